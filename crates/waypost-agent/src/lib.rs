@@ -1,0 +1,1 @@
+//! An embedded service registry that speaks Consul's HTTP API.

@@ -1,0 +1,1 @@
+//! A sample service: small AI models that run offline.

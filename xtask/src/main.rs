@@ -1,0 +1,2 @@
+//! The project's own chores: test, lint, docs and the tools they need.
+fn main() {}
