@@ -1,0 +1,99 @@
+//! A real Consul: the measure that our Consul provider and our own registry are held against.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::debian;
+use crate::shell::{self, Result};
+
+/// The oldest Consul that the tests know.
+const OLDEST: (u32, u32) = (1, 8);
+/// The last Debian release with a Consul among its packages (1.8.7).
+const SUITE: &str = "bullseye";
+/// That package's hash on amd64. Apt checks every package against the signed index; this says
+/// in addition that it is the very one we have tested with.
+const AMD64_SHA256: &str = "e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9";
+
+/// `CONSUL_BIN`, the one on `PATH`, the one fetched before, or a fresh one: the first that will do.
+pub(crate) fn find_or_fetch() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("CONSUL_BIN").map(PathBuf::from) {
+        check(&named).map_err(|reason| format!("CONSUL_BIN: {reason}"))?;
+        return Ok(named);
+    }
+    let cached = shell::workspace().join("target/tools/bin/consul");
+    let on_path = shell::find_on_path(&["consul"]);
+    if let Some(found) = on_path
+        .into_iter()
+        .chain([cached.clone()])
+        .find(|file| check(file).is_ok())
+    {
+        return Ok(found);
+    }
+    if !debian::is_debian() {
+        let (major, minor) = OLDEST;
+        return Err(format!(
+            "the tests need Consul {major}.{minor} or newer: install it so that `consul` is on \
+             PATH, or name the program with CONSUL_BIN"
+        ));
+    }
+    fetch(&cached)?;
+    check(&cached)?;
+    Ok(cached)
+}
+
+fn check(program: &Path) -> Result {
+    let text = shell::output(Command::new(program).arg("version"))?;
+    let (major, minor) = OLDEST;
+    match version(&text) {
+        Some(found) if found >= OLDEST => Ok(()),
+        Some((a, b)) => Err(format!(
+            "{} is Consul {a}.{b}; {major}.{minor} or newer is needed",
+            program.display()
+        )),
+        None => Err(format!(
+            "{} does not say that it is Consul",
+            program.display()
+        )),
+    }
+}
+
+/// Major and minor out of `Consul v1.8.7` and whatever follows.
+fn version(text: &str) -> Option<(u32, u32)> {
+    let mut parts = text.lines().next()?.strip_prefix("Consul v")?.split('.');
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
+}
+
+/// The package is unpacked, not installed: no daemon starts, no user is added.
+fn fetch(to: &Path) -> Result {
+    eprintln!("xtask: fetching Consul from the machine's Debian mirror");
+    let apt = debian::PrivateApt::for_suite(SUITE)?;
+    let package = apt.download("consul")?;
+    if debian::architecture()? == "amd64" {
+        debian::expect_sha256(&package, AMD64_SHA256)?;
+    }
+    let unpacked = apt.unpack(&package)?.join("usr/bin/consul");
+    let folder = to.parent().unwrap_or(to);
+    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    // First beside, then renamed: a copy that was cut short is never taken for the program.
+    let partial = to.with_extension("partial");
+    fs::copy(&unpacked, &partial)
+        .and_then(|_| fs::rename(&partial, to))
+        .map_err(|error| format!("{}: {error}", to.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_the_version_as_consul_prints_it() {
+        assert_eq!(
+            version("Consul v1.8.7\nProtocol 2 spoken by default"),
+            Some((1, 8))
+        );
+        assert_eq!(version("Consul v1.21.0-dev\nRevision abc"), Some((1, 21)));
+        assert_eq!(version("Vault v1.8.7"), None);
+        assert!((1, 10) > OLDEST && (1, 7) < OLDEST);
+    }
+}

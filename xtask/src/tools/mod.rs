@@ -1,0 +1,49 @@
+//! What the tests need beside Rust: a real Consul, and a browser with its driver.
+//!
+//! What is already on the machine is used. On Debian the rest is fetched from the mirror that
+//! the machine already trusts; elsewhere the error says what to install.
+
+mod browser;
+mod consul;
+mod debian;
+
+use std::fmt;
+use std::path::PathBuf;
+
+use crate::shell::Result;
+
+pub(crate) use browser::Browser;
+
+/// Where the tools are.
+pub(crate) struct Tools {
+    consul: PathBuf,
+    browser: Browser,
+}
+
+/// Finds every tool, and fetches what is missing.
+pub(crate) fn setup() -> Result<Tools> {
+    Ok(Tools {
+        consul: consul::find_or_fetch()?,
+        browser: browser::find_or_install()?,
+    })
+}
+
+impl Tools {
+    /// The variables by which a test finds the tools.
+    pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 3] {
+        [
+            ("CONSUL_BIN", &self.consul),
+            ("WAYPOST_CHROMIUM", &self.browser.chromium),
+            ("WAYPOST_CHROMEDRIVER", &self.browser.driver),
+        ]
+    }
+}
+
+impl fmt::Display for Tools {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (name, path) in self.environment() {
+            writeln!(f, "{name}={}", path.display())?;
+        }
+        Ok(())
+    }
+}
