@@ -1,0 +1,99 @@
+//! The API's description and the page that shows it. All of the page comes from this program.
+
+use axum::extract::Path;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use std::sync::Arc;
+use utoipa::OpenApi;
+use utoipa::openapi;
+
+use crate::problem::Problem;
+
+/// Only what this program serves is loaded. The page styles its pictures inline.
+const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "AI models",
+        description = "Small models that run inside the service: which language is it, how does it feel, \
+                       what is it about? With an OpenAI-compatible server behind it, that server's models too.",
+    ),
+    // Relative to this document, so that it holds behind a gateway's prefix as well.
+    servers((url = ".", description = "Where this document comes from")),
+    tags((name = "models", description = "What there is"), (name = "inference", description = "Asking a model"))
+)]
+struct Description;
+
+/// The description without its paths, which the router adds.
+pub(crate) fn description() -> openapi::OpenApi {
+    Description::openapi()
+}
+
+pub(crate) fn router(mut description: openapi::OpenApi) -> Router {
+    // OpenAPI's paths have no wildcards.
+    if let Some(model) = description.paths.paths.remove("/api/models/{*id}") {
+        description
+            .paths
+            .paths
+            .insert("/api/models/{id}".to_owned(), model);
+    }
+    let description = Arc::new(description);
+    let config = utoipa_swagger_ui::Config::new(["../openapi.json"])
+        .use_base_layout()
+        .try_it_out_enabled(true)
+        .validator_url("none")
+        .display_request_duration(true);
+    let config = Arc::new(config);
+    let index = config.clone();
+    Router::new()
+        .route(
+            "/openapi.json",
+            get(move || std::future::ready(Json(description.clone()))),
+        )
+        // Relative, so that a prefix of a gateway stays in front.
+        .route("/", get(|| async { moved("docs/") }))
+        .route("/docs", get(|| async { moved("docs/") }))
+        .route("/docs/", get(move || std::future::ready(page("", index))))
+        .route(
+            "/docs/{*file}",
+            get(move |Path(file): Path<String>| std::future::ready(page(&file, config))),
+        )
+}
+
+fn moved(to: &'static str) -> Response {
+    (
+        StatusCode::TEMPORARY_REDIRECT,
+        [(header::LOCATION, HeaderValue::from_static(to))],
+    )
+        .into_response()
+}
+
+fn page(file: &str, config: Arc<utoipa_swagger_ui::Config<'static>>) -> Response {
+    match utoipa_swagger_ui::serve(file, config) {
+        Ok(Some(found)) => {
+            let policy = HeaderValue::from_static(POLICY);
+            let headers = [
+                (
+                    header::CONTENT_TYPE,
+                    HeaderValue::try_from(found.content_type).ok(),
+                ),
+                (header::CONTENT_SECURITY_POLICY, Some(policy)),
+                (
+                    HeaderName::from_static("x-content-type-options"),
+                    Some(HeaderValue::from_static("nosniff")),
+                ),
+            ];
+            let mut response = found.bytes.into_owned().into_response();
+            for (name, value) in headers {
+                if let Some(value) = value {
+                    response.headers_mut().insert(name, value);
+                }
+            }
+            response
+        }
+        _ => Problem::no_such_path(&format!("/docs/{file}")).into_response(),
+    }
+}

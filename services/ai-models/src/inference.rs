@@ -1,0 +1,195 @@
+//! `POST /api/inference`: one text or a list of them, one answer.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::State;
+use axum::extract::rejection::BytesRejection;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use std::fmt;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+use crate::api::{Api, MAX_BODY};
+use crate::catalog::Chosen;
+use crate::models::{GeneratedText, Output, Parameters, Task};
+use crate::problem::Problem;
+
+/// The most texts in one request.
+const MAX_INPUTS: usize = 64;
+
+/// What to infer, with which model, from which text.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct InferenceRequest {
+    /// The id of a model, as /api/models gives it.
+    #[schema(example = "sentiment")]
+    pub(crate) model: String,
+    /// A text, or up to 64 of them.
+    pub(crate) input: OneOrMany<String>,
+    /// Settings of the model, by name; see the model's card.
+    #[serde(default)]
+    #[schema(value_type = Object, required = false)]
+    pub(crate) parameters: Parameters,
+}
+
+/// What the model found, and who asked it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct InferenceResponse {
+    #[schema(example = "sentiment")]
+    model: String,
+    task: Task,
+    /// The instance that gave the answer.
+    #[schema(example = "ai-models-1")]
+    served_by: String,
+    elapsed_ms: f64,
+    /// A list if `input` was one, in the same order.
+    output: OneOrMany<Output>,
+}
+
+/// One value, or a list of them.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum OneOrMany<T> {
+    #[schema(title = "one")]
+    One(T),
+    #[schema(title = "many")]
+    Many(Vec<T>),
+}
+
+/// Ask a model.
+///
+/// Each answer says which instance gave it. A model of the upstream server is asked there; its
+/// `parameters` (such as `temperature` or `max_tokens`) are passed on.
+#[utoipa::path(
+    post, path = "/api/inference", tag = "inference",
+    request_body(content = InferenceRequest, examples(
+        ("sentiment" = (summary = "The mood of a text", value = json!({"model": "sentiment", "input": "What a wonderful day!"}))),
+        ("language" = (summary = "The languages of three texts", value = json!({"model": "language", "input": ["Bom dia, como está?", "Guten Morgen, wie geht es?", "おはようございます"]}))),
+        ("keywords" = (summary = "The three most important words", value = json!({"model": "keywords", "input": "The registry keeps a lease for each instance. An instance that lets its lease lapse leaves the registry.", "parameters": {"limit": 3}}))),
+    )),
+    responses(
+        (status = OK, description = "What the model found", body = InferenceResponse),
+        (status = BAD_REQUEST, description = "The body isn't JSON of the right form; `line` and `column` say where", body = Problem, content_type = "application/problem+json"),
+        (status = NOT_FOUND, description = "No such model; `models` lists those there are", body = Problem, content_type = "application/problem+json"),
+        (status = PAYLOAD_TOO_LARGE, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = UNPROCESSABLE_ENTITY, description = "The input is empty or too long, or a parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = BAD_GATEWAY, description = "The upstream server failed", body = Problem, content_type = "application/problem+json"),
+        (status = SERVICE_UNAVAILABLE, description = "The upstream server can't be reached, or this instance is overloaded", body = Problem, content_type = "application/problem+json"),
+        (status = GATEWAY_TIMEOUT, description = "The upstream server took too long", body = Problem, content_type = "application/problem+json"),
+    )
+)]
+pub(crate) async fn infer(
+    State(api): State<Api>,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<Json<InferenceResponse>, Problem> {
+    let request = parse(body)?;
+    let model = api.catalog.choose(&request.model).await?;
+    check(&request.input, &model)?;
+    let started = Instant::now();
+    let InferenceRequest {
+        input, parameters, ..
+    } = request;
+    let output = match input {
+        OneOrMany::One(text) => OneOrMany::One(answer(&api, &model, text, &parameters).await?),
+        OneOrMany::Many(texts) => {
+            let mut outputs = Vec::with_capacity(texts.len());
+            for text in texts {
+                outputs.push(answer(&api, &model, text, &parameters).await?);
+            }
+            OneOrMany::Many(outputs)
+        }
+    };
+    Ok(Json(InferenceResponse {
+        model: model.id().to_owned(),
+        task: model.task(),
+        served_by: api.instance.to_string(),
+        elapsed_ms: milliseconds(started),
+        output,
+    }))
+}
+
+/// Reads the request. Any content type will do: nothing but JSON is ever taken.
+pub(crate) fn parse(body: Result<Bytes, BytesRejection>) -> Result<InferenceRequest, Problem> {
+    let body = body.map_err(|rejection| match rejection.status() {
+        StatusCode::PAYLOAD_TOO_LARGE => Problem::body_too_large(MAX_BODY),
+        _ => Problem::unreadable_body(&rejection.body_text()),
+    })?;
+    serde_json::from_slice(&body).map_err(|error| Problem::malformed(&error))
+}
+
+/// Checks what the model gets, so that it need not.
+pub(crate) fn check(input: &OneOrMany<String>, model: &Chosen) -> Result<(), Problem> {
+    match input {
+        OneOrMany::One(text) => check_text("input", text, model),
+        OneOrMany::Many(texts) if texts.is_empty() => Err(Problem::empty_input("input")),
+        OneOrMany::Many(texts) if texts.len() > MAX_INPUTS => {
+            Err(Problem::too_many_inputs(texts.len(), MAX_INPUTS))
+        }
+        OneOrMany::Many(texts) => texts
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, text)| check_text(&format!("input[{index}]"), text, model)),
+    }
+}
+
+pub(crate) fn milliseconds(started: Instant) -> f64 {
+    // Microseconds are as fine as makes sense to read.
+    (started.elapsed().as_secs_f64() * 1_000_000.0).round() / 1_000.0
+}
+
+fn check_text(field: &str, text: &str, model: &Chosen) -> Result<(), Problem> {
+    if text.trim().is_empty() {
+        return Err(Problem::empty_input(field));
+    }
+    let (length, limit) = (text.chars().count(), model.max_characters());
+    if length > limit {
+        Err(Problem::input_too_long(field, length, limit))
+    } else {
+        Ok(())
+    }
+}
+
+async fn answer(
+    api: &Api,
+    model: &Chosen,
+    text: String,
+    parameters: &Parameters,
+) -> Result<Output, Problem> {
+    match model {
+        Chosen::Local(model) => api.catalog.infer(model, text, parameters.clone()).await,
+        Chosen::Upstream(upstream, id) => {
+            let text = upstream.ask(id, &text, parameters).await?;
+            Ok(Output::Text(GeneratedText { text }))
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OneOrMany<String> {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(TextOrTexts)
+    }
+}
+
+/// Tells a text from a list of texts, and says what is right if it's neither.
+struct TextOrTexts;
+
+impl<'de> serde::de::Visitor<'de> for TextOrTexts {
+    type Value = OneOrMany<String>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a string or a list of strings")
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(OneOrMany::One(text.to_owned()))
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+        let mut texts = Vec::new();
+        while let Some(text) = list.next_element()? {
+            texts.push(text);
+        }
+        Ok(OneOrMany::Many(texts))
+    }
+}

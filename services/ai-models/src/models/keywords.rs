@@ -1,0 +1,246 @@
+//! What is a text about? Statistical keyword extraction by `yake-rust`.
+
+use serde::Serialize;
+use utoipa::ToSchema;
+use whatlang::Lang;
+use yake_rust::{Config, StopWords};
+
+use super::{About, Model, Output, Parameter, Parameters, Task, refuse_unknown};
+use crate::problem::Problem;
+
+const DEFAULT_LIMIT: u64 = 10;
+const MAX_LIMIT: u64 = 50;
+
+/// A longer phrase isn't a keyword but a piece of text that the extractor failed to cut.
+const MAX_PHRASE: usize = 80;
+
+pub(super) struct Extractor;
+
+/// The words and phrases that matter most in a text.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Keywords {
+    /// ISO 639-3 code of the language whose stop words were left out.
+    #[schema(example = "eng")]
+    pub(crate) language: &'static str,
+    /// The most important first.
+    pub(crate) keywords: Vec<Keyword>,
+    /// Why there are none, if the reason isn't the text's length.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) note: Option<String>,
+}
+
+/// One word or phrase of up to three words, as first written in the text.
+#[derive(Clone, Debug, Serialize, ToSchema)]
+pub(crate) struct Keyword {
+    #[schema(example = "service registry")]
+    pub(crate) text: String,
+    /// YAKE's score: above 0, and the lower the more important.
+    pub(crate) score: f64,
+    /// How it compares with the most important one: 1 for that one, falling towards 0.
+    pub(crate) relevance: f64,
+}
+
+impl Model for Extractor {
+    fn about(&self) -> About {
+        About {
+            id: "keywords",
+            name: "Keywords",
+            task: Task::KeywordExtraction,
+            description: "Picks the words and phrases that a text is about, by how often, where and in which company \
+                          they occur. Knows the stop words of some 30 languages and finds out which of them it reads.",
+            source: "yake-rust (MIT): YAKE! after Campos et al., 2018, with its lists of stop words",
+            parameters: &[Parameter {
+                name: "limit",
+                description: "How many keywords at most: 1 to 50, by default 10.",
+            }],
+            example: "A service registry keeps a list of instances. Each instance of a service sends a heartbeat to \
+                      the registry, and a client asks the service registry where the healthy instances are.",
+        }
+    }
+
+    fn infer(&self, text: &str, parameters: &Parameters) -> Result<Output, Problem> {
+        refuse_unknown(parameters, &self.about())?;
+        let limit = limit(parameters)?;
+        let language = whatlang::detect(text)
+            .filter(whatlang::Info::is_reliable)
+            .map_or(Lang::Eng, |info| info.lang());
+        if writes_without_spaces(language) {
+            let note = format!(
+                "{} is written without spaces between words, which this model needs.",
+                language.eng_name()
+            );
+            return Ok(Output::Keywords(Keywords {
+                language: language.code(),
+                keywords: Vec::new(),
+                note: Some(note),
+            }));
+        }
+        let (language, stop_words) = stop_words(language);
+        let keywords = extract(text, &stop_words, limit);
+        Ok(Output::Keywords(Keywords {
+            language: language.code(),
+            keywords,
+            note: None,
+        }))
+    }
+}
+
+fn extract(text: &str, stop_words: &StopWords, limit: usize) -> Vec<Keyword> {
+    let mut found = yake_rust::get_n_best(limit, text, stop_words, &Config::default());
+    found.retain(|item| item.raw.chars().count() <= MAX_PHRASE);
+    let best = found.first().map_or(1.0, |item| item.score);
+    found
+        .into_iter()
+        .map(|item| {
+            let relevance = if item.score > 0.0 {
+                (best / item.score).clamp(0.0, 1.0)
+            } else {
+                1.0
+            };
+            Keyword {
+                text: item.raw,
+                score: item.score,
+                relevance,
+            }
+        })
+        .collect()
+}
+
+fn limit(parameters: &Parameters) -> Result<usize, Problem> {
+    let Some(value) = parameters.get("limit") else {
+        return Ok(DEFAULT_LIMIT as usize);
+    };
+    match value.as_u64() {
+        Some(limit @ 1..=MAX_LIMIT) => Ok(limit as usize),
+        _ => Err(Problem::bad_parameter(
+            "limit",
+            &format!("a whole number from 1 to {MAX_LIMIT}"),
+            value,
+        )),
+    }
+}
+
+fn writes_without_spaces(language: Lang) -> bool {
+    matches!(
+        language,
+        Lang::Cmn | Lang::Jpn | Lang::Tha | Lang::Khm | Lang::Mya
+    )
+}
+
+/// The stop words of a language, or else of English: a wrong list costs little, as they only filter.
+fn stop_words(language: Lang) -> (Lang, StopWords) {
+    let known = two_letter_code(language)
+        .and_then(StopWords::predefined)
+        .map(|words| (language, words));
+    known.unwrap_or_else(|| (Lang::Eng, StopWords::predefined("en").unwrap_or_default()))
+}
+
+/// The names under which the extractor keeps its lists: ISO 639-1, save for Czech.
+fn two_letter_code(language: Lang) -> Option<&'static str> {
+    Some(match language {
+        Lang::Ara => "ar",
+        Lang::Bul => "bg",
+        Lang::Ces => "cz",
+        Lang::Dan => "da",
+        Lang::Deu => "de",
+        Lang::Ell => "el",
+        Lang::Eng => "en",
+        Lang::Spa => "es",
+        Lang::Est => "et",
+        Lang::Pes => "fa",
+        Lang::Fin => "fi",
+        Lang::Fra => "fr",
+        Lang::Hin => "hi",
+        Lang::Hrv => "hr",
+        Lang::Hun => "hu",
+        Lang::Hye => "hy",
+        Lang::Ind => "id",
+        Lang::Ita => "it",
+        Lang::Lit => "lt",
+        Lang::Lav => "lv",
+        Lang::Nld => "nl",
+        Lang::Nob => "no",
+        Lang::Pol => "pl",
+        Lang::Por => "pt",
+        Lang::Ron => "ro",
+        Lang::Rus => "ru",
+        Lang::Slk => "sk",
+        Lang::Slv => "sl",
+        Lang::Swe => "sv",
+        Lang::Tur => "tr",
+        Lang::Ukr => "uk",
+        _ => return None,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn keywords(text: &str, parameters: serde_json::Value) -> Keywords {
+        let parameters = parameters.as_object().cloned().unwrap_or_default();
+        match Extractor.infer(text, &parameters) {
+            Ok(Output::Keywords(keywords)) => keywords,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn finds_what_a_text_is_about() {
+        let found = keywords(Extractor.about().example, json!({"limit": 3}));
+        assert_eq!(found.keywords.len(), 3);
+        assert!(
+            found
+                .keywords
+                .iter()
+                .any(|keyword| keyword.text.contains("registry")),
+            "{found:?}"
+        );
+        assert_eq!(found.keywords[0].relevance, 1.0);
+        assert!(
+            found
+                .keywords
+                .is_sorted_by(|a, b| a.relevance >= b.relevance)
+        );
+    }
+
+    #[test]
+    fn leaves_out_the_stop_words_of_the_language_it_reads() {
+        let text = "Die Lokomotive zieht die Wagen über die Brücke. Die Lokomotive ist sehr alt, aber die Brücke ist neu.";
+        let found = keywords(text, json!({}));
+        assert_eq!(found.language, "deu");
+        assert!(
+            found
+                .keywords
+                .iter()
+                .all(|keyword| keyword.text.to_lowercase() != "die"),
+            "{found:?}"
+        );
+    }
+
+    #[test]
+    fn says_why_it_cannot_read_a_language_without_spaces() {
+        let found = keywords("今日はとても良い天気です。散歩に行きましょう。", json!({}));
+        assert!(found.keywords.is_empty());
+        assert!(found.note.is_some_and(|note| note.contains("Japanese")));
+    }
+
+    #[test]
+    fn every_language_it_claims_to_know_has_a_list() {
+        for language in Lang::all() {
+            if let Some(code) = two_letter_code(*language) {
+                assert!(StopWords::predefined(code).is_some(), "{code}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_limit_out_of_range_says_what_is_right() {
+        for bad in [json!(0), json!(51), json!("many"), json!(2.5)] {
+            let parameters = Parameters::from_iter([("limit".to_owned(), bad)]);
+            let problem = Extractor.infer("text", &parameters).unwrap_err();
+            assert!(problem.detail.contains("1 to 50"), "{problem:?}");
+        }
+    }
+}

@@ -1,0 +1,117 @@
+//! A served router, a client, and a small OpenAI-compatible server.
+
+use axum::Router;
+use futures_util::StreamExt;
+use reqwest::Response;
+use serde_json::Value;
+use sse_stream::SseStream;
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use waypost_ai_models::Upstream;
+
+/// Nothing that a test waits for takes longer, even on a busy machine.
+pub(crate) const SOON: Duration = Duration::from_secs(20);
+
+/// A server that stops with the test.
+pub(crate) struct Server {
+    pub(crate) address: SocketAddr,
+    task: JoinHandle<()>,
+    client: reqwest::Client,
+}
+
+impl Server {
+    /// The service itself, as instance `ai-models-7`.
+    pub(crate) async fn of_models(upstream: Option<Upstream>) -> Self {
+        Self::of(waypost_ai_models::router("ai-models-7", upstream)).await
+    }
+
+    pub(crate) async fn of(router: Router) -> Self {
+        Self::at("127.0.0.1:0", router).await
+    }
+
+    pub(crate) async fn at(address: &str, router: Router) -> Self {
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        let listener = TcpListener::bind(address).await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
+        let client = reqwest::Client::builder().timeout(SOON).build().unwrap();
+        Self {
+            address,
+            task,
+            client,
+        }
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Response {
+        self.client.get(self.url(path)).send().await.unwrap()
+    }
+
+    pub(crate) async fn post(&self, path: &str, body: impl ToString) -> Response {
+        self.client
+            .post(self.url(path))
+            .body(body.to_string())
+            .send()
+            .await
+            .unwrap()
+    }
+
+    pub(crate) async fn get_json(&self, path: &str) -> Value {
+        let response = self.get(path).await;
+        assert_eq!(response.status(), 200, "{path}");
+        response.json().await.unwrap()
+    }
+
+    /// Asks a model and gives its answer, which must be good.
+    pub(crate) async fn infer(&self, body: Value) -> Value {
+        let response = self.post("/api/inference", &body).await;
+        let status = response.status();
+        let answer: Value = response.json().await.unwrap();
+        assert_eq!(status, 200, "{body} → {answer}");
+        answer
+    }
+
+    pub(crate) fn stop(&self) {
+        self.task.abort();
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// The events of a streamed answer as they come, each with its name.
+pub(crate) struct Events(futures_util::stream::BoxStream<'static, (String, Value)>);
+
+impl Events {
+    pub(crate) fn of(response: Response) -> Self {
+        assert_eq!(response.status(), 200);
+        assert_eq!(response.headers()["content-type"], "text/event-stream");
+        let events = SseStream::from_bytes_stream(response.bytes_stream());
+        Self(Box::pin(events.filter_map(|event| async move {
+            let event = event.unwrap();
+            Some((event.event?, serde_json::from_str(&event.data?).unwrap()))
+        })))
+    }
+
+    pub(crate) async fn next(&mut self) -> Option<(String, Value)> {
+        tokio::time::timeout(SOON, self.0.next())
+            .await
+            .expect("an event should come soon")
+    }
+
+    pub(crate) async fn rest(mut self) -> Vec<(String, Value)> {
+        let mut rest = Vec::new();
+        while let Some(event) = self.next().await {
+            rest.push(event);
+        }
+        rest
+    }
+}

@@ -1,0 +1,355 @@
+//! The models of an OpenAI-compatible server, here a small one that the test holds the strings of.
+
+use crate::support::{Events, SOON, Server};
+use axum::body::{Body, Bytes};
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use http::HeaderMap;
+use serde_json::{Value, json};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+use tokio::sync::mpsc;
+use waypost_ai_models::Upstream;
+
+/// The strings: what the server answers next, and what it was asked last.
+#[derive(Clone, Default)]
+struct Strings {
+    /// An answer instead of the usual one.
+    instead: Arc<Mutex<Option<(u16, &'static str)>>>,
+    /// Where the lines of a streamed answer come from, as the test writes them.
+    lines: Arc<Mutex<Option<mpsc::Receiver<String>>>>,
+    asked: Arc<Mutex<Option<(HeaderMap, Value)>>>,
+}
+
+impl Strings {
+    fn router(&self) -> Router {
+        Router::new()
+            .route("/v1/models", get(async || Json(json!({"object": "list", "data": [{"id": "tiny-llm"}, {"id": "org/big:70b"}, {"id": "language"}]}))))
+            .route("/v1/chat/completions", post(complete))
+            .with_state(self.clone())
+    }
+
+    fn answer_next(&self, status: u16, body: &'static str) {
+        *self.instead.lock().unwrap() = Some((status, body));
+    }
+
+    /// From now on a streamed answer consists of the lines sent here.
+    fn stream_from_test(&self) -> mpsc::Sender<String> {
+        let (sender, receiver) = mpsc::channel(1);
+        *self.lines.lock().unwrap() = Some(receiver);
+        sender
+    }
+
+    fn asked(&self) -> (HeaderMap, Value) {
+        self.asked
+            .lock()
+            .unwrap()
+            .take()
+            .expect("the upstream should have been asked")
+    }
+}
+
+async fn complete(
+    State(strings): State<Strings>,
+    headers: HeaderMap,
+    Json(body): Json<Value>,
+) -> Response {
+    let streaming = body["stream"] == true;
+    *strings.asked.lock().unwrap() = Some((headers, body));
+    if let Some((status, body)) = strings.instead.lock().unwrap().take() {
+        return (http::StatusCode::from_u16(status).unwrap(), body).into_response();
+    }
+    if !streaming {
+        return Json(json!({"choices": [{"message": {"role": "assistant", "content": "A phone book for services."}}]})).into_response();
+    }
+    let lines = strings
+        .lines
+        .lock()
+        .unwrap()
+        .take()
+        .expect("the test should have prepared a stream");
+    let lines = futures_util::stream::unfold(lines, |mut lines| async move {
+        let line = lines.recv().await?;
+        Some((Ok::<_, Infallible>(Bytes::from(line)), lines))
+    });
+    (
+        [("content-type", "text/event-stream")],
+        Body::from_stream(lines),
+    )
+        .into_response()
+}
+
+fn token(text: &str) -> String {
+    format!(
+        "data: {}\n\n",
+        json!({"choices": [{"delta": {"content": text}}]})
+    )
+}
+
+fn upstream_at(server: &Server) -> Upstream {
+    Upstream::new(&server.url("/v1"), Some("k3y")).unwrap()
+}
+
+/// Both servers, and the strings of the upstream.
+async fn servers() -> (Server, Server, Strings) {
+    let strings = Strings::default();
+    let upstream = Server::of(strings.router()).await;
+    let models = Server::of_models(Some(upstream_at(&upstream))).await;
+    (models, upstream, strings)
+}
+
+/// Lets the service's picture of the upstream grow old, without the wait.
+async fn later() {
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(6)).await;
+    tokio::time::resume();
+}
+
+fn model<'a>(list: &'a Value, id: &str) -> &'a Value {
+    list["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .find(|model| model["id"] == id)
+        .unwrap_or_else(|| panic!("{id} in {list}"))
+}
+
+#[tokio::test]
+async fn its_models_stand_beside_the_local_ones() {
+    let (models, upstream, _) = servers().await;
+    let list = models.get_json("/api/models").await;
+    assert_eq!(
+        list["upstream"],
+        json!({"url": upstream.url("/v1"), "status": "available"})
+    );
+    for id in ["tiny-llm", "org/big:70b"] {
+        assert_eq!(model(&list, id)["provider"], "upstream");
+        assert_eq!(model(&list, id)["streams"], "tokens");
+        assert_eq!(
+            models.get_json(&format!("/api/models/{id}")).await["id"],
+            id
+        );
+    }
+    let local: Vec<_> = list["models"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .filter(|model| model["id"] == "language")
+        .collect();
+    assert_eq!(local.len(), 1, "of two models of one id the local one wins");
+    assert_eq!(local[0]["provider"], "local");
+}
+
+#[tokio::test]
+async fn inference_is_forwarded_with_its_parameters_and_the_key() {
+    let (models, _upstream, strings) = servers().await;
+    let request = json!({"model": "tiny-llm", "input": "What is a registry?", "parameters": {"temperature": 0.5}});
+    let answer = models.infer(request).await;
+    assert_eq!(
+        answer["output"],
+        json!({"text": "A phone book for services."})
+    );
+    assert_eq!(answer["task"], "text-generation");
+    assert_eq!(answer["served_by"], "ai-models-7");
+    let (headers, asked) = strings.asked();
+    assert_eq!(headers["authorization"], "Bearer k3y");
+    assert_eq!(
+        asked,
+        json!({"model": "tiny-llm", "messages": [{"role": "user", "content": "What is a registry?"}], "stream": false, "temperature": 0.5})
+    );
+
+    let response = models
+        .post(
+            "/api/inference",
+            json!({"model": "tiny-llm", "input": "x", "parameters": {"stream": true}}),
+        )
+        .await;
+    assert_eq!(
+        response.status(),
+        422,
+        "what this service sets itself isn't up to the client"
+    );
+}
+
+#[tokio::test]
+async fn tokens_are_passed_on_one_by_one_and_not_kept_back() {
+    let (models, _upstream, strings) = servers().await;
+    let lines = strings.stream_from_test();
+    let response = models
+        .post(
+            "/api/inference/stream",
+            json!({"model": "tiny-llm", "input": "Hi"}),
+        )
+        .await;
+    let mut events = Events::of(response);
+    assert_eq!(events.next().await.unwrap().0, "start");
+    // Each token arrives before the upstream has written the next one.
+    for text in ["A", " phone", " book"] {
+        lines.send(token(text)).await.unwrap();
+        assert_eq!(
+            events.next().await.unwrap(),
+            ("token".to_owned(), json!({"text": text}))
+        );
+    }
+    lines.send("data: [DONE]\n\n".to_owned()).await.unwrap();
+    let (name, done) = events.next().await.unwrap();
+    assert_eq!(
+        (name.as_str(), &done["output"]),
+        ("done", &json!({"text": "A phone book"}))
+    );
+    assert_eq!(events.next().await, None);
+}
+
+#[tokio::test]
+async fn when_the_client_hangs_up_the_upstream_may_stop() {
+    let (models, _upstream, strings) = servers().await;
+    let lines = strings.stream_from_test();
+    let response = models
+        .post(
+            "/api/inference/stream",
+            json!({"model": "tiny-llm", "input": "Hi"}),
+        )
+        .await;
+    let mut events = Events::of(response);
+    lines.send(token("A")).await.unwrap();
+    events.next().await.unwrap();
+    drop(events);
+    tokio::time::timeout(SOON, lines.closed())
+        .await
+        .expect("the request to the upstream should be dropped");
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_ends_with_an_error_and_not_as_if_it_were_whole() {
+    let cases = [
+        (": nothing more comes\n\n", "broke off"),
+        (
+            "data: {\"error\": {\"message\": \"out of memory\"}}\n\n",
+            "out of memory",
+        ),
+        ("data: {not json\n\n", "isn't understood"),
+    ];
+    for (last, wanted) in cases {
+        let (models, _upstream, strings) = servers().await;
+        let lines = strings.stream_from_test();
+        let response = models
+            .post(
+                "/api/inference/stream",
+                json!({"model": "tiny-llm", "input": "Hi"}),
+            )
+            .await;
+        lines.send(token("A")).await.unwrap();
+        lines.send(last.to_owned()).await.unwrap();
+        drop(lines);
+        let events = Events::of(response).rest().await;
+        let (name, problem) = events.last().unwrap();
+        assert_eq!(name, "error");
+        assert!(
+            problem["detail"].as_str().unwrap().contains(wanted),
+            "{problem}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn while_it_is_down_its_models_are_unavailable_and_the_local_ones_go_on() {
+    let (models, upstream, strings) = servers().await;
+    models.get_json("/api/models").await;
+    let address = upstream.address.to_string();
+    upstream.stop();
+    later().await;
+
+    let list = models.get_json("/api/models").await;
+    assert_eq!(list["upstream"]["status"], "unavailable");
+    let llm = model(&list, "tiny-llm");
+    assert_eq!(llm["status"], "unavailable");
+    assert!(llm["reason"].as_str().unwrap().contains("refused"), "{llm}");
+    assert_eq!(model(&list, "sentiment")["status"], "available");
+    models
+        .infer(json!({"model": "sentiment", "input": "Still here!"}))
+        .await;
+    for path in ["/api/inference", "/api/inference/stream"] {
+        let response = models
+            .post(path, json!({"model": "tiny-llm", "input": "Hi"}))
+            .await;
+        assert_eq!(response.status(), 503);
+        assert!(response.headers().contains_key("retry-after"));
+        let problem: Value = response.json().await.unwrap();
+        assert!(
+            problem["detail"].as_str().unwrap().contains(&address),
+            "{problem}"
+        );
+    }
+
+    drop(upstream);
+    let _back = Server::at(&address, strings.router()).await;
+    later().await;
+    let list = models.get_json("/api/models").await;
+    assert_eq!(model(&list, "tiny-llm")["status"], "available", "it's back");
+}
+
+#[tokio::test]
+async fn one_that_never_answered_is_shown_with_the_reason() {
+    let gone = Server::of(Router::new()).await;
+    let upstream = upstream_at(&gone);
+    drop(gone);
+    let models = Server::of_models(Some(upstream)).await;
+    let list = models.get_json("/api/models").await;
+    assert_eq!(list["upstream"]["status"], "unavailable");
+    assert!(
+        list["upstream"]["reason"]
+            .as_str()
+            .unwrap()
+            .contains("can't be reached"),
+        "{list}"
+    );
+    // Nobody knows which models it has, so an unknown id may be one of them.
+    let response = models
+        .post(
+            "/api/inference",
+            json!({"model": "tiny-llm", "input": "Hi"}),
+        )
+        .await;
+    assert_eq!(response.status(), 503);
+}
+
+#[tokio::test]
+async fn its_errors_are_told_apart() {
+    let (models, _upstream, strings) = servers().await;
+    let cases = [
+        (
+            401,
+            r#"{"error": {"message": "bad key"}}"#,
+            502,
+            "AI_MODELS_UPSTREAM_KEY",
+        ),
+        (
+            400,
+            r#"{"error": {"message": "temperature too high"}}"#,
+            422,
+            "temperature too high",
+        ),
+        (429, r#"{"error": "slow down"}"#, 503, "slow down"),
+        (500, "<h1>oops</h1>", 502, "oops"),
+        (200, "<h1>hello</h1>", 502, "isn't understood"),
+        (200, r#"{"choices": []}"#, 502, "no choices"),
+    ];
+    for (upstream_status, body, status, wanted) in cases {
+        strings.answer_next(upstream_status, body);
+        let response = models
+            .post(
+                "/api/inference",
+                json!({"model": "tiny-llm", "input": "Hi"}),
+            )
+            .await;
+        assert_eq!(response.status(), status, "{body}");
+        let problem: Value = response.json().await.unwrap();
+        assert!(
+            problem["detail"].as_str().unwrap().contains(wanted),
+            "{problem}"
+        );
+    }
+}
