@@ -1,1 +1,36 @@
-//! Find, call and be found: service discovery for microservices, with the same code on a laptop and in a cluster.
+#![doc = include_str!("../README.md")]
+
+mod backoff;
+mod balance;
+mod client;
+mod directory;
+mod error;
+mod global;
+pub mod health;
+pub mod integration;
+mod model;
+pub mod provider;
+mod registrar;
+pub mod settings;
+
+pub use balance::{Balancer, Pick, Random, RoundRobin, Strategy};
+pub use client::{ClientBuilder, ServiceDiscoveryClient};
+pub use directory::{Directory, DirectoryOptions, Subscription};
+pub use error::{ConfigError, Error, ProviderError, ProviderErrorKind};
+pub use global::{
+    deregister_service, get_discovery_provider, get_service, get_service_url, get_services,
+    register_service, set_discovery_provider,
+};
+pub use health::HealthChecks;
+pub use model::{
+    Catalog, Endpoint, Failure, Freshness, Health, Host, Instance, InstanceBuilder, InstanceId,
+    Invalid, Lease, ServiceName, Snapshot, Weight,
+};
+#[cfg(feature = "consul")]
+pub use provider::consul::ConsulProvider;
+pub use provider::{
+    EnvProvider, FallbackProvider, LayeredProvider, MemoryProvider, Policy, Provider, Registry,
+    StaticProvider,
+};
+pub use registrar::{Check, Registrar, Registration, RegistrationState, ServiceRegistration};
+pub use settings::{Environment, ProviderKind, Settings};

@@ -1,0 +1,305 @@
+use std::{collections::HashMap, fmt, sync::Arc};
+
+use arc_swap::ArcSwap;
+
+use crate::{
+    balance::{Balancer, Pick, Strategy, StrategyFactory, named},
+    directory::{Directory, DirectoryOptions},
+    error::Error,
+    model::{Catalog, Instance, Invalid, ServiceName, Snapshot},
+    provider::Provider,
+    registrar::{Registrar, ServiceRegistration},
+    settings::{Environment, Settings},
+};
+
+/// Finds services by name and chooses among their instances. Clones share everything.
+///
+/// Must be used within a Tokio runtime.
+///
+/// ```no_run
+/// # async fn example() -> Result<(), waypost::Error> {
+/// use waypost::ServiceDiscoveryClient;
+///
+/// let client = ServiceDiscoveryClient::builder().registry("localhost", 8500).build()?;
+/// let instances = client.discover_service("target-service").await?;
+/// let url = client.service_url("target-service", "/api/resource").await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone)]
+pub struct ServiceDiscoveryClient {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    directory: Directory,
+    strategy: StrategyFactory,
+    /// Read on each pick, copied when a service is asked for the first time.
+    balancers: ArcSwap<HashMap<ServiceName, Arc<Balancer>>>,
+    registrar: Option<Registrar>,
+}
+
+impl ServiceDiscoveryClient {
+    /// Begins a client; without further words its provider is chosen by the environment.
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder {
+            provider: None,
+            environment: None,
+            options: DirectoryOptions::default(),
+            strategy: None,
+            registration: None,
+        }
+    }
+
+    /// A client of one provider, with all else as usual.
+    pub fn new(provider: Arc<dyn Provider>) -> Self {
+        Self::assemble(
+            Directory::new(provider),
+            Arc::new(|| Box::new(crate::RoundRobin::new())),
+            None,
+        )
+    }
+
+    fn assemble(
+        directory: Directory,
+        strategy: StrategyFactory,
+        registrar: Option<Registrar>,
+    ) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                directory,
+                strategy,
+                balancers: ArcSwap::default(),
+                registrar,
+            }),
+        }
+    }
+
+    /// The instances of a service that take new work, in order of their ids.
+    ///
+    /// # Errors
+    /// If there is none, or nothing is known: see [`Error`].
+    pub async fn discover_service<N>(&self, service: N) -> Result<Vec<Arc<Instance>>, Error>
+    where
+        N: TryInto<ServiceName, Error = Invalid>,
+    {
+        let snapshot = self.inner.directory.lookup(&service.try_into()?).await?;
+        let endpoints = snapshot.usable()?.iter();
+        Ok(endpoints
+            .map(|endpoint| Arc::clone(endpoint.instance()))
+            .collect())
+    }
+
+    /// The URL of a path at an instance chosen by the load balancer. The first look-up of a
+    /// service waits for the provider, later ones read memory.
+    ///
+    /// # Errors
+    /// As [`discover_service`](Self::discover_service).
+    pub async fn service_url<N>(&self, service: N, path: &str) -> Result<String, Error>
+    where
+        N: TryInto<ServiceName, Error = Invalid>,
+    {
+        Ok(self.pick(service).await?.url_for(path))
+    }
+
+    /// An instance chosen by the load balancer.
+    ///
+    /// # Errors
+    /// As [`discover_service`](Self::discover_service).
+    pub async fn pick<N>(&self, service: N) -> Result<Pick, Error>
+    where
+        N: TryInto<ServiceName, Error = Invalid>,
+    {
+        let service = service.try_into()?;
+        let balancer = self.shared_balancer(&service);
+        if let Ok(pick) = balancer.pick() {
+            return Ok(pick);
+        }
+        balancer.ready().await?;
+        balancer.pick()
+    }
+
+    /// A balancer of one service, to be held by those who pick often.
+    ///
+    /// # Errors
+    /// If the name is not valid.
+    pub fn balancer<N>(&self, service: N) -> Result<Balancer, Error>
+    where
+        N: TryInto<ServiceName, Error = Invalid>,
+    {
+        let strategy = (self.inner.strategy)();
+        Ok(Balancer::new(
+            &self.inner.directory,
+            &service.try_into()?,
+            strategy,
+        ))
+    }
+
+    /// Waits until a service has an instance that takes new work, however long that is; combine
+    /// it with [`tokio::time::timeout`].
+    ///
+    /// # Errors
+    /// If the name is not valid.
+    pub async fn wait_for<N>(&self, service: N) -> Result<Arc<Snapshot>, Error>
+    where
+        N: TryInto<ServiceName, Error = Invalid>,
+    {
+        let mut subscription = self.inner.directory.subscribe(&service.try_into()?);
+        loop {
+            let snapshot = subscription.changed().await;
+            if snapshot.usable().is_ok() {
+                return Ok(snapshot);
+            }
+        }
+    }
+
+    /// The names of all services.
+    ///
+    /// # Errors
+    /// If nothing is known and the provider fails.
+    pub async fn services(&self) -> Result<Arc<Catalog>, Error> {
+        self.inner.directory.catalog().await
+    }
+
+    /// The directory behind the client: snapshots, subscriptions, freshness.
+    pub fn directory(&self) -> &Directory {
+        &self.inner.directory
+    }
+
+    /// The provider behind the client.
+    pub fn provider(&self) -> &Arc<dyn Provider> {
+        self.inner.directory.provider()
+    }
+
+    /// The client's own registration, if it was built with one.
+    pub fn registrar(&self) -> Option<&Registrar> {
+        self.inner.registrar.as_ref()
+    }
+
+    fn shared_balancer(&self, service: &ServiceName) -> Arc<Balancer> {
+        let live = |balancers: &HashMap<ServiceName, Arc<Balancer>>| {
+            let balancer = balancers.get(service)?;
+            balancer.is_live().then(|| Arc::clone(balancer))
+        };
+        if let Some(balancer) = live(&self.inner.balancers.load()) {
+            return balancer;
+        }
+        let directory = &self.inner.directory;
+        let new = Arc::new(Balancer::unpinned(
+            directory,
+            service,
+            (self.inner.strategy)(),
+        ));
+        let mut chosen = new;
+        self.inner.balancers.rcu(|balancers| {
+            // Another thread may have come first; all must use the same one to keep turns.
+            if let Some(first) = live(balancers) {
+                chosen = first;
+                return Arc::clone(balancers);
+            }
+            let mut balancers = HashMap::clone(balancers);
+            balancers.retain(|_, balancer| !balancer.is_closed());
+            balancers.insert(service.clone(), Arc::clone(&chosen));
+            Arc::new(balancers)
+        });
+        chosen
+    }
+}
+
+impl fmt::Debug for ServiceDiscoveryClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ServiceDiscoveryClient")
+            .field("directory", &self.inner.directory)
+            .field("registrar", &self.inner.registrar)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Puts a [`ServiceDiscoveryClient`] together.
+#[must_use = "a client comes into being with `build`"]
+pub struct ClientBuilder {
+    provider: Option<Arc<dyn Provider>>,
+    environment: Option<Environment>,
+    options: DirectoryOptions,
+    strategy: Option<Result<StrategyFactory, Invalid>>,
+    registration: Option<ServiceRegistration>,
+}
+
+impl ClientBuilder {
+    /// Uses this provider, whatever the environment says.
+    pub fn provider(self, provider: impl Provider) -> Self {
+        self.shared_provider(Arc::new(provider))
+    }
+
+    /// Uses this provider, whatever the environment says.
+    pub fn shared_provider(mut self, provider: Arc<dyn Provider>) -> Self {
+        self.provider = Some(provider);
+        self
+    }
+
+    /// Uses the Consul agent, or the embedded registry, at this host and port.
+    #[cfg(feature = "consul")]
+    pub fn registry(mut self, host: &str, port: u16) -> Self {
+        let variables = [
+            ("SERVICE_DISCOVERY_PROVIDER", "consul".to_owned()),
+            ("CONSUL_HOST", host.to_owned()),
+            ("CONSUL_PORT", port.to_string()),
+        ];
+        self.environment = Some(variables.into_iter().collect());
+        self
+    }
+
+    /// Lets this environment choose the provider instead of the process's own.
+    pub fn environment(mut self, environment: Environment) -> Self {
+        self.environment = Some(environment);
+        self
+    }
+
+    /// Sets how the directory behaves.
+    pub fn directory_options(mut self, options: DirectoryOptions) -> Self {
+        self.options = options;
+        self
+    }
+
+    /// Sets the strategy: `make` gives one for each service. Round robin unless set.
+    pub fn strategy<S: Strategy>(mut self, make: impl Fn() -> S + Send + Sync + 'static) -> Self {
+        self.strategy = Some(Ok(Arc::new(move || Box::new(make()))));
+        self
+    }
+
+    /// Sets the strategy by its name in a configuration, such as `round_robin` or `random`.
+    pub fn strategy_named(mut self, name: &str) -> Self {
+        self.strategy = Some(named(name));
+        self
+    }
+
+    /// Registers the application for as long as the client lives.
+    pub fn register(mut self, registration: ServiceRegistration) -> Self {
+        self.registration = Some(registration);
+        self
+    }
+
+    /// Makes the client, and begins to register if there is something to register.
+    ///
+    /// # Errors
+    /// If a setting is bad or the provider can't register. An unreachable registry is no error.
+    pub fn build(self) -> Result<ServiceDiscoveryClient, Error> {
+        let provider = match (self.provider, self.environment) {
+            (Some(provider), _) => provider,
+            (None, Some(environment)) => Settings::new(environment)?.provider()?,
+            (None, None) => Settings::of_this_process()?.provider()?,
+        };
+        let registration = self.registration;
+        let registrar = registration
+            .map(|registration| Registrar::start(Arc::clone(&provider), registration))
+            .transpose()?;
+        let strategy = match self.strategy {
+            Some(strategy) => strategy?,
+            None => Arc::new(|| Box::new(crate::RoundRobin::new()) as Box<dyn Strategy>),
+        };
+        let directory = Directory::with_options(provider, self.options);
+        Ok(ServiceDiscoveryClient::assemble(
+            directory, strategy, registrar,
+        ))
+    }
+}

@@ -1,0 +1,263 @@
+use std::{
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicU8, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use arc_swap::{ArcSwap, Guard};
+use futures_util::{StreamExt, stream::BoxStream};
+use tokio::{sync::watch, task::JoinHandle, time::interval};
+
+use super::is_new_failure;
+use crate::{
+    error::ProviderError,
+    model::{Catalog, Freshness, Snapshot},
+};
+use std::collections::BTreeSet;
+
+/// What a feed keeps up to date.
+pub(crate) trait Picture: Send + Sync + 'static {
+    type Answer: Send + 'static;
+
+    fn answered(&self, answer: Self::Answer) -> Self;
+    fn failed(&self, error: ProviderError) -> Self;
+    fn freshness(&self) -> &Freshness;
+    fn subject(&self) -> String;
+}
+
+impl Picture for Snapshot {
+    type Answer = Option<Vec<Arc<crate::model::Instance>>>;
+
+    fn answered(&self, answer: Self::Answer) -> Self {
+        self.answered(answer)
+    }
+
+    fn failed(&self, error: ProviderError) -> Self {
+        self.failed(error)
+    }
+
+    fn freshness(&self) -> &Freshness {
+        self.freshness()
+    }
+
+    fn subject(&self) -> String {
+        self.service().to_string()
+    }
+}
+
+impl Picture for Catalog {
+    type Answer = BTreeSet<crate::model::ServiceName>;
+
+    fn answered(&self, answer: Self::Answer) -> Self {
+        self.answered(answer)
+    }
+
+    fn failed(&self, error: ProviderError) -> Self {
+        self.failed(error)
+    }
+
+    fn freshness(&self) -> &Freshness {
+        self.freshness()
+    }
+
+    fn subject(&self) -> String {
+        "the list of services".into()
+    }
+}
+
+/// One watch at the provider and what it has told, shared by all who ask.
+pub(crate) struct Feed<P> {
+    current: ArcSwap<P>,
+    changed: watch::Sender<()>,
+    /// [`IDLE`], [`USED`] or [`CLOSED`].
+    usage: AtomicU8,
+    /// Those who hold on to the feed even if they don't read it.
+    pins: AtomicUsize,
+    task: JoinHandle<()>,
+}
+
+/// Nobody has read it since the last check.
+const IDLE: u8 = 0;
+/// Somebody has.
+const USED: u8 = 1;
+/// It has stopped, since nobody read it for long; a new one is needed.
+const CLOSED: u8 = 2;
+
+impl<P: Picture> Feed<P> {
+    /// Begins to follow the watch. When nobody has read the feed between two checks, `idle` apart,
+    /// it closes and calls `on_close`.
+    pub(crate) fn begin(
+        first: P,
+        watch: BoxStream<'static, Result<P::Answer, ProviderError>>,
+        idle: Duration,
+        on_close: impl Fn() + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        Arc::new_cyclic(|feed: &Weak<Self>| Self {
+            current: ArcSwap::from_pointee(first),
+            changed: watch::Sender::new(()),
+            usage: AtomicU8::new(USED),
+            pins: AtomicUsize::new(0),
+            task: tokio::spawn(follow(feed.clone(), watch, idle, on_close)),
+        })
+    }
+
+    /// Waits until the provider has answered or failed, or gives at once what it did.
+    pub(crate) async fn settled(&self) -> Arc<P> {
+        let mut changes = self.changed.subscribe();
+        loop {
+            let picture = self.current.load();
+            let freshness = picture.freshness();
+            if freshness.is_known() || freshness.failure().is_some() {
+                return Guard::into_inner(picture);
+            }
+            drop(picture);
+            // The sender is our own, so this never fails.
+            let _ = changes.changed().await;
+        }
+    }
+
+    fn publish(&self, item: Result<P::Answer, ProviderError>) {
+        let before = self.current.load();
+        let failure = before.freshness().failure();
+        let next = match item {
+            Ok(answer) => {
+                if failure.is_some() {
+                    tracing::info!(
+                        subject = before.subject(),
+                        provider = before.freshness().provider(),
+                        "provider answers again"
+                    );
+                }
+                before.answered(answer)
+            }
+            Err(error) => {
+                if is_new_failure(failure.map(|failure| failure.error()), &error) {
+                    tracing::warn!(
+                        subject = before.subject(),
+                        known = before.freshness().is_known(),
+                        %error,
+                        "provider fails; the last known good answer stays"
+                    );
+                }
+                before.failed(error)
+            }
+        };
+        drop(before);
+        self.current.store(Arc::new(next));
+        self.changed.send_replace(());
+    }
+
+    /// Marks the feed as idle, or as closed if it was idle already.
+    fn close_if_idle(&self) -> bool {
+        if self.pins.load(Ordering::SeqCst) > 0 {
+            return false;
+        }
+        if self.usage.swap(IDLE, Ordering::SeqCst) == USED {
+            return false;
+        }
+        let closed = self
+            .usage
+            .compare_exchange(IDLE, CLOSED, Ordering::SeqCst, Ordering::SeqCst);
+        if closed.is_err() {
+            return false;
+        }
+        // One who pinned it between the two looks has the closed feed; the pin reopens it.
+        if self.pins.load(Ordering::SeqCst) > 0 {
+            self.usage.store(USED, Ordering::SeqCst);
+            return false;
+        }
+        true
+    }
+}
+
+impl<P> Feed<P> {
+    /// What is known now.
+    pub(crate) fn load(&self) -> Guard<Arc<P>> {
+        self.current.load()
+    }
+
+    pub(crate) fn load_full(&self) -> Arc<P> {
+        self.current.load_full()
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    /// Notes that somebody reads. False if the feed has closed and a new one is needed.
+    pub(crate) fn touch(&self) -> bool {
+        match self.usage.load(Ordering::Relaxed) {
+            // The usual case only reads, so that many cores can share the line.
+            USED => true,
+            CLOSED => false,
+            _ => self
+                .usage
+                .compare_exchange(IDLE, USED, Ordering::SeqCst, Ordering::SeqCst)
+                .map_or_else(|now| now == USED, |_| true),
+        }
+    }
+
+    pub(crate) fn is_closed(&self) -> bool {
+        self.usage.load(Ordering::SeqCst) == CLOSED
+    }
+
+    /// False after the runtime that it ran on has ended, or a provider panicked.
+    pub(crate) fn is_running(&self) -> bool {
+        !self.task.is_finished()
+    }
+}
+
+impl<P> Drop for Feed<P> {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+async fn follow<P: Picture>(
+    feed: Weak<Feed<P>>,
+    mut watch: BoxStream<'static, Result<P::Answer, ProviderError>>,
+    idle: Duration,
+    on_close: impl Fn(),
+) {
+    let mut checks = interval(idle);
+    checks.tick().await;
+    loop {
+        tokio::select! {
+            item = watch.next() => {
+                let (Some(feed), Some(item)) = (feed.upgrade(), item) else { return };
+                feed.publish(item);
+            }
+            _ = checks.tick() => {
+                let Some(feed) = feed.upgrade() else { return };
+                if feed.close_if_idle() {
+                    drop(feed);
+                    return on_close();
+                }
+            }
+        }
+    }
+}
+
+/// Holds a feed open.
+pub(crate) struct Pin<P> {
+    feed: Arc<Feed<P>>,
+}
+
+impl<P> Pin<P> {
+    pub(crate) fn new(feed: Arc<Feed<P>>) -> Self {
+        feed.pins.fetch_add(1, Ordering::SeqCst);
+        Self { feed }
+    }
+
+    pub(crate) fn feed(&self) -> &Arc<Feed<P>> {
+        &self.feed
+    }
+}
+
+impl<P> Drop for Pin<P> {
+    fn drop(&mut self) {
+        self.feed.pins.fetch_sub(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,294 @@
+//! The directory: one watch per service, however many ask, and the last known good answer.
+//!
+//! The first look-up of a name begins a watch at the provider and waits for its first answer;
+//! every later one reads memory. While the provider fails, the last good answer is served and says
+//! how old it is; look-ups of names that were never answered get the failure at once instead of
+//! waiting for the next attempt. Names that nobody asks for any more are dropped.
+
+mod feed;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+
+use crate::{
+    backoff::{Backoff, persistent},
+    error::{Error, ProviderError},
+    model::{Catalog, ServiceName, Snapshot},
+    provider::{Answer, Provider},
+};
+use arc_swap::{ArcSwap, Guard};
+pub(crate) use feed::{Feed, Pin};
+use futures_util::StreamExt;
+
+/// How a [`Directory`] behaves.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct DirectoryOptions {
+    /// How long a look-up waits for a first answer. 10 s unless set.
+    pub lookup_timeout: Duration,
+    /// After how long a name that nobody asks for is dropped, at the latest twice that. 5 minutes
+    /// unless set.
+    pub idle: Duration,
+}
+
+impl Default for DirectoryOptions {
+    fn default() -> Self {
+        Self {
+            lookup_timeout: Duration::from_secs(10),
+            idle: Duration::from_secs(300),
+        }
+    }
+}
+
+/// What is known of all services that somebody asked for. Clones share it.
+#[derive(Clone)]
+pub struct Directory {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    provider: Arc<dyn Provider>,
+    description: Arc<str>,
+    options: DirectoryOptions,
+    /// Read on each look-up, copied on the rare occasion that a name comes or goes.
+    services: ArcSwap<HashMap<ServiceName, Arc<Feed<Snapshot>>>>,
+    catalog: ArcSwap<Option<Arc<Feed<Catalog>>>>,
+    changing: Mutex<()>,
+}
+
+impl Directory {
+    /// A directory of what the provider knows.
+    pub fn new(provider: Arc<dyn Provider>) -> Self {
+        Self::with_options(provider, DirectoryOptions::default())
+    }
+
+    /// A directory with other than the default options.
+    pub fn with_options(provider: Arc<dyn Provider>, options: DirectoryOptions) -> Self {
+        Self {
+            inner: Arc::new(Inner {
+                description: provider.describe(),
+                provider,
+                options,
+                services: ArcSwap::default(),
+                catalog: ArcSwap::default(),
+                changing: Mutex::new(()),
+            }),
+        }
+    }
+
+    /// The provider that is asked.
+    pub fn provider(&self) -> &Arc<dyn Provider> {
+        &self.inner.provider
+    }
+
+    /// What is known of a service: at once if it was looked up before, else after the provider's
+    /// first answer. Whether anything in it can be used is for [`Snapshot::usable`] to say.
+    ///
+    /// Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// If nothing is known and the provider fails ([`Error::Unreachable`],
+    /// [`Error::NotAuthorised`]) or doesn't answer in time ([`Error::TimedOut`]). A name that the
+    /// provider doesn't know is an answer, not an error of this method.
+    pub async fn lookup(&self, service: &ServiceName) -> Result<Arc<Snapshot>, Error> {
+        let feed = self.feed(service);
+        self.settled(&feed, Some(service)).await
+    }
+
+    /// The names of all services that the provider knows.
+    ///
+    /// # Errors
+    /// As [`lookup`](Self::lookup).
+    pub async fn catalog(&self) -> Result<Arc<Catalog>, Error> {
+        self.settled(&self.catalog_feed(), None).await
+    }
+
+    /// Follows a service; it is not dropped as long as the subscription is held.
+    pub fn subscribe(&self, service: &ServiceName) -> Subscription<Snapshot> {
+        Subscription::new(Pin::new(self.feed(service)))
+    }
+
+    /// Follows the list of all services.
+    pub fn subscribe_catalog(&self) -> Subscription<Catalog> {
+        Subscription::new(Pin::new(self.catalog_feed()))
+    }
+
+    /// What is known of each service that is watched now, in order of names.
+    pub fn watched(&self) -> Vec<Arc<Snapshot>> {
+        let services = self.inner.services.load();
+        let mut all: Vec<_> = services.values().map(|feed| feed.load_full()).collect();
+        all.sort_by(|a, b| a.service().cmp(b.service()));
+        all
+    }
+
+    /// The options in force.
+    pub fn options(&self) -> &DirectoryOptions {
+        &self.inner.options
+    }
+
+    pub(crate) async fn settled<P: feed::Picture>(
+        &self,
+        feed: &Feed<P>,
+        service: Option<&ServiceName>,
+    ) -> Result<Arc<P>, Error> {
+        let waited = self.inner.options.lookup_timeout;
+        let Ok(picture) = tokio::time::timeout(waited, feed.settled()).await else {
+            return Err(Error::TimedOut {
+                service: service.cloned(),
+                provider: Arc::clone(&self.inner.description),
+                waited,
+                cause: None,
+            });
+        };
+        let freshness = picture.freshness();
+        match freshness.failure() {
+            Some(failure) if !freshness.is_known() => {
+                Err(Error::from_failure(service.cloned(), failure.error()))
+            }
+            _ => Ok(picture),
+        }
+    }
+
+    /// The running feed of a service; begins one if there is none.
+    pub(crate) fn feed(&self, service: &ServiceName) -> Arc<Feed<Snapshot>> {
+        let running = |services: &HashMap<ServiceName, Arc<Feed<Snapshot>>>| {
+            let feed = services.get(service)?;
+            (feed.touch() && feed.is_running()).then(|| Arc::clone(feed))
+        };
+        if let Some(feed) = running(&self.inner.services.load()) {
+            return feed;
+        }
+        let _changing = self.inner.changing();
+        if let Some(feed) = running(&self.inner.services.load()) {
+            return feed;
+        }
+        let feed = self.begin_feed(service);
+        let mut services = HashMap::clone(&self.inner.services.load());
+        services.retain(|_, feed| !feed.is_closed());
+        services.insert(service.clone(), Arc::clone(&feed));
+        self.inner.services.store(Arc::new(services));
+        feed
+    }
+
+    fn begin_feed(&self, service: &ServiceName) -> Arc<Feed<Snapshot>> {
+        let provider = Arc::clone(&self.inner.provider);
+        let name = service.clone();
+        let watch = persistent(move || provider.watch(&name), Backoff::default());
+        let watch = watch.map(|item| {
+            item.map(|answer| match answer {
+                Answer::Instances(instances) => Some(instances),
+                Answer::Unknown => None,
+            })
+        });
+        let description = Arc::clone(&self.inner.description);
+        let first = Snapshot::pending(service.clone(), description);
+        // What an earlier watch of the name learned is better than nothing: its task may have
+        // died with the runtime that it ran on.
+        let earlier = self
+            .inner
+            .services
+            .load()
+            .get(service)
+            .map(|feed| feed.load_full());
+        let first = earlier.map_or(first, Arc::unwrap_or_clone);
+        let weak = Arc::downgrade(&self.inner);
+        Feed::begin(first, watch.boxed(), self.inner.options.idle, move || {
+            if let Some(inner) = weak.upgrade() {
+                inner.sweep();
+            }
+        })
+    }
+
+    fn catalog_feed(&self) -> Arc<Feed<Catalog>> {
+        let running = || {
+            let feed = Option::clone(&self.inner.catalog.load())?;
+            (feed.touch() && feed.is_running()).then_some(feed)
+        };
+        if let Some(feed) = running() {
+            return feed;
+        }
+        let _changing = self.inner.changing();
+        if let Some(feed) = running() {
+            return feed;
+        }
+        let provider = Arc::clone(&self.inner.provider);
+        let watch = persistent(move || provider.watch_names(), Backoff::default());
+        let first = Catalog::pending(Arc::clone(&self.inner.description));
+        let feed = Feed::begin(first, watch, self.inner.options.idle, || ());
+        self.inner.catalog.store(Arc::new(Some(Arc::clone(&feed))));
+        feed
+    }
+}
+
+impl Inner {
+    /// Held while the set of feeds changes. It guards no data, so a panic elsewhere leaves nothing
+    /// half done.
+    fn changing(&self) -> MutexGuard<'_, ()> {
+        self.changing.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Drops the feeds that closed themselves.
+    fn sweep(&self) {
+        let _changing = self.changing();
+        let mut services = HashMap::clone(&self.services.load());
+        services.retain(|_, feed| !feed.is_closed());
+        self.services.store(Arc::new(services));
+    }
+}
+
+impl std::fmt::Debug for Directory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Directory")
+            .field("provider", &self.inner.description)
+            .field("services", &self.inner.services.load().len())
+            .finish_non_exhaustive()
+    }
+}
+
+/// One that follows a service, or the list of services, as it changes.
+///
+/// ```
+/// # async fn follow(directory: waypost::Directory) -> Result<(), waypost::Error> {
+/// let auth = "auth".parse()?;
+/// let mut auth = directory.subscribe(&auth);
+/// loop {
+///     let snapshot = auth.changed().await;
+///     println!("{} instances of auth", snapshot.instances().len());
+/// }
+/// # }
+/// ```
+pub struct Subscription<P> {
+    pin: Pin<P>,
+    changes: tokio::sync::watch::Receiver<()>,
+}
+
+impl<P> Subscription<P> {
+    fn new(pin: Pin<P>) -> Self {
+        let mut changes = pin.feed().subscribe();
+        // What is there already counts as the first change.
+        changes.mark_changed();
+        Self { pin, changes }
+    }
+
+    /// What is known now, without waiting and without a copy.
+    pub fn current(&self) -> Guard<Arc<P>> {
+        self.pin.feed().load()
+    }
+
+    /// What is known after the next change, be it of the content or of its freshness. The first
+    /// call gives what is known already.
+    pub async fn changed(&mut self) -> Arc<P> {
+        // The sender lives in the feed that the pin holds, so this never fails.
+        let _ = self.changes.changed().await;
+        self.pin.feed().load_full()
+    }
+}
+
+/// Whether an attempt failed for the first time or for another reason than before; then it is
+/// worth a line in the log.
+fn is_new_failure(before: Option<&ProviderError>, now: &ProviderError) -> bool {
+    before.is_none_or(|before| before.kind() != now.kind())
+}

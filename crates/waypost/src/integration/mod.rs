@@ -1,0 +1,4 @@
+//! Where the library meets web frameworks, one room each, each behind the feature of its name.
+
+#[cfg(feature = "axum")]
+pub mod axum;

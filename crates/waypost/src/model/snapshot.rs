@@ -1,0 +1,461 @@
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::{Endpoint, Instance, ServiceName};
+use crate::error::{Error, ProviderError};
+
+/// How much an answer can be trusted: who gave it, when, and what has gone wrong since.
+#[derive(Clone, Debug)]
+pub struct Freshness {
+    pub(crate) provider: Arc<str>,
+    pub(crate) generation: u64,
+    pub(crate) confirmed_at: Option<Instant>,
+    pub(crate) failure: Option<Failure>,
+}
+
+/// Why the provider can't say anything newer.
+#[derive(Clone, Debug)]
+pub struct Failure {
+    pub(crate) since: Instant,
+    pub(crate) attempts: u32,
+    pub(crate) error: ProviderError,
+}
+
+impl Failure {
+    /// When the failures began.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
+
+    /// How many attempts in a row have failed.
+    pub fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    /// How the latest attempt failed.
+    pub fn error(&self) -> &ProviderError {
+        &self.error
+    }
+}
+
+impl Freshness {
+    pub(crate) fn never(provider: Arc<str>) -> Self {
+        Self {
+            provider,
+            generation: 0,
+            confirmed_at: None,
+            failure: None,
+        }
+    }
+
+    /// After an answer; the generation grows only if the answer says something new.
+    pub(crate) fn confirmed(&self, news: bool) -> Self {
+        Self {
+            provider: Arc::clone(&self.provider),
+            generation: self.generation + u64::from(news),
+            confirmed_at: Some(Instant::now()),
+            failure: None,
+        }
+    }
+
+    /// After a failed attempt.
+    pub(crate) fn failed(&self, error: ProviderError) -> Self {
+        let (since, attempts) = match &self.failure {
+            Some(earlier) => (earlier.since, earlier.attempts.saturating_add(1)),
+            None => (Instant::now(), 1),
+        };
+        Self {
+            failure: Some(Failure {
+                since,
+                attempts,
+                error,
+            }),
+            ..self.clone()
+        }
+    }
+
+    /// The provider that answered, with its address, such as `consul at http://127.0.0.1:8500`.
+    pub fn provider(&self) -> &str {
+        &self.provider
+    }
+
+    /// Grows by one with every answer that says something new; 0 before the first.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Whether the provider has answered at all.
+    pub fn is_known(&self) -> bool {
+        self.confirmed_at.is_some()
+    }
+
+    /// Whether this is the last known good answer of a provider that now fails.
+    pub fn is_stale(&self) -> bool {
+        self.is_known() && self.failure.is_some()
+    }
+
+    /// How old the answer may be: the time since the provider last confirmed it. Zero while its
+    /// watch is live, since a change would have been told. `None` before the first answer.
+    pub fn age(&self) -> Option<Duration> {
+        let confirmed_at = self.confirmed_at?;
+        Some(match self.failure {
+            Some(_) => confirmed_at.elapsed(),
+            None => Duration::ZERO,
+        })
+    }
+
+    /// What has gone wrong since the last answer, if anything has.
+    pub fn failure(&self) -> Option<&Failure> {
+        self.failure.as_ref()
+    }
+}
+
+/// All that is known of one service at one moment. It never changes; news comes as another one.
+#[derive(Clone, Debug)]
+pub struct Snapshot {
+    service: ServiceName,
+    state: State,
+    freshness: Freshness,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// The provider has not answered yet.
+    Pending,
+    /// The provider doesn't know the name.
+    Unknown,
+    Known(Arc<Known>),
+}
+
+#[derive(Debug)]
+struct Known {
+    /// All instances, by id.
+    all: Vec<Arc<Endpoint>>,
+    /// Those that take new work, by id.
+    ready: Vec<Arc<Endpoint>>,
+}
+
+impl Snapshot {
+    pub(crate) fn pending(service: ServiceName, provider: Arc<str>) -> Self {
+        Self {
+            service,
+            state: State::Pending,
+            freshness: Freshness::never(provider),
+        }
+    }
+
+    /// The next snapshot, after the provider answered. `None` is "no such service".
+    ///
+    /// A service that was known before and is unknown now has lost its last instance: some
+    /// registries, Consul among them, can't tell the two apart, but we remember.
+    pub(crate) fn answered(&self, answer: Option<Vec<Arc<Instance>>>) -> Self {
+        let (state, news) = match (&self.state, answer) {
+            (State::Pending, None) => (State::Unknown, true),
+            (State::Unknown, None) => (State::Unknown, false),
+            (State::Known(known), None) => self.replaced(known, Vec::new()),
+            (State::Known(known), Some(instances)) => self.replaced(known, instances),
+            (_, Some(instances)) => (State::Known(Arc::new(Known::new(&[], instances))), true),
+        };
+        Self {
+            service: self.service.clone(),
+            state,
+            freshness: self.freshness.confirmed(news),
+        }
+    }
+
+    fn replaced(&self, known: &Arc<Known>, instances: Vec<Arc<Instance>>) -> (State, bool) {
+        let next = Known::new(&known.all, instances);
+        let same = next.all.len() == known.all.len()
+            && next
+                .all
+                .iter()
+                .zip(&known.all)
+                .all(|(a, b)| Arc::ptr_eq(a, b));
+        match same {
+            true => (State::Known(Arc::clone(known)), false),
+            false => (State::Known(Arc::new(next)), true),
+        }
+    }
+
+    /// The next snapshot, after an attempt failed: the same instances, now stale.
+    pub(crate) fn failed(&self, error: ProviderError) -> Self {
+        Self {
+            freshness: self.freshness.failed(error),
+            ..self.clone()
+        }
+    }
+
+    /// The service that this is about.
+    pub fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
+    /// Who says so, how old it is, and whether the provider fails now.
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+
+    /// Whether the provider has answered that it knows the service.
+    pub fn is_known(&self) -> bool {
+        matches!(self.state, State::Known(_))
+    }
+
+    /// All instances in order of their ids, whatever their health.
+    pub fn endpoints(&self) -> &[Arc<Endpoint>] {
+        match &self.state {
+            State::Known(known) => &known.all,
+            State::Pending | State::Unknown => &[],
+        }
+    }
+
+    /// All instances in order of their ids, whatever their health.
+    pub fn instances(&self) -> impl ExactSizeIterator<Item = &Arc<Instance>> {
+        self.endpoints().iter().map(|endpoint| endpoint.instance())
+    }
+
+    /// The endpoints that take new work, in order of their ids: the healthy ones of weight over 0.
+    /// When there is none of these, those that are draining or drained; never a critical one.
+    pub fn ready(&self) -> &[Arc<Endpoint>] {
+        match &self.state {
+            State::Known(known) => &known.ready,
+            State::Pending | State::Unknown => &[],
+        }
+    }
+
+    /// [`ready`](Self::ready), or the reason why nothing is.
+    pub fn usable(&self) -> Result<&[Arc<Endpoint>], Error> {
+        match self.ready() {
+            [] => Err(self.why_not_usable()),
+            ready => Ok(ready),
+        }
+    }
+
+    #[cold]
+    fn why_not_usable(&self) -> Error {
+        let service = self.service.clone();
+        let provider = Arc::clone(&self.freshness.provider);
+        let age = self.freshness.age().unwrap_or_default();
+        match (&self.state, &self.freshness.failure) {
+            (State::Pending, Some(failure)) => Error::from_failure(Some(service), &failure.error),
+            (State::Pending, None) => Error::TimedOut {
+                service: Some(service),
+                provider,
+                waited: Duration::ZERO,
+                cause: None,
+            },
+            (State::Unknown, _) => Error::UnknownService {
+                service,
+                provider,
+                age,
+            },
+            (State::Known(known), _) if known.all.is_empty() => Error::NoInstances {
+                service,
+                provider,
+                age,
+            },
+            (State::Known(known), _) => Error::NoneHealthy {
+                service,
+                provider,
+                age,
+                instances: known.all.len(),
+            },
+        }
+    }
+}
+
+impl Known {
+    /// Takes over what goes on from `before`: an unchanged instance keeps its endpoint, a changed
+    /// one keeps what we count of it.
+    fn new(before: &[Arc<Endpoint>], mut instances: Vec<Arc<Instance>>) -> Self {
+        // A registry that names an id twice is wrong, but the answer must not depend on the order
+        // in which it does: the healthier one counts.
+        instances.sort_by(|a, b| (a.id(), a.health()).cmp(&(b.id(), b.health())));
+        instances.dedup_by(|later, first| later.id() == first.id());
+
+        let earlier: HashMap<_, _> = before.iter().map(|e| (e.instance().id(), e)).collect();
+        let all: Vec<_> = instances
+            .into_iter()
+            .map(|instance| match earlier.get(instance.id()) {
+                Some(same) if *same.instance() == instance => Arc::clone(same),
+                Some(changed) => Arc::new(changed.updated(instance)),
+                None => Arc::new(Endpoint::new(instance)),
+            })
+            .collect();
+        let ready = ready(&all);
+        Self { all, ready }
+    }
+}
+
+fn ready(all: &[Arc<Endpoint>]) -> Vec<Arc<Endpoint>> {
+    use super::Health::{Critical, Draining};
+    let pick = |wanted: fn(&Instance) -> bool| -> Vec<_> {
+        let wanted = all.iter().filter(|endpoint| wanted(endpoint.instance()));
+        wanted.cloned().collect()
+    };
+    let best = pick(|i| i.health().takes_traffic() && !i.weight().is_drained());
+    if !best.is_empty() {
+        return best;
+    }
+    let last_resort = pick(|i| i.health() != Critical && i.health() != Draining);
+    if !last_resort.is_empty() {
+        return last_resort;
+    }
+    pick(|i| i.health() == Draining)
+}
+
+/// The names of all services that a provider knows, at one moment.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    names: Arc<BTreeSet<ServiceName>>,
+    freshness: Freshness,
+}
+
+impl Catalog {
+    pub(crate) fn pending(provider: Arc<str>) -> Self {
+        Self {
+            names: Arc::default(),
+            freshness: Freshness::never(provider),
+        }
+    }
+
+    pub(crate) fn answered(&self, names: BTreeSet<ServiceName>) -> Self {
+        let news = !self.freshness.is_known() || *self.names != names;
+        Self {
+            names: if news {
+                Arc::new(names)
+            } else {
+                Arc::clone(&self.names)
+            },
+            freshness: self.freshness.confirmed(news),
+        }
+    }
+
+    pub(crate) fn failed(&self, error: ProviderError) -> Self {
+        Self {
+            freshness: self.freshness.failed(error),
+            ..self.clone()
+        }
+    }
+
+    /// The names in order.
+    pub fn names(&self) -> &BTreeSet<ServiceName> {
+        &self.names
+    }
+
+    /// Who says so, how old it is, and whether the provider fails now.
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Health, Weight};
+
+    fn instance(
+        id: &str,
+        edit: impl FnOnce(crate::InstanceBuilder) -> crate::InstanceBuilder,
+    ) -> Arc<Instance> {
+        let service = ServiceName::new("auth").unwrap();
+        let builder = Instance::builder(service, "10.0.0.1".parse().unwrap(), 80).id(id);
+        Arc::new(edit(builder).build().unwrap())
+    }
+
+    fn pending() -> Snapshot {
+        Snapshot::pending(ServiceName::new("auth").unwrap(), "test".into())
+    }
+
+    fn ids(endpoints: &[Arc<Endpoint>]) -> Vec<&str> {
+        endpoints
+            .iter()
+            .map(|e| e.instance().id().as_str())
+            .collect()
+    }
+
+    #[test]
+    fn an_update_keeps_what_is_in_flight() {
+        let first = pending().answered(Some(vec![instance("a", |i| i), instance("b", |i| i)]));
+        let lease = crate::Lease::new(Arc::clone(&first.ready()[0]));
+        let heavier = instance("a", |i| i.weight(Weight::new(9)).meta("k", "v"));
+        let second = first.answered(Some(vec![instance("b", |i| i), heavier]));
+
+        assert_eq!(second.endpoints()[0].in_flight(), 1);
+        assert_eq!(second.endpoints()[0].instance().weight(), Weight::new(9));
+        assert!(Arc::ptr_eq(&first.endpoints()[1], &second.endpoints()[1]));
+        drop(lease);
+        assert_eq!(second.endpoints()[0].in_flight(), 0);
+    }
+
+    #[test]
+    fn the_same_answer_is_no_news() {
+        let first = pending().answered(Some(vec![instance("a", |i| i), instance("b", |i| i)]));
+        let again = first.answered(Some(vec![instance("b", |i| i), instance("a", |i| i)]));
+        assert_eq!(
+            again.freshness().generation(),
+            first.freshness().generation()
+        );
+    }
+
+    #[test]
+    fn drained_and_draining_instances_are_the_last_resort() {
+        let passing = instance("ok", |i| i.health(Health::Passing));
+        let drained = instance("drained", |i| i.weight(Weight::DRAINED));
+        let draining = instance("leaving", |i| i.health(Health::Draining));
+        let critical = instance("sick", |i| i.health(Health::Critical));
+        let of = |instances: &[&Arc<Instance>]| {
+            let all = instances.iter().map(|i| Arc::clone(i)).collect();
+            let snapshot = pending().answered(Some(all));
+            ids(snapshot.ready()).join(" ")
+        };
+        assert_eq!(of(&[&passing, &drained, &draining, &critical]), "ok");
+        assert_eq!(of(&[&drained, &draining, &critical]), "drained");
+        assert_eq!(of(&[&draining, &critical]), "leaving");
+        assert_eq!(of(&[&critical]), "");
+    }
+
+    #[test]
+    fn losing_the_last_instance_is_not_the_same_as_an_unknown_name() {
+        let unknown = pending().answered(None);
+        assert!(matches!(
+            unknown.usable(),
+            Err(Error::UnknownService { .. })
+        ));
+        let gone = pending()
+            .answered(Some(vec![instance("a", |i| i)]))
+            .answered(None);
+        assert!(matches!(gone.usable(), Err(Error::NoInstances { .. })));
+        let sick = gone.answered(Some(vec![instance("a", |i| i.health(Health::Critical))]));
+        assert!(matches!(
+            sick.usable(),
+            Err(Error::NoneHealthy { instances: 1, .. })
+        ));
+    }
+
+    #[test]
+    fn a_failure_removes_nothing() {
+        let known = pending().answered(Some(vec![instance("a", |i| i)]));
+        let error = ProviderError::unreachable("test", "down");
+        let stale = known.failed(error.clone()).failed(error);
+        assert_eq!(ids(stale.ready()), ["a"]);
+        assert!(stale.freshness().is_stale());
+        assert_eq!(stale.freshness().failure().unwrap().attempts(), 2);
+        assert!(!stale.answered(None).freshness().is_stale());
+    }
+
+    #[test]
+    fn an_id_named_twice_counts_once_whatever_the_order() {
+        let sick = instance("a", |i| i.health(Health::Critical));
+        let well = instance("a", |i| i.health(Health::Passing));
+        for pair in [[&sick, &well], [&well, &sick]] {
+            let snapshot = pending().answered(Some(pair.map(Arc::clone).to_vec()));
+            assert_eq!(snapshot.endpoints().len(), 1);
+            assert_eq!(snapshot.ready().len(), 1);
+        }
+    }
+}

@@ -1,0 +1,307 @@
+use std::{sync::Arc, time::Duration};
+
+use tokio::{
+    sync::watch,
+    task::AbortHandle,
+    time::{sleep, timeout},
+};
+
+use super::{Registration, ServiceRegistration};
+use crate::{
+    backoff::Backoff,
+    error::{Error, ProviderError},
+    health::Status,
+    provider::{Heartbeat, Provider, Report},
+};
+
+/// Keeps one instance registered until it is told to stop.
+///
+/// It wants a state and works towards it, whatever happens in between: a registry that is down at
+/// the start, restarted, wiped or replaced has the instance again within one heartbeat of its
+/// return. Heartbeats go out each third of a TTL, or every 5 s where the registry does the checks;
+/// each is moved by up to a tenth, so that many instances don't step in time.
+///
+/// Dropping it takes the registration back in the background; [`deregister`](Self::deregister)
+/// also waits for that and says how it went.
+///
+/// ```
+/// # async fn example() -> Result<(), waypost::Error> {
+/// use waypost::{Check, Registrar, ServiceRegistration, get_discovery_provider};
+///
+/// let registration = ServiceRegistration::new("billing", 8080)?.check(Check::http("/health"));
+/// let registrar = Registrar::start(get_discovery_provider()?, registration)?;
+/// registrar.registered().await;
+/// // … serve …
+/// registrar.deregister().await?;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Registrar {
+    registration: Registration,
+    state: watch::Receiver<RegistrationState>,
+    /// Dropping it tells the task to take the registration back and end.
+    wanted: Option<watch::Sender<()>>,
+    task: AbortHandle,
+}
+
+/// How far a registration has come.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub enum RegistrationState {
+    /// No attempt has succeeded yet; the latest failed so, if there was one.
+    Pending(Option<ProviderError>),
+    /// The registry knows the instance.
+    Registered,
+    /// The registry knew the instance, and now can't be asked. It is asked again.
+    Lost(ProviderError),
+    /// It is taken back; `Err` if the registry could not be told.
+    Deregistered(Result<(), ProviderError>),
+}
+
+/// The time between heartbeats where the registry does the checks.
+const HEARTBEAT: Duration = Duration::from_secs(5);
+
+/// How long a deregistration is tried. What remains then, the registry's own checks clear away.
+const DEREGISTER_WITHIN: Duration = Duration::from_secs(5);
+
+impl Registrar {
+    /// Begins to register. Must be called within a Tokio runtime.
+    ///
+    /// # Errors
+    /// If the provider is no registry, or the registration is not valid. A registry that can't be
+    /// reached is no error: it will be, some day.
+    pub fn start(
+        provider: Arc<dyn Provider>,
+        registration: ServiceRegistration,
+    ) -> Result<Self, Error> {
+        let reached_from = provider.registry()?.local_address();
+        let registration = registration.resolve(reached_from)?;
+        let (state, states) = watch::channel(RegistrationState::Pending(None));
+        let (wanted, stop) = watch::channel(());
+        let task = tokio::spawn(reconcile(provider, registration.clone(), state, stop));
+        Ok(Self {
+            registration,
+            state: states,
+            wanted: Some(wanted),
+            task: task.abort_handle(),
+        })
+    }
+
+    /// What it keeps registered.
+    pub fn registration(&self) -> &Registration {
+        &self.registration
+    }
+
+    /// How far it has come.
+    pub fn state(&self) -> RegistrationState {
+        self.state.borrow().clone()
+    }
+
+    /// Waits until the registry knows the instance.
+    pub async fn registered(&self) {
+        let mut state = self.state.clone();
+        // The task sends a last state before it ends, and that isn't awaited here.
+        let registered = |state: &RegistrationState| matches!(state, RegistrationState::Registered);
+        let _ = state.wait_for(registered).await;
+    }
+
+    /// Takes the registration back and waits until the registry has heard of it.
+    ///
+    /// # Errors
+    /// If the registry could not be told within 5 s.
+    pub async fn deregister(mut self) -> Result<(), Error> {
+        drop(self.wanted.take());
+        let mut state = self.state.clone();
+        let over = |state: &RegistrationState| matches!(state, RegistrationState::Deregistered(_));
+        match state.wait_for(over).await.as_deref() {
+            Ok(RegistrationState::Deregistered(Err(error))) => Err(error.clone().into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Registrar {
+    /// Stops without taking the registration back.
+    pub(crate) fn abandon(self) {
+        self.task.abort();
+    }
+}
+
+async fn reconcile(
+    provider: Arc<dyn Provider>,
+    registration: Registration,
+    state: watch::Sender<RegistrationState>,
+    mut stop: watch::Receiver<()>,
+) {
+    let Ok(registry) = provider.registry() else {
+        return;
+    };
+    let id = registration.instance().id();
+    let every = registration.ttl().map_or(HEARTBEAT, |ttl| ttl / 3);
+    let mut backoff = Backoff::new(Duration::from_millis(200), every.max(HEARTBEAT));
+    let mut known = false;
+    loop {
+        let attempt = async {
+            if !known {
+                registry.register(&registration).await?;
+            }
+            let report = report(&registration).await;
+            registry.heartbeat(&registration, report).await
+        };
+        let attempted = tokio::select! {
+            attempted = attempt => attempted,
+            _ = stop.changed() => break,
+        };
+        let wait = match attempted {
+            Ok(Heartbeat::Known) => {
+                backoff.reset();
+                if !known || !matches!(*state.borrow(), RegistrationState::Registered) {
+                    tracing::info!(%id, provider = %provider.describe(), "registered");
+                }
+                known = true;
+                state.send_replace(RegistrationState::Registered);
+                every.mul_f64(0.9 + 0.1 * fastrand::f64())
+            }
+            Ok(Heartbeat::Forgotten) if known => {
+                tracing::warn!(%id, provider = %provider.describe(), "the registry has forgotten us; registering again");
+                known = false;
+                continue;
+            }
+            // A registry that forgets at once what it just accepted is given time.
+            Ok(Heartbeat::Forgotten) => backoff.next_delay(),
+            Err(error) => {
+                let next = match known {
+                    true => RegistrationState::Lost(error),
+                    false => RegistrationState::Pending(Some(error)),
+                };
+                note_failure(id, &state.borrow(), &next);
+                state.send_replace(next);
+                backoff.next_delay()
+            }
+        };
+        tokio::select! {
+            () = sleep(wait) => {}
+            _ = stop.changed() => break,
+        }
+    }
+    let outcome = deregister(&*provider, &registration).await;
+    match &outcome {
+        Ok(()) => tracing::info!(%id, "deregistered"),
+        Err(error) => {
+            tracing::warn!(%id, %error, "could not deregister; the registry's checks will notice")
+        }
+    }
+    state.send_replace(RegistrationState::Deregistered(outcome));
+}
+
+/// What a heartbeat says of the instance.
+async fn report(registration: &Registration) -> Report {
+    let Some(checks) = registration.health() else {
+        return Report::passing();
+    };
+    let report = checks.report().await;
+    let output = report.summary();
+    match report.status() {
+        Status::Passing => Report::new(crate::Health::Passing, output),
+        Status::Warning => Report::new(crate::Health::Warning, output),
+        Status::Critical => Report::new(crate::Health::Critical, output),
+    }
+}
+
+/// One line per change, not per attempt.
+fn note_failure(id: &crate::InstanceId, before: &RegistrationState, now: &RegistrationState) {
+    use RegistrationState::{Lost, Pending};
+    if let (Pending(None), Pending(Some(error))) | (RegistrationState::Registered, Lost(error)) =
+        (before, now)
+    {
+        tracing::warn!(%id, %error, "registration is wanted, but the registry fails; trying on");
+    }
+}
+
+async fn deregister(
+    provider: &dyn Provider,
+    registration: &Registration,
+) -> Result<(), ProviderError> {
+    let registry = provider.registry()?;
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+    let mut last = None;
+    let attempts = async {
+        loop {
+            match registry.deregister(registration.instance().id()).await {
+                Ok(()) => return,
+                Err(error) => last = Some(error),
+            }
+            sleep(backoff.next_delay()).await;
+        }
+    };
+    match timeout(DEREGISTER_WITHIN, attempts).await {
+        Ok(()) => Ok(()),
+        Err(_) => Err(last.unwrap_or_else(|| {
+            ProviderError::unreachable(
+                provider.describe(),
+                format!("no answer to the deregistration within {DEREGISTER_WITHIN:?}"),
+            )
+        })),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{MemoryProvider, ServiceName, provider::Answer};
+    use futures_util::StreamExt;
+
+    fn registration() -> ServiceRegistration {
+        ServiceRegistration::new("billing", 8080)
+            .unwrap()
+            .id("billing-1")
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_wiped_registry_has_us_back_within_one_heartbeat() {
+        let memory = MemoryProvider::new();
+        let registrar = Registrar::start(Arc::new(memory.clone()), registration()).unwrap();
+        registrar.registered().await;
+        let billing = ServiceName::new("billing").unwrap();
+
+        assert!(memory.forget(&billing));
+        let mut watch = memory.watch(&billing);
+        assert_eq!(watch.next().await.unwrap().unwrap(), Answer::Unknown);
+        let back = timeout(HEARTBEAT, watch.next())
+            .await
+            .unwrap()
+            .unwrap()
+            .unwrap();
+        assert!(matches!(back, Answer::Instances(instances) if instances.len() == 1));
+
+        registrar.deregister().await.unwrap();
+        let gone = watch.next().await.unwrap().unwrap();
+        assert_eq!(gone, Answer::Instances(vec![]));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn dropping_takes_the_registration_back() {
+        let memory = MemoryProvider::new();
+        let registrar = Registrar::start(Arc::new(memory.clone()), registration()).unwrap();
+        registrar.registered().await;
+        let mut watch = memory.watch(&ServiceName::new("billing").unwrap());
+        assert!(watch.next().await.unwrap().is_ok());
+        drop(registrar);
+        assert_eq!(
+            watch.next().await.unwrap().unwrap(),
+            Answer::Instances(vec![])
+        );
+    }
+
+    #[tokio::test]
+    async fn a_provider_that_is_no_registry_says_so_at_once() {
+        let env = crate::EnvProvider::new(&crate::Environment::default()).unwrap();
+        let error = Registrar::start(Arc::new(env), registration()).unwrap_err();
+        assert!(matches!(error, Error::Unsupported(_)));
+        assert!(
+            error.to_string().contains("environment variables"),
+            "{error}"
+        );
+    }
+}

@@ -1,0 +1,322 @@
+//! Which provider to use, told by the environment.
+//!
+//! # Which provider
+//! The first line that applies decides:
+//!
+//! | environment | provider |
+//! |---|---|
+//! | `SERVICE_DISCOVERY_PROVIDER` | the one that it names: `env`, `static`, `consul`, `kubernetes` |
+//! | `SERVICE_DISCOVERY_CONFIG_FILE` | `static` |
+//! | `CONSUL_HTTP_ADDR`, `CONSUL_HOST` or `SERVICE_REGISTRY_HOST` | `consul` |
+//! | `KUBERNETES_SERVICE_HOST` (set in every pod) or `KUBECONFIG` | `kubernetes` |
+//! | a `SERVICE_<NAME>_URL` or `SERVICE_<NAME>_HOST` | `env` |
+//! | none of these | `consul`, on this machine at port 8500 |
+//!
+//! # Where Consul is
+//! Variables made for us outweigh those made for Consul's own tools, which outweigh those of the
+//! stack; each is read by itself, so that a token may come from one and an address from another.
+//!
+//! | what | variables, the first that is set | otherwise |
+//! |---|---|---|
+//! | host | `CONSUL_HOST`, `CONSUL_HTTP_ADDR`, `SERVICE_REGISTRY_HOST` | `localhost` |
+//! | port | `CONSUL_PORT`, `CONSUL_HTTP_ADDR`, `SERVICE_REGISTRY_PORT` | 8500 |
+//! | scheme | `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_SSL` | `http` |
+//! | token | `CONSUL_TOKEN`, `CONSUL_HTTP_TOKEN` | none |
+//!
+//! # Development
+//! With `ENVIRONMENT=development` a service that the provider doesn't know, or can't be asked for,
+//! is looked for at `http://localhost:8000`, where the gateway listens.
+
+mod environment;
+
+use std::{fmt, str::FromStr, sync::Arc};
+
+pub use environment::Environment;
+
+use crate::{
+    error::{ConfigError, Error},
+    provider::{EnvProvider, FallbackProvider, LayeredProvider, Policy, Provider, StaticProvider},
+};
+
+/// The kinds of provider that a configuration can name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ProviderKind {
+    /// [`EnvProvider`].
+    Env,
+    /// [`StaticProvider`].
+    Static,
+    /// A Consul agent.
+    Consul,
+    /// A Kubernetes cluster.
+    Kubernetes,
+}
+
+/// Makes a provider from what the environment says of it.
+type Build = fn(&Environment) -> Result<Arc<dyn Provider>, Error>;
+
+/// Each kind, its name, and how it is made: a new provider is one line here.
+const KINDS: &[(ProviderKind, &str, Build)] = &[
+    (ProviderKind::Env, "env", |env| {
+        Ok(Arc::new(EnvProvider::new(env)?))
+    }),
+    (ProviderKind::Static, "static", build_static),
+    (ProviderKind::Consul, "consul", build_consul),
+    (ProviderKind::Kubernetes, "kubernetes", build_kubernetes),
+];
+
+impl ProviderKind {
+    /// Its name, as in `SERVICE_DISCOVERY_PROVIDER`.
+    pub fn as_str(self) -> &'static str {
+        let known = KINDS.iter().find(|(kind, ..)| *kind == self);
+        known.map_or("", |(_, name, _)| name)
+    }
+}
+
+impl fmt::Display for ProviderKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.as_str())
+    }
+}
+
+impl FromStr for ProviderKind {
+    type Err = ConfigError;
+
+    fn from_str(name: &str) -> Result<Self, ConfigError> {
+        let known = KINDS.iter().find(|(_, known, _)| *known == name);
+        known.map(|(kind, ..)| *kind).ok_or_else(|| {
+            let names: Vec<_> = KINDS.iter().map(|(_, name, _)| *name).collect();
+            ConfigError::new(
+                PROVIDER,
+                format!("{name:?} is no provider; use one of: {}", names.join(", ")),
+            )
+        })
+    }
+}
+
+const PROVIDER: &str = "SERVICE_DISCOVERY_PROVIDER";
+const CONFIG_FILE: &str = "SERVICE_DISCOVERY_CONFIG_FILE";
+
+/// Which provider the environment asks for, and why.
+///
+/// ```
+/// # use waypost::{Environment, Settings};
+/// let environment = Environment::from_iter([("CONSUL_HOST", "consul.example")]);
+/// let settings = Settings::new(environment)?;
+/// assert_eq!(settings.kind().as_str(), "consul");
+/// assert_eq!(settings.reason(), "CONSUL_HOST is set");
+/// # Ok::<(), waypost::ConfigError>(())
+/// ```
+#[derive(Clone, Debug)]
+pub struct Settings {
+    environment: Environment,
+    kind: ProviderKind,
+    reason: String,
+}
+
+impl Settings {
+    /// Decides by the given environment.
+    ///
+    /// # Errors
+    /// If `SERVICE_DISCOVERY_PROVIDER` names an unknown provider.
+    pub fn new(environment: Environment) -> Result<Self, ConfigError> {
+        let (kind, reason) = choose(&environment)?;
+        Ok(Self {
+            environment,
+            kind,
+            reason,
+        })
+    }
+
+    /// Decides by this process's environment.
+    ///
+    /// # Errors
+    /// As [`new`](Self::new).
+    pub fn of_this_process() -> Result<Self, ConfigError> {
+        Self::new(Environment::of_this_process())
+    }
+
+    /// The kind of provider that was chosen.
+    pub fn kind(&self) -> ProviderKind {
+        self.kind
+    }
+
+    /// Why it was chosen.
+    pub fn reason(&self) -> &str {
+        &self.reason
+    }
+
+    /// What the choice was made by.
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
+
+    /// Whether `ENVIRONMENT` says that this is development.
+    pub fn is_development(&self) -> bool {
+        self.environment.get("ENVIRONMENT") == Some("development")
+    }
+
+    /// The provider, and under it the fallback where this is development.
+    ///
+    /// # Errors
+    /// If a variable or the file is bad: it says which and what would be right.
+    pub fn provider(&self) -> Result<Arc<dyn Provider>, Error> {
+        let build = KINDS.iter().find(|(kind, ..)| *kind == self.kind);
+        let (.., build) = build.ok_or_else(|| ConfigError::new(PROVIDER, "no such provider"))?;
+        let chosen = build(&self.environment)?;
+        tracing::info!(
+            provider = %chosen.describe(),
+            reason = self.reason,
+            "service discovery provider chosen"
+        );
+        if !self.is_development() {
+            return Ok(chosen);
+        }
+        let fallback = FallbackProvider::new(FallbackProvider::LOCALHOST)?;
+        let layers = LayeredProvider::new(Policy::FirstKnown);
+        Ok(Arc::new(layers.shared_layer(chosen).layer(fallback)))
+    }
+}
+
+fn choose(environment: &Environment) -> Result<(ProviderKind, String), ConfigError> {
+    if let Some(name) = environment.get(PROVIDER) {
+        return Ok((name.parse()?, format!("{PROVIDER} names it")));
+    }
+    let signs = [
+        (CONFIG_FILE, ProviderKind::Static),
+        ("CONSUL_HTTP_ADDR", ProviderKind::Consul),
+        ("CONSUL_HOST", ProviderKind::Consul),
+        ("SERVICE_REGISTRY_HOST", ProviderKind::Consul),
+        ("KUBERNETES_SERVICE_HOST", ProviderKind::Kubernetes),
+        ("KUBECONFIG", ProviderKind::Kubernetes),
+    ];
+    if let Some((variable, kind)) = signs
+        .into_iter()
+        .find(|(variable, _)| environment.get(variable).is_some())
+    {
+        return Ok((kind, format!("{variable} is set")));
+    }
+    let names_service = environment.iter().find(|(variable, _)| {
+        variable.starts_with("SERVICE_")
+            && (variable.ends_with("_URL") || variable.ends_with("_HOST"))
+    });
+    Ok(match names_service {
+        Some((variable, _)) => (ProviderKind::Env, format!("{variable} is set")),
+        None => (
+            ProviderKind::Consul,
+            format!("nothing is set; {PROVIDER} would choose another"),
+        ),
+    })
+}
+
+fn build_static(environment: &Environment) -> Result<Arc<dyn Provider>, Error> {
+    let path = environment.get(CONFIG_FILE).ok_or_else(|| {
+        ConfigError::new(CONFIG_FILE, "is not set; name the file with the services")
+    })?;
+    let provider = StaticProvider::open(path).map_err(|error| match error.place() == path {
+        // The file can't be read: it is the variable that is wrong.
+        true => ConfigError::new(CONFIG_FILE, error),
+        false => error,
+    })?;
+    Ok(Arc::new(provider))
+}
+
+#[cfg(feature = "consul")]
+fn build_consul(environment: &Environment) -> Result<Arc<dyn Provider>, Error> {
+    let provider = crate::provider::consul::ConsulProvider::from_environment(environment)?;
+    Ok(Arc::new(provider))
+}
+
+#[cfg(not(feature = "consul"))]
+fn build_consul(_: &Environment) -> Result<Arc<dyn Provider>, Error> {
+    let problem = "consul is wanted, but this program was built without the feature `consul`";
+    Err(ConfigError::new(PROVIDER, problem).into())
+}
+
+fn build_kubernetes(_: &Environment) -> Result<Arc<dyn Provider>, Error> {
+    let problem = "kubernetes is wanted, but this version has no provider for it yet; \
+                   in a pod, `env` finds the services of its namespace";
+    Err(ConfigError::new(PROVIDER, problem).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(variables: &[(&str, &str)]) -> Result<Settings, ConfigError> {
+        Settings::new(variables.iter().copied().collect())
+    }
+
+    #[test]
+    fn the_environment_decides_in_the_order_written() {
+        for (variables, kind, reason) in [
+            (&[][..], "consul", "nothing is set"),
+            (
+                &[("SERVICE_AUTH_URL", "http://a")],
+                "env",
+                "SERVICE_AUTH_URL is set",
+            ),
+            (
+                &[
+                    ("SERVICE_AUTH_URL", "http://a"),
+                    ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
+                ],
+                "kubernetes",
+                "KUBERNETES_SERVICE_HOST is set",
+            ),
+            (
+                &[
+                    ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
+                    ("CONSUL_HTTP_ADDR", "c:8500"),
+                ],
+                "consul",
+                "CONSUL_HTTP_ADDR is set",
+            ),
+            (
+                &[
+                    ("SERVICE_REGISTRY_HOST", "localhost"),
+                    ("SERVICE_DISCOVERY_CONFIG_FILE", "f"),
+                ],
+                "static",
+                "SERVICE_DISCOVERY_CONFIG_FILE is set",
+            ),
+            (
+                &[
+                    ("SERVICE_DISCOVERY_CONFIG_FILE", "f"),
+                    ("SERVICE_DISCOVERY_PROVIDER", "env"),
+                ],
+                "env",
+                "SERVICE_DISCOVERY_PROVIDER names it",
+            ),
+            (
+                &[("CONSUL_HOST", ""), ("SERVICE_AUTH_HOST", "a")],
+                "env",
+                "SERVICE_AUTH_HOST",
+            ),
+        ] {
+            let settings = settings(variables).unwrap();
+            assert_eq!(settings.kind().as_str(), kind, "{variables:?}");
+            assert!(settings.reason().contains(reason), "{}", settings.reason());
+        }
+    }
+
+    #[test]
+    fn an_unknown_provider_lists_the_known_ones() {
+        let error = settings(&[("SERVICE_DISCOVERY_PROVIDER", "etcd")]).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "SERVICE_DISCOVERY_PROVIDER: \"etcd\" is no provider; \
+             use one of: env, static, consul, kubernetes"
+        );
+    }
+
+    #[test]
+    fn a_missing_file_names_the_variable_and_the_file() {
+        let settings = settings(&[("SERVICE_DISCOVERY_CONFIG_FILE", "/no/such.yaml")]).unwrap();
+        let error = settings.provider().unwrap_err().to_string();
+        assert!(
+            error.starts_with("SERVICE_DISCOVERY_CONFIG_FILE: /no/such.yaml"),
+            "{error}"
+        );
+    }
+}
