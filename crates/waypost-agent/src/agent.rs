@@ -1,0 +1,301 @@
+//! Starting and stopping an agent.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+use crate::app::{App, SERVER_PORT};
+use crate::checks::Runner;
+use crate::faults::Faults;
+use crate::go;
+use crate::registration::Registration;
+use crate::self_report::CONSUL_VERSION;
+use crate::store::{Check, Node, Service, Status, Store};
+use crate::{Error, http};
+
+/// How often overdue services are looked for (Consul's `check_reap_interval`).
+const REAP_INTERVAL: Duration = Duration::from_secs(30);
+
+/// An embedded registry. It ends when this is dropped, or sooner with
+/// [`shutdown`](Self::shutdown).
+///
+/// ```
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), waypost_agent::Error> {
+/// let agent = waypost_agent::Agent::start().await?;
+/// println!("Consul's HTTP API is at {}", agent.url());
+/// agent.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct Agent {
+    http_addr: SocketAddr,
+    app: Arc<App>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+/// How an [`Agent`] is to be.
+#[derive(Debug)]
+pub struct Builder {
+    http: SocketAddr,
+    dns: Option<SocketAddr>,
+    data_dir: Option<PathBuf>,
+    token: Option<String>,
+    node_name: Option<String>,
+    datacenter: String,
+    seed: Option<u64>,
+}
+
+impl Agent {
+    /// Starts an agent on a free port of 127.0.0.1 that keeps everything in memory and serves no
+    /// DNS: what a test wants. It takes well under 5 ms.
+    ///
+    /// # Errors
+    /// If no port can be had.
+    pub async fn start() -> Result<Self, Error> {
+        Self::builder().start().await
+    }
+
+    /// An agent to be configured.
+    #[must_use]
+    pub fn builder() -> Builder {
+        Builder {
+            http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            dns: None,
+            data_dir: None,
+            token: None,
+            node_name: None,
+            datacenter: "dc1".to_owned(),
+            seed: None,
+        }
+    }
+
+    /// Where the HTTP API is.
+    #[must_use]
+    pub fn http_addr(&self) -> SocketAddr {
+        self.http_addr
+    }
+
+    /// Where the HTTP API is, as a URL without a slash at the end, such as
+    /// `http://127.0.0.1:8500`.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("http://{}", self.http_addr)
+    }
+
+    /// What it does wrong, on demand.
+    #[must_use]
+    pub fn faults(&self) -> &Faults {
+        &self.app.faults
+    }
+
+    /// Stops serving and running checks, and waits until the ports are free again.
+    pub async fn shutdown(mut self) {
+        self.stop();
+        for task in self.tasks.drain(..) {
+            // Ends with "cancelled", which is what was asked for.
+            let _ = task.await;
+        }
+    }
+
+    fn stop(&self) {
+        self.app.registration.stop();
+        for task in &self.tasks {
+            task.abort();
+        }
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+impl Builder {
+    /// Where the HTTP API is to be. The default is a free port of 127.0.0.1.
+    #[must_use]
+    pub fn http(mut self, address: SocketAddr) -> Self {
+        self.http = address;
+        self
+    }
+
+    /// Where DNS is to be served, if at all. The default is nowhere.
+    #[must_use]
+    pub fn dns(mut self, address: Option<SocketAddr>) -> Self {
+        self.dns = address;
+        self
+    }
+
+    /// Where to keep what is registered. The default is in memory only.
+    #[must_use]
+    pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
+        self.data_dir = Some(path.into());
+        self
+    }
+
+    /// The token that every request must carry. The default is none.
+    #[must_use]
+    pub fn token(mut self, token: impl Into<String>) -> Self {
+        self.token = Some(token.into());
+        self
+    }
+
+    /// The name of the node. The default is the host's name.
+    #[must_use]
+    pub fn node_name(mut self, name: impl Into<String>) -> Self {
+        self.node_name = Some(name.into());
+        self
+    }
+
+    /// The name of the datacenter. The default is `dc1`, as Consul's.
+    #[must_use]
+    pub fn datacenter(mut self, name: impl Into<String>) -> Self {
+        self.datacenter = name.into();
+        self
+    }
+
+    /// The seed of everything random: ids, jitter. The default is another one every time.
+    #[must_use]
+    pub fn seed(mut self, seed: u64) -> Self {
+        self.seed = Some(seed);
+        self
+    }
+
+    /// Starts the agent on the current Tokio runtime.
+    ///
+    /// # Errors
+    /// If the address can't be had, or something was asked for that can't be given.
+    pub async fn start(self) -> Result<Agent, Error> {
+        if self.data_dir.is_some() {
+            return Err(Error::NotServed("a data directory"));
+        }
+        if self.token.is_some() {
+            return Err(Error::NotServed("a token"));
+        }
+        if let Some(address) = self.dns {
+            tracing::warn!(%address, "DNS isn't served yet");
+        }
+        let bind = |source: io::Error| Error::Bind {
+            address: self.http,
+            source,
+        };
+        let listener = TcpListener::bind(self.http).await.map_err(bind)?;
+        let http_addr = listener.local_addr().map_err(bind)?;
+        let app = Arc::new(self.assemble());
+        let serving = http::serve(Arc::clone(&app), listener);
+        let tasks = vec![
+            tokio::spawn(async {
+                serving.await;
+            }),
+            tokio::spawn(reap(Arc::clone(&app))),
+        ];
+        Ok(Agent {
+            http_addr,
+            app,
+            tasks,
+        })
+    }
+
+    fn assemble(self) -> App {
+        let mut random = self
+            .seed
+            .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
+        let node_name = self.node_name.unwrap_or_else(host_name);
+        let node_id = go::uuid(&mut random);
+        let address = advertised(self.http.ip()).to_string();
+        let node = node(&node_name, &node_id, &self.datacenter, &address);
+        let store = Arc::new(Store::new(node));
+        introduce_self(&store, &node_name);
+        let runner = Runner::new(random.fork());
+        App {
+            registration: Registration::new(node_name.clone(), Arc::clone(&store), runner),
+            node_name,
+            node_id,
+            datacenter: self.datacenter,
+            address,
+            store,
+            faults: Faults::default(),
+            random: Mutex::new(random),
+        }
+    }
+}
+
+async fn reap(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(REAP_INTERVAL).await;
+        app.registration.reap();
+    }
+}
+
+/// The address that others are told: an agent that listens everywhere is at least here.
+fn advertised(bound: IpAddr) -> IpAddr {
+    if bound.is_unspecified() {
+        IpAddr::V4(Ipv4Addr::LOCALHOST)
+    } else {
+        bound
+    }
+}
+
+fn host_name() -> String {
+    let name = gethostname::gethostname().to_string_lossy().into_owned();
+    if name.is_empty() {
+        "localhost".to_owned()
+    } else {
+        name
+    }
+}
+
+fn node(name: &str, id: &str, datacenter: &str, address: &str) -> Node {
+    let tags = ["lan", "lan_ipv4", "wan", "wan_ipv4"];
+    let tagged = tags.map(|tag| (tag.to_owned(), address.to_owned()));
+    let meta = [("consul-network-segment".to_owned(), String::new())];
+    Node {
+        id: id.to_owned(),
+        name: name.to_owned(),
+        address: address.to_owned(),
+        datacenter: datacenter.to_owned(),
+        tagged_addresses: Some(tagged.into()),
+        meta: Some(meta.into()),
+        ..Node::default()
+    }
+}
+
+/// A Consul server registers itself and says that it is alive; clients expect to see it.
+fn introduce_self(store: &Store, node: &str) {
+    let meta = [
+        ("non_voter", "false"),
+        ("raft_version", "3"),
+        ("serf_protocol_current", "2"),
+        ("serf_protocol_max", "5"),
+        ("serf_protocol_min", "1"),
+        ("version", CONSUL_VERSION),
+    ];
+    let meta = meta.map(|(key, value)| (key.to_owned(), value.to_owned()));
+    let service = Service {
+        id: "consul".to_owned(),
+        name: "consul".to_owned(),
+        meta: Some(BTreeMap::from(meta)),
+        port: i64::from(SERVER_PORT),
+        ..Service::default()
+    };
+    let check = Check {
+        node: node.to_owned(),
+        id: "serfHealth".to_owned(),
+        name: "Serf Health Status".to_owned(),
+        status: Status::Passing,
+        output: "Agent alive and reachable".to_owned(),
+        ..Check::default()
+    };
+    store.write(|state, changes| {
+        state.catalog.put_service(node, service, changes);
+        state.catalog.put_check(check, changes);
+    });
+}

@@ -1,0 +1,35 @@
+//! Everything a request can reach.
+
+use std::sync::{Arc, Mutex, PoisonError};
+
+use crate::faults::Faults;
+use crate::registration::Registration;
+use crate::store::Store;
+
+/// The parts of a running agent.
+#[derive(Debug)]
+pub(crate) struct App {
+    pub node_name: String,
+    pub node_id: String,
+    pub datacenter: String,
+    /// The address of the node, as the catalog shows it.
+    pub address: String,
+    pub store: Arc<Store>,
+    pub registration: Registration,
+    pub faults: Faults,
+    pub random: Mutex<fastrand::Rng>,
+}
+
+/// The port on which a Consul server talks to others. Nobody listens here; it is only shown.
+pub(crate) const SERVER_PORT: u16 = 8300;
+
+impl App {
+    /// Who leads: this node.
+    pub(crate) fn leader(&self) -> String {
+        format!("{}:{SERVER_PORT}", self.address)
+    }
+
+    pub(crate) fn random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
+        draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}

@@ -1,0 +1,127 @@
+//! Blocking queries: a client says which index it has seen, and the answer waits for a higher one.
+//!
+//! The rules are Consul's: an index of 0 is answered at once; the wait is 5 minutes if not said,
+//! 10 at most, and up to a sixteenth longer, so that many clients don't come back at once; when it
+//! ends, the answer is given as it stands.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep_until};
+
+use crate::http::{Body, Call, Consistency, Refusal, Reply};
+use crate::store::Topic;
+
+const DEFAULT_WAIT: Duration = Duration::from_secs(5 * 60);
+const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
+const JITTER: u32 = 16;
+
+/// A read that can wait.
+pub(crate) struct Read {
+    /// What it waits for.
+    pub topic: fn(&Call) -> Topic,
+    /// What it answers.
+    pub look: fn(&Call) -> Result<Found, Refusal>,
+    /// Whether the answer says how consistent it is.
+    pub says_consistency: bool,
+}
+
+/// An answer and the index at which it was true.
+#[derive(Debug)]
+pub(crate) struct Found {
+    pub index: u64,
+    pub body: Body,
+}
+
+/// An answer, now or later.
+pub(crate) enum Answering {
+    Now(Result<Reply, Refusal>),
+    Later(Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>),
+}
+
+impl Read {
+    /// Answers a call, at once if it needn't wait.
+    pub(crate) fn answer(&'static self, call: Call) -> Answering {
+        let options = match call.read_options() {
+            Ok(options) => options,
+            Err(refusal) => return Answering::Now(Err(refusal)),
+        };
+        if !call.is_for_here() {
+            return Answering::Now(Ok(no_path_to_datacenter()));
+        }
+        let found = match (self.look)(&call) {
+            Ok(found) => found,
+            Err(refusal) => return Answering::Now(Err(refusal)),
+        };
+        if options.index == 0 || call.app.faults.shown_index(found.index) > options.index {
+            return Answering::Now(Ok(self.reply(&call, found, options.consistency)));
+        }
+        let wait = with_jitter(
+            options.wait.unwrap_or(DEFAULT_WAIT).min(LONGEST_WAIT),
+            &call,
+        );
+        let deadline = Instant::now() + wait;
+        Answering::Later(Box::pin(async move {
+            let found = self.wait(&call, options.index, deadline).await?;
+            Ok(self.reply(&call, found, options.consistency))
+        }))
+    }
+
+    async fn wait(&self, call: &Call, index: u64, deadline: Instant) -> Result<Found, Refusal> {
+        let watch = call.app.store.watch((self.topic)(call));
+        let faults = &call.app.faults;
+        loop {
+            let change = watch.listen();
+            let disturbance = faults.disturbed();
+            let found = (self.look)(call)?;
+            if faults.shown_index(found.index) > index {
+                return Ok(found);
+            }
+            tokio::select! {
+                () = change => {}
+                () = disturbance => {
+                    return if faults.empties() { Ok(found) } else { Err(Refusal::hang_up()) };
+                }
+                () = sleep_until(deadline) => return Ok(found),
+            }
+        }
+    }
+
+    fn reply(&self, call: &Call, found: Found, consistency: Consistency) -> Reply {
+        let body = if call.app.faults.empties() {
+            found.body.emptied()
+        } else {
+            found.body
+        };
+        let mut reply = Reply::json(body);
+        if self.says_consistency {
+            reply = reply.header("x-consul-effective-consistency", consistency.as_str());
+        }
+        if call.query.has("cached") {
+            reply = reply.header("x-cache", "HIT").header("age", "0");
+        }
+        let index = call.app.faults.shown_index(found.index);
+        with_meta(reply, index, "true")
+    }
+}
+
+/// Adds the headers of an answer that has an index.
+fn with_meta(reply: Reply, index: u64, known_leader: &str) -> Reply {
+    reply
+        .header("x-consul-index", index.max(1).to_string())
+        .header("x-consul-knownleader", known_leader)
+        .header("x-consul-lastcontact", "0")
+}
+
+fn no_path_to_datacenter() -> Reply {
+    with_meta(
+        Refusal::internal("No path to datacenter").into(),
+        1,
+        "false",
+    )
+}
+
+fn with_jitter(wait: Duration, call: &Call) -> Duration {
+    wait + (wait / JITTER).mul_f64(call.app.random(|random| random.f64()))
+}

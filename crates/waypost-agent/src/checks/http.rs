@@ -1,0 +1,157 @@
+//! HTTP checks: passing on 2xx, warning on 429, critical otherwise.
+
+use std::io;
+use std::sync::OnceLock;
+
+use reqwest::{Client, Method, Response, StatusCode};
+
+use super::tcp::dial_error;
+use super::{OUTPUT_MAX_SIZE, critical, output_limit, passing, timeout_of};
+use crate::decode::CheckDefinition;
+use crate::store::{Outcome, Status};
+
+/// No more of a body than this is read.
+const LONGEST_BODY: usize = 1024 * 1024;
+
+/// The clients, made when first needed: they read the system's certificates, which takes a while.
+#[derive(Debug, Default)]
+pub(super) struct Clients {
+    verifying: OnceLock<Result<Client, String>>,
+    trusting: OnceLock<Result<Client, String>>,
+}
+
+impl Clients {
+    fn get(&self, trusts_all: bool) -> Result<&Client, String> {
+        let client = if trusts_all {
+            &self.trusting
+        } else {
+            &self.verifying
+        };
+        let made = client.get_or_init(|| make(trusts_all).map_err(|error| error.to_string()));
+        made.as_ref().map_err(String::clone)
+    }
+}
+
+/// A client that makes a new connection for every check, so that it tests that too, and that uses
+/// no proxy: the targets are near.
+fn make(trusts_all: bool) -> reqwest::Result<Client> {
+    // Fails only if a provider is installed already, which then serves as well.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    Client::builder()
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .danger_accept_invalid_certs(trusts_all)
+        .build()
+}
+
+pub(super) async fn probe(check: &CheckDefinition, clients: &Clients) -> Outcome {
+    let method = match check.method.as_str() {
+        "" => "GET",
+        method => method,
+    };
+    match send(check, method, clients).await {
+        Ok((status, line, body)) => {
+            let output = format!("HTTP {method} {}: {line} Output: {body}", check.http);
+            match status {
+                status if status.is_success() => passing(output),
+                StatusCode::TOO_MANY_REQUESTS => Outcome {
+                    status: Status::Warning,
+                    output,
+                },
+                _ => critical(output),
+            }
+        }
+        Err(fault) => critical(fault),
+    }
+}
+
+async fn send(
+    check: &CheckDefinition,
+    method: &str,
+    clients: &Clients,
+) -> Result<(StatusCode, String, String), String> {
+    let verb = Method::from_bytes(method.as_bytes())
+        .map_err(|_| format!("net/http: invalid method {method:?}"))?;
+    let explain = |error| explain(check, method, &error);
+    let mut request = clients
+        .get(check.tls_skip_verify)?
+        .request(verb, &check.http)
+        .timeout(timeout_of(check))
+        .header("connection", "close");
+    let says = |name: &str| {
+        check
+            .header
+            .keys()
+            .any(|key| key.eq_ignore_ascii_case(name))
+    };
+    if !says("user-agent") {
+        request = request.header("user-agent", "Consul Health Check");
+    }
+    if !says("accept") {
+        request = request.header("accept", "text/plain, text/*, */*");
+    }
+    for (name, values) in &check.header {
+        for value in values {
+            request = request.header(name, value);
+        }
+    }
+    if !check.body.is_empty() {
+        request = request.body(check.body.clone());
+    }
+    let response = request.send().await.map_err(explain)?;
+    let status = response.status();
+    let line = status.to_string();
+    let body = tail(response, output_limit(check)).await.map_err(explain)?;
+    Ok((status, line, body))
+}
+
+/// The end of a body: of a long one, Consul keeps the last part.
+async fn tail(mut response: Response, limit: usize) -> reqwest::Result<String> {
+    let mut kept: Vec<u8> = Vec::new();
+    let mut read = 0;
+    while let Some(chunk) = response.chunk().await? {
+        read += chunk.len();
+        kept.extend_from_slice(&chunk);
+        if kept.len() > limit + OUTPUT_MAX_SIZE {
+            kept.drain(..kept.len() - limit);
+        }
+        if read > LONGEST_BODY {
+            break;
+        }
+    }
+    let start = kept.len().saturating_sub(limit);
+    Ok(String::from_utf8_lossy(&kept[start..]).into_owned())
+}
+
+/// A failed request in Go's words.
+fn explain(check: &CheckDefinition, method: &str, error: &reqwest::Error) -> String {
+    if error.is_builder() {
+        return format!("parse {:?}: {}", check.http, cause(error));
+    }
+    let mut operation = method.to_lowercase();
+    if let Some(first) = operation.get_mut(..1) {
+        first.make_ascii_uppercase();
+    }
+    let what = if error.is_timeout() {
+        "context deadline exceeded (Client.Timeout exceeded while awaiting headers)".to_owned()
+    } else {
+        cause(error)
+    };
+    format!("{operation} {:?}: {what}", check.http)
+}
+
+/// The innermost cause, and for a connection that failed, with whom.
+fn cause(error: &reqwest::Error) -> String {
+    let mut cause: &dyn std::error::Error = error;
+    while let Some(source) = cause.source() {
+        cause = source;
+    }
+    let address = error.url().and_then(|url| {
+        let host = url.host_str()?;
+        Some(format!("{host}:{}", url.port_or_known_default()?))
+    });
+    match (cause.downcast_ref::<io::Error>(), address) {
+        (Some(io), Some(address)) if error.is_connect() => dial_error(&address, io),
+        _ => cause.to_string(),
+    }
+}

@@ -1,0 +1,67 @@
+//! `SuccessBeforePassing` and `FailuresBeforeCritical`: how many results in a row it takes to
+//! change a check's status.
+
+use crate::decode::CheckDefinition;
+use crate::store::Status;
+
+/// Counts results in a row. The first one always decides, as in Consul.
+#[derive(Debug)]
+pub(super) struct Threshold {
+    success_before_passing: i64,
+    failures_before_critical: i64,
+    successes: i64,
+    failures: i64,
+}
+
+impl Threshold {
+    pub(super) fn of(check: &CheckDefinition) -> Self {
+        Self {
+            success_before_passing: check.success_before_passing,
+            failures_before_critical: check.failures_before_critical,
+            successes: check.success_before_passing,
+            failures: check.failures_before_critical,
+        }
+    }
+
+    /// Whether this result is to be reported.
+    pub(super) fn passes(&mut self, status: Status) -> bool {
+        if status == Status::Critical {
+            self.successes = 0;
+            self.failures = self.failures.saturating_add(1);
+            self.failures >= self.failures_before_critical
+        } else {
+            self.failures = 0;
+            self.successes = self.successes.saturating_add(1);
+            self.successes >= self.success_before_passing
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_result_decides_and_then_it_takes_several_in_a_row() {
+        let check = CheckDefinition {
+            success_before_passing: 2,
+            failures_before_critical: 3,
+            ..CheckDefinition::default()
+        };
+        let mut threshold = Threshold::of(&check);
+        let results = [
+            (Status::Passing, true),
+            (Status::Critical, false),
+            (Status::Critical, false),
+            (Status::Passing, false),
+            (Status::Critical, false),
+            (Status::Critical, false),
+            (Status::Critical, true),
+            (Status::Warning, false),
+            (Status::Passing, true),
+        ];
+        for (i, (status, reported)) in results.into_iter().enumerate() {
+            assert_eq!(threshold.passes(status), reported, "result {i}");
+        }
+    }
+}

@@ -1,0 +1,21 @@
+//! Why an agent can't start.
+
+use std::io;
+use std::net::SocketAddr;
+
+/// Why an agent can't start.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum Error {
+    /// The address is taken, or isn't one of this machine's, or needs rights.
+    #[error("can't listen on {address}: {source}")]
+    Bind {
+        /// Where it was to listen.
+        address: SocketAddr,
+        /// What the system says.
+        source: io::Error,
+    },
+    /// Something was asked for that this version doesn't do.
+    #[error("this agent doesn't do this yet: {0}")]
+    NotServed(&'static str),
+}

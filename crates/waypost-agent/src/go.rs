@@ -1,0 +1,127 @@
+//! The few conventions of Go's standard library that show through Consul's API: durations,
+//! booleans and addresses as text.
+
+use std::fmt::Write;
+use std::time::Duration;
+
+/// Parses a duration in Go's notation, such as `1m30s` or `1.5h`, into nanoseconds. The error is
+/// what Go says.
+pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
+    let invalid = || format!("time: invalid duration {text:?}");
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    if unsigned == "0" {
+        return Ok(0);
+    }
+    if unsigned.is_empty() {
+        return Err(invalid());
+    }
+    let mut total = 0f64;
+    let mut rest = unsigned;
+    while !rest.is_empty() {
+        let number_len = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .unwrap_or(rest.len());
+        let (number, tail) = rest.split_at(number_len);
+        let number: f64 = number.parse().map_err(|_| invalid())?;
+        let unit_len = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(unit_len);
+        let nanoseconds = match unit {
+            "" => return Err(format!("time: missing unit in duration {text:?}")),
+            "ns" => 1f64,
+            "us" | "µs" | "μs" => 1e3,
+            "ms" => 1e6,
+            "s" => 1e9,
+            "m" => 60e9,
+            "h" => 3600e9,
+            _ => return Err(format!("time: unknown unit {unit:?} in duration {text:?}")),
+        };
+        total += number * nanoseconds;
+        rest = tail;
+    }
+    if total > i64::MAX as f64 {
+        return Err(invalid());
+    }
+    let total = total.round() as i64;
+    Ok(if text.starts_with('-') { -total } else { total })
+}
+
+/// A duration from Go's nanoseconds; a negative one is nothing.
+pub(crate) fn duration(nanoseconds: i64) -> Duration {
+    Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
+}
+
+/// Parses what Go's `strconv.ParseBool` takes for a boolean.
+pub(crate) fn parse_bool(text: &str) -> Option<bool> {
+    match text {
+        "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
+        "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
+        _ => None,
+    }
+}
+
+/// Cuts text to at most `limit` bytes without cutting a character in two.
+pub(crate) fn cut(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        let end = (0..=limit).rev().find(|&at| text.is_char_boundary(at));
+        text.truncate(end.unwrap_or(0));
+    }
+}
+
+/// A random version 4 UUID.
+pub(crate) fn uuid(random: &mut fastrand::Rng) -> String {
+    let bits = random.u128(..) & !(0xf << 76) | (0x4 << 76);
+    let bits = bits & !(0x3 << 62) | (0x2 << 62);
+    let hex = format!("{bits:032x}");
+    let mut text = String::with_capacity(36);
+    for (i, digit) in hex.chars().enumerate() {
+        if matches!(i, 8 | 12 | 16 | 20) {
+            text.push('-');
+        }
+        let _ = text.write_char(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_are_read_as_go_reads_them() {
+        for (text, expected) in [
+            ("0", Ok(0)),
+            ("10s", Ok(10_000_000_000)),
+            ("1m30s", Ok(90_000_000_000)),
+            ("1.5h", Ok(5_400_000_000_000)),
+            ("-2ms", Ok(-2_000_000)),
+            ("3µs", Ok(3_000)),
+            ("10", Err("time: missing unit in duration \"10\"")),
+            ("x", Err("time: invalid duration \"x\"")),
+            ("", Err("time: invalid duration \"\"")),
+            ("1d", Err("time: unknown unit \"d\" in duration \"1d\"")),
+        ] {
+            assert_eq!(
+                parse_duration(text),
+                expected.map_err(str::to_owned),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_uuid_has_its_version_and_variant() {
+        let uuid = uuid(&mut fastrand::Rng::with_seed(7));
+        assert_eq!(uuid.len(), 36);
+        assert_eq!(&uuid[14..15], "4");
+        assert!(matches!(&uuid[19..20], "8" | "9" | "a" | "b"), "{uuid}");
+    }
+
+    #[test]
+    fn cutting_keeps_characters_whole() {
+        let mut text = "aéé".to_owned();
+        cut(&mut text, 4);
+        assert_eq!(text, "aé");
+    }
+}

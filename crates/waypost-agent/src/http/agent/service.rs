@@ -1,0 +1,106 @@
+//! `/v1/agent/service`: registering instances, and looking at one.
+
+use std::collections::hash_map::DefaultHasher;
+use std::hash::Hasher;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use http::Method;
+
+use super::super::call::Call;
+use super::super::json;
+use super::super::reply::{Refusal, Reply};
+use super::super::router::{Handler, Route};
+use super::enable;
+use crate::decode::{CheckDefinition, ServiceDefinition};
+use crate::wire::AgentService;
+
+pub(in super::super) const ROUTES: &[Route] = &[
+    Route::new("/v1/agent/service/", &[(Method::GET, Handler::Plain(show))]),
+    Route::new(
+        "/v1/agent/service/register",
+        &[(Method::PUT, Handler::Plain(register))],
+    ),
+    Route::new(
+        "/v1/agent/service/deregister/",
+        &[(Method::PUT, Handler::Plain(deregister))],
+    ),
+    Route::new(
+        "/v1/agent/service/maintenance/",
+        &[(Method::PUT, Handler::Plain(maintenance))],
+    ),
+];
+
+fn show(call: &Call) -> Result<Reply, Refusal> {
+    let id = call.rest.as_str();
+    let service = call
+        .app
+        .store
+        .read(|state| state.local.service(id).cloned());
+    let service = service.ok_or_else(|| Refusal::not_found(format!("unknown service ID: {id}")))?;
+    let mut shown = AgentService::from(&*service);
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&json::to_vec(&shown, false)?);
+    let hash = format!("{:016x}", hasher.finish());
+    shown.content_hash = Some(hash.clone());
+    Ok(call.json(&shown)?.header("x-consul-contenthash", hash))
+}
+
+fn register(call: &Call) -> Result<Reply, Refusal> {
+    let mut definition = call.decode(ServiceDefinition::decode)?;
+    if definition.service.name.is_empty() {
+        return Err(Refusal::bad_request("Missing service name"));
+    }
+    let address = definition.service.address.parse::<IpAddr>();
+    if address.is_ok_and(|address| address.is_unspecified()) {
+        return Err(Refusal::bad_request("Invalid service address"));
+    }
+    if let Some(fault) = definition.fault() {
+        return Err(Refusal::bad_request(fault));
+    }
+    for check in definition.all_checks() {
+        check
+            .kind()
+            .map_err(|fault| Refusal::bad_request(format!("Invalid check: {fault}")))?;
+    }
+    let has_status = |check: &CheckDefinition| check.initial_status().is_some();
+    if !definition.all_checks().all(has_status) {
+        return Err(Refusal::bad_request(
+            "Status for checks must 'passing', 'warning', 'critical'",
+        ));
+    }
+    definition.service.add_derived_addresses();
+    let replace_checks = call.query.has("replace-existing-checks");
+    call.app
+        .registration
+        .register_service(&definition, replace_checks)
+        .map_err(Refusal::internal)?;
+    Ok(Reply::empty())
+}
+
+fn deregister(call: &Call) -> Result<Reply, Refusal> {
+    if call.rest.is_empty() {
+        return Err(Refusal::internal("ServiceID missing"));
+    }
+    call.app.registration.deregister_service(&call.rest);
+    Ok(Reply::empty())
+}
+
+fn maintenance(call: &Call) -> Result<Reply, Refusal> {
+    let id = call.rest.as_str();
+    if id.is_empty() {
+        return Err(Refusal::bad_request("Missing service ID"));
+    }
+    let enable = enable(call)?;
+    let reason = call.query.get("reason");
+    let service = call
+        .app
+        .store
+        .read(|state| state.local.service(id).map(Arc::clone));
+    let service = service
+        .ok_or_else(|| Refusal::not_found(format!("No service registered with ID {id:?}")))?;
+    call.app
+        .registration
+        .set_service_maintenance(&service, enable, reason);
+    Ok(Reply::empty())
+}

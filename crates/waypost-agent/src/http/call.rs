@@ -1,0 +1,154 @@
+//! A request, with what Consul lets every request say.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::Serialize;
+use url::form_urlencoded;
+
+use super::json;
+use super::reply::{Body, Refusal, Reply};
+use crate::app::App;
+use crate::decode::{self, Json};
+use crate::go;
+
+/// A request on its way to a handler.
+#[derive(Clone, Debug)]
+pub(crate) struct Call {
+    pub app: Arc<App>,
+    pub body: Bytes,
+    pub query: Query,
+    /// What follows the route's path: a name, an id, a key.
+    pub rest: String,
+}
+
+/// The parameters of a request, in the order in which they came.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+/// How fresh an answer the client wants. With one node it is always the freshest; only the header
+/// tells them apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Consistency {
+    Leader,
+    Stale,
+    Consistent,
+}
+
+/// What every read of the catalog may say.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ReadOptions {
+    /// Answer only when the index is higher; 0 is at once.
+    pub index: u64,
+    /// How long to wait for that; none is Consul's default.
+    pub wait: Option<Duration>,
+    pub consistency: Consistency,
+}
+
+impl Query {
+    pub(crate) fn parse(text: &str) -> Self {
+        let pairs = text.split(['&', ';']).filter(|pair| !pair.is_empty());
+        let decoded = pairs.flat_map(|pair| form_urlencoded::parse(pair.as_bytes()));
+        Self(
+            decoded
+                .map(|(name, value)| (name.into(), value.into()))
+                .collect(),
+        )
+    }
+
+    /// The parameter's first value, empty when it is missing.
+    pub(crate) fn get(&self, name: &'static str) -> &str {
+        self.all(name).next().unwrap_or_default()
+    }
+
+    pub(crate) fn has(&self, name: &'static str) -> bool {
+        self.all(name).next().is_some()
+    }
+
+    pub(crate) fn all(&self, name: &'static str) -> impl Iterator<Item = &str> {
+        let named = self.0.iter().filter(move |(known, _)| known == name);
+        named.map(|(_, value)| value.as_str())
+    }
+}
+
+impl Call {
+    /// What follows the route's path, which must not be empty; `what` is said if it is.
+    pub(crate) fn name(&self, what: &str) -> Result<&str, Refusal> {
+        match self.rest.as_str() {
+            "" => Err(Refusal::bad_request(format!("Missing {what}"))),
+            name => Ok(name),
+        }
+    }
+
+    /// The first JSON value of the body, read by `decode`.
+    pub(crate) fn decode<T>(
+        &self,
+        decode: impl FnOnce(Json) -> Result<T, decode::Fault>,
+    ) -> Result<T, Refusal> {
+        decode::parse(&self.body)
+            .and_then(decode)
+            .map_err(|fault| Refusal::bad_request(format!("Request decode failed: {fault}")))
+    }
+
+    pub(crate) fn json<T: Serialize + ?Sized>(&self, value: &T) -> Result<Reply, Refusal> {
+        Ok(Reply::json(self.json_body(value)?))
+    }
+
+    pub(crate) fn json_body<T: Serialize + ?Sized>(&self, value: &T) -> Result<Body, Refusal> {
+        let text = json::to_vec(value, self.pretty())?;
+        Ok(Body::Own(text.into()))
+    }
+
+    pub(crate) fn pretty(&self) -> bool {
+        self.query.has("pretty")
+    }
+
+    /// The options of a read, with Consul's complaints about them.
+    pub(crate) fn read_options(&self) -> Result<ReadOptions, Refusal> {
+        let wait = match self.query.get("wait") {
+            "" => None,
+            text => match go::parse_duration(text) {
+                Ok(nanoseconds) => Some(go::duration(nanoseconds)).filter(|wait| !wait.is_zero()),
+                Err(_) => return Err(Refusal::bad_request("Invalid wait time")),
+            },
+        };
+        let index = match self.query.get("index") {
+            "" => 0,
+            text => text
+                .parse()
+                .map_err(|_| Refusal::bad_request("Invalid index"))?,
+        };
+        let consistency = match (self.query.has("stale"), self.query.has("consistent")) {
+            (true, true) => {
+                return Err(Refusal::bad_request(
+                    "Cannot specify ?stale with ?consistent, conflicting semantics.",
+                ));
+            }
+            (true, false) => Consistency::Stale,
+            (false, true) => Consistency::Consistent,
+            (false, false) => Consistency::Leader,
+        };
+        Ok(ReadOptions {
+            index,
+            wait,
+            consistency,
+        })
+    }
+
+    /// Whether the request is for this datacenter, the only one there is.
+    pub(crate) fn is_for_here(&self) -> bool {
+        let datacenter = self.query.get("dc");
+        datacenter.is_empty() || datacenter == self.app.datacenter
+    }
+}
+
+impl Consistency {
+    pub(crate) fn as_str(self) -> &'static str {
+        match self {
+            Self::Leader => "leader",
+            Self::Stale => "stale",
+            Self::Consistent => "consistent",
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! `/v1/catalog`: nodes and services as the cluster knows them.
+
+use std::sync::Arc;
+
+use http::Method;
+
+use super::call::Call;
+use super::health::instances;
+use super::reply::{Refusal, Reply};
+use super::router::{Handler, Route};
+use super::select::Selection;
+use crate::blocking::{Found, Read};
+use crate::store::{Service, Topic, View, fold};
+use crate::wire::{NodeServices, Pairs};
+
+pub(super) const ROUTES: &[Route] = &[
+    Route::new(
+        "/v1/catalog/datacenters",
+        &[(Method::GET, Handler::Plain(datacenters))],
+    ),
+    Route::new(
+        "/v1/catalog/nodes",
+        &[(Method::GET, read(|_| Topic::Nodes, nodes))],
+    ),
+    Route::new(
+        "/v1/catalog/services",
+        &[(Method::GET, read(|_| Topic::Services, services))],
+    ),
+    Route::new(
+        "/v1/catalog/service/",
+        &[(
+            Method::GET,
+            read(|call| Topic::Service(fold(&call.rest)), service),
+        )],
+    ),
+    Route::new(
+        "/v1/catalog/node/",
+        &[(
+            Method::GET,
+            read(|call| Topic::Node(fold(&call.rest)), node),
+        )],
+    ),
+    Route::new(
+        "/v1/catalog/node-services/",
+        &[(
+            Method::GET,
+            read(|call| Topic::Node(fold(&call.rest)), node_services),
+        )],
+    ),
+];
+
+const fn read(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusal>) -> Handler {
+    Handler::Blocking(Read {
+        topic,
+        look,
+        says_consistency: true,
+    })
+}
+
+fn datacenters(call: &Call) -> Result<Reply, Refusal> {
+    call.json(&[&call.app.datacenter])
+}
+
+fn nodes(call: &Call) -> Result<Found, Refusal> {
+    let selection = Selection::of(call)?;
+    let (index, nodes) = call.app.store.read(|state| {
+        let (index, nodes) = state.catalog.nodes();
+        let nodes = nodes.filter(|node| selection.takes_node(node));
+        (index, nodes.cloned().collect::<Vec<_>>())
+    });
+    Ok(Found {
+        index,
+        body: call.json_body(&nodes)?,
+    })
+}
+
+fn services(call: &Call) -> Result<Found, Refusal> {
+    let selection = Selection::of(call)?;
+    call.app.store.read(|state| {
+        let (index, services) = state.catalog.services(|node| selection.takes_node(node));
+        Ok(Found {
+            index,
+            body: call.json_body(&services)?,
+        })
+    })
+}
+
+fn service(call: &Call) -> Result<Found, Refusal> {
+    instances(call, View::Catalog)
+}
+
+/// The services of a node by id.
+fn node(call: &Call) -> Result<Found, Refusal> {
+    one_node(call, |services| {
+        let pairs = services.map(|service| (service.id.clone(), Arc::clone(service)));
+        Pairs(pairs.collect())
+    })
+}
+
+/// The services of a node as a list.
+fn node_services(call: &Call) -> Result<Found, Refusal> {
+    one_node(call, |services| services.cloned().collect::<Vec<_>>())
+}
+
+fn one_node<S: serde::Serialize>(
+    call: &Call,
+    shape: impl FnOnce(&mut dyn Iterator<Item = &Arc<Service>>) -> S,
+) -> Result<Found, Refusal> {
+    let name = call.name("node name")?;
+    let found = call.app.store.read(|state| {
+        let (index, node, mut services) = state.catalog.node(name)?;
+        let node = Arc::clone(node);
+        let services = shape(&mut services);
+        Some((index, NodeServices { node, services }))
+    });
+    let (index, found) = found.unzip();
+    Ok(Found {
+        index: index.unwrap_or_default(),
+        body: call.json_body(&found)?,
+    })
+}

@@ -1,0 +1,187 @@
+//! What handlers answer, before it becomes bytes on a connection.
+
+use std::io::Write;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::header::{self, HeaderName, HeaderValue};
+use http::{Response, StatusCode};
+use http_body_util::Full;
+
+use crate::store::Answer;
+
+/// An answer.
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub status: StatusCode,
+    pub content_type: Option<&'static str>,
+    pub headers: Vec<(HeaderName, HeaderValue)>,
+    pub body: Body,
+    /// Whether the answer depends on the encodings the client takes. Files don't.
+    varies: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum Body {
+    Own(Bytes),
+    /// Shared with others who asked the same.
+    Shared(Arc<Answer>),
+}
+
+/// A request that can't be answered, in Consul's words.
+#[derive(Debug)]
+pub(crate) struct Refusal {
+    status: StatusCode,
+    text: String,
+    hangs_up: bool,
+}
+
+const JSON: &str = "application/json";
+const TEXT: &str = "text/plain; charset=utf-8";
+
+impl Reply {
+    /// 200 without a body or a type, as Consul answers most writes.
+    pub(crate) fn empty() -> Self {
+        Self {
+            status: StatusCode::OK,
+            content_type: None,
+            headers: Vec::new(),
+            body: Body::Own(Bytes::new()),
+            varies: true,
+        }
+    }
+
+    /// A file, which is sent as it is.
+    pub(crate) fn file(content_type: &'static str, body: &'static str) -> Self {
+        Self {
+            varies: false,
+            ..Self::typed(content_type, body)
+        }
+    }
+
+    pub(crate) fn varies(&self) -> bool {
+        self.varies
+    }
+
+    pub(crate) fn json(body: Body) -> Self {
+        Self {
+            content_type: Some(JSON),
+            body,
+            ..Self::empty()
+        }
+    }
+
+    pub(crate) fn typed(content_type: &'static str, body: impl Into<Bytes>) -> Self {
+        Self {
+            content_type: Some(content_type),
+            body: Body::Own(body.into()),
+            ..Self::empty()
+        }
+    }
+
+    pub(crate) fn status(mut self, status: StatusCode) -> Self {
+        self.status = status;
+        self
+    }
+
+    pub(crate) fn header(mut self, name: &'static str, value: impl AsRef<str>) -> Self {
+        if let Ok(value) = HeaderValue::from_str(value.as_ref()) {
+            self.headers.push((HeaderName::from_static(name), value));
+        }
+        self
+    }
+
+    /// The answer for the connection, compressed if the client takes that.
+    pub(crate) fn into_response(self, gzip: bool) -> Response<Full<Bytes>> {
+        let compressed = gzip && !self.body.plain().is_empty();
+        let body = match self.body {
+            Body::Own(body) if compressed => compress(&body),
+            Body::Shared(answer) if compressed => answer.gzip(compress),
+            body => body.plain().clone(),
+        };
+        let mut response = Response::new(Full::new(body));
+        *response.status_mut() = self.status;
+        let headers = response.headers_mut();
+        if let Some(content_type) = self.content_type {
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+        }
+        if compressed {
+            headers.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+        }
+        headers.extend(self.headers);
+        response
+    }
+}
+
+impl Body {
+    /// The same answer if there were nothing to tell.
+    pub(crate) fn emptied(&self) -> Self {
+        let nothing: &[u8] = match self.plain().first() {
+            Some(b'{') => b"{}",
+            _ => b"[]",
+        };
+        Self::Own(Bytes::from_static(nothing))
+    }
+
+    fn plain(&self) -> &Bytes {
+        match self {
+            Self::Own(body) => body,
+            Self::Shared(answer) => &answer.plain,
+        }
+    }
+}
+
+impl Refusal {
+    pub(crate) fn new(status: StatusCode, text: impl Into<String>) -> Self {
+        Self {
+            status,
+            text: text.into(),
+            hangs_up: false,
+        }
+    }
+
+    /// No words at all: the connection is closed.
+    pub(crate) fn hang_up() -> Self {
+        Self {
+            hangs_up: true,
+            ..Self::internal("")
+        }
+    }
+
+    pub(crate) fn hangs_up(&self) -> bool {
+        self.hangs_up
+    }
+
+    pub(crate) fn bad_request(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_REQUEST, text)
+    }
+
+    pub(crate) fn not_found(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::NOT_FOUND, text)
+    }
+
+    pub(crate) fn internal(text: impl Into<String>) -> Self {
+        Self::new(StatusCode::INTERNAL_SERVER_ERROR, text)
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Self::typed(TEXT, refusal.text).status(refusal.status)
+    }
+}
+
+impl From<serde_json::Error> for Refusal {
+    fn from(error: serde_json::Error) -> Self {
+        Self::internal(error.to_string())
+    }
+}
+
+fn compress(plain: &[u8]) -> Bytes {
+    let mut encoder = GzEncoder::new(Vec::with_capacity(plain.len() / 4), Compression::fast());
+    // Writing to memory doesn't fail; if it did, the client would see a body it can't unpack.
+    let _ = encoder.write_all(plain);
+    encoder.finish().unwrap_or_default().into()
+}

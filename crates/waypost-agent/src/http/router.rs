@@ -1,0 +1,206 @@
+//! From a path to the handler that answers it, by the rules of Go's `ServeMux`, whose redirects
+//! and refusals clients see.
+
+use std::collections::HashMap;
+use std::sync::OnceLock;
+
+use http::{Method, StatusCode};
+
+use super::call::Call;
+use super::reply::{Refusal, Reply};
+use crate::blocking::Read;
+
+/// A path and what can be done there. A path that ends in `/` stands for all below it too.
+pub(crate) struct Route {
+    pub path: &'static str,
+    pub verbs: &'static [(Method, Handler)],
+}
+
+/// Who answers.
+pub(crate) enum Handler {
+    /// At once.
+    Plain(fn(&Call) -> Result<Reply, Refusal>),
+    /// When the index has passed the client's.
+    Blocking(Read),
+}
+
+/// Where a request goes.
+pub(crate) enum Destination {
+    /// To a handler; what follows the route's path starts at `rest`.
+    Handler {
+        handler: &'static Handler,
+        rest: usize,
+    },
+    /// To nobody: this is the answer. It varies with the encoding if a route knew the path.
+    Answer { reply: Reply, known: bool },
+}
+
+impl Route {
+    pub(crate) const fn new(path: &'static str, verbs: &'static [(Method, Handler)]) -> Self {
+        Self { path, verbs }
+    }
+}
+
+/// Finds the handler for a decoded path.
+pub(crate) fn route(method: &Method, path: &str, query: &str) -> Destination {
+    let unknown = |reply| Destination::Answer {
+        reply,
+        known: false,
+    };
+    if let Some(clean) = clean(path) {
+        return unknown(redirect(method, &clean, query));
+    }
+    let Some(route) = find(path) else {
+        let below = format!("{path}/");
+        return unknown(if table().contains_key(below.as_str()) {
+            redirect(method, &below, query)
+        } else if path == "/" {
+            redirect(method, "/ui/", "")
+        } else {
+            Reply::empty().status(StatusCode::NOT_FOUND)
+        });
+    };
+    match route.verbs.iter().find(|(verb, _)| verb == method) {
+        Some((_, handler)) => Destination::Handler {
+            handler,
+            rest: route.path.len(),
+        },
+        None => Destination::Answer {
+            reply: other_verb(route, method),
+            known: true,
+        },
+    }
+}
+
+fn table() -> &'static HashMap<&'static str, &'static Route> {
+    static TABLE: OnceLock<HashMap<&str, &Route>> = OnceLock::new();
+    TABLE.get_or_init(|| {
+        let routes = super::ROOMS.iter().copied().flatten();
+        routes.map(|route| (route.path, route)).collect()
+    })
+}
+
+/// The route of exactly this path, or of the longest path above it that ends in `/`.
+fn find(path: &str) -> Option<&'static Route> {
+    let table = table();
+    if let Some(route) = table.get(path) {
+        return Some(route);
+    }
+    let mut end = path.len();
+    while let Some(slash) = path[..end].rfind('/') {
+        if let Some(route) = table.get(&path[..=slash]) {
+            return Some(route);
+        }
+        end = slash;
+    }
+    None
+}
+
+fn other_verb(route: &Route, method: &Method) -> Reply {
+    let verbs = route.verbs.iter().map(|(verb, _)| verb.as_str());
+    let allow = std::iter::once("OPTIONS").chain(verbs).collect::<Vec<_>>();
+    let reply = if method == Method::OPTIONS {
+        Reply::empty()
+    } else {
+        let text = format!("method {method} not allowed");
+        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text).into()
+    };
+    reply.header("allow", allow.join(","))
+}
+
+fn redirect(method: &Method, path: &str, query: &str) -> Reply {
+    let mut to = escape(path);
+    if !query.is_empty() {
+        to.push('?');
+        to.push_str(query);
+    }
+    let reply = if *method == Method::GET || *method == Method::HEAD {
+        let shown = to.replace('&', "&amp;").replace('"', "&#34;");
+        let body = format!("<a href=\"{shown}\">Moved Permanently</a>.\n\n");
+        Reply::typed("text/html; charset=utf-8", body)
+    } else {
+        Reply::empty()
+    };
+    reply
+        .status(StatusCode::MOVED_PERMANENTLY)
+        .header("location", to)
+}
+
+/// The path without `//`, `.` and `..`, if it has any.
+fn clean(path: &str) -> Option<String> {
+    if !path.contains("//") && !path.contains("/.") && path.starts_with('/') {
+        return None;
+    }
+    let mut kept = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                kept.pop();
+            }
+            part => kept.push(part),
+        }
+    }
+    let mut clean = format!("/{}", kept.join("/"));
+    if path.ends_with('/') && clean != "/" {
+        clean.push('/');
+    }
+    (clean != path).then_some(clean)
+}
+
+/// Percent-encodes what may not stand in a path.
+fn escape(path: &str) -> String {
+    let mut escaped = String::with_capacity(path.len());
+    for byte in path.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
+            escaped.push(char::from(byte));
+        } else {
+            escaped.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    escaped
+}
+
+/// Decodes a path; nothing if it has a `%` without two hexadecimal digits.
+pub(crate) fn unescape(path: &str) -> Option<String> {
+    if !path.contains('%') {
+        return Some(path.to_owned());
+    }
+    let mut bytes = Vec::with_capacity(path.len());
+    let mut rest = path.bytes();
+    while let Some(byte) = rest.next() {
+        if byte == b'%' {
+            let high = char::from(rest.next()?).to_digit(16)?;
+            let low = char::from(rest.next()?).to_digit(16)?;
+            bytes.push(u8::try_from(high * 16 + low).ok()?);
+        } else {
+            bytes.push(byte);
+        }
+    }
+    Some(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_are_cleaned_as_go_cleans_them() {
+        for (path, expected) in [
+            ("/v1/kv/a", None),
+            ("/v1/kv/.hidden", None),
+            ("//v1//kv/", Some("/v1/kv/")),
+            ("/v1/../ui", Some("/ui")),
+            ("/..", Some("/")),
+        ] {
+            assert_eq!(clean(path).as_deref(), expected, "{path}");
+        }
+    }
+
+    #[test]
+    fn a_broken_escape_is_no_path() {
+        assert_eq!(unescape("/a%20b").as_deref(), Some("/a b"));
+        assert_eq!(unescape("/a%2"), None);
+        assert_eq!(unescape("/a%zz"), None);
+    }
+}

@@ -1,0 +1,189 @@
+//! Connections, and the way of a request through them.
+
+use std::convert::Infallible;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{self, HeaderMap, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::Incoming;
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+
+use super::call::{Call, Query};
+use super::reply::{Refusal, Reply};
+use super::router::{self, Destination, Handler};
+use crate::app::App;
+use crate::blocking::Answering;
+
+/// The largest body that is read. Consul's own limits lie below: 512 KiB for a value.
+const LARGEST_BODY: usize = 1024 * 1024;
+
+/// Pause after a failed accept, which is mostly for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// The connection is to be closed without an answer.
+#[derive(Debug, thiserror::Error)]
+#[error("the connection was dropped on purpose")]
+struct HangUp;
+
+/// Accepts connections until dropped; then they end too.
+pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) -> Infallible {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) if app.faults.refuses() => drop(stream),
+                Ok((stream, _)) => {
+                    connections.spawn(connection(Arc::clone(&app), stream));
+                }
+                Err(error) => pause_after(&error).await,
+            },
+            Some(_) = connections.join_next() => {}
+        }
+    }
+}
+
+async fn pause_after(error: &io::Error) {
+    tracing::warn!(%error, "can't accept a connection");
+    tokio::time::sleep(ACCEPT_PAUSE).await;
+}
+
+async fn connection(app: Arc<App>, stream: TcpStream) {
+    if let Err(error) = stream.set_nodelay(true) {
+        tracing::debug!(%error, "can't set TCP_NODELAY");
+    }
+    let service = service_fn(move |request| answer(Arc::clone(&app), request));
+    let served = http1::Builder::new()
+        .title_case_headers(true)
+        .pipeline_flush(true)
+        .serve_connection(TokioIo::new(stream), service)
+        .await;
+    if let Err(error) = served {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+async fn answer(
+    app: Arc<App>,
+    request: Request<Incoming>,
+) -> Result<Response<Full<Bytes>>, HangUp> {
+    if app.faults.refuses() {
+        return Err(HangUp);
+    }
+    if let Some(delay) = app.faults.delay_of_answers() {
+        tokio::time::sleep(delay).await;
+    }
+    let gzip = takes_gzip(request.headers());
+    let method = request.method().clone();
+    let uri = request.uri().clone();
+    let query = uri.query().unwrap_or_default();
+    let Some(path) = router::unescape(uri.path()) else {
+        return Ok(malformed());
+    };
+    let (handler, rest) = match router::route(&method, &path, query) {
+        Destination::Handler { handler, rest } => (handler, rest),
+        Destination::Answer { reply, known } => return Ok(respond(reply, known && gzip, known)),
+    };
+    if app.faults.fails() {
+        let refusal = Refusal::internal("a fault was asked for");
+        return Ok(respond(refusal.into(), gzip, true));
+    }
+    let body = match read_body(&method, request.into_body()).await {
+        Ok(body) => body,
+        Err(refusal) => return Ok(respond(refusal.into(), gzip, true)),
+    };
+    let call = Call {
+        app,
+        body,
+        query: Query::parse(query),
+        rest: path[rest..].to_owned(),
+    };
+    let answered = match handler {
+        Handler::Plain(handle) => handle(&call),
+        Handler::Blocking(read) => match read.answer(call) {
+            Answering::Now(answered) => answered,
+            Answering::Later(answered) => answered.await,
+        },
+    };
+    match answered {
+        Ok(reply) => Ok(respond(reply, gzip, true)),
+        Err(refusal) if refusal.hangs_up() => Err(HangUp),
+        Err(refusal) => Ok(respond(refusal.into(), gzip, true)),
+    }
+}
+
+async fn read_body(method: &Method, body: Incoming) -> Result<Bytes, Refusal> {
+    if *method == Method::GET || hyper::body::Body::is_end_stream(&body) {
+        return Ok(Bytes::new());
+    }
+    match Limited::new(body, LARGEST_BODY).collect().await {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("Request body too large, max size: {LARGEST_BODY} bytes."),
+        )),
+        Err(error) => Err(Refusal::bad_request(format!(
+            "Request decode failed: {error}"
+        ))),
+    }
+}
+
+/// `known` is whether a route knew the path: only then the answer depends on the encoding.
+fn respond(reply: Reply, gzip: bool, known: bool) -> Response<Full<Bytes>> {
+    let varies = known && reply.varies();
+    let mut response = reply.into_response(gzip && varies);
+    if varies {
+        let encoding = HeaderValue::from_static("Accept-Encoding");
+        response.headers_mut().insert(header::VARY, encoding);
+    }
+    response
+}
+
+/// What Go's server says to a request it can't read.
+fn malformed() -> Response<Full<Bytes>> {
+    let refusal: Reply = Refusal::bad_request("400 Bad Request").into();
+    let mut response = refusal.into_response(false);
+    let close = HeaderValue::from_static("close");
+    response.headers_mut().insert(header::CONNECTION, close);
+    response
+}
+
+/// Whether the client takes a compressed body: it names `gzip` with a weight above 0.
+fn takes_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).into_iter();
+    let mut codings = values
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','));
+    codings.any(|coding| {
+        let (name, parameters) = coding.split_once(';').unwrap_or((coding, ""));
+        let weight = parameters.trim().strip_prefix("q=");
+        name.trim().eq_ignore_ascii_case("gzip")
+            && weight.is_none_or(|weight| weight.parse().is_ok_and(|weight: f32| weight > 0.0))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn gzip_is_used_only_where_it_is_taken() {
+        for (value, expected) in [
+            ("gzip", true),
+            ("deflate, GZIP;q=0.5", true),
+            ("gzip;q=0", false),
+            ("identity", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(value));
+            assert_eq!(takes_gzip(&headers), expected, "{value}");
+        }
+    }
+}

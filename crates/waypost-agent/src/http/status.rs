@@ -1,0 +1,33 @@
+//! `/v1/status`: who leads. There is one node, so it is always this one.
+
+use http::Method;
+
+use super::call::Call;
+use super::reply::{Refusal, Reply};
+use super::router::{Handler, Route};
+
+pub(super) const ROUTES: &[Route] = &[
+    Route::new(
+        "/v1/status/leader",
+        &[(Method::GET, Handler::Plain(leader))],
+    ),
+    Route::new("/v1/status/peers", &[(Method::GET, Handler::Plain(peers))]),
+];
+
+fn leader(call: &Call) -> Result<Reply, Refusal> {
+    refuse_elsewhere(call)?;
+    call.json(&call.app.leader())
+}
+
+fn peers(call: &Call) -> Result<Reply, Refusal> {
+    refuse_elsewhere(call)?;
+    call.json(&[call.app.leader()])
+}
+
+fn refuse_elsewhere(call: &Call) -> Result<(), Refusal> {
+    if call.is_for_here() {
+        Ok(())
+    } else {
+        Err(Refusal::internal("No path to datacenter"))
+    }
+}

@@ -1,0 +1,227 @@
+//! What clients ask of this agent: to know their services and to run their checks. Keeps the
+//! store's records and the running checks of one mind.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
+
+use crate::checks::{Runner, Running};
+use crate::decode::{CheckDefinition, ServiceDefinition};
+use crate::store::{Check, NewCheck, Outcome, Service, Status, Store};
+
+const NODE_MAINTENANCE: &str = "_node_maintenance";
+
+/// The services and checks of this agent, and the tasks that run the checks.
+#[derive(Debug)]
+pub(crate) struct Registration {
+    node: String,
+    store: Arc<Store>,
+    runner: Runner,
+    running: Mutex<HashMap<String, Running>>,
+}
+
+impl Registration {
+    pub(crate) fn new(node: String, store: Arc<Store>, runner: Runner) -> Self {
+        Self {
+            node,
+            store,
+            runner,
+            running: Mutex::default(),
+        }
+    }
+
+    /// Registers an instance and starts its checks. The error is Consul's.
+    pub(crate) fn register_service(
+        &self,
+        definition: &ServiceDefinition,
+        replace_checks: bool,
+    ) -> Result<(), String> {
+        let service = &definition.service;
+        let definitions: Vec<_> = definition.all_checks().collect();
+        let mut checks = Vec::with_capacity(definitions.len());
+        for (i, check) in definitions.iter().enumerate() {
+            self.runner.accepts(check)?;
+            let id = match (check.id.as_str(), definitions.len()) {
+                ("", 1) => format!("service:{}", service.id),
+                ("", _) => format!("service:{}:{}", service.id, i + 1),
+                (id, _) => id.to_owned(),
+            };
+            let name = match check.name.as_str() {
+                "" => format!("Service '{}' check", service.name),
+                name => name.to_owned(),
+            };
+            checks.push(self.new_check(check, id, name, Some(service)));
+        }
+        let ids: Vec<_> = checks.iter().map(|new| new.check.id.clone()).collect();
+        let mut running = self.running();
+        let dropped = self.store.write(|state, changes| {
+            state.register_service(service.clone(), checks, replace_checks, changes)
+        });
+        for id in dropped {
+            running.remove(&id);
+        }
+        for (id, check) in ids.into_iter().zip(definitions) {
+            self.run(&mut running, id, check);
+        }
+        Ok(())
+    }
+
+    /// Removes an instance, its checks and their tasks. Nothing happens if there is none.
+    pub(crate) fn deregister_service(&self, id: &str) {
+        let mut running = self.running();
+        let checks = self
+            .store
+            .write(|state, changes| state.deregister_service(id, changes));
+        for id in checks.into_iter().flatten() {
+            running.remove(&id);
+        }
+    }
+
+    /// Registers a check and starts it. The error is Consul's.
+    pub(crate) fn register_check(&self, definition: &CheckDefinition) -> Result<(), String> {
+        self.runner.accepts(definition)?;
+        let service_id = definition.service_id.as_str();
+        let mut running = self.running();
+        let service = self
+            .store
+            .read(|state| state.local.service(service_id).cloned());
+        if service.is_none() && !service_id.is_empty() {
+            return Err(format!("ServiceID {service_id:?} does not exist"));
+        }
+        let (id, name) = (definition.id.clone(), definition.name.clone());
+        let new = self.new_check(definition, id.clone(), name, service.as_deref());
+        self.store
+            .write(|state, changes| state.register_check(new, changes));
+        self.run(&mut running, id, definition);
+        Ok(())
+    }
+
+    /// Removes a check and ends its task. Nothing happens if there is none.
+    pub(crate) fn deregister_check(&self, id: &str) {
+        let mut running = self.running();
+        self.store
+            .write(|state, changes| state.deregister_check(id, changes));
+        running.remove(id);
+    }
+
+    /// Takes a report for a check that waits for reports. The error is Consul's.
+    pub(crate) fn beat(&self, id: &str, outcome: Outcome) -> Result<(), String> {
+        let ttl = self.running().get(id).and_then(Running::ttl);
+        let ttl = ttl.ok_or_else(|| format!("CheckID {id:?} does not have associated TTL"))?;
+        ttl.beat(outcome, &self.store);
+        Ok(())
+    }
+
+    /// Takes an instance out of traffic with a check that is critical, or back into it.
+    pub(crate) fn set_service_maintenance(&self, service: &Service, enable: bool, reason: &str) {
+        let check = Check {
+            id: format!("_service_maintenance:{}", service.id),
+            name: "Service Maintenance Mode".to_owned(),
+            notes: reason_or_default(reason, "service"),
+            service_id: service.id.clone(),
+            service_name: service.name.clone(),
+            service_tags: service.tags.clone(),
+            ..Check::default()
+        };
+        self.set_maintenance(check, enable);
+    }
+
+    /// Takes all instances of this node out of traffic, or back into it.
+    pub(crate) fn set_node_maintenance(&self, enable: bool, reason: &str) {
+        let check = Check {
+            id: NODE_MAINTENANCE.to_owned(),
+            name: "Node Maintenance Mode".to_owned(),
+            notes: reason_or_default(reason, "node"),
+            ..Check::default()
+        };
+        self.set_maintenance(check, enable);
+    }
+
+    /// Removes the services whose checks have been critical for longer than they may.
+    pub(crate) fn reap(&self) {
+        let now = Instant::now().into_std();
+        for id in self.store.read(|state| state.local.overdue(now)) {
+            tracing::info!(service = %id, "deregistered: critical for too long");
+            self.deregister_service(&id);
+        }
+        self.store
+            .write(|state, changes| state.settle_outputs(now, changes));
+    }
+
+    /// Ends all checks.
+    pub(crate) fn stop(&self) {
+        self.running().clear();
+    }
+
+    /// A maintenance that is on stays as it is, with its reason.
+    fn set_maintenance(&self, check: Check, enable: bool) {
+        if !enable {
+            return self.deregister_check(&check.id);
+        }
+        let check = Check {
+            node: self.node.clone(),
+            status: Status::Critical,
+            kind: Check::MAINTENANCE.to_owned(),
+            ..check
+        };
+        self.store.write(|state, changes| {
+            if state.local.check(&check.id).is_none() {
+                let new = NewCheck {
+                    check,
+                    deregister_after: None,
+                };
+                state.register_check(new, changes);
+            }
+        });
+    }
+
+    fn new_check(
+        &self,
+        definition: &CheckDefinition,
+        id: String,
+        name: String,
+        service: Option<&Service>,
+    ) -> NewCheck {
+        let of_service = |field: fn(&Service) -> &String| service.map(field).cloned();
+        let kind = definition.kind().map_or("", |kind| kind.as_str());
+        NewCheck {
+            check: Check {
+                node: self.node.clone(),
+                id,
+                name,
+                status: definition.initial_status().unwrap_or_default(),
+                notes: definition.notes.clone(),
+                service_id: of_service(|service| &service.id).unwrap_or_default(),
+                service_name: of_service(|service| &service.name).unwrap_or_default(),
+                service_tags: service.map(|s| s.tags.clone()).unwrap_or_default(),
+                kind: kind.to_owned(),
+                ..Check::default()
+            },
+            deregister_after: definition.deregister_after(),
+        }
+    }
+
+    /// Starts a check, in the place of one with its id. One that already does the same goes on.
+    fn run(&self, running: &mut HashMap<String, Running>, id: String, check: &CheckDefinition) {
+        if running.get(&id).is_some_and(|known| known.does(check)) {
+            return;
+        }
+        let started = self.runner.start(id.clone(), check, &self.store);
+        running.insert(id, started);
+    }
+
+    fn running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn reason_or_default(reason: &str, of: &str) -> String {
+    match reason {
+        "" => format!(
+            "Maintenance mode is enabled for this {of}, but no reason was provided. \
+             This is a default message."
+        ),
+        reason => reason.to_owned(),
+    }
+}

@@ -1,0 +1,203 @@
+//! What the agent says of itself in `/v1/agent/self` and `/v1/agent/members`: the parts that don't
+//! depend on the host, with the values of a Consul server that stands alone.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use crate::app::{App, SERVER_PORT};
+
+/// The version of Consul whose API this is.
+pub(crate) const CONSUL_VERSION: &str = "1.8.7";
+
+const SERF_LAN_PORT: u16 = 8301;
+const SERF_WAN_PORT: u16 = 8302;
+const ALIVE: u8 = 1;
+
+type Group = BTreeMap<&'static str, String>;
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct SelfReport<'a> {
+    config: Config<'a>,
+    debug_config: DebugConfig<'a>,
+    coord: Coordinate,
+    member: Member<'a>,
+    stats: BTreeMap<&'static str, Group>,
+    meta: Group,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Config<'a> {
+    datacenter: &'a str,
+    node_name: &'a str,
+    #[serde(rename = "NodeID")]
+    node_id: &'a str,
+    revision: &'static str,
+    server: bool,
+    version: &'static str,
+}
+
+/// The few settings that clients read.
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct DebugConfig<'a> {
+    #[serde(rename = "ACLsEnabled")]
+    acls_enabled: bool,
+    #[serde(rename = "AdvertiseAddrLAN")]
+    advertise_addr_lan: &'a str,
+    #[serde(rename = "AdvertiseAddrWAN")]
+    advertise_addr_wan: &'a str,
+    datacenter: &'a str,
+    dev_mode: bool,
+    #[serde(rename = "EnableUI")]
+    enable_ui: bool,
+    #[serde(rename = "NodeID")]
+    node_id: &'a str,
+    node_name: &'a str,
+    primary_datacenter: &'a str,
+    server_mode: bool,
+    server_port: u16,
+    version: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Coordinate {
+    vec: [f64; 8],
+    error: f64,
+    adjustment: f64,
+    height: f64,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Member<'a> {
+    name: &'a str,
+    addr: &'a str,
+    port: u16,
+    tags: Group,
+    status: u8,
+    protocol_min: u8,
+    protocol_max: u8,
+    protocol_cur: u8,
+    delegate_min: u8,
+    delegate_max: u8,
+    delegate_cur: u8,
+}
+
+impl<'a> SelfReport<'a> {
+    pub(crate) fn of(app: &'a App) -> Self {
+        Self {
+            config: Config {
+                datacenter: &app.datacenter,
+                node_name: &app.node_name,
+                node_id: &app.node_id,
+                revision: "",
+                server: true,
+                version: CONSUL_VERSION,
+            },
+            debug_config: DebugConfig {
+                acls_enabled: false,
+                advertise_addr_lan: &app.address,
+                advertise_addr_wan: &app.address,
+                datacenter: &app.datacenter,
+                dev_mode: false,
+                enable_ui: true,
+                node_id: &app.node_id,
+                node_name: &app.node_name,
+                primary_datacenter: &app.datacenter,
+                server_mode: true,
+                server_port: SERVER_PORT,
+                version: CONSUL_VERSION,
+            },
+            coord: Coordinate {
+                vec: [0.0; 8],
+                error: 1.5,
+                adjustment: 0.0,
+                height: 1e-5,
+            },
+            member: Member::of(app),
+            stats: stats(app),
+            meta: Group::from([("consul-network-segment", String::new())]),
+        }
+    }
+}
+
+impl<'a> Member<'a> {
+    pub(crate) fn of(app: &'a App) -> Self {
+        let tags = [
+            ("acls", "0".to_owned()),
+            ("bootstrap", "1".to_owned()),
+            ("build", format!("{CONSUL_VERSION}:")),
+            ("dc", app.datacenter.clone()),
+            ("ft_fs", "1".to_owned()),
+            ("id", app.node_id.clone()),
+            ("port", SERVER_PORT.to_string()),
+            ("raft_vsn", "3".to_owned()),
+            ("role", "consul".to_owned()),
+            ("segment", String::new()),
+            ("vsn", "2".to_owned()),
+            ("vsn_max", "3".to_owned()),
+            ("vsn_min", "2".to_owned()),
+            ("wan_join_port", SERF_WAN_PORT.to_string()),
+        ];
+        Self {
+            name: &app.node_name,
+            addr: &app.address,
+            port: SERF_LAN_PORT,
+            tags: tags.into(),
+            status: ALIVE,
+            protocol_min: 1,
+            protocol_max: 5,
+            protocol_cur: 2,
+            delegate_min: 2,
+            delegate_max: 5,
+            delegate_cur: 4,
+        }
+    }
+}
+
+fn stats(app: &App) -> BTreeMap<&'static str, Group> {
+    let (services, checks, ttls) = app.store.read(|state| {
+        let ttls = state
+            .local
+            .checks()
+            .filter(|record| record.check.kind == "ttl");
+        (
+            state.local.services().count(),
+            state.local.checks().count(),
+            ttls.count(),
+        )
+    });
+    let agent = [
+        ("check_monitors", "0".to_owned()),
+        ("check_ttls", ttls.to_string()),
+        ("checks", checks.to_string()),
+        ("services", services.to_string()),
+    ];
+    let build = [
+        ("prerelease", String::new()),
+        ("revision", String::new()),
+        ("version", CONSUL_VERSION.to_owned()),
+    ];
+    let consul = [
+        ("acl", "disabled".to_owned()),
+        ("bootstrap", "true".to_owned()),
+        ("known_datacenters", "1".to_owned()),
+        ("leader", "true".to_owned()),
+        ("leader_addr", app.leader()),
+        ("server", "true".to_owned()),
+    ];
+    let runtime = [
+        ("arch", std::env::consts::ARCH.to_owned()),
+        ("os", std::env::consts::OS.to_owned()),
+    ];
+    BTreeMap::from([
+        ("agent", agent.into()),
+        ("build", build.into()),
+        ("consul", consul.into()),
+        ("runtime", runtime.into()),
+    ])
+}

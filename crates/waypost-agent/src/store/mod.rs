@@ -1,0 +1,125 @@
+//! The registry's state: in memory, synchronous, behind one lock that is held for microseconds.
+//!
+//! Nothing here knows of HTTP, of tasks or of the clock: callers bring the time with them, and
+//! [`Watch`] works on any executor.
+//!
+//! Two tables stand side by side, as in Consul. The [`Catalog`] is what the cluster knows. What
+//! has been registered with *this* agent is [`Local`], which writes every change through to the
+//! catalog in the same breath, so that both are always of one mind.
+
+mod answers;
+mod catalog;
+mod local;
+mod model;
+mod watch;
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+pub(crate) use answers::{Answer, AnswerKey, View};
+pub(crate) use catalog::{Catalog, Instance};
+pub(crate) use local::{Local, NewCheck, Outcome};
+pub(crate) use model::{Check, Connect, Node, Proxy, Service, ServiceAddress, Status, Weights};
+pub(crate) use watch::{Topic, Watch};
+
+use watch::Watches;
+
+/// The state and those who wait for it to change.
+#[derive(Debug)]
+pub(crate) struct Store {
+    inner: Mutex<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: State,
+    watches: Watches,
+}
+
+/// Everything the registry knows.
+#[derive(Debug)]
+pub(crate) struct State {
+    pub catalog: Catalog,
+    pub local: Local,
+}
+
+/// The changes that one write makes. They share one index; a write that changes nothing takes
+/// none, so that repeating a registration wakes nobody.
+#[derive(Debug)]
+pub(crate) struct Changes {
+    last: u64,
+    taken: bool,
+    touched: Vec<Topic>,
+}
+
+impl Store {
+    /// A registry whose only node is `node`.
+    pub(crate) fn new(node: Node) -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                state: State {
+                    local: Local::new(&node),
+                    catalog: Catalog::new(node),
+                },
+                watches: Watches::default(),
+            }),
+        }
+    }
+
+    /// Looks at the state. Keep it short: everybody else waits.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
+        look(&self.lock().state)
+    }
+
+    /// Changes the state, then wakes the watchers of what was touched.
+    pub(crate) fn write<T>(&self, change: impl FnOnce(&mut State, &mut Changes) -> T) -> T {
+        let mut inner = self.lock();
+        let mut changes = Changes {
+            last: inner.state.catalog.index(),
+            taken: false,
+            touched: Vec::new(),
+        };
+        let result = change(&mut inner.state, &mut changes);
+        inner.state.catalog.set_index(changes.last);
+        let events: Vec<_> = changes
+            .touched
+            .iter()
+            .filter_map(|topic| inner.watches.of(topic))
+            .collect();
+        drop(inner);
+        for event in events {
+            event.notify(usize::MAX);
+        }
+        result
+    }
+
+    /// Joins those who wait for `topic`.
+    pub(crate) fn watch(&self, topic: Topic) -> Watch<'_> {
+        let event = self.lock().watches.join(topic.clone());
+        Watch::new(self, topic, event)
+    }
+
+    /// A panic while the lock is held leaves at worst one write half done; the others go on.
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Changes {
+    /// The index of this write.
+    fn index(&mut self) -> u64 {
+        if !self.taken {
+            self.taken = true;
+            self.last += 1;
+        }
+        self.last
+    }
+
+    fn touch(&mut self, topic: Topic) {
+        self.touched.push(topic);
+    }
+}
+
+/// Consul compares names without regard to case, and so do all keys in the catalog.
+pub(crate) fn fold(name: &str) -> String {
+    name.to_lowercase()
+}

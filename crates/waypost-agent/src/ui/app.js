@@ -1,0 +1,188 @@
+// Shows the services and their instances, live: one blocking query waits for a change anywhere
+// among the services, and one for each service that is open on the page.
+"use strict";
+
+const RETRY_MS = 2000;
+const WORDS = { passing: "Passing", warning: "Warning", critical: "Critical" };
+const SIGNS = { passing: "✓", warning: "!", critical: "✗" };
+const ORDER = ["passing", "warning", "critical"];
+
+const list = document.getElementById("services");
+const search = document.getElementById("search");
+const summary = document.getElementById("summary");
+const connection = document.getElementById("connection");
+const nothing = document.getElementById("nothing");
+
+/** What is on the page, by service name. */
+const shown = new Map();
+/** The checks of everything, by service name and then by instance. */
+let checks = [];
+
+start();
+
+function start() {
+  search.addEventListener("input", filter);
+  describeAgent();
+  follow("/v1/catalog/services", (services) => {
+    setConnection(true);
+    showServices(services);
+  });
+  follow("/v1/health/state/any", (all) => {
+    checks = all;
+    showCounts();
+  });
+}
+
+async function describeAgent() {
+  try {
+    const { Config } = await (await fetch("/v1/agent/self")).json();
+    document.getElementById("agent").textContent = `${Config.NodeName} in ${Config.Datacenter}`;
+  } catch {
+    setTimeout(describeAgent, RETRY_MS);
+  }
+}
+
+/** Calls `show` with each new answer of a path, until `signal` says stop. */
+async function follow(path, show, signal) {
+  let index = 0;
+  while (!signal?.aborted) {
+    try {
+      const response = await fetch(`${path}?index=${index}&wait=5m`, { signal });
+      if (!response.ok) throw new Error(await response.text());
+      const next = Number(response.headers.get("X-Consul-Index"));
+      const answer = await response.json();
+      // An index that goes back means that the registry started anew.
+      if (next !== index) show(answer);
+      index = next >= index ? next : 0;
+    } catch (error) {
+      if (signal?.aborted) return;
+      setConnection(false);
+      index = 0;
+      await new Promise((resume) => setTimeout(resume, RETRY_MS));
+    }
+  }
+}
+
+function setConnection(live) {
+  connection.textContent = live ? "Live" : "The registry can't be reached. Trying again…";
+}
+
+function showServices(services) {
+  for (const [name, card] of shown) {
+    if (!(name in services)) {
+      card.stop?.abort();
+      card.item.remove();
+      shown.delete(name);
+    }
+  }
+  const names = Object.keys(services);
+  for (const [i, name] of names.entries()) {
+    const card = shown.get(name) ?? addCard(name);
+    card.tags = services[name];
+    card.tagList.replaceChildren(...services[name].map((tag) => element("span", "tag", tag)));
+    if (list.children[i] !== card.item) list.insertBefore(card.item, list.children[i] ?? null);
+  }
+  nothing.hidden = names.length > 0;
+  filter();
+  showCounts();
+}
+
+function addCard(name) {
+  const details = element("details");
+  const head = element("summary");
+  const tagList = element("span");
+  const counts = element("span", "counts");
+  head.append(element("h2", "", name), tagList, counts);
+  const body = element("div", "scroll");
+  details.append(head, body);
+  const item = element("li");
+  item.append(details);
+  const card = { item, details, tagList, counts, body, tags: [], stop: null };
+  details.addEventListener("toggle", () => toggle(name, card));
+  shown.set(name, card);
+  return card;
+}
+
+function toggle(name, card) {
+  card.stop?.abort();
+  if (!card.details.open) return;
+  card.stop = new AbortController();
+  const path = `/v1/health/service/${encodeURIComponent(name)}`;
+  follow(path, (instances) => showInstances(card, name, instances), card.stop.signal);
+}
+
+function showInstances(card, name, instances) {
+  const table = element("table");
+  const caption = element("thead");
+  const titles = element("tr");
+  for (const title of ["Instance", "Address", "Status", "Checks"]) {
+    const cell = element("th", "", title);
+    cell.scope = "col";
+    titles.append(cell);
+  }
+  caption.append(titles);
+  const rows = element("tbody");
+  for (const { Node, Service, Checks } of instances) {
+    const row = element("tr");
+    const address = Service.Address || Node.Address;
+    const place = address.includes(":") ? `[${address}]` : address;
+    row.append(cell(element("code", "", Service.ID)));
+    row.append(cell(element("code", "", Service.Port ? `${place}:${Service.Port}` : place)));
+    row.append(cell(status(worst(Checks.map((check) => check.Status)))));
+    const checkList = element("ul");
+    for (const check of Checks) {
+      const entry = element("li");
+      entry.append(status(check.Status), ` ${check.Name}`);
+      if (check.Notes) entry.append(element("span", "output", check.Notes));
+      if (check.Output) entry.append(element("span", "output", check.Output));
+      checkList.append(entry);
+    }
+    row.append(cell(checkList));
+    rows.append(row);
+  }
+  table.append(caption, rows);
+  table.setAttribute("aria-label", `Instances of ${name}`);
+  card.body.replaceChildren(table);
+}
+
+/** How each service is, from the checks of all; one without checks is well. */
+function showCounts() {
+  const byService = Map.groupBy(checks, (check) => check.ServiceName);
+  let failing = 0;
+  for (const [name, card] of shown) {
+    const verdict = worst((byService.get(name) ?? []).map((check) => check.Status));
+    if (verdict === "critical") failing += 1;
+    card.counts.replaceChildren(status(verdict));
+  }
+  const total = shown.size === 1 ? "1 service" : `${shown.size} services`;
+  summary.textContent = failing ? `${total}, ${failing} with a critical check` : total;
+}
+
+function filter() {
+  const wanted = search.value.trim().toLowerCase();
+  for (const [name, card] of shown) {
+    const texts = [name, ...card.tags];
+    card.item.hidden = !texts.some((text) => text.toLowerCase().includes(wanted));
+  }
+}
+
+function worst(statuses) {
+  return ORDER[Math.max(0, ...statuses.map((status) => ORDER.indexOf(status)))];
+}
+
+function status(name) {
+  return element("span", `status ${name}`, `${SIGNS[name]} ${WORDS[name]}`);
+}
+
+function cell(content) {
+  const cell = element("td");
+  cell.append(content);
+  return cell;
+}
+
+function element(name, className = "", text = "") {
+  const made = document.createElement(name);
+  if (className) made.className = className;
+  if (text) made.textContent = text;
+  return made;
+}
