@@ -2,7 +2,6 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::{
     sync::watch,
-    task::AbortHandle,
     time::{sleep, timeout},
 };
 
@@ -40,9 +39,16 @@ use crate::{
 pub struct Registrar {
     registration: Registration,
     state: watch::Receiver<RegistrationState>,
-    /// Dropping it tells the task to take the registration back and end.
-    wanted: Option<watch::Sender<()>>,
-    task: AbortHandle,
+    wish: watch::Sender<Wish>,
+}
+
+/// What the task that reconciles is to reach.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wish {
+    Registered,
+    Deregistered,
+    /// Whatever it is now, it may stay so.
+    Nothing,
 }
 
 /// How far a registration has come.
@@ -78,13 +84,12 @@ impl Registrar {
         let reached_from = provider.registry()?.local_address();
         let registration = registration.resolve(reached_from)?;
         let (state, states) = watch::channel(RegistrationState::Pending(None));
-        let (wanted, stop) = watch::channel(());
-        let task = tokio::spawn(reconcile(provider, registration.clone(), state, stop));
+        let (wish, wishes) = watch::channel(Wish::Registered);
+        tokio::spawn(reconcile(provider, registration.clone(), state, wishes));
         Ok(Self {
             registration,
             state: states,
-            wanted: Some(wanted),
-            task: task.abort_handle(),
+            wish,
         })
     }
 
@@ -106,12 +111,18 @@ impl Registrar {
         let _ = state.wait_for(registered).await;
     }
 
+    /// Stops without taking the registration back: what is registered stays, until its checks say
+    /// otherwise.
+    pub fn abandon(self) {
+        self.wish.send_replace(Wish::Nothing);
+    }
+
     /// Takes the registration back and waits until the registry has heard of it.
     ///
     /// # Errors
     /// If the registry could not be told within 5 s.
-    pub async fn deregister(mut self) -> Result<(), Error> {
-        drop(self.wanted.take());
+    pub async fn deregister(self) -> Result<(), Error> {
+        self.wish.send_replace(Wish::Deregistered);
         let mut state = self.state.clone();
         let over = |state: &RegistrationState| matches!(state, RegistrationState::Deregistered(_));
         match state.wait_for(over).await.as_deref() {
@@ -121,10 +132,15 @@ impl Registrar {
     }
 }
 
-impl Registrar {
-    /// Stops without taking the registration back.
-    pub(crate) fn abandon(self) {
-        self.task.abort();
+impl Drop for Registrar {
+    fn drop(&mut self) {
+        self.wish.send_if_modified(|wish| {
+            let was_wanted = *wish == Wish::Registered;
+            if was_wanted {
+                *wish = Wish::Deregistered;
+            }
+            was_wanted
+        });
     }
 }
 
@@ -132,7 +148,7 @@ async fn reconcile(
     provider: Arc<dyn Provider>,
     registration: Registration,
     state: watch::Sender<RegistrationState>,
-    mut stop: watch::Receiver<()>,
+    mut wishes: watch::Receiver<Wish>,
 ) {
     let Ok(registry) = provider.registry() else {
         return;
@@ -151,7 +167,7 @@ async fn reconcile(
         };
         let attempted = tokio::select! {
             attempted = attempt => attempted,
-            _ = stop.changed() => break,
+            _ = wishes.changed() => break,
         };
         let wait = match attempted {
             Ok(Heartbeat::Known) => {
@@ -182,8 +198,11 @@ async fn reconcile(
         };
         tokio::select! {
             () = sleep(wait) => {}
-            _ = stop.changed() => break,
+            _ = wishes.changed() => break,
         }
+    }
+    if *wishes.borrow() == Wish::Nothing {
+        return;
     }
     let outcome = deregister(&*provider, &registration).await;
     match &outcome {

@@ -161,6 +161,20 @@ impl Settings {
     /// # Errors
     /// If a variable or the file is bad: it says which and what would be right.
     pub fn provider(&self) -> Result<Arc<dyn Provider>, Error> {
+        let chosen = self.chosen_provider()?;
+        if !self.is_development() {
+            return Ok(chosen);
+        }
+        let fallback = FallbackProvider::new(FallbackProvider::LOCALHOST)?;
+        let layers = LayeredProvider::new(Policy::FirstKnown);
+        Ok(Arc::new(layers.shared_layer(chosen).layer(fallback)))
+    }
+
+    /// The provider alone, without the fallback of development.
+    ///
+    /// # Errors
+    /// As [`provider`](Self::provider).
+    pub fn chosen_provider(&self) -> Result<Arc<dyn Provider>, Error> {
         let build = KINDS.iter().find(|(kind, ..)| *kind == self.kind);
         let (.., build) = build.ok_or_else(|| ConfigError::new(PROVIDER, "no such provider"))?;
         let chosen = build(&self.environment)?;
@@ -169,12 +183,7 @@ impl Settings {
             reason = self.reason,
             "service discovery provider chosen"
         );
-        if !self.is_development() {
-            return Ok(chosen);
-        }
-        let fallback = FallbackProvider::new(FallbackProvider::LOCALHOST)?;
-        let layers = LayeredProvider::new(Policy::FirstKnown);
-        Ok(Arc::new(layers.shared_layer(chosen).layer(fallback)))
+        Ok(chosen)
     }
 }
 

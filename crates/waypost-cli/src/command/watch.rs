@@ -1,0 +1,46 @@
+use std::process::ExitCode;
+
+use clap::Args;
+use waypost::ServiceName;
+
+use super::{Outcome, registry::Asking};
+use crate::output::{print_instances, print_json, snapshot_json};
+
+#[derive(Args)]
+pub(crate) struct Watch {
+    /// The service's name
+    service: ServiceName,
+    /// End after this many changes; without it, at Ctrl-C
+    #[arg(long, value_name = "N")]
+    count: Option<u64>,
+    #[command(flatten)]
+    asking: Asking,
+}
+
+impl Watch {
+    pub(super) async fn run(self) -> Outcome {
+        let directory = self.asking.directory()?;
+        let mut subscription = directory.subscribe(&self.service);
+        // Without this a registry that can't be reached would look like one that says nothing.
+        directory.lookup(&self.service).await?;
+
+        let mut told = None;
+        let mut left = self.count;
+        while left != Some(0) {
+            let snapshot = subscription.changed().await;
+            let freshness = snapshot.freshness();
+            let now = (freshness.generation(), freshness.is_stale());
+            if told.replace(now) == Some(now) {
+                continue;
+            }
+            if self.asking.json {
+                print_json(&snapshot_json(&snapshot));
+            } else {
+                println!("--- {} instances", snapshot.instances().len());
+                print_instances(&snapshot);
+            }
+            left = left.map(|left| left - 1);
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
