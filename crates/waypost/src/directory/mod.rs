@@ -184,16 +184,20 @@ impl Directory {
             })
         });
         let description = Arc::clone(&self.inner.description);
-        let first = Snapshot::pending(service.clone(), description);
-        // What an earlier watch of the name learned is better than nothing: its task may have
-        // died with the runtime that it ran on.
         let earlier = self
             .inner
             .services
             .load()
             .get(service)
             .map(|feed| feed.load_full());
-        let first = earlier.map_or(first, Arc::unwrap_or_clone);
+        let first = match earlier {
+            // Its task died with the runtime that it ran on. What it learned is better than
+            // nothing, but old until the new watch confirms it.
+            Some(snapshot) if snapshot.freshness().is_known() => snapshot.failed(
+                ProviderError::unreachable(description, "the watch ended with its runtime"),
+            ),
+            _ => Snapshot::pending(service.clone(), description),
+        };
         let weak = Arc::downgrade(&self.inner);
         Feed::begin(first, watch.boxed(), self.inner.options.idle, move || {
             if let Some(inner) = weak.upgrade() {

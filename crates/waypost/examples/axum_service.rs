@@ -1,0 +1,51 @@
+//! An axum service that is found, with health checks and a graceful end:
+//! `cargo run --example axum_service --features axum`
+//!
+//! Then `waypost instances hello`, `curl localhost:8080/health`, and Ctrl-C.
+
+use axum::{Router, extract::State, routing::get};
+use tokio::net::TcpListener;
+use waypost::{
+    HealthChecks, ServiceDiscoveryClient, ServiceRegistration,
+    health::CheckFunction,
+    integration::axum::{ServeError, serve},
+};
+
+async fn check_database() -> bool {
+    true
+}
+
+async fn check_cache() -> Result<(), String> {
+    Err("no cache in this example".into())
+}
+
+/// Any handler can call other services by name.
+async fn neighbours(State(client): State<ServiceDiscoveryClient>) -> String {
+    match client.services().await {
+        Ok(catalog) => format!("{:?}\n", catalog.names()),
+        Err(error) => format!("{error}\n"),
+    }
+}
+
+#[tokio::main]
+async fn main() -> Result<(), ServeError> {
+    let client = ServiceDiscoveryClient::builder().build()?;
+    let health = HealthChecks::new("hello")
+        .check("database", check_database)
+        .with(CheckFunction::new("cache", check_cache).advisory());
+    let registration = ServiceRegistration::new("hello", 8080)?
+        .version("1.0.0")
+        .meta("features", "greeting");
+
+    let app = Router::new()
+        .route("/", get(async || "hello\n"))
+        .route("/neighbours", get(neighbours))
+        .with_state(client.clone());
+    let listener = TcpListener::bind("127.0.0.1:8080").await?;
+    serve(listener, app)
+        .health(health)
+        .register(registration)
+        .provider(client.provider().clone())
+        .run()
+        .await
+}

@@ -1,0 +1,134 @@
+//! An application's life from its first request to its last.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use ::axum::{Router, routing::get};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    sync::oneshot,
+    time::timeout,
+};
+use waypost::{
+    HealthChecks, MemoryProvider, ServiceDiscoveryClient, ServiceRegistration,
+    integration::axum::{ServeError, serve},
+};
+
+struct App {
+    client: ServiceDiscoveryClient,
+    stop: oneshot::Sender<()>,
+    served: tokio::task::JoinHandle<Result<(), ServeError>>,
+    database: Arc<AtomicBool>,
+}
+
+impl App {
+    async fn start() -> Self {
+        let memory = MemoryProvider::new();
+        let client = ServiceDiscoveryClient::new(Arc::new(memory.clone()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let database = Arc::new(AtomicBool::new(true));
+        let (stop, stopped) = oneshot::channel::<()>();
+        let slow = get(async || {
+            tokio::time::sleep(Duration::from_millis(700)).await;
+            "slow but whole"
+        });
+        let app = Router::new()
+            .route("/", get(async || "hello"))
+            .route("/slow", slow);
+        let check = Arc::clone(&database);
+        let health = HealthChecks::new("web").check("database", move || {
+            let check = Arc::clone(&check);
+            async move { check.load(Ordering::SeqCst) }
+        });
+        let serving = serve(listener, app)
+            .health(health)
+            .register(ServiceRegistration::new("web", 0).unwrap().version("1.0.0"))
+            .provider(Arc::new(memory))
+            .propagation(Duration::from_millis(300))
+            .shutdown_when(async {
+                let _ = stopped.await;
+            });
+        let served = tokio::spawn(serving.run());
+        timeout(Duration::from_secs(5), client.wait_for("web"))
+            .await
+            .unwrap()
+            .unwrap();
+        Self {
+            client,
+            stop,
+            served,
+            database,
+        }
+    }
+
+    /// The status line and the body of a path, asked at an instance that is found by name.
+    async fn get(&self, path: &str) -> (String, String) {
+        let pick = self.client.pick("web").await.unwrap();
+        get_from(&pick.authority(), path).await
+    }
+}
+
+async fn get_from(authority: &str, path: &str) -> (String, String) {
+    let mut stream = TcpStream::connect(authority).await.unwrap();
+    let request = format!("GET {path} HTTP/1.1\r\nhost: {authority}\r\nconnection: close\r\n\r\n");
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut reply = String::new();
+    stream.read_to_string(&mut reply).await.unwrap();
+    let (head, body) = reply.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+#[tokio::test]
+async fn an_application_is_found_and_tells_its_health() {
+    let app = App::start().await;
+    assert_eq!(
+        app.get("/").await,
+        ("HTTP/1.1 200 OK".into(), "hello".into())
+    );
+    let instance = app.client.discover_service("web").await.unwrap();
+    assert_eq!(instance[0].version(), Some("1.0.0"));
+
+    let (status, body) = app.get("/health").await;
+    assert_eq!(status, "HTTP/1.1 200 OK");
+    let report: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(report["status"], "passing");
+    assert_eq!(report["checks"][0]["name"], "database");
+
+    app.database.store(false, Ordering::SeqCst);
+    let (status, body) = app.get("/readyz").await;
+    assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
+    assert!(body.contains("the check returned false"), "{body}");
+    // The process lives, whatever its database does.
+    assert_eq!(app.get("/livez").await.0, "HTTP/1.1 200 OK");
+}
+
+#[tokio::test]
+async fn it_leaves_the_registry_first_and_finishes_what_it_began() {
+    let app = App::start().await;
+    let authority = app.client.pick("web").await.unwrap().authority();
+    let slow = tokio::spawn({
+        let authority = authority.clone();
+        async move { get_from(&authority, "/slow").await }
+    });
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    app.stop.send(()).unwrap();
+
+    // It is gone from the registry, but one who hasn't heard of it yet is still served.
+    let mut subscription = app.client.directory().subscribe(&"web".parse().unwrap());
+    while subscription.changed().await.usable().is_ok() {}
+    assert_eq!(get_from(&authority, "/").await.1, "hello");
+    assert_eq!(
+        get_from(&authority, "/health").await.0,
+        "HTTP/1.1 503 Service Unavailable"
+    );
+
+    app.served.await.unwrap().unwrap();
+    assert_eq!(slow.await.unwrap().1, "slow but whole");
+    assert!(TcpStream::connect(&authority).await.is_err());
+}

@@ -1,0 +1,203 @@
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use tokio::time::{Instant, advance, sleep, timeout};
+use waypost::{Directory, DirectoryOptions, Error, ServiceDiscoveryClient, provider::Answer};
+
+use crate::scripted::{Scripted, auth, instances, refused};
+
+fn directory(script: &Scripted) -> Directory {
+    Directory::new(Arc::new(script.clone()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_first_lookups_make_one_request_and_get_the_same_answer() {
+    let script = Scripted::default();
+    let directory = directory(&script);
+    let service = auth();
+    let lookups = join_all((0..1000).map(|_| directory.lookup(&service)));
+    let answer = async {
+        sleep(Duration::from_secs(1)).await;
+        script.tell(instances(&["a", "b"]));
+    };
+    let (all, ()) = tokio::join!(lookups, answer);
+    assert!(
+        all.iter()
+            .all(|found| found.as_ref().unwrap().ready().len() == 2)
+    );
+    assert_eq!(script.begun(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_thousand_first_lookups_of_a_dead_registry_get_the_same_error_at_once() {
+    let script = Scripted::default();
+    script.greet(refused());
+    let directory = directory(&script);
+    let service = auth();
+    let started = Instant::now();
+    for found in join_all((0..1000).map(|_| directory.lookup(&service))).await {
+        let error = found.unwrap_err();
+        assert!(matches!(error, Error::Unreachable { .. }), "{error:?}");
+        assert!(error.is_retryable());
+        assert_eq!(error.provider(), Some("script"));
+        assert_eq!(
+            error.to_string(),
+            "service \"auth\": registry unreachable: script: connection refused"
+        );
+    }
+    assert_eq!(started.elapsed(), Duration::ZERO);
+    assert_eq!(script.begun(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_of_ten_minutes_fails_no_lookup_and_shows_its_age() {
+    let script = Scripted::default();
+    script.greet(instances(&["a"]));
+    let directory = directory(&script);
+    assert!(directory.lookup(&auth()).await.is_ok());
+    assert_eq!(script.begun(), 1);
+
+    script.greet(refused());
+    script.tell(refused());
+    script.hang_up();
+    let began = Instant::now();
+    for second in 1..=600 {
+        sleep(Duration::from_secs(1)).await;
+        let found = directory.lookup(&auth()).await.unwrap();
+        assert_eq!(found.ready().len(), 1);
+        assert!(found.freshness().is_stale());
+        let age = found.freshness().age().unwrap();
+        assert!(
+            age >= Duration::from_secs(second),
+            "{age:?} after {second} s"
+        );
+    }
+    let attempts = script.begun() - 1;
+    assert!(
+        attempts < 90,
+        "{attempts} attempts in {:?}",
+        began.elapsed()
+    );
+
+    script.greet(instances(&["a", "b"]));
+    let mut subscription = directory.subscribe(&auth());
+    loop {
+        let found = timeout(Duration::from_secs(31), subscription.changed())
+            .await
+            .unwrap();
+        if !found.freshness().is_stale() {
+            assert_eq!(found.ready().len(), 2);
+            assert_eq!(found.freshness().age(), Some(Duration::ZERO));
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_answer_counts_and_an_error_does_not() {
+    let script = Scripted::default();
+    script.greet(instances(&["a"]));
+    let directory = directory(&script);
+    let mut subscription = directory.subscribe(&auth());
+    subscription.changed().await;
+    while !subscription.current().is_known() {
+        subscription.changed().await;
+    }
+    script.tell(refused());
+    assert_eq!(subscription.changed().await.ready().len(), 1);
+    script.tell(Ok(Answer::Unknown));
+    let empty = subscription.changed().await;
+    assert!(matches!(empty.usable(), Err(Error::NoInstances { .. })));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lookup_that_nobody_answers_times_out() {
+    let directory = directory(&Scripted::default());
+    let error = directory.lookup(&auth()).await.unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
+    assert_eq!(
+        error.to_string(),
+        "service \"auth\": no answer from script in 10s"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_nobody_asks_for_is_dropped_and_comes_back_when_asked() {
+    let script = Scripted::default();
+    script.greet(instances(&["a"]));
+    let mut options = DirectoryOptions::default();
+    options.idle = Duration::from_secs(60);
+    let client = ServiceDiscoveryClient::builder()
+        .provider(script.clone())
+        .directory_options(options)
+        .build()
+        .unwrap();
+    // As long as it is asked for, it stays.
+    for _ in 0..10 {
+        client.pick("auth").await.unwrap();
+        sleep(Duration::from_secs(50)).await;
+    }
+    assert_eq!((script.begun(), script.running()), (1, 1));
+
+    sleep(Duration::from_secs(121)).await;
+    assert_eq!(script.running(), 0);
+    assert!(client.directory().watched().is_empty());
+
+    client.pick("auth").await.unwrap();
+    assert_eq!((script.begun(), script.running()), (2, 1));
+
+    // Held by a subscription it stays, read or not.
+    let subscription = client.directory().subscribe(&auth());
+    sleep(Duration::from_secs(600)).await;
+    assert_eq!(script.running(), 1);
+    drop(subscription);
+    sleep(Duration::from_secs(181)).await;
+    assert_eq!(script.running(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn dropping_the_last_client_ends_every_watch() {
+    let script = Scripted::default();
+    script.greet(instances(&["a"]));
+    let client = ServiceDiscoveryClient::new(Arc::new(script.clone()));
+    client.pick("auth").await.unwrap();
+    drop(client);
+    advance(Duration::from_millis(1)).await;
+    tokio::task::yield_now().await;
+    assert_eq!(script.running(), 0);
+}
+
+#[test]
+fn a_client_outlives_the_runtime_that_its_watches_ran_on() {
+    let script = Scripted::default();
+    script.greet(instances(&["a"]));
+    let client = ServiceDiscoveryClient::new(Arc::new(script.clone()));
+    for run in 1..=2 {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let url = runtime.block_on(client.service_url("auth", "/x")).unwrap();
+        assert_eq!(url, "http://10.0.0.1:80/x");
+        runtime.block_on(async {
+            let mut subscription = client.directory().subscribe(&auth());
+            while subscription.changed().await.freshness().is_stale() {}
+        });
+        assert_eq!(script.begun(), run);
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn waiting_for_a_service_ends_when_it_is_there() {
+    let script = Scripted::default();
+    script.greet(Ok(Answer::Unknown));
+    let client = ServiceDiscoveryClient::new(Arc::new(script.clone()));
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.wait_for("auth").await.unwrap().ready().len() }
+    });
+    sleep(Duration::from_secs(5)).await;
+    assert!(!waiting.is_finished());
+    script.tell(instances(&["a"]));
+    assert_eq!(waiting.await.unwrap(), 1);
+}

@@ -1,0 +1,57 @@
+//! The module-level functions, in one test, since they share one state.
+
+use std::sync::Arc;
+
+use waypost::{
+    Error, MemoryProvider, ServiceRegistration, deregister_service, get_discovery_provider,
+    get_service, get_service_url, get_services, register_service, set_discovery_provider,
+};
+
+#[tokio::test]
+async fn the_functions_of_the_module_find_list_register_and_deregister() {
+    set_discovery_provider(Arc::new(MemoryProvider::new()));
+    assert_eq!(&*get_discovery_provider().unwrap().describe(), "memory");
+
+    let error = get_service_url("auth", None).await.unwrap_err();
+    assert!(matches!(error, Error::UnknownService { .. }));
+    let default = get_service_url("auth", Some("http://localhost:5001"))
+        .await
+        .unwrap();
+    assert_eq!(default, "http://localhost:5001");
+    // A default hides an outage, but not a mistake.
+    assert!(matches!(
+        get_service_url("a b", Some("http://x")).await,
+        Err(Error::Invalid(_))
+    ));
+
+    let registration = ServiceRegistration::new("auth", 8080)
+        .unwrap()
+        .tags(["http", "api"]);
+    let id = register_service(registration).await.unwrap();
+    let mut found = get_service("auth", None).await;
+    while found.is_err() {
+        tokio::task::yield_now().await;
+        found = get_service("auth", None).await;
+    }
+    let found = found.unwrap();
+    assert_eq!(found.id(), &id);
+    assert_eq!((found.url(), found.port()), ("http://127.0.0.1:8080", 8080));
+
+    let services = get_services().await.unwrap();
+    assert_eq!(services["auth"].url(), "http://127.0.0.1:8080");
+
+    // Said again it replaces what was said before, and is not taken back with it.
+    let again = ServiceRegistration::new("auth", 8080).unwrap().version("2");
+    register_service(again).await.unwrap();
+    while get_service("auth", None).await.unwrap().version() != Some("2") {
+        tokio::task::yield_now().await;
+    }
+
+    assert_eq!(deregister_service("auth").await.unwrap(), 1);
+    assert_eq!(deregister_service("auth").await.unwrap(), 0);
+    while get_service("auth", None).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    let error = get_service("auth", None).await.unwrap_err();
+    assert!(matches!(error, Error::NoInstances { .. }), "{error}");
+}
