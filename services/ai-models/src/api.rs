@@ -26,10 +26,10 @@ pub(crate) struct Api {
     pub(crate) catalog: Arc<Catalog>,
 }
 
-pub(crate) fn router(instance: &str, catalog: Catalog) -> Router {
+pub(crate) fn router(instance: &str, catalog: Arc<Catalog>) -> Router {
     let api = Api {
         instance: instance.into(),
-        catalog: Arc::new(catalog),
+        catalog,
     };
     let served_by = header_value(instance);
     let (router, description) = OpenApiRouter::with_openapi(docs::description())

@@ -165,6 +165,24 @@ impl Catalog {
             .await?
     }
 
+    /// Fails if the service's own models don't answer.
+    pub(crate) async fn self_test(&self) -> Result<(), Problem> {
+        for model in &self.local {
+            let text = model.about().example.to_owned();
+            self.infer(model, text, Parameters::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// Why the upstream server can't be used; none if it can, or if there is none.
+    pub(crate) async fn upstream_failure(&self) -> Option<String> {
+        self.upstream.as_ref()?.listing().await.reason()
+    }
+
+    pub(crate) fn has_upstream(&self) -> bool {
+        self.upstream.is_some()
+    }
+
     /// Cuts a text into sentences, on a worker thread too.
     pub(crate) async fn sentences(
         &self,

@@ -23,12 +23,15 @@ mod docs;
 mod inference;
 mod models;
 mod problem;
+mod run;
 mod stream;
 mod upstream;
 
+pub use run::{Config, RunError, run, run_until};
 pub use upstream::{Upstream, UpstreamError};
 
 use axum::Router;
+use std::sync::Arc;
 
 /// The name under which the service registers.
 pub const SERVICE_NAME: &str = "ai-models";
@@ -39,5 +42,5 @@ pub const DEFAULT_PORT: u16 = 8002;
 /// Everything the service answers, save for health checks. `instance` is who every answer says
 /// it is from.
 pub fn router(instance: &str, upstream: Option<Upstream>) -> Router {
-    api::router(instance, catalog::Catalog::new(upstream))
+    api::router(instance, Arc::new(catalog::Catalog::new(upstream)))
 }

@@ -33,7 +33,7 @@ impl Model for Detector {
     fn about(&self) -> About {
         About {
             id: "language",
-            name: "Language identification",
+            name: "Language",
             task: Task::LanguageIdentification,
             description: "Names the language and the script of a text, out of some 70 languages. \
                           A sentence or more gives a sure answer; a word or two is a guess.",

@@ -4,5 +4,6 @@
 mod docs;
 mod errors;
 mod local;
+mod running;
 mod support;
 mod upstream;
