@@ -1,0 +1,267 @@
+//! Bodies pass through piece by piece, in both directions, and end when either side does.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use tokio::sync::{Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::support::{Answer, Origin, RawClient, TestGateway, body, soon, streamed, until};
+
+#[tokio::test]
+async fn each_event_arrives_before_the_next_is_made() {
+    let gateway = TestGateway::start().await;
+    let next = Arc::new(Semaphore::new(0));
+    let allowed = Arc::clone(&next);
+    let origin = Origin::start(move |_| {
+        let allowed = Arc::clone(&allowed);
+        async move {
+            let events = stream::iter(0..5).then(move |n| {
+                let allowed = Arc::clone(&allowed);
+                async move {
+                    allowed.acquire().await.unwrap().forget();
+                    Bytes::from(format!("data: {n}\n\n"))
+                }
+            });
+            let response = Response::builder().header("content-type", "text/event-stream");
+            response.body(streamed(events)).unwrap()
+        }
+    })
+    .await;
+    gateway.add("model", "m", origin.address).await;
+    let request = Request::get(gateway.url("/model/")).body(body("")).unwrap();
+    let mut events = gateway.begin(request).await.unwrap().into_body();
+    for n in 0..5 {
+        // Only now may the origin make the event, so nobody can have waited for a second one.
+        next.add_permits(1);
+        let frame = soon("the event", events.frame()).await.unwrap().unwrap();
+        assert_eq!(frame.into_data().unwrap(), format!("data: {n}\n\n"));
+    }
+    assert!(soon("the end", events.frame()).await.is_none());
+}
+
+#[tokio::test]
+async fn an_upload_arrives_while_it_is_still_being_sent() {
+    let gateway = TestGateway::start().await;
+    let (seen, mut arrived) = mpsc::unbounded_channel();
+    let origin = Origin::start(move |request: Request<Incoming>| {
+        let seen = seen.clone();
+        async move {
+            let mut incoming = request.into_body();
+            while let Some(Ok(frame)) = incoming.frame().await {
+                let _ = seen.send(frame.into_data().unwrap());
+            }
+            Response::new(body("done"))
+        }
+    })
+    .await;
+    gateway.add("store", "s", origin.address).await;
+    let (pieces, receiver) = mpsc::unbounded_channel::<Bytes>();
+    let upload = stream::unfold(receiver, |mut receiver| async {
+        receiver.recv().await.map(|piece| (piece, receiver))
+    });
+    let request = Request::post(gateway.url("/store/"))
+        .body(streamed(upload))
+        .unwrap();
+    let (sent, test) = tokio::join!(gateway.begin(request), async move {
+        for piece in ["one", "two", "three"] {
+            pieces.send(piece.into()).unwrap();
+            assert_eq!(soon("the piece", arrived.recv()).await.unwrap(), piece);
+        }
+    });
+    assert_eq!(Answer::read(sent.unwrap()).await.text(), "done");
+    let () = test;
+}
+
+/// Tells when it is dropped.
+struct Dropped(Option<oneshot::Sender<()>>);
+
+impl Drop for Dropped {
+    fn drop(&mut self) {
+        let _ = self.0.take().map(|tell| tell.send(()));
+    }
+}
+
+/// An origin that answers, if `answers`, and then goes on for ever; and when that was ended.
+async fn endless(answers: bool) -> (Origin, oneshot::Receiver<()>, Arc<Semaphore>) {
+    let (ended, end) = oneshot::channel();
+    let ended = std::sync::Mutex::new(Some(ended));
+    let begun = Arc::new(Semaphore::new(0));
+    let tell = Arc::clone(&begun);
+    let origin = Origin::start(move |_| {
+        let dropped = Dropped(ended.lock().expect("a whole cell").take());
+        tell.add_permits(1);
+        async move {
+            if !answers {
+                let _dropped = dropped;
+                std::future::pending::<()>().await;
+                unreachable!()
+            }
+            let ticks = stream::unfold(dropped, |dropped| async {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+                Some((Bytes::from("tick\n"), dropped))
+            });
+            Response::new(streamed(ticks))
+        }
+    })
+    .await;
+    (origin, end, begun)
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_while_it_reads_frees_the_instance() {
+    let gateway = TestGateway::start().await;
+    let (origin, end, _) = endless(true).await;
+    gateway.add("model", "m", origin.address).await;
+    let mut client = RawClient::connect(gateway.address).await;
+    client.send("GET /model/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    client.read_until("tick\n").await;
+    drop(client);
+    let left = Instant::now();
+    soon("the end of the response", end).await.unwrap();
+    assert!(
+        left.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        left.elapsed()
+    );
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_while_it_waits_frees_the_instance() {
+    let gateway = TestGateway::start().await;
+    let (origin, end, begun) = endless(false).await;
+    gateway.add("model", "m", origin.address).await;
+    let mut client = RawClient::connect(gateway.address).await;
+    client.send("GET /model/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let _ = soon("the request", begun.acquire()).await.unwrap();
+    drop(client);
+    let left = Instant::now();
+    soon("the end of the request", end).await.unwrap();
+    assert!(
+        left.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        left.elapsed()
+    );
+    // The instance is free again in our own count too.
+    let service = gateway.service("model").await;
+    assert_eq!(service["instances"][0]["in_flight"], 0);
+}
+
+#[tokio::test]
+async fn a_big_body_passes_whole_both_ways() {
+    const SIZE: u64 = 64 << 20;
+    let gateway = TestGateway::start().await;
+    let origin = Origin::start(|request: Request<Incoming>| async move {
+        Response::new(
+            request
+                .into_body()
+                .map_err(std::io::Error::other)
+                .boxed_unsync(),
+        )
+    })
+    .await;
+    gateway.add("mirror", "m", origin.address).await;
+    let piece = Bytes::from(vec![7; 1 << 16]);
+    let pieces = stream::iter((0..SIZE >> 16).map(move |_| piece.clone()));
+    let request = Request::post(gateway.url("/mirror/"))
+        .body(streamed(pieces))
+        .unwrap();
+    let mut back = gateway.begin(request).await.unwrap().into_body();
+    let mut bytes = 0;
+    while let Some(frame) = soon("more", back.frame()).await {
+        let data = frame.unwrap().into_data().unwrap();
+        assert!(data.iter().all(|byte| *byte == 7));
+        bytes += data.len() as u64;
+    }
+    assert_eq!(bytes, SIZE);
+}
+
+#[tokio::test]
+async fn a_client_that_does_not_read_holds_the_instance_back() {
+    let gateway = TestGateway::start().await;
+    let made = Arc::new(AtomicU64::new(0));
+    let counted = Arc::clone(&made);
+    let piece = Bytes::from(vec![0; 1 << 16]);
+    let origin = Origin::start(move |_| {
+        let (counted, piece) = (Arc::clone(&counted), piece.clone());
+        async move {
+            Response::new(streamed(stream::repeat_with(move || {
+                counted.fetch_add(piece.len() as u64, Ordering::Relaxed);
+                piece.clone()
+            })))
+        }
+    })
+    .await;
+    gateway.add("flood", "f", origin.address).await;
+    let mut client = RawClient::connect(gateway.address).await;
+    client.send("GET /flood/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    // What the operating system and the gateway hold between them fills up, and then nothing moves.
+    let (mut last, mut still) = (0, 0);
+    until("a standstill", || {
+        let now = made.load(Ordering::Relaxed);
+        still = if now == last && now > 0 { still + 1 } else { 0 };
+        last = now;
+        still == 50
+    })
+    .await;
+    assert!(
+        last < 64 << 20,
+        "{last} bytes are on their way to a client that reads none"
+    );
+}
+
+#[tokio::test]
+async fn silence_in_the_middle_of_a_response_ends_it_only_after_the_idle_timeout() {
+    let gateway =
+        TestGateway::start_with(|config| config.idle_timeout = Duration::from_millis(300)).await;
+    let origin = Origin::start(|request: Request<_>| async move {
+        let pause: u64 = request.uri().query().unwrap().parse().unwrap();
+        let pieces = stream::iter(0..4).then(move |n: u64| async move {
+            tokio::time::sleep(Duration::from_millis(pause * n.min(1))).await;
+            Bytes::from("piece\n")
+        });
+        Response::new(streamed(pieces))
+    })
+    .await;
+    gateway.add("model", "m", origin.address).await;
+    // Longer than the timeout in all, but never silent for so long.
+    assert_eq!(gateway.get("/model/?120").await.text(), "piece\n".repeat(4));
+    let mut client = RawClient::connect(gateway.address).await;
+    client
+        .send("GET /model/?60000 HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await;
+    let answer = client.read_to_end().await;
+    assert!(
+        answer.contains("piece\n") && !answer.ends_with("0\r\n\r\n"),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn a_response_that_breaks_off_is_not_made_to_look_whole() {
+    let gateway = TestGateway::start().await;
+    let origin = crate::support::RawOrigin::writes(
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    )
+    .await;
+    gateway.add("auth", "a", origin.address).await;
+    let request = Request::get(gateway.url("/auth/")).body(body("")).unwrap();
+    let response = gateway.begin(request).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    assert!(
+        soon("the end", response.into_body().collect())
+            .await
+            .is_err()
+    );
+    assert_eq!(
+        origin.connections(),
+        1,
+        "nothing is sent again after the first byte"
+    );
+}

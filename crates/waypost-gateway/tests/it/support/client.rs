@@ -1,0 +1,116 @@
+//! Clients in front of the gateway.
+
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use http::{HeaderMap, Response, StatusCode};
+use http_body_util::BodyExt;
+use hyper::body::Incoming;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::soon;
+
+/// A whole response.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) body: Bytes,
+}
+
+impl Answer {
+    pub(crate) async fn read(response: Response<Incoming>) -> Self {
+        let (parts, body) = response.into_parts();
+        let body = soon("the end of the response", body.collect()).await;
+        let body = body.expect("the response is whole").to_bytes();
+        Self {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        }
+    }
+
+    pub(crate) fn text(&self) -> &str {
+        std::str::from_utf8(&self.body).expect("text")
+    }
+
+    pub(crate) fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).expect("JSON")
+    }
+
+    /// The value of a header that is there once.
+    pub(crate) fn header(&self, name: &str) -> &str {
+        let mut values = self.headers.get_all(name).iter();
+        let value = values
+            .next()
+            .unwrap_or_else(|| panic!("no {name} in {self:?}"));
+        assert!(values.next().is_none(), "{name} twice in {self:?}");
+        value.to_str().expect("text")
+    }
+
+    pub(crate) fn instance(&self) -> &str {
+        self.header("x-waypost-instance")
+    }
+
+    /// The reason that a problem document gives.
+    pub(crate) fn reason(&self) -> String {
+        assert_eq!(
+            self.header("content-type"),
+            "application/problem+json",
+            "{self:?}"
+        );
+        let problem = self.json();
+        assert_eq!(problem["status"], self.status.as_u16());
+        problem["reason"].as_str().expect("a reason").to_owned()
+    }
+}
+
+/// A client that sends just the bytes it is given.
+pub(crate) struct RawClient(pub(crate) TcpStream);
+
+impl RawClient {
+    pub(crate) async fn connect(address: SocketAddr) -> Self {
+        Self(
+            TcpStream::connect(address)
+                .await
+                .expect("the gateway listens"),
+        )
+    }
+
+    pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
+        self.0
+            .write_all(bytes.as_ref())
+            .await
+            .expect("the gateway reads");
+    }
+
+    /// Reads until what has come contains `end`.
+    pub(crate) async fn read_until(&mut self, end: &str) -> String {
+        let mut read = Vec::new();
+        soon(&format!("{end:?} in the answer"), async {
+            while !String::from_utf8_lossy(&read).contains(end) {
+                let more = self
+                    .0
+                    .read_buf(&mut read)
+                    .await
+                    .expect("the gateway writes");
+                assert_ne!(more, 0, "closed after {:?}", String::from_utf8_lossy(&read));
+            }
+        })
+        .await;
+        String::from_utf8_lossy(&read).into_owned()
+    }
+
+    /// Reads until the gateway closes the connection.
+    pub(crate) async fn read_to_end(&mut self) -> String {
+        let mut read = Vec::new();
+        let end = soon("the end of the connection", self.0.read_to_end(&mut read)).await;
+        // A reset is an end too, when the gateway did not read all that was sent.
+        if let Err(error) = end {
+            assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+        }
+        String::from_utf8_lossy(&read).into_owned()
+    }
+}

@@ -1,0 +1,154 @@
+//! A gateway on a free port, with a registry in memory.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, combinators::UnsyncBoxBody};
+use hyper::body::Incoming;
+use hyper_util::client::legacy::{Client, Error as ClientError, connect::HttpConnector};
+use hyper_util::rt::TokioExecutor;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use waypost::{
+    Host, Instance, InstanceBuilder, MemoryProvider, Provider, ServiceDiscoveryClient, ServiceName,
+};
+use waypost_gateway::{Config, Gateway};
+
+use super::{Answer, soon};
+
+type AnyBody = UnsyncBoxBody<Bytes, std::io::Error>;
+
+pub(crate) struct TestGateway {
+    pub(crate) address: SocketAddr,
+    pub(crate) memory: MemoryProvider,
+    pub(crate) discovery: ServiceDiscoveryClient,
+    http: Client<HttpConnector, AnyBody>,
+    stop: Option<oneshot::Sender<()>>,
+    serving: JoinHandle<Result<(), waypost::Error>>,
+}
+
+impl TestGateway {
+    pub(crate) async fn start() -> Self {
+        Self::start_with(|_| ()).await
+    }
+
+    pub(crate) async fn start_with(edit: impl FnOnce(&mut Config)) -> Self {
+        let memory = MemoryProvider::new();
+        Self::start_on(Arc::new(memory.clone()), memory, edit).await
+    }
+
+    /// A gateway with a provider of its own; what the tests add goes to `memory`.
+    pub(crate) async fn start_on(
+        provider: Arc<dyn Provider>,
+        memory: MemoryProvider,
+        edit: impl FnOnce(&mut Config),
+    ) -> Self {
+        let discovery = ServiceDiscoveryClient::new(provider);
+        let mut config = Config::default();
+        config.spread = std::time::Duration::ZERO;
+        edit(&mut config);
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let (stop, stopped) = oneshot::channel();
+        let gateway = Gateway::new(discovery.clone(), config);
+        let serving = tokio::spawn(gateway.serve(listener, async {
+            let _ = stopped.await;
+        }));
+        let http = Client::builder(TokioExecutor::new()).build_http();
+        Self {
+            address,
+            memory,
+            discovery,
+            http,
+            stop: Some(stop),
+            serving,
+        }
+    }
+
+    /// Adds an instance and waits until the gateway can know of it.
+    pub(crate) async fn add(&self, service: &str, id: &str, address: SocketAddr) {
+        self.insert(instance(service, id, address)).await;
+    }
+
+    pub(crate) async fn insert(&self, instance: InstanceBuilder) {
+        let instance = instance.build().expect("a valid instance");
+        let (service, id) = (instance.service().clone(), instance.id().clone());
+        self.memory.insert(instance);
+        soon("the news of an instance", async {
+            let mut names = self.discovery.directory().subscribe_catalog();
+            while !names.changed().await.names().contains(&service) {}
+            let mut instances = self.discovery.directory().subscribe(&service);
+            while !instances
+                .changed()
+                .await
+                .instances()
+                .any(|instance| *instance.id() == id)
+            {}
+        })
+        .await;
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Answer {
+        self.send(Request::get(self.url(path))).await
+    }
+
+    pub(crate) async fn send(&self, request: http::request::Builder) -> Answer {
+        self.send_body(request, "").await
+    }
+
+    pub(crate) async fn send_body(
+        &self,
+        request: http::request::Builder,
+        body: impl Into<Bytes>,
+    ) -> Answer {
+        let body = Full::new(body.into())
+            .map_err(|never| match never {})
+            .boxed_unsync();
+        let response = self.begin(request.body(body).expect("a request")).await;
+        Answer::read(response.expect("a response")).await
+    }
+
+    /// Sends a request and gives its response as soon as that begins.
+    pub(crate) async fn begin(
+        &self,
+        request: Request<AnyBody>,
+    ) -> Result<Response<Incoming>, ClientError> {
+        soon("the response", self.http.request(request)).await
+    }
+
+    /// What the gateway itself shows of a service.
+    pub(crate) async fn service(&self, name: &str) -> serde_json::Value {
+        let shown = self.get("/internal/services").await.json();
+        let services = shown["services"].as_array().expect("a list");
+        let found = services.iter().find(|service| service["name"] == name);
+        found
+            .unwrap_or_else(|| panic!("no {name} in {shown}"))
+            .clone()
+    }
+
+    pub(crate) fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address)
+    }
+
+    /// Tells the gateway to stop, without waiting.
+    pub(crate) fn tell_to_stop(&mut self) {
+        let _ = self.stop.take().map(|stop| stop.send(()));
+    }
+
+    /// Waits until the gateway has stopped.
+    pub(crate) async fn stopped(&mut self) {
+        soon("the end of the gateway", &mut self.serving)
+            .await
+            .expect("the gateway does not panic")
+            .expect("the gateway ends well");
+    }
+}
+
+/// An instance that can be edited further.
+pub(crate) fn instance(service: &str, id: &str, address: SocketAddr) -> InstanceBuilder {
+    let service = ServiceName::new(service).expect("a valid name");
+    Instance::builder(service, Host::Ip(address.ip()), address.port()).id(id)
+}

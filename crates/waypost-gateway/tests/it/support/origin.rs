@@ -1,0 +1,183 @@
+//! Servers behind the gateway.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http::{Request, Response};
+use http_body_util::{BodyExt, Full, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::{Frame, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::io::AsyncReadExt;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::{JoinHandle, JoinSet};
+
+pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
+
+/// A body of known length.
+pub(crate) fn body(bytes: impl Into<Bytes>) -> Body {
+    Full::new(bytes.into())
+        .map_err(|never| match never {})
+        .boxed_unsync()
+}
+
+/// A body that comes piece by piece.
+pub(crate) fn streamed(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
+    use futures_util::StreamExt;
+    StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
+}
+
+/// An HTTP server that does what a function says.
+pub(crate) struct Origin {
+    pub(crate) address: SocketAddr,
+    requests: Arc<AtomicUsize>,
+    serving: JoinHandle<()>,
+}
+
+impl Origin {
+    pub(crate) async fn start<F, T>(answer: F) -> Self
+    where
+        F: Fn(Request<Incoming>) -> T + Send + Sync + 'static,
+        T: Future<Output = Response<Body>> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let requests = Arc::new(AtomicUsize::new(0));
+        let (answer, counted) = (Arc::new(answer), Arc::clone(&requests));
+        let serving = tokio::spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                stream.set_nodelay(true).expect("an option");
+                let (answer, counted) = (Arc::clone(&answer), Arc::clone(&counted));
+                let service = service_fn(move |request| {
+                    counted.fetch_add(1, Ordering::SeqCst);
+                    let answering = answer(request);
+                    async move { Ok::<_, Infallible>(answering.await) }
+                });
+                connections
+                    .spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
+            }
+        });
+        Self {
+            address,
+            requests,
+            serving,
+        }
+    }
+
+    /// Answers with a text.
+    pub(crate) async fn says(text: &'static str) -> Self {
+        Self::start(move |_| async move { Response::new(body(text)) }).await
+    }
+
+    /// Answers with what it was asked, as JSON.
+    pub(crate) async fn echo() -> Self {
+        Self::start(|request| async move {
+            let (parts, incoming) = request.into_parts();
+            let collected = incoming.collect().await;
+            let (sent, trailers) = match collected {
+                Ok(whole) => (true, whole),
+                Err(_) => return Response::new(body("broken")),
+            };
+            let trailer_fields = trailers.trailers().cloned().unwrap_or_default();
+            let fields = |map: &http::HeaderMap| -> Value {
+                let mut fields = serde_json::Map::new();
+                for name in map.keys() {
+                    let values: Vec<_> = map
+                        .get_all(name)
+                        .iter()
+                        .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+                        .collect();
+                    fields.insert(name.as_str().to_owned(), json!(values.join(" | ")));
+                }
+                Value::Object(fields)
+            };
+            let seen = json!({
+                "method": parts.method.as_str(),
+                "uri": parts.uri.to_string(),
+                "headers": fields(&parts.headers),
+                "trailers": fields(&trailer_fields),
+                "body": String::from_utf8_lossy(&trailers.to_bytes()),
+                "whole": sent,
+            });
+            Response::new(body(seen.to_string()))
+        })
+        .await
+    }
+
+    /// How many requests have come.
+    pub(crate) fn requests(&self) -> usize {
+        self.requests.load(Ordering::SeqCst)
+    }
+
+    /// Ends it with all its connections at once, as a killed process does.
+    pub(crate) async fn kill(&mut self) {
+        self.serving.abort();
+        let _ = (&mut self.serving).await;
+    }
+}
+
+/// A server that handles its connections by hand.
+pub(crate) struct RawOrigin {
+    pub(crate) address: SocketAddr,
+    connections: Arc<AtomicUsize>,
+}
+
+impl RawOrigin {
+    pub(crate) async fn start<F, T>(handle: F) -> Self
+    where
+        F: Fn(TcpStream) -> T + Send + 'static,
+        T: Future<Output = ()> + Send + 'static,
+    {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("an address");
+        let connections = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&connections);
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                counted.fetch_add(1, Ordering::SeqCst);
+                tokio::spawn(handle(stream));
+            }
+        });
+        Self {
+            address,
+            connections,
+        }
+    }
+
+    /// Reads the head of one request, answers with some bytes and hangs up.
+    pub(crate) async fn writes(answer: &'static str) -> Self {
+        Self::start(move |mut stream| async move {
+            Self::read_head(&mut stream).await;
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await;
+        })
+        .await
+    }
+
+    pub(crate) async fn read_head(stream: &mut TcpStream) -> String {
+        let mut read = Vec::new();
+        while !read.ends_with(b"\r\n\r\n") {
+            match stream.read_u8().await {
+                Ok(byte) => read.push(byte),
+                Err(_) => break,
+            }
+        }
+        String::from_utf8_lossy(&read).into_owned()
+    }
+
+    pub(crate) fn connections(&self) -> usize {
+        self.connections.load(Ordering::SeqCst)
+    }
+}
+
+/// An address where nobody listens.
+pub(crate) async fn nobody() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    listener.local_addr().expect("an address")
+}
