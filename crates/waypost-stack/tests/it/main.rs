@@ -1,0 +1,10 @@
+//! Stacks of real processes.
+#![allow(clippy::unwrap_used, reason = "a test may fail")]
+
+mod crash;
+mod logs;
+mod orphans;
+mod scale;
+mod start;
+mod stop;
+mod support;
