@@ -1,7 +1,7 @@
 //! The instances of a running stack and what is done to them together.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -345,7 +345,7 @@ async fn tell(mut events: Events, mut names: Vec<String>, output: Output, told: 
         };
         let Some(status) = status else { return };
         let text = status.to_string().into();
-        let (instance, at) = (status.instance.as_str().into(), status.since);
+        let (instance, at) = (status.instance.as_str().into(), SystemTime::now());
         if !names.contains(&status.instance) {
             names.push(status.instance);
             output.names(names.clone()).await;

@@ -40,10 +40,8 @@ impl Running {
     /// # Errors
     /// There is no such instance.
     pub fn recent_lines(&self, instance: &str, count: usize) -> Result<Vec<Line>, StackError> {
-        self.0
-            .lock()
-            .recent_lines(instance, count)
-            .ok_or_else(|| self.0.unknown(instance))
+        let lines = self.0.lock().recent_lines(instance, count);
+        lines.ok_or_else(|| self.0.unknown(instance))
     }
 
     /// Ends an instance and starts it again, or every instance of a process, one after the other.

@@ -65,6 +65,11 @@ async fn crash_after_crash_is_a_crash_loop() {
     assert_eq!(log.texts("web"), ["attempt"; 3]);
     running.shutdown().await;
     assert_eq!(running.recent_lines("web", 20).unwrap().len(), 3);
+    let error = running.recent_lines("wbe", 20).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "there is no process `wbe` in the stack; it has `web`"
+    );
 }
 
 #[tokio::test]

@@ -196,6 +196,16 @@ async fn a_main_that_forgot_the_shim_is_told_so() {
     running.shutdown().await;
 }
 
+#[test]
+fn a_main_that_forgot_the_shim_does_not_start_itself_without_end() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut runner = std::process::Command::new(TESTBED);
+    let output = runner.env("FORGETFUL", dir.path()).output().unwrap();
+    assert!(!output.status.success());
+    let error = String::from_utf8(output.stderr).unwrap();
+    assert!(error.contains("`main` must begin with"), "{error}");
+}
+
 #[tokio::test]
 async fn taken_ports_are_told_with_their_holders_before_anything_starts() {
     let dir = tempfile::tempdir().unwrap();
