@@ -20,7 +20,7 @@
 //!             Process::new("registry", "waypost")
 //!                 .args(["agent", "--http-port", "{port}"])
 //!                 .port(8500)
-//!                 .ready(Probe::http("/v1/status/leader")),
+//!                 .ready(Probe::http("/v1/catalog/services")),
 //!         )
 //!         .process(
 //!             Process::new("ai-models", "waypost")
