@@ -2,14 +2,6 @@
 
 use std::time::Duration;
 
-use futures_util::{
-    StreamExt,
-    stream::{self, BoxStream},
-};
-use tokio::time::sleep;
-
-use crate::error::ProviderError;
-
 /// Exponential backoff with full jitter: attempt *n* waits a random time up to
 /// `base · 2ⁿ`, at most `cap`. Full jitter spreads the clients of a registry that comes back best,
 /// as M. Brooker shows in "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
@@ -57,34 +49,8 @@ impl Default for Backoff {
     }
 }
 
-/// A watch that never ends: whenever the inner one does, it is begun anew after a backoff.
-pub(crate) fn persistent<T: Send + 'static>(
-    subscribe: impl FnMut() -> BoxStream<'static, Result<T, ProviderError>> + Send + 'static,
-    backoff: Backoff,
-) -> BoxStream<'static, Result<T, ProviderError>> {
-    let start = (subscribe, None::<BoxStream<'static, _>>, backoff);
-    stream::unfold(start, |(mut subscribe, watch, mut backoff)| async move {
-        let mut watch = watch.unwrap_or_else(&mut subscribe);
-        loop {
-            if let Some(item) = watch.next().await {
-                if item.is_ok() {
-                    backoff.reset();
-                }
-                return Some((item, (subscribe, Some(watch), backoff)));
-            }
-            // What is polled after its end may panic, so the ended watch goes before the wait.
-            drop(watch);
-            sleep(backoff.next_delay()).await;
-            watch = subscribe();
-        }
-    })
-    .boxed()
-}
-
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
 
     #[test]
@@ -100,17 +66,5 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.next_delay() <= Duration::from_millis(100));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_provider_that_fails_at_once_is_not_asked_in_a_hot_loop() {
-        let fail = || stream::iter([Err::<(), _>(ProviderError::unreachable("x", "no"))]).boxed();
-        let started = Instant::now();
-        let attempts = persistent(fail, Backoff::default())
-            .take_while(|_| std::future::ready(started.elapsed() < Duration::from_secs(600)))
-            .count()
-            .await;
-        // 30 s at most and 15 s on average apart, after the short ones at first.
-        assert!((25..90).contains(&attempts), "{attempts}");
     }
 }

@@ -42,6 +42,19 @@ pub enum Error {
         /// How many instances there are.
         instances: usize,
     },
+    /// The registry has failed for longer than the directory's
+    /// [`max_stale`](crate::DirectoryOptions::max_stale) allows old answers to be used.
+    #[error("{}the last answer of {provider} is too old: {}{}", Of(.service), Rounded(*.age), Cause(.cause))]
+    Stale {
+        /// The service that was asked for, if it was about one.
+        service: Option<ServiceName>,
+        /// Who was asked.
+        provider: Arc<str>,
+        /// How old the last answer is.
+        age: Duration,
+        /// How the provider fails since.
+        cause: Option<ProviderError>,
+    },
     /// The registry can't be reached or gives no usable answer, and no earlier answer is known.
     #[error("{}registry unreachable: {cause}", Of(.service))]
     Unreachable {
@@ -88,9 +101,9 @@ impl Error {
     pub(crate) fn from_failure(service: Option<ServiceName>, cause: &ProviderError) -> Self {
         let cause = cause.clone();
         match cause.kind {
-            ProviderErrorKind::Unreachable | ProviderErrorKind::BadAnswer => {
-                Self::Unreachable { service, cause }
-            }
+            ProviderErrorKind::Unreachable
+            | ProviderErrorKind::BadAnswer
+            | ProviderErrorKind::Unconfirmed => Self::Unreachable { service, cause },
             ProviderErrorKind::NotAuthorised => Self::NotAuthorised { service, cause },
             ProviderErrorKind::TimedOut { after } => Self::TimedOut {
                 service,
@@ -108,6 +121,7 @@ impl Error {
         match self {
             Self::NoInstances { .. }
             | Self::NoneHealthy { .. }
+            | Self::Stale { .. }
             | Self::Unreachable { .. }
             | Self::TimedOut { .. } => true,
             Self::UnknownService { .. }
@@ -125,6 +139,7 @@ impl Error {
             Self::UnknownService { provider, .. }
             | Self::NoInstances { provider, .. }
             | Self::NoneHealthy { provider, .. }
+            | Self::Stale { provider, .. }
             | Self::TimedOut { provider, .. } => Some(provider),
             Self::Unreachable { cause, .. }
             | Self::NotAuthorised { cause, .. }
@@ -139,7 +154,8 @@ impl Error {
         match self {
             Self::UnknownService { age, .. }
             | Self::NoInstances { age, .. }
-            | Self::NoneHealthy { age, .. } => Some(*age),
+            | Self::NoneHealthy { age, .. }
+            | Self::Stale { age, .. } => Some(*age),
             _ => None,
         }
     }
@@ -147,7 +163,10 @@ impl Error {
     /// Whether the provider answered that there is nothing to call, so that a fallback may step
     /// in: unknown service, no instances or none healthy.
     pub fn is_nothing_there(&self) -> bool {
-        self.age().is_some()
+        matches!(
+            self,
+            Self::UnknownService { .. } | Self::NoInstances { .. } | Self::NoneHealthy { .. }
+        )
     }
 }
 
@@ -181,6 +200,8 @@ pub enum ProviderErrorKind {
     NotAuthorised,
     /// An answer came that makes no sense.
     BadAnswer,
+    /// An answer says that all instances are gone; it must hold for a while to be believed.
+    Unconfirmed,
     /// The registry understood and refuses what we asked (other 4xx).
     Rejected,
     /// This provider can't do that at all.
@@ -296,12 +317,16 @@ impl fmt::Display for Age {
         if self.0.is_zero() {
             return Ok(());
         }
+        write!(f, " (answer is {} old)", Rounded(self.0))
+    }
+}
+
+struct Rounded(Duration);
+
+impl fmt::Display for Rounded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rounded = Duration::from_millis(self.0.as_millis() as u64);
-        write!(
-            f,
-            " (answer is {} old)",
-            humantime::format_duration(rounded)
-        )
+        humantime::format_duration(rounded).fmt(f)
     }
 }
 

@@ -8,6 +8,7 @@ mod error;
 mod global;
 pub mod health;
 pub mod integration;
+mod link;
 mod model;
 pub mod provider;
 mod registrar;
@@ -22,6 +23,7 @@ pub use global::{
     register_service, set_discovery_provider,
 };
 pub use health::HealthChecks;
+pub use link::ProviderStatus;
 pub use model::{
     Catalog, Endpoint, Failure, Freshness, Health, Host, Instance, InstanceBuilder, InstanceId,
     Invalid, Lease, ServiceName, Snapshot, Weight,

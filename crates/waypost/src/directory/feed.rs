@@ -8,9 +8,12 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::{StreamExt, stream::BoxStream};
-use tokio::{sync::watch, task::JoinHandle, time::interval};
+use tokio::{
+    sync::watch,
+    task::JoinHandle,
+    time::{Instant, sleep_until},
+};
 
-use super::is_new_failure;
 use crate::{
     error::ProviderError,
     model::{Catalog, Freshness, Snapshot},
@@ -24,7 +27,8 @@ pub(crate) trait Picture: Send + Sync + 'static {
     fn answered(&self, answer: Self::Answer) -> Self;
     fn failed(&self, error: ProviderError) -> Self;
     fn freshness(&self) -> &Freshness;
-    fn subject(&self) -> String;
+    /// Whether it only says that there is nothing.
+    fn is_negative(&self) -> bool;
 }
 
 impl Picture for Snapshot {
@@ -42,8 +46,8 @@ impl Picture for Snapshot {
         self.freshness()
     }
 
-    fn subject(&self) -> String {
-        self.service().to_string()
+    fn is_negative(&self) -> bool {
+        !self.is_known()
     }
 }
 
@@ -62,14 +66,16 @@ impl Picture for Catalog {
         self.freshness()
     }
 
-    fn subject(&self) -> String {
-        "the list of services".into()
+    fn is_negative(&self) -> bool {
+        false
     }
 }
 
 /// One watch at the provider and what it has told, shared by all who ask.
 pub(crate) struct Feed<P> {
     current: ArcSwap<P>,
+    /// What was known in an earlier run, for as long as the provider has not answered.
+    remembered: Option<Arc<P>>,
     changed: watch::Sender<()>,
     /// [`IDLE`], [`USED`] or [`CLOSED`].
     usage: AtomicU8,
@@ -85,21 +91,31 @@ const USED: u8 = 1;
 /// It has stopped, since nobody read it for long; a new one is needed.
 const CLOSED: u8 = 2;
 
+/// How long a feed goes on without readers.
+#[derive(Clone, Copy)]
+pub(crate) struct Idle {
+    pub(crate) known: Duration,
+    pub(crate) negative: Duration,
+}
+
 impl<P: Picture> Feed<P> {
-    /// Begins to follow the watch. When nobody has read the feed between two checks, `idle` apart,
-    /// it closes and calls `on_close`.
+    /// Begins to follow the watch from `first` on; as long as the provider only fails, what is
+    /// `remembered` from an earlier run serves. When nobody has read the feed between two checks,
+    /// `idle` apart, it closes and calls `on_close`.
     pub(crate) fn begin(
         first: P,
+        remembered: Option<P>,
         watch: BoxStream<'static, Result<P::Answer, ProviderError>>,
-        idle: Duration,
-        on_close: impl Fn() + Send + Sync + 'static,
+        idle: Idle,
+        on_event: impl Fn(Event) + Send + Sync + 'static,
     ) -> Arc<Self> {
         Arc::new_cyclic(|feed: &Weak<Self>| Self {
             current: ArcSwap::from_pointee(first),
+            remembered: remembered.map(Arc::new),
             changed: watch::Sender::new(()),
             usage: AtomicU8::new(USED),
             pins: AtomicUsize::new(0),
-            task: tokio::spawn(follow(feed.clone(), watch, idle, on_close)),
+            task: tokio::spawn(follow(feed.clone(), watch, idle, on_event)),
         })
     }
 
@@ -118,35 +134,36 @@ impl<P: Picture> Feed<P> {
         }
     }
 
-    fn publish(&self, item: Result<P::Answer, ProviderError>) {
+    /// What an earlier run knew, if the provider has not answered in this one.
+    pub(crate) fn last_resort(&self, why: ProviderError) -> Option<Arc<P>> {
+        let known = self.current.load().freshness().is_known();
+        let remembered = self.remembered.as_ref().filter(|_| !known)?;
+        Some(Arc::new(remembered.failed(why)))
+    }
+
+    /// Takes in what the provider said. Says whether its content is new.
+    fn publish(&self, item: Result<P::Answer, ProviderError>) -> bool {
         let before = self.current.load();
-        let failure = before.freshness().failure();
         let next = match item {
-            Ok(answer) => {
-                if failure.is_some() {
-                    tracing::info!(
-                        subject = before.subject(),
-                        provider = before.freshness().provider(),
-                        "provider answers again"
-                    );
-                }
-                before.answered(answer)
-            }
-            Err(error) => {
-                if is_new_failure(failure.map(|failure| failure.error()), &error) {
-                    tracing::warn!(
-                        subject = before.subject(),
-                        known = before.freshness().is_known(),
-                        %error,
-                        "provider fails; the last known good answer stays"
-                    );
-                }
-                before.failed(error)
-            }
+            Ok(answer) => before.answered(answer),
+            Err(error) => match &self.remembered {
+                Some(remembered) if !before.freshness().is_known() => remembered.failed(error),
+                _ => before.failed(error),
+            },
         };
+        let mark = |picture: &P| {
+            let freshness = picture.freshness();
+            let failure = freshness.failure().map(|failure| failure.error().kind());
+            (freshness.generation(), freshness.is_known(), failure)
+        };
+        let (earlier, later) = (mark(&before), mark(&next));
         drop(before);
         self.current.store(Arc::new(next));
-        self.changed.send_replace(());
+        // An answer without news only confirms; nobody needs to wake for it.
+        if earlier != later {
+            self.changed.send_replace(());
+        }
+        earlier.0 != later.0
     }
 
     /// Marks the feed as idle, or as closed if it was idle already.
@@ -215,26 +232,44 @@ impl<P> Drop for Feed<P> {
     }
 }
 
+/// What happens to a feed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// It says something new.
+    News,
+    /// It has closed, since nobody read it.
+    Closed,
+}
+
 async fn follow<P: Picture>(
     feed: Weak<Feed<P>>,
     mut watch: BoxStream<'static, Result<P::Answer, ProviderError>>,
-    idle: Duration,
-    on_close: impl Fn(),
+    idle: Idle,
+    on_event: impl Fn(Event),
 ) {
-    let mut checks = interval(idle);
-    checks.tick().await;
+    let mut check_at = Instant::now() + idle.negative;
     loop {
         tokio::select! {
             item = watch.next() => {
                 let (Some(feed), Some(item)) = (feed.upgrade(), item) else { return };
-                feed.publish(item);
+                let was_negative = feed.current.load().is_negative();
+                if feed.publish(item) {
+                    on_event(Event::News);
+                }
+                if was_negative && !feed.current.load().is_negative() {
+                    check_at = Instant::now() + idle.known;
+                }
             }
-            _ = checks.tick() => {
+            () = sleep_until(check_at) => {
                 let Some(feed) = feed.upgrade() else { return };
                 if feed.close_if_idle() {
                     drop(feed);
-                    return on_close();
+                    return on_event(Event::Closed);
                 }
+                check_at = Instant::now() + match feed.current.load().is_negative() {
+                    true => idle.negative,
+                    false => idle.known,
+                };
             }
         }
     }

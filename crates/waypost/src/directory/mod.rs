@@ -4,44 +4,39 @@
 //! every later one reads memory. While the provider fails, the last good answer is served and says
 //! how old it is; look-ups of names that were never answered get the failure at once instead of
 //! waiting for the next attempt. Names that nobody asks for any more are dropped.
+//!
+//! `docs/outages.md` tells the whole of what happens while a provider fails.
 
 mod feed;
+mod hold;
+mod options;
+mod store;
 
 use std::{
     collections::HashMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
+use arc_swap::{ArcSwap, Guard};
+use futures_util::StreamExt;
+
+use self::{
+    feed::Event,
+    hold::{Before, hold_empty},
+    store::Store,
+};
 use crate::{
-    backoff::{Backoff, persistent},
-    error::{Error, ProviderError},
+    error::{Error, ProviderError, ProviderErrorKind},
+    link::{Link, ProviderStatus},
     model::{Catalog, ServiceName, Snapshot},
     provider::{Answer, Provider},
 };
-use arc_swap::{ArcSwap, Guard};
+
 pub(crate) use feed::{Feed, Pin};
-use futures_util::StreamExt;
-
-/// How a [`Directory`] behaves.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct DirectoryOptions {
-    /// How long a look-up waits for a first answer. 10 s unless set.
-    pub lookup_timeout: Duration,
-    /// After how long a name that nobody asks for is dropped, at the latest twice that. 5 minutes
-    /// unless set.
-    pub idle: Duration,
-}
-
-impl Default for DirectoryOptions {
-    fn default() -> Self {
-        Self {
-            lookup_timeout: Duration::from_secs(10),
-            idle: Duration::from_secs(300),
-        }
-    }
-}
+pub use options::DirectoryOptions;
 
 /// What is known of all services that somebody asked for. Clones share it.
 #[derive(Clone)]
@@ -53,6 +48,10 @@ struct Inner {
     provider: Arc<dyn Provider>,
     description: Arc<str>,
     options: DirectoryOptions,
+    link: Arc<Link>,
+    store: Option<Arc<Store>>,
+    /// Whether a task writes the store.
+    is_stored: AtomicBool,
     /// Read on each look-up, copied on the rare occasion that a name comes or goes.
     services: ArcSwap<HashMap<ServiceName, Arc<Feed<Snapshot>>>>,
     catalog: ArcSwap<Option<Arc<Feed<Catalog>>>>,
@@ -67,11 +66,21 @@ impl Directory {
 
     /// A directory with other than the default options.
     pub fn with_options(provider: Arc<dyn Provider>, options: DirectoryOptions) -> Self {
+        let description = provider.describe();
+        let link = match provider.layers().is_empty() {
+            true => Link::new(Arc::clone(&description)),
+            false => Link::silent(Arc::clone(&description)),
+        };
+        let store = (options.snapshot_file.as_deref())
+            .map(|path| Arc::new(Store::open(path, Arc::clone(&description))));
         Self {
             inner: Arc::new(Inner {
-                description: provider.describe(),
+                description,
                 provider,
                 options,
+                link,
+                store,
+                is_stored: AtomicBool::new(false),
                 services: ArcSwap::default(),
                 catalog: ArcSwap::default(),
                 changing: Mutex::new(()),
@@ -124,6 +133,14 @@ impl Directory {
         all
     }
 
+    /// How the provider has done so far; where it is made of several layers, how each of them has,
+    /// after the whole.
+    pub fn status(&self) -> Vec<ProviderStatus> {
+        let mut all = vec![self.inner.link.status()];
+        all.extend(self.inner.provider.layers());
+        all
+    }
+
     /// The options in force.
     pub fn options(&self) -> &DirectoryOptions {
         &self.inner.options
@@ -135,21 +152,31 @@ impl Directory {
         service: Option<&ServiceName>,
     ) -> Result<Arc<P>, Error> {
         let waited = self.inner.options.lookup_timeout;
-        let Ok(picture) = tokio::time::timeout(waited, feed.settled()).await else {
-            return Err(Error::TimedOut {
-                service: service.cloned(),
-                provider: Arc::clone(&self.inner.description),
-                waited,
-                cause: None,
-            });
+        let picture = match tokio::time::timeout(waited, feed.settled()).await {
+            Ok(picture) => picture,
+            Err(_) => feed
+                .last_resort(self.silent())
+                .ok_or_else(|| Error::TimedOut {
+                    service: service.cloned(),
+                    provider: Arc::clone(&self.inner.description),
+                    waited,
+                    cause: None,
+                })?,
         };
         let freshness = picture.freshness();
         match freshness.failure() {
             Some(failure) if !freshness.is_known() => {
                 Err(Error::from_failure(service.cloned(), failure.error()))
             }
+            Some(_) if freshness.is_expired() => Err(freshness.expired(service.cloned())),
             _ => Ok(picture),
         }
+    }
+
+    fn silent(&self) -> ProviderError {
+        let after = self.inner.options.lookup_timeout;
+        let kind = ProviderErrorKind::TimedOut { after };
+        ProviderError::new(Arc::clone(&self.inner.description), kind, "no answer yet")
     }
 
     /// The running feed of a service; begins one if there is none.
@@ -174,36 +201,90 @@ impl Directory {
     }
 
     fn begin_feed(&self, service: &ServiceName) -> Arc<Feed<Snapshot>> {
-        let provider = Arc::clone(&self.inner.provider);
+        let inner = &self.inner;
+        let earlier = inner
+            .services
+            .load()
+            .get(service)
+            .map(|feed| feed.load_full());
+        let pending = || {
+            let description = Arc::clone(&inner.description);
+            Snapshot::pending(service.clone(), description).expiring(inner.options.max_stale)
+        };
+        let (first, unwatched) = match earlier {
+            // Its task died with the runtime that it ran on. What it learned is better than
+            // nothing, but old until the new watch confirms it.
+            Some(snapshot) if snapshot.freshness().is_known() => {
+                let description = Arc::clone(&inner.description);
+                let reason = "the watch ended with its runtime";
+                let stale = snapshot.failed(ProviderError::unreachable(description, reason));
+                (stale, true)
+            }
+            _ => (pending(), false),
+        };
+        let remembered = inner.store.as_ref().and_then(|store| store.recall(service));
+        let remembered = remembered.map(|known| {
+            let at = known.confirmed_at();
+            pending().remembered(known.instances, at)
+        });
+        let known = [Some(&first), remembered.as_ref()];
+        let before = Before {
+            had_instances: known
+                .into_iter()
+                .flatten()
+                .any(|s| !s.endpoints().is_empty()),
+            unwatched,
+        };
+
+        let provider = Arc::clone(&inner.provider);
         let name = service.clone();
-        let watch = persistent(move || provider.watch(&name), Backoff::default());
+        let watch = inner
+            .link
+            .persistent(service.as_str(), move || provider.watch(&name));
         let watch = watch.map(|item| {
             item.map(|answer| match answer {
                 Answer::Instances(instances) => Some(instances),
                 Answer::Unknown => None,
             })
         });
-        let description = Arc::clone(&self.inner.description);
-        let earlier = self
-            .inner
-            .services
-            .load()
-            .get(service)
-            .map(|feed| feed.load_full());
-        let first = match earlier {
-            // Its task died with the runtime that it ran on. What it learned is better than
-            // nothing, but old until the new watch confirms it.
-            Some(snapshot) if snapshot.freshness().is_known() => snapshot.failed(
-                ProviderError::unreachable(description, "the watch ended with its runtime"),
-            ),
-            _ => Snapshot::pending(service.clone(), description),
+        let description = Arc::clone(&inner.description);
+        let watch = hold_empty(watch.boxed(), &inner.options, description, before);
+        self.begin_storing();
+        let weak = Arc::downgrade(inner);
+        Feed::begin(
+            first,
+            remembered,
+            watch,
+            inner.options.idle(),
+            move |event| {
+                let Some(inner) = weak.upgrade() else { return };
+                match (event, &inner.store) {
+                    (Event::Closed, _) => inner.sweep(),
+                    (Event::News, Some(store)) => store.note_change(),
+                    (Event::News, None) => {}
+                }
+            },
+        )
+    }
+
+    /// Starts the task that writes the snapshot file, unless it runs.
+    fn begin_storing(&self) {
+        let Some(store) = &self.inner.store else {
+            return;
         };
-        let weak = Arc::downgrade(&self.inner);
-        Feed::begin(first, watch.boxed(), self.inner.options.idle, move || {
-            if let Some(inner) = weak.upgrade() {
-                inner.sweep();
-            }
-        })
+        if self.inner.is_stored.swap(true, Ordering::SeqCst) {
+            return;
+        }
+        let running = StoreRuns(Arc::downgrade(&self.inner));
+        let store = Arc::clone(store);
+        tokio::spawn(async move {
+            let known = || {
+                let inner = running.0.upgrade()?;
+                let services = inner.services.load();
+                Some(services.values().map(|feed| feed.load_full()).collect())
+            };
+            store.keep(known).await;
+        });
     }
 
     fn catalog_feed(&self) -> Arc<Feed<Catalog>> {
@@ -219,9 +300,11 @@ impl Directory {
             return feed;
         }
         let provider = Arc::clone(&self.inner.provider);
-        let watch = persistent(move || provider.watch_names(), Backoff::default());
-        let first = Catalog::pending(Arc::clone(&self.inner.description));
-        let feed = Feed::begin(first, watch, self.inner.options.idle, || ());
+        let link = &self.inner.link;
+        let watch = link.persistent("the list of services", move || provider.watch_names());
+        let description = Arc::clone(&self.inner.description);
+        let first = Catalog::pending(description).expiring(self.inner.options.max_stale);
+        let feed = Feed::begin(first, None, watch, self.inner.options.idle(), |_| ());
         self.inner.catalog.store(Arc::new(Some(Arc::clone(&feed))));
         feed
     }
@@ -240,6 +323,17 @@ impl Inner {
         let mut services = HashMap::clone(&self.services.load());
         services.retain(|_, feed| !feed.is_closed());
         self.services.store(Arc::new(services));
+    }
+}
+
+/// Notes that the task has ended, as it does when its runtime ends.
+struct StoreRuns(std::sync::Weak<Inner>);
+
+impl Drop for StoreRuns {
+    fn drop(&mut self) {
+        if let Some(inner) = self.0.upgrade() {
+            inner.is_stored.store(false, Ordering::SeqCst);
+        }
     }
 }
 
@@ -289,10 +383,4 @@ impl<P> Subscription<P> {
         let _ = self.changes.changed().await;
         self.pin.feed().load_full()
     }
-}
-
-/// Whether an attempt failed for the first time or for another reason than before; then it is
-/// worth a line in the log.
-fn is_new_failure(before: Option<&ProviderError>, now: &ProviderError) -> bool {
-    before.is_none_or(|before| before.kind() != now.kind())
 }

@@ -16,6 +16,8 @@ pub struct Freshness {
     pub(crate) generation: u64,
     pub(crate) confirmed_at: Option<Instant>,
     pub(crate) failure: Option<Failure>,
+    /// The age from which on it is not to be used.
+    pub(crate) max_stale: Option<Duration>,
 }
 
 /// Why the provider can't say anything newer.
@@ -50,6 +52,7 @@ impl Freshness {
             generation: 0,
             confirmed_at: None,
             failure: None,
+            max_stale: None,
         }
     }
 
@@ -60,6 +63,7 @@ impl Freshness {
             generation: self.generation + u64::from(news),
             confirmed_at: Some(Instant::now()),
             failure: None,
+            max_stale: self.max_stale,
         }
     }
 
@@ -109,6 +113,25 @@ impl Freshness {
         })
     }
 
+    /// Whether it is older than [`max_stale`](crate::DirectoryOptions::max_stale) allows.
+    pub fn is_expired(&self) -> bool {
+        match (self.max_stale, &self.failure) {
+            (Some(most), Some(_)) => self.age().is_some_and(|age| age > most),
+            _ => false,
+        }
+    }
+
+    /// The error that this is, once expired.
+    #[cold]
+    pub(crate) fn expired(&self, service: Option<ServiceName>) -> Error {
+        Error::Stale {
+            service,
+            provider: Arc::clone(&self.provider),
+            age: self.age().unwrap_or_default(),
+            cause: self.failure.as_ref().map(|failure| failure.error.clone()),
+        }
+    }
+
     /// What has gone wrong since the last answer, if anything has.
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
@@ -147,6 +170,19 @@ impl Snapshot {
             state: State::Pending,
             freshness: Freshness::never(provider),
         }
+    }
+
+    /// The same, but an error once it is stale for longer than this.
+    pub(crate) fn expiring(mut self, max_stale: Option<Duration>) -> Self {
+        self.freshness.max_stale = max_stale;
+        self
+    }
+
+    /// What was known at an earlier time.
+    pub(crate) fn remembered(&self, instances: Vec<Arc<Instance>>, at: Instant) -> Self {
+        let mut known = self.answered(Some(instances));
+        known.freshness.confirmed_at = Some(at);
+        known
     }
 
     /// The next snapshot, after the provider answered. `None` is "no such service".
@@ -231,6 +267,9 @@ impl Snapshot {
     pub fn usable(&self) -> Result<&[Arc<Endpoint>], Error> {
         match self.ready() {
             [] => Err(self.why_not_usable()),
+            _ if self.freshness.is_expired() => {
+                Err(self.freshness.expired(Some(self.service.clone())))
+            }
             ready => Ok(ready),
         }
     }
@@ -321,6 +360,11 @@ impl Catalog {
             names: Arc::default(),
             freshness: Freshness::never(provider),
         }
+    }
+
+    pub(crate) fn expiring(mut self, max_stale: Option<Duration>) -> Self {
+        self.freshness.max_stale = max_stale;
+        self
     }
 
     pub(crate) fn answered(&self, names: BTreeSet<ServiceName>) -> Self {

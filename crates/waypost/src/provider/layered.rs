@@ -10,8 +10,8 @@ use futures_util::{
 
 use super::{Answer, NamesWatch, Provider, Registry, Watch};
 use crate::{
-    backoff::{Backoff, persistent},
     error::ProviderError,
+    link::{Link, ProviderStatus},
     model::{InstanceId, ServiceName},
 };
 
@@ -31,7 +31,7 @@ use crate::{
 #[derive(Clone, Debug)]
 pub struct LayeredProvider {
     policy: Policy,
-    layers: Vec<Arc<dyn Provider>>,
+    layers: Vec<(Arc<dyn Provider>, Arc<Link>)>,
 }
 
 /// How the answers of several layers become one.
@@ -63,7 +63,8 @@ impl LayeredProvider {
     /// Adds a layer below those added before.
     #[must_use]
     pub fn shared_layer(mut self, provider: Arc<dyn Provider>) -> Self {
-        self.layers.push(provider);
+        let link = Link::new(provider.describe());
+        self.layers.push((provider, link));
         self
     }
 
@@ -71,6 +72,7 @@ impl LayeredProvider {
     /// or none as long as there is none to give.
     fn combined<T, U>(
         &self,
+        subject: &str,
         subscribe: impl Fn(&dyn Provider) -> BoxStream<'static, Result<T, ProviderError>>
         + Clone
         + Send
@@ -81,11 +83,12 @@ impl LayeredProvider {
         T: Send + 'static,
         U: PartialEq + Clone + Send + 'static,
     {
-        let watches = self.layers.iter().enumerate().map(|(index, provider)| {
+        let watches = self.layers.iter().enumerate().map(|(index, layer)| {
+            let (provider, link) = layer;
             let provider = Arc::clone(provider);
             let subscribe = subscribe.clone();
             // A layer must not end the whole stream, so each is restarted by itself.
-            persistent(move || subscribe(&*provider), Backoff::default())
+            link.persistent(subject, move || subscribe(&*provider))
                 .map(move |item| (index, item))
         });
         let mut layers: Vec<_> = self.layers.iter().map(|_| Layer::default()).collect();
@@ -108,7 +111,11 @@ impl LayeredProvider {
 
 impl Provider for LayeredProvider {
     fn describe(&self) -> Arc<str> {
-        let layers: Vec<_> = self.layers.iter().map(|layer| layer.describe()).collect();
+        let layers: Vec<_> = self
+            .layers
+            .iter()
+            .map(|(layer, _)| layer.describe())
+            .collect();
         let joint = match self.policy {
             Policy::FirstKnown => ", else ",
             Policy::Merge => " and ",
@@ -120,6 +127,7 @@ impl Provider for LayeredProvider {
         let service = service.clone();
         let policy = self.policy;
         self.combined(
+            service.clone().as_str(),
             move |provider| provider.watch(&service),
             move |layers| match policy {
                 Policy::FirstKnown => first_known(layers),
@@ -130,6 +138,7 @@ impl Provider for LayeredProvider {
 
     fn watch_names(&self) -> NamesWatch {
         self.combined(
+            "the list of services",
             |provider| provider.watch_names(),
             |layers: &[Layer<BTreeSet<ServiceName>>]| {
                 settled(layers).then(|| {
@@ -140,9 +149,17 @@ impl Provider for LayeredProvider {
         )
     }
 
+    fn layers(&self) -> Vec<ProviderStatus> {
+        let all = self.layers.iter().flat_map(|(layer, link)| {
+            let below = layer.layers();
+            std::iter::once(link.status()).chain(below)
+        });
+        all.collect()
+    }
+
     fn registry(&self) -> Result<&dyn Registry, ProviderError> {
         let mut refusals = Vec::new();
-        for layer in &self.layers {
+        for (layer, _) in &self.layers {
             match layer.registry() {
                 Ok(registry) => return Ok(registry),
                 Err(refusal) => refusals.push(refusal.to_string()),

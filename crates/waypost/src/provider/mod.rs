@@ -35,6 +35,7 @@ pub use memory::MemoryProvider;
 
 use crate::{
     error::ProviderError,
+    link::ProviderStatus,
     model::{Health, Instance, InstanceId, ServiceName},
     registrar::Registration,
 };
@@ -67,6 +68,11 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
 
     /// Watches the names of all services.
     fn watch_names(&self) -> NamesWatch;
+
+    /// The status of each provider that this one is made of, if it is made of others.
+    fn layers(&self) -> Vec<ProviderStatus> {
+        Vec::new()
+    }
 
     /// The same provider as a registry, or the reason why it is none.
     fn registry(&self) -> Result<&dyn Registry, ProviderError> {

@@ -1,7 +1,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::future::join_all;
-use tokio::time::{Instant, advance, sleep, timeout};
+use tokio::time::{Instant, advance, sleep};
 use waypost::{Directory, DirectoryOptions, Error, ServiceDiscoveryClient, provider::Answer};
 
 use crate::scripted::{Scripted, auth, instances, refused};
@@ -50,50 +50,6 @@ async fn a_thousand_first_lookups_of_a_dead_registry_get_the_same_error_at_once(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_of_ten_minutes_fails_no_lookup_and_shows_its_age() {
-    let script = Scripted::default();
-    script.greet(instances(&["a"]));
-    let directory = directory(&script);
-    assert!(directory.lookup(&auth()).await.is_ok());
-    assert_eq!(script.begun(), 1);
-
-    script.greet(refused());
-    script.tell(refused());
-    script.hang_up();
-    let began = Instant::now();
-    for second in 1..=600 {
-        sleep(Duration::from_secs(1)).await;
-        let found = directory.lookup(&auth()).await.unwrap();
-        assert_eq!(found.ready().len(), 1);
-        assert!(found.freshness().is_stale());
-        let age = found.freshness().age().unwrap();
-        assert!(
-            age >= Duration::from_secs(second),
-            "{age:?} after {second} s"
-        );
-    }
-    let attempts = script.begun() - 1;
-    assert!(
-        attempts < 90,
-        "{attempts} attempts in {:?}",
-        began.elapsed()
-    );
-
-    script.greet(instances(&["a", "b"]));
-    let mut subscription = directory.subscribe(&auth());
-    loop {
-        let found = timeout(Duration::from_secs(31), subscription.changed())
-            .await
-            .unwrap();
-        if !found.freshness().is_stale() {
-            assert_eq!(found.ready().len(), 2);
-            assert_eq!(found.freshness().age(), Some(Duration::ZERO));
-            break;
-        }
-    }
-}
-
-#[tokio::test(start_paused = true)]
 async fn an_empty_answer_counts_and_an_error_does_not() {
     let script = Scripted::default();
     script.greet(instances(&["a"]));
@@ -103,11 +59,16 @@ async fn an_empty_answer_counts_and_an_error_does_not() {
     while !subscription.current().is_known() {
         subscription.changed().await;
     }
-    script.tell(refused());
-    assert_eq!(subscription.changed().await.ready().len(), 1);
+    script.tell(instances(&["a", "b"]));
+    assert_eq!(subscription.changed().await.ready().len(), 2);
     script.tell(Ok(Answer::Unknown));
     let empty = subscription.changed().await;
     assert!(matches!(empty.usable(), Err(Error::NoInstances { .. })));
+
+    script.tell(instances(&["a"]));
+    assert_eq!(subscription.changed().await.ready().len(), 1);
+    script.tell(refused());
+    assert_eq!(subscription.changed().await.ready().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]

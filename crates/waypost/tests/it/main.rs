@@ -7,4 +7,6 @@ mod balance;
 mod consul;
 mod directory;
 mod global;
+mod logs;
+mod outages;
 mod scripted;

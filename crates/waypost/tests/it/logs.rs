@@ -1,0 +1,58 @@
+//! What the library writes to the log, taken by a test.
+
+use std::{
+    io::Write,
+    sync::{Arc, Mutex},
+};
+
+use tracing_subscriber::fmt::MakeWriter;
+
+/// All lines of one thread's log, at the finest level, other crates' too.
+#[derive(Clone, Default)]
+pub(crate) struct Logs {
+    bytes: Arc<Mutex<Vec<u8>>>,
+}
+
+impl Logs {
+    /// Takes the log of this thread as long as the guard lives. A test on Tokio's current-thread
+    /// runtime has no other.
+    pub(crate) fn take() -> (Self, tracing::subscriber::DefaultGuard) {
+        let logs = Self::default();
+        let subscriber = tracing_subscriber::fmt()
+            .with_max_level(tracing::Level::TRACE)
+            .with_ansi(false)
+            .with_writer(logs.clone())
+            .finish();
+        (logs, tracing::subscriber::set_default(subscriber))
+    }
+
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.bytes.lock().unwrap().clone()).unwrap()
+    }
+
+    /// The lines with all of these words.
+    pub(crate) fn lines(&self, words: &[&str]) -> Vec<String> {
+        let text = self.text();
+        let lines = text.lines();
+        let lines = lines.filter(|line| words.iter().all(|word| line.contains(word)));
+        lines.map(str::to_owned).collect()
+    }
+}
+
+impl Write for Logs {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.bytes.lock().unwrap().write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+impl<'a> MakeWriter<'a> for Logs {
+    type Writer = Self;
+
+    fn make_writer(&'a self) -> Self {
+        self.clone()
+    }
+}

@@ -1,0 +1,300 @@
+//! What a directory does while its provider fails: each line of `docs/outages.md`, on a paused
+//! clock.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout};
+use waypost::{
+    Directory, DirectoryOptions, Error, ProviderError, ProviderErrorKind, ServiceName, Snapshot,
+    Subscription, provider::Answer,
+};
+
+use crate::{
+    logs::Logs,
+    scripted::{Scripted, auth, instances, refused},
+};
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn directory(script: &Scripted, edit: impl FnOnce(&mut DirectoryOptions)) -> Directory {
+    let mut options = DirectoryOptions::default();
+    edit(&mut options);
+    Directory::with_options(Arc::new(script.clone()), options)
+}
+
+/// From now on nothing is answered.
+fn go_down(script: &Scripted) {
+    script.greet(refused());
+    script.tell(refused());
+    script.hang_up();
+}
+
+async fn until(subscription: &mut Subscription<Snapshot>, wanted: impl Fn(&Snapshot) -> bool) {
+    let following = async {
+        while !wanted(&subscription.current()) {
+            subscription.changed().await;
+        }
+    };
+    let outcome = timeout(Duration::from_secs(3600), following).await;
+    assert!(outcome.is_ok(), "never so: {:?}", subscription.current());
+}
+
+#[tokio::test(start_paused = true)]
+async fn ten_minutes_fail_no_lookup_show_their_age_and_are_over_within_five_seconds() {
+    let script = Scripted::default();
+    script.greet(instances(&["a"]));
+    let directory = directory(&script, |_| ());
+    assert!(directory.lookup(&auth()).await.is_ok());
+    assert_eq!(script.begun(), 1);
+
+    go_down(&script);
+    for second in 1..=600 {
+        sleep(Duration::from_secs(1)).await;
+        let found = directory.lookup(&auth()).await.unwrap();
+        assert_eq!(found.usable().unwrap().len(), 1);
+        assert!(found.freshness().is_stale());
+        let age = found.freshness().age().unwrap();
+        assert!(
+            age >= Duration::from_secs(second),
+            "{age:?} after {second} s"
+        );
+    }
+    let [status] = &directory.status()[..] else {
+        panic!("one provider, one status");
+    };
+    assert_eq!((status.failing(), status.watches()), (1, 1));
+    assert!(status.age().unwrap() >= 10 * MINUTE);
+    assert_eq!(status.last_error().unwrap().message(), "connection refused");
+    let attempts = script.begun() - 1;
+    assert_eq!(status.reconnects(), attempts as u64);
+    // A scout each 1 to 2.5 s and the first, short steps: no hot loop.
+    assert!(attempts < 600, "{attempts}");
+
+    script.greet(instances(&["a", "b"]));
+    let back = Instant::now();
+    let mut subscription = directory.subscribe(&auth());
+    until(&mut subscription, |found| !found.freshness().is_stale()).await;
+    assert!(
+        back.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        back.elapsed()
+    );
+    assert_eq!(subscription.current().ready().len(), 2);
+    assert_eq!(
+        subscription.current().freshness().age(),
+        Some(Duration::ZERO)
+    );
+    assert_eq!(directory.status()[0].failing(), 0);
+    assert_eq!(directory.status()[0].age(), Some(Duration::ZERO));
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_stale_for_longer_than_allowed_is_an_error() {
+    let script = Scripted::default();
+    script.greet(instances(&["a"]));
+    let directory = directory(&script, |options| options.max_stale = Some(5 * MINUTE));
+    directory.lookup(&auth()).await.unwrap();
+    // However long nothing changes, a live answer doesn't age.
+    sleep(60 * MINUTE).await;
+    directory.lookup(&auth()).await.unwrap().usable().unwrap();
+
+    script.tell(instances(&["a"]));
+    sleep(Duration::from_secs(1)).await;
+    go_down(&script);
+    sleep(4 * MINUTE).await;
+    directory.lookup(&auth()).await.unwrap().usable().unwrap();
+    sleep(2 * MINUTE).await;
+    let error = directory.lookup(&auth()).await.unwrap_err();
+    let Error::Stale { age, cause, .. } = &error else {
+        panic!("{error:?}");
+    };
+    assert!(*age > 5 * MINUTE && cause.is_some());
+    assert!(error.is_retryable() && !error.is_nothing_there());
+    assert!(error.to_string().contains("too old: 6m"), "{error}");
+    let held = directory.subscribe(&auth());
+    assert!(matches!(held.current().usable(), Err(Error::Stale { .. })));
+
+    script.greet(instances(&["a"]));
+    sleep(Duration::from_secs(5)).await;
+    directory.lookup(&auth()).await.unwrap().usable().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_registry_that_comes_back_empty_is_not_believed_at_once() {
+    let script = Scripted::default();
+    script.greet(instances(&["a"]));
+    let directory = directory(&script, |_| ());
+    let mut subscription = directory.subscribe(&auth());
+    until(&mut subscription, |found| found.is_known()).await;
+
+    // Wiped, and refilled after a while: nobody notices but by the age.
+    go_down(&script);
+    script.greet(Ok(Answer::Unknown));
+    let held = |found: &Snapshot| {
+        let failure = found.freshness().failure();
+        failure.is_some_and(|f| f.error().kind() == ProviderErrorKind::Unconfirmed)
+    };
+    until(&mut subscription, held).await;
+    assert!(subscription.current().freshness().is_stale());
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(subscription.current().usable().unwrap().len(), 1);
+    script.tell(instances(&["a", "b"]));
+    until(&mut subscription, |found| found.ready().len() == 2).await;
+    assert!(!subscription.current().freshness().is_stale());
+
+    // Wiped for good: after ten seconds it is true.
+    go_down(&script);
+    script.greet(Ok(Answer::Unknown));
+    until(&mut subscription, held).await;
+    let began = Instant::now();
+    until(&mut subscription, |found| found.usable().is_err()).await;
+    assert_eq!(began.elapsed().as_secs(), 10);
+    assert!(!subscription.current().freshness().is_stale());
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_empty_answer_without_an_outage_is_held_only_if_asked_for() {
+    for hold in [Duration::ZERO, Duration::from_secs(3)] {
+        let script = Scripted::default();
+        script.greet(instances(&["a"]));
+        let directory = directory(&script, |options| options.hold_empty = hold);
+        let mut subscription = directory.subscribe(&auth());
+        until(&mut subscription, |found| found.is_known()).await;
+        script.tell(instances(&[]));
+        let began = Instant::now();
+        until(&mut subscription, |found| found.usable().is_err()).await;
+        assert_eq!(began.elapsed().as_secs(), hold.as_secs());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn hundreds_of_services_that_fail_together_make_one_line_each_way() {
+    let (logs, _guard) = Logs::take();
+    let script = Scripted::default();
+    script.greet(instances(&["a"]));
+    let directory = directory(&script, |_| ());
+    let names = (0..300).map(|n| ServiceName::new(&format!("service-{n}")).unwrap());
+    let mut all: Vec<_> = names.map(|name| directory.subscribe(&name)).collect();
+    for subscription in &mut all {
+        until(subscription, |found| found.is_known()).await;
+    }
+    go_down(&script);
+    sleep(10 * MINUTE).await;
+    assert_eq!(directory.status()[0].failing(), 300);
+    script.greet(instances(&["a"]));
+    let back = Instant::now();
+    for subscription in &mut all {
+        until(subscription, |found| !found.freshness().is_stale()).await;
+    }
+    assert!(
+        back.elapsed() < Duration::from_secs(5),
+        "{:?}",
+        back.elapsed()
+    );
+
+    let down = logs.lines(&["provider fails", "connection refused"]);
+    assert_eq!(down.len(), 1, "{down:#?}");
+    let up = logs.lines(&["provider answers again", "watches=300"]);
+    assert_eq!(up.len(), 1, "{}", logs.text());
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_news_wakes_those_who_follow() {
+    let script = Scripted::default();
+    script.greet(instances(&["a"]));
+    let directory = directory(&script, |_| ());
+    let mut subscription = directory.subscribe(&auth());
+    until(&mut subscription, |found| found.is_known()).await;
+    script.tell(instances(&["a"]));
+    assert!(timeout(MINUTE, subscription.changed()).await.is_err());
+    script.tell(refused());
+    script.tell(refused());
+    subscription.changed().await;
+    assert!(
+        timeout(Duration::from_millis(1), subscription.changed())
+            .await
+            .is_err()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn made_up_names_are_dropped_sooner_than_real_ones() {
+    let script = Scripted::default();
+    script.greet(Ok(Answer::Unknown));
+    let directory = directory(&script, |_| ());
+    for n in 0..100 {
+        let name = ServiceName::new(&format!("made-up-{n}")).unwrap();
+        for _ in 0..10 {
+            let found = directory.lookup(&name).await.unwrap();
+            assert!(matches!(found.usable(), Err(Error::UnknownService { .. })));
+        }
+    }
+    assert_eq!(script.begun(), 100);
+    sleep(Duration::from_secs(61)).await;
+    assert_eq!(script.running(), 0);
+}
+
+#[tokio::test]
+async fn a_start_while_the_registry_is_down_finds_what_the_last_run_knew() {
+    let (logs, _guard) = Logs::take();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("snapshot");
+    let with_file = |options: &mut DirectoryOptions| options.snapshot_file = Some(file.clone());
+    let script = Scripted::default();
+    script.greet(instances(&["a", "b"]));
+    let first = directory(&script, with_file);
+    first.lookup(&auth()).await.unwrap();
+    let written = async {
+        while !file.exists() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(10), written).await.unwrap();
+    drop(first);
+
+    // Down: the old answer, said to be old.
+    let script = Scripted::default();
+    script.greet(refused());
+    let second = directory(&script, with_file);
+    let found = second.lookup(&auth()).await.unwrap();
+    assert_eq!(found.usable().unwrap().len(), 2);
+    assert!(found.freshness().is_stale() && found.freshness().age().unwrap() > Duration::ZERO);
+    let unheard_of = ServiceName::new("other").unwrap();
+    assert!(second.lookup(&unheard_of).await.is_err());
+    // Back: the new one.
+    script.greet(instances(&["c"]));
+    let mut subscription = second.subscribe(&auth());
+    until(&mut subscription, |found| !found.freshness().is_stale()).await;
+    assert_eq!(subscription.current().ready().len(), 1);
+    drop((second, subscription));
+
+    // Up from the start: the file is not needed, and not shown.
+    let script = Scripted::default();
+    script.greet(instances(&["d"]));
+    let found = directory(&script, with_file).lookup(&auth()).await.unwrap();
+    assert!(!found.freshness().is_stale());
+    assert_eq!(found.ready()[0].instance().id().as_str(), "d");
+
+    // Damaged: a warning, and as if it were not there.
+    std::fs::write(&file, "waypost-snapshot 1 crc32=00000000 bytes=2\n{}").unwrap();
+    let script = Scripted::default();
+    script.greet(refused());
+    let error = directory(&script, with_file).lookup(&auth()).await;
+    assert!(matches!(error, Err(Error::Unreachable { .. })));
+    assert_eq!(logs.lines(&["WARN", "ignored", "checksum"]).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn refusals_are_told_apart_from_an_outage() {
+    let script = Scripted::default();
+    let kind = ProviderErrorKind::NotAuthorised;
+    script.greet(Err(ProviderError::new(
+        "script",
+        kind,
+        "403: Permission denied",
+    )));
+    let directory = directory(&script, |_| ());
+    let error = directory.lookup(&auth()).await.unwrap_err();
+    assert!(matches!(error, Error::NotAuthorised { .. }), "{error:?}");
+    assert!(!error.is_retryable());
+}
