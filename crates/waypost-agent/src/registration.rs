@@ -225,3 +225,95 @@ fn reason_or_default(reason: &str, of: &str) -> String {
         reason => reason.to_owned(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::time::sleep;
+
+    use super::*;
+    use crate::decode;
+    use crate::store::Node;
+
+    fn registration() -> Registration {
+        let node = Node {
+            name: "n1".to_owned(),
+            ..Node::default()
+        };
+        let runner = Runner::new(fastrand::Rng::with_seed(1));
+        Registration::new("n1".to_owned(), Arc::new(Store::new(node)), runner)
+    }
+
+    fn register(registration: &Registration, body: &str) {
+        let json = decode::parse(body.as_bytes()).unwrap();
+        let definition = ServiceDefinition::decode(json).unwrap();
+        registration.register_service(&definition, false).unwrap();
+    }
+
+    fn has(registration: &Registration, id: &str) -> bool {
+        let store = &registration.store;
+        store.read(|state| state.local.service(id).is_some())
+    }
+
+    /// Reaps every 30 s, as the agent does, and tells for how long the service stayed.
+    async fn reap_until_gone(registration: &Registration, id: &str) -> Duration {
+        let start = Instant::now();
+        while has(registration, id) {
+            sleep(Duration::from_secs(30)).await;
+            registration.reap();
+            assert!(
+                start.elapsed() < Duration::from_secs(600),
+                "{id} is never reaped"
+            );
+        }
+        start.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_whose_report_never_comes_again_is_removed_after_a_minute_or_more() {
+        let registration = registration();
+        let body = r#"{"Name":"web","Check":{"TTL":"10s","Status":"passing",
+            "DeregisterCriticalServiceAfter":"1s"}}"#;
+        register(&registration, body);
+        let stayed = reap_until_gone(&registration, "web").await;
+        assert_eq!(stayed, Duration::from_secs(90));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_recovers_stays() {
+        let registration = registration();
+        let body = r#"{"Name":"web","Check":{"TTL":"10s","DeregisterCriticalServiceAfter":"1m"}}"#;
+        register(&registration, body);
+        for _ in 0..20 {
+            sleep(Duration::from_secs(30)).await;
+            let outcome = Outcome {
+                status: Status::Passing,
+                output: String::new(),
+            };
+            registration.beat("service:web", outcome).unwrap();
+            registration.reap();
+        }
+        assert!(has(&registration, "web"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_that_goes_takes_its_task_along() {
+        let registration = registration();
+        register(&registration, r#"{"Name":"web","Check":{"TTL":"10s"}}"#);
+        assert_eq!(registration.running().len(), 1);
+        registration.deregister_service("web");
+        assert!(registration.running().is_empty());
+        assert!(
+            registration
+                .beat(
+                    "service:web",
+                    Outcome {
+                        status: Status::Passing,
+                        output: String::new(),
+                    }
+                )
+                .is_err()
+        );
+    }
+}

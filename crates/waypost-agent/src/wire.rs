@@ -80,8 +80,8 @@ pub(crate) struct HealthService<'a> {
 /// A node and its services by id, as `/v1/catalog/node/:node` shows them.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct NodeServices<S> {
-    pub node: Arc<Node>,
+pub(crate) struct NodeServices<N, S> {
+    pub node: N,
     pub services: S,
 }
 

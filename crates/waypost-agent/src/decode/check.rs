@@ -7,13 +7,40 @@ use super::{Fault, Fields, Json};
 use crate::go;
 use crate::store::Status;
 
+macro_rules! go_fields {
+    () => {
+        "struct { Interval interface {}; Timeout interface {}; TTL interface {}; \
+         DeregisterCriticalServiceAfter interface {}; Args []string \"json:\\\"args\\\"\"; \
+         ScriptArgsSnake []string \"json:\\\"script_args\\\"\"; \
+         DeregisterCriticalServiceAfterSnake interface {} \
+         \"json:\\\"deregister_critical_service_after\\\"\"; \
+         DockerContainerIDSnake string \"json:\\\"docker_container_id\\\"\"; \
+         TLSSkipVerifySnake bool \"json:\\\"tls_skip_verify\\\"\"; "
+    };
+}
+
+macro_rules! go_end {
+    () => {
+        "ServiceIDSnake string \"json:\\\"service_id\\\"\"; *structs.Alias }"
+    };
+}
+
 /// Consul runs no check more often than this.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What Go calls a check inside a service's registration.
+const INSIDE: &str = concat!(
+    go_fields!(),
+    "ServiceID string \"json:\\\"ServiceID\\\"\"; ",
+    go_end!()
+);
+
+/// What Go calls a check that is registered alone.
+const ALONE: &str = concat!(go_fields!(), go_end!());
 
 /// The fields of a check. Durations are in nanoseconds, as they came.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct CheckDefinition {
-    /// Of `CheckID`; in a definition of its own also of `ID`.
     pub id: String,
     pub name: String,
     pub status: String,
@@ -77,72 +104,77 @@ impl CheckUpdate {
 impl CheckDefinition {
     /// Reads the check inside a service's registration.
     pub(crate) fn decode(json: Json) -> Result<Self, Fault> {
-        Self::decode_as(json, &["CheckID"], false)
+        let mut fields = Fields::of(json, "", INSIDE)?;
+        let mut check = Self {
+            id: fields.take("CheckID"),
+            proxy_http: fields.take("ProxyHTTP"),
+            proxy_grpc: fields.take("ProxyGRPC"),
+            ..Self::default()
+        };
+        check.take_common(fields)?;
+        // Known, but what the check belongs to is the service around it.
+        check.service_id.clear();
+        Ok(check)
     }
 
     /// Reads the body of `/v1/agent/check/register`.
     pub(crate) fn decode_alone(json: Json) -> Result<Self, Fault> {
-        Self::decode_as(json, &["ID", "CheckID"], true)
-    }
-
-    fn decode_as(json: Json, id: &[&str], alone: bool) -> Result<Self, Fault> {
-        let mut fields = Fields::of(json, "", "structs.CheckType")?;
+        let mut fields = Fields::of(json, "", ALONE)?;
         let mut check = Self {
-            id: fields.take_any(id).unwrap_or_default(),
-            name: fields.take("Name"),
-            status: fields.take("Status"),
-            notes: fields.take("Notes"),
-            script_args: fields
-                .take_any(&["ScriptArgs", "Args", "script_args"])
-                .unwrap_or_default(),
-            http: fields.take("HTTP"),
-            header: fields.take("Header"),
-            method: fields.take("Method"),
-            body: fields.take("Body"),
-            tcp: fields.take("TCP"),
-            alias_node: fields
-                .take_any(&["AliasNode", "alias_node"])
-                .unwrap_or_default(),
-            alias_service: fields
-                .take_any(&["AliasService", "alias_service"])
-                .unwrap_or_default(),
-            docker_container_id: fields
-                .take_any(&["DockerContainerID", "docker_container_id"])
-                .unwrap_or_default(),
-            shell: fields.take("Shell"),
-            grpc: fields.take("GRPC"),
-            grpc_use_tls: fields.take("GRPCUseTLS"),
-            tls_skip_verify: fields
-                .take_any(&["TLSSkipVerify", "tls_skip_verify"])
-                .unwrap_or_default(),
-            success_before_passing: fields.take("SuccessBeforePassing"),
-            failures_before_critical: fields.take("FailuresBeforeCritical"),
-            proxy_http: fields.take("ProxyHTTP"),
-            proxy_grpc: fields.take("ProxyGRPC"),
-            output_max_size: fields.take("OutputMaxSize"),
+            id: fields.take("ID"),
             ..Self::default()
         };
-        if alone {
-            check.service_id = fields
-                .take_any(&["ServiceID", "service_id"])
-                .unwrap_or_default();
-        }
-        let interval = take_raw(&mut fields, &["Interval"]);
-        let timeout = take_raw(&mut fields, &["Timeout"]);
-        let ttl = take_raw(&mut fields, &["TTL"]);
-        let after = take_raw(
-            &mut fields,
+        let _token: String = fields.take("Token");
+        check.take_common(fields)?;
+        Ok(check)
+    }
+
+    fn take_common(&mut self, mut fields: Fields) -> Result<(), Fault> {
+        let both = |fields: &mut Fields, names: [&str; 2]| -> String {
+            fields.take_any(&names).unwrap_or_default()
+        };
+        self.name = fields.take("Name");
+        self.status = fields.take("Status");
+        self.notes = fields.take("Notes");
+        self.service_id = both(&mut fields, ["ServiceID", "service_id"]);
+        self.script_args = fields
+            .take_any(&["ScriptArgs", "Args", "script_args"])
+            .unwrap_or_default();
+        self.http = fields.take("HTTP");
+        self.header = fields.take("Header");
+        self.method = fields.take("Method");
+        self.body = fields.take("Body");
+        self.tcp = fields.take("TCP");
+        self.alias_node = fields.take("AliasNode");
+        self.alias_service = fields.take("AliasService");
+        self.docker_container_id = both(&mut fields, ["DockerContainerID", "docker_container_id"]);
+        self.shell = fields.take("Shell");
+        self.grpc = fields.take("GRPC");
+        self.grpc_use_tls = fields.take("GRPCUseTLS");
+        self.tls_skip_verify = fields
+            .take_any(&["TLSSkipVerify", "tls_skip_verify"])
+            .unwrap_or_default();
+        self.success_before_passing = fields.take("SuccessBeforePassing");
+        self.failures_before_critical = fields.take("FailuresBeforeCritical");
+        self.output_max_size = fields.take("OutputMaxSize");
+        let durations = [
+            &["Interval"][..],
+            &["Timeout"],
+            &["TTL"],
             &[
                 "DeregisterCriticalServiceAfter",
                 "deregister_critical_service_after",
             ],
-        );
+        ]
+        .map(|names| fields.take_with(names, |json| Ok(Some(json))));
         fields.finish()?;
-        check.interval = nanoseconds(interval)?;
-        check.timeout = nanoseconds(timeout)?;
-        check.ttl = nanoseconds(ttl)?;
-        check.deregister_critical_service_after = nanoseconds(after)?;
-        Ok(check)
+        // Whether they can be read is asked only now, as in Consul.
+        let [interval, timeout, ttl, deregister_after] = durations.map(nanoseconds);
+        self.interval = interval?;
+        self.timeout = timeout?;
+        self.ttl = ttl?;
+        self.deregister_critical_service_after = deregister_after?;
+        Ok(())
     }
 
     /// Whether nothing at all was said. Consul ignores such a check in a service's registration.
@@ -229,16 +261,11 @@ impl CheckKind {
     }
 }
 
-/// Takes a duration as it came: whether it can be read is asked after all else was, as in Consul.
-fn take_raw(fields: &mut Fields, names: &[&str]) -> Option<Json> {
-    fields.take_with(names, |json| Ok(Some(json)))
-}
-
 /// A duration is a text such as `10s`, or a number of nanoseconds; anything else counts as none.
 fn nanoseconds(json: Option<Json>) -> Result<i64, Fault> {
     match json {
-        Some(Json::String(text)) => go::parse_duration(&text),
-        Some(Json::Number(number)) => Ok(number.as_f64().unwrap_or_default() as i64),
+        Some(Json::String(text)) => go::parse_duration(&text).map_err(Fault::Words),
+        Some(Json::Number(number)) => Ok(number.parse::<f64>().unwrap_or_default() as i64),
         _ => Ok(0),
     }
 }

@@ -1,38 +1,28 @@
-//! A JSON value that remembers the order of its fields, and those that came twice.
+//! JSON as Go's decoder reads it: the order of the fields is kept, and so are those that came
+//! twice and the digits of numbers; what is wrong is said in Go's words, which clients show.
 
-use std::fmt;
-
-use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
-
-use super::Fault;
-
+/// A JSON value.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum Json {
     Null,
     Bool(bool),
-    Number(serde_json::Number),
+    /// As it was written.
+    Number(String),
     String(String),
     Array(Vec<Json>),
     Object(Vec<(String, Json)>),
 }
 
+/// Deeper nesting than this is refused. Go's own limit is 10,000.
+const DEEPEST: usize = 500;
+
 impl Json {
-    pub(super) fn parse(body: &[u8]) -> Result<Self, Fault> {
-        let mut reader = serde_json::Deserializer::from_slice(body);
-        Self::deserialize(&mut reader).map_err(|error| {
-            if body.iter().all(u8::is_ascii_whitespace) {
-                return "EOF".to_owned();
-            }
-            if error.is_eof() {
-                return "unexpected EOF".to_owned();
-            }
-            match character_at(body, error.line(), error.column()) {
-                Some(character) => {
-                    format!("invalid character {character:?} looking for beginning of value")
-                }
-                None => error.to_string(),
-            }
-        })
+    /// Reads the first value of a body; what follows is ignored.
+    pub(super) fn parse(body: &[u8]) -> Result<Self, String> {
+        if body.iter().all(u8::is_ascii_whitespace) {
+            return Err("EOF".to_owned());
+        }
+        Reader { rest: body }.value(0)
     }
 
     /// What Go calls this kind of value.
@@ -48,71 +38,247 @@ impl Json {
     }
 }
 
-/// The character at a line and column, both counted from one.
-fn character_at(body: &[u8], line: usize, column: usize) -> Option<char> {
-    let line = body
-        .split(|&byte| byte == b'\n')
-        .nth(line.checked_sub(1)?)?;
-    let rest = line.get(column.checked_sub(1)?..)?;
-    String::from_utf8_lossy(rest).chars().next()
+/// What is left to be read.
+struct Reader<'a> {
+    rest: &'a [u8],
 }
 
-impl<'de> Deserialize<'de> for Json {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Tree;
+impl Reader<'_> {
+    fn value(&mut self, depth: usize) -> Result<Json, String> {
+        if depth > DEEPEST {
+            return Err("exceeded max depth".to_owned());
+        }
+        match self.peek_after_space()? {
+            b'{' => self.object(depth),
+            b'[' => self.array(depth),
+            b'"' => self.string().map(Json::String),
+            b'-' | b'0'..=b'9' => self.number(),
+            b't' => self.literal("true", Json::Bool(true)),
+            b'f' => self.literal("false", Json::Bool(false)),
+            b'n' => self.literal("null", Json::Null),
+            _ => self.fail("looking for beginning of value"),
+        }
+    }
 
-        impl<'de> Visitor<'de> for Tree {
-            type Value = Json;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a JSON value")
+    fn object(&mut self, depth: usize) -> Result<Json, String> {
+        self.skip();
+        let mut fields = Vec::new();
+        if self.peek_after_space()? == b'}' {
+            self.skip();
+            return Ok(Json::Object(fields));
+        }
+        loop {
+            if self.peek_after_space()? != b'"' {
+                return self.fail("looking for beginning of object key string");
             }
-
-            fn visit_unit<E>(self) -> Result<Json, E> {
-                Ok(Json::Null)
+            let name = self.string()?;
+            if self.peek_after_space()? != b':' {
+                return self.fail("after object key");
             }
-
-            fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
-                Ok(Json::Bool(value))
-            }
-
-            fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-                Ok(Json::Number(value.into()))
-            }
-
-            fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
-                Ok(Json::Number(value.into()))
-            }
-
-            fn visit_f64<E>(self, value: f64) -> Result<Json, E> {
-                Ok(serde_json::Number::from_f64(value).map_or(Json::Null, Json::Number))
-            }
-
-            fn visit_str<E>(self, value: &str) -> Result<Json, E> {
-                Ok(Json::String(value.to_owned()))
-            }
-
-            fn visit_string<E>(self, value: String) -> Result<Json, E> {
-                Ok(Json::String(value))
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
-                let mut array = Vec::new();
-                while let Some(item) = items.next_element()? {
-                    array.push(item);
+            self.skip();
+            fields.push((name, self.value(depth + 1)?));
+            match self.peek_after_space()? {
+                b',' => self.skip(),
+                b'}' => {
+                    self.skip();
+                    return Ok(Json::Object(fields));
                 }
-                Ok(Json::Array(array))
-            }
-
-            fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
-                let mut object = Vec::new();
-                while let Some(entry) = entries.next_entry()? {
-                    object.push(entry);
-                }
-                Ok(Json::Object(object))
+                _ => return self.fail("after object key:value pair"),
             }
         }
+    }
 
-        deserializer.deserialize_any(Tree)
+    fn array(&mut self, depth: usize) -> Result<Json, String> {
+        self.skip();
+        let mut items = Vec::new();
+        if self.peek_after_space()? == b']' {
+            self.skip();
+            return Ok(Json::Array(items));
+        }
+        loop {
+            items.push(self.value(depth + 1)?);
+            match self.peek_after_space()? {
+                b',' => self.skip(),
+                b']' => {
+                    self.skip();
+                    return Ok(Json::Array(items));
+                }
+                _ => return self.fail("after array element"),
+            }
+        }
+    }
+
+    /// Reads a string; bytes that are no UTF-8 and halves of surrogate pairs become `U+FFFD`.
+    fn string(&mut self) -> Result<String, String> {
+        self.skip();
+        let mut text = String::new();
+        loop {
+            let plain = self
+                .rest
+                .iter()
+                .position(|&b| b == b'"' || b == b'\\' || b < 0x20);
+            let plain = plain.unwrap_or(self.rest.len());
+            text.push_str(&String::from_utf8_lossy(&self.rest[..plain]));
+            self.rest = &self.rest[plain..];
+            match self.peek()? {
+                b'"' => {
+                    self.skip();
+                    return Ok(text);
+                }
+                b'\\' => {
+                    self.skip();
+                    text.push(self.escape()?);
+                }
+                _ => return self.fail("in string literal"),
+            }
+        }
+    }
+
+    fn escape(&mut self) -> Result<char, String> {
+        let character = match self.peek()? {
+            b'b' => '\u{8}',
+            b'f' => '\u{c}',
+            b'n' => '\n',
+            b'r' => '\r',
+            b't' => '\t',
+            plain @ (b'"' | b'\\' | b'/') => char::from(plain),
+            b'u' => {
+                self.skip();
+                return self.unicode();
+            }
+            _ => return self.fail("in string escape code"),
+        };
+        self.skip();
+        Ok(character)
+    }
+
+    fn unicode(&mut self) -> Result<char, String> {
+        let first = self.hexadecimal()?;
+        if (0xd800..0xdc00).contains(&first) && self.rest.starts_with(b"\\u") {
+            let before = self.rest;
+            self.rest = &self.rest[2..];
+            let second = self.hexadecimal()?;
+            if let Some(Ok(character)) = char::decode_utf16([first, second]).next() {
+                return Ok(character);
+            }
+            self.rest = before;
+        }
+        Ok(char::from_u32(u32::from(first)).unwrap_or(char::REPLACEMENT_CHARACTER))
+    }
+
+    fn hexadecimal(&mut self) -> Result<u16, String> {
+        let mut value = 0;
+        for _ in 0..4 {
+            let Some(digit) = char::from(self.peek()?).to_digit(16) else {
+                return self.fail("in \\u hexadecimal character escape");
+            };
+            value = value * 16 + digit;
+            self.skip();
+        }
+        Ok(u16::try_from(value).unwrap_or_default())
+    }
+
+    fn number(&mut self) -> Result<Json, String> {
+        let start = self.rest;
+        if self.peek()? == b'-' {
+            self.skip();
+        }
+        if self.peek()? == b'0' {
+            self.skip();
+        } else {
+            self.digits("in numeric literal")?;
+        }
+        if self.rest.first() == Some(&b'.') {
+            self.skip();
+            self.digits("after decimal point in numeric literal")?;
+        }
+        if matches!(self.rest.first(), Some(b'e' | b'E')) {
+            self.skip();
+            if matches!(self.peek()?, b'+' | b'-') {
+                self.skip();
+            }
+            self.digits("in exponent of numeric literal")?;
+        }
+        let literal = &start[..start.len() - self.rest.len()];
+        Ok(Json::Number(String::from_utf8_lossy(literal).into_owned()))
+    }
+
+    /// Skips one digit or more.
+    fn digits(&mut self, place: &str) -> Result<(), String> {
+        if !self.peek()?.is_ascii_digit() {
+            return self.fail(place);
+        }
+        let digits = self.rest.iter().position(|byte| !byte.is_ascii_digit());
+        self.rest = &self.rest[digits.unwrap_or(self.rest.len())..];
+        Ok(())
+    }
+
+    fn literal(&mut self, word: &str, value: Json) -> Result<Json, String> {
+        for expected in word.chars() {
+            if char::from(self.peek()?) != expected {
+                return self.fail(&format!("in literal {word} (expecting {expected:?})"));
+            }
+            self.skip();
+        }
+        Ok(value)
+    }
+
+    fn peek_after_space(&mut self) -> Result<u8, String> {
+        while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.rest.first() {
+            self.skip();
+        }
+        self.peek()
+    }
+
+    fn peek(&self) -> Result<u8, String> {
+        let first = self.rest.first().copied();
+        first.ok_or_else(|| "unexpected EOF".to_owned())
+    }
+
+    fn skip(&mut self) {
+        self.rest = self.rest.get(1..).unwrap_or_default();
+    }
+
+    /// Says what is wrong with the next character.
+    fn fail<T>(&self, place: &str) -> Result<T, String> {
+        let shown = match self.peek()? {
+            b'\'' => r"'\''".to_owned(),
+            b'"' => "'\"'".to_owned(),
+            byte => format!("{:?}", char::from(byte)),
+        };
+        Err(format!("invalid character {shown} {place}"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strings_are_read_with_their_escapes() {
+        let json = Json::parse(br#""a\n\"\/\u00e9\ud83d\ude00\ud83dx""#);
+        assert_eq!(json, Ok(Json::String("a\n\"/é😀\u{fffd}x".to_owned())));
+        assert_eq!(
+            Json::parse(b"\"\xff\""),
+            Ok(Json::String("\u{fffd}".to_owned()))
+        );
+    }
+
+    #[test]
+    fn a_body_that_ends_early_or_goes_on_forever_is_refused() {
+        for body in [
+            "{", "[1,", "\"a", "\"\\", "\"\\u1", "-", "1.", "tr", "{\"a\":",
+        ] {
+            assert_eq!(
+                Json::parse(body.as_bytes()),
+                Err("unexpected EOF".to_owned()),
+                "{body}"
+            );
+        }
+        let deep = "[".repeat(100_000);
+        assert_eq!(
+            Json::parse(deep.as_bytes()),
+            Err("exceeded max depth".to_owned())
+        );
     }
 }

@@ -8,34 +8,37 @@ mod check;
 mod json;
 mod service;
 
+use std::collections::BTreeMap;
+use std::fmt;
+
 pub(crate) use check::{CheckDefinition, CheckKind, CheckUpdate};
 pub(crate) use json::Json;
 pub(crate) use service::ServiceDefinition;
 
-use std::collections::BTreeMap;
-
-/// What is wrong with a body, in Consul's words.
-pub(crate) type Fault = String;
+/// What is wrong with a body; shown in Consul's words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Fault {
+    /// A value of another type than was wanted.
+    Type {
+        found: String,
+        wanted: &'static str,
+        /// Of which field, as Go calls it.
+        field: Option<String>,
+    },
+    /// Anything else.
+    Words(String),
+}
 
 /// A type that can be read from a JSON value.
 pub(crate) trait Decode: Sized + Default {
-    /// What Go calls it.
-    const GO_TYPE: &'static str;
-
     /// Reads the value, which is not `null`.
-    fn decode(json: Json) -> Result<Self, Mismatch>;
-}
-
-/// A value of another type than was wanted.
-#[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Mismatch {
-    found: String,
-    wanted: &'static str,
+    fn decode(json: Json) -> Result<Self, Fault>;
 }
 
 /// The fields of an object, to be taken one by one. What is left at the end was unknown.
 #[derive(Debug)]
 pub(crate) struct Fields {
+    /// What Go calls the structure in front of a field's name.
     context: &'static str,
     /// With their places in the body.
     left: Vec<(usize, String, Json)>,
@@ -45,12 +48,12 @@ pub(crate) struct Fields {
 
 /// Reads the first JSON value of a body.
 pub(crate) fn parse(body: &[u8]) -> Result<Json, Fault> {
-    Json::parse(body)
+    Json::parse(body).map_err(Fault::Words)
 }
 
 impl Fields {
-    /// The fields of `json`, which must be an object; `null` is one without fields. `context` is
-    /// what Go calls the structure in its messages, `go_type` when it is something else altogether.
+    /// The fields of `json`, which must be an object; `null` is one without fields. `go_type` is
+    /// what was wanted when it is something else altogether.
     pub(crate) fn of(
         json: Json,
         context: &'static str,
@@ -59,12 +62,7 @@ impl Fields {
         let entries = match json {
             Json::Object(entries) => entries,
             Json::Null => Vec::new(),
-            other => {
-                let kind = other.kind();
-                return Err(format!(
-                    "json: cannot unmarshal {kind} into Go value of type {go_type}"
-                ));
-            }
+            other => return Err(Fault::mismatch(&other, go_type)),
         };
         let left = entries.into_iter().enumerate();
         Ok(Self {
@@ -83,24 +81,10 @@ impl Fields {
 
     /// Takes a field that goes by several names; the last in the body wins, as in Go.
     pub(crate) fn take_any<T: Decode>(&mut self, names: &[&str]) -> Option<T> {
-        let (place, json) = self.take_json(names)?;
-        match T::decode(json) {
-            Ok(value) => Some(value),
-            Err(Mismatch { found, wanted }) => {
-                let context = self.context;
-                let name = names[0];
-                self.blame(
-                    place,
-                    format!(
-                        "json: cannot unmarshal {found} into Go struct field {context}.{name} of type {wanted}"
-                    ),
-                );
-                None
-            }
-        }
+        self.take_with(names, |json| T::decode(json).map(Some))
     }
 
-    /// Takes a field that has a structure of its own, read by `decode`.
+    /// Takes a field that is read by `decode`.
     pub(crate) fn take_with<T: Default>(
         &mut self,
         names: &[&str],
@@ -110,21 +94,34 @@ impl Fields {
             return T::default();
         };
         decode(json).unwrap_or_else(|fault| {
-            self.blame(place, fault);
+            let own = fault.or_in_field(self.context, names[0]);
+            self.blame(place, own);
             T::default()
         })
+    }
+
+    /// Takes a field whose type has a decoder of its own in Consul: Go then blames this field for
+    /// whatever is of a wrong type inside it.
+    pub(crate) fn take_opaque<T: Default>(
+        &mut self,
+        names: &[&str],
+        decode: impl FnOnce(Json) -> Result<T, Fault>,
+    ) -> T {
+        self.take_with(names, |json| decode(json).map_err(Fault::without_field))
     }
 
     /// Checks that nothing was wrong and nothing is left.
     pub(crate) fn finish(mut self) -> Result<(), Fault> {
         if let Some((place, name, _)) = self.left.first() {
-            let (place, fault) = (*place, format!("json: unknown field {name:?}"));
-            self.blame(place, fault);
+            let words = format!("json: unknown field {name:?}");
+            self.blame(*place, Fault::Words(words));
         }
-        match self.fault {
-            Some((_, fault)) => Err(fault),
-            None => Ok(()),
-        }
+        self.finish_leniently()
+    }
+
+    /// Checks that nothing was wrong; what is left doesn't matter.
+    pub(crate) fn finish_leniently(self) -> Result<(), Fault> {
+        self.fault.map_or(Ok(()), |(_, fault)| Err(fault))
     }
 
     /// The field's last value that isn't `null`, and where it stands.
@@ -147,93 +144,119 @@ impl Fields {
     }
 }
 
-impl Mismatch {
-    fn new(found: &Json, wanted: &'static str) -> Self {
-        Self {
+impl Fault {
+    pub(crate) fn mismatch(found: &Json, wanted: &'static str) -> Self {
+        Self::Type {
             found: found.kind().to_owned(),
             wanted,
+            field: None,
+        }
+    }
+
+    /// Blames a field of a structure, unless a field inside is blamed already.
+    fn or_in_field(mut self, context: &str, name: &str) -> Self {
+        if let Self::Type { field, .. } = &mut self {
+            field.get_or_insert_with(|| format!("{context}.{name}"));
+        }
+        self
+    }
+
+    fn without_field(mut self) -> Self {
+        if let Self::Type { field, .. } = &mut self {
+            *field = None;
+        }
+        self
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Words(words) => f.write_str(words),
+            Self::Type {
+                found,
+                wanted,
+                field: None,
+            } => write!(
+                f,
+                "json: cannot unmarshal {found} into Go value of type {wanted}"
+            ),
+            Self::Type {
+                found,
+                wanted,
+                field: Some(field),
+            } => write!(
+                f,
+                "json: cannot unmarshal {found} into Go struct field {field} of type {wanted}"
+            ),
         }
     }
 }
 
 impl Decode for String {
-    const GO_TYPE: &'static str = "string";
-
-    fn decode(json: Json) -> Result<Self, Mismatch> {
+    fn decode(json: Json) -> Result<Self, Fault> {
         match json {
             Json::String(text) => Ok(text),
-            other => Err(Mismatch::new(&other, Self::GO_TYPE)),
+            other => Err(Fault::mismatch(&other, "string")),
         }
     }
 }
 
 impl Decode for bool {
-    const GO_TYPE: &'static str = "bool";
-
-    fn decode(json: Json) -> Result<Self, Mismatch> {
+    fn decode(json: Json) -> Result<Self, Fault> {
         match json {
             Json::Bool(value) => Ok(value),
-            other => Err(Mismatch::new(&other, Self::GO_TYPE)),
+            other => Err(Fault::mismatch(&other, "bool")),
         }
     }
 }
 
 impl Decode for i64 {
-    const GO_TYPE: &'static str = "int";
-
-    fn decode(json: Json) -> Result<Self, Mismatch> {
+    fn decode(json: Json) -> Result<Self, Fault> {
         match json {
-            Json::Number(number) => number.as_i64().ok_or_else(|| Mismatch {
+            Json::Number(number) => number.parse().map_err(|_| Fault::Type {
                 found: format!("number {number}"),
-                wanted: Self::GO_TYPE,
+                wanted: "int",
+                field: None,
             }),
-            other => Err(Mismatch::new(&other, Self::GO_TYPE)),
+            other => Err(Fault::mismatch(&other, "int")),
         }
     }
 }
 
 impl Decode for Vec<String> {
-    const GO_TYPE: &'static str = "[]string";
-
-    fn decode(json: Json) -> Result<Self, Mismatch> {
+    fn decode(json: Json) -> Result<Self, Fault> {
         match json {
             Json::Array(items) => items.into_iter().map(or_default).collect(),
-            other => Err(Mismatch::new(&other, Self::GO_TYPE)),
+            other => Err(Fault::mismatch(&other, "[]string")),
         }
     }
 }
 
 impl Decode for BTreeMap<String, String> {
-    const GO_TYPE: &'static str = "map[string]string";
-
-    fn decode(json: Json) -> Result<Self, Mismatch> {
-        decode_map(json, Self::GO_TYPE)
+    fn decode(json: Json) -> Result<Self, Fault> {
+        decode_map(json, "map[string]string")
     }
 }
 
 impl Decode for BTreeMap<String, Vec<String>> {
-    const GO_TYPE: &'static str = "map[string][]string";
-
-    fn decode(json: Json) -> Result<Self, Mismatch> {
-        decode_map(json, Self::GO_TYPE)
+    fn decode(json: Json) -> Result<Self, Fault> {
+        decode_map(json, "map[string][]string")
     }
 }
 
-fn decode_map<T: Decode>(
-    json: Json,
-    go_type: &'static str,
-) -> Result<BTreeMap<String, T>, Mismatch> {
+fn decode_map<T: Decode>(json: Json, go_type: &'static str) -> Result<BTreeMap<String, T>, Fault> {
     match json {
         Json::Object(entries) => entries
             .into_iter()
             .map(|(key, value)| Ok((key, or_default(value)?)))
             .collect(),
-        other => Err(Mismatch::new(&other, go_type)),
+        other => Err(Fault::mismatch(&other, go_type)),
     }
 }
 
 /// `null` inside a list or a map is the type's default.
-fn or_default<T: Decode>(json: Json) -> Result<T, Mismatch> {
+fn or_default<T: Decode>(json: Json) -> Result<T, Fault> {
     match json {
         Json::Null => Ok(T::default()),
         json => T::decode(json),

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{CheckDefinition, Decode, Fault, Fields, Json, Mismatch};
+use super::{CheckDefinition, Decode, Fault, Fields, Json, decode_map};
 use crate::store::{Connect, Service, ServiceAddress, Weights};
 
 const GO_TYPE: &str = "struct { EnableTagOverrideSnake bool \"json:\\\"enable_tag_override\\\"\"; \
@@ -43,9 +43,9 @@ impl ServiceDefinition {
             ..Service::default()
         };
         let weights = fields.take_with(&["Weights"], |json| decode_weights(json).map(Some));
-        let check = fields.take_with(&["Check"], CheckDefinition::decode);
-        let checks = fields.take_with(&["Checks"], decode_checks);
-        service.connect = fields.take_with(&["Connect"], decode_connect);
+        let check = fields.take_opaque(&["Check"], CheckDefinition::decode);
+        let checks = fields.take_opaque(&["Checks"], decode_checks);
+        service.connect = fields.take_opaque(&["Connect"], decode_connect);
         let _token: String = fields.take("Token");
         let _proxy = fields.take_with(&["Proxy"], |json| Ok(Some(json)));
         fields.finish()?;
@@ -96,49 +96,38 @@ fn decode_checks(json: Json) -> Result<Vec<CheckDefinition>, Fault> {
             .filter(|item| *item != Json::Null)
             .map(CheckDefinition::decode)
             .collect(),
-        other => Err(format!(
-            "json: cannot unmarshal {} into Go struct field .Checks of type structs.CheckTypes",
-            other.kind()
-        )),
+        other => Err(Fault::mismatch(&other, "structs.CheckTypes")),
     }
 }
 
 /// Of `Connect` only `Native` is kept: the service mesh isn't served.
 fn decode_connect(json: Json) -> Result<Connect, Fault> {
-    let mut fields = Fields::of(json, "Connect", "structs.ServiceConnect")?;
+    const GO_TYPE: &str = "struct { SidecarServiceSnake *structs.ServiceDefinition \
+        \"json:\\\"sidecar_service\\\"\"; *structs.Alias }";
+    let mut fields = Fields::of(json, "", GO_TYPE)?;
     let connect = Connect {
         native: fields.take("Native"),
     };
-    let _sidecar = fields.take_with(&["SidecarService", "sidecar_service"], |json| {
-        Ok(Some(json))
-    });
-    fields.finish()?;
+    fields.finish_leniently()?;
     Ok(connect)
 }
 
-impl Decode for BTreeMap<String, ServiceAddress> {
-    const GO_TYPE: &'static str = "map[string]structs.ServiceAddress";
-
-    fn decode(json: Json) -> Result<Self, Mismatch> {
-        let Json::Object(entries) = json else {
-            return Err(Mismatch::new(&json, Self::GO_TYPE));
+impl Decode for ServiceAddress {
+    fn decode(json: Json) -> Result<Self, Fault> {
+        let context = "ServiceAddress.TaggedAddresses";
+        let mut fields = Fields::of(json, context, "structs.ServiceAddress")?;
+        let address = Self {
+            address: fields.take("Address"),
+            port: fields.take("Port"),
         };
-        let mut addresses = Self::new();
-        for (tag, json) in entries {
-            let mut address = ServiceAddress::default();
-            let Json::Object(fields) = json else {
-                return Err(Mismatch::new(&json, "structs.ServiceAddress"));
-            };
-            for (name, json) in fields {
-                if name.eq_ignore_ascii_case("Address") {
-                    address.address = super::or_default(json)?;
-                } else if name.eq_ignore_ascii_case("Port") {
-                    address.port = super::or_default(json)?;
-                }
-            }
-            addresses.insert(tag, address);
-        }
-        Ok(addresses)
+        fields.finish()?;
+        Ok(address)
+    }
+}
+
+impl Decode for BTreeMap<String, ServiceAddress> {
+    fn decode(json: Json) -> Result<Self, Fault> {
+        decode_map(json, "map[string]structs.ServiceAddress")
     }
 }
 

@@ -9,6 +9,7 @@ use url::form_urlencoded;
 
 use super::json;
 use super::reply::{Body, Refusal, Reply};
+use super::router::unescape;
 use crate::app::App;
 use crate::decode::{self, Json};
 use crate::go;
@@ -47,14 +48,15 @@ pub(crate) struct ReadOptions {
 }
 
 impl Query {
-    pub(crate) fn parse(text: &str) -> Self {
+    /// Nothing if there is a `%` without two hexadecimal digits.
+    pub(crate) fn parse(text: &str) -> Option<Self> {
         let pairs = text.split(['&', ';']).filter(|pair| !pair.is_empty());
-        let decoded = pairs.flat_map(|pair| form_urlencoded::parse(pair.as_bytes()));
-        Self(
-            decoded
-                .map(|(name, value)| (name.into(), value.into()))
-                .collect(),
-        )
+        let decoded = pairs.map(|pair| {
+            unescape(pair)?;
+            let (name, value) = form_urlencoded::parse(pair.as_bytes()).next()?;
+            Some((name.into_owned(), value.into_owned()))
+        });
+        Some(Self(decoded.collect::<Option<_>>()?))
     }
 
     /// The parameter's first value, empty when it is missing.

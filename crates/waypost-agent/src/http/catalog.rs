@@ -10,18 +10,20 @@ use super::reply::{Refusal, Reply};
 use super::router::{Handler, Route};
 use super::select::Selection;
 use crate::blocking::{Found, Read};
-use crate::store::{Service, Topic, View, fold};
+use crate::store::{Node, Service, Topic, View, fold};
 use crate::wire::{NodeServices, Pairs};
 
 pub(super) const ROUTES: &[Route] = &[
     Route::new(
         "/v1/catalog/datacenters",
         &[(Method::GET, Handler::Plain(datacenters))],
-    ),
+    )
+    .beyond_namespaces(),
     Route::new(
         "/v1/catalog/nodes",
         &[(Method::GET, read(|_| Topic::Nodes, nodes))],
-    ),
+    )
+    .beyond_namespaces(),
     Route::new(
         "/v1/catalog/services",
         &[(Method::GET, read(|_| Topic::Services, services))],
@@ -91,31 +93,35 @@ fn service(call: &Call) -> Result<Found, Refusal> {
 
 /// The services of a node by id.
 fn node(call: &Call) -> Result<Found, Refusal> {
-    one_node(call, |services| {
+    let (index, found) = one_node(call, |services| {
         let pairs = services.map(|service| (service.id.clone(), Arc::clone(service)));
         Pairs(pairs.collect())
-    })
+    })?;
+    let found = found.map(|(node, services)| NodeServices { node, services });
+    let body = call.json_body(&found)?;
+    Ok(Found { index, body })
 }
 
 /// The services of a node as a list.
 fn node_services(call: &Call) -> Result<Found, Refusal> {
-    one_node(call, |services| services.cloned().collect::<Vec<_>>())
+    let (index, found) = one_node(call, |services| services.cloned().collect::<Vec<_>>())?;
+    let (node, services) = found.unzip();
+    let body = call.json_body(&NodeServices { node, services })?;
+    Ok(Found { index, body })
 }
 
-fn one_node<S: serde::Serialize>(
+/// The index, and a node with its services in some shape if it is known.
+type OneNode<S> = (u64, Option<(Arc<Node>, S)>);
+
+fn one_node<S>(
     call: &Call,
     shape: impl FnOnce(&mut dyn Iterator<Item = &Arc<Service>>) -> S,
-) -> Result<Found, Refusal> {
+) -> Result<OneNode<S>, Refusal> {
     let name = call.name("node name")?;
     let found = call.app.store.read(|state| {
         let (index, node, mut services) = state.catalog.node(name)?;
-        let node = Arc::clone(node);
-        let services = shape(&mut services);
-        Some((index, NodeServices { node, services }))
+        Some((index, (Arc::clone(node), shape(&mut services))))
     });
     let (index, found) = found.unzip();
-    Ok(Found {
-        index: index.unwrap_or_default(),
-        body: call.json_body(&found)?,
-    })
+    Ok((index.unwrap_or_default(), found))
 }

@@ -102,7 +102,7 @@ pub(super) fn instances(call: &Call, view: View) -> Result<Found, Refusal> {
     };
     let key = AnswerKey {
         view,
-        passing: selection.passing,
+        passing: selection.passing(),
         pretty: call.pretty(),
     };
     let (index, slot, instances) = call.app.store.read(|state| {
@@ -117,6 +117,7 @@ pub(super) fn instances(call: &Call, view: View) -> Result<Found, Refusal> {
     let body = match slot {
         Some(slot) => {
             let answer = slot.get_or_init(|| {
+                // What comes out of the store can always be written.
                 let text = serialise(&instances, &selection, &key);
                 Arc::new(Answer::new(text.unwrap_or_default()))
             });
@@ -132,9 +133,7 @@ fn serialise(
     selection: &Selection,
     key: &AnswerKey,
 ) -> serde_json::Result<Vec<u8>> {
-    let chosen = instances
-        .iter()
-        .filter(|instance| selection.takes(instance));
+    let chosen = selection.choose(instances).into_iter();
     match key.view {
         View::Health => {
             let shown: Vec<_> = chosen.map(HealthService::from).collect();

@@ -14,6 +14,8 @@ use crate::blocking::Read;
 pub(crate) struct Route {
     pub path: &'static str,
     pub verbs: &'static [(Method, Handler)],
+    /// Whether what is asked for would lie in a namespace, if there were any.
+    pub namespaced: bool,
 }
 
 /// Who answers.
@@ -26,10 +28,10 @@ pub(crate) enum Handler {
 
 /// Where a request goes.
 pub(crate) enum Destination {
-    /// To a handler; what follows the route's path starts at `rest`.
+    /// To a handler.
     Handler {
         handler: &'static Handler,
-        rest: usize,
+        route: &'static Route,
     },
     /// To nobody: this is the answer. It varies with the encoding if a route knew the path.
     Answer { reply: Reply, known: bool },
@@ -37,7 +39,19 @@ pub(crate) enum Destination {
 
 impl Route {
     pub(crate) const fn new(path: &'static str, verbs: &'static [(Method, Handler)]) -> Self {
-        Self { path, verbs }
+        Self {
+            path,
+            verbs,
+            namespaced: true,
+        }
+    }
+
+    /// A route for which a namespace doesn't matter, so that naming one is no mistake.
+    pub(crate) const fn beyond_namespaces(self) -> Self {
+        Self {
+            namespaced: false,
+            ..self
+        }
     }
 }
 
@@ -61,10 +75,7 @@ pub(crate) fn route(method: &Method, path: &str, query: &str) -> Destination {
         });
     };
     match route.verbs.iter().find(|(verb, _)| verb == method) {
-        Some((_, handler)) => Destination::Handler {
-            handler,
-            rest: route.path.len(),
-        },
+        Some((_, handler)) => Destination::Handler { handler, route },
         None => Destination::Answer {
             reply: other_verb(route, method),
             known: true,

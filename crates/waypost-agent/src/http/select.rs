@@ -3,12 +3,12 @@
 use super::call::Call;
 use super::reply::Refusal;
 use crate::go;
-use crate::store::{Instance, Node, Status};
+use crate::store::{Instance, Node, Service, Status};
 
 /// The conditions of a request. All of them must hold.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
-    pub passing: bool,
+    passing: bool,
     tags: Vec<String>,
     node_meta: Vec<(String, String)>,
 }
@@ -31,9 +31,14 @@ impl Selection {
     /// Those, and `?passing`.
     pub(super) fn with_passing(call: &Call) -> Result<Self, Refusal> {
         Ok(Self {
-            passing: passing(call)?,
+            passing: wants_passing(call)?,
             ..Self::of(call)?
         })
+    }
+
+    /// Whether only passing instances are wanted.
+    pub(super) fn passing(&self) -> bool {
+        self.passing
     }
 
     /// Whether the state of the service and `passing` decide everything.
@@ -41,18 +46,28 @@ impl Selection {
         self.tags.is_empty() && self.node_meta.is_empty()
     }
 
-    pub(super) fn takes(&self, instance: &Instance) -> bool {
-        let passing = |instance: &Instance| {
-            let mut checks = instance.checks.iter();
-            checks.all(|check| check.status == Status::Passing)
+    /// The instances that meet the conditions, in Consul's order: where it drops an instance that
+    /// isn't passing, the last one of the list takes its place.
+    pub(super) fn choose<'a>(&self, instances: &'a [Instance]) -> Vec<&'a Instance> {
+        let meets = |instance: &&Instance| {
+            self.takes_node(&instance.node) && self.takes_tags(&instance.service)
         };
-        let has_tag = |wanted: &String| {
-            let mut tags = instance.service.tags.iter();
-            tags.any(|tag| tag.to_lowercase() == *wanted)
-        };
-        (!self.passing || passing(instance))
-            && self.tags.iter().all(has_tag)
-            && self.takes_node(&instance.node)
+        let mut chosen: Vec<_> = instances.iter().filter(meets).collect();
+        let mut i = 0;
+        while self.passing && i < chosen.len() {
+            let mut checks = chosen[i].checks.iter();
+            if checks.all(|check| check.status == Status::Passing) {
+                i += 1;
+            } else {
+                chosen.swap_remove(i);
+            }
+        }
+        chosen
+    }
+
+    fn takes_tags(&self, service: &Service) -> bool {
+        let has = |wanted: &String| service.tags.iter().any(|tag| tag.to_lowercase() == *wanted);
+        self.tags.iter().all(has)
     }
 
     pub(super) fn takes_node(&self, node: &Node) -> bool {
@@ -64,7 +79,7 @@ impl Selection {
 }
 
 /// `?passing` alone means yes, and it may be given a boolean.
-fn passing(call: &Call) -> Result<bool, Refusal> {
+fn wants_passing(call: &Call) -> Result<bool, Refusal> {
     match call.query.get("passing") {
         "" => Ok(call.query.has("passing")),
         text => {

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::call::{Call, Query};
 use super::reply::{Refusal, Reply};
-use super::router::{self, Destination, Handler};
+use super::router::{self, Destination, Handler, Route};
 use crate::app::App;
 use crate::blocking::Answering;
 
@@ -87,10 +87,21 @@ async fn answer(
     let Some(path) = router::unescape(uri.path()) else {
         return Ok(malformed());
     };
-    let (handler, rest) = match router::route(&method, &path, query) {
-        Destination::Handler { handler, rest } => (handler, rest),
+    if !path.chars().all(is_printable) {
+        let refusal = Reply::empty().status(StatusCode::BAD_REQUEST);
+        return Ok(respond(refusal, false, false));
+    }
+    let (handler, route) = match router::route(&method, &path, query) {
+        Destination::Handler { handler, route } => (handler, route),
         Destination::Answer { reply, known } => return Ok(respond(reply, known && gzip, known)),
     };
+    let Some(query) = Query::parse(query) else {
+        let refusal = Reply::empty().status(StatusCode::INTERNAL_SERVER_ERROR);
+        return Ok(respond(refusal, gzip, true));
+    };
+    if let Some(refusal) = refused_namespace(route, &query, request.headers()) {
+        return Ok(respond(refusal.into(), gzip, true));
+    }
     if app.faults.fails() {
         let refusal = Refusal::internal("a fault was asked for");
         return Ok(respond(refusal.into(), gzip, true));
@@ -102,8 +113,8 @@ async fn answer(
     let call = Call {
         app,
         body,
-        query: Query::parse(query),
-        rest: path[rest..].to_owned(),
+        query,
+        rest: path[route.path.len()..].to_owned(),
     };
     let answered = match handler {
         Handler::Plain(handle) => handle(&call),
@@ -117,6 +128,24 @@ async fn answer(
         Err(refusal) if refusal.hangs_up() => Err(HangUp),
         Err(refusal) => Ok(respond(refusal.into(), gzip, true)),
     }
+}
+
+/// Namespaces are for customers of Consul's makers; asking for one is refused, as there.
+fn refused_namespace(route: &Route, query: &Query, headers: &HeaderMap) -> Option<Refusal> {
+    const HEADER: &str = "X-Consul-Namespace";
+    let named = headers.get(HEADER).is_some_and(|name| !name.is_empty());
+    let place = if !query.get("ns").is_empty() {
+        "query parameter: \"ns\"".to_owned()
+    } else if named {
+        format!("header: {HEADER:?}")
+    } else {
+        return None;
+    };
+    route.namespaced.then(|| {
+        Refusal::bad_request(format!(
+            "Bad request: Invalid {place} - Namespaces are a Consul Enterprise feature"
+        ))
+    })
 }
 
 async fn read_body(method: &Method, body: Incoming) -> Result<Bytes, Refusal> {
@@ -153,6 +182,23 @@ fn malformed() -> Response<Full<Bytes>> {
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);
     response
+}
+
+/// Consul refuses paths with characters that can't be seen, whatever they might do to a terminal.
+/// Rust escapes just those when it shows a string, beside quotes and backslashes.
+fn is_printable(character: char) -> bool {
+    match character {
+        ' '..='~' => true,
+        // In front stands a letter, because a combining mark alone would be escaped too.
+        other => {
+            ['a', other]
+                .iter()
+                .collect::<String>()
+                .escape_debug()
+                .count()
+                == 2
+        }
+    }
 }
 
 /// Whether the client takes a compressed body: it names `gzip` with a weight above 0.

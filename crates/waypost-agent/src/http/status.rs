@@ -10,8 +10,9 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new(
         "/v1/status/leader",
         &[(Method::GET, Handler::Plain(leader))],
-    ),
-    Route::new("/v1/status/peers", &[(Method::GET, Handler::Plain(peers))]),
+    )
+    .beyond_namespaces(),
+    Route::new("/v1/status/peers", &[(Method::GET, Handler::Plain(peers))]).beyond_namespaces(),
 ];
 
 fn leader(call: &Call) -> Result<Reply, Refusal> {

@@ -7,9 +7,9 @@ use super::reply::{Refusal, Reply};
 use super::router::{Handler, Route};
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::new("/ui/", &[(Method::GET, Handler::Plain(page))]),
-    Route::new("/ui/app.js", &[(Method::GET, Handler::Plain(script))]),
-    Route::new("/ui/style.css", &[(Method::GET, Handler::Plain(style))]),
+    Route::new("/ui/", &[(Method::GET, Handler::Plain(page))]).beyond_namespaces(),
+    Route::new("/ui/app.js", &[(Method::GET, Handler::Plain(script))]).beyond_namespaces(),
+    Route::new("/ui/style.css", &[(Method::GET, Handler::Plain(style))]).beyond_namespaces(),
 ];
 
 /// The page for every path: the script reads the rest from it.

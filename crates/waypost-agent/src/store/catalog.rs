@@ -38,7 +38,6 @@ struct NodeRow {
 /// All instances of one name.
 #[derive(Debug)]
 struct Group {
-    name: String,
     index: u64,
     /// By node and service id.
     rows: BTreeMap<(String, String), Row>,
@@ -100,18 +99,17 @@ impl Catalog {
         takes: impl Fn(&Node) -> bool,
     ) -> (u64, BTreeMap<&str, Vec<&str>>) {
         let takes_node = |key: &String| self.nodes.get(key).is_some_and(|row| takes(&row.node));
-        let services = self.services.values().filter_map(|group| {
-            let rows = group.rows.iter();
-            let mut rows = rows.filter(|((node, _), _)| takes_node(node)).peekable();
-            rows.peek()?;
-            let mut tags: Vec<&str> = rows
-                .flat_map(|(_, row)| row.service.tags.iter().map(String::as_str))
-                .collect();
+        let rows = self.services.values().flat_map(|group| &group.rows);
+        let mut services: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+        for (_, row) in rows.filter(|((node, _), _)| takes_node(node)) {
+            let tags = services.entry(&row.service.name).or_default();
+            tags.extend(row.service.tags.iter().map(String::as_str));
+        }
+        for tags in services.values_mut() {
             tags.sort_unstable();
             tags.dedup();
-            Some((group.name.as_str(), tags))
-        });
-        (self.services_index, services.collect())
+        }
+        (self.services_index, services)
     }
 
     /// A node and its services, in order of their ids.
@@ -251,7 +249,6 @@ impl Catalog {
             .services
             .entry(name_key.clone())
             .or_insert_with(|| Group {
-                name: service.name.clone(),
                 index: 0,
                 rows: BTreeMap::new(),
                 answers: Answers::default(),

@@ -1,5 +1,7 @@
-// Shows the services and their instances, live: one blocking query waits for a change anywhere
-// among the services, and one for each service that is open on the page.
+// Shows the services and their instances, live. Two blocking queries wait for changes, one for the
+// list of services and one for all checks; each change is a reason to look again at the services
+// that are open on the page. One query for each of those would use up the few connections that a
+// browser allows itself.
 "use strict";
 
 const RETRY_MS = 2000;
@@ -24,12 +26,13 @@ function start() {
   search.addEventListener("input", filter);
   describeAgent();
   follow("/v1/catalog/services", (services) => {
-    setConnection(true);
     showServices(services);
+    lookAgain();
   });
   follow("/v1/health/state/any", (all) => {
     checks = all;
     showCounts();
+    lookAgain();
   });
 }
 
@@ -42,20 +45,20 @@ async function describeAgent() {
   }
 }
 
-/** Calls `show` with each new answer of a path, until `signal` says stop. */
-async function follow(path, show, signal) {
+/** Calls `show` with each new answer of a path, for ever. */
+async function follow(path, show) {
   let index = 0;
-  while (!signal?.aborted) {
+  for (;;) {
     try {
-      const response = await fetch(`${path}?index=${index}&wait=5m`, { signal });
+      const response = await fetch(`${path}?index=${index}&wait=5m`);
       if (!response.ok) throw new Error(await response.text());
       const next = Number(response.headers.get("X-Consul-Index"));
       const answer = await response.json();
       // An index that goes back means that the registry started anew.
       if (next !== index) show(answer);
       index = next >= index ? next : 0;
-    } catch (error) {
-      if (signal?.aborted) return;
+      setConnection(true);
+    } catch {
       setConnection(false);
       index = 0;
       await new Promise((resume) => setTimeout(resume, RETRY_MS));
@@ -70,7 +73,6 @@ function setConnection(live) {
 function showServices(services) {
   for (const [name, card] of shown) {
     if (!(name in services)) {
-      card.stop?.abort();
       card.item.remove();
       shown.delete(name);
     }
@@ -97,18 +99,25 @@ function addCard(name) {
   details.append(head, body);
   const item = element("li");
   item.append(details);
-  const card = { item, details, tagList, counts, body, tags: [], stop: null };
-  details.addEventListener("toggle", () => toggle(name, card));
+  const card = { item, details, tagList, counts, body, tags: [] };
+  details.addEventListener("toggle", () => look(name, card));
   shown.set(name, card);
   return card;
 }
 
-function toggle(name, card) {
-  card.stop?.abort();
+function lookAgain() {
+  for (const [name, card] of shown) look(name, card);
+}
+
+/** Fetches the instances of a service if they are to be seen. */
+async function look(name, card) {
   if (!card.details.open) return;
-  card.stop = new AbortController();
-  const path = `/v1/health/service/${encodeURIComponent(name)}`;
-  follow(path, (instances) => showInstances(card, name, instances), card.stop.signal);
+  try {
+    const response = await fetch(`/v1/health/service/${encodeURIComponent(name)}`);
+    if (response.ok) showInstances(card, name, await response.json());
+  } catch {
+    // The queries that wait notice it too, and say so.
+  }
 }
 
 function showInstances(card, name, instances) {

@@ -40,7 +40,7 @@ struct Judged {
 fn by_id(call: &Call) -> Result<Reply, Refusal> {
     let id = call.rest.as_str();
     if id.is_empty() {
-        return Err(Refusal::bad_request("Missing serviceID"));
+        return Err(Refusal::internal("Bad request: Missing serviceID"));
     }
     let judged = call.app.store.read(|state| {
         let service = state.local.service(id)?;
@@ -53,12 +53,15 @@ fn by_id(call: &Call) -> Result<Reply, Refusal> {
             checks: None,
         };
         let reason = format!("ServiceId {id} not found");
-        return Ok(if wants_text(call) {
-            text(reason.clone(), StatusCode::NOT_FOUND)
+        // Here Consul forgets that it was asked for text, and sends JSON.
+        let reply = if wants_text(call) {
+            call.json(&reason)?
         } else {
-            call.json(&unknown)?.status(StatusCode::NOT_FOUND)
-        }
-        .header("x-consul-reason", reason));
+            call.json(&unknown)?
+        };
+        return Ok(reply
+            .status(StatusCode::NOT_FOUND)
+            .header("x-consul-reason", reason));
     };
     let verdict = judged.verdict;
     Ok(if wants_text(call) {
@@ -72,7 +75,7 @@ fn by_id(call: &Call) -> Result<Reply, Refusal> {
 fn by_name(call: &Call) -> Result<Reply, Refusal> {
     let name = call.rest.as_str();
     if name.is_empty() {
-        return Err(Refusal::bad_request("Missing service Name"));
+        return Err(Refusal::internal("Bad request: Missing service Name"));
     }
     let judged: Vec<Judged> = call.app.store.read(|state| {
         let services = state.local.services();

@@ -17,11 +17,12 @@ use crate::self_report::{Member, SelfReport};
 use crate::wire::{AgentService, Pairs};
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::new("/v1/agent/self", &[(Method::GET, Handler::Plain(myself))]),
+    Route::new("/v1/agent/self", &[(Method::GET, Handler::Plain(myself))]).beyond_namespaces(),
     Route::new(
         "/v1/agent/members",
         &[(Method::GET, Handler::Plain(members))],
-    ),
+    )
+    .beyond_namespaces(),
     Route::new(
         "/v1/agent/services",
         &[(Method::GET, Handler::Plain(services))],
@@ -30,7 +31,8 @@ pub(super) const ROUTES: &[Route] = &[
     Route::new(
         "/v1/agent/maintenance",
         &[(Method::PUT, Handler::Plain(maintenance))],
-    ),
+    )
+    .beyond_namespaces(),
 ];
 
 fn myself(call: &Call) -> Result<Reply, Refusal> {

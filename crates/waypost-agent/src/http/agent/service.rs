@@ -2,7 +2,6 @@
 
 use std::collections::hash_map::DefaultHasher;
 use std::hash::Hasher;
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use http::Method;
@@ -31,6 +30,9 @@ pub(in super::super) const ROUTES: &[Route] = &[
     ),
 ];
 
+/// The addresses that mean "wherever", and so lead nowhere.
+const EVERYWHERE: [&str; 3] = ["0.0.0.0", "::", "[::]"];
+
 fn show(call: &Call) -> Result<Reply, Refusal> {
     let id = call.rest.as_str();
     let service = call
@@ -51,8 +53,7 @@ fn register(call: &Call) -> Result<Reply, Refusal> {
     if definition.service.name.is_empty() {
         return Err(Refusal::bad_request("Missing service name"));
     }
-    let address = definition.service.address.parse::<IpAddr>();
-    if address.is_ok_and(|address| address.is_unspecified()) {
+    if EVERYWHERE.contains(&definition.service.address.as_str()) {
         return Err(Refusal::bad_request("Invalid service address"));
     }
     if let Some(fault) = definition.fault() {
@@ -70,7 +71,8 @@ fn register(call: &Call) -> Result<Reply, Refusal> {
         ));
     }
     definition.service.add_derived_addresses();
-    let replace_checks = call.query.has("replace-existing-checks");
+    let replace_checks = call.query.has("replace-existing-checks")
+        && matches!(call.query.get("replace-existing-checks"), "" | "true");
     call.app
         .registration
         .register_service(&definition, replace_checks)

@@ -1,0 +1,192 @@
+//! The same requests to a real Consul and to the agent: the answers must be the same, byte for
+//! byte, but for ids, times and the numbers of indexes (see [`normal`]).
+//!
+//! The cases are in `cases/*.txt`; [`script`] tells how they are written.
+
+mod normal;
+mod script;
+
+use std::fmt::Write;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use waypost_agent::Agent;
+
+use crate::consul::Consul;
+use crate::http::{Request, Response};
+use normal::{Normal, Side};
+use script::{Case, Step};
+
+const NODE: &str = "n1";
+
+/// Consul writes to its catalog a moment after it has answered a registration, so an answer that
+/// differs gets this long to become the same.
+const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(20);
+
+const SCRIPTS: &[(&str, &str)] = &[
+    ("agent-check", include_str!("cases/agent-check.txt")),
+    ("agent-health", include_str!("cases/agent-health.txt")),
+    ("agent-service", include_str!("cases/agent-service.txt")),
+    ("blocking", include_str!("cases/blocking.txt")),
+    ("catalog", include_str!("cases/catalog.txt")),
+    ("decoding", include_str!("cases/decoding.txt")),
+    ("health", include_str!("cases/health.txt")),
+    ("http", include_str!("cases/http.txt")),
+    ("maintenance", include_str!("cases/maintenance.txt")),
+    ("running-checks", include_str!("cases/running-checks.txt")),
+    ("status", include_str!("cases/status.txt")),
+];
+
+/// The two that are asked, and what was found.
+struct Comparison {
+    consul: Side,
+    agent: Side,
+    cases: usize,
+    accepted: Vec<String>,
+    failures: Vec<String>,
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn real_consul_gives_the_same_answers() {
+    let consul = Consul::start(NODE).await;
+    let agent = Agent::builder().node_name(NODE).start().await.unwrap();
+    let mut comparison = Comparison {
+        consul: Side::consul(&consul).await,
+        agent: Side::agent(agent.http_addr()).await,
+        cases: 0,
+        accepted: Vec::new(),
+        failures: Vec::new(),
+    };
+    let only = std::env::var("CASES").ok();
+    for (name, text) in SCRIPTS {
+        if only.as_ref().is_none_or(|only| only == name) {
+            comparison.run(name, text).await;
+        }
+    }
+    println!(
+        "{} cases compared, {} of them with an accepted difference:\n{}",
+        comparison.cases,
+        comparison.accepted.len(),
+        comparison.accepted.concat()
+    );
+    let failures = &comparison.failures;
+    assert!(
+        failures.is_empty(),
+        "{} answers differ:\n{}",
+        failures.len(),
+        failures.concat()
+    );
+    agent.shutdown().await;
+}
+
+impl Comparison {
+    async fn run(&mut self, name: &str, text: &str) {
+        for step in script::parse(name, text) {
+            match step {
+                Step::Story => self.clear().await,
+                Step::Compare(case) => self.compare(&case).await,
+                Step::Until(request, wanted) => {
+                    for side in [&self.consul, &self.agent] {
+                        let (request, wanted) = (side.fill(&request), side.fill_text(&wanted));
+                        until(side.address, &request, &wanted).await;
+                    }
+                }
+            }
+        }
+        self.clear().await;
+    }
+
+    async fn compare(&mut self, case: &Case) {
+        self.cases += 1;
+        let deadline = Instant::now() + SETTLES_WITHIN;
+        let (consul, agent) = loop {
+            let consul = self.consul.ask(&case.request).await;
+            let agent = self.agent.ask(&case.request).await;
+            // Only reads are repeated, and those of which a difference isn't expected anyway.
+            let settles = case.request.method == "GET" && case.differs.is_none();
+            if consul == agent || !settles || Instant::now() > deadline {
+                break (consul, agent);
+            }
+            sleep(PAUSE).await;
+        };
+        self.consul.remember(&case.request, &consul);
+        self.agent.remember(&case.request, &agent);
+        let what = format!(
+            "{} {} {}",
+            case.place, case.request.method, case.request.target
+        );
+        match (&case.differs, consul == agent) {
+            (None, true) => {}
+            (Some(reason), false) => self.accepted.push(format!("  {what}\n    {reason}\n")),
+            (None, false) => self.failures.push(describe(case, &what, &consul, &agent)),
+            (Some(_), true) => {
+                let text = format!("\n{what}\n  doesn't differ any more: take the mark away\n");
+                self.failures.push(text);
+            }
+        }
+    }
+
+    /// Removes everything that was registered.
+    async fn clear(&mut self) {
+        for side in [&self.consul, &self.agent] {
+            let disable = "/v1/agent/maintenance?enable=false";
+            send(side.address, &Request::new("PUT", disable, "")).await;
+            for (list, remove) in [
+                ("/v1/agent/services", "/v1/agent/service/deregister/"),
+                ("/v1/agent/checks", "/v1/agent/check/deregister/"),
+            ] {
+                let listed = send(side.address, &Request::new("GET", list, "")).await;
+                let listed: serde_json::Map<String, serde_json::Value> =
+                    serde_json::from_slice(&listed.body).unwrap();
+                for id in listed.keys() {
+                    let target = format!("{remove}{}", script::escape(id));
+                    send(side.address, &Request::new("PUT", &target, "")).await;
+                }
+            }
+            let services = Request::new("GET", "/v1/catalog/services", "");
+            until(side.address, &services, "{\"consul\":[]}").await;
+        }
+    }
+}
+
+async fn send(to: SocketAddr, request: &Request) -> Response {
+    match request.send(to).await {
+        Ok(response) => response,
+        Err(error) => panic!("{} {} to {to}: {error}", request.method, request.target),
+    }
+}
+
+async fn until(side: SocketAddr, request: &Request, wanted: &str) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let answer = send(side, request).await.text();
+        if answer.contains(wanted) {
+            return;
+        }
+        assert!(
+            Instant::now() < deadline,
+            "{} of {side} never had {wanted:?}, at last it was: {answer}",
+            request.target
+        );
+        sleep(PAUSE).await;
+    }
+}
+
+fn describe(case: &Case, what: &str, consul: &Normal, agent: &Normal) -> String {
+    let mut text = format!("\n{what} {}\n", case.request.body);
+    let mut compare = |name: &str, consul: &str, agent: &str| {
+        if consul != agent {
+            let _ = writeln!(text, "  {name}\n    Consul: {consul}\n    agent:  {agent}");
+        }
+    };
+    compare("status", &consul.status, &agent.status);
+    compare(
+        "headers",
+        &format!("{:?}", consul.headers),
+        &format!("{:?}", agent.headers),
+    );
+    compare("body", &consul.body, &agent.body);
+    text
+}

@@ -1,0 +1,262 @@
+//! Answers with everything taken out that may differ: ids, times, ports, the numbers of indexes.
+//! Of an index stays how it relates to others: its rank among those in the same answer, and
+//! whether it has moved since the same question was asked before.
+
+use std::collections::{BTreeSet, HashMap};
+use std::io::Read;
+use std::net::SocketAddr;
+
+use crate::consul::Consul;
+use crate::http::{Request, Response};
+
+/// An answer as it is compared.
+#[derive(Clone, Debug)]
+pub(crate) struct Normal {
+    pub status: String,
+    /// In order of their names.
+    pub headers: Vec<(String, String)>,
+    pub body: String,
+    /// Not compared: equal answers have different ones.
+    index: Option<u64>,
+}
+
+/// One of the two that are compared.
+pub(crate) struct Side {
+    pub address: SocketAddr,
+    /// What stands for what: ports that one side chose and the other side has fixed.
+    replace: Vec<(String, &'static str)>,
+    /// The index before the first case: older ones are the side's own affair.
+    start: u64,
+    last_index: u64,
+    /// By target.
+    indexes: HashMap<String, u64>,
+}
+
+impl Side {
+    pub(crate) async fn consul(consul: &Consul) -> Self {
+        let ports = [
+            (consul.server_port.to_string(), "8300"),
+            (consul.serf_lan_port.to_string(), "8301"),
+            (consul.serf_wan_port.to_string(), "8302"),
+        ];
+        Self::new(consul.http, ports.into()).await
+    }
+
+    pub(crate) async fn agent(address: SocketAddr) -> Self {
+        Self::new(address, Vec::new()).await
+    }
+
+    async fn new(address: SocketAddr, replace: Vec<(String, &'static str)>) -> Self {
+        let mut start = 0;
+        for target in ["/v1/catalog/nodes", "/v1/health/service/consul"] {
+            let answer = Request::new("GET", target, "").send(address).await.unwrap();
+            let index = answer.header("x-consul-index").unwrap();
+            start = start.max(index.parse().unwrap());
+        }
+        Self {
+            address,
+            replace,
+            start,
+            last_index: start,
+            indexes: HashMap::new(),
+        }
+    }
+
+    pub(crate) async fn ask(&self, request: &Request) -> Normal {
+        match self.fill(request).send(self.address).await {
+            Ok(answer) => self.normal(request, answer),
+            Err(error) => Normal {
+                status: format!("no answer: {error}"),
+                headers: Vec::new(),
+                body: String::new(),
+                index: None,
+            },
+        }
+    }
+
+    /// The request as this side is to get it.
+    pub(crate) fn fill(&self, request: &Request) -> Request {
+        Request {
+            target: self.fill_text(&request.target),
+            body: self.fill_text(&request.body),
+            ..request.clone()
+        }
+    }
+
+    pub(crate) fn fill_text(&self, text: &str) -> String {
+        text.replace("{index}", &self.last_index.to_string())
+            .replace("{http}", &self.address.port().to_string())
+    }
+
+    /// Takes note of the index of an answer, for the cases that come.
+    pub(crate) fn remember(&mut self, request: &Request, answer: &Normal) {
+        if let Some(index) = answer.index {
+            self.last_index = index;
+            self.indexes.insert(request.target.clone(), index);
+        }
+    }
+
+    fn normal(&self, request: &Request, answer: Response) -> Normal {
+        let index = answer
+            .header("x-consul-index")
+            .map(|index| index.parse().unwrap());
+        let mut body = text_of(&answer);
+        body = body.replace(&format!(":{}", self.address.port()), ":8500");
+        for (own, common) in &self.replace {
+            body = body.replace(own.as_str(), common);
+        }
+        body = replace_uuids(&body);
+        body = self.rank_indexes(&body);
+        body = sort_lists(&request.target, &body);
+        let hash = answer.header("x-consul-contenthash").map(str::to_owned);
+        if let Some(hash) = &hash {
+            body = body.replace(hash.as_str(), "<hash>");
+        }
+        let mut headers: Vec<_> = answer
+            .headers
+            .into_iter()
+            .filter(|(name, _)| !is_of_the_connection(name))
+            .map(|(name, value)| match name.as_str() {
+                "X-Consul-Index" => (name, self.movement(&request.target, index)),
+                "X-Consul-Contenthash" => (name, "<hash>".to_owned()),
+                _ => (name, value),
+            })
+            .collect();
+        headers.sort();
+        Normal {
+            status: answer.status,
+            headers,
+            body,
+            index,
+        }
+    }
+
+    /// How the index relates to the one of the same question before.
+    fn movement(&self, target: &str, index: Option<u64>) -> String {
+        let before = self.indexes.get(target);
+        match (before, index) {
+            (None, _) => "<index>".to_owned(),
+            (Some(before), Some(index)) if index > *before => "<higher index>".to_owned(),
+            (Some(before), Some(index)) if index < *before => "<lower index>".to_owned(),
+            _ => "<same index>".to_owned(),
+        }
+    }
+
+    /// Replaces `CreateIndex` and `ModifyIndex` by their ranks. Those from before the first case
+    /// are 0.
+    fn rank_indexes(&self, body: &str) -> String {
+        let found = numbers_after(body, &["\"CreateIndex\":", "\"ModifyIndex\":"]);
+        let value = |range: &std::ops::Range<usize>| body[range.clone()].parse().unwrap_or(0);
+        let ranks: BTreeSet<u64> = found
+            .iter()
+            .map(value)
+            .filter(|i| *i > self.start)
+            .collect();
+        let mut ranked = String::with_capacity(body.len());
+        let mut end = 0;
+        for range in found {
+            let rank = ranks.iter().position(|index| *index == value(&range));
+            ranked.push_str(&body[end..range.start]);
+            ranked.push_str(&format!("#{}", rank.map_or(0, |rank| rank + 1)));
+            end = range.end;
+        }
+        ranked.push_str(&body[end..]);
+        ranked
+    }
+}
+
+impl PartialEq for Normal {
+    fn eq(&self, other: &Self) -> bool {
+        self.status == other.status && self.headers == other.headers && self.body == other.body
+    }
+}
+
+fn text_of(answer: &Response) -> String {
+    if answer.header("content-encoding") == Some("gzip") {
+        let mut text = String::new();
+        let mut unpacked = flate2::read::GzDecoder::new(answer.body.as_slice());
+        unpacked.read_to_string(&mut text).unwrap();
+        return text;
+    }
+    answer.text()
+}
+
+/// How a body is framed is the server's affair, and so is the time.
+fn is_of_the_connection(name: &str) -> bool {
+    ["Date", "Content-Length", "Transfer-Encoding", "Connection"].contains(&name)
+}
+
+/// Replaces UUIDs by their order of appearance.
+fn replace_uuids(body: &str) -> String {
+    const LENGTH: usize = 36;
+    let is_uuid = |text: &str| {
+        text.char_indices().all(|(i, c)| match i {
+            8 | 13 | 18 | 23 => c == '-',
+            _ => c.is_ascii_hexdigit(),
+        })
+    };
+    let mut seen: Vec<String> = Vec::new();
+    let mut replaced = String::with_capacity(body.len());
+    let mut rest = body;
+    while let Some(first) = rest.chars().next() {
+        match rest.get(..LENGTH) {
+            Some(text) if is_uuid(text) => {
+                let place = seen.iter().position(|known| known == text);
+                let place = place.unwrap_or_else(|| {
+                    seen.push(text.to_owned());
+                    seen.len() - 1
+                });
+                replaced.push_str(&format!("<uuid {place}>"));
+                rest = &rest[LENGTH..];
+            }
+            _ => {
+                replaced.push(first);
+                rest = &rest[first.len_utf8()..];
+            }
+        }
+    }
+    replaced
+}
+
+/// Where the numbers are that follow one of the names.
+fn numbers_after(body: &str, names: &[&str]) -> Vec<std::ops::Range<usize>> {
+    let mut found = Vec::new();
+    for name in names {
+        for (at, _) in body.match_indices(name) {
+            let rest = &body[at + name.len()..];
+            let digits = rest.trim_start();
+            let start = at + name.len() + (rest.len() - digits.len());
+            let length = digits
+                .find(|c: char| !c.is_ascii_digit())
+                .unwrap_or(digits.len());
+            found.push(start..start + length);
+        }
+    }
+    found.sort_by_key(|range| range.start);
+    found
+}
+
+/// Sorts the lists that Consul gives in no order at all, because it has them from a Go map.
+fn sort_lists(target: &str, body: &str) -> String {
+    let path = target.split('?').next().unwrap_or_default();
+    let unordered = path == "/v1/catalog/services" || path.starts_with("/v1/agent/health/service/");
+    let pretty = target.contains("pretty");
+    match serde_json::from_str::<serde_json::Value>(&body.replace(":#", ":1000")) {
+        Ok(mut json) if unordered && !pretty => {
+            sort(&mut json);
+            json.to_string()
+        }
+        _ => body.to_owned(),
+    }
+}
+
+fn sort(json: &mut serde_json::Value) {
+    match json {
+        serde_json::Value::Array(items) => {
+            items.iter_mut().for_each(sort);
+            items.sort_by_key(ToString::to_string);
+        }
+        serde_json::Value::Object(fields) => fields.values_mut().for_each(sort),
+        _ => {}
+    }
+}

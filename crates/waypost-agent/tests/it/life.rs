@@ -1,0 +1,91 @@
+//! Starting, running and stopping.
+
+use std::time::Duration;
+
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
+use waypost_agent::{Agent, Error};
+
+use crate::http::Request;
+
+const SOON: Duration = Duration::from_secs(5);
+
+#[tokio::test]
+async fn it_starts_within_five_milliseconds() {
+    let mut quickest = Duration::MAX;
+    for _ in 0..5 {
+        let start = Instant::now();
+        let agent = Agent::start().await.unwrap();
+        quickest = quickest.min(start.elapsed());
+        agent.shutdown().await;
+    }
+    assert!(quickest < Duration::from_millis(5), "{quickest:?}");
+}
+
+#[tokio::test]
+async fn its_port_is_free_once_it_is_shut_down() {
+    let agent = Agent::start().await.unwrap();
+    let address = agent.http_addr();
+    let idle = TcpStream::connect(address).await.unwrap();
+    agent.shutdown().await;
+    let again = Agent::builder().http(address).start().await.unwrap();
+    assert_eq!(again.http_addr(), address);
+    drop(idle);
+}
+
+#[tokio::test]
+async fn dropping_it_stops_it() {
+    let agent = Agent::start().await.unwrap();
+    let address = agent.http_addr();
+    drop(agent);
+    let gone = async {
+        while TcpStream::connect(address).await.is_ok() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = holder.local_addr().unwrap();
+    let error = Agent::builder().http(address).start().await.unwrap_err();
+    assert!(matches!(error, Error::Bind { .. }));
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+}
+
+#[tokio::test]
+async fn a_service_that_is_well_is_seen_to_be_well_at_once() {
+    let agent = Agent::start().await.unwrap();
+    let body = format!(
+        r#"{{"Name":"web","Check":{{"HTTP":"{}/v1/status/leader","Interval":"1h"}}}}"#,
+        agent.url()
+    );
+    let register = Request::new("PUT", "/v1/agent/service/register", &body);
+    register.send(agent.http_addr()).await.unwrap();
+    let passing = Request::new("GET", "/v1/health/service/web?passing", "");
+    let seen = async {
+        while passing.send(agent.http_addr()).await.unwrap().text() == "[]" {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, seen).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_page_and_what_it_loads_are_there() {
+    let agent = Agent::start().await.unwrap();
+    for (target, kind) in [
+        ("/ui/", "text/html; charset=utf-8"),
+        ("/ui/services/web", "text/html; charset=utf-8"),
+        ("/ui/app.js", "text/javascript; charset=utf-8"),
+        ("/ui/style.css", "text/css; charset=utf-8"),
+    ] {
+        let request = Request::new("GET", target, "");
+        let answer = request.send(agent.http_addr()).await.unwrap();
+        assert_eq!(answer.status, "200 OK");
+        assert_eq!(answer.header("Content-Type"), Some(kind), "{target}");
+        assert!(!answer.body.is_empty());
+    }
+}

@@ -1,0 +1,10 @@
+//! The agent as its clients see it.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+
+mod consul;
+mod differential;
+mod faults;
+mod http;
+mod life;
+mod watching;
