@@ -29,8 +29,8 @@ function draw() {
     (name) => el("li", {}, el("span", { className: "mono" }, name), bar(0), el("span")),
     (row, name) => {
       const answers = counts.get(name) ?? 0;
-      const gone = live.length > 0 && !live.includes(name);
+      const ready = live.length === 0 || live.includes(name);
       row.querySelector("i").style.setProperty("--part", `${(answers / most) * 100}%`);
-      row.lastChild.textContent = count(answers, "answer", "answers") + (gone ? ", gone" : "");
+      row.lastChild.textContent = count(answers, "answer", "answers") + (ready ? "" : ", not ready");
     });
 }

@@ -25,8 +25,8 @@ use http::Uri;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
-use waypost::ServiceDiscoveryClient;
 use waypost::integration::axum::ServeError;
+use waypost::{ServiceDiscoveryClient, ServiceName};
 
 use problem::Problem;
 use proxy::Proxy;
@@ -41,7 +41,7 @@ pub const DEFAULT_PORT: u16 = 3000;
 /// The services that the page calls, by name.
 #[derive(Clone, Debug)]
 pub struct Peers {
-    /// The gateway: `gateway` unless set.
+    /// The gateway: `api-gateway` unless set.
     pub gateway: String,
     /// The models, as the gateway knows them: `ai-models` unless set.
     pub models: String,
@@ -50,7 +50,7 @@ pub struct Peers {
 impl Default for Peers {
     fn default() -> Self {
         Self {
-            gateway: "gateway".into(),
+            gateway: "api-gateway".into(),
             models: "ai-models".into(),
         }
     }
@@ -95,7 +95,8 @@ fn router_until(
     peers: &Peers,
     leaving: CancellationToken,
 ) -> Result<Router, Error> {
-    let proxy = Proxy::new(client.balancer(peers.gateway.as_str())?, &peers.models)?;
+    let models = ServiceName::new(peers.models.as_str()).map_err(waypost::Error::from)?;
+    let proxy = Proxy::new(client.balancer(peers.gateway.as_str())?, &models)?;
     let live = events::Live {
         pictures: feed::follow(client.directory()),
         leaving,

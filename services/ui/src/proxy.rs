@@ -17,7 +17,7 @@ use futures_util::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use std::sync::Arc;
 use std::time::Duration;
-use waypost::{Balancer, InstanceId};
+use waypost::{Balancer, InstanceId, ServiceName};
 
 use crate::problem::Problem;
 
@@ -59,7 +59,7 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn new(gateways: Balancer, models: &str) -> Result<Self, reqwest::Error> {
+    pub(crate) fn new(gateways: Balancer, models: &ServiceName) -> Result<Self, reqwest::Error> {
         // Refused only if another part of the program chose a provider before: then that one serves.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()

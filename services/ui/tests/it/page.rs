@@ -193,7 +193,7 @@ async fn an_error_says_what_is_wrong_and_asking_again_works() {
         // As soon as there are a gateway and models, they are there without a reload.
         let models = Models::default();
         let gateway = Server::of(models.gateway()).await;
-        registry.add("gateway", "gateway-1", gateway.address, Health::Passing);
+        registry.add("api-gateway", "gateway-1", gateway.address, Health::Passing);
         models.start(&registry, "ai-models-1");
         page.choose("Sentiment").await;
         page.write("#input", " ").await;
@@ -206,7 +206,7 @@ async fn an_error_says_what_is_wrong_and_asking_again_works() {
         assert_eq!(page.text("#problem").await, "");
 
         registry.content.remove(&InstanceId::new("gateway-1"));
-        page.until("[data-key='gateway']", "no instances").await;
+        page.until("[data-key='api-gateway']", "no instances").await;
         page.click("#send").await;
         page.until("#problem", "No gateway").await;
     })

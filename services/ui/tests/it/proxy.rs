@@ -97,7 +97,7 @@ async fn a_gateway_that_does_not_answer_is_passed_over() {
         .unwrap();
     stack
         .registry
-        .add("gateway", "gateway-0", dead, Health::Passing);
+        .add("api-gateway", "gateway-0", dead, Health::Passing);
     for _ in 0..6 {
         let response = client()
             .get(stack.ui.url("/api/models"))
@@ -126,7 +126,7 @@ async fn without_a_gateway_the_reason_is_told() {
         .unwrap()
         .local_addr()
         .unwrap();
-    registry.add("gateway", "gateway-0", dead, Health::Passing);
+    registry.add("api-gateway", "gateway-0", dead, Health::Passing);
     let response = client().get(ui.url("/api/models")).send().await.unwrap();
     assert_eq!(response.status(), 502);
     let problem: Value = response.json().await.unwrap();
@@ -153,7 +153,7 @@ async fn a_streamed_answer_is_passed_on_as_it_comes() {
     let gateway =
         Server::of(Router::new().route("/ai-models/api/inference/stream", any(slow))).await;
     let registry = Flaky::default();
-    registry.add("gateway", "gateway-1", gateway.address, Health::Passing);
+    registry.add("api-gateway", "gateway-1", gateway.address, Health::Passing);
     let ui = Server::of(ui(&registry)).await;
 
     let response = client()

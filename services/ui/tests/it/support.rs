@@ -43,7 +43,7 @@ impl Stack {
             models.start(&registry, &format!("ai-models-{number}"));
         }
         let gateway = Server::of(models.gateway()).await;
-        registry.add("gateway", "gateway-1", gateway.address, Health::Passing);
+        registry.add("api-gateway", "gateway-1", gateway.address, Health::Passing);
         let ui = Server::of(ui(&registry)).await;
         Self {
             registry,
