@@ -31,6 +31,8 @@ Exit codes:
   5  not authorised";
 
 fn main() -> ExitCode {
+    // The processes of `up` are supervised by this same program.
+    waypost_stack::shim::run_if_asked();
     let cli = Cli::parse();
     match cli.command.run() {
         Ok(code) => code,

@@ -1,10 +1,14 @@
 //! The subcommands, one room each.
 
+mod agent;
 mod completions;
 mod deregister;
 mod find;
+mod gateway;
 mod register;
 mod registry;
+mod service;
+mod up;
 mod watch;
 
 use std::process::ExitCode;
@@ -18,6 +22,10 @@ pub(crate) type Outcome = Result<ExitCode, Failure>;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
+    Up(up::Up),
+    Agent(agent::Serve),
+    Gateway(gateway::Serve),
+    Service(service::Service),
     /// List the names of all services
     Services(find::Services),
     /// List the instances of a service, whatever their health
@@ -37,6 +45,10 @@ pub(crate) enum Command {
 impl Command {
     pub(crate) fn run(self) -> Outcome {
         match self {
+            Self::Up(up) => serving("info", up.run()),
+            Self::Agent(agent) => serving("info", agent.run()),
+            Self::Gateway(gateway) => serving("info", gateway.run()),
+            Self::Service(service) => serving("info", service.run()),
             Self::Services(services) => in_runtime(services.run()),
             Self::Instances(instances) => in_runtime(instances.run()),
             Self::Resolve(resolve) => in_runtime(resolve.run()),
@@ -55,6 +67,28 @@ fn in_runtime(work: impl Future<Output = Outcome>) -> Outcome {
         .enable_all()
         .build()?
         .block_on(work)
+}
+
+/// Runs something that serves until it is told to end.
+fn serving(level: &str, work: impl Future<Output = Outcome>) -> Outcome {
+    log_to_stderr(level);
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(work)
+}
+
+/// Waits for SIGINT or SIGTERM.
+async fn asked_to_end() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        // Without handlers the signals end the process by themselves.
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
 }
 
 /// Logs of this level and above go to stderr, unless `RUST_LOG` says otherwise.

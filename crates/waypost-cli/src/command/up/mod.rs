@@ -1,0 +1,95 @@
+mod plan;
+
+use std::{fmt, process::ExitCode, str::FromStr};
+
+use clap::Args;
+use waypost_stack::{Console, Running};
+
+use self::plan::{Plan, RegistryChoice};
+use super::{Outcome, asked_to_end};
+use crate::failure::Failure;
+
+/// Start a registry, the gateway, the UI and the AI models, until Ctrl-C
+///
+/// Each is a process of its own, registered and found by name. Their logs follow with the name in
+/// front. Ctrl-C ends everything in reverse order, a second one at once.
+#[derive(Args)]
+pub(crate) struct Up {
+    /// The registry: `embedded`, `consul` (starts `consul agent -dev`), or HOST:PORT of one that runs
+    #[arg(long, default_value = "embedded")]
+    registry: RegistryChoice,
+    /// Run so many instances of a service; may be given several times
+    #[arg(long, value_name = "NAME=N")]
+    scale: Vec<Setting<u32>>,
+    /// Another port than the usual one; names: registry, gateway, ui, ai-models
+    #[arg(long = "port", value_name = "NAME=PORT")]
+    ports: Vec<Setting<u16>>,
+    /// Start, wait until all is healthy, and end again: 0 if all became healthy
+    #[arg(long)]
+    check: bool,
+}
+
+/// `NAME=VALUE`.
+#[derive(Clone, Debug)]
+struct Setting<T> {
+    name: String,
+    value: T,
+}
+
+impl<T: FromStr<Err: fmt::Display>> FromStr for Setting<T> {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (name, value) = text
+            .split_once('=')
+            .ok_or_else(|| format!("{text:?} has no '='; write it as NAME=VALUE"))?;
+        let value = value
+            .parse()
+            .map_err(|fault| format!("{value:?}: {fault}"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            value,
+        })
+    }
+}
+
+impl Up {
+    pub(super) async fn run(self) -> Outcome {
+        let mut plan = Plan::new(self.registry)?;
+        for Setting { name, value } in &self.ports {
+            plan.set_port(name, *value)?;
+        }
+        for Setting { name, value } in &self.scale {
+            plan.set_replicas(name, *value)?;
+        }
+        let stack = plan.stack()?;
+        let running = stack.start(Console::stdout()).map_err(Failure::other)?;
+
+        let ready = tokio::select! {
+            ready = running.ready() => ready,
+            () = asked_to_end() => {
+                end(&running).await;
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
+        if let Err(error) = ready {
+            end(&running).await;
+            return Err(Failure::other(error));
+        }
+        println!("\n{plan}\n");
+        if !self.check {
+            asked_to_end().await;
+        }
+        println!("\nending in reverse order; Ctrl-C again ends all at once");
+        end(&running).await;
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Ends everything; a second signal means now.
+async fn end(running: &Running) {
+    tokio::select! {
+        () = running.shutdown() => {}
+        () = asked_to_end() => running.shutdown().await,
+    }
+}
