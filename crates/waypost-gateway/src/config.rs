@@ -1,5 +1,6 @@
 //! What can be set about a gateway.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
@@ -43,6 +44,9 @@ pub struct Config {
     /// The proxies in front of the gateway whose `Forwarded` and `X-Forwarded-*` are believed.
     /// None by default.
     pub trusted_proxies: Vec<IpNet>,
+    /// The certificates (PEM) of the authorities that `https` instances are believed by, instead of
+    /// the machine's own, which `SSL_CERT_FILE` can name too. None by default.
+    pub ca_file: Option<PathBuf>,
     /// Services without a route, besides the gateway itself. `consul` by default, which is how
     /// Consul lists its own servers, with a port that is no business of the outside.
     pub hidden: Vec<ServiceName>,
@@ -71,6 +75,7 @@ impl Default for Config {
             retry_share: 0.2,
             replay_limit: 64 * 1024,
             trusted_proxies: Vec::new(),
+            ca_file: None,
             hidden: vec![valid("consul")],
         }
     }

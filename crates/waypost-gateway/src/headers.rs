@@ -25,6 +25,9 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
+/// How many headers a request gets on its way, so that their map grows once.
+const ADDED: usize = 8;
+
 /// Names a request from end to end.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// Says which instance answered.
@@ -98,28 +101,36 @@ pub(crate) fn write_forwarded(
             headers.remove(name);
         }
     }
-    append(headers, header::FORWARDED, &forwarded(peer, arrival.host));
-    append(headers, X_FORWARDED_FOR, &peer.to_string());
+    headers.reserve(ADDED);
+    append(headers, header::FORWARDED, forwarded(peer, arrival.host));
+    append(headers, X_FORWARDED_FOR, peer.to_string());
     // A trusted proxy knows better than we what the client asked it for.
-    default(headers, X_FORWARDED_PROTO, "http");
+    if !headers.contains_key(X_FORWARDED_PROTO) {
+        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
+    }
     if let Some(host) = arrival.host {
-        let port = host.rsplit_once(':').map_or("80", |(_, port)| port);
-        default(
-            headers,
-            X_FORWARDED_PORT,
-            if port.ends_with(']') { "80" } else { port },
-        );
-        default(headers, X_FORWARDED_HOST, host);
+        if !headers.contains_key(X_FORWARDED_PORT) {
+            set(headers, X_FORWARDED_PORT, port(host).to_owned());
+        }
+        if !headers.contains_key(X_FORWARDED_HOST) {
+            set(headers, X_FORWARDED_HOST, host.to_owned());
+        }
     }
     let before = headers
         .get(X_FORWARDED_PREFIX)
         .and_then(|value| value.to_str().ok());
-    let prefix = format!(
-        "{}/{}",
-        before.unwrap_or("").trim_end_matches('/'),
-        arrival.service
-    );
-    set(headers, X_FORWARDED_PREFIX, &prefix);
+    let before = before.unwrap_or_default().trim_end_matches('/');
+    let prefix = format!("{before}/{}", arrival.service);
+    set(headers, X_FORWARDED_PREFIX, prefix);
+}
+
+/// The port of an authority; without one it is HTTP's.
+fn port(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        // The last colon of a bare IPv6 address is inside of its brackets.
+        Some((_, port)) if !port.ends_with(']') => port,
+        _ => "80",
+    }
 }
 
 /// The older names, also as a CGI program would confuse them (`X_Forwarded_For`).
@@ -142,7 +153,7 @@ fn forwarded(peer: IpAddr, host: Option<&str>) -> String {
 
 /// Adds ourselves to the way that a message has come (RFC 9110, section 7.6.3).
 pub(crate) fn write_via(headers: &mut HeaderMap, pseudonym: &str) {
-    append(headers, header::VIA, &format!("1.1 {pseudonym}"));
+    append(headers, header::VIA, format!("1.1 {pseudonym}"));
 }
 
 /// Whether a message has come through us before.
@@ -165,36 +176,32 @@ pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
     });
     match brought {
         Some(id) => id.clone(),
-        None => value(&format!("{:032x}", fastrand::u128(..))),
+        None => value(format!("{:032x}", fastrand::u128(..))),
     }
 }
 
-fn append(headers: &mut HeaderMap, name: HeaderName, new: &str) {
-    let mut list = String::new();
-    for earlier in headers
-        .get_all(&name)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-    {
-        list.push_str(earlier);
-        list.push_str(", ");
-    }
-    set(headers, name, &(list + new));
-}
-
-fn default(headers: &mut HeaderMap, name: HeaderName, new: &str) {
+/// Adds an item to a list; all of it becomes one line.
+fn append(headers: &mut HeaderMap, name: HeaderName, item: String) {
     if !headers.contains_key(&name) {
-        set(headers, name, new);
+        return set(headers, name, item);
     }
+    let mut list = String::new();
+    for earlier in headers.get_all(&name) {
+        if let Ok(earlier) = earlier.to_str() {
+            list.push_str(earlier);
+            list.push_str(", ");
+        }
+    }
+    set(headers, name, list + &item);
 }
 
-fn set(headers: &mut HeaderMap, name: HeaderName, new: &str) {
-    headers.insert(name, value(new));
+fn set(headers: &mut HeaderMap, name: HeaderName, text: String) {
+    headers.insert(name, value(text));
 }
 
 /// What we write is visible ASCII; anything else would be ours to mend, and is left out.
-fn value(text: &str) -> HeaderValue {
-    HeaderValue::from_str(text).unwrap_or(HeaderValue::from_static(""))
+fn value(text: String) -> HeaderValue {
+    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
 
 #[cfg(test)]

@@ -11,7 +11,7 @@
 //! let client = ServiceDiscoveryClient::builder().build()?;
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8000").await?;
 //! let stop = async { let _ = tokio::signal::ctrl_c().await; };
-//! Gateway::new(client, Config::default()).serve(listener, stop).await?;
+//! Gateway::new(client, Config::default())?.serve(listener, stop).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -60,6 +60,7 @@
 mod access_log;
 mod avoid;
 mod config;
+mod failure;
 mod framing;
 mod headers;
 mod location;

@@ -5,9 +5,9 @@ use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use serde_json::{Map, Value, json};
 
+use crate::failure::{Failure, FailureKind};
 use crate::response_body::ResponseBody;
 use crate::target::Refused;
-use crate::upstream::{Failure, FailureKind};
 
 /// When a client may ask again after a 503, in seconds. Registries tell of a new instance in less.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");

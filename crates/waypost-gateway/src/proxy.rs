@@ -9,17 +9,18 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use waypost::{InstanceId, Lease};
+use waypost::{ConfigError, InstanceId, Lease};
 
 use crate::access_log::AccessLog;
 use crate::config::Config;
+use crate::failure::{Failure, FailureKind};
 use crate::headers::{self, Arrival, TrustedProxies};
 use crate::problem::Problem;
 use crate::request_body::{RequestBody, Wait};
 use crate::response_body::{Relay, ResponseBody};
 use crate::routes::Route;
 use crate::target::Target;
-use crate::upstream::{Failure, FailureKind, Upstream};
+use crate::upstream::Upstream;
 use crate::{location, tunnel};
 
 /// Before the same instance is tried again, up to this long passes.
@@ -48,15 +49,19 @@ pub(crate) struct Answer {
 
 impl Proxy {
     /// A proxy whose tunnels are counted by `tunnels` and end with `closing`.
-    pub(crate) fn new(config: Config, tunnels: TaskTracker, closing: CancellationToken) -> Self {
-        Self {
+    pub(crate) fn new(
+        config: Config,
+        tunnels: TaskTracker,
+        closing: CancellationToken,
+    ) -> Result<Self, ConfigError> {
+        Ok(Self {
             trusted: TrustedProxies(config.trusted_proxies.clone()),
-            upstream: Upstream::new(config.connect_timeout),
+            upstream: Upstream::new(&config)?,
             pseudonym: format!("waypost-{:016x}", fastrand::u64(..)),
             config,
             tunnels,
             closing,
-        }
+        })
     }
 
     /// Gets a response from an instance of the route's service.

@@ -14,7 +14,9 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use waypost::{Check, Error, Host, Registrar, ServiceDiscoveryClient, ServiceRegistration};
+use waypost::{
+    Check, ConfigError, Error, Host, Registrar, ServiceDiscoveryClient, ServiceRegistration,
+};
 
 use crate::access_log::{AccessLog, End};
 use crate::config::Config;
@@ -54,10 +56,13 @@ struct Shared {
 
 impl Gateway {
     /// A gateway to the services that the client discovers.
-    pub fn new(client: ServiceDiscoveryClient, config: Config) -> Self {
+    ///
+    /// # Errors
+    /// If the file with the certificates can't be used.
+    pub fn new(client: ServiceDiscoveryClient, config: Config) -> Result<Self, ConfigError> {
         let (connections, closing) = (TaskTracker::new(), CancellationToken::new());
         let routes = Arc::new(Routes::new(client.clone(), &config));
-        let proxy = Proxy::new(config.clone(), connections.clone(), closing.clone());
+        let proxy = Proxy::new(config.clone(), connections.clone(), closing.clone())?;
         let pages = Pages::new(client.clone(), Arc::clone(&routes), &config);
         let shared = Arc::new(Shared {
             config,
@@ -66,11 +71,11 @@ impl Gateway {
             proxy,
             pages,
         });
-        Self {
+        Ok(Self {
             shared,
             connections,
             closing,
-        }
+        })
     }
 
     /// Registers the gateway and serves until `stop` completes. Then it ends in this order: its

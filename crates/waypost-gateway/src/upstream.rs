@@ -1,19 +1,23 @@
-//! Connections to the instances, and what can go wrong on them.
+//! Connections to the instances.
 
-use std::error::Error as StdError;
-use std::io;
+use std::path::Path;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use http::{Request, Response};
 use hyper::body::Incoming;
-use hyper_rustls::HttpsConnector;
-use hyper_util::client::legacy::{Client, Error as ClientError, connect::HttpConnector};
+use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
+use hyper_util::client::legacy::{Client, connect::HttpConnector};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::pki_types::{CertificateDer, pem::PemObject};
+use rustls::{ClientConfig, RootCertStore};
 use tokio::net::TcpStream;
 use tower::ServiceExt;
 use tower::util::MapResponse;
+use waypost::ConfigError;
 
+use crate::config::Config;
+use crate::failure::Failure;
 use crate::request_body::Attempt;
 use crate::upstream_io::Attentive;
 
@@ -32,16 +36,19 @@ pub(crate) struct Upstream {
     /// time, and may fail where nobody needs them.
     https: OnceLock<Result<Client<HttpsConnector<Connector>, Attempt>, String>>,
     connect_timeout: Duration,
+    /// Instead of the machine's certificates.
+    roots: Option<RootCertStore>,
 }
 
 impl Upstream {
-    pub(crate) fn new(connect_timeout: Duration) -> Self {
-        let http = pool().build(connector(connect_timeout));
-        Self {
-            http,
+    pub(crate) fn new(config: &Config) -> Result<Self, ConfigError> {
+        let roots = config.ca_file.as_deref().map(read_roots).transpose()?;
+        Ok(Self {
+            http: pool().build(connector_within(config.connect_timeout)),
             https: OnceLock::new(),
-            connect_timeout,
-        }
+            connect_timeout: config.connect_timeout,
+            roots,
+        })
     }
 
     /// Sends a request to the instance that its URI names.
@@ -51,18 +58,40 @@ impl Upstream {
     ) -> Result<Response<Incoming>, Failure> {
         let answer = match request.uri().scheme_str() {
             Some("http") => self.http.request(request),
-            Some("https") => match self.https.get_or_init(|| https(self.connect_timeout)) {
+            Some("https") => match self.https.get_or_init(|| self.https()) {
                 Ok(client) => client.request(request),
                 Err(reason) => return Err(Failure::unsent(format!("no TLS: {reason}"))),
             },
             other => {
                 let scheme = other.unwrap_or_default();
-                return Err(Failure::unsent(format!(
-                    "the scheme {scheme:?} is not http or https"
-                )));
+                let cause = format!("the scheme {scheme:?} is not http or https");
+                return Err(Failure::unsent(cause));
             }
         };
         answer.await.map_err(|error| Failure::from_client(&error))
+    }
+
+    fn https(&self) -> Result<Client<HttpsConnector<Connector>, Attempt>, String> {
+        let provider = rustls::crypto::ring::default_provider();
+        let builder = HttpsConnectorBuilder::new();
+        let connector = match self.roots.clone() {
+            None => builder
+                .with_provider_and_native_roots(provider)
+                .map_err(|error| error.to_string())?,
+            Some(roots) => {
+                let config = ClientConfig::builder_with_provider(provider.into())
+                    .with_safe_default_protocol_versions()
+                    .map_err(|error| error.to_string())?
+                    .with_root_certificates(roots)
+                    .with_no_client_auth();
+                builder.with_tls_config(config)
+            }
+        };
+        let connector = connector
+            .https_only()
+            .enable_http1()
+            .wrap_connector(connector_within(self.connect_timeout));
+        Ok(pool().build(connector))
     }
 }
 
@@ -78,118 +107,25 @@ fn pool() -> hyper_util::client::legacy::Builder {
     builder
 }
 
-fn connector(connect_timeout: Duration) -> Connector {
+fn connector_within(timeout: Duration) -> Connector {
     let mut connector = HttpConnector::new();
-    connector.set_connect_timeout(Some(connect_timeout));
+    connector.set_connect_timeout(Some(timeout));
     connector.set_nodelay(true);
     connector.set_keepalive(Some(Duration::from_secs(60)));
     connector.enforce_http(false);
     connector.map_response(Attentive::new)
 }
 
-fn https(connect_timeout: Duration) -> Result<Client<HttpsConnector<Connector>, Attempt>, String> {
-    let provider = rustls::crypto::ring::default_provider();
-    let connector = hyper_rustls::HttpsConnectorBuilder::new()
-        .with_provider_and_native_roots(provider)
-        .map_err(|error| error.to_string())?
-        .https_only()
-        .enable_http1()
-        .wrap_connector(connector(connect_timeout));
-    Ok(pool().build(connector))
-}
-
-/// Why an attempt gave no response.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Failure {
-    pub(crate) kind: FailureKind,
-    pub(crate) cause: String,
-}
-
-/// What an attempt failed at; it decides whether another is allowed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum FailureKind {
-    /// There is no connection, so nothing of the request was sent.
-    Connect,
-    /// There was no connection within the time allowed.
-    ConnectTimeout,
-    /// This instance can't be called at all, now or later.
-    Unsent,
-    /// The connection broke after something was sent and before a response came.
-    Broken,
-    /// What came back is no HTTP response.
-    BadResponse,
-    /// The response did not begin in time.
-    ResponseTimeout,
-    /// The client stopped sending its body.
-    ClientStalled,
-    /// The client broke its body off, or framed it wrongly.
-    ClientBody,
-}
-
-impl FailureKind {
-    /// Whether the instance has certainly seen nothing of the request.
-    pub(crate) fn is_unsent(self) -> bool {
-        matches!(self, Self::Connect | Self::ConnectTimeout | Self::Unsent)
+fn read_roots(file: &Path) -> Result<RootCertStore, ConfigError> {
+    let bad = |problem: String| ConfigError::new(file.display().to_string(), problem);
+    let certificates = CertificateDer::pem_file_iter(file).map_err(|e| bad(e.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        let certificate = certificate.map_err(|e| bad(e.to_string()))?;
+        roots.add(certificate).map_err(|e| bad(e.to_string()))?;
     }
-
-    /// The word for it in a log.
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Connect => "connect_failed",
-            Self::ConnectTimeout => "connect_timeout",
-            Self::Unsent => "not_callable",
-            Self::Broken => "connection_broken",
-            Self::BadResponse => "bad_response",
-            Self::ResponseTimeout => "response_timeout",
-            Self::ClientStalled => "client_stalled",
-            Self::ClientBody => "client_body",
-        }
+    if roots.is_empty() {
+        return Err(bad("it has no certificate; give them in PEM".to_owned()));
     }
-}
-
-impl Failure {
-    pub(crate) fn new(kind: FailureKind, cause: impl Into<String>) -> Self {
-        Self {
-            kind,
-            cause: cause.into(),
-        }
-    }
-
-    pub(crate) fn unsent(cause: impl Into<String>) -> Self {
-        Self::new(FailureKind::Unsent, cause)
-    }
-
-    fn from_client(error: &ClientError) -> Self {
-        let kind = if error.is_connect() {
-            let timed_out = causes(error)
-                .filter_map(|cause| cause.downcast_ref::<io::Error>())
-                .any(|io| io.kind() == io::ErrorKind::TimedOut);
-            if timed_out {
-                FailureKind::ConnectTimeout
-            } else {
-                FailureKind::Connect
-            }
-        } else {
-            match causes(error).find_map(|cause| cause.downcast_ref::<hyper::Error>()) {
-                Some(hyper) if hyper.is_parse() => FailureKind::BadResponse,
-                // The library hands such a request back unwritten.
-                Some(hyper) if hyper.is_canceled() => FailureKind::Connect,
-                _ => FailureKind::Broken,
-            }
-        };
-        let cause = causes(error)
-            .last()
-            .map_or_else(|| error.to_string(), ToString::to_string);
-        Self::new(kind, cause)
-    }
-}
-
-/// What led to an error, the innermost last.
-fn causes(error: &ClientError) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    let mut next = error.source();
-    std::iter::from_fn(move || {
-        let cause = next?;
-        next = cause.source();
-        Some(cause)
-    })
+    Ok(roots)
 }

@@ -1,6 +1,7 @@
 //! The gateway over real HTTP, in front of real small servers.
 
 mod access_log;
+mod consul;
 mod failures;
 mod headers;
 mod pages;
@@ -10,4 +11,5 @@ mod shutdown;
 mod smuggling;
 mod streaming;
 mod support;
+mod tls;
 mod tunnels;

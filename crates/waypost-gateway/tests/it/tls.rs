@@ -1,0 +1,122 @@
+//! Instances behind TLS.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use http::StatusCode;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::rustls::{ServerConfig, crypto::ring, pki_types::PrivatePkcs8KeyDer};
+use waypost::{Instance, InstanceBuilder, ServiceDiscoveryClient};
+use waypost_gateway::{Config, Gateway};
+
+use crate::support::{Origin, TestGateway, instance};
+
+/// A server at `localhost`, which answers with the head that it got, and its certificate.
+async fn server() -> (SocketAddr, String) {
+    let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
+    let key = PrivatePkcs8KeyDer::from(pair.signing_key.serialize_der());
+    let config = ServerConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_no_client_auth()
+        .with_single_cert(vec![pair.cert.der().clone()], key.into())
+        .expect("a matching key");
+    let acceptor = TlsAcceptor::from(Arc::new(config));
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("an address");
+    tokio::spawn(async move {
+        while let Ok((stream, _)) = listener.accept().await {
+            let acceptor = acceptor.clone();
+            tokio::spawn(async move {
+                let Ok(mut stream) = acceptor.accept(stream).await else {
+                    return;
+                };
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    match stream.read_u8().await {
+                        Ok(byte) => head.push(byte),
+                        Err(_) => return,
+                    }
+                }
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
+                let _ = stream.write_all(answer.as_bytes()).await;
+                let _ = stream.write_all(&head).await;
+            });
+        }
+    });
+    (address, pair.cert.pem())
+}
+
+fn at_localhost(address: SocketAddr) -> InstanceBuilder {
+    let url = format!("https://localhost:{}/v2", address.port());
+    Instance::from_url("vault".parse().expect("a name"), &url)
+        .expect("a URL")
+        .id("v")
+}
+
+fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
+    let folder = tempfile::tempdir().expect("a folder");
+    let file = folder.path().join("authority.pem");
+    std::fs::write(&file, text).expect("a file");
+    (folder, file)
+}
+
+#[tokio::test]
+async fn an_https_instance_is_called_by_its_own_name_with_its_certificate_checked() {
+    let (address, certificate) = server().await;
+    let (_folder, file) = written(&certificate);
+    let gateway = TestGateway::start_with(|config| config.ca_file = Some(file)).await;
+    gateway.insert(at_localhost(address)).await;
+    let answer = gateway.get("/vault/secret").await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let head = answer.text().to_lowercase();
+    assert!(head.starts_with("get /v2/secret http/1.1\r\n"), "{head}");
+    assert!(
+        head.contains(&format!("\r\nhost: localhost:{}\r\n", address.port())),
+        "{head}"
+    );
+    assert!(
+        head.contains(&format!("\r\nx-forwarded-host: {}\r\n", gateway.address)),
+        "{head}"
+    );
+}
+
+#[tokio::test]
+async fn a_certificate_that_nobody_vouches_for_is_refused() {
+    let (address, _) = server().await;
+    let (_, other) = server().await;
+    let (_folder, file) = written(&other);
+    let gateway = TestGateway::start_with(|config| config.ca_file = Some(file)).await;
+    gateway.insert(at_localhost(address)).await;
+    let answer = gateway.get("/vault/secret").await;
+    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
+    let detail = answer.json()["detail"].to_string();
+    assert!(detail.contains("certificate"), "{detail}");
+
+    let plain = Origin::says("no TLS here").await;
+    gateway
+        .insert(instance("plain", "p", plain.address).scheme("https"))
+        .await;
+    assert_eq!(
+        gateway.get("/plain/").await.status,
+        StatusCode::SERVICE_UNAVAILABLE
+    );
+}
+
+#[tokio::test]
+async fn a_bad_file_of_certificates_is_named_at_the_start() {
+    let client = || ServiceDiscoveryClient::new(Arc::new(waypost::MemoryProvider::new()));
+    let (_folder, empty) = written("nothing of use\n");
+    for file in [empty, PathBuf::from("/does/not/exist.pem")] {
+        let mut config = Config::default();
+        config.ca_file = Some(file.clone());
+        let error = Gateway::new(client(), config)
+            .err()
+            .expect("an error")
+            .to_string();
+        assert!(error.starts_with(&file.display().to_string()), "{error}");
+    }
+}
