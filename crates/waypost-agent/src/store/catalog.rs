@@ -14,7 +14,6 @@ use super::{Changes, Topic, fold};
 /// The tables. Keys are folded names.
 #[derive(Debug)]
 pub(crate) struct Catalog {
-    index: u64,
     nodes_index: u64,
     services_index: u64,
     checks_index: u64,
@@ -61,32 +60,18 @@ pub(crate) struct Instance {
 }
 
 impl Catalog {
-    pub(super) fn new(node: Node) -> Self {
-        let mut catalog = Self {
-            index: 0,
+    pub(super) fn new() -> Self {
+        Self {
             nodes_index: 0,
             services_index: 0,
             checks_index: 0,
             extinction_index: None,
             nodes: BTreeMap::new(),
             services: BTreeMap::new(),
-        };
-        let mut changes = Changes {
-            last: 0,
-            taken: false,
-            touched: Vec::new(),
-        };
-        catalog.put_node(node, &mut changes);
-        catalog.index = changes.last;
-        catalog
+        }
     }
 
     // === Reading ===
-
-    /// The index of the last write.
-    pub(super) fn index(&self) -> u64 {
-        self.index
-    }
 
     pub(crate) fn nodes(&self) -> (u64, impl Iterator<Item = &Arc<Node>>) {
         (self.nodes_index, self.nodes.values().map(|row| &row.node))
@@ -181,10 +166,6 @@ impl Catalog {
     }
 
     // === Writing ===
-
-    pub(super) fn set_index(&mut self, index: u64) {
-        self.index = index;
-    }
 
     pub(crate) fn put_node(&mut self, mut node: Node, changes: &mut Changes) {
         let key = fold(&node.name);

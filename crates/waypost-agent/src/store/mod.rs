@@ -38,6 +38,8 @@ struct Inner {
 /// Everything the registry knows.
 #[derive(Debug)]
 pub(crate) struct State {
+    /// The index of the last write.
+    index: u64,
     pub catalog: Catalog,
     pub local: Local,
 }
@@ -54,15 +56,18 @@ pub(crate) struct Changes {
 impl Store {
     /// A registry whose only node is `node`.
     pub(crate) fn new(node: Node) -> Self {
-        Self {
+        let store = Self {
             inner: Mutex::new(Inner {
                 state: State {
+                    index: 0,
                     local: Local::new(&node),
-                    catalog: Catalog::new(node),
+                    catalog: Catalog::new(),
                 },
                 watches: Watches::default(),
             }),
-        }
+        };
+        store.write(|state, changes| state.catalog.put_node(node, changes));
+        store
     }
 
     /// Looks at the state. Keep it short: everybody else waits.
@@ -74,12 +79,12 @@ impl Store {
     pub(crate) fn write<T>(&self, change: impl FnOnce(&mut State, &mut Changes) -> T) -> T {
         let mut inner = self.lock();
         let mut changes = Changes {
-            last: inner.state.catalog.index(),
+            last: inner.state.index,
             taken: false,
             touched: Vec::new(),
         };
         let result = change(&mut inner.state, &mut changes);
-        inner.state.catalog.set_index(changes.last);
+        inner.state.index = changes.last;
         let events: Vec<_> = changes
             .touched
             .iter()
