@@ -3,7 +3,10 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use arc_swap::ArcSwap;
 
 use crate::{
-    balance::{Balancer, Pick, Strategy, StrategyFactory, named},
+    balance::{
+        Balancer, BalancerOptions, Explanation, OutlierDetection, Pick, Strategy, StrategyFactory,
+        named,
+    },
     directory::{Directory, DirectoryOptions},
     error::Error,
     model::{Catalog, Instance, Invalid, ServiceName, Snapshot},
@@ -33,7 +36,8 @@ pub struct ServiceDiscoveryClient {
 
 struct Inner {
     directory: Directory,
-    strategy: StrategyFactory,
+    strategy: ArcSwap<StrategyFactory>,
+    balancing: BalancerOptions,
     /// Read on each pick, copied when a service is asked for the first time.
     balancers: ArcSwap<HashMap<ServiceName, Arc<Balancer>>>,
     registrar: Option<Registrar>,
@@ -47,6 +51,7 @@ impl ServiceDiscoveryClient {
             environment: None,
             options: DirectoryOptions::default(),
             strategy: None,
+            balancing: BalancerOptions::default(),
             registration: None,
         }
     }
@@ -56,6 +61,7 @@ impl ServiceDiscoveryClient {
         Self::assemble(
             Directory::new(provider),
             Arc::new(|| Box::new(crate::RoundRobin::new())),
+            BalancerOptions::default(),
             None,
         )
     }
@@ -63,12 +69,14 @@ impl ServiceDiscoveryClient {
     fn assemble(
         directory: Directory,
         strategy: StrategyFactory,
+        balancing: BalancerOptions,
         registrar: Option<Registrar>,
     ) -> Self {
         Self {
             inner: Arc::new(Inner {
                 directory,
-                strategy,
+                strategy: ArcSwap::from_pointee(strategy),
+                balancing,
                 balancers: ArcSwap::default(),
                 registrar,
             }),
@@ -127,12 +135,49 @@ impl ServiceDiscoveryClient {
     where
         N: TryInto<ServiceName, Error = Invalid>,
     {
-        let strategy = (self.inner.strategy)();
-        Ok(Balancer::new(
+        let strategy = (self.inner.strategy.load())();
+        Ok(Balancer::with_options(
             &self.inner.directory,
             &service.try_into()?,
             strategy,
+            self.inner.balancing.clone(),
         ))
+    }
+
+    /// Chooses by another strategy from now on, named as in a configuration. What is known of the
+    /// endpoints stays. Balancers that were handed out keep theirs; see
+    /// [`Balancer::set_strategy`].
+    ///
+    /// # Errors
+    /// If there is no strategy of that name.
+    pub fn set_strategy_named(&self, name: &str) -> Result<(), Error> {
+        self.change_strategy(named(name)?);
+        Ok(())
+    }
+
+    /// As [`set_strategy_named`](Self::set_strategy_named): `make` gives one for each service.
+    pub fn set_strategy<S: Strategy>(&self, make: impl Fn() -> S + Send + Sync + 'static) {
+        self.change_strategy(Arc::new(move || Box::new(make())));
+    }
+
+    fn change_strategy(&self, strategy: StrategyFactory) {
+        self.inner.strategy.store(Arc::new(Arc::clone(&strategy)));
+        for balancer in self.inner.balancers.load().values() {
+            balancer.set_strategy(strategy());
+        }
+    }
+
+    /// Why the instances of a service are picked or not.
+    ///
+    /// # Errors
+    /// As [`Directory::lookup`].
+    pub async fn explain<N>(&self, service: N) -> Result<Explanation, Error>
+    where
+        N: TryInto<ServiceName, Error = Invalid>,
+    {
+        let balancer = self.shared_balancer(&service.try_into()?);
+        balancer.ready().await?;
+        Ok(balancer.explain())
     }
 
     /// Waits until a service has an instance that takes new work, however long that is; combine
@@ -188,7 +233,8 @@ impl ServiceDiscoveryClient {
         let new = Arc::new(Balancer::unpinned(
             directory,
             service,
-            (self.inner.strategy)(),
+            (self.inner.strategy.load())(),
+            self.inner.balancing.clone(),
         ));
         let mut chosen = new;
         self.inner.balancers.rcu(|balancers| {
@@ -222,6 +268,7 @@ pub struct ClientBuilder {
     environment: Option<Environment>,
     options: DirectoryOptions,
     strategy: Option<Result<StrategyFactory, Invalid>>,
+    balancing: BalancerOptions,
     registration: Option<ServiceRegistration>,
 }
 
@@ -267,9 +314,22 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets the strategy by its name in a configuration, such as `round_robin` or `random`.
+    /// Sets the strategy by its name in a configuration, such as `round_robin`; all
+    /// names are in [`strategy_named`](crate::strategy_named).
     pub fn strategy_named(mut self, name: &str) -> Self {
         self.strategy = Some(named(name));
+        self
+    }
+
+    /// Sets what happens to weights before the strategy sees them: zones, slow start, subsets.
+    pub fn balancing(mut self, options: BalancerOptions) -> Self {
+        self.balancing = options;
+        self
+    }
+
+    /// Sets when endpoints are ejected for their conduct.
+    pub fn outlier_detection(mut self, options: OutlierDetection) -> Self {
+        self.options.outlier_detection = options;
         self
     }
 
@@ -299,7 +359,10 @@ impl ClientBuilder {
         };
         let directory = Directory::with_options(provider, self.options);
         Ok(ServiceDiscoveryClient::assemble(
-            directory, strategy, registrar,
+            directory,
+            strategy,
+            self.balancing,
+            registrar,
         ))
     }
 }

@@ -14,7 +14,12 @@ pub mod provider;
 mod registrar;
 pub mod settings;
 
-pub use balance::{Balancer, Pick, Random, RoundRobin, Strategy};
+pub use balance::{
+    BalanceCounters, BalanceEvent, BalanceEvents, Balancer, BalancerOptions, Candidates, Chooser,
+    ConsistentHash, EjectionCause, ExplainedEjection, ExplainedInstance, Explanation, Fate, Key,
+    Lease, LeastConnections, Outcome, OutlierDetection, P2cPeakEwma, Pick, Random, RoundRobin,
+    SmoothWeightedRoundRobin, Strategy, WeightStep, WeightedRandom, strategy_named,
+};
 pub use client::{ClientBuilder, ServiceDiscoveryClient};
 pub use directory::{Directory, DirectoryOptions, Subscription};
 pub use error::{ConfigError, Error, ProviderError, ProviderErrorKind};
@@ -26,7 +31,7 @@ pub use health::HealthChecks;
 pub use link::ProviderStatus;
 pub use model::{
     Catalog, Endpoint, Failure, Freshness, Health, Host, Instance, InstanceBuilder, InstanceId,
-    Invalid, Lease, ServiceName, Snapshot, Weight,
+    Invalid, ServiceName, Snapshot, Weight,
 };
 #[cfg(feature = "consul")]
 pub use provider::consul::ConsulProvider;

@@ -1,56 +1,114 @@
 //! Choosing one endpoint of many: one room per strategy.
 //!
-//! A [`Balancer`] reads the service's current [`Snapshot`] and lets its [`Strategy`] choose among
-//! the endpoints that take new work. A pick is synchronous, takes no lock and allocates nothing.
+//! A [`Balancer`] keeps a table of all that a pick needs, made from the service's current
+//! [`Snapshot`]: the endpoints that take new work, their weights after zone preference, slow start
+//! and the like, and what the [`Strategy`] prepared from these. A pick reads the table: it takes
+//! no lock and allocates nothing. When the registry, an ejection or a slow start changes
+//! something, a task of the balancer makes another table and swaps it in.
 
+mod alias;
+mod candidates;
+mod consistent_hash;
+mod core;
+mod event;
+mod explain;
+mod key;
+mod latency;
+mod lease;
+mod least_connections;
+mod named;
+mod options;
+mod outlier;
+mod p2c_peak_ewma;
 mod random;
 mod round_robin;
+mod schedule;
+mod shard;
+mod smooth_weighted_round_robin;
+mod table;
+mod weighing;
+mod weighted_random;
 
 use std::{fmt, ops::Deref, sync::Arc};
 
 use arc_swap::Guard;
+use tokio::{task::AbortHandle, time::Instant};
 
+pub use candidates::Candidates;
+pub use consistent_hash::ConsistentHash;
+pub use event::{BalanceCounters, BalanceEvent, BalanceEvents, EjectionCause};
+pub use explain::{ExplainedEjection, ExplainedInstance, Explanation, WeightStep};
+pub use key::Key;
+pub(crate) use latency::PeakEwma;
+pub use lease::Lease;
+pub use least_connections::LeastConnections;
+pub use named::strategy_named;
+pub(crate) use named::{StrategyFactory, named};
+pub use options::BalancerOptions;
+pub(crate) use outlier::{Conduct, Fleet};
+pub use outlier::{Outcome, OutlierDetection};
+pub use p2c_peak_ewma::P2cPeakEwma;
 pub use random::Random;
 pub use round_robin::RoundRobin;
+pub use smooth_weighted_round_robin::SmoothWeightedRoundRobin;
+pub use weighing::Fate;
+pub use weighted_random::WeightedRandom;
 
+use self::{core::Core, table::Table};
 use crate::{
     directory::{Directory, Feed, Pin},
     error::Error,
-    model::{Endpoint, Instance, InstanceId, Invalid, Lease, ServiceName, Snapshot},
+    model::{Endpoint, Instance, InstanceId, ServiceName, Snapshot},
 };
 
 /// How one endpoint is chosen. A value belongs to one service and may keep state of its own.
+///
+/// ```
+/// use waypost::{Candidates, Chooser, Strategy};
+///
+/// /// Always the endpoint of the greatest weight.
+/// #[derive(Debug)]
+/// struct Heaviest;
+///
+/// impl Strategy for Heaviest {
+///     fn name(&self) -> &'static str {
+///         "heaviest"
+///     }
+///
+///     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
+///         let all = 0..candidates.len();
+///         let heaviest = all.max_by(|&a, &b| candidates.weight(a).total_cmp(&candidates.weight(b)));
+///         let heaviest = heaviest.unwrap_or_default();
+///         Box::new(move |_, _| heaviest)
+///     }
+/// }
+/// ```
 pub trait Strategy: fmt::Debug + Send + Sync + 'static {
     /// Its name in configurations and reports, such as `round_robin`.
     fn name(&self) -> &'static str;
 
-    /// The index of the endpoint to use. `candidates` is never empty; an index beyond its end
-    /// counts from the start again.
-    fn choose(&self, candidates: &[Arc<Endpoint>]) -> usize;
-}
+    /// The weight that an endpoint starts from: that in the registry unless said otherwise. 0 and
+    /// what is no number leave it out.
+    fn weight(&self, endpoint: &Endpoint) -> f64 {
+        endpoint.weight()
+    }
 
-/// Makes a strategy for each service.
-pub(crate) type StrategyFactory = Arc<dyn Fn() -> Box<dyn Strategy> + Send + Sync>;
+    /// Prepares a function that chooses. Called when something changes, never on a pick: whatever
+    /// takes time belongs here, and what must outlive a change belongs to the strategy itself.
+    ///
+    /// If it panics, that is reported and the function prepared before stays in use.
+    fn prepare(&self, candidates: &Candidates) -> Box<Chooser>;
 
-type Make = fn() -> Box<dyn Strategy>;
-
-/// The strategies that a configuration can name.
-const NAMED: &[(&str, Make)] = &[
-    ("round_robin", || Box::new(RoundRobin::new())),
-    ("random", || Box::new(Random::new())),
-];
-
-/// The factory of the strategy that a configuration names.
-pub(crate) fn named(name: &str) -> Result<StrategyFactory, Invalid> {
-    match NAMED.iter().find(|(known, _)| *known == name) {
-        Some((_, make)) => Ok(Arc::new(make)),
-        None => {
-            let known: Vec<_> = NAMED.iter().map(|(name, _)| *name).collect();
-            let why = format!("use one of: {}", known.join(", "));
-            Err(Invalid::new("load balancing strategy", name, why))
-        }
+    /// Whether it reads [`Endpoint::latency`]; only then leases read the clock. False unless said
+    /// otherwise.
+    fn measures_latency(&self) -> bool {
+        false
     }
 }
+
+/// Gives the index of the candidate to use; one beyond the end counts from the start again. It
+/// gets the candidates it was prepared for and the request's key, if it has one.
+pub type Chooser = dyn Fn(&Candidates, Option<Key>) -> usize + Send + Sync;
 
 /// Picks endpoints of one service.
 ///
@@ -64,51 +122,76 @@ pub(crate) fn named(name: &str) -> Result<StrategyFactory, Invalid> {
 /// balancer.ready().await?;                  // the first answer
 /// let instance = balancer.pick()?;          // from memory
 /// println!("ask {}", instance.url());
-/// let in_flight = instance.lease();         // counted until dropped
-/// # assert_eq!(in_flight.endpoint().in_flight(), 1);
+/// let request = instance.lease();           // in flight until dropped
+/// # assert_eq!(request.endpoint().in_flight(), 1);
+/// request.succeeded();                      // or failed(), or rejected()
 /// # Ok::<(), waypost::Error>(())
 /// # }).unwrap();
 /// ```
 pub struct Balancer {
     directory: Directory,
     service: ServiceName,
-    feed: Arc<Feed<Snapshot>>,
-    strategy: Box<dyn Strategy>,
+    core: Arc<Core>,
+    task: AbortHandle,
     /// Set for those who hold on to a balancer, so that its feed doesn't close when idle.
     _pin: Option<Pin<Snapshot>>,
 }
 
 impl Balancer {
-    /// Follows the service as long as the balancer is held.
+    /// Follows the service as long as the balancer is held, with the default options.
+    ///
+    /// Must be called within a Tokio runtime.
     pub fn new(directory: &Directory, service: &ServiceName, strategy: Box<dyn Strategy>) -> Self {
-        let mut balancer = Self::unpinned(directory, service, strategy);
-        balancer._pin = Some(Pin::new(Arc::clone(&balancer.feed)));
+        Self::with_options(directory, service, strategy, BalancerOptions::default())
+    }
+
+    /// As [`new`](Self::new), with other options.
+    pub fn with_options(
+        directory: &Directory,
+        service: &ServiceName,
+        strategy: Box<dyn Strategy>,
+        options: BalancerOptions,
+    ) -> Self {
+        let mut balancer = Self::unpinned(directory, service, strategy, options);
+        balancer._pin = Some(Pin::new(Arc::clone(balancer.feed())));
         balancer
     }
 
-    /// As [`new`](Self::new), but the directory may drop the service when nobody asks for it.
+    /// As [`with_options`](Self::with_options), but the directory may drop the service when nobody
+    /// asks for it.
     pub(crate) fn unpinned(
         directory: &Directory,
         service: &ServiceName,
         strategy: Box<dyn Strategy>,
+        options: BalancerOptions,
     ) -> Self {
+        let feed = directory.feed(service);
+        // Before the first table is made, so that nothing told meanwhile is missed.
+        let news = feed.subscribe();
+        let ejections = feed.load().fleet().subscribe();
+        let core = Core::new(feed, strategy.into(), options);
+        let task = tokio::spawn(core::keep_up(Arc::downgrade(&core), news, ejections));
         Self {
             directory: directory.clone(),
             service: service.clone(),
-            feed: directory.feed(service),
-            strategy,
+            core,
+            task: task.abort_handle(),
             _pin: None,
         }
     }
 
+    fn feed(&self) -> &Arc<Feed<Snapshot>> {
+        &self.core.feed
+    }
+
     /// Whether its feed still runs; if not, another balancer is needed.
     pub(crate) fn is_live(&self) -> bool {
-        self.feed.touch() && self.feed.is_running()
+        self.feed().touch() && self.feed().is_running() && !self.task.is_finished()
     }
 
     /// Whether its feed was closed for want of readers.
     pub(crate) fn is_closed(&self) -> bool {
-        self.feed.is_closed()
+        self.feed().is_closed()
     }
 
     /// The service that it picks of.
@@ -117,8 +200,14 @@ impl Balancer {
     }
 
     /// The strategy that it picks by.
-    pub fn strategy(&self) -> &dyn Strategy {
-        &*self.strategy
+    pub fn strategy(&self) -> Arc<dyn Strategy> {
+        Arc::clone(&self.core.table.load().strategy)
+    }
+
+    /// Picks by another strategy from now on. What is known of the endpoints stays: requests in
+    /// flight, latencies, ejections.
+    pub fn set_strategy(&self, strategy: Box<dyn Strategy>) {
+        self.core.set_strategy(strategy.into());
     }
 
     /// Waits for the provider's first answer.
@@ -126,14 +215,31 @@ impl Balancer {
     /// # Errors
     /// As [`Directory::lookup`].
     pub async fn ready(&self) -> Result<Arc<Snapshot>, Error> {
-        self.directory
-            .settled(&self.feed, Some(&self.service))
-            .await
+        let snapshot = self.directory.settled(self.feed(), Some(&self.service));
+        let snapshot = snapshot.await?;
+        self.core.catch_up();
+        Ok(snapshot)
     }
 
     /// What is known of the service now.
     pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
-        self.feed.load()
+        self.feed().load()
+    }
+
+    /// What becomes of each instance, and why: for operators, not for each request.
+    pub fn explain(&self) -> Explanation {
+        self.core.catch_up();
+        explain::explain(&self.core.table.load(), self.core.options())
+    }
+
+    /// The decisions made from now on: ejections, returns, panic.
+    pub fn events(&self) -> BalanceEvents {
+        BalanceEvents(self.core.fleet.events())
+    }
+
+    /// How often each kind of decision was made, for metrics.
+    pub fn counters(&self) -> BalanceCounters {
+        self.core.fleet.counters()
     }
 
     /// Chooses an endpoint.
@@ -142,10 +248,15 @@ impl Balancer {
     /// If there is none to choose: as [`Snapshot::usable`].
     #[inline]
     pub fn pick(&self) -> Result<Pick, Error> {
-        let snapshot = self.feed.load();
-        let candidates = snapshot.usable()?;
-        let index = self.strategy.choose(candidates) % candidates.len();
-        Ok(Pick { snapshot, index })
+        self.choose(None)
+    }
+
+    /// Chooses the endpoint for a key, if the strategy looks at keys; else any.
+    ///
+    /// # Errors
+    /// As [`pick`](Self::pick).
+    pub fn pick_for(&self, key: Key) -> Result<Pick, Error> {
+        self.choose(Some(key))
     }
 
     /// Chooses an endpoint other than those tried already; one of these only if there is no other.
@@ -153,14 +264,108 @@ impl Balancer {
     /// # Errors
     /// As [`pick`](Self::pick).
     pub fn pick_except(&self, tried: &[InstanceId]) -> Result<Pick, Error> {
-        let mut pick = self.pick()?;
-        let candidates = pick.snapshot.ready();
-        let first = pick.index;
-        let untried = (0..candidates.len())
-            .map(|step| (first + step) % candidates.len())
-            .find(|&index| !tried.contains(candidates[index].instance().id()));
-        pick.index = untried.unwrap_or(first);
-        Ok(pick)
+        if tried.is_empty() {
+            return self.pick();
+        }
+        let (table, index) = self.choose_of_table(self.core.table.load(), None)?;
+        let index = untried(&table, index, tried);
+        Ok(Pick {
+            table,
+            index,
+            probe: false,
+        })
+    }
+
+    #[inline]
+    fn choose(&self, key: Option<Key>) -> Result<Pick, Error> {
+        let table = self.core.table.load();
+        if table.others.len() > table.reserve
+            && let Some(index) = due_probe(&table)
+        {
+            let probe = true;
+            return Ok(Pick {
+                table,
+                index,
+                probe,
+            });
+        }
+        let (table, index) = self.choose_of_table(table, key)?;
+        Ok(Pick {
+            table,
+            index,
+            probe: false,
+        })
+    }
+
+    #[inline]
+    fn choose_of_table(
+        &self,
+        table: Guard<Arc<Table>>,
+        key: Option<Key>,
+    ) -> Result<(Guard<Arc<Table>>, usize), Error> {
+        let Some(prepared) = &table.prepared else {
+            return self.choose_of_newer_table(key);
+        };
+        if table.expires {
+            table.snapshot.usable()?;
+        }
+        let count = prepared.candidates.len();
+        let index = (prepared.choose)(&prepared.candidates, key);
+        let index = if index < count { index } else { index % count };
+        Ok((table, index))
+    }
+
+    /// The table may be a moment older than the snapshot, which is nothing to fail for.
+    #[cold]
+    fn choose_of_newer_table(&self, key: Option<Key>) -> Result<(Guard<Arc<Table>>, usize), Error> {
+        self.core.catch_up();
+        let table = self.core.table.load();
+        if table.prepared.is_some() {
+            return self.choose_of_table(table, key);
+        }
+        Err(table.snapshot.why_not_usable())
+    }
+}
+
+/// An ejected endpoint whose time is over and that nobody is trying out now.
+#[cold]
+fn due_probe(table: &Table) -> Option<usize> {
+    let first = table.prepared.as_ref()?.candidates.len();
+    let now = Instant::now();
+    let mut probing = (table.reserve..).zip(&table.others[table.reserve..]);
+    probing
+        .find(|(_, endpoint)| {
+            let state = endpoint.state();
+            state.conduct.claim_probe(state.fleet.millis(now))
+        })
+        .map(|(place, _)| first + place)
+}
+
+/// A place other than those of the tried; the first one if there is none.
+fn untried(table: &Table, first: usize, tried: &[InstanceId]) -> usize {
+    let Some(prepared) = &table.prepared else {
+        return first;
+    };
+    let count = prepared.candidates.len();
+    let is_untried = |&index: &usize| !tried.contains(table.endpoint(index).instance().id());
+    if is_untried(&first) {
+        return first;
+    }
+    // Asking the strategy again spreads what a failed endpoint leaves over all others.
+    let again = || (prepared.choose)(&prepared.candidates, None) % count;
+    let chosen = std::iter::repeat_with(again).take(4).find(is_untried);
+    let neighbour = || {
+        (1..count)
+            .map(|step| (first + step) % count)
+            .find(is_untried)
+    };
+    let reserve = || (count..count + table.reserve).find(is_untried);
+    chosen.or_else(neighbour).or_else(reserve).unwrap_or(first)
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.task.abort();
     }
 }
 
@@ -168,34 +373,43 @@ impl fmt::Debug for Balancer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Balancer")
             .field("service", &self.service)
-            .field("strategy", &self.strategy)
+            .field("table", &**self.core.table.load())
             .finish_non_exhaustive()
     }
 }
 
-/// An endpoint that was chosen, still inside of the snapshot that it was chosen from: no copy, no
+/// An endpoint that was chosen, still inside of the table that it was chosen from: no copy, no
 /// count. Turn it into a [`Lease`] for as long as the work lasts.
 pub struct Pick {
-    snapshot: Guard<Arc<Snapshot>>,
+    table: Guard<Arc<Table>>,
     index: usize,
+    probe: bool,
 }
 
 impl Pick {
     /// The endpoint that was chosen.
     #[inline]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        // The index was taken modulo the length of this very list, which never changes.
-        &self.snapshot.ready()[self.index]
+        self.table.endpoint(self.index)
     }
 
     /// What it was chosen from.
     pub fn snapshot(&self) -> &Arc<Snapshot> {
-        &self.snapshot
+        &self.table.snapshot
     }
 
     /// Counts the work as in flight until the lease is dropped.
+    #[inline]
     pub fn lease(&self) -> Lease {
-        Lease::new(Arc::clone(self.endpoint()))
+        let started = self.table.measures_latency.then(Instant::now);
+        Lease::new(Arc::clone(self.endpoint()), started, self.probe)
+    }
+
+    /// As [`lease`](Self::lease), for one who knows what time it is.
+    #[inline]
+    pub fn lease_at(&self, now: Instant) -> Lease {
+        let started = self.table.measures_latency.then_some(now);
+        Lease::new(Arc::clone(self.endpoint()), started, self.probe)
     }
 }
 

@@ -1,29 +1,26 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicU64, Ordering},
-};
+use std::sync::Arc;
 
-use super::Strategy;
+use super::{Candidates, Chooser, Strategy, shard::Dice, weighted_random::draw};
 use crate::model::Endpoint;
 
-/// Any endpoint, each as likely as the other.
+/// Any endpoint, each as likely as the other, whatever its weight.
 #[derive(Debug)]
 pub struct Random {
-    /// A Weyl sequence: each pick takes the next number of it as the seed of its own draw, so
-    /// that picks of many threads need no lock.
-    sequence: AtomicU64,
+    dice: Arc<Dice>,
 }
 
 impl Random {
     /// Draws from a random seed.
     pub fn new() -> Self {
-        Self::seeded(fastrand::u64(..))
+        Self {
+            dice: Arc::new(Dice::new()),
+        }
     }
 
-    /// Draws the same choices for the same seed.
+    /// Draws the same choices for the same seed, on each thread.
     pub fn seeded(seed: u64) -> Self {
         Self {
-            sequence: AtomicU64::new(seed),
+            dice: Arc::new(Dice::seeded(seed)),
         }
     }
 }
@@ -39,10 +36,11 @@ impl Strategy for Random {
         "random"
     }
 
-    fn choose(&self, candidates: &[Arc<Endpoint>]) -> usize {
-        let seed = self
-            .sequence
-            .fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed);
-        fastrand::Rng::with_seed(seed).usize(..candidates.len())
+    fn weight(&self, _: &Endpoint) -> f64 {
+        1.0
+    }
+
+    fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
+        draw(&self.dice, candidates)
     }
 }

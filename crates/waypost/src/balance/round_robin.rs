@@ -1,30 +1,30 @@
-use std::sync::{
-    Arc,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::Arc;
 
-use super::Strategy;
+use super::{Candidates, Chooser, Strategy, shard::Turns, smooth_weighted_round_robin::take_turns};
 use crate::model::Endpoint;
 
-/// Each endpoint in turn.
+/// Each endpoint in turn, whatever its weight.
 ///
 /// The first turn is a random one, so that many clients which start together don't all begin with
-/// the same endpoint; the position is kept when the endpoints change.
+/// the same endpoint; the position is kept when the endpoints change. Each thread takes turns of
+/// its own: one counter for all would make a pick slower with every core.
 #[derive(Debug)]
 pub struct RoundRobin {
-    turn: AtomicUsize,
+    turns: Arc<Turns>,
 }
 
 impl RoundRobin {
     /// Begins anywhere.
     pub fn new() -> Self {
-        Self::starting_at(fastrand::usize(..))
+        Self {
+            turns: Arc::new(Turns::anywhere()),
+        }
     }
 
     /// Begins at a known position.
     pub fn starting_at(turn: usize) -> Self {
         Self {
-            turn: AtomicUsize::new(turn),
+            turns: Arc::new(Turns::starting_at(turn)),
         }
     }
 }
@@ -40,7 +40,11 @@ impl Strategy for RoundRobin {
         "round_robin"
     }
 
-    fn choose(&self, candidates: &[Arc<Endpoint>]) -> usize {
-        self.turn.fetch_add(1, Ordering::Relaxed) % candidates.len()
+    fn weight(&self, _: &Endpoint) -> f64 {
+        1.0
+    }
+
+    fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
+        take_turns(&self.turns, candidates)
     }
 }

@@ -207,10 +207,10 @@ impl Directory {
             .load()
             .get(service)
             .map(|feed| feed.load_full());
-        let pending = || {
-            let description = Arc::clone(&inner.description);
-            Snapshot::pending(service.clone(), description).expiring(inner.options.max_stale)
-        };
+        // Clones share what is known of the endpoints' conduct.
+        let pending = Snapshot::pending(service.clone(), Arc::clone(&inner.description))
+            .expiring(inner.options.max_stale)
+            .with_outlier_detection(inner.options.outlier_detection.clone());
         let (first, unwatched) = match earlier {
             // Its task died with the runtime that it ran on. What it learned is better than
             // nothing, but old until the new watch confirms it.
@@ -220,12 +220,12 @@ impl Directory {
                 let stale = snapshot.failed(ProviderError::unreachable(description, reason));
                 (stale, true)
             }
-            _ => (pending(), false),
+            _ => (pending.clone(), false),
         };
         let remembered = inner.store.as_ref().and_then(|store| store.recall(service));
         let remembered = remembered.map(|known| {
             let at = known.confirmed_at();
-            pending().remembered(known.instances, at)
+            pending.remembered(known.instances, at)
         });
         let known = [Some(&first), remembered.as_ref()];
         let before = Before {

@@ -1,5 +1,7 @@
 use std::{path::PathBuf, time::Duration};
 
+use crate::balance::OutlierDetection;
+
 use super::feed::Idle;
 
 /// How a [`Directory`](crate::Directory) behaves.
@@ -25,6 +27,8 @@ pub struct DirectoryOptions {
     pub hold_empty: Duration,
     /// A file that keeps what is known, for a start while the registry is down. None unless set.
     pub snapshot_file: Option<PathBuf>,
+    /// When endpoints are ejected for their conduct.
+    pub outlier_detection: OutlierDetection,
 }
 
 impl Default for DirectoryOptions {
@@ -37,6 +41,7 @@ impl Default for DirectoryOptions {
             hold_empty_after_outage: Duration::from_secs(10),
             hold_empty: Duration::ZERO,
             snapshot_file: None,
+            outlier_detection: OutlierDetection::default(),
         }
     }
 }

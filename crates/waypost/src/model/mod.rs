@@ -12,7 +12,8 @@ mod name;
 mod snapshot;
 mod weight;
 
-pub use endpoint::{Endpoint, Lease};
+pub use endpoint::Endpoint;
+pub(crate) use endpoint::Standing;
 pub use health::Health;
 pub use host::Host;
 pub use instance::{Instance, InstanceBuilder, InstanceId};

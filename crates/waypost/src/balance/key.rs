@@ -1,0 +1,30 @@
+/// What requests that belong together have in common, such as a user's name or a session's id:
+/// [`ConsistentHash`](crate::ConsistentHash) sends them to the same endpoint.
+///
+/// The same bytes are the same key in every process and on every machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Key(pub(crate) u64);
+
+impl Key {
+    /// The key of some bytes.
+    pub fn new(bytes: impl AsRef<[u8]>) -> Self {
+        Self(hash(0, bytes.as_ref()))
+    }
+}
+
+/// FNV-1a with a finish that spreads it over all bits (SplitMix64's). Not for adversaries: one who
+/// chooses keys can choose an endpoint; bounded load keeps that from being more than a nuisance.
+pub(crate) fn hash(seed: u64, bytes: &[u8]) -> u64 {
+    let fnv = bytes
+        .iter()
+        .fold(0xcbf2_9ce4_8422_2325 ^ seed, |hash, byte| {
+            (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+        });
+    mix(fnv)
+}
+
+pub(crate) fn mix(mut x: u64) -> u64 {
+    x = (x ^ x >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    x ^ x >> 31
+}

@@ -1,0 +1,80 @@
+use std::sync::Arc;
+
+use super::{Candidates, Chooser, Strategy, alias::AliasTable, shard::Dice};
+
+/// Up to so many endpoints all are compared; of more, some drawn at random.
+const EXACT: usize = 32;
+
+/// How many are drawn. Two are enough to keep the longest queue short (Mitzenmacher, "The power of
+/// two choices", 2001).
+const DRAWN: usize = 2;
+
+/// The endpoint with the fewest requests in flight for its weight, counting [`Lease`](crate::Lease)s
+/// held by this process.
+///
+/// Exact up to 32 endpoints, ties going to any of them; of more endpoints, the better one of two
+/// that are drawn in proportion to weight.
+#[derive(Debug)]
+pub struct LeastConnections {
+    dice: Arc<Dice>,
+}
+
+impl LeastConnections {
+    /// Breaks ties from a random seed.
+    pub fn new() -> Self {
+        Self {
+            dice: Arc::new(Dice::new()),
+        }
+    }
+
+    /// Breaks ties the same way for the same seed, on each thread.
+    pub fn seeded(seed: u64) -> Self {
+        Self {
+            dice: Arc::new(Dice::seeded(seed)),
+        }
+    }
+}
+
+impl Default for LeastConnections {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Strategy for LeastConnections {
+    fn name(&self) -> &'static str {
+        "least_connections"
+    }
+
+    fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
+        let dice = Arc::clone(&self.dice);
+        if candidates.len() <= EXACT {
+            return Box::new(move |candidates, _| {
+                // Beginning anywhere makes the first of equals any of them.
+                let first = dice.below(candidates.len());
+                let all = (first..candidates.len()).chain(0..first);
+                least(candidates, all)
+            });
+        }
+        let table = AliasTable::new(candidates);
+        Box::new(move |candidates, _| {
+            let drawn: [usize; DRAWN] = std::array::from_fn(|_| table.draw(&dice));
+            // Weight is in the draw already, so the queues alone are compared.
+            let in_flight = |index: &usize| candidates.in_flight(*index);
+            drawn.into_iter().min_by_key(in_flight).unwrap_or_default()
+        })
+    }
+}
+
+#[inline]
+fn least(candidates: &Candidates, indices: impl Iterator<Item = usize>) -> usize {
+    let mut best = (f64::INFINITY, 0);
+    for index in indices {
+        // With one more request it would have so many for its weight.
+        let load = (candidates.in_flight(index) + 1) as f64 / candidates.weight(index);
+        if load < best.0 {
+            best = (load, index);
+        }
+    }
+    best.1
+}

@@ -1,0 +1,235 @@
+use std::{
+    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
+    time::Duration,
+};
+
+/// The length of one of the two windows that successes and failures are counted in.
+const WINDOW_MILLIS: u64 = 10_000;
+
+/// For how long a probe keeps others away if nothing is heard of it.
+const PROBE_PATIENCE: Duration = Duration::from_secs(5);
+
+/// How one endpoint has behaved lately, and whether it is ejected for it. All times are
+/// milliseconds after the fleet's birth.
+#[derive(Debug, Default)]
+pub(crate) struct Conduct {
+    /// This window: its number (16 bits), failures in a row (8), successes (20), failures (20).
+    window: AtomicU64,
+    /// The window before, in the same form.
+    before: AtomicU64,
+    /// When the ejection ends; 0 if there is none.
+    until: AtomicU64,
+    /// When the next probe may go.
+    probe: AtomicU64,
+    /// How many ejections in close succession.
+    pub(super) times: AtomicU32,
+    /// When it came back last, in tenths of a second.
+    pub(super) returned: AtomicU32,
+}
+
+/// Whether an endpoint may be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Status {
+    Active,
+    /// Until this moment.
+    Ejected(u64),
+    /// Its time is over; the outcome of one request decides.
+    HalfOpen,
+}
+
+/// What was counted in this window and the one before.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Tally {
+    pub(super) in_a_row: u32,
+    pub(super) succeeded: u32,
+    pub(super) failed: u32,
+}
+
+impl Conduct {
+    #[inline]
+    pub(crate) fn is_active(&self) -> bool {
+        self.until.load(Relaxed) == 0
+    }
+
+    pub(crate) fn status(&self, now: u64) -> Status {
+        match self.until.load(Relaxed) {
+            0 => Status::Active,
+            until if until > now => Status::Ejected(until),
+            _ => Status::HalfOpen,
+        }
+    }
+
+    /// Counts one outcome.
+    #[inline]
+    pub(super) fn count(&self, failed: bool, now: u64) -> Tally {
+        let number = (now / WINDOW_MILLIS) as u16;
+        let mut old = self.window.load(Relaxed);
+        loop {
+            let turned = Packed(old).number() != number;
+            let mut new = match turned {
+                true => Packed::new(number, Packed(old).in_a_row(), 0, 0),
+                false => Packed(old),
+            };
+            new = new.plus(failed);
+            match self
+                .window
+                .compare_exchange_weak(old, new.0, Relaxed, Relaxed)
+            {
+                Ok(_) => {
+                    if turned {
+                        self.before.store(old, Relaxed);
+                    }
+                    return self.tally(new);
+                }
+                Err(now) => old = now,
+            }
+        }
+    }
+
+    fn tally(&self, window: Packed) -> Tally {
+        let before = Packed(self.before.load(Relaxed));
+        let adjoins = before.number().wrapping_add(1) == window.number();
+        let (succeeded, failed) = match adjoins {
+            true => (before.succeeded(), before.failed()),
+            false => (0, 0),
+        };
+        Tally {
+            in_a_row: window.in_a_row(),
+            succeeded: window.succeeded() + succeeded,
+            failed: window.failed() + failed,
+        }
+    }
+
+    /// Successes and failures in the last 10 to 20 s that had any.
+    pub(crate) fn recent_counts(&self) -> (u32, u32) {
+        let tally = self.tally(Packed(self.window.load(Relaxed)));
+        (tally.succeeded, tally.failed)
+    }
+
+    /// How many ejections there were in close succession.
+    pub(crate) fn times(&self) -> u32 {
+        self.times.load(Relaxed)
+    }
+
+    pub(super) fn eject(&self, until: u64) {
+        self.probe.store(0, Relaxed);
+        self.until.store(until.max(1), Relaxed);
+    }
+
+    /// Back to use, with a clean sheet.
+    pub(super) fn readmit(&self) {
+        self.window.store(0, Relaxed);
+        self.before.store(0, Relaxed);
+        self.until.store(0, Relaxed);
+    }
+
+    /// Takes the right to send the one probe.
+    pub(crate) fn claim_probe(&self, now: u64) -> bool {
+        let next = self.probe.load(Relaxed);
+        self.status(now) == Status::HalfOpen
+            && next <= now
+            && self
+                .probe
+                .compare_exchange(
+                    next,
+                    now + PROBE_PATIENCE.as_millis() as u64,
+                    Relaxed,
+                    Relaxed,
+                )
+                .is_ok()
+    }
+
+    /// Gives it back: the request told nothing.
+    pub(crate) fn release_probe(&self) {
+        self.probe.store(0, Relaxed);
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Packed(u64);
+
+const COUNT: u64 = (1 << 20) - 1;
+
+impl Packed {
+    fn new(number: u16, in_a_row: u32, succeeded: u32, failed: u32) -> Self {
+        Self(
+            u64::from(number) << 48
+                | u64::from(in_a_row.min(255)) << 40
+                | u64::from(succeeded) << 20
+                | u64::from(failed),
+        )
+    }
+
+    fn number(self) -> u16 {
+        (self.0 >> 48) as u16
+    }
+
+    fn in_a_row(self) -> u32 {
+        (self.0 >> 40) as u32 & 255
+    }
+
+    fn succeeded(self) -> u32 {
+        (self.0 >> 20 & COUNT) as u32
+    }
+
+    fn failed(self) -> u32 {
+        (self.0 & COUNT) as u32
+    }
+
+    fn plus(self, failure: bool) -> Self {
+        let (mut succeeded, mut failed) = (self.succeeded(), self.failed());
+        // A full counter is halved with the other, so that their ratio stays.
+        if u64::from(succeeded.max(failed)) == COUNT {
+            (succeeded, failed) = (succeeded / 2, failed / 2);
+        }
+        match failure {
+            true => Self::new(self.number(), self.in_a_row() + 1, succeeded, failed + 1),
+            false => Self::new(self.number(), 0, succeeded + 1, failed),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn outcomes_are_counted_over_two_windows() {
+        let conduct = Conduct::default();
+        for now in [1_000, 2_000] {
+            conduct.count(true, now);
+        }
+        conduct.count(false, 3_000);
+        let tally = conduct.count(true, 11_000);
+        let expected = Tally {
+            in_a_row: 1,
+            succeeded: 1,
+            failed: 3,
+        };
+        assert_eq!(tally, expected);
+        // Two windows on, all that is forgotten, but not what came in a row.
+        assert_eq!(conduct.count(true, 31_000).in_a_row, 2);
+        assert_eq!(conduct.recent_counts(), (0, 1));
+    }
+
+    #[test]
+    fn a_full_counter_keeps_the_ratio() {
+        let full = Packed::new(0, 0, COUNT as u32, COUNT as u32 / 2);
+        let next = full.plus(false);
+        assert_eq!(next.succeeded(), COUNT as u32 / 2 + 1);
+        assert_eq!(next.failed(), COUNT as u32 / 4);
+    }
+
+    #[test]
+    fn one_probe_goes_at_a_time() {
+        let conduct = Conduct::default();
+        conduct.eject(1_000);
+        assert!(!conduct.claim_probe(999));
+        assert!(conduct.claim_probe(1_000));
+        assert!(!conduct.claim_probe(1_001));
+        conduct.release_probe();
+        assert!(conduct.claim_probe(1_002));
+        // One of which nothing is ever heard doesn't block for good.
+        assert!(conduct.claim_probe(6_002));
+    }
+}

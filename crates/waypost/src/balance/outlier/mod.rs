@@ -1,0 +1,355 @@
+//! Passive health: what the outcomes of requests say of an endpoint, and when to leave it alone.
+
+mod conduct;
+
+use std::{
+    collections::HashMap,
+    sync::{
+        Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::{broadcast, watch},
+    time::Instant,
+};
+
+pub(crate) use conduct::{Conduct, Status};
+
+use super::event::{BalanceCounters, BalanceEvent, EjectionCause};
+use crate::model::{Endpoint, InstanceId, ServiceName};
+
+/// When an endpoint is ejected, for how long, and how many may be at a time.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct OutlierDetection {
+    /// Whether anything is ejected at all. True unless set.
+    pub enabled: bool,
+    /// How many failures in a row eject. 5 unless set; 0 turns this rule off.
+    pub consecutive_failures: u32,
+    /// The success rate below which an endpoint is ejected, over the current 10 s and the 10 s
+    /// before. 0.5 unless set; 0 turns this rule off.
+    pub success_rate: f64,
+    /// How many outcomes there must be before the success rate counts. 20 unless set.
+    pub minimum_requests: u32,
+    /// How long the first ejection lasts; the nth in close succession lasts n times that, 10 %
+    /// more or less by chance so that many clients don't return at once. 30 s unless set.
+    pub base_ejection: Duration,
+    /// The longest ejection. 300 s unless set.
+    pub max_ejection: Duration,
+    /// The share of the endpoints that may be ejected at a time, rounded down, though always one
+    /// of two or three, and never the only one. 0.5 unless set.
+    pub max_ejected: f64,
+}
+
+impl Default for OutlierDetection {
+    fn default() -> Self {
+        Self {
+            enabled: true,
+            consecutive_failures: 5,
+            success_rate: 0.5,
+            minimum_requests: 20,
+            base_ejection: Duration::from_secs(30),
+            max_ejection: Duration::from_secs(300),
+            max_ejected: 0.5,
+        }
+    }
+}
+
+impl OutlierDetection {
+    /// Ejects nothing.
+    pub fn off() -> Self {
+        Self {
+            enabled: false,
+            ..Self::default()
+        }
+    }
+
+    /// How many of so many endpoints may be ejected at a time.
+    fn allowed(&self, endpoints: usize) -> usize {
+        match endpoints {
+            0 | 1 => 0,
+            2 | 3 => 1,
+            _ => (endpoints as f64 * self.max_ejected.clamp(0.0, 1.0)) as usize,
+        }
+    }
+}
+
+/// How a request went.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Outcome {
+    /// It was answered.
+    Succeeded,
+    /// It failed in a way that the endpoint is to blame for: no connection, a broken one, no
+    /// answer in time, an answer of 5xx.
+    Failed,
+    /// The endpoint has too much to do: 429, or 503 with `Retry-After`.
+    Rejected {
+        /// For how long it wants to be left alone, if it says so.
+        retry_after: Option<Duration>,
+    },
+}
+
+/// The endpoints of one service, as far as they have something in common: who is ejected, and who
+/// is to be told of it.
+#[derive(Debug)]
+pub(crate) struct Fleet {
+    service: ServiceName,
+    options: OutlierDetection,
+    born: Instant,
+    /// How many endpoints take new work, as the registry says.
+    size: AtomicUsize,
+    /// Read on the update path, so that a fleet in which nobody is ejected costs nothing.
+    ejected: AtomicUsize,
+    panicking: AtomicBool,
+    changed: watch::Sender<()>,
+    bench: Mutex<Bench>,
+    events: OnceLock<broadcast::Sender<BalanceEvent>>,
+}
+
+#[derive(Debug, Default)]
+struct Bench {
+    ejected: HashMap<InstanceId, EjectionCause>,
+    counters: BalanceCounters,
+}
+
+impl Fleet {
+    pub(crate) fn new(service: ServiceName, options: OutlierDetection) -> Self {
+        Self {
+            service,
+            options,
+            born: Instant::now(),
+            size: AtomicUsize::new(0),
+            ejected: AtomicUsize::new(0),
+            panicking: AtomicBool::new(false),
+            changed: watch::Sender::new(()),
+            bench: Mutex::default(),
+            events: OnceLock::new(),
+        }
+    }
+
+    /// Milliseconds from its birth.
+    #[inline]
+    pub(crate) fn millis(&self, now: Instant) -> u64 {
+        let age = now.saturating_duration_since(self.born);
+        age.as_secs() * 1_000 + u64::from(age.subsec_millis())
+    }
+
+    /// The moment that many milliseconds after its birth.
+    pub(crate) fn instant(&self, millis: u64) -> Instant {
+        self.born + Duration::from_millis(millis)
+    }
+
+    /// Whether anybody is ejected or on probation.
+    pub(crate) fn has_ejected(&self) -> bool {
+        self.ejected.load(Relaxed) > 0
+    }
+
+    pub(crate) fn cause(&self, id: &InstanceId) -> Option<EjectionCause> {
+        self.bench().ejected.get(id).copied()
+    }
+
+    /// Wakes when an endpoint is ejected or comes back.
+    pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
+        self.changed.subscribe()
+    }
+
+    pub(crate) fn events(&self) -> broadcast::Receiver<BalanceEvent> {
+        let sender = self.events.get_or_init(|| broadcast::Sender::new(256));
+        sender.subscribe()
+    }
+
+    pub(crate) fn counters(&self) -> BalanceCounters {
+        let bench = self.bench();
+        BalanceCounters {
+            ejected_now: bench.ejected.len() as u64,
+            ..bench.counters
+        }
+    }
+
+    /// After an update: how many take new work now, and who has left.
+    pub(crate) fn resized(&self, size: usize, is_known: impl Fn(&InstanceId) -> bool) {
+        self.size.store(size, Relaxed);
+        if self.has_ejected() {
+            let mut bench = self.bench();
+            bench.ejected.retain(|id, _| is_known(id));
+            self.ejected.store(bench.ejected.len(), Relaxed);
+        }
+    }
+
+    /// Notes how a request went.
+    pub(crate) fn record(&self, endpoint: &Endpoint, outcome: Outcome, now: u64) {
+        if !self.options.enabled {
+            return;
+        }
+        let conduct = &endpoint.state().conduct;
+        if !conduct.is_active() {
+            return self.record_of_ejected(endpoint, outcome, now);
+        }
+        match outcome {
+            Outcome::Succeeded => {
+                conduct.count(false, now);
+            }
+            Outcome::Failed => {
+                let tally = conduct.count(true, now);
+                if let Some(cause) = self.fault(tally) {
+                    self.eject(endpoint, cause, None, now);
+                }
+            }
+            Outcome::Rejected {
+                retry_after: Some(pause),
+            } => self.eject(endpoint, EjectionCause::Overloaded, Some(pause), now),
+            Outcome::Rejected { retry_after: None } => {}
+        }
+    }
+
+    #[cold]
+    fn record_of_ejected(&self, endpoint: &Endpoint, outcome: Outcome, now: u64) {
+        // What is still heard from before the ejection, or in panic mode, decides nothing.
+        if endpoint.state().conduct.status(now) != Status::HalfOpen {
+            return;
+        }
+        match outcome {
+            Outcome::Succeeded => self.readmit(endpoint, now),
+            Outcome::Failed => self.eject(endpoint, EjectionCause::ProbeFailed, None, now),
+            Outcome::Rejected { retry_after } => {
+                self.eject(endpoint, EjectionCause::Overloaded, retry_after, now);
+            }
+        }
+    }
+
+    fn fault(&self, tally: conduct::Tally) -> Option<EjectionCause> {
+        let options = &self.options;
+        if options.consecutive_failures > 0
+            && tally.in_a_row >= options.consecutive_failures.min(255)
+        {
+            return Some(EjectionCause::ConsecutiveFailures);
+        }
+        let all = tally.succeeded + tally.failed;
+        let rate = f64::from(tally.succeeded) / f64::from(all.max(1));
+        (all >= options.minimum_requests.max(1) && rate < options.success_rate)
+            .then_some(EjectionCause::SuccessRate)
+    }
+
+    #[cold]
+    pub(crate) fn eject(
+        &self,
+        endpoint: &Endpoint,
+        cause: EjectionCause,
+        pause: Option<Duration>,
+        now: u64,
+    ) {
+        let conduct = &endpoint.state().conduct;
+        let id = endpoint.instance().id();
+        let mut bench = self.bench();
+        // Two threads may come to the same conclusion; the first one acts.
+        if matches!(conduct.status(now), Status::Ejected(_)) {
+            return;
+        }
+        let others = bench.ejected.len() - usize::from(bench.ejected.contains_key(id));
+        if others >= self.options.allowed(self.size.load(Relaxed)) {
+            conduct.readmit();
+            if bench.ejected.remove(id).is_some() {
+                self.ejected.store(bench.ejected.len(), Relaxed);
+                self.changed.send_replace(());
+            }
+            let instance = id.clone();
+            return self.tell(&mut bench, BalanceEvent::Spared { instance, cause });
+        }
+        let (pause, times) = match pause {
+            Some(pause) => (pause, conduct.times.load(Relaxed)),
+            None => self.sentence(conduct, now),
+        };
+        let pause = pause.min(self.options.max_ejection);
+        conduct.eject(now + pause.as_millis() as u64);
+        bench.ejected.insert(id.clone(), cause);
+        self.ejected.store(bench.ejected.len(), Relaxed);
+        self.changed.send_replace(());
+        let event = BalanceEvent::Ejected {
+            instance: id.clone(),
+            cause,
+            seconds: pause.as_secs_f64(),
+            times,
+        };
+        self.tell(&mut bench, event);
+    }
+
+    /// How long the next ejection lasts, and the how manieth it is.
+    fn sentence(&self, conduct: &Conduct, now: u64) -> (Duration, u32) {
+        // Each base time of good conduct makes up for one earlier ejection.
+        let good = now.saturating_sub(u64::from(conduct.returned.load(Relaxed)) * 100);
+        let forgiven = good / (self.options.base_ejection.as_millis() as u64).max(1);
+        let before = match conduct.is_active() {
+            true => u64::from(conduct.times.load(Relaxed)).saturating_sub(forgiven) as u32,
+            false => conduct.times.load(Relaxed),
+        };
+        let times = before.saturating_add(1);
+        conduct.times.store(times, Relaxed);
+        let longest = self.options.max_ejection;
+        let pause = self
+            .options
+            .base_ejection
+            .saturating_mul(times)
+            .min(longest);
+        (pause.mul_f64(0.9 + 0.2 * fastrand::f64()), times)
+    }
+
+    fn readmit(&self, endpoint: &Endpoint, now: u64) {
+        let conduct = &endpoint.state().conduct;
+        let id = endpoint.instance().id();
+        let mut bench = self.bench();
+        if bench.ejected.remove(id).is_none() {
+            return;
+        }
+        conduct.returned.store((now / 100) as u32, Relaxed);
+        conduct.readmit();
+        self.ejected.store(bench.ejected.len(), Relaxed);
+        self.changed.send_replace(());
+        let instance = id.clone();
+        self.tell(&mut bench, BalanceEvent::Returned { instance });
+    }
+
+    /// Says so when ejections begin or cease to be disregarded.
+    pub(crate) fn panics(&self, panic: bool, healthy: usize, known: usize) {
+        if self.panicking.swap(panic, Relaxed) != panic {
+            self.announce(match panic {
+                true => BalanceEvent::PanicBegan { healthy, known },
+                false => BalanceEvent::PanicEnded,
+            });
+        }
+    }
+
+    /// Counts, logs and sends an event that others found.
+    pub(crate) fn announce(&self, event: BalanceEvent) {
+        self.tell(&mut self.bench(), event);
+    }
+
+    fn tell(&self, bench: &mut Bench, event: BalanceEvent) {
+        bench.counters.count(&event);
+        event.log(self.service.as_str());
+        if let Some(events) = self.events.get() {
+            // No one listens now: that is all an error says.
+            let _ = events.send(event);
+        }
+    }
+
+    /// Nothing in it is ever half done, so a panic elsewhere leaves it in order.
+    fn bench(&self) -> MutexGuard<'_, Bench> {
+        self.bench.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_fleets_keep_somebody() {
+        let options = OutlierDetection::default();
+        let allowed = [0, 1, 2, 3, 4, 5, 10].map(|n| options.allowed(n));
+        assert_eq!(allowed, [0, 0, 1, 1, 2, 2, 5]);
+    }
+}
