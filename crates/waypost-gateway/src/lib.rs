@@ -11,7 +11,7 @@
 //! let client = ServiceDiscoveryClient::builder().build()?;
 //! let listener = tokio::net::TcpListener::bind("127.0.0.1:8000").await?;
 //! let stop = async { let _ = tokio::signal::ctrl_c().await; };
-//! Gateway::new(client, Config::default())?.serve(listener, stop).await?;
+//! Gateway::new(client, Config::default()).serve(listener, stop).await?;
 //! # Ok(())
 //! # }
 //! ```
@@ -62,6 +62,7 @@ mod avoid;
 mod config;
 mod failure;
 mod framing;
+mod gateway;
 mod headers;
 mod location;
 mod pages;
@@ -77,4 +78,4 @@ mod upstream;
 mod upstream_io;
 
 pub use config::Config;
-pub use server::Gateway;
+pub use gateway::Gateway;

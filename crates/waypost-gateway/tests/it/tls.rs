@@ -12,7 +12,7 @@ use tokio_rustls::rustls::{ServerConfig, crypto::ring, pki_types::PrivatePkcs8Ke
 use waypost::{Instance, InstanceBuilder, ServiceDiscoveryClient};
 use waypost_gateway::{Config, Gateway};
 
-use crate::support::{Origin, TestGateway, instance};
+use crate::support::{Origin, TestGateway, instance, soon};
 
 /// A server at `localhost`, which answers with the head that it got, and its certificate.
 async fn server() -> (SocketAddr, String) {
@@ -108,15 +108,14 @@ async fn a_certificate_that_nobody_vouches_for_is_refused() {
 
 #[tokio::test]
 async fn a_bad_file_of_certificates_is_named_at_the_start() {
-    let client = || ServiceDiscoveryClient::new(Arc::new(waypost::MemoryProvider::new()));
     let (_folder, empty) = written("nothing of use\n");
     for file in [empty, PathBuf::from("/does/not/exist.pem")] {
+        let client = ServiceDiscoveryClient::new(Arc::new(waypost::MemoryProvider::new()));
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = Config::default();
         config.ca_file = Some(file.clone());
-        let error = Gateway::new(client(), config)
-            .err()
-            .expect("an error")
-            .to_string();
+        let serving = Gateway::new(client, config).serve(listener, std::future::pending());
+        let error = soon("the refusal", serving).await.unwrap_err().to_string();
         assert!(error.starts_with(&file.display().to_string()), "{error}");
     }
 }

@@ -53,7 +53,7 @@ impl TestGateway {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
-        let gateway = Gateway::new(discovery.clone(), config).expect("a good configuration");
+        let gateway = Gateway::new(discovery.clone(), config);
         let serving = tokio::spawn(gateway.serve(listener, async {
             let _ = stopped.await;
         }));
