@@ -49,7 +49,7 @@ impl ServiceDiscoveryClient {
         ClientBuilder {
             provider: None,
             environment: None,
-            options: DirectoryOptions::default(),
+            options: None,
             strategy: None,
             balancing: BalancerOptions::default(),
             registration: None,
@@ -266,7 +266,7 @@ impl fmt::Debug for ServiceDiscoveryClient {
 pub struct ClientBuilder {
     provider: Option<Arc<dyn Provider>>,
     environment: Option<Environment>,
-    options: DirectoryOptions,
+    options: Option<DirectoryOptions>,
     strategy: Option<Result<StrategyFactory, Invalid>>,
     balancing: BalancerOptions,
     registration: Option<ServiceRegistration>,
@@ -302,9 +302,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets how the directory behaves.
+    /// Sets how the directory behaves, whatever the environment says of that.
     pub fn directory_options(mut self, options: DirectoryOptions) -> Self {
-        self.options = options;
+        self.options = Some(options);
         self
     }
 
@@ -344,11 +344,17 @@ impl ClientBuilder {
     /// # Errors
     /// If a setting is bad or the provider can't register. An unreachable registry is no error.
     pub fn build(self) -> Result<ServiceDiscoveryClient, Error> {
-        let provider = match (self.provider, self.environment) {
-            (Some(provider), _) => provider,
-            (None, Some(environment)) => Settings::new(environment)?.provider()?,
-            (None, None) => Settings::of_this_process()?.provider()?,
+        let (provider, options) = match self.provider {
+            Some(provider) => (provider, DirectoryOptions::default()),
+            None => {
+                let settings = match self.environment {
+                    Some(environment) => Settings::new(environment)?,
+                    None => Settings::of_this_process()?,
+                };
+                (settings.provider()?, settings.directory_options()?)
+            }
         };
+        let options = self.options.unwrap_or(options);
         let registration = self.registration;
         let registrar = registration
             .map(|registration| Registrar::start(Arc::clone(&provider), registration))
@@ -357,7 +363,7 @@ impl ClientBuilder {
             Some(strategy) => strategy?,
             None => Arc::new(|| Box::new(crate::RoundRobin::new()) as Box<dyn Strategy>),
         };
-        let directory = Directory::with_options(provider, self.options);
+        let directory = Directory::with_options(provider, options);
         Ok(ServiceDiscoveryClient::assemble(
             directory,
             strategy,

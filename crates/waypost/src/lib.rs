@@ -39,5 +39,7 @@ pub use provider::{
     EnvProvider, FallbackProvider, LayeredProvider, MemoryProvider, Policy, Provider, Registry,
     StaticProvider,
 };
-pub use registrar::{Check, Registrar, Registration, RegistrationState, ServiceRegistration};
+pub use registrar::{
+    Check, CheckKind, HttpCheck, Registrar, Registration, RegistrationState, ServiceRegistration,
+};
 pub use settings::{Environment, ProviderKind, Settings};

@@ -111,7 +111,7 @@ impl Register {
             registration = registration.check(Check::tcp().every(self.interval));
         }
         if let Some(ttl) = self.check_ttl {
-            registration = registration.check(Check::Ttl(ttl));
+            registration = registration.check(Check::ttl(ttl));
         }
         Ok(registration)
     }

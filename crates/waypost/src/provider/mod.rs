@@ -27,6 +27,7 @@ use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 use futures_util::{future::BoxFuture, stream::BoxStream};
 
 pub use env::EnvProvider;
+#[cfg(feature = "consul")]
 pub(crate) use env::parse_port;
 pub use fallback::FallbackProvider;
 pub use file::StaticProvider;
@@ -103,6 +104,20 @@ pub trait Registry: Provider {
         registration: &'a Registration,
         report: Report,
     ) -> BoxFuture<'a, Result<Heartbeat, ProviderError>>;
+
+    /// Takes an instance out of service with a reason, or, without one, puts it back. It stays
+    /// registered meanwhile. Like all else of a registration, this is one attempt.
+    fn set_maintenance<'a>(
+        &'a self,
+        _registration: &'a Registration,
+        _reason: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), ProviderError>> {
+        let refusal = "this registry has no maintenance mode; deregister the instance instead";
+        Box::pin(std::future::ready(Err(ProviderError::unsupported(
+            self.describe(),
+            refusal,
+        ))))
+    }
 
     /// This machine's address as the registry sees it, if that can be told.
     fn local_address(&self) -> Option<IpAddr> {

@@ -43,8 +43,15 @@ pub struct Registrar {
 }
 
 /// What the task that reconciles is to reach.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Wish {
+    goal: Goal,
+    /// Why the instance is to be in maintenance, if it is.
+    maintenance: Option<Arc<str>>,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Wish {
+enum Goal {
     Registered,
     Deregistered,
     /// Whatever it is now, it may stay so.
@@ -84,7 +91,10 @@ impl Registrar {
         let reached_from = provider.registry()?.local_address();
         let registration = registration.resolve(reached_from)?;
         let (state, states) = watch::channel(RegistrationState::Pending(None));
-        let (wish, wishes) = watch::channel(Wish::Registered);
+        let (wish, wishes) = watch::channel(Wish {
+            goal: Goal::Registered,
+            maintenance: None,
+        });
         tokio::spawn(reconcile(provider, registration.clone(), state, wishes));
         Ok(Self {
             registration,
@@ -111,10 +121,26 @@ impl Registrar {
         let _ = state.wait_for(registered).await;
     }
 
+    /// Takes the instance out of service, for this reason, while it stays registered; the registry
+    /// says that it is critical. Like the registration itself this is kept true.
+    pub fn enter_maintenance(&self, reason: &str) {
+        self.wish
+            .send_modify(|wish| wish.maintenance = Some(reason.into()));
+    }
+
+    /// Puts the instance back into service.
+    pub fn leave_maintenance(&self) {
+        self.wish.send_modify(|wish| wish.maintenance = None);
+    }
+
+    fn aim(&self, goal: Goal) {
+        self.wish.send_modify(|wish| wish.goal = goal);
+    }
+
     /// Stops without taking the registration back: what is registered stays, until its checks say
     /// otherwise.
     pub fn abandon(self) {
-        self.wish.send_replace(Wish::Nothing);
+        self.aim(Goal::Nothing);
     }
 
     /// Takes the registration back and waits until the registry has heard of it.
@@ -122,7 +148,7 @@ impl Registrar {
     /// # Errors
     /// If the registry could not be told within 5 s.
     pub async fn deregister(self) -> Result<(), Error> {
-        self.wish.send_replace(Wish::Deregistered);
+        self.aim(Goal::Deregistered);
         let mut state = self.state.clone();
         let over = |state: &RegistrationState| matches!(state, RegistrationState::Deregistered(_));
         match state.wait_for(over).await.as_deref() {
@@ -135,9 +161,9 @@ impl Registrar {
 impl Drop for Registrar {
     fn drop(&mut self) {
         self.wish.send_if_modified(|wish| {
-            let was_wanted = *wish == Wish::Registered;
+            let was_wanted = wish.goal == Goal::Registered;
             if was_wanted {
-                *wish = Wish::Deregistered;
+                wish.goal = Goal::Deregistered;
             }
             was_wanted
         });
@@ -155,19 +181,32 @@ async fn reconcile(
     };
     let id = registration.instance().id();
     let every = registration.ttl().map_or(HEARTBEAT, |ttl| ttl / 3);
-    let mut backoff = Backoff::new(Duration::from_millis(200), every.max(HEARTBEAT));
+    // However long the time between heartbeats, a registry that is back has us within seconds.
+    let mut backoff = Backoff::new(Duration::from_millis(200), HEARTBEAT);
     let mut known = false;
+    // The maintenance that the registry knows of; a new registration has none.
+    let mut in_maintenance = None;
     loop {
+        let wish = wishes.borrow_and_update().clone();
+        if wish.goal != Goal::Registered {
+            break;
+        }
         let attempt = async {
             if !known {
                 registry.register(&registration).await?;
+                in_maintenance = None;
+            }
+            if in_maintenance != wish.maintenance {
+                let reason = wish.maintenance.as_deref();
+                registry.set_maintenance(&registration, reason).await?;
+                in_maintenance = wish.maintenance.clone();
             }
             let report = report(&registration).await;
             registry.heartbeat(&registration, report).await
         };
         let attempted = tokio::select! {
             attempted = attempt => attempted,
-            _ = wishes.changed() => break,
+            _ = wishes.changed() => continue,
         };
         let wait = match attempted {
             Ok(Heartbeat::Known) => {
@@ -198,10 +237,10 @@ async fn reconcile(
         };
         tokio::select! {
             () = sleep(wait) => {}
-            _ = wishes.changed() => break,
+            _ = wishes.changed() => {}
         }
     }
-    if *wishes.borrow() == Wish::Nothing {
+    if wishes.borrow().goal == Goal::Nothing {
         return;
     }
     let outcome = deregister(&*provider, &registration).await;

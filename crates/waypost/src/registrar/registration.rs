@@ -1,66 +1,10 @@
-use std::{fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
+use super::{Check, CheckKind};
 use crate::{
     health::HealthChecks,
     model::{Host, Instance, InstanceId, Invalid, ServiceName, Weight},
 };
-
-/// How the registry finds out whether an instance is well.
-#[derive(Clone, Debug, PartialEq, Eq)]
-#[non_exhaustive]
-pub enum Check {
-    /// The registry asks a URL below the instance's: 2xx is passing, 429 a warning, all else
-    /// critical.
-    Http {
-        /// The path to ask, such as `/health`.
-        path: String,
-        /// How often it asks. At least 1 s.
-        interval: Duration,
-        /// After how long no answer is a failure.
-        timeout: Duration,
-    },
-    /// The registry opens a connection to the instance's port.
-    Tcp {
-        /// How often it tries. At least 1 s.
-        interval: Duration,
-        /// After how long no connection is a failure.
-        timeout: Duration,
-    },
-    /// The instance reports by itself; after this time without a report it is critical.
-    Ttl(
-        /// The time to live of a report. A heartbeat is sent each third of it.
-        Duration,
-    ),
-}
-
-impl Check {
-    /// An HTTP check every 10 s with a timeout of 5 s.
-    pub fn http(path: impl Into<String>) -> Self {
-        Self::Http {
-            path: path.into(),
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(5),
-        }
-    }
-
-    /// A TCP check every 10 s with a timeout of 5 s.
-    pub fn tcp() -> Self {
-        Self::Tcp {
-            interval: Duration::from_secs(10),
-            timeout: Duration::from_secs(5),
-        }
-    }
-
-    /// The same check at another interval; for a TTL check, with another time to live.
-    #[must_use]
-    pub fn every(mut self, period: Duration) -> Self {
-        match &mut self {
-            Self::Http { interval, .. } | Self::Tcp { interval, .. } => *interval = period,
-            Self::Ttl(ttl) => *ttl = period,
-        }
-        self
-    }
-}
 
 /// What an application says about itself to be found: name, port and whatever else matters.
 ///
@@ -92,6 +36,8 @@ pub struct ServiceRegistration {
     checks: Vec<Check>,
     health: Option<HealthChecks>,
     deregister_critical_after: Option<Duration>,
+    tagged_addresses: BTreeMap<String, (Host, u16)>,
+    tag_override: bool,
 }
 
 impl ServiceRegistration {
@@ -121,11 +67,13 @@ impl ServiceRegistration {
             checks: Vec::new(),
             health: None,
             deregister_critical_after: Some(Self::DEREGISTER_CRITICAL_AFTER),
+            tagged_addresses: BTreeMap::new(),
+            tag_override: false,
         })
     }
 
     /// The address under which others reach it. Unless set, the address from which this machine
-    /// reaches the registry.
+    /// reaches the registry; with a Consul agent on this machine, the one of the agent's node.
     pub fn host(mut self, host: Host) -> Self {
         self.host = Some(host);
         self
@@ -217,6 +165,19 @@ impl ServiceRegistration {
         self
     }
 
+    /// A further address, by tag, for those who come from elsewhere: `lan`, `wan` or any other.
+    pub fn tagged_address(mut self, tag: impl Into<String>, host: Host, port: u16) -> Self {
+        self.tagged_addresses.insert(tag.into(), (host, port));
+        self
+    }
+
+    /// Lets others change the tags in Consul's catalog, as with its `EnableTagOverride`. Unless
+    /// set, the agent puts them back.
+    pub fn allow_tag_override(mut self) -> Self {
+        self.tag_override = true;
+        self
+    }
+
     /// The service's name.
     pub fn service(&self) -> &ServiceName {
         &self.service
@@ -243,6 +204,7 @@ impl ServiceRegistration {
     /// The same with all that was left open filled in. `reached_from` is this machine's address as
     /// the registry sees it.
     pub(crate) fn resolve(self, reached_from: Option<IpAddr>) -> Result<Registration, Invalid> {
+        let is_given = self.host.is_some();
         let host = self.host.unwrap_or_else(|| match reached_from {
             Some(ip) => Host::Ip(ip),
             None => Host::Ip(IpAddr::from([127, 0, 0, 1])),
@@ -255,6 +217,7 @@ impl ServiceRegistration {
             };
             InstanceId::new(format!("{}-{whose}-{}", self.service, self.port))
         });
+        let beside_agent = !is_given && host.is_loopback();
         let mut builder = Instance::builder(self.service, host, self.port)
             .id(id)
             .scheme(self.scheme)
@@ -276,6 +239,9 @@ impl ServiceRegistration {
             checks: self.checks,
             health: self.health,
             deregister_critical_after: self.deregister_critical_after,
+            tagged_addresses: self.tagged_addresses,
+            tag_override: self.tag_override,
+            beside_agent,
         })
     }
 }
@@ -294,6 +260,9 @@ pub struct Registration {
     checks: Vec<Check>,
     health: Option<HealthChecks>,
     deregister_critical_after: Option<Duration>,
+    tagged_addresses: BTreeMap<String, (Host, u16)>,
+    tag_override: bool,
+    beside_agent: bool,
 }
 
 impl Registration {
@@ -309,8 +278,8 @@ impl Registration {
 
     /// The shortest time to live among its checks, if it has a TTL check.
     pub fn ttl(&self) -> Option<Duration> {
-        let ttls = self.checks.iter().filter_map(|check| match check {
-            Check::Ttl(ttl) => Some(*ttl),
+        let ttls = self.checks.iter().filter_map(|check| match check.kind() {
+            CheckKind::Ttl(ttl) => Some(*ttl),
             _ => None,
         });
         ttls.min()
@@ -319,6 +288,23 @@ impl Registration {
     /// After how long in critical state the registry forgets it.
     pub fn deregister_critical_after(&self) -> Option<Duration> {
         self.deregister_critical_after
+    }
+
+    /// Its further addresses: tag, host and port.
+    pub fn tagged_addresses(&self) -> impl Iterator<Item = (&str, &Host, u16)> {
+        let all = self.tagged_addresses.iter();
+        all.map(|(tag, (host, port))| (tag.as_str(), host, *port))
+    }
+
+    /// Whether others may change its tags in the registry.
+    pub fn allows_tag_override(&self) -> bool {
+        self.tag_override
+    }
+
+    /// Whether all that is known of its address is that it is on the machine of the registry's
+    /// agent, which knows better how others reach that.
+    pub fn is_beside_agent(&self) -> bool {
+        self.beside_agent
     }
 
     pub(crate) fn health(&self) -> Option<&HealthChecks> {

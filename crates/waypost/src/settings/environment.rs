@@ -1,4 +1,6 @@
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, time::Duration};
+
+use crate::error::ConfigError;
 
 /// The environment variables of a process, taken once.
 ///
@@ -21,6 +23,32 @@ impl Environment {
             .get(name)
             .map(|value| value.trim())
             .filter(|value| !value.is_empty())
+    }
+
+    /// What a variable says that is to be true or false, in the forms of Go's `ParseBool`.
+    #[cfg(feature = "consul")]
+    pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, ConfigError> {
+        match self.get(name) {
+            None => Ok(None),
+            Some("true" | "TRUE" | "True" | "t" | "T" | "1") => Ok(Some(true)),
+            Some("false" | "FALSE" | "False" | "f" | "F" | "0") => Ok(Some(false)),
+            Some(other) => {
+                let problem = format!("{other:?} is neither true nor false");
+                Err(ConfigError::new(name, problem))
+            }
+        }
+    }
+
+    /// What a variable says that is to be a time, such as `30s` or `5m`.
+    pub(crate) fn duration(&self, name: &str) -> Result<Option<Duration>, ConfigError> {
+        let parsed = |text: &str| {
+            humantime::parse_duration(text).map_err(|fault| {
+                let problem =
+                    format!("{text:?} is no time ({fault}); use a form such as 30s or 5m");
+                ConfigError::new(name, problem)
+            })
+        };
+        self.get(name).map(parsed).transpose()
     }
 
     /// All variables that are set and not empty, by name.

@@ -21,7 +21,21 @@
 //! | host | `CONSUL_HOST`, `CONSUL_HTTP_ADDR`, `SERVICE_REGISTRY_HOST` | `localhost` |
 //! | port | `CONSUL_PORT`, `CONSUL_HTTP_ADDR`, `SERVICE_REGISTRY_PORT` | 8500 |
 //! | scheme | `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_SSL` | `http` |
-//! | token | `CONSUL_TOKEN`, `CONSUL_HTTP_TOKEN` | none |
+//! | token | `CONSUL_TOKEN`, `CONSUL_HTTP_TOKEN`, the file that `CONSUL_HTTP_TOKEN_FILE` names | none |
+//! | CAs to trust | `CONSUL_CACERT` (a file), `CONSUL_CAPATH` (a folder) | the system's |
+//! | our certificate | `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY` | none |
+//! | name in the agent's certificate | `CONSUL_TLS_SERVER_NAME` | the host |
+//! | check of the agent's certificate | `CONSUL_HTTP_SSL_VERIFY` | `true` |
+//! | namespace, partition | `CONSUL_NAMESPACE`, `CONSUL_PARTITION` | none |
+//!
+//! `CONSUL_HTTP_ADDR` may also be a socket, `unix:///path`, or several addresses with commas
+//! between them: then services are looked up with the next one where one doesn't answer.
+//!
+//! # While the provider fails
+//! | what | variable | otherwise |
+//! |---|---|---|
+//! | for how long old answers are good | `SERVICE_DISCOVERY_MAX_STALE`, such as `10m` | for ever |
+//! | where answers are kept for a start while the provider is down | `SERVICE_DISCOVERY_SNAPSHOT_FILE` | nowhere |
 //!
 //! # Development
 //! With `ENVIRONMENT=development` a service that the provider doesn't know, or can't be asked for,
@@ -34,6 +48,7 @@ use std::{fmt, str::FromStr, sync::Arc};
 pub use environment::Environment;
 
 use crate::{
+    directory::DirectoryOptions,
     error::{ConfigError, Error},
     provider::{EnvProvider, FallbackProvider, LayeredProvider, Policy, Provider, StaticProvider},
 };
@@ -154,6 +169,21 @@ impl Settings {
     /// Whether `ENVIRONMENT` says that this is development.
     pub fn is_development(&self) -> bool {
         self.environment.get("ENVIRONMENT") == Some("development")
+    }
+
+    /// How a directory of this provider is to behave.
+    ///
+    /// # Errors
+    /// If a variable is bad.
+    pub fn directory_options(&self) -> Result<DirectoryOptions, ConfigError> {
+        Ok(DirectoryOptions {
+            max_stale: self.environment.duration("SERVICE_DISCOVERY_MAX_STALE")?,
+            snapshot_file: self
+                .environment
+                .get("SERVICE_DISCOVERY_SNAPSHOT_FILE")
+                .map(Into::into),
+            ..DirectoryOptions::default()
+        })
     }
 
     /// The provider, and under it the fallback where this is development.

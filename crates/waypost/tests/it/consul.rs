@@ -84,7 +84,7 @@ async fn what_is_registered_is_found_with_all_that_was_said_of_it() {
             .zone("eu-1")
             .weight(Weight::new(7))
             .named_port("admin", 9000);
-        said = said.check(Check::Ttl(Duration::from_secs(30)));
+        said = said.check(Check::ttl(Duration::from_secs(30)));
         let registrar = registry.register(said);
         registrar.registered().await;
 
@@ -177,7 +177,7 @@ async fn an_unhealthy_instance_is_listed_and_not_chosen() {
 #[tokio::test]
 async fn a_ttl_is_kept_alive_by_heartbeats_and_runs_out_without() {
     for registry in Registry::each().await {
-        let ttl = Check::Ttl(Duration::from_secs(1));
+        let ttl = Check::ttl(Duration::from_secs(1));
         let registrar = registry.register(registration("web-1", 1).check(ttl));
         registrar.registered().await;
         let directory = registry.directory();

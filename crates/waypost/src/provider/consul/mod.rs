@@ -1,19 +1,30 @@
 //! Consul, and whatever else speaks its HTTP API, such as the embedded registry.
 
+mod address;
+mod agents;
+mod builder;
+mod content;
+mod definition;
 mod http;
+mod permission;
+mod places;
 mod read;
-mod settings;
+mod tls;
+mod token;
 mod wire;
 mod write;
 
-use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
 
 use self::{
-    http::Http,
+    agents::Agents,
+    builder::Reads,
+    content::{Instances, Names},
+    permission::Need,
     read::{Blocking, blocking_reads},
-    settings::Address,
+    wire::Reading,
 };
 use super::{Answer, Heartbeat, NamesWatch, Provider, Registry, Report, Watch};
 use crate::{
@@ -22,6 +33,8 @@ use crate::{
     registrar::Registration,
     settings::Environment,
 };
+
+pub use builder::{Consistency, ConsulBuilder};
 
 /// Finds and registers services with a Consul agent over its HTTP API.
 ///
@@ -36,9 +49,14 @@ use crate::{
 /// | `Service.Address`, else `Node.Address` | host |
 /// | the worst of `Checks` | health: passing, warning or critical; unchecked without any |
 /// | `Service.Weights.Passing`, or `.Warning` when a check warns; metadata `weight` outweighs both | weight |
+/// | tag `version=…` | version, where the metadata has none |
 /// | metadata `version`, `zone`, `scheme`, `path`, `port_<name>` | the fields of these names; they stay in the metadata too |
 ///
 /// A port of 0 means, as in a URL without one, the usual port of the scheme.
+///
+/// A token that may not see a service gets an empty answer from Consul, not an error. So an empty
+/// answer is believed only if the token may see what was asked for; otherwise it is
+/// [`NotAuthorised`](crate::ProviderErrorKind::NotAuthorised), with the rule that is missing.
 ///
 /// ```no_run
 /// # use waypost::ConsulProvider;
@@ -51,8 +69,9 @@ use crate::{
 /// ```
 #[derive(Clone)]
 pub struct ConsulProvider {
-    http: Arc<Http>,
-    wait: Duration,
+    agents: Arc<Agents>,
+    description: Arc<str>,
+    reads: Reads,
 }
 
 impl ConsulProvider {
@@ -66,12 +85,7 @@ impl ConsulProvider {
 
     /// Begins a provider. The address is `http://localhost:8500` unless set.
     pub fn builder() -> ConsulBuilder {
-        ConsulBuilder {
-            address: "localhost".into(),
-            token: None,
-            datacenter: None,
-            wait: Duration::from_secs(60),
-        }
+        ConsulBuilder::default()
     }
 
     /// The agent that the environment names; see [`settings`](crate::settings).
@@ -79,21 +93,16 @@ impl ConsulProvider {
     /// # Errors
     /// If a variable is bad.
     pub fn from_environment(environment: &Environment) -> Result<Self, Error> {
-        let mut builder = Self::builder();
-        builder.address = Address::from_environment(environment)?.to_string();
-        let token = ["CONSUL_TOKEN", "CONSUL_HTTP_TOKEN"];
-        builder.token = token
-            .iter()
-            .find_map(|name| environment.get(name))
-            .map(str::to_owned);
-        builder.build()
+        ConsulBuilder::from_environment(environment)?.build()
     }
 
-    fn blocking(&self, path: String) -> Blocking {
+    fn blocking(&self, path: String, query: Vec<(String, String)>, needs: Vec<Need>) -> Blocking {
         Blocking {
-            http: Arc::clone(&self.http),
+            agents: Arc::clone(&self.agents),
             path,
-            wait: self.wait,
+            query,
+            wait: self.reads.wait,
+            needs,
         }
     }
 }
@@ -101,41 +110,43 @@ impl ConsulProvider {
 impl fmt::Debug for ConsulProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ConsulProvider")
-            .field("http", &self.http)
+            .field("agents", &self.agents)
+            .field("reads", &self.reads)
             .finish_non_exhaustive()
     }
 }
 
 impl Provider for ConsulProvider {
     fn describe(&self) -> Arc<str> {
-        self.http.describe()
+        Arc::clone(&self.description)
     }
 
     fn watch(&self, service: &ServiceName) -> Watch {
-        let service = service.clone();
         // A service's name needs no escaping in a path; see `ServiceName`.
-        blocking_reads(self.blocking(format!("/v1/health/service/{service}")))
-            .map_ok(move |entries: Vec<wire::Entry>| {
-                let instances = wire::instances(&service, entries);
-                match instances.is_empty() {
-                    // Consul doesn't tell a service without instances from one that it has never
-                    // heard of; the directory remembers.
-                    true => Answer::Unknown,
-                    false => Answer::Instances(instances),
-                }
-            })
+        let path = format!("/v1/health/service/{service}");
+        let needs = vec![Need::read_service(service.as_str()), Need::read_all_nodes()];
+        let nothing = Instances {
+            reading: Reading {
+                service: service.clone(),
+                tagged_address: self.reads.tagged_address.clone(),
+                passing_only: self.reads.passing_only,
+            },
+            answer: Answer::Unknown,
+        };
+        blocking_reads(self.blocking(path, self.reads.of_service(), needs), nothing)
+            .map_ok(|instances| instances.answer)
             .boxed()
     }
 
     fn watch_names(&self) -> NamesWatch {
-        blocking_reads(self.blocking("/v1/catalog/services".into()))
-            .map_ok(|services: BTreeMap<String, Vec<String>>| {
-                let names = services
-                    .keys()
-                    .filter_map(|name| ServiceName::new(name).ok());
-                names.collect()
-            })
-            .boxed()
+        let path = "/v1/catalog/services".into();
+        let needs = vec![Need::read_all_services()];
+        blocking_reads(
+            self.blocking(path, self.reads.of_names(), needs),
+            Names::default(),
+        )
+        .map_ok(|names| names.0)
+        .boxed()
     }
 
     fn registry(&self) -> Result<&dyn Registry, ProviderError> {
@@ -148,11 +159,11 @@ impl Registry for ConsulProvider {
         &'a self,
         registration: &'a Registration,
     ) -> BoxFuture<'a, Result<(), ProviderError>> {
-        write::register(&self.http, registration).boxed()
+        write::register(self.agents.first(), registration).boxed()
     }
 
     fn deregister<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
-        write::deregister(&self.http, id).boxed()
+        write::deregister(self.agents.first(), id).boxed()
     }
 
     fn heartbeat<'a>(
@@ -160,59 +171,18 @@ impl Registry for ConsulProvider {
         registration: &'a Registration,
         report: Report,
     ) -> BoxFuture<'a, Result<Heartbeat, ProviderError>> {
-        write::heartbeat(&self.http, registration, report).boxed()
+        write::heartbeat(self.agents.first(), registration, report).boxed()
+    }
+
+    fn set_maintenance<'a>(
+        &'a self,
+        registration: &'a Registration,
+        reason: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), ProviderError>> {
+        write::set_maintenance(self.agents.first(), registration, reason).boxed()
     }
 
     fn local_address(&self) -> Option<IpAddr> {
-        self.http.local_address()
-    }
-}
-
-/// Puts a [`ConsulProvider`] together.
-#[derive(Clone)]
-#[must_use = "a provider comes into being with `build`"]
-pub struct ConsulBuilder {
-    address: String,
-    token: Option<String>,
-    datacenter: Option<String>,
-    wait: Duration,
-}
-
-impl ConsulBuilder {
-    /// The agent's address: `host`, `host:port`, or a URL with `http` or `https`.
-    pub fn address(mut self, address: &str) -> Self {
-        self.address = address.to_owned();
-        self
-    }
-
-    /// The ACL token, sent as a header and never shown.
-    pub fn token(mut self, token: &str) -> Self {
-        self.token = Some(token.to_owned());
-        self
-    }
-
-    /// The datacenter to ask; the agent's own unless set.
-    pub fn datacenter(mut self, datacenter: &str) -> Self {
-        self.datacenter = Some(datacenter.to_owned());
-        self
-    }
-
-    /// How long a blocking query waits for a change: 1 minute unless set, at most 10. A longer
-    /// wait costs fewer requests; a shorter one notices a dead connection sooner.
-    pub fn wait(mut self, wait: Duration) -> Self {
-        self.wait = wait.clamp(Duration::from_secs(1), Duration::from_secs(600));
-        self
-    }
-
-    /// Makes the provider. Nothing is sent yet.
-    ///
-    /// # Errors
-    /// If the address or the token is not valid.
-    pub fn build(self) -> Result<ConsulProvider, Error> {
-        let address: Address = self.address.parse()?;
-        Ok(ConsulProvider {
-            http: Arc::new(Http::new(&address, self.token, self.datacenter)?),
-            wait: self.wait,
-        })
+        self.agents.first().local_address()
     }
 }

@@ -1,4 +1,8 @@
-use std::{sync::Arc, time::Duration};
+use std::{
+    hash::{DefaultHasher, Hasher},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{
     StreamExt,
@@ -7,55 +11,139 @@ use futures_util::{
 use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep};
 
-use super::http::{Http, Reply};
+use super::{
+    agents::Agents,
+    http::{Http, Reply},
+    permission::Need,
+};
 use crate::error::{ProviderError, ProviderErrorKind};
 
 /// What to read again and again.
 pub(super) struct Blocking {
-    pub(super) http: Arc<Http>,
+    pub(super) agents: Arc<Agents>,
     pub(super) path: String,
+    pub(super) query: Vec<(String, String)>,
     pub(super) wait: Duration,
+    /// What one must be allowed to see for an empty answer to mean anything.
+    pub(super) needs: Vec<Need>,
+}
+
+/// What an answer becomes.
+pub(super) trait Content: Clone + Send + 'static {
+    type Wire: DeserializeOwned;
+
+    fn of(&self, wire: Self::Wire) -> Self;
+    fn is_empty(&self) -> bool;
 }
 
 /// Reads a path by blocking queries, by the rules of Consul's documentation: an index that goes
 /// backwards or is unusable means to begin again without one. Ends with the first failure.
-pub(super) fn blocking_reads<T: DeserializeOwned + Send + 'static>(
+///
+/// Answers without news are passed on too: they confirm that what is known still holds.
+pub(super) fn blocking_reads<C: Content>(
     what: Blocking,
-) -> BoxStream<'static, Result<T, ProviderError>> {
+    empty: C,
+) -> BoxStream<'static, Result<C, ProviderError>> {
     let start = Position {
         what,
         index: None,
         pace: Pace::new(),
+        last: (None, empty),
     };
-    // Answers without news are passed on too: they confirm that what is known still holds.
     stream::try_unfold(start, |mut position| async move {
-        let reply = position.next_reply().await?;
-        let answer =
-            serde_json::from_slice(&reply.body).map_err(|cause| position.unreadable(&cause))?;
-        Ok(Some((answer, position)))
+        let content = position.next().await?;
+        Ok(Some((content, position)))
     })
     .boxed()
 }
 
-struct Position {
+struct Position<C> {
     what: Blocking,
     /// The index of the last answer; `None` for a read that doesn't wait.
     index: Option<u64>,
     pace: Pace,
+    /// The digest of the last body, and what became of it.
+    last: (Option<u64>, C),
 }
 
-impl Position {
-    async fn next_reply(&mut self) -> Result<Reply, ProviderError> {
-        self.pace.wait().await;
-        let block = self.index.map(|index| (index, self.what.wait));
-        let reply = self.what.http.read(&self.what.path, block).await?;
-        self.index = next_index(self.index, &reply);
-        Ok(reply)
+impl<C: Content> Position<C> {
+    async fn next(&mut self) -> Result<C, ProviderError> {
+        let agents = Arc::clone(&self.what.agents);
+        let (number, http) = agents.current();
+        let outcome = self.next_from(http).await;
+        outcome.inspect_err(|error| agents.failed(number, error))
     }
 
-    fn unreadable(&self, cause: &serde_json::Error) -> ProviderError {
-        let message = format!("{} answers what can't be read: {cause}", self.what.path);
-        self.what.http.error(ProviderErrorKind::BadAnswer, message)
+    async fn next_from(&mut self, http: &Http) -> Result<C, ProviderError> {
+        let reply = self.next_reply(http).await?;
+        self.index = next_index(self.index, &reply);
+        // Most answers only end a wait; parsing them again would cost the most of all.
+        let digest = Some(digest(&reply.body));
+        if self.last.0 == digest {
+            return Ok(self.last.1.clone());
+        }
+        let wire = serde_json::from_slice(&reply.body).map_err(|cause| {
+            let message = format!("{} answers what can't be read: {cause}", self.what.path);
+            http.error(ProviderErrorKind::BadAnswer, message)
+        })?;
+        let content = self.last.1.of(wire);
+        if content.is_empty() {
+            check_leader(http, &reply)?;
+            self.what.agents.may_see(http, &self.what.needs).await?;
+        }
+        self.last = (digest, content.clone());
+        Ok(content)
+    }
+
+    async fn next_reply(&mut self, http: &Http) -> Result<Reply, ProviderError> {
+        let what = &self.what;
+        let need = what.needs.first();
+        loop {
+            self.pace.wait().await;
+            let Some(index) = self.index else {
+                let reply = http.read(&what.path, &what.query, None, need).await?;
+                return check_origin(http, reply);
+            };
+            let _place = what.agents.places.take().await;
+            let block = Some((index, what.wait));
+            tokio::select! {
+                reply = http.read(&what.path, &what.query, block, need) => {
+                    return check_origin(http, reply?);
+                }
+                // Others wait for the place: go to the end of the queue with the same index.
+                () = what.agents.places.wanted() => {}
+            }
+        }
+    }
+}
+
+fn digest(body: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(body);
+    hasher.finish()
+}
+
+/// Every answer of Consul's to a blocking query has an index. One without is from something else
+/// that happens to listen there, whatever its status.
+fn check_origin(http: &Http, reply: Reply) -> Result<Reply, ProviderError> {
+    match reply.headers.contains_key("x-consul-index") {
+        true => Ok(reply),
+        false => Err(http.error(
+            ProviderErrorKind::BadAnswer,
+            "an answer without X-Consul-Index: that is no Consul agent",
+        )),
+    }
+}
+
+/// A server that knows no leader may not have caught up yet; that it has nothing means nothing.
+fn check_leader(http: &Http, reply: &Reply) -> Result<(), ProviderError> {
+    let leader = reply.headers.get("x-consul-knownleader");
+    match leader.is_some_and(|known| known == "false") {
+        false => Ok(()),
+        true => Err(http.error(
+            ProviderErrorKind::Unreachable,
+            "an empty answer of a server that knows no leader",
+        )),
     }
 }
 

@@ -25,6 +25,16 @@ struct Node {
     node: String,
     #[serde(default)]
     address: String,
+    #[serde(default, deserialize_with = "null_as_default")]
+    tagged_addresses: HashMap<String, String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct ServiceAddress {
+    address: String,
+    #[serde(default)]
+    port: i64,
 }
 
 #[derive(Deserialize)]
@@ -36,6 +46,8 @@ struct Service {
     address: String,
     #[serde(default)]
     port: i64,
+    #[serde(default, deserialize_with = "null_as_default")]
+    tagged_addresses: HashMap<String, ServiceAddress>,
     #[serde(default, deserialize_with = "null_as_default")]
     tags: Vec<String>,
     #[serde(default, deserialize_with = "null_as_default")]
@@ -66,9 +78,19 @@ where
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
+/// How entries are read.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    pub(super) service: ServiceName,
+    /// Which of its addresses to use; its usual one unless set.
+    pub(super) tagged_address: Option<String>,
+    /// Whether an instance with a warning takes no traffic.
+    pub(super) passing_only: bool,
+}
+
 /// The instances of an answer. One that can't be called, such as one with an address that is none,
 /// is left out with a word in the log: it must not hide the others.
-pub(super) fn instances(service: &ServiceName, entries: Vec<Entry>) -> Vec<Arc<Instance>> {
+pub(super) fn instances(reading: &Reading, entries: Vec<Entry>) -> Vec<Arc<Instance>> {
     // An id is unique on its node only. Where two nodes use the same one, each gets its node's
     // name; otherwise it stays as it was registered.
     let mut uses: HashMap<String, usize> = HashMap::new();
@@ -81,9 +103,10 @@ pub(super) fn instances(service: &ServiceName, entries: Vec<Entry>) -> Vec<Arc<I
             Some(1) => entry.service.id.clone(),
             _ => format!("{}@{}", entry.service.id, entry.node.node),
         };
-        match instance(service, entry, &id) {
+        match instance(reading, entry, &id) {
             Ok(instance) => instances.push(Arc::new(instance)),
             Err(fault) => {
+                let service = &reading.service;
                 tracing::warn!(%service, id, %fault, "instance left out: it can't be called");
             }
         }
@@ -91,20 +114,19 @@ pub(super) fn instances(service: &ServiceName, entries: Vec<Entry>) -> Vec<Arc<I
     instances
 }
 
-fn instance(service: &ServiceName, entry: Entry, id: &str) -> Result<Instance, Invalid> {
-    let health = health(&entry.checks);
+fn instance(reading: &Reading, entry: Entry, id: &str) -> Result<Instance, Invalid> {
+    let mut health = health(&entry.checks);
+    if health == Health::Warning && reading.passing_only {
+        health = Health::Critical;
+    }
+    let (address, port) = place(reading, &entry);
+    let host = address.parse()?;
     let Service {
-        address,
-        port,
         tags,
         meta,
         weights,
         ..
     } = entry.service;
-    let host = match address.is_empty() {
-        true => entry.node.address.parse()?,
-        false => address.parse()?,
-    };
     let scheme = meta.get("scheme").map_or("http", String::as_str);
     let port = match (port, scheme) {
         (0, "https" | "wss") => 443,
@@ -118,7 +140,14 @@ fn instance(service: &ServiceName, entry: Entry, id: &str) -> Result<Instance, I
         (None, Some(weights)) => weights.passing.try_into()?,
         (None, None) => Weight::default(),
     };
-    let mut builder = Instance::builder(service.clone(), host, port)
+    let version = (meta.get("version").cloned()).or_else(|| {
+        Some(
+            tags.iter()
+                .find_map(|tag| tag.strip_prefix("version="))?
+                .to_owned(),
+        )
+    });
+    let mut builder = Instance::builder(reading.service.clone(), host, port)
         .id(id)
         .scheme(scheme)
         .health(health)
@@ -127,8 +156,8 @@ fn instance(service: &ServiceName, entry: Entry, id: &str) -> Result<Instance, I
     if let Some(path) = meta.get("path") {
         builder = builder.path_prefix(path);
     }
-    if let Some(version) = meta.get("version") {
-        builder = builder.version(version.as_str());
+    if let Some(version) = version {
+        builder = builder.version(version);
     }
     if let Some(zone) = meta.get("zone") {
         builder = builder.zone(zone.as_str());
@@ -139,6 +168,27 @@ fn instance(service: &ServiceName, entry: Entry, id: &str) -> Result<Instance, I
         }
     }
     builder.metadata(meta).build()
+}
+
+/// Where an instance listens: at the address that was asked for by tag, or the service's own, or,
+/// where it has none, its node's.
+fn place<'a>(reading: &Reading, entry: &'a Entry) -> (&'a str, i64) {
+    let Entry { service, node, .. } = entry;
+    let tag = reading.tagged_address.as_deref();
+    if let Some(tagged) = tag.and_then(|tag| service.tagged_addresses.get(tag)) {
+        let port = match tagged.port {
+            0 => service.port,
+            port => port,
+        };
+        return (&tagged.address, port);
+    }
+    let of_node = tag.and_then(|tag| node.tagged_addresses.get(tag));
+    let address = match (service.address.is_empty(), of_node) {
+        (false, _) => &service.address,
+        (true, Some(tagged)) => tagged,
+        (true, None) => &node.address,
+    };
+    (address, service.port)
 }
 
 /// The worst that a check of the instance or of its node says, as in Consul's own `?passing`.
@@ -156,8 +206,43 @@ mod tests {
     use super::*;
 
     fn read(json: &str) -> Vec<Arc<Instance>> {
-        let service = ServiceName::new("web").unwrap();
-        instances(&service, serde_json::from_str(json).unwrap())
+        read_as(json, None, false)
+    }
+
+    fn read_as(json: &str, tag: Option<&str>, passing_only: bool) -> Vec<Arc<Instance>> {
+        let reading = Reading {
+            service: ServiceName::new("web").unwrap(),
+            tagged_address: tag.map(str::to_owned),
+            passing_only,
+        };
+        instances(&reading, serde_json::from_str(json).unwrap())
+    }
+
+    #[test]
+    fn an_address_by_tag_is_the_services_or_else_the_nodes() {
+        let json = r#"[
+          {"Node": {"Node": "n", "Address": "10.0.0.1", "TaggedAddresses": {"wan": "203.0.113.1"}},
+           "Service": {"ID": "a", "Address": "10.0.0.9", "Port": 80,
+             "TaggedAddresses": {"wan": {"Address": "203.0.113.9", "Port": 8080}}}},
+          {"Node": {"Node": "n", "Address": "10.0.0.1", "TaggedAddresses": {"wan": "203.0.113.1"}},
+           "Service": {"ID": "b", "Address": "", "Port": 81}}
+        ]"#;
+        let urls = |tag| -> Vec<String> {
+            let all = read_as(json, tag, false);
+            all.iter().map(|i| i.url().to_owned()).collect()
+        };
+        assert_eq!(urls(None), ["http://10.0.0.9:80", "http://10.0.0.1:81"]);
+        let wan = ["http://203.0.113.9:8080", "http://203.0.113.1:81"];
+        assert_eq!(urls(Some("wan")), wan);
+    }
+
+    #[test]
+    fn a_warning_counts_as_asked_for() {
+        let json = r#"[{"Node": {"Node": "n"}, "Checks": [{"Status": "warning"}],
+          "Service": {"ID": "a", "Address": "a", "Port": 1, "Tags": ["version=1.2"]}}]"#;
+        assert_eq!(read_as(json, None, false)[0].health(), Health::Warning);
+        assert_eq!(read_as(json, None, true)[0].health(), Health::Critical);
+        assert_eq!(read(json)[0].version(), Some("1.2"));
     }
 
     #[test]

@@ -1,13 +1,15 @@
-use std::time::Duration;
+use serde_json::{Value, json};
 
-use serde_json::{Map, Value, json};
-
-use super::http::Http;
+use super::{
+    definition::{definition, status, ttl_checks},
+    http::Http,
+    permission::Need,
+};
 use crate::{
     error::{ProviderError, ProviderErrorKind},
-    model::{Health, Instance, InstanceId},
+    model::InstanceId,
     provider::{Heartbeat, Report},
-    registrar::{Check, Registration},
+    registrar::Registration,
 };
 
 /// Registers with the agent, checks included, and drops checks that an earlier registration had.
@@ -17,12 +19,13 @@ pub(super) async fn register(
 ) -> Result<(), ProviderError> {
     let body = definition(registration);
     let path = "/v1/agent/service/register?replace-existing-checks=true";
-    http.write(path, &body).await
+    http.write(path, &body, Some(&need(registration))).await
 }
 
 pub(super) async fn deregister(http: &Http, id: &InstanceId) -> Result<(), ProviderError> {
     let path = format!("/v1/agent/service/deregister/{}", escape(id.as_str()));
-    match http.write(&path, &Value::Null).await {
+    let need = Need::write_service(None);
+    match http.write(&path, &Value::Null, Some(&need)).await {
         // Newer agents answer 404 for what isn't there.
         Err(error) if is_unknown(&error) => Ok(()),
         other => other,
@@ -35,25 +38,18 @@ pub(super) async fn heartbeat(
     registration: &Registration,
     report: Report,
 ) -> Result<Heartbeat, ProviderError> {
-    let id = registration.instance().id();
-    let ttl_checks: Vec<_> = (registration.checks().iter().enumerate())
-        .filter(|(_, check)| matches!(check, Check::Ttl(_)))
-        .map(|(position, _)| check_id(id, position))
-        .collect();
+    let ttl_checks = ttl_checks(registration);
     let told = if ttl_checks.is_empty() {
-        let path = format!("/v1/agent/service/{}", escape(id.as_str()));
-        http.read(&path, None).await.map(drop)
+        let instance = registration.instance();
+        let path = format!("/v1/agent/service/{}", escape(instance.id().as_str()));
+        let need = Need::read_service(instance.service().as_str());
+        http.read(&path, &[], None, Some(&need)).await.map(drop)
     } else {
-        let status = match report.health {
-            Health::Passing | Health::Unchecked => "passing",
-            Health::Warning => "warning",
-            Health::Draining | Health::Critical => "critical",
-        };
-        let body = json!({"Status": status, "Output": report.output});
+        let body = json!({"Status": status(report.health), "Output": report.output});
         let mut told = Ok(());
         for check in ttl_checks {
             let path = format!("/v1/agent/check/update/{}", escape(&check));
-            told = told.and(http.write(&path, &body).await);
+            told = told.and(http.write(&path, &body, Some(&need(registration))).await);
         }
         told
     };
@@ -62,6 +58,28 @@ pub(super) async fn heartbeat(
         Err(error) if is_unknown(&error) => Ok(Heartbeat::Forgotten),
         Err(error) => Err(error),
     }
+}
+
+/// Takes the instance out of service, with a reason, or puts it back.
+pub(super) async fn set_maintenance(
+    http: &Http,
+    registration: &Registration,
+    reason: Option<&str>,
+) -> Result<(), ProviderError> {
+    let id = escape(registration.instance().id().as_str());
+    let path = match reason {
+        Some(reason) => {
+            let reason = escape(reason);
+            format!("/v1/agent/service/maintenance/{id}?enable=true&reason={reason}")
+        }
+        None => format!("/v1/agent/service/maintenance/{id}?enable=false"),
+    };
+    http.write(&path, &Value::Null, Some(&need(registration)))
+        .await
+}
+
+fn need(registration: &Registration) -> Need {
+    Need::write_service(Some(registration.instance().service().as_str()))
 }
 
 /// Whether the agent says that it doesn't know what was asked for: 404, and from agents before
@@ -77,95 +95,6 @@ fn is_unknown(error: &ProviderError) -> bool {
         ]
         .iter()
         .any(|phrase| text.contains(phrase))
-}
-
-/// The body of a registration.
-fn definition(registration: &Registration) -> Value {
-    let instance = registration.instance();
-    let mut body = json!({
-        "ID": instance.id().as_str(),
-        "Name": instance.service().as_str(),
-        "Address": instance.host().bare(),
-        "Port": instance.port(),
-        "Tags": instance.tags().collect::<Vec<_>>(),
-        "Meta": metadata(instance),
-        // Consul refuses a weight of 0; the metadata says it instead.
-        "Weights": {
-            "Passing": instance.weight().get().max(1),
-            "Warning": instance.weight().get().max(1),
-        },
-    });
-    let checks = registration.checks().iter().enumerate();
-    body["Checks"] = checks
-        .map(|(position, check)| check_definition(registration, position, check))
-        .collect();
-    body
-}
-
-/// What Consul has no field for travels as metadata; see `ConsulProvider`.
-fn metadata(instance: &Instance) -> Map<String, Value> {
-    let mut all: Map<String, Value> = instance
-        .metadata()
-        .map(|(key, value)| (key.to_owned(), value.into()))
-        .collect();
-    let mut add = |key: &str, value: String| {
-        all.insert(key.to_owned(), value.into());
-    };
-    if let Some(version) = instance.version() {
-        add("version", version.into());
-    }
-    if let Some(zone) = instance.zone() {
-        add("zone", zone.into());
-    }
-    if instance.scheme() != "http" {
-        add("scheme", instance.scheme().into());
-    }
-    if !instance.path_prefix().is_empty() {
-        add("path", instance.path_prefix().into());
-    }
-    if instance.weight().is_drained() {
-        add("weight", "0".into());
-    }
-    for (name, port) in instance.ports() {
-        add(&format!("port_{name}"), port.to_string());
-    }
-    all
-}
-
-/// A check's id is made by us, so that heartbeats need not guess it.
-fn check_id(id: &InstanceId, position: usize) -> String {
-    format!("service:{id}:{}", position + 1)
-}
-
-fn check_definition(registration: &Registration, position: usize, check: &Check) -> Value {
-    let instance = registration.instance();
-    let mut body = json!({ "CheckID": check_id(instance.id(), position) });
-    match check {
-        Check::Http {
-            path,
-            interval,
-            timeout,
-        } => {
-            body["HTTP"] = instance.url_for(path).into();
-            body["Interval"] = go_duration(*interval);
-            body["Timeout"] = go_duration(*timeout);
-        }
-        Check::Tcp { interval, timeout } => {
-            body["TCP"] = instance.authority().into();
-            body["Interval"] = go_duration(*interval);
-            body["Timeout"] = go_duration(*timeout);
-        }
-        Check::Ttl(ttl) => body["TTL"] = go_duration(*ttl),
-    }
-    if let Some(after) = registration.deregister_critical_after() {
-        body["DeregisterCriticalServiceAfter"] = go_duration(after);
-    }
-    body
-}
-
-/// Go's form of a duration, which needs a unit.
-fn go_duration(duration: Duration) -> Value {
-    format!("{}ms", duration.as_millis()).into()
 }
 
 /// Percent-encodes a path segment (RFC 3986, section 2).

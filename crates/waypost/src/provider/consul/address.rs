@@ -1,4 +1,8 @@
-use std::{fmt, str::FromStr};
+use std::{
+    fmt,
+    path::{Path, PathBuf},
+    str::FromStr,
+};
 
 use crate::{
     error::ConfigError,
@@ -9,58 +13,79 @@ use crate::{
 
 /// Where an agent listens.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Address {
-    pub(super) https: bool,
-    pub(super) host: Host,
-    pub(super) port: u16,
+pub(super) enum Address {
+    Tcp { https: bool, host: Host, port: u16 },
+    Unix(PathBuf),
 }
 
 const DEFAULT_PORT: u16 = 8500;
 
 impl Address {
-    /// Part by part from the first variable that says something of it.
-    pub(super) fn from_environment(environment: &Environment) -> Result<Self, ConfigError> {
-        let name_and_value = |name: &'static str| environment.get(name).map(|value| (name, value));
-        let parsed = |name: &'static str| -> Result<Option<Self>, ConfigError> {
-            let value = environment.get(name);
-            let address = value.map(str::parse).transpose();
-            address.map_err(|fault: Invalid| ConfigError::new(name, fault))
-        };
-        let consul = parsed("CONSUL_HTTP_ADDR")?;
+    /// What a request's URL begins with. A socket has no host; HTTP wants one all the same.
+    pub(super) fn base(&self) -> String {
+        match self {
+            Self::Tcp { .. } => self.to_string(),
+            Self::Unix(_) => "http://localhost".into(),
+        }
+    }
+
+    pub(super) fn socket(&self) -> Option<&Path> {
+        match self {
+            Self::Unix(path) => Some(path),
+            Self::Tcp { .. } => None,
+        }
+    }
+
+    /// All agents that the environment names, the one to ask first at first: part by part from the
+    /// first variable that says something of it.
+    pub(super) fn from_environment(environment: &Environment) -> Result<Vec<Self>, ConfigError> {
+        let several = environment.get("CONSUL_HTTP_ADDR").unwrap_or_default();
+        let several = several.split(',').map(str::trim);
+        let several: Result<Vec<Self>, _> = several
+            .filter(|address| !address.is_empty())
+            .map(str::parse)
+            .collect();
+        let mut several =
+            several.map_err(|fault: Invalid| ConfigError::new("CONSUL_HTTP_ADDR", fault))?;
         let host_of = |name: &'static str| -> Result<Option<Host>, ConfigError> {
             let host = environment.get(name).map(str::parse).transpose();
             host.map_err(|fault: Invalid| ConfigError::new(name, fault))
         };
         let port_of = |name: &'static str| -> Result<Option<u16>, ConfigError> {
-            let port = name_and_value(name);
-            port.map(|(name, value)| parse_port(name, value))
-                .transpose()
+            let value = environment.get(name);
+            value.map(|value| parse_port(name, value)).transpose()
         };
         let own = (host_of("CONSUL_HOST")?, port_of("CONSUL_PORT")?);
         let stack = (
             host_of("SERVICE_REGISTRY_HOST")?,
             port_of("SERVICE_REGISTRY_PORT")?,
         );
-        let ssl = match name_and_value("CONSUL_HTTP_SSL") {
-            None | Some((_, "false" | "0")) => false,
-            Some((_, "true" | "1")) => true,
-            Some((name, other)) => {
-                let problem = format!("{other:?} is neither true nor false");
-                return Err(ConfigError::new(name, problem));
+        let ssl = environment.flag("CONSUL_HTTP_SSL")?.unwrap_or(false);
+
+        if own == (None, None) && !several.is_empty() {
+            for address in &mut several {
+                if let Self::Tcp { https, .. } = address {
+                    *https |= ssl;
+                }
             }
-        };
+            return Ok(several);
+        }
+        let consul = several.iter().find_map(|address| match address {
+            Self::Tcp { https, host, port } => Some((*https, host.clone(), *port)),
+            Self::Unix(_) => None,
+        });
         let localhost = Host::Name("localhost".into());
-        Ok(Self {
-            https: ssl || consul.as_ref().is_some_and(|consul| consul.https),
+        Ok(vec![Self::Tcp {
+            https: ssl || consul.as_ref().is_some_and(|(https, ..)| *https),
             port: (own.1)
-                .or(consul.as_ref().map(|consul| consul.port))
+                .or(consul.as_ref().map(|(.., port)| *port))
                 .or(stack.1)
                 .unwrap_or(DEFAULT_PORT),
             host: (own.0)
-                .or(consul.map(|consul| consul.host))
+                .or(consul.map(|(_, host, _)| host))
                 .or(stack.0)
                 .unwrap_or(localhost),
-        })
+        }])
     }
 }
 
@@ -72,7 +97,9 @@ impl FromStr for Address {
         let (https, rest) = match text.split_once("://") {
             Some(("http", rest)) => (false, rest),
             Some(("https", rest)) => (true, rest),
-            Some(_) => return refused("use http:// or https://"),
+            Some(("unix", path)) if path.starts_with('/') => return Ok(Self::Unix(path.into())),
+            Some(("unix", _)) => return refused("name a socket as unix:///path/to/socket"),
+            Some(_) => return refused("use http://, https:// or unix://"),
             None => (false, text),
         };
         let authority = rest.trim_end_matches('/');
@@ -96,7 +123,7 @@ impl FromStr for Address {
             Some(Ok(port)) if port != 0 => port,
             Some(_) => return refused("its port is no number from 1 to 65535"),
         };
-        Ok(Self {
+        Ok(Self::Tcp {
             https,
             host: host.parse()?,
             port,
@@ -106,8 +133,13 @@ impl FromStr for Address {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = if self.https { "https" } else { "http" };
-        write!(f, "{scheme}://{}:{}", self.host, self.port)
+        match self {
+            Self::Tcp { https, host, port } => {
+                let scheme = if *https { "https" } else { "http" };
+                write!(f, "{scheme}://{host}:{port}")
+            }
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
     }
 }
 
@@ -122,6 +154,14 @@ mod tests {
             (&[("CONSUL_HTTP_ADDR", "10.0.0.1")], "http://10.0.0.1:8500"),
             (&[("CONSUL_HTTP_ADDR", "https://c:8501/")], "https://c:8501"),
             (&[("CONSUL_HTTP_ADDR", "[::1]:1")], "http://[::1]:1"),
+            (
+                &[("CONSUL_HTTP_ADDR", "unix:///run/c.sock")],
+                "unix:///run/c.sock",
+            ),
+            (
+                &[("CONSUL_HTTP_ADDR", "a:1, b:2"), ("CONSUL_HTTP_SSL", "1")],
+                "https://a:1 https://b:2",
+            ),
             (
                 &[("CONSUL_HTTP_ADDR", "c:1"), ("CONSUL_HTTP_SSL", "true")],
                 "https://c:1",
@@ -139,8 +179,9 @@ mod tests {
                 "http://c:9",
             ),
         ] {
-            let address = Address::from_environment(&variables.iter().copied().collect());
-            assert_eq!(address.unwrap().to_string(), expected, "{variables:?}");
+            let all = Address::from_environment(&variables.iter().copied().collect()).unwrap();
+            let all: Vec<_> = all.iter().map(Address::to_string).collect();
+            assert_eq!(all.join(" "), expected, "{variables:?}");
         }
     }
 
@@ -148,6 +189,7 @@ mod tests {
     fn a_bad_variable_is_named() {
         for (name, value) in [
             ("CONSUL_HTTP_ADDR", "ftp://c"),
+            ("CONSUL_HTTP_ADDR", "unix://relative"),
             ("CONSUL_HTTP_ADDR", "c:port"),
             ("CONSUL_HTTP_ADDR", "http://me:secret@c"),
             ("CONSUL_PORT", "0"),
