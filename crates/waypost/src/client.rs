@@ -52,6 +52,7 @@ impl ServiceDiscoveryClient {
             options: None,
             strategy: None,
             balancing: BalancerOptions::default(),
+            outlier_detection: None,
             registration: None,
         }
     }
@@ -269,6 +270,7 @@ pub struct ClientBuilder {
     options: Option<DirectoryOptions>,
     strategy: Option<Result<StrategyFactory, Invalid>>,
     balancing: BalancerOptions,
+    outlier_detection: Option<OutlierDetection>,
     registration: Option<ServiceRegistration>,
 }
 
@@ -329,7 +331,7 @@ impl ClientBuilder {
 
     /// Sets when endpoints are ejected for their conduct.
     pub fn outlier_detection(mut self, options: OutlierDetection) -> Self {
-        self.options.outlier_detection = options;
+        self.outlier_detection = Some(options);
         self
     }
 
@@ -354,7 +356,10 @@ impl ClientBuilder {
                 (settings.provider()?, settings.directory_options()?)
             }
         };
-        let options = self.options.unwrap_or(options);
+        let mut options = self.options.unwrap_or(options);
+        if let Some(outlier_detection) = self.outlier_detection {
+            options.outlier_detection = outlier_detection;
+        }
         let registration = self.registration;
         let registrar = registration
             .map(|registration| Registrar::start(Arc::clone(&provider), registration))
