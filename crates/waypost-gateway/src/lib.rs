@@ -47,8 +47,10 @@
 //! A request is tried on another instance if the first has certainly seen nothing of it, or if its
 //! method is idempotent (RFC 9110, section 9.2.2), no response has begun and its body is short
 //! enough to be sent again; never on the same one while there is another, and only as long as
-//! retries stay a small share of all requests. While the registry is away, the instances that it
-//! named last are used.
+//! retries stay a small share of all requests. An instance that refuses connections is left alone
+//! for 5 s, and one that fails again and again is ejected by the library's outlier detection;
+//! `/internal/routes` shows both. While the registry is away, the instances that it named last are
+//! used.
 //!
 //! # Headers
 //! Hop-by-hop headers end here (RFC 9110, section 7.6.1). `Forwarded`, `X-Forwarded-*` and `Via`
@@ -65,6 +67,7 @@ mod framing;
 mod gateway;
 mod headers;
 mod location;
+mod outcome;
 mod pages;
 mod problem;
 mod proxy;

@@ -125,6 +125,7 @@ impl Pages {
                 described["path"] = json!(path(&route));
                 described["service"] = json!(route.service());
                 described["listed"] = json!(route.is_listed());
+                described["balancing"] = json!(route.explain());
                 described["avoided"] = route
                     .avoided()
                     .iter()

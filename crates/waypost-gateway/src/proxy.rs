@@ -21,7 +21,7 @@ use crate::response_body::{Relay, ResponseBody};
 use crate::routes::Route;
 use crate::target::Target;
 use crate::upstream::Upstream;
-use crate::{location, tunnel};
+use crate::{location, outcome, tunnel};
 
 /// Before the same instance is tried again, up to this long passes.
 const PAUSE: Duration = Duration::from_millis(50);
@@ -109,11 +109,15 @@ impl Proxy {
             let failure = match self.attempt(&parts, &body, target, &lease).await {
                 Ok(response) => {
                     route.answered_by(lease.id());
+                    lease.record(outcome::of_response(&response));
                     return accept(response, lease, upgrade, client);
                 }
                 Err(failure) => failure,
             };
             log.cause = Some(format!("{}: {}", failure.kind.as_str(), failure.cause));
+            if let Some(outcome) = outcome::of_failure(failure.kind) {
+                lease.record(outcome);
+            }
             if failure.kind.is_unsent() {
                 route.refused_by(lease.id());
             }

@@ -12,7 +12,8 @@ use arc_swap::ArcSwap;
 use http::StatusCode;
 use tower::retry::budget::{Budget, TpsBudget};
 use waypost::{
-    Balancer, Catalog, Error, Freshness, InstanceId, Pick, ServiceDiscoveryClient, ServiceName,
+    Balancer, Catalog, Error, Explanation, Freshness, InstanceId, Pick, ServiceDiscoveryClient,
+    ServiceName,
 };
 
 use crate::avoid::Avoid;
@@ -202,6 +203,11 @@ impl Route {
     /// The instances that have just refused a connection.
     pub(crate) fn avoided(&self) -> Vec<InstanceId> {
         self.avoid.ids()
+    }
+
+    /// What the balancer does with each instance, if the route has been used.
+    pub(crate) fn explain(&self) -> Option<Explanation> {
+        self.balancer.get().map(Balancer::explain)
     }
 
     /// Follows the service, and counts a request in the retry budget.

@@ -268,3 +268,37 @@ async fn an_instance_may_answer_before_it_has_the_whole_body() {
     let answer = soon("the answer", gateway.send_body(request, vec![0; 300_000])).await;
     assert_eq!((answer.status.as_u16(), answer.text()), (413, "too much"));
 }
+
+#[tokio::test]
+async fn an_instance_that_fails_again_and_again_is_ejected() {
+    let gateway = TestGateway::start().await;
+    let sick = Origin::start(|_| async {
+        Response::builder()
+            .status(500)
+            .body(body("sick"))
+            .expect("a response")
+    })
+    .await;
+    gateway.add("auth", "sick", sick.address).await;
+    for id in ["a", "b"] {
+        gateway
+            .add("auth", id, Origin::says("well").await.address)
+            .await;
+    }
+    let mut failed = 0;
+    for _ in 0..60 {
+        failed += usize::from(gateway.get("/auth/").await.status != StatusCode::OK);
+    }
+    assert_eq!(failed, 5, "five failures in a row eject");
+    let routes = gateway.get("/internal/routes").await.json();
+    let route = routes["routes"]
+        .as_array()
+        .and_then(|routes| routes.iter().find(|route| route["service"] == "auth"))
+        .expect("the route");
+    let instances = route["balancing"]["instances"].as_array().expect("a list");
+    let fate = |id: &str| {
+        let found = instances.iter().find(|instance| instance["id"] == id);
+        found.expect("the instance")["fate"].clone()
+    };
+    assert_eq!((fate("sick"), fate("a")), ("ejected".into(), "used".into()));
+}
