@@ -107,19 +107,23 @@ impl Proxy {
                 .headers(headers.clone())
                 .body(body.clone());
             addresses.push(lease.authority());
-            match request.send().await {
-                Ok(response) => return Ok(answer(response, lease)),
-                // Without a connection nothing was sent, so that another try can do no harm.
-                Err(error)
-                    if error.is_connect()
-                        && tried.len() + 1 < MAX_TRIES
-                        && !tried.contains(lease.id()) =>
-                {
-                    tracing::warn!(gateway = %lease.authority(), %error, "a gateway can't be reached");
-                    tried.push(lease.id().clone());
+            let error = match request.send().await {
+                Ok(response) => {
+                    // An error status is about the models behind; the gateway itself did its work.
+                    lease.succeeded();
+                    return Ok(answer(response, lease));
                 }
-                Err(error) => return Err(Problem::gateway_silent(&addresses, &root_cause(&error))),
+                Err(error) => error,
+            };
+            lease.failed();
+            // Without a connection nothing was sent, so that another try can do no harm.
+            let again =
+                error.is_connect() && addresses.len() < MAX_TRIES && !tried.contains(lease.id());
+            if !again {
+                return Err(Problem::gateway_silent(&addresses, &root_cause(&error)));
             }
+            tracing::warn!(gateway = %lease.authority(), %error, "a gateway can't be reached");
+            tried.push(lease.id().clone());
         }
     }
 }
