@@ -5,11 +5,12 @@ use std::time::Duration;
 /// A process that was healthy for this long has its crashes forgiven.
 pub(crate) const FORGIVEN_AFTER: Duration = Duration::from_secs(60);
 
-/// The first restart is fast: most crashes are single ones, and callers wait for the instance.
-const FIRST: Duration = Duration::from_millis(200);
+/// Short, since most crashes are single ones, yet no shorter than the health checks of the sample
+/// services are apart: a registry sees the instance go before it sees it come back.
+const FIRST: Duration = Duration::from_secs(1);
 const LONGEST: Duration = Duration::from_secs(30);
 
-/// Counts crashes in a row: 0.2 s, then 1, 2, 4 … 30 s, each less up to a fifth by chance so that
+/// Counts crashes in a row: 1, 2, 4 … 30 s, each longer by up to a fifth by chance so that
 /// processes which fell together don't rise together.
 #[derive(Debug)]
 pub(crate) struct Backoff {
@@ -37,12 +38,9 @@ impl Backoff {
             self.forgive();
         }
         self.crashes = self.crashes.saturating_add(1);
-        let wait = match self.crashes {
-            1 => FIRST,
-            // 2^5 s is already longer than the longest.
-            n => Duration::from_secs(1 << (n - 2).min(5)).min(LONGEST),
-        };
-        (self.crashes, wait.mul_f64(1.0 - 0.2 * self.rng.f64()))
+        // 2^5 s is already longer than the longest.
+        let wait = (FIRST * (1 << (self.crashes - 1).min(5))).min(LONGEST);
+        (self.crashes, wait.mul_f64(1.0 + 0.2 * self.rng.f64()))
     }
 }
 
@@ -53,12 +51,12 @@ mod tests {
     #[test]
     fn waits_double_up_to_thirty_seconds() {
         let mut backoff = Backoff::new(7);
-        let expected = [0.2, 1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0];
-        for (index, longest) in expected.into_iter().enumerate() {
+        let expected = [1.0, 2.0, 4.0, 8.0, 16.0, 30.0, 30.0, 30.0];
+        for (index, shortest) in expected.into_iter().enumerate() {
             let (crashes, wait) = backoff.crashed(Some(Duration::from_secs(59)));
             assert_eq!(crashes as usize, index + 1);
             let wait = wait.as_secs_f64();
-            assert!(wait <= longest && wait >= 0.8 * longest, "{index}: {wait}");
+            assert!(wait >= shortest && wait <= 1.2 * shortest, "{index}: {wait}");
         }
     }
 
@@ -70,7 +68,7 @@ mod tests {
         }
         let (crashes, wait) = backoff.crashed(Some(FORGIVEN_AFTER));
         assert_eq!(crashes, 1);
-        assert!(wait <= FIRST);
+        assert!(wait < FIRST * 2);
     }
 
     #[test]

@@ -69,10 +69,9 @@
 //!   [`Process::start_timeout`] is called unhealthy, with what the probe saw.
 //! - *Unhealthy* means three failures of the probe in a row. The process is left alone: it is shown
 //!   to be sick, and a debugger may be attached to it.
-//! - A *crash* is any end that nobody asked for. The first restart follows within 200 ms, as most
-//!   crashes are single ones and callers wait for the instance; the next after 1, 2, 4 … 30 s, each
-//!   less up to a fifth by chance, so that processes which fell together don't rise together. After
-//!   60 s of health crashes are forgiven.
+//! - A *crash* is any end that nobody asked for. It is started again after 1, 2, 4 … 30 s,
+//!   each longer by up to a fifth by chance, so that processes which fell together don't rise
+//!   together. After 60 s of health crashes are forgiven.
 //! - The end goes backwards: a process gets SIGTERM only when all that come after it are gone.
 //!
 //! # What is promised

@@ -1,28 +1,22 @@
 //! What ends by itself comes back; what is sick is shown to be.
 
-use std::time::Duration;
-
-use tokio::time::Instant;
 use waypost_stack::State;
 
 use crate::support::*;
 
 #[tokio::test]
-async fn a_killed_replica_is_soon_back() {
+async fn a_killed_replica_comes_back_at_its_place() {
     let dir = tempfile::tempdir().unwrap();
     let (running, _) = start(stack([service("models", dir.path()).replicas(2)]));
     running.ready().await.unwrap();
     let before = status(&running, "models-2");
     let pid = before.pid.unwrap();
     kill_9(pid);
-    let began = Instant::now();
     let after = eventually("it is back", || {
         Some(status(&running, "models-2"))
             .filter(|status| status.is_ready() && status.pid != Some(pid))
     })
     .await;
-    let took = began.elapsed();
-    assert!(took < Duration::from_secs(1), "{took:?}");
     assert_eq!((after.port, after.restarts), (before.port, 1));
     assert_eq!(status(&running, "models-1").restarts, 0);
     running.shutdown().await;
@@ -57,7 +51,7 @@ async fn crash_after_crash_is_a_crash_loop() {
     };
     assert_eq!(status.state.to_string(), "crash-looping (3×)");
     let reason = status.reason.unwrap();
-    // 2 s, less up to a fifth by chance.
+    // 4 s, and up to a fifth more by chance.
     assert!(
         reason.starts_with("exited with code 1; starting again in "),
         "{reason}"

@@ -1,0 +1,8 @@
+//! The command as a user runs it: real processes, real ports, real kills.
+
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
+
+mod alone;
+mod questions;
+mod support;
+mod up;
