@@ -2,13 +2,17 @@
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::net::TcpListener;
 use waypost::health::CheckFunction;
 use waypost::integration::axum::{Serve, ServeError, serve};
-use waypost::{HealthChecks, Host, Provider, ServiceRegistration};
+use waypost::{Check, HealthChecks, Host, Provider, ServiceRegistration};
 
 use crate::catalog::Catalog;
 use crate::{DEFAULT_PORT, SERVICE_NAME, Upstream, api};
+
+/// How often the registry asks. Often, since a sample should show at once what happens.
+const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// How the service runs. The default is what one wants on one machine.
 #[derive(Debug)]
@@ -101,7 +105,8 @@ async fn prepare(config: Config) -> Result<Serve, RunError> {
         .map_err(ServeError::from)?
         .id(instance.as_str())
         .version(env!("CARGO_PKG_VERSION"))
-        .tag("ai");
+        .tag("ai")
+        .check(Check::http("/health").every(CHECK_INTERVAL));
     if !is_anywhere(&host) {
         registration = registration.host(host);
     }

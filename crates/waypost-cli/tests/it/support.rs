@@ -6,6 +6,7 @@ use tokio::{
     io::{AsyncBufReadExt, BufReader},
     process::{Child, Command},
     sync::watch,
+    task::JoinSet,
     time::{sleep, timeout},
 };
 
@@ -32,6 +33,7 @@ pub(crate) fn waypost(arguments: &[&str]) -> Command {
 pub(crate) struct Program {
     child: Child,
     printed: watch::Receiver<String>,
+    readers: JoinSet<()>,
 }
 
 impl Program {
@@ -42,11 +44,13 @@ impl Program {
         let stdout = BufReader::new(child.stdout.take().unwrap());
         let stderr = BufReader::new(child.stderr.take().unwrap());
         let other = printed.clone();
-        tokio::spawn(collect(stdout, printed));
-        tokio::spawn(collect(stderr, other));
+        let mut readers = JoinSet::new();
+        readers.spawn(collect(stdout, printed));
+        readers.spawn(collect(stderr, other));
         Self {
             child,
             printed: output,
+            readers,
         }
     }
 
@@ -70,9 +74,13 @@ impl Program {
         signal(self.pid(), Signal::INT);
     }
 
-    /// Waits for its end, and gives its exit code.
+    /// Waits for its end and its last words, and gives its exit code.
     pub(crate) async fn ends(&mut self) -> Option<i32> {
         let status = timeout(SOON, self.child.wait()).await;
+        let heard_all = async { while self.readers.join_next().await.is_some() {} };
+        timeout(SOON, heard_all)
+            .await
+            .expect("its output ends with it");
         status.expect("it ends in time").unwrap().code()
     }
 }

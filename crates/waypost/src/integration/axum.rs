@@ -162,7 +162,10 @@ impl Serve {
         }
         let registrar = match self.registration {
             None => None,
-            Some(registration) => {
+            Some(mut registration) => {
+                if let Some(health) = &health {
+                    registration = registration.health(health.clone());
+                }
                 let provider = self.provider.map_or_else(get_discovery_provider, Ok)?;
                 Some(Registrar::start(
                     provider,

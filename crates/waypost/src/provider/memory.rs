@@ -140,6 +140,7 @@ impl Registry for MemoryProvider {
     fn register<'a>(
         &'a self,
         registration: &'a Registration,
+        _: &'a Report,
     ) -> BoxFuture<'a, Result<(), ProviderError>> {
         self.insert(Instance::clone(registration.instance()));
         ready(Ok(())).boxed()

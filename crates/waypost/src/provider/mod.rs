@@ -89,10 +89,12 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
 /// Every call is one attempt. That a registration is wanted for good is the
 /// [`Registrar`](crate::Registrar)'s business.
 pub trait Registry: Provider {
-    /// Makes the registration known. Registering the same id again replaces what was said before.
+    /// Makes the registration known, and how the instance is now. Registering the same id again
+    /// replaces what was said before.
     fn register<'a>(
         &'a self,
         registration: &'a Registration,
+        report: &'a Report,
     ) -> BoxFuture<'a, Result<(), ProviderError>>;
 
     /// Takes a registration back. An id that isn't registered is no error.
@@ -125,7 +127,7 @@ pub trait Registry: Provider {
     }
 }
 
-/// What a heartbeat says of an instance.
+/// What an instance says of itself.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Report {
     /// How it is.
@@ -143,9 +145,9 @@ impl Report {
         }
     }
 
-    /// All that is known is that it lives.
-    pub fn passing() -> Self {
-        Self::new(Health::Passing, "alive")
+    /// All that it can say is that it lives.
+    pub fn alive() -> Self {
+        Self::new(Health::Unchecked, "alive")
     }
 }
 

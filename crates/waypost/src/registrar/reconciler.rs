@@ -192,8 +192,9 @@ async fn reconcile(
             break;
         }
         let attempt = async {
+            let report = report(&registration).await;
             if !known {
-                registry.register(&registration).await?;
+                registry.register(&registration, &report).await?;
                 in_maintenance = None;
             }
             if in_maintenance != wish.maintenance {
@@ -201,7 +202,6 @@ async fn reconcile(
                 registry.set_maintenance(&registration, reason).await?;
                 in_maintenance = wish.maintenance.clone();
             }
-            let report = report(&registration).await;
             registry.heartbeat(&registration, report).await
         };
         let attempted = tokio::select! {
@@ -253,10 +253,10 @@ async fn reconcile(
     state.send_replace(RegistrationState::Deregistered(outcome));
 }
 
-/// What a heartbeat says of the instance.
+/// What the instance says of itself now.
 async fn report(registration: &Registration) -> Report {
     let Some(checks) = registration.health() else {
-        return Report::passing();
+        return Report::alive();
     };
     let report = checks.report().await;
     let output = report.summary();

@@ -152,7 +152,8 @@ impl ServiceRegistration {
         self
     }
 
-    /// What the heartbeats of a TTL check report. Unless set they report that the instance lives.
+    /// What the instance says of itself when it registers and in the heartbeats of a TTL check.
+    /// Unless set it says only that it lives.
     pub fn health(mut self, health: HealthChecks) -> Self {
         self.health = Some(health);
         self

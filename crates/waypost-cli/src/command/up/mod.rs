@@ -1,8 +1,11 @@
 mod plan;
 
-use std::{fmt, process::ExitCode, str::FromStr};
+use std::{fmt, process::ExitCode, str::FromStr, sync::Arc, time::Duration};
 
 use clap::Args;
+use futures_util::future::join_all;
+use tokio::time::timeout;
+use waypost::{ConsulProvider, ServiceDiscoveryClient};
 use waypost_stack::{Console, Running};
 
 use self::plan::{Plan, RegistryChoice};
@@ -28,6 +31,9 @@ pub(crate) struct Up {
     #[arg(long)]
     check: bool,
 }
+
+/// How long the services may take to be found once they are healthy.
+const FOUND_WITHIN: Duration = Duration::from_secs(10);
 
 /// `NAME=VALUE`.
 #[derive(Clone, Debug)]
@@ -76,6 +82,10 @@ impl Up {
             end(&running).await;
             return Err(Failure::other(error));
         }
+        tokio::select! {
+            () = all_found(&plan) => {}
+            () = asked_to_end() => {}
+        }
         println!("\n{plan}\n");
         if !self.check {
             asked_to_end().await;
@@ -84,6 +94,17 @@ impl Up {
         end(&running).await;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Waits until the registry knows of each service, since one that is healthy may not be found yet.
+/// A registry that is slow to say so keeps nobody from working, so the wait has an end.
+async fn all_found(plan: &Plan) {
+    let Ok(provider) = ConsulProvider::new(&plan.registry_address()) else {
+        return;
+    };
+    let client = ServiceDiscoveryClient::new(Arc::new(provider));
+    let waits = plan.registered_names().map(|name| client.wait_for(name));
+    let _ = timeout(FOUND_WITHIN, join_all(waits)).await;
 }
 
 /// Ends everything; a second signal means now.

@@ -46,6 +46,8 @@ pub(super) struct Plan {
 struct Service {
     /// Its name in the plan.
     name: &'static str,
+    /// Its name in the registry.
+    registered_as: &'static str,
     /// How it is started: the words after `waypost`.
     words: &'static [&'static str],
     port: u16,
@@ -64,8 +66,9 @@ const SAID_BY_UP: [&str; 5] = [
 
 impl Plan {
     pub(super) fn new(registry: RegistryChoice) -> Result<Self, Failure> {
-        let service = |name, words, port| Service {
+        let service = |name, registered_as, words, port| Service {
             name,
+            registered_as,
             words,
             port,
             replicas: None,
@@ -77,9 +80,9 @@ impl Plan {
             },
             registry,
             services: [
-                service("ai-models", &["service", "ai-models"], 8002),
-                service("gateway", &["gateway"], 8000),
-                service("ui", &["service", "ui"], 3000),
+                service("ai-models", "ai-models", &["service", "ai-models"], 8002),
+                service("gateway", "api-gateway", &["gateway"], 8000),
+                service("ui", "ui", &["service", "ui"], 3000),
             ],
         })
     }
@@ -177,6 +180,16 @@ impl Plan {
         Some(process.port(self.registry_port))
     }
 
+    /// Where the registry is.
+    pub(super) fn registry_address(&self) -> String {
+        format!("{}:{}", self.registry_host(), self.registry_port)
+    }
+
+    /// The names under which the services are found.
+    pub(super) fn registered_names(&self) -> impl Iterator<Item = &'static str> {
+        self.services.iter().map(|service| service.registered_as)
+    }
+
     fn registry_host(&self) -> &str {
         match &self.registry {
             RegistryChoice::At { host, .. } => host,
@@ -208,7 +221,6 @@ impl fmt::Display for Plan {
             "  AI models     http://localhost:{}/docs",
             port_of("ai-models")
         )?;
-        let (host, port) = (self.registry_host(), self.registry_port);
-        write!(f, "  Registry      http://{host}:{port}/ui/")
+        write!(f, "  Registry      http://{}/ui/", self.registry_address())
     }
 }

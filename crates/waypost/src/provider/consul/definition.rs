@@ -6,11 +6,12 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     model::{Health, Instance, InstanceId},
+    provider::Report,
     registrar::{Check, CheckKind, Registration},
 };
 
 /// The body of `/v1/agent/service/register`.
-pub(super) fn definition(registration: &Registration) -> Value {
+pub(super) fn definition(registration: &Registration, report: &Report) -> Value {
     let instance = registration.instance();
     let mut body = json!({
         "ID": instance.id().as_str(),
@@ -45,7 +46,7 @@ pub(super) fn definition(registration: &Registration) -> Value {
     }
     let checks = registration.checks().iter().enumerate();
     body["Checks"] = checks
-        .map(|(position, check)| check_definition(registration, position, check))
+        .map(|(position, check)| check_definition(registration, report, position, check))
         .collect();
     body
 }
@@ -105,13 +106,23 @@ fn check_id(id: &InstanceId, position: usize) -> String {
 }
 
 /// Only what is set is said: agents refuse fields that they don't know, and older ones know fewer.
-fn check_definition(registration: &Registration, position: usize, check: &Check) -> Value {
+fn check_definition(
+    registration: &Registration,
+    report: &Report,
+    position: usize,
+    check: &Check,
+) -> Value {
     let instance = registration.instance();
     let mut body = Map::new();
     let mut say = |key: &str, value: Value| {
         body.insert(key.to_owned(), value);
     };
     say("CheckID", check_id(instance.id(), position).into());
+    // Consul calls a new instance critical until its first check, up to an interval later. One
+    // that has just checked itself need not wait for that.
+    if report.health != Health::Unchecked {
+        say("Status", status(report.health).into());
+    }
     match check.kind() {
         CheckKind::Http(http) => {
             say("HTTP", instance.url_for(http.path()).into());

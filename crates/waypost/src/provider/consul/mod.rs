@@ -158,8 +158,9 @@ impl Registry for ConsulProvider {
     fn register<'a>(
         &'a self,
         registration: &'a Registration,
+        report: &'a Report,
     ) -> BoxFuture<'a, Result<(), ProviderError>> {
-        write::register(self.agents.first(), registration).boxed()
+        write::register(self.agents.first(), registration, report).boxed()
     }
 
     fn deregister<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {

@@ -16,8 +16,9 @@ use crate::{
 pub(super) async fn register(
     http: &Http,
     registration: &Registration,
+    report: &Report,
 ) -> Result<(), ProviderError> {
-    let body = definition(registration);
+    let body = definition(registration, report);
     let path = "/v1/agent/service/register?replace-existing-checks=true";
     http.write(path, &body, Some(&need(registration))).await
 }
