@@ -147,13 +147,19 @@ async fn a_killed_instance_is_missed_by_nobody_and_comes_back() {
     let (mut left, mut requests) = (false, 0);
     let killed = SystemTime::now();
     eventually("it left the passing instances and came back", async || {
+        let began = killed.elapsed().unwrap();
         let (status, _) = stack.ask(&client).await;
         requests += 1;
-        assert_eq!(status, 200, "request {requests} after the kill");
+        // A POST that was already with the dying instance can't be sent again: whether it was
+        // carried out nobody knows. After that none may fail.
+        let first_second = began < Duration::from_secs(1);
+        assert!(
+            status == 200 || (first_second && status == 502),
+            "request {requests}, {began:?} after the kill: {status}"
+        );
         let passing = stack.passing("ai-models").await.len();
         left |= passing == 2;
-        let over = killed.elapsed().unwrap() > Duration::from_secs(1);
-        (left && passing == 3 && over).then_some(())
+        (left && passing == 3 && !first_second).then_some(())
     })
     .await;
     assert_ne!(descendant(stack.up.pid(), &victim_port), victim);
