@@ -34,7 +34,7 @@ pub use model::{
     Invalid, ServiceName, Snapshot, Weight,
 };
 #[cfg(feature = "consul")]
-pub use provider::consul::ConsulProvider;
+pub use provider::consul::{self, ConsulProvider};
 pub use provider::{
     EnvProvider, FallbackProvider, LayeredProvider, MemoryProvider, Policy, Provider, Registry,
     StaticProvider,

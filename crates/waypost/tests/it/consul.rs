@@ -47,7 +47,7 @@ impl Registry {
     }
 }
 
-fn web() -> ServiceName {
+pub(crate) fn web() -> ServiceName {
     ServiceName::new("web").unwrap()
 }
 
@@ -56,14 +56,17 @@ fn registration(id: &str, port: u16) -> ServiceRegistration {
 }
 
 /// Follows a service until it is as wanted; more than 20 s are a failure.
-async fn until(subscription: &mut Subscription<Snapshot>, wanted: impl Fn(&Snapshot) -> bool) {
+pub(crate) async fn until(
+    subscription: &mut Subscription<Snapshot>,
+    wanted: impl Fn(&Snapshot) -> bool,
+) {
     let following = async { while !wanted(&subscription.changed().await.clone()) {} };
     if timeout(Duration::from_secs(20), following).await.is_err() {
         panic!("not as wanted within 20 s: {:?}", subscription.current());
     }
 }
 
-fn ids(snapshot: &Snapshot) -> Vec<&str> {
+pub(crate) fn ids(snapshot: &Snapshot) -> Vec<&str> {
     snapshot
         .instances()
         .map(|instance| instance.id().as_str())

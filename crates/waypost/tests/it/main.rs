@@ -5,6 +5,11 @@
 mod axum;
 mod balance;
 mod consul;
+mod consul_access;
+mod consul_cluster;
+mod consul_faults;
+mod consul_outage;
+mod consul_registration;
 mod directory;
 mod global;
 mod logs;

@@ -1,0 +1,59 @@
+//! Three servers and a client agent: what a lost leader costs us.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{Instant, sleep, timeout};
+use waypost::{
+    Check, ConsulProvider, Provider, Registrar, ServiceDiscoveryClient, ServiceRegistration,
+};
+use waypost_testkit::Cluster;
+
+use crate::consul::{ids, until, web};
+
+#[tokio::test]
+async fn a_lost_leader_fails_no_lookup_and_no_registration_for_good() {
+    let mut cluster = Cluster::start().await;
+    let consul = ConsulProvider::builder()
+        .address(&cluster.client().address())
+        .wait(Duration::from_secs(5));
+    let provider: Arc<dyn Provider> = Arc::new(consul.build().unwrap());
+    let register = |id: &str, port: u16| {
+        let registration = ServiceRegistration::new("web", port).unwrap().id(id);
+        let registration = registration.check(Check::ttl(Duration::from_secs(20)));
+        Registrar::start(Arc::clone(&provider), registration).unwrap()
+    };
+    let first = register("web-1", 1);
+    timeout(Duration::from_secs(20), first.registered())
+        .await
+        .unwrap();
+    let client = ServiceDiscoveryClient::new(Arc::clone(&provider));
+    let mut subscription = client.directory().subscribe(&web());
+    until(&mut subscription, |found| found.usable().is_ok()).await;
+
+    let killed = cluster.kill_leader().await;
+    let began = Instant::now();
+    // Registered while there is no leader: it is retried until it holds.
+    let second = register("web-2", 2);
+    let mut lookups = 0;
+    while ids(&client.directory().lookup(&web()).await.unwrap()) != ["web-1", "web-2"] {
+        client.pick("web").await.unwrap();
+        lookups += 1;
+        assert!(
+            began.elapsed() < Duration::from_secs(30),
+            "web-2 is not there"
+        );
+        sleep(Duration::from_millis(5)).await;
+    }
+    assert!(lookups > 10, "{lookups}");
+
+    // A server that comes back has caught up before anybody believes it.
+    cluster.revive(killed).await;
+    for _ in 0..100 {
+        let found = client.directory().lookup(&web()).await.unwrap();
+        assert_eq!(ids(&found), ["web-1", "web-2"]);
+        sleep(Duration::from_millis(10)).await;
+    }
+    second.deregister().await.unwrap();
+    until(&mut subscription, |found| ids(found) == ["web-1"]).await;
+    first.deregister().await.unwrap();
+}

@@ -1,0 +1,95 @@
+//! Between us and Consul anything may happen: no fault removes an instance, and none keeps us from
+//! recovering.
+
+use std::{sync::Arc, time::Duration};
+
+use tokio::time::{sleep, timeout};
+use waypost::{ConsulProvider, Directory, Provider, Registrar, ServiceRegistration};
+use waypost_agent::Agent;
+use waypost_testkit::{Fault, FaultProxy};
+
+use crate::consul::{ids, until, web};
+
+fn any_fault(random: &mut fastrand::Rng) -> Fault {
+    let bodies = [
+        "null",
+        "{}",
+        "[{}]",
+        "[{\"Node\": 1, \"Service\": []}]",
+        "[[[[",
+        "<html>502</html>",
+        "[{\"Node\":{\"Node\":\"n\"},\"Service\":{\"ID\":\"x\",\"Port\":\"80\"}}]",
+        "",
+    ];
+    match random.u8(0..8) {
+        0 => Fault::Delay(Duration::from_millis(random.u64(0..300))),
+        1 => Fault::Reset,
+        2 => Fault::Truncate(random.usize(0..900)),
+        3 => Fault::Answer(200, bodies[random.usize(..bodies.len())].into()),
+        4 => Fault::Answer(
+            random.choice([404, 429, 500, 502, 503]).unwrap_or(500),
+            "no".into(),
+        ),
+        5 => Fault::Endless,
+        6 => Fault::Drip(Duration::from_millis(random.u64(1..20))),
+        _ => Fault::Silence,
+    }
+}
+
+#[tokio::test]
+async fn no_fault_removes_an_instance_or_stops_recovery() {
+    let seed = fastrand::u64(..);
+    let mut random = fastrand::Rng::with_seed(seed);
+    let agent = Agent::start().await.unwrap();
+    let direct: Arc<dyn Provider> = Arc::new(ConsulProvider::new(&agent.url()).unwrap());
+    let register = |id: &str| {
+        let registration = ServiceRegistration::new("web", 80).unwrap().id(id);
+        Registrar::start(Arc::clone(&direct), registration).unwrap()
+    };
+    let (first, second) = (register("web-1"), register("web-2"));
+    first.registered().await;
+    second.registered().await;
+
+    let proxy = FaultProxy::before(agent.http_addr().to_string()).await;
+    let through = ConsulProvider::builder()
+        .address(&proxy.address())
+        .wait(Duration::from_secs(1));
+    let through: Arc<dyn Provider> = Arc::new(through.build().unwrap());
+    let directory = Directory::new(Arc::clone(&through));
+    let mut subscription = directory.subscribe(&web());
+    until(&mut subscription, |found| ids(found).len() == 2).await;
+
+    for round in 0..25 {
+        let fault = any_fault(&mut random);
+        proxy.make(fault.clone());
+        let until_next = Duration::from_millis(random.u64(100..700));
+        let watching = async {
+            loop {
+                let found = subscription.changed().await;
+                let what = format!("seed {seed}, round {round}, {fault:?}: {found:?}");
+                assert_eq!(ids(&found), ["web-1", "web-2"], "{what}");
+            }
+        };
+        // It goes on until the next fault.
+        let _: Result<(), _> = timeout(until_next, watching).await;
+    }
+
+    proxy.make(Fault::None);
+    // An answer that is dripping or silent when the fault ends is cut off by the proxy, so only
+    // the pause until the next attempt remains.
+    until(&mut subscription, |found| !found.freshness().is_stale()).await;
+    let third = register("web-3");
+    until(&mut subscription, |found| ids(found).len() == 3).await;
+
+    // A registration through the faults holds in the end, too.
+    let registration = ServiceRegistration::new("web", 81).unwrap().id("web-4");
+    proxy.make(Fault::Answer(500, "No cluster leader".into()));
+    let fourth = Registrar::start(through, registration).unwrap();
+    sleep(Duration::from_millis(300)).await;
+    proxy.make(Fault::None);
+    timeout(Duration::from_secs(10), fourth.registered())
+        .await
+        .unwrap();
+    until(&mut subscription, |found| ids(found).len() == 4).await;
+    drop((first, second, third, fourth));
+}
