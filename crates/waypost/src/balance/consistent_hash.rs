@@ -6,14 +6,10 @@ use super::{
     shard::{Dice, scale},
 };
 
-/// How many points there are at least on the circle, and how many for an endpoint of average
-/// weight in a fleet of more than that.
-const POINTS: usize = 4_096;
-
 /// How often a key looks for a point; the nearest of all these looks wins (Appleton and O'Reilly,
 /// "Multi-probe consistent hashing", 2015). It does what hundreds of points per endpoint would,
-/// with one, so that a fleet of ten thousand is prepared in a moment.
-const LOOKS: u64 = 8;
+/// with a few, so that a fleet of ten thousand is prepared in a moment.
+const LOOKS: u64 = 16;
 
 /// How many endpoints are asked for the average load.
 const SAMPLE: usize = 32;
@@ -92,6 +88,16 @@ fn has_room(candidates: &Candidates, index: usize, bound: f64) -> bool {
     (in_flight + 1) as f64 <= (bound * share).ceil()
 }
 
+/// How many points an endpoint of average weight has: the same for fleets of like size, since keys
+/// move when it changes. Few points make weights coarse, many make a large fleet slow to prepare.
+fn points_per_endpoint(endpoints: usize) -> f64 {
+    match endpoints {
+        ..=256 => 64.0,
+        257..=2_048 => 16.0,
+        _ => 4.0,
+    }
+}
+
 /// Points in order of their places, each with the index of its endpoint.
 #[derive(Debug)]
 struct Circle {
@@ -103,10 +109,7 @@ struct Circle {
 impl Circle {
     fn new(candidates: &Candidates) -> Self {
         let count = candidates.len();
-        let average = (POINTS as f64 / count as f64).max(match candidates.weights() {
-            None => 1.0,
-            Some(_) => 4.0,
-        });
+        let average = points_per_endpoint(count);
         let total: f64 = (0..count).map(|index| candidates.weight(index)).sum();
         let mut points = Vec::with_capacity((average * count as f64) as usize + count);
         for index in 0..count {

@@ -12,7 +12,7 @@ const DRAWN: usize = 2;
 /// The endpoint with the fewest requests in flight for its weight, counting [`Lease`](crate::Lease)s
 /// held by this process.
 ///
-/// Exact up to 32 endpoints, ties going to any of them; of more endpoints, the better one of two
+/// Exact up to 32 endpoints, ties going to any of them by weight; of more endpoints, the better one of two
 /// that are drawn in proportion to weight.
 #[derive(Debug)]
 pub struct LeastConnections {
@@ -48,15 +48,15 @@ impl Strategy for LeastConnections {
 
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
         let dice = Arc::clone(&self.dice);
+        let table = AliasTable::new(candidates);
         if candidates.len() <= EXACT {
             return Box::new(move |candidates, _| {
-                // Beginning anywhere makes the first of equals any of them.
-                let first = dice.below(candidates.len());
+                // Beginning anywhere, by weight, makes the first of equals any of them.
+                let first = table.draw(&dice);
                 let all = (first..candidates.len()).chain(0..first);
                 least(candidates, all)
             });
         }
-        let table = AliasTable::new(candidates);
         Box::new(move |candidates, _| {
             let drawn: [usize; DRAWN] = std::array::from_fn(|_| table.draw(&dice));
             // Weight is in the draw already, so the queues alone are compared.
@@ -70,8 +70,7 @@ impl Strategy for LeastConnections {
 fn least(candidates: &Candidates, indices: impl Iterator<Item = usize>) -> usize {
     let mut best = (f64::INFINITY, 0);
     for index in indices {
-        // With one more request it would have so many for its weight.
-        let load = (candidates.in_flight(index) + 1) as f64 / candidates.weight(index);
+        let load = candidates.in_flight(index) as f64 / candidates.weight(index);
         if load < best.0 {
             best = (load, index);
         }

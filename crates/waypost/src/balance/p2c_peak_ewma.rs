@@ -10,7 +10,7 @@ use super::{
 
 /// The better of two endpoints: the one with the lower latency times requests in flight.
 ///
-/// Both are drawn in proportion to weight, with replacement, so that an endpoint of weight 0.99 is
+/// Both are drawn in proportion to weight, the second one of all again, so that an endpoint of weight 0.99 is
 /// preferred as its weight says. Latency is a moving average that rises at once and falls slowly
 /// (Finagle's "Peak EWMA"), by the outcomes told to [`Lease`](crate::Lease)s. A failure counts as
 /// slow, so that an endpoint which fails fast attracts nothing. One that was never measured counts
@@ -50,6 +50,11 @@ impl Default for P2cPeakEwma {
 /// it costs as much as the whole pick.
 const PICKS_PER_LOOK: u64 = 16;
 
+/// How often a second one is drawn until it differs from the first. That leaves the shares of
+/// equals as their weights say, since of equals the first one is taken; but a slow endpoint of many
+/// is hardly ever taken for want of another.
+const DRAWS_OF_OTHER: usize = 3;
+
 impl Strategy for P2cPeakEwma {
     fn name(&self) -> &'static str {
         "p2c_peak_ewma"
@@ -64,10 +69,11 @@ impl Strategy for P2cPeakEwma {
         let clock = Arc::clone(&self.clock);
         let table = AliasTable::new(candidates);
         Box::new(move |candidates, _| {
-            let (a, b) = (table.draw(&dice), table.draw(&dice));
-            if a == b {
+            let a = table.draw(&dice);
+            let others = std::iter::repeat_with(|| table.draw(&dice));
+            let Some(b) = others.take(DRAWS_OF_OTHER).find(|b| *b != a) else {
                 return a;
-            }
+            };
             let now = clock.replace(|seen| look(seen, candidates));
             let (one, other) = (candidates.endpoint(a), candidates.endpoint(b));
             let latencies = (

@@ -108,15 +108,9 @@ impl Dice {
             (state, (product >> 64) as u64 ^ product as u64)
         })
     }
-
-    /// A number below `limit`, which is over 0 (Lemire's multiplication).
-    #[inline]
-    pub(crate) fn below(&self, limit: usize) -> usize {
-        scale(self.roll(), limit)
-    }
 }
 
-/// Brings a random number below a limit.
+/// Brings a random number below a limit (Lemire's multiplication).
 #[inline]
 pub(crate) fn scale(roll: u64, limit: usize) -> usize {
     ((u128::from(roll) * limit as u128) >> 64) as usize

@@ -1,0 +1,46 @@
+//! What a pick costs, here and in the peers, on this machine, in one run:
+//! `cargo run --release --manifest-path bench/Cargo.toml -- docs/benchmarks.md`
+//!
+//! Without an argument the report goes to the terminal.
+
+mod measure;
+mod ours;
+mod peers;
+mod report;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let report = match arguments[..] {
+        // What the report runs in processes of their own.
+        ["memory"] => {
+            println!("{}", ours::resident_bytes_of_many_services());
+            return ExitCode::SUCCESS;
+        }
+        ["picks", strategy, instances, count] => {
+            let number = |text: &str| text.parse().unwrap_or(0);
+            ours::pick_often(strategy, number(instances), number(count));
+            return ExitCode::SUCCESS;
+        }
+        [] => return print(&report::report()),
+        [path] => std::fs::write(path, report::report()),
+        _ => {
+            eprintln!("usage: waypost-bench [REPORT.md]");
+            return ExitCode::from(2);
+        }
+    };
+    match report {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("can't write the report: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn print(report: &str) -> ExitCode {
+    print!("{report}");
+    ExitCode::SUCCESS
+}

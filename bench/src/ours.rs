@@ -1,0 +1,163 @@
+use std::{
+    fs,
+    hint::black_box,
+    time::{Duration, Instant},
+};
+
+use futures_util::FutureExt;
+use tokio::runtime::{Builder, Runtime};
+use waypost::{
+    Balancer, BalancerOptions, Instance, Key, MemoryProvider, Outcome, ServiceDiscoveryClient,
+    ServiceName, Weight, strategy_named,
+};
+
+/// A balancer, all that it needs, and what it picks of.
+pub struct Setup {
+    pub client: ServiceDiscoveryClient,
+    pub balancer: Balancer,
+    memory: MemoryProvider,
+    runtime: Runtime,
+}
+
+pub fn service() -> ServiceName {
+    ServiceName::new("auth").expect("a valid name")
+}
+
+fn instance(service: &ServiceName, index: usize, weight: u16) -> Instance {
+    let address = format!("10.{}.{}.{}", index >> 16, index >> 8 & 255, index & 255);
+    Instance::builder(service.clone(), address.parse().expect("an address"), 8080)
+        .weight(Weight::new(weight))
+        .build()
+        .expect("a valid instance")
+}
+
+/// Weights from 1 to 10, so that weighted strategies have work; outlier detection is on.
+fn weight(index: usize) -> u16 {
+    1 + (index * 7 % 10) as u16
+}
+
+pub fn setup(strategy: &str, instances: usize) -> Setup {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let memory = MemoryProvider::new();
+    let all = (0..instances).map(|index| instance(&service(), index, weight(index)));
+    memory.replace(&service(), all);
+    let (client, balancer) = runtime.block_on(async {
+        let client = ServiceDiscoveryClient::builder()
+            .provider(memory.clone())
+            .strategy_named(strategy)
+            .balancing(BalancerOptions::default())
+            .build()
+            .expect("a client");
+        let balancer = client.balancer("auth").expect("a balancer");
+        balancer.ready().await.expect("an answer");
+        client.pick("auth").await.expect("an instance");
+        (client, balancer)
+    });
+    Setup {
+        client,
+        balancer,
+        memory,
+        runtime,
+    }
+}
+
+impl Setup {
+    pub fn pick(&self) {
+        black_box(self.balancer.pick().expect("an endpoint").port());
+    }
+
+    pub fn pick_for(&self, key: u64) {
+        let pick = self.balancer.pick_for(Key::new(key.to_le_bytes()));
+        black_box(pick.expect("an endpoint").port());
+    }
+
+    /// A lease, taken and dropped.
+    pub fn lease(&self) {
+        black_box(self.balancer.pick().expect("an endpoint").lease().port());
+    }
+
+    /// A lease and its outcome; we read the clock twice.
+    pub fn outcome(&self) {
+        let lease = self.balancer.pick().expect("an endpoint").lease();
+        lease.succeeded();
+    }
+
+    /// The same for a caller who has read the clock anyway.
+    pub fn outcome_at(&self, started: tokio::time::Instant, ended: tokio::time::Instant) {
+        let lease = self.balancer.pick().expect("an endpoint").lease_at(started);
+        lease.record_at(Outcome::Succeeded, ended);
+    }
+
+    pub fn url(&self) {
+        let url = self.client.service_url("auth", "/users").now_or_never();
+        black_box(url.expect("no waiting").expect("an instance"));
+    }
+
+    /// How long it takes from a change at the provider until picks see it. One thread does
+    /// everything, so this is processor time.
+    pub fn change(&self, round: u16) -> Duration {
+        let generation = || self.balancer.explain_generation();
+        let before = generation();
+        let changed = instance(&service(), 5, 100 + round % 100);
+        self.runtime.block_on(async {
+            let start = Instant::now();
+            self.memory.insert(changed);
+            while generation() == before {
+                tokio::task::yield_now().await;
+            }
+            start.elapsed()
+        })
+    }
+}
+
+trait Generation {
+    fn explain_generation(&self) -> u64;
+}
+
+impl Generation for Balancer {
+    /// That of the table which picks are made from.
+    fn explain_generation(&self) -> u64 {
+        let pick = self.pick().expect("an endpoint");
+        pick.snapshot().freshness().generation()
+    }
+}
+
+/// What 100,000 instances in 1,000 services take, with a balancer for each.
+pub fn resident_bytes_of_many_services() -> u64 {
+    let before = resident_bytes();
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.expect("a runtime");
+    let memory = MemoryProvider::new();
+    let services: Vec<ServiceName> = (0..1_000)
+        .map(|number| ServiceName::new(&format!("service-{number}")).expect("a valid name"))
+        .collect();
+    for service in &services {
+        let all = (0..100).map(|index| instance(service, index, weight(index)));
+        memory.replace(service, all);
+    }
+    runtime.block_on(async {
+        let client = ServiceDiscoveryClient::builder().provider(memory);
+        let client = client.build().expect("a client");
+        for service in &services {
+            client.pick(service).await.expect("an instance");
+        }
+        resident_bytes() - before
+    })
+}
+
+fn resident_bytes() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kilobytes = line.and_then(|line| line.split_whitespace().next()?.parse::<u64>().ok());
+    kilobytes.unwrap_or(0) * 1024
+}
+
+/// For counting instructions from outside.
+pub fn pick_often(strategy: &str, instances: usize, count: usize) {
+    let _known = strategy_named(strategy).expect("a strategy");
+    let setup = setup(strategy, instances);
+    for _ in 0..count {
+        setup.pick();
+    }
+}

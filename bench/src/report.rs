@@ -1,0 +1,302 @@
+use std::{fmt::Write, fs, process::Command};
+
+use pingora_load_balancing::selection::{Consistent, Random, RoundRobin};
+
+use crate::{
+    measure::{median, nanos, scaling},
+    ours, peers,
+};
+
+const SIZES: [usize; 4] = [3, 100, 1_000, 10_000];
+
+/// Each row: what is measured, and nanoseconds by number of instances.
+type Rows = Vec<(&'static str, Vec<f64>)>;
+
+pub fn report() -> String {
+    let mut text = String::from(INTRODUCTION);
+    let _ = writeln!(text, "\nMachine: {}.\n", machine());
+    text += "## One pick, one thread, in nanoseconds\n\n";
+    let picks = pick_rows();
+    table(&mut text, &picks);
+    ratios(&mut text, &picks);
+    text += "\n## Two threads on one balancer: picks a second, as multiples of one thread's\n\n";
+    table(&mut text, &scaling_rows());
+    text += "\n## Other costs\n\n| what | waypost | peer |\n|---|---|---|\n";
+    other_costs(&mut text);
+    text += "\n## Instructions of a pick\n\n";
+    instructions(&mut text);
+    text
+}
+
+const INTRODUCTION: &str = "# What a pick costs
+
+Made by one command, peers and all, in one run; it needs cmake for pingora, and valgrind for the \
+last table:
+
+    cargo run --release --manifest-path bench/Cargo.toml -- docs/benchmarks.md
+
+Median of seven rounds each. Read the figures as ratios: absolute ones move from machine to \
+machine. Every balancer of ours has health, weights from 1 to 10 and outlier detection on; the \
+peers have what they have by default.
+";
+
+fn machine() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info
+        .lines()
+        .find_map(|line| line.strip_prefix("model name"));
+    let model = model.map_or("unknown processor", |line| {
+        line.trim_start_matches(['\t', ':', ' '])
+    });
+    let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
+    let clock = nanos(std::time::Instant::now);
+    format!("{model}, {cores} cores, reading the clock takes {clock:.0} ns")
+}
+
+fn pick_rows() -> Rows {
+    let mut rows = Rows::new();
+    let mut row = |name, cost: &dyn Fn(usize) -> f64| {
+        eprintln!("{name}");
+        rows.push((name, SIZES.iter().map(|&size| cost(size)).collect()));
+    };
+    let ours = |strategy: &'static str| {
+        move |size| {
+            let setup = ours::setup(strategy, size);
+            nanos(|| setup.pick())
+        }
+    };
+    row("waypost round_robin", &ours("round_robin"));
+    row(
+        "waypost smooth_weighted_round_robin",
+        &ours("smooth_weighted_round_robin"),
+    );
+    row("waypost random", &ours("random"));
+    row("waypost weighted_random", &ours("weighted_random"));
+    row("waypost consistent_hash, by key", &|size| {
+        let setup = ours::setup("consistent_hash", size);
+        let mut key = 0_u64;
+        nanos(|| {
+            key += 1;
+            setup.pick_for(key);
+        })
+    });
+    row("waypost round_robin, lease taken and dropped", &|size| {
+        let setup = ours::setup("round_robin", size);
+        nanos(|| setup.lease())
+    });
+    row(
+        "waypost least_connections, lease taken and dropped",
+        &|size| {
+            let setup = ours::setup("least_connections", size);
+            nanos(|| setup.lease())
+        },
+    );
+    row(
+        "waypost p2c_peak_ewma, lease and outcome, caller's clock",
+        &|size| {
+            let setup = ours::setup("p2c_peak_ewma", size);
+            let started = tokio::time::Instant::now();
+            let ended = started + std::time::Duration::from_millis(1);
+            nanos(|| setup.outcome_at(started, ended))
+        },
+    );
+    row(
+        "waypost p2c_peak_ewma, lease and outcome, two looks at the clock",
+        &|size| {
+            let setup = ours::setup("p2c_peak_ewma", size);
+            nanos(|| setup.outcome())
+        },
+    );
+    row("pingora-load-balancing 0.9 RoundRobin", &|size| {
+        let balancer = peers::pingora::<RoundRobin>(size);
+        nanos(|| peers::pingora_pick(&balancer, b""))
+    });
+    row("pingora-load-balancing 0.9 Random", &|size| {
+        let balancer = peers::pingora::<Random>(size);
+        nanos(|| peers::pingora_pick(&balancer, b""))
+    });
+    row("pingora-load-balancing 0.9 Consistent", &|size| {
+        let balancer = peers::pingora::<Consistent>(size);
+        let mut key = 0_u64;
+        nanos(|| {
+            key += 1;
+            peers::pingora_pick(&balancer, &key.to_le_bytes());
+        })
+    });
+    row("tower 0.5 p2c, PendingRequests, ready and call", &|size| {
+        let mut balance = peers::tower_pending(size);
+        nanos(|| peers::tower_call(&mut balance))
+    });
+    row("tower 0.5 p2c, PeakEwma, ready and call", &|size| {
+        let mut balance = peers::tower_peak_ewma(size);
+        nanos(|| peers::tower_call(&mut balance))
+    });
+    rows
+}
+
+fn scaling_rows() -> Rows {
+    let mut rows = Rows::new();
+    let mut row = |name, cost: &dyn Fn(usize) -> f64| {
+        eprintln!("{name}, two threads");
+        rows.push((name, SIZES.iter().map(|&size| cost(size)).collect()));
+    };
+    let ours = |strategy: &'static str| {
+        move |size| {
+            let setup = ours::setup(strategy, size);
+            scaling(|| setup.pick())
+        }
+    };
+    row("waypost round_robin", &ours("round_robin"));
+    row("waypost random", &ours("random"));
+    row("waypost weighted_random", &ours("weighted_random"));
+    row("waypost least_connections, leases", &|size| {
+        let setup = ours::setup("least_connections", size);
+        scaling(|| setup.lease())
+    });
+    row("waypost p2c_peak_ewma, leases and outcomes", &|size| {
+        let setup = ours::setup("p2c_peak_ewma", size);
+        scaling(|| setup.outcome())
+    });
+    row("pingora-load-balancing 0.9 RoundRobin", &|size| {
+        let balancer = peers::pingora::<RoundRobin>(size);
+        scaling(|| peers::pingora_pick(&balancer, b""))
+    });
+    rows
+}
+
+fn other_costs(text: &mut String) {
+    for strategy in [
+        "round_robin",
+        "weighted_random",
+        "smooth_weighted_round_robin",
+        "consistent_hash",
+    ] {
+        let setup = ours::setup(strategy, 10_000);
+        let rounds = (0..15).map(|round| setup.change(round).as_secs_f64() * 1e3);
+        let ours = median(rounds.collect());
+        let peer = match strategy {
+            "round_robin" => pingora_rebuild::<RoundRobin>(),
+            "consistent_hash" => pingora_rebuild::<Consistent>(),
+            _ => "–".into(),
+        };
+        let _ = writeln!(
+            text,
+            "| one of 10,000 instances changes, until `{strategy}` picks see it | {ours:.2} ms | {peer} |"
+        );
+    }
+    let url = nanos({
+        let setup = ours::setup("round_robin", 100);
+        move || setup.url()
+    });
+    let _ = writeln!(
+        text,
+        "| warm `service_url`, with its String | {url:.0} ns | – |"
+    );
+    let memory = own("memory").parse::<f64>().unwrap_or(f64::NAN) / 1e6;
+    let _ = writeln!(
+        text,
+        "| 100,000 instances in 1,000 services, each with a balancer: resident memory | {memory:.0} MB | – |"
+    );
+}
+
+fn pingora_rebuild<S>() -> String
+where
+    S: pingora_load_balancing::selection::BackendSelection + 'static,
+    S::Iter: pingora_load_balancing::selection::BackendIter,
+{
+    let rounds = (0..5).map(|_| peers::pingora_rebuild::<S>(10_000).as_secs_f64() * 1e3);
+    format!("pingora rebuilds: {:.1} ms", median(rounds.collect()))
+}
+
+/// Counted under callgrind as the difference between many picks and few, so that a regression
+/// shows on any machine.
+fn instructions(text: &mut String) {
+    *text += "| strategy, 1,000 instances | instructions |\n|---|---|\n";
+    let strategies = [
+        "round_robin",
+        "smooth_weighted_round_robin",
+        "random",
+        "weighted_random",
+        "least_connections",
+        "p2c_peak_ewma",
+        "consistent_hash",
+    ];
+    for strategy in strategies {
+        let (few, many) = (10_000, 110_000);
+        let counted = collected(strategy, many).zip(collected(strategy, few));
+        let per_pick = counted.map(|(many, few)| (many - few) / 100_000.0);
+        let per_pick = per_pick.map_or("(no valgrind)".into(), |count| format!("{count:.0}"));
+        let _ = writeln!(text, "| `{strategy}` | {per_pick} |");
+    }
+}
+
+fn collected(strategy: &str, count: usize) -> Option<f64> {
+    let output = Command::new("valgrind")
+        .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
+        .arg(std::env::current_exe().ok()?)
+        .args(["picks", strategy, "1000", &count.to_string()])
+        .output()
+        .ok()?;
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = said.lines().find(|line| line.contains("Collected :"))?;
+    line.split_whitespace().last()?.parse().ok()
+}
+
+fn own(argument: &str) -> String {
+    let program = std::env::current_exe().unwrap_or_default();
+    let output = Command::new(program).arg(argument).output();
+    let output = output.map(|output| output.stdout).unwrap_or_default();
+    String::from_utf8_lossy(&output).trim().to_owned()
+}
+
+fn table(text: &mut String, rows: &Rows) {
+    *text += "| | n = 3 | n = 100 | n = 1,000 | n = 10,000 |\n|---|---|---|---|---|\n";
+    for (name, costs) in rows {
+        let _ = write!(text, "| {name} |");
+        for cost in costs {
+            let digits = if *cost < 10.0 { 2 } else { 0 };
+            let _ = write!(text, " {cost:.digits$} |");
+        }
+        text.push('\n');
+    }
+}
+
+/// The comparisons that we promise, over all sizes.
+fn ratios(text: &mut String, rows: &Rows) {
+    let costs = |name: &str| {
+        let row = rows.iter().find(|(row, _)| row.starts_with(name));
+        row.map_or(&[][..], |(_, costs)| &costs[..])
+    };
+    text.push('\n');
+    let mut ratio = |ours: &str, peer: &str| {
+        let pairs = costs(ours).iter().zip(costs(peer));
+        let ratios: Vec<f64> = pairs.map(|(ours, peer)| peer / ours).collect();
+        let least = ratios.iter().copied().fold(f64::INFINITY, f64::min);
+        let most = ratios.iter().copied().fold(0.0, f64::max);
+        let _ = writeln!(
+            text,
+            "- {ours} is {least:.1} to {most:.1} times as fast as {peer}."
+        );
+    };
+    ratio(
+        "waypost round_robin",
+        "pingora-load-balancing 0.9 RoundRobin",
+    );
+    ratio("waypost random", "pingora-load-balancing 0.9 Random");
+    ratio(
+        "waypost weighted_random",
+        "pingora-load-balancing 0.9 Random",
+    );
+    ratio(
+        "waypost consistent_hash, by key",
+        "pingora-load-balancing 0.9 Consistent",
+    );
+    ratio(
+        "waypost least_connections",
+        "tower 0.5 p2c, PendingRequests",
+    );
+    let ewma = "waypost p2c_peak_ewma, lease and outcome, ";
+    for clock in ["caller's clock", "two looks at the clock"] {
+        ratio(&format!("{ewma}{clock}"), "tower 0.5 p2c, PeakEwma");
+    }
+}

@@ -1,0 +1,39 @@
+use allocation_counter::measure;
+use waypost::{BalancerOptions, Key, OutlierDetection, RoundRobin, strategy_named};
+
+use super::fixture::{Fixture, many};
+
+/// Weights, zones and outlier detection on: no pick and no lease allocates.
+#[tokio::test]
+async fn a_pick_allocates_nothing() {
+    let strategies = [
+        "round_robin",
+        "smooth_weighted_round_robin",
+        "random",
+        "weighted_random",
+        "least_connections",
+        "p2c_peak_ewma",
+        "consistent_hash",
+    ];
+    for (name, count) in strategies
+        .into_iter()
+        .flat_map(|name| [(name, 3), (name, 500)])
+    {
+        let options = BalancerOptions::default().zone("a");
+        let outliers = OutlierDetection::default();
+        let fixture = Fixture::with(many(count), RoundRobin::new(), options, outliers).await;
+        let balancer = &fixture.balancer;
+        balancer.set_strategy(strategy_named(name).unwrap());
+        let round = || {
+            let pick = balancer.pick().unwrap();
+            let lease = pick.lease();
+            assert_eq!(pick.port(), 80);
+            lease.succeeded();
+            drop(balancer.pick_for(Key::new("user")).unwrap().lease());
+        };
+        // The first use of a thread sets up what is its own.
+        round();
+        let allocated = measure(|| (0..1_000).for_each(|_| round()));
+        assert_eq!(allocated.count_total, 0, "{name} of {count}: {allocated:?}");
+    }
+}

@@ -1,0 +1,126 @@
+//! A balancer over instances that the test says, without a registry.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use tokio::time::sleep;
+use waypost::{
+    Balancer, BalancerOptions, Directory, DirectoryOptions, Instance, InstanceBuilder,
+    OutlierDetection, Strategy, provider::Answer,
+};
+
+use crate::scripted::{Scripted, auth};
+
+pub(super) struct Fixture {
+    pub(super) script: Scripted,
+    pub(super) balancer: Balancer,
+}
+
+pub(super) fn instance(
+    id: &str,
+    edit: impl FnOnce(InstanceBuilder) -> InstanceBuilder,
+) -> Arc<Instance> {
+    let builder = Instance::builder(auth(), "10.0.0.1".parse().unwrap(), 80).id(id);
+    Arc::new(edit(builder).build().unwrap())
+}
+
+/// Instances `i000`, `i001` …
+pub(super) fn many(count: usize) -> Vec<Arc<Instance>> {
+    (0..count)
+        .map(|index| instance(&format!("i{index:03}"), |i| i))
+        .collect()
+}
+
+pub(super) fn plain(ids: &[&str]) -> Vec<Arc<Instance>> {
+    ids.iter().map(|id| instance(id, |i| i)).collect()
+}
+
+pub(super) fn weighted(weights: &[(&str, u16)]) -> Vec<Arc<Instance>> {
+    let one =
+        |(id, weight): &(&str, u16)| instance(id, |i| i.weight(waypost::Weight::new(*weight)));
+    weights.iter().map(one).collect()
+}
+
+impl Fixture {
+    pub(super) async fn new(instances: Vec<Arc<Instance>>, strategy: impl Strategy) -> Self {
+        let (balancing, outliers) = (BalancerOptions::default(), OutlierDetection::default());
+        Self::with(instances, strategy, balancing, outliers).await
+    }
+
+    pub(super) async fn with(
+        instances: Vec<Arc<Instance>>,
+        strategy: impl Strategy,
+        balancing: BalancerOptions,
+        outlier_detection: OutlierDetection,
+    ) -> Self {
+        let script = Scripted::default();
+        script.greet(Ok(Answer::Instances(instances)));
+        let mut options = DirectoryOptions::default();
+        options.outlier_detection = outlier_detection;
+        let directory = Directory::with_options(Arc::new(script.clone()), options);
+        let strategy = Box::new(strategy);
+        let balancer = Balancer::with_options(&directory, &auth(), strategy, balancing);
+        balancer.ready().await.unwrap();
+        Self { script, balancer }
+    }
+
+    /// The registry says something new, and the balancer has heard it.
+    pub(super) async fn tell(&self, instances: Vec<Arc<Instance>>) {
+        self.script.tell(Ok(Answer::Instances(instances)));
+        settle().await;
+    }
+
+    pub(super) fn picks(&self, count: usize) -> Vec<String> {
+        (0..count).map(|_| self.pick()).collect()
+    }
+
+    pub(super) fn pick(&self) -> String {
+        self.balancer.pick().unwrap().id().to_string()
+    }
+
+    pub(super) fn counts(&self, count: usize) -> BTreeMap<String, usize> {
+        let mut counts = BTreeMap::new();
+        for id in self.picks(count) {
+            *counts.entry(id).or_default() += 1;
+        }
+        counts
+    }
+
+    /// Sends requests until `id` got one, and tells how that went.
+    pub(super) fn fail(&self, id: &str, times: usize) {
+        let mut left = times;
+        for _ in 0..100_000 {
+            if left == 0 {
+                return;
+            }
+            let pick = self.balancer.pick().unwrap();
+            if pick.id().as_str() == id {
+                pick.lease().failed();
+                left -= 1;
+            }
+        }
+        panic!("{id} is never picked");
+    }
+
+    pub(super) fn fate(&self, id: &str) -> waypost::Fate {
+        let explanation = self.balancer.explain();
+        let mut instances = explanation.instances.iter();
+        instances.find(|i| i.id.as_str() == id).unwrap().fate
+    }
+}
+
+/// Lets the balancer's task run; with the clock paused that takes no time.
+pub(super) async fn settle() {
+    sleep(Duration::from_millis(1)).await;
+}
+
+/// How far counts are from the shares that they should have.
+pub(super) fn chi_square(counts: &BTreeMap<String, usize>, shares: &[(&str, f64)]) -> f64 {
+    let all: usize = counts.values().sum();
+    let total: f64 = shares.iter().map(|(_, share)| share).sum();
+    let one = |(id, share): &(&str, f64)| {
+        let expected = all as f64 * share / total;
+        let seen = counts.get(*id).copied().unwrap_or(0) as f64;
+        (seen - expected).powi(2) / expected
+    };
+    shares.iter().map(one).sum()
+}

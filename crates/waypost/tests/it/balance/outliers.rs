@@ -1,0 +1,224 @@
+//! Who is ejected for what, for how long, and what comes after.
+
+use std::time::Duration;
+
+use tokio::time::advance;
+use waypost::{
+    BalanceEvent, BalancerOptions, EjectionCause, Fate, Health, OutlierDetection, RoundRobin,
+};
+
+use super::fixture::{Fixture, instance, many, plain, settle};
+
+#[tokio::test(start_paused = true)]
+async fn five_failures_in_a_row_eject_and_a_probe_brings_back() {
+    let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
+    let mut events = fixture.balancer.events();
+    fixture.fail("b", 4);
+    settle().await;
+    assert_eq!(fixture.fate("b"), Fate::Used);
+    fixture.fail("b", 1);
+    settle().await;
+    assert_eq!(fixture.fate("b"), Fate::Ejected);
+    assert!(!fixture.counts(300).contains_key("b"));
+    let Some(BalanceEvent::Ejected {
+        cause,
+        seconds,
+        times,
+        ..
+    }) = events.next().await
+    else {
+        panic!("an ejection is an event");
+    };
+    assert_eq!((cause, times), (EjectionCause::ConsecutiveFailures, 1));
+    assert!((27.0..=33.0).contains(&seconds), "{seconds}");
+
+    advance(Duration::from_secs(34)).await;
+    settle().await;
+    assert_eq!(fixture.fate("b"), Fate::Probing);
+    // One request goes to it, not one of three.
+    let probe = fixture.balancer.pick().unwrap();
+    assert_eq!(probe.id().as_str(), "b");
+    let probe = probe.lease();
+    assert!(!fixture.counts(100).contains_key("b"));
+    probe.succeeded();
+    settle().await;
+    assert_eq!(fixture.counts(300)["b"], 100);
+    let back = events.next().await.unwrap();
+    assert_eq!(
+        back,
+        BalanceEvent::Returned {
+            instance: "b".into()
+        }
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_failed_probe_makes_the_next_ejection_longer_up_to_a_limit() {
+    let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
+    let mut events = fixture.balancer.events();
+    fixture.fail("b", 5);
+    for expected in [30, 60, 90, 120, 150, 180, 210, 240, 270, 300, 300] {
+        let Some(BalanceEvent::Ejected { seconds, .. }) = events.next().await else {
+            panic!("it stays ejected");
+        };
+        let range = f64::from(expected) * 0.89..=f64::from(expected.min(273)) * 1.1 + 0.1;
+        assert!(range.contains(&seconds), "{seconds} for {expected}");
+        settle().await;
+        advance(Duration::from_secs_f64(seconds)).await;
+        settle().await;
+        let probe = fixture.balancer.pick().unwrap().lease();
+        assert_eq!(probe.id().as_str(), "b");
+        probe.failed();
+        settle().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_probe_without_an_outcome_lets_the_next_one_go() {
+    let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
+    fixture.fail("b", 5);
+    settle().await;
+    advance(Duration::from_secs(34)).await;
+    settle().await;
+    for _ in 0..3 {
+        let lease = fixture.balancer.pick().unwrap().lease();
+        assert_eq!(lease.id().as_str(), "b");
+    }
+    assert_eq!(fixture.fate("b"), Fate::Probing);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_success_rate_below_one_half_ejects() {
+    let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
+    let mut turn = 0;
+    for _ in 0..300 {
+        let lease = fixture.balancer.pick().unwrap().lease();
+        if lease.id().as_str() != "c" {
+            lease.succeeded();
+            continue;
+        }
+        turn += 1;
+        // Two of three fail, never five in a row.
+        if turn % 3 == 0 {
+            lease.succeeded()
+        } else {
+            lease.failed()
+        }
+    }
+    settle().await;
+    assert_eq!(fixture.fate("c"), Fate::Ejected);
+    assert_eq!(fixture.balancer.counters().ejected_success_rate, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn at_most_half_are_ejected_and_the_last_one_never() {
+    let all_fail = |fixture: &Fixture, ids: &[String]| {
+        for _ in 0..ids.len() * 50 {
+            fixture.balancer.pick().unwrap().lease().failed();
+        }
+    };
+    for (count, ejected) in [(1, 0), (2, 1), (3, 1), (4, 2), (10, 5)] {
+        let fixture = Fixture::new(many(count), RoundRobin::new()).await;
+        let ids: Vec<String> = many(count).iter().map(|i| i.id().to_string()).collect();
+        for _ in 0..10 {
+            all_fail(&fixture, &ids);
+            settle().await;
+        }
+        let counters = fixture.balancer.counters();
+        assert_eq!(counters.ejected_now, ejected, "of {count}");
+        assert!(counters.spared > 0);
+        assert!(fixture.balancer.pick().is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_too_few_are_healthy_all_are_used_and_it_says_so() {
+    let instances = |critical: usize| {
+        let health = |index| {
+            if index < critical {
+                Health::Critical
+            } else {
+                Health::Passing
+            }
+        };
+        (0..10)
+            .map(|index| instance(&format!("i{index}"), |i| i.health(health(index))))
+            .collect::<Vec<_>>()
+    };
+    let fixture = Fixture::new(instances(0), RoundRobin::new()).await;
+    let mut events = fixture.balancer.events();
+    fixture.fail("i7", 5);
+    fixture.fail("i8", 5);
+    settle().await;
+    assert_eq!(fixture.counts(80).len(), 8);
+    // Four more are critical: four of ten are left, so ejections are disregarded.
+    fixture.tell(instances(4)).await;
+    assert_eq!(fixture.counts(60).len(), 6);
+    assert!(fixture.balancer.explain().panic);
+    fixture.tell(instances(0)).await;
+    assert_eq!(fixture.counts(80).len(), 8);
+    let mut seen = Vec::new();
+    for _ in 0..4 {
+        seen.push(events.next().await.unwrap());
+    }
+    let panic = BalanceEvent::PanicBegan {
+        healthy: 4,
+        known: 10,
+    };
+    assert_eq!(&seen[2..], [panic, BalanceEvent::PanicEnded]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn retry_after_is_respected() {
+    let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::starting_at(0)).await;
+    let lease = fixture.balancer.pick().unwrap().lease();
+    lease.rejected(Some(Duration::from_secs(7)));
+    drop(lease);
+    settle().await;
+    assert!(!fixture.counts(100).contains_key("a"));
+    advance(Duration::from_secs(7)).await;
+    settle().await;
+    assert_eq!(fixture.pick(), "a");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_dropped_lease_says_nothing_and_detection_can_be_off() {
+    let fixture = Fixture::new(plain(&["a", "b"]), RoundRobin::new()).await;
+    (0..100).for_each(|_| drop(fixture.balancer.pick().unwrap().lease()));
+    settle().await;
+    assert_eq!(fixture.counts(10).len(), 2);
+
+    let (balancing, off) = (BalancerOptions::default(), OutlierDetection::off());
+    let fixture = Fixture::with(plain(&["a", "b"]), RoundRobin::new(), balancing, off).await;
+    (0..100).for_each(|_| fixture.balancer.pick().unwrap().lease().failed());
+    settle().await;
+    assert_eq!(fixture.counts(10).len(), 2);
+}
+
+/// A change of weight or metadata makes nobody healthy, and one that leaves is forgotten.
+#[tokio::test(start_paused = true)]
+async fn an_ejection_survives_updates_and_ends_with_the_instance() {
+    let fixture = Fixture::new(plain(&["a", "b", "c", "d"]), RoundRobin::new()).await;
+    fixture.fail("b", 5);
+    settle().await;
+    let heavier = instance("b", |i| i.weight(waypost::Weight::new(9)).meta("k", "v"));
+    let mut changed = plain(&["a", "c", "d"]);
+    changed.push(heavier);
+    fixture.tell(changed).await;
+    assert_eq!(fixture.fate("b"), Fate::Ejected);
+    fixture.tell(plain(&["a", "c", "d"])).await;
+    assert_eq!(fixture.balancer.counters().ejected_now, 0);
+    fixture.tell(plain(&["a", "b", "c", "d"])).await;
+    assert_eq!(fixture.fate("b"), Fate::Used);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_retry_avoids_what_is_ejected_while_there_is_another() {
+    let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
+    fixture.fail("b", 5);
+    settle().await;
+    for _ in 0..20 {
+        let pick = fixture.balancer.pick_except(&["a".into()]).unwrap();
+        assert_eq!(pick.id().as_str(), "c");
+    }
+}

@@ -1,0 +1,218 @@
+//! Zones, slow start, subsets, drained instances: the same for every strategy.
+
+use std::time::Duration;
+
+use tokio::time::advance;
+use waypost::{
+    BalancerOptions, Fate, Health, OutlierDetection, Random, RoundRobin, WeightedRandom,
+    strategy_named,
+};
+
+use super::fixture::{Fixture, instance, many, plain, settle, weighted};
+
+const NAMES: [&str; 7] = [
+    "round_robin",
+    "smooth_weighted_round_robin",
+    "random",
+    "weighted_random",
+    "least_connections",
+    "p2c_peak_ewma",
+    "consistent_hash",
+];
+
+fn zoned(zones: &[(&str, usize)]) -> Vec<std::sync::Arc<waypost::Instance>> {
+    let of = |(zone, count): &(&str, usize)| {
+        let zone = zone.to_string();
+        (0..*count)
+            .map(move |index| instance(&format!("{zone}-{index}"), |i| i.zone(zone.clone())))
+            .collect::<Vec<_>>()
+    };
+    zones.iter().flat_map(of).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_strategy_leaves_out_drained_and_sick_ones() {
+    for name in NAMES {
+        let mut instances = weighted(&[("a", 3), ("b", 1), ("drained", 0)]);
+        instances.push(instance("leaving", |i| i.health(Health::Draining)));
+        instances.push(instance("sick", |i| i.health(Health::Critical)));
+        let fixture = Fixture::new(instances, RoundRobin::new()).await;
+        fixture.balancer.set_strategy(strategy_named(name).unwrap());
+        let counts = fixture.counts(1_000);
+        let picked: Vec<_> = counts.keys().map(String::as_str).collect();
+        assert_eq!(picked, ["a", "b"], "{name}");
+        // None, one, all drained, all sick: never a panic.
+        fixture
+            .tell(weighted(&[("drained", 0), ("drained-2", 0)]))
+            .await;
+        assert_eq!(fixture.counts(100).len(), 2, "{name}");
+        fixture.tell(plain(&["only"])).await;
+        assert_eq!(fixture.pick(), "only", "{name}");
+        fixture
+            .tell(vec![instance("sick", |i| i.health(Health::Critical))])
+            .await;
+        assert!(fixture.balancer.pick().is_err(), "{name}");
+        fixture.tell(Vec::new()).await;
+        assert!(fixture.balancer.pick().is_err(), "{name}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_no_weight_counts_as_drained() {
+    let strategy = WeightedRandom::by(|instance| match instance.id().as_str() {
+        "nan" => f64::NAN,
+        "infinite" => f64::INFINITY,
+        "negative" => -1.0,
+        "zero" => 0.0,
+        _ => 1e300,
+    });
+    let ids = ["fine", "infinite", "nan", "negative", "zero"];
+    let fixture = Fixture::new(plain(&ids), strategy).await;
+    assert_eq!(fixture.counts(100)["fine"], 100);
+    assert_eq!(fixture.fate("nan"), Fate::Drained);
+}
+
+#[tokio::test(start_paused = true)]
+async fn our_zone_is_preferred_and_spills_over_in_proportion() {
+    let options = || BalancerOptions::default().zone("a");
+    let off = OutlierDetection::default;
+    for name in NAMES {
+        let fixture = Fixture::with(
+            zoned(&[("a", 5), ("b", 5)]),
+            RoundRobin::new(),
+            options(),
+            off(),
+        )
+        .await;
+        fixture.balancer.set_strategy(strategy_named(name).unwrap());
+        let counts = fixture.counts(500);
+        assert!(
+            counts.keys().all(|id| id.starts_with("a-")),
+            "{name}: {counts:?}"
+        );
+    }
+    // Two of five left in a: 1.4 x 2/5 of the requests stay.
+    let fixture = Fixture::with(
+        zoned(&[("a", 5), ("b", 5)]),
+        Random::seeded(1),
+        options(),
+        off(),
+    )
+    .await;
+    assert_eq!(fixture.fate("b-0"), Fate::OtherZone);
+    let mut fewer = zoned(&[("a", 5), ("b", 5)]);
+    for instance in &mut fewer[..3] {
+        let id = instance.id().clone();
+        *instance = super::fixture::instance(id.as_str(), |i| i.zone("a").health(Health::Critical));
+    }
+    fixture.tell(fewer).await;
+    let counts = fixture.counts(100_000);
+    let local: usize = counts
+        .iter()
+        .filter(|(id, _)| id.starts_with("a-"))
+        .map(|(_, n)| n)
+        .sum();
+    assert!((55_000..57_000).contains(&local), "{local}");
+    // A small zone doesn't drown: one of twenty gets 1.4 times its fair share, not everything.
+    fixture.tell(zoned(&[("a", 1), ("b", 19)])).await;
+    let counts = fixture.counts(100_000);
+    assert!(
+        (12_000..16_000).contains(&counts["a-0"]),
+        "{}",
+        counts["a-0"]
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn new_instances_warm_up_and_the_first_ones_do_not() {
+    let options = BalancerOptions::default().slow_start(Duration::from_secs(60));
+    let outliers = OutlierDetection::default();
+    let fixture = Fixture::with(plain(&["a", "b"]), Random::seeded(4), options, outliers).await;
+    assert!(fixture.counts(1_000).values().all(|n| *n > 400));
+    advance(Duration::from_secs(10)).await;
+    fixture.tell(plain(&["a", "b", "new"])).await;
+    // A tenth of the weight of the others, then half, then all.
+    let share = || fixture.counts(100_000)["new"];
+    assert!((4_300..5_300).contains(&share()), "{}", share());
+    for _ in 0..30 {
+        advance(Duration::from_secs(1)).await;
+        settle().await;
+    }
+    assert!((18_000..22_000).contains(&share()), "{}", share());
+    for _ in 0..31 {
+        advance(Duration::from_secs(1)).await;
+        settle().await;
+    }
+    assert!((32_000..35_000).contains(&share()), "{}", share());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_fleet_is_shared_out_among_clients() {
+    let outliers = OutlierDetection::default;
+    let subset = |client: &str| BalancerOptions::default().subset(20, client);
+    let mut used = std::collections::BTreeMap::new();
+    for client in 0..50 {
+        let options = subset(&format!("client-{client}"));
+        let fixture = Fixture::with(many(200), RoundRobin::new(), options, outliers()).await;
+        let counts = fixture.counts(200);
+        assert_eq!(counts.len(), 20);
+        counts
+            .into_keys()
+            .for_each(|id| *used.entry(id).or_insert(0) += 1);
+    }
+    // Each has five clients on average, and hardly any has none.
+    assert!(
+        used.len() > 190 && used.values().all(|&clients| clients < 17),
+        "{used:?}"
+    );
+
+    // When ten leave, a client gets new ones only in place of those.
+    let fixture = Fixture::with(many(200), RoundRobin::new(), subset("me"), outliers()).await;
+    let before = fixture.counts(200);
+    fixture.tell(many(190)).await;
+    let after = fixture.counts(200);
+    let kept = after.keys().filter(|id| before.contains_key(*id)).count();
+    let left = before.keys().filter(|id| id.as_str() >= "i190").count();
+    assert_eq!((after.len(), kept), (20, 20 - left));
+
+    let fixture = Fixture::with(many(99), RoundRobin::new(), subset("me"), outliers()).await;
+    assert_eq!(
+        fixture.counts(198).len(),
+        99,
+        "a small fleet is used as a whole"
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_explanation_tells_of_each_instance_and_is_json() {
+    let options = BalancerOptions::default().zone("a");
+    let mut instances = zoned(&[("a", 4), ("b", 2)]);
+    instances.push(instance("sick", |i| i.zone("a").health(Health::Critical)));
+    let outliers = OutlierDetection::default();
+    let fixture = Fixture::with(instances, RoundRobin::new(), options, outliers).await;
+    fixture.fail("a-1", 5);
+    settle().await;
+    let explanation = fixture.balancer.explain();
+    let fates: Vec<_> = explanation.instances.iter().map(|i| i.fate).collect();
+    use Fate::{Critical, Ejected, OtherZone, Used};
+    assert_eq!(
+        fates,
+        [Used, Ejected, Used, Used, OtherZone, OtherZone, Critical]
+    );
+    let ejected = &explanation.instances[1];
+    assert!(ejected.ejection.as_ref().unwrap().seconds_left > 26.0);
+    let steps: Vec<_> = explanation.instances[0]
+        .weights
+        .iter()
+        .map(|s| s.after)
+        .collect();
+    assert_eq!(steps, ["registry", "outlier_detection", "zone"]);
+    let shares: f64 = explanation.instances.iter().map(|i| i.share).sum();
+    assert!((shares - 1.0).abs() < 1e-9);
+    let json = serde_json::to_value(&explanation).unwrap();
+    assert_eq!(
+        json["instances"][1]["ejection"]["cause"],
+        "consecutive_failures"
+    );
+    assert_eq!(json["counters"]["ejected_now"], 1);
+}
