@@ -47,15 +47,18 @@ pub(crate) fn router(mut description: openapi::OpenApi) -> Router {
         .validator_url("none")
         .display_request_duration(true);
     let config = Arc::new(config);
-    let index = config.clone();
+    let (outer, index) = (config.clone(), config.clone());
     Router::new()
         .route(
             "/openapi.json",
             get(move || std::future::ready(Json(description.clone()))),
         )
         // Relative, so that a prefix of a gateway stays in front.
-        .route("/", get(|| async { moved("docs/") }))
-        .route("/docs", get(|| async { moved("docs/") }))
+        .route("/", get(|| async { moved("docs") }))
+        .route(
+            "/docs",
+            get(move || std::future::ready(page_without_slash(outer))),
+        )
         .route("/docs/", get(move || std::future::ready(page("", index))))
         .route(
             "/docs/{*file}",
@@ -71,7 +74,26 @@ fn moved(to: &'static str) -> Response {
         .into_response()
 }
 
+/// The page at an address without a slash at its end: what it loads is found from `docs/` all the
+/// same.
+fn page_without_slash(config: Arc<utoipa_swagger_ui::Config<'static>>) -> Response {
+    page_with("", config, |html| match std::str::from_utf8(html) {
+        Ok(html) => html
+            .replacen("<head>", "<head><base href=\"docs/\">", 1)
+            .into_bytes(),
+        Err(_) => html.to_vec(),
+    })
+}
+
 fn page(file: &str, config: Arc<utoipa_swagger_ui::Config<'static>>) -> Response {
+    page_with(file, config, <[u8]>::to_vec)
+}
+
+fn page_with(
+    file: &str,
+    config: Arc<utoipa_swagger_ui::Config<'static>>,
+    edit: impl FnOnce(&[u8]) -> Vec<u8>,
+) -> Response {
     match utoipa_swagger_ui::serve(file, config) {
         Ok(Some(found)) => {
             let policy = HeaderValue::from_static(POLICY);
@@ -86,7 +108,7 @@ fn page(file: &str, config: Arc<utoipa_swagger_ui::Config<'static>>) -> Response
                     Some(HeaderValue::from_static("nosniff")),
                 ),
             ];
-            let mut response = found.bytes.into_owned().into_response();
+            let mut response = edit(&found.bytes).into_response();
             for (name, value) in headers {
                 if let Some(value) = value {
                     response.headers_mut().insert(name, value);

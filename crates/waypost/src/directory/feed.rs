@@ -1,6 +1,6 @@
 use std::{
     sync::{
-        Arc, Weak,
+        Arc, OnceLock, Weak,
         atomic::{AtomicU8, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -81,7 +81,7 @@ pub(crate) struct Feed<P> {
     usage: AtomicU8,
     /// Those who hold on to the feed even if they don't read it.
     pins: AtomicUsize,
-    task: JoinHandle<()>,
+    task: OnceLock<JoinHandle<()>>,
 }
 
 /// Nobody has read it since the last check.
@@ -109,14 +109,18 @@ impl<P: Picture> Feed<P> {
         idle: Idle,
         on_event: impl Fn(Event) + Send + Sync + 'static,
     ) -> Arc<Self> {
-        Arc::new_cyclic(|feed: &Weak<Self>| Self {
+        let feed = Arc::new(Self {
             current: ArcSwap::from_pointee(first),
             remembered: remembered.map(Arc::new),
             changed: watch::Sender::new(()),
             usage: AtomicU8::new(USED),
             pins: AtomicUsize::new(0),
-            task: tokio::spawn(follow(feed.clone(), watch, idle, on_event)),
-        })
+            task: OnceLock::new(),
+        });
+        // Begun only now, since it may run at once and must find the feed.
+        let task = tokio::spawn(follow(Arc::downgrade(&feed), watch, idle, on_event));
+        let _ = feed.task.set(task);
+        feed
     }
 
     /// Waits until the provider has answered or failed, or gives at once what it did.
@@ -222,13 +226,15 @@ impl<P> Feed<P> {
 
     /// False after the runtime that it ran on has ended, or a provider panicked.
     pub(crate) fn is_running(&self) -> bool {
-        !self.task.is_finished()
+        self.task.get().is_none_or(|task| !task.is_finished())
     }
 }
 
 impl<P> Drop for Feed<P> {
     fn drop(&mut self) {
-        self.task.abort();
+        if let Some(task) = self.task.get() {
+            task.abort();
+        }
     }
 }
 

@@ -162,3 +162,15 @@ async fn waiting_for_a_service_ends_when_it_is_there() {
     script.tell(instances(&["a"]));
     assert_eq!(waiting.await.unwrap(), 1);
 }
+
+/// The task of a watch may run on another thread before the one that begins it goes on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_first_lookup_is_lost_to_a_watch_that_answers_at_once() {
+    let script = Scripted::default();
+    script.greet(instances(&["a"]));
+    for _ in 0..10_000 {
+        let directory = directory(&script);
+        let found = tokio::time::timeout(Duration::from_secs(5), directory.lookup(&auth())).await;
+        assert!(found.expect("an answer at once").is_ok());
+    }
+}

@@ -50,9 +50,11 @@ async fn the_page_works_behind_a_prefix_as_well() {
 
 /// The page, its scripts and styles, and the description it names all come from below `prefix`.
 async fn assert_page_is_whole(server: &Server, prefix: &str) {
-    // The client follows the redirect to `docs/`.
-    let response = server.get(&format!("{prefix}/docs")).await;
-    assert_eq!(response.url().path(), format!("{prefix}/docs/"));
+    let bare = server.get(&format!("{prefix}/docs")).await;
+    assert_eq!(bare.url().path(), format!("{prefix}/docs"));
+    let html = bare.text().await.unwrap();
+    assert!(html.contains("<base href=\"docs/\">"), "{html}");
+    let response = server.get(&format!("{prefix}/docs/")).await;
     let policy = response.headers()["content-security-policy"]
         .to_str()
         .unwrap()
