@@ -5,6 +5,7 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use waypost::integration::axum::{ServeError, serve};
+use waypost::integration::shutdown_signal;
 use waypost::{Host, Provider, ServiceDiscoveryClient, ServiceRegistration};
 
 use crate::{DEFAULT_PORT, Error, Peers, SERVICE_NAME, router_until};
@@ -49,7 +50,7 @@ impl Default for Config {
 /// If the port can't be had or a setting isn't valid. A registry that can't be reached is no error:
 /// the page says so, and the service registers as soon as it can.
 pub async fn run(config: Config) -> Result<(), Error> {
-    run_until(config, asked_to_end()).await
+    run_until(config, shutdown_signal()).await
 }
 
 /// As [`run`], until `told` completes instead of until a signal.
@@ -94,17 +95,4 @@ pub async fn run_until(
         ServeError::Discovery(error) => Error::Discovery(error),
         other => Error::Serve(other),
     })
-}
-
-/// Waits for SIGTERM or SIGINT.
-async fn asked_to_end() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        // Without handlers the signals end the process by themselves.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
 }

@@ -5,9 +5,10 @@ use std::{
 };
 
 use clap::Args;
+use waypost::integration::shutdown_signal;
 use waypost_agent::Agent;
 
-use super::{Outcome, asked_to_end};
+use super::Outcome;
 use crate::failure::Failure;
 
 /// Run the embedded registry, which speaks Consul's HTTP API
@@ -52,7 +53,7 @@ impl Serve {
         }
         let agent = builder.start().await.map_err(Failure::other)?;
         println!("registry: {0}  page: {0}/ui/", agent.url());
-        asked_to_end().await;
+        shutdown_signal().await;
         agent.shutdown().await;
         Ok(ExitCode::SUCCESS)
     }

@@ -6,10 +6,10 @@ use std::{
 
 use clap::Args;
 use tokio::net::TcpListener;
-use waypost::{ServiceDiscoveryClient, Settings};
+use waypost::{ServiceDiscoveryClient, Settings, integration::shutdown_signal};
 use waypost_gateway::{Config, Gateway};
 
-use super::{Outcome, asked_to_end};
+use super::Outcome;
 use crate::failure::Failure;
 
 /// Run the API gateway: /NAME/... goes to a healthy instance of the service NAME
@@ -44,7 +44,7 @@ impl Serve {
             provider.describe()
         );
         Gateway::new(client, config)
-            .serve(listener, asked_to_end())
+            .serve(listener, shutdown_signal())
             .await?;
         Ok(ExitCode::SUCCESS)
     }

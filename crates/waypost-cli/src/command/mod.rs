@@ -3,6 +3,7 @@
 mod agent;
 mod completions;
 mod deregister;
+mod explain;
 mod find;
 mod gateway;
 mod register;
@@ -32,6 +33,8 @@ pub(crate) enum Command {
     Instances(find::Instances),
     /// Print the URL of an instance chosen by the load balancer
     Resolve(find::Resolve),
+    /// Tell what becomes of each instance of a service, and why
+    Explain(explain::Explain),
     /// Print the instances of a service now and after each change
     Watch(watch::Watch),
     /// Register an instance
@@ -52,6 +55,7 @@ impl Command {
             Self::Services(services) => in_runtime(services.run()),
             Self::Instances(instances) => in_runtime(instances.run()),
             Self::Resolve(resolve) => in_runtime(resolve.run()),
+            Self::Explain(explain) => in_runtime(explain.run()),
             Self::Watch(watch) => in_runtime(watch.run()),
             Self::Register(register) => in_runtime(register.run()),
             Self::Deregister(deregister) => in_runtime(deregister.run()),
@@ -76,19 +80,6 @@ fn serving(level: &str, work: impl Future<Output = Outcome>) -> Outcome {
         .enable_all()
         .build()?
         .block_on(work)
-}
-
-/// Waits for SIGINT or SIGTERM.
-async fn asked_to_end() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        // Without handlers the signals end the process by themselves.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
 }
 
 /// Logs of this level and above go to stderr, unless `RUST_LOG` says otherwise.

@@ -2,7 +2,8 @@ use std::time::Duration;
 
 use clap::Args;
 use waypost::{
-    ConsulProvider, Directory, DirectoryOptions, Provider, ServiceDiscoveryClient, Settings,
+    ClientBuilder, ConsulProvider, Directory, DirectoryOptions, Provider, ServiceDiscoveryClient,
+    Settings,
 };
 
 use crate::failure::Failure;
@@ -38,8 +39,20 @@ impl Asking {
     }
 
     pub(crate) fn client(&self) -> Result<ServiceDiscoveryClient, Failure> {
+        Ok(self.client_builder()?.build()?)
+    }
+
+    /// A client that picks by the strategy of this name.
+    pub(crate) fn client_with_strategy(
+        &self,
+        strategy: &str,
+    ) -> Result<ServiceDiscoveryClient, Failure> {
+        Ok(self.client_builder()?.strategy_named(strategy).build()?)
+    }
+
+    fn client_builder(&self) -> Result<ClientBuilder, Failure> {
         let builder = ServiceDiscoveryClient::builder().directory_options(self.options());
-        Ok(builder.shared_provider(self.provider()?).build()?)
+        Ok(builder.shared_provider(self.provider()?))
     }
 
     pub(crate) fn timeout(&self) -> Duration {

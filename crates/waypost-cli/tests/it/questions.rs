@@ -67,6 +67,14 @@ async fn an_instance_is_registered_found_watched_and_taken_back() {
     let url = ask(&["resolve", "web", "--path", "/x"], registry).await;
     assert_eq!(printed(&url), "http://127.0.0.1:8080/x\n");
 
+    let explained = printed(&ask(&["explain", "web"], registry).await);
+    assert!(explained.contains("healthy   1 of 1"), "{explained}");
+    assert!(explained.contains("used"), "{explained}");
+    assert!(explained.contains("100.0 %"), "{explained}");
+    let json = printed(&ask(&["explain", "web", "--json"], registry).await);
+    let json: Value = serde_json::from_str(&json).unwrap();
+    assert_eq!(json["instances"][0]["fate"], "used");
+
     assert!(
         ask(&["deregister", "web-1"], registry)
             .await

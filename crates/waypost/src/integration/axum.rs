@@ -31,6 +31,7 @@ use crate::{
     error::Error,
     global::get_discovery_provider,
     health::HealthChecks,
+    integration::shutdown_signal,
     model::Host,
     provider::Provider,
     registrar::{Check, Registrar, ServiceRegistration},
@@ -182,7 +183,7 @@ impl Serve {
         .with_graceful_shutdown(until_dropped(stopped));
         let mut server = pin!(server.into_future());
 
-        let shutdown = self.shutdown.unwrap_or_else(|| Box::pin(asked_to_end()));
+        let shutdown = self.shutdown.unwrap_or_else(|| Box::pin(shutdown_signal()));
         tokio::select! {
             // A server that ends by itself has failed.
             failed = &mut server => return Ok(failed?),
@@ -235,19 +236,6 @@ fn filled_in(mut registration: ServiceRegistration, address: SocketAddr) -> Serv
 async fn until_dropped(mut stopped: watch::Receiver<()>) {
     // An error is what is waited for: the sender is gone.
     while stopped.changed().await.is_ok() {}
-}
-
-/// Waits for SIGTERM or SIGINT.
-async fn asked_to_end() {
-    use tokio::signal::unix::{SignalKind, signal};
-    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        // Without handlers the signals end the process by themselves.
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = tokio::signal::ctrl_c() => {}
-    }
 }
 
 /// Why an application could not be served.

@@ -2,3 +2,8 @@
 
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(feature = "axum")]
+mod shutdown;
+
+#[cfg(feature = "axum")]
+pub use shutdown::shutdown_signal;

@@ -5,11 +5,11 @@ use std::{fmt, process::ExitCode, str::FromStr, sync::Arc, time::Duration};
 use clap::Args;
 use futures_util::future::join_all;
 use tokio::time::timeout;
-use waypost::{ConsulProvider, ServiceDiscoveryClient};
+use waypost::{ConsulProvider, ServiceDiscoveryClient, integration::shutdown_signal};
 use waypost_stack::{Console, Running};
 
 use self::plan::{Plan, RegistryChoice};
-use super::{Outcome, asked_to_end};
+use super::Outcome;
 use crate::failure::Failure;
 
 /// Start a registry, the gateway, the UI and the AI models, until Ctrl-C
@@ -73,7 +73,7 @@ impl Up {
 
         let ready = tokio::select! {
             ready = running.ready() => ready,
-            () = asked_to_end() => {
+            () = shutdown_signal() => {
                 end(&running).await;
                 return Ok(ExitCode::SUCCESS);
             }
@@ -84,11 +84,11 @@ impl Up {
         }
         tokio::select! {
             () = all_found(&plan) => {}
-            () = asked_to_end() => {}
+            () = shutdown_signal() => {}
         }
         println!("\n{plan}\n");
         if !self.check {
-            asked_to_end().await;
+            shutdown_signal().await;
         }
         println!("\nending in reverse order; Ctrl-C again ends all at once");
         end(&running).await;
@@ -111,6 +111,6 @@ async fn all_found(plan: &Plan) {
 async fn end(running: &Running) {
     tokio::select! {
         () = running.shutdown() => {}
-        () = asked_to_end() => running.shutdown().await,
+        () = shutdown_signal() => running.shutdown().await,
     }
 }
