@@ -1,7 +1,8 @@
-//! Runs the registry on 127.0.0.1:8500, or on the address given.
+//! Runs the registry on 127.0.0.1:8500, or on the address given, with DNS on the second address
+//! if one is given.
 //!
 //! ```text
-//! cargo run -p waypost-agent --example agent -- 127.0.0.1:8500
+//! cargo run -p waypost-agent --example agent -- 127.0.0.1:8500 127.0.0.1:8600
 //! ```
 
 use std::net::SocketAddr;
@@ -14,7 +15,8 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         Some(address) => address.parse()?,
         None => "127.0.0.1:8500".parse()?,
     };
-    let agent = Agent::builder().http(address).start().await?;
+    let dns = std::env::args().nth(2).map(|dns| dns.parse()).transpose()?;
+    let agent = Agent::builder().http(address).dns(dns).start().await?;
     println!(
         "Consul's API: {}   the page: {}/ui/",
         agent.url(),

@@ -17,7 +17,7 @@ use crate::go;
 use crate::registration::Registration;
 use crate::self_report::CONSUL_VERSION;
 use crate::store::{Check, Node, Service, Status, Store};
-use crate::{Error, http};
+use crate::{Error, dns, http};
 
 /// How often overdue services are looked for (Consul's `check_reap_interval`).
 const REAP_INTERVAL: Duration = Duration::from_secs(30);
@@ -37,6 +37,7 @@ const REAP_INTERVAL: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Agent {
     http_addr: SocketAddr,
+    dns_addr: Option<SocketAddr>,
     app: Arc<App>,
     tasks: Vec<JoinHandle<()>>,
 }
@@ -90,6 +91,12 @@ impl Agent {
         format!("http://{}", self.http_addr)
     }
 
+    /// Where DNS is served, over UDP and TCP, if it is.
+    #[must_use]
+    pub fn dns_addr(&self) -> Option<SocketAddr> {
+        self.dns_addr
+    }
+
     /// What it does wrong, on demand.
     #[must_use]
     pub fn faults(&self) -> &Faults {
@@ -127,7 +134,8 @@ impl Builder {
         self
     }
 
-    /// Where DNS is to be served, if at all. The default is nowhere.
+    /// Where DNS is to be served, over UDP and TCP, if at all. The default is nowhere; Consul's
+    /// own port is 8600.
     #[must_use]
     pub fn dns(mut self, address: Option<SocketAddr>) -> Self {
         self.dns = address;
@@ -180,25 +188,35 @@ impl Builder {
         if self.token.is_some() {
             return Err(Error::NotServed("a token"));
         }
-        if let Some(address) = self.dns {
-            tracing::warn!(%address, "DNS isn't served yet");
-        }
-        let bind = |source: io::Error| Error::Bind {
-            address: self.http,
-            source,
+        let bind = |address| move |source: io::Error| Error::Bind { address, source };
+        let listener = TcpListener::bind(self.http)
+            .await
+            .map_err(bind(self.http))?;
+        let http_addr = listener.local_addr().map_err(bind(self.http))?;
+        let resolver = match self.dns {
+            Some(address) => Some(dns::bind(address).await.map_err(bind(address))?),
+            None => None,
         };
-        let listener = TcpListener::bind(self.http).await.map_err(bind)?;
-        let http_addr = listener.local_addr().map_err(bind)?;
+        let dns_addr = resolver
+            .as_ref()
+            .and_then(|sockets| sockets.local_addr().ok());
         let app = Arc::new(self.assemble());
         let serving = http::serve(Arc::clone(&app), listener);
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(async {
                 serving.await;
             }),
             tokio::spawn(reap(Arc::clone(&app))),
         ];
+        if let Some(sockets) = resolver {
+            let serving = dns::serve(Arc::clone(&app), sockets);
+            tasks.push(tokio::spawn(async {
+                serving.await;
+            }));
+        }
         Ok(Agent {
             http_addr,
+            dns_addr,
             app,
             tasks,
         })

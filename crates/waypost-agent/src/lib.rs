@@ -27,6 +27,7 @@ mod app;
 mod blocking;
 mod checks;
 mod decode;
+mod dns;
 mod error;
 mod faults;
 mod go;

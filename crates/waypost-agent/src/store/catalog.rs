@@ -132,6 +132,17 @@ impl Catalog {
         })
     }
 
+    /// An instance that `is_wanted`, and its node.
+    pub(crate) fn service_where(
+        &self,
+        is_wanted: impl Fn(&Service) -> bool,
+    ) -> Option<(&Arc<Service>, &Arc<Node>)> {
+        self.nodes.values().find_map(|row| {
+            let service = row.services.values().find(|service| is_wanted(service))?;
+            Some((service, &row.node))
+        })
+    }
+
     /// Where the serialised answer about a known service is kept.
     pub(crate) fn answer(&self, name: &str, key: &AnswerKey) -> Option<Slot> {
         let group = self.services.get(&fold(name))?;

@@ -17,6 +17,7 @@ const STARTS_WITHIN: Duration = Duration::from_secs(30);
 pub(crate) struct Consul {
     process: Child,
     pub http: SocketAddr,
+    pub dns: SocketAddr,
     pub server_port: u16,
     pub serf_lan_port: u16,
     pub serf_wan_port: u16,
@@ -51,6 +52,7 @@ impl Consul {
         let consul = Self {
             process,
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, http)),
+            dns: SocketAddr::from((Ipv4Addr::LOCALHOST, dns)),
             server_port,
             serf_lan_port,
             serf_wan_port,

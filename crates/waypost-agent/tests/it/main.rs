@@ -4,6 +4,7 @@
 
 mod consul;
 mod differential;
+mod dns;
 mod faults;
 mod http;
 mod life;

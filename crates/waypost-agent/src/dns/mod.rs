@@ -1,0 +1,12 @@
+//! DNS: the same instances for whatever can only ask a resolver.
+//!
+//! Names end in `consul.`; other names are refused, so that a resolver can send just these here.
+//! The answers are Consul's with its default settings: a TTL of 0 and no truncation flag.
+
+mod fit;
+mod question;
+mod records;
+mod respond;
+mod server;
+
+pub(crate) use server::{bind, serve};

@@ -1,0 +1,194 @@
+//! What a name asks for.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use hickory_proto::rr::{Name, RecordType};
+
+/// The subject of a question under `consul.`.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Subject {
+    /// `[TAG.]NAME.service[.DC]`, `_NAME._TAG[.service][.DC]`
+    Service { name: String, tag: String },
+    /// `NAME.node[.DC]`. Nothing if that is another datacenter.
+    Node(Option<String>),
+    /// `HEX.addr`: an address written as hexadecimal digits. Nothing if they are of another
+    /// number than addresses have.
+    Address(Option<IpAddr>),
+    /// Something that can't be: there is no such name.
+    Nothing,
+}
+
+/// Which part of the world a name is in.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Zone {
+    /// Under `consul.`; the labels before that, in lower case.
+    Consul(Vec<String>),
+    /// Under `arpa.`, with the address it stands for.
+    Reverse(Option<IpAddr>),
+    /// Somebody else's.
+    Foreign,
+}
+
+const DOMAIN: &str = "consul";
+
+pub(super) fn zone(name: &Name) -> Zone {
+    let mut labels = labels(name);
+    match labels.pop().as_deref() {
+        Some(DOMAIN) => Zone::Consul(labels),
+        Some("arpa") => Zone::Reverse(address_of_reverse(&labels)),
+        _ => Zone::Foreign,
+    }
+}
+
+impl Subject {
+    /// The subject of the labels before `consul.`. The last label of a known kind decides, what
+    /// follows it is the datacenter.
+    pub(super) fn of(labels: &[String], kind: RecordType, datacenter: &str) -> Self {
+        for (at, label) in labels.iter().enumerate().rev() {
+            let (front, rest) = (&labels[..at], &labels[at + 1..]);
+            match label.as_str() {
+                "service" if is_here(rest, datacenter) => return Self::service(front),
+                "node" if rest.len() <= 1 && !front.is_empty() => {
+                    return Self::Node(is_here(rest, datacenter).then(|| front.join(".")));
+                }
+                "addr" => return Self::address(front),
+                "service" | "node" | "connect" | "ingress" | "query" => return Self::Nothing,
+                // `service` may be left out after a name in the notation of RFC 2782.
+                _ if kind == RecordType::SRV && label.starts_with('_') => {
+                    if is_here(rest, datacenter) {
+                        return Self::service(&labels[..=at]);
+                    }
+                    return Self::Nothing;
+                }
+                _ => {}
+            }
+        }
+        Self::Nothing
+    }
+
+    fn service(labels: &[String]) -> Self {
+        if let [name, tag] = labels
+            && let (Some(name), Some(tag)) = (name.strip_prefix('_'), tag.strip_prefix('_'))
+        {
+            // The protocol is no tag.
+            let tag = if tag == "tcp" { "" } else { tag };
+            return Self::Service {
+                name: name.to_owned(),
+                tag: tag.to_owned(),
+            };
+        }
+        match labels.split_last() {
+            Some((name, tag)) => Self::Service {
+                name: name.clone(),
+                tag: tag.join("."),
+            },
+            None => Self::Nothing,
+        }
+    }
+
+    fn address(labels: &[String]) -> Self {
+        let [digits] = labels else {
+            return Self::Nothing;
+        };
+        let number = || {
+            u128::from_str_radix(digits, 16)
+                .ok()
+                .filter(|_| !digits.starts_with('+'))
+        };
+        let address = match digits.len() {
+            8 => number().and_then(|bits| Some(Ipv4Addr::from(u32::try_from(bits).ok()?).into())),
+            32 => number().map(|bits| Ipv6Addr::from(bits).into()),
+            _ => return Self::Address(None),
+        };
+        address.map_or(Self::Nothing, |address| Self::Address(Some(address)))
+    }
+}
+
+fn labels(name: &Name) -> Vec<String> {
+    let text = |label: &[u8]| String::from_utf8_lossy(label).to_lowercase();
+    name.iter().map(text).collect()
+}
+
+fn is_here(labels: &[String], datacenter: &str) -> bool {
+    match labels {
+        [] => true,
+        [label] => label.eq_ignore_ascii_case(datacenter),
+        _ => false,
+    }
+}
+
+/// The address of `1.0.0.127.in-addr` or of 32 hexadecimal digits before `ip6`.
+fn address_of_reverse(labels: &[String]) -> Option<IpAddr> {
+    let (kind, parts) = labels.split_last()?;
+    let parts = parts.iter().rev().map(String::as_str);
+    match kind.as_str() {
+        "in-addr" => parts
+            .collect::<Vec<_>>()
+            .join(".")
+            .parse()
+            .ok()
+            .map(IpAddr::V4),
+        "ip6" if parts.len() == 32 && parts.clone().all(|digit| digit.len() == 1) => {
+            let bits = u128::from_str_radix(&parts.collect::<String>(), 16).ok()?;
+            Some(Ipv6Addr::from(bits).into())
+        }
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn subject(name: &str, kind: RecordType) -> Subject {
+        match zone(&Name::from_ascii(name).unwrap()) {
+            Zone::Consul(labels) => Subject::of(&labels, kind, "dc1"),
+            other => panic!("{name}: {other:?}"),
+        }
+    }
+
+    fn service(name: &str, tag: &str) -> Subject {
+        Subject::Service {
+            name: name.to_owned(),
+            tag: tag.to_owned(),
+        }
+    }
+
+    #[test]
+    fn names_are_read_as_consul_documents_them() {
+        use RecordType::{A, SRV};
+        for (name, kind, expected) in [
+            ("web.service.consul.", A, service("web", "")),
+            ("V1.Web.Service.DC1.Consul.", A, service("web", "v1")),
+            ("a.b.web.service.consul.", A, service("web", "a.b")),
+            ("_web._tcp.service.consul.", SRV, service("web", "")),
+            ("_web._v1.service.consul.", A, service("web", "v1")),
+            ("_web._tcp.consul.", SRV, service("web", "")),
+            ("_web._tcp.consul.", A, Subject::Nothing),
+            ("web.service.dc2.consul.", A, Subject::Nothing),
+            ("service.consul.", A, Subject::Nothing),
+            ("a.b.node.consul.", A, Subject::Node(Some("a.b".to_owned()))),
+            (
+                "7f000001.addr.consul.",
+                A,
+                Subject::Address(Some([127, 0, 0, 1].into())),
+            ),
+            ("7f0000.addr.consul.", A, Subject::Address(None)),
+            ("7f00000x.addr.consul.", A, Subject::Nothing),
+            ("consul.", A, Subject::Nothing),
+        ] {
+            assert_eq!(subject(name, kind), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn reverse_names_stand_for_addresses() {
+        let of = |name: &str| zone(&Name::from_ascii(name).unwrap());
+        let loopback = Zone::Reverse(Some([127, 0, 0, 1].into()));
+        assert_eq!(of("1.0.0.127.in-addr.arpa."), loopback);
+        assert_eq!(of("0.127.in-addr.arpa."), Zone::Reverse(None));
+        let six = format!("1.{}ip6.arpa.", "0.".repeat(31));
+        assert_eq!(of(&six), Zone::Reverse(Some(Ipv6Addr::LOCALHOST.into())));
+        assert_eq!(of("example.org."), Zone::Foreign);
+    }
+}

@@ -1,0 +1,360 @@
+//! From a question to its answer.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, ResponseCode};
+use hickory_proto::rr::{Name, Record, RecordType};
+
+use super::question::{Subject, Zone, zone};
+use super::{fit, records};
+use crate::app::App;
+use crate::store::{Instance, Status};
+
+/// A name that stands for another is followed this often.
+const MOST_ALIASES: u8 = 3;
+
+/// Without EDNS an alias brings this many addresses along.
+const MOST_ADDRESSES_OF_ALIAS: usize = 5;
+
+/// Answers a datagram or a message of a stream. Nothing if it isn't a question, so that two
+/// servers never talk to each other for ever.
+pub(super) fn respond(app: &App, received: &[u8], limit: fit::Limit) -> Option<Vec<u8>> {
+    let request = match Message::from_vec(received) {
+        Ok(request) => request,
+        Err(_) => return malformed(received),
+    };
+    if request.metadata.message_type == MessageType::Response {
+        return None;
+    }
+    let mut answer = answer(app, &request);
+    let limit = limit.of(request.edns.as_ref());
+    fit::encode(&mut answer, limit)
+}
+
+fn answer(app: &App, request: &Message) -> Message {
+    let mut message = Message::response(request.metadata.id, request.metadata.op_code);
+    message.metadata = Metadata::response_from_request(&request.metadata);
+    message.queries.clone_from(&request.queries);
+    let code = &mut message.metadata.response_code;
+    let [query] = request.queries.as_slice() else {
+        *code = ResponseCode::FormErr;
+        return message;
+    };
+    if !matches!(request.metadata.op_code, OpCode::Query | OpCode::Notify) {
+        *code = ResponseCode::NotImp;
+        return message;
+    }
+    let (name, kind) = (query.name(), query.query_type());
+    let zone = zone(name);
+    if zone == Zone::Foreign {
+        *code = ResponseCode::Refused;
+        return message;
+    }
+    message.edns = request.edns.as_ref().map(edns_like);
+    let mut answering = Answering {
+        app,
+        kind,
+        has_edns: request.edns.is_some(),
+        message,
+    };
+    if app.faults.fails() {
+        answering.fail();
+        return answering.message;
+    }
+    answering.message.metadata.authoritative = true;
+    match zone {
+        Zone::Consul(labels) => answering.in_zone(name, &labels),
+        Zone::Reverse(address) => answering.reverse(name, address),
+        Zone::Foreign => {}
+    }
+    answering.message
+}
+
+/// An answer as it grows.
+struct Answering<'a> {
+    app: &'a App,
+    kind: RecordType,
+    has_edns: bool,
+    message: Message,
+}
+
+impl Answering<'_> {
+    fn in_zone(&mut self, name: &Name, labels: &[String]) {
+        match self.kind {
+            RecordType::SOA => {
+                self.message.answers.extend(records::soa(now()));
+                self.message.authorities.extend(self.name_server());
+                self.message.additionals.extend(self.glue());
+            }
+            RecordType::NS => {
+                self.message.answers.extend(self.name_server());
+                self.message.additionals.extend(self.glue());
+            }
+            RecordType::AXFR => self.message.metadata.response_code = ResponseCode::NotImp,
+            kind => match Subject::of(labels, kind, &self.app.datacenter) {
+                Subject::Service { name: service, tag } => self.service(name, &service, &tag),
+                Subject::Node(node) => self.node(name, node.as_deref()),
+                Subject::Address(address) => {
+                    let name = name.to_lowercase();
+                    let record = address.map(|address| records::address(name, address));
+                    self.message.answers.extend(record);
+                }
+                Subject::Nothing => self.no_such_name(),
+            },
+        }
+    }
+
+    fn service(&mut self, name: &Name, service: &str, tag: &str) {
+        let instances = self.instances(name, service, tag);
+        if instances.is_empty() {
+            return self.no_such_name();
+        }
+        if self.kind == RecordType::SRV {
+            self.srv(name, &instances);
+        } else {
+            let found = self.addresses(name, &instances, self.kind, MOST_ALIASES);
+            self.message.answers.extend(found);
+        }
+        if self.message.answers.is_empty() {
+            self.message.authorities.extend(records::soa(now()));
+        }
+    }
+
+    /// One record for every place, each once.
+    fn srv(&mut self, name: &Name, instances: &[Instance]) {
+        let mut seen = Vec::new();
+        for instance in instances {
+            let place = (
+                &instance.node.name,
+                records::place(instance),
+                instance.service.port,
+            );
+            if seen.contains(&place) {
+                continue;
+            }
+            seen.push(place);
+            let Some(target) = records::srv_target(instance) else {
+                continue;
+            };
+            let extra = match records::place(instance).parse() {
+                Ok(address) => vec![records::address(target.clone(), address)],
+                Err(_) => self.alias(&target, MOST_ALIASES),
+            };
+            let record = records::srv(name.clone(), instance, target);
+            self.message.answers.push(record);
+            self.message.additionals.extend(extra);
+            if let Some(node) = records::node_name(&instance.node) {
+                let metadata = records::metadata(&node, &instance.node);
+                self.message.additionals.extend(metadata);
+            }
+        }
+    }
+
+    /// The addresses of instances, each once; one alias if there is nothing better.
+    fn addresses(
+        &self,
+        name: &Name,
+        instances: &[Instance],
+        kind: RecordType,
+        aliases: u8,
+    ) -> Vec<Record> {
+        let mut found = Vec::new();
+        let mut seen = std::collections::HashSet::new();
+        let mut alias = None;
+        for instance in instances {
+            let place = records::place(instance);
+            if !seen.insert(place) {
+                continue;
+            }
+            match place.parse() {
+                Ok(address) if records::answers(address, kind) => {
+                    found.push(records::address(name.clone(), address));
+                }
+                Ok(_) => {}
+                Err(_) => alias = alias.or_else(|| records::foreign_name(place)),
+            }
+        }
+        if found.is_empty()
+            && let Some(target) = alias
+        {
+            found.push(records::cname(name.clone(), target.clone()));
+            found.extend(self.alias(&target, aliases));
+        }
+        found
+    }
+
+    /// What is known of a name that somebody gave for an address.
+    fn alias(&self, target: &Name, aliases: u8) -> Vec<Record> {
+        let Zone::Consul(labels) = zone(target) else {
+            return Vec::new();
+        };
+        let Some(left) = aliases.checked_sub(1) else {
+            return Vec::new();
+        };
+        let any = RecordType::ANY;
+        let mut found = match Subject::of(&labels, any, &self.app.datacenter) {
+            Subject::Service { name, tag } => {
+                let instances = self.instances(target, &name, &tag);
+                self.addresses(target, &instances, any, left)
+            }
+            Subject::Node(name) => self.app.store.read(|state| {
+                let name = name.unwrap_or_default();
+                let node = state.catalog.node(&name);
+                let address = node.and_then(|(_, node, _)| node.address.parse().ok());
+                let record = address.map(|address| records::address(target.clone(), address));
+                record.into_iter().collect()
+            }),
+            Subject::Address(address) => {
+                let record = address.map(|address| records::address(target.clone(), address));
+                record.into_iter().collect()
+            }
+            Subject::Nothing => Vec::new(),
+        };
+        if !self.has_edns {
+            found.truncate(MOST_ADDRESSES_OF_ALIAS);
+        }
+        found
+    }
+
+    fn node(&mut self, name: &Name, node: Option<&str>) {
+        use RecordType::{A, AAAA, ANY, TXT};
+        if !matches!(self.kind, A | AAAA | ANY | TXT) {
+            return;
+        }
+        let found = self.app.store.read(|state| {
+            let (_, node, _) = state.catalog.node(node?)?;
+            Some(Arc::clone(node))
+        });
+        let Some(node) = found else {
+            return self.no_such_name();
+        };
+        if self.kind != TXT {
+            match node.address.parse() {
+                Ok(address) if records::answers(address, self.kind) => {
+                    self.message
+                        .answers
+                        .push(records::address(name.clone(), address));
+                }
+                Ok(_) => {}
+                Err(_) => {
+                    let target = records::foreign_name(&node.address);
+                    let alias = target.map(|target| records::cname(name.clone(), target));
+                    self.message.answers.extend(alias);
+                }
+            }
+        }
+        let metadata = records::metadata(name, &node);
+        match self.kind {
+            ANY | TXT => self.message.answers.extend(metadata),
+            _ => self.message.additionals.extend(metadata),
+        }
+    }
+
+    fn reverse(&mut self, name: &Name, address: Option<IpAddr>) {
+        let target = address.and_then(|address| {
+            self.app.store.read(|state| {
+                let (_, mut nodes) = state.catalog.nodes();
+                if let Some(node) = nodes.find(|node| node.address.parse() == Ok(address)) {
+                    return records::node_name(node);
+                }
+                let (service, node) = state
+                    .catalog
+                    .service_where(|service| service.address.parse() == Ok(address))?;
+                records::service_name(&service.name, &node.datacenter)
+            })
+        });
+        match target {
+            Some(target) => {
+                self.message
+                    .answers
+                    .push(records::ptr(name.clone(), target));
+                if self.kind == RecordType::SOA {
+                    self.message.authorities.extend(records::soa(now()));
+                }
+            }
+            // Another server might know. There is none to ask.
+            None => self.fail(),
+        }
+    }
+
+    /// The instances that are fit for traffic, in an order that is new every time. One that says
+    /// it is at `name`, the very name that was asked for, is where its node is.
+    fn instances(&self, name: &Name, service: &str, tag: &str) -> Vec<Instance> {
+        if self.app.faults.empties() {
+            return Vec::new();
+        }
+        let mut instances: Vec<_> = self.app.store.read(|state| {
+            let instances = state.catalog.instances(service);
+            let tagged = instances.filter(|instance| {
+                let mut tags = instance.service.tags.iter();
+                tag.is_empty() || tags.any(|own| own.to_lowercase() == tag)
+            });
+            let alive = tagged.filter(|instance| {
+                let mut checks = instance.checks.iter();
+                checks.all(|check| check.status != Status::Critical)
+            });
+            alive.collect()
+        });
+        for instance in &mut instances {
+            if records::foreign_name(records::place(instance)).as_ref() == Some(name) {
+                Arc::make_mut(&mut instance.service).address.clear();
+            }
+        }
+        self.app.random(|random| random.shuffle(&mut instances));
+        instances
+    }
+
+    fn name_server(&self) -> Option<Record> {
+        records::ns(self.own_name()?)
+    }
+
+    fn glue(&self) -> Option<Record> {
+        let address = self.app.address.parse().ok()?;
+        Some(records::address(self.own_name()?, address))
+    }
+
+    fn own_name(&self) -> Option<Name> {
+        let labels = self.app.node_name.split('.');
+        records::name_of(labels.chain(["node", &self.app.datacenter]))
+    }
+
+    fn no_such_name(&mut self) {
+        self.message.metadata.response_code = ResponseCode::NXDomain;
+        self.message.authorities.extend(records::soa(now()));
+    }
+
+    fn fail(&mut self) {
+        let header = &mut self.message.metadata;
+        header.response_code = ResponseCode::ServFail;
+        header.authoritative = false;
+        header.recursion_available = true;
+    }
+}
+
+/// The client's own word on sizes, back to it.
+fn edns_like(asked: &Edns) -> Edns {
+    let mut edns = Edns::new();
+    edns.set_max_payload(asked.max_payload());
+    edns
+}
+
+/// What is no message but has the length of a header is told so, unless it is an answer.
+fn malformed(received: &[u8]) -> Option<Vec<u8>> {
+    const HEADER: usize = 12;
+    const RESPONSE_BIT: u8 = 0x80;
+    let (id, flags) = (received.get(..2)?, received.get(2)?);
+    if received.len() < HEADER || flags & RESPONSE_BIT != 0 {
+        return None;
+    }
+    let id = u16::from_be_bytes([id[0], id[1]]);
+    Message::error_msg(id, OpCode::Query, ResponseCode::FormErr)
+        .to_vec()
+        .ok()
+}
+
+fn now() -> u64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH);
+    since.map_or(0, |since| since.as_secs())
+}
