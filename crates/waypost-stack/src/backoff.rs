@@ -56,7 +56,10 @@ mod tests {
             let (crashes, wait) = backoff.crashed(Some(Duration::from_secs(59)));
             assert_eq!(crashes as usize, index + 1);
             let wait = wait.as_secs_f64();
-            assert!(wait >= shortest && wait <= 1.2 * shortest, "{index}: {wait}");
+            assert!(
+                wait >= shortest && wait <= 1.2 * shortest,
+                "{index}: {wait}"
+            );
         }
     }
 
