@@ -222,7 +222,7 @@ impl ServiceDiscoveryClient {
         self.inner.registrar.as_ref()
     }
 
-    fn shared_balancer(&self, service: &ServiceName) -> Arc<Balancer> {
+    pub(crate) fn shared_balancer(&self, service: &ServiceName) -> Arc<Balancer> {
         let live = |balancers: &HashMap<ServiceName, Arc<Balancer>>| {
             let balancer = balancers.get(service)?;
             balancer.is_live().then(|| Arc::clone(balancer))

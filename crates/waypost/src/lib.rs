@@ -31,7 +31,7 @@ pub use health::HealthChecks;
 pub use link::ProviderStatus;
 pub use model::{
     Catalog, Endpoint, Failure, Freshness, Health, Host, Instance, InstanceBuilder, InstanceId,
-    Invalid, ServiceName, Snapshot, Weight,
+    Invalid, ServiceAddress, ServiceName, Snapshot, Weight,
 };
 #[cfg(feature = "consul")]
 pub use provider::consul::{self, ConsulProvider};

@@ -1,9 +1,18 @@
-//! Where the library meets web frameworks, one room each, each behind the feature of its name.
+//! Where the library meets web frameworks and clients, one room each, each behind the feature of
+//! its name.
 
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(any(feature = "reqwest", feature = "tower"))]
+mod budget;
+#[cfg(any(feature = "reqwest", feature = "tower"))]
+mod http;
+#[cfg(feature = "reqwest")]
+pub mod reqwest;
 #[cfg(feature = "axum")]
 mod shutdown;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 #[cfg(feature = "axum")]
 pub use shutdown::shutdown_signal;

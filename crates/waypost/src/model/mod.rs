@@ -4,6 +4,7 @@
 //! A value of these types is valid: names, hosts and weights are checked once, where they enter
 //! the program, so that no code further in has to check again.
 
+mod address;
 mod endpoint;
 mod health;
 mod host;
@@ -12,6 +13,7 @@ mod name;
 mod snapshot;
 mod weight;
 
+pub use address::ServiceAddress;
 pub use endpoint::Endpoint;
 pub(crate) use endpoint::Standing;
 pub use health::Health;

@@ -4,6 +4,7 @@
 
 mod axum;
 mod balance;
+mod calls;
 mod consul;
 mod consul_access;
 mod consul_cluster;
