@@ -8,11 +8,12 @@ use crate::{
         named,
     },
     directory::{Directory, DirectoryOptions},
+    environment::Environment,
     error::Error,
     model::{Catalog, Instance, Invalid, ServiceName, Snapshot},
     provider::Provider,
     registrar::{Registrar, ServiceRegistration},
-    settings::{Environment, Settings},
+    settings::Settings,
 };
 
 /// Finds services by name and chooses among their instances. Clones share everything.

@@ -4,6 +4,7 @@ mod backoff;
 mod balance;
 mod client;
 mod directory;
+mod environment;
 mod error;
 mod global;
 pub mod health;
@@ -22,6 +23,7 @@ pub use balance::{
 };
 pub use client::{ClientBuilder, ServiceDiscoveryClient};
 pub use directory::{Directory, DirectoryOptions, Subscription};
+pub use environment::Environment;
 pub use error::{ConfigError, Error, ProviderError, ProviderErrorKind};
 pub use global::{
     deregister_service, get_discovery_provider, get_service, get_service_url, get_services,
@@ -42,4 +44,4 @@ pub use provider::{
 pub use registrar::{
     Check, CheckKind, HttpCheck, Registrar, Registration, RegistrationState, ServiceRegistration,
 };
-pub use settings::{Environment, ProviderKind, Settings};
+pub use settings::{ProviderKind, Settings};

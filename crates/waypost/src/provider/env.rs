@@ -7,9 +7,9 @@ use futures_util::{StreamExt, stream};
 
 use super::{Answer, NamesWatch, Provider, Watch};
 use crate::{
+    environment::Environment,
     error::ConfigError,
     model::{Host, Instance, InstanceBuilder, ServiceName},
-    settings::Environment,
 };
 
 /// Services from environment variables: the simplest provider, one instance per service.

@@ -5,10 +5,10 @@ use std::{
 };
 
 use crate::{
+    environment::Environment,
     error::ConfigError,
     model::{Host, Invalid},
     provider::parse_port,
-    settings::Environment,
 };
 
 /// Where an agent listens.

@@ -2,8 +2,8 @@ use std::{path::PathBuf, sync::Arc, time::Duration};
 
 use super::{ConsulProvider, address::Address, agents::Agents, http::Http, tls::Tls, token::Token};
 use crate::{
+    environment::Environment,
     error::{ConfigError, Error},
-    settings::Environment,
 };
 
 /// How up to date a read of Consul must be ("Consistency Modes" in its API documentation).

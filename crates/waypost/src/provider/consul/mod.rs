@@ -28,10 +28,10 @@ use self::{
 };
 use super::{Answer, Heartbeat, NamesWatch, Provider, Registry, Report, Watch};
 use crate::{
+    environment::Environment,
     error::{Error, ProviderError},
     model::{InstanceId, ServiceName},
     registrar::Registration,
-    settings::Environment,
 };
 
 pub use builder::{Consistency, ConsulBuilder};

@@ -8,7 +8,7 @@
 //! | `SERVICE_DISCOVERY_PROVIDER` | the one that it names: `env`, `static`, `consul`, `kubernetes` |
 //! | `SERVICE_DISCOVERY_CONFIG_FILE` | `static` |
 //! | `CONSUL_HTTP_ADDR`, `CONSUL_HOST` or `SERVICE_REGISTRY_HOST` | `consul` |
-//! | `KUBERNETES_SERVICE_HOST` (set in every pod) or `KUBECONFIG` | `kubernetes` |
+//! | `KUBERNETES_SERVICE_HOST` (set in every pod) | `env`, for the variables that Kubernetes injects; this version has no provider for its API yet |
 //! | a `SERVICE_<NAME>_URL` or `SERVICE_<NAME>_HOST` | `env` |
 //! | none of these | `consul`, on this machine at port 8500 |
 //!
@@ -41,14 +41,11 @@
 //! With `ENVIRONMENT=development` a service that the provider doesn't know, or can't be asked for,
 //! is looked for at `http://localhost:8000`, where the gateway listens.
 
-mod environment;
-
 use std::{fmt, str::FromStr, sync::Arc};
-
-pub use environment::Environment;
 
 use crate::{
     directory::DirectoryOptions,
+    environment::Environment,
     error::{ConfigError, Error},
     provider::{EnvProvider, FallbackProvider, LayeredProvider, Policy, Provider, StaticProvider},
 };
@@ -109,6 +106,8 @@ impl FromStr for ProviderKind {
     }
 }
 
+/// Kubernetes sets it in every pod.
+const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
 const PROVIDER: &str = "SERVICE_DISCOVERY_PROVIDER";
 const CONFIG_FILE: &str = "SERVICE_DISCOVERY_CONFIG_FILE";
 
@@ -226,14 +225,19 @@ fn choose(environment: &Environment) -> Result<(ProviderKind, String), ConfigErr
         ("CONSUL_HTTP_ADDR", ProviderKind::Consul),
         ("CONSUL_HOST", ProviderKind::Consul),
         ("SERVICE_REGISTRY_HOST", ProviderKind::Consul),
-        ("KUBERNETES_SERVICE_HOST", ProviderKind::Kubernetes),
-        ("KUBECONFIG", ProviderKind::Kubernetes),
     ];
     if let Some((variable, kind)) = signs
         .into_iter()
         .find(|(variable, _)| environment.get(variable).is_some())
     {
         return Ok((kind, format!("{variable} is set")));
+    }
+    if environment.get(IN_A_POD).is_some() {
+        let reason = format!(
+            "{IN_A_POD} is set, but this version has no provider for Kubernetes; \
+             the variables that it injects are used"
+        );
+        return Ok((ProviderKind::Env, reason));
     }
     let names_service = environment.iter().find(|(variable, _)| {
         variable.starts_with("SERVICE_")
@@ -300,7 +304,7 @@ mod tests {
                     ("SERVICE_AUTH_URL", "http://a"),
                     ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
                 ],
-                "kubernetes",
+                "env",
                 "KUBERNETES_SERVICE_HOST is set",
             ),
             (
