@@ -171,8 +171,8 @@ impl Consul {
 
     /// The address of the leader as it sees it, if it sees one.
     pub async fn leader(&self) -> Option<String> {
-        crypto();
-        let reply = reqwest::get(self.url("/v1/status/leader")).await.ok()?;
+        let request = http_client().get(self.url("/v1/status/leader"));
+        let reply = request.send().await.ok()?;
         let leader: String = serde_json::from_str(&reply.text().await.ok()?).ok()?;
         (!leader.is_empty()).then_some(leader)
     }
@@ -198,10 +198,9 @@ impl Consul {
     /// # Panics
     /// If the answer is no success.
     pub async fn put(&self, path: &str, body: &Value) -> Value {
-        crypto();
         let deadline = Instant::now() + START_WITHIN;
         loop {
-            let request = reqwest::Client::new()
+            let request = http_client()
                 .put(self.url(path))
                 .header("x-consul-token", ROOT_TOKEN)
                 .json(body);
@@ -243,10 +242,12 @@ fn merge(into: &mut Value, from: &Value) {
     }
 }
 
-/// The one thing a library must not do for a program, a test's helper may: choose the cryptography
-/// of the whole process.
-fn crypto() {
+/// A plain HTTP client for what a test itself asks.
+pub fn http_client() -> reqwest::Client {
+    // The one thing a library must not do for a program, a test's helper may: choose the
+    // cryptography of the whole process.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::new()
 }
 
 /// `cargo xtask test` names it; at a desk the one on `PATH` will do.

@@ -11,6 +11,6 @@ mod ports;
 
 pub use ca::Ca;
 pub use cluster::Cluster;
-pub use consul::{Consul, ROOT_TOKEN};
+pub use consul::{Consul, ROOT_TOKEN, http_client};
 pub use fault_proxy::{Fault, FaultProxy};
 pub use ports::free_ports;

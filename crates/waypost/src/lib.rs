@@ -3,6 +3,8 @@
 mod backoff;
 mod balance;
 mod client;
+#[cfg(feature = "conformance")]
+pub mod conformance;
 mod directory;
 mod environment;
 mod error;

@@ -9,7 +9,7 @@ use waypost::{
     ConsulProvider, Directory, Environment, Error, Provider, Registrar, RegistrationState,
     ServiceRegistration, Settings,
 };
-use waypost_testkit::{Ca, Consul, ROOT_TOKEN, free_ports};
+use waypost_testkit::{Ca, Consul, ROOT_TOKEN, free_ports, http_client};
 
 use crate::{consul::web, logs::Logs};
 
@@ -129,7 +129,7 @@ async fn a_token_is_rotated_by_replacing_its_file() {
     // The old one is revoked, the new one is put in its place.
     std::fs::write(&file, &second).unwrap();
     let accessor = consul_self(&consul, &first).await;
-    let client = reqwest::Client::new();
+    let client = http_client();
     let gone = client
         .delete(consul.url(&format!("/v1/acl/token/{accessor}")))
         .header("x-consul-token", ROOT_TOKEN);
@@ -146,7 +146,7 @@ async fn a_token_is_rotated_by_replacing_its_file() {
 }
 
 async fn consul_self(consul: &Consul, token: &str) -> String {
-    let request = reqwest::Client::new()
+    let request = http_client()
         .get(consul.url("/v1/acl/token/self"))
         .header("x-consul-token", token);
     let reply = request.send().await.unwrap().text().await.unwrap();

@@ -8,12 +8,12 @@ use waypost::{
     Check, ConsulProvider, Directory, Health, Provider, Registrar, ServiceRegistration,
     consul::Consistency,
 };
-use waypost_testkit::{Consul, free_ports};
+use waypost_testkit::{Consul, free_ports, http_client};
 
 use crate::consul::{until, web};
 
 async fn get(consul: &Consul, path: &str) -> Value {
-    let reply = reqwest::get(consul.url(path)).await.unwrap();
+    let reply = http_client().get(consul.url(path)).send().await.unwrap();
     serde_json::from_str(&reply.text().await.unwrap()).unwrap()
 }
 

@@ -5,6 +5,7 @@
 mod axum;
 mod balance;
 mod calls;
+mod conformance;
 mod consul;
 mod consul_access;
 mod consul_cluster;

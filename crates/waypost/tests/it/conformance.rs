@@ -1,0 +1,322 @@
+//! Our own providers pass the suite that others are held to.
+
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex},
+};
+
+use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use serde_json::json;
+use waypost::{
+    ConsulProvider, EnvProvider, Environment, Instance, MemoryProvider, Provider, ServiceName,
+    StaticProvider,
+    conformance::{self, Abilities, Harness, Outcome},
+    provider::{Answer, NamesWatch, Watch},
+};
+use waypost_agent::Agent;
+use waypost_testkit::{Consul, Fault, FaultProxy, http_client};
+
+struct Memory {
+    provider: MemoryProvider,
+    known: Mutex<Vec<ServiceName>>,
+}
+
+impl Harness for Memory {
+    fn abilities(&self) -> Abilities {
+        Abilities::all().never_failing()
+    }
+
+    fn provider(&self) -> Arc<dyn Provider> {
+        Arc::new(self.provider.clone())
+    }
+
+    fn publish(&self, content: Vec<Instance>) -> BoxFuture<'_, ()> {
+        let mut wanted: BTreeMap<ServiceName, Vec<Instance>> = BTreeMap::new();
+        for name in std::mem::take(&mut *self.known.lock().unwrap()) {
+            wanted.insert(name, Vec::new());
+        }
+        for instance in content {
+            let service = instance.service().clone();
+            wanted.entry(service).or_default().push(instance);
+        }
+        for (service, instances) in wanted {
+            self.provider.replace(&service, instances);
+            self.known.lock().unwrap().push(service);
+        }
+        async {}.boxed()
+    }
+}
+
+#[derive(Default)]
+struct Env {
+    variables: Mutex<Environment>,
+}
+
+impl Harness for Env {
+    fn abilities(&self) -> Abilities {
+        Abilities::all().never_failing().fixed().single_addresses()
+    }
+
+    fn provider(&self) -> Arc<dyn Provider> {
+        Arc::new(EnvProvider::new(&self.variables.lock().unwrap()).unwrap())
+    }
+
+    fn publish(&self, content: Vec<Instance>) -> BoxFuture<'_, ()> {
+        let variable = |instance: &Instance| {
+            let name = instance.service().as_str().to_uppercase().replace('-', "_");
+            (format!("SERVICE_{name}_URL"), instance.url().to_owned())
+        };
+        *self.variables.lock().unwrap() = content.iter().map(variable).collect();
+        async {}.boxed()
+    }
+}
+
+struct File {
+    folder: tempfile::TempDir,
+    content: Mutex<String>,
+}
+
+impl File {
+    fn path(&self) -> std::path::PathBuf {
+        self.folder.path().join("services.json")
+    }
+}
+
+impl Harness for File {
+    fn abilities(&self) -> Abilities {
+        Abilities::all()
+    }
+
+    fn provider(&self) -> Arc<dyn Provider> {
+        Arc::new(StaticProvider::open(self.path()).unwrap())
+    }
+
+    fn publish(&self, content: Vec<Instance>) -> BoxFuture<'_, ()> {
+        let mut services: BTreeMap<String, Vec<serde_json::Value>> = BTreeMap::new();
+        for instance in &content {
+            let all = services.entry(instance.service().to_string()).or_default();
+            all.push(json!({
+                "id": instance.id(), "url": instance.url(), "version": instance.version(),
+                "tags": instance.tags().collect::<Vec<_>>(), "weight": instance.weight(),
+                "metadata": instance.metadata().collect::<BTreeMap<_, _>>(),
+            }));
+        }
+        let services: BTreeMap<_, _> = services
+            .into_iter()
+            .map(|(service, instances)| (service, json!({ "instances": instances })))
+            .collect();
+        *self.content.lock().unwrap() = json!(services).to_string();
+        self.heal()
+    }
+
+    fn break_down(&self) -> BoxFuture<'_, ()> {
+        std::fs::write(self.path(), "{ not JSON").unwrap();
+        async {}.boxed()
+    }
+
+    fn heal(&self) -> BoxFuture<'_, ()> {
+        std::fs::write(self.path(), &*self.content.lock().unwrap()).unwrap();
+        async {}.boxed()
+    }
+}
+
+/// Whatever speaks Consul's API, behind a proxy that can make it fail.
+struct ConsulApi {
+    url: String,
+    proxy: FaultProxy,
+    registered: tokio::sync::Mutex<BTreeMap<String, Instance>>,
+    client: reqwest::Client,
+}
+
+impl ConsulApi {
+    async fn before(address: String) -> Self {
+        let proxy = FaultProxy::before(address.clone()).await;
+        Self {
+            url: format!("http://{address}/v1/agent/service"),
+            proxy,
+            registered: tokio::sync::Mutex::default(),
+            client: http_client(),
+        }
+    }
+
+    async fn put(&self, path: &str, body: serde_json::Value) {
+        let request = self.client.put(format!("{}/{path}", self.url)).json(&body);
+        let reply = request.send().await.unwrap();
+        assert!(
+            reply.status().is_success(),
+            "{}",
+            reply.text().await.unwrap()
+        );
+    }
+}
+
+impl Harness for ConsulApi {
+    fn abilities(&self) -> Abilities {
+        let mut all = Abilities::all();
+        // Each registration walks the whole agent of a real Consul.
+        all.most = 300;
+        all
+    }
+
+    fn provider(&self) -> Arc<dyn Provider> {
+        Arc::new(ConsulProvider::new(&self.proxy.address()).unwrap())
+    }
+
+    fn publish(&self, content: Vec<Instance>) -> BoxFuture<'_, ()> {
+        async move {
+            let mut registered = self.registered.lock().await;
+            let wanted: BTreeMap<_, _> = content
+                .into_iter()
+                .map(|instance| (instance.id().to_string(), instance))
+                .collect();
+            for id in registered.keys().filter(|id| !wanted.contains_key(*id)) {
+                self.put(&format!("deregister/{id}"), json!(null)).await;
+            }
+            for (id, instance) in &wanted {
+                if registered.get(id) == Some(instance) {
+                    continue;
+                }
+                let mut meta: BTreeMap<_, _> = instance.metadata().collect();
+                meta.extend(instance.version().map(|version| ("version", version)));
+                let weight = instance.weight().get();
+                let definition = json!({
+                    "ID": id, "Name": instance.service(), "Address": instance.host().bare(),
+                    "Port": instance.port(), "Meta": meta,
+                    "Tags": instance.tags().collect::<Vec<_>>(),
+                    "Weights": { "Passing": weight, "Warning": weight },
+                });
+                self.put("register", definition).await;
+            }
+            *registered = wanted;
+        }
+        .boxed()
+    }
+
+    fn break_down(&self) -> BoxFuture<'_, ()> {
+        self.proxy.make(Fault::Reset);
+        async {}.boxed()
+    }
+
+    fn heal(&self) -> BoxFuture<'_, ()> {
+        self.proxy.make(Fault::None);
+        async {}.boxed()
+    }
+}
+
+async fn conforms(harness: &dyn Harness, skipped: usize) {
+    let report = conformance::run(harness).await;
+    report.assert();
+    let skips = report
+        .cases()
+        .filter(|(_, outcome)| **outcome == Outcome::Skipped);
+    assert_eq!(skips.count(), skipped, "{report}");
+}
+
+#[tokio::test]
+async fn the_provider_in_memory_conforms() {
+    let memory = Memory {
+        provider: MemoryProvider::new(),
+        known: Mutex::default(),
+    };
+    conforms(&memory, 2).await;
+}
+
+#[tokio::test]
+async fn the_provider_of_environment_variables_conforms() {
+    conforms(&Env::default(), 7).await;
+}
+
+#[tokio::test]
+async fn the_provider_of_a_file_conforms() {
+    let file = File {
+        folder: tempfile::tempdir().unwrap(),
+        content: Mutex::default(),
+    };
+    conforms(&file, 0).await;
+}
+
+#[tokio::test]
+async fn the_consul_provider_conforms_on_a_real_consul() {
+    let consul = Consul::start().await;
+    conforms(&ConsulApi::before(consul.address()).await, 0).await;
+}
+
+#[tokio::test]
+async fn the_consul_provider_conforms_on_the_embedded_registry() {
+    let agent = Agent::start().await.unwrap();
+    conforms(&ConsulApi::before(agent.http_addr().to_string()).await, 0).await;
+}
+
+/// A provider with the fault that costs the most: its failures look like empty answers.
+#[derive(Debug, Clone, Default)]
+struct Forgetful {
+    memory: MemoryProvider,
+    is_down: tokio::sync::watch::Sender<bool>,
+}
+
+impl Provider for Forgetful {
+    fn describe(&self) -> Arc<str> {
+        "forgetful".into()
+    }
+
+    fn watch(&self, service: &ServiceName) -> Watch {
+        let good = self.memory.watch(service);
+        let downs = stream::unfold(self.is_down.subscribe(), |mut downs| async move {
+            downs.wait_for(|down| *down).await.ok()?;
+            Some((Ok(Answer::Unknown), downs))
+        });
+        stream::select(good, downs.take(1)).boxed()
+    }
+
+    fn watch_names(&self) -> NamesWatch {
+        self.memory.watch_names()
+    }
+}
+
+struct ForgetfulHarness {
+    memory: Memory,
+    provider: Forgetful,
+}
+
+impl Harness for ForgetfulHarness {
+    fn abilities(&self) -> Abilities {
+        Abilities::all()
+    }
+
+    fn provider(&self) -> Arc<dyn Provider> {
+        Arc::new(self.provider.clone())
+    }
+
+    fn publish(&self, content: Vec<Instance>) -> BoxFuture<'_, ()> {
+        self.memory.publish(content)
+    }
+
+    fn break_down(&self) -> BoxFuture<'_, ()> {
+        self.provider.is_down.send_replace(true);
+        async {}.boxed()
+    }
+
+    fn heal(&self) -> BoxFuture<'_, ()> {
+        self.provider.is_down.send_replace(false);
+        async {}.boxed()
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_provider_whose_failures_look_like_empty_answers_does_not_conform() {
+    let provider = Forgetful::default();
+    let memory = Memory {
+        provider: provider.memory.clone(),
+        known: Mutex::default(),
+    };
+    let report = conformance::run(&ForgetfulHarness { memory, provider }).await;
+    let failed = report
+        .cases()
+        .filter(|(_, o)| matches!(o, Outcome::Failed(_)));
+    let failed: Vec<_> = failed.map(|(name, _)| name).collect();
+    assert_eq!(
+        failed,
+        ["a failure is an error, never an answer"],
+        "{report}"
+    );
+}
