@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 use waypost::{Error, InstanceId};
 
-use super::{Outcome, registry::Asking};
+use super::{Outcome, asking::Asking};
 use crate::output::print_json;
 
 #[derive(Args)]

@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 use waypost::{Explanation, ServiceName};
 
-use super::{Outcome, registry::Asking};
+use super::{Outcome, asking::Asking};
 use crate::output::{print_json, print_table};
 
 /// Tell what becomes of each instance of a service, and why

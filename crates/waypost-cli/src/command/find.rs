@@ -4,7 +4,7 @@ use clap::Args;
 use serde_json::json;
 use waypost::ServiceName;
 
-use super::{Outcome, registry::Asking};
+use super::{Outcome, asking::Asking};
 use crate::output::{catalog_json, print_instances, print_json, print_staleness, snapshot_json};
 
 #[derive(Args)]

@@ -1,6 +1,7 @@
 //! The subcommands, one room each.
 
 mod agent;
+mod asking;
 mod completions;
 mod deregister;
 mod explain;
@@ -27,6 +28,8 @@ pub(crate) enum Command {
     Agent(agent::Serve),
     Gateway(gateway::Serve),
     Service(service::Service),
+    #[command(subcommand)]
+    Registry(registry::Registry),
     /// List the names of all services
     Services(find::Services),
     /// List the instances of a service, whatever their health
@@ -52,6 +55,7 @@ impl Command {
             Self::Agent(agent) => serving("info", agent.run()),
             Self::Gateway(gateway) => serving("info", gateway.run()),
             Self::Service(service) => serving("info", service.run()),
+            Self::Registry(registry) => registry.run(),
             Self::Services(services) => in_runtime(services.run()),
             Self::Instances(instances) => in_runtime(instances.run()),
             Self::Resolve(resolve) => in_runtime(resolve.run()),

@@ -6,7 +6,7 @@ use waypost::{
     Check, Host, Registrar, RegistrationState, ServiceName, ServiceRegistration, Weight,
 };
 
-use super::{Outcome, registry::Asking};
+use super::{Outcome, asking::Asking};
 use crate::{failure::Failure, output::print_json};
 
 /// Registers an instance and leaves it registered; with `--hold`, as long as the command runs.

@@ -3,7 +3,7 @@ use std::process::ExitCode;
 use clap::Args;
 use waypost::ServiceName;
 
-use super::{Outcome, registry::Asking};
+use super::{Outcome, asking::Asking};
 use crate::output::{print_instances, print_json, snapshot_json};
 
 #[derive(Args)]

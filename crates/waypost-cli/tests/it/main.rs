@@ -4,5 +4,6 @@
 
 mod alone;
 mod questions;
+mod registry;
 mod support;
 mod up;
