@@ -16,6 +16,7 @@ pub struct ProviderStatus {
     failing: usize,
     last_success: Option<Instant>,
     last_error: Option<(Instant, ProviderError)>,
+    answers: u64,
     failures: u64,
     reconnects: u64,
 }
@@ -59,6 +60,11 @@ impl ProviderStatus {
     /// When that was.
     pub fn last_error_at(&self) -> Option<Instant> {
         self.last_error.as_ref().map(|(at, _)| *at)
+    }
+
+    /// How many answers have come in all, those without news too.
+    pub fn answers(&self) -> u64 {
+        self.answers
     }
 
     /// How many attempts have failed in all.
@@ -141,6 +147,7 @@ impl Ledger {
                     failing: 0,
                     last_success: None,
                     last_error: None,
+                    answers: 0,
                     failures: 0,
                     reconnects: 0,
                 },
@@ -181,6 +188,7 @@ impl Ledger {
     pub(super) fn succeeded(&self, before: Option<Sort>) {
         let mut book = self.book();
         book.status.last_success = Some(Instant::now());
+        book.status.answers += 1;
         if let Some(sort) = before {
             book.status.failing -= 1;
             let over = book.ended(sort);
