@@ -30,6 +30,7 @@ mod decode;
 mod dns;
 mod error;
 mod faults;
+mod filter;
 mod go;
 mod http;
 mod registration;

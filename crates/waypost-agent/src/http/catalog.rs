@@ -10,6 +10,7 @@ use super::reply::{Refusal, Reply};
 use super::router::{Handler, Route};
 use super::select::Selection;
 use crate::blocking::{Found, Read};
+use crate::filter::{NODE, SERVICE};
 use crate::store::{Node, Service, Topic, View, fold};
 use crate::wire::{NodeServices, Pairs};
 
@@ -64,10 +65,11 @@ fn datacenters(call: &Call) -> Result<Reply, Refusal> {
 }
 
 fn nodes(call: &Call) -> Result<Found, Refusal> {
-    let selection = Selection::of(call)?;
+    let selection = Selection::of(call, &NODE)?;
     let (index, nodes) = call.app.store.read(|state| {
         let (index, nodes) = state.catalog.nodes();
-        let nodes = nodes.filter(|node| selection.takes_node(node));
+        let nodes =
+            nodes.filter(|node| selection.takes_node(node) && selection.takes_shown(|| node));
         (index, nodes.cloned().collect::<Vec<_>>())
     });
     Ok(Found {
@@ -77,7 +79,7 @@ fn nodes(call: &Call) -> Result<Found, Refusal> {
 }
 
 fn services(call: &Call) -> Result<Found, Refusal> {
-    let selection = Selection::of(call)?;
+    let selection = Selection::without_filter(call);
     call.app.store.read(|state| {
         let (index, services) = state.catalog.services(|node| selection.takes_node(node));
         Ok(Found {
@@ -118,8 +120,10 @@ fn one_node<S>(
     shape: impl FnOnce(&mut dyn Iterator<Item = &Arc<Service>>) -> S,
 ) -> Result<OneNode<S>, Refusal> {
     let name = call.name("node name")?;
+    let selection = Selection::of(call, &SERVICE)?;
     let found = call.app.store.read(|state| {
-        let (index, node, mut services) = state.catalog.node(name)?;
+        let (index, node, services) = state.catalog.node(name)?;
+        let mut services = services.filter(|service| selection.takes_shown(|| service));
         Some((index, (Arc::clone(node), shape(&mut services))))
     });
     let (index, found) = found.unzip();

@@ -10,6 +10,7 @@ use super::reply::{Body, Refusal};
 use super::router::{Handler, Route};
 use super::select::Selection;
 use crate::blocking::{Found, Read};
+use crate::filter::{CATALOG_SERVICE, CHECK, HEALTH};
 use crate::store::{Answer, AnswerKey, Check, Instance, State, Status, Topic, View, fold};
 use crate::wire::{CatalogService, HealthService};
 
@@ -76,13 +77,14 @@ fn list(
     call: &Call,
     look: impl FnOnce(&State) -> (u64, Vec<Arc<Check>>),
 ) -> Result<Found, Refusal> {
-    let selection = Selection::of(call)?;
+    let selection = Selection::of(call, &CHECK)?;
     let (index, checks) = call.app.store.read(|state| {
         let (index, mut checks) = look(state);
         if !selection.is_plain() {
             checks.retain(|check| {
                 let node = state.catalog.node(&check.node);
                 node.is_some_and(|(_, node, _)| selection.takes_node(node))
+                    && selection.takes_shown(|| check)
             });
         }
         (index, checks)
@@ -97,8 +99,8 @@ fn list(
 pub(super) fn instances(call: &Call, view: View) -> Result<Found, Refusal> {
     let name = call.name("service name")?;
     let selection = match view {
-        View::Health => Selection::with_passing(call)?,
-        View::Catalog => Selection::of(call)?,
+        View::Health => Selection::with_passing(call, &HEALTH)?,
+        View::Catalog => Selection::of(call, &CATALOG_SERVICE)?,
     };
     let key = AnswerKey {
         view,
@@ -133,13 +135,16 @@ fn serialise(
     selection: &Selection,
     key: &AnswerKey,
 ) -> serde_json::Result<Vec<u8>> {
-    let chosen = selection.choose(instances).into_iter();
     match key.view {
         View::Health => {
+            let chosen = selection.choose(instances, HealthService::from).into_iter();
             let shown: Vec<_> = chosen.map(HealthService::from).collect();
             json::to_vec(&shown, key.pretty)
         }
         View::Catalog => {
+            let chosen = selection
+                .choose(instances, CatalogService::from)
+                .into_iter();
             let shown: Vec<_> = chosen.map(CatalogService::from).collect();
             json::to_vec(&shown, key.pretty)
         }

@@ -1,7 +1,10 @@
-//! Which instances a request asks for: `?passing`, `?tag`, `?node-meta`.
+//! Which instances a request asks for: `?passing`, `?tag`, `?node-meta`, `?filter`.
+
+use serde::Serialize;
 
 use super::call::Call;
 use super::reply::Refusal;
+use crate::filter::{Filter, Shape};
 use crate::go;
 use crate::store::{Instance, Node, Service, Status};
 
@@ -11,28 +14,37 @@ pub(super) struct Selection {
     passing: bool,
     tags: Vec<String>,
     node_meta: Vec<(String, String)>,
+    filter: Option<Filter>,
 }
 
 impl Selection {
-    /// The conditions that every list takes.
-    pub(super) fn of(call: &Call) -> Result<Self, Refusal> {
-        refuse_filter(call)?;
+    /// The conditions that every list takes. `shape` is what `?filter` is about.
+    pub(super) fn of(call: &Call, shape: &'static Shape) -> Result<Self, Refusal> {
+        Ok(Self {
+            filter: filter(call, shape)?,
+            ..Self::without_filter(call)
+        })
+    }
+
+    /// Those of a list that takes no `?filter`.
+    pub(super) fn without_filter(call: &Call) -> Self {
         let node_meta = call.query.all("node-meta").map(|pair| {
             let (key, value) = pair.split_once(':').unwrap_or((pair, ""));
             (key.to_owned(), value.to_owned())
         });
-        Ok(Self {
+        Self {
             passing: false,
             tags: call.query.all("tag").map(str::to_lowercase).collect(),
             node_meta: node_meta.collect(),
-        })
+            filter: None,
+        }
     }
 
-    /// Those, and `?passing`.
-    pub(super) fn with_passing(call: &Call) -> Result<Self, Refusal> {
+    /// Those that every list takes, and `?passing`.
+    pub(super) fn with_passing(call: &Call, shape: &'static Shape) -> Result<Self, Refusal> {
         Ok(Self {
             passing: wants_passing(call)?,
-            ..Self::of(call)?
+            ..Self::of(call, shape)?
         })
     }
 
@@ -43,14 +55,20 @@ impl Selection {
 
     /// Whether the state of the service and `passing` decide everything.
     pub(super) fn is_plain(&self) -> bool {
-        self.tags.is_empty() && self.node_meta.is_empty()
+        self.tags.is_empty() && self.node_meta.is_empty() && self.filter.is_none()
     }
 
     /// The instances that meet the conditions, in Consul's order: where it drops an instance that
-    /// isn't passing, the last one of the list takes its place.
-    pub(super) fn choose<'a>(&self, instances: &'a [Instance]) -> Vec<&'a Instance> {
-        let meets = |instance: &&Instance| {
-            self.takes_node(&instance.node) && self.takes_tags(&instance.service)
+    /// isn't passing, the last one of the list takes its place. `show` is how the answer shows one.
+    pub(super) fn choose<'a, T: Serialize>(
+        &self,
+        instances: &'a [Instance],
+        show: impl Fn(&'a Instance) -> T,
+    ) -> Vec<&'a Instance> {
+        let meets = |instance: &&'a Instance| {
+            self.takes_node(&instance.node)
+                && self.takes_tags(&instance.service)
+                && self.takes_shown(|| show(instance))
         };
         let mut chosen: Vec<_> = instances.iter().filter(meets).collect();
         let mut i = 0;
@@ -68,6 +86,11 @@ impl Selection {
     fn takes_tags(&self, service: &Service) -> bool {
         let has = |wanted: &String| service.tags.iter().any(|tag| tag.to_lowercase() == *wanted);
         self.tags.iter().all(has)
+    }
+
+    /// Whether `?filter` takes a record, as the answer shows it.
+    pub(super) fn takes_shown<T: Serialize>(&self, show: impl FnOnce() -> T) -> bool {
+        takes(self.filter.as_ref(), show)
     }
 
     pub(super) fn takes_node(&self, node: &Node) -> bool {
@@ -88,12 +111,18 @@ fn wants_passing(call: &Call) -> Result<bool, Refusal> {
     }
 }
 
-/// Says so, rather than answering another question than was asked.
-pub(super) fn refuse_filter(call: &Call) -> Result<(), Refusal> {
+/// `?filter` alone, about records of `shape`.
+pub(super) fn filter(call: &Call, shape: &'static Shape) -> Result<Option<Filter>, Refusal> {
     match call.query.get("filter") {
-        "" => Ok(()),
-        _ => Err(Refusal::internal(
-            "Failed to create boolean expression evaluator: filters aren't served yet",
-        )),
+        "" => Ok(None),
+        text => Filter::parse(text, shape)
+            .map(Some)
+            .map_err(Refusal::internal),
     }
+}
+
+/// Whether a filter, if there is one, takes a record as the answer shows it.
+pub(super) fn takes<T: Serialize>(filter: Option<&Filter>, show: impl FnOnce() -> T) -> bool {
+    // A record that can't be shown can't be asked about either; there is none such.
+    filter.is_none_or(|filter| serde_json::to_value(show()).is_ok_and(|it| filter.takes(&it)))
 }

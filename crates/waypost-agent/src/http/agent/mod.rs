@@ -11,7 +11,8 @@ use http::Method;
 use super::call::Call;
 use super::reply::{Refusal, Reply};
 use super::router::{Handler, Route};
-use super::select::refuse_filter;
+use super::select::{filter, takes};
+use crate::filter::{CHECK, SERVICE};
 use crate::go;
 use crate::self_report::{Member, SelfReport};
 use crate::wire::{AgentService, Pairs};
@@ -44,24 +45,28 @@ fn members(call: &Call) -> Result<Reply, Refusal> {
 }
 
 fn services(call: &Call) -> Result<Reply, Refusal> {
-    refuse_filter(call)?;
+    let filter = filter(call, &SERVICE)?;
     let services: Vec<_> = call
         .app
         .store
         .read(|state| state.local.services().cloned().collect());
     let pairs = services
         .iter()
-        .map(|service| (&service.id, AgentService::from(&**service)));
+        .map(|service| (&service.id, AgentService::from(&**service)))
+        .filter(|(_, shown)| takes(filter.as_ref(), || shown));
     call.json(&Pairs(pairs.collect()))
 }
 
 fn checks(call: &Call) -> Result<Reply, Refusal> {
-    refuse_filter(call)?;
+    let filter = filter(call, &CHECK)?;
     let checks: Vec<_> = call.app.store.read(|state| {
         let checks = state.local.checks();
         checks.map(|record| Arc::clone(&record.check)).collect()
     });
-    let pairs = checks.iter().map(|check| (check.id.clone(), check));
+    let pairs = checks
+        .iter()
+        .filter(|check| takes(filter.as_ref(), || check))
+        .map(|check| (check.id.clone(), check));
     call.json(&Pairs(pairs.collect()))
 }
 

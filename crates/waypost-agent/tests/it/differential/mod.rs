@@ -32,6 +32,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("blocking", include_str!("cases/blocking.txt")),
     ("catalog", include_str!("cases/catalog.txt")),
     ("decoding", include_str!("cases/decoding.txt")),
+    ("filter", include_str!("cases/filter.txt")),
     ("health", include_str!("cases/health.txt")),
     ("http", include_str!("cases/http.txt")),
     ("maintenance", include_str!("cases/maintenance.txt")),
