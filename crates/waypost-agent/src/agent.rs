@@ -22,6 +22,13 @@ use crate::{Error, dns, http};
 /// How often overdue services are looked for (Consul's `check_reap_interval`).
 const REAP_INTERVAL: Duration = Duration::from_secs(30);
 
+/// How often the catalog is made to agree with what this agent knows (Consul's `ae_interval`).
+const SYNC_INTERVAL: Duration = Duration::from_secs(60);
+
+/// What a Consul server registers of itself.
+const SERVICE_OF_SERVERS: &str = "consul";
+const CHECK_OF_NODES: &str = "serfHealth";
+
 /// An embedded registry. It ends when this is dropped, or sooner with
 /// [`shutdown`](Self::shutdown).
 ///
@@ -207,6 +214,7 @@ impl Builder {
                 serving.await;
             }),
             tokio::spawn(reap(Arc::clone(&app))),
+            tokio::spawn(sync(Arc::clone(&app))),
         ];
         if let Some(sockets) = resolver {
             let serving = dns::serve(Arc::clone(&app), sockets);
@@ -250,6 +258,17 @@ async fn reap(app: Arc<App>) {
     loop {
         tokio::time::sleep(REAP_INTERVAL).await;
         app.registration.reap();
+    }
+}
+
+/// Undoes, now and then, what others have written to the catalog about this node.
+async fn sync(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(SYNC_INTERVAL).await;
+        app.store.write(|state, changes| {
+            state.anti_entropy([SERVICE_OF_SERVERS, CHECK_OF_NODES], changes);
+        });
+        introduce_self(&app.store, &app.node_name);
     }
 }
 
@@ -298,15 +317,15 @@ fn introduce_self(store: &Store, node: &str) {
     ];
     let meta = meta.map(|(key, value)| (key.to_owned(), value.to_owned()));
     let service = Service {
-        id: "consul".to_owned(),
-        name: "consul".to_owned(),
+        id: SERVICE_OF_SERVERS.to_owned(),
+        name: SERVICE_OF_SERVERS.to_owned(),
         meta: Some(BTreeMap::from(meta)),
         port: i64::from(SERVER_PORT),
         ..Service::default()
     };
     let check = Check {
         node: node.to_owned(),
-        id: "serfHealth".to_owned(),
+        id: CHECK_OF_NODES.to_owned(),
         name: "Serf Health Status".to_owned(),
         status: Status::Passing,
         output: "Agent alive and reachable".to_owned(),

@@ -48,10 +48,14 @@ impl Read {
             Err(refusal) => return Answering::Now(Err(refusal)),
         };
         if !call.is_for_here() {
-            return Answering::Now(Ok(no_path_to_datacenter()));
+            let refusal = Refusal::internal("No path to datacenter");
+            return Answering::Now(Ok(with_meta(refusal.into(), 1, "false")));
         }
         let found = match (self.look)(&call) {
             Ok(found) => found,
+            Err(refusal) if refusal.is_of_read() => {
+                return Answering::Now(Ok(with_meta(refusal.into(), 1, "false")));
+            }
             Err(refusal) => return Answering::Now(Err(refusal)),
         };
         if options.index == 0 || call.app.faults.shown_index(found.index) > options.index {
@@ -98,9 +102,6 @@ impl Read {
         if self.says_consistency {
             reply = reply.header("x-consul-effective-consistency", consistency.as_str());
         }
-        if call.query.has("cached") {
-            reply = reply.header("x-cache", "HIT").header("age", "0");
-        }
         let index = call.app.faults.shown_index(found.index);
         with_meta(reply, index, "true")
     }
@@ -112,14 +113,6 @@ fn with_meta(reply: Reply, index: u64, known_leader: &str) -> Reply {
         .header("x-consul-index", index.max(1).to_string())
         .header("x-consul-knownleader", known_leader)
         .header("x-consul-lastcontact", "0")
-}
-
-fn no_path_to_datacenter() -> Reply {
-    with_meta(
-        Refusal::internal("No path to datacenter").into(),
-        1,
-        "false",
-    )
 }
 
 fn with_jitter(wait: Duration, call: &Call) -> Duration {

@@ -52,6 +52,41 @@ pub(crate) fn duration(nanoseconds: i64) -> Duration {
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
 }
 
+/// Nanoseconds in Go's notation, such as `1m30s`.
+pub(crate) fn show_duration(nanoseconds: i64) -> String {
+    let sign = if nanoseconds < 0 { "-" } else { "" };
+    let total = nanoseconds.unsigned_abs();
+    let number = |unit: u64, name: &str| {
+        let text = format!(
+            "{}.{:09}",
+            total / unit,
+            total % unit * (1_000_000_000 / unit)
+        );
+        let text = text.trim_end_matches('0').trim_end_matches('.');
+        format!("{sign}{text}{name}")
+    };
+    match total {
+        0 => "0s".to_owned(),
+        1..1_000 => number(1, "ns"),
+        1_000..1_000_000 => number(1_000, "µs"),
+        1_000_000..1_000_000_000 => number(1_000_000, "ms"),
+        _ => {
+            let seconds = total / 1_000_000_000;
+            let fraction = format!("{:09}", total % 1_000_000_000);
+            let fraction = match fraction.trim_end_matches('0') {
+                "" => String::new(),
+                digits => format!(".{digits}"),
+            };
+            let (hours, minutes, seconds) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+            match (hours, minutes) {
+                (0, 0) => format!("{sign}{seconds}{fraction}s"),
+                (0, _) => format!("{sign}{minutes}m{seconds}{fraction}s"),
+                _ => format!("{sign}{hours}h{minutes}m{seconds}{fraction}s"),
+            }
+        }
+    }
+}
+
 /// Parses what Go's `strconv.ParseBool` takes for a boolean.
 pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
@@ -107,6 +142,21 @@ mod tests {
                 expected.map_err(str::to_owned),
                 "{text}"
             );
+        }
+    }
+
+    #[test]
+    fn durations_are_written_as_go_writes_them() {
+        for (nanoseconds, text) in [
+            (0, "0s"),
+            (5, "5ns"),
+            (1_500, "1.5µs"),
+            (200_000_000, "200ms"),
+            (1_500_000_000, "1.5s"),
+            (90_000_000_000, "1m30s"),
+            (-7_200_000_000_000, "-2h0m0s"),
+        ] {
+            assert_eq!(show_duration(nanoseconds), text);
         }
     }
 

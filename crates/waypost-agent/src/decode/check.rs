@@ -262,7 +262,7 @@ impl CheckKind {
 }
 
 /// A duration is a text such as `10s`, or a number of nanoseconds; anything else counts as none.
-fn nanoseconds(json: Option<Json>) -> Result<i64, Fault> {
+pub(super) fn nanoseconds(json: Option<Json>) -> Result<i64, Fault> {
     match json {
         Some(Json::String(text)) => go::parse_duration(&text).map_err(Fault::Words),
         Some(Json::Number(number)) => Ok(number.parse::<f64>().unwrap_or_default() as i64),

@@ -4,6 +4,7 @@
 //! the first value is ignored. A wrong type or an unknown field is refused with the words of Go's
 //! JSON decoder, since clients show them to people; of several faults the first in the body wins.
 
+mod catalog;
 mod check;
 mod json;
 mod service;
@@ -11,6 +12,7 @@ mod service;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub(crate) use catalog::{CatalogDeregistration, CatalogRegistration};
 pub(crate) use check::{CheckDefinition, CheckKind, CheckUpdate};
 pub(crate) use json::Json;
 pub(crate) use service::ServiceDefinition;

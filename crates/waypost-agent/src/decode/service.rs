@@ -101,7 +101,7 @@ fn decode_checks(json: Json) -> Result<Vec<CheckDefinition>, Fault> {
 }
 
 /// Of `Connect` only `Native` is kept: the service mesh isn't served.
-fn decode_connect(json: Json) -> Result<Connect, Fault> {
+pub(super) fn decode_connect(json: Json) -> Result<Connect, Fault> {
     const GO_TYPE: &str = "struct { SidecarServiceSnake *structs.ServiceDefinition \
         \"json:\\\"sidecar_service\\\"\"; *structs.Alias }";
     let mut fields = Fields::of(json, "", GO_TYPE)?;
@@ -144,7 +144,7 @@ fn fault_of_weights(weights: &Weights) -> Option<&'static str> {
     }
 }
 
-fn fault_of_meta(meta: &BTreeMap<String, String>) -> Option<String> {
+pub(super) fn fault_of_meta(meta: &BTreeMap<String, String>) -> Option<String> {
     if meta.len() > META_PAIRS {
         return Some(format!(
             "Node metadata cannot contain more than {META_PAIRS} key/value pairs"

@@ -10,6 +10,7 @@ use super::reply::{Refusal, Reply};
 use super::router::{Handler, Route};
 use super::select::Selection;
 use crate::blocking::{Found, Read};
+use crate::decode::{CatalogDeregistration, CatalogRegistration};
 use crate::filter::{NODE, SERVICE};
 use crate::store::{Node, Service, Topic, View, fold};
 use crate::wire::{NodeServices, Pairs};
@@ -21,19 +22,27 @@ pub(super) const ROUTES: &[Route] = &[
     )
     .beyond_namespaces(),
     Route::new(
+        "/v1/catalog/register",
+        &[(Method::PUT, Handler::Plain(register))],
+    ),
+    Route::new(
+        "/v1/catalog/deregister",
+        &[(Method::PUT, Handler::Plain(deregister))],
+    ),
+    Route::new(
         "/v1/catalog/nodes",
         &[(Method::GET, read(|_| Topic::Nodes, nodes))],
     )
     .beyond_namespaces(),
     Route::new(
         "/v1/catalog/services",
-        &[(Method::GET, read(|_| Topic::Services, services))],
+        &[(Method::GET, cached(|_| Topic::Services, services))],
     ),
     Route::new(
         "/v1/catalog/service/",
         &[(
             Method::GET,
-            read(|call| Topic::Service(fold(&call.rest)), service),
+            cached(|call| Topic::Service(fold(&call.rest)), service),
         )],
     ),
     Route::new(
@@ -60,8 +69,61 @@ const fn read(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusa
     })
 }
 
+const fn cached(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusal>) -> Handler {
+    Handler::Cached(Read {
+        topic,
+        look,
+        says_consistency: true,
+    })
+}
+
 fn datacenters(call: &Call) -> Result<Reply, Refusal> {
-    call.json(&[&call.app.datacenter])
+    let reply = call.json(&[&call.app.datacenter])?;
+    Ok(match call.query.has("cached") {
+        true => reply.header("x-cache", "HIT").header("age", "0"),
+        false => reply,
+    })
+}
+
+fn register(call: &Call) -> Result<Reply, Refusal> {
+    let mut registration = call.decode(CatalogRegistration::decode)?;
+    refuse_elsewhere(call, &registration.datacenter)?;
+    registration.complete().map_err(Refusal::internal)?;
+    let mut entry = registration.entry;
+    entry.node.datacenter.clone_from(&call.app.datacenter);
+    let done = call
+        .app
+        .store
+        .write(|state, changes| state.catalog.register(entry, changes));
+    done.map_err(Refusal::internal)?;
+    call.json(&true)
+}
+
+fn deregister(call: &Call) -> Result<Reply, Refusal> {
+    let gone = call.decode(CatalogDeregistration::decode)?;
+    refuse_elsewhere(call, &gone.datacenter)?;
+    if gone.node.is_empty() {
+        return Err(Refusal::internal("Must provide node"));
+    }
+    let (node, service, check) = (&gone.node, &gone.service_id, &gone.check_id);
+    call.app.store.write(|state, changes| {
+        let catalog = &mut state.catalog;
+        match (service.as_str(), check.as_str()) {
+            ("", "") => catalog.remove_node(node, changes),
+            ("", check) => catalog.remove_check(node, check, changes),
+            (service, _) => catalog.remove_service(node, service, changes),
+        };
+    });
+    call.json(&true)
+}
+
+/// The body says which datacenter is meant; here, `?dc` doesn't count.
+fn refuse_elsewhere(call: &Call, datacenter: &str) -> Result<(), Refusal> {
+    if datacenter.is_empty() || datacenter == call.app.datacenter {
+        Ok(())
+    } else {
+        Err(Refusal::internal("No path to datacenter"))
+    }
 }
 
 fn nodes(call: &Call) -> Result<Found, Refusal> {
@@ -81,7 +143,10 @@ fn nodes(call: &Call) -> Result<Found, Refusal> {
 fn services(call: &Call) -> Result<Found, Refusal> {
     let selection = Selection::without_filter(call);
     call.app.store.read(|state| {
-        let (index, services) = state.catalog.services(|node| selection.takes_node(node));
+        let (index, services) = match selection.is_plain() {
+            true => state.catalog.services(),
+            false => state.catalog.services_on(|node| selection.takes_node(node)),
+        };
         Ok(Found {
             index,
             body: call.json_body(&services)?,
@@ -108,6 +173,8 @@ fn node(call: &Call) -> Result<Found, Refusal> {
 fn node_services(call: &Call) -> Result<Found, Refusal> {
     let (index, found) = one_node(call, |services| services.cloned().collect::<Vec<_>>())?;
     let (node, services) = found.unzip();
+    let has_filter = !call.query.get("filter").is_empty();
+    let services = services.filter(|services| has_filter || !services.is_empty());
     let body = call.json_body(&NodeServices { node, services })?;
     Ok(Found { index, body })
 }

@@ -37,13 +37,21 @@ pub(super) const ROUTES: &[Route] = &[
         "/v1/health/service/",
         &[(
             Method::GET,
-            read(|call| Topic::Service(fold(&call.rest)), service),
+            cached(|call| Topic::Service(fold(&call.rest)), service),
         )],
     ),
 ];
 
 const fn read(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusal>) -> Handler {
     Handler::Blocking(Read {
+        topic,
+        look,
+        says_consistency: true,
+    })
+}
+
+const fn cached(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusal>) -> Handler {
+    Handler::Cached(Read {
         topic,
         look,
         says_consistency: true,

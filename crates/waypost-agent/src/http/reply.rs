@@ -36,6 +36,8 @@ pub(crate) struct Refusal {
     status: StatusCode,
     text: String,
     hangs_up: bool,
+    /// Whether it comes out of a read, and so has the headers of one.
+    of_read: bool,
 }
 
 const JSON: &str = "application/json";
@@ -139,7 +141,20 @@ impl Refusal {
             status,
             text: text.into(),
             hangs_up: false,
+            of_read: false,
         }
+    }
+
+    /// What a read of the catalog runs into only once it is under way.
+    pub(crate) fn of_read(text: impl Into<String>) -> Self {
+        Self {
+            of_read: true,
+            ..Self::internal(text)
+        }
+    }
+
+    pub(crate) fn is_of_read(&self) -> bool {
+        self.of_read
     }
 
     /// No words at all: the connection is closed.

@@ -24,6 +24,9 @@ pub(crate) enum Handler {
     Plain(fn(&Call) -> Result<Reply, Refusal>),
     /// When the index has passed the client's.
     Blocking(Read),
+    /// So too, and with `?cached` the answer says that it comes out of a cache. Ours is as fresh as
+    /// any other.
+    Cached(Read),
 }
 
 /// Where a request goes.

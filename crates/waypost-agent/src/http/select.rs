@@ -21,7 +21,7 @@ impl Selection {
     /// The conditions that every list takes. `shape` is what `?filter` is about.
     pub(super) fn of(call: &Call, shape: &'static Shape) -> Result<Self, Refusal> {
         Ok(Self {
-            filter: filter(call, shape)?,
+            filter: parse_filter(call, shape).map_err(Refusal::of_read)?,
             ..Self::without_filter(call)
         })
     }
@@ -42,9 +42,10 @@ impl Selection {
 
     /// Those that every list takes, and `?passing`.
     pub(super) fn with_passing(call: &Call, shape: &'static Shape) -> Result<Self, Refusal> {
+        let selection = Self::of(call, shape)?;
         Ok(Self {
             passing: wants_passing(call)?,
-            ..Self::of(call, shape)?
+            ..selection
         })
     }
 
@@ -111,13 +112,15 @@ fn wants_passing(call: &Call) -> Result<bool, Refusal> {
     }
 }
 
-/// `?filter` alone, about records of `shape`.
+/// `?filter` of a list that is no read of the catalog.
 pub(super) fn filter(call: &Call, shape: &'static Shape) -> Result<Option<Filter>, Refusal> {
+    parse_filter(call, shape).map_err(Refusal::internal)
+}
+
+fn parse_filter(call: &Call, shape: &'static Shape) -> Result<Option<Filter>, String> {
     match call.query.get("filter") {
         "" => Ok(None),
-        text => Filter::parse(text, shape)
-            .map(Some)
-            .map_err(Refusal::internal),
+        text => Filter::parse(text, shape).map(Some),
     }
 }
 

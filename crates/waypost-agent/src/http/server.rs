@@ -116,14 +116,19 @@ async fn answer(
         query,
         rest: path[route.path.len()..].to_owned(),
     };
+    let says_cached = matches!(handler, Handler::Cached(_)) && call.query.has("cached");
     let answered = match handler {
         Handler::Plain(handle) => handle(&call),
-        Handler::Blocking(read) => match read.answer(call) {
+        Handler::Blocking(read) | Handler::Cached(read) => match read.answer(call) {
             Answering::Now(answered) => answered,
             Answering::Later(answered) => answered.await,
         },
     };
     match answered {
+        Ok(reply) if says_cached => {
+            let reply = reply.header("x-cache", "HIT").header("age", "0");
+            Ok(respond(reply, gzip, true))
+        }
         Ok(reply) => Ok(respond(reply, gzip, true)),
         Err(refusal) if refusal.hangs_up() => Err(HangUp),
         Err(refusal) => Ok(respond(refusal.into(), gzip, true)),

@@ -17,7 +17,7 @@ const SHORTEST_DEREGISTER_AFTER: Duration = Duration::from_secs(60);
 /// The services and checks of this agent. Unlike in the catalog, ids differ by case.
 #[derive(Debug)]
 pub(crate) struct Local {
-    node: String,
+    node: Node,
     services: BTreeMap<String, ServiceRecord>,
     checks: BTreeMap<String, CheckRecord>,
 }
@@ -56,7 +56,7 @@ pub(crate) struct Outcome {
 impl Local {
     pub(super) fn new(node: &Node) -> Self {
         Self {
-            node: node.name.clone(),
+            node: node.clone(),
             services: BTreeMap::new(),
             checks: BTreeMap::new(),
         }
@@ -116,8 +116,11 @@ impl State {
         changes: &mut Changes,
     ) -> Vec<String> {
         let id = service.id.clone();
+        if !self.catalog.has_node(&self.local.node.name) {
+            self.catalog.put_node(self.local.node.clone(), changes);
+        }
         self.catalog
-            .put_service(&self.local.node, service.clone(), changes);
+            .put_service(&self.local.node.name, service.clone(), changes);
         let service = Arc::new(service);
         let kept: BTreeSet<String> = checks.iter().map(|new| new.check.id.clone()).collect();
         let record = self
@@ -142,6 +145,52 @@ impl State {
         dropped
     }
 
+    /// Makes the catalog say of this node what this agent knows, whatever was written to it since:
+    /// what is foreign goes, what is missing comes back. A service whose tags may be overridden
+    /// keeps those of the catalog. `own` are the service and the check that no client registers.
+    pub(crate) fn anti_entropy(&mut self, own: [&str; 2], changes: &mut Changes) {
+        self.catalog.put_node(self.local.node.clone(), changes);
+        let name = self.local.node.name.clone();
+        let Some((_, _, known)) = self.catalog.node(&name) else {
+            return;
+        };
+        let known: Vec<_> = known.cloned().collect();
+        for there in known {
+            match self.local.services.get_mut(&there.id) {
+                Some(record) if there.enable_tag_override && record.service.enable_tag_override => {
+                    Arc::make_mut(&mut record.service)
+                        .tags
+                        .clone_from(&there.tags);
+                }
+                Some(_) => {}
+                None if there.id == own[0] => {}
+                None => {
+                    self.catalog.remove_service(&name, &there.id, changes);
+                }
+            }
+        }
+        for record in self.local.services.values() {
+            let service = Service::clone(&record.service);
+            self.catalog.put_service(&name, service, changes);
+        }
+        for there in self.catalog.checks_of_node(&name).1 {
+            if there.id != own[1] && !self.local.checks.contains_key(&there.id) {
+                self.catalog.remove_check(&name, &there.id, changes);
+            }
+        }
+        let (_, there) = self.catalog.checks_of_node(&name);
+        let there: BTreeMap<_, _> = there
+            .iter()
+            .map(|check| (check.id.clone(), check.status))
+            .collect();
+        for record in self.local.checks.values() {
+            // An output alone has its own time.
+            if there.get(&record.check.id) != Some(&record.check.status) {
+                self.catalog.put_check(Check::clone(&record.check), changes);
+            }
+        }
+    }
+
     /// Removes an instance and its checks. Returns the ids of the checks, or nothing if there is
     /// no such service.
     pub(crate) fn deregister_service(
@@ -153,7 +202,8 @@ impl State {
         for id in &record.checks {
             self.local.checks.remove(id);
         }
-        self.catalog.remove_service(&self.local.node, id, changes);
+        self.catalog
+            .remove_service(&self.local.node.name, id, changes);
         Some(record.checks)
     }
 
@@ -199,7 +249,8 @@ impl State {
         if let Some(service) = self.local.services.get_mut(&record.check.service_id) {
             service.checks.remove(id);
         }
-        self.catalog.remove_check(&self.local.node, id, changes);
+        self.catalog
+            .remove_check(&self.local.node.name, id, changes);
         true
     }
 

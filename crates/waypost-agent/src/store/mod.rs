@@ -16,9 +16,11 @@ mod watch;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(crate) use answers::{Answer, AnswerKey, View};
-pub(crate) use catalog::{Catalog, Instance};
+pub(crate) use catalog::{Catalog, CatalogEntry, Instance};
 pub(crate) use local::{Local, NewCheck, Outcome};
-pub(crate) use model::{Check, Connect, Node, Proxy, Service, ServiceAddress, Status, Weights};
+pub(crate) use model::{
+    Check, Connect, Definition, Node, Proxy, Service, ServiceAddress, Status, Weights,
+};
 pub(crate) use watch::{Topic, Watch};
 
 use watch::Watches;

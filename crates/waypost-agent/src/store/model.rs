@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 /// A machine that instances run on. This registry has one of its own; others come from
 /// `/v1/catalog/register`.
@@ -102,9 +102,69 @@ pub(crate) struct Check {
     pub service_tags: Vec<String>,
     #[serde(rename = "Type")]
     pub kind: String,
-    pub definition: Empty,
+    /// What `/v1/catalog/register` said of it; others run such checks, not this agent.
+    #[serde(serialize_with = "serialize_definition")]
+    pub definition: Option<Box<Definition>>,
     pub create_index: u64,
     pub modify_index: u64,
+}
+
+/// How a check is to be run by whoever runs it.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub(crate) struct Definition {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub interval: String,
+    #[serde(skip_serializing_if = "is_zero")]
+    pub output_max_size: i64,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub timeout: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub deregister_critical_service_after: String,
+    #[serde(rename = "HTTP", skip_serializing_if = "String::is_empty")]
+    pub http: String,
+    #[serde(rename = "TLSSkipVerify", skip_serializing_if = "std::ops::Not::not")]
+    pub tls_skip_verify: bool,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    pub header: BTreeMap<String, Vec<String>>,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub method: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub body: String,
+    #[serde(rename = "TCP", skip_serializing_if = "String::is_empty")]
+    pub tcp: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub script_args: Vec<String>,
+    #[serde(rename = "DockerContainerID", skip_serializing_if = "String::is_empty")]
+    pub docker_container_id: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub shell: String,
+    #[serde(rename = "GRPC", skip_serializing_if = "String::is_empty")]
+    pub grpc: String,
+    #[serde(rename = "GRPCUseTLS", skip_serializing_if = "std::ops::Not::not")]
+    pub grpc_use_tls: bool,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub alias_node: String,
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub alias_service: String,
+    /// Nanoseconds.
+    #[serde(rename = "TTL", skip_serializing_if = "is_zero")]
+    pub ttl: i64,
+}
+
+fn is_zero(number: &i64) -> bool {
+    *number == 0
+}
+
+/// A check without a definition has an empty one.
+fn serialize_definition<S: Serializer>(
+    definition: &Option<Box<Definition>>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match definition {
+        Some(definition) => definition.serialize(serializer),
+        None => Empty {}.serialize(serializer),
+    }
 }
 
 /// What a check says of its subject.

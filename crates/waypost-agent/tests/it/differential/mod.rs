@@ -31,6 +31,10 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("agent-service", include_str!("cases/agent-service.txt")),
     ("blocking", include_str!("cases/blocking.txt")),
     ("catalog", include_str!("cases/catalog.txt")),
+    (
+        "catalog-register",
+        include_str!("cases/catalog-register.txt"),
+    ),
     ("decoding", include_str!("cases/decoding.txt")),
     ("filter", include_str!("cases/filter.txt")),
     ("health", include_str!("cases/health.txt")),
@@ -146,10 +150,24 @@ impl Comparison {
                     send(side.address, &Request::new("PUT", &target, "")).await;
                 }
             }
+            for node in nodes(side.address).await {
+                let body = format!(r#"{{"Node":{node:?}}}"#);
+                let deregister = Request::new("PUT", "/v1/catalog/deregister", &body);
+                send(side.address, &deregister).await;
+            }
             let services = Request::new("GET", "/v1/catalog/services", "");
             until(side.address, &services, "{\"consul\":[]}").await;
         }
     }
+}
+
+/// The nodes that a case has made.
+async fn nodes(side: SocketAddr) -> Vec<String> {
+    let listed = send(side, &Request::new("GET", "/v1/catalog/nodes", "")).await;
+    let listed: Vec<serde_json::Value> = serde_json::from_slice(&listed.body).unwrap();
+    let names = listed.iter().filter_map(|node| node["Node"].as_str());
+    let made = names.filter(|name| *name != NODE);
+    made.map(str::to_owned).collect()
 }
 
 async fn send(to: SocketAddr, request: &Request) -> Response {

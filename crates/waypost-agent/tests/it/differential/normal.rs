@@ -118,6 +118,7 @@ impl Side {
             .filter(|(name, _)| !is_of_the_connection(name))
             .map(|(name, value)| match name.as_str() {
                 "X-Consul-Index" => (name, self.movement(&request.target, index)),
+                "Age" => (name, "<age>".to_owned()),
                 "X-Consul-Contenthash" => (name, "<hash>".to_owned()),
                 _ => (name, value),
             })

@@ -1,183 +1,15 @@
-//! What the cluster knows: nodes, their services and the checks of both.
-//!
-//! Every table is kept in the order in which Consul lists it, and every service has its own index
-//! and its own answers, so that a change costs the same however much else is registered.
+//! Changing the catalog. A write that changes nothing wakes nobody.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
-use super::answers::{AnswerKey, Answers, Slot};
-use super::model::{Check, Node, Service, Status};
-use super::{Changes, Topic, fold};
-
-/// The tables. Keys are folded names.
-#[derive(Debug)]
-pub(crate) struct Catalog {
-    nodes_index: u64,
-    services_index: u64,
-    checks_index: u64,
-    /// The last time a service lost its last instance: the index of all unknown services.
-    extinction_index: Option<u64>,
-    nodes: BTreeMap<String, NodeRow>,
-    services: BTreeMap<String, Group>,
-}
-
-#[derive(Debug)]
-struct NodeRow {
-    node: Arc<Node>,
-    /// By service id.
-    services: BTreeMap<String, Arc<Service>>,
-    /// By check id: those of the node and those of its services.
-    checks: BTreeMap<String, Arc<Check>>,
-    /// Those of the node alone, in order of their ids.
-    own_checks: Vec<Arc<Check>>,
-}
-
-/// All instances of one name.
-#[derive(Debug)]
-struct Group {
-    index: u64,
-    /// By node and service id.
-    rows: BTreeMap<(String, String), Row>,
-    answers: Answers,
-}
-
-#[derive(Debug)]
-struct Row {
-    service: Arc<Service>,
-    /// In order of their ids.
-    checks: Vec<Arc<Check>>,
-}
-
-/// One instance with all that decides its health.
-#[derive(Clone, Debug)]
-pub(crate) struct Instance {
-    pub node: Arc<Node>,
-    pub service: Arc<Service>,
-    /// The checks of its node, then its own.
-    pub checks: Vec<Arc<Check>>,
-}
+use super::super::answers::Answers;
+use super::super::model::{Check, Node, Service};
+use super::super::{Changes, Topic, fold};
+use super::{Catalog, Group, NodeRow, Row};
 
 impl Catalog {
-    pub(super) fn new() -> Self {
-        Self {
-            nodes_index: 0,
-            services_index: 0,
-            checks_index: 0,
-            extinction_index: None,
-            nodes: BTreeMap::new(),
-            services: BTreeMap::new(),
-        }
-    }
-
-    // === Reading ===
-
-    pub(crate) fn nodes(&self) -> (u64, impl Iterator<Item = &Arc<Node>>) {
-        (self.nodes_index, self.nodes.values().map(|row| &row.node))
-    }
-
-    /// Every service that has an instance on a node that `takes` likes, with the tags of all those
-    /// instances, each tag once.
-    pub(crate) fn services(
-        &self,
-        takes: impl Fn(&Node) -> bool,
-    ) -> (u64, BTreeMap<&str, Vec<&str>>) {
-        let takes_node = |key: &String| self.nodes.get(key).is_some_and(|row| takes(&row.node));
-        let rows = self.services.values().flat_map(|group| &group.rows);
-        let mut services: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
-        for (_, row) in rows.filter(|((node, _), _)| takes_node(node)) {
-            let tags = services.entry(&row.service.name).or_default();
-            tags.extend(row.service.tags.iter().map(String::as_str));
-        }
-        for tags in services.values_mut() {
-            tags.sort_unstable();
-            tags.dedup();
-        }
-        (self.services_index, services)
-    }
-
-    /// A node and its services, in order of their ids.
-    pub(crate) fn node(
-        &self,
-        name: &str,
-    ) -> Option<(u64, &Arc<Node>, impl Iterator<Item = &Arc<Service>>)> {
-        let row = self.nodes.get(&fold(name))?;
-        let index = self.nodes_index.max(self.services_index);
-        Some((index, &row.node, row.services.values()))
-    }
-
-    /// The index of a service: it moves only when the service, its checks or its nodes change.
-    pub(crate) fn service_index(&self, name: &str) -> u64 {
-        match (self.services.get(&fold(name)), self.extinction_index) {
-            (Some(group), _) => group.index,
-            (None, Some(index)) => index,
-            (None, None) => self
-                .nodes_index
-                .max(self.services_index)
-                .max(self.checks_index),
-        }
-    }
-
-    /// The instances of a service, in order of node and id.
-    pub(crate) fn instances(&self, name: &str) -> impl Iterator<Item = Instance> {
-        let rows = self.services.get(&fold(name)).map(|group| &group.rows);
-        rows.into_iter().flatten().filter_map(|((node, _), row)| {
-            let node = self.nodes.get(node)?;
-            Some(Instance {
-                node: Arc::clone(&node.node),
-                service: Arc::clone(&row.service),
-                checks: node.own_checks.iter().chain(&row.checks).cloned().collect(),
-            })
-        })
-    }
-
-    /// An instance that `is_wanted`, and its node.
-    pub(crate) fn service_where(
-        &self,
-        is_wanted: impl Fn(&Service) -> bool,
-    ) -> Option<(&Arc<Service>, &Arc<Node>)> {
-        self.nodes.values().find_map(|row| {
-            let service = row.services.values().find(|service| is_wanted(service))?;
-            Some((service, &row.node))
-        })
-    }
-
-    /// Where the serialised answer about a known service is kept.
-    pub(crate) fn answer(&self, name: &str, key: &AnswerKey) -> Option<Slot> {
-        let group = self.services.get(&fold(name))?;
-        Some(group.answers.slot(key))
-    }
-
-    /// The checks of a service's instances, in order of node and check id.
-    pub(crate) fn checks_of_service(&self, name: &str) -> (u64, Vec<Arc<Check>>) {
-        let rows = self.services.get(&fold(name)).map(|group| &group.rows);
-        let mut checks: Vec<_> = rows
-            .into_iter()
-            .flatten()
-            .flat_map(|((node, _), row)| row.checks.iter().map(move |check| (node, check)))
-            .collect();
-        checks.sort_by_cached_key(|(node, check)| (*node, fold(&check.id)));
-        let checks = checks.into_iter().map(|(_, check)| Arc::clone(check));
-        (self.checks_index, checks.collect())
-    }
-
-    /// The checks of a node and of its services, in order of their ids.
-    pub(crate) fn checks_of_node(&self, name: &str) -> (u64, Vec<Arc<Check>>) {
-        let row = self.nodes.get(&fold(name));
-        let checks = row.into_iter().flat_map(|row| row.checks.values());
-        (self.checks_index, checks.cloned().collect())
-    }
-
-    /// All checks, or those of one status, in order of node and id.
-    pub(crate) fn checks_in_state(&self, status: Option<Status>) -> (u64, Vec<Arc<Check>>) {
-        let checks = self.nodes.values().flat_map(|row| row.checks.values());
-        let wanted = checks.filter(|check| status.is_none_or(|status| check.status == status));
-        (self.checks_index, wanted.cloned().collect())
-    }
-
-    // === Writing ===
-
     pub(crate) fn put_node(&mut self, mut node: Node, changes: &mut Changes) {
         let key = fold(&node.name);
         if let Some(row) = self.nodes.get_mut(&key) {
@@ -190,7 +22,9 @@ impl Catalog {
             row.node = Arc::new(node);
             self.touch_services_of_node(&key, changes);
         } else {
-            node.create_index = changes.index();
+            if node.create_index == 0 {
+                node.create_index = changes.index();
+            }
             node.modify_index = changes.index();
             self.nodes.insert(
                 key.clone(),
@@ -243,10 +77,15 @@ impl Catalog {
             .or_insert_with(|| Group {
                 index: 0,
                 rows: BTreeMap::new(),
+                labels: BTreeMap::new(),
                 answers: Answers::default(),
             });
+        group.count(&service);
         match group.rows.entry((node_key.clone(), id_key)) {
-            Entry::Occupied(mut row) => row.get_mut().service = service,
+            Entry::Occupied(mut row) => {
+                let old = std::mem::replace(&mut row.get_mut().service, service);
+                group.discount(&old);
+            }
             Entry::Vacant(place) => {
                 place.insert(Row {
                     service,
@@ -295,6 +134,27 @@ impl Catalog {
             }
         });
         self.touch_checks(node_key, changes);
+    }
+
+    /// Removes a node with all that is on it; whether it was there.
+    pub(crate) fn remove_node(&mut self, name: &str, changes: &mut Changes) -> bool {
+        let key = fold(name);
+        let Some(row) = self.nodes.get(&key) else {
+            return false;
+        };
+        let services: Vec<_> = row.services.values().cloned().collect();
+        let checks = row.own_checks.clone();
+        for service in services {
+            self.remove_service(name, &service.id, changes);
+        }
+        for check in checks {
+            self.remove_check(name, &check.id, changes);
+        }
+        self.nodes.remove(&key);
+        self.nodes_index = changes.index();
+        changes.touch(Topic::Nodes);
+        changes.touch(Topic::Node(key));
+        true
     }
 
     /// Removes an instance and its checks; whether it was there.
@@ -382,6 +242,7 @@ impl Catalog {
         let row = group
             .rows
             .remove(&(node_key.to_owned(), id_key.to_owned()))?;
+        group.discount(&row.service);
         group.touch(name_key, changes);
         if group.rows.is_empty() {
             self.services.remove(name_key);
@@ -408,14 +269,6 @@ impl Catalog {
         self.checks_index = changes.index();
         changes.touch(Topic::Checks);
         changes.touch(Topic::Node(node_key));
-    }
-}
-
-impl Group {
-    fn touch(&mut self, key: &str, changes: &mut Changes) {
-        self.index = changes.index();
-        self.answers.forget();
-        changes.touch(Topic::Service(key.to_owned()));
     }
 }
 
