@@ -14,9 +14,11 @@ use crate::app::{App, SERVER_PORT};
 use crate::checks::Runner;
 use crate::faults::Faults;
 use crate::go;
+use crate::guard::Guard;
 use crate::registration::Registration;
 use crate::self_report::CONSUL_VERSION;
 use crate::store::{Check, Node, Service, Status, Store};
+use crate::targets::Targets;
 use crate::{Error, dns, http};
 
 /// How often overdue services are looked for (Consul's `check_reap_interval`).
@@ -59,6 +61,9 @@ pub struct Builder {
     node_name: Option<String>,
     datacenter: String,
     seed: Option<u64>,
+    hosts: Vec<String>,
+    scripts: bool,
+    targets: Targets,
 }
 
 impl Agent {
@@ -82,6 +87,9 @@ impl Agent {
             node_name: None,
             datacenter: "dc1".to_owned(),
             seed: None,
+            hosts: Vec::new(),
+            scripts: false,
+            targets: Targets::default(),
         }
     }
 
@@ -108,6 +116,13 @@ impl Agent {
     #[must_use]
     pub fn faults(&self) -> &Faults {
         &self.app.faults
+    }
+
+    /// Resolves when a client has asked the agent to leave (`/v1/agent/leave`). It takes no more
+    /// connections then; the rest is for its owner to do, mostly [`shutdown`](Self::shutdown).
+    pub async fn left(&self) {
+        // The sender lives as long as this does.
+        let _ = self.app.left.subscribe().wait_for(|left| *left).await;
     }
 
     /// Stops serving and running checks, and waits until the ports are free again.
@@ -156,10 +171,37 @@ impl Builder {
         self
     }
 
-    /// The token that every request must carry. The default is none.
+    /// The token that every request must carry, where Consul's clients put theirs. The default is
+    /// none. An agent that others than this machine can reach must have one.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
+        self
+    }
+
+    /// A name with a dot in it by which clients may call the agent, beside addresses, `localhost`
+    /// and names without a dot. Requests for other names are refused, since a web page from
+    /// elsewhere could have sent them (DNS rebinding). With a token every name is allowed.
+    #[must_use]
+    pub fn allow_host(mut self, name: impl Into<String>) -> Self {
+        self.hosts.push(name.into());
+        self
+    }
+
+    /// Whether clients may register checks that run programs (Consul's `enable_script_checks`). The
+    /// default is no: whoever can reach the agent could run any program as its user.
+    #[must_use]
+    pub fn enable_script_checks(mut self, enable: bool) -> Self {
+        self.scripts = enable;
+        self
+    }
+
+    /// The only places where health checks may look: networks such as `10.0.0.0/8`, addresses and
+    /// host names. The default is everywhere.
+    #[must_use]
+    pub fn check_targets<T: Into<String>>(mut self, allowed: impl IntoIterator<Item = T>) -> Self {
+        let allowed: Vec<String> = allowed.into_iter().map(Into::into).collect();
+        self.targets = Targets::only(&allowed);
         self
     }
 
@@ -192,8 +234,13 @@ impl Builder {
         if self.data_dir.is_some() {
             return Err(Error::NotServed("a data directory"));
         }
-        if self.token.is_some() {
-            return Err(Error::NotServed("a token"));
+        let bound = [Some(self.http), self.dns];
+        let wide = bound
+            .into_iter()
+            .flatten()
+            .find(|it| !it.ip().is_loopback());
+        if let (Some(address), None) = (wide, &self.token) {
+            return Err(Error::Unprotected { address });
         }
         let bind = |address| move |source: io::Error| Error::Bind { address, source };
         let listener = TcpListener::bind(self.http)
@@ -240,7 +287,7 @@ impl Builder {
         let node = node(&node_name, &node_id, &self.datacenter, &address);
         let store = Arc::new(Store::new(node));
         introduce_self(&store, &node_name);
-        let runner = Runner::new(random.fork());
+        let runner = Runner::new(random.fork()).allowing(self.scripts, self.targets);
         App {
             registration: Registration::new(node_name.clone(), Arc::clone(&store), runner),
             node_name,
@@ -249,6 +296,8 @@ impl Builder {
             address,
             store,
             faults: Faults::default(),
+            guard: Guard::new(self.token, self.hosts),
+            left: tokio::sync::watch::Sender::new(false),
             random: Mutex::new(random),
         }
     }

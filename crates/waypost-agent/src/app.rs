@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::faults::Faults;
+use crate::guard::Guard;
 use crate::registration::Registration;
 use crate::store::Store;
 
@@ -17,6 +18,9 @@ pub(crate) struct App {
     pub store: Arc<Store>,
     pub registration: Registration,
     pub faults: Faults,
+    pub guard: Guard,
+    /// Told when a client asks the agent to leave.
+    pub left: tokio::sync::watch::Sender<bool>,
     pub random: Mutex<fastrand::Rng>,
 }
 

@@ -13,8 +13,8 @@ use tokio::time::{Instant, sleep_until};
 use crate::http::{Body, Call, Consistency, Refusal, Reply};
 use crate::store::Topic;
 
-const DEFAULT_WAIT: Duration = Duration::from_secs(5 * 60);
-const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
+pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(5 * 60);
+pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
 const JITTER: u32 = 16;
 
 /// A read that can wait.

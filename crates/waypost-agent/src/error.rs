@@ -15,6 +15,15 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+    /// Others than this machine could reach the agent, and it has no token.
+    #[error(
+        "{address} can be reached from other machines: give the agent a token, or bind a loopback \
+         address such as 127.0.0.1"
+    )]
+    Unprotected {
+        /// Where it was to listen.
+        address: SocketAddr,
+    },
     /// Something was asked for that this version doesn't do.
     #[error("this agent doesn't do this yet: {0}")]
     NotServed(&'static str),

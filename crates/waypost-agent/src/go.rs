@@ -87,6 +87,25 @@ pub(crate) fn show_duration(nanoseconds: i64) -> String {
     }
 }
 
+/// Seconds since 1970 as `2026-11-22 02:47:10`, by Howard Hinnant's `civil_from_days`.
+pub(crate) fn date_time(seconds: u64) -> String {
+    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
+    let (era, day_of_era) = (days / 146_097, days % 146_097);
+    let year_of_era =
+        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 {
+        shifted_month + 3
+    } else {
+        shifted_month - 9
+    };
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
+    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
+}
+
 /// Parses what Go's `strconv.ParseBool` takes for a boolean.
 pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
@@ -158,6 +177,13 @@ mod tests {
         ] {
             assert_eq!(show_duration(nanoseconds), text);
         }
+    }
+
+    #[test]
+    fn a_time_is_written_as_a_date() {
+        assert_eq!(date_time(0), "1970-01-01 00:00:00");
+        assert_eq!(date_time(951_782_400), "2000-02-29 00:00:00");
+        assert_eq!(date_time(1_795_315_630), "2026-11-22 02:47:10");
     }
 
     #[test]

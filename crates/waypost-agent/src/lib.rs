@@ -32,12 +32,16 @@ mod error;
 mod faults;
 mod filter;
 mod go;
+mod guard;
 mod http;
+mod leftovers;
 mod registration;
 mod self_report;
 mod store;
+mod targets;
 mod wire;
 
 pub use agent::{Agent, Builder};
 pub use error::Error;
 pub use faults::Faults;
+pub use leftovers::{Leftover, LeftoversError, clear_leftovers, leftovers};

@@ -99,7 +99,7 @@ impl<'a> SelfReport<'a> {
                 version: CONSUL_VERSION,
             },
             debug_config: DebugConfig {
-                acls_enabled: false,
+                acls_enabled: app.guard.has_token(),
                 advertise_addr_lan: &app.address,
                 advertise_addr_wan: &app.address,
                 datacenter: &app.datacenter,
@@ -128,7 +128,7 @@ impl<'a> SelfReport<'a> {
 impl<'a> Member<'a> {
     pub(crate) fn of(app: &'a App) -> Self {
         let tags = [
-            ("acls", "0".to_owned()),
+            ("acls", u8::from(app.guard.has_token()).to_string()),
             ("bootstrap", "1".to_owned()),
             ("build", format!("{CONSUL_VERSION}:")),
             ("dc", app.datacenter.clone()),
@@ -183,7 +183,15 @@ fn stats(app: &App) -> BTreeMap<&'static str, Group> {
         ("version", CONSUL_VERSION.to_owned()),
     ];
     let consul = [
-        ("acl", "disabled".to_owned()),
+        (
+            "acl",
+            if app.guard.has_token() {
+                "enabled"
+            } else {
+                "disabled"
+            }
+            .to_owned(),
+        ),
         ("bootstrap", "true".to_owned()),
         ("known_datacenters", "1".to_owned()),
         ("leader", "true".to_owned()),

@@ -3,12 +3,17 @@
 use std::io;
 use std::sync::OnceLock;
 
+use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, StatusCode};
 
 use super::tcp::dial_error;
 use super::{OUTPUT_MAX_SIZE, critical, output_limit, passing, timeout_of};
 use crate::decode::CheckDefinition;
 use crate::store::{Outcome, Status};
+use crate::targets::Targets;
+
+/// As many as Go follows.
+const MOST_REDIRECTS: usize = 10;
 
 /// No more of a body than this is read.
 const LONGEST_BODY: usize = 1024 * 1024;
@@ -18,27 +23,52 @@ const LONGEST_BODY: usize = 1024 * 1024;
 pub(super) struct Clients {
     verifying: OnceLock<Result<Client, String>>,
     trusting: OnceLock<Result<Client, String>>,
+    /// Redirects don't lead elsewhere.
+    targets: Targets,
 }
 
 impl Clients {
+    pub(super) fn within(targets: Targets) -> Self {
+        Self {
+            targets,
+            ..Self::default()
+        }
+    }
+
     fn get(&self, trusts_all: bool) -> Result<&Client, String> {
         let client = if trusts_all {
             &self.trusting
         } else {
             &self.verifying
         };
-        let made = client.get_or_init(|| make(trusts_all).map_err(|error| error.to_string()));
+        let made = client
+            .get_or_init(|| make(trusts_all, &self.targets).map_err(|error| error.to_string()));
         made.as_ref().map_err(String::clone)
     }
 }
 
 /// A client that makes a new connection for every check, so that it tests that too, and that uses
 /// no proxy: the targets are near.
-fn make(trusts_all: bool) -> reqwest::Result<Client> {
+fn make(trusts_all: bool, targets: &Targets) -> reqwest::Result<Client> {
     // Fails only if a provider is installed already, which then serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
+    let targets = targets.clone();
+    let redirects = Policy::custom(move |attempt| {
+        let allowed = attempt
+            .url()
+            .host_str()
+            .is_some_and(|host| targets.allow(host));
+        if !allowed {
+            attempt.error("redirected to where this agent's checks may not look")
+        } else if attempt.previous().len() > MOST_REDIRECTS {
+            attempt.error("stopped after 10 redirects")
+        } else {
+            attempt.follow()
+        }
+    });
     Client::builder()
         .no_proxy()
+        .redirect(redirects)
         .pool_max_idle_per_host(0)
         .danger_accept_invalid_certs(trusts_all)
         .build()

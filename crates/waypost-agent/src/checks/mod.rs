@@ -4,7 +4,10 @@
 //! a service that is well is seen to be well when its registration returns, or soon after. From
 //! the second run on, checks that were registered together are spread over their interval.
 
+mod alias;
+mod grpc;
 mod http;
+mod script;
 mod tcp;
 mod threshold;
 mod ttl;
@@ -21,6 +24,7 @@ pub(crate) use self::ttl::Ttl;
 use crate::decode::{CheckDefinition, CheckKind};
 use crate::go;
 use crate::store::{Outcome, Store};
+use crate::targets::Targets;
 
 /// How long a check may take if its definition doesn't say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -32,6 +36,8 @@ const OUTPUT_MAX_SIZE: usize = 4096;
 #[derive(Debug)]
 pub(crate) struct Runner {
     http: Arc<Clients>,
+    scripts: bool,
+    targets: Targets,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -54,22 +60,36 @@ impl Runner {
     pub(crate) fn new(random: fastrand::Rng) -> Self {
         Self {
             http: Arc::default(),
+            scripts: false,
+            targets: Targets::default(),
             random: Mutex::new(random),
+        }
+    }
+
+    /// Whether programs may be run, and where checks may look.
+    pub(crate) fn allowing(self, scripts: bool, targets: Targets) -> Self {
+        Self {
+            http: Arc::new(Clients::within(targets.clone())),
+            scripts,
+            targets,
+            ..self
         }
     }
 
     /// Whether a check of this kind may run here. The error is Consul's where it has one.
     pub(crate) fn accepts(&self, check: &CheckDefinition) -> Result<(), String> {
         match check.kind()? {
-            CheckKind::Ttl | CheckKind::Http | CheckKind::Tcp => Ok(()),
+            CheckKind::Ttl | CheckKind::Alias => Ok(()),
+            CheckKind::Http | CheckKind::Tcp | CheckKind::Grpc => self.targets.check(check),
+            CheckKind::Script if self.scripts => Ok(()),
+            CheckKind::Docker if self.scripts => {
+                Err("Docker checks aren't run by this agent".to_owned())
+            }
             CheckKind::Script | CheckKind::Docker => Err(
                 "Scripts are disabled on this agent from remote calls; to enable, configure \
                  'enable_script_checks' to true"
                     .to_owned(),
             ),
-            kind @ (CheckKind::Grpc | CheckKind::Alias) => {
-                Err(format!("{} checks aren't run by this agent", kind.as_str()))
-            }
         }
     }
 
@@ -84,9 +104,13 @@ impl Runner {
             };
         }
         let check = Arc::new(check.clone());
-        let clients = Arc::clone(&self.http);
-        let phase = self.phase();
-        let task = tokio::spawn(probe(id, Arc::clone(&check), clients, phase, store));
+        let task = if check.kind() == Ok(CheckKind::Alias) {
+            tokio::spawn(alias::follow(id, Arc::clone(&check), store))
+        } else {
+            let clients = Arc::clone(&self.http);
+            let phase = self.phase();
+            tokio::spawn(probe(id, Arc::clone(&check), clients, phase, store))
+        };
         Running {
             what: What::Probe(check),
             task: task.abort_handle(),
@@ -136,9 +160,11 @@ async fn probe(
     let mut threshold = Threshold::of(&check);
     let mut pause = check.interval().mul_f64(phase);
     loop {
-        let mut outcome = match &check.http {
-            url if url.is_empty() => tcp::probe(&check).await,
-            _ => http::probe(&check, &clients).await,
+        let mut outcome = match check.kind() {
+            Ok(CheckKind::Grpc) => grpc::probe(&check).await,
+            Ok(CheckKind::Http) => http::probe(&check, &clients).await,
+            Ok(CheckKind::Script) => script::probe(&check).await,
+            _ => tcp::probe(&check).await,
         };
         go::cut(&mut outcome.output, output_limit(&check));
         if threshold.passes(outcome.status) {

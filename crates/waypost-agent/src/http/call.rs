@@ -106,15 +106,20 @@ impl Call {
         self.query.has("pretty")
     }
 
+    /// `?wait`; none is Consul's default.
+    pub(crate) fn wait(&self) -> Result<Option<Duration>, Refusal> {
+        match self.query.get("wait") {
+            "" => Ok(None),
+            text => match go::parse_duration(text) {
+                Ok(nanoseconds) => Ok(Some(go::duration(nanoseconds)).filter(|it| !it.is_zero())),
+                Err(_) => Err(Refusal::bad_request("Invalid wait time")),
+            },
+        }
+    }
+
     /// The options of a read, with Consul's complaints about them.
     pub(crate) fn read_options(&self) -> Result<ReadOptions, Refusal> {
-        let wait = match self.query.get("wait") {
-            "" => None,
-            text => match go::parse_duration(text) {
-                Ok(nanoseconds) => Some(go::duration(nanoseconds)).filter(|wait| !wait.is_zero()),
-                Err(_) => return Err(Refusal::bad_request("Invalid wait time")),
-            },
-        };
+        let wait = self.wait()?;
         let index = match self.query.get("index") {
             "" => 0,
             text => text

@@ -5,7 +5,9 @@ mod agent;
 mod call;
 mod catalog;
 mod health;
+mod internal;
 mod json;
+mod refused;
 mod reply;
 mod router;
 mod select;
@@ -24,9 +26,12 @@ const ROOMS: &[&[Route]] = &[
     agent::ROUTES,
     agent::check::ROUTES,
     agent::health::ROUTES,
+    agent::metrics::ROUTES,
     agent::service::ROUTES,
     catalog::ROUTES,
     health::ROUTES,
+    internal::ROUTES,
+    refused::ROUTES,
     status::ROUTES,
     ui::ROUTES,
 ];

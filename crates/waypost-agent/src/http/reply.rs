@@ -184,7 +184,11 @@ impl Refusal {
 
 impl From<Refusal> for Reply {
     fn from(refusal: Refusal) -> Self {
-        Self::typed(TEXT, refusal.text).status(refusal.status)
+        let reply = match refusal.text.as_str() {
+            "" => Self::empty(),
+            _ => Self::typed(TEXT, refusal.text),
+        };
+        reply.status(refusal.status)
     }
 }
 

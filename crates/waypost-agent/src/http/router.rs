@@ -2,6 +2,7 @@
 //! and refusals clients see.
 
 use std::collections::HashMap;
+use std::pin::Pin;
 use std::sync::OnceLock;
 
 use http::{Method, StatusCode};
@@ -22,12 +23,17 @@ pub(crate) struct Route {
 pub(crate) enum Handler {
     /// At once.
     Plain(fn(&Call) -> Result<Reply, Refusal>),
+    /// Later, and not by the rules of blocking queries.
+    Later(fn(Call) -> Later),
     /// When the index has passed the client's.
     Blocking(Read),
     /// So too, and with `?cached` the answer says that it comes out of a cache. Ours is as fresh as
     /// any other.
     Cached(Read),
 }
+
+/// An answer to come.
+pub(crate) type Later = Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>;
 
 /// Where a request goes.
 pub(crate) enum Destination {

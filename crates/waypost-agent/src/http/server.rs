@@ -21,9 +21,19 @@ use super::reply::{Refusal, Reply};
 use super::router::{self, Destination, Handler, Route};
 use crate::app::App;
 use crate::blocking::Answering;
+use crate::guard::Denied;
 
 /// The largest body that is read. Consul's own limits lie below: 512 KiB for a value.
 const LARGEST_BODY: usize = 1024 * 1024;
+
+/// The paths that tell nobody anything: who leads, and the page without its data.
+const OPEN: [&str; 2] = ["/v1/status/", "/ui/"];
+
+/// So many connections are served at once; further ones wait to be accepted.
+const MOST_CONNECTIONS: usize = 16_384;
+
+/// The head of a request may be this long.
+const LARGEST_HEAD: usize = 64 * 1024;
 
 /// Pause after a failed accept, which is mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -38,8 +48,8 @@ pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) -> Infallible {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept() => match accepted {
-                Ok((stream, _)) if app.faults.refuses() => drop(stream),
+            accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
+                Ok((stream, _)) if app.faults.refuses() || *app.left.borrow() => drop(stream),
                 Ok((stream, _)) => {
                     connections.spawn(connection(Arc::clone(&app), stream));
                 }
@@ -63,6 +73,7 @@ async fn connection(app: Arc<App>, stream: TcpStream) {
     let served = http1::Builder::new()
         .title_case_headers(true)
         .pipeline_flush(true)
+        .max_buf_size(LARGEST_HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .await;
     if let Err(error) = served {
@@ -99,6 +110,16 @@ async fn answer(
         let refusal = Reply::empty().status(StatusCode::INTERNAL_SERVER_ERROR);
         return Ok(respond(refusal, gzip, true));
     };
+    if !OPEN.iter().any(|path| route.path.starts_with(path))
+        && let Err(denied) = app.guard.check(request.headers(), query.get("token"))
+    {
+        let (Denied::Token(text) | Denied::Elsewhere(text)) = denied;
+        return Ok(respond(
+            Refusal::new(StatusCode::FORBIDDEN, text).into(),
+            gzip,
+            true,
+        ));
+    }
     if let Some(refusal) = refused_namespace(route, &query, request.headers()) {
         return Ok(respond(refusal.into(), gzip, true));
     }
@@ -119,6 +140,7 @@ async fn answer(
     let says_cached = matches!(handler, Handler::Cached(_)) && call.query.has("cached");
     let answered = match handler {
         Handler::Plain(handle) => handle(&call),
+        Handler::Later(handle) => handle(call).await,
         Handler::Blocking(read) | Handler::Cached(read) => match read.answer(call) {
             Answering::Now(answered) => answered,
             Answering::Later(answered) => answered.await,

@@ -62,6 +62,11 @@ impl Local {
         }
     }
 
+    /// The node that this agent is.
+    pub(crate) fn node_name(&self) -> &str {
+        &self.node.name
+    }
+
     /// In order of their ids.
     pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values().map(|record| &record.service)

@@ -2,6 +2,7 @@
 
 pub(super) mod check;
 pub(super) mod health;
+pub(super) mod metrics;
 pub(super) mod service;
 
 use std::sync::Arc;
@@ -28,6 +29,14 @@ pub(super) const ROUTES: &[Route] = &[
         "/v1/agent/services",
         &[(Method::GET, Handler::Plain(services))],
     ),
+    Route::new("/v1/agent/reload", &[(Method::PUT, Handler::Plain(reload))]).beyond_namespaces(),
+    Route::new("/v1/agent/leave", &[(Method::PUT, Handler::Plain(leave))]).beyond_namespaces(),
+    Route::new("/v1/agent/join/", &[(Method::PUT, Handler::Plain(join))]).beyond_namespaces(),
+    Route::new(
+        "/v1/agent/force-leave/",
+        &[(Method::PUT, Handler::Plain(force_leave))],
+    )
+    .beyond_namespaces(),
     Route::new("/v1/agent/checks", &[(Method::GET, Handler::Plain(checks))]),
     Route::new(
         "/v1/agent/maintenance",
@@ -41,7 +50,44 @@ fn myself(call: &Call) -> Result<Reply, Refusal> {
 }
 
 fn members(call: &Call) -> Result<Reply, Refusal> {
+    if !["", "_all"].contains(&call.query.get("segment")) {
+        return Err(Refusal::internal(
+            "Network segments are not supported in this version of Consul",
+        ));
+    }
     call.json(&[Member::of(&call.app)])
+}
+
+/// There are no files to read again.
+fn reload(_: &Call) -> Result<Reply, Refusal> {
+    Ok(Reply::empty())
+}
+
+/// Tells the agent's owner, who then ends it.
+fn leave(call: &Call) -> Result<Reply, Refusal> {
+    call.app.left.send_replace(true);
+    Ok(Reply::empty())
+}
+
+/// This registry stands alone: of all there are, it can join itself.
+fn join(call: &Call) -> Result<Reply, Refusal> {
+    let address = call.rest.as_str();
+    if address == call.app.address || address == "localhost" {
+        return Ok(Reply::empty());
+    }
+    Err(Refusal::internal(format!(
+        "1 error occurred:\n\t* Failed to join {address}: this registry stands alone; for more than \
+         one machine, use Consul\n\n"
+    )))
+}
+
+fn force_leave(call: &Call) -> Result<Reply, Refusal> {
+    match call.rest.as_str() {
+        name if name == call.app.node_name => Ok(Reply::empty()),
+        name => Err(Refusal::internal(format!(
+            "agent: No node found with name '{name}'"
+        ))),
+    }
 }
 
 fn services(call: &Call) -> Result<Reply, Refusal> {

@@ -5,17 +5,23 @@ use std::hash::Hasher;
 use std::sync::Arc;
 
 use http::Method;
+use tokio::time::{Instant, sleep_until};
 
 use super::super::call::Call;
 use super::super::json;
 use super::super::reply::{Refusal, Reply};
 use super::super::router::{Handler, Route};
 use super::enable;
+use crate::blocking::{DEFAULT_WAIT, LONGEST_WAIT};
 use crate::decode::{CheckDefinition, ServiceDefinition};
+use crate::store::{Topic, fold};
 use crate::wire::AgentService;
 
 pub(in super::super) const ROUTES: &[Route] = &[
-    Route::new("/v1/agent/service/", &[(Method::GET, Handler::Plain(show))]),
+    Route::new(
+        "/v1/agent/service/",
+        &[(Method::GET, Handler::Later(|call| Box::pin(show(call))))],
+    ),
     Route::new(
         "/v1/agent/service/register",
         &[(Method::PUT, Handler::Plain(register))],
@@ -33,7 +39,27 @@ pub(in super::super) const ROUTES: &[Route] = &[
 /// The addresses that mean "wherever", and so lead nowhere.
 const EVERYWHERE: [&str; 3] = ["0.0.0.0", "::", "[::]"];
 
-fn show(call: &Call) -> Result<Reply, Refusal> {
+/// With `?hash`, the answer waits until it has another one.
+async fn show(call: Call) -> Result<Reply, Refusal> {
+    let wait = call.wait()?.unwrap_or(DEFAULT_WAIT).min(LONGEST_WAIT);
+    let deadline = Instant::now() + wait;
+    let topic = Topic::Node(fold(&call.app.node_name));
+    let watch = call.app.store.watch(topic);
+    loop {
+        let change = watch.listen();
+        let (hash, reply) = look(&call)?;
+        if hash != call.query.get("hash") {
+            return Ok(reply);
+        }
+        tokio::select! {
+            () = change => {}
+            () = sleep_until(deadline) => return Ok(reply),
+        }
+    }
+}
+
+/// An instance, and the hash of what is known of it.
+fn look(call: &Call) -> Result<(String, Reply), Refusal> {
     let id = call.rest.as_str();
     let service = call
         .app
@@ -45,7 +71,8 @@ fn show(call: &Call) -> Result<Reply, Refusal> {
     hasher.write(&json::to_vec(&shown, false)?);
     let hash = format!("{:016x}", hasher.finish());
     shown.content_hash = Some(hash.clone());
-    Ok(call.json(&shown)?.header("x-consul-contenthash", hash))
+    let reply = call.json(&shown)?.header("x-consul-contenthash", &hash);
+    Ok((hash, reply))
 }
 
 fn register(call: &Call) -> Result<Reply, Refusal> {

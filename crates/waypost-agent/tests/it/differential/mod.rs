@@ -26,6 +26,7 @@ const SETTLES_WITHIN: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(20);
 
 const SCRIPTS: &[(&str, &str)] = &[
+    ("agent", include_str!("cases/agent.txt")),
     ("agent-check", include_str!("cases/agent-check.txt")),
     ("agent-health", include_str!("cases/agent-health.txt")),
     ("agent-service", include_str!("cases/agent-service.txt")),
@@ -39,7 +40,9 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("filter", include_str!("cases/filter.txt")),
     ("health", include_str!("cases/health.txt")),
     ("http", include_str!("cases/http.txt")),
+    ("internal", include_str!("cases/internal.txt")),
     ("maintenance", include_str!("cases/maintenance.txt")),
+    ("refused", include_str!("cases/refused.txt")),
     ("running-checks", include_str!("cases/running-checks.txt")),
     ("status", include_str!("cases/status.txt")),
 ];

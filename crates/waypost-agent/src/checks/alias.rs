@@ -1,0 +1,55 @@
+//! Alias checks: as well as another service, or node, is. They look when something changes there,
+//! not at intervals.
+
+use std::sync::Arc;
+
+use crate::decode::CheckDefinition;
+use crate::store::{Check, Outcome, State, Status, Store, Topic, fold};
+use tokio::time::Instant;
+
+/// Follows the checks of the other for ever.
+pub(super) async fn follow(id: String, check: Arc<CheckDefinition>, store: Arc<Store>) {
+    let node = match check.alias_node.as_str() {
+        "" => store.read(|state| state.local.node_name().to_owned()),
+        node => node.to_owned(),
+    };
+    let watch = store.watch(Topic::Node(fold(&node)));
+    loop {
+        let change = watch.listen();
+        let now = Instant::now().into_std();
+        store.write(|state, changes| {
+            let outcome = judge(state, &check, &node);
+            state.report(&id, outcome, now, changes);
+        });
+        change.await;
+    }
+}
+
+/// The worst of the checks of the aliased service and of its node.
+fn judge(state: &State, alias: &CheckDefinition, node: &str) -> Outcome {
+    let checks = match alias.alias_node.as_str() {
+        // What this agent knows of itself doesn't count the heartbeat between servers.
+        "" => state.local.checks().map(|r| Arc::clone(&r.check)).collect(),
+        _ => state.catalog.checks_of_node(node).1,
+    };
+    let concerns = |check: &&Arc<Check>| {
+        check.service_id.is_empty() || check.service_id == alias.alias_service
+    };
+    let mut found = Outcome {
+        status: Status::Passing,
+        output: "No checks found.".to_owned(),
+    };
+    for check in checks.iter().filter(concerns) {
+        if check.status == Status::Passing {
+            if found.status == Status::Passing {
+                "All checks passing.".clone_into(&mut found.output);
+            }
+        } else if check.status > found.status {
+            found = Outcome {
+                status: check.status,
+                output: format!("Aliased check {:?} failing: {}", check.name, check.output),
+            };
+        }
+    }
+    found
+}

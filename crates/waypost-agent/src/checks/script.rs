@@ -1,0 +1,73 @@
+//! Script checks: the exit code tells. 0 is passing, 1 warning, anything else critical. They are
+//! off by default, since whoever can register one can run any program as this user.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::process::Command;
+use tokio::time::timeout;
+
+use super::{critical, output_limit};
+use crate::decode::CheckDefinition;
+use crate::go;
+use crate::store::{Outcome, Status};
+
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
+
+pub(super) async fn probe(check: &CheckDefinition) -> Outcome {
+    let limit = check.timeout().unwrap_or(DEFAULT_TIMEOUT);
+    match timeout(limit, run(check)).await {
+        Ok(Ok(outcome)) => outcome,
+        Ok(Err(error)) => critical(error.to_string()),
+        Err(_) => {
+            let shown = go::show_duration(i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX));
+            critical(format!("Timed out ({shown}) running check"))
+        }
+    }
+}
+
+/// Dropping this kills the program.
+async fn run(check: &CheckDefinition) -> std::io::Result<Outcome> {
+    let [program, arguments @ ..] = check.script_args.as_slice() else {
+        return Err(std::io::Error::other("no program to run"));
+    };
+    let mut child = Command::new(program)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()?;
+    let limit = output_limit(check);
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let (out, err, status) = tokio::join!(tail(out, limit), tail(err, limit), child.wait());
+    let mut bytes = out?;
+    bytes.extend(err?);
+    let output = String::from_utf8_lossy(&bytes).into_owned();
+    let status = match status?.code() {
+        Some(0) => Status::Passing,
+        Some(1) => Status::Warning,
+        _ => Status::Critical,
+    };
+    Ok(Outcome { status, output })
+}
+
+/// The end of what is written, so that a program that talks for ever fills no memory.
+async fn tail(from: Option<impl AsyncRead + Unpin>, limit: usize) -> std::io::Result<Vec<u8>> {
+    let mut kept = Vec::new();
+    let Some(mut from) = from else {
+        return Ok(kept);
+    };
+    let mut chunk = [0; 4096];
+    loop {
+        let read = from.read(&mut chunk).await?;
+        if read == 0 {
+            return Ok(kept);
+        }
+        kept.extend_from_slice(&chunk[..read]);
+        if kept.len() > limit {
+            kept.drain(..kept.len() - limit);
+        }
+    }
+}

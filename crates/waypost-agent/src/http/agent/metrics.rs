@@ -1,0 +1,98 @@
+//! `/v1/agent/metrics`: how much is registered, in the shape in which Consul shows its metrics.
+//! What belongs to Consul's inner life (Raft, gossip, its runtime) has no counterpart here.
+
+use std::collections::BTreeMap;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use http::{Method, StatusCode};
+use serde::Serialize;
+
+use super::super::call::Call;
+use super::super::reply::{Refusal, Reply};
+use super::super::router::{Handler, Route};
+use crate::go;
+
+pub(in super::super) const ROUTES: &[Route] = &[
+    Route::new(
+        "/v1/agent/metrics",
+        &[(Method::GET, Handler::Plain(metrics))],
+    )
+    .beyond_namespaces(),
+    Route::new(
+        "/v1/agent/monitor",
+        &[(Method::GET, Handler::Plain(monitor))],
+    )
+    .beyond_namespaces(),
+    Route::new("/v1/agent/host", &[(Method::GET, Handler::Plain(host))]).beyond_namespaces(),
+];
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Metrics {
+    timestamp: String,
+    gauges: Vec<Gauge>,
+    points: [(); 0],
+    counters: [(); 0],
+    samples: [(); 0],
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Gauge {
+    name: &'static str,
+    value: usize,
+    labels: BTreeMap<String, String>,
+}
+
+fn metrics(call: &Call) -> Result<Reply, Refusal> {
+    if call.query.get("format") == "prometheus" {
+        return Err(Refusal::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "Prometheus is not enabled since its retention time is not positive",
+        ));
+    }
+    let counted = call.app.store.read(|state| {
+        let (_, nodes) = state.catalog.nodes();
+        [
+            ("consul.catalog.nodes", nodes.count()),
+            ("consul.catalog.services", state.catalog.services().1.len()),
+            ("consul.state.checks", state.local.checks().count()),
+            ("consul.state.services", state.local.services().count()),
+        ]
+    });
+    let gauges = counted.map(|(name, value)| Gauge {
+        name,
+        value,
+        labels: BTreeMap::new(),
+    });
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let seconds = now.map_or(0, |since| since.as_secs());
+    // Consul adds up ten seconds at a time, and says when they began.
+    call.json(&Metrics {
+        timestamp: format!("{} +0000 UTC", go::date_time(seconds - seconds % 10)),
+        gauges: gauges.into(),
+        points: [],
+        counters: [],
+        samples: [],
+    })
+}
+
+fn monitor(call: &Call) -> Result<Reply, Refusal> {
+    const LEVELS: [&str; 7] = ["", "trace", "debug", "info", "warn", "err", "error"];
+    let level = call.query.get("loglevel");
+    if !LEVELS.contains(&level.to_lowercase().as_str()) {
+        let text = format!("Bad request: Unknown log level: {level}");
+        return Err(Refusal::bad_request(text));
+    }
+    Err(Refusal::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "The log isn't streamed by this registry; it is written where it was started.",
+    ))
+}
+
+fn host(_: &Call) -> Result<Reply, Refusal> {
+    Err(Refusal::new(
+        StatusCode::NOT_IMPLEMENTED,
+        "Facts about the machine aren't served by this registry.",
+    ))
+}
