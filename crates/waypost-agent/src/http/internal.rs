@@ -12,7 +12,7 @@ use super::router::{Handler, Route};
 use super::select::Selection;
 use crate::blocking::{Found, Read};
 use crate::filter::{HEALTH, NODE_WITH_ALL};
-use crate::store::{Check, Instance, Node, Service, Status, Topic, fold};
+use crate::store::{Check, Instance, Service, Status, Topic, WholeNode, fold};
 use crate::wire::HealthService;
 
 pub(super) const ROUTES: &[Route] = &[
@@ -143,10 +143,8 @@ impl Summary {
     }
 }
 
-type Row<'a> = (&'a Arc<Node>, Vec<&'a Arc<Service>>, Vec<&'a Arc<Check>>);
-
-impl<'a> From<Row<'a>> for NodeWithAll<'a> {
-    fn from((node, services, checks): Row<'a>) -> Self {
+impl<'a> From<WholeNode<'a>> for NodeWithAll<'a> {
+    fn from((node, services, checks): WholeNode<'a>) -> Self {
         Self {
             id: &node.id,
             name: &node.name,

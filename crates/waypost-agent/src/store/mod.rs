@@ -16,7 +16,7 @@ mod watch;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub(crate) use answers::{Answer, AnswerKey, View};
-pub(crate) use catalog::{Catalog, CatalogEntry, Instance};
+pub(crate) use catalog::{Catalog, CatalogEntry, Instance, WholeNode};
 pub(crate) use local::{Local, NewCheck, Outcome};
 pub(crate) use model::{
     Check, Connect, Definition, Node, Proxy, Service, ServiceAddress, Status, Weights,

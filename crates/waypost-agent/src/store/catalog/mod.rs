@@ -10,6 +10,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+pub(crate) use read::WholeNode;
 pub(crate) use register::CatalogEntry;
 
 use super::answers::Answers;

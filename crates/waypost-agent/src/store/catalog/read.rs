@@ -8,6 +8,9 @@ use super::super::fold;
 use super::super::model::{Check, Node, Service, Status};
 use super::{Catalog, Instance};
 
+/// A node with its services and checks.
+pub(crate) type WholeNode<'a> = (&'a Arc<Node>, Vec<&'a Arc<Service>>, Vec<&'a Arc<Check>>);
+
 impl Catalog {
     pub(crate) fn nodes(&self) -> (u64, impl Iterator<Item = &Arc<Node>>) {
         (self.nodes_index, self.nodes.values().map(|row| &row.node))
@@ -46,12 +49,7 @@ impl Catalog {
     }
 
     /// Every node with its services and checks.
-    pub(crate) fn everything(
-        &self,
-    ) -> (
-        u64,
-        impl Iterator<Item = (&Arc<Node>, Vec<&Arc<Service>>, Vec<&Arc<Check>>)>,
-    ) {
+    pub(crate) fn everything(&self) -> (u64, impl Iterator<Item = WholeNode<'_>>) {
         let rows = self.nodes.values().map(|row| {
             let services = row.services.values().collect();
             (&row.node, services, row.checks.values().collect())
