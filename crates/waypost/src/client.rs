@@ -107,7 +107,7 @@ impl ServiceDiscoveryClient {
     /// As [`discover_service`](Self::discover_service).
     pub async fn service_url<N>(&self, service: N, path: &str) -> Result<String, Error>
     where
-        N: TryInto<ServiceName, Error = Invalid>,
+        N: AsRef<str> + TryInto<ServiceName, Error = Invalid>,
     {
         Ok(self.pick(service).await?.url_for(path))
     }
@@ -118,8 +118,11 @@ impl ServiceDiscoveryClient {
     /// As [`discover_service`](Self::discover_service).
     pub async fn pick<N>(&self, service: N) -> Result<Pick, Error>
     where
-        N: TryInto<ServiceName, Error = Invalid>,
+        N: AsRef<str> + TryInto<ServiceName, Error = Invalid>,
     {
+        if let Some(pick) = self.warm_pick(service.as_ref()) {
+            return Ok(pick);
+        }
         let service = service.try_into()?;
         let balancer = self.shared_balancer(&service);
         if let Ok(pick) = balancer.pick() {
@@ -221,6 +224,15 @@ impl ServiceDiscoveryClient {
     /// The client's own registration, if it was built with one.
     pub fn registrar(&self) -> Option<&Registrar> {
         self.inner.registrar.as_ref()
+    }
+
+    /// What the usual case comes down to: a known name, live instances.
+    fn warm_pick(&self, service: &str) -> Option<Pick> {
+        let balancers = self.inner.balancers.load();
+        let balancer = balancers
+            .get(service)
+            .filter(|balancer| balancer.is_live())?;
+        balancer.pick().ok()
     }
 
     pub(crate) fn shared_balancer(&self, service: &ServiceName) -> Arc<Balancer> {

@@ -102,7 +102,7 @@ fn points_per_endpoint(endpoints: usize) -> f64 {
 #[derive(Debug)]
 struct Circle {
     points: Box<[(u64, u32)]>,
-    /// Where the points of each part of the circle begin; as many parts as points.
+    /// Where the points of each part of the circle begin, and the end; as many parts as points.
     parts: Box<[u32]>,
 }
 
@@ -119,19 +119,25 @@ impl Circle {
             let seed = hash(1, id.as_str().as_bytes());
             points.extend((0..own).map(|point| (mix(seed.wrapping_add(point)), index as u32)));
         }
-        points.sort_unstable();
-        let mut parts = vec![0_u32; points.len()];
-        let mut part = 0;
-        for (index, (place, _)) in points.iter().enumerate() {
-            let own = scale(*place, parts.len());
-            while part < own {
-                part += 1;
-                parts[part] = index as u32;
-            }
+        // Places are spread evenly, so that sorting them is mostly putting each into its part.
+        let mut parts = vec![0_u32; points.len() + 1];
+        for (place, _) in &points {
+            parts[scale(*place, points.len()) + 1] += 1;
         }
-        parts[part + 1..].fill(points.len() as u32);
+        for part in 1..parts.len() {
+            parts[part] += parts[part - 1];
+        }
+        let (mut next, mut sorted) = (parts.clone(), points.clone());
+        for point in &points {
+            let slot = &mut next[scale(point.0, points.len())];
+            sorted[*slot as usize] = *point;
+            *slot += 1;
+        }
+        for part in parts.windows(2) {
+            sorted[part[0] as usize..part[1] as usize].sort_unstable();
+        }
         Self {
-            points: points.into(),
+            points: sorted.into(),
             parts: parts.into(),
         }
     }
@@ -147,7 +153,7 @@ impl Circle {
     }
 
     fn after(&self, place: u64) -> usize {
-        let mut point = self.parts[scale(place, self.parts.len())] as usize;
+        let mut point = self.parts[scale(place, self.points.len())] as usize;
         while self.points.get(point).is_some_and(|(at, _)| *at < place) {
             point += 1;
         }

@@ -267,21 +267,26 @@ impl Balancer {
         if tried.is_empty() {
             return self.pick();
         }
-        let (table, index) = self.choose_of_table(self.core.table.load(), None)?;
-        let index = untried(&table, index, tried);
-        Ok(Pick {
-            table,
-            index,
-            probe: false,
-        })
+        let table = self.usable(self.core.table.load())?;
+        let index = untried(&table, tried);
+        Ok(Pick::of(table, index))
     }
 
     #[inline]
     fn choose(&self, key: Option<Key>) -> Result<Pick, Error> {
         let table = self.core.table.load();
-        if table.others.len() > table.reserve
-            && let Some(index) = due_probe(&table)
-        {
+        match &table.prepared {
+            Some(prepared) if !table.needs_a_look => {
+                let index = prepared.choose(key);
+                Ok(Pick::of(table, index))
+            }
+            _ => self.choose_with_care(table, key),
+        }
+    }
+
+    #[cold]
+    fn choose_with_care(&self, table: Guard<Arc<Table>>, key: Option<Key>) -> Result<Pick, Error> {
+        if let Some(index) = due_probe(&table) {
             let probe = true;
             return Ok(Pick {
                 table,
@@ -289,41 +294,27 @@ impl Balancer {
                 probe,
             });
         }
-        let (table, index) = self.choose_of_table(table, key)?;
-        Ok(Pick {
-            table,
-            index,
-            probe: false,
-        })
+        let table = self.usable(table)?;
+        let index = table.prepared.as_ref().map(|prepared| prepared.choose(key));
+        Ok(Pick::of(table, index.unwrap_or_default()))
     }
 
-    #[inline]
-    fn choose_of_table(
-        &self,
-        table: Guard<Arc<Table>>,
-        key: Option<Key>,
-    ) -> Result<(Guard<Arc<Table>>, usize), Error> {
-        let Some(prepared) = &table.prepared else {
-            return self.choose_of_newer_table(key);
+    /// A table from which an endpoint can be chosen.
+    fn usable(&self, table: Guard<Arc<Table>>) -> Result<Guard<Arc<Table>>, Error> {
+        let table = match table.prepared {
+            Some(_) => table,
+            // It may be a moment older than the snapshot, which is nothing to fail for.
+            None => {
+                self.core.catch_up();
+                self.core.table.load()
+            }
         };
-        if table.expires {
-            table.snapshot.usable()?;
-        }
-        let count = prepared.candidates.len();
-        let index = (prepared.choose)(&prepared.candidates, key);
-        let index = if index < count { index } else { index % count };
-        Ok((table, index))
-    }
-
-    /// The table may be a moment older than the snapshot, which is nothing to fail for.
-    #[cold]
-    fn choose_of_newer_table(&self, key: Option<Key>) -> Result<(Guard<Arc<Table>>, usize), Error> {
-        self.core.catch_up();
-        let table = self.core.table.load();
-        if table.prepared.is_some() {
-            return self.choose_of_table(table, key);
-        }
-        Err(table.snapshot.why_not_usable())
+        match table.prepared {
+            None => Err(table.snapshot.why_not_usable()),
+            Some(_) if table.expires => table.snapshot.usable().map(|_| ()),
+            Some(_) => Ok(()),
+        }?;
+        Ok(table)
     }
 }
 
@@ -341,19 +332,20 @@ fn due_probe(table: &Table) -> Option<usize> {
         .map(|(place, _)| first + place)
 }
 
-/// A place other than those of the tried; the first one if there is none.
-fn untried(table: &Table, first: usize, tried: &[InstanceId]) -> usize {
+/// A place other than those of the tried, if there is one.
+fn untried(table: &Table, tried: &[InstanceId]) -> usize {
     let Some(prepared) = &table.prepared else {
-        return first;
+        return 0;
     };
     let count = prepared.candidates.len();
     let is_untried = |&index: &usize| !tried.contains(table.endpoint(index).instance().id());
+    let first = prepared.choose(None);
     if is_untried(&first) {
         return first;
     }
     // Asking the strategy again spreads what a failed endpoint leaves over all others.
-    let again = || (prepared.choose)(&prepared.candidates, None) % count;
-    let chosen = std::iter::repeat_with(again).take(4).find(is_untried);
+    let chosen = std::iter::repeat_with(|| prepared.choose(None));
+    let chosen = chosen.take(4).find(is_untried);
     let neighbour = || {
         (1..count)
             .map(|step| (first + step) % count)
@@ -387,6 +379,15 @@ pub struct Pick {
 }
 
 impl Pick {
+    #[inline]
+    fn of(table: Guard<Arc<Table>>, index: usize) -> Self {
+        Self {
+            table,
+            index,
+            probe: false,
+        }
+    }
+
     /// The endpoint that was chosen.
     #[inline]
     pub fn endpoint(&self) -> &Arc<Endpoint> {

@@ -14,21 +14,25 @@ pub(crate) fn schedule(candidates: &Candidates) -> Option<Box<[u32]>> {
     // Each endpoint's turns lie at equal distances, from a start of its own so that those of equal
     // weight don't gather. Sorting by position, in one pass: first count how many turns fall into
     // each place, then fill them in order.
-    let place = |endpoint: usize, turn: u32| {
-        let start = f64::from((endpoint as u32 + 1).reverse_bits()) / 4_294_967_296.0;
-        let position = (f64::from(turn) + start) / f64::from(turns[endpoint]);
-        ((position * length as f64) as usize).min(length - 1)
-    };
-    let each = || (0..turns.len()).flat_map(|e| (0..turns[e]).map(move |turn| (e, turn)));
+    let mut places = Vec::with_capacity(length);
     let mut next = vec![0_u32; length + 1];
-    each().for_each(|(endpoint, turn)| next[place(endpoint, turn) + 1] += 1);
+    for (endpoint, &turns) in turns.iter().enumerate() {
+        let start = f64::from((endpoint as u32 + 1).reverse_bits()) / 4_294_967_296.0;
+        let distance = length as f64 / f64::from(turns);
+        for turn in 0..turns {
+            let place = ((f64::from(turn) + start) * distance) as usize;
+            let place = place.min(length - 1);
+            places.push((place as u32, endpoint as u32));
+            next[place + 1] += 1;
+        }
+    }
     for index in 1..next.len() {
         next[index] += next[index - 1];
     }
     let mut cycle = vec![0; length].into_boxed_slice();
-    for (endpoint, turn) in each() {
-        let slot = &mut next[place(endpoint, turn)];
-        cycle[*slot as usize] = endpoint as u32;
+    for (place, endpoint) in places {
+        let slot = &mut next[place as usize];
+        cycle[*slot as usize] = endpoint;
         *slot += 1;
     }
     Some(cycle)

@@ -3,7 +3,7 @@ use std::{fmt, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
-    BalancerOptions, Candidates, Chooser, Strategy,
+    BalancerOptions, Candidates, Chooser, Key, Strategy,
     weighing::{Fate, Weighed, weigh},
 };
 use crate::model::{Endpoint, Snapshot};
@@ -19,6 +19,8 @@ pub(crate) struct Table {
     pub(crate) others: Box<[Arc<Endpoint>]>,
     /// How many of these there are. After them come the ejected whose time is over.
     pub(crate) reserve: usize,
+    /// Whether a pick has to look at more than what is prepared: probes, or the answer's age.
+    pub(crate) needs_a_look: bool,
     pub(crate) measures_latency: bool,
     /// Whether the answer may become too old to be used.
     pub(crate) expires: bool,
@@ -31,7 +33,16 @@ pub(crate) struct Table {
 
 pub(crate) struct Prepared {
     pub(crate) candidates: Candidates,
-    pub(crate) choose: Box<Chooser>,
+    choose: Box<Chooser>,
+}
+
+impl Prepared {
+    /// The place of a candidate.
+    #[inline]
+    pub(crate) fn choose(&self, key: Option<Key>) -> usize {
+        let (index, count) = ((self.choose)(&self.candidates, key), self.candidates.len());
+        if index < count { index } else { index % count }
+    }
 }
 
 impl Table {
@@ -43,6 +54,7 @@ impl Table {
             prepared: None,
             others: Box::default(),
             reserve: 0,
+            needs_a_look: true,
             measures_latency: false,
             expires: false,
             panic: false,
@@ -66,12 +78,14 @@ impl Table {
             choose: strategy.prepare(&candidates),
             candidates,
         });
+        let expires = snapshot.freshness().expires();
         Self {
+            needs_a_look: expires || others.len() > reserve,
+            expires,
             prepared,
             others: others.into(),
             reserve,
             measures_latency: strategy.measures_latency(),
-            expires: snapshot.freshness().expires(),
             panic: weighed.panic,
             healthy: weighed.healthy,
             known: weighed.known,
