@@ -7,20 +7,28 @@
 //!
 //! # Testing code that uses discovery
 //!
-//! A test starts an agent of its own on a free port and talks to it as to Consul. [`Faults`] make
-//! it misbehave as registries do.
+//! A test starts an agent of its own on a free port, which takes less than 5 ms, and talks to it as
+//! to Consul. [`Faults`] make it misbehave as registries do. Everything that it does by the clock
+//! it does by Tokio's, so with the clock paused hours pass in no time: a time to live of 10 s
+//! expires while the test sleeps for 11 s that it doesn't have to wait.
 //!
 //! ```
+//! use std::time::Duration;
+//!
 //! # #[tokio::main(flavor = "current_thread")]
 //! # async fn main() -> Result<(), waypost_agent::Error> {
 //! let agent = waypost_agent::Agent::start().await?;
+//! tokio::time::pause(); // or #[tokio::test(start_paused = true)]
 //! let consul_http_addr = agent.url();
-//! // ... give the address to the code under test, then break things:
+//! // ... give the address to the code under test, then let time pass or break things:
+//! tokio::time::sleep(Duration::from_secs(3600)).await;
 //! agent.faults().fail(true);
 //! # let _ = consul_http_addr;
 //! # Ok(())
 //! # }
 //! ```
+//!
+//! The clock can be paused only on a current-thread runtime, and the agent must run on it too.
 
 mod agent;
 mod app;

@@ -2,10 +2,14 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
+mod clock;
 mod consul;
 mod differential;
 mod dns;
 mod faults;
+mod grpc;
 mod http;
+mod leftovers;
 mod life;
+mod safety;
 mod watching;

@@ -1,0 +1,161 @@
+//! Who may ask, and what health checks may reach.
+
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use waypost_agent::{Agent, Error};
+
+use crate::http::{Request, Response};
+
+const SOON: Duration = Duration::from_secs(5);
+
+async fn ask(agent: &Agent, request: Request) -> Response {
+    request.send(agent.http_addr()).await.unwrap()
+}
+
+fn get(target: &str) -> Request {
+    Request::new("GET", target, "")
+}
+
+fn register(body: &str) -> Request {
+    Request::new("PUT", "/v1/agent/service/register", body)
+}
+
+#[tokio::test]
+async fn an_agent_that_others_can_reach_must_have_a_token() {
+    let everywhere = "0.0.0.0:0".parse().unwrap();
+    let error = Agent::builder().http(everywhere).start().await.unwrap_err();
+    assert!(matches!(error, Error::Unprotected { .. }));
+    assert!(error.to_string().contains("token"), "{error}");
+    let agent = Agent::builder().http(everywhere).token("secret");
+    agent.start().await.unwrap();
+}
+
+#[tokio::test]
+async fn without_its_token_an_agent_tells_nothing() {
+    let agent = Agent::builder().token("secret").start().await.unwrap();
+    for target in [
+        "/v1/catalog/services",
+        "/v1/agent/self",
+        "/v1/health/state/any",
+    ] {
+        let answer = ask(&agent, get(target)).await;
+        assert_eq!(answer.status, "403 Forbidden", "{target}");
+        assert_eq!(answer.text(), "Permission denied");
+    }
+    let refused = ask(&agent, register(r#"{"Name":"web"}"#)).await;
+    assert_eq!(refused.text(), "Permission denied");
+    let wrong = ask(&agent, get("/v1/catalog/services?token=nope")).await;
+    assert_eq!(wrong.text(), "ACL not found");
+    assert_eq!(ask(&agent, get("/v1/status/leader")).await.status, "200 OK");
+
+    let mut by_header = get("/v1/catalog/services");
+    by_header
+        .headers
+        .push(("X-Consul-Token".to_owned(), "secret".to_owned()));
+    let mut as_bearer = get("/v1/catalog/services");
+    as_bearer
+        .headers
+        .push(("Authorization".to_owned(), "Bearer secret".to_owned()));
+    for allowed in [
+        get("/v1/catalog/services?token=secret"),
+        by_header,
+        as_bearer,
+    ] {
+        assert_eq!(ask(&agent, allowed).await.text(), r#"{"consul":[]}"#);
+    }
+}
+
+#[tokio::test]
+async fn a_web_page_from_elsewhere_is_refused() {
+    let agent = Agent::builder()
+        .allow_host("registry.test")
+        .start()
+        .await
+        .unwrap();
+    for (name, value, status) in [
+        ("Host", "evil.example", "403 Forbidden"),
+        ("Host", "registry.test:8500", "200 OK"),
+        ("Host", "localhost", "200 OK"),
+        ("Origin", "https://evil.example", "403 Forbidden"),
+        ("Origin", "http://localhost:3000", "200 OK"),
+    ] {
+        let mut request = get("/v1/catalog/services");
+        request.headers.push((name.to_owned(), value.to_owned()));
+        assert_eq!(ask(&agent, request).await.status, status, "{name}: {value}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_or_body_beyond_measure_is_refused() {
+    let agent = Agent::start().await.unwrap();
+    let answer = ask(
+        &agent,
+        get(&format!("/v1/agent/service/{}", "a".repeat(100_000))),
+    )
+    .await;
+    assert!(answer.status.starts_with("4"), "{}", answer.status);
+    let body = format!(
+        r#"{{"Name":"web","Meta":{{"a":"{}"}}}}"#,
+        "a".repeat(2_000_000)
+    );
+    // It may answer before it has read all, or hang up.
+    if let Ok(answer) = register(&body).send(agent.http_addr()).await {
+        assert_eq!(answer.status, "413 Payload Too Large");
+    }
+    assert_eq!(ask(&agent, get("/v1/agent/services")).await.text(), "{}");
+}
+
+#[tokio::test]
+async fn checks_look_only_where_they_may() {
+    let agent = Agent::builder()
+        .check_targets(["127.0.0.0/8"])
+        .start()
+        .await
+        .unwrap();
+    let outside = r#"{"Name":"a","Check":{"HTTP":"http://169.254.169.254/","Interval":"1s"}}"#;
+    let answer = ask(&agent, register(outside)).await;
+    assert!(
+        answer.text().contains("169.254.169.254"),
+        "{}",
+        answer.text()
+    );
+    let inside = r#"{"Name":"a","Check":{"TCP":"127.0.0.1:1","Interval":"1s"}}"#;
+    assert_eq!(ask(&agent, register(inside)).await.status, "200 OK");
+}
+
+#[tokio::test]
+async fn programs_are_run_only_where_that_is_allowed() {
+    let body = r#"{"Name":"web","Check":{"Args":["sh","-c","echo fine; exit 1"],"Interval":"1h"}}"#;
+    let agent = Agent::start().await.unwrap();
+    let answer = ask(&agent, register(body)).await;
+    assert!(
+        answer.text().contains("enable_script_checks"),
+        "{}",
+        answer.text()
+    );
+    let agent = Agent::builder()
+        .enable_script_checks(true)
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(ask(&agent, register(body)).await.status, "200 OK");
+    let warned = async {
+        while !ask(&agent, get("/v1/health/state/warning"))
+            .await
+            .text()
+            .contains("fine")
+        {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, warned).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_asks_it_to_leave_is_heard() {
+    let agent = Agent::start().await.unwrap();
+    let leave = Request::new("PUT", "/v1/agent/leave", "");
+    assert_eq!(ask(&agent, leave).await.status, "200 OK");
+    timeout(SOON, agent.left()).await.unwrap();
+}
