@@ -42,7 +42,10 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let before = Instant::now();
     sleep(Duration::from_secs(11)).await;
     assert_eq!(passing(&agent.url(), "web").await?, 0);
-    println!("{:?} of the agent's time later, the instance is gone", before.elapsed());
+    println!(
+        "{:?} of the agent's time later, the instance is gone",
+        before.elapsed()
+    );
 
     agent.faults().fail(true);
     assert!(passing(&agent.url(), "web").await.is_err());

@@ -89,17 +89,15 @@ async fn a_web_page_from_elsewhere_is_refused() {
 #[tokio::test]
 async fn a_head_or_body_beyond_measure_is_refused() {
     let agent = Agent::start().await.unwrap();
-    let answer = ask(
-        &agent,
-        get(&format!("/v1/agent/service/{}", "a".repeat(100_000))),
-    )
-    .await;
-    assert!(answer.status.starts_with("4"), "{}", answer.status);
+    // It may answer before it has read all, or hang up.
+    let long = get(&format!("/v1/agent/service/{}", "a".repeat(100_000)));
+    if let Ok(answer) = long.send(agent.http_addr()).await {
+        assert!(answer.status.starts_with('4'), "{}", answer.status);
+    }
     let body = format!(
         r#"{{"Name":"web","Meta":{{"a":"{}"}}}}"#,
         "a".repeat(2_000_000)
     );
-    // It may answer before it has read all, or hang up.
     if let Ok(answer) = register(&body).send(agent.http_addr()).await {
         assert_eq!(answer.status, "413 Payload Too Large");
     }
