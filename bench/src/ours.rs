@@ -1,8 +1,4 @@
-use std::{
-    fs,
-    hint::black_box,
-    time::{Duration, Instant},
-};
+use std::{fs, hint::black_box, time::Duration};
 
 use futures_util::FutureExt;
 use tokio::runtime::{Builder, Runtime};
@@ -10,6 +6,8 @@ use waypost::{
     Balancer, BalancerOptions, Instance, Key, MemoryProvider, Outcome, ServiceDiscoveryClient,
     ServiceName, Weight, strategy_named,
 };
+
+use crate::measure::Stopwatch;
 
 /// A balancer, all that it needs, and what it picks of.
 pub struct Setup {
@@ -101,7 +99,7 @@ impl Setup {
         let before = generation();
         let changed = instance(&service(), 5, 100 + round % 100);
         self.runtime.block_on(async {
-            let start = Instant::now();
+            let start = Stopwatch::start();
             self.memory.insert(changed);
             while generation() == before {
                 tokio::task::yield_now().await;

@@ -3,7 +3,7 @@ use std::{
     future::{Ready, ready},
     hint::black_box,
     task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use futures_util::FutureExt;
@@ -17,6 +17,8 @@ use tower::{
     discover::ServiceList,
     load::{CompleteOnResponse, Load, PeakEwma, PendingRequests},
 };
+
+use crate::measure::Stopwatch;
 
 fn addresses(count: usize) -> Vec<String> {
     let address = |index: usize| {
@@ -53,7 +55,7 @@ where
     S::Iter: BackendIter,
 {
     let addresses = addresses(count);
-    let start = Instant::now();
+    let start = Stopwatch::start();
     let balancer = LoadBalancer::<S>::try_from_iter(addresses).expect("valid addresses");
     let took = start.elapsed();
     drop(balancer);

@@ -19,7 +19,7 @@ pub fn report() -> String {
     let picks = pick_rows();
     table(&mut text, &picks);
     ratios(&mut text, &picks);
-    text += "\n## Two threads on one balancer: picks a second, as multiples of one thread's\n\n";
+    text += "\n## Two threads on one balancer: picks per second of processor time, as multiples of one thread's\n\n";
     table(&mut text, &scaling_rows());
     text += "\n## Other costs\n\n| what | waypost | peer |\n|---|---|---|\n";
     other_costs(&mut text);
@@ -35,7 +35,7 @@ last table:
 
     cargo run --release --manifest-path bench/Cargo.toml -- docs/benchmarks.md
 
-Median of seven rounds each. Read the figures as ratios: absolute ones move from machine to \
+Processor time, median of seven rounds each. Read the figures as ratios: absolute ones move from machine to \
 machine. Every balancer of ours has health, weights from 1 to 10 and outlier detection on; the \
 peers have what they have by default.
 ";

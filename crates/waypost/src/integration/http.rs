@@ -13,15 +13,25 @@ pub(crate) async fn choose(
     address: &ServiceAddress,
     tried: &[InstanceId],
 ) -> Result<(Lease, String), Error> {
-    if balancer.pick().is_err() {
-        balancer.ready().await?;
+    // A pick stays on its thread, so none is held while we wait.
+    if let Ok(chosen) = fitting(balancer, address, tried) {
+        return Ok(chosen);
     }
-    let pick = fitting(balancer, address, tried)?;
+    balancer.ready().await?;
+    fitting(balancer, address, tried)
+}
+
+fn fitting(
+    balancer: &Balancer,
+    address: &ServiceAddress,
+    tried: &[InstanceId],
+) -> Result<(Lease, String), Error> {
+    let pick = fitting_pick(balancer, address, tried)?;
     let url = address.url_at(&pick).ok_or_else(|| misfit(address))?;
     Ok((pick.lease(), url))
 }
 
-fn fitting(
+fn fitting_pick(
     balancer: &Balancer,
     address: &ServiceAddress,
     tried: &[InstanceId],

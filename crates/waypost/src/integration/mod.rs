@@ -11,6 +11,8 @@ mod http;
 pub mod reqwest;
 #[cfg(feature = "axum")]
 mod shutdown;
+#[cfg(feature = "tonic")]
+pub mod tonic;
 #[cfg(feature = "tower")]
 pub mod tower;
 
