@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::Instant;
 
 use crate::app::{App, SERVER_PORT};
 use crate::checks::Runner;
@@ -17,7 +18,7 @@ use crate::go;
 use crate::guard::Guard;
 use crate::registration::Registration;
 use crate::self_report::CONSUL_VERSION;
-use crate::store::{Check, Node, Service, Status, Store};
+use crate::store::{Check, Node, Service, Status, Store, Topic};
 use crate::targets::Targets;
 use crate::{Error, dns, http};
 
@@ -262,6 +263,7 @@ impl Builder {
             }),
             tokio::spawn(reap(Arc::clone(&app))),
             tokio::spawn(sync(Arc::clone(&app))),
+            tokio::spawn(expire_sessions(Arc::clone(&app))),
         ];
         if let Some(sockets) = resolver {
             let serving = dns::serve(Arc::clone(&app), sockets);
@@ -318,6 +320,24 @@ async fn sync(app: Arc<App>) {
             state.anti_entropy([SERVICE_OF_SERVERS, CHECK_OF_NODES], changes);
         });
         introduce_self(&app.store, &app.node_name);
+    }
+}
+
+/// Ends sessions that nobody renews in time.
+async fn expire_sessions(app: Arc<App>) {
+    let watch = app.store.watch(Topic::Sessions);
+    loop {
+        let change = watch.listen();
+        match app.store.read(|state| state.sessions.next_deadline()) {
+            None => change.await,
+            Some(deadline) => tokio::select! {
+                () = change => {}
+                () = tokio::time::sleep_until(deadline.into()) => {
+                    let now = Instant::now().into_std();
+                    app.store.write(|state, changes| state.expire_sessions(now, changes));
+                }
+            },
+        }
     }
 }
 

@@ -23,8 +23,25 @@ pub(crate) struct Read {
     pub topic: fn(&Call) -> Topic,
     /// What it answers.
     pub look: fn(&Call) -> Result<Found, Refusal>,
-    /// Whether the answer says how consistent it is.
-    pub says_consistency: bool,
+    /// What it is about.
+    pub about: About,
+}
+
+/// What a read is about: the headers and a few rules depend on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum About {
+    /// Nodes, services and checks: the answer says how consistent it is.
+    Catalog,
+    /// The same for people to look at.
+    Ui,
+    /// Sessions.
+    Sessions,
+    /// Keys: an error doesn't say how fresh it is.
+    Keys,
+    /// Where nodes are: nor does the lack of an answer.
+    Coordinates,
+    /// Events: their index goes up and down, and there is no leader to know.
+    Events,
 }
 
 /// An answer and the index at which it was true.
@@ -47,9 +64,12 @@ impl Read {
             Ok(options) => options,
             Err(refusal) => return Answering::Now(Err(refusal)),
         };
-        if !call.is_for_here() {
+        if !call.is_for_here() && self.about != About::Events {
             let refusal = Refusal::internal("No path to datacenter");
-            return Answering::Now(Ok(with_meta(refusal.into(), 1, "false")));
+            return Answering::Now(match self.about {
+                About::Keys => Err(refusal),
+                _ => Ok(with_meta(refusal.into(), 1, "false")),
+            });
         }
         let found = match (self.look)(&call) {
             Ok(found) => found,
@@ -58,7 +78,7 @@ impl Read {
             }
             Err(refusal) => return Answering::Now(Err(refusal)),
         };
-        if options.index == 0 || call.app.faults.shown_index(found.index) > options.index {
+        if options.index == 0 || self.is_news(&call, &found, options.index) {
             return Answering::Now(Ok(self.reply(&call, found, options.consistency)));
         }
         let wait = with_jitter(
@@ -79,7 +99,7 @@ impl Read {
             let change = watch.listen();
             let disturbance = faults.disturbed();
             let found = (self.look)(call)?;
-            if faults.shown_index(found.index) > index {
+            if self.is_news(call, &found, index) {
                 return Ok(found);
             }
             tokio::select! {
@@ -92,14 +112,29 @@ impl Read {
         }
     }
 
+    /// Whether the client hasn't seen this yet.
+    fn is_news(&self, call: &Call, found: &Found, seen: u64) -> bool {
+        match self.about {
+            About::Events => found.index != seen,
+            _ => call.app.faults.shown_index(found.index) > seen,
+        }
+    }
+
     fn reply(&self, call: &Call, found: Found, consistency: Consistency) -> Reply {
-        let body = if call.app.faults.empties() {
+        let body = if matches!(self.about, About::Catalog | About::Ui) && call.app.faults.empties()
+        {
             found.body.emptied()
         } else {
             found.body
         };
-        let mut reply = Reply::json(body);
-        if self.says_consistency {
+        let is_missing = matches!(body, Body::Missing);
+        let mut reply = Reply::of(body);
+        match self.about {
+            About::Events => return reply.header("x-consul-index", found.index.to_string()),
+            About::Coordinates if is_missing => return reply,
+            _ => {}
+        }
+        if self.about == About::Catalog {
             reply = reply.header("x-consul-effective-consistency", consistency.as_str());
         }
         let index = call.app.faults.shown_index(found.index);

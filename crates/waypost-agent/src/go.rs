@@ -123,6 +123,41 @@ pub(crate) fn cut(text: &mut String, limit: usize) {
     }
 }
 
+/// Says what Consul says of text that can't be a UUID.
+pub(crate) fn check_uuid(text: &str) -> Result<(), String> {
+    if text.len() != 36 {
+        return Err("UUID must be 36 characters".to_owned());
+    }
+    let hyphens = text.matches('-').count();
+    if hyphens > 4 {
+        return Err(format!(
+            "UUID should have maximum of 4 \"-\"; got {hyphens}"
+        ));
+    }
+    if !hyphens.is_multiple_of(2) {
+        return Err("Input (without hyphens) must be even length".to_owned());
+    }
+    match text.chars().find(|c| *c != '-' && !c.is_ascii_hexdigit()) {
+        Some(wrong) => Err(format!(
+            "Invalid UUID: encoding/hex: invalid byte: U+{:04X} {wrong:?}",
+            u32::from(wrong)
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Parses an unsigned number as Go's `strconv.ParseUint` does. The error is what Go says.
+pub(crate) fn parse_u64(text: &str) -> Result<u64, String> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let fault = if is_number {
+        "value out of range"
+    } else {
+        "invalid syntax"
+    };
+    let number = text.parse().ok().filter(|_| is_number);
+    number.ok_or_else(|| format!("strconv.ParseUint: parsing {text:?}: {fault}"))
+}
+
 /// A random version 4 UUID.
 pub(crate) fn uuid(random: &mut fastrand::Rng) -> String {
     let bits = random.u128(..) & !(0xf << 76) | (0x4 << 76);

@@ -7,7 +7,9 @@
 mod catalog;
 mod check;
 mod json;
+mod operation;
 mod service;
+mod session;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -15,7 +17,9 @@ use std::fmt;
 pub(crate) use catalog::{CatalogDeregistration, CatalogRegistration};
 pub(crate) use check::{CheckDefinition, CheckKind, CheckUpdate};
 pub(crate) use json::Json;
+pub(crate) use operation::operations;
 pub(crate) use service::ServiceDefinition;
+pub(crate) use session::SessionDefinition;
 
 /// What is wrong with a body; shown in Consul's words.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -222,6 +226,19 @@ impl Decode for i64 {
                 field: None,
             }),
             other => Err(Fault::mismatch(&other, "int")),
+        }
+    }
+}
+
+impl Decode for u64 {
+    fn decode(json: Json) -> Result<Self, Fault> {
+        match json {
+            Json::Number(number) => number.parse().map_err(|_| Fault::Type {
+                found: format!("number {number}"),
+                wanted: "uint64",
+                field: None,
+            }),
+            other => Err(Fault::mismatch(&other, "uint64")),
         }
     }
 }

@@ -64,6 +64,15 @@ impl Query {
         self.all(name).next().unwrap_or_default()
     }
 
+    /// All parameters in order of their names, as a client would write them.
+    pub(crate) fn encoded(&self) -> String {
+        let mut pairs = self.0.clone();
+        pairs.sort_by(|(a, _), (b, _)| a.cmp(b));
+        form_urlencoded::Serializer::new(String::new())
+            .extend_pairs(pairs)
+            .finish()
+    }
+
     pub(crate) fn has(&self, name: &'static str) -> bool {
         self.all(name).next().is_some()
     }
@@ -141,6 +150,15 @@ impl Call {
             wait,
             consistency,
         })
+    }
+
+    /// Refuses what is for another datacenter.
+    pub(crate) fn refuse_elsewhere(&self) -> Result<(), Refusal> {
+        if self.is_for_here() {
+            Ok(())
+        } else {
+            Err(Refusal::internal("No path to datacenter"))
+        }
     }
 
     /// Whether the request is for this datacenter, the only one there is.

@@ -9,7 +9,7 @@ use super::health::instances;
 use super::reply::{Refusal, Reply};
 use super::router::{Handler, Route};
 use super::select::Selection;
-use crate::blocking::{Found, Read};
+use crate::blocking::{About, Found, Read};
 use crate::decode::{CatalogDeregistration, CatalogRegistration};
 use crate::filter::{NODE, SERVICE};
 use crate::store::{Node, Service, Topic, View, fold};
@@ -65,7 +65,7 @@ const fn read(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusa
     Handler::Blocking(Read {
         topic,
         look,
-        says_consistency: true,
+        about: About::Catalog,
     })
 }
 
@@ -73,7 +73,7 @@ const fn cached(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refu
     Handler::Cached(Read {
         topic,
         look,
-        says_consistency: true,
+        about: About::Catalog,
     })
 }
 

@@ -9,7 +9,7 @@ use super::json;
 use super::reply::{Body, Refusal};
 use super::router::{Handler, Route};
 use super::select::Selection;
-use crate::blocking::{Found, Read};
+use crate::blocking::{About, Found, Read};
 use crate::filter::{CATALOG_SERVICE, CHECK, HEALTH};
 use crate::store::{Answer, AnswerKey, Check, Instance, State, Status, Topic, View, fold};
 use crate::wire::{CatalogService, HealthService};
@@ -46,7 +46,7 @@ const fn read(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusa
     Handler::Blocking(Read {
         topic,
         look,
-        says_consistency: true,
+        about: About::Catalog,
     })
 }
 
@@ -54,7 +54,7 @@ const fn cached(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refu
     Handler::Cached(Read {
         topic,
         look,
-        says_consistency: true,
+        about: About::Catalog,
     })
 }
 

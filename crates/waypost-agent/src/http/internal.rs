@@ -10,7 +10,7 @@ use super::call::Call;
 use super::reply::Refusal;
 use super::router::{Handler, Route};
 use super::select::Selection;
-use crate::blocking::{Found, Read};
+use crate::blocking::{About, Found, Read};
 use crate::filter::{HEALTH, NODE_WITH_ALL};
 use crate::store::{Check, Instance, Service, Status, Topic, WholeNode, fold};
 use crate::wire::HealthService;
@@ -37,7 +37,7 @@ const fn read(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusa
     Handler::Blocking(Read {
         topic,
         look,
-        says_consistency: false,
+        about: About::Ui,
     })
 }
 

@@ -4,15 +4,20 @@
 mod agent;
 mod call;
 mod catalog;
+mod coordinate;
+mod event;
 mod health;
 mod internal;
 mod json;
+mod kv;
 mod refused;
 mod reply;
 mod router;
 mod select;
 mod server;
+mod session;
 mod status;
+mod txn;
 mod ui;
 
 pub(crate) use call::{Call, Consistency};
@@ -29,9 +34,14 @@ const ROOMS: &[&[Route]] = &[
     agent::metrics::ROUTES,
     agent::service::ROUTES,
     catalog::ROUTES,
+    coordinate::ROUTES,
+    event::ROUTES,
     health::ROUTES,
     internal::ROUTES,
+    kv::ROUTES,
     refused::ROUTES,
+    session::ROUTES,
     status::ROUTES,
+    txn::ROUTES,
     ui::ROUTES,
 ];

@@ -28,6 +28,10 @@ pub(crate) enum Body {
     Own(Bytes),
     /// Shared with others who asked the same.
     Shared(Arc<Answer>),
+    /// Not JSON but just what a client has stored.
+    Raw(Bytes),
+    /// There is nothing to show.
+    Missing,
 }
 
 /// A request that can't be answered, in Consul's words.
@@ -39,6 +43,8 @@ pub(crate) struct Refusal {
     /// Whether it comes out of a read, and so has the headers of one.
     of_read: bool,
 }
+
+static NOTHING: Bytes = Bytes::new();
 
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
@@ -65,6 +71,18 @@ impl Reply {
 
     pub(crate) fn varies(&self) -> bool {
         self.varies
+    }
+
+    /// The body with the status and the headers that go with it.
+    pub(crate) fn of(body: Body) -> Self {
+        match body {
+            Body::Missing => Self::empty().status(StatusCode::NOT_FOUND),
+            // A browser must not run what somebody has stored.
+            Body::Raw(bytes) => Self::typed("text/plain", bytes)
+                .header("x-content-type-options", "nosniff")
+                .header("content-security-policy", "sandbox"),
+            body => Self::json(body),
+        }
     }
 
     pub(crate) fn json(body: Body) -> Self {
@@ -129,8 +147,9 @@ impl Body {
 
     fn plain(&self) -> &Bytes {
         match self {
-            Self::Own(body) => body,
+            Self::Own(body) | Self::Raw(body) => body,
             Self::Shared(answer) => &answer.plain,
+            Self::Missing => &NOTHING,
         }
     }
 }

@@ -17,6 +17,17 @@ pub(crate) struct Route {
     pub verbs: &'static [(Method, Handler)],
     /// Whether what is asked for would lie in a namespace, if there were any.
     pub namespaced: bool,
+    /// The largest body, if that is less than others' may be.
+    pub limit: Option<BodyLimit>,
+}
+
+/// How large a body may be.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyLimit {
+    /// In bytes.
+    pub size: usize,
+    /// What Consul calls the setting.
+    pub setting: &'static str,
 }
 
 /// Who answers.
@@ -52,6 +63,14 @@ impl Route {
             path,
             verbs,
             namespaced: true,
+            limit: None,
+        }
+    }
+
+    pub(crate) const fn up_to(self, size: usize, setting: &'static str) -> Self {
+        Self {
+            limit: Some(BodyLimit { size, setting }),
+            ..self
         }
     }
 

@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 
 use super::call::{Call, Query};
 use super::reply::{Refusal, Reply};
-use super::router::{self, Destination, Handler, Route};
+use super::router::{self, BodyLimit, Destination, Handler, Route};
 use crate::app::App;
 use crate::blocking::Answering;
 use crate::guard::Denied;
@@ -127,10 +127,17 @@ async fn answer(
         let refusal = Refusal::internal("a fault was asked for");
         return Ok(respond(refusal.into(), gzip, true));
     }
+    let length = content_length(request.headers());
+    if let Some(refusal) = route.limit.and_then(|limit| limit.refusal(length)) {
+        return Ok(respond(refusal.into(), gzip, true));
+    }
     let body = match read_body(&method, request.into_body()).await {
         Ok(body) => body,
         Err(refusal) => return Ok(respond(refusal.into(), gzip, true)),
     };
+    if let Some(refusal) = route.limit.and_then(|limit| limit.refusal(body.len())) {
+        return Ok(respond(refusal.into(), gzip, true));
+    }
     let call = Call {
         app,
         body,
@@ -173,6 +180,28 @@ fn refused_namespace(route: &Route, query: &Query, headers: &HeaderMap) -> Optio
             "Bad request: Invalid {place} - Namespaces are a Consul Enterprise feature"
         ))
     })
+}
+
+/// What the client says it will send; 0 if it doesn't.
+fn content_length(headers: &HeaderMap) -> usize {
+    let length = headers.get(header::CONTENT_LENGTH);
+    let length = length.and_then(|length| length.to_str().ok()?.parse().ok());
+    length.unwrap_or_default()
+}
+
+impl BodyLimit {
+    fn refusal(self, length: usize) -> Option<Refusal> {
+        let Self { size, setting } = self;
+        (length > size).then(|| {
+            Refusal::new(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                format!(
+                    "Request body({length} bytes) too large, max size: {size} bytes. \
+                     See https://www.consul.io/docs/agent/options.html#{setting}."
+                ),
+            )
+        })
+    }
 }
 
 async fn read_body(method: &Method, body: Incoming) -> Result<Bytes, Refusal> {

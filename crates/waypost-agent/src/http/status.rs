@@ -16,19 +16,11 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 fn leader(call: &Call) -> Result<Reply, Refusal> {
-    refuse_elsewhere(call)?;
+    call.refuse_elsewhere()?;
     call.json(&call.app.leader())
 }
 
 fn peers(call: &Call) -> Result<Reply, Refusal> {
-    refuse_elsewhere(call)?;
+    call.refuse_elsewhere()?;
     call.json(&[call.app.leader()])
-}
-
-fn refuse_elsewhere(call: &Call) -> Result<(), Refusal> {
-    if call.is_for_here() {
-        Ok(())
-    } else {
-        Err(Refusal::internal("No path to datacenter"))
-    }
 }

@@ -9,18 +9,28 @@
 
 mod answers;
 mod catalog;
+mod events;
+mod kv;
 mod local;
 mod model;
+mod sessions;
+mod transaction;
 mod watch;
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::time::Instant;
 
 pub(crate) use answers::{Answer, AnswerKey, View};
 pub(crate) use catalog::{Catalog, CatalogEntry, Instance, WholeNode};
+pub(crate) use events::{Event, Events};
+pub(crate) use kv::{Entry, Kv};
 pub(crate) use local::{Local, NewCheck, Outcome};
 pub(crate) use model::{
     Check, Connect, Definition, Node, Proxy, Service, ServiceAddress, Status, Weights,
 };
+pub(crate) use sessions::{ServiceCheck, Session, Sessions};
+pub(crate) use transaction::{KvOperation, KvVerb, OperationFault};
 pub(crate) use watch::{Topic, Watch};
 
 use watch::Watches;
@@ -44,15 +54,31 @@ pub(crate) struct State {
     index: u64,
     pub catalog: Catalog,
     pub local: Local,
+    pub kv: Kv,
+    pub events: Events,
+    pub sessions: Sessions,
+}
+
+/// A row that changed, for those who keep the state elsewhere too.
+#[derive(Clone, Debug)]
+#[allow(dead_code, reason = "for the journal")]
+pub(crate) enum Record {
+    Key(Arc<Entry>),
+    KeyGone(String),
+    Session(Arc<Session>),
+    SessionGone(String),
 }
 
 /// The changes that one write makes. They share one index; a write that changes nothing takes
 /// none, so that repeating a registration wakes nobody.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Changes {
     last: u64,
     taken: bool,
     touched: Vec<Topic>,
+    /// Node and id, folded, of the checks that turned critical or went: sessions end with them.
+    failed_checks: Vec<(String, String)>,
+    records: Vec<Record>,
 }
 
 impl Store {
@@ -64,6 +90,9 @@ impl Store {
                     index: 0,
                     local: Local::new(&node),
                     catalog: Catalog::new(),
+                    kv: Kv::default(),
+                    events: Events::default(),
+                    sessions: Sessions::default(),
                 },
                 watches: Watches::default(),
             }),
@@ -80,17 +109,17 @@ impl Store {
     /// Changes the state, then wakes the watchers of what was touched.
     pub(crate) fn write<T>(&self, change: impl FnOnce(&mut State, &mut Changes) -> T) -> T {
         let mut inner = self.lock();
-        let mut changes = Changes {
-            last: inner.state.index,
-            taken: false,
-            touched: Vec::new(),
-        };
+        let mut changes = Changes::after(inner.state.index);
         let result = change(&mut inner.state, &mut changes);
+        if !changes.failed_checks.is_empty() {
+            let now = Instant::now().into_std();
+            inner.state.end_sessions_of_failed_checks(now, &mut changes);
+        }
         inner.state.index = changes.last;
         let events: Vec<_> = changes
             .touched
             .iter()
-            .filter_map(|topic| inner.watches.of(topic))
+            .flat_map(|topic| inner.watches.of(topic))
             .collect();
         drop(inner);
         for event in events {
@@ -112,6 +141,16 @@ impl Store {
 }
 
 impl Changes {
+    fn after(last: u64) -> Self {
+        Self {
+            last,
+            taken: false,
+            touched: Vec::new(),
+            failed_checks: Vec::new(),
+            records: Vec::new(),
+        }
+    }
+
     /// The index of this write.
     fn index(&mut self) -> u64 {
         if !self.taken {
@@ -123,6 +162,14 @@ impl Changes {
 
     fn touch(&mut self, topic: Topic) {
         self.touched.push(topic);
+    }
+
+    fn record(&mut self, record: impl FnOnce() -> Record) {
+        self.records.push(record());
+    }
+
+    fn fail_check(&mut self, node: &str, check: &str) {
+        self.failed_checks.push((fold(node), fold(check)));
     }
 }
 

@@ -18,6 +18,14 @@ pub(crate) enum Topic {
     Checks,
     /// One node, its services and its checks.
     Node(String),
+    /// One key. Touching it also wakes those who watch a prefix of it.
+    Key(String),
+    /// All keys that start so.
+    Prefix(String),
+    /// What has been fired.
+    Events,
+    /// The list of sessions.
+    Sessions,
     /// One service: its instances, their checks and their nodes.
     Service(String),
 }
@@ -26,6 +34,7 @@ pub(crate) enum Topic {
 #[derive(Debug, Default)]
 pub(super) struct Watches {
     events: HashMap<Topic, Arc<Event>>,
+    prefixes: HashMap<String, Arc<Event>>,
 }
 
 /// A place in the queue of one topic; leaving it is dropping it.
@@ -38,21 +47,37 @@ pub(crate) struct Watch<'a> {
 
 impl Watches {
     pub(super) fn join(&mut self, topic: Topic) -> Arc<Event> {
-        Arc::clone(self.events.entry(topic).or_default())
+        let event = match topic {
+            Topic::Prefix(prefix) => self.prefixes.entry(prefix).or_default(),
+            topic => self.events.entry(topic).or_default(),
+        };
+        Arc::clone(event)
     }
 
-    pub(super) fn of(&self, topic: &Topic) -> Option<Arc<Event>> {
-        self.events.get(topic).cloned()
+    /// Those to wake when the topic is touched.
+    pub(super) fn of(&self, topic: &Topic) -> impl Iterator<Item = Arc<Event>> {
+        let key = match topic {
+            Topic::Key(key) if !self.prefixes.is_empty() => Some(key),
+            _ => None,
+        };
+        let prefixes = key.into_iter().flat_map(|key| {
+            let ends = key.char_indices().map(|(at, _)| at).chain([key.len()]);
+            ends.filter_map(|end| self.prefixes.get(&key[..end]))
+        });
+        self.events.get(topic).into_iter().chain(prefixes).cloned()
     }
 
     /// Forgets the topic if nobody but the one who leaves holds its event.
     fn leave(&mut self, topic: &Topic) {
-        if self
-            .events
-            .get(topic)
-            .is_some_and(|event| Arc::strong_count(event) <= 2)
-        {
-            self.events.remove(topic);
+        let is_last = |event: &Arc<Event>| Arc::strong_count(event) <= 2;
+        match topic {
+            Topic::Prefix(prefix) if self.prefixes.get(prefix).is_some_and(is_last) => {
+                self.prefixes.remove(prefix);
+            }
+            topic if self.events.get(topic).is_some_and(is_last) => {
+                self.events.remove(topic);
+            }
+            _ => {}
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use super::super::answers::Answers;
-use super::super::model::{Check, Node, Service};
+use super::super::model::{Check, Node, Service, Status};
 use super::super::{Changes, Topic, fold};
 use super::{Catalog, Group, NodeRow, Row};
 
@@ -123,6 +123,9 @@ impl Catalog {
             check.create_index = changes.index();
         }
         check.modify_index = changes.index();
+        if check.status == Status::Critical {
+            changes.fail_check(&check.node, &check.id);
+        }
         let check = Arc::new(check);
         if let Some(node) = self.nodes.get_mut(&node_key) {
             node.checks.insert(id_key, Arc::clone(&check));
@@ -171,6 +174,7 @@ impl Catalog {
             if let Some(row) = self.nodes.get_mut(&node_key) {
                 row.checks.remove(&fold(&check.id));
             }
+            changes.fail_check(node, &check.id);
             self.touch_checks(node_key.clone(), changes);
         }
         self.services_index = changes.index();
@@ -189,6 +193,7 @@ impl Catalog {
         let Some(check) = removed else {
             return false;
         };
+        changes.fail_check(node, id);
         self.with_checks_beside(&node_key, &check, changes, |checks| {
             if let Ok(at) = position(checks, &check.id) {
                 checks.remove(at);

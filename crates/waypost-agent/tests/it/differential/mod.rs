@@ -37,14 +37,20 @@ const SCRIPTS: &[(&str, &str)] = &[
         include_str!("cases/catalog-register.txt"),
     ),
     ("decoding", include_str!("cases/decoding.txt")),
+    ("event", include_str!("cases/event.txt")),
     ("filter", include_str!("cases/filter.txt")),
     ("health", include_str!("cases/health.txt")),
     ("http", include_str!("cases/http.txt")),
     ("internal", include_str!("cases/internal.txt")),
+    ("kv", include_str!("cases/kv.txt")),
     ("maintenance", include_str!("cases/maintenance.txt")),
     ("refused", include_str!("cases/refused.txt")),
     ("running-checks", include_str!("cases/running-checks.txt")),
+    ("session", include_str!("cases/session.txt")),
     ("status", include_str!("cases/status.txt")),
+    ("txn", include_str!("cases/txn.txt")),
+    // Consul writes its coordinates down some 15 seconds after it has started.
+    ("coordinate", include_str!("cases/coordinate.txt")),
 ];
 
 /// The two that are asked, and what was found.
@@ -157,6 +163,16 @@ impl Comparison {
                 let body = format!(r#"{{"Node":{node:?}}}"#);
                 let deregister = Request::new("PUT", "/v1/catalog/deregister", &body);
                 send(side.address, &deregister).await;
+            }
+            let keys = Request::new("DELETE", "/v1/kv/?recurse", "");
+            send(side.address, &keys).await;
+            let sessions = Request::new("GET", "/v1/session/list", "");
+            let sessions = send(side.address, &sessions).await;
+            let sessions: Vec<serde_json::Value> = serde_json::from_slice(&sessions.body).unwrap();
+            for session in sessions {
+                let id = session["ID"].as_str().unwrap();
+                let target = format!("/v1/session/destroy/{id}");
+                send(side.address, &Request::new("PUT", &target, "")).await;
             }
             let services = Request::new("GET", "/v1/catalog/services", "");
             until(side.address, &services, "{\"consul\":[]}").await;

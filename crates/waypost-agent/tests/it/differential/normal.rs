@@ -18,6 +18,8 @@ pub(crate) struct Normal {
     pub body: String,
     /// Not compared: equal answers have different ones.
     index: Option<u64>,
+    modified: Option<u64>,
+    session: Option<String>,
 }
 
 /// One of the two that are compared.
@@ -28,6 +30,9 @@ pub(crate) struct Side {
     /// The index before the first case: older ones are the side's own affair.
     start: u64,
     last_index: u64,
+    last_modified: u64,
+    /// Those that have been created, in order.
+    sessions: Vec<String>,
     /// By target.
     indexes: HashMap<String, u64>,
 }
@@ -58,6 +63,8 @@ impl Side {
             replace,
             start,
             last_index: start,
+            last_modified: 0,
+            sessions: Vec::new(),
             indexes: HashMap::new(),
         }
     }
@@ -70,6 +77,8 @@ impl Side {
                 headers: Vec::new(),
                 body: String::new(),
                 index: None,
+                modified: None,
+                session: None,
             },
         }
     }
@@ -84,12 +93,21 @@ impl Side {
     }
 
     pub(crate) fn fill_text(&self, text: &str) -> String {
+        let session = |back| match self.sessions.len().checked_sub(back) {
+            Some(at) => self.sessions[at].as_str(),
+            None => "",
+        };
         text.replace("{index}", &self.last_index.to_string())
+            .replace("{modified}", &self.last_modified.to_string())
+            .replace("{session}", session(1))
+            .replace("{earlier session}", session(2))
             .replace("{http}", &self.address.port().to_string())
     }
 
     /// Takes note of the index of an answer, for the cases that come.
     pub(crate) fn remember(&mut self, request: &Request, answer: &Normal) {
+        self.last_modified = answer.modified.unwrap_or(self.last_modified);
+        self.sessions.extend(answer.session.clone());
         if let Some(index) = answer.index {
             self.last_index = index;
             self.indexes.insert(request.target.clone(), index);
@@ -101,6 +119,13 @@ impl Side {
             .header("x-consul-index")
             .map(|index| index.parse().unwrap());
         let mut body = text_of(&answer);
+        let modified = numbers_after(&body, &["\"ModifyIndex\":"]);
+        let modified = modified.last().and_then(|at| body[at.clone()].parse().ok());
+        let session = match request.target.starts_with("/v1/session/create") {
+            true => body.strip_prefix("{\"ID\":\"").and_then(|id| id.get(..36)),
+            false => None,
+        };
+        let session = session.map(str::to_owned);
         body = body.replace(&format!(":{}", self.address.port()), ":8500");
         for (own, common) in &self.replace {
             body = body.replace(own.as_str(), common);
@@ -129,6 +154,8 @@ impl Side {
             headers,
             body,
             index,
+            modified,
+            session,
         }
     }
 
@@ -136,6 +163,7 @@ impl Side {
     fn movement(&self, target: &str, index: Option<u64>) -> String {
         let before = self.indexes.get(target);
         match (before, index) {
+            _ if target.starts_with("/v1/event/") => "<index>".to_owned(),
             (None, _) => "<index>".to_owned(),
             (Some(before), Some(index)) if index > *before => "<higher index>".to_owned(),
             (Some(before), Some(index)) if index < *before => "<lower index>".to_owned(),
@@ -146,7 +174,14 @@ impl Side {
     /// Replaces `CreateIndex` and `ModifyIndex` by their ranks. Those from before the first case
     /// are 0.
     fn rank_indexes(&self, body: &str) -> String {
-        let found = numbers_after(body, &["\"CreateIndex\":", "\"ModifyIndex\":"]);
+        let found = numbers_after(
+            body,
+            &[
+                "\"CreateIndex\":",
+                "\"ModifyIndex\":",
+                "current modify index ",
+            ],
+        );
         let value = |range: &std::ops::Range<usize>| body[range.clone()].parse().unwrap_or(0);
         let ranks: BTreeSet<u64> = found
             .iter()

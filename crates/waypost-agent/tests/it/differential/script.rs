@@ -12,7 +12,8 @@
 //! ```
 //!
 //! `{index}` stands for the `X-Consul-Index` of the last answer of the same side that had one,
-//! `{http}` for the port of its API.
+//! `{http}` for the port of its API, `{session}` and `{earlier session}` for the last two sessions it
+//! has created, `{modified}` for the last `ModifyIndex` it has shown.
 //! `until` asks both sides until the answer contains the text, and compares nothing.
 
 use crate::http::Request;

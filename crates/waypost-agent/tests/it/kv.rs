@@ -1,0 +1,211 @@
+//! Keys, locks and sessions over time.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use waypost_agent::Agent;
+
+use crate::http::{Request, Response};
+
+const SOON: Duration = Duration::from_secs(5);
+const A_WHILE: Duration = Duration::from_millis(300);
+
+async fn put(agent: &Agent, target: &str, body: &str) -> String {
+    let request = Request::new("PUT", target, body);
+    let answer = request.send(agent.http_addr()).await.unwrap();
+    assert_eq!(answer.status, "200 OK", "{target}: {}", answer.text());
+    answer.text()
+}
+
+async fn get(address: SocketAddr, target: &str) -> Response {
+    Request::new("GET", target, "").send(address).await.unwrap()
+}
+
+async fn session(agent: &Agent, body: &str) -> String {
+    let created = put(agent, "/v1/session/create", body).await;
+    let created: serde_json::Value = serde_json::from_str(&created).unwrap();
+    created["ID"].as_str().unwrap().to_owned()
+}
+
+/// Asks again with the index of the present answer, and so waits for the next.
+async fn watch(agent: &Agent, target: &str) -> JoinHandle<Response> {
+    let address = agent.http_addr();
+    let now = get(address, target).await;
+    let index = now.header("X-Consul-Index").unwrap();
+    let joint = if target.contains('?') { '&' } else { '?' };
+    let target = format!("{target}{joint}index={index}&wait=20s");
+    tokio::spawn(async move { get(address, &target).await })
+}
+
+#[tokio::test]
+async fn a_key_wakes_those_who_watch_it_or_a_prefix_of_it_and_nobody_else() {
+    let agent = Agent::start().await.unwrap();
+    put(&agent, "/v1/kv/a/b", "1").await;
+    put(&agent, "/v1/kv/z", "1").await;
+    let mut woken = Vec::new();
+    for target in [
+        "/v1/kv/a/b",
+        "/v1/kv/a/?recurse",
+        "/v1/kv/a?keys",
+        "/v1/kv/?keys",
+    ] {
+        woken.push((target, watch(&agent, target).await));
+    }
+    let mut asleep = Vec::new();
+    for target in ["/v1/kv/z", "/v1/kv/z?keys", "/v1/kv/z?recurse"] {
+        asleep.push((target, watch(&agent, target).await));
+    }
+    put(&agent, "/v1/kv/a/b", "2").await;
+    for (target, watcher) in woken {
+        let answer = timeout(SOON, watcher).await;
+        assert!(answer.is_ok(), "{target} wasn't woken");
+    }
+    for (target, watcher) in &mut asleep {
+        let answer = timeout(A_WHILE, watcher).await;
+        assert!(answer.is_err(), "{target} was woken for nothing");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_a_lock_is_told_when_its_holder_fails() {
+    let agent = Agent::start().await.unwrap();
+    let service = r#"{"Name":"web","Check":{"TTL":"1h","Status":"passing"}}"#;
+    put(&agent, "/v1/agent/service/register", service).await;
+    let body = r#"{"Checks":["serfHealth","service:web"],"LockDelay":"0s"}"#;
+    let holder = session(&agent, body).await;
+    let target = format!("/v1/kv/leader?acquire={holder}");
+    assert_eq!(put(&agent, &target, "me").await, "true");
+    let waiting = watch(&agent, "/v1/kv/leader").await;
+    put(&agent, "/v1/agent/check/fail/service:web", "").await;
+    let answer = timeout(SOON, waiting).await.unwrap().unwrap().text();
+    assert!(!answer.contains("Session"), "{answer}");
+}
+
+/// The clock stands still, so that minutes pass in no time; sockets don't mind.
+#[tokio::test(start_paused = true)]
+async fn a_session_ends_at_twice_its_time_to_live_unless_it_is_renewed() {
+    let agent = Agent::start().await.unwrap();
+    let start = Instant::now();
+    let body = r#"{"TTL":"10s","LockDelay":"0s"}"#;
+    let (renewed, forgotten) = (session(&agent, body).await, session(&agent, body).await);
+    let mut ended = None;
+    while start.elapsed() < Duration::from_secs(60) {
+        sleep(Duration::from_secs(1)).await;
+        put(&agent, &format!("/v1/session/renew/{renewed}"), "").await;
+        let list = get(agent.http_addr(), "/v1/session/list").await.text();
+        assert!(list.contains(&renewed), "the renewed one ended too");
+        if ended.is_none() && !list.contains(&forgotten) {
+            ended = Some(start.elapsed());
+        }
+    }
+    let ended = ended.expect("the forgotten one never ended");
+    assert!((20.0..22.5).contains(&ended.as_secs_f64()), "{ended:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_lock_stays_closed_for_its_delay() {
+    let agent = Agent::start().await.unwrap();
+    let first = session(&agent, r#"{"LockDelay":"5s"}"#).await;
+    assert_eq!(
+        put(&agent, &format!("/v1/kv/lock?acquire={first}"), "").await,
+        "true"
+    );
+    put(&agent, &format!("/v1/session/destroy/{first}"), "").await;
+    let end = Instant::now();
+    let second = session(&agent, "").await;
+    let acquire = format!("/v1/kv/lock?acquire={second}");
+    while put(&agent, &acquire, "").await == "false" {
+        assert!(end.elapsed() < Duration::from_secs(30), "it never opens");
+        sleep(Duration::from_millis(100)).await;
+    }
+    let closed = end.elapsed().as_secs_f64();
+    assert!((4.9..6.0).contains(&closed), "open after {closed} s");
+}
+
+#[tokio::test]
+async fn a_value_may_have_512_kib_and_no_more() {
+    let agent = Agent::start().await.unwrap();
+    let largest = "x".repeat(512 * 1024);
+    assert_eq!(put(&agent, "/v1/kv/large", &largest).await, "true");
+    let kept = get(agent.http_addr(), "/v1/kv/large?raw").await;
+    assert_eq!(kept.text(), largest);
+    let larger = Request::new("PUT", "/v1/kv/large", &format!("{largest}x"));
+    let answer = larger.send(agent.http_addr()).await.unwrap();
+    assert_eq!(answer.status, "413 Payload Too Large");
+    assert_eq!(
+        answer.text(),
+        "Request body(524289 bytes) too large, max size: 524288 bytes. See \
+         https://www.consul.io/docs/agent/options.html#kv_max_value_size."
+    );
+}
+
+#[tokio::test]
+async fn lists_never_go_back_however_much_is_deleted() {
+    let agent = Agent::start().await.unwrap();
+    let index = async |target: &str| -> u64 {
+        let answer = get(agent.http_addr(), target).await;
+        answer.header("X-Consul-Index").unwrap().parse().unwrap()
+    };
+    let mut random = fastrand::Rng::with_seed(3);
+    let mut last = 0;
+    for _ in 0..400 {
+        let key = format!("/v1/kv/dir/{}", random.u8(..4));
+        let (method, target) = match random.u8(..4) {
+            0 => ("DELETE", key),
+            1 => ("DELETE", "/v1/kv/dir/?recurse".to_owned()),
+            _ => ("PUT", key),
+        };
+        let value = random.u8(..3).to_string();
+        Request::new(method, &target, &value)
+            .send(agent.http_addr())
+            .await
+            .unwrap();
+        let now = index("/v1/kv/dir/?keys").await;
+        assert!(now >= last, "{now} after {last}");
+        last = now;
+    }
+}
+
+#[tokio::test]
+async fn nonsense_in_paths_and_bodies_gets_an_answer() {
+    let agent = Agent::start().await.unwrap();
+    let mut random = fastrand::Rng::with_seed(11);
+    let seeds = [
+        r#"[{"KV":{"Verb":"set","Key":"t","Value":"YQ==","Flags":1}},{"KV":{"Verb":"get","Key":"t"}}]"#,
+        r#"{"Name":"n","TTL":"10s","LockDelay":"5s","Checks":["serfHealth"],"ServiceChecks":[{"ID":"x"}]}"#,
+        r#"{"ID":"i","Name":"n","Port":1,"Tags":["a"],"Check":{"TTL":"10s"},"Weights":{"Passing":1}}"#,
+    ];
+    let targets = [
+        "/v1/txn",
+        "/v1/session/create",
+        "/v1/agent/service/register",
+    ];
+    let bytes = b"%/?&=;+.{}[]\"'\\,:0123456789aeZ\x7f~!@#$^*()<>|-_";
+    for _ in 0..2_000 {
+        let letter = |random: &mut fastrand::Rng| char::from(bytes[random.usize(..bytes.len())]);
+        let which = random.usize(..seeds.len());
+        let mut body: Vec<char> = seeds[which].chars().collect();
+        for _ in 0..random.usize(..4) {
+            let at = random.usize(..body.len());
+            body[at] = letter(&mut random);
+        }
+        body.truncate(random.usize(..=body.len()));
+        let body: String = body.into_iter().collect();
+        let path: String = (0..random.usize(..12))
+            .map(|_| letter(&mut random))
+            // Others may not stand in a request's first line, which is the server library's affair.
+            .filter(|c| !"#\x7f\"<>{}[]\\^|".contains(*c))
+            .collect();
+        let path = format!("/v1/kv/{path}");
+        let methods = ["GET", "PUT", "DELETE"];
+        let method = methods[random.usize(..methods.len())];
+        for (method, target) in [("PUT", targets[which]), (method, path.as_str())] {
+            let request = Request::new(method, target, &body);
+            let answer = request.send(agent.http_addr()).await;
+            let answer = answer.unwrap_or_else(|error| panic!("{method} {target} {body}: {error}"));
+            assert!(!answer.status.is_empty());
+        }
+    }
+}
