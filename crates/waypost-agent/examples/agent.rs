@@ -1,8 +1,8 @@
 //! Runs the registry on 127.0.0.1:8500, or on the address given, with DNS on the second address
-//! if one is given.
+//! if one is given, and with what is registered kept in the folder that is given last.
 //!
 //! ```text
-//! cargo run -p waypost-agent --example agent -- 127.0.0.1:8500 127.0.0.1:8600
+//! cargo run -p waypost-agent --example agent -- 127.0.0.1:8500 127.0.0.1:8600 /tmp/registry
 //! ```
 
 use std::net::SocketAddr;
@@ -16,7 +16,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         None => "127.0.0.1:8500".parse()?,
     };
     let dns = std::env::args().nth(2).map(|dns| dns.parse()).transpose()?;
-    let agent = Agent::builder().http(address).dns(dns).start().await?;
+    let mut builder = Agent::builder().http(address).dns(dns);
+    if let Some(folder) = std::env::args().nth(3) {
+        builder = builder.data_dir(folder);
+    }
+    let agent = builder.start().await?;
     println!(
         "Consul's API: {}   the page: {}/ui/",
         agent.url(),

@@ -20,7 +20,7 @@ use crate::registration::Registration;
 use crate::self_report::CONSUL_VERSION;
 use crate::store::{Check, Node, Service, Status, Store, Topic};
 use crate::targets::Targets;
-use crate::{Error, dns, http};
+use crate::{Error, dns, http, journal};
 
 /// How often overdue services are looked for (Consul's `check_reap_interval`).
 const REAP_INTERVAL: Duration = Duration::from_secs(30);
@@ -128,6 +128,9 @@ impl Agent {
 
     /// Stops serving and running checks, and waits until the ports are free again.
     pub async fn shutdown(mut self) {
+        if let Err(failure) = self.app.store.saved().await {
+            tracing::error!(%failure, "not everything was saved");
+        }
         self.stop();
         for task in self.tasks.drain(..) {
             // Ends with "cancelled", which is what was asked for.
@@ -165,7 +168,8 @@ impl Builder {
         self
     }
 
-    /// Where to keep what is registered. The default is in memory only.
+    /// The folder to keep services, checks, keys and sessions in, which is made if need be. Every
+    /// change is on disk before it is acknowledged. The default is in memory only.
     #[must_use]
     pub fn data_dir(mut self, path: impl Into<PathBuf>) -> Self {
         self.data_dir = Some(path.into());
@@ -232,9 +236,6 @@ impl Builder {
     /// # Errors
     /// If the address can't be had, or something was asked for that can't be given.
     pub async fn start(self) -> Result<Agent, Error> {
-        if self.data_dir.is_some() {
-            return Err(Error::NotServed("a data directory"));
-        }
         let bound = [Some(self.http), self.dns];
         let wide = bound
             .into_iter()
@@ -255,16 +256,28 @@ impl Builder {
         let dns_addr = resolver
             .as_ref()
             .and_then(|sockets| sockets.local_addr().ok());
+        let kept = match &self.data_dir {
+            Some(folder) => Some(journal::open(folder).await?),
+            None => None,
+        };
         let app = Arc::new(self.assemble());
+        let mut tasks = Vec::new();
+        if let Some((log, kept)) = kept {
+            app.store.restore(&kept);
+            app.registration.restore(&kept);
+            tasks.push(tokio::spawn(
+                journal::keep(Arc::clone(&app.store), log).await?,
+            ));
+        }
         let serving = http::serve(Arc::clone(&app), listener);
-        let mut tasks = vec![
+        tasks.extend([
             tokio::spawn(async {
                 serving.await;
             }),
             tokio::spawn(reap(Arc::clone(&app))),
             tokio::spawn(sync(Arc::clone(&app))),
             tokio::spawn(expire_sessions(Arc::clone(&app))),
-        ];
+        ]);
         if let Some(sockets) = resolver {
             let serving = dns::serve(Arc::clone(&app), sockets);
             tasks.push(tokio::spawn(async {

@@ -2,6 +2,9 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use crate::journal::Fault;
 
 /// Why an agent can't start.
 #[derive(Debug, thiserror::Error)]
@@ -24,7 +27,18 @@ pub enum Error {
         /// Where it was to listen.
         address: SocketAddr,
     },
-    /// Something was asked for that this version doesn't do.
-    #[error("this agent doesn't do this yet: {0}")]
-    NotServed(&'static str),
+    /// What was kept can't be read, or nothing can be kept.
+    #[error("can't keep the registry: {}: {what}", file.display())]
+    Data {
+        /// The file or folder.
+        file: PathBuf,
+        /// What is wrong with it, and where.
+        what: String,
+    },
+}
+
+impl From<Fault> for Error {
+    fn from(Fault { file, what }: Fault) -> Self {
+        Self::Data { file, what }
+    }
 }

@@ -42,6 +42,7 @@ mod filter;
 mod go;
 mod guard;
 mod http;
+mod journal;
 mod leftovers;
 mod registration;
 mod self_report;

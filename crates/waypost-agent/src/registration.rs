@@ -8,6 +8,7 @@ use tokio::time::Instant;
 
 use crate::checks::{Runner, Running};
 use crate::decode::{CheckDefinition, ServiceDefinition};
+use crate::journal::Kept;
 use crate::store::{Check, NewCheck, Outcome, Service, Status, Store};
 
 const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -149,6 +150,37 @@ impl Registration {
             .write(|state, changes| state.settle_outputs(now, changes));
     }
 
+    /// Takes up services and checks where they were left. Checks that look for themselves do so
+    /// at once; those that wait for reports wait their whole time again.
+    pub(crate) fn restore(&self, kept: &Kept) {
+        let mut running = self.running();
+        self.store.write(|state, changes| {
+            for service in kept.services.values() {
+                let service = Service::clone(service);
+                state.register_service(service, Vec::new(), false, changes);
+            }
+            for (check, definition) in kept.checks.values() {
+                let mut check = Check::clone(check);
+                check.node.clone_from(&self.node);
+                check.definition = None;
+                let deregister_after = definition.as_ref().and_then(|it| it.deregister_after());
+                let new = NewCheck {
+                    check,
+                    definition: definition.clone(),
+                    deregister_after,
+                };
+                state.register_check(new, changes);
+            }
+        });
+        for (id, (_, definition)) in &kept.checks {
+            if let Some(definition) = definition
+                && self.runner.accepts(definition).is_ok()
+            {
+                self.run(&mut running, id.clone(), definition);
+            }
+        }
+    }
+
     /// Ends all checks.
     pub(crate) fn stop(&self) {
         self.running().clear();
@@ -169,6 +201,7 @@ impl Registration {
             if state.local.check(&check.id).is_none() {
                 let new = NewCheck {
                     check,
+                    definition: None,
                     deregister_after: None,
                 };
                 state.register_check(new, changes);
@@ -198,6 +231,7 @@ impl Registration {
                 kind: kind.to_owned(),
                 ..Check::default()
             },
+            definition: Some(Arc::new(definition.clone())),
             deregister_after: definition.deregister_after(),
         }
     }

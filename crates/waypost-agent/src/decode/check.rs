@@ -3,6 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use super::{Fault, Fields, Json};
 use crate::go;
 use crate::store::Status;
@@ -39,7 +41,8 @@ const INSIDE: &str = concat!(
 const ALONE: &str = concat!(go_fields!(), go_end!());
 
 /// The fields of a check. Durations are in nanoseconds, as they came.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default)]
 pub(crate) struct CheckDefinition {
     pub id: String,
     pub name: String,

@@ -144,6 +144,7 @@ async fn answer(
         query,
         rest: path[route.path.len()..].to_owned(),
     };
+    let store = (method != Method::GET).then(|| Arc::clone(&call.app.store));
     let says_cached = matches!(handler, Handler::Cached(_)) && call.query.has("cached");
     let answered = match handler {
         Handler::Plain(handle) => handle(&call),
@@ -152,6 +153,14 @@ async fn answer(
             Answering::Now(answered) => answered,
             Answering::Later(answered) => answered.await,
         },
+    };
+    // What is acknowledged must have been kept.
+    let answered = match store {
+        Some(store) if answered.is_ok() => match store.saved().await {
+            Ok(()) => answered,
+            Err(failure) => Err(Refusal::internal(format!("can't save this: {failure}"))),
+        },
+        _ => answered,
     };
     match answered {
         Ok(reply) if says_cached => {

@@ -11,7 +11,8 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Changes, Record, State, Topic};
+use super::{Changes, State, Topic};
+use crate::journal::Record;
 
 /// More graves than this are forgotten, the oldest first; their lists then get the index at which
 /// the last of them was dug, which may wake a watcher for nothing but never misses one.
@@ -83,7 +84,6 @@ impl Kv {
         (index.max(self.forgotten), entries)
     }
 
-    #[allow(dead_code, reason = "for the journal")]
     pub(super) fn entries(&self) -> impl Iterator<Item = &Arc<Entry>> {
         self.entries.values()
     }
@@ -209,17 +209,21 @@ impl Kv {
     }
 
     /// Puts an entry where it was before a restart.
-    #[allow(dead_code, reason = "for the journal")]
-    pub(super) fn restore(&mut self, entry: Entry) {
+    pub(super) fn restore(&mut self, entry: Arc<Entry>) {
         self.index = self.index.max(entry.modify_index);
-        self.place(Arc::new(entry));
+        self.place(entry);
     }
 
-    #[allow(dead_code, reason = "for the journal")]
-    pub(super) fn forget(&mut self, key: &str, index: u64) {
-        self.take(key);
-        self.index = self.index.max(index);
-        self.forgotten = self.forgotten.max(index);
+    /// Takes up the index again at which a key was deleted before a restart.
+    pub(super) fn restore_graves(&mut self, newest: u64) {
+        self.index = self.index.max(newest);
+        self.forgotten = newest;
+    }
+
+    /// The index at which the last key was deleted.
+    pub(super) fn newest_grave(&self) -> u64 {
+        let newest = self.graves.values().copied().max();
+        newest.unwrap_or_default().max(self.forgotten)
     }
 
     /// From here on everything can be taken back.
@@ -272,7 +276,11 @@ impl Kv {
         self.take(key);
         self.index = changes.index();
         changes.touch(Topic::Key(key.to_owned()));
-        changes.record(|| Record::KeyGone(key.to_owned()));
+        let index = self.index;
+        changes.record(|| Record::KeyGone {
+            key: key.to_owned(),
+            index,
+        });
     }
 
     fn dig(&mut self, key: &str, index: u64) {

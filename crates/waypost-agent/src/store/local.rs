@@ -6,6 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::model::{Check, Node, Service, Status};
 use super::{Changes, State};
+use crate::decode::CheckDefinition;
+use crate::journal::Record;
 
 /// A change of a check's output alone waits this long before the catalog hears of it, so that a
 /// chatty check doesn't wake everybody (Consul's `check_update_interval`).
@@ -32,6 +34,8 @@ struct ServiceRecord {
 #[derive(Debug)]
 pub(crate) struct CheckRecord {
     pub check: Arc<Check>,
+    /// What it does; nothing if it is there for maintenance.
+    pub definition: Option<Arc<CheckDefinition>>,
     critical_since: Option<Instant>,
     deregister_after: Option<Duration>,
     /// Since when the catalog shows an older output.
@@ -42,6 +46,8 @@ pub(crate) struct CheckRecord {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NewCheck {
     pub check: Check,
+    /// What it does; nothing if it is there for maintenance.
+    pub definition: Option<Arc<CheckDefinition>>,
     /// How long it may be critical before its service is removed.
     pub deregister_after: Option<Duration>,
 }
@@ -136,7 +142,8 @@ impl State {
                 service: Arc::clone(&service),
                 checks: BTreeSet::new(),
             });
-        record.service = service;
+        record.service = Arc::clone(&service);
+        changes.record(|| Record::Service(service));
         let dropped: Vec<String> = match replace_checks {
             true => record.checks.difference(&kept).cloned().collect(),
             false => Vec::new(),
@@ -209,6 +216,7 @@ impl State {
         }
         self.catalog
             .remove_service(&self.local.node.name, id, changes);
+        changes.record(|| Record::ServiceGone(id.to_owned()));
         Some(record.checks)
     }
 
@@ -217,6 +225,7 @@ impl State {
     pub(crate) fn register_check(&mut self, new: NewCheck, changes: &mut Changes) {
         let NewCheck {
             mut check,
+            definition,
             deregister_after,
         } = new;
         let old = self.local.checks.remove(&check.id);
@@ -233,10 +242,16 @@ impl State {
             record.checks.insert(check.id.clone());
         }
         self.catalog.put_check(check.clone(), changes);
+        let check = Arc::new(check);
+        changes.record(|| Record::Check {
+            check: Arc::clone(&check),
+            definition: definition.clone(),
+        });
         self.local.checks.insert(
             check.id.clone(),
             CheckRecord {
-                check: Arc::new(check),
+                check,
+                definition,
                 critical_since: old.and_then(|old| old.critical_since),
                 deregister_after: deregister_after
                     .filter(|after| !after.is_zero())
@@ -256,6 +271,7 @@ impl State {
         }
         self.catalog
             .remove_check(&self.local.node.name, id, changes);
+        changes.record(|| Record::CheckGone(id.to_owned()));
         true
     }
 
@@ -286,6 +302,11 @@ impl State {
         check.status = outcome.status;
         check.output = outcome.output;
         if status_is_new || is_first {
+            changes.record(|| Record::Found {
+                check: check.id.clone(),
+                status: check.status,
+                output: check.output.clone(),
+            });
             record.output_ahead_since = None;
             self.catalog.put_check(check.clone(), changes);
         } else {

@@ -13,11 +13,12 @@ mod events;
 mod kv;
 mod local;
 mod model;
+mod restart;
 mod sessions;
 mod transaction;
 mod watch;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
@@ -33,6 +34,7 @@ pub(crate) use sessions::{ServiceCheck, Session, Sessions};
 pub(crate) use transaction::{KvOperation, KvVerb, OperationFault};
 pub(crate) use watch::{Topic, Watch};
 
+use crate::journal::{Pending, Record};
 use watch::Watches;
 
 /// The state and those who wait for it to change.
@@ -45,6 +47,8 @@ pub(crate) struct Store {
 struct Inner {
     state: State,
     watches: Watches,
+    /// What isn't on disk yet, if anything is kept there.
+    pending: Option<Pending>,
 }
 
 /// Everything the registry knows.
@@ -59,16 +63,6 @@ pub(crate) struct State {
     pub sessions: Sessions,
 }
 
-/// A row that changed, for those who keep the state elsewhere too.
-#[derive(Clone, Debug)]
-#[allow(dead_code, reason = "for the journal")]
-pub(crate) enum Record {
-    Key(Arc<Entry>),
-    KeyGone(String),
-    Session(Arc<Session>),
-    SessionGone(String),
-}
-
 /// The changes that one write makes. They share one index; a write that changes nothing takes
 /// none, so that repeating a registration wakes nobody.
 #[derive(Clone, Debug)]
@@ -78,7 +72,8 @@ pub(crate) struct Changes {
     touched: Vec<Topic>,
     /// Node and id, folded, of the checks that turned critical or went: sessions end with them.
     failed_checks: Vec<(String, String)>,
-    records: Vec<Record>,
+    /// What is to be kept on disk, if anything is.
+    records: Option<Vec<Record>>,
 }
 
 impl Store {
@@ -95,6 +90,7 @@ impl Store {
                     sessions: Sessions::default(),
                 },
                 watches: Watches::default(),
+                pending: None,
             }),
         };
         store.write(|state, changes| state.catalog.put_node(node, changes));
@@ -110,12 +106,20 @@ impl Store {
     pub(crate) fn write<T>(&self, change: impl FnOnce(&mut State, &mut Changes) -> T) -> T {
         let mut inner = self.lock();
         let mut changes = Changes::after(inner.state.index);
+        changes.records = inner.pending.is_some().then(Vec::new);
         let result = change(&mut inner.state, &mut changes);
         if !changes.failed_checks.is_empty() {
             let now = Instant::now().into_std();
             inner.state.end_sessions_of_failed_checks(now, &mut changes);
         }
         inner.state.index = changes.last;
+        if let Some(pending) = &mut inner.pending {
+            let mut records = changes.records.take().unwrap_or_default();
+            if changes.taken {
+                records.push(Record::Index(changes.last));
+            }
+            pending.push(&records);
+        }
         let events: Vec<_> = changes
             .touched
             .iter()
@@ -147,7 +151,7 @@ impl Changes {
             taken: false,
             touched: Vec::new(),
             failed_checks: Vec::new(),
-            records: Vec::new(),
+            records: None,
         }
     }
 
@@ -165,7 +169,9 @@ impl Changes {
     }
 
     fn record(&mut self, record: impl FnOnce() -> Record) {
-        self.records.push(record());
+        if let Some(records) = &mut self.records {
+            records.push(record());
+        }
     }
 
     fn fail_check(&mut self, node: &str, check: &str) {

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
-use serde::{Serialize, Serializer};
+use serde::{Deserialize, Serialize, Serializer};
 
 /// A machine that instances run on. This registry has one of its own; others come from
 /// `/v1/catalog/register`.
@@ -24,8 +24,8 @@ pub(crate) struct Node {
 }
 
 /// One instance of a service.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Service {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub kind: String,
@@ -48,15 +48,15 @@ pub(crate) struct Service {
 }
 
 /// An address under which an instance is also reachable, such as `wan`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "PascalCase")]
 pub(crate) struct ServiceAddress {
     pub address: String,
     pub port: i64,
 }
 
 /// The share of traffic an instance gets in DNS answers while its checks pass or warn.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct Weights {
     pub passing: i64,
@@ -65,20 +65,20 @@ pub(crate) struct Weights {
 
 /// Consul shows a proxy configuration on every instance; here it is always the empty one, because
 /// Connect isn't served.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Proxy {
     pub mesh_gateway: Empty,
     pub expose: Empty,
 }
 
 /// Serialises as `{}`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 pub(crate) struct Empty {}
 
 /// What is kept of an instance's `Connect` field.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Connect {
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub native: bool,
@@ -86,8 +86,8 @@ pub(crate) struct Connect {
 
 /// A health check and its last result. It belongs to an instance, or to the whole node when
 /// `service_id` is empty.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Check {
     pub node: String,
     #[serde(rename = "CheckID")]
@@ -110,8 +110,8 @@ pub(crate) struct Check {
 }
 
 /// How a check is to be run by whoever runs it.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Definition {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub interval: String,
@@ -168,7 +168,7 @@ fn serialize_definition<S: Serializer>(
 }
 
 /// What a check says of its subject.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Status {
     /// Fit for traffic.

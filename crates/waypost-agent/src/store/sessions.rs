@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Changes, Record, State, Status, Topic, fold};
+use super::{Changes, State, Status, Topic, fold};
 use crate::go;
+use crate::journal::Record;
 
 /// A session as Consul shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -109,15 +110,19 @@ impl Sessions {
     }
 
     /// Puts a session where it was before a restart; its time starts anew.
-    pub(super) fn restore(&mut self, session: Session, now: Instant) {
+    pub(super) fn restore(&mut self, session: Arc<Session>, now: Instant) {
         self.index = self.index.max(session.modify_index);
         let deadline = session.deadline(now);
-        let session = Arc::new(session);
         self.rows
             .insert(session.id.clone(), Row { session, deadline });
     }
 
-    pub(super) fn forget(&mut self, id: &str, index: u64) {
+    /// Takes up the index again at which a session ended before a restart.
+    pub(super) fn restore_index(&mut self, index: u64) {
+        self.index = self.index.max(index);
+    }
+
+    fn forget(&mut self, id: &str, index: u64) {
         self.rows.remove(id);
         self.index = self.index.max(index);
     }
@@ -146,9 +151,10 @@ impl State {
         }
         session.create_index = changes.index();
         session.modify_index = changes.index();
-        self.sessions.restore(session.clone(), now);
+        let session = Arc::new(session);
+        self.sessions.restore(Arc::clone(&session), now);
         changes.touch(Topic::Sessions);
-        changes.record(|| Record::Session(Arc::new(session)));
+        changes.record(|| Record::Session(session));
         Ok(())
     }
 
@@ -162,12 +168,16 @@ impl State {
         let Some(session) = self.sessions.find(id)?.cloned() else {
             return Ok(());
         };
-        self.sessions.forget(&session.id, changes.index());
+        let index = changes.index();
+        self.sessions.forget(&session.id, index);
         let deletes = session.behavior == Session::DELETE;
         let delay = go::duration(session.lock_delay);
         self.kv.let_go(&session.id, deletes, delay, now, changes);
         changes.touch(Topic::Sessions);
-        changes.record(|| Record::SessionGone(session.id.clone()));
+        changes.record(|| Record::SessionGone {
+            id: session.id.clone(),
+            index,
+        });
         Ok(())
     }
 

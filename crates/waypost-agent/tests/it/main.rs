@@ -9,6 +9,7 @@ mod dns;
 mod faults;
 mod grpc;
 mod http;
+mod keeping;
 mod kv;
 mod leftovers;
 mod life;
