@@ -1,9 +1,9 @@
 use std::{fs, hint::black_box, sync::Barrier, time::Duration};
 
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 5;
 
 /// How long one round lasts, about.
-const ROUND: Duration = Duration::from_millis(60);
+const ROUND: Duration = Duration::from_millis(25);
 
 /// The processor time of this thread. What else the machine does meanwhile is not in it, so that
 /// a busy one gives nearly the same figures as an idle one; waiting for a line of memory is.
@@ -41,7 +41,7 @@ pub fn nanos<T>(mut call: impl FnMut() -> T) -> f64 {
 /// How many times the calls a second of one thread two threads reach together.
 pub fn scaling<T>(call: impl Fn() -> T + Sync) -> f64 {
     let mut one = || call();
-    let calls = calibrate(&mut one) * 3;
+    let calls = calibrate(&mut one) * 2;
     let round = |_| per_second(2, calls, &call) / per_second(1, calls, &call);
     median((0..ROUNDS).map(round).collect())
 }
