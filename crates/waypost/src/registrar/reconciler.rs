@@ -75,6 +75,10 @@ pub enum RegistrationState {
 /// The time between heartbeats where the registry does the checks.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
+/// The longest wait after an attempt that failed. A registry that comes back with nothing knows us
+/// again before those who look us up have to notice; see `hold_empty_after_outage`.
+const RETRY_WITHIN: Duration = Duration::from_secs(3);
+
 /// How long a deregistration is tried. What remains then, the registry's own checks clear away.
 const DEREGISTER_WITHIN: Duration = Duration::from_secs(5);
 
@@ -182,7 +186,7 @@ async fn reconcile(
     let id = registration.instance().id();
     let every = registration.ttl().map_or(HEARTBEAT, |ttl| ttl / 3);
     // However long the time between heartbeats, a registry that is back has us within seconds.
-    let mut backoff = Backoff::new(Duration::from_millis(200), HEARTBEAT);
+    let mut backoff = Backoff::new(Duration::from_millis(200), RETRY_WITHIN);
     let mut known = false;
     // The maintenance that the registry knows of; a new registration has none.
     let mut in_maintenance = None;

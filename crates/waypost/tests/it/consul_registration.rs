@@ -226,3 +226,23 @@ async fn fifty_instances_are_back_within_a_heartbeat_of_a_wiped_agent() {
     timeout(Duration::from_secs(12), back).await.unwrap();
     assert_eq!(listed(&consul).await, before);
 }
+
+#[tokio::test]
+async fn more_services_than_connections_still_learn_of_changes() {
+    let consul = Consul::start().await;
+    let few = ConsulProvider::builder()
+        .address(&consul.address())
+        .connections(4);
+    let directory = Directory::new(Arc::new(few.build().unwrap()));
+    let names = (0..40).map(|n| format!("web-{n}").parse().unwrap());
+    let mut watched: Vec<_> = names.map(|name| directory.subscribe(&name)).collect();
+    for subscription in &mut watched {
+        until(subscription, |found| found.freshness().is_known()).await;
+    }
+    let provider: Arc<dyn Provider> = Arc::new(ConsulProvider::new(&consul.address()).unwrap());
+    let late = ServiceRegistration::new("web-39", 80).unwrap();
+    let registrar = Registrar::start(provider, late).unwrap();
+    registrar.registered().await;
+    until(&mut watched[39], |found| found.usable().is_ok()).await;
+    assert_eq!(directory.status()[0].failures(), 0);
+}

@@ -250,7 +250,7 @@ impl ConsulBuilder {
     /// How many connections may wait for changes at a time: 100 unless set. Each watched service
     /// holds one, and an agent closes those beyond 200 of one address
     /// (`limits.http_max_conns_per_client`). Where more services are watched, they take turns of a
-    /// second, so that a change is seen a little later; raise both numbers to avoid that.
+    /// second, so that a change is seen up to 10 s later; raise both numbers to avoid that.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self

@@ -49,6 +49,7 @@ pub(super) fn blocking_reads<C: Content>(
         index: None,
         pace: Pace::new(),
         last: (None, empty),
+        had_news: false,
     };
     stream::try_unfold(start, |mut position| async move {
         let content = position.next().await?;
@@ -64,6 +65,8 @@ struct Position<C> {
     pace: Pace,
     /// The digest of the last body, and what became of it.
     last: (Option<u64>, C),
+    /// Whether the last answer said something new.
+    had_news: bool,
 }
 
 impl<C: Content> Position<C> {
@@ -79,7 +82,8 @@ impl<C: Content> Position<C> {
         self.index = next_index(self.index, &reply);
         // Most answers only end a wait; parsing them again would cost the most of all.
         let digest = Some(digest(&reply.body));
-        if self.last.0 == digest {
+        self.had_news = self.last.0 != digest;
+        if !self.had_news {
             return Ok(self.last.1.clone());
         }
         let wire = serde_json::from_slice(&reply.body).map_err(|cause| {
@@ -98,22 +102,18 @@ impl<C: Content> Position<C> {
     async fn next_reply(&mut self, http: &Http) -> Result<Reply, ProviderError> {
         let what = &self.what;
         let need = what.needs.first();
-        loop {
-            self.pace.wait().await;
-            let Some(index) = self.index else {
-                let reply = http.read(&what.path, &what.query, None, need).await?;
-                return check_origin(http, reply);
-            };
-            let _place = what.agents.places.take().await;
-            let block = Some((index, what.wait));
-            tokio::select! {
-                reply = http.read(&what.path, &what.query, block, need) => {
-                    return check_origin(http, reply?);
-                }
-                // Others wait for the place: go to the end of the queue with the same index.
-                () = what.agents.places.wanted() => {}
+        self.pace.wait(self.had_news).await;
+        let places = &what.agents.places;
+        let (_place, block) = match self.index {
+            None => (None, None),
+            Some(index) => {
+                let place = places.take().await;
+                let block = place.is_some().then(|| (index, places.turn(what.wait)));
+                (place, block)
             }
-        }
+        };
+        let reply = http.read(&what.path, &what.query, block, need).await?;
+        check_origin(http, reply)
     }
 }
 
@@ -159,8 +159,9 @@ fn next_index(before: Option<u64>, reply: &Reply) -> Option<u64> {
     }
 }
 
-/// A token bucket against hot loops: many changes in a row pass without delay, endless ones, such
-/// as from a server without blocking queries, are read at a steady pace.
+/// A token bucket against hot loops: many changes in a row pass without delay. Endless answers
+/// without news, such as from a server without blocking queries, are read at a steady pace; endless
+/// changes at five times that.
 struct Pace {
     tokens: f64,
     at: Instant,
@@ -169,6 +170,7 @@ struct Pace {
 impl Pace {
     const BURST: f64 = 50.0;
     const PER_SECOND: f64 = 10.0;
+    const COST_OF_NEWS: f64 = 0.2;
 
     fn new() -> Self {
         Self {
@@ -177,15 +179,19 @@ impl Pace {
         }
     }
 
-    async fn wait(&mut self) {
+    async fn wait(&mut self, after_news: bool) {
+        let cost = match after_news {
+            true => Self::COST_OF_NEWS,
+            false => 1.0,
+        };
         let earned = self.at.elapsed().as_secs_f64() * Self::PER_SECOND;
         self.tokens = (self.tokens + earned).min(Self::BURST);
         self.at = Instant::now();
-        if self.tokens < 1.0 {
-            let missing = (1.0 - self.tokens) / Self::PER_SECOND;
+        if self.tokens < cost {
+            let missing = (cost - self.tokens) / Self::PER_SECOND;
             sleep(Duration::from_secs_f64(missing)).await;
         }
-        self.tokens -= 1.0;
+        self.tokens -= cost;
     }
 }
 
@@ -198,14 +204,19 @@ mod tests {
         let mut pace = Pace::new();
         let started = Instant::now();
         for _ in 0..50 {
-            pace.wait().await;
+            pace.wait(false).await;
         }
         assert_eq!(started.elapsed(), Duration::ZERO);
         for _ in 0..100 {
-            pace.wait().await;
+            pace.wait(false).await;
         }
         let took = started.elapsed().as_secs_f64();
         assert!((9.5..10.5).contains(&took), "{took}");
+        for _ in 0..100 {
+            pace.wait(true).await;
+        }
+        let took = started.elapsed().as_secs_f64() - took;
+        assert!((1.5..2.5).contains(&took), "{took}");
     }
 
     #[test]
