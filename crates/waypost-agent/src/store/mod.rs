@@ -70,7 +70,8 @@ pub(crate) struct Changes {
     last: u64,
     taken: bool,
     touched: Vec<Topic>,
-    /// Node and id, folded, of the checks that turned critical or went: sessions end with them.
+    /// Node and id, folded, of the checks that turned critical or went: sessions end with them. No
+    /// id is the whole node.
     failed_checks: Vec<(String, String)>,
     /// What is to be kept on disk, if anything is.
     records: Option<Vec<Record>>,
@@ -172,6 +173,10 @@ impl Changes {
         if let Some(records) = &mut self.records {
             records.push(record());
         }
+    }
+
+    fn lose_node(&mut self, key: &str) {
+        self.failed_checks.push((key.to_owned(), String::new()));
     }
 
     fn fail_check(&mut self, node: &str, check: &str) {

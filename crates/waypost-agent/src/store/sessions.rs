@@ -198,7 +198,8 @@ impl State {
         let depends = |session: &Session| {
             failed.iter().any(|(node, check)| {
                 let mut checks = session.all_checks();
-                fold(&session.node) == *node && checks.any(|own| fold(own) == *check)
+                let is_concerned = check.is_empty() || checks.any(|own| fold(own) == *check);
+                fold(&session.node) == *node && is_concerned
             })
         };
         let sessions = self.sessions.rows.values().map(|row| &row.session);

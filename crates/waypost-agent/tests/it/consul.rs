@@ -93,7 +93,7 @@ impl Drop for Consul {
 }
 
 /// `$CONSUL_BIN`, or `consul` on the path.
-fn find() -> PathBuf {
+pub(crate) fn find() -> PathBuf {
     if let Some(path) = std::env::var_os("CONSUL_BIN") {
         return path.into();
     }

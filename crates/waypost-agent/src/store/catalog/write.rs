@@ -154,6 +154,7 @@ impl Catalog {
             self.remove_check(name, &check.id, changes);
         }
         self.nodes.remove(&key);
+        changes.lose_node(&key);
         self.nodes_index = changes.index();
         changes.touch(Topic::Nodes);
         changes.touch(Topic::Node(key));
