@@ -61,6 +61,9 @@ impl Pending {
 
     /// Adds records to those that will be saved next.
     pub(crate) fn push(&mut self, records: &[Record]) {
+        if records.is_empty() {
+            return;
+        }
         for record in records {
             self.count += 1;
             if let Err(error) = log::frame(record, &mut self.bytes) {
