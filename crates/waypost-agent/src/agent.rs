@@ -16,6 +16,7 @@ use crate::checks::Runner;
 use crate::faults::Faults;
 use crate::go;
 use crate::guard::Guard;
+use crate::monitor::Monitor;
 use crate::registration::Registration;
 use crate::self_report::CONSUL_VERSION;
 use crate::store::{Check, Node, Service, Status, Store, Topic};
@@ -302,15 +303,18 @@ impl Builder {
         let node = node(&node_name, &node_id, &self.datacenter, &address);
         let store = Arc::new(Store::new(node));
         introduce_self(&store, &node_name);
+        let monitor = Arc::new(Monitor::default());
         let runner = Runner::new(random.fork()).allowing(self.scripts, self.targets);
         App {
-            registration: Registration::new(node_name.clone(), Arc::clone(&store), runner),
+            registration: Registration::new(node_name.clone(), Arc::clone(&store), runner)
+                .telling(Arc::clone(&monitor)),
             node_name,
             node_id,
             datacenter: self.datacenter,
             address,
             store,
             faults: Faults::default(),
+            monitor,
             guard: Guard::new(self.token, self.hosts),
             left: tokio::sync::watch::Sender::new(false),
             random: Mutex::new(random),

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::faults::Faults;
 use crate::guard::Guard;
+use crate::monitor::Monitor;
 use crate::registration::Registration;
 use crate::store::Store;
 
@@ -19,6 +20,7 @@ pub(crate) struct App {
     pub registration: Registration,
     pub faults: Faults,
     pub guard: Guard,
+    pub monitor: Arc<Monitor>,
     /// Told when a client asks the agent to leave.
     pub left: tokio::sync::watch::Sender<bool>,
     pub random: Mutex<fastrand::Rng>,

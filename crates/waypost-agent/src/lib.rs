@@ -44,6 +44,7 @@ mod guard;
 mod http;
 mod journal;
 mod leftovers;
+mod monitor;
 mod registration;
 mod self_report;
 mod store;

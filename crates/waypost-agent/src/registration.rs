@@ -9,6 +9,7 @@ use tokio::time::Instant;
 use crate::checks::{Runner, Running};
 use crate::decode::{CheckDefinition, ServiceDefinition};
 use crate::journal::Kept;
+use crate::monitor::{Level, Monitor};
 use crate::store::{Check, NewCheck, Outcome, Service, Status, Store};
 
 const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -19,6 +20,7 @@ pub(crate) struct Registration {
     node: String,
     store: Arc<Store>,
     runner: Runner,
+    monitor: Arc<Monitor>,
     running: Mutex<HashMap<String, Running>>,
 }
 
@@ -28,8 +30,14 @@ impl Registration {
             node,
             store,
             runner,
+            monitor: Arc::default(),
             running: Mutex::default(),
         }
+    }
+
+    /// Tells a monitor what it does.
+    pub(crate) fn telling(self, monitor: Arc<Monitor>) -> Self {
+        Self { monitor, ..self }
     }
 
     /// Registers an instance and starts its checks. The error is Consul's.
@@ -65,6 +73,10 @@ impl Registration {
         for (id, check) in ids.into_iter().zip(definitions) {
             self.run(&mut running, id, check);
         }
+        self.monitor.say(
+            Level::Info,
+            format_args!("agent: Synced service: service={}", service.id),
+        );
         Ok(())
     }
 
@@ -77,6 +89,10 @@ impl Registration {
         for id in checks.into_iter().flatten() {
             running.remove(&id);
         }
+        self.monitor.say(
+            Level::Info,
+            format_args!("agent: Deregistered service: service={id}"),
+        );
     }
 
     /// Registers a check and starts it. The error is Consul's.

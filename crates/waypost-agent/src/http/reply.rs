@@ -1,14 +1,19 @@
 //! What handlers answer, before it becomes bytes on a connection.
 
+use std::convert::Infallible;
 use std::io::Write;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use http::header::{self, HeaderName, HeaderValue};
 use http::{Response, StatusCode};
-use http_body_util::Full;
+use http_body_util::{Either, Full};
+use hyper::body::Frame;
+use tokio::sync::mpsc::Receiver;
 
 use crate::store::Answer;
 
@@ -21,7 +26,15 @@ pub(crate) struct Reply {
     pub body: Body,
     /// Whether the answer depends on the encodings the client takes. Files don't.
     varies: bool,
+    /// What follows the body, for ever: then nothing is compressed.
+    lines: Option<Receiver<Bytes>>,
 }
+
+/// A body as it goes over the connection.
+pub(crate) type Sent = Either<Full<Bytes>, Lines>;
+
+/// Lines, as they come.
+pub(crate) struct Lines(Receiver<Bytes>);
 
 #[derive(Clone, Debug)]
 pub(crate) enum Body {
@@ -58,6 +71,7 @@ impl Reply {
             headers: Vec::new(),
             body: Body::Own(Bytes::new()),
             varies: true,
+            lines: None,
         }
     }
 
@@ -66,6 +80,16 @@ impl Reply {
         Self {
             varies: false,
             ..Self::typed(content_type, body)
+        }
+    }
+
+    /// Lines that are sent as they come, until the client goes.
+    pub(crate) fn lines(lines: Receiver<Bytes>) -> Self {
+        Self {
+            content_type: Some(TEXT),
+            lines: Some(lines),
+            varies: false,
+            ..Self::empty()
         }
     }
 
@@ -114,14 +138,17 @@ impl Reply {
     }
 
     /// The answer for the connection, compressed if the client takes that.
-    pub(crate) fn into_response(self, gzip: bool) -> Response<Full<Bytes>> {
+    pub(crate) fn into_response(self, gzip: bool) -> Response<Sent> {
         let compressed = gzip && !self.body.plain().is_empty();
         let body = match self.body {
             Body::Own(body) if compressed => compress(&body),
             Body::Shared(answer) if compressed => answer.gzip(compress),
             body => body.plain().clone(),
         };
-        let mut response = Response::new(Full::new(body));
+        let mut response = Response::new(match self.lines {
+            Some(lines) => Either::Right(Lines(lines)),
+            None => Either::Left(Full::new(body)),
+        });
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
         if let Some(content_type) = self.content_type {
@@ -132,6 +159,19 @@ impl Reply {
         }
         headers.extend(self.headers);
         response
+    }
+}
+
+impl hyper::body::Body for Lines {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        let line = self.0.poll_recv(context);
+        line.map(|line| line.map(|line| Ok(Frame::data(line))))
     }
 }
 

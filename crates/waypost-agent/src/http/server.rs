@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -17,11 +17,12 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
 use super::call::{Call, Query};
-use super::reply::{Refusal, Reply};
+use super::reply::{Refusal, Reply, Sent};
 use super::router::{self, BodyLimit, Destination, Handler, Route};
 use crate::app::App;
 use crate::blocking::Answering;
 use crate::guard::Denied;
+use crate::monitor::Level;
 
 /// The largest body that is read. Consul's own limits lie below: 512 KiB for a value.
 const LARGEST_BODY: usize = 1024 * 1024;
@@ -81,10 +82,7 @@ async fn connection(app: Arc<App>, stream: TcpStream) {
     }
 }
 
-async fn answer(
-    app: Arc<App>,
-    request: Request<Incoming>,
-) -> Result<Response<Full<Bytes>>, HangUp> {
+async fn answer(app: Arc<App>, request: Request<Incoming>) -> Result<Response<Sent>, HangUp> {
     if app.faults.refuses() {
         return Err(HangUp);
     }
@@ -146,6 +144,11 @@ async fn answer(
     };
     let store = (method != Method::GET).then(|| Arc::clone(&call.app.store));
     let says_cached = matches!(handler, Handler::Cached(_)) && call.query.has("cached");
+    call.app.monitor.say(
+        Level::Debug,
+        // Without the query, which may hold a token.
+        format_args!("agent.http: Request: method={method} path={path}"),
+    );
     let answered = match handler {
         Handler::Plain(handle) => handle(&call),
         Handler::Later(handle) => handle(call).await,
@@ -230,7 +233,7 @@ async fn read_body(method: &Method, body: Incoming) -> Result<Bytes, Refusal> {
 }
 
 /// `known` is whether a route knew the path: only then the answer depends on the encoding.
-fn respond(reply: Reply, gzip: bool, known: bool) -> Response<Full<Bytes>> {
+fn respond(reply: Reply, gzip: bool, known: bool) -> Response<Sent> {
     let varies = known && reply.varies();
     let mut response = reply.into_response(gzip && varies);
     if varies {
@@ -241,7 +244,7 @@ fn respond(reply: Reply, gzip: bool, known: bool) -> Response<Full<Bytes>> {
 }
 
 /// What Go's server says to a request it can't read.
-fn malformed() -> Response<Full<Bytes>> {
+fn malformed() -> Response<Sent> {
     let refusal: Reply = Refusal::bad_request("400 Bad Request").into();
     let mut response = refusal.into_response(false);
     let close = HeaderValue::from_static("close");

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use waypost_agent::Agent;
@@ -107,4 +109,26 @@ async fn the_wait_ends_with_the_same_answer_when_nothing_changes() {
     let second = get(agent.http_addr(), &target).await;
     assert_eq!(first.body, second.body);
     assert_eq!(Some(index), second.header("X-Consul-Index"));
+}
+
+#[tokio::test]
+async fn who_monitors_the_agent_reads_what_is_registered() {
+    let agent = Agent::start().await.unwrap();
+    let mut stream = TcpStream::connect(agent.http_addr()).await.unwrap();
+    let request = "GET /v1/agent/monitor?loglevel=info HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut received = Vec::new();
+    let mut chunk = [0; 1024];
+    let read = async {
+        while !String::from_utf8_lossy(&received).contains("Synced service: service=web") {
+            let length = stream.read(&mut chunk).await.unwrap();
+            assert_ne!(length, 0, "the stream ended");
+            if received.is_empty() {
+                put(&agent, REGISTER, WEB).await;
+            }
+            received.extend_from_slice(&chunk[..length]);
+        }
+    };
+    timeout(SOON, read).await.unwrap();
+    assert!(String::from_utf8_lossy(&received).contains("[INFO] "));
 }

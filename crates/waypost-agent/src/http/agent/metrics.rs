@@ -1,4 +1,4 @@
-//! `/v1/agent/metrics`: how much is registered, in the shape in which Consul shows its metrics.
+//! `/v1/agent/metrics` and `/v1/agent/monitor`: how much is registered, in the shape in which Consul shows its metrics.
 //! What belongs to Consul's inner life (Raft, gossip, its runtime) has no counterpart here.
 
 use std::collections::BTreeMap;
@@ -11,6 +11,7 @@ use super::super::call::Call;
 use super::super::reply::{Refusal, Reply};
 use super::super::router::{Handler, Route};
 use crate::go;
+use crate::monitor::Level;
 
 pub(in super::super) const ROUTES: &[Route] = &[
     Route::new(
@@ -77,17 +78,12 @@ fn metrics(call: &Call) -> Result<Reply, Refusal> {
     })
 }
 
+/// Streams the log, from now on.
 fn monitor(call: &Call) -> Result<Reply, Refusal> {
-    const LEVELS: [&str; 7] = ["", "trace", "debug", "info", "warn", "err", "error"];
     let level = call.query.get("loglevel");
-    if !LEVELS.contains(&level.to_lowercase().as_str()) {
-        let text = format!("Bad request: Unknown log level: {level}");
-        return Err(Refusal::bad_request(text));
-    }
-    Err(Refusal::new(
-        StatusCode::NOT_IMPLEMENTED,
-        "The log isn't streamed by this registry; it is written where it was started.",
-    ))
+    let level = Level::parse(level)
+        .ok_or_else(|| Refusal::bad_request(format!("Bad request: Unknown log level: {level}")))?;
+    Ok(Reply::lines(call.app.monitor.listen(level)))
 }
 
 fn host(_: &Call) -> Result<Reply, Refusal> {
