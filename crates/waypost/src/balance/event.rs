@@ -27,7 +27,8 @@ pub enum BalanceEvent {
         /// What it was to be ejected for.
         cause: EjectionCause,
     },
-    /// A request to an ejected endpoint, sent to see whether it is well again, succeeded.
+    /// A request to an ejected endpoint, sent to see whether it is well again, succeeded; or the
+    /// registry saw it fail and recover.
     Returned {
         /// Which.
         instance: InstanceId,

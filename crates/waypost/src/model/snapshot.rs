@@ -383,7 +383,14 @@ impl Known {
             earlier = &earlier[usize::from(known.is_some())..];
             all.push(match known {
                 Some(same) if *same.instance() == instance => Arc::clone(same),
-                Some(changed) => Arc::new(changed.updated(instance)),
+                Some(before) => {
+                    let after = before.updated(instance);
+                    let was_down = before.standing() == Standing::Critical;
+                    if was_down && after.standing() == Standing::Ready {
+                        fleet.pardon(&after);
+                    }
+                    Arc::new(after)
+                }
                 None => Arc::new(Endpoint::new(instance, fleet, before.is_none())),
             });
         }

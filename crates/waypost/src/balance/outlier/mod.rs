@@ -297,6 +297,14 @@ impl Fleet {
         (pause.mul_f64(0.9 + 0.2 * fastrand::f64()), times)
     }
 
+    /// The registry saw it fail and recover: it is not the one that was ejected any more, and most
+    /// likely a new process in its place.
+    pub(crate) fn pardon(&self, endpoint: &Endpoint) {
+        if self.has_ejected() {
+            self.readmit(endpoint, self.millis(Instant::now()));
+        }
+    }
+
     fn readmit(&self, endpoint: &Endpoint, now: u64) {
         let conduct = &endpoint.state().conduct;
         let id = endpoint.instance().id();

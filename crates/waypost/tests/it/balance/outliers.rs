@@ -222,3 +222,22 @@ async fn a_retry_avoids_what_is_ejected_while_there_is_another() {
         assert_eq!(pick.id().as_str(), "c");
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn one_that_the_registry_saw_fail_and_recover_is_pardoned() {
+    let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
+    fixture.fail("b", 5);
+    settle().await;
+    assert_eq!(fixture.fate("b"), Fate::Ejected);
+    for (health, fate) in [
+        (Health::Warning, Fate::Ejected),
+        (Health::Critical, Fate::Critical),
+        (Health::Passing, Fate::Used),
+    ] {
+        let b = instance("b", |b| b.health(health));
+        let others = ["a", "c"].map(|id| instance(id, |it| it));
+        fixture.tell(others.into_iter().chain([b]).collect()).await;
+        assert_eq!(fixture.fate("b"), fate, "{health}");
+    }
+    assert_eq!(fixture.counts(300)["b"], 100);
+}
