@@ -299,15 +299,20 @@ impl ClientBuilder {
         self
     }
 
-    /// Uses the Consul agent, or the embedded registry, at this host and port.
+    /// Uses the Consul agent, or the embedded registry, at this host and port. All else about it,
+    /// such as the token, comes from the environment.
     #[cfg(feature = "consul")]
     pub fn registry(mut self, host: &str, port: u16) -> Self {
-        let variables = [
-            ("SERVICE_DISCOVERY_PROVIDER", "consul".to_owned()),
-            ("CONSUL_HOST", host.to_owned()),
-            ("CONSUL_PORT", port.to_string()),
-        ];
-        self.environment = Some(variables.into_iter().collect());
+        let environment = self
+            .environment
+            .unwrap_or_else(Environment::of_this_process);
+        self.environment = Some(
+            environment
+                .with("SERVICE_DISCOVERY_PROVIDER", "consul")
+                .with("CONSUL_HTTP_ADDR", "")
+                .with("CONSUL_HOST", host)
+                .with("CONSUL_PORT", &port.to_string()),
+        );
         self
     }
 

@@ -17,6 +17,13 @@ impl Environment {
             .collect()
     }
 
+    /// The same with a variable set; an empty value counts as not set.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: &str) -> Self {
+        self.0.insert(name.to_owned(), value.to_owned());
+        self
+    }
+
     /// The value of a variable, if it is set and not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0

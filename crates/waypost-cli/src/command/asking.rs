@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use clap::Args;
 use waypost::{
-    ClientBuilder, ConsulProvider, Directory, DirectoryOptions, Provider, ServiceDiscoveryClient,
-    Settings,
+    ClientBuilder, ConfigError, ConsulProvider, Directory, DirectoryOptions, Environment, Error,
+    Provider, ServiceDiscoveryClient, Settings,
 };
 
 use crate::failure::Failure;
@@ -11,7 +11,8 @@ use crate::failure::Failure;
 /// Which registry to ask, and how the answer is printed.
 #[derive(Args)]
 pub(crate) struct Asking {
-    /// Ask the Consul agent or embedded registry here, instead of what the environment names
+    /// Ask the Consul agent or embedded registry here, instead of the one that the environment
+    /// names; its token and certificates still come from there
     #[arg(long, value_name = "HOST:PORT", global = true)]
     registry: Option<String>,
 
@@ -24,14 +25,28 @@ pub(crate) struct Asking {
     pub(crate) json: bool,
 }
 
+/// How `--registry` is told to the provider.
+const ADDRESS: &str = "CONSUL_HTTP_ADDR";
+
 impl Asking {
     /// The provider to ask. `ENVIRONMENT=development` adds no fallback here: who looks wants to
     /// see what is there.
     pub(crate) fn provider(&self) -> Result<std::sync::Arc<dyn Provider>, Failure> {
-        if let Some(address) = &self.registry {
-            return Ok(std::sync::Arc::new(ConsulProvider::new(address)?));
-        }
-        Ok(Settings::of_this_process()?.chosen_provider()?)
+        let Some(address) = &self.registry else {
+            return Ok(Settings::of_this_process()?.chosen_provider()?);
+        };
+        let environment = Environment::of_this_process()
+            .with("CONSUL_HOST", "")
+            .with("CONSUL_PORT", "")
+            .with(ADDRESS, address);
+        let provider =
+            ConsulProvider::from_environment(&environment).map_err(|error| match error {
+                Error::Config(error) if error.place() == ADDRESS => {
+                    ConfigError::new("--registry", error.problem()).into()
+                }
+                other => other,
+            })?;
+        Ok(std::sync::Arc::new(provider))
     }
 
     pub(crate) fn directory(&self) -> Result<Directory, Failure> {

@@ -108,6 +108,12 @@ async fn what_goes_wrong_has_its_own_words_and_exit_code() {
         ),
         (&["resolve", "a b"], &[], 2, "not valid"),
         (
+            &["services", "--registry", "http://a/b"],
+            &[],
+            2,
+            "--registry: Consul address",
+        ),
+        (
             &["services"],
             &[("SERVICE_DISCOVERY_PROVIDER", "etcd")],
             2,
