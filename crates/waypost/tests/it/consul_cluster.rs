@@ -32,28 +32,36 @@ async fn a_lost_leader_fails_no_lookup_and_no_registration_for_good() {
 
     let killed = cluster.kill_leader().await;
     let began = Instant::now();
-    // Registered while there is no leader: it is retried until it holds.
-    let second = register("web-2", 2);
+    // Registered one after the other while there is no leader, and while there is a new one: each
+    // is retried until it holds.
+    let mut others = Vec::new();
+    let wanted: Vec<_> = (1..=9).map(|number| format!("web-{number}")).collect();
     let mut lookups = 0;
-    while ids(&client.directory().lookup(&web()).await.unwrap()) != ["web-1", "web-2"] {
+    while ids(&client.directory().lookup(&web()).await.unwrap()) != wanted {
         client.pick("web").await.unwrap();
+        if lookups % 20 == 0 && others.len() < 8 {
+            let number = others.len() + 2;
+            others.push(register(&format!("web-{number}"), number as u16));
+        }
         lookups += 1;
         assert!(
             began.elapsed() < Duration::from_secs(30),
-            "web-2 is not there"
+            "not all are there"
         );
         sleep(Duration::from_millis(5)).await;
     }
-    assert!(lookups > 10, "{lookups}");
+    assert!(lookups > 100, "{lookups}");
 
     // A server that comes back has caught up before anybody believes it.
     cluster.revive(killed).await;
     for _ in 0..100 {
         let found = client.directory().lookup(&web()).await.unwrap();
-        assert_eq!(ids(&found), ["web-1", "web-2"]);
+        assert_eq!(ids(&found), wanted);
         sleep(Duration::from_millis(10)).await;
     }
-    second.deregister().await.unwrap();
+    for other in others {
+        other.deregister().await.unwrap();
+    }
     until(&mut subscription, |found| ids(found) == ["web-1"]).await;
     first.deregister().await.unwrap();
 }

@@ -5,8 +5,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::{sleep, timeout};
 use waypost::{ConsulProvider, Directory, Provider, Registrar, ServiceRegistration};
-use waypost_agent::Agent;
-use waypost_testkit::{Fault, FaultProxy};
+use waypost_testkit::{Consul, Fault, FaultProxy};
 
 use crate::consul::{ids, until, web};
 
@@ -40,8 +39,8 @@ fn any_fault(random: &mut fastrand::Rng) -> Fault {
 async fn no_fault_removes_an_instance_or_stops_recovery() {
     let seed = fastrand::u64(..);
     let mut random = fastrand::Rng::with_seed(seed);
-    let agent = Agent::start().await.unwrap();
-    let direct: Arc<dyn Provider> = Arc::new(ConsulProvider::new(&agent.url()).unwrap());
+    let consul = Consul::start().await;
+    let direct: Arc<dyn Provider> = Arc::new(ConsulProvider::new(&consul.address()).unwrap());
     let register = |id: &str| {
         let registration = ServiceRegistration::new("web", 80).unwrap().id(id);
         Registrar::start(Arc::clone(&direct), registration).unwrap()
@@ -50,7 +49,7 @@ async fn no_fault_removes_an_instance_or_stops_recovery() {
     first.registered().await;
     second.registered().await;
 
-    let proxy = FaultProxy::before(agent.http_addr().to_string()).await;
+    let proxy = FaultProxy::before(consul.address()).await;
     let through = ConsulProvider::builder()
         .address(&proxy.address())
         .wait(Duration::from_secs(1));

@@ -8,7 +8,7 @@ use waypost_testkit::Consul;
 
 use crate::consul::{until, web};
 
-/// The whole minute of the issue is in `examples/outage.rs`; here the same is short.
+/// `examples/outage.rs` does the same for a minute, and prints what it saw.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_thousand_lookups_a_second_notice_nothing_but_the_age() {
     let mut consul = Consul::start().await;
