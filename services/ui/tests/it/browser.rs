@@ -176,7 +176,19 @@ impl WebDriverCompatibleCommand for BrowserLog {
     }
 }
 
+/// The driver takes a free port for IPv4 and then wants the same one for IPv6; when somebody else was
+/// quicker it gives up, so it is started again.
 async fn start_driver() -> (Child, u16) {
+    for _ in 0..5 {
+        let starting = tokio::time::timeout(SOON, try_to_start_driver());
+        if let Some(started) = starting.await.expect("chromedriver should listen soon") {
+            return started;
+        }
+    }
+    panic!("chromedriver ended five times before it began to listen");
+}
+
+async fn try_to_start_driver() -> Option<(Child, u16)> {
     let program = program("WAYPOST_CHROMEDRIVER", "chromedriver");
     let child = Command::new(&program)
         .arg("--port=0")
@@ -188,18 +200,12 @@ async fn start_driver() -> (Child, u16) {
         panic!("this test needs Chromium and {program} ({error}): run `cargo xtask setup` to install them")
     });
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    let port = async {
-        while let Some(line) = lines.next_line().await.unwrap() {
-            if let Some((_, port)) = line.split_once("started successfully on port ") {
-                return port.trim_end_matches('.').parse().unwrap();
-            }
+    while let Some(line) = lines.next_line().await.unwrap() {
+        if let Some((_, port)) = line.split_once("started successfully on port ") {
+            return Some((child, port.trim_end_matches('.').parse().unwrap()));
         }
-        panic!("chromedriver ended before it began to listen");
-    };
-    let port = tokio::time::timeout(SOON, port)
-        .await
-        .expect("chromedriver should listen soon");
-    (child, port)
+    }
+    None
 }
 
 async fn connect(port: u16, profile: &TempDir) -> Client {
