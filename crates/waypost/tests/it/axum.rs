@@ -132,3 +132,64 @@ async fn it_leaves_the_registry_first_and_finishes_what_it_began() {
     assert_eq!(slow.await.unwrap().1, "slow but whole");
     assert!(TcpStream::connect(&authority).await.is_err());
 }
+
+/// Three instances behind a registry, each replaced in turn while requests go on.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rolling_restart_under_load_fails_no_request() {
+    let agent = waypost_agent::Agent::start().await.unwrap();
+    let provider: Arc<dyn waypost::Provider> =
+        Arc::new(waypost::ConsulProvider::new(&agent.url()).unwrap());
+    let start = async |generation: usize| {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let (stop, stopped) = oneshot::channel::<()>();
+        let app = Router::new().route("/", get(async move || generation.to_string()));
+        let serving = serve(listener, app)
+            .register(ServiceRegistration::new("web", 0).unwrap())
+            .provider(Arc::clone(&provider))
+            .shutdown_when(async {
+                let _ = stopped.await;
+            });
+        (stop, tokio::spawn(serving.run()))
+    };
+    let client = ServiceDiscoveryClient::new(Arc::clone(&provider));
+    let mut subscription = client.directory().subscribe(&"web".parse().unwrap());
+    let mut running = Vec::new();
+    for _ in 0..3 {
+        running.push(start(1).await);
+    }
+    while subscription.changed().await.ready().len() < 3 {}
+
+    let asking: Vec<_> = (0..4)
+        .map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move {
+                let mut asked = 0;
+                loop {
+                    let authority = client.pick("web").await.unwrap().authority();
+                    let (status, generation) = get_from(&authority, "/").await;
+                    assert_eq!(status, "HTTP/1.1 200 OK");
+                    asked += 1;
+                    if generation == "3" {
+                        return asked;
+                    }
+                }
+            })
+        })
+        .collect();
+    // The second generation replaces the first one by one; the third says that it is over.
+    let mut replaced_by = Vec::new();
+    for (stop, served) in running {
+        let next = start(2).await;
+        while subscription.changed().await.ready().len() < 4 {}
+        stop.send(()).unwrap();
+        served.await.unwrap().unwrap();
+        replaced_by.push(next);
+    }
+    replaced_by.push(start(3).await);
+    let mut asked = 0;
+    for asking in asking {
+        let all = timeout(Duration::from_secs(20), asking).await.unwrap();
+        asked += all.expect("no request fails");
+    }
+    assert!(asked > 300, "{asked}");
+}
