@@ -3,17 +3,16 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use arc_swap::ArcSwap;
 
 use crate::{
-    balance::{
-        Balancer, BalancerOptions, Explanation, OutlierDetection, Pick, Strategy, StrategyFactory,
-        named,
-    },
+    balance::{Balancer, BalancerOptions, Explanation, Pick, Strategy, StrategyFactory, named},
+    conduct::OutlierDetection,
     directory::{Directory, DirectoryOptions},
     environment::Environment,
     error::Error,
-    model::{Catalog, Instance, Invalid, ServiceName, Snapshot},
+    model::{Instance, Invalid, ServiceName},
     provider::Provider,
     registrar::{Registrar, ServiceRegistration},
     settings::Settings,
+    snapshot::{Catalog, Snapshot},
 };
 
 /// Finds services by name and chooses among their instances. Clones share everything.

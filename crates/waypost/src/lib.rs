@@ -3,6 +3,7 @@
 mod backoff;
 mod balance;
 mod client;
+mod conduct;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod directory;
@@ -16,14 +17,17 @@ mod model;
 pub mod provider;
 mod registrar;
 pub mod settings;
+mod snapshot;
 
 pub use balance::{
-    BalanceCounters, BalanceEvent, BalanceEvents, Balancer, BalancerOptions, Candidates, Chooser,
-    ConsistentHash, EjectionCause, ExplainedEjection, ExplainedInstance, Explanation, Fate, Key,
-    Lease, LeastConnections, Outcome, OutlierDetection, P2cPeakEwma, Pick, Random, RoundRobin,
-    SmoothWeightedRoundRobin, Strategy, WeightStep, WeightedRandom, strategy_named,
+    Balancer, BalancerOptions, Candidates, Chooser, ConsistentHash, ExplainedEjection,
+    ExplainedInstance, Explanation, Fate, Key, Lease, LeastConnections, P2cPeakEwma, Pick, Random,
+    RoundRobin, SmoothWeightedRoundRobin, Strategy, WeightStep, WeightedRandom, strategy_named,
 };
 pub use client::{ClientBuilder, ServiceDiscoveryClient};
+pub use conduct::{
+    BalanceCounters, BalanceEvent, BalanceEvents, EjectionCause, Outcome, OutlierDetection,
+};
 pub use directory::{Directory, DirectoryOptions, Subscription};
 pub use environment::Environment;
 pub use error::{ConfigError, Error, ProviderError, ProviderErrorKind};
@@ -34,8 +38,8 @@ pub use global::{
 pub use health::HealthChecks;
 pub use link::ProviderStatus;
 pub use model::{
-    Catalog, Endpoint, Failure, Freshness, Health, Host, Instance, InstanceBuilder, InstanceId,
-    Invalid, ServiceAddress, ServiceName, Snapshot, Weight,
+    Health, Host, Instance, InstanceBuilder, InstanceId, Invalid, ServiceAddress, ServiceName,
+    Weight,
 };
 #[cfg(feature = "consul")]
 pub use provider::consul::{self, ConsulProvider};
@@ -47,3 +51,4 @@ pub use registrar::{
     Check, CheckKind, HttpCheck, Registrar, Registration, RegistrationState, ServiceRegistration,
 };
 pub use settings::{ProviderKind, Settings};
+pub use snapshot::{Catalog, Endpoint, Failure, Freshness, Snapshot};

@@ -1,6 +1,6 @@
 use std::sync::Arc;
 
-use crate::model::Endpoint;
+use crate::snapshot::Endpoint;
 
 /// The endpoints that a strategy chooses among, each with the weight that is left of its own after
 /// zones, slow start and so on. Never empty, and no weight is 0.

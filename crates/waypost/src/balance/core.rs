@@ -9,10 +9,12 @@ use std::{
 use arc_swap::ArcSwap;
 use tokio::{sync::watch, time::Instant};
 
-use super::{
-    BalancerOptions, RoundRobin, Strategy, event::BalanceEvent, outlier::Fleet, table::Table,
+use super::{BalancerOptions, RoundRobin, Strategy, table::Table};
+use crate::{
+    conduct::{BalanceEvent, Fleet},
+    directory::Feed,
+    snapshot::Snapshot,
 };
-use crate::{directory::Feed, model::Snapshot};
 
 /// What a balancer and the task that keeps it up to date share.
 pub(crate) struct Core {

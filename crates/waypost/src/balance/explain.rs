@@ -4,13 +4,15 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::{
-    BalancerOptions, EjectionCause,
-    event::BalanceCounters,
-    outlier::Status,
+    BalancerOptions,
     table::Table,
     weighing::{Fate, weigh},
 };
-use crate::model::{Endpoint, Health, InstanceId, ServiceName};
+use crate::{
+    conduct::{BalanceCounters, EjectionCause, Status},
+    model::{Health, InstanceId, ServiceName},
+    snapshot::Endpoint,
+};
 
 /// Why endpoints of a service are picked or not; see [`Balancer::explain`](crate::Balancer::explain).
 #[derive(Clone, Debug, Serialize)]

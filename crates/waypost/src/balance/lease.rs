@@ -2,8 +2,7 @@ use std::{ops::Deref, sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::outlier::Outcome;
-use crate::model::{Endpoint, Instance};
+use crate::{conduct::Outcome, model::Instance, snapshot::Endpoint};
 
 /// An endpoint chosen for one request. As long as it is held, the request counts as in flight.
 ///
@@ -29,7 +28,7 @@ pub struct Lease {
 
 impl Lease {
     pub(crate) fn new(endpoint: Arc<Endpoint>, started: Option<Instant>, probe: bool) -> Self {
-        endpoint.begin();
+        endpoint.state().begin();
         Self {
             endpoint,
             started,
@@ -75,7 +74,8 @@ impl Lease {
                 Outcome::Failed | Outcome::Rejected { .. } => state.latency.failed(seconds, millis),
             }
         }
-        state.fleet.record(&self.endpoint, outcome, millis);
+        let id = self.endpoint.instance().id();
+        state.fleet.record(id, &state.conduct, outcome, millis);
     }
 }
 
@@ -89,7 +89,7 @@ impl Deref for Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        self.endpoint.end();
+        self.endpoint.state().end();
         if self.probe {
             self.endpoint.state().conduct.release_probe();
         }

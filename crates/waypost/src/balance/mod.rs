@@ -10,15 +10,12 @@ mod alias;
 mod candidates;
 mod consistent_hash;
 mod core;
-mod event;
 mod explain;
 mod key;
-mod latency;
 mod lease;
 mod least_connections;
 mod named;
 mod options;
-mod outlier;
 mod p2c_peak_ewma;
 mod random;
 mod round_robin;
@@ -36,17 +33,13 @@ use tokio::{task::AbortHandle, time::Instant};
 
 pub use candidates::Candidates;
 pub use consistent_hash::ConsistentHash;
-pub use event::{BalanceCounters, BalanceEvent, BalanceEvents, EjectionCause};
 pub use explain::{ExplainedEjection, ExplainedInstance, Explanation, WeightStep};
 pub use key::Key;
-pub(crate) use latency::PeakEwma;
 pub use lease::Lease;
 pub use least_connections::LeastConnections;
 pub use named::strategy_named;
 pub(crate) use named::{StrategyFactory, named};
 pub use options::BalancerOptions;
-pub(crate) use outlier::{Conduct, Fleet};
-pub use outlier::{Outcome, OutlierDetection};
 pub use p2c_peak_ewma::P2cPeakEwma;
 pub use random::Random;
 pub use round_robin::RoundRobin;
@@ -56,9 +49,11 @@ pub use weighted_random::WeightedRandom;
 
 use self::{core::Core, table::Table};
 use crate::{
+    conduct::{BalanceCounters, BalanceEvents},
     directory::{Directory, Feed, Pin},
     error::Error,
-    model::{Endpoint, Instance, InstanceId, ServiceName, Snapshot},
+    model::{Instance, InstanceId, ServiceName},
+    snapshot::{Endpoint, Snapshot},
 };
 
 /// How one endpoint is chosen. A value belongs to one service and may keep state of its own.

@@ -6,7 +6,7 @@ use super::{
     BalancerOptions, Candidates, Chooser, Key, Strategy,
     weighing::{Fate, Weighed, weigh},
 };
-use crate::model::{Endpoint, Snapshot};
+use crate::snapshot::{Endpoint, Snapshot};
 
 /// All that a pick needs, prepared: what there is to choose among, and how. It never changes;
 /// another one takes its place.

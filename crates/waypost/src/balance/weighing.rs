@@ -5,8 +5,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::time::{Duration, Instant};
 
-use super::{BalancerOptions, Strategy, key::hash, options::Subset, outlier::Status};
-use crate::model::{Endpoint, Snapshot, Standing};
+use super::{BalancerOptions, Strategy, key::hash, options::Subset};
+use crate::{
+    conduct::Status,
+    snapshot::{Endpoint, Snapshot, Standing},
+};
 
 /// What became of an instance on its way to being picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -181,7 +184,7 @@ impl Weighed {
 
     fn slow_start(&mut self, endpoints: &[Arc<Endpoint>], window: Duration, now: Instant) {
         for (index, endpoint) in endpoints.iter().enumerate() {
-            if let Some(age) = endpoint.age(now).filter(|age| *age < window) {
+            if let Some(age) = endpoint.state().age(now).filter(|age| *age < window) {
                 let grown = age.as_secs_f64() / window.as_secs_f64();
                 self.weights[index] *= grown.max(COLD);
                 self.change_at(now + (window / RAMP_STEPS).max(Duration::from_millis(50)));

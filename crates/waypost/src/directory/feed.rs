@@ -16,7 +16,7 @@ use tokio::{
 
 use crate::{
     error::ProviderError,
-    model::{Catalog, Freshness, Snapshot},
+    snapshot::{Catalog, Freshness, Snapshot},
 };
 use std::collections::BTreeSet;
 

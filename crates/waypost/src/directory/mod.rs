@@ -31,8 +31,9 @@ use self::{
 use crate::{
     error::{Error, ProviderError, ProviderErrorKind},
     link::{Link, ProviderStatus},
-    model::{Catalog, ServiceName, Snapshot},
+    model::ServiceName,
     provider::{Answer, Provider},
+    snapshot::{Catalog, Snapshot},
 };
 
 pub(crate) use feed::{Feed, Pin};

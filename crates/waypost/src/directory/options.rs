@@ -1,6 +1,6 @@
 use std::{path::PathBuf, time::Duration};
 
-use crate::balance::OutlierDetection;
+use crate::conduct::OutlierDetection;
 
 use super::feed::Idle;
 

@@ -29,7 +29,10 @@ use tokio::{
 };
 
 use self::record::Record;
-use crate::model::{Instance, ServiceName, Snapshot};
+use crate::{
+    model::{Instance, ServiceName},
+    snapshot::Snapshot,
+};
 
 const MAGIC: &str = "waypost-snapshot";
 const VERSION: &str = "1";

@@ -5,22 +5,17 @@
 //! the program, so that no code further in has to check again.
 
 mod address;
-mod endpoint;
 mod health;
 mod host;
 mod instance;
 mod name;
-mod snapshot;
 mod weight;
 
 pub use address::ServiceAddress;
-pub use endpoint::Endpoint;
-pub(crate) use endpoint::Standing;
 pub use health::Health;
 pub use host::Host;
 pub use instance::{Instance, InstanceBuilder, InstanceId};
 pub use name::ServiceName;
-pub use snapshot::{Catalog, Failure, Freshness, Snapshot};
 pub use weight::Weight;
 
 /// Why a value was refused: what it was, and what would be right.

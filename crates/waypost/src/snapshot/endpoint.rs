@@ -1,15 +1,11 @@
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicU32, Ordering},
-    },
-    time::Duration,
-};
+use std::{sync::Arc, time::Duration};
 
 use tokio::time::Instant;
 
-use super::{Health, Instance};
-use crate::balance::{Conduct, Fleet, PeakEwma};
+use crate::{
+    conduct::{EndpointState, Fleet},
+    model::{Health, Instance},
+};
 
 /// An instance as this process sees it: what the registry says, and what we ourselves know of it.
 ///
@@ -33,31 +29,9 @@ pub(crate) enum Standing {
     Critical,
 }
 
-/// What outlives an update. A line of memory of its own, so that two busy endpoints don't slow
-/// each other down.
-#[derive(Debug)]
-#[repr(align(64))]
-pub(crate) struct EndpointState {
-    in_flight: AtomicU32,
-    /// Tenths of a second after the fleet's birth; 0 for those of the first answer.
-    first_seen: u32,
-    pub(crate) latency: PeakEwma,
-    pub(crate) conduct: Conduct,
-    pub(crate) fleet: Arc<Fleet>,
-}
-
 impl Endpoint {
     pub(crate) fn new(instance: Arc<Instance>, fleet: &Arc<Fleet>, in_first_answer: bool) -> Self {
-        let state = EndpointState {
-            in_flight: AtomicU32::new(0),
-            first_seen: match in_first_answer {
-                true => 0,
-                false => ((fleet.millis(Instant::now()) / 100) as u32).max(1),
-            },
-            latency: PeakEwma::default(),
-            conduct: Conduct::default(),
-            fleet: Arc::clone(fleet),
-        };
+        let state = EndpointState::new(fleet, in_first_answer);
         Self::with_state(instance, Arc::new(state))
     }
 
@@ -94,7 +68,7 @@ impl Endpoint {
     /// How many [`Lease`](crate::Lease)s on it are held right now.
     #[inline]
     pub fn in_flight(&self) -> usize {
-        self.state.in_flight.load(Ordering::Relaxed) as usize
+        self.state.in_flight()
     }
 
     /// Its moving average of latencies, if a strategy that measures them has used it. It rises at
@@ -114,32 +88,5 @@ impl Endpoint {
     #[inline]
     pub(crate) fn state(&self) -> &EndpointState {
         &self.state
-    }
-
-    /// How long it has been known, if it came after the first answer.
-    pub(crate) fn age(&self, now: Instant) -> Option<Duration> {
-        let first_seen = u64::from(self.state.first_seen) * 100;
-        (first_seen > 0).then(|| {
-            let now = self.state.fleet.millis(now);
-            Duration::from_millis(now.saturating_sub(first_seen))
-        })
-    }
-
-    pub(crate) fn begin(&self) {
-        self.state.in_flight.fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(crate) fn end(&self) {
-        self.state.in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_state_fits_a_line_of_memory() {
-        assert_eq!(size_of::<EndpointState>(), 64);
     }
 }

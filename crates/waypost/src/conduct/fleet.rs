@@ -1,7 +1,3 @@
-//! Passive health: what the outcomes of requests say of an endpoint, and when to leave it alone.
-
-mod conduct;
-
 use std::{
     collections::HashMap,
     sync::{
@@ -16,66 +12,11 @@ use tokio::{
     time::Instant,
 };
 
-pub(crate) use conduct::{Conduct, Status};
-
-use super::event::{BalanceCounters, BalanceEvent, EjectionCause};
-use crate::model::{Endpoint, InstanceId, ServiceName};
-
-/// When an endpoint is ejected, for how long, and how many may be at a time.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub struct OutlierDetection {
-    /// Whether anything is ejected at all. True unless set.
-    pub enabled: bool,
-    /// How many failures in a row eject. 5 unless set; 0 turns this rule off.
-    pub consecutive_failures: u32,
-    /// The success rate below which an endpoint is ejected, over the current 10 s and the 10 s
-    /// before. 0.5 unless set; 0 turns this rule off.
-    pub success_rate: f64,
-    /// How many outcomes there must be before the success rate counts. 20 unless set.
-    pub minimum_requests: u32,
-    /// How long the first ejection lasts; the nth in close succession lasts n times that, 10 %
-    /// more or less by chance so that many clients don't return at once. 30 s unless set.
-    pub base_ejection: Duration,
-    /// The longest ejection. 300 s unless set.
-    pub max_ejection: Duration,
-    /// The share of the endpoints that may be ejected at a time, rounded down, though always one
-    /// of two or three, and never the only one. 0.5 unless set.
-    pub max_ejected: f64,
-}
-
-impl Default for OutlierDetection {
-    fn default() -> Self {
-        Self {
-            enabled: true,
-            consecutive_failures: 5,
-            success_rate: 0.5,
-            minimum_requests: 20,
-            base_ejection: Duration::from_secs(30),
-            max_ejection: Duration::from_secs(300),
-            max_ejected: 0.5,
-        }
-    }
-}
-
-impl OutlierDetection {
-    /// Ejects nothing.
-    pub fn off() -> Self {
-        Self {
-            enabled: false,
-            ..Self::default()
-        }
-    }
-
-    /// How many of so many endpoints may be ejected at a time.
-    fn allowed(&self, endpoints: usize) -> usize {
-        match endpoints {
-            0 | 1 => 0,
-            2 | 3 => 1,
-            _ => (endpoints as f64 * self.max_ejected.clamp(0.0, 1.0)) as usize,
-        }
-    }
-}
+use super::{
+    BalanceCounters, BalanceEvent, EjectionCause, OutlierDetection,
+    tally::{Conduct, Status, Tally},
+};
+use crate::model::{InstanceId, ServiceName};
 
 /// How a request went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -181,13 +122,13 @@ impl Fleet {
     }
 
     /// Notes how a request went.
-    pub(crate) fn record(&self, endpoint: &Endpoint, outcome: Outcome, now: u64) {
+    #[inline]
+    pub(crate) fn record(&self, id: &InstanceId, conduct: &Conduct, outcome: Outcome, now: u64) {
         if !self.options.enabled {
             return;
         }
-        let conduct = &endpoint.state().conduct;
         if !conduct.is_active() {
-            return self.record_of_ejected(endpoint, outcome, now);
+            return self.record_of_ejected(id, conduct, outcome, now);
         }
         match outcome {
             Outcome::Succeeded => {
@@ -196,32 +137,32 @@ impl Fleet {
             Outcome::Failed => {
                 let tally = conduct.count(true, now);
                 if let Some(cause) = self.fault(tally) {
-                    self.eject(endpoint, cause, None, now);
+                    self.eject(id, conduct, cause, None, now);
                 }
             }
             Outcome::Rejected {
                 retry_after: Some(pause),
-            } => self.eject(endpoint, EjectionCause::Overloaded, Some(pause), now),
+            } => self.eject(id, conduct, EjectionCause::Overloaded, Some(pause), now),
             Outcome::Rejected { retry_after: None } => {}
         }
     }
 
     #[cold]
-    fn record_of_ejected(&self, endpoint: &Endpoint, outcome: Outcome, now: u64) {
+    fn record_of_ejected(&self, id: &InstanceId, conduct: &Conduct, outcome: Outcome, now: u64) {
         // What is still heard from before the ejection, or in panic mode, decides nothing.
-        if endpoint.state().conduct.status(now) != Status::HalfOpen {
+        if conduct.status(now) != Status::HalfOpen {
             return;
         }
         match outcome {
-            Outcome::Succeeded => self.readmit(endpoint, now),
-            Outcome::Failed => self.eject(endpoint, EjectionCause::ProbeFailed, None, now),
+            Outcome::Succeeded => self.readmit(id, conduct, now),
+            Outcome::Failed => self.eject(id, conduct, EjectionCause::ProbeFailed, None, now),
             Outcome::Rejected { retry_after } => {
-                self.eject(endpoint, EjectionCause::Overloaded, retry_after, now);
+                self.eject(id, conduct, EjectionCause::Overloaded, retry_after, now);
             }
         }
     }
 
-    fn fault(&self, tally: conduct::Tally) -> Option<EjectionCause> {
+    fn fault(&self, tally: Tally) -> Option<EjectionCause> {
         let options = &self.options;
         if options.consecutive_failures > 0
             && tally.in_a_row >= options.consecutive_failures.min(255)
@@ -237,13 +178,12 @@ impl Fleet {
     #[cold]
     pub(crate) fn eject(
         &self,
-        endpoint: &Endpoint,
+        id: &InstanceId,
+        conduct: &Conduct,
         cause: EjectionCause,
         pause: Option<Duration>,
         now: u64,
     ) {
-        let conduct = &endpoint.state().conduct;
-        let id = endpoint.instance().id();
         let mut bench = self.bench();
         // Two threads may come to the same conclusion; the first one acts.
         if matches!(conduct.status(now), Status::Ejected(_)) {
@@ -299,15 +239,13 @@ impl Fleet {
 
     /// The registry saw it fail and recover: it is not the one that was ejected any more, and most
     /// likely a new process in its place.
-    pub(crate) fn pardon(&self, endpoint: &Endpoint) {
+    pub(crate) fn pardon(&self, id: &InstanceId, conduct: &Conduct) {
         if self.has_ejected() {
-            self.readmit(endpoint, self.millis(Instant::now()));
+            self.readmit(id, conduct, self.millis(Instant::now()));
         }
     }
 
-    fn readmit(&self, endpoint: &Endpoint, now: u64) {
-        let conduct = &endpoint.state().conduct;
-        let id = endpoint.instance().id();
+    fn readmit(&self, id: &InstanceId, conduct: &Conduct, now: u64) {
         let mut bench = self.bench();
         if bench.ejected.remove(id).is_none() {
             return;
@@ -347,17 +285,5 @@ impl Fleet {
     /// Nothing in it is ever half done, so a panic elsewhere leaves it in order.
     fn bench(&self) -> MutexGuard<'_, Bench> {
         self.bench.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn small_fleets_keep_somebody() {
-        let options = OutlierDetection::default();
-        let allowed = [0, 1, 2, 3, 4, 5, 10].map(|n| options.allowed(n));
-        assert_eq!(allowed, [0, 0, 1, 1, 2, 2, 5]);
     }
 }

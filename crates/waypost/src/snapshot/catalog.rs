@@ -1,0 +1,54 @@
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use super::Freshness;
+use crate::{error::ProviderError, model::ServiceName};
+
+/// The names of all services that a provider knows, at one moment.
+#[derive(Clone, Debug)]
+pub struct Catalog {
+    names: Arc<BTreeSet<ServiceName>>,
+    freshness: Freshness,
+}
+
+impl Catalog {
+    pub(crate) fn pending(provider: Arc<str>) -> Self {
+        Self {
+            names: Arc::default(),
+            freshness: Freshness::never(provider),
+        }
+    }
+
+    pub(crate) fn expiring(mut self, max_stale: Option<Duration>) -> Self {
+        self.freshness.max_stale = max_stale;
+        self
+    }
+
+    pub(crate) fn answered(&self, names: BTreeSet<ServiceName>) -> Self {
+        let news = !self.freshness.is_known() || *self.names != names;
+        Self {
+            names: if news {
+                Arc::new(names)
+            } else {
+                Arc::clone(&self.names)
+            },
+            freshness: self.freshness.confirmed(news),
+        }
+    }
+
+    pub(crate) fn failed(&self, error: ProviderError) -> Self {
+        Self {
+            freshness: self.freshness.failed(error),
+            ..self.clone()
+        }
+    }
+
+    /// The names in order.
+    pub fn names(&self) -> &BTreeSet<ServiceName> {
+        &self.names
+    }
+
+    /// Who says so, how old it is, and whether the provider fails now.
+    pub fn freshness(&self) -> &Freshness {
+        &self.freshness
+    }
+}
