@@ -47,8 +47,8 @@ pub struct Config {
     /// The certificates (PEM) of the authorities that `https` instances are believed by, instead of
     /// the machine's own, which `SSL_CERT_FILE` can name too. None by default.
     pub ca_file: Option<PathBuf>,
-    /// Services without a route, besides the gateway itself. `consul` by default, which is how
-    /// Consul lists its own servers, with a port that is no business of the outside.
+    /// Services without a route, besides the gateway itself. By default `consul`, which is how
+    /// Consul lists its own servers, and `kubernetes`, the API server: no business of the outside.
     pub hidden: Vec<ServiceName>,
 }
 
@@ -76,7 +76,7 @@ impl Default for Config {
             replay_limit: 64 * 1024,
             trusted_proxies: Vec::new(),
             ca_file: None,
-            hidden: vec![valid("consul")],
+            hidden: vec![valid("consul"), valid("kubernetes")],
         }
     }
 }

@@ -95,14 +95,7 @@ impl Running {
         if !address.ip().is_unspecified() {
             registration = registration.host(Host::Ip(address.ip()));
         }
-        match Registrar::start(Arc::clone(self.gateway.client.provider()), registration) {
-            Ok(registrar) => Ok(Some(registrar)),
-            Err(Error::Unsupported(reason)) => {
-                tracing::info!(%reason, "the gateway itself is not registered");
-                Ok(None)
-            }
-            Err(error) => Err(error),
-        }
+        Registrar::start_if_supported(Arc::clone(self.gateway.client.provider()), registration)
     }
 
     async fn accept(&self, listener: &TcpListener) {

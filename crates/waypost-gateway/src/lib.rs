@@ -22,7 +22,8 @@
 //! | `/{service}/…` | the service's; the name is taken off the path, `X-Forwarded-Prefix` has it |
 //! | `/{service}` | 308 to `/{service}/` for GET and HEAD, so that relative links work |
 //! | `/` | the routes, as a page or as JSON |
-//! | `/health`, `/readyz`, `/livez` | the gateway's own health |
+//! | `/health`, `/livez` | the gateway's own health |
+//! | `/readyz` | the same, and 503 until it has heard once which services there are |
 //! | `/internal/health` | the same, and how old the registry's word is |
 //! | `/internal/services` | every service with its instances |
 //! | `/internal/routes` | every route, and why it doesn't work if it doesn't |

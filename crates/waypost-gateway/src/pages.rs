@@ -64,7 +64,8 @@ impl Pages {
         Some(match (target.service.as_str(), path, target.bare) {
             ("", _, true) => self.index(headers),
             ("livez", _, true) => json(StatusCode::OK, &json!({"status": "passing"})),
-            ("health" | "readyz", _, true) => self.own_health(false).await,
+            ("health", _, true) => self.own_health(false).await,
+            ("readyz", _, true) => self.readiness().await,
             ("internal", "/health", _) => self.own_health(true).await,
             ("internal", "/services", _) => self.services().await,
             ("internal", "/routes", _) => self.all_routes().await,
@@ -89,6 +90,18 @@ impl Pages {
             members.insert("registry".into(), self.registry());
         }
         json(status, &body)
+    }
+
+    /// A gateway that knows no routes yet should get no traffic. One that has lost its registry
+    /// should: it knows them.
+    async fn readiness(&self) -> Response<ResponseBody> {
+        let freshness = self.routes.freshness();
+        if freshness.is_some_and(|freshness| freshness.is_known()) {
+            return self.own_health(false).await;
+        }
+        let mut response = self.own_health(true).await;
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response
     }
 
     async fn services(&self) -> Response<ResponseBody> {

@@ -352,7 +352,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Registers the application for as long as the client lives.
+    /// Registers the application for as long as the client lives. Where there is nothing to
+    /// register with, a line of the log says so.
     pub fn register(mut self, registration: ServiceRegistration) -> Self {
         self.registration = Some(registration);
         self
@@ -361,7 +362,7 @@ impl ClientBuilder {
     /// Makes the client, and begins to register if there is something to register.
     ///
     /// # Errors
-    /// If a setting is bad or the provider can't register. An unreachable registry is no error.
+    /// If a setting is bad. An unreachable registry is no error.
     pub fn build(self) -> Result<ServiceDiscoveryClient, Error> {
         let (provider, options) = match self.provider {
             Some(provider) => (provider, DirectoryOptions::default()),
@@ -377,10 +378,12 @@ impl ClientBuilder {
         if let Some(outlier_detection) = self.outlier_detection {
             options.outlier_detection = outlier_detection;
         }
-        let registration = self.registration;
-        let registrar = registration
-            .map(|registration| Registrar::start(Arc::clone(&provider), registration))
-            .transpose()?;
+        let registrar = match self.registration {
+            Some(registration) => {
+                Registrar::start_if_supported(Arc::clone(&provider), registration)?
+            }
+            None => None,
+        };
         let strategy = match self.strategy {
             Some(strategy) => strategy?,
             None => Arc::new(|| Box::new(crate::RoundRobin::new()) as Box<dyn Strategy>),

@@ -16,7 +16,6 @@ use crate::{
     model::{Instance, InstanceId, Invalid, ServiceName},
     provider::{FallbackProvider, Provider},
     registrar::{Registrar, ServiceRegistration},
-    settings::Settings,
 };
 
 /// What the functions of this module share. A panic elsewhere leaves it whole.
@@ -38,7 +37,7 @@ fn client() -> Result<ServiceDiscoveryClient, Error> {
     if let Some(client) = &global.client {
         return Ok(client.clone());
     }
-    let client = ServiceDiscoveryClient::new(Settings::of_this_process()?.provider()?);
+    let client = ServiceDiscoveryClient::builder().build()?;
     global.client = Some(client.clone());
     Ok(client)
 }
@@ -120,11 +119,18 @@ pub async fn get_services() -> Result<BTreeMap<ServiceName, Arc<Instance>>, Erro
 /// Registers a service and keeps it registered until [`deregister_service`] or the program's end.
 /// Registering the same id again replaces what was said before.
 ///
+/// Where there is nothing to register with, a line of the log says so and the program runs on: in
+/// a pod, Kubernetes registers, and what has to be in its manifest stands in that line. Use
+/// [`Registrar::start`] where that shall be an error.
+///
 /// # Errors
-/// If the provider is no registry or the registration is not valid. A registry that can't be
-/// reached is tried until it can.
+/// If the registration is not valid. A registry that can't be reached is tried until it can.
 pub async fn register_service(registration: ServiceRegistration) -> Result<InstanceId, Error> {
-    let registrar = Registrar::start(get_discovery_provider()?, registration)?;
+    let provider = get_discovery_provider()?;
+    let Some(registrar) = Registrar::start_if_supported(provider, registration.clone())? else {
+        let registration = registration.resolve(None)?;
+        return Ok(registration.instance().id().clone());
+    };
     let id = registrar.registration().instance().id().clone();
     let earlier = global().registrars.insert(id.clone(), registrar);
     if let Some(earlier) = earlier {

@@ -75,10 +75,10 @@ pub async fn run_until(
     if let Some(instance) = config.instance {
         registration = registration.id(instance);
     }
-    let provider = config
-        .provider
-        .map_or_else(waypost::get_discovery_provider, Ok)?;
-    let client = ServiceDiscoveryClient::new(provider.clone());
+    let client = match config.provider {
+        Some(provider) => ServiceDiscoveryClient::new(provider),
+        None => ServiceDiscoveryClient::builder().build()?,
+    };
 
     // A live picture never ends by itself, and would be waited for.
     let leaving = CancellationToken::new();
@@ -89,7 +89,7 @@ pub async fn run_until(
     };
     let server = serve(listener, app)
         .register(registration)
-        .provider(provider)
+        .provider(Arc::clone(client.provider()))
         .shutdown_when(told);
     server.run().await.map_err(|error| match error {
         ServeError::Discovery(error) => Error::Discovery(error),

@@ -29,8 +29,12 @@ pub(crate) struct Serve {
 impl Serve {
     pub(super) async fn run(self) -> Outcome {
         // Without the fallback of development: that is this very gateway.
-        let provider = Settings::of_this_process()?.chosen_provider()?;
-        let client = ServiceDiscoveryClient::new(Arc::clone(&provider));
+        let settings = Settings::of_this_process()?;
+        let provider = settings.chosen_provider()?;
+        let client = ServiceDiscoveryClient::builder()
+            .shared_provider(Arc::clone(&provider))
+            .directory_options(settings.directory_options()?)
+            .build()?;
         let mut config = Config::default();
         config.trusted_proxies = self.trust;
 

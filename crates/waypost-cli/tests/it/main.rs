@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod alone;
+mod deploy;
 mod questions;
 mod registry;
 mod support;

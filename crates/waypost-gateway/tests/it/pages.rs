@@ -1,9 +1,11 @@
 //! The gateway's own pages.
 
+use std::sync::Arc;
+
 use http::{Request, StatusCode};
 use waypost::Health;
 
-use crate::support::{Origin, TestGateway, instance};
+use crate::support::{FlakyRegistry, Origin, TestGateway, instance, soon};
 
 #[tokio::test]
 async fn the_front_page_lists_the_routes_for_people_and_for_programs() {
@@ -81,7 +83,7 @@ async fn a_route_that_does_not_work_says_why() {
 #[tokio::test]
 async fn the_gateway_is_healthy_and_registered() {
     let gateway = TestGateway::start().await;
-    for path in ["/health", "/readyz", "/livez", "/internal/health"] {
+    for path in ["/health", "/livez", "/internal/health"] {
         let answer = gateway.get(path).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}");
         assert_eq!(answer.json()["status"], "passing", "{path}");
@@ -92,6 +94,26 @@ async fn the_gateway_is_healthy_and_registered() {
         .map(|instance| instance.url().to_owned())
         .collect();
     assert_eq!(urls, [format!("http://{}", gateway.address)]);
+}
+
+#[tokio::test]
+async fn the_gateway_is_ready_once_it_has_heard_of_the_services_and_stays_so() {
+    let registry = FlakyRegistry::new();
+    registry.set_down(true);
+    let provider = Arc::new(registry.clone());
+    let gateway = TestGateway::start_on(provider, registry.memory.clone(), |_| ()).await;
+    let unready = gateway.get("/readyz").await;
+    assert_eq!(unready.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(gateway.get("/health").await.status, StatusCode::OK);
+
+    registry.set_down(false);
+    let ready = async || gateway.get("/readyz").await.status == StatusCode::OK;
+    soon("readiness", async { while !ready().await {} }).await;
+
+    registry.set_down(true);
+    let failing = async || gateway.get("/health").await.json()["status"] == "warning";
+    soon("the failure", async { while !failing().await {} }).await;
+    assert!(ready().await);
 }
 
 #[tokio::test]

@@ -114,7 +114,8 @@ impl Serve {
 
     /// Registers the application as long as it serves. What is left open is filled in: port 0 by
     /// the listener's, the host by its address unless it listens on all, and, unless it has checks
-    /// of its own, an HTTP check of `/health`.
+    /// of its own, an HTTP check of `/health`. Where there is nothing to register with, such as in
+    /// a pod of Kubernetes, which registers by itself, a line of the log says so.
     pub fn register(mut self, registration: ServiceRegistration) -> Self {
         self.registration = Some(registration);
         self
@@ -168,10 +169,7 @@ impl Serve {
                     registration = registration.health(health.clone());
                 }
                 let provider = self.provider.map_or_else(get_discovery_provider, Ok)?;
-                Some(Registrar::start(
-                    provider,
-                    filled_in(registration, address),
-                )?)
+                Registrar::start_if_supported(provider, filled_in(registration, address))?
             }
         };
 
@@ -242,7 +240,7 @@ async fn until_dropped(mut stopped: watch::Receiver<()>) {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The registration or the configuration is not valid, or the provider is no registry.
+    /// The registration or the configuration is not valid.
     #[error(transparent)]
     Discovery(#[from] Error),
     /// The listener failed.

@@ -89,6 +89,12 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
 /// Every call is one attempt. That a registration is wanted for good is the
 /// [`Registrar`](crate::Registrar)'s business.
 pub trait Registry: Provider {
+    /// Whether a registration can be made here at all. It is asked once, before the first attempt,
+    /// and from memory.
+    fn accepts(&self, _registration: &Registration) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
     /// Makes the registration known, and how the instance is now. Registering the same id again
     /// replaces what was said before.
     fn register<'a>(

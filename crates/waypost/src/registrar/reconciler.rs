@@ -86,14 +86,15 @@ impl Registrar {
     /// Begins to register. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// If the provider is no registry, or the registration is not valid. A registry that can't be
-    /// reached is no error: it will be, some day.
+    /// If the provider is no registry or doesn't take the registration, or that is not valid. A
+    /// registry that can't be reached is no error: it will be, some day.
     pub fn start(
         provider: Arc<dyn Provider>,
         registration: ServiceRegistration,
     ) -> Result<Self, Error> {
-        let reached_from = provider.registry()?.local_address();
-        let registration = registration.resolve(reached_from)?;
+        let registry = provider.registry()?;
+        let registration = registration.resolve(registry.local_address())?;
+        registry.accepts(&registration)?;
         let (state, states) = watch::channel(RegistrationState::Pending(None));
         let (wish, wishes) = watch::channel(Wish {
             goal: Goal::Registered,
@@ -105,6 +106,27 @@ impl Registrar {
             state: states,
             wish,
         })
+    }
+
+    /// As [`start`](Self::start), for programs that are to run wherever they are put: where there
+    /// is nothing to register with, as the provider only looks services up or the platform
+    /// registers by itself, it logs that with what to do, and gives `None`.
+    ///
+    /// # Errors
+    /// If the registration is not valid.
+    pub fn start_if_supported(
+        provider: Arc<dyn Provider>,
+        registration: ServiceRegistration,
+    ) -> Result<Option<Self>, Error> {
+        let service = registration.service().clone();
+        match Self::start(provider, registration) {
+            Ok(registrar) => Ok(Some(registrar)),
+            Err(Error::Unsupported(reason)) => {
+                tracing::info!(%service, "not registered by this program: {reason}");
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// What it keeps registered.
@@ -365,5 +387,17 @@ mod tests {
             error.to_string().contains("environment variables"),
             "{error}"
         );
+    }
+
+    #[tokio::test]
+    async fn a_program_runs_on_where_there_is_nothing_to_register_with() {
+        let env = crate::EnvProvider::new(&crate::Environment::default()).unwrap();
+        let none = Registrar::start_if_supported(Arc::new(env), registration()).unwrap();
+        assert!(none.is_none());
+        let memory = Arc::new(MemoryProvider::new());
+        let some = Registrar::start_if_supported(memory.clone(), registration()).unwrap();
+        assert!(some.is_some());
+        let nameless = registration().id("");
+        assert!(Registrar::start_if_supported(memory, nameless.port(0)).is_err());
     }
 }

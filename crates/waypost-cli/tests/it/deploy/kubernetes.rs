@@ -1,0 +1,243 @@
+use std::{collections::BTreeMap, fs, time::Duration};
+
+use k8s_openapi::{
+    api::core::v1::{Container, Probe},
+    apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
+};
+use rustix::process::Signal;
+use serde_json::json;
+use tokio::time::timeout;
+use waypost_testkit::free_ports;
+
+use super::documents::*;
+use crate::support::*;
+
+const BASE: &str = "kubernetes/base";
+
+#[test]
+fn a_misspelt_field_is_noticed() {
+    let policy = |field: &str| {
+        let spec = json!({ "selector": {"matchLabels": {"app": "web"}}, field: 1 });
+        json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {}, "spec": spec })
+    };
+    assert!(read(&policy("maxUnavailable")).is_ok());
+    let fault = read(&policy("maxUnavailble")).err().unwrap();
+    assert!(fault.contains("maxUnavailble"), "{fault}");
+}
+
+#[test]
+fn every_file_is_listed_and_says_what_kubernetes_understands() {
+    for folder in [BASE, "kubernetes/production"] {
+        let listed = kustomization(folder);
+        for entry in fs::read_dir(deploy(folder)).unwrap() {
+            let name = entry.unwrap().file_name().into_string().unwrap();
+            let is_listed = listed.to_string().contains(&format!("\"{name}\""));
+            assert!(is_listed || name == "kustomization.yaml", "{folder}/{name}");
+        }
+        assert!(!documents(folder).is_empty());
+    }
+}
+
+#[test]
+fn what_selects_finds_its_pods() {
+    let documents = documents(BASE);
+    let pods: Vec<_> = documents.iter().filter_map(Document::pods).collect();
+    assert_eq!(pods.len(), 3);
+    let found = |selector: &BTreeMap<String, String>| {
+        let is_selected = |labels: &BTreeMap<String, String>| {
+            let mut wanted = selector.iter();
+            wanted.all(|(key, value)| labels.get(key) == Some(value))
+        };
+        let labels = pods.iter().map(|(name, template)| {
+            let metadata = template.metadata.as_ref().unwrap();
+            (*name, metadata.labels.as_ref().unwrap())
+        });
+        let selected: Vec<_> = labels
+            .filter(|(_, labels)| is_selected(labels))
+            .map(|(name, _)| name.to_owned())
+            .collect();
+        selected
+    };
+    let matching = |selector: &Option<LabelSelector>| {
+        let labels = selector.as_ref().and_then(|it| it.match_labels.clone());
+        found(&labels.unwrap_or_default())
+    };
+    for document in &documents {
+        match document {
+            Document::Service(service) => {
+                let spec = service.spec.as_ref().unwrap();
+                let name = service.metadata.name.clone().unwrap();
+                assert_eq!(found(spec.selector.as_ref().unwrap()), [name.as_str()]);
+                let (_, container) = containers(&documents)
+                    .find(|(workload, _)| *workload == name)
+                    .unwrap();
+                for port in spec.ports.as_ref().unwrap() {
+                    assert!(port.app_protocol.is_some(), "{name}");
+                    number_of(container, port.target_port.as_ref().unwrap());
+                }
+            }
+            Document::Deployment(deployment) => {
+                let spec = deployment.spec.as_ref().unwrap();
+                let name = deployment.metadata.name.clone().unwrap();
+                assert_eq!(matching(&Some(spec.selector.clone())), [name]);
+            }
+            Document::PodDisruptionBudget(budget) => {
+                let name = budget.metadata.name.clone().unwrap();
+                assert_eq!(matching(&budget.spec.as_ref().unwrap().selector), [name]);
+            }
+            Document::NetworkPolicy(policy) => {
+                let selector = policy.spec.as_ref().unwrap().pod_selector.clone();
+                assert!(!matching(&selector).is_empty());
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn only_who_looks_others_up_may_read_and_nothing_else() {
+    let documents = documents(BASE);
+    let mut allowed = Vec::new();
+    for document in &documents {
+        match document {
+            Document::Role(role) => {
+                for rule in role.rules.iter().flatten() {
+                    assert_eq!(rule.verbs, ["list", "watch"]);
+                    let resources = rule.resources.iter().flatten();
+                    allowed.extend(resources.map(String::as_str));
+                }
+            }
+            Document::RoleBinding(binding) => {
+                assert_eq!(binding.role_ref.kind, "Role");
+                let subjects = binding.subjects.iter().flatten();
+                let names: Vec<_> = subjects.map(|subject| subject.name.as_str()).collect();
+                assert_eq!(names, ["api-gateway", "ui"]);
+            }
+            _ => {}
+        }
+    }
+    assert_eq!(allowed, ["services", "endpointslices"]);
+    for (name, template) in documents.iter().filter_map(Document::pods) {
+        let spec = template.spec.as_ref().unwrap();
+        assert_eq!(spec.service_account_name.as_deref(), Some(name));
+        let has_token = spec.automount_service_account_token;
+        assert_eq!(has_token, Some(name != "ai-models"), "{name}");
+    }
+}
+
+/// The Pod Security Standard "restricted", and that nothing is written outside of volumes.
+#[test]
+fn the_pods_are_restricted() {
+    let documents = documents(BASE);
+    for (name, template) in documents.iter().filter_map(Document::pods) {
+        let spec = template.spec.as_ref().unwrap();
+        let pod = spec.security_context.as_ref().unwrap();
+        assert_eq!(pod.run_as_non_root, Some(true), "{name}");
+        assert_ne!(pod.run_as_user, Some(0), "{name}");
+        assert_eq!(
+            pod.seccomp_profile.as_ref().unwrap().type_,
+            "RuntimeDefault"
+        );
+        assert!(spec.host_network.is_none(), "{name}");
+        assert_eq!(spec.enable_service_links, Some(false), "{name}");
+    }
+    for (name, container) in containers(&documents) {
+        let security = container.security_context.as_ref().unwrap();
+        assert_eq!(security.allow_privilege_escalation, Some(false), "{name}");
+        assert_eq!(security.read_only_root_filesystem, Some(true), "{name}");
+        let dropped = security.capabilities.as_ref().unwrap().drop.as_ref();
+        assert_eq!(dropped.unwrap(), &["ALL"], "{name}");
+        let resources = container.resources.as_ref().unwrap();
+        assert!(resources.limits.as_ref().unwrap().contains_key("memory"));
+        assert_eq!(resources.requests.as_ref().unwrap().len(), 2, "{name}");
+    }
+}
+
+#[test]
+fn every_variable_is_a_documented_one() {
+    let documented = include_str!("../../../../waypost/src/settings.rs");
+    for (name, container) in containers(&documents(BASE)) {
+        for variable in container.env.iter().flatten() {
+            let quoted = format!("`{}", variable.name);
+            assert!(documented.contains(&quoted), "{name}: {}", variable.name);
+        }
+    }
+}
+
+/// What the kubelet does with each container, done here: start, probe, and end in time.
+#[tokio::test]
+async fn each_program_starts_answers_its_probes_and_ends_in_its_time() {
+    let documents = documents(BASE);
+    for (name, template) in documents.iter().filter_map(Document::pods) {
+        let spec = template.spec.as_ref().unwrap();
+        let container = &spec.containers[0];
+        let [port] = free_ports();
+        let mut program = Program::start(as_written(container, port));
+        for (kind, probe) in probes(container) {
+            let action = probe.http_get.as_ref().unwrap();
+            let url = format!(
+                "http://127.0.0.1:{port}{}",
+                action.path.as_deref().unwrap_or("/")
+            );
+            eventually(&format!("{name}: {kind} {url}"), async || {
+                let reply = http().get(&url).send().await.ok()?;
+                (reply.status() == 200).then_some(())
+            })
+            .await;
+        }
+        let grace = spec
+            .termination_grace_period_seconds
+            .unwrap()
+            .unsigned_abs();
+        signal(program.pid(), Signal::TERM);
+        let ended = timeout(Duration::from_secs(grace), program.ends()).await;
+        assert_eq!(ended, Ok(Some(0)), "{name}: {}", program.output());
+    }
+}
+
+/// The container's command with its variables, on a port that is free here.
+fn as_written(container: &Container, port: u16) -> tokio::process::Command {
+    let written = number_of(container, &IntOrString::String("http".into())).to_string();
+    let arguments: Vec<_> = container.args.iter().flatten().collect();
+    assert!(arguments.contains(&&written), "listens on {written}");
+    let arguments: Vec<_> = arguments
+        .into_iter()
+        .map(|argument| match *argument == written {
+            true => port.to_string(),
+            false => argument.clone(),
+        })
+        .collect();
+    let mut command = waypost(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
+    for variable in container.env.iter().flatten() {
+        // A folder of the container's, which this machine doesn't have.
+        if variable.name != "SERVICE_DISCOVERY_SNAPSHOT_FILE" {
+            command.env(
+                &variable.name,
+                variable.value.as_deref().unwrap_or_default(),
+            );
+        }
+    }
+    command.env("SERVICE_DISCOVERY_PROVIDER", "env");
+    command
+}
+
+fn probes(container: &Container) -> [(&'static str, &Probe); 3] {
+    [
+        ("startup", container.startup_probe.as_ref().unwrap()),
+        ("liveness", container.liveness_probe.as_ref().unwrap()),
+        ("readiness", container.readiness_probe.as_ref().unwrap()),
+    ]
+}
+
+fn number_of(container: &Container, port: &IntOrString) -> i32 {
+    match port {
+        IntOrString::Int(number) => *number,
+        IntOrString::String(name) => {
+            let mut ports = container.ports.iter().flatten();
+            let named = ports.find(|port| port.name.as_deref() == Some(name));
+            named
+                .unwrap_or_else(|| panic!("no port {name:?}"))
+                .container_port
+        }
+    }
+}

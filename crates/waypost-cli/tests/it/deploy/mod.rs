@@ -1,0 +1,5 @@
+//! The manifests in `deploy`: that they say what Kubernetes understands, that their parts fit
+//! together, and that the programs do what is said of them.
+
+mod documents;
+mod kubernetes;
