@@ -1,4 +1,4 @@
-# The command `waypost`, with all that it can do, in an image without a shell.
+# The command `waypost`, with all that it can do, in an image.
 #
 #   docker build -t waypost:0.1.0 .
 #   docker run --rm -p 8500:8500 waypost:0.1.0 agent --bind 0.0.0.0
@@ -14,8 +14,9 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --locked --release --package waypost-cli \
  && install -D --strip target/release/waypost /out/waypost
 
-# It has the C library, root certificates and a user `nonroot`, and nothing to break in with.
-FROM gcr.io/distroless/cc-debian12:nonroot
+# The C library, root certificates to trust, and nobody's rights.
+FROM debian:bookworm-slim
+COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/waypost /usr/local/bin/waypost
 USER 65532:65532
 ENTRYPOINT ["/usr/local/bin/waypost"]
