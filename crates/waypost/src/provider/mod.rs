@@ -19,6 +19,8 @@ pub mod consul;
 mod env;
 mod fallback;
 mod file;
+#[cfg(feature = "kubernetes")]
+pub mod kubernetes;
 mod layered;
 mod memory;
 

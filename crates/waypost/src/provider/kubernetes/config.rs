@@ -1,0 +1,276 @@
+//! Which cluster to ask and as whom: the files and variables that tell it, and their precedence.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::{Duration, SystemTime},
+};
+
+use kube::config::{Config, Kubeconfig, KubeconfigError};
+
+use super::token;
+use crate::{environment::Environment, error::ConfigError};
+
+/// Where the configuration stands.
+#[derive(Clone, Debug)]
+pub(super) enum Source {
+    /// Files as `kubectl` reads them.
+    Kubeconfig {
+        paths: Vec<PathBuf>,
+        /// The variable that named them, if one did.
+        named_by: Option<&'static str>,
+        context: Option<String>,
+    },
+    /// What a pod finds: variables that name the server, and the files of its service account.
+    Pod {
+        host: String,
+        port: String,
+        folder: PathBuf,
+    },
+}
+
+/// All that a connection needs, read anew whenever one is made.
+pub(super) struct Loaded {
+    pub(super) config: Config,
+    /// The file that holds our token. It is ours to read, so that `config` doesn't name it.
+    pub(super) token_file: Option<PathBuf>,
+    /// The namespace to look in, if the files name one.
+    pub(super) namespace: Option<String>,
+    /// Whom the server takes us for, in words for errors.
+    pub(super) identity: String,
+    /// The files that all this came from; when one changes, a new connection may do better.
+    files: Vec<PathBuf>,
+}
+
+pub(super) const KUBECONFIG: &str = "KUBECONFIG";
+pub(super) const CONTEXT: &str = "KUBERNETES_CONTEXT";
+pub(super) const SERVICE_HOST: &str = "KUBERNETES_SERVICE_HOST";
+const SERVICE_PORT: &str = "KUBERNETES_SERVICE_PORT";
+const SERVICE_ACCOUNT: &str = "WAYPOST_SERVICE_ACCOUNT_DIR";
+const SERVICE_ACCOUNT_FOLDER: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
+
+impl Source {
+    /// `KUBECONFIG` wins, as with kubectl; a pod uses its service account; else it is the user's
+    /// `~/.kube/config`.
+    pub(super) fn of(environment: &Environment) -> Result<Self, ConfigError> {
+        let context = environment.get(CONTEXT).map(str::to_owned);
+        if let Some(paths) = environment.get(KUBECONFIG) {
+            let paths = std::env::split_paths(paths).filter(|path| !path.as_os_str().is_empty());
+            return Ok(Self::Kubeconfig {
+                paths: paths.collect(),
+                named_by: Some(KUBECONFIG),
+                context,
+            });
+        }
+        if let Some(host) = environment.get(SERVICE_HOST) {
+            return Ok(Self::Pod {
+                host: host.to_owned(),
+                port: environment.get(SERVICE_PORT).unwrap_or("443").to_owned(),
+                folder: service_account_folder(environment),
+            });
+        }
+        let home = environment.get("HOME").ok_or_else(|| {
+            let problem = format!(
+                "is not set, and neither are HOME nor {SERVICE_HOST}; \
+                 name a kubeconfig file, as for kubectl"
+            );
+            ConfigError::new(KUBECONFIG, problem)
+        })?;
+        Ok(Self::Kubeconfig {
+            paths: vec![Path::new(home).join(".kube/config")],
+            named_by: None,
+            context,
+        })
+    }
+
+    pub(super) fn load(&self) -> Result<Loaded, ConfigError> {
+        let mut loaded = match self {
+            Self::Kubeconfig {
+                paths,
+                named_by,
+                context,
+            } => load_kubeconfig(paths, *named_by, context.as_deref())?,
+            Self::Pod { host, port, folder } => load_pod(host, port, folder)?,
+        };
+        let config = &mut loaded.config;
+        config.connect_timeout = Some(Duration::from_secs(5));
+        config.write_timeout = Some(Duration::from_secs(30));
+        // Inside of one call it would try for minutes and tell nobody.
+        config.default_retry = false;
+        config.disable_compression = true;
+        Ok(loaded)
+    }
+}
+
+impl Loaded {
+    /// How the files look now; another result later means that one has changed.
+    pub(super) fn stamps(&self) -> Stamps {
+        Stamps(
+            self.files
+                .iter()
+                .map(|file| (file.clone(), stamp(file)))
+                .collect(),
+        )
+    }
+}
+
+/// How files looked at one time.
+pub(super) struct Stamps(Vec<(PathBuf, Option<(SystemTime, u64)>)>);
+
+impl Stamps {
+    pub(super) fn have_changed(&self) -> bool {
+        self.0.iter().any(|(file, before)| stamp(file) != *before)
+    }
+}
+
+fn stamp(file: &Path) -> Option<(SystemTime, u64)> {
+    let data = fs::metadata(file).ok()?;
+    Some((data.modified().ok()?, data.len()))
+}
+
+/// Where a pod's service account is.
+fn service_account_folder(environment: &Environment) -> PathBuf {
+    let named = environment.get(SERVICE_ACCOUNT);
+    named.unwrap_or(SERVICE_ACCOUNT_FOLDER).into()
+}
+
+/// The reason why this is no pod that may use the API: no variable, or no token.
+pub(crate) fn pod_without_token(environment: &Environment) -> Option<String> {
+    let folder = service_account_folder(environment);
+    token::read(&folder.join("token")).err()
+}
+
+// === a kubeconfig ===
+
+fn load_kubeconfig(
+    paths: &[PathBuf],
+    named_by: Option<&str>,
+    context: Option<&str>,
+) -> Result<Loaded, ConfigError> {
+    let shown: Vec<_> = paths.iter().map(|p| p.display().to_string()).collect();
+    let shown = shown.join(":");
+    let place = match named_by {
+        Some(variable) => format!("{variable} {shown}"),
+        None => shown.clone(),
+    };
+    let wrong = |problem: String| ConfigError::new(place.clone(), problem);
+
+    // As with kubectl, a list may name files that don't exist, as long as one does.
+    let there: Vec<_> = paths.iter().filter(|path| path.exists()).collect();
+    if there.is_empty() {
+        return Err(wrong(format!(
+            "there is no such file; set {KUBECONFIG} to a kubeconfig file, as for kubectl"
+        )));
+    }
+    let mut kubeconfig = Kubeconfig::default();
+    for path in &there {
+        let one = Kubeconfig::read_from(path)
+            .map_err(|fault| ConfigError::new(path.display().to_string(), in_words(&fault)))?;
+        kubeconfig = kubeconfig
+            .merge(one)
+            .map_err(|fault| ConfigError::new(path.display().to_string(), in_words(&fault)))?;
+    }
+
+    let known: Vec<_> = kubeconfig
+        .contexts
+        .iter()
+        .map(|c| c.name.as_str())
+        .collect();
+    let known = known.join(", ");
+    let chosen = context
+        .map(str::to_owned)
+        .or_else(|| kubeconfig.current_context.clone());
+    let chosen = chosen.filter(|name| !name.is_empty()).ok_or_else(|| {
+        wrong(format!(
+            "it has no current-context; set {CONTEXT} to one of: {known}"
+        ))
+    })?;
+    let named = kubeconfig.contexts.iter().find(|c| c.name == chosen);
+    let Some(named) = named.and_then(|named| named.context.clone()) else {
+        let place = match context {
+            Some(_) => CONTEXT.to_owned(),
+            None => place.clone(),
+        };
+        let problem = format!("{chosen:?} is no context of {shown}; it has: {known}");
+        return Err(ConfigError::new(place, problem));
+    };
+    let cluster = kubeconfig.clusters.iter().find(|c| c.name == named.cluster);
+    let authority = cluster
+        .and_then(|c| c.cluster.as_ref()?.certificate_authority.as_ref())
+        .map(PathBuf::from);
+    kubeconfig.current_context = Some(chosen.clone());
+    let mut config = Config::try_from(kubeconfig)
+        .map_err(|fault| wrong(format!("context {chosen:?}: {}", in_words(&fault))))?;
+
+    let auth = &mut config.auth_info;
+    let certificate = [&auth.client_certificate, &auth.client_key];
+    let mut files: Vec<_> = there.into_iter().cloned().collect();
+    files.extend(authority);
+    files.extend(certificate.into_iter().flatten().map(PathBuf::from));
+    // A token in a file outweighs one beside it, as in client-go.
+    let token_file = auth.token_file.take().map(PathBuf::from);
+    if token_file.is_some() {
+        auth.token = None;
+    }
+    let user = named.user.as_deref().unwrap_or("none");
+    Ok(Loaded {
+        token_file,
+        namespace: named.namespace.filter(|namespace| !namespace.is_empty()),
+        identity: format!("the credentials of user {user:?} in {shown}"),
+        files,
+        config,
+    })
+}
+
+fn in_words(fault: &KubeconfigError) -> String {
+    match fault {
+        KubeconfigError::Parse(cause) => format!("it is no kubeconfig: {cause}"),
+        KubeconfigError::ReadConfig(cause, _) => format!("it can't be read: {cause}"),
+        KubeconfigError::LoadClusterOfContext(cluster) => {
+            format!("its cluster {cluster:?} is not among the clusters")
+        }
+        KubeconfigError::MissingClusterUrl => "its cluster has no server; give its URL".into(),
+        other => other.to_string(),
+    }
+}
+
+// === a pod ===
+
+fn load_pod(host: &str, port: &str, folder: &Path) -> Result<Loaded, ConfigError> {
+    let port: u16 = port.parse().ok().filter(|port| *port != 0).ok_or_else(|| {
+        ConfigError::new(
+            SERVICE_PORT,
+            format!("{port:?} is no port; use a number from 1 to 65535"),
+        )
+    })?;
+    let authority = match host.parse() {
+        Ok(ip) => std::net::SocketAddr::new(ip, port).to_string(),
+        Err(_) => format!("{host}:{port}"),
+    };
+    let server = format!("https://{authority}").parse().map_err(|cause| {
+        ConfigError::new(SERVICE_HOST, format!("{host:?} is no host ({cause})"))
+    })?;
+    let token_file = folder.join("token");
+    token::read(&token_file).map_err(|why| {
+        let problem = format!("{why}; the pod needs automountServiceAccountToken: true");
+        ConfigError::new(folder.display().to_string(), problem)
+    })?;
+    let bundle = folder.join("ca.crt");
+    if let Err(cause) = fs::metadata(&bundle) {
+        let problem = format!("can't be read: {cause}; it holds the cluster's CA");
+        return Err(ConfigError::new(bundle.display().to_string(), problem));
+    }
+    let namespace = fs::read_to_string(folder.join("namespace")).ok();
+    let namespace = namespace.map(|text| text.trim().to_owned());
+    let mut config = Config::new(server);
+    // No CA but that of the file; the system's need not be there at all.
+    config.root_cert = Some(Vec::new());
+    config.root_cert_file = Some(bundle.clone());
+    Ok(Loaded {
+        config,
+        identity: format!("the token in {}", token_file.display()),
+        token_file: Some(token_file),
+        namespace: namespace.filter(|namespace| !namespace.is_empty()),
+        files: vec![bundle],
+    })
+}
