@@ -21,7 +21,7 @@ use crate::registration::Registration;
 use crate::self_report::CONSUL_VERSION;
 use crate::store::{Check, Node, Service, Status, Store, Topic};
 use crate::targets::Targets;
-use crate::{Error, dns, http, journal};
+use crate::{Error, decode, dns, http, journal};
 
 /// How often overdue services are looked for (Consul's `check_reap_interval`).
 const REAP_INTERVAL: Duration = Duration::from_secs(30);
@@ -61,6 +61,7 @@ pub struct Builder {
     data_dir: Option<PathBuf>,
     token: Option<String>,
     node_name: Option<String>,
+    node_meta: BTreeMap<String, String>,
     datacenter: String,
     seed: Option<u64>,
     hosts: Vec<String>,
@@ -87,6 +88,7 @@ impl Agent {
             data_dir: None,
             token: None,
             node_name: None,
+            node_meta: BTreeMap::new(),
             datacenter: "dc1".to_owned(),
             seed: None,
             hosts: Vec::new(),
@@ -218,6 +220,14 @@ impl Builder {
         self
     }
 
+    /// Something that the node says of itself, for `?node-meta` and filters to find. The rules are
+    /// those of an instance's metadata. The default is nothing.
+    #[must_use]
+    pub fn node_meta(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
+        self.node_meta.insert(key.into(), value.into());
+        self
+    }
+
     /// The name of the datacenter. The default is `dc1`, as Consul's.
     #[must_use]
     pub fn datacenter(mut self, name: impl Into<String>) -> Self {
@@ -237,6 +247,9 @@ impl Builder {
     /// # Errors
     /// If the address can't be had, or something was asked for that can't be given.
     pub async fn start(self) -> Result<Agent, Error> {
+        if let Some(what) = decode::fault_of_meta(&self.node_meta) {
+            return Err(Error::NodeMeta { what });
+        }
         let bound = [Some(self.http), self.dns];
         let wide = bound
             .into_iter()
@@ -300,7 +313,17 @@ impl Builder {
         let node_name = self.node_name.unwrap_or_else(host_name);
         let node_id = go::uuid(&mut random);
         let address = advertised(self.http.ip()).to_string();
-        let node = node(&node_name, &node_id, &self.datacenter, &address);
+        let mut node_meta = self.node_meta;
+        node_meta.insert("consul-network-segment".to_owned(), String::new());
+        let node = Node {
+            id: node_id.clone(),
+            name: node_name.clone(),
+            address: address.clone(),
+            datacenter: self.datacenter.clone(),
+            tagged_addresses: Some(tagged(&address)),
+            meta: Some(node_meta.clone()),
+            ..Node::default()
+        };
         let store = Arc::new(Store::new(node));
         introduce_self(&store, &node_name);
         let monitor = Arc::new(Monitor::default());
@@ -310,6 +333,7 @@ impl Builder {
                 .telling(Arc::clone(&monitor)),
             node_name,
             node_id,
+            node_meta,
             datacenter: self.datacenter,
             address,
             store,
@@ -376,19 +400,10 @@ fn host_name() -> String {
     }
 }
 
-fn node(name: &str, id: &str, datacenter: &str, address: &str) -> Node {
+/// An address under the names by which Consul tells networks apart: here they are all one.
+fn tagged(address: &str) -> BTreeMap<String, String> {
     let tags = ["lan", "lan_ipv4", "wan", "wan_ipv4"];
-    let tagged = tags.map(|tag| (tag.to_owned(), address.to_owned()));
-    let meta = [("consul-network-segment".to_owned(), String::new())];
-    Node {
-        id: id.to_owned(),
-        name: name.to_owned(),
-        address: address.to_owned(),
-        datacenter: datacenter.to_owned(),
-        tagged_addresses: Some(tagged.into()),
-        meta: Some(meta.into()),
-        ..Node::default()
-    }
+    tags.map(|tag| (tag.to_owned(), address.to_owned())).into()
 }
 
 /// A Consul server registers itself and says that it is alive; clients expect to see it.

@@ -1,5 +1,6 @@
 //! Everything a request can reach.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::faults::Faults;
@@ -13,6 +14,8 @@ use crate::store::Store;
 pub(crate) struct App {
     pub node_name: String,
     pub node_id: String,
+    /// What the node says of itself.
+    pub node_meta: BTreeMap<String, String>,
     pub datacenter: String,
     /// The address of the node, as the catalog shows it.
     pub address: String,

@@ -27,6 +27,12 @@ pub enum Error {
         /// Where it was to listen.
         address: SocketAddr,
     },
+    /// What the node is to say of itself breaks the rules for metadata.
+    #[error("{what}")]
+    NodeMeta {
+        /// Which pair, and what is wrong with it.
+        what: String,
+    },
     /// What was kept can't be read, or nothing can be kept.
     #[error("can't keep the registry: {}: {what}", file.display())]
     Data {

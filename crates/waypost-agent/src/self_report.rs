@@ -22,9 +22,9 @@ pub(crate) struct SelfReport<'a> {
     config: Config<'a>,
     debug_config: DebugConfig<'a>,
     coord: Coordinate,
-    member: Member<'a>,
+    member: Member,
     stats: BTreeMap<&'static str, Group>,
-    meta: Group,
+    meta: &'a BTreeMap<String, String>,
 }
 
 #[derive(Serialize)]
@@ -73,9 +73,9 @@ struct Coordinate {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Member<'a> {
-    name: &'a str,
-    addr: &'a str,
+pub(crate) struct Member {
+    name: String,
+    addr: String,
     port: u16,
     tags: Group,
     status: u8,
@@ -118,16 +118,17 @@ impl<'a> SelfReport<'a> {
                 adjustment: 0.0,
                 height: 1e-5,
             },
-            member: Member::of(app),
+            member: Member::of(app, false),
             stats: stats(app),
-            meta: Group::from([("consul-network-segment", String::new())]),
+            meta: &app.node_meta,
         }
     }
 }
 
-impl<'a> Member<'a> {
-    pub(crate) fn of(app: &'a App) -> Self {
-        let tags = [
+impl Member {
+    /// As its datacenter knows it, or in the pool of servers of all datacenters.
+    pub(crate) fn of(app: &App, wide: bool) -> Self {
+        let mut tags = Group::from([
             ("acls", u8::from(app.guard.has_token()).to_string()),
             ("bootstrap", "1".to_owned()),
             ("build", format!("{CONSUL_VERSION}:")),
@@ -141,13 +142,18 @@ impl<'a> Member<'a> {
             ("vsn", "2".to_owned()),
             ("vsn_max", "3".to_owned()),
             ("vsn_min", "2".to_owned()),
-            ("wan_join_port", SERF_WAN_PORT.to_string()),
-        ];
+        ]);
+        let mut name = app.node_name.clone();
+        if wide {
+            name = format!("{name}.{}", app.datacenter);
+        } else {
+            tags.insert("wan_join_port", SERF_WAN_PORT.to_string());
+        }
         Self {
-            name: &app.node_name,
-            addr: &app.address,
-            port: SERF_LAN_PORT,
-            tags: tags.into(),
+            name,
+            addr: app.address.clone(),
+            port: if wide { SERF_WAN_PORT } else { SERF_LAN_PORT },
+            tags,
             status: ALIVE,
             protocol_min: 1,
             protocol_max: 5,

@@ -18,7 +18,7 @@ pub(crate) use catalog::{CatalogDeregistration, CatalogRegistration};
 pub(crate) use check::{CheckDefinition, CheckKind, CheckUpdate};
 pub(crate) use json::Json;
 pub(crate) use operation::operations;
-pub(crate) use service::ServiceDefinition;
+pub(crate) use service::{ServiceDefinition, fault_of_meta};
 pub(crate) use session::SessionDefinition;
 
 /// What is wrong with a body; shown in Consul's words.

@@ -144,7 +144,7 @@ fn fault_of_weights(weights: &Weights) -> Option<&'static str> {
     }
 }
 
-pub(super) fn fault_of_meta(meta: &BTreeMap<String, String>) -> Option<String> {
+pub(crate) fn fault_of_meta(meta: &BTreeMap<String, String>) -> Option<String> {
     if meta.len() > META_PAIRS {
         return Some(format!(
             "Node metadata cannot contain more than {META_PAIRS} key/value pairs"

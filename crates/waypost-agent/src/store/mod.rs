@@ -37,6 +37,10 @@ pub(crate) use watch::{Topic, Watch};
 use crate::journal::{Pending, Record};
 use watch::Watches;
 
+/// The index before the first write. A Consul has written a few times when it gets to its own node,
+/// and clients count on it: HashiCorp's test server isn't ready before the nodes' index is 2.
+const INDEX_AT_START: u64 = 10;
+
 /// The state and those who wait for it to change.
 #[derive(Debug)]
 pub(crate) struct Store {
@@ -83,7 +87,7 @@ impl Store {
         let store = Self {
             inner: Mutex::new(Inner {
                 state: State {
-                    index: 0,
+                    index: INDEX_AT_START,
                     local: Local::new(&node),
                     catalog: Catalog::new(),
                     kv: Kv::default(),

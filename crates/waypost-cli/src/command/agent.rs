@@ -34,11 +34,29 @@ pub(crate) struct Serve {
     /// The name of the node [default: this host's]
     #[arg(long)]
     node: Option<String>,
+    /// The name of the datacenter
+    #[arg(long, value_name = "NAME", default_value = "dc1")]
+    datacenter: String,
+    /// What the node says of itself; can be repeated
+    #[arg(long, value_name = "KEY:VALUE")]
+    node_meta: Vec<String>,
+    /// Let clients register checks that run programs as you
+    #[arg(long)]
+    enable_script_checks: bool,
+    /// The only network, address or host name where health checks may look; can be repeated
+    #[arg(long, value_name = "TARGET")]
+    check_target: Vec<String>,
+    /// A name with a dot by which clients may call the agent; can be repeated
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
 }
 
 impl Serve {
     pub(super) async fn run(self) -> Outcome {
-        let mut builder = Agent::builder().http(SocketAddr::new(self.bind, self.http_port));
+        let mut builder = Agent::builder()
+            .http(SocketAddr::new(self.bind, self.http_port))
+            .datacenter(self.datacenter)
+            .enable_script_checks(self.enable_script_checks);
         if self.dns_port != 0 {
             builder = builder.dns(Some(SocketAddr::new(self.bind, self.dns_port)));
         }
@@ -51,9 +69,22 @@ impl Serve {
         if let Some(node) = self.node {
             builder = builder.node_name(node);
         }
+        if !self.check_target.is_empty() {
+            builder = builder.check_targets(self.check_target);
+        }
+        for name in self.allow_host {
+            builder = builder.allow_host(name);
+        }
+        for pair in &self.node_meta {
+            let (key, value) = pair.split_once(':').unwrap_or((pair, ""));
+            builder = builder.node_meta(key, value);
+        }
         let agent = builder.start().await.map_err(Failure::other)?;
         println!("registry: {0}  page: {0}/ui/", agent.url());
-        shutdown_signal().await;
+        tokio::select! {
+            _ = shutdown_signal() => {}
+            () = agent.left() => {}
+        }
         agent.shutdown().await;
         Ok(ExitCode::SUCCESS)
     }

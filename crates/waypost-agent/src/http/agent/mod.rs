@@ -55,7 +55,8 @@ fn members(call: &Call) -> Result<Reply, Refusal> {
             "Network segments are not supported in this version of Consul",
         ));
     }
-    call.json(&[Member::of(&call.app)])
+    let wide = !call.query.get("wan").is_empty();
+    call.json(&[Member::of(&call.app, wide)])
 }
 
 /// There are no files to read again.
