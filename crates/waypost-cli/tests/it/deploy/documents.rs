@@ -3,8 +3,8 @@
 use std::{fs, path::PathBuf};
 
 use k8s_openapi::api::{
-    apps::v1::{DaemonSet, Deployment, StatefulSet},
-    core::v1::{ConfigMap, Container, Namespace, PodTemplateSpec, Service, ServiceAccount},
+    apps::v1::{Deployment, StatefulSet},
+    core::v1::{Container, Namespace, Pod, PodTemplateSpec, Service, ServiceAccount},
     networking::v1::NetworkPolicy,
     policy::v1::PodDisruptionBudget,
     rbac::v1::{Role, RoleBinding},
@@ -56,11 +56,10 @@ pub(super) fn kustomization(folder: &str) -> Value {
 
 pub(super) fn read(document: &Value) -> Result<Document, String> {
     match document["kind"].as_str() {
-        Some("ConfigMap") => typed(document, |_: ConfigMap| Document::Other),
-        Some("DaemonSet") => typed(document, |_: DaemonSet| Document::Other),
         Some("Deployment") => typed(document, |it| Document::Deployment(Box::new(it))),
         Some("Namespace") => typed(document, |_: Namespace| Document::Other),
         Some("NetworkPolicy") => typed(document, Document::NetworkPolicy),
+        Some("Pod") => typed(document, |_: Pod| Document::Other),
         Some("PodDisruptionBudget") => typed(document, Document::PodDisruptionBudget),
         Some("Role") => typed(document, Document::Role),
         Some("RoleBinding") => typed(document, Document::RoleBinding),

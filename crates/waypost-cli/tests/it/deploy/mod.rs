@@ -1,5 +1,6 @@
 //! The manifests in `deploy`: that they say what Kubernetes understands, that their parts fit
 //! together, and that the programs do what is said of them.
 
+mod consul;
 mod documents;
 mod kubernetes;

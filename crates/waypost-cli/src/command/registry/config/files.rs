@@ -101,21 +101,28 @@ impl Plan<'_> {
             Some(folder) => folder.to_owned(),
             None => fs::canonicalize(&folder)?,
         };
-        let mut config = self.agent(name, node, &installed, secrets);
+        // What may be read by nobody stands by itself, for wherever secrets are kept.
+        let mut known = json!({
+            "encrypt": secrets.gossip_key,
+            "acl": { "tokens": { "agent": secrets.agent_token } },
+        });
+        let mut config = self.agent(name, node, &installed);
         if is_server {
+            known["acl"]["tokens"]["master"] = secrets.root_token.as_str().into();
             config["server"] = true.into();
             config["bootstrap_expect"] = self.servers.len().into();
-            config["acl"]["tokens"]["master"] = secrets.root_token.as_str().into();
             // Without it a leader that is overloaded for a moment loses its role.
             config["performance"] = json!({ "raft_multiplier": 1 });
         }
-        let text = serde_json::to_string_pretty(&config).map_err(Failure::other)?;
-        write(&folder.join("agent.json"), &text)?;
+        for (file, content) in [("agent.json", config), ("secrets.json", known)] {
+            let text = serde_json::to_string_pretty(&content).map_err(Failure::other)?;
+            write(&folder.join(file), &text)?;
+        }
         Ok(folder)
     }
 
     /// What servers and clients have in common.
-    fn agent(&self, name: &str, node: &Node, installed: &Path, secrets: &Secrets) -> Value {
+    fn agent(&self, name: &str, node: &Node, installed: &Path) -> Value {
         let data = match self
             .servers
             .iter()
@@ -142,7 +149,6 @@ impl Plan<'_> {
             "disable_host_node_id": true,
             "retry_join": gossip,
             "retry_interval": "2s",
-            "encrypt": secrets.gossip_key,
             "ca_file": installed.join("ca.pem"),
             "cert_file": installed.join("node.pem"),
             "key_file": installed.join("node-key.pem"),
@@ -153,7 +159,6 @@ impl Plan<'_> {
                 "enabled": true,
                 "default_policy": "deny",
                 "enable_token_persistence": true,
-                "tokens": { "agent": secrets.agent_token },
             },
             "leave_on_terminate": false,
             // Discovery needs no remote commands.
