@@ -1,0 +1,244 @@
+//! The measurements, each of one registry on a process of its own.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+
+use crate::Result;
+use crate::registry::{PATIENCE, Process, Registry};
+
+const STARTS: usize = 10;
+const QUERIES_FOR: Duration = Duration::from_secs(2);
+
+/// So long registrations are counted, where Consul is slow.
+const REGISTRATIONS_FOR: Duration = Duration::from_secs(20);
+
+/// What was measured; times in milliseconds, memory in MiB.
+#[derive(Default)]
+pub(crate) struct Figures(Vec<(&'static str, f64)>);
+
+/// Everything that takes seconds.
+pub(crate) async fn a_round_of(registry: Registry) -> Result<Figures> {
+    let mut figures = Figures::default();
+    starts(registry, &mut figures).await?;
+    registrations(registry, &mut figures).await?;
+    queries(registry, &mut figures).await?;
+    wake_ups(registry, &mut figures).await?;
+    Ok(figures)
+}
+
+/// From 1,000 to 10,000 instances, which takes Consul minutes.
+pub(crate) async fn ten_thousand(registry: Registry) -> Result<Figures> {
+    let mut figures = Figures::default();
+    let process = Process::start(registry)?;
+    process.ready().await?;
+    process.register(16, 0..1_000).await?;
+    let filled = process.register(16, 1_000..9_000).await?;
+    figures.add(
+        "registrations from 1,000 to 9,000, 16 connections, /s",
+        filled.rate,
+    );
+    for (connections, from, row) in [
+        (
+            1,
+            9_000,
+            "registrations from 9,000 to 9,500, 1 connection, /s",
+        ),
+        (
+            16,
+            9_500,
+            "registrations from 9,500 to 10,000, 16 connections, /s",
+        ),
+    ] {
+        let (to, limit) = (from + 500, REGISTRATIONS_FOR);
+        let counted = process.register_for(limit, connections, from..to).await?;
+        figures.add(row, counted.rate);
+        process.register(16, from + counted.count..to).await?;
+    }
+    figures.add("memory with 10,000 instances, MiB", process.memory()?);
+    Ok(figures)
+}
+
+async fn starts(registry: Registry, figures: &mut Figures) -> Result<()> {
+    let (mut ready, mut registered) = (Vec::new(), Vec::new());
+    for _ in 0..STARTS {
+        let start = Instant::now();
+        let process = Process::start(registry)?;
+        let mut client = process.connect().await?;
+        client.get("/v1/status/leader").await?;
+        ready.push(millis(start.elapsed()));
+        client.register(0).await?;
+        registered.push(millis(start.elapsed()));
+    }
+    figures.add("exec to first answer, ms, median", median(&mut ready));
+    figures.add(
+        "exec to first registration, ms, median",
+        median(&mut registered),
+    );
+    Ok(())
+}
+
+async fn registrations(registry: Registry, figures: &mut Figures) -> Result<()> {
+    for (connections, row) in [
+        (1, "registrations from 0 to 500, 1 connection, /s"),
+        (16, "registrations from 0 to 500, 16 connections, /s"),
+    ] {
+        let process = Process::start(registry)?;
+        process.ready().await?;
+        sleep(Duration::from_secs(1)).await;
+        if connections == 1 {
+            figures.add("memory idle, MiB", process.memory()?);
+        }
+        let counted = process.register(connections, 0..500).await?;
+        figures.add(row, counted.rate);
+        if connections == 16 {
+            process.register(connections, 500..1_000).await?;
+            figures.add("memory with 1,000 instances, MiB", process.memory()?);
+        }
+    }
+    Ok(())
+}
+
+async fn queries(registry: Registry, figures: &mut Figures) -> Result<()> {
+    let rows = [
+        (1, "health queries of 1 instance, 16 connections, /s"),
+        (10, "health queries of 10 instances, 16 connections, /s"),
+        (100, "health queries of 100 instances, 16 connections, /s"),
+    ];
+    let process = Process::start(registry)?;
+    let mut client = process.ready().await?;
+    for (instances, row) in rows {
+        for n in 0..instances {
+            client.register_as(&format!("q{instances}"), n).await?;
+        }
+        let path = format!("/v1/health/service/q{instances}?passing");
+        client.until_there(&path, instances).await?;
+        let deadline = Instant::now() + QUERIES_FOR;
+        let mut tasks = Vec::new();
+        for _ in 0..16 {
+            let (mut client, path) = (process.connect().await?, path.clone());
+            tasks.push(tokio::spawn(async move {
+                let mut answers = 0u32;
+                while Instant::now() < deadline {
+                    client.get(&path).await?;
+                    answers += 1;
+                }
+                Ok::<_, Box<dyn Error + Send + Sync>>(answers)
+            }));
+        }
+        let mut answers = 0;
+        for task in tasks {
+            answers += task.await??;
+        }
+        figures.add(row, f64::from(answers) / QUERIES_FOR.as_secs_f64());
+    }
+    Ok(())
+}
+
+async fn wake_ups(registry: Registry, figures: &mut Figures) -> Result<()> {
+    let one = wake_ups_of(1, registry, 1, 400).await?;
+    figures.add("wake-up of 1 watcher, ms, p50", one.0);
+    figures.add("wake-up of 1 watcher, ms, p99", one.1);
+    let many = wake_ups_of(1_000, registry, 10, 20).await?;
+    figures.add("wake-up of 1,000 watchers, ms, p50", many.0);
+    figures.add("wake-up of 1,000 watchers, ms, p99", many.1);
+    Ok(())
+}
+
+/// The time from a change of status to its arrival at each watcher: p50 and p99.
+async fn wake_ups_of(
+    watchers: usize,
+    registry: Registry,
+    instances: usize,
+    changes: usize,
+) -> Result<(f64, f64)> {
+    let process = Process::start(registry)?;
+    let mut writer = process.ready().await?;
+    for n in 0..instances {
+        writer.register_as("watched", n).await?;
+    }
+    writer
+        .until_there("/v1/health/service/watched?passing", instances)
+        .await?;
+    let zero = Instant::now();
+    let changed_at = Arc::new(AtomicU64::new(0));
+    let (told, mut hears) = mpsc::unbounded_channel();
+    let mut tasks = Vec::new();
+    for _ in 0..watchers {
+        let mut client = process.connect().await?;
+        let (changed_at, told) = (Arc::clone(&changed_at), told.clone());
+        tasks.push(tokio::spawn(async move {
+            let mut index = 0;
+            loop {
+                let path = format!("/v1/health/service/watched?index={index}&wait=5m");
+                let answer = client.get(&path).await?;
+                let now = u64::try_from(zero.elapsed().as_nanos())?;
+                let first = index == 0;
+                index = answer.index;
+                let latency = match first {
+                    // Only says that it waits from now on.
+                    true => 0,
+                    false => now.saturating_sub(changed_at.load(SeqCst)),
+                };
+                if told.send(latency).is_err() {
+                    return Ok::<_, Box<dyn Error + Send + Sync>>(());
+                }
+            }
+        }));
+    }
+    for _ in 0..watchers {
+        timeout(PATIENCE, hears.recv()).await?;
+    }
+    let mut latencies = Vec::new();
+    for change in 0..changes {
+        // Until all wait again.
+        sleep(Duration::from_millis(if watchers > 1 { 300 } else { 10 })).await;
+        let verb = if change % 2 == 0 { "warn" } else { "pass" };
+        changed_at.store(u64::try_from(zero.elapsed().as_nanos())?, SeqCst);
+        writer
+            .put(&format!("/v1/agent/check/{verb}/service:watched-0"), "")
+            .await?;
+        for _ in 0..watchers {
+            let heard = timeout(PATIENCE, hears.recv()).await?;
+            latencies.push(heard.ok_or("a watcher ended")? as f64 / 1e6);
+        }
+    }
+    for task in tasks {
+        task.abort();
+    }
+    latencies.sort_by(f64::total_cmp);
+    let at = |part: f64| latencies[((latencies.len() - 1) as f64 * part) as usize];
+    Ok((at(0.5), at(0.99)))
+}
+
+impl Figures {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = (&'static str, f64)> {
+        self.0.iter().copied()
+    }
+
+    fn add(&mut self, what: &'static str, figure: f64) {
+        eprintln!("{what}: {}", show(figure));
+        self.0.push((what, figure));
+    }
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+pub(crate) fn median(values: &mut [f64]) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+pub(crate) fn show(figure: f64) -> String {
+    match figure {
+        figure if figure >= 100.0 => format!("{figure:.0}"),
+        figure if figure >= 10.0 => format!("{figure:.1}"),
+        figure => format!("{figure:.2}"),
+    }
+}
