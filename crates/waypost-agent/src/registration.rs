@@ -43,15 +43,16 @@ impl Registration {
     /// Registers an instance and starts its checks. The error is Consul's.
     pub(crate) fn register_service(
         &self,
-        definition: &ServiceDefinition,
+        definition: ServiceDefinition,
         replace_checks: bool,
     ) -> Result<(), String> {
-        let service = &definition.service;
-        let definitions: Vec<_> = definition.all_checks().collect();
-        let mut checks = Vec::with_capacity(definitions.len());
-        for (i, check) in definitions.iter().enumerate() {
-            self.runner.accepts(check)?;
-            let id = match (check.id.as_str(), definitions.len()) {
+        let (service, definitions) = definition.into_parts();
+        let count = definitions.len();
+        let mut checks = Vec::with_capacity(count);
+        let mut to_run = Vec::with_capacity(count);
+        for (i, check) in definitions.into_iter().enumerate() {
+            self.runner.accepts(&check)?;
+            let id = match (check.id.as_str(), count) {
                 ("", 1) => format!("service:{}", service.id),
                 ("", _) => format!("service:{}:{}", service.id, i + 1),
                 (id, _) => id.to_owned(),
@@ -60,23 +61,24 @@ impl Registration {
                 "" => format!("Service '{}' check", service.name),
                 name => name.to_owned(),
             };
-            checks.push(self.new_check(check, id, name, Some(service)));
-        }
-        let ids: Vec<_> = checks.iter().map(|new| new.check.id.clone()).collect();
-        let mut running = self.running();
-        let dropped = self.store.write(|state, changes| {
-            state.register_service(service.clone(), checks, replace_checks, changes)
-        });
-        for id in dropped {
-            running.remove(&id);
-        }
-        for (id, check) in ids.into_iter().zip(definitions) {
-            self.run(&mut running, id, check);
+            let check = Arc::new(check);
+            to_run.push((id.clone(), Arc::clone(&check)));
+            checks.push(self.new_check(check, id, name, Some(&service)));
         }
         self.monitor.say(
             Level::Info,
             format_args!("agent: Synced service: service={}", service.id),
         );
+        let mut running = self.running();
+        let dropped = self.store.write(|state, changes| {
+            state.register_service(service, checks, replace_checks, changes)
+        });
+        for id in dropped {
+            running.remove(&id);
+        }
+        for (id, check) in to_run {
+            self.run(&mut running, id, check);
+        }
         Ok(())
     }
 
@@ -96,8 +98,9 @@ impl Registration {
     }
 
     /// Registers a check and starts it. The error is Consul's.
-    pub(crate) fn register_check(&self, definition: &CheckDefinition) -> Result<(), String> {
-        self.runner.accepts(definition)?;
+    pub(crate) fn register_check(&self, definition: CheckDefinition) -> Result<(), String> {
+        self.runner.accepts(&definition)?;
+        let definition = Arc::new(definition);
         let service_id = definition.service_id.as_str();
         let mut running = self.running();
         let service = self
@@ -107,7 +110,8 @@ impl Registration {
             return Err(format!("ServiceID {service_id:?} does not exist"));
         }
         let (id, name) = (definition.id.clone(), definition.name.clone());
-        let new = self.new_check(definition, id.clone(), name, service.as_deref());
+        let check = Arc::clone(&definition);
+        let new = self.new_check(check, id.clone(), name, service.as_deref());
         self.store
             .write(|state, changes| state.register_check(new, changes));
         self.run(&mut running, id, definition);
@@ -192,7 +196,7 @@ impl Registration {
             if let Some(definition) = definition
                 && self.runner.accepts(definition).is_ok()
             {
-                self.run(&mut running, id.clone(), definition);
+                self.run(&mut running, id.clone(), Arc::clone(definition));
             }
         }
     }
@@ -227,7 +231,7 @@ impl Registration {
 
     fn new_check(
         &self,
-        definition: &CheckDefinition,
+        definition: Arc<CheckDefinition>,
         id: String,
         name: String,
         service: Option<&Service>,
@@ -247,14 +251,14 @@ impl Registration {
                 kind: kind.to_owned(),
                 ..Check::default()
             },
-            definition: Some(Arc::new(definition.clone())),
             deregister_after: definition.deregister_after(),
+            definition: Some(definition),
         }
     }
 
     /// Starts a check, in the place of one with its id. One that already does the same goes on.
-    fn run(&self, running: &mut HashMap<String, Running>, id: String, check: &CheckDefinition) {
-        if running.get(&id).is_some_and(|known| known.does(check)) {
+    fn run(&self, running: &mut HashMap<String, Running>, id: String, check: Arc<CheckDefinition>) {
+        if running.get(&id).is_some_and(|known| known.does(&check)) {
             return;
         }
         let started = self.runner.start(id.clone(), check, &self.store);
@@ -298,7 +302,7 @@ mod tests {
     fn register(registration: &Registration, body: &str) {
         let json = decode::parse(body.as_bytes()).unwrap();
         let definition = ServiceDefinition::decode(json).unwrap();
-        registration.register_service(&definition, false).unwrap();
+        registration.register_service(definition, false).unwrap();
     }
 
     fn has(registration: &Registration, id: &str) -> bool {

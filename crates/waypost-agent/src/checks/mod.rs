@@ -93,17 +93,21 @@ impl Runner {
         }
     }
 
-    pub(crate) fn start(&self, id: String, check: &CheckDefinition, store: &Arc<Store>) -> Running {
+    pub(crate) fn start(
+        &self,
+        id: String,
+        check: Arc<CheckDefinition>,
+        store: &Arc<Store>,
+    ) -> Running {
         let store = Arc::clone(store);
         if check.ttl > 0 {
-            let ttl = Arc::new(Ttl::new(id, go::duration(check.ttl), output_limit(check)));
+            let ttl = Arc::new(Ttl::new(id, go::duration(check.ttl), output_limit(&check)));
             let task = tokio::spawn(Arc::clone(&ttl).run(store)).abort_handle();
             return Running {
                 what: What::Ttl(ttl),
                 task,
             };
         }
-        let check = Arc::new(check.clone());
         let task = if check.kind() == Ok(CheckKind::Alias) {
             tokio::spawn(alias::follow(id, Arc::clone(&check), store))
         } else {

@@ -25,7 +25,7 @@ const DEFINITION: &str = "struct { Interval interface {}; Timeout interface {}; 
     DeregisterCriticalServiceAfter interface {}; TTL interface {}; *structs.Alias }";
 
 impl CatalogRegistration {
-    pub(crate) fn decode(json: Json) -> Result<Self, Fault> {
+    pub(crate) fn decode(json: Json<'_>) -> Result<Self, Fault> {
         let context = "RegisterRequest";
         let mut fields = Fields::of(json, context, "structs.RegisterRequest")?;
         let node = Node {
@@ -98,7 +98,7 @@ impl CatalogRegistration {
 }
 
 impl CatalogDeregistration {
-    pub(crate) fn decode(json: Json) -> Result<Self, Fault> {
+    pub(crate) fn decode(json: Json<'_>) -> Result<Self, Fault> {
         let mut fields = Fields::of(json, "", "struct { Address string; *structs.Alias }")?;
         let _address: String = fields.take("Address");
         let deregistration = Self {
@@ -112,7 +112,7 @@ impl CatalogDeregistration {
     }
 }
 
-fn decode_service(json: Json) -> Result<Service, Fault> {
+fn decode_service(json: Json<'_>) -> Result<Service, Fault> {
     let mut fields = Fields::of(json, "NodeService.Service", "structs.NodeService")?;
     let mut service = Service {
         kind: fields.take_with(&["Kind"], |json| text_as(json, "structs.ServiceKind")),
@@ -147,7 +147,7 @@ fn decode_service(json: Json) -> Result<Service, Fault> {
     Ok(service)
 }
 
-fn decode_checks(json: Json) -> Result<Vec<Check>, Fault> {
+fn decode_checks(json: Json<'_>) -> Result<Vec<Check>, Fault> {
     match json {
         Json::Array(items) => items
             .into_iter()
@@ -158,7 +158,7 @@ fn decode_checks(json: Json) -> Result<Vec<Check>, Fault> {
     }
 }
 
-fn decode_check(json: Json, context: &'static str) -> Result<Check, Fault> {
+fn decode_check(json: Json<'_>, context: &'static str) -> Result<Check, Fault> {
     let mut fields = Fields::of(json, context, "structs.HealthCheck")?;
     let mut check = Check {
         node: fields.take("Node"),
@@ -188,10 +188,10 @@ fn decode_check(json: Json, context: &'static str) -> Result<Check, Fault> {
     Ok(check)
 }
 
-fn decode_definition(json: Json) -> Result<Definition, Fault> {
+fn decode_definition(json: Json<'_>) -> Result<Definition, Fault> {
     let mut fields = Fields::of(json, "", DEFINITION)?;
     let mut duration = |name| {
-        let json: Option<Json> = fields.take_with(&[name], |json| Ok(Some(json)));
+        let json: Option<Json<'_>> = fields.take_with(&[name], |json| Ok(Some(json)));
         super::check::nanoseconds(json)
     };
     let [interval, timeout, deregister_after, ttl] = [
@@ -253,9 +253,9 @@ impl Definition {
 }
 
 /// A text that Go has a type of its own for.
-fn text_as(json: Json, go_type: &'static str) -> Result<String, Fault> {
+fn text_as(json: Json<'_>, go_type: &'static str) -> Result<String, Fault> {
     match json {
-        Json::String(text) => Ok(text),
+        Json::String(text) => Ok(text.into_owned()),
         other => Err(Fault::mismatch(&other, go_type)),
     }
 }

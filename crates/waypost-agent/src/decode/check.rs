@@ -93,7 +93,7 @@ pub(crate) struct CheckUpdate {
 }
 
 impl CheckUpdate {
-    pub(crate) fn decode(json: Json) -> Result<Self, Fault> {
+    pub(crate) fn decode(json: Json<'_>) -> Result<Self, Fault> {
         let mut fields = Fields::of(json, "checkUpdate", "agent.checkUpdate")?;
         let update = Self {
             status: fields.take("Status"),
@@ -106,7 +106,7 @@ impl CheckUpdate {
 
 impl CheckDefinition {
     /// Reads the check inside a service's registration.
-    pub(crate) fn decode(json: Json) -> Result<Self, Fault> {
+    pub(crate) fn decode(json: Json<'_>) -> Result<Self, Fault> {
         let mut fields = Fields::of(json, "", INSIDE)?;
         let mut check = Self {
             id: fields.take("CheckID"),
@@ -121,7 +121,7 @@ impl CheckDefinition {
     }
 
     /// Reads the body of `/v1/agent/check/register`.
-    pub(crate) fn decode_alone(json: Json) -> Result<Self, Fault> {
+    pub(crate) fn decode_alone(json: Json<'_>) -> Result<Self, Fault> {
         let mut fields = Fields::of(json, "", ALONE)?;
         let mut check = Self {
             id: fields.take("ID"),
@@ -132,8 +132,8 @@ impl CheckDefinition {
         Ok(check)
     }
 
-    fn take_common(&mut self, mut fields: Fields) -> Result<(), Fault> {
-        let both = |fields: &mut Fields, names: [&str; 2]| -> String {
+    fn take_common(&mut self, mut fields: Fields<'_>) -> Result<(), Fault> {
+        let both = |fields: &mut Fields<'_>, names: [&str; 2]| -> String {
             fields.take_any(&names).unwrap_or_default()
         };
         self.name = fields.take("Name");
@@ -265,7 +265,7 @@ impl CheckKind {
 }
 
 /// A duration is a text such as `10s`, or a number of nanoseconds; anything else counts as none.
-pub(super) fn nanoseconds(json: Option<Json>) -> Result<i64, Fault> {
+pub(super) fn nanoseconds(json: Option<Json<'_>>) -> Result<i64, Fault> {
     match json {
         Some(Json::String(text)) => go::parse_duration(&text).map_err(Fault::Words),
         Some(Json::Number(number)) => Ok(number.parse::<f64>().unwrap_or_default() as i64),

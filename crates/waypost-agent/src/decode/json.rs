@@ -1,24 +1,26 @@
 //! JSON as Go's decoder reads it: the order of the fields is kept, and so are those that came
 //! twice and the digits of numbers; what is wrong is said in Go's words, which clients show.
 
-/// A JSON value.
+use std::borrow::Cow;
+
+/// A JSON value. What has no escapes is borrowed from the body.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Json {
+pub(crate) enum Json<'a> {
     Null,
     Bool(bool),
     /// As it was written.
-    Number(String),
-    String(String),
-    Array(Vec<Json>),
-    Object(Vec<(String, Json)>),
+    Number(Cow<'a, str>),
+    String(Cow<'a, str>),
+    Array(Vec<Json<'a>>),
+    Object(Vec<(Cow<'a, str>, Json<'a>)>),
 }
 
 /// Deeper nesting than this is refused. Go's own limit is 10,000.
 const DEEPEST: usize = 500;
 
-impl Json {
+impl<'a> Json<'a> {
     /// Reads the first value of a body; what follows is ignored.
-    pub(super) fn parse(body: &[u8]) -> Result<Self, String> {
+    pub(super) fn parse(body: &'a [u8]) -> Result<Self, String> {
         if body.iter().all(u8::is_ascii_whitespace) {
             return Err("EOF".to_owned());
         }
@@ -43,8 +45,8 @@ struct Reader<'a> {
     rest: &'a [u8],
 }
 
-impl Reader<'_> {
-    fn value(&mut self, depth: usize) -> Result<Json, String> {
+impl<'a> Reader<'a> {
+    fn value(&mut self, depth: usize) -> Result<Json<'a>, String> {
         if depth > DEEPEST {
             return Err("exceeded max depth".to_owned());
         }
@@ -60,7 +62,7 @@ impl Reader<'_> {
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<Json, String> {
+    fn object(&mut self, depth: usize) -> Result<Json<'a>, String> {
         self.skip();
         let mut fields = Vec::new();
         if self.peek_after_space()? == b'}' {
@@ -88,7 +90,7 @@ impl Reader<'_> {
         }
     }
 
-    fn array(&mut self, depth: usize) -> Result<Json, String> {
+    fn array(&mut self, depth: usize) -> Result<Json<'a>, String> {
         self.skip();
         let mut items = Vec::new();
         if self.peek_after_space()? == b']' {
@@ -109,17 +111,17 @@ impl Reader<'_> {
     }
 
     /// Reads a string; bytes that are no UTF-8 and halves of surrogate pairs become `U+FFFD`.
-    fn string(&mut self) -> Result<String, String> {
+    fn string(&mut self) -> Result<Cow<'a, str>, String> {
         self.skip();
-        let mut text = String::new();
+        let mut text = Cow::Borrowed("");
         loop {
             let plain = self
                 .rest
                 .iter()
                 .position(|&b| b == b'"' || b == b'\\' || b < 0x20);
-            let plain = plain.unwrap_or(self.rest.len());
-            text.push_str(&String::from_utf8_lossy(&self.rest[..plain]));
-            self.rest = &self.rest[plain..];
+            let (plain, rest) = self.rest.split_at(plain.unwrap_or(self.rest.len()));
+            self.rest = rest;
+            text += String::from_utf8_lossy(plain);
             match self.peek()? {
                 b'"' => {
                     self.skip();
@@ -127,7 +129,8 @@ impl Reader<'_> {
                 }
                 b'\\' => {
                     self.skip();
-                    text.push(self.escape()?);
+                    let character = self.escape()?;
+                    text.to_mut().push(character);
                 }
                 _ => return self.fail("in string literal"),
             }
@@ -178,7 +181,7 @@ impl Reader<'_> {
         Ok(u16::try_from(value).unwrap_or_default())
     }
 
-    fn number(&mut self) -> Result<Json, String> {
+    fn number(&mut self) -> Result<Json<'a>, String> {
         let start = self.rest;
         if self.peek()? == b'-' {
             self.skip();
@@ -200,7 +203,7 @@ impl Reader<'_> {
             self.digits("in exponent of numeric literal")?;
         }
         let literal = &start[..start.len() - self.rest.len()];
-        Ok(Json::Number(String::from_utf8_lossy(literal).into_owned()))
+        Ok(Json::Number(String::from_utf8_lossy(literal)))
     }
 
     /// Skips one digit or more.
@@ -213,7 +216,7 @@ impl Reader<'_> {
         Ok(())
     }
 
-    fn literal(&mut self, word: &str, value: Json) -> Result<Json, String> {
+    fn literal(&mut self, word: &str, value: Json<'a>) -> Result<Json<'a>, String> {
         for expected in word.chars() {
             if char::from(self.peek()?) != expected {
                 return self.fail(&format!("in literal {word} (expecting {expected:?})"));
@@ -257,10 +260,10 @@ mod tests {
     #[test]
     fn strings_are_read_with_their_escapes() {
         let json = Json::parse(br#""a\n\"\/\u00e9\ud83d\ude00\ud83dx""#);
-        assert_eq!(json, Ok(Json::String("a\n\"/é😀\u{fffd}x".to_owned())));
+        assert_eq!(json, Ok(Json::String("a\n\"/é😀\u{fffd}x".into())));
         assert_eq!(
             Json::parse(b"\"\xff\""),
-            Ok(Json::String("\u{fffd}".to_owned()))
+            Ok(Json::String("\u{fffd}".into()))
         );
     }
 

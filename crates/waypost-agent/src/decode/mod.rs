@@ -11,6 +11,7 @@ mod operation;
 mod service;
 mod session;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -38,30 +39,30 @@ pub(crate) enum Fault {
 /// A type that can be read from a JSON value.
 pub(crate) trait Decode: Sized + Default {
     /// Reads the value, which is not `null`.
-    fn decode(json: Json) -> Result<Self, Fault>;
+    fn decode(json: Json<'_>) -> Result<Self, Fault>;
 }
 
 /// The fields of an object, to be taken one by one. What is left at the end was unknown.
 #[derive(Debug)]
-pub(crate) struct Fields {
+pub(crate) struct Fields<'a> {
     /// What Go calls the structure in front of a field's name.
     context: &'static str,
     /// With their places in the body.
-    left: Vec<(usize, String, Json)>,
+    left: Vec<(usize, Cow<'a, str>, Json<'a>)>,
     /// The first fault, by place in the body.
     fault: Option<(usize, Fault)>,
 }
 
 /// Reads the first JSON value of a body.
-pub(crate) fn parse(body: &[u8]) -> Result<Json, Fault> {
+pub(crate) fn parse(body: &[u8]) -> Result<Json<'_>, Fault> {
     Json::parse(body).map_err(Fault::Words)
 }
 
-impl Fields {
+impl<'a> Fields<'a> {
     /// The fields of `json`, which must be an object; `null` is one without fields. `go_type` is
     /// what was wanted when it is something else altogether.
     pub(crate) fn of(
-        json: Json,
+        json: Json<'a>,
         context: &'static str,
         go_type: &'static str,
     ) -> Result<Self, Fault> {
@@ -94,7 +95,7 @@ impl Fields {
     pub(crate) fn take_with<T: Default>(
         &mut self,
         names: &[&str],
-        decode: impl FnOnce(Json) -> Result<T, Fault>,
+        decode: impl FnOnce(Json<'a>) -> Result<T, Fault>,
     ) -> T {
         let Some((place, json)) = self.take_json(names) else {
             return T::default();
@@ -111,7 +112,7 @@ impl Fields {
     pub(crate) fn take_opaque<T: Default>(
         &mut self,
         names: &[&str],
-        decode: impl FnOnce(Json) -> Result<T, Fault>,
+        decode: impl FnOnce(Json<'a>) -> Result<T, Fault>,
     ) -> T {
         self.take_with(names, |json| decode(json).map_err(Fault::without_field))
     }
@@ -131,7 +132,7 @@ impl Fields {
     }
 
     /// The field's last value that isn't `null`, and where it stands.
-    fn take_json(&mut self, names: &[&str]) -> Option<(usize, Json)> {
+    fn take_json(&mut self, names: &[&str]) -> Option<(usize, Json<'a>)> {
         let mut found = None;
         self.left.retain_mut(|(place, name, json)| {
             let taken = names.iter().any(|wanted| wanted.eq_ignore_ascii_case(name));
@@ -151,7 +152,7 @@ impl Fields {
 }
 
 impl Fault {
-    pub(crate) fn mismatch(found: &Json, wanted: &'static str) -> Self {
+    pub(crate) fn mismatch(found: &Json<'_>, wanted: &'static str) -> Self {
         Self::Type {
             found: found.kind().to_owned(),
             wanted,
@@ -200,16 +201,16 @@ impl fmt::Display for Fault {
 }
 
 impl Decode for String {
-    fn decode(json: Json) -> Result<Self, Fault> {
+    fn decode(json: Json<'_>) -> Result<Self, Fault> {
         match json {
-            Json::String(text) => Ok(text),
+            Json::String(text) => Ok(text.into_owned()),
             other => Err(Fault::mismatch(&other, "string")),
         }
     }
 }
 
 impl Decode for bool {
-    fn decode(json: Json) -> Result<Self, Fault> {
+    fn decode(json: Json<'_>) -> Result<Self, Fault> {
         match json {
             Json::Bool(value) => Ok(value),
             other => Err(Fault::mismatch(&other, "bool")),
@@ -218,7 +219,7 @@ impl Decode for bool {
 }
 
 impl Decode for i64 {
-    fn decode(json: Json) -> Result<Self, Fault> {
+    fn decode(json: Json<'_>) -> Result<Self, Fault> {
         match json {
             Json::Number(number) => number.parse().map_err(|_| Fault::Type {
                 found: format!("number {number}"),
@@ -231,7 +232,7 @@ impl Decode for i64 {
 }
 
 impl Decode for u64 {
-    fn decode(json: Json) -> Result<Self, Fault> {
+    fn decode(json: Json<'_>) -> Result<Self, Fault> {
         match json {
             Json::Number(number) => number.parse().map_err(|_| Fault::Type {
                 found: format!("number {number}"),
@@ -244,7 +245,7 @@ impl Decode for u64 {
 }
 
 impl Decode for Vec<String> {
-    fn decode(json: Json) -> Result<Self, Fault> {
+    fn decode(json: Json<'_>) -> Result<Self, Fault> {
         match json {
             Json::Array(items) => items.into_iter().map(or_default).collect(),
             other => Err(Fault::mismatch(&other, "[]string")),
@@ -253,29 +254,32 @@ impl Decode for Vec<String> {
 }
 
 impl Decode for BTreeMap<String, String> {
-    fn decode(json: Json) -> Result<Self, Fault> {
+    fn decode(json: Json<'_>) -> Result<Self, Fault> {
         decode_map(json, "map[string]string")
     }
 }
 
 impl Decode for BTreeMap<String, Vec<String>> {
-    fn decode(json: Json) -> Result<Self, Fault> {
+    fn decode(json: Json<'_>) -> Result<Self, Fault> {
         decode_map(json, "map[string][]string")
     }
 }
 
-fn decode_map<T: Decode>(json: Json, go_type: &'static str) -> Result<BTreeMap<String, T>, Fault> {
+fn decode_map<T: Decode>(
+    json: Json<'_>,
+    go_type: &'static str,
+) -> Result<BTreeMap<String, T>, Fault> {
     match json {
         Json::Object(entries) => entries
             .into_iter()
-            .map(|(key, value)| Ok((key, or_default(value)?)))
+            .map(|(key, value)| Ok((key.into_owned(), or_default(value)?)))
             .collect(),
         other => Err(Fault::mismatch(&other, go_type)),
     }
 }
 
 /// `null` inside a list or a map is the type's default.
-fn or_default<T: Decode>(json: Json) -> Result<T, Fault> {
+fn or_default<T: Decode>(json: Json<'_>) -> Result<T, Fault> {
     match json {
         Json::Null => Ok(T::default()),
         json => T::decode(json),

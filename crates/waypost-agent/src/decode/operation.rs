@@ -6,7 +6,7 @@ use super::{Fault, Fields, Json};
 use crate::store::{Entry, KvOperation};
 
 /// Reads the body of `/v1/txn`. Operations on nothing are left out.
-pub(crate) fn operations(json: Json) -> Result<Vec<KvOperation>, Fault> {
+pub(crate) fn operations(json: Json<'_>) -> Result<Vec<KvOperation>, Fault> {
     let items = match json {
         Json::Array(items) => items,
         Json::Null => Vec::new(),
@@ -20,7 +20,7 @@ pub(crate) fn operations(json: Json) -> Result<Vec<KvOperation>, Fault> {
         .collect())
 }
 
-fn operation(json: Json) -> Result<Option<KvOperation>, Fault> {
+fn operation(json: Json<'_>) -> Result<Option<KvOperation>, Fault> {
     let mut fields = Fields::of(json, "TxnOp", "api.TxnOp")?;
     let operation = fields.take_with(&["KV"], |json| on_key(json).map(Some));
     for other in ["Node", "Service", "Check"] {
@@ -34,7 +34,7 @@ fn operation(json: Json) -> Result<Option<KvOperation>, Fault> {
     Ok(operation)
 }
 
-fn on_key(json: Json) -> Result<KvOperation, Fault> {
+fn on_key(json: Json<'_>) -> Result<KvOperation, Fault> {
     let mut fields = Fields::of(json, "KVTxnOp.KV", "api.KVTxnOp")?;
     let operation = KvOperation {
         verb: fields.take("Verb"),
@@ -52,7 +52,7 @@ fn on_key(json: Json) -> Result<KvOperation, Fault> {
     Ok(operation)
 }
 
-fn bytes(json: Json) -> Result<Bytes, Fault> {
+fn bytes(json: Json<'_>) -> Result<Bytes, Fault> {
     let Json::String(text) = json else {
         return Err(Fault::mismatch(&json, "[]uint8"));
     };

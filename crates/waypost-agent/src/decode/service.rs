@@ -24,7 +24,7 @@ pub(crate) struct ServiceDefinition {
 }
 
 impl ServiceDefinition {
-    pub(crate) fn decode(json: Json) -> Result<Self, Fault> {
+    pub(crate) fn decode(json: Json<'_>) -> Result<Self, Fault> {
         let mut fields = Fields::of(json, "", GO_TYPE)?;
         let mut service = Service {
             kind: fields.take("Kind"),
@@ -69,6 +69,15 @@ impl ServiceDefinition {
         first.into_iter().chain(&self.checks)
     }
 
+    /// The instance and its checks that say something.
+    pub(crate) fn into_parts(self) -> (Service, Vec<CheckDefinition>) {
+        let mut checks = self.checks;
+        if !self.check.is_empty() {
+            checks.insert(0, self.check);
+        }
+        (self.service, checks)
+    }
+
     /// What is wrong with the weights or the metadata, in Consul's words.
     pub(crate) fn fault(&self) -> Option<String> {
         if let Some(fault) = self.weights.as_ref().and_then(fault_of_weights) {
@@ -79,7 +88,7 @@ impl ServiceDefinition {
     }
 }
 
-fn decode_weights(json: Json) -> Result<Weights, Fault> {
+fn decode_weights(json: Json<'_>) -> Result<Weights, Fault> {
     let mut fields = Fields::of(json, "Weights.Weights", "structs.Weights")?;
     let weights = Weights {
         passing: fields.take("Passing"),
@@ -89,7 +98,7 @@ fn decode_weights(json: Json) -> Result<Weights, Fault> {
     Ok(weights)
 }
 
-fn decode_checks(json: Json) -> Result<Vec<CheckDefinition>, Fault> {
+fn decode_checks(json: Json<'_>) -> Result<Vec<CheckDefinition>, Fault> {
     match json {
         Json::Array(items) => items
             .into_iter()
@@ -101,7 +110,7 @@ fn decode_checks(json: Json) -> Result<Vec<CheckDefinition>, Fault> {
 }
 
 /// Of `Connect` only `Native` is kept: the service mesh isn't served.
-pub(super) fn decode_connect(json: Json) -> Result<Connect, Fault> {
+pub(super) fn decode_connect(json: Json<'_>) -> Result<Connect, Fault> {
     const GO_TYPE: &str = "struct { SidecarServiceSnake *structs.ServiceDefinition \
         \"json:\\\"sidecar_service\\\"\"; *structs.Alias }";
     let mut fields = Fields::of(json, "", GO_TYPE)?;
@@ -113,7 +122,7 @@ pub(super) fn decode_connect(json: Json) -> Result<Connect, Fault> {
 }
 
 impl Decode for ServiceAddress {
-    fn decode(json: Json) -> Result<Self, Fault> {
+    fn decode(json: Json<'_>) -> Result<Self, Fault> {
         let context = "ServiceAddress.TaggedAddresses";
         let mut fields = Fields::of(json, context, "structs.ServiceAddress")?;
         let address = Self {
@@ -126,7 +135,7 @@ impl Decode for ServiceAddress {
 }
 
 impl Decode for BTreeMap<String, ServiceAddress> {
-    fn decode(json: Json) -> Result<Self, Fault> {
+    fn decode(json: Json<'_>) -> Result<Self, Fault> {
         decode_map(json, "map[string]structs.ServiceAddress")
     }
 }

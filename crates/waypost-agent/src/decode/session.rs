@@ -30,7 +30,7 @@ pub(crate) struct SessionDefinition {
 }
 
 impl SessionDefinition {
-    pub(crate) fn decode(json: Json) -> Result<Self, Fault> {
+    pub(crate) fn decode(json: Json<'_>) -> Result<Self, Fault> {
         const GO_TYPE: &str = "struct { LockDelay interface {}; *structs.Alias }";
         let says = |name: &str| match &json {
             Json::Object(fields) => fields.iter().any(|(key, _)| key.eq_ignore_ascii_case(name)),
@@ -101,7 +101,7 @@ impl SessionDefinition {
 }
 
 /// A duration, or nanoseconds, or seconds if it can't be nanoseconds. What is neither is 0.
-fn lock_delay(json: &Json) -> Result<i64, Fault> {
+fn lock_delay(json: &Json<'_>) -> Result<i64, Fault> {
     let delay = match json {
         Json::String(text) => go::parse_duration(text).map_err(Fault::Words)?,
         Json::Number(number) => number.parse::<f64>().map_or(0, |number| number as i64),
@@ -114,7 +114,7 @@ fn lock_delay(json: &Json) -> Result<i64, Fault> {
     })
 }
 
-fn service_checks(json: Json) -> Result<Option<Vec<ServiceCheck>>, Fault> {
+fn service_checks(json: Json<'_>) -> Result<Option<Vec<ServiceCheck>>, Fault> {
     let Json::Array(items) = json else {
         return Err(Fault::mismatch(&json, "[]structs.ServiceCheck"));
     };

@@ -95,7 +95,7 @@ impl Call {
     /// The first JSON value of the body, read by `decode`.
     pub(crate) fn decode<T>(
         &self,
-        decode: impl FnOnce(Json) -> Result<T, decode::Fault>,
+        decode: impl FnOnce(Json<'_>) -> Result<T, decode::Fault>,
     ) -> Result<T, Refusal> {
         decode::parse(&self.body)
             .and_then(decode)

@@ -96,7 +96,7 @@ async fn answer(app: Arc<App>, request: Request<Incoming>) -> Result<Response<Se
     let Some(path) = router::unescape(uri.path()) else {
         return Ok(malformed());
     };
-    if !path.chars().all(is_printable) {
+    if !path.bytes().all(|byte| matches!(byte, b' '..=b'~')) && !path.chars().all(is_printable) {
         let refusal = Reply::empty().status(StatusCode::BAD_REQUEST);
         return Ok(respond(refusal, false, false));
     }

@@ -60,7 +60,7 @@ fn register(call: &Call) -> Result<Reply, Refusal> {
     }
     call.app
         .registration
-        .register_check(&definition)
+        .register_check(definition)
         .map_err(Refusal::internal)?;
     Ok(Reply::empty())
 }

@@ -102,7 +102,7 @@ fn register(call: &Call) -> Result<Reply, Refusal> {
         && matches!(call.query.get("replace-existing-checks"), "" | "true");
     call.app
         .registration
-        .register_service(&definition, replace_checks)
+        .register_service(definition, replace_checks)
         .map_err(Refusal::internal)?;
     Ok(Reply::empty())
 }
