@@ -3,6 +3,7 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use arc_swap::ArcSwap;
 
 use crate::{
+    active_check::ActiveCheck,
     balance::{Balancer, BalancerOptions, Explanation, Pick, Strategy, StrategyFactory, named},
     conduct::OutlierDetection,
     directory::{Directory, DirectoryOptions},
@@ -51,8 +52,9 @@ impl ServiceDiscoveryClient {
             environment: None,
             options: None,
             strategy: None,
-            balancing: BalancerOptions::default(),
+            balancing: None,
             outlier_detection: None,
+            active_check: None,
             registration: None,
         }
     }
@@ -61,7 +63,7 @@ impl ServiceDiscoveryClient {
     pub fn new(provider: Arc<dyn Provider>) -> Self {
         Self::assemble(
             Directory::new(provider),
-            Arc::new(|| Box::new(crate::RoundRobin::new())),
+            round_robin(),
             BalancerOptions::default(),
             None,
         )
@@ -281,18 +283,20 @@ pub struct ClientBuilder {
     environment: Option<Environment>,
     options: Option<DirectoryOptions>,
     strategy: Option<Result<StrategyFactory, Invalid>>,
-    balancing: BalancerOptions,
+    balancing: Option<BalancerOptions>,
     outlier_detection: Option<OutlierDetection>,
+    active_check: Option<ActiveCheck>,
     registration: Option<ServiceRegistration>,
 }
 
 impl ClientBuilder {
-    /// Uses this provider, whatever the environment says.
+    /// Uses this provider, whatever the environment says; then the process's environment says
+    /// nothing of load balancing or outages either.
     pub fn provider(self, provider: impl Provider) -> Self {
         self.shared_provider(Arc::new(provider))
     }
 
-    /// Uses this provider, whatever the environment says.
+    /// As [`provider`](Self::provider).
     pub fn shared_provider(mut self, provider: Arc<dyn Provider>) -> Self {
         self.provider = Some(provider);
         self
@@ -315,7 +319,8 @@ impl ClientBuilder {
         self
     }
 
-    /// Lets this environment choose the provider instead of the process's own.
+    /// Lets this environment choose the provider, and say how it is used, instead of the process's
+    /// own; see [`settings`](crate::settings).
     pub fn environment(mut self, environment: Environment) -> Self {
         self.environment = Some(environment);
         self
@@ -342,13 +347,19 @@ impl ClientBuilder {
 
     /// Sets what happens to weights before the strategy sees them: zones, slow start, subsets.
     pub fn balancing(mut self, options: BalancerOptions) -> Self {
-        self.balancing = options;
+        self.balancing = Some(options);
         self
     }
 
     /// Sets when endpoints are ejected for their conduct.
     pub fn outlier_detection(mut self, options: OutlierDetection) -> Self {
         self.outlier_detection = Some(options);
+        self
+    }
+
+    /// Checks the endpoints of the services in use from this process, too. Off unless set.
+    pub fn active_check(mut self, check: ActiveCheck) -> Self {
+        self.active_check = Some(check);
         self
     }
 
@@ -364,19 +375,24 @@ impl ClientBuilder {
     /// # Errors
     /// If a setting is bad. An unreachable registry is no error.
     pub fn build(self) -> Result<ServiceDiscoveryClient, Error> {
-        let (provider, options) = match self.provider {
-            Some(provider) => (provider, DirectoryOptions::default()),
-            None => {
-                let settings = match self.environment {
-                    Some(environment) => Settings::new(environment)?,
-                    None => Settings::of_this_process()?,
-                };
-                (settings.provider()?, settings.directory_options()?)
-            }
+        let settings = match (&self.provider, self.environment) {
+            (Some(_), None) => Settings::new(Environment::default())?,
+            (_, Some(environment)) => Settings::new(environment)?,
+            (None, None) => Settings::of_this_process()?,
         };
-        let mut options = self.options.unwrap_or(options);
+        let provider = match self.provider {
+            Some(provider) => provider,
+            None => settings.provider()?,
+        };
+        let mut options = match self.options {
+            Some(options) => options,
+            None => settings.directory_options()?,
+        };
         if let Some(outlier_detection) = self.outlier_detection {
             options.outlier_detection = outlier_detection;
+        }
+        if self.active_check.is_some() {
+            options.active_check = self.active_check;
         }
         let registrar = match self.registration {
             Some(registration) => {
@@ -386,14 +402,19 @@ impl ClientBuilder {
         };
         let strategy = match self.strategy {
             Some(strategy) => strategy?,
-            None => Arc::new(|| Box::new(crate::RoundRobin::new()) as Box<dyn Strategy>),
+            None => settings.strategy()?.unwrap_or_else(round_robin),
         };
+        let balancing = self
+            .balancing
+            .unwrap_or_else(|| settings.balancer_options());
         let directory = Directory::with_options(provider, options);
         Ok(ServiceDiscoveryClient::assemble(
-            directory,
-            strategy,
-            self.balancing,
-            registrar,
+            directory, strategy, balancing, registrar,
         ))
     }
+}
+
+/// What is used unless another strategy is asked for.
+fn round_robin() -> StrategyFactory {
+    Arc::new(|| Box::new(crate::RoundRobin::new()))
 }

@@ -33,7 +33,6 @@ impl Environment {
     }
 
     /// What a variable says that is to be true or false, in the forms of Go's `ParseBool`.
-    #[cfg(feature = "consul")]
     pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, ConfigError> {
         match self.get(name) {
             None => Ok(None),

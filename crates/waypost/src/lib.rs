@@ -1,5 +1,6 @@
 #![doc = include_str!("../README.md")]
 
+mod active_check;
 mod backoff;
 mod balance;
 mod client;
@@ -19,10 +20,12 @@ mod registrar;
 pub mod settings;
 mod snapshot;
 
+pub use active_check::ActiveCheck;
 pub use balance::{
-    Balancer, BalancerOptions, Candidates, Chooser, ConsistentHash, ExplainedEjection,
-    ExplainedInstance, Explanation, Fate, Key, Lease, LeastConnections, P2cPeakEwma, Pick, Random,
-    RoundRobin, SmoothWeightedRoundRobin, Strategy, WeightStep, WeightedRandom, strategy_named,
+    Balancer, BalancerOptions, Candidates, Chooser, ConsistentHash, ExplainedCheck,
+    ExplainedEjection, ExplainedInstance, Explanation, Fate, Key, Lease, LeastConnections,
+    P2cPeakEwma, Pick, Random, RoundRobin, SmoothWeightedRoundRobin, Strategy, WeightStep,
+    WeightedRandom, strategy_named,
 };
 pub use client::{ClientBuilder, ServiceDiscoveryClient};
 pub use conduct::{

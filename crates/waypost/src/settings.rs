@@ -37,6 +37,16 @@
 //! | for how long old answers are good | `SERVICE_DISCOVERY_MAX_STALE`, such as `10m` | for ever |
 //! | where answers are kept for a start while the provider is down | `SERVICE_DISCOVERY_SNAPSHOT_FILE` | nowhere |
 //!
+//! # Load balancing
+//! | what | variable | otherwise |
+//! |---|---|---|
+//! | strategy, by its [name](crate::strategy_named) | `SERVICE_DISCOVERY_STRATEGY`, such as `least_connections` | `round_robin` |
+//! | our zone, whose instances are preferred | `SERVICE_DISCOVERY_ZONE` | none |
+//! | ejection for failed requests | `SERVICE_DISCOVERY_OUTLIER_DETECTION` | `true` |
+//! | [checks](crate::ActiveCheck) of our own | `SERVICE_DISCOVERY_ACTIVE_CHECK`: `tcp`, or `http:/health` with the feature `http-check` | none |
+//!
+//! What a program sets in code outweighs these.
+//!
 //! # Development
 //! With `ENVIRONMENT=development` a service that the provider doesn't know, or can't be asked for,
 //! is looked for at `http://localhost:8000`, where the gateway listens.
@@ -44,6 +54,9 @@
 use std::{fmt, str::FromStr, sync::Arc};
 
 use crate::{
+    active_check::ActiveCheck,
+    balance::{BalancerOptions, StrategyFactory, named},
+    conduct::OutlierDetection,
     directory::DirectoryOptions,
     environment::Environment,
     error::{ConfigError, Error},
@@ -109,6 +122,8 @@ impl FromStr for ProviderKind {
 /// Kubernetes sets it in every pod.
 const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
 const PROVIDER: &str = "SERVICE_DISCOVERY_PROVIDER";
+const STRATEGY: &str = "SERVICE_DISCOVERY_STRATEGY";
+const ACTIVE_CHECK: &str = "SERVICE_DISCOVERY_ACTIVE_CHECK";
 const CONFIG_FILE: &str = "SERVICE_DISCOVERY_CONFIG_FILE";
 
 /// Which provider the environment asks for, and why.
@@ -181,8 +196,39 @@ impl Settings {
                 .environment
                 .get("SERVICE_DISCOVERY_SNAPSHOT_FILE")
                 .map(Into::into),
+            outlier_detection: OutlierDetection {
+                enabled: (self
+                    .environment
+                    .flag("SERVICE_DISCOVERY_OUTLIER_DETECTION")?)
+                .unwrap_or(true),
+                ..OutlierDetection::default()
+            },
+            active_check: self.active_check()?,
             ..DirectoryOptions::default()
         })
+    }
+
+    fn active_check(&self) -> Result<Option<ActiveCheck>, ConfigError> {
+        let check = self.environment.get(ACTIVE_CHECK).map(str::parse);
+        let check: Option<Result<_, Error>> = check;
+        check.transpose().map_err(|fault| match fault {
+            Error::Config(fault) => fault,
+            fault => ConfigError::new(ACTIVE_CHECK, fault),
+        })
+    }
+
+    /// How the weights of instances are changed before a strategy sees them.
+    pub fn balancer_options(&self) -> BalancerOptions {
+        match self.environment.get("SERVICE_DISCOVERY_ZONE") {
+            Some(zone) => BalancerOptions::default().zone(zone),
+            None => BalancerOptions::default(),
+        }
+    }
+
+    /// The strategy that the environment names, if it names one.
+    pub(crate) fn strategy(&self) -> Result<Option<StrategyFactory>, ConfigError> {
+        let strategy = self.environment.get(STRATEGY).map(named).transpose();
+        strategy.map_err(|fault| ConfigError::new(STRATEGY, fault))
     }
 
     /// The provider, and under it the fallback where this is development.
@@ -351,6 +397,45 @@ mod tests {
             "SERVICE_DISCOVERY_PROVIDER: \"etcd\" is no provider; \
              use one of: env, static, consul, kubernetes"
         );
+    }
+
+    #[test]
+    fn the_environment_says_how_loads_are_balanced() {
+        let settings = settings(&[
+            ("SERVICE_DISCOVERY_OUTLIER_DETECTION", "false"),
+            ("SERVICE_DISCOVERY_ACTIVE_CHECK", "tcp"),
+            ("SERVICE_DISCOVERY_ZONE", "eu-1"),
+        ])
+        .unwrap();
+        let options = settings.directory_options().unwrap();
+        assert!(!options.outlier_detection.enabled);
+        assert!(options.active_check.is_some());
+        assert_eq!(settings.balancer_options().zone.as_deref(), Some("eu-1"));
+    }
+
+    #[test]
+    fn a_bad_word_about_load_balancing_names_the_variable_and_what_is_right() {
+        let fault = |variable: &str, value: &str| {
+            let settings = settings(&[(variable, value)]).unwrap();
+            let options = settings.directory_options().map(|_| ());
+            let fault = options.and_then(|()| settings.strategy().map(|_| ()));
+            fault.unwrap_err().to_string()
+        };
+        for (variable, value, hint) in [
+            ("SERVICE_DISCOVERY_STRATEGY", "best", "round_robin, "),
+            (
+                "SERVICE_DISCOVERY_OUTLIER_DETECTION",
+                "maybe",
+                "true nor false",
+            ),
+            ("SERVICE_DISCOVERY_ACTIVE_CHECK", "udp", "http:/health"),
+        ] {
+            let fault = fault(variable, value);
+            assert!(
+                fault.starts_with(variable) && fault.contains(hint),
+                "{fault}"
+            );
+        }
     }
 
     #[test]

@@ -57,15 +57,8 @@ impl Asking {
         Ok(self.client_builder()?.build()?)
     }
 
-    /// A client that picks by the strategy of this name.
-    pub(crate) fn client_with_strategy(
-        &self,
-        strategy: &str,
-    ) -> Result<ServiceDiscoveryClient, Failure> {
-        Ok(self.client_builder()?.strategy_named(strategy).build()?)
-    }
-
-    fn client_builder(&self) -> Result<ClientBuilder, Failure> {
+    /// The beginnings of a client of that registry.
+    pub(crate) fn client_builder(&self) -> Result<ClientBuilder, Failure> {
         let builder = ServiceDiscoveryClient::builder().directory_options(self.options());
         Ok(builder.shared_provider(self.provider()?))
     }

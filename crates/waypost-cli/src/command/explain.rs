@@ -2,7 +2,10 @@ use std::{process::ExitCode, time::Duration};
 
 use clap::Args;
 use serde_json::json;
-use waypost::{Explanation, ServiceName};
+use tokio::time::{sleep, timeout};
+use waypost::{
+    ActiveCheck, Balancer, BalancerOptions, ExplainedInstance, Explanation, Fate, ServiceName,
+};
 
 use super::{Outcome, asking::Asking};
 use crate::output::{print_json, print_table};
@@ -17,18 +20,43 @@ pub(crate) struct Explain {
     /// The service's name
     service: ServiceName,
     /// The strategy to explain
-    #[arg(long, value_name = "NAME", default_value = "round_robin")]
+    #[arg(
+        long,
+        value_name = "NAME",
+        env = "SERVICE_DISCOVERY_STRATEGY",
+        default_value = "round_robin"
+    )]
     strategy: String,
+    /// The zone to explain it for
+    #[arg(long, value_name = "ZONE", env = "SERVICE_DISCOVERY_ZONE")]
+    zone: Option<String>,
+    /// Check each instance once from here: tcp, or http:/health for that path
+    #[arg(long, value_name = "CHECK", env = "SERVICE_DISCOVERY_ACTIVE_CHECK")]
+    check: Option<ActiveCheck>,
     #[command(flatten)]
     asking: Asking,
 }
 
+/// How soon all instances are checked once.
+const AT_ONCE: Duration = Duration::from_millis(100);
+
 impl Explain {
     /// Succeeds if there is an instance to pick.
     pub(super) async fn run(self) -> Outcome {
-        let client = self.asking.client_with_strategy(&self.strategy)?;
-        let balancer = client.balancer(&self.service)?;
+        let mut client = (self.asking.client_builder()?).strategy_named(&self.strategy);
+        if let Some(zone) = self.zone {
+            client = client.balancing(BalancerOptions::default().zone(zone));
+        }
+        let checks = self.check.is_some();
+        if let Some(check) = self.check {
+            client = client.active_check(check.every(AT_ONCE).with_fall(1));
+        }
+        let balancer = client.build()?.balancer(&self.service)?;
         balancer.ready().await?;
+        if checks {
+            // What isn't known by then is shown as not known.
+            let _ = timeout(self.asking.timeout(), all_checked(&balancer)).await;
+        }
         let explanation = balancer.explain();
         match self.asking.json {
             true => print_json(&json!(explanation)),
@@ -36,6 +64,15 @@ impl Explain {
         }
         balancer.pick()?;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+async fn all_checked(balancer: &Balancer) {
+    let is_checked = |instance: &ExplainedInstance| {
+        instance.check.is_some() || matches!(instance.fate, Fate::Critical | Fate::Draining)
+    };
+    while !balancer.explain().instances.iter().all(is_checked) {
+        sleep(AT_ONCE / 4).await;
     }
 }
 
@@ -57,7 +94,7 @@ fn print(explanation: &Explanation) {
     }
     println!();
 
-    let rows: Vec<[String; 6]> = explanation
+    let rows: Vec<[String; 7]> = explanation
         .instances
         .iter()
         .map(|instance| {
@@ -67,6 +104,7 @@ fn print(explanation: &Explanation) {
                 instance.id.to_string(),
                 instance.url.clone(),
                 instance.health.to_string(),
+                check(instance),
                 json!(instance.fate).as_str().unwrap_or_default().to_owned(),
                 weights.collect::<Vec<_>>().join(" > "),
                 format!("{:.1} %", instance.share * 100.0),
@@ -74,7 +112,24 @@ fn print(explanation: &Explanation) {
         })
         .collect();
     print_table(
-        ["ID", "URL", "HEALTH", "FATE", "WEIGHT AFTER", "SHARE"],
+        [
+            "ID",
+            "URL",
+            "HEALTH",
+            "CHECK",
+            "FATE",
+            "WEIGHT AFTER",
+            "SHARE",
+        ],
         &rows,
     );
+}
+
+/// What our own check said of it, if one was made.
+fn check(instance: &ExplainedInstance) -> String {
+    match instance.check.as_ref().map(|check| &check.failure) {
+        None => "-".to_owned(),
+        Some(None) => "passes".to_owned(),
+        Some(Some(failure)) => failure.to_string(),
+    }
 }

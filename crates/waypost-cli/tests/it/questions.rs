@@ -185,3 +185,50 @@ async fn variables_and_files_answer_like_a_registry() {
         assert_eq!(printed(&url), "http://auth-service:5001/health\n");
     }
 }
+
+#[tokio::test]
+async fn instances_are_checked_from_here_and_explained_by_zone_and_strategy() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let alive = listener.local_addr().unwrap().port();
+    let [dead] = free_ports();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("services.yaml");
+    let services = format!(
+        "auth:\n  instances:\n    - {{id: alive, url: \"http://127.0.0.1:{alive}\", zone: a}}\n    \
+         - {{id: dead, url: \"http://127.0.0.1:{dead}\", zone: b}}\n"
+    );
+    std::fs::write(&file, services).unwrap();
+    let file = ("SERVICE_DISCOVERY_CONFIG_FILE", file.to_str().unwrap());
+    let explain = async |more: &[&str], variables: &[(&str, &str)]| {
+        let arguments = [&["explain", "auth"], more].concat();
+        let answer = ask(&arguments, &[&[file], variables].concat()).await;
+        assert!(answer.status.success(), "{}", complaint(&answer));
+        printed(&answer)
+    };
+    let unchecked = explain(&[], &[]).await;
+    assert!(!unchecked.contains("ejected"), "{unchecked}");
+    for (flag, variable) in [
+        (&["--check", "tcp"][..], &[][..]),
+        (&[], &[("SERVICE_DISCOVERY_ACTIVE_CHECK", "tcp")]),
+    ] {
+        let checked = explain(flag, variable).await;
+        let line = |id: &str| checked.lines().find(|line| line.starts_with(id));
+        assert!(line("alive").unwrap().contains("passes"), "{checked}");
+        let dead = line("dead").unwrap();
+        assert!(
+            dead.contains("refused") && dead.contains("ejected"),
+            "{checked}"
+        );
+        assert!(dead.contains("0.0 %"), "{checked}");
+    }
+    let zone = [
+        ("SERVICE_DISCOVERY_ZONE", "a"),
+        ("SERVICE_DISCOVERY_STRATEGY", "weighted_random"),
+    ];
+    let zoned = explain(&[], &zone).await;
+    assert!(zoned.contains("weighted_random"), "{zoned}");
+    assert!(zoned.contains("other_zone"), "{zoned}");
+    let wrong = ask(&["explain", "auth", "--check", "udp"], &[file]).await;
+    assert_eq!(wrong.status.code(), Some(2));
+    assert!(complaint(&wrong).contains("use tcp or http:/health"));
+}

@@ -60,6 +60,8 @@ pub struct ExplainedInstance {
     pub fate: Fate,
     /// Its ejection, if it is ejected or being probed.
     pub ejection: Option<ExplainedEjection>,
+    /// What this process's own checks say of it, if it makes some.
+    pub check: Option<ExplainedCheck>,
     /// Its weight after each transform, in their order.
     pub weights: Vec<WeightStep>,
     /// Its share of the picks, from 0 to 1, by weight; strategies that look at load or keys shift
@@ -75,14 +77,26 @@ pub struct ExplainedInstance {
     pub failed: u32,
 }
 
+/// What checks from this process say.
+#[derive(Clone, Debug, Serialize)]
+#[non_exhaustive]
+pub struct ExplainedCheck {
+    /// Whether the latest one passed.
+    pub passing: bool,
+    /// How many in a row came out so.
+    pub in_a_row: u32,
+    /// What was wrong, if something was.
+    pub failure: Option<Arc<str>>,
+}
+
 /// An ejection.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ExplainedEjection {
     /// What for.
     pub cause: Option<EjectionCause>,
-    /// For how many more seconds; 0 if it is being probed.
-    pub seconds_left: f64,
+    /// For how many more seconds; 0 if it is being probed, `None` if until its checks pass.
+    pub seconds_left: Option<f64>,
     /// The how manieth in close succession.
     pub times: u32,
 }
@@ -145,9 +159,9 @@ pub(super) fn explain(table: &Table, options: &BalancerOptions) -> Explanation {
 fn about(endpoint: &Endpoint, now: Instant) -> ExplainedInstance {
     let (instance, state) = (endpoint.instance(), endpoint.state());
     let millis = state.fleet.millis(now);
-    let ejection = |left: u64| ExplainedEjection {
+    let ejection = |left: Option<u64>| ExplainedEjection {
         cause: state.fleet.cause(instance.id()),
-        seconds_left: Duration::from_millis(left).as_secs_f64(),
+        seconds_left: left.map(|left| Duration::from_millis(left).as_secs_f64()),
         times: state.conduct.times(),
     };
     let (succeeded, failed) = state.conduct.recent_counts();
@@ -159,9 +173,17 @@ fn about(endpoint: &Endpoint, now: Instant) -> ExplainedInstance {
         fate: Fate::Used,
         ejection: match state.conduct.status(millis) {
             Status::Active => None,
-            Status::Ejected(until) => Some(ejection(until - millis)),
-            Status::HalfOpen => Some(ejection(0)),
+            Status::Ejected(until) => Some(ejection(until.map(|until| until - millis))),
+            Status::HalfOpen => Some(ejection(Some(0))),
         },
+        check: state
+            .fleet
+            .checks(instance.id())
+            .map(|checks| ExplainedCheck {
+                passing: checks.failure.is_none(),
+                in_a_row: checks.in_a_row,
+                failure: checks.failure,
+            }),
         weights: Vec::new(),
         share: 0.0,
         in_flight: endpoint.in_flight(),

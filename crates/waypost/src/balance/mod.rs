@@ -33,7 +33,7 @@ use tokio::{task::AbortHandle, time::Instant};
 
 pub use candidates::Candidates;
 pub use consistent_hash::ConsistentHash;
-pub use explain::{ExplainedEjection, ExplainedInstance, Explanation, WeightStep};
+pub use explain::{ExplainedCheck, ExplainedEjection, ExplainedInstance, Explanation, WeightStep};
 pub use key::Key;
 pub use lease::Lease;
 pub use least_connections::LeastConnections;

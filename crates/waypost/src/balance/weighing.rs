@@ -164,7 +164,8 @@ impl Weighed {
             match state.conduct.status(state.fleet.millis(now)) {
                 Status::Active => {}
                 Status::Ejected(until) => {
-                    out.push((index, Fate::Ejected, Some(state.fleet.instant(until))));
+                    let until = until.map(|until| state.fleet.instant(until));
+                    out.push((index, Fate::Ejected, until));
                 }
                 Status::HalfOpen => out.push((index, Fate::Probing, None)),
             }

@@ -15,8 +15,8 @@ pub enum BalanceEvent {
         instance: InstanceId,
         /// Why.
         cause: EjectionCause,
-        /// For how long, in seconds.
-        seconds: f64,
+        /// For how long, in seconds; `None` if until its checks pass.
+        seconds: Option<f64>,
         /// The how manieth time in close succession.
         times: u32,
     },
@@ -27,8 +27,8 @@ pub enum BalanceEvent {
         /// What it was to be ejected for.
         cause: EjectionCause,
     },
-    /// A request to an ejected endpoint, sent to see whether it is well again, succeeded; or the
-    /// registry saw it fail and recover.
+    /// A request to an ejected endpoint, sent to see whether it is well again, succeeded; or checks
+    /// of it pass again; or the registry saw it fail and recover.
     Returned {
         /// Which.
         instance: InstanceId,
@@ -102,6 +102,10 @@ pub struct BalanceCounters {
     pub panics: u64,
     /// How often a strategy failed to prepare.
     pub prepare_failed: u64,
+    /// Checks from this process that passed.
+    pub checks_passed: u64,
+    /// Checks from this process that failed.
+    pub checks_failed: u64,
     /// How many endpoints are ejected now.
     pub ejected_now: u64,
 }
@@ -134,9 +138,15 @@ impl BalanceEvent {
                 seconds,
                 times,
             } => {
-                let pause = humantime::format_duration(Duration::from_secs(seconds.round() as u64));
                 let cause = cause.as_str();
-                tracing::warn!(service, %instance, cause, times, "endpoint ejected for {pause}");
+                let pause = match seconds {
+                    Some(seconds) => {
+                        let pause = Duration::from_secs(seconds.round() as u64);
+                        format!("for {}", humantime::format_duration(pause))
+                    }
+                    None => "until its checks pass".to_owned(),
+                };
+                tracing::warn!(service, %instance, cause, times, "endpoint ejected {pause}");
             }
             Self::Spared { instance, cause } => {
                 let cause = cause.as_str();

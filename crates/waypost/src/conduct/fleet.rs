@@ -14,6 +14,7 @@ use tokio::{
 
 use super::{
     BalanceCounters, BalanceEvent, EjectionCause, OutlierDetection,
+    checks::Checks,
     tally::{Conduct, Status, Tally},
 };
 use crate::model::{InstanceId, ServiceName};
@@ -52,9 +53,21 @@ pub(crate) struct Fleet {
 }
 
 #[derive(Debug, Default)]
-struct Bench {
+pub(super) struct Bench {
     ejected: HashMap<InstanceId, EjectionCause>,
-    counters: BalanceCounters,
+    pub(super) checks: HashMap<InstanceId, Checks>,
+    pub(super) counters: BalanceCounters,
+}
+
+/// For how long an endpoint is ejected.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Term {
+    /// By how often it was lately.
+    ByConduct,
+    /// What it asked for.
+    For(Duration),
+    /// Until its checks pass.
+    UntilWell,
 }
 
 impl Fleet {
@@ -137,12 +150,18 @@ impl Fleet {
             Outcome::Failed => {
                 let tally = conduct.count(true, now);
                 if let Some(cause) = self.fault(tally) {
-                    self.eject(id, conduct, cause, None, now);
+                    self.eject(id, conduct, cause, Term::ByConduct, now);
                 }
             }
             Outcome::Rejected {
                 retry_after: Some(pause),
-            } => self.eject(id, conduct, EjectionCause::Overloaded, Some(pause), now),
+            } => self.eject(
+                id,
+                conduct,
+                EjectionCause::Overloaded,
+                Term::For(pause),
+                now,
+            ),
             Outcome::Rejected { retry_after: None } => {}
         }
     }
@@ -155,9 +174,16 @@ impl Fleet {
         }
         match outcome {
             Outcome::Succeeded => self.readmit(id, conduct, now),
-            Outcome::Failed => self.eject(id, conduct, EjectionCause::ProbeFailed, None, now),
+            Outcome::Failed => self.eject(
+                id,
+                conduct,
+                EjectionCause::ProbeFailed,
+                Term::ByConduct,
+                now,
+            ),
             Outcome::Rejected { retry_after } => {
-                self.eject(id, conduct, EjectionCause::Overloaded, retry_after, now);
+                let term = retry_after.map_or(Term::ByConduct, Term::For);
+                self.eject(id, conduct, EjectionCause::Overloaded, term, now);
             }
         }
     }
@@ -176,18 +202,20 @@ impl Fleet {
     }
 
     #[cold]
-    pub(crate) fn eject(
+    pub(super) fn eject(
         &self,
         id: &InstanceId,
         conduct: &Conduct,
         cause: EjectionCause,
-        pause: Option<Duration>,
+        term: Term,
         now: u64,
     ) {
         let mut bench = self.bench();
         // Two threads may come to the same conclusion; the first one acts.
-        if matches!(conduct.status(now), Status::Ejected(_)) {
-            return;
+        match (conduct.status(now), term) {
+            (Status::Ejected(Some(_)), Term::UntilWell) => {}
+            (Status::Ejected(_), _) => return,
+            _ => {}
         }
         let others = bench.ejected.len() - usize::from(bench.ejected.contains_key(id));
         if others >= self.options.allowed(self.size.load(Relaxed)) {
@@ -199,19 +227,24 @@ impl Fleet {
             let instance = id.clone();
             return self.tell(&mut bench, BalanceEvent::Spared { instance, cause });
         }
-        let (pause, times) = match pause {
-            Some(pause) => (pause, conduct.times.load(Relaxed)),
-            None => self.sentence(conduct, now),
+        let times = conduct.times.load(Relaxed);
+        let (pause, times) = match term {
+            Term::UntilWell => (None, times),
+            Term::For(pause) => (Some(pause), times),
+            Term::ByConduct => {
+                let (pause, times) = self.sentence(conduct, now);
+                (Some(pause), times)
+            }
         };
-        let pause = pause.min(self.options.max_ejection);
-        conduct.eject(now + pause.as_millis() as u64);
+        let pause = pause.map(|pause| pause.min(self.options.max_ejection));
+        conduct.eject(pause.map(|pause| now + pause.as_millis() as u64));
         bench.ejected.insert(id.clone(), cause);
         self.ejected.store(bench.ejected.len(), Relaxed);
         self.changed.send_replace(());
         let event = BalanceEvent::Ejected {
             instance: id.clone(),
             cause,
-            seconds: pause.as_secs_f64(),
+            seconds: pause.map(|pause| pause.as_secs_f64()),
             times,
         };
         self.tell(&mut bench, event);
@@ -245,7 +278,7 @@ impl Fleet {
         }
     }
 
-    fn readmit(&self, id: &InstanceId, conduct: &Conduct, now: u64) {
+    pub(super) fn readmit(&self, id: &InstanceId, conduct: &Conduct, now: u64) {
         let mut bench = self.bench();
         if bench.ejected.remove(id).is_none() {
             return;
@@ -283,7 +316,7 @@ impl Fleet {
     }
 
     /// Nothing in it is ever half done, so a panic elsewhere leaves it in order.
-    fn bench(&self) -> MutexGuard<'_, Bench> {
+    pub(super) fn bench(&self) -> MutexGuard<'_, Bench> {
         self.bench.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

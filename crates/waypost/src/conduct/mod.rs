@@ -4,6 +4,7 @@
 //! All of it belongs to the instance's id and outlives every update. It is written by leases and
 //! read by strategies, but knows neither.
 
+mod checks;
 mod event;
 mod fleet;
 mod latency;
@@ -11,6 +12,7 @@ mod options;
 mod state;
 mod tally;
 
+pub(crate) use checks::Thresholds;
 pub use event::{BalanceCounters, BalanceEvent, BalanceEvents, EjectionCause};
 pub(crate) use fleet::Fleet;
 pub use fleet::Outcome;

@@ -9,6 +9,9 @@ const WINDOW_MILLIS: u64 = 10_000;
 /// For how long a probe keeps others away if nothing is heard of it.
 const PROBE_PATIENCE: Duration = Duration::from_secs(5);
 
+/// Stands for the end of an ejection that checks decide.
+const UNTIL_WELL: u64 = u64::MAX;
+
 /// How one endpoint has behaved lately, and whether it is ejected for it. All times are
 /// milliseconds after the fleet's birth.
 #[derive(Debug, Default)]
@@ -17,7 +20,7 @@ pub(crate) struct Conduct {
     window: AtomicU64,
     /// The window before, in the same form.
     before: AtomicU64,
-    /// When the ejection ends; 0 if there is none.
+    /// When the ejection ends; 0 if there is none, [`UNTIL_WELL`] if checks decide that.
     until: AtomicU64,
     /// When the next probe may go.
     probe: AtomicU64,
@@ -31,8 +34,8 @@ pub(crate) struct Conduct {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Status {
     Active,
-    /// Until this moment.
-    Ejected(u64),
+    /// Until this moment; without one, until its checks pass.
+    Ejected(Option<u64>),
     /// Its time is over; the outcome of one request decides.
     HalfOpen,
 }
@@ -54,7 +57,8 @@ impl Conduct {
     pub(crate) fn status(&self, now: u64) -> Status {
         match self.until.load(Relaxed) {
             0 => Status::Active,
-            until if until > now => Status::Ejected(until),
+            UNTIL_WELL => Status::Ejected(None),
+            until if until > now => Status::Ejected(Some(until)),
             _ => Status::HalfOpen,
         }
     }
@@ -111,9 +115,10 @@ impl Conduct {
         self.times.load(Relaxed)
     }
 
-    pub(super) fn eject(&self, until: u64) {
+    pub(super) fn eject(&self, until: Option<u64>) {
         self.probe.store(0, Relaxed);
-        self.until.store(until.max(1), Relaxed);
+        let until = until.map_or(UNTIL_WELL, |until| until.max(1));
+        self.until.store(until, Relaxed);
     }
 
     /// Back to use, with a clean sheet.
@@ -223,7 +228,7 @@ mod tests {
     #[test]
     fn one_probe_goes_at_a_time() {
         let conduct = Conduct::default();
-        conduct.eject(1_000);
+        conduct.eject(Some(1_000));
         assert!(!conduct.claim_probe(999));
         assert!(conduct.claim_probe(1_000));
         assert!(!conduct.claim_probe(1_001));

@@ -269,6 +269,8 @@ async fn follow<P: Picture>(
             () = sleep_until(check_at) => {
                 let Some(feed) = feed.upgrade() else { return };
                 if feed.close_if_idle() {
+                    // Whoever works on what it says learns that nobody wants it any more.
+                    feed.changed.send_replace(());
                     drop(feed);
                     return on_event(Event::Closed);
                 }

@@ -29,6 +29,7 @@ use self::{
     store::Store,
 };
 use crate::{
+    active_check::keep_checking,
     error::{Error, ProviderError, ProviderErrorKind},
     link::{Link, ProviderStatus},
     model::ServiceName,
@@ -252,7 +253,7 @@ impl Directory {
         let watch = hold_empty(watch.boxed(), &inner.options, description, before);
         self.begin_storing();
         let weak = Arc::downgrade(inner);
-        Feed::begin(
+        let feed = Feed::begin(
             first,
             remembered,
             watch,
@@ -265,7 +266,16 @@ impl Directory {
                     (Event::News, None) => {}
                 }
             },
-        )
+        );
+        if let Some(check) = &inner.options.active_check {
+            let (weak, news) = (Arc::downgrade(&feed), feed.subscribe());
+            let current = move || {
+                let feed = weak.upgrade().filter(|feed| !feed.is_closed())?;
+                Some(feed.load_full())
+            };
+            tokio::spawn(keep_checking(check.clone(), current, news));
+        }
+        feed
     }
 
     /// Starts the task that writes the snapshot file, unless it runs.

@@ -1,6 +1,6 @@
 use std::{path::PathBuf, time::Duration};
 
-use crate::conduct::OutlierDetection;
+use crate::{active_check::ActiveCheck, conduct::OutlierDetection};
 
 use super::feed::Idle;
 
@@ -29,6 +29,8 @@ pub struct DirectoryOptions {
     pub snapshot_file: Option<PathBuf>,
     /// When endpoints are ejected for their conduct.
     pub outlier_detection: OutlierDetection,
+    /// How this process checks endpoints itself. None unless set.
+    pub active_check: Option<ActiveCheck>,
 }
 
 impl Default for DirectoryOptions {
@@ -42,6 +44,7 @@ impl Default for DirectoryOptions {
             hold_empty: Duration::ZERO,
             snapshot_file: None,
             outlier_detection: OutlierDetection::default(),
+            active_check: None,
         }
     }
 }

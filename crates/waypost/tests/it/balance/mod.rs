@@ -1,3 +1,4 @@
+mod active_checks;
 mod allocations;
 mod fairness;
 mod fixture;

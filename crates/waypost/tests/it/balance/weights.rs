@@ -200,7 +200,7 @@ async fn an_explanation_tells_of_each_instance_and_is_json() {
         [Used, Ejected, Used, Used, OtherZone, OtherZone, Critical]
     );
     let ejected = &explanation.instances[1];
-    assert!(ejected.ejection.as_ref().unwrap().seconds_left > 26.0);
+    assert!(ejected.ejection.as_ref().unwrap().seconds_left > Some(26.0));
     let steps: Vec<_> = explanation.instances[0]
         .weights
         .iter()

@@ -1,0 +1,120 @@
+use std::{fmt, sync::Arc};
+
+use futures_util::future::{BoxFuture, FutureExt};
+use tokio::net::TcpStream;
+
+use crate::model::{Host, Instance};
+
+type Function = dyn Fn(Arc<Instance>) -> BoxFuture<'static, Result<(), String>> + Send + Sync;
+
+/// What a check does.
+#[derive(Clone)]
+pub(super) enum Way {
+    Tcp,
+    #[cfg(feature = "http-check")]
+    Http {
+        client: reqwest::Client,
+        path: Arc<str>,
+    },
+    By(Arc<Function>),
+}
+
+impl Way {
+    #[cfg(feature = "http-check")]
+    pub(super) fn http(path: &str) -> Result<Self, crate::Error> {
+        if !path.starts_with('/') {
+            let why = "it begins with a slash, such as /health";
+            return Err(crate::Invalid::new("path of a check", path, why).into());
+        }
+        Ok(Self::Http {
+            client: client()?,
+            path: path.into(),
+        })
+    }
+
+    pub(super) fn by<F, R>(check: F) -> Self
+    where
+        F: Fn(Arc<Instance>) -> R + Send + Sync + 'static,
+        R: Future<Output = Result<(), String>> + Send + 'static,
+    {
+        Self::By(Arc::new(move |instance| check(instance).boxed()))
+    }
+
+    pub(super) async fn check(&self, instance: &Arc<Instance>, port: u16) -> Result<(), String> {
+        match self {
+            Self::Tcp => {
+                let connected = match instance.host() {
+                    Host::Ip(ip) => TcpStream::connect((*ip, port)).await,
+                    Host::Name(name) => TcpStream::connect((&**name, port)).await,
+                };
+                connected.map(drop).map_err(|error| error.to_string())
+            }
+            #[cfg(feature = "http-check")]
+            Self::Http { client, path } => {
+                let scheme = match instance.scheme() {
+                    "https" => "https",
+                    _ => "http",
+                };
+                let url = format!("{scheme}://{}:{port}{path}", instance.host());
+                judge(client.get(url).send().await)
+            }
+            Self::By(check) => check(Arc::clone(instance)).await,
+        }
+    }
+}
+
+#[cfg(feature = "http-check")]
+fn judge(answer: reqwest::Result<reqwest::Response>) -> Result<(), String> {
+    let error = match answer {
+        Ok(answer) => {
+            let status = answer.status();
+            let well = status.is_success() || status == reqwest::StatusCode::TOO_MANY_REQUESTS;
+            return if well {
+                Ok(())
+            } else {
+                Err(format!("answers {status}"))
+            };
+        }
+        Err(error) => error,
+    };
+    // The innermost cause is the one that names the fault ("connection refused").
+    let mut cause: &dyn std::error::Error = &error;
+    while let Some(deeper) = cause.source() {
+        cause = deeper;
+    }
+    Err(cause.to_string())
+}
+
+#[cfg(feature = "http-check")]
+fn client() -> Result<reqwest::Client, crate::ConfigError> {
+    use rustls_platform_verifier::Verifier;
+
+    let unusable = |cause: &dyn fmt::Display| crate::ConfigError::new("HTTP check", cause);
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    let verifier = Verifier::new(Arc::clone(&provider)).map_err(|cause| unusable(&cause))?;
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .map_err(|cause| unusable(&cause))?
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(verifier))
+        .with_no_client_auth();
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls)
+        // A kept connection would say nothing of whether a new one can be made.
+        .pool_max_idle_per_host(0)
+        .redirect(reqwest::redirect::Policy::none())
+        .no_proxy()
+        .build()
+        .map_err(|cause| unusable(&cause))
+}
+
+impl fmt::Debug for Way {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp => f.write_str("tcp"),
+            #[cfg(feature = "http-check")]
+            Self::Http { path, .. } => write!(f, "http:{path}"),
+            Self::By(_) => f.write_str("by a function"),
+        }
+    }
+}
