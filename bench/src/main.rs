@@ -1,7 +1,8 @@
 //! What a pick costs, here and in the peers, on this machine, in one run:
 //! `cargo run --release --manifest-path bench/Cargo.toml -- docs/benchmarks.md`
 //!
-//! Without an argument the report goes to the terminal.
+//! Without an argument the report goes to the terminal; `only round_robin` prints the rows that have
+//! this in their name.
 
 mod measure;
 mod ours;
@@ -24,10 +25,11 @@ fn main() -> ExitCode {
             ours::pick_often(strategy, number(instances), number(count));
             return ExitCode::SUCCESS;
         }
+        ["only", rows] => return print(&report::some_rows(rows)),
         [] => return print(&report::report()),
         [path] => std::fs::write(path, report::report()),
         _ => {
-            eprintln!("usage: waypost-bench [REPORT.md]");
+            eprintln!("usage: waypost-bench [REPORT.md | only ROWS]");
             return ExitCode::from(2);
         }
     };

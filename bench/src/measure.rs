@@ -1,12 +1,17 @@
-use std::{fs, hint::black_box, sync::Barrier, time::Duration};
+use std::{
+    hint::black_box,
+    sync::atomic::{AtomicUsize, Ordering},
+    time::{Duration, Instant},
+};
 
-const ROUNDS: usize = 5;
+use rustix::time::{ClockId, clock_gettime};
 
-/// How long one round lasts, about.
-const ROUND: Duration = Duration::from_millis(25);
+/// Rounds are short, so that some of them are left in peace even on a busy machine, and many.
+const ROUND: Duration = Duration::from_millis(2);
+const ROUNDS: usize = 30;
 
-/// The processor time of this thread. What else the machine does meanwhile is not in it, so that
-/// a busy one gives nearly the same figures as an idle one; waiting for a line of memory is.
+/// The processor time of this thread. What else the machine does meanwhile is not in it; waiting
+/// for a line of memory is.
 pub struct Stopwatch(Duration);
 
 impl Stopwatch {
@@ -20,64 +25,121 @@ impl Stopwatch {
 }
 
 fn processor_time() -> Duration {
-    let stat = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
-    let nanos = stat.split(' ').next().and_then(|nanos| nanos.parse().ok());
-    Duration::from_nanos(nanos.unwrap_or(0))
+    let time = clock_gettime(ClockId::ThreadCPUTime);
+    Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// The median, over several rounds, of the nanoseconds that one call takes.
-pub fn nanos<T>(mut call: impl FnMut() -> T) -> f64 {
-    let calls = calibrate(&mut call);
-    let round = |_| {
-        let start = Stopwatch::start();
-        for _ in 0..calls {
-            black_box(call());
-        }
-        start.elapsed().as_nanos() as f64 / calls as f64
-    };
-    median((0..ROUNDS).map(round).collect())
+/// Calls that are measured in turns, so that what disturbs the machine for a while disturbs all of
+/// them alike.
+#[derive(Default)]
+pub struct Contest<'a>(Vec<Contestant<'a>>);
+
+struct Contestant<'a> {
+    name: &'static str,
+    run: Box<dyn FnMut(u64) -> Duration + 'a>,
 }
 
-/// How many times the calls a second of one thread two threads reach together.
-pub fn scaling<T>(call: impl Fn() -> T + Sync) -> f64 {
-    let mut one = || call();
-    let calls = calibrate(&mut one) * 2;
-    let round = |_| per_second(2, calls, &call) / per_second(1, calls, &call);
-    median((0..ROUNDS).map(round).collect())
-}
+impl<'a> Contest<'a> {
+    pub fn enter<T>(&mut self, name: &'static str, mut call: impl FnMut() -> T + 'a) {
+        let run = Box::new(move |calls| time(calls, &mut call));
+        self.0.push(Contestant { name, run });
+    }
 
-fn per_second<T>(threads: usize, calls: u64, call: &(impl Fn() -> T + Sync)) -> f64 {
-    let together = Barrier::new(threads);
-    std::thread::scope(|scope| {
-        let run = || {
-            together.wait();
-            let start = Stopwatch::start();
-            for _ in 0..calls {
-                black_box(call());
+    /// By contestant: the nanoseconds of one call in the quickest tenth of all rounds.
+    pub fn results(mut self) -> Vec<(&'static str, f64)> {
+        let calls: Vec<u64> = (self.0.iter_mut())
+            .map(|contestant| calibrate(&mut contestant.run))
+            .collect();
+        let mut rounds = vec![Vec::new(); calls.len()];
+        for _ in 0..ROUNDS {
+            for ((contestant, calls), rounds) in self.0.iter_mut().zip(&calls).zip(&mut rounds) {
+                // What the others left in the caches is not its own.
+                (contestant.run)(calls / 4);
+                rounds.push((contestant.run)(*calls).as_nanos() as f64 / *calls as f64);
             }
-            calls as f64 / start.elapsed().as_secs_f64()
-        };
-        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
-        let each = handles.into_iter().map(|handle| handle.join());
-        each.map(|rate| rate.unwrap_or(0.0)).sum()
-    })
-}
-
-fn calibrate<T>(call: &mut impl FnMut() -> T) -> u64 {
-    let mut calls = 64;
-    loop {
-        let start = Stopwatch::start();
-        for _ in 0..calls {
-            black_box(call());
         }
-        if start.elapsed() > ROUND / 4 {
-            return calls * 4;
-        }
-        calls *= 4;
+        let names = self.0.iter().map(|contestant| contestant.name);
+        names.zip(rounds.into_iter().map(quick)).collect()
     }
 }
 
+/// The nanoseconds of one call, if there is nothing to compare it with.
+pub fn nanos<T>(call: impl FnMut() -> T) -> f64 {
+    let mut contest = Contest::default();
+    contest.enter("", call);
+    contest.results()[0].1
+}
+
+fn time<T>(calls: u64, call: &mut impl FnMut() -> T) -> Duration {
+    let start = Stopwatch::start();
+    for _ in 0..calls {
+        black_box(call());
+    }
+    start.elapsed()
+}
+
+fn calibrate(run: &mut dyn FnMut(u64) -> Duration) -> u64 {
+    let mut calls = 64;
+    while run(calls) < ROUND / 2 {
+        calls *= 2;
+    }
+    calls * 2
+}
+
+fn quick(mut rounds: Vec<f64>) -> f64 {
+    rounds.sort_by(f64::total_cmp);
+    rounds[rounds.len() / 10]
+}
+
+/// `NaN` if there is none.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// How many times the calls a second of one thread two threads reach together: the median of many
+/// rounds. One in which a thread had to wait for a processor says nothing and is repeated, within
+/// reason.
+pub fn scaling<T>(call: impl Fn() -> T + Sync) -> f64 {
+    let calls = calibrate(&mut |calls| time(calls, &mut || call())) / 4;
+    let rate = |threads| {
+        let rounds = (0..20 * ROUNDS).filter_map(|_| together(threads, calls, &call));
+        median(rounds.take(ROUNDS).collect())
+    };
+    rate(2) / rate(1)
+}
+
+/// Calls per nanosecond of processor time, added up; nothing unless all threads ran all the time.
+fn together<T>(threads: usize, calls: u64, call: &(impl Fn() -> T + Sync)) -> Option<f64> {
+    let ready = AtomicUsize::new(0);
+    let run = || {
+        time(calls / 4, &mut || call());
+        // Met while spinning, they are on processors of their own.
+        ready.fetch_add(1, Ordering::SeqCst);
+        let patience = Instant::now() + ROUND;
+        while ready.load(Ordering::SeqCst) < threads && Instant::now() < patience {
+            std::hint::spin_loop();
+        }
+        let start = Instant::now();
+        let took = time(calls, &mut || call());
+        (start, took, Instant::now())
+    };
+    let runs: Vec<_> = std::thread::scope(|scope| {
+        let handles: Vec<_> = (0..threads).map(|_| scope.spawn(run)).collect();
+        let all = handles.into_iter().map(|handle| handle.join());
+        all.collect::<Result<_, _>>().ok()
+    })?;
+    let last_start = runs.iter().map(|(start, ..)| *start).max()?;
+    let first_end = runs.iter().map(|(.., end)| *end).min()?;
+    let shared = first_end.saturating_duration_since(last_start);
+    let undisturbed =
+        |took: Duration, wall: Duration| wall < took * 11 / 10 && shared > took * 3 / 4;
+    (runs
+        .iter()
+        .all(|(start, took, end)| undisturbed(*took, *end - *start)))
+    .then(|| {
+        runs.iter()
+            .map(|(_, took, _)| calls as f64 / took.as_nanos() as f64)
+            .sum()
+    })
 }

@@ -1,9 +1,9 @@
-use std::{fmt::Write, fs, process::Command};
+use std::{fmt::Write, fs, process::Command, time::Duration};
 
 use pingora_load_balancing::selection::{Consistent, Random, RoundRobin};
 
 use crate::{
-    measure::{median, nanos, scaling},
+    measure::{Contest, median, nanos, scaling},
     ours, peers,
 };
 
@@ -16,15 +16,23 @@ pub fn report() -> String {
     let mut text = String::from(INTRODUCTION);
     let _ = writeln!(text, "\nMachine: {}.\n", machine());
     text += "## One pick, one thread, in nanoseconds\n\n";
-    let picks = pick_rows();
+    let picks = pick_rows("");
     table(&mut text, &picks);
     ratios(&mut text, &picks);
     text += "\n## Two threads on one balancer: picks per second of processor time, as multiples of one thread's\n\n";
-    table(&mut text, &scaling_rows());
+    table(&mut text, &scaling_rows(""));
     text += "\n## Other costs\n\n| what | waypost | peer |\n|---|---|---|\n";
     other_costs(&mut text);
     text += "\n## Instructions of a pick\n\n";
     instructions(&mut text);
+    text
+}
+
+/// The rows whose names have this in them, for work on one of them.
+pub fn some_rows(only: &str) -> String {
+    let mut text = String::new();
+    table(&mut text, &pick_rows(only));
+    table(&mut text, &scaling_rows(only));
     text
 }
 
@@ -35,7 +43,7 @@ last table:
 
     cargo run --release --manifest-path bench/Cargo.toml -- docs/benchmarks.md
 
-Processor time, median of five rounds each. Read the figures as ratios: absolute ones move from machine to \
+Processor time, the quickest tenth of many short rounds that all take in turns. Read the figures as ratios: absolute ones move from machine to \
 machine. Every balancer of ours has health, weights from 1 to 10 and outlier detection on; the \
 peers have what they have by default.
 ";
@@ -53,90 +61,141 @@ fn machine() -> String {
     format!("{model}, {cores} cores, reading the clock takes {clock:.0} ns")
 }
 
-fn pick_rows() -> Rows {
+/// For each size all take turns; then size after size becomes a column.
+fn pick_rows(only: &str) -> Rows {
     let mut rows = Rows::new();
-    let mut row = |name, cost: &dyn Fn(usize) -> f64| {
-        eprintln!("{name}");
-        rows.push((name, SIZES.iter().map(|&size| cost(size)).collect()));
-    };
-    let ours = |strategy: &'static str| {
-        move |size| {
-            let setup = ours::setup(strategy, size);
-            nanos(|| setup.pick())
+    for size in SIZES {
+        eprintln!("one thread, n = {size}");
+        let mut contest = Contest::default();
+        let mut enter = |entry: Entry| {
+            if entry.0.contains(only) {
+                entry.1(&mut contest, entry.0, size);
+            }
+        };
+        ENTRIES.iter().copied().for_each(&mut enter);
+        for (place, (name, nanos)) in contest.results().into_iter().enumerate() {
+            match rows.get_mut(place) {
+                Some((_, costs)) => costs.push(nanos),
+                None => rows.push((name, vec![nanos])),
+            }
         }
-    };
-    row("waypost round_robin", &ours("round_robin"));
-    row(
-        "waypost smooth_weighted_round_robin",
-        &ours("smooth_weighted_round_robin"),
-    );
-    row("waypost random", &ours("random"));
-    row("waypost weighted_random", &ours("weighted_random"));
-    row("waypost consistent_hash, by key", &|size| {
-        let setup = ours::setup("consistent_hash", size);
-        let mut key = 0_u64;
-        nanos(|| {
-            key += 1;
-            setup.pick_for(key);
-        })
-    });
-    row("waypost round_robin, lease taken and dropped", &|size| {
-        let setup = ours::setup("round_robin", size);
-        nanos(|| setup.lease())
-    });
-    row(
-        "waypost least_connections, lease taken and dropped",
-        &|size| {
-            let setup = ours::setup("least_connections", size);
-            nanos(|| setup.lease())
-        },
-    );
-    row(
-        "waypost p2c_peak_ewma, lease and outcome, caller's clock",
-        &|size| {
-            let setup = ours::setup("p2c_peak_ewma", size);
-            let started = tokio::time::Instant::now();
-            let ended = started + std::time::Duration::from_millis(1);
-            nanos(|| setup.outcome_at(started, ended))
-        },
-    );
-    row(
-        "waypost p2c_peak_ewma, lease and outcome, two looks at the clock",
-        &|size| {
-            let setup = ours::setup("p2c_peak_ewma", size);
-            nanos(|| setup.outcome())
-        },
-    );
-    row("pingora-load-balancing 0.9 RoundRobin", &|size| {
-        let balancer = peers::pingora::<RoundRobin>(size);
-        nanos(|| peers::pingora_pick(&balancer, b""))
-    });
-    row("pingora-load-balancing 0.9 Random", &|size| {
-        let balancer = peers::pingora::<Random>(size);
-        nanos(|| peers::pingora_pick(&balancer, b""))
-    });
-    row("pingora-load-balancing 0.9 Consistent", &|size| {
-        let balancer = peers::pingora::<Consistent>(size);
-        let mut key = 0_u64;
-        nanos(|| {
-            key += 1;
-            peers::pingora_pick(&balancer, &key.to_le_bytes());
-        })
-    });
-    row("tower 0.5 p2c, PendingRequests, ready and call", &|size| {
-        let mut balance = peers::tower_pending(size);
-        nanos(|| peers::tower_call(&mut balance))
-    });
-    row("tower 0.5 p2c, PeakEwma, ready and call", &|size| {
-        let mut balance = peers::tower_peak_ewma(size);
-        nanos(|| peers::tower_call(&mut balance))
-    });
+    }
     rows
 }
 
-fn scaling_rows() -> Rows {
+type Entry = (&'static str, fn(&mut Contest<'static>, &'static str, usize));
+
+const ENTRIES: [Entry; 14] = [
+    ("waypost round_robin", |contest, name, size| {
+        let setup = ours::setup("round_robin", size);
+        contest.enter(name, move || setup.pick());
+    }),
+    (
+        "waypost smooth_weighted_round_robin",
+        |contest, name, size| {
+            let setup = ours::setup("smooth_weighted_round_robin", size);
+            contest.enter(name, move || setup.pick());
+        },
+    ),
+    ("waypost random", |contest, name, size| {
+        let setup = ours::setup("random", size);
+        contest.enter(name, move || setup.pick());
+    }),
+    ("waypost weighted_random", |contest, name, size| {
+        let setup = ours::setup("weighted_random", size);
+        contest.enter(name, move || setup.pick());
+    }),
+    ("waypost consistent_hash, by key", |contest, name, size| {
+        let setup = ours::setup("consistent_hash", size);
+        let mut key = 0_u64;
+        contest.enter(name, move || {
+            key += 1;
+            setup.pick_for(key);
+        });
+    }),
+    (
+        "waypost round_robin, lease taken and dropped",
+        |contest, name, size| {
+            let setup = ours::setup("round_robin", size);
+            contest.enter(name, move || setup.lease());
+        },
+    ),
+    (
+        "waypost least_connections, lease taken and dropped",
+        |contest, name, size| {
+            let setup = ours::setup("least_connections", size);
+            contest.enter(name, move || setup.lease());
+        },
+    ),
+    (
+        "waypost p2c_peak_ewma, lease and outcome, caller's clock",
+        |contest, name, size| {
+            let setup = ours::setup("p2c_peak_ewma", size);
+            let mut started = tokio::time::Instant::now();
+            contest.enter(name, move || {
+                started += BETWEEN_CALLS;
+                setup.outcome_at(started, started + LATENCY);
+            });
+        },
+    ),
+    (
+        "waypost p2c_peak_ewma, lease and outcome, two looks at the clock",
+        |contest, name, size| {
+            let setup = ours::setup("p2c_peak_ewma", size);
+            contest.enter(name, move || setup.outcome());
+        },
+    ),
+    (
+        "pingora-load-balancing 0.9 RoundRobin",
+        |contest, name, size| {
+            let balancer = peers::pingora::<RoundRobin>(size);
+            contest.enter(name, move || peers::pingora_pick(&balancer, b""));
+        },
+    ),
+    (
+        "pingora-load-balancing 0.9 Random",
+        |contest, name, size| {
+            let balancer = peers::pingora::<Random>(size);
+            contest.enter(name, move || peers::pingora_pick(&balancer, b""));
+        },
+    ),
+    (
+        "pingora-load-balancing 0.9 Consistent",
+        |contest, name, size| {
+            let balancer = peers::pingora::<Consistent>(size);
+            let mut key = 0_u64;
+            contest.enter(name, move || {
+                key += 1;
+                peers::pingora_pick(&balancer, &key.to_le_bytes());
+            });
+        },
+    ),
+    (
+        "tower 0.5 p2c, PendingRequests, ready and call",
+        |contest, name, size| {
+            let mut balance = peers::tower_pending(size);
+            contest.enter(name, move || peers::tower_call(&mut balance));
+        },
+    ),
+    (
+        "tower 0.5 p2c, PeakEwma, ready and call",
+        |contest, name, size| {
+            let mut balance = peers::tower_peak_ewma(size);
+            contest.enter(name, move || peers::tower_call(&mut balance));
+        },
+    ),
+];
+
+/// What a caller's clock shows: a hundred thousand requests a second, of a millisecond each.
+const BETWEEN_CALLS: Duration = Duration::from_micros(10);
+const LATENCY: Duration = Duration::from_millis(1);
+
+fn scaling_rows(only: &str) -> Rows {
     let mut rows = Rows::new();
-    let mut row = |name, cost: &dyn Fn(usize) -> f64| {
+    let mut row = |name: &'static str, cost: &dyn Fn(usize) -> f64| {
+        if !name.contains(only) {
+            return;
+        }
         eprintln!("{name}, two threads");
         rows.push((name, SIZES.iter().map(|&size| cost(size)).collect()));
     };

@@ -82,6 +82,7 @@ impl Lease {
 impl Deref for Lease {
     type Target = Instance;
 
+    #[inline]
     fn deref(&self) -> &Instance {
         self.endpoint.instance()
     }

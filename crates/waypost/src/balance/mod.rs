@@ -267,7 +267,11 @@ impl Balancer {
         Ok(Pick::of(table, index))
     }
 
-    #[inline]
+    // Always inlined, or the pick travels through memory, written in halves and read as a whole:
+    // stalls that cost as much as the rest of it.
+    // Always inlined: else a pick is returned through memory, written in halves and read as a
+    // whole, and stalls for longer than all the rest of it takes.
+    #[inline(always)]
     fn choose(&self, key: Option<Key>) -> Result<Pick, Error> {
         let table = self.core.table.load();
         match &table.prepared {
@@ -412,6 +416,7 @@ impl Pick {
 impl Deref for Pick {
     type Target = Instance;
 
+    #[inline]
     fn deref(&self) -> &Instance {
         self.endpoint().instance()
     }

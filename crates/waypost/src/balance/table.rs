@@ -41,8 +41,17 @@ impl Prepared {
     #[inline]
     pub(crate) fn choose(&self, key: Option<Key>) -> usize {
         let (index, count) = ((self.choose)(&self.candidates, key), self.candidates.len());
-        if index < count { index } else { index % count }
+        if index < count {
+            index
+        } else {
+            wrapped(index, count)
+        }
     }
+}
+
+#[cold]
+fn wrapped(index: usize, count: usize) -> usize {
+    index % count
 }
 
 impl Table {

@@ -56,6 +56,7 @@ impl Endpoint {
     }
 
     /// What the registry says of it.
+    #[inline]
     pub fn instance(&self) -> &Arc<Instance> {
         &self.instance
     }
