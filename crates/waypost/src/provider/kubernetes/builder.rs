@@ -2,9 +2,11 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{
     KubernetesProvider,
+    access::Access,
     config::{CONTEXT, KUBECONFIG, Loaded, Source},
     connection::Connection,
     place::is_label,
+    register::Registrations,
     views::{Setup, Views},
 };
 use crate::{
@@ -107,8 +109,16 @@ impl KubernetesBuilder {
             annotations: self.annotations.into_iter().map(Into::into).collect(),
             port: self.port.map(Into::into),
         };
+        let connection = Arc::new(connection);
+        let registrations = Registrations::new(
+            Arc::clone(&connection),
+            Arc::new(Access::new(Arc::clone(&connection))),
+            Arc::clone(&setup.namespace),
+            Arc::clone(&setup.cluster_domain),
+        );
         Ok(KubernetesProvider {
-            views: Views::new(Arc::new(connection), setup),
+            views: Views::new(connection, setup),
+            registrations: Arc::new(registrations),
         })
     }
 }

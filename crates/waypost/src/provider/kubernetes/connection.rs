@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket},
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -31,6 +32,7 @@ use crate::error::{ConfigError, ProviderError, ProviderErrorKind};
 /// request, certificates and the kubeconfig after a failure.
 pub(super) struct Connection {
     source: Source,
+    server: http::Uri,
     description: Arc<str>,
     client: Mutex<Option<Arc<Built>>>,
     built: AtomicU64,
@@ -76,6 +78,7 @@ impl Connection {
         let server = server.trim_end_matches('/');
         let connection = Self {
             source,
+            server: loaded.config.cluster_url.clone(),
             description: format!("kubernetes at {server}").into(),
             client: Mutex::new(None),
             built: AtomicU64::new(0),
@@ -127,6 +130,38 @@ impl Connection {
             Err(fault) if fault.code() == 404 => Ok(()),
             other => other.map(drop),
         }
+    }
+
+    /// Deletes an object if it is still in the state of this resource version.
+    pub(super) async fn delete_state(&self, path: &str, version: &str) -> Result<(), Fault> {
+        let options = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": { "resourceVersion": version },
+        });
+        let deleted: serde::de::IgnoredAny = self.send(Method::DELETE, path, &options).await?;
+        let _ = deleted;
+        Ok(())
+    }
+
+    /// Whether we are in a pod, with its identity.
+    pub(super) fn is_in_pod(&self) -> bool {
+        matches!(self.source, Source::Pod { .. })
+    }
+
+    /// The address from which this machine reaches the server. Nothing is sent: connecting a UDP
+    /// socket only makes the system choose a route.
+    pub(super) fn local_address(&self) -> Option<IpAddr> {
+        let (host, port) = (self.server.host()?, self.server.port_u16().unwrap_or(443));
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let target = (host, port).to_socket_addrs().ok()?.next()?;
+        let any: IpAddr = match target {
+            SocketAddr::V4(_) => [0; 4].into(),
+            SocketAddr::V6(_) => [0_u16; 8].into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect(target).ok()?;
+        Some(socket.local_addr().ok()?.ip())
     }
 
     /// Begins an answer that goes on and on; the deadline is for its beginning.

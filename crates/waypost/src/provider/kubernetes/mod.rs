@@ -2,28 +2,40 @@
 
 #![allow(dead_code)] // the parts come one after the other
 
+mod access;
 mod builder;
 mod config;
 mod connection;
 mod fault;
+mod manifest;
 mod place;
+mod record;
+mod register;
 mod token;
 mod views;
 
-use std::{fmt, sync::Arc};
+use std::{fmt, net::IpAddr, sync::Arc};
 
 pub use builder::KubernetesBuilder;
 #[allow(unused_imports)]
 pub(crate) use config::pod_without_token;
 
-use self::{connection::Connection, views::Views};
-use super::{NamesWatch, Provider, Watch};
-use crate::{environment::Environment, error::Error, model::ServiceName};
+use futures_util::{FutureExt, future::BoxFuture};
+
+use self::{connection::Connection, register::Registrations, views::Views};
+use super::{Heartbeat, NamesWatch, Provider, Registry, Report, Watch};
+use crate::{
+    environment::Environment,
+    error::{Error, ProviderError},
+    model::{InstanceId, ServiceName},
+    registrar::Registration,
+};
 
 /// Finds the endpoints of Services by the API of Kubernetes.
 #[derive(Clone)]
 pub struct KubernetesProvider {
     views: Arc<Views>,
+    registrations: Arc<Registrations>,
 }
 
 impl KubernetesProvider {
@@ -65,5 +77,52 @@ impl Provider for KubernetesProvider {
 
     fn watch_names(&self) -> NamesWatch {
         self.views.watch_names()
+    }
+
+    fn registry(&self) -> Result<&dyn Registry, ProviderError> {
+        Ok(self)
+    }
+}
+
+/// For what runs outside of the cluster. In a pod nothing is accepted, with the reason and what to
+/// put into the pod's manifests instead.
+impl Registry for KubernetesProvider {
+    fn accepts(&self, registration: &Registration) -> Result<(), ProviderError> {
+        self.registrations.accepts(registration)
+    }
+
+    fn register<'a>(
+        &'a self,
+        registration: &'a Registration,
+        report: &'a Report,
+    ) -> BoxFuture<'a, Result<(), ProviderError>> {
+        self.registrations.register(registration, report).boxed()
+    }
+
+    fn deregister<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
+        self.registrations.deregister(id).boxed()
+    }
+
+    fn heartbeat<'a>(
+        &'a self,
+        registration: &'a Registration,
+        report: Report,
+    ) -> BoxFuture<'a, Result<Heartbeat, ProviderError>> {
+        let registrations = &self.registrations;
+        async move { registrations.heartbeat(registration, &report).await }.boxed()
+    }
+
+    fn set_maintenance<'a>(
+        &'a self,
+        registration: &'a Registration,
+        reason: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), ProviderError>> {
+        self.registrations
+            .set_maintenance(registration, reason)
+            .boxed()
+    }
+
+    fn local_address(&self) -> Option<IpAddr> {
+        self.registrations.local_address()
     }
 }

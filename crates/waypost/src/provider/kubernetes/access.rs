@@ -1,0 +1,300 @@
+//! What we may do, asked of the API server itself; and what to apply where that is too little.
+
+use std::{
+    collections::BTreeMap,
+    fmt::Write as _,
+    sync::{Arc, Mutex, PoisonError},
+};
+
+use futures_util::future::try_join_all;
+use http::Method;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::{connection::Connection, fault::Fault};
+use crate::error::{ProviderError, ProviderErrorKind};
+
+/// What a task needs: the verbs on two kinds of object.
+#[derive(Debug)]
+pub(super) struct Rights {
+    /// The name of the Role that is suggested.
+    role: &'static str,
+    /// What for, in words.
+    task: &'static str,
+    rules: [Rule; 2],
+}
+
+#[derive(Debug)]
+struct Rule {
+    group: &'static str,
+    resource: &'static str,
+    verbs: &'static [&'static str],
+}
+
+/// To find services.
+pub(super) const READ: Rights = Rights {
+    role: "waypost-discovery",
+    task: "find services",
+    rules: [
+        Rule {
+            group: "",
+            resource: "services",
+            verbs: &["list", "watch"],
+        },
+        Rule {
+            group: "discovery.k8s.io",
+            resource: "endpointslices",
+            verbs: &["list", "watch"],
+        },
+    ],
+};
+
+/// To register what runs outside of the cluster.
+pub(super) const REGISTER: Rights = Rights {
+    role: "waypost-registration",
+    task: "register instances",
+    rules: [
+        Rule {
+            group: "",
+            resource: "services",
+            verbs: &["get", "create", "delete"],
+        },
+        Rule {
+            group: "discovery.k8s.io",
+            resource: "endpointslices",
+            verbs: &["get", "list", "create", "update", "delete"],
+        },
+    ],
+};
+
+/// Asks for rights, and remembers what it has said.
+#[derive(Debug)]
+pub(super) struct Access {
+    connection: Arc<Connection>,
+    /// By namespace and role: the server's refusal, and our advice to it.
+    told: Mutex<Told>,
+}
+
+impl Access {
+    pub(super) fn new(connection: Arc<Connection>) -> Self {
+        Self {
+            connection,
+            told: Mutex::default(),
+        }
+    }
+
+    /// What to apply so that all these rights are there; `None` if they are, or if the server
+    /// doesn't say.
+    pub(super) async fn advice(&self, namespace: &str, rights: &Rights) -> Option<String> {
+        let missing = match self.missing(namespace, rights).await {
+            Ok(missing) => missing,
+            Err(fault) => {
+                tracing::debug!(%fault, "the API server doesn't say what we may do");
+                return None;
+            }
+        };
+        if missing.is_empty() {
+            return None;
+        }
+        let subject = self.subject().await;
+        Some(advice(namespace, rights, &missing, subject.as_deref()))
+    }
+
+    /// The error of a request that was refused, with what to apply. The same refusal again is not
+    /// asked about again, so that trying on costs nothing more.
+    pub(super) async fn explain(
+        &self,
+        namespace: &Arc<str>,
+        rights: &Rights,
+        fault: Fault,
+    ) -> ProviderError {
+        if fault.code() != 403 {
+            return fault.error;
+        }
+        let key = (Arc::clone(namespace), rights.role);
+        let refusal = fault.error.message();
+        let told = self.told().get(&key).cloned();
+        let advice = match told {
+            Some((before, advice)) if *before == *refusal => advice,
+            _ => {
+                let advice = self.advice(namespace, rights).await.map(Arc::from);
+                self.told().insert(key, (refusal.into(), advice.clone()));
+                advice
+            }
+        };
+        match advice {
+            None => fault.error,
+            Some(advice) => self.connection.error(
+                ProviderErrorKind::NotAuthorised,
+                format!("{refusal}\n{advice}"),
+            ),
+        }
+    }
+
+    /// Of these rights those that we don't have, as `verb resource`.
+    async fn missing(&self, namespace: &str, rights: &Rights) -> Result<Vec<String>, Fault> {
+        let reviews = rights.rules.iter().flat_map(|rule| {
+            rule.verbs.iter().map(move |verb| async move {
+                let allowed = self.allowed(namespace, rule, verb).await?;
+                Ok::<_, Fault>((!allowed).then(|| format!("{verb} {}", rule.resource)))
+            })
+        });
+        Ok(try_join_all(reviews).await?.into_iter().flatten().collect())
+    }
+
+    async fn allowed(&self, namespace: &str, rule: &Rule, verb: &str) -> Result<bool, Fault> {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {
+                "namespace": namespace,
+                "group": rule.group,
+                "resource": rule.resource,
+                "verb": verb,
+            }},
+        });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let reviewed: Review = self.connection.send(Method::POST, path, &review).await?;
+        Ok(reviewed.status.allowed)
+    }
+
+    /// Whom the server takes us for; servers before Kubernetes 1.28 don't say.
+    async fn subject(&self) -> Option<String> {
+        let review = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "SelfSubjectReview",
+        });
+        let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+        let reviewed: Result<Review, _> = self.connection.send(Method::POST, path, &review).await;
+        let user = reviewed.ok()?.status.user_info.username;
+        (!user.is_empty()).then(|| user.into())
+    }
+
+    /// A map is never half changed, so a panic elsewhere leaves it in order.
+    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
+        self.told.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+type Told = BTreeMap<(Arc<str>, &'static str), (Box<str>, Option<Arc<str>>)>;
+
+/// The answer of both kinds of review.
+#[derive(Deserialize)]
+struct Review {
+    status: ReviewStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ReviewStatus {
+    allowed: bool,
+    user_info: UserInfo,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct UserInfo {
+    username: Box<str>,
+}
+
+const ANONYMOUS: &str = "system:anonymous";
+
+/// In words what is missing, and as YAML what gives it.
+fn advice(namespace: &str, rights: &Rights, missing: &[String], subject: Option<&str>) -> String {
+    let missing = missing.join(", ");
+    let task = rights.task;
+    if subject == Some(ANONYMOUS) {
+        return format!(
+            "to {task} we need: {missing}; but the server takes us for {ANONYMOUS}: \
+             no credentials reached it"
+        );
+    }
+    let mut yaml = format!(
+        "to {task} in namespace {namespace} we lack: {missing}; kubectl apply -f this gives it:\n\
+         apiVersion: rbac.authorization.k8s.io/v1\n\
+         kind: Role\n\
+         metadata:\n  name: {role}\n  namespace: {namespace}\n\
+         rules:\n",
+        role = rights.role
+    );
+    for rule in &rights.rules {
+        let (group, resource, verbs) = (rule.group, rule.resource, rule.verbs.join(", "));
+        let _ = write!(
+            yaml,
+            "- apiGroups: [{group:?}]\n  resources: [{resource}]\n  verbs: [{verbs}]\n"
+        );
+    }
+    let _ = write!(
+        yaml,
+        "---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\n\
+         kind: RoleBinding\n\
+         metadata:\n  name: {role}\n  namespace: {namespace}\n\
+         roleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: Role\n  name: {role}\n\
+         subjects:\n{subject}",
+        role = rights.role,
+        subject = bound(subject)
+    );
+    yaml
+}
+
+/// The subject of the binding.
+fn bound(subject: Option<&str>) -> String {
+    let account = subject.and_then(|user| user.strip_prefix("system:serviceaccount:"));
+    match (subject, account.and_then(|account| account.split_once(':'))) {
+        (_, Some((namespace, name))) => {
+            format!("- kind: ServiceAccount\n  name: {name}\n  namespace: {namespace}")
+        }
+        (Some(user), None) => {
+            // JSON's strings are YAML's too, whatever is in the name.
+            let user = json!(user);
+            format!("- kind: User\n  name: {user}\n  apiGroup: rbac.authorization.k8s.io")
+        }
+        (None, None) => "- kind: ServiceAccount # or whoever we are\n  name: default".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_advice_is_the_role_and_its_binding() {
+        let missing = ["watch services".to_owned()];
+        let account = Some("system:serviceaccount:shop:web");
+        let said = advice("shop", &READ, &missing, account);
+        let (words, yaml) = said.split_once('\n').unwrap();
+        assert_eq!(
+            words,
+            "to find services in namespace shop we lack: watch services; \
+             kubectl apply -f this gives it:"
+        );
+        let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(yaml).unwrap();
+        let meta = json!({ "name": "waypost-discovery", "namespace": "shop" });
+        let rule = |group: &str, resource: &str| json!({ "apiGroups": [group], "resources": [resource], "verbs": ["list", "watch"] });
+        assert_eq!(
+            documents,
+            [
+                json!({
+                    "apiVersion": "rbac.authorization.k8s.io/v1",
+                    "kind": "Role",
+                    "metadata": meta,
+                    "rules": [rule("", "services"), rule("discovery.k8s.io", "endpointslices")],
+                }),
+                json!({
+                    "apiVersion": "rbac.authorization.k8s.io/v1",
+                    "kind": "RoleBinding",
+                    "metadata": meta,
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "waypost-discovery"},
+                    "subjects": [{"kind": "ServiceAccount", "name": "web", "namespace": "shop"}],
+                }),
+            ]
+        );
+        let user = advice("shop", &REGISTER, &missing, Some("Ann: \"A\""));
+        let (_, yaml) = user.split_once('\n').unwrap();
+        let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(yaml).unwrap();
+        assert_eq!(documents[1]["subjects"][0]["name"], "Ann: \"A\"");
+        let nobody = advice("shop", &READ, &missing, Some("system:anonymous"));
+        assert!(nobody.contains("no credentials"), "{nobody}");
+    }
+}
