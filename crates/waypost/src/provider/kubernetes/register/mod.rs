@@ -5,6 +5,11 @@
 //! when it was renewed last and how long that is good for, so that the next who registers the
 //! service can clear away what a killed process has left.
 
+mod found;
+mod manifest;
+mod objects;
+mod record;
+
 use std::{
     collections::HashMap,
     net::IpAddr,
@@ -13,30 +18,31 @@ use std::{
 };
 
 use http::Method;
-use serde::{Deserialize, de::IgnoredAny};
-use serde_json::{Value, json};
+use serde::de::IgnoredAny;
+use serde_json::json;
 use tokio::time::Instant;
 
+use self::{
+    found::{Found, FoundList},
+    objects::{MANAGED_BY, OWNER, SERVICE_NAME, US, refusal, service, slice, slice_name},
+};
 use super::{
     access::{Access, REGISTER},
     connection::{Ask, Connection},
     fault::Fault,
-    manifest,
     place::Place,
-    record::{self, EXPIRES_AFTER, INSTANCE, Labels, MANAGED_BY, RENEWED_AT, Record, US},
 };
 use crate::{
     error::{ProviderError, ProviderErrorKind},
-    model::{Health, Host, Instance, InstanceId},
+    model::{Health, Instance, InstanceId},
     provider::{Heartbeat, Report},
     registrar::Registration,
 };
+#[allow(unused_imports)] // for the reading side
+pub(super) use record::Record;
 
 /// How often a slice is renewed, if nothing else is written. Each renewal is news to all who watch.
 const RENEW: Duration = Duration::from_secs(60);
-
-const OWNER: &str = "app.kubernetes.io/managed-by";
-const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// What this provider has registered.
 #[derive(Debug)]
@@ -320,10 +326,10 @@ impl Registrations {
         };
         let now = SystemTime::now();
         for slice in slices {
-            let metadata = slice.metadata;
-            if !record::is_left_over(metadata.annotations.as_ref(), now) {
+            if !slice.is_left_over(now) {
                 continue;
             }
+            let metadata = slice.metadata;
             let path = format!("{}/{}", slices_path(&place.namespace), metadata.name);
             // Not if it has been renewed meanwhile.
             match self
@@ -386,227 +392,10 @@ impl Registrations {
     }
 }
 
-// --- what is written ---
-
-fn service(place: &Place, instance: &Instance) -> Value {
-    let ports: Vec<_> = ports(instance)
-        .map(|(name, port)| json!({ "name": name, "port": port, "targetPort": port }))
-        .collect();
-    json!({
-        "apiVersion": "v1",
-        "kind": "Service",
-        "metadata": { "name": &*place.service, "labels": { OWNER: US } },
-        "spec": { "ports": ports },
-    })
-}
-
-fn slice(registration: &Registration, held: &Held) -> Value {
-    let instance = registration.instance();
-    let is_ready = held.is_ready && !held.in_maintenance;
-    let mut endpoint = json!({
-        "addresses": [instance.host().bare()],
-        "conditions": { "ready": is_ready, "serving": is_ready, "terminating": false },
-    });
-    if let Some(zone) = instance.zone() {
-        endpoint["zone"] = zone.into();
-    }
-    let ports: Vec<_> = ports(instance)
-        .map(|(name, port)| json!({ "name": name, "port": port, "protocol": "TCP" }))
-        .collect();
-    let renewed = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let mut annotations = json!({
-        INSTANCE: json!(Record::of(instance)).to_string(),
-        RENEWED_AT: renewed,
-    });
-    // As with other registries, what has no check is there until it is taken back.
-    let is_watched = registration.health().is_some() || !registration.checks().is_empty();
-    if let Some(after) = registration
-        .deregister_critical_after()
-        .filter(|_| is_watched)
-    {
-        let after = after.max(3 * RENEW);
-        annotations[EXPIRES_AFTER] = humantime::format_duration(after).to_string().into();
-    }
-    json!({
-        "apiVersion": "discovery.k8s.io/v1",
-        "kind": "EndpointSlice",
-        "metadata": {
-            "name": slice_name(instance.id()),
-            "namespace": &*held.place.namespace,
-            "labels": { SERVICE_NAME: &*held.place.service, MANAGED_BY: US },
-            "annotations": annotations,
-            "ownerReferences": [{
-                "apiVersion": "v1",
-                "kind": "Service",
-                "name": &*held.place.service,
-                "uid": &*held.uid,
-            }],
-        },
-        "addressType": address_type(instance.host()),
-        "endpoints": [endpoint],
-        "ports": ports,
-    })
-}
-
-/// The instance's port under the name of its scheme, then those that have names of their own.
-fn ports(instance: &Instance) -> impl Iterator<Item = (&str, u16)> {
-    let main = (instance.scheme(), instance.port());
-    let others = instance.ports().filter(move |(name, _)| *name != main.0);
-    std::iter::once(main).chain(others)
-}
-
-fn address_type(host: &Host) -> &'static str {
-    match host {
-        Host::Ip(IpAddr::V4(_)) => "IPv4",
-        Host::Ip(IpAddr::V6(_)) => "IPv6",
-        Host::Name(_) => "FQDN",
-    }
-}
-
-/// Why the API server refuses an address, in the words of its own rules.
-fn refusal(host: &Host) -> Option<&'static str> {
-    let ip = match host {
-        Host::Ip(ip) => *ip,
-        Host::Name(name) if !name.trim_end_matches('.').contains('.') => {
-            return Some("a name that only this machine understands: it has no dot");
-        }
-        Host::Name(_) => return None,
-    };
-    let is_link_local = match ip {
-        IpAddr::V4(ip) => ip.is_link_local(),
-        IpAddr::V6(ip) => ip.is_unicast_link_local(),
-    };
-    match ip {
-        ip if ip.is_loopback() => Some("a loopback address, which leads every pod to itself"),
-        ip if ip.is_unspecified() => Some("which is no address to connect to"),
-        ip if ip.is_multicast() => Some("a multicast address"),
-        _ if is_link_local => Some("a link-local address, which is good on one wire only"),
-        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => {
-            Some("an IPv4 address written as IPv6; write it as IPv4")
-        }
-        _ => None,
-    }
-}
-
-/// A name for the slice of an instance: readable, and different for different ids.
-fn slice_name(id: &InstanceId) -> String {
-    const LONGEST: usize = 253 - "waypost--12345678".len();
-    let id = id.as_str();
-    let tame = |c: char| match c.to_ascii_lowercase() {
-        c @ ('a'..='z' | '0'..='9' | '-') => c,
-        _ => '-',
-    };
-    let mut name: String = id.chars().map(tame).take(LONGEST).collect();
-    name.truncate(name.trim_end_matches('-').len());
-    let name = name.trim_start_matches('-');
-    match name == id {
-        true => format!("waypost-{name}"),
-        false => format!("waypost-{name}-{:08x}", crc32fast::hash(id.as_bytes())),
-    }
-}
-
 fn slices_path(namespace: &str) -> String {
     format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices")
 }
 
 fn slice_path(place: &Place, id: &InstanceId) -> String {
     format!("{}/{}", slices_path(&place.namespace), slice_name(id))
-}
-
-// --- what is read of it ---
-
-/// A Service or an EndpointSlice.
-#[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct Found {
-    metadata: FoundMetadata,
-    #[serde(default)]
-    spec: FoundSpec,
-    #[serde(default)]
-    address_type: Box<str>,
-}
-
-#[derive(Deserialize)]
-struct FoundList {
-    items: Option<Vec<Found>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-struct FoundMetadata {
-    name: Box<str>,
-    uid: Box<str>,
-    resource_version: Box<str>,
-    labels: Option<Labels>,
-    annotations: Option<Labels>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default)]
-struct FoundSpec {
-    selector: Option<Labels>,
-}
-
-impl Found {
-    fn label(&self, key: &str) -> Option<&str> {
-        Some(self.metadata.labels.as_ref()?.get(key)?)
-    }
-
-    /// Whether it is our slice of this instance.
-    fn is_of(&self, id: &InstanceId) -> bool {
-        let metadata = &self.metadata;
-        let record = Record::in_slice(metadata.labels.as_ref(), metadata.annotations.as_ref());
-        record.is_some_and(|record| record.id() == id.as_str())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_id_has_a_name_of_its_own_that_the_api_server_takes() {
-        let long = "x".repeat(400);
-        let ids = [
-            "billing-1",
-            "Billing-1",
-            "billing_1",
-            "-billing-1-",
-            "größe:80",
-            "-",
-            "",
-            &long,
-        ];
-        let names: std::collections::BTreeSet<_> = ids
-            .iter()
-            .map(|id| slice_name(&InstanceId::new(*id)))
-            .collect();
-        assert_eq!(names.len(), ids.len(), "{names:?}");
-        assert!(names.contains("waypost-billing-1"));
-        for name in names {
-            let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-            assert!(name.len() <= 253 && name.chars().all(is_inner), "{name}");
-            assert!(!name.ends_with('-'), "{name}");
-        }
-    }
-
-    #[test]
-    fn addresses_that_lead_nowhere_are_told_with_the_reason() {
-        for (host, word) in [
-            ("127.0.0.1", "loopback"),
-            ("::1", "loopback"),
-            ("169.254.1.1", "link-local"),
-            ("fe80::1", "link-local"),
-            ("0.0.0.0", "no address"),
-            ("224.0.0.1", "multicast"),
-            ("::ffff:10.0.0.1", "IPv4"),
-            ("localhost", "no dot"),
-        ] {
-            let why = refusal(&host.parse().unwrap()).unwrap();
-            assert!(why.contains(word), "{host}: {why}");
-        }
-        for host in ["10.0.0.7", "2001:db8::1", "db.example.com"] {
-            assert_eq!(refusal(&host.parse().unwrap()), None, "{host}");
-        }
-    }
 }

@@ -1,0 +1,94 @@
+//! The same objects as they are found, as far as it matters whose they are.
+
+use std::time::{Duration, SystemTime};
+
+use serde::Deserialize;
+
+use super::{
+    objects::{EXPIRES_AFTER, RENEWED_AT},
+    record::{Labels, Record},
+};
+use crate::model::InstanceId;
+
+/// A Service or an EndpointSlice.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Found {
+    pub(super) metadata: FoundMetadata,
+    #[serde(default)]
+    pub(super) spec: FoundSpec,
+    #[serde(default)]
+    pub(super) address_type: Box<str>,
+}
+
+#[derive(Deserialize)]
+pub(super) struct FoundList {
+    pub(super) items: Option<Vec<Found>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(super) struct FoundMetadata {
+    pub(super) name: Box<str>,
+    pub(super) uid: Box<str>,
+    pub(super) resource_version: Box<str>,
+    pub(super) labels: Option<Labels>,
+    pub(super) annotations: Option<Labels>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+pub(super) struct FoundSpec {
+    pub(super) selector: Option<Labels>,
+}
+
+impl Found {
+    pub(super) fn label(&self, key: &str) -> Option<&str> {
+        Some(self.metadata.labels.as_ref()?.get(key)?)
+    }
+
+    /// Whether it is our slice of this instance.
+    pub(super) fn is_of(&self, id: &InstanceId) -> bool {
+        let metadata = &self.metadata;
+        let record = Record::in_slice(metadata.labels.as_ref(), metadata.annotations.as_ref());
+        record.is_some_and(|record| record.id() == id.as_str())
+    }
+
+    /// Whether the one who registered this hasn't renewed it for as long as it said that it would.
+    pub(super) fn is_left_over(&self, now: SystemTime) -> bool {
+        let annotations = self.metadata.annotations.as_ref();
+        let value = |key: &str| annotations.and_then(|all| all.get(key));
+        let renewed = value(RENEWED_AT).map(|text| humantime::parse_rfc3339(text));
+        let expires = value(EXPIRES_AFTER).map(|text| humantime::parse_duration(text));
+        let (Some(Ok(renewed)), Some(Ok(expires))) = (renewed, expires) else {
+            return false;
+        };
+        let age = now.duration_since(renewed).unwrap_or(Duration::ZERO);
+        age > expires
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_renewed_in_its_time_is_left_over() {
+        let found = |annotations: serde_json::Value| -> Found {
+            let slice = serde_json::json!({ "metadata": { "annotations": annotations } });
+            serde_json::from_value(slice).unwrap()
+        };
+        let now = humantime::parse_rfc3339("2030-01-01T00:10:00Z").unwrap();
+        for (renewed, expires, is_over) in [
+            ("2030-01-01T00:00:00Z", "9m", true),
+            ("2030-01-01T00:00:00Z", "11m", false),
+            ("2030-01-01T01:00:00Z", "1s", false), // a clock that is ahead
+            ("2030-01-01T00:00:00Z", "soon", false),
+            ("yesterday", "1s", false),
+        ] {
+            let slice = found(serde_json::json!({ RENEWED_AT: renewed, EXPIRES_AFTER: expires }));
+            assert_eq!(slice.is_left_over(now), is_over, "{renewed} {expires}");
+        }
+        assert!(!found(serde_json::Value::Null).is_left_over(now));
+    }
+}

@@ -1,0 +1,194 @@
+//! The objects that are written: a Service, and an EndpointSlice for each instance.
+
+use std::{net::IpAddr, time::SystemTime};
+
+use serde_json::{Value, json};
+
+use super::{Held, RENEW, record::Record};
+use crate::{
+    model::{Host, Instance, InstanceId},
+    provider::kubernetes::place::Place,
+    registrar::Registration,
+};
+
+/// The label of a Service that says whose it is.
+pub(super) const OWNER: &str = "app.kubernetes.io/managed-by";
+/// The label of a slice that says whose it is.
+pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
+/// The value of both labels, for what is ours.
+pub(super) const US: &str = "waypost";
+/// The label of a slice that says which Service it belongs to.
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
+/// The annotations of our slices.
+pub(super) const INSTANCE: &str = "waypost/instance";
+pub(super) const RENEWED_AT: &str = "waypost/renewed-at";
+pub(super) const EXPIRES_AFTER: &str = "waypost/expires-after";
+
+pub(super) fn service(place: &Place, instance: &Instance) -> Value {
+    let ports: Vec<_> = ports(instance)
+        .map(|(name, port)| json!({ "name": name, "port": port, "targetPort": port }))
+        .collect();
+    json!({
+        "apiVersion": "v1",
+        "kind": "Service",
+        "metadata": { "name": &*place.service, "labels": { OWNER: US } },
+        "spec": { "ports": ports },
+    })
+}
+
+pub(super) fn slice(registration: &Registration, held: &Held) -> Value {
+    let instance = registration.instance();
+    let is_ready = held.is_ready && !held.in_maintenance;
+    let mut endpoint = json!({
+        "addresses": [instance.host().bare()],
+        "conditions": { "ready": is_ready, "serving": is_ready, "terminating": false },
+    });
+    if let Some(zone) = instance.zone() {
+        endpoint["zone"] = zone.into();
+    }
+    let ports: Vec<_> = ports(instance)
+        .map(|(name, port)| json!({ "name": name, "port": port, "protocol": "TCP" }))
+        .collect();
+    let renewed = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
+    let mut annotations = json!({
+        INSTANCE: json!(Record::of(instance)).to_string(),
+        RENEWED_AT: renewed,
+    });
+    // As with other registries, what has no check is there until it is taken back.
+    let is_watched = registration.health().is_some() || !registration.checks().is_empty();
+    if let Some(after) = registration
+        .deregister_critical_after()
+        .filter(|_| is_watched)
+    {
+        let after = after.max(3 * RENEW);
+        annotations[EXPIRES_AFTER] = humantime::format_duration(after).to_string().into();
+    }
+    json!({
+        "apiVersion": "discovery.k8s.io/v1",
+        "kind": "EndpointSlice",
+        "metadata": {
+            "name": slice_name(instance.id()),
+            "namespace": &*held.place.namespace,
+            "labels": { SERVICE_NAME: &*held.place.service, MANAGED_BY: US },
+            "annotations": annotations,
+            "ownerReferences": [{
+                "apiVersion": "v1",
+                "kind": "Service",
+                "name": &*held.place.service,
+                "uid": &*held.uid,
+            }],
+        },
+        "addressType": address_type(instance.host()),
+        "endpoints": [endpoint],
+        "ports": ports,
+    })
+}
+
+/// The instance's port under the name of its scheme, then those that have names of their own.
+fn ports(instance: &Instance) -> impl Iterator<Item = (&str, u16)> {
+    let main = (instance.scheme(), instance.port());
+    let others = instance.ports().filter(move |(name, _)| *name != main.0);
+    std::iter::once(main).chain(others)
+}
+
+fn address_type(host: &Host) -> &'static str {
+    match host {
+        Host::Ip(IpAddr::V4(_)) => "IPv4",
+        Host::Ip(IpAddr::V6(_)) => "IPv6",
+        Host::Name(_) => "FQDN",
+    }
+}
+
+/// Why the API server refuses an address, in the words of its own rules.
+pub(super) fn refusal(host: &Host) -> Option<&'static str> {
+    let ip = match host {
+        Host::Ip(ip) => *ip,
+        Host::Name(name) if !name.trim_end_matches('.').contains('.') => {
+            return Some("a name that only this machine understands: it has no dot");
+        }
+        Host::Name(_) => return None,
+    };
+    let is_link_local = match ip {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    match ip {
+        ip if ip.is_loopback() => Some("a loopback address, which leads every pod to itself"),
+        ip if ip.is_unspecified() => Some("which is no address to connect to"),
+        ip if ip.is_multicast() => Some("a multicast address"),
+        _ if is_link_local => Some("a link-local address, which is good on one wire only"),
+        IpAddr::V6(ip) if ip.to_ipv4_mapped().is_some() => {
+            Some("an IPv4 address written as IPv6; write it as IPv4")
+        }
+        _ => None,
+    }
+}
+
+/// A name for the slice of an instance: readable, and different for different ids.
+pub(super) fn slice_name(id: &InstanceId) -> String {
+    const LONGEST: usize = 253 - "waypost--12345678".len();
+    let id = id.as_str();
+    let tame = |c: char| match c.to_ascii_lowercase() {
+        c @ ('a'..='z' | '0'..='9' | '-') => c,
+        _ => '-',
+    };
+    let mut name: String = id.chars().map(tame).take(LONGEST).collect();
+    name.truncate(name.trim_end_matches('-').len());
+    let name = name.trim_start_matches('-');
+    match name == id && !name.is_empty() {
+        true => format!("waypost-{name}"),
+        false => format!("waypost-{name}-{:08x}", crc32fast::hash(id.as_bytes())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_id_has_a_name_of_its_own_that_the_api_server_takes() {
+        let long = "x".repeat(400);
+        let ids = [
+            "billing-1",
+            "Billing-1",
+            "billing_1",
+            "-billing-1-",
+            "größe:80",
+            "-",
+            "",
+            &long,
+        ];
+        let names: std::collections::BTreeSet<_> = ids
+            .iter()
+            .map(|id| slice_name(&InstanceId::new(*id)))
+            .collect();
+        assert_eq!(names.len(), ids.len(), "{names:?}");
+        assert!(names.contains("waypost-billing-1"));
+        for name in names {
+            let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+            assert!(name.len() <= 253 && name.chars().all(is_inner), "{name}");
+            assert!(!name.ends_with('-'), "{name}");
+        }
+    }
+
+    #[test]
+    fn addresses_that_lead_nowhere_are_told_with_the_reason() {
+        for (host, word) in [
+            ("127.0.0.1", "loopback"),
+            ("::1", "loopback"),
+            ("169.254.1.1", "link-local"),
+            ("fe80::1", "link-local"),
+            ("0.0.0.0", "no address"),
+            ("224.0.0.1", "multicast"),
+            ("::ffff:10.0.0.1", "IPv4"),
+            ("localhost", "no dot"),
+        ] {
+            let why = refusal(&host.parse().unwrap()).unwrap();
+            assert!(why.contains(word), "{host}: {why}");
+        }
+        for host in ["10.0.0.7", "2001:db8::1", "db.example.com"] {
+            assert_eq!(refusal(&host.parse().unwrap()), None, "{host}");
+        }
+    }
+}
