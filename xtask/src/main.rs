@@ -15,7 +15,8 @@ The project's chores.
 Usage: cargo xtask COMMAND
 
 Commands:
-  setup          Find or fetch what the tests need: a real Consul, a browser and its driver
+  setup          Find or fetch what the tests need: a real Consul and clients of it,
+                 a browser and its driver
   fmt            Format the code [--check: only look]
   lint           Clippy on every target; a warning is an error
   docs           Build the API documentation; a warning is an error
@@ -25,6 +26,9 @@ Commands:
 
 Environment:
   CONSUL_BIN            a Consul of 1.8 or newer, to use instead of fetching one
+  WAYPOST_PROMETHEUS    a Prometheus that knows consul_sd_configs
+  WAYPOST_HAPROXY, WAYPOST_DIG, WAYPOST_PYTHON, WAYPOST_NODE, WAYPOST_NPM
+                        these programs, where they aren't on PATH
   WAYPOST_CHROMIUM      a Chromium or Chrome to use
   WAYPOST_CHROMEDRIVER  the driver that belongs to it
 ";

@@ -1,6 +1,5 @@
 //! A real Consul: the measure that our Consul provider and our own registry are held against.
 
-use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -64,22 +63,9 @@ fn version(text: &str) -> Option<(u32, u32)> {
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
-/// The package is unpacked, not installed: no daemon starts, no user is added.
 fn fetch(to: &Path) -> Result {
     eprintln!("xtask: fetching Consul from the machine's Debian mirror");
-    let apt = debian::PrivateApt::for_suite(SUITE)?;
-    let package = apt.download("consul")?;
-    if debian::architecture()? == "amd64" {
-        debian::expect_sha256(&package, AMD64_SHA256)?;
-    }
-    let unpacked = apt.unpack(&package)?.join("usr/bin/consul");
-    let folder = to.parent().unwrap_or(to);
-    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    // First beside, then renamed: a copy that was cut short is never taken for the program.
-    let partial = to.with_extension("partial");
-    fs::copy(&unpacked, &partial)
-        .and_then(|_| fs::rename(&partial, to))
-        .map_err(|error| format!("{}: {error}", to.display()))
+    debian::fetch_program(SUITE, "consul", AMD64_SHA256, to)
 }
 
 #[cfg(test)]

@@ -21,7 +21,7 @@ pub(crate) fn is_root() -> bool {
     shell::output(Command::new("id").arg("-u")).is_ok_and(|uid| uid.trim() == "0")
 }
 
-pub(crate) fn architecture() -> Result<String> {
+fn architecture() -> Result<String> {
     let name = shell::output(Command::new("dpkg").arg("--print-architecture"))?;
     Ok(name.trim().to_owned())
 }
@@ -37,7 +37,25 @@ pub(crate) fn install(packages: &[&str]) -> Result {
     )
 }
 
-pub(crate) fn expect_sha256(file: &Path, expected: &str) -> Result {
+/// Takes the program of this name out of the package of this name in a suite. The package is
+/// unpacked, not installed: no daemon starts, no user is added.
+pub(crate) fn fetch_program(suite: &str, name: &str, amd64_sha256: &str, to: &Path) -> Result {
+    let apt = PrivateApt::for_suite(suite)?;
+    let package = apt.download(name)?;
+    if architecture()? == "amd64" {
+        expect_sha256(&package, amd64_sha256)?;
+    }
+    let unpacked = apt.unpack(&package)?.join("usr/bin").join(name);
+    let folder = to.parent().unwrap_or(to);
+    fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
+    // First beside, then renamed: a copy that was cut short is never taken for the program.
+    let partial = to.with_extension("partial");
+    fs::copy(&unpacked, &partial)
+        .and_then(|_| fs::rename(&partial, to))
+        .map_err(|error| format!("{}: {error}", to.display()))
+}
+
+fn expect_sha256(file: &Path, expected: &str) -> Result {
     let printed = shell::output(Command::new("sha256sum").arg(file))?;
     let found = printed.split_whitespace().next().unwrap_or_default();
     if found == expected {
@@ -52,12 +70,12 @@ pub(crate) fn expect_sha256(file: &Path, expected: &str) -> Result {
 
 /// An apt with a root of its own that knows one suite, from the mirror the machine already uses.
 /// The machine's sources, pins and package lists stay as they are; the folder goes with the value.
-pub(crate) struct PrivateApt {
+struct PrivateApt {
     root: PathBuf,
 }
 
 impl PrivateApt {
-    pub(crate) fn for_suite(suite: &str) -> Result<Self> {
+    fn for_suite(suite: &str) -> Result<Self> {
         let root = std::env::temp_dir().join(format!("waypost-apt-{}", std::process::id()));
         let apt = Self { root };
         apt.lay_out(suite)?;
@@ -66,7 +84,7 @@ impl PrivateApt {
     }
 
     /// Fetches a package, checked by apt against the signed index.
-    pub(crate) fn download(&self, package: &str) -> Result<PathBuf> {
+    fn download(&self, package: &str) -> Result<PathBuf> {
         let folder = self.root.join("download");
         shell::output(
             self.apt_get()
@@ -80,7 +98,7 @@ impl PrivateApt {
             .ok_or_else(|| format!("apt-get downloaded no package `{package}`"))
     }
 
-    pub(crate) fn unpack(&self, package: &Path) -> Result<PathBuf> {
+    fn unpack(&self, package: &Path) -> Result<PathBuf> {
         let into = self.root.join("unpacked");
         shell::output(Command::new("dpkg-deb").arg("-x").arg(package).arg(&into))?;
         Ok(into)

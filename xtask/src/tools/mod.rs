@@ -1,9 +1,10 @@
-//! What the tests need beside Rust: a real Consul, and a browser with its driver.
+//! What the tests need beside Rust: a real Consul, its clients, and a browser with its driver.
 //!
 //! What is already on the machine is used. On Debian the rest is fetched from the mirror that
 //! the machine already trusts; elsewhere the error says what to install.
 
 mod browser;
+mod clients;
 mod consul;
 mod debian;
 
@@ -13,10 +14,12 @@ use std::path::PathBuf;
 use crate::shell::Result;
 
 pub(crate) use browser::Browser;
+use clients::Clients;
 
 /// Where the tools are.
 pub(crate) struct Tools {
     consul: PathBuf,
+    clients: Clients,
     browser: Browser,
 }
 
@@ -24,15 +27,22 @@ pub(crate) struct Tools {
 pub(crate) fn setup() -> Result<Tools> {
     Ok(Tools {
         consul: consul::find_or_fetch()?,
+        clients: clients::find_or_install()?,
         browser: browser::find_or_install()?,
     })
 }
 
 impl Tools {
     /// The variables by which a test finds the tools.
-    pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 3] {
+    pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 9] {
         [
             ("CONSUL_BIN", &self.consul),
+            ("WAYPOST_PROMETHEUS", &self.clients.prometheus),
+            ("WAYPOST_HAPROXY", &self.clients.haproxy),
+            ("WAYPOST_DIG", &self.clients.dig),
+            ("WAYPOST_PYTHON", &self.clients.python),
+            ("WAYPOST_NODE", &self.clients.node),
+            ("NODE_PATH", &self.clients.node_modules),
             ("WAYPOST_CHROMIUM", &self.browser.chromium),
             ("WAYPOST_CHROMEDRIVER", &self.browser.driver),
         ]

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
 mod cli;
+mod clients;
 mod clock;
 mod consul;
 mod differential;

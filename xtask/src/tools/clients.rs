@@ -1,0 +1,183 @@
+//! Consul's clients: programs and libraries that don't know that they aren't talking to Consul.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use super::debian;
+use crate::shell::{self, Result, find_on_path};
+
+/// The last Debian release whose Prometheus finds its targets with Consul; newer ones are built
+/// without it.
+const PROMETHEUS_SUITE: &str = "bullseye";
+const PROMETHEUS_AMD64_SHA256: &str =
+    "7f98887c0fa36e0dd81bb39abc57a9e2535c2a0dc20442a431255ebc0b87b73a";
+
+const PYTHON_CLIENT: (&str, &str) = ("py-consul", "1.8.0");
+const NODE_CLIENT: (&str, &str) = ("consul", "2.0.1");
+
+/// Where they are.
+pub(crate) struct Clients {
+    pub(crate) prometheus: PathBuf,
+    pub(crate) haproxy: PathBuf,
+    pub(crate) dig: PathBuf,
+    /// A Python that has the client.
+    pub(crate) python: PathBuf,
+    pub(crate) node: PathBuf,
+    /// The folder that has Node's client.
+    pub(crate) node_modules: PathBuf,
+}
+
+/// A program of the machine's own release, and the packages that bring it.
+struct Program {
+    variable: &'static str,
+    name: &'static str,
+    /// Why a program of that name won't do.
+    fault: fn(&Path) -> bool,
+    packages: &'static [&'static str],
+}
+
+const HAPROXY: Program = Program::new("WAYPOST_HAPROXY", "haproxy", &["haproxy"]);
+const DIG: Program = Program::new("WAYPOST_DIG", "dig", &["bind9-dnsutils"]);
+const NODE: Program = Program::new("WAYPOST_NODE", "node", &["nodejs"]);
+const NPM: Program = Program::new("WAYPOST_NPM", "npm", &["npm"]);
+const PYTHON: Program = Program {
+    fault: |python| {
+        let mut imports = Command::new(python);
+        shell::output(imports.args(["-c", "import ensurepip, venv"])).is_err()
+    },
+    ..Program::new("WAYPOST_PYTHON", "python3", &["python3", "python3-venv"])
+};
+
+/// The clients of this machine. On Debian what is missing is fetched, and as root installed.
+pub(crate) fn find_or_install() -> Result<Clients> {
+    let programs = [HAPROXY, DIG, NODE, NPM, PYTHON];
+    let missing: Vec<&str> = programs
+        .iter()
+        .filter(|program| program.find().is_none())
+        .flat_map(|program| program.packages.iter().copied())
+        .collect();
+    if !missing.is_empty() {
+        if !(debian::is_debian() && debian::is_root()) {
+            return Err(advice(&missing));
+        }
+        debian::install(&missing)?;
+    }
+    let found = |program: Program| program.find().ok_or_else(|| advice(program.packages));
+    Ok(Clients {
+        prometheus: find_or_fetch_prometheus()?,
+        haproxy: found(HAPROXY)?,
+        dig: found(DIG)?,
+        python: python_with_client(&found(PYTHON)?)?,
+        node: found(NODE)?,
+        node_modules: node_client(&found(NPM)?)?,
+    })
+}
+
+impl Program {
+    const fn new(
+        variable: &'static str,
+        name: &'static str,
+        packages: &'static [&'static str],
+    ) -> Self {
+        Self {
+            variable,
+            name,
+            fault: |_| false,
+            packages,
+        }
+    }
+
+    fn find(&self) -> Option<PathBuf> {
+        let named = std::env::var_os(self.variable).map(PathBuf::from);
+        // Who isn't root may not have the folder of servers on the path.
+        let server = Path::new("/usr/sbin").join(self.name);
+        let candidates = [named, find_on_path(&[self.name]), Some(server)];
+        let mut candidates = candidates.into_iter().flatten();
+        candidates.find(|file| file.is_file() && !(self.fault)(file))
+    }
+}
+
+fn find_or_fetch_prometheus() -> Result<PathBuf> {
+    if let Some(named) = std::env::var_os("WAYPOST_PROMETHEUS") {
+        return Ok(named.into());
+    }
+    let cached = tools().join("bin/prometheus");
+    if !cached.is_file() {
+        if !debian::is_debian() {
+            return Err(
+                "the tests need a Prometheus that knows consul_sd_configs: install it, and \
+                 name it with WAYPOST_PROMETHEUS"
+                    .to_owned(),
+            );
+        }
+        eprintln!("xtask: fetching Prometheus from the machine's Debian mirror");
+        debian::fetch_program(
+            PROMETHEUS_SUITE,
+            "prometheus",
+            PROMETHEUS_AMD64_SHA256,
+            &cached,
+        )?;
+    }
+    Ok(cached)
+}
+
+/// An environment of its own, so that the machine's Python stays as it is.
+fn python_with_client(python: &Path) -> Result<PathBuf> {
+    let (name, version) = PYTHON_CLIENT;
+    let folder = tools().join(format!("{name}-{version}"));
+    let own = folder.join("bin/python");
+    let works = |own: &Path| shell::output(Command::new(own).args(["-c", "import consul"])).is_ok();
+    if !works(&own) {
+        eprintln!("xtask: fetching {name} {version} for Python");
+        shell::output(
+            Command::new(python)
+                .args(["-m", "venv", "--clear"])
+                .arg(&folder),
+        )?;
+        let package = format!("{name}=={version}");
+        shell::output(Command::new(&own).args(["-m", "pip", "install", "-q", &package]))?;
+    }
+    Ok(own)
+}
+
+fn node_client(npm: &Path) -> Result<PathBuf> {
+    let (name, version) = NODE_CLIENT;
+    let folder = tools().join(format!("npm-{name}-{version}"));
+    let modules = folder.join("node_modules");
+    if !modules.join(name).join("package.json").is_file() {
+        eprintln!("xtask: fetching {name} {version} for Node");
+        let package = format!("{name}@{version}");
+        shell::output(
+            Command::new(npm)
+                .args([
+                    "install",
+                    "--no-save",
+                    "--no-audit",
+                    "--no-fund",
+                    "--prefix",
+                ])
+                .arg(&folder)
+                .arg(package),
+        )?;
+    }
+    Ok(modules)
+}
+
+fn tools() -> PathBuf {
+    shell::workspace().join("target/tools")
+}
+
+fn advice(packages: &[&str]) -> String {
+    let names = [HAPROXY, DIG, NODE, NPM, PYTHON].map(|program| program.variable);
+    let how = match debian::is_debian() {
+        true => format!(
+            "run: sudo apt-get update && sudo apt-get install {}",
+            packages.join(" ")
+        ),
+        false => "install HAProxy, dig, Python 3 with venv, Node and npm".to_owned(),
+    };
+    format!(
+        "the tests hand Consul's clients our registry: {how}\n(or name the programs with {})",
+        names.join(", ")
+    )
+}
