@@ -370,6 +370,11 @@ impl ClientBuilder {
         self
     }
 
+    /// What to register, for one who does that in another way.
+    pub(crate) fn take_registration(&mut self) -> Option<ServiceRegistration> {
+        self.registration.take()
+    }
+
     /// Makes the client, and begins to register if there is something to register.
     ///
     /// # Errors

@@ -89,6 +89,12 @@ pub enum Error {
     /// The registry understood the request and refuses what it says.
     #[error("{0}")]
     Rejected(ProviderError),
+    /// A function of [`blocking`](crate::blocking) was called within an async runtime.
+    #[error(
+        "a blocking call within an async runtime would hold up a thread that others need; \
+         use the async functions of waypost there"
+    )]
+    WithinRuntime,
     /// A value that was given is not valid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
@@ -128,6 +134,7 @@ impl Error {
             | Self::NotAuthorised { .. }
             | Self::Unsupported(_)
             | Self::Rejected(_)
+            | Self::WithinRuntime
             | Self::Invalid(_)
             | Self::Config(_) => false,
         }
@@ -145,7 +152,7 @@ impl Error {
             | Self::NotAuthorised { cause, .. }
             | Self::Unsupported(cause)
             | Self::Rejected(cause) => Some(cause.provider()),
-            Self::Invalid(_) | Self::Config(_) => None,
+            Self::WithinRuntime | Self::Invalid(_) | Self::Config(_) => None,
         }
     }
 

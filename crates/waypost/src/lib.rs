@@ -3,6 +3,7 @@
 mod active_check;
 mod backoff;
 mod balance;
+pub mod blocking;
 mod client;
 mod conduct;
 #[cfg(feature = "conformance")]

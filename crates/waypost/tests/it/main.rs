@@ -4,6 +4,7 @@
 
 mod axum;
 mod balance;
+mod blocking;
 mod calls;
 mod conformance;
 mod consul;

@@ -1,0 +1,78 @@
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, OnceLock},
+};
+
+use super::background::Background;
+use crate::{
+    error::Error,
+    model::{Instance, InstanceId, Invalid, ServiceName},
+    registrar::ServiceRegistration,
+};
+
+/// The thread of all calls below, for as long as the program runs.
+fn background() -> Result<&'static Background, Error> {
+    static SHARED: OnceLock<Arc<Background>> = OnceLock::new();
+    if let Some(shared) = SHARED.get() {
+        return Ok(shared);
+    }
+    let new = Background::start()?;
+    Ok(SHARED.get_or_init(|| new))
+}
+
+/// As [`crate::get_service_url`].
+///
+/// ```no_run
+/// # fn main() -> Result<(), waypost::Error> {
+/// let auth_url = waypost::blocking::get_service_url("auth", Some("http://localhost:5001"))?;
+/// # Ok(())
+/// # }
+/// ```
+///
+/// # Errors
+/// The same; and within an async runtime.
+pub fn get_service_url<N>(service: N, default: Option<&str>) -> Result<String, Error>
+where
+    N: TryInto<ServiceName, Error = Invalid>,
+{
+    background()?.run(crate::get_service_url(service, default))?
+}
+
+/// As [`crate::get_service`].
+///
+/// # Errors
+/// The same; and within an async runtime.
+pub fn get_service<N>(service: N, default: Option<&str>) -> Result<Arc<Instance>, Error>
+where
+    N: TryInto<ServiceName, Error = Invalid>,
+{
+    background()?.run(crate::get_service(service, default))?
+}
+
+/// As [`crate::get_services`].
+///
+/// # Errors
+/// The same; and within an async runtime.
+pub fn get_services() -> Result<BTreeMap<ServiceName, Arc<Instance>>, Error> {
+    background()?.run(crate::get_services())?
+}
+
+/// As [`crate::register_service`]. Take it back with [`deregister_service`] before the program
+/// ends; a [`Registrar`](super::Registrar) does that by itself.
+///
+/// # Errors
+/// The same; and within an async runtime.
+pub fn register_service(registration: ServiceRegistration) -> Result<InstanceId, Error> {
+    background()?.run(crate::register_service(registration))?
+}
+
+/// As [`crate::deregister_service`].
+///
+/// # Errors
+/// The same; and within an async runtime.
+pub fn deregister_service<N>(service: N) -> Result<usize, Error>
+where
+    N: TryInto<ServiceName, Error = Invalid>,
+{
+    background()?.run(crate::deregister_service(service))?
+}

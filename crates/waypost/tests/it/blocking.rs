@@ -1,0 +1,184 @@
+//! The library in programs without async: only one test here runs in a runtime.
+
+use std::{
+    sync::{Arc, mpsc},
+    time::Duration,
+};
+
+use waypost::{
+    Check, Error, Instance, MemoryProvider, RegistrationState, ServiceRegistration,
+    blocking::{self, Registrar, ServiceDiscoveryClient},
+};
+
+use crate::scripted::{Scripted, auth};
+
+fn memory(ids: &[&str]) -> MemoryProvider {
+    let memory = MemoryProvider::new();
+    for id in ids {
+        let builder = Instance::builder(auth(), "10.0.0.1".parse().unwrap(), 80).id(*id);
+        memory.insert(builder.build().unwrap());
+    }
+    memory
+}
+
+fn threads() -> usize {
+    let named = |task: std::fs::DirEntry| {
+        let name = std::fs::read_to_string(task.path().join("comm"));
+        name.is_ok_and(|name| name.trim() == "waypost")
+    };
+    let tasks = std::fs::read_dir("/proc/self/task").unwrap();
+    tasks.flatten().map(named).filter(|is| *is).count()
+}
+
+#[test]
+fn look_ups_picks_and_leases_work_without_a_runtime() {
+    let memory = memory(&["a", "b"]);
+    let client = ServiceDiscoveryClient::new(Arc::new(memory.clone())).unwrap();
+    assert_eq!(client.discover_service("auth").unwrap().len(), 2);
+    assert_eq!(
+        client.service_url("auth", "/users").unwrap(),
+        "http://10.0.0.1:80/users"
+    );
+    let lease = client.pick("auth").unwrap().lease();
+    assert_eq!(lease.endpoint().in_flight(), 1);
+    client.set_strategy_named("least_connections").unwrap();
+    assert_ne!(client.pick("auth").unwrap().id(), lease.id());
+    // Outcomes do the same as everywhere.
+    (0..5).for_each(|_| lease.failed());
+    let explanation = client.explain("auth").unwrap();
+    assert_eq!(explanation.counters.ejected_consecutive_failures, 1);
+    assert_eq!(client.services().unwrap().names().len(), 1);
+
+    // What changes is heard of between the calls.
+    let balancer = client.balancer("auth").unwrap();
+    memory.remove(&"a".into());
+    memory.remove(&"b".into());
+    let deadline = std::time::Duration::from_secs(5);
+    let gone = client
+        .wait_for("nobody", Duration::from_millis(20))
+        .unwrap_err();
+    assert!(matches!(gone, Error::UnknownService { .. }), "{gone}");
+    let host = "10.0.0.9".parse().unwrap();
+    memory.insert(Instance::builder(auth(), host, 80).id("c").build().unwrap());
+    let found = client.wait_for("auth", deadline).unwrap();
+    assert_eq!(found.ready().len(), 1);
+    drop(client);
+    // It goes on for as long as anything uses its thread.
+    assert!(balancer.pick().is_ok());
+}
+
+#[test]
+fn a_registration_is_taken_back_before_drop_returns() {
+    // The registry is real: an agent, in a runtime of its own.
+    let (started, agent) = mpsc::channel();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let registry = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async move {
+            let agent = waypost_agent::Agent::builder().start().await.unwrap();
+            started.send(agent.url()).unwrap();
+            let _ = stopped.await;
+            agent.shutdown().await;
+        });
+    });
+    let address: String = agent.recv().unwrap();
+    let environment = waypost::Environment::from_iter([("CONSUL_HTTP_ADDR", address.as_str())]);
+    let registration = |id: &str| {
+        let host = "127.0.0.1".parse().unwrap();
+        let of = ServiceRegistration::new("billing", 8080)
+            .unwrap()
+            .host(host)
+            .id(id);
+        of.check(Check::ttl(Duration::from_secs(30)))
+    };
+    let client = || {
+        let builder = ServiceDiscoveryClient::builder().environment(environment.clone());
+        builder
+            .register(registration("with-client"))
+            .build_blocking()
+            .unwrap()
+    };
+    let registered = client();
+    let watcher = ServiceDiscoveryClient::builder().environment(environment.clone());
+    let watcher = watcher.build_blocking().unwrap();
+    let own = registered.registrar().unwrap();
+    assert!(own.registered(Duration::from_secs(10)).unwrap());
+    let more = watcher.register(registration("alone")).unwrap();
+    assert!(more.registered(Duration::from_secs(10)).unwrap());
+    assert!(matches!(more.state(), RegistrationState::Registered));
+    let ids = || -> Vec<String> {
+        // A client of its own, so that what it says is asked now.
+        let fresh = ServiceDiscoveryClient::builder().environment(environment.clone());
+        let found = fresh.build_blocking().unwrap().discover_service("billing");
+        let found = found.unwrap_or_default();
+        found
+            .iter()
+            .map(|instance| instance.id().to_string())
+            .collect()
+    };
+    assert_eq!(ids(), ["alone", "with-client"]);
+    more.deregister().unwrap();
+    assert_eq!(ids(), ["with-client"]);
+    let clone = registered.clone();
+    drop(registered);
+    assert_eq!(ids(), ["with-client"], "a clone is left");
+    drop(clone);
+    assert_eq!(ids(), Vec::<String>::new());
+    drop(stop);
+    registry.join().unwrap();
+}
+
+#[test]
+fn the_thread_ends_with_the_last_who_uses_it() {
+    // Other tests have threads of this name too, but not so many.
+    let clients: Vec<_> = (0..20)
+        .map(|_| ServiceDiscoveryClient::new(Arc::new(memory(&["a"]))).unwrap())
+        .collect();
+    assert!(threads() >= 20);
+    drop(clients);
+    assert!(threads() < 20, "{} threads are left", threads());
+}
+
+#[tokio::test]
+async fn within_a_runtime_a_blocking_call_is_an_error_that_says_what_to_do() {
+    let provider: Arc<dyn waypost::Provider> = Arc::new(memory(&["a"]));
+    let error = ServiceDiscoveryClient::new(Arc::clone(&provider)).unwrap_err();
+    assert!(
+        error.to_string().contains("use the async functions"),
+        "{error}"
+    );
+    assert!(matches!(
+        blocking::get_service_url("auth", None),
+        Err(Error::WithinRuntime)
+    ));
+    assert!(matches!(
+        Registrar::start(provider, ServiceRegistration::new("x", 1).unwrap()),
+        Err(Error::WithinRuntime)
+    ));
+    // One that was made outside and is brought in: the same, and dropping it panics neither.
+    let (client, registrar) = std::thread::spawn(|| {
+        let client = ServiceDiscoveryClient::new(Arc::new(memory(&["a"]))).unwrap();
+        let registration = ServiceRegistration::new("x", 1).unwrap();
+        let host = "127.0.0.1".parse().unwrap();
+        let registrar = client.register(registration.host(host)).unwrap();
+        (client, registrar)
+    })
+    .join()
+    .unwrap();
+    assert!(matches!(client.pick("auth"), Err(Error::WithinRuntime)));
+    drop(registrar);
+    drop(client);
+}
+
+#[test]
+fn a_provider_that_does_not_answer_costs_the_lookup_timeout_and_no_more() {
+    let mut options = waypost::DirectoryOptions::default();
+    options.lookup_timeout = Duration::from_millis(50);
+    let client = ServiceDiscoveryClient::builder()
+        .provider(Scripted::default())
+        .directory_options(options)
+        .build_blocking()
+        .unwrap();
+    let error = client.pick("auth").unwrap_err();
+    assert!(matches!(error, Error::TimedOut { .. }), "{error}");
+}
