@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fmt::Write as _,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
 use futures_util::future::try_join_all;
@@ -12,7 +12,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::{connection::Connection, fault::Fault};
-use crate::error::{ProviderError, ProviderErrorKind};
+use crate::error::ProviderErrorKind;
 
 /// What a task needs: the verbs on two kinds of object.
 #[derive(Debug)]
@@ -67,25 +67,17 @@ pub(super) const REGISTER: Rights = Rights {
     ],
 };
 
-/// Asks for rights, and remembers what it has said.
-#[derive(Debug)]
-pub(super) struct Access {
-    connection: Arc<Connection>,
-    /// By namespace and role: the server's refusal, and our advice to it.
-    told: Mutex<Told>,
-}
+/// What the server has refused, by namespace and role, and our advice to it.
+#[derive(Debug, Default)]
+pub(super) struct Told(Mutex<BTreeMap<(Box<str>, &'static str), Refused>>);
 
-impl Access {
-    pub(super) fn new(connection: Arc<Connection>) -> Self {
-        Self {
-            connection,
-            told: Mutex::default(),
-        }
-    }
+/// A refusal in the server's words, and what to apply, if that is known.
+type Refused = (Box<str>, Option<Arc<str>>);
 
+impl Connection {
     /// What to apply so that all these rights are there; `None` if they are, or if the server
     /// doesn't say.
-    pub(super) async fn advice(&self, namespace: &str, rights: &Rights) -> Option<String> {
+    async fn advice(&self, namespace: &str, rights: &Rights) -> Option<String> {
         let missing = match self.missing(namespace, rights).await {
             Ok(missing) => missing,
             Err(fault) => {
@@ -104,31 +96,29 @@ impl Access {
     /// asked about again, so that trying on costs nothing more.
     pub(super) async fn explain(
         &self,
-        namespace: &Arc<str>,
+        namespace: &str,
         rights: &Rights,
-        fault: Fault,
-    ) -> ProviderError {
+        mut fault: Fault,
+    ) -> Fault {
         if fault.code() != 403 {
-            return fault.error;
+            return fault;
         }
-        let key = (Arc::clone(namespace), rights.role);
+        let key = (namespace.into(), rights.role);
         let refusal = fault.error.message();
-        let told = self.told().get(&key).cloned();
+        let told = self.told.get(&key);
         let advice = match told {
             Some((before, advice)) if *before == *refusal => advice,
             _ => {
                 let advice = self.advice(namespace, rights).await.map(Arc::from);
-                self.told().insert(key, (refusal.into(), advice.clone()));
+                self.told.set(key, (refusal.into(), advice.clone()));
                 advice
             }
         };
-        match advice {
-            None => fault.error,
-            Some(advice) => self.connection.error(
-                ProviderErrorKind::NotAuthorised,
-                format!("{refusal}\n{advice}"),
-            ),
+        if let Some(advice) = advice {
+            let message = format!("{refusal}\n{advice}");
+            fault.error = self.error(ProviderErrorKind::NotAuthorised, message);
         }
+        fault
     }
 
     /// Of these rights those that we don't have, as `verb resource`.
@@ -154,7 +144,7 @@ impl Access {
             }},
         });
         let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
-        let reviewed: Review = self.connection.send(Method::POST, path, &review).await?;
+        let reviewed: Review = self.send(Method::POST, path, &review).await?;
         Ok(reviewed.status.allowed)
     }
 
@@ -165,18 +155,26 @@ impl Access {
             "kind": "SelfSubjectReview",
         });
         let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
-        let reviewed: Result<Review, _> = self.connection.send(Method::POST, path, &review).await;
+        let reviewed: Result<Review, _> = self.send(Method::POST, path, &review).await;
         let user = reviewed.ok()?.status.user_info.username;
         (!user.is_empty()).then(|| user.into())
     }
-
-    /// A map is never half changed, so a panic elsewhere leaves it in order.
-    fn told(&self) -> std::sync::MutexGuard<'_, Told> {
-        self.told.lock().unwrap_or_else(PoisonError::into_inner)
-    }
 }
 
-type Told = BTreeMap<(Arc<str>, &'static str), (Box<str>, Option<Arc<str>>)>;
+impl Told {
+    fn get(&self, key: &(Box<str>, &'static str)) -> Option<Refused> {
+        self.lock().get(key).cloned()
+    }
+
+    fn set(&self, key: (Box<str>, &'static str), refused: Refused) {
+        self.lock().insert(key, refused);
+    }
+
+    /// A map is never half changed, so a panic elsewhere leaves it in order.
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Box<str>, &'static str), Refused>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
 
 /// The answer of both kinds of review.
 #[derive(Deserialize)]

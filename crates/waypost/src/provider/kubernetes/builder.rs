@@ -2,7 +2,6 @@ use std::{path::PathBuf, sync::Arc};
 
 use super::{
     KubernetesProvider,
-    access::Access,
     config::{CONTEXT, KUBECONFIG, Loaded, Source},
     connection::Connection,
     place::is_label,
@@ -112,7 +111,6 @@ impl KubernetesBuilder {
         let connection = Arc::new(connection);
         let registrations = Registrations::new(
             Arc::clone(&connection),
-            Arc::new(Access::new(Arc::clone(&connection))),
             Arc::clone(&setup.namespace),
             Arc::clone(&setup.cluster_domain),
         );

@@ -20,6 +20,7 @@ use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
 
 use super::{
+    access::Told,
     config::{Loaded, Source, Stamps},
     fault::{Fault, Status},
     token::TokenFile,
@@ -36,6 +37,7 @@ pub(super) struct Connection {
     description: Arc<str>,
     client: Mutex<Option<Arc<Built>>>,
     built: AtomicU64,
+    pub(super) told: Told,
 }
 
 /// A client, and what it was made of.
@@ -82,6 +84,7 @@ impl Connection {
             description: format!("kubernetes at {server}").into(),
             client: Mutex::new(None),
             built: AtomicU64::new(0),
+            told: Told::default(),
         };
         Ok((connection, loaded))
     }

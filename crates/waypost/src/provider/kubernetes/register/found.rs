@@ -1,14 +1,16 @@
 //! The same objects as they are found, as far as it matters whose they are.
 
-use std::time::{Duration, SystemTime};
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
 
 use serde::Deserialize;
 
-use super::{
-    objects::{EXPIRES_AFTER, RENEWED_AT},
-    record::{Labels, Record},
-};
+use super::objects::{EXPIRES_AFTER, ID, MANAGED_BY, RENEWED_AT, US};
 use crate::model::InstanceId;
+
+type Labels = BTreeMap<Box<str>, Box<str>>;
 
 /// A Service or an EndpointSlice.
 #[derive(Deserialize)]
@@ -47,19 +49,21 @@ impl Found {
         Some(self.metadata.labels.as_ref()?.get(key)?)
     }
 
+    fn annotation(&self, key: &str) -> Option<&str> {
+        Some(self.metadata.annotations.as_ref()?.get(key)?)
+    }
+
     /// Whether it is our slice of this instance.
     pub(super) fn is_of(&self, id: &InstanceId) -> bool {
-        let metadata = &self.metadata;
-        let record = Record::in_slice(metadata.labels.as_ref(), metadata.annotations.as_ref());
-        record.is_some_and(|record| record.id() == id.as_str())
+        self.label(MANAGED_BY) == Some(US) && self.annotation(ID) == Some(id.as_str())
     }
 
     /// Whether the one who registered this hasn't renewed it for as long as it said that it would.
     pub(super) fn is_left_over(&self, now: SystemTime) -> bool {
-        let annotations = self.metadata.annotations.as_ref();
-        let value = |key: &str| annotations.and_then(|all| all.get(key));
-        let renewed = value(RENEWED_AT).map(|text| humantime::parse_rfc3339(text));
-        let expires = value(EXPIRES_AFTER).map(|text| humantime::parse_duration(text));
+        let renewed = self.annotation(RENEWED_AT).map(humantime::parse_rfc3339);
+        let expires = self
+            .annotation(EXPIRES_AFTER)
+            .map(humantime::parse_duration);
         let (Some(Ok(renewed)), Some(Ok(expires))) = (renewed, expires) else {
             return false;
         };

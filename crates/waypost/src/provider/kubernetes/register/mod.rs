@@ -8,7 +8,6 @@
 mod found;
 mod manifest;
 mod objects;
-mod record;
 
 use std::{
     collections::HashMap,
@@ -24,10 +23,12 @@ use tokio::time::Instant;
 
 use self::{
     found::{Found, FoundList},
-    objects::{MANAGED_BY, OWNER, SERVICE_NAME, US, refusal, service, slice, slice_name},
+    objects::{
+        MANAGED_BY, OWNER, SERVICE_NAME, US, refusal, service, slice, slice_name, unwritable,
+    },
 };
 use super::{
-    access::{Access, REGISTER},
+    access::REGISTER,
     connection::{Ask, Connection},
     fault::Fault,
     place::Place,
@@ -38,8 +39,6 @@ use crate::{
     provider::{Heartbeat, Report},
     registrar::Registration,
 };
-#[allow(unused_imports)] // for the reading side
-pub(super) use record::Record;
 
 /// How often a slice is renewed, if nothing else is written. Each renewal is news to all who watch.
 const RENEW: Duration = Duration::from_secs(60);
@@ -48,7 +47,6 @@ const RENEW: Duration = Duration::from_secs(60);
 #[derive(Debug)]
 pub(super) struct Registrations {
     connection: Arc<Connection>,
-    access: Arc<Access>,
     namespace: Arc<str>,
     cluster_domain: Arc<str>,
     held: Mutex<HashMap<InstanceId, Held>>,
@@ -68,13 +66,11 @@ struct Held {
 impl Registrations {
     pub(super) fn new(
         connection: Arc<Connection>,
-        access: Arc<Access>,
         namespace: Arc<str>,
         cluster_domain: Arc<str>,
     ) -> Self {
         Self {
             connection,
-            access,
             namespace,
             cluster_domain,
             held: Mutex::default(),
@@ -90,6 +86,9 @@ impl Registrations {
         }
         let instance = registration.instance();
         self.place(instance)?;
+        if let Some(what) = unwritable(instance) {
+            return Err(self.rejected(format!("Kubernetes can't hold {what}")));
+        }
         match refusal(instance.host()) {
             None => Ok(()),
             Some(why) => Err(self.rejected(format!(
@@ -154,7 +153,7 @@ impl Registrations {
             }
             Ok(_) => Ok(Heartbeat::Forgotten),
             Err(fault) if fault.code() == 404 => Ok(Heartbeat::Forgotten),
-            Err(fault) => Err(self.explained(&held.place, fault).await),
+            Err(fault) => Err(self.explained(&held.place.namespace, fault).await),
         }
     }
 
@@ -178,7 +177,7 @@ impl Registrations {
             Ok(_) => {}
             // The heartbeat that follows will notice, too.
             Err(fault) if fault.code() == 404 => return Ok(()),
-            Err(fault) => return Err(self.explained(&held.place, fault).await),
+            Err(fault) => return Err(self.explained(&held.place.namespace, fault).await),
         }
         self.held().insert(id.clone(), held);
         Ok(())
@@ -198,14 +197,12 @@ impl Registrations {
         let found: Result<Found, Fault> = self.connection.get(ask, Connection::DEADLINE).await;
         let place = match found {
             Err(fault) if fault.code() == 404 => None,
-            Err(fault) => return Err(self.access.explain(&namespace, &REGISTER, fault).await),
+            Err(fault) => return Err(self.explained(&namespace, fault).await),
             // Another may have taken our name after we had been cleared away.
             Ok(found) if !found.is_of(id) => None,
             Ok(found) => {
-                let deleted = self.connection.delete(&path).await;
-                let explain = |fault| self.access.explain(&namespace, &REGISTER, fault);
-                if let Err(fault) = deleted {
-                    return Err(explain(fault).await);
+                if let Err(fault) = self.connection.delete(&path).await {
+                    return Err(self.explained(&namespace, fault).await);
                 }
                 found.label(SERVICE_NAME).map(|service| Place {
                     namespace,
@@ -248,14 +245,14 @@ impl Registrations {
             match self.connection.get(ask, Connection::DEADLINE).await {
                 Ok(found) => break found,
                 Err(fault) if fault.code() == 404 => {}
-                Err(fault) => return Err(self.explained(place, fault).await),
+                Err(fault) => return Err(self.explained(&place.namespace, fault).await),
             }
             let service = service(place, instance);
             match self.connection.send(Method::POST, &all, &service).await {
                 Ok(made) => break made,
                 // Somebody was quicker; let's see whether it is ours.
                 Err(fault) if fault.code() == 409 => {}
-                Err(fault) => return Err(self.explained(place, fault).await),
+                Err(fault) => return Err(self.explained(&place.namespace, fault).await),
             }
         };
         if found.label(OWNER) == Some(US) && found.spec.selector.is_none() {
@@ -314,7 +311,7 @@ impl Registrations {
         }
         match made {
             Ok(()) => Ok(()),
-            Err(fault) => Err(self.explained(&held.place, fault).await),
+            Err(fault) => Err(self.explained(&held.place.namespace, fault).await),
         }
     }
 
@@ -322,7 +319,7 @@ impl Registrations {
     async fn clear_left_overs(&self, place: &Place) -> Result<(), ProviderError> {
         let slices = match self.slices(place, Some(US)).await {
             Ok(slices) => slices,
-            Err(fault) => return Err(self.explained(place, fault).await),
+            Err(fault) => return Err(self.explained(&place.namespace, fault).await),
         };
         let now = SystemTime::now();
         for slice in slices {
@@ -376,10 +373,9 @@ impl Registrations {
         Ok(list.items.unwrap_or_default())
     }
 
-    async fn explained(&self, place: &Place, fault: Fault) -> ProviderError {
-        self.access
-            .explain(&place.namespace, &REGISTER, fault)
-            .await
+    async fn explained(&self, namespace: &str, fault: Fault) -> ProviderError {
+        let explained = self.connection.explain(namespace, &REGISTER, fault).await;
+        explained.error
     }
 
     fn rejected(&self, why: String) -> ProviderError {

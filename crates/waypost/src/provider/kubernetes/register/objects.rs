@@ -1,10 +1,10 @@
 //! The objects that are written: a Service, and an EndpointSlice for each instance.
 
-use std::{net::IpAddr, time::SystemTime};
+use std::{collections::BTreeMap, net::IpAddr, time::SystemTime};
 
 use serde_json::{Value, json};
 
-use super::{Held, RENEW, record::Record};
+use super::{Held, RENEW};
 use crate::{
     model::{Host, Instance, InstanceId},
     provider::kubernetes::place::Place,
@@ -20,10 +20,10 @@ pub(super) const US: &str = "waypost";
 /// The label of a slice that says which Service it belongs to.
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
-/// The annotations of our slices.
-pub(super) const INSTANCE: &str = "waypost/instance";
-pub(super) const RENEWED_AT: &str = "waypost/renewed-at";
-pub(super) const EXPIRES_AFTER: &str = "waypost/expires-after";
+/// The annotations of a slice that say who is in it, and how fresh that is.
+pub(super) const ID: &str = "waypost.dev/id";
+pub(super) const RENEWED_AT: &str = "waypost.dev/renewed-at";
+pub(super) const EXPIRES_AFTER: &str = "waypost.dev/expires-after";
 
 pub(super) fn service(place: &Place, instance: &Instance) -> Value {
     let ports: Vec<_> = ports(instance)
@@ -50,20 +50,6 @@ pub(super) fn slice(registration: &Registration, held: &Held) -> Value {
     let ports: Vec<_> = ports(instance)
         .map(|(name, port)| json!({ "name": name, "port": port, "protocol": "TCP" }))
         .collect();
-    let renewed = humantime::format_rfc3339_seconds(SystemTime::now()).to_string();
-    let mut annotations = json!({
-        INSTANCE: json!(Record::of(instance)).to_string(),
-        RENEWED_AT: renewed,
-    });
-    // As with other registries, what has no check is there until it is taken back.
-    let is_watched = registration.health().is_some() || !registration.checks().is_empty();
-    if let Some(after) = registration
-        .deregister_critical_after()
-        .filter(|_| is_watched)
-    {
-        let after = after.max(3 * RENEW);
-        annotations[EXPIRES_AFTER] = humantime::format_duration(after).to_string().into();
-    }
     json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",
@@ -71,7 +57,7 @@ pub(super) fn slice(registration: &Registration, held: &Held) -> Value {
             "name": slice_name(instance.id()),
             "namespace": &*held.place.namespace,
             "labels": { SERVICE_NAME: &*held.place.service, MANAGED_BY: US },
-            "annotations": annotations,
+            "annotations": annotations(registration),
             "ownerReferences": [{
                 "apiVersion": "v1",
                 "kind": "Service",
@@ -83,6 +69,70 @@ pub(super) fn slice(registration: &Registration, held: &Held) -> Value {
         "endpoints": [endpoint],
         "ports": ports,
     })
+}
+
+/// What an instance says of itself where a slice has no field for it, in the annotations that the
+/// reading side knows.
+fn annotations(registration: &Registration) -> BTreeMap<String, String> {
+    let instance = registration.instance();
+    let renewed = humantime::format_rfc3339_seconds(SystemTime::now());
+    let mut all = BTreeMap::from([
+        (ID.to_owned(), instance.id().to_string()),
+        (RENEWED_AT.to_owned(), renewed.to_string()),
+        (
+            "waypost.dev/scheme".to_owned(),
+            instance.scheme().to_owned(),
+        ),
+        (
+            "waypost.dev/weight".to_owned(),
+            instance.weight().to_string(),
+        ),
+    ]);
+    let mut say = |key: &str, value: &str| {
+        if !value.is_empty() {
+            all.insert(format!("waypost.dev/{key}"), value.to_owned());
+        }
+    };
+    say("version", instance.version().unwrap_or_default());
+    say("path", instance.path_prefix());
+    say("tags", &instance.tags().collect::<Vec<_>>().join(","));
+    for (key, value) in instance.metadata() {
+        say(&format!("meta.{key}"), value);
+    }
+    // As with other registries, what has no check is there until it is taken back.
+    let is_checked = registration.health().is_some() || !registration.checks().is_empty();
+    if let Some(after) = registration
+        .deregister_critical_after()
+        .filter(|_| is_checked)
+    {
+        let after = humantime::format_duration(after.max(3 * RENEW)).to_string();
+        all.insert(EXPIRES_AFTER.to_owned(), after);
+    }
+    all
+}
+
+/// What of an instance can't be written down, and why.
+pub(super) fn unwritable(instance: &Instance) -> Option<String> {
+    if let Some(tag) = instance
+        .tags()
+        .find(|tag| tag.contains(',') || tag.trim() != *tag)
+    {
+        return Some(format!(
+            "the tag {tag:?}: no commas, and no spaces around it"
+        ));
+    }
+    // The rules for the names of annotations, of which `meta.` is a part.
+    let is_edge = |c: char| c.is_ascii_alphanumeric();
+    let is_inner = |c: char| is_edge(c) || matches!(c, '-' | '_' | '.');
+    let is_good = |key: &str| {
+        (1..=58).contains(&key.len()) && key.chars().all(is_inner) && key.ends_with(is_edge)
+    };
+    let mut keys = instance.metadata().map(|(key, _)| key);
+    let key = keys.find(|key| !is_good(key))?;
+    Some(format!(
+        "the metadata {key:?}: its name may have 58 letters, digits, '-', '_' and '.', and ends \
+         with a letter or digit"
+    ))
 }
 
 /// The instance's port under the name of its scheme, then those that have names of their own.
