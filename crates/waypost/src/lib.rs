@@ -47,6 +47,8 @@ pub use model::{
 };
 #[cfg(feature = "consul")]
 pub use provider::consul::{self, ConsulProvider};
+#[cfg(feature = "kubernetes")]
+pub use provider::kubernetes::{self, KubernetesProvider};
 pub use provider::{
     EnvProvider, FallbackProvider, LayeredProvider, MemoryProvider, Policy, Provider, Registry,
     StaticProvider,

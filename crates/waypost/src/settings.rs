@@ -8,7 +8,8 @@
 //! | `SERVICE_DISCOVERY_PROVIDER` | the one that it names: `env`, `static`, `consul`, `kubernetes` |
 //! | `SERVICE_DISCOVERY_CONFIG_FILE` | `static` |
 //! | `CONSUL_HTTP_ADDR`, `CONSUL_HOST` or `SERVICE_REGISTRY_HOST` | `consul` |
-//! | `KUBERNETES_SERVICE_HOST` (set in every pod) | `env`, for the variables that Kubernetes injects; this version has no provider for its API yet |
+//! | `KUBERNETES_SERVICE_HOST` (set in every pod), and the service account's token can be read | `kubernetes` |
+//! | `KUBERNETES_SERVICE_HOST`, without a token | `env`, for the variables that Kubernetes injects |
 //! | a `SERVICE_<NAME>_URL` or `SERVICE_<NAME>_HOST` | `env` |
 //! | none of these | `consul`, on this machine at port 8500 |
 //!
@@ -30,6 +31,23 @@
 //!
 //! `CONSUL_HTTP_ADDR` may also be a socket, `unix:///path`, or several addresses with commas
 //! between them: then services are looked up with the next one where one doesn't answer.
+//!
+//! # Where Kubernetes is
+//! The first line that applies decides, as with `kubectl`:
+//!
+//! | environment | configuration |
+//! |---|---|
+//! | `KUBECONFIG` | the files that it names, with `:` between them |
+//! | `KUBERNETES_SERVICE_HOST`, `KUBERNETES_SERVICE_PORT` | the pod's: server by these, token and CA by its service account |
+//! | otherwise | `~/.kube/config` |
+//!
+//! | what | variables, the first that is set | otherwise |
+//! |---|---|---|
+//! | namespace of names without one | `KUBERNETES_NAMESPACE` | the pod's, the context's, `default` |
+//! | context of the kubeconfig | `KUBERNETES_CONTEXT` | its current one |
+//! | domain of the cluster's DNS | `KUBERNETES_CLUSTER_DOMAIN` | `cluster.local` |
+//! | folder of the service account | `WAYPOST_SERVICE_ACCOUNT_DIR` | `/var/run/secrets/kubernetes.io/serviceaccount` |
+//! | proxy before the server | the kubeconfig's `proxy-url`, `HTTPS_PROXY` unless `NO_PROXY` | none |
 //!
 //! # While the provider fails
 //! | what | variable | otherwise |
@@ -279,11 +297,7 @@ fn choose(environment: &Environment) -> Result<(ProviderKind, String), ConfigErr
         return Ok((kind, format!("{variable} is set")));
     }
     if environment.get(IN_A_POD).is_some() {
-        let reason = format!(
-            "{IN_A_POD} is set, but this version has no provider for Kubernetes; \
-             the variables that it injects are used"
-        );
-        return Ok((ProviderKind::Env, reason));
+        return Ok(in_a_pod(environment));
     }
     let names_service = environment.iter().find(|(variable, _)| {
         variable.starts_with("SERVICE_")
@@ -322,9 +336,41 @@ fn build_consul(_: &Environment) -> Result<Arc<dyn Provider>, Error> {
     Err(ConfigError::new(PROVIDER, problem).into())
 }
 
+#[cfg(feature = "kubernetes")]
+fn in_a_pod(environment: &Environment) -> (ProviderKind, String) {
+    match crate::provider::kubernetes::pod_without_token(environment) {
+        None => {
+            let reason = format!("{IN_A_POD} is set, and a token is there");
+            (ProviderKind::Kubernetes, reason)
+        }
+        Some(why) => {
+            let reason = format!(
+                "{IN_A_POD} is set, but {why}; the variables that Kubernetes injects are used"
+            );
+            (ProviderKind::Env, reason)
+        }
+    }
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn in_a_pod(_: &Environment) -> (ProviderKind, String) {
+    let reason = format!(
+        "{IN_A_POD} is set, but this program was built without the feature `kubernetes`; \
+         the variables that Kubernetes injects are used"
+    );
+    (ProviderKind::Env, reason)
+}
+
+#[cfg(feature = "kubernetes")]
+fn build_kubernetes(environment: &Environment) -> Result<Arc<dyn Provider>, Error> {
+    let provider = crate::provider::kubernetes::KubernetesProvider::from_environment(environment)?;
+    Ok(Arc::new(provider))
+}
+
+#[cfg(not(feature = "kubernetes"))]
 fn build_kubernetes(_: &Environment) -> Result<Arc<dyn Provider>, Error> {
-    let problem = "kubernetes is wanted, but this version has no provider for it yet; \
-                   in a pod, `env` finds the services of its namespace";
+    let problem = "kubernetes is wanted, but this program was built without the feature `kubernetes`; \
+         in a pod, `env` finds the services of its namespace";
     Err(ConfigError::new(PROVIDER, problem).into())
 }
 
@@ -387,6 +433,29 @@ mod tests {
             assert_eq!(settings.kind().as_str(), kind, "{variables:?}");
             assert!(settings.reason().contains(reason), "{}", settings.reason());
         }
+    }
+
+    #[cfg(feature = "kubernetes")]
+    #[test]
+    fn a_pod_with_a_token_uses_the_api_and_one_without_the_injected_variables() {
+        let folder = tempfile::tempdir().unwrap();
+        let account = folder.path().to_str().unwrap().to_owned();
+        let pod = [
+            ("KUBERNETES_SERVICE_HOST", "10.0.0.1"),
+            ("WAYPOST_SERVICE_ACCOUNT_DIR", &account),
+        ];
+        let without = settings(&pod).unwrap();
+        assert_eq!(without.kind(), ProviderKind::Env);
+        assert!(
+            without.reason().contains("no token"),
+            "{}",
+            without.reason()
+        );
+        std::fs::write(folder.path().join("token"), "abc").unwrap();
+        let with = settings(&pod).unwrap();
+        assert_eq!(with.kind(), ProviderKind::Kubernetes);
+        let error = with.provider().unwrap_err().to_string();
+        assert!(error.contains("ca.crt"), "{error}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ mod consul_outage;
 mod consul_registration;
 mod directory;
 mod global;
+mod kubernetes;
 mod logs;
 mod outages;
 mod scripted;

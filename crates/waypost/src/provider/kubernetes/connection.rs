@@ -10,6 +10,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::StreamExt;
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::BodyExt;
 use kube::{
@@ -22,6 +23,7 @@ use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
 use super::{
     access::Told,
     config::{Loaded, Source, Stamps},
+    events::Chunks,
     fault::{Fault, Status},
     token::TokenFile,
 };
@@ -168,10 +170,11 @@ impl Connection {
     }
 
     /// Begins an answer that goes on and on; the deadline is for its beginning.
-    pub(super) async fn open(&self, ask: Ask<'_>, deadline: Duration) -> Result<Body, Fault> {
+    pub(super) async fn open(&self, ask: Ask<'_>, deadline: Duration) -> Result<Chunks, Fault> {
         let request = request(Method::GET, ask).body(Vec::new());
         self.in_time(deadline, async {
-            Ok(self.respond(request).await?.into_body())
+            let response = self.respond(request).await?;
+            Ok(response.into_body().into_data_stream().boxed())
         })
         .await
     }
@@ -319,6 +322,11 @@ impl Connection {
         let mut fault = Fault::said(&self.description, Status { code, ..status }, identity);
         fault.retry_after = retry_after.map(Duration::from_secs);
         fault
+    }
+
+    /// The failure that an event of a watch tells.
+    pub(super) fn said(&self, status: Status) -> Fault {
+        Fault::said(&self.description, status, "our credentials")
     }
 
     /// The error of a connection that can't be made or has broken.

@@ -1,16 +1,27 @@
 //! Kubernetes: the endpoints of Services, by its API.
 
-#![allow(dead_code)] // the parts come one after the other
+#![allow(dead_code)] // registration, which writes, comes next
 
 mod access;
 mod builder;
 mod config;
 mod connection;
+mod events;
 mod fault;
+mod join;
+mod members;
+mod mirror;
 mod place;
+mod ports;
+mod pulse;
+mod reflector;
 mod register;
+mod said;
+mod sight;
 mod token;
+mod view;
 mod views;
+mod wire;
 
 use std::{fmt, net::IpAddr, sync::Arc};
 

@@ -1,0 +1,190 @@
+//! All instances of one service, kept up to date slice by slice.
+//!
+//! A change of a slice costs what the slice costs: its instances are looked at again, those that
+//! say the same stay the same objects, and the rest of the service isn't touched.
+
+use std::{
+    collections::{BTreeMap, btree_map::Entry},
+    sync::Arc,
+};
+
+use super::{
+    join::{self, Context},
+    wire::{Service, Slice},
+};
+use crate::model::{Health, Instance, InstanceId};
+
+pub(super) struct Members {
+    context: Context,
+    slices: BTreeMap<Arc<str>, Part>,
+    by_id: BTreeMap<InstanceId, Vec<Claim>>,
+    /// How many ready endpoints have no hint.
+    unhinted: usize,
+}
+
+struct Part {
+    slice: Arc<Slice>,
+    instances: Vec<Option<Arc<Instance>>>,
+    unhinted: usize,
+}
+
+/// One of the slices that name an instance. While pods move between slices, and in dual-stack
+/// clusters always, several do.
+struct Claim {
+    rank: (Health, bool),
+    slice: Arc<str>,
+    instance: Arc<Instance>,
+}
+
+impl Members {
+    pub(super) fn new(context: Context) -> Self {
+        Self {
+            context,
+            slices: BTreeMap::new(),
+            by_id: BTreeMap::new(),
+            unhinted: 0,
+        }
+    }
+
+    pub(super) fn context(&self) -> &Context {
+        &self.context
+    }
+
+    pub(super) fn has_slices(&self) -> bool {
+        !self.slices.is_empty()
+    }
+
+    /// All instances in the order of their ids; of each the best that is said of it.
+    pub(super) fn all(&self) -> Vec<Arc<Instance>> {
+        let best = |claims: &Vec<Claim>| claims.first().map(|claim| Arc::clone(&claim.instance));
+        self.by_id.values().filter_map(best).collect()
+    }
+
+    /// Takes in what the Service says now, and what can't be read.
+    pub(super) fn describe(
+        &mut self,
+        service: Option<&Arc<Service>>,
+        degraded: Option<&'static str>,
+    ) {
+        let same = match (&self.context.service, service) {
+            (None, None) => true,
+            (Some(before), Some(now)) => Arc::ptr_eq(before, now) || before.says_the_same(now),
+            _ => false,
+        };
+        if same && degraded == self.context.degraded {
+            return;
+        }
+        self.context.service = service.cloned();
+        self.context.degraded = degraded;
+        self.remake();
+    }
+
+    /// Takes in a slice that is new or has changed.
+    pub(super) fn put(&mut self, slice: &Arc<Slice>) {
+        let name = &slice.metadata.name;
+        if self
+            .slices
+            .get(name)
+            .is_some_and(|part| Arc::ptr_eq(&part.slice, slice))
+        {
+            return;
+        }
+        let before = self.take(name);
+        let earlier = before
+            .as_ref()
+            .map(|part| (&*part.slice, &part.instances[..]));
+        let instances = join::instances(&self.context, slice, earlier);
+        self.insert(slice, instances);
+        self.check_hints();
+    }
+
+    pub(super) fn remove(&mut self, slice: &str) {
+        self.take(slice);
+        self.check_hints();
+    }
+
+    /// Makes these the slices, and no others.
+    pub(super) fn replace<'a>(&mut self, slices: impl Iterator<Item = &'a Arc<Slice>>) {
+        let now: BTreeMap<_, _> = slices.map(|slice| (&slice.metadata.name, slice)).collect();
+        let gone = self.slices.keys().filter(|name| !now.contains_key(name));
+        for name in gone.cloned().collect::<Vec<_>>() {
+            self.take(&name);
+        }
+        for slice in now.into_values() {
+            self.put(slice);
+        }
+        self.check_hints();
+    }
+
+    /// The hints count for all or for none, so the first without one and the last one with it
+    /// change all instances.
+    fn check_hints(&mut self) {
+        let hinted = self.unhinted == 0 && self.has_slices();
+        if std::mem::replace(&mut self.context.hinted, hinted) != hinted {
+            self.remake();
+        }
+    }
+
+    fn remake(&mut self) {
+        let slices: Vec<_> = self
+            .slices
+            .values()
+            .map(|part| Arc::clone(&part.slice))
+            .collect();
+        for slice in slices {
+            let before = self.take(&slice.metadata.name);
+            let made = join::instances(&self.context, &slice, None);
+            // Most changes of a Service are of no concern to its instances.
+            let made = made
+                .into_iter()
+                .zip(before.map(|part| part.instances).unwrap_or_default());
+            let made = made.map(|(now, before)| if now == before { before } else { now });
+            self.insert(&slice, made.collect());
+        }
+    }
+
+    fn insert(&mut self, slice: &Arc<Slice>, instances: Vec<Option<Arc<Instance>>>) {
+        let name = &slice.metadata.name;
+        let service = self.context.service.as_deref();
+        let families = service.and_then(|service| service.spec.ip_families.as_ref());
+        let preferred = families.and_then(|families| families.first());
+        let is_second = preferred.is_some_and(|preferred| *preferred != slice.address_type);
+        for instance in instances.iter().flatten() {
+            let claims = self.by_id.entry(instance.id().clone()).or_default();
+            let claim = Claim {
+                rank: (instance.health(), is_second),
+                slice: Arc::clone(name),
+                instance: Arc::clone(instance),
+            };
+            let key = |claim: &Claim| (claim.rank, Arc::clone(&claim.slice));
+            let at = claims.partition_point(|other| key(other) <= key(&claim));
+            claims.insert(at, claim);
+        }
+        let unhinted = slice
+            .endpoints()
+            .iter()
+            .filter(|e| join::is_unhinted(e))
+            .count();
+        self.unhinted += unhinted;
+        let part = Part {
+            slice: Arc::clone(slice),
+            instances,
+            unhinted,
+        };
+        self.slices.insert(Arc::clone(name), part);
+    }
+
+    fn take(&mut self, slice: &str) -> Option<Part> {
+        let part = self.slices.remove(slice)?;
+        self.unhinted -= part.unhinted;
+        for instance in part.instances.iter().flatten() {
+            if let Entry::Occupied(mut claims) = self.by_id.entry(instance.id().clone()) {
+                claims.get_mut().retain(|claim| *claim.slice != *slice);
+                if claims.get().is_empty() {
+                    claims.remove();
+                }
+            }
+        }
+        Some(part)
+    }
+}
