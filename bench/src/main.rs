@@ -20,9 +20,9 @@ fn main() -> ExitCode {
             println!("{}", ours::resident_bytes_of_many_services());
             return ExitCode::SUCCESS;
         }
-        ["picks", strategy, instances, count] => {
+        ["calls", strategy, instances, count] => {
             let number = |text: &str| text.parse().unwrap_or(0);
-            ours::pick_often(strategy, number(instances), number(count));
+            ours::call_often(strategy, number(instances), number(count));
             return ExitCode::SUCCESS;
         }
         ["only", rows] => return print(&report::some_rows(rows)),

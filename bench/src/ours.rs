@@ -1,10 +1,13 @@
 use std::{fs, hint::black_box, time::Duration};
 
 use futures_util::FutureExt;
-use tokio::runtime::{Builder, Runtime};
+use tokio::{
+    runtime::{Builder, Runtime},
+    time::Instant,
+};
 use waypost::{
     Balancer, BalancerOptions, Instance, Key, MemoryProvider, Outcome, ServiceDiscoveryClient,
-    ServiceName, Weight, strategy_named,
+    ServiceName, Weight,
 };
 
 use crate::measure::Stopwatch;
@@ -82,9 +85,10 @@ impl Setup {
     }
 
     /// The same for a caller who has read the clock anyway.
-    pub fn outcome_at(&self, started: tokio::time::Instant, ended: tokio::time::Instant) {
+    pub fn outcome_at(&self, clock: &mut CallersClock) {
+        let started = clock.next();
         let lease = self.balancer.pick().expect("an endpoint").lease_at(started);
-        lease.record_at(Outcome::Succeeded, ended);
+        lease.record_at(Outcome::Succeeded, started + CallersClock::LATENCY);
     }
 
     pub fn url(&self) {
@@ -111,6 +115,22 @@ impl Setup {
             }
             start.elapsed() / u32::from(CHANGES)
         })
+    }
+}
+
+/// What a caller's clock shows: a hundred thousand requests a second, of a millisecond each.
+pub struct CallersClock(Instant);
+
+impl CallersClock {
+    const LATENCY: Duration = Duration::from_millis(1);
+
+    pub fn start() -> Self {
+        Self(Instant::now())
+    }
+
+    fn next(&mut self) -> Instant {
+        self.0 += Duration::from_micros(10);
+        self.0
     }
 }
 
@@ -156,11 +176,16 @@ fn resident_bytes() -> u64 {
     kilobytes.unwrap_or(0) * 1024
 }
 
-/// For counting instructions from outside.
-pub fn pick_often(strategy: &str, instances: usize, count: usize) {
-    let _known = strategy_named(strategy).expect("a strategy");
+/// For counting instructions from outside: all that a call needs of its strategy.
+pub fn call_often(strategy: &str, instances: usize, calls: usize) {
     let setup = setup(strategy, instances);
-    for _ in 0..count {
-        setup.pick();
+    match strategy {
+        "least_connections" => (0..calls).for_each(|_| setup.lease()),
+        "p2c_peak_ewma" => {
+            let mut clock = CallersClock::start();
+            (0..calls).for_each(|_| setup.outcome_at(&mut clock));
+        }
+        "consistent_hash" => (0..calls as u64).for_each(|key| setup.pick_for(key)),
+        _ => (0..calls).for_each(|_| setup.pick()),
     }
 }

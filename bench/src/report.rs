@@ -1,4 +1,4 @@
-use std::{fmt::Write, fs, process::Command, time::Duration};
+use std::{fmt::Write, fs, process::Command};
 
 use pingora_load_balancing::selection::{Consistent, Random, RoundRobin};
 
@@ -131,11 +131,8 @@ const ENTRIES: [Entry; 14] = [
         "waypost p2c_peak_ewma, lease and outcome, caller's clock",
         |contest, name, size| {
             let setup = ours::setup("p2c_peak_ewma", size);
-            let mut started = tokio::time::Instant::now();
-            contest.enter(name, move || {
-                started += BETWEEN_CALLS;
-                setup.outcome_at(started, started + LATENCY);
-            });
+            let mut clock = ours::CallersClock::start();
+            contest.enter(name, move || setup.outcome_at(&mut clock));
         },
     ),
     (
@@ -185,10 +182,6 @@ const ENTRIES: [Entry; 14] = [
         },
     ),
 ];
-
-/// What a caller's clock shows: a hundred thousand requests a second, of a millisecond each.
-const BETWEEN_CALLS: Duration = Duration::from_micros(10);
-const LATENCY: Duration = Duration::from_millis(1);
 
 fn scaling_rows(only: &str) -> Rows {
     let mut rows = Rows::new();
@@ -292,7 +285,7 @@ fn collected(strategy: &str, count: usize) -> Option<f64> {
     let output = Command::new("valgrind")
         .args(["--tool=callgrind", "--callgrind-out-file=/dev/null"])
         .arg(std::env::current_exe().ok()?)
-        .args(["picks", strategy, "1000", &count.to_string()])
+        .args(["calls", strategy, "1000", &count.to_string()])
         .output()
         .ok()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -1,3 +1,5 @@
+use std::hint::select_unpredictable;
+
 use super::{Candidates, shard::Dice};
 
 /// Draws from a weighted list with two steps, however long it is (Walker's alias method, built as
@@ -33,10 +35,9 @@ impl AliasTable {
                 // The upper half chooses the column, the lower half the part of it.
                 let index = (((roll >> 32) * columns.len() as u64) >> 32) as usize;
                 let column = columns[index];
-                match (roll as u32) < column.threshold {
-                    true => index,
-                    false => column.alias as usize,
-                }
+                // Which of the two it is nobody can guess, so the processor must not try.
+                let own = (roll as u32) < column.threshold;
+                select_unpredictable(own, index, column.alias as usize)
             }
         }
     }

@@ -71,7 +71,8 @@ pub struct ExplainedInstance {
     pub in_flight: usize,
     /// Its average latency, if measured.
     pub latency_seconds: Option<f64>,
-    /// Its successes and failures in the last 10 to 20 s.
+    /// Its successes and failures in the last 10 to 20 s. In each half, no more than 1,000
+    /// successes are counted, and as many more for each failure.
     pub succeeded: u32,
     /// See `succeeded`.
     pub failed: u32,

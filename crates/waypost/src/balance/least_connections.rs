@@ -1,13 +1,10 @@
-use std::sync::Arc;
+use std::{hint::select_unpredictable, sync::Arc};
 
 use super::{Candidates, Chooser, Strategy, alias::AliasTable, shard::Dice};
 
-/// Up to so many endpoints all are compared; of more, some drawn at random.
+/// Up to so many endpoints all are compared. Of more, two drawn at random: enough to keep the
+/// longest queue short (Mitzenmacher, "The power of two choices", 2001).
 const EXACT: usize = 32;
-
-/// How many are drawn. Two are enough to keep the longest queue short (Mitzenmacher, "The power of
-/// two choices", 2001).
-const DRAWN: usize = 2;
 
 /// The endpoint with the fewest requests in flight for its weight, counting [`Lease`](crate::Lease)s
 /// held by this process.
@@ -58,10 +55,10 @@ impl Strategy for LeastConnections {
             });
         }
         Box::new(move |candidates, _| {
-            let drawn: [usize; DRAWN] = std::array::from_fn(|_| table.draw(&dice));
             // Weight is in the draw already, so the queues alone are compared.
-            let in_flight = |index: &usize| candidates.in_flight(*index);
-            drawn.into_iter().min_by_key(in_flight).unwrap_or_default()
+            let (a, b) = (table.draw(&dice), table.draw(&dice));
+            let shorter = candidates.in_flight(b) < candidates.in_flight(a);
+            select_unpredictable(shorter, b, a)
         })
     }
 }

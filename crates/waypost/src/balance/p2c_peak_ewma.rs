@@ -1,12 +1,6 @@
-use std::sync::Arc;
+use std::{hint::select_unpredictable, sync::Arc};
 
-use tokio::time::Instant;
-
-use super::{
-    Candidates, Chooser, Strategy,
-    alias::AliasTable,
-    shard::{Dice, Sharded},
-};
+use super::{Candidates, Chooser, Strategy, alias::AliasTable, shard::Dice};
 
 /// The better of two endpoints: the one with the lower latency times requests in flight.
 ///
@@ -18,7 +12,6 @@ use super::{
 #[derive(Debug)]
 pub struct P2cPeakEwma {
     dice: Arc<Dice>,
-    clock: Arc<Sharded>,
 }
 
 impl P2cPeakEwma {
@@ -35,7 +28,6 @@ impl P2cPeakEwma {
     fn with(dice: Dice) -> Self {
         Self {
             dice: Arc::new(dice),
-            clock: Arc::new(Sharded::new(|_| 0)),
         }
     }
 }
@@ -45,10 +37,6 @@ impl Default for P2cPeakEwma {
         Self::new()
     }
 }
-
-/// The clock is read on one of so many picks of a thread: averages decay over seconds, and reading
-/// it costs as much as the whole pick.
-const PICKS_PER_LOOK: u64 = 16;
 
 /// How often a second one is drawn until it differs from the first. That leaves the shares of
 /// equals as their weights say, since of equals the first one is taken; but a slow endpoint of many
@@ -66,7 +54,6 @@ impl Strategy for P2cPeakEwma {
 
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
         let dice = Arc::clone(&self.dice);
-        let clock = Arc::clone(&self.clock);
         let table = AliasTable::new(candidates);
         Box::new(move |candidates, _| {
             let a = table.draw(&dice);
@@ -74,33 +61,14 @@ impl Strategy for P2cPeakEwma {
             let Some(b) = others.take(DRAWS_OF_OTHER).find(|b| *b != a) else {
                 return a;
             };
-            let now = clock.replace(|seen| look(seen, candidates));
-            let (one, other) = (candidates.endpoint(a), candidates.endpoint(b));
-            let latencies = (
-                one.state().latency.estimate(now),
-                other.state().latency.estimate(now),
+            let (one, other) = (
+                candidates.endpoint(a).state(),
+                candidates.endpoint(b).state(),
             );
-            let (latency_a, latency_b) = match latencies {
-                (Some(a), Some(b)) => (a, b),
-                (Some(known), None) | (None, Some(known)) => (known, known),
-                (None, None) => (1.0, 1.0),
-            };
+            let (latency_a, latency_b) = one.latency.beside(&other.latency);
             let cost_a = (one.in_flight() + 1) as f32 * latency_a;
             let cost_b = (other.in_flight() + 1) as f32 * latency_b;
-            if cost_b < cost_a { b } else { a }
+            select_unpredictable(cost_b < cost_a, b, a)
         })
     }
-}
-
-/// The time in milliseconds as last seen, in the upper bits, and how many picks ago, in the lower.
-#[inline]
-fn look(seen: u64, candidates: &Candidates) -> (u64, u64) {
-    let millis = match seen % PICKS_PER_LOOK {
-        0 => candidates.endpoint(0).state().fleet.millis(Instant::now()),
-        _ => seen / PICKS_PER_LOOK,
-    };
-    (
-        millis * PICKS_PER_LOOK + (seen + 1) % PICKS_PER_LOOK,
-        millis,
-    )
 }

@@ -144,11 +144,9 @@ impl Fleet {
             return self.record_of_ejected(id, conduct, outcome, now);
         }
         match outcome {
-            Outcome::Succeeded => {
-                conduct.count(false, now);
-            }
+            Outcome::Succeeded => conduct.count_success(now),
             Outcome::Failed => {
-                let tally = conduct.count(true, now);
+                let tally = conduct.count_failure(now);
                 if let Some(cause) = self.fault(tally) {
                     self.eject(id, conduct, cause, Term::ByConduct, now);
                 }
@@ -197,7 +195,7 @@ impl Fleet {
         }
         let all = tally.succeeded + tally.failed;
         let rate = f64::from(tally.succeeded) / f64::from(all.max(1));
-        (all >= options.minimum_requests.max(1) && rate < options.success_rate)
+        (all >= options.minimum_requests.max(1) && rate < options.success_rate.min(0.999))
             .then_some(EjectionCause::SuccessRate)
     }
 

@@ -19,10 +19,23 @@ pub(crate) struct PeakEwma(AtomicU64);
 
 impl PeakEwma {
     /// The average in seconds, as it has decayed until now; `None` if nothing was ever measured.
-    #[inline]
     pub(crate) fn estimate(&self, now: u64) -> Option<f32> {
         let (value, told) = unpack(self.0.load(Relaxed));
-        (value > 0.0).then(|| value * decay(now, told))
+        (value > 0.0).then(|| value * decay(elapsed(now, told)))
+    }
+
+    /// How this one and another compare, whatever the time: from the later news on both decay
+    /// alike. One that was never measured counts as much as the other.
+    #[inline]
+    pub(crate) fn beside(&self, other: &Self) -> (f32, f32) {
+        let (value_a, told_a) = unpack(self.0.load(Relaxed));
+        let (value_b, told_b) = unpack(other.0.load(Relaxed));
+        if value_a == 0.0 || value_b == 0.0 {
+            return (1.0, 1.0);
+        }
+        // Both are computed, since nobody can guess which one is the older.
+        let lead = told_a.wrapping_sub(told_b) as i32 as f32;
+        (value_a * decay(-lead), value_b * decay(lead))
     }
 
     #[inline]
@@ -47,11 +60,16 @@ impl PeakEwma {
             let new = match sample > value {
                 true => sample,
                 false => {
-                    let kept = decay(now, told);
+                    let kept = decay(elapsed(now, told));
                     value * kept + sample * (1.0 - kept)
                 }
             };
             let packed = u64::from(new.to_bits()) << 32 | now & 0xffff_ffff;
+            // Of many answers in one millisecond only a peak is news: what is busy is hardly ever
+            // written, so that cores can share it.
+            if packed == old {
+                return;
+            }
             match self.0.compare_exchange_weak(old, packed, Relaxed, Relaxed) {
                 Ok(_) => return,
                 Err(current) => old = current,
@@ -65,14 +83,21 @@ fn unpack(word: u64) -> (f32, u32) {
     (f32::from_bits((word >> 32) as u32), word as u32)
 }
 
+/// Milliseconds from one moment to another.
 #[inline]
-fn decay(now: u64, told: u32) -> f32 {
-    let elapsed = (now as u32).wrapping_sub(told);
-    match elapsed {
-        0 => 1.0,
-        // The clock of another thread may be a moment behind.
-        _ if elapsed > u32::MAX / 2 => 1.0,
-        _ => (-(elapsed as f32) / MEMORY_MILLIS).exp(),
+fn elapsed(now: u64, told: u32) -> f32 {
+    (now as u32).wrapping_sub(told) as i32 as f32
+}
+
+/// What is left after so many milliseconds, to 1 in 20,000. All of it if they are negative, since
+/// the clock of another thread may be a moment behind.
+#[inline]
+fn decay(millis: f32) -> f32 {
+    let x = millis.max(0.0) * (1.0 / MEMORY_MILLIS);
+    match x < 0.0625 {
+        // Three terms of the series are enough for the usual pause.
+        true => 1.0 - x * (1.0 - 0.5 * x),
+        false => (-x).exp(),
     }
 }
 
@@ -97,6 +122,24 @@ mod tests {
         let later = ewma.estimate(60_000);
         assert_eq!(ewma.estimate(60_000), later);
         assert!(later.unwrap() < 0.01);
+    }
+
+    #[test]
+    fn two_compare_as_they_would_at_any_later_time() {
+        let (a, b) = (PeakEwma::default(), PeakEwma::default());
+        assert_eq!(a.beside(&b), (1.0, 1.0));
+        a.succeeded(0.080, 1_000);
+        assert_eq!(a.beside(&b), (1.0, 1.0));
+        for told in [1_000, 1_003, 1_700, 9_000, 60_000] {
+            let b = PeakEwma::default();
+            b.succeeded(0.020, told);
+            let (cost_a, cost_b) = a.beside(&b);
+            for now in [told, told + 1, told + 5_000] {
+                let ratio = a.estimate(now).unwrap() / b.estimate(now).unwrap();
+                assert!((cost_a / cost_b / ratio - 1.0).abs() < 1e-3, "{told} {now}");
+            }
+            assert_eq!(b.beside(&a), (cost_b, cost_a));
+        }
     }
 
     #[test]

@@ -9,7 +9,7 @@ pub struct OutlierDetection {
     /// How many failures in a row eject. 5 unless set; 0 turns this rule off.
     pub consecutive_failures: u32,
     /// The success rate below which an endpoint is ejected, over the current 10 s and the 10 s
-    /// before. 0.5 unless set; 0 turns this rule off.
+    /// before. 0.5 unless set; 0 turns this rule off; more than 0.999 counts as that.
     pub success_rate: f64,
     /// How many outcomes there must be before the success rate counts. 20 unless set.
     pub minimum_requests: u32,

@@ -63,27 +63,35 @@ impl Conduct {
         }
     }
 
-    /// Counts one outcome.
+    /// Counts a success, as long as that makes a difference.
     #[inline]
-    pub(super) fn count(&self, failed: bool, now: u64) -> Tally {
-        let number = (now / WINDOW_MILLIS) as u16;
+    pub(super) fn count_success(&self, now: u64) {
+        let window = Packed(self.window.load(Relaxed));
+        if window.number() != number(now) || !window.is_beyond_doubt() {
+            self.count(now, |window| window.plus_success());
+        }
+    }
+
+    /// Counts a failure.
+    pub(super) fn count_failure(&self, now: u64) -> Tally {
+        self.tally(self.count(now, |window| window.plus_failure()))
+    }
+
+    fn count(&self, now: u64, plus: impl Fn(Packed) -> Packed) -> Packed {
+        let number = number(now);
         let mut old = self.window.load(Relaxed);
         loop {
             let turned = Packed(old).number() != number;
-            let mut new = match turned {
+            let new = plus(match turned {
                 true => Packed::new(number, Packed(old).in_a_row(), 0, 0),
                 false => Packed(old),
-            };
-            new = new.plus(failed);
-            match self
-                .window
-                .compare_exchange_weak(old, new.0, Relaxed, Relaxed)
-            {
+            });
+            match (self.window).compare_exchange_weak(old, new.0, Relaxed, Relaxed) {
                 Ok(_) => {
                     if turned {
                         self.before.store(old, Relaxed);
                     }
-                    return self.tally(new);
+                    return new;
                 }
                 Err(now) => old = now,
             }
@@ -150,6 +158,11 @@ impl Conduct {
     }
 }
 
+/// Of a window only so many successes are counted, and as many more for each failure: a rate of
+/// 99.9 % is better than any that ejects. So what is known of an endpoint that is busy and well is
+/// only read, and cores can share it.
+const ENOUGH: u32 = 1_000;
+
 #[derive(Clone, Copy)]
 struct Packed(u64);
 
@@ -181,17 +194,35 @@ impl Packed {
         (self.0 & COUNT) as u32
     }
 
-    fn plus(self, failure: bool) -> Self {
-        let (mut succeeded, mut failed) = (self.succeeded(), self.failed());
-        // A full counter is halved with the other, so that their ratio stays.
-        if u64::from(succeeded.max(failed)) == COUNT {
-            (succeeded, failed) = (succeeded / 2, failed / 2);
-        }
-        match failure {
-            true => Self::new(self.number(), self.in_a_row() + 1, succeeded, failed + 1),
-            false => Self::new(self.number(), 0, succeeded + 1, failed),
+    fn plus_success(self) -> Self {
+        let (succeeded, failed) = self.with_room();
+        Self::new(self.number(), 0, succeeded + 1, failed)
+    }
+
+    fn plus_failure(self) -> Self {
+        let (succeeded, failed) = self.with_room();
+        Self::new(self.number(), self.in_a_row() + 1, succeeded, failed + 1)
+    }
+
+    /// The counts; if one is full, both are halved, so that their ratio stays.
+    fn with_room(self) -> (u32, u32) {
+        let (succeeded, failed) = (self.succeeded(), self.failed());
+        match u64::from(succeeded.max(failed)) == COUNT {
+            true => (succeeded / 2, failed / 2),
+            false => (succeeded, failed),
         }
     }
+
+    /// Whether there are so many successes for each failure that another one changes nothing.
+    #[inline]
+    fn is_beyond_doubt(self) -> bool {
+        self.in_a_row() == 0 && self.succeeded() >= ENOUGH * (self.failed() + 1)
+    }
+}
+
+#[inline]
+fn number(now: u64) -> u16 {
+    (now / WINDOW_MILLIS) as u16
 }
 
 #[cfg(test)]
@@ -202,10 +233,10 @@ mod tests {
     fn outcomes_are_counted_over_two_windows() {
         let conduct = Conduct::default();
         for now in [1_000, 2_000] {
-            conduct.count(true, now);
+            conduct.count_failure(now);
         }
-        conduct.count(false, 3_000);
-        let tally = conduct.count(true, 11_000);
+        conduct.count_success(3_000);
+        let tally = conduct.count_failure(11_000);
         let expected = Tally {
             in_a_row: 1,
             succeeded: 1,
@@ -213,16 +244,32 @@ mod tests {
         };
         assert_eq!(tally, expected);
         // Two windows on, all that is forgotten, but not what came in a row.
-        assert_eq!(conduct.count(true, 31_000).in_a_row, 2);
+        assert_eq!(conduct.count_failure(31_000).in_a_row, 2);
         assert_eq!(conduct.recent_counts(), (0, 1));
     }
 
     #[test]
     fn a_full_counter_keeps_the_ratio() {
         let full = Packed::new(0, 0, COUNT as u32, COUNT as u32 / 2);
-        let next = full.plus(false);
+        let next = full.plus_success();
         assert_eq!(next.succeeded(), COUNT as u32 / 2 + 1);
         assert_eq!(next.failed(), COUNT as u32 / 4);
+    }
+
+    #[test]
+    fn successes_are_counted_while_they_make_a_difference() {
+        let conduct = Conduct::default();
+        let succeed = |times| (0..times).for_each(|_| conduct.count_success(1));
+        succeed(5_000);
+        assert_eq!(conduct.recent_counts(), (ENOUGH, 0));
+        // After a failure they count again, the first of them at once.
+        conduct.count_failure(1);
+        succeed(5_000);
+        assert_eq!(conduct.recent_counts(), (2 * ENOUGH, 1));
+        assert_eq!(conduct.count_failure(1).in_a_row, 1);
+        // In the next window too.
+        conduct.count_success(WINDOW_MILLIS);
+        assert_eq!(conduct.recent_counts(), (2 * ENOUGH + 1, 2));
     }
 
     #[test]
