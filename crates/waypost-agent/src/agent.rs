@@ -306,7 +306,7 @@ impl Builder {
         })
     }
 
-    fn assemble(self) -> App {
+    pub(crate) fn assemble(self) -> App {
         let mut random = self
             .seed
             .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);

@@ -39,6 +39,9 @@ mod dns;
 mod error;
 mod faults;
 mod filter;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod go;
 mod guard;
 mod http;

@@ -19,7 +19,7 @@ const SMALLEST_RECORD: usize = 16;
 
 /// How large an answer may be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Limit {
+pub(crate) enum Limit {
     /// What the client says in EDNS.
     Datagram,
     /// What the length in front of a message on a stream can say.

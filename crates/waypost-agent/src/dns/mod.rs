@@ -9,4 +9,8 @@ mod records;
 mod respond;
 mod server;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use fit::Limit;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use respond::respond;
 pub(crate) use server::{bind, serve};

@@ -20,7 +20,7 @@ const MOST_ADDRESSES_OF_ALIAS: usize = 5;
 
 /// Answers a datagram or a message of a stream. Nothing if it isn't a question, so that two
 /// servers never talk to each other for ever.
-pub(super) fn respond(app: &App, received: &[u8], limit: fit::Limit) -> Option<Vec<u8>> {
+pub(crate) fn respond(app: &App, received: &[u8], limit: fit::Limit) -> Option<Vec<u8>> {
     let request = match Message::from_vec(received) {
         Ok(request) => request,
         Err(_) => return malformed(received),

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 #[derive(Debug)]
 pub(super) enum Tree {
     Not(Box<Tree>),
-    And(Box<Tree>, Box<Tree>),
-    Or(Box<Tree>, Box<Tree>),
+    And(Vec<Tree>),
+    Or(Vec<Tree>),
     Match(Match),
 }
 
@@ -129,21 +129,26 @@ impl Parser<'_> {
         self.joined("and", Self::not, Tree::And)
     }
 
-    /// Operands with a word between them.
+    /// Operands with a word between them, side by side: however many, they nest no deeper.
     fn joined(
         &mut self,
         word: &str,
         operand: fn(&mut Self) -> Option<Tree>,
-        join: fn(Box<Tree>, Box<Tree>) -> Tree,
+        join: fn(Vec<Tree>) -> Tree,
     ) -> Option<Tree> {
-        let mut tree = operand(self)?;
-        while let Some(right) = self.attempt(|p| {
+        let first = operand(self)?;
+        let mut rest = Vec::new();
+        while let Some(next) = self.attempt(|p| {
             (p.space() && p.literal(word) && p.space()).then_some(())?;
             operand(p)
         }) {
-            tree = join(Box::new(tree), Box::new(right));
+            rest.push(next);
         }
-        Some(tree)
+        if rest.is_empty() {
+            return Some(first);
+        }
+        rest.insert(0, first);
+        Some(join(rest))
     }
 
     fn not(&mut self) -> Option<Tree> {

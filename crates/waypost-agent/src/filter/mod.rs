@@ -25,8 +25,8 @@ pub(crate) struct Filter {
 #[derive(Debug)]
 enum Condition {
     Not(Box<Condition>),
-    And(Box<Condition>, Box<Condition>),
-    Or(Box<Condition>, Box<Condition>),
+    And(Vec<Condition>),
+    Or(Vec<Condition>),
     Test(Test),
 }
 
@@ -68,8 +68,8 @@ impl Condition {
     fn holds(&self, record: &Json) -> bool {
         match self {
             Self::Not(inner) => !inner.holds(record),
-            Self::And(left, right) => left.holds(record) && right.holds(record),
-            Self::Or(left, right) => left.holds(record) || right.holds(record),
+            Self::And(all) => all.iter().all(|condition| condition.holds(record)),
+            Self::Or(any) => any.iter().any(|condition| condition.holds(record)),
             Self::Test(test) => test.holds(record, test.shape, &test.selector),
         }
     }
@@ -132,16 +132,14 @@ impl Test {
 
 /// Checks an expression against the shape of the records that it is about.
 fn understand(tree: Tree, shape: &'static Shape) -> Result<Condition, String> {
+    let each = |trees: Vec<Tree>| {
+        let conditions = trees.into_iter().map(|tree| understand(tree, shape));
+        conditions.collect::<Result<Vec<_>, _>>()
+    };
     Ok(match tree {
         Tree::Not(inner) => Condition::Not(Box::new(understand(*inner, shape)?)),
-        Tree::And(left, right) => Condition::And(
-            Box::new(understand(*left, shape)?),
-            Box::new(understand(*right, shape)?),
-        ),
-        Tree::Or(left, right) => Condition::Or(
-            Box::new(understand(*left, shape)?),
-            Box::new(understand(*right, shape)?),
-        ),
+        Tree::And(trees) => Condition::And(each(trees)?),
+        Tree::Or(trees) => Condition::Or(each(trees)?),
         Tree::Match(it) => Condition::Test(test(it, shape)?),
     })
 }

@@ -22,6 +22,8 @@ mod ui;
 
 pub(crate) use call::{Call, Consistency};
 pub(crate) use reply::{Body, Refusal, Reply};
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use server::answer;
 pub(crate) use server::serve;
 
 use router::Route;

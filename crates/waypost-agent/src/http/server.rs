@@ -9,7 +9,7 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Limited};
-use hyper::body::Incoming;
+use hyper::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
@@ -42,7 +42,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 /// The connection is to be closed without an answer.
 #[derive(Debug, thiserror::Error)]
 #[error("the connection was dropped on purpose")]
-struct HangUp;
+pub(crate) struct HangUp;
 
 /// Accepts connections until dropped; then they end too.
 pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) -> Infallible {
@@ -82,7 +82,12 @@ async fn connection(app: Arc<App>, stream: TcpStream) {
     }
 }
 
-async fn answer(app: Arc<App>, request: Request<Incoming>) -> Result<Response<Sent>, HangUp> {
+/// Answers one request, wherever it came from.
+pub(crate) async fn answer<B>(app: Arc<App>, request: Request<B>) -> Result<Response<Sent>, HangUp>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     if app.faults.refuses() {
         return Err(HangUp);
     }
@@ -216,8 +221,12 @@ impl BodyLimit {
     }
 }
 
-async fn read_body(method: &Method, body: Incoming) -> Result<Bytes, Refusal> {
-    if *method == Method::GET || hyper::body::Body::is_end_stream(&body) {
+async fn read_body<B>(method: &Method, body: B) -> Result<Bytes, Refusal>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
+    if *method == Method::GET || body.is_end_stream() {
         return Ok(Bytes::new());
     }
     match Limited::new(body, LARGEST_BODY).collect().await {
