@@ -67,7 +67,8 @@ impl BalancerOptions {
     }
 
     /// The share of healthy endpoints, from 0 to 1, below which ejections are disregarded: when
-    /// so many seem to be sick, the fault may well be ours. 0.5 unless set.
+    /// so many seem to be sick, the fault may well be ours. Of up to three endpoints one is enough.
+    /// 0.5 unless set.
     #[must_use]
     pub fn panic_threshold(mut self, share: f64) -> Self {
         self.panic_threshold = share.clamp(0.0, 1.0);

@@ -34,6 +34,10 @@ pub enum Fate {
     OutsideSubset,
 }
 
+/// Among so few one that is well is enough: if one died and another hangs, requests had better not
+/// go to these again.
+const SMALL: usize = 3;
+
 /// Smaller fleets are used by each client as a whole.
 const SUBSET_FROM: usize = 100;
 
@@ -172,7 +176,8 @@ impl Weighed {
         }
         self.healthy -= out.len();
         let fewest = options.panic_threshold * self.known as f64;
-        self.panic = self.healthy == 0 || (self.healthy as f64) < fewest;
+        let too_few = self.known > SMALL && (self.healthy as f64) < fewest;
+        self.panic = self.healthy == 0 || too_few;
         for (index, fate, until) in out {
             if let Some(until) = until {
                 self.change_at(until);

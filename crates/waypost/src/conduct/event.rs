@@ -28,7 +28,7 @@ pub enum BalanceEvent {
         cause: EjectionCause,
     },
     /// A request to an ejected endpoint, sent to see whether it is well again, succeeded; or checks
-    /// of it pass again; or the registry saw it fail and recover.
+    /// of it pass again.
     Returned {
         /// Which.
         instance: InstanceId,

@@ -268,11 +268,17 @@ impl Fleet {
         (pause.mul_f64(0.9 + 0.2 * fastrand::f64()), times)
     }
 
-    /// The registry saw it fail and recover: it is not the one that was ejected any more, and most
-    /// likely a new process in its place.
-    pub(crate) fn pardon(&self, id: &InstanceId, conduct: &Conduct) {
-        if self.has_ejected() {
-            self.readmit(id, conduct, self.millis(Instant::now()));
+    /// The registry saw it fail, or recover, and decides: one that it leaves out takes no place
+    /// among the ejected, and one that is back is most likely a new process.
+    pub(crate) fn release(&self, id: &InstanceId, conduct: &Conduct) {
+        if !self.has_ejected() {
+            return;
+        }
+        let mut bench = self.bench();
+        if bench.ejected.remove(id).is_some() {
+            conduct.readmit();
+            self.ejected.store(bench.ejected.len(), Relaxed);
+            self.changed.send_replace(());
         }
     }
 

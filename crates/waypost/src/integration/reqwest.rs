@@ -3,17 +3,18 @@
 //! An instance is chosen for each request, so that kept connections don't pin a client to the
 //! instances that were there when it started.
 
-use std::{fmt, sync::Arc};
+use std::{fmt, sync::Arc, time::Duration};
 
 use http::Method;
 use reqwest::{Body, Request, Response, Url};
 use serde::Serialize;
+use tokio::time::timeout;
 
 use super::{
     budget::RetryBudget,
     http::{ATTEMPTS, choose, may_repeat, outcome},
 };
-use crate::{Error, Invalid, Outcome, ServiceAddress, ServiceDiscoveryClient};
+use crate::{Error, InstanceId, Invalid, Lease, Outcome, ServiceAddress, ServiceDiscoveryClient};
 
 /// An HTTP client that finds services by name. Clones share everything.
 ///
@@ -31,6 +32,7 @@ pub struct Client {
     discovery: ServiceDiscoveryClient,
     http: reqwest::Client,
     budget: Arc<RetryBudget>,
+    attempt_timeout: Option<Duration>,
 }
 
 /// Why a request has no answer.
@@ -40,6 +42,15 @@ pub enum RequestError {
     /// No instance was found to send it to.
     #[error(transparent)]
     Discovery(#[from] Error),
+    /// The instance that it was sent to did not begin to answer within
+    /// [`attempt_timeout`](Client::attempt_timeout), and it may not be sent again.
+    #[error("{instance} did not answer within {}", humantime::format_duration(*.after))]
+    NoAnswer {
+        /// The instance.
+        instance: InstanceId,
+        /// How long it had.
+        after: Duration,
+    },
     /// It could not be put together, or sending it failed.
     #[error(transparent)]
     Http(#[from] reqwest::Error),
@@ -58,7 +69,18 @@ impl Client {
             discovery,
             http,
             budget: Arc::new(RetryBudget::new()),
+            attempt_timeout: None,
         }
+    }
+
+    /// How long an instance may take until its answer begins. One that takes longer has failed, and
+    /// the request is sent to another if that is safe: an instance that hangs is ejected like one
+    /// that refuses. The time that a request has in all is for [`reqwest::ClientBuilder::timeout`].
+    /// No limit unless set.
+    #[must_use]
+    pub fn attempt_timeout(mut self, limit: Duration) -> Self {
+        self.attempt_timeout = Some(limit);
+        self
     }
 
     /// Begins a `GET` request; the address is one as in [`ServiceAddress`].
@@ -115,25 +137,40 @@ impl Client {
                 false => None,
             };
             let method = request.method().clone();
-            let error = match self.http.execute(request).await {
+            let (error, safe) = match self.attempt(request, &lease).await {
                 Ok(mut response) => {
                     lease.record(outcome(response.status(), response.headers()));
                     response.extensions_mut().insert(Arc::new(lease));
                     return Ok(response);
                 }
-                Err(error) => error,
+                Err(RequestError::Http(error)) if error.is_builder() => return Err(error.into()),
+                Err(RequestError::Http(error)) => {
+                    // One that ran out of all its time has none left for another attempt.
+                    let safe = !error.is_timeout() && may_repeat(&method, &error);
+                    (error.into(), safe)
+                }
+                Err(error) => (error, method.is_idempotent()),
             };
-            if error.is_builder() {
-                return Err(error.into());
-            }
             lease.record(Outcome::Failed);
-            // One that ran out of time has none left for another attempt.
-            let safe = !error.is_timeout() && may_repeat(&method, &error);
             match spare {
                 Some(spare) if safe && self.budget.withdraw() => request = spare,
-                _ => return Err(error.into()),
+                _ => return Err(error),
             }
             tried.push(lease.id().clone());
+        }
+    }
+
+    async fn attempt(&self, request: Request, lease: &Lease) -> Result<Response, RequestError> {
+        let answer = self.http.execute(request);
+        let Some(after) = self.attempt_timeout else {
+            return Ok(answer.await?);
+        };
+        match timeout(after, answer).await {
+            Ok(answer) => Ok(answer?),
+            Err(_) => Err(RequestError::NoAnswer {
+                instance: lease.id().clone(),
+                after,
+            }),
         }
     }
 }

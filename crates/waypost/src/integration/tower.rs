@@ -30,6 +30,10 @@ use crate::{Balancer, Instance, InstanceId, Outcome, ServiceAddress, Snapshot, S
 ///
 /// What a request's URI says of scheme and host is replaced; its path is joined to the instance's
 /// own. The outcome is told to the balancer: an error or a 5xx is a failure, a 429 a rejection.
+///
+/// A limit of time below this layer, such as Tower's `Timeout` around the HTTP client, makes an
+/// instance that hangs fail, so that it is ejected and the request goes to another. One above only
+/// gives up the request, which says nothing of the instance.
 pub struct BalanceLayer<B> {
     shared: Arc<Shared>,
     copy: fn(&Request<B>) -> Option<Request<B>>,

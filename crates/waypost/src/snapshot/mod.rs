@@ -265,9 +265,9 @@ impl Known {
                 Some(same) if *same.instance() == instance => Arc::clone(same),
                 Some(before) => {
                     let after = before.updated(instance);
-                    let was_down = before.standing() == Standing::Critical;
-                    if was_down && after.standing() == Standing::Ready {
-                        fleet.pardon(after.instance().id(), &after.state().conduct);
+                    let is_down = |of: &Endpoint| of.standing() == Standing::Critical;
+                    if is_down(before) != is_down(&after) {
+                        fleet.release(after.instance().id(), &after.state().conduct);
                     }
                     Arc::new(after)
                 }

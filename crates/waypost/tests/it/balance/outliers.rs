@@ -227,6 +227,27 @@ async fn a_retry_avoids_what_is_ejected_while_there_is_another() {
     }
 }
 
+/// Of three only one may be ejected; that is no longer one which the registry leaves out itself.
+#[tokio::test(start_paused = true)]
+async fn one_that_the_registry_calls_critical_makes_room_for_another_ejection() {
+    let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
+    fixture.fail("a", 5);
+    settle().await;
+    fixture.fail("b", 5);
+    settle().await;
+    assert_eq!(fixture.fate("b"), Fate::Used, "spared");
+    let a = instance("a", |a| a.health(Health::Critical));
+    let others = ["b", "c"].map(|id| instance(id, |it| it));
+    fixture.tell(others.into_iter().chain([a]).collect()).await;
+    fixture.fail("b", 5);
+    settle().await;
+    assert_eq!(fixture.fate("b"), Fate::Ejected);
+    // One of three is left, which is no reason to use the others against all that is known.
+    assert_eq!(fixture.picks(4), ["c"; 4]);
+    assert!(!fixture.balancer.explain().panic);
+    assert_eq!(fixture.balancer.counters().ejected_now, 1);
+}
+
 #[tokio::test(start_paused = true)]
 async fn one_that_the_registry_saw_fail_and_recover_is_pardoned() {
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;

@@ -1,0 +1,64 @@
+//! A gRPC channel over instances that come, go and die.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
+use waypost::{
+    Fate, Instance, MemoryProvider, ServiceDiscoveryClient, integration::tonic::BalancedChannel,
+};
+use waypost_testkit::free_ports;
+
+use super::{Server, fate};
+use crate::scripted::auth;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_channel_follows_the_instances_and_survives_a_killed_one() {
+    let memory = MemoryProvider::new();
+    let instance = |port: u16| {
+        let builder = Instance::builder(auth(), "127.0.0.1".parse().unwrap(), port);
+        builder.id(port.to_string()).scheme("grpc").build().unwrap()
+    };
+    let ports = free_ports::<3>();
+    let mut servers = Vec::new();
+    for port in ports {
+        servers.push(Server::run("grpc_server_of_the_calls", port).await);
+    }
+    memory.replace(&auth(), ports[..2].iter().map(|port| instance(*port)));
+    let discovery = ServiceDiscoveryClient::builder().provider(memory.clone());
+    let channel = BalancedChannel::new(&discovery.build().unwrap(), "auth").unwrap();
+    let connections = async |count: usize| {
+        let deadline = Instant::now() + Duration::from_secs(10);
+        while channel.connections() != count {
+            assert!(
+                Instant::now() < deadline,
+                "{} connections",
+                channel.connections()
+            );
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    // Without any call: two connections, then three, then two again.
+    connections(2).await;
+    memory.insert(instance(ports[2]));
+    connections(3).await;
+    memory.remove(&ports[0].to_string().into());
+    connections(2).await;
+
+    let mut client = HealthClient::new(channel.clone());
+    let mut failed = 0;
+    for call in 0..300 {
+        if call == 100 {
+            servers[1].process.kill().unwrap();
+            servers[1].process.wait().unwrap();
+        }
+        let answer = client.check(HealthCheckRequest::default()).await;
+        failed += usize::from(answer.is_err());
+    }
+    // The one that was told over a connection that had just broken.
+    assert!(failed <= 1, "{failed} calls failed");
+    assert_eq!(
+        fate(channel.balancer(), &ports[1].to_string()),
+        Fate::Ejected
+    );
+}

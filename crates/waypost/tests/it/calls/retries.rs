@@ -1,0 +1,205 @@
+//! What is sent again, what never is, and how often at most: told by servers that count.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper_util::{client::legacy, rt::TokioExecutor};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+};
+use tower::{Layer, ServiceExt};
+use waypost::{
+    Instance, MemoryProvider, OutlierDetection, RoundRobin, ServiceDiscoveryClient,
+    integration::{reqwest::Client, tower::BalanceLayer},
+};
+use waypost_testkit::free_ports;
+
+use super::plain_reqwest;
+use crate::scripted::auth;
+
+/// What a server does once it has read a request.
+#[derive(Clone, Copy, PartialEq)]
+enum Manner {
+    HangUp,
+    BreakOffTheBody,
+    Hang,
+    Answer,
+}
+
+/// Two instances of one manner, which count the requests that reach them.
+struct World {
+    discovery: ServiceDiscoveryClient,
+    memory: MemoryProvider,
+    reached: Arc<AtomicUsize>,
+}
+
+impl World {
+    async fn of(manner: Manner) -> Self {
+        let (memory, reached) = (MemoryProvider::new(), Arc::new(AtomicUsize::new(0)));
+        for _ in 0..2 {
+            let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+            let port = listener.local_addr().unwrap().port();
+            memory.insert(instance(port));
+            let reached = Arc::clone(&reached);
+            tokio::spawn(async move {
+                while let Ok((connection, _)) = listener.accept().await {
+                    tokio::spawn(serve(connection, manner, Arc::clone(&reached)));
+                }
+            });
+        }
+        let discovery = ServiceDiscoveryClient::builder()
+            .provider(memory.clone())
+            .strategy(|| RoundRobin::starting_at(0))
+            .outlier_detection(OutlierDetection::off());
+        Self {
+            discovery: discovery.build().unwrap(),
+            memory,
+            reached,
+        }
+    }
+
+    fn reached(&self) -> usize {
+        self.reached.swap(0, Ordering::SeqCst)
+    }
+
+    /// Sends through Tower and gives the body, or what went wrong.
+    async fn tower(&self, method: Method) -> Result<String, String> {
+        let http = legacy::Client::builder(TokioExecutor::new()).build_http();
+        let balancer = self.discovery.balancer("auth").unwrap();
+        let client = BalanceLayer::retrying(balancer).layer(http);
+        let request = Request::builder().method(method).uri("http://auth/");
+        let request = request.body(Full::<bytes::Bytes>::from("order")).unwrap();
+        let answer = client.oneshot(request).await.map_err(|e| e.to_string())?;
+        let body = answer.into_body().collect().await;
+        let body = body.map_err(|error| error.to_string())?.to_bytes();
+        Ok(String::from_utf8_lossy(&body).into_owned())
+    }
+
+    fn client(&self) -> Client {
+        Client::new(self.discovery.clone(), plain_reqwest())
+    }
+
+    /// The same through reqwest.
+    async fn reqwest(&self, method: Method) -> Result<String, String> {
+        let request = self.client().request(method, "http://auth/").body("order");
+        let answer = request.send().await.map_err(|error| error.to_string())?;
+        answer.text().await.map_err(|error| error.to_string())
+    }
+}
+
+fn instance(port: u16) -> Instance {
+    let builder = Instance::builder(auth(), "127.0.0.1".parse().unwrap(), port);
+    builder.id(port.to_string()).build().unwrap()
+}
+
+async fn serve(mut connection: TcpStream, manner: Manner, reached: Arc<AtomicUsize>) {
+    let mut request = Vec::new();
+    let mut buffer = [0; 1024];
+    while !request.ends_with(b"order") {
+        match connection.read(&mut buffer).await {
+            Ok(0) | Err(_) => return,
+            Ok(length) => request.extend_from_slice(&buffer[..length]),
+        }
+    }
+    reached.fetch_add(1, Ordering::SeqCst);
+    let answer: &[u8] = match manner {
+        Manner::HangUp => return,
+        Manner::Hang => return std::future::pending().await,
+        Manner::BreakOffTheBody => b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
+        Manner::Answer => b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\ndone",
+    };
+    let _ = connection.write_all(answer).await;
+}
+
+/// An order that was sent may have been carried out, whatever became of the answer.
+#[tokio::test]
+async fn a_post_that_was_sent_is_never_sent_again() {
+    let world = World::of(Manner::HangUp).await;
+    assert!(world.tower(Method::POST).await.is_err());
+    assert_eq!(world.reached(), 1, "through Tower");
+    assert!(world.reqwest(Method::POST).await.is_err());
+    assert_eq!(world.reached(), 1, "through reqwest");
+    let world = World::of(Manner::Hang).await;
+    let client = world.client().attempt_timeout(Duration::from_millis(100));
+    let error = client.post("http://auth/").body("order").send().await;
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("did not answer within 100ms"), "{error}");
+    assert_eq!(world.reached(), 1, "one that hangs");
+    // The same as PUT, which may be repeated, is tried at both and once more.
+    let put = client.put("http://auth/").body("order").send().await;
+    assert!(put.is_err());
+    assert_eq!(world.reached(), 3);
+}
+
+#[tokio::test]
+async fn what_may_be_repeated_is_tried_three_times() {
+    let world = World::of(Manner::HangUp).await;
+    for method in [Method::GET, Method::PUT, Method::DELETE] {
+        assert!(world.tower(method.clone()).await.is_err());
+        assert_eq!(world.reached(), 3, "{method} through Tower");
+        assert!(world.reqwest(method.clone()).await.is_err());
+        assert_eq!(world.reached(), 3, "{method} through reqwest");
+    }
+}
+
+#[tokio::test]
+async fn a_post_that_never_left_goes_to_another_instance() {
+    let world = World::of(Manner::Answer).await;
+    // Two that refuse connections stand before one that answers.
+    for port in free_ports::<2>() {
+        world.memory.insert(instance(port));
+    }
+    for _ in 0..8 {
+        assert_eq!(world.tower(Method::POST).await.unwrap(), "done");
+        assert_eq!(world.reqwest(Method::POST).await.unwrap(), "done");
+    }
+    assert_eq!(world.reached(), 16);
+}
+
+#[tokio::test]
+async fn nothing_is_sent_again_once_the_answer_has_begun() {
+    let world = World::of(Manner::BreakOffTheBody).await;
+    assert!(world.tower(Method::GET).await.is_err());
+    assert_eq!(world.reached(), 1, "through Tower");
+    assert!(world.reqwest(Method::GET).await.is_err());
+    assert_eq!(world.reached(), 1, "through reqwest");
+}
+
+/// When everything fails, a service in trouble gets a fifth more, not three times as much.
+#[tokio::test]
+async fn retries_are_at_most_a_fifth_of_the_requests_and_ten() {
+    const REQUESTS: usize = 300;
+    let most = REQUESTS + REQUESTS / 5 + 10;
+    let world = World::of(Manner::HangUp).await;
+    let client = world.client();
+    for _ in 0..REQUESTS {
+        let request = client.get("http://auth/").body("order");
+        assert!(request.send().await.is_err());
+    }
+    let reached = world.reached();
+    assert!(
+        (most - 20..=most).contains(&reached),
+        "{reached} through reqwest"
+    );
+
+    let http = legacy::Client::builder(TokioExecutor::new()).build_http();
+    let balancer = world.discovery.balancer("auth").unwrap();
+    let client = BalanceLayer::retrying(balancer).layer(http);
+    for _ in 0..REQUESTS {
+        let request = Request::get("http://auth/").body(Full::<bytes::Bytes>::from("order"));
+        assert!(client.clone().oneshot(request.unwrap()).await.is_err());
+    }
+    let reached = world.reached();
+    assert!(
+        (most - 20..=most).contains(&reached),
+        "{reached} through Tower"
+    );
+}
