@@ -1,9 +1,9 @@
 //! The bodies of `/v1/catalog/register` and `/v1/catalog/deregister`.
 
-use super::service::{decode_connect, fault_of_meta};
+use super::service::{decode_connect, decode_weights, fault_of_meta};
 use super::{Fault, Fields, Json};
 use crate::go;
-use crate::store::{CatalogEntry, Check, Definition, Node, Service, Status, Weights};
+use crate::store::{CatalogEntry, Check, Definition, Node, Service, Status, WHEREVER};
 
 /// The datacenter that is meant, and what is to be there.
 #[derive(Debug, Default)]
@@ -74,7 +74,7 @@ impl CatalogRegistration {
             } else if service.name.is_empty() {
                 return Err("Must provide service name with ID".to_owned());
             }
-            if ["0.0.0.0", "::", "[::]"].contains(&service.address.as_str()) {
+            if WHEREVER.contains(&service.address.as_str()) {
                 return Err("Invalid service address".to_owned());
             }
             if let Some(fault) = service.meta.as_ref().and_then(fault_of_meta) {
@@ -127,13 +127,7 @@ fn decode_service(json: Json<'_>) -> Result<Service, Fault> {
         ..Service::default()
     };
     let weights = fields.take_with(&["Weights"], |json| {
-        let mut fields = Fields::of(json, "Weights.Service.Weights", "structs.Weights")?;
-        let weights = Weights {
-            passing: fields.take("Passing"),
-            warning: fields.take("Warning"),
-        };
-        fields.finish()?;
-        Ok(Some(weights))
+        decode_weights(json, "Weights.Service.Weights", "structs.Weights").map(Some)
     });
     service.connect = fields.take_opaque(&["Connect"], decode_connect);
     // Known, and without a meaning here.
@@ -190,26 +184,16 @@ fn decode_check(json: Json<'_>, context: &'static str) -> Result<Check, Fault> {
 
 fn decode_definition(json: Json<'_>) -> Result<Definition, Fault> {
     let mut fields = Fields::of(json, "", DEFINITION)?;
-    let mut duration = |name| {
-        let json: Option<Json<'_>> = fields.take_with(&[name], |json| Ok(Some(json)));
-        super::check::nanoseconds(json)
-    };
-    let [interval, timeout, deregister_after, ttl] = [
-        "Interval",
-        "Timeout",
-        "DeregisterCriticalServiceAfter",
-        "TTL",
-    ]
-    .map(&mut duration);
-    let shown = |nanoseconds: i64| match nanoseconds {
-        0 => String::new(),
-        nanoseconds => go::show_duration(nanoseconds),
-    };
+    let mut duration = |name| shown_duration(&mut fields, &[name]);
+    let [interval, timeout, deregister_critical_service_after] =
+        ["Interval", "Timeout", "DeregisterCriticalServiceAfter"].map(&mut duration);
+    let ttl: Option<Json<'_>> = fields.take_with(&["TTL"], |json| Ok(Some(json)));
     let definition = Definition {
-        interval: shown(interval?),
+        interval: interval?,
+        timeout: timeout?,
+        deregister_critical_service_after: deregister_critical_service_after?,
+        ttl: super::check::nanoseconds(ttl)?,
         output_max_size: fields.take("OutputMaxSize"),
-        timeout: shown(timeout?),
-        deregister_critical_service_after: shown(deregister_after?),
         http: fields.take("HTTP"),
         tls_skip_verify: fields.take("TLSSkipVerify"),
         header: fields.take("Header"),
@@ -223,10 +207,18 @@ fn decode_definition(json: Json<'_>) -> Result<Definition, Fault> {
         grpc_use_tls: fields.take("GRPCUseTLS"),
         alias_node: fields.take("AliasNode"),
         alias_service: fields.take("AliasService"),
-        ttl: ttl?,
     };
     fields.finish_leniently()?;
     Ok(definition)
+}
+
+/// Takes a duration, as it is shown; 0 isn't.
+pub(super) fn shown_duration(fields: &mut Fields<'_>, names: &[&str]) -> Result<String, Fault> {
+    let json: Option<Json<'_>> = fields.take_with(names, |json| Ok(Some(json)));
+    Ok(match super::check::nanoseconds(json)? {
+        0 => String::new(),
+        nanoseconds => go::show_duration(nanoseconds),
+    })
 }
 
 impl Definition {
@@ -253,14 +245,15 @@ impl Definition {
 }
 
 /// A text that Go has a type of its own for.
-fn text_as(json: Json<'_>, go_type: &'static str) -> Result<String, Fault> {
+pub(super) fn text_as(json: Json<'_>, go_type: &'static str) -> Result<String, Fault> {
     match json {
         Json::String(text) => Ok(text.into_owned()),
         other => Err(Fault::mismatch(&other, go_type)),
     }
 }
 
-fn fault_of_uuid(text: &str) -> Option<String> {
+/// What is wrong with the id of a node, in Consul's words.
+pub(crate) fn fault_of_uuid(text: &str) -> Option<String> {
     const LENGTH: usize = 36;
     if text.is_empty() {
         return None;

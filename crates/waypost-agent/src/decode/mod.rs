@@ -15,7 +15,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
-pub(crate) use catalog::{CatalogDeregistration, CatalogRegistration};
+pub(crate) use catalog::{CatalogDeregistration, CatalogRegistration, fault_of_uuid};
 pub(crate) use check::{CheckDefinition, CheckKind, CheckUpdate};
 pub(crate) use json::Json;
 pub(crate) use operation::operations;

@@ -42,7 +42,9 @@ impl ServiceDefinition {
                 .unwrap_or_default(),
             ..Service::default()
         };
-        let weights = fields.take_with(&["Weights"], |json| decode_weights(json).map(Some));
+        let weights = fields.take_with(&["Weights"], |json| {
+            decode_weights(json, "Weights.Weights", "structs.Weights").map(Some)
+        });
         let check = fields.take_opaque(&["Check"], CheckDefinition::decode);
         let checks = fields.take_opaque(&["Checks"], decode_checks);
         service.connect = fields.take_opaque(&["Connect"], decode_connect);
@@ -88,8 +90,12 @@ impl ServiceDefinition {
     }
 }
 
-fn decode_weights(json: Json<'_>) -> Result<Weights, Fault> {
-    let mut fields = Fields::of(json, "Weights.Weights", "structs.Weights")?;
+pub(super) fn decode_weights(
+    json: Json<'_>,
+    context: &'static str,
+    go_type: &'static str,
+) -> Result<Weights, Fault> {
+    let mut fields = Fields::of(json, context, go_type)?;
     let weights = Weights {
         passing: fields.take("Passing"),
         warning: fields.take("Warning"),
@@ -140,7 +146,7 @@ impl Decode for BTreeMap<String, ServiceAddress> {
     }
 }
 
-fn fault_of_weights(weights: &Weights) -> Option<&'static str> {
+pub(super) fn fault_of_weights(weights: &Weights) -> Option<&'static str> {
     const HIGHEST: i64 = 65_535;
     if weights.passing < 1 {
         Some("Passing must be greater than 0")

@@ -1,4 +1,4 @@
-//! `/v1/txn`: several operations on keys that happen together or not at all.
+//! `/v1/txn`: several operations on keys and the catalog that happen together or not at all.
 
 use std::sync::Arc;
 
@@ -10,7 +10,8 @@ use super::call::Call;
 use super::reply::{Refusal, Reply};
 use super::router::{Handler, Route};
 use crate::decode;
-use crate::store::{Entry, KvVerb, OperationFault};
+use crate::store::{Entry, Node, Operation, OperationFault, Shown};
+use crate::wire::{TransactedCheck, TransactedService};
 
 /// The largest body (Consul's `txn_max_req_len`), in bytes.
 const LARGEST: usize = 512 * 1024;
@@ -25,24 +26,27 @@ pub(super) const ROUTES: &[Route] =
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Outcome {
-    results: Option<Vec<Found>>,
-    errors: Option<Vec<Fault>>,
+struct Outcome<'a> {
+    results: Option<Vec<Found<'a>>>,
+    errors: Option<Vec<Fault<'a>>>,
     #[serde(flatten)]
     freshness: Option<Freshness>,
 }
 
 #[derive(Serialize)]
-struct Found {
+enum Found<'a> {
     #[serde(rename = "KV")]
-    entry: Arc<Entry>,
+    Key(&'a Arc<Entry>),
+    Node(&'a Arc<Node>),
+    Service(TransactedService<'a>),
+    Check(TransactedCheck<'a>),
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Fault {
+struct Fault<'a> {
     op_index: usize,
-    what: String,
+    what: &'a str,
 }
 
 /// What is said of answers to transactions that only look.
@@ -56,7 +60,7 @@ struct Freshness {
 }
 
 fn transact(call: &Call) -> Result<Reply, Refusal> {
-    let operations = decode::parse(&call.body)
+    let mut operations = decode::parse(&call.body)
         .and_then(decode::operations)
         .map_err(|fault| Refusal::bad_request(format!("Failed to parse body: {fault}")))?;
     let count = operations.len();
@@ -67,22 +71,26 @@ fn transact(call: &Call) -> Result<Reply, Refusal> {
         ));
     }
     call.refuse_elsewhere()?;
-    // An unknown verb writes nothing.
-    let only_reads = operations
-        .iter()
-        .all(|operation| KvVerb::parse(&operation.verb).is_none_or(KvVerb::is_read));
+    for operation in &mut operations {
+        if let Operation::Node { node, .. } = operation
+            && node.datacenter.is_empty()
+        {
+            node.datacenter.clone_from(&call.app.datacenter);
+        }
+    }
+    let only_reads = operations.iter().all(Operation::is_read);
     let now = Instant::now();
     let done = call
         .app
         .store
         .write(|state, changes| state.transact(&operations, now, changes));
-    let (status, results, errors) = match done {
-        Ok(found) => (StatusCode::OK, Some(found), None),
+    let (status, results, errors) = match &done {
+        Ok(shown) => (StatusCode::OK, Some(shown), None),
         Err(faults) => (StatusCode::CONFLICT, None, Some(faults)),
     };
     let outcome = Outcome {
-        results: results.map(|found| found.into_iter().map(|entry| Found { entry }).collect()),
-        errors: errors.map(|faults| faults.into_iter().map(Fault::from).collect()),
+        results: results.map(|shown| shown.iter().map(Found::from).collect()),
+        errors: errors.map(|faults| faults.iter().map(Fault::from).collect()),
         freshness: only_reads.then_some(Freshness {
             index: 0,
             last_contact: 0,
@@ -100,11 +108,22 @@ fn transact(call: &Call) -> Result<Reply, Refusal> {
     })
 }
 
-impl From<OperationFault> for Fault {
-    fn from(fault: OperationFault) -> Self {
+impl<'a> From<&'a Shown> for Found<'a> {
+    fn from(shown: &'a Shown) -> Self {
+        match shown {
+            Shown::Key(entry) => Self::Key(entry),
+            Shown::Node(node) => Self::Node(node),
+            Shown::Service(service) => Self::Service((&**service).into()),
+            Shown::Check(check) => Self::Check((&**check).into()),
+        }
+    }
+}
+
+impl<'a> From<&'a OperationFault> for Fault<'a> {
+    fn from(fault: &'a OperationFault) -> Self {
         Self {
             op_index: fault.operation,
-            what: fault.what,
+            what: &fault.what,
         }
     }
 }

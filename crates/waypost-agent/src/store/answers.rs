@@ -53,6 +53,13 @@ impl Answer {
     }
 }
 
+/// A copy has its own answers to give.
+impl Clone for Answers {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
+
 impl Answers {
     pub(super) fn slot(&self, key: &AnswerKey) -> Slot {
         let mut slots = self.slots.borrow_mut();

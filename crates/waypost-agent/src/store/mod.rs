@@ -31,7 +31,7 @@ pub(crate) use model::{
     Check, Connect, Definition, Node, Proxy, Service, ServiceAddress, Status, Weights,
 };
 pub(crate) use sessions::{ServiceCheck, Session, Sessions};
-pub(crate) use transaction::{KvOperation, KvVerb, OperationFault};
+pub(crate) use transaction::{KvOperation, Operation, OperationFault, Shown};
 pub(crate) use watch::{Topic, Watch};
 
 use crate::journal::{Pending, Record};
@@ -40,6 +40,9 @@ use watch::Watches;
 /// The index before the first write. A Consul has written a few times when it gets to its own node,
 /// and clients count on it: HashiCorp's test server isn't ready before the nodes' index is 2.
 const INDEX_AT_START: u64 = 10;
+
+/// The addresses that mean "wherever", and so lead nowhere.
+pub(crate) const WHEREVER: [&str; 3] = ["0.0.0.0", "::", "[::]"];
 
 /// The state and those who wait for it to change.
 #[derive(Debug)]

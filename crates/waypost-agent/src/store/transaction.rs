@@ -4,7 +4,36 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Changes, Entry, State};
+use super::{Changes, Check, Entry, Node, Service, State, WHEREVER};
+use crate::decode::fault_of_uuid;
+
+/// One of the operations. The index that some verbs want a row to have is its `modify_index`.
+#[derive(Clone, Debug)]
+pub(crate) enum Operation {
+    Key(KvOperation),
+    Node {
+        verb: String,
+        node: Node,
+    },
+    Service {
+        verb: String,
+        node: String,
+        service: Service,
+    },
+    Check {
+        verb: String,
+        check: Check,
+    },
+}
+
+/// What an operation shows of what it found or made.
+#[derive(Clone, Debug)]
+pub(crate) enum Shown {
+    Key(Arc<Entry>),
+    Node(Arc<Node>),
+    Service(Arc<Service>),
+    Check(Arc<Check>),
+}
 
 /// An operation on a key.
 #[derive(Clone, Debug, Default)]
@@ -68,20 +97,36 @@ impl KvVerb {
     }
 }
 
+impl Operation {
+    /// Whether it only looks. A verb for keys that is unknown writes nothing.
+    pub(crate) fn is_read(&self) -> bool {
+        match self {
+            Self::Key(operation) => KvVerb::parse(&operation.verb).is_none_or(KvVerb::is_read),
+            Self::Node { verb, .. } | Self::Service { verb, .. } | Self::Check { verb, .. } => {
+                verb == "get"
+            }
+        }
+    }
+}
+
 impl State {
     /// Does all of the operations, or none if one fails. Returns what they found.
     pub(crate) fn transact(
         &mut self,
-        operations: &[KvOperation],
+        operations: &[Operation],
         now: Instant,
         changes: &mut Changes,
-    ) -> Result<Vec<Arc<Entry>>, Vec<OperationFault>> {
+    ) -> Result<Vec<Shown>, Vec<OperationFault>> {
         let faults = each(operations, |operation| self.refuses(operation, now));
         if !faults.is_empty() {
             return Err(faults);
         }
         let before = changes.clone();
         let savepoint = self.kv.savepoint();
+        let writes_catalog =
+            |operation: &Operation| !matches!(operation, Operation::Key(_)) && !operation.is_read();
+        let catalog = operations.iter().any(writes_catalog);
+        let catalog = catalog.then(|| self.catalog.clone());
         let mut found = Vec::new();
         let faults = each(operations, |operation| {
             self.apply(operation, &mut found, changes).err()
@@ -91,12 +136,39 @@ impl State {
             return Ok(found);
         }
         self.kv.take_back(&savepoint);
+        if let Some(catalog) = catalog {
+            self.catalog = catalog;
+        }
         *changes = before;
         Err(faults)
     }
 
     /// What speaks against an operation before anything is done.
-    fn refuses(&self, operation: &KvOperation, now: Instant) -> Option<String> {
+    fn refuses(&self, operation: &Operation, now: Instant) -> Option<String> {
+        match operation {
+            Operation::Key(operation) => self.refuses_key(operation, now),
+            operation if operation.is_read() => None,
+            Operation::Node { node, .. } if node.name.is_empty() => {
+                Some("Must provide node".to_owned())
+            }
+            Operation::Node { node, .. } => {
+                let fault = fault_of_uuid(&node.id)?;
+                Some(format!("Bad node ID: {fault}"))
+            }
+            Operation::Service { service, .. } => {
+                if service.name.is_empty() && !service.id.is_empty() {
+                    Some("Must provide service name with ID".to_owned())
+                } else if WHEREVER.contains(&service.address.as_str()) {
+                    Some("Invalid service address".to_owned())
+                } else {
+                    None
+                }
+            }
+            Operation::Check { .. } => None,
+        }
+    }
+
+    fn refuses_key(&self, operation: &KvOperation, now: Instant) -> Option<String> {
         let verb = KvVerb::parse(&operation.verb)?;
         let key = &operation.entry.key;
         if verb.is_read() {
@@ -112,8 +184,38 @@ impl State {
 
     fn apply(
         &mut self,
+        operation: &Operation,
+        found: &mut Vec<Shown>,
+        changes: &mut Changes,
+    ) -> Result<(), String> {
+        let catalog = &mut self.catalog;
+        let shown = match operation {
+            Operation::Key(operation) => return self.apply_key(operation, found, changes),
+            Operation::Node { verb, node } => {
+                let node = catalog.transact_node(verb, node.clone(), changes)?;
+                node.map(Shown::Node)
+            }
+            Operation::Service {
+                verb,
+                node,
+                service,
+            } => {
+                let service = catalog.transact_service(verb, node, service.clone(), changes)?;
+                service.map(Shown::Service)
+            }
+            Operation::Check { verb, check } => {
+                let check = catalog.transact_check(verb, check.clone(), changes)?;
+                check.map(Shown::Check)
+            }
+        };
+        found.extend(shown);
+        Ok(())
+    }
+
+    fn apply_key(
+        &mut self,
         operation: &KvOperation,
-        found: &mut Vec<Arc<Entry>>,
+        found: &mut Vec<Shown>,
         changes: &mut Changes,
     ) -> Result<(), String> {
         let KvOperation { verb, entry, index } = operation;
@@ -135,11 +237,12 @@ impl State {
                 )
             })?,
             KvVerb::Get => {
-                found.push(present().ok_or_else(|| format!("key {key:?} doesn't exist"))?);
+                let entry = present().ok_or_else(|| format!("key {key:?} doesn't exist"))?;
+                found.push(Shown::Key(entry));
                 return Ok(());
             }
             KvVerb::GetTree => {
-                found.extend(self.kv.list(key).1);
+                found.extend(self.kv.list(key).1.into_iter().map(Shown::Key));
                 return Ok(());
             }
             KvVerb::CheckIndex => {
@@ -187,14 +290,14 @@ impl State {
         // Only those who ask for values are shown them.
         let mut shown = Entry::clone(&shown);
         shown.value.clear();
-        found.push(Arc::new(shown));
+        found.push(Shown::Key(Arc::new(shown)));
         Ok(())
     }
 }
 
 fn each(
-    operations: &[KvOperation],
-    mut fault: impl FnMut(&KvOperation) -> Option<String>,
+    operations: &[Operation],
+    mut fault: impl FnMut(&Operation) -> Option<String>,
 ) -> Vec<OperationFault> {
     let faults = operations.iter().enumerate().filter_map(|(i, operation)| {
         let what = fault(operation)?;

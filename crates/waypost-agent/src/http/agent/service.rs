@@ -14,7 +14,7 @@ use super::super::router::{Handler, Route};
 use super::enable;
 use crate::blocking::{DEFAULT_WAIT, LONGEST_WAIT};
 use crate::decode::{CheckDefinition, ServiceDefinition};
-use crate::store::{Topic, fold};
+use crate::store::{Topic, WHEREVER, fold};
 use crate::wire::AgentService;
 
 pub(in super::super) const ROUTES: &[Route] = &[
@@ -35,9 +35,6 @@ pub(in super::super) const ROUTES: &[Route] = &[
         &[(Method::PUT, Handler::Plain(maintenance))],
     ),
 ];
-
-/// The addresses that mean "wherever", and so lead nowhere.
-const EVERYWHERE: [&str; 3] = ["0.0.0.0", "::", "[::]"];
 
 /// With `?hash`, the answer waits until it has another one.
 async fn show(call: Call) -> Result<Reply, Refusal> {
@@ -80,7 +77,7 @@ fn register(call: &Call) -> Result<Reply, Refusal> {
     if definition.service.name.is_empty() {
         return Err(Refusal::bad_request("Missing service name"));
     }
-    if EVERYWHERE.contains(&definition.service.address.as_str()) {
+    if WHEREVER.contains(&definition.service.address.as_str()) {
         return Err(Refusal::bad_request("Invalid service address"));
     }
     if let Some(fault) = definition.fault() {

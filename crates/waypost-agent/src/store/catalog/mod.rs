@@ -5,6 +5,7 @@
 
 mod read;
 mod register;
+mod transact;
 mod write;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use super::model::{Check, Node, Service};
 use super::{Changes, Topic};
 
 /// The tables. Keys are folded names.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Catalog {
     nodes_index: u64,
     services_index: u64,
@@ -29,7 +30,7 @@ pub(crate) struct Catalog {
     services: BTreeMap<String, Group>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct NodeRow {
     node: Arc<Node>,
     /// By service id.
@@ -41,7 +42,7 @@ struct NodeRow {
 }
 
 /// All instances of one name.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Group {
     index: u64,
     /// By node and service id.
@@ -53,13 +54,13 @@ struct Group {
 }
 
 /// One name, and how many instances have it and each tag.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Label {
     instances: usize,
     tags: BTreeMap<String, usize>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Row {
     service: Arc<Service>,
     /// In order of their ids.

@@ -81,7 +81,7 @@ impl Catalog {
 
     /// A node that comes back under another name is the same node: it leaves its old name, with
     /// all that was there.
-    fn put_node_by_id(&mut self, mut node: Node, changes: &mut Changes) {
+    pub(super) fn put_node_by_id(&mut self, mut node: Node, changes: &mut Changes) {
         let mut rows = self.nodes.values();
         let known = rows.find(|row| {
             !node.id.is_empty()

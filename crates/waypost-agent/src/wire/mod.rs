@@ -1,6 +1,8 @@
 //! The shapes in which answers show records, where they differ from those of [`crate::store`].
 //! The order of the fields is Consul's.
 
+mod transacted;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
@@ -10,6 +12,8 @@ use serde::ser::{SerializeMap, Serializer};
 use crate::store::{
     Check, Connect, Instance, Node, Proxy, Service, ServiceAddress, Status, Weights,
 };
+
+pub(crate) use transacted::{TransactedCheck, TransactedService};
 
 type Strings = BTreeMap<String, String>;
 type Addresses = BTreeMap<String, ServiceAddress>;
