@@ -5,7 +5,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -339,6 +339,7 @@ impl Builder {
             store,
             faults: Faults::default(),
             monitor,
+            started: SystemTime::now(),
             guard: Guard::new(self.token, self.hosts),
             left: tokio::sync::watch::Sender::new(false),
             random: Mutex::new(random),

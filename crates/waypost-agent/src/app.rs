@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::SystemTime;
 
 use crate::faults::Faults;
 use crate::guard::Guard;
@@ -17,6 +18,7 @@ pub(crate) struct App {
     /// What the node says of itself.
     pub node_meta: BTreeMap<String, String>,
     pub datacenter: String,
+    pub started: SystemTime,
     /// The address of the node, as the catalog shows it.
     pub address: String,
     pub store: Arc<Store>,

@@ -31,6 +31,11 @@ impl Guard {
         self.token.is_some()
     }
 
+    /// The token that every request must have, if one must.
+    pub(crate) fn token(&self) -> Option<&str> {
+        self.token.as_deref()
+    }
+
     /// Lets a request pass, or tells why not. `in_query` is `?token`.
     pub(crate) fn check(&self, headers: &HeaderMap, in_query: &str) -> Result<(), Denied> {
         let Some(token) = &self.token else {

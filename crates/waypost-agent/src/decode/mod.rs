@@ -6,6 +6,7 @@
 
 mod catalog;
 mod check;
+mod coordinate;
 mod json;
 mod operation;
 mod service;
@@ -17,6 +18,7 @@ use std::fmt;
 
 pub(crate) use catalog::{CatalogDeregistration, CatalogRegistration, fault_of_uuid};
 pub(crate) use check::{CheckDefinition, CheckKind, CheckUpdate};
+pub(crate) use coordinate::CoordinateUpdate;
 pub(crate) use json::Json;
 pub(crate) use operation::operations;
 pub(crate) use service::{ServiceDefinition, fault_of_meta};

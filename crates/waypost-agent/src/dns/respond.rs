@@ -57,6 +57,7 @@ fn answer(app: &App, request: &Message) -> Message {
         app,
         kind,
         has_edns: request.edns.is_some(),
+        sees: !app.guard.has_token(),
         message,
     };
     if app.faults.fails() {
@@ -77,6 +78,9 @@ struct Answering<'a> {
     app: &'a App,
     kind: RecordType,
     has_edns: bool,
+    /// Whether there is anything to be seen. DNS carries no token, so that where one is asked for
+    /// all who ask are strangers.
+    sees: bool,
     message: Message,
 }
 
@@ -199,6 +203,7 @@ impl Answering<'_> {
                 let instances = self.instances(target, &name, &tag);
                 self.addresses(target, &instances, any, left)
             }
+            Subject::Node(_) if !self.sees => Vec::new(),
             Subject::Node(name) => self.app.store.read(|state| {
                 let name = name.unwrap_or_default();
                 let node = state.catalog.node(&name);
@@ -224,7 +229,7 @@ impl Answering<'_> {
             return;
         }
         let found = self.app.store.read(|state| {
-            let (_, node, _) = state.catalog.node(node?)?;
+            let (_, node, _) = state.catalog.node(node.filter(|_| self.sees)?)?;
             Some(Arc::clone(node))
         });
         let Some(node) = found else {
@@ -253,7 +258,7 @@ impl Answering<'_> {
     }
 
     fn reverse(&mut self, name: &Name, address: Option<IpAddr>) {
-        let target = address.and_then(|address| {
+        let target = address.filter(|_| self.sees).and_then(|address| {
             self.app.store.read(|state| {
                 let (_, mut nodes) = state.catalog.nodes();
                 if let Some(node) = nodes.find(|node| node.address.parse() == Ok(address)) {
@@ -282,7 +287,7 @@ impl Answering<'_> {
     /// The instances that are fit for traffic, in an order that is new every time. One that says
     /// it is at `name`, the very name that was asked for, is where its node is.
     fn instances(&self, name: &Name, service: &str, tag: &str) -> Vec<Instance> {
-        if self.app.faults.empties() {
+        if self.app.faults.empties() || !self.sees {
             return Vec::new();
         }
         let mut instances: Vec<_> = self.app.store.read(|state| {
@@ -316,6 +321,9 @@ impl Answering<'_> {
     }
 
     fn own_name(&self) -> Option<Name> {
+        if !self.sees {
+            return None;
+        }
         let labels = self.app.node_name.split('.');
         records::name_of(labels.chain(["node", &self.app.datacenter]))
     }

@@ -1,6 +1,7 @@
 //! The HTTP API: one room per area of Consul's, over one way of reading requests ([`Call`]) and
 //! one way of answering them ([`Reply`], [`Refusal`]).
 
+mod acl;
 mod agent;
 mod call;
 mod catalog;
@@ -10,6 +11,7 @@ mod health;
 mod internal;
 mod json;
 mod kv;
+mod patience;
 mod refused;
 mod reply;
 mod router;
@@ -30,6 +32,7 @@ use router::Route;
 
 /// Every area's routes.
 const ROOMS: &[&[Route]] = &[
+    acl::ROUTES,
     agent::ROUTES,
     agent::check::ROUTES,
     agent::health::ROUTES,

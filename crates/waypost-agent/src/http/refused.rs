@@ -42,7 +42,6 @@ pub(super) const ROUTES: &[Route] = routes! {
     "/v1/acl/tokens" ACL GET,
     "/v1/acl/token" ACL PUT,
     "/v1/acl/token/" ACL GET PUT DELETE,
-    "/v1/acl/token/self" ACL GET,
     "/v1/acl/policies" ACL GET,
     "/v1/acl/policy" ACL PUT,
     "/v1/acl/policy/" ACL GET PUT DELETE,
@@ -93,7 +92,7 @@ pub(super) const ROUTES: &[Route] = routes! {
 };
 
 /// Without a token there are no ACLs; with one there is just that one.
-fn no_acl(call: &Call) -> Refusal {
+pub(super) fn no_acl(call: &Call) -> Refusal {
     if call.app.guard.has_token() {
         return not_served("ACL policies and further tokens aren't");
     }

@@ -15,8 +15,10 @@ use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use super::call::{Call, Query};
+use super::patience::{Doing, Patient};
 use super::reply::{Refusal, Reply, Sent};
 use super::router::{self, BodyLimit, Destination, Handler, Route};
 use crate::app::App;
@@ -35,6 +37,9 @@ const MOST_CONNECTIONS: usize = 16_384;
 
 /// The head of a request may be this long.
 const LARGEST_HEAD: usize = 64 * 1024;
+
+/// The body of a request must have come by then.
+const BODY_WITHIN: Duration = Duration::from_secs(60);
 
 /// Pause after a failed accept, which is mostly for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
@@ -70,7 +75,17 @@ async fn connection(app: Arc<App>, stream: TcpStream) {
     if let Err(error) = stream.set_nodelay(true) {
         tracing::debug!(%error, "can't set TCP_NODELAY");
     }
-    let service = service_fn(move |request| answer(Arc::clone(&app), request));
+    let doing = Doing::default();
+    let stream = Patient::new(stream, doing.clone());
+    let service = service_fn(move |request| {
+        doing.answering();
+        let (app, doing) = (Arc::clone(&app), doing.clone());
+        async move {
+            let answered = answer(app, request).await;
+            doing.answered();
+            answered
+        }
+    });
     let served = http1::Builder::new()
         .title_case_headers(true)
         .pipeline_flush(true)
@@ -229,7 +244,11 @@ where
     if *method == Method::GET || body.is_end_stream() {
         return Ok(Bytes::new());
     }
-    match Limited::new(body, LARGEST_BODY).collect().await {
+    let collected = Limited::new(body, LARGEST_BODY).collect();
+    let collected = timeout(BODY_WITHIN, collected).await;
+    match collected
+        .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "Request body too slow"))?
+    {
         Ok(body) => Ok(body.to_bytes()),
         Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::new(
             StatusCode::PAYLOAD_TOO_LARGE,

@@ -39,7 +39,7 @@ enum Found<'a> {
     Key(&'a Arc<Entry>),
     Node(&'a Arc<Node>),
     Service(TransactedService<'a>),
-    Check(TransactedCheck<'a>),
+    Check(Box<TransactedCheck<'a>>),
 }
 
 #[derive(Serialize)]
@@ -114,7 +114,7 @@ impl<'a> From<&'a Shown> for Found<'a> {
             Shown::Key(entry) => Self::Key(entry),
             Shown::Node(node) => Self::Node(node),
             Shown::Service(service) => Self::Service((&**service).into()),
-            Shown::Check(check) => Self::Check((&**check).into()),
+            Shown::Check(check) => Self::Check(Box::new((&**check).into())),
         }
     }
 }

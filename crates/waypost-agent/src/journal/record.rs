@@ -1,12 +1,12 @@
 //! What is kept: one row of the state, or that it is gone.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, btree_map};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
 use crate::decode::CheckDefinition;
-use crate::store::{Check, Entry, Service, Session, Status};
+use crate::store::{Check, Entry, Node, Service, Session, Status, fold};
 
 /// A change of one row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -32,6 +32,22 @@ pub(crate) enum Record {
         definition: Option<Arc<CheckDefinition>>,
     },
     CheckGone(String),
+    /// A node that isn't this agent's, and what is on it.
+    Node(Arc<Node>),
+    NodeGone(String),
+    NodeService {
+        node: String,
+        service: Arc<Service>,
+    },
+    NodeServiceGone {
+        node: String,
+        id: String,
+    },
+    NodeCheck(Arc<Check>),
+    NodeCheckGone {
+        node: String,
+        id: String,
+    },
     /// What a check has found.
     Found {
         check: String,
@@ -51,6 +67,16 @@ pub(crate) struct Kept {
     pub sessions_gone: u64,
     pub services: BTreeMap<String, Arc<Service>>,
     pub checks: BTreeMap<String, (Arc<Check>, Option<Arc<CheckDefinition>>)>,
+    /// Those that aren't this agent's, by folded name.
+    pub nodes: BTreeMap<String, KeptNode>,
+}
+
+/// A node that isn't this agent's. What is on it is kept by folded id.
+#[derive(Debug)]
+pub(crate) struct KeptNode {
+    pub node: Arc<Node>,
+    pub services: BTreeMap<String, Arc<Service>>,
+    pub checks: BTreeMap<String, Arc<Check>>,
 }
 
 impl Kept {
@@ -85,6 +111,44 @@ impl Kept {
             }
             Record::CheckGone(id) => {
                 self.checks.remove(&id);
+            }
+            Record::Node(node) => {
+                self.index = self.index.max(node.modify_index);
+                match self.nodes.entry(fold(&node.name)) {
+                    btree_map::Entry::Occupied(mut known) => known.get_mut().node = node,
+                    btree_map::Entry::Vacant(place) => {
+                        place.insert(KeptNode {
+                            node,
+                            services: BTreeMap::new(),
+                            checks: BTreeMap::new(),
+                        });
+                    }
+                }
+            }
+            Record::NodeGone(name) => {
+                self.nodes.remove(&fold(&name));
+            }
+            Record::NodeService { node, service } => {
+                if let Some(node) = self.nodes.get_mut(&fold(&node)) {
+                    node.services.insert(fold(&service.id), service);
+                }
+            }
+            Record::NodeServiceGone { node, id } => {
+                if let Some(node) = self.nodes.get_mut(&fold(&node)) {
+                    let id = fold(&id);
+                    node.services.remove(&id);
+                    node.checks.retain(|_, check| fold(&check.service_id) != id);
+                }
+            }
+            Record::NodeCheck(check) => {
+                if let Some(node) = self.nodes.get_mut(&fold(&check.node)) {
+                    node.checks.insert(fold(&check.id), check);
+                }
+            }
+            Record::NodeCheckGone { node, id } => {
+                if let Some(node) = self.nodes.get_mut(&fold(&node)) {
+                    node.checks.remove(&fold(&id));
+                }
             }
             Record::Found {
                 check,

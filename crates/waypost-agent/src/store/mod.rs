@@ -9,6 +9,7 @@
 
 mod answers;
 mod catalog;
+mod coordinates;
 mod events;
 mod kv;
 mod local;
@@ -24,6 +25,7 @@ use tokio::time::Instant;
 
 pub(crate) use answers::{Answer, AnswerKey, View};
 pub(crate) use catalog::{Catalog, CatalogEntry, Instance, WholeNode};
+pub(crate) use coordinates::{Coordinate, Coordinates};
 pub(crate) use events::{Event, Events};
 pub(crate) use kv::{Entry, Kv};
 pub(crate) use local::{Local, NewCheck, Outcome};
@@ -66,6 +68,7 @@ pub(crate) struct State {
     pub catalog: Catalog,
     pub local: Local,
     pub kv: Kv,
+    pub coordinates: Coordinates,
     pub events: Events,
     pub sessions: Sessions,
 }
@@ -92,8 +95,9 @@ impl Store {
                 state: State {
                     index: INDEX_AT_START,
                     local: Local::new(&node),
-                    catalog: Catalog::new(),
+                    catalog: Catalog::new(&node.name),
                     kv: Kv::default(),
+                    coordinates: Coordinates::default(),
                     events: Events::default(),
                     sessions: Sessions::default(),
                 },
@@ -101,7 +105,11 @@ impl Store {
                 pending: None,
             }),
         };
-        store.write(|state, changes| state.catalog.put_node(node, changes));
+        store.write(|state, changes| {
+            let name = node.name.clone();
+            state.catalog.put_node(node, changes);
+            state.locate(&name, "", Coordinate::origin(), changes);
+        });
         store
     }
 

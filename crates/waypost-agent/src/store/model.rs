@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize, Serializer};
 
 /// A machine that instances run on. This registry has one of its own; others come from
 /// `/v1/catalog/register`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
-#[serde(rename_all = "PascalCase")]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
+#[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Node {
     #[serde(rename = "ID")]
     pub id: String,

@@ -4,11 +4,12 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{State, Store};
+use super::{Check, Node, Service, State, Store, fold};
 use crate::journal::{Kept, Pending, Record};
 
 impl Store {
-    /// Takes up keys and sessions where they were left. Sessions get their whole time again.
+    /// Takes up keys, sessions and other nodes where they were left. Sessions get their whole time
+    /// again.
     pub(crate) fn restore(&self, kept: &Kept) {
         let mut inner = self.lock();
         let state = &mut inner.state;
@@ -22,6 +23,21 @@ impl Store {
             state.sessions.restore(Arc::clone(session), now);
         }
         state.sessions.restore_index(kept.sessions_gone);
+        drop(inner);
+        self.write(|state, changes| {
+            let own = fold(state.local.node_name());
+            let others = kept.nodes.iter().filter(|(name, _)| **name != own);
+            for (_, kept) in others {
+                let catalog = &mut state.catalog;
+                catalog.put_node(Node::clone(&kept.node), changes);
+                for service in kept.services.values() {
+                    catalog.put_service(&kept.node.name, Service::clone(service), changes);
+                }
+                for check in kept.checks.values() {
+                    catalog.put_check(Check::clone(check), changes);
+                }
+            }
+        });
     }
 
     /// From here on all changes go to `pending` too. Returns the state up to here.
@@ -84,6 +100,15 @@ impl State {
             check: Arc::clone(&record.check),
             definition: record.definition.clone(),
         }));
+        for (node, services, checks) in self.catalog.others() {
+            records.push(Record::Node(Arc::clone(node)));
+            records.extend(services.into_iter().map(|service| Record::NodeService {
+                node: node.name.clone(),
+                service: Arc::clone(service),
+            }));
+            let checks = checks.into_iter().cloned();
+            records.extend(checks.map(Record::NodeCheck));
+        }
         records
     }
 }

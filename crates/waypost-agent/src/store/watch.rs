@@ -22,6 +22,8 @@ pub(crate) enum Topic {
     Key(String),
     /// All keys that start so.
     Prefix(String),
+    /// Where nodes are.
+    Coordinates,
     /// What has been fired.
     Events,
     /// The list of sessions.

@@ -15,6 +15,13 @@ const summary = document.getElementById("summary");
 const connection = document.getElementById("connection");
 const nothing = document.getElementById("nothing");
 
+const door = document.getElementById("door");
+const token = document.getElementById("token");
+const refusal = document.getElementById("refusal");
+
+/** Where the token is kept until the tab is closed. */
+const TOKEN = "waypost-token";
+
 /** What is on the page, by service name. */
 const shown = new Map();
 /** The checks of everything, by service name and then by instance. */
@@ -24,6 +31,12 @@ start();
 
 function start() {
   search.addEventListener("input", filter);
+  door.addEventListener("submit", (event) => {
+    event.preventDefault();
+    sessionStorage.setItem(TOKEN, token.value);
+    token.value = "";
+    letIn();
+  });
   describeAgent();
   follow("/v1/catalog/services", (services) => {
     showServices(services);
@@ -36,9 +49,36 @@ function start() {
   });
 }
 
+/** Resolves when there is a new token to try. */
+let admission = Promise.withResolvers();
+
+function letIn() {
+  admission.resolve();
+  admission = Promise.withResolvers();
+}
+
+/** Asks the registry, with the token if there is one; while it refuses that, waits for another. */
+async function ask(path) {
+  for (;;) {
+    const sent = sessionStorage.getItem(TOKEN);
+    const response = await fetch(path, { headers: sent ? { "X-Consul-Token": sent } : {} });
+    if (response.status !== 403) {
+      door.hidden = true;
+      return response;
+    }
+    const text = await response.text();
+    // Another answer may have come meanwhile, or another token.
+    if (sent !== sessionStorage.getItem(TOKEN)) continue;
+    refusal.textContent = sent ? `That token was refused: ${text}.` : "";
+    connection.textContent = "Locked";
+    door.hidden = false;
+    await admission.promise;
+  }
+}
+
 async function describeAgent() {
   try {
-    const { Config } = await (await fetch("/v1/agent/self")).json();
+    const { Config } = await (await ask("/v1/agent/self")).json();
     document.getElementById("agent").textContent = `${Config.NodeName} in ${Config.Datacenter}`;
   } catch {
     setTimeout(describeAgent, RETRY_MS);
@@ -50,7 +90,7 @@ async function follow(path, show) {
   let index = 0;
   for (;;) {
     try {
-      const response = await fetch(`${path}?index=${index}&wait=5m`);
+      const response = await ask(`${path}?index=${index}&wait=5m`);
       if (!response.ok) throw new Error(await response.text());
       const next = Number(response.headers.get("X-Consul-Index"));
       const answer = await response.json();
@@ -113,7 +153,7 @@ function lookAgain() {
 async function look(name, card) {
   if (!card.details.open) return;
   try {
-    const response = await fetch(`/v1/health/service/${encodeURIComponent(name)}`);
+    const response = await ask(`/v1/health/service/${encodeURIComponent(name)}`);
     if (response.ok) showInstances(card, name, await response.json());
   } catch {
     // The queries that wait notice it too, and say so.

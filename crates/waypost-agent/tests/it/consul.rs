@@ -26,6 +26,15 @@ pub(crate) struct Consul {
 
 impl Consul {
     pub(crate) async fn start(node: &str) -> Self {
+        Self::start_as(node, None).await
+    }
+
+    /// One with ACLs, where whoever hasn't this token may do nothing.
+    pub(crate) async fn start_with_token(node: &str, token: &str) -> Self {
+        Self::start_as(node, Some(token)).await
+    }
+
+    async fn start_as(node: &str, token: Option<&str>) -> Self {
         let data = TempDir::new().unwrap();
         let [http, dns, server_port, serf_lan_port, serf_wan_port] = free_ports();
         let log = std::fs::File::create(data.path().join("log")).unwrap();
@@ -43,6 +52,12 @@ impl Consul {
             .arg(format!("-serf-lan-port={serf_lan_port}"))
             .arg(format!("-serf-wan-port={serf_wan_port}"))
             .arg("-hcl=performance { raft_multiplier = 1 }")
+            .args(token.map(|token| {
+                format!(
+                    "-hcl=acl {{ enabled = true, default_policy = \"deny\", \
+                     tokens {{ master = {token:?}, agent = {token:?} }} }}"
+                )
+            }))
             .arg("-data-dir")
             .arg(data.path().join("data"))
             .stdout(log)
@@ -58,14 +73,18 @@ impl Consul {
             serf_wan_port,
             data,
         };
-        consul.wait_until_ready().await;
+        consul.wait_until_ready(token).await;
         consul
     }
 
     /// Ready is when it has found itself alive and written down the last it knows of itself.
-    async fn wait_until_ready(&self) {
+    async fn wait_until_ready(&self, token: Option<&str>) {
         let deadline = Instant::now() + STARTS_WITHIN;
-        let health = Request::new("GET", "/v1/health/service/consul?passing", "");
+        let mut health = Request::new("GET", "/v1/health/service/consul?passing", "");
+        if let Some(token) = token {
+            let header = ("X-Consul-Token".to_owned(), token.to_owned());
+            health.headers.push(header);
+        }
         loop {
             if let Ok(answer) = health.send(self.http).await
                 && answer.text().contains("serfHealth")

@@ -9,7 +9,7 @@ use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep, timeout};
-use waypost_agent::Agent;
+use waypost_agent::{Agent, Builder};
 
 use crate::consul::Consul;
 use crate::http::Request;
@@ -120,7 +120,7 @@ const KINDS: &[RecordType] = &[
 
 /// How a question is put.
 #[derive(Clone, Copy, Debug)]
-enum Way {
+pub(crate) enum Way {
     Udp,
     UdpWithEdns(u16),
     Tcp,
@@ -297,9 +297,13 @@ async fn a_port_that_is_taken_is_named() {
 }
 
 async fn agent() -> Agent {
+    dns_agent(NODE).start().await.unwrap()
+}
+
+/// An agent that serves DNS on a free port.
+pub(crate) fn dns_agent(node: &str) -> Builder {
     let dns = Some(SocketAddr::from(([127, 0, 0, 1], 0)));
-    let builder = Agent::builder().node_name(NODE).dns(dns);
-    builder.start().await.unwrap()
+    Agent::builder().node_name(node).dns(dns)
 }
 
 async fn register(to: SocketAddr, body: &str) {
@@ -320,7 +324,7 @@ async fn wait_for(at: SocketAddr, service: &str, text: &str) {
     }
 }
 
-fn query(name: &str, kind: RecordType) -> Message {
+pub(crate) fn query(name: &str, kind: RecordType) -> Message {
     let mut message = Message::query();
     message.metadata.recursion_desired = true;
     let mut query = Query::query(Name::from_ascii(name).unwrap(), kind);
@@ -329,7 +333,7 @@ fn query(name: &str, kind: RecordType) -> Message {
     message
 }
 
-async fn ask(to: SocketAddr, query: &Message, way: Way) -> Message {
+pub(crate) async fn ask(to: SocketAddr, query: &Message, way: Way) -> Message {
     let bytes = timeout(SOON, exchange(to, query, way)).await;
     let bytes = bytes.unwrap_or_else(|_| panic!("{to} doesn't answer {way:?} {query}"));
     let answer = Message::from_vec(&bytes).unwrap();
@@ -367,7 +371,7 @@ async fn exchange(to: SocketAddr, query: &Message, way: Way) -> Vec<u8> {
 
 /// An answer as it is compared: in any order, without the time in the SOA record.
 #[derive(Debug, PartialEq)]
-struct Normal {
+pub(crate) struct Normal {
     head: String,
     queries: Vec<String>,
     answers: Vec<String>,
@@ -375,7 +379,7 @@ struct Normal {
     additionals: Vec<String>,
 }
 
-fn normal(message: Message, server_port: u16) -> Normal {
+pub(crate) fn normal(message: Message, server_port: u16) -> Normal {
     let texts = |records: &[Record]| {
         let mut texts: Vec<_> = records
             .iter()

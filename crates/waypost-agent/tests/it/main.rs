@@ -16,4 +16,5 @@ mod kv;
 mod leftovers;
 mod life;
 mod safety;
+mod token;
 mod watching;

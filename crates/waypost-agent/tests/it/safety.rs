@@ -2,7 +2,9 @@
 
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
 use waypost_agent::{Agent, Error};
 
 use crate::http::{Request, Response};
@@ -102,6 +104,49 @@ async fn a_head_or_body_beyond_measure_is_refused() {
         assert_eq!(answer.status, "413 Payload Too Large");
     }
     assert_eq!(ask(&agent, get("/v1/agent/services")).await.text(), "{}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_dawdles_over_a_request_is_cut_off() {
+    let agent = Agent::start().await.unwrap();
+    let mut slow = TcpStream::connect(agent.http_addr()).await.unwrap();
+    let start = Instant::now();
+    let dawdling = async {
+        for byte in b"GET /v1/agent/self HTTP/1.1\r\nHost: localhost\r\nX-Slow: " {
+            slow.write_all(&[*byte]).await?;
+            sleep(Duration::from_secs(1)).await;
+        }
+        slow.read_u8().await
+    };
+    dawdling.await.unwrap_err();
+    let cut_off = start.elapsed();
+    assert!(cut_off < Duration::from_secs(60), "{cut_off:?}");
+
+    let mut half = TcpStream::connect(agent.http_addr()).await.unwrap();
+    let head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf";
+    half.write_all(head).await.unwrap();
+    let mut answer = String::new();
+    half.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_may_rest_between_requests_but_not_for_ever() {
+    let agent = Agent::start().await.unwrap();
+    let mut client = TcpStream::connect(agent.http_addr()).await.unwrap();
+    let request = b"GET /v1/status/leader HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for _ in 0..10 {
+        client.write_all(request).await.unwrap();
+        let mut answer = [0; 1024];
+        let length = client.read(&mut answer).await.unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK"));
+        sleep(Duration::from_secs(5 * 60)).await;
+    }
+    let start = Instant::now();
+    client.read_u8().await.unwrap_err();
+    let rested = start.elapsed();
+    assert!(rested > Duration::from_secs(5 * 60), "{rested:?}");
+    assert!(rested < Duration::from_secs(20 * 60), "{rested:?}");
 }
 
 #[tokio::test]

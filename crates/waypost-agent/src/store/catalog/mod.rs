@@ -16,11 +16,14 @@ pub(crate) use register::CatalogEntry;
 
 use super::answers::Answers;
 use super::model::{Check, Node, Service};
-use super::{Changes, Topic};
+use super::{Changes, Topic, fold};
+use crate::journal::Record;
 
 /// The tables. Keys are folded names.
 #[derive(Clone, Debug)]
 pub(crate) struct Catalog {
+    /// This agent's own node. What is on it is kept on disk as the agent's, not the catalog's.
+    home: String,
     nodes_index: u64,
     services_index: u64,
     checks_index: u64,
@@ -77,14 +80,25 @@ pub(crate) struct Instance {
 }
 
 impl Catalog {
-    pub(super) fn new() -> Self {
+    /// A catalog kept by the agent of node `home`.
+    pub(super) fn new(home: &str) -> Self {
         Self {
+            home: fold(home),
             nodes_index: 0,
             services_index: 0,
             checks_index: 0,
             extinction_index: None,
             nodes: BTreeMap::new(),
             services: BTreeMap::new(),
+        }
+    }
+}
+
+impl Catalog {
+    /// Has a change of a row kept on disk, unless it is of this agent's own node.
+    fn keep(&self, node_key: &str, changes: &mut Changes, record: impl FnOnce() -> Record) {
+        if node_key != self.home {
+            changes.record(record);
         }
     }
 }

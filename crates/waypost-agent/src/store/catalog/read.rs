@@ -6,7 +6,7 @@ use std::sync::Arc;
 use super::super::answers::{AnswerKey, Slot};
 use super::super::fold;
 use super::super::model::{Check, Node, Service, Status};
-use super::{Catalog, Instance};
+use super::{Catalog, Instance, NodeRow};
 
 /// A node with its services and checks.
 pub(crate) type WholeNode<'a> = (&'a Arc<Node>, Vec<&'a Arc<Service>>, Vec<&'a Arc<Check>>);
@@ -50,12 +50,15 @@ impl Catalog {
 
     /// Every node with its services and checks.
     pub(crate) fn everything(&self) -> (u64, impl Iterator<Item = WholeNode<'_>>) {
-        let rows = self.nodes.values().map(|row| {
-            let services = row.services.values().collect();
-            (&row.node, services, row.checks.values().collect())
-        });
+        let rows = self.nodes.values().map(NodeRow::whole);
         let index = self.nodes_index.max(self.services_index);
         (index.max(self.checks_index), rows)
+    }
+
+    /// The nodes that aren't this agent's, with their services and checks.
+    pub(crate) fn others(&self) -> impl Iterator<Item = WholeNode<'_>> {
+        let others = self.nodes.iter().filter(|(key, _)| **key != self.home);
+        others.map(|(_, row)| row.whole())
     }
 
     /// The names of all services, as they were registered.
@@ -144,5 +147,12 @@ impl Catalog {
         let checks = self.nodes.values().flat_map(|row| row.checks.values());
         let wanted = checks.filter(|check| status.is_none_or(|status| check.status == status));
         (self.checks_index, wanted.cloned().collect())
+    }
+}
+
+impl NodeRow {
+    fn whole(&self) -> WholeNode<'_> {
+        let services = self.services.values().collect();
+        (&self.node, services, self.checks.values().collect())
     }
 }

@@ -8,34 +8,40 @@ use super::super::answers::Answers;
 use super::super::model::{Check, Node, Service, Status};
 use super::super::{Changes, Topic, fold};
 use super::{Catalog, Group, NodeRow, Row};
+use crate::journal::Record;
 
 impl Catalog {
     pub(crate) fn put_node(&mut self, mut node: Node, changes: &mut Changes) {
         let key = fold(&node.name);
-        if let Some(row) = self.nodes.get_mut(&key) {
+        let node = if let Some(row) = self.nodes.get_mut(&key) {
             node.create_index = row.node.create_index;
             node.modify_index = row.node.modify_index;
             if *row.node == node {
                 return;
             }
             node.modify_index = changes.index();
-            row.node = Arc::new(node);
+            let node = Arc::new(node);
+            row.node = Arc::clone(&node);
             self.touch_services_of_node(&key, changes);
+            node
         } else {
             if node.create_index == 0 {
                 node.create_index = changes.index();
             }
             node.modify_index = changes.index();
+            let node = Arc::new(node);
             self.nodes.insert(
                 key.clone(),
                 NodeRow {
-                    node: Arc::new(node),
+                    node: Arc::clone(&node),
                     services: BTreeMap::new(),
                     checks: BTreeMap::new(),
                     own_checks: Vec::new(),
                 },
             );
-        }
+            node
+        };
+        self.keep(&key, changes, || Record::Node(node));
         self.nodes_index = changes.index();
         changes.touch(Topic::Nodes);
         changes.touch(Topic::Node(key));
@@ -63,6 +69,10 @@ impl Catalog {
         service.modify_index = changes.index();
         let service = Arc::new(service);
         row.services.insert(id_key.clone(), Arc::clone(&service));
+        self.keep(&node_key, changes, || Record::NodeService {
+            node: node.to_owned(),
+            service: Arc::clone(&service),
+        });
 
         // An instance that changes its name leaves the group it was in, and takes its checks along.
         let checks = match &old {
@@ -130,6 +140,7 @@ impl Catalog {
         if let Some(node) = self.nodes.get_mut(&node_key) {
             node.checks.insert(id_key, Arc::clone(&check));
         }
+        self.keep(&node_key, changes, || Record::NodeCheck(Arc::clone(&check)));
         self.with_checks_beside(&node_key, &check, changes, |checks| {
             match position(checks, &check.id) {
                 Ok(at) => checks[at] = Arc::clone(&check),
@@ -154,6 +165,7 @@ impl Catalog {
             self.remove_check(name, &check.id, changes);
         }
         self.nodes.remove(&key);
+        self.keep(&key, changes, || Record::NodeGone(name.to_owned()));
         changes.lose_node(&key);
         self.nodes_index = changes.index();
         changes.touch(Topic::Nodes);
@@ -170,6 +182,10 @@ impl Catalog {
         let Some(service) = row.services.remove(&id_key) else {
             return false;
         };
+        self.keep(&node_key, changes, || Record::NodeServiceGone {
+            node: node.to_owned(),
+            id: id.to_owned(),
+        });
         let checks = self.remove_row(&fold(&service.name), &node_key, &id_key, changes);
         for check in checks.into_iter().flatten() {
             if let Some(row) = self.nodes.get_mut(&node_key) {
@@ -195,6 +211,10 @@ impl Catalog {
             return false;
         };
         changes.fail_check(node, id);
+        self.keep(&node_key, changes, || Record::NodeCheckGone {
+            node: node.to_owned(),
+            id: id.to_owned(),
+        });
         self.with_checks_beside(&node_key, &check, changes, |checks| {
             if let Ok(at) = position(checks, &check.id) {
                 checks.remove(at);

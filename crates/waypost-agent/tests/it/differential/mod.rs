@@ -196,8 +196,9 @@ async fn send(to: SocketAddr, request: &Request) -> Response {
     }
 }
 
-async fn until(side: SocketAddr, request: &Request, wanted: &str) {
-    let deadline = Instant::now() + Duration::from_secs(20);
+/// Asks until the answer has `wanted` in it.
+pub(crate) async fn until(side: SocketAddr, request: &Request, wanted: &str) {
+    let deadline = Instant::now() + Duration::from_secs(45);
     loop {
         let answer = send(side, request).await.text();
         if answer.contains(wanted) {
