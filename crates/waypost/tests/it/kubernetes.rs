@@ -31,14 +31,6 @@ fn provider(server: &ApiServer) -> KubernetesProvider {
     builder.build().unwrap()
 }
 
-#[allow(dead_code)]
-fn user(server: &ApiServer, name: &str) -> KubernetesProvider {
-    server.add_user(name).unwrap();
-    let kubeconfig = server.kubeconfig_of(name).unwrap();
-    let builder = KubernetesProvider::builder().kubeconfig(kubeconfig);
-    builder.build().unwrap()
-}
-
 async fn next(watch: &mut Watch) -> Result<Answer, waypost::ProviderError> {
     let next = timeout(PATIENCE, watch.next()).await;
     next.expect("nothing is said").expect("the watch ended")
@@ -59,7 +51,7 @@ async fn instances(provider: &KubernetesProvider, name: &str) -> Vec<Arc<Instanc
 }
 
 /// Follows a watch until what it says is as wanted.
-#[allow(dead_code)]
+
 async fn until(watch: &mut Watch, wanted: impl Fn(&[Arc<Instance>]) -> bool) -> Vec<Arc<Instance>> {
     let following = async {
         loop {
@@ -152,7 +144,6 @@ async fn the_kubernetes_provider_conforms() {
     conformance::run(&cluster).await.assert();
 }
 
-#[allow(dead_code)]
 async fn directory_says(
     directory: &Directory,
     name: &str,
@@ -210,4 +201,320 @@ async fn pods_become_instances_with_what_is_known_of_them() {
         ("zone", "zone-a"),
     ]);
     assert_eq!(metadata, expected);
+}
+
+fn with_conditions(address: &str, conditions: Value) -> Value {
+    let mut endpoint = manifest::endpoint(address);
+    endpoint["conditions"] = conditions;
+    endpoint
+}
+
+#[tokio::test]
+async fn only_what_is_ready_takes_new_work_and_what_still_serves_only_when_nothing_is() {
+    let server = server().await;
+    let endpoints = [
+        ("10.0.0.1", json!({ "ready": true })),
+        ("10.0.0.2", json!({})),
+        (
+            "10.0.0.3",
+            json!({ "ready": false, "serving": true, "terminating": true }),
+        ),
+        (
+            "10.0.0.4",
+            json!({ "ready": false, "serving": false, "terminating": false }),
+        ),
+        (
+            "10.0.0.5",
+            json!({ "ready": false, "serving": false, "terminating": true }),
+        ),
+    ];
+    let slice = |from: usize| {
+        let endpoints = endpoints[from..].iter();
+        let endpoints = endpoints.map(|(address, said)| with_conditions(address, said.clone()));
+        manifest::slice("demo", "web", "web-1", &[("http", 8080)], endpoints)
+    };
+    server.put(&manifest::service("demo", "web", &[("http", 80)]));
+    server.put(&slice(0));
+    let directory = Directory::new(Arc::new(provider(&server)));
+    let usable = |snapshot: &Snapshot| -> Vec<String> {
+        let usable = snapshot.usable().into_iter().flatten();
+        usable
+            .map(|endpoint| endpoint.instance().host().to_string())
+            .collect()
+    };
+    let all = directory_says(&directory, "web", |s| s.instances().len() == 5).await;
+    let health: BTreeSet<_> = all
+        .instances()
+        .map(|i| (i.host().to_string(), i.health()))
+        .collect();
+    let expected = [
+        ("10.0.0.1", Health::Passing),
+        ("10.0.0.2", Health::Unchecked),
+        ("10.0.0.3", Health::Draining),
+        ("10.0.0.4", Health::Critical),
+        ("10.0.0.5", Health::Critical),
+    ];
+    assert_eq!(
+        health,
+        expected
+            .map(|(host, health)| (host.to_owned(), health))
+            .into()
+    );
+    assert_eq!(usable(&all), ["10.0.0.1", "10.0.0.2"]);
+    server.put(&slice(2));
+    let rest = directory_says(&directory, "web", |s| s.instances().len() == 3).await;
+    assert_eq!(usable(&rest), ["10.0.0.3"]);
+    server.put(&slice(3));
+    let none = directory_says(&directory, "web", |s| s.instances().len() == 2).await;
+    assert!(
+        none.usable()
+            .unwrap_err()
+            .to_string()
+            .contains("none of the 2 instances")
+    );
+}
+
+#[tokio::test]
+async fn a_pod_in_several_slices_is_one_instance_and_the_ready_one_counts() {
+    let server = server().await;
+    let mut service = manifest::service("demo", "web", &[("http", 80)]);
+    service["spec"]["ipFamilyPolicy"] = "PreferDualStack".into();
+    service["spec"]["ipFamilies"] = json!(["IPv6", "IPv4"]);
+    server.put(&service);
+    let ports = [("http", 8080)];
+    let put = |name: &str, kind: &str, address: &str, ready: bool| {
+        let mut pod = manifest::pod(address, "web-0", "node", "zone");
+        pod["conditions"] = json!({ "ready": ready });
+        let mut slice = manifest::slice("demo", "web", name, &ports, [pod]);
+        slice["addressType"] = kind.into();
+        server.put(&slice);
+    };
+    put("web-a", "IPv4", "10.0.0.1", true);
+    put("web-b", "IPv6", "fd00::1", true);
+    let provider = provider(&server);
+    let mut watch = provider.watch(&"web".parse().unwrap());
+    let url =
+        |url: &'static str| move |all: &[Arc<Instance>]| matches!(all, [only] if only.url() == url);
+    // The Service's first family.
+    until(&mut watch, url("http://[fd00::1]:8080")).await;
+    put("web-b", "IPv6", "fd00::1", false);
+    until(&mut watch, url("http://10.0.0.1:8080")).await;
+    put("web-b", "IPv6", "fd00::1", true);
+    until(&mut watch, url("http://[fd00::1]:8080")).await;
+    server.delete("endpointslices", "demo", "web-b");
+    until(&mut watch, url("http://10.0.0.1:8080")).await;
+}
+
+#[tokio::test]
+async fn services_of_every_kind_are_found() {
+    let server = server().await;
+    // By another name.
+    let mut external = manifest::service("demo", "external", &[("https", 443)]);
+    external["spec"] = json!({
+        "type": "ExternalName", "externalName": "api.example.com",
+        "ports": [{ "name": "https", "port": 443 }],
+    });
+    server.put(&external);
+    // Headless, without ports.
+    let mut headless = manifest::service("demo", "headless", &[]);
+    headless["spec"] = json!({ "clusterIP": "None", "selector": { "app": "headless" } });
+    server.put(&headless);
+    let mut slice = manifest::slice(
+        "demo",
+        "headless",
+        "headless-1",
+        &[],
+        [
+            manifest::pod("10.0.1.1", "db-0", "node", "zone"),
+            manifest::pod("10.0.1.2", "db-1", "node", "zone"),
+        ],
+    );
+    slice["ports"] = Value::Null;
+    server.put(&slice);
+    // Without a selector, with a slice made by hand: a name, and several addresses of one endpoint.
+    let mut by_hand = manifest::service("demo", "by-hand", &[("http", 80)]);
+    by_hand["spec"]["selector"] = Value::Null;
+    server.put(&by_hand);
+    let mut endpoint = manifest::endpoint("10.0.2.1");
+    endpoint["addresses"] = json!(["10.0.2.1", "10.0.2.2"]);
+    let ports = [("http", 8080)];
+    server.put(&manifest::slice(
+        "demo",
+        "by-hand",
+        "by-hand-1",
+        &ports,
+        [endpoint],
+    ));
+    let named = manifest::endpoint("db.example.com");
+    let mut named = manifest::slice("demo", "by-hand", "by-hand-2", &ports, [named]);
+    named["addressType"] = "FQDN".into();
+    server.put(&named);
+    // In another namespace, and without any endpoint.
+    server.put(&manifest::namespace("other"));
+    server.put(&manifest::service("other", "web", &[("http", 80)]));
+    let far = [manifest::endpoint("10.0.3.1")];
+    server.put(&manifest::slice("other", "web", "web-1", &ports, far));
+    server.put(&manifest::service("demo", "idle", &[("http", 80)]));
+
+    let provider = provider(&server);
+    for (name, expected) in [
+        ("external", &["https://api.example.com:443"][..]),
+        ("headless", &["http://10.0.1.1:80", "http://10.0.1.2:80"]),
+        (
+            "by-hand",
+            &["http://10.0.2.1:8080", "http://db.example.com:8080"],
+        ),
+        ("web.other", &["http://10.0.3.1:8080"]),
+        ("web.other.svc", &["http://10.0.3.1:8080"]),
+        ("web.other.svc.cluster.local", &["http://10.0.3.1:8080"]),
+        (
+            "headless.demo",
+            &["http://10.0.1.1:80", "http://10.0.1.2:80"],
+        ),
+        ("idle", &[]),
+    ] {
+        let found = instances(&provider, name).await;
+        let urls: Vec<_> = found.iter().map(|instance| instance.url()).collect();
+        assert_eq!(urls, expected, "{name}");
+        assert!(found.iter().all(|i| i.service().as_str() == name));
+    }
+    for name in [
+        "nobody",
+        "web",
+        "nobody.other",
+        "web.nowhere",
+        "Web",
+        "a.b.c",
+    ] {
+        assert_eq!(look_up(&provider, name).await, Answer::Unknown, "{name}");
+    }
+    let names = provider.watch_names().next().await.unwrap().unwrap();
+    let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["by-hand", "external", "headless", "idle"]);
+}
+
+#[tokio::test]
+async fn hints_count_only_if_every_endpoint_that_is_ready_has_one() {
+    let server = server().await;
+    server.put(&manifest::service("demo", "web", &[("http", 80)]));
+    let put = |hinted: bool| {
+        let mut first = manifest::pod("10.0.0.1", "web-0", "node", "zone-a");
+        first["hints"] = json!({ "forZones": [{ "name": "zone-b" }] });
+        let mut second = manifest::pod("10.0.0.2", "web-1", "node", "zone-a");
+        if hinted {
+            second["hints"] = first["hints"].clone();
+        }
+        let mut third = manifest::pod("10.0.0.3", "web-2", "node", "zone-c");
+        third["conditions"] = json!({ "ready": false });
+        let endpoints = [first, second, third];
+        server.put(&manifest::slice(
+            "demo",
+            "web",
+            "web-1",
+            &[("http", 80)],
+            endpoints,
+        ));
+    };
+    let provider = provider(&server);
+    let mut watch = provider.watch(&"web".parse().unwrap());
+    for (hinted, expected) in [
+        (true, ["zone-b", "zone-b", "zone-c"]),
+        (false, ["zone-a", "zone-a", "zone-c"]),
+        (true, ["zone-b", "zone-b", "zone-c"]),
+    ] {
+        put(hinted);
+        let zones = |all: &[Arc<Instance>]| {
+            let zones = all
+                .iter()
+                .map(|instance| instance.zone().unwrap_or_default());
+            zones.eq(expected)
+        };
+        until(&mut watch, zones).await;
+    }
+}
+
+#[tokio::test]
+async fn a_change_of_one_slice_leaves_the_others_instances_as_they_are() {
+    let server = server().await;
+    server.put(&manifest::service("demo", "web", &[("http", 80)]));
+    let slices: Vec<_> = manifest::many_slices("demo", "web", 5, 20).collect();
+    for slice in &slices {
+        server.put(slice);
+    }
+    let provider = provider(&server);
+    let mut watch = provider.watch(&"web".parse().unwrap());
+    let before = until(&mut watch, |all| all.len() == 100).await;
+    let mut changed = slices[3].clone();
+    changed["endpoints"][7]["conditions"]["ready"] = false.into();
+    let id = changed["endpoints"][7]["targetRef"]["name"].clone();
+    server.put(&changed);
+    let critical = |all: &[Arc<Instance>]| all.iter().any(|i| i.health() == Health::Critical);
+    let after = until(&mut watch, critical).await;
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before.id(), after.id());
+        let is_same = Arc::ptr_eq(before, after);
+        assert_eq!(is_same, *before.id().as_str() != id, "{}", before.id());
+    }
+}
+
+#[tokio::test]
+async fn one_watch_serves_all_services_of_a_namespace_and_none_nobody() {
+    let server = server().await;
+    for number in 0..20 {
+        let name = format!("s{number}");
+        server.put(&manifest::service("demo", &name, &[("http", 80)]));
+        let endpoint = [manifest::endpoint(&format!("10.0.0.{}", number + 1))];
+        server.put(&manifest::slice(
+            "demo",
+            &name,
+            &name,
+            &[("http", 80)],
+            endpoint,
+        ));
+    }
+    let provider = provider(&server);
+    let mut watches = Vec::new();
+    for number in 0..20 {
+        let mut watch = provider.watch(&format!("s{number}").parse().unwrap());
+        until(&mut watch, |all| all.len() == 1).await;
+        watches.push(watch);
+        let queries: Vec<_> = server.requests().into_iter().rev().collect();
+        let last = |resource: &str| {
+            let last = queries
+                .iter()
+                .find(|request| request.resource == resource)
+                .unwrap();
+            last.query.clone()
+        };
+        match number {
+            0 => {
+                let slices = last("endpointslices");
+                assert!(
+                    slices.contains("labelSelector=kubernetes.io%2Fservice-name%3Ds0"),
+                    "{slices}"
+                );
+                assert!(last("services").contains("fieldSelector=metadata.name%3Ds0"));
+            }
+            // Some by their labels, for Services there is no such selector.
+            1..8 => {
+                assert!(last("endpointslices").contains("labelSelector"));
+                assert!(!last("services").contains("Selector"));
+            }
+            _ => assert!(!last("endpointslices").contains("Selector")),
+        }
+    }
+    wait_for(|| server.open_watches() == 2, "two watches").await;
+    drop(watches);
+    wait_for(|| server.open_watches() == 0, "no watch").await;
+}
+
+async fn wait_for(reached: impl Fn() -> bool, what: &str) {
+    let waiting = async {
+        while !reached() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(PATIENCE, waiting)
+        .await
+        .unwrap_or_else(|_| panic!("never: {what}"));
 }

@@ -16,6 +16,7 @@ mod consul_registration;
 mod directory;
 mod global;
 mod kubernetes;
+mod kubernetes_rights;
 mod logs;
 mod outages;
 mod scripted;

@@ -6,14 +6,22 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use http::Uri;
+use hyper_util::client::proxy::matcher::Matcher;
 use kube::config::{Config, Kubeconfig, KubeconfigError};
 
 use super::token;
-use crate::{environment::Environment, error::ConfigError};
+use crate::{environment::Environment, error::ConfigError, model::Host};
 
 /// Where the configuration stands.
 #[derive(Clone, Debug)]
-pub(super) enum Source {
+pub(super) struct Source {
+    place: Place,
+    proxy: Proxy,
+}
+
+#[derive(Clone, Debug)]
+enum Place {
     /// Files as `kubectl` reads them.
     Kubeconfig {
         paths: Vec<PathBuf>,
@@ -38,6 +46,8 @@ pub(super) struct Loaded {
     pub(super) namespace: Option<String>,
     /// Whom the server takes us for, in words for errors.
     pub(super) identity: String,
+    /// The proxy that the kubeconfig names.
+    proxy: Option<Uri>,
     /// The files that all this came from; when one changes, a new connection may do better.
     files: Vec<PathBuf>,
 }
@@ -53,6 +63,35 @@ impl Source {
     /// `KUBECONFIG` wins, as with kubectl; a pod uses its service account; else it is the user's
     /// `~/.kube/config`.
     pub(super) fn of(environment: &Environment) -> Result<Self, ConfigError> {
+        Ok(Self {
+            place: Place::of(environment)?,
+            proxy: Proxy::of(environment),
+        })
+    }
+
+    pub(super) fn load(&self) -> Result<Loaded, ConfigError> {
+        let mut loaded = match &self.place {
+            Place::Kubeconfig {
+                paths,
+                named_by,
+                context,
+            } => load_kubeconfig(paths, *named_by, context.as_deref())?,
+            Place::Pod { host, port, folder } => load_pod(host, port, folder)?,
+        };
+        let config = &mut loaded.config;
+        if loaded.proxy.is_none() {
+            config.proxy_url = self.proxy.before(&config.cluster_url)?;
+        }
+        config.connect_timeout = Some(Duration::from_secs(5));
+        config.write_timeout = Some(Duration::from_secs(30));
+        // Inside of one call it would try for minutes and tell nobody.
+        config.default_retry = false;
+        Ok(loaded)
+    }
+}
+
+impl Place {
+    fn of(environment: &Environment) -> Result<Self, ConfigError> {
         let context = environment.get(CONTEXT).map(str::to_owned);
         if let Some(paths) = environment.get(KUBECONFIG) {
             let paths = std::env::split_paths(paths).filter(|path| !path.as_os_str().is_empty());
@@ -82,23 +121,12 @@ impl Source {
             context,
         })
     }
+}
 
-    pub(super) fn load(&self) -> Result<Loaded, ConfigError> {
-        let mut loaded = match self {
-            Self::Kubeconfig {
-                paths,
-                named_by,
-                context,
-            } => load_kubeconfig(paths, *named_by, context.as_deref())?,
-            Self::Pod { host, port, folder } => load_pod(host, port, folder)?,
-        };
-        let config = &mut loaded.config;
-        config.connect_timeout = Some(Duration::from_secs(5));
-        config.write_timeout = Some(Duration::from_secs(30));
-        // Inside of one call it would try for minutes and tell nobody.
-        config.default_retry = false;
-        config.disable_compression = true;
-        Ok(loaded)
+impl Source {
+    /// Whether we run in the cluster, as its Kubernetes started us.
+    pub(super) fn is_pod(&self) -> bool {
+        matches!(self.place, Place::Pod { .. })
     }
 }
 
@@ -138,6 +166,58 @@ fn service_account_folder(environment: &Environment) -> PathBuf {
 pub(crate) fn pod_without_token(environment: &Environment) -> Option<String> {
     let folder = service_account_folder(environment);
     token::read(&folder.join("token")).err()
+}
+
+// === a proxy ===
+
+/// What the environment says of proxies.
+#[derive(Clone, Debug)]
+struct Proxy {
+    url: Option<String>,
+    no: String,
+}
+
+impl Proxy {
+    fn of(environment: &Environment) -> Self {
+        let either = |upper, lower| environment.get(upper).or_else(|| environment.get(lower));
+        Self {
+            url: either("HTTPS_PROXY", "https_proxy").map(str::to_owned),
+            no: either("NO_PROXY", "no_proxy")
+                .unwrap_or_default()
+                .to_owned(),
+        }
+    }
+
+    /// The proxy to reach the server by, as other clients of Kubernetes choose it: none before this
+    /// very machine.
+    fn before(&self, server: &Uri) -> Result<Option<Uri>, ConfigError> {
+        let Some(url) = &self.url else {
+            return Ok(None);
+        };
+        let is_here = server.host().and_then(|host| host.parse::<Host>().ok());
+        if is_here.is_some_and(|host| host.is_loopback()) {
+            return Ok(None);
+        }
+        let rules = Matcher::builder().all(url.as_str()).no(self.no.as_str());
+        match rules.build().intercept(server) {
+            None => Ok(None),
+            Some(_) => parse_proxy("HTTPS_PROXY", url).map(Some),
+        }
+    }
+}
+
+fn parse_proxy(place: &str, url: &str) -> Result<Uri, ConfigError> {
+    let uri: Uri = url.parse().map_err(|cause| {
+        let problem = format!("{cause}; use a form such as http://proxy.example:3128");
+        ConfigError::new(place, problem)
+    })?;
+    match uri.scheme_str() {
+        Some("http" | "https" | "socks5") => Ok(uri),
+        _ => {
+            let problem = "the URL must begin with http://, https:// or socks5://";
+            Err(ConfigError::new(place, problem))
+        }
+    }
 }
 
 // === a kubeconfig ===
@@ -198,9 +278,17 @@ fn load_kubeconfig(
     let authority = cluster
         .and_then(|c| c.cluster.as_ref()?.certificate_authority.as_ref())
         .map(PathBuf::from);
+    let proxy = cluster.and_then(|c| c.cluster.as_ref()?.proxy_url.clone());
+    let proxy = proxy.filter(|proxy| !proxy.is_empty());
+    let proxy = proxy
+        .map(|proxy| parse_proxy("proxy-url", &proxy))
+        .transpose();
+    let proxy = proxy.map_err(|fault| wrong(fault.to_string()))?;
     kubeconfig.current_context = Some(chosen.clone());
     let mut config = Config::try_from(kubeconfig)
         .map_err(|fault| wrong(format!("context {chosen:?}: {}", in_words(&fault))))?;
+
+    config.proxy_url = proxy.clone();
 
     let auth = &mut config.auth_info;
     let certificate = [&auth.client_certificate, &auth.client_key];
@@ -217,6 +305,7 @@ fn load_kubeconfig(
         token_file,
         namespace: named.namespace.filter(|namespace| !namespace.is_empty()),
         identity: format!("the credentials of user {user:?} in {shown}"),
+        proxy,
         files,
         config,
     })
@@ -271,6 +360,37 @@ fn load_pod(host: &str, port: &str, folder: &Path) -> Result<Loaded, ConfigError
         identity: format!("the token in {}", token_file.display()),
         token_file: Some(token_file),
         namespace: namespace.filter(|namespace| !namespace.is_empty()),
+        proxy: None,
         files: vec![bundle],
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_proxy_of_the_environment_is_not_for_this_machine_nor_for_exceptions() {
+        let environment = Environment::from_iter([
+            ("HTTPS_PROXY", "http://user:secret@proxy:3128"),
+            ("NO_PROXY", "10.0.0.0/8,.internal"),
+        ]);
+        let proxy = Proxy::of(&environment);
+        for (server, by_proxy) in [
+            ("https://cluster.example:6443", true),
+            ("https://203.0.113.7", true),
+            ("https://10.1.2.3:6443", false),
+            ("https://api.internal", false),
+            ("https://127.0.0.1:6443", false),
+            ("https://[::1]:6443", false),
+            ("https://localhost:6443", false),
+        ] {
+            let chosen = proxy.before(&server.parse().unwrap()).unwrap();
+            assert_eq!(chosen.is_some(), by_proxy, "{server}");
+        }
+        let environment = environment.with("HTTPS_PROXY", "proxy:3128");
+        let bad = Proxy::of(&environment).before(&"https://a".parse().unwrap());
+        let bad = bad.unwrap_err().to_string();
+        assert!(bad.starts_with("HTTPS_PROXY: "), "{bad}");
+    }
 }

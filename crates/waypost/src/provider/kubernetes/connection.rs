@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::StreamExt;
+use futures_util::{StreamExt, stream};
 use http::{HeaderValue, Method, Request, Response, header};
 use http_body_util::BodyExt;
 use kube::{
@@ -19,6 +19,7 @@ use kube::{
 };
 use serde::{Serialize, de::DeserializeOwned};
 use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
+use tracing::{dispatcher, instrument::WithSubscriber, subscriber::NoSubscriber};
 
 use super::{
     access::Told,
@@ -151,7 +152,7 @@ impl Connection {
 
     /// Whether we are in a pod, with its identity.
     pub(super) fn is_in_pod(&self) -> bool {
-        matches!(self.source, Source::Pod { .. })
+        self.source.is_pod()
     }
 
     /// The address from which this machine reaches the server. Nothing is sent: connecting a UDP
@@ -174,7 +175,12 @@ impl Connection {
         let request = request(Method::GET, ask).body(Vec::new());
         self.in_time(deadline, async {
             let response = self.respond(request).await?;
-            Ok(response.into_body().into_data_stream().boxed())
+            let mut chunks = response.into_body().into_data_stream();
+            let quietly = dispatcher::Dispatch::none();
+            let chunks = stream::poll_fn(move |context| {
+                dispatcher::with_default(&quietly, || chunks.poll_next_unpin(context))
+            });
+            Ok(chunks.boxed())
         })
         .await
     }
@@ -247,7 +253,7 @@ impl Connection {
                 .headers_mut()
                 .insert(header::AUTHORIZATION, token.clone());
         }
-        let response = match built.client.send(request).await {
+        let response = match quietly(built.client.send(request)).await {
             Ok(response) => response,
             Err(cause) => return (Err(self.broken(cause).into()), sent),
         };
@@ -303,7 +309,7 @@ impl Connection {
     }
 
     async fn body(&self, body: Body) -> Result<bytes::Bytes, Fault> {
-        match body.collect().await {
+        match quietly(body.collect()).await {
             Ok(all) => Ok(all.to_bytes()),
             Err(cause) => Err(self.broken(cause).into()),
         }
@@ -345,6 +351,12 @@ impl Connection {
     pub(super) fn error(&self, kind: ProviderErrorKind, message: String) -> ProviderError {
         ProviderError::new(Arc::clone(&self.description), kind, message)
     }
+}
+
+/// The client logs each failure as an error. Here that is done once for all, where it is known
+/// whether it is news.
+fn quietly<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    work.with_subscriber(NoSubscriber::default())
 }
 
 fn request(method: Method, ask: Ask<'_>) -> http::request::Builder {

@@ -29,8 +29,8 @@ pub(super) struct Context {
 const DEGRADED: &str = "degraded";
 
 /// Annotations of this prefix are for us: `waypost.dev/weight`, `…/version`, `…/tags` (with commas),
-/// `…/scheme`, `…/path`, `…/port` and, as metadata, `…/meta.<key>`. Those of a slice outweigh those
-/// of the Service.
+/// `…/scheme`, `…/path`, `…/port`, `…/id` where a slice has one endpoint and, as metadata,
+/// `…/meta.<key>`. Those of a slice outweigh those of the Service.
 pub(super) const OURS: &str = "waypost.dev/";
 
 /// The instances of one slice, in its order. Those of `before` that are still true are used again.
@@ -139,6 +139,7 @@ struct Common<'a> {
     wanted: Option<Box<str>>,
     labels: Labels,
     annotations: Labels,
+    is_alone: bool,
 }
 
 impl<'a> Common<'a> {
@@ -154,14 +155,24 @@ impl<'a> Common<'a> {
             annotations.extend(all.map(|(k, v)| (k.clone(), v.clone())));
         }
         let port = annotations.get(format!("{OURS}port").as_str());
-        let wanted = port.cloned().or_else(|| context.setup.port.clone());
+        // Who says a scheme calls its port so, too.
+        let scheme = annotations.get(format!("{OURS}scheme").as_str());
+        let wanted = port.or(context.setup.port.as_ref()).or(scheme).cloned();
         Self {
             ports: Ports::of(slice, service, wanted.as_deref()),
             context,
             wanted,
             labels,
             annotations,
+            is_alone: slice.endpoints().len() == 1,
         }
+    }
+
+    /// The id that the one endpoint of a slice was given.
+    fn own_id(&self) -> Option<InstanceId> {
+        self.ours("id")
+            .filter(|_| self.is_alone)
+            .map(InstanceId::from)
     }
 
     fn ours(&self, key: &str) -> Option<&str> {
@@ -178,7 +189,7 @@ impl<'a> Common<'a> {
         let mut builder = self
             .builder(address.parse()?)?
             .health(health(endpoint.conditions));
-        if let Some(id) = self.pod(endpoint) {
+        if let Some(id) = self.own_id().or_else(|| self.target(endpoint)) {
             builder = builder.id(id);
         }
         let zone = hint(endpoint).filter(|_| self.context.hinted);
@@ -208,7 +219,7 @@ impl<'a> Common<'a> {
 
     /// Who the endpoint is, however its address and its slice change. A name belongs to one pod at
     /// a time.
-    fn pod(&self, endpoint: &Endpoint) -> Option<InstanceId> {
+    fn target(&self, endpoint: &Endpoint) -> Option<InstanceId> {
         let target = endpoint.target_ref.as_ref()?;
         let name = target.name.as_deref()?;
         let namespace = target.namespace.as_deref();
