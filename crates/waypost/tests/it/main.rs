@@ -17,6 +17,7 @@ mod directory;
 mod global;
 mod kubernetes;
 mod kubernetes_rights;
+mod kubernetes_registry;
 mod logs;
 mod outages;
 mod scripted;

@@ -77,7 +77,7 @@ type Refused = (Box<str>, Option<Arc<str>>);
 impl Connection {
     /// What to apply so that all these rights are there; `None` if they are, or if the server
     /// doesn't say.
-    async fn advice(&self, namespace: &str, rights: &Rights) -> Option<String> {
+    async fn advice(&self, namespace: &str, rights: &Rights, refusal: &str) -> Option<String> {
         let missing = match self.missing(namespace, rights).await {
             Ok(missing) => missing,
             Err(fault) => {
@@ -89,7 +89,8 @@ impl Connection {
             return None;
         }
         let subject = self.subject().await;
-        Some(advice(namespace, rights, &missing, subject.as_deref()))
+        let subject = subject.as_deref().or(named_in(refusal));
+        Some(advice(namespace, rights, &missing, subject))
     }
 
     /// The error of a request that was refused, with what to apply. The same refusal again is not
@@ -109,7 +110,7 @@ impl Connection {
         let advice = match told {
             Some((before, advice)) if *before == *refusal => advice,
             _ => {
-                let advice = self.advice(namespace, rights).await.map(Arc::from);
+                let advice = self.advice(namespace, rights, refusal).await.map(Arc::from);
                 self.told.set(key, (refusal.into(), advice.clone()));
                 advice
             }
@@ -148,7 +149,7 @@ impl Connection {
         Ok(reviewed.status.allowed)
     }
 
-    /// Whom the server takes us for; servers before Kubernetes 1.28 don't say.
+    /// Whom the server takes us for. Servers before Kubernetes 1.28 don't say it here.
     async fn subject(&self) -> Option<String> {
         let review = json!({
             "apiVersion": "authentication.k8s.io/v1",
@@ -193,6 +194,12 @@ struct ReviewStatus {
 #[serde(default)]
 struct UserInfo {
     username: Box<str>,
+}
+
+/// The user that a refusal speaks of: `… is forbidden: User "name" cannot …`.
+fn named_in(refusal: &str) -> Option<&str> {
+    let (_, rest) = refusal.split_once("User \"")?;
+    rest.split_once("\" cannot ").map(|(name, _)| name)
 }
 
 const ANONYMOUS: &str = "system:anonymous";
@@ -255,6 +262,13 @@ fn bound(subject: Option<&str>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_refusal_names_the_user() {
+        let said = "403: services is forbidden: User \"ann\" cannot list resource \"services\"";
+        assert_eq!(named_in(said), Some("ann"));
+        assert_eq!(named_in("403: no"), None);
+    }
 
     #[test]
     fn the_advice_is_the_role_and_its_binding() {
