@@ -1,12 +1,15 @@
 //! What runs outside of a cluster is found in it, and what is not ours stays as it is.
 
-use std::{fs, sync::Arc, time::Duration};
+use std::{collections::BTreeMap, fs, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt, future::BoxFuture};
 
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use waypost::{
-    Check, Environment, Error, Health, HealthChecks, Provider, Registrar, RegistrationState,
-    ServiceRegistration,
+    Check, Environment, Error, Health, HealthChecks, Instance, InstanceId, Provider, Registrar,
+    RegistrationState, ServiceRegistration,
+    conformance::{self, Abilities, Harness},
     integration::axum::serve,
     provider::{Heartbeat, Report, kubernetes::KubernetesProvider},
 };
@@ -396,4 +399,84 @@ async fn in_a_pod_the_service_runs_and_is_told_what_its_manifest_needs() {
     stop.send(()).unwrap();
     serving.await.unwrap().unwrap();
     assert!(server.requests().is_empty(), "{:?}", server.requests());
+}
+
+/// A cluster in which everything there is has registered itself.
+struct Registered {
+    server: ApiServer,
+    provider: Arc<KubernetesProvider>,
+    published: tokio::sync::Mutex<BTreeMap<InstanceId, (Instance, Registrar)>>,
+}
+
+impl Harness for Registered {
+    fn abilities(&self) -> Abilities {
+        let mut abilities = Abilities::all();
+        abilities.most = 30;
+        abilities
+    }
+
+    fn provider(&self) -> Arc<dyn Provider> {
+        provider(&self.server)
+    }
+
+    fn publish(&self, content: Vec<Instance>) -> BoxFuture<'_, ()> {
+        async move {
+            let mut published = self.published.lock().await;
+            let mut before = std::mem::take(&mut *published);
+            for instance in content {
+                let id = instance.id().clone();
+                let registrar = match before.remove(&id) {
+                    Some((same, registrar)) if same == instance => registrar,
+                    earlier => {
+                        let now = register(&self.provider, registration(&instance)).await;
+                        if let Some((_, earlier)) = earlier {
+                            earlier.abandon();
+                        }
+                        now
+                    }
+                };
+                published.insert(id, (instance, registrar));
+            }
+            for (_, registrar) in before.into_values() {
+                registrar.deregister().await.unwrap();
+            }
+        }
+        .boxed()
+    }
+
+    fn break_down(&self) -> BoxFuture<'_, ()> {
+        self.server.kill().boxed()
+    }
+
+    fn heal(&self) -> BoxFuture<'_, ()> {
+        async { self.server.restart().await.unwrap() }.boxed()
+    }
+}
+
+fn registration(instance: &Instance) -> ServiceRegistration {
+    let mut registration = ServiceRegistration::new(instance.service(), instance.port())
+        .unwrap()
+        .host(instance.host().clone())
+        .id(instance.id().clone())
+        .tags(instance.tags())
+        .weight(instance.weight());
+    if let Some(version) = instance.version() {
+        registration = registration.version(version);
+    }
+    for (key, value) in instance.metadata() {
+        registration = registration.meta(key, value);
+    }
+    registration
+}
+
+#[tokio::test]
+async fn what_registers_is_found_as_it_said() {
+    let server = server().await;
+    let provider = provider(&server);
+    let registered = Registered {
+        server,
+        provider,
+        published: tokio::sync::Mutex::default(),
+    };
+    conformance::run(&registered).await.assert();
 }

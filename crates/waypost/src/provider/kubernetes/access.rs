@@ -4,12 +4,14 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use futures_util::future::try_join_all;
 use http::Method;
 use serde::Deserialize;
 use serde_json::json;
+use tokio::time::Instant;
 
 use super::{connection::Connection, fault::Fault};
 use crate::error::ProviderErrorKind;
@@ -67,12 +69,15 @@ pub(super) const REGISTER: Rights = Rights {
     ],
 };
 
-/// What the server has refused, by namespace and role, and our advice to it.
+/// Our advice by namespace and role, and when we asked for it.
 #[derive(Debug, Default)]
-pub(super) struct Told(Mutex<BTreeMap<(Box<str>, &'static str), Refused>>);
+pub(super) struct Told(Mutex<BTreeMap<(Box<str>, &'static str), Asked>>);
 
-/// A refusal in the server's words, and what to apply, if that is known.
-type Refused = (Box<str>, Option<Arc<str>>);
+/// When it was, and what to apply, if that is known.
+type Asked = (Instant, Option<Arc<str>>);
+
+/// How long an advice is good. Who is refused tries on, and that shall cost no more than the try.
+const GOOD_FOR: Duration = Duration::from_secs(600);
 
 impl Connection {
     /// What to apply so that all these rights are there; `None` if they are, or if the server
@@ -93,8 +98,7 @@ impl Connection {
         Some(advice(namespace, rights, &missing, subject))
     }
 
-    /// The error of a request that was refused, with what to apply. The same refusal again is not
-    /// asked about again, so that trying on costs nothing more.
+    /// The fault of a request that was refused, with what to apply.
     pub(super) async fn explain(
         &self,
         namespace: &str,
@@ -106,12 +110,12 @@ impl Connection {
         }
         let key = (namespace.into(), rights.role);
         let refusal = fault.error.message();
-        let told = self.told.get(&key);
-        let advice = match told {
-            Some((before, advice)) if *before == *refusal => advice,
+        let advice = match self.told.get(&key) {
+            Some((asked, advice)) if asked.elapsed() < GOOD_FOR => advice,
             _ => {
-                let advice = self.advice(namespace, rights, refusal).await.map(Arc::from);
-                self.told.set(key, (refusal.into(), advice.clone()));
+                let advice = self.advice(namespace, rights, refusal).await;
+                let advice = advice.map(Arc::from);
+                self.told.set(key, (Instant::now(), advice.clone()));
                 advice
             }
         };
@@ -163,16 +167,16 @@ impl Connection {
 }
 
 impl Told {
-    fn get(&self, key: &(Box<str>, &'static str)) -> Option<Refused> {
+    fn get(&self, key: &(Box<str>, &'static str)) -> Option<Asked> {
         self.lock().get(key).cloned()
     }
 
-    fn set(&self, key: (Box<str>, &'static str), refused: Refused) {
-        self.lock().insert(key, refused);
+    fn set(&self, key: (Box<str>, &'static str), asked: Asked) {
+        self.lock().insert(key, asked);
     }
 
     /// A map is never half changed, so a panic elsewhere leaves it in order.
-    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Box<str>, &'static str), Refused>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<(Box<str>, &'static str), Asked>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -30,6 +30,7 @@ use tokio::{
 };
 
 use super::{
+    access::READ,
     connection::{Ask, Connection},
     events::{Broken, Event, Events, News},
     fault::Fault,
@@ -107,6 +108,7 @@ impl<T: Object> Reflector<T> {
         let work = Work {
             connection,
             path: selection.path::<T>(),
+            namespace: Arc::clone(&selection.namespace),
             only: selection.only.clone(),
             marks,
             orders: taken,
@@ -154,6 +156,7 @@ impl<T: Object> Reflector<T> {
 struct Work {
     connection: Arc<Connection>,
     path: String,
+    namespace: Arc<str>,
     only: Option<(&'static str, String)>,
     marks: Arc<Marks>,
     orders: watch::Receiver<u64>,
@@ -215,7 +218,8 @@ impl Work {
                     Ok(Some(change)) => return change,
                     Ok(None) => {}
                     Err(fault) => if let Some(fault) = self.failed(fault) {
-                        return Change::Failed(fault);
+                        let explained = self.connection.explain(&self.namespace, &READ, fault);
+                        return Change::Failed(explained.await);
                     }
                 }
             }

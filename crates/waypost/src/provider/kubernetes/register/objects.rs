@@ -175,21 +175,23 @@ pub(super) fn refusal(host: &Host) -> Option<&'static str> {
     }
 }
 
-/// A name for the slice of an instance: readable, and different for different ids.
+/// A name for the slice of an instance: readable, and different for different ids. As short as the
+/// names of most other objects must be.
 pub(super) fn slice_name(id: &InstanceId) -> String {
-    const LONGEST: usize = 253 - "waypost--12345678".len();
+    const LONGEST: usize = 63 - "waypost-".len();
     let id = id.as_str();
     let tame = |c: char| match c.to_ascii_lowercase() {
         c @ ('a'..='z' | '0'..='9' | '-') => c,
         _ => '-',
     };
-    let mut name: String = id.chars().map(tame).take(LONGEST).collect();
-    name.truncate(name.trim_end_matches('-').len());
-    let name = name.trim_start_matches('-');
-    match name == id && !name.is_empty() {
-        true => format!("waypost-{name}"),
-        false => format!("waypost-{name}-{:08x}", crc32fast::hash(id.as_bytes())),
+    let name: String = id.chars().map(tame).collect();
+    let name = name.trim_matches('-');
+    if name == id && !name.is_empty() && name.len() <= LONGEST {
+        return format!("waypost-{name}");
     }
+    let start = &name[..name.len().min(LONGEST - "-12345678".len())];
+    let start = start.trim_end_matches('-');
+    format!("waypost-{start}-{:08x}", crc32fast::hash(id.as_bytes()))
 }
 
 #[cfg(test)]
@@ -217,7 +219,7 @@ mod tests {
         assert!(names.contains("waypost-billing-1"));
         for name in names {
             let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
-            assert!(name.len() <= 253 && name.chars().all(is_inner), "{name}");
+            assert!(name.len() <= 63 && name.chars().all(is_inner), "{name}");
             assert!(!name.ends_with('-'), "{name}");
         }
     }
