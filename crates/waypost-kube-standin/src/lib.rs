@@ -36,6 +36,7 @@ mod api;
 mod api_server;
 mod app;
 mod certificates;
+mod control;
 mod error;
 mod faults;
 mod http;
@@ -47,6 +48,7 @@ mod rules;
 mod store;
 
 pub use api_server::{ADMIN, ApiServer, Builder};
+pub use control::control;
 pub use error::Error;
 pub use faults::Faults;
 pub use requests::Request;

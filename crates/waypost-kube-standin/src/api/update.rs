@@ -71,11 +71,22 @@ pub(super) fn replace(
     if object == before {
         return Ok(current);
     }
-    if kind.has_generation {
+    if kind.has_generation && !is_same_content(&object, &before) {
         let generation = before["metadata"]["generation"].as_u64().unwrap_or(0);
         object["metadata"]["generation"] = json!(generation + 1);
     }
     Ok(create::store(app, state, kind, object, is_dry_run))
+}
+
+/// Whether nothing but metadata differs; labels count.
+fn is_same_content(one: &Value, other: &Value) -> bool {
+    let [one, other] = [one, other].map(|object| {
+        let labels = object["metadata"]["labels"].clone();
+        let mut content = object.clone();
+        content["metadata"] = labels;
+        content
+    });
+    one == other
 }
 
 fn check_version(kind: &Kind, object: &Value, current: &Object) -> Result<(), Status> {

@@ -90,9 +90,8 @@ async fn connection(app: Arc<App>, stream: Gated, tls: TlsAcceptor, endings: End
     let service = service_fn(move |request| {
         answer(Arc::clone(&app), user.clone(), request, watching.clone())
     });
-    let serving = http1::Builder::new()
-        .pipeline_flush(true)
-        .serve_connection(TokioIo::new(stream), service);
+    // Without `pipeline_flush`: that buffers without end what a slow reader doesn't take.
+    let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     // An error is a client that went away.
     tokio::select! {
