@@ -11,6 +11,9 @@ pub mod conformance;
 mod directory;
 mod environment;
 mod error;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod global;
 pub mod health;
 pub mod integration;

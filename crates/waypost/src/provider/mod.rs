@@ -18,7 +18,7 @@
 pub mod consul;
 mod env;
 mod fallback;
-mod file;
+pub(crate) mod file;
 #[cfg(feature = "kubernetes")]
 pub mod kubernetes;
 mod layered;

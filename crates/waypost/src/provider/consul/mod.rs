@@ -14,6 +14,9 @@ mod token;
 mod wire;
 mod write;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use wire::read_answer;
+
 use std::{fmt, net::IpAddr, sync::Arc};
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};

@@ -88,6 +88,20 @@ pub(super) struct Reading {
     pub(super) passing_only: bool,
 }
 
+/// Reads an answer as it comes.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn read_answer(body: &[u8]) {
+    let (Ok(entries), Ok(service)) = (serde_json::from_slice(body), "fuzz".parse()) else {
+        return;
+    };
+    let reading = Reading {
+        service,
+        tagged_address: Some("lan".to_owned()),
+        passing_only: true,
+    };
+    instances(&reading, entries);
+}
+
 /// The instances of an answer. One that can't be called, such as one with an address that is none,
 /// is left out with a word in the log: it must not hide the others.
 pub(super) fn instances(reading: &Reading, entries: Vec<Entry>) -> Vec<Arc<Instance>> {

@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Reads the content of the file at `path`, as JSON or YAML by its ending.
-pub(super) fn parse(path: &Path, content: &[u8]) -> Result<Services, ConfigError> {
+pub(crate) fn parse(path: &Path, content: &[u8]) -> Result<Services, ConfigError> {
     let is_json = path.extension().is_some_and(|ending| ending == "json");
     let place = |line: u64, column: u64| format!("{}:{line}:{column}", path.display());
 

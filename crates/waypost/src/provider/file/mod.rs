@@ -1,5 +1,8 @@
 mod format;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use format::parse;
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
