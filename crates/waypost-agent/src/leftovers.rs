@@ -144,6 +144,16 @@ pub async fn clear_leftovers(
     Ok(())
 }
 
+/// Asks an agent to end (`/v1/agent/leave`): this one, whose owner then decides, or a Consul.
+///
+/// # Errors
+/// If the registry doesn't answer, or refuses to.
+pub async fn leave(url: &str, token: Option<&str>) -> Result<(), LeftoversError> {
+    let registry = Registry::new(url, token)?;
+    let path = format!("{}/v1/agent/leave", registry.url);
+    registry.send(registry.client.put(path)).await.map(drop)
+}
+
 impl<'a> Registry<'a> {
     fn new(url: &'a str, token: Option<&'a str>) -> Result<Self, LeftoversError> {
         // Fails only if a provider is installed already, which then serves as well.

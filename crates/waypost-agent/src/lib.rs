@@ -57,4 +57,4 @@ mod wire;
 pub use agent::{Agent, Builder};
 pub use error::Error;
 pub use faults::Faults;
-pub use leftovers::{Leftover, LeftoversError, clear_leftovers, leftovers};
+pub use leftovers::{Leftover, LeftoversError, clear_leftovers, leave, leftovers};

@@ -25,7 +25,7 @@ pub(crate) type Outcome = Result<ExitCode, Failure>;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Up(up::Up),
-    Agent(agent::Serve),
+    Agent(agent::Agent),
     Gateway(gateway::Serve),
     Service(service::Service),
     #[command(subcommand)]
@@ -52,7 +52,7 @@ impl Command {
     pub(crate) fn run(self) -> Outcome {
         match self {
             Self::Up(up) => serving("info", up.run()),
-            Self::Agent(agent) => serving("info", agent.run()),
+            Self::Agent(agent) => agent.run(),
             Self::Gateway(gateway) => serving("info", gateway.run()),
             Self::Service(service) => serving("info", service.run()),
             Self::Registry(registry) => registry.run(),

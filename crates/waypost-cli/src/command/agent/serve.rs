@@ -8,12 +8,10 @@ use clap::Args;
 use waypost::integration::shutdown_signal;
 use waypost_agent::Agent;
 
-use super::Outcome;
+use super::super::Outcome;
 use crate::failure::Failure;
 
-/// Run the embedded registry, which speaks Consul's HTTP API
-///
-/// It has one node and keeps what it knows in memory; for more than one machine, use Consul.
+/// What the registry is to be like.
 #[derive(Args)]
 pub(crate) struct Serve {
     /// The address to listen on
