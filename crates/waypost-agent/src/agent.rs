@@ -58,6 +58,7 @@ pub struct Agent {
 pub struct Builder {
     http: SocketAddr,
     dns: Option<SocketAddr>,
+    advertise: Option<IpAddr>,
     data_dir: Option<PathBuf>,
     token: Option<String>,
     node_name: Option<String>,
@@ -85,6 +86,7 @@ impl Agent {
         Builder {
             http: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             dns: None,
+            advertise: None,
             data_dir: None,
             token: None,
             node_name: None,
@@ -168,6 +170,15 @@ impl Builder {
     #[must_use]
     pub fn dns(mut self, address: Option<SocketAddr>) -> Self {
         self.dns = address;
+        self
+    }
+
+    /// The address of the node, where instances are that name no address of their own. The default
+    /// is the address that the HTTP API is bound to, or 127.0.0.1 if it is bound to all of them:
+    /// which of several would be the right one can't be guessed.
+    #[must_use]
+    pub fn advertise(mut self, address: IpAddr) -> Self {
+        self.advertise = Some(address);
         self
     }
 
@@ -312,7 +323,8 @@ impl Builder {
             .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         let node_name = self.node_name.unwrap_or_else(host_name);
         let node_id = go::uuid(&mut random);
-        let address = advertised(self.http.ip()).to_string();
+        let address = self.advertise.unwrap_or_else(|| advertised(self.http.ip()));
+        let address = address.to_string();
         let mut node_meta = self.node_meta;
         node_meta.insert("consul-network-segment".to_owned(), String::new());
         let node = Node {

@@ -9,11 +9,42 @@ use event_listener::{Event, EventListener};
 /// What an [`Agent`](crate::Agent) does wrong. Every fault lasts until it is taken back, and
 /// [`heal`](Self::heal) takes back all of them.
 ///
+/// | to see how code lives with | call |
+/// | --- | --- |
+/// | a registry that is down | [`refuse(true)`](Self::refuse) |
+/// | one that has no leader, or is broken | [`fail(true)`](Self::fail) |
+/// | one that is slow | [`delay(Some(time))`](Self::delay) |
+/// | one that has lost everything for a while | [`empty(true)`](Self::empty) |
+/// | one that was restored from a backup | [`reset_index()`](Self::reset_index) |
+/// | a proxy that cuts long requests short | [`drop_watchers()`](Self::drop_watchers) |
+///
 /// ```
-/// # async fn example() -> Result<(), waypost_agent::Error> {
+/// use std::time::Duration;
+/// # use tokio::io::{AsyncReadExt, AsyncWriteExt};
+/// # async fn status(agent: &waypost_agent::Agent) -> Option<u16> {
+/// #     let mut stream = tokio::net::TcpStream::connect(agent.http_addr()).await.ok()?;
+/// #     let request = b"GET /v1/agent/services HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+/// #     stream.write_all(request).await.ok()?;
+/// #     let mut answer = String::new();
+/// #     stream.read_to_string(&mut answer).await.ok()?;
+/// #     answer.split(' ').nth(1)?.parse().ok()
+/// # }
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), waypost_agent::Error> {
 /// let agent = waypost_agent::Agent::start().await?;
-/// agent.faults().fail(true); // every request of the API is answered with 500
-/// agent.faults().heal();
+/// let faults = agent.faults();
+/// tokio::time::pause(); // or #[tokio::test(start_paused = true)]
+///
+/// faults.fail(true); // `status` asks the registry for its services
+/// assert_eq!(status(&agent).await, Some(500));
+///
+/// faults.refuse(true);
+/// assert_eq!(status(&agent).await, None);
+///
+/// faults.heal();
+/// faults.delay(Some(Duration::from_secs(3600))); // takes no time: the clock is paused
+/// assert_eq!(status(&agent).await, Some(200));
 /// # Ok(())
 /// # }
 /// ```

@@ -12,6 +12,7 @@ mod faults;
 mod grpc;
 mod http;
 mod keeping;
+mod kinder;
 mod kv;
 mod leftovers;
 mod life;

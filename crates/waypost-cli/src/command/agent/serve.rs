@@ -17,6 +17,10 @@ pub(crate) struct Serve {
     /// The address to listen on
     #[arg(long, default_value_t = Ipv4Addr::LOCALHOST.into())]
     bind: IpAddr,
+    /// The address of the node, for instances that name none [default: the one it listens on, or
+    /// 127.0.0.1 if that is all of them]
+    #[arg(long, value_name = "ADDRESS")]
+    advertise: Option<IpAddr>,
     /// The port of the HTTP API and of the page at /ui/
     #[arg(long, default_value_t = 8500, env = "SERVICE_REGISTRY_PORT")]
     http_port: u16,
@@ -57,6 +61,9 @@ impl Serve {
             .enable_script_checks(self.enable_script_checks);
         if self.dns_port != 0 {
             builder = builder.dns(Some(SocketAddr::new(self.bind, self.dns_port)));
+        }
+        if let Some(address) = self.advertise {
+            builder = builder.advertise(address);
         }
         if let Some(folder) = self.data_dir {
             builder = builder.data_dir(folder);
