@@ -51,7 +51,12 @@ async fn a_weight_function_prefers_the_newer_version() {
     let fixture = Fixture::new(instances, strategy.with_seed(11)).await;
     let counts = fixture.counts(100_000);
     let expected = [("new", 10.0), ("old-1", 5.0), ("old-2", 5.0)];
+    println!("of 100000 picks: {counts:?}");
     assert!(chi_square(&counts, &expected) < 13.8, "{counts:?}");
+    // And where it says so, for operators.
+    let explanation = fixture.balancer.explain();
+    let shares: Vec<f64> = explanation.instances.iter().map(|i| i.share).collect();
+    assert_eq!(shares, [0.5, 0.25, 0.25]);
 }
 
 #[tokio::test(start_paused = true)]
