@@ -33,7 +33,7 @@ impl Serve {
         let provider = settings.chosen_provider()?;
         let client = ServiceDiscoveryClient::builder()
             .shared_provider(Arc::clone(&provider))
-            .directory_options(settings.directory_options()?)
+            .environment(settings.environment().clone())
             .build()?;
         let mut config = Config::default();
         config.trusted_proxies = self.trust;

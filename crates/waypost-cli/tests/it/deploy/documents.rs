@@ -25,7 +25,7 @@ pub(super) enum Document {
     PodDisruptionBudget(PodDisruptionBudget),
     Role(Role),
     RoleBinding(RoleBinding),
-    Service(Service),
+    Service(Box<Service>),
     Other,
 }
 
@@ -63,7 +63,7 @@ pub(super) fn read(document: &Value) -> Result<Document, String> {
         Some("PodDisruptionBudget") => typed(document, Document::PodDisruptionBudget),
         Some("Role") => typed(document, Document::Role),
         Some("RoleBinding") => typed(document, Document::RoleBinding),
-        Some("Service") => typed(document, Document::Service),
+        Some("Service") => typed(document, |it| Document::Service(Box::new(it))),
         Some("ServiceAccount") => typed(document, |_: ServiceAccount| Document::Other),
         Some("StatefulSet") => typed(document, |_: StatefulSet| Document::Other),
         other => Err(format!("a kind that is not expected here: {other:?}")),

@@ -1,18 +1,13 @@
-use std::{collections::BTreeMap, fs, time::Duration};
+use std::{collections::BTreeMap, fs};
 
 use k8s_openapi::{
-    api::core::v1::{Container, Probe},
+    api::core::v1::Container,
     apimachinery::pkg::{apis::meta::v1::LabelSelector, util::intstr::IntOrString},
 };
-use rustix::process::Signal;
 use serde_json::json;
-use tokio::time::timeout;
-use waypost_testkit::free_ports;
 
 use super::documents::*;
-use crate::support::*;
-
-const BASE: &str = "kubernetes/base";
+pub(super) const BASE: &str = "kubernetes/base";
 
 #[test]
 fn a_misspelt_field_is_noticed() {
@@ -164,72 +159,8 @@ fn every_variable_is_a_documented_one() {
     }
 }
 
-/// What the kubelet does with each container, done here: start, probe, and end in time.
-#[tokio::test]
-async fn each_program_starts_answers_its_probes_and_ends_in_its_time() {
-    let documents = documents(BASE);
-    for (name, template) in documents.iter().filter_map(Document::pods) {
-        let spec = template.spec.as_ref().unwrap();
-        let container = &spec.containers[0];
-        let [port] = free_ports();
-        let mut program = Program::start(as_written(container, port));
-        for (kind, probe) in probes(container) {
-            let action = probe.http_get.as_ref().unwrap();
-            let url = format!(
-                "http://127.0.0.1:{port}{}",
-                action.path.as_deref().unwrap_or("/")
-            );
-            eventually(&format!("{name}: {kind} {url}"), async || {
-                let reply = http().get(&url).send().await.ok()?;
-                (reply.status() == 200).then_some(())
-            })
-            .await;
-        }
-        let grace = spec
-            .termination_grace_period_seconds
-            .unwrap()
-            .unsigned_abs();
-        signal(program.pid(), Signal::TERM);
-        let ended = timeout(Duration::from_secs(grace), program.ends()).await;
-        assert_eq!(ended, Ok(Some(0)), "{name}: {}", program.output());
-    }
-}
-
-/// The container's command with its variables, on a port that is free here.
-fn as_written(container: &Container, port: u16) -> tokio::process::Command {
-    let written = number_of(container, &IntOrString::String("http".into())).to_string();
-    let arguments: Vec<_> = container.args.iter().flatten().collect();
-    assert!(arguments.contains(&&written), "listens on {written}");
-    let arguments: Vec<_> = arguments
-        .into_iter()
-        .map(|argument| match *argument == written {
-            true => port.to_string(),
-            false => argument.clone(),
-        })
-        .collect();
-    let mut command = waypost(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-    for variable in container.env.iter().flatten() {
-        // A folder of the container's, which this machine doesn't have.
-        if variable.name != "SERVICE_DISCOVERY_SNAPSHOT_FILE" {
-            command.env(
-                &variable.name,
-                variable.value.as_deref().unwrap_or_default(),
-            );
-        }
-    }
-    command.env("SERVICE_DISCOVERY_PROVIDER", "env");
-    command
-}
-
-fn probes(container: &Container) -> [(&'static str, &Probe); 3] {
-    [
-        ("startup", container.startup_probe.as_ref().unwrap()),
-        ("liveness", container.liveness_probe.as_ref().unwrap()),
-        ("readiness", container.readiness_probe.as_ref().unwrap()),
-    ]
-}
-
-fn number_of(container: &Container, port: &IntOrString) -> i32 {
+/// The number of a container's port.
+pub(super) fn number_of(container: &Container, port: &IntOrString) -> i32 {
     match port {
         IntOrString::Int(number) => *number,
         IntOrString::String(name) => {
