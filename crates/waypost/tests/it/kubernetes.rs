@@ -51,7 +51,6 @@ async fn instances(provider: &KubernetesProvider, name: &str) -> Vec<Arc<Instanc
 }
 
 /// Follows a watch until what it says is as wanted.
-
 async fn until(watch: &mut Watch, wanted: impl Fn(&[Arc<Instance>]) -> bool) -> Vec<Arc<Instance>> {
     let following = async {
         loop {

@@ -17,6 +17,7 @@ mod directory;
 mod global;
 mod kubernetes;
 mod kubernetes_advice;
+mod kubernetes_outages;
 mod kubernetes_registry;
 mod kubernetes_rights;
 mod logs;

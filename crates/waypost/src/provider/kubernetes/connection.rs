@@ -11,14 +11,18 @@ use std::{
 };
 
 use futures_util::{StreamExt, stream};
-use http::{HeaderValue, Method, Request, Response, header};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::BodyExt;
 use kube::{
     Client,
     client::{Body, ClientBuilder},
 };
 use serde::{Serialize, de::DeserializeOwned};
-use tokio::{sync::Mutex, task::spawn_blocking, time::timeout};
+use tokio::{
+    sync::Mutex,
+    task::{JoinHandle, spawn_blocking},
+    time::timeout,
+};
 use tracing::{dispatcher, instrument::WithSubscriber, subscriber::NoSubscriber};
 
 use super::{
@@ -38,9 +42,17 @@ pub(super) struct Connection {
     source: Source,
     server: http::Uri,
     description: Arc<str>,
-    client: Mutex<Option<Arc<Built>>>,
+    client: Mutex<Maker>,
     built: AtomicU64,
     pub(super) told: Told,
+}
+
+/// The client, and the making of one.
+#[derive(Default)]
+struct Maker {
+    made: Option<Arc<Built>>,
+    /// A credential plugin may hang; then those who come later wait for the same one.
+    making: Option<JoinHandle<Result<Built, String>>>,
 }
 
 /// A client, and what it was made of.
@@ -79,13 +91,12 @@ impl Connection {
     /// The configuration must be right now, though it is read again later. Nothing is sent yet.
     pub(super) fn new(source: Source) -> Result<(Self, Loaded), ConfigError> {
         let loaded = source.load()?;
-        let server = loaded.config.cluster_url.to_string();
-        let server = server.trim_end_matches('/');
+        let server = shown(&loaded.config.cluster_url);
         let connection = Self {
             source,
             server: loaded.config.cluster_url.clone(),
             description: format!("kubernetes at {server}").into(),
-            client: Mutex::new(None),
+            client: Mutex::default(),
             built: AtomicU64::new(0),
             told: Told::default(),
         };
@@ -278,34 +289,33 @@ impl Connection {
     }
 
     async fn forget(&self, built: &Built) {
-        let mut client = self.client.lock().await;
-        if client
-            .as_ref()
-            .is_some_and(|now| now.number == built.number)
-        {
-            *client = None;
+        let mut maker = self.client.lock().await;
+        let made = maker.made.as_ref();
+        if made.is_some_and(|now| now.number == built.number) {
+            maker.made = None;
         }
     }
 
     async fn client(&self) -> Result<Arc<Built>, Fault> {
         let runtime = tokio::runtime::Handle::current().id();
-        let mut client = self.client.lock().await;
-        if let Some(built) = client.as_ref().filter(|built| built.runtime == runtime) {
-            return Ok(Arc::clone(built));
+        let mut maker = self.client.lock().await;
+        if let Some(made) = maker.made.as_ref().filter(|made| made.runtime == runtime) {
+            return Ok(Arc::clone(made));
         }
-        let source = self.source.clone();
-        let number = self.built.fetch_add(1, Ordering::Relaxed);
-        // A credential plugin is a program that is run and waited for.
-        let made = spawn_blocking(move || build(&source, number, runtime)).await;
+        let begin = || {
+            let source = self.source.clone();
+            let number = self.built.fetch_add(1, Ordering::Relaxed);
+            spawn_blocking(move || build(&source, number, runtime))
+        };
+        let made = maker.making.get_or_insert_with(begin).await;
+        maker.making = None;
         let made = made.unwrap_or_else(|cause| Err(cause.to_string()));
-        let built = Arc::new(made.map_err(|why| {
-            self.error(
-                ProviderErrorKind::NotAuthorised,
-                format!("can't log in: {why}"),
-            )
+        let made = Arc::new(made.map_err(|why| {
+            let message = format!("can't log in: {why}");
+            self.error(ProviderErrorKind::NotAuthorised, message)
         })?);
-        *client = Some(Arc::clone(&built));
-        Ok(built)
+        maker.made = Some(Arc::clone(&made));
+        Ok(made)
     }
 
     async fn body(&self, body: Body) -> Result<bytes::Bytes, Fault> {
@@ -351,6 +361,14 @@ impl Connection {
     pub(super) fn error(&self, kind: ProviderErrorKind, message: String) -> ProviderError {
         ProviderError::new(Arc::clone(&self.description), kind, message)
     }
+}
+
+/// The server's address without what is nobody's business, such as a password.
+fn shown(url: &Uri) -> String {
+    let scheme = url.scheme_str().unwrap_or("https");
+    let host = url.host().unwrap_or_default();
+    let port = url.port_u16().map(|port| format!(":{port}"));
+    format!("{scheme}://{host}{}", port.unwrap_or_default())
 }
 
 /// The client logs each failure as an error. Here that is done once for all, where it is known

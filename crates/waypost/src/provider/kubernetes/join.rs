@@ -296,3 +296,82 @@ fn own_labels(metadata: &Metadata) -> impl Iterator<Item = (Box<str>, Box<str>)>
     all.filter(|(key, _)| !INTERNAL.iter().any(|prefix| key.starts_with(prefix)))
         .map(|(key, value)| (key.clone(), value.clone()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_of_an_endpoint_counts_as_good() {
+        let yes = Some(true);
+        let no = Some(false);
+        for (ready, serving, terminating, expected) in [
+            (yes, yes, no, Health::Passing),
+            // Of Services that publish addresses that are not ready.
+            (yes, yes, yes, Health::Passing),
+            (None, None, None, Health::Unchecked),
+            (None, yes, no, Health::Unchecked),
+            (None, yes, yes, Health::Draining),
+            (None, None, yes, Health::Critical),
+            (no, yes, yes, Health::Draining),
+            (no, None, yes, Health::Critical),
+            (no, no, yes, Health::Critical),
+            (no, no, no, Health::Critical),
+            (no, yes, no, Health::Critical),
+        ] {
+            let conditions = Conditions {
+                ready,
+                serving,
+                terminating,
+            };
+            assert_eq!(health(Some(conditions)), expected, "{conditions:?}");
+        }
+        assert_eq!(health(None), Health::Unchecked);
+    }
+
+    #[test]
+    fn an_endpoint_is_who_it_is_for_otherwise_its_address() {
+        let setup = Setup {
+            namespace: "demo".into(),
+            cluster_domain: "cluster.local".into(),
+            annotations: Vec::new(),
+            port: None,
+        };
+        let context = Context {
+            name: "web".parse().unwrap(),
+            namespace: "demo".into(),
+            setup: Arc::new(setup),
+            service: None,
+            hinted: false,
+            degraded: None,
+        };
+        for (target, expected) in [
+            (
+                r#"{"kind": "Pod", "name": "web-1", "namespace": "demo"}"#,
+                "web-1",
+            ),
+            (r#"{"kind": "Pod", "name": "web-1"}"#, "web-1"),
+            (
+                r#"{"kind": "Pod", "name": "web-1", "namespace": "far"}"#,
+                "far/web-1",
+            ),
+            (r#"{"kind": "Node", "name": "n1"}"#, "node/n1"),
+            (r#"{"kind": "Pod"}"#, "web@10.0.0.1:80"),
+            ("null", "web@10.0.0.1:80"),
+        ] {
+            let text = format!(
+                r#"{{"endpoints": [{{"addresses": ["10.0.0.1"], "targetRef": {target}}}]}}"#
+            );
+            let slice: Slice = serde_json::from_str(&text).unwrap();
+            let made = instances(&context, &slice, None);
+            let made = made[0].as_ref().unwrap();
+            assert_eq!(made.id().as_str(), expected, "{target}");
+        }
+        // One that can't be used takes no other with it.
+        let text = r#"{"endpoints": [{"addresses": ["a b"]}, {"addresses": []}, {"addresses": ["10.0.0.2"]}]}"#;
+        let slice: Slice = serde_json::from_str(text).unwrap();
+        let made = instances(&context, &slice, None);
+        let hosts: Vec<_> = made.iter().flatten().map(|i| i.host().bare()).collect();
+        assert_eq!(hosts, ["10.0.0.2"]);
+    }
+}

@@ -188,3 +188,101 @@ impl Members {
         Some(part)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::{super::views::Setup, *};
+
+    fn members() -> Members {
+        Members::new(Context {
+            name: "web".parse().unwrap(),
+            namespace: "demo".into(),
+            setup: Arc::new(Setup {
+                namespace: "demo".into(),
+                cluster_domain: "cluster.local".into(),
+                annotations: Vec::new(),
+                port: None,
+            }),
+            service: None,
+            hinted: false,
+            degraded: None,
+        })
+    }
+
+    fn random_slice(random: &mut fastrand::Rng, name: usize) -> Arc<Slice> {
+        let endpoint = |random: &mut fastrand::Rng| -> Value {
+            let pod = random.u32(0..12);
+            let mut endpoint = json!({
+                "addresses": [format!("10.0.0.{}", random.u32(1..4))],
+                "conditions": { "ready": random.bool() },
+                "zone": "a",
+            });
+            if random.u32(0..4) > 0 {
+                endpoint["targetRef"] = json!({ "kind": "Pod", "name": format!("pod-{pod}") });
+            }
+            if random.u32(0..8) > 0 {
+                endpoint["hints"] = json!({ "forZones": [{ "name": "b" }] });
+            }
+            endpoint
+        };
+        let count = random.usize(0..6);
+        let endpoints: Vec<_> = (0..count).map(|_| endpoint(random)).collect();
+        let slice = json!({
+            "metadata": { "name": format!("slice-{name}") },
+            "addressType": if random.bool() { "IPv4" } else { "IPv6" },
+            "ports": [{ "name": "http", "port": random.u16(80..82) }],
+            "endpoints": endpoints,
+        });
+        Arc::new(serde_json::from_value(slice).unwrap())
+    }
+
+    fn random_service(random: &mut fastrand::Rng) -> Option<Arc<Service>> {
+        let service = json!({
+            "metadata": { "name": "web", "labels": { "team": random.u32(0..2).to_string() } },
+            "spec": { "ipFamilies": [if random.bool() { "IPv4" } else { "IPv6" }] },
+        });
+        let service = serde_json::from_value(service).unwrap();
+        random.bool().then(|| Arc::new(service))
+    }
+
+    /// However it came there, what is known is what the slices and the Service say now.
+    #[test]
+    fn changes_one_by_one_come_to_the_same_as_reading_all_anew() {
+        for seed in 0..200 {
+            let mut random = fastrand::Rng::with_seed(seed);
+            let mut followed = members();
+            let mut slices: BTreeMap<usize, Arc<Slice>> = BTreeMap::new();
+            let mut service = None;
+            for step in 0..30 {
+                let name = random.usize(0..4);
+                match random.u32(0..6) {
+                    0 => {
+                        if let Some(slice) = slices.remove(&name) {
+                            followed.remove(&slice.metadata.name);
+                        }
+                    }
+                    1 => {
+                        service = random_service(&mut random);
+                        followed.describe(service.as_ref(), None);
+                    }
+                    2 => {
+                        slices.insert(name, random_slice(&mut random, name));
+                        followed.replace(slices.values());
+                    }
+                    _ => {
+                        let slice = random_slice(&mut random, name);
+                        followed.put(&slice);
+                        slices.insert(name, slice);
+                    }
+                }
+                let mut anew = members();
+                anew.describe(service.as_ref(), None);
+                anew.replace(slices.values());
+                assert_eq!(followed.all(), anew.all(), "seed {seed}, step {step}");
+                assert_eq!(followed.has_slices(), anew.has_slices());
+            }
+        }
+    }
+}

@@ -189,7 +189,8 @@ enum NoStream {
 
 impl Work {
     /// For how long a server may be silent before it has answered, and between the parts of a list.
-    const PATIENCE: Duration = Duration::from_secs(5);
+    /// Less than look-ups wait, so that they can tell what is wrong.
+    const PATIENCE: Duration = Duration::from_secs(4);
     /// For how long a LIST may take as a whole.
     const LIST_DEADLINE: Duration = Duration::from_secs(30);
     /// A watch is asked to last a random time between these, in seconds.
