@@ -2,7 +2,7 @@
 //! `cargo run --release --manifest-path bench/Cargo.toml -- docs/benchmarks.md`
 //!
 //! Without an argument the report goes to the terminal; `only round_robin` prints the rows that have
-//! this in their name.
+//! this in their name; `check docs/benchmarks.md` fails if a call takes more instructions than there.
 
 mod measure;
 mod ours;
@@ -25,11 +25,12 @@ fn main() -> ExitCode {
             ours::call_often(strategy, number(instances), number(count));
             return ExitCode::SUCCESS;
         }
+        ["check", path] => return check(path),
         ["only", rows] => return print(&report::some_rows(rows)),
         [] => return print(&report::report()),
         [path] => std::fs::write(path, report::report()),
         _ => {
-            eprintln!("usage: waypost-bench [REPORT.md | only ROWS]");
+            eprintln!("usage: waypost-bench [REPORT.md | only ROWS | check REPORT.md]");
             return ExitCode::from(2);
         }
     };
@@ -39,6 +40,24 @@ fn main() -> ExitCode {
             eprintln!("can't write the report: {error}");
             ExitCode::FAILURE
         }
+    }
+}
+
+fn check(path: &str) -> ExitCode {
+    let report = match std::fs::read_to_string(path) {
+        Ok(report) => report,
+        Err(error) => {
+            eprintln!("can't read {path}: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let regressions = report::regressions(&report);
+    for regression in &regressions {
+        eprintln!("{regression}");
+    }
+    match regressions.is_empty() {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
     }
 }
 

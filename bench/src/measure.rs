@@ -10,6 +10,9 @@ use rustix::time::{ClockId, clock_gettime};
 const ROUND: Duration = Duration::from_millis(2);
 const ROUNDS: usize = 30;
 
+/// How long one figure of two threads may take on a machine that is never quiet.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// The processor time of this thread. What else the machine does meanwhile is not in it; waiting
 /// for a line of memory is.
 pub struct Stopwatch(Duration);
@@ -97,16 +100,24 @@ pub fn median(mut values: Vec<f64>) -> f64 {
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// How many times the calls a second of one thread two threads reach together: the median of many
-/// rounds. One in which a thread had to wait for a processor says nothing and is repeated, within
-/// reason.
+/// How many times the calls a second of one thread two threads reach together.
 pub fn scaling<T>(call: impl Fn() -> T + Sync) -> f64 {
+    rate(2, &call) / rate(1, &call)
+}
+
+/// The nanoseconds of one call while another thread makes the same one.
+pub fn nanos_of_two<T>(call: impl Fn() -> T + Sync) -> f64 {
+    2.0 / rate(2, &call)
+}
+
+/// The calls per nanosecond of so many threads: the median of many rounds. One in which a thread
+/// had to wait for a processor says nothing and is repeated, as long as there is patience left.
+fn rate<T>(threads: usize, call: &(impl Fn() -> T + Sync)) -> f64 {
     let calls = calibrate(&mut |calls| time(calls, &mut || call())) / 4;
-    let rate = |threads| {
-        let rounds = (0..20 * ROUNDS).filter_map(|_| together(threads, calls, &call));
-        median(rounds.take(ROUNDS).collect())
-    };
-    rate(2) / rate(1)
+    let end = Instant::now() + PATIENCE;
+    let attempts = std::iter::repeat_with(|| together(threads, calls, call));
+    let attempts = attempts.take_while(|_| Instant::now() < end);
+    median(attempts.flatten().take(ROUNDS).collect())
 }
 
 /// Calls per nanosecond of processor time, added up; nothing unless all threads ran all the time.
