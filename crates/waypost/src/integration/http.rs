@@ -1,6 +1,10 @@
 //! What all HTTP clients have in common: choosing by address, judging answers, retrying.
 
-use std::{error::Error as StdError, io, time::Duration};
+use std::{
+    error::Error as StdError,
+    io,
+    time::{Duration, SystemTime},
+};
 
 use http::{HeaderMap, Method, StatusCode, header::RETRY_AFTER};
 
@@ -63,10 +67,7 @@ fn misfit(address: &ServiceAddress) -> Error {
 
 /// What an answer says of the endpoint. A client's own mistakes (4xx) are no failures.
 pub(crate) fn outcome(status: StatusCode, headers: &HeaderMap) -> Outcome {
-    let retry_after = headers.get(RETRY_AFTER).and_then(|value| {
-        let seconds = value.to_str().ok()?.trim().parse().ok()?;
-        Some(Duration::from_secs(seconds))
-    });
+    let retry_after = retry_after(headers);
     match status {
         StatusCode::TOO_MANY_REQUESTS => Outcome::Rejected { retry_after },
         StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => {
@@ -77,6 +78,16 @@ pub(crate) fn outcome(status: StatusCode, headers: &HeaderMap) -> Outcome {
         status if status.is_server_error() => Outcome::Failed,
         _ => Outcome::Succeeded,
     }
+}
+
+/// Seconds or a date (RFC 9110, section 10.2.3); a date that has passed is no pause at all.
+fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+    let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let date = httpdate::parse_http_date(value).ok()?;
+    date.duration_since(SystemTime::now()).ok()
 }
 
 /// How many endpoints a request is tried at, at most.
@@ -116,6 +127,22 @@ mod tests {
         let retry_after = Some(Duration::from_secs(7));
         let busy = outcome(StatusCode::SERVICE_UNAVAILABLE, &headers);
         assert_eq!(busy, Outcome::Rejected { retry_after });
+    }
+
+    #[test]
+    fn a_pause_is_asked_for_in_seconds_or_by_a_date() {
+        let of = |value: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(RETRY_AFTER, value.parse().unwrap());
+            retry_after(&headers)
+        };
+        assert_eq!(of(" 120 "), Some(Duration::from_secs(120)));
+        let soon = SystemTime::now() + Duration::from_secs(100);
+        let pause = of(&httpdate::fmt_http_date(soon)).unwrap();
+        assert!((90..=100).contains(&pause.as_secs()), "{pause:?}");
+        for none in ["Fri, 31 Dec 1999 23:59:59 GMT", "-3", "soon", ""] {
+            assert_eq!(of(none), None, "{none}");
+        }
     }
 
     #[test]

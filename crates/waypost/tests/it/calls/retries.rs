@@ -32,22 +32,27 @@ enum Manner {
     BreakOffTheBody,
     Hang,
     Answer,
+    /// 429, and wants to be left alone.
+    Busy,
 }
 
 /// Two instances of one manner, which count the requests that reach them.
 struct World {
     discovery: ServiceDiscoveryClient,
     memory: MemoryProvider,
+    ports: Vec<u16>,
     reached: Arc<AtomicUsize>,
 }
 
 impl World {
     async fn of(manner: Manner) -> Self {
         let (memory, reached) = (MemoryProvider::new(), Arc::new(AtomicUsize::new(0)));
+        let mut ports = Vec::new();
         for _ in 0..2 {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
             memory.insert(instance(port));
+            ports.push(port);
             let reached = Arc::clone(&reached);
             tokio::spawn(async move {
                 while let Ok((connection, _)) = listener.accept().await {
@@ -62,8 +67,13 @@ impl World {
         Self {
             discovery: discovery.build().unwrap(),
             memory,
+            ports,
             reached,
         }
+    }
+
+    fn instances(&self) -> Vec<Instance> {
+        self.ports.iter().map(|port| instance(*port)).collect()
     }
 
     fn reached(&self) -> usize {
@@ -114,6 +124,9 @@ async fn serve(mut connection: TcpStream, manner: Manner, reached: Arc<AtomicUsi
         Manner::HangUp => return,
         Manner::Hang => return std::future::pending().await,
         Manner::BreakOffTheBody => b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
+        Manner::Busy => {
+            b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n"
+        }
         Manner::Answer => b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\ndone",
     };
     let _ = connection.write_all(answer).await;
@@ -171,6 +184,99 @@ async fn nothing_is_sent_again_once_the_answer_has_begun() {
     assert_eq!(world.reached(), 1, "through Tower");
     assert!(world.reqwest(Method::GET).await.is_err());
     assert_eq!(world.reached(), 1, "through reqwest");
+}
+
+/// One that asks for a pause gets it; its answer is the caller's.
+#[tokio::test]
+async fn an_instance_that_asks_for_a_pause_is_left_alone() {
+    let world = World::of(Manner::Busy).await;
+    let (idle, busy) = (World::of(Manner::Answer).await, world.memory.clone());
+    for instance in idle.instances() {
+        busy.insert(instance);
+    }
+    let client = ServiceDiscoveryClient::builder().provider(busy);
+    let discovery = client.build().unwrap();
+    let client = Client::new(discovery.clone(), plain_reqwest());
+    for _ in 0..40 {
+        let answer = client.get("http://auth/").body("order").send().await;
+        assert!(answer.is_ok());
+        // Those who pick hear of it from a task.
+        tokio::task::yield_now().await;
+    }
+    // Two of four may be ejected at a time.
+    let explanation = discovery.explain("auth").await.unwrap();
+    assert_eq!(explanation.counters.ejected_overloaded, 2);
+    assert!(
+        world.reached() <= 4,
+        "each once, or once more while the news spreads"
+    );
+    assert!(idle.reached() >= 36);
+}
+
+/// Connections are kept, but an instance is chosen for each request.
+#[tokio::test]
+async fn kept_connections_do_not_pin_a_client_to_old_instances() {
+    let world = World::of(Manner::Answer).await;
+    let client = world.client();
+    let send = async || {
+        let request = client.get("http://auth/").body("order");
+        assert!(request.send().await.unwrap().status().is_success());
+    };
+    for _ in 0..10 {
+        send().await;
+    }
+    let more = World::of(Manner::Answer).await;
+    for instance in more.instances() {
+        world.memory.insert(instance);
+    }
+    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    while more.reached.load(Ordering::SeqCst) == 0 {
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the new ones get nothing"
+        );
+        send().await;
+    }
+    more.reached();
+    world.reached();
+    for _ in 0..40 {
+        send().await;
+    }
+    assert_eq!((world.reached(), more.reached()), (20, 20));
+}
+
+/// The same address means the same with every provider.
+#[tokio::test]
+async fn a_named_port_and_a_preferred_scheme_lead_to_the_same_place_with_every_provider() {
+    let world = World::of(Manner::Answer).await;
+    let admin = world.instances()[0].port();
+    // The main port answers nobody.
+    let [main] = free_ports::<1>();
+    let builder = Instance::builder(auth(), "127.0.0.1".parse().unwrap(), main);
+    let memory = MemoryProvider::new();
+    memory.insert(builder.named_port("admin", admin).build().unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("services.yaml");
+    let service =
+        format!("auth: {{url: \"http://127.0.0.1:{main}\", ports: {{admin: {admin}}}}}\n");
+    std::fs::write(&file, service).unwrap();
+    let providers: [Arc<dyn waypost::Provider>; 2] = [
+        Arc::new(memory),
+        Arc::new(waypost::StaticProvider::open(&file).unwrap()),
+    ];
+    for provider in providers {
+        let discovery = ServiceDiscoveryClient::new(provider);
+        let client = Client::new(discovery, plain_reqwest());
+        for address in ["https+http://_admin.auth/", "http://_admin.auth/"] {
+            let answer = client.get(address).body("order").send().await.unwrap();
+            assert_eq!(answer.text().await.unwrap(), "done", "{address}");
+        }
+        let none = client.get("https://_admin.auth/").send().await.unwrap_err();
+        assert!(
+            none.to_string().contains("no instance has such a port"),
+            "{none}"
+        );
+    }
 }
 
 /// When everything fails, a service in trouble gets a fifth more, not three times as much.
