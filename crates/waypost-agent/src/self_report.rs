@@ -10,7 +10,7 @@ use crate::app::{App, SERVER_PORT};
 /// The version of Consul whose API this is.
 pub(crate) const CONSUL_VERSION: &str = "1.8.7";
 
-const SERF_LAN_PORT: u16 = 8301;
+pub(crate) const SERF_LAN_PORT: u16 = 8301;
 const SERF_WAN_PORT: u16 = 8302;
 const ALIVE: u8 = 1;
 
@@ -57,6 +57,10 @@ struct DebugConfig<'a> {
     node_id: &'a str,
     node_name: &'a str,
     primary_datacenter: &'a str,
+    #[serde(rename = "SerfAdvertiseAddrLAN")]
+    serf_advertise_addr_lan: String,
+    #[serde(rename = "SerfAdvertiseAddrWAN")]
+    serf_advertise_addr_wan: String,
     server_mode: bool,
     server_port: u16,
     version: &'static str,
@@ -108,6 +112,8 @@ impl<'a> SelfReport<'a> {
                 node_id: &app.node_id,
                 node_name: &app.node_name,
                 primary_datacenter: &app.datacenter,
+                serf_advertise_addr_lan: format!("tcp://{}:{SERF_LAN_PORT}", app.address),
+                serf_advertise_addr_wan: format!("tcp://{}:{SERF_WAN_PORT}", app.address),
                 server_mode: true,
                 server_port: SERVER_PORT,
                 version: CONSUL_VERSION,

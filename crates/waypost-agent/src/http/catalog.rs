@@ -188,11 +188,12 @@ fn one_node<S>(
 ) -> Result<OneNode<S>, Refusal> {
     let name = call.name("node name")?;
     let selection = Selection::of(call, &SERVICE)?;
-    let found = call.app.store.read(|state| {
-        let (index, node, services) = state.catalog.node(name)?;
+    Ok(call.app.store.read(|state| {
+        let Some((index, node, services)) = state.catalog.node(name) else {
+            // Consul says 1, so that nobody who waits hears that the node is gone.
+            return (state.catalog.nodes().0, None);
+        };
         let mut services = services.filter(|service| selection.takes_shown(|| service));
-        Some((index, (Arc::clone(node), shape(&mut services))))
-    });
-    let (index, found) = found.unzip();
-    Ok((index.unwrap_or_default(), found))
+        (index, Some((Arc::clone(node), shape(&mut services))))
+    }))
 }

@@ -16,6 +16,7 @@ const CONNECT_READ: Handler = Handler::Plain(|_| {
         .header("x-consul-knownleader", "false")
         .header("x-consul-lastcontact", "0"))
 });
+const MESH: Handler = Handler::Plain(|_| Err(not_served("Connect and its gateways aren't")));
 const INTENTIONS: Handler = Handler::Plain(|_| Err(not_served("Intentions aren't")));
 const CONFIG: Handler = Handler::Plain(|_| Err(not_served("Config entries aren't")));
 const QUERIES: Handler = Handler::Plain(|_| Err(not_served("Prepared queries aren't")));
@@ -73,6 +74,10 @@ pub(super) const ROUTES: &[Route] = routes! {
     "/v1/agent/connect/ca/leaf/" CONNECT GET,
     "/v1/agent/connect/authorize" CONNECT POST,
     "/v1/discovery-chain/" CONNECT_READ GET POST,
+    "/v1/catalog/connect/" MESH GET,
+    "/v1/catalog/gateway-services/" MESH GET,
+    "/v1/health/connect/" MESH GET,
+    "/v1/health/ingress/" MESH GET,
     "/v1/connect/intentions" INTENTIONS GET POST,
     "/v1/connect/intentions/" INTENTIONS GET PUT DELETE,
     "/v1/connect/intentions/match" INTENTIONS GET,

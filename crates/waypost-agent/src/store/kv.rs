@@ -60,6 +60,7 @@ type Before = (String, Option<Arc<Entry>>, Option<u64>);
 #[derive(Debug)]
 pub(crate) struct Savepoint {
     index: u64,
+    forgotten: u64,
 }
 
 // === Reading ===
@@ -150,7 +151,10 @@ impl Kv {
         for key in keys {
             self.remove(&key, changes);
         }
-        if !prefix.is_empty() {
+        if prefix.is_empty() {
+            // No grave holds all keys; older ones must not make a list's index go back.
+            self.forgotten = index;
+        } else {
             self.dig(prefix, index);
         }
     }
@@ -229,7 +233,10 @@ impl Kv {
     /// From here on everything can be taken back.
     pub(super) fn savepoint(&mut self) -> Savepoint {
         self.undo = Some(Vec::new());
-        Savepoint { index: self.index }
+        Savepoint {
+            index: self.index,
+            forgotten: self.forgotten,
+        }
     }
 
     pub(super) fn keep(&mut self) {
@@ -248,6 +255,7 @@ impl Kv {
             };
         }
         self.index = to.index;
+        self.forgotten = to.forgotten;
     }
 
     /// Stores an entry, unless it is there just so.

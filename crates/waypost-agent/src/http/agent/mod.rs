@@ -15,7 +15,7 @@ use super::router::{Handler, Route};
 use super::select::{filter, takes};
 use crate::filter::{CHECK, SERVICE};
 use crate::go;
-use crate::self_report::{Member, SelfReport};
+use crate::self_report::{Member, SERF_LAN_PORT, SelfReport};
 use crate::wire::{AgentService, Pairs};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -73,7 +73,9 @@ fn leave(call: &Call) -> Result<Reply, Refusal> {
 /// This registry stands alone: of all there are, it can join itself.
 fn join(call: &Call) -> Result<Reply, Refusal> {
     let address = call.rest.as_str();
-    if address == call.app.address || address == "localhost" {
+    let port = format!(":{SERF_LAN_PORT}");
+    let host = address.strip_suffix(&port).unwrap_or(address);
+    if host == call.app.address || host == "localhost" {
         return Ok(Reply::empty());
     }
     Err(Refusal::internal(format!(

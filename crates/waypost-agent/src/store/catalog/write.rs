@@ -115,8 +115,13 @@ impl Catalog {
         let Some(node) = self.nodes.get(&node_key) else {
             return;
         };
-        if !check.service_id.is_empty() && !node.services.contains_key(&fold(&check.service_id)) {
-            return;
+        if !check.service_id.is_empty() {
+            // The service may have got other tags since the check was registered.
+            let Some(service) = node.services.get(&fold(&check.service_id)) else {
+                return;
+            };
+            check.service_name.clone_from(&service.name);
+            check.service_tags.clone_from(&service.tags);
         }
         let id_key = fold(&check.id);
         if let Some(old) = node.checks.get(&id_key) {

@@ -201,6 +201,28 @@ impl Side {
     }
 }
 
+impl Normal {
+    /// Leaves out how the index relates to the one before.
+    pub(crate) fn forget_movement(&mut self) {
+        self.headers.retain(|(name, _)| name != "X-Consul-Index");
+    }
+
+    /// What is wrong with the index, if this answers the same question somewhat later.
+    pub(crate) fn index_fault_after(&self, before: &Self) -> Option<String> {
+        let (now, then) = (self.index?, before.index?);
+        if now < then {
+            Some(format!("the index went back from {then} to {now}"))
+        } else if now == then && self.body != before.body {
+            let (then, now) = (&before.body, &self.body);
+            Some(format!(
+                "no waiter heard of the change from {then} to {now}"
+            ))
+        } else {
+            None
+        }
+    }
+}
+
 impl PartialEq for Normal {
     fn eq(&self, other: &Self) -> bool {
         self.status == other.status && self.headers == other.headers && self.body == other.body
