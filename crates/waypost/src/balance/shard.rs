@@ -12,7 +12,7 @@ use std::{
 /// One number per shard; a thread always meets the same one. There are as many shards as cores,
 /// rounded up; two threads that share one may now and then see the same number.
 #[derive(Debug)]
-pub(crate) struct Sharded(Box<[Padded]>);
+struct Sharded(Box<[Padded]>);
 
 #[derive(Debug)]
 #[repr(align(64))]
@@ -20,7 +20,7 @@ struct Padded(AtomicU64);
 
 impl Sharded {
     /// The number that each shard, by its index, begins with.
-    pub(crate) fn new(first: impl Fn(u64) -> u64) -> Self {
+    fn new(first: impl Fn(u64) -> u64) -> Self {
         let shards = 0..shards() as u64;
         Self(
             shards
@@ -32,7 +32,7 @@ impl Sharded {
     /// This thread's number. Written without a locked instruction: what another thread of the
     /// same shard writes meanwhile may be lost, which does no harm to a turn or a seed.
     #[inline]
-    pub(crate) fn replace<T>(&self, next: impl FnOnce(u64) -> (u64, T)) -> T {
+    fn replace<T>(&self, next: impl FnOnce(u64) -> (u64, T)) -> T {
         let shard = &self.0[this_thread() & (self.0.len() - 1)].0;
         let (value, result) = next(shard.load(Relaxed));
         shard.store(value, Relaxed);
