@@ -1,6 +1,10 @@
 //! Kubernetes: the endpoints of Services, by its API.
-
-#![allow(dead_code)] // registration, which writes, comes next
+//!
+//! From the bottom up: `config` and `token` tell where and as whom, `connection` makes requests.
+//! A `reflector` lists one kind of object and follows it, a `mirror` holds what it told, and a
+//! `pulse` finds out whether silence means that nothing happens. One `view` per namespace has these
+//! for slices and for Services; `join` makes instances of them, `members` keeps those of one service
+//! up to date, `sight` decides what an answer can be made of, and `said` carries it to all who listen.
 
 mod access;
 mod builder;
@@ -26,7 +30,6 @@ mod wire;
 use std::{fmt, net::IpAddr, sync::Arc};
 
 pub use builder::KubernetesBuilder;
-#[allow(unused_imports)]
 pub(crate) use config::pod_without_token;
 
 use futures_util::{FutureExt, future::BoxFuture};
@@ -40,7 +43,53 @@ use crate::{
     registrar::Registration,
 };
 
-/// Finds the endpoints of Services by the API of Kubernetes.
+/// Finds the endpoints of Services by the API of Kubernetes, and registers what runs outside of the
+/// cluster.
+///
+/// The truth is in the EndpointSlices ([`discovery.k8s.io/v1`]), all those of a Service together.
+/// A name is `web`, for a Service in our own namespace, or `web.demo`, `web.demo.svc`,
+/// `web.demo.svc.cluster.local` for one in the namespace `demo`.
+///
+/// | Kubernetes | instance |
+/// |---|---|
+/// | `targetRef`, else address and port | id |
+/// | the first of `addresses` | host; in a dual-stack cluster that of the Service's first family |
+/// | [`conditions`] | health: `ready` is passing; unsaid, unchecked; `serving` and `terminating`, draining; else critical |
+/// | the only port; the one wanted; `http`, `https`, `grpc`, `web`; the Service's first | port; all that have names are named ports |
+/// | `appProtocol`, else the port's name, else 443 and 8443 | scheme |
+/// | the zone of `hints`, if all ready endpoints have hints, else `zone` | zone |
+/// | label `app.kubernetes.io/version` | version |
+/// | labels, and the annotations that were chosen | metadata, with `namespace`, `pod`, `node`, `zone` |
+/// | annotations `waypost.dev/weight`, `version`, `tags`, `scheme`, `path`, `port`, `meta.KEY` | what they say |
+///
+/// An `ExternalName` Service is one instance at that name. Where EndpointSlices may not be read,
+/// there is one at the Service's name in the cluster's DNS; what is lacking then stands in its
+/// metadata as `degraded`.
+///
+/// A namespace costs two watches, however many services are asked for. They are opened again every
+/// 30 to 60 s where they left off. What is known stays known whatever happens to the API server, and
+/// is replaced only by a whole new list:
+///
+/// | case | noticed | right again |
+/// |---|---|---|
+/// | the server breaks its connections | at once | 2 s after its return |
+/// | it hangs, or its etcd does | within 17 s | 2 s |
+/// | it refuses new connections while watches go on | within 11 s | 2 s |
+/// | a single connection leads nowhere | within 65 s | at once |
+/// | etcd is restored to an earlier state | within 13 s | at once |
+/// | history is forgotten (410) | at once | at once, by a new list |
+/// | a right is missing | at once | 30 s after it is granted |
+///
+/// ```no_run
+/// # use waypost::KubernetesProvider;
+/// let cluster = KubernetesProvider::builder().namespace("demo").build()?;
+/// # Ok::<(), waypost::Error>(())
+/// ```
+///
+/// The program itself must enable one `v1_*` feature of the crate `k8s-openapi`, such as `v1_33`.
+///
+/// [`discovery.k8s.io/v1`]: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
+/// [`conditions`]: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#conditions
 #[derive(Clone)]
 pub struct KubernetesProvider {
     views: Arc<Views>,

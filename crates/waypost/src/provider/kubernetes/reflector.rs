@@ -183,7 +183,7 @@ struct Work {
 /// Why a list did not come as a watch.
 enum NoStream {
     /// The server doesn't do that, so the list is to be asked for in the old way.
-    Unknown(Fault),
+    Unknown,
     Failed(Fault),
 }
 
@@ -295,7 +295,7 @@ impl Work {
                     self.succeeded();
                     return Ok(Change::Whole(items));
                 }
-                Err(NoStream::Unknown(_)) => self.can_stream = false,
+                Err(NoStream::Unknown) => self.can_stream = false,
                 Err(NoStream::Failed(fault)) if fault.is_refusal() && self.refusals == 0 => {
                     self.refusals = 1;
                 }
@@ -325,16 +325,14 @@ impl Work {
             ],
         );
         let mut events = opened.await.map_err(|fault| match fault.code() {
-            400 | 422 => NoStream::Unknown(fault),
+            400 | 422 => NoStream::Unknown,
             _ => NoStream::Failed(fault),
         })?;
         let mut items = Vec::new();
         loop {
             // A server that doesn't know this sort of list never says that it is at its end.
             let next = timeout(Self::PATIENCE, events.next::<T>()).await;
-            let next = next.map_err(|_| {
-                NoStream::Unknown(self.timed_out("the list does not go on", Self::PATIENCE))
-            })?;
+            let next = next.map_err(|_| NoStream::Unknown)?;
             let broken = |broken| NoStream::Failed(self.broken(broken));
             let Some(Event { version, news }) = next.map_err(broken)? else {
                 return Err(NoStream::Failed(self.cut_off()));

@@ -25,10 +25,6 @@ impl TokenFile {
         }
     }
 
-    pub(super) fn path(&self) -> &Path {
-        &self.path
-    }
-
     /// The header to send now.
     ///
     /// # Errors

@@ -45,10 +45,6 @@ impl Views {
         &self.connection
     }
 
-    pub(super) fn setup(&self) -> &Arc<Setup> {
-        &self.setup
-    }
-
     pub(super) fn watch(self: &Arc<Self>, service: &ServiceName) -> Watch {
         let setup = &self.setup;
         let place = Place::of(service, &setup.namespace, &setup.cluster_domain);

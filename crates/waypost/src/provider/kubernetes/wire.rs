@@ -29,10 +29,6 @@ impl Metadata {
     pub(super) fn label(&self, key: &str) -> Option<&str> {
         Some(self.labels.as_ref()?.get(key)?)
     }
-
-    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
-        Some(self.annotations.as_ref()?.get(key)?)
-    }
 }
 
 /// The answer to a LIST.
