@@ -5,6 +5,7 @@
 mod agent;
 mod alone;
 mod deploy;
+mod kubernetes_register;
 mod questions;
 mod registry;
 mod support;

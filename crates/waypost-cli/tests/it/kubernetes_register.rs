@@ -1,0 +1,122 @@
+//! What runs outside of a cluster, registered and taken back by the command.
+
+use serde_json::Value;
+use tokio::process::Command;
+use waypost_kube_standin::ApiServer;
+
+use crate::support::*;
+
+fn asking(server: &ApiServer, arguments: &[&str]) -> Command {
+    let mut command = waypost(arguments);
+    command
+        .env("KUBECONFIG", server.kubeconfig())
+        .env("SERVICE_DISCOVERY_PROVIDER", "kubernetes");
+    command
+}
+
+async fn ask(server: &ApiServer, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = asking(server, arguments).output().await.unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    (
+        output.status.code(),
+        text(output.stdout),
+        text(output.stderr),
+    )
+}
+
+#[tokio::test]
+async fn an_instance_is_registered_found_and_taken_back() {
+    let server = ApiServer::builder()
+        .namespace("demo")
+        .start()
+        .await
+        .unwrap();
+    let register = [
+        "register",
+        "billing",
+        "--port",
+        "8080",
+        "--address",
+        "10.0.0.7",
+    ];
+    let details = [
+        "--id",
+        "b-1",
+        "--service-version",
+        "1.2",
+        "--tag",
+        "api",
+        "--meta",
+        "region=eu",
+    ];
+    let (code, id, _) = ask(&server, &[&register[..], &details].concat()).await;
+    assert_eq!((code, id.trim()), (Some(0), "b-1"));
+
+    let (code, found, _) = ask(&server, &["instances", "billing.demo", "--json"]).await;
+    assert_eq!(code, Some(0));
+    let found: Value = serde_json::from_str(&found).unwrap();
+    let instance = &found["instances"][0];
+    assert_eq!(instance["id"], "b-1");
+    assert_eq!(instance["url"], "http://10.0.0.7:8080");
+    assert_eq!(instance["version"], "1.2");
+    assert_eq!(instance["tags"], serde_json::json!(["api"]));
+    assert_eq!(instance["metadata"]["region"], "eu");
+
+    // A second one, for as long as the command runs.
+    let hold = [&register[..5], &["10.0.0.8", "--id", "b-2", "--hold"]].concat();
+    let mut held = Program::start(asking(&server, &hold));
+    held.says("b-2").await;
+    let (_, url, _) = ask(&server, &["resolve", "billing", "--path", "/x"]).await;
+    assert!(url.ends_with(":8080/x\n"), "{url}");
+    held.interrupt();
+    assert_eq!(held.ends().await, Some(0));
+
+    let (code, ..) = ask(&server, &["deregister", "b-1"]).await;
+    assert_eq!(code, Some(0));
+    let (code, ..) = ask(&server, &["instances", "billing"]).await;
+    assert_eq!(code, Some(3));
+    assert_eq!(server.get("services", "demo", "billing"), None);
+}
+
+#[tokio::test]
+async fn what_is_in_the_way_is_told_with_what_to_do() {
+    let server = ApiServer::builder()
+        .namespace("demo")
+        .start()
+        .await
+        .unwrap();
+    let (code, _, said) = ask(&server, &["register", "billing", "--port", "8080"]).await;
+    assert_eq!(code, Some(1));
+    assert!(
+        said.contains("127.0.0.1") && said.contains("--address"),
+        "{said}"
+    );
+
+    let nobody = server.kubeconfig_of("anonymous").unwrap();
+    for arguments in [
+        &["services"][..],
+        &["instances", "web"],
+        &["registry", "status"],
+    ] {
+        let mut command = asking(&server, arguments);
+        let output = command.env("KUBECONFIG", &nobody).output().await.unwrap();
+        assert_eq!(output.status.code(), Some(5), "{arguments:?}");
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert!(said.contains("no credentials"), "{arguments:?}: {said}");
+    }
+
+    server.add_user("ann").unwrap();
+    let kubeconfig = server.kubeconfig_of("ann").unwrap();
+    let mut command = asking(&server, &["services"]);
+    let output = command
+        .env("KUBECONFIG", &kubeconfig)
+        .output()
+        .await
+        .unwrap();
+    assert_eq!(output.status.code(), Some(5));
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert!(
+        said.contains("kind: RoleBinding") && said.contains("name: \"ann\""),
+        "{said}"
+    );
+}
