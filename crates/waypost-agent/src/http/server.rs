@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
-use http_body_util::{BodyExt, Limited};
+use http_body_util::{BodyExt, Either, Limited};
 use hyper::body::Body;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -82,7 +82,13 @@ async fn connection(app: Arc<App>, stream: TcpStream) {
         let (app, doing) = (Arc::clone(&app), doing.clone());
         async move {
             let answered = answer(app, request).await;
-            doing.answered();
+            // A stream of lines goes on until the client leaves.
+            let streams = answered
+                .as_ref()
+                .is_ok_and(|answer| matches!(answer.body(), Either::Right(_)));
+            if !streams {
+                doing.answered();
+            }
             answered
         }
     });

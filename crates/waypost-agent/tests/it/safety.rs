@@ -149,6 +149,22 @@ async fn a_connection_may_rest_between_requests_but_not_for_ever() {
     assert!(rested < Duration::from_secs(20 * 60), "{rested:?}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn who_monitors_a_quiet_agent_is_not_cut_off() {
+    let agent = Agent::start().await.unwrap();
+    let mut monitor = TcpStream::connect(agent.http_addr()).await.unwrap();
+    let request = b"GET /v1/agent/monitor HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    monitor.write_all(request).await.unwrap();
+    let mut head = [0; 1024];
+    assert_ne!(monitor.read(&mut head).await.unwrap(), 0);
+    sleep(Duration::from_secs(60 * 60)).await;
+    ask(&agent, register(r#"{"Name":"web"}"#)).await;
+    let mut line = [0; 1024];
+    let length = monitor.read(&mut line).await.unwrap();
+    let line = String::from_utf8_lossy(&line[..length]);
+    assert!(line.contains("service=web"), "{line}");
+}
+
 #[tokio::test]
 async fn checks_look_only_where_they_may() {
     let agent = Agent::builder()
