@@ -36,7 +36,10 @@ impl Watch {
             if self.asking.json {
                 print_json(&snapshot_json(&snapshot));
             } else {
-                println!("--- {} instances", snapshot.instances().len());
+                match snapshot.instances().len() {
+                    1 => println!("--- 1 instance"),
+                    n => println!("--- {n} instances"),
+                }
                 print_instances(&snapshot);
             }
             left = left.map(|left| left - 1);

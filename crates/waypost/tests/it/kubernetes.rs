@@ -248,7 +248,7 @@ async fn only_what_is_ready_takes_new_work_and_what_still_serves_only_when_nothi
         .collect();
     let expected = [
         ("10.0.0.1", Health::Passing),
-        ("10.0.0.2", Health::Unchecked),
+        ("10.0.0.2", Health::Passing),
         ("10.0.0.3", Health::Draining),
         ("10.0.0.4", Health::Critical),
         ("10.0.0.5", Health::Critical),

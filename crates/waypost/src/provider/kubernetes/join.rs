@@ -110,11 +110,13 @@ pub(super) fn health(conditions: Option<Conditions>) -> Health {
         serving,
         terminating,
     } = conditions.unwrap_or_default();
-    match ready {
-        Some(true) => Health::Passing,
-        None if terminating != Some(true) => Health::Unchecked,
-        _ if serving == Some(true) && terminating == Some(true) => Health::Draining,
-        _ => Health::Critical,
+    let is_leaving = terminating == Some(true);
+    if ready.unwrap_or(!is_leaving) {
+        Health::Passing
+    } else if is_leaving && serving == Some(true) {
+        Health::Draining
+    } else {
+        Health::Critical
     }
 }
 
@@ -309,8 +311,8 @@ mod tests {
             (yes, yes, no, Health::Passing),
             // Of Services that publish addresses that are not ready.
             (yes, yes, yes, Health::Passing),
-            (None, None, None, Health::Unchecked),
-            (None, yes, no, Health::Unchecked),
+            (None, None, None, Health::Passing),
+            (None, yes, no, Health::Passing),
             (None, yes, yes, Health::Draining),
             (None, None, yes, Health::Critical),
             (no, yes, yes, Health::Draining),
@@ -326,7 +328,7 @@ mod tests {
             };
             assert_eq!(health(Some(conditions)), expected, "{conditions:?}");
         }
-        assert_eq!(health(None), Health::Unchecked);
+        assert_eq!(health(None), Health::Passing);
     }
 
     #[test]

@@ -54,7 +54,7 @@ use crate::{
 /// |---|---|
 /// | `targetRef`, else address and port | id |
 /// | the first of `addresses` | host; in a dual-stack cluster that of the Service's first family |
-/// | [`conditions`] | health: `ready` is passing; unsaid, unchecked; `serving` and `terminating`, draining; else critical |
+/// | [`conditions`] | health: `ready`, or nothing said of it, is passing; `serving` and `terminating`, draining; else critical |
 /// | the only port; the one wanted; `http`, `https`, `grpc`, `web`; the Service's first | port; all that have names are named ports |
 /// | `appProtocol`, else the port's name, else 443 and 8443 | scheme |
 /// | the zone of `hints`, if all ready endpoints have hints, else `zone` | zone |
