@@ -308,6 +308,22 @@ async fn a_certificate_and_a_credential_plugin_log_in() {
 }
 
 #[tokio::test]
+async fn a_certificate_that_was_replaced_is_read_again() {
+    let (stranger, server) = (server().await, server().await);
+    let folder = tempfile::tempdir().unwrap();
+    let token = reader_token(&server);
+    let path = kubeconfig(&server, folder.path(), json!({ "token": token }));
+    fs::write(folder.path().join("ca.crt"), stranger.ca_pem()).unwrap();
+    let mut web = watch(&provider_of(&path));
+    let error = next(&mut web).await.unwrap_err();
+    assert_eq!(error.kind(), ProviderErrorKind::Unreachable, "{error}");
+    assert!(error.to_string().contains("certificate"), "{error}");
+
+    fs::write(folder.path().join("ca.crt"), server.ca_pem()).unwrap();
+    until(&mut web, WEB).await;
+}
+
+#[tokio::test]
 async fn a_pod_finds_its_server_token_and_namespace_by_itself() {
     let server = server().await;
     let folder = tempfile::tempdir().unwrap();
