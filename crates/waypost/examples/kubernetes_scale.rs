@@ -66,22 +66,14 @@ async fn main() -> Result<(), Failure> {
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
 
     let cpu = processor_time()?;
-    let counting = tokio::spawn({
-        let mut web = client.directory().subscribe(&"web".parse()?);
-        async move {
-            let mut snapshots = 0_u32;
-            // The last change of a storm makes two endpoints unready.
-            while web.current().ready().len() != ALL - 2 {
-                web.changed().await;
-                snapshots += 1;
-            }
-            snapshots
-        }
-    });
+    let before = web.current().freshness().generation();
     cluster.send("storm").await?;
-    let snapshots = counting.await?;
+    let last = cluster.time().await?;
+    // Its last change makes two endpoints unready.
+    until(&mut web, ALL - 2).await;
+    let snapshots = web.current().freshness().generation() - before;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
-    let behind = now.saturating_sub(cluster.time().await?);
+    let behind = now.saturating_sub(last);
     let storm = processor_time()? - cpu;
 
     println!("| what | |");

@@ -42,6 +42,12 @@ async fn real_consul_gives_the_same_answers_to_whatever_comes() {
         let story = story(&mut Rng::with_seed(seed));
         comparison.run("random", &story.concat()).await;
         if !comparison.failures.is_empty() {
+            // Consul's agent tells its catalog a little later, and on a busy machine several changes
+            // at once in any order. What differs by chance doesn't differ again.
+            comparison.failures.clear();
+            comparison.run("random", &story.concat()).await;
+        }
+        if !comparison.failures.is_empty() {
             let (story, failures) = shrunk(&mut comparison, story).await;
             panic!("SEED={seed} differs in:\n\n{story}\n{failures}");
         }
