@@ -4,12 +4,14 @@
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
 };
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
 use tokio::{
     sync::{Notify, watch},
     task::JoinHandle,
+    time::{Instant, sleep_until},
 };
 
 use super::{
@@ -134,11 +136,21 @@ struct Dirty {
     attempt: bool,
 }
 
+impl Dirty {
+    fn is_anything(&self) -> bool {
+        self.all || !self.names.is_empty()
+    }
+}
+
 /// Up to so many services are selected by their labels; from there on it is the whole namespace.
 const FEW: usize = 8;
 
 /// So many changes are taken in before they are published.
 const BATCH: usize = 256;
+
+/// A change is published at once, those that follow it this soon together: each answer is a whole
+/// one, and to make and take in one of 20,000 instances costs milliseconds.
+const PAUSE: Duration = Duration::from_millis(20);
 
 impl Keeper {
     fn new(
@@ -178,6 +190,7 @@ impl Keeper {
         let asked = Arc::clone(&self.asked);
         // Those who listen must not wait for a task that is gone.
         let _hang_up = HangUp(Arc::clone(&asked));
+        let mut due = Instant::now();
         loop {
             let has_pulse = self.slices.needs_pulse() || self.services.needs_pulse();
             tokio::select! {
@@ -191,9 +204,13 @@ impl Keeper {
                     self.services_changed(news);
                 }
                 beat = self.pulse.next(), if has_pulse => self.heard(beat),
+                () = sleep_until(due), if self.dirty.is_anything() => {}
             }
             self.take_what_is_there();
-            self.publish();
+            if self.dirty.is_anything() && due <= Instant::now() {
+                self.publish();
+                due = Instant::now() + PAUSE;
+            }
         }
     }
 
@@ -358,9 +375,6 @@ impl Keeper {
 
     fn publish(&mut self) {
         let dirty = std::mem::take(&mut self.dirty);
-        if !dirty.all && dirty.names.is_empty() {
-            return;
-        }
         let silent = self.silent.as_ref().map(|fault| &fault.error);
         let mut lacks = None;
         let services = lock(&self.asked.services);
