@@ -56,7 +56,6 @@ impl<'a> Contest<'a> {
         let mut rounds = vec![Vec::new(); calls.len()];
         for _ in 0..ROUNDS {
             for ((contestant, calls), rounds) in self.0.iter_mut().zip(&calls).zip(&mut rounds) {
-                // What the others left in the caches is not its own.
                 // What the others left in the caches is not its own, and 10,000 endpoints take a while
                 // to come back.
                 (contestant.run)(calls * 3);
