@@ -267,8 +267,6 @@ impl Balancer {
         Ok(Pick::of(table, index))
     }
 
-    // Always inlined, or the pick travels through memory, written in halves and read as a whole:
-    // stalls that cost as much as the rest of it.
     // Always inlined: else a pick is returned through memory, written in halves and read as a
     // whole, and stalls for longer than all the rest of it takes.
     #[inline(always)]

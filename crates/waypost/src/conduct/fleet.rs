@@ -219,8 +219,7 @@ impl Fleet {
         if others >= self.options.allowed(self.size.load(Relaxed)) {
             conduct.readmit();
             if bench.ejected.remove(id).is_some() {
-                self.ejected.store(bench.ejected.len(), Relaxed);
-                self.changed.send_replace(());
+                self.ejections_changed(&bench);
             }
             let instance = id.clone();
             return self.tell(&mut bench, BalanceEvent::Spared { instance, cause });
@@ -237,8 +236,7 @@ impl Fleet {
         let pause = pause.map(|pause| pause.min(self.options.max_ejection));
         conduct.eject(pause.map(|pause| now + pause.as_millis() as u64));
         bench.ejected.insert(id.clone(), cause);
-        self.ejected.store(bench.ejected.len(), Relaxed);
-        self.changed.send_replace(());
+        self.ejections_changed(&bench);
         let event = BalanceEvent::Ejected {
             instance: id.clone(),
             cause,
@@ -277,8 +275,7 @@ impl Fleet {
         let mut bench = self.bench();
         if bench.ejected.remove(id).is_some() {
             conduct.readmit();
-            self.ejected.store(bench.ejected.len(), Relaxed);
-            self.changed.send_replace(());
+            self.ejections_changed(&bench);
         }
     }
 
@@ -289,10 +286,15 @@ impl Fleet {
         }
         conduct.returned.store((now / 100) as u32, Relaxed);
         conduct.readmit();
-        self.ejected.store(bench.ejected.len(), Relaxed);
-        self.changed.send_replace(());
+        self.ejections_changed(&bench);
         let instance = id.clone();
         self.tell(&mut bench, BalanceEvent::Returned { instance });
+    }
+
+    /// Makes known who is ejected now.
+    fn ejections_changed(&self, bench: &Bench) {
+        self.ejected.store(bench.ejected.len(), Relaxed);
+        self.changed.send_replace(());
     }
 
     /// Says so when ejections begin or cease to be disregarded.
