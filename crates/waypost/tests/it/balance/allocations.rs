@@ -1,21 +1,12 @@
 use allocation_counter::measure;
 use waypost::{BalancerOptions, Key, OutlierDetection, RoundRobin, strategy_named};
 
-use super::fixture::{Fixture, many};
+use super::fixture::{Fixture, STRATEGIES, many};
 
 /// Weights, zones and outlier detection on: no pick and no lease allocates.
 #[tokio::test]
 async fn a_pick_allocates_nothing() {
-    let strategies = [
-        "round_robin",
-        "smooth_weighted_round_robin",
-        "random",
-        "weighted_random",
-        "least_connections",
-        "p2c_peak_ewma",
-        "consistent_hash",
-    ];
-    for (name, count) in strategies
+    for (name, count) in STRATEGIES
         .into_iter()
         .flat_map(|name| [(name, 3), (name, 500)])
     {

@@ -10,6 +10,17 @@ use waypost::{
 
 use crate::scripted::{Scripted, auth};
 
+/// All strategies, by name.
+pub(super) const STRATEGIES: [&str; 7] = [
+    "round_robin",
+    "smooth_weighted_round_robin",
+    "random",
+    "weighted_random",
+    "least_connections",
+    "p2c_peak_ewma",
+    "consistent_hash",
+];
+
 pub(super) struct Fixture {
     pub(super) script: Scripted,
     pub(super) balancer: Balancer,

@@ -9,17 +9,7 @@ use waypost::{
     strategy_named,
 };
 
-use super::fixture::{Fixture, instance, settle};
-
-const NAMES: [&str; 7] = [
-    "round_robin",
-    "smooth_weighted_round_robin",
-    "random",
-    "weighted_random",
-    "least_connections",
-    "p2c_peak_ewma",
-    "consistent_hash",
-];
+use super::fixture::{Fixture, STRATEGIES, instance, settle};
 
 #[tokio::test(start_paused = true)]
 async fn picks_are_sound_and_counts_add_up_whatever_happens() {
@@ -55,7 +45,7 @@ async fn run(seed: u64) {
                 settle().await;
             }
             2 => {
-                let name = NAMES[rng.usize(..NAMES.len())];
+                let name = STRATEGIES[rng.usize(..STRATEGIES.len())];
                 fixture.balancer.set_strategy(strategy_named(name).unwrap());
             }
             3 | 4 if !leases.is_empty() => {

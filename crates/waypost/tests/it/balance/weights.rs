@@ -8,17 +8,7 @@ use waypost::{
     strategy_named,
 };
 
-use super::fixture::{Fixture, instance, many, plain, settle, weighted};
-
-const NAMES: [&str; 7] = [
-    "round_robin",
-    "smooth_weighted_round_robin",
-    "random",
-    "weighted_random",
-    "least_connections",
-    "p2c_peak_ewma",
-    "consistent_hash",
-];
+use super::fixture::{Fixture, STRATEGIES, instance, many, plain, settle, weighted};
 
 fn zoned(zones: &[(&str, usize)]) -> Vec<std::sync::Arc<waypost::Instance>> {
     let of = |(zone, count): &(&str, usize)| {
@@ -32,7 +22,7 @@ fn zoned(zones: &[(&str, usize)]) -> Vec<std::sync::Arc<waypost::Instance>> {
 
 #[tokio::test(start_paused = true)]
 async fn every_strategy_leaves_out_drained_and_sick_ones() {
-    for name in NAMES {
+    for name in STRATEGIES {
         let mut instances = weighted(&[("a", 3), ("b", 1), ("drained", 0)]);
         instances.push(instance("leaving", |i| i.health(Health::Draining)));
         instances.push(instance("sick", |i| i.health(Health::Critical)));
@@ -76,7 +66,7 @@ async fn what_is_no_weight_counts_as_drained() {
 async fn our_zone_is_preferred_and_spills_over_in_proportion() {
     let options = || BalancerOptions::default().zone("a");
     let off = OutlierDetection::default;
-    for name in NAMES {
+    for name in STRATEGIES {
         let fixture = Fixture::with(
             zoned(&[("a", 5), ("b", 5)]),
             RoundRobin::new(),
