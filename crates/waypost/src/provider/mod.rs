@@ -23,6 +23,8 @@ pub(crate) mod file;
 pub mod kubernetes;
 mod layered;
 mod memory;
+#[cfg(any(feature = "consul", feature = "kubernetes"))]
+mod token_file;
 
 use std::{collections::BTreeSet, fmt, net::IpAddr, sync::Arc};
 

@@ -6,12 +6,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use http::Uri;
+use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 use kube::config::{Config, Kubeconfig, KubeconfigError};
 
-use super::token;
-use crate::{environment::Environment, error::ConfigError, model::Host};
+use crate::{
+    environment::Environment, error::ConfigError, model::Host, provider::token_file::TokenFile,
+};
 
 /// Where the configuration stands.
 #[derive(Clone, Debug)]
@@ -165,7 +166,16 @@ fn service_account_folder(environment: &Environment) -> PathBuf {
 /// The reason why this is no pod that may use the API: no variable, or no token.
 pub(crate) fn pod_without_token(environment: &Environment) -> Option<String> {
     let folder = service_account_folder(environment);
-    token::read(&folder.join("token")).err()
+    bearer(&TokenFile::new(folder.join("token"), BEARER)).err()
+}
+
+/// What stands before a token in a header (RFC 6750).
+pub(super) const BEARER: &str = "Bearer ";
+
+/// The header that a token file makes, or what is wrong with which file.
+pub(super) fn bearer(token: &TokenFile) -> Result<HeaderValue, String> {
+    let file = token.path().display();
+    token.header().map_err(|why| format!("{file}: {why}"))
 }
 
 // === a proxy ===
@@ -340,7 +350,7 @@ fn load_pod(host: &str, port: &str, folder: &Path) -> Result<Loaded, ConfigError
         ConfigError::new(SERVICE_HOST, format!("{host:?} is no host ({cause})"))
     })?;
     let token_file = folder.join("token");
-    token::read(&token_file).map_err(|why| {
+    bearer(&TokenFile::new(token_file.clone(), BEARER)).map_err(|why| {
         let problem = format!("{why}; the pod needs automountServiceAccountToken: true");
         ConfigError::new(folder.display().to_string(), problem)
     })?;

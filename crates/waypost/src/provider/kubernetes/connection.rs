@@ -27,12 +27,14 @@ use tracing::{dispatcher, instrument::WithSubscriber, subscriber::NoSubscriber};
 
 use super::{
     access::Told,
-    config::{Loaded, Source, Stamps},
+    config::{BEARER, Loaded, Source, Stamps, bearer},
     events::Chunks,
     fault::{Fault, Status},
-    token::TokenFile,
 };
-use crate::error::{ConfigError, ProviderError, ProviderErrorKind};
+use crate::{
+    error::{ConfigError, ProviderError, ProviderErrorKind},
+    provider::token_file::TokenFile,
+};
 
 /// The way to one API server with one identity.
 ///
@@ -252,7 +254,7 @@ impl Connection {
         request: Request<Vec<u8>>,
     ) -> (Result<Response<Body>, Fault>, Option<HeaderValue>) {
         let mut request = request.map(Body::from);
-        let sent = match built.token.as_ref().map(TokenFile::header).transpose() {
+        let sent = match built.token.as_ref().map(bearer).transpose() {
             Ok(token) => token,
             Err(why) => {
                 let error = self.error(ProviderErrorKind::NotAuthorised, why);
@@ -407,7 +409,7 @@ fn build(source: &Source, number: u64, runtime: tokio::runtime::Id) -> Result<Bu
     Ok(Built {
         number,
         client: builder.build(),
-        token: loaded.token_file.map(TokenFile::new),
+        token: loaded.token_file.map(|path| TokenFile::new(path, BEARER)),
         identity: loaded.identity,
         stamps,
         runtime,

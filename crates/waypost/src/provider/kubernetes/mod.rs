@@ -1,6 +1,6 @@
 //! Kubernetes: the endpoints of Services, by its API.
 //!
-//! From the bottom up: `config` and `token` tell where and as whom, `connection` makes requests.
+//! From the bottom up: `config` tells where and as whom, `connection` makes requests.
 //! A `reflector` lists one kind of object and follows it, a `mirror` holds what it told, and a
 //! `pulse` finds out whether silence means that nothing happens. One `view` per namespace has these
 //! for slices and for Services; `join` makes instances of them, `members` keeps those of one service
@@ -22,7 +22,6 @@ mod reflector;
 mod register;
 mod said;
 mod sight;
-mod token;
 mod view;
 mod views;
 mod wire;

@@ -63,7 +63,7 @@ pub(super) struct Selection {
 
 impl Selection {
     pub(super) fn path<T: Object>(&self) -> String {
-        format!("{}/namespaces/{}/{}", T::API, self.namespace, T::PLURAL)
+        T::path(&self.namespace)
     }
 }
 

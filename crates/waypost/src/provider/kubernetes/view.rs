@@ -25,7 +25,7 @@ use super::{
     said::{Said, follow, publish},
     sight::{Basis, Sight},
     views::Setup,
-    wire::{Service, Slice},
+    wire::{SERVICE_NAME, Service, Slice},
 };
 use crate::{
     error::ProviderError,
@@ -458,8 +458,8 @@ fn by_label(cover: &Cover) -> Option<(&'static str, String)> {
     };
     let names: Vec<_> = names.iter().map(|name| &**name).collect();
     let value = match &names[..] {
-        [name] => format!("kubernetes.io/service-name={name}"),
-        names => format!("kubernetes.io/service-name in ({})", names.join(",")),
+        [name] => format!("{SERVICE_NAME}={name}"),
+        names => format!("{SERVICE_NAME} in ({})", names.join(",")),
     };
     Some(("labelSelector", value))
 }

@@ -12,6 +12,11 @@ pub(super) trait Object: DeserializeOwned + Send + Sync + 'static {
     const PLURAL: &str;
 
     fn metadata(&self) -> &Metadata;
+
+    /// Where those of a namespace are.
+    fn path(namespace: &str) -> String {
+        format!("{}/namespaces/{namespace}/{}", Self::API, Self::PLURAL)
+    }
 }
 
 pub(super) type Labels = BTreeMap<Box<str>, Box<str>>;
@@ -20,6 +25,7 @@ pub(super) type Labels = BTreeMap<Box<str>, Box<str>>;
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Metadata {
     pub(super) name: Arc<str>,
+    pub(super) uid: Box<str>,
     pub(super) resource_version: Box<str>,
     pub(super) labels: Option<Labels>,
     pub(super) annotations: Option<Labels>,
@@ -28,6 +34,10 @@ pub(super) struct Metadata {
 impl Metadata {
     pub(super) fn label(&self, key: &str) -> Option<&str> {
         Some(self.labels.as_ref()?.get(key)?)
+    }
+
+    pub(super) fn annotation(&self, key: &str) -> Option<&str> {
+        Some(self.annotations.as_ref()?.get(key)?)
     }
 }
 
@@ -45,6 +55,9 @@ pub(super) struct ListMetadata {
     pub(super) resource_version: Box<str>,
 }
 
+/// The label of a slice that says which Service it belongs to.
+pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
+
 /// Some of the endpoints of a Service (`discovery.k8s.io/v1`).
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
@@ -58,7 +71,7 @@ pub(super) struct Slice {
 impl Slice {
     /// The Service that the slice belongs to.
     pub(super) fn service(&self) -> Option<&str> {
-        self.metadata.label("kubernetes.io/service-name")
+        self.metadata.label(SERVICE_NAME)
     }
 
     pub(super) fn endpoints(&self) -> &[Endpoint] {

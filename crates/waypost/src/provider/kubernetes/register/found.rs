@@ -1,41 +1,24 @@
 //! The same objects as they are found, as far as it matters whose they are.
 
-use std::{
-    collections::BTreeMap,
-    time::{Duration, SystemTime},
-};
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
-use super::objects::{EXPIRES_AFTER, ID, MANAGED_BY, RENEWED_AT, US};
+use super::{
+    super::wire::{Labels, Metadata},
+    objects::{EXPIRES_AFTER, ID, MANAGED_BY, RENEWED_AT, US},
+};
 use crate::model::InstanceId;
-
-type Labels = BTreeMap<Box<str>, Box<str>>;
 
 /// A Service or an EndpointSlice.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Found {
-    pub(super) metadata: FoundMetadata,
+    pub(super) metadata: Metadata,
     #[serde(default)]
     pub(super) spec: FoundSpec,
     #[serde(default)]
     pub(super) address_type: Box<str>,
-}
-
-#[derive(Deserialize)]
-pub(super) struct FoundList {
-    pub(super) items: Option<Vec<Found>>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(default, rename_all = "camelCase")]
-pub(super) struct FoundMetadata {
-    pub(super) name: Box<str>,
-    pub(super) uid: Box<str>,
-    pub(super) resource_version: Box<str>,
-    pub(super) labels: Option<Labels>,
-    pub(super) annotations: Option<Labels>,
 }
 
 #[derive(Default, Deserialize)]
@@ -45,25 +28,17 @@ pub(super) struct FoundSpec {
 }
 
 impl Found {
-    pub(super) fn label(&self, key: &str) -> Option<&str> {
-        Some(self.metadata.labels.as_ref()?.get(key)?)
-    }
-
-    fn annotation(&self, key: &str) -> Option<&str> {
-        Some(self.metadata.annotations.as_ref()?.get(key)?)
-    }
-
     /// Whether it is our slice of this instance.
     pub(super) fn is_of(&self, id: &InstanceId) -> bool {
-        self.label(MANAGED_BY) == Some(US) && self.annotation(ID) == Some(id.as_str())
+        self.metadata.label(MANAGED_BY) == Some(US)
+            && self.metadata.annotation(ID) == Some(id.as_str())
     }
 
     /// Whether the one who registered this hasn't renewed it for as long as it said that it would.
     pub(super) fn is_left_over(&self, now: SystemTime) -> bool {
-        let renewed = self.annotation(RENEWED_AT).map(humantime::parse_rfc3339);
-        let expires = self
-            .annotation(EXPIRES_AFTER)
-            .map(humantime::parse_duration);
+        let annotation = |key| self.metadata.annotation(key);
+        let renewed = annotation(RENEWED_AT).map(humantime::parse_rfc3339);
+        let expires = annotation(EXPIRES_AFTER).map(humantime::parse_duration);
         let (Some(Ok(renewed)), Some(Ok(expires))) = (renewed, expires) else {
             return false;
         };

@@ -22,16 +22,15 @@ use serde_json::json;
 use tokio::time::Instant;
 
 use self::{
-    found::{Found, FoundList},
-    objects::{
-        MANAGED_BY, OWNER, SERVICE_NAME, US, refusal, service, slice, slice_name, unwritable,
-    },
+    found::Found,
+    objects::{MANAGED_BY, OWNER, US, refusal, service, slice, slice_name, unwritable},
 };
 use super::{
     access::REGISTER,
     connection::{Ask, Connection},
     fault::Fault,
     place::Place,
+    wire::{List, Object, SERVICE_NAME, Service, Slice},
 };
 use crate::{
     error::{ProviderError, ProviderErrorKind},
@@ -192,7 +191,7 @@ impl Registrations {
         }
         let held = self.held().get(id).map(|held| held.place.namespace.clone());
         let namespace = held.unwrap_or_else(|| Arc::clone(&self.namespace));
-        let path = format!("{}/{}", slices_path(&namespace), slice_name(id));
+        let path = format!("{}/{}", Slice::path(&namespace), slice_name(id));
         let ask = Ask::new(&path, &[]);
         let found: Result<Found, Fault> = self.connection.get(ask, Connection::DEADLINE).await;
         let place = match found {
@@ -204,7 +203,7 @@ impl Registrations {
                 if let Err(fault) = self.connection.delete(&path).await {
                     return Err(self.explained(&namespace, fault).await);
                 }
-                found.label(SERVICE_NAME).map(|service| Place {
+                found.metadata.label(SERVICE_NAME).map(|service| Place {
                     namespace,
                     service: service.into(),
                 })
@@ -238,7 +237,7 @@ impl Registrations {
 
     /// Makes sure that the Service is there and ours, and gives its uid.
     async fn service(&self, place: &Place, instance: &Instance) -> Result<Arc<str>, ProviderError> {
-        let all = format!("/api/v1/namespaces/{}/services", place.namespace);
+        let all = Service::path(&place.namespace);
         let path = format!("{all}/{}", place.service);
         let found: Found = loop {
             let ask = Ask::new(&path, &[]);
@@ -255,7 +254,7 @@ impl Registrations {
                 Err(fault) => return Err(self.explained(&place.namespace, fault).await),
             }
         };
-        if found.label(OWNER) == Some(US) && found.spec.selector.is_none() {
+        if found.metadata.label(OWNER) == Some(US) && found.spec.selector.is_none() {
             return Ok(found.metadata.uid.into());
         }
         let (name, namespace) = (&place.service, &place.namespace);
@@ -280,7 +279,7 @@ impl Registrations {
     ) -> Result<(), ProviderError> {
         let id = registration.instance().id();
         let (all, path) = (
-            slices_path(&held.place.namespace),
+            Slice::path(&held.place.namespace),
             slice_path(&held.place, id),
         );
         let slice = slice(registration, held);
@@ -327,7 +326,7 @@ impl Registrations {
                 continue;
             }
             let metadata = slice.metadata;
-            let path = format!("{}/{}", slices_path(&place.namespace), metadata.name);
+            let path = format!("{}/{}", Slice::path(&place.namespace), metadata.name);
             // Not if it has been renewed meanwhile.
             match self
                 .connection
@@ -347,14 +346,13 @@ impl Registrations {
         if !self.slices(place, None).await?.is_empty() {
             return Ok(());
         }
-        let (namespace, name) = (&place.namespace, &place.service);
-        let path = format!("/api/v1/namespaces/{namespace}/services/{name}");
+        let path = format!("{}/{}", Service::path(&place.namespace), place.service);
         let ask = Ask::new(&path, &[]);
         let service: Found = match self.connection.get(ask, Connection::DEADLINE).await {
             Err(fault) if fault.code() == 404 => return Ok(()),
             found => found?,
         };
-        match service.label(OWNER) == Some(US) && service.spec.selector.is_none() {
+        match service.metadata.label(OWNER) == Some(US) && service.spec.selector.is_none() {
             true => self.connection.delete(&path).await,
             false => Ok(()),
         }
@@ -366,10 +364,10 @@ impl Registrations {
         if let Some(manager) = manager {
             selector.push_str(&format!(",{MANAGED_BY}={manager}"));
         }
-        let path = slices_path(&place.namespace);
+        let path = Slice::path(&place.namespace);
         let query = [("labelSelector", selector.as_str())];
         let ask = Ask::new(&path, &query);
-        let list: FoundList = self.connection.get(ask, Connection::DEADLINE).await?;
+        let list: List<Found> = self.connection.get(ask, Connection::DEADLINE).await?;
         Ok(list.items.unwrap_or_default())
     }
 
@@ -388,10 +386,6 @@ impl Registrations {
     }
 }
 
-fn slices_path(namespace: &str) -> String {
-    format!("/apis/discovery.k8s.io/v1/namespaces/{namespace}/endpointslices")
-}
-
 fn slice_path(place: &Place, id: &InstanceId) -> String {
-    format!("{}/{}", slices_path(&place.namespace), slice_name(id))
+    format!("{}/{}", Slice::path(&place.namespace), slice_name(id))
 }

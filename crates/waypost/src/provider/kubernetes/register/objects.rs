@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use super::{Held, RENEW};
 use crate::{
     model::{Host, Instance, InstanceId},
-    provider::kubernetes::place::Place,
+    provider::kubernetes::{place::Place, wire::SERVICE_NAME},
     registrar::Registration,
 };
 
@@ -17,8 +17,6 @@ pub(super) const OWNER: &str = "app.kubernetes.io/managed-by";
 pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// The value of both labels, for what is ours.
 pub(super) const US: &str = "waypost";
-/// The label of a slice that says which Service it belongs to.
-pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// The annotations of a slice that say who is in it, and how fresh that is.
 pub(super) const ID: &str = "waypost.dev/id";
