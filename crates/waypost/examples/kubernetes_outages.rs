@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, time::Duration};
 use tokio::time::Instant;
 use waypost_kube_standin::ApiServer;
 
-#[path = "../tests/it/kubernetes_outages/steady.rs"]
+#[path = "../tests/it/kubernetes/outages/steady.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used)] // the tests use more of it
 mod steady;
 

@@ -15,16 +15,12 @@ use waypost::{
 };
 use waypost_kube_standin::{ApiServer, manifest};
 
+use super::demo;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn server() -> ApiServer {
-    let server = ApiServer::builder().namespace("demo").start().await;
-    server.unwrap()
-}
-
 fn provider(server: &ApiServer) -> Arc<KubernetesProvider> {
-    let builder = KubernetesProvider::builder().kubeconfig(server.kubeconfig());
-    Arc::new(builder.build().unwrap())
+    Arc::new(super::provider(server))
 }
 
 fn billing(address: &str) -> ServiceRegistration {
@@ -71,7 +67,7 @@ fn ready(server: &ApiServer, id: &str) -> bool {
 
 #[tokio::test]
 async fn an_instance_is_a_slice_of_a_service_without_selector_until_it_leaves() {
-    let server = server().await;
+    let server = demo().await;
     let provider = provider(&server);
     let full = billing("10.9.8.7")
         .version("1.2.0")
@@ -132,7 +128,7 @@ async fn an_instance_is_a_slice_of_a_service_without_selector_until_it_leaves() 
 
 #[tokio::test]
 async fn readiness_is_what_the_instance_reports() {
-    let server = server().await;
+    let server = demo().await;
     let provider = provider(&server);
     let registrar = register(&provider, billing("10.0.0.1").id("b")).await;
     let registration = registrar.registration().clone();
@@ -167,7 +163,7 @@ async fn readiness_is_what_the_instance_reports() {
 
 #[tokio::test]
 async fn it_comes_back_after_it_was_deleted_or_another_name_was_taken() {
-    let server = server().await;
+    let server = demo().await;
     let provider = provider(&server);
     let registrar = register(&provider, billing("10.0.0.1").id("b")).await;
     server.delete("endpointslices", "demo", "waypost-b");
@@ -190,7 +186,7 @@ async fn it_comes_back_after_it_was_deleted_or_another_name_was_taken() {
 
 #[tokio::test]
 async fn services_of_others_are_not_touched() {
-    let server = server().await;
+    let server = demo().await;
     let provider = provider(&server);
     let mut selecting = manifest::service("demo", "billing", &[("http", 80)]);
     selecting["spec"]["selector"] = json!({ "app": "billing" });
@@ -233,7 +229,7 @@ async fn services_of_others_are_not_touched() {
 
 #[tokio::test]
 async fn what_the_api_server_would_refuse_is_told_at_once() {
-    let server = server().await;
+    let server = demo().await;
     let provider = provider(&server);
     let start = |it: ServiceRegistration| {
         let refused = Registrar::start(provider.clone(), it).unwrap_err();
@@ -257,7 +253,7 @@ async fn what_the_api_server_would_refuse_is_told_at_once() {
 
 #[tokio::test]
 async fn what_a_killed_process_left_is_cleared_by_the_next_one() {
-    let server = server().await;
+    let server = demo().await;
     let provider = provider(&server);
     let checked = |id: &str| billing("10.0.0.1").id(id).check(Check::http("/health"));
     let alive = register(&provider, checked("alive")).await;
@@ -300,7 +296,7 @@ async fn what_a_killed_process_left_is_cleared_by_the_next_one() {
 
 #[tokio::test]
 async fn missing_rights_are_told_as_what_to_apply_and_then_it_registers_by_itself() {
-    let server = server().await;
+    let server = demo().await;
     let who = "system:serviceaccount:demo:outside";
     server.add_user(who).unwrap();
     let kubeconfig = server.kubeconfig_of(who).unwrap();
@@ -330,7 +326,7 @@ async fn missing_rights_are_told_as_what_to_apply_and_then_it_registers_by_itsel
 
 #[tokio::test]
 async fn a_server_that_is_down_at_the_start_has_it_when_it_is_back() {
-    let server = server().await;
+    let server = demo().await;
     server.kill().await;
     let registrar = Registrar::start(provider(&server), billing("10.0.0.1").id("b")).unwrap();
     failure(&registrar).await;
@@ -342,7 +338,7 @@ async fn a_server_that_is_down_at_the_start_has_it_when_it_is_back() {
 
 #[tokio::test]
 async fn in_a_pod_the_service_runs_and_is_told_what_its_manifest_needs() {
-    let server = server().await;
+    let server = demo().await;
     let folder = tempfile::tempdir().unwrap();
     let token = server
         .add_user("system:serviceaccount:demo:billing")
@@ -471,7 +467,7 @@ fn registration(instance: &Instance) -> ServiceRegistration {
 
 #[tokio::test]
 async fn what_registers_is_found_as_it_said() {
-    let server = server().await;
+    let server = demo().await;
     let provider = provider(&server);
     let registered = Registered {
         server,

@@ -6,20 +6,16 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use waypost::{
-    Environment, KubernetesProvider, Provider, ProviderError, ProviderErrorKind, Settings,
+    Environment, KubernetesProvider, Provider, ProviderErrorKind, Settings,
     provider::{Answer, Watch},
 };
 use waypost_kube_standin::{ApiServer, manifest};
 
-const PATIENCE: Duration = Duration::from_secs(10);
+use super::{PATIENCE, demo, next};
 
 /// A server with one service of one instance.
 async fn server() -> ApiServer {
-    let server = ApiServer::builder()
-        .namespace("demo")
-        .start()
-        .await
-        .unwrap();
+    let server = demo().await;
     server.put(&manifest::service("demo", "web", &[("http", 80)]));
     put_slice(&server, "10.0.0.1");
     server
@@ -59,11 +55,6 @@ fn provider_of(kubeconfig: &Path) -> KubernetesProvider {
 
 fn watch(provider: &KubernetesProvider) -> Watch {
     provider.watch(&"web".parse().unwrap())
-}
-
-async fn next(watch: &mut Watch) -> Result<Answer, ProviderError> {
-    let next = timeout(PATIENCE, watch.next()).await;
-    next.expect("nothing is said").expect("the watch ended")
 }
 
 /// Follows a watch, through failures, until it tells this one URL; gives its note of what is

@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep, timeout};
 use waypost_kube_standin::{ApiServer, manifest};
 
+use super::demo;
 use steady::{Outage, Seen, Steady, client, hosts, put};
 
 /// The bound for what is to be found after the server is back.
@@ -101,11 +102,7 @@ async fn a_server_that_ends_gracefully_tells_changes_until_its_watches_end() {
 
 #[tokio::test]
 async fn a_server_that_is_down_at_the_start_is_found_when_it_comes() {
-    let server = ApiServer::builder()
-        .namespace("demo")
-        .start()
-        .await
-        .unwrap();
+    let server = demo().await;
     put(&server, "10.0.0.1");
     server.kill().await;
     let client = client(&server);
@@ -188,11 +185,7 @@ async fn a_reader_that_is_cut_off_for_being_slow_loses_nothing() {
 /// A server without WatchList, whose lists can't be gone on with in the middle.
 #[tokio::test]
 async fn lists_of_an_older_server_need_no_continue_and_no_etcd() {
-    let server = ApiServer::builder()
-        .namespace("demo")
-        .start()
-        .await
-        .unwrap();
+    let server = demo().await;
     server.faults().disable_watch_list(true);
     server.faults().expire_continue(true);
     server.put(&manifest::service("demo", "web", &[("http", 80)]));
@@ -220,11 +213,7 @@ async fn lists_of_an_older_server_need_no_continue_and_no_etcd() {
 
 #[tokio::test]
 async fn a_client_can_start_without_etcd() {
-    let server = ApiServer::builder()
-        .namespace("demo")
-        .start()
-        .await
-        .unwrap();
+    let server = demo().await;
     put(&server, "10.0.0.1");
     server.faults().freeze_etcd(true);
     timeout(SOON, client(&server).wait_for("web"))
@@ -258,11 +247,7 @@ async fn a_namespace_that_is_deleted_takes_its_instances_along() {
 /// One that is only mistyped can't be told from one that is empty.
 #[tokio::test]
 async fn an_absent_namespace_has_no_services() {
-    let server = ApiServer::builder()
-        .namespace("demo")
-        .start()
-        .await
-        .unwrap();
+    let server = demo().await;
     put(&server, "10.0.0.1");
     let client = client(&server);
     let refused = client.pick("web.dmeo").await.unwrap_err().to_string();
@@ -273,11 +258,7 @@ async fn an_absent_namespace_has_no_services() {
 /// 403 from the start costs little, and the right is used soon after it is granted.
 #[tokio::test]
 async fn rights_that_come_and_go_leave_the_instances() {
-    let server = ApiServer::builder()
-        .namespace("demo")
-        .start()
-        .await
-        .unwrap();
+    let server = demo().await;
     put(&server, "10.0.0.1");
     server.add_user("reader").unwrap();
     let rules = manifest::reading(&["list", "watch"]);

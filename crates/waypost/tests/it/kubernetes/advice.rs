@@ -11,13 +11,14 @@ use waypost::{
 };
 use waypost_kube_standin::{ApiServer, manifest};
 
+use super::demo;
+
 const PATIENCE: Duration = Duration::from_secs(20);
 const WHO: &str = "system:serviceaccount:demo:shop";
 
 /// A server with one instance of `web`, and a provider that may do nothing there yet.
 async fn set_up() -> (ApiServer, KubernetesProvider) {
-    let server = ApiServer::builder().namespace("demo").start().await;
-    let server = server.unwrap();
+    let server = demo().await;
     server.put(&manifest::service("demo", "web", &[("http", 80)]));
     let pods = [manifest::endpoint("10.0.0.1")];
     server.put(&manifest::slice(

@@ -16,25 +16,7 @@ use waypost::{
 };
 use waypost_kube_standin::{ApiServer, manifest};
 
-const PATIENCE: Duration = Duration::from_secs(10);
-
-async fn server() -> ApiServer {
-    ApiServer::builder()
-        .namespace("demo")
-        .start()
-        .await
-        .unwrap()
-}
-
-fn provider(server: &ApiServer) -> KubernetesProvider {
-    let builder = KubernetesProvider::builder().kubeconfig(server.kubeconfig());
-    builder.build().unwrap()
-}
-
-async fn next(watch: &mut Watch) -> Result<Answer, waypost::ProviderError> {
-    let next = timeout(PATIENCE, watch.next()).await;
-    next.expect("nothing is said").expect("the watch ended")
-}
+use super::{PATIENCE, demo, next, provider};
 
 /// What is said of a service at first.
 async fn look_up(provider: &KubernetesProvider, name: &str) -> Answer {
@@ -137,7 +119,7 @@ fn slice_of(instance: &Instance) -> Value {
 #[tokio::test]
 async fn the_kubernetes_provider_conforms() {
     let cluster = Cluster {
-        server: server().await,
+        server: demo().await,
         slices: tokio::sync::Mutex::default(),
     };
     conformance::run(&cluster).await.assert();
@@ -164,7 +146,7 @@ async fn directory_says(
 
 #[tokio::test]
 async fn pods_become_instances_with_what_is_known_of_them() {
-    let server = server().await;
+    let server = demo().await;
     let mut service = manifest::service("demo", "web", &[("http", 80), ("admin", 81)]);
     service["metadata"]["labels"] = json!({
         "app.kubernetes.io/version": "2.1.0", "team": "shop",
@@ -210,7 +192,7 @@ fn with_conditions(address: &str, conditions: Value) -> Value {
 
 #[tokio::test]
 async fn only_what_is_ready_takes_new_work_and_what_still_serves_only_when_nothing_is() {
-    let server = server().await;
+    let server = demo().await;
     let endpoints = [
         ("10.0.0.1", json!({ "ready": true })),
         ("10.0.0.2", json!({})),
@@ -275,7 +257,7 @@ async fn only_what_is_ready_takes_new_work_and_what_still_serves_only_when_nothi
 
 #[tokio::test]
 async fn a_pod_in_several_slices_is_one_instance_and_the_ready_one_counts() {
-    let server = server().await;
+    let server = demo().await;
     let mut service = manifest::service("demo", "web", &[("http", 80)]);
     service["spec"]["ipFamilyPolicy"] = "PreferDualStack".into();
     service["spec"]["ipFamilies"] = json!(["IPv6", "IPv4"]);
@@ -306,7 +288,7 @@ async fn a_pod_in_several_slices_is_one_instance_and_the_ready_one_counts() {
 
 #[tokio::test]
 async fn services_of_every_kind_are_found() {
-    let server = server().await;
+    let server = demo().await;
     // By another name.
     let mut external = manifest::service("demo", "external", &[("https", 443)]);
     external["spec"] = json!({
@@ -394,7 +376,7 @@ async fn services_of_every_kind_are_found() {
 
 #[tokio::test]
 async fn hints_count_only_if_every_endpoint_that_is_ready_has_one() {
-    let server = server().await;
+    let server = demo().await;
     server.put(&manifest::service("demo", "web", &[("http", 80)]));
     let put = |hinted: bool| {
         let mut first = manifest::pod("10.0.0.1", "web-0", "node", "zone-a");
@@ -434,7 +416,7 @@ async fn hints_count_only_if_every_endpoint_that_is_ready_has_one() {
 
 #[tokio::test]
 async fn a_change_of_one_slice_leaves_the_others_instances_as_they_are() {
-    let server = server().await;
+    let server = demo().await;
     server.put(&manifest::service("demo", "web", &[("http", 80)]));
     let slices: Vec<_> = manifest::many_slices("demo", "web", 5, 20).collect();
     for slice in &slices {
@@ -458,7 +440,7 @@ async fn a_change_of_one_slice_leaves_the_others_instances_as_they_are() {
 
 #[tokio::test]
 async fn one_watch_serves_all_services_of_a_namespace_and_none_nobody() {
-    let server = server().await;
+    let server = demo().await;
     for number in 0..20 {
         let name = format!("s{number}");
         server.put(&manifest::service("demo", &name, &[("http", 80)]));
