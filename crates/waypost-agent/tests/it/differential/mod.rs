@@ -71,14 +71,7 @@ struct Comparison {
 async fn real_consul_gives_the_same_answers() {
     let consul = Consul::start(NODE).await;
     let agent = Agent::builder().node_name(NODE).start().await.unwrap();
-    let mut comparison = Comparison {
-        consul: Side::consul(&consul).await,
-        agent: Side::agent(agent.http_addr()).await,
-        cases: 0,
-        accepted: Vec::new(),
-        failures: Vec::new(),
-        seen: None,
-    };
+    let mut comparison = Comparison::of(&consul, &agent).await;
     let only = std::env::var("CASES").ok();
     for (name, text) in SCRIPTS {
         if only.as_ref().is_none_or(|only| only == name) {
@@ -102,6 +95,17 @@ async fn real_consul_gives_the_same_answers() {
 }
 
 impl Comparison {
+    async fn of(consul: &Consul, agent: &Agent) -> Self {
+        Self {
+            consul: Side::consul(consul).await,
+            agent: Side::agent(agent.http_addr()).await,
+            cases: 0,
+            accepted: Vec::new(),
+            failures: Vec::new(),
+            seen: None,
+        }
+    }
+
     async fn run(&mut self, name: &str, text: &str) {
         for step in script::parse(name, text) {
             match step {

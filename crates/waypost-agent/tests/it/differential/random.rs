@@ -9,7 +9,7 @@ use fastrand::Rng;
 use tokio::time::Instant;
 use waypost_agent::Agent;
 
-use super::{Comparison, NODE, Side};
+use super::{Comparison, NODE};
 use crate::consul::Consul;
 
 /// How long stories are told, unless `STORIES` says how many.
@@ -25,14 +25,8 @@ const SETTLE: &str = "GET /v1/health/state/any\nGET /v1/catalog/node/n1\n";
 async fn real_consul_gives_the_same_answers_to_whatever_comes() {
     let consul = Consul::start(NODE).await;
     let agent = Agent::builder().node_name(NODE).start().await.unwrap();
-    let mut comparison = Comparison {
-        consul: Side::consul(&consul).await,
-        agent: Side::agent(agent.http_addr()).await,
-        cases: 0,
-        accepted: Vec::new(),
-        failures: Vec::new(),
-        seen: Some(HashMap::new()),
-    };
+    let mut comparison = Comparison::of(&consul, &agent).await;
+    comparison.seen = Some(HashMap::new());
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first: u64 = number("SEED").unwrap_or(1);
     let stories = number("STORIES");
