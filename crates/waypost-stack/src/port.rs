@@ -193,8 +193,8 @@ mod tests {
 
     #[test]
     fn a_taken_port_names_its_holder() {
-        let listener = TcpListener::bind((HOST, 0)).unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let port = free(HOST).unwrap();
+        let listener = TcpListener::bind((HOST, port)).unwrap();
         let taken = check("gateway", HOST, port, Transport::Tcp).unwrap_err();
         let holder = taken.holder.as_ref().unwrap();
         assert_eq!(holder.pid, std::process::id());
@@ -222,8 +222,8 @@ mod tests {
 
     #[test]
     fn udp_is_checked_only_where_it_is_spoken() {
-        let socket = UdpSocket::bind((HOST, 0)).unwrap();
-        let port = socket.local_addr().unwrap().port();
+        let port = free(HOST).unwrap();
+        let _socket = UdpSocket::bind((HOST, port)).unwrap();
         assert_eq!(check("dns", HOST, port, Transport::Tcp), Ok(()));
         for transport in [Transport::Udp, Transport::Both] {
             let taken = check("dns", HOST, port, transport).unwrap_err();
