@@ -11,7 +11,8 @@ use crate::{
     error::Error,
     model::{Instance, Invalid, ServiceName},
     provider::Provider,
-    registrar::{Registrar, ServiceRegistration},
+    registrar::Registrar,
+    registration::ServiceRegistration,
     settings::Settings,
     snapshot::{Catalog, Snapshot},
 };

@@ -15,7 +15,8 @@ use crate::{
     error::Error,
     model::{Instance, InstanceId, Invalid, ServiceName},
     provider::{FallbackProvider, Provider},
-    registrar::{Registrar, ServiceRegistration},
+    registrar::Registrar,
+    registration::ServiceRegistration,
 };
 
 /// What the functions of this module share. A panic elsewhere leaves it whole.

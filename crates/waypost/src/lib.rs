@@ -21,6 +21,7 @@ mod link;
 mod model;
 pub mod provider;
 mod registrar;
+mod registration;
 pub mod settings;
 mod snapshot;
 
@@ -56,8 +57,7 @@ pub use provider::{
     EnvProvider, FallbackProvider, LayeredProvider, MemoryProvider, Policy, Provider, Registry,
     StaticProvider,
 };
-pub use registrar::{
-    Check, CheckKind, HttpCheck, Registrar, Registration, RegistrationState, ServiceRegistration,
-};
+pub use registrar::{Registrar, RegistrationState};
+pub use registration::{Check, CheckKind, HttpCheck, Registration, ServiceRegistration};
 pub use settings::{ProviderKind, Settings};
 pub use snapshot::{Catalog, Endpoint, Failure, Freshness, Snapshot};

@@ -12,6 +12,7 @@ pub(crate) use self::rounds::keep_checking;
 use self::way::Way;
 use crate::{
     conduct::Thresholds,
+    error::Error,
     model::{Instance, Invalid},
 };
 
@@ -71,7 +72,7 @@ impl ActiveCheck {
     /// # Errors
     /// If the path is none, or the system's authorities can't be read.
     #[cfg(feature = "http-check")]
-    pub fn http(path: &str) -> Result<Self, crate::Error> {
+    pub fn http(path: &str) -> Result<Self, Error> {
         Ok(Self::new(Way::http(path)?))
     }
 
@@ -140,10 +141,10 @@ impl ActiveCheck {
 }
 
 impl FromStr for ActiveCheck {
-    type Err = crate::Error;
+    type Err = Error;
 
     /// Reads what a configuration says: `tcp`, or `http:/health` for that path.
-    fn from_str(text: &str) -> Result<Self, crate::Error> {
+    fn from_str(text: &str) -> Result<Self, Error> {
         match text.split_once(':') {
             None if text == "tcp" => Ok(Self::tcp()),
             #[cfg(feature = "http-check")]

@@ -7,7 +7,7 @@ use super::background::Background;
 use crate::{
     error::Error,
     model::{Instance, InstanceId, Invalid, ServiceName},
-    registrar::ServiceRegistration,
+    registration::ServiceRegistration,
 };
 
 /// The thread of all calls below, for as long as the program runs.

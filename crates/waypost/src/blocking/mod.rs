@@ -38,7 +38,7 @@ use crate::{
     error::Error,
     model::{Instance, Invalid, ServiceName},
     provider::Provider,
-    registrar::ServiceRegistration,
+    registration::ServiceRegistration,
     snapshot::{Catalog, Snapshot},
 };
 

@@ -4,7 +4,8 @@ use super::background::Background;
 use crate::{
     error::Error,
     provider::Provider,
-    registrar::{Registration, RegistrationState, ServiceRegistration},
+    registrar::RegistrationState,
+    registration::{Registration, ServiceRegistration},
 };
 
 /// Keeps one instance registered until it is dropped; as [`crate::Registrar`], but dropping it

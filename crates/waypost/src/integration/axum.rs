@@ -34,7 +34,8 @@ use crate::{
     integration::shutdown_signal,
     model::Host,
     provider::Provider,
-    registrar::{Check, Registrar, ServiceRegistration},
+    registrar::Registrar,
+    registration::{Check, ServiceRegistration},
 };
 
 /// The health endpoints of a service:

@@ -14,7 +14,7 @@ use super::{Answer, Heartbeat, NamesWatch, Provider, Registry, Report, Watch};
 use crate::{
     error::ProviderError,
     model::{Instance, InstanceId, ServiceName},
-    registrar::Registration,
+    registration::Registration,
 };
 
 /// Instances held in this process: for tests, and for programs whose services live together.

@@ -42,7 +42,7 @@ use crate::{
     error::ProviderError,
     link::ProviderStatus,
     model::{Health, Instance, InstanceId, ServiceName},
-    registrar::Registration,
+    registration::Registration,
 };
 
 /// What a provider answers about a service.

@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     model::{Health, Instance, InstanceId},
     provider::Report,
-    registrar::{Check, CheckKind, Registration},
+    registration::{Check, CheckKind, Registration},
 };
 
 /// The body of `/v1/agent/service/register`.

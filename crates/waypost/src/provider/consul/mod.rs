@@ -34,7 +34,7 @@ use crate::{
     environment::Environment,
     error::{Error, ProviderError},
     model::{InstanceId, ServiceName},
-    registrar::Registration,
+    registration::Registration,
 };
 
 pub use builder::{Consistency, ConsulBuilder};

@@ -9,7 +9,7 @@ use crate::{
     error::{ProviderError, ProviderErrorKind},
     model::InstanceId,
     provider::{Heartbeat, Report},
-    registrar::Registration,
+    registration::Registration,
 };
 
 /// Registers with the agent, checks included, and drops checks that an earlier registration had.

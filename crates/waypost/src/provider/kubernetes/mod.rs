@@ -39,7 +39,7 @@ use crate::{
     environment::Environment,
     error::{Error, ProviderError},
     model::{InstanceId, ServiceName},
-    registrar::Registration,
+    registration::Registration,
 };
 
 /// Finds the endpoints of Services by the API of Kubernetes, and registers what runs outside of the

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::registrar::{Check, CheckKind, Registration};
+use crate::registration::{Check, CheckKind, Registration};
 
 /// Why a pod registers nothing, and the manifests' lines with this application's values.
 pub(super) fn instead_of(registration: &Registration) -> String {

@@ -36,7 +36,7 @@ use crate::{
     error::{ProviderError, ProviderErrorKind},
     model::{Health, Instance, InstanceId},
     provider::{Heartbeat, Report},
-    registrar::Registration,
+    registration::Registration,
 };
 
 /// How often a slice is renewed, if nothing else is written. Each renewal is news to all who watch.

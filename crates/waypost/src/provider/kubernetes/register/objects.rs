@@ -8,7 +8,7 @@ use super::{Held, RENEW};
 use crate::{
     model::{Host, Instance, InstanceId},
     provider::kubernetes::{place::Place, wire::SERVICE_NAME},
-    registrar::Registration,
+    registration::Registration,
 };
 
 /// The label of a Service that says whose it is.

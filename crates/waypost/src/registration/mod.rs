@@ -1,10 +1,16 @@
+//! What an application says about itself to be found. It is what registries are told, and knows
+//! nothing of them.
+
+mod check;
+
 use std::{collections::BTreeMap, fmt, net::IpAddr, sync::Arc, time::Duration};
 
-use super::{Check, CheckKind};
 use crate::{
     health::HealthChecks,
     model::{Host, Instance, InstanceId, Invalid, ServiceName, Weight},
 };
+
+pub use check::{Check, CheckKind, HttpCheck};
 
 /// What an application says about itself to be found: name, port and whatever else matters.
 ///

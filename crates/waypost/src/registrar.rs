@@ -1,3 +1,5 @@
+//! Being found: registrations that are kept true.
+
 use std::{sync::Arc, time::Duration};
 
 use tokio::{
@@ -5,12 +7,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Registration, ServiceRegistration};
 use crate::{
     backoff::Backoff,
     error::{Error, ProviderError},
     health::Status,
     provider::{Heartbeat, Provider, Report},
+    registration::{Registration, ServiceRegistration},
 };
 
 /// Keeps one instance registered until it is told to stop.
@@ -294,7 +296,11 @@ async fn report(registration: &Registration) -> Report {
 }
 
 /// One line per change, not per attempt.
-fn note_failure(id: &crate::InstanceId, before: &RegistrationState, now: &RegistrationState) {
+fn note_failure(
+    id: &crate::model::InstanceId,
+    before: &RegistrationState,
+    now: &RegistrationState,
+) {
     use RegistrationState::{Lost, Pending};
     if let (Pending(None), Pending(Some(error))) | (RegistrationState::Registered, Lost(error)) =
         (before, now)
