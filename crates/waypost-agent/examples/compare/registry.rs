@@ -1,7 +1,7 @@
 //! A registry on a process of its own.
 
 use std::error::Error;
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::Range;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
+use waypost_testkit::free_ports;
 
 use crate::Result;
 use crate::client::Client;
@@ -46,7 +47,7 @@ impl Process {
                 Command::new(std::env::var_os("CONSUL_BIN").map_or("consul".into(), PathBuf::from))
             }
         };
-        let [http, serf_lan, serf_wan, server] = free_ports()?;
+        let [http, serf_lan, serf_wan, server] = free_ports();
         match registry {
             Registry::Waypost => command.arg(format!("127.0.0.1:{http}")),
             Registry::Consul => command
@@ -157,17 +158,4 @@ impl Drop for Process {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
-}
-
-/// Ports that were free a moment ago, all different.
-fn free_ports() -> Result<[u16; 4]> {
-    let mut listeners = Vec::new();
-    for _ in 0..4 {
-        listeners.push(TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?);
-    }
-    let mut ports = [0; 4];
-    for (port, listener) in ports.iter_mut().zip(&listeners) {
-        *port = listener.local_addr()?.port();
-    }
-    Ok(ports)
 }

@@ -1,12 +1,13 @@
 //! A real Consul beside the agent under test.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep};
+use waypost_testkit::free_ports;
 
 use crate::http::Request;
 
@@ -122,10 +123,4 @@ pub(crate) fn find() -> PathBuf {
         "no real Consul to compare with: neither $CONSUL_BIN nor the path has one. \
          Run `cargo xtask setup`.",
     )
-}
-
-/// Ports that were free a moment ago, all different.
-fn free_ports<const N: usize>() -> [u16; N] {
-    let listeners = [(); N].map(|()| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap());
-    listeners.map(|listener| listener.local_addr().unwrap().port())
 }

@@ -10,6 +10,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::time::{Instant, sleep, timeout};
 use waypost_agent::{Agent, Error};
+use waypost_testkit::free_ports;
 
 use crate::http::Request;
 
@@ -363,9 +364,8 @@ struct Process {
 
 impl Process {
     async fn start(folder: &Path) -> Self {
-        let listener = std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-        let address = listener.local_addr().unwrap();
-        drop(listener);
+        let [port] = free_ports();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let child = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", "keeping::process", "--ignored"])
             .env(ADDRESS, address.to_string())

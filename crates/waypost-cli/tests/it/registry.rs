@@ -1,6 +1,6 @@
 //! The registry's own commands: what they start runs, and what they write can be started.
 
-use std::{net::TcpListener, path::Path};
+use std::path::Path;
 
 use tokio::time::{Instant, sleep};
 use waypost_testkit::{free_ports, http_client};
@@ -63,12 +63,9 @@ async fn without_a_consul_the_way_to_get_one_is_told() {
 /// The first of six ports in a row that are free now.
 fn six_ports() -> u16 {
     loop {
-        let [first] = free_ports();
-        let row: Vec<_> = (first..first.saturating_add(6))
-            .map_while(|port| TcpListener::bind(("127.0.0.1", port)).ok())
-            .collect();
-        if row.len() == 6 {
-            return first;
+        let six: [u16; 6] = free_ports();
+        if six.is_sorted_by(|port, next| port + 1 == *next) {
+            return six[0];
         }
     }
 }
@@ -105,6 +102,8 @@ async fn what_config_writes_is_a_cluster_with_tls_and_acls() {
         &text(&secrets),
         "--address",
         &plain,
+        "--timeout",
+        "2m",
     ];
     let done = waypost(&bootstrap).output().await.unwrap();
     assert!(done.status.success(), "{done:?}");

@@ -8,8 +8,9 @@ use tokio::net::TcpListener;
 use tokio::process::{Child, Command};
 use tokio::task::JoinHandle;
 use waypost_agent::Agent;
+use waypost_testkit::free_ports;
 
-use super::{free_port, program, put, start, until};
+use super::{program, put, start, until};
 use crate::http::Request;
 
 /// A server that answers every request with its name.
@@ -66,7 +67,8 @@ impl HaProxy {
     fn start(dns: SocketAddr) -> Self {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("haproxy.cfg");
-        let front = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let [port] = free_ports();
+        let front = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         std::fs::write(&file, configuration(dns, front)).unwrap();
         let mut command = Command::new(program("WAYPOST_HAPROXY", "haproxy"));
         command.arg("-db").arg("-f").arg(&file);

@@ -6,7 +6,7 @@ mod haproxy;
 mod libraries;
 mod prometheus;
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener};
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -46,11 +46,6 @@ fn start(command: &mut Command) -> Child {
         .kill_on_drop(true)
         .spawn()
         .unwrap()
-}
-
-fn free_port() -> u16 {
-    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
-    listener.local_addr().unwrap().port()
 }
 
 /// What a condition asks for, as soon as it holds.

@@ -6,8 +6,9 @@ use serde_json::Value;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use waypost_agent::Agent;
+use waypost_testkit::free_ports;
 
-use super::{free_port, program, put, start, until};
+use super::{program, put, start, until};
 use crate::http::Request;
 
 const TOKEN: &str = "let-me-in";
@@ -23,7 +24,8 @@ impl Prometheus {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("prometheus.yml");
         std::fs::write(&file, configuration(agent)).unwrap();
-        let api = SocketAddr::from((Ipv4Addr::LOCALHOST, free_port()));
+        let [port] = free_ports();
+        let api = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let mut command = Command::new(program("WAYPOST_PROMETHEUS", "bin/prometheus"));
         command
             .arg(format!("--config.file={}", file.display()))

@@ -1,4 +1,9 @@
-use std::{net::TcpListener, path::PathBuf, process::ExitCode, time::Duration};
+use std::{
+    net::{Ipv4Addr, TcpListener},
+    path::PathBuf,
+    process::ExitCode,
+    time::Duration,
+};
 
 use clap::Args;
 use tokio::{
@@ -8,6 +13,7 @@ use tokio::{
 use waypost::{
     ConsulProvider, Directory, DirectoryOptions, Provider, integration::shutdown_signal,
 };
+use waypost_stack::port;
 
 use super::{super::Outcome, consul::Program};
 use crate::failure::Failure;
@@ -132,13 +138,14 @@ async fn answers(address: &str) -> Result<(), Failure> {
     }
 }
 
-fn free_ports<const N: usize>() -> Result<[u16; N], Failure> {
-    let mut held = Vec::new();
-    let mut ports = [0; N];
-    for port in &mut ports {
-        let listener = TcpListener::bind(("127.0.0.1", 0))?;
-        *port = listener.local_addr()?.port();
-        held.push(listener);
+/// Different ones, for TCP and for UDP: Consul's gossip speaks both.
+fn free_ports() -> Result<[u16; 2], Failure> {
+    let host = Ipv4Addr::LOCALHOST.into();
+    let first = port::free(host)?;
+    loop {
+        let second = port::free(host)?;
+        if second != first {
+            return Ok([first, second]);
+        }
     }
-    Ok(ports)
 }
