@@ -103,17 +103,17 @@ fn by_name(context: &Context, service: &Service, host: &str) -> Option<Arc<Insta
     }
 }
 
-/// How an endpoint is ("EndpointSlices", "Conditions"): what isn't said counts as good.
+/// How an endpoint is. Of what isn't said, `ready` and `serving` count as true and `terminating` as
+/// false (`EndpointConditions` of the API, and kube-proxy).
 pub(super) fn health(conditions: Option<Conditions>) -> Health {
     let Conditions {
         ready,
         serving,
         terminating,
     } = conditions.unwrap_or_default();
-    let is_leaving = terminating == Some(true);
-    if ready.unwrap_or(!is_leaving) {
+    if ready.unwrap_or(true) {
         Health::Passing
-    } else if is_leaving && serving == Some(true) {
+    } else if terminating == Some(true) && serving.unwrap_or(true) {
         Health::Draining
     } else {
         Health::Critical
@@ -313,10 +313,9 @@ mod tests {
             (yes, yes, yes, Health::Passing),
             (None, None, None, Health::Passing),
             (None, yes, no, Health::Passing),
-            (None, yes, yes, Health::Draining),
-            (None, None, yes, Health::Critical),
+            (None, yes, yes, Health::Passing),
             (no, yes, yes, Health::Draining),
-            (no, None, yes, Health::Critical),
+            (no, None, yes, Health::Draining),
             (no, no, yes, Health::Critical),
             (no, no, no, Health::Critical),
             (no, yes, no, Health::Critical),

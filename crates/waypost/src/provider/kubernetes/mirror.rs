@@ -150,17 +150,12 @@ impl<T: Object> Mirror<T> {
     fn replace(&mut self, objects: Vec<T>) {
         let mut before = std::mem::take(&mut self.objects);
         self.listed = Some(self.wanted.clone());
-        let same = |earlier: &Arc<T>, now: &T| {
-            let version = &now.metadata().resource_version;
-            !version.is_empty() && earlier.metadata().resource_version == *version
-        };
         self.objects = objects
             .into_iter()
             .map(|object| {
                 let name = Arc::clone(&object.metadata().name);
-                let earlier = before
-                    .remove(&name)
-                    .filter(|earlier| same(earlier, &object));
+                // Versions alone don't tell: after a restore the same one can come a second time.
+                let earlier = before.remove(&name).filter(|earlier| **earlier == object);
                 (name, earlier.unwrap_or_else(|| Arc::new(object)))
             })
             .collect();

@@ -29,7 +29,7 @@ impl Ports {
         let all = slice.ports.as_deref().unwrap_or_default();
         let mut usable: Vec<(&SlicePort, u16)> = all
             .iter()
-            .filter_map(|port| Some((port, port.port.filter(|number| *number != 0)?)))
+            .filter_map(|port| Some((port, port.port?)))
             .collect();
         // Whoever looks a service up wants to connect to it.
         if usable
@@ -108,7 +108,7 @@ fn is_tcp(protocol: Option<&str>) -> bool {
 /// The number of the port that the pods listen on, as far as the Service tells.
 fn target(port: &ServicePort) -> Option<u16> {
     match &port.target_port {
-        Some(TargetPort::Number(number)) if *number != 0 => Some(*number),
+        Some(TargetPort::Number(Some(number))) => Some(*number),
         _ => port.port,
     }
 }

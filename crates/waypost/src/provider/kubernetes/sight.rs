@@ -58,8 +58,11 @@ impl Sight<'_> {
         let fault = match (self.slices.is_refused(), self.service.is_refused()) {
             _ if outage.is_some() => outage?.fault,
             (true, true) => self.slices.fault,
-            // It was read before: what it says now, nobody tells.
-            (true, false) if self.slices.known => self.slices.fault,
+            // It was read before: what it says now, nobody tells. But as long as the other kind is
+            // on its way, there is nothing yet of which that could be said.
+            (true, false) if self.basis() != Basis::Nothing && self.slices.known => {
+                self.slices.fault
+            }
             _ => None,
         };
         fault.map(|fault| &fault.error)
@@ -102,6 +105,7 @@ mod tests {
             (no, not_yet, Basis::Nothing, None),
             (not_yet, no, Basis::Nothing, None),
             (no, no, Basis::Nothing, Some("403")),
+            (frozen, not_yet, Basis::Nothing, None),
             (frozen, yes, Basis::Both, Some("403")),
             (frozen, no, Basis::Slices, Some("403")),
             (yes, frozen, Basis::Both, None),

@@ -2,10 +2,10 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
 
 /// A kind of object that is listed and watched.
-pub(super) trait Object: DeserializeOwned + Send + Sync + 'static {
+pub(super) trait Object: DeserializeOwned + PartialEq + Send + Sync + 'static {
     /// Where the API has it, up to the namespaces.
     const API: &str;
     /// Its name in paths and in rights.
@@ -59,7 +59,7 @@ pub(super) struct ListMetadata {
 pub(super) const SERVICE_NAME: &str = "kubernetes.io/service-name";
 
 /// Some of the endpoints of a Service (`discovery.k8s.io/v1`).
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct Slice {
     pub(super) metadata: Metadata,
@@ -123,6 +123,7 @@ pub(super) struct ForZone {
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct SlicePort {
     pub(super) name: Option<Box<str>>,
+    #[serde(deserialize_with = "port_number")]
     pub(super) port: Option<u16>,
     pub(super) protocol: Option<Box<str>>,
     pub(super) app_protocol: Option<Box<str>>,
@@ -137,7 +138,7 @@ impl Object for Slice {
     }
 }
 
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Default, PartialEq, Deserialize)]
 #[serde(default)]
 pub(super) struct Service {
     pub(super) metadata: Metadata,
@@ -159,6 +160,7 @@ pub(super) struct ServiceSpec {
 #[serde(default, rename_all = "camelCase")]
 pub(super) struct ServicePort {
     pub(super) name: Option<Box<str>>,
+    #[serde(deserialize_with = "port_number")]
     pub(super) port: Option<u16>,
     pub(super) protocol: Option<Box<str>>,
     pub(super) target_port: Option<TargetPort>,
@@ -169,8 +171,16 @@ pub(super) struct ServicePort {
 #[derive(Debug, PartialEq, Deserialize)]
 #[serde(untagged)]
 pub(super) enum TargetPort {
-    Number(u16),
+    Number(#[serde(deserialize_with = "port_number")] Option<u16>),
     Name(Box<str>),
+}
+
+/// The API server takes any number of 32 bits for the port of a slice. One that is no port is as
+/// good as none, and spoils nothing else of the list that it is in.
+fn port_number<'de, D: Deserializer<'de>>(from: D) -> Result<Option<u16>, D::Error> {
+    let number = Option::<i64>::deserialize(from)?;
+    let number = number.and_then(|number| u16::try_from(number).ok());
+    Ok(number.filter(|number| *number != 0))
 }
 
 impl Service {
@@ -211,6 +221,17 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_number_that_is_no_port_spoils_nothing_else() {
+        for number in ["0", "-1", "65536", "2147483647", "null"] {
+            let text =
+                format!(r#"{{"ports": [{{"name": "a", "port": {number}}}, {{"port": 80}}]}}"#);
+            let slice: Slice = serde_json::from_str(&text).unwrap();
+            let ports: Vec<_> = slice.ports.unwrap().iter().map(|port| port.port).collect();
+            assert_eq!(ports, [None, Some(80)], "{number}");
+        }
+    }
+
+    #[test]
     fn whatever_may_be_absent_may_be_null() {
         let slice: Slice = serde_json::from_str(
             r#"{"metadata": {"name": "web-1", "labels": null, "annotations": null},
@@ -228,7 +249,7 @@ mod tests {
         .unwrap();
         assert_eq!(
             service.ports()[1].target_port,
-            Some(TargetPort::Number(8081))
+            Some(TargetPort::Number(Some(8081)))
         );
     }
 }
