@@ -62,6 +62,7 @@ pub struct Builder {
     data_dir: Option<PathBuf>,
     token: Option<String>,
     node_name: Option<String>,
+    node_id: Option<String>,
     node_meta: BTreeMap<String, String>,
     datacenter: String,
     seed: Option<u64>,
@@ -90,6 +91,7 @@ impl Agent {
             data_dir: None,
             token: None,
             node_name: None,
+            node_id: None,
             node_meta: BTreeMap::new(),
             datacenter: "dc1".to_owned(),
             seed: None,
@@ -231,6 +233,13 @@ impl Builder {
         self
     }
 
+    /// The id of the node, a UUID. The default is another one every time.
+    #[must_use]
+    pub fn node_id(mut self, id: impl Into<String>) -> Self {
+        self.node_id = Some(id.into());
+        self
+    }
+
     /// Something that the node says of itself, for `?node-meta` and filters to find. The rules are
     /// those of an instance's metadata. The default is nothing.
     #[must_use]
@@ -260,6 +269,11 @@ impl Builder {
     pub async fn start(self) -> Result<Agent, Error> {
         if let Some(what) = decode::fault_of_meta(&self.node_meta) {
             return Err(Error::NodeMeta { what });
+        }
+        if let Some(id) = &self.node_id
+            && (id.is_empty() || decode::fault_of_uuid(id).is_some())
+        {
+            return Err(Error::NodeId { id: id.clone() });
         }
         let bound = [Some(self.http), self.dns];
         let wide = bound
@@ -322,7 +336,7 @@ impl Builder {
             .seed
             .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         let node_name = self.node_name.unwrap_or_else(host_name);
-        let node_id = go::uuid(&mut random);
+        let node_id = self.node_id.unwrap_or_else(|| go::uuid(&mut random));
         let address = self.advertise.unwrap_or_else(|| advertised(self.http.ip()));
         let address = address.to_string();
         let mut node_meta = self.node_meta;

@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::faults::Faults;
+use crate::go;
 use crate::guard::Guard;
 use crate::monitor::Monitor;
 use crate::registration::Registration;
@@ -38,6 +39,13 @@ impl App {
     /// Who leads: this node.
     pub(crate) fn leader(&self) -> String {
         format!("{}:{SERVER_PORT}", self.address)
+    }
+
+    /// When it started (RFC 3339).
+    pub(crate) fn started(&self) -> String {
+        let since = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
+        let seconds = go::date_time(since.as_secs()).replace(' ', "T");
+        format!("{seconds}.{:09}Z", since.subsec_nanos())
     }
 
     pub(crate) fn random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {

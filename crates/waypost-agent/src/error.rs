@@ -33,6 +33,12 @@ pub enum Error {
         /// Which pair, and what is wrong with it.
         what: String,
     },
+    /// The id that the node is to have is no UUID.
+    #[error("node id {id:?}: give a UUID such as 7b6a1a4c-3a52-4f0e-9d6f-0c5d6a1f2b3e")]
+    NodeId {
+        /// The id.
+        id: String,
+    },
     /// What was kept can't be read, or nothing can be kept.
     #[error("can't keep the registry: {}: {what}", file.display())]
     Data {

@@ -42,7 +42,8 @@ impl Guard {
             return self.check_host(headers);
         };
         match token_of(headers, in_query) {
-            "" => Err(Denied::Token("Permission denied".to_owned())),
+            // Consul's name for whoever has none.
+            "" | "anonymous" => Err(Denied::Token("Permission denied".to_owned())),
             given if is_same(given.as_bytes(), token.as_bytes()) => Ok(()),
             _ => Err(Denied::Token("ACL not found".to_owned())),
         }

@@ -129,7 +129,7 @@ fn decode_service(json: Json<'_>) -> Result<Service, Fault> {
     let weights = fields.take_with(&["Weights"], |json| {
         decode_weights(json, "Weights.Service.Weights", "structs.Weights").map(Some)
     });
-    service.connect = fields.take_opaque(&["Connect"], decode_connect);
+    (service.connect, _) = fields.take_opaque(&["Connect"], decode_connect);
     // Known, and without a meaning here.
     for name in ["Proxy", "CreateIndex", "ModifyIndex"] {
         fields.take_with(&[name], |_| Ok(()));

@@ -4,6 +4,7 @@
 //! the first value is ignored. A wrong type or an unknown field is refused with the words of Go's
 //! JSON decoder, since clients show them to people; of several faults the first in the body wins.
 
+mod authorization;
 mod catalog;
 mod check;
 mod coordinate;
@@ -16,6 +17,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
+pub(crate) use authorization::authorizations;
 pub(crate) use catalog::{CatalogDeregistration, CatalogRegistration, fault_of_uuid};
 pub(crate) use check::{CheckDefinition, CheckKind, CheckUpdate};
 pub(crate) use coordinate::CoordinateUpdate;

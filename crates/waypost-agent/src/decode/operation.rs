@@ -190,9 +190,12 @@ fn bytes(json: Json<'_>) -> Result<Bytes, Fault> {
     let Json::String(text) = json else {
         return Err(Fault::mismatch(&json, "[]uint8"));
     };
-    let decoded = data_encoding::BASE64.decode(text.as_bytes());
+    // Some clients break long lines.
+    let unbroken = text.replace(['\r', '\n'], "");
+    let decoded = data_encoding::BASE64.decode(unbroken.as_bytes());
     decoded.map(Bytes::from).map_err(|error| {
-        let at = error.position;
+        let foreign = |c: char| !c.is_ascii_alphanumeric() && !"+/=\r\n".contains(c);
+        let at = text.find(foreign).unwrap_or(error.position);
         Fault::Words(format!("illegal base64 data at input byte {at}"))
     })
 }

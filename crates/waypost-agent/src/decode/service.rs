@@ -21,6 +21,8 @@ pub(crate) struct ServiceDefinition {
     pub weights: Option<Weights>,
     pub check: CheckDefinition,
     pub checks: Vec<CheckDefinition>,
+    /// Whether it is to get a proxy of Connect's.
+    pub sidecar: bool,
 }
 
 impl ServiceDefinition {
@@ -47,7 +49,8 @@ impl ServiceDefinition {
         });
         let check = fields.take_opaque(&["Check"], CheckDefinition::decode);
         let checks = fields.take_opaque(&["Checks"], decode_checks);
-        service.connect = fields.take_opaque(&["Connect"], decode_connect);
+        let (connect, sidecar) = fields.take_opaque(&["Connect"], decode_connect);
+        service.connect = connect;
         let _token: String = fields.take("Token");
         let _proxy = fields.take_with(&["Proxy"], |json| Ok(Some(json)));
         fields.finish()?;
@@ -62,6 +65,7 @@ impl ServiceDefinition {
             weights,
             check,
             checks,
+            sidecar,
         })
     }
 
@@ -115,16 +119,17 @@ fn decode_checks(json: Json<'_>) -> Result<Vec<CheckDefinition>, Fault> {
     }
 }
 
-/// Of `Connect` only `Native` is kept: the service mesh isn't served.
-pub(super) fn decode_connect(json: Json<'_>) -> Result<Connect, Fault> {
+/// Of `Connect` only `Native` is kept; beside it, whether a sidecar is asked for.
+pub(super) fn decode_connect(json: Json<'_>) -> Result<(Connect, bool), Fault> {
     const GO_TYPE: &str = "struct { SidecarServiceSnake *structs.ServiceDefinition \
         \"json:\\\"sidecar_service\\\"\"; *structs.Alias }";
     let mut fields = Fields::of(json, "", GO_TYPE)?;
     let connect = Connect {
         native: fields.take("Native"),
     };
+    let sidecar = fields.take_with(&["SidecarService", "sidecar_service"], |_| Ok(true));
     fields.finish_leniently()?;
-    Ok(connect)
+    Ok((connect, sidecar))
 }
 
 impl Decode for ServiceAddress {

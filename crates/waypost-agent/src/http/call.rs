@@ -135,7 +135,8 @@ impl Call {
                 .parse()
                 .map_err(|_| Refusal::bad_request("Invalid index"))?,
         };
-        let consistency = match (self.query.has("stale"), self.query.has("consistent")) {
+        let stale = self.query.has("stale") || self.allows_staleness()?;
+        let consistency = match (stale, self.query.has("consistent")) {
             (true, true) => {
                 return Err(Refusal::bad_request(
                     "Cannot specify ?stale with ?consistent, conflicting semantics.",
@@ -150,6 +151,16 @@ impl Call {
             wait,
             consistency,
         })
+    }
+
+    /// `?max_stale`: how old an answer may be.
+    fn allows_staleness(&self) -> Result<bool, Refusal> {
+        match self.query.get("max_stale") {
+            "" => Ok(false),
+            text => go::parse_duration(text)
+                .map(|nanoseconds| nanoseconds > 0)
+                .map_err(|_| Refusal::bad_request(format!("Invalid max_stale value {text:?}"))),
+        }
     }
 
     /// Refuses what is for another datacenter.

@@ -6,6 +6,7 @@ use http::Method;
 
 use super::call::Call;
 use super::health::instances;
+use super::refused::no_mesh;
 use super::reply::{Refusal, Reply};
 use super::router::{Handler, Route};
 use super::select::Selection;
@@ -43,6 +44,13 @@ pub(super) const ROUTES: &[Route] = &[
         &[(
             Method::GET,
             cached(|call| Topic::Service(fold(&call.rest)), service),
+        )],
+    ),
+    Route::new(
+        "/v1/catalog/connect/",
+        &[(
+            Method::GET,
+            cached(|call| Topic::Service(fold(&call.rest)), connect),
         )],
     ),
     Route::new(
@@ -90,6 +98,9 @@ fn register(call: &Call) -> Result<Reply, Refusal> {
     refuse_elsewhere(call, &registration.datacenter)?;
     registration.complete().map_err(Refusal::internal)?;
     let mut entry = registration.entry;
+    if entry.service.as_ref().is_some_and(Service::is_of_mesh) {
+        return Err(no_mesh());
+    }
     entry.node.datacenter.clone_from(&call.app.datacenter);
     let done = call
         .app
@@ -132,7 +143,9 @@ fn nodes(call: &Call) -> Result<Found, Refusal> {
         let (index, nodes) = state.catalog.nodes();
         let nodes =
             nodes.filter(|node| selection.takes_node(node) && selection.takes_shown(|| node));
-        (index, nodes.cloned().collect::<Vec<_>>())
+        let mut nodes: Vec<_> = nodes.cloned().collect();
+        selection.sort(state, &mut nodes, |node| &node.name);
+        (index, nodes)
     });
     Ok(Found {
         index,
@@ -155,7 +168,11 @@ fn services(call: &Call) -> Result<Found, Refusal> {
 }
 
 fn service(call: &Call) -> Result<Found, Refusal> {
-    instances(call, View::Catalog)
+    instances(call, View::Catalog, false)
+}
+
+fn connect(call: &Call) -> Result<Found, Refusal> {
+    instances(call, View::Catalog, true)
 }
 
 /// The services of a node by id.

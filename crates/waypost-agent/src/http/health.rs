@@ -40,6 +40,13 @@ pub(super) const ROUTES: &[Route] = &[
             cached(|call| Topic::Service(fold(&call.rest)), service),
         )],
     ),
+    Route::new(
+        "/v1/health/connect/",
+        &[(
+            Method::GET,
+            cached(|call| Topic::Service(fold(&call.rest)), connect),
+        )],
+    ),
 ];
 
 const fn read(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusal>) -> Handler {
@@ -78,7 +85,11 @@ fn state(call: &Call) -> Result<Found, Refusal> {
 }
 
 fn service(call: &Call) -> Result<Found, Refusal> {
-    instances(call, View::Health)
+    instances(call, View::Health, false)
+}
+
+fn connect(call: &Call) -> Result<Found, Refusal> {
+    instances(call, View::Health, true)
 }
 
 fn list(
@@ -94,6 +105,7 @@ fn list(
                 node.is_some_and(|(_, node, _)| selection.takes_node(node))
                     && selection.takes_shown(|| check)
             });
+            selection.sort(state, &mut checks, |check| &check.node);
         }
         (index, checks)
     });
@@ -104,12 +116,13 @@ fn list(
 }
 
 /// The instances of a service. The plain questions, which nearly all are, share their answers.
-pub(super) fn instances(call: &Call, view: View) -> Result<Found, Refusal> {
+pub(super) fn instances(call: &Call, view: View, native: bool) -> Result<Found, Refusal> {
     let name = call.name("service name")?;
     let selection = match view {
         View::Health => Selection::with_passing(call, &HEALTH)?,
         View::Catalog => Selection::of(call, &CATALOG_SERVICE)?,
     };
+    let selection = selection.only_native(native);
     let key = AnswerKey {
         view,
         passing: selection.passing(),
@@ -118,10 +131,13 @@ pub(super) fn instances(call: &Call, view: View) -> Result<Found, Refusal> {
     let (index, slot, instances) = call.app.store.read(|state| {
         let slot = state.catalog.answer(name, &key);
         let slot = slot.filter(|_| selection.is_plain());
-        let instances = match slot.as_ref().and_then(|slot| slot.get()) {
+        let mut instances = match slot.as_ref().and_then(|slot| slot.get()) {
             Some(_) => Vec::new(),
             None => state.catalog.instances(name).collect(),
         };
+        selection.sort(state, &mut instances, |instance: &Instance| {
+            &instance.node.name
+        });
         (state.catalog.service_index(name), slot, instances)
     });
     let body = match slot {

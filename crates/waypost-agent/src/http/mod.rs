@@ -1,6 +1,7 @@
 //! The HTTP API: one room per area of Consul's, over one way of reading requests ([`Call`]) and
 //! one way of answering them ([`Reply`], [`Refusal`]).
 
+mod absent;
 mod acl;
 mod agent;
 mod call;
@@ -11,6 +12,7 @@ mod health;
 mod internal;
 mod json;
 mod kv;
+mod operator;
 mod patience;
 mod refused;
 mod reply;
@@ -32,6 +34,7 @@ use router::Route;
 
 /// Every area's routes.
 const ROOMS: &[&[Route]] = &[
+    absent::ROUTES,
     acl::ROUTES,
     agent::ROUTES,
     agent::check::ROUTES,
@@ -44,6 +47,7 @@ const ROOMS: &[&[Route]] = &[
     health::ROUTES,
     internal::ROUTES,
     kv::ROUTES,
+    operator::ROUTES,
     refused::ROUTES,
     session::ROUTES,
     status::ROUTES,

@@ -7,7 +7,7 @@ use super::call::Call;
 use super::reply::{Refusal, Reply};
 use super::router::{Handler, Route};
 
-const ACL: Handler = Handler::Plain(|call| Err(no_acl(call)));
+pub(super) const ACL: Handler = Handler::Plain(|call| Err(no_acl(call)));
 const CONNECT: Handler = Handler::Plain(|_| Err(Refusal::internal(NO_CONNECT)));
 const CONNECT_READ: Handler = Handler::Plain(|_| {
     let reply: Reply = Refusal::internal(NO_CONNECT).into();
@@ -16,12 +16,11 @@ const CONNECT_READ: Handler = Handler::Plain(|_| {
         .header("x-consul-knownleader", "false")
         .header("x-consul-lastcontact", "0"))
 });
-const MESH: Handler = Handler::Plain(|_| Err(not_served("Connect and its gateways aren't")));
-const INTENTIONS: Handler = Handler::Plain(|_| Err(not_served("Intentions aren't")));
-const CONFIG: Handler = Handler::Plain(|_| Err(not_served("Config entries aren't")));
-const QUERIES: Handler = Handler::Plain(|_| Err(not_served("Prepared queries aren't")));
+pub(super) const INTENTIONS: Handler = Handler::Plain(|_| Err(not_served("Intentions aren't")));
+pub(super) const CONFIG: Handler = Handler::Plain(|_| Err(not_served("Config entries aren't")));
+pub(super) const QUERIES: Handler = Handler::Plain(|_| Err(not_served("Prepared queries aren't")));
 const SNAPSHOTS: Handler = Handler::Plain(|_| Err(not_served("Snapshots aren't")));
-const OPERATOR: Handler = Handler::Plain(|_| Err(not_served("The operator API isn't")));
+pub(super) const OPERATOR: Handler = Handler::Plain(|_| Err(not_served("The operator API isn't")));
 const FEDERATION: Handler = Handler::Plain(|_| Err(not_served("Federation isn't")));
 
 const NO_CONNECT: &str = "Connect must be enabled in order to use this endpoint";
@@ -38,23 +37,14 @@ macro_rules! routes {
 }
 
 pub(super) const ROUTES: &[Route] = routes! {
-    "/v1/acl/bootstrap" ACL PUT,
     "/v1/acl/replication" ACL GET,
-    "/v1/acl/tokens" ACL GET,
     "/v1/acl/token" ACL PUT,
-    "/v1/acl/token/" ACL GET PUT DELETE,
-    "/v1/acl/policies" ACL GET,
     "/v1/acl/policy" ACL PUT,
-    "/v1/acl/policy/" ACL GET PUT DELETE,
-    "/v1/acl/policy/name/" ACL GET,
-    "/v1/acl/roles" ACL GET,
     "/v1/acl/role" ACL PUT,
     "/v1/acl/role/" ACL GET PUT DELETE,
     "/v1/acl/role/name/" ACL GET,
-    "/v1/acl/binding-rules" ACL GET,
     "/v1/acl/binding-rule" ACL PUT,
     "/v1/acl/binding-rule/" ACL GET PUT DELETE,
-    "/v1/acl/auth-methods" ACL GET,
     "/v1/acl/auth-method" ACL PUT,
     "/v1/acl/auth-method/" ACL GET PUT DELETE,
     "/v1/acl/login" ACL POST,
@@ -74,27 +64,20 @@ pub(super) const ROUTES: &[Route] = routes! {
     "/v1/agent/connect/ca/leaf/" CONNECT GET,
     "/v1/agent/connect/authorize" CONNECT POST,
     "/v1/discovery-chain/" CONNECT_READ GET POST,
-    "/v1/catalog/connect/" MESH GET,
-    "/v1/catalog/gateway-services/" MESH GET,
-    "/v1/health/connect/" MESH GET,
-    "/v1/health/ingress/" MESH GET,
-    "/v1/connect/intentions" INTENTIONS GET POST,
-    "/v1/connect/intentions/" INTENTIONS GET PUT DELETE,
     "/v1/connect/intentions/match" INTENTIONS GET,
     "/v1/connect/intentions/check" INTENTIONS GET,
     "/v1/config" CONFIG PUT,
-    "/v1/config/" CONFIG GET DELETE,
-    "/v1/query" QUERIES GET POST,
-    "/v1/query/" QUERIES GET PUT DELETE,
     "/v1/snapshot" SNAPSHOTS GET PUT,
-    "/v1/operator/raft/configuration" OPERATOR GET,
     "/v1/operator/raft/peer" OPERATOR DELETE,
     "/v1/operator/keyring" OPERATOR GET POST PUT DELETE,
-    "/v1/operator/autopilot/configuration" OPERATOR GET PUT,
-    "/v1/operator/autopilot/health" OPERATOR GET,
     "/v1/internal/federation-states" FEDERATION GET,
     "/v1/internal/federation-state/" FEDERATION GET,
 };
+
+/// Connect's proxies and gateways, which a registration or a filter may name.
+pub(super) fn no_mesh() -> Refusal {
+    not_served("Connect's proxies and gateways aren't")
+}
 
 /// Without a token there are no ACLs; with one there is just that one.
 pub(super) fn no_acl(call: &Call) -> Refusal {
@@ -104,7 +87,7 @@ pub(super) fn no_acl(call: &Call) -> Refusal {
     Refusal::new(StatusCode::UNAUTHORIZED, "ACL support disabled")
 }
 
-fn not_served(what: &str) -> Refusal {
+pub(super) fn not_served(what: &str) -> Refusal {
     Refusal::new(
         StatusCode::NOT_IMPLEMENTED,
         format!("{what} served by this registry; use a Consul server for that."),

@@ -1,4 +1,5 @@
-//! Which instances a request asks for: `?passing`, `?tag`, `?node-meta`, `?filter`.
+//! Which instances a request asks for, and in which order: `?passing`, `?tag`, `?node-meta`,
+//! `?filter`, `?near`.
 
 use serde::Serialize;
 
@@ -6,7 +7,7 @@ use super::call::Call;
 use super::reply::Refusal;
 use crate::filter::{Filter, Shape};
 use crate::go;
-use crate::store::{Instance, Node, Service, Status};
+use crate::store::{Instance, Node, Service, State, Status};
 
 /// The conditions of a request. All of them must hold.
 #[derive(Debug, Default)]
@@ -15,6 +16,9 @@ pub(super) struct Selection {
     tags: Vec<String>,
     node_meta: Vec<(String, String)>,
     filter: Option<Filter>,
+    near: Option<String>,
+    /// Whether only those are wanted that speak Connect by themselves.
+    native: bool,
 }
 
 impl Selection {
@@ -37,6 +41,8 @@ impl Selection {
             tags: call.query.all("tag").map(str::to_lowercase).collect(),
             node_meta: node_meta.collect(),
             filter: None,
+            near: near(call).map(str::to_owned),
+            native: false,
         }
     }
 
@@ -49,6 +55,12 @@ impl Selection {
         })
     }
 
+    /// Only those that can be reached by Connect. There are no proxies here, so that is those that
+    /// need none.
+    pub(super) fn only_native(self, native: bool) -> Self {
+        Self { native, ..self }
+    }
+
     /// Whether only passing instances are wanted.
     pub(super) fn passing(&self) -> bool {
         self.passing
@@ -56,7 +68,18 @@ impl Selection {
 
     /// Whether the state of the service and `passing` decide everything.
     pub(super) fn is_plain(&self) -> bool {
-        self.tags.is_empty() && self.node_meta.is_empty() && self.filter.is_none()
+        self.tags.is_empty()
+            && self.node_meta.is_empty()
+            && self.filter.is_none()
+            && self.near.is_none()
+            && !self.native
+    }
+
+    /// Puts what is near the node that was named first, if one was.
+    pub(super) fn sort<T>(&self, state: &State, things: &mut [T], node_of: impl Fn(&T) -> &str) {
+        if let Some(near) = &self.near {
+            state.sort_by_distance(near, things, node_of);
+        }
     }
 
     /// The instances that meet the conditions, in Consul's order: where it drops an instance that
@@ -68,6 +91,7 @@ impl Selection {
     ) -> Vec<&'a Instance> {
         let meets = |instance: &&'a Instance| {
             self.takes_node(&instance.node)
+                && (instance.service.connect.native || !self.native)
                 && self.takes_tags(&instance.service)
                 && self.takes_shown(|| show(instance))
         };
@@ -99,6 +123,15 @@ impl Selection {
         self.node_meta
             .iter()
             .all(|(key, value)| meta.is_some_and(|meta| meta.get(key) == Some(value)))
+    }
+}
+
+/// The node that `?near` names.
+fn near(call: &Call) -> Option<&str> {
+    match call.query.get("near") {
+        "" => None,
+        "_agent" => Some(&call.app.node_name),
+        node => Some(node),
     }
 }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use tokio::time::Instant;
 
 use super::call::Call;
+use super::refused::no_mesh;
 use super::reply::{Refusal, Reply};
 use super::router::{Handler, Route};
 use crate::decode;
@@ -71,6 +72,9 @@ fn transact(call: &Call) -> Result<Reply, Refusal> {
         ));
     }
     call.refuse_elsewhere()?;
+    if operations.iter().any(Operation::is_of_mesh) {
+        return Err(no_mesh());
+    }
     for operation in &mut operations {
         if let Operation::Node { node, .. } = operation
             && node.datacenter.is_empty()

@@ -1,6 +1,7 @@
 //! Where nodes are, as they say themselves.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use super::{Changes, State, Topic, fold};
 
@@ -41,6 +42,30 @@ impl Coordinate {
             && numbers.all(|number| number.is_finite())
             && rest.iter().all(|number| number.is_finite())
     }
+
+    /// The round-trip time that can be expected between the two.
+    fn distance_to(&self, other: &Self) -> Duration {
+        let between = self.vec.iter().zip(&other.vec);
+        let square: f64 = between.map(|(one, other)| (one - other).powi(2)).sum();
+        let distance = square.sqrt() + self.height + other.height;
+        let adjusted = distance + self.adjustment + other.adjustment;
+        let seconds = if adjusted > 0.0 { adjusted } else { distance };
+        Duration::try_from_secs_f64(seconds).unwrap_or(Duration::MAX)
+    }
+}
+
+/// Where one node is, by segment of the network.
+type Places<'a> = BTreeMap<&'a str, &'a Coordinate>;
+
+/// Nodes are measured in one segment: the only one that a node is in, or else the nameless one.
+fn distance(here: &Places<'_>, there: &Places<'_>) -> Option<Duration> {
+    let only = |places: &Places<'_>| match places.len() {
+        1 => places.keys().next().map(|segment| (*segment).to_owned()),
+        _ => None,
+    };
+    let segment = only(there).or_else(|| only(here)).unwrap_or_default();
+    let (here, there) = (here.get(segment.as_str())?, there.get(segment.as_str())?);
+    Some(here.distance_to(there))
 }
 
 impl State {
@@ -62,6 +87,34 @@ impl State {
             self.coordinates.index = changes.index();
             changes.touch(Topic::Coordinates);
         }
+    }
+
+    /// Puts first what is nearest to the node `from`, and what is on nodes of which nobody knows
+    /// where they are last. The order stays if that is so of `from`.
+    pub(crate) fn sort_by_distance<T>(
+        &self,
+        from: &str,
+        things: &mut [T],
+        node_of: impl Fn(&T) -> &str,
+    ) {
+        let here = self.places_of(from);
+        if !here.is_empty() {
+            things.sort_by_cached_key(|thing| {
+                distance(&here, &self.places_of(node_of(thing))).unwrap_or(Duration::MAX)
+            });
+        }
+    }
+
+    fn places_of(&self, node: &str) -> Places<'_> {
+        let node = fold(node);
+        let places = self
+            .coordinates
+            .places
+            .range((node.clone(), String::new())..);
+        let of_node = places.take_while(|((it, _), _)| *it == node);
+        of_node
+            .map(|((_, segment), (_, place))| (segment.as_str(), place))
+            .collect()
     }
 
     /// The places of nodes that are still there: node, segment and coordinate, in order.

@@ -160,6 +160,13 @@ impl Store {
     }
 }
 
+impl State {
+    /// The index of the last write.
+    pub(crate) fn index(&self) -> u64 {
+        self.index
+    }
+}
+
 impl Changes {
     fn after(last: u64) -> Self {
         Self {

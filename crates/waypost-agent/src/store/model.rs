@@ -201,6 +201,17 @@ impl Default for Weights {
 }
 
 impl Service {
+    /// Whether it is a proxy or a gateway of Connect's, which aren't served here.
+    pub(crate) fn is_of_mesh(&self) -> bool {
+        const KINDS: [&str; 4] = [
+            "connect-proxy",
+            "ingress-gateway",
+            "mesh-gateway",
+            "terminating-gateway",
+        ];
+        KINDS.contains(&self.kind.as_str())
+    }
+
     /// Adds the `lan_*` and `wan_*` addresses that Consul derives from an address that is an IP.
     pub(crate) fn add_derived_addresses(&mut self) {
         let suffix = match self.address.parse() {

@@ -98,6 +98,11 @@ impl KvVerb {
 }
 
 impl Operation {
+    /// Whether it writes what this registry doesn't serve.
+    pub(crate) fn is_of_mesh(&self) -> bool {
+        matches!(self, Self::Service { service, .. } if service.is_of_mesh()) && !self.is_read()
+    }
+
     /// Whether it only looks. A verb for keys that is unknown writes nothing.
     pub(crate) fn is_read(&self) -> bool {
         match self {

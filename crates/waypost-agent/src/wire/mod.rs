@@ -1,6 +1,7 @@
 //! The shapes in which answers show records, where they differ from those of [`crate::store`].
 //! The order of the fields is Consul's.
 
+mod content_hash;
 mod transacted;
 
 use std::collections::BTreeMap;
@@ -38,9 +39,9 @@ pub(crate) struct AgentService<'a> {
     weights: &'a Weights,
     enable_tag_override: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
-    connect: Option<&'a Connect>,
+    content_hash: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub content_hash: Option<String>,
+    connect: Option<&'a Connect>,
 }
 
 /// An instance as `/v1/catalog/service/:name` shows it.
@@ -153,9 +154,18 @@ impl<'a> From<&'a Service> for AgentService<'a> {
             tagged_addresses: &service.tagged_addresses,
             weights: &service.weights,
             enable_tag_override: service.enable_tag_override,
-            connect: service.connect.native.then_some(&service.connect),
             content_hash: None,
+            connect: service.connect.native.then_some(&service.connect),
         }
+    }
+}
+
+impl AgentService<'_> {
+    /// The instance with its hash, which stands beside it in the headers too.
+    pub(crate) fn with_content_hash(mut self) -> (Self, String) {
+        let hash = self.content_hash();
+        self.content_hash = Some(hash.clone());
+        (self, hash)
     }
 }
 

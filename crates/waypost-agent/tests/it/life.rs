@@ -56,6 +56,19 @@ async fn a_port_that_is_taken_is_named() {
 }
 
 #[tokio::test]
+async fn its_node_has_the_id_that_it_was_given() {
+    let id = "7b6a1a4c-3a52-4f0e-9d6f-0c5d6a1f2b3e";
+    let agent = Agent::builder().node_id(id).start().await.unwrap();
+    let nodes = Request::new("GET", "/v1/catalog/nodes", "");
+    let nodes = nodes.send(agent.http_addr()).await.unwrap().text();
+    assert!(nodes.contains(&format!("\"ID\":\"{id}\"")), "{nodes}");
+    for wrong in ["", "n1", "7b6a1a4c-3a52-4f0e-9d6f-0c5d6a1f2b3x"] {
+        let error = Agent::builder().node_id(wrong).start().await.unwrap_err();
+        assert!(matches!(error, Error::NodeId { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
 async fn a_service_that_is_well_is_seen_to_be_well_at_once() {
     let agent = Agent::start().await.unwrap();
     let body = format!(

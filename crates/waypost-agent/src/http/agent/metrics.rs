@@ -61,7 +61,9 @@ fn metrics(call: &Call) -> Result<Reply, Refusal> {
             ("consul.state.services", state.local.services().count()),
         ]
     });
-    let gauges = counted.map(|(name, value)| Gauge {
+    let memory = memory().map(|bytes| ("consul.runtime.alloc_bytes", bytes));
+    let gauges = counted.into_iter().chain(memory);
+    let gauges = gauges.map(|(name, value)| Gauge {
         name,
         value,
         labels: BTreeMap::new(),
@@ -71,11 +73,21 @@ fn metrics(call: &Call) -> Result<Reply, Refusal> {
     // Consul adds up ten seconds at a time, and says when they began.
     call.json(&Metrics {
         timestamp: format!("{} +0000 UTC", go::date_time(seconds - seconds % 10)),
-        gauges: gauges.into(),
+        gauges: gauges.collect(),
         points: [],
         counters: [],
         samples: [],
     })
+}
+
+/// What this process has in memory, in bytes, where the system tells.
+fn memory() -> Option<usize> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let resident = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let kibibytes: usize = resident.trim().strip_suffix("kB")?.trim().parse().ok()?;
+    Some(kibibytes * 1024)
 }
 
 /// Streams the log, from now on.

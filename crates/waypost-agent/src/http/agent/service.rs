@@ -1,14 +1,12 @@
 //! `/v1/agent/service`: registering instances, and looking at one.
 
-use std::collections::hash_map::DefaultHasher;
-use std::hash::Hasher;
 use std::sync::Arc;
 
 use http::Method;
 use tokio::time::{Instant, sleep_until};
 
 use super::super::call::Call;
-use super::super::json;
+use super::super::refused::no_mesh;
 use super::super::reply::{Refusal, Reply};
 use super::super::router::{Handler, Route};
 use super::enable;
@@ -63,11 +61,7 @@ fn look(call: &Call) -> Result<(String, Reply), Refusal> {
         .store
         .read(|state| state.local.service(id).cloned());
     let service = service.ok_or_else(|| Refusal::not_found(format!("unknown service ID: {id}")))?;
-    let mut shown = AgentService::from(&*service);
-    let mut hasher = DefaultHasher::new();
-    hasher.write(&json::to_vec(&shown, false)?);
-    let hash = format!("{:016x}", hasher.finish());
-    shown.content_hash = Some(hash.clone());
+    let (shown, hash) = AgentService::from(&*service).with_content_hash();
     let reply = call.json(&shown)?.header("x-consul-contenthash", &hash);
     Ok((hash, reply))
 }
@@ -93,6 +87,9 @@ fn register(call: &Call) -> Result<Reply, Refusal> {
         return Err(Refusal::bad_request(
             "Status for checks must 'passing', 'warning', 'critical'",
         ));
+    }
+    if definition.sidecar || definition.service.is_of_mesh() {
+        return Err(no_mesh());
     }
     definition.service.add_derived_addresses();
     let replace_checks = call.query.has("replace-existing-checks")

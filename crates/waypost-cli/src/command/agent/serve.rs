@@ -36,6 +36,9 @@ pub(crate) struct Serve {
     /// The name of the node [default: this host's]
     #[arg(long)]
     node: Option<String>,
+    /// The id of the node, a UUID [default: another one every time]
+    #[arg(long, value_name = "UUID")]
+    node_id: Option<String>,
     /// The name of the datacenter
     #[arg(long, value_name = "NAME", default_value = "dc1")]
     datacenter: String,
@@ -73,6 +76,9 @@ impl Serve {
         }
         if let Some(node) = self.node {
             builder = builder.node_name(node);
+        }
+        if let Some(id) = self.node_id {
+            builder = builder.node_id(id);
         }
         if !self.check_target.is_empty() {
             builder = builder.check_targets(self.check_target);
