@@ -4,6 +4,7 @@ use std::io;
 use std::sync::{Arc, Mutex};
 
 use http::Request;
+use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::fmt::MakeWriter;
 
 use crate::support::{Origin, RawClient, RawOrigin, TestGateway, nobody, until};
@@ -55,9 +56,12 @@ async fn every_request_leaves_a_line_that_tells_its_story() {
         .with_ansi(false)
         .with_writer(lines.clone())
         .finish();
+    // A second one, for all threads: with a single one tracing would believe the other tests'
+    // threads, which have none, that nobody wants the lines that they come to first.
+    let _ = tracing::subscriber::set_global_default(NoSubscriber::default());
     let _guard = tracing::subscriber::set_default(subscriber);
     let gateway = TestGateway::start().await;
-    gateway.add("auth", "dead", nobody().await).await;
+    gateway.add("auth", "dead", nobody()).await;
     gateway
         .add("auth", "live", Origin::echo().await.address)
         .await;

@@ -5,6 +5,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
+use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::fmt::MakeWriter;
 
 /// All lines of one thread's log, at the finest level, other crates' too.
@@ -17,6 +18,10 @@ impl Logs {
     /// Takes the log of this thread as long as the guard lives. A test on Tokio's current-thread
     /// runtime has no other.
     pub(crate) fn take() -> (Self, tracing::subscriber::DefaultGuard) {
+        // Tracing keeps in mind which lines nobody wants. While there is but one subscriber, it asks
+        // only that of the thread that comes to a line first, which may be another test's: it has
+        // none. With two it asks both, whichever thread it is. An error means that it is set.
+        let _ = tracing::subscriber::set_global_default(NoSubscriber::default());
         let logs = Self::default();
         let subscriber = tracing_subscriber::fmt()
             .with_max_level(tracing::Level::TRACE)
