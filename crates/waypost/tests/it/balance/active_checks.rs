@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    net::{Ipv4Addr, SocketAddr},
     sync::{Arc, Mutex},
     time::Duration,
 };
@@ -14,6 +15,7 @@ use waypost::{
     ActiveCheck, BalanceEvent, Balancer, Directory, DirectoryOptions, EjectionCause, Fate, Health,
     Instance, MemoryProvider, RoundRobin, provider::Answer,
 };
+use waypost_testkit::free_ports;
 
 use super::fixture::{instance, plain, settle};
 use crate::scripted::{Scripted, auth};
@@ -169,7 +171,8 @@ async fn checks_that_pass_do_not_shorten_an_ejection_for_failed_requests() {
 #[tokio::test(start_paused = true)]
 async fn each_endpoint_is_checked_once_per_interval_by_all_balancers_together_until_nobody_asks() {
     let (world, script) = (World::default(), Scripted::default());
-    let (directory, first) = balancer(&script, plain(&["a", "b"]), world.check()).await;
+    let ids = ["a", "b", "c", "d", "e", "f"];
+    let (directory, first) = balancer(&script, plain(&ids), world.check()).await;
     let more: Vec<_> = (0..5)
         .map(|_| Balancer::new(&directory, &auth(), Box::new(RoundRobin::new())))
         .collect();
@@ -190,10 +193,9 @@ async fn each_endpoint_is_checked_once_per_interval_by_all_balancers_together_un
             "no jitter: {gaps:?}"
         );
     }
-    assert_ne!(
-        checked["a"][0], checked["b"][0],
-        "they begin at different times"
-    );
+    // Two may begin together, but not all of them.
+    let begun: BTreeSet<_> = checked.values().map(|times| times[0]).collect();
+    assert!(begun.len() > 1, "they begin at different times");
 
     // One that leaves, or that the registry calls sick, is not checked.
     script.tell(Ok(Answer::Instances(vec![
@@ -250,8 +252,10 @@ async fn a_server_that_dies_is_ejected_by_http_checks_and_comes_back_with_it() {
     let memory = MemoryProvider::new();
     let (mut servers, mut addresses) = (Vec::new(), Vec::new());
     for id in ["a", "b"] {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
+        // One that nobody takes while the server is down.
+        let [port] = free_ports();
+        let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        let listener = TcpListener::bind(address).await.unwrap();
         let builder = Instance::builder(auth(), "127.0.0.1".parse().unwrap(), address.port());
         memory.insert(builder.id(id).build().unwrap());
         addresses.push(address);
@@ -265,7 +269,7 @@ async fn a_server_that_dies_is_ejected_by_http_checks_and_comes_back_with_it() {
     let balancer = Balancer::new(&directory, &auth(), Box::new(RoundRobin::new()));
     balancer.ready().await.unwrap();
     let until = async |ejected: u64| {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while balancer.counters().ejected_now != ejected || balancer.counters().checks_passed < 4 {
             assert!(Instant::now() < deadline, "{:?}", balancer.counters());
             sleep(Duration::from_millis(10)).await;
