@@ -11,7 +11,7 @@ use waypost_agent::Agent;
 
 use crate::consul;
 
-const SOON: Duration = Duration::from_secs(20);
+const SOON: Duration = Duration::from_secs(60);
 
 fn command(agent: &Agent, arguments: &[&str]) -> Command {
     let mut command = Command::new(consul::find());

@@ -11,7 +11,7 @@ use waypost_testkit::free_ports;
 
 use crate::http::Request;
 
-const STARTS_WITHIN: Duration = Duration::from_secs(30);
+const STARTS_WITHIN: Duration = Duration::from_secs(60);
 
 /// A Consul server that stands alone, with compact JSON (in `-dev` mode it is indented). It ends
 /// when this is dropped.

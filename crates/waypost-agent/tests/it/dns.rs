@@ -15,7 +15,7 @@ use crate::consul::Consul;
 use crate::http::Request;
 
 const NODE: &str = "n1";
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 const SERVICES: &[&str] = &[
     r#"{"ID":"web1","Name":"web","Tags":["v1","Prod"],"Address":"10.1.2.3","Port":8080,"Weights":{"Passing":10,"Warning":3},"Check":{"TTL":"1h","Status":"passing"}}"#,

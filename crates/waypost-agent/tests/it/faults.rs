@@ -7,7 +7,7 @@ use waypost_agent::Agent;
 
 use crate::http::Request;
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 fn services() -> Request {
     Request::new("GET", "/v1/catalog/services", "")

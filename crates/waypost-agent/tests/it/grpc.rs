@@ -9,7 +9,7 @@ use waypost_agent::Agent;
 
 use crate::http::Request;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 
 /// Serves `ready` as serving, `broken` as not serving, and knows nothing else.
 async fn serve(listener: TcpListener) {

@@ -4,17 +4,20 @@ use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout};
 use waypost_agent::{Agent, Error};
 use waypost_testkit::free_ports;
 
 use crate::http::Request;
 
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(30);
 const ADDRESS: &str = "WAYPOST_TEST_ADDRESS";
 const FOLDER: &str = "WAYPOST_TEST_FOLDER";
 
@@ -271,6 +274,7 @@ async fn nothing_acknowledged_is_lost_by_a_hundred_kills() {
             thing.acknowledged = found;
             thing.perhaps = None;
         }
+        let answered = Arc::new(AtomicU64::new(0));
         let mut writers = Vec::new();
         for writer in 0..WRITERS {
             let own: Vec<_> = (0..THINGS)
@@ -284,9 +288,18 @@ async fn nothing_acknowledged_is_lost_by_a_hundred_kills() {
                 })
                 .collect();
             let seed = random.u64(..);
-            writers.push(tokio::spawn(write_until_gone(process.address, own, seed)));
+            let answered = Arc::clone(&answered);
+            let writing = write_until_gone(process.address, own, seed, answered);
+            writers.push(tokio::spawn(writing));
         }
-        sleep(Duration::from_millis(random.u64(2..60))).await;
+        // The others are in the middle of their next writes by then.
+        let enough = random.u64(0..60);
+        let some_writes = async {
+            while answered.load(Relaxed) < enough {
+                yield_now().await;
+            }
+        };
+        timeout(SOON, some_writes).await.unwrap();
         process.kill();
         for writer in writers {
             let (own, count) = timeout(SOON, writer).await.unwrap().unwrap();
@@ -303,6 +316,7 @@ async fn write_until_gone(
     address: SocketAddr,
     mut own: Vec<(String, Thing)>,
     seed: u64,
+    answered: Arc<AtomicU64>,
 ) -> (Vec<(String, Thing)>, u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut count = 0;
@@ -331,6 +345,7 @@ async fn write_until_gone(
                 thing.acknowledged = wanted;
                 thing.perhaps = None;
                 count += 1;
+                answered.fetch_add(1, Relaxed);
             }
             Err(_) => return (own, count),
         }

@@ -2,6 +2,7 @@
 
 use tokio::net::TcpListener;
 use waypost_agent::{Agent, clear_leftovers, leftovers};
+use waypost_testkit::free_ports;
 
 use crate::http::Request;
 
@@ -16,12 +17,8 @@ async fn instances_without_a_process_are_found_and_cleared_and_others_stay() {
     let agent = Agent::builder().token("secret").start().await;
     let agent = agent.unwrap();
     let alive = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let dead = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let (alive_port, dead_port) = (
-        alive.local_addr().unwrap().port(),
-        dead.local_addr().unwrap().port(),
-    );
-    drop(dead);
+    let alive_port = alive.local_addr().unwrap().port();
+    let [dead_port] = free_ports();
     let with_token = |body: String| {
         let mut request = Request::new("PUT", "/v1/agent/service/register", &body);
         request

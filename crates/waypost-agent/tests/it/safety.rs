@@ -9,7 +9,7 @@ use waypost_agent::{Agent, Error};
 
 use crate::http::{Request, Response};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(30);
 
 async fn ask(agent: &Agent, request: Request) -> Response {
     request.send(agent.http_addr()).await.unwrap()

@@ -11,7 +11,7 @@ use waypost_agent::Agent;
 
 use crate::http::{Request, Response};
 
-const SOON: Duration = Duration::from_secs(5);
+const SOON: Duration = Duration::from_secs(15);
 const A_WHILE: Duration = Duration::from_millis(300);
 
 async fn put(agent: &Agent, target: &str, body: &str) {

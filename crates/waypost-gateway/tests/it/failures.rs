@@ -37,7 +37,7 @@ async fn an_instance_that_takes_no_connection_in_time_is_a_504() {
 #[tokio::test]
 async fn an_instance_that_does_not_answer_in_time_is_a_504_and_is_not_asked_again() {
     let gateway =
-        TestGateway::start_with(|config| config.first_byte_timeout = Duration::from_millis(100))
+        TestGateway::start_with(|config| config.first_byte_timeout = Duration::from_millis(500))
             .await;
     let origin = Origin::start(|_| std::future::pending::<Response<_>>()).await;
     gateway.add("auth", "a", origin.address).await;
@@ -51,8 +51,7 @@ async fn an_instance_that_does_not_answer_in_time_is_a_504_and_is_not_asked_agai
 #[tokio::test]
 async fn the_time_for_the_answer_begins_when_the_upload_is_over() {
     let gateway =
-        TestGateway::start_with(|config| config.first_byte_timeout = Duration::from_millis(400))
-            .await;
+        TestGateway::start_with(|config| config.first_byte_timeout = Duration::from_secs(1)).await;
     let origin = Origin::start(|request: Request<Incoming>| async move {
         Response::new(body(
             request.into_body().collect().await.unwrap().to_bytes(),
@@ -60,15 +59,15 @@ async fn the_time_for_the_answer_begins_when_the_upload_is_over() {
     })
     .await;
     gateway.add("store", "s", origin.address).await;
-    let upload = stream::iter(0..10).then(|_| async {
-        tokio::time::sleep(Duration::from_millis(80)).await;
+    let upload = stream::iter(0..12).then(|_| async {
+        tokio::time::sleep(Duration::from_millis(100)).await;
         Bytes::from("x")
     });
     let request = Request::post(gateway.url("/store/"))
         .body(streamed(upload))
         .unwrap();
     let answer = Answer::read(gateway.begin(request).await.unwrap()).await;
-    assert_eq!(answer.text(), "xxxxxxxxxx");
+    assert_eq!(answer.text(), "x".repeat(12));
 }
 
 #[tokio::test]
@@ -115,7 +114,7 @@ async fn what_is_no_http_is_a_502() {
 async fn an_instance_that_speaks_something_else_is_a_502() {
     let gateway = TestGateway::start().await;
     gateway
-        .insert(instance("queue", "q", nobody().await).scheme("amqp"))
+        .insert(instance("queue", "q", nobody()).scheme("amqp"))
         .await;
     let answer = gateway.get("/queue/").await;
     assert_eq!(answer.status, StatusCode::BAD_GATEWAY);

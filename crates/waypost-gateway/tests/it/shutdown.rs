@@ -62,7 +62,7 @@ async fn a_request_that_does_not_end_is_cut_off_in_the_end() {
 #[tokio::test]
 async fn it_leaves_the_registry_first_and_serves_until_that_has_spread() {
     let mut gateway =
-        TestGateway::start_with(|config| config.spread = Duration::from_millis(300)).await;
+        TestGateway::start_with(|config| config.spread = Duration::from_secs(2)).await;
     gateway
         .add("auth", "a", Origin::says("hello").await.address)
         .await;

@@ -126,7 +126,7 @@ async fn a_client_that_goes_away_while_it_reads_frees_the_instance() {
     let left = Instant::now();
     soon("the end of the response", end).await.unwrap();
     assert!(
-        left.elapsed() < Duration::from_secs(1),
+        left.elapsed() < Duration::from_secs(5),
         "{:?}",
         left.elapsed()
     );
@@ -144,13 +144,15 @@ async fn a_client_that_goes_away_while_it_waits_frees_the_instance() {
     let left = Instant::now();
     soon("the end of the request", end).await.unwrap();
     assert!(
-        left.elapsed() < Duration::from_secs(1),
+        left.elapsed() < Duration::from_secs(5),
         "{:?}",
         left.elapsed()
     );
     // The instance is free again in our own count too.
-    let service = gateway.service("model").await;
-    assert_eq!(service["instances"][0]["in_flight"], 0);
+    soon("the count of no request", async {
+        while gateway.service("model").await["instances"][0]["in_flight"] != 0 {}
+    })
+    .await;
 }
 
 #[tokio::test]
@@ -219,7 +221,7 @@ async fn a_client_that_does_not_read_holds_the_instance_back() {
 #[tokio::test]
 async fn silence_in_the_middle_of_a_response_ends_it_only_after_the_idle_timeout() {
     let gateway =
-        TestGateway::start_with(|config| config.idle_timeout = Duration::from_millis(300)).await;
+        TestGateway::start_with(|config| config.idle_timeout = Duration::from_secs(1)).await;
     let origin = Origin::start(|request: Request<_>| async move {
         let pause: u64 = request.uri().query().unwrap().parse().unwrap();
         let pieces = stream::iter(0..4).then(move |n: u64| async move {
@@ -231,7 +233,7 @@ async fn silence_in_the_middle_of_a_response_ends_it_only_after_the_idle_timeout
     .await;
     gateway.add("model", "m", origin.address).await;
     // Longer than the timeout in all, but never silent for so long.
-    assert_eq!(gateway.get("/model/?120").await.text(), "piece\n".repeat(4));
+    assert_eq!(gateway.get("/model/?400").await.text(), "piece\n".repeat(4));
     let mut client = RawClient::connect(gateway.address).await;
     client
         .send("GET /model/?60000 HTTP/1.1\r\nHost: a\r\n\r\n")

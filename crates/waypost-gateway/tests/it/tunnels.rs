@@ -61,7 +61,7 @@ async fn after_the_handshake_bytes_pass_both_ways() {
 #[tokio::test]
 async fn a_handshake_goes_to_another_instance_when_the_first_is_dead() {
     let gateway = TestGateway::start().await;
-    gateway.add("chat", "dead", nobody().await).await;
+    gateway.add("chat", "dead", nobody()).await;
     gateway.add("chat", "live", shouts().await.address).await;
     for _ in 0..4 {
         let mut client = RawClient::connect(gateway.address).await;

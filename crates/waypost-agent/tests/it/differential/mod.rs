@@ -24,7 +24,7 @@ const NODE: &str = "n1";
 
 /// Consul writes to its catalog a moment after it has answered a registration, so an answer that
 /// differs gets this long to become the same.
-const SETTLES_WITHIN: Duration = Duration::from_secs(2);
+const SETTLES_WITHIN: Duration = Duration::from_secs(45);
 const PAUSE: Duration = Duration::from_millis(20);
 
 const SCRIPTS: &[(&str, &str)] = &[
@@ -218,7 +218,7 @@ async fn send(to: SocketAddr, request: &Request) -> Response {
 
 /// Asks until the answer has `wanted` in it.
 pub(crate) async fn until(side: SocketAddr, request: &Request, wanted: &str) {
-    let deadline = Instant::now() + Duration::from_secs(45);
+    let deadline = Instant::now() + SETTLES_WITHIN;
     loop {
         let answer = send(side, request).await.text();
         if answer.contains(wanted) {

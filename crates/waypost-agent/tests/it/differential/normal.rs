@@ -126,9 +126,9 @@ impl Side {
             false => None,
         };
         let session = session.map(str::to_owned);
-        body = body.replace(&format!(":{}", self.address.port()), ":8500");
+        body = replace_number(&body, &self.address.port().to_string(), "8500");
         for (own, common) in &self.replace {
-            body = body.replace(own.as_str(), common);
+            body = replace_number(&body, own, common);
         }
         body = replace_uuids(&body);
         body = self.rank_indexes(&body);
@@ -237,6 +237,24 @@ fn text_of(answer: &Response) -> String {
 /// How a body is framed is the server's affair, and so is the time.
 fn is_of_the_connection(name: &str) -> bool {
     ["Date", "Content-Length", "Transfer-Encoding", "Connection"].contains(&name)
+}
+
+/// Replaces a number, but not where it is a part of a longer one.
+fn replace_number(text: &str, number: &str, by: &str) -> String {
+    let mut replaced = String::with_capacity(text.len());
+    let mut end = 0;
+    for (at, _) in text.match_indices(number) {
+        let (before, after) = (&text[..at], &text[at + number.len()..]);
+        let is_part = before.ends_with(|c: char| c.is_ascii_hexdigit() || c == '.')
+            || after.starts_with(|c: char| c.is_ascii_hexdigit());
+        if !is_part {
+            replaced.push_str(&text[end..at]);
+            replaced.push_str(by);
+            end = at + number.len();
+        }
+    }
+    replaced.push_str(&text[end..]);
+    replaced
 }
 
 /// Replaces UUIDs by their order of appearance.

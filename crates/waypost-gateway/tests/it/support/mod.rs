@@ -13,7 +13,7 @@ pub(crate) use origin::{Origin, RawOrigin, body, nobody, streamed};
 pub(crate) use registry::FlakyRegistry;
 
 /// No test waits longer than this for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Waits for something that has to happen.
 pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {

@@ -1,7 +1,7 @@
 //! Servers behind the gateway.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -17,6 +17,7 @@ use serde_json::{Value, json};
 use tokio::io::AsyncReadExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
+use waypost_testkit::free_ports;
 
 pub(crate) type Body = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -46,7 +47,7 @@ impl Origin {
         F: Fn(Request<Incoming>) -> T + Send + Sync + 'static,
         T: Future<Output = Response<Body>> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = listener().await;
         let address = listener.local_addr().expect("an address");
         let requests = Arc::new(AtomicUsize::new(0));
         let (answer, counted) = (Arc::new(answer), Arc::clone(&requests));
@@ -135,7 +136,7 @@ impl RawOrigin {
         F: Fn(TcpStream) -> T + Send + 'static,
         T: Future<Output = ()> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = listener().await;
         let address = listener.local_addr().expect("an address");
         let connections = Arc::new(AtomicUsize::new(0));
         let counted = Arc::clone(&connections);
@@ -176,8 +177,13 @@ impl RawOrigin {
     }
 }
 
+/// A listener whose port no other test has, not even when this one listens no more.
+async fn listener() -> TcpListener {
+    TcpListener::bind(nobody()).await.expect("a free port")
+}
+
 /// An address where nobody listens.
-pub(crate) async fn nobody() -> SocketAddr {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    listener.local_addr().expect("an address")
+pub(crate) fn nobody() -> SocketAddr {
+    let [port] = free_ports();
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
