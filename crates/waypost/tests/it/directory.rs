@@ -170,7 +170,7 @@ async fn no_first_lookup_is_lost_to_a_watch_that_answers_at_once() {
     script.greet(instances(&["a"]));
     for _ in 0..10_000 {
         let directory = directory(&script);
-        let found = tokio::time::timeout(Duration::from_secs(5), directory.lookup(&auth())).await;
+        let found = tokio::time::timeout(Duration::from_secs(60), directory.lookup(&auth())).await;
         assert!(found.expect("an answer at once").is_ok());
     }
 }

@@ -66,7 +66,7 @@ impl Server {
             .spawn()
             .unwrap();
         let server = Self { port, process };
-        let deadline = Instant::now() + Duration::from_secs(20);
+        let deadline = Instant::now() + Duration::from_secs(60);
         while TcpStream::connect(("127.0.0.1", port)).await.is_err() {
             assert!(Instant::now() < deadline, "the server doesn't start");
             sleep(Duration::from_millis(10)).await;

@@ -14,6 +14,7 @@ use hyper_util::{client::legacy, rt::TokioExecutor};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
+    time::Instant,
 };
 use tower::{Layer, ServiceExt};
 use waypost::{
@@ -141,10 +142,10 @@ async fn a_post_that_was_sent_is_never_sent_again() {
     assert!(world.reqwest(Method::POST).await.is_err());
     assert_eq!(world.reached(), 1, "through reqwest");
     let world = World::of(Manner::Hang).await;
-    let client = world.client().attempt_timeout(Duration::from_millis(100));
+    let client = world.client().attempt_timeout(Duration::from_millis(500));
     let error = client.post("http://auth/").body("order").send().await;
     let error = error.unwrap_err().to_string();
-    assert!(error.contains("did not answer within 100ms"), "{error}");
+    assert!(error.contains("did not answer within 500ms"), "{error}");
     assert_eq!(world.reached(), 1, "one that hangs");
     // The same as PUT, which may be repeated, is tried at both and once more.
     let put = client.put("http://auth/").body("order").send().await;
@@ -229,12 +230,9 @@ async fn kept_connections_do_not_pin_a_client_to_old_instances() {
     for instance in more.instances() {
         world.memory.insert(instance);
     }
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(60);
     while more.reached.load(Ordering::SeqCst) == 0 {
-        assert!(
-            tokio::time::Instant::now() < deadline,
-            "the new ones get nothing"
-        );
+        assert!(Instant::now() < deadline, "the new ones get nothing");
         send().await;
     }
     more.reached();
@@ -283,29 +281,32 @@ async fn a_named_port_and_a_preferred_scheme_lead_to_the_same_place_with_every_p
 #[tokio::test]
 async fn retries_are_at_most_a_fifth_of_the_requests_and_ten() {
     const REQUESTS: usize = 300;
-    let most = REQUESTS + REQUESTS / 5 + 10;
+    const FIFTH_MORE: usize = REQUESTS + REQUESTS / 5;
+    // Ten more in each ten seconds that it takes.
+    let most = |began: Instant| FIFTH_MORE + 10 + 10 * (began.elapsed().as_secs() / 10) as usize;
     let world = World::of(Manner::HangUp).await;
-    let client = world.client();
+    let (client, began) = (world.client(), Instant::now());
     for _ in 0..REQUESTS {
         let request = client.get("http://auth/").body("order");
         assert!(request.send().await.is_err());
     }
     let reached = world.reached();
     assert!(
-        (most - 20..=most).contains(&reached),
+        (FIFTH_MORE - 10..=most(began)).contains(&reached),
         "{reached} through reqwest"
     );
 
     let http = legacy::Client::builder(TokioExecutor::new()).build_http();
     let balancer = world.discovery.balancer("auth").unwrap();
     let client = BalanceLayer::retrying(balancer).layer(http);
+    let began = Instant::now();
     for _ in 0..REQUESTS {
         let request = Request::get("http://auth/").body(Full::<bytes::Bytes>::from("order"));
         assert!(client.clone().oneshot(request.unwrap()).await.is_err());
     }
     let reached = world.reached();
     assert!(
-        (most - 20..=most).contains(&reached),
+        (FIFTH_MORE - 10..=most(began)).contains(&reached),
         "{reached} through Tower"
     );
 }

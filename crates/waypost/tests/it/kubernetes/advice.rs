@@ -13,7 +13,7 @@ use waypost_kube_standin::{ApiServer, manifest};
 
 use super::demo;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 const WHO: &str = "system:serviceaccount:demo:shop";
 
 /// A server with one instance of `web`, and a provider that may do nothing there yet.

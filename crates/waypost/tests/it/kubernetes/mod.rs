@@ -16,7 +16,7 @@ use waypost::{
 };
 use waypost_kube_standin::ApiServer;
 
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A server whose namespace is `demo`.
 async fn demo() -> ApiServer {

@@ -17,7 +17,7 @@ use waypost_kube_standin::{ApiServer, manifest};
 
 use super::demo;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn provider(server: &ApiServer) -> Arc<KubernetesProvider> {
     Arc::new(super::provider(server))
