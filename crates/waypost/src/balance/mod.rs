@@ -267,22 +267,25 @@ impl Balancer {
         Ok(Pick::of(table, index))
     }
 
-    // Always inlined: else a pick is returned through memory, written in halves and read as a
-    // whole, and stalls for longer than all the rest of it takes.
+    // Always inlined, and the slow way shares no memory with the quick one: else a pick is returned
+    // through memory, written in halves and read as a whole, and stalls for as long as all the rest
+    // of it takes.
     #[inline(always)]
     fn choose(&self, key: Option<Key>) -> Result<Pick, Error> {
         let table = self.core.table.load();
-        match &table.prepared {
-            Some(prepared) if !table.needs_a_look => {
-                let index = prepared.choose(key);
-                Ok(Pick::of(table, index))
-            }
-            _ => self.choose_with_care(table, key),
-        }
+        let index = match &table.prepared {
+            Some(prepared) if !table.needs_a_look => prepared.choose(key),
+            _ => return self.choose_with_care(table, key).map_err(|error| *error),
+        };
+        Ok(Pick::of(table, index))
     }
 
     #[cold]
-    fn choose_with_care(&self, table: Guard<Arc<Table>>, key: Option<Key>) -> Result<Pick, Error> {
+    fn choose_with_care(
+        &self,
+        table: Guard<Arc<Table>>,
+        key: Option<Key>,
+    ) -> Result<Pick, Box<Error>> {
         if let Some(index) = due_probe(&table) {
             let probe = true;
             return Ok(Pick {
@@ -291,7 +294,7 @@ impl Balancer {
                 probe,
             });
         }
-        let table = self.usable(table)?;
+        let table = self.usable(table).map_err(Box::new)?;
         let index = table.prepared.as_ref().map(|prepared| prepared.choose(key));
         Ok(Pick::of(table, index.unwrap_or_default()))
     }
