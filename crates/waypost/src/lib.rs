@@ -23,6 +23,7 @@ pub mod provider;
 mod registrar;
 mod registration;
 pub mod settings;
+mod shard;
 mod snapshot;
 
 pub use active_check::ActiveCheck;

@@ -1,6 +1,7 @@
 use std::hint::select_unpredictable;
 
-use super::{Candidates, shard::Dice};
+use super::Candidates;
+use crate::shard::{Dice, scale};
 
 /// Draws from a weighted list with two steps, however long it is (Walker's alias method, built as
 /// by Vose, "A linear algorithm for generating random numbers with a given distribution", 1991).
@@ -30,7 +31,7 @@ impl AliasTable {
     pub(crate) fn draw(&self, dice: &Dice) -> usize {
         let roll = dice.roll();
         match self {
-            Self::Even(count) => super::shard::scale(roll, *count),
+            Self::Even(count) => scale(roll, *count),
             Self::Uneven(columns) => {
                 // The upper half chooses the column, the lower half the part of it.
                 let index = (((roll >> 32) * columns.len() as u64) >> 32) as usize;

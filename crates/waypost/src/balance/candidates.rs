@@ -2,6 +2,9 @@ use std::sync::Arc;
 
 use crate::snapshot::Endpoint;
 
+/// Up to so many candidates can be compared with each other at each pick.
+const EXACT: usize = 32;
+
 /// The endpoints that a strategy chooses among, each with the weight that is left of its own after
 /// zones, slow start and so on. Never empty, and no weight is 0.
 #[derive(Clone, Debug)]
@@ -41,6 +44,10 @@ impl Candidates {
         &self.endpoints[index]
     }
 
+    pub(super) fn endpoints_shared(&self) -> &Arc<[Arc<Endpoint>]> {
+        &self.endpoints
+    }
+
     /// The weights, or `None` if all are the same.
     pub fn weights(&self) -> Option<&[f64]> {
         self.weights.as_deref()
@@ -52,9 +59,16 @@ impl Candidates {
         self.weights.as_ref().map_or(1.0, |weights| weights[index])
     }
 
-    /// How many leases on one are held right now.
+    /// How many leases on one are held right now. Exact while there are up to 32 candidates; of
+    /// more, each other core may hold one that this core doesn't know of yet.
     #[inline]
     pub fn in_flight(&self, index: usize) -> usize {
-        self.endpoints[index].in_flight()
+        self.endpoints[index].in_flight_here()
+    }
+
+    /// Whether requests in flight are counted by all cores at once, so that each knows exactly.
+    #[inline]
+    pub(super) fn counts_exactly(&self) -> bool {
+        self.len() <= EXACT
     }
 }

@@ -3,8 +3,8 @@ use std::sync::Arc;
 use super::{
     Candidates, Chooser, Strategy,
     key::{hash, mix},
-    shard::{Dice, scale},
 };
+use crate::shard::{Dice, scale};
 
 /// How often a key looks for a point; the nearest of all these looks wins (Appleton and O'Reilly,
 /// "Multi-probe consistent hashing", 2015). It does what hundreds of points per endpoint would,

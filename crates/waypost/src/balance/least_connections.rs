@@ -1,16 +1,14 @@
 use std::{hint::select_unpredictable, sync::Arc};
 
-use super::{Candidates, Chooser, Strategy, alias::AliasTable, shard::Dice};
-
-/// Up to so many endpoints all are compared. Of more, two drawn at random: enough to keep the
-/// longest queue short (Mitzenmacher, "The power of two choices", 2001).
-const EXACT: usize = 32;
+use super::{Candidates, Chooser, Strategy, alias::AliasTable};
+use crate::shard::Dice;
 
 /// The endpoint with the fewest requests in flight for its weight, counting [`Lease`](crate::Lease)s
 /// held by this process.
 ///
-/// Exact up to 32 endpoints, ties going to any of them by weight; of more endpoints, the better one of two
-/// that are drawn in proportion to weight.
+/// Exact up to 32 endpoints, ties going to any of them by weight. Of more endpoints, the better one
+/// of two that are drawn in proportion to weight: enough to keep the longest queue short
+/// (Mitzenmacher, "The power of two choices", 2001).
 #[derive(Debug)]
 pub struct LeastConnections {
     dice: Arc<Dice>,
@@ -46,7 +44,7 @@ impl Strategy for LeastConnections {
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
         let dice = Arc::clone(&self.dice);
         let table = AliasTable::new(candidates);
-        if candidates.len() <= EXACT {
+        if candidates.counts_exactly() {
             return Box::new(move |candidates, _| {
                 // Beginning anywhere, by weight, makes the first of equals any of them.
                 let first = table.draw(&dice);
@@ -56,9 +54,13 @@ impl Strategy for LeastConnections {
         }
         Box::new(move |candidates, _| {
             // Weight is in the draw already, so the queues alone are compared.
-            let (a, b) = (table.draw(&dice), table.draw(&dice));
-            let shorter = candidates.in_flight(b) < candidates.in_flight(a);
-            select_unpredictable(shorter, b, a)
+            let a = table.draw(&dice);
+            let queue = candidates.in_flight(a);
+            if queue == 0 {
+                return a;
+            }
+            let b = table.draw(&dice);
+            select_unpredictable(candidates.in_flight(b) < queue, b, a)
         })
     }
 }

@@ -16,11 +16,11 @@ mod lease;
 mod least_connections;
 mod named;
 mod options;
+mod owner;
 mod p2c_peak_ewma;
 mod random;
 mod round_robin;
 mod schedule;
-mod shard;
 mod smooth_weighted_round_robin;
 mod table;
 mod weighing;
@@ -47,7 +47,7 @@ pub use smooth_weighted_round_robin::SmoothWeightedRoundRobin;
 pub use weighing::Fate;
 pub use weighted_random::WeightedRandom;
 
-use self::{core::Core, table::Table};
+use self::{core::Core, lease::Timing, table::Table};
 use crate::{
     conduct::{BalanceCounters, BalanceEvents},
     directory::{Directory, Feed, Pin},
@@ -400,17 +400,24 @@ impl Pick {
     }
 
     /// Counts the work as in flight until the lease is dropped.
-    #[inline]
+    // Always inlined, for the reason that a pick is.
+    #[inline(always)]
     pub fn lease(&self) -> Lease {
-        let started = self.table.measures_latency.then(Instant::now);
-        Lease::new(Arc::clone(self.endpoint()), started, self.probe)
+        let timing = match self.table.measures_latency {
+            true => Timing::begin(self.table.snapshot.fleet()),
+            false => Timing::Unwanted,
+        };
+        self.table.lease(self.index, timing, self.probe)
     }
 
     /// As [`lease`](Self::lease), for one who knows what time it is.
-    #[inline]
+    #[inline(always)]
     pub fn lease_at(&self, now: Instant) -> Lease {
-        let started = self.table.measures_latency.then_some(now);
-        Lease::new(Arc::clone(self.endpoint()), started, self.probe)
+        let timing = match self.table.measures_latency {
+            true => Timing::Since(now),
+            false => Timing::Unwanted,
+        };
+        self.table.lease(self.index, timing, self.probe)
     }
 }
 

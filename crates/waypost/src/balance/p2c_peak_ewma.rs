@@ -1,6 +1,7 @@
 use std::{hint::select_unpredictable, sync::Arc};
 
-use super::{Candidates, Chooser, Strategy, alias::AliasTable, shard::Dice};
+use super::{Candidates, Chooser, Strategy, alias::AliasTable};
+use crate::shard::Dice;
 
 /// The better of two endpoints: the one with the lower latency times requests in flight.
 ///
@@ -66,8 +67,8 @@ impl Strategy for P2cPeakEwma {
                 candidates.endpoint(b).state(),
             );
             let (latency_a, latency_b) = one.latency.beside(&other.latency);
-            let cost_a = (one.in_flight() + 1) as f32 * latency_a;
-            let cost_b = (other.in_flight() + 1) as f32 * latency_b;
+            let cost_a = (candidates.in_flight(a) + 1) as f32 * latency_a;
+            let cost_b = (candidates.in_flight(b) + 1) as f32 * latency_b;
             select_unpredictable(cost_b < cost_a, b, a)
         })
     }

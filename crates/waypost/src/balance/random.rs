@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use super::{Candidates, Chooser, Strategy, shard::Dice, weighted_random::draw};
-use crate::snapshot::Endpoint;
+use super::{Candidates, Chooser, Strategy, weighted_random::draw};
+use crate::{shard::Dice, snapshot::Endpoint};
 
 /// Any endpoint, each as likely as the other, whatever its weight.
 #[derive(Debug)]

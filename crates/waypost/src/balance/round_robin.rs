@@ -1,7 +1,7 @@
 use std::sync::Arc;
 
-use super::{Candidates, Chooser, Strategy, shard::Turns, smooth_weighted_round_robin::take_turns};
-use crate::snapshot::Endpoint;
+use super::{Candidates, Chooser, Strategy, smooth_weighted_round_robin::take_turns};
+use crate::{shard::Turns, snapshot::Endpoint};
 
 /// Each endpoint in turn, whatever its weight.
 ///

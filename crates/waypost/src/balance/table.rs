@@ -3,10 +3,15 @@ use std::{fmt, sync::Arc};
 use tokio::time::Instant;
 
 use super::{
-    BalancerOptions, Candidates, Chooser, Key, Strategy,
+    BalancerOptions, Candidates, Chooser, Key, Lease, Strategy,
+    lease::Timing,
+    owner::{Holds, Owner},
     weighing::{Fate, Weighed, weigh},
 };
-use crate::snapshot::{Endpoint, Snapshot};
+use crate::{
+    conduct::CountedBy,
+    snapshot::{Endpoint, Snapshot},
+};
 
 /// All that a pick needs, prepared: what there is to choose among, and how. It never changes;
 /// another one takes its place.
@@ -33,6 +38,7 @@ pub(crate) struct Table {
 
 pub(crate) struct Prepared {
     pub(crate) candidates: Candidates,
+    holds: Holds,
     choose: Box<Chooser>,
 }
 
@@ -85,6 +91,7 @@ impl Table {
         others.extend(probing);
         let prepared = candidates(&snapshot, &weighed).map(|candidates| Prepared {
             choose: strategy.prepare(&candidates),
+            holds: Holds::on(candidates.endpoints_shared()),
             candidates,
         });
         let expires = snapshot.freshness().expires();
@@ -114,6 +121,21 @@ impl Table {
             },
             None => &self.others[index],
         }
+    }
+
+    /// A lease on the endpoint at a place.
+    #[inline(always)]
+    pub(crate) fn lease(&self, index: usize, timing: Timing, probe: bool) -> Lease {
+        let prepared = self.prepared.as_ref();
+        let counted_by = match prepared {
+            Some(prepared) if !prepared.candidates.counts_exactly() => CountedBy::this_core(),
+            _ => CountedBy::All,
+        };
+        let endpoint = self.endpoint(index);
+        endpoint.begin(counted_by);
+        let owner = prepared.and_then(|prepared| prepared.holds.own(index));
+        let owner = owner.unwrap_or_else(|| Owner::OfEndpoint(Arc::clone(endpoint)));
+        Lease::new(owner, counted_by, timing, probe)
     }
 }
 

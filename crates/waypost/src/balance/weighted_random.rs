@@ -1,7 +1,7 @@
 use std::{fmt, sync::Arc};
 
-use super::{Candidates, Chooser, Strategy, alias::AliasTable, shard::Dice};
-use crate::{model::Instance, snapshot::Endpoint};
+use super::{Candidates, Chooser, Strategy, alias::AliasTable};
+use crate::{model::Instance, shard::Dice, snapshot::Endpoint};
 
 /// Any endpoint, each as likely as its weight says.
 ///

@@ -15,6 +15,8 @@ use tokio::{
 use super::{
     BalanceCounters, BalanceEvent, EjectionCause, OutlierDetection,
     checks::Checks,
+    clock::SparingClock,
+    in_flight::{Seat, Seats},
     tally::{Conduct, Status, Tally},
 };
 use crate::model::{InstanceId, ServiceName};
@@ -42,6 +44,8 @@ pub(crate) struct Fleet {
     service: ServiceName,
     options: OutlierDetection,
     born: Instant,
+    clock: SparingClock,
+    seats: Seats,
     /// How many endpoints take new work, as the registry says.
     size: AtomicUsize,
     /// Read on the update path, so that a fleet in which nobody is ejected costs nothing.
@@ -76,6 +80,8 @@ impl Fleet {
             service,
             options,
             born: Instant::now(),
+            clock: SparingClock::new(),
+            seats: Seats::default(),
             size: AtomicUsize::new(0),
             ejected: AtomicUsize::new(0),
             panicking: AtomicBool::new(false),
@@ -90,6 +96,17 @@ impl Fleet {
     pub(crate) fn millis(&self, now: Instant) -> u64 {
         let age = now.saturating_duration_since(self.born);
         age.as_secs() * 1_000 + u64::from(age.subsec_millis())
+    }
+
+    /// What time it is, for one who needn't know each time.
+    #[inline]
+    pub(crate) fn look_at_clock(&self) -> Option<Instant> {
+        self.clock.look(|now| self.millis(now))
+    }
+
+    /// Where the requests in flight of one more endpoint are counted.
+    pub(crate) fn take_seat(&self) -> Seat {
+        self.seats.take()
     }
 
     /// The moment that many milliseconds after its birth.
@@ -134,6 +151,19 @@ impl Fleet {
         }
     }
 
+    /// Notes a success of about now. False if nothing is noted, since the moment matters.
+    #[inline]
+    pub(crate) fn record_success(&self, conduct: &Conduct) -> bool {
+        if !self.options.enabled {
+            return true;
+        }
+        let active = conduct.is_active();
+        if active {
+            conduct.count_success(None);
+        }
+        active
+    }
+
     /// Notes how a request went.
     #[inline]
     pub(crate) fn record(&self, id: &InstanceId, conduct: &Conduct, outcome: Outcome, now: u64) {
@@ -144,7 +174,7 @@ impl Fleet {
             return self.record_of_ejected(id, conduct, outcome, now);
         }
         match outcome {
-            Outcome::Succeeded => conduct.count_success(now),
+            Outcome::Succeeded => conduct.count_success(Some(now)),
             Outcome::Failed => {
                 let tally = conduct.count_failure(now);
                 if let Some(cause) = self.fault(tally) {

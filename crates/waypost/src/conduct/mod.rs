@@ -5,8 +5,10 @@
 //! read by strategies, but knows neither.
 
 mod checks;
+mod clock;
 mod event;
 mod fleet;
+mod in_flight;
 mod latency;
 mod options;
 mod state;
@@ -16,6 +18,7 @@ pub(crate) use checks::Thresholds;
 pub use event::{BalanceCounters, BalanceEvent, BalanceEvents, EjectionCause};
 pub(crate) use fleet::Fleet;
 pub use fleet::Outcome;
+pub(crate) use in_flight::{CountedBy, Seat};
 pub use options::OutlierDetection;
 pub(crate) use state::EndpointState;
 pub(crate) use tally::Status;

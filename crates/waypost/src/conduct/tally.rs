@@ -63,22 +63,23 @@ impl Conduct {
         }
     }
 
-    /// Counts a success, as long as that makes a difference.
+    /// Counts a success, as long as that makes a difference. Without a time it counts in the window
+    /// that is open.
     #[inline]
-    pub(super) fn count_success(&self, now: u64) {
+    pub(super) fn count_success(&self, now: Option<u64>) {
         let window = Packed(self.window.load(Relaxed));
-        if window.number() != number(now) || !window.is_beyond_doubt() {
-            self.count(now, |window| window.plus_success());
+        let open = now.map_or(window.number(), number);
+        if window.number() != open || !window.is_beyond_doubt() {
+            self.count(open, |window| window.plus_success());
         }
     }
 
     /// Counts a failure.
     pub(super) fn count_failure(&self, now: u64) -> Tally {
-        self.tally(self.count(now, |window| window.plus_failure()))
+        self.tally(self.count(number(now), |window| window.plus_failure()))
     }
 
-    fn count(&self, now: u64, plus: impl Fn(Packed) -> Packed) -> Packed {
-        let number = number(now);
+    fn count(&self, number: u16, plus: impl Fn(Packed) -> Packed) -> Packed {
         let mut old = self.window.load(Relaxed);
         loop {
             let turned = Packed(old).number() != number;
@@ -235,7 +236,7 @@ mod tests {
         for now in [1_000, 2_000] {
             conduct.count_failure(now);
         }
-        conduct.count_success(3_000);
+        conduct.count_success(Some(3_000));
         let tally = conduct.count_failure(11_000);
         let expected = Tally {
             in_a_row: 1,
@@ -259,7 +260,7 @@ mod tests {
     #[test]
     fn successes_are_counted_while_they_make_a_difference() {
         let conduct = Conduct::default();
-        let succeed = |times| (0..times).for_each(|_| conduct.count_success(1));
+        let succeed = |times| (0..times).for_each(|_| conduct.count_success(Some(1)));
         succeed(5_000);
         assert_eq!(conduct.recent_counts(), (ENOUGH, 0));
         // After a failure they count again, the first of them at once.
@@ -268,7 +269,7 @@ mod tests {
         assert_eq!(conduct.recent_counts(), (2 * ENOUGH, 1));
         assert_eq!(conduct.count_failure(1).in_a_row, 1);
         // In the next window too.
-        conduct.count_success(WINDOW_MILLIS);
+        conduct.count_success(Some(WINDOW_MILLIS));
         assert_eq!(conduct.recent_counts(), (2 * ENOUGH + 1, 2));
     }
 

@@ -3,7 +3,7 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 use crate::{
-    conduct::{EndpointState, Fleet},
+    conduct::{CountedBy, EndpointState, Fleet, Seat},
     model::{Health, Instance},
 };
 
@@ -15,6 +15,7 @@ use crate::{
 pub struct Endpoint {
     instance: Arc<Instance>,
     state: Arc<EndpointState>,
+    seat: Seat,
     /// Copies, so that weighing ten thousand endpoints reads one line of memory of each.
     standing: Standing,
     weight: u16,
@@ -32,15 +33,15 @@ pub(crate) enum Standing {
 impl Endpoint {
     pub(crate) fn new(instance: Arc<Instance>, fleet: &Arc<Fleet>, in_first_answer: bool) -> Self {
         let state = EndpointState::new(fleet, in_first_answer);
-        Self::with_state(instance, Arc::new(state))
+        Self::with_state(instance, Arc::new(state), fleet.take_seat())
     }
 
     /// The same endpoint after the registry said something new about it.
     pub(crate) fn updated(&self, instance: Arc<Instance>) -> Self {
-        Self::with_state(instance, Arc::clone(&self.state))
+        Self::with_state(instance, Arc::clone(&self.state), self.seat.clone())
     }
 
-    fn with_state(instance: Arc<Instance>, state: Arc<EndpointState>) -> Self {
+    fn with_state(instance: Arc<Instance>, state: Arc<EndpointState>, seat: Seat) -> Self {
         let standing = match instance.health() {
             Health::Critical => Standing::Critical,
             Health::Draining => Standing::Draining,
@@ -52,6 +53,7 @@ impl Endpoint {
             standing,
             instance,
             state,
+            seat,
         }
     }
 
@@ -67,9 +69,26 @@ impl Endpoint {
     }
 
     /// How many [`Lease`](crate::Lease)s on it are held right now.
-    #[inline]
     pub fn in_flight(&self) -> usize {
-        self.state.in_flight()
+        self.state.in_flight(&self.seat)
+    }
+
+    /// The same, as far as this core knows.
+    #[inline]
+    pub(crate) fn in_flight_here(&self) -> usize {
+        self.state.in_flight_here(&self.seat)
+    }
+
+    /// Counts a request that begins.
+    #[inline]
+    pub(crate) fn begin(&self, by: CountedBy) {
+        self.state.begin(&self.seat, by);
+    }
+
+    /// Takes it back.
+    #[inline]
+    pub(crate) fn end(&self, by: CountedBy) {
+        self.state.end(&self.seat, by);
     }
 
     /// Its moving average of latencies, if a strategy that measures them has used it. It rises at

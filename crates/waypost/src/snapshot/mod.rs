@@ -297,7 +297,10 @@ fn ready(all: &Arc<[Arc<Endpoint>]>) -> Arc<[Arc<Endpoint>]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{Health, Weight};
+    use crate::{
+        conduct::CountedBy,
+        model::{Health, Weight},
+    };
 
     fn instance(
         id: &str,
@@ -322,14 +325,14 @@ mod tests {
     #[test]
     fn an_update_keeps_what_is_in_flight() {
         let first = pending().answered(Some(vec![instance("a", |i| i), instance("b", |i| i)]));
-        let lease = crate::Lease::new(Arc::clone(&first.ready()[0]), None, false);
+        first.ready()[0].begin(CountedBy::this_core());
         let heavier = instance("a", |i| i.weight(Weight::new(9)).meta("k", "v"));
         let second = first.answered(Some(vec![instance("b", |i| i), heavier]));
 
         assert_eq!(second.endpoints()[0].in_flight(), 1);
         assert_eq!(second.endpoints()[0].instance().weight(), Weight::new(9));
         assert!(Arc::ptr_eq(&first.endpoints()[1], &second.endpoints()[1]));
-        drop(lease);
+        first.ready()[0].end(CountedBy::this_core());
         assert_eq!(second.endpoints()[0].in_flight(), 0);
     }
 

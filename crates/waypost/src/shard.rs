@@ -12,7 +12,7 @@ use std::{
 /// One number per shard; a thread always meets the same one. There are as many shards as cores,
 /// rounded up; two threads that share one may now and then see the same number.
 #[derive(Debug)]
-struct Sharded(Box<[Padded]>);
+pub(crate) struct Sharded(Box<[Padded]>);
 
 #[derive(Debug)]
 #[repr(align(64))]
@@ -20,7 +20,7 @@ struct Padded(AtomicU64);
 
 impl Sharded {
     /// The number that each shard, by its index, begins with.
-    fn new(first: impl Fn(u64) -> u64) -> Self {
+    pub(crate) fn new(first: impl Fn(u64) -> u64) -> Self {
         let shards = 0..shards() as u64;
         Self(
             shards
@@ -32,15 +32,16 @@ impl Sharded {
     /// This thread's number. Written without a locked instruction: what another thread of the
     /// same shard writes meanwhile may be lost, which does no harm to a turn or a seed.
     #[inline]
-    fn replace<T>(&self, next: impl FnOnce(u64) -> (u64, T)) -> T {
-        let shard = &self.0[this_thread() & (self.0.len() - 1)].0;
+    pub(crate) fn replace<T>(&self, next: impl FnOnce(u64) -> (u64, T)) -> T {
+        let shard = &self.0[this_shard()].0;
         let (value, result) = next(shard.load(Relaxed));
         shard.store(value, Relaxed);
         result
     }
 }
 
-fn shards() -> usize {
+/// How many shards there are: a power of two, up to 64.
+pub(crate) fn shards() -> usize {
     static SHARDS: OnceLock<usize> = OnceLock::new();
     *SHARDS.get_or_init(|| {
         let cores = std::thread::available_parallelism().map_or(1, |cores| cores.get());
@@ -48,13 +49,14 @@ fn shards() -> usize {
     })
 }
 
+/// The shard of this thread.
 #[inline]
-fn this_thread() -> usize {
+pub(crate) fn this_shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     thread_local!(static ID: Cell<usize> = const { Cell::new(usize::MAX) });
     ID.with(|id| {
         if id.get() == usize::MAX {
-            id.set(NEXT.fetch_add(1, Relaxed));
+            id.set(NEXT.fetch_add(1, Relaxed) & (shards() - 1));
         }
         id.get()
     })
