@@ -173,6 +173,16 @@ pub(crate) fn uuid(random: &mut fastrand::Rng) -> String {
     text
 }
 
+/// What Go calls the processor.
+pub(crate) fn arch() -> &'static str {
+    match std::env::consts::ARCH {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        "x86" => "386",
+        other => other,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

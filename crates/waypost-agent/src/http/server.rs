@@ -115,11 +115,14 @@ where
     if let Some(delay) = app.faults.delay_of_answers() {
         tokio::time::sleep(delay).await;
     }
-    let gzip = takes_gzip(request.headers());
-    let method = request.method().clone();
-    let uri = request.uri().clone();
-    let query = uri.query().unwrap_or_default();
-    let Some(path) = router::unescape(uri.path()) else {
+    let (head, body) = request.into_parts();
+    // First of all, even if it isn't looked at: what is left unread costs the connection, on which
+    // the client may be about to send its next request.
+    let body = read_body(&head.headers, body).await;
+    let gzip = takes_gzip(&head.headers);
+    let method = head.method;
+    let query = head.uri.query().unwrap_or_default();
+    let Some(path) = router::unescape(head.uri.path()) else {
         return Ok(malformed());
     };
     if !path.bytes().all(|byte| matches!(byte, b' '..=b'~')) && !path.chars().all(is_printable) {
@@ -135,7 +138,7 @@ where
         return Ok(respond(refusal, gzip, true));
     };
     if !OPEN.iter().any(|path| route.path.starts_with(path))
-        && let Err(denied) = app.guard.check(request.headers(), query.get("token"))
+        && let Err(denied) = app.guard.check(&head.headers, query.get("token"))
     {
         let (Denied::Token(text) | Denied::Elsewhere(text)) = denied;
         return Ok(respond(
@@ -144,24 +147,25 @@ where
             true,
         ));
     }
-    if let Some(refusal) = refused_namespace(route, &query, request.headers()) {
+    if let Some(refusal) = refused_namespace(route, &query, &head.headers) {
         return Ok(respond(refusal.into(), gzip, true));
     }
     if app.faults.fails() {
         let refusal = Refusal::internal("a fault was asked for");
         return Ok(respond(refusal.into(), gzip, true));
     }
-    let length = content_length(request.headers());
+    let length = match &body {
+        Ok(body) => body.len(),
+        Err(_) => content_length(&head.headers),
+    };
     if let Some(refusal) = route.limit.and_then(|limit| limit.refusal(length)) {
         return Ok(respond(refusal.into(), gzip, true));
     }
-    let body = match read_body(&method, request.into_body()).await {
+    let body = match body {
+        Ok(_) if method == Method::GET => Bytes::new(),
         Ok(body) => body,
-        Err(refusal) => return Ok(respond(refusal.into(), gzip, true)),
+        Err(refusal) => return Ok(closing(refusal)),
     };
-    if let Some(refusal) = route.limit.and_then(|limit| limit.refusal(body.len())) {
-        return Ok(respond(refusal.into(), gzip, true));
-    }
     let call = Call {
         app,
         body,
@@ -242,13 +246,22 @@ impl BodyLimit {
     }
 }
 
-async fn read_body<B>(method: &Method, body: B) -> Result<Bytes, Refusal>
+async fn read_body<B>(headers: &HeaderMap, body: B) -> Result<Bytes, Refusal>
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    if *method == Method::GET || body.is_end_stream() {
+    if body.is_end_stream() {
         return Ok(Bytes::new());
+    }
+    let too_large = || {
+        Refusal::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            format!("Request body too large, max size: {LARGEST_BODY} bytes."),
+        )
+    };
+    if content_length(headers) > LARGEST_BODY {
+        return Err(too_large());
     }
     let collected = Limited::new(body, LARGEST_BODY).collect();
     let collected = timeout(BODY_WITHIN, collected).await;
@@ -256,10 +269,7 @@ where
         .map_err(|_| Refusal::new(StatusCode::REQUEST_TIMEOUT, "Request body too slow"))?
     {
         Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(Refusal::new(
-            StatusCode::PAYLOAD_TOO_LARGE,
-            format!("Request body too large, max size: {LARGEST_BODY} bytes."),
-        )),
+        Err(error) if error.is::<http_body_util::LengthLimitError>() => Err(too_large()),
         Err(error) => Err(Refusal::bad_request(format!(
             "Request decode failed: {error}"
         ))),
@@ -279,8 +289,12 @@ fn respond(reply: Reply, gzip: bool, known: bool) -> Response<Sent> {
 
 /// What Go's server says to a request it can't read.
 fn malformed() -> Response<Sent> {
-    let refusal: Reply = Refusal::bad_request("400 Bad Request").into();
-    let mut response = refusal.into_response(false);
+    closing(Refusal::bad_request("400 Bad Request"))
+}
+
+/// The last answer on a connection.
+fn closing(refusal: Refusal) -> Response<Sent> {
+    let mut response = Reply::from(refusal).into_response(false);
     let close = HeaderValue::from_static("close");
     response.headers_mut().insert(header::CONNECTION, close);
     response

@@ -149,6 +149,33 @@ async fn a_connection_may_rest_between_requests_but_not_for_ever() {
     assert!(rested < Duration::from_secs(20 * 60), "{rested:?}");
 }
 
+/// Clients with pools, such as Python's, send a request's head and body apart, and the next request
+/// on the same connection.
+#[tokio::test]
+async fn who_is_refused_keeps_the_connection() {
+    let agent = Agent::builder().token("secret").start().await.unwrap();
+    let mut stream = TcpStream::connect(agent.http_addr()).await.unwrap();
+    for target in [
+        "PUT /v1/kv/a",
+        "POST /v1/kv/a",
+        "PUT /nope",
+        "PUT //v1/kv/a",
+        "GET /v1/status/leader",
+        "PUT /v1/agent/service/register?ns=x",
+    ] {
+        let head = format!("{target} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+        stream.write_all(b"body").await.unwrap();
+        let mut answer = [0; 1024];
+        let length = timeout(SOON, stream.read(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 "), "{target}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_monitors_a_quiet_agent_is_not_cut_off() {
     let agent = Agent::start().await.unwrap();
