@@ -18,6 +18,14 @@ pub enum Error {
         /// What the system says.
         source: io::Error,
     },
+    /// The Unix socket can't be made: somebody listens there, or the folder can't be written to.
+    #[error("can't listen on {}: {source}", path.display())]
+    Socket {
+        /// Where it was to be.
+        path: PathBuf,
+        /// What the system says.
+        source: io::Error,
+    },
     /// Others than this machine could reach the agent, and it has no token.
     #[error(
         "{address} can be reached from other machines: give the agent a token, or bind a loopback \

@@ -33,6 +33,7 @@
 mod agent;
 mod app;
 mod blocking;
+mod builder;
 mod checks;
 mod decode;
 mod dns;
@@ -52,9 +53,11 @@ mod registration;
 mod self_report;
 mod store;
 mod targets;
+mod upkeep;
 mod wire;
 
-pub use agent::{Agent, Builder};
+pub use agent::Agent;
+pub use builder::Builder;
 pub use error::Error;
 pub use faults::Faults;
 pub use leftovers::{Leftover, LeftoversError, clear_leftovers, leave, leftovers};

@@ -7,6 +7,7 @@ mod agent;
 mod call;
 mod catalog;
 mod coordinate;
+mod door;
 mod event;
 mod health;
 mod internal;
@@ -25,6 +26,7 @@ mod txn;
 mod ui;
 
 pub(crate) use call::{Call, Consistency};
+pub(crate) use door::Door;
 pub(crate) use reply::{Body, Refusal, Reply};
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use server::answer;

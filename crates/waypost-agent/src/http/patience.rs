@@ -10,8 +10,9 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, Sleep, sleep};
+
+use super::door::Stream;
 
 /// From the first byte of a request's head to its last.
 const HEAD_WITHIN: Duration = Duration::from_secs(30);
@@ -29,7 +30,7 @@ const WAITING_FOR_ANSWER: u8 = 2;
 
 /// A connection that is closed when its client takes too long.
 pub(super) struct Patient {
-    stream: TcpStream,
+    stream: Box<dyn Stream>,
     doing: Doing,
     /// Whether a byte came since the timer was set for an idle connection.
     heard: bool,
@@ -49,7 +50,7 @@ impl Doing {
 }
 
 impl Patient {
-    pub(super) fn new(stream: TcpStream, doing: Doing) -> Self {
+    pub(super) fn new(stream: Box<dyn Stream>, doing: Doing) -> Self {
         Self {
             stream,
             doing,

@@ -9,15 +9,15 @@ use bytes::Bytes;
 use http::header::{self, HeaderMap, HeaderValue};
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Either, Limited};
-use hyper::body::Body;
+use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::call::{Call, Query};
+use super::door::{Door, Stream};
 use super::patience::{Doing, Patient};
 use super::reply::{Refusal, Reply, Sent};
 use super::router::{self, BodyLimit, Destination, Handler, Route};
@@ -50,14 +50,14 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 pub(crate) struct HangUp;
 
 /// Accepts connections until dropped; then they end too.
-pub(crate) async fn serve(app: Arc<App>, listener: TcpListener) -> Infallible {
+pub(crate) async fn serve(app: Arc<App>, door: Door) -> Infallible {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
-                Ok((stream, _)) if app.faults.refuses() || *app.left.borrow() => drop(stream),
-                Ok((stream, _)) => {
-                    connections.spawn(connection(Arc::clone(&app), stream));
+            accepted = door.accept(), if connections.len() < MOST_CONNECTIONS => match accepted {
+                Ok(stream) if app.faults.refuses() || *app.left.borrow() => drop(stream),
+                Ok(stream) => {
+                    connections.spawn(connection(Arc::clone(&app), stream, door.is_local()));
                 }
                 Err(error) => pause_after(&error).await,
             },
@@ -71,14 +71,15 @@ async fn pause_after(error: &io::Error) {
     tokio::time::sleep(ACCEPT_PAUSE).await;
 }
 
-async fn connection(app: Arc<App>, stream: TcpStream) {
-    if let Err(error) = stream.set_nodelay(true) {
-        tracing::debug!(%error, "can't set TCP_NODELAY");
-    }
+async fn connection(app: Arc<App>, stream: Box<dyn Stream>, is_local: bool) {
     let doing = Doing::default();
     let stream = Patient::new(stream, doing.clone());
-    let service = service_fn(move |request| {
+    let service = service_fn(move |mut request: Request<Incoming>| {
         doing.answering();
+        if is_local {
+            // Clients put there what they like, mostly the path of the socket.
+            request.headers_mut().remove(header::HOST);
+        }
         let (app, doing) = (Arc::clone(&app), doing.clone());
         async move {
             let answered = answer(app, request).await;

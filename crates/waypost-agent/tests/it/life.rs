@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, sleep, timeout};
 use waypost_agent::{Agent, Error};
@@ -61,6 +62,33 @@ async fn a_port_that_is_taken_is_named() {
     let error = Agent::builder().http(address).start().await.unwrap_err();
     assert!(matches!(error, Error::Bind { .. }));
     assert!(error.to_string().contains(&address.to_string()), "{error}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_socket_is_served_and_goes_with_the_agent() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("consul.sock");
+    let builder = || Agent::builder().http_socket(&path);
+    // As a process that was killed leaves it.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+
+    let agent = builder().start().await.unwrap();
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let request = "GET /v1/agent/services HTTP/1.1\r\nHost: /tmp/consul.sock\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = [0; 1024];
+    let length = timeout(SOON, stream.read(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+
+    let error = builder().start().await.unwrap_err();
+    assert!(error.to_string().contains("consul.sock"), "{error}");
+    agent.shutdown().await;
+    assert!(!path.exists());
 }
 
 #[tokio::test]

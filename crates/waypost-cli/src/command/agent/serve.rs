@@ -24,6 +24,9 @@ pub(crate) struct Serve {
     /// The port of the HTTP API and of the page at /ui/
     #[arg(long, default_value_t = 8500, env = "SERVICE_REGISTRY_PORT")]
     http_port: u16,
+    /// A Unix socket to serve the HTTP API on too
+    #[arg(long, value_name = "PATH")]
+    http_socket: Option<PathBuf>,
     /// The port of DNS; 0 for none
     #[arg(long, default_value_t = 8600)]
     dns_port: u16,
@@ -62,6 +65,9 @@ impl Serve {
             .http(SocketAddr::new(self.bind, self.http_port))
             .datacenter(self.datacenter)
             .enable_script_checks(self.enable_script_checks);
+        if let Some(path) = self.http_socket {
+            builder = builder.http_socket(path);
+        }
         if self.dns_port != 0 {
             builder = builder.dns(Some(SocketAddr::new(self.bind, self.dns_port)));
         }
