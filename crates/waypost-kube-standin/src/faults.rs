@@ -12,6 +12,7 @@ pub struct Faults {
     etcd_frozen: watch::Sender<bool>,
     continue_expired: AtomicBool,
     watch_list_off: AtomicBool,
+    watch_list_fails: AtomicBool,
     /// 0 is none.
     failing_with: AtomicU16,
 }
@@ -22,6 +23,7 @@ impl Default for Faults {
             etcd_frozen: watch::Sender::new(false),
             continue_expired: AtomicBool::new(false),
             watch_list_off: AtomicBool::new(false),
+            watch_list_fails: AtomicBool::new(false),
             failing_with: AtomicU16::new(0),
         }
     }
@@ -45,6 +47,11 @@ impl Faults {
         self.watch_list_off.store(on, Relaxed);
     }
 
+    /// Lets every streamed list fail in its stream, as with an etcd that is too old for them.
+    pub fn fail_watch_list(&self, on: bool) {
+        self.watch_list_fails.store(on, Relaxed);
+    }
+
     /// Answers every request for objects with this status: 429, 500 or 503. None is as usual.
     pub fn fail_with(&self, code: Option<u16>) {
         self.failing_with.store(code.unwrap_or(0), Relaxed);
@@ -55,6 +62,7 @@ impl Faults {
         self.freeze_etcd(false);
         self.expire_continue(false);
         self.disable_watch_list(false);
+        self.fail_watch_list(false);
         self.fail_with(None);
     }
 
@@ -70,6 +78,10 @@ impl Faults {
 
     pub(crate) fn is_watch_list_off(&self) -> bool {
         self.watch_list_off.load(Relaxed)
+    }
+
+    pub(crate) fn does_watch_list_fail(&self) -> bool {
+        self.watch_list_fails.load(Relaxed)
     }
 
     pub(crate) fn failure(&self) -> Option<StatusCode> {

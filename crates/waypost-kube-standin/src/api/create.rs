@@ -101,7 +101,8 @@ fn check_namespace(state: &State, kind: &Kind, key: &Key) -> Result<(), Status> 
             "unable to create new content in namespace {} because it is being terminated",
             key.namespace
         );
-        return Err(Status::forbidden(&what, &why, Some(kind), &key.name));
+        let refusal = Status::forbidden(&what, &why, Some(kind), &key.name);
+        return Err(refusal.because_of_the_end_of(&key.namespace));
     }
     Ok(())
 }

@@ -43,6 +43,19 @@ pub(super) async fn one(app: &Arc<App>, call: &Call, scope: &Scope) -> Result<Re
     Ok(Reply::json(StatusCode::OK, &success))
 }
 
+/// Deletes an object as a client would that may do everything; false if there is none.
+pub(crate) fn delete_object(app: &Arc<App>, kind: &Kind, key: &Key) -> bool {
+    let mut state = app.store.read();
+    let Some(current) = state.get(kind, key).cloned() else {
+        return false;
+    };
+    match kind.plural {
+        "namespaces" => drop(terminate(app, &mut state, kind, &current)),
+        _ => drop(app.remove(&mut state, kind, key)),
+    }
+    true
+}
+
 /// All that are selected; the answer lists them.
 pub(super) async fn collection(app: &App, call: &Call, scope: &Scope) -> Result<Reply, Status> {
     let kind = scope.kind;
@@ -80,19 +93,29 @@ fn conditions(call: &Call) -> Result<Value, Status> {
 }
 
 fn check(kind: &Kind, conditions: &Value, current: &Object) -> Result<(), Status> {
+    let name = &current.key.name;
+    if let Some(wanted) = conditions["uid"].as_str().filter(|it| *it != current.uid) {
+        return Err(Status::conflict(
+            kind,
+            name,
+            &format!(
+                "the UID in the precondition ({wanted}) does not match the UID in record ({}). The \
+             object might have been deleted and then recreated",
+                current.uid
+            ),
+        ));
+    }
     let revision = current.revision.to_string();
-    let wanted = [
-        ("UID", &conditions["uid"], &current.uid),
-        ("ResourceVersion", &conditions["resourceVersion"], &revision),
-    ];
-    for (what, wanted, found) in wanted {
-        if let Some(wanted) = wanted.as_str().filter(|it| it != found) {
-            let why = format!(
-                "Precondition failed: {what} in precondition: {wanted}, {what} in object meta: \
-                 {found}"
-            );
-            return Err(Status::conflict(kind, &current.key.name, &why));
-        }
+    let wanted = conditions["resourceVersion"].as_str();
+    if let Some(wanted) = wanted.filter(|it| *it != revision) {
+        return Err(Status::conflict(
+            kind,
+            name,
+            &format!(
+                "the ResourceVersion in the precondition ({wanted}) does not match the \
+             ResourceVersion in record ({revision}). The object might have been modified"
+            ),
+        ));
     }
     Ok(())
 }

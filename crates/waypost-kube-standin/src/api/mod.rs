@@ -25,6 +25,7 @@ use crate::app::App;
 use crate::http::{Call, Reply, Scope, Status, Target};
 use crate::requests::Request;
 pub(crate) use create::create_object;
+pub(crate) use delete::delete_object;
 pub(crate) use update::update_object;
 
 /// Answers a request. Watches end when `end` is cancelled.
@@ -70,6 +71,10 @@ async fn objects(
         code: None,
     });
     let requests = Arc::clone(&app);
+    if let Some(429) = app.faults.failure().map(|code| code.as_u16()) {
+        requests.requests.end(number, 429);
+        return Reply::too_many_requests();
+    }
     let answered = match user {
         None => Err(Status::unauthorized()),
         Some(user) => match authorize(&app, &user, verb, &scope, &call) {

@@ -23,13 +23,16 @@ pub(super) fn revision(call: &Call) -> Result<Option<u64>, Status> {
     if text.is_empty() {
         return Ok(None);
     }
-    let invalid = || {
-        Status::bad_request(format!(
-            "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: \
-             invalid syntax"
-        ))
-    };
-    text.parse().map(Some).map_err(|_| invalid())
+    let why = format!(
+        "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid \
+         syntax"
+    );
+    text.parse()
+        .map(Some)
+        .map_err(|_| match call.query.is_set("watch") {
+            true => Status::internal(why),
+            false => Status::bad_request(format!("invalid resource version: {why}")),
+        })
 }
 
 /// What a watch may ask for only together.

@@ -111,6 +111,11 @@ impl Watch {
         // Before the first look, so that nothing falls between.
         let mut changes = self.app.store.changes(self.shown.kind);
         match start {
+            Start::Initial { says_end: true, .. } if self.app.faults.does_watch_list_fail() => {
+                let why = "a watch stream was requested by the client but the required storage \
+                           feature RequestWatchProgress is disabled";
+                return self.send_error(&Status::internal(why)).await;
+            }
             Start::Initial {
                 not_before,
                 says_end,

@@ -54,6 +54,15 @@ impl Reply {
         Self::bytes(code, "text/plain; charset=utf-8", text)
     }
 
+    /// What a server says that has too much to do: it comes before all that words refusals.
+    pub(crate) fn too_many_requests() -> Self {
+        let text = "Too many requests, please try again later.\n";
+        Self {
+            retry_after: Some(1),
+            ..Self::text(StatusCode::TOO_MANY_REQUESTS, text)
+        }
+    }
+
     pub(crate) fn bytes(
         code: StatusCode,
         content_type: &'static str,

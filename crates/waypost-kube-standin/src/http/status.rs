@@ -121,6 +121,17 @@ impl Status {
         }
     }
 
+    /// Names the cause, where it is that a namespace is being deleted.
+    pub(crate) fn because_of_the_end_of(mut self, namespace: &str) -> Self {
+        let cause = json!([{
+            "reason": "NamespaceTerminating",
+            "message": format!("namespace {namespace} is being terminated"),
+            "field": "metadata.namespace",
+        }]);
+        self.details.insert("causes".into(), cause);
+        self
+    }
+
     /// For a path that is no resource.
     pub(crate) fn forbidden_path(why: &str) -> Self {
         Self::new(
@@ -320,10 +331,6 @@ impl Status {
     /// A failure that was asked for.
     pub(crate) fn failure(code: StatusCode) -> Self {
         let (reason, message) = match code {
-            StatusCode::TOO_MANY_REQUESTS => (
-                "TooManyRequests",
-                "too many requests, please try again later",
-            ),
             StatusCode::SERVICE_UNAVAILABLE => (
                 "ServiceUnavailable",
                 "the server is currently unable to handle the request",
@@ -333,11 +340,7 @@ impl Status {
                 "an error on the server has prevented the request",
             ),
         };
-        let mut status = Self::new(code, reason, message);
-        if code == StatusCode::TOO_MANY_REQUESTS {
-            status.details.insert("retryAfterSeconds".into(), 1.into());
-        }
-        status
+        Self::new(code, reason, message)
     }
 
     pub(crate) fn internal(message: impl Into<String>) -> Self {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use serde_json::{Value, json};
 
-use super::Circumstances;
+use super::{Circumstances, names::Form};
 use crate::http::Cause;
 
 pub(super) fn set_defaults(service: &mut Value, circumstances: Circumstances<'_>) {
@@ -73,11 +73,20 @@ pub(super) fn check(service: &Value, circumstances: Circumstances<'_>, causes: &
         ));
     }
     let mut names = BTreeSet::new();
+    let mut numbers = BTreeSet::new();
     for (number, port) in ports.iter().enumerate() {
         let field = |name: &str| format!("spec.ports[{number}].{name}");
         let name = port["name"].as_str().unwrap_or_default();
+        let protocol = port["protocol"].as_str();
+        if !numbers.insert((protocol, port["port"].as_i64())) {
+            let field = format!("spec.ports[{number}]");
+            let pair = json!({ "port": port["port"], "protocol": protocol });
+            causes.push(Cause::duplicate(&field, &pair));
+        }
         if name.is_empty() && ports.len() > 1 {
             causes.push(Cause::required(&field("name"), ""));
+        } else if let Some(why) = Form::Label.fault(name).filter(|_| !name.is_empty()) {
+            causes.push(Cause::invalid(&field("name"), &port["name"], why));
         } else if !names.insert(name) {
             causes.push(Cause::duplicate(&field("name"), &port["name"]));
         }
@@ -123,5 +132,7 @@ mod tests {
         assert!(faults(external).is_empty());
         let nameless = json!({ "ports": [{ "port": 80 }, { "port": 81, "name": "admin" }] });
         assert_eq!(faults(nameless), ["spec.ports[0].name"]);
+        let twice = json!({ "ports": [{ "port": 80, "name": "a" }, { "port": 80, "name": "B" }] });
+        assert_eq!(faults(twice), ["spec.ports[1]", "spec.ports[1].name"]);
     }
 }

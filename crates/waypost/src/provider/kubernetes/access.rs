@@ -13,7 +13,10 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::{connection::Connection, fault::Fault};
+use super::{
+    connection::Connection,
+    fault::{Fault, named_in},
+};
 use crate::error::ProviderErrorKind;
 
 /// What a task needs: the verbs on two kinds of object.
@@ -108,7 +111,7 @@ impl Connection {
         rights: &Rights,
         mut fault: Fault,
     ) -> Fault {
-        if fault.code() != 403 {
+        if fault.code() != 403 || !fault.is_refusal() {
             return fault;
         }
         let key = (namespace.into(), rights.role);
@@ -201,12 +204,6 @@ struct ReviewStatus {
 #[serde(default)]
 struct UserInfo {
     username: Box<str>,
-}
-
-/// The user that a refusal speaks of: `… is forbidden: User "name" cannot …`.
-fn named_in(refusal: &str) -> Option<&str> {
-    let (_, rest) = refusal.split_once("User \"")?;
-    rest.split_once("\" cannot ").map(|(name, _)| name)
 }
 
 const ANONYMOUS: &str = "system:anonymous";

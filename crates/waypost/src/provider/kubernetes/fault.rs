@@ -23,6 +23,23 @@ pub(super) struct Status {
     pub(super) message: String,
 }
 
+impl Status {
+    /// Whether it is about our rights. What was admitted by them may still be refused with 403, by
+    /// a quota, a webhook or because the namespace is being deleted; only the authorizer names who
+    /// cannot do what.
+    fn is_about_rights(&self) -> bool {
+        let by_admission =
+            self.message.contains(" is forbidden: ") && named_in(&self.message).is_none();
+        matches!(self.code, 401 | 403) && !by_admission
+    }
+}
+
+/// The user that a refusal speaks of: `… is forbidden: User "name" cannot …`.
+pub(super) fn named_in(refusal: &str) -> Option<&str> {
+    let (_, rest) = refusal.split_once("User \"")?;
+    rest.split_once("\" cannot ").map(|(name, _)| name)
+}
+
 impl Fault {
     /// The server was asked and said this.
     pub(super) fn said(provider: &str, status: Status, identity: &str) -> Self {
@@ -36,7 +53,7 @@ impl Fault {
             text = format!("{text}; the server does not accept {identity}");
         }
         Self {
-            error: ProviderError::new(provider, kind_of(status.code), text),
+            error: ProviderError::new(provider, kind_of(&status), text),
             status: Some(status.into()),
             retry_after: None,
         }
@@ -44,7 +61,8 @@ impl Fault {
 
     /// Whether the server says that we may not.
     pub(super) fn is_refusal(&self) -> bool {
-        matches!(self.code(), 401 | 403)
+        let status = self.status.as_deref();
+        status.is_some_and(Status::is_about_rights)
     }
 
     /// Whether what we want to go on from is no longer kept.
@@ -59,9 +77,9 @@ impl Fault {
 }
 
 /// What a status other than 2xx means (Kubernetes API conventions, "HTTP Status codes").
-fn kind_of(code: u16) -> ProviderErrorKind {
-    match code {
-        401 | 403 => ProviderErrorKind::NotAuthorised,
+fn kind_of(status: &Status) -> ProviderErrorKind {
+    match status.code {
+        401 | 403 if status.is_about_rights() => ProviderErrorKind::NotAuthorised,
         408 | 429 => ProviderErrorKind::Unreachable,
         // What we want to go on from is too old; a new reading helps.
         410 => ProviderErrorKind::Unreachable,
@@ -89,5 +107,44 @@ impl From<Fault> for ProviderError {
 impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.error.fmt(f)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// In the words of a server of version 1.36.
+    #[test]
+    fn not_every_403_is_about_rights() {
+        for (message, is_refusal) in [
+            (
+                r#"services is forbidden: User "ann" cannot list resource "services" in API group """#,
+                true,
+            ),
+            ("Forbidden", true),
+            (
+                "services \"web\" is forbidden: unable to create new content in namespace demo because it is being terminated",
+                false,
+            ),
+            (
+                "services \"web\" is forbidden: exceeded quota: few, requested: services=1, used: services=1, limited: services=1",
+                false,
+            ),
+        ] {
+            let status = Status {
+                code: 403,
+                message: message.into(),
+                ..Status::default()
+            };
+            let fault = Fault::said("test", status, "me");
+            assert_eq!(fault.is_refusal(), is_refusal, "{message}");
+            let kind = fault.error.kind();
+            assert_eq!(
+                kind == ProviderErrorKind::NotAuthorised,
+                is_refusal,
+                "{message}"
+            );
+        }
     }
 }

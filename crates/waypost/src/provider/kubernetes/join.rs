@@ -34,12 +34,15 @@ const DEGRADED: &str = "degraded";
 pub(super) const OURS: &str = "waypost.dev/";
 
 /// The instances of one slice, in its order. Those of `before` that are still true are used again.
+/// Those of a slice that is overdue are critical, whatever it says.
 pub(super) fn instances(
     context: &Context,
     slice: &Slice,
+    is_overdue: bool,
     before: Option<(&Slice, &[Option<Arc<Instance>>])>,
 ) -> Vec<Option<Arc<Instance>>> {
-    let common = Common::new(context, slice);
+    let mut common = Common::new(context, slice);
+    common.is_overdue = is_overdue;
     let reusable = before.filter(|(earlier, _)| {
         earlier.ports == slice.ports
             && earlier.metadata.labels == slice.metadata.labels
@@ -142,6 +145,7 @@ struct Common<'a> {
     labels: Labels,
     annotations: Labels,
     is_alone: bool,
+    is_overdue: bool,
 }
 
 impl<'a> Common<'a> {
@@ -167,6 +171,7 @@ impl<'a> Common<'a> {
             labels,
             annotations,
             is_alone: slice.endpoints().len() == 1,
+            is_overdue: false,
         }
     }
 
@@ -188,9 +193,10 @@ impl<'a> Common<'a> {
         let Some(address) = addresses.first() else {
             return Ok(None);
         };
-        let mut builder = self
-            .builder(address.parse()?)?
-            .health(health(endpoint.conditions));
+        let mut builder = self.builder(host(address)?)?.health(match self.is_overdue {
+            true => Health::Critical,
+            false => health(endpoint.conditions),
+        });
         if let Some(id) = self.own_id().or_else(|| self.target(endpoint)) {
             builder = builder.id(id);
         }
@@ -286,6 +292,16 @@ impl<'a> Common<'a> {
     }
 }
 
+/// Where an endpoint is. Slices from before Kubernetes was strict may have IPv4 addresses with leading
+/// zeros, which there are decimal as ever, but octal to others.
+fn host(address: &str) -> Result<Host, Invalid> {
+    let parts: Vec<u8> = address.split('.').flat_map(str::parse).collect();
+    match <[u8; 4]>::try_from(parts) {
+        Ok(parts) if address.split('.').count() == 4 => Ok(Host::Ip(parts.into())),
+        _ => address.parse(),
+    }
+}
+
 /// The labels that people gave: those of a slice are its Service's, and some that are for
 /// Kubernetes itself.
 fn own_labels(metadata: &Metadata) -> impl Iterator<Item = (Box<str>, Box<str>)> {
@@ -364,14 +380,14 @@ mod tests {
                 r#"{{"endpoints": [{{"addresses": ["10.0.0.1"], "targetRef": {target}}}]}}"#
             );
             let slice: Slice = serde_json::from_str(&text).unwrap();
-            let made = instances(&context, &slice, None);
+            let made = instances(&context, &slice, false, None);
             let made = made[0].as_ref().unwrap();
             assert_eq!(made.id().as_str(), expected, "{target}");
         }
         // One that can't be used takes no other with it.
-        let text = r#"{"endpoints": [{"addresses": ["a b"]}, {"addresses": []}, {"addresses": ["10.0.0.2"]}]}"#;
+        let text = r#"{"endpoints": [{"addresses": ["a b"]}, {"addresses": []}, {"addresses": ["010.0.0.02"]}]}"#;
         let slice: Slice = serde_json::from_str(text).unwrap();
-        let made = instances(&context, &slice, None);
+        let made = instances(&context, &slice, false, None);
         let hosts: Vec<_> = made.iter().flatten().map(|i| i.host().bare()).collect();
         assert_eq!(hosts, ["10.0.0.2"]);
     }

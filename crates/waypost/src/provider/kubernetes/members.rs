@@ -8,8 +8,11 @@ use std::{
     sync::Arc,
 };
 
+use tokio::time::Instant;
+
 use super::{
     join::{self, Context},
+    lease::Lease,
     wire::{Service, Slice},
 };
 use crate::model::{Health, Instance, InstanceId};
@@ -20,12 +23,22 @@ pub(super) struct Members {
     by_id: BTreeMap<InstanceId, Vec<Claim>>,
     /// How many ready endpoints have no hint.
     unhinted: usize,
+    /// When the first of the leases may be over.
+    next_due: Option<Instant>,
 }
 
 struct Part {
     slice: Arc<Slice>,
     instances: Vec<Option<Arc<Instance>>>,
     unhinted: usize,
+    /// Where the slice must be renewed.
+    lease: Option<Lease>,
+}
+
+impl Part {
+    fn is_overdue(&self) -> bool {
+        self.lease.is_some_and(|lease| lease.is_over)
+    }
 }
 
 /// One of the slices that name an instance. While pods move between slices, and in dual-stack
@@ -43,6 +56,7 @@ impl Members {
             slices: BTreeMap::new(),
             by_id: BTreeMap::new(),
             unhinted: 0,
+            next_due: None,
         }
     }
 
@@ -90,11 +104,14 @@ impl Members {
             return;
         }
         let before = self.take(name);
+        let lease = Lease::of(slice, before.as_ref().and_then(|part| part.lease));
+        let is_overdue = lease.is_some_and(|lease| lease.is_over);
         let earlier = before
             .as_ref()
+            .filter(|part| part.is_overdue() == is_overdue)
             .map(|part| (&*part.slice, &part.instances[..]));
-        let instances = join::instances(&self.context, slice, earlier);
-        self.insert(slice, instances);
+        let instances = join::instances(&self.context, slice, is_overdue, earlier);
+        self.insert(slice, instances, lease);
         self.check_hints();
     }
 
@@ -132,18 +149,23 @@ impl Members {
             .map(|part| Arc::clone(&part.slice))
             .collect();
         for slice in slices {
-            let before = self.take(&slice.metadata.name);
-            let made = join::instances(&self.context, &slice, None);
+            let Some(before) = self.take(&slice.metadata.name) else {
+                continue;
+            };
+            let made = join::instances(&self.context, &slice, before.is_overdue(), None);
             // Most changes of a Service are of no concern to its instances.
-            let made = made
-                .into_iter()
-                .zip(before.map(|part| part.instances).unwrap_or_default());
+            let made = made.into_iter().zip(before.instances);
             let made = made.map(|(now, before)| if now == before { before } else { now });
-            self.insert(&slice, made.collect());
+            self.insert(&slice, made.collect(), before.lease);
         }
     }
 
-    fn insert(&mut self, slice: &Arc<Slice>, instances: Vec<Option<Arc<Instance>>>) {
+    fn insert(
+        &mut self,
+        slice: &Arc<Slice>,
+        instances: Vec<Option<Arc<Instance>>>,
+        lease: Option<Lease>,
+    ) {
         let name = &slice.metadata.name;
         let service = self.context.service.as_deref();
         let families = service.and_then(|service| service.spec.ip_families.as_ref());
@@ -166,12 +188,56 @@ impl Members {
             .filter(|e| join::is_unhinted(e))
             .count();
         self.unhinted += unhinted;
+        self.next_due = earliest([self.next_due, lease.and_then(Lease::due)]);
         let part = Part {
             slice: Arc::clone(slice),
             instances,
             unhinted,
+            lease,
         };
         self.slices.insert(Arc::clone(name), part);
+    }
+
+    // --- what must be renewed ---
+
+    /// When to look for what is overdue, if anything ever may be.
+    pub(super) fn next_due(&self) -> Option<Instant> {
+        self.next_due
+    }
+
+    /// Takes for dead what is overdue now. Says whether that is anything.
+    pub(super) fn end_leases(&mut self, now: Instant) -> bool {
+        let is_due = |part: &Part| {
+            part.lease
+                .and_then(Lease::due)
+                .is_some_and(|due| due <= now)
+        };
+        let parts = self.slices.iter().filter(|(_, part)| is_due(part));
+        let over: Vec<_> = parts.map(|(name, _)| Arc::clone(name)).collect();
+        for name in &over {
+            let Some(part) = self.take(name) else {
+                continue;
+            };
+            let service = &self.context.name;
+            tracing::warn!(slice = &**name, %service, "its instance isn't renewed any more, so it isn't used");
+            let instances = join::instances(&self.context, &part.slice, true, None);
+            self.insert(&part.slice, instances, part.lease.map(Lease::ended));
+        }
+        self.find_next_due();
+        !over.is_empty()
+    }
+
+    /// Nobody could renew anything until now.
+    pub(super) fn extend_leases(&mut self) {
+        for part in self.slices.values_mut() {
+            part.lease = part.lease.map(Lease::extended);
+        }
+        self.find_next_due();
+    }
+
+    fn find_next_due(&mut self) {
+        let parts = self.slices.values();
+        self.next_due = earliest(parts.map(|part| part.lease.and_then(Lease::due)));
     }
 
     fn take(&mut self, slice: &str) -> Option<Part> {
@@ -187,6 +253,10 @@ impl Members {
         }
         Some(part)
     }
+}
+
+fn earliest(times: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant> {
+    times.into_iter().flatten().min()
 }
 
 #[cfg(test)]
@@ -245,6 +315,62 @@ mod tests {
         });
         let service = serde_json::from_value(service).unwrap();
         random.bool().then(|| Arc::new(service))
+    }
+
+    fn registered(renewed: &str) -> Arc<Slice> {
+        let slice = json!({
+            "metadata": { "name": "waypost-a", "annotations": {
+                "waypost.dev/id": "a",
+                "waypost.dev/renewed-at": renewed,
+                "waypost.dev/expires-after": "10m",
+            }},
+            "addressType": "IPv4",
+            "ports": [{ "name": "http", "port": 80 }],
+            "endpoints": [{ "addresses": ["10.0.0.1"], "conditions": { "ready": true } }],
+        });
+        Arc::new(serde_json::from_value(slice).unwrap())
+    }
+
+    fn only(members: &Members) -> Health {
+        let all = members.all();
+        assert_eq!(all.len(), 1);
+        all[0].health()
+    }
+
+    /// It is the renewals that count, not what clocks of other machines say, and an outage, in
+    /// which there are none, is nobody's fault.
+    #[tokio::test(start_paused = true)]
+    async fn what_is_not_renewed_any_more_is_critical_until_it_is() {
+        let minutes = |n: u64| std::time::Duration::from_secs(60 * n);
+        let mut members = members();
+        members.put(&registered("2999-01-01T00:00:00Z"));
+        assert_eq!(only(&members), Health::Passing);
+        tokio::time::advance(minutes(2)).await;
+        assert!(!members.end_leases(Instant::now()));
+        members.put(&registered("2999-01-01T00:01:00Z"));
+        tokio::time::advance(minutes(2)).await;
+        assert!(!members.end_leases(Instant::now()), "it was renewed");
+        tokio::time::advance(minutes(30)).await;
+        members.extend_leases();
+        assert!(
+            !members.end_leases(Instant::now()),
+            "it couldn't be renewed"
+        );
+        assert_eq!(only(&members), Health::Passing);
+        assert_eq!(members.next_due(), Some(Instant::now() + minutes(3)));
+        tokio::time::advance(minutes(3)).await;
+        assert!(members.end_leases(Instant::now()));
+        assert_eq!(only(&members), Health::Critical);
+        assert_eq!(members.next_due(), None);
+        members.extend_leases();
+        assert_eq!(only(&members), Health::Critical);
+        // Its clock is years behind, but it lives.
+        members.put(&registered("2001-01-01T00:00:00Z"));
+        assert_eq!(only(&members), Health::Passing);
+        // Somebody new has nothing but the clock, and the word of the one who wrote it.
+        members.replace([].iter());
+        members.put(&registered("2001-01-01T00:00:00Z"));
+        assert_eq!(only(&members), Health::Critical);
     }
 
     /// However it came there, what is known is what the slices and the Service say now.

@@ -1,43 +1,13 @@
-use std::{
-    collections::{BTreeSet, HashMap},
-    sync::Arc,
-};
+use std::{collections::HashMap, sync::Arc};
 
 use super::{
     connection::Connection,
+    cover::Cover,
     fault::Fault,
     reflector::{Change, Marks, Reflector, Selection},
     sight::Reading,
     wire::Object,
 };
-
-/// Which Services' objects are followed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Cover {
-    Only(BTreeSet<Arc<str>>),
-    All,
-}
-
-impl Cover {
-    pub(super) fn nothing() -> Self {
-        Self::Only(BTreeSet::new())
-    }
-
-    pub(super) fn includes(&self, service: &str) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(names) => names.contains(service),
-        }
-    }
-
-    fn is_within(&self, other: &Self) -> bool {
-        match (self, other) {
-            (_, Self::All) => true,
-            (Self::All, _) => false,
-            (Self::Only(these), Self::Only(those)) => these.is_subset(those),
-        }
-    }
-}
 
 /// The objects of one kind in one namespace, as the server last told them, and how it is with the
 /// telling.
@@ -185,6 +155,17 @@ impl<T: Object> Mirror<T> {
             known,
             fault: self.fault.as_ref(),
         }
+    }
+
+    /// Whether it is told what changes, as far as is known.
+    pub(super) fn is_followed(&self) -> bool {
+        self.listed.is_some() && self.fault.is_none()
+    }
+
+    /// Whether the server has answered the last attempt, if only to refuse it.
+    pub(super) fn is_alive(&self) -> bool {
+        let code = self.fault.as_ref().map_or(200, Fault::code);
+        (1..500).contains(&code)
     }
 
     /// Whether we may not read it.

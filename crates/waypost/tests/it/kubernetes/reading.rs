@@ -286,6 +286,44 @@ async fn a_pod_in_several_slices_is_one_instance_and_the_ready_one_counts() {
     until(&mut watch, url("http://10.0.0.1:8080")).await;
 }
 
+/// Two addresses that nobody says to belong together can't be told from two machines.
+#[tokio::test]
+async fn without_a_name_an_endpoint_is_an_instance_for_each_family() {
+    let server = demo().await;
+    let mut service = manifest::service("demo", "web", &[("http", 80)]);
+    service["spec"]["selector"] = Value::Null;
+    service["spec"]["ipFamilies"] = json!(["IPv4", "IPv6"]);
+    service["spec"]["ipFamilyPolicy"] = "RequireDualStack".into();
+    server.put(&service);
+    let put = |name: &str, kind: &str, address: &str, annotations: Value| {
+        let endpoint = manifest::endpoint(address);
+        let mut slice = manifest::slice("demo", "web", name, &[("http", 8080)], [endpoint]);
+        slice["addressType"] = kind.into();
+        slice["metadata"]["annotations"] = annotations;
+        server.put(&slice);
+    };
+    let provider = provider(&server);
+    let mut watch = provider.watch(&"web".parse().unwrap());
+    let urls = |all: &[Arc<Instance>]| -> Vec<String> {
+        all.iter()
+            .map(|instance| instance.url().to_owned())
+            .collect()
+    };
+    put("web-4", "IPv4", "10.0.0.1", json!({}));
+    put("web-6", "IPv6", "fd00::1", json!({}));
+    let both = until(&mut watch, |all| all.len() == 2).await;
+    assert_eq!(
+        urls(&both),
+        ["http://10.0.0.1:8080", "http://[fd00::1]:8080"]
+    );
+    // Where somebody does say it, they are one.
+    let id = json!({ "waypost.dev/id": "vm-7" });
+    put("web-4", "IPv4", "10.0.0.1", id.clone());
+    put("web-6", "IPv6", "fd00::1", id);
+    let one = until(&mut watch, |all| all.len() == 1).await;
+    assert_eq!(urls(&one), ["http://10.0.0.1:8080"]);
+}
+
 #[tokio::test]
 async fn services_of_every_kind_are_found() {
     let server = demo().await;

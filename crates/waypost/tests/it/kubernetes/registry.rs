@@ -11,7 +11,7 @@ use waypost::{
     RegistrationState, ServiceRegistration,
     conformance::{self, Abilities, Harness},
     integration::axum::serve,
-    provider::{Heartbeat, Report, kubernetes::KubernetesProvider},
+    provider::{Answer, Heartbeat, Report, kubernetes::KubernetesProvider},
 };
 use waypost_kube_standin::{ApiServer, manifest};
 
@@ -52,6 +52,14 @@ async fn failure(registrar: &Registrar) -> String {
         }
     };
     timeout(PATIENCE, failing).await.expect("no attempt fails")
+}
+
+/// What is found at first.
+async fn instances(provider: &KubernetesProvider, name: &str) -> Vec<Arc<Instance>> {
+    match super::next(&mut provider.watch(&name.parse().unwrap())).await {
+        Ok(Answer::Instances(instances)) => instances,
+        other => panic!("{other:?}"),
+    }
 }
 
 fn slice_of(server: &ApiServer, id: &str) -> Option<Value> {
@@ -248,7 +256,83 @@ async fn what_the_api_server_would_refuse_is_told_at_once() {
     assert!(said.contains("\"a,b\""), "{said}");
     let said = start(billing("10.0.0.1").meta("a key", "value"));
     assert!(said.contains("\"a key\""), "{said}");
+    let said = start(billing("10.0.0.1").meta("novel", "x".repeat(300_000)));
+    assert!(said.contains("bytes of tags and metadata"), "{said}");
+    let said = start(billing("10.0.0.1").named_port("Metrics_1", 9090));
+    assert!(said.contains("\"Metrics_1\""), "{said}");
+    let said = start(billing("my_host.example.com"));
+    assert!(said.contains("my_host.example.com"), "{said}");
     assert!(server.requests().is_empty());
+}
+
+/// Schemes have signs that names of ports may not have, and a Service has each number once.
+#[tokio::test]
+async fn whatever_speaks_on_a_port_of_two_names_is_found_as_it_said() {
+    let server = demo().await;
+    let provider = provider(&server);
+    let it = billing("10.0.0.1").id("b").scheme("grpc+tls");
+    let it = it.named_port("health", 8080).named_port("http", 9090);
+    let registrar = register(&provider, it).await;
+    let service = server.get("services", "demo", "billing").unwrap();
+    let ports = service["spec"]["ports"].as_array().unwrap();
+    assert_eq!(ports.len(), 2, "{service}");
+    let found = instances(&provider, "billing").await;
+    assert_eq!(found[0].url(), "grpc+tls://10.0.0.1:8080");
+    assert_eq!(found[0].named_port("health"), Some(8080));
+    assert_eq!(found[0].named_port("http"), Some(9090));
+    registrar.deregister().await.unwrap();
+}
+
+#[tokio::test]
+async fn a_namespace_that_is_missing_or_ending_is_told_as_that() {
+    let server = ApiServer::builder()
+        .namespace("demo")
+        .namespace_deletion(Duration::from_secs(60))
+        .start()
+        .await
+        .unwrap();
+    let provider = provider(&server);
+    let failed = async |name: &str| {
+        let it = ServiceRegistration::new(name, 80).unwrap();
+        let it = it.host("10.0.0.1".parse().unwrap()).id("b");
+        let registrar = Registrar::start(provider.clone(), it).unwrap();
+        let said = failure(&registrar).await;
+        registrar.abandon();
+        said
+    };
+    let said = failed("billing.nowhere").await;
+    assert!(said.contains("kubectl create namespace nowhere"), "{said}");
+
+    assert!(server.delete("namespaces", "", "demo"));
+    let said = failed("billing").await;
+    assert!(said.contains("because it is being terminated"), "{said}");
+    assert!(!said.contains("not authorised"), "{said}");
+}
+
+#[tokio::test]
+async fn what_a_killed_process_left_is_not_used() {
+    let server = demo().await;
+    let provider = provider(&server);
+    let checked = |id: &str, ip: &str| billing(ip).id(id).check(Check::http("/health"));
+    let alive = register(&provider, checked("alive", "10.0.0.1")).await;
+    register(&provider, checked("dead", "10.0.0.2"))
+        .await
+        .abandon();
+    let mut left = slice_of(&server, "dead").unwrap();
+    left["metadata"]["annotations"]["waypost.dev/renewed-at"] = "2020-01-01T00:00:00Z".into();
+    left["apiVersion"] = "discovery.k8s.io/v1".into();
+    left["kind"] = "EndpointSlice".into();
+    server.put(&left);
+    let found = instances(&provider, "billing").await;
+    let found: Vec<_> = found
+        .iter()
+        .map(|it| (it.id().as_str(), it.health()))
+        .collect();
+    assert_eq!(
+        found,
+        [("alive", Health::Passing), ("dead", Health::Critical)]
+    );
+    alive.deregister().await.unwrap();
 }
 
 #[tokio::test]

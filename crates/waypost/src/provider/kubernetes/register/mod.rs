@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime},
+    time::SystemTime,
 };
 
 use http::Method;
@@ -30,6 +30,7 @@ use super::{
     connection::{Ask, Connection},
     fault::Fault,
     place::Place,
+    renewal,
     wire::{List, Object, SERVICE_NAME, Service, Slice},
 };
 use crate::{
@@ -38,9 +39,6 @@ use crate::{
     provider::{Heartbeat, Report},
     registration::Registration,
 };
-
-/// How often a slice is renewed, if nothing else is written. Each renewal is news to all who watch.
-const RENEW: Duration = Duration::from_secs(60);
 
 /// What this provider has registered.
 #[derive(Debug)]
@@ -137,7 +135,7 @@ impl Registrations {
         let is_ready = report.health != Health::Critical;
         let is_news = is_ready != held.is_ready;
         let path = slice_path(&held.place, id);
-        let kept: Result<Found, Fault> = if is_news || held.renewed.elapsed() >= RENEW {
+        let kept: Result<Found, Fault> = if is_news || held.renewed.elapsed() >= renewal::EVERY {
             (held.is_ready, held.renewed) = (is_ready, Instant::now());
             let slice = slice(registration, &held);
             self.connection.send(Method::PUT, &path, &slice).await
@@ -372,6 +370,13 @@ impl Registrations {
     }
 
     async fn explained(&self, namespace: &str, fault: Fault) -> ProviderError {
+        let said = fault.error.message();
+        if fault.code() == 404 && said.contains("namespaces \"") {
+            return self.rejected(format!(
+                "{said}; kubectl create namespace {namespace}, or name another one in \
+                 KUBERNETES_NAMESPACE, or as NAME.NAMESPACE"
+            ));
+        }
         let explained = self.connection.explain(namespace, &REGISTER, fault).await;
         explained.error
     }

@@ -1,13 +1,22 @@
 //! The objects that are written: a Service, and an EndpointSlice for each instance.
 
-use std::{collections::BTreeMap, net::IpAddr, time::SystemTime};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+    time::SystemTime,
+};
 
 use serde_json::{Value, json};
 
-use super::{Held, RENEW};
+use super::Held;
 use crate::{
     model::{Host, Instance, InstanceId},
-    provider::kubernetes::{place::Place, wire::SERVICE_NAME},
+    provider::kubernetes::{
+        place::{Place, is_label},
+        renewal,
+        wire::SERVICE_NAME,
+    },
     registration::Registration,
 };
 
@@ -18,13 +27,14 @@ pub(super) const MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// The value of both labels, for what is ours.
 pub(super) const US: &str = "waypost";
 
-/// The annotations of a slice that say who is in it, and how fresh that is.
+/// The annotation of a slice that says who is in it.
 pub(super) const ID: &str = "waypost.dev/id";
-pub(super) const RENEWED_AT: &str = "waypost.dev/renewed-at";
-pub(super) const EXPIRES_AFTER: &str = "waypost.dev/expires-after";
 
 pub(super) fn service(place: &Place, instance: &Instance) -> Value {
+    // A Service has each number once, a slice each name.
+    let mut numbers = BTreeSet::new();
     let ports: Vec<_> = ports(instance)
+        .filter(|(_, port)| numbers.insert(*port))
         .map(|(name, port)| json!({ "name": name, "port": port, "targetPort": port }))
         .collect();
     json!({
@@ -76,7 +86,7 @@ fn annotations(registration: &Registration) -> BTreeMap<String, String> {
     let renewed = humantime::format_rfc3339_seconds(SystemTime::now());
     let mut all = BTreeMap::from([
         (ID.to_owned(), instance.id().to_string()),
-        (RENEWED_AT.to_owned(), renewed.to_string()),
+        (renewal::RENEWED_AT.to_owned(), renewed.to_string()),
         (
             "waypost.dev/scheme".to_owned(),
             instance.scheme().to_owned(),
@@ -86,11 +96,15 @@ fn annotations(registration: &Registration) -> BTreeMap<String, String> {
             instance.weight().to_string(),
         ),
     ]);
+    let main = main_port(instance);
     let mut say = |key: &str, value: &str| {
         if !value.is_empty() {
             all.insert(format!("waypost.dev/{key}"), value.to_owned());
         }
     };
+    if main != instance.scheme() {
+        say("port", &main);
+    }
     say("version", instance.version().unwrap_or_default());
     say("path", instance.path_prefix());
     say("tags", &instance.tags().collect::<Vec<_>>().join(","));
@@ -103,8 +117,8 @@ fn annotations(registration: &Registration) -> BTreeMap<String, String> {
         .deregister_critical_after()
         .filter(|_| is_checked)
     {
-        let after = humantime::format_duration(after.max(3 * RENEW)).to_string();
-        all.insert(EXPIRES_AFTER.to_owned(), after);
+        let after = humantime::format_duration(after.max(renewal::OVERDUE)).to_string();
+        all.insert(renewal::EXPIRES_AFTER.to_owned(), after);
     }
     all
 }
@@ -126,18 +140,46 @@ pub(super) fn unwritable(instance: &Instance) -> Option<String> {
         (1..=58).contains(&key.len()) && key.chars().all(is_inner) && key.ends_with(is_edge)
     };
     let mut keys = instance.metadata().map(|(key, _)| key);
-    let key = keys.find(|key| !is_good(key))?;
-    Some(format!(
-        "the metadata {key:?}: its name may have 58 letters, digits, '-', '_' and '.', and ends \
-         with a letter or digit"
-    ))
+    if let Some(key) = keys.find(|key| !is_good(key)) {
+        return Some(format!(
+            "the metadata {key:?}: its name may have 58 letters, digits, '-', '_' and '.', and \
+             ends with a letter or digit"
+        ));
+    }
+    if let Some((name, _)) = instance.ports().find(|(name, _)| !is_label(name)) {
+        return Some(format!(
+            "the port {name:?}: its name may have 63 of a-z, 0-9 and '-', and begins and ends \
+             with a letter or digit"
+        ));
+    }
+    let tags = instance.tags().map(|tag| tag.len() + 1).sum::<usize>();
+    let metadata = instance
+        .metadata()
+        .map(|(key, value)| key.len() + value.len() + KEY);
+    let size = tags + metadata.sum::<usize>() + instance.id().as_str().len();
+    (size > MOST).then(|| format!("{size} bytes of tags and metadata: all of it may have {MOST}"))
 }
 
+/// An object's annotations may have 256 KiB; the rest of ours is small.
+const MOST: usize = 250 * 1024;
+/// What stands before each key of the metadata.
+const KEY: usize = "waypost.dev/meta.".len();
+
 /// The instance's port under the name of its scheme, then those that have names of their own.
-fn ports(instance: &Instance) -> impl Iterator<Item = (&str, u16)> {
-    let main = (instance.scheme(), instance.port());
-    let others = instance.ports().filter(move |(name, _)| *name != main.0);
-    std::iter::once(main).chain(others)
+fn ports(instance: &Instance) -> impl Iterator<Item = (Cow<'_, str>, u16)> {
+    let main = main_port(instance);
+    let others = instance.ports().map(|(name, port)| (name.into(), port));
+    let others: Vec<_> = others.filter(|(name, _)| *name != main).collect();
+    std::iter::once((main, instance.port())).chain(others)
+}
+
+/// The name of the instance's own port. A scheme may have signs that the name of a port may not.
+fn main_port(instance: &Instance) -> Cow<'_, str> {
+    let scheme = instance.scheme();
+    match is_label(scheme) {
+        true => scheme.into(),
+        false => "main".into(),
+    }
 }
 
 fn address_type(host: &Host) -> &'static str {
@@ -152,10 +194,14 @@ fn address_type(host: &Host) -> &'static str {
 pub(super) fn refusal(host: &Host) -> Option<&'static str> {
     let ip = match host {
         Host::Ip(ip) => *ip,
-        Host::Name(name) if !name.trim_end_matches('.').contains('.') => {
-            return Some("a name that only this machine understands: it has no dot");
+        Host::Name(name) => {
+            let name = name.strip_suffix('.').unwrap_or(name);
+            return match name.contains('.') {
+                false => Some("a name that only this machine understands: it has no dot"),
+                true if name.split('.').all(is_label) => None,
+                true => Some("which is no name of DNS: only a-z, 0-9 and '-' between the dots"),
+            };
         }
-        Host::Name(_) => return None,
     };
     let is_link_local = match ip {
         IpAddr::V4(ip) => ip.is_link_local(),
@@ -233,11 +279,17 @@ mod tests {
             ("224.0.0.1", "multicast"),
             ("::ffff:10.0.0.1", "IPv4"),
             ("localhost", "no dot"),
+            ("my_host.example.com", "a-z"),
         ] {
             let why = refusal(&host.parse().unwrap()).unwrap();
             assert!(why.contains(word), "{host}: {why}");
         }
-        for host in ["10.0.0.7", "2001:db8::1", "db.example.com"] {
+        for host in [
+            "10.0.0.7",
+            "2001:db8::1",
+            "db.example.com",
+            "db.example.com.",
+        ] {
             assert_eq!(refusal(&host.parse().unwrap()), None, "{host}");
         }
     }

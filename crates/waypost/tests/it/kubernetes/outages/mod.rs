@@ -144,6 +144,33 @@ async fn an_etcd_that_was_restored_is_noticed_though_all_looks_well() {
     assert_eq!(steady.end().1, 0);
 }
 
+/// Nothing breaks: the server that has our watches hasn't heard of it, another one answers.
+#[tokio::test]
+async fn an_etcd_that_was_restored_behind_open_watches_is_noticed_too() {
+    let steady = Steady::begin(ApiServer::builder()).await;
+    let backup = steady.server.backup();
+    for change in 0..50 {
+        put(&steady.server, &format!("10.0.1.{change}"));
+    }
+    put(&steady.server, "10.0.0.3");
+    steady.until_only("10.0.0.3").await;
+    // Whatever is still on its way is silent, too.
+    sleep(Duration::from_millis(100)).await;
+    let watches = steady.server.open_watches();
+    steady.server.restore_elsewhere(&backup);
+    let restored = Instant::now();
+    steady.until_only("10.0.0.1").await;
+    assert!(watches >= 2 && restored.elapsed() > Duration::from_millis(50));
+    assert!(
+        restored.elapsed() <= ROLLBACK_NOTICED,
+        "{:?}",
+        restored.elapsed()
+    );
+    put(&steady.server, "10.0.0.4");
+    steady.until_only("10.0.0.4").await;
+    assert_eq!(steady.end().1, 0);
+}
+
 /// Nobody tells of a deletion across a 410: what a new list doesn't have is gone.
 #[tokio::test]
 async fn what_is_deleted_while_nobody_can_tell_is_gone_afterwards() {
@@ -233,15 +260,63 @@ async fn a_namespace_that_is_deleted_takes_its_instances_along() {
     put(&server, "10.0.0.1");
     let client = client(&server);
     client.wait_for("web").await.unwrap();
-    for (plural, name) in [("endpointslices", "web-1"), ("services", "web")] {
-        server.delete(plural, "demo", name);
-    }
+    assert!(server.delete("namespaces", "", "demo"));
     let gone = async {
-        while client.pick("web").await.is_ok() {
-            sleep(Duration::from_millis(10)).await;
+        loop {
+            match client.pick("web").await {
+                Err(error) => break error.to_string(),
+                Ok(_) => sleep(Duration::from_millis(10)).await,
+            }
         }
     };
-    timeout(SOON, gone).await.unwrap();
+    let refused = timeout(SOON, gone).await.unwrap();
+    assert!(refused.contains("has no instances"), "{refused}");
+    // Who didn't know it hears that nobody does.
+    let newcomer = self::client(&server);
+    let refused = newcomer.pick("web").await.unwrap_err().to_string();
+    assert!(refused.contains("is unknown"), "{refused}");
+    let catalog = newcomer.directory().catalog().await.unwrap();
+    assert_eq!(catalog.names().len(), 0);
+    // One of the same name, later, is as good as any.
+    put(&server, "10.0.0.2");
+    timeout(SOON, client.wait_for("web"))
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+/// The load filter's refusal is no JSON, and no reason to ask again at once.
+#[tokio::test]
+async fn a_server_with_too_much_to_do_is_left_alone_for_as_long_as_it_says() {
+    let server = demo().await;
+    put(&server, "10.0.0.1");
+    server.faults().fail_with(Some(429));
+    let client = client(&server);
+    let refused = client.pick("web").await.unwrap_err().to_string();
+    assert!(refused.contains("429: Too many requests"), "{refused}");
+    server.forget_requests();
+    sleep(Duration::from_secs(3)).await;
+    let asked = server.requests().len();
+    // Two watches, each at least a second after the last time.
+    assert!((1..=6).contains(&asked), "{asked} requests in 3 s");
+    server.faults().heal();
+    let found = client.wait_for("web");
+    timeout(Duration::from_secs(10), found)
+        .await
+        .unwrap()
+        .unwrap();
+}
+
+/// The API server of today with the etcd of yesterday.
+#[tokio::test]
+async fn a_streamed_list_that_fails_is_asked_for_in_the_old_way() {
+    let server = demo().await;
+    put(&server, "10.0.0.1");
+    server.faults().fail_watch_list(true);
+    timeout(SOON, client(&server).wait_for("web"))
+        .await
+        .unwrap()
+        .unwrap();
 }
 
 /// One that is only mistyped can't be told from one that is empty.

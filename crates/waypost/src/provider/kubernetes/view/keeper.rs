@@ -1,139 +1,56 @@
-//! All that is followed in one namespace: one watch of EndpointSlices and one of Services, however
-//! many services are asked for, and a pulse that tells whether the watches can be believed.
+//! The task of a view: it takes in what is asked for and what is told.
 
 use std::{
     collections::{BTreeSet, HashMap, HashSet},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
-use futures_util::{FutureExt, StreamExt, TryStreamExt};
-use tokio::{
-    sync::{Notify, watch},
-    task::JoinHandle,
-    time::{Instant, sleep_until},
-};
+use futures_util::FutureExt;
+use tokio::time::{Instant, sleep_until};
 
 use super::{
-    super::{Answer, Watch},
-    connection::Connection,
-    fault::Fault,
-    join::{self, Context},
-    members::Members,
-    mirror::{Cover, Mirror, News},
-    pulse::{Beat, Probe, Pulse},
-    said::{Said, follow, publish},
-    sight::{Basis, Sight},
-    views::Setup,
-    wire::{SERVICE_NAME, Service, Slice},
+    super::{
+        connection::Connection,
+        cover::{Cover, by_field, by_label},
+        fault::Fault,
+        join::Context,
+        members::Members,
+        mirror::{Mirror, News},
+        pulse::{Beat, Probe, Pulse},
+        views::Setup,
+        wire::{Service, Slice},
+    },
+    Asked, HangUp, lock,
 };
-use crate::{
-    error::ProviderError,
-    model::{Instance, ServiceName},
-};
-
-/// A running view; it ends when nobody holds it any more.
-pub(super) struct View {
-    asked: Arc<Asked>,
-    task: JoinHandle<()>,
-}
-
-/// Instances that many may share before each gets a list of its own.
-type Shared = Option<Arc<Vec<Arc<Instance>>>>;
-
-type Names = BTreeSet<Arc<str>>;
-
-/// The Service that a name means, and where the answers go.
-type Question = (Arc<str>, watch::Sender<Said<Shared>>);
-
-/// All that is asked for.
-#[derive(Default)]
-struct Asked {
-    services: Mutex<HashMap<ServiceName, Question>>,
-    names: Mutex<Option<watch::Sender<Said<Names>>>>,
-    changed: Notify,
-}
-
-impl View {
-    pub(super) fn begin(
-        connection: &Arc<Connection>,
-        setup: &Arc<Setup>,
-        namespace: &Arc<str>,
-    ) -> Arc<Self> {
-        let asked = Arc::new(Asked::default());
-        let keeper = Keeper::new(connection, setup, namespace, Arc::clone(&asked));
-        Arc::new(Self {
-            asked,
-            task: tokio::spawn(keeper.run()),
-        })
-    }
-
-    pub(super) fn is_running(&self) -> bool {
-        !self.task.is_finished()
-    }
-
-    pub(super) fn watch(
-        self: &Arc<Self>,
-        name: ServiceName,
-        service: Arc<str>,
-        ended: ProviderError,
-    ) -> Watch {
-        let said = {
-            let mut services = lock(&self.asked.services);
-            let (_, sender) = services
-                .entry(name)
-                .or_insert_with(|| (service, watch::Sender::default()));
-            sender.subscribe()
-        };
-        self.asked.changed.notify_one();
-        follow(said, ended, Arc::clone(self))
-            .map_ok(|instances| match instances {
-                Some(instances) => Answer::Instances(instances.to_vec()),
-                None => Answer::Unknown,
-            })
-            .boxed()
-    }
-
-    pub(super) fn watch_names(
-        self: &Arc<Self>,
-        ended: ProviderError,
-    ) -> futures_util::stream::BoxStream<'static, Result<Names, ProviderError>> {
-        let said = lock(&self.asked.names).get_or_insert_default().subscribe();
-        self.asked.changed.notify_one();
-        follow(said, ended, Arc::clone(self))
-    }
-}
-
-impl Drop for View {
-    fn drop(&mut self) {
-        self.task.abort();
-    }
-}
+use crate::model::ServiceName;
 
 /// The task of a view.
-struct Keeper {
-    asked: Arc<Asked>,
+pub(super) struct Keeper {
+    pub(super) asked: Arc<Asked>,
     setup: Arc<Setup>,
-    namespace: Arc<str>,
-    description: Arc<str>,
-    slices: Mirror<Slice>,
-    services: Mirror<Service>,
+    pub(super) namespace: Arc<str>,
+    pub(super) description: Arc<str>,
+    pub(super) slices: Mirror<Slice>,
+    pub(super) services: Mirror<Service>,
     pulse: Pulse,
     /// How the pulse was missed last, while it is.
-    silent: Option<Fault>,
-    members: HashMap<ServiceName, (Arc<str>, Members)>,
+    pub(super) silent: Option<Fault>,
+    pub(super) members: HashMap<ServiceName, (Arc<str>, Members)>,
     /// The Services of which something has changed since it was published.
-    dirty: Dirty,
+    pub(super) dirty: Dirty,
+    /// Whether slices were followed when it was looked last, so that renewals can be missed.
+    is_followed: bool,
     /// What was told the log of missing rights.
-    told: Option<&'static str>,
+    pub(super) told: Option<&'static str>,
 }
 
 #[derive(Default)]
-struct Dirty {
-    all: bool,
-    names: HashSet<Arc<str>>,
+pub(super) struct Dirty {
+    pub(super) all: bool,
+    pub(super) names: HashSet<Arc<str>>,
     /// Whether an attempt has failed.
-    attempt: bool,
+    pub(super) attempt: bool,
 }
 
 impl Dirty {
@@ -153,7 +70,7 @@ const BATCH: usize = 256;
 const PAUSE: Duration = Duration::from_millis(20);
 
 impl Keeper {
-    fn new(
+    pub(super) fn new(
         connection: &Arc<Connection>,
         setup: &Arc<Setup>,
         namespace: &Arc<str>,
@@ -182,17 +99,19 @@ impl Keeper {
             silent: None,
             members: HashMap::new(),
             dirty: Dirty::default(),
+            is_followed: false,
             told: None,
         }
     }
 
-    async fn run(mut self) {
+    pub(super) async fn run(mut self) {
         let asked = Arc::clone(&self.asked);
         // Those who listen must not wait for a task that is gone.
         let _hang_up = HangUp(Arc::clone(&asked));
         let mut due = Instant::now();
         loop {
             let has_pulse = self.slices.needs_pulse() || self.services.needs_pulse();
+            let lease_due = self.next_lease_due();
             tokio::select! {
                 () = asked.changed.notified() => self.look_who_asks(),
                 change = self.slices.next() => {
@@ -205,6 +124,7 @@ impl Keeper {
                 }
                 beat = self.pulse.next(), if has_pulse => self.heard(beat),
                 () = sleep_until(due), if self.dirty.is_anything() => {}
+                () = sleep_until(lease_due.unwrap_or(due)), if lease_due.is_some() => self.end_leases(),
             }
             self.take_what_is_there();
             if self.dirty.is_anything() && due <= Instant::now() {
@@ -293,7 +213,7 @@ impl Keeper {
     fn slices_changed(&mut self, news: News<Slice>) {
         match news {
             News::None => self.dirty.all = true,
-            News::Failed => self.failed(),
+            News::Failed => self.failed(self.slices.is_alive()),
             News::All => {
                 let mut by_service: HashMap<&str, Vec<&Arc<Slice>>> = HashMap::new();
                 for slice in self.slices.all() {
@@ -326,7 +246,7 @@ impl Keeper {
         match news {
             News::None | News::All => self.dirty.all = true,
             News::Failed => {
-                self.failed();
+                self.failed(self.services.is_alive());
                 if self.services.is_refused() {
                     // The names must come from elsewhere.
                     self.asked.changed.notify_one();
@@ -339,10 +259,13 @@ impl Keeper {
         }
     }
 
-    fn failed(&mut self) {
+    /// An attempt failed. Whether the server lives is asked at once, unless it has just refused.
+    fn failed(&mut self, is_alive: bool) {
         self.dirty.all = true;
         self.dirty.attempt = true;
-        self.pulse.hurry();
+        if !is_alive {
+            self.pulse.hurry();
+        }
     }
 
     fn heard(&mut self, beat: Beat) {
@@ -370,121 +293,27 @@ impl Keeper {
             }
         }
     }
+    // --- what must be renewed ---
 
-    // --- what is said of it ---
+    /// When to look for instances that aren't renewed any more. Without the API server nobody can
+    /// renew anything, so the time begins anew with its return.
+    fn next_lease_due(&mut self) -> Option<Instant> {
+        let is_followed = self.silent.is_none() && self.slices.is_followed();
+        let was_followed = std::mem::replace(&mut self.is_followed, is_followed);
+        let mut members = self.members.values_mut().map(|(_, members)| members);
+        if is_followed && !was_followed {
+            members.by_ref().for_each(Members::extend_leases);
+        }
+        let members = self.members.values().filter(|_| is_followed);
+        members.filter_map(|(_, members)| members.next_due()).min()
+    }
 
-    fn publish(&mut self) {
-        let dirty = std::mem::take(&mut self.dirty);
-        let silent = self.silent.as_ref().map(|fault| &fault.error);
-        let mut lacks = None;
-        let services = lock(&self.asked.services);
-        for (name, (service, members)) in &mut self.members {
-            let Some((_, sender)) = services.get(name) else {
-                continue;
-            };
-            if !dirty.all && !dirty.names.contains(service) {
-                continue;
+    fn end_leases(&mut self) {
+        let now = Instant::now();
+        for (service, members) in self.members.values_mut() {
+            if members.end_leases(now) {
+                self.dirty.names.insert(Arc::clone(service));
             }
-            let sight = Sight {
-                slices: self.slices.reading(self.slices.knows(service)),
-                service: self.services.reading(self.services.knows(service)),
-            };
-            lacks = lacks.or(sight.degraded());
-            let object = self.services.get(service);
-            members.describe(object, sight.degraded());
-            let value = answer(sight.basis(), members, object);
-            publish(sender, value, silent.or(sight.fault()), dirty.attempt);
-        }
-        drop(services);
-        if let Some(sender) = &*lock(&self.asked.names) {
-            let sight = Sight {
-                slices: self.slices.reading(self.slices.knows_all()),
-                service: self.services.reading(self.services.knows_all()),
-            };
-            let value = names(&self.slices, &self.services);
-            publish(sender, value, silent.or(sight.fault()), dirty.attempt);
-        }
-        if lacks.is_some() && std::mem::replace(&mut self.told, lacks) != lacks {
-            let namespace = &*self.namespace;
-            tracing::warn!(
-                namespace,
-                reason = lacks,
-                "kubernetes discovery is degraded"
-            );
         }
     }
-}
-
-/// What is to be answered for a service; `None` as long as nothing can be.
-fn answer(basis: Basis, members: &Members, service: Option<&Arc<Service>>) -> Option<Shared> {
-    let one = |instance: Option<Arc<Instance>>| Some(Some(Arc::new(Vec::from_iter(instance))));
-    if basis == Basis::Nothing {
-        return None;
-    }
-    if let Some(service) = service {
-        if let Some(target) = service.external_name() {
-            return one(join::external(members.context(), service, target));
-        }
-        if basis == Basis::Service {
-            return one(join::by_cluster_dns(members.context(), service));
-        }
-    }
-    // A Service without endpoints is there; without Services, who has no slices isn't.
-    let is_there = service.is_some() || members.has_slices();
-    Some(is_there.then(|| Arc::new(members.all())))
-}
-
-/// The names of all Services, by the slices if there is no other way.
-fn names(slices: &Mirror<Slice>, services: &Mirror<Service>) -> Option<Names> {
-    if services.knows_all() {
-        return Some(
-            services
-                .all()
-                .map(|s| Arc::clone(&s.metadata.name))
-                .collect(),
-        );
-    }
-    let by_slices = services.is_refused() && slices.knows_all();
-    by_slices.then(|| {
-        let named = slices.all().filter_map(|slice| slice.service());
-        named.map(Arc::from).collect()
-    })
-}
-
-/// Selects slices by the label that names their Service.
-fn by_label(cover: &Cover) -> Option<(&'static str, String)> {
-    let Cover::Only(names) = cover else {
-        return None;
-    };
-    let names: Vec<_> = names.iter().map(|name| &**name).collect();
-    let value = match &names[..] {
-        [name] => format!("{SERVICE_NAME}={name}"),
-        names => format!("{SERVICE_NAME} in ({})", names.join(",")),
-    };
-    Some(("labelSelector", value))
-}
-
-/// Selects one Service by its name; there is no selector for several.
-fn by_field(cover: &Cover) -> Option<(&'static str, String)> {
-    match cover {
-        Cover::Only(names) if names.len() == 1 => {
-            Some(("fieldSelector", format!("metadata.name={}", names.first()?)))
-        }
-        _ => None,
-    }
-}
-
-/// Ends all streams when the task does.
-struct HangUp(Arc<Asked>);
-
-impl Drop for HangUp {
-    fn drop(&mut self) {
-        lock(&self.0.services).clear();
-        lock(&self.0.names).take();
-    }
-}
-
-/// What is locked is whole at any moment.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
