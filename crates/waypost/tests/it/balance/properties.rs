@@ -1,6 +1,10 @@
 //! Random sequences of updates, picks and outcomes; whatever happens, these things hold.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, mpsc},
+    time::Duration,
+};
 
 use fastrand::Rng;
 use tokio::time::advance;
@@ -9,7 +13,7 @@ use waypost::{
     strategy_named,
 };
 
-use super::fixture::{Fixture, STRATEGIES, instance, settle};
+use super::fixture::{Fixture, STRATEGIES, instance, many, settle};
 
 #[tokio::test(start_paused = true)]
 async fn picks_are_sound_and_counts_add_up_whatever_happens() {
@@ -131,4 +135,43 @@ fn answer(rng: &mut Rng) -> Vec<Arc<Instance>> {
     }
     rng.shuffle(&mut all);
     all
+}
+
+/// Each core counts for itself, and a lease may end on another one than it began on.
+#[tokio::test]
+async fn leases_that_wander_between_threads_add_up() {
+    for (name, count) in [
+        ("least_connections", 100),
+        ("p2c_peak_ewma", 2_000),
+        ("round_robin", 3),
+    ] {
+        let fixture = Fixture::new(many(count), RoundRobin::new()).await;
+        let balancer = &fixture.balancer;
+        balancer.set_strategy(strategy_named(name).unwrap());
+        let in_flight = || {
+            let snapshot = balancer.snapshot();
+            let endpoints = snapshot.endpoints().iter();
+            endpoints
+                .map(|endpoint| endpoint.in_flight())
+                .sum::<usize>()
+        };
+        let held: Vec<Lease> = std::thread::scope(|scope| {
+            let (leases, taken) = mpsc::channel();
+            for _ in 0..3 {
+                let leases = leases.clone();
+                scope.spawn(move || {
+                    for _ in 0..2_000 {
+                        leases.send(balancer.pick().unwrap().lease()).unwrap();
+                    }
+                });
+            }
+            drop(leases);
+            // Every fourth is held, the others end here.
+            let keep = |(place, lease)| (place % 4 == 0).then_some(lease);
+            taken.into_iter().enumerate().filter_map(keep).collect()
+        });
+        assert_eq!((held.len(), in_flight()), (1_500, 1_500), "{name}");
+        std::thread::spawn(move || drop(held)).join().unwrap();
+        assert_eq!(in_flight(), 0, "{name}");
+    }
 }
