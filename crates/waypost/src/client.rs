@@ -111,6 +111,10 @@ impl ServiceDiscoveryClient {
     where
         N: AsRef<str> + TryInto<ServiceName, Error = Invalid>,
     {
+        // Without moving the pick through a future where nothing is awaited.
+        if let Some(pick) = self.warm_pick(service.as_ref()) {
+            return Ok(pick.url_for(path));
+        }
         Ok(self.pick(service).await?.url_for(path))
     }
 
@@ -229,6 +233,7 @@ impl ServiceDiscoveryClient {
     }
 
     /// What the usual case comes down to: a known name, live instances.
+    #[inline]
     fn warm_pick(&self, service: &str) -> Option<Pick> {
         let balancers = self.inner.balancers.load();
         let balancer = balancers
