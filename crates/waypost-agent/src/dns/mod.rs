@@ -3,6 +3,7 @@
 //! Names end in `consul.`; other names are refused, so that a resolver can send just these here.
 //! The answers are Consul's with its default settings: a TTL of 0 and no truncation flag.
 
+mod answering;
 mod fit;
 mod question;
 mod records;

@@ -2,7 +2,8 @@
 //! expression that can't be read is answered with what was expected at the farthest place that
 //! any alternative reached: every terminal that was tried there.
 
-use std::collections::BTreeSet;
+use super::parser::Parser;
+use crate::go::unquote;
 
 /// An expression.
 #[derive(Debug)]
@@ -69,35 +70,13 @@ impl Operator {
 
 /// Reads an expression. The error is what Consul's parser says.
 pub(super) fn parse(text: &str) -> Result<Tree, String> {
-    let mut parser = Parser {
-        text,
-        at: 0,
-        depth: 0,
-        inverted: false,
-        farthest: 0,
-        expected: BTreeSet::new(),
-        faults: Vec::new(),
-    };
+    let mut parser = Parser::new(text);
     let tree = parser.input();
     match tree {
         Some(tree) if parser.faults.is_empty() => Ok(tree),
         _ => Err(parser.complaint()),
     }
 }
-
-struct Parser<'a> {
-    text: &'a str,
-    at: usize,
-    depth: usize,
-    /// Inside of "not followed by": what is expected there is that something does *not* come.
-    inverted: bool,
-    farthest: usize,
-    /// At the farthest place, as they are shown.
-    expected: BTreeSet<String>,
-    faults: Vec<String>,
-}
-
-// === The rules ===
 
 impl Parser<'_> {
     fn input(&mut self) -> Option<Tree> {
@@ -324,65 +303,6 @@ impl Parser<'_> {
         None
     }
 
-    // === The terminals ===
-
-    fn maybe_space(&mut self) {
-        self.space();
-    }
-
-    fn space(&mut self) -> bool {
-        let start = self.at;
-        while self.one(r"[ \t\r\n]", |c| " \t\r\n".contains(c)) {}
-        self.at > start
-    }
-
-    fn end(&mut self) -> bool {
-        self.unless(|p| p.one(".", |_| true))
-    }
-
-    fn any_but(&mut self, quote: &str) -> bool {
-        self.unless(|p| p.literal(quote)) && self.one(".", |_| true)
-    }
-
-    fn literal(&mut self, wanted: &str) -> bool {
-        let found = self.text[self.at..].starts_with(wanted);
-        self.note(found, || format!("{wanted:?}"));
-        if found {
-            self.at += wanted.len();
-        }
-        found
-    }
-
-    fn one(&mut self, shown: &str, fits: impl Fn(char) -> bool) -> bool {
-        let next = self.text[self.at..].chars().next();
-        let found = next.filter(|c| fits(*c));
-        self.note(found.is_some(), || shown.to_owned());
-        self.at += found.map_or(0, char::len_utf8);
-        found.is_some()
-    }
-
-    // === Their ways ===
-
-    /// Tries a rule, and goes back if it doesn't hold.
-    fn attempt<T>(&mut self, rule: impl FnOnce(&mut Self) -> Option<T>) -> Option<T> {
-        let start = self.at;
-        let found = rule(self);
-        if found.is_none() {
-            self.at = start;
-        }
-        found
-    }
-
-    /// Whether something does not follow.
-    fn unless(&mut self, rule: impl FnOnce(&mut Self) -> bool) -> bool {
-        let start = self.at;
-        self.inverted = !self.inverted;
-        let found = rule(self);
-        self.inverted = !self.inverted;
-        self.at = start;
-        !found
-    }
-
     fn deeper(&mut self, rule: fn(&mut Self) -> Option<Tree>) -> Option<Tree> {
         if self.depth == DEEPEST {
             self.blame_here("grouping", "Nested too deeply");
@@ -393,108 +313,6 @@ impl Parser<'_> {
         self.depth -= 1;
         found
     }
-
-    /// Takes note of a terminal that was tried here, for the complaint.
-    fn note(&mut self, found: bool, shown: impl FnOnce() -> String) {
-        if found != self.inverted || self.at < self.farthest {
-            return;
-        }
-        if self.at > self.farthest {
-            self.farthest = self.at;
-            self.expected.clear();
-        }
-        let not = if self.inverted { "!" } else { "" };
-        self.expected.insert(format!("{not}{}", shown()));
-    }
-
-    fn blame_here(&mut self, rule: &str, what: &str) {
-        self.blame(rule, what, self.at);
-    }
-
-    fn blame(&mut self, rule: &str, what: &str, at: usize) {
-        let fault = format!("{}: rule {rule:?}: {what}", self.place(at));
-        if !self.faults.contains(&fault) {
-            self.faults.push(fault);
-        }
-    }
-
-    fn complaint(mut self) -> String {
-        if !self.faults.is_empty() {
-            return self.faults.join("\n");
-        }
-        let place = self.place(self.farthest);
-        let or_end = self.expected.remove("!.").then(|| "EOF".to_owned());
-        let mut expected: Vec<String> = self.expected.into_iter().chain(or_end).collect();
-        let last = expected.pop().unwrap_or_default();
-        let list = match expected.is_empty() {
-            true => last,
-            false => format!("{} or {last}", expected.join(", ")),
-        };
-        format!("{place}: no match found, expected: {list}")
-    }
-
-    /// `line:column (offset)`, as Consul's parser counts.
-    fn place(&self, at: usize) -> String {
-        let before = &self.text[..at];
-        let is_line_end = self.text[at..].starts_with('\n');
-        let line = before.matches('\n').count() + 1 + usize::from(is_line_end);
-        let column = match is_line_end {
-            true => 0,
-            false => {
-                before
-                    .rsplit('\n')
-                    .next()
-                    .unwrap_or_default()
-                    .chars()
-                    .count()
-                    + 1
-            }
-        };
-        format!("{line}:{column} ({at})")
-    }
-}
-
-/// What Go makes of the inside of a string in double quotes.
-fn unquote(text: &str) -> Option<String> {
-    let mut unquoted = Vec::with_capacity(text.len());
-    let mut rest = text.chars();
-    let number = |rest: &mut std::str::Chars<'_>, digits: usize, radix: u32| {
-        let text = rest.as_str().get(..digits)?;
-        let value = u32::from_str_radix(text, radix).ok()?;
-        *rest = rest.as_str()[digits..].chars();
-        Some(value)
-    };
-    while let Some(c) = rest.next() {
-        let c = match c {
-            '\n' => return None,
-            '\\' => match rest.next()? {
-                'a' => '\u{7}',
-                'b' => '\u{8}',
-                'f' => '\u{c}',
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                'v' => '\u{b}',
-                '\\' => '\\',
-                'u' => char::from_u32(number(&mut rest, 4, 16)?)?,
-                'U' => char::from_u32(number(&mut rest, 8, 16)?)?,
-                'x' => {
-                    unquoted.push(u8::try_from(number(&mut rest, 2, 16)?).ok()?);
-                    continue;
-                }
-                first @ '0'..='7' => {
-                    let high = first.to_digit(8)? * 64;
-                    let value = high + number(&mut rest, 2, 8)?;
-                    unquoted.push(u8::try_from(value).ok()?);
-                    continue;
-                }
-                _ => return None,
-            },
-            c => c,
-        };
-        unquoted.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-    }
-    Some(String::from_utf8_lossy(&unquoted).into_owned())
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@
 //! hence a [grammar](grammar) that is tried in the same order as there.
 
 mod grammar;
+mod parser;
 mod schema;
 
 use regex::Regex;

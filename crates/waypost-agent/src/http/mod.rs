@@ -4,6 +4,7 @@
 mod absent;
 mod acl;
 mod agent;
+mod answer;
 mod call;
 mod catalog;
 mod coordinate;
@@ -25,11 +26,11 @@ mod status;
 mod txn;
 mod ui;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use answer::answer;
 pub(crate) use call::{Call, Consistency};
 pub(crate) use door::Door;
 pub(crate) use reply::{Body, Refusal, Reply};
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) use server::answer;
 pub(crate) use server::serve;
 
 use router::Route;

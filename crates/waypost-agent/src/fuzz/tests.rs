@@ -1,0 +1,269 @@
+//! The targets, called with mutated seeds for a few seconds.
+
+use std::path::Path;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::*;
+
+/// No input may take this long, however busy the machine is.
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// What inputs are made of, beside each other.
+const WORDS: &[&str] = &[
+    "?index=18446744073709551615&wait=1h",
+    "&index=1",
+    "&recurse",
+    "?keys&separator=",
+    "&dc=x",
+    "?filter=",
+    "%00",
+    "%ff",
+    "%C3%A9",
+    "//",
+    "/../",
+    "-1",
+    "9223372036854775808",
+    "1e999",
+    "null",
+    "{}",
+    "[]",
+    "\"\"",
+    "\\ud800",
+    "\u{0}",
+    "é",
+    "{\"",
+    "\":",
+    "10s",
+    "0",
+    "\n",
+    "and",
+    "or",
+    "not",
+    "in",
+    "matches",
+    "(",
+    ")",
+    "==",
+    "is empty",
+    "`",
+    "[\"a\"]",
+    ".",
+];
+
+#[test]
+fn requests_do_no_harm() {
+    let seeds: Vec<Vec<u8>> = cases().iter().flat_map(|text| stories(text)).collect();
+    run("requests", requests, &seeds, 5_000);
+}
+
+#[test]
+fn questions_do_no_harm() {
+    let names = [
+        "web.service.consul",
+        "v1.web.service.dc1.consul",
+        "_web._tcp.service.consul",
+        "n1.node.consul",
+        "0a000001.addr.consul",
+        "1.0.0.127.in-addr.arpa",
+        "consul",
+        "",
+    ];
+    let kinds = [1, 28, 33, 16, 12, 6, 2, 5, 255];
+    let seeds: Vec<Vec<u8>> = names
+        .iter()
+        .flat_map(|name| kinds.map(|kind| question(name, kind)))
+        .collect();
+    run("dns", dns, &seeds, 30_000);
+}
+
+#[test]
+fn filters_do_no_harm() {
+    let cases = cases().concat();
+    let after = cases.split("filter=").skip(1);
+    let expressions = after.map(|rest| rest.split([' ', '&', '\n']).next().unwrap_or_default());
+    let seeds: Vec<Vec<u8>> = expressions
+        .map(|text| {
+            url::form_urlencoded::parse(format!("f={text}").as_bytes())
+                .map(|(_, value)| value.into_owned().into_bytes())
+                .next()
+                .unwrap_or_default()
+        })
+        .collect();
+    run("filter", filter, &seeds, 10_000);
+}
+
+#[test]
+fn numbers_do_no_harm() {
+    let seeds = [
+        "1h2m3.5s",
+        "10ms",
+        "-0.1us",
+        "9223372036854775807ns",
+        "18446744073709551615",
+        "true",
+        "2c4a1a7e-6e5e-4d3f-8f6e-0123456789ab",
+    ];
+    let seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect();
+    run("numbers", numbers, &seeds, 10_000);
+}
+
+/// Long and deep inputs, which mutations of short ones hardly ever become.
+#[test]
+fn size_does_no_harm() {
+    const HEAD: usize = 60_000;
+    const BODY: usize = 1024 * 1024;
+    for (prefix, part, size) in [
+        ("GET /v1/agent/services?filter=", "(", HEAD),
+        ("GET /v1/agent/services?filter=", "not%20", HEAD),
+        ("GET /v1/agent/services?filter=", "ID==a%20and%20", HEAD),
+        ("GET /v1/agent/services?filter=ID==", "a", HEAD),
+        (
+            "GET /v1/agent/services?filter=ID%20matches%20`",
+            "(a*)*",
+            HEAD,
+        ),
+        (
+            "GET /v1/agent/services?filter=ID%20matches%20`",
+            "a{99}{99}",
+            18,
+        ),
+        ("GET /v1/agent/services?filter=Meta", ".a", HEAD),
+        ("GET /v1/agent/services?filter=Meta", "[", HEAD),
+        ("GET /v1/health/service/web?", "tag=a&", HEAD),
+        ("GET /v1/health/service/web?", "node-meta=a:b&", HEAD),
+        ("GET /v1/kv/", "a/", HEAD),
+        ("GET /", "../", HEAD),
+        ("GET /", "/", HEAD),
+        ("GET /", "%20", HEAD),
+        ("GET /v1/catalog/nodes?wait=", "9", HEAD),
+        ("GET /v1/catalog/nodes?wait=", "1h", HEAD),
+        ("PUT /v1/agent/service/register ", "[", BODY),
+        ("PUT /v1/agent/service/register ", "{\"a\":", BODY),
+        (
+            "PUT /v1/agent/service/register {\"Name\":\"a\",\"Tags\":[",
+            "\"a\",",
+            BODY,
+        ),
+        (
+            "PUT /v1/agent/service/register {\"Name\":\"a\",\"Checks\":[",
+            "{},",
+            BODY,
+        ),
+        ("PUT /v1/agent/service/register {", "\"Name\":\"a\",", BODY),
+        (
+            "PUT /v1/agent/service/register {\"Name\":\"",
+            "\\u0041",
+            BODY,
+        ),
+        (
+            "PUT /v1/catalog/register {\"Node\":\"a\",\"Checks\":[",
+            "{\"Name\":\"a\"},",
+            BODY,
+        ),
+        (
+            "PUT /v1/txn [",
+            "{\"KV\":{\"Verb\":\"get\",\"Key\":\"a\"}},",
+            BODY,
+        ),
+        (
+            "PUT /v1/session/create {\"ServiceChecks\":[",
+            "{\"ID\":\"a\"},",
+            BODY,
+        ),
+        ("PUT /v1/session/create ", "1", BODY),
+    ] {
+        let input = format!("{prefix}{}", part.repeat(size / part.len()));
+        bounded("requests", requests, input.as_bytes());
+        // So that what is long can also be well formed.
+        for end in ["ID==a", "`", "\"x\"]}", "{}]}", "]", "\"}", "1}"] {
+            bounded("requests", requests, format!("{input}{end}").as_bytes());
+        }
+    }
+}
+
+fn run(name: &str, target: fn(&[u8]), seeds: &[Vec<u8>], inputs: usize) {
+    assert!(!seeds.is_empty(), "{name} has nothing to start from");
+    let mut random = fastrand::Rng::with_seed(7);
+    for seed in seeds {
+        bounded(name, target, seed);
+    }
+    for _ in 0..inputs {
+        bounded(name, target, &mutated(seeds, &mut random));
+    }
+}
+
+fn bounded(name: &str, target: fn(&[u8]), input: &[u8]) {
+    let start = Instant::now();
+    let result = std::panic::catch_unwind(|| target(input));
+    let shown = String::from_utf8_lossy(&input[..input.len().min(4096)]).into_owned();
+    assert!(result.is_ok(), "{name} panicked at {shown:?}");
+    let took = start.elapsed();
+    assert!(took < LONGEST, "{name} took {took:?} for {shown:?}");
+}
+
+/// A seed with a few changes.
+fn mutated(seeds: &[Vec<u8>], random: &mut fastrand::Rng) -> Vec<u8> {
+    let mut input = seeds[random.usize(..seeds.len())].clone();
+    for _ in 0..random.usize(1..8) {
+        let at = random.usize(..=input.len());
+        let end = random.usize(at..=input.len().min(at + 16));
+        match random.u8(..6) {
+            0 if at < input.len() => input[at] ^= 1 << random.u8(..8),
+            1 if at < input.len() => input[at] = random.u8(..),
+            2 => drop(input.drain(at..end)),
+            3 => {
+                let copy = input[at..end].to_vec();
+                input.splice(at..at, copy.repeat(random.usize(1..4)));
+            }
+            4 => {
+                let other = &seeds[random.usize(..seeds.len())];
+                let from = random.usize(..=other.len());
+                input.splice(at..end, other[from..].iter().copied());
+            }
+            _ => {
+                let word = WORDS[random.usize(..WORDS.len())];
+                input.splice(at..end, word.bytes());
+            }
+        }
+    }
+    input
+}
+
+fn cases() -> Vec<String> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/it/differential/cases");
+    let files = std::fs::read_dir(folder).unwrap();
+    let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    let read = |path: &std::path::PathBuf| std::fs::read_to_string(path).unwrap();
+    files.iter().map(read).collect()
+}
+
+/// The stories of a file of cases, each a seed, with 1 for all that is filled in.
+fn stories(text: &str) -> impl Iterator<Item = Vec<u8>> {
+    text.split("\n== ").map(|story| {
+        let lines = story
+            .lines()
+            .filter(|line| line.starts_with(char::is_uppercase));
+        let mut story = lines.collect::<Vec<_>>().join("\n");
+        for name in ["index", "http", "session", "earlier session", "modified"] {
+            story = story.replace(&format!("{{{name}}}"), "1");
+        }
+        story.into_bytes()
+    })
+}
+
+/// A question with an EDNS record.
+fn question(name: &str, kind: u16) -> Vec<u8> {
+    let mut message = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
+    for label in name.split('.').filter(|label| !label.is_empty()) {
+        message.push(u8::try_from(label.len()).unwrap());
+        message.extend(label.bytes());
+    }
+    message.push(0);
+    message.extend(kind.to_be_bytes());
+    message.extend([0, 1]);
+    message.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
+    message
+}
