@@ -11,12 +11,12 @@ use waypost_kube_standin::{ApiServer, manifest};
 use super::demo;
 use steady::{Outage, Seen, Steady, client, hosts, put};
 
-/// The bound for what is to be found after the server is back.
-const SOON: Duration = Duration::from_secs(2);
+/// The bound for what is to be found after the server is back: 1.5 s, and a bit for a busy machine.
+const SOON: Duration = Duration::from_secs(5);
 /// How long a server that hangs can go unnoticed: 16 s, and a bit for a busy machine.
-const HANG_NOTICED: Duration = Duration::from_secs(18);
+const HANG_NOTICED: Duration = Duration::from_secs(20);
 /// How long it can go unnoticed that etcd was restored: 13 s, and a bit for a busy machine.
-const ROLLBACK_NOTICED: Duration = Duration::from_secs(15);
+const ROLLBACK_NOTICED: Duration = Duration::from_secs(20);
 
 async fn suffered(
     builder: waypost_kube_standin::Builder,
@@ -204,8 +204,7 @@ async fn a_reader_that_is_cut_off_for_being_slow_loses_nothing() {
     }
     put(&steady.server, "10.0.0.2");
     // Watches that are cut off again and again are opened with growing pauses.
-    let reaching = steady.until_only("10.0.0.2");
-    timeout(Duration::from_secs(15), reaching).await.unwrap();
+    steady.until_only("10.0.0.2").await;
     assert_eq!(steady.end().1, 0);
 }
 
@@ -370,6 +369,6 @@ async fn rights_that_come_and_go_leave_the_instances() {
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(31), found).await.unwrap();
+    timeout(Duration::from_secs(60), found).await.unwrap();
     assert!((1..=2).contains(&server.open_watches()));
 }
