@@ -56,7 +56,10 @@ async fn crash_after_crash_is_a_crash_loop() {
         reason.starts_with("exited with code 1; starting again in "),
         "{reason}"
     );
-    assert_eq!(log.texts("web"), ["attempt"; 3]);
+    eventually("each attempt was heard", || {
+        (log.texts("web") == ["attempt"; 3]).then_some(())
+    })
+    .await;
     running.shutdown().await;
     assert_eq!(running.recent_lines("web", 20).unwrap().len(), 3);
     let error = running.recent_lines("wbe", 20).unwrap_err().to_string();

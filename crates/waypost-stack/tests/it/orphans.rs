@@ -2,7 +2,6 @@
 
 use std::path::Path;
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
 use crate::support::*;
 
@@ -26,10 +25,7 @@ async fn pids(dir: &Path) -> Vec<u32> {
 
 async fn gone(pids: &[u32]) {
     let left = || pids.iter().filter(|&&pid| alive(pid)).count();
-    within(Duration::from_secs(2), "all are gone", || {
-        (left() == 0).then_some(())
-    })
-    .await;
+    eventually("all are gone", || (left() == 0).then_some(())).await;
 }
 
 fn runner(dir: &Path) -> std::process::Child {

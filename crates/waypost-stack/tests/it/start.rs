@@ -33,7 +33,7 @@ async fn each_waits_for_those_it_comes_after() {
     let began = Instant::now();
     running.ready().await.unwrap();
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(3), "{took:?}");
+    assert!(took < Duration::from_secs(10), "{took:?}");
     assert!(
         running
             .status()
@@ -136,14 +136,15 @@ async fn a_crash_at_the_start_tells_which_why_and_its_last_20_lines() {
 async fn a_start_that_takes_too_long_says_what_the_probe_saw() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("sick"), "no model loaded").unwrap();
-    let patience = Duration::from_millis(300);
+    // Enough to be started and asked once, on any machine.
+    let patience = Duration::from_secs(3);
     let (running, _) = start(stack([
         service("models", dir.path()).start_timeout(patience)
     ]));
     let error = running.ready().await.unwrap_err().to_string();
     assert!(
         error.starts_with(
-            "`models` did not become healthy: not healthy within 300 ms: http://127.0.0.1:"
+            "`models` did not become healthy: not healthy within 3 s: http://127.0.0.1:"
         ),
         "{error}"
     );

@@ -11,7 +11,7 @@ use waypost_stack::{
 };
 
 /// No single thing that a test waits for takes this long.
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 pub(crate) const TESTBED: &str = env!("CARGO_BIN_EXE_stack-testbed");
 
@@ -126,19 +126,7 @@ pub(crate) fn status(running: &Running, instance: &str) -> Status {
 }
 
 /// Waits for a condition, a few milliseconds at a time, but not for ever.
-#[track_caller]
-pub(crate) fn eventually<T>(
-    what: &str,
-    check: impl FnMut() -> Option<T>,
-) -> impl Future<Output = T> {
-    within(PATIENCE, what, check)
-}
-
-pub(crate) async fn within<T>(
-    limit: Duration,
-    what: &str,
-    mut check: impl FnMut() -> Option<T>,
-) -> T {
+pub(crate) async fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let waiting = async {
         loop {
             if let Some(found) = check() {
@@ -147,8 +135,8 @@ pub(crate) async fn within<T>(
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let found = tokio::time::timeout(limit, waiting).await;
-    found.unwrap_or_else(|_| panic!("not within {limit:?}: {what}"))
+    let found = tokio::time::timeout(PATIENCE, waiting).await;
+    found.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
 }
 
 /// A process id that a script has written into a file.
