@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use waypost_kube_standin::{ADMIN, ApiServer, Builder, manifest};
 
 /// Longer than anything here takes.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// The path of the slices in the namespace `demo`.
 pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/demo/endpointslices";

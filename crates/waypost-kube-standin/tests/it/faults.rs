@@ -32,7 +32,7 @@ async fn killed_it_cuts_watches_and_comes_back_without_memory() {
 
 #[tokio::test]
 async fn terminated_it_lets_watches_go_on_for_a_while() {
-    let it = Fixture::with(ApiServer::builder().termination_tail(Duration::from_secs(1))).await;
+    let it = Fixture::with(ApiServer::builder().termination_tail(Duration::from_secs(3))).await;
     let path = format!("{SLICES}?watch=1&resourceVersion={}", it.server.revision());
     let mut watch = it.client.watch(&path).await;
     let ((), seen) = tokio::join!(it.server.terminate(), async {

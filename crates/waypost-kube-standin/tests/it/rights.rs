@@ -24,9 +24,7 @@ async fn each_lack_of_credentials_has_its_answer() {
         (status.as_u16(), &refused["reason"]),
         (401, &json!("Unauthorized"))
     );
-    let short = it
-        .server
-        .add_token("admin", Some(Duration::from_millis(300)));
+    let short = it.server.add_token("admin", Some(Duration::from_secs(2)));
     let short = Client::new(&it.server, Some(short));
     assert_eq!(short.get(SLICES).await.0.as_u16(), 200);
     while short.get(SLICES).await.0.as_u16() != 401 {

@@ -111,7 +111,7 @@ async fn bookmarks_come_now_and_then_and_before_the_end() {
     let interval = Duration::from_millis(200);
     let it = Fixture::with(ApiServer::builder().bookmark_interval(interval)).await;
     let path = format!(
-        "{SLICES}?watch=1&allowWatchBookmarks=true&timeoutSeconds=1&resourceVersion={}",
+        "{SLICES}?watch=1&allowWatchBookmarks=true&timeoutSeconds=3&resourceVersion={}",
         it.server.revision()
     );
     let mut watch = it.client.watch(&path).await;

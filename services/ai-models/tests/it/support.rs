@@ -10,9 +10,10 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use waypost_ai_models::Upstream;
+use waypost_testkit::free_ports;
 
 /// Nothing that a test waits for takes longer, even on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// A server that stops with the test.
 pub(crate) struct Server {
@@ -28,7 +29,9 @@ impl Server {
     }
 
     pub(crate) async fn of(router: Router) -> Self {
-        Self::at("127.0.0.1:0", router).await
+        // One that no other test gets, so that this one can stop and come back.
+        let [port] = free_ports();
+        Self::at(&format!("127.0.0.1:{port}"), router).await
     }
 
     pub(crate) async fn at(address: &str, router: Router) -> Self {

@@ -1,5 +1,6 @@
 //! Drives a real Chromium by its chromedriver.
 
+use fantoccini::error::NewSessionError;
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
 use futures_util::FutureExt;
@@ -20,9 +21,7 @@ pub(crate) struct Page {
 impl Page {
     /// Runs a test in a browser of its own, which is closed even if the test fails.
     pub(crate) async fn visit(url: &str, test: impl AsyncFnOnce(&Self)) {
-        let profile = TempDir::new().unwrap();
-        let (mut driver, port) = start_driver().await;
-        let client = connect(port, &profile).await;
+        let (mut driver, client, _profile) = start_browser().await;
         let page = Self { client };
         let outcome = AssertUnwindSafe(async {
             page.client.goto(url).await.unwrap();
@@ -176,6 +175,22 @@ impl WebDriverCompatibleCommand for BrowserLog {
     }
 }
 
+/// A browser and its driver, with a profile of its own. On a busy machine a browser sometimes isn't
+/// there in the time that its driver gives it; then both are started again.
+async fn start_browser() -> (Child, Client, TempDir) {
+    let mut failure = String::new();
+    for _ in 0..3 {
+        let profile = TempDir::new().unwrap();
+        let (mut driver, port) = start_driver().await;
+        match connect(port, &profile).await {
+            Ok(client) => return (driver, client, profile),
+            Err(error) => failure = error.to_string(),
+        }
+        let _ = driver.kill().await;
+    }
+    panic!("this test needs Chromium ({failure}): run `cargo xtask setup` to install it")
+}
+
 /// The driver takes a free port for IPv4 and then wants the same one for IPv6; when somebody else was
 /// quicker it gives up, so it is started again.
 async fn start_driver() -> (Child, u16) {
@@ -208,7 +223,7 @@ async fn try_to_start_driver() -> Option<(Child, u16)> {
     None
 }
 
-async fn connect(port: u16, profile: &TempDir) -> Client {
+async fn connect(port: u16, profile: &TempDir) -> Result<Client, NewSessionError> {
     let chromium = program("WAYPOST_CHROMIUM", "chromium");
     let mut options = json!({
         "args": [
@@ -225,13 +240,10 @@ async fn connect(port: u16, profile: &TempDir) -> Client {
     let Value::Object(capabilities) = capabilities else {
         unreachable!()
     };
-    let connected = ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
+    ClientBuilder::new(hyper_util::client::legacy::connect::HttpConnector::new())
         .capabilities(capabilities)
         .connect(&format!("http://127.0.0.1:{port}"))
-        .await;
-    connected.unwrap_or_else(|error| {
-        panic!("this test needs Chromium ({error}): run `cargo xtask setup` to install it")
-    })
+        .await
 }
 
 fn program(variable: &str, usual: &str) -> String {

@@ -1,6 +1,6 @@
 //! The way to the models, and what the service answers besides.
 
-use crate::support::{Flaky, SOON, Server, Stack, ui};
+use crate::support::{Flaky, SOON, Server, Stack, nobody, ui};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::routing::any;
@@ -8,7 +8,6 @@ use futures_util::StreamExt;
 use serde_json::{Value, json};
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use waypost::Health;
 
@@ -89,12 +88,7 @@ async fn nothing_but_the_models_api_can_be_reached() {
 #[tokio::test]
 async fn a_gateway_that_does_not_answer_is_passed_over() {
     let stack = Stack::of(1).await;
-    // A port that was just free, with nobody behind it.
-    let dead = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let dead = nobody();
     stack
         .registry
         .add("api-gateway", "gateway-0", dead, Health::Passing);
@@ -121,11 +115,7 @@ async fn without_a_gateway_the_reason_is_told() {
         "{problem}"
     );
 
-    let dead = TcpListener::bind("127.0.0.1:0")
-        .await
-        .unwrap()
-        .local_addr()
-        .unwrap();
+    let dead = nobody();
     registry.add("api-gateway", "gateway-0", dead, Health::Passing);
     let response = client().get(ui.url("/api/models")).send().await.unwrap();
     assert_eq!(response.status(), 502);

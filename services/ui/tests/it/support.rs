@@ -21,10 +21,11 @@ use waypost::{
     ServiceDiscoveryClient, ServiceName,
 };
 use waypost_ai_models::Upstream;
+use waypost_testkit::free_ports;
 use waypost_ui::Peers;
 
 /// Nothing that a test waits for takes longer, even on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(20);
+pub(crate) const SOON: Duration = Duration::from_secs(60);
 
 /// The UI with all that it needs around it.
 pub(crate) struct Stack {
@@ -68,7 +69,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn of(router: Router) -> Self {
-        Self::at(SocketAddr::from(([127, 0, 0, 1], 0)), router).await
+        Self::at(nobody(), router).await
     }
 
     pub(crate) async fn at(address: SocketAddr, router: Router) -> Self {
@@ -82,6 +83,12 @@ impl Server {
     pub(crate) fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
     }
+}
+
+/// An address where nobody listens, and no other test will.
+pub(crate) fn nobody() -> SocketAddr {
+    let [port] = free_ports();
+    SocketAddr::from(([127, 0, 0, 1], port))
 }
 
 impl Drop for Server {

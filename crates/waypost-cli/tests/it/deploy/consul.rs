@@ -84,6 +84,8 @@ async fn the_agents_of_the_manifests_are_a_cluster_that_services_register_with()
         &secrets,
         "--address",
         &first,
+        "--timeout",
+        "2m",
     ];
     let done = waypost(&bootstrap).output().await.unwrap();
     assert!(done.status.success(), "{done:?}\n{}", agents[0].output());
