@@ -1,20 +1,34 @@
 //! What the commands print: tables for people, JSON for programs.
 
 use serde_json::{Value, json};
-use waypost::{Catalog, Freshness, Snapshot};
+use waypost::{Catalog, Freshness, Instance, ServiceAddress, Snapshot};
 
 /// Prints JSON on one line, so that streams of it can be read line by line.
 pub(crate) fn print_json(value: &Value) {
     println!("{value}");
 }
 
-/// A service with all its instances.
-pub(crate) fn snapshot_json(snapshot: &Snapshot) -> Value {
+/// The instances that an address means, with their URLs there.
+pub(crate) fn meant<'a>(
+    snapshot: &'a Snapshot,
+    address: &'a ServiceAddress,
+) -> impl Iterator<Item = (&'a Instance, String)> {
+    let fitting = snapshot.instances().filter(|it| address.rank(it).is_some());
+    fitting.filter_map(|instance| Some((&**instance, address.url_at(instance)?)))
+}
+
+/// A service with all its instances, or those that the address means.
+pub(crate) fn snapshot_json(snapshot: &Snapshot, address: &ServiceAddress) -> Value {
+    let instances = meant(snapshot, address).map(|(instance, url)| {
+        let mut instance = json!(instance);
+        instance["url"] = url.into();
+        instance
+    });
     json!({
         "service": snapshot.service(),
         "known": snapshot.is_known(),
         "freshness": freshness_json(snapshot.freshness()),
-        "instances": snapshot.instances().collect::<Vec<_>>(),
+        "instances": instances.collect::<Vec<_>>(),
     })
 }
 
@@ -37,13 +51,12 @@ fn freshness_json(freshness: &Freshness) -> Value {
 }
 
 /// A table of a service's instances, and a last line if the picture is stale.
-pub(crate) fn print_instances(snapshot: &Snapshot) {
-    let rows: Vec<[String; 6]> = snapshot
-        .instances()
-        .map(|instance| {
+pub(crate) fn print_instances(snapshot: &Snapshot, address: &ServiceAddress) {
+    let rows: Vec<[String; 6]> = meant(snapshot, address)
+        .map(|(instance, url)| {
             [
                 instance.id().to_string(),
-                instance.url().to_owned(),
+                url,
                 instance.health().to_string(),
                 instance.version().unwrap_or("-").to_owned(),
                 instance.weight().to_string(),

@@ -2,10 +2,13 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
-use waypost::ServiceName;
+use waypost::{Balancer, Pick, ServiceAddress};
 
 use super::{Outcome, asking::Asking};
-use crate::output::{catalog_json, print_instances, print_json, print_staleness, snapshot_json};
+use crate::failure::Failure;
+use crate::output::{
+    catalog_json, meant, print_instances, print_json, print_staleness, snapshot_json,
+};
 
 #[derive(Args)]
 pub(crate) struct Services {
@@ -30,8 +33,8 @@ impl Services {
 
 #[derive(Args)]
 pub(crate) struct Instances {
-    /// The service's name
-    service: ServiceName,
+    /// The service's name, or an address such as https+http://_admin.billing
+    service: ServiceAddress,
     #[command(flatten)]
     asking: Asking,
 }
@@ -39,14 +42,16 @@ pub(crate) struct Instances {
 impl Instances {
     /// Succeeds if there is an instance, healthy or not.
     pub(super) async fn run(self) -> Outcome {
-        let snapshot = self.asking.directory()?.lookup(&self.service).await?;
+        let directory = self.asking.directory()?;
+        let snapshot = directory.lookup(self.service.service()).await?;
         if self.asking.json {
-            print_json(&snapshot_json(&snapshot));
+            print_json(&snapshot_json(&snapshot, &self.service));
         } else if snapshot.instances().len() > 0 {
-            print_instances(&snapshot);
+            print_instances(&snapshot, &self.service);
         }
         match snapshot.usable() {
             Err(error) if snapshot.instances().len() == 0 => Err(error.into()),
+            _ if meant(&snapshot, &self.service).next().is_none() => Err(misfit(&self.service)),
             _ => Ok(ExitCode::SUCCESS),
         }
     }
@@ -54,8 +59,8 @@ impl Instances {
 
 #[derive(Args)]
 pub(crate) struct Resolve {
-    /// The service's name
-    service: ServiceName,
+    /// The service's name, or an address such as https+http://_admin.billing
+    service: ServiceAddress,
     /// A path to join to the URL
     #[arg(long, default_value = "")]
     path: String,
@@ -65,8 +70,13 @@ pub(crate) struct Resolve {
 
 impl Resolve {
     pub(super) async fn run(self) -> Outcome {
-        let pick = self.asking.client()?.pick(&self.service).await?;
-        let url = pick.url_for(&self.path);
+        let address = match self.path.trim_start_matches('/') {
+            "" => self.service,
+            path => format!("{}/{path}", self.service).parse()?,
+        };
+        let balancer = self.asking.client()?.balancer(address.service())?;
+        balancer.ready().await?;
+        let (pick, url) = fitting(&balancer, &address)?;
         if self.asking.json {
             let instance = &**pick.endpoint().instance();
             print_json(&json!({ "url": url, "instance": instance }));
@@ -75,4 +85,34 @@ impl Resolve {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// An instance that the address means, and its URL there: one of those that suit best.
+fn fitting(balancer: &Balancer, address: &ServiceAddress) -> Result<(Pick, String), Failure> {
+    let mut pick = balancer.pick()?;
+    let ready = pick.snapshot().ready().iter();
+    let best = ready
+        .filter_map(|endpoint| address.rank(endpoint.instance()))
+        .min();
+    let suits = |pick: &Pick| match (best, address.rank(pick)) {
+        (Some(best), rank) => rank == Some(best),
+        // None is ready, so it is one that is only used then.
+        (None, rank) => rank.is_some(),
+    };
+    let mut others = Vec::new();
+    loop {
+        let url = address.url_at(&pick);
+        if let Some(url) = url.filter(|_| suits(&pick)) {
+            return Ok((pick, url));
+        }
+        if others.contains(pick.id()) {
+            return Err(misfit(address));
+        }
+        others.push(pick.id().clone());
+        pick = balancer.pick_except(&others)?;
+    }
+}
+
+fn misfit(address: &ServiceAddress) -> Failure {
+    Failure::other(format!("no instance fits {address}"))
 }

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use tokio::process::Command;
-use waypost_kube_standin::ApiServer;
+use waypost_kube_standin::{ApiServer, manifest};
 
 use crate::support::*;
 
@@ -119,4 +119,48 @@ async fn what_is_in_the_way_is_told_with_what_to_do() {
         said.contains("kind: RoleBinding") && said.contains("name: \"ann\""),
         "{said}"
     );
+}
+
+#[tokio::test]
+async fn an_address_says_which_instances_and_which_port() {
+    let server = ApiServer::builder().namespace("demo").start();
+    let server = server.await.unwrap();
+    let ports = [("http", 8080), ("admin", 9000)];
+    server.put(&manifest::service("demo", "web", &ports));
+    let pods = [manifest::endpoint("10.0.0.1")];
+    server.put(&manifest::slice("demo", "web", "web-1", &ports, pods));
+    for (address, expected) in [
+        ("web", "http://10.0.0.1:8080\n"),
+        (
+            "https+http://web.demo/users",
+            "http://10.0.0.1:8080/users\n",
+        ),
+        ("_admin.web.demo", "http://10.0.0.1:9000\n"),
+        ("https+http://_admin.web.demo", "http://10.0.0.1:9000\n"),
+    ] {
+        let resolved = ask(&server, &["resolve", address]).await;
+        assert_eq!(
+            (resolved.0, &*resolved.1),
+            (Some(0), expected),
+            "{resolved:?}"
+        );
+        let (_, found, _) = ask(&server, &["instances", address, "--json"]).await;
+        let found: Value = serde_json::from_str(&found).unwrap();
+        assert_eq!(found["instances"][0]["url"], expected.trim(), "{address}");
+        let (_, watched, _) = ask(&server, &["watch", address, "--count", "1"]).await;
+        assert!(watched.contains(expected.trim()), "{watched}");
+    }
+    let with_path = ["resolve", "_admin.web", "--path", "/stats"];
+    let (_, resolved, _) = ask(&server, &with_path).await;
+    assert_eq!(resolved, "http://10.0.0.1:9000/stats\n");
+    for address in ["https://web", "_metrics.web"] {
+        for command in ["resolve", "instances"] {
+            let (code, _, said) = ask(&server, &[command, address]).await;
+            assert_eq!(code, Some(1), "{command} {address}");
+            assert!(said.contains("no instance fits"), "{said}");
+        }
+    }
+    let (code, _, said) = ask(&server, &["resolve", "web:8080"]).await;
+    assert_eq!(code, Some(2));
+    assert!(said.contains("leave the port out"), "{said}");
 }
