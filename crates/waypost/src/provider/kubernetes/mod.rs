@@ -1,10 +1,12 @@
 //! Kubernetes: the endpoints of Services, by its API.
 //!
 //! From the bottom up: `config` tells where and as whom, `connection` makes requests.
-//! A `reflector` lists one kind of object and follows it, a `mirror` holds what it told, and a
-//! `pulse` finds out whether silence means that nothing happens. One `view` per namespace has these
-//! for slices and for Services; `join` makes instances of them, `members` keeps those of one service
-//! up to date, `sight` decides what an answer can be made of, and `said` carries it to all who listen.
+//! A `reflector` lists one kind of object and follows it, a `mirror` holds what it told of those that
+//! its `cover` includes, and a `pulse` finds out whether silence means that nothing happens. One
+//! `view` per namespace has these for slices and for Services; `join` makes instances of them,
+//! `members` keeps those of one service up to date, also where a `renewal` stays out, `sight` decides
+//! what an answer can be made of, and `said` carries it to all who listen. `register` is the other
+//! way: it writes what runs outside of the cluster.
 
 mod access;
 mod builder;
@@ -14,7 +16,6 @@ mod cover;
 mod events;
 mod fault;
 mod join;
-mod lease;
 mod members;
 mod mirror;
 mod place;
@@ -56,7 +57,7 @@ use crate::{
 /// |---|---|
 /// | `targetRef`, else address and port | id |
 /// | the first of `addresses` | host; in a dual-stack cluster that of the Service's first family |
-/// | [`conditions`] | health: `ready`, or nothing said of it, is passing; `serving` and `terminating`, draining; else critical |
+/// | [`conditions`] | health: `ready`, or nothing said of it, is passing; else `terminating` and not said not to be `serving`, draining; else critical |
 /// | the only port; the one wanted; `http`, `https`, `grpc`, `web`; the Service's first | port; all that have names are named ports |
 /// | `appProtocol`, else the port's name, else 443 and 8443 | scheme |
 /// | the zone of `hints`, if all ready endpoints have hints, else `zone` | zone |
@@ -81,6 +82,7 @@ use crate::{
 /// | etcd is restored to an earlier state | within 13 s | at once |
 /// | history is forgotten (410) | at once | at once, by a new list |
 /// | a right is missing | at once | 30 s after it is granted |
+/// | who registered from outside of the cluster renews nothing | 3 minutes | at the next renewal |
 ///
 /// ```no_run
 /// # use waypost::KubernetesProvider;

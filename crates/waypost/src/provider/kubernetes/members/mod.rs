@@ -3,6 +3,8 @@
 //! A change of a slice costs what the slice costs: its instances are looked at again, those that
 //! say the same stay the same objects, and the rest of the service isn't touched.
 
+mod lease;
+
 use std::{
     collections::{BTreeMap, btree_map::Entry},
     sync::Arc,
@@ -10,9 +12,9 @@ use std::{
 
 use tokio::time::Instant;
 
+use self::lease::{Lease, earliest};
 use super::{
     join::{self, Context},
-    lease::Lease,
     wire::{Service, Slice},
 };
 use crate::model::{Health, Instance, InstanceId};
@@ -198,48 +200,6 @@ impl Members {
         self.slices.insert(Arc::clone(name), part);
     }
 
-    // --- what must be renewed ---
-
-    /// When to look for what is overdue, if anything ever may be.
-    pub(super) fn next_due(&self) -> Option<Instant> {
-        self.next_due
-    }
-
-    /// Takes for dead what is overdue now. Says whether that is anything.
-    pub(super) fn end_leases(&mut self, now: Instant) -> bool {
-        let is_due = |part: &Part| {
-            part.lease
-                .and_then(Lease::due)
-                .is_some_and(|due| due <= now)
-        };
-        let parts = self.slices.iter().filter(|(_, part)| is_due(part));
-        let over: Vec<_> = parts.map(|(name, _)| Arc::clone(name)).collect();
-        for name in &over {
-            let Some(part) = self.take(name) else {
-                continue;
-            };
-            let service = &self.context.name;
-            tracing::warn!(slice = &**name, %service, "its instance isn't renewed any more, so it isn't used");
-            let instances = join::instances(&self.context, &part.slice, true, None);
-            self.insert(&part.slice, instances, part.lease.map(Lease::ended));
-        }
-        self.find_next_due();
-        !over.is_empty()
-    }
-
-    /// Nobody could renew anything until now.
-    pub(super) fn extend_leases(&mut self) {
-        for part in self.slices.values_mut() {
-            part.lease = part.lease.map(Lease::extended);
-        }
-        self.find_next_due();
-    }
-
-    fn find_next_due(&mut self) {
-        let parts = self.slices.values();
-        self.next_due = earliest(parts.map(|part| part.lease.and_then(Lease::due)));
-    }
-
     fn take(&mut self, slice: &str) -> Option<Part> {
         let part = self.slices.remove(slice)?;
         self.unhinted -= part.unhinted;
@@ -255,17 +215,13 @@ impl Members {
     }
 }
 
-fn earliest(times: impl IntoIterator<Item = Option<Instant>>) -> Option<Instant> {
-    times.into_iter().flatten().min()
-}
-
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
 
     use super::{super::views::Setup, *};
 
-    fn members() -> Members {
+    pub(super) fn members() -> Members {
         Members::new(Context {
             name: "web".parse().unwrap(),
             namespace: "demo".into(),
@@ -315,62 +271,6 @@ mod tests {
         });
         let service = serde_json::from_value(service).unwrap();
         random.bool().then(|| Arc::new(service))
-    }
-
-    fn registered(renewed: &str) -> Arc<Slice> {
-        let slice = json!({
-            "metadata": { "name": "waypost-a", "annotations": {
-                "waypost.dev/id": "a",
-                "waypost.dev/renewed-at": renewed,
-                "waypost.dev/expires-after": "10m",
-            }},
-            "addressType": "IPv4",
-            "ports": [{ "name": "http", "port": 80 }],
-            "endpoints": [{ "addresses": ["10.0.0.1"], "conditions": { "ready": true } }],
-        });
-        Arc::new(serde_json::from_value(slice).unwrap())
-    }
-
-    fn only(members: &Members) -> Health {
-        let all = members.all();
-        assert_eq!(all.len(), 1);
-        all[0].health()
-    }
-
-    /// It is the renewals that count, not what clocks of other machines say, and an outage, in
-    /// which there are none, is nobody's fault.
-    #[tokio::test(start_paused = true)]
-    async fn what_is_not_renewed_any_more_is_critical_until_it_is() {
-        let minutes = |n: u64| std::time::Duration::from_secs(60 * n);
-        let mut members = members();
-        members.put(&registered("2999-01-01T00:00:00Z"));
-        assert_eq!(only(&members), Health::Passing);
-        tokio::time::advance(minutes(2)).await;
-        assert!(!members.end_leases(Instant::now()));
-        members.put(&registered("2999-01-01T00:01:00Z"));
-        tokio::time::advance(minutes(2)).await;
-        assert!(!members.end_leases(Instant::now()), "it was renewed");
-        tokio::time::advance(minutes(30)).await;
-        members.extend_leases();
-        assert!(
-            !members.end_leases(Instant::now()),
-            "it couldn't be renewed"
-        );
-        assert_eq!(only(&members), Health::Passing);
-        assert_eq!(members.next_due(), Some(Instant::now() + minutes(3)));
-        tokio::time::advance(minutes(3)).await;
-        assert!(members.end_leases(Instant::now()));
-        assert_eq!(only(&members), Health::Critical);
-        assert_eq!(members.next_due(), None);
-        members.extend_leases();
-        assert_eq!(only(&members), Health::Critical);
-        // Its clock is years behind, but it lives.
-        members.put(&registered("2001-01-01T00:00:00Z"));
-        assert_eq!(only(&members), Health::Passing);
-        // Somebody new has nothing but the clock, and the word of the one who wrote it.
-        members.replace([].iter());
-        members.put(&registered("2001-01-01T00:00:00Z"));
-        assert_eq!(only(&members), Health::Critical);
     }
 
     /// However it came there, what is known is what the slices and the Service say now.
