@@ -18,6 +18,7 @@ mod operator;
 mod patience;
 mod refused;
 mod reply;
+mod request_line;
 mod router;
 mod select;
 mod server;

@@ -176,6 +176,28 @@ async fn who_is_refused_keeps_the_connection() {
     }
 }
 
+/// People type into `curl` what no URI may hold, and Consul takes it.
+#[tokio::test]
+async fn what_a_uri_may_not_hold_is_taken_as_it_is_meant() {
+    let agent = Agent::start().await.unwrap();
+    ask(&agent, register(r#"{"Name":"web"}"#)).await;
+    ask(&agent, Request::new("PUT", "/v1/kv/\u{e9}t\u{e9}", "1")).await;
+    for (target, expected) in [
+        ("/v1/kv/%C3%A9t%C3%A9?raw", "1"),
+        ("/v1/kv/\u{e9}t\u{e9}?raw", "1"),
+        ("/v1/agent/services?filter=Service==\"nope\"", "{}"),
+    ] {
+        let answer = ask(&agent, get(target)).await;
+        assert_eq!(answer.status, "200 OK", "{target}");
+        assert_eq!(answer.text(), expected, "{target}");
+    }
+    for target in ["/v1/kv/a b", "/v1/kv/\u{7f}"] {
+        let answer = ask(&agent, get(target)).await;
+        assert_eq!(answer.status, "400 Bad Request", "{target}");
+        assert_eq!(answer.text(), "400 Bad Request", "{target}");
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn who_monitors_a_quiet_agent_is_not_cut_off() {
     let agent = Agent::start().await.unwrap();
