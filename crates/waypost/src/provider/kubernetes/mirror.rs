@@ -32,6 +32,8 @@ pub(super) enum News<T> {
     One(Option<Arc<T>>, Option<Arc<T>>),
     /// Any of them.
     All,
+    /// Any of them, and nobody will tell what comes after.
+    Frozen,
     /// An attempt failed.
     Failed,
 }
@@ -99,6 +101,11 @@ impl<T: Object> Mirror<T> {
                 self.fault = Some(fault);
                 return News::Failed;
             }
+            Change::Frozen(objects, fault) => {
+                self.replace(objects);
+                self.fault = Some(fault);
+                return News::Frozen;
+            }
             _ => self.fault = None,
         }
         match change {
@@ -113,7 +120,7 @@ impl<T: Object> Mirror<T> {
                 News::One(before, Some(object))
             }
             Change::Deleted(name) => News::One(self.objects.remove(&*name), None),
-            Change::Live | Change::Failed(_) => News::None,
+            Change::Live | Change::Failed(_) | Change::Frozen(..) => News::None,
         }
     }
 

@@ -1,12 +1,12 @@
 //! As whom the provider asks a cluster, and what it makes of rights that it lacks.
 
-use std::{fs, path::Path, time::Duration};
+use std::{fs, path::Path, sync::Arc, time::Duration};
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use waypost::{
-    Environment, KubernetesProvider, Provider, ProviderErrorKind, Settings,
+    Directory, Environment, KubernetesProvider, Provider, ProviderErrorKind, Settings,
     provider::{Answer, Watch},
 };
 use waypost_kube_standin::{ApiServer, manifest};
@@ -166,6 +166,10 @@ async fn a_list_without_a_watch_is_served_and_said_to_be_stale() {
     until(&mut web, WEB).await;
     let error = next(&mut web).await.unwrap_err();
     assert!(error.message().contains("cannot watch"), "{error}");
+    // Whoever asks once hears so, too.
+    let directory = Directory::new(Arc::new(user(&server, &["list"], BOTH)));
+    let once = directory.lookup(&"web".parse().unwrap()).await.unwrap();
+    assert!(once.freshness().is_stale() && once.instances().len() == 1);
     // It is read again with each attempt.
     put_slice(&server, "10.0.0.2");
     until(&mut web, "http://10.0.0.2:8080").await;

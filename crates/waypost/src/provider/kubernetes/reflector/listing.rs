@@ -61,14 +61,16 @@ impl Work {
         }
         let items = self.plain_list().await?;
         match self.resume().await {
-            Ok(()) => self.succeeded(),
+            Ok(()) => {
+                self.succeeded();
+                Ok(Change::Whole(items))
+            }
             // The list stands, but nobody tells how it changes.
             Err(fault) => {
                 self.position = None;
-                self.owed = Some(fault);
+                Ok(Change::Frozen(items, fault))
             }
         }
-        Ok(Change::Whole(items))
     }
 
     /// A watch that tells first what there is, and then how it changes. Any state will do that the

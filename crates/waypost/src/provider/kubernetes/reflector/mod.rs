@@ -34,6 +34,8 @@ use super::{connection::Connection, fault::Fault, wire::Object};
 pub(super) enum Change<T> {
     /// All there is; what isn't in it is gone.
     Whole(Vec<T>),
+    /// The same, and nobody will tell how it changes.
+    Frozen(Vec<T>, Fault),
     /// An object came or changed.
     Applied(T),
     /// The object of this name is gone.

@@ -35,8 +35,6 @@ pub(super) struct Work {
     pub(super) refusals: u32,
     /// When 410 was answered last.
     gone_at: Option<Instant>,
-    /// A failure that is to be told after what went before it.
-    pub(super) owed: Option<Fault>,
     pub(super) backoff: Backoff,
 }
 
@@ -67,7 +65,6 @@ impl Work {
             can_stream: true,
             refusals: 0,
             gone_at: None,
-            owed: None,
             backoff: Backoff::default(),
         }
     }
@@ -86,11 +83,16 @@ impl Work {
                     self.obey(times);
                 }
                 change = self.step() => match change {
+                    Ok(Some(Change::Frozen(items, fault))) => {
+                        return match self.failed(fault).await {
+                            Some(fault) => Change::Frozen(items, fault),
+                            None => Change::Whole(items),
+                        };
+                    }
                     Ok(Some(change)) => return change,
                     Ok(None) => {}
-                    Err(fault) => if let Some(fault) = self.failed(fault) {
-                        let explained = self.connection.explain(&self.namespace, &READ, fault);
-                        return Change::Failed(explained.await);
+                    Err(fault) => if let Some(fault) = self.failed(fault).await {
+                        return Change::Failed(fault);
                     }
                 }
             }
@@ -107,9 +109,6 @@ impl Work {
 
     /// One step. An order may cut it short anywhere, so what it leaves behind is always whole.
     async fn step<T: Object>(&mut self) -> Result<Option<Change<T>>, Fault> {
-        if let Some(fault) = self.owed.take() {
-            return Err(fault);
-        }
         if let Some(until) = self.paused_until {
             sleep_until(until).await;
             self.paused_until = None;
@@ -122,7 +121,7 @@ impl Work {
     }
 
     /// Decides when to try again. Gives back what is to be told.
-    fn failed(&mut self, fault: Fault) -> Option<Fault> {
+    async fn failed(&mut self, fault: Fault) -> Option<Fault> {
         self.events = None;
         self.settles_at = None;
         if fault.is_refusal() {
@@ -141,7 +140,7 @@ impl Work {
         let step = self.backoff.next_delay();
         let asked_for = fault.retry_after.unwrap_or_default();
         self.pause(step.max(asked_for.min(Self::LONGEST_WAIT)));
-        Some(fault)
+        Some(self.connection.explain(&self.namespace, &READ, fault).await)
     }
 
     pub(super) fn pause(&mut self, time: Duration) {

@@ -214,6 +214,10 @@ impl Keeper {
         match news {
             News::None => self.dirty.all = true,
             News::Failed => self.failed(self.slices.is_alive()),
+            News::Frozen => {
+                self.slices_changed(News::All);
+                self.slices_changed(News::Failed);
+            }
             News::All => {
                 let mut by_service: HashMap<&str, Vec<&Arc<Slice>>> = HashMap::new();
                 for slice in self.slices.all() {
@@ -245,7 +249,8 @@ impl Keeper {
     fn services_changed(&mut self, news: News<Service>) {
         match news {
             News::None | News::All => self.dirty.all = true,
-            News::Failed => {
+            // All is dirty after a failure, too.
+            News::Failed | News::Frozen => {
                 self.failed(self.services.is_alive());
                 if self.services.is_refused() {
                     // The names must come from elsewhere.
