@@ -83,6 +83,20 @@ impl Stack {
     }
 }
 
+/// Follows a service until the registry calls so many of its instances healthy, however shortly.
+async fn until_passing(registry: u16, service: &'static str, wanted: usize) {
+    let mut index = "0".to_owned();
+    loop {
+        let path = format!("/v1/health/service/{service}?passing&wait=10s&index={index}");
+        let reply = http().get(url(registry, &path)).send().await.unwrap();
+        index = reply.headers()["x-consul-index"].to_str().unwrap().into();
+        let entries: serde_json::Value = reply.json().await.unwrap();
+        if entries.as_array().unwrap().len() == wanted {
+            return;
+        }
+    }
+}
+
 fn url(port: u16, path: &str) -> String {
     format!("http://127.0.0.1:{port}{path}")
 }
@@ -141,10 +155,11 @@ async fn a_killed_instance_is_missed_by_nobody_and_comes_back() {
 
     let victim_port = format!("--port {}", stack.models);
     let victim = descendant(stack.up.pid(), &victim_port);
+    let leaving = tokio::spawn(until_passing(stack.registry, "ai-models", 2));
     signal(victim, Signal::KILL);
     // A second at least in which everything is asked, and until both has been seen: the dead one
     // leaves, and it comes back.
-    let (mut left, mut requests) = (false, 0);
+    let mut requests = 0;
     let killed = SystemTime::now();
     eventually("it left the passing instances and came back", async || {
         let began = killed.elapsed().unwrap();
@@ -158,10 +173,10 @@ async fn a_killed_instance_is_missed_by_nobody_and_comes_back() {
             "request {requests}, {began:?} after the kill: {status}"
         );
         let passing = stack.passing("ai-models").await.len();
-        left |= passing == 2;
-        (left && passing == 3 && !first_second).then_some(())
+        (leaving.is_finished() && passing == 3 && !first_second).then_some(())
     })
     .await;
+    leaving.await.unwrap();
     assert_ne!(descendant(stack.up.pid(), &victim_port), victim);
 
     let mut answered = BTreeSet::new();

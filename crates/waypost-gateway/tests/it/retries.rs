@@ -202,9 +202,10 @@ async fn retries_stay_a_small_share_of_the_requests() {
     }
     let tried: usize = origins.iter().map(RawOrigin::connections).sum();
     assert!(tried > REQUESTS, "some are retried: {tried}");
-    // A fifth, and the 10 a second that are always allowed: over 10 s and for as long as this took.
-    let seconds = 10 + began.elapsed().as_secs() as usize + 1;
-    let most = REQUESTS + REQUESTS / 5 + 10 * seconds;
+    // A fifth, and the 10 a second of 10 s that are always allowed. These come back as time goes by,
+    // sooner than after 10 s where requests are rare, as they are if the machine is slow.
+    let seconds = began.elapsed().as_secs() as usize + 1;
+    let most = REQUESTS + REQUESTS / 5 + 100 + 20 * seconds;
     assert!(tried <= most, "{tried} of at most {most}");
 }
 
