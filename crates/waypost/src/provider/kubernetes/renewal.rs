@@ -36,10 +36,10 @@ impl Renewal {
         })
     }
 
-    /// Whether it is older than the one who wrote it said that it would ever be.
-    pub(super) fn has_expired(&self, now: SystemTime) -> bool {
+    /// Whether it is older than the one who wrote it said that it would ever be, by more than that.
+    pub(super) fn has_expired(&self, now: SystemTime, grace: Duration) -> bool {
         let age = now.duration_since(self.at).unwrap_or(Duration::ZERO);
-        age > self.good_for
+        age > self.good_for.saturating_add(grace)
     }
 }
 
@@ -64,8 +64,10 @@ mod tests {
             ("yesterday", "1s", None),
         ] {
             let renewal = of(json!({ RENEWED_AT: renewed, EXPIRES_AFTER: expires }));
-            let said = renewal.map(|renewal| renewal.has_expired(now));
+            let said = renewal.map(|renewal| renewal.has_expired(now, Duration::ZERO));
             assert_eq!(said, has_expired, "{renewed} {expires}");
+            let hour = Duration::from_secs(3600);
+            assert!(renewal.is_none_or(|renewal| !renewal.has_expired(now, hour)));
         }
         assert_eq!(of(serde_json::Value::Null), None);
     }

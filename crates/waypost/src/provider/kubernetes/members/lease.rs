@@ -1,6 +1,9 @@
 //! How long the instances of a service are believed in, where they must be renewed.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
 use tokio::time::Instant;
 
@@ -32,7 +35,7 @@ impl Lease {
             _ => Self {
                 renewal,
                 until,
-                is_over: before.is_none() && renewal.has_expired(SystemTime::now()),
+                is_over: before.is_none() && renewal.has_expired(SystemTime::now(), Duration::ZERO),
             },
         })
     }

@@ -1,6 +1,6 @@
 //! The same objects as they are found, as far as it matters whose they are.
 
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use serde::Deserialize;
 
@@ -38,7 +38,7 @@ impl Found {
     }
 
     /// Whether the one who registered this hasn't renewed it for as long as it said that it would.
-    pub(super) fn is_left_over(&self, now: SystemTime) -> bool {
-        Renewal::of(&self.metadata).is_some_and(|renewal| renewal.has_expired(now))
+    pub(super) fn is_left_over(&self, now: SystemTime, grace: Duration) -> bool {
+        Renewal::of(&self.metadata).is_some_and(|renewal| renewal.has_expired(now, grace))
     }
 }

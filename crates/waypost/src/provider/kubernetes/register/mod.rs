@@ -2,8 +2,8 @@
 //! of its own for each instance.
 //!
 //! What is written is ours and says so by labels; what isn't ours is never touched. A slice tells
-//! when it was renewed last and how long that is good for, so that the next who registers the
-//! service can clear away what a killed process has left.
+//! when it was renewed last and how long that is good for, so that the others of the service can clear
+//! away what a killed process has left.
 
 mod found;
 mod manifest;
@@ -13,7 +13,7 @@ use std::{
     collections::HashMap,
     net::IpAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::SystemTime,
+    time::{Duration, SystemTime},
 };
 
 use http::Method;
@@ -39,6 +39,10 @@ use crate::{
     provider::{Heartbeat, Report},
     registration::Registration,
 };
+
+/// Who registers may come right after an outage of the API server, in which nobody could renew
+/// anything. A minute later all who live have.
+const OUTAGE: Duration = Duration::from_secs(3600);
 
 /// What this provider has registered.
 #[derive(Debug)]
@@ -106,7 +110,7 @@ impl Registrations {
         let instance = registration.instance();
         let place = self.place(instance)?;
         let uid = self.service(&place, instance).await?;
-        self.clear_left_overs(&place).await?;
+        self.clear_left_overs(&place, OUTAGE).await?;
         let held = Held {
             place,
             uid,
@@ -135,7 +139,8 @@ impl Registrations {
         let is_ready = report.health != Health::Critical;
         let is_news = is_ready != held.is_ready;
         let path = slice_path(&held.place, id);
-        let kept: Result<Found, Fault> = if is_news || held.renewed.elapsed() >= renewal::EVERY {
+        let is_due = held.renewed.elapsed() >= renewal::EVERY;
+        let kept: Result<Found, Fault> = if is_news || is_due {
             (held.is_ready, held.renewed) = (is_ready, Instant::now());
             let slice = slice(registration, &held);
             self.connection.send(Method::PUT, &path, &slice).await
@@ -145,6 +150,11 @@ impl Registrations {
         };
         match kept {
             Ok(kept) if kept.is_of(id) => {
+                if is_due
+                    && let Err(error) = self.clear_left_overs(&held.place, Duration::ZERO).await
+                {
+                    tracing::debug!(%id, %error, "what others left is not cleared away");
+                }
                 self.held().insert(id.clone(), held);
                 Ok(Heartbeat::Known)
             }
@@ -313,14 +323,14 @@ impl Registrations {
     }
 
     /// Deletes the slices of this service whose processes have ended without a word.
-    async fn clear_left_overs(&self, place: &Place) -> Result<(), ProviderError> {
+    async fn clear_left_overs(&self, place: &Place, grace: Duration) -> Result<(), ProviderError> {
         let slices = match self.slices(place, Some(US)).await {
             Ok(slices) => slices,
             Err(fault) => return Err(self.explained(&place.namespace, fault).await),
         };
         let now = SystemTime::now();
         for slice in slices {
-            if !slice.is_left_over(now) {
+            if !slice.is_left_over(now, grace) {
                 continue;
             }
             let metadata = slice.metadata;
