@@ -1,20 +1,21 @@
 //! What the provider makes of a cluster's Services and EndpointSlices.
 
+mod conformance;
+mod watches;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::Arc,
-    time::Duration,
 };
 
-use futures_util::{FutureExt, StreamExt, future::BoxFuture};
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 use waypost::{
     Directory, Health, Instance, KubernetesProvider, Provider, Snapshot,
-    conformance::{self, Abilities, Harness},
     provider::{Answer, Watch},
 };
-use waypost_kube_standin::{ApiServer, manifest};
+use waypost_kube_standin::manifest;
 
 use super::{PATIENCE, demo, next, provider};
 
@@ -46,83 +47,6 @@ async fn until(watch: &mut Watch, wanted: impl Fn(&[Arc<Instance>]) -> bool) -> 
     timeout(PATIENCE, following)
         .await
         .expect("it never is as wanted")
-}
-
-struct Cluster {
-    server: ApiServer,
-    slices: tokio::sync::Mutex<BTreeMap<String, Instance>>,
-}
-
-impl Harness for Cluster {
-    fn abilities(&self) -> Abilities {
-        Abilities::all()
-    }
-
-    fn provider(&self) -> Arc<dyn Provider> {
-        Arc::new(provider(&self.server))
-    }
-
-    /// A slice for each instance, as for those that run outside of the cluster.
-    fn publish(&self, content: Vec<Instance>) -> BoxFuture<'_, ()> {
-        async move {
-            let mut published = self.slices.lock().await;
-            let services = |of: &BTreeMap<String, Instance>| -> BTreeSet<String> {
-                of.values().map(|i| i.service().to_string()).collect()
-            };
-            let slices: BTreeMap<_, _> = content
-                .into_iter()
-                .map(|instance| (instance.id().to_string(), instance))
-                .collect();
-            for service in services(&slices) {
-                self.server
-                    .put(&manifest::service("demo", &service, &[("http", 80)]));
-            }
-            for (name, instance) in &slices {
-                if published.get(name) != Some(instance) {
-                    self.server.put(&slice_of(instance));
-                }
-            }
-            for name in published.keys().filter(|name| !slices.contains_key(*name)) {
-                self.server.delete("endpointslices", "demo", name);
-            }
-            for service in services(&published).difference(&services(&slices)) {
-                self.server.delete("services", "demo", service);
-            }
-            *published = slices;
-        }
-        .boxed()
-    }
-
-    fn break_down(&self) -> BoxFuture<'_, ()> {
-        self.server.kill().boxed()
-    }
-
-    fn heal(&self) -> BoxFuture<'_, ()> {
-        async { self.server.restart().await.unwrap() }.boxed()
-    }
-}
-
-fn slice_of(instance: &Instance) -> Value {
-    let (id, service) = (instance.id().as_str(), instance.service().as_str());
-    let endpoint = manifest::pod(&instance.host().bare(), id, "node", "zone");
-    let ports = [("http", instance.port())];
-    let mut slice = manifest::slice("demo", service, id, &ports, [endpoint]);
-    slice["metadata"]["annotations"] = json!({
-        "waypost.dev/version": instance.version(),
-        "waypost.dev/weight": instance.weight().to_string(),
-        "waypost.dev/tags": instance.tags().collect::<Vec<_>>().join(", "),
-        "waypost.dev/meta.edit": instance.meta("edit"),
-    });
-    slice
-}
-
-#[tokio::test]
-async fn the_kubernetes_provider_conforms() {
-    let cluster = Cluster {
-        server: demo().await,
-        slices: tokio::sync::Mutex::default(),
-    };
-    conformance::run(&cluster).await.assert();
 }
 
 async fn directory_says(
@@ -450,90 +374,4 @@ async fn hints_count_only_if_every_endpoint_that_is_ready_has_one() {
         };
         until(&mut watch, zones).await;
     }
-}
-
-#[tokio::test]
-async fn a_change_of_one_slice_leaves_the_others_instances_as_they_are() {
-    let server = demo().await;
-    server.put(&manifest::service("demo", "web", &[("http", 80)]));
-    let slices: Vec<_> = manifest::many_slices("demo", "web", 5, 20).collect();
-    for slice in &slices {
-        server.put(slice);
-    }
-    let provider = provider(&server);
-    let mut watch = provider.watch(&"web".parse().unwrap());
-    let before = until(&mut watch, |all| all.len() == 100).await;
-    let mut changed = slices[3].clone();
-    changed["endpoints"][7]["conditions"]["ready"] = false.into();
-    let id = changed["endpoints"][7]["targetRef"]["name"].clone();
-    server.put(&changed);
-    let critical = |all: &[Arc<Instance>]| all.iter().any(|i| i.health() == Health::Critical);
-    let after = until(&mut watch, critical).await;
-    for (before, after) in before.iter().zip(&after) {
-        assert_eq!(before.id(), after.id());
-        let is_same = Arc::ptr_eq(before, after);
-        assert_eq!(is_same, *before.id().as_str() != id, "{}", before.id());
-    }
-}
-
-#[tokio::test]
-async fn one_watch_serves_all_services_of_a_namespace_and_none_nobody() {
-    let server = demo().await;
-    for number in 0..20 {
-        let name = format!("s{number}");
-        server.put(&manifest::service("demo", &name, &[("http", 80)]));
-        let endpoint = [manifest::endpoint(&format!("10.0.0.{}", number + 1))];
-        server.put(&manifest::slice(
-            "demo",
-            &name,
-            &name,
-            &[("http", 80)],
-            endpoint,
-        ));
-    }
-    let provider = provider(&server);
-    let mut watches = Vec::new();
-    for number in 0..20 {
-        let mut watch = provider.watch(&format!("s{number}").parse().unwrap());
-        until(&mut watch, |all| all.len() == 1).await;
-        watches.push(watch);
-        let queries: Vec<_> = server.requests().into_iter().rev().collect();
-        let last = |resource: &str| {
-            let last = queries
-                .iter()
-                .find(|request| request.resource == resource)
-                .unwrap();
-            last.query.clone()
-        };
-        match number {
-            0 => {
-                let slices = last("endpointslices");
-                assert!(
-                    slices.contains("labelSelector=kubernetes.io%2Fservice-name%3Ds0"),
-                    "{slices}"
-                );
-                assert!(last("services").contains("fieldSelector=metadata.name%3Ds0"));
-            }
-            // Some by their labels, for Services there is no such selector.
-            1..8 => {
-                assert!(last("endpointslices").contains("labelSelector"));
-                assert!(!last("services").contains("Selector"));
-            }
-            _ => assert!(!last("endpointslices").contains("Selector")),
-        }
-    }
-    wait_for(|| server.open_watches() == 2, "two watches").await;
-    drop(watches);
-    wait_for(|| server.open_watches() == 0, "no watch").await;
-}
-
-async fn wait_for(reached: impl Fn() -> bool, what: &str) {
-    let waiting = async {
-        while !reached() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    };
-    timeout(PATIENCE, waiting)
-        .await
-        .unwrap_or_else(|_| panic!("never: {what}"));
 }

@@ -1,0 +1,93 @@
+//! The suite that all providers are held to.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use serde_json::{Value, json};
+use waypost::{
+    Instance, Provider,
+    conformance::{self, Abilities, Harness},
+};
+use waypost_kube_standin::{ApiServer, manifest};
+
+use super::super::{demo, provider};
+
+struct Cluster {
+    server: ApiServer,
+    slices: tokio::sync::Mutex<BTreeMap<String, Instance>>,
+}
+
+impl Harness for Cluster {
+    fn abilities(&self) -> Abilities {
+        Abilities::all()
+    }
+
+    fn provider(&self) -> Arc<dyn Provider> {
+        Arc::new(provider(&self.server))
+    }
+
+    /// A slice for each instance, as for those that run outside of the cluster.
+    fn publish(&self, content: Vec<Instance>) -> BoxFuture<'_, ()> {
+        async move {
+            let mut published = self.slices.lock().await;
+            let services = |of: &BTreeMap<String, Instance>| -> BTreeSet<String> {
+                of.values().map(|i| i.service().to_string()).collect()
+            };
+            let slices: BTreeMap<_, _> = content
+                .into_iter()
+                .map(|instance| (instance.id().to_string(), instance))
+                .collect();
+            for service in services(&slices) {
+                self.server
+                    .put(&manifest::service("demo", &service, &[("http", 80)]));
+            }
+            for (name, instance) in &slices {
+                if published.get(name) != Some(instance) {
+                    self.server.put(&slice_of(instance));
+                }
+            }
+            for name in published.keys().filter(|name| !slices.contains_key(*name)) {
+                self.server.delete("endpointslices", "demo", name);
+            }
+            for service in services(&published).difference(&services(&slices)) {
+                self.server.delete("services", "demo", service);
+            }
+            *published = slices;
+        }
+        .boxed()
+    }
+
+    fn break_down(&self) -> BoxFuture<'_, ()> {
+        self.server.kill().boxed()
+    }
+
+    fn heal(&self) -> BoxFuture<'_, ()> {
+        async { self.server.restart().await.unwrap() }.boxed()
+    }
+}
+
+fn slice_of(instance: &Instance) -> Value {
+    let (id, service) = (instance.id().as_str(), instance.service().as_str());
+    let endpoint = manifest::pod(&instance.host().bare(), id, "node", "zone");
+    let ports = [("http", instance.port())];
+    let mut slice = manifest::slice("demo", service, id, &ports, [endpoint]);
+    slice["metadata"]["annotations"] = json!({
+        "waypost.dev/version": instance.version(),
+        "waypost.dev/weight": instance.weight().to_string(),
+        "waypost.dev/tags": instance.tags().collect::<Vec<_>>().join(", "),
+        "waypost.dev/meta.edit": instance.meta("edit"),
+    });
+    slice
+}
+
+#[tokio::test]
+async fn the_kubernetes_provider_conforms() {
+    let cluster = Cluster {
+        server: demo().await,
+        slices: tokio::sync::Mutex::default(),
+    };
+    conformance::run(&cluster).await.assert();
+}

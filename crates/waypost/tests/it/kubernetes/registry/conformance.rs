@@ -1,0 +1,93 @@
+//! What registers is found as it said, by the suite that all providers are held to.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use futures_util::{FutureExt, future::BoxFuture};
+use waypost::{
+    Instance, InstanceId, Provider, Registrar, ServiceRegistration,
+    conformance::{self, Abilities, Harness},
+    provider::kubernetes::KubernetesProvider,
+};
+use waypost_kube_standin::ApiServer;
+
+use super::{super::demo, provider, register};
+
+/// A cluster in which everything there is has registered itself.
+struct Registered {
+    server: ApiServer,
+    provider: Arc<KubernetesProvider>,
+    published: tokio::sync::Mutex<BTreeMap<InstanceId, (Instance, Registrar)>>,
+}
+
+impl Harness for Registered {
+    fn abilities(&self) -> Abilities {
+        let mut abilities = Abilities::all();
+        abilities.most = 30;
+        abilities
+    }
+
+    fn provider(&self) -> Arc<dyn Provider> {
+        provider(&self.server)
+    }
+
+    fn publish(&self, content: Vec<Instance>) -> BoxFuture<'_, ()> {
+        async move {
+            let mut published = self.published.lock().await;
+            let mut before = std::mem::take(&mut *published);
+            for instance in content {
+                let id = instance.id().clone();
+                let registrar = match before.remove(&id) {
+                    Some((same, registrar)) if same == instance => registrar,
+                    earlier => {
+                        let now = register(&self.provider, registration(&instance)).await;
+                        if let Some((_, earlier)) = earlier {
+                            earlier.abandon();
+                        }
+                        now
+                    }
+                };
+                published.insert(id, (instance, registrar));
+            }
+            for (_, registrar) in before.into_values() {
+                registrar.deregister().await.unwrap();
+            }
+        }
+        .boxed()
+    }
+
+    fn break_down(&self) -> BoxFuture<'_, ()> {
+        self.server.kill().boxed()
+    }
+
+    fn heal(&self) -> BoxFuture<'_, ()> {
+        async { self.server.restart().await.unwrap() }.boxed()
+    }
+}
+
+fn registration(instance: &Instance) -> ServiceRegistration {
+    let mut registration = ServiceRegistration::new(instance.service(), instance.port())
+        .unwrap()
+        .host(instance.host().clone())
+        .id(instance.id().clone())
+        .tags(instance.tags())
+        .weight(instance.weight());
+    if let Some(version) = instance.version() {
+        registration = registration.version(version);
+    }
+    for (key, value) in instance.metadata() {
+        registration = registration.meta(key, value);
+    }
+    registration
+}
+
+#[tokio::test]
+async fn what_registers_is_found_as_it_said() {
+    let server = demo().await;
+    let provider = provider(&server);
+    let registered = Registered {
+        server,
+        provider,
+        published: tokio::sync::Mutex::default(),
+    };
+    conformance::run(&registered).await.assert();
+}
