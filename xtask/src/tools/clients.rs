@@ -135,7 +135,8 @@ fn python_with_client(python: &Path) -> Result<PathBuf> {
                 .arg(&folder),
         )?;
         let package = format!("{name}=={version}");
-        shell::output(Command::new(&own).args(["-m", "pip", "install", "-q", &package]))?;
+        let install = ["-m", "pip", "install", "-q", "--retries", "10", &package];
+        shell::output(Command::new(&own).args(install))?;
     }
     Ok(own)
 }
@@ -154,6 +155,7 @@ fn node_client(npm: &Path) -> Result<PathBuf> {
                     "--no-save",
                     "--no-audit",
                     "--no-fund",
+                    "--fetch-retries=5",
                     "--prefix",
                 ])
                 .arg(&folder)

@@ -6,6 +6,9 @@ use std::process::Command;
 
 use crate::shell::{self, Result};
 
+/// A mirror that doesn't answer once is asked again.
+const PATIENTLY: [&str; 2] = ["-o", "Acquire::Retries=5"];
+
 const OS_RELEASE: &str = "/etc/os-release";
 const KEYRINGS: [&str; 2] = [
     "/usr/share/keyrings/debian-archive-keyring.gpg",
@@ -28,9 +31,14 @@ fn architecture() -> Result<String> {
 
 /// Installs packages of the machine's own release; needs root.
 pub(crate) fn install(packages: &[&str]) -> Result {
-    shell::run(Command::new("apt-get").args(["update", "-qq"]))?;
     shell::run(
         Command::new("apt-get")
+            .args(PATIENTLY)
+            .args(["update", "-qq"]),
+    )?;
+    shell::run(
+        Command::new("apt-get")
+            .args(PATIENTLY)
             .args(["install", "-y", "-qq", "--no-install-recommends"])
             .args(packages)
             .env("DEBIAN_FRONTEND", "noninteractive"),
@@ -139,7 +147,7 @@ impl PrivateApt {
     fn apt_get(&self) -> Command {
         let root = self.root.display();
         let mut command = Command::new("apt-get");
-        command.arg("-q");
+        command.arg("-q").args(PATIENTLY);
         for option in [
             format!("Dir::Etc={root}/etc"),
             "Dir::Etc::sourcelist=/dev/null".to_owned(),
