@@ -150,3 +150,37 @@ async fn the_rest_of_the_command_finds_what_it_looks_for() {
     let trip = says(&agent, &["rtt", "n1", "n1"]).await;
     assert!(trip.contains("Estimated n1 <-> n1 rtt"), "{trip}");
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn the_command_works_over_a_socket() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("consul.sock");
+    let agent = Agent::builder().http_socket(&path).start().await.unwrap();
+    let address = format!("unix://{}", path.display());
+    let mut lock = command(&agent, &["lock", "place", "echo held"]);
+    lock.env("CONSUL_HTTP_ADDR", &address);
+    let output = timeout(SOON, lock.output()).await.unwrap().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "held");
+}
+
+#[tokio::test]
+async fn what_is_not_served_is_said_and_what_can_be_read_is_shown() {
+    let agent = Agent::builder().node_name("n1").start().await.unwrap();
+    let peers = says(&agent, &["operator", "raft", "list-peers"]).await;
+    assert!(peers.contains("n1") && peers.contains("leader"), "{peers}");
+    for (arguments, expected) in [
+        (
+            &["intention", "create", "a", "b"][..],
+            "Intentions aren't served",
+        ),
+        (&["snapshot", "save", "nowhere"], "Snapshots aren't served"),
+        (&["acl", "token", "list"], "ACL support disabled"),
+        (&["join", "127.0.0.2"], "this registry stands alone"),
+    ] {
+        let output = run(&agent, arguments).await;
+        assert!(!output.status.success(), "{arguments:?}");
+        let errors = String::from_utf8_lossy(&output.stderr);
+        assert!(errors.contains(expected), "{arguments:?}: {errors}");
+    }
+}
