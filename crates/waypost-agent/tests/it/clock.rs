@@ -46,7 +46,7 @@ async fn a_service_that_stops_reporting_turns_critical_and_is_then_removed() {
 async fn a_watcher_waits_its_ten_minutes() {
     let agent = Agent::start().await.unwrap();
     let start = Instant::now();
-    // The client of these tests gives up after 30 s; this asks for less.
+    // The client of these tests gives up after two minutes; this asks for less.
     get(&agent, "/v1/health/service/web?index=1000&wait=20s").await;
     let waited = start.elapsed();
     assert!(waited >= Duration::from_secs(20), "{waited:?}");

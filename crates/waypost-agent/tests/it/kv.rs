@@ -9,7 +9,7 @@ use waypost_agent::Agent;
 
 use crate::http::{Request, Response};
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(50);
 const A_WHILE: Duration = Duration::from_millis(300);
 
 async fn put(agent: &Agent, target: &str, body: &str) -> String {
@@ -35,7 +35,7 @@ async fn watch(agent: &Agent, target: &str) -> JoinHandle<Response> {
     let now = get(address, target).await;
     let index = now.header("X-Consul-Index").unwrap();
     let joint = if target.contains('?') { '&' } else { '?' };
-    let target = format!("{target}{joint}index={index}&wait=20s");
+    let target = format!("{target}{joint}index={index}&wait=60s");
     tokio::spawn(async move { get(address, &target).await })
 }
 

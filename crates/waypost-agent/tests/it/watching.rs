@@ -11,7 +11,7 @@ use waypost_agent::Agent;
 
 use crate::http::{Request, Response};
 
-const SOON: Duration = Duration::from_secs(15);
+const SOON: Duration = Duration::from_secs(50);
 const A_WHILE: Duration = Duration::from_millis(300);
 
 async fn put(agent: &Agent, target: &str, body: &str) {
@@ -29,7 +29,7 @@ async fn watch(agent: &Agent, path: &str) -> JoinHandle<Response> {
     let address = agent.http_addr();
     let now = get(address, path).await;
     let index = now.header("X-Consul-Index").unwrap();
-    let target = format!("{path}?index={index}&wait=20s");
+    let target = format!("{path}?index={index}&wait=60s");
     tokio::spawn(async move { get(address, &target).await })
 }
 
