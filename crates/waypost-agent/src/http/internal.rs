@@ -1,7 +1,6 @@
 //! `/v1/internal/ui`: what Consul's own web page asks for.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use http::{Method, StatusCode};
 use serde::Serialize;
@@ -12,8 +11,8 @@ use super::router::{Handler, Route};
 use super::select::Selection;
 use crate::blocking::{About, Found, Read};
 use crate::filter::{HEALTH, NODE_WITH_ALL};
-use crate::store::{Check, Instance, Service, Status, Topic, WholeNode, fold};
-use crate::wire::HealthService;
+use crate::store::{Instance, Status, Topic, WholeNode, fold};
+use crate::wire::{HealthService, StoredCheck, StoredService};
 
 pub(super) const ROUTES: &[Route] = &[
     Route::new(
@@ -70,8 +69,8 @@ struct NodeWithAll<'a> {
     address: &'a str,
     tagged_addresses: &'a Option<BTreeMap<String, String>>,
     meta: &'a Option<BTreeMap<String, String>>,
-    services: Vec<&'a Arc<Service>>,
-    checks: Vec<&'a Arc<Check>>,
+    services: Vec<StoredService<'a>>,
+    checks: Vec<StoredCheck<'a>>,
 }
 
 fn services(call: &Call) -> Result<Found, Refusal> {
@@ -151,8 +150,8 @@ impl<'a> From<WholeNode<'a>> for NodeWithAll<'a> {
             address: &node.address,
             tagged_addresses: &node.tagged_addresses,
             meta: &node.meta,
-            services,
-            checks,
+            services: services.into_iter().map(|it| (&**it).into()).collect(),
+            checks: checks.into_iter().map(|it| (&**it).into()).collect(),
         }
     }
 }

@@ -12,7 +12,7 @@ use super::reply::{Refusal, Reply};
 use super::router::{Handler, Route};
 use crate::decode;
 use crate::store::{Entry, Node, Operation, OperationFault, Shown};
-use crate::wire::{TransactedCheck, TransactedService};
+use crate::wire::{StoredCheck, StoredService};
 
 /// The largest body (Consul's `txn_max_req_len`), in bytes.
 const LARGEST: usize = 512 * 1024;
@@ -39,8 +39,8 @@ enum Found<'a> {
     #[serde(rename = "KV")]
     Key(&'a Arc<Entry>),
     Node(&'a Arc<Node>),
-    Service(TransactedService<'a>),
-    Check(Box<TransactedCheck<'a>>),
+    Service(StoredService<'a>),
+    Check(Box<StoredCheck<'a>>),
 }
 
 #[derive(Serialize)]

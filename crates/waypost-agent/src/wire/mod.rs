@@ -2,7 +2,7 @@
 //! The order of the fields is Consul's.
 
 mod content_hash;
-mod transacted;
+mod stored;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::store::{
     Check, Connect, Instance, Node, Proxy, Service, ServiceAddress, Status, Weights,
 };
 
-pub(crate) use transacted::{TransactedCheck, TransactedService};
+pub(crate) use stored::{StoredCheck, StoredService};
 
 type Strings = BTreeMap<String, String>;
 type Addresses = BTreeMap<String, ServiceAddress>;

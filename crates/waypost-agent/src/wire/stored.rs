@@ -1,5 +1,5 @@
-//! What `/v1/txn` shows of the catalog. It is what the health API shows, but for lists that are
-//! empty, which are `null` here.
+//! Records as `/v1/txn` and `/v1/internal/ui` show them: as the health API does, but for lists that
+//! are empty, which are `null` here.
 
 use serde::{Serialize, Serializer};
 
@@ -9,7 +9,7 @@ use crate::store::{Check, Connect, Definition, Proxy, Service, Status, Weights};
 /// An instance.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct TransactedService<'a> {
+pub(crate) struct StoredService<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     kind: &'a str,
     #[serde(rename = "ID")]
@@ -33,7 +33,7 @@ pub(crate) struct TransactedService<'a> {
 /// A check.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct TransactedCheck<'a> {
+pub(crate) struct StoredCheck<'a> {
     node: &'a str,
     #[serde(rename = "CheckID")]
     id: &'a str,
@@ -53,7 +53,7 @@ pub(crate) struct TransactedCheck<'a> {
     modify_index: u64,
 }
 
-impl<'a> From<&'a Service> for TransactedService<'a> {
+impl<'a> From<&'a Service> for StoredService<'a> {
     fn from(service: &'a Service) -> Self {
         Self {
             kind: &service.kind,
@@ -74,7 +74,7 @@ impl<'a> From<&'a Service> for TransactedService<'a> {
     }
 }
 
-impl<'a> From<&'a Check> for TransactedCheck<'a> {
+impl<'a> From<&'a Check> for StoredCheck<'a> {
     fn from(check: &'a Check) -> Self {
         Self {
             node: &check.node,
