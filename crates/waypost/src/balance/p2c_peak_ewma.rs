@@ -62,13 +62,10 @@ impl Strategy for P2cPeakEwma {
             let Some(b) = others.take(DRAWS_OF_OTHER).find(|b| *b != a) else {
                 return a;
             };
-            let (one, other) = (
-                candidates.endpoint(a).state(),
-                candidates.endpoint(b).state(),
-            );
-            let (latency_a, latency_b) = one.latency.beside(&other.latency);
-            let cost_a = (candidates.in_flight(a) + 1) as f32 * latency_a;
-            let cost_b = (candidates.in_flight(b) + 1) as f32 * latency_b;
+            let (one, other) = (candidates.endpoint(a), candidates.endpoint(b));
+            let (latency_a, latency_b) = one.state().latency.beside(&other.state().latency);
+            let cost_a = (one.in_flight_here() + 1) as f32 * latency_a;
+            let cost_b = (other.in_flight_here() + 1) as f32 * latency_b;
             select_unpredictable(cost_b < cost_a, b, a)
         })
     }
