@@ -32,7 +32,6 @@
 
 mod agent;
 mod app;
-mod blocking;
 mod builder;
 mod checks;
 mod decode;

@@ -5,11 +5,11 @@
 use bytes::Bytes;
 use http::Method;
 
+use super::blocking::{About, Found, Read};
 use super::call::Call;
 use super::refused::{CONFIG, INTENTIONS, QUERIES};
 use super::reply::{Body, Refusal};
-use super::router::{Handler, Route};
-use crate::blocking::{About, Found, Read};
+use super::route::{Handler, Route};
 use crate::store::Topic;
 
 const GET: Method = Method::GET;

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::call::Call;
 use super::refused::{ACL, no_acl};
 use super::reply::{Refusal, Reply};
-use super::router::{Handler, Route};
+use super::route::{Handler, Route};
 use crate::decode;
 
 const GET: Method = Method::GET;

@@ -10,11 +10,13 @@ use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
 use tokio::time::timeout;
 
+use super::blocking::Answering;
 use super::call::{Call, Query};
+use super::path::unescape;
 use super::reply::{Refusal, Reply, Sent};
-use super::router::{self, BodyLimit, Destination, Handler, Route};
+use super::route::{BodyLimit, Handler, Route};
+use super::router::{self, Destination};
 use crate::app::App;
-use crate::blocking::Answering;
 use crate::guard::Denied;
 use crate::monitor::Level;
 
@@ -51,7 +53,7 @@ where
     let gzip = takes_gzip(&head.headers);
     let method = head.method;
     let query = head.uri.query().unwrap_or_default();
-    let Some(path) = router::unescape(head.uri.path()) else {
+    let Some(path) = unescape(head.uri.path()) else {
         return Ok(malformed());
     };
     if !path.bytes().all(|byte| matches!(byte, b' '..=b'~')) && !path.chars().all(is_printable) {

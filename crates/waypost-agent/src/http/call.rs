@@ -8,8 +8,8 @@ use serde::Serialize;
 use url::form_urlencoded;
 
 use super::json;
+use super::path::unescape;
 use super::reply::{Body, Refusal, Reply};
-use super::router::unescape;
 use crate::app::App;
 use crate::decode::{self, Json};
 use crate::go;

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::blocking::{About, Found, Read};
 use super::call::Call;
 use super::health::instances;
 use super::refused::no_mesh;
 use super::reply::{Refusal, Reply};
-use super::router::{Handler, Route};
+use super::route::{Handler, Route};
 use super::select::Selection;
-use crate::blocking::{About, Found, Read};
 use crate::decode::{CatalogDeregistration, CatalogRegistration};
 use crate::filter::{NODE, SERVICE};
 use crate::store::{Node, Service, Topic, View, fold};

@@ -4,10 +4,10 @@
 use http::Method;
 use serde::Serialize;
 
+use super::blocking::{About, Found, Read};
 use super::call::Call;
 use super::reply::{Body, Refusal, Reply};
-use super::router::{Handler, Route};
-use crate::blocking::{About, Found, Read};
+use super::route::{Handler, Route};
 use crate::decode::CoordinateUpdate;
 use crate::store::{Coordinate, Topic, fold};
 

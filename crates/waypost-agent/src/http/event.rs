@@ -3,10 +3,10 @@
 use http::Method;
 use regex::Regex;
 
+use super::blocking::{About, Found, Read};
 use super::call::Call;
 use super::reply::{Refusal, Reply};
-use super::router::{Handler, Route};
-use crate::blocking::{About, Found, Read};
+use super::route::{Handler, Route};
 use crate::go;
 use crate::store::{Event, Local, Topic};
 

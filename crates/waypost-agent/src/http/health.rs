@@ -4,12 +4,12 @@ use std::sync::Arc;
 
 use http::Method;
 
+use super::blocking::{About, Found, Read};
 use super::call::Call;
 use super::json;
 use super::reply::{Body, Refusal};
-use super::router::{Handler, Route};
+use super::route::{Handler, Route};
 use super::select::Selection;
-use crate::blocking::{About, Found, Read};
 use crate::filter::{CATALOG_SERVICE, CHECK, HEALTH};
 use crate::store::{Answer, AnswerKey, Check, Instance, State, Status, Topic, View, fold};
 use crate::wire::{CatalogService, HealthService};

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use http::{Method, StatusCode};
 use serde::Serialize;
 
+use super::blocking::{About, Found, Read};
 use super::call::Call;
 use super::reply::Refusal;
-use super::router::{Handler, Route};
+use super::route::{Handler, Route};
 use super::select::Selection;
-use crate::blocking::{About, Found, Read};
 use crate::filter::{HEALTH, NODE_WITH_ALL};
 use crate::store::{Instance, Status, Topic, WholeNode, fold};
 use crate::wire::{HealthService, StoredCheck, StoredService};

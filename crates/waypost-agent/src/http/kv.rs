@@ -3,10 +3,10 @@
 use http::Method;
 use tokio::time::Instant;
 
+use super::blocking::{About, Found, Read};
 use super::call::Call;
 use super::reply::{Body, Refusal, Reply};
-use super::router::{Handler, Route};
-use crate::blocking::{About, Found, Read};
+use super::route::{Handler, Route};
 use crate::go;
 use crate::store::{Entry, Topic};
 

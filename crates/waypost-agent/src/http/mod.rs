@@ -1,10 +1,11 @@
-//! The HTTP API: one room per area of Consul's, over one way of reading requests ([`Call`]) and
-//! one way of answering them ([`Reply`], [`Refusal`]).
+//! The HTTP API: one room per area of Consul's, over one way of reading requests ([`call`]) and
+//! one way of answering them ([`reply`]).
 
 mod absent;
 mod acl;
 mod agent;
 mod answer;
+mod blocking;
 mod call;
 mod catalog;
 mod coordinate;
@@ -15,10 +16,12 @@ mod internal;
 mod json;
 mod kv;
 mod operator;
+mod path;
 mod patience;
 mod refused;
 mod reply;
 mod request_line;
+mod route;
 mod router;
 mod select;
 mod server;
@@ -29,12 +32,10 @@ mod ui;
 
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use answer::answer;
-pub(crate) use call::{Call, Consistency};
 pub(crate) use door::Door;
-pub(crate) use reply::{Body, Refusal, Reply};
 pub(crate) use server::serve;
 
-use router::Route;
+use route::Route;
 
 /// Every area's routes.
 const ROOMS: &[&[Route]] = &[

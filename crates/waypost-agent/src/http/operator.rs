@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::call::Call;
 use super::refused::OPERATOR;
 use super::reply::{Refusal, Reply};
-use super::router::{Handler, Route};
+use super::route::{Handler, Route};
 use crate::self_report::CONSUL_VERSION;
 
 pub(super) const ROUTES: &[Route] = &[

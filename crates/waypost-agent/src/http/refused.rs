@@ -5,7 +5,7 @@ use http::{Method, StatusCode};
 
 use super::call::Call;
 use super::reply::{Refusal, Reply};
-use super::router::{Handler, Route};
+use super::route::{Handler, Route};
 
 pub(super) const ACL: Handler = Handler::Plain(|call| Err(no_acl(call)));
 const CONNECT: Handler = Handler::Plain(|_| Err(Refusal::internal(NO_CONNECT)));

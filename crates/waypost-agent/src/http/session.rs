@@ -4,10 +4,10 @@ use http::Method;
 use serde_json::json;
 use tokio::time::Instant;
 
+use super::blocking::{About, Found, Read};
 use super::call::Call;
 use super::reply::{Refusal, Reply};
-use super::router::{Handler, Route};
-use crate::blocking::{About, Found, Read};
+use super::route::{Handler, Route};
 use crate::decode::SessionDefinition;
 use crate::go;
 use crate::store::{Session, Topic, fold};

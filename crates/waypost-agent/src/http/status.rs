@@ -4,7 +4,7 @@ use http::Method;
 
 use super::call::Call;
 use super::reply::{Refusal, Reply};
-use super::router::{Handler, Route};
+use super::route::{Handler, Route};
 
 pub(super) const ROUTES: &[Route] = &[
     Route::new(

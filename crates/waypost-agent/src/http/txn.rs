@@ -9,7 +9,7 @@ use tokio::time::Instant;
 use super::call::Call;
 use super::refused::no_mesh;
 use super::reply::{Refusal, Reply};
-use super::router::{Handler, Route};
+use super::route::{Handler, Route};
 use crate::decode;
 use crate::store::{Entry, Node, Operation, OperationFault, Shown};
 use crate::wire::{StoredCheck, StoredService};

@@ -4,7 +4,7 @@ use http::Method;
 
 use super::super::call::Call;
 use super::super::reply::{Refusal, Reply};
-use super::super::router::{Handler, Route};
+use super::super::route::{Handler, Route};
 use crate::decode::{CheckDefinition, CheckUpdate};
 use crate::store::{Outcome, Status};
 

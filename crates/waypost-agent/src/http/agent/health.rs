@@ -7,7 +7,7 @@ use http::{Method, StatusCode};
 
 use super::super::call::Call;
 use super::super::reply::{Refusal, Reply};
-use super::super::router::{Handler, Route};
+use super::super::route::{Handler, Route};
 use crate::store::{Check, Service, State, Status};
 use crate::wire::{AgentCheck, AgentService, ServiceHealth};
 

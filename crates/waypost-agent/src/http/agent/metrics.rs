@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use super::super::call::Call;
 use super::super::reply::{Refusal, Reply};
-use super::super::router::{Handler, Route};
+use super::super::route::{Handler, Route};
 use crate::go;
 use crate::monitor::Level;
 

@@ -11,7 +11,7 @@ use http::Method;
 
 use super::call::Call;
 use super::reply::{Refusal, Reply};
-use super::router::{Handler, Route};
+use super::route::{Handler, Route};
 use super::select::{filter, takes};
 use crate::filter::{CHECK, SERVICE};
 use crate::go;

@@ -5,12 +5,12 @@ use std::sync::Arc;
 use http::Method;
 use tokio::time::{Instant, sleep_until};
 
+use super::super::blocking::{DEFAULT_WAIT, LONGEST_WAIT};
 use super::super::call::Call;
 use super::super::refused::no_mesh;
 use super::super::reply::{Refusal, Reply};
-use super::super::router::{Handler, Route};
+use super::super::route::{Handler, Route};
 use super::enable;
-use crate::blocking::{DEFAULT_WAIT, LONGEST_WAIT};
 use crate::decode::{CheckDefinition, ServiceDefinition};
 use crate::store::{Topic, WHEREVER, fold};
 use crate::wire::AgentService;

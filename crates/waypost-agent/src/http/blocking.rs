@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::http::{Body, Call, Consistency, Refusal, Reply};
+use super::call::{Call, Consistency};
+use super::reply::{Body, Refusal, Reply};
 use crate::store::Topic;
 
 pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(5 * 60);
