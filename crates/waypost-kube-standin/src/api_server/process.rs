@@ -47,7 +47,8 @@ impl ApiServer {
     }
 
     /// Terminates the process, so to speak: nobody listens any more, open watches go on for a
-    /// while ([`Builder::termination_tail`]) and then end cleanly. Resolves when all has ended.
+    /// while ([`Builder::termination_tail`](super::Builder::termination_tail)) and then end
+    /// cleanly. Resolves when all has ended.
     pub async fn terminate(&self) {
         let running = self.running().take();
         let Some(mut running) = running else {
