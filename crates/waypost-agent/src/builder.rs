@@ -21,7 +21,7 @@ use crate::registration::Registration;
 use crate::store::{Node, Store};
 use crate::targets::Targets;
 use crate::upkeep;
-use crate::{Error, decode, dns, http, journal};
+use crate::{Error, decode, dns, http, persistence};
 
 /// How an [`Agent`] is to be.
 #[derive(Debug)]
@@ -214,7 +214,7 @@ impl Builder {
             })?);
         }
         let kept = match &self.data_dir {
-            Some(folder) => Some(journal::open(folder).await?),
+            Some(folder) => Some(persistence::open(folder).await?),
             None => None,
         };
         let app = Arc::new(self.assemble());
@@ -223,7 +223,7 @@ impl Builder {
             app.store.restore(&kept);
             app.registration.restore(&kept);
             tasks.push(tokio::spawn(
-                journal::keep(Arc::clone(&app.store), log).await?,
+                persistence::keep(Arc::clone(&app.store), log).await?,
             ));
         }
         for door in doors {

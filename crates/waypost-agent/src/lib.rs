@@ -48,6 +48,7 @@ mod http;
 mod journal;
 mod leftovers;
 mod monitor;
+mod persistence;
 mod registration;
 mod self_report;
 mod store;

@@ -8,9 +8,8 @@ use tokio::time::Instant;
 
 use crate::checks::{Runner, Running};
 use crate::decode::{CheckDefinition, ServiceDefinition};
-use crate::journal::Kept;
 use crate::monitor::{Level, Monitor};
-use crate::store::{Check, NewCheck, Outcome, Service, Status, Store};
+use crate::store::{Check, Kept, NewCheck, Outcome, Service, Status, Store};
 
 const NODE_MAINTENANCE: &str = "_node_maintenance";
 

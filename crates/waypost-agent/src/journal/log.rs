@@ -13,7 +13,8 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use super::Record;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
 
 const FILE: &str = "registry.log";
 const NEW_FILE: &str = "registry.log.new";
@@ -58,14 +59,14 @@ impl Fault {
         }
     }
 
-    pub(super) fn ended(gone: &tokio::task::JoinError) -> Self {
+    pub(crate) fn ended(gone: &tokio::task::JoinError) -> Self {
         Self::new(Path::new(FILE), gone)
     }
 }
 
 impl Log {
     /// Opens the log of a folder and reads it.
-    pub(super) fn open(folder: &Path) -> Result<(Self, Vec<Record>), Fault> {
+    pub(crate) fn open<R: DeserializeOwned>(folder: &Path) -> Result<(Self, Vec<R>), Fault> {
         fs::create_dir_all(folder).map_err(|error| Fault::new(folder, error))?;
         let lock = lock(&folder.join(LOCK_FILE))?;
         let path = folder.join(FILE);
@@ -93,12 +94,12 @@ impl Log {
         Ok((log, records))
     }
 
-    pub(super) fn is_mostly_history(&self) -> bool {
+    pub(crate) fn is_mostly_history(&self) -> bool {
         self.size > SMALL.max(self.compact_size * HISTORY)
     }
 
     /// Appends records, which are on disk when this returns.
-    pub(super) fn append(&mut self, frames: &[u8]) -> Result<(), Fault> {
+    pub(crate) fn append(&mut self, frames: &[u8]) -> Result<(), Fault> {
         self.file
             .write_all(frames)
             .and_then(|()| self.file.sync_data())
@@ -109,7 +110,7 @@ impl Log {
 
     /// Puts a file with just these records in the place of the present one. A crash leaves one or
     /// the other.
-    pub(super) fn replace(&mut self, records: &[Record]) -> Result<(), Fault> {
+    pub(crate) fn replace(&mut self, records: &[impl Serialize]) -> Result<(), Fault> {
         let (path, new_path) = (self.folder.join(FILE), self.folder.join(NEW_FILE));
         let mut bytes = HEAD.to_vec();
         for record in records {
@@ -131,7 +132,7 @@ impl Log {
 }
 
 /// Adds a record to `bytes` as it stands in the file.
-pub(super) fn frame(record: &Record, bytes: &mut Vec<u8>) -> Result<(), serde_json::Error> {
+pub(super) fn frame(record: &impl Serialize, bytes: &mut Vec<u8>) -> Result<(), serde_json::Error> {
     let start = bytes.len();
     bytes.extend([0; FRAME]);
     if let Err(error) = serde_json::to_writer(&mut *bytes, record) {
@@ -150,7 +151,7 @@ pub(super) fn frame(record: &Record, bytes: &mut Vec<u8>) -> Result<(), serde_js
 }
 
 /// The records, and where the last whole one ends. The error says what is damaged, and where.
-fn read(bytes: &[u8]) -> Result<(Vec<Record>, usize), String> {
+fn read<R: DeserializeOwned>(bytes: &[u8]) -> Result<(Vec<R>, usize), String> {
     if HEAD.starts_with(bytes) && bytes.len() < HEAD.len() {
         // Nothing was ever written, or not even the first line.
         return Ok((Vec::new(), 0));
@@ -226,7 +227,7 @@ mod tests {
     fn log_of(count: u64) -> (Vec<u8>, Vec<usize>) {
         let (mut bytes, mut ends) = (HEAD.to_vec(), vec![HEAD.len()]);
         for i in 0..count {
-            frame(&Record::Index(i), &mut bytes).unwrap();
+            frame(&i, &mut bytes).unwrap();
             ends.push(bytes.len());
         }
         (bytes, ends)
@@ -236,7 +237,7 @@ mod tests {
     fn what_is_cut_short_anywhere_gives_all_whole_records_before_it() {
         let (bytes, ends) = log_of(5);
         for length in 0..=bytes.len() {
-            let (records, end) = read(&bytes[..length]).unwrap();
+            let (records, end) = read::<u64>(&bytes[..length]).unwrap();
             let whole = ends.iter().filter(|end| **end <= length).count();
             assert_eq!(records.len(), whole.saturating_sub(1), "cut at {length}");
             assert!(end <= length);
@@ -247,7 +248,7 @@ mod tests {
     fn zeros_at_the_end_are_a_write_that_was_cut_short() {
         let (mut bytes, ends) = log_of(2);
         bytes.extend([0; 100]);
-        let (records, end) = read(&bytes).unwrap();
+        let (records, end) = read::<u64>(&bytes).unwrap();
         assert_eq!((records.len(), end), (2, ends[2]));
     }
 
@@ -258,16 +259,16 @@ mod tests {
             let mut damaged = bytes.clone();
             damaged[at] ^= 0x10;
             let start = ends.iter().rfind(|end| **end <= at).unwrap();
-            let what = read(&damaged).unwrap_err();
+            let what = read::<u64>(&damaged).unwrap_err();
             assert!(what.contains(&format!("offset {start}:")), "{at}: {what}");
         }
     }
 
     #[test]
     fn another_format_is_refused() {
-        let what = read(b"WAYPOST REGISTRY 2\nx").unwrap_err();
+        let what = read::<u64>(b"WAYPOST REGISTRY 2\nx").unwrap_err();
         assert!(what.contains("version 2"), "{what}");
-        assert!(read(b"something else").is_err());
+        assert!(read::<u64>(b"something else").is_err());
     }
 
     #[test]
@@ -280,7 +281,7 @@ mod tests {
                 bytes[at] = random.u8(..);
             }
             bytes.truncate(random.usize(..=bytes.len()));
-            let _ = read(&bytes);
+            let _ = read::<u64>(&bytes);
         }
     }
 }

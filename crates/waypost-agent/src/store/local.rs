@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::model::{Check, Node, Service, Status};
+use super::record::Record;
 use super::{Changes, State};
 use crate::decode::CheckDefinition;
-use crate::journal::Record;
 
 /// A change of a check's output alone waits this long before the catalog hears of it, so that a
 /// chatty check doesn't wake everybody (Consul's `check_update_interval`).

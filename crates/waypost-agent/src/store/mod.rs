@@ -14,6 +14,7 @@ mod events;
 mod kv;
 mod local;
 mod model;
+mod record;
 mod restart;
 mod sessions;
 mod transaction;
@@ -32,11 +33,12 @@ pub(crate) use local::{Local, NewCheck, Outcome};
 pub(crate) use model::{
     Check, Connect, Definition, Node, Proxy, Service, ServiceAddress, Status, Weights,
 };
+pub(crate) use record::{Kept, Record};
 pub(crate) use sessions::{ServiceCheck, Session, Sessions};
 pub(crate) use transaction::{KvOperation, Operation, OperationFault, Shown};
 pub(crate) use watch::{Topic, Watch};
 
-use crate::journal::{Pending, Record};
+use crate::journal::Pending;
 use watch::Watches;
 
 /// The index before the first write. A Consul has written a few times when it gets to its own node,

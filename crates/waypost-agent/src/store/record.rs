@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use super::{Check, Entry, Node, Service, Session, Status, fold};
 use crate::decode::CheckDefinition;
-use crate::store::{Check, Entry, Node, Service, Session, Status, fold};
 
 /// A change of one row.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -80,7 +80,7 @@ pub(crate) struct KeptNode {
 }
 
 impl Kept {
-    pub(super) fn take(&mut self, record: Record) {
+    pub(crate) fn take(&mut self, record: Record) {
         match record {
             Record::Index(index) => self.index = self.index.max(index),
             Record::Key(entry) => {

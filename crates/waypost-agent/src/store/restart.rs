@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{Check, Node, Service, State, Store, fold};
-use crate::journal::{Kept, Pending, Record};
+use super::{Check, Kept, Node, Record, Service, State, Store, fold};
+use crate::journal::Pending;
 
 impl Store {
     /// Takes up keys, sessions and other nodes where they were left. Sessions get their whole time

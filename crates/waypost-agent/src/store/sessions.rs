@@ -7,9 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Changes, State, Status, Topic, fold};
+use super::{Changes, Record, State, Status, Topic, fold};
 use crate::go;
-use crate::journal::Record;
 
 /// A session as Consul shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

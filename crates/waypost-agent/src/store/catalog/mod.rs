@@ -16,8 +16,7 @@ pub(crate) use register::CatalogEntry;
 
 use super::answers::Answers;
 use super::model::{Check, Node, Service};
-use super::{Changes, Topic, fold};
-use crate::journal::Record;
+use super::{Changes, Record, Topic, fold};
 
 /// The tables. Keys are folded names.
 #[derive(Clone, Debug)]

@@ -6,9 +6,8 @@ use std::sync::Arc;
 
 use super::super::answers::Answers;
 use super::super::model::{Check, Node, Service, Status};
-use super::super::{Changes, Topic, fold};
+use super::super::{Changes, Record, Topic, fold};
 use super::{Catalog, Group, NodeRow, Row};
-use crate::journal::Record;
 
 impl Catalog {
     pub(crate) fn put_node(&mut self, mut node: Node, changes: &mut Changes) {

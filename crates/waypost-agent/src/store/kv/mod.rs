@@ -13,8 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize, Serializer};
 
-use super::{Changes, Topic};
-use crate::journal::Record;
+use super::{Changes, Record, Topic};
 
 /// More graves than this are forgotten, the oldest first; their lists then get the index at which
 /// the last of them was dug, which may wake a watcher for nothing but never misses one.
