@@ -8,7 +8,10 @@ use rustix::time::{ClockId, clock_gettime};
 
 /// Rounds are short, so that some of them are left in peace even on a busy machine, and many.
 const ROUND: Duration = Duration::from_millis(2);
-const ROUNDS: usize = 30;
+const ROUNDS: usize = 60;
+
+/// Of one thread and of two in turns.
+const TURNS: usize = 300;
 
 /// How long one figure of two threads may take on a machine that is never quiet.
 const PATIENCE: Duration = Duration::from_secs(3);
@@ -103,22 +106,29 @@ pub fn median(mut values: Vec<f64>) -> f64 {
 
 /// How many times the calls a second of one thread two threads reach together.
 pub fn scaling<T>(call: impl Fn() -> T + Sync) -> f64 {
-    rate(2, &call) / rate(1, &call)
+    let [one, two] = rates(&call);
+    two / one
 }
 
 /// The nanoseconds of one call while another thread makes the same one.
 pub fn nanos_of_two<T>(call: impl Fn() -> T + Sync) -> f64 {
-    2.0 / rate(2, &call)
+    let [_, two] = rates(&call);
+    2.0 / two
 }
 
-/// The calls per nanosecond of so many threads: the median of many rounds. One in which a thread
-/// had to wait for a processor says nothing and is repeated, as long as there is patience left.
-fn rate<T>(threads: usize, call: &(impl Fn() -> T + Sync)) -> f64 {
+/// The calls per nanosecond of one thread and of two: medians of many rounds that take turns. One in
+/// which a thread had to wait for a processor says nothing and is repeated, as long as there is
+/// patience left.
+fn rates<T>(call: &(impl Fn() -> T + Sync)) -> [f64; 2] {
     let calls = calibrate(&mut |calls| time(calls, &mut || call())) / 4;
     let end = Instant::now() + PATIENCE;
-    let attempts = std::iter::repeat_with(|| together(threads, calls, call));
-    let attempts = attempts.take_while(|_| Instant::now() < end);
-    median(attempts.flatten().take(ROUNDS).collect())
+    let mut rates = [Vec::new(), Vec::new()];
+    while rates.iter().any(|rates| rates.len() < TURNS) && Instant::now() < end {
+        for (threads, rates) in [1, 2].into_iter().zip(&mut rates) {
+            rates.extend(together(threads, calls, call));
+        }
+    }
+    rates.map(median)
 }
 
 /// Calls per nanosecond of processor time, added up; nothing unless all threads ran all the time.
