@@ -134,6 +134,12 @@ fn table(rows: &[(&str, [f64; 2])], quick: bool) -> Result<String> {
         let (ours, theirs) = (measure::show(*ours), measure::show(*theirs));
         writeln!(text, "| {what} | {ours} | {theirs} | {better:.1} × |")?;
     }
+    writeln!(
+        text,
+        "\nWith one connection ours mostly waits to be woken: asked for nothing but its leader it\n\
+         answers as often. Whether the system puts both ends on one processor or on two, where one\n\
+         has to wake the other, makes it three times as fast or slow, with any number of instances."
+    )?;
     if quick {
         writeln!(
             text,
