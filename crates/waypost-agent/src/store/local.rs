@@ -5,8 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::model::{Check, Node, Service, Status};
-use super::record::Record;
-use super::{Changes, State};
+use super::{Changes, Record, State};
 use crate::decode::CheckDefinition;
 
 /// A change of a check's output alone waits this long before the catalog hears of it, so that a

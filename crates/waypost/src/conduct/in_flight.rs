@@ -74,7 +74,7 @@ impl CountedBy {
 impl Seat {
     /// Counts one more or one less.
     #[inline]
-    pub(super) fn count(&self, told: &AtomicI32, by: CountedBy, change: i32) {
+    pub(crate) fn count(&self, told: &AtomicI32, by: CountedBy, change: i32) {
         let CountedBy::Core(core) = by else {
             told.fetch_add(change, Relaxed);
             return;
@@ -88,13 +88,13 @@ impl Seat {
 
     /// How many there are, as far as this core knows.
     #[inline]
-    pub(super) fn known_here(&self, told: &AtomicI32) -> usize {
+    pub(crate) fn known_here(&self, told: &AtomicI32) -> usize {
         let here = self.at(this_shard()).load(Relaxed);
         (told.load(Relaxed) + here).max(0) as usize
     }
 
     /// How many there are.
-    pub(super) fn known_to_all(&self, told: &AtomicI32) -> usize {
+    pub(crate) fn known_to_all(&self, told: &AtomicI32) -> usize {
         let cores = 0..self.lines.len();
         let untold: i32 = cores.map(|core| self.at(core).load(Relaxed)).sum();
         (told.load(Relaxed) + untold).max(0) as usize

@@ -5,15 +5,16 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::{CountedBy, Fleet, Seat, latency::PeakEwma, tally::Conduct};
+use super::{Fleet, latency::PeakEwma, tally::Conduct};
 
 /// What is known of one endpoint and outlives an update. A line of memory of its own, so that two
 /// busy endpoints don't slow each other down.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct EndpointState {
-    /// Those requests in flight that all cores were told of.
-    in_flight: AtomicI32,
+    /// Those requests in flight that all cores were told of; the endpoint's [`Seat`](super::Seat)
+    /// counts the others.
+    pub(crate) told: AtomicI32,
     /// Tenths of a second after the fleet's birth; 0 for those of the first answer.
     first_seen: u32,
     pub(crate) latency: PeakEwma,
@@ -24,7 +25,7 @@ pub(crate) struct EndpointState {
 impl EndpointState {
     pub(crate) fn new(fleet: &Arc<Fleet>, in_first_answer: bool) -> Self {
         Self {
-            in_flight: AtomicI32::new(0),
+            told: AtomicI32::new(0),
             first_seen: match in_first_answer {
                 true => 0,
                 false => ((fleet.millis(Instant::now()) / 100) as u32).max(1),
@@ -33,29 +34,6 @@ impl EndpointState {
             conduct: Conduct::default(),
             fleet: Arc::clone(fleet),
         }
-    }
-
-    /// Counts a request that begins, at the endpoint's seat.
-    #[inline]
-    pub(crate) fn begin(&self, seat: &Seat, by: CountedBy) {
-        seat.count(&self.in_flight, by, 1);
-    }
-
-    /// Takes it back.
-    #[inline]
-    pub(crate) fn end(&self, seat: &Seat, by: CountedBy) {
-        seat.count(&self.in_flight, by, -1);
-    }
-
-    /// How many requests are in flight, as far as this core knows.
-    #[inline]
-    pub(crate) fn in_flight_here(&self, seat: &Seat) -> usize {
-        seat.known_here(&self.in_flight)
-    }
-
-    /// How many requests are in flight.
-    pub(crate) fn in_flight(&self, seat: &Seat) -> usize {
-        seat.known_to_all(&self.in_flight)
     }
 
     /// How long it has been known, if it came after the first answer.

@@ -70,25 +70,25 @@ impl Endpoint {
 
     /// How many [`Lease`](crate::Lease)s on it are held right now.
     pub fn in_flight(&self) -> usize {
-        self.state.in_flight(&self.seat)
+        self.seat.known_to_all(&self.state.told)
     }
 
     /// The same, as far as this core knows.
     #[inline]
     pub(crate) fn in_flight_here(&self) -> usize {
-        self.state.in_flight_here(&self.seat)
+        self.seat.known_here(&self.state.told)
     }
 
     /// Counts a request that begins.
     #[inline]
     pub(crate) fn begin(&self, by: CountedBy) {
-        self.state.begin(&self.seat, by);
+        self.seat.count(&self.state.told, by, 1);
     }
 
     /// Takes it back.
     #[inline]
     pub(crate) fn end(&self, by: CountedBy) {
-        self.state.end(&self.seat, by);
+        self.seat.count(&self.state.told, by, -1);
     }
 
     /// Its moving average of latencies, if a strategy that measures them has used it. It rises at
