@@ -32,7 +32,7 @@ Exit codes:
 
 fn main() -> ExitCode {
     // The processes of `up` are supervised by this same program.
-    waypost_stack::shim::run_if_asked();
+    waypost_runner::shim::run_if_asked();
     let cli = Cli::parse();
     match cli.command.run() {
         Ok(code) => code,

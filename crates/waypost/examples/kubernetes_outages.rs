@@ -6,7 +6,7 @@
 use std::{collections::BTreeSet, time::Duration};
 
 use tokio::time::Instant;
-use waypost_kube_standin::ApiServer;
+use waypost_fake_kubernetes::ApiServer;
 
 #[path = "../tests/it/kubernetes/outages/steady.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used)] // the tests use more of it

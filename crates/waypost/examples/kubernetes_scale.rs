@@ -20,7 +20,7 @@ use tokio::{
     time::{MissedTickBehavior, interval, sleep},
 };
 use waypost::{KubernetesProvider, ServiceDiscoveryClient, Snapshot, Subscription};
-use waypost_kube_standin::{ApiServer, manifest};
+use waypost_fake_kubernetes::{ApiServer, manifest};
 
 type Failure = Box<dyn std::error::Error>;
 

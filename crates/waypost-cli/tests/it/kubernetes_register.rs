@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 use tokio::process::Command;
-use waypost_kube_standin::{ApiServer, manifest};
+use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use crate::support::*;
 

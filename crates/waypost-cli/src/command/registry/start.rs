@@ -13,7 +13,7 @@ use tokio::{
 use waypost::{
     ConsulProvider, Directory, DirectoryOptions, Provider, integration::shutdown_signal,
 };
-use waypost_stack::port;
+use waypost_runner::port;
 
 use super::{super::Outcome, consul::Program};
 use crate::failure::Failure;

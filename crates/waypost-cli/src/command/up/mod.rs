@@ -6,7 +6,7 @@ use clap::Args;
 use futures_util::future::join_all;
 use tokio::time::timeout;
 use waypost::{ConsulProvider, ServiceDiscoveryClient, integration::shutdown_signal};
-use waypost_stack::{Console, Running};
+use waypost_runner::{Console, Running};
 
 use self::plan::{Plan, RegistryChoice};
 use super::Outcome;

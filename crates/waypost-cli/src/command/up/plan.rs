@@ -1,6 +1,6 @@
 use std::{fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
 
-use waypost_stack::{Probe, Process, Stack, port::Transport};
+use waypost_runner::{Probe, Process, Stack, port::Transport};
 
 use crate::failure::Failure;
 

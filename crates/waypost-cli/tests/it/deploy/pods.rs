@@ -10,7 +10,7 @@ use k8s_openapi::{
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tokio::{process::Command, time::timeout};
-use waypost_kube_standin::{ApiServer, manifest};
+use waypost_fake_kubernetes::{ApiServer, manifest};
 use waypost_testkit::free_ports;
 
 use super::{

@@ -9,7 +9,7 @@ use waypost::{
     Error, Provider, ProviderError,
     provider::{Answer, Watch, kubernetes::KubernetesProvider},
 };
-use waypost_kube_standin::{ApiServer, manifest};
+use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use super::demo;
 

@@ -14,7 +14,7 @@ use waypost::{
     KubernetesProvider, ProviderError,
     provider::{Answer, Watch},
 };
-use waypost_kube_standin::ApiServer;
+use waypost_fake_kubernetes::ApiServer;
 
 const PATIENCE: Duration = Duration::from_secs(60);
 

@@ -9,7 +9,7 @@ use waypost::{
     Directory, Environment, KubernetesProvider, Provider, ProviderErrorKind, Settings,
     provider::{Answer, Watch},
 };
-use waypost_kube_standin::{ApiServer, manifest};
+use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use super::{PATIENCE, demo, next};
 

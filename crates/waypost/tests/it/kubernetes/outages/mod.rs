@@ -6,7 +6,7 @@ mod steady;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
-use waypost_kube_standin::{ApiServer, manifest};
+use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use super::demo;
 use steady::{Outage, Seen, Steady, client, hosts, put};
@@ -19,7 +19,7 @@ const HANG_NOTICED: Duration = Duration::from_secs(20);
 const ROLLBACK_NOTICED: Duration = Duration::from_secs(20);
 
 async fn suffered(
-    builder: waypost_kube_standin::Builder,
+    builder: waypost_fake_kubernetes::Builder,
     outage: Outage,
     lasting: Duration,
 ) -> Seen {

@@ -14,7 +14,7 @@ use tokio::{
     time::{Instant, MissedTickBehavior, interval, sleep, timeout},
 };
 use waypost::{Error, KubernetesProvider, ServiceDiscoveryClient, Snapshot};
-use waypost_kube_standin::{ApiServer, Builder, manifest};
+use waypost_fake_kubernetes::{ApiServer, Builder, manifest};
 
 /// What happens to the server.
 #[allow(dead_code)] // the example uses all of them

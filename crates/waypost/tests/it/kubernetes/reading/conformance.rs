@@ -11,7 +11,7 @@ use waypost::{
     Instance, Provider,
     conformance::{self, Abilities, Harness},
 };
-use waypost_kube_standin::{ApiServer, manifest};
+use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use super::super::{demo, provider};
 

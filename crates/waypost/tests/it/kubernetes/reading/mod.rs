@@ -15,7 +15,7 @@ use waypost::{
     Directory, Health, Instance, KubernetesProvider, Provider, Snapshot,
     provider::{Answer, Watch},
 };
-use waypost_kube_standin::manifest;
+use waypost_fake_kubernetes::manifest;
 
 use super::{PATIENCE, demo, next, provider};
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use tokio::time::timeout;
 use waypost::{Health, Instance, Provider};
-use waypost_kube_standin::manifest;
+use waypost_fake_kubernetes::manifest;
 
 use super::{
     super::{PATIENCE, demo, provider},

@@ -8,7 +8,7 @@ use waypost::{
     conformance::{self, Abilities, Harness},
     provider::kubernetes::KubernetesProvider,
 };
-use waypost_kube_standin::ApiServer;
+use waypost_fake_kubernetes::ApiServer;
 
 use super::{super::demo, provider, register};
 

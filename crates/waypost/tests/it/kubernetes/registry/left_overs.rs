@@ -6,7 +6,7 @@ use waypost::{
     Check, Health, Provider,
     provider::{Heartbeat, Report},
 };
-use waypost_kube_standin::ApiServer;
+use waypost_fake_kubernetes::ApiServer;
 
 use super::{super::demo, billing, instances, provider, register, slice_of};
 

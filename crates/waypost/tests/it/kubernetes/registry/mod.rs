@@ -14,7 +14,7 @@ use waypost::{
     integration::axum::serve,
     provider::{Answer, Heartbeat, Report, kubernetes::KubernetesProvider},
 };
-use waypost_kube_standin::ApiServer;
+use waypost_fake_kubernetes::ApiServer;
 
 use super::demo;
 

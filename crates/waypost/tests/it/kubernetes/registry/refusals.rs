@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use waypost::{
     Error, Provider, Registrar, ServiceRegistration, provider::kubernetes::KubernetesProvider,
 };
-use waypost_kube_standin::{ApiServer, manifest};
+use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use super::{super::demo, billing, failure, provider, registered, slice_of};
 

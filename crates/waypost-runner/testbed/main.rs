@@ -1,0 +1,129 @@
+//! The programs that the tests run: a tiny service, some writers, and a runner to be killed.
+
+use std::io::{self, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
+
+use waypost_runner::{Console, Probe, Process, Stack};
+
+fn main() -> io::Result<()> {
+    // A program that starts a stack, whatever it is asked, and has forgotten the first line of `main`.
+    if let Some(dir) = std::env::var_os("FORGETFUL") {
+        return run(PathBuf::from(dir));
+    }
+    waypost_runner::shim::run_if_asked();
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
+        ["serve", port, dir] => serve(port, Path::new(dir)),
+        ["flood", lines_per_second] => flood(lines_per_second.parse().map_err(io::Error::other)?),
+        ["tick", count] => tick(count.parse().map_err(io::Error::other)?),
+        ["polite", millis] => polite(Duration::from_millis(
+            millis.parse().map_err(io::Error::other)?,
+        )),
+        ["run", dir] => run(PathBuf::from(dir)),
+        _ => Err(io::Error::other(
+            "usage: serve PORT DIR | flood LINES_PER_SECOND | tick COUNT | polite MILLISECONDS | run DIR",
+        )),
+    }
+}
+
+/// A service over HTTP. It answers 503 with the content of `DIR/sick` while there is such a file.
+fn serve(port: &str, dir: &Path) -> io::Result<()> {
+    let port: u16 = port.parse().map_err(io::Error::other)?;
+    let listener = TcpListener::bind(("127.0.0.1", port))?;
+    println!("listening on {port}");
+    let answer = |mut stream: TcpStream| -> io::Result<()> {
+        let _ = stream.read(&mut [0; 4096])?;
+        let (status, body) = match std::fs::read_to_string(dir.join("sick")) {
+            Ok(complaint) => ("503 Service Unavailable", complaint),
+            Err(_) => ("200 OK", format!("{}\n", std::process::id())),
+        };
+        let length = body.len();
+        write!(
+            stream,
+            "HTTP/1.1 {status}\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n{body}"
+        )
+    };
+    listener
+        .incoming()
+        .flatten()
+        .for_each(|stream| drop(answer(stream)));
+    Ok(())
+}
+
+/// Writes lines of about 80 bytes, as fast as it is read if the rate is 0.
+fn flood(lines_per_second: u64) -> io::Result<()> {
+    let mut out = io::BufWriter::new(io::stdout().lock());
+    for line in 0_u64.. {
+        writeln!(out, "{line:020} {}", "x".repeat(60))?;
+        if lines_per_second > 0 && line % (lines_per_second / 100) == 0 {
+            out.flush()?;
+            pause(Duration::from_millis(10));
+        }
+    }
+    Ok(())
+}
+
+/// Writes the time every 10 ms.
+fn tick(count: u32) -> io::Result<()> {
+    for _ in 0..count {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .map_err(io::Error::other)?;
+        println!("{}", now.as_micros());
+        pause(Duration::from_millis(10));
+    }
+    pause(Duration::from_secs(600));
+    Ok(())
+}
+
+/// Says goodbye on both streams, some time after SIGTERM.
+#[tokio::main(flavor = "current_thread")]
+async fn polite(delay: Duration) -> io::Result<()> {
+    let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    println!("ready");
+    term.recv().await;
+    tokio::time::sleep(delay).await;
+    println!("bye");
+    eprint!("a last word");
+    Ok(())
+}
+
+/// A runner of three processes: a plain one, one with stubborn children in its own group, and one
+/// whose child has made itself a daemon. Each writes its process ids to a file in `DIR`.
+#[tokio::main]
+async fn run(dir: PathBuf) -> io::Result<()> {
+    let script = |name: &str, script: &str| {
+        Process::new(name, "sh")
+            .args(["-c", script])
+            .dir(&dir)
+            .ready(Probe::running())
+    };
+    let stack = Stack::builder()
+        .process(script("plain", "echo $$ > plain.pid; exec sleep 600"))
+        .process(script(
+            "stubborn",
+            "trap '' TERM; sleep 600 & echo $! > stubborn-child.pid; echo $$ > stubborn.pid; wait",
+        ))
+        .process(script(
+            "daemon",
+            "setsid sh -c 'trap \"\" TERM; echo $$ > daemon-child.pid; exec sleep 600' &
+             echo $$ > daemon.pid; exec sleep 600",
+        ));
+    let running = stack
+        .build()
+        .map(|stack| stack.start(Console::stdout()))
+        .map_err(io::Error::other)?;
+    let running = running.map_err(io::Error::other)?;
+    running.ready().await.map_err(io::Error::other)?;
+    std::future::pending().await
+}
+
+#[allow(
+    clippy::disallowed_methods,
+    reason = "a program of its own, without a runtime"
+)]
+fn pause(duration: Duration) {
+    std::thread::sleep(duration);
+}
