@@ -1,6 +1,7 @@
 //! How a command fails: the words, and the exit code that goes with them.
 
-use std::{fmt, process::ExitCode};
+use std::fmt;
+use std::process::ExitCode;
 
 use waypost::{ConfigError, Error, Invalid};
 

@@ -1,11 +1,12 @@
 //! The paths of the service, and what every answer has in common.
 
+use std::sync::Arc;
+
 use axum::extract::{DefaultBodyLimit, Path, State};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router};
 use http::{HeaderName, HeaderValue, Method, Uri};
 use serde::Serialize;
-use std::sync::Arc;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;

@@ -1,14 +1,16 @@
 //! Which models there are, local and upstream, and whether each is available.
 
-use serde::Serialize;
 use std::sync::Arc;
 use std::time::Duration;
+
+use serde::Serialize;
 use tokio::sync::Semaphore;
 use utoipa::ToSchema;
 
-use crate::models::{self, Model, Output, Parameter, Parameters, Task};
+use crate::models::{Model, Output, Parameter, Parameters, Task};
 use crate::problem::Problem;
-use crate::upstream::{self, Listing, Upstream};
+use crate::upstream::{Listing, Upstream};
+use crate::{models, upstream};
 
 /// How long a text waits for a free worker before the client is told to try later.
 const QUEUE: Duration = Duration::from_secs(10);

@@ -1,13 +1,13 @@
 //! The API's description and the page that shows it. All of the page comes from this program.
 
+use std::sync::Arc;
+
 use axum::extract::Path;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::{HeaderName, HeaderValue, StatusCode, header};
-use std::sync::Arc;
-use utoipa::OpenApi;
-use utoipa::openapi;
+use utoipa::{OpenApi, openapi};
 
 use crate::problem::Problem;
 

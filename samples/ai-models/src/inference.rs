@@ -1,12 +1,13 @@
 //! `POST /api/inference`: one text or a list of them, one answer.
 
+use std::fmt;
+
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
-use std::fmt;
 use tokio::time::Instant;
 use utoipa::ToSchema;
 

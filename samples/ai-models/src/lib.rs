@@ -30,8 +30,9 @@ mod upstream;
 pub use run::{Config, RunError, run, run_until};
 pub use upstream::{Upstream, UpstreamError};
 
-use axum::Router;
 use std::sync::Arc;
+
+use axum::Router;
 
 /// The name under which the service registers.
 pub const SERVICE_NAME: &str = "ai-models";

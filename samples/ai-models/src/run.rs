@@ -3,6 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
+
 use tokio::net::TcpListener;
 use waypost::health::CheckFunction;
 use waypost::integration::axum::{Serve, ServeError, serve};

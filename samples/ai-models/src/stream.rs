@@ -1,13 +1,14 @@
 //! `POST /api/inference/stream`: the answer as server-sent events, each part as soon as there is one.
 
+use std::convert::Infallible;
+use std::sync::Arc;
+
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{Stream, StreamExt};
 use serde::Serialize;
-use std::convert::Infallible;
-use std::sync::Arc;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 use utoipa::ToSchema;

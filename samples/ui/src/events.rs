@@ -1,10 +1,11 @@
 //! `GET /events`: the live services as server-sent events, one `picture` for each change.
 
+use std::convert::Infallible;
+use std::time::Duration;
+
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::{Stream, StreamExt};
-use std::convert::Infallible;
-use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 
 use crate::feed::Pictures;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
 use waypost::{Catalog, Directory, ServiceName, Snapshot};

@@ -19,11 +19,12 @@ mod problem;
 mod proxy;
 mod run;
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+
 use axum::Router;
 use axum::routing::{any, get};
 use http::Uri;
-use std::net::SocketAddr;
-use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use waypost::integration::axum::ServeError;
 use waypost::{ServiceDiscoveryClient, ServiceName};

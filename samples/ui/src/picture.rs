@@ -1,7 +1,8 @@
 //! The live services as the page shows them.
 
-use serde::Serialize;
 use std::sync::Arc;
+
+use serde::Serialize;
 use waypost::{Catalog, Health, Instance, Snapshot};
 
 /// All that is known at one moment.

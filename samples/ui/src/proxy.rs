@@ -10,13 +10,14 @@
 //!
 //! Only the API of the models can be reached this way, not all that the gateway knows.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::{Request, State};
 use axum::response::Response;
 use futures_util::TryStreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
-use std::sync::Arc;
-use std::time::Duration;
 use waypost::{Balancer, InstanceId, ServiceName};
 
 use crate::problem::Problem;

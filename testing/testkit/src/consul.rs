@@ -1,11 +1,12 @@
-use std::{fs, path::PathBuf, process::Stdio, time::Duration};
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{
-    process::{Child, Command},
-    time::{Instant, sleep},
-};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep};
 
 use crate::free_ports;
 

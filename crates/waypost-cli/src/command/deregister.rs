@@ -4,7 +4,8 @@ use clap::Args;
 use serde_json::json;
 use waypost::{Error, InstanceId};
 
-use super::{Outcome, asking::Asking};
+use super::Outcome;
+use super::asking::Asking;
 use crate::output::print_json;
 
 #[derive(Args)]

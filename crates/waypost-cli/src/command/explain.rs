@@ -1,4 +1,5 @@
-use std::{process::ExitCode, time::Duration};
+use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -7,7 +8,8 @@ use waypost::{
     ActiveCheck, Balancer, BalancerOptions, ExplainedInstance, Explanation, Fate, ServiceName,
 };
 
-use super::{Outcome, asking::Asking};
+use super::Outcome;
+use super::asking::Asking;
 use crate::output::{print_json, print_table};
 
 /// Tell what becomes of each instance of a service, and why

@@ -4,7 +4,8 @@ use clap::Args;
 use serde_json::json;
 use waypost::{Balancer, Pick, ServiceAddress};
 
-use super::{Outcome, asking::Asking};
+use super::Outcome;
+use super::asking::Asking;
 use crate::failure::Failure;
 use crate::output::{
     catalog_json, meant, print_instances, print_json, print_staleness, snapshot_json,

@@ -1,12 +1,11 @@
-use std::{
-    net::{IpAddr, Ipv4Addr, SocketAddr},
-    process::ExitCode,
-    sync::Arc,
-};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::Args;
 use tokio::net::TcpListener;
-use waypost::{ServiceDiscoveryClient, Settings, integration::shutdown_signal};
+use waypost::integration::shutdown_signal;
+use waypost::{ServiceDiscoveryClient, Settings};
 use waypost_gateway::{Config, Gateway};
 
 use super::Outcome;

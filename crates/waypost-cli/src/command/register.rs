@@ -1,4 +1,6 @@
-use std::{process::ExitCode, sync::Arc, time::Duration};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
@@ -6,8 +8,10 @@ use waypost::{
     Check, Host, Registrar, RegistrationState, ServiceName, ServiceRegistration, Weight,
 };
 
-use super::{Outcome, asking::Asking};
-use crate::{failure::Failure, output::print_json};
+use super::Outcome;
+use super::asking::Asking;
+use crate::failure::Failure;
+use crate::output::print_json;
 
 /// Registers an instance and leaves it registered; with `--hold`, as long as the command runs.
 #[derive(Args)]

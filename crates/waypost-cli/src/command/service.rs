@@ -1,7 +1,5 @@
-use std::{
-    net::{IpAddr, Ipv4Addr},
-    process::ExitCode,
-};
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 

@@ -3,7 +3,8 @@ use std::process::ExitCode;
 use clap::Args;
 use waypost::ServiceAddress;
 
-use super::{Outcome, asking::Asking};
+use super::Outcome;
+use super::asking::Asking;
 use crate::output::{print_instances, print_json, snapshot_json};
 
 #[derive(Args)]

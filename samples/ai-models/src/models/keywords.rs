@@ -175,8 +175,9 @@ fn two_letter_code(language: Lang) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
     use serde_json::json;
+
+    use super::*;
 
     fn keywords(text: &str, parameters: serde_json::Value) -> Keywords {
         let parameters = parameters.as_object().cloned().unwrap_or_default();

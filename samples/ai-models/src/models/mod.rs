@@ -5,9 +5,10 @@ mod language;
 mod sentences;
 mod sentiment;
 
+use std::sync::Arc;
+
 use serde::Serialize;
 use serde_json::{Map, Value};
-use std::sync::Arc;
 use utoipa::ToSchema;
 
 pub(crate) use keywords::Keywords;

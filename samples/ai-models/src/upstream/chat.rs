@@ -1,11 +1,12 @@
 //! Asking the upstream server: one user message, the answer whole or token by token.
 
+use std::time::Duration;
+
 use futures_util::stream::{BoxStream, StreamExt};
 use http::header::ACCEPT;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use sse_stream::SseStream;
-use std::time::Duration;
 
 use super::Upstream;
 use super::failure::root_cause;

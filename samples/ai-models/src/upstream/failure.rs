@@ -1,8 +1,9 @@
 //! What a failure of the upstream server means to our client.
 
+use std::error::Error;
+
 use http::{StatusCode, header};
 use serde_json::{Value, json};
-use std::error::Error;
 
 use super::Upstream;
 use crate::problem::Problem;

@@ -1,7 +1,8 @@
 //! Which models the upstream server has, as last seen.
 
-use serde::Deserialize;
 use std::time::Duration;
+
+use serde::Deserialize;
 use tokio::time::Instant;
 
 use super::Upstream;

@@ -4,9 +4,10 @@ mod chat;
 mod failure;
 mod listing;
 
-use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use std::fmt;
 use std::time::Duration;
+
+use http::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use tokio::sync::Mutex;
 use url::Url;
 

@@ -1,8 +1,9 @@
 //! The API's description, and its page.
 
-use crate::support::Server;
 use axum::Router;
 use serde_json::Value;
+
+use crate::support::Server;
 
 #[tokio::test]
 async fn the_description_has_every_path_and_no_dangling_reference() {

@@ -1,7 +1,8 @@
 //! What a client is told when it asks for something wrong.
 
-use crate::support::Server;
 use serde_json::{Value, json};
+
+use crate::support::Server;
 
 async fn problem(server: &Server, path: &str, body: impl ToString, status: u16) -> Value {
     let body = body.to_string();

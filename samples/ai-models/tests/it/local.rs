@@ -1,7 +1,8 @@
 //! The models that run inside the service.
 
-use crate::support::{Events, Server};
 use serde_json::{Value, json};
+
+use crate::support::{Events, Server};
 
 #[tokio::test]
 async fn lists_its_models_and_describes_each() {

@@ -1,13 +1,15 @@
 //! The whole program, from its registration to its end.
 
-use crate::support::{SOON, Server};
-use axum::Router;
-use serde_json::Value;
 use std::net::SocketAddr;
 use std::sync::Arc;
+
+use axum::Router;
+use serde_json::Value;
 use tokio::sync::oneshot;
 use waypost::{MemoryProvider, ServiceDiscoveryClient};
 use waypost_ai_models::{Config, Upstream, run_until};
+
+use crate::support::{SOON, Server};
 
 #[tokio::test]
 async fn it_registers_answers_as_what_it_registered_and_leaves() {

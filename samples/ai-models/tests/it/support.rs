@@ -1,12 +1,13 @@
 //! A served router, a client, and a small OpenAI-compatible server.
 
+use std::net::SocketAddr;
+use std::time::Duration;
+
 use axum::Router;
 use futures_util::StreamExt;
 use reqwest::Response;
 use serde_json::Value;
 use sse_stream::SseStream;
-use std::net::SocketAddr;
-use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use waypost_ai_models::Upstream;

@@ -1,6 +1,9 @@
 //! The models of an OpenAI-compatible server, here a small one that the test holds the strings of.
 
-use crate::support::{Events, SOON, Server};
+use std::convert::Infallible;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
 use axum::body::{Body, Bytes};
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
@@ -8,11 +11,10 @@ use axum::routing::{get, post};
 use axum::{Json, Router};
 use http::HeaderMap;
 use serde_json::{Value, json};
-use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
-use std::time::Duration;
 use tokio::sync::mpsc;
 use waypost_ai_models::Upstream;
+
+use crate::support::{Events, SOON, Server};
 
 /// The strings: what the server answers next, and what it was asked last.
 #[derive(Clone, Default)]

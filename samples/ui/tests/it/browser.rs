@@ -1,12 +1,13 @@
 //! Drives a real Chromium by its chromedriver.
 
+use std::panic::AssertUnwindSafe;
+use std::process::Stdio;
+
 use fantoccini::error::NewSessionError;
 use fantoccini::wd::WebDriverCompatibleCommand;
 use fantoccini::{Client, ClientBuilder, Locator};
 use futures_util::FutureExt;
 use serde_json::{Value, json};
-use std::panic::AssertUnwindSafe;
-use std::process::Stdio;
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};

@@ -1,15 +1,17 @@
 //! The page in a browser.
 
-use crate::browser::Page;
-use crate::support::{Flaky, Models, Server, Stack, ui};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
 use axum::body::{Body, Bytes};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde_json::{Value, json};
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use tokio::sync::mpsc;
 use waypost::{Health, InstanceId};
+
+use crate::browser::Page;
+use crate::support::{Flaky, Models, Server, Stack, ui};
 
 const TAB: &str = "\u{e004}";
 const RIGHT: &str = "\u{e014}";

@@ -1,15 +1,17 @@
 //! The way to the models, and what the service answers besides.
 
-use crate::support::{Flaky, SOON, Server, Stack, nobody, ui};
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::routing::any;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use tokio::sync::mpsc;
 use waypost::Health;
+
+use crate::support::{Flaky, SOON, Server, Stack, nobody, ui};
 
 fn client() -> reqwest::Client {
     reqwest::Client::builder().timeout(SOON).build().unwrap()

@@ -1,11 +1,13 @@
 //! The whole program, from its registration to its end.
 
-use crate::support::{SOON, Stack};
-use futures_util::StreamExt;
 use std::sync::Arc;
+
+use futures_util::StreamExt;
 use tokio::sync::oneshot;
 use waypost::{MemoryProvider, ServiceDiscoveryClient};
 use waypost_ui::Config;
+
+use crate::support::{SOON, Stack};
 
 #[tokio::test]
 async fn it_registers_and_leaves_without_waiting_for_those_who_watch() {

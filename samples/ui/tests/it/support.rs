@@ -1,16 +1,18 @@
 //! A whole stack in one process: real models, a gateway of few lines, and a registry that can be
 //! made to fail.
 
-use axum::Router;
-use axum::extract::{Path, Request, State};
-use axum::response::{IntoResponse, Response};
-use axum::routing::any;
-use futures_util::stream::{self, StreamExt};
-use http::{StatusCode, Uri};
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
+
+use axum::Router;
+use axum::extract::{Path, Request, State};
+use axum::response::{IntoResponse, Response};
+use axum::routing::any;
+use futures_util::stream;
+use futures_util::stream::StreamExt;
+use http::{StatusCode, Uri};
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;

@@ -1,4 +1,7 @@
-use std::{fs, path::PathBuf, process::ExitCode, time::Duration};
+use std::fs;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::{Value, json};

@@ -1,8 +1,10 @@
-use std::{fs, process::ExitCode};
+use std::fs;
+use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{super::Outcome, consul::Program};
+use super::super::Outcome;
+use super::consul::Program;
 
 /// Say how to get Consul on this machine
 ///

@@ -1,21 +1,17 @@
-use std::{
-    net::{Ipv4Addr, TcpListener},
-    path::PathBuf,
-    process::ExitCode,
-    time::Duration,
-};
+use std::net::{Ipv4Addr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Args;
-use tokio::{
-    process::Command,
-    time::{Instant, sleep},
-};
-use waypost::{
-    ConsulProvider, Directory, DirectoryOptions, Provider, integration::shutdown_signal,
-};
+use tokio::process::Command;
+use tokio::time::{Instant, sleep};
+use waypost::integration::shutdown_signal;
+use waypost::{ConsulProvider, Directory, DirectoryOptions, Provider};
 use waypost_runner::port;
 
-use super::{super::Outcome, consul::Program};
+use super::super::Outcome;
+use super::consul::Program;
 use crate::failure::Failure;
 
 /// Start a Consul agent and stay until Ctrl-C

@@ -3,8 +3,10 @@ use std::process::ExitCode;
 use clap::Args;
 use serde_json::json;
 
-use super::super::{Outcome, asking::Asking};
-use crate::{failure::Failure, output::print_json};
+use super::super::Outcome;
+use super::super::asking::Asking;
+use crate::failure::Failure;
+use crate::output::print_json;
 
 /// Ask the registry how it is
 ///

@@ -1,11 +1,16 @@
 mod plan;
 
-use std::{fmt, process::ExitCode, str::FromStr, sync::Arc, time::Duration};
+use std::fmt;
+use std::process::ExitCode;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Args;
 use futures_util::future::join_all;
 use tokio::time::timeout;
-use waypost::{ConsulProvider, ServiceDiscoveryClient, integration::shutdown_signal};
+use waypost::integration::shutdown_signal;
+use waypost::{ConsulProvider, ServiceDiscoveryClient};
 use waypost_runner::{Console, Running};
 
 use self::plan::{Plan, RegistryChoice};

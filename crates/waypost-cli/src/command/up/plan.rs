@@ -1,6 +1,10 @@
-use std::{fmt, net::Ipv4Addr, path::PathBuf, str::FromStr};
+use std::fmt;
+use std::net::Ipv4Addr;
+use std::path::PathBuf;
+use std::str::FromStr;
 
-use waypost_runner::{Probe, Process, Stack, port::Transport};
+use waypost_runner::port::Transport;
+use waypost_runner::{Probe, Process, Stack};
 
 use crate::failure::Failure;
 

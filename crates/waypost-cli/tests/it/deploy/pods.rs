@@ -1,22 +1,21 @@
 //! What a cluster does with the manifests, done here with real processes and a stand-in for the API
 //! server: rights, tokens, pods, endpoints, probes, and the end in its time.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
 
-use k8s_openapi::{
-    api::core::v1::{Container, PodSpec},
-    apimachinery::pkg::util::intstr::IntOrString,
-};
+use k8s_openapi::api::core::v1::{Container, PodSpec};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use rustix::process::Signal;
 use serde_json::{Value, json};
-use tokio::{process::Command, time::timeout};
+use tokio::process::Command;
+use tokio::time::timeout;
 use waypost_fake_kubernetes::{ApiServer, manifest};
 use waypost_testkit::free_ports;
 
-use super::{
-    documents::*,
-    kubernetes::{BASE, number_of},
-};
+use super::documents::*;
+use super::kubernetes::{BASE, number_of};
 use crate::support::*;
 
 const NAMESPACE: &str = "waypost";

@@ -1,8 +1,6 @@
-use std::{
-    fs, io,
-    net::{IpAddr, SocketAddr},
-    path::{Path, PathBuf},
-};
+use std::net::{IpAddr, SocketAddr};
+use std::path::{Path, PathBuf};
+use std::{fs, io};
 
 use serde_json::{Value, json};
 

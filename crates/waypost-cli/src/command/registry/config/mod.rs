@@ -4,11 +4,13 @@
 mod files;
 mod secrets;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Args;
 
-use self::{files::Plan, secrets::Secrets};
+use self::files::Plan;
+use self::secrets::Secrets;
 use super::super::Outcome;
 use crate::failure::Failure;
 
