@@ -3,13 +3,13 @@
 //!
 //! Then `waypost instances hello`, `curl localhost:8080/health`, and Ctrl-C.
 
-use axum::{Router, extract::State, routing::get};
+use axum::Router;
+use axum::extract::State;
+use axum::routing::get;
 use tokio::net::TcpListener;
-use waypost::{
-    HealthChecks, ServiceDiscoveryClient, ServiceRegistration,
-    health::CheckFunction,
-    integration::axum::{ServeError, serve},
-};
+use waypost::health::CheckFunction;
+use waypost::integration::axum::{ServeError, serve};
+use waypost::{HealthChecks, ServiceDiscoveryClient, ServiceRegistration};
 
 async fn check_database() -> bool {
     true

@@ -4,14 +4,13 @@
 //! It registers, calls a service by its name with nothing but the standard library, and takes its
 //! registration back at the end.
 
-use std::{
-    error::Error,
-    io::{Read, Write},
-    net::{TcpListener, TcpStream},
-    time::Duration,
-};
+use std::error::Error;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::Duration;
 
-use waypost::{Check, ServiceRegistration, blocking::ServiceDiscoveryClient};
+use waypost::blocking::ServiceDiscoveryClient;
+use waypost::{Check, ServiceRegistration};
 
 fn main() -> Result<(), Box<dyn Error>> {
     let name = std::env::args().nth(1);

@@ -3,7 +3,8 @@
 //!
 //! `cargo run --release -p waypost --features kubernetes --example kubernetes_outages [SECONDS]`
 
-use std::{collections::BTreeSet, time::Duration};
+use std::collections::BTreeSet;
+use std::time::Duration;
 
 use tokio::time::Instant;
 use waypost_fake_kubernetes::ApiServer;

@@ -6,19 +6,15 @@
 //! The API server's stand-in is a process of its own, so that memory and processor time are those
 //! of the client alone.
 
-use std::{
-    fs,
-    process::Stdio,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::fs;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::Value;
-use tokio::{
-    io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines},
-    process::{Child, ChildStdin, ChildStdout, Command},
-    time::{MissedTickBehavior, interval, sleep},
-};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+use tokio::time::{MissedTickBehavior, interval, sleep};
 use waypost::{KubernetesProvider, ServiceDiscoveryClient, Snapshot, Subscription};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 

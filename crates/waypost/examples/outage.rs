@@ -3,7 +3,8 @@
 //!
 //! `cargo run --release -p waypost --example outage [SECONDS]`
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
 use waypost::{ConsulProvider, Provider, Registrar, ServiceDiscoveryClient, ServiceRegistration};

@@ -3,13 +3,12 @@
 //! A provider is one type with three methods. It need not retry, cache, or remember: the directory
 //! does that for all of them.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
-use waypost::{
-    Error, Instance, Provider, ServiceDiscoveryClient, ServiceName,
-    provider::{Answer, NamesWatch, Watch},
-};
+use waypost::provider::{Answer, NamesWatch, Watch};
+use waypost::{Error, Instance, Provider, ServiceDiscoveryClient, ServiceName};
 
 #[derive(Debug)]
 struct HostsTable {

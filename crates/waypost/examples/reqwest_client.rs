@@ -3,7 +3,8 @@
 
 use std::error::Error;
 
-use waypost::{ServiceDiscoveryClient, integration::reqwest::Client};
+use waypost::ServiceDiscoveryClient;
+use waypost::integration::reqwest::Client;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {

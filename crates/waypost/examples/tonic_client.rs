@@ -3,8 +3,10 @@
 //!
 //! Any client that tonic generates takes the channel in the same way.
 
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-use waypost::{ServiceDiscoveryClient, integration::tonic::BalancedChannel};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use waypost::ServiceDiscoveryClient;
+use waypost::integration::tonic::BalancedChannel;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {

@@ -5,9 +5,11 @@
 
 use http::Request;
 use http_body_util::{BodyExt, Full};
-use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
 use tower::{BoxError, Layer, ServiceExt};
-use waypost::{ServiceDiscoveryClient, integration::tower::BalanceLayer};
+use waypost::ServiceDiscoveryClient;
+use waypost::integration::tower::BalanceLayer;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), BoxError> {

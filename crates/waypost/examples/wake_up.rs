@@ -4,7 +4,8 @@
 //!
 //! `cargo run --release -p waypost --example wake_up [CHANGES] [IDLE_SECONDS]`
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::{Instant, sleep};

@@ -1,21 +1,20 @@
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::Arc;
 
 use arc_swap::ArcSwap;
+use waypost_core::provider::Provider;
+use waypost_core::{Environment, Error, Instance, Invalid, ServiceName, ServiceRegistration};
 
-use crate::{
-    active_check::ActiveCheck,
-    balance::{Balancer, BalancerOptions, Explanation, Pick, Strategy, StrategyFactory, named},
-    conduct::OutlierDetection,
-    directory::{Directory, DirectoryOptions},
-    environment::Environment,
-    error::Error,
-    model::{Instance, Invalid, ServiceName},
-    provider::Provider,
-    registrar::Registrar,
-    registration::ServiceRegistration,
-    settings::Settings,
-    snapshot::{Catalog, Snapshot},
+use crate::active_check::ActiveCheck;
+use crate::balance::{
+    Balancer, BalancerOptions, Explanation, Pick, Strategy, StrategyFactory, named,
 };
+use crate::conduct::OutlierDetection;
+use crate::directory::{Directory, DirectoryOptions};
+use crate::registrar::Registrar;
+use crate::settings::Settings;
+use crate::snapshot::{Catalog, Snapshot};
 
 /// Finds services by name and chooses among their instances. Clones share everything.
 ///

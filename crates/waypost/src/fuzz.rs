@@ -3,11 +3,13 @@
 //! Not part of the API. The targets in the folder `fuzz` of the repository call these without end;
 //! the tests below call them with mutated seeds.
 
-use std::{fmt::Display, path::Path, str::FromStr};
+use std::fmt::Display;
+use std::path::Path;
+use std::str::FromStr;
 
 use crate::{
     ActiveCheck, EnvProvider, Environment, Host, ProviderKind, ServiceAddress, ServiceName,
-    Settings, Weight, provider::file, strategy_named,
+    Settings, Weight, strategy_named,
 };
 
 /// Names, addresses, weights and whatever else is one word.
@@ -28,7 +30,7 @@ pub fn words(input: &[u8]) {
 /// The file of services, as JSON and as YAML.
 pub fn files(input: &[u8]) {
     for name in ["services.json", "services.yaml"] {
-        let _ = file::parse(Path::new(name), input);
+        waypost_core::fuzz::file(Path::new(name), input);
     }
 }
 
@@ -46,7 +48,7 @@ pub fn environment(input: &[u8]) {
 /// An answer of Consul's about the health of a service.
 #[cfg(feature = "consul")]
 pub fn answers(input: &[u8]) {
-    crate::provider::consul::read_answer(input);
+    waypost_consul::fuzz::read_answer(input);
 }
 
 /// What is shown of a value can be read again.

@@ -3,21 +3,15 @@
 //! They share one client, made on first use with the provider that the environment asks for;
 //! [`set_discovery_provider`] exchanges it at any time.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
+use waypost_core::provider::{FallbackProvider, Provider};
+use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceName, ServiceRegistration};
 
-use crate::{
-    client::ServiceDiscoveryClient,
-    error::Error,
-    model::{Instance, InstanceId, Invalid, ServiceName},
-    provider::{FallbackProvider, Provider},
-    registrar::Registrar,
-    registration::ServiceRegistration,
-};
+use crate::client::ServiceDiscoveryClient;
+use crate::registrar::Registrar;
 
 /// What the functions of this module share. A panic elsewhere leaves it whole.
 struct Global {

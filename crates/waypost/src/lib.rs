@@ -1,27 +1,18 @@
 #![doc = include_str!("../README.md")]
 
 mod active_check;
-mod backoff;
 mod balance;
 pub mod blocking;
 mod client;
 mod conduct;
-#[cfg(feature = "conformance")]
-pub mod conformance;
 mod directory;
-mod environment;
-mod error;
-#[cfg(any(test, feature = "fuzz"))]
+#[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
 mod global;
-pub mod health;
 pub mod integration;
-mod link;
-mod model;
 pub mod provider;
 mod registrar;
-mod registration;
 pub mod settings;
 mod shard;
 mod snapshot;
@@ -38,27 +29,29 @@ pub use conduct::{
     BalanceCounters, BalanceEvent, BalanceEvents, EjectionCause, Outcome, OutlierDetection,
 };
 pub use directory::{Directory, DirectoryOptions, Subscription};
-pub use environment::Environment;
-pub use error::{ConfigError, Error, ProviderError, ProviderErrorKind};
 pub use global::{
     deregister_service, get_discovery_provider, get_service, get_service_url, get_services,
     register_service, set_discovery_provider,
 };
-pub use health::HealthChecks;
-pub use link::ProviderStatus;
-pub use model::{
-    Health, Host, Instance, InstanceBuilder, InstanceId, Invalid, ServiceAddress, ServiceName,
-    Weight,
-};
-#[cfg(feature = "consul")]
-pub use provider::consul::{self, ConsulProvider};
-#[cfg(feature = "kubernetes")]
-pub use provider::kubernetes::{self, KubernetesProvider};
+pub use registrar::{Registrar, RegistrationState};
+pub use settings::{ProviderKind, Settings};
+pub use snapshot::{Catalog, Endpoint, Failure, Freshness, Snapshot};
+
 pub use provider::{
     EnvProvider, FallbackProvider, LayeredProvider, MemoryProvider, Policy, Provider, Registry,
     StaticProvider,
 };
-pub use registrar::{Registrar, RegistrationState};
-pub use registration::{Check, CheckKind, HttpCheck, Registration, ServiceRegistration};
-pub use settings::{ProviderKind, Settings};
-pub use snapshot::{Catalog, Endpoint, Failure, Freshness, Snapshot};
+#[cfg(feature = "conformance")]
+pub use waypost_core::conformance;
+pub use waypost_core::health::{self, HealthChecks};
+pub use waypost_core::supervision::ProviderStatus;
+pub use waypost_core::{
+    Check, CheckKind, ConfigError, Environment, Error, Health, Host, HttpCheck, Instance,
+    InstanceBuilder, InstanceId, Invalid, ProviderError, ProviderErrorKind, Registration,
+    ServiceAddress, ServiceName, ServiceRegistration, Weight,
+};
+
+#[cfg(feature = "consul")]
+pub use waypost_consul::{self as consul, ConsulProvider};
+#[cfg(feature = "kubernetes")]
+pub use waypost_kubernetes::{self as kubernetes, KubernetesProvider};

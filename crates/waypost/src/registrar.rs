@@ -1,19 +1,14 @@
 //! Being found: registrations that are kept true.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::{
-    sync::watch,
-    time::{sleep, timeout},
-};
-
-use crate::{
-    backoff::Backoff,
-    error::{Error, ProviderError},
-    health::Status,
-    provider::{Heartbeat, Provider, Report},
-    registration::{Registration, ServiceRegistration},
-};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use waypost_core::health::Status;
+use waypost_core::provider::{Heartbeat, Provider, Report};
+use waypost_core::supervision::Backoff;
+use waypost_core::{Error, ProviderError, Registration, ServiceRegistration};
 
 /// Keeps one instance registered until it is told to stop.
 ///
@@ -297,7 +292,7 @@ async fn report(registration: &Registration) -> Report {
 
 /// One line per change, not per attempt.
 fn note_failure(
-    id: &crate::model::InstanceId,
+    id: &waypost_core::InstanceId,
     before: &RegistrationState,
     now: &RegistrationState,
 ) {
@@ -338,9 +333,11 @@ async fn deregister(
 
 #[cfg(test)]
 mod tests {
-    use super::*;
-    use crate::{MemoryProvider, ServiceName, provider::Answer};
     use futures_util::StreamExt;
+    use waypost_core::provider::Answer;
+
+    use super::*;
+    use crate::{MemoryProvider, ServiceName};
 
     fn registration() -> ServiceRegistration {
         ServiceRegistration::new("billing", 8080)

@@ -69,17 +69,19 @@
 //! With `ENVIRONMENT=development` a service that the provider doesn't know, or can't be asked for,
 //! is looked for at `http://localhost:8000`, where the gateway listens.
 
-use std::{fmt, str::FromStr, sync::Arc};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
 
-use crate::{
-    active_check::ActiveCheck,
-    balance::{BalancerOptions, StrategyFactory, named},
-    conduct::OutlierDetection,
-    directory::DirectoryOptions,
-    environment::Environment,
-    error::{ConfigError, Error},
-    provider::{EnvProvider, FallbackProvider, LayeredProvider, Policy, Provider, StaticProvider},
+use waypost_core::provider::{
+    EnvProvider, FallbackProvider, LayeredProvider, Policy, Provider, StaticProvider,
 };
+use waypost_core::{ConfigError, Environment, Error};
+
+use crate::active_check::ActiveCheck;
+use crate::balance::{BalancerOptions, StrategyFactory, named};
+use crate::conduct::OutlierDetection;
+use crate::directory::DirectoryOptions;
 
 /// The kinds of provider that a configuration can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -326,7 +328,7 @@ fn build_static(environment: &Environment) -> Result<Arc<dyn Provider>, Error> {
 
 #[cfg(feature = "consul")]
 fn build_consul(environment: &Environment) -> Result<Arc<dyn Provider>, Error> {
-    let provider = crate::provider::consul::ConsulProvider::from_environment(environment)?;
+    let provider = waypost_consul::ConsulProvider::from_environment(environment)?;
     Ok(Arc::new(provider))
 }
 
@@ -338,7 +340,7 @@ fn build_consul(_: &Environment) -> Result<Arc<dyn Provider>, Error> {
 
 #[cfg(feature = "kubernetes")]
 fn in_a_pod(environment: &Environment) -> (ProviderKind, String) {
-    match crate::provider::kubernetes::pod_without_token(environment) {
+    match waypost_kubernetes::pod_without_token(environment) {
         None => {
             let reason = format!("{IN_A_POD} is set, and a token is there");
             (ProviderKind::Kubernetes, reason)
@@ -363,7 +365,7 @@ fn in_a_pod(_: &Environment) -> (ProviderKind, String) {
 
 #[cfg(feature = "kubernetes")]
 fn build_kubernetes(environment: &Environment) -> Result<Arc<dyn Provider>, Error> {
-    let provider = crate::provider::kubernetes::KubernetesProvider::from_environment(environment)?;
+    let provider = waypost_kubernetes::KubernetesProvider::from_environment(environment)?;
     Ok(Arc::new(provider))
 }
 

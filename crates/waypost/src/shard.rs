@@ -1,13 +1,10 @@
 //! State that each thread has for itself, or nearly so. One counter shared by all cores makes a
 //! pick slower with every core; a counter per thread doesn't.
 
-use std::{
-    cell::Cell,
-    sync::{
-        OnceLock,
-        atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed},
-    },
-};
+use std::cell::Cell;
+use std::sync::OnceLock;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU64, AtomicUsize};
 
 /// One number per shard; a thread always meets the same one. There are as many shards as cores,
 /// rounded up; two threads that share one may now and then see the same number.

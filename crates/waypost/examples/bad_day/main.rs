@@ -6,7 +6,9 @@
 
 mod simulation;
 
-use std::{fmt::Write, fs, time::Duration};
+use std::fmt::Write;
+use std::fs;
+use std::time::Duration;
 
 use simulation::Day;
 

@@ -1,16 +1,12 @@
 //! Ten endpoints, one slow, one failing and one that starts cold, as Finagle's authors tried their
 //! balancers, on a clock that stands still until everybody waits.
 
-use std::{
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use fastrand::Rng;
-use tokio::{
-    runtime::Builder,
-    time::{Instant, sleep},
-};
+use tokio::runtime::Builder;
+use tokio::time::{Instant, sleep};
 use waypost::{
     Balancer, Instance, Lease, LeastConnections, MemoryProvider, OutlierDetection, P2cPeakEwma,
     Random, RoundRobin, ServiceDiscoveryClient, ServiceName, Strategy,

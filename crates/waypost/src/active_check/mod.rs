@@ -4,17 +4,18 @@
 mod rounds;
 mod way;
 
-use std::{fmt, str::FromStr, sync::Arc, time::Duration};
+use std::fmt;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::timeout;
 
 pub(crate) use self::rounds::keep_checking;
+use waypost_core::{Error, Instance, Invalid};
+
 use self::way::Way;
-use crate::{
-    conduct::Thresholds,
-    error::Error,
-    model::{Instance, Invalid},
-};
+use crate::conduct::Thresholds;
 
 /// How this process checks the endpoints of the services that it uses; see
 /// [`DirectoryOptions::active_check`](crate::DirectoryOptions::active_check).

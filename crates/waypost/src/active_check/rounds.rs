@@ -1,20 +1,14 @@
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-    time::Duration,
-};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::{
-    sync::{Semaphore, watch},
-    task::{AbortHandle, JoinSet},
-    time::{Instant, sleep},
-};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::{AbortHandle, JoinSet};
+use tokio::time::{Instant, sleep};
+use waypost_core::InstanceId;
 
 use super::ActiveCheck;
-use crate::{
-    model::InstanceId,
-    snapshot::{Endpoint, Snapshot},
-};
+use crate::snapshot::{Endpoint, Snapshot};
 
 /// How many checks of a service are under way at a time, so that ten thousand instances that don't
 /// answer cost no ten thousand sockets.

@@ -1,9 +1,9 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
+use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::net::TcpStream;
-
-use crate::model::{Host, Instance};
+use waypost_core::{Host, Instance};
 
 type Function = dyn Fn(Arc<Instance>) -> BoxFuture<'static, Result<(), String>> + Send + Sync;
 
@@ -21,10 +21,10 @@ pub(super) enum Way {
 
 impl Way {
     #[cfg(feature = "http-check")]
-    pub(super) fn http(path: &str) -> Result<Self, crate::error::Error> {
+    pub(super) fn http(path: &str) -> Result<Self, waypost_core::Error> {
         if !path.starts_with('/') {
             let why = "it begins with a slash, such as /health";
-            return Err(crate::model::Invalid::new("path of a check", path, why).into());
+            return Err(waypost_core::Invalid::new("path of a check", path, why).into());
         }
         Ok(Self::Http {
             client: client()?,
@@ -86,10 +86,10 @@ fn judge(answer: reqwest::Result<reqwest::Response>) -> Result<(), String> {
 }
 
 #[cfg(feature = "http-check")]
-fn client() -> Result<reqwest::Client, crate::error::ConfigError> {
+fn client() -> Result<reqwest::Client, waypost_core::ConfigError> {
     use rustls_platform_verifier::Verifier;
 
-    let unusable = |cause: &dyn fmt::Display| crate::error::ConfigError::new("HTTP check", cause);
+    let unusable = |cause: &dyn fmt::Display| waypost_core::ConfigError::new("HTTP check", cause);
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let verifier = Verifier::new(Arc::clone(&provider)).map_err(|cause| unusable(&cause))?;
     let tls = rustls::ClientConfig::builder_with_provider(provider)

@@ -1,9 +1,7 @@
 use std::sync::Arc;
 
-use super::{
-    Candidates, Chooser, Strategy,
-    key::{hash, mix},
-};
+use super::key::{hash, mix};
+use super::{Candidates, Chooser, Strategy};
 use crate::shard::{Dice, scale};
 
 /// How often a key looks for a point; the nearest of all these looks wins (Appleton and O'Reilly,

@@ -1,20 +1,18 @@
 //! Keeping the table up to date.
 
-use std::{
-    any::Any,
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::{Arc, Mutex, MutexGuard, PoisonError, Weak},
-};
+use std::any::Any;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use arc_swap::ArcSwap;
-use tokio::{sync::watch, time::Instant};
+use tokio::sync::watch;
+use tokio::time::Instant;
 
-use super::{BalancerOptions, RoundRobin, Strategy, table::Table};
-use crate::{
-    conduct::{BalanceEvent, Fleet},
-    directory::Feed,
-    snapshot::Snapshot,
-};
+use super::table::Table;
+use super::{BalancerOptions, RoundRobin, Strategy};
+use crate::conduct::{BalanceEvent, Fleet};
+use crate::directory::Feed;
+use crate::snapshot::Snapshot;
 
 /// What a balancer and the task that keeps it up to date share.
 pub(crate) struct Core {

@@ -1,18 +1,15 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use tokio::time::Instant;
+use waypost_core::{Health, InstanceId, ServiceName};
 
-use super::{
-    BalancerOptions,
-    table::Table,
-    weighing::{Fate, weigh},
-};
-use crate::{
-    conduct::{BalanceCounters, EjectionCause, Status},
-    model::{Health, InstanceId, ServiceName},
-    snapshot::Endpoint,
-};
+use super::BalancerOptions;
+use super::table::Table;
+use super::weighing::{Fate, weigh};
+use crate::conduct::{BalanceCounters, EjectionCause, Status};
+use crate::snapshot::Endpoint;
 
 /// Why endpoints of a service are picked or not; see [`Balancer::explain`](crate::Balancer::explain).
 #[derive(Clone, Debug, Serialize)]

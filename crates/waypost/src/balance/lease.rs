@@ -1,13 +1,13 @@
-use std::{ops::Deref, sync::Arc, time::Duration};
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
+use waypost_core::Instance;
 
 use super::owner::Owner;
-use crate::{
-    conduct::{CountedBy, Fleet, Outcome},
-    model::Instance,
-    snapshot::Endpoint,
-};
+use crate::conduct::{CountedBy, Fleet, Outcome};
+use crate::snapshot::Endpoint;
 
 /// An endpoint chosen for one request. As long as it is held, the request counts as in flight.
 ///

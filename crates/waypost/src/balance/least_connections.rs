@@ -1,6 +1,8 @@
-use std::{hint::select_unpredictable, sync::Arc};
+use std::hint::select_unpredictable;
+use std::sync::Arc;
 
-use super::{Candidates, Chooser, Strategy, alias::AliasTable};
+use super::alias::AliasTable;
+use super::{Candidates, Chooser, Strategy};
 use crate::shard::Dice;
 
 /// The endpoint with the fewest requests in flight for its weight, counting [`Lease`](crate::Lease)s

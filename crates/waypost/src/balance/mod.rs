@@ -26,10 +26,13 @@ mod table;
 mod weighing;
 mod weighted_random;
 
-use std::{fmt, ops::Deref, sync::Arc};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use arc_swap::Guard;
-use tokio::{task::AbortHandle, time::Instant};
+use tokio::task::AbortHandle;
+use tokio::time::Instant;
 
 pub use candidates::Candidates;
 pub use consistent_hash::ConsistentHash;
@@ -47,14 +50,14 @@ pub use smooth_weighted_round_robin::SmoothWeightedRoundRobin;
 pub use weighing::Fate;
 pub use weighted_random::WeightedRandom;
 
-use self::{core::Core, lease::Timing, table::Table};
-use crate::{
-    conduct::{BalanceCounters, BalanceEvents},
-    directory::{Directory, Feed, Pin},
-    error::Error,
-    model::{Instance, InstanceId, ServiceName},
-    snapshot::{Endpoint, Snapshot},
-};
+use waypost_core::{Error, Instance, InstanceId, ServiceName};
+
+use self::core::Core;
+use self::lease::Timing;
+use self::table::Table;
+use crate::conduct::{BalanceCounters, BalanceEvents};
+use crate::directory::{Directory, Feed, Pin};
+use crate::snapshot::{Endpoint, Snapshot};
 
 /// How one endpoint is chosen. A value belongs to one service and may keep state of its own.
 ///

@@ -1,10 +1,11 @@
 use std::sync::Arc;
 
+use waypost_core::Invalid;
+
 use super::{
     ConsistentHash, LeastConnections, P2cPeakEwma, Random, RoundRobin, SmoothWeightedRoundRobin,
     Strategy, WeightedRandom,
 };
-use crate::model::Invalid;
 
 /// Makes a strategy for each service.
 pub(crate) type StrategyFactory = Arc<dyn Fn() -> Box<dyn Strategy> + Send + Sync>;

@@ -1,11 +1,10 @@
 //! What keeps a leased endpoint in memory.
 
-use std::{fmt, sync::Arc};
+use std::fmt;
+use std::sync::Arc;
 
-use crate::{
-    shard::{shards, this_shard},
-    snapshot::Endpoint,
-};
+use crate::shard::{shards, this_shard};
+use crate::snapshot::Endpoint;
 
 type List = Arc<[Arc<Endpoint>]>;
 

@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
-use super::{Candidates, Chooser, Strategy, weighted_random::draw};
-use crate::{shard::Dice, snapshot::Endpoint};
+use super::weighted_random::draw;
+use super::{Candidates, Chooser, Strategy};
+use crate::shard::Dice;
+use crate::snapshot::Endpoint;
 
 /// Any endpoint, each as likely as the other, whatever its weight.
 #[derive(Debug)]

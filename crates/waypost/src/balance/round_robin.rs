@@ -1,7 +1,9 @@
 use std::sync::Arc;
 
-use super::{Candidates, Chooser, Strategy, smooth_weighted_round_robin::take_turns};
-use crate::{shard::Turns, snapshot::Endpoint};
+use super::smooth_weighted_round_robin::take_turns;
+use super::{Candidates, Chooser, Strategy};
+use crate::shard::Turns;
+use crate::snapshot::Endpoint;
 
 /// Each endpoint in turn, whatever its weight.
 ///

@@ -1,6 +1,7 @@
 use std::sync::Arc;
 
-use super::{Candidates, Chooser, Strategy, schedule::schedule};
+use super::schedule::schedule;
+use super::{Candidates, Chooser, Strategy};
 use crate::shard::Turns;
 
 /// Each endpoint in turn, those of more weight more often, spread evenly over the cycle.

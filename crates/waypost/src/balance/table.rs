@@ -1,17 +1,14 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
+use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use super::{
-    BalancerOptions, Candidates, Chooser, Key, Lease, Strategy,
-    lease::Timing,
-    owner::{Holds, Owner},
-    weighing::{Fate, Weighed, weigh},
-};
-use crate::{
-    conduct::CountedBy,
-    snapshot::{Endpoint, Snapshot},
-};
+use super::lease::Timing;
+use super::owner::{Holds, Owner};
+use super::weighing::{Fate, Weighed, weigh};
+use super::{BalancerOptions, Candidates, Chooser, Key, Lease, Strategy};
+use crate::conduct::CountedBy;
+use crate::snapshot::{Endpoint, Snapshot};
 
 /// All that a pick needs, prepared: what there is to choose among, and how. It never changes;
 /// another one takes its place.

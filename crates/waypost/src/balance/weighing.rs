@@ -5,11 +5,11 @@ use std::sync::Arc;
 use serde::Serialize;
 use tokio::time::{Duration, Instant};
 
-use super::{BalancerOptions, Strategy, key::hash, options::Subset};
-use crate::{
-    conduct::Status,
-    snapshot::{Endpoint, Snapshot, Standing},
-};
+use super::key::hash;
+use super::options::Subset;
+use super::{BalancerOptions, Strategy};
+use crate::conduct::Status;
+use crate::snapshot::{Endpoint, Snapshot, Standing};
 
 /// What became of an instance on its way to being picked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -1,7 +1,12 @@
-use std::{fmt, sync::Arc};
+use std::fmt;
+use std::sync::Arc;
 
-use super::{Candidates, Chooser, Strategy, alias::AliasTable};
-use crate::{model::Instance, shard::Dice, snapshot::Endpoint};
+use waypost_core::Instance;
+
+use super::alias::AliasTable;
+use super::{Candidates, Chooser, Strategy};
+use crate::shard::Dice;
+use crate::snapshot::Endpoint;
 
 /// Any endpoint, each as likely as its weight says.
 ///

@@ -1,15 +1,10 @@
-use std::{
-    fmt, io,
-    sync::{Arc, mpsc},
-    thread::{self, JoinHandle},
-};
+use std::sync::{Arc, mpsc};
+use std::thread::JoinHandle;
+use std::{fmt, io, thread};
 
-use tokio::{
-    runtime::{Builder, Handle},
-    sync::oneshot,
-};
-
-use crate::error::{ConfigError, Error};
+use tokio::runtime::{Builder, Handle};
+use tokio::sync::oneshot;
+use waypost_core::{ConfigError, Error};
 
 /// A thread on which all that must go on runs, between calls too.
 pub(super) struct Background {

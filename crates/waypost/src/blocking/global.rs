@@ -1,14 +1,9 @@
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, OnceLock},
-};
+use std::collections::BTreeMap;
+use std::sync::{Arc, OnceLock};
+
+use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceName, ServiceRegistration};
 
 use super::background::Background;
-use crate::{
-    error::Error,
-    model::{Instance, InstanceId, Invalid, ServiceName},
-    registration::ServiceRegistration,
-};
 
 /// The thread of all calls below, for as long as the program runs.
 fn background() -> Result<&'static Background, Error> {

@@ -25,22 +25,22 @@ mod background;
 mod global;
 mod registrar;
 
-use std::{fmt, ops::Deref, sync::Arc, time::Duration};
+use std::fmt;
+use std::ops::Deref;
+use std::sync::Arc;
+use std::time::Duration;
 
 use self::background::Background;
 pub use self::{
     global::{deregister_service, get_service, get_service_url, get_services, register_service},
     registrar::Registrar,
 };
-use crate::{
-    balance::{Explanation, Pick},
-    client::ClientBuilder,
-    error::Error,
-    model::{Instance, Invalid, ServiceName},
-    provider::Provider,
-    registration::ServiceRegistration,
-    snapshot::{Catalog, Snapshot},
-};
+use waypost_core::provider::Provider;
+use waypost_core::{Error, Instance, Invalid, ServiceName, ServiceRegistration};
+
+use crate::balance::{Explanation, Pick};
+use crate::client::ClientBuilder;
+use crate::snapshot::{Catalog, Snapshot};
 
 /// Finds services by name and chooses among their instances. Clones share everything.
 #[derive(Clone)]

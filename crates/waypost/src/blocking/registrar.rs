@@ -1,12 +1,12 @@
-use std::{fmt, sync::Arc, time::Duration};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use waypost_core::provider::Provider;
+use waypost_core::{Error, Registration, ServiceRegistration};
 
 use super::background::Background;
-use crate::{
-    error::Error,
-    provider::Provider,
-    registrar::RegistrationState,
-    registration::{Registration, ServiceRegistration},
-};
+use crate::registrar::RegistrationState;
 
 /// Keeps one instance registered until it is dropped; as [`crate::Registrar`], but dropping it
 /// waits until the registry has heard of it, for at most 5 s.

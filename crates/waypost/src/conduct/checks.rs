@@ -1,11 +1,10 @@
 use std::sync::Arc;
 
-use super::{
-    EjectionCause, Fleet,
-    fleet::Term,
-    tally::{Conduct, Status},
-};
-use crate::model::InstanceId;
+use waypost_core::InstanceId;
+
+use super::fleet::Term;
+use super::tally::{Conduct, Status};
+use super::{EjectionCause, Fleet};
 
 /// How many checks in a row decide.
 #[derive(Clone, Copy, Debug)]

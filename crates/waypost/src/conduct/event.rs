@@ -1,8 +1,8 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
-
-use crate::model::InstanceId;
+use waypost_core::InstanceId;
 
 /// A decision of load balancing that an operator may ask about. Each is also a line of the log.
 #[derive(Clone, Debug, PartialEq, Serialize)]

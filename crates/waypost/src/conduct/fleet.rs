@@ -1,25 +1,18 @@
-use std::{
-    collections::HashMap,
-    sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::collections::HashMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicUsize};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
 
-use tokio::{
-    sync::{broadcast, watch},
-    time::Instant,
-};
+use tokio::sync::{broadcast, watch};
+use tokio::time::Instant;
+use waypost_core::{InstanceId, ServiceName};
 
-use super::{
-    BalanceCounters, BalanceEvent, EjectionCause, OutlierDetection,
-    checks::Checks,
-    clock::SparingClock,
-    in_flight::{Seat, Seats},
-    tally::{Conduct, Status, Tally},
-};
-use crate::model::{InstanceId, ServiceName};
+use super::checks::Checks;
+use super::clock::SparingClock;
+use super::in_flight::{Seat, Seats};
+use super::tally::{Conduct, Status, Tally};
+use super::{BalanceCounters, BalanceEvent, EjectionCause, OutlierDetection};
 
 /// How a request went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

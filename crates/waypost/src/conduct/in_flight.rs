@@ -6,10 +6,9 @@
 //! "An Analysis of Linux Scalability to Many Cores", 2010). What a core knows of the others is
 //! behind by one request of each at most; added up, the count is exact.
 
-use std::sync::{
-    Arc, Mutex, PoisonError,
-    atomic::{AtomicI32, Ordering::Relaxed},
-};
+use std::sync::atomic::AtomicI32;
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::shard::{shards, this_shard};
 

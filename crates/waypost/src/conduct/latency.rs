@@ -1,4 +1,5 @@
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::AtomicU64;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// How long the average remembers: after so long without news, e⁻¹ of a peak is left. As in
 /// Finagle and Tower.

@@ -1,11 +1,12 @@
-use std::{
-    sync::{Arc, atomic::AtomicI32},
-    time::Duration,
-};
+use std::sync::Arc;
+use std::sync::atomic::AtomicI32;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{Fleet, latency::PeakEwma, tally::Conduct};
+use super::Fleet;
+use super::latency::PeakEwma;
+use super::tally::Conduct;
 
 /// What is known of one endpoint and outlives an update. A line of memory of its own, so that two
 /// busy endpoints don't slow each other down.

@@ -1,7 +1,6 @@
-use std::{
-    sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed},
-    time::Duration,
-};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicU32, AtomicU64};
+use std::time::Duration;
 
 /// The length of one of the two windows that successes and failures are counted in.
 const WINDOW_MILLIS: u64 = 10_000;

@@ -1,24 +1,17 @@
-use std::{
-    sync::{
-        Arc, OnceLock, Weak,
-        atomic::{AtomicU8, AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock, Weak};
+use std::time::Duration;
 
 use arc_swap::{ArcSwap, Guard};
-use futures_util::{StreamExt, stream::BoxStream};
-use tokio::{
-    sync::watch,
-    task::JoinHandle,
-    time::{Instant, sleep_until},
-};
+use futures_util::StreamExt;
+use futures_util::stream::BoxStream;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep_until};
+use waypost_core::ProviderError;
 
-use crate::{
-    error::ProviderError,
-    snapshot::{Catalog, Freshness, Snapshot},
-};
-use std::collections::BTreeSet;
+use crate::snapshot::{Catalog, Freshness, Snapshot};
 
 /// What a feed keeps up to date.
 pub(crate) trait Picture: Send + Sync + 'static {
@@ -32,7 +25,7 @@ pub(crate) trait Picture: Send + Sync + 'static {
 }
 
 impl Picture for Snapshot {
-    type Answer = Option<Vec<Arc<crate::model::Instance>>>;
+    type Answer = Option<Vec<Arc<waypost_core::Instance>>>;
 
     fn answered(&self, answer: Self::Answer) -> Self {
         self.answered(answer)
@@ -52,7 +45,7 @@ impl Picture for Snapshot {
 }
 
 impl Picture for Catalog {
-    type Answer = BTreeSet<crate::model::ServiceName>;
+    type Answer = BTreeSet<waypost_core::ServiceName>;
 
     fn answered(&self, answer: Self::Answer) -> Self {
         self.answered(answer)

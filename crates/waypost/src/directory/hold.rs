@@ -1,16 +1,12 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
-use futures_util::{
-    StreamExt,
-    stream::{self, BoxStream},
-};
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
 use tokio::time::{Instant, sleep_until};
+use waypost_core::{Instance, ProviderError, ProviderErrorKind};
 
 use super::DirectoryOptions;
-use crate::{
-    error::{ProviderError, ProviderErrorKind},
-    model::Instance,
-};
 
 /// What a provider says of a service; `None` if it doesn't know the name.
 pub(super) type Said = Option<Vec<Arc<Instance>>>;

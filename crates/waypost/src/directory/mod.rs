@@ -12,30 +12,21 @@ mod hold;
 mod options;
 mod store;
 
-use std::{
-    collections::HashMap,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
-};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::StreamExt;
+use waypost_core::provider::{Answer, Provider};
+use waypost_core::supervision::{ProviderStatus, WatchSupervisor};
+use waypost_core::{Error, ProviderError, ProviderErrorKind, ServiceName};
 
-use self::{
-    feed::Event,
-    hold::{Before, hold_empty},
-    store::Store,
-};
-use crate::{
-    active_check::keep_checking,
-    error::{Error, ProviderError, ProviderErrorKind},
-    link::{Link, ProviderStatus},
-    model::ServiceName,
-    provider::{Answer, Provider},
-    snapshot::{Catalog, Snapshot},
-};
+use self::feed::Event;
+use self::hold::{Before, hold_empty};
+use self::store::Store;
+use crate::active_check::keep_checking;
+use crate::snapshot::{Catalog, Snapshot};
 
 pub(crate) use feed::{Feed, Pin};
 pub use options::DirectoryOptions;
@@ -50,7 +41,7 @@ struct Inner {
     provider: Arc<dyn Provider>,
     description: Arc<str>,
     options: DirectoryOptions,
-    link: Arc<Link>,
+    supervisor: Arc<WatchSupervisor>,
     store: Option<Arc<Store>>,
     /// Whether a task writes the store.
     is_stored: AtomicBool,
@@ -69,9 +60,9 @@ impl Directory {
     /// A directory with other than the default options.
     pub fn with_options(provider: Arc<dyn Provider>, options: DirectoryOptions) -> Self {
         let description = provider.describe();
-        let link = match provider.layers().is_empty() {
-            true => Link::new(Arc::clone(&description)),
-            false => Link::silent(Arc::clone(&description)),
+        let supervisor = match provider.layers().is_empty() {
+            true => WatchSupervisor::new(Arc::clone(&description)),
+            false => WatchSupervisor::silent(Arc::clone(&description)),
         };
         let store = (options.snapshot_file.as_deref())
             .map(|path| Arc::new(Store::open(path, Arc::clone(&description))));
@@ -80,7 +71,7 @@ impl Directory {
                 description,
                 provider,
                 options,
-                link,
+                supervisor,
                 store,
                 is_stored: AtomicBool::new(false),
                 services: ArcSwap::default(),
@@ -138,7 +129,7 @@ impl Directory {
     /// How the provider has done so far; where it is made of several layers, how each of them has,
     /// after the whole.
     pub fn status(&self) -> Vec<ProviderStatus> {
-        let mut all = vec![self.inner.link.status()];
+        let mut all = vec![self.inner.supervisor.status()];
         all.extend(self.inner.provider.layers());
         all
     }
@@ -168,7 +159,7 @@ impl Directory {
         let freshness = picture.freshness();
         match freshness.failure() {
             Some(failure) if !freshness.is_known() => {
-                Err(Error::from_failure(service.cloned(), failure.error()))
+                Err(Error::from_provider(service.cloned(), failure.error()))
             }
             Some(_) if freshness.is_expired() => Err(freshness.expired(service.cloned())),
             _ => Ok(picture),
@@ -241,8 +232,8 @@ impl Directory {
         let provider = Arc::clone(&inner.provider);
         let name = service.clone();
         let watch = inner
-            .link
-            .persistent(service.as_str(), move || provider.watch(&name));
+            .supervisor
+            .supervise(service.as_str(), move || provider.watch(&name));
         let watch = watch.map(|item| {
             item.map(|answer| match answer {
                 Answer::Instances(instances) => Some(instances),
@@ -311,8 +302,8 @@ impl Directory {
             return feed;
         }
         let provider = Arc::clone(&self.inner.provider);
-        let link = &self.inner.link;
-        let watch = link.persistent("the list of services", move || provider.watch_names());
+        let supervisor = &self.inner.supervisor;
+        let watch = supervisor.supervise("the list of services", move || provider.watch_names());
         let description = Arc::clone(&self.inner.description);
         let first = Catalog::pending(description).expiring(self.inner.options.max_stale);
         let feed = Feed::begin(first, None, watch, self.inner.options.idle(), |_| ());

@@ -1,8 +1,9 @@
-use std::{path::PathBuf, time::Duration};
-
-use crate::{active_check::ActiveCheck, conduct::OutlierDetection};
+use std::path::PathBuf;
+use std::time::Duration;
 
 use super::feed::Idle;
+use crate::active_check::ActiveCheck;
+use crate::conduct::OutlierDetection;
 
 /// How a [`Directory`](crate::Directory) behaves.
 #[derive(Clone, Debug)]

@@ -13,26 +13,20 @@
 
 mod record;
 
-use std::{
-    collections::{BTreeMap, HashMap},
-    fs, io,
-    io::Write,
-    path::{Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::collections::{BTreeMap, HashMap};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::{fs, io};
 
 use serde::{Deserialize, Serialize};
-use tokio::{
-    sync::Notify,
-    time::{Instant, sleep, timeout},
-};
+use tokio::sync::Notify;
+use tokio::time::{Instant, sleep, timeout};
+use waypost_core::{Instance, ServiceName};
 
 use self::record::Record;
-use crate::{
-    model::{Instance, ServiceName},
-    snapshot::Snapshot,
-};
+use crate::snapshot::Snapshot;
 
 const MAGIC: &str = "waypost-snapshot";
 const VERSION: &str = "1";
@@ -291,8 +285,10 @@ fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
 
 #[cfg(test)]
 mod tests {
+    use waypost_core::Health;
+    use waypost_core::provider::StaticProvider;
+
     use super::*;
-    use crate::{model::Health, provider::StaticProvider};
 
     fn snapshot() -> Arc<Snapshot> {
         let service = ServiceName::new("auth").unwrap();

@@ -18,25 +18,27 @@
 //! # }
 //! ```
 
-use std::{fmt, net::SocketAddr, pin::pin, sync::Arc, time::Duration};
+use std::fmt;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
 
-use axum::{Json, Router, extract::State, http::StatusCode, response::IntoResponse, routing::get};
-use tokio::{
-    net::TcpListener,
-    sync::watch,
-    time::{sleep, timeout},
-};
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::response::IntoResponse;
+use axum::routing::get;
+use axum::{Json, Router};
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use waypost_core::health::HealthChecks;
+use waypost_core::provider::Provider;
+use waypost_core::{Check, Error, Host, ServiceRegistration};
 
-use crate::{
-    error::Error,
-    global::get_discovery_provider,
-    health::HealthChecks,
-    integration::shutdown_signal,
-    model::Host,
-    provider::Provider,
-    registrar::Registrar,
-    registration::{Check, ServiceRegistration},
-};
+use crate::global::get_discovery_provider;
+use crate::integration::shutdown_signal;
+use crate::registrar::Registrar;
 
 /// The health endpoints of a service:
 ///

@@ -1,12 +1,11 @@
 //! What all HTTP clients have in common: choosing by address, judging answers, retrying.
 
-use std::{
-    error::Error as StdError,
-    io,
-    time::{Duration, SystemTime},
-};
+use std::error::Error as StdError;
+use std::io;
+use std::time::{Duration, SystemTime};
 
-use http::{HeaderMap, Method, StatusCode, header::RETRY_AFTER};
+use http::header::RETRY_AFTER;
+use http::{HeaderMap, Method, StatusCode};
 
 use crate::{Balancer, Error, InstanceId, Invalid, Lease, Outcome, Pick, ServiceAddress};
 

@@ -3,17 +3,17 @@
 //! An instance is chosen for each request, so that kept connections don't pin a client to the
 //! instances that were there when it started.
 
-use std::{fmt, sync::Arc, time::Duration};
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
 
 use http::Method;
 use reqwest::{Body, Request, Response, Url};
 use serde::Serialize;
 use tokio::time::timeout;
 
-use super::{
-    budget::RetryBudget,
-    http::{ATTEMPTS, choose, may_repeat, outcome},
-};
+use super::budget::RetryBudget;
+use super::http::{ATTEMPTS, choose, may_repeat, outcome};
 use crate::{Error, InstanceId, Invalid, Lease, Outcome, ServiceAddress, ServiceDiscoveryClient};
 
 /// An HTTP client that finds services by name. Clones share everything.

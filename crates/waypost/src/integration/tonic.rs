@@ -5,22 +5,18 @@
 //! can't be reached costs no call: another one gets it, and outlier detection ejects the first.
 //! `examples/tonic_client.rs` is a whole one.
 
-use std::{
-    collections::HashMap,
-    fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use http::{HeaderMap, Request, Response};
 use tokio::task::AbortHandle;
-use tonic::{
-    Code, Status,
-    body::Body,
-    transport::{Channel, Endpoint},
-};
+use tonic::body::Body;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Code, Status};
 use tower::{BoxError, Service, ServiceExt};
 
 use super::http::{ATTEMPTS, choose, outcome};

@@ -4,26 +4,20 @@
 //! The instance is chosen in `call`, not reserved at `poll_ready`: a slot that was held while the
 //! instances change would lead to one that has left. `examples/tower_client.rs` is a whole one.
 
-use std::{
-    collections::BTreeMap,
-    convert::Infallible,
-    fmt,
-    sync::Arc,
-    task::{Context, Poll},
-};
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::fmt;
+use std::sync::Arc;
+use std::task::{Context, Poll};
 
-use futures_util::{
-    Stream, StreamExt,
-    future::{BoxFuture, FutureExt},
-    stream,
-};
+use futures_util::future::{BoxFuture, FutureExt};
+use futures_util::{Stream, StreamExt, stream};
 use http::{Request, Response, Uri};
-use tower::{BoxError, Layer, Service, ServiceExt, discover::Change};
+use tower::discover::Change;
+use tower::{BoxError, Layer, Service, ServiceExt};
 
-use super::{
-    budget::RetryBudget,
-    http::{ATTEMPTS, choose, may_repeat, outcome},
-};
+use super::budget::RetryBudget;
+use super::http::{ATTEMPTS, choose, may_repeat, outcome};
 use crate::{Balancer, Instance, InstanceId, Outcome, ServiceAddress, Snapshot, Subscription};
 
 /// Wraps an HTTP client so that its requests go to instances of one service.

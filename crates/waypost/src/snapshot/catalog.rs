@@ -1,7 +1,10 @@
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::time::Duration;
+
+use waypost_core::{ProviderError, ServiceName};
 
 use super::Freshness;
-use crate::{error::ProviderError, model::ServiceName};
 
 /// The names of all services that a provider knows, at one moment.
 #[derive(Clone, Debug)]

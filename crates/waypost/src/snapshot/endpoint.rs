@@ -1,11 +1,10 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
+use waypost_core::{Health, Instance};
 
-use crate::{
-    conduct::{CountedBy, EndpointState, Fleet, Seat},
-    model::{Health, Instance},
-};
+use crate::conduct::{CountedBy, EndpointState, Fleet, Seat};
 
 /// An instance as this process sees it: what the registry says, and what we ourselves know of it.
 ///

@@ -1,11 +1,8 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
-
-use crate::{
-    error::{Error, ProviderError},
-    model::ServiceName,
-};
+use waypost_core::{Error, ProviderError, ServiceName};
 
 /// How much an answer can be trusted: who gave it, when, and what has gone wrong since.
 #[derive(Clone, Debug)]

@@ -5,7 +5,8 @@ mod catalog;
 mod endpoint;
 mod freshness;
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::Instant;
 
@@ -14,11 +15,9 @@ pub use endpoint::Endpoint;
 pub(crate) use endpoint::Standing;
 pub use freshness::{Failure, Freshness};
 
-use crate::{
-    conduct::{Fleet, OutlierDetection},
-    error::{Error, ProviderError},
-    model::{Instance, InstanceId, ServiceName},
-};
+use waypost_core::{Error, Instance, InstanceId, ProviderError, ServiceName};
+
+use crate::conduct::{Fleet, OutlierDetection};
 
 /// All that is known of one service at one moment. It never changes; news comes as another one.
 #[derive(Clone, Debug)]
@@ -190,7 +189,7 @@ impl Snapshot {
         let provider = Arc::clone(&self.freshness.provider);
         let age = self.freshness.age().unwrap_or_default();
         match (&self.state, &self.freshness.failure) {
-            (State::Pending, Some(failure)) => Error::from_failure(Some(service), &failure.error),
+            (State::Pending, Some(failure)) => Error::from_provider(Some(service), &failure.error),
             (State::Pending, None) => Error::TimedOut {
                 service: Some(service),
                 provider,
@@ -296,11 +295,10 @@ fn ready(all: &Arc<[Arc<Endpoint>]>) -> Arc<[Arc<Endpoint>]> {
 
 #[cfg(test)]
 mod tests {
+    use waypost_core::{Health, Weight};
+
     use super::*;
-    use crate::{
-        conduct::CountedBy,
-        model::{Health, Weight},
-    };
+    use crate::conduct::CountedBy;
 
     fn instance(
         id: &str,

@@ -1,24 +1,17 @@
 //! An application's life from its first request to its last.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicBool, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
-use ::axum::{Router, routing::get};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    sync::{Notify, oneshot},
-    time::timeout,
-};
-use waypost::{
-    HealthChecks, MemoryProvider, ServiceDiscoveryClient, ServiceRegistration,
-    integration::axum::{ServeError, serve},
-};
+use ::axum::Router;
+use ::axum::routing::get;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
+use waypost::integration::axum::{ServeError, serve};
+use waypost::{HealthChecks, MemoryProvider, ServiceDiscoveryClient, ServiceRegistration};
 
 const SOON: Duration = Duration::from_secs(60);
 

@@ -1,13 +1,11 @@
 //! The library in programs without async: only one test here runs in a runtime.
 
-use std::{
-    sync::{Arc, mpsc},
-    time::Duration,
-};
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
+use waypost::blocking::{Registrar, ServiceDiscoveryClient};
 use waypost::{
-    Check, Error, Instance, MemoryProvider, RegistrationState, ServiceRegistration,
-    blocking::{self, Registrar, ServiceDiscoveryClient},
+    Check, Error, Instance, MemoryProvider, RegistrationState, ServiceRegistration, blocking,
 };
 
 use crate::scripted::{Scripted, auth};

@@ -1,17 +1,16 @@
 //! Our own providers pass the suite that others are held to.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, Mutex},
-};
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 
-use futures_util::{FutureExt, StreamExt, future::BoxFuture, stream};
+use futures_util::future::BoxFuture;
+use futures_util::{FutureExt, StreamExt, stream};
 use serde_json::json;
+use waypost::conformance::{Abilities, Harness, Outcome};
+use waypost::provider::{Answer, NamesWatch, Watch};
 use waypost::{
     ConsulProvider, EnvProvider, Environment, Instance, MemoryProvider, Provider, ServiceName,
-    StaticProvider,
-    conformance::{self, Abilities, Harness, Outcome},
-    provider::{Answer, NamesWatch, Watch},
+    StaticProvider, conformance,
 };
 use waypost_agent::Agent;
 use waypost_testkit::{Consul, Fault, FaultProxy, http_client};

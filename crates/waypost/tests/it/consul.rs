@@ -1,14 +1,15 @@
 //! The provider against a real Consul and against the embedded registry: what holds for one holds
 //! for the other.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::time::timeout;
+use waypost::provider::Answer;
 use waypost::{
     Check, ConsulProvider, Directory, Error, Health, InstanceId, Provider, Registrar,
     ServiceDiscoveryClient, ServiceName, ServiceRegistration, Snapshot, Subscription, Weight,
-    provider::Answer,
 };
 use waypost_agent::Agent;
 use waypost_testkit::{Consul, free_ports};

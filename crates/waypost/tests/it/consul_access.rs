@@ -1,7 +1,8 @@
 //! Tokens and certificates against a real Consul: each way works, and each fails with the right
 //! error, and no log ever shows a token.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::{sleep, timeout};
@@ -11,7 +12,8 @@ use waypost::{
 };
 use waypost_testkit::{Ca, Consul, ROOT_TOKEN, free_ports, http_client};
 
-use crate::{consul::web, logs::Logs};
+use crate::consul::web;
+use crate::logs::Logs;
 
 const RULES: &str = r#"
     service "web" { policy = "write" }

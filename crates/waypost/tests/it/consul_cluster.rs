@@ -1,6 +1,7 @@
 //! Three servers and a client agent: what a lost leader costs us.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use waypost::{

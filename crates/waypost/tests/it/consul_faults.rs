@@ -1,7 +1,8 @@
 //! Between us and Consul anything may happen: no fault removes an instance, and none keeps us from
 //! recovering. `SEED` makes other faults.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
 use waypost::{ConsulProvider, Directory, Provider, Registrar, ServiceRegistration};

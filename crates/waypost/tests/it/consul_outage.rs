@@ -1,6 +1,7 @@
 //! A real Consul that is killed under load and comes back with nothing.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{MissedTickBehavior, interval, sleep};
 use waypost::{ConsulProvider, Provider, Registrar, ServiceDiscoveryClient, ServiceRegistration};

@@ -1,13 +1,12 @@
 //! What is written to a real Consul is what its own API then says.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
-use waypost::{
-    Check, ConsulProvider, Directory, Health, Provider, Registrar, ServiceRegistration,
-    consul::Consistency,
-};
+use waypost::consul::Consistency;
+use waypost::{Check, ConsulProvider, Directory, Health, Provider, Registrar, ServiceRegistration};
 use waypost_testkit::{Consul, free_ports, http_client};
 
 use crate::consul::{until, web};

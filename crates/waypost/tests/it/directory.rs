@@ -1,8 +1,10 @@
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, advance, sleep};
-use waypost::{Directory, DirectoryOptions, Error, ServiceDiscoveryClient, provider::Answer};
+use waypost::provider::Answer;
+use waypost::{Directory, DirectoryOptions, Error, ServiceDiscoveryClient};
 
 use crate::scripted::{Scripted, auth, instances, refused};
 

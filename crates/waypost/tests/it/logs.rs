@@ -1,9 +1,7 @@
 //! What the library writes to the log, taken by a test.
 
-use std::{
-    io::Write,
-    sync::{Arc, Mutex},
-};
+use std::io::Write;
+use std::sync::{Arc, Mutex};
 
 use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::fmt::MakeWriter;

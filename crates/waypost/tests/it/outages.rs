@@ -1,18 +1,18 @@
 //! What a directory does while its provider fails: each line of `docs/outages.md`, on a paused
 //! clock.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
+use waypost::provider::Answer;
 use waypost::{
     Directory, DirectoryOptions, Error, ProviderError, ProviderErrorKind, ServiceName, Snapshot,
-    Subscription, provider::Answer,
+    Subscription,
 };
 
-use crate::{
-    logs::Logs,
-    scripted::{Scripted, auth, instances, refused},
-};
+use crate::logs::Logs;
+use crate::scripted::{Scripted, auth, instances, refused};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -194,7 +194,7 @@ async fn hundreds_of_services_that_fail_together_make_one_line_each_way() {
 
     let down = logs.lines(&["provider fails", "connection refused"]);
     assert_eq!(down.len(), 1, "{down:#?}");
-    let up = logs.lines(&["provider answers again", "watches=300"]);
+    let up = logs.lines(&["provider available again", "watches=300"]);
     assert_eq!(up.len(), 1, "{}", logs.text());
 }
 

@@ -1,16 +1,12 @@
 //! A provider that says what the test tells it to, and counts how often it is asked.
 
-use std::sync::{
-    Arc, Mutex,
-    atomic::{AtomicUsize, Ordering},
-};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
-use waypost::{
-    Instance, Provider, ProviderError, ServiceName,
-    provider::{Answer, NamesWatch, Watch},
-};
+use waypost::provider::{Answer, NamesWatch, Watch};
+use waypost::{Instance, Provider, ProviderError, ServiceName};
 
 type Item = Result<Answer, ProviderError>;
 

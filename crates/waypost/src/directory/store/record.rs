@@ -1,8 +1,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-
-use crate::model::{Health, Host, Instance, Invalid, ServiceName, Weight};
+use waypost_core::{Health, Host, Instance, Invalid, ServiceName, Weight};
 
 /// An instance as it stands in the file. Reading it goes through the same checks as any other way
 /// to make an instance.

@@ -1,19 +1,16 @@
 //! Checks that the client makes itself: who is ejected by them, who comes back, and when they end.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    net::{Ipv4Addr, SocketAddr},
-    sync::{Arc, Mutex},
-    time::Duration,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
-use tokio::{
-    net::TcpListener,
-    time::{Instant, advance, sleep},
-};
+use tokio::net::TcpListener;
+use tokio::time::{Instant, advance, sleep};
+use waypost::provider::Answer;
 use waypost::{
     ActiveCheck, BalanceEvent, Balancer, Directory, DirectoryOptions, EjectionCause, Fate, Health,
-    Instance, MemoryProvider, RoundRobin, provider::Answer,
+    Instance, MemoryProvider, RoundRobin,
 };
 use waypost_testkit::free_ports;
 

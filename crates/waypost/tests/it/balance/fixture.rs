@@ -1,11 +1,14 @@
 //! A balancer over instances that the test says, without a registry.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::sleep;
+use waypost::provider::Answer;
 use waypost::{
     Balancer, BalancerOptions, Directory, DirectoryOptions, Instance, InstanceBuilder,
-    OutlierDetection, Strategy, provider::Answer,
+    OutlierDetection, Strategy,
 };
 
 use crate::scripted::{Scripted, auth};

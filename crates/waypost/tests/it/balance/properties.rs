@@ -1,10 +1,8 @@
 //! Random sequences of updates, picks and outcomes; whatever happens, these things hold.
 
-use std::{
-    collections::BTreeMap,
-    sync::{Arc, mpsc},
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::time::advance;

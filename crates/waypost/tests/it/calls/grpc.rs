@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
-use tonic_health::pb::{HealthCheckRequest, health_client::HealthClient};
-use waypost::{
-    Fate, Instance, MemoryProvider, ServiceDiscoveryClient, integration::tonic::BalancedChannel,
-};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+use waypost::integration::tonic::BalancedChannel;
+use waypost::{Fate, Instance, MemoryProvider, ServiceDiscoveryClient};
 use waypost_testkit::free_ports;
 
 use super::{Server, fate};

@@ -1,27 +1,21 @@
 //! Many requests at a time to three processes, of which one is killed and another stalls.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    sync::{
-        Mutex,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use http_body_util::{BodyExt, Full};
-use hyper_util::{client::legacy, rt::TokioExecutor};
-use tokio::{
-    task::JoinSet,
-    time::{Instant, timeout},
-};
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout};
 use tower::{Layer, ServiceExt, service_fn};
-use waypost::{
-    Explanation, Fate, Health, Instance, MemoryProvider, ServiceDiscoveryClient,
-    integration::{reqwest::Client, tower::BalanceLayer},
-};
+use waypost::integration::reqwest::Client;
+use waypost::integration::tower::BalanceLayer;
+use waypost::{Explanation, Fate, Health, Instance, MemoryProvider, ServiceDiscoveryClient};
 use waypost_testkit::free_ports;
 
 use super::{Server, plain_reqwest};

@@ -4,17 +4,14 @@ mod grpc;
 mod load;
 mod retries;
 
-use std::{
-    process::{Child, Command, Stdio},
-    sync::Arc,
-    time::Duration,
-};
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::{
-    net::TcpStream,
-    time::{Instant, sleep},
-};
-use waypost::{Balancer, Fate, Instance, MemoryProvider, integration::tower::changes};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep};
+use waypost::integration::tower::changes;
+use waypost::{Balancer, Fate, Instance, MemoryProvider};
 
 use crate::scripted::auth;
 

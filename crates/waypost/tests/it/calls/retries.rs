@@ -1,26 +1,20 @@
 //! What is sent again, what never is, and how often at most: told by servers that count.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
-use hyper_util::{client::legacy, rt::TokioExecutor};
-use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
-    net::{TcpListener, TcpStream},
-    time::Instant,
-};
+use hyper_util::client::legacy;
+use hyper_util::rt::TokioExecutor;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
-use waypost::{
-    Instance, MemoryProvider, OutlierDetection, RoundRobin, ServiceDiscoveryClient,
-    integration::{reqwest::Client, tower::BalanceLayer},
-};
+use waypost::integration::reqwest::Client;
+use waypost::integration::tower::BalanceLayer;
+use waypost::{Instance, MemoryProvider, OutlierDetection, RoundRobin, ServiceDiscoveryClient};
 use waypost_testkit::free_ports;
 
 use super::plain_reqwest;

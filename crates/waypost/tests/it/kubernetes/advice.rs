@@ -5,10 +5,9 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::time::timeout;
-use waypost::{
-    Error, Provider, ProviderError,
-    provider::{Answer, Watch, kubernetes::KubernetesProvider},
-};
+use waypost::provider::kubernetes::KubernetesProvider;
+use waypost::provider::{Answer, Watch};
+use waypost::{Error, Provider, ProviderError};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use super::demo;

@@ -10,10 +10,8 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::time::timeout;
-use waypost::{
-    KubernetesProvider, ProviderError,
-    provider::{Answer, Watch},
-};
+use waypost::provider::{Answer, Watch};
+use waypost::{KubernetesProvider, ProviderError};
 use waypost_fake_kubernetes::ApiServer;
 
 const PATIENCE: Duration = Duration::from_secs(60);

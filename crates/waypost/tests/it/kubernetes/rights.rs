@@ -1,14 +1,15 @@
 //! As whom the provider asks a cluster, and what it makes of rights that it lacks.
 
-use std::{fs, path::Path, sync::Arc, time::Duration};
+use std::fs;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use waypost::{
-    Directory, Environment, KubernetesProvider, Provider, ProviderErrorKind, Settings,
-    provider::{Answer, Watch},
-};
+use waypost::provider::{Answer, Watch};
+use waypost::{Directory, Environment, KubernetesProvider, Provider, ProviderErrorKind, Settings};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use super::{PATIENCE, demo, next};

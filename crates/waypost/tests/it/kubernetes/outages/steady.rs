@@ -1,18 +1,13 @@
 //! A service of a cluster that is looked up a thousand times a second, whatever happens to the API
 //! server. `examples/kubernetes_outages.rs` uses it too.
 
-use std::{
-    sync::{
-        Arc,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    time::Duration,
-};
+use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
 
-use tokio::{
-    task::JoinHandle,
-    time::{Instant, MissedTickBehavior, interval, sleep, timeout},
-};
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use waypost::{Error, KubernetesProvider, ServiceDiscoveryClient, Snapshot};
 use waypost_fake_kubernetes::{ApiServer, Builder, manifest};
 

@@ -1,16 +1,13 @@
 //! The suite that all providers are held to.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
-use futures_util::{FutureExt, future::BoxFuture};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use waypost::{
-    Instance, Provider,
-    conformance::{self, Abilities, Harness},
-};
+use waypost::conformance::{Abilities, Harness};
+use waypost::{Instance, Provider, conformance};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use super::super::{demo, provider};

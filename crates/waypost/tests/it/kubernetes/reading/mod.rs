@@ -3,18 +3,14 @@
 mod conformance;
 mod watches;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    sync::Arc,
-};
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use waypost::{
-    Directory, Health, Instance, KubernetesProvider, Provider, Snapshot,
-    provider::{Answer, Watch},
-};
+use waypost::provider::{Answer, Watch};
+use waypost::{Directory, Health, Instance, KubernetesProvider, Provider, Snapshot};
 use waypost_fake_kubernetes::manifest;
 
 use super::{PATIENCE, demo, next, provider};

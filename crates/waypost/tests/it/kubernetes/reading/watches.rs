@@ -1,15 +1,14 @@
 //! What looking costs the API server, and a change its readers.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use tokio::time::timeout;
 use waypost::{Health, Instance, Provider};
 use waypost_fake_kubernetes::manifest;
 
-use super::{
-    super::{PATIENCE, demo, provider},
-    until,
-};
+use super::super::{PATIENCE, demo, provider};
+use super::until;
 
 #[tokio::test]
 async fn a_change_of_one_slice_leaves_the_others_instances_as_they_are() {

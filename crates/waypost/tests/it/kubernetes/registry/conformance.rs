@@ -1,16 +1,17 @@
 //! What registers is found as it said, by the suite that all providers are held to.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use futures_util::{FutureExt, future::BoxFuture};
-use waypost::{
-    Instance, InstanceId, Provider, Registrar, ServiceRegistration,
-    conformance::{self, Abilities, Harness},
-    provider::kubernetes::KubernetesProvider,
-};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use waypost::conformance::{Abilities, Harness};
+use waypost::provider::kubernetes::KubernetesProvider;
+use waypost::{Instance, InstanceId, Provider, Registrar, ServiceRegistration, conformance};
 use waypost_fake_kubernetes::ApiServer;
 
-use super::{super::demo, provider, register};
+use super::super::demo;
+use super::{provider, register};
 
 /// A cluster in which everything there is has registered itself.
 struct Registered {

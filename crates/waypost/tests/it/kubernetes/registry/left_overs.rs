@@ -2,13 +2,12 @@
 
 use std::time::{Duration, SystemTime};
 
-use waypost::{
-    Check, Health, Provider,
-    provider::{Heartbeat, Report},
-};
+use waypost::provider::{Heartbeat, Report};
+use waypost::{Check, Health, Provider};
 use waypost_fake_kubernetes::ApiServer;
 
-use super::{super::demo, billing, instances, provider, register, slice_of};
+use super::super::demo;
+use super::{billing, instances, provider, register, slice_of};
 
 /// Lets the slice of an instance look as if it had been renewed then and never since.
 fn leave(server: &ApiServer, id: &str, renewed: &str) {

@@ -4,15 +4,18 @@ mod conformance;
 mod left_overs;
 mod refusals;
 
-use std::{fs, sync::Arc, time::Duration};
+use std::fs;
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
+use waypost::integration::axum::serve;
+use waypost::provider::kubernetes::KubernetesProvider;
+use waypost::provider::{Answer, Heartbeat, Report};
 use waypost::{
     Environment, Error, Health, HealthChecks, Instance, Provider, Registrar, RegistrationState,
     ServiceRegistration,
-    integration::axum::serve,
-    provider::{Answer, Heartbeat, Report, kubernetes::KubernetesProvider},
 };
 use waypost_fake_kubernetes::ApiServer;
 

@@ -1,14 +1,15 @@
 //! What can't be registered is told with what would help.
 
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
+use std::time::Duration;
 
 use serde_json::{Value, json};
-use waypost::{
-    Error, Provider, Registrar, ServiceRegistration, provider::kubernetes::KubernetesProvider,
-};
+use waypost::provider::kubernetes::KubernetesProvider;
+use waypost::{Error, Provider, Registrar, ServiceRegistration};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 
-use super::{super::demo, billing, failure, provider, registered, slice_of};
+use super::super::demo;
+use super::{billing, failure, provider, registered, slice_of};
 
 #[tokio::test]
 async fn services_of_others_are_not_touched() {

@@ -1,0 +1,197 @@
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use waypost_core::{ConfigError, Environment, Host, Invalid};
+
+/// Where an agent listens.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Address {
+    Tcp { https: bool, host: Host, port: u16 },
+    Unix(PathBuf),
+}
+
+const DEFAULT_PORT: u16 = 8500;
+
+impl Address {
+    /// What a request's URL begins with. A socket has no host; HTTP wants one all the same.
+    pub(super) fn base(&self) -> String {
+        match self {
+            Self::Tcp { .. } => self.to_string(),
+            Self::Unix(_) => "http://localhost".into(),
+        }
+    }
+
+    pub(super) fn socket(&self) -> Option<&Path> {
+        match self {
+            Self::Unix(path) => Some(path),
+            Self::Tcp { .. } => None,
+        }
+    }
+
+    /// All agents that the environment names, the one to ask first at first: part by part from the
+    /// first variable that says something of it.
+    pub(super) fn from_environment(environment: &Environment) -> Result<Vec<Self>, ConfigError> {
+        let several = environment.get("CONSUL_HTTP_ADDR").unwrap_or_default();
+        let several = several.split(',').map(str::trim);
+        let several: Result<Vec<Self>, _> = several
+            .filter(|address| !address.is_empty())
+            .map(str::parse)
+            .collect();
+        let mut several =
+            several.map_err(|fault: Invalid| ConfigError::new("CONSUL_HTTP_ADDR", fault))?;
+        let host_of = |name: &'static str| -> Result<Option<Host>, ConfigError> {
+            let host = environment.get(name).map(str::parse).transpose();
+            host.map_err(|fault: Invalid| ConfigError::new(name, fault))
+        };
+        let port_of =
+            |name: &'static str| -> Result<Option<u16>, ConfigError> { environment.port(name) };
+        let own = (host_of("CONSUL_HOST")?, port_of("CONSUL_PORT")?);
+        let stack = (
+            host_of("SERVICE_REGISTRY_HOST")?,
+            port_of("SERVICE_REGISTRY_PORT")?,
+        );
+        let ssl = environment.flag("CONSUL_HTTP_SSL")?.unwrap_or(false);
+
+        if own == (None, None) && !several.is_empty() {
+            for address in &mut several {
+                if let Self::Tcp { https, .. } = address {
+                    *https |= ssl;
+                }
+            }
+            return Ok(several);
+        }
+        let consul = several.iter().find_map(|address| match address {
+            Self::Tcp { https, host, port } => Some((*https, host.clone(), *port)),
+            Self::Unix(_) => None,
+        });
+        let localhost = Host::Name("localhost".into());
+        Ok(vec![Self::Tcp {
+            https: ssl || consul.as_ref().is_some_and(|(https, ..)| *https),
+            port: (own.1)
+                .or(consul.as_ref().map(|(.., port)| *port))
+                .or(stack.1)
+                .unwrap_or(DEFAULT_PORT),
+            host: (own.0)
+                .or(consul.map(|(_, host, _)| host))
+                .or(stack.0)
+                .unwrap_or(localhost),
+        }])
+    }
+}
+
+impl FromStr for Address {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let refused = |why: &str| Err(Invalid::new("Consul address", text, why));
+        let (https, rest) = match text.split_once("://") {
+            Some(("http", rest)) => (false, rest),
+            Some(("https", rest)) => (true, rest),
+            Some(("unix", path)) if path.starts_with('/') => return Ok(Self::Unix(path.into())),
+            Some(("unix", _)) => return refused("name a socket as unix:///path/to/socket"),
+            Some(_) => return refused("use http://, https:// or unix://"),
+            None => (false, text),
+        };
+        let authority = rest.trim_end_matches('/');
+        if authority.contains('@') {
+            return Err(Invalid::new(
+                "Consul address",
+                "(hidden)",
+                "it carries credentials; use a token instead",
+            ));
+        }
+        if authority.contains('/') {
+            return refused("an agent has no path; use host:port");
+        }
+        // An IPv6 address has colons of its own, and its port comes after the bracket.
+        let (host, port) = match authority.rsplit_once(':') {
+            Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
+            _ => (authority, None),
+        };
+        let port = match port.map(str::parse) {
+            None => DEFAULT_PORT,
+            Some(Ok(port)) if port != 0 => port,
+            Some(_) => return refused("its port is no number from 1 to 65535"),
+        };
+        Ok(Self::Tcp {
+            https,
+            host: host.parse()?,
+            port,
+        })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp { https, host, port } => {
+                let scheme = if *https { "https" } else { "http" };
+                write!(f, "{scheme}://{host}:{port}")
+            }
+            Self::Unix(path) => write!(f, "unix://{}", path.display()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_comes_from_the_first_variable_that_tells_it() {
+        for (variables, expected) in [
+            (&[][..], "http://localhost:8500"),
+            (&[("CONSUL_HTTP_ADDR", "10.0.0.1")], "http://10.0.0.1:8500"),
+            (&[("CONSUL_HTTP_ADDR", "https://c:8501/")], "https://c:8501"),
+            (&[("CONSUL_HTTP_ADDR", "[::1]:1")], "http://[::1]:1"),
+            (
+                &[("CONSUL_HTTP_ADDR", "unix:///run/c.sock")],
+                "unix:///run/c.sock",
+            ),
+            (
+                &[("CONSUL_HTTP_ADDR", "a:1, b:2"), ("CONSUL_HTTP_SSL", "1")],
+                "https://a:1 https://b:2",
+            ),
+            (
+                &[("CONSUL_HTTP_ADDR", "c:1"), ("CONSUL_HTTP_SSL", "true")],
+                "https://c:1",
+            ),
+            (
+                &[("CONSUL_HTTP_ADDR", "c:1"), ("CONSUL_PORT", "2")],
+                "http://c:2",
+            ),
+            (
+                &[
+                    ("SERVICE_REGISTRY_HOST", "r"),
+                    ("SERVICE_REGISTRY_PORT", "9"),
+                    ("CONSUL_HOST", "c"),
+                ],
+                "http://c:9",
+            ),
+        ] {
+            let all = Address::from_environment(&variables.iter().copied().collect()).unwrap();
+            let all: Vec<_> = all.iter().map(Address::to_string).collect();
+            assert_eq!(all.join(" "), expected, "{variables:?}");
+        }
+    }
+
+    #[test]
+    fn a_bad_variable_is_named() {
+        for (name, value) in [
+            ("CONSUL_HTTP_ADDR", "ftp://c"),
+            ("CONSUL_HTTP_ADDR", "unix://relative"),
+            ("CONSUL_HTTP_ADDR", "c:port"),
+            ("CONSUL_HTTP_ADDR", "http://me:secret@c"),
+            ("CONSUL_PORT", "0"),
+            ("SERVICE_REGISTRY_PORT", "x"),
+            ("CONSUL_HOST", "a b"),
+            ("CONSUL_HTTP_SSL", "perhaps"),
+        ] {
+            let error = Address::from_environment(&[(name, value)].into_iter().collect());
+            let error = error.unwrap_err();
+            assert_eq!(error.place(), name);
+            assert!(!error.to_string().contains("secret"));
+        }
+    }
+}

@@ -1,0 +1,207 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustls::client::WebPkiServerVerifier;
+use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
+use rustls::crypto::CryptoProvider;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use waypost_core::ConfigError;
+
+/// How an agent proves who it is, and how we do.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tls {
+    pub(super) ca_file: Option<PathBuf>,
+    pub(super) ca_folder: Option<PathBuf>,
+    pub(super) client_cert: Option<PathBuf>,
+    pub(super) client_key: Option<PathBuf>,
+    pub(super) server_name: Option<String>,
+    pub(super) skip_verify: bool,
+}
+
+impl Tls {
+    /// The set-up for a client. Without CAs of its own it trusts those of the system.
+    pub(super) fn config(&self) -> Result<ClientConfig, ConfigError> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let unusable = |cause: &dyn std::fmt::Display| ConfigError::new("TLS set-up", cause);
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|cause| unusable(&cause))?
+            .dangerous()
+            .with_custom_certificate_verifier(self.verifier(provider)?);
+        match (&self.client_cert, &self.client_key) {
+            (None, None) => Ok(builder.with_no_client_auth()),
+            (Some(cert), Some(key)) => {
+                let chain = certificates(cert)?;
+                let private = PrivateKeyDer::from_pem_file(key)
+                    .map_err(|cause| at(key, format!("no private key in PEM: {cause}")))?;
+                builder
+                    .with_client_auth_cert(chain, private)
+                    .map_err(|cause| at(cert, format!("does not fit its key: {cause}")))
+            }
+            (Some(_), None) => Err(ConfigError::new(
+                "CONSUL_CLIENT_KEY",
+                "is not set; a client certificate needs its key",
+            )),
+            (None, Some(_)) => Err(ConfigError::new(
+                "CONSUL_CLIENT_CERT",
+                "is not set; a client key needs its certificate",
+            )),
+        }
+    }
+
+    fn verifier(
+        &self,
+        provider: Arc<CryptoProvider>,
+    ) -> Result<Arc<dyn ServerCertVerifier>, ConfigError> {
+        if self.skip_verify {
+            return Ok(Arc::new(Unverified(provider)));
+        }
+        let unusable = |cause: &dyn std::fmt::Display| ConfigError::new("TLS set-up", cause);
+        let roots = self.roots()?;
+        let inner: Arc<dyn ServerCertVerifier> = match roots.is_empty() {
+            true => Arc::new(
+                rustls_platform_verifier::Verifier::new(provider)
+                    .map_err(|cause| unusable(&cause))?,
+            ),
+            false => WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+                .build()
+                .map_err(|cause| unusable(&cause))?,
+        };
+        let Some(name) = &self.server_name else {
+            return Ok(inner);
+        };
+        let expected = ServerName::try_from(name.clone()).map_err(|_| {
+            ConfigError::new("CONSUL_TLS_SERVER_NAME", format!("{name:?} is no name"))
+        })?;
+        Ok(Arc::new(Renamed { inner, expected }))
+    }
+
+    fn roots(&self) -> Result<RootCertStore, ConfigError> {
+        let mut roots = RootCertStore::empty();
+        let mut add = |path: &Path| {
+            for certificate in certificates(path)? {
+                let added = roots.add(certificate);
+                added.map_err(|cause| at(path, format!("holds no usable CA: {cause}")))?;
+            }
+            Ok(())
+        };
+        if let Some(file) = &self.ca_file {
+            add(file)?;
+        }
+        if let Some(folder) = &self.ca_folder {
+            let unreadable = |cause| at(folder, format!("can't be listed: {cause}"));
+            for entry in fs::read_dir(folder).map_err(unreadable)? {
+                let path = entry.map_err(unreadable)?.path();
+                if path.is_file() {
+                    add(&path)?;
+                }
+            }
+            if roots.is_empty() {
+                return Err(at(folder, "holds no certificate".into()));
+            }
+        }
+        Ok(roots)
+    }
+}
+
+fn at(path: &Path, problem: String) -> ConfigError {
+    ConfigError::new(path.display().to_string(), problem)
+}
+
+fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
+    let unreadable = |cause| at(path, format!("no certificates in PEM: {cause}"));
+    let all = CertificateDer::pem_file_iter(path).map_err(unreadable)?;
+    let all: Vec<_> = all.collect::<Result<_, _>>().map_err(unreadable)?;
+    match all.is_empty() {
+        true => Err(at(path, "holds no certificate in PEM".into())),
+        false => Ok(all),
+    }
+}
+
+/// Expects another name in the certificate than the address has.
+#[derive(Debug)]
+struct Renamed {
+    inner: Arc<dyn ServerCertVerifier>,
+    expected: ServerName<'static>,
+}
+
+impl ServerCertVerifier for Renamed {
+    fn verify_server_cert(
+        &self,
+        end_entity: &CertificateDer<'_>,
+        intermediates: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        ocsp_response: &[u8],
+        now: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        let expected = &self.expected;
+        (self.inner).verify_server_cert(end_entity, intermediates, expected, ocsp_response, now)
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls12_signature(message, cert, dss)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        self.inner.verify_tls13_signature(message, cert, dss)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.inner.supported_verify_schemes()
+    }
+}
+
+/// Takes any certificate, as `CONSUL_HTTP_SSL_VERIFY=false` asks for; the handshake's signatures
+/// are checked all the same.
+#[derive(Debug)]
+struct Unverified(Arc<CryptoProvider>);
+
+impl ServerCertVerifier for Unverified {
+    fn verify_server_cert(
+        &self,
+        _: &CertificateDer<'_>,
+        _: &[CertificateDer<'_>],
+        _: &ServerName<'_>,
+        _: &[u8],
+        _: UnixTime,
+    ) -> Result<ServerCertVerified, rustls::Error> {
+        Ok(ServerCertVerified::assertion())
+    }
+
+    fn verify_tls12_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
+    }
+
+    fn verify_tls13_signature(
+        &self,
+        message: &[u8],
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
+    ) -> Result<HandshakeSignatureValid, rustls::Error> {
+        let algorithms = &self.0.signature_verification_algorithms;
+        rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
+    }
+
+    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+        self.0.signature_verification_algorithms.supported_schemes()
+    }
+}

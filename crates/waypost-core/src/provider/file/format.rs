@@ -1,0 +1,421 @@
+//! The format of the file, and errors that say where in it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::Arc;
+
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::Services;
+use crate::error::ConfigError;
+use crate::model::{Health, Host, Instance, InstanceBuilder, Invalid, ServiceName, Weight};
+
+/// Reads the content of the file at `path`, as JSON or YAML by its ending.
+pub(crate) fn parse(path: &Path, content: &[u8]) -> Result<Services, ConfigError> {
+    let is_json = path.extension().is_some_and(|ending| ending == "json");
+    let place = |line: u64, column: u64| format!("{}:{line}:{column}", path.display());
+
+    let Document(services) = if is_json {
+        serde_json::from_slice(content).map_err(|fault| {
+            let text = fault.to_string();
+            let position = format!(" at line {} column {}", fault.line(), fault.column());
+            ConfigError::new(
+                place(fault.line() as u64, fault.column() as u64),
+                text.trim_end_matches(&position),
+            )
+        })?
+    } else {
+        let text = std::str::from_utf8(content).map_err(|fault| {
+            ConfigError::new(path.display().to_string(), format!("not UTF-8: {fault}"))
+        })?;
+        serde_saphyr::from_str(text).map_err(|fault| {
+            let at = fault.location();
+            let place = at.map_or(path.display().to_string(), |at| {
+                place(at.line(), at.column())
+            });
+            ConfigError::new(place, fault.without_snippet())
+        })?
+    };
+    Ok(services)
+}
+
+/// The whole file: service by service.
+struct Document(Services);
+
+impl<'de> Deserialize<'de> for Document {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Services_;
+
+        impl<'de> Visitor<'de> for Services_ {
+            type Value = Services;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("services by name, such as {\"auth\": {\"url\": \"http://auth:5001\"}}")
+            }
+
+            fn visit_unit<E>(self) -> Result<Services, E> {
+                Ok(Services::new())
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Services, A::Error> {
+                let mut services = Services::new();
+                while let Some(name) = map.next_key::<ServiceName>()? {
+                    let entry: Entry = map.next_value()?;
+                    let instances = entry.instances(&name).map_err(|fault| {
+                        A::Error::custom(format_args!("service {name:?}: {fault}"))
+                    })?;
+                    if services.insert(name.clone(), instances).is_some() {
+                        return Err(A::Error::custom(format_args!(
+                            "service {name:?} stands here twice; use `instances` for several"
+                        )));
+                    }
+                }
+                Ok(services)
+            }
+        }
+
+        deserializer.deserialize_map(Services_).map(Self)
+    }
+}
+
+/// What stands behind a service's name: a URL, one instance, or several.
+struct Entry {
+    shared: Fields,
+    list: Option<Vec<Entry>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    url: Option<ServiceUrl>,
+    address: Option<Host>,
+    port: Option<Port>,
+    scheme: Option<String>,
+    path: Option<String>,
+    id: Option<String>,
+    version: Option<Text>,
+    #[serde(default)]
+    tags: Vec<Text>,
+    #[serde(default)]
+    metadata: BTreeMap<String, Text>,
+    weight: Option<Weight>,
+    zone: Option<Text>,
+    health: Option<Health>,
+    #[serde(default)]
+    ports: BTreeMap<String, Port>,
+    instances: Option<Vec<Entry>>,
+}
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyForm;
+
+        impl<'de> Visitor<'de> for AnyForm {
+            type Value = Entry;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a URL, an instance with url or address and port, or a list of these")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, url: &str) -> Result<Entry, E> {
+                let url = ServiceUrl::try_from(url.to_owned()).map_err(E::custom)?;
+                let shared = Fields {
+                    url: Some(url),
+                    ..Fields::default()
+                };
+                Ok(Entry { shared, list: None })
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entry, A::Error> {
+                let mut list = Vec::new();
+                while let Some(entry) = seq.next_element()? {
+                    list.push(entry);
+                }
+                Ok(Entry {
+                    shared: Fields::default(),
+                    list: Some(list),
+                })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entry, A::Error> {
+                let mut shared = Fields::deserialize(MapAccessDeserializer::new(map))?;
+                let list = shared.instances.take();
+                Ok(Entry { shared, list })
+            }
+        }
+
+        deserializer.deserialize_any(AnyForm)
+    }
+}
+
+impl Entry {
+    fn instances(&self, service: &ServiceName) -> Result<Vec<Arc<Instance>>, Invalid> {
+        let Some(list) = &self.list else {
+            return Ok(vec![Arc::new(self.instance(service, &Fields::default())?)]);
+        };
+        let mut instances: Vec<Arc<Instance>> = Vec::with_capacity(list.len());
+        for entry in list {
+            if entry.list.is_some() {
+                return Err(wrong(
+                    "instances",
+                    "a list inside of an instance",
+                    "use one list",
+                ));
+            }
+            let instance = entry.instance(service, &self.shared)?;
+            if instances.iter().any(|other| other.id() == instance.id()) {
+                let id = instance.id().as_str();
+                return Err(wrong("id", id, "two instances have it; give each its own"));
+            }
+            instances.push(Arc::new(instance));
+        }
+        Ok(instances)
+    }
+
+    fn instance(&self, service: &ServiceName, outer: &Fields) -> Result<Instance, Invalid> {
+        let own = &self.shared;
+        let mut builder = own.address_of(service, outer)?;
+        if let Some(scheme) = own.scheme.as_ref().or(outer.scheme.as_ref()) {
+            builder = builder.scheme(scheme);
+        }
+        if let Some(path) = own.path.as_ref().or(outer.path.as_ref()) {
+            builder = builder.path_prefix(path);
+        }
+        if let Some(id) = &own.id {
+            builder = builder.id(id.as_str());
+        }
+        if let Some(version) = own.version.as_ref().or(outer.version.as_ref()) {
+            builder = builder.version(version.0.as_str());
+        }
+        if let Some(weight) = own.weight.or(outer.weight) {
+            builder = builder.weight(weight);
+        }
+        if let Some(zone) = own.zone.as_ref().or(outer.zone.as_ref()) {
+            builder = builder.zone(zone.0.as_str());
+        }
+        if let Some(health) = own.health.or(outer.health) {
+            builder = builder.health(health);
+        }
+        for fields in [outer, own] {
+            builder = builder.tags(fields.tags.iter().map(|tag| tag.0.as_str()));
+            let metadata = fields.metadata.iter();
+            builder = builder.metadata(metadata.map(|(k, v)| (k.as_str(), v.0.as_str())));
+            for (name, port) in &fields.ports {
+                builder = builder.named_port(name.as_str(), port.0);
+            }
+        }
+        builder.build()
+    }
+}
+
+impl Fields {
+    /// The URL wins; address and port may also come from what is said for all instances.
+    fn address_of(&self, service: &ServiceName, outer: &Self) -> Result<InstanceBuilder, Invalid> {
+        if let Some(url) = &self.url {
+            return Instance::from_url(service.clone(), &url.0);
+        }
+        match (&self.address, &self.port, &outer.url) {
+            (None, None, Some(url)) => Instance::from_url(service.clone(), &url.0),
+            (address, port, _) => {
+                let need = "give `url`, or `address` and `port`";
+                let address = address.as_ref().or(outer.address.as_ref());
+                let address = address.ok_or_else(|| wrong("address", "", need))?;
+                let port = port.as_ref().or(outer.port.as_ref());
+                let port = port.ok_or_else(|| wrong("port", "", need))?;
+                Ok(Instance::builder(service.clone(), address.clone(), port.0))
+            }
+        }
+    }
+}
+
+fn wrong(what: &'static str, value: &str, why: &str) -> Invalid {
+    Invalid::new(what, value, why)
+}
+
+/// A URL, checked where it stands, so that an error has its line and not that of the entry's end.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
+struct ServiceUrl(String);
+
+impl TryFrom<String> for ServiceUrl {
+    type Error = Invalid;
+
+    fn try_from(url: String) -> Result<Self, Invalid> {
+        let any = ServiceName::new("any")?;
+        Instance::from_url(any, &url)?.build()?;
+        Ok(Self(url))
+    }
+}
+
+struct Port(u16);
+
+impl<'de> Deserialize<'de> for Port {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let wanted = "a port is a number from 1 to 65535";
+        let Text(port) = Text::deserialize(deserializer)?;
+        match port.parse() {
+            Ok(port) if port != 0 => Ok(Self(port)),
+            _ => Err(D::Error::custom(format_args!("{wanted}, not {port:?}"))),
+        }
+    }
+}
+
+/// A text that may be written as a number or a truth value: `version: 2`, `version: 1.10`.
+struct Text(String);
+
+impl<'de> Deserialize<'de> for Text {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct AnyScalar;
+
+        impl Visitor<'_> for AnyScalar {
+            type Value = Text;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Text, E> {
+                Ok(Text(text.to_owned()))
+            }
+
+            fn visit_bool<E>(self, value: bool) -> Result<Text, E> {
+                Ok(Text(value.to_string()))
+            }
+
+            fn visit_i64<E>(self, number: i64) -> Result<Text, E> {
+                Ok(Text(number.to_string()))
+            }
+
+            fn visit_u64<E>(self, number: u64) -> Result<Text, E> {
+                Ok(Text(number.to_string()))
+            }
+
+            fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Text, E> {
+                // `1.10` would silently become `1.1`.
+                Err(E::custom(format_args!(
+                    "put {number} in quotes: a text is wanted"
+                )))
+            }
+        }
+
+        deserializer.deserialize_any(AnyScalar)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(name: &str, content: &str) -> Result<Services, ConfigError> {
+        parse(Path::new(name), content.as_bytes())
+    }
+
+    #[test]
+    fn the_same_services_as_json_and_as_yaml() {
+        let json = r#"{
+            "auth": {"url": "http://auth-service:5001", "address": "auth-service", "port": 5001},
+            "backend": {"address": "backend-service", "port": 5000, "tags": ["x"]},
+            "search": {"version": "2.0.0", "metadata": {"region": "eu"}, "instances": [
+                {"id": "a", "url": "https://10.0.0.7/v2", "weight": 3, "ports": {"admin": 9300}},
+                {"id": "b", "address": "10.0.0.8", "port": 9200, "version": "2.1.0", "zone": "b"}
+            ]},
+            "short": "http://short:1",
+            "none": []
+        }"#;
+        let yaml = r#"
+auth: {url: "http://auth-service:5001", address: auth-service, port: 5001}
+backend:
+  address: backend-service
+  port: 5000
+  tags: [x]
+search:
+  version: 2.0.0
+  metadata: {region: eu}
+  instances:
+    - {id: a, url: "https://10.0.0.7/v2", weight: 3, ports: {admin: 9300}}
+    - {id: b, address: 10.0.0.8, port: 9200, version: 2.1.0, zone: b}
+short: http://short:1
+none: []
+"#;
+        let services = read("s.json", json).unwrap();
+        assert_eq!(services, read("s.yaml", yaml).unwrap());
+        let search = &services["search"];
+        assert_eq!(search[0].url(), "https://10.0.0.7:443/v2");
+        assert_eq!(search[0].version(), Some("2.0.0"));
+        assert_eq!(search[0].weight(), Weight::new(3));
+        assert_eq!(search[0].named_port("admin"), Some(9300));
+        assert_eq!(search[1].version(), Some("2.1.0"));
+        assert_eq!(search[1].meta("region"), Some("eu"));
+        assert!(services["none"].is_empty());
+        assert!(read("empty.yaml", "").unwrap().is_empty());
+    }
+
+    #[test]
+    fn an_error_names_file_line_and_what_would_be_right() {
+        for (name, content, place, hint) in [
+            (
+                "s.json",
+                "{\n \"a\": {\"url\": \"http://a:1\",}\n}",
+                "s.json:2:",
+                "trailing comma",
+            ),
+            (
+                "s.json",
+                "{\n \"a\": {\"url\": \"a:b:c\"}\n}",
+                "s.json:2:",
+                "http://host:port",
+            ),
+            (
+                "s.json",
+                "{\"a\": {\"prot\": 1}}",
+                "s.json:1:",
+                "expected one of `url`",
+            ),
+            (
+                "s.json",
+                "{\"a\": {\"address\": \"a\"}}",
+                "s.json:1:",
+                "`address` and `port`",
+            ),
+            (
+                "s.json",
+                "{\"a\": \"http://a\",\n \"a\": \"http://b\"}",
+                "s.json:2:",
+                "twice",
+            ),
+            (
+                "s.json",
+                "{\"a\": {\"url\": \"http://a\", \"weight\": -1}}",
+                "s.json:1:",
+                "65535",
+            ),
+            ("s.json", "[]", "s.json:1:", "services by name"),
+            (
+                "s.yaml",
+                "a:\n  url: http://a:1\n  port: high\n",
+                "s.yaml:3:",
+                "port",
+            ),
+            ("s.yaml", "a:\n  url: [\n", "s.yaml:", ""),
+            (
+                "s.yaml",
+                "a b: http://a:1\n",
+                "s.yaml:1:",
+                "' ' is not allowed",
+            ),
+            (
+                "s.yaml",
+                "a:\n  - {id: x, url: 'http://a:1'}\n  - {id: x, url: 'http://b:1'}\n",
+                "s.yaml",
+                "own",
+            ),
+        ] {
+            let error = read(name, content).unwrap_err();
+            assert!(error.place().starts_with(place), "{error}");
+            assert!(error.problem().contains(hint), "{error}");
+        }
+    }
+}

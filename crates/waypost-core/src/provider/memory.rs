@@ -1,0 +1,167 @@
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use futures_util::future::{BoxFuture, ready};
+use futures_util::{FutureExt, StreamExt, stream};
+use tokio::sync::watch;
+
+use super::{Answer, Heartbeat, NamesWatch, Provider, Registry, Report, Watch};
+use crate::error::ProviderError;
+use crate::model::{Instance, InstanceId, ServiceName};
+use crate::registration::Registration;
+
+/// Instances held in this process: for tests, and for programs whose services live together.
+///
+/// Clones share their content.
+///
+/// ```
+/// use futures_util::StreamExt;
+/// use waypost_core::provider::{Answer, MemoryProvider, Provider};
+/// use waypost_core::{Instance, ServiceName};
+///
+/// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
+/// let memory = MemoryProvider::new();
+/// let auth = ServiceName::new("auth")?;
+/// memory.insert(Instance::builder(auth.clone(), "10.0.0.7".parse()?, 8080).build()?);
+///
+/// let Some(Ok(Answer::Instances(found))) = memory.watch(&auth).next().await else {
+///     panic!("no answer");
+/// };
+/// assert_eq!(found[0].url_for("/users"), "http://10.0.0.7:8080/users");
+/// # Ok::<(), waypost_core::Error>(())
+/// # }).unwrap();
+/// ```
+#[derive(Clone, Debug)]
+pub struct MemoryProvider {
+    services: watch::Sender<Services>,
+}
+
+/// Service by service and, in it, by id. A service stays known when its last instance leaves.
+type Services = BTreeMap<ServiceName, BTreeMap<InstanceId, Arc<Instance>>>;
+
+impl MemoryProvider {
+    /// Holds nothing yet.
+    pub fn new() -> Self {
+        Self {
+            services: watch::Sender::new(Services::new()),
+        }
+    }
+
+    /// Adds an instance, or replaces the one with its id.
+    pub fn insert(&self, instance: Instance) {
+        self.services.send_modify(|services| {
+            let instances = services.entry(instance.service().clone()).or_default();
+            instances.insert(instance.id().clone(), Arc::new(instance));
+        });
+    }
+
+    /// Replaces all instances of a service at once.
+    pub fn replace(&self, service: &ServiceName, instances: impl IntoIterator<Item = Instance>) {
+        let instances = instances
+            .into_iter()
+            .map(|instance| (instance.id().clone(), Arc::new(instance)))
+            .collect();
+        self.services.send_modify(|services| {
+            services.insert(service.clone(), instances);
+        });
+    }
+
+    /// Takes an instance out; its service stays known. Says whether it was there.
+    pub fn remove(&self, id: &InstanceId) -> bool {
+        self.services.send_if_modified(|services| {
+            let mut holders = services.values_mut();
+            holders.any(|instances| instances.remove(id).is_some())
+        })
+    }
+
+    /// Forgets a service altogether. Says whether it was known.
+    pub fn forget(&self, service: &ServiceName) -> bool {
+        self.services
+            .send_if_modified(|services| services.remove(service).is_some())
+    }
+
+    /// A stream of `view` of the content now and after each change of that view.
+    fn changes<T, F>(&self, view: F) -> stream::BoxStream<'static, Result<T, ProviderError>>
+    where
+        T: PartialEq + Clone + Send + 'static,
+        F: Fn(&Services) -> T + Send + 'static,
+    {
+        let mut receiver = self.services.subscribe();
+        receiver.mark_changed();
+        stream::unfold(
+            (receiver, view, None),
+            |(mut receiver, view, last)| async move {
+                loop {
+                    // An error means that the provider itself is gone, with all who could ask it.
+                    receiver.changed().await.ok()?;
+                    let now = view(&receiver.borrow_and_update());
+                    if last.as_ref() != Some(&now) {
+                        return Some((Ok(now.clone()), (receiver, view, Some(now))));
+                    }
+                }
+            },
+        )
+        .boxed()
+    }
+}
+
+impl Default for MemoryProvider {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Provider for MemoryProvider {
+    fn describe(&self) -> Arc<str> {
+        "memory".into()
+    }
+
+    fn watch(&self, service: &ServiceName) -> Watch {
+        let service = service.clone();
+        self.changes(move |services| match services.get(&service) {
+            Some(instances) => Answer::Instances(instances.values().cloned().collect()),
+            None => Answer::Unknown,
+        })
+    }
+
+    fn watch_names(&self) -> NamesWatch {
+        self.changes(|services| services.keys().cloned().collect::<BTreeSet<_>>())
+    }
+
+    fn registry(&self) -> Result<&dyn Registry, ProviderError> {
+        Ok(self)
+    }
+}
+
+impl Registry for MemoryProvider {
+    fn register<'a>(
+        &'a self,
+        registration: &'a Registration,
+        _: &'a Report,
+    ) -> BoxFuture<'a, Result<(), ProviderError>> {
+        self.insert(Instance::clone(registration.instance()));
+        ready(Ok(())).boxed()
+    }
+
+    fn deregister<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
+        self.remove(id);
+        ready(Ok(())).boxed()
+    }
+
+    fn heartbeat<'a>(
+        &'a self,
+        registration: &'a Registration,
+        _: Report,
+    ) -> BoxFuture<'a, Result<Heartbeat, ProviderError>> {
+        let wanted = registration.instance();
+        let services = self.services.borrow();
+        let held = services
+            .get(wanted.service())
+            .is_some_and(|instances| instances.contains_key(wanted.id()));
+        ready(Ok(match held {
+            true => Heartbeat::Known,
+            false => Heartbeat::Forgotten,
+        }))
+        .boxed()
+    }
+}

@@ -1,0 +1,273 @@
+//! Keeps the watches of a provider running.
+//!
+//! A provider reports failures and ends its stream; when to try again is decided here, for all
+//! providers alike. Hundreds of watches fail together when their registry does. Each backs off by
+//! itself, up to 30 s, so that they don't keep the registry down; together they notice within
+//! seconds that it is available again; and they produce one log line, not hundreds.
+
+mod backoff;
+mod outage_log;
+mod recovery;
+mod status;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+
+use self::outage_log::{FailureScope, OutageLog};
+use self::recovery::Recovery;
+use crate::error::ProviderError;
+
+pub use backoff::Backoff;
+pub use status::ProviderStatus;
+
+/// Restarts the watches of one provider when they end, and tracks its status.
+///
+/// ```
+/// use futures_util::{StreamExt, stream};
+/// use waypost_core::{ProviderError, supervision::WatchSupervisor};
+///
+/// # #[tokio::main(flavor = "current_thread", start_paused = true)] async fn main() {
+/// let supervisor = WatchSupervisor::new("example".into());
+/// // A watch that answers once and then ends: it is restarted after a pause.
+/// let mut watch = supervisor.supervise("numbers", || {
+///     stream::iter([Ok::<_, ProviderError>(1)]).boxed()
+/// });
+/// assert_eq!(watch.next().await.unwrap().unwrap(), 1);
+/// assert_eq!(watch.next().await.unwrap().unwrap(), 1);
+/// assert_eq!(supervisor.status().reconnects(), 1);
+/// # }
+/// ```
+#[derive(Debug)]
+pub struct WatchSupervisor {
+    recovery: Recovery,
+    outages: OutageLog,
+}
+
+impl WatchSupervisor {
+    /// A supervisor for the provider with this description.
+    pub fn new(provider: Arc<str>) -> Arc<Self> {
+        Self::with_log(provider, true)
+    }
+
+    /// A supervisor that logs nothing, for a provider whose layers have supervisors of their own.
+    pub fn silent(provider: Arc<str>) -> Arc<Self> {
+        Self::with_log(provider, false)
+    }
+
+    fn with_log(provider: Arc<str>, enabled: bool) -> Arc<Self> {
+        Arc::new(Self {
+            recovery: Recovery::default(),
+            outages: OutageLog::new(provider, enabled),
+        })
+    }
+
+    /// The state of the provider over all supervised watches.
+    pub fn status(&self) -> ProviderStatus {
+        self.outages.status()
+    }
+
+    /// A watch that never ends: whenever the stream from `subscribe` does, it is called again after
+    /// a pause. `subject` names what is watched, in log lines.
+    pub fn supervise<T: Send + 'static>(
+        self: &Arc<Self>,
+        subject: impl Into<Arc<str>>,
+        subscribe: impl FnMut() -> BoxStream<'static, Result<T, ProviderError>> + Send + 'static,
+    ) -> BoxStream<'static, Result<T, ProviderError>> {
+        let watch = RestartingWatch {
+            state: WatchState::new(self, subject.into()),
+            subscribe,
+            running: None,
+            backoff: Backoff::default(),
+        };
+        stream::unfold(watch, |mut watch| async move {
+            let item = watch.next().await;
+            Some((item, watch))
+        })
+        .boxed()
+    }
+}
+
+/// One watch, restarted whenever it ends.
+struct RestartingWatch<T, S> {
+    state: WatchState,
+    subscribe: S,
+    running: Option<BoxStream<'static, Result<T, ProviderError>>>,
+    backoff: Backoff,
+}
+
+impl<T, S> RestartingWatch<T, S>
+where
+    S: FnMut() -> BoxStream<'static, Result<T, ProviderError>>,
+{
+    async fn next(&mut self) -> Result<T, ProviderError> {
+        loop {
+            let running = self.running.get_or_insert_with(&mut self.subscribe);
+            if let Some(item) = running.next().await {
+                self.state.record(&item);
+                if item.is_ok() {
+                    self.backoff.reset();
+                }
+                return item;
+            }
+            // Polling an ended stream may panic, so it is dropped before the pause.
+            self.running = None;
+            let step = self.backoff.next_delay();
+            self.state.pause(step).await;
+        }
+    }
+}
+
+/// How one watch is doing, as reported to its supervisor.
+struct WatchState {
+    supervisor: Arc<WatchSupervisor>,
+    subject: Arc<str>,
+    failing: Option<FailureScope>,
+}
+
+impl WatchState {
+    fn new(supervisor: &Arc<WatchSupervisor>, subject: Arc<str>) -> Self {
+        supervisor.outages.watch_started();
+        Self {
+            supervisor: Arc::clone(supervisor),
+            subject,
+            failing: None,
+        }
+    }
+
+    fn record<T>(&mut self, item: &Result<T, ProviderError>) {
+        let before = self.failing;
+        let supervisor = &self.supervisor;
+        match item {
+            Ok(_) => {
+                self.failing = None;
+                supervisor.outages.succeeded(before);
+                if before == Some(FailureScope::Outage) {
+                    supervisor.recovery.recovered();
+                }
+            }
+            Err(error) => {
+                self.failing = Some(FailureScope::of(error));
+                supervisor.outages.failed(&self.subject, before, error);
+            }
+        }
+    }
+
+    async fn pause(&self, step: Duration) {
+        match self.failing {
+            // That other watches succeed says nothing about a request that is refused.
+            Some(FailureScope::Refusal) => tokio::time::sleep(step).await,
+            _ => self.supervisor.recovery.pause(step).await,
+        }
+        self.supervisor.outages.reconnecting();
+    }
+}
+
+impl Drop for WatchState {
+    fn drop(&mut self) {
+        self.supervisor.outages.watch_dropped(self.failing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use tokio::time::{Instant, sleep};
+
+    use super::*;
+
+    /// A provider whose watches fail at once while it is down.
+    #[derive(Clone, Default)]
+    struct Fake {
+        up: Arc<AtomicBool>,
+        attempts: Arc<AtomicUsize>,
+    }
+
+    impl Fake {
+        fn watch(&self) -> BoxStream<'static, Result<(), ProviderError>> {
+            self.attempts.fetch_add(1, Ordering::SeqCst);
+            match self.up.load(Ordering::SeqCst) {
+                true => stream::iter([Ok(())]).chain(stream::pending()).boxed(),
+                false => stream::iter([Err(ProviderError::unreachable("fake", "no"))]).boxed(),
+            }
+        }
+
+        /// Starts `watches` watches, each until its first success, and returns the times of success.
+        fn follow(
+            &self,
+            supervisor: &Arc<WatchSupervisor>,
+            watches: usize,
+        ) -> tokio::task::JoinSet<Instant> {
+            let mut tasks = tokio::task::JoinSet::new();
+            for number in 0..watches {
+                let fake = self.clone();
+                let mut watch = supervisor.supervise(format!("s{number}"), move || fake.watch());
+                tasks.spawn(async move {
+                    while watch.next().await.is_none_or(|item| item.is_err()) {}
+                    Instant::now()
+                });
+            }
+            tasks
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn all_watches_recover_within_five_seconds_after_an_outage() {
+        for watches in [1, 2, 500] {
+            let (fake, supervisor) = (Fake::default(), WatchSupervisor::new("fake".into()));
+            let tasks = fake.follow(&supervisor, watches);
+            sleep(Duration::from_secs(600)).await;
+            assert_eq!(supervisor.status().failing(), watches);
+            fake.up.store(true, Ordering::SeqCst);
+            let back = Instant::now();
+            let last = tasks.join_all().await.into_iter().max().unwrap();
+            let took = last - back;
+            assert!(took < Duration::from_secs(5), "{watches}: {took:?}");
+            assert_eq!(supervisor.status().failing(), 0);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn during_an_outage_each_watch_backs_off_and_only_one_at_a_time_probes() {
+        let attempts = async |watches: usize| {
+            let (fake, supervisor) = (Fake::default(), WatchSupervisor::new("fake".into()));
+            let tasks = fake.follow(&supervisor, watches);
+            sleep(Duration::from_secs(600)).await;
+            drop(tasks);
+            fake.attempts.load(Ordering::SeqCst)
+        };
+        // The prober retries at least every 2.5 s.
+        let alone = attempts(1).await;
+        assert!((240..600).contains(&alone), "{alone}");
+        // 600 s / 15 s, a few short steps at first, and the probes.
+        let many = attempts(200).await;
+        assert!(many < 200 * 60 + 600, "{many}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refused_watch_does_not_retry_sooner_because_others_succeed() {
+        let supervisor = WatchSupervisor::new("fake".into());
+        let attempts = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&attempts);
+        let mut refused = supervisor.supervise("secret", move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            let kind = crate::ProviderErrorKind::NotAuthorised;
+            stream::iter([Err::<(), _>(ProviderError::new("fake", kind, "403"))]).boxed()
+        });
+        let task = tokio::spawn(async move { while refused.next().await.is_some() {} });
+        let mut flapping = supervisor.supervise("flapping", || {
+            stream::iter([Ok(()), Err(ProviderError::unreachable("fake", "gone"))]).boxed()
+        });
+        let until = Instant::now() + Duration::from_secs(600);
+        while Instant::now() < until {
+            let _ = flapping.next().await;
+        }
+        let attempts = attempts.load(Ordering::SeqCst);
+        assert!(attempts < 90, "{attempts}");
+        task.abort();
+    }
+}

@@ -1,0 +1,16 @@
+//! Where instances come from: the provider traits, and a provider for each kind of source.
+//!
+//! A program that only looks services up needs none of this: [`Settings`](crate::Settings) choose a
+//! provider from the environment. To add a source of your own, implement [`Provider`] (and
+//! [`Registry`], if services can be registered there) and hand it to
+//! [`ServiceDiscoveryClient::builder`](crate::ServiceDiscoveryClient::builder) or
+//! [`set_discovery_provider`](crate::set_discovery_provider). The traits live in the crate
+//! `waypost-core`, which is all that a provider crate needs; `examples/own_provider.rs` is a complete
+//! provider.
+
+pub use waypost_core::provider::*;
+
+#[cfg(feature = "consul")]
+pub use waypost_consul as consul;
+#[cfg(feature = "kubernetes")]
+pub use waypost_kubernetes as kubernetes;
