@@ -1,8 +1,9 @@
-//! The `waypost` command: a thin layer of words over the libraries.
+//! The `waypost` command: a thin command line over the libraries.
 
 mod command;
-mod failure;
+mod error;
 mod output;
+mod runtime;
 
 use std::process::ExitCode;
 
@@ -10,10 +11,10 @@ use clap::Parser;
 
 use crate::command::Command;
 
-/// Service discovery for microservices: find, call, and be found.
+/// Service discovery for microservices
 ///
-/// Start a whole stack with `waypost up`. Look at it with `waypost services`, `waypost instances
-/// NAME` and `waypost watch NAME`.
+/// `waypost up` starts a complete local stack. `waypost services`, `waypost instances NAME` and
+/// `waypost watch NAME` show what is registered.
 #[derive(Parser)]
 #[command(name = "waypost", version, after_long_help = EXIT_CODES)]
 struct Cli {
@@ -23,22 +24,21 @@ struct Cli {
 
 const EXIT_CODES: &str = "\
 Exit codes:
-  0  done
-  1  something else went wrong
-  2  the call, the configuration or a value is not valid
-  3  nothing to call: unknown service, no instances, or none healthy
-  4  the registry can't be reached, or gives no answer in time
-  5  not authorised";
+  0  success
+  1  any other error
+  2  invalid arguments, configuration or environment variables
+  3  no instance to call: unknown service, no instances, or none healthy
+  4  registry unreachable or timed out
+  5  not authorised by the registry";
 
 fn main() -> ExitCode {
-    // The processes of `up` are supervised by this same program.
+    // `waypost up` starts this same program again to supervise each process.
     waypost_runner::shim::run_if_asked();
-    let cli = Cli::parse();
-    match cli.command.run() {
+    match Cli::parse().command.run::<Cli>() {
         Ok(code) => code,
-        Err(failure) => {
-            eprintln!("waypost: {failure}");
-            failure.exit_code()
+        Err(error) => {
+            eprintln!("waypost: {error}");
+            error.exit_code()
         }
     }
 }

@@ -1,25 +1,36 @@
-//! What the commands print: tables for people, JSON for programs.
+//! Output of the query commands: tables for people, JSON for programs.
+
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use waypost::{Catalog, Freshness, Instance, ServiceAddress, Snapshot};
 
-/// Prints JSON on one line, so that streams of it can be read line by line.
+use crate::error::CommandError;
+
+/// Prints JSON on one line, so that a stream of values can be read line by line.
 pub(crate) fn print_json(value: &Value) {
     println!("{value}");
 }
 
-/// The instances that an address means, with their URLs there.
-pub(crate) fn meant<'a>(
+/// The instances that match an address, each with its URL.
+pub(crate) fn matching<'a>(
     snapshot: &'a Snapshot,
     address: &'a ServiceAddress,
 ) -> impl Iterator<Item = (&'a Instance, String)> {
-    let fitting = snapshot.instances().filter(|it| address.rank(it).is_some());
-    fitting.filter_map(|instance| Some((&**instance, address.url_at(instance)?)))
+    snapshot
+        .instances()
+        .filter(|instance| address.rank(instance).is_some())
+        .filter_map(|instance| Some((&**instance, address.url_at(instance)?)))
 }
 
-/// A service with all its instances, or those that the address means.
+/// The error for an address that no instance matches.
+pub(crate) fn no_match(address: &ServiceAddress) -> CommandError {
+    CommandError::Other(format!("no instance matches {address}"))
+}
+
+/// A service with the instances that match an address.
 pub(crate) fn snapshot_json(snapshot: &Snapshot, address: &ServiceAddress) -> Value {
-    let instances = meant(snapshot, address).map(|(instance, url)| {
+    let instances = matching(snapshot, address).map(|(instance, url)| {
         let mut instance = json!(instance);
         instance["url"] = url.into();
         instance
@@ -50,20 +61,21 @@ fn freshness_json(freshness: &Freshness) -> Value {
     })
 }
 
-/// A table of a service's instances, and a last line if the picture is stale.
+/// Prints a table of a service's instances, followed by a line if the data is stale.
 pub(crate) fn print_instances(snapshot: &Snapshot, address: &ServiceAddress) {
-    let rows: Vec<[String; 6]> = meant(snapshot, address)
+    let rows: Vec<[String; 6]> = matching(snapshot, address)
         .map(|(instance, url)| {
+            let mut tags = instance.tags().collect::<Vec<_>>().join(",");
+            if tags.is_empty() {
+                tags.push('-');
+            }
             [
                 instance.id().to_string(),
                 url,
                 instance.health().to_string(),
                 instance.version().unwrap_or("-").to_owned(),
                 instance.weight().to_string(),
-                match instance.tags().collect::<Vec<_>>() {
-                    tags if tags.is_empty() => "-".to_owned(),
-                    tags => tags.join(","),
-                },
+                tags,
             ]
         })
         .collect();
@@ -71,30 +83,29 @@ pub(crate) fn print_instances(snapshot: &Snapshot, address: &ServiceAddress) {
     print_staleness(snapshot.freshness());
 }
 
-/// One line if what was printed is the last known good of a provider that fails.
+/// Prints a line if the data is the last known state from a provider that now fails.
 pub(crate) fn print_staleness(freshness: &Freshness) {
     if let (Some(age), Some(failure)) = (freshness.age(), freshness.failure()) {
-        let age = humantime::format_duration(std::time::Duration::from_secs(age.as_secs()));
-        println!("stale: confirmed {age} ago; {}", failure.error());
+        let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
+        println!("stale: last confirmed {age} ago; {}", failure.error());
     }
 }
 
-/// Prints rows under a header, each column as wide as it needs.
+/// Prints rows below a header, with aligned columns.
 pub(crate) fn print_table<const N: usize>(header: [&str; N], rows: &[[String; N]]) {
-    let width = |column: usize| {
+    let widths: [usize; N] = std::array::from_fn(|column| {
         let cells = rows.iter().map(|row| row[column].chars().count());
         cells.chain([header[column].len()]).max().unwrap_or(0)
-    };
-    let widths: [usize; N] = std::array::from_fn(width);
-    let line = |cells: [&str; N]| {
+    });
+    let print_row = |cells: [&str; N]| {
         let padded = cells
             .iter()
             .zip(widths)
             .map(|(cell, width)| format!("{cell:width$}"));
         println!("{}", padded.collect::<Vec<_>>().join("  ").trim_end());
     };
-    line(header);
+    print_row(header);
     for row in rows {
-        line(std::array::from_fn(|column| row[column].as_str()));
+        print_row(row.each_ref().map(String::as_str));
     }
 }

@@ -1,22 +1,24 @@
+//! `waypost completions`
+
 use std::process::ExitCode;
 
 use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
-use super::Outcome;
-use crate::Cli;
+use crate::error::CommandResult;
 
+/// Print a shell completion script
 #[derive(Args)]
 pub(crate) struct Completions {
-    /// The shell
+    /// Shell to generate the script for
     shell: Shell,
 }
 
 impl Completions {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run<C: CommandFactory>(self) -> CommandResult {
         clap_complete::generate(
             self.shell,
-            &mut Cli::command(),
+            &mut C::command(),
             "waypost",
             &mut std::io::stdout(),
         );

@@ -1,3 +1,5 @@
+//! `waypost explain`
+
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -8,20 +10,20 @@ use waypost::{
     ActiveCheck, Balancer, BalancerOptions, ExplainedInstance, Explanation, Fate, ServiceName,
 };
 
-use super::Outcome;
-use super::asking::Asking;
+use super::registry_args::RegistryArgs;
+use crate::error::CommandResult;
 use crate::output::{print_json, print_table};
 
-/// Tell what becomes of each instance of a service, and why
+/// Show which instances of a service the load balancer uses, and why
 ///
-/// It shows what a client that starts now makes of the service. What a running client has learned
-/// by its own calls, such as which instances it has ejected, only that client can tell: the gateway
-/// does at /internal/routes.
+/// Shows the decision of a client that starts now. What a running client has learned from its own
+/// calls, such as ejected instances, is known to that client only; the gateway reports it at
+/// /internal/routes.
 #[derive(Args)]
 pub(crate) struct Explain {
-    /// The service's name
+    /// Service name
     service: ServiceName,
-    /// The strategy to explain
+    /// Load-balancing strategy
     #[arg(
         long,
         value_name = "NAME",
@@ -29,40 +31,44 @@ pub(crate) struct Explain {
         default_value = "round_robin"
     )]
     strategy: String,
-    /// The zone to explain it for
+    /// Zone of the client
     #[arg(long, value_name = "ZONE", env = "SERVICE_DISCOVERY_ZONE")]
     zone: Option<String>,
-    /// Check each instance once from here: tcp, or http:/health for that path
+    /// Check each instance once from this machine: tcp, or http:/health for an HTTP path
     #[arg(long, value_name = "CHECK", env = "SERVICE_DISCOVERY_ACTIVE_CHECK")]
     check: Option<ActiveCheck>,
     #[command(flatten)]
-    asking: Asking,
+    registry: RegistryArgs,
 }
 
-/// How soon all instances are checked once.
-const AT_ONCE: Duration = Duration::from_millis(100);
+/// Short enough for all instances to be checked right away.
+const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Explain {
     /// Succeeds if there is an instance to pick.
-    pub(super) async fn run(self) -> Outcome {
-        let mut client = (self.asking.client_builder()?).strategy_named(&self.strategy);
+    pub(super) async fn run(self) -> CommandResult {
+        let mut client = self
+            .registry
+            .client_builder()?
+            .strategy_named(&self.strategy);
         if let Some(zone) = self.zone {
             client = client.balancing(BalancerOptions::default().zone(zone));
         }
-        let checks = self.check.is_some();
+        let has_check = self.check.is_some();
         if let Some(check) = self.check {
-            client = client.active_check(check.every(AT_ONCE).with_fall(1));
+            client = client.active_check(check.every(CHECK_INTERVAL).with_fall(1));
         }
         let balancer = client.build()?.balancer(&self.service)?;
         balancer.ready().await?;
-        if checks {
-            // What isn't known by then is shown as not known.
-            let _ = timeout(self.asking.timeout(), all_checked(&balancer)).await;
+        if has_check {
+            // Checks that have not finished by then are printed as `-`.
+            let _ = timeout(self.registry.timeout, all_checked(&balancer)).await;
         }
         let explanation = balancer.explain();
-        match self.asking.json {
-            true => print_json(&json!(explanation)),
-            false => print(&explanation),
+        if self.registry.json {
+            print_json(&json!(explanation));
+        } else {
+            print(&explanation);
         }
         balancer.pick()?;
         Ok(ExitCode::SUCCESS)
@@ -74,25 +80,25 @@ async fn all_checked(balancer: &Balancer) {
         instance.check.is_some() || matches!(instance.fate, Fate::Critical | Fate::Draining)
     };
     while !balancer.explain().instances.iter().all(is_checked) {
-        sleep(AT_ONCE / 4).await;
+        sleep(CHECK_INTERVAL / 4).await;
     }
 }
 
 fn print(explanation: &Explanation) {
-    let age = explanation.age_seconds.unwrap_or_default();
     println!("service   {}", explanation.service);
     println!("provider  {}", explanation.provider);
     match &explanation.failure {
-        None => println!("answer    live, number {}", explanation.generation),
+        None => println!("snapshot  live, generation {}", explanation.generation),
         Some(failure) => {
-            let age = humantime::format_duration(Duration::from_secs(age as u64));
-            println!("answer    {age} old: {failure}");
+            let age = explanation.age_seconds.unwrap_or_default() as u64;
+            let age = humantime::format_duration(Duration::from_secs(age));
+            println!("snapshot  {age} old: {failure}");
         }
     }
     println!("strategy  {}", explanation.strategy);
     println!("healthy   {} of {}", explanation.healthy, explanation.known);
     if explanation.panic {
-        println!("panic     too few are healthy, so all that answer at all are used");
+        println!("panic     too few instances are healthy, so ejections are ignored");
     }
     println!();
 
@@ -106,7 +112,7 @@ fn print(explanation: &Explanation) {
                 instance.id.to_string(),
                 instance.url.clone(),
                 instance.health.to_string(),
-                check(instance),
+                check_result(instance),
                 json!(instance.fate).as_str().unwrap_or_default().to_owned(),
                 weights.collect::<Vec<_>>().join(" > "),
                 format!("{:.1} %", instance.share * 100.0),
@@ -119,7 +125,7 @@ fn print(explanation: &Explanation) {
             "URL",
             "HEALTH",
             "CHECK",
-            "FATE",
+            "SELECTION",
             "WEIGHT AFTER",
             "SHARE",
         ],
@@ -127,8 +133,8 @@ fn print(explanation: &Explanation) {
     );
 }
 
-/// What our own check said of it, if one was made.
-fn check(instance: &ExplainedInstance) -> String {
+/// The result of `--check`, or `-` if there is none.
+fn check_result(instance: &ExplainedInstance) -> String {
     match instance.check.as_ref().map(|check| &check.failure) {
         None => "-".to_owned(),
         Some(None) => "passes".to_owned(),

@@ -1,3 +1,5 @@
+//! `waypost gateway`
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -6,28 +8,27 @@ use clap::Args;
 use tokio::net::TcpListener;
 use waypost::integration::shutdown_signal;
 use waypost::{ServiceDiscoveryClient, Settings};
-use waypost_gateway::{Config, Gateway};
+use waypost_gateway::Config;
 
-use super::Outcome;
-use crate::failure::Failure;
+use crate::error::{CommandError, CommandResult};
 
-/// Run the API gateway: /NAME/... goes to a healthy instance of the service NAME
+/// Run the API gateway, which forwards /NAME/... to a healthy instance of service NAME
 #[derive(Args)]
-pub(crate) struct Serve {
-    /// The address to listen on
+pub(crate) struct Gateway {
+    /// Address to listen on
     #[arg(long, default_value_t = Ipv4Addr::LOCALHOST.into())]
     bind: IpAddr,
-    /// The port to listen on
+    /// Port to listen on
     #[arg(long, default_value_t = 8000)]
     port: u16,
-    /// Believe the Forwarded and X-Forwarded-* headers of proxies here; may be given several times
+    /// Trust the Forwarded and X-Forwarded-* headers of proxies in this network; can be repeated
     #[arg(long, value_name = "ADDRESS/BITS")]
     trust: Vec<ipnet::IpNet>,
 }
 
-impl Serve {
-    pub(super) async fn run(self) -> Outcome {
-        // Without the fallback of development: that is this very gateway.
+impl Gateway {
+    pub(super) async fn run(self) -> CommandResult {
+        // The fallback of ENVIRONMENT=development is a gateway, so it can't be used here.
         let settings = Settings::of_this_process()?;
         let provider = settings.chosen_provider()?;
         let client = ServiceDiscoveryClient::builder()
@@ -40,13 +41,13 @@ impl Serve {
         let address = SocketAddr::new(self.bind, self.port);
         let listener = TcpListener::bind(address)
             .await
-            .map_err(|error| Failure::other(format_args!("can't listen on {address}: {error}")))?;
+            .map_err(|error| CommandError::Other(format!("can't listen on {address}: {error}")))?;
         println!(
-            "gateway: http://{} asks {}",
+            "gateway: http://{} (registry: {})",
             listener.local_addr()?,
             provider.describe()
         );
-        Gateway::new(client, config)
+        waypost_gateway::Gateway::new(client, config)
             .serve(listener, shutdown_signal())
             .await?;
         Ok(ExitCode::SUCCESS)

@@ -1,87 +1,92 @@
+//! `waypost register`
+
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
+use tokio::time::timeout;
 use waypost::{
-    Check, Host, Registrar, RegistrationState, ServiceName, ServiceRegistration, Weight,
+    Check, Error, Host, Registrar, RegistrationState, ServiceName, ServiceRegistration, Weight,
 };
 
-use super::Outcome;
-use super::asking::Asking;
-use crate::failure::Failure;
+use super::registry_args::RegistryArgs;
+use crate::error::{CommandError, CommandResult};
 use crate::output::print_json;
 
-/// Registers an instance and leaves it registered; with `--hold`, as long as the command runs.
+/// Register an instance
+///
+/// The instance stays registered until `waypost deregister`; with --hold, until Ctrl-C.
 #[derive(Args)]
 pub(crate) struct Register {
-    /// The service's name
+    /// Service name
     service: ServiceName,
-    /// The instance's port
+    /// Port of the instance
     #[arg(long)]
     port: u16,
-    /// The address under which others reach it [default: the one from which we reach the registry]
+    /// Address of the instance [default: the local address that reaches the registry]
     #[arg(long)]
     address: Option<String>,
-    /// Its id [default: made of name, host and port]
+    /// Instance ID [default: derived from the service name, address and port]
     #[arg(long)]
     id: Option<String>,
-    /// Its version
+    /// Version of the instance
     #[arg(long = "service-version", value_name = "VERSION")]
     version: Option<String>,
-    /// A tag; may be given several times
+    /// Tag; can be repeated
     #[arg(long)]
     tag: Vec<String>,
-    /// A value of its metadata; may be given several times
+    /// Metadata; can be repeated
     #[arg(long, value_name = "KEY=VALUE", value_parser = key_value)]
     meta: Vec<(String, String)>,
-    /// Its share of the traffic, 0 to 65535
+    /// Relative share of the traffic, 0 to 65535
     #[arg(long, default_value_t = Weight::default())]
     weight: Weight,
-    /// Let the registry ask this path of the instance
+    /// Have the registry check this HTTP path of the instance
     #[arg(long, value_name = "PATH", group = "check")]
     check_http: Option<String>,
-    /// Let the registry open connections to the instance
+    /// Have the registry check that the instance accepts TCP connections
     #[arg(long, group = "check")]
     check_tcp: bool,
-    /// Report by heartbeats as long as this command runs; needs --hold
+    /// Send heartbeats; the check fails this long after the last one
     #[arg(long, value_name = "TIME", group = "check", requires = "hold", value_parser = humantime::parse_duration)]
     check_ttl: Option<Duration>,
-    /// How often the registry checks
+    /// Interval between the registry's checks
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     interval: Duration,
-    /// Stay, keep it registered, and take it back at Ctrl-C
+    /// Keep the instance registered until Ctrl-C, then deregister it
     #[arg(long)]
     hold: bool,
     #[command(flatten)]
-    asking: Asking,
+    registry: RegistryArgs,
 }
 
 fn key_value(text: &str) -> Result<(String, String), String> {
     let (key, value) = text
         .split_once('=')
-        .ok_or_else(|| format!("{text:?} has no '='; write it as KEY=VALUE"))?;
+        .ok_or_else(|| format!("{text:?} has no '='; use KEY=VALUE"))?;
     Ok((key.to_owned(), value.to_owned()))
 }
 
 impl Register {
-    pub(super) async fn run(self) -> Outcome {
-        let provider = self.asking.provider()?;
+    pub(super) async fn run(self) -> CommandResult {
+        let provider = self.registry.provider()?;
         let registrar = Registrar::start(Arc::clone(&provider), self.registration()?)?;
-        let registered = tokio::time::timeout(self.asking.timeout(), registrar.registered());
-        if registered.await.is_err() {
-            let reason = match registrar.state() {
-                RegistrationState::Pending(Some(error)) => waypost::Error::from(error).into(),
-                _ => Failure::other(format!("no answer within {:?}", self.asking.timeout())),
+        let limit = self.registry.timeout;
+        if timeout(limit, registrar.registered()).await.is_err() {
+            let error = match registrar.state() {
+                RegistrationState::Pending(Some(error)) => Error::from(error).into(),
+                _ => CommandError::Other(format!("the registry did not respond within {limit:?}")),
             };
             registrar.abandon();
-            return Err(reason);
+            return Err(error);
         }
         let instance = Arc::clone(registrar.registration().instance());
-        match self.asking.json {
-            true => print_json(&json!({ "registered": *instance })),
-            false => println!("{}", instance.id()),
+        if self.registry.json {
+            print_json(&json!({ "registered": *instance }));
+        } else {
+            println!("{}", instance.id());
         }
         if self.hold {
             tokio::signal::ctrl_c().await?;
@@ -92,7 +97,7 @@ impl Register {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn registration(&self) -> Result<ServiceRegistration, Failure> {
+    fn registration(&self) -> Result<ServiceRegistration, CommandError> {
         let mut registration = ServiceRegistration::new(&self.service, self.port)?
             .tags(self.tag.iter().cloned())
             .weight(self.weight);

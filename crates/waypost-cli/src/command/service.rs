@@ -1,64 +1,76 @@
+//! `waypost service`
+
 use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
 
-use super::Outcome;
-use crate::failure::Failure;
+use crate::error::{CommandError, CommandResult};
 
 /// Run one of the sample services
 #[derive(Args)]
 pub(crate) struct Service {
     #[command(subcommand)]
-    which: Which,
+    sample: Sample,
 }
 
 #[derive(Subcommand)]
-enum Which {
-    /// Small AI models that run offline; with AI_MODELS_UPSTREAM also those of an
-    /// OpenAI-compatible server
+enum Sample {
+    /// Small AI models that run offline
+    ///
+    /// If AI_MODELS_UPSTREAM names an OpenAI-compatible server, that server's models are offered
+    /// too.
     AiModels {
         #[command(flatten)]
-        listen: Listen<{ waypost_ai_models::DEFAULT_PORT }>,
+        listen: ListenArgs,
+        /// Port to listen on; 0 for any free port
+        #[arg(long, default_value_t = waypost_ai_models::DEFAULT_PORT)]
+        port: u16,
     },
-    /// A page that uses the AI models through the gateway and shows the live services
+    /// A web page that calls the AI models through the gateway and shows all services live
     Ui {
         #[command(flatten)]
-        listen: Listen<{ waypost_ui::DEFAULT_PORT }>,
+        listen: ListenArgs,
+        /// Port to listen on; 0 for any free port
+        #[arg(long, default_value_t = waypost_ui::DEFAULT_PORT)]
+        port: u16,
     },
 }
 
 #[derive(Args)]
-struct Listen<const PORT: u16> {
-    /// The address to listen on
+struct ListenArgs {
+    /// Address to listen on
     #[arg(long, default_value_t = Ipv4Addr::LOCALHOST.into())]
     bind: IpAddr,
-    /// The port to listen on; 0 for any that is free
-    #[arg(long, default_value_t = PORT)]
-    port: u16,
-    /// The address under which others reach it [default: the one it listens on]
+    /// Address to register, for other services to call [default: the bind address]
     #[arg(long, value_name = "HOST")]
     advertise: Option<waypost::Host>,
 }
 
 impl Service {
-    pub(super) async fn run(self) -> Outcome {
-        match self.which {
-            Which::AiModels { listen } => {
-                let mut config = waypost_ai_models::Config::default();
-                (config.bind, config.port) = (listen.bind, listen.port);
-                config.advertise = listen.advertise;
-                config.upstream =
-                    waypost_ai_models::Upstream::from_env().map_err(Failure::other)?;
+    pub(super) async fn run(self) -> CommandResult {
+        match self.sample {
+            Sample::AiModels { listen, port } => {
+                let config = waypost_ai_models::Config {
+                    bind: listen.bind,
+                    port,
+                    advertise: listen.advertise,
+                    upstream: waypost_ai_models::Upstream::from_env()
+                        .map_err(CommandError::other)?,
+                    ..waypost_ai_models::Config::default()
+                };
                 waypost_ai_models::run(config)
                     .await
-                    .map_err(Failure::other)?;
+                    .map_err(CommandError::other)?;
             }
-            Which::Ui { listen } => {
-                let mut config = waypost_ui::Config::default();
-                (config.bind, config.port) = (listen.bind, listen.port);
-                config.advertise = listen.advertise;
-                waypost_ui::run(config).await.map_err(Failure::other)?;
+            Sample::Ui { listen, port } => {
+                let config = waypost_ui::Config {
+                    bind: listen.bind,
+                    port,
+                    advertise: listen.advertise,
+                    ..waypost_ui::Config::default()
+                };
+                waypost_ui::run(config).await.map_err(CommandError::other)?;
             }
         }
         Ok(ExitCode::SUCCESS)

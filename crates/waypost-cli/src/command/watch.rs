@@ -1,40 +1,43 @@
+//! `waypost watch`
+
 use std::process::ExitCode;
 
 use clap::Args;
 use waypost::ServiceAddress;
 
-use super::Outcome;
-use super::asking::Asking;
+use super::registry_args::RegistryArgs;
+use crate::error::CommandResult;
 use crate::output::{print_instances, print_json, snapshot_json};
 
+/// Print the instances of a service now and after each change
 #[derive(Args)]
 pub(crate) struct Watch {
-    /// The service's name, or an address such as https+http://_admin.billing
+    /// Service name, or an address such as https+http://_admin.billing
     service: ServiceAddress,
-    /// End after this many changes; without it, at Ctrl-C
+    /// Exit after printing this many times [default: run until Ctrl-C]
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     #[command(flatten)]
-    asking: Asking,
+    registry: RegistryArgs,
 }
 
 impl Watch {
-    pub(super) async fn run(self) -> Outcome {
-        let directory = self.asking.directory()?;
+    pub(super) async fn run(self) -> CommandResult {
+        let directory = self.registry.directory()?;
         let mut subscription = directory.subscribe(self.service.service());
-        // Without this a registry that can't be reached would look like one that says nothing.
+        // A subscription waits for an unreachable registry; this reports it as an error.
         directory.lookup(self.service.service()).await?;
 
-        let mut told = None;
-        let mut left = self.count;
-        while left != Some(0) {
+        let mut printed = None;
+        let mut remaining = self.count;
+        while remaining != Some(0) {
             let snapshot = subscription.changed().await;
             let freshness = snapshot.freshness();
-            let now = (freshness.generation(), freshness.is_stale());
-            if told.replace(now) == Some(now) {
+            let state = (freshness.generation(), freshness.is_stale());
+            if printed.replace(state) == Some(state) {
                 continue;
             }
-            if self.asking.json {
+            if self.registry.json {
                 print_json(&snapshot_json(&snapshot, &self.service));
             } else {
                 match snapshot.instances().len() {
@@ -43,7 +46,7 @@ impl Watch {
                 }
                 print_instances(&snapshot, &self.service);
             }
-            left = left.map(|left| left - 1);
+            remaining = remaining.map(|remaining| remaining - 1);
         }
         Ok(ExitCode::SUCCESS)
     }

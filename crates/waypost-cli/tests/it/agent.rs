@@ -1,4 +1,4 @@
-//! `waypost agent`: running the registry, tidying it up, ending it.
+//! `waypost agent`: running the registry, listing stale instances, shutting down.
 
 use serde_json::{Value, json};
 use waypost_testkit::free_ports;
@@ -10,18 +10,18 @@ async fn start(arguments: &[&str]) -> (Program, String) {
     let mut all = vec!["agent", "--http-port", &port, "--dns-port", "0"];
     all.extend(arguments);
     let mut agent = Program::start(waypost(&all));
-    agent.says("/ui/").await;
+    agent.wait_for_output("/ui/").await;
     (agent, format!("127.0.0.1:{port}"))
 }
 
 async fn run(arguments: &[&str]) -> (Option<i32>, String) {
     let mut program = Program::start(waypost(arguments));
-    let code = program.ends().await;
+    let code = program.wait_for_exit().await;
     (code, program.output())
 }
 
 #[tokio::test]
-async fn what_dead_processes_leave_is_shown_and_cleared() {
+async fn instances_of_dead_processes_are_listed_and_deregistered() {
     let (agent, address) = start(&["--token", "secret"]).await;
     let [dead] = free_ports();
     let alive = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
@@ -30,32 +30,32 @@ async fn what_dead_processes_leave_is_shown_and_cleared() {
         let check = json!({ "TCP": format!("127.0.0.1:{port}"), "Interval": "1h" });
         let body = json!({ "ID": id, "Name": "web", "Port": port, "Check": check });
         let url = format!("http://{address}/v1/agent/service/register?token=secret");
-        let reply = http().put(url).body(body.to_string()).send().await.unwrap();
-        assert_eq!(reply.status(), 200);
+        let request = http().put(url).body(body.to_string());
+        assert_eq!(request.send().await.unwrap().status(), 200);
     }
     let options = ["--registry", &address, "--token", "secret"];
-    let leftovers = [&["agent", "leftovers"][..], &options].concat();
-    let shown = eventually("the dead one is seen to be dead", async || {
-        let (code, output) = run(&leftovers).await;
+    let list = [&["agent", "leftovers"][..], &options].concat();
+    let listed = eventually("the dead instance is listed", async || {
+        let (code, output) = run(&list).await;
         assert_eq!(code, Some(0), "{output}");
         output.contains("dead-1").then_some(output)
     })
     .await;
-    assert!(shown.contains("nothing listens on"), "{shown}");
-    assert!(!shown.contains("alive-1"), "{shown}");
+    assert!(listed.contains("nothing listens on"), "{listed}");
+    assert!(!listed.contains("alive-1"), "{listed}");
 
-    let (code, output) = run(&[&leftovers[..], &["--clear", "--json"]].concat()).await;
+    let (code, output) = run(&[&list[..], &["--clear", "--json"]].concat()).await;
     assert_eq!(code, Some(0), "{output}");
     let cleared: Value = serde_json::from_str(&output).unwrap();
     assert_eq!(cleared["cleared"], true);
     assert_eq!(cleared["leftovers"][0]["id"], "dead-1");
-    let left = get_json(&format!("http://{address}/v1/agent/services?token=secret")).await;
+    let remaining = get_json(&format!("http://{address}/v1/agent/services?token=secret")).await;
     assert_eq!(
-        left.as_object().unwrap().keys().collect::<Vec<_>>(),
+        remaining.as_object().unwrap().keys().collect::<Vec<_>>(),
         ["alive-1"]
     );
-    let (_, output) = run(&leftovers).await;
-    assert!(output.contains("nothing is left over"), "{output}");
+    let (_, output) = run(&list).await;
+    assert!(output.contains("no stale instances"), "{output}");
 
     let (code, output) = run(&["agent", "leftovers", "--registry", &address]).await;
     assert_eq!(code, Some(1), "{output}");
@@ -64,11 +64,11 @@ async fn what_dead_processes_leave_is_shown_and_cleared() {
 }
 
 #[tokio::test]
-async fn an_agent_leaves_when_it_is_asked_to() {
+async fn leave_shuts_the_agent_down() {
     let (mut agent, address) = start(&[]).await;
     let (code, output) = run(&["agent", "leave", "--registry", &address]).await;
     assert_eq!(code, Some(0), "{output}");
-    assert_eq!(agent.ends().await, Some(0), "{}", agent.output());
+    assert_eq!(agent.wait_for_exit().await, Some(0), "{}", agent.output());
     let (code, output) = run(&["agent", "leave", "--registry", &address]).await;
     assert_eq!(code, Some(1), "{output}");
     assert!(output.contains(&address), "{output}");

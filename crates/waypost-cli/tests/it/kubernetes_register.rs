@@ -1,4 +1,4 @@
-//! What runs outside of a cluster, registered and taken back by the command.
+//! Registering programs outside of a Kubernetes cluster, and querying the cluster.
 
 use serde_json::Value;
 use tokio::process::Command;
@@ -6,7 +6,7 @@ use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use crate::support::*;
 
-fn asking(server: &ApiServer, arguments: &[&str]) -> Command {
+fn command(server: &ApiServer, arguments: &[&str]) -> Command {
     let mut command = waypost(arguments);
     command
         .env("KUBECONFIG", server.kubeconfig())
@@ -14,8 +14,8 @@ fn asking(server: &ApiServer, arguments: &[&str]) -> Command {
     command
 }
 
-async fn ask(server: &ApiServer, arguments: &[&str]) -> (Option<i32>, String, String) {
-    let output = asking(server, arguments).output().await.unwrap();
+async fn run(server: &ApiServer, arguments: &[&str]) -> (Option<i32>, String, String) {
+    let output = command(server, arguments).output().await.unwrap();
     let text = |bytes| String::from_utf8(bytes).unwrap();
     (
         output.status.code(),
@@ -25,7 +25,7 @@ async fn ask(server: &ApiServer, arguments: &[&str]) -> (Option<i32>, String, St
 }
 
 #[tokio::test]
-async fn an_instance_is_registered_found_and_taken_back() {
+async fn an_instance_is_registered_found_and_deregistered() {
     let server = ApiServer::builder()
         .namespace("demo")
         .start()
@@ -49,10 +49,10 @@ async fn an_instance_is_registered_found_and_taken_back() {
         "--meta",
         "region=eu",
     ];
-    let (code, id, _) = ask(&server, &[&register[..], &details].concat()).await;
+    let (code, id, _) = run(&server, &[&register[..], &details].concat()).await;
     assert_eq!((code, id.trim()), (Some(0), "b-1"));
 
-    let (code, found, _) = ask(&server, &["instances", "billing.demo", "--json"]).await;
+    let (code, found, _) = run(&server, &["instances", "billing.demo", "--json"]).await;
     assert_eq!(code, Some(0));
     let found: Value = serde_json::from_str(&found).unwrap();
     let instance = &found["instances"][0];
@@ -62,67 +62,71 @@ async fn an_instance_is_registered_found_and_taken_back() {
     assert_eq!(instance["tags"], serde_json::json!(["api"]));
     assert_eq!(instance["metadata"]["region"], "eu");
 
-    // A second one, for as long as the command runs.
+    // With `--hold` it stays registered only while the command runs.
     let hold = [&register[..5], &["10.0.0.8", "--id", "b-2", "--hold"]].concat();
-    let mut held = Program::start(asking(&server, &hold));
-    held.says("b-2").await;
-    let (_, url, _) = ask(&server, &["resolve", "billing", "--path", "/x"]).await;
+    let mut held = Program::start(command(&server, &hold));
+    held.wait_for_output("b-2").await;
+    let (_, url, _) = run(&server, &["resolve", "billing", "--path", "/x"]).await;
     assert!(url.ends_with(":8080/x\n"), "{url}");
     held.interrupt();
-    assert_eq!(held.ends().await, Some(0));
+    assert_eq!(held.wait_for_exit().await, Some(0));
 
-    let (code, ..) = ask(&server, &["deregister", "b-1"]).await;
+    let (code, ..) = run(&server, &["deregister", "b-1"]).await;
     assert_eq!(code, Some(0));
-    let (code, ..) = ask(&server, &["instances", "billing"]).await;
+    let (code, ..) = run(&server, &["instances", "billing"]).await;
     assert_eq!(code, Some(3));
     assert_eq!(server.get("services", "demo", "billing"), None);
 }
 
 #[tokio::test]
-async fn what_is_in_the_way_is_told_with_what_to_do() {
+async fn errors_say_how_to_fix_them() {
     let server = ApiServer::builder()
         .namespace("demo")
         .start()
         .await
         .unwrap();
-    let (code, _, said) = ask(&server, &["register", "billing", "--port", "8080"]).await;
+    let (code, _, stderr) = run(&server, &["register", "billing", "--port", "8080"]).await;
     assert_eq!(code, Some(1));
     assert!(
-        said.contains("127.0.0.1") && said.contains("--address"),
-        "{said}"
+        stderr.contains("127.0.0.1") && stderr.contains("--address"),
+        "{stderr}"
     );
 
-    let nobody = server.kubeconfig_of("anonymous").unwrap();
+    let anonymous = server.kubeconfig_of("anonymous").unwrap();
     for arguments in [
         &["services"][..],
         &["instances", "web"],
         &["registry", "status"],
     ] {
-        let mut command = asking(&server, arguments);
-        let output = command.env("KUBECONFIG", &nobody).output().await.unwrap();
+        let mut command = command(&server, arguments);
+        let output = command
+            .env("KUBECONFIG", &anonymous)
+            .output()
+            .await
+            .unwrap();
         assert_eq!(output.status.code(), Some(5), "{arguments:?}");
-        let said = String::from_utf8(output.stderr).unwrap();
-        assert!(said.contains("no credentials"), "{arguments:?}: {said}");
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        assert!(stderr.contains("no credentials"), "{arguments:?}: {stderr}");
     }
 
     server.add_user("ann").unwrap();
     let kubeconfig = server.kubeconfig_of("ann").unwrap();
-    let mut command = asking(&server, &["services"]);
+    let mut command = command(&server, &["services"]);
     let output = command
         .env("KUBECONFIG", &kubeconfig)
         .output()
         .await
         .unwrap();
     assert_eq!(output.status.code(), Some(5));
-    let said = String::from_utf8(output.stderr).unwrap();
+    let stderr = String::from_utf8(output.stderr).unwrap();
     assert!(
-        said.contains("kind: RoleBinding") && said.contains("name: \"ann\""),
-        "{said}"
+        stderr.contains("kind: RoleBinding") && stderr.contains("name: \"ann\""),
+        "{stderr}"
     );
 }
 
 #[tokio::test]
-async fn an_address_says_which_instances_and_which_port() {
+async fn an_address_selects_instances_and_a_port() {
     let server = ApiServer::builder().namespace("demo").start();
     let server = server.await.unwrap();
     let ports = [("http", 8080), ("admin", 9000)];
@@ -138,29 +142,29 @@ async fn an_address_says_which_instances_and_which_port() {
         ("_admin.web.demo", "http://10.0.0.1:9000\n"),
         ("https+http://_admin.web.demo", "http://10.0.0.1:9000\n"),
     ] {
-        let resolved = ask(&server, &["resolve", address]).await;
+        let resolved = run(&server, &["resolve", address]).await;
         assert_eq!(
             (resolved.0, &*resolved.1),
             (Some(0), expected),
             "{resolved:?}"
         );
-        let (_, found, _) = ask(&server, &["instances", address, "--json"]).await;
+        let (_, found, _) = run(&server, &["instances", address, "--json"]).await;
         let found: Value = serde_json::from_str(&found).unwrap();
         assert_eq!(found["instances"][0]["url"], expected.trim(), "{address}");
-        let (_, watched, _) = ask(&server, &["watch", address, "--count", "1"]).await;
+        let (_, watched, _) = run(&server, &["watch", address, "--count", "1"]).await;
         assert!(watched.contains(expected.trim()), "{watched}");
     }
     let with_path = ["resolve", "_admin.web", "--path", "/stats"];
-    let (_, resolved, _) = ask(&server, &with_path).await;
+    let (_, resolved, _) = run(&server, &with_path).await;
     assert_eq!(resolved, "http://10.0.0.1:9000/stats\n");
     for address in ["https://web", "_metrics.web"] {
         for command in ["resolve", "instances"] {
-            let (code, _, said) = ask(&server, &[command, address]).await;
+            let (code, _, stderr) = run(&server, &[command, address]).await;
             assert_eq!(code, Some(1), "{command} {address}");
-            assert!(said.contains("no instance fits"), "{said}");
+            assert!(stderr.contains("no instance matches"), "{stderr}");
         }
     }
-    let (code, _, said) = ask(&server, &["resolve", "web:8080"]).await;
+    let (code, _, stderr) = run(&server, &["resolve", "web:8080"]).await;
     assert_eq!(code, Some(2));
-    assert!(said.contains("leave the port out"), "{said}");
+    assert!(stderr.contains("leave the port out"), "{stderr}");
 }

@@ -1,12 +1,12 @@
-//! The command as a user runs it: real processes, real ports, real kills.
+//! Tests of the command as a user runs it: real processes, ports and signals.
 
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod agent;
-mod alone;
 mod deploy;
 mod kubernetes_register;
-mod questions;
+mod manual_setup;
+mod queries;
 mod registry;
 mod support;
 mod up;

@@ -1,4 +1,4 @@
-//! The registry's own commands: what they start runs, and what they write can be started.
+//! `waypost registry`: starting a development server, installing, and configuring a cluster.
 
 use std::path::Path;
 
@@ -8,7 +8,7 @@ use waypost_testkit::{free_ports, http_client};
 use crate::support::*;
 
 #[tokio::test]
-async fn a_registry_for_development_starts_answers_and_ends() {
+async fn a_development_server_starts_responds_and_stops() {
     let [port] = free_ports().map(|port| port.to_string());
     let mut registry = Program::start(waypost(&[
         "registry",
@@ -17,7 +17,7 @@ async fn a_registry_for_development_starts_answers_and_ends() {
         "--http-port",
         &port,
     ]));
-    registry.says("/ui/").await;
+    registry.wait_for_output("/ui/").await;
     let address = format!("127.0.0.1:{port}");
     let status = async || {
         let mut status = waypost(&["registry", "status", "--json", "--registry", &address]);
@@ -25,9 +25,9 @@ async fn a_registry_for_development_starts_answers_and_ends() {
     };
     let up = status().await;
     assert_eq!(up.status.code(), Some(0), "{up:?}");
-    let said: serde_json::Value = serde_json::from_slice(&up.stdout).unwrap();
+    let printed: serde_json::Value = serde_json::from_slice(&up.stdout).unwrap();
     assert_eq!(
-        (&said["answers"], &said["services"]),
+        (&printed["answers"], &printed["services"]),
         (&true.into(), &1.into())
     );
 
@@ -39,28 +39,29 @@ async fn a_registry_for_development_starts_answers_and_ends() {
     );
 
     registry.interrupt();
-    assert_eq!(registry.ends().await, Some(0));
+    assert_eq!(registry.wait_for_exit().await, Some(0));
     assert_eq!(status().await.status.code(), Some(4));
 }
 
 #[tokio::test]
-async fn without_a_consul_the_way_to_get_one_is_told() {
-    let nowhere = tempfile::tempdir().unwrap();
-    for (arguments, code, word) in [
+async fn without_consul_the_output_says_how_to_get_it() {
+    let empty = tempfile::tempdir().unwrap();
+    for (arguments, code, expected) in [
         (&["registry", "start", "--dev"][..], 1, "registry install"),
         (&["registry", "install"], 0, "waypost agent"),
+        (&["up", "--registry", "consul"], 1, "registry install"),
     ] {
         let mut command = waypost(arguments);
-        command.env_remove("CONSUL_BIN").env("PATH", nowhere.path());
+        command.env_remove("CONSUL_BIN").env("PATH", empty.path());
         let output = command.output().await.unwrap();
         assert_eq!(output.status.code(), Some(code));
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8(said).unwrap();
-        assert!(said.contains(word), "{said}");
+        let printed = [output.stdout, output.stderr].concat();
+        let printed = String::from_utf8(printed).unwrap();
+        assert!(printed.contains(expected), "{printed}");
     }
 }
 
-/// The first of six ports in a row that are free now.
+/// The first of six consecutive free ports.
 fn six_ports() -> u16 {
     loop {
         let six: [u16; 6] = free_ports();
@@ -71,10 +72,10 @@ fn six_ports() -> u16 {
 }
 
 #[tokio::test]
-async fn what_config_writes_is_a_cluster_with_tls_and_acls() {
-    let folder = tempfile::tempdir().unwrap();
-    let out = folder.path().join("cluster");
-    let data = folder.path().join("data");
+async fn the_written_configuration_starts_a_cluster_with_tls_and_acls() {
+    let directory = tempfile::tempdir().unwrap();
+    let out = directory.path().join("cluster");
+    let data = directory.path().join("data");
     let text = |path: &Path| path.display().to_string();
     let ports: [u16; 4] = std::array::from_fn(|_| six_ports());
     let mut config = waypost(&["registry", "config", "--out", &text(&out)]);
@@ -85,7 +86,7 @@ async fn what_config_writes_is_a_cluster_with_tls_and_acls() {
     config.args(["--client", &format!("127.0.0.1:{}", ports[3])]);
     let written = config.output().await.unwrap();
     assert!(written.status.success(), "{written:?}");
-    // It never overwrites what may be the only copy of keys.
+    // Existing files may be the only copy of the keys, and are never overwritten.
     assert_eq!(config.output().await.unwrap().status.code(), Some(1));
 
     let mut nodes = Vec::new();
@@ -109,10 +110,10 @@ async fn what_config_writes_is_a_cluster_with_tls_and_acls() {
     assert!(done.status.success(), "{done:?}");
     assert!(
         waypost(&bootstrap).output().await.unwrap().status.success(),
-        "twice does no harm"
+        "bootstrap can be repeated"
     );
 
-    let deadline = Instant::now() + SOON;
+    let deadline = Instant::now() + TIMEOUT;
     loop {
         let peers = http_client()
             .get(format!("{plain}/v1/status/peers"))
@@ -127,18 +128,18 @@ async fn what_config_writes_is_a_cluster_with_tls_and_acls() {
         sleep(std::time::Duration::from_millis(100)).await;
     }
 
-    // Through the client agent, by mutual TLS.
-    let ask = async |arguments: &[&str], token: bool, certified: bool| {
+    // Through the client agent, with mutual TLS.
+    let run = async |arguments: &[&str], with_token: bool, with_certificate: bool| {
         let mut command = waypost(arguments);
         let address = format!("https://127.0.0.1:{}", ports[3] + 1);
         command.env("CONSUL_HTTP_ADDR", address);
         command.env("CONSUL_CACERT", secrets.join("ca.pem"));
-        if certified {
+        if with_certificate {
             let node = out.join("client-1");
             command.env("CONSUL_CLIENT_CERT", node.join("node.pem"));
             command.env("CONSUL_CLIENT_KEY", node.join("node-key.pem"));
         }
-        if token {
+        if with_token {
             command.env("CONSUL_HTTP_TOKEN_FILE", secrets.join("root-token"));
         }
         command.output().await.unwrap()
@@ -153,26 +154,27 @@ async fn what_config_writes_is_a_cluster_with_tls_and_acls() {
         "--timeout",
         "20s",
     ];
-    let registered = ask(&register, true, true).await;
+    let registered = run(&register, true, true).await;
     assert!(registered.status.success(), "{registered:?}");
     loop {
-        let found = ask(&["instances", "web", "--json"], true, true).await;
-        let said = String::from_utf8(found.stdout).unwrap();
-        if said.contains("http://127.0.0.1:80") {
+        let found = run(&["instances", "web", "--json"], true, true).await;
+        let printed = String::from_utf8(found.stdout).unwrap();
+        if printed.contains("http://127.0.0.1:80") {
             break;
         }
-        assert!(Instant::now() < deadline, "{said} {:?}", found.stderr);
+        assert!(Instant::now() < deadline, "{printed} {:?}", found.stderr);
         sleep(std::time::Duration::from_millis(100)).await;
     }
-    let refused = ask(&["instances", "web"], false, true).await;
-    assert_eq!(refused.status.code(), Some(5), "{refused:?}");
-    let refused = ask(&["instances", "web"], true, false).await;
-    assert_eq!(refused.status.code(), Some(4), "{refused:?}");
+    let without_token = run(&["instances", "web"], false, true).await;
+    assert_eq!(without_token.status.code(), Some(5), "{without_token:?}");
+    let without_certificate = run(&["instances", "web"], true, false).await;
+    let code = without_certificate.status.code();
+    assert_eq!(code, Some(4), "{without_certificate:?}");
 
     for node in &mut nodes {
         node.interrupt();
     }
     for node in &mut nodes {
-        node.ends().await;
+        node.wait_for_exit().await;
     }
 }

@@ -1,19 +1,21 @@
+//! Runs the command as a child process, and inspects processes and HTTP endpoints.
+
 use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process, test_kill_process};
 use serde_json::Value;
-use tokio::io::{AsyncBufReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncRead, BufReader};
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-/// Nothing that a test waits for takes longer, even on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// The longest that a test waits for anything, generous enough for a busy machine.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The command, in an environment that says nothing about discovery.
+/// The command, with no variables that configure service discovery.
 pub(crate) fn waypost(arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
     command
@@ -29,10 +31,10 @@ pub(crate) fn waypost(arguments: &[&str]) -> Command {
     command
 }
 
-/// A program that runs beside the test, with what it has printed so far.
+/// A program that runs during the test, with its output so far.
 pub(crate) struct Program {
     child: Child,
-    printed: watch::Receiver<String>,
+    output: watch::Receiver<String>,
     readers: JoinSet<()>,
 }
 
@@ -40,16 +42,13 @@ impl Program {
     pub(crate) fn start(mut command: Command) -> Self {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().unwrap();
-        let (printed, output) = watch::channel(String::new());
-        let stdout = BufReader::new(child.stdout.take().unwrap());
-        let stderr = BufReader::new(child.stderr.take().unwrap());
-        let other = printed.clone();
+        let (sender, output) = watch::channel(String::new());
         let mut readers = JoinSet::new();
-        readers.spawn(collect(stdout, printed));
-        readers.spawn(collect(stderr, other));
+        readers.spawn(collect(child.stdout.take().unwrap(), sender.clone()));
+        readers.spawn(collect(child.stderr.take().unwrap(), sender));
         Self {
             child,
-            printed: output,
+            output,
             readers,
         }
     }
@@ -58,40 +57,37 @@ impl Program {
         self.child.id().unwrap().try_into().unwrap()
     }
 
-    /// Waits until it has printed a text.
-    pub(crate) async fn says(&mut self, text: &str) {
-        let mut printed = self.printed.clone();
-        let said = timeout(SOON, printed.wait_for(|output| output.contains(text)));
-        let said = said.await.is_ok_and(|said| said.is_ok());
-        assert!(said, "it didn't say {text:?}, but:\n{}", self.output());
+    /// Waits until the output contains a text.
+    pub(crate) async fn wait_for_output(&mut self, text: &str) {
+        let mut output = self.output.clone();
+        let found = timeout(TIMEOUT, output.wait_for(|output| output.contains(text)));
+        let is_found = found.await.is_ok_and(|found| found.is_ok());
+        assert!(is_found, "no {text:?} in the output:\n{}", self.output());
     }
 
     pub(crate) fn output(&self) -> String {
-        self.printed.borrow().clone()
+        self.output.borrow().clone()
     }
 
     pub(crate) fn interrupt(&self) {
         signal(self.pid(), Signal::INT);
     }
 
-    /// Waits for its end and its last words, and gives its exit code.
-    pub(crate) async fn ends(&mut self) -> Option<i32> {
-        let status = timeout(SOON, self.child.wait()).await;
-        let heard_all = async { while self.readers.join_next().await.is_some() {} };
-        timeout(SOON, heard_all)
+    /// Waits until it has exited and all its output is read; returns the exit code.
+    pub(crate) async fn wait_for_exit(&mut self) -> Option<i32> {
+        let status = timeout(TIMEOUT, self.child.wait()).await;
+        let all_read = async { while self.readers.join_next().await.is_some() {} };
+        timeout(TIMEOUT, all_read)
             .await
-            .expect("its output ends with it");
-        status.expect("it ends in time").unwrap().code()
+            .expect("the output should end with the program");
+        status.expect("the program should exit").unwrap().code()
     }
 }
 
-async fn collect(
-    reader: BufReader<impl tokio::io::AsyncRead + Unpin>,
-    printed: watch::Sender<String>,
-) {
-    let mut lines = reader.lines();
+async fn collect(reader: impl AsyncRead + Unpin, output: watch::Sender<String>) {
+    let mut lines = BufReader::new(reader).lines();
     while let Ok(Some(line)) = lines.next_line().await {
-        printed.send_modify(|output| {
+        output.send_modify(|output| {
             output.push_str(&line);
             output.push('\n');
         });
@@ -102,8 +98,8 @@ pub(crate) fn signal(pid: i32, signal: Signal) {
     kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
 }
 
-/// Whether a process is there and no zombie.
-pub(crate) fn lives(pid: i32) -> bool {
+/// Whether a process exists and is not a zombie.
+pub(crate) fn is_running(pid: i32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let state = stat
         .rsplit(") ")
@@ -113,7 +109,7 @@ pub(crate) fn lives(pid: i32) -> bool {
         && !matches!(state, Some('Z' | 'X') | None)
 }
 
-/// All processes below this one.
+/// All descendants of a process.
 pub(crate) fn descendants(pid: i32) -> Vec<i32> {
     let mut found = Vec::new();
     let mut parents = vec![pid];
@@ -121,7 +117,7 @@ pub(crate) fn descendants(pid: i32) -> Vec<i32> {
         for task in std::fs::read_dir(format!("/proc/{parent}/task"))
             .into_iter()
             .flatten()
-            // One that ends while it is looked at.
+            // A task may exit in the meantime.
             .flatten()
         {
             let children = task.path().join("children");
@@ -135,19 +131,20 @@ pub(crate) fn descendants(pid: i32) -> Vec<i32> {
     found
 }
 
-/// The one process below `pid` whose command line has these words.
+/// The only descendant of `pid` whose command line contains `words`, other than its supervisor.
 pub(crate) fn descendant(pid: i32, words: &str) -> i32 {
-    let of = |pid: &i32| read(Path::new(&format!("/proc/{pid}/cmdline"))).replace('\0', " ");
+    let command_line =
+        |pid: &i32| read(Path::new(&format!("/proc/{pid}/cmdline"))).replace('\0', " ");
     let all = descendants(pid);
     let found: Vec<_> = all
         .iter()
-        .filter(|pid| of(pid).contains(words) && !of(pid).contains("__stack"))
+        .filter(|pid| command_line(pid).contains(words) && !command_line(pid).contains("__stack"))
         .collect();
     assert_eq!(
         found.len(),
         1,
         "{words}: {:?}",
-        all.iter().map(of).collect::<Vec<_>>()
+        all.iter().map(command_line).collect::<Vec<_>>()
     );
     *found[0]
 }
@@ -156,7 +153,7 @@ fn read(path: &Path) -> String {
     std::fs::read_to_string(path).unwrap_or_default()
 }
 
-/// Waits until something holds.
+/// Polls until `look` returns a value.
 pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Option<T>) -> T {
     let looking = async {
         loop {
@@ -166,9 +163,9 @@ pub(crate) async fn eventually<T>(what: &str, mut look: impl AsyncFnMut() -> Opt
             sleep(Duration::from_millis(10)).await;
         }
     };
-    match timeout(SOON, looking).await {
+    match timeout(TIMEOUT, looking).await {
         Ok(found) => found,
-        Err(_) => panic!("not within {SOON:?}: {what}"),
+        Err(_) => panic!("not within {TIMEOUT:?}: {what}"),
     }
 }
 
@@ -177,15 +174,15 @@ pub(crate) fn http() -> reqwest::Client {
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::builder()
         .no_proxy()
-        .timeout(SOON)
+        .timeout(TIMEOUT)
         .build()
         .unwrap()
 }
 
-/// The status and the body of an address, followed through redirects.
+/// The status and body of a GET request; follows redirects.
 pub(crate) async fn get(url: &str) -> (u16, String) {
-    let reply = http().get(url).send().await.unwrap();
-    (reply.status().as_u16(), reply.text().await.unwrap())
+    let response = http().get(url).send().await.unwrap();
+    (response.status().as_u16(), response.text().await.unwrap())
 }
 
 pub(crate) async fn get_json(url: &str) -> Value {

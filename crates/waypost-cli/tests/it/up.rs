@@ -1,4 +1,4 @@
-//! `waypost up`: the main job.
+//! `waypost up`.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, SystemTime};
@@ -9,7 +9,7 @@ use waypost_testkit::{Consul, free_ports};
 
 use crate::support::*;
 
-/// A stack on ports of its own.
+/// A stack that `waypost up` runs on free ports.
 struct Stack {
     up: Program,
     registry: u16,
@@ -20,12 +20,12 @@ struct Stack {
 
 impl Stack {
     async fn start(arguments: &[&str]) -> Self {
-        let mut stack = Self::begin(arguments);
-        stack.up.says("API gateway   http").await;
+        let mut stack = Self::spawn(arguments);
+        stack.up.wait_for_output("API gateway   http").await;
         stack
     }
 
-    fn begin(arguments: &[&str]) -> Self {
+    fn spawn(arguments: &[&str]) -> Self {
         let [registry, gateway, ui, models] = free_ports();
         let ports = [
             format!("registry={registry}"),
@@ -47,7 +47,7 @@ impl Stack {
         }
     }
 
-    /// The ids of the instances of a service that the registry calls healthy.
+    /// The IDs of a service's healthy instances, according to the registry.
     async fn passing(&self, service: &str) -> BTreeSet<String> {
         let path = format!("/v1/health/service/{service}?passing");
         let entries = get_json(&url(self.registry, &path)).await;
@@ -56,39 +56,48 @@ impl Stack {
             .collect()
     }
 
-    /// Asks a model through the gateway; gives the status and who answered.
-    async fn ask(&self, http: &reqwest::Client) -> (u16, Option<String>) {
-        let question = json!({"model": "sentiment", "input": "what a wonderful day"});
-        let address = url(self.gateway, "/ai-models/api/inference");
-        let reply = http.post(address).json(&question).send().await.unwrap();
-        let status = reply.status().as_u16();
-        let answer: serde_json::Value = reply.json().await.unwrap();
-        (status, answer["served_by"].as_str().map(str::to_owned))
+    /// Calls a model through the gateway; returns the status and the instance that served it.
+    async fn infer(&self, http: &reqwest::Client) -> (u16, Option<String>) {
+        let request = json!({"model": "sentiment", "input": "what a wonderful day"});
+        let url = url(self.gateway, "/ai-models/api/inference");
+        let response = http.post(url).json(&request).send().await.unwrap();
+        let status = response.status().as_u16();
+        let body: serde_json::Value = response.json().await.unwrap();
+        (status, body["served_by"].as_str().map(str::to_owned))
     }
 
-    /// Ctrl-C; nothing may be left.
-    async fn end(mut self) {
+    /// Sends Ctrl-C, and checks that no process is left.
+    async fn stop(mut self) {
         let all = descendants(self.up.pid());
         assert!(all.len() >= 3, "{all:?}");
         self.up.interrupt();
-        assert_eq!(self.up.ends().await, Some(0), "{}", self.up.output());
-        let left: Vec<_> = all.into_iter().filter(|pid| lives(*pid)).collect();
+        assert_eq!(
+            self.up.wait_for_exit().await,
+            Some(0),
+            "{}",
+            self.up.output()
+        );
+        let left: Vec<_> = all.into_iter().filter(|pid| is_running(*pid)).collect();
         assert!(
             left.is_empty(),
-            "left behind: {left:?}\n{}",
+            "still running: {left:?}\n{}",
             self.up.output()
         );
     }
 }
 
-/// Follows a service until the registry calls so many of its instances healthy, however shortly.
+/// Waits until a service has `wanted` healthy instances. Uses blocking queries, so it notices a
+/// state however briefly it lasts.
 async fn until_passing(registry: u16, service: &'static str, wanted: usize) {
     let mut index = "0".to_owned();
     loop {
         let path = format!("/v1/health/service/{service}?passing&wait=10s&index={index}");
-        let reply = http().get(url(registry, &path)).send().await.unwrap();
-        index = reply.headers()["x-consul-index"].to_str().unwrap().into();
-        let entries: serde_json::Value = reply.json().await.unwrap();
+        let response = http().get(url(registry, &path)).send().await.unwrap();
+        index = response.headers()["x-consul-index"]
+            .to_str()
+            .unwrap()
+            .into();
+        let entries: serde_json::Value = response.json().await.unwrap();
         if entries.as_array().unwrap().len() == wanted {
             return;
         }
@@ -100,11 +109,11 @@ fn url(port: u16, path: &str) -> String {
 }
 
 #[tokio::test]
-async fn one_command_brings_a_discovered_stack_to_life_and_ctrl_c_leaves_nothing() {
+async fn one_command_starts_the_stack_and_ctrl_c_stops_all_of_it() {
     let stack = Stack::start(&[]).await;
     let models = get_json(&url(stack.gateway, "/ai-models/api/models")).await;
     assert!(models["models"].as_array().unwrap().len() >= 2, "{models}");
-    let (status, served_by) = stack.ask(&http()).await;
+    let (status, served_by) = stack.infer(&http()).await;
     assert_eq!(status, 200);
     assert!(
         stack
@@ -125,7 +134,7 @@ async fn one_command_brings_a_discovered_stack_to_life_and_ctrl_c_leaves_nothing
         assert_eq!(status, 200, "{path}: {body}");
         assert!(body.to_lowercase().contains(text), "{path}: {body}");
     }
-    // The page's own way to the models: it has found the gateway by its name.
+    // The UI calls the models through the gateway, which it finds by name.
     let through_ui = get_json(&url(stack.ui, "/api/models")).await;
     assert_eq!(through_ui["models"], models["models"]);
 
@@ -133,42 +142,41 @@ async fn one_command_brings_a_discovered_stack_to_life_and_ctrl_c_leaves_nothing
     for name in ["ai-models", "api-gateway", "ui"] {
         assert!(services.get(name).is_some(), "{services}");
     }
-    stack.end().await;
+    stack.stop().await;
 }
 
 #[tokio::test]
-async fn a_killed_instance_is_missed_by_nobody_and_comes_back() {
+async fn no_request_fails_after_an_instance_is_killed_and_it_is_restarted() {
     let stack = Stack::start(&["--scale", "ai-models=3"]).await;
     eventually("three instances are passing", async || {
         (stack.passing("ai-models").await.len() == 3).then_some(())
     })
     .await;
     let client = http();
-    let mut answered = BTreeSet::new();
-    while answered.len() < 3 {
-        let (status, served_by) = stack.ask(&client).await;
+    let mut served = BTreeSet::new();
+    while served.len() < 3 {
+        let (status, served_by) = stack.infer(&client).await;
         assert_eq!(status, 200);
-        answered.extend(served_by);
+        served.extend(served_by);
     }
 
     let victim_port = format!("--port {}", stack.models);
     let victim = descendant(stack.up.pid(), &victim_port);
     let leaving = tokio::spawn(until_passing(stack.registry, "ai-models", 2));
     signal(victim, Signal::KILL);
-    // A second at least in which everything is asked, and until both has been seen: the dead one
-    // leaves, and it comes back.
+    // Calls the models for at least a second, and until the instance has left and returned.
     let mut requests = 0;
     let killed = SystemTime::now();
-    eventually("it left the passing instances and came back", async || {
-        let began = killed.elapsed().unwrap();
-        let (status, _) = stack.ask(&client).await;
+    eventually("the instance leaves and returns", async || {
+        let elapsed = killed.elapsed().unwrap();
+        let (status, _) = stack.infer(&client).await;
         requests += 1;
-        // A POST that was already with the dying instance can't be sent again: whether it was
-        // carried out nobody knows. After that none may fail.
-        let first_second = began < Duration::from_secs(1);
+        // A POST that had reached the instance can't be retried, because it may have been carried
+        // out. Later requests must not fail.
+        let first_second = elapsed < Duration::from_secs(1);
         assert!(
             status == 200 || (first_second && status == 502),
-            "request {requests}, {began:?} after the kill: {status}"
+            "request {requests}, {elapsed:?} after the kill: {status}"
         );
         let passing = stack.passing("ai-models").await.len();
         (leaving.is_finished() && passing == 3 && !first_second).then_some(())
@@ -177,21 +185,21 @@ async fn a_killed_instance_is_missed_by_nobody_and_comes_back() {
     leaving.await.unwrap();
     assert_ne!(descendant(stack.up.pid(), &victim_port), victim);
 
-    let mut answered = BTreeSet::new();
-    eventually("all three answer again", async || {
-        let (status, served_by) = stack.ask(&client).await;
+    let mut served = BTreeSet::new();
+    eventually("all three instances serve requests again", async || {
+        let (status, served_by) = stack.infer(&client).await;
         assert_eq!(status, 200);
-        answered.extend(served_by);
-        (answered.len() == 3).then_some(())
+        served.extend(served_by);
+        (served.len() == 3).then_some(())
     })
     .await;
-    stack.end().await;
+    stack.stop().await;
 }
 
 #[tokio::test]
-async fn the_same_stack_runs_on_a_consul_that_up_starts() {
+async fn the_stack_runs_on_a_consul_started_by_up() {
     let stack = Stack::start(&["--registry", "consul"]).await;
-    let (status, _) = stack.ask(&http()).await;
+    let (status, _) = stack.infer(&http()).await;
     assert_eq!(status, 200);
     let consul = std::env::var_os("CONSUL_BIN").unwrap_or_else(|| "consul".into());
     let listed = tokio::process::Command::new(consul)
@@ -210,11 +218,11 @@ async fn the_same_stack_runs_on_a_consul_that_up_starts() {
         services,
         BTreeSet::from(["ai-models", "api-gateway", "consul", "ui"])
     );
-    stack.end().await;
+    stack.stop().await;
 }
 
 #[tokio::test]
-async fn on_a_consul_that_runs_already_nothing_stays_registered() {
+async fn nothing_stays_registered_in_a_consul_that_was_already_running() {
     let consul = Consul::start().await;
     let address = consul.address();
     let [gateway, ui, models] = free_ports();
@@ -228,15 +236,15 @@ async fn on_a_consul_that_runs_already_nothing_stays_registered() {
         arguments.extend(["--port", port]);
     }
     let mut up = Program::start(waypost(&arguments));
-    up.says("API gateway   http").await;
+    up.wait_for_output("API gateway   http").await;
     let catalog = consul.url("/v1/catalog/services");
     eventually("all are registered", async || {
         (get_json(&catalog).await.as_object().unwrap().len() == 4).then_some(())
     })
     .await;
     up.interrupt();
-    assert_eq!(up.ends().await, Some(0), "{}", up.output());
-    // Consul's agent tells its catalog a moment after it has answered.
+    assert_eq!(up.wait_for_exit().await, Some(0), "{}", up.output());
+    // Consul's agent updates the catalog shortly after its response.
     eventually("nothing stays registered", async || {
         (get_json(&catalog).await == json!({"consul": []})).then_some(())
     })
@@ -244,23 +252,23 @@ async fn on_a_consul_that_runs_already_nothing_stays_registered() {
 }
 
 #[tokio::test]
-async fn a_killed_runner_leaves_no_process_behind() {
+async fn no_process_survives_a_killed_runner() {
     let mut stack = Stack::start(&["--scale", "ai-models=2"]).await;
     let all = descendants(stack.up.pid());
     signal(stack.up.pid(), Signal::KILL);
-    stack.up.ends().await;
+    stack.up.wait_for_exit().await;
     eventually("all are gone", async || {
-        all.iter().all(|pid| !lives(*pid)).then_some(())
+        all.iter().all(|pid| !is_running(*pid)).then_some(())
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_taken_port_is_told_with_its_holder_before_anything_starts() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port();
-    let mut stack = Stack::begin(&["--port", &format!("ui={port}")]);
-    assert_eq!(stack.up.ends().await, Some(1));
+async fn a_port_in_use_is_reported_with_its_owner_before_anything_starts() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let mut stack = Stack::spawn(&["--port", &format!("ui={port}")]);
+    assert_eq!(stack.up.wait_for_exit().await, Some(1));
     let output = stack.up.output();
     assert!(output.contains(&port.to_string()), "{output}");
     assert!(output.contains(&std::process::id().to_string()), "{output}");

@@ -1,25 +1,26 @@
+//! `waypost agent leave`
+
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::super::Outcome;
-use super::Which;
-use crate::failure::Failure;
+use super::agent_args::AgentArgs;
+use crate::error::{CommandError, CommandResult};
 
-/// Ask the agent to end
+/// Make a running agent shut down
 #[derive(Args)]
 pub(super) struct Leave {
     #[command(flatten)]
-    which: Which,
+    agent: AgentArgs,
 }
 
 impl Leave {
-    pub(super) async fn run(self) -> Outcome {
-        let (url, token) = (self.which.url(), self.which.token.as_deref());
-        waypost_agent::leave(&url, token)
+    pub(super) async fn run(self) -> CommandResult {
+        let url = self.agent.url();
+        waypost_agent::leave(&url, self.agent.token.as_deref())
             .await
-            .map_err(Failure::other)?;
-        println!("{url} is leaving");
+            .map_err(CommandError::other)?;
+        println!("{url} is shutting down");
         Ok(ExitCode::SUCCESS)
     }
 }

@@ -1,16 +1,19 @@
-//! The embedded registry: running it, and asking one that runs to tidy up or to leave.
+//! `waypost agent`: runs the embedded registry, and maintains one that is running.
 
+mod agent_args;
 mod leave;
-mod leftovers;
 mod serve;
+mod stale_instances;
 
 use clap::{Args, Subcommand};
 
-use super::{Outcome, in_runtime, serving};
+use crate::error::CommandResult;
+use crate::runtime::{run_query, run_server};
 
-/// Run the embedded registry, which speaks Consul's HTTP API
+/// Run the embedded registry, which implements Consul's HTTP API
 ///
-/// It has one node and keeps what it knows in memory; for more than one machine, use Consul.
+/// The registry is a single node and keeps its data in memory unless --data-dir is given. Use
+/// Consul for a registry that spans machines.
 #[derive(Args)]
 #[command(args_conflicts_with_subcommands = true)]
 pub(crate) struct Agent {
@@ -22,42 +25,17 @@ pub(crate) struct Agent {
 
 #[derive(Subcommand)]
 enum Command {
-    Leftovers(leftovers::Leftovers),
+    #[command(name = "leftovers")]
+    StaleInstances(stale_instances::StaleInstances),
     Leave(leave::Leave),
 }
 
-/// Which agent is meant.
-#[derive(Args)]
-struct Which {
-    /// The agent, this one or a Consul's
-    #[arg(
-        long,
-        value_name = "HOST:PORT",
-        env = "CONSUL_HTTP_ADDR",
-        default_value = "127.0.0.1:8500"
-    )]
-    registry: String,
-    /// The token that it asks for
-    #[arg(long, env = "CONSUL_HTTP_TOKEN", hide_env_values = true)]
-    token: Option<String>,
-}
-
 impl Agent {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self) -> CommandResult {
         match self.command {
-            None => serving("info", self.serve.run()),
-            Some(Command::Leftovers(leftovers)) => in_runtime(leftovers.run()),
-            Some(Command::Leave(leave)) => in_runtime(leave.run()),
-        }
-    }
-}
-
-impl Which {
-    fn url(&self) -> String {
-        let address = self.registry.trim_end_matches('/');
-        match address.contains("://") {
-            true => address.to_owned(),
-            false => format!("http://{address}"),
+            None => run_server(self.serve.run()),
+            Some(Command::StaleInstances(stale_instances)) => run_query(stale_instances.run()),
+            Some(Command::Leave(leave)) => run_query(leave.run()),
         }
     }
 }

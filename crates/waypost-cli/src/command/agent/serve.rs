@@ -1,3 +1,5 @@
+//! `waypost agent` without a subcommand
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -6,59 +8,61 @@ use clap::Args;
 use waypost::integration::shutdown_signal;
 use waypost_agent::Agent;
 
-use super::super::Outcome;
-use crate::failure::Failure;
+use crate::error::{CommandError, CommandResult};
 
-/// What the registry is to be like.
+/// The configuration of the embedded registry.
 #[derive(Args)]
-pub(crate) struct Serve {
-    /// The address to listen on
+pub(super) struct Serve {
+    /// Address to listen on
     #[arg(long, default_value_t = Ipv4Addr::LOCALHOST.into())]
     bind: IpAddr,
-    /// The address of the node, for instances that name none [default: the one it listens on, or
-    /// 127.0.0.1 if that is all of them]
+    /// Address of the node, for instances registered without an address [default: the bind
+    /// address, or 127.0.0.1 if that is unspecified]
     #[arg(long, value_name = "ADDRESS")]
     advertise: Option<IpAddr>,
-    /// The port of the HTTP API and of the page at /ui/
+    /// Port of the HTTP API and of the web page at /ui/
     #[arg(long, default_value_t = 8500, env = "SERVICE_REGISTRY_PORT")]
     http_port: u16,
-    /// A Unix socket to serve the HTTP API on too
+    /// Also serve the HTTP API on this Unix socket
     #[arg(long, value_name = "PATH")]
     http_socket: Option<PathBuf>,
-    /// The port of DNS; 0 for none
+    /// Port of the DNS server; 0 disables it
     #[arg(long, default_value_t = 8600)]
     dns_port: u16,
-    /// Keep what is registered in this folder
-    #[arg(long, value_name = "FOLDER")]
+    /// Store registrations in this directory [default: in memory only]
+    #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// The token that every request must carry
+    /// Token that every request must carry
     #[arg(long, env = "WAYPOST_AGENT_TOKEN", hide_env_values = true)]
     token: Option<String>,
-    /// The name of the node [default: this host's]
+    /// Node name [default: the host name]
     #[arg(long)]
     node: Option<String>,
-    /// The id of the node, a UUID [default: another one every time]
+    /// Node ID, a UUID [default: random]
     #[arg(long, value_name = "UUID")]
     node_id: Option<String>,
-    /// The name of the datacenter
+    /// Datacenter name
     #[arg(long, value_name = "NAME", default_value = "dc1")]
     datacenter: String,
-    /// What the node says of itself; can be repeated
+    /// Node metadata; can be repeated
     #[arg(long, value_name = "KEY:VALUE")]
     node_meta: Vec<String>,
-    /// Let clients register checks that run programs as you
+    /// Allow clients to register checks that run programs as the user of the agent
     #[arg(long)]
     enable_script_checks: bool,
-    /// The only network, address or host name where health checks may look; can be repeated
+    /// Limit health checks to this network, address or host name; can be repeated
     #[arg(long, value_name = "TARGET")]
     check_target: Vec<String>,
-    /// A name with a dot by which clients may call the agent; can be repeated
+    /// Also accept requests for this host name; can be repeated
+    ///
+    /// Requests for IP addresses, localhost and names without a dot are always accepted. Others
+    /// are refused if no token is set, as a protection against DNS rebinding.
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
 }
 
 impl Serve {
-    pub(super) async fn run(self) -> Outcome {
+    pub(super) async fn run(self) -> CommandResult {
         let mut builder = Agent::builder()
             .http(SocketAddr::new(self.bind, self.http_port))
             .datacenter(self.datacenter)
@@ -72,8 +76,8 @@ impl Serve {
         if let Some(address) = self.advertise {
             builder = builder.advertise(address);
         }
-        if let Some(folder) = self.data_dir {
-            builder = builder.data_dir(folder);
+        if let Some(directory) = self.data_dir {
+            builder = builder.data_dir(directory);
         }
         if let Some(token) = self.token {
             builder = builder.token(token);
@@ -94,8 +98,8 @@ impl Serve {
             let (key, value) = pair.split_once(':').unwrap_or((pair, ""));
             builder = builder.node_meta(key, value);
         }
-        let agent = builder.start().await.map_err(Failure::other)?;
-        println!("registry: {0}  page: {0}/ui/", agent.url());
+        let agent = builder.start().await.map_err(CommandError::other)?;
+        println!("registry: {0}  web page: {0}/ui/", agent.url());
         tokio::select! {
             _ = shutdown_signal() => {}
             () = agent.left() => {}

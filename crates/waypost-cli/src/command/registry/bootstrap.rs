@@ -1,3 +1,5 @@
+//! `waypost registry bootstrap`
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -7,94 +9,96 @@ use clap::Args;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
-use super::super::Outcome;
-use crate::failure::Failure;
+use crate::error::{CommandError, CommandResult};
 
-/// Give the agents of a new cluster the rights that they need
+/// Create the ACL policy and token that the agents of a new cluster use
 ///
-/// Once, after the servers of `waypost registry config` have started: makes the policy and the
-/// token that the agents' configuration names. Doing it again does no harm.
+/// Run it once, on a server, when the servers configured by `waypost registry config` are running.
+/// Running it again changes nothing.
 #[derive(Args)]
 pub(crate) struct Bootstrap {
-    /// The folder `secrets` that `waypost registry config` wrote
-    #[arg(long, value_name = "FOLDER")]
+    /// The directory `secrets` written by `waypost registry config`
+    #[arg(long, value_name = "DIR")]
     secrets: PathBuf,
-    /// The plain HTTP API of a server on this machine
+    /// Plain HTTP API of a server
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8500")]
     address: String,
-    /// How long to wait for a leader
+    /// How long to wait for the cluster to elect a leader
     #[arg(long, value_name = "TIME", default_value = "30s", value_parser = humantime::parse_duration)]
     timeout: Duration,
 }
 
-/// What an agent does: it keeps its own node in the catalog and looks at services.
+/// An agent updates its own node in the catalog and reads services.
 const AGENT_RULES: &str = r#"
 node_prefix "" { policy = "write" }
 agent_prefix "" { policy = "write" }
 service_prefix "" { policy = "read" }
 "#;
 
+const REQUEST_TIMEOUT: Duration = Duration::from_secs(5);
+const RETRY_INTERVAL: Duration = Duration::from_millis(200);
+
 impl Bootstrap {
-    pub(super) async fn run(self) -> Outcome {
-        let secret = |name: &str| {
-            let path = self.secrets.join(name);
-            let text = fs::read_to_string(&path);
-            text.map(|text| text.trim().to_owned())
-                .map_err(|error| Failure::Other(format!("{}: {error}", path.display())))
-        };
-        let (root, agent) = (secret("root-token")?, secret("agent-token")?);
-        // Even a client that only speaks plain HTTP wants to know its cryptography.
+    pub(super) async fn run(self) -> CommandResult {
+        let (root, agent) = (self.secret("root-token")?, self.secret("agent-token")?);
+        // reqwest needs a crypto provider even for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
-        let api = Api {
+        let acl = AclApi {
             client: reqwest::Client::new(),
-            address: self.address.trim_end_matches('/').to_owned(),
-            root,
-            until: Instant::now() + self.timeout,
+            url: format!("{}/v1/acl", self.address.trim_end_matches('/')),
+            token: root,
+            deadline: Instant::now() + self.timeout,
         };
         let policy = json!({ "Name": "waypost-agent", "Rules": AGENT_RULES });
-        api.make("policy", &policy).await?;
+        acl.create("policy", &policy).await?;
         let token = json!({
             "Description": "the agents of this cluster",
             "SecretID": agent,
             "Policies": [{ "Name": "waypost-agent" }],
         });
-        api.make("token", &token).await?;
-        println!("the agents have their rights");
+        acl.create("token", &token).await?;
+        println!("created the policy and the token of the agents");
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn secret(&self, name: &str) -> Result<String, CommandError> {
+        let path = self.secrets.join(name);
+        let text = fs::read_to_string(&path)
+            .map_err(|error| CommandError::Other(format!("{}: {error}", path.display())))?;
+        Ok(text.trim().to_owned())
     }
 }
 
-struct Api {
+struct AclApi {
     client: reqwest::Client,
-    address: String,
-    root: String,
-    until: Instant,
+    url: String,
+    token: String,
+    deadline: Instant,
 }
 
-impl Api {
-    /// Makes a policy or a token, if it isn't there. A cluster that is just starting says 500 for
-    /// a while, and 403 until it knows its first token.
-    async fn make(&self, what: &str, body: &Value) -> Result<(), Failure> {
+impl AclApi {
+    /// Creates a policy or a token, unless it exists. Retries until the deadline, since a cluster
+    /// that is starting responds with 500, and with 403 until it knows its first token.
+    async fn create(&self, kind: &str, body: &Value) -> Result<(), CommandError> {
         loop {
             let request = self
                 .client
-                .put(format!("{}/v1/acl/{what}", self.address))
-                .header("x-consul-token", &self.root)
-                .timeout(Duration::from_secs(5))
+                .put(format!("{}/{kind}", self.url))
+                .header("x-consul-token", &self.token)
+                .timeout(REQUEST_TIMEOUT)
                 .json(body);
-            let refusal = match request.send().await {
-                Ok(reply) if reply.status().is_success() => return Ok(()),
-                Ok(reply) => reply.text().await.unwrap_or_default(),
+            let error = match request.send().await {
+                Ok(response) if response.status().is_success() => return Ok(()),
+                Ok(response) => response.text().await.unwrap_or_default(),
                 Err(error) => error.without_url().to_string(),
             };
-            if refusal.contains("already exists") || refusal.contains("already in use") {
+            if error.contains("already exists") || error.contains("already in use") {
                 return Ok(());
             }
-            if Instant::now() > self.until {
-                let address = &self.address;
-                return Err(Failure::Other(format!("{what} at {address}: {refusal}")));
+            if Instant::now() > self.deadline {
+                return Err(CommandError::Other(format!("{}/{kind}: {error}", self.url)));
             }
-            sleep(Duration::from_millis(200)).await;
+            sleep(RETRY_INTERVAL).await;
         }
     }
 }

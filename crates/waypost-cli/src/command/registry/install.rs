@@ -1,55 +1,53 @@
+//! `waypost registry install`
+
 use std::fs;
 use std::process::ExitCode;
 
 use clap::Args;
 
-use super::super::Outcome;
-use super::consul::Program;
+use crate::command::consul_binary::ConsulBinary;
+use crate::error::CommandResult;
 
-/// Say how to get Consul on this machine
+/// Show how to install Consul on this machine
 ///
-/// Nothing is changed: the commands are for you to read and run. If it is there already, that is
-/// said instead.
+/// Prints the commands to run, and installs nothing. If Consul is installed, prints its version and
+/// path.
 #[derive(Args)]
 pub(crate) struct Install {}
 
 impl Install {
-    pub(super) fn run(self) -> Outcome {
-        if let Some(program) = Program::find()? {
-            println!(
-                "Consul {} is at {}",
-                program.version,
-                program.path.display()
-            );
-            return Ok(ExitCode::SUCCESS);
+    pub(super) fn run(self) -> CommandResult {
+        if let Some(consul) = ConsulBinary::find()? {
+            println!("Consul {} is at {}", consul.version, consul.path.display());
+        } else {
+            let os_release = fs::read_to_string("/etc/os-release").unwrap_or_default();
+            println!("{}", instructions(std::env::consts::OS, &os_release));
         }
-        let release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-        println!("{}", advice(std::env::consts::OS, &release));
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// The commands for a system. They are those of the package managers' own pages.
-fn advice(system: &str, release: &str) -> String {
-    let is = |family: &str| {
-        release.lines().any(|line| {
+/// The commands for an operating system, as documented by its package manager.
+fn instructions(os: &str, os_release: &str) -> String {
+    let is_like = |family: &str| {
+        os_release.lines().any(|line| {
             let ids = line
                 .strip_prefix("ID=")
                 .or_else(|| line.strip_prefix("ID_LIKE="));
             ids.is_some_and(|ids| ids.trim_matches('"').split(' ').any(|id| id == family))
         })
     };
-    let version = release
+    let codename = os_release
         .lines()
         .find_map(|line| line.strip_prefix("VERSION_CODENAME="));
-    let commands = if system == "macos" {
+    let commands = if os == "macos" {
         "brew install hashicorp/tap/consul".to_owned()
-    } else if system == "windows" {
+    } else if os == "windows" {
         "winget install Hashicorp.Consul".to_owned()
-    } else if is("debian") {
-        let suite = version.unwrap_or("$(lsb_release -cs)").trim_matches('"');
+    } else if is_like("debian") {
+        let suite = codename.unwrap_or("$(lsb_release -cs)").trim_matches('"');
         format!(
-            "# HashiCorp's own repository, for Debian and Ubuntu:\n\
+            "# HashiCorp's package repository for Debian and Ubuntu:\n\
              wget -O- https://apt.releases.hashicorp.com/gpg | \
              sudo gpg --dearmor -o /usr/share/keyrings/hashicorp.gpg\n\
              echo \"deb [signed-by=/usr/share/keyrings/hashicorp.gpg] \
@@ -57,23 +55,23 @@ fn advice(system: &str, release: &str) -> String {
              sudo tee /etc/apt/sources.list.d/hashicorp.list\n\
              sudo apt-get update && sudo apt-get install consul"
         )
-    } else if is("fedora") || is("rhel") {
+    } else if is_like("fedora") || is_like("rhel") {
         "sudo dnf install -y dnf-plugins-core\n\
          sudo dnf config-manager --add-repo \
          https://rpm.releases.hashicorp.com/fedora/hashicorp.repo\n\
          sudo dnf install -y consul"
             .to_owned()
-    } else if is("arch") {
+    } else if is_like("arch") {
         "sudo pacman -S consul".to_owned()
-    } else if is("alpine") {
+    } else if is_like("alpine") {
         "sudo apk add consul  # from the community repository".to_owned()
     } else {
         "download it from https://developer.hashicorp.com/consul/install and put it on PATH"
             .to_owned()
     };
     format!(
-        "{commands}\n\nThen: waypost registry start --dev\n\
-         Without it: waypost agent, a registry of one node that is part of this program"
+        "{commands}\n\nThen start it with: waypost registry start --dev\n\
+         Or use the single-node registry of this program: waypost agent"
     )
 }
 
@@ -82,9 +80,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn each_system_has_its_own_commands() {
+    fn each_operating_system_has_its_own_commands() {
         let debian = "ID=ubuntu\nID_LIKE=debian\nVERSION_CODENAME=noble\n";
-        for (system, release, word) in [
+        for (os, os_release, expected) in [
             ("linux", debian, "hashicorp.com noble main"),
             (
                 "linux",
@@ -101,9 +99,9 @@ mod tests {
             ("linux", "", "put it on PATH"),
             ("macos", "", "brew install"),
         ] {
-            let advice = advice(system, release);
-            assert!(advice.contains(word), "{release}: {advice}");
-            assert!(advice.contains("waypost agent"));
+            let text = instructions(os, os_release);
+            assert!(text.contains(expected), "{os_release}: {text}");
+            assert!(text.contains("waypost agent"));
         }
     }
 }

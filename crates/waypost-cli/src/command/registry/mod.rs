@@ -1,18 +1,17 @@
-//! The registry itself: to start one, to see how it is, to get Consul, and to write the
-//! configuration of a cluster.
+//! `waypost registry`: installs, configures, starts and queries a registry.
 
 mod bootstrap;
 mod config;
-mod consul;
 mod install;
 mod start;
 mod status;
 
 use clap::Subcommand;
 
-use super::{Outcome, in_runtime, serving};
+use crate::error::CommandResult;
+use crate::runtime::{run_query, run_server};
 
-/// Start, look at or set up a service registry
+/// Start, query or set up a service registry
 #[derive(Subcommand)]
 pub(crate) enum Registry {
     Start(start::Start),
@@ -23,13 +22,13 @@ pub(crate) enum Registry {
 }
 
 impl Registry {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self) -> CommandResult {
         match self {
-            Self::Start(start) => serving("info", start.run()),
-            Self::Status(status) => in_runtime(status.run()),
+            Self::Start(start) => run_server(start.run()),
+            Self::Status(status) => run_query(status.run()),
             Self::Install(install) => install.run(),
             Self::Config(config) => config.run(),
-            Self::Bootstrap(bootstrap) => in_runtime(bootstrap.run()),
+            Self::Bootstrap(bootstrap) => run_query(bootstrap.run()),
         }
     }
 }

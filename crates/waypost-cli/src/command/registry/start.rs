@@ -1,141 +1,110 @@
+//! `waypost registry start`
+
+use std::io;
 use std::net::{Ipv4Addr, TcpListener};
-use std::path::PathBuf;
-use std::process::ExitCode;
+use std::path::{Path, PathBuf};
+use std::process::{ExitCode, ExitStatus};
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::process::Command;
-use tokio::time::{Instant, sleep};
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::{Child, Command};
+use tokio::time::{Instant, sleep, timeout};
 use waypost::integration::shutdown_signal;
 use waypost::{ConsulProvider, Directory, DirectoryOptions, Provider};
 use waypost_runner::port;
 
-use super::super::Outcome;
-use super::consul::Program;
-use crate::failure::Failure;
+use crate::command::consul_binary::ConsulBinary;
+use crate::error::{CommandError, CommandResult};
 
-/// Start a Consul agent and stay until Ctrl-C
+/// Run a Consul agent until Ctrl-C
 ///
-/// With --dev it is one that needs no set-up and forgets everything at its end. Otherwise it runs
-/// with the files in a folder, such as `waypost registry config` writes them.
+/// With --dev, runs a server that needs no configuration and stores nothing. Otherwise, runs an
+/// agent with the configuration in a directory, such as one written by `waypost registry config`.
 #[derive(Args)]
 pub(crate) struct Start {
-    /// Development: a server of its own on 127.0.0.1 that keeps nothing
+    /// Run a development server on 127.0.0.1, which keeps its data in memory
     #[arg(long, conflicts_with = "config")]
     dev: bool,
-    /// The folder with the agent's configuration
-    #[arg(long, value_name = "FOLDER", required_unless_present = "dev")]
+    /// Directory with the configuration of the agent
+    #[arg(long, value_name = "DIR", required_unless_present = "dev")]
     config: Option<PathBuf>,
-    /// The port of the HTTP API, with --dev; its other ports are free ones
+    /// Port of the HTTP API with --dev; the other ports are chosen automatically
     #[arg(long, default_value_t = 8500, requires = "dev")]
     http_port: u16,
 }
 
-/// How long it may take until the agent knows a leader.
-const START_WITHIN: Duration = Duration::from_secs(30);
+/// How long the agent may take to elect a leader.
+const START_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// How long it may take to end once it was told to.
-const END_WITHIN: Duration = Duration::from_secs(15);
+/// How long the agent may take to stop after the signal.
+const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Start {
-    pub(super) async fn run(self) -> Outcome {
-        let program = Program::find_or_advise()?;
-        let mut command = Command::new(&program.path);
+    pub(super) async fn run(self) -> CommandResult {
+        let consul = ConsulBinary::require()?;
+        let mut command = Command::new(&consul.path);
         command.arg("agent").kill_on_drop(true);
         match &self.config {
-            Some(folder) => {
-                if !folder.is_dir() {
-                    let text = format!("{} is no folder", folder.display());
-                    return Err(Failure::Other(text));
-                }
-                command.arg("-config-dir").arg(folder);
-            }
-            None => {
-                let [server, serf_lan] = free_ports()?;
-                command
-                    .args(["-dev", "-bind=127.0.0.1", "-client=127.0.0.1"])
-                    .args(["-log-level=warn", "-dns-port=-1", "-grpc-port=-1"])
-                    .args([
-                        "-serf-wan-port=-1",
-                        "-http-port",
-                        &self.http_port.to_string(),
-                    ])
-                    .args(["-server-port", &server.to_string()])
-                    .args(["-serf-lan-port", &serf_lan.to_string()]);
-            }
+            Some(directory) => configure(&mut command, directory)?,
+            None => configure_dev(&mut command, self.http_port)?,
         }
-        if self.dev {
-            // Bound by nobody else now; Consul itself reports it less clearly.
-            TcpListener::bind(("127.0.0.1", self.http_port)).map_err(|error| {
-                let port = self.http_port;
-                Failure::Other(format!("port {port}: {error}; choose one with --http-port"))
-            })?;
-        }
-        // Ctrl-C reaches the whole group of the terminal; Consul then leaves by itself.
         let mut agent = command.spawn().map_err(|error| {
-            Failure::Other(format!(
-                "{} can't be started: {error}",
-                program.path.display()
-            ))
+            CommandError::Other(format!("can't start {}: {error}", consul.path.display()))
         })?;
         if self.dev {
             let address = format!("http://127.0.0.1:{}", self.http_port);
             tokio::select! {
-                ready = answers(&address) => ready?,
-                ended = agent.wait() => {
-                    return Err(Failure::Other(format!("Consul ended at once: {}", ended?)));
-                }
+                ready = wait_for_leader(&address) => ready?,
+                status = agent.wait() => return Err(exited(status?)),
             }
             println!(
-                "registry: {address}  page: {address}/ui/  (Consul {})",
-                program.version
+                "registry: {address}  web page: {address}/ui/  (Consul {})",
+                consul.version
             );
         }
         tokio::select! {
-            ended = agent.wait() => {
-                let ended = ended?;
-                return match ended.success() {
-                    true => Ok(ExitCode::SUCCESS),
-                    false => Err(Failure::Other(format!("Consul ended: {ended}"))),
-                };
+            status = agent.wait() => {
+                let status = status?;
+                if !status.success() {
+                    return Err(exited(status));
+                }
             }
-            () = shutdown_signal() => {}
-        }
-        if let Some(pid) = agent
-            .id()
-            .and_then(|pid| rustix::process::Pid::from_raw(pid as i32))
-        {
-            // An error means that it has ended already.
-            let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
-        }
-        if tokio::time::timeout(END_WITHIN, agent.wait())
-            .await
-            .is_err()
-        {
-            agent.kill().await?;
+            () = shutdown_signal() => stop(&mut agent).await?,
         }
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Waits until the registry lists its services, which it does only with a leader.
-async fn answers(address: &str) -> Result<(), Failure> {
-    let provider: std::sync::Arc<dyn Provider> = std::sync::Arc::new(ConsulProvider::new(address)?);
-    let deadline = Instant::now() + START_WITHIN;
-    loop {
-        let mut options = DirectoryOptions::default();
-        options.lookup_timeout = Duration::from_secs(2);
-        let directory = Directory::with_options(std::sync::Arc::clone(&provider), options);
-        match directory.catalog().await {
-            Ok(_) => return Ok(()),
-            Err(error) if Instant::now() > deadline => return Err(error.into()),
-            Err(_) => sleep(Duration::from_millis(50)).await,
-        }
+fn configure(command: &mut Command, directory: &Path) -> Result<(), CommandError> {
+    if !directory.is_dir() {
+        let message = format!("{} is not a directory", directory.display());
+        return Err(CommandError::Other(message));
     }
+    command.arg("-config-dir").arg(directory);
+    Ok(())
 }
 
-/// Different ones, for TCP and for UDP: Consul's gossip speaks both.
-fn free_ports() -> Result<[u16; 2], Failure> {
+fn configure_dev(command: &mut Command, http_port: u16) -> Result<(), CommandError> {
+    // Checked here because Consul's own message does not name the option.
+    TcpListener::bind((Ipv4Addr::LOCALHOST, http_port)).map_err(|error| {
+        CommandError::Other(format!(
+            "port {http_port}: {error}; choose another with --http-port"
+        ))
+    })?;
+    let [server, serf_lan] = free_ports()?;
+    command
+        .args(["-dev", "-bind=127.0.0.1", "-client=127.0.0.1"])
+        .args(["-log-level=warn", "-dns-port=-1", "-grpc-port=-1"])
+        .args(["-serf-wan-port=-1", "-http-port", &http_port.to_string()])
+        .args(["-server-port", &server.to_string()])
+        .args(["-serf-lan-port", &serf_lan.to_string()]);
+    Ok(())
+}
+
+/// Two distinct ports that are free for both TCP and UDP, since Consul's gossip uses both.
+fn free_ports() -> io::Result<[u16; 2]> {
     let host = Ipv4Addr::LOCALHOST.into();
     let first = port::free(host)?;
     loop {
@@ -144,4 +113,37 @@ fn free_ports() -> Result<[u16; 2], Failure> {
             return Ok([first, second]);
         }
     }
+}
+
+/// Waits until the agent lists its services, which it does only once there is a leader.
+async fn wait_for_leader(address: &str) -> Result<(), CommandError> {
+    let provider: Arc<dyn Provider> = Arc::new(ConsulProvider::new(address)?);
+    let deadline = Instant::now() + START_TIMEOUT;
+    loop {
+        let mut options = DirectoryOptions::default();
+        options.lookup_timeout = Duration::from_secs(2);
+        let directory = Directory::with_options(Arc::clone(&provider), options);
+        match directory.catalog().await {
+            Ok(_) => return Ok(()),
+            Err(error) if Instant::now() > deadline => return Err(error.into()),
+            Err(_) => sleep(Duration::from_millis(50)).await,
+        }
+    }
+}
+
+/// Stops the agent gracefully, or kills it if that takes too long.
+async fn stop(agent: &mut Child) -> io::Result<()> {
+    // A Ctrl-C in the terminal has reached Consul already; a SIGTERM to this process has not.
+    if let Some(pid) = agent.id().and_then(|pid| Pid::from_raw(pid as i32)) {
+        // This fails only if the process has exited.
+        let _ = kill_process(pid, Signal::INT);
+    }
+    if timeout(STOP_TIMEOUT, agent.wait()).await.is_err() {
+        agent.kill().await?;
+    }
+    Ok(())
+}
+
+fn exited(status: ExitStatus) -> CommandError {
+    CommandError::Other(format!("Consul exited: {status}"))
 }

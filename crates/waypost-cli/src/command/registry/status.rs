@@ -1,44 +1,47 @@
+//! `waypost registry status`
+
 use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
+use tokio::time::Instant;
 
-use super::super::Outcome;
-use super::super::asking::Asking;
-use crate::failure::Failure;
+use crate::command::registry_args::RegistryArgs;
+use crate::error::{CommandError, CommandResult};
 use crate::output::print_json;
 
-/// Ask the registry how it is
+/// Show whether the registry responds
 ///
-/// Exit code 0 means that it answers; 4, that it can't be reached; 5, that it refuses the token.
+/// The exit code is 0 if it responds, 4 if it is unreachable, and 5 if it rejects the token.
 #[derive(Args)]
 pub(crate) struct Status {
     #[command(flatten)]
-    asking: Asking,
+    registry: RegistryArgs,
 }
 
 impl Status {
-    pub(super) async fn run(self) -> Outcome {
-        let directory = self.asking.directory()?;
-        let began = tokio::time::Instant::now();
-        let answer = directory.catalog().await;
-        let took = began.elapsed();
+    pub(super) async fn run(self) -> CommandResult {
+        let directory = self.registry.directory()?;
+        let started = Instant::now();
+        let result = directory.catalog().await;
+        let elapsed = started.elapsed();
         let provider = directory.provider().describe();
-        if self.asking.json {
+        if self.registry.json {
             print_json(&json!({
                 "provider": &*provider,
-                "answers": answer.is_ok(),
-                "took_ms": took.as_secs_f64() * 1000.0,
-                "services": answer.as_ref().ok().map(|catalog| catalog.names().len()),
-                "error": answer.as_ref().err().map(ToString::to_string),
+                "answers": result.is_ok(),
+                "took_ms": elapsed.as_secs_f64() * 1000.0,
+                "services": result.as_ref().ok().map(|catalog| catalog.names().len()),
+                "error": result.as_ref().err().map(ToString::to_string),
             }));
-            return match answer {
-                Ok(_) => Ok(ExitCode::SUCCESS),
-                Err(error) => Ok(Failure::Discovery(error).exit_code()),
-            };
+            return Ok(match result {
+                Ok(_) => ExitCode::SUCCESS,
+                // The error has been printed as JSON.
+                Err(error) => CommandError::Discovery(error).exit_code(),
+            });
         }
-        let services = answer?.names().len();
-        println!("{provider} answers in {took:.1?} and lists {services} services");
+        let services = result?.names().len();
+        println!("{provider} responded in {elapsed:.1?} and lists {services} services");
         Ok(ExitCode::SUCCESS)
     }
 }

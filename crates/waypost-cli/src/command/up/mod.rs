@@ -1,4 +1,7 @@
+//! `waypost up`: runs the whole stack on this machine.
+
 mod plan;
+mod registry_choice;
 
 use std::fmt;
 use std::process::ExitCode;
@@ -13,32 +16,34 @@ use waypost::integration::shutdown_signal;
 use waypost::{ConsulProvider, ServiceDiscoveryClient};
 use waypost_runner::{Console, Running};
 
-use self::plan::{Plan, RegistryChoice};
-use super::Outcome;
-use crate::failure::Failure;
+use self::plan::Plan;
+use self::registry_choice::RegistryChoice;
+use crate::error::{CommandError, CommandResult};
 
-/// Start a registry, the gateway, the UI and the AI models, until Ctrl-C
+/// Start a registry, the gateway, the UI and the AI models, and run them until Ctrl-C
 ///
-/// Each is a process of its own, registered and found by name. Their logs follow with the name in
-/// front. Ctrl-C ends everything in reverse order, a second one at once.
+/// Each program runs as a separate process; they find each other through the registry. Every log
+/// line is prefixed with the name of its process. Ctrl-C stops all processes in reverse order; a
+/// second Ctrl-C stops them at once.
 #[derive(Args)]
 pub(crate) struct Up {
-    /// The registry: `embedded`, `consul` (starts `consul agent -dev`), or HOST:PORT of one that runs
+    /// Registry to use: `embedded`, `consul` to start `consul agent -dev`, or the HOST:PORT of a
+    /// running one
     #[arg(long, default_value = "embedded")]
     registry: RegistryChoice,
-    /// Run so many instances of a service; may be given several times
+    /// Number of instances of a service; can be repeated
     #[arg(long, value_name = "NAME=N")]
     scale: Vec<Setting<u32>>,
-    /// Another port than the usual one; names: registry, gateway, ui, ai-models
+    /// Port of registry, gateway, ui or ai-models; can be repeated
     #[arg(long = "port", value_name = "NAME=PORT")]
     ports: Vec<Setting<u16>>,
-    /// Start, wait until all is healthy, and end again: 0 if all became healthy
+    /// Start everything, wait until it is healthy, and stop; succeeds if everything became healthy
     #[arg(long)]
     check: bool,
 }
 
-/// How long the services may take to be found once they are healthy.
-const FOUND_WITHIN: Duration = Duration::from_secs(10);
+/// How long healthy services may take to appear in the registry.
+const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// `NAME=VALUE`.
 #[derive(Clone, Debug)]
@@ -53,10 +58,10 @@ impl<T: FromStr<Err: fmt::Display>> FromStr for Setting<T> {
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text
             .split_once('=')
-            .ok_or_else(|| format!("{text:?} has no '='; write it as NAME=VALUE"))?;
+            .ok_or_else(|| format!("{text:?} has no '='; use NAME=VALUE"))?;
         let value = value
             .parse()
-            .map_err(|fault| format!("{value:?}: {fault}"))?;
+            .map_err(|error| format!("{value:?}: {error}"))?;
         Ok(Self {
             name: name.to_owned(),
             value,
@@ -65,55 +70,57 @@ impl<T: FromStr<Err: fmt::Display>> FromStr for Setting<T> {
 }
 
 impl Up {
-    pub(super) async fn run(self) -> Outcome {
-        let mut plan = Plan::new(self.registry)?;
+    pub(super) async fn run(self) -> CommandResult {
+        let mut plan = Plan::new(self.registry);
         for Setting { name, value } in &self.ports {
             plan.set_port(name, *value)?;
         }
         for Setting { name, value } in &self.scale {
             plan.set_replicas(name, *value)?;
         }
-        let stack = plan.stack()?;
-        let running = stack.start(Console::stdout()).map_err(Failure::other)?;
+        let running = plan
+            .stack()?
+            .start(Console::stdout())
+            .map_err(CommandError::other)?;
 
         let ready = tokio::select! {
             ready = running.ready() => ready,
             () = shutdown_signal() => {
-                end(&running).await;
+                stop(&running).await;
                 return Ok(ExitCode::SUCCESS);
             }
         };
         if let Err(error) = ready {
-            end(&running).await;
-            return Err(Failure::other(error));
+            stop(&running).await;
+            return Err(CommandError::other(error));
         }
         tokio::select! {
-            () = all_found(&plan) => {}
+            () = all_discovered(&plan) => {}
             () = shutdown_signal() => {}
         }
         println!("\n{plan}\n");
         if !self.check {
             shutdown_signal().await;
         }
-        println!("\nending in reverse order; Ctrl-C again ends all at once");
-        end(&running).await;
+        println!("\nstopping in reverse order; press Ctrl-C again to stop everything at once");
+        stop(&running).await;
         Ok(ExitCode::SUCCESS)
     }
 }
 
-/// Waits until the registry knows of each service, since one that is healthy may not be found yet.
-/// A registry that is slow to say so keeps nobody from working, so the wait has an end.
-async fn all_found(plan: &Plan) {
+/// Waits until every service is found in the registry: a service can be healthy some time before
+/// that. Gives up after a while, since the stack can be used even if the registry is slow.
+async fn all_discovered(plan: &Plan) {
     let Ok(provider) = ConsulProvider::new(&plan.registry_address()) else {
         return;
     };
     let client = ServiceDiscoveryClient::new(Arc::new(provider));
     let waits = plan.registered_names().map(|name| client.wait_for(name));
-    let _ = timeout(FOUND_WITHIN, join_all(waits)).await;
+    let _ = timeout(DISCOVERY_TIMEOUT, join_all(waits)).await;
 }
 
-/// Ends everything; a second signal means now.
-async fn end(running: &Running) {
+/// Stops all processes; at once if a second signal arrives.
+async fn stop(running: &Running) {
     tokio::select! {
         () = running.shutdown() => {}
         () = shutdown_signal() => running.shutdown().await,

@@ -1,66 +1,38 @@
+//! What `waypost up` starts, and with which ports.
+
 use std::fmt;
 use std::net::Ipv4Addr;
-use std::path::PathBuf;
-use std::str::FromStr;
+use std::path::Path;
 
 use waypost_runner::port::Transport;
 use waypost_runner::{Probe, Process, Stack};
 
-use crate::failure::Failure;
+use super::registry_choice::RegistryChoice;
+use crate::command::consul_binary::ConsulBinary;
+use crate::error::CommandError;
 
-/// Which registry the stack uses.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum RegistryChoice {
-    Embedded,
-    Consul,
-    At { host: String, port: u16 },
-}
-
-impl FromStr for RegistryChoice {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        match text {
-            "embedded" => Ok(Self::Embedded),
-            "consul" => Ok(Self::Consul),
-            _ => {
-                let wrong = || format!("{text:?}: use embedded, consul or HOST:PORT");
-                let (host, port) = text.rsplit_once(':').ok_or_else(wrong)?;
-                Ok(Self::At {
-                    host: host.to_owned(),
-                    port: port
-                        .parse()
-                        .ok()
-                        .filter(|port| *port != 0)
-                        .ok_or_else(wrong)?,
-                })
-            }
-        }
-    }
-}
-
-/// What `up` starts, and where each can be reached.
+/// The programs of the stack.
 pub(super) struct Plan {
     registry: RegistryChoice,
     registry_port: u16,
     services: [Service; 3],
 }
 
-/// One of the programs that find each other by name.
+/// A program that registers itself.
 struct Service {
-    /// Its name in the plan.
+    /// The name on the command line.
     name: &'static str,
-    /// Its name in the registry.
+    /// The name in the registry.
     registered_as: &'static str,
-    /// How it is started: the words after `waypost`.
-    words: &'static [&'static str],
+    /// The arguments of `waypost` that run it.
+    arguments: &'static [&'static str],
     port: u16,
     replicas: Option<u32>,
 }
 
-/// What a program must not take from the environment that `up` was called in, since `up` says it:
-/// a variable that is set but empty counts as not set.
-const SAID_BY_UP: [&str; 5] = [
+/// Cleared for the services, since each would override the registry that `up` chose. A variable
+/// that is set but empty counts as not set.
+const CLEARED_VARIABLES: [&str; 5] = [
     "CONSUL_HOST",
     "CONSUL_PORT",
     "CONSUL_HTTP_ADDR",
@@ -69,15 +41,15 @@ const SAID_BY_UP: [&str; 5] = [
 ];
 
 impl Plan {
-    pub(super) fn new(registry: RegistryChoice) -> Result<Self, Failure> {
-        let service = |name, registered_as, words, port| Service {
+    pub(super) fn new(registry: RegistryChoice) -> Self {
+        let service = |name, registered_as, arguments, port| Service {
             name,
             registered_as,
-            words,
+            arguments,
             port,
             replicas: None,
         };
-        Ok(Self {
+        Self {
             registry_port: match registry {
                 RegistryChoice::At { port, .. } => port,
                 RegistryChoice::Embedded | RegistryChoice::Consul => 8500,
@@ -88,61 +60,58 @@ impl Plan {
                 service("gateway", "api-gateway", &["gateway"], 8000),
                 service("ui", "ui", &["service", "ui"], 3000),
             ],
-        })
-    }
-
-    pub(super) fn set_port(&mut self, name: &str, port: u16) -> Result<(), Failure> {
-        if name == "registry" {
-            if let RegistryChoice::At { .. } = self.registry {
-                return Err(Failure::other(
-                    "--port registry: its port is a part of --registry",
-                ));
-            }
-            self.registry_port = port;
-            return Ok(());
         }
-        self.service("--port", name)?.port = port;
+    }
+
+    pub(super) fn set_port(&mut self, name: &str, port: u16) -> Result<(), CommandError> {
+        if name != "registry" {
+            self.service_mut("--port", name)?.port = port;
+        } else if matches!(self.registry, RegistryChoice::At { .. }) {
+            return Err(CommandError::other(
+                "--port registry: the port is already given by --registry",
+            ));
+        } else {
+            self.registry_port = port;
+        }
         Ok(())
     }
 
-    pub(super) fn set_replicas(&mut self, name: &str, replicas: u32) -> Result<(), Failure> {
-        self.service("--scale", name)?.replicas = Some(replicas);
+    pub(super) fn set_replicas(&mut self, name: &str, replicas: u32) -> Result<(), CommandError> {
+        self.service_mut("--scale", name)?.replicas = Some(replicas);
         Ok(())
     }
 
-    fn service(&mut self, option: &str, name: &str) -> Result<&mut Service, Failure> {
-        let known: Vec<_> = self.services.iter().map(|service| service.name).collect();
-        let found = self
-            .services
-            .iter_mut()
-            .find(|service| service.name == name);
-        found.ok_or_else(|| {
-            let known = known.join(", ");
-            Failure::other(format_args!(
-                "{option}: there is no {name:?}; there are {known}"
+    /// The service with this name. The error names the command line option.
+    fn service_mut(&mut self, option: &str, name: &str) -> Result<&mut Service, CommandError> {
+        let names = self.services.each_ref().map(|service| service.name);
+        let mut services = self.services.iter_mut();
+        services.find(|it| it.name == name).ok_or_else(|| {
+            let names = names.join(", ");
+            CommandError::Other(format!(
+                "{option}: unknown name {name:?}; use one of {names}"
             ))
         })
     }
 
-    /// The processes in the order in which they need each other.
-    pub(super) fn stack(&self) -> Result<Stack, Failure> {
+    /// The processes, each with the ones it depends on.
+    pub(super) fn stack(&self) -> Result<Stack, CommandError> {
         let waypost = std::env::current_exe()?;
         let mut builder = Stack::builder();
-        let registry = self.registry_process(&waypost);
+        let registry = self.registry_process(&waypost)?;
         let has_registry = registry.is_some();
         if let Some(registry) = registry {
             builder = builder.process(registry);
         }
         for service in &self.services {
             let mut process = Process::new(service.name, &waypost)
-                .args(service.words.iter().copied())
+                .args(service.arguments.iter().copied())
                 .args(["--port", "{port}"])
                 .port(service.port)
                 .ready(Probe::http("/health"))
                 .env("SERVICE_DISCOVERY_PROVIDER", "consul")
                 .env("SERVICE_REGISTRY_HOST", self.registry_host())
                 .env("SERVICE_REGISTRY_PORT", self.registry_port.to_string());
-            for variable in SAID_BY_UP {
+            for variable in CLEARED_VARIABLES {
                 process = process.env(variable, "");
             }
             if let Some(replicas) = service.replicas {
@@ -153,43 +122,40 @@ impl Plan {
             }
             builder = builder.process(process);
         }
-        builder.build().map_err(Failure::other)
+        builder.build().map_err(CommandError::other)
     }
 
-    fn registry_process(&self, waypost: &PathBuf) -> Option<Process> {
-        let on_loopback = Ipv4Addr::LOCALHOST.to_string();
+    /// The process of the registry, unless it is one that runs already.
+    fn registry_process(&self, waypost: &Path) -> Result<Option<Process>, CommandError> {
+        let loopback = Ipv4Addr::LOCALHOST.to_string();
         let process = match self.registry {
-            RegistryChoice::At { .. } => return None,
+            RegistryChoice::At { .. } => return Ok(None),
             RegistryChoice::Embedded => Process::new("registry", waypost)
-                .args(["agent", "--bind", &on_loopback, "--http-port", "{port}"])
+                .args(["agent", "--bind", &loopback, "--http-port", "{port}"])
                 .args(["--dns-port", "0"])
                 .ready(Probe::http("/v1/status/leader")),
-            RegistryChoice::Consul => Process::new("registry", consul_program())
+            RegistryChoice::Consul => Process::new("registry", ConsulBinary::require()?.path)
                 .args(["agent", "-dev", "-ui", "-log-level=warn"])
-                .args(["-bind", &on_loopback, "-client", &on_loopback])
+                .args(["-bind", &loopback, "-client", &loopback])
                 .args(["-http-port", "{port}", "-server-port", "{port:server}"])
-                .args([
-                    "-serf-lan-port",
-                    "{port:lan}",
-                    "-serf-wan-port",
-                    "{port:wan}",
-                ])
+                .args(["-serf-lan-port", "{port:lan}"])
+                .args(["-serf-wan-port", "{port:wan}"])
                 .args(["-dns-port=-1", "-grpc-port=-1"])
                 .named_port("server", 0, Transport::Tcp)
                 .named_port("lan", 0, Transport::Tcp)
                 .named_port("wan", 0, Transport::Tcp)
-                // Before it has a leader it answers this with an error.
+                // Consul responds to this with an error until it has a leader.
                 .ready(Probe::http("/v1/catalog/nodes")),
         };
-        Some(process.port(self.registry_port))
+        Ok(Some(process.port(self.registry_port)))
     }
 
-    /// Where the registry is.
+    /// The registry as `host:port`.
     pub(super) fn registry_address(&self) -> String {
         format!("{}:{}", self.registry_host(), self.registry_port)
     }
 
-    /// The names under which the services are found.
+    /// The names under which the services register.
     pub(super) fn registered_names(&self) -> impl Iterator<Item = &'static str> {
         self.services.iter().map(|service| service.registered_as)
     }
@@ -202,29 +168,13 @@ impl Plan {
     }
 }
 
-/// `CONSUL_BIN`, else the one on `PATH`.
-fn consul_program() -> PathBuf {
-    std::env::var_os("CONSUL_BIN").map_or_else(|| "consul".into(), PathBuf::from)
-}
-
 impl fmt::Display for Plan {
-    /// Where everything is.
+    /// The URL of each program.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let port_of = |name| {
-            let found = self.services.iter().find(|service| service.name == name);
-            found.map_or(0, |service| service.port)
-        };
-        writeln!(
-            f,
-            "  API gateway   http://localhost:{}/",
-            port_of("gateway")
-        )?;
-        writeln!(f, "  UI            http://localhost:{}/", port_of("ui"))?;
-        writeln!(
-            f,
-            "  AI models     http://localhost:{}/docs",
-            port_of("ai-models")
-        )?;
+        let [models, gateway, ui] = self.services.each_ref().map(|service| service.port);
+        writeln!(f, "  API gateway   http://localhost:{gateway}/")?;
+        writeln!(f, "  UI            http://localhost:{ui}/")?;
+        writeln!(f, "  AI models     http://localhost:{models}/docs")?;
         write!(f, "  Registry      http://{}/ui/", self.registry_address())
     }
 }

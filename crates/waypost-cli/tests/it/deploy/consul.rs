@@ -1,3 +1,5 @@
+//! The manifests and systemd units of the stack on Consul.
+
 use std::fs;
 use std::path::Path;
 
@@ -5,46 +7,46 @@ use serde_json::Value;
 use tokio::process::Command;
 use waypost_testkit::free_ports;
 
-use super::documents::*;
+use super::manifests::*;
 use crate::support::*;
 
-const FOLDER: &str = "consul/kubernetes";
+const DIRECTORY: &str = "consul/kubernetes";
 const REPLICAS: usize = 3;
 
 #[test]
-fn the_manifests_are_listed_and_say_what_kubernetes_understands() {
-    let listed = kustomization(FOLDER);
-    assert!(!documents(FOLDER).is_empty());
-    for entry in fs::read_dir(deploy(FOLDER)).unwrap() {
+fn every_file_is_listed_and_matches_its_kubernetes_type() {
+    let listed = kustomization(DIRECTORY);
+    assert!(!documents(DIRECTORY).is_empty());
+    for entry in fs::read_dir(deploy(DIRECTORY)).unwrap() {
         let name = entry.unwrap().file_name().into_string().unwrap();
-        // The policy goes to Consul.
+        // The policy is for Consul.
         let is_listed = listed.to_string().contains(&format!("\"{name}\""));
         let is_other = ["kustomization.yaml", "service-policy.hcl"].contains(&name.as_str());
         assert!(is_listed || is_other, "{name}");
     }
-    let text = fs::read_to_string(deploy(FOLDER).join("beside.yaml")).unwrap();
-    // A patch says only what it adds; the rest of a deployment is there already.
+    let text = fs::read_to_string(deploy(DIRECTORY).join("beside.yaml")).unwrap();
+    // It is a patch for a Deployment, so it is checked as part of a complete pod.
     let patch: Value = serde_saphyr::from_str(&text).unwrap();
     let pod = &patch["spec"]["template"]["spec"];
     let pod = serde_json::json!({
         "apiVersion": "v1", "kind": "Pod", "metadata": {},
         "spec": { "containers": [], "initContainers": pod["initContainers"], "volumes": pod["volumes"] },
     });
-    read(&pod).map(drop).unwrap();
+    parse(&pod).map(drop).unwrap();
 }
 
 #[test]
-fn the_units_start_programs_with_arguments_that_exist() {
-    let folder = deploy("consul/systemd");
-    let unit = fs::read_to_string(folder.join("waypost@.service")).unwrap();
+fn the_systemd_units_use_valid_arguments() {
+    let directory = deploy("consul/systemd");
+    let unit = fs::read_to_string(directory.join("waypost@.service")).unwrap();
     assert!(unit.contains("ExecStart=/usr/local/bin/waypost $ARGUMENTS"));
-    let common = fs::read_to_string(folder.join("common.env")).unwrap();
+    let common = fs::read_to_string(directory.join("common.env")).unwrap();
     assert!(common.contains("\nCONSUL_HTTP_ADDR=http://127.0.0.1:8500"));
     for name in ["api-gateway", "ui", "ai-models"] {
-        let text = fs::read_to_string(folder.join(format!("{name}.env"))).unwrap();
+        let text = fs::read_to_string(directory.join(format!("{name}.env"))).unwrap();
         let arguments = text.trim().strip_prefix("ARGUMENTS=").unwrap();
         let mut arguments: Vec<_> = arguments.split(' ').collect();
-        // It is the command's own parser that judges the words before this one.
+        // The arguments before it are parsed first, and an invalid one is an error.
         arguments.push("--help");
         let output = std::process::Command::new(env!("CARGO_BIN_EXE_waypost"))
             .args(&arguments)
@@ -54,12 +56,12 @@ fn the_units_start_programs_with_arguments_that_exist() {
     }
 }
 
-/// The cluster of the manifests, on this machine: the same files, arguments and keys. Only what a
-/// pod has for itself is different, which is its address, its folders and port 8500.
+/// Runs the cluster on this machine, with the files and arguments of the manifests. Only addresses,
+/// directories and the HTTP port differ, since here they are shared by all agents.
 #[tokio::test]
-async fn the_agents_of_the_manifests_are_a_cluster_that_services_register_with() {
-    let folder = tempfile::tempdir().unwrap();
-    let cluster = folder.path().join("cluster");
+async fn the_agents_form_a_cluster_that_services_register_with() {
+    let directory = tempfile::tempdir().unwrap();
+    let cluster = directory.path().join("cluster");
     let mut config = waypost(&["registry", "config", "--out", &text(&cluster)]);
     config.args(["--server", "127.0.0.1"].repeat(REPLICAS));
     let written = config.args(["--client", "127.0.0.1"]).output().await;
@@ -67,7 +69,7 @@ async fn the_agents_of_the_manifests_are_a_cluster_that_services_register_with()
 
     let servers = arguments("servers.yaml", "/spec/template/spec/containers/0");
     let beside = arguments("beside.yaml", "/spec/template/spec/initContainers/0");
-    let pods = Pods::new(folder.path());
+    let pods = Pods::new(directory.path());
     let mut agents = Vec::new();
     for number in 0..REPLICAS {
         let name = format!("consul-server-{number}");
@@ -97,8 +99,8 @@ async fn the_agents_of_the_manifests_are_a_cluster_that_services_register_with()
     models.env("CONSUL_HTTP_ADDR", pods.api(client));
     models.env("CONSUL_HTTP_TOKEN", &token);
     let mut models = Program::start(models);
-    models.says("registered").await;
-    eventually("a server knows the instance by its check", async || {
+    models.wait_for_output("registered").await;
+    eventually("a server lists the healthy instance", async || {
         let mut command = waypost(&["resolve", "ai-models"]);
         command.env("CONSUL_HTTP_ADDR", pods.api(0));
         let output = command
@@ -112,28 +114,29 @@ async fn the_agents_of_the_manifests_are_a_cluster_that_services_register_with()
     .await;
 
     models.interrupt();
-    assert_eq!(models.ends().await, Some(0), "{}", models.output());
+    assert_eq!(models.wait_for_exit().await, Some(0), "{}", models.output());
     for agent in agents.iter_mut().rev() {
         agent.interrupt();
     }
     for mut agent in agents {
-        agent.ends().await;
+        agent.wait_for_exit().await;
     }
 }
 
-/// Addresses of 127.0.0.0/8 stand for those of pods.
+/// Starts agents as in pods. Each gets an address of its own in 127.0.0.0/8.
 struct Pods<'a> {
-    folder: &'a Path,
+    directory: &'a Path,
     network: String,
     ports: [u16; REPLICAS + 1],
 }
 
 impl<'a> Pods<'a> {
-    fn new(folder: &'a Path) -> Self {
-        let own = std::process::id();
+    fn new(directory: &'a Path) -> Self {
+        let pid = std::process::id();
         Self {
-            folder,
-            network: format!("127.{}.{}", 1 + (own >> 8) % 254, own % 256),
+            directory,
+            // Differs between test processes that run at the same time.
+            network: format!("127.{}.{}", 1 + (pid >> 8) % 254, pid % 256),
             ports: free_ports(),
         }
     }
@@ -146,12 +149,12 @@ impl<'a> Pods<'a> {
         format!("http://127.0.0.1:{}", self.ports[number])
     }
 
-    /// Starts what a pod's container would be.
+    /// Starts the agent of a pod.
     fn start(&self, arguments: &[String], name: &str, number: usize, keys: &Path) -> Program {
-        let data = self.folder.join(name);
-        let secrets = self.folder.join(format!("secrets-{name}"));
-        let config = self.folder.join(format!("config-{name}"));
-        let here = |text: &str| {
+        let data = self.directory.join(name);
+        let secrets = self.directory.join(format!("secrets-{name}"));
+        let config = self.directory.join(format!("config-{name}"));
+        let localize = |text: &str| {
             let mut text = text
                 .replace("/consul/config", &config.display().to_string())
                 .replace("/consul/secrets", &secrets.display().to_string())
@@ -164,48 +167,48 @@ impl<'a> Pods<'a> {
             }
             text
         };
-        for (from, to) in [(deploy(FOLDER), &config), (keys.to_owned(), &secrets)] {
+        for (from, to) in [(deploy(DIRECTORY), &config), (keys.to_owned(), &secrets)] {
             fs::create_dir(to).unwrap();
             for entry in fs::read_dir(from).unwrap() {
                 let from = entry.unwrap().path();
                 let content = fs::read_to_string(&from).unwrap();
-                fs::write(to.join(from.file_name().unwrap()), here(&content)).unwrap();
+                fs::write(to.join(from.file_name().unwrap()), localize(&content)).unwrap();
             }
         }
         let program = std::env::var("CONSUL_BIN").unwrap_or_else(|_| "consul".into());
         let mut command = Command::new(program);
         command
-            .args(arguments.iter().map(|argument| here(argument)))
+            .args(arguments.iter().map(|argument| localize(argument)))
             .arg(format!("-http-port={}", self.ports[number]))
             .kill_on_drop(true);
         Program::start(command)
     }
 
-    /// A token with the rights of the policy that lies beside the manifests.
+    /// Creates a token with the policy that belongs to the manifests.
     async fn service_token(&self, cluster: &Path) -> String {
-        let rules = fs::read_to_string(deploy(FOLDER).join("service-policy.hcl")).unwrap();
+        let rules = fs::read_to_string(deploy(DIRECTORY).join("service-policy.hcl")).unwrap();
         let root = fs::read_to_string(cluster.join("secrets/root-token")).unwrap();
-        let make = async |what: &str, body: Value| {
-            let url = format!("{}/v1/acl/{what}", self.api(0));
+        let create = async |kind: &str, body: Value| {
+            let url = format!("{}/v1/acl/{kind}", self.api(0));
             let request = http().put(url).header("x-consul-token", root.trim());
-            let reply = request.json(&body).send().await.unwrap();
-            let made: Value = reply.error_for_status().unwrap().json().await.unwrap();
-            made
+            let response = request.json(&body).send().await.unwrap();
+            let response = response.error_for_status().unwrap();
+            response.json::<Value>().await.unwrap()
         };
-        make(
+        create(
             "policy",
             serde_json::json!({ "Name": "waypost", "Rules": rules }),
         )
         .await;
         let token = serde_json::json!({ "Policies": [{ "Name": "waypost" }] });
-        let token = make("token", token).await;
+        let token = create("token", token).await;
         token["SecretID"].as_str().unwrap().to_owned()
     }
 }
 
 /// The arguments of a container in a manifest.
 fn arguments(file: &str, container: &str) -> Vec<String> {
-    let text = fs::read_to_string(deploy(FOLDER).join(file)).unwrap();
+    let text = fs::read_to_string(deploy(DIRECTORY).join(file)).unwrap();
     let all: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
     let container = all.iter().find_map(|document| document.pointer(container));
     let arguments = container.unwrap()["args"].as_array().unwrap().iter();

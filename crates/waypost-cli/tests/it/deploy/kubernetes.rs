@@ -1,44 +1,49 @@
+//! The manifests of the stack, checked against each other and against Kubernetes' types.
+
 use std::collections::BTreeMap;
 use std::fs;
 
-use k8s_openapi::api::core::v1::Container;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::json;
 
-use super::documents::*;
-pub(super) const BASE: &str = "kubernetes/base";
+use super::manifests::*;
 
 #[test]
-fn a_misspelt_field_is_noticed() {
+fn a_misspelt_field_is_an_error() {
     let policy = |field: &str| {
         let spec = json!({ "selector": {"matchLabels": {"app": "web"}}, field: 1 });
         json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {}, "spec": spec })
     };
-    assert!(read(&policy("maxUnavailable")).is_ok());
-    let fault = read(&policy("maxUnavailble")).err().unwrap();
-    assert!(fault.contains("maxUnavailble"), "{fault}");
+    assert!(parse(&policy("maxUnavailable")).is_ok());
+    let error = parse(&policy("maxUnavailble")).err().unwrap();
+    assert!(error.contains("maxUnavailble"), "{error}");
 }
 
 #[test]
-fn every_file_is_listed_and_says_what_kubernetes_understands() {
-    for folder in [BASE, "kubernetes/production"] {
-        let listed = kustomization(folder);
-        for entry in fs::read_dir(deploy(folder)).unwrap() {
+fn every_file_is_listed_and_matches_its_kubernetes_type() {
+    for directory in [BASE, "kubernetes/production"] {
+        let listed = kustomization(directory);
+        for entry in fs::read_dir(deploy(directory)).unwrap() {
             let name = entry.unwrap().file_name().into_string().unwrap();
             let is_listed = listed.to_string().contains(&format!("\"{name}\""));
-            assert!(is_listed || name == "kustomization.yaml", "{folder}/{name}");
+            assert!(
+                is_listed || name == "kustomization.yaml",
+                "{directory}/{name}"
+            );
         }
-        assert!(!documents(folder).is_empty());
+        assert!(!documents(directory).is_empty());
     }
 }
 
 #[test]
-fn what_selects_finds_its_pods() {
+fn every_selector_matches_its_pods() {
     let documents = documents(BASE);
-    let pods: Vec<_> = documents.iter().filter_map(Document::pods).collect();
+    let pods: Vec<_> = documents
+        .iter()
+        .filter_map(Document::pod_template)
+        .collect();
     assert_eq!(pods.len(), 3);
-    let found = |selector: &BTreeMap<String, String>| {
+    let select = |selector: &BTreeMap<String, String>| {
         let is_selected = |labels: &BTreeMap<String, String>| {
             let mut wanted = selector.iter();
             wanted.all(|(key, value)| labels.get(key) == Some(value))
@@ -55,20 +60,20 @@ fn what_selects_finds_its_pods() {
     };
     let matching = |selector: &Option<LabelSelector>| {
         let labels = selector.as_ref().and_then(|it| it.match_labels.clone());
-        found(&labels.unwrap_or_default())
+        select(&labels.unwrap_or_default())
     };
     for document in &documents {
         match document {
             Document::Service(service) => {
                 let spec = service.spec.as_ref().unwrap();
                 let name = service.metadata.name.clone().unwrap();
-                assert_eq!(found(spec.selector.as_ref().unwrap()), [name.as_str()]);
+                assert_eq!(select(spec.selector.as_ref().unwrap()), [name.as_str()]);
                 let (_, container) = containers(&documents)
                     .find(|(workload, _)| *workload == name)
                     .unwrap();
                 for port in spec.ports.as_ref().unwrap() {
                     assert!(port.app_protocol.is_some(), "{name}");
-                    number_of(container, port.target_port.as_ref().unwrap());
+                    port_number(container, port.target_port.as_ref().unwrap());
                 }
             }
             Document::Deployment(deployment) => {
@@ -90,7 +95,7 @@ fn what_selects_finds_its_pods() {
 }
 
 #[test]
-fn only_who_looks_others_up_may_read_and_nothing_else() {
+fn only_services_that_use_discovery_have_read_access_and_a_token() {
     let documents = documents(BASE);
     let mut allowed = Vec::new();
     for document in &documents {
@@ -112,7 +117,7 @@ fn only_who_looks_others_up_may_read_and_nothing_else() {
         }
     }
     assert_eq!(allowed, ["services", "endpointslices"]);
-    for (name, template) in documents.iter().filter_map(Document::pods) {
+    for (name, template) in documents.iter().filter_map(Document::pod_template) {
         let spec = template.spec.as_ref().unwrap();
         assert_eq!(spec.service_account_name.as_deref(), Some(name));
         let has_token = spec.automount_service_account_token;
@@ -120,11 +125,11 @@ fn only_who_looks_others_up_may_read_and_nothing_else() {
     }
 }
 
-/// The Pod Security Standard "restricted", and that nothing is written outside of volumes.
+/// The Pod Security Standard "restricted", and a read-only root file system.
 #[test]
-fn the_pods_are_restricted() {
+fn pods_meet_the_restricted_security_standard() {
     let documents = documents(BASE);
-    for (name, template) in documents.iter().filter_map(Document::pods) {
+    for (name, template) in documents.iter().filter_map(Document::pod_template) {
         let spec = template.spec.as_ref().unwrap();
         let pod = spec.security_context.as_ref().unwrap();
         assert_eq!(pod.run_as_non_root, Some(true), "{name}");
@@ -149,26 +154,12 @@ fn the_pods_are_restricted() {
 }
 
 #[test]
-fn every_variable_is_a_documented_one() {
+fn every_environment_variable_is_documented() {
     let documented = include_str!("../../../../waypost/src/settings.rs");
     for (name, container) in containers(&documents(BASE)) {
         for variable in container.env.iter().flatten() {
             let quoted = format!("`{}", variable.name);
             assert!(documented.contains(&quoted), "{name}: {}", variable.name);
-        }
-    }
-}
-
-/// The number of a container's port.
-pub(super) fn number_of(container: &Container, port: &IntOrString) -> i32 {
-    match port {
-        IntOrString::Int(number) => *number,
-        IntOrString::String(name) => {
-            let mut ports = container.ports.iter().flatten();
-            let named = ports.find(|port| port.name.as_deref() == Some(name));
-            named
-                .unwrap_or_else(|| panic!("no port {name:?}"))
-                .container_port
         }
     }
 }

@@ -1,7 +1,7 @@
-//! The manifests in `deploy`: that they say what Kubernetes and Consul understand, that their parts
-//! fit together, and that the programs do what is said of them.
+//! Tests of the manifests in `deploy`: that Kubernetes and Consul accept them, that they fit
+//! together, and that the programs run as the manifests configure them.
 
 mod consul;
-mod documents;
 mod kubernetes;
-mod pods;
+mod manifests;
+mod stack;

@@ -1,7 +1,8 @@
-//! Writes the configuration of a cluster: three servers (or one, or five) and client agents, with
-//! TLS by a CA of their own, encrypted gossip and ACLs that deny by default.
+//! `waypost registry config`: writes the configuration of a cluster of servers and client agents,
+//! with TLS from its own CA, encrypted gossip, and ACLs that deny by default.
 
-mod files;
+mod cluster;
+mod node;
 mod secrets;
 
 use std::path::PathBuf;
@@ -9,58 +10,58 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use self::files::Plan;
+use self::cluster::Cluster;
+use self::node::Node;
 use self::secrets::Secrets;
-use super::super::Outcome;
-use crate::failure::Failure;
+use crate::error::{CommandError, CommandResult};
 
-/// Write the configuration of a Consul cluster: agents, TLS, gossip key and ACLs
+/// Write the configuration of a Consul cluster: agents, TLS, gossip encryption and ACLs
 ///
-/// Each node gets a folder to be copied there, for `waypost registry start --config FOLDER`. The
-/// folder `secrets` has the CA's key and the first token; keep it, and keep it off the nodes.
+/// Writes a directory for each node, to be copied to that node and started there with `waypost
+/// registry start --config DIR`. The directory `secrets` contains the key of the CA and the token
+/// with all rights: keep it safe, and do not copy it to the nodes.
+///
+/// A node given as IP uses Consul's default ports. A node given as IP:PORT uses six consecutive
+/// ports from PORT on, so that several nodes can run on one machine.
 #[derive(Args)]
 pub(crate) struct Config {
-    /// Where to write; must be new or empty
-    #[arg(long, value_name = "FOLDER")]
+    /// Directory to write to; must be empty or not exist
+    #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// A server's address as the others reach it, with --server given once for each: 1, 3 or 5
-    #[arg(long = "server", value_name = "IP[:PORTS]", required = true, value_parser = files::node)]
-    servers: Vec<files::Node>,
-    /// A client agent's address; one for each machine with services
-    #[arg(long = "client", value_name = "IP[:PORTS]", value_parser = files::node)]
-    clients: Vec<files::Node>,
-    /// The name of the datacenter
+    /// Address at which the other nodes reach a server; give it 1, 3 or 5 times
+    #[arg(long = "server", value_name = "IP[:PORT]", required = true)]
+    servers: Vec<Node>,
+    /// Address of a client agent; give it once for each machine that runs services
+    #[arg(long = "client", value_name = "IP[:PORT]")]
+    clients: Vec<Node>,
+    /// Datacenter name
     #[arg(long, default_value = "dc1")]
     datacenter: String,
-    /// Where a node keeps its data
-    #[arg(long, value_name = "FOLDER", default_value = "/var/lib/consul")]
+    /// Data directory of a node
+    #[arg(long, value_name = "DIR", default_value = "/var/lib/consul")]
     data_dir: PathBuf,
-    /// Where a node's folder will lie on its machine [default: where it is written]
-    #[arg(long, value_name = "FOLDER")]
+    /// Directory on the node that the files will be copied to [default: where they are written]
+    #[arg(long, value_name = "DIR")]
     installed_at: Option<PathBuf>,
 }
 
 impl Config {
-    pub(super) fn run(self) -> Outcome {
+    pub(super) fn run(self) -> CommandResult {
         if !matches!(self.servers.len(), 1 | 3 | 5) {
-            return Err(Failure::Other(format!(
-                "--server was given {} times; a cluster has 1, 3 or 5 servers, so that more than \
-                 half of them are a clear majority",
+            return Err(CommandError::Other(format!(
+                "--server is given {} times; a cluster needs 1, 3 or 5 servers to have a quorum",
                 self.servers.len()
             )));
         }
-        if self
-            .out
-            .read_dir()
-            .is_ok_and(|mut folder| folder.next().is_some())
-        {
-            let out = self.out.display();
-            return Err(Failure::Other(format!(
-                "{out} is not empty; what is there may be the only copy of a cluster's keys"
+        let is_occupied = |mut entries: std::fs::ReadDir| entries.next().is_some();
+        if self.out.read_dir().is_ok_and(is_occupied) {
+            return Err(CommandError::Other(format!(
+                "{} is not empty; it may hold the only copy of a cluster's keys",
+                self.out.display()
             )));
         }
         let secrets = Secrets::new(&self.datacenter)?;
-        let plan = Plan {
+        let cluster = Cluster {
             out: &self.out,
             servers: &self.servers,
             clients: &self.clients,
@@ -68,13 +69,13 @@ impl Config {
             data_dir: &self.data_dir,
             installed_at: self.installed_at.as_deref(),
         };
-        for folder in plan.write(&secrets)? {
-            println!("{}", folder.display());
+        for directory in cluster.write(&secrets)? {
+            println!("{}", directory.display());
         }
         println!(
-            "next: copy each node's folder to its machine, and there\n  \
-             waypost registry start --config FOLDER\n\
-             once the servers run, on one of them\n  \
+            "next: copy each directory to its node, and run there\n  \
+             waypost registry start --config DIR\n\
+             when the servers are running, run on one of them\n  \
              waypost registry bootstrap --secrets {}",
             self.out.join("secrets").display()
         );

@@ -1,19 +1,24 @@
+//! The secrets of a cluster: its CA, the certificates of the nodes, the gossip key and the tokens.
+
+use std::net::IpAddr;
+use std::time::{Duration, SystemTime};
+
+use data_encoding::BASE64;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa,
     KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
 };
 
-use super::files::Node;
-use crate::failure::Failure;
+use crate::error::CommandError;
 
-/// What nobody else may know of a cluster.
+/// The secrets that all nodes of a cluster depend on.
 pub(super) struct Secrets {
     ca: CertifiedIssuer<'static, KeyPair>,
-    /// 32 random bytes in base64, as `consul keygen` gives them.
+    /// 32 random bytes in base64, as printed by `consul keygen`.
     pub(super) gossip_key: String,
-    /// The token that may do everything.
+    /// The token with all rights.
     pub(super) root_token: String,
-    /// The token of the agents themselves.
+    /// The token of the agents.
     pub(super) agent_token: String,
     datacenter: String,
 }
@@ -24,23 +29,24 @@ pub(super) struct Certified {
     pub(super) key: String,
 }
 
-/// How long certificates are good.
-const CA_YEARS: i32 = 10;
-const NODE_YEARS: i32 = 2;
+const DAY: Duration = Duration::from_secs(24 * 3600);
+const YEAR: Duration = DAY.saturating_mul(365);
+const CA_LIFETIME: Duration = YEAR.saturating_mul(10);
+const NODE_LIFETIME: Duration = YEAR.saturating_mul(2);
 
 impl Secrets {
-    pub(super) fn new(datacenter: &str) -> Result<Self, Failure> {
+    pub(super) fn new(datacenter: &str) -> Result<Self, CommandError> {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         let name = format!("Consul CA of {datacenter}");
         params.distinguished_name.push(DnType::CommonName, name);
-        last(&mut params, CA_YEARS);
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Failure::other)?;
-        let ca = CertifiedIssuer::self_signed(params, key).map_err(Failure::other)?;
+        set_lifetime(&mut params, CA_LIFETIME);
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(CommandError::other)?;
+        let ca = CertifiedIssuer::self_signed(params, key).map_err(CommandError::other)?;
         Ok(Self {
             ca,
-            gossip_key: base64(&random::<32>()?),
+            gossip_key: BASE64.encode(&random::<32>()?),
             root_token: uuid(random()?),
             agent_token: uuid(random()?),
             datacenter: datacenter.to_owned(),
@@ -55,26 +61,28 @@ impl Secrets {
         self.ca.key().serialize_pem()
     }
 
-    /// A certificate for a node. Servers have the name that Consul's `verify_server_hostname`
-    /// wants to see, so that no client agent can pose as one.
-    pub(super) fn certify(&self, node: &Node, is_server: bool) -> Result<Certified, Failure> {
+    /// Issues a certificate for a node. Only a server's certificate has the name that Consul
+    /// requires with `verify_server_hostname`, so a client agent can't pose as a server.
+    pub(super) fn certify(&self, ip: IpAddr, is_server: bool) -> Result<Certified, CommandError> {
         let role = if is_server { "server" } else { "client" };
+        let name = format!("{role}.{}.consul", self.datacenter);
         let names = vec![
-            format!("{role}.{}.consul", self.datacenter),
+            name.clone(),
             "localhost".into(),
             "127.0.0.1".into(),
-            node.ip.to_string(),
+            ip.to_string(),
         ];
-        let mut params = CertificateParams::new(names).map_err(Failure::other)?;
-        let name = format!("{role}.{}.consul", self.datacenter);
+        let mut params = CertificateParams::new(names).map_err(CommandError::other)?;
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
-        last(&mut params, NODE_YEARS);
-        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(Failure::other)?;
-        let certificate = params.signed_by(&key, &self.ca).map_err(Failure::other)?;
+        set_lifetime(&mut params, NODE_LIFETIME);
+        let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).map_err(CommandError::other)?;
+        let certificate = params
+            .signed_by(&key, &self.ca)
+            .map_err(CommandError::other)?;
         Ok(Certified {
             certificate: certificate.pem(),
             key: key.serialize_pem(),
@@ -82,20 +90,19 @@ impl Secrets {
     }
 }
 
-/// From yesterday, for clocks that differ, and for so many years.
-fn last(params: &mut CertificateParams, years: i32) {
-    use std::time::{Duration, SystemTime};
-    const DAY: Duration = Duration::from_secs(24 * 3600);
+/// The certificate is valid from yesterday on, to allow for clocks that are behind.
+fn set_lifetime(params: &mut CertificateParams, lifetime: Duration) {
     let now = SystemTime::now();
     params.not_before = (now - DAY).into();
-    params.not_after = (now + DAY * 365 * years.unsigned_abs()).into();
+    params.not_after = (now + lifetime).into();
 }
 
-fn random<const N: usize>() -> Result<[u8; N], Failure> {
+fn random<const N: usize>() -> Result<[u8; N], CommandError> {
     let mut bytes = [0; N];
-    let provider = rustls::crypto::ring::default_provider();
-    let filled = provider.secure_random.fill(&mut bytes);
-    filled.map_err(|_| Failure::other("the system gives no random numbers"))?;
+    rustls::crypto::ring::default_provider()
+        .secure_random
+        .fill(&mut bytes)
+        .map_err(|_| CommandError::other("the system's random number generator failed"))?;
     Ok(bytes)
 }
 
@@ -114,47 +121,19 @@ fn uuid(mut bytes: [u8; 16]) -> String {
     parts.join("-")
 }
 
-/// RFC 4648, section 4.
-fn base64(bytes: &[u8]) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
-    let mut text = String::new();
-    for chunk in bytes.chunks(3) {
-        let mut group = [0; 4];
-        group[1..=chunk.len()].copy_from_slice(chunk);
-        let group = u32::from_be_bytes(group);
-        for position in 0..4 {
-            let index = (group >> (18 - 6 * position)) & 0x3f;
-            match position <= chunk.len() {
-                true => text.push(char::from(ALPHABET[index as usize])),
-                false => text.push('='),
-            }
-        }
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn base64_is_as_the_rfc_says() {
-        // RFC 4648, section 10.
-        let vectors = [
-            ("", ""),
-            ("f", "Zg=="),
-            ("fo", "Zm8="),
-            ("foo", "Zm9v"),
-            ("foob", "Zm9vYg=="),
-            ("foobar", "Zm9vYmFy"),
-        ];
-        for (plain, encoded) in vectors {
-            assert_eq!(base64(plain.as_bytes()), encoded);
-        }
+    fn the_gossip_key_is_32_bytes_in_base64() {
+        let secrets = Secrets::new("dc1").unwrap();
+        let key = BASE64.decode(secrets.gossip_key.as_bytes()).unwrap();
+        assert_eq!(key.len(), 32);
     }
 
     #[test]
-    fn tokens_are_uuids_and_never_the_same() {
+    fn tokens_are_distinct_random_uuids() {
         let secrets = Secrets::new("dc1").unwrap();
         assert_eq!(secrets.root_token.len(), 36);
         assert_eq!(&secrets.root_token[14..15], "4");

@@ -1,5 +1,5 @@
-//! What a cluster does with the manifests, done here with real processes and a stand-in for the API
-//! server: rights, tokens, pods, endpoints, probes, and the end in its time.
+//! Runs the pods of the manifests as processes against a fake API server: RBAC, tokens, endpoints,
+//! probes, and termination within the grace period.
 
 use std::fs;
 use std::path::PathBuf;
@@ -14,72 +14,71 @@ use tokio::time::timeout;
 use waypost_fake_kubernetes::{ApiServer, manifest};
 use waypost_testkit::free_ports;
 
-use super::documents::*;
-use super::kubernetes::{BASE, number_of};
+use super::manifests::*;
 use crate::support::*;
 
 const NAMESPACE: &str = "waypost";
 
 #[tokio::test]
-async fn the_stack_works_as_its_manifests_say() {
+async fn the_stack_runs_as_its_manifests_configure_it() {
     let cluster = Cluster::start().await;
     let documents = documents(BASE);
     cluster.apply(&documents);
     let mut pods: Vec<Pod> = documents
         .iter()
-        .filter_map(Document::pods)
+        .filter_map(Document::pod_template)
         .map(|(name, template)| cluster.start_pod(name, template.spec.as_ref().unwrap()))
         .collect();
     for pod in &pods {
-        pod.answers_its_probes().await;
+        pod.wait_for_probes().await;
         cluster.add_endpoint(pod);
     }
 
     let port = |name: &str| pods.iter().find(|pod| pod.name == name).unwrap().port;
-    for (who, path) in [
+    for (name, path) in [
         ("api-gateway", "/ai-models/api/models"),
         ("ui", "/api/models"),
     ] {
-        let url = format!("http://127.0.0.1:{}{path}", port(who));
-        eventually(&format!("{who} finds the models: {url}"), async || {
-            let reply = http().get(&url).send().await.ok()?;
-            reply.status().is_success().then_some(())
+        let url = format!("http://127.0.0.1:{}{path}", port(name));
+        eventually(&format!("{url} responds"), async || {
+            let response = http().get(&url).send().await.ok()?;
+            response.status().is_success().then_some(())
         })
         .await;
     }
-    eventually(
-        "what is known is kept for a container that starts again",
-        async || pods[0].state.join("snapshot.json").exists().then_some(()),
-    )
+    eventually("the snapshot file is written", async || {
+        let file = pods[0].state.join("snapshot.json");
+        file.exists().then_some(())
+    })
     .await;
 
     for pod in &mut pods {
         let output = pod.program.output();
         assert!(!output.contains("WARN"), "{}: {output}", pod.name);
-        pod.ends_in_its_time().await;
+        pod.terminate().await;
     }
 }
 
-/// Rights that are missing stop a rollout: the gateway isn't ready before it knows its routes.
+/// A gateway is not ready until it has its routes, so missing permissions stop a rollout.
 #[tokio::test]
-async fn a_gateway_without_its_role_is_not_ready_and_says_what_it_lacks() {
+async fn a_gateway_without_its_role_is_not_ready_and_logs_the_missing_role() {
     let cluster = Cluster::start().await;
     let documents = documents(BASE);
-    let mut workloads = documents.iter().filter_map(Document::pods);
+    let mut workloads = documents.iter().filter_map(Document::pod_template);
     let (name, template) = workloads.find(|(name, _)| *name == "api-gateway").unwrap();
     let mut pod = cluster.start_pod(name, template.spec.as_ref().unwrap());
-    pod.program.says("name: waypost-discovery").await;
+    pod.program.wait_for_output("name: waypost-discovery").await;
     assert_eq!(pod.status("/readyz").await, Some(503));
     assert_eq!(pod.status("/livez").await, Some(200));
 
     cluster.apply(&documents);
-    pod.answers_its_probes().await;
-    pod.ends_in_its_time().await;
+    pod.wait_for_probes().await;
+    pod.terminate().await;
 }
 
 struct Cluster {
     server: ApiServer,
-    folder: tempfile::TempDir,
+    directory: tempfile::TempDir,
 }
 
 impl Cluster {
@@ -89,11 +88,11 @@ impl Cluster {
             .allow_loopback(true);
         Self {
             server: server.start().await.unwrap(),
-            folder: tempfile::tempdir().unwrap(),
+            directory: tempfile::tempdir().unwrap(),
         }
     }
 
-    /// Takes over what is for the API server alone, in our namespace as the overlay puts it.
+    /// Applies the objects that only the API server handles, in the namespace set by the overlay.
     fn apply(&self, documents: &[Document]) {
         for document in documents {
             let mut object: Value = match document {
@@ -110,34 +109,35 @@ impl Cluster {
         }
     }
 
-    /// Starts the pod's container with its arguments and variables, on a port that is free here.
+    /// Starts the pod's container with its arguments and variables, on a free port.
     fn start_pod(&self, name: &str, spec: &PodSpec) -> Pod {
         let container = &spec.containers[0];
         let [port] = free_ports();
-        let written = number_of(container, &IntOrString::String("http".into())).to_string();
-        let here = |argument: &String| match *argument == written {
-            true => port.to_string(),
-            false => argument.clone(),
+        let port = port.to_string();
+        let manifest_port = port_number(container, &IntOrString::String("http".into())).to_string();
+        let replace_port = |argument: &String| {
+            if *argument == manifest_port {
+                port.clone()
+            } else {
+                argument.clone()
+            }
         };
-        let arguments: Vec<_> = container.args.iter().flatten().map(here).collect();
-        assert!(
-            arguments.contains(&port.to_string()),
-            "it listens on {written}"
-        );
+        let arguments: Vec<_> = container.args.iter().flatten().map(replace_port).collect();
+        assert!(arguments.contains(&port), "no {manifest_port} in the args");
         let mut command = waypost(&arguments.iter().map(String::as_str).collect::<Vec<_>>());
-        let state = self.folder.path().join(format!("state-{name}"));
+        let state = self.directory.path().join(format!("state-{name}"));
         fs::create_dir(&state).unwrap();
         for variable in container.env.iter().flatten() {
             let value = variable.value.as_deref().unwrap_or_default();
             let state = state.display().to_string();
             command.env(&variable.name, value.replace("/var/lib/waypost", &state));
         }
-        self.as_in_a_pod(&mut command, name, spec);
+        self.set_up_service_account(&mut command, name, spec);
         Pod {
             name: name.to_owned(),
-            port,
+            port: port.parse().unwrap(),
             container: container.clone(),
-            grace: spec
+            grace_period: spec
                 .termination_grace_period_seconds
                 .unwrap()
                 .unsigned_abs(),
@@ -146,9 +146,9 @@ impl Cluster {
         }
     }
 
-    /// What Kubernetes gives to every pod, with a token if the pod wants one.
-    fn as_in_a_pod(&self, command: &mut Command, name: &str, spec: &PodSpec) {
-        let account = self.folder.path().join(format!("account-{name}"));
+    /// Sets what Kubernetes gives to every pod, with a token if the pod mounts one.
+    fn set_up_service_account(&self, command: &mut Command, name: &str, spec: &PodSpec) {
+        let account = self.directory.path().join(format!("account-{name}"));
         let address = self.server.address();
         command
             .env("KUBERNETES_SERVICE_HOST", address.ip().to_string())
@@ -157,8 +157,8 @@ impl Cluster {
         if spec.automount_service_account_token != Some(true) {
             return;
         }
-        let who = spec.service_account_name.as_deref().unwrap();
-        let user = format!("system:serviceaccount:{NAMESPACE}:{who}");
+        let account_name = spec.service_account_name.as_deref().unwrap();
+        let user = format!("system:serviceaccount:{NAMESPACE}:{account_name}");
         let token = self.server.add_user(&user).unwrap();
         fs::create_dir(&account).unwrap();
         fs::write(account.join("token"), token).unwrap();
@@ -179,13 +179,13 @@ struct Pod {
     name: String,
     port: u16,
     container: Container,
-    grace: u64,
+    grace_period: u64,
     state: PathBuf,
     program: Program,
 }
 
 impl Pod {
-    async fn answers_its_probes(&self) {
+    async fn wait_for_probes(&self) {
         let container = &self.container;
         for probe in [
             &container.startup_probe,
@@ -204,15 +204,17 @@ impl Pod {
 
     async fn status(&self, path: &str) -> Option<u16> {
         let url = format!("http://127.0.0.1:{}{path}", self.port);
-        let reply = http().get(url).send().await.ok()?;
-        Some(reply.status().as_u16())
+        let response = http().get(url).send().await.ok()?;
+        Some(response.status().as_u16())
     }
 
-    async fn ends_in_its_time(&mut self) {
+    /// Sends SIGTERM, and checks that it exits within the grace period.
+    async fn terminate(&mut self) {
         signal(self.program.pid(), Signal::TERM);
-        let ended = timeout(Duration::from_secs(self.grace), self.program.ends()).await;
+        let grace_period = Duration::from_secs(self.grace_period);
+        let exit = timeout(grace_period, self.program.wait_for_exit()).await;
         assert_eq!(
-            ended,
+            exit,
             Ok(Some(0)),
             "{}: {}",
             self.name,

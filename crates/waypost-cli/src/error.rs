@@ -1,25 +1,28 @@
-//! How a command fails: the words, and the exit code that goes with them.
+//! The error of a command: its message and its exit code.
 
 use std::fmt;
 use std::process::ExitCode;
 
 use waypost::{ConfigError, Error, Invalid};
 
-/// Why a command did not do what it was asked to do.
+/// The result of a command. `Ok` holds the exit code, which is not always 0.
+pub(crate) type CommandResult = Result<ExitCode, CommandError>;
+
+/// Why a command failed.
 #[derive(Debug)]
-pub(crate) enum Failure {
-    /// Discovery says so.
+pub(crate) enum CommandError {
+    /// An error of service discovery.
     Discovery(Error),
-    /// Anything else, in words.
+    /// Any other error, as a message.
     Other(String),
 }
 
-impl Failure {
+impl CommandError {
     pub(crate) fn other(error: impl fmt::Display) -> Self {
         Self::Other(error.to_string())
     }
 
-    /// The table of the command's long help.
+    /// The exit code, as listed in the long help of the program.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Discovery(error) => match error {
@@ -34,34 +37,34 @@ impl Failure {
     }
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Discovery(error) => error.fmt(f),
-            Self::Other(text) => f.write_str(text),
+            Self::Other(message) => f.write_str(message),
         }
     }
 }
 
-impl From<Error> for Failure {
+impl From<Error> for CommandError {
     fn from(error: Error) -> Self {
         Self::Discovery(error)
     }
 }
 
-impl From<Invalid> for Failure {
-    fn from(invalid: Invalid) -> Self {
-        Self::Discovery(invalid.into())
+impl From<Invalid> for CommandError {
+    fn from(error: Invalid) -> Self {
+        Self::Discovery(error.into())
     }
 }
 
-impl From<ConfigError> for Failure {
+impl From<ConfigError> for CommandError {
     fn from(error: ConfigError) -> Self {
         Self::Discovery(error.into())
     }
 }
 
-impl From<std::io::Error> for Failure {
+impl From<std::io::Error> for CommandError {
     fn from(error: std::io::Error) -> Self {
         Self::other(error)
     }

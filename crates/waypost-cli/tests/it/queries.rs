@@ -1,4 +1,4 @@
-//! Questions and their answers: what is printed, and with which exit code.
+//! The query commands: their output and exit codes.
 
 use std::process::Output;
 
@@ -7,34 +7,34 @@ use waypost_testkit::free_ports;
 
 use crate::support::*;
 
-async fn ask(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
+async fn run(arguments: &[&str], variables: &[(&str, &str)]) -> Output {
     let mut command = waypost(arguments);
     command.envs(variables.iter().copied());
     command.output().await.unwrap()
 }
 
-fn printed(output: &Output) -> String {
+fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn complaint(output: &Output) -> String {
+fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
 #[tokio::test]
-async fn an_instance_is_registered_found_watched_and_taken_back() {
+async fn an_instance_is_registered_found_watched_and_deregistered() {
     let [port] = free_ports().map(|port| port.to_string());
     let mut agent = Program::start(waypost(&["agent", "--http-port", &port, "--dns-port", "0"]));
-    agent.says("/ui/").await;
+    agent.wait_for_output("/ui/").await;
     let address = format!("127.0.0.1:{port}");
     let registry: &[(&str, &str)] = &[("CONSUL_HTTP_ADDR", &address)];
 
-    let mut watching = waypost(&["watch", "web", "--json", "--count", "3"]);
-    watching.envs(registry.iter().copied());
-    let mut watching = Program::start(watching);
-    watching.says("\"known\":false").await;
+    let mut watch = waypost(&["watch", "web", "--json", "--count", "3"]);
+    watch.envs(registry.iter().copied());
+    let mut watch = Program::start(watch);
+    watch.wait_for_output("\"known\":false").await;
 
-    let registered = ask(
+    let registered = run(
         &[
             "register",
             "web",
@@ -52,56 +52,53 @@ async fn an_instance_is_registered_found_watched_and_taken_back() {
         registry,
     )
     .await;
-    assert!(registered.status.success(), "{}", complaint(&registered));
-    assert_eq!(printed(&registered), "web-1\n");
-    watching.says("web-1").await;
+    assert!(registered.status.success(), "{}", stderr(&registered));
+    assert_eq!(stdout(&registered), "web-1\n");
+    watch.wait_for_output("web-1").await;
 
-    let services = ask(&["services"], registry).await;
-    assert_eq!(printed(&services), "consul\nweb\n");
-    let table = printed(&ask(&["instances", "web"], registry).await);
+    let services = run(&["services"], registry).await;
+    assert_eq!(stdout(&services), "consul\nweb\n");
+    let table = stdout(&run(&["instances", "web"], registry).await);
     assert!(table.contains("web-1  http://127.0.0.1:8080"), "{table}");
-    let json = printed(&ask(&["instances", "web", "--json"], registry).await);
+    let json = stdout(&run(&["instances", "web", "--json"], registry).await);
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["instances"][0]["metadata"]["team"], "search");
     assert_eq!(json["instances"][0]["version"], "2.0.0");
-    let url = ask(&["resolve", "web", "--path", "/x"], registry).await;
-    assert_eq!(printed(&url), "http://127.0.0.1:8080/x\n");
+    let url = run(&["resolve", "web", "--path", "/x"], registry).await;
+    assert_eq!(stdout(&url), "http://127.0.0.1:8080/x\n");
 
-    let explained = printed(&ask(&["explain", "web"], registry).await);
+    let explained = stdout(&run(&["explain", "web"], registry).await);
     assert!(explained.contains("healthy   1 of 1"), "{explained}");
     assert!(explained.contains("used"), "{explained}");
     assert!(explained.contains("100.0 %"), "{explained}");
-    let json = printed(&ask(&["explain", "web", "--json"], registry).await);
+    let json = stdout(&run(&["explain", "web", "--json"], registry).await);
     let json: Value = serde_json::from_str(&json).unwrap();
     assert_eq!(json["instances"][0]["fate"], "used");
 
     assert!(
-        ask(&["deregister", "web-1"], registry)
+        run(&["deregister", "web-1"], registry)
             .await
             .status
             .success()
     );
-    assert_eq!(watching.ends().await, Some(0), "{}", watching.output());
-    let nobody = ask(&["resolve", "web"], registry).await;
-    assert_eq!(nobody.status.code(), Some(3));
-    assert!(
-        complaint(&nobody).contains("\"web\" is unknown"),
-        "{}",
-        complaint(&nobody)
-    );
+    assert_eq!(watch.wait_for_exit().await, Some(0), "{}", watch.output());
+    let unknown = run(&["resolve", "web"], registry).await;
+    assert_eq!(unknown.status.code(), Some(3));
+    let stderr = stderr(&unknown);
+    assert!(stderr.contains("\"web\" is unknown"), "{stderr}");
 }
 
 #[tokio::test]
-async fn what_goes_wrong_has_its_own_words_and_exit_code() {
-    let [nobody] = free_ports();
-    let nobody = format!("127.0.0.1:{nobody}");
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("services.yaml");
+async fn each_error_has_its_own_message_and_exit_code() {
+    let [unused] = free_ports();
+    let unused = format!("127.0.0.1:{unused}");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("services.yaml");
     std::fs::write(&file, "auth:\n  address: auth\n  port: 80000\n").unwrap();
     let file = file.to_str().unwrap();
-    for (arguments, variables, code, words) in [
+    for (arguments, variables, code, message) in [
         (
-            &["services", "--registry", &nobody][..],
+            &["services", "--registry", &unused][..],
             &[][..],
             4,
             "registry unreachable",
@@ -156,22 +153,18 @@ async fn what_goes_wrong_has_its_own_words_and_exit_code() {
             "ai-models, gateway, ui",
         ),
     ] {
-        let output = ask(arguments, variables).await;
-        let complaint = complaint(&output);
-        assert_eq!(
-            output.status.code(),
-            Some(code),
-            "{arguments:?}: {complaint}"
-        );
-        assert!(complaint.contains(words), "{arguments:?}: {complaint}");
-        assert_eq!(printed(&output), "", "{arguments:?}");
+        let output = run(arguments, variables).await;
+        let stderr = stderr(&output);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {stderr}");
+        assert!(stderr.contains(message), "{arguments:?}: {stderr}");
+        assert_eq!(stdout(&output), "", "{arguments:?}");
     }
 }
 
 #[tokio::test]
-async fn variables_and_files_answer_like_a_registry() {
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("services.json");
+async fn variables_and_files_are_queried_like_a_registry() {
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("services.json");
     std::fs::write(&file, r#"{"auth": {"url": "http://auth-service:5001"}}"#).unwrap();
     for variables in [
         &[("SERVICE_DISCOVERY_CONFIG_FILE", file.to_str().unwrap())][..],
@@ -180,19 +173,19 @@ async fn variables_and_files_answer_like_a_registry() {
             ("SERVICE_AUTH_PORT", "5001"),
         ],
     ] {
-        assert_eq!(printed(&ask(&["services"], variables).await), "auth\n");
-        let url = ask(&["resolve", "auth", "--path", "health"], variables).await;
-        assert_eq!(printed(&url), "http://auth-service:5001/health\n");
+        assert_eq!(stdout(&run(&["services"], variables).await), "auth\n");
+        let url = run(&["resolve", "auth", "--path", "health"], variables).await;
+        assert_eq!(stdout(&url), "http://auth-service:5001/health\n");
     }
 }
 
 #[tokio::test]
-async fn instances_are_checked_from_here_and_explained_by_zone_and_strategy() {
+async fn explain_uses_the_check_the_zone_and_the_strategy() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let alive = listener.local_addr().unwrap().port();
     let [dead] = free_ports();
-    let folder = tempfile::tempdir().unwrap();
-    let file = folder.path().join("services.yaml");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("services.yaml");
     let services = format!(
         "auth:\n  instances:\n    - {{id: alive, url: \"http://127.0.0.1:{alive}\", zone: a}}\n    \
          - {{id: dead, url: \"http://127.0.0.1:{dead}\", zone: b}}\n"
@@ -201,9 +194,9 @@ async fn instances_are_checked_from_here_and_explained_by_zone_and_strategy() {
     let file = ("SERVICE_DISCOVERY_CONFIG_FILE", file.to_str().unwrap());
     let explain = async |more: &[&str], variables: &[(&str, &str)]| {
         let arguments = [&["explain", "auth"], more].concat();
-        let answer = ask(&arguments, &[&[file], variables].concat()).await;
-        assert!(answer.status.success(), "{}", complaint(&answer));
-        printed(&answer)
+        let output = run(&arguments, &[&[file], variables].concat()).await;
+        assert!(output.status.success(), "{}", stderr(&output));
+        stdout(&output)
     };
     let unchecked = explain(&[], &[]).await;
     assert!(!unchecked.contains("ejected"), "{unchecked}");
@@ -228,7 +221,7 @@ async fn instances_are_checked_from_here_and_explained_by_zone_and_strategy() {
     let zoned = explain(&[], &zone).await;
     assert!(zoned.contains("weighted_random"), "{zoned}");
     assert!(zoned.contains("other_zone"), "{zoned}");
-    let wrong = ask(&["explain", "auth", "--check", "udp"], &[file]).await;
-    assert_eq!(wrong.status.code(), Some(2));
-    assert!(complaint(&wrong).contains("use tcp or http:/health"));
+    let invalid = run(&["explain", "auth", "--check", "udp"], &[file]).await;
+    assert_eq!(invalid.status.code(), Some(2));
+    assert!(stderr(&invalid).contains("use tcp or http:/health"));
 }

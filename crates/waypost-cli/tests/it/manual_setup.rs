@@ -1,11 +1,11 @@
-//! Each program started by hand, as the manual set-up has it.
+//! Each program of the stack started on its own, without `waypost up`.
 
 use waypost_testkit::free_ports;
 
 use crate::support::*;
 
 #[tokio::test]
-async fn the_programs_find_each_other_without_the_runner() {
+async fn programs_find_each_other_without_the_runner() {
     let [registry, gateway, ui, models] = free_ports().map(|port| port.to_string());
     let mut agent = Program::start(waypost(&[
         "agent",
@@ -14,7 +14,7 @@ async fn the_programs_find_each_other_without_the_runner() {
         "--dns-port",
         "0",
     ]));
-    agent.says("/ui/").await;
+    agent.wait_for_output("/ui/").await;
 
     let start = |arguments: &[&str]| {
         let mut command = waypost(arguments);
@@ -30,33 +30,32 @@ async fn the_programs_find_each_other_without_the_runner() {
         start(&["service", "ai-models", "--port", &models]),
     ];
 
-    let url = format!("http://127.0.0.1:{gateway}/ai-models/api/models");
-    eventually("the gateway finds the models", async || {
-        let reply = http().get(&url).send().await.ok()?;
-        reply.status().is_success().then_some(())
-    })
-    .await;
-    eventually("the page finds the gateway", async || {
-        let url = format!("http://127.0.0.1:{ui}/api/models");
-        let reply = http().get(&url).send().await.ok()?;
-        reply.status().is_success().then_some(())
-    })
-    .await;
+    for url in [
+        format!("http://127.0.0.1:{gateway}/ai-models/api/models"),
+        format!("http://127.0.0.1:{ui}/api/models"),
+    ] {
+        eventually(&format!("{url} responds"), async || {
+            let response = http().get(&url).send().await.ok()?;
+            response.status().is_success().then_some(())
+        })
+        .await;
+    }
 
     let catalog = format!("http://127.0.0.1:{registry}/v1/catalog/services");
     for mut program in programs {
         program.interrupt();
-        assert_eq!(program.ends().await, Some(0), "{}", program.output());
+        let code = program.wait_for_exit().await;
+        assert_eq!(code, Some(0), "{}", program.output());
     }
     assert_eq!(get_json(&catalog).await, serde_json::json!({"consul": []}));
     agent.interrupt();
-    assert_eq!(agent.ends().await, Some(0));
+    assert_eq!(agent.wait_for_exit().await, Some(0));
 }
 
 #[tokio::test]
-async fn a_taken_port_is_told() {
-    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = taken.local_addr().unwrap().port().to_string();
+async fn the_error_for_a_port_in_use_names_the_address() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
     for arguments in [
         &["gateway", "--port", &port][..],
         &["service", "ui", "--port", &port],
@@ -64,11 +63,20 @@ async fn a_taken_port_is_told() {
         &["agent", "--http-port", &port],
     ] {
         let mut program = Program::start(waypost(arguments));
-        assert_eq!(program.ends().await, Some(1), "{arguments:?}");
+        assert_eq!(program.wait_for_exit().await, Some(1), "{arguments:?}");
         let output = program.output();
         assert!(
             output.contains(&format!("127.0.0.1:{port}")),
             "{arguments:?}: {output}"
         );
+    }
+}
+
+#[tokio::test]
+async fn each_sample_service_has_its_own_default_port() {
+    for (name, port) in [("ai-models", "8002"), ("ui", "3000")] {
+        let help = waypost(&["service", name, "--help"]).output().await;
+        let help = String::from_utf8(help.unwrap().stdout).unwrap();
+        assert!(help.contains(&format!("[default: {port}]")), "{help}");
     }
 }

@@ -1,0 +1,62 @@
+//! `waypost agent leftovers`
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+use waypost_agent::{clear_leftovers, leftovers};
+
+use super::agent_args::AgentArgs;
+use crate::error::{CommandError, CommandResult};
+
+/// List the instances whose process is gone, and optionally deregister them
+///
+/// A process that is killed does not deregister. Its instance is listed if it is on this machine,
+/// none of its checks pass, and either nothing listens on its port or its heartbeats have stopped.
+#[derive(Args)]
+pub(super) struct StaleInstances {
+    /// Deregister the listed instances
+    #[arg(long)]
+    clear: bool,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+    #[command(flatten)]
+    agent: AgentArgs,
+}
+
+impl StaleInstances {
+    pub(super) async fn run(self) -> CommandResult {
+        let (url, token) = (self.agent.url(), self.agent.token.as_deref());
+        let found = leftovers(&url, token).await.map_err(CommandError::other)?;
+        if self.clear {
+            clear_leftovers(&url, token, &found)
+                .await
+                .map_err(CommandError::other)?;
+        }
+        if self.json {
+            let listed: Vec<_> = found
+                .iter()
+                .map(|instance| {
+                    json!({
+                        "id": instance.id,
+                        "service": instance.service,
+                        "address": instance.address,
+                        "why": instance.why,
+                    })
+                })
+                .collect();
+            println!("{}", json!({ "leftovers": listed, "cleared": self.clear }));
+            return Ok(ExitCode::SUCCESS);
+        }
+        for instance in &found {
+            println!("{}  {}  {}", instance.service, instance.id, instance.why);
+        }
+        match found.len() {
+            0 => println!("no stale instances"),
+            count if self.clear => println!("deregistered: {count}"),
+            count => println!("stale: {count}; deregister with `waypost agent leftovers --clear`"),
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,74 @@
+//! `waypost resolve`
+
+use std::process::ExitCode;
+
+use clap::Args;
+use serde_json::json;
+use waypost::{Balancer, Pick, ServiceAddress};
+
+use super::registry_args::RegistryArgs;
+use crate::error::{CommandError, CommandResult};
+use crate::output::{no_match, print_json};
+
+/// Print the URL of an instance chosen by the load balancer
+#[derive(Args)]
+pub(crate) struct Resolve {
+    /// Service name, or an address such as https+http://_admin.billing
+    service: ServiceAddress,
+    /// Path to append to the URL
+    #[arg(long, default_value = "")]
+    path: String,
+    #[command(flatten)]
+    registry: RegistryArgs,
+}
+
+impl Resolve {
+    pub(super) async fn run(self) -> CommandResult {
+        let address = match self.path.trim_start_matches('/') {
+            "" => self.service,
+            path => format!("{}/{path}", self.service).parse()?,
+        };
+        let client = self.registry.client_builder()?.build()?;
+        let balancer = client.balancer(address.service())?;
+        balancer.ready().await?;
+        let (pick, url) = pick_matching(&balancer, &address)?;
+        if self.registry.json {
+            let instance = &**pick.endpoint().instance();
+            print_json(&json!({ "url": url, "instance": instance }));
+        } else {
+            println!("{url}");
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Picks among the instances that match the address best, and returns the URL of the one picked.
+fn pick_matching(
+    balancer: &Balancer,
+    address: &ServiceAddress,
+) -> Result<(Pick, String), CommandError> {
+    let mut pick = balancer.pick()?;
+    let ready = pick.snapshot().ready().iter();
+    let best_rank = ready
+        .filter_map(|endpoint| address.rank(endpoint.instance()))
+        .min();
+    let is_match = |pick: &Pick| match (best_rank, address.rank(pick)) {
+        (Some(best), rank) => rank == Some(best),
+        // No ready instance matches, so any other match will do.
+        (None, rank) => rank.is_some(),
+    };
+    let mut rejected = Vec::new();
+    loop {
+        if is_match(&pick)
+            && let Some(url) = address.url_at(&pick)
+        {
+            return Ok((pick, url));
+        }
+        // The balancer returns a rejected instance only when there is no other.
+        if rejected.contains(pick.id()) {
+            return Err(no_match(address));
+        }
+        rejected.push(pick.id().clone());
+        pick = balancer.pick_except(&rejected)?;
+    }
+}
