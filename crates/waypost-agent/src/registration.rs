@@ -299,8 +299,7 @@ mod tests {
     }
 
     fn register(registration: &Registration, body: &str) {
-        let json = decode::parse(body.as_bytes()).unwrap();
-        let definition = ServiceDefinition::decode(json).unwrap();
+        let definition = decode::from_slice(body.as_bytes()).unwrap();
         registration.register_service(definition, false).unwrap();
     }
 

@@ -1,61 +1,184 @@
 //! The bodies of `/v1/catalog/register` and `/v1/catalog/deregister`.
 
-use super::service::{decode_connect, decode_weights, fault_of_meta};
-use super::{Fault, Fields, Json};
-use crate::go;
-use crate::store::{CatalogEntry, Check, Definition, Node, Service, Status, WHEREVER};
+use std::collections::BTreeMap;
 
-/// The datacenter that is meant, and what is to be there.
-#[derive(Debug, Default)]
+use serde::de::IgnoredAny;
+use serde::{Deserialize, Deserializer};
+
+use super::check::nanoseconds;
+use super::service::{ConnectBody, WeightsBody, fault_of_meta};
+use crate::go;
+use crate::store::{
+    CatalogEntry, Check, Definition, Node, Service, ServiceAddress, Status, WHEREVER,
+};
+
+/// What is to be in the catalog of a datacenter.
+#[derive(Debug, Default, Deserialize)]
+#[serde(from = "RegistrationBody")]
 pub(crate) struct CatalogRegistration {
     pub datacenter: String,
     pub entry: CatalogEntry,
 }
 
-/// What is to go: a service, a check, or if neither is named the whole node.
-#[derive(Debug, Default)]
+/// What is to be removed: a service, a check, or the whole node if neither is named.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
 pub(crate) struct CatalogDeregistration {
     pub datacenter: String,
     pub node: String,
+    #[serde(rename = "ServiceID")]
     pub service_id: String,
+    #[serde(rename = "CheckID")]
     pub check_id: String,
+    /// Accepted, and not used.
+    #[serde(rename = "Address")]
+    _address: String,
 }
 
-const DEFINITION: &str = "struct { Interval interface {}; Timeout interface {}; \
-    DeregisterCriticalServiceAfter interface {}; TTL interface {}; *structs.Alias }";
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+struct RegistrationBody {
+    datacenter: String,
+    #[serde(rename = "ID")]
+    id: String,
+    node: String,
+    address: String,
+    tagged_addresses: Option<BTreeMap<String, String>>,
+    node_meta: Option<BTreeMap<String, String>>,
+    skip_node_update: bool,
+    service: Option<ServiceBody>,
+    check: Option<CheckBody>,
+    checks: Vec<Option<CheckBody>>,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+struct ServiceBody {
+    kind: String,
+    #[serde(rename = "ID")]
+    id: String,
+    service: String,
+    tags: Vec<String>,
+    address: String,
+    tagged_addresses: BTreeMap<String, ServiceAddress>,
+    meta: Option<BTreeMap<String, String>>,
+    port: i64,
+    weights: Option<WeightsBody>,
+    enable_tag_override: bool,
+    connect: ConnectBody,
+    #[serde(rename = "Proxy")]
+    _proxy: IgnoredAny,
+    #[serde(rename = "CreateIndex")]
+    _create_index: IgnoredAny,
+    #[serde(rename = "ModifyIndex")]
+    _modify_index: IgnoredAny,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+struct CheckBody {
+    node: String,
+    #[serde(rename = "CheckID")]
+    id: String,
+    name: String,
+    status: String,
+    notes: String,
+    output: String,
+    #[serde(rename = "ServiceID")]
+    service_id: String,
+    service_name: String,
+    service_tags: Vec<String>,
+    #[serde(rename = "Type")]
+    kind: String,
+    definition: Definition,
+    #[serde(rename = "CreateIndex")]
+    _create_index: IgnoredAny,
+    #[serde(rename = "ModifyIndex")]
+    _modify_index: IgnoredAny,
+}
+
+impl From<RegistrationBody> for CatalogRegistration {
+    fn from(body: RegistrationBody) -> Self {
+        let checks = body.checks.into_iter().flatten().chain(body.check);
+        Self {
+            datacenter: body.datacenter,
+            entry: CatalogEntry {
+                node: Node {
+                    id: body.id,
+                    name: body.node,
+                    address: body.address,
+                    tagged_addresses: body.tagged_addresses,
+                    meta: body.node_meta,
+                    ..Node::default()
+                },
+                skip_node_update: body.skip_node_update,
+                service: body.service.map(Service::from),
+                checks: checks.map(Check::from).collect(),
+            },
+        }
+    }
+}
+
+impl From<ServiceBody> for Service {
+    fn from(body: ServiceBody) -> Self {
+        Self {
+            kind: body.kind,
+            id: body.id,
+            name: body.service,
+            tags: body.tags,
+            address: body.address,
+            tagged_addresses: body.tagged_addresses,
+            meta: body.meta,
+            port: body.port,
+            weights: body.weights.map(Into::into).unwrap_or_default(),
+            enable_tag_override: body.enable_tag_override,
+            connect: body.connect.into(),
+            ..Self::default()
+        }
+    }
+}
+
+impl From<CheckBody> for Check {
+    fn from(body: CheckBody) -> Self {
+        let definition = body.definition;
+        let kind = if body.kind.is_empty() {
+            definition.kind().to_owned()
+        } else {
+            body.kind
+        };
+        Self {
+            node: body.node,
+            id: body.id,
+            name: body.name,
+            status: Status::parse(&body.status).unwrap_or_default(),
+            notes: body.notes,
+            output: body.output,
+            service_id: body.service_id,
+            service_name: body.service_name,
+            service_tags: body.service_tags,
+            kind,
+            definition: (definition != Definition::default()).then(|| Box::new(definition)),
+            ..Self::default()
+        }
+    }
+}
+
+/// Reads a duration as it is stored and shown: as text, which is empty for 0.
+pub(crate) fn duration_text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<String, D::Error> {
+    nanoseconds(deserializer).map(shown_duration)
+}
+
+pub(super) fn shown_duration(nanoseconds: i64) -> String {
+    if nanoseconds == 0 {
+        String::new()
+    } else {
+        go::show_duration(nanoseconds)
+    }
+}
 
 impl CatalogRegistration {
-    pub(crate) fn decode(json: Json<'_>) -> Result<Self, Fault> {
-        let context = "RegisterRequest";
-        let mut fields = Fields::of(json, context, "structs.RegisterRequest")?;
-        let node = Node {
-            id: fields.take_with(&["ID"], |json| text_as(json, "types.NodeID")),
-            name: fields.take("Node"),
-            address: fields.take("Address"),
-            tagged_addresses: fields.take_any(&["TaggedAddresses"]),
-            meta: fields.take_any(&["NodeMeta"]),
-            ..Node::default()
-        };
-        let datacenter = fields.take("Datacenter");
-        let skip_node_update = fields.take("SkipNodeUpdate");
-        let service = fields.take_with(&["Service"], |json| decode_service(json).map(Some));
-        let first = fields.take_with(&["Check"], |json| {
-            decode_check(json, "HealthCheck.Check").map(Some)
-        });
-        let mut checks = fields.take_with(&["Checks"], decode_checks);
-        fields.finish()?;
-        checks.extend(first);
-        Ok(Self {
-            datacenter,
-            entry: CatalogEntry {
-                node,
-                skip_node_update,
-                service,
-                checks,
-            },
-        })
-    }
-
     /// What is wrong with it, in Consul's words; fills in what may be left out.
     pub(crate) fn complete(&mut self) -> Result<(), String> {
         let entry = &mut self.entry;
@@ -97,130 +220,6 @@ impl CatalogRegistration {
     }
 }
 
-impl CatalogDeregistration {
-    pub(crate) fn decode(json: Json<'_>) -> Result<Self, Fault> {
-        let mut fields = Fields::of(json, "", "struct { Address string; *structs.Alias }")?;
-        let _address: String = fields.take("Address");
-        let deregistration = Self {
-            datacenter: fields.take("Datacenter"),
-            node: fields.take("Node"),
-            service_id: fields.take("ServiceID"),
-            check_id: fields.take_with(&["CheckID"], |json| text_as(json, "types.CheckID")),
-        };
-        fields.finish()?;
-        Ok(deregistration)
-    }
-}
-
-fn decode_service(json: Json<'_>) -> Result<Service, Fault> {
-    let mut fields = Fields::of(json, "NodeService.Service", "structs.NodeService")?;
-    let mut service = Service {
-        kind: fields.take_with(&["Kind"], |json| text_as(json, "structs.ServiceKind")),
-        id: fields.take("ID"),
-        name: fields.take("Service"),
-        tags: fields.take("Tags"),
-        address: fields.take("Address"),
-        tagged_addresses: fields.take("TaggedAddresses"),
-        meta: fields.take_any(&["Meta"]),
-        port: fields.take("Port"),
-        enable_tag_override: fields.take("EnableTagOverride"),
-        ..Service::default()
-    };
-    let weights = fields.take_with(&["Weights"], |json| {
-        decode_weights(json, "Weights.Service.Weights", "structs.Weights").map(Some)
-    });
-    (service.connect, _) = fields.take_opaque(&["Connect"], decode_connect);
-    // Known, and without a meaning here.
-    for name in ["Proxy", "CreateIndex", "ModifyIndex"] {
-        fields.take_with(&[name], |_| Ok(()));
-    }
-    fields.finish()?;
-    if let Some(weights) = weights {
-        service.weights = weights;
-    }
-    Ok(service)
-}
-
-fn decode_checks(json: Json<'_>) -> Result<Vec<Check>, Fault> {
-    match json {
-        Json::Array(items) => items
-            .into_iter()
-            .filter(|item| *item != Json::Null)
-            .map(|item| decode_check(item, "HealthCheck.Checks"))
-            .collect(),
-        other => Err(Fault::mismatch(&other, "structs.HealthChecks")),
-    }
-}
-
-fn decode_check(json: Json<'_>, context: &'static str) -> Result<Check, Fault> {
-    let mut fields = Fields::of(json, context, "structs.HealthCheck")?;
-    let mut check = Check {
-        node: fields.take("Node"),
-        id: fields.take_with(&["CheckID"], |json| text_as(json, "types.CheckID")),
-        name: fields.take("Name"),
-        notes: fields.take("Notes"),
-        output: fields.take("Output"),
-        service_id: fields.take("ServiceID"),
-        service_name: fields.take("ServiceName"),
-        service_tags: fields.take("ServiceTags"),
-        kind: fields.take("Type"),
-        ..Check::default()
-    };
-    let status: String = fields.take("Status");
-    let definition = fields.take_opaque(&["Definition"], |json| decode_definition(json).map(Some));
-    for name in ["CreateIndex", "ModifyIndex"] {
-        fields.take_with(&[name], |_| Ok(()));
-    }
-    fields.finish()?;
-    check.status = Status::parse(&status).unwrap_or_default();
-    if let Some(definition) = definition {
-        if check.kind.is_empty() {
-            definition.kind().clone_into(&mut check.kind);
-        }
-        check.definition = (definition != Definition::default()).then(|| Box::new(definition));
-    }
-    Ok(check)
-}
-
-fn decode_definition(json: Json<'_>) -> Result<Definition, Fault> {
-    let mut fields = Fields::of(json, "", DEFINITION)?;
-    let mut duration = |name| shown_duration(&mut fields, &[name]);
-    let [interval, timeout, deregister_critical_service_after] =
-        ["Interval", "Timeout", "DeregisterCriticalServiceAfter"].map(&mut duration);
-    let ttl: Option<Json<'_>> = fields.take_with(&["TTL"], |json| Ok(Some(json)));
-    let definition = Definition {
-        interval: interval?,
-        timeout: timeout?,
-        deregister_critical_service_after: deregister_critical_service_after?,
-        ttl: super::check::nanoseconds(ttl)?,
-        output_max_size: fields.take("OutputMaxSize"),
-        http: fields.take("HTTP"),
-        tls_skip_verify: fields.take("TLSSkipVerify"),
-        header: fields.take("Header"),
-        method: fields.take("Method"),
-        body: fields.take("Body"),
-        tcp: fields.take("TCP"),
-        script_args: fields.take("ScriptArgs"),
-        docker_container_id: fields.take("DockerContainerID"),
-        shell: fields.take("Shell"),
-        grpc: fields.take("GRPC"),
-        grpc_use_tls: fields.take("GRPCUseTLS"),
-        alias_node: fields.take("AliasNode"),
-        alias_service: fields.take("AliasService"),
-    };
-    fields.finish_leniently()?;
-    Ok(definition)
-}
-
-/// Takes a duration, as it is shown; 0 isn't.
-pub(super) fn shown_duration(fields: &mut Fields<'_>, names: &[&str]) -> Result<String, Fault> {
-    let json: Option<Json<'_>> = fields.take_with(names, |json| Ok(Some(json)));
-    Ok(match super::check::nanoseconds(json)? {
-        0 => String::new(),
-        nanoseconds => go::show_duration(nanoseconds),
-    })
-}
-
 impl Definition {
     /// The type of a check that has this definition and says nothing else.
     fn kind(&self) -> &'static str {
@@ -241,14 +240,6 @@ impl Definition {
         } else {
             ""
         }
-    }
-}
-
-/// A text that Go has a type of its own for.
-pub(super) fn text_as(json: Json<'_>, go_type: &'static str) -> Result<String, Fault> {
-    match json {
-        Json::String(text) => Ok(text.into_owned()),
-        other => Err(Fault::mismatch(&other, go_type)),
     }
 }
 

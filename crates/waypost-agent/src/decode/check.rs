@@ -3,42 +3,15 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
+use serde::de::Error;
+use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Fault, Fields, Json};
+use super::json::{Json, present};
 use crate::go;
 use crate::store::Status;
 
-macro_rules! go_fields {
-    () => {
-        "struct { Interval interface {}; Timeout interface {}; TTL interface {}; \
-         DeregisterCriticalServiceAfter interface {}; Args []string \"json:\\\"args\\\"\"; \
-         ScriptArgsSnake []string \"json:\\\"script_args\\\"\"; \
-         DeregisterCriticalServiceAfterSnake interface {} \
-         \"json:\\\"deregister_critical_service_after\\\"\"; \
-         DockerContainerIDSnake string \"json:\\\"docker_container_id\\\"\"; \
-         TLSSkipVerifySnake bool \"json:\\\"tls_skip_verify\\\"\"; "
-    };
-}
-
-macro_rules! go_end {
-    () => {
-        "ServiceIDSnake string \"json:\\\"service_id\\\"\"; *structs.Alias }"
-    };
-}
-
 /// Consul runs no check more often than this.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
-
-/// What Go calls a check inside a service's registration.
-const INSIDE: &str = concat!(
-    go_fields!(),
-    "ServiceID string \"json:\\\"ServiceID\\\"\"; ",
-    go_end!()
-);
-
-/// What Go calls a check that is registered alone.
-const ALONE: &str = concat!(go_fields!(), go_end!());
 
 /// The fields of a check. Durations are in nanoseconds, as they came.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -86,100 +59,161 @@ pub(crate) enum CheckKind {
 }
 
 /// The body of `/v1/agent/check/update/:id`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
 pub(crate) struct CheckUpdate {
     pub status: String,
     pub output: String,
 }
 
-impl CheckUpdate {
-    pub(crate) fn decode(json: Json<'_>) -> Result<Self, Fault> {
-        let mut fields = Fields::of(json, "checkUpdate", "agent.checkUpdate")?;
-        let update = Self {
-            status: fields.take("Status"),
-            output: fields.take("Output"),
-        };
-        fields.finish()?;
-        Ok(update)
+/// The body of `/v1/agent/check/register`.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Body")]
+pub(crate) struct CheckRegistration(pub CheckDefinition);
+
+/// A check inside the registration of a service.
+#[derive(Default, Deserialize)]
+#[serde(try_from = "Body")]
+pub(super) struct ServiceCheck(CheckDefinition);
+
+/// The fields of a check, wherever it is.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+struct Body {
+    name: String,
+    status: String,
+    notes: String,
+    #[serde(rename = "ServiceID", alias = "service_id")]
+    service_id: String,
+    #[serde(alias = "script_args")]
+    script_args: Vec<String>,
+    args: Vec<String>,
+    #[serde(rename = "HTTP")]
+    http: String,
+    header: BTreeMap<String, Vec<String>>,
+    method: String,
+    body: String,
+    #[serde(rename = "TCP")]
+    tcp: String,
+    #[serde(deserialize_with = "nanoseconds")]
+    interval: i64,
+    alias_node: String,
+    alias_service: String,
+    #[serde(rename = "DockerContainerID", alias = "docker_container_id")]
+    docker_container_id: String,
+    shell: String,
+    #[serde(rename = "GRPC")]
+    grpc: String,
+    #[serde(rename = "GRPCUseTLS")]
+    grpc_use_tls: bool,
+    #[serde(rename = "TLSSkipVerify", alias = "tls_skip_verify")]
+    tls_skip_verify: bool,
+    #[serde(deserialize_with = "nanoseconds")]
+    timeout: i64,
+    #[serde(rename = "TTL", deserialize_with = "nanoseconds")]
+    ttl: i64,
+    success_before_passing: i64,
+    failures_before_critical: i64,
+    #[serde(
+        alias = "deregister_critical_service_after",
+        deserialize_with = "nanoseconds"
+    )]
+    deregister_critical_service_after: i64,
+    output_max_size: i64,
+
+    // Of a check that is registered alone.
+    #[serde(rename = "ID", deserialize_with = "present")]
+    id: Option<String>,
+    #[serde(deserialize_with = "present")]
+    token: Option<String>,
+
+    // Of a check inside the registration of a service.
+    #[serde(rename = "CheckID", deserialize_with = "present")]
+    check_id: Option<String>,
+    #[serde(rename = "ProxyHTTP", deserialize_with = "present")]
+    proxy_http: Option<String>,
+    #[serde(rename = "ProxyGRPC", deserialize_with = "present")]
+    proxy_grpc: Option<String>,
+}
+
+impl TryFrom<Body> for CheckRegistration {
+    type Error = String;
+
+    fn try_from(body: Body) -> Result<Self, String> {
+        refuse("CheckID", body.check_id.as_ref())?;
+        refuse("ProxyHTTP", body.proxy_http.as_ref())?;
+        refuse("ProxyGRPC", body.proxy_grpc.as_ref())?;
+        Ok(Self(CheckDefinition {
+            id: body.id.clone().unwrap_or_default(),
+            ..CheckDefinition::from(body)
+        }))
+    }
+}
+
+impl TryFrom<Body> for ServiceCheck {
+    type Error = String;
+
+    fn try_from(body: Body) -> Result<Self, String> {
+        refuse("ID", body.id.as_ref())?;
+        refuse("Token", body.token.as_ref())?;
+        Ok(Self(CheckDefinition {
+            id: body.check_id.clone().unwrap_or_default(),
+            proxy_http: body.proxy_http.clone().unwrap_or_default(),
+            proxy_grpc: body.proxy_grpc.clone().unwrap_or_default(),
+            // Accepted, but the check belongs to the service around it.
+            service_id: String::new(),
+            ..CheckDefinition::from(body)
+        }))
+    }
+}
+
+fn refuse(name: &str, field: Option<&String>) -> Result<(), String> {
+    field.map_or(Ok(()), |_| Err(format!("unknown field `{name}`")))
+}
+
+impl From<Body> for CheckDefinition {
+    fn from(body: Body) -> Self {
+        Self {
+            name: body.name,
+            status: body.status,
+            notes: body.notes,
+            service_id: body.service_id,
+            script_args: if body.script_args.is_empty() {
+                body.args
+            } else {
+                body.script_args
+            },
+            http: body.http,
+            header: body.header,
+            method: body.method,
+            body: body.body,
+            tcp: body.tcp,
+            interval: body.interval,
+            alias_node: body.alias_node,
+            alias_service: body.alias_service,
+            docker_container_id: body.docker_container_id,
+            shell: body.shell,
+            grpc: body.grpc,
+            grpc_use_tls: body.grpc_use_tls,
+            tls_skip_verify: body.tls_skip_verify,
+            timeout: body.timeout,
+            ttl: body.ttl,
+            success_before_passing: body.success_before_passing,
+            failures_before_critical: body.failures_before_critical,
+            deregister_critical_service_after: body.deregister_critical_service_after,
+            output_max_size: body.output_max_size,
+            ..Self::default()
+        }
+    }
+}
+
+impl From<ServiceCheck> for CheckDefinition {
+    fn from(ServiceCheck(check): ServiceCheck) -> Self {
+        check
     }
 }
 
 impl CheckDefinition {
-    /// Reads the check inside a service's registration.
-    pub(crate) fn decode(json: Json<'_>) -> Result<Self, Fault> {
-        let mut fields = Fields::of(json, "", INSIDE)?;
-        let mut check = Self {
-            id: fields.take("CheckID"),
-            proxy_http: fields.take("ProxyHTTP"),
-            proxy_grpc: fields.take("ProxyGRPC"),
-            ..Self::default()
-        };
-        check.take_common(fields)?;
-        // Known, but what the check belongs to is the service around it.
-        check.service_id.clear();
-        Ok(check)
-    }
-
-    /// Reads the body of `/v1/agent/check/register`.
-    pub(crate) fn decode_alone(json: Json<'_>) -> Result<Self, Fault> {
-        let mut fields = Fields::of(json, "", ALONE)?;
-        let mut check = Self {
-            id: fields.take("ID"),
-            ..Self::default()
-        };
-        let _token: String = fields.take("Token");
-        check.take_common(fields)?;
-        Ok(check)
-    }
-
-    fn take_common(&mut self, mut fields: Fields<'_>) -> Result<(), Fault> {
-        let both = |fields: &mut Fields<'_>, names: [&str; 2]| -> String {
-            fields.take_any(&names).unwrap_or_default()
-        };
-        self.name = fields.take("Name");
-        self.status = fields.take("Status");
-        self.notes = fields.take("Notes");
-        self.service_id = both(&mut fields, ["ServiceID", "service_id"]);
-        self.script_args = fields
-            .take_any(&["ScriptArgs", "Args", "script_args"])
-            .unwrap_or_default();
-        self.http = fields.take("HTTP");
-        self.header = fields.take("Header");
-        self.method = fields.take("Method");
-        self.body = fields.take("Body");
-        self.tcp = fields.take("TCP");
-        self.alias_node = fields.take("AliasNode");
-        self.alias_service = fields.take("AliasService");
-        self.docker_container_id = both(&mut fields, ["DockerContainerID", "docker_container_id"]);
-        self.shell = fields.take("Shell");
-        self.grpc = fields.take("GRPC");
-        self.grpc_use_tls = fields.take("GRPCUseTLS");
-        self.tls_skip_verify = fields
-            .take_any(&["TLSSkipVerify", "tls_skip_verify"])
-            .unwrap_or_default();
-        self.success_before_passing = fields.take("SuccessBeforePassing");
-        self.failures_before_critical = fields.take("FailuresBeforeCritical");
-        self.output_max_size = fields.take("OutputMaxSize");
-        let durations = [
-            &["Interval"][..],
-            &["Timeout"],
-            &["TTL"],
-            &[
-                "DeregisterCriticalServiceAfter",
-                "deregister_critical_service_after",
-            ],
-        ]
-        .map(|names| fields.take_with(names, |json| Ok(Some(json))));
-        fields.finish()?;
-        // Whether they can be read is asked only now, as in Consul.
-        let [interval, timeout, ttl, deregister_after] = durations.map(nanoseconds);
-        self.interval = interval?;
-        self.timeout = timeout?;
-        self.ttl = ttl?;
-        self.deregister_critical_service_after = deregister_after?;
-        Ok(())
-    }
-
     /// Whether nothing at all was said. Consul ignores such a check in a service's registration.
     pub(crate) fn is_empty(&self) -> bool {
         *self == Self::default()
@@ -264,11 +298,22 @@ impl CheckKind {
     }
 }
 
-/// A duration is a text such as `10s`, or a number of nanoseconds; anything else counts as none.
-pub(super) fn nanoseconds(json: Option<Json<'_>>) -> Result<i64, Fault> {
-    match json {
-        Some(Json::String(text)) => go::parse_duration(&text).map_err(Fault::Words),
-        Some(Json::Number(number)) => Ok(number.parse::<f64>().unwrap_or_default() as i64),
+/// Reads a duration: a text such as `10s`, or a number of nanoseconds. Anything else counts as 0.
+pub(crate) fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    match Json::deserialize(deserializer)? {
+        Json::String(text) => go::parse_duration(&text).map_err(Error::custom),
+        Json::Number(number) => Ok(number.as_f64().unwrap_or_default() as i64),
         _ => Ok(0),
+    }
+}
+
+/// [`nanoseconds`], unless the field is missing or `null`.
+pub(super) fn some_nanoseconds<'de, D>(deserializer: D) -> Result<Option<i64>, D::Error>
+where
+    D: Deserializer<'de>,
+{
+    match Json::deserialize(deserializer)? {
+        Json::Null => Ok(None),
+        json => nanoseconds(json).map(Some).map_err(Error::custom),
     }
 }

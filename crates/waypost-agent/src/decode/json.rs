@@ -1,287 +1,451 @@
-//! JSON as Go's decoder reads it: the order of the fields is kept, and so are those that came
-//! twice and the digits of numbers; what is wrong is said in Go's words, which clients show.
+//! JSON as Go's `encoding/json` reads it, for types that derive serde's `Deserialize`.
+//!
+//! Where Go's rules differ from serde's, [`from_slice`] follows Go's:
+//!
+//! - Field names are compared without regard to case.
+//! - Of a field that occurs more than once, the last value that is not `null` counts.
+//! - `null` stands for the zero value of any type: `""`, 0, `false`, an empty list or map, an
+//!   object without fields, `None`.
+//! - Bytes that are not UTF-8 and unpaired surrogate escapes are read as U+FFFD.
+//! - What follows the first value is ignored.
+//!
+//! Values nested more than 128 levels deep are refused (Go allows 10,000).
 
 use std::borrow::Cow;
+use std::fmt;
 
-/// A JSON value. What has no escapes is borrowed from the body.
+use serde::de::value::{Error as ValueError, MapDeserializer, SeqDeserializer};
+use serde::de::{
+    Deserialize, DeserializeOwned, Deserializer, Error, IntoDeserializer, MapAccess, SeqAccess,
+    Unexpected, Visitor,
+};
+use serde::forward_to_deserialize_any;
+use serde_json::Number;
+
+const NEGATIVE_ZERO: u64 = (-0.0_f64).to_bits();
+
+/// Why a body was refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum DecodeError {
+    #[error("invalid JSON: {0}")]
+    Syntax(#[from] serde_json::Error),
+    /// A value of the wrong type, an unknown field and the like; shown with the path of the field.
+    #[error(transparent)]
+    Value(#[from] serde_path_to_error::Error<ValueError>),
+}
+
+/// Reads the first JSON value of a body.
+pub(crate) fn from_slice<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeError> {
+    let text = String::from_utf8_lossy(body);
+    let text = replace_unpaired_surrogates(&text);
+    let json = Json::deserialize(&mut serde_json::Deserializer::from_str(&text))?;
+    Ok(serde_path_to_error::deserialize(json)?)
+}
+
+/// A JSON value that keeps the fields of objects as they came: in order, with repetitions.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum Json<'a> {
+pub(super) enum Json {
     Null,
     Bool(bool),
-    /// As it was written.
-    Number(Cow<'a, str>),
-    String(Cow<'a, str>),
-    Array(Vec<Json<'a>>),
-    Object(Vec<(Cow<'a, str>, Json<'a>)>),
+    Number(Number),
+    String(String),
+    Array(Vec<Json>),
+    Object(Vec<(String, Json)>),
 }
 
-/// Deeper nesting than this is refused. Go's own limit is 10,000.
-const DEEPEST: usize = 500;
+impl<'de> Deserialize<'de> for Json {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(JsonVisitor)
+    }
+}
 
-impl<'a> Json<'a> {
-    /// Reads the first value of a body; what follows is ignored.
-    pub(super) fn parse(body: &'a [u8]) -> Result<Self, String> {
-        if body.iter().all(u8::is_ascii_whitespace) {
-            return Err("EOF".to_owned());
-        }
-        Reader { rest: body }.value(0)
+struct JsonVisitor;
+
+impl<'de> Visitor<'de> for JsonVisitor {
+    type Value = Json;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a JSON value")
     }
 
-    /// What Go calls this kind of value.
-    pub(super) fn kind(&self) -> &'static str {
-        match self {
+    fn visit_unit<E>(self) -> Result<Json, E> {
+        Ok(Json::Null)
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Json, E> {
+        Ok(Json::Bool(value))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Json, E> {
+        Ok(Json::Number(value.into()))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
+        Ok(Json::Number(value.into()))
+    }
+
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Json, E> {
+        let number = Number::from_f64(value);
+        number
+            .map(Json::Number)
+            .ok_or_else(|| E::custom("number out of range"))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Json, E> {
+        Ok(Json::String(value.to_owned()))
+    }
+
+    fn visit_string<E>(self, value: String) -> Result<Json, E> {
+        Ok(Json::String(value))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Json, A::Error> {
+        let mut array = Vec::new();
+        while let Some(item) = items.next_element()? {
+            array.push(item);
+        }
+        Ok(Json::Array(array))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Json, A::Error> {
+        let mut object = Vec::new();
+        while let Some(entry) = entries.next_entry()? {
+            object.push(entry);
+        }
+        Ok(Json::Object(object))
+    }
+}
+
+impl Json {
+    fn not_an_object(&self) -> ValueError {
+        let found = match self {
             Self::Null => "null",
-            Self::Bool(_) => "bool",
+            Self::Bool(_) => "boolean",
             Self::Number(_) => "number",
             Self::String(_) => "string",
-            Self::Array(_) => "array",
+            Self::Array(_) => "list",
             Self::Object(_) => "object",
+        };
+        ValueError::invalid_type(Unexpected::Other(found), &"an object")
+    }
+
+    fn is_empty(&self) -> bool {
+        match self {
+            Self::Null | Self::Bool(false) => true,
+            Self::Bool(true) | Self::Number(_) => false,
+            Self::String(text) => text.is_empty(),
+            Self::Array(items) => items.is_empty(),
+            Self::Object(entries) => entries.is_empty(),
         }
     }
 }
 
-/// What is left to be read.
-struct Reader<'a> {
-    rest: &'a [u8],
+/// Implements methods of `Deserializer` for which `null` is a zero value.
+macro_rules! null_is_zero {
+    ($($method:ident => $visit:ident($zero:expr);)*) => {
+        $(
+            fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
+                match self {
+                    Self::Null => visitor.$visit($zero),
+                    json => json.deserialize_any(visitor),
+                }
+            }
+        )*
+    };
 }
 
-impl<'a> Reader<'a> {
-    fn value(&mut self, depth: usize) -> Result<Json<'a>, String> {
-        if depth > DEEPEST {
-            return Err("exceeded max depth".to_owned());
-        }
-        match self.peek_after_space()? {
-            b'{' => self.object(depth),
-            b'[' => self.array(depth),
-            b'"' => self.string().map(Json::String),
-            b'-' | b'0'..=b'9' => self.number(),
-            b't' => self.literal("true", Json::Bool(true)),
-            b'f' => self.literal("false", Json::Bool(false)),
-            b'n' => self.literal("null", Json::Null),
-            _ => self.fail("looking for beginning of value"),
+impl<'de> Deserializer<'de> for Json {
+    type Error = ValueError;
+
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
+        match self {
+            Self::Null => visitor.visit_unit(),
+            Self::Bool(value) => visitor.visit_bool(value),
+            Self::Number(number) => {
+                if let Some(value) = number.as_u64() {
+                    visitor.visit_u64(value)
+                } else if let Some(value) = number.as_i64() {
+                    visitor.visit_i64(value)
+                } else {
+                    visitor.visit_f64(number.as_f64().unwrap_or_default())
+                }
+            }
+            Self::String(text) => visitor.visit_string(text),
+            Self::Array(items) => visitor.visit_seq(SeqDeserializer::new(items.into_iter())),
+            Self::Object(entries) => visitor.visit_map(MapDeserializer::new(entries.into_iter())),
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<Json<'a>, String> {
-        self.skip();
-        let mut fields = Vec::new();
-        if self.peek_after_space()? == b'}' {
-            self.skip();
-            return Ok(Json::Object(fields));
-        }
-        loop {
-            if self.peek_after_space()? != b'"' {
-                return self.fail("looking for beginning of object key string");
+    null_is_zero! {
+        deserialize_bool => visit_bool(false);
+        deserialize_u64 => visit_u64(0);
+        deserialize_f64 => visit_f64(0.0);
+        deserialize_str => visit_str("");
+        deserialize_string => visit_str("");
+        deserialize_seq => visit_seq(SeqDeserializer::new(std::iter::empty::<Json>()));
+        deserialize_map => visit_map(MapDeserializer::new(std::iter::empty::<(String, Json)>()));
+    }
+
+    fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
+        match self {
+            Self::Null => visitor.visit_i64(0),
+            // serde_json reads `-0` as a float. To Go it is an integer.
+            Self::Number(number) if number.as_f64().map(f64::to_bits) == Some(NEGATIVE_ZERO) => {
+                visitor.visit_i64(0)
             }
-            let name = self.string()?;
-            if self.peek_after_space()? != b':' {
-                return self.fail("after object key");
-            }
-            self.skip();
-            fields.push((name, self.value(depth + 1)?));
-            match self.peek_after_space()? {
-                b',' => self.skip(),
-                b'}' => {
-                    self.skip();
-                    return Ok(Json::Object(fields));
-                }
-                _ => return self.fail("after object key:value pair"),
-            }
+            json => json.deserialize_any(visitor),
         }
     }
 
-    fn array(&mut self, depth: usize) -> Result<Json<'a>, String> {
-        self.skip();
-        let mut items = Vec::new();
-        if self.peek_after_space()? == b']' {
-            self.skip();
-            return Ok(Json::Array(items));
-        }
-        loop {
-            items.push(self.value(depth + 1)?);
-            match self.peek_after_space()? {
-                b',' => self.skip(),
-                b']' => {
-                    self.skip();
-                    return Ok(Json::Array(items));
-                }
-                _ => return self.fail("after array element"),
-            }
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
+        match self {
+            Self::Null => visitor.visit_none(),
+            json => visitor.visit_some(json),
         }
     }
 
-    /// Reads a string; bytes that are no UTF-8 and halves of surrogate pairs become `U+FFFD`.
-    fn string(&mut self) -> Result<Cow<'a, str>, String> {
-        self.skip();
-        let mut text = Cow::Borrowed("");
-        loop {
-            let plain = self
-                .rest
-                .iter()
-                .position(|&b| b == b'"' || b == b'\\' || b < 0x20);
-            let (plain, rest) = self.rest.split_at(plain.unwrap_or(self.rest.len()));
-            self.rest = rest;
-            text += String::from_utf8_lossy(plain);
-            match self.peek()? {
-                b'"' => {
-                    self.skip();
-                    return Ok(text);
-                }
-                b'\\' => {
-                    self.skip();
-                    let character = self.escape()?;
-                    text.to_mut().push(character);
-                }
-                _ => return self.fail("in string literal"),
-            }
-        }
-    }
-
-    fn escape(&mut self) -> Result<char, String> {
-        let character = match self.peek()? {
-            b'b' => '\u{8}',
-            b'f' => '\u{c}',
-            b'n' => '\n',
-            b'r' => '\r',
-            b't' => '\t',
-            plain @ (b'"' | b'\\' | b'/') => char::from(plain),
-            b'u' => {
-                self.skip();
-                return self.unicode();
-            }
-            _ => return self.fail("in string escape code"),
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _name: &'static str,
+        fields: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, ValueError> {
+        let entries = match self {
+            Self::Object(entries) => match_fields(entries, fields),
+            Self::Null => Vec::new(),
+            other => return Err(other.not_an_object()),
         };
-        self.skip();
-        Ok(character)
+        visitor.visit_map(MapDeserializer::new(entries.into_iter()))
     }
 
-    fn unicode(&mut self) -> Result<char, String> {
-        let first = self.hexadecimal()?;
-        if (0xd800..0xdc00).contains(&first) && self.rest.starts_with(b"\\u") {
-            let before = self.rest;
-            self.rest = &self.rest[2..];
-            let second = self.hexadecimal()?;
-            if let Some(Ok(character)) = char::decode_utf16([first, second]).next() {
-                return Ok(character);
+    forward_to_deserialize_any! {
+        i8 i16 i32 i128 u8 u16 u32 u128 f32 char bytes byte_buf unit unit_struct newtype_struct
+        tuple tuple_struct enum identifier ignored_any
+    }
+}
+
+impl<'de> IntoDeserializer<'de, ValueError> for Json {
+    type Deserializer = Self;
+
+    fn into_deserializer(self) -> Self {
+        self
+    }
+}
+
+/// The entries of an object under the names that a type has for them, one for each field, followed
+/// by those that it has no field for.
+///
+/// Names that differ in underscores alone, such as `ServiceID` and `service_id`, are aliases of one
+/// field. If both occur, the first of them counts unless it is empty, as in Consul.
+fn match_fields(
+    entries: Vec<(String, Json)>,
+    fields: &'static [&'static str],
+) -> Vec<(Cow<'static, str>, Json)> {
+    let mut known: Vec<Option<Json>> = vec![None; fields.len()];
+    let mut unknown = Vec::new();
+    for (name, value) in entries {
+        let field = fields.iter().position(|it| it.eq_ignore_ascii_case(&name));
+        match field {
+            Some(field) if known[field].is_none() || value != Json::Null => {
+                known[field] = Some(value);
             }
-            self.rest = before;
+            Some(_) => {}
+            None => unknown.push((Cow::Owned(name), value)),
         }
-        Ok(char::from_u32(u32::from(first)).unwrap_or(char::REPLACEMENT_CHARACTER))
     }
-
-    fn hexadecimal(&mut self) -> Result<u16, String> {
-        let mut value = 0;
-        for _ in 0..4 {
-            let Some(digit) = char::from(self.peek()?).to_digit(16) else {
-                return self.fail("in \\u hexadecimal character escape");
-            };
-            value = value * 16 + digit;
-            self.skip();
+    let without_underscores = |name: &&str| name.replace('_', "").to_ascii_lowercase();
+    let plain: Vec<String> = fields.iter().map(without_underscores).collect();
+    for alias in 0..fields.len() {
+        let first = plain.iter().position(|name| *name == plain[alias]);
+        if let Some(first) = first.filter(|first| *first < alias)
+            && known[first].as_ref().is_none_or(Json::is_empty)
+            && let Some(value) = known[alias].take()
+        {
+            known[first] = Some(value);
+        } else if first != Some(alias) {
+            known[alias] = None;
         }
-        Ok(u16::try_from(value).unwrap_or_default())
     }
+    let known = fields.iter().zip(known);
+    let known = known.filter_map(|(name, value)| Some((Cow::Borrowed(*name), value?)));
+    known.chain(unknown).collect()
+}
 
-    fn number(&mut self) -> Result<Json<'a>, String> {
-        let start = self.rest;
-        if self.peek()? == b'-' {
-            self.skip();
-        }
-        if self.peek()? == b'0' {
-            self.skip();
-        } else {
-            self.digits("in numeric literal")?;
-        }
-        if self.rest.first() == Some(&b'.') {
-            self.skip();
-            self.digits("after decimal point in numeric literal")?;
-        }
-        if matches!(self.rest.first(), Some(b'e' | b'E')) {
-            self.skip();
-            if matches!(self.peek()?, b'+' | b'-') {
-                self.skip();
-            }
-            self.digits("in exponent of numeric literal")?;
-        }
-        let literal = &start[..start.len() - self.rest.len()];
-        Ok(Json::Number(String::from_utf8_lossy(literal)))
-    }
-
-    /// Skips one digit or more.
-    fn digits(&mut self, place: &str) -> Result<(), String> {
-        if !self.peek()?.is_ascii_digit() {
-            return self.fail(place);
-        }
-        let digits = self.rest.iter().position(|byte| !byte.is_ascii_digit());
-        self.rest = &self.rest[digits.unwrap_or(self.rest.len())..];
-        Ok(())
-    }
-
-    fn literal(&mut self, word: &str, value: Json<'a>) -> Result<Json<'a>, String> {
-        for expected in word.chars() {
-            if char::from(self.peek()?) != expected {
-                return self.fail(&format!("in literal {word} (expecting {expected:?})"));
-            }
-            self.skip();
-        }
-        Ok(value)
-    }
-
-    fn peek_after_space(&mut self) -> Result<u8, String> {
-        while let Some(b' ' | b'\t' | b'\r' | b'\n') = self.rest.first() {
-            self.skip();
-        }
-        self.peek()
-    }
-
-    fn peek(&self) -> Result<u8, String> {
-        let first = self.rest.first().copied();
-        first.ok_or_else(|| "unexpected EOF".to_owned())
-    }
-
-    fn skip(&mut self) {
-        self.rest = self.rest.get(1..).unwrap_or_default();
-    }
-
-    /// Says what is wrong with the next character.
-    fn fail<T>(&self, place: &str) -> Result<T, String> {
-        let shown = match self.peek()? {
-            b'\'' => r"'\''".to_owned(),
-            b'"' => "'\"'".to_owned(),
-            byte => format!("{:?}", char::from(byte)),
+/// Replaces escapes such as `\ud83d` that are not one half of a surrogate pair by `\ufffd`.
+fn replace_unpaired_surrogates(text: &str) -> Cow<'_, str> {
+    let unit = |text: &str| {
+        let digits = text.strip_prefix("\\u")?.get(..4)?;
+        u16::from_str_radix(digits, 16).ok()
+    };
+    let mut replaced = Cow::Borrowed("");
+    let mut rest = text;
+    while let Some(at) = rest.find('\\') {
+        let (before, escape) = rest.split_at(at);
+        replaced += before;
+        let (length, by) = match (unit(escape), escape.get(6..).and_then(unit)) {
+            (Some(0xd800..0xdc00), Some(0xdc00..0xe000)) => (12, None),
+            (Some(0xd800..0xe000), _) => (6, Some("\\ufffd")),
+            // The backslash and what it escapes.
+            _ => (
+                1 + escape[1..].chars().next().map_or(0, char::len_utf8),
+                None,
+            ),
         };
-        Err(format!("invalid character {shown} {place}"))
+        let (escape, after) = escape.split_at(length);
+        replaced += by.unwrap_or(escape);
+        rest = after;
     }
+    if replaced.is_empty() {
+        return Cow::Borrowed(text);
+    }
+    replaced += rest;
+    replaced
+}
+
+/// Reads a field that is there, so that `Option` tells a field that is `null` from a missing one.
+pub(super) fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de>,
+{
+    T::deserialize(deserializer).map(Some)
 }
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
+    #[derive(Debug, Default, PartialEq, serde::Deserialize)]
+    #[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+    struct Record {
+        name: String,
+        port: i64,
+        #[serde(alias = "with_alias")]
+        with_alias: bool,
+        tags: Vec<String>,
+        meta: BTreeMap<String, i64>,
+        inner: Option<Box<Record>>,
+        #[serde(deserialize_with = "present")]
+        given: Option<Option<i64>>,
+    }
+
+    fn read(body: &str) -> Result<Record, String> {
+        from_slice(body.as_bytes()).map_err(|error| error.to_string())
+    }
+
+    fn named(name: &str) -> Result<Record, String> {
+        Ok(Record {
+            name: name.to_owned(),
+            ..Record::default()
+        })
+    }
+
     #[test]
-    fn strings_are_read_with_their_escapes() {
-        let json = Json::parse(br#""a\n\"\/\u00e9\ud83d\ude00\ud83dx""#);
-        assert_eq!(json, Ok(Json::String("a\n\"/é😀\u{fffd}x".into())));
-        assert_eq!(
-            Json::parse(b"\"\xff\""),
-            Ok(Json::String("\u{fffd}".into()))
+    fn field_names_match_without_regard_to_case() {
+        assert_eq!(read(r#"{"nAME":"a"}"#), named("a"));
+        let inner = read(r#"{"INNER":{"name":"a"}}"#).unwrap().inner;
+        assert_eq!(inner.map(|inner| *inner), named("a").ok());
+        let meta = read(r#"{"meta":{"Key":1,"key":2}}"#).unwrap().meta;
+        assert_eq!(meta.len(), 2, "keys of maps are kept as they are");
+    }
+
+    #[test]
+    fn the_last_value_of_a_repeated_field_counts_unless_it_is_null() {
+        assert_eq!(read(r#"{"Name":"a","name":"b","NAME":null}"#), named("b"));
+    }
+
+    #[test]
+    fn of_two_aliases_the_first_counts_unless_it_is_empty() {
+        for (body, expected) in [
+            (r#"{"WithAlias":true,"with_alias":false}"#, true),
+            (r#"{"With_Alias":true,"withALIAS":false}"#, true),
+            (r#"{"with_alias":true}"#, true),
+        ] {
+            assert_eq!(read(body).unwrap().with_alias, expected, "{body}");
+        }
+        assert!(read(r#"{"WithAli_as":true}"#).is_err());
+    }
+
+    #[test]
+    fn null_is_the_zero_value_of_any_type() {
+        let body = r#"{"Name":null,"Port":null,"WithAlias":null,"Tags":null,"Meta":null,
+            "Inner":null}"#;
+        assert_eq!(read(body), Ok(Record::default()));
+        assert_eq!(read("null"), Ok(Record::default()));
+        let record = read(r#"{"Tags":[null],"Meta":{"a":null},"Given":null}"#).unwrap();
+        assert_eq!(record.tags, [""]);
+        assert_eq!(record.meta["a"], 0);
+        assert_eq!(record.given, Some(None));
+    }
+
+    #[test]
+    fn only_the_first_value_of_a_body_is_read() {
+        assert_eq!(read(r#" {"Name":"a"} and {"Name": more"#), named("a"));
+    }
+
+    #[test]
+    fn what_is_not_unicode_is_replaced() {
+        for (text, expected) in [
+            (r"a\n\u00e9\ud83d\ude00", "a\né😀"),
+            (r"\ud83dx\ude00\ud83d", "\u{fffd}x\u{fffd}\u{fffd}"),
+            (r"\ud83d\ud83d\ude00", "\u{fffd}😀"),
+            (r"\\ud83d", r"\ud83d"),
+        ] {
+            assert_eq!(read(&format!(r#"{{"Name":"{text}"}}"#)), named(expected));
+        }
+        let name: String = from_slice(b"\"a\xff\"").unwrap();
+        assert_eq!(name, "a\u{fffd}");
+    }
+
+    #[test]
+    fn minus_zero_is_an_integer() {
+        assert_eq!(read(r#"{"Port":-0}"#), Ok(Record::default()));
+    }
+
+    #[test]
+    fn errors_name_the_path_of_the_field() {
+        for (body, error) in [
+            (
+                r#"{"inner":{"tags":["a",1]}}"#,
+                "Inner.Tags[1]: invalid type: integer `1`, expected a string",
+            ),
+            (
+                r#"{"Meta":{"a":1.5}}"#,
+                "Meta.a: invalid type: floating point `1.5`, expected i64",
+            ),
+            (
+                r#"{"Port":9223372036854775808}"#,
+                "Port: invalid value: integer `9223372036854775808`, expected i64",
+            ),
+            (
+                r#"{"Inner":[]}"#,
+                "Inner: invalid type: list, expected an object",
+            ),
+            (r#"[]"#, "invalid type: list, expected an object"),
+            (
+                r#"{"Name":"a""#,
+                "invalid JSON: EOF while parsing an object at line 1 column 11",
+            ),
+        ] {
+            assert_eq!(read(body), Err(error.to_owned()), "{body}");
+        }
+        let unknown = read(r#"{"Inner":{"Nope":1}}"#).unwrap_err();
+        assert!(
+            unknown.starts_with("Inner.Nope: unknown field `Nope`, expected"),
+            "{unknown}"
         );
     }
 
     #[test]
-    fn a_body_that_ends_early_or_goes_on_forever_is_refused() {
+    fn bodies_that_end_early_or_nest_deeply_are_refused() {
         for body in [
-            "{", "[1,", "\"a", "\"\\", "\"\\u1", "-", "1.", "tr", "{\"a\":",
+            "", "{", "[1,", "\"a", "\"\\", "\"\\u1", "-", "1.", "tr", "{\"a\":",
         ] {
-            assert_eq!(
-                Json::parse(body.as_bytes()),
-                Err("unexpected EOF".to_owned()),
-                "{body}"
-            );
+            assert!(from_slice::<Json>(body.as_bytes()).is_err(), "{body}");
         }
         let deep = "[".repeat(100_000);
-        assert_eq!(
-            Json::parse(deep.as_bytes()),
-            Err("exceeded max depth".to_owned())
-        );
+        assert!(from_slice::<Json>(deep.as_bytes()).is_err());
     }
 }

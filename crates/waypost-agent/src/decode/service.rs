@@ -2,80 +2,123 @@
 
 use std::collections::BTreeMap;
 
-use super::{CheckDefinition, Decode, Fault, Fields, Json, decode_map};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+
+use super::check::{CheckDefinition, ServiceCheck};
 use crate::store::{Connect, Service, ServiceAddress, Weights};
 
-const GO_TYPE: &str = "struct { EnableTagOverrideSnake bool \"json:\\\"enable_tag_override\\\"\"; \
-    TaggedAddressesSnake map[string]structs.ServiceAddress \"json:\\\"tagged_addresses\\\"\"; \
-    *structs.Alias }";
-
-/// The longest key and value that an instance's metadata may have, and how many of them.
+/// The longest key and value that an instance's metadata may have, in bytes, and how many of them.
 const META_KEY_LENGTH: usize = 128;
 const META_VALUE_LENGTH: usize = 512;
 const META_PAIRS: usize = 64;
 
 /// An instance to register, with its checks.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, Deserialize)]
+#[serde(from = "Body")]
 pub(crate) struct ServiceDefinition {
     pub service: Service,
     pub weights: Option<Weights>,
     pub check: CheckDefinition,
     pub checks: Vec<CheckDefinition>,
-    /// Whether it is to get a proxy of Connect's.
+    /// Whether a Connect sidecar proxy is requested.
     pub sidecar: bool,
 }
 
-impl ServiceDefinition {
-    pub(crate) fn decode(json: Json<'_>) -> Result<Self, Fault> {
-        let mut fields = Fields::of(json, "", GO_TYPE)?;
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+struct Body {
+    kind: String,
+    #[serde(rename = "ID")]
+    id: String,
+    name: String,
+    tags: Vec<String>,
+    address: String,
+    #[serde(alias = "tagged_addresses")]
+    tagged_addresses: BTreeMap<String, ServiceAddress>,
+    meta: Option<BTreeMap<String, String>>,
+    port: i64,
+    #[serde(alias = "enable_tag_override")]
+    enable_tag_override: bool,
+    weights: Option<WeightsBody>,
+    check: ServiceCheck,
+    checks: Vec<Option<ServiceCheck>>,
+    connect: ConnectBody,
+    #[serde(rename = "Proxy")]
+    _proxy: IgnoredAny,
+    #[serde(rename = "Token")]
+    _token: String,
+}
+
+/// [`Weights`] whose fields are 0 if they are missing.
+#[derive(Clone, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
+pub(super) struct WeightsBody {
+    passing: i64,
+    warning: i64,
+}
+
+/// Of `Connect` only `Native` is kept.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+pub(super) struct ConnectBody {
+    native: bool,
+    #[serde(alias = "sidecar_service")]
+    sidecar_service: Option<IgnoredAny>,
+}
+
+impl From<Body> for ServiceDefinition {
+    fn from(body: Body) -> Self {
+        let sidecar = body.connect.sidecar_service.is_some();
+        let weights = body.weights.map(Weights::from);
         let mut service = Service {
-            kind: fields.take("Kind"),
-            id: fields.take("ID"),
-            name: fields.take("Name"),
-            tags: fields.take("Tags"),
-            address: fields.take("Address"),
-            tagged_addresses: fields
-                .take_any(&["TaggedAddresses", "tagged_addresses"])
-                .unwrap_or_default(),
-            meta: fields.take_any(&["Meta"]),
-            port: fields.take("Port"),
-            enable_tag_override: fields
-                .take_any(&["EnableTagOverride", "enable_tag_override"])
-                .unwrap_or_default(),
+            kind: body.kind,
+            id: body.id,
+            name: body.name,
+            tags: body.tags,
+            address: body.address,
+            tagged_addresses: body.tagged_addresses,
+            meta: body.meta,
+            port: body.port,
+            weights: weights.clone().unwrap_or_default(),
+            enable_tag_override: body.enable_tag_override,
+            connect: body.connect.into(),
             ..Service::default()
         };
-        let weights = fields.take_with(&["Weights"], |json| {
-            decode_weights(json, "Weights.Weights", "structs.Weights").map(Some)
-        });
-        let check = fields.take_opaque(&["Check"], CheckDefinition::decode);
-        let checks = fields.take_opaque(&["Checks"], decode_checks);
-        let (connect, sidecar) = fields.take_opaque(&["Connect"], decode_connect);
-        service.connect = connect;
-        let _token: String = fields.take("Token");
-        let _proxy = fields.take_with(&["Proxy"], |json| Ok(Some(json)));
-        fields.finish()?;
         if service.id.is_empty() {
             service.id.clone_from(&service.name);
         }
-        if let Some(weights) = &weights {
-            service.weights = Weights::clone(weights);
-        }
-        Ok(Self {
+        let checks = body.checks.into_iter().flatten();
+        Self {
             service,
             weights,
-            check,
-            checks,
+            check: body.check.into(),
+            checks: checks.map(CheckDefinition::from).collect(),
             sidecar,
-        })
+        }
     }
+}
 
-    /// The checks that say something.
+impl From<WeightsBody> for Weights {
+    fn from(WeightsBody { passing, warning }: WeightsBody) -> Self {
+        Self { passing, warning }
+    }
+}
+
+impl From<ConnectBody> for Connect {
+    fn from(ConnectBody { native, .. }: ConnectBody) -> Self {
+        Self { native }
+    }
+}
+
+impl ServiceDefinition {
+    /// The checks that are not empty.
     pub(crate) fn all_checks(&self) -> impl Iterator<Item = &CheckDefinition> {
         let first = Some(&self.check).filter(|check| !check.is_empty());
         first.into_iter().chain(&self.checks)
     }
 
-    /// The instance and its checks that say something.
+    /// The instance, and its checks that are not empty.
     pub(crate) fn into_parts(self) -> (Service, Vec<CheckDefinition>) {
         let mut checks = self.checks;
         if !self.check.is_empty() {
@@ -91,63 +134,6 @@ impl ServiceDefinition {
         }
         let fault = self.service.meta.as_ref().and_then(fault_of_meta)?;
         Some(format!("Invalid Service Meta: {fault}"))
-    }
-}
-
-pub(super) fn decode_weights(
-    json: Json<'_>,
-    context: &'static str,
-    go_type: &'static str,
-) -> Result<Weights, Fault> {
-    let mut fields = Fields::of(json, context, go_type)?;
-    let weights = Weights {
-        passing: fields.take("Passing"),
-        warning: fields.take("Warning"),
-    };
-    fields.finish()?;
-    Ok(weights)
-}
-
-fn decode_checks(json: Json<'_>) -> Result<Vec<CheckDefinition>, Fault> {
-    match json {
-        Json::Array(items) => items
-            .into_iter()
-            .filter(|item| *item != Json::Null)
-            .map(CheckDefinition::decode)
-            .collect(),
-        other => Err(Fault::mismatch(&other, "structs.CheckTypes")),
-    }
-}
-
-/// Of `Connect` only `Native` is kept; beside it, whether a sidecar is asked for.
-pub(super) fn decode_connect(json: Json<'_>) -> Result<(Connect, bool), Fault> {
-    const GO_TYPE: &str = "struct { SidecarServiceSnake *structs.ServiceDefinition \
-        \"json:\\\"sidecar_service\\\"\"; *structs.Alias }";
-    let mut fields = Fields::of(json, "", GO_TYPE)?;
-    let connect = Connect {
-        native: fields.take("Native"),
-    };
-    let sidecar = fields.take_with(&["SidecarService", "sidecar_service"], |_| Ok(true));
-    fields.finish_leniently()?;
-    Ok((connect, sidecar))
-}
-
-impl Decode for ServiceAddress {
-    fn decode(json: Json<'_>) -> Result<Self, Fault> {
-        let context = "ServiceAddress.TaggedAddresses";
-        let mut fields = Fields::of(json, context, "structs.ServiceAddress")?;
-        let address = Self {
-            address: fields.take("Address"),
-            port: fields.take("Port"),
-        };
-        fields.finish()?;
-        Ok(address)
-    }
-}
-
-impl Decode for BTreeMap<String, ServiceAddress> {
-    fn decode(json: Json<'_>) -> Result<Self, Fault> {
-        decode_map(json, "map[string]structs.ServiceAddress")
     }
 }
 

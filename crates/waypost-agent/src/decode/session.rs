@@ -1,6 +1,9 @@
-//! What a client says about a session it wants.
+//! The body of `/v1/session/create`.
 
-use super::{Decode, Fault, Fields, Json};
+use serde::{Deserialize, Deserializer};
+
+use super::check::some_nanoseconds;
+use super::json::present;
 use crate::go;
 use crate::store::{ServiceCheck, Session};
 
@@ -16,49 +19,25 @@ const SECONDS_BELOW: i64 = 1000;
 const NODE_HEALTH: &str = "serfHealth";
 
 /// The body of `/v1/session/create`.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
 pub(crate) struct SessionDefinition {
     name: String,
     node: Option<String>,
+    #[serde(deserialize_with = "lock_delay")]
     lock_delay: Option<i64>,
     behavior: String,
+    #[serde(rename = "TTL")]
     ttl: String,
-    /// As far as said: no checks are something else than none being mentioned.
+    /// As far as given: an empty list or `null` is not the same as no list.
+    #[serde(deserialize_with = "present")]
     checks: Option<Option<Vec<String>>>,
+    #[serde(deserialize_with = "present")]
     node_checks: Option<Option<Vec<String>>>,
     service_checks: Option<Vec<ServiceCheck>>,
 }
 
 impl SessionDefinition {
-    pub(crate) fn decode(json: Json<'_>) -> Result<Self, Fault> {
-        const GO_TYPE: &str = "struct { LockDelay interface {}; *structs.Alias }";
-        let says = |name: &str| match &json {
-            Json::Object(fields) => fields.iter().any(|(key, _)| key.eq_ignore_ascii_case(name)),
-            _ => false,
-        };
-        let (says_checks, says_node_checks) = (says("Checks"), says("NodeChecks"));
-        let mut fields = Fields::of(json, "", GO_TYPE)?;
-        let ids = |json| match json {
-            Json::Array(_) => Vec::decode(json).map(Some),
-            other => Err(Fault::mismatch(&other, "[]types.CheckID")),
-        };
-        let strings = |json| Vec::<String>::decode(json).map(Some);
-        let checks: Option<Vec<String>> = fields.take_with(&["Checks"], ids);
-        let node_checks: Option<Vec<String>> = fields.take_with(&["NodeChecks"], strings);
-        let definition = Self {
-            name: fields.take("Name"),
-            node: fields.take_any(&["Node"]),
-            lock_delay: fields.take_with(&["LockDelay"], |json| lock_delay(&json).map(Some)),
-            behavior: fields.take("Behavior"),
-            ttl: fields.take("TTL"),
-            checks: says_checks.then_some(checks),
-            node_checks: says_node_checks.then_some(node_checks),
-            service_checks: fields.take_with(&["ServiceChecks"], service_checks),
-        };
-        fields.finish_leniently()?;
-        Ok(definition)
-    }
-
     /// The session without its id. The error is Consul's.
     pub(crate) fn into_session(self, here: &str) -> Result<Session, String> {
         let behavior = match self.behavior.as_str() {
@@ -100,36 +79,15 @@ impl SessionDefinition {
     }
 }
 
-/// A duration, or nanoseconds, or seconds if it can't be nanoseconds. What is neither is 0.
-fn lock_delay(json: &Json<'_>) -> Result<i64, Fault> {
-    let delay = match json {
-        Json::String(text) => go::parse_duration(text).map_err(Fault::Words)?,
-        Json::Number(number) => number.parse::<f64>().map_or(0, |number| number as i64),
-        _ => 0,
-    };
-    Ok(if delay < SECONDS_BELOW {
-        delay.wrapping_mul(SECOND)
-    } else {
-        delay
-    })
-}
-
-fn service_checks(json: Json<'_>) -> Result<Option<Vec<ServiceCheck>>, Fault> {
-    let Json::Array(items) = json else {
-        return Err(Fault::mismatch(&json, "[]structs.ServiceCheck"));
-    };
-    let one = |json| {
-        let mut fields = Fields::of(json, "ServiceCheck.ServiceChecks", "structs.ServiceCheck")?;
-        let check = ServiceCheck {
-            id: fields.take("ID"),
-            namespace: fields.take("Namespace"),
-        };
-        fields.finish_leniently()?;
-        Ok(check)
-    };
-    items
-        .into_iter()
-        .map(one)
-        .collect::<Result<_, _>>()
-        .map(Some)
+/// Reads a duration, a number of nanoseconds, or a number of seconds if it is too low for
+/// nanoseconds. Anything else counts as 0, `null` as missing.
+fn lock_delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
+    let delay = some_nanoseconds(deserializer)?;
+    Ok(delay.map(|delay| {
+        if delay < SECONDS_BELOW {
+            delay.wrapping_mul(SECOND)
+        } else {
+            delay
+        }
+    }))
 }

@@ -9,7 +9,7 @@ use super::call::Call;
 use super::refused::{ACL, no_acl};
 use super::reply::{Refusal, Reply};
 use super::route::{Handler, Route};
-use crate::decode;
+use crate::decode::{self, Authorization};
 
 const GET: Method = Method::GET;
 const PUT: Method = Method::PUT;
@@ -215,9 +215,8 @@ fn none(call: &Call) -> Result<Reply, Refusal> {
 fn authorize(call: &Call) -> Result<Reply, Refusal> {
     token_in_force(call)?;
     let refuse = |words: String| Refusal::bad_request(format!("Bad request: {words}"));
-    let questions = decode::parse(&call.body)
-        .and_then(decode::authorizations)
-        .map_err(|fault| refuse(format!("Failed to decode request body: {fault}")))?;
+    let questions: Vec<Authorization> = decode::from_slice(&call.body)
+        .map_err(|error| refuse(format!("Failed to decode request body: {error}")))?;
     if questions.len() > MOST_AUTHORIZATIONS {
         return Err(refuse(format!(
             "Refusing to process more than {MOST_AUTHORIZATIONS} authorizations at once"

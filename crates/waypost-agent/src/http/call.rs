@@ -5,13 +5,14 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use url::form_urlencoded;
 
 use super::json;
 use super::path::unescape;
 use super::reply::{Body, Refusal, Reply};
 use crate::app::App;
-use crate::decode::{self, Json};
+use crate::decode;
 use crate::go;
 
 /// A request on its way to a handler.
@@ -92,14 +93,10 @@ impl Call {
         }
     }
 
-    /// The first JSON value of the body, read by `decode`.
-    pub(crate) fn decode<T>(
-        &self,
-        decode: impl FnOnce(Json<'_>) -> Result<T, decode::Fault>,
-    ) -> Result<T, Refusal> {
-        decode::parse(&self.body)
-            .and_then(decode)
-            .map_err(|fault| Refusal::bad_request(format!("Request decode failed: {fault}")))
+    /// Reads the first JSON value of the body.
+    pub(crate) fn decode<T: DeserializeOwned>(&self) -> Result<T, Refusal> {
+        decode::from_slice(&self.body)
+            .map_err(|error| Refusal::bad_request(format!("Request decode failed: {error}")))
     }
 
     pub(crate) fn json<T: Serialize + ?Sized>(&self, value: &T) -> Result<Reply, Refusal> {

@@ -94,7 +94,7 @@ fn datacenters(call: &Call) -> Result<Reply, Refusal> {
 }
 
 fn register(call: &Call) -> Result<Reply, Refusal> {
-    let mut registration = call.decode(CatalogRegistration::decode)?;
+    let mut registration: CatalogRegistration = call.decode()?;
     refuse_elsewhere(call, &registration.datacenter)?;
     registration.complete().map_err(Refusal::internal)?;
     let mut entry = registration.entry;
@@ -111,7 +111,7 @@ fn register(call: &Call) -> Result<Reply, Refusal> {
 }
 
 fn deregister(call: &Call) -> Result<Reply, Refusal> {
-    let gone = call.decode(CatalogDeregistration::decode)?;
+    let gone: CatalogDeregistration = call.decode()?;
     refuse_elsewhere(call, &gone.datacenter)?;
     if gone.node.is_empty() {
         return Err(Refusal::internal("Must provide node"));

@@ -100,7 +100,7 @@ fn takes(call: &Call, segment: &str) -> bool {
 
 /// Consul takes note of it within five seconds; here it counts at once.
 fn update(call: &Call) -> Result<Reply, Refusal> {
-    let update = call.decode(CoordinateUpdate::decode)?;
+    let update: CoordinateUpdate = call.decode()?;
     let datacenter = &update.datacenter;
     if !datacenter.is_empty() && *datacenter != call.app.datacenter {
         return Err(Refusal::internal("No path to datacenter"));

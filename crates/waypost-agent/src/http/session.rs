@@ -41,7 +41,7 @@ const fn read(look: fn(&Call) -> Result<Found, Refusal>) -> Handler {
 fn create(call: &Call) -> Result<Reply, Refusal> {
     let definition = match call.body.is_empty() {
         true => SessionDefinition::default(),
-        false => call.decode(SessionDefinition::decode)?,
+        false => call.decode()?,
     };
     call.refuse_elsewhere()?;
     let mut session = definition

@@ -61,9 +61,8 @@ struct Freshness {
 }
 
 fn transact(call: &Call) -> Result<Reply, Refusal> {
-    let mut operations = decode::parse(&call.body)
-        .and_then(decode::operations)
-        .map_err(|fault| Refusal::bad_request(format!("Failed to parse body: {fault}")))?;
+    let mut operations = decode::operations(&call.body)
+        .map_err(|error| Refusal::bad_request(format!("Failed to parse body: {error}")))?;
     let count = operations.len();
     if count > MOST_OPERATIONS {
         return Err(Refusal::new(

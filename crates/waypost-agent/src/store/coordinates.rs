@@ -3,10 +3,13 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use serde::Deserialize;
+
 use super::{Changes, State, Topic, fold};
 
 /// A place in the space of round-trip times, in seconds (Vivaldi, as Serf computes it).
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
 pub(crate) struct Coordinate {
     pub vec: Vec<f64>,
     pub error: f64,

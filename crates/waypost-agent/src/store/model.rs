@@ -6,6 +6,8 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::decode::{duration_text, nanoseconds};
+
 /// A machine that instances run on. This registry has one of its own; others come from
 /// `/v1/catalog/register`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -49,7 +51,7 @@ pub(crate) struct Service {
 
 /// An address under which an instance is also reachable, such as `wan`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default, rename_all = "PascalCase")]
+#[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
 pub(crate) struct ServiceAddress {
     pub address: String,
     pub port: i64,
@@ -113,13 +115,22 @@ pub(crate) struct Check {
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Definition {
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(
+        deserialize_with = "duration_text",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub interval: String,
     #[serde(skip_serializing_if = "is_zero")]
     pub output_max_size: i64,
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(
+        deserialize_with = "duration_text",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub timeout: String,
-    #[serde(skip_serializing_if = "String::is_empty")]
+    #[serde(
+        deserialize_with = "duration_text",
+        skip_serializing_if = "String::is_empty"
+    )]
     pub deregister_critical_service_after: String,
     #[serde(rename = "HTTP", skip_serializing_if = "String::is_empty")]
     pub http: String,
@@ -148,7 +159,11 @@ pub(crate) struct Definition {
     #[serde(skip_serializing_if = "String::is_empty")]
     pub alias_service: String,
     /// Nanoseconds.
-    #[serde(rename = "TTL", skip_serializing_if = "is_zero")]
+    #[serde(
+        rename = "TTL",
+        deserialize_with = "nanoseconds",
+        skip_serializing_if = "is_zero"
+    )]
     pub ttl: i64,
 }
 

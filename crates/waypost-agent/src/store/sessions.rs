@@ -33,7 +33,7 @@ pub(crate) struct Session {
 
 /// A check of a service that a session depends on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
+#[serde(default, rename_all = "PascalCase")]
 pub(crate) struct ServiceCheck {
     #[serde(rename = "ID")]
     pub id: String,

@@ -5,7 +5,7 @@ use http::Method;
 use super::super::call::Call;
 use super::super::reply::{Refusal, Reply};
 use super::super::route::{Handler, Route};
-use crate::decode::{CheckDefinition, CheckUpdate};
+use crate::decode::{CheckRegistration, CheckUpdate};
 use crate::store::{Outcome, Status};
 
 pub(in super::super) const ROUTES: &[Route] = &[
@@ -45,7 +45,7 @@ pub(in super::super) const ROUTES: &[Route] = &[
 ];
 
 fn register(call: &Call) -> Result<Reply, Refusal> {
-    let mut definition = call.decode(CheckDefinition::decode_alone)?;
+    let CheckRegistration(mut definition) = call.decode()?;
     if definition.name.is_empty() {
         return Err(Refusal::bad_request("Missing check name"));
     }
@@ -79,7 +79,7 @@ fn note(call: &Call, status: Status) -> Result<Reply, Refusal> {
 }
 
 fn update(call: &Call) -> Result<Reply, Refusal> {
-    let CheckUpdate { status, output } = call.decode(CheckUpdate::decode)?;
+    let CheckUpdate { status, output } = call.decode()?;
     let status = Status::parse(&status)
         .ok_or_else(|| Refusal::bad_request(format!("Invalid check status: '{status}'")))?;
     beat(call, Outcome { status, output })

@@ -67,7 +67,7 @@ fn look(call: &Call) -> Result<(String, Reply), Refusal> {
 }
 
 fn register(call: &Call) -> Result<Reply, Refusal> {
-    let mut definition = call.decode(ServiceDefinition::decode)?;
+    let mut definition: ServiceDefinition = call.decode()?;
     if definition.service.name.is_empty() {
         return Err(Refusal::bad_request("Missing service name"));
     }

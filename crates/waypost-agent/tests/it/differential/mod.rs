@@ -17,7 +17,7 @@ use waypost_agent::Agent;
 
 use crate::consul::Consul;
 use crate::http::{Request, Response};
-use normal::{Normal, Side};
+use normal::{FREE_ENDINGS, Normal, Side};
 use script::{Case, Step};
 
 const NODE: &str = "n1";
@@ -79,10 +79,15 @@ async fn real_consul_gives_the_same_answers() {
         }
     }
     println!(
-        "{} cases compared, {} of them with an accepted difference:\n{}",
+        "{} cases compared, {} of them with an accepted difference:\n{}\
+         texts that may end differently:\n{}",
         comparison.cases,
         comparison.accepted.len(),
-        comparison.accepted.concat()
+        comparison.accepted.concat(),
+        FREE_ENDINGS
+            .iter()
+            .map(|(beginning, reason)| format!("  {beginning}…\n    {reason}\n"))
+            .collect::<String>()
     );
     let failures = &comparison.failures;
     assert!(

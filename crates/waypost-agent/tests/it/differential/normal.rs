@@ -133,6 +133,7 @@ impl Side {
         body = replace_uuids(&body);
         body = self.rank_indexes(&body);
         body = sort_lists(&request.target, &body);
+        body = cut_free_ending(&body);
         let mut headers: Vec<_> = answer
             .headers
             .into_iter()
@@ -222,6 +223,29 @@ impl PartialEq for Normal {
     fn eq(&self, other: &Self) -> bool {
         self.status == other.status && self.headers == other.headers && self.body == other.body
     }
+}
+
+/// What errors begin with whose texts may go on differently, and why.
+pub(crate) const FREE_ENDINGS: &[(&str, &str)] = &[
+    (
+        "Request decode failed: ",
+        "Consul says what is wrong with a body in the words of Go's JSON decoder",
+    ),
+    ("Failed to parse body: ", "as above, for transactions"),
+    (
+        "Bad request: Failed to decode request body: ",
+        "as above, for authorizations",
+    ),
+    (
+        "Failed to create boolean expression evaluator: ",
+        "Consul says what is wrong with a filter in the words of its parser generator",
+    ),
+];
+
+fn cut_free_ending(body: &str) -> String {
+    let mut beginnings = FREE_ENDINGS.iter().map(|(beginning, _)| *beginning);
+    let beginning = beginnings.find(|beginning| body.starts_with(beginning));
+    beginning.unwrap_or(body).to_owned()
 }
 
 fn text_of(answer: &Response) -> String {
