@@ -14,14 +14,14 @@ use waypost::{ConfigError, InstanceId, Lease};
 use crate::access_log::AccessLog;
 use crate::config::Config;
 use crate::failure::{Failure, FailureKind};
-use crate::headers::{self, Arrival, TrustedProxies};
+use crate::headers::{Arrival, TrustedProxies};
 use crate::problem::Problem;
 use crate::request_body::{RequestBody, Wait};
 use crate::response_body::{Relay, ResponseBody};
 use crate::routes::Route;
 use crate::target::Target;
 use crate::upstream::Upstream;
-use crate::{location, outcome, tunnel};
+use crate::{headers, location, outcome, tunnel};
 
 /// Before the same instance is tried again, up to this long passes.
 const PAUSE: Duration = Duration::from_millis(50);

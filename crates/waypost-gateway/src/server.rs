@@ -19,13 +19,13 @@ use waypost::{ConfigError, HealthChecks, ServiceDiscoveryClient};
 use crate::access_log::{AccessLog, End};
 use crate::config::Config;
 use crate::framing::{Ambiguous, Inspected, MAX_HEAD};
-use crate::headers;
 use crate::pages::Pages;
 use crate::problem::Problem;
 use crate::proxy::Proxy;
 use crate::response_body::ResponseBody;
 use crate::routes::Routes;
-use crate::target::{self, Refused, Target};
+use crate::target::{Refused, Target};
+use crate::{headers, target};
 
 /// How long a client may take for the head of a request, and keep an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use futures_util::{StreamExt, stream, stream::BoxStream};
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
 use waypost::provider::{NamesWatch, Watch};
 use waypost::{MemoryProvider, Provider, ProviderError, ServiceName};
