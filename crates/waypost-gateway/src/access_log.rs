@@ -1,5 +1,5 @@
-//! One line for each request, written when the last byte has gone or the request has ended
-//! otherwise.
+//! The access log: one event per request, emitted when the last byte has been sent or the request
+//! has ended early.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use http::{HeaderValue, Method, StatusCode};
 use tokio::time::Instant;
 use tracing::Level;
 
-/// What the line says. It is written when the value is dropped, so that a request which its
-/// client gave up on is logged too.
+/// The entry of one request. It is emitted on drop, so that a request abandoned by its client is
+/// logged too.
 #[derive(Debug)]
 pub(crate) struct AccessLog {
     pub(crate) method: Method,
@@ -21,38 +21,38 @@ pub(crate) struct AccessLog {
     pub(crate) route: Option<String>,
     pub(crate) instance: Option<String>,
     pub(crate) attempts: u32,
-    /// Age of the answer that the instance was chosen by, if its registry fails.
+    /// The age of the data from which the instance was picked, if its registry is failing.
     pub(crate) stale: Option<Duration>,
     pub(crate) status: Option<StatusCode>,
     pub(crate) first_byte: Option<Duration>,
     pub(crate) request_bytes: Option<Arc<AtomicU64>>,
     pub(crate) response_bytes: u64,
-    pub(crate) end: End,
-    /// What went wrong on the way, even if another attempt made it good.
+    pub(crate) end: EndReason,
+    /// The last error, even if a later attempt succeeded.
     pub(crate) cause: Option<String>,
     started: Instant,
 }
 
 /// How a request ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
-    /// The client went away before it had everything.
+pub(crate) enum EndReason {
+    /// The client disconnected before it had received the whole response.
     ClientClosed,
     /// The whole response was sent.
     Complete,
-    /// The gateway answered by itself: its own page, or a refusal.
+    /// The gateway produced the response itself: one of its own pages, or an error.
     Local(&'static str),
-    /// The instance broke its response off.
+    /// The instance ended its response early.
     UpstreamBroken,
-    /// The instance fell silent in the middle of its response.
+    /// The instance sent nothing for the idle timeout in the middle of its response.
     IdleTimeout,
-    /// The connection became a tunnel, which has ended.
+    /// The connection was upgraded, and the tunnel has been closed.
     Tunnel,
     /// The gateway shut down while the tunnel was open.
     Shutdown,
 }
 
-impl End {
+impl EndReason {
     fn as_str(self) -> &'static str {
         match self {
             Self::ClientClosed => "client_closed",
@@ -86,19 +86,21 @@ impl AccessLog {
             first_byte: None,
             request_bytes: None,
             response_bytes: 0,
-            end: End::ClientClosed,
+            end: EndReason::ClientClosed,
             cause: None,
             started: Instant::now(),
         }
     }
 
-    pub(crate) fn began_to_answer(&mut self, status: StatusCode) {
+    /// Records the status of the response and the time to its first byte.
+    pub(crate) fn response_started(&mut self, status: StatusCode) {
         self.status = Some(status);
         self.first_byte = Some(self.started.elapsed());
     }
 }
 
-/// Registries and runners ask these every second; a line each would bury the requests.
+/// Probes of these paths are logged at debug level only: registries and orchestrators send them
+/// every few seconds.
 const PROBED: [&str; 4] = ["/health", "/livez", "/readyz", "/internal/health"];
 
 impl Drop for AccessLog {
@@ -128,7 +130,7 @@ impl Drop for AccessLog {
     }
 }
 
-/// Milliseconds with three places: exact enough for a loopback, short enough for a line.
+/// Milliseconds, rounded to microseconds.
 fn millis(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e3
 }

@@ -1,4 +1,4 @@
-//! The life of a gateway: register, serve, leave in order.
+//! The gateway's lifecycle: register, serve, deregister, drain.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,14 +9,35 @@ use tokio_util::task::TaskTracker;
 use waypost::{Check, Error, Host, Registrar, ServiceDiscoveryClient, ServiceRegistration};
 
 use crate::config::Config;
-use crate::server::{Server, connection};
+use crate::server::{Server, serve_connection};
 
-/// How long to wait when no connection can be taken, as when there are no file descriptors left.
+/// The pause after a failed `accept`, which happens when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// How often the registry asks for the gateway's health.
+/// How often the registry checks the gateway's health.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 
-/// An API gateway; see the [crate's documentation](crate).
+/// An API gateway; see the [crate documentation](crate).
+///
+/// ```
+/// use std::sync::Arc;
+/// use std::time::Duration;
+///
+/// use tokio::net::TcpListener;
+/// use waypost::{MemoryProvider, ServiceDiscoveryClient};
+/// use waypost_gateway::{Config, Gateway};
+///
+/// # #[tokio::main(flavor = "current_thread")]
+/// # async fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// let registry = MemoryProvider::new();
+/// let client = ServiceDiscoveryClient::new(Arc::new(registry));
+/// let mut config = Config::default();
+/// config.deregistration_delay = Duration::ZERO;
+/// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let stop = std::future::ready(());
+/// Gateway::new(client, config).serve(listener, stop).await?;
+/// # Ok(())
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct Gateway {
     client: ServiceDiscoveryClient,
@@ -24,21 +45,21 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway to the services that the client discovers.
+    /// Creates a gateway to the services that `client` discovers.
     pub fn new(client: ServiceDiscoveryClient, config: Config) -> Self {
         Self { client, config }
     }
 
-    /// Registers the gateway and serves until `stop` completes. Then it ends in this order: its
-    /// health turns to 503, it is deregistered, the news gets time to spread, no connection is
-    /// taken any more, and requests under way go on until they are done or the drain timeout is
-    /// over.
+    /// Registers the gateway and serves until `stop` completes, then shuts down in this order: its
+    /// health changes to 503; it deregisters; it keeps serving for
+    /// [`deregistration_delay`](Config::deregistration_delay); it stops accepting connections; open
+    /// requests continue until they are done or [`drain_timeout`](Config::drain_timeout) has passed.
     ///
-    /// A provider that can't register, such as a file, is no error; a registry that can't be
-    /// reached is neither, it will have the gateway when it comes back.
+    /// A provider that can't register, such as a file, is not an error. Neither is a registry that
+    /// can't be reached: the registration is retried.
     ///
     /// # Errors
-    /// If the configuration or the registration is not valid.
+    /// If the configuration or the registration is invalid.
     pub async fn serve(
         self,
         listener: TcpListener,
@@ -49,7 +70,7 @@ impl Gateway {
         tokio::select! {
             () = running.accept(&listener) => {}
             () = running.server.routes().follow() => {}
-            () = running.leave(registrar, stop) => {}
+            () = running.shut_down(registrar, stop) => {}
         }
         drop(listener);
         running.drain().await;
@@ -57,14 +78,14 @@ impl Gateway {
     }
 }
 
-/// A gateway that serves.
+/// The state of a gateway while it serves.
 struct Running {
     gateway: Gateway,
     server: Arc<Server>,
     connections: TaskTracker,
-    /// Tells connections to end after the request under way.
+    /// Cancelled to make connections close after their current request.
     draining: CancellationToken,
-    /// Ends what is still open when the time for draining is over.
+    /// Cancelled to close the remaining connections when the drain timeout has passed.
     closing: CancellationToken,
 }
 
@@ -103,30 +124,30 @@ impl Running {
             match listener.accept().await {
                 Ok((stream, peer)) => {
                     let server = Arc::clone(&self.server);
-                    let connection = connection(server, stream, peer, self.draining.clone());
+                    let connection = serve_connection(server, stream, peer, self.draining.clone());
                     let closing = self.closing.clone();
                     self.connections.spawn(async move {
                         let _ = closing.run_until_cancelled_owned(connection).await;
                     });
                 }
                 Err(error) => {
-                    tracing::warn!(%error, "can't take a connection");
+                    tracing::warn!(%error, "accepting a connection failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
         }
     }
 
-    /// Waits for `stop` and lets everybody know, while connections are still taken.
-    async fn leave(&self, registrar: Option<Registrar>, stop: impl Future<Output = ()>) {
+    /// Waits for `stop`, then fails readiness and deregisters while connections are still accepted.
+    async fn shut_down(&self, registrar: Option<Registrar>, stop: impl Future<Output = ()>) {
         stop.await;
-        tracing::info!("stopping");
+        tracing::info!("shutting down");
         self.server.health().set_ready(false);
         if let Some(registrar) = registrar {
             if let Err(error) = registrar.deregister().await {
-                tracing::warn!(%error, "could not deregister");
+                tracing::warn!(%error, "deregistration failed");
             }
-            tokio::time::sleep(self.gateway.config.spread).await;
+            tokio::time::sleep(self.gateway.config.deregistration_delay).await;
         }
     }
 
@@ -139,7 +160,10 @@ impl Running {
             .is_err()
         {
             let open = self.connections.len();
-            tracing::warn!(open, "ending connections that were not done in {timeout:?}");
+            tracing::warn!(
+                open,
+                "drain timeout of {timeout:?} exceeded, closing open connections"
+            );
             self.closing.cancel();
             self.connections.wait().await;
         }
@@ -147,7 +171,7 @@ impl Running {
 }
 
 impl Drop for Running {
-    /// Also when nobody waits for the end of [`Gateway::serve`], no connection outlives it.
+    /// Closes all connections even if the future of [`Gateway::serve`] is dropped.
     fn drop(&mut self) {
         self.closing.cancel();
     }

@@ -1,4 +1,4 @@
-//! Which headers end at the gateway, and which it writes itself.
+//! Hop-by-hop headers, and the headers that the gateway adds.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -6,7 +6,7 @@ use http::header;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-/// RFC 9110, section 7.6.1, and the two of section 11.7 that are meant for a proxy itself.
+/// The headers of RFC 9110, section 7.6.1, and the two of section 11.7 that address a proxy.
 const HOP_BY_HOP: [HeaderName; 9] = [
     header::CONNECTION,
     HeaderName::from_static("keep-alive"),
@@ -16,7 +16,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::TE,
     header::TRANSFER_ENCODING,
     header::UPGRADE,
-    // Never sent by a browser; a CGI program takes it for a setting ("httpoxy").
+    // Not a standard header. CGI programs would read it as the variable HTTP_PROXY ("httpoxy").
     HeaderName::from_static("proxy"),
 ];
 
@@ -26,15 +26,15 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// How many headers a request gets on its way, so that their map grows once.
+/// The number of headers that are added to a request; reserved at once.
 const ADDED: usize = 8;
 
-/// Names a request from end to end.
+/// Identifies a request across all hops.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-/// Says which instance answered.
+/// The id of the instance that sent the response.
 pub(crate) const INSTANCE: HeaderName = HeaderName::from_static("x-waypost-instance");
 
-/// Removes what is meant for this connection only, including what `Connection` names.
+/// Removes the headers that apply to one connection only, including those listed in `Connection`.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if headers.contains_key(header::CONNECTION) {
         let named: Vec<HeaderName> = headers
@@ -43,7 +43,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .filter_map(|name| name.trim().parse().ok())
-            // Whoever names these wants to blind the service, not to describe the connection.
+            // Removing these would change what the request means to the service.
             .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH))
             .collect();
         for name in named {
@@ -55,61 +55,61 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Whether a comma-separated header has a word among its values.
-pub(crate) fn lists(headers: &HeaderMap, name: &HeaderName, word: &str) -> bool {
+/// Whether a comma-separated header contains a token, ignoring case.
+pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> bool {
     headers
         .get_all(name)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
-        .any(|item| item.trim().eq_ignore_ascii_case(word))
+        .any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
-/// Whose word on where a request came from is believed: the proxies in front of the gateway.
+/// The networks of the proxies whose forwarding headers are trusted.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TrustedProxies(pub(crate) Vec<IpNet>);
 
 impl TrustedProxies {
-    fn contain(&self, peer: IpAddr) -> bool {
+    fn contains(&self, peer: IpAddr) -> bool {
         self.0.iter().any(|net| net.contains(&peer.to_canonical()))
     }
 }
 
-/// How a request reached the gateway.
-pub(crate) struct Arrival<'a> {
+/// What the forwarding headers say about a request.
+pub(crate) struct ForwardedRequest<'a> {
     pub(crate) peer: SocketAddr,
-    /// The authority that the client asked for.
+    /// The authority that the client requested.
     pub(crate) host: Option<&'a str>,
-    /// The service whose name was taken off the path.
+    /// The service name that was removed from the path.
     pub(crate) service: &'a str,
 }
 
-/// Writes `Forwarded` (RFC 7239) and its older kin. What a proxy that is trusted has written is
-/// continued, what anybody else has written is dropped.
+/// Adds `Forwarded` (RFC 7239) and the `X-Forwarded-*` headers. Those of a trusted proxy are
+/// extended, those of any other client are dropped first.
 pub(crate) fn write_forwarded(
     headers: &mut HeaderMap,
-    arrival: &Arrival<'_>,
+    request: &ForwardedRequest<'_>,
     trusted: &TrustedProxies,
 ) {
-    let peer = arrival.peer.ip().to_canonical();
-    if !trusted.contain(peer) {
-        let claims: Vec<HeaderName> = headers
+    let peer = request.peer.ip().to_canonical();
+    if !trusted.contains(peer) {
+        let untrusted: Vec<HeaderName> = headers
             .keys()
-            .filter(|name| claims_origin(name.as_str()))
+            .filter(|name| is_forwarding_header(name.as_str()))
             .cloned()
             .collect();
-        for name in claims {
+        for name in untrusted {
             headers.remove(name);
         }
     }
     headers.reserve(ADDED);
-    append(headers, header::FORWARDED, forwarded(peer, arrival.host));
+    append(headers, header::FORWARDED, forwarded(peer, request.host));
     append(headers, X_FORWARDED_FOR, peer.to_string());
-    // A trusted proxy knows better than we what the client asked it for.
+    // A trusted proxy has seen the original request, so its values are kept.
     if !headers.contains_key(X_FORWARDED_PROTO) {
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
     }
-    if let Some(host) = arrival.host {
+    if let Some(host) = request.host {
         if !headers.contains_key(X_FORWARDED_PORT) {
             set(headers, X_FORWARDED_PORT, port(host).to_owned());
         }
@@ -117,25 +117,25 @@ pub(crate) fn write_forwarded(
             set(headers, X_FORWARDED_HOST, host.to_owned());
         }
     }
-    let before = headers
+    let outer = headers
         .get(X_FORWARDED_PREFIX)
         .and_then(|value| value.to_str().ok());
-    let before = before.unwrap_or_default().trim_end_matches('/');
-    let prefix = format!("{before}/{}", arrival.service);
+    let outer = outer.unwrap_or_default().trim_end_matches('/');
+    let prefix = format!("{outer}/{}", request.service);
     set(headers, X_FORWARDED_PREFIX, prefix);
 }
 
-/// The port of an authority; without one it is HTTP's.
+/// The port of an authority, by default 80.
 fn port(host: &str) -> &str {
     match host.rsplit_once(':') {
-        // The last colon of a bare IPv6 address is inside of its brackets.
+        // In an IPv6 address without a port, the last colon is inside the brackets.
         Some((_, port)) if !port.ends_with(']') => port,
         _ => "80",
     }
 }
 
-/// The older names, also as a CGI program would confuse them (`X_Forwarded_For`).
-fn claims_origin(name: &str) -> bool {
+/// Matches underscores too, since CGI programs can't tell `X_Forwarded_For` from the real header.
+fn is_forwarding_header(name: &str) -> bool {
     let name = name.replace('_', "-");
     name == "forwarded" || name == "x-real-ip" || name.starts_with("x-forwarded-")
 }
@@ -146,19 +146,19 @@ fn forwarded(peer: IpAddr, host: Option<&str>) -> String {
         IpAddr::V6(ip) => format!("\"[{ip}]\""),
     };
     match host {
-        // An authority has no quote or backslash in it, so it needs no escape.
+        // An authority contains no quote or backslash, so nothing needs escaping.
         Some(host) => format!("for={node};host=\"{host}\";proto=http"),
         None => format!("for={node};proto=http"),
     }
 }
 
-/// Adds ourselves to the way that a message has come (RFC 9110, section 7.6.3).
-pub(crate) fn write_via(headers: &mut HeaderMap, pseudonym: &str) {
+/// Appends this gateway to `Via` (RFC 9110, section 7.6.3).
+pub(crate) fn append_via(headers: &mut HeaderMap, pseudonym: &str) {
     append(headers, header::VIA, format!("1.1 {pseudonym}"));
 }
 
-/// Whether a message has come through us before.
-pub(crate) fn came_via(headers: &HeaderMap, pseudonym: &str) -> bool {
+/// Whether `Via` lists this gateway.
+pub(crate) fn has_via(headers: &HeaderMap, pseudonym: &str) -> bool {
     headers
         .get_all(header::VIA)
         .iter()
@@ -167,29 +167,29 @@ pub(crate) fn came_via(headers: &HeaderMap, pseudonym: &str) -> bool {
         .any(|hop| hop.split_whitespace().nth(1) == Some(pseudonym))
 }
 
-/// The request's id: the one it brought, if it can stand in a log, or a new one.
+/// The request's own `X-Request-Id` if it is safe to log, otherwise a random one.
 pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
-    let brought = headers.get(REQUEST_ID).filter(|id| {
+    let received = headers.get(REQUEST_ID).filter(|id| {
         (1..=128).contains(&id.len())
             && id.as_bytes().iter().all(|byte| {
                 byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b':')
             })
     });
-    match brought {
+    match received {
         Some(id) => id.clone(),
         None => value(format!("{:032x}", fastrand::u128(..))),
     }
 }
 
-/// Adds an item to a list; all of it becomes one line.
+/// Appends an item to a list header, joining its lines into one.
 fn append(headers: &mut HeaderMap, name: HeaderName, item: String) {
     if !headers.contains_key(&name) {
         return set(headers, name, item);
     }
     let mut list = String::new();
-    for earlier in headers.get_all(&name) {
-        if let Ok(earlier) = earlier.to_str() {
-            list.push_str(earlier);
+    for line in headers.get_all(&name) {
+        if let Ok(line) = line.to_str() {
+            list.push_str(line);
             list.push_str(", ");
         }
     }
@@ -200,7 +200,7 @@ fn set(headers: &mut HeaderMap, name: HeaderName, text: String) {
     headers.insert(name, value(text));
 }
 
-/// What we write is visible ASCII; anything else would be ours to mend, and is left out.
+/// Callers pass visible ASCII only; anything else becomes an empty value.
 fn value(text: String) -> HeaderValue {
     HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
 }
@@ -217,21 +217,21 @@ mod tests {
         headers
     }
 
-    fn arrive(lines: &[(&'static str, &'static str)], trusted: &[&str]) -> HeaderMap {
+    fn forwarded_headers(lines: &[(&'static str, &'static str)], trusted: &[&str]) -> HeaderMap {
         let mut headers = map(lines);
         let trusted = TrustedProxies(trusted.iter().map(|net| net.parse().unwrap()).collect());
         let peer = "192.0.2.7:4711".parse().unwrap();
-        let arrival = Arrival {
+        let request = ForwardedRequest {
             peer,
             host: Some("shop.example:8000"),
             service: "auth",
         };
-        write_forwarded(&mut headers, &arrival, &trusted);
+        write_forwarded(&mut headers, &request, &trusted);
         headers
     }
 
     #[test]
-    fn what_connection_names_goes_with_it_but_never_the_framing() {
+    fn headers_listed_in_connection_are_removed_except_host_and_content_length() {
         let mut headers = map(&[
             ("connection", "close, X-Secret"),
             ("connection", "content-length,host, not a name"),
@@ -249,15 +249,15 @@ mod tests {
     }
 
     #[test]
-    fn a_strangers_word_on_its_origin_is_dropped() {
-        let lies = [
+    fn forwarding_headers_of_an_untrusted_client_are_dropped() {
+        let forged = [
             ("forwarded", "for=1.1.1.1"),
             ("x-forwarded-for", "1.1.1.1"),
             ("x_forwarded_for", "1.1.1.1"),
             ("x-forwarded-prefix", "/admin"),
             ("x-real-ip", "1.1.1.1"),
         ];
-        let headers = arrive(&lies, &["10.0.0.0/8"]);
+        let headers = forwarded_headers(&forged, &["10.0.0.0/8"]);
         assert_eq!(
             headers["forwarded"],
             "for=192.0.2.7;host=\"shop.example:8000\";proto=http"
@@ -270,14 +270,14 @@ mod tests {
     }
 
     #[test]
-    fn a_trusted_proxys_word_is_continued() {
-        let word = [
+    fn forwarding_headers_of_a_trusted_proxy_are_extended() {
+        let received = [
             ("forwarded", "for=1.1.1.1;proto=https"),
             ("x-forwarded-for", "1.1.1.1"),
             ("x-forwarded-proto", "https"),
             ("x-forwarded-prefix", "/shop/"),
         ];
-        let headers = arrive(&word, &["192.0.2.0/24"]);
+        let headers = forwarded_headers(&received, &["192.0.2.0/24"]);
         assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 192.0.2.7");
         assert_eq!(headers["x-forwarded-proto"], "https");
         assert_eq!(headers["x-forwarded-prefix"], "/shop/auth");
@@ -289,7 +289,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_that_could_not_stand_in_a_log_is_replaced() {
+    fn a_request_id_that_is_unsafe_to_log_is_replaced() {
         assert_eq!(
             request_id(&map(&[("x-request-id", "a-1.b_2:c")])),
             "a-1.b_2:c"
@@ -304,11 +304,11 @@ mod tests {
     }
 
     #[test]
-    fn the_way_back_to_ourselves_is_noticed() {
+    fn a_request_that_passed_this_gateway_before_is_recognised() {
         let mut headers = map(&[("via", "1.0 fred, 1.1 p.example.net (x)")]);
-        assert!(!came_via(&headers, "waypost-1"));
-        write_via(&mut headers, "waypost-1");
-        assert!(came_via(&headers, "waypost-1") && !came_via(&headers, "waypost-2"));
+        assert!(!has_via(&headers, "waypost-1"));
+        append_via(&mut headers, "waypost-1");
+        assert!(has_via(&headers, "waypost-1") && !has_via(&headers, "waypost-2"));
         assert!(headers["via"].to_str().unwrap().starts_with("1.0 fred, "));
     }
 }

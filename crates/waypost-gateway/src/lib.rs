@@ -1,7 +1,8 @@
 //! An API gateway whose routes come from service discovery.
 //!
-//! `/{service}/…` goes to a healthy instance of that service, whichever registry knows it. There
-//! is nothing to configure: a service that registers is reachable within a second.
+//! `/{service}/…` is forwarded to a healthy instance of that service, whichever registry it is
+//! registered in. No configuration is needed: a service is reachable within a second of
+//! registering.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -17,53 +18,54 @@
 //! ```
 //!
 //! # Paths
-//! | path | answer |
+//! | path | response |
 //! |---|---|
-//! | `/{service}/…` | the service's; the name is taken off the path, `X-Forwarded-Prefix` has it |
+//! | `/{service}/…` | forwarded without the service name, which is sent in `X-Forwarded-Prefix` |
 //! | `/{service}` | 308 to `/{service}/` for GET and HEAD, so that relative links work |
-//! | `/` | the routes, as a page or as JSON |
-//! | `/health`, `/livez` | the gateway's own health |
-//! | `/readyz` | the same, and 503 until it has heard once which services there are |
-//! | `/internal/health` | the same, and how old the registry's word is |
+//! | `/` | the routes, as HTML or JSON |
+//! | `/health`, `/livez` | the health of the gateway itself |
+//! | `/readyz` | the same, but 503 until the registry has listed the services once |
+//! | `/internal/health` | the same as `/health`, with the state of the registry |
 //! | `/internal/services` | every service with its instances |
-//! | `/internal/routes` | every route, and why it doesn't work if it doesn't |
+//! | `/internal/routes` | every route, with the reason if it does not work |
 //!
-//! So `internal`, `health`, `readyz` and `livez` can't be reached as names of services. Neither
-//! can the gateway's own name, nor what [`Config::hidden`] lists. Whoever reaches the gateway can
-//! read `/internal/*`; put it behind something that guards these paths before it faces the world.
+//! Services named `internal`, `health`, `readyz` or `livez` therefore get no route. Neither does
+//! the gateway's own service, nor any service in [`Config::hidden`]. Every client of the gateway
+//! can read `/internal/*`: restrict access to these paths before exposing the gateway publicly.
 //!
-//! # When something fails
-//! The answer is a problem document (RFC 9457) with a `reason`, and `retryable`:
+//! # Errors
+//! An error response is a problem document (RFC 9457) with the members `reason` and `retryable`:
 //!
 //! | status | reason |
 //! |---|---|
-//! | 404 | `unknown_service`: the registry knows no such name; `known_services` lists those it does |
+//! | 404 | `unknown_service`: the registry has no such service; `known_services` lists the others |
 //! | 503 | `no_instances`, `none_healthy`, `connect_failed`, `registry_unreachable`, with `Retry-After` |
 //! | 502 | `connection_broken`, `bad_response`, `not_callable` |
 //! | 504 | `connect_timeout`, `response_timeout`, `registry_timeout` |
 //! | 500 | `registry_not_authorised`, `registry_error` |
-//! | 508 | `loop`: the request has come through this gateway before |
+//! | 508 | `loop`: the request has passed through this gateway before |
 //! | 400, 408, 501 | what is wrong with the request |
 //!
-//! A request is tried on another instance if the first has certainly seen nothing of it, or if its
-//! method is idempotent (RFC 9110, section 9.2.2), no response has begun and its body is short
-//! enough to be sent again; never on the same one while there is another, and only as long as
-//! retries stay a small share of all requests. An instance that refuses connections is left alone
-//! for 5 s, and one that fails again and again is ejected by the library's outlier detection;
-//! `/internal/routes` shows both. While the registry is away, the instances that it named last are
-//! used.
+//! # Retries
+//! A request is retried on another instance if the first instance cannot have received any of it,
+//! or if its method is idempotent (RFC 9110, section 9.2.2), no response has begun and the body is
+//! small enough to be replayed. An instance is tried twice only if there is no other, and retries
+//! are limited to a small share of all requests.
+//!
+//! An instance that refuses a connection is passed over for 5 s. One that fails repeatedly is
+//! ejected by the library's outlier detection. `/internal/routes` shows both. While the registry is
+//! unavailable, the last known instances are used.
 //!
 //! # Headers
-//! Hop-by-hop headers end here (RFC 9110, section 7.6.1). `Forwarded`, `X-Forwarded-*` and `Via`
-//! are written anew; a client's own are dropped unless it is a [trusted
-//! proxy](Config::trusted_proxies). `X-Request-Id` is kept, or made. A response says by
-//! `X-Waypost-Instance` which instance gave it. An `http` instance sees the client's `Host`, an
-//! `https` one its own.
+//! Hop-by-hop headers are removed (RFC 9110, section 7.6.1). `Forwarded`, `X-Forwarded-*` and `Via`
+//! are added; those sent by a client are dropped unless it is a [trusted
+//! proxy](Config::trusted_proxies). `X-Request-Id` is kept or generated. `X-Waypost-Instance` in a
+//! response names the instance that sent it. An `http` instance receives the client's `Host`, an
+//! `https` instance its own.
 
 mod access_log;
-mod avoid;
+mod attempt_error;
 mod config;
-mod failure;
 mod framing;
 mod gateway;
 mod headers;
@@ -72,6 +74,8 @@ mod outcome;
 mod pages;
 mod problem;
 mod proxy;
+mod read_after_write_error;
+mod recently_refused;
 mod request_body;
 mod response_body;
 mod routes;
@@ -79,7 +83,6 @@ mod server;
 mod target;
 mod tunnel;
 mod upstream;
-mod upstream_io;
 
 pub use config::Config;
 pub use gateway::Gateway;

@@ -1,37 +1,34 @@
-//! Redirects of services that don't know they live below a prefix.
+//! Rewrites redirects of services that don't know the prefix they are served under.
 
 use http::uri::{Authority, PathAndQuery, Uri};
 use waypost::Instance;
 
-/// Where a client has to go for a `Location` that the instance wrote, if not there.
+/// The `Location` to send to the client, or `None` if the instance's can be passed on unchanged.
 ///
-/// A service that redirects to its own `/login` means `/{service}/login` here, whether it wrote
-/// the path alone, its own address, or the `Host` that it was called by. What already begins with
-/// the prefix (the service honours `X-Forwarded-Prefix`) and what points elsewhere is left alone.
-pub(crate) fn seen_from_outside(
-    location: &str,
-    instance: &Instance,
-    called_as: Option<&str>,
-) -> Option<String> {
-    // "//host/path" names another host.
+/// A service that redirects to its own `/login` means `/{service}/login` here, whether it writes
+/// the path only, its own address, or the `Host` of the request. Locations that begin with the
+/// prefix already (from services that use `X-Forwarded-Prefix`) and locations on other hosts are
+/// not changed.
+pub(crate) fn rewrite(location: &str, instance: &Instance, host: Option<&str>) -> Option<String> {
+    // "//host/path" is on another host.
     if location.starts_with("//") {
         return None;
     }
     let uri: Uri = location.parse().ok()?;
-    let own = match uri.authority().map(Authority::as_str) {
+    let is_own = match uri.authority().map(Authority::as_str) {
         None => location.starts_with('/'),
-        Some(authority) => authority == instance.authority() || Some(authority) == called_as,
+        Some(authority) => authority == instance.authority() || Some(authority) == host,
     };
-    if !own {
+    if !is_own {
         return None;
     }
     let path = uri.path_and_query().map_or("/", PathAndQuery::as_str);
     let service = instance.service();
-    if below(path, &format!("/{service}")).is_some() {
+    if strip_prefix(path, &format!("/{service}")).is_some() {
         return None;
     }
-    let path = below(path, instance.path_prefix()).unwrap_or(path);
-    // A fragment is no part of what the URI type keeps.
+    let path = strip_prefix(path, instance.path_prefix()).unwrap_or(path);
+    // `Uri` drops the fragment.
     let fragment = location
         .find('#')
         .and_then(|at| location.get(at..))
@@ -39,8 +36,8 @@ pub(crate) fn seen_from_outside(
     Some(format!("/{service}{path}{fragment}"))
 }
 
-/// What follows `prefix`, if the path lies below it.
-fn below<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
+/// The rest of the path after `prefix`, if the prefix ends at a segment boundary.
+fn strip_prefix<'a>(path: &'a str, prefix: &str) -> Option<&'a str> {
     path.strip_prefix(prefix)
         .filter(|rest| rest.is_empty() || rest.starts_with('/'))
 }
@@ -50,11 +47,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_redirect_home_gets_the_prefix_and_no_other_does() {
+    fn only_redirects_to_the_service_itself_get_the_prefix() {
         let instance =
             Instance::from_url("auth".parse().unwrap(), "http://10.0.0.7:80/v2").unwrap();
         let instance = instance.build().unwrap();
-        for (location, outside) in [
+        for (location, rewritten) in [
             ("/login?x=1#top", Some("/auth/login?x=1#top")),
             ("/v2/login", Some("/auth/login")),
             ("/v2", Some("/auth")),
@@ -68,8 +65,8 @@ mod tests {
             ("//other/login", None),
             ("https://other/login", None),
         ] {
-            let found = seen_from_outside(location, &instance, Some("shop:8000"));
-            assert_eq!(found.as_deref(), outside, "{location}");
+            let found = rewrite(location, &instance, Some("shop:8000"));
+            assert_eq!(found.as_deref(), rewritten, "{location}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The gateway's own pages: who it is, how it is, and what it has discovered.
+//! The gateway's own pages: index, health, services and routes.
 
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -18,10 +18,10 @@ use crate::response_body::ResponseBody;
 use crate::routes::{Route, Routes};
 use crate::target::Target;
 
-/// How many services are asked about at a time.
-const AT_A_TIME: usize = 16;
+/// The number of services that are looked up concurrently.
+const CONCURRENT_LOOKUPS: usize = 16;
 
-/// Answers what is not for a service.
+/// Responds to requests that are not for a service.
 pub(crate) struct Pages {
     client: ServiceDiscoveryClient,
     routes: Arc<Routes>,
@@ -34,12 +34,12 @@ impl Pages {
         routes: Arc<Routes>,
         config: &Config,
     ) -> Self {
-        let watched = Arc::clone(&routes);
+        let checked = Arc::clone(&routes);
         let health = HealthChecks::new(config.service.as_str()).with(
-            // What is known is served on while the registry is away, so that is no reason for
-            // anybody to take the gateway out of use.
+            // Advisory: while the registry is unavailable, the last known instances are used, so the
+            // gateway should keep its traffic.
             CheckFunction::new("registry", move || {
-                std::future::ready(registry_answers(watched.freshness()))
+                std::future::ready(check_registry(checked.freshness()))
             })
             .advisory(),
         );
@@ -54,7 +54,7 @@ impl Pages {
         &self.health
     }
 
-    /// The page at a target, if that is one of ours.
+    /// The page at a target, or `None` if the target is not one of the gateway's own paths.
     pub(crate) async fn find(
         &self,
         target: &Target,
@@ -72,7 +72,7 @@ impl Pages {
             ("internal", ..) => Problem::new(
                 StatusCode::NOT_FOUND,
                 "unknown_page",
-                "there are /internal/health, /internal/services and /internal/routes",
+                "the internal pages are /internal/health, /internal/services and /internal/routes",
             )
             .into_response(),
             _ => return None,
@@ -81,9 +81,10 @@ impl Pages {
 
     async fn own_health(&self, with_registry: bool) -> Response<ResponseBody> {
         let report = self.health.report().await;
-        let status = match report.is_serving() {
-            true => StatusCode::OK,
-            false => StatusCode::SERVICE_UNAVAILABLE,
+        let status = if report.is_serving() {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
         };
         let mut body = json!(report);
         if with_registry && let Value::Object(members) = &mut body {
@@ -92,8 +93,8 @@ impl Pages {
         json(status, &body)
     }
 
-    /// A gateway that knows no routes yet should get no traffic. One that has lost its registry
-    /// should: it knows them.
+    /// 503 until the registry has listed its services once. A registry that fails later does not
+    /// make the gateway unready, since the routes are known.
     async fn readiness(&self) -> Response<ResponseBody> {
         let freshness = self.routes.freshness();
         if freshness.is_some_and(|freshness| freshness.is_known()) {
@@ -120,7 +121,7 @@ impl Pages {
                 }
                 service
             })
-            .buffered(AT_A_TIME)
+            .buffered(CONCURRENT_LOOKUPS)
             .collect::<Vec<_>>()
             .await;
         let registry = freshness(catalog.freshness());
@@ -140,13 +141,13 @@ impl Pages {
                 described["listed"] = json!(route.is_listed());
                 described["balancing"] = json!(route.explain());
                 described["avoided"] = route
-                    .avoided()
+                    .recently_refused()
                     .iter()
                     .map(|id| json!(id.as_str()))
                     .collect();
                 described
             })
-            .buffered(AT_A_TIME)
+            .buffered(CONCURRENT_LOOKUPS)
             .collect::<Vec<_>>()
             .await;
         json(
@@ -177,19 +178,19 @@ impl Pages {
             });
             return json(StatusCode::OK, &body);
         }
-        // A service's name has no character that means something in HTML.
+        // Service names contain no character that needs escaping in HTML.
         let mut items = String::new();
         for route in &routes {
-            let gone = if route.is_listed() {
+            let note = if route.is_listed() {
                 ""
             } else {
                 " (no instances)"
             };
             let path = path(route);
-            let _ = write!(items, "<li><a href=\"{path}\">{path}</a>{gone}</li>");
+            let _ = write!(items, "<li><a href=\"{path}\">{path}</a>{note}</li>");
         }
         if items.is_empty() {
-            items.push_str("<li>no service is known yet</li>");
+            items.push_str("<li>no services discovered yet</li>");
         }
         let page = PAGE
             .replace("{routes}", &items)
@@ -204,14 +205,14 @@ const PAGE: &str = "<!doctype html><html lang=\"en\"><meta charset=\"utf-8\">\
     <ul>{routes}</ul><p>More: <a href=\"/internal/routes\">routes</a>, \
     <a href=\"/internal/services\">services</a>, <a href=\"/internal/health\">health</a>.</p></html>";
 
-fn registry_answers(freshness: Option<Freshness>) -> Result<(), String> {
+fn check_registry(freshness: Option<Freshness>) -> Result<(), String> {
     let Some(freshness) = freshness else {
-        return Err("no answer yet".into());
+        return Err("the registry has not answered yet".into());
     };
     match (freshness.failure(), freshness.age()) {
         (None, _) => Ok(()),
         (Some(failure), Some(age)) => Err(format!(
-            "{}; what is served is {} s old",
+            "{}; the last answer is {} s old",
             failure.error(),
             age.as_secs()
         )),
@@ -261,7 +262,7 @@ fn instance(endpoint: &Endpoint) -> Value {
     })
 }
 
-/// Where an answer comes from and how old it is.
+/// The source of an answer and its age.
 fn freshness(freshness: &Freshness) -> Value {
     let mut described = json!({
         "provider": freshness.provider(),

@@ -1,27 +1,27 @@
-//! Answers that say what went wrong, in the form of RFC 9457.
+//! Error responses as problem documents (RFC 9457).
 
 use bytes::Bytes;
 use http::{HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use serde_json::{Map, Value, json};
 
-use crate::failure::{Failure, FailureKind};
+use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::response_body::ResponseBody;
-use crate::target::Refused;
+use crate::target::InvalidRequest;
 
-/// When a client may ask again after a 503, in seconds. Registries tell of a new instance in less.
+/// The `Retry-After` of a 503, in seconds. Registries announce a new instance sooner than that.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
 
-/// A refusal or failure, with its reason for programs and its detail for people.
+/// An error response: `reason` is for programs, `detail` for people.
 #[derive(Clone, Debug)]
 pub(crate) struct Problem {
     pub(crate) status: StatusCode,
-    /// One word, for programs and for the access log.
+    /// A fixed identifier, which the access log shows too.
     pub(crate) reason: &'static str,
     pub(crate) detail: String,
-    /// Whether the same request may be sent again as it is.
+    /// Whether the client may repeat the same request.
     pub(crate) retryable: bool,
-    more: Map<String, Value>,
+    extensions: Map<String, Value>,
 }
 
 impl Problem {
@@ -32,22 +32,22 @@ impl Problem {
             reason,
             detail: detail.into(),
             retryable,
-            more: Map::new(),
+            extensions: Map::new(),
         }
     }
 
-    /// Adds a member of ours to the answer.
+    /// Adds an extension member (RFC 9457, section 3.2).
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
-        self.more.insert(name.to_owned(), value.into());
+        self.extensions.insert(name.to_owned(), value.into());
         self
     }
 
-    /// Why a service has nobody to answer, or why we can't tell.
+    /// Why no instance of a service is available, or why that is unknown.
     pub(crate) fn from_discovery(error: &waypost::Error) -> Self {
         use waypost::Error as E;
         let (status, reason) = match error {
-            // Only names that are known get here: the last instance has left, and the registry
-            // has forgotten the name with it.
+            // Only services with a route get here: the last instance has deregistered, after which
+            // some registries no longer list the name.
             E::UnknownService { .. } | E::NoInstances { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "no_instances")
             }
@@ -69,52 +69,54 @@ impl Problem {
         problem
     }
 
-    /// Why the last attempt got no response.
-    pub(crate) fn from_failure(failure: &Failure) -> Self {
-        let (status, what) = match failure.kind {
-            FailureKind::Connect => (
+    /// Why the last attempt failed.
+    pub(crate) fn from_attempt(error: &AttemptError) -> Self {
+        let (status, what) = match error.kind {
+            AttemptErrorKind::Connect => (
                 StatusCode::SERVICE_UNAVAILABLE,
-                "no instance took the connection",
+                "connecting to an instance failed",
             ),
-            FailureKind::ConnectTimeout => (
+            AttemptErrorKind::ConnectTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
-                "no instance took the connection in time",
+                "connecting to an instance timed out",
             ),
-            FailureKind::Unsent => (StatusCode::BAD_GATEWAY, "the instance can't be called"),
-            FailureKind::Broken => (
+            AttemptErrorKind::NotCallable => {
+                (StatusCode::BAD_GATEWAY, "the instance can't be called")
+            }
+            AttemptErrorKind::Broken => (
                 StatusCode::BAD_GATEWAY,
-                "the instance broke the connection before it answered",
+                "the instance closed the connection without a response",
             ),
-            FailureKind::BadResponse => (
+            AttemptErrorKind::BadResponse => (
                 StatusCode::BAD_GATEWAY,
-                "the instance's answer is no HTTP response",
+                "the instance did not send a valid HTTP response",
             ),
-            FailureKind::ResponseTimeout => (
+            AttemptErrorKind::ResponseTimeout => (
                 StatusCode::GATEWAY_TIMEOUT,
-                "the instance did not answer in time",
+                "the instance did not respond in time",
             ),
-            FailureKind::ClientStalled => (
+            AttemptErrorKind::ClientStalled => (
                 StatusCode::REQUEST_TIMEOUT,
-                "the request's body did not come in time",
+                "receiving the request body timed out",
             ),
-            FailureKind::ClientBody => (
+            AttemptErrorKind::ClientBody => (
                 StatusCode::BAD_REQUEST,
-                "the request's body broke off or is framed wrongly",
+                "the request body is incomplete or badly framed",
             ),
         };
         let mut problem = Self::new(
             status,
-            failure.kind.as_str(),
-            format!("{what}: {}", failure.cause),
+            error.kind.as_str(),
+            format!("{what}: {}", error.cause),
         );
-        problem.retryable = failure.kind.is_unsent();
+        problem.retryable = error.kind.is_unsent();
         problem
     }
 
-    /// The answer. After some problems the connection can't be used any more.
+    /// Builds the response. After some problems the connection can't be reused.
     pub(crate) fn into_response(self) -> Response<ResponseBody> {
         let mut body = json!({
-            // The type says no more than the status does (RFC 9457, section 4.2.1).
+            // The problem has no type beyond its status (RFC 9457, section 4.2.1).
             "type": "about:blank",
             "title": self.status.canonical_reason().unwrap_or_default(),
             "status": self.status.as_u16(),
@@ -123,7 +125,7 @@ impl Problem {
             "retryable": self.retryable,
         });
         if let Value::Object(members) = &mut body {
-            members.extend(self.more);
+            members.extend(self.extensions);
         }
         let mut response = Response::new(Either::Left(Full::new(Bytes::from(body.to_string()))));
         *response.status_mut() = self.status;
@@ -140,22 +142,22 @@ impl Problem {
             self.status,
             StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT
         ) {
-            // What follows on the connection may be the rest of what was refused.
+            // What follows on the connection may be the rest of the rejected request.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
 }
 
-impl From<Refused> for Problem {
-    fn from(refused: Refused) -> Self {
-        let (status, reason) = match refused {
-            Refused::AmbiguousLength => (StatusCode::BAD_REQUEST, "ambiguous_length"),
-            Refused::TransferCoding => (StatusCode::BAD_REQUEST, "transfer_coding"),
-            Refused::Host => (StatusCode::BAD_REQUEST, "host"),
-            Refused::DotSegment => (StatusCode::BAD_REQUEST, "dot_segment"),
-            Refused::Method(_) => (StatusCode::NOT_IMPLEMENTED, "method"),
+impl From<InvalidRequest> for Problem {
+    fn from(invalid: InvalidRequest) -> Self {
+        let (status, reason) = match invalid {
+            InvalidRequest::AmbiguousLength => (StatusCode::BAD_REQUEST, "ambiguous_length"),
+            InvalidRequest::TransferCoding => (StatusCode::BAD_REQUEST, "transfer_coding"),
+            InvalidRequest::Host => (StatusCode::BAD_REQUEST, "host"),
+            InvalidRequest::DotSegment => (StatusCode::BAD_REQUEST, "dot_segment"),
+            InvalidRequest::Method(_) => (StatusCode::NOT_IMPLEMENTED, "method"),
         };
-        Self::new(status, reason, refused.to_string())
+        Self::new(status, reason, invalid.to_string())
     }
 }

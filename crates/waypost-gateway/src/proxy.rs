@@ -1,8 +1,9 @@
-//! One request on its way to an instance, and if need be to another.
+//! Forwards a request to an instance, retries it if that fails, and returns the response.
 
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request};
+use http::request;
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::upgrade::OnUpgrade;
@@ -12,43 +13,47 @@ use tokio_util::task::TaskTracker;
 use waypost::{ConfigError, InstanceId, Lease};
 
 use crate::access_log::AccessLog;
+use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::config::Config;
-use crate::failure::{Failure, FailureKind};
-use crate::headers::{Arrival, TrustedProxies};
+use crate::headers::{ForwardedRequest, TrustedProxies};
 use crate::problem::Problem;
-use crate::request_body::{RequestBody, Wait};
-use crate::response_body::{Relay, ResponseBody};
+use crate::request_body::{RequestBody, WaitingFor};
+use crate::response_body::{ProxiedBody, ResponseBody};
 use crate::routes::Route;
 use crate::target::Target;
 use crate::upstream::Upstream;
 use crate::{headers, location, outcome, tunnel};
 
-/// Before the same instance is tried again, up to this long passes.
-const PAUSE: Duration = Duration::from_millis(50);
-/// How often a request under way is looked at, whether it is overdue.
-const LOOK_AGAIN: Duration = Duration::from_secs(1);
+/// The maximum pause before the same instance is tried again.
+const MAX_RETRY_PAUSE: Duration = Duration::from_millis(50);
+/// The longest interval at which a waiting request is checked against its time limits.
+const TIMEOUT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Forwards requests.
+/// Forwards requests to instances.
 pub(crate) struct Proxy {
     config: Config,
     trusted: TrustedProxies,
     upstream: Upstream,
-    /// Our name in `Via`. No other gateway has it, so that a loop is noticed.
+    /// This gateway's name in `Via`. It is unique, so that loops can be detected.
     pseudonym: String,
     tunnels: TaskTracker,
     closing: CancellationToken,
 }
 
-/// An instance's response, before it is handed on.
-pub(crate) struct Answer {
+/// A response of an instance, before it is adapted for the client.
+pub(crate) struct UpstreamResponse {
     response: Response<Incoming>,
     lease: Lease,
-    /// The client's end of the tunnel that the response opens, if it opens one.
+    /// The client's side of the tunnel, if the response accepts an upgrade.
     tunnel: Option<OnUpgrade>,
 }
 
 impl Proxy {
-    /// A proxy whose tunnels are counted by `tunnels` and end with `closing`.
+    /// Creates a proxy. `tunnels` tracks its upgraded connections, which are closed when `closing`
+    /// is cancelled.
+    ///
+    /// # Errors
+    /// If the CA file can't be read.
     pub(crate) fn new(
         config: Config,
         tunnels: TaskTracker,
@@ -64,71 +69,75 @@ impl Proxy {
         })
     }
 
-    /// Gets a response from an instance of the route's service.
+    /// Sends the request to an instance of the route's service, and to others if that fails and a
+    /// retry is allowed.
+    ///
+    /// # Errors
+    /// If there is no instance, or the last attempt failed.
     pub(crate) async fn forward(
         &self,
         route: &Route,
         target: &Target,
         mut request: Request<Incoming>,
         log: &mut AccessLog,
-    ) -> Result<Answer, Problem> {
-        if headers::came_via(request.headers(), &self.pseudonym) {
-            let detail = "the request has come through this gateway before";
+    ) -> Result<UpstreamResponse, Problem> {
+        if headers::has_via(request.headers(), &self.pseudonym) {
+            let detail = "the request has passed through this gateway before";
             return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop", detail));
         }
         let service = route.service().as_str();
-        let undiscovered = |error| Problem::from_discovery(&error).with("service", service);
-        let balancer = route.enter().await.map_err(undiscovered)?;
+        let unavailable = |error| Problem::from_discovery(&error).with("service", service);
+        let balancer = route.ready_balancer().await.map_err(unavailable)?;
 
-        let upgrade = tunnel::wanted(request.version(), request.headers());
+        let upgrade = tunnel::requested_protocol(request.version(), request.headers());
         let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let (mut parts, incoming) = request.into_parts();
-        self.prepare(&mut parts.headers, target, service, log, upgrade.as_ref());
-        let repeatable = parts.method.is_idempotent();
-        let kept = if repeatable {
+        self.rewrite_request_headers(&mut parts.headers, target, service, log, upgrade.as_ref());
+        let is_idempotent = parts.method.is_idempotent();
+        let replay_limit = if is_idempotent {
             self.config.bounded_replay_limit()
         } else {
             0
         };
-        let body = RequestBody::new(incoming, kept);
+        let body = RequestBody::new(incoming, replay_limit);
         log.request_bytes = Some(body.bytes());
 
         let mut tried: Vec<InstanceId> = Vec::new();
         loop {
             let lease = {
-                let pick = route.pick(balancer, &tried).map_err(undiscovered)?;
+                let pick = route.pick(balancer, &tried).map_err(unavailable)?;
                 let freshness = pick.snapshot().freshness();
                 log.stale = freshness.age().filter(|_| freshness.is_stale());
                 pick.lease()
             };
             if tried.contains(lease.id()) {
-                tokio::time::sleep(PAUSE.mul_f64(fastrand::f64())).await;
+                tokio::time::sleep(MAX_RETRY_PAUSE.mul_f64(fastrand::f64())).await;
             }
             log.attempts += 1;
             log.instance = Some(lease.id().as_str().to_owned());
-            let failure = match self.attempt(&parts, &body, target, &lease).await {
+            let error = match self.attempt(&parts, &body, target, &lease).await {
                 Ok(response) => {
-                    route.answered_by(lease.id());
+                    route.connection_accepted(lease.id());
                     lease.record(outcome::of_response(&response));
                     return accept(response, lease, upgrade, client);
                 }
-                Err(failure) => failure,
+                Err(error) => error,
             };
-            log.cause = Some(format!("{}: {}", failure.kind.as_str(), failure.cause));
-            if let Some(outcome) = outcome::of_failure(failure.kind) {
+            log.cause = Some(format!("{}: {}", error.kind.as_str(), error.cause));
+            if let Some(outcome) = error.kind.outcome() {
                 lease.record(outcome);
             }
-            if failure.kind.is_unsent() {
-                route.refused_by(lease.id());
+            if error.kind.is_unsent() {
+                route.connection_refused(lease.id());
             }
-            let safe =
-                failure.kind.is_unsent() || (repeatable && failure.kind == FailureKind::Broken);
-            let again = safe
-                && body.can_be_sent_again()
+            let is_safe =
+                error.kind.is_unsent() || (is_idempotent && error.kind == AttemptErrorKind::Broken);
+            let may_retry = is_safe
+                && body.can_be_replayed()
                 && log.attempts < self.config.max_attempts
-                && route.may_retry();
-            if !again {
-                return Err(Problem::from_failure(&failure)
+                && route.withdraw_retry();
+            if !may_retry {
+                return Err(Problem::from_attempt(&error)
                     .with("service", service)
                     .with("instance", lease.id().as_str())
                     .with("attempts", log.attempts));
@@ -137,39 +146,39 @@ impl Proxy {
         }
     }
 
-    /// Turns the instance's response into ours.
-    pub(crate) fn hand_on(
+    /// Adapts an instance's response for the client.
+    pub(crate) fn respond(
         &self,
-        answer: Answer,
+        upstream: UpstreamResponse,
         target: &Target,
         mut log: AccessLog,
     ) -> Response<ResponseBody> {
-        let Answer {
+        let UpstreamResponse {
             mut response,
             lease,
             tunnel,
-        } = answer;
-        log.began_to_answer(response.status());
+        } = upstream;
+        log.response_started(response.status());
         let instance = tunnel.is_some().then(|| hyper::upgrade::on(&mut response));
         let (mut parts, incoming) = response.into_parts();
-        let switched = parts.headers.get(header::UPGRADE).cloned();
+        let protocol = parts.headers.get(header::UPGRADE).cloned();
         let headers = &mut parts.headers;
         headers::strip_hop_by_hop(headers);
-        headers::write_via(headers, &self.pseudonym);
+        headers::append_via(headers, &self.pseudonym);
         if let Ok(id) = HeaderValue::from_str(lease.id().as_str()) {
             headers.insert(headers::INSTANCE, id);
         }
-        let elsewhere = headers
+        let location = headers
             .get(header::LOCATION)
             .and_then(|location| location.to_str().ok())
-            .and_then(|to| location::seen_from_outside(to, &lease, target.host.as_deref()))
+            .and_then(|location| location::rewrite(location, &lease, target.host.as_deref()))
             .and_then(|location| HeaderValue::from_str(&location).ok());
-        if let Some(location) = elsewhere {
+        if let Some(location) = location {
             headers.insert(header::LOCATION, location);
         }
         let body = match (tunnel, instance) {
             (Some(client), Some(instance)) => {
-                if let Some(protocol) = switched {
+                if let Some(protocol) = protocol {
                     write_upgrade(headers, protocol);
                 }
                 let closing = self.closing.clone();
@@ -177,13 +186,18 @@ impl Proxy {
                     .spawn(tunnel::run(client, instance, log, lease, closing));
                 Either::Left(Full::default())
             }
-            _ => Either::Right(Relay::new(incoming, self.config.idle_timeout, log, lease)),
+            _ => Either::Right(ProxiedBody::new(
+                incoming,
+                self.config.idle_timeout,
+                log,
+                lease,
+            )),
         };
         Response::from_parts(parts, body)
     }
 
-    /// Makes the client's headers ours.
-    fn prepare(
+    /// Replaces the headers of the client's connection by those for the instance's.
+    fn rewrite_request_headers(
         &self,
         headers: &mut HeaderMap,
         target: &Target,
@@ -191,24 +205,24 @@ impl Proxy {
         log: &AccessLog,
         upgrade: Option<&HeaderValue>,
     ) {
-        let trailers = headers::lists(headers, &header::TE, "trailers");
+        let accepts_trailers = headers::has_token(headers, &header::TE, "trailers");
         headers::strip_hop_by_hop(headers);
-        // The client was told to go on when its body was first asked for.
+        // hyper sends the client `100 Continue` when the body is first polled.
         headers.remove(header::EXPECT);
-        let arrival = Arrival {
+        let forwarded = ForwardedRequest {
             peer: log.peer,
             host: target.host.as_deref(),
             service,
         };
-        headers::write_forwarded(headers, &arrival, &self.trusted);
-        headers::write_via(headers, &self.pseudonym);
+        headers::write_forwarded(headers, &forwarded, &self.trusted);
+        headers::append_via(headers, &self.pseudonym);
         headers.insert(headers::REQUEST_ID, log.request_id.clone());
         if let Some(host) = target.host.as_deref().and_then(|host| host.parse().ok()) {
             headers.insert(header::HOST, host);
         }
         if let Some(protocol) = upgrade {
             write_upgrade(headers, protocol.clone());
-        } else if trailers {
+        } else if accepts_trailers {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
             headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
         }
@@ -220,83 +234,89 @@ impl Proxy {
         body: &RequestBody,
         target: &Target,
         lease: &Lease,
-    ) -> Result<Response<Incoming>, Failure> {
+    ) -> Result<Response<Incoming>, AttemptError> {
         let url = lease.url_for(&target.path);
         let mut request = Request::new(body.attempt());
         *request.method_mut() = client.method.clone();
-        *request.uri_mut() = url
-            .parse()
-            .map_err(|error| Failure::unsent(format!("{url}: {error}")))?;
+        *request.uri_mut() = url.parse().map_err(|error| {
+            AttemptError::new(AttemptErrorKind::NotCallable, format!("{url}: {error}"))
+        })?;
         *request.headers_mut() = client.headers.clone();
-        // A plain instance sees the client's host, as X-Forwarded-Host says it too; behind TLS the
-        // host chooses the certificate and the site, so it has to be the instance's own.
-        let missing = !client.headers.contains_key(header::HOST);
-        if (lease.scheme() == "https" || missing)
+        // An `http` instance receives the client's host, as in X-Forwarded-Host. With TLS the host
+        // selects the certificate and the site, so it has to be the instance's own.
+        let is_missing = !client.headers.contains_key(header::HOST);
+        if (lease.scheme() == "https" || is_missing)
             && let Ok(host) = lease.authority().parse()
         {
             request.headers_mut().insert(header::HOST, host);
         }
-        let answer = tokio::select! {
+        let result = tokio::select! {
             biased;
-            answer = self.upstream.send(request) => answer,
-            overdue = self.overdue(body) => Err(overdue),
+            result = self.upstream.send(request) => result,
+            timeout = self.timeout(body) => Err(timeout),
         };
-        answer.map_err(|failure| match body.has_failed() {
-            true => Failure::new(FailureKind::ClientBody, failure.cause),
-            false => failure,
+        result.map_err(|error| {
+            if body.has_failed() {
+                AttemptError::new(AttemptErrorKind::ClientBody, error.cause)
+            } else {
+                error
+            }
         })
     }
 
-    /// Ends when the client or the instance has been waited for too long.
-    async fn overdue(&self, body: &RequestBody) -> Failure {
-        let (stalled, first_byte) = (
-            self.config.upload_idle_timeout,
-            self.config.first_byte_timeout,
-        );
+    /// Completes when the client or the instance exceeds its time limit.
+    async fn timeout(&self, body: &RequestBody) -> AttemptError {
         loop {
-            let (wait, since) = body.waits_for();
-            let (kind, patience) = match wait {
-                Wait::Client => (FailureKind::ClientStalled, stalled),
-                Wait::Response => (FailureKind::ResponseTimeout, first_byte),
+            let (side, since) = body.waiting_for();
+            let (kind, limit) = match side {
+                WaitingFor::Client => (
+                    AttemptErrorKind::ClientStalled,
+                    self.config.upload_idle_timeout,
+                ),
+                WaitingFor::Instance => (
+                    AttemptErrorKind::ResponseTimeout,
+                    self.config.first_byte_timeout,
+                ),
             };
             let now = Instant::now();
-            if since + patience <= now {
-                return Failure::new(kind, format!("nothing for {patience:?}"));
+            if since + limit <= now {
+                return AttemptError::new(kind, format!("nothing received for {limit:?}"));
             }
-            // Whom the request waits for changes while its body flows.
-            let look_again = now + LOOK_AGAIN.min(stalled);
-            tokio::time::sleep_until(look_again.min(since + patience)).await;
+            // The side that the request waits for changes while its body is streamed.
+            let next_check = now + TIMEOUT_CHECK_INTERVAL.min(self.config.upload_idle_timeout);
+            tokio::time::sleep_until(next_check.min(since + limit)).await;
         }
     }
 }
 
-/// Takes a response as the answer, unless it switches to what nobody asked for.
+/// Accepts a response unless it switches to a protocol that the client did not request.
 fn accept(
     response: Response<Incoming>,
     lease: Lease,
-    asked: Option<HeaderValue>,
+    requested: Option<HeaderValue>,
     client: Option<OnUpgrade>,
-) -> Result<Answer, Problem> {
+) -> Result<UpstreamResponse, Problem> {
     if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(Answer {
+        return Ok(UpstreamResponse {
             response,
             lease,
             tunnel: None,
         });
     }
-    let switched = response.headers().get(header::UPGRADE);
-    let same = match (&asked, switched) {
-        (Some(asked), Some(to)) => asked.as_bytes().eq_ignore_ascii_case(to.as_bytes()),
+    let is_requested = match (&requested, response.headers().get(header::UPGRADE)) {
+        (Some(requested), Some(protocol)) => requested
+            .as_bytes()
+            .eq_ignore_ascii_case(protocol.as_bytes()),
         _ => false,
     };
-    if !same {
-        let failure = Failure::new(
-            FailureKind::BadResponse,
-            "it switches to a protocol that the client did not ask for",
+    if !is_requested {
+        let error = AttemptError::new(
+            AttemptErrorKind::BadResponse,
+            "it switches to a protocol that the client did not request",
         );
-        return Err(Problem::from_failure(&failure).with("instance", lease.id().as_str()));
+        return Err(Problem::from_attempt(&error).with("instance", lease.id().as_str()));
     }
-    Ok(Answer {
+    Ok(UpstreamResponse {
         response,
         lease,
         tunnel: client,

@@ -1,4 +1,4 @@
-//! The client's body on its way to an instance: streamed, and if need be sent again.
+//! The client's request body, streamed to an instance and replayed if the request is retried.
 
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -10,11 +10,11 @@ use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::Instant;
 
-/// The body of one request, over all attempts to send it.
+/// The body of one request, shared by all attempts to send it.
 ///
-/// Each attempt gets a handle of its own by [`attempt`](Self::attempt). What a handle reads from
-/// the client is kept until it is more than `limit` bytes; the next handle begins with that.
-/// Nothing is read from the client before an instance takes it.
+/// [`attempt`](Self::attempt) returns a body for each attempt. What it reads from the client is
+/// buffered up to `limit` bytes, and the next attempt begins with that. Nothing is read from the
+/// client before an instance is ready to receive it.
 #[derive(Clone, Debug)]
 pub(crate) struct RequestBody(Arc<Mutex<Source>>);
 
@@ -22,51 +22,52 @@ pub(crate) struct RequestBody(Arc<Mutex<Source>>);
 struct Source {
     incoming: Incoming,
     hint: SizeHint,
-    /// Which attempt may read; an earlier one that is still around may not.
+    /// The number of the latest attempt. Bodies of earlier ones that still exist can't read.
     attempt: u32,
-    kept: Vec<Bytes>,
-    kept_bytes: usize,
+    buffered: Vec<Bytes>,
+    buffered_bytes: usize,
     limit: usize,
-    /// Whether something was read that has not been kept.
-    lost: bool,
+    /// More than `limit` bytes were read, so the body can't be replayed.
+    over_limit: bool,
     trailers: Option<HeaderMap>,
     ended: bool,
     failed: bool,
-    /// How many bytes the client has sent.
+    /// Number of bytes read from the client.
     bytes: Arc<AtomicU64>,
-    /// Whether the body is waiting for the client rather than for the instance.
-    starving: bool,
-    /// When whoever is waited for became the one.
+    /// Whether the last poll of `incoming` was pending.
+    waiting_for_client: bool,
+    /// When the present wait began.
     since: Instant,
 }
 
 impl RequestBody {
-    /// Takes over a client's body. Up to `limit` bytes of it are kept, to be sent again.
+    /// Takes a client's body, of which up to `limit` bytes are buffered for a retry.
     pub(crate) fn new(incoming: Incoming, limit: usize) -> Self {
         Self(Arc::new(Mutex::new(Source {
             hint: incoming.size_hint(),
             ended: incoming.is_end_stream(),
             incoming,
             attempt: 0,
-            kept: Vec::new(),
-            kept_bytes: 0,
+            buffered: Vec::new(),
+            buffered_bytes: 0,
             limit,
-            lost: false,
+            over_limit: false,
             trailers: None,
             failed: false,
             bytes: Arc::default(),
-            starving: false,
+            waiting_for_client: false,
             since: Instant::now(),
         })))
     }
 
-    /// The body from its beginning, for one more attempt. Earlier handles end in an error.
-    pub(crate) fn attempt(&self) -> Attempt {
+    /// The body for one more attempt, from its beginning. Bodies of earlier attempts fail from now
+    /// on.
+    pub(crate) fn attempt(&self) -> AttemptBody {
         let mut source = self.source();
         source.attempt += 1;
         source.since = Instant::now();
         let hint = source.hint;
-        Attempt {
+        AttemptBody {
             body: self.clone(),
             number: source.attempt,
             position: 0,
@@ -76,29 +77,30 @@ impl RequestBody {
     }
 
     /// Whether another attempt can send the whole body.
-    pub(crate) fn can_be_sent_again(&self) -> bool {
+    pub(crate) fn can_be_replayed(&self) -> bool {
         let source = self.source();
-        !source.lost && !source.failed
+        !source.over_limit && !source.failed
     }
 
-    /// Whether the client has broken its body off, or framed it wrongly.
+    /// Whether reading from the client has failed: the body is incomplete or badly framed.
     pub(crate) fn has_failed(&self) -> bool {
         self.source().failed
     }
 
-    /// Counts the bytes that the client has sent, also when the body itself has gone.
+    /// The number of bytes read from the client, readable after the body has been dropped.
     pub(crate) fn bytes(&self) -> Arc<AtomicU64> {
         Arc::clone(&self.source().bytes)
     }
 
-    /// Who is waited for, and since when.
-    pub(crate) fn waits_for(&self) -> (Wait, Instant) {
+    /// Which side has to act next, and since when.
+    pub(crate) fn waiting_for(&self) -> (WaitingFor, Instant) {
         let source = self.source();
-        let wait = match source.starving && !source.ended {
-            true => Wait::Client,
-            false => Wait::Response,
+        let side = if source.waiting_for_client && !source.ended {
+            WaitingFor::Client
+        } else {
+            WaitingFor::Instance
         };
-        (wait, source.since)
+        (side, source.since)
     }
 
     fn source(&self) -> MutexGuard<'_, Source> {
@@ -106,18 +108,18 @@ impl RequestBody {
     }
 }
 
-/// Who has to do something before a request goes on.
+/// The side that has to act before a request can proceed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Wait {
+pub(crate) enum WaitingFor {
     /// The client has to send more of its body.
     Client,
-    /// The instance has to take more of the body, or to answer.
-    Response,
+    /// The instance has to read more of the body, or to respond.
+    Instance,
 }
 
-/// The body as one attempt sends it.
+/// The body that one attempt sends.
 #[derive(Debug)]
-pub(crate) struct Attempt {
+pub(crate) struct AttemptBody {
     body: RequestBody,
     number: u32,
     position: usize,
@@ -125,12 +127,12 @@ pub(crate) struct Attempt {
     hint: SizeHint,
 }
 
-/// Why an attempt could not send the body.
+/// Why an attempt could not read the body.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BodyError {
-    #[error("the client's body broke off")]
+    #[error("the client's request body is incomplete or badly framed")]
     Client(#[source] hyper::Error),
-    #[error("another attempt has begun")]
+    #[error("superseded by another attempt")]
     Superseded,
 }
 
@@ -143,10 +145,10 @@ impl Source {
             return Poll::Ready(None);
         }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
-        if polled.is_ready() || !self.starving {
+        if polled.is_ready() || !self.waiting_for_client {
             self.since = Instant::now();
         }
-        self.starving = polled.is_pending();
+        self.waiting_for_client = polled.is_pending();
         let Poll::Ready(frame) = polled else {
             return Poll::Pending;
         };
@@ -157,23 +159,23 @@ impl Source {
                 return Poll::Ready(Some(Err(BodyError::Client(error))));
             }
             Some(Ok(ref frame)) => {
-                self.keep(frame);
+                self.buffer(frame);
                 self.ended = self.incoming.is_end_stream();
             }
         }
         Poll::Ready(frame.and_then(Result::ok).map(Ok))
     }
 
-    fn keep(&mut self, frame: &Frame<Bytes>) {
+    fn buffer(&mut self, frame: &Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
             self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
-            self.kept_bytes += data.len();
-            if self.kept_bytes > self.limit {
-                self.lost = true;
-                self.kept = Vec::new();
+            self.buffered_bytes += data.len();
+            if self.buffered_bytes > self.limit {
+                self.over_limit = true;
+                self.buffered = Vec::new();
             }
-            if !self.lost {
-                self.kept.push(data.clone());
+            if !self.over_limit {
+                self.buffered.push(data.clone());
             }
         } else if let Some(trailers) = frame.trailers_ref() {
             self.trailers = Some(trailers.clone());
@@ -181,7 +183,7 @@ impl Source {
     }
 }
 
-impl Body for Attempt {
+impl Body for AttemptBody {
     type Data = Bytes;
     type Error = BodyError;
 
@@ -194,9 +196,9 @@ impl Body for Attempt {
         if source.attempt != this.number {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
-        if let Some(kept) = source.kept.get(this.position) {
+        if let Some(data) = source.buffered.get(this.position) {
             this.position += 1;
-            return Poll::Ready(Some(Ok(Frame::data(kept.clone()))));
+            return Poll::Ready(Some(Ok(Frame::data(data.clone()))));
         }
         if source.ended && !this.trailers_sent {
             this.trailers_sent = true;
@@ -207,7 +209,7 @@ impl Body for Attempt {
         let polled = source.poll_client(cx);
         if let Poll::Ready(Some(Ok(frame))) = &polled {
             this.trailers_sent |= frame.is_trailers();
-            this.position = source.kept.len();
+            this.position = source.buffered.len();
         }
         polled
     }
@@ -215,7 +217,7 @@ impl Body for Attempt {
     fn is_end_stream(&self) -> bool {
         let source = self.body.source();
         source.ended
-            && self.position >= source.kept.len()
+            && self.position >= source.buffered.len()
             && (self.trailers_sent || source.trailers.is_none())
     }
 

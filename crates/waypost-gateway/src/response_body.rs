@@ -1,4 +1,4 @@
-//! An instance's response on its way to the client.
+//! The bodies of responses to clients.
 
 use std::pin::Pin;
 use std::task::{Context, Poll};
@@ -10,36 +10,37 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use tokio::time::{Instant, Sleep};
 use waypost::Lease;
 
-use crate::access_log::{AccessLog, End};
+use crate::access_log::{AccessLog, EndReason};
 
-/// What the gateway answers with: bytes of its own, or an instance's response.
-pub(crate) type ResponseBody = Either<Full<Bytes>, Relay>;
+/// The body of a response to a client: the gateway's own, or one that an instance sends.
+pub(crate) type ResponseBody = Either<Full<Bytes>, ProxiedBody>;
 
-/// Hands each piece of a response on at once. While it lives the instance counts the request as
-/// in flight; when it goes, the access log is written, and a response that is not finished takes
-/// its connection to the instance with it.
-pub(crate) struct Relay {
+/// The body of an instance's response. Each frame is passed on as soon as it arrives.
+///
+/// While the body exists, the request counts as in flight on the instance. Dropping it emits the
+/// access log; if the response is incomplete, that also closes the connection to the instance.
+pub(crate) struct ProxiedBody {
     incoming: Incoming,
     idle_timeout: Duration,
     idle: Pin<Box<Sleep>>,
-    /// Whether the instance has been waited for since `idle` was set. While the client is slow to
-    /// take what there is, nobody asks, and the instance's silence doesn't count.
+    /// Whether `idle` is running. It does not run while the client is slow to read, since the body
+    /// is not polled then.
     waiting: bool,
     log: AccessLog,
     _lease: Lease,
 }
 
-/// Why a response ended too early. By then its head is long gone, so all that is left is to break
-/// the connection off.
+/// Why a response ended early. Its head has been sent by then, so the only way left to report the
+/// error is to close the connection.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RelayError {
-    #[error("the instance broke its response off")]
+pub(crate) enum ProxiedBodyError {
+    #[error("the instance closed the connection in the middle of its response")]
     Broken(#[source] hyper::Error),
-    #[error("the instance fell silent in the middle of its response")]
+    #[error("the instance sent nothing for the idle timeout in the middle of its response")]
     Idle,
 }
 
-impl Relay {
+impl ProxiedBody {
     pub(crate) fn new(
         incoming: Incoming,
         idle_timeout: Duration,
@@ -47,7 +48,7 @@ impl Relay {
         lease: Lease,
     ) -> Self {
         if incoming.is_end_stream() {
-            log.end = End::Complete;
+            log.end = EndReason::Complete;
         }
         let idle = Box::pin(tokio::time::sleep(idle_timeout));
         Self {
@@ -61,14 +62,14 @@ impl Relay {
     }
 }
 
-impl Body for Relay {
+impl Body for ProxiedBody {
     type Data = Bytes;
-    type Error = RelayError;
+    type Error = ProxiedBodyError;
 
     fn poll_frame(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, RelayError>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, ProxiedBodyError>>> {
         let this = self.get_mut();
         let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
             if !this.waiting {
@@ -78,24 +79,24 @@ impl Body for Relay {
             if this.idle.as_mut().poll(cx).is_pending() {
                 return Poll::Pending;
             }
-            this.log.end = End::IdleTimeout;
-            return Poll::Ready(Some(Err(RelayError::Idle)));
+            this.log.end = EndReason::IdleTimeout;
+            return Poll::Ready(Some(Err(ProxiedBodyError::Idle)));
         };
         this.waiting = false;
         match &frame {
             Some(Ok(frame)) => {
                 this.log.response_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
                 if this.incoming.is_end_stream() {
-                    this.log.end = End::Complete;
+                    this.log.end = EndReason::Complete;
                 }
             }
             Some(Err(error)) => {
-                this.log.end = End::UpstreamBroken;
+                this.log.end = EndReason::UpstreamBroken;
                 this.log.cause = Some(error.to_string());
             }
-            None => this.log.end = End::Complete,
+            None => this.log.end = EndReason::Complete,
         }
-        Poll::Ready(frame.map(|frame| frame.map_err(RelayError::Broken)))
+        Poll::Ready(frame.map(|frame| frame.map_err(ProxiedBodyError::Broken)))
     }
 
     fn is_end_stream(&self) -> bool {

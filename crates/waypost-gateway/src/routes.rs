@@ -1,7 +1,7 @@
-//! The routes: one for each service that the registry has named.
+//! The routes: one for each service that the registry has listed.
 //!
-//! Names that come in a request are only looked up here. So nobody outside can make the gateway
-//! ask the registry about names of their own invention.
+//! Names in requests are only looked up here. Clients therefore can't make the gateway query the
+//! registry for arbitrary names.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,31 +16,31 @@ use waypost::{
     ServiceName,
 };
 
-use crate::avoid::Avoid;
 use crate::config::Config;
 use crate::problem::Problem;
+use crate::recently_refused::RecentlyRefused;
 
-/// First segments that are the gateway's own; a service of such a name gets no route.
+/// First segments of the gateway's own paths. A service with such a name gets no route.
 pub(crate) const RESERVED: [&str; 4] = ["internal", "health", "livez", "readyz"];
 
-/// How many names that have left the registry are remembered.
-const REMEMBERED: usize = 10_000;
-/// The time over which retries are held against requests.
+/// The number of routes that are kept for services no longer listed by the registry.
+const MAX_UNLISTED: usize = 10_000;
+/// The period over which retries are compared with requests.
 const BUDGET_WINDOW: Duration = Duration::from_secs(10);
-/// Retries a second that are always allowed, since a share of few requests is none.
-const BUDGET_RESERVE: u32 = 10;
+/// The retries per second that are always allowed, for services with few requests.
+const BUDGET_MIN_PER_SECOND: u32 = 10;
 
-/// All routes; they follow the registry's list of names.
+/// All routes, kept in step with the registry's list of services.
 pub(crate) struct Routes {
     client: ServiceDiscoveryClient,
-    /// Services that are not shown to the outside.
+    /// Services that get no route.
     hidden: Vec<ServiceName>,
-    retry_share: f32,
-    table: ArcSwap<Table>,
+    retry_ratio: f32,
+    table: ArcSwap<RouteTable>,
 }
 
 #[derive(Default)]
-struct Table {
+struct RouteTable {
     routes: HashMap<ServiceName, Arc<Route>>,
     freshness: Option<Freshness>,
 }
@@ -52,38 +52,38 @@ impl Routes {
         Self {
             client,
             hidden,
-            retry_share: config.retry_share,
+            retry_ratio: config.retry_ratio,
             table: ArcSwap::default(),
         }
     }
 
-    /// Keeps the routes in step with the registry, for ever.
+    /// Applies each change of the registry's list of services. Never returns.
     pub(crate) async fn follow(&self) {
         let mut names = self.client.directory().subscribe_catalog();
         loop {
             let catalog = names.changed().await;
-            self.adopt(&catalog);
+            self.update(&catalog);
         }
     }
 
     /// The route of a service.
     ///
     /// # Errors
-    /// If the registry has never named it, or can't say.
+    /// If the registry has never listed it, or does not answer.
     pub(crate) async fn find(&self, service: &str) -> Result<Arc<Route>, Problem> {
         if let Some(route) = self.table.load().routes.get(service) {
             return Ok(Arc::clone(route));
         }
-        // At the very start the registry may not have answered yet; all who ask wait for its one
-        // answer, which is in memory ever after.
+        // At startup the registry may not have answered yet. All requests wait for that first
+        // answer; later ones find it in memory.
         let catalog = self
             .client
             .directory()
             .catalog()
             .await
             .map_err(|e| Problem::from_discovery(&e))?;
-        if !self.has_adopted(&catalog) {
-            self.adopt(&catalog);
+        if !self.has_applied(&catalog) {
+            self.update(&catalog);
         }
         match self.table.load().routes.get(service) {
             Some(route) => Ok(Arc::clone(route)),
@@ -91,26 +91,26 @@ impl Routes {
         }
     }
 
-    /// All routes in order of names, those of services that have left among them.
+    /// All routes in order of names, including those of services no longer listed.
     pub(crate) fn all(&self) -> Vec<Arc<Route>> {
         let mut all: Vec<_> = self.table.load().routes.values().cloned().collect();
         all.sort_by(|a, b| a.service.cmp(&b.service));
         all
     }
 
-    /// How far the list of names can be trusted; `None` before the registry's first word.
+    /// The freshness of the list of services; `None` before the registry's first answer.
     pub(crate) fn freshness(&self) -> Option<Freshness> {
         self.table.load().freshness.clone()
     }
 
-    fn has_adopted(&self, catalog: &Catalog) -> bool {
+    fn has_applied(&self, catalog: &Catalog) -> bool {
         let table = self.table.load();
         table.freshness.as_ref().is_some_and(|freshness| {
             freshness.is_known() && freshness.generation() >= catalog.freshness().generation()
         })
     }
 
-    fn adopt(&self, catalog: &Catalog) {
+    fn update(&self, catalog: &Catalog) {
         self.table.rcu(|table| {
             let mut routes = table.routes.clone();
             for route in routes.values() {
@@ -123,13 +123,13 @@ impl Routes {
                     routes.insert(name.clone(), Arc::new(self.route(name)));
                 }
             }
-            let mut gone = routes.values().filter(|route| !route.is_listed()).count();
+            let mut unlisted = routes.values().filter(|route| !route.is_listed()).count();
             routes.retain(|_, route| {
-                let keep = route.is_listed() || gone <= REMEMBERED;
-                gone -= usize::from(!keep);
+                let keep = route.is_listed() || unlisted <= MAX_UNLISTED;
+                unlisted -= usize::from(!keep);
                 keep
             });
-            Table {
+            RouteTable {
                 routes,
                 freshness: Some(catalog.freshness().clone()),
             }
@@ -146,8 +146,8 @@ impl Routes {
             client: self.client.clone(),
             balancer: OnceLock::new(),
             listed: AtomicBool::new(true),
-            budget: TpsBudget::new(BUDGET_WINDOW, BUDGET_RESERVE, self.retry_share),
-            avoid: Avoid::default(),
+            budget: TpsBudget::new(BUDGET_WINDOW, BUDGET_MIN_PER_SECOND, self.retry_ratio),
+            refused: RecentlyRefused::default(),
         }
     }
 
@@ -161,9 +161,9 @@ impl Routes {
             None => Problem::new(
                 StatusCode::NOT_FOUND,
                 "unknown_service",
-                format!("{} knows no service {service:?}", freshness.provider()),
+                format!("{} has no service {service:?}", freshness.provider()),
             ),
-            // It may have come since; "not found" would be a guess.
+            // The service may have registered since, so 404 would be a guess.
             Some(failure) => Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "registry_unreachable",
@@ -179,15 +179,15 @@ impl Routes {
     }
 }
 
-/// What leads to one service.
+/// The route to one service.
 pub(crate) struct Route {
     service: ServiceName,
     client: ServiceDiscoveryClient,
-    /// Begins with the first request, so that services which nobody calls are not watched.
+    /// Created by the first request, so that unused services are not watched.
     balancer: OnceLock<Balancer>,
     listed: AtomicBool,
     budget: TpsBudget,
-    avoid: Avoid,
+    refused: RecentlyRefused,
 }
 
 impl Route {
@@ -195,26 +195,26 @@ impl Route {
         &self.service
     }
 
-    /// Whether the registry's list of services has it now.
+    /// Whether the registry lists the service now.
     pub(crate) fn is_listed(&self) -> bool {
         self.listed.load(Ordering::Relaxed)
     }
 
-    /// The instances that have just refused a connection.
-    pub(crate) fn avoided(&self) -> Vec<InstanceId> {
-        self.avoid.ids()
+    /// The instances that have recently refused a connection.
+    pub(crate) fn recently_refused(&self) -> Vec<InstanceId> {
+        self.refused.ids()
     }
 
-    /// What the balancer does with each instance, if the route has been used.
+    /// The balancer's state of each instance, if the route has been used.
     pub(crate) fn explain(&self) -> Option<Explanation> {
         self.balancer.get().map(Balancer::explain)
     }
 
-    /// Follows the service, and counts a request in the retry budget.
+    /// The balancer, once it knows the service's instances. Counts a request in the retry budget.
     ///
     /// # Errors
-    /// If nothing is known of the service and the registry doesn't answer.
-    pub(crate) async fn enter(&self) -> Result<&Balancer, Error> {
+    /// If the instances are unknown and the registry does not answer.
+    pub(crate) async fn ready_balancer(&self) -> Result<&Balancer, Error> {
         self.budget.deposit();
         let balancer = self.balancer()?;
         if !balancer.snapshot().freshness().is_known() {
@@ -231,35 +231,38 @@ impl Route {
         Ok(self.balancer.get_or_init(|| balancer))
     }
 
-    /// Chooses an instance: one neither tried nor avoided, else one not tried, else any.
+    /// Picks an instance: preferably one that is neither in `tried` nor recently refused a
+    /// connection, otherwise one that is not in `tried`, otherwise any.
     pub(crate) fn pick(&self, balancer: &Balancer, tried: &[InstanceId]) -> Result<Pick, Error> {
-        let avoided = self.avoid.ids();
-        if avoided.is_empty() {
+        let refused = self.refused.ids();
+        if refused.is_empty() {
             return if tried.is_empty() {
                 balancer.pick()
             } else {
                 balancer.pick_except(tried)
             };
         }
-        let shunned = [tried, &avoided].concat();
-        let pick = balancer.pick_except(&shunned)?;
-        if shunned.contains(pick.id()) {
+        let excluded = [tried, &refused].concat();
+        let pick = balancer.pick_except(&excluded)?;
+        if excluded.contains(pick.id()) {
             balancer.pick_except(tried)
         } else {
             Ok(pick)
         }
     }
 
-    /// Whether the budget has room for one more retry.
-    pub(crate) fn may_retry(&self) -> bool {
+    /// Takes one retry from the budget; false if it is spent.
+    pub(crate) fn withdraw_retry(&self) -> bool {
         self.budget.withdraw()
     }
 
-    pub(crate) fn refused_by(&self, instance: &InstanceId) {
-        self.avoid.add(instance);
+    /// Records that an instance could not be connected to.
+    pub(crate) fn connection_refused(&self, instance: &InstanceId) {
+        self.refused.add(instance);
     }
 
-    pub(crate) fn answered_by(&self, instance: &InstanceId) {
-        self.avoid.forgive(instance);
+    /// Records that an instance responded.
+    pub(crate) fn connection_accepted(&self, instance: &InstanceId) {
+        self.refused.remove(instance);
     }
 }

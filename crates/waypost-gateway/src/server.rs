@@ -1,4 +1,4 @@
-//! Serves connections, and tells the gateway's own pages from the routes.
+//! Serves client connections, and dispatches requests to the gateway's own pages or to a route.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -16,7 +16,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use waypost::{ConfigError, HealthChecks, ServiceDiscoveryClient};
 
-use crate::access_log::{AccessLog, End};
+use crate::access_log::{AccessLog, EndReason};
 use crate::config::Config;
 use crate::framing::{Ambiguous, Inspected, MAX_HEAD};
 use crate::pages::Pages;
@@ -24,15 +24,15 @@ use crate::problem::Problem;
 use crate::proxy::Proxy;
 use crate::response_body::ResponseBody;
 use crate::routes::Routes;
-use crate::target::{Refused, Target};
+use crate::target::{InvalidRequest, Target};
 use crate::{headers, target};
 
-/// How long a client may take for the head of a request, and keep an idle connection.
+/// The time limit for receiving a request head, and for an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-/// After this much silence TCP itself asks whether the client is still there.
+/// The idle time after which TCP keep-alive probes are sent.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Answers requests, whichever connection they come on.
+/// Responds to the requests of all connections.
 pub(crate) struct Server {
     routes: Arc<Routes>,
     pages: Pages,
@@ -64,19 +64,23 @@ impl Server {
         self.pages.health()
     }
 
-    async fn answer(
+    async fn respond(
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
-        ambiguous: &Ambiguous,
+        conflict: &Ambiguous,
     ) -> Response<ResponseBody> {
         let id = headers::request_id(request.headers());
         let path = request.uri().path().to_owned();
         let log = AccessLog::new(request.method().clone(), path, peer, id.clone());
-        let refused = ambiguous.was_seen().then_some(Refused::AmbiguousLength);
-        let mut response = match refused.map_or_else(|| target::read(&request), Err) {
+        let target = if conflict.was_seen() {
+            Err(InvalidRequest::AmbiguousLength)
+        } else {
+            target::read(&request)
+        };
+        let mut response = match target {
             Ok(target) => self.dispatch(request, &target, log).await,
-            Err(refused) => fail(refused.into(), log),
+            Err(invalid) => problem_response(invalid.into(), log),
         };
         response.headers_mut().insert(headers::REQUEST_ID, id);
         response
@@ -89,25 +93,25 @@ impl Server {
         mut log: AccessLog,
     ) -> Response<ResponseBody> {
         if let Some(page) = self.pages.find(target, request.headers()).await {
-            return finish(page, "local", log);
+            return local_response(page, "local", log);
         }
         let route = match self.routes.find(&target.service).await {
             Ok(route) => route,
-            Err(problem) => return fail(problem, log),
+            Err(problem) => return problem_response(problem, log),
         };
         log.route = Some(route.service().as_str().to_owned());
         if target.bare && matches!(*request.method(), Method::GET | Method::HEAD) {
-            return finish(to_slash(target), "redirect", log);
+            return local_response(redirect_to_slash(target), "redirect", log);
         }
         match self.proxy.forward(&route, target, request, &mut log).await {
-            Ok(answer) => self.proxy.hand_on(answer, target, log),
-            Err(problem) => fail(problem, log),
+            Ok(upstream) => self.proxy.respond(upstream, target, log),
+            Err(problem) => problem_response(problem, log),
         }
     }
 }
 
-/// Serves one connection until its client, `draining` or an error ends it.
-pub(crate) async fn connection(
+/// Serves one connection until the client closes it, an error occurs, or `draining` is cancelled.
+pub(crate) async fn serve_connection(
     server: Arc<Server>,
     stream: TcpStream,
     peer: SocketAddr,
@@ -118,12 +122,12 @@ pub(crate) async fn connection(
         .set_nodelay(true)
         .and_then(|()| socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive))
     {
-        tracing::debug!(%error, %peer, "can't set the options of a connection");
+        tracing::debug!(%error, %peer, "setting socket options failed");
     }
-    let (stream, ambiguous) = Inspected::new(stream);
+    let (stream, conflict) = Inspected::new(stream);
     let service = service_fn(move |request| {
-        let (server, ambiguous) = (Arc::clone(&server), ambiguous.clone());
-        async move { Ok::<_, Infallible>(server.answer(request, peer, &ambiguous).await) }
+        let (server, conflict) = (Arc::clone(&server), conflict.clone());
+        async move { Ok::<_, Infallible>(server.respond(request, peer, &conflict).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -140,12 +144,12 @@ pub(crate) async fn connection(
         }
     };
     if let Err(error) = served {
-        tracing::debug!(%error, %peer, "a connection broke");
+        tracing::debug!(%error, %peer, "connection failed");
     }
 }
 
-/// Without the slash, a page's relative links would leave the service.
-fn to_slash(target: &Target) -> Response<ResponseBody> {
+/// Without the slash, relative links on a page would resolve to another service.
+fn redirect_to_slash(target: &Target) -> Response<ResponseBody> {
     let mut response = Response::new(Either::Left(Full::default()));
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
     let location = format!("/{}{}", target.service, target.path);
@@ -155,18 +159,18 @@ fn to_slash(target: &Target) -> Response<ResponseBody> {
     response
 }
 
-fn fail(problem: Problem, mut log: AccessLog) -> Response<ResponseBody> {
+fn problem_response(problem: Problem, mut log: AccessLog) -> Response<ResponseBody> {
     log.cause.get_or_insert_with(|| problem.detail.clone());
     let reason = problem.reason;
-    finish(problem.into_response(), reason, log)
+    local_response(problem.into_response(), reason, log)
 }
 
-fn finish(
+fn local_response(
     response: Response<ResponseBody>,
     end: &'static str,
     mut log: AccessLog,
 ) -> Response<ResponseBody> {
-    log.began_to_answer(response.status());
-    log.end = End::Local(end);
+    log.response_started(response.status());
+    log.end = EndReason::Local(end);
     response
 }

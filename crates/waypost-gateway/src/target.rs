@@ -1,42 +1,43 @@
-//! Reads out of a request where it wants to go, and refuses what can be read in two ways.
+//! Extracts the target of a request, and rejects requests whose target or framing is ambiguous.
 
 use http::uri::Authority;
 use http::{HeaderMap, Method, Request, Version, header};
 
-/// Where a request wants to go.
+/// The target of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Target {
     /// The first segment of the path.
     pub(crate) service: String,
-    /// The rest with its query, beginning with a slash.
+    /// The rest of the path with its query, beginning with a slash.
     pub(crate) path: String,
-    /// Whether nothing followed the name, not even that slash.
+    /// Whether nothing follows the first segment, not even a slash.
     pub(crate) bare: bool,
-    /// The authority that the client asked for.
+    /// The authority that the client requested.
     pub(crate) host: Option<String>,
 }
 
-/// Why a request is refused before anybody is asked.
+/// Why a request is rejected without being forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum Refused {
+pub(crate) enum InvalidRequest {
     #[error("the request has both Content-Length and Transfer-Encoding")]
     AmbiguousLength,
-    #[error("the only Transfer-Encoding that is understood is \"chunked\", once")]
+    #[error("Transfer-Encoding must be \"chunked\" and occur once")]
     TransferCoding,
     #[error("an HTTP/1.1 request needs exactly one valid Host (RFC 9112, section 3.2)")]
     Host,
-    #[error("the path has a \".\" or \"..\" segment; resolve it before sending")]
+    #[error("the path has a \".\" or \"..\" segment; resolve it before sending the request")]
     DotSegment,
-    #[error("the method {0} is not passed on")]
+    #[error("the method {0} is not forwarded")]
     Method(&'static str),
 }
 
 /// Reads the target of a request.
-pub(crate) fn read<B>(request: &Request<B>) -> Result<Target, Refused> {
+pub(crate) fn read<B>(request: &Request<B>) -> Result<Target, InvalidRequest> {
     match *request.method() {
-        // We are no tunnel, and a trace would show a client what the proxies before us added.
-        Method::CONNECT => return Err(Refused::Method("CONNECT")),
-        Method::TRACE => return Err(Refused::Method("TRACE")),
+        // CONNECT would open a tunnel to any address; TRACE would disclose what proxies in front of
+        // the gateway have added.
+        Method::CONNECT => return Err(InvalidRequest::Method("CONNECT")),
+        Method::TRACE => return Err(InvalidRequest::Method("TRACE")),
         _ => {}
     }
     check_transfer_coding(request.headers())?;
@@ -44,7 +45,7 @@ pub(crate) fn read<B>(request: &Request<B>) -> Result<Target, Refused> {
     let uri = request.uri();
     let path = uri.path();
     if path.split('/').any(is_dot_segment) {
-        return Err(Refused::DotSegment);
+        return Err(InvalidRequest::DotSegment);
     }
     let query = uri
         .query()
@@ -60,41 +61,41 @@ pub(crate) fn read<B>(request: &Request<B>) -> Result<Target, Refused> {
     })
 }
 
-/// The library has made sure that `chunked` is the last coding; one before it, such as `gzip`,
-/// would be lost on the way, since every message is framed anew.
-fn check_transfer_coding(headers: &HeaderMap) -> Result<(), Refused> {
+/// hyper accepts any codings that end in `chunked`. A coding before it, such as `gzip`, would be
+/// lost, since the request is framed anew and sent on without it.
+fn check_transfer_coding(headers: &HeaderMap) -> Result<(), InvalidRequest> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
         (None, _) => Ok(()),
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
-        _ => Err(Refused::TransferCoding),
+        _ => Err(InvalidRequest::TransferCoding),
     }
 }
 
-/// The authority of an absolute URI wins over `Host` (RFC 9112, section 3.2.2).
-fn host<B>(request: &Request<B>) -> Result<Option<String>, Refused> {
+/// The authority of an absolute URI takes precedence over `Host` (RFC 9112, section 3.2.2).
+fn host<B>(request: &Request<B>) -> Result<Option<String>, InvalidRequest> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (None, _) if request.version() == Version::HTTP_10 => None,
-        (Some(host), None) => Some(host.to_str().map_err(|_| Refused::Host)?),
-        _ => return Err(Refused::Host),
+        (Some(host), None) => Some(host.to_str().map_err(|_| InvalidRequest::Host)?),
+        _ => return Err(InvalidRequest::Host),
     };
     let host = match (request.uri().authority(), host) {
         (Some(authority), _) => authority.as_str(),
-        // An empty Host is what a client sends that has no authority.
+        // A client without an authority sends an empty Host.
         (None, None | Some("")) => return Ok(None),
         (None, Some(host)) => host,
     };
     match host.parse::<Authority>() {
         Ok(authority) if !authority.as_str().contains('@') => Ok(Some(host.to_owned())),
-        _ => Err(Refused::Host),
+        _ => Err(InvalidRequest::Host),
     }
 }
 
-/// `.` and `..`, also with their dots encoded: whoever decodes them further on would leave the
-/// path that the instance's prefix confines them to.
+/// Matches `.` and `..`, also with encoded dots: a server that decodes them could resolve the path
+/// to one outside of the instance's prefix.
 fn is_dot_segment(segment: &str) -> bool {
-    // At most "%2e%2e": longer ones need not be looked at.
+    // The longest spelling is "%2e%2e".
     segment.len() <= 6
         && matches!(
             segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
@@ -106,7 +107,7 @@ fn is_dot_segment(segment: &str) -> bool {
 mod tests {
     use super::*;
 
-    fn read_uri(uri: &str) -> Result<Target, Refused> {
+    fn read_uri(uri: &str) -> Result<Target, InvalidRequest> {
         read(
             &Request::get(uri)
                 .header("host", "gw:8000")
@@ -116,7 +117,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_segment_names_the_service_and_the_rest_is_left_as_it_is() {
+    fn the_first_segment_is_the_service_and_the_rest_is_unchanged() {
         for (uri, service, path, bare) in [
             ("/", "", "/", true),
             ("/auth", "auth", "/", true),
@@ -133,7 +134,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_climbs_is_refused_however_it_is_written() {
+    fn dot_segments_are_rejected_in_every_spelling() {
         for uri in [
             "/auth/../admin",
             "/auth/%2e%2E/admin",
@@ -141,12 +142,12 @@ mod tests {
             "/./auth/",
             "/auth/x/.",
         ] {
-            assert_eq!(read_uri(uri), Err(Refused::DotSegment), "{uri}");
+            assert_eq!(read_uri(uri), Err(InvalidRequest::DotSegment), "{uri}");
         }
     }
 
     #[test]
-    fn a_request_needs_one_valid_host() {
+    fn a_request_needs_exactly_one_valid_host() {
         let hosts = |hosts: &[&str], version| {
             let mut request = Request::get("/auth/").version(version);
             for host in hosts {
@@ -158,7 +159,11 @@ mod tests {
         assert_eq!(hosts(&[""], Version::HTTP_11), Ok(None));
         assert_eq!(hosts(&[], Version::HTTP_10), Ok(None));
         for bad in [&[][..], &["a", "a"], &["a b"], &["me@a"], &["a/b"]] {
-            assert_eq!(hosts(bad, Version::HTTP_11), Err(Refused::Host), "{bad:?}");
+            assert_eq!(
+                hosts(bad, Version::HTTP_11),
+                Err(InvalidRequest::Host),
+                "{bad:?}"
+            );
         }
         let absolute = Request::get("http://b:2/auth/")
             .header("host", "a:1")
@@ -168,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_coding_that_would_get_lost_is_refused() {
+    fn only_a_single_chunked_coding_is_allowed() {
         for (codings, allowed) in [
             (&["chunked"][..], true),
             (&["Chunked"], true),

@@ -1,4 +1,5 @@
-//! What a connection becomes after `101 Switching Protocols`, such as a WebSocket: bytes both ways.
+//! Upgraded connections such as WebSockets: after `101 Switching Protocols`, bytes are copied both
+//! ways.
 
 use http::{HeaderMap, HeaderValue, Version, header};
 use hyper::upgrade::{OnUpgrade, Upgraded};
@@ -6,22 +7,22 @@ use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use waypost::Lease;
 
-use crate::access_log::{AccessLog, End};
+use crate::access_log::{AccessLog, EndReason};
 use crate::headers;
 
-/// The protocol that a request wants to switch to.
+/// The value of `Upgrade` if the request asks to switch to another protocol.
 ///
-/// `h2c` is not one: over it a client could speak past every rule of the gateway. RFC 9113 has
-/// withdrawn it, and a server may ignore any upgrade (RFC 9110, section 7.8).
-pub(crate) fn wanted(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+/// `h2c` is ignored: requests inside it would bypass the gateway's checks ("h2c smuggling"). RFC
+/// 9113 has deprecated it, and a server may ignore any upgrade (RFC 9110, section 7.8).
+pub(crate) fn requested_protocol(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
     let protocol = headers.get(header::UPGRADE)?;
-    let asked = version == Version::HTTP_11
-        && headers::lists(headers, &header::CONNECTION, "upgrade")
-        && !headers::lists(headers, &header::UPGRADE, "h2c");
-    asked.then(|| protocol.clone())
+    let upgrades = version == Version::HTTP_11
+        && headers::has_token(headers, &header::CONNECTION, "upgrade")
+        && !headers::has_token(headers, &header::UPGRADE, "h2c");
+    upgrades.then(|| protocol.clone())
 }
 
-/// Carries bytes until both sides have ended, or the gateway has to go.
+/// Copies bytes until both sides have closed, or until `closing` is cancelled.
 pub(crate) async fn run(
     client: OnUpgrade,
     instance: OnUpgrade,
@@ -29,20 +30,20 @@ pub(crate) async fn run(
     _lease: Lease,
     closing: CancellationToken,
 ) {
-    let carry = async {
+    let copying = async {
         let (client, instance) = futures_util::future::try_join(client, instance).await?;
         let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
         copy(&mut client, &mut instance).await
     };
-    let carried = tokio::select! {
-        carried = carry => carried,
+    let copied = tokio::select! {
+        copied = copying => copied,
         () = closing.cancelled() => {
-            log.end = End::Shutdown;
+            log.end = EndReason::Shutdown;
             return;
         }
     };
-    log.end = End::Tunnel;
-    match carried {
+    log.end = EndReason::Tunnel;
+    match copied {
         Ok((_, from_instance)) => log.response_bytes = from_instance,
         Err(error) => log.cause = Some(error.to_string()),
     }

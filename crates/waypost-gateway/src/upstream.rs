@@ -1,4 +1,4 @@
-//! Connections to the instances.
+//! The HTTP client that sends requests to instances.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -18,27 +18,27 @@ use tower::ServiceExt;
 use tower::util::MapResponse;
 use waypost::ConfigError;
 
+use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::config::Config;
-use crate::failure::Failure;
-use crate::request_body::Attempt;
-use crate::upstream_io::Attentive;
+use crate::read_after_write_error::ReadAfterWriteError;
+use crate::request_body::AttemptBody;
 
-/// How long a connection is kept for the next request. Many servers hang up on an idle one after
-/// 5 s; to be earlier than they keeps a request from going out just as they do.
+/// How long an idle connection is kept. Many servers close idle connections after 5 s; closing them
+/// first avoids sending a request on a connection that the server is just closing.
 const POOL_IDLE: Duration = Duration::from_secs(4);
 
-/// Makes plain connections.
+/// Makes TCP connections.
 type Connector =
-    MapResponse<HttpConnector, fn(TokioIo<TcpStream>) -> Attentive<TokioIo<TcpStream>>>;
+    MapResponse<HttpConnector, fn(TokioIo<TcpStream>) -> ReadAfterWriteError<TokioIo<TcpStream>>>;
 
-/// The keep-alive pools of all instances.
+/// The connection pools of all instances.
 pub(crate) struct Upstream {
-    http: Client<Connector, Attempt>,
-    /// Made when the first `https` instance is called: reading the machine's certificates takes
-    /// time, and may fail where nobody needs them.
-    https: OnceLock<Result<Client<HttpsConnector<Connector>, Attempt>, String>>,
+    http: Client<Connector, AttemptBody>,
+    /// Built for the first `https` request: loading the system's certificates takes time, and may
+    /// fail on systems that need none.
+    https: OnceLock<Result<Client<HttpsConnector<Connector>, AttemptBody>, String>>,
     connect_timeout: Duration,
-    /// Instead of the machine's certificates.
+    /// Replaces the system's certificates.
     roots: Option<RootCertStore>,
 }
 
@@ -53,27 +53,29 @@ impl Upstream {
         })
     }
 
-    /// Sends a request to the instance that its URI names.
+    /// Sends a request to the address in its URI.
     pub(crate) async fn send(
         &self,
-        request: Request<Attempt>,
-    ) -> Result<Response<Incoming>, Failure> {
-        let answer = match request.uri().scheme_str() {
+        request: Request<AttemptBody>,
+    ) -> Result<Response<Incoming>, AttemptError> {
+        let response = match request.uri().scheme_str() {
             Some("http") => self.http.request(request),
             Some("https") => match self.https.get_or_init(|| self.https()) {
                 Ok(client) => client.request(request),
-                Err(reason) => return Err(Failure::unsent(format!("no TLS: {reason}"))),
+                Err(reason) => return Err(not_callable(format!("TLS is unavailable: {reason}"))),
             },
             other => {
                 let scheme = other.unwrap_or_default();
                 let cause = format!("the scheme {scheme:?} is not http or https");
-                return Err(Failure::unsent(cause));
+                return Err(not_callable(cause));
             }
         };
-        answer.await.map_err(|error| Failure::from_client(&error))
+        response
+            .await
+            .map_err(|error| AttemptError::from_client(&error))
     }
 
-    fn https(&self) -> Result<Client<HttpsConnector<Connector>, Attempt>, String> {
+    fn https(&self) -> Result<Client<HttpsConnector<Connector>, AttemptBody>, String> {
         let provider = rustls::crypto::ring::default_provider();
         let builder = HttpsConnectorBuilder::new();
         let connector = match self.roots.clone() {
@@ -97,13 +99,17 @@ impl Upstream {
     }
 }
 
+fn not_callable(cause: String) -> AttemptError {
+    AttemptError::new(AttemptErrorKind::NotCallable, cause)
+}
+
 fn pool() -> hyper_util::client::legacy::Builder {
     let mut builder = Client::builder(TokioExecutor::new());
     builder
         .pool_timer(TokioTimer::new())
         .pool_idle_timeout(POOL_IDLE)
-        // Where a pooled connection closes before a byte of the request is written, the library
-        // itself takes another one: nothing was sent, so that is always safe.
+        // hyper retries by itself if a pooled connection closes before a byte of the request was
+        // written. Nothing was sent then, so that is safe for any method.
         .retry_canceled_requests(true)
         .set_host(false);
     builder
@@ -115,7 +121,7 @@ fn connector_within(timeout: Duration) -> Connector {
     connector.set_nodelay(true);
     connector.set_keepalive(Some(Duration::from_secs(60)));
     connector.enforce_http(false);
-    connector.map_response(Attentive::new)
+    connector.map_response(ReadAfterWriteError::new)
 }
 
 fn read_roots(file: &Path) -> Result<RootCertStore, ConfigError> {
@@ -127,7 +133,7 @@ fn read_roots(file: &Path) -> Result<RootCertStore, ConfigError> {
         roots.add(certificate).map_err(|e| bad(e.to_string()))?;
     }
     if roots.is_empty() {
-        return Err(bad("it has no certificate; give them in PEM".to_owned()));
+        return Err(bad("contains no certificate in PEM format".to_owned()));
     }
     Ok(roots)
 }

@@ -1,4 +1,4 @@
-//! One line a request, with what an operator asks for.
+//! The access log.
 
 use std::io;
 use std::sync::{Arc, Mutex};
@@ -7,32 +7,35 @@ use http::Request;
 use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::fmt::MakeWriter;
 
-use crate::support::{Origin, RawClient, RawOrigin, TestGateway, nobody, until};
+use crate::support::{Origin, RawClient, RawOrigin, TestGateway, unused_address, wait_until};
 
 #[derive(Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
     fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().expect("a whole log")).into_owned()
+        String::from_utf8_lossy(&self.0.lock().expect("not poisoned")).into_owned()
     }
 
-    /// The access line of a path, once it is there.
+    /// Waits for the access log line of a path.
     async fn of(&self, path: &str) -> String {
-        let is_it =
+        let matches =
             |line: &&str| line.contains("access") && line.contains(&format!("path=\"{path}\""));
-        until(path, || self.text().lines().any(|line| is_it(&line))).await;
+        wait_until(path, || self.text().lines().any(|line| matches(&line))).await;
         self.text()
             .lines()
-            .find(is_it)
-            .expect("it is there")
+            .find(matches)
+            .expect("the line")
             .to_owned()
     }
 }
 
 impl io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().expect("a whole log").extend_from_slice(bytes);
+        self.0
+            .lock()
+            .expect("not poisoned")
+            .extend_from_slice(bytes);
         Ok(bytes.len())
     }
 
@@ -50,18 +53,18 @@ impl<'a> MakeWriter<'a> for Lines {
 }
 
 #[tokio::test]
-async fn every_request_leaves_a_line_that_tells_its_story() {
+async fn every_request_is_logged_with_its_outcome() {
     let lines = Lines::default();
     let subscriber = tracing_subscriber::fmt()
         .with_ansi(false)
         .with_writer(lines.clone())
         .finish();
-    // A second one, for all threads: with a single one tracing would believe the other tests'
-    // threads, which have none, that nobody wants the lines that they come to first.
+    // tracing caches whether a callsite is enabled. With only one subscriber it would cache the
+    // answer of the other tests' threads, which have none, so a global one is registered as well.
     let _ = tracing::subscriber::set_global_default(NoSubscriber::default());
     let _guard = tracing::subscriber::set_default(subscriber);
     let gateway = TestGateway::start().await;
-    gateway.add("auth", "dead", nobody()).await;
+    gateway.add("auth", "dead", unused_address()).await;
     gateway
         .add("auth", "live", Origin::echo().await.address)
         .await;
@@ -98,8 +101,8 @@ async fn every_request_leaves_a_line_that_tells_its_story() {
         .unwrap();
     assert!(retried.contains("cause=\"connect_failed: "), "{retried}");
 
-    gateway.get("/nobody/").await;
-    let line = lines.of("/nobody/").await;
+    gateway.get("/unknown/").await;
+    let line = lines.of("/unknown/").await;
     assert!(
         line.contains("status=404") && line.contains("end=\"unknown_service\""),
         "{line}"
@@ -120,7 +123,7 @@ async fn every_request_leaves_a_line_that_tells_its_story() {
     client
         .send("GET /silent/ HTTP/1.1\r\nHost: a\r\n\r\n")
         .await;
-    until("the request", || silent.requests() == 1).await;
+    wait_until("the request", || silent.requests() == 1).await;
     drop(client);
     let line = lines.of("/silent/").await;
     assert!(

@@ -8,14 +8,14 @@ use tokio::time::{Instant, sleep};
 use waypost::{MemoryProvider, Registrar, ServiceDiscoveryClient, ServiceRegistration};
 use waypost_testkit::Consul;
 
-use crate::support::{Answer, Origin, TestGateway, soon};
+use crate::support::{FullResponse, Origin, TestGateway, with_deadline};
 
-async fn answers(gateway: &TestGateway, path: &str, status: StatusCode) -> Answer {
-    soon(&format!("{status} at {path}"), async {
+async fn wait_for_status(gateway: &TestGateway, path: &str, status: StatusCode) -> FullResponse {
+    with_deadline(&format!("{status} at {path}"), async {
         loop {
-            let answer = gateway.get(path).await;
-            if answer.status == status {
-                return answer;
+            let response = gateway.get(path).await;
+            if response.status == status {
+                return response;
             }
             sleep(Duration::from_millis(10)).await;
         }
@@ -23,7 +23,7 @@ async fn answers(gateway: &TestGateway, path: &str, status: StatusCode) -> Answe
     .await
 }
 
-async fn at(consul: &Consul) -> (ServiceDiscoveryClient, TestGateway) {
+async fn start_with(consul: &Consul) -> (ServiceDiscoveryClient, TestGateway) {
     let address = consul.address();
     let port = address
         .rsplit(':')
@@ -38,64 +38,64 @@ async fn at(consul: &Consul) -> (ServiceDiscoveryClient, TestGateway) {
     (client, gateway)
 }
 
-/// Registered from now on.
+/// Registers a service and waits until that is done.
 async fn register(client: &ServiceDiscoveryClient, service: &str, origin: &Origin) -> Registrar {
     let registration = ServiceRegistration::new(service, origin.address.port()).expect("a name");
     let registrar = Registrar::start(Arc::clone(client.provider()), registration);
     let registrar = registrar.expect("a registry");
-    soon("the registration", registrar.registered()).await;
+    with_deadline("the registration", registrar.registered()).await;
     registrar
 }
 
 #[tokio::test]
-async fn a_service_is_reachable_within_a_second_and_its_route_outlives_it() {
+async fn a_service_is_reachable_within_a_second_and_keeps_its_route_after_deregistering() {
     let consul = Consul::start().await;
-    let (client, gateway) = at(&consul).await;
+    let (client, gateway) = start_with(&consul).await;
     assert_eq!(gateway.get("/shop/").await.reason(), "unknown_service");
 
-    // The quickest of a few: what the others take longer is the machine's.
-    let origin = Origin::says("hello").await;
+    // Only the fastest of three counts, so that a busy machine does not fail the test.
+    let origin = Origin::text("hello").await;
     let mut quickest = Duration::MAX;
     let mut registrars = Vec::new();
     for service in ["shop", "cart", "bank"] {
         registrars.push(register(&client, service, &origin).await);
         let registered_at = Instant::now();
-        let answer = answers(&gateway, &format!("/{service}/"), StatusCode::OK).await;
-        assert_eq!(answer.text(), "hello");
+        let response = wait_for_status(&gateway, &format!("/{service}/"), StatusCode::OK).await;
+        assert_eq!(response.text(), "hello");
         quickest = quickest.min(registered_at.elapsed());
     }
     assert!(quickest < Duration::from_secs(1), "{quickest:?}");
     let registrar = registrars.swap_remove(0);
 
-    // With its last instance Consul forgets the name.
-    soon("the deregistration", registrar.deregister())
+    // Consul drops the name with its last instance.
+    with_deadline("the deregistration", registrar.deregister())
         .await
-        .expect("Consul answers");
-    let answer = answers(&gateway, "/shop/", StatusCode::SERVICE_UNAVAILABLE).await;
-    assert_eq!(answer.reason(), "no_instances");
+        .expect("Consul responses");
+    let response = wait_for_status(&gateway, "/shop/", StatusCode::SERVICE_UNAVAILABLE).await;
+    assert_eq!(response.reason(), "no_instances");
     for _ in 0..20 {
         assert_eq!(gateway.get("/shop/").await.reason(), "no_instances");
     }
     assert_eq!(
         gateway.get("/consul/").await.reason(),
         "unknown_service",
-        "not for the outside"
+        "Consul itself gets no route"
     );
 }
 
 #[tokio::test]
-async fn without_consul_it_serves_on_and_is_registered_again_afterwards() {
+async fn it_keeps_serving_while_consul_is_down_and_registers_again_afterwards() {
     let mut consul = Consul::start().await;
-    let (client, mut gateway) = at(&consul).await;
-    let origin = Origin::says("hello").await;
+    let (client, mut gateway) = start_with(&consul).await;
+    let origin = Origin::text("hello").await;
     let _registrar = register(&client, "shop", &origin).await;
-    answers(&gateway, "/shop/", StatusCode::OK).await;
-    soon("the registration", client.wait_for("api-gateway"))
+    wait_for_status(&gateway, "/shop/", StatusCode::OK).await;
+    with_deadline("the registration", client.wait_for("api-gateway"))
         .await
         .expect("a name");
 
     consul.kill().await;
-    soon("the bad news", async {
+    with_deadline("the registry to be stale", async {
         while gateway.get("/internal/health").await.json()["registry"]["stale"] != true {
             sleep(Duration::from_millis(10)).await;
         }
@@ -105,28 +105,28 @@ async fn without_consul_it_serves_on_and_is_registered_again_afterwards() {
         assert_eq!(gateway.get("/shop/").await.status, StatusCode::OK);
     }
 
-    // It comes back with nothing remembered, and is told everything anew.
+    // Consul restarts without data, so everything has to be registered again.
     consul.restart().await;
-    soon("the good news", async {
+    with_deadline("the registry to be fresh", async {
         while gateway.get("/internal/health").await.json()["registry"]["stale"] != false {
             sleep(Duration::from_millis(10)).await;
         }
     })
     .await;
-    answers(&gateway, "/shop/", StatusCode::OK).await;
+    wait_for_status(&gateway, "/shop/", StatusCode::OK).await;
     let fresh = ServiceDiscoveryClient::new(Arc::clone(client.provider()));
-    let itself = soon("the registration", fresh.wait_for("api-gateway"))
+    let registered = with_deadline("the registration", fresh.wait_for("api-gateway"))
         .await
         .expect("a name");
-    let urls: Vec<_> = itself
+    let urls: Vec<_> = registered
         .instances()
         .map(|instance| instance.url().to_owned())
         .collect();
     assert_eq!(urls, [format!("http://{}", gateway.address)]);
 
-    gateway.tell_to_stop();
+    gateway.begin_shutdown();
     gateway.stopped().await;
     let fresh = ServiceDiscoveryClient::new(Arc::clone(client.provider()));
-    let left = fresh.services().await.expect("Consul answers");
+    let left = fresh.services().await.expect("Consul responses");
     assert!(!left.names().contains("api-gateway"), "{:?}", left.names());
 }

@@ -1,4 +1,4 @@
-//! What is said when an instance, or a client, doesn't do its part.
+//! The error responses for failing instances and clients.
 
 use std::time::Duration;
 
@@ -10,46 +10,47 @@ use hyper::body::Incoming;
 use tokio::net::{TcpSocket, TcpStream};
 
 use crate::support::{
-    Answer, Origin, RawClient, RawOrigin, TestGateway, body, instance, nobody, streamed,
+    FullResponse, Origin, RawClient, RawOrigin, TestGateway, body, instance, streamed,
+    unused_address,
 };
 
 #[tokio::test]
-async fn an_instance_that_takes_no_connection_in_time_is_a_504() {
+async fn a_connect_timeout_is_a_504() {
     let gateway =
         TestGateway::start_with(|config| config.connect_timeout = Duration::from_millis(100)).await;
-    // Once its queue is full, the system ignores who else knocks.
+    // Once the backlog is full, the kernel drops further connection attempts.
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let listener = socket.listen(0).unwrap();
     let address = listener.local_addr().unwrap();
-    let mut queue = Vec::new();
-    let knock = || tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address));
-    while let Ok(connected) = knock().await {
-        queue.push(connected.unwrap());
+    let mut backlog = Vec::new();
+    let connect = || tokio::time::timeout(Duration::from_millis(300), TcpStream::connect(address));
+    while let Ok(connected) = connect().await {
+        backlog.push(connected.unwrap());
     }
     gateway.add("auth", "a", address).await;
-    let answer = gateway.get("/auth/").await;
-    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(answer.reason(), "connect_timeout");
-    assert_eq!(answer.json()["retryable"], true);
+    let response = gateway.get("/auth/").await;
+    assert_eq!(response.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(response.reason(), "connect_timeout");
+    assert_eq!(response.json()["retryable"], true);
 }
 
 #[tokio::test]
-async fn an_instance_that_does_not_answer_in_time_is_a_504_and_is_not_asked_again() {
+async fn a_response_timeout_is_a_504_and_not_retried() {
     let gateway =
         TestGateway::start_with(|config| config.first_byte_timeout = Duration::from_millis(500))
             .await;
     let origin = Origin::start(|_| std::future::pending::<Response<_>>()).await;
     gateway.add("auth", "a", origin.address).await;
     gateway.add("auth", "b", origin.address).await;
-    let answer = gateway.get("/auth/").await;
-    assert_eq!(answer.status, StatusCode::GATEWAY_TIMEOUT);
-    assert_eq!(answer.reason(), "response_timeout");
+    let response = gateway.get("/auth/").await;
+    assert_eq!(response.status, StatusCode::GATEWAY_TIMEOUT);
+    assert_eq!(response.reason(), "response_timeout");
     assert_eq!(origin.requests(), 1);
 }
 
 #[tokio::test]
-async fn the_time_for_the_answer_begins_when_the_upload_is_over() {
+async fn the_first_byte_timeout_starts_after_the_upload() {
     let gateway =
         TestGateway::start_with(|config| config.first_byte_timeout = Duration::from_secs(1)).await;
     let origin = Origin::start(|request: Request<Incoming>| async move {
@@ -66,12 +67,12 @@ async fn the_time_for_the_answer_begins_when_the_upload_is_over() {
     let request = Request::post(gateway.url("/store/"))
         .body(streamed(upload))
         .unwrap();
-    let answer = Answer::read(gateway.begin(request).await.unwrap()).await;
-    assert_eq!(answer.text(), "x".repeat(12));
+    let response = FullResponse::read(gateway.begin(request).await.unwrap()).await;
+    assert_eq!(response.text(), "x".repeat(12));
 }
 
 #[tokio::test]
-async fn a_client_that_stops_in_the_middle_of_its_body_is_a_408() {
+async fn a_client_that_stalls_in_the_middle_of_its_body_gets_a_408() {
     let gateway =
         TestGateway::start_with(|config| config.upload_idle_timeout = Duration::from_millis(100))
             .await;
@@ -80,17 +81,17 @@ async fn a_client_that_stops_in_the_middle_of_its_body_is_a_408() {
     client
         .send("POST /auth/ HTTP/1.1\r\nHost: a\r\nContent-Length: 9\r\n\r\nhalf")
         .await;
-    let answer = client.read_to_end().await;
+    let response = client.read_to_end().await;
     assert!(
-        answer.starts_with("HTTP/1.1 408") && answer.contains("client_stalled"),
-        "{answer}"
+        response.starts_with("HTTP/1.1 408") && response.contains("client_stalled"),
+        "{response}"
     );
 }
 
 #[tokio::test]
-async fn what_is_no_http_is_a_502() {
+async fn an_invalid_http_response_is_a_502() {
     let gateway = TestGateway::start().await;
-    for (service, says) in [
+    for (service, response) in [
         ("garbage", "220 mail.example ESMTP\r\n\r\n"),
         (
             "switches",
@@ -101,41 +102,41 @@ async fn what_is_no_http_is_a_502() {
             "HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab",
         ),
     ] {
-        let origin = RawOrigin::writes(says).await;
+        let origin = RawOrigin::writes(response).await;
         gateway.add(service, service, origin.address).await;
-        let answer = gateway.get(&format!("/{service}/")).await;
-        assert_eq!(answer.status, StatusCode::BAD_GATEWAY, "{service}");
-        assert_eq!(answer.reason(), "bad_response", "{service}");
+        let response = gateway.get(&format!("/{service}/")).await;
+        assert_eq!(response.status, StatusCode::BAD_GATEWAY, "{service}");
+        assert_eq!(response.reason(), "bad_response", "{service}");
         assert_eq!(origin.connections(), 1, "{service}");
     }
 }
 
 #[tokio::test]
-async fn an_instance_that_speaks_something_else_is_a_502() {
+async fn an_instance_with_an_unsupported_scheme_is_a_502() {
     let gateway = TestGateway::start().await;
     gateway
-        .insert(instance("queue", "q", nobody()).scheme("amqp"))
+        .insert(instance("queue", "q", unused_address()).scheme("amqp"))
         .await;
-    let answer = gateway.get("/queue/").await;
-    assert_eq!(answer.status, StatusCode::BAD_GATEWAY);
-    assert_eq!(answer.reason(), "not_callable");
+    let response = gateway.get("/queue/").await;
+    assert_eq!(response.status, StatusCode::BAD_GATEWAY);
+    assert_eq!(response.reason(), "not_callable");
     assert!(
-        answer.json()["detail"].as_str().unwrap().contains("amqp"),
-        "{answer:?}"
+        response.json()["detail"].as_str().unwrap().contains("amqp"),
+        "{response:?}"
     );
 }
 
 #[tokio::test]
-async fn a_request_that_goes_round_in_a_circle_is_a_508() {
+async fn a_forwarding_loop_is_a_508() {
     let gateway = TestGateway::start().await;
     gateway.add("mirror", "m", gateway.address).await;
-    let answer = gateway.get("/mirror/mirror/x").await;
-    assert_eq!(answer.status, StatusCode::LOOP_DETECTED);
-    assert_eq!(answer.reason(), "loop");
+    let response = gateway.get("/mirror/mirror/x").await;
+    assert_eq!(response.status, StatusCode::LOOP_DETECTED);
+    assert_eq!(response.reason(), "loop");
 }
 
 #[tokio::test]
-async fn a_method_that_would_open_or_show_too_much_is_refused() {
+async fn connect_and_trace_are_rejected() {
     let gateway = TestGateway::start().await;
     gateway.add("auth", "a", Origin::echo().await.address).await;
     let trace = Request::builder()

@@ -1,4 +1,4 @@
-//! What of a message is changed on its way, and what is not.
+//! Which headers are removed, added and passed on.
 
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
@@ -6,7 +6,7 @@ use http_body_util::BodyExt;
 use crate::support::{Origin, RawClient, RawOrigin, TestGateway, body};
 
 #[tokio::test]
-async fn hop_by_hop_headers_end_at_the_gateway_on_the_way_in() {
+async fn hop_by_hop_headers_of_a_request_are_removed() {
     let gateway = TestGateway::start().await;
     gateway.add("auth", "a", Origin::echo().await.address).await;
     let mut client = RawClient::connect(gateway.address).await;
@@ -17,7 +17,7 @@ async fn hop_by_hop_headers_end_at_the_gateway_on_the_way_in() {
              TE: gzip\r\nX-Kept: 1\r\n\r\n",
         )
         .await;
-    let answer = client.read_to_end().await;
+    let response = client.read_to_end().await;
     for gone in [
         "x-mine",
         "keep-alive",
@@ -26,13 +26,13 @@ async fn hop_by_hop_headers_end_at_the_gateway_on_the_way_in() {
         "\"te\"",
         "\"connection\"",
     ] {
-        assert!(!answer.contains(gone), "{gone} in {answer}");
+        assert!(!response.contains(gone), "{gone} in {response}");
     }
-    assert!(answer.contains(r#""x-kept":"1""#) && answer.contains(r#""host":"shop.example""#));
+    assert!(response.contains(r#""x-kept":"1""#) && response.contains(r#""host":"shop.example""#));
 }
 
 #[tokio::test]
-async fn hop_by_hop_headers_end_at_the_gateway_on_the_way_out() {
+async fn hop_by_hop_headers_of_a_response_are_removed() {
     let gateway = TestGateway::start().await;
     let origin = RawOrigin::writes(
         "HTTP/1.1 200 OK\r\nConnection: close, X-Theirs\r\nX-Theirs: 1\r\nKeep-Alive: max=1\r\n\
@@ -40,16 +40,19 @@ async fn hop_by_hop_headers_end_at_the_gateway_on_the_way_out() {
     )
     .await;
     gateway.add("auth", "a", origin.address).await;
-    let answer = gateway.get("/auth/").await;
+    let response = gateway.get("/auth/").await;
     for gone in ["connection", "x-theirs", "keep-alive", "upgrade"] {
-        assert!(!answer.headers.contains_key(gone), "{gone} in {answer:?}");
+        assert!(
+            !response.headers.contains_key(gone),
+            "{gone} in {response:?}"
+        );
     }
-    assert_eq!((answer.header("x-kept"), answer.text()), ("1", "ok"));
-    assert!(answer.header("via").starts_with("1.1 waypost-"));
+    assert_eq!((response.header("x-kept"), response.text()), ("1", "ok"));
+    assert!(response.header("via").starts_with("1.1 waypost-"));
 }
 
 #[tokio::test]
-async fn a_stranger_cannot_say_where_it_comes_from() {
+async fn forwarding_headers_of_an_untrusted_client_are_replaced() {
     let gateway = TestGateway::start().await;
     gateway.add("auth", "a", Origin::echo().await.address).await;
     let request = Request::get(gateway.url("/auth/"))
@@ -76,7 +79,7 @@ async fn a_stranger_cannot_say_where_it_comes_from() {
 }
 
 #[tokio::test]
-async fn a_trusted_proxy_can() {
+async fn forwarding_headers_of_a_trusted_proxy_are_extended() {
     let gateway = TestGateway::start_with(|config| {
         config.trusted_proxies = vec!["127.0.0.0/8".parse().unwrap()]
     })
@@ -91,24 +94,24 @@ async fn a_trusted_proxy_can() {
 }
 
 #[tokio::test]
-async fn a_request_has_one_id_from_end_to_end() {
+async fn the_request_id_is_the_same_for_the_client_and_the_instance() {
     let gateway = TestGateway::start().await;
     gateway.add("auth", "a", Origin::echo().await.address).await;
-    let answer = gateway.get("/auth/").await;
+    let response = gateway.get("/auth/").await;
     assert_eq!(
-        answer.json()["headers"]["x-request-id"],
-        answer.header("x-request-id")
+        response.json()["headers"]["x-request-id"],
+        response.header("x-request-id")
     );
-    let brought = Request::get(gateway.url("/auth/")).header("x-request-id", "mine-1");
-    let answer = gateway.send(brought).await;
-    assert_eq!(answer.json()["headers"]["x-request-id"], "mine-1");
-    assert_eq!(answer.header("x-request-id"), "mine-1");
-    let refused = gateway.get("/nobody/").await;
-    assert_eq!(refused.header("x-request-id").len(), 32);
+    let with_id = Request::get(gateway.url("/auth/")).header("x-request-id", "mine-1");
+    let response = gateway.send(with_id).await;
+    assert_eq!(response.json()["headers"]["x-request-id"], "mine-1");
+    assert_eq!(response.header("x-request-id"), "mine-1");
+    let unknown = gateway.get("/unknown/").await;
+    assert_eq!(unknown.header("x-request-id").len(), 32);
 }
 
 #[tokio::test]
-async fn trailers_pass_both_ways() {
+async fn trailers_are_passed_on_in_both_directions() {
     let gateway = TestGateway::start().await;
     gateway.add("echo", "e", Origin::echo().await.address).await;
     let origin = RawOrigin::writes(
@@ -125,18 +128,18 @@ async fn trailers_pass_both_ways() {
              2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n",
         )
         .await;
-    let answer = client.read_until("}").await;
-    assert!(answer.contains(r#""x-sum":"7""#), "{answer}");
+    let response = client.read_until("}").await;
+    assert!(response.contains(r#""x-sum":"7""#), "{response}");
 
     client
         .send("GET /sum/ HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nConnection: te\r\n\r\n")
         .await;
-    let answer = client.read_until("x-sum: 42\r\n\r\n").await;
-    assert!(answer.contains("ok"), "{answer}");
+    let response = client.read_until("x-sum: 42\r\n\r\n").await;
+    assert!(response.contains("ok"), "{response}");
 }
 
 #[tokio::test]
-async fn answers_without_a_body_keep_their_meaning() {
+async fn responses_without_a_body_keep_their_status_and_headers() {
     let gateway = TestGateway::start().await;
     let origin = Origin::start(|request: Request<_>| async move {
         let status = request
@@ -160,14 +163,14 @@ async fn answers_without_a_body_keep_their_meaning() {
     assert_eq!((head.status, head.body.len()), (StatusCode::OK, 0));
     assert_eq!(head.header("content-length"), "12");
     for status in [204, 304] {
-        let answer = gateway.get(&format!("/auth/?{status}")).await;
-        assert_eq!((answer.status.as_u16(), answer.body.len()), (status, 0));
-        assert_eq!(answer.header("etag"), "\"1\"");
+        let response = gateway.get(&format!("/auth/?{status}")).await;
+        assert_eq!((response.status.as_u16(), response.body.len()), (status, 0));
+        assert_eq!(response.header("etag"), "\"1\"");
     }
 }
 
 #[tokio::test]
-async fn a_client_that_asks_first_is_told_to_go_on_only_when_there_is_somebody_to_read() {
+async fn a_100_continue_is_sent_only_if_the_request_is_forwarded() {
     let gateway = TestGateway::start().await;
     let origin = Origin::start(|request: Request<hyper::body::Incoming>| async move {
         assert!(!request.headers().contains_key("expect"));
@@ -189,16 +192,16 @@ async fn a_client_that_asks_first_is_told_to_go_on_only_when_there_is_somebody_t
     client.read_until("hello").await;
 
     let mut client = RawClient::connect(gateway.address).await;
-    client.send(head("nobody")).await;
+    client.send(head("unknown")).await;
     assert!(client.read_until("}").await.starts_with("HTTP/1.1 404"));
 }
 
 #[tokio::test]
-async fn an_old_client_is_served_too() {
+async fn an_http_1_0_client_is_served() {
     let gateway = TestGateway::start().await;
     gateway.add("auth", "a", Origin::echo().await.address).await;
     let mut client = RawClient::connect(gateway.address).await;
     client.send("GET /auth/x HTTP/1.0\r\n\r\n").await;
-    let answer = client.read_to_end().await;
-    assert!(answer.contains(r#""uri":"/x""#), "{answer}");
+    let response = client.read_to_end().await;
+    assert!(response.contains(r#""uri":"/x""#), "{response}");
 }

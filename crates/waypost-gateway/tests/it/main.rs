@@ -1,4 +1,4 @@
-//! The gateway over real HTTP, in front of real small servers.
+//! Integration tests: a gateway over real HTTP, with small servers as instances.
 
 mod access_log;
 mod consul;

@@ -5,20 +5,20 @@ use std::sync::Arc;
 use http::{Request, StatusCode};
 use waypost::Health;
 
-use crate::support::{FlakyRegistry, Origin, TestGateway, instance, soon};
+use crate::support::{FlakyRegistry, Origin, TestGateway, instance, with_deadline};
 
 #[tokio::test]
-async fn the_front_page_lists_the_routes_for_people_and_for_programs() {
+async fn the_index_lists_the_routes_as_html_and_json() {
     let gateway = TestGateway::start().await;
-    let origin = Origin::says("hello").await;
+    let origin = Origin::text("hello").await;
     gateway.add("ui", "u", origin.address).await;
     gateway.add("auth", "a", origin.address).await;
-    let answer = gateway.get("/").await;
+    let response = gateway.get("/").await;
     assert_eq!(
-        answer.json()["routes"],
+        response.json()["routes"],
         serde_json::json!(["/auth/", "/ui/"])
     );
-    assert_eq!(answer.json()["service"], "api-gateway");
+    assert_eq!(response.json()["service"], "api-gateway");
     let browser = Request::get(gateway.url("/")).header("accept", "text/html,*/*;q=0.8");
     let page = gateway.send(browser).await;
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
@@ -27,13 +27,13 @@ async fn the_front_page_lists_the_routes_for_people_and_for_programs() {
         "{}",
         page.text()
     );
-    assert!(!page.text().contains("://"), "nothing comes from elsewhere");
+    assert!(!page.text().contains("://"), "no external resources");
 }
 
 #[tokio::test]
-async fn services_are_shown_with_their_instances() {
+async fn the_services_page_lists_instances() {
     let gateway = TestGateway::start().await;
-    let origin = Origin::says("hello").await;
+    let origin = Origin::text("hello").await;
     gateway
         .insert(
             instance("auth", "a", origin.address)
@@ -61,9 +61,9 @@ async fn services_are_shown_with_their_instances() {
 }
 
 #[tokio::test]
-async fn a_route_that_does_not_work_says_why() {
+async fn the_routes_page_says_why_a_route_is_unavailable() {
     let gateway = TestGateway::start().await;
-    let origin = Origin::says("hello").await;
+    let origin = Origin::text("hello").await;
     gateway
         .insert(instance("auth", "a", origin.address).health(Health::Critical))
         .await;
@@ -84,12 +84,12 @@ async fn a_route_that_does_not_work_says_why() {
 async fn the_gateway_is_healthy_and_registered() {
     let gateway = TestGateway::start().await;
     for path in ["/health", "/livez", "/internal/health"] {
-        let answer = gateway.get(path).await;
-        assert_eq!(answer.status, StatusCode::OK, "{path}");
-        assert_eq!(answer.json()["status"], "passing", "{path}");
+        let response = gateway.get(path).await;
+        assert_eq!(response.status, StatusCode::OK, "{path}");
+        assert_eq!(response.json()["status"], "passing", "{path}");
     }
-    let itself = gateway.discovery.wait_for("api-gateway").await.unwrap();
-    let urls: Vec<_> = itself
+    let registered = gateway.discovery.wait_for("api-gateway").await.unwrap();
+    let urls: Vec<_> = registered
         .instances()
         .map(|instance| instance.url().to_owned())
         .collect();
@@ -97,7 +97,7 @@ async fn the_gateway_is_healthy_and_registered() {
 }
 
 #[tokio::test]
-async fn the_gateway_is_ready_once_it_has_heard_of_the_services_and_stays_so() {
+async fn the_gateway_is_ready_after_the_first_answer_of_the_registry_and_stays_ready() {
     let registry = FlakyRegistry::new();
     registry.set_down(true);
     let provider = Arc::new(registry.clone());
@@ -108,22 +108,22 @@ async fn the_gateway_is_ready_once_it_has_heard_of_the_services_and_stays_so() {
 
     registry.set_down(false);
     let ready = async || gateway.get("/readyz").await.status == StatusCode::OK;
-    soon("readiness", async { while !ready().await {} }).await;
+    with_deadline("readiness", async { while !ready().await {} }).await;
 
     registry.set_down(true);
     let failing = async || gateway.get("/health").await.json()["status"] == "warning";
-    soon("the failure", async { while !failing().await {} }).await;
+    with_deadline("the failure", async { while !failing().await {} }).await;
     assert!(ready().await);
 }
 
 #[tokio::test]
-async fn an_unknown_page_names_the_known_ones() {
+async fn an_unknown_internal_page_is_a_404_that_lists_the_pages() {
     let gateway = TestGateway::start().await;
     for path in ["/internal", "/internal/secret"] {
-        let answer = gateway.get(path).await;
-        assert_eq!(answer.status, StatusCode::NOT_FOUND);
+        let response = gateway.get(path).await;
+        assert_eq!(response.status, StatusCode::NOT_FOUND);
         assert!(
-            answer.json()["detail"]
+            response.json()["detail"]
                 .as_str()
                 .unwrap()
                 .contains("/internal/routes")

@@ -1,4 +1,4 @@
-//! Which instance a request goes to, and what is said when there is none.
+//! Which instance a request is forwarded to, and the responses if there is none.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
@@ -6,10 +6,10 @@ use std::sync::Arc;
 use http::{Request, Response, StatusCode};
 use waypost::{Health, InstanceId, ServiceName};
 
-use crate::support::{FlakyRegistry, Origin, TestGateway, body, instance, until};
+use crate::support::{FlakyRegistry, Origin, TestGateway, body, instance, wait_until};
 
 #[tokio::test]
-async fn the_first_segment_names_the_service_and_the_rest_arrives_as_it_was_sent() {
+async fn the_first_segment_is_the_service_and_the_rest_arrives_unchanged() {
     let gateway = TestGateway::start().await;
     let origin = Origin::echo().await;
     gateway.add("plain", "p", origin.address).await;
@@ -25,18 +25,18 @@ async fn the_first_segment_names_the_service_and_the_rest_arrives_as_it_was_sent
         ("/nested/", "/v2/"),
         ("/nested/models?x", "/v2/models?x"),
     ] {
-        let answer = gateway.get(path).await;
-        assert_eq!(answer.status, StatusCode::OK, "{path}");
-        assert_eq!(answer.json()["uri"], arrives, "{path}");
+        let response = gateway.get(path).await;
+        assert_eq!(response.status, StatusCode::OK, "{path}");
+        assert_eq!(response.json()["uri"], arrives, "{path}");
     }
 }
 
 #[tokio::test]
-async fn instances_take_turns_and_each_says_its_name() {
+async fn instances_are_picked_round_robin_and_named_in_a_header() {
     let gateway = TestGateway::start().await;
     for id in ["a", "b", "c"] {
         gateway
-            .add("auth", id, Origin::says("hello").await.address)
+            .add("auth", id, Origin::text("hello").await.address)
             .await;
     }
     let mut seen = Vec::new();
@@ -49,30 +49,30 @@ async fn instances_take_turns_and_each_says_its_name() {
 }
 
 #[tokio::test]
-async fn a_service_without_its_slash_is_redirected_so_that_relative_links_work() {
+async fn a_get_without_the_trailing_slash_is_redirected() {
     let gateway = TestGateway::start().await;
     gateway.add("ui", "u", Origin::echo().await.address).await;
-    let answer = gateway.get("/ui?lang=en").await;
-    assert_eq!(answer.status, StatusCode::PERMANENT_REDIRECT);
-    assert_eq!(answer.header("location"), "/ui/?lang=en");
-    // A form is not sent around.
-    let answer = gateway
+    let response = gateway.get("/ui?lang=en").await;
+    assert_eq!(response.status, StatusCode::PERMANENT_REDIRECT);
+    assert_eq!(response.header("location"), "/ui/?lang=en");
+    // Other methods are forwarded without a redirect.
+    let response = gateway
         .send_body(Request::post(gateway.url("/ui?x=1")), "form")
         .await;
-    assert_eq!(answer.json()["uri"], "/?x=1");
-    assert_eq!(answer.json()["body"], "form");
+    assert_eq!(response.json()["uri"], "/?x=1");
+    assert_eq!(response.json()["body"], "form");
 }
 
 #[tokio::test]
-async fn a_route_stays_when_its_last_instance_leaves() {
+async fn a_route_remains_after_its_last_instance_deregisters() {
     let gateway = TestGateway::start().await;
-    let origin = Origin::says("hello").await;
+    let origin = Origin::text("hello").await;
     gateway.add("auth", "a", origin.address).await;
     assert_eq!(gateway.get("/auth/").await.status, StatusCode::OK);
 
     let auth = ServiceName::new("auth").unwrap();
     for forget in [false, true] {
-        // Consul forgets a name with its last instance; other registries don't.
+        // Consul drops a name with its last instance; other registries don't.
         if forget {
             gateway.memory.forget(&auth);
         } else {
@@ -80,11 +80,15 @@ async fn a_route_stays_when_its_last_instance_leaves() {
         }
         let mut instances = gateway.discovery.directory().subscribe(&auth);
         while instances.changed().await.usable().is_ok() {}
-        let answer = gateway.get("/auth/").await;
-        assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE, "{answer:?}");
-        assert_eq!(answer.reason(), "no_instances");
-        assert_eq!(answer.header("retry-after"), "2");
-        assert_eq!(answer.json()["service"], "auth");
+        let response = gateway.get("/auth/").await;
+        assert_eq!(
+            response.status,
+            StatusCode::SERVICE_UNAVAILABLE,
+            "{response:?}"
+        );
+        assert_eq!(response.reason(), "no_instances");
+        assert_eq!(response.header("retry-after"), "2");
+        assert_eq!(response.json()["service"], "auth");
 
         gateway.add("auth", "a", origin.address).await;
         assert_eq!(gateway.get("/auth/").await.status, StatusCode::OK);
@@ -92,45 +96,48 @@ async fn a_route_stays_when_its_last_instance_leaves() {
 }
 
 #[tokio::test]
-async fn a_service_whose_instances_are_all_critical_says_so() {
+async fn a_service_without_healthy_instances_gets_a_503() {
     let gateway = TestGateway::start().await;
-    let origin = Origin::says("hello").await;
+    let origin = Origin::text("hello").await;
     gateway
         .insert(instance("auth", "a", origin.address).health(Health::Critical))
         .await;
-    let answer = gateway.get("/auth/").await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(answer.reason(), "none_healthy");
-    assert_eq!(answer.json()["retryable"], true);
+    let response = gateway.get("/auth/").await;
+    assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.reason(), "none_healthy");
+    assert_eq!(response.json()["retryable"], true);
     assert_eq!(origin.requests(), 0);
 }
 
 #[tokio::test]
-async fn an_unknown_name_gets_the_known_ones_and_is_never_asked_of_the_registry() {
+async fn an_unknown_service_gets_a_404_without_a_query_to_the_registry() {
     let registry = FlakyRegistry::new();
     let memory = registry.memory.clone();
     let gateway = TestGateway::start_on(Arc::new(registry.clone()), memory, |_| ()).await;
     gateway
-        .add("auth", "a", Origin::says("hello").await.address)
+        .add("auth", "a", Origin::text("hello").await.address)
         .await;
     gateway
-        .add("billing", "b", Origin::says("hello").await.address)
+        .add("billing", "b", Origin::text("hello").await.address)
         .await;
     let before = registry.watches();
     for n in 0..50 {
-        let answer = gateway.get(&format!("/name-{n}/")).await;
-        assert_eq!(answer.status, StatusCode::NOT_FOUND);
-        assert_eq!(answer.reason(), "unknown_service");
-        let known: Vec<_> = answer.json()["known_services"].as_array().unwrap().to_vec();
+        let response = gateway.get(&format!("/name-{n}/")).await;
+        assert_eq!(response.status, StatusCode::NOT_FOUND);
+        assert_eq!(response.reason(), "unknown_service");
+        let known: Vec<_> = response.json()["known_services"]
+            .as_array()
+            .unwrap()
+            .to_vec();
         assert_eq!(known, ["auth", "billing"]);
     }
     assert_eq!(registry.watches(), before);
 }
 
 #[tokio::test]
-async fn names_that_are_the_gateways_own_are_no_routes() {
+async fn reserved_and_hidden_names_get_no_route() {
     let gateway = TestGateway::start().await;
-    let origin = Origin::says("hello").await;
+    let origin = Origin::text("hello").await;
     for name in ["internal", "health", "consul", "api-gateway"] {
         gateway
             .insert(instance(name, &format!("{name}-1"), origin.address))
@@ -147,7 +154,7 @@ async fn names_that_are_the_gateways_own_are_no_routes() {
 }
 
 #[tokio::test]
-async fn a_redirect_of_a_service_leads_back_through_the_gateway() {
+async fn redirects_of_a_service_are_rewritten_to_its_prefix() {
     let gateway = TestGateway::start().await;
     let origin = Origin::start(|request: Request<_>| async move {
         let to = request.uri().query().unwrap_or_default().to_owned();
@@ -161,7 +168,7 @@ async fn a_redirect_of_a_service_leads_back_through_the_gateway() {
     })
     .await;
     gateway.add("shop", "s", origin.address).await;
-    for (to, outside) in [
+    for (to, expected) in [
         ("/cart", "/shop/cart"),
         ("http://HOST/cart", "/shop/cart"),
         ("/shop/cart", "/shop/cart"),
@@ -172,19 +179,19 @@ async fn a_redirect_of_a_service_leads_back_through_the_gateway() {
                 .get(&format!("/shop/?{to}"))
                 .await
                 .header("location"),
-            outside,
+            expected,
             "{to}"
         );
     }
 }
 
 #[tokio::test]
-async fn while_the_registry_is_away_the_last_known_good_is_served() {
+async fn the_last_known_instances_are_used_while_the_registry_is_down() {
     let registry = FlakyRegistry::new();
     let memory = registry.memory.clone();
     let gateway = TestGateway::start_on(Arc::new(registry.clone()), memory, |_| ()).await;
     gateway
-        .add("auth", "a", Origin::says("hello").await.address)
+        .add("auth", "a", Origin::text("hello").await.address)
         .await;
     assert_eq!(gateway.get("/auth/").await.status, StatusCode::OK);
 
@@ -197,11 +204,7 @@ async fn while_the_registry_is_away_the_last_known_good_is_served() {
     assert_eq!(gateway.get("/auth/").await.status, StatusCode::OK);
 
     let health = gateway.get("/internal/health").await;
-    assert_eq!(
-        health.status,
-        StatusCode::OK,
-        "a gateway that serves is healthy"
-    );
+    assert_eq!(health.status, StatusCode::OK, "the registry is advisory");
     let health = health.json();
     assert_eq!(health["status"], "warning");
     assert_eq!(health["registry"]["stale"], true);
@@ -214,13 +217,13 @@ async fn while_the_registry_is_away_the_last_known_good_is_served() {
     );
     assert_eq!(gateway.service("auth").await["freshness"]["stale"], true);
 
-    // Whether a new name has come meanwhile nobody can know.
-    let answer = gateway.get("/new/").await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(answer.reason(), "registry_unreachable");
+    // An unknown service may have registered meanwhile, so this is not a 404.
+    let response = gateway.get("/new/").await;
+    assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.reason(), "registry_unreachable");
 
     registry.set_down(false);
-    until("the registry's return", || {
+    wait_until("the registry to be fresh", || {
         !names.current().freshness().is_stale()
     })
     .await;
@@ -228,13 +231,13 @@ async fn while_the_registry_is_away_the_last_known_good_is_served() {
 }
 
 #[tokio::test]
-async fn a_registry_that_was_never_there_is_named() {
+async fn a_registry_that_was_never_reachable_is_named_in_the_error() {
     let registry = FlakyRegistry::new();
     registry.set_down(true);
     let memory = registry.memory.clone();
     let gateway = TestGateway::start_on(Arc::new(registry), memory, |_| ()).await;
-    let answer = gateway.get("/auth/").await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    assert_eq!(answer.reason(), "registry_unreachable");
-    assert_eq!(answer.json()["provider"], "the test's registry");
+    let response = gateway.get("/auth/").await;
+    assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert_eq!(response.reason(), "registry_unreachable");
+    assert_eq!(response.json()["provider"], "the test's registry");
 }

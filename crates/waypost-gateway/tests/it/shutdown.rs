@@ -1,4 +1,4 @@
-//! How a gateway ends.
+//! Graceful shutdown.
 
 use std::time::Duration;
 
@@ -6,19 +6,19 @@ use http::{Response, StatusCode};
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
 
-use crate::support::{Origin, RawClient, TestGateway, body, soon};
+use crate::support::{Origin, RawClient, TestGateway, body, with_deadline};
 
 #[tokio::test]
-async fn a_request_under_way_is_finished_and_then_nobody_is_let_in() {
+async fn an_open_request_completes_and_new_connections_are_refused() {
     let mut gateway = TestGateway::start().await;
-    let (asked, was_asked) = oneshot::channel();
-    let (answer, may_answer) = oneshot::channel::<()>();
-    let once = std::sync::Mutex::new(Some((asked, may_answer)));
+    let (received, was_received) = oneshot::channel();
+    let (respond, may_respond) = oneshot::channel::<()>();
+    let once = std::sync::Mutex::new(Some((received, may_respond)));
     let origin = Origin::start(move |_| {
-        let (asked, may_answer) = once.lock().unwrap().take().unwrap();
+        let (received, may_respond) = once.lock().unwrap().take().unwrap();
         async move {
-            asked.send(()).unwrap();
-            may_answer.await.unwrap();
+            received.send(()).unwrap();
+            may_respond.await.unwrap();
             Response::new(body("finished"))
         }
     })
@@ -27,56 +27,57 @@ async fn a_request_under_way_is_finished_and_then_nobody_is_let_in() {
     let mut client = RawClient::connect(gateway.address).await;
     let mut idle = RawClient::connect(gateway.address).await;
     client.send("GET /auth/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    soon("the request", was_asked).await.unwrap();
+    with_deadline("the request", was_received).await.unwrap();
 
-    gateway.tell_to_stop();
+    gateway.begin_shutdown();
     assert_eq!(
         idle.read_to_end().await,
         "",
         "an idle connection is closed at once"
     );
     assert!(TcpStream::connect(gateway.address).await.is_err());
-    answer.send(()).unwrap();
-    let answer = client.read_to_end().await;
+    respond.send(()).unwrap();
+    let response = client.read_to_end().await;
     assert!(
-        answer.starts_with("HTTP/1.1 200") && answer.ends_with("finished"),
-        "{answer}"
+        response.starts_with("HTTP/1.1 200") && response.ends_with("finished"),
+        "{response}"
     );
     gateway.stopped().await;
 }
 
 #[tokio::test]
-async fn a_request_that_does_not_end_is_cut_off_in_the_end() {
+async fn an_open_request_is_aborted_after_the_drain_timeout() {
     let mut gateway =
         TestGateway::start_with(|config| config.drain_timeout = Duration::from_millis(100)).await;
     let origin = Origin::start(|_| std::future::pending::<Response<_>>()).await;
     gateway.add("auth", "a", origin.address).await;
     let mut client = RawClient::connect(gateway.address).await;
     client.send("GET /auth/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    crate::support::until("the request", || origin.requests() == 1).await;
-    gateway.tell_to_stop();
+    crate::support::wait_until("the request", || origin.requests() == 1).await;
+    gateway.begin_shutdown();
     gateway.stopped().await;
     assert_eq!(client.read_to_end().await, "");
 }
 
 #[tokio::test]
-async fn it_leaves_the_registry_first_and_serves_until_that_has_spread() {
+async fn it_deregisters_first_and_keeps_serving_for_the_deregistration_delay() {
     let mut gateway =
-        TestGateway::start_with(|config| config.spread = Duration::from_secs(2)).await;
+        TestGateway::start_with(|config| config.deregistration_delay = Duration::from_secs(2))
+            .await;
     gateway
-        .add("auth", "a", Origin::says("hello").await.address)
+        .add("auth", "a", Origin::text("hello").await.address)
         .await;
-    let mut itself = gateway
+    let mut registered = gateway
         .discovery
         .directory()
         .subscribe(&"api-gateway".parse().unwrap());
-    soon("the registration", async {
-        while itself.changed().await.usable().is_err() {}
+    with_deadline("the registration", async {
+        while registered.changed().await.usable().is_err() {}
     })
     .await;
-    gateway.tell_to_stop();
-    soon("the deregistration", async {
-        while itself.changed().await.usable().is_ok() {}
+    gateway.begin_shutdown();
+    with_deadline("the deregistration", async {
+        while registered.changed().await.usable().is_ok() {}
     })
     .await;
     assert_eq!(gateway.get("/auth/").await.status, StatusCode::OK);

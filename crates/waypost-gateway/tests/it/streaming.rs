@@ -1,4 +1,4 @@
-//! Bodies pass through piece by piece, in both directions, and end when either side does.
+//! Streaming in both directions, cancellation, backpressure and idle timeouts.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,10 +12,12 @@ use hyper::body::Incoming;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
-use crate::support::{Answer, Origin, RawClient, TestGateway, body, soon, streamed, until};
+use crate::support::{
+    FullResponse, Origin, RawClient, TestGateway, body, streamed, wait_until, with_deadline,
+};
 
 #[tokio::test]
-async fn each_event_arrives_before_the_next_is_made() {
+async fn each_event_is_passed_on_before_the_next_one_exists() {
     let gateway = TestGateway::start().await;
     let next = Arc::new(Semaphore::new(0));
     let allowed = Arc::clone(&next);
@@ -38,16 +40,19 @@ async fn each_event_arrives_before_the_next_is_made() {
     let request = Request::get(gateway.url("/model/")).body(body("")).unwrap();
     let mut events = gateway.begin(request).await.unwrap().into_body();
     for n in 0..5 {
-        // Only now may the origin make the event, so nobody can have waited for a second one.
+        // The origin can't send the next event before this, so the event was not held back for it.
         next.add_permits(1);
-        let frame = soon("the event", events.frame()).await.unwrap().unwrap();
+        let frame = with_deadline("the event", events.frame())
+            .await
+            .unwrap()
+            .unwrap();
         assert_eq!(frame.into_data().unwrap(), format!("data: {n}\n\n"));
     }
-    assert!(soon("the end", events.frame()).await.is_none());
+    assert!(with_deadline("the end", events.frame()).await.is_none());
 }
 
 #[tokio::test]
-async fn an_upload_arrives_while_it_is_still_being_sent() {
+async fn an_upload_is_streamed_to_the_instance() {
     let gateway = TestGateway::start().await;
     let (seen, mut arrived) = mpsc::unbounded_channel();
     let origin = Origin::start(move |request: Request<Incoming>| {
@@ -72,33 +77,38 @@ async fn an_upload_arrives_while_it_is_still_being_sent() {
     let (sent, test) = tokio::join!(gateway.begin(request), async move {
         for piece in ["one", "two", "three"] {
             pieces.send(piece.into()).unwrap();
-            assert_eq!(soon("the piece", arrived.recv()).await.unwrap(), piece);
+            assert_eq!(
+                with_deadline("the piece", arrived.recv()).await.unwrap(),
+                piece
+            );
         }
     });
-    assert_eq!(Answer::read(sent.unwrap()).await.text(), "done");
+    assert_eq!(FullResponse::read(sent.unwrap()).await.text(), "done");
     let () = test;
 }
 
-/// Tells when it is dropped.
-struct Dropped(Option<oneshot::Sender<()>>);
+/// Sends a message when it is dropped.
+struct DropNotifier(Option<oneshot::Sender<()>>);
 
-impl Drop for Dropped {
+impl Drop for DropNotifier {
     fn drop(&mut self) {
-        let _ = self.0.take().map(|tell| tell.send(()));
+        let _ = self.0.take().map(|dropped| dropped.send(()));
     }
 }
 
-/// An origin that answers, if `answers`, and then goes on for ever; and when that was ended.
-async fn endless(answers: bool) -> (Origin, oneshot::Receiver<()>, Arc<Semaphore>) {
+/// An origin whose requests never end: it streams a response if `responds`, otherwise it stays
+/// silent. The receiver completes when the request is cancelled; the semaphore gets a permit when a
+/// request arrives.
+async fn endless(responds: bool) -> (Origin, oneshot::Receiver<()>, Arc<Semaphore>) {
     let (ended, end) = oneshot::channel();
     let ended = std::sync::Mutex::new(Some(ended));
     let begun = Arc::new(Semaphore::new(0));
-    let tell = Arc::clone(&begun);
+    let arrived = Arc::clone(&begun);
     let origin = Origin::start(move |_| {
-        let dropped = Dropped(ended.lock().expect("a whole cell").take());
-        tell.add_permits(1);
+        let dropped = DropNotifier(ended.lock().expect("not poisoned").take());
+        arrived.add_permits(1);
         async move {
-            if !answers {
+            if !responds {
                 let _dropped = dropped;
                 std::future::pending::<()>().await;
                 unreachable!()
@@ -115,7 +125,7 @@ async fn endless(answers: bool) -> (Origin, oneshot::Receiver<()>, Arc<Semaphore
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_while_it_reads_frees_the_instance() {
+async fn a_client_that_disconnects_during_the_response_cancels_the_request() {
     let gateway = TestGateway::start().await;
     let (origin, end, _) = endless(true).await;
     gateway.add("model", "m", origin.address).await;
@@ -124,7 +134,7 @@ async fn a_client_that_goes_away_while_it_reads_frees_the_instance() {
     client.read_until("tick\n").await;
     drop(client);
     let left = Instant::now();
-    soon("the end of the response", end).await.unwrap();
+    with_deadline("the end of the response", end).await.unwrap();
     assert!(
         left.elapsed() < Duration::from_secs(5),
         "{:?}",
@@ -133,30 +143,30 @@ async fn a_client_that_goes_away_while_it_reads_frees_the_instance() {
 }
 
 #[tokio::test]
-async fn a_client_that_goes_away_while_it_waits_frees_the_instance() {
+async fn a_client_that_disconnects_before_the_response_cancels_the_request() {
     let gateway = TestGateway::start().await;
     let (origin, end, begun) = endless(false).await;
     gateway.add("model", "m", origin.address).await;
     let mut client = RawClient::connect(gateway.address).await;
     client.send("GET /model/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    let _ = soon("the request", begun.acquire()).await.unwrap();
+    let _ = with_deadline("the request", begun.acquire()).await.unwrap();
     drop(client);
     let left = Instant::now();
-    soon("the end of the request", end).await.unwrap();
+    with_deadline("the end of the request", end).await.unwrap();
     assert!(
         left.elapsed() < Duration::from_secs(5),
         "{:?}",
         left.elapsed()
     );
-    // The instance is free again in our own count too.
-    soon("the count of no request", async {
+    // The gateway no longer counts the request as in flight.
+    with_deadline("no request in flight", async {
         while gateway.service("model").await["instances"][0]["in_flight"] != 0 {}
     })
     .await;
 }
 
 #[tokio::test]
-async fn a_big_body_passes_whole_both_ways() {
+async fn a_large_body_arrives_complete_in_both_directions() {
     const SIZE: u64 = 64 << 20;
     let gateway = TestGateway::start().await;
     let origin = Origin::start(|request: Request<Incoming>| async move {
@@ -176,7 +186,7 @@ async fn a_big_body_passes_whole_both_ways() {
         .unwrap();
     let mut back = gateway.begin(request).await.unwrap().into_body();
     let mut bytes = 0;
-    while let Some(frame) = soon("more", back.frame()).await {
+    while let Some(frame) = with_deadline("the next frame", back.frame()).await {
         let data = frame.unwrap().into_data().unwrap();
         assert!(data.iter().all(|byte| *byte == 7));
         bytes += data.len() as u64;
@@ -185,7 +195,7 @@ async fn a_big_body_passes_whole_both_ways() {
 }
 
 #[tokio::test]
-async fn a_client_that_does_not_read_holds_the_instance_back() {
+async fn a_client_that_does_not_read_applies_backpressure_to_the_instance() {
     let gateway = TestGateway::start().await;
     let made = Arc::new(AtomicU64::new(0));
     let counted = Arc::clone(&made);
@@ -203,9 +213,9 @@ async fn a_client_that_does_not_read_holds_the_instance_back() {
     gateway.add("flood", "f", origin.address).await;
     let mut client = RawClient::connect(gateway.address).await;
     client.send("GET /flood/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    // What the operating system and the gateway hold between them fills up, and then nothing moves.
+    // The buffers of the operating system and the gateway fill up, and then the origin stalls.
     let (mut last, mut still) = (0, 0);
-    until("a standstill", || {
+    wait_until("the origin to stall", || {
         let now = made.load(Ordering::Relaxed);
         still = if now == last && now > 0 { still + 1 } else { 0 };
         last = now;
@@ -214,12 +224,12 @@ async fn a_client_that_does_not_read_holds_the_instance_back() {
     .await;
     assert!(
         last < 64 << 20,
-        "{last} bytes are on their way to a client that reads none"
+        "{last} bytes are buffered for a client that does not read"
     );
 }
 
 #[tokio::test]
-async fn silence_in_the_middle_of_a_response_ends_it_only_after_the_idle_timeout() {
+async fn a_response_is_aborted_when_the_instance_is_silent_for_the_idle_timeout() {
     let gateway =
         TestGateway::start_with(|config| config.idle_timeout = Duration::from_secs(1)).await;
     let origin = Origin::start(|request: Request<_>| async move {
@@ -232,21 +242,21 @@ async fn silence_in_the_middle_of_a_response_ends_it_only_after_the_idle_timeout
     })
     .await;
     gateway.add("model", "m", origin.address).await;
-    // Longer than the timeout in all, but never silent for so long.
+    // Longer than the timeout in total, but no pause is.
     assert_eq!(gateway.get("/model/?400").await.text(), "piece\n".repeat(4));
     let mut client = RawClient::connect(gateway.address).await;
     client
         .send("GET /model/?60000 HTTP/1.1\r\nHost: a\r\n\r\n")
         .await;
-    let answer = client.read_to_end().await;
+    let response = client.read_to_end().await;
     assert!(
-        answer.contains("piece\n") && !answer.ends_with("0\r\n\r\n"),
-        "{answer}"
+        response.contains("piece\n") && !response.ends_with("0\r\n\r\n"),
+        "{response}"
     );
 }
 
 #[tokio::test]
-async fn a_response_that_breaks_off_is_not_made_to_look_whole() {
+async fn an_incomplete_response_is_an_error_for_the_client() {
     let gateway = TestGateway::start().await;
     let origin = crate::support::RawOrigin::writes(
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
@@ -257,13 +267,9 @@ async fn a_response_that_breaks_off_is_not_made_to_look_whole() {
     let response = gateway.begin(request).await.unwrap();
     assert_eq!(response.status(), StatusCode::OK);
     assert!(
-        soon("the end", response.into_body().collect())
+        with_deadline("the end", response.into_body().collect())
             .await
             .is_err()
     );
-    assert_eq!(
-        origin.connections(),
-        1,
-        "nothing is sent again after the first byte"
-    );
+    assert_eq!(origin.connections(), 1, "no retry after the first byte");
 }

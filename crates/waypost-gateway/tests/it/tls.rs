@@ -1,4 +1,4 @@
-//! Instances behind TLS.
+//! Instances with TLS.
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -14,9 +14,10 @@ use tokio_rustls::rustls::pki_types::PrivatePkcs8KeyDer;
 use waypost::{Instance, InstanceBuilder, ServiceDiscoveryClient};
 use waypost_gateway::{Config, Gateway};
 
-use crate::support::{Origin, TestGateway, instance, soon};
+use crate::support::{Origin, TestGateway, instance, with_deadline};
 
-/// A server at `localhost`, which answers with the head that it got, and its certificate.
+/// Starts a server for `localhost` that responds with the request head it received. Returns its
+/// address and certificate.
 async fn server() -> (SocketAddr, String) {
     let pair = rcgen::generate_simple_self_signed(["localhost".to_owned()]).expect("a certificate");
     let key = PrivatePkcs8KeyDer::from(pair.signing_key.serialize_der());
@@ -43,8 +44,8 @@ async fn server() -> (SocketAddr, String) {
                         Err(_) => return,
                     }
                 }
-                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
-                let _ = stream.write_all(answer.as_bytes()).await;
+                let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n", head.len());
+                let _ = stream.write_all(response.as_bytes()).await;
                 let _ = stream.write_all(&head).await;
             });
         }
@@ -52,14 +53,14 @@ async fn server() -> (SocketAddr, String) {
     (address, pair.cert.pem())
 }
 
-fn at_localhost(address: SocketAddr) -> InstanceBuilder {
+fn https_instance(address: SocketAddr) -> InstanceBuilder {
     let url = format!("https://localhost:{}/v2", address.port());
     Instance::from_url("vault".parse().expect("a name"), &url)
         .expect("a URL")
         .id("v")
 }
 
-fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
+fn write_pem(text: &str) -> (tempfile::TempDir, PathBuf) {
     let folder = tempfile::tempdir().expect("a folder");
     let file = folder.path().join("authority.pem");
     std::fs::write(&file, text).expect("a file");
@@ -67,14 +68,14 @@ fn written(text: &str) -> (tempfile::TempDir, PathBuf) {
 }
 
 #[tokio::test]
-async fn an_https_instance_is_called_by_its_own_name_with_its_certificate_checked() {
+async fn an_https_instance_is_verified_and_receives_its_own_host() {
     let (address, certificate) = server().await;
-    let (_folder, file) = written(&certificate);
+    let (_folder, file) = write_pem(&certificate);
     let gateway = TestGateway::start_with(|config| config.ca_file = Some(file)).await;
-    gateway.insert(at_localhost(address)).await;
-    let answer = gateway.get("/vault/secret").await;
-    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
-    let head = answer.text().to_lowercase();
+    gateway.insert(https_instance(address)).await;
+    let response = gateway.get("/vault/secret").await;
+    assert_eq!(response.status, StatusCode::OK, "{response:?}");
+    let head = response.text().to_lowercase();
     assert!(head.starts_with("get /v2/secret http/1.1\r\n"), "{head}");
     assert!(
         head.contains(&format!("\r\nhost: localhost:{}\r\n", address.port())),
@@ -87,18 +88,18 @@ async fn an_https_instance_is_called_by_its_own_name_with_its_certificate_checke
 }
 
 #[tokio::test]
-async fn a_certificate_that_nobody_vouches_for_is_refused() {
+async fn an_untrusted_certificate_is_rejected() {
     let (address, _) = server().await;
     let (_, other) = server().await;
-    let (_folder, file) = written(&other);
+    let (_folder, file) = write_pem(&other);
     let gateway = TestGateway::start_with(|config| config.ca_file = Some(file)).await;
-    gateway.insert(at_localhost(address)).await;
-    let answer = gateway.get("/vault/secret").await;
-    assert_eq!(answer.status, StatusCode::SERVICE_UNAVAILABLE);
-    let detail = answer.json()["detail"].to_string();
+    gateway.insert(https_instance(address)).await;
+    let response = gateway.get("/vault/secret").await;
+    assert_eq!(response.status, StatusCode::SERVICE_UNAVAILABLE);
+    let detail = response.json()["detail"].to_string();
     assert!(detail.contains("certificate"), "{detail}");
 
-    let plain = Origin::says("no TLS here").await;
+    let plain = Origin::text("no TLS").await;
     gateway
         .insert(instance("plain", "p", plain.address).scheme("https"))
         .await;
@@ -109,15 +110,18 @@ async fn a_certificate_that_nobody_vouches_for_is_refused() {
 }
 
 #[tokio::test]
-async fn a_bad_file_of_certificates_is_named_at_the_start() {
-    let (_folder, empty) = written("nothing of use\n");
+async fn an_invalid_ca_file_is_an_error_at_startup() {
+    let (_folder, empty) = write_pem("not a certificate\n");
     for file in [empty, PathBuf::from("/does/not/exist.pem")] {
         let client = ServiceDiscoveryClient::new(Arc::new(waypost::MemoryProvider::new()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = Config::default();
         config.ca_file = Some(file.clone());
         let serving = Gateway::new(client, config).serve(listener, std::future::pending());
-        let error = soon("the refusal", serving).await.unwrap_err().to_string();
+        let error = with_deadline("the error", serving)
+            .await
+            .unwrap_err()
+            .to_string();
         assert!(error.starts_with(&file.display().to_string()), "{error}");
     }
 }

@@ -4,13 +4,13 @@ use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use crate::support::{Origin, RawClient, RawOrigin, TestGateway, nobody};
+use crate::support::{Origin, RawClient, RawOrigin, TestGateway, unused_address};
 
 const HANDSHAKE: &str = "GET /chat/room HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
                          Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
 
-/// Switches protocols, then sends back all it gets, in capitals.
-async fn shouts() -> RawOrigin {
+/// Accepts the upgrade, then echoes everything in capitals.
+async fn upper_case_echo() -> RawOrigin {
     RawOrigin::start(|mut stream| async move {
         let head = RawOrigin::read_head(&mut stream).await.to_lowercase();
         assert!(head.contains("upgrade: websocket") && head.contains("connection: upgrade"));
@@ -23,8 +23,8 @@ async fn shouts() -> RawOrigin {
             match stream.read(&mut buffer).await {
                 Ok(0) | Err(_) => return,
                 Ok(n) => {
-                    let shouted = buffer[..n].to_ascii_uppercase();
-                    let _ = stream.write_all(&shouted).await;
+                    let upper = buffer[..n].to_ascii_uppercase();
+                    let _ = stream.write_all(&upper).await;
                 }
             }
         }
@@ -33,9 +33,11 @@ async fn shouts() -> RawOrigin {
 }
 
 #[tokio::test]
-async fn after_the_handshake_bytes_pass_both_ways() {
+async fn bytes_are_copied_in_both_directions_after_the_handshake() {
     let gateway = TestGateway::start().await;
-    gateway.add("chat", "c", shouts().await.address).await;
+    gateway
+        .add("chat", "c", upper_case_echo().await.address)
+        .await;
     let mut client = RawClient::connect(gateway.address).await;
     client.send(HANDSHAKE).await;
     let switched = client.read_until("\r\n\r\n").await.to_lowercase();
@@ -59,10 +61,12 @@ async fn after_the_handshake_bytes_pass_both_ways() {
 }
 
 #[tokio::test]
-async fn a_handshake_goes_to_another_instance_when_the_first_is_dead() {
+async fn a_handshake_is_retried_on_another_instance() {
     let gateway = TestGateway::start().await;
-    gateway.add("chat", "dead", nobody()).await;
-    gateway.add("chat", "live", shouts().await.address).await;
+    gateway.add("chat", "dead", unused_address()).await;
+    gateway
+        .add("chat", "live", upper_case_echo().await.address)
+        .await;
     for _ in 0..4 {
         let mut client = RawClient::connect(gateway.address).await;
         client.send(HANDSHAKE).await;
@@ -76,26 +80,26 @@ async fn a_handshake_goes_to_another_instance_when_the_first_is_dead() {
 }
 
 #[tokio::test]
-async fn a_service_may_refuse_to_switch() {
+async fn a_service_may_decline_the_upgrade() {
     let gateway = TestGateway::start().await;
     gateway
-        .add("chat", "c", Origin::says("no chat here").await.address)
+        .add("chat", "c", Origin::text("not upgraded").await.address)
         .await;
     let mut client = RawClient::connect(gateway.address).await;
     client.send(HANDSHAKE).await;
     assert!(
         client
-            .read_until("no chat here")
+            .read_until("not upgraded")
             .await
             .starts_with("HTTP/1.1 200")
     );
-    // And the connection is an ordinary one.
+    // The connection stays usable for further requests.
     client.send("GET /chat/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
-    client.read_until("no chat here").await;
+    client.read_until("not upgraded").await;
 }
 
 #[tokio::test]
-async fn nobody_gets_past_the_gateway_by_switching_to_http_2() {
+async fn an_upgrade_to_h2c_is_ignored() {
     let gateway = TestGateway::start().await;
     gateway.add("auth", "a", Origin::echo().await.address).await;
     let mut client = RawClient::connect(gateway.address).await;
@@ -105,23 +109,25 @@ async fn nobody_gets_past_the_gateway_by_switching_to_http_2() {
              Upgrade: h2c\r\nHTTP2-Settings: AAMAAABkAARAAAAAAAIAAAAA\r\n\r\n",
         )
         .await;
-    let answer = client.read_until("}").await;
-    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
+    let response = client.read_until("}").await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     assert!(
-        !answer.contains("h2c") && !answer.contains("http2-settings"),
-        "{answer}"
+        !response.contains("h2c") && !response.contains("http2-settings"),
+        "{response}"
     );
 }
 
 #[tokio::test]
-async fn a_tunnel_is_ended_when_the_gateway_has_waited_long_enough() {
+async fn a_tunnel_is_closed_after_the_drain_timeout() {
     let mut gateway =
         TestGateway::start_with(|config| config.drain_timeout = Duration::from_millis(100)).await;
-    gateway.add("chat", "c", shouts().await.address).await;
+    gateway
+        .add("chat", "c", upper_case_echo().await.address)
+        .await;
     let mut client = RawClient::connect(gateway.address).await;
     client.send(HANDSHAKE).await;
     client.read_until("\r\n\r\n").await;
-    gateway.tell_to_stop();
+    gateway.begin_shutdown();
     gateway.stopped().await;
     assert_eq!(client.read_to_end().await, "");
 }

@@ -1,4 +1,4 @@
-//! Clients in front of the gateway.
+//! Clients of the gateway.
 
 use std::net::SocketAddr;
 
@@ -10,21 +10,21 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use super::soon;
+use super::with_deadline;
 
-/// A whole response.
+/// A response with its whole body.
 #[derive(Debug)]
-pub(crate) struct Answer {
+pub(crate) struct FullResponse {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
-impl Answer {
+impl FullResponse {
     pub(crate) async fn read(response: Response<Incoming>) -> Self {
         let (parts, body) = response.into_parts();
-        let body = soon("the end of the response", body.collect()).await;
-        let body = body.expect("the response is whole").to_bytes();
+        let body = with_deadline("the end of the response", body.collect()).await;
+        let body = body.expect("a complete response").to_bytes();
         Self {
             status: parts.status,
             headers: parts.headers,
@@ -40,7 +40,7 @@ impl Answer {
         serde_json::from_slice(&self.body).expect("JSON")
     }
 
-    /// The value of a header that is there once.
+    /// The value of a header that occurs exactly once.
     pub(crate) fn header(&self, name: &str) -> &str {
         let mut values = self.headers.get_all(name).iter();
         let value = values
@@ -54,7 +54,7 @@ impl Answer {
         self.header("x-waypost-instance")
     }
 
-    /// The reason that a problem document gives.
+    /// The `reason` of a problem document.
     pub(crate) fn reason(&self) -> String {
         assert_eq!(
             self.header("content-type"),
@@ -67,35 +67,27 @@ impl Answer {
     }
 }
 
-/// A client that sends just the bytes it is given.
+/// A client that sends exactly the bytes it is given.
 pub(crate) struct RawClient(pub(crate) TcpStream);
 
 impl RawClient {
     pub(crate) async fn connect(address: SocketAddr) -> Self {
-        Self(
-            TcpStream::connect(address)
-                .await
-                .expect("the gateway listens"),
-        )
+        Self(TcpStream::connect(address).await.expect("a connection"))
     }
 
     pub(crate) async fn send(&mut self, bytes: impl AsRef<[u8]>) {
         self.0
             .write_all(bytes.as_ref())
             .await
-            .expect("the gateway reads");
+            .expect("a successful write");
     }
 
-    /// Reads until what has come contains `end`.
+    /// Reads until the bytes received contain `end`.
     pub(crate) async fn read_until(&mut self, end: &str) -> String {
         let mut read = Vec::new();
-        soon(&format!("{end:?} in the answer"), async {
+        with_deadline(&format!("{end:?} in the response"), async {
             while !String::from_utf8_lossy(&read).contains(end) {
-                let more = self
-                    .0
-                    .read_buf(&mut read)
-                    .await
-                    .expect("the gateway writes");
+                let more = self.0.read_buf(&mut read).await.expect("a successful read");
                 assert_ne!(more, 0, "closed after {:?}", String::from_utf8_lossy(&read));
             }
         })
@@ -106,8 +98,8 @@ impl RawClient {
     /// Reads until the gateway closes the connection.
     pub(crate) async fn read_to_end(&mut self) -> String {
         let mut read = Vec::new();
-        let end = soon("the end of the connection", self.0.read_to_end(&mut read)).await;
-        // A reset is an end too, when the gateway did not read all that was sent.
+        let end = with_deadline("the end of the connection", self.0.read_to_end(&mut read)).await;
+        // Closing a socket with unread input resets the connection.
         if let Err(error) = end {
             assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
         }

@@ -1,4 +1,4 @@
-//! A gateway on a free port, with a registry in memory.
+//! A gateway on a free port, with an in-memory registry.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ use waypost::{
 };
 use waypost_gateway::{Config, Gateway};
 
-use super::{Answer, soon};
+use super::{FullResponse, with_deadline};
 
 type AnyBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
@@ -42,7 +42,7 @@ impl TestGateway {
         Self::start_on(Arc::new(memory.clone()), memory, edit).await
     }
 
-    /// A gateway with a provider of its own; what the tests add goes to `memory`.
+    /// Starts a gateway on `provider`. [`add`](Self::add) adds instances to `memory`.
     pub(crate) async fn start_on(
         provider: Arc<dyn Provider>,
         memory: MemoryProvider,
@@ -50,7 +50,7 @@ impl TestGateway {
     ) -> Self {
         let discovery = ServiceDiscoveryClient::new(provider);
         let mut config = Config::default();
-        config.spread = std::time::Duration::ZERO;
+        config.deregistration_delay = std::time::Duration::ZERO;
         edit(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
@@ -70,7 +70,7 @@ impl TestGateway {
         }
     }
 
-    /// Adds an instance and waits until the gateway can know of it.
+    /// Adds an instance and waits until the gateway's directory has it.
     pub(crate) async fn add(&self, service: &str, id: &str, address: SocketAddr) {
         self.insert(instance(service, id, address)).await;
     }
@@ -79,7 +79,7 @@ impl TestGateway {
         let instance = instance.build().expect("a valid instance");
         let (service, id) = (instance.service().clone(), instance.id().clone());
         self.memory.insert(instance);
-        soon("the news of an instance", async {
+        with_deadline("discovery of the instance", async {
             let mut names = self.discovery.directory().subscribe_catalog();
             while !names.changed().await.names().contains(&service) {}
             let mut instances = self.discovery.directory().subscribe(&service);
@@ -93,11 +93,11 @@ impl TestGateway {
         .await;
     }
 
-    pub(crate) async fn get(&self, path: &str) -> Answer {
+    pub(crate) async fn get(&self, path: &str) -> FullResponse {
         self.send(Request::get(self.url(path))).await
     }
 
-    pub(crate) async fn send(&self, request: http::request::Builder) -> Answer {
+    pub(crate) async fn send(&self, request: http::request::Builder) -> FullResponse {
         self.send_body(request, "").await
     }
 
@@ -105,23 +105,23 @@ impl TestGateway {
         &self,
         request: http::request::Builder,
         body: impl Into<Bytes>,
-    ) -> Answer {
+    ) -> FullResponse {
         let body = Full::new(body.into())
             .map_err(|never| match never {})
             .boxed_unsync();
         let response = self.begin(request.body(body).expect("a request")).await;
-        Answer::read(response.expect("a response")).await
+        FullResponse::read(response.expect("a response")).await
     }
 
-    /// Sends a request and gives its response as soon as that begins.
+    /// Sends a request and returns the response without waiting for its body.
     pub(crate) async fn begin(
         &self,
         request: Request<AnyBody>,
     ) -> Result<Response<Incoming>, ClientError> {
-        soon("the response", self.http.request(request)).await
+        with_deadline("the response", self.http.request(request)).await
     }
 
-    /// What the gateway itself shows of a service.
+    /// The entry of a service in `/internal/services`.
     pub(crate) async fn service(&self, name: &str) -> serde_json::Value {
         let shown = self.get("/internal/services").await.json();
         let services = shown["services"].as_array().expect("a list");
@@ -135,21 +135,21 @@ impl TestGateway {
         format!("http://{}{path}", self.address)
     }
 
-    /// Tells the gateway to stop, without waiting.
-    pub(crate) fn tell_to_stop(&mut self) {
+    /// Starts the shutdown without waiting for it.
+    pub(crate) fn begin_shutdown(&mut self) {
         let _ = self.stop.take().map(|stop| stop.send(()));
     }
 
-    /// Waits until the gateway has stopped.
+    /// Waits until the shutdown is complete.
     pub(crate) async fn stopped(&mut self) {
-        soon("the end of the gateway", &mut self.serving)
+        with_deadline("the shutdown", &mut self.serving)
             .await
             .expect("the gateway does not panic")
-            .expect("the gateway ends well");
+            .expect("no error");
     }
 }
 
-/// An instance that can be edited further.
+/// The builder of an instance.
 pub(crate) fn instance(service: &str, id: &str, address: SocketAddr) -> InstanceBuilder {
     let service = ServiceName::new(service).expect("a valid name");
     Instance::builder(service, Host::Ip(address.ip()), address.port()).id(id)

@@ -1,4 +1,4 @@
-//! What the tests are made of: a gateway, servers behind it, and clients in front of it.
+//! Test support: a gateway, servers behind it, and clients in front of it.
 
 mod client;
 mod gateway;
@@ -7,25 +7,25 @@ mod registry;
 
 use std::time::Duration;
 
-pub(crate) use client::{Answer, RawClient};
+pub(crate) use client::{FullResponse, RawClient};
 pub(crate) use gateway::{TestGateway, instance};
-pub(crate) use origin::{Origin, RawOrigin, body, nobody, streamed};
+pub(crate) use origin::{Origin, RawOrigin, body, streamed, unused_address};
 pub(crate) use registry::FlakyRegistry;
 
-/// No test waits longer than this for anything.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+/// The time limit of every wait.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Waits for something that has to happen.
-pub(crate) async fn soon<T>(what: &str, happens: impl Future<Output = T>) -> T {
-    match tokio::time::timeout(PATIENCE, happens).await {
+/// Awaits a future, and panics after [`DEADLINE`].
+pub(crate) async fn with_deadline<T>(what: &str, future: impl Future<Output = T>) -> T {
+    match tokio::time::timeout(DEADLINE, future).await {
         Ok(value) => value,
-        Err(_) => panic!("{what} did not happen within {PATIENCE:?}"),
+        Err(_) => panic!("waited {DEADLINE:?} for {what}"),
     }
 }
 
-/// Waits until a condition holds.
-pub(crate) async fn until(what: &str, mut holds: impl FnMut() -> bool) {
-    soon(what, async {
+/// Waits until a condition holds, and panics after [`DEADLINE`].
+pub(crate) async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
+    with_deadline(what, async {
         while !holds() {
             tokio::time::sleep(Duration::from_millis(2)).await;
         }

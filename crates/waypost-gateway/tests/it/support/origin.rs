@@ -1,4 +1,4 @@
-//! Servers behind the gateway.
+//! Servers that the gateway forwards to.
 
 use std::convert::Infallible;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -29,13 +29,13 @@ pub(crate) fn body(bytes: impl Into<Bytes>) -> Body {
         .boxed_unsync()
 }
 
-/// A body that comes piece by piece.
+/// A body without a known length, sent piece by piece.
 pub(crate) fn streamed(pieces: impl Stream<Item = Bytes> + Send + 'static) -> Body {
     use futures_util::StreamExt;
     StreamBody::new(pieces.map(|piece| Ok(Frame::data(piece)))).boxed_unsync()
 }
 
-/// An HTTP server that does what a function says.
+/// An HTTP server that responds with a function.
 pub(crate) struct Origin {
     pub(crate) address: SocketAddr,
     requests: Arc<AtomicUsize>,
@@ -43,7 +43,7 @@ pub(crate) struct Origin {
 }
 
 impl Origin {
-    pub(crate) async fn start<F, T>(answer: F) -> Self
+    pub(crate) async fn start<F, T>(respond: F) -> Self
     where
         F: Fn(Request<Incoming>) -> T + Send + Sync + 'static,
         T: Future<Output = Response<Body>> + Send + 'static,
@@ -51,16 +51,16 @@ impl Origin {
         let listener = listener().await;
         let address = listener.local_addr().expect("an address");
         let requests = Arc::new(AtomicUsize::new(0));
-        let (answer, counted) = (Arc::new(answer), Arc::clone(&requests));
+        let (respond, counted) = (Arc::new(respond), Arc::clone(&requests));
         let serving = tokio::spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
                 stream.set_nodelay(true).expect("an option");
-                let (answer, counted) = (Arc::clone(&answer), Arc::clone(&counted));
+                let (respond, counted) = (Arc::clone(&respond), Arc::clone(&counted));
                 let service = service_fn(move |request| {
                     counted.fetch_add(1, Ordering::SeqCst);
-                    let answering = answer(request);
-                    async move { Ok::<_, Infallible>(answering.await) }
+                    let response = respond(request);
+                    async move { Ok::<_, Infallible>(response.await) }
                 });
                 connections
                     .spawn(http1::Builder::new().serve_connection(TokioIo::new(stream), service));
@@ -73,12 +73,12 @@ impl Origin {
         }
     }
 
-    /// Answers with a text.
-    pub(crate) async fn says(text: &'static str) -> Self {
+    /// Always responds with a text.
+    pub(crate) async fn text(text: &'static str) -> Self {
         Self::start(move |_| async move { Response::new(body(text)) }).await
     }
 
-    /// Answers with what it was asked, as JSON.
+    /// Responds with the request as JSON.
     pub(crate) async fn echo() -> Self {
         Self::start(|request| async move {
             let (parts, incoming) = request.into_parts();
@@ -113,19 +113,19 @@ impl Origin {
         .await
     }
 
-    /// How many requests have come.
+    /// The number of requests received so far.
     pub(crate) fn requests(&self) -> usize {
         self.requests.load(Ordering::SeqCst)
     }
 
-    /// Ends it with all its connections at once, as a killed process does.
+    /// Closes the listener and all connections at once, like a killed process.
     pub(crate) async fn kill(&mut self) {
         self.serving.abort();
         let _ = (&mut self.serving).await;
     }
 }
 
-/// A server that handles its connections by hand.
+/// A server that handles each TCP connection with a function.
 pub(crate) struct RawOrigin {
     pub(crate) address: SocketAddr,
     connections: Arc<AtomicUsize>,
@@ -153,11 +153,11 @@ impl RawOrigin {
         }
     }
 
-    /// Reads the head of one request, answers with some bytes and hangs up.
-    pub(crate) async fn writes(answer: &'static str) -> Self {
+    /// Reads the head of one request, responds with some bytes and closes the connection.
+    pub(crate) async fn writes(response: &'static str) -> Self {
         Self::start(move |mut stream| async move {
             Self::read_head(&mut stream).await;
-            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, answer.as_bytes()).await;
+            let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, response.as_bytes()).await;
         })
         .await
     }
@@ -178,13 +178,15 @@ impl RawOrigin {
     }
 }
 
-/// A listener whose port no other test has, not even when this one listens no more.
+/// A listener whose port no other test uses, even after it is closed.
 async fn listener() -> TcpListener {
-    TcpListener::bind(nobody()).await.expect("a free port")
+    TcpListener::bind(unused_address())
+        .await
+        .expect("a free port")
 }
 
-/// An address where nobody listens.
-pub(crate) fn nobody() -> SocketAddr {
+/// An address that refuses connections.
+pub(crate) fn unused_address() -> SocketAddr {
     let [port] = free_ports();
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }

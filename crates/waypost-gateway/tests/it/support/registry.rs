@@ -1,4 +1,4 @@
-//! A registry that can be taken away, and that counts what it is asked.
+//! A registry that can be made unavailable, and that counts watches.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -29,23 +29,23 @@ impl FlakyRegistry {
         self.down.send_replace(down);
     }
 
-    /// How many watches of services were begun.
+    /// The number of service watches started so far.
     pub(crate) fn watches(&self) -> usize {
         self.watches.load(Ordering::SeqCst)
     }
 
-    /// The stream as long as the registry is up, then an error.
+    /// The stream while the registry is up, then an error.
     fn while_up<T: Send + 'static>(
         &self,
         watch: BoxStream<'static, Result<T, ProviderError>>,
     ) -> BoxStream<'static, Result<T, ProviderError>> {
         let mut down = self.down.subscribe();
-        let goes_down = async move {
+        let is_down = async move {
             let _ = down.wait_for(|down| *down).await;
         };
         let error = ProviderError::unreachable("the test's registry", "connection refused");
         watch
-            .take_until(goes_down)
+            .take_until(is_down)
             .chain(stream::iter([Err(error)]))
             .boxed()
     }

@@ -1,4 +1,4 @@
-//! Hears what an instance has to say even after it stopped listening.
+//! A connection on which a failed write does not hide a response that is already there.
 
 use std::io;
 use std::pin::Pin;
@@ -7,42 +7,48 @@ use std::task::{Context, Poll};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::client::legacy::connect::{Connected, Connection};
 
-/// A connection on which a failed write doesn't hide the answer.
+/// Keeps reading from a connection after a write has failed.
 ///
-/// A server may answer (413, 401) and hang up without reading the rest of the request. Then the
-/// next write fails, while the answer waits to be read. The HTTP library would report the write;
-/// so it is told that the write went well, reads on, and finds the answer or the end.
-pub(crate) struct Attentive<S> {
+/// A server may respond early (413, 401) and close without reading the rest of the request. The
+/// next write then fails while the response waits to be read, and hyper would report the failed
+/// write. This wrapper discards further writes instead, so that hyper reads the response or the
+/// end of the stream.
+pub(crate) struct ReadAfterWriteError<S> {
     stream: S,
-    /// The other side has stopped listening: what is written goes nowhere.
-    deaf: bool,
+    /// A write has failed, so all further writes are discarded.
+    write_failed: bool,
 }
 
-impl<S> Attentive<S> {
+impl<S> ReadAfterWriteError<S> {
     pub(crate) fn new(stream: S) -> Self {
         Self {
             stream,
-            deaf: false,
+            write_failed: false,
         }
     }
 
-    fn excuse<T>(&mut self, written: Poll<io::Result<T>>, pretended: T) -> Poll<io::Result<T>> {
-        match written {
+    /// Replaces a disconnect by `Ok(value)`.
+    fn ignore_disconnect<T>(
+        &mut self,
+        result: Poll<io::Result<T>>,
+        value: T,
+    ) -> Poll<io::Result<T>> {
+        match result {
             Poll::Ready(Err(error))
                 if matches!(
                     error.kind(),
                     io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset
                 ) =>
             {
-                self.deaf = true;
-                Poll::Ready(Ok(pretended))
+                self.write_failed = true;
+                Poll::Ready(Ok(value))
             }
-            written => written,
+            result => result,
         }
     }
 }
 
-impl<S: Read + Unpin> Read for Attentive<S> {
+impl<S: Read + Unpin> Read for ReadAfterWriteError<S> {
     fn poll_read(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -52,17 +58,17 @@ impl<S: Read + Unpin> Read for Attentive<S> {
     }
 }
 
-impl<S: Write + Unpin> Write for Attentive<S> {
+impl<S: Write + Unpin> Write for ReadAfterWriteError<S> {
     fn poll_write(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        if self.deaf {
+        if self.write_failed {
             return Poll::Ready(Ok(bytes.len()));
         }
         let written = Pin::new(&mut self.stream).poll_write(cx, bytes);
-        self.excuse(written, bytes.len())
+        self.ignore_disconnect(written, bytes.len())
     }
 
     fn poll_write_vectored(
@@ -70,12 +76,12 @@ impl<S: Write + Unpin> Write for Attentive<S> {
         cx: &mut Context<'_>,
         bufs: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let all = bufs.iter().map(|buf| buf.len()).sum();
-        if self.deaf {
-            return Poll::Ready(Ok(all));
+        let total = bufs.iter().map(|buf| buf.len()).sum();
+        if self.write_failed {
+            return Poll::Ready(Ok(total));
         }
         let written = Pin::new(&mut self.stream).poll_write_vectored(cx, bufs);
-        self.excuse(written, all)
+        self.ignore_disconnect(written, total)
     }
 
     fn is_write_vectored(&self) -> bool {
@@ -83,11 +89,11 @@ impl<S: Write + Unpin> Write for Attentive<S> {
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        if self.deaf {
+        if self.write_failed {
             return Poll::Ready(Ok(()));
         }
         let flushed = Pin::new(&mut self.stream).poll_flush(cx);
-        self.excuse(flushed, ())
+        self.ignore_disconnect(flushed, ())
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -95,7 +101,7 @@ impl<S: Write + Unpin> Write for Attentive<S> {
     }
 }
 
-impl<S: Connection> Connection for Attentive<S> {
+impl<S: Connection> Connection for ReadAfterWriteError<S> {
     fn connected(&self) -> Connected {
         self.stream.connected()
     }
