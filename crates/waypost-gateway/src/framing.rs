@@ -1,264 +1,142 @@
-//! Refuses requests whose end could be read in two ways.
+//! Detects requests that have both `Content-Length` and `Transfer-Encoding`.
 //!
-//! A request with both `Content-Length` and `Transfer-Encoding` is how a request is smuggled past
-//! a proxy (RFC 9112, section 6.3). The HTTP library resolves it as the RFC allows: it forgets the
-//! length. That is safe, since every request we send on is framed anew, but it hides the attempt.
-//! So the bytes of a connection are looked at on their way in, with the library's own parser, and
-//! the connection is marked; whoever sends such a thing is not served on it.
+//! Where a request ends is decided by hyper alone, which rejects all other ambiguous framing. This
+//! conflict it resolves as RFC 9112, section 6.3, permits: it drops the length, reads the chunks and
+//! closes the connection after the response. So a second request can't be smuggled in, but a body
+//! can: a filter in front of the gateway that goes by the length inspects other bytes than those
+//! that the service receives. Therefore such requests are rejected. hyper's header map doesn't
+//! contain the length any more, so the conflict has to be found in the bytes of the connection.
 
-use std::io;
-use std::mem::MaybeUninit;
-use std::pin::Pin;
+use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::{Context, Poll};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::io::AsyncRead;
+use tokio_util::io::InspectReader;
 
-/// As many header lines as the HTTP library takes; beyond, it answers 431 by itself.
-const MAX_HEADERS: usize = 100;
-/// A request head may have this many bytes.
+/// The maximum size of a request head in bytes.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
 
-/// Whether a connection has carried an ambiguous request.
+/// Whether a connection has received a request with conflicting framing.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Ambiguous(Arc<AtomicBool>);
+pub(crate) struct FramingConflict(Arc<AtomicBool>);
 
-impl Ambiguous {
-    pub(crate) fn was_seen(&self) -> bool {
+impl FramingConflict {
+    pub(crate) fn is_detected(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
 }
 
-/// A connection whose incoming requests are looked at.
-pub(crate) struct Inspected<S> {
+/// Wraps a connection so that the requests read from it are scanned.
+pub(crate) fn inspect<S: AsyncRead>(
     stream: S,
-    framing: Framing,
+) -> (InspectReader<S, impl FnMut(&[u8])>, FramingConflict) {
+    let mut scanner = Scanner::default();
+    let conflict = scanner.conflict.clone();
+    let stream = InspectReader::new(stream, move |bytes: &[u8]| scanner.scan(bytes));
+    (stream, conflict)
 }
 
-impl<S> Inspected<S> {
-    pub(crate) fn new(stream: S) -> (Self, Ambiguous) {
-        let ambiguous = Ambiguous::default();
-        let framing = Framing {
-            next: Next::Head,
-            held: Vec::new(),
-            ambiguous: ambiguous.clone(),
-        };
-        (Self { stream, framing }, ambiguous)
-    }
+/// Reads the lines of request heads and skips bodies. Lines that it can't interpret, which hyper
+/// rejects as well, count as a conflict.
+#[derive(Default)]
+struct Scanner {
+    conflict: FramingConflict,
+    /// The part of the request that the next line belongs to.
+    part: Part,
+    /// The number of body bytes before the next line.
+    skip: u64,
+    /// The beginning of a line whose end has not been received yet.
+    partial: Vec<u8>,
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Inspected<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        let outcome = Pin::new(&mut self.stream).poll_read(cx, buf);
-        if let Some(new) = buf.filled().get(before..) {
-            self.framing.follow(new);
-        }
-        outcome
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Inspected<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write(cx, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.stream.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
-    }
-}
-
-/// Follows one connection from head to head.
-struct Framing {
-    next: Next,
-    /// The beginning of a head, or of a line, that has not come whole yet.
-    held: Vec<u8>,
-    ambiguous: Ambiguous,
-}
-
-/// What the next byte belongs to.
-enum Next {
-    Head,
-    Body(u64),
+#[derive(Default)]
+enum Part {
+    #[default]
+    RequestLine,
+    /// With the `Content-Length` so far, and whether there is a `Transfer-Encoding`.
+    Headers(Option<u64>, bool),
     ChunkSize,
-    Chunk(u64),
-    Trailer,
-    /// The library refuses what came, or it is no HTTP any more: there is nothing to follow.
-    Nothing,
+    Trailers,
 }
 
-impl Framing {
-    fn follow(&mut self, mut bytes: &[u8]) {
-        while !bytes.is_empty() {
-            bytes = match self.next {
-                Next::Head => self.head(bytes),
-                Next::Body(left) => self.skip(bytes, left, Next::Body, Next::Head),
-                Next::Chunk(left) => self.skip(bytes, left, Next::Chunk, Next::ChunkSize),
-                Next::ChunkSize | Next::Trailer => self.line(bytes),
-                Next::Nothing => return,
-            };
-        }
-    }
-
-    fn head<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let held = self.held.len();
-        let parsed = if !bytes.contains(&b'\n') {
-            // Only a line's end can complete a head; without one there is nothing to parse again.
-            self.held.extend_from_slice(bytes);
-            Head::Partial
-        } else if held == 0 {
-            let parsed = parse_head(bytes);
-            if matches!(parsed, Head::Partial) {
-                self.held.extend_from_slice(bytes);
-            }
-            parsed
-        } else {
-            self.held.extend_from_slice(bytes);
-            parse_head(&self.held)
-        };
-        match parsed {
-            Head::Whole {
-                length,
-                body,
-                ambiguous,
-            } => {
-                if ambiguous {
-                    self.ambiguous.0.store(true, Ordering::Relaxed);
+impl Scanner {
+    fn scan(&mut self, mut bytes: &[u8]) {
+        while !self.conflict.is_detected() {
+            let body = bytes.len().min(self.skip.try_into().unwrap_or(usize::MAX));
+            self.skip -= body as u64;
+            let (_, rest) = bytes.split_at(body);
+            let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
+                self.partial.extend_from_slice(rest);
+                if self.partial.len() > MAX_HEAD {
+                    self.stop();
                 }
-                self.next = body;
-                self.held.clear();
-                bytes.get(length.saturating_sub(held)..).unwrap_or_default()
+                return;
+            };
+            let (line, rest) = rest.split_at(end + 1);
+            bytes = rest;
+            let mut whole = take(&mut self.partial);
+            let line = if whole.is_empty() {
+                line
+            } else {
+                whole.extend_from_slice(line);
+                &whole
+            };
+            match self.read_line(line.trim_ascii()) {
+                Some(next) => self.part = next,
+                None => self.stop(),
             }
-            Head::Partial if self.held.len() <= MAX_HEAD => &[],
-            Head::Partial | Head::Refused => self.stop(),
         }
     }
 
-    fn skip<'a>(
-        &mut self,
-        bytes: &'a [u8],
-        left: u64,
-        same: fn(u64) -> Next,
-        then: Next,
-    ) -> &'a [u8] {
-        let here = usize::try_from(left).map_or(bytes.len(), |left| left.min(bytes.len()));
-        self.next = if left == here as u64 {
-            then
-        } else {
-            same(left - here as u64)
-        };
-        bytes.get(here..).unwrap_or_default()
+    fn stop(&mut self) {
+        self.conflict.0.store(true, Ordering::Relaxed);
+        self.partial = Vec::new();
     }
 
-    /// A chunk's size, or a trailer.
-    fn line<'a>(&mut self, bytes: &'a [u8]) -> &'a [u8] {
-        let Some(end) = bytes.iter().position(|&byte| byte == b'\n') else {
-            if self.held.len() + bytes.len() > MAX_HEAD {
-                return self.stop();
+    /// Returns the part that the next line belongs to, or `None` for a conflict.
+    fn read_line(&mut self, line: &[u8]) -> Option<Part> {
+        let is_empty = line.is_empty();
+        Some(match self.part {
+            Part::RequestLine if is_empty => Part::RequestLine,
+            Part::RequestLine => Part::Headers(None, false),
+            Part::Headers(Some(_), true) if is_empty => return None,
+            Part::Headers(None, true) if is_empty => Part::ChunkSize,
+            Part::Headers(length, false) if is_empty => {
+                self.skip = length.unwrap_or(0);
+                Part::RequestLine
             }
-            self.held.extend_from_slice(bytes);
-            return &[];
-        };
-        let (line, rest) = bytes.split_at(end + 1);
-        self.held.extend_from_slice(line);
-        self.next = match (&self.next, self.held.as_slice()) {
-            (Next::Trailer, b"\r\n") => Next::Head,
-            (Next::Trailer, _) => Next::Trailer,
-            (_, line) => match chunk_size(line) {
-                Some(0) => Next::Trailer,
-                // The line end after the data belongs to the chunk.
-                Some(size) => Next::Chunk(size.saturating_add(2)),
-                None => Next::Nothing,
-            },
-        };
-        self.held.clear();
-        rest
-    }
-
-    fn stop(&mut self) -> &'static [u8] {
-        self.next = Next::Nothing;
-        self.held = Vec::new();
-        &[]
-    }
-}
-
-enum Head {
-    Whole {
-        length: usize,
-        body: Next,
-        ambiguous: bool,
-    },
-    Partial,
-    Refused,
-}
-
-fn parse_head(bytes: &[u8]) -> Head {
-    let mut headers = [const { MaybeUninit::uninit() }; MAX_HEADERS];
-    let mut request = httparse::Request::new(&mut []);
-    let length = match request.parse_with_uninit_headers(bytes, &mut headers) {
-        Ok(httparse::Status::Complete(length)) => length,
-        Ok(httparse::Status::Partial) => return Head::Partial,
-        Err(_) => return Head::Refused,
-    };
-    let (mut declared, mut chunked) = (None, false);
-    for header in request.headers.iter() {
-        if header.name.eq_ignore_ascii_case("content-length") {
-            declared = Some(header.value);
-        } else if header.name.eq_ignore_ascii_case("transfer-encoding") {
-            chunked = true;
-        }
-    }
-    let body = match declared {
-        _ if chunked => Next::ChunkSize,
-        None => Next::Head,
-        Some(digits) => match std::str::from_utf8(digits)
-            .ok()
-            .and_then(|text| text.parse().ok())
-        {
-            Some(0) => Next::Head,
-            Some(length) => Next::Body(length),
-            None => Next::Nothing,
-        },
-    };
-    Head::Whole {
-        length,
-        body,
-        ambiguous: chunked && declared.is_some(),
+            Part::Headers(length, chunked) => {
+                let colon = line.iter().position(|&byte| byte == b':')?;
+                let (name, value) = (line.get(..colon)?, line.get(colon + 1..)?);
+                if name.eq_ignore_ascii_case(b"content-length") {
+                    let digits = value.trim_ascii_start();
+                    Part::Headers(Some(number(digits, 10)?), chunked)
+                } else {
+                    let is_coding = name.eq_ignore_ascii_case(b"transfer-encoding");
+                    Part::Headers(length, chunked || is_coding)
+                }
+            }
+            Part::ChunkSize => {
+                let is_digit = |byte: &&u8| byte.is_ascii_hexdigit();
+                let digits = line.iter().take_while(is_digit).count();
+                match number(line.get(..digits)?, 16)? {
+                    0 => Part::Trailers,
+                    size => {
+                        // The line break after the data belongs to the chunk.
+                        self.skip = size.checked_add(2)?;
+                        Part::ChunkSize
+                    }
+                }
+            }
+            Part::Trailers if is_empty => Part::RequestLine,
+            Part::Trailers => Part::Trailers,
+        })
     }
 }
 
-fn chunk_size(line: &[u8]) -> Option<u64> {
-    let digits = line
-        .iter()
-        .take_while(|byte| byte.is_ascii_hexdigit())
-        .count();
-    let digits = std::str::from_utf8(line.get(..digits)?).ok()?;
-    u64::from_str_radix(digits, 16).ok()
+fn number(digits: &[u8], radix: u32) -> Option<u64> {
+    u64::from_str_radix(std::str::from_utf8(digits).ok()?, radix).ok()
 }
 
 #[cfg(test)]
@@ -269,60 +147,52 @@ mod tests {
     const SIZED: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\r\nGET /";
     const CHUNKED: &str = "POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n\
                            5;x=y\r\nhello\r\nA\r\n0123456789\r\n0\r\nDigest: z\r\n\r\n";
-    const BOTH: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\
-                        Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
+    const CONFLICT: &str = "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\n\
+                            Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n";
 
-    /// Whether the bytes are found ambiguous, told in pieces of `step` bytes.
-    fn ambiguous(bytes: &str, step: usize) -> bool {
-        let (mut inspected, ambiguous) = Inspected::new(());
+    /// Scans the bytes in pieces of `step` bytes.
+    fn has_conflict(bytes: &str, step: usize) -> bool {
+        let mut scanner = Scanner::default();
         for piece in bytes.as_bytes().chunks(step) {
-            inspected.framing.follow(piece);
+            scanner.scan(piece);
         }
-        ambiguous.was_seen()
+        scanner.conflict.is_detected()
     }
 
     #[test]
-    fn both_framings_are_seen_after_any_request_and_in_any_pieces() {
+    fn a_conflict_is_detected_after_any_requests_and_in_pieces_of_any_size() {
         for before in ["", PLAIN, SIZED, CHUNKED, &[SIZED, CHUNKED, PLAIN].concat()] {
             for step in [1, 2, 3, 7, 1 << 20] {
-                assert!(
-                    ambiguous(&[before, BOTH].concat(), step),
-                    "{before:?} by {step}"
-                );
-                assert!(
-                    !ambiguous(&[before, PLAIN].concat(), step),
-                    "{before:?} by {step}"
-                );
+                let conflict = [before, CONFLICT].concat();
+                assert!(has_conflict(&conflict, step), "{before:?} by {step}");
+                let good = [before, PLAIN].concat();
+                assert!(!has_conflict(&good, step), "{before:?} by {step}");
             }
         }
     }
 
     #[test]
-    fn a_body_that_looks_like_a_head_is_a_body() {
-        let request = format!(
-            "POST / HTTP/1.1\r\nContent-Length: {}\r\n\r\n{BOTH}",
-            BOTH.len()
+    fn a_body_that_looks_like_a_conflict_is_skipped() {
+        let length = CONFLICT.len();
+        let sized = format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{CONFLICT}");
+        let chunked = format!(
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n\
+             {length:x}\r\n{CONFLICT}\r\n0\r\n\r\n"
         );
-        assert!(!ambiguous(&request, 1 << 20));
-        let chunk = format!(
-            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n{:x}\r\n{BOTH}\r\n0\r\n\r\n",
-            BOTH.len()
-        );
-        assert!(!ambiguous(&chunk, 10));
+        for request in [sized, chunked] {
+            for step in [1, 10, 1 << 20] {
+                assert!(!has_conflict(&request, step), "{request:?} by {step}");
+            }
+        }
     }
 
     #[test]
-    fn what_is_no_http_is_not_followed_or_kept() {
-        for garbage in ["\x16\x03\x01", "GET / HTTP/9\r\n\r\n", "zz\r\n"] {
-            let (mut inspected, ambiguous) = Inspected::new(());
-            inspected.framing.follow(garbage.as_bytes());
-            inspected.framing.follow(BOTH.as_bytes());
-            assert!(!ambiguous.was_seen(), "{garbage:?}");
-        }
-        let (mut inspected, _) = Inspected::new(());
+    fn an_endless_line_is_not_buffered() {
+        let mut scanner = Scanner::default();
         for _ in 0..3 * MAX_HEAD {
-            inspected.framing.follow(b"G");
+            scanner.scan(b"G");
         }
-        assert!(inspected.framing.held.is_empty());
+        assert!(scanner.conflict.is_detected());
+        assert_eq!(scanner.partial.capacity(), 0);
     }
 }

@@ -18,14 +18,14 @@ use waypost::{ConfigError, HealthChecks, ServiceDiscoveryClient};
 
 use crate::access_log::{AccessLog, EndReason};
 use crate::config::Config;
-use crate::framing::{Ambiguous, Inspected, MAX_HEAD};
+use crate::framing::{FramingConflict, MAX_HEAD};
 use crate::pages::Pages;
 use crate::problem::Problem;
 use crate::proxy::Proxy;
 use crate::response_body::ResponseBody;
 use crate::routes::Routes;
 use crate::target::{InvalidRequest, Target};
-use crate::{headers, target};
+use crate::{framing, headers, target};
 
 /// The time limit for receiving a request head, and for an idle connection.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
@@ -68,12 +68,12 @@ impl Server {
         &self,
         request: Request<Incoming>,
         peer: SocketAddr,
-        conflict: &Ambiguous,
+        conflict: &FramingConflict,
     ) -> Response<ResponseBody> {
         let id = headers::request_id(request.headers());
         let path = request.uri().path().to_owned();
         let log = AccessLog::new(request.method().clone(), path, peer, id.clone());
-        let target = if conflict.was_seen() {
+        let target = if conflict.is_detected() {
             Err(InvalidRequest::AmbiguousLength)
         } else {
             target::read(&request)
@@ -124,7 +124,7 @@ pub(crate) async fn serve_connection(
     {
         tracing::debug!(%error, %peer, "setting socket options failed");
     }
-    let (stream, conflict) = Inspected::new(stream);
+    let (stream, conflict) = framing::inspect(stream);
     let service = service_fn(move |request| {
         let (server, conflict) = (Arc::clone(&server), conflict.clone());
         async move { Ok::<_, Infallible>(server.respond(request, peer, &conflict).await) }
