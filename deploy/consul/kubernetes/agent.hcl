@@ -1,9 +1,9 @@
-# Every Consul agent of this folder, be it a server or beside a service. Its keys and tokens are in
-# secrets.json; its name and addresses are in the arguments, since the pod knows them.
+# For all agents, servers and sidecars alike. Keys and tokens are in secrets.json. The name and the
+# addresses of a pod are set by command line arguments.
 datacenter           = "dc1"
 data_dir             = "/consul/data"
-client_addr          = "127.0.0.1" # whoever is in the pod, and nobody else
-disable_host_node_id = true        # pods of one host are different nodes
+client_addr          = "127.0.0.1" # reachable only from the same pod
+disable_host_node_id = true        # pods on the same host are different nodes
 disable_remote_exec  = true
 disable_update_check = true
 retry_interval       = "2s"

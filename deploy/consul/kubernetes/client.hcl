@@ -1,2 +1,2 @@
-# Beside a service. It leaves with its pod, and takes the pod's services along.
+# For sidecars. When the pod stops, the agent leaves and its services are deregistered.
 leave_on_terminate = true

@@ -1,7 +1,7 @@
-# The three that keep the catalog. One may be away.
+# For the three servers. The cluster works while two of them are up.
 server             = true
 bootstrap_expect   = 3
-leave_on_terminate = false # a server that restarts is expected back
+leave_on_terminate = false # a server that restarts rejoins
 
 performance {
   raft_multiplier = 1

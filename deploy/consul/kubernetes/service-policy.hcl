@@ -1,4 +1,4 @@
-# The rights of the three services together: each registers itself and finds all.
+# Lets each of the three services register itself and find all services.
 service "api-gateway" { policy = "write" }
 service "ui" { policy = "write" }
 service "ai-models" { policy = "write" }

@@ -16,7 +16,7 @@ use crate::error::{CommandError, CommandResult};
 #[derive(Args)]
 pub(crate) struct Gateway {
     /// Address to listen on
-    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST.into())]
+    #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::LOCALHOST.into())]
     bind: IpAddr,
     /// Port to listen on
     #[arg(long, default_value_t = 8000)]

@@ -49,7 +49,7 @@ pub(crate) struct Register {
     /// Have the registry check that the instance accepts TCP connections
     #[arg(long, group = "check")]
     check_tcp: bool,
-    /// Send heartbeats; the check fails this long after the last one
+    /// Send heartbeats; the check fails this long after the last one; requires --hold
     #[arg(long, value_name = "TIME", group = "check", requires = "hold", value_parser = humantime::parse_duration)]
     check_ttl: Option<Duration>,
     /// Interval between the registry's checks

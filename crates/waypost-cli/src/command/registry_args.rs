@@ -14,8 +14,8 @@ use crate::error::CommandError;
 /// Which registry to query, how long to wait, and how to print the result.
 #[derive(Args)]
 pub(crate) struct RegistryArgs {
-    /// Address of the Consul agent or embedded registry to use, instead of the one given by the
-    /// environment; the token and certificates still come from the environment
+    /// Query this Consul agent or embedded registry instead of the configured one; the token and
+    /// certificates are still taken from the environment
     #[arg(long, value_name = "HOST:PORT")]
     registry: Option<String>,
 

@@ -40,7 +40,7 @@ enum Sample {
 #[derive(Args)]
 struct ListenArgs {
     /// Address to listen on
-    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST.into())]
+    #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::LOCALHOST.into())]
     bind: IpAddr,
     /// Address to register, for other services to call [default: the bind address]
     #[arg(long, value_name = "HOST")]

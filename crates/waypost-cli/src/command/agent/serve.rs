@@ -14,20 +14,25 @@ use crate::error::{CommandError, CommandResult};
 #[derive(Args)]
 pub(super) struct Serve {
     /// Address to listen on
-    #[arg(long, default_value_t = Ipv4Addr::LOCALHOST.into())]
+    #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::LOCALHOST.into())]
     bind: IpAddr,
     /// Address of the node, for instances registered without an address [default: the bind
     /// address, or 127.0.0.1 if that is unspecified]
     #[arg(long, value_name = "ADDRESS")]
     advertise: Option<IpAddr>,
     /// Port of the HTTP API and of the web page at /ui/
-    #[arg(long, default_value_t = 8500, env = "SERVICE_REGISTRY_PORT")]
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 8500,
+        env = "SERVICE_REGISTRY_PORT"
+    )]
     http_port: u16,
     /// Also serve the HTTP API on this Unix socket
     #[arg(long, value_name = "PATH")]
     http_socket: Option<PathBuf>,
     /// Port of the DNS server; 0 disables it
-    #[arg(long, default_value_t = 8600)]
+    #[arg(long, value_name = "PORT", default_value_t = 8600)]
     dns_port: u16,
     /// Store registrations in this directory [default: in memory only]
     #[arg(long, value_name = "DIR")]
@@ -36,7 +41,7 @@ pub(super) struct Serve {
     #[arg(long, env = "WAYPOST_AGENT_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// Node name [default: the host name]
-    #[arg(long)]
+    #[arg(long, value_name = "NAME")]
     node: Option<String>,
     /// Node ID, a UUID [default: random]
     #[arg(long, value_name = "UUID")]

@@ -31,7 +31,7 @@ pub(crate) struct Start {
     #[arg(long, value_name = "DIR", required_unless_present = "dev")]
     config: Option<PathBuf>,
     /// Port of the HTTP API with --dev; the other ports are chosen automatically
-    #[arg(long, default_value_t = 8500, requires = "dev")]
+    #[arg(long, value_name = "PORT", default_value_t = 8500, requires = "dev")]
     http_port: u16,
 }
 

@@ -22,7 +22,7 @@ use crate::error::{CommandError, CommandResult};
 
 /// Start a registry, the gateway, the UI and the AI models, and run them until Ctrl-C
 ///
-/// Each program runs as a separate process; they find each other through the registry. Every log
+/// Each program runs as a separate process, and finds the others through the registry. Every log
 /// line is prefixed with the name of its process. Ctrl-C stops all processes in reverse order; a
 /// second Ctrl-C stops them at once.
 #[derive(Args)]
@@ -31,7 +31,7 @@ pub(crate) struct Up {
     /// running one
     #[arg(long, default_value = "embedded")]
     registry: RegistryChoice,
-    /// Number of instances of a service; can be repeated
+    /// Number of instances of gateway, ui or ai-models; can be repeated
     #[arg(long, value_name = "NAME=N")]
     scale: Vec<Setting<u32>>,
     /// Port of registry, gateway, ui or ai-models; can be repeated

@@ -24,7 +24,7 @@ fn every_file_is_listed_and_matches_its_kubernetes_type() {
         let is_other = ["kustomization.yaml", "service-policy.hcl"].contains(&name.as_str());
         assert!(is_listed || is_other, "{name}");
     }
-    let text = fs::read_to_string(deploy(DIRECTORY).join("beside.yaml")).unwrap();
+    let text = fs::read_to_string(deploy(DIRECTORY).join("sidecar.yaml")).unwrap();
     // It is a patch for a Deployment, so it is checked as part of a complete pod.
     let patch: Value = serde_saphyr::from_str(&text).unwrap();
     let pod = &patch["spec"]["template"]["spec"];
@@ -68,7 +68,7 @@ async fn the_agents_form_a_cluster_that_services_register_with() {
     assert!(written.unwrap().status.success());
 
     let servers = arguments("servers.yaml", "/spec/template/spec/containers/0");
-    let beside = arguments("beside.yaml", "/spec/template/spec/initContainers/0");
+    let sidecar = arguments("sidecar.yaml", "/spec/template/spec/initContainers/0");
     let pods = Pods::new(directory.path());
     let mut agents = Vec::new();
     for number in 0..REPLICAS {
@@ -76,7 +76,7 @@ async fn the_agents_form_a_cluster_that_services_register_with() {
         agents.push(pods.start(&servers, &name, number, &cluster.join("server-1")));
     }
     let client = REPLICAS;
-    agents.push(pods.start(&beside, "ai-models-x", client, &cluster.join("client-1")));
+    agents.push(pods.start(&sidecar, "ai-models-x", client, &cluster.join("client-1")));
 
     let first = pods.api(0);
     let secrets = text(&cluster.join("secrets"));

@@ -35,7 +35,7 @@ pub(crate) struct Config {
     #[arg(long = "client", value_name = "IP[:PORT]")]
     clients: Vec<Node>,
     /// Datacenter name
-    #[arg(long, default_value = "dc1")]
+    #[arg(long, value_name = "NAME", default_value = "dc1")]
     datacenter: String,
     /// Data directory of a node
     #[arg(long, value_name = "DIR", default_value = "/var/lib/consul")]
