@@ -32,8 +32,8 @@ Exit codes:
   5  not authorised by the registry";
 
 fn main() -> ExitCode {
-    // `waypost up` starts this same program again to supervise each process.
-    waypost_runner::shim::run_if_asked();
+    // Must come first: `waypost up` starts this same program as the shim of each process.
+    waypost_runner::shim::run_if_requested();
     match Cli::parse().command.run::<Cli>() {
         Ok(code) => code,
         Err(error) => {

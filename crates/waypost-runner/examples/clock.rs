@@ -1,21 +1,21 @@
-//! A stack of three clocks, each a process of this same program. Try it:
+//! Runs three clocks, each a process of this same program:
 //!
 //! ```sh
 //! cargo run -p waypost-runner --example clock
 //! ```
 //!
-//! `kill -9` one of the clocks and see it come back; kill the runner and see all of them go.
+//! `kill -9` one of the clocks, and it is restarted. `kill -9` the runner, and all of them end.
 
 use std::error::Error;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
 use tokio::net::TcpListener;
-use waypost_runner::{Console, Probe, Process, Stack, shim};
+use waypost_runner::{Console, Probe, ServiceSpec, Stack, Supervisor, shim};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    // Before the runtime: some of this program's processes only supervise others.
-    shim::run_if_asked();
+    // Must come first: this executable also runs as the shim of each program.
+    shim::run_if_requested();
     match std::env::args().nth(1) {
         Some(port) => clock(port.parse()?),
         None => up(),
@@ -26,24 +26,24 @@ fn main() -> Result<(), Box<dyn Error>> {
 async fn up() -> Result<(), Box<dyn Error>> {
     let this = std::env::current_exe()?;
     let stack = Stack::builder()
-        .process(
-            Process::new("clock", &this)
+        .service(
+            ServiceSpec::new("clock", &this)
                 .args(["{port}"])
                 .port(0)
                 .replicas(2)
                 .ready(Probe::http("/")),
         )
-        .process(
-            Process::new("late", &this)
+        .service(
+            ServiceSpec::new("late", &this)
                 .args(["{port}"])
                 .port(0)
                 .after("clock"),
         )
         .build()?;
 
-    let running = stack.start(Console::stdout())?;
-    running.ready().await?;
-    for status in running.status() {
+    let supervisor = Supervisor::start(stack, Console::stdout())?;
+    supervisor.ready().await?;
+    for status in supervisor.statuses() {
         let port = status.port.unwrap_or_default();
         let pid = status.pid.unwrap_or_default();
         println!(
@@ -52,11 +52,11 @@ async fn up() -> Result<(), Box<dyn Error>> {
         );
     }
     tokio::signal::ctrl_c().await?;
-    running.shutdown().await;
+    supervisor.shutdown().await;
     Ok(())
 }
 
-/// Answers every request with its pid, and says every second that it is still there.
+/// Responds to every request with its process id, and writes a line every second.
 #[tokio::main(flavor = "current_thread")]
 async fn clock(port: u16) -> Result<(), Box<dyn Error>> {
     let listener = TcpListener::bind(("127.0.0.1", port)).await?;
@@ -65,9 +65,9 @@ async fn clock(port: u16) -> Result<(), Box<dyn Error>> {
         tokio::select! {
             _ = second.tick() => println!("tick {tick}"),
             accepted = listener.accept() => {
-                let answer = format!("HTTP/1.0 200 OK\r\n\r\n{}\n", std::process::id());
-                // A caller that has gone away is no reason to end.
-                let _ = accepted?.0.write_all(answer.as_bytes()).await;
+                let response = format!("HTTP/1.0 200 OK\r\n\r\n{}\n", std::process::id());
+                // A client that has disconnected is not an error.
+                let _ = accepted?.0.write_all(response.as_bytes()).await;
             }
         }
     }

@@ -1,11 +1,10 @@
-//! A running program, seen from the runner. The other side is in [`shim`](crate::shim).
+//! A running program and the runner's connection to its [`shim`](crate::shim).
 
-use std::ffi::OsString;
+use std::ffi::OsStr;
 use std::fmt;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
-use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -14,32 +13,27 @@ use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::process::{ChildStderr, ChildStdout, Command};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use crate::error::StackError;
+use crate::error::SupervisorError;
+use crate::service::Launch;
 use crate::shim;
+use crate::text::rounded;
 
-/// How long a supervisor may take to start. It is an executable that was just run.
-const HELLO_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a shim may take to report that it has started the program.
+const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a program may take to be gone after SIGKILL. If it takes longer, the kernel cannot end
+/// it, for example because it waits for a disk.
+const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What to run, with every placeholder replaced.
-#[derive(Debug)]
-pub(crate) struct Launch {
-    pub(crate) instance: String,
-    pub(crate) program: OsString,
-    pub(crate) args: Vec<String>,
-    pub(crate) env: Vec<(String, String)>,
-    pub(crate) dir: Option<PathBuf>,
-}
-
-/// A program under its supervisor. When this is dropped, everything that the program started is
-/// killed, as it is when the runner itself dies.
+/// A program under its shim. Dropping it kills everything that the program started, because that
+/// closes the shim's socket, just as the death of the runner does.
 #[derive(Debug)]
 pub(crate) struct Child {
     pid: Pid,
-    supervisor: tokio::process::Child,
+    shim: tokio::process::Child,
     reports: Lines<BufReader<OwnedReadHalf>>,
-    orders: OwnedWriteHalf,
+    commands: OwnedWriteHalf,
     exit: Option<Exit>,
 }
 
@@ -48,7 +42,8 @@ pub(crate) struct Child {
 pub(crate) enum Exit {
     Code(i32),
     Signal(i32),
-    /// It could not be run, or its supervisor was killed.
+    /// A description, for a program that could not be run, was killed together with its shim, or did
+    /// not react to SIGTERM.
     Other(String),
 }
 
@@ -60,81 +55,52 @@ impl fmt::Display for Exit {
                 Some(name) => write!(f, "killed by {name}"),
                 None => write!(f, "killed by signal {signal}"),
             },
-            Self::Other(reason) => f.write_str(reason),
+            Self::Other(description) => f.write_str(description),
         }
     }
 }
 
 impl Child {
-    /// Starts a program. `supervisor` is an executable whose `main` begins with
-    /// [`shim::run_if_asked`].
+    /// Starts a program. `shim_executable` is one whose `main` begins with
+    /// [`shim::run_if_requested`].
+    ///
+    /// # Errors
+    /// Why the program could not be started.
     pub(crate) async fn spawn(
-        supervisor: &OsString,
+        shim_executable: &OsStr,
         launch: &Launch,
     ) -> Result<(Self, ChildStdout, ChildStderr), String> {
-        let start = || -> io::Result<_> {
-            let (ours, theirs) = StdUnixStream::pair()?;
-            ours.set_nonblocking(true)?;
-            let mut command = Command::new(supervisor);
-            command
-                .args(shim::supervisor_args(
-                    &launch.instance,
-                    &launch.program,
-                    &launch.args,
-                ))
-                .envs(launch.env.iter().map(|(name, value)| (name, value)))
-                // Out of the terminal's foreground group: Ctrl-C is for the runner alone.
-                .process_group(0)
-                .stdin(OwnedFd::from(theirs))
-                .stdout(Stdio::piped())
-                .stderr(Stdio::piped());
-            if let Some(name) = std::env::args_os().next() {
-                command.arg0(name);
-            }
-            if let Some(dir) = &launch.dir {
-                command.current_dir(dir);
-            }
-            // Dropping the command closes our copy of the supervisor's end.
-            Ok((command.spawn()?, UnixStream::from_std(ours)?))
-        };
-        let (mut supervisor, socket) = start().map_err(|error| match &launch.dir {
-            Some(dir) => format!("cannot be started in {}: {error}", dir.display()),
-            None => format!("cannot be started: {error}"),
-        })?;
-        let (Some(stdout), Some(stderr)) = (supervisor.stdout.take(), supervisor.stderr.take())
-        else {
-            return Err("cannot be started: its output can't be read".to_owned());
+        let (mut shim, socket) =
+            spawn_shim(shim_executable, launch).map_err(|error| match &launch.dir {
+                Some(dir) => format!("cannot start in {}: {error}", dir.display()),
+                None => format!("cannot start: {error}"),
+            })?;
+        let (Some(stdout), Some(stderr)) = (shim.stdout.take(), shim.stderr.take()) else {
+            return Err("cannot start: its output is not connected".to_owned());
         };
 
-        let (reports, orders) = socket.into_split();
+        let (reports, commands) = socket.into_split();
         let mut reports = BufReader::new(reports).lines();
-        let first = timeout(HELLO_TIMEOUT, reports.next_line()).await;
+        let first = timeout(START_TIMEOUT, reports.next_line()).await;
         let first = first.ok().and_then(Result::ok).flatten();
-        match first
-            .as_deref()
-            .map(|line| line.split_once(' ').unwrap_or((line, "")))
-        {
+        match first.as_deref().map(split_report) {
             Some(("started", pid)) => {
                 let pid = pid.parse().ok().and_then(Pid::from_raw);
-                let pid = pid.ok_or("its supervisor reported no process id")?;
-                Ok((
-                    Self {
-                        pid,
-                        supervisor,
-                        reports,
-                        orders,
-                        exit: None,
-                    },
-                    stdout,
-                    stderr,
-                ))
+                let child = Self {
+                    pid: pid.ok_or("its shim reported an invalid process id")?,
+                    shim,
+                    reports,
+                    commands,
+                    exit: None,
+                };
+                Ok((child, stdout, stderr))
             }
             Some(("failed", reason)) => Err(reason.to_owned()),
             _ => {
-                let _ = supervisor.start_kill();
+                let _ = shim.start_kill();
                 Err(format!(
-                    "its supervisor did not answer: {}",
-                    StackError::NoShim
+                    "its shim did not respond: {}",
+                    SupervisorError::ShimNotCalled
                 ))
             }
         }
@@ -144,49 +110,83 @@ impl Child {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Waits until the program and everything that it started has ended. Can be dropped and called
-    /// again.
-    pub(crate) async fn ended(&mut self) -> Exit {
+    /// Waits until the program and everything that it started has ended. Cancel safe.
+    pub(crate) async fn wait(&mut self) -> Exit {
         while let Ok(Some(report)) = self.reports.next_line().await {
-            let (what, detail) = report.split_once(' ').unwrap_or((&report, ""));
-            let exit = match what {
+            let (kind, detail) = split_report(&report);
+            let exit = match kind {
                 "exited" => detail.parse().ok().map(Exit::Code),
                 "killed" => detail.parse().ok().map(Exit::Signal),
                 "failed" => Some(Exit::Other(detail.to_owned())),
                 _ => None,
             };
-            // A guard that fails reports it and exits: the first report is the better one.
+            // A launcher that fails reports the reason and then exits: the first report says more.
             self.exit = self.exit.take().or(exit);
         }
-        let status = self.supervisor.wait().await;
+        let status = self.shim.wait().await;
         if self.exit.is_none() {
-            // The supervisor was killed, and the program with it, but not the rest of its group.
+            // The shim was killed, and the program with it, but not the rest of its group.
             let _ = rustix::process::kill_process_group(self.pid, Signal::KILL);
         }
         self.exit
             .get_or_insert_with(|| {
                 Exit::Other(match status {
-                    Ok(status) => format!("its supervisor died ({status})"),
-                    Err(error) => format!("its supervisor was lost: {error}"),
+                    Ok(status) => format!("its shim ended unexpectedly ({status})"),
+                    Err(error) => format!("cannot wait for its shim: {error}"),
                 })
             })
             .clone()
     }
 
-    /// Sends SIGTERM to the process group of the program.
-    pub(crate) async fn terminate(&mut self) {
-        self.order("term\n").await;
+    /// Stops the program: SIGTERM to its process group, then SIGKILL to everything that it started
+    /// when it has not ended after `grace`, or at once when `forced` completes.
+    pub(crate) async fn stop(&mut self, grace: Duration, forced: impl Future) -> Exit {
+        self.send("term\n").await;
+        let why_killed = tokio::select! {
+            exit = self.wait() => return exit,
+            () = sleep(grace) => format!("did not exit within {} of SIGTERM", rounded(grace)),
+            _ = forced => "shutdown was forced".to_owned(),
+        };
+        self.send("kill\n").await;
+        Exit::Other(match timeout(KILL_TIMEOUT, self.wait()).await {
+            Ok(exit) => format!("{why_killed}: {exit}"),
+            Err(_) => format!("{why_killed}, and is still running after SIGKILL"),
+        })
     }
 
-    /// Sends SIGKILL to everything that the program started.
-    pub(crate) async fn kill(&mut self) {
-        self.order("kill\n").await;
+    async fn send(&mut self, command: &str) {
+        // Fails only if the shim is gone, and the program with it.
+        let _ = self.commands.write_all(command.as_bytes()).await;
     }
+}
 
-    async fn order(&mut self, order: &str) {
-        // If the supervisor is gone, so is the program.
-        let _ = self.orders.write_all(order.as_bytes()).await;
+fn spawn_shim(
+    executable: &OsStr,
+    launch: &Launch,
+) -> io::Result<(tokio::process::Child, UnixStream)> {
+    let (ours, theirs) = StdUnixStream::pair()?;
+    ours.set_nonblocking(true)?;
+    let mut command = Command::new(executable);
+    command
+        .args(shim::args(&launch.instance, &launch.program, &launch.args))
+        .envs(launch.env.iter().map(|(name, value)| (name, value)))
+        // Outside the terminal's foreground group, so that Ctrl-C reaches the runner alone.
+        .process_group(0)
+        .stdin(OwnedFd::from(theirs))
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    if let Some(name) = std::env::args_os().next() {
+        command.arg0(name);
     }
+    if let Some(dir) = &launch.dir {
+        command.current_dir(dir);
+    }
+    // Dropping the command afterwards closes our copy of the shim's end of the socket.
+    Ok((command.spawn()?, UnixStream::from_std(ours)?))
+}
+
+fn split_report(line: &str) -> (&str, &str) {
+    line.split_once(' ').unwrap_or((line, ""))
 }
 
 fn signal_name(signal: i32) -> Option<&'static str> {

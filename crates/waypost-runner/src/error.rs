@@ -1,122 +1,115 @@
-//! What can go wrong: [`BuildError`] before anything is started, [`StackError`] afterwards.
+//! The errors: [`BuildError`] for an invalid description, [`SupervisorError`] for everything after it.
 
 use std::fmt;
 
 use crate::port::TakenPort;
+use crate::text::quoted;
 
-/// Why the description of a stack is refused. Every message names the process and the field.
+/// Why [`StackBuilder::build`](crate::StackBuilder::build) rejects a description.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
 pub enum BuildError {
-    /// A field holds something that can't work.
-    #[error("process `{process}`, {field}: {problem}")]
+    /// A field has an invalid value.
+    #[error("service `{service}`, {field}: {problem}")]
     Invalid {
-        /// The process as it is named in the stack.
-        process: String,
+        /// The service.
+        service: String,
         /// The field, such as `args[2]` or `ready`.
         field: String,
-        /// What is wrong with it and what would be right.
+        /// What is wrong with it and what would be valid.
         problem: String,
     },
-    /// Two processes (or a process and a replica of another) have one name.
-    #[error("two processes of the stack are named `{0}`")]
+    /// Two services, or a service and an instance of another, have the same name.
+    #[error("the name `{0}` is used by two services")]
     DuplicateName(String),
-    /// Two processes want one port.
-    #[error("port {port} is wanted by both `{first}` and `{second}`")]
+    /// Two services have the same port.
+    #[error("port {port} is used by both `{first}` and `{second}`")]
     DuplicatePort {
         /// The port.
         port: u16,
-        /// The process that named it first.
+        /// The service that was added first.
         first: String,
-        /// The process that named it again.
+        /// The service that was added later.
         second: String,
     },
-    /// A process waits for one that does not exist.
+    /// A service depends on one that does not exist.
     #[error(
-        "process `{process}`, after: there is no process `{dependency}`; the stack has {known}"
+        "service `{service}`, after: unknown service `{dependency}` (known: {})",
+        quoted(.known)
     )]
     UnknownDependency {
-        /// The process that waits.
-        process: String,
-        /// What it waits for.
+        /// The service that has the dependency.
+        service: String,
+        /// The name of the missing service.
         dependency: String,
-        /// The names that exist.
-        known: String,
+        /// The names of all services.
+        known: Vec<String>,
     },
-    /// Processes wait for each other, so that none could ever start.
-    #[error("processes wait for each other: {}", .0.join(" -> "))]
+    /// Services depend on each other, so none of them could ever start.
+    #[error("dependency cycle: {}", .0.join(" -> "))]
     Cycle(
-        /// The circle; its first name stands at the end again.
+        /// The path of the cycle. The last name repeats the first.
         Vec<String>,
     ),
 }
 
-/// Why a stack could not do what it was asked.
+/// Why a [`Supervisor`](crate::Supervisor) could not start or could not do what was requested.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
-pub enum StackError {
-    /// Ports that the stack needs are in use; nothing was started.
-    #[error("{}", Lines(.0))]
+pub enum SupervisorError {
+    /// Ports of the stack are in use. Nothing was started.
+    #[error("{}", OnePerLine(.0))]
     PortsTaken(
-        /// Each port, with who holds it.
+        /// Every port that is in use, with the process that holds it.
         Vec<TakenPort>,
     ),
-    /// An instance crashed, could not be started or did not get healthy in time.
-    #[error("`{instance}` did not become healthy: {reason}{}", LastLines(.last_lines))]
+    /// An instance crashed, could not be started or did not become healthy in time.
+    #[error("`{instance}` did not become healthy: {reason}; {}", LastLines(.last_lines))]
     NotHealthy {
         /// The instance, such as `ai-models-2`.
         instance: String,
-        /// Its exit status or what its probe said last.
+        /// Its exit status or the last result of its probe.
         reason: String,
-        /// The last lines that it wrote, at most 20.
+        /// The last lines of its output, at most 20.
         last_lines: Vec<String>,
     },
-    /// No process or instance has this name.
-    #[error("there is no process `{name}` in the stack; it has {known}")]
-    UnknownProcess {
-        /// The name asked for.
+    /// No service or instance has this name.
+    #[error("unknown service `{name}` (known: {})", quoted(.known))]
+    UnknownService {
+        /// The requested name.
         name: String,
-        /// The names that exist.
-        known: String,
+        /// The names of all services and instances, sorted.
+        known: Vec<String>,
     },
-    /// A further replica would have the name of another process.
-    #[error("a replica of `{process}` would be named `{name}`, which another process is named")]
+    /// A new replica would have the name of another service or instance.
+    #[error("a replica of `{service}` would be named `{name}`, but that name is in use")]
     NameTaken {
-        /// The process to be scaled.
-        process: String,
-        /// The name that is taken.
+        /// The service to be scaled.
+        service: String,
+        /// The name that is in use.
         name: String,
     },
-    /// This process was started as the supervisor of another, but `main` has not noticed. If it
-    /// started the stack, that would start processes like this one without end.
-    #[error("`main` must begin with `waypost_runner::shim::run_if_asked()`")]
-    NoShim,
-    /// The stack is being shut down.
-    #[error("the stack is being shut down")]
+    /// This process was started as the shim of a program, but `main` did not call
+    /// [`shim::run_if_requested`](crate::shim::run_if_requested). If it started the stack instead,
+    /// it would start copies of itself without end.
+    #[error("`main` must begin with `waypost_runner::shim::run_if_requested()`")]
+    ShimNotCalled,
+    /// The stack is shutting down.
+    #[error("the stack is shutting down")]
     ShuttingDown,
-    /// The operating system refused something that the runner itself needs.
-    #[error("cannot {what}: {source}")]
+    /// The operating system refused something that the runner needs.
+    #[error("cannot {action}: {source}")]
     Io {
         /// What was attempted.
-        what: &'static str,
-        /// The system's answer.
+        action: &'static str,
+        /// The error of the operating system.
         source: std::io::Error,
     },
 }
 
-/// Names in a message: `a`, `b` and `c`.
-pub(crate) fn list<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
-    let quoted: Vec<String> = names.into_iter().map(|name| format!("`{name}`")).collect();
-    match quoted.split_last() {
-        None => "none".to_owned(),
-        Some((only, [])) => only.clone(),
-        Some((last, others)) => format!("{} and {last}", others.join(", ")),
-    }
-}
+struct OnePerLine<'a, T>(&'a [T]);
 
-struct Lines<'a, T>(&'a [T]);
-
-impl<T: fmt::Display> fmt::Display for Lines<'_, T> {
+impl<T: fmt::Display> fmt::Display for OnePerLine<'_, T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for (index, item) in self.0.iter().enumerate() {
             let newline = if index == 0 { "" } else { "\n" };
@@ -131,9 +124,9 @@ struct LastLines<'a>(&'a [String]);
 impl fmt::Display for LastLines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_empty() {
-            return write!(f, "; it wrote nothing");
+            return write!(f, "it wrote no output");
         }
-        write!(f, "; its last lines:")?;
+        write!(f, "last lines of its output:")?;
         self.0.iter().try_for_each(|line| write!(f, "\n    {line}"))
     }
 }

@@ -1,72 +1,77 @@
-//! From answers to verdicts: starting, healthy, unhealthy.
+//! Runs the readiness check of one instance repeatedly and reports the changes.
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::probe::Timing;
+use crate::text::rounded;
 
-/// The first questions follow quickly, so that a fast process is not waited for.
-const FIRST_POLL: Duration = Duration::from_millis(20);
-const SLOWEST_POLL: Duration = Duration::from_millis(500);
-/// How long a process is asked at the quickest pace.
-const QUICK_FOR: Duration = Duration::from_secs(2);
+/// The delay between the first checks. It is short so that a fast start is noticed at once.
+const FIRST_DELAY: Duration = Duration::from_millis(20);
+/// How long the checks of a starting instance follow at the first delay. After that it doubles.
+const FIRST_DELAY_FOR: Duration = Duration::from_secs(2);
+/// The longest delay between the checks of a starting instance.
+const LONGEST_DELAY: Duration = Duration::from_millis(500);
 
-/// A change worth telling.
+/// A change of health. A problem is the result of the last check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
-    /// It answers, after having been asked for this long; or it answers again.
-    Healthy,
-    /// It did not answer in time, with the last answer.
-    Late(String),
-    /// It was healthy and has failed often enough, with the last answer.
+pub(crate) enum HealthEvent {
+    /// The first check has succeeded.
+    Ready,
+    /// No check has succeeded within the start timeout. `Ready` may still follow.
+    StartTimeout(String),
+    /// A healthy instance has failed the configured number of consecutive checks.
     Unhealthy(String),
+    /// A check has succeeded after `Unhealthy`.
+    Recovered,
 }
 
-/// Asks for ever and reports each change.
-pub(crate) async fn watch<A>(
+/// Checks until it is dropped, and reports each change.
+pub(crate) async fn monitor<F>(
     timing: Timing,
     start_timeout: Duration,
-    mut ask: impl FnMut() -> A,
-    mut report: impl FnMut(Verdict),
-) -> std::convert::Infallible
+    mut check: impl FnMut() -> F,
+    mut report: impl FnMut(HealthEvent),
+) -> Infallible
 where
-    A: Future<Output = Result<(), String>>,
+    F: Future<Output = Result<(), String>>,
 {
-    let mut once = async || match timeout(timing.timeout, ask()).await {
-        Ok(answer) => answer,
-        Err(_) => Err(format!("no answer within {:?}", timing.timeout)),
+    let mut check = async || match timeout(timing.timeout, check()).await {
+        Ok(result) => result,
+        Err(_) => Err(format!("no response within {}", rounded(timing.timeout))),
     };
 
     let started = Instant::now();
-    let mut pause = FIRST_POLL;
-    let mut late = false;
-    while let Err(problem) = once().await {
-        if !late && started.elapsed() >= start_timeout {
-            late = true;
-            report(Verdict::Late(problem));
+    let mut delay = FIRST_DELAY;
+    let mut timed_out = false;
+    while let Err(problem) = check().await {
+        if !timed_out && started.elapsed() >= start_timeout {
+            timed_out = true;
+            report(HealthEvent::StartTimeout(problem));
         }
-        sleep(pause).await;
-        if started.elapsed() >= QUICK_FOR {
-            pause = (pause * 2).min(SLOWEST_POLL);
+        sleep(delay).await;
+        if started.elapsed() >= FIRST_DELAY_FOR {
+            delay = (delay * 2).min(LONGEST_DELAY);
         }
     }
-    report(Verdict::Healthy);
+    report(HealthEvent::Ready);
 
-    let mut failures = 0;
+    let mut failures = 0_u32;
     loop {
         sleep(timing.interval).await;
-        match once().await {
+        match check().await {
             Ok(()) => {
                 if failures >= timing.failures {
-                    report(Verdict::Healthy);
+                    report(HealthEvent::Recovered);
                 }
                 failures = 0;
             }
             Err(problem) => {
                 failures = failures.saturating_add(1);
                 if failures == timing.failures {
-                    report(Verdict::Unhealthy(problem));
+                    report(HealthEvent::Unhealthy(problem));
                 }
             }
         }
@@ -86,77 +91,74 @@ mod tests {
         failures: 3,
     };
 
-    /// Plays the answers, then hangs. Returns each verdict with its second.
-    async fn play(start_timeout: u64, answers: &[(usize, bool)]) -> Vec<(u64, Verdict)> {
-        let mut left: VecDeque<bool> = answers
+    /// Runs the monitor on checks with these results (how often, and whether they succeed), after
+    /// which every check hangs. Returns each event with the second in which it was reported.
+    async fn run(start_timeout: u64, results: &[(usize, bool)]) -> Vec<(u64, HealthEvent)> {
+        let mut left: VecDeque<bool> = results
             .iter()
-            .flat_map(|&(times, good)| std::iter::repeat_n(good, times))
+            .flat_map(|&(times, success)| std::iter::repeat_n(success, times))
             .collect();
-        let verdicts = RefCell::new(Vec::new());
+        let events = RefCell::new(Vec::new());
         let began = Instant::now();
-        let ask = || {
-            let answer = left.pop_front();
+        let check = || {
+            let result = left.pop_front();
             async move {
-                match answer {
+                match result {
                     Some(true) => Ok(()),
                     Some(false) => Err("refused".to_owned()),
                     None => std::future::pending().await,
                 }
             }
         };
-        let report = |verdict| {
-            verdicts
-                .borrow_mut()
-                .push((began.elapsed().as_secs(), verdict))
+        let report = |event| {
+            events.borrow_mut().push((began.elapsed().as_secs(), event));
         };
-        let watched = watch(TIMING, Duration::from_secs(start_timeout), ask, report);
-        let _ = timeout(Duration::from_secs(60), watched).await;
-        verdicts.into_inner()
+        let monitoring = monitor(TIMING, Duration::from_secs(start_timeout), check, report);
+        let _ = timeout(Duration::from_secs(60), monitoring).await;
+        events.into_inner()
+    }
+
+    fn unhealthy(problem: &str) -> HealthEvent {
+        HealthEvent::Unhealthy(problem.to_owned())
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_slow_start_is_not_unhealthy() {
-        let verdicts = play(30, &[(100, false), (1, true)]).await;
-        assert_eq!(verdicts[0], (2, Verdict::Healthy));
+        let events = run(30, &[(100, false), (1, true)]).await;
+        assert_eq!(events[0], (2, HealthEvent::Ready));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_start_that_takes_too_long_is_told_once_and_may_still_succeed() {
-        let verdicts = play(5, &[(120, false), (1, true)]).await;
-        assert_eq!(verdicts[0], (5, Verdict::Late("refused".to_owned())));
-        assert_eq!(verdicts[1].1, Verdict::Healthy);
+    async fn a_start_timeout_is_reported_once_and_the_start_may_still_succeed() {
+        let events = run(5, &[(120, false), (1, true)]).await;
+        let expected = HealthEvent::StartTimeout("refused".to_owned());
+        assert_eq!(events[0], (5, expected));
+        assert_eq!(events[1].1, HealthEvent::Ready);
     }
 
     #[tokio::test(start_paused = true)]
-    async fn only_failures_in_a_row_make_it_unhealthy() {
-        let verdicts = play(
-            5,
-            &[
-                (1, true),
-                (2, false),
-                (1, true),
-                (4, false),
-                (1, true),
-                (8, true),
-            ],
-        )
-        .await;
+    async fn only_consecutive_failures_make_an_instance_unhealthy() {
+        let results = [
+            (1, true),
+            (2, false),
+            (1, true),
+            (4, false),
+            (1, true),
+            (8, true),
+        ];
         assert_eq!(
-            verdicts[..3],
+            run(5, &results).await[..3],
             [
-                (0, Verdict::Healthy),
-                (12, Verdict::Unhealthy("refused".to_owned())),
-                (16, Verdict::Healthy)
+                (0, HealthEvent::Ready),
+                (12, unhealthy("refused")),
+                (16, HealthEvent::Recovered)
             ]
         );
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_hanging_answer_is_a_failure() {
-        let verdicts = play(5, &[(1, true)]).await;
-        assert_eq!(
-            verdicts[1],
-            (9, Verdict::Unhealthy("no answer within 1s".to_owned()))
-        );
+    async fn a_check_that_hangs_has_failed() {
+        let events = run(5, &[(1, true)]).await;
+        assert_eq!(events[1], (9, unhealthy("no response within 1 s")));
     }
 }

@@ -1,100 +1,253 @@
-//! The actor of one instance: waits, starts, watches, restarts and ends it.
+//! The task of one instance: waits for the dependencies, runs the program, checks its health,
+//! restarts it after a crash and stops it.
 
+use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use tokio::sync::watch;
-use tokio::time::sleep;
-use tokio_util::sync::CancellationToken;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_util::task::AbortOnDropHandle;
 
-use crate::attempt::{End, spell};
 use crate::backoff::Backoff;
-use crate::board::{Board, Row, satisfied};
-use crate::log::{Kept, Output};
-use crate::ports::{Given, Ports};
-use crate::process::Process;
-use crate::status::{State, Status};
+use crate::child::{Child, Exit};
+use crate::health::{HealthEvent, monitor};
+use crate::log::{LogWriter, RecentLines, Stream, read_lines};
+use crate::ports::{PortAllocator, Ports};
+use crate::probe::Check;
+use crate::service::ServiceSpec;
+use crate::status::{InstanceState, InstanceStatus};
+use crate::status_table::{Row, StartRequest, StatusTable, is_met};
+use crate::text::rounded;
 
-/// What the instance should be doing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Goal {
-    /// Run. A higher number than before means: start anew.
-    Run(u64),
-    Stop,
-}
+/// How long the output of a program that has ended may take to be read.
+const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// What all instances of a stack share.
-#[derive(Clone, Debug)]
-pub(crate) struct Context {
-    pub(crate) board: Arc<Board>,
-    pub(crate) output: Output,
-    pub(crate) given: Arc<Given>,
-    pub(crate) supervisor: std::ffi::OsString,
-    /// From now on, nobody gets any time to end.
-    pub(crate) hurry: CancellationToken,
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) table: StatusTable,
+    pub(crate) log: LogWriter,
+    pub(crate) ports: PortAllocator,
+    pub(crate) shim_executable: OsString,
+    pub(crate) phase: watch::Sender<Phase>,
 }
 
-pub(crate) struct Instance {
-    pub(crate) process: Arc<Process>,
-    pub(crate) name: String,
+/// The phases of a stack, in order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd)]
+pub(crate) enum Phase {
+    Running,
+    /// Instances are being stopped in reverse order.
+    Stopping,
+    /// The remaining instances are killed without waiting for them to exit.
+    Killing,
+    Stopped,
+}
+
+/// What an instance should be doing.
+#[derive(Clone, Copy, Debug)]
+struct Goal {
+    run: bool,
+    /// The number of requested restarts.
+    generation: u64,
+}
+
+/// Controls the task of an instance. Dropping it ends the task and kills the program.
+#[derive(Debug)]
+pub(crate) struct InstanceHandle {
+    /// The first field, because it must be dropped first: the task must not see `goal` closed.
+    _task: AbortOnDropHandle<()>,
+    pub(crate) service: Arc<ServiceSpec>,
     pub(crate) replica: u32,
-    pub(crate) ports: Ports,
-    pub(crate) goal: watch::Receiver<Goal>,
-    pub(crate) backoff: Backoff,
-    pub(crate) kept: Arc<Kept>,
-    pub(crate) context: Context,
+    pub(crate) name: String,
+    pub(crate) recent: Arc<RecentLines>,
+    goal: watch::Sender<Goal>,
+}
+
+impl InstanceHandle {
+    /// Starts the task. The instance must be in the table of `shared`.
+    pub(crate) fn spawn(
+        service: &Arc<ServiceSpec>,
+        replica: u32,
+        backoff: Backoff,
+        keep_lines: usize,
+        shared: Arc<Shared>,
+    ) -> Self {
+        let (goal, receiver) = watch::channel(Goal {
+            run: true,
+            generation: 0,
+        });
+        let name = service.instance_name(replica);
+        let recent = Arc::new(RecentLines::new(keep_lines));
+        let instance = Instance {
+            service: service.clone(),
+            replica,
+            name: name.clone(),
+            ports: Ports::new(&service.ports, replica),
+            recent: recent.clone(),
+            goal: receiver,
+            backoff,
+            shared,
+        };
+        Self {
+            _task: AbortOnDropHandle::new(tokio::spawn(instance.run())),
+            service: service.clone(),
+            replica,
+            name,
+            recent,
+            goal,
+        }
+    }
+
+    /// The latest request to run.
+    pub(crate) fn start_request(&self) -> StartRequest {
+        StartRequest {
+            instance: self.name.clone(),
+            generation: self.goal.borrow().generation,
+        }
+    }
+
+    /// Stops the program and starts it again. `None` if the instance was told to stop.
+    pub(crate) fn restart(&self) -> Option<StartRequest> {
+        let restarted = self.goal.send_if_modified(|goal| {
+            goal.generation += u64::from(goal.run);
+            goal.run
+        });
+        restarted.then(|| self.start_request())
+    }
+
+    /// Stops the program and ends the task. See [`StatusTable::wait_stopped`].
+    pub(crate) fn stop(&self) {
+        self.goal.send_modify(|goal| goal.run = false);
+    }
+}
+
+/// The status of an instance before its task runs.
+pub(crate) fn initial_status(service: &ServiceSpec, replica: u32) -> InstanceStatus {
+    let ports = Ports::new(&service.ports, replica);
+    let on: Vec<String> = service.after.iter().map(|d| d.service.clone()).collect();
+    let named_ports = ports.named().into_iter();
+    InstanceStatus {
+        service: service.name.clone(),
+        instance: service.instance_name(replica),
+        replica,
+        state: if on.is_empty() {
+            InstanceState::Starting
+        } else {
+            InstanceState::Waiting { on }
+        },
+        reason: None,
+        since: SystemTime::now(),
+        pid: None,
+        host: service.host,
+        port: ports.main().filter(|&port| port != 0),
+        named_ports: named_ports.filter(|&(_, port)| port != 0).collect(),
+        restarts: 0,
+    }
+}
+
+struct Instance {
+    service: Arc<ServiceSpec>,
+    replica: u32,
+    name: String,
+    ports: Ports,
+    recent: Arc<RecentLines>,
+    goal: watch::Receiver<Goal>,
+    backoff: Backoff,
+    shared: Arc<Shared>,
+}
+
+/// How one run of the program ended.
+enum RunEnd {
+    /// It was stopped because the goal has changed.
+    Stopped(String),
+    /// The one-time task has succeeded.
+    Completed,
+    /// The one-time task has failed.
+    Failed(String),
+    Crashed {
+        reason: String,
+        /// How long it had been healthy. `None` if it was not healthy when it crashed.
+        healthy_for: Option<Duration>,
+    },
+}
+
+/// A program that was started and the tasks that read its output.
+struct Run {
+    child: Child,
+    check: Check,
+    readers: [JoinHandle<()>; 2],
+    started: Instant,
 }
 
 impl Instance {
-    pub(crate) async fn run(mut self) {
-        let mut waits = !self.process.after.is_empty();
-        let mut farewell = None;
-        while let Goal::Run(epoch) = self.next_goal() {
-            self.update(|row| {
-                row.status.restarts += u32::from(epoch > row.epoch);
-                row.epoch = epoch;
-                row.outcome = None;
-            });
-            if waits && !self.wait_for_others().await {
+    async fn run(mut self) {
+        // Dependencies are only waited for before the first start.
+        let mut dependencies_met = false;
+        let mut last_exit = None;
+        while let Some(generation) = self.wanted_generation() {
+            self.update(|row| row.begin(generation));
+            if !dependencies_met && !self.wait_for_dependencies().await {
                 continue;
             }
-            waits = false;
-            self.set(State::Starting, None);
-            self.backoff.forgive();
-            farewell = self.keep_running().await;
+            dependencies_met = true;
+            self.enter(InstanceState::Starting, None);
+            self.backoff.reset();
+            last_exit = self.run_until_goal_changes().await;
         }
-        self.update(|row| {
-            row.status.state = State::Stopped;
-            row.status.reason = farewell;
-            row.status.pid = None;
-            row.outcome
-                .get_or_insert(Err("it was stopped before it was healthy".to_owned()));
-        });
+        self.enter(InstanceState::Stopped, last_exit);
     }
 
-    /// Runs the process, again and again if it crashes, until the goal changes.
-    /// Returns how it ended.
-    async fn keep_running(&mut self) -> Option<String> {
+    /// The generation to run, or `None` to stop.
+    fn wanted_generation(&mut self) -> Option<u64> {
+        let goal = *self.goal.borrow_and_update();
+        goal.run.then_some(goal.generation)
+    }
+
+    /// Waits until all dependencies are met. Returns false if the goal changed before.
+    async fn wait_for_dependencies(&mut self) -> bool {
+        let mut table = self.shared.table.subscribe();
         loop {
-            let end = self.attempt().await;
+            let on: Vec<String> = {
+                let rows = table.borrow_and_update();
+                let unmet = self.service.after.iter().filter(|d| !is_met(d, &rows));
+                unmet.map(|d| d.service.clone()).collect()
+            };
+            if on.is_empty() {
+                return true;
+            }
+            self.enter(InstanceState::Waiting { on }, None);
+            tokio::select! {
+                _ = table.changed() => {}
+                _ = self.goal.changed() => return false,
+            }
+        }
+    }
+
+    /// Runs the program, and again after each crash, until the goal changes. Returns how the last
+    /// run ended.
+    async fn run_until_goal_changes(&mut self) -> Option<String> {
+        loop {
+            let end = self.run_once().await;
             self.update(|row| row.status.pid = None);
             match end {
-                End::Asked(reason) => return Some(reason),
-                End::Completed => {
-                    self.set(State::Completed, None);
+                RunEnd::Stopped(reason) => return Some(reason),
+                RunEnd::Completed => {
+                    self.enter(InstanceState::Completed, None);
                     let _ = self.goal.changed().await;
                     return None;
                 }
-                End::Failed(reason) => {
-                    self.set(State::Failed, Some(reason.clone()));
+                RunEnd::Failed(reason) => {
+                    self.enter(InstanceState::Failed, Some(reason.clone()));
                     let _ = self.goal.changed().await;
                     return Some(reason);
                 }
-                End::Crashed {
+                RunEnd::Crashed {
                     reason,
                     healthy_for,
                 } => {
-                    if self.back_off(&reason, healthy_for).await {
+                    if !self.back_off(&reason, healthy_for).await {
                         return Some(reason);
                     }
                 }
@@ -102,105 +255,159 @@ impl Instance {
         }
     }
 
-    /// Waits before the next start. True if the goal changed meanwhile.
+    /// Waits before the next start. Returns false if the goal changed before.
     async fn back_off(&mut self, reason: &str, healthy_for: Option<Duration>) -> bool {
-        let (crashes, wait) = self.backoff.crashed(healthy_for);
+        let (crashes, delay) = self.backoff.crashed(healthy_for);
         let state = match crashes {
-            1 => State::Starting,
-            crashes => State::CrashLooping { crashes },
+            1 => InstanceState::Starting,
+            crashes => InstanceState::CrashLooping { crashes },
         };
-        let again = format!("{reason}; starting again in {}", spell(wait));
         self.update(|row| {
-            row.status.state = state;
-            row.status.reason = Some(again);
-            row.outcome.get_or_insert(Err(reason.to_owned()));
+            row.record_start(Err(reason.to_owned()));
+            let reason = format!("{reason}; restarting in {}", rounded(delay));
+            row.enter(state, Some(reason));
         });
         tokio::select! {
-            () = sleep(wait) => {
+            () = sleep(delay) => {
                 self.update(|row| row.status.restarts += 1);
-                false
+                true
             }
-            _ = self.goal.changed() => true,
+            _ = self.goal.changed() => false,
         }
     }
 
-    /// Waits for the processes that this one comes after. False if the goal changed meanwhile.
-    async fn wait_for_others(&mut self) -> bool {
-        let mut rows = self.context.board.rows();
-        loop {
-            let on: Vec<String> = {
-                let rows = rows.borrow_and_update();
-                let missing = self
-                    .process
-                    .after
-                    .iter()
-                    .filter(|other| !satisfied(&rows, &other.name, other.condition));
-                missing.map(|other| other.name.clone()).collect()
-            };
-            if on.is_empty() {
-                return true;
-            }
-            self.set(State::Waiting { on }, None);
-            tokio::select! {
-                _ = rows.changed() => {}
-                _ = self.goal.changed() => return false,
-            }
+    /// Starts the program and waits until it ends or the goal changes.
+    async fn run_once(&mut self) -> RunEnd {
+        match self.start().await {
+            Ok(run) => self.supervise(run).await,
+            Err(reason) if self.service.probe().is_completed() => RunEnd::Failed(reason),
+            Err(reason) => RunEnd::Crashed {
+                reason,
+                healthy_for: None,
+            },
         }
     }
 
-    fn next_goal(&mut self) -> Goal {
-        *self.goal.borrow_and_update()
-    }
+    async fn start(&mut self) -> Result<Run, String> {
+        self.ports
+            .allocate(&self.name, self.service.host, &self.shared.ports)?;
+        let launch = self.service.launch(self.replica, &self.ports);
+        let launch = launch.map_err(|error| error.to_string())?;
 
-    pub(crate) fn set(&self, state: State, reason: Option<String>) {
+        let started = Instant::now();
+        let (child, stdout, stderr) = Child::spawn(&self.shared.shim_executable, &launch).await?;
+        let name: Arc<str> = self.name.as_str().into();
+        let (recent, log) = (&self.recent, &self.shared.log);
+        let readers = [
+            tokio::spawn(read_lines(
+                stdout,
+                name.clone(),
+                Stream::Stdout,
+                recent.clone(),
+                log.clone(),
+            )),
+            tokio::spawn(read_lines(
+                stderr,
+                name,
+                Stream::Stderr,
+                recent.clone(),
+                log.clone(),
+            )),
+        ];
         self.update(|row| {
-            match state {
-                State::Completed => {
-                    row.outcome.get_or_insert(Ok(()));
-                }
-                State::Failed => {
-                    row.outcome
-                        .get_or_insert(Err(reason.clone().unwrap_or_default()));
-                }
-                _ => {}
-            }
-            row.status.state = state;
-            row.status.reason = reason;
+            row.status.pid = Some(child.pid());
+            row.status.port = self.ports.main();
+            row.status.named_ports = self.ports.named();
         });
+        Ok(Run {
+            child,
+            check: launch.check,
+            readers,
+            started,
+        })
     }
 
-    pub(crate) fn update(&self, change: impl FnOnce(&mut Row)) {
-        self.context.board.update(&self.name, change);
-    }
-}
+    /// Checks the health of a program until it ends, and stops it if the goal changes.
+    async fn supervise(&mut self, mut run: Run) -> RunEnd {
+        let probe = self.service.probe();
+        let start_timeout = self.service.start_timeout;
+        let mut goal = self.goal.clone();
+        let mut healthy_since = None;
+        let monitoring = monitor(
+            probe.timing(),
+            start_timeout,
+            || run.check.run(),
+            |event| healthy_since = self.report_health(event, run.started),
+        );
 
-/// What the board says of an instance before its actor does.
-pub(crate) fn first_status(process: &Process, replica: u32) -> Status {
-    let ports = Ports::new(&process.ports, replica);
-    let on: Vec<String> = process
-        .after
-        .iter()
-        .map(|other| other.name.clone())
-        .collect();
-    Status {
-        service: process.name.clone(),
-        instance: process.instance_name(replica),
-        replica,
-        state: if on.is_empty() {
-            State::Starting
-        } else {
-            State::Waiting { on }
-        },
-        reason: None,
-        since: SystemTime::now(),
-        pid: None,
-        host: process.host,
-        port: ports.main().filter(|&port| port != 0),
-        named_ports: ports
-            .named()
-            .into_iter()
-            .filter(|(_, port)| *port != 0)
-            .collect(),
-        restarts: 0,
+        let exit = tokio::select! {
+            exit = run.child.wait() => Some(exit),
+            _ = goal.changed() => None,
+            never = monitoring => match never {},
+        };
+        let stopped = exit.is_none();
+        let exit = match exit {
+            Some(exit) => exit,
+            None => self.stop(&mut run.child).await,
+        };
+        // With a slow sink the readers finish later; the report of the end does not wait for them.
+        let last_lines = async {
+            for reader in run.readers {
+                let _ = reader.await;
+            }
+        };
+        let _ = timeout(LAST_LINES_TIMEOUT, last_lines).await;
+        let reason = exit.to_string();
+        if stopped {
+            return RunEnd::Stopped(reason);
+        }
+        match exit {
+            Exit::Code(0) if probe.is_completed() => RunEnd::Completed,
+            _ if probe.is_completed() => RunEnd::Failed(reason),
+            _ => RunEnd::Crashed {
+                reason,
+                healthy_for: healthy_since.map(|since: Instant| since.elapsed()),
+            },
+        }
+    }
+
+    /// Enters the state that a health event leads to. Returns since when the instance is healthy.
+    fn report_health(&self, event: HealthEvent, started: Instant) -> Option<Instant> {
+        match event {
+            HealthEvent::Ready => {
+                let reason = format!("after {}", rounded(started.elapsed()));
+                self.enter(InstanceState::Healthy, Some(reason));
+                Some(Instant::now())
+            }
+            HealthEvent::Recovered => {
+                self.enter(InstanceState::Healthy, None);
+                Some(Instant::now())
+            }
+            HealthEvent::StartTimeout(problem) => {
+                let limit = rounded(self.service.start_timeout);
+                let reason = format!("not healthy within {limit}: {problem}");
+                self.enter(InstanceState::Unhealthy, Some(reason));
+                None
+            }
+            HealthEvent::Unhealthy(problem) => {
+                self.enter(InstanceState::Unhealthy, Some(problem));
+                None
+            }
+        }
+    }
+
+    async fn stop(&self, child: &mut Child) -> Exit {
+        self.enter(InstanceState::Stopping, None);
+        let mut phase = self.shared.phase.subscribe();
+        let forced = phase.wait_for(|phase| *phase >= Phase::Killing);
+        child.stop(self.service.stop_grace, forced).await
+    }
+
+    fn enter(&self, state: InstanceState, reason: Option<String>) {
+        self.update(|row| row.enter(state, reason));
+    }
+
+    fn update(&self, change: impl FnOnce(&mut Row)) {
+        self.shared.table.update(&self.name, change);
     }
 }

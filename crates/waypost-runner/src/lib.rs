@@ -1,29 +1,31 @@
-//! Runs a stack of services on one machine: starts, watches, restarts and ends their processes.
+//! Local process runner: starts a set of services on one machine, checks their health, restarts the
+//! ones that crash and stops them in reverse order.
 //!
-//! Describe each [`Process`]; [`StackBuilder::build`] refuses what can't work; [`Stack::start`]
-//! gives a handle, [`Running`], to wait for health, to look, to restart, to scale and to shut down.
+//! Each service is described by a [`ServiceSpec`]. [`StackBuilder::build`] validates the descriptions
+//! together, and [`Supervisor::start`] starts them. The [`Supervisor`] reports the status of every
+//! instance, restarts, scales and stops them.
 //!
 //! ```no_run
-//! use waypost_runner::{Console, Probe, Process, Stack, shim};
+//! use waypost_runner::{Console, Probe, ServiceSpec, Stack, Supervisor, shim};
 //!
 //! # #[allow(clippy::needless_doctest_main)]
 //! fn main() -> Result<(), Box<dyn std::error::Error>> {
-//!     // First of all: some of this program's processes are supervisors of others.
-//!     shim::run_if_asked();
+//!     // Must come first: this executable also runs as the shim of each program.
+//!     shim::run_if_requested();
 //!     up()
 //! }
 //!
 //! #[tokio::main]
 //! async fn up() -> Result<(), Box<dyn std::error::Error>> {
 //!     let stack = Stack::builder()
-//!         .process(
-//!             Process::new("registry", "waypost")
+//!         .service(
+//!             ServiceSpec::new("registry", "waypost")
 //!                 .args(["agent", "--http-port", "{port}"])
 //!                 .port(8500)
 //!                 .ready(Probe::http("/v1/catalog/services")),
 //!         )
-//!         .process(
-//!             Process::new("ai-models", "waypost")
+//!         .service(
+//!             ServiceSpec::new("ai-models", "waypost")
 //!                 .args(["service", "ai-models", "--port", "{port}"])
 //!                 .env("SERVICE_REGISTRY_PORT", "8500")
 //!                 .port(8002)
@@ -32,84 +34,86 @@
 //!                 .ready(Probe::http("/health")),
 //!         )
 //!         .build()?;
-//!     let running = stack.start(Console::stdout())?;
+//!     let supervisor = Supervisor::start(stack, Console::stdout())?;
 //!     let outcome = tokio::select! {
-//!         ready = running.ready() => ready,
+//!         ready = supervisor.ready() => ready,
 //!         _ = tokio::signal::ctrl_c() => Ok(()),
 //!     };
 //!     if outcome.is_ok() {
-//!         println!("all healthy; end with Ctrl-C");
+//!         println!("all healthy; press Ctrl-C to stop");
 //!         tokio::signal::ctrl_c().await?;
 //!     }
-//!     // A second Ctrl-C means now.
+//!     // A second Ctrl-C kills everything at once.
 //!     tokio::select! {
-//!         () = running.shutdown() => {}
-//!         _ = tokio::signal::ctrl_c() => running.shutdown().await,
+//!         () = supervisor.shutdown() => {}
+//!         _ = tokio::signal::ctrl_c() => supervisor.shutdown().await,
 //!     }
 //!     Ok(outcome?)
 //! }
 //! ```
 //!
-//! # The life of an instance
-//! An instance is one replica of a process; each has its own actor, and all write one table.
-//! [`Running::status`] reads the table and [`Running::events`] tells each change of it, always with
-//! the reason and the time.
+//! # Lifecycle of an instance
+//! An instance is one replica of a service. Each has its own task, which writes its status to a
+//! common table. [`Supervisor::statuses`] reads the table and [`Supervisor::events`] subscribes to
+//! its changes, each with its reason and time.
 //!
 //! ```text
-//!              ┌────────────── crash ──────────────┐
-//!              ▼                                   │
-//! waiting → starting → healthy ⇄ unhealthy → stopping → stopped
-//!                 ▲       │
-//!   crash-looping ┴─ crash again
+//! waiting → starting → healthy ⇄ unhealthy
+//!              ▲           │ crash   │ crash
+//!              └─ delay ◄──┴─────────┘
+//!
+//! any state → stopping → stopped
 //! ```
 //!
-//! - *Waiting* names the processes that are waited for ([`Process::after`]).
-//! - *Starting* is not unhealthy. The probe is asked every 20 ms at first, so that a fast process is
-//!   not waited for, then every 0.5 s at most. Only a start that exceeds
-//!   [`Process::start_timeout`] is called unhealthy, with what the probe saw.
-//! - *Unhealthy* means three failures of the probe in a row. The process is left alone: it is shown
-//!   to be sick, and a debugger may be attached to it.
-//! - A *crash* is any end that nobody asked for. It is started again after 1, 2, 4 … 30 s,
-//!   each longer by up to a fifth by chance, so that processes which fell together don't rise
-//!   together. After 60 s of health crashes are forgiven.
-//! - The end goes backwards: a process gets SIGTERM only when all that come after it are gone.
+//! - *Waiting* for the services that it depends on ([`ServiceSpec::after`]).
+//! - *Starting* until its [`Probe`] succeeds for the first time. If that takes longer than
+//!   [`ServiceSpec::start_timeout`], the instance is unhealthy.
+//! - *Unhealthy* after three consecutive failures of the probe. The program is left running: the
+//!   cause may be temporary, or a debugger may be attached.
+//! - A *crash* is any exit that was not requested. The program is restarted after 1, 2, 4 … 30 s,
+//!   each delay lengthened by a random 0 to 20 %, so that programs that crashed together do not
+//!   restart together. During the delay the instance is *starting* after a first crash, and
+//!   *crash-looping* after repeated ones. After 60 s of health the delay starts at 1 s again.
+//! - A one-time task ([`Probe::completed`]) ends as *completed* or *failed* and is not restarted.
+//! - At shutdown, an instance gets SIGTERM only after everything that depends on it has exited.
 //!
-//! # What is promised
-//! - **Nobody is left behind**, however the runner ends, even by `kill -9`: see [`shim`]. Every
-//!   program leads a process group of its own, so a Ctrl-C in the terminal reaches the runner alone.
-//! - **Ports are looked at before anything starts.** A taken one is reported with the pid and command
-//!   of its holder. Every replica is reachable on a port of its own; there is no proxy in between.
-//! - **Output is fair.** Who writes 100,000 lines a second delays no line of the others; lines over
-//!   64 KiB are cut and marked; any bytes are survived. See [`LogSink`].
+//! # Guarantees
+//! - **No program outlives the runner**, even if the runner is killed by SIGKILL; see [`shim`]. Every
+//!   program leads its own process group, so a Ctrl-C in the terminal reaches only the runner.
+//! - **Ports are checked before anything starts.** A port that is in use is reported with the process
+//!   that holds it. Every replica listens on its own port; there is no proxy in between.
+//! - **Output is fair.** A program that writes 100,000 lines per second does not delay the output of
+//!   others. Lines longer than 64 KiB are truncated, and any bytes are accepted. See [`LogSink`].
 //!
-//! Linux is the home of this crate. On other Unix systems a process that makes itself a daemon can
-//! escape, and holders of ports are named without their arguments. Windows is not supported.
+//! # Platforms
+//! Linux is fully supported. On other Unix systems a program that daemonizes can escape, and the
+//! holder of a port is reported without its arguments. Windows is not supported.
 
-mod attempt;
 mod backoff;
-mod board;
 mod child;
 mod error;
-mod fleet;
+mod event_logger;
 mod health;
 mod instance;
 mod log;
 mod order;
-pub mod port;
+mod port;
 mod ports;
 mod probe;
-mod process;
-mod running;
+mod service;
 pub mod shim;
 mod stack;
 mod status;
+mod status_table;
+mod supervisor;
 mod template;
+mod text;
 
-pub use error::{BuildError, StackError};
+pub use error::{BuildError, SupervisorError};
 pub use log::{Console, Line, LogSink, Stream};
-pub use port::{Holder, TakenPort, Transport};
+pub use port::{PortHolder, TakenPort, Transport, free_port};
 pub use probe::Probe;
-pub use process::Process;
-pub use running::Running;
+pub use service::ServiceSpec;
 pub use stack::{Stack, StackBuilder};
-pub use status::{Events, State, Status};
+pub use status::{Events, InstanceState, InstanceStatus};
+pub use supervisor::Supervisor;

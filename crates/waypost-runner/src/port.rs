@@ -1,4 +1,4 @@
-//! Is a port free, and if not, who holds it?
+//! Checks whether a port is free, and finds the process that holds it.
 
 use std::fmt;
 use std::io;
@@ -6,7 +6,7 @@ use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 
 use serde::Serialize;
 
-/// What is spoken on a port.
+/// The transport protocol of a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Transport {
@@ -14,70 +14,75 @@ pub enum Transport {
     Tcp,
     /// UDP only.
     Udp,
-    /// TCP and UDP on one number, as DNS servers do.
+    /// TCP and UDP on the same port number, as for DNS.
     Both,
 }
 
-/// A port that a process of the stack needs and can't have.
+/// A port that a service of the stack needs and that cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TakenPort {
-    /// The process that needs it.
-    pub process: String,
+    /// The service or instance that needs it.
+    pub service: String,
     /// The port.
     pub port: u16,
-    /// Who listens on it, where that can be seen: the processes of other users can't.
-    pub holder: Option<Holder>,
-    /// Set if nobody holds the port, but the system refuses it (such as a port below 1024).
-    pub refusal: Option<String>,
+    /// The process that listens on it, if it is visible: processes of other users are not.
+    pub holder: Option<PortHolder>,
+    /// The system's error if the port is not in use but cannot be opened, such as a port below 1024.
+    pub error: Option<String>,
 }
 
 impl fmt::Display for TakenPort {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {
-            process,
+            service,
             port,
             holder,
-            refusal,
+            error,
         } = self;
-        match (holder, refusal) {
-            (Some(holder), _) => write!(f, "port {port} for `{process}` is taken by {holder}"),
-            (None, Some(refusal)) => {
-                write!(f, "port {port} for `{process}` can't be opened: {refusal}")
+        match (holder, error) {
+            (Some(holder), _) => write!(f, "port {port} of `{service}` is in use by {holder}"),
+            (None, Some(error)) => {
+                write!(f, "port {port} of `{service}` cannot be opened: {error}")
             }
-            (None, None) => {
-                write!(
-                    f,
-                    "port {port} for `{process}` is taken by a process that can't be seen from here (another user's or a container's)"
-                )
-            }
+            (None, None) => write!(
+                f,
+                "port {port} of `{service}` is in use by a process that is not visible from here \
+                 (another user's or a container's)"
+            ),
         }
     }
 }
 
 /// The process that listens on a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Holder {
+pub struct PortHolder {
     /// Its process id.
     pub pid: u32,
-    /// Its command line where the system shows it, else its name.
+    /// Its command line on Linux, its name elsewhere.
     pub command: String,
 }
 
-impl fmt::Display for Holder {
+impl fmt::Display for PortHolder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "pid {} ({})", self.pid, self.command)
     }
 }
 
-/// A number that nobody uses on `host` at this moment, for TCP and for UDP.
+/// A port number that is not in use on `host` at the moment, neither for TCP nor for UDP.
 ///
-/// It is taken from 20000–32767, below the ports that systems give to outgoing connections (from
-/// 32768 on Linux, from 49152 elsewhere, RFC 6335), so that none of these takes it before a process
-/// has been started to listen there.
+/// It is taken from 20000–32767. That is below the ephemeral ports, which systems assign to outgoing
+/// connections (from 32768 on Linux, from 49152 elsewhere, RFC 6335 section 6), so that no
+/// outgoing connection takes the port before a program listens on it.
+///
+/// ```
+/// let port = waypost_runner::free_port("127.0.0.1".parse()?)?;
+/// assert!((20_000..32_768).contains(&port));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
 ///
 /// # Errors
-/// The system's answer if no port can be opened there.
-pub fn free(host: IpAddr) -> io::Result<u16> {
+/// The system's error if no port can be opened on that address.
+pub fn free_port(host: IpAddr) -> io::Result<u16> {
     const TRIES: u32 = 1000;
     let mut last = Ok(0);
     for _ in 0..TRIES {
@@ -92,16 +97,16 @@ pub fn free(host: IpAddr) -> io::Result<u16> {
     last
 }
 
-/// Can `process` listen on this port?
+/// Checks that a port can be opened. `service` is named in the error.
 pub(crate) fn check(
-    process: &str,
+    service: &str,
     host: IpAddr,
     port: u16,
     transport: Transport,
 ) -> Result<(), TakenPort> {
     let address = SocketAddr::new(host, port);
-    // The standard library sets SO_REUSEADDR for TCP, so connections that are fading away
-    // (TIME_WAIT) don't make a port look taken.
+    // The standard library sets SO_REUSEADDR for TCP, so a port with connections in TIME_WAIT is
+    // not reported as in use.
     let tcp = || {
         TcpListener::bind(address)
             .map(drop)
@@ -120,30 +125,22 @@ pub(crate) fn check(
     outcome.map_err(|(error, protocol)| {
         let in_use = error.kind() == io::ErrorKind::AddrInUse;
         TakenPort {
-            process: process.to_owned(),
+            service: service.to_owned(),
             port,
-            holder: if in_use {
-                holder(address, protocol)
-            } else {
-                None
-            },
-            refusal: if in_use {
-                None
-            } else {
-                Some(error.to_string())
-            },
+            holder: in_use.then(|| holder(address, protocol)).flatten(),
+            error: (!in_use).then(|| error.to_string()),
         }
     })
 }
 
-fn holder(address: SocketAddr, protocol: listeners::Protocol) -> Option<Holder> {
+fn holder(address: SocketAddr, protocol: listeners::Protocol) -> Option<PortHolder> {
     let overlaps =
         |ip: IpAddr| ip == address.ip() || ip.is_unspecified() || address.ip().is_unspecified();
     let mut candidates: Vec<_> = listeners::get_all()
         .ok()?
         .into_iter()
         .filter(|socket| socket.socket.port() == address.port() && socket.protocol == protocol)
-        // Connections that merely start from this port don't hold it.
+        // An outgoing connection from this port does not hold it.
         .filter(|socket| {
             matches!(
                 socket.state,
@@ -154,7 +151,7 @@ fn holder(address: SocketAddr, protocol: listeners::Protocol) -> Option<Holder> 
     candidates.sort_by_key(|socket| (!overlaps(socket.socket.ip()), socket.process.pid));
     let process = candidates.into_iter().next()?.process;
     let command = command_line(process.pid).unwrap_or(process.name);
-    Some(Holder {
+    Some(PortHolder {
         pid: process.pid,
         command,
     })
@@ -171,11 +168,13 @@ fn command_line(pid: u32) -> Option<String> {
         .chars()
         .map(|c| if c.is_control() { ' ' } else { c })
         .collect();
-    match line.char_indices().nth(LONGEST) {
-        _ if line.is_empty() => None,
-        Some((cut, _)) => Some(format!("{} …", &line[..cut])),
-        None => Some(line),
+    if line.is_empty() {
+        return None;
     }
+    Some(match line.char_indices().nth(LONGEST) {
+        Some((end, _)) => format!("{} …", &line[..end]),
+        None => line,
+    })
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -192,28 +191,30 @@ mod tests {
     const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
     #[test]
-    fn a_taken_port_names_its_holder() {
-        let port = free(HOST).unwrap();
+    fn a_port_in_use_is_reported_with_its_holder() {
+        let port = free_port(HOST).unwrap();
         let listener = TcpListener::bind((HOST, port)).unwrap();
         let taken = check("gateway", HOST, port, Transport::Tcp).unwrap_err();
         let holder = taken.holder.as_ref().unwrap();
         assert_eq!(holder.pid, std::process::id());
-        let me = std::env::args().next().unwrap();
+        let executable = std::env::args().next().unwrap();
         assert!(
-            holder.command.contains(me.rsplit('/').next().unwrap()),
+            holder
+                .command
+                .contains(executable.rsplit('/').next().unwrap()),
             "{holder}"
         );
         assert!(
             taken
                 .to_string()
-                .starts_with(&format!("port {port} for `gateway` is taken by pid "))
+                .starts_with(&format!("port {port} of `gateway` is in use by pid "))
         );
         drop(listener);
         assert_eq!(check("gateway", HOST, port, Transport::Tcp), Ok(()));
     }
 
     #[test]
-    fn a_wildcard_listener_takes_the_port_too() {
+    fn a_wildcard_listener_holds_the_port_of_every_address() {
         let listener = TcpListener::bind((Ipv4Addr::UNSPECIFIED, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let taken = check("gateway", HOST, port, Transport::Tcp).unwrap_err();
@@ -221,8 +222,8 @@ mod tests {
     }
 
     #[test]
-    fn udp_is_checked_only_where_it_is_spoken() {
-        let port = free(HOST).unwrap();
+    fn udp_is_checked_only_if_the_transport_includes_it() {
+        let port = free_port(HOST).unwrap();
         let _socket = UdpSocket::bind((HOST, port)).unwrap();
         assert_eq!(check("dns", HOST, port, Transport::Tcp), Ok(()));
         for transport in [Transport::Udp, Transport::Both] {
@@ -232,15 +233,15 @@ mod tests {
     }
 
     #[test]
-    fn an_address_that_is_not_ours_is_refused_with_the_reason() {
+    fn an_address_of_another_host_is_reported_with_the_error() {
         let elsewhere = IpAddr::from([192, 0, 2, 1]);
         let taken = check("web", elsewhere, 0, Transport::Tcp).unwrap_err();
-        assert!(taken.to_string().contains("can't be opened: "), "{taken}");
+        assert!(taken.to_string().contains("cannot be opened: "), "{taken}");
     }
 
     #[test]
-    fn free_ports_are_free() {
-        let port = free(HOST).unwrap();
+    fn a_free_port_can_be_opened() {
+        let port = free_port(HOST).unwrap();
         assert_eq!(check("web", HOST, port, Transport::Both), Ok(()));
     }
 }

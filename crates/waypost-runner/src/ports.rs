@@ -1,12 +1,14 @@
-//! The ports of one instance: fixed ones, and those that the runner chooses.
+//! The ports of one instance: fixed ones, and free ones that the runner chooses.
 
 use std::collections::{BTreeMap, HashSet};
+use std::io;
 use std::net::IpAddr;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::port::{self, TakenPort, Transport};
 
-/// A port in the description of a process. The main port has no name; number 0 means any.
+/// A port in the description of a service. The main port has no name. The number 0 means any free
+/// port.
 #[derive(Clone, Debug)]
 pub(crate) struct PortSpec {
     pub(crate) name: Option<String>,
@@ -27,7 +29,7 @@ struct Entry {
 }
 
 impl Ports {
-    /// The first replica has the ports as described, the others have free ones.
+    /// The first replica gets the ports of the description, the others get free ones.
     pub(crate) fn new(specs: &[PortSpec], replica: u32) -> Self {
         let entry = |spec: &PortSpec| {
             let number = if replica == 1 { spec.number } else { 0 };
@@ -40,16 +42,16 @@ impl Ports {
         Self(specs.iter().map(entry).collect())
     }
 
-    /// Makes sure that every port is free right now, and chooses where the runner may choose:
-    /// at the first start, or again if somebody took the number since.
+    /// Checks that the fixed ports are free, and chooses the others at the first start. A chosen
+    /// port is kept for later starts unless another process has taken it since.
     ///
     /// # Errors
-    /// A fixed port is taken, or no port is free.
-    pub(crate) fn settle(
+    /// A fixed port is in use, or no free port was found.
+    pub(crate) fn allocate(
         &mut self,
         instance: &str,
         host: IpAddr,
-        given: &Given,
+        allocator: &PortAllocator,
     ) -> Result<(), String> {
         for Entry {
             spec,
@@ -64,19 +66,19 @@ impl Ports {
                     Err(_) => {}
                 }
             }
-            *number = given
-                .choose(host)
-                .map_err(|error| format!("no free port on {host}: {error}"))?;
+            *number = allocator
+                .allocate(host)
+                .map_err(|error| format!("cannot find a free port on {host}: {error}"))?;
         }
         Ok(())
     }
 
-    /// The fixed ports that are taken.
-    pub(crate) fn taken(&self, process: &str, host: IpAddr) -> Vec<TakenPort> {
+    /// The fixed ports that are in use.
+    pub(crate) fn taken(&self, service: &str, host: IpAddr) -> Vec<TakenPort> {
         let fixed = self.0.iter().filter(|entry| entry.fixed);
         fixed
             .filter_map(|entry| {
-                port::check(process, host, entry.number, entry.spec.transport).err()
+                port::check(service, host, entry.number, entry.spec.transport).err()
             })
             .collect()
     }
@@ -96,21 +98,25 @@ impl Ports {
     }
 }
 
-/// The port numbers that the stack has fixed or given away. None is given twice, so that two
-/// replicas which start at the same moment can't get the same one.
+/// Chooses free ports. It never returns a fixed port of the stack, nor the same port twice, so that
+/// two replicas that start at the same moment get different ones.
 #[derive(Debug)]
-pub(crate) struct Given(Mutex<HashSet<u16>>);
+pub(crate) struct PortAllocator {
+    used: Mutex<HashSet<u16>>,
+}
 
-impl Given {
-    pub(crate) fn new(fixed: impl IntoIterator<Item = u16>) -> Arc<Self> {
-        Arc::new(Self(Mutex::new(fixed.into_iter().collect())))
+impl PortAllocator {
+    pub(crate) fn new(fixed: impl IntoIterator<Item = u16>) -> Self {
+        Self {
+            used: Mutex::new(fixed.into_iter().collect()),
+        }
     }
 
-    fn choose(&self, host: IpAddr) -> std::io::Result<u16> {
-        let mut given = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+    fn allocate(&self, host: IpAddr) -> io::Result<u16> {
+        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
         loop {
-            let port = port::free(host)?;
-            if given.insert(port) {
+            let port = port::free_port(host)?;
+            if used.insert(port) {
                 return Ok(port);
             }
         }
@@ -134,28 +140,28 @@ mod tests {
     }
 
     #[test]
-    fn the_first_replica_has_the_fixed_port_and_the_others_have_free_ones() {
-        let fixed = port::free(HOST).unwrap();
-        let given = Given::new([fixed]);
+    fn the_first_replica_gets_the_fixed_port_and_the_others_get_free_ones() {
+        let fixed = port::free_port(HOST).unwrap();
+        let allocator = PortAllocator::new([fixed]);
         let mut numbers = HashSet::new();
         for replica in 1..=5 {
             let mut ports = Ports::new(&spec(fixed), replica);
-            ports.settle("a", HOST, &given).unwrap();
+            ports.allocate("a", HOST, &allocator).unwrap();
             assert_eq!(replica == 1, ports.main() == Some(fixed));
             assert!(numbers.insert(ports.main()));
         }
     }
 
     #[test]
-    fn a_chosen_port_stays_until_somebody_takes_it() {
-        let given = Given::new([]);
+    fn a_chosen_port_is_kept_until_another_process_takes_it() {
+        let allocator = PortAllocator::new([]);
         let mut ports = Ports::new(&spec(0), 1);
-        ports.settle("a", HOST, &given).unwrap();
+        ports.allocate("a", HOST, &allocator).unwrap();
         let first = ports.main().unwrap();
-        ports.settle("a", HOST, &given).unwrap();
+        ports.allocate("a", HOST, &allocator).unwrap();
         assert_eq!(ports.main(), Some(first));
-        let _intruder = TcpListener::bind((HOST, first)).unwrap();
-        ports.settle("a", HOST, &given).unwrap();
+        let _other = TcpListener::bind((HOST, first)).unwrap();
+        ports.allocate("a", HOST, &allocator).unwrap();
         assert_ne!(ports.main(), Some(first));
     }
 }

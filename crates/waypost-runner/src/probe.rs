@@ -1,4 +1,4 @@
-//! How the runner learns that a process is healthy.
+//! The readiness probe of a service, and the check that it becomes for one instance.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
@@ -9,13 +9,13 @@ use hyper::{Request, Uri, header};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
-use crate::template::Vars;
+use crate::template::Variables;
 
-/// When a process counts as healthy.
+/// Decides when an instance counts as healthy.
 ///
-/// After the start it is asked every 20 ms, more slowly as time passes; once it is healthy, every
-/// [`interval`](Probe::interval). A process that is starting is not called unhealthy before its
-/// [`start_timeout`](crate::Process::start_timeout).
+/// A starting instance is checked every 20 ms for 2 s, then less and less often, up to every 0.5 s;
+/// a healthy one every [`interval`](Probe::interval). A starting instance does not count as
+/// unhealthy before its [`start_timeout`](crate::ServiceSpec::start_timeout).
 ///
 /// ```
 /// use std::time::Duration;
@@ -46,8 +46,9 @@ pub(crate) struct Timing {
 }
 
 impl Probe {
-    /// A GET that answers 2xx. `target` is a path on the main port (`/health`) or a whole address
-    /// (`http://{host}:{port:admin}/health`), which may hold placeholders. Only `http` is spoken.
+    /// A GET request is answered with a 2xx status. `target` is a path on the main port (`/health`)
+    /// or a URL (`http://{host}:{port:admin}/health`), and may contain placeholders. Only `http` is
+    /// supported.
     pub fn http(target: impl Into<String>) -> Self {
         Self::new(Kind::Http(target.into()))
     }
@@ -57,30 +58,30 @@ impl Probe {
         Self::new(Kind::Tcp)
     }
 
-    /// The process runs. Nothing is asked of it.
+    /// The program has been started. Nothing else is checked.
     pub fn running() -> Self {
         Self::new(Kind::Running)
     }
 
-    /// The process has ended with exit code 0. For a step that is done once, such as a migration:
-    /// it is not started again, and if it fails it is not tried again.
+    /// The program has exited with code 0. For a one-time task such as a migration, which is neither
+    /// restarted after it has completed nor retried if it fails.
     pub fn completed() -> Self {
         Self::new(Kind::Completed)
     }
 
-    /// The time between two questions to a healthy process; default: 2 s.
+    /// The time between two checks of a healthy instance; default: 2 s.
     pub fn interval(mut self, interval: Duration) -> Self {
         self.timing.interval = interval;
         self
     }
 
-    /// How long an answer may take; default: 1 s.
+    /// How long a check may take; default: 1 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timing.timeout = timeout;
         self
     }
 
-    /// How many failures in a row make a healthy process unhealthy; default: 3.
+    /// How many consecutive failures make a healthy instance unhealthy; default: 3.
     /// One success makes it healthy again.
     pub fn failures(mut self, failures: u32) -> Self {
         self.timing.failures = failures;
@@ -100,12 +101,16 @@ impl Probe {
         self.timing
     }
 
+    /// Whether this is the probe of a one-time task.
     pub(crate) fn is_completed(&self) -> bool {
         matches!(self.kind, Kind::Completed)
     }
 
-    /// The check of one instance, or what is wrong with this probe.
-    pub(crate) fn resolve(&self, vars: Vars<'_>) -> Result<Check, String> {
+    /// The check for one instance.
+    ///
+    /// # Errors
+    /// What is wrong with the probe.
+    pub(crate) fn check(&self, variables: &Variables<'_>) -> Result<Check, String> {
         let Timing {
             interval,
             timeout,
@@ -117,23 +122,20 @@ impl Probe {
         if failures == 0 {
             return Err("failures must be at least 1".to_owned());
         }
-        let vars = Vars {
-            host: connectable(vars.host),
-            ..vars
+        let variables = Variables {
+            host: connectable(variables.host),
+            ..*variables
         };
         match &self.kind {
             Kind::Http(target) if target.starts_with('/') => {
-                http_check(&vars.expand(&format!("http://{{host}}:{{port}}{target}"))?)
+                http_check(&variables.expand(&format!("http://{{host}}:{{port}}{target}"))?)
             }
-            Kind::Http(target) => http_check(&vars.expand(target)?),
+            Kind::Http(target) => http_check(&variables.expand(target)?),
             Kind::Tcp => {
-                let port = vars
-                    .ports
-                    .main()
-                    .ok_or("a TCP probe needs the process to have a port: add .port(…)")?;
+                let port = variables.ports.main();
                 Ok(Check::Tcp {
-                    host: vars.host.to_string(),
-                    port,
+                    host: variables.host.to_string(),
+                    port: port.ok_or("a TCP probe is used, but the service has no main port")?,
                 })
             }
             Kind::Running => Ok(Check::Running),
@@ -142,7 +144,7 @@ impl Probe {
     }
 }
 
-/// A probe whose address is known.
+/// A probe with the address of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Check {
     Http { host: String, port: u16, uri: Uri },
@@ -152,18 +154,22 @@ pub(crate) enum Check {
 }
 
 impl Check {
-    /// Asks once. The error says what came instead of the answer.
-    pub(crate) async fn ask(&self) -> Result<(), String> {
+    /// Checks once.
+    ///
+    /// # Errors
+    /// Why the check failed.
+    pub(crate) async fn run(&self) -> Result<(), String> {
         match self {
             Self::Running => Ok(()),
-            Self::Completed => Err("still at work".to_owned()),
+            // Completion is noticed when the program exits.
+            Self::Completed => Err("not completed yet".to_owned()),
             Self::Tcp { host, port } => connect(host, *port).await.map(drop),
             Self::Http { host, port, uri } => get(host, *port, uri).await,
         }
     }
 }
 
-/// A process that listens on every address is asked on the loopback one.
+/// A program that listens on every address is checked on the loopback address.
 fn connectable(host: IpAddr) -> IpAddr {
     match host {
         IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
@@ -175,7 +181,7 @@ fn connectable(host: IpAddr) -> IpAddr {
 fn http_check(target: &str) -> Result<Check, String> {
     let uri: Uri = target
         .parse()
-        .map_err(|error| format!("`{target}` is no address: {error}"))?;
+        .map_err(|error| format!("`{target}` is not a valid URL: {error}"))?;
     match (uri.scheme_str(), uri.host()) {
         (Some("http"), Some(host)) if !host.is_empty() => Ok(Check::Http {
             host: host.trim_matches(['[', ']']).to_owned(),
@@ -190,18 +196,20 @@ fn http_check(target: &str) -> Result<Check, String> {
 
 async fn connect(host: &str, port: u16) -> Result<TcpStream, String> {
     let connected = TcpStream::connect((host, port)).await;
-    connected.map_err(|error| format!("{host}:{port} does not accept connections: {error}"))
+    connected.map_err(|error| format!("cannot connect to {host}:{port}: {error}"))
 }
 
 async fn get(host: &str, port: u16, uri: &Uri) -> Result<(), String> {
-    /// As much of an answer as is worth showing.
-    const SHOWN: usize = 200;
+    /// How many characters of a response are quoted in the error.
+    const QUOTED: usize = 200;
+    /// How many bytes of a response are read.
+    const BODY_LIMIT: usize = 64 * 1024;
 
     let stream = connect(host, port).await?;
-    let broken = |error: hyper::Error| format!("{uri} broke off: {error}");
+    let failed = |error: hyper::Error| format!("GET {uri} failed: {error}");
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream))
         .await
-        .map_err(broken)?;
+        .map_err(failed)?;
     let path = uri.path_and_query().map_or("/", |path| path.as_str());
     let authority = uri.authority().map_or("", |authority| authority.as_str());
     let request = Request::get(path)
@@ -209,29 +217,26 @@ async fn get(host: &str, port: u16, uri: &Uri) -> Result<(), String> {
         .header(header::USER_AGENT, "waypost-runner")
         .header(header::CONNECTION, "close")
         .body(Empty::<Bytes>::new())
-        .map_err(|error| format!("{uri}: {error}"))?;
+        .map_err(|error| format!("GET {uri} failed: {error}"))?;
 
     let exchange = async {
-        let response = sender.send_request(request).await.map_err(broken)?;
+        let response = sender.send_request(request).await.map_err(failed)?;
         let status = response.status();
         if status.is_success() {
             return Ok(());
         }
-        let body = Limited::new(response.into_body(), 64 * 1024)
-            .collect()
-            .await;
+        let body = Limited::new(response.into_body(), BODY_LIMIT);
+        let body = body.collect().await;
         let body = body.map(|body| body.to_bytes()).unwrap_or_default();
         let body = String::from_utf8_lossy(&body);
-        let shown: String = body.trim().chars().take(SHOWN).collect();
-        Err(format!(
-            "{uri} answered {status}{}{shown}",
-            if shown.is_empty() { "" } else { ": " }
-        ))
+        let quoted: String = body.trim().chars().take(QUOTED).collect();
+        let separator = if quoted.is_empty() { "" } else { ": " };
+        Err(format!("GET {uri} returned {status}{separator}{quoted}"))
     };
-    // The connection does the reading and writing for as long as the exchange needs it.
+    // Polling the connection does the I/O of the exchange.
     tokio::pin!(exchange);
     tokio::select! {
-        outcome = &mut exchange => outcome,
+        result = &mut exchange => result,
         _ = connection => exchange.await,
     }
 }
@@ -242,7 +247,7 @@ mod tests {
     use crate::port::Transport;
     use crate::ports::{PortSpec, Ports};
 
-    fn resolve(probe: Probe, host: &str) -> Result<Check, String> {
+    fn check(probe: Probe, host: &str) -> Result<Check, String> {
         let ports = &Ports::new(
             &[PortSpec {
                 name: None,
@@ -252,7 +257,7 @@ mod tests {
             1,
         );
         let host = host.parse().unwrap();
-        probe.resolve(Vars {
+        probe.check(&Variables {
             service: "a",
             instance: "a",
             replica: 1,
@@ -262,7 +267,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_asked_on_the_main_port() {
+    fn a_path_is_requested_from_the_main_port() {
         let http = |host: &str, uri: &'static str| Check::Http {
             host: host.to_owned(),
             port: 8002,
@@ -270,21 +275,21 @@ mod tests {
         };
         let path = || Probe::http("/health?deep=1");
         assert_eq!(
-            resolve(path(), "127.0.0.1"),
+            check(path(), "127.0.0.1"),
             Ok(http("127.0.0.1", "http://127.0.0.1:8002/health?deep=1"))
         );
         assert_eq!(
-            resolve(path(), "0.0.0.0"),
+            check(path(), "0.0.0.0"),
             Ok(http("127.0.0.1", "http://127.0.0.1:8002/health?deep=1"))
         );
         assert_eq!(
-            resolve(path(), "::"),
+            check(path(), "::"),
             Ok(http("::1", "http://[::1]:8002/health?deep=1"))
         );
     }
 
     #[test]
-    fn bad_probes_say_what_would_be_right() {
+    fn an_invalid_probe_is_rejected_with_the_valid_forms() {
         for target in [
             "health",
             "https://{host}:{port}/",
@@ -292,15 +297,15 @@ mod tests {
             "http:///x",
             "",
         ] {
-            let error = resolve(Probe::http(target), "127.0.0.1").unwrap_err();
+            let error = check(Probe::http(target), "127.0.0.1").unwrap_err();
             assert!(
-                error.contains("`/health`") || error.contains("is no address"),
+                error.contains("`/health`") || error.contains("is not a valid URL"),
                 "{target}: {error}"
             );
         }
-        let error = resolve(Probe::tcp().failures(0), "127.0.0.1").unwrap_err();
+        let error = check(Probe::tcp().failures(0), "127.0.0.1").unwrap_err();
         assert_eq!(error, "failures must be at least 1");
-        let error = resolve(Probe::tcp().interval(Duration::ZERO), "127.0.0.1").unwrap_err();
+        let error = check(Probe::tcp().interval(Duration::ZERO), "127.0.0.1").unwrap_err();
         assert_eq!(error, "interval and timeout must be longer than 0");
     }
 }

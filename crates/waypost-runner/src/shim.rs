@@ -1,116 +1,121 @@
-//! The processes between the runner and a program: no program outlives its runner.
+//! The processes between the runner and a program, which make sure that no program outlives its
+//! runner.
 //!
-//! A runner that is killed by SIGKILL can't clean up, so somebody else has to. Two small processes
-//! do it, both this same executable with a hidden first argument:
+//! A runner that is killed by SIGKILL cannot clean up, so another process has to. Two small
+//! processes do it, both this same executable with a hidden first argument:
 //!
 //! ```text
-//! runner ──socket── supervisor ──▶ guard ──exec──▶ program ──▶ its own children
+//! runner ──socket── shim ──▶ launcher ──exec──▶ program ──▶ its own children
 //! ```
 //!
-//! - The **supervisor** stays beside the program for as long as anything of it lives. Its standard
-//!   input is a socket to the runner. When the runner dies, however that happens, the kernel closes
-//!   the other end, and the supervisor kills everything. It is a *subreaper* (`prctl(2)`,
-//!   `PR_SET_CHILD_SUBREAPER`): a process that daemonizes, leaving its parent and its process
-//!   group, becomes the supervisor's child and can't escape either.
-//! - The **guard** turns into the program. Before that it asks the kernel for SIGKILL when the
-//!   supervisor dies (`PR_SET_PDEATHSIG`, which `exec` keeps), then looks whether the supervisor is
-//!   still there, as it may have died just before. So the program ends even if the supervisor and
-//!   the runner are killed in one blow, as by `killall -9`.
+//! - The **shim** runs for as long as the program or anything that it started. Its standard input is
+//!   a socket to the runner. When the runner dies, for whatever reason, the kernel closes the other
+//!   end, and the shim kills everything. It is a *subreaper* (`prctl(2)`,
+//!   `PR_SET_CHILD_SUBREAPER`): a process that daemonizes, which leaves both its parent and its
+//!   process group, becomes a child of the shim, so it cannot escape either.
+//! - The **launcher** becomes the program by `exec`. Before that it asks the kernel for a SIGKILL
+//!   when the shim dies (`PR_SET_PDEATHSIG`, which `exec` preserves) and then checks that the shim is
+//!   still its parent, as it may have died just before. So the program ends even if the shim and the
+//!   runner are killed at the same moment, as by `killall -9`.
 //!
-//! Why two: a death signal alone reaches one process and none of its children; and it is set by the
-//! process itself, between `fork` and `exec`, which safe Rust can only do with an `exec` of its own.
-//! A death signal is sent when the *thread* that forked ends, so the supervisor forks on its main
-//! thread, which lives as long as the process. The runner may start supervisors on any thread.
+//! Why two: the parent-death signal reaches one process and none of its children, so it cannot
+//! replace the shim. And a process can only set it for itself, between `fork` and `exec`, where safe
+//! Rust cannot run code; the launcher is a process that does it in `main`. The signal is sent when
+//! the *thread* that forked ends, so the shim forks on its main thread, which lives as long as the
+//! process. The runner may start shims on any thread.
 //!
-//! Both prctl calls are Linux'. Elsewhere the socket and the process group do the same work, except
-//! that a process which leaves its group escapes.
+//! Both prctl calls exist on Linux only. Elsewhere the socket and the process group do the same
+//! work, except that a process that leaves its group escapes.
 //!
-//! The socket carries lines. To the supervisor: `term` (SIGTERM to the group) and `kill` (SIGKILL to
-//! all). From it: `started PID`, `failed REASON`, `exited CODE`, `killed SIGNAL`; its end means that
-//! nothing of the program is left.
+//! The socket carries lines. To the shim: `term` (SIGTERM to the group) and `kill` (SIGKILL to
+//! everything). From it: `started PID`, `failed REASON`, `exited CODE`, `killed SIGNAL`. The end of
+//! the stream means that nothing of the program is left.
 
 use std::ffi::{OsStr, OsString};
+use std::fmt;
+use std::io;
 use std::io::{BufRead, BufReader, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::io::Errno;
 use rustix::process::{Pid, Signal, WaitOptions, kill_process_group};
 use tokio::signal::unix::{SignalKind, signal};
 
-const SUPERVISE: &str = "__stack-supervise";
-const GUARD: &str = "__stack-guard";
+const SHIM: &str = "__runner-shim";
+const LAUNCHER: &str = "__runner-launcher";
 
-/// Exit code for a program that can't be run, as shells use it.
+/// The exit code of a shell for a program that cannot be run.
 const CANNOT_RUN: i32 = 127;
 
-/// Turns this process into a supervisor or guard if it was started as one, and then does not
-/// return. Call it first in `main` of every program that starts a [`Stack`](crate::Stack): before
-/// arguments are parsed, a runtime is built or threads are started.
+/// Runs this process as a shim or launcher if it was started as one, and then exits. Otherwise
+/// returns at once. Must be the first call in `main` of every program that starts a
+/// [`Stack`](crate::Stack): before arguments are parsed, a runtime is built or threads are started.
 ///
 /// ```
 /// # #[allow(clippy::needless_doctest_main)]
 /// fn main() {
-///     waypost_runner::shim::run_if_asked();
+///     waypost_runner::shim::run_if_requested();
 ///     // … the program itself
 /// }
 /// ```
-pub fn run_if_asked() {
+pub fn run_if_requested() {
     let mut args = std::env::args_os().skip(1);
     let code = match args.next().as_deref().and_then(OsStr::to_str) {
-        Some(SUPERVISE) => supervise(&args.collect::<Vec<_>>()),
-        Some(GUARD) => guard(&args.collect::<Vec<_>>()),
+        Some(SHIM) => run_shim(&args.collect::<Vec<_>>()),
+        Some(LAUNCHER) => run_launcher(&args.collect::<Vec<_>>()),
         _ => return,
     };
     std::process::exit(code)
 }
 
-/// Whether this process should have become a supervisor or guard, but runs on.
-pub(crate) fn was_forgotten() -> bool {
+/// Whether this process was started as a shim or launcher, but `main` did not call
+/// [`run_if_requested`].
+pub(crate) fn was_bypassed() -> bool {
     let first = std::env::args_os().nth(1);
-    first.is_some_and(|first| first == SUPERVISE || first == GUARD)
+    first.is_some_and(|first| first == SHIM || first == LAUNCHER)
 }
 
-/// The arguments that make this executable the supervisor of `program`. The instance's name is
-/// there for people who read the process list.
-pub(crate) fn supervisor_args(instance: &str, program: &OsStr, args: &[String]) -> Vec<OsString> {
-    let mut all = vec![SUPERVISE.into(), instance.into(), program.to_owned()];
+/// The arguments that make this executable the shim of `program`. The name of the instance is only
+/// for people who read the process list.
+pub(crate) fn args(instance: &str, program: &OsStr, args: &[String]) -> Vec<OsString> {
+    let mut all = vec![SHIM.into(), instance.into(), program.to_owned()];
     all.extend(args.iter().map(OsString::from));
     all
 }
 
-/// This executable, as the program of a command. On Linux the link is taken, as it leads to the
-/// same file even after that was replaced by a newer build.
-pub(crate) fn this_executable() -> std::io::Result<OsString> {
+/// The path of this executable. On Linux it is a link that leads to the same file even after the
+/// file was replaced by a newer build.
+pub(crate) fn this_executable() -> io::Result<OsString> {
     if cfg!(target_os = "linux") {
         return Ok("/proc/self/exe".into());
     }
     std::env::current_exe().map(OsString::from)
 }
 
-fn supervise(args: &[OsString]) -> i32 {
-    let (Ok(runner), [instance, command @ ..]) = (control(), args) else {
-        eprintln!("waypost-runner: a supervisor is started by a runner only");
+fn run_shim(args: &[OsString]) -> i32 {
+    let (Ok(runner), [instance, command @ ..]) = (control_socket(), args) else {
+        eprintln!("waypost-runner: a shim can only be started by a runner");
         return CANNOT_RUN;
     };
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::set_child_subreaper(Some(rustix::process::getpid())) {
-        say(
+        report(
             &runner,
             format_args!("failed cannot become a subreaper: {error}"),
         );
         return CANNOT_RUN;
     }
 
-    let _deaf = ignore_signals();
-    let me = std::env::args_os().next().unwrap_or_default();
+    let _handlers = catch_signals();
+    let this_name = std::env::args_os().next().unwrap_or_default();
     let started = this_executable().and_then(|executable| {
         Command::new(executable)
-            .arg0(me)
-            .arg(GUARD)
+            .arg0(this_name)
+            .arg(LAUNCHER)
             .arg(std::process::id().to_string())
             .args(command)
             .process_group(0)
@@ -119,40 +124,40 @@ fn supervise(args: &[OsString]) -> i32 {
     let program = match started {
         Ok(child) => Pid::from_child(&child),
         Err(error) => {
-            say(
+            report(
                 &runner,
                 format_args!("failed cannot start `{}`: {error}", instance.display()),
             );
             return CANNOT_RUN;
         }
     };
-    say(
+    report(
         &runner,
         format_args!("started {}", program.as_raw_nonzero()),
     );
 
-    let tree = Arc::new(Tree {
+    let tree = Arc::new(ProcessTree {
         group: program,
         state: Mutex::default(),
     });
-    let Ok(orders) = runner.try_clone() else {
-        tree.order(Mode::Killing);
+    let Ok(commands) = runner.try_clone() else {
+        tree.enter(Mode::Killing);
         return CANNOT_RUN;
     };
-    let obeying = tree.clone();
+    let commanded = tree.clone();
     if std::thread::Builder::new()
-        .spawn(move || obey(&obeying, orders))
+        .spawn(move || follow_commands(&commanded, commands))
         .is_err()
     {
-        tree.order(Mode::Killing);
+        tree.enter(Mode::Killing);
     }
     reap(&tree, &runner)
 }
 
-/// Survives the signals that a service manager or a `pkill` sends to everybody at once: the runner
-/// has got it too, and it decides in which order things end. (Handlers, unlike ignored signals, are
-/// not passed on to the program.)
-fn ignore_signals() -> std::io::Result<impl Sized> {
+/// Survives the signals that a service manager or `pkill` sends to all processes at once: the runner
+/// gets them too, and decides in which order the programs are stopped. (Handlers, unlike ignored
+/// signals, are not inherited by the program.)
+fn catch_signals() -> io::Result<impl Sized> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_io()
         .build()?;
@@ -165,23 +170,23 @@ fn ignore_signals() -> std::io::Result<impl Sized> {
     kinds
         .into_iter()
         .map(signal)
-        .collect::<std::io::Result<Vec<_>>>()
+        .collect::<io::Result<Vec<_>>>()
 }
 
-/// Does what the runner says; its silence, that is the end of the socket, means that it is dead.
-fn obey(tree: &Tree, orders: UnixStream) {
-    for order in BufReader::new(orders).lines().map_while(Result::ok) {
-        match order.as_str() {
-            "term" => tree.order(Mode::Ending),
-            "kill" => tree.order(Mode::Killing),
+/// Carries out the commands of the runner. The end of the socket means that the runner is dead.
+fn follow_commands(tree: &ProcessTree, commands: UnixStream) {
+    for command in BufReader::new(commands).lines().map_while(Result::ok) {
+        match command.as_str() {
+            "term" => tree.enter(Mode::Terminating),
+            "kill" => tree.enter(Mode::Killing),
             _ => {}
         }
     }
-    tree.order(Mode::Killing);
+    tree.enter(Mode::Killing);
 }
 
 /// Waits until nothing of the tree is left. Returns the exit code of the program.
-fn reap(tree: &Tree, runner: &UnixStream) -> i32 {
+fn reap(tree: &ProcessTree, runner: &UnixStream) -> i32 {
     let mut code = CANNOT_RUN;
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
@@ -189,24 +194,24 @@ fn reap(tree: &Tree, runner: &UnixStream) -> i32 {
                 if pid == tree.group {
                     if let Some(exit) = status.exit_status() {
                         code = exit;
-                        say(runner, format_args!("exited {exit}"));
+                        report(runner, format_args!("exited {exit}"));
                     } else if let Some(signal) = status.terminating_signal() {
                         code = 128 + signal;
-                        say(runner, format_args!("killed {signal}"));
+                        report(runner, format_args!("killed {signal}"));
                     }
                 }
                 tree.reaped(pid);
             }
             Ok(None) | Err(Errno::INTR) => {}
-            // No child is left, adopted ones included.
+            // No children are left, adopted ones included.
             Err(_) => return code,
         }
     }
 }
 
 /// The program and everything that it started.
-struct Tree {
-    /// The program leads its process group.
+struct ProcessTree {
+    /// The process group of the program, which leads it.
     group: Pid,
     state: Mutex<TreeState>,
 }
@@ -214,23 +219,25 @@ struct Tree {
 #[derive(Default)]
 struct TreeState {
     mode: Mode,
-    /// The program has ended and nobody else is left in its group, whose number may get a new owner.
+    /// The program has ended and its group is empty, so the kernel may reuse its number.
     group_gone: bool,
-    /// Those that were sent SIGTERM. Nobody is told twice: many programs take that for "now".
-    told: Vec<Pid>,
+    /// The processes that were sent SIGTERM. None is sent it twice, because many programs take a
+    /// second SIGTERM as a request to exit at once.
+    terminated: Vec<Pid>,
 }
 
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd)]
 enum Mode {
     #[default]
     Running,
-    /// SIGTERM has been sent: whoever is left may take its time.
-    Ending,
+    /// SIGTERM was sent. The remaining processes may take their time.
+    Terminating,
     Killing,
 }
 
-impl Tree {
-    fn order(&self, mode: Mode) {
+impl ProcessTree {
+    /// Advances to a mode. Does nothing if the tree has reached it or a later one.
+    fn enter(&self, mode: Mode) {
         let mut state = self.lock();
         if mode <= state.mode {
             return;
@@ -238,34 +245,35 @@ impl Tree {
         state.mode = mode;
         match mode {
             Mode::Running => {}
-            Mode::Ending => {
+            Mode::Terminating => {
                 let in_group = |pid: &Pid| rustix::process::getpgid(Some(*pid)) == Ok(self.group);
-                state.told = descendants(rustix::process::getpid())
+                state.terminated = descendants(rustix::process::getpid())
                     .into_iter()
                     .filter(in_group)
                     .collect();
                 self.signal_group(&mut state, Signal::TERM);
-                // A process that is stopped hears nothing until it goes on.
+                // A stopped process handles no signal until it is continued.
                 self.signal_group(&mut state, Signal::CONT);
             }
             Mode::Killing => self.kill(&mut state),
         }
     }
 
-    /// A child has ended, and the kernel has handed its children to us: they, too, must go.
+    /// A child has ended. The kernel has made its children ours, and they have to end as well.
     fn reaped(&self, pid: Pid) {
         let mut state = self.lock();
         if pid == self.group {
             let empty = rustix::process::test_kill_process_group(self.group).is_err();
             state.group_gone = empty;
-            // It crashed (or is done). What it leaves behind would be in the way of the next start.
+            // It has crashed or completed. Whatever it leaves behind could hold ports or files that
+            // the next start needs.
             if state.mode == Mode::Running {
                 state.mode = Mode::Killing;
             }
         }
         match state.mode {
             Mode::Running => {}
-            Mode::Ending => self.end_adopted(&mut state),
+            Mode::Terminating => self.terminate_adopted(&mut state),
             Mode::Killing => self.kill(&mut state),
         }
     }
@@ -277,11 +285,12 @@ impl Tree {
         }
     }
 
-    /// SIGTERM to those who did not hear it yet: they had left the group, or were born too late.
-    fn end_adopted(&self, state: &mut TreeState) {
+    /// Sends SIGTERM to the children that did not get it with the group, because they had left the
+    /// group or were started later.
+    fn terminate_adopted(&self, state: &mut TreeState) {
         for child in children(rustix::process::getpid()) {
-            if !state.told.contains(&child) {
-                state.told.push(child);
+            if !state.terminated.contains(&child) {
+                state.terminated.push(child);
                 let _ = rustix::process::kill_process(child, Signal::TERM);
             }
         }
@@ -293,7 +302,7 @@ impl Tree {
         }
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, TreeState> {
+    fn lock(&self) -> MutexGuard<'_, TreeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -312,7 +321,7 @@ fn children(parent: Pid) -> Vec<Pid> {
         .collect()
 }
 
-/// Nobody is adopted here.
+/// Always empty: without a subreaper there are no adopted children.
 #[cfg(not(target_os = "linux"))]
 fn children(_parent: Pid) -> Vec<Pid> {
     Vec::new()
@@ -328,40 +337,41 @@ fn descendants(ancestor: Pid) -> Vec<Pid> {
     all
 }
 
-fn guard(args: &[OsString]) -> i32 {
-    let (Ok(runner), [supervisor, program, args @ ..]) = (control(), args) else {
-        eprintln!("waypost-runner: a guard is started by a supervisor only");
+fn run_launcher(args: &[OsString]) -> i32 {
+    let (Ok(runner), [shim, program, args @ ..]) = (control_socket(), args) else {
+        eprintln!("waypost-runner: a launcher can only be started by a shim");
         return CANNOT_RUN;
     };
     #[cfg(target_os = "linux")]
     if let Err(error) = rustix::process::set_parent_process_death_signal(Some(Signal::KILL)) {
-        say(
+        report(
             &runner,
-            format_args!("failed cannot ask for a death signal: {error}"),
+            format_args!("failed cannot set the parent-death signal: {error}"),
         );
         return CANNOT_RUN;
     }
     let parent = rustix::process::getppid().map(|pid| pid.as_raw_nonzero().to_string());
-    if parent.as_deref() != supervisor.to_str() {
+    if parent.as_deref() != shim.to_str() {
         return CANNOT_RUN;
     }
     let error = Command::new(program).args(args).stdin(Stdio::null()).exec();
-    say(
+    report(
         &runner,
         format_args!("failed cannot run `{}`: {error}", program.display()),
     );
     CANNOT_RUN
 }
 
-/// Reports a line. Supervisor and guard may report at the same moment, so each line is one write.
-fn say(mut runner: &UnixStream, report: std::fmt::Arguments<'_>) {
-    // If the runner is gone, `obey` notices.
-    let _ = runner.write_all(format!("{report}\n").as_bytes());
+/// Sends a line to the runner. It is one write, because shim and launcher may report at the same
+/// moment.
+fn report(mut runner: &UnixStream, line: fmt::Arguments<'_>) {
+    // If the runner is gone, `follow_commands` notices.
+    let _ = runner.write_all(format!("{line}\n").as_bytes());
 }
 
 /// The socket to the runner: a copy of standard input that `exec` closes.
-fn control() -> std::io::Result<UnixStream> {
-    std::io::stdin()
+fn control_socket() -> io::Result<UnixStream> {
+    io::stdin()
         .as_fd()
         .try_clone_to_owned()
         .map(UnixStream::from)

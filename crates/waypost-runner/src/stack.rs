@@ -1,84 +1,63 @@
-//! A described stack, checked before anything of it runs.
+//! A set of services that are started together, validated before anything runs.
 
 use std::collections::{HashMap, HashSet};
-use std::ffi::OsString;
 use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::error::{BuildError, StackError};
-use crate::fleet::Fleet;
-use crate::log::LogSink;
+use crate::error::{BuildError, SupervisorError};
 use crate::order;
 use crate::ports::Ports;
-use crate::process::Process;
-use crate::running::Running;
-use crate::shim;
+use crate::service::ServiceSpec;
 
-/// Processes that can be started together. Everything that could be wrong about the description
-/// itself was refused by [`StackBuilder::build`].
+/// A validated set of services. [`Supervisor::start`](crate::Supervisor::start) starts it.
 #[derive(Debug)]
 pub struct Stack {
-    pub(crate) processes: Vec<Arc<Process>>,
-    /// Indices of the processes in the order of their start.
+    pub(crate) services: Vec<Arc<ServiceSpec>>,
+    /// Indices into `services`: each wave depends only on earlier ones.
     pub(crate) waves: Vec<Vec<usize>>,
-    pub(crate) supervisor: Option<PathBuf>,
+    pub(crate) shim_executable: Option<PathBuf>,
     pub(crate) keep_lines: usize,
     pub(crate) seed: u64,
 }
 
 impl Stack {
-    /// Begins a description.
+    /// Begins the description of a stack.
+    ///
+    /// ```
+    /// use waypost_runner::{ServiceSpec, Stack};
+    ///
+    /// let result = Stack::builder()
+    ///     .service(ServiceSpec::new("web", "python3").args(["-m", "http.server", "{port}"]))
+    ///     .build();
+    /// assert_eq!(
+    ///     result.unwrap_err().to_string(),
+    ///     "service `web`, args[2]: {port} is used, but the service has no main port",
+    /// );
+    /// ```
     pub fn builder() -> StackBuilder {
         StackBuilder {
-            processes: Vec::new(),
-            supervisor: None,
+            services: Vec::new(),
+            shim_executable: None,
             keep_lines: 1000,
             seed: None,
         }
     }
 
-    /// Whether every fixed port of the stack is free.
+    /// Checks that every fixed port of the stack is free.
     ///
     /// # Errors
-    /// [`StackError::PortsTaken`] with every port that isn't, and who holds it.
-    pub fn check_ports(&self) -> Result<(), StackError> {
+    /// [`SupervisorError::PortsTaken`] with every port that is in use, and the process that holds it.
+    pub fn check_ports(&self) -> Result<(), SupervisorError> {
         let taken: Vec<_> = self
-            .processes
+            .services
             .iter()
-            .flat_map(|process| Ports::new(&process.ports, 1).taken(&process.name, process.host))
+            .flat_map(|service| Ports::new(&service.ports, 1).taken(&service.name, service.host))
             .collect();
         if taken.is_empty() {
             Ok(())
         } else {
-            Err(StackError::PortsTaken(taken))
-        }
-    }
-
-    /// Starts everything, each process as soon as those that it comes after are healthy, and hands
-    /// all that they write to `sink`. Does not wait: see [`Running::ready`].
-    ///
-    /// Needs a tokio runtime. The program's `main` must begin with
-    /// [`shim::run_if_asked`](crate::shim::run_if_asked).
-    ///
-    /// # Errors
-    /// A port is taken, then nothing was started; `main` does not begin as it must; or the system
-    /// refuses a thread.
-    pub fn start(self, sink: impl LogSink) -> Result<Running, StackError> {
-        if shim::was_forgotten() {
-            return Err(StackError::NoShim);
-        }
-        self.check_ports()?;
-        Fleet::start(self, Box::new(sink)).map(Running)
-    }
-
-    pub(crate) fn supervisor(&self) -> Result<OsString, StackError> {
-        match &self.supervisor {
-            Some(program) => Ok(program.clone().into_os_string()),
-            None => shim::this_executable().map_err(|source| StackError::Io {
-                what: "find this executable",
-                source,
-            }),
+            Err(SupervisorError::PortsTaken(taken))
         }
     }
 }
@@ -87,65 +66,66 @@ impl Stack {
 #[derive(Debug)]
 #[must_use]
 pub struct StackBuilder {
-    processes: Vec<Process>,
-    supervisor: Option<PathBuf>,
+    services: Vec<ServiceSpec>,
+    shim_executable: Option<PathBuf>,
     keep_lines: usize,
     seed: Option<u64>,
 }
 
 impl StackBuilder {
-    /// Adds a process. The order doesn't matter for the start: [`Process::after`] does.
-    pub fn process(mut self, process: Process) -> Self {
-        self.processes.push(process);
+    /// Adds a service. The order of the calls decides the order of the statuses, not the order of
+    /// the start; see [`ServiceSpec::after`].
+    pub fn service(mut self, service: ServiceSpec) -> Self {
+        self.services.push(service);
         self
     }
 
-    /// How many of its last lines are kept for each instance; default: 1,000 (and at most 4 MiB).
+    /// How many of the last lines of each instance are kept; default: 1,000 (and at most 4 MiB).
     pub fn keep_lines(mut self, lines: usize) -> Self {
         self.keep_lines = lines;
         self
     }
 
-    /// The executable whose `main` begins with [`shim::run_if_asked`](crate::shim::run_if_asked);
-    /// default: this one.
-    pub fn supervisor(mut self, program: impl Into<PathBuf>) -> Self {
-        self.supervisor = Some(program.into());
+    /// The executable to run as shim, whose `main` begins with
+    /// [`shim::run_if_requested`](crate::shim::run_if_requested); default: this one.
+    pub fn shim_executable(mut self, program: impl Into<PathBuf>) -> Self {
+        self.shim_executable = Some(program.into());
         self
     }
 
-    /// Makes the waits before restarts repeatable; default: different in each run.
+    /// Makes the delays before restarts reproducible; default: a random seed.
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
         self
     }
 
-    /// Checks the description.
+    /// Validates the description.
     ///
     /// # Errors
-    /// A field that can't work, a name or port that is given twice, a dependency that doesn't exist,
-    /// or processes that wait for each other.
+    /// A field is invalid, a name or port is used twice, a dependency does not exist, or services
+    /// depend on each other.
     pub fn build(self) -> Result<Stack, BuildError> {
-        for process in &self.processes {
-            process.validate()?;
+        for service in &self.services {
+            service.validate()?;
         }
-        self.refuse_double_names()?;
-        self.refuse_double_ports()?;
-        let waves = order::waves(&self.processes)?;
+        self.check_unique_names()?;
+        self.check_unique_ports()?;
+        let waves = order::waves(&self.services)?;
         Ok(Stack {
-            processes: self.processes.into_iter().map(Arc::new).collect(),
+            services: self.services.into_iter().map(Arc::new).collect(),
             waves,
-            supervisor: self.supervisor,
+            shim_executable: self.shim_executable,
             keep_lines: self.keep_lines,
             seed: self.seed.unwrap_or_else(|| fastrand::u64(..)),
         })
     }
 
-    fn refuse_double_names(&self) -> Result<(), BuildError> {
+    fn check_unique_names(&self) -> Result<(), BuildError> {
         let mut seen = HashSet::new();
-        for process in &self.processes {
-            let instances = (1..=process.replicas.unwrap_or(1)).map(|n| process.instance_name(n));
-            // A process is called by its own name as well as by those of its instances.
-            let names: HashSet<String> = instances.chain([process.name.clone()]).collect();
+        for service in &self.services {
+            let instances = service.initial_replicas().map(|n| service.instance_name(n));
+            // A set, because a single instance has the name of its service.
+            let names: HashSet<String> = instances.chain([service.name.clone()]).collect();
             for name in names {
                 if !seen.insert(name.clone()) {
                     return Err(BuildError::DuplicateName(name));
@@ -155,23 +135,23 @@ impl StackBuilder {
         Ok(())
     }
 
-    fn refuse_double_ports(&self) -> Result<(), BuildError> {
+    fn check_unique_ports(&self) -> Result<(), BuildError> {
         let overlap = |a: IpAddr, b: IpAddr| a == b || a.is_unspecified() || b.is_unspecified();
-        let mut seen: HashMap<u16, Vec<&Process>> = HashMap::new();
-        for process in &self.processes {
-            for port in process.ports.iter().filter(|port| port.number != 0) {
+        let mut seen: HashMap<u16, Vec<&ServiceSpec>> = HashMap::new();
+        for service in &self.services {
+            for port in service.ports.iter().filter(|port| port.number != 0) {
                 let owners = seen.entry(port.number).or_default();
                 if let Some(first) = owners
                     .iter()
-                    .find(|owner| overlap(owner.host, process.host))
+                    .find(|owner| overlap(owner.host, service.host))
                 {
                     return Err(BuildError::DuplicatePort {
                         port: port.number,
                         first: first.name.clone(),
-                        second: process.name.clone(),
+                        second: service.name.clone(),
                     });
                 }
-                owners.push(process);
+                owners.push(service);
             }
         }
         Ok(())
@@ -183,74 +163,77 @@ mod tests {
     use super::*;
     use crate::probe::Probe;
 
-    fn refusal(processes: impl IntoIterator<Item = Process>) -> String {
-        let builder = processes
+    fn build_error(services: impl IntoIterator<Item = ServiceSpec>) -> String {
+        let builder = services
             .into_iter()
-            .fold(Stack::builder(), StackBuilder::process);
+            .fold(Stack::builder(), StackBuilder::service);
         builder.build().unwrap_err().to_string()
     }
 
     #[test]
-    fn every_refusal_names_the_process_and_the_field() {
-        let p = |name: &str| Process::new(name, "true");
-        let message = "process `a b`, name: must be made of letters, digits, `-`, `_` and `.`";
-        assert_eq!(refusal([p("a b")]), message);
+    fn every_build_error_names_the_service_and_the_field() {
+        let s = |name: &str| ServiceSpec::new(name, "true");
+        let message = "service `a b`, name: must consist of letters, digits, `-`, `_` and `.`";
+        assert_eq!(build_error([s("a b")]), message);
         assert_eq!(
-            refusal([Process::new("a", "")]),
-            "process `a`, program: is empty"
+            build_error([ServiceSpec::new("a", "")]),
+            "service `a`, program: is empty"
         );
         assert_eq!(
-            refusal([p("a").replicas(0)]),
-            "process `a`, replicas: must be at least 1"
+            build_error([s("a").replicas(0)]),
+            "service `a`, replicas: must be at least 1"
         );
         assert_eq!(
-            refusal([p("a").port(1).port(2)]),
-            "process `a`, port: is given twice"
+            build_error([s("a").port(1).port(2)]),
+            "service `a`, port: is set twice"
         );
         assert_eq!(
-            refusal([p("a").args(["--port", "{port}"])]),
-            "process `a`, args[1]: {port} is used, but the process has no port: add .port(…)"
+            build_error([s("a").args(["--port", "{port}"])]),
+            "service `a`, args[1]: {port} is used, but the service has no main port"
         );
         assert_eq!(
-            refusal([p("a").env("PORT", "{port}")]),
-            "process `a`, env PORT: {port} is used, but the process has no port: add .port(…)"
+            build_error([s("a").env("PORT", "{port}")]),
+            "service `a`, env PORT: {port} is used, but the service has no main port"
         );
         assert_eq!(
-            refusal([p("a").ready(Probe::http("/health"))]),
-            "process `a`, ready: {port} is used, but the process has no port: add .port(…)"
+            build_error([s("a").ready(Probe::http("/health"))]),
+            "service `a`, ready: {port} is used, but the service has no main port"
         );
         assert_eq!(
-            refusal([p("a").port(1).ready(Probe::http("https://x/"))]),
-            "process `a`, ready: `https://x/` must be a path such as `/health` or begin with `http://`"
+            build_error([s("a").port(1).ready(Probe::http("https://x/"))]),
+            "service `a`, ready: `https://x/` must be a path such as `/health` or begin with `http://`"
         );
     }
 
     #[test]
-    fn names_are_unique_among_processes_and_replicas() {
-        let p = |name: &str| Process::new(name, "true");
+    fn names_are_unique_among_services_and_instances() {
+        let s = |name: &str| ServiceSpec::new(name, "true");
         assert_eq!(
-            refusal([p("a"), p("a")]),
-            "two processes of the stack are named `a`"
+            build_error([s("a"), s("a")]),
+            "the name `a` is used by two services"
         );
         assert_eq!(
-            refusal([p("a").replicas(2), p("a-2")]),
-            "two processes of the stack are named `a-2`"
+            build_error([s("a").replicas(2), s("a-2")]),
+            "the name `a-2` is used by two services"
         );
     }
 
     #[test]
     fn ports_are_unique_unless_the_addresses_differ() {
-        let p = |name: &str, host: &str| {
-            Process::new(name, "true")
+        let s = |name: &str, host: &str| {
+            ServiceSpec::new(name, "true")
                 .port(8000)
                 .host(host.parse().unwrap())
         };
-        let clash = "port 8000 is wanted by both `a` and `b`";
-        assert_eq!(refusal([p("a", "127.0.0.1"), p("b", "127.0.0.1")]), clash);
-        assert_eq!(refusal([p("a", "127.0.0.1"), p("b", "0.0.0.0")]), clash);
+        let clash = "port 8000 is used by both `a` and `b`";
+        assert_eq!(
+            build_error([s("a", "127.0.0.1"), s("b", "127.0.0.1")]),
+            clash
+        );
+        assert_eq!(build_error([s("a", "127.0.0.1"), s("b", "0.0.0.0")]), clash);
         let stack = Stack::builder()
-            .process(p("a", "127.0.0.1"))
-            .process(p("b", "127.0.0.2"));
+            .service(s("a", "127.0.0.1"))
+            .service(s("b", "127.0.0.2"));
         assert!(stack.build().is_ok());
     }
 }

@@ -1,4 +1,4 @@
-//! What an instance is doing, and why.
+//! What the supervisor reports about an instance: its state, the reason for it, and its addresses.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,38 +8,39 @@ use std::time::SystemTime;
 use serde::Serialize;
 use tokio::sync::broadcast;
 
-/// The state of an instance.
+/// The state of an instance. The crate's documentation describes the
+/// [lifecycle](crate#lifecycle-of-an-instance).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "state", rename_all = "kebab-case")]
 #[non_exhaustive]
-pub enum State {
-    /// Not started yet: other processes must be healthy (or started) first.
+pub enum InstanceState {
+    /// Not started yet, because a dependency is not ready (or not started).
     Waiting {
-        /// Their names.
+        /// The names of the services that it waits for.
         on: Vec<String>,
     },
-    /// Started, or about to be started again after a first crash; not healthy yet.
+    /// Started and not healthy yet, or waiting to be restarted after a first crash.
     Starting,
     /// Its probe succeeds.
     Healthy,
-    /// It runs, but its probe fails, or did not succeed within the start timeout.
+    /// It runs, but its probe fails or did not succeed within the start timeout.
     Unhealthy,
-    /// It crashed at least twice in a row and is started again, more slowly each time.
+    /// It crashed at least twice in a row. The delay before each restart grows.
     CrashLooping {
-        /// Crashes in a row; 60 s of health reset them.
+        /// The number of consecutive crashes; 60 s of health reset it.
         crashes: u32,
     },
-    /// A step that is done once has succeeded.
+    /// A one-time task has succeeded.
     Completed,
-    /// A step that is done once has failed, and is not tried again.
+    /// A one-time task has failed. It is not retried.
     Failed,
-    /// It was asked to end.
+    /// It was told to stop and has not exited yet.
     Stopping,
-    /// It has ended because it was asked to.
+    /// It was told to stop and has exited.
     Stopped,
 }
 
-impl fmt::Display for State {
+impl fmt::Display for InstanceState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Waiting { on } => write!(f, "waiting on {}", on.join(", ")),
@@ -55,48 +56,70 @@ impl fmt::Display for State {
     }
 }
 
-/// One instance at one moment. Its display form is `state: reason`.
+/// The status of one instance at one moment. It displays as `state: reason`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
-pub struct Status {
-    /// The process as it is named in the stack, such as `ai-models`.
+pub struct InstanceStatus {
+    /// The service that it is an instance of, such as `ai-models`.
     pub service: String,
     /// The instance, such as `ai-models-2`.
     pub instance: String,
-    /// Its number, from 1.
+    /// Its number among the replicas of the service, from 1.
     pub replica: u32,
-    /// What it is doing.
+    /// Its state.
     #[serde(flatten)]
-    pub state: State,
-    /// Why: an exit status, or what its probe said last.
+    pub state: InstanceState,
+    /// The reason for the state: an exit status or the last result of the probe.
     pub reason: Option<String>,
-    /// Since when it has been in this state.
+    /// When it entered the state. Serialized as seconds since 1970.
     #[serde(serialize_with = "unix_seconds")]
     pub since: SystemTime,
-    /// The process id while it runs. It leads a process group of its own.
+    /// The process id while it runs. The process leads its own process group.
     pub pid: Option<u32>,
     /// The address that it listens on.
     pub host: IpAddr,
-    /// Its main port, once that is known.
+    /// Its main port. `None` without one, and while the runner has yet to choose it.
     pub port: Option<u16>,
-    /// Its further ports by name.
+    /// Its other ports, by name.
     pub named_ports: BTreeMap<String, u16>,
-    /// How often it was started again, by the runner or on demand.
+    /// How often it was restarted, after a crash or by [`restart`](crate::Supervisor::restart).
     pub restarts: u32,
 }
 
-impl Status {
-    /// Whether others may rely on it: healthy, or completed.
+impl InstanceStatus {
+    /// Whether services that depend on it may start: it is healthy or has completed.
     pub fn is_ready(&self) -> bool {
-        matches!(self.state, State::Healthy | State::Completed)
+        matches!(
+            self.state,
+            InstanceState::Healthy | InstanceState::Completed
+        )
     }
 }
 
-impl fmt::Display for Status {
+impl fmt::Display for InstanceStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.reason {
             Some(reason) => write!(f, "{}: {reason}", self.state),
             None => write!(f, "{}", self.state),
+        }
+    }
+}
+
+/// A subscription to the state changes of all instances, from
+/// [`Supervisor::events`](crate::Supervisor::events).
+#[derive(Debug)]
+pub struct Events(pub(crate) broadcast::Receiver<InstanceStatus>);
+
+impl Events {
+    /// The status of an instance after its next change of state or reason, or `None` once the
+    /// supervisor is gone. A reader that falls more than 1,024 changes behind misses the oldest.
+    pub async fn next(&mut self) -> Option<InstanceStatus> {
+        loop {
+            match self.0.recv().await {
+                Ok(status) => return Some(status),
+                Err(broadcast::error::RecvError::Lagged(_)) => {}
+                Err(broadcast::error::RecvError::Closed) => return None,
+            }
         }
     }
 }
@@ -106,22 +129,4 @@ fn unix_seconds<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Resul
         .duration_since(SystemTime::UNIX_EPOCH)
         .unwrap_or_default();
     serializer.serialize_f64((since_epoch.as_secs_f64() * 1000.0).round() / 1000.0)
-}
-
-/// Every change of every instance from the moment of [`Running::events`](crate::Running::events).
-#[derive(Debug)]
-pub struct Events(pub(crate) broadcast::Receiver<Status>);
-
-impl Events {
-    /// The status after the next change, or `None` once the stack is gone. A reader that falls more
-    /// than 1,024 changes behind misses the oldest of them.
-    pub async fn next(&mut self) -> Option<Status> {
-        loop {
-            match self.0.recv().await {
-                Ok(status) => return Some(status),
-                Err(broadcast::error::RecvError::Lagged(_)) => {}
-                Err(broadcast::error::RecvError::Closed) => return None,
-            }
-        }
-    }
 }

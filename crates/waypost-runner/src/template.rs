@@ -1,15 +1,15 @@
-//! Placeholders in arguments, environment values and probe addresses.
+//! Placeholders in arguments, environment variables and probe addresses.
 //!
-//! Only the names listed at [`Process`](crate::Process) are replaced; any other text in braces,
-//! such as JSON or a shell's `${HOME}`, stays as it is.
+//! Only the names listed at [`ServiceSpec`](crate::ServiceSpec) are replaced. Any other text in
+//! braces, such as JSON or a shell's `${HOME}`, is left as it is.
 
 use std::net::IpAddr;
 
 use crate::ports::Ports;
 
-/// What the placeholders of one instance stand for.
+/// The values of the placeholders for one instance.
 #[derive(Clone, Debug)]
-pub(crate) struct Vars<'a> {
+pub(crate) struct Variables<'a> {
     pub(crate) service: &'a str,
     pub(crate) instance: &'a str,
     pub(crate) replica: u32,
@@ -17,11 +17,11 @@ pub(crate) struct Vars<'a> {
     pub(crate) ports: &'a Ports,
 }
 
-impl Vars<'_> {
-    /// The text with every placeholder replaced.
+impl Variables<'_> {
+    /// Replaces every placeholder.
     ///
     /// # Errors
-    /// A placeholder for a port that the process does not have.
+    /// The template uses a port that the service does not have.
     pub(crate) fn expand(&self, template: &str) -> Result<String, String> {
         let mut text = String::with_capacity(template.len());
         let mut rest = template;
@@ -32,21 +32,19 @@ impl Vars<'_> {
                 Some(close) => self.value(&rest[1..close])?.map(|value| (value, close)),
                 None => None,
             };
-            match value {
-                Some((value, close)) => {
-                    text.push_str(&value);
-                    rest = &rest[close + 1..];
-                }
-                None => {
-                    text.push('{');
-                    rest = &rest[1..];
-                }
+            if let Some((value, close)) = value {
+                text.push_str(&value);
+                rest = &rest[close + 1..];
+            } else {
+                text.push('{');
+                rest = &rest[1..];
             }
         }
         text.push_str(rest);
         Ok(text)
     }
 
+    /// The value of a placeholder, or `None` if there is no placeholder with that name.
     fn value(&self, name: &str) -> Result<Option<String>, String> {
         Ok(Some(match name {
             "service" => self.service.to_owned(),
@@ -59,17 +57,21 @@ impl Vars<'_> {
             "port" => self
                 .ports
                 .main()
-                .ok_or("{port} is used, but the process has no port: add .port(…)")?
+                .ok_or("{port} is used, but the service has no main port")?
                 .to_string(),
-            _ => match name.strip_prefix("port:") {
-                Some(port) => self
-                    .ports
-                    .named()
-                    .remove(port)
-                    .ok_or_else(|| format!("{{port:{port}}} is used, but the process has no port of that name: add .named_port(\"{port}\", …)"))?
-                    .to_string(),
-                None => return Ok(None),
-            },
+            _ => {
+                let Some(port) = name.strip_prefix("port:") else {
+                    return Ok(None);
+                };
+                let number = self.ports.named().remove(port);
+                number
+                    .ok_or_else(|| {
+                        format!(
+                            "{{port:{port}}} is used, but the service has no port named `{port}`"
+                        )
+                    })?
+                    .to_string()
+            }
         }))
     }
 }
@@ -82,9 +84,11 @@ mod tests {
     use crate::port::Transport;
     use crate::ports::PortSpec;
 
+    const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
     fn expand(template: &str, host: IpAddr, specs: &[PortSpec]) -> Result<String, String> {
         let ports = &Ports::new(specs, 1);
-        Vars {
+        Variables {
             service: "ai-models",
             instance: "ai-models-2",
             replica: 2,
@@ -105,10 +109,9 @@ mod tests {
 
     #[test]
     fn every_placeholder_is_replaced() {
-        let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
         let text = expand(
             "{service}/{name}/{replica} at {host}:{port} and {port:dns}",
-            v4,
+            V4,
             &ports(),
         );
         assert_eq!(
@@ -123,8 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn other_braces_stay() {
-        let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    fn other_braces_are_kept() {
         for text in [
             r#"{"port": 1}"#,
             "${HOME}",
@@ -134,23 +136,20 @@ mod tests {
             "{{x}}",
             "é{ü}",
         ] {
-            assert_eq!(expand(text, v4, &ports()).unwrap(), text);
+            assert_eq!(expand(text, V4, &ports()).unwrap(), text);
         }
-        assert_eq!(expand("{{port}}", v4, &ports()).unwrap(), "{8002}");
+        assert_eq!(expand("{{port}}", V4, &ports()).unwrap(), "{8002}");
     }
 
     #[test]
-    fn a_port_that_is_not_there_is_an_error() {
-        let v4 = IpAddr::V4(Ipv4Addr::LOCALHOST);
-        assert!(
-            expand("{port}", v4, &[])
-                .unwrap_err()
-                .contains("the process has no port")
+    fn a_missing_port_is_an_error() {
+        assert_eq!(
+            expand("{port}", V4, &[]).unwrap_err(),
+            "{port} is used, but the service has no main port"
         );
-        assert!(
-            expand("{port:x}", v4, &ports())
-                .unwrap_err()
-                .contains("{port:x} is used")
+        assert_eq!(
+            expand("{port:x}", V4, &ports()).unwrap_err(),
+            "{port:x} is used, but the service has no port named `x`"
         );
     }
 }

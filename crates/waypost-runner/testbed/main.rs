@@ -1,42 +1,43 @@
-//! The programs that the tests run: a tiny service, some writers, and a runner to be killed.
+//! The programs that the tests run: a small service, several that write output, and a runner.
 
-use std::io::{self, Read, Write};
+use std::io;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
-use waypost_runner::{Console, Probe, Process, Stack};
+use waypost_runner::{Console, Probe, ServiceSpec, Stack, Supervisor};
 
 fn main() -> io::Result<()> {
-    // A program that starts a stack, whatever it is asked, and has forgotten the first line of `main`.
-    if let Some(dir) = std::env::var_os("FORGETFUL") {
+    // A program that starts a stack but does not call the shim first.
+    if let Some(dir) = std::env::var_os("RUN_WITHOUT_SHIM") {
         return run(PathBuf::from(dir));
     }
-    waypost_runner::shim::run_if_asked();
+    waypost_runner::shim::run_if_requested();
     let args: Vec<String> = std::env::args().skip(1).collect();
     match args.iter().map(String::as_str).collect::<Vec<_>>()[..] {
         ["serve", port, dir] => serve(port, Path::new(dir)),
         ["flood", lines_per_second] => flood(lines_per_second.parse().map_err(io::Error::other)?),
         ["tick", count] => tick(count.parse().map_err(io::Error::other)?),
-        ["polite", millis] => polite(Duration::from_millis(
+        ["graceful", millis] => graceful(Duration::from_millis(
             millis.parse().map_err(io::Error::other)?,
         )),
         ["run", dir] => run(PathBuf::from(dir)),
         _ => Err(io::Error::other(
-            "usage: serve PORT DIR | flood LINES_PER_SECOND | tick COUNT | polite MILLISECONDS | run DIR",
+            "usage: serve PORT DIR | flood LINES_PER_SECOND | tick COUNT | graceful MILLISECONDS | run DIR",
         )),
     }
 }
 
-/// A service over HTTP. It answers 503 with the content of `DIR/sick` while there is such a file.
+/// An HTTP service. While the file `DIR/unhealthy` exists, it responds with 503 and its content.
 fn serve(port: &str, dir: &Path) -> io::Result<()> {
     let port: u16 = port.parse().map_err(io::Error::other)?;
     let listener = TcpListener::bind(("127.0.0.1", port))?;
     println!("listening on {port}");
-    let answer = |mut stream: TcpStream| -> io::Result<()> {
+    let respond = |mut stream: TcpStream| -> io::Result<()> {
         let _ = stream.read(&mut [0; 4096])?;
-        let (status, body) = match std::fs::read_to_string(dir.join("sick")) {
-            Ok(complaint) => ("503 Service Unavailable", complaint),
+        let (status, body) = match std::fs::read_to_string(dir.join("unhealthy")) {
+            Ok(problem) => ("503 Service Unavailable", problem),
             Err(_) => ("200 OK", format!("{}\n", std::process::id())),
         };
         let length = body.len();
@@ -48,11 +49,11 @@ fn serve(port: &str, dir: &Path) -> io::Result<()> {
     listener
         .incoming()
         .flatten()
-        .for_each(|stream| drop(answer(stream)));
+        .for_each(|stream| drop(respond(stream)));
     Ok(())
 }
 
-/// Writes lines of about 80 bytes, as fast as it is read if the rate is 0.
+/// Writes lines of about 80 bytes. With a rate of 0, it writes as fast as they are read.
 fn flood(lines_per_second: u64) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
     for line in 0_u64.. {
@@ -78,45 +79,42 @@ fn tick(count: u32) -> io::Result<()> {
     Ok(())
 }
 
-/// Says goodbye on both streams, some time after SIGTERM.
+/// Exits some time after SIGTERM, after a last line on both streams.
 #[tokio::main(flavor = "current_thread")]
-async fn polite(delay: Duration) -> io::Result<()> {
+async fn graceful(delay: Duration) -> io::Result<()> {
     let mut term = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
     println!("ready");
     term.recv().await;
     tokio::time::sleep(delay).await;
-    println!("bye");
-    eprint!("a last word");
+    println!("stopped");
+    eprint!("last line without a line end");
     Ok(())
 }
 
-/// A runner of three processes: a plain one, one with stubborn children in its own group, and one
-/// whose child has made itself a daemon. Each writes its process ids to a file in `DIR`.
+/// A runner of three services: a plain one, one that ignores SIGTERM and so does its child in the
+/// same group, and one whose child has daemonized. Each writes its process ids to files in `DIR`.
 #[tokio::main]
 async fn run(dir: PathBuf) -> io::Result<()> {
     let script = |name: &str, script: &str| {
-        Process::new(name, "sh")
+        ServiceSpec::new(name, "sh")
             .args(["-c", script])
             .dir(&dir)
             .ready(Probe::running())
     };
     let stack = Stack::builder()
-        .process(script("plain", "echo $$ > plain.pid; exec sleep 600"))
-        .process(script(
+        .service(script("plain", "echo $$ > plain.pid; exec sleep 600"))
+        .service(script(
             "stubborn",
             "trap '' TERM; sleep 600 & echo $! > stubborn-child.pid; echo $$ > stubborn.pid; wait",
         ))
-        .process(script(
+        .service(script(
             "daemon",
             "setsid sh -c 'trap \"\" TERM; echo $$ > daemon-child.pid; exec sleep 600' &
              echo $$ > daemon.pid; exec sleep 600",
         ));
-    let running = stack
-        .build()
-        .map(|stack| stack.start(Console::stdout()))
-        .map_err(io::Error::other)?;
-    let running = running.map_err(io::Error::other)?;
-    running.ready().await.map_err(io::Error::other)?;
+    let stack = stack.build().map_err(io::Error::other)?;
+    let supervisor = Supervisor::start(stack, Console::stdout()).map_err(io::Error::other)?;
+    supervisor.ready().await.map_err(io::Error::other)?;
     std::future::pending().await
 }
 

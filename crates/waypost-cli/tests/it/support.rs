@@ -131,14 +131,14 @@ pub(crate) fn descendants(pid: i32) -> Vec<i32> {
     found
 }
 
-/// The only descendant of `pid` whose command line contains `words`, other than its supervisor.
+/// The only descendant of `pid` whose command line contains `words`, other than its shim.
 pub(crate) fn descendant(pid: i32, words: &str) -> i32 {
     let command_line =
         |pid: &i32| read(Path::new(&format!("/proc/{pid}/cmdline"))).replace('\0', " ");
     let all = descendants(pid);
     let found: Vec<_> = all
         .iter()
-        .filter(|pid| command_line(pid).contains(words) && !command_line(pid).contains("__stack"))
+        .filter(|pid| command_line(pid).contains(words) && !command_line(pid).contains("__runner-"))
         .collect();
     assert_eq!(
         found.len(),

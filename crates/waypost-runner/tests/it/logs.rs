@@ -1,17 +1,17 @@
-//! What processes write arrives whole, marked with its name, and in time.
+//! The output of programs reaches the sink completely and in time.
 
 use std::time::{Duration, SystemTime};
 
-use waypost_runner::{Process, Stream};
+use waypost_runner::{Line, LogSink, ServiceSpec, Stream, Supervisor};
 
 use crate::support::*;
 
-/// Nobody else is delayed. One good try of a few shows it: in the others the machine was busy with
-/// something else.
-async fn delays_nobody(flood: &str) {
-    const TRIES: usize = 5;
+/// Asserts that a flood of output does not delay another program's lines. One good attempt of a few
+/// shows it: during the others the machine may have been busy with something else.
+async fn does_not_delay_others(flood: &str) {
+    const ATTEMPTS: usize = 5;
     let mut delays = Vec::new();
-    for _ in 0..TRIES {
+    for _ in 0..ATTEMPTS {
         delays = self::delays(flood).await;
         if delays[95] < Duration::from_millis(100) {
             return;
@@ -20,23 +20,23 @@ async fn delays_nobody(flood: &str) {
     panic!("{delays:?}");
 }
 
-/// How long the lines of a ticking process took from its hand to the sink, sorted.
+/// How long the lines of the `tick` program took to reach the sink, sorted.
 async fn delays(flood: &str) -> Vec<Duration> {
     const TICKS: usize = 100;
-    let (running, log) = start(stack([
-        Process::new("flood", TESTBED).args(["flood", flood]),
-        Process::new("tick", TESTBED).args(["tick".to_owned(), TICKS.to_string()]),
+    let (supervisor, log) = start(stack([
+        ServiceSpec::new("flood", TESTBED).args(["flood", flood]),
+        ServiceSpec::new("tick", TESTBED).args(["tick".to_owned(), TICKS.to_string()]),
     ]));
     let ticks = eventually("all ticks", || {
         Some(log.lines("tick")).filter(|lines| lines.len() == TICKS)
     })
     .await;
-    eventually("a flood", || {
+    eventually("many lines of the flood", || {
         (log.lines("flood").len() > 10_000).then_some(())
     })
     .await;
-    running.shutdown().await;
-    let delay = |(arrived, line): &(SystemTime, waypost_runner::Line)| {
+    supervisor.shutdown().await;
+    let delay = |(arrived, line): &(SystemTime, Line)| {
         let written = SystemTime::UNIX_EPOCH + Duration::from_micros(line.text.parse().unwrap());
         arrived.duration_since(written).unwrap_or_default()
     };
@@ -51,45 +51,48 @@ async fn delays(flood: &str) -> Vec<Duration> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_of_100_000_lines_a_second_delays_nobody_else() {
-    delays_nobody("100000").await;
+async fn a_flood_of_100_000_lines_per_second_does_not_delay_others() {
+    does_not_delay_others("100000").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_flood_without_limit_delays_nobody_else() {
-    delays_nobody("0").await;
+async fn an_unlimited_flood_does_not_delay_others() {
+    does_not_delay_others("0").await;
 }
 
 #[tokio::test]
-async fn long_lines_are_cut_and_marked() {
+async fn long_lines_are_truncated_and_marked() {
     let script = "head -c 1048576 /dev/zero | tr '\\0' x; echo; echo next; exec sleep 600";
-    let (running, log) = start(stack([shell("web", script)]));
+    let (supervisor, log) = start(stack([shell("web", script)]));
     let lines = eventually("two lines", || {
         Some(log.lines("web")).filter(|lines| lines.len() == 2)
     })
     .await;
-    assert_eq!((lines[0].1.text.len(), lines[0].1.cut), (64 * 1024, true));
-    assert_eq!((&*lines[1].1.text, lines[1].1.cut), ("next", false));
-    running.shutdown().await;
+    assert_eq!(
+        (lines[0].1.text.len(), lines[0].1.truncated),
+        (64 * 1024, true)
+    );
+    assert_eq!((&*lines[1].1.text, lines[1].1.truncated), ("next", false));
+    supervisor.shutdown().await;
 }
 
 #[tokio::test]
-async fn any_bytes_are_survived() {
+async fn any_bytes_are_accepted() {
     let script = "printf 'a\\000\\377\\200b\\r\\n\\n'; head -c 100000 /dev/urandom; echo; echo after; exec sleep 600";
-    let (running, log) = start(stack([shell("web", script)]));
-    eventually("the line after", || {
+    let (supervisor, log) = start(stack([shell("web", script)]));
+    eventually("the line after the random bytes", || {
         log.texts("web").contains(&"after".to_owned()).then_some(())
     })
     .await;
     assert_eq!(log.texts("web")[..2], ["a\0\u{fffd}\u{fffd}b", ""]);
-    running.shutdown().await;
+    supervisor.shutdown().await;
 }
 
 #[tokio::test]
 async fn both_streams_are_read_to_the_last_byte() {
-    let (running, log) = start(stack([polite("web", 0)]));
-    say_ready(&log, &["web"]).await;
-    running.shutdown().await;
+    let (supervisor, log) = start(stack([graceful("web", 0)]));
+    wait_until_ready(&log, &["web"]).await;
+    supervisor.shutdown().await;
     let mut lines: Vec<_> = log
         .lines("web")
         .into_iter()
@@ -97,9 +100,9 @@ async fn both_streams_are_read_to_the_last_byte() {
         .collect();
     lines.sort_by_key(|(text, _)| text.clone());
     let expected = [
-        ("a last word", Stream::Stderr),
-        ("bye", Stream::Stdout),
+        ("last line without a line end", Stream::Stderr),
         ("ready", Stream::Stdout),
+        ("stopped", Stream::Stdout),
     ];
     assert_eq!(
         lines,
@@ -108,20 +111,20 @@ async fn both_streams_are_read_to_the_last_byte() {
 }
 
 #[tokio::test]
-async fn a_stuck_sink_does_not_hold_up_the_end() {
-    struct Stuck;
-    impl waypost_runner::LogSink for Stuck {
-        fn write(&mut self, _: &[waypost_runner::Line]) -> std::io::Result<()> {
+async fn a_sink_that_blocks_does_not_delay_the_shutdown() {
+    struct Blocking;
+    impl LogSink for Blocking {
+        fn write(&mut self, _: &[Line]) -> std::io::Result<()> {
             loop {
                 std::thread::park();
             }
         }
     }
-    let stack = stack([Process::new("flood", TESTBED).args(["flood", "0"])])
+    let stack = stack([ServiceSpec::new("flood", TESTBED).args(["flood", "0"])])
         .build()
         .unwrap();
-    let running = stack.start(Stuck).unwrap();
-    running.ready().await.unwrap();
-    let ended = tokio::time::timeout(Duration::from_secs(60), running.shutdown()).await;
-    assert!(ended.is_ok());
+    let supervisor = Supervisor::start(stack, Blocking).unwrap();
+    supervisor.ready().await.unwrap();
+    let stopped = tokio::time::timeout(Duration::from_secs(60), supervisor.shutdown()).await;
+    assert!(stopped.is_ok());
 }

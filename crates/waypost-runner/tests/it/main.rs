@@ -1,4 +1,4 @@
-//! Stacks of real processes.
+//! Tests that run stacks of real processes.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
 mod crash;

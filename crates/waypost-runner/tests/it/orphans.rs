@@ -1,11 +1,13 @@
-//! Whoever is killed without warning, nobody is left behind.
+//! No program outlives a runner or shim that is killed.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
+
 use crate::support::*;
 
-/// The processes of the testbed's runner, with stubborn children and a daemon.
+/// The processes of the testbed's runner, including children that ignore SIGTERM and a daemon.
 const NAMES: [&str; 5] = [
     "plain",
     "stubborn",
@@ -23,9 +25,9 @@ async fn pids(dir: &Path) -> Vec<u32> {
     pids
 }
 
-async fn gone(pids: &[u32]) {
+async fn wait_until_gone(pids: &[u32]) {
     let left = || pids.iter().filter(|&&pid| alive(pid)).count();
-    eventually("all are gone", || (left() == 0).then_some(())).await;
+    eventually("all processes are gone", || (left() == 0).then_some(())).await;
 }
 
 fn runner(dir: &Path) -> std::process::Child {
@@ -37,7 +39,7 @@ fn runner(dir: &Path) -> std::process::Child {
         .unwrap()
 }
 
-/// The supervisors of a runner.
+/// The child processes of a process; those of a runner are the shims.
 fn children(pid: u32) -> Vec<u32> {
     let tasks = std::fs::read_dir(format!("/proc/{pid}/task")).unwrap();
     let lists = tasks.map(|task| {
@@ -52,8 +54,15 @@ fn children(pid: u32) -> Vec<u32> {
         .collect()
 }
 
+/// The parent of a process; that of a program is its shim.
+fn parent(pid: u32) -> u32 {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let fields = stat.rsplit(") ").next().unwrap();
+    fields.split(' ').nth(1).unwrap().parse().unwrap()
+}
+
 #[tokio::test]
-async fn nothing_outlives_a_killed_runner() {
+async fn no_process_outlives_a_killed_runner() {
     let dir = tempfile::tempdir().unwrap();
     let mut runner = runner(dir.path());
     let mut all = pids(dir.path()).await;
@@ -61,20 +70,20 @@ async fn nothing_outlives_a_killed_runner() {
     assert_eq!(all.len(), NAMES.len() + 3);
     runner.kill().unwrap();
     runner.wait().unwrap();
-    gone(&all).await;
+    wait_until_gone(&all).await;
 }
 
 #[tokio::test]
-async fn nothing_outlives_a_runner_that_is_killed_together_with_the_supervisors() {
+async fn no_program_outlives_a_runner_that_is_killed_together_with_its_shims() {
     let dir = tempfile::tempdir().unwrap();
     let mut runner = runner(dir.path());
     let pids = pids(dir.path()).await;
-    let supervisors = children(runner.id());
+    let shims = children(runner.id());
     kill_9(runner.id());
-    supervisors.iter().for_each(|&pid| kill_9(pid));
+    shims.iter().for_each(|&pid| kill_9(pid));
     runner.wait().unwrap();
-    // Without any supervisor only the programs themselves hear of it, not what they started.
-    gone(&[pids[0], pids[1], pids[3]]).await;
+    // Without the shims, only the programs themselves get a signal, not their children.
+    wait_until_gone(&[pids[0], pids[1], pids[3]]).await;
     [pids[2], pids[4]]
         .into_iter()
         .filter(|&pid| alive(pid))
@@ -82,44 +91,35 @@ async fn nothing_outlives_a_runner_that_is_killed_together_with_the_supervisors(
 }
 
 #[tokio::test]
-async fn a_program_whose_supervisor_was_killed_is_started_anew() {
-    let (running, _) = start(stack([shell("web", "sleep 600 & wait")]));
-    running.ready().await.unwrap();
-    let pid = status(&running, "web").pid.unwrap();
+async fn a_program_whose_shim_was_killed_is_restarted() {
+    let (supervisor, _) = start(stack([shell("web", "sleep 600 & wait")]));
+    supervisor.ready().await.unwrap();
+    let pid = status(&supervisor, "web").pid.unwrap();
     let child = eventually("it has a child", || children(pid).first().copied()).await;
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let supervisor = stat.rsplit(") ").next().unwrap().split(' ').nth(1).unwrap();
-    kill_9(supervisor.parse().unwrap());
-    let after = eventually("it is back", || {
-        Some(status(&running, "web")).filter(|status| status.is_ready() && status.pid != Some(pid))
+    kill_9(parent(pid));
+    let after = eventually("it is restarted", || {
+        Some(status(&supervisor, "web"))
+            .filter(|status| status.is_ready() && status.pid != Some(pid))
     })
     .await;
     assert_eq!(after.restarts, 1);
-    gone(&[pid, child]).await;
-    running.shutdown().await;
+    wait_until_gone(&[pid, child]).await;
+    supervisor.shutdown().await;
 }
 
 #[tokio::test]
-async fn supervisors_outlive_a_signal_for_everybody() {
-    let (running, log) = start(stack([polite("web", 0)]));
-    say_ready(&log, &["web"]).await;
-    let pid = status(&running, "web").pid.unwrap();
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let supervisor: i32 = stat
-        .rsplit(") ")
-        .next()
-        .unwrap()
-        .split(' ')
-        .nth(1)
-        .unwrap()
-        .parse()
-        .unwrap();
-    let supervisor = rustix::process::Pid::from_raw(supervisor).unwrap();
-    rustix::process::kill_process(supervisor, rustix::process::Signal::TERM).unwrap();
-    running.shutdown().await;
-    assert_eq!(log.texts("web"), ["ready", "bye", "a last word"]);
+async fn a_shim_ignores_a_signal_sent_to_all_processes() {
+    let (supervisor, log) = start(stack([graceful("web", 0)]));
+    wait_until_ready(&log, &["web"]).await;
+    let pid = status(&supervisor, "web").pid.unwrap();
+    send_signal(parent(pid), Signal::TERM);
+    supervisor.shutdown().await;
     assert_eq!(
-        status(&running, "web").reason.unwrap(),
+        log.texts("web"),
+        ["ready", "stopped", "last line without a line end"]
+    );
+    assert_eq!(
+        status(&supervisor, "web").reason.unwrap(),
         "exited with code 0"
     );
 }

@@ -1,22 +1,24 @@
-//! More of a process, and fewer.
+//! Scaling a service up and down.
 
 use std::collections::HashSet;
+
+use waypost_runner::{Probe, free_port};
 
 use crate::support::*;
 
 #[tokio::test]
-async fn the_first_replica_has_the_fixed_port_and_every_one_is_its_own_instance() {
-    let fixed = waypost_runner::port::free("127.0.0.1".parse().unwrap()).unwrap();
+async fn the_first_replica_gets_the_fixed_port_and_the_others_get_their_own() {
+    let fixed = free_port("127.0.0.1".parse().unwrap()).unwrap();
     let script = "echo $NAME is $REPLICA on $PORT; exec sleep 600";
     let models = shell("models", script)
         .env("NAME", "{name}")
         .env("REPLICA", "{replica}")
         .env("PORT", "{port}")
         .port(fixed)
-        .ready(waypost_runner::Probe::running());
-    let (running, log) = start(stack([models.replicas(3)]));
-    running.ready().await.unwrap();
-    let status = running.status();
+        .ready(Probe::running());
+    let (supervisor, log) = start(stack([models.replicas(3)]));
+    supervisor.ready().await.unwrap();
+    let status = supervisor.statuses();
     let ports: HashSet<u16> = status.iter().filter_map(|status| status.port).collect();
     assert_eq!(
         (status.len(), ports.len(), status[0].port),
@@ -31,60 +33,57 @@ async fn the_first_replica_has_the_fixed_port_and_every_one_is_its_own_instance(
         })
         .await;
     }
-    running.shutdown().await;
+    supervisor.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_running_process_is_scaled_up_and_down() {
+async fn a_running_service_is_scaled_up_and_down() {
     let dir = tempfile::tempdir().unwrap();
-    let (running, _) = start(stack([
+    let (supervisor, _) = start(stack([
         service("models", dir.path()),
         service("web", dir.path()),
     ]));
-    running.ready().await.unwrap();
+    supervisor.ready().await.unwrap();
     let names = || -> Vec<String> {
-        running
-            .status()
+        supervisor
+            .statuses()
             .into_iter()
             .map(|status| status.instance)
             .collect()
     };
-    let first = status(&running, "models").pid;
+    let first = status(&supervisor, "models").pid;
 
-    running.scale("models", 3).await.unwrap();
+    supervisor.scale("models", 3).await.unwrap();
     assert_eq!(names(), ["models", "web", "models-2", "models-3"]);
-    assert!(running.status().iter().all(|status| status.is_ready()));
-    assert_eq!(status(&running, "models").pid, first);
-    let last = status(&running, "models-3").pid.unwrap();
+    assert!(supervisor.statuses().iter().all(|status| status.is_ready()));
+    assert_eq!(status(&supervisor, "models").pid, first);
+    let last = status(&supervisor, "models-3").pid.unwrap();
 
-    running.scale("models", 2).await.unwrap();
+    supervisor.scale("models", 2).await.unwrap();
     assert_eq!(names(), ["models", "web", "models-2"]);
     assert!(!alive(last));
 
-    running.scale("models", 0).await.unwrap();
+    supervisor.scale("models", 0).await.unwrap();
     assert_eq!(names(), ["web"]);
-    running.scale("models", 1).await.unwrap();
-    assert!(status(&running, "models").is_ready());
+    supervisor.scale("models", 1).await.unwrap();
+    assert!(status(&supervisor, "models").is_ready());
 
-    let error = running.scale("modles", 2).await.unwrap_err().to_string();
-    assert_eq!(
-        error,
-        "there is no process `modles` in the stack; it has `models` and `web`"
-    );
-    running.shutdown().await;
-    let error = running.scale("models", 2).await.unwrap_err().to_string();
-    assert_eq!(error, "the stack is being shut down");
+    let error = supervisor.scale("modles", 2).await.unwrap_err().to_string();
+    assert_eq!(error, "unknown service `modles` (known: `models`, `web`)");
+    supervisor.shutdown().await;
+    let error = supervisor.scale("models", 2).await.unwrap_err().to_string();
+    assert_eq!(error, "the stack is shutting down");
 }
 
 #[tokio::test]
-async fn a_replica_does_not_take_the_name_of_another_process() {
+async fn a_replica_does_not_get_the_name_of_another_service() {
     let sleep = |name: &str| shell(name, "exec sleep 600");
-    let (running, _) = start(stack([sleep("web"), sleep("web-2")]));
-    let error = running.scale("web", 2).await.unwrap_err().to_string();
+    let (supervisor, _) = start(stack([sleep("web"), sleep("web-2")]));
+    let error = supervisor.scale("web", 2).await.unwrap_err().to_string();
     assert_eq!(
         error,
-        "a replica of `web` would be named `web-2`, which another process is named"
+        "a replica of `web` would be named `web-2`, but that name is in use"
     );
-    assert_eq!(running.status().len(), 2);
-    running.shutdown().await;
+    assert_eq!(supervisor.statuses().len(), 2);
+    supervisor.shutdown().await;
 }

@@ -1,75 +1,79 @@
-//! From nothing to all healthy, or to an error that says why not.
+//! Starting a stack, and the errors when a start fails.
 
 use std::net::TcpListener;
 use std::time::Duration;
 
 use tokio::time::Instant;
-use waypost_runner::{Probe, Process, StackError, State, Transport};
+use waypost_runner::{InstanceState, Probe, ServiceSpec, SupervisorError, Transport};
 
 use crate::support::*;
 
 #[tokio::test]
-async fn each_waits_for_those_it_comes_after() {
+async fn a_service_waits_for_its_dependencies() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("sick"), "warming up").unwrap();
-    let (running, log) = start(stack([
+    std::fs::write(dir.path().join("unhealthy"), "warming up").unwrap();
+    let (supervisor, log) = start(stack([
         service("ui", dir.path()).after("gateway"),
         service("gateway", dir.path()).after("registry"),
         service("registry", dir.path()),
     ]));
-    eventually("the registry runs", || status(&running, "registry").pid).await;
-    assert_eq!(status(&running, "registry").state, State::Starting);
-    let waits = status(&running, "ui");
+    eventually("the registry runs", || status(&supervisor, "registry").pid).await;
     assert_eq!(
-        waits.state,
-        State::Waiting {
+        status(&supervisor, "registry").state,
+        InstanceState::Starting
+    );
+    let waiting = status(&supervisor, "ui");
+    assert_eq!(
+        waiting.state,
+        InstanceState::Waiting {
             on: vec!["gateway".to_owned()]
         }
     );
-    assert_eq!(waits.state.to_string(), "waiting on gateway");
-    assert_eq!(waits.pid, None);
+    assert_eq!(waiting.state.to_string(), "waiting on gateway");
+    assert_eq!(waiting.pid, None);
 
-    std::fs::remove_file(dir.path().join("sick")).unwrap();
+    std::fs::remove_file(dir.path().join("unhealthy")).unwrap();
     let began = Instant::now();
-    running.ready().await.unwrap();
+    supervisor.ready().await.unwrap();
     let took = began.elapsed();
     assert!(took < Duration::from_secs(10), "{took:?}");
     assert!(
-        running
-            .status()
+        supervisor
+            .statuses()
             .iter()
-            .all(|status| status.state == State::Healthy)
+            .all(|status| status.state == InstanceState::Healthy)
     );
 
-    running.shutdown().await;
-    let told = log.told();
+    supervisor.shutdown().await;
+    let events = log.events();
     let at = |what: &str| {
-        told.iter()
+        events
+            .iter()
             .position(|line| line.starts_with(what))
-            .unwrap_or_else(|| panic!("{what}: {told:#?}"))
+            .unwrap_or_else(|| panic!("{what}: {events:#?}"))
     };
     assert!(at("registry: healthy: after ") < at("gateway: starting"));
     assert!(at("gateway: healthy: after ") < at("ui: starting"));
 }
 
 #[tokio::test]
-async fn started_is_enough_where_that_is_asked() {
-    let (running, _) = start(stack([
+async fn after_started_does_not_wait_for_health() {
+    let (supervisor, _) = start(stack([
         shell("slow", "exec sleep 600").port(0).ready(Probe::tcp()),
         shell("fast", "exec sleep 600").after_started("slow"),
     ]));
     eventually("fast is healthy", || {
-        status(&running, "fast").is_ready().then_some(())
+        status(&supervisor, "fast").is_ready().then_some(())
     })
     .await;
-    assert_eq!(status(&running, "slow").state, State::Starting);
-    running.shutdown().await;
+    assert_eq!(status(&supervisor, "slow").state, InstanceState::Starting);
+    supervisor.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_step_that_is_done_once_comes_first() {
+async fn a_one_time_task_completes_before_its_dependents_start() {
     let dir = tempfile::tempdir().unwrap();
-    let (running, log) = start(stack([
+    let (supervisor, log) = start(stack([
         shell("migrate", "sleep 0.1; echo done > migrated")
             .dir(dir.path())
             .ready(Probe::completed()),
@@ -77,48 +81,50 @@ async fn a_step_that_is_done_once_comes_first() {
             .dir(dir.path())
             .after("migrate"),
     ]));
-    running.ready().await.unwrap();
-    assert_eq!(status(&running, "migrate").state, State::Completed);
+    supervisor.ready().await.unwrap();
+    assert_eq!(
+        status(&supervisor, "migrate").state,
+        InstanceState::Completed
+    );
     eventually("web has read the result", || {
         (log.texts("web") == ["done"]).then_some(())
     })
     .await;
-    running.restart("migrate").await.unwrap();
-    assert_eq!(status(&running, "migrate").restarts, 1);
-    running.shutdown().await;
+    supervisor.restart("migrate").await.unwrap();
+    assert_eq!(status(&supervisor, "migrate").restarts, 1);
+    supervisor.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_step_that_fails_is_not_tried_again_and_holds_up_the_others() {
-    let (running, _) = start(stack([
+async fn a_one_time_task_that_fails_is_not_retried_and_its_dependents_wait() {
+    let (supervisor, _) = start(stack([
         shell("migrate", "echo no such table >&2; exit 4").ready(Probe::completed()),
         shell("web", "exec sleep 600").after("migrate"),
     ]));
-    let error = running.ready().await.unwrap_err();
-    let expected =
-        "`migrate` did not become healthy: exited with code 4; its last lines:\n    no such table";
+    let error = supervisor.ready().await.unwrap_err();
+    let expected = "`migrate` did not become healthy: exited with code 4; last lines of its output:\n    no such table";
     assert_eq!(error.to_string(), expected);
-    assert_eq!(status(&running, "migrate").state, State::Failed);
+    assert_eq!(status(&supervisor, "migrate").state, InstanceState::Failed);
     assert_eq!(
-        status(&running, "web").state,
-        State::Waiting {
+        status(&supervisor, "web").state,
+        InstanceState::Waiting {
             on: vec!["migrate".to_owned()]
         }
     );
-    running.shutdown().await;
+    supervisor.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_crash_at_the_start_tells_which_why_and_its_last_20_lines() {
+async fn a_crash_at_the_start_is_reported_with_the_last_20_lines() {
     let script = "seq 1 30; printf '\\033[31mred\\033[0m' >&2; exit 3";
-    let (running, _) = start(stack([shell("models", script).port(0).replicas(1)]));
-    let StackError::NotHealthy {
+    let (supervisor, _) = start(stack([shell("models", script).port(0).replicas(1)]));
+    let SupervisorError::NotHealthy {
         instance,
         reason,
         last_lines,
-    } = running.ready().await.unwrap_err()
+    } = supervisor.ready().await.unwrap_err()
     else {
-        panic!("another error");
+        panic!("unexpected error");
     };
     assert_eq!(
         (instance.as_str(), reason.as_str()),
@@ -129,86 +135,89 @@ async fn a_crash_at_the_start_tells_which_why_and_its_last_20_lines() {
         last_lines.contains(&"red".to_owned()) && last_lines.contains(&"30".to_owned()),
         "{last_lines:?}"
     );
-    running.shutdown().await;
+    supervisor.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_start_that_takes_too_long_says_what_the_probe_saw() {
+async fn a_start_timeout_is_reported_with_the_result_of_the_probe() {
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("sick"), "no model loaded").unwrap();
-    // Enough to be started and asked once, on any machine.
-    let patience = Duration::from_secs(3);
-    let (running, _) = start(stack([
-        service("models", dir.path()).start_timeout(patience)
+    std::fs::write(dir.path().join("unhealthy"), "no model loaded").unwrap();
+    // Long enough for a start and one check on any machine.
+    let start_timeout = Duration::from_secs(3);
+    let (supervisor, _) = start(stack([
+        service("models", dir.path()).start_timeout(start_timeout)
     ]));
-    let error = running.ready().await.unwrap_err().to_string();
+    let error = supervisor.ready().await.unwrap_err().to_string();
     assert!(
         error.starts_with(
-            "`models` did not become healthy: not healthy within 3 s: http://127.0.0.1:"
+            "`models` did not become healthy: not healthy within 3 s: GET http://127.0.0.1:"
         ),
         "{error}"
     );
-    assert!(error.contains("/health answered 503 Service Unavailable: no model loaded; its last lines:\n    listening on "), "{error}");
-    assert_eq!(status(&running, "models").state, State::Unhealthy);
-    // It may still get there.
-    std::fs::remove_file(dir.path().join("sick")).unwrap();
+    assert!(error.contains("/health returned 503 Service Unavailable: no model loaded; last lines of its output:\n    listening on "), "{error}");
+    assert_eq!(
+        status(&supervisor, "models").state,
+        InstanceState::Unhealthy
+    );
+    // It can still become healthy.
+    std::fs::remove_file(dir.path().join("unhealthy")).unwrap();
     eventually("it is healthy", || {
-        status(&running, "models").is_ready().then_some(())
+        status(&supervisor, "models").is_ready().then_some(())
     })
     .await;
-    running.shutdown().await;
+    supervisor.shutdown().await;
 }
 
 #[tokio::test]
-async fn a_program_that_cannot_be_run_is_named() {
-    for (process, expected) in [
+async fn a_program_that_cannot_be_run_is_reported() {
+    for (service, expected) in [
         (
-            Process::new("web", "no-such-program"),
+            ServiceSpec::new("web", "no-such-program"),
             "cannot run `no-such-program`: No such file or directory",
         ),
         (
-            Process::new("web", "/etc/passwd"),
+            ServiceSpec::new("web", "/etc/passwd"),
             "cannot run `/etc/passwd`: Permission denied",
         ),
         (
             shell("web", "true").dir("/no/such/dir"),
-            "cannot be started in /no/such/dir: No such file",
+            "cannot start in /no/such/dir: No such file",
         ),
     ] {
-        let (running, _) = start(stack([process.port(0)]));
-        let error = running.ready().await.unwrap_err().to_string();
+        let (supervisor, _) = start(stack([service.port(0)]));
+        let error = supervisor.ready().await.unwrap_err().to_string();
         assert!(
             error.starts_with("`web` did not become healthy: ") && error.contains(expected),
             "{error}"
         );
-        running.shutdown().await;
+        supervisor.shutdown().await;
     }
 }
 
 #[tokio::test]
-async fn a_main_that_forgot_the_shim_is_told_so() {
-    let (running, _) =
-        start(stack([shell("web", "exec sleep 600").port(0)]).supervisor("/bin/true"));
-    let error = running.ready().await.unwrap_err().to_string();
+async fn a_shim_executable_that_does_not_call_the_shim_is_reported() {
+    let (supervisor, _) =
+        start(stack([shell("web", "exec sleep 600").port(0)]).shim_executable("/bin/true"));
+    let error = supervisor.ready().await.unwrap_err().to_string();
     assert!(
-        error.contains("`main` must begin with `waypost_runner::shim::run_if_asked()`"),
+        error.contains("`main` must begin with `waypost_runner::shim::run_if_requested()`"),
         "{error}"
     );
-    running.shutdown().await;
+    supervisor.shutdown().await;
 }
 
 #[test]
-fn a_main_that_forgot_the_shim_does_not_start_itself_without_end() {
+fn a_main_that_does_not_call_the_shim_does_not_start_itself_recursively() {
     let dir = tempfile::tempdir().unwrap();
     let mut runner = std::process::Command::new(TESTBED);
-    let output = runner.env("FORGETFUL", dir.path()).output().unwrap();
+    let output = runner.env("RUN_WITHOUT_SHIM", dir.path()).output().unwrap();
     assert!(!output.status.success());
     let error = String::from_utf8(output.stderr).unwrap();
     assert!(error.contains("`main` must begin with"), "{error}");
 }
 
 #[tokio::test]
-async fn taken_ports_are_told_with_their_holders_before_anything_starts() {
+async fn ports_in_use_are_reported_with_their_holders_before_anything_starts() {
     let dir = tempfile::tempdir().unwrap();
     let taken = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
     let [first, second] = taken
@@ -221,7 +230,7 @@ async fn taken_ports_are_told_with_their_holders_before_anything_starts() {
         shell("dns", "exec sleep 600").named_port("dns", second, Transport::Both),
     ]);
     let error = try_start(builder).unwrap_err();
-    let StackError::PortsTaken(ports) = &error else {
+    let SupervisorError::PortsTaken(ports) = &error else {
         panic!("{error}")
     };
     assert_eq!(ports.len(), 2);
@@ -229,12 +238,12 @@ async fn taken_ports_are_told_with_their_holders_before_anything_starts() {
     let message = error.to_string();
     assert!(
         message.contains(&format!(
-            "port {first} for `registry` is taken by pid {me} ("
+            "port {first} of `registry` is in use by pid {me} ("
         )),
         "{message}"
     );
     assert!(
-        message.contains(&format!("\nport {second} for `dns` is taken by pid {me} (")),
+        message.contains(&format!("\nport {second} of `dns` is in use by pid {me} (")),
         "{message}"
     );
     assert!(!dir.path().join("started").exists());

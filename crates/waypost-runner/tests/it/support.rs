@@ -1,4 +1,5 @@
-//! What the tests share: a testbed of programs, a sink that remembers, and patience with an end.
+//! Helpers of the tests: services that run the testbed's programs, a sink that records, and waiting
+//! with a deadline.
 
 use std::collections::HashMap;
 use std::io;
@@ -7,61 +8,62 @@ use std::time::{Duration, SystemTime};
 
 use rustix::process::{Pid, Signal};
 use waypost_runner::{
-    Line, LogSink, Process, Running, Stack, StackBuilder, StackError, Status, Stream,
+    InstanceStatus, Line, LogSink, Probe, ServiceSpec, Stack, StackBuilder, Stream, Supervisor,
+    SupervisorError,
 };
 
-/// No single thing that a test waits for takes this long.
-const PATIENCE: Duration = Duration::from_secs(60);
+/// Nothing that a test waits for takes this long.
+const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) const TESTBED: &str = env!("CARGO_BIN_EXE_runner-testbed");
 
-pub(crate) fn stack(processes: impl IntoIterator<Item = Process>) -> StackBuilder {
-    let builder = Stack::builder().supervisor(TESTBED);
-    processes.into_iter().fold(builder, StackBuilder::process)
+pub(crate) fn stack(services: impl IntoIterator<Item = ServiceSpec>) -> StackBuilder {
+    let builder = Stack::builder().shim_executable(TESTBED);
+    services.into_iter().fold(builder, StackBuilder::service)
 }
 
-/// A process that runs a shell script.
-pub(crate) fn shell(name: &str, script: &str) -> Process {
-    Process::new(name, "sh").args(["-c", script])
+/// A service that runs a shell script.
+pub(crate) fn shell(name: &str, script: &str) -> ServiceSpec {
+    ServiceSpec::new(name, "sh").args(["-c", script])
 }
 
-/// A process that ends some time after SIGTERM, with a word.
-pub(crate) fn polite(name: &str, millis: u64) -> Process {
-    Process::new(name, TESTBED).args(["polite".to_owned(), millis.to_string()])
+/// A service that exits some time after SIGTERM, after a last line on both streams.
+pub(crate) fn graceful(name: &str, millis: u64) -> ServiceSpec {
+    ServiceSpec::new(name, TESTBED).args(["graceful".to_owned(), millis.to_string()])
 }
 
-/// The testbed's service, healthy unless there is a file `sick` in `dir`.
-pub(crate) fn service(name: &str, dir: &std::path::Path) -> Process {
-    Process::new(name, TESTBED)
+/// An HTTP service that is healthy unless there is a file `unhealthy` in `dir`.
+pub(crate) fn service(name: &str, dir: &std::path::Path) -> ServiceSpec {
+    ServiceSpec::new(name, TESTBED)
         .args(["serve", "{port}", &dir.display().to_string()])
         .port(0)
-        .ready(waypost_runner::Probe::http("/health").interval(Duration::from_millis(50)))
+        .ready(Probe::http("/health").interval(Duration::from_millis(50)))
 }
 
-/// A started stack and what was written.
-pub(crate) fn start(builder: StackBuilder) -> (Running, Recorder) {
+/// Starts a stack and records its output.
+pub(crate) fn start(builder: StackBuilder) -> (Supervisor, Recorder) {
     try_start(builder).unwrap()
 }
 
-pub(crate) fn try_start(builder: StackBuilder) -> Result<(Running, Recorder), StackError> {
+pub(crate) fn try_start(builder: StackBuilder) -> Result<(Supervisor, Recorder), SupervisorError> {
     let recorder = Recorder::default();
-    let running = builder.build().unwrap().start(recorder.clone())?;
-    Ok((running, recorder))
+    let supervisor = Supervisor::start(builder.build().unwrap(), recorder.clone())?;
+    Ok((supervisor, recorder))
 }
 
-/// A sink that remembers.
+/// A sink that records all lines.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Recorder(Arc<Mutex<Recorded>>);
 
 #[derive(Debug, Default)]
 struct Recorded {
-    /// The lines of each instance, with the time of their arrival. Of a flood, the beginning.
+    /// The first lines of each instance, each with the time when the sink got it.
     lines: HashMap<Arc<str>, Vec<(SystemTime, Line)>>,
-    told: Vec<String>,
+    events: Vec<String>,
 }
 
-/// More than any test looks at.
-const REMEMBERED: usize = 20_000;
+/// How many lines are recorded of each instance; more than any test needs.
+const RECORDED: usize = 20_000;
 
 impl LogSink for Recorder {
     fn write(&mut self, lines: &[Line]) -> io::Result<()> {
@@ -70,12 +72,12 @@ impl LogSink for Recorder {
         for line in lines {
             if line.stream == Stream::Runner {
                 recorded
-                    .told
+                    .events
                     .push(format!("{}: {}", line.instance, line.text));
                 continue;
             }
             let lines = recorded.lines.entry(line.instance.clone()).or_default();
-            if lines.len() < REMEMBERED {
+            if lines.len() < RECORDED {
                 lines.push((now, line.clone()));
             }
         }
@@ -84,7 +86,7 @@ impl LogSink for Recorder {
 }
 
 impl Recorder {
-    /// What an instance wrote, with the time of its arrival.
+    /// The output of an instance, each line with the time when the sink got it.
     pub(crate) fn lines(&self, instance: &str) -> Vec<(SystemTime, Line)> {
         self.0
             .lock()
@@ -102,14 +104,14 @@ impl Recorder {
             .collect()
     }
 
-    /// `instance: what the runner told of it`, in order.
-    pub(crate) fn told(&self) -> Vec<String> {
-        self.0.lock().unwrap().told.clone()
+    /// The runner's own lines, as `instance: text`.
+    pub(crate) fn events(&self) -> Vec<String> {
+        self.0.lock().unwrap().events.clone()
     }
 }
 
-/// Waits until these processes have said that they are ready.
-pub(crate) async fn say_ready(log: &Recorder, names: &[&str]) {
+/// Waits until each of these instances has written `ready`.
+pub(crate) async fn wait_until_ready(log: &Recorder, names: &[&str]) {
     for name in names {
         let ready = || log.texts(name).contains(&"ready".to_owned()).then_some(());
         eventually("it is ready", ready).await;
@@ -117,15 +119,15 @@ pub(crate) async fn say_ready(log: &Recorder, names: &[&str]) {
 }
 
 /// The status of one instance.
-pub(crate) fn status(running: &Running, instance: &str) -> Status {
-    let all = running.status();
+pub(crate) fn status(supervisor: &Supervisor, instance: &str) -> InstanceStatus {
+    let all = supervisor.statuses();
     all.iter()
         .find(|status| status.instance == instance)
         .unwrap_or_else(|| panic!("{all:?}"))
         .clone()
 }
 
-/// Waits for a condition, a few milliseconds at a time, but not for ever.
+/// Waits for a condition, which is checked every 5 ms, up to the deadline.
 pub(crate) async fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let waiting = async {
         loop {
@@ -135,21 +137,25 @@ pub(crate) async fn eventually<T>(what: &str, mut check: impl FnMut() -> Option<
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    let found = tokio::time::timeout(PATIENCE, waiting).await;
-    found.unwrap_or_else(|_| panic!("not within {PATIENCE:?}: {what}"))
+    let found = tokio::time::timeout(DEADLINE, waiting).await;
+    found.unwrap_or_else(|_| panic!("timed out after {DEADLINE:?}: {what}"))
 }
 
-/// A process id that a script has written into a file.
+/// The process id that a script has written to a file.
 pub(crate) fn pid_in(file: &std::path::Path) -> Option<u32> {
     std::fs::read_to_string(file).ok()?.trim().parse().ok()
 }
 
 pub(crate) fn kill_9(pid: u32) {
-    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
-    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    send_signal(pid, Signal::KILL);
 }
 
-/// Whether a process runs. One that has ended, but was not yet waited for, doesn't.
+pub(crate) fn send_signal(pid: u32, signal: Signal) {
+    let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
+    rustix::process::kill_process(pid, signal).unwrap();
+}
+
+/// Whether a process runs. A zombie does not count.
 pub(crate) fn alive(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"));
     stat.is_ok_and(|stat| {

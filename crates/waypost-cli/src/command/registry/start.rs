@@ -13,7 +13,7 @@ use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
 use waypost::integration::shutdown_signal;
 use waypost::{ConsulProvider, Directory, DirectoryOptions, Provider};
-use waypost_runner::port;
+use waypost_runner::free_port;
 
 use crate::command::consul_binary::ConsulBinary;
 use crate::error::{CommandError, CommandResult};
@@ -106,9 +106,9 @@ fn configure_dev(command: &mut Command, http_port: u16) -> Result<(), CommandErr
 /// Two distinct ports that are free for both TCP and UDP, since Consul's gossip uses both.
 fn free_ports() -> io::Result<[u16; 2]> {
     let host = Ipv4Addr::LOCALHOST.into();
-    let first = port::free(host)?;
+    let first = free_port(host)?;
     loop {
-        let second = port::free(host)?;
+        let second = free_port(host)?;
         if second != first {
             return Ok([first, second]);
         }

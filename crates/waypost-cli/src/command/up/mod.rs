@@ -14,7 +14,7 @@ use futures_util::future::join_all;
 use tokio::time::timeout;
 use waypost::integration::shutdown_signal;
 use waypost::{ConsulProvider, ServiceDiscoveryClient};
-use waypost_runner::{Console, Running};
+use waypost_runner::{Console, Supervisor};
 
 use self::plan::Plan;
 use self::registry_choice::RegistryChoice;
@@ -78,20 +78,19 @@ impl Up {
         for Setting { name, value } in &self.scale {
             plan.set_replicas(name, *value)?;
         }
-        let running = plan
-            .stack()?
-            .start(Console::stdout())
-            .map_err(CommandError::other)?;
+        let stack = plan.stack()?;
+        let supervisor =
+            Supervisor::start(stack, Console::stdout()).map_err(CommandError::other)?;
 
         let ready = tokio::select! {
-            ready = running.ready() => ready,
+            ready = supervisor.ready() => ready,
             () = shutdown_signal() => {
-                stop(&running).await;
+                stop(&supervisor).await;
                 return Ok(ExitCode::SUCCESS);
             }
         };
         if let Err(error) = ready {
-            stop(&running).await;
+            stop(&supervisor).await;
             return Err(CommandError::other(error));
         }
         tokio::select! {
@@ -103,7 +102,7 @@ impl Up {
             shutdown_signal().await;
         }
         println!("\nstopping in reverse order; press Ctrl-C again to stop everything at once");
-        stop(&running).await;
+        stop(&supervisor).await;
         Ok(ExitCode::SUCCESS)
     }
 }
@@ -120,9 +119,9 @@ async fn all_discovered(plan: &Plan) {
 }
 
 /// Stops all processes; at once if a second signal arrives.
-async fn stop(running: &Running) {
+async fn stop(supervisor: &Supervisor) {
     tokio::select! {
-        () = running.shutdown() => {}
-        () = shutdown_signal() => running.shutdown().await,
+        () = supervisor.shutdown() => {}
+        () = shutdown_signal() => supervisor.shutdown().await,
     }
 }

@@ -4,8 +4,7 @@ use std::fmt;
 use std::net::Ipv4Addr;
 use std::path::Path;
 
-use waypost_runner::port::Transport;
-use waypost_runner::{Probe, Process, Stack};
+use waypost_runner::{Probe, ServiceSpec, Stack, Transport};
 
 use super::registry_choice::RegistryChoice;
 use crate::command::consul_binary::ConsulBinary;
@@ -93,17 +92,17 @@ impl Plan {
         })
     }
 
-    /// The processes, each with the ones it depends on.
+    /// The services, each with the ones it depends on.
     pub(super) fn stack(&self) -> Result<Stack, CommandError> {
         let waypost = std::env::current_exe()?;
         let mut builder = Stack::builder();
-        let registry = self.registry_process(&waypost)?;
+        let registry = self.registry_spec(&waypost)?;
         let has_registry = registry.is_some();
         if let Some(registry) = registry {
-            builder = builder.process(registry);
+            builder = builder.service(registry);
         }
         for service in &self.services {
-            let mut process = Process::new(service.name, &waypost)
+            let mut spec = ServiceSpec::new(service.name, &waypost)
                 .args(service.arguments.iter().copied())
                 .args(["--port", "{port}"])
                 .port(service.port)
@@ -112,29 +111,29 @@ impl Plan {
                 .env("SERVICE_REGISTRY_HOST", self.registry_host())
                 .env("SERVICE_REGISTRY_PORT", self.registry_port.to_string());
             for variable in CLEARED_VARIABLES {
-                process = process.env(variable, "");
+                spec = spec.env(variable, "");
             }
             if let Some(replicas) = service.replicas {
-                process = process.replicas(replicas);
+                spec = spec.replicas(replicas);
             }
             if has_registry {
-                process = process.after("registry");
+                spec = spec.after("registry");
             }
-            builder = builder.process(process);
+            builder = builder.service(spec);
         }
         builder.build().map_err(CommandError::other)
     }
 
-    /// The process of the registry, unless it is one that runs already.
-    fn registry_process(&self, waypost: &Path) -> Result<Option<Process>, CommandError> {
+    /// The registry, unless it is one that runs already.
+    fn registry_spec(&self, waypost: &Path) -> Result<Option<ServiceSpec>, CommandError> {
         let loopback = Ipv4Addr::LOCALHOST.to_string();
-        let process = match self.registry {
+        let spec = match self.registry {
             RegistryChoice::At { .. } => return Ok(None),
-            RegistryChoice::Embedded => Process::new("registry", waypost)
+            RegistryChoice::Embedded => ServiceSpec::new("registry", waypost)
                 .args(["agent", "--bind", &loopback, "--http-port", "{port}"])
                 .args(["--dns-port", "0"])
                 .ready(Probe::http("/v1/status/leader")),
-            RegistryChoice::Consul => Process::new("registry", ConsulBinary::require()?.path)
+            RegistryChoice::Consul => ServiceSpec::new("registry", ConsulBinary::require()?.path)
                 .args(["agent", "-dev", "-ui", "-log-level=warn"])
                 .args(["-bind", &loopback, "-client", &loopback])
                 .args(["-http-port", "{port}", "-server-port", "{port:server}"])
@@ -147,7 +146,7 @@ impl Plan {
                 // Consul responds to this with an error until it has a leader.
                 .ready(Probe::http("/v1/catalog/nodes")),
         };
-        Ok(Some(process.port(self.registry_port)))
+        Ok(Some(spec.port(self.registry_port)))
     }
 
     /// The registry as `host:port`.

@@ -1,0 +1,86 @@
+//! Removes what a program could use to control the terminal.
+
+use std::borrow::Cow;
+
+/// The text without escape sequences, except those for colours if `colour` is set, and with every
+/// other control character except the tab replaced by `U+FFFD`.
+pub(crate) fn sanitize(text: &str, colour: bool) -> Cow<'_, str> {
+    if !text.contains(|c: char| c.is_control() && c != '\t') {
+        return Cow::Borrowed(text);
+    }
+    let mut sanitized = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        if first == '\x1b' {
+            let sequence = escape_sequence(rest);
+            if colour && sequence.starts_with("\x1b[") && sequence.ends_with('m') {
+                sanitized.push_str(sequence);
+            }
+            rest = &rest[sequence.len()..];
+        } else {
+            let printable = !first.is_control() || first == '\t';
+            sanitized.push(if printable {
+                first
+            } else {
+                char::REPLACEMENT_CHARACTER
+            });
+            rest = &rest[first.len_utf8()..];
+        }
+    }
+    Cow::Owned(sanitized)
+}
+
+/// The escape sequence (ECMA-48) at the beginning of `text`. An incomplete one extends to the end of
+/// the text.
+fn escape_sequence(text: &str) -> &str {
+    let body = &text[1..];
+    let length = match body.chars().next() {
+        // A control sequence has parameters and ends with a byte from `@` to `~`.
+        Some('[') => body[1..]
+            .find(|c: char| !(' '..='?').contains(&c))
+            .map(|end| {
+                let complete = matches!(body.as_bytes()[1 + end], b'@'..=b'~');
+                1 + end + usize::from(complete)
+            }),
+        // A control string, such as a title or a link, ends with BEL or ESC \.
+        Some(']' | 'P' | 'X' | '^' | '_') => {
+            let bell = body.find('\x07').map(|end| end + 1);
+            let terminator = body.find("\x1b\\").map(|end| end + 2);
+            [bell, terminator].into_iter().flatten().min()
+        }
+        Some(other) => Some(other.len_utf8()),
+        None => Some(0),
+    };
+    length.map_or(text, |length| &text[..1 + length])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn escape_sequences_and_control_characters_are_removed() {
+        for (dirty, plain, coloured) in [
+            ("a\tb", "a\tb", "a\tb"),
+            (
+                "\x1b[2J\x1b[1;31mred\x1b[0m\x1b[H",
+                "red",
+                "\x1b[1;31mred\x1b[0m",
+            ),
+            ("\x1b]0;title\x07text", "text", "text"),
+            ("\x1b]8;;http://x\x1b\\link\x1b]8;;\x1b\\", "link", "link"),
+            (
+                "a\rb\x08\x07\u{9b}",
+                "a\u{fffd}b\u{fffd}\u{fffd}\u{fffd}",
+                "a\u{fffd}b\u{fffd}\u{fffd}\u{fffd}",
+            ),
+            ("end\x1b", "end", "end"),
+            ("end\x1b[12", "end", "end"),
+            ("\x1bcé", "é", "é"),
+            ("\x1b[é1m", "é1m", "é1m"),
+        ] {
+            assert_eq!(sanitize(dirty, false), plain, "{dirty:?}");
+            assert_eq!(sanitize(dirty, true), coloured, "{dirty:?}");
+        }
+    }
+}

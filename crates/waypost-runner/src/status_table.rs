@@ -1,0 +1,187 @@
+//! The status of every instance, in one table: each instance writes its own row, and the supervisor
+//! reads them and waits for changes.
+
+use std::time::SystemTime;
+
+use tokio::sync::{broadcast, watch};
+
+use crate::service::{Condition, Dependency};
+use crate::status::{Events, InstanceState, InstanceStatus};
+
+/// How many events a subscriber may fall behind before it misses some.
+const EVENT_CAPACITY: usize = 1024;
+
+#[derive(Debug)]
+pub(crate) struct StatusTable {
+    rows: watch::Sender<Vec<Row>>,
+    events: broadcast::Sender<InstanceStatus>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Row {
+    pub(crate) status: InstanceStatus,
+    /// The latest request to run that the instance acts on; see [`StartRequest`].
+    generation: u64,
+    /// The result of the first attempt to start for this request: healthy, or the reason why not.
+    start_result: Option<Result<(), String>>,
+}
+
+/// A request that an instance run: its first start is generation 0, each requested restart adds 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct StartRequest {
+    pub(crate) instance: String,
+    pub(crate) generation: u64,
+}
+
+impl StatusTable {
+    pub(crate) fn new() -> Self {
+        Self {
+            rows: watch::Sender::new(Vec::new()),
+            events: broadcast::Sender::new(EVENT_CAPACITY),
+        }
+    }
+
+    pub(crate) fn add(&self, status: InstanceStatus) {
+        let row = Row {
+            status: status.clone(),
+            generation: 0,
+            start_result: None,
+        };
+        self.rows.send_modify(|rows| rows.push(row));
+        let _ = self.events.send(status);
+    }
+
+    pub(crate) fn remove(&self, instance: &str) {
+        self.rows
+            .send_modify(|rows| rows.retain(|row| row.status.instance != instance));
+    }
+
+    /// Changes one row. A new state or reason is published as an event.
+    pub(crate) fn update(&self, instance: &str, change: impl FnOnce(&mut Row)) {
+        self.rows.send_if_modified(|rows| {
+            let Some(row) = rows.iter_mut().find(|row| row.status.instance == instance) else {
+                return false;
+            };
+            let before = row.clone();
+            change(row);
+            let (new, old) = (&mut row.status, &before.status);
+            if new.state != old.state {
+                new.since = SystemTime::now();
+            }
+            if (&new.state, &new.reason) != (&old.state, &old.reason) {
+                // Sent while the table is locked, so that events have the order of the changes.
+                let _ = self.events.send(new.clone());
+            }
+            *row != before
+        });
+    }
+
+    pub(crate) fn statuses(&self) -> Vec<InstanceStatus> {
+        self.rows
+            .borrow()
+            .iter()
+            .map(|row| row.status.clone())
+            .collect()
+    }
+
+    pub(crate) fn events(&self) -> Events {
+        Events(self.events.subscribe())
+    }
+
+    pub(crate) fn subscribe(&self) -> watch::Receiver<Vec<Row>> {
+        self.rows.subscribe()
+    }
+
+    /// Waits until the first attempt of each request has succeeded or one has failed.
+    ///
+    /// # Errors
+    /// The first instance that did not become healthy, and the reason.
+    pub(crate) async fn wait_ready(
+        &self,
+        requests: &[StartRequest],
+    ) -> Result<(), (String, String)> {
+        let mut table = self.rows.subscribe();
+        loop {
+            let mut pending = false;
+            for StartRequest {
+                instance,
+                generation,
+            } in requests
+            {
+                let rows = table.borrow_and_update();
+                let Some(row) = rows.iter().find(|row| row.status.instance == *instance) else {
+                    return Err((instance.clone(), "it was removed".to_owned()));
+                };
+                match &row.start_result {
+                    Some(Err(reason)) if row.generation >= *generation => {
+                        return Err((instance.clone(), reason.clone()));
+                    }
+                    Some(Ok(())) if row.generation >= *generation => {}
+                    _ => pending = true,
+                }
+            }
+            if !pending || table.changed().await.is_err() {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Waits until these instances have stopped.
+    pub(crate) async fn wait_stopped(&self, instances: &[String]) {
+        let mut table = self.rows.subscribe();
+        let all_stopped = |rows: &Vec<Row>| {
+            rows.iter()
+                .filter(|row| instances.contains(&row.status.instance))
+                .all(|row| row.status.state == InstanceState::Stopped)
+        };
+        let _ = table.wait_for(all_stopped).await;
+    }
+}
+
+impl Row {
+    /// Begins to act on a request to run.
+    pub(crate) fn begin(&mut self, generation: u64) {
+        self.status.restarts += u32::from(generation > self.generation);
+        self.generation = generation;
+        self.start_result = None;
+    }
+
+    /// Enters a state. States that decide whether the start succeeded are also recorded as its
+    /// result.
+    pub(crate) fn enter(&mut self, state: InstanceState, reason: Option<String>) {
+        match &state {
+            InstanceState::Healthy | InstanceState::Completed => self.record_start(Ok(())),
+            InstanceState::Unhealthy | InstanceState::Failed => {
+                self.record_start(Err(reason.clone().unwrap_or_default()));
+            }
+            InstanceState::Stopped => {
+                self.record_start(Err("stopped before it became healthy".to_owned()));
+            }
+            InstanceState::Waiting { .. }
+            | InstanceState::Starting
+            | InstanceState::CrashLooping { .. }
+            | InstanceState::Stopping => {}
+        }
+        self.status.state = state;
+        self.status.reason = reason;
+    }
+
+    /// Records the result of a start, unless an earlier attempt for the same request has one.
+    pub(crate) fn record_start(&mut self, result: Result<(), String>) {
+        self.start_result.get_or_insert(result);
+    }
+}
+
+/// Whether every instance of the service that is depended on meets the condition, and there is at
+/// least one.
+pub(crate) fn is_met(dependency: &Dependency, rows: &[Row]) -> bool {
+    let mut instances = rows
+        .iter()
+        .filter(|row| row.status.service == dependency.service)
+        .peekable();
+    instances.peek().is_some()
+        && instances.all(|row| match dependency.condition {
+            Condition::Ready => row.status.is_ready(),
+            Condition::Started => row.status.pid.is_some() || row.start_result.is_some(),
+        })
+}

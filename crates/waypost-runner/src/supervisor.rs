@@ -1,0 +1,392 @@
+//! Starts the instances of a stack, and restarts, scales and stops them on request.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+use crate::backoff::Backoff;
+use crate::error::SupervisorError;
+use crate::event_logger::EventLogger;
+use crate::instance::{InstanceHandle, Phase, Shared, initial_status};
+use crate::log::{Line, LogSink, LogWriter, sanitize};
+use crate::ports::PortAllocator;
+use crate::service::ServiceSpec;
+use crate::shim;
+use crate::stack::Stack;
+use crate::status::{Events, InstanceStatus};
+use crate::status_table::{StartRequest, StatusTable};
+
+/// How many lines of output an error shows.
+const LINES_IN_ERROR: usize = 20;
+/// How long the sink may take to write what is left after the last program has ended.
+const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// A stack that was started. Clones refer to the same stack.
+///
+/// When the last clone is dropped without [`shutdown`](Self::shutdown), every program is killed at
+/// once.
+///
+/// ```no_run
+/// use waypost_runner::{Console, ServiceSpec, Stack, Supervisor};
+///
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let web = ServiceSpec::new("web", "python3").args(["-m", "http.server", "{port}"]).port(8000);
+/// let stack = Stack::builder().service(web).build()?;
+/// let supervisor = Supervisor::start(stack, Console::stdout())?;
+/// supervisor.ready().await?;
+/// supervisor.scale("web", 3).await?;
+/// for status in supervisor.statuses() {
+///     println!("{}: {status}", status.instance);
+/// }
+/// supervisor.shutdown().await;
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Supervisor(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    stack: Stack,
+    shared: Arc<Shared>,
+    instances: Mutex<Instances>,
+}
+
+#[derive(Debug)]
+struct Instances {
+    handles: Vec<InstanceHandle>,
+    /// Seeds the backoff of each instance.
+    rng: fastrand::Rng,
+    /// Taken by the shutdown.
+    event_logger: Option<EventLogger>,
+}
+
+impl Supervisor {
+    /// Starts every service as soon as its dependencies are ready, and sends all output to `sink`.
+    /// Does not wait for the start; see [`ready`](Self::ready).
+    ///
+    /// Must be called within a Tokio runtime, in a program whose `main` begins with
+    /// [`shim::run_if_requested`](crate::shim::run_if_requested).
+    ///
+    /// # Errors
+    /// A port is in use, `main` does not call the shim, or the system refuses a thread. Nothing was
+    /// started then.
+    pub fn start(stack: Stack, sink: impl LogSink) -> Result<Self, SupervisorError> {
+        if shim::was_bypassed() {
+            return Err(SupervisorError::ShimNotCalled);
+        }
+        stack.check_ports()?;
+        let shim_executable = match &stack.shim_executable {
+            Some(path) => path.clone().into_os_string(),
+            None => shim::this_executable().map_err(|source| SupervisorError::Io {
+                action: "find this executable",
+                source,
+            })?,
+        };
+        let replicas: Vec<(Arc<ServiceSpec>, u32)> = stack
+            .services
+            .iter()
+            .flat_map(|service| service.initial_replicas().map(|n| (service.clone(), n)))
+            .collect();
+        let names: Vec<String> = replicas
+            .iter()
+            .map(|(service, replica)| service.instance_name(*replica))
+            .collect();
+        let fixed_ports = stack.services.iter().flat_map(|service| &service.ports);
+        let shared = Arc::new(Shared {
+            table: StatusTable::new(),
+            log: LogWriter::start(sink, names.clone()).map_err(|source| SupervisorError::Io {
+                action: "start the log thread",
+                source,
+            })?,
+            ports: PortAllocator::new(fixed_ports.map(|port| port.number)),
+            shim_executable,
+            phase: watch::Sender::new(Phase::Running),
+        });
+        let event_logger = EventLogger::start(shared.table.events(), names, shared.log.clone());
+        let inner = Inner {
+            instances: Mutex::new(Instances {
+                handles: Vec::new(),
+                rng: fastrand::Rng::with_seed(stack.seed),
+                event_logger: Some(event_logger),
+            }),
+            stack,
+            shared,
+        };
+        // All rows must exist before the first instance looks for its dependencies.
+        for (service, replica) in &replicas {
+            inner.shared.table.add(initial_status(service, *replica));
+        }
+        for (service, replica) in &replicas {
+            inner.spawn(&mut inner.lock(), service, *replica);
+        }
+        Ok(Self(Arc::new(inner)))
+    }
+
+    /// Waits until every instance is healthy or has completed.
+    ///
+    /// # Errors
+    /// [`SupervisorError::NotHealthy`] as soon as one has crashed or exceeded its start timeout.
+    /// It is still restarted: the caller decides whether to go on without it.
+    pub async fn ready(&self) -> Result<(), SupervisorError> {
+        let requests = self.0.start_requests();
+        self.0.wait_ready(&requests).await
+    }
+
+    /// The current status of every instance.
+    pub fn statuses(&self) -> Vec<InstanceStatus> {
+        self.0.shared.table.statuses()
+    }
+
+    /// Subscribes to every change of state from now on.
+    ///
+    /// ```no_run
+    /// # async fn example(supervisor: waypost_runner::Supervisor) {
+    /// let mut events = supervisor.events();
+    /// while let Some(status) = events.next().await {
+    ///     println!("{}: {status}", status.instance);
+    /// }
+    /// # }
+    /// ```
+    pub fn events(&self) -> Events {
+        self.0.shared.table.events()
+    }
+
+    /// The last lines that an instance has written, at most `count`, oldest first.
+    ///
+    /// # Errors
+    /// [`SupervisorError::UnknownService`] if there is no such instance.
+    pub fn recent_lines(&self, instance: &str, count: usize) -> Result<Vec<Line>, SupervisorError> {
+        let lines = self.0.recent_lines(instance, count);
+        lines.ok_or_else(|| self.0.unknown(instance))
+    }
+
+    /// Restarts an instance, or the instances of a service one after the other. Returns when they
+    /// are healthy.
+    ///
+    /// # Errors
+    /// There is no such service or instance, or one did not become healthy. The instances after that
+    /// one are not restarted.
+    pub async fn restart(&self, name: &str) -> Result<(), SupervisorError> {
+        let instances = self.0.instances_of(name);
+        if instances.is_empty() {
+            return Err(self.0.unknown(name));
+        }
+        for instance in instances {
+            let request = self.0.restart(&instance)?;
+            self.0.wait_ready(&[request]).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs this number of replicas of a service. New replicas get free ports; surplus ones are
+    /// stopped, those with the highest numbers first. Returns when the new ones are healthy and
+    /// the surplus ones have exited.
+    ///
+    /// # Errors
+    /// There is no such service, the name of a new replica is in use, or a new replica did not
+    /// become healthy.
+    pub async fn scale(&self, service: &str, replicas: u32) -> Result<(), SupervisorError> {
+        let (added, surplus) = self.0.resize(service, replicas)?;
+        self.0.remove(&surplus).await;
+        self.0.wait_ready(&added).await
+    }
+
+    /// Stops everything. A service is stopped only after all that depend on it have exited. The
+    /// process group of each instance gets SIGTERM, and SIGKILL after the
+    /// [`stop_grace`](crate::ServiceSpec::stop_grace) of its service. Returns when every program
+    /// has exited and the sink has taken the last line.
+    ///
+    /// A second call during the shutdown kills everything at once. Dropping the future does not
+    /// cancel the shutdown.
+    pub async fn shutdown(&self) {
+        let mut first_call = false;
+        let phase = &self.0.shared.phase;
+        phase.send_modify(|phase| match phase {
+            Phase::Running => {
+                first_call = true;
+                *phase = Phase::Stopping;
+            }
+            Phase::Stopping => *phase = Phase::Killing,
+            Phase::Killing | Phase::Stopped => {}
+        });
+        if first_call {
+            tokio::spawn(stop_all(self.0.clone()));
+        }
+        let _ = phase
+            .subscribe()
+            .wait_for(|phase| *phase == Phase::Stopped)
+            .await;
+    }
+}
+
+/// Stops the waves of the stack, the last one first.
+async fn stop_all(inner: Arc<Inner>) {
+    for wave in inner.stack.waves.iter().rev() {
+        let in_wave = |handle: &InstanceHandle| {
+            let mut services = wave.iter().map(|&index| &inner.stack.services[index]);
+            services.any(|service| Arc::ptr_eq(service, &handle.service))
+        };
+        let stopping = inner.lock().stop(in_wave);
+        inner.shared.table.wait_stopped(&stopping).await;
+    }
+    let event_logger = inner.lock().event_logger.take();
+    let flush = async {
+        if let Some(event_logger) = event_logger {
+            event_logger.finish().await;
+        }
+        inner.shared.log.flush().await;
+    };
+    // A sink that blocks must not delay the end.
+    let _ = timeout(FLUSH_TIMEOUT, flush).await;
+    inner.shared.phase.send_replace(Phase::Stopped);
+}
+
+impl Inner {
+    fn lock(&self) -> MutexGuard<'_, Instances> {
+        self.instances
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Starts the task of a replica that is in the table.
+    fn spawn(&self, instances: &mut Instances, service: &Arc<ServiceSpec>, replica: u32) {
+        let backoff = Backoff::new(instances.rng.u64(..));
+        let shared = self.shared.clone();
+        let handle =
+            InstanceHandle::spawn(service, replica, backoff, self.stack.keep_lines, shared);
+        instances.handles.push(handle);
+    }
+
+    fn start_requests(&self) -> Vec<StartRequest> {
+        let instances = self.lock();
+        let requests = instances.handles.iter().map(InstanceHandle::start_request);
+        requests.collect()
+    }
+
+    async fn wait_ready(&self, requests: &[StartRequest]) -> Result<(), SupervisorError> {
+        let result = self.shared.table.wait_ready(requests).await;
+        result.map_err(|(instance, reason)| {
+            let lines = self.recent_lines(&instance, LINES_IN_ERROR);
+            let lines = lines.unwrap_or_default();
+            SupervisorError::NotHealthy {
+                last_lines: lines
+                    .iter()
+                    .map(|line| sanitize(&line.text, false).into_owned())
+                    .collect(),
+                instance,
+                reason,
+            }
+        })
+    }
+
+    fn recent_lines(&self, instance: &str, count: usize) -> Option<Vec<Line>> {
+        let instances = self.lock();
+        let handle = instances.handles.iter().find(|h| h.name == instance)?;
+        Some(handle.recent.last(count))
+    }
+
+    /// The instances of a service, or the instance with that name.
+    fn instances_of(&self, name: &str) -> Vec<String> {
+        let instances = self.lock();
+        let matching = instances
+            .handles
+            .iter()
+            .filter(|handle| handle.name == name || handle.service.name == name);
+        matching.map(|handle| handle.name.clone()).collect()
+    }
+
+    fn restart(&self, instance: &str) -> Result<StartRequest, SupervisorError> {
+        let instances = self.lock();
+        let handle = instances.handles.iter().find(|h| h.name == instance);
+        handle
+            .and_then(InstanceHandle::restart)
+            .ok_or(SupervisorError::ShuttingDown)
+    }
+
+    /// Starts the missing replicas of a service and tells the surplus ones to stop. Returns the
+    /// requests to start and the names of the instances that are stopping.
+    fn resize(
+        &self,
+        service: &str,
+        replicas: u32,
+    ) -> Result<(Vec<StartRequest>, Vec<String>), SupervisorError> {
+        let services = &self.stack.services;
+        let found = services.iter().find(|known| known.name == service);
+        let service = found.ok_or_else(|| self.unknown(service))?;
+        let mut instances = self.lock();
+        if *self.shared.phase.borrow() != Phase::Running {
+            return Err(SupervisorError::ShuttingDown);
+        }
+        let is_ours = |handle: &InstanceHandle| Arc::ptr_eq(&handle.service, service);
+        let present: Vec<u32> = instances
+            .handles
+            .iter()
+            .filter(|handle| is_ours(handle))
+            .map(|handle| handle.replica)
+            .collect();
+        let missing: Vec<u32> = (1..=replicas).filter(|n| !present.contains(n)).collect();
+        for &replica in &missing {
+            let name = service.instance_name(replica);
+            let is_service =
+                |other: &Arc<ServiceSpec>| other.name == name && !Arc::ptr_eq(other, service);
+            if services.iter().any(is_service) || instances.handles.iter().any(|h| h.name == name) {
+                return Err(SupervisorError::NameTaken {
+                    service: service.name.clone(),
+                    name,
+                });
+            }
+        }
+        for &replica in &missing {
+            self.shared.table.add(initial_status(service, replica));
+            self.spawn(&mut instances, service, replica);
+        }
+        let added = instances
+            .handles
+            .iter()
+            .filter(|handle| is_ours(handle) && missing.contains(&handle.replica))
+            .map(InstanceHandle::start_request)
+            .collect();
+        let surplus = instances.stop(|handle| is_ours(handle) && handle.replica > replicas);
+        Ok((added, surplus))
+    }
+
+    /// Waits until these instances have stopped, and removes them.
+    async fn remove(&self, instances: &[String]) {
+        self.shared.table.wait_stopped(instances).await;
+        self.lock()
+            .handles
+            .retain(|handle| !instances.contains(&handle.name));
+        for name in instances {
+            self.shared.table.remove(name);
+        }
+    }
+
+    fn unknown(&self, name: &str) -> SupervisorError {
+        let instances = self.lock();
+        let services = self.stack.services.iter().map(|service| &service.name);
+        let handles = instances.handles.iter().map(|handle| &handle.name);
+        let mut known: Vec<String> = services.chain(handles).cloned().collect();
+        known.sort_unstable();
+        known.dedup();
+        SupervisorError::UnknownService {
+            name: name.to_owned(),
+            known,
+        }
+    }
+}
+
+impl Instances {
+    /// Tells some instances to stop, and returns their names.
+    fn stop(&self, which: impl Fn(&InstanceHandle) -> bool) -> Vec<String> {
+        let stopping = self.handles.iter().filter(|handle| which(handle));
+        stopping
+            .map(|handle| {
+                handle.stop();
+                handle.name.clone()
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,38 @@
+//! Lists and durations as they appear in messages.
+
+use std::time::Duration;
+
+/// Names in quotes, separated by commas: `` `a`, `b`, `c` ``.
+pub(crate) fn quoted(names: &[String]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    names.join(", ")
+}
+
+/// A duration rounded for reading: `30 ms`, `2.5 s`, `12 s`.
+pub(crate) fn rounded(duration: Duration) -> String {
+    let seconds = duration.as_secs_f64();
+    match seconds {
+        ..1.0 => format!("{} ms", duration.as_millis()),
+        1.0..10.0 if seconds.fract() >= 0.05 => format!("{seconds:.1} s"),
+        _ => format!("{seconds:.0} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn durations_have_at_most_two_digits_below_ten_seconds() {
+        for (millis, expected) in [
+            (30, "30 ms"),
+            (999, "999 ms"),
+            (1000, "1 s"),
+            (2500, "2.5 s"),
+            (3020, "3 s"),
+            (12_345, "12 s"),
+        ] {
+            assert_eq!(rounded(Duration::from_millis(millis)), expected);
+        }
+    }
+}
