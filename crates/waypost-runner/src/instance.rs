@@ -117,6 +117,11 @@ impl InstanceHandle {
         restarted.then(|| self.start_request())
     }
 
+    /// Whether the instance was told to stop.
+    pub(crate) fn is_stopping(&self) -> bool {
+        !self.goal.borrow().run
+    }
+
     /// Stops the program and ends the task. See [`StatusTable::wait_stopped`].
     pub(crate) fn stop(&self) {
         self.goal.send_modify(|goal| goal.run = false);

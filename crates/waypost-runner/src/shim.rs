@@ -14,9 +14,10 @@
 //!   `PR_SET_CHILD_SUBREAPER`): a process that daemonizes, which leaves both its parent and its
 //!   process group, becomes a child of the shim, so it cannot escape either.
 //! - The **launcher** becomes the program by `exec`. Before that it asks the kernel for a SIGKILL
-//!   when the shim dies (`PR_SET_PDEATHSIG`, which `exec` preserves) and then checks that the shim is
-//!   still its parent, as it may have died just before. So the program ends even if the shim and the
-//!   runner are killed at the same moment, as by `killall -9`.
+//!   when the shim dies (`PR_SET_PDEATHSIG`, which `exec` preserves unless the program is
+//!   set-user-ID) and then checks that the shim is still its parent, as it may have died just before.
+//!   So the program ends even if the shim and the runner are killed at the same moment, as by
+//!   `killall -9`.
 //!
 //! Why two: the parent-death signal reaches one process and none of its children, so it cannot
 //! replace the shim. And a process can only set it for itself, between `fork` and `exec`, where safe

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use tokio::sync::watch;
+use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::timeout;
 
 use crate::backoff::Backoff;
@@ -52,6 +52,8 @@ struct Inner {
     stack: Stack,
     shared: Arc<Shared>,
     instances: Mutex<Instances>,
+    /// Held while replicas are started and stopped by [`Supervisor::scale`].
+    scaling: AsyncMutex<()>,
 }
 
 #[derive(Debug)]
@@ -112,6 +114,7 @@ impl Supervisor {
                 rng: fastrand::Rng::with_seed(stack.seed),
                 event_logger: Some(event_logger),
             }),
+            scaling: AsyncMutex::new(()),
             stack,
             shared,
         };
@@ -181,17 +184,25 @@ impl Supervisor {
         Ok(())
     }
 
-    /// Runs this number of replicas of a service. New replicas get free ports; surplus ones are
-    /// stopped, those with the highest numbers first. Returns when the new ones are healthy and
-    /// the surplus ones have exited.
+    /// Runs this number of replicas of a service. New replicas get free ports; the surplus ones with
+    /// the highest numbers are stopped. Returns when the new ones are healthy and the surplus ones
+    /// have exited. Calls run one after the other.
     ///
     /// # Errors
     /// There is no such service, the name of a new replica is in use, or a new replica did not
     /// become healthy.
     pub async fn scale(&self, service: &str, replicas: u32) -> Result<(), SupervisorError> {
-        let (added, surplus) = self.0.resize(service, replicas)?;
-        self.0.remove(&surplus).await;
-        self.0.wait_ready(&added).await
+        let inner = &self.0;
+        let scaling = inner.scaling.lock().await;
+        if inner.is_running() {
+            // Left by a call that was dropped.
+            let stopping = inner.stopping_instances(service);
+            inner.remove(&stopping).await;
+        }
+        let (added, surplus) = inner.resize(service, replicas)?;
+        inner.remove(&surplus).await;
+        drop(scaling);
+        inner.wait_ready(&added).await
     }
 
     /// Stops everything. A service is stopped only after all that depend on it have exited. The
@@ -298,6 +309,20 @@ impl Inner {
         matching.map(|handle| handle.name.clone()).collect()
     }
 
+    /// The instances of a service that were told to stop.
+    fn stopping_instances(&self, service: &str) -> Vec<String> {
+        let instances = self.lock();
+        let stopping = instances
+            .handles
+            .iter()
+            .filter(|handle| handle.service.name == service && handle.is_stopping());
+        stopping.map(|handle| handle.name.clone()).collect()
+    }
+
+    fn is_running(&self) -> bool {
+        *self.shared.phase.borrow() == Phase::Running
+    }
+
     fn restart(&self, instance: &str) -> Result<StartRequest, SupervisorError> {
         let instances = self.lock();
         let handle = instances.handles.iter().find(|h| h.name == instance);
@@ -317,7 +342,8 @@ impl Inner {
         let found = services.iter().find(|known| known.name == service);
         let service = found.ok_or_else(|| self.unknown(service))?;
         let mut instances = self.lock();
-        if *self.shared.phase.borrow() != Phase::Running {
+        // Checked while the instances are locked, so that the shutdown misses none of the new ones.
+        if !self.is_running() {
             return Err(SupervisorError::ShuttingDown);
         }
         let is_ours = |handle: &InstanceHandle| Arc::ptr_eq(&handle.service, service);

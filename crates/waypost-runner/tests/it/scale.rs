@@ -1,6 +1,7 @@
 //! Scaling a service up and down.
 
 use std::collections::HashSet;
+use std::time::Duration;
 
 use waypost_runner::{Probe, free_port};
 
@@ -73,6 +74,20 @@ async fn a_running_service_is_scaled_up_and_down() {
     supervisor.shutdown().await;
     let error = supervisor.scale("models", 2).await.unwrap_err().to_string();
     assert_eq!(error, "the stack is shutting down");
+}
+
+#[tokio::test]
+async fn a_dropped_call_does_not_affect_the_next_one() {
+    let (supervisor, log) = start(stack([graceful("web", 300).replicas(2)]));
+    wait_until_ready(&log, &["web-1", "web-2"]).await;
+    let before = status(&supervisor, "web-2").pid;
+    let scaling_down = supervisor.scale("web", 1);
+    let dropped = tokio::time::timeout(Duration::from_millis(50), scaling_down).await;
+    assert!(dropped.is_err());
+    supervisor.scale("web", 2).await.unwrap();
+    let after = status(&supervisor, "web-2");
+    assert!(after.is_ready() && after.pid != before, "{after:?}");
+    supervisor.shutdown().await;
 }
 
 #[tokio::test]
