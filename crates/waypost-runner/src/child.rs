@@ -1,12 +1,11 @@
 //! A running program and the runner's connection to its [`shim`](crate::shim).
 
 use std::ffi::OsStr;
-use std::fmt;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::process::Stdio;
 use std::time::Duration;
+use std::{fmt, io};
 
 use rustix::process::{Pid, Signal};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
@@ -22,12 +21,12 @@ use crate::text::rounded;
 
 /// How long a shim may take to report that it has started the program.
 const START_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a program may take to be gone after SIGKILL. If it takes longer, the kernel cannot end
-/// it, for example because it waits for a disk.
+/// How long a program may take to exit after SIGKILL. It takes longer only if it is blocked in the
+/// kernel, for example by a disk that does not respond.
 const KILL_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// A program under its shim. Dropping it kills everything that the program started, because that
-/// closes the shim's socket, just as the death of the runner does.
+/// closes the shim's socket.
 #[derive(Debug)]
 pub(crate) struct Child {
     pid: Pid,
@@ -110,7 +109,7 @@ impl Child {
         self.pid.as_raw_nonzero().get().unsigned_abs()
     }
 
-    /// Waits until the program and everything that it started has ended. Cancel safe.
+    /// Waits until the program and everything that it started have exited. Cancel safe.
     pub(crate) async fn wait(&mut self) -> Exit {
         while let Ok(Some(report)) = self.reports.next_line().await {
             let (kind, detail) = split_report(&report);
@@ -139,7 +138,7 @@ impl Child {
     }
 
     /// Stops the program: SIGTERM to its process group, then SIGKILL to everything that it started
-    /// when it has not ended after `grace`, or at once when `forced` completes.
+    /// if it has not exited after `grace`, or as soon as `forced` completes.
     pub(crate) async fn stop(&mut self, grace: Duration, forced: impl Future) -> Exit {
         self.send("term\n").await;
         let why_killed = tokio::select! {

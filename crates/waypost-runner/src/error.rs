@@ -91,7 +91,7 @@ pub enum SupervisorError {
     },
     /// This process was started as the shim of a program, but `main` did not call
     /// [`shim::run_if_requested`](crate::shim::run_if_requested). If it started the stack instead,
-    /// it would start copies of itself without end.
+    /// it would start itself recursively.
     #[error("`main` must begin with `waypost_runner::shim::run_if_requested()`")]
     ShimNotCalled,
     /// The stack is shutting down.

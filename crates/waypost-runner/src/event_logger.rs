@@ -16,7 +16,7 @@ pub(crate) struct EventLogger {
 }
 
 impl EventLogger {
-    /// Starts the task. `instances` are the names that the sink has been told so far.
+    /// Starts the task. `instances` are the names that the sink already has.
     pub(crate) fn start(events: Events, instances: Vec<String>, log: LogWriter) -> Self {
         let finish = CancellationToken::new();
         let task = tokio::spawn(run(events, instances, log, finish.clone()));

@@ -1,8 +1,7 @@
 //! Checks whether a port is free, and finds the process that holds it.
 
-use std::fmt;
-use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::{fmt, io};
 
 use serde::Serialize;
 

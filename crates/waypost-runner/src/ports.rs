@@ -5,7 +5,8 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Mutex, PoisonError};
 
-use crate::port::{self, TakenPort, Transport};
+use crate::port;
+use crate::port::{TakenPort, Transport};
 
 /// A port in the description of a service. The main port has no name. The number 0 means any free
 /// port.
@@ -22,10 +23,10 @@ pub(crate) struct Ports(Vec<Entry>);
 
 #[derive(Clone, Debug)]
 struct Entry {
+    /// Fixed unless its number is 0.
     spec: PortSpec,
     /// 0 until the runner has chosen one.
     number: u16,
-    fixed: bool,
 }
 
 impl Ports {
@@ -33,11 +34,11 @@ impl Ports {
     pub(crate) fn new(specs: &[PortSpec], replica: u32) -> Self {
         let entry = |spec: &PortSpec| {
             let number = if replica == 1 { spec.number } else { 0 };
-            Entry {
-                spec: spec.clone(),
+            let spec = PortSpec {
                 number,
-                fixed: number != 0,
-            }
+                ..spec.clone()
+            };
+            Entry { spec, number }
         };
         Self(specs.iter().map(entry).collect())
     }
@@ -53,16 +54,11 @@ impl Ports {
         host: IpAddr,
         allocator: &PortAllocator,
     ) -> Result<(), String> {
-        for Entry {
-            spec,
-            number,
-            fixed,
-        } in &mut self.0
-        {
+        for Entry { spec, number } in &mut self.0 {
             if *number != 0 {
                 match port::check(instance, host, *number, spec.transport) {
                     Ok(()) => continue,
-                    Err(taken) if *fixed => return Err(taken.to_string()),
+                    Err(taken) if spec.number != 0 => return Err(taken.to_string()),
                     Err(_) => {}
                 }
             }
@@ -75,7 +71,7 @@ impl Ports {
 
     /// The fixed ports that are in use.
     pub(crate) fn taken(&self, service: &str, host: IpAddr) -> Vec<TakenPort> {
-        let fixed = self.0.iter().filter(|entry| entry.fixed);
+        let fixed = self.0.iter().filter(|entry| entry.spec.number != 0);
         fixed
             .filter_map(|entry| {
                 port::check(service, host, entry.number, entry.spec.transport).err()

@@ -250,7 +250,7 @@ async fn stop_all(inner: Arc<Inner>) {
         }
         inner.shared.log.flush().await;
     };
-    // A sink that blocks must not delay the end.
+    // A sink that blocks must not delay the shutdown.
     let _ = timeout(FLUSH_TIMEOUT, flush).await;
     inner.shared.phase.send_replace(Phase::Stopped);
 }

@@ -1,6 +1,7 @@
 //! A sink for people: each line with the name of its instance in front.
 
-use std::io::{self, IsTerminal, Write};
+use std::io;
+use std::io::{IsTerminal, Write};
 
 use super::line::{Line, LogSink, Stream};
 use super::sanitize::sanitize;

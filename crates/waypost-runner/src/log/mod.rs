@@ -3,8 +3,8 @@
 //!
 //! A task reads each stream of each program and sends every read as one batch of lines to the
 //! sink's thread. The channel in between holds a single batch, and the senders wait for it in the
-//! order in which they came. So a program that writes without end gets its turn but no more, and a
-//! slow sink slows down the program that writes (its pipe fills up), not the others.
+//! order in which they came. So a program that never stops writing gets its turn but no more, and
+//! a slow sink slows down the program that writes (its pipe fills up), not the others.
 
 mod console;
 mod line;
