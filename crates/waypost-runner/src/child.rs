@@ -1,4 +1,4 @@
-//! A running program and the runner's connection to its [`shim`](crate::shim).
+//! A running program and the runner's connection to its [`shim`].
 
 use std::ffi::OsStr;
 use std::os::fd::OwnedFd;

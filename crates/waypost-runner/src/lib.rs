@@ -89,6 +89,17 @@
 //! Linux is fully supported. On other Unix systems a program that daemonizes can escape, and the
 //! holder of a port is reported without its arguments. Windows is not supported.
 
+pub mod shim;
+
+pub use error::{BuildError, SupervisorError};
+pub use log::{Console, Line, LogSink, Stream};
+pub use port::{PortHolder, TakenPort, Transport, free_port};
+pub use probe::Probe;
+pub use service::ServiceSpec;
+pub use stack::{Stack, StackBuilder};
+pub use status::{Events, InstanceState, InstanceStatus};
+pub use supervisor::Supervisor;
+
 mod backoff;
 mod child;
 mod error;
@@ -101,19 +112,9 @@ mod port;
 mod ports;
 mod probe;
 mod service;
-pub mod shim;
 mod stack;
 mod status;
 mod status_table;
 mod supervisor;
 mod template;
 mod text;
-
-pub use error::{BuildError, SupervisorError};
-pub use log::{Console, Line, LogSink, Stream};
-pub use port::{PortHolder, TakenPort, Transport, free_port};
-pub use probe::Probe;
-pub use service::ServiceSpec;
-pub use stack::{Stack, StackBuilder};
-pub use status::{Events, InstanceState, InstanceStatus};
-pub use supervisor::Supervisor;

@@ -70,7 +70,7 @@ impl Supervisor {
     /// Does not wait for the start; see [`ready`](Self::ready).
     ///
     /// Must be called within a Tokio runtime, in a program whose `main` begins with
-    /// [`shim::run_if_requested`](crate::shim::run_if_requested).
+    /// [`shim::run_if_requested`].
     ///
     /// # Errors
     /// A port is in use, `main` does not call the shim, or the system refuses a thread. Nothing was
