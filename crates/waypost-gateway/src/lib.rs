@@ -53,7 +53,8 @@
 //! are limited to a small share of all requests.
 //!
 //! An instance that refuses a connection is passed over for 5 s. One that fails repeatedly is
-//! ejected by the library's outlier detection. `/internal/routes` shows both. While the registry is
+//! ejected by the library's outlier detection, which classifies responses as described in
+//! [`waypost::integration::http::classify`]. `/internal/routes` shows both. While the registry is
 //! unavailable, the last known instances are used.
 //!
 //! # Headers
@@ -70,7 +71,6 @@ mod framing;
 mod gateway;
 mod headers;
 mod location;
-mod outcome;
 mod pages;
 mod problem;
 mod proxy;

@@ -10,6 +10,7 @@ use hyper::upgrade::OnUpgrade;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use waypost::integration::http::classify;
 use waypost::{ConfigError, InstanceId, Lease};
 
 use crate::access_log::AccessLog;
@@ -22,7 +23,7 @@ use crate::response_body::{ProxiedBody, ResponseBody};
 use crate::routes::Route;
 use crate::target::Target;
 use crate::upstream::Upstream;
-use crate::{headers, location, outcome, tunnel};
+use crate::{headers, location, tunnel};
 
 /// The maximum pause before the same instance is tried again.
 const MAX_RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -118,7 +119,7 @@ impl Proxy {
             let error = match self.attempt(&parts, &body, target, &lease).await {
                 Ok(response) => {
                     route.connection_accepted(lease.id());
-                    lease.record(outcome::of_response(&response));
+                    lease.record(classify(response.status(), response.headers()));
                     return accept(response, lease, upgrade, client);
                 }
                 Err(error) => error,

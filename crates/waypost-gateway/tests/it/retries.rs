@@ -323,3 +323,30 @@ async fn an_instance_that_keeps_failing_is_ejected() {
         ("ejected".into(), "used".into())
     );
 }
+
+#[tokio::test]
+async fn a_501_does_not_count_against_the_instance() {
+    let gateway = TestGateway::start().await;
+    let origin = Origin::start(|_| async {
+        Response::builder()
+            .status(501)
+            .body(body("unknown method"))
+            .expect("a response")
+    })
+    .await;
+    for id in ["a", "b", "c"] {
+        gateway.add("auth", id, origin.address).await;
+    }
+    for request in 1..=60 {
+        let response = gateway.get("/auth/").await;
+        assert_eq!(response.status, StatusCode::NOT_IMPLEMENTED);
+        assert_eq!(origin.requests(), request, "no retry");
+    }
+    let routes = gateway.get("/internal/routes").await.json();
+    let balancing = &routes["routes"][0]["balancing"];
+    let instances = balancing["instances"].as_array().expect("a list");
+    for instance in instances {
+        assert!(instance["ejection"].is_null(), "{instance}");
+        assert!(instance["share"].as_f64() > Some(0.0), "{instance}");
+    }
+}

@@ -1,156 +1,127 @@
-//! What all HTTP clients have in common: choosing by address, judging answers, retrying.
+//! Classifies HTTP responses for outlier detection, by one rule for all HTTP clients: the `reqwest`,
+//! `tower` and `tonic` integrations, the gateway, and your own.
 
-use std::error::Error as StdError;
-use std::io;
 use std::time::{Duration, SystemTime};
 
 use http::header::RETRY_AFTER;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, StatusCode};
 
-use crate::{Balancer, Error, InstanceId, Invalid, Lease, Outcome, Pick, ServiceAddress};
+use crate::Outcome;
 
-/// Waits for the first answer, if there was none, and chooses an instance that fits the address
-/// and was not tried, if there is one.
-pub(crate) async fn choose(
-    balancer: &Balancer,
-    address: &ServiceAddress,
-    tried: &[InstanceId],
-) -> Result<(Lease, String), Error> {
-    // A pick stays on its thread, so none is held while we wait.
-    if let Ok(chosen) = fitting(balancer, address, tried) {
-        return Ok(chosen);
-    }
-    balancer.ready().await?;
-    fitting(balancer, address, tried)
+/// What a response says about the instance that sent it.
+///
+/// | response | outcome |
+/// |---|---|
+/// | 429 | rejected, with the time in `Retry-After` if there is one |
+/// | 503 with a valid `Retry-After` | rejected |
+/// | 501, 505 | succeeded |
+/// | any other 5xx | failed |
+/// | anything else, 4xx included | succeeded |
+///
+/// `Retry-After` may be in seconds or a date (RFC 9110, section 10.2.3). A date in the past is
+/// ignored, as is a malformed value. Outlier detection limits the time to
+/// [`OutlierDetection::max_ejection`](crate::OutlierDetection), so a wrong clock does little harm.
+///
+/// 501 and 505 are not failures. They say that the server does not support the request's method or
+/// HTTP version (RFC 9110, sections 15.6.2 and 15.6.6), which depends on the request and not on the
+/// state of the instance. Any other instance would respond in the same way, and any client could
+/// have instances ejected by sending such requests.
+///
+/// ```
+/// use std::time::Duration;
+///
+/// use http::{HeaderMap, StatusCode};
+/// use waypost::Outcome;
+/// use waypost::integration::http::classify;
+///
+/// let mut headers = HeaderMap::new();
+/// assert_eq!(classify(StatusCode::NOT_FOUND, &headers), Outcome::Succeeded);
+/// assert_eq!(classify(StatusCode::BAD_GATEWAY, &headers), Outcome::Failed);
+///
+/// headers.insert("retry-after", "7".parse().unwrap());
+/// let retry_after = Some(Duration::from_secs(7));
+/// let outcome = classify(StatusCode::SERVICE_UNAVAILABLE, &headers);
+/// assert_eq!(outcome, Outcome::Rejected { retry_after });
+/// ```
+pub fn classify(status: StatusCode, headers: &HeaderMap) -> Outcome {
+    classify_at(status, headers, SystemTime::now)
 }
 
-fn fitting(
-    balancer: &Balancer,
-    address: &ServiceAddress,
-    tried: &[InstanceId],
-) -> Result<(Lease, String), Error> {
-    let pick = fitting_pick(balancer, address, tried)?;
-    let url = address.url_at(&pick).ok_or_else(|| misfit(address))?;
-    Ok((pick.lease(), url))
-}
-
-fn fitting_pick(
-    balancer: &Balancer,
-    address: &ServiceAddress,
-    tried: &[InstanceId],
-) -> Result<Pick, Error> {
-    let mut pick = balancer.pick_except(tried)?;
-    if address.rank(&pick) == Some(0) {
-        return Ok(pick);
-    }
-    // Not all instances are alike: the best rank that any has is what we look for.
-    let ready = pick.snapshot().ready().iter();
-    let ranks = ready.filter_map(|endpoint| address.rank(endpoint.instance()));
-    let best = ranks.min().ok_or_else(|| misfit(address))?;
-    let mut avoided = tried.to_vec();
-    while address.rank(&pick) != Some(best) {
-        if avoided.contains(pick.id()) {
-            // All that fit were tried; then one of these again.
-            return balancer.pick_except(&[]);
-        }
-        avoided.push(pick.id().clone());
-        pick = balancer.pick_except(&avoided)?;
-    }
-    Ok(pick)
-}
-
-fn misfit(address: &ServiceAddress) -> Error {
-    let why = "no instance has such a port or speaks such a scheme";
-    Invalid::new("service address", address.to_string(), why).into()
-}
-
-/// What an answer says of the endpoint. A client's own mistakes (4xx) are no failures.
-pub(crate) fn outcome(status: StatusCode, headers: &HeaderMap) -> Outcome {
-    let retry_after = retry_after(headers);
+fn classify_at(
+    status: StatusCode,
+    headers: &HeaderMap,
+    now: impl FnOnce() -> SystemTime,
+) -> Outcome {
     match status {
-        StatusCode::TOO_MANY_REQUESTS => Outcome::Rejected { retry_after },
-        StatusCode::SERVICE_UNAVAILABLE if retry_after.is_some() => {
-            Outcome::Rejected { retry_after }
-        }
-        // It understood and says that nobody here can do it.
         StatusCode::NOT_IMPLEMENTED | StatusCode::HTTP_VERSION_NOT_SUPPORTED => Outcome::Succeeded,
+        StatusCode::TOO_MANY_REQUESTS => Outcome::Rejected {
+            retry_after: retry_after(headers, now),
+        },
+        StatusCode::SERVICE_UNAVAILABLE => match retry_after(headers, now) {
+            None => Outcome::Failed,
+            retry_after => Outcome::Rejected { retry_after },
+        },
         status if status.is_server_error() => Outcome::Failed,
         _ => Outcome::Succeeded,
     }
 }
 
-/// Seconds or a date (RFC 9110, section 10.2.3); a date that has passed is no pause at all.
-fn retry_after(headers: &HeaderMap) -> Option<Duration> {
+fn retry_after(headers: &HeaderMap, now: impl FnOnce() -> SystemTime) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
     if let Ok(seconds) = value.parse() {
         return Some(Duration::from_secs(seconds));
     }
     let date = httpdate::parse_http_date(value).ok()?;
-    date.duration_since(SystemTime::now()).ok()
-}
-
-/// How many endpoints a request is tried at, at most.
-pub(crate) const ATTEMPTS: usize = 3;
-
-/// Whether a request that failed without an answer may be sent again: if it never left, or if
-/// doing it twice is the same as doing it once (RFC 9110, section 9.2.2).
-pub(crate) fn may_repeat(method: &Method, error: &(dyn StdError + 'static)) -> bool {
-    method.is_idempotent() || never_sent(error)
-}
-
-fn never_sent(error: &(dyn StdError + 'static)) -> bool {
-    let refused = io::ErrorKind::ConnectionRefused;
-    match error.downcast_ref::<io::Error>() {
-        Some(error) if error.kind() == refused => true,
-        _ => error.source().is_some_and(never_sent),
-    }
+    date.duration_since(now()).ok()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    #[test]
-    fn answers_are_judged_by_whose_fault_they_are() {
-        let none = HeaderMap::new();
-        let of = |status: u16| outcome(StatusCode::from_u16(status).unwrap(), &none);
-        for good in [200, 302, 404, 400, 501] {
-            assert_eq!(of(good), Outcome::Succeeded, "{good}");
-        }
-        for bad in [500, 502, 503, 504] {
-            assert_eq!(of(bad), Outcome::Failed, "{bad}");
-        }
-        assert_eq!(of(429), Outcome::Rejected { retry_after: None });
+    /// Classifies a response that is received at 1994-11-06 08:49:37 GMT.
+    fn outcome(status: u16, retry_after: Option<&str>) -> Outcome {
         let mut headers = HeaderMap::new();
-        headers.insert(RETRY_AFTER, "7".parse().unwrap());
-        let retry_after = Some(Duration::from_secs(7));
-        let busy = outcome(StatusCode::SERVICE_UNAVAILABLE, &headers);
-        assert_eq!(busy, Outcome::Rejected { retry_after });
+        if let Some(value) = retry_after {
+            headers.insert(RETRY_AFTER, value.parse().unwrap());
+        }
+        let now = || SystemTime::UNIX_EPOCH + Duration::from_secs(784_111_777);
+        classify_at(StatusCode::from_u16(status).unwrap(), &headers, now)
     }
 
-    #[test]
-    fn a_pause_is_asked_for_in_seconds_or_by_a_date() {
-        let of = |value: &str| {
-            let mut headers = HeaderMap::new();
-            headers.insert(RETRY_AFTER, value.parse().unwrap());
-            retry_after(&headers)
-        };
-        assert_eq!(of(" 120 "), Some(Duration::from_secs(120)));
-        let soon = SystemTime::now() + Duration::from_secs(100);
-        let pause = of(&httpdate::fmt_http_date(soon)).unwrap();
-        assert!((90..=100).contains(&pause.as_secs()), "{pause:?}");
-        for none in ["Fri, 31 Dec 1999 23:59:59 GMT", "-3", "soon", ""] {
-            assert_eq!(of(none), None, "{none}");
+    fn rejected(seconds: Option<u64>) -> Outcome {
+        Outcome::Rejected {
+            retry_after: seconds.map(Duration::from_secs),
         }
     }
 
     #[test]
-    fn only_what_never_left_or_does_no_harm_is_repeated() {
-        let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
-        let reset = io::Error::from(io::ErrorKind::ConnectionReset);
-        assert!(may_repeat(&Method::POST, &refused));
-        assert!(!may_repeat(&Method::POST, &reset));
-        assert!(may_repeat(&Method::GET, &reset));
-        assert!(may_repeat(&Method::DELETE, &reset));
+    fn server_errors_are_failures_unless_they_are_about_the_request() {
+        for status in [200, 302, 400, 404, 501, 505] {
+            assert_eq!(outcome(status, None), Outcome::Succeeded, "{status}");
+        }
+        for status in [500, 502, 503, 504, 507] {
+            assert_eq!(outcome(status, None), Outcome::Failed, "{status}");
+        }
+        assert_eq!(outcome(500, Some("9")), Outcome::Failed);
+    }
+
+    #[test]
+    fn overload_is_a_rejection() {
+        assert_eq!(outcome(429, None), rejected(None));
+        assert_eq!(outcome(429, Some("9")), rejected(Some(9)));
+        assert_eq!(outcome(503, Some("9")), rejected(Some(9)));
+    }
+
+    #[test]
+    fn retry_after_is_read_in_seconds_or_as_a_date() {
+        assert_eq!(outcome(429, Some(" 120 ")), rejected(Some(120)));
+        let in_100_seconds = "Sun, 06 Nov 1994 08:51:17 GMT";
+        assert_eq!(outcome(503, Some(in_100_seconds)), rejected(Some(100)));
+        let in_the_past = "Fri, 31 Dec 1993 23:59:59 GMT";
+        for value in [in_the_past, "-3", "soon", ""] {
+            assert_eq!(outcome(429, Some(value)), rejected(None), "{value}");
+            assert_eq!(outcome(503, Some(value)), Outcome::Failed, "{value}");
+        }
     }
 }

@@ -3,12 +3,12 @@
 
 #[cfg(feature = "axum")]
 pub mod axum;
-#[cfg(any(feature = "reqwest", feature = "tower"))]
-mod budget;
-#[cfg(any(feature = "reqwest", feature = "tower"))]
-mod http;
+#[cfg(feature = "http")]
+pub mod http;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
+#[cfg(any(feature = "reqwest", feature = "tower"))]
+mod retry;
 #[cfg(feature = "axum")]
 mod shutdown;
 #[cfg(feature = "tonic")]

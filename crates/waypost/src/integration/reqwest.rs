@@ -11,9 +11,10 @@ use http::Method;
 use reqwest::{Body, Request, Response, Url};
 use serde::Serialize;
 use tokio::time::timeout;
+use tower::retry::budget::{Budget, TpsBudget};
 
-use super::budget::RetryBudget;
-use super::http::{ATTEMPTS, choose, may_repeat, outcome};
+use super::http::classify;
+use super::retry::{ATTEMPTS, choose, may_repeat, retry_budget};
 use crate::{Error, InstanceId, Invalid, Lease, Outcome, ServiceAddress, ServiceDiscoveryClient};
 
 /// An HTTP client that finds services by name. Clones share everything.
@@ -31,7 +32,7 @@ use crate::{Error, InstanceId, Invalid, Lease, Outcome, ServiceAddress, ServiceD
 pub struct Client {
     discovery: ServiceDiscoveryClient,
     http: reqwest::Client,
-    budget: Arc<RetryBudget>,
+    budget: Arc<TpsBudget>,
     attempt_timeout: Option<Duration>,
 }
 
@@ -68,7 +69,7 @@ impl Client {
         Self {
             discovery,
             http,
-            budget: Arc::new(RetryBudget::new()),
+            budget: Arc::new(retry_budget()),
             attempt_timeout: None,
         }
     }
@@ -139,7 +140,7 @@ impl Client {
             let method = request.method().clone();
             let (error, safe) = match self.attempt(request, &lease).await {
                 Ok(mut response) => {
-                    lease.record(outcome(response.status(), response.headers()));
+                    lease.record(classify(response.status(), response.headers()));
                     response.extensions_mut().insert(Arc::new(lease));
                     return Ok(response);
                 }

@@ -19,7 +19,8 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::{BoxError, Service, ServiceExt};
 
-use super::http::{ATTEMPTS, choose, outcome};
+use super::http::classify;
+use super::retry::{ATTEMPTS, choose};
 use crate::{
     Error, Instance, InstanceId, Invalid, Outcome, ServiceAddress, ServiceDiscoveryClient,
     ServiceName, Snapshot, Subscription,
@@ -239,6 +240,6 @@ fn grpc_outcome(response: &Response<Body>) -> Outcome {
             Outcome::Failed
         }
         Some(Code::ResourceExhausted) => Outcome::Rejected { retry_after: None },
-        _ => outcome(response.status(), headers),
+        _ => classify(response.status(), headers),
     }
 }

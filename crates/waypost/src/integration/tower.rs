@@ -14,16 +14,18 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::{Stream, StreamExt, stream};
 use http::{Request, Response, Uri};
 use tower::discover::Change;
+use tower::retry::budget::{Budget, TpsBudget};
 use tower::{BoxError, Layer, Service, ServiceExt};
 
-use super::budget::RetryBudget;
-use super::http::{ATTEMPTS, choose, may_repeat, outcome};
+use super::http::classify;
+use super::retry::{ATTEMPTS, choose, may_repeat, retry_budget};
 use crate::{Balancer, Instance, InstanceId, Outcome, ServiceAddress, Snapshot, Subscription};
 
 /// Wraps an HTTP client so that its requests go to instances of one service.
 ///
 /// What a request's URI says of scheme and host is replaced; its path is joined to the instance's
-/// own. The outcome is told to the balancer: an error or a 5xx is a failure, a 429 a rejection.
+/// own. The outcome is recorded for outlier detection: an error is a failure, and a response is
+/// classified by [`classify`].
 ///
 /// A limit of time below this layer, such as Tower's `Timeout` around the HTTP client, makes an
 /// instance that hangs fail, so that it is ejected and the request goes to another. One above only
@@ -36,7 +38,7 @@ pub struct BalanceLayer<B> {
 struct Shared {
     balancer: Balancer,
     address: ServiceAddress,
-    budget: RetryBudget,
+    budget: TpsBudget,
 }
 
 impl<B> BalanceLayer<B> {
@@ -51,7 +53,7 @@ impl<B> BalanceLayer<B> {
             shared: Arc::new(Shared {
                 balancer,
                 address,
-                budget: RetryBudget::new(),
+                budget: retry_budget(),
             }),
             copy,
         }
@@ -175,7 +177,7 @@ where
         let method = request.method().clone();
         let error: BoxError = match inner.clone().oneshot(request).await {
             Ok(mut response) => {
-                lease.record(outcome(response.status(), response.headers()));
+                lease.record(classify(response.status(), response.headers()));
                 // In flight until the caller is done with the answer.
                 response.extensions_mut().insert(Arc::new(lease));
                 return Ok(response);
