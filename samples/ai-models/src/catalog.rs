@@ -1,4 +1,4 @@
-//! Which models there are, local and upstream, and whether each is available.
+//! The local and upstream models, their availability, and the workers that run local models.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,29 +12,29 @@ use crate::problem::Problem;
 use crate::upstream::{Listing, Upstream};
 use crate::{models, upstream};
 
-/// How long a text waits for a free worker before the client is told to try later.
-const QUEUE: Duration = Duration::from_secs(10);
+/// How long a text waits for a free worker before the request is rejected.
+const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The models this instance offers.
+/// The models that this instance offers.
 pub(crate) struct Catalog {
     local: Vec<Arc<dyn Model>>,
     upstream: Option<Arc<Upstream>>,
-    /// One permit for each core: local models compute, and more at once only makes all of them slow.
+    /// One permit per core: local models are CPU-bound, so more at once would slow all of them.
     workers: Arc<Semaphore>,
 }
 
-/// A model, found by its id.
+/// A model, found by its ID.
 #[derive(Clone)]
-pub(crate) enum Chosen {
+pub(crate) enum FoundModel {
     Local(Arc<dyn Model>),
     Upstream(Arc<Upstream>, String),
 }
 
-/// A model as it is shown to those who choose one.
+/// The description of a model.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Model)]
-pub(crate) struct Card {
-    /// What to put into `model`.
+pub(crate) struct ModelCard {
+    /// The value for `model` in a request.
     #[schema(example = "sentiment")]
     pub(crate) id: String,
     #[schema(example = "Sentiment")]
@@ -45,14 +45,14 @@ pub(crate) struct Card {
     /// The library or the server that the model comes from.
     pub(crate) source: String,
     pub(crate) status: Status,
-    /// Why it's unavailable, if it is.
+    /// Why it is unavailable, if it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) reason: Option<String>,
-    /// What a streamed answer is made of.
+    /// The parts of a streamed result.
     pub(crate) streams: Streams,
-    /// The longest text it takes, in characters.
+    /// The longest text it accepts, in characters.
     pub(crate) max_characters: usize,
-    /// What may stand in `parameters`. Those of an upstream model are the upstream's own.
+    /// The valid `parameters`. Those of an upstream model are defined by the upstream server.
     pub(crate) parameters: Vec<Parameter>,
     /// A text to try it with.
     pub(crate) example: String,
@@ -76,17 +76,17 @@ pub(crate) enum Status {
     Unavailable,
 }
 
-/// What a streamed answer is made of.
+/// The parts of a streamed result.
 #[derive(Clone, Copy, Debug, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Streams {
-    /// One part for each sentence of the text.
+    /// One part for each sentence of the input.
     Sentences,
-    /// One part for each token that the model writes.
+    /// One part for each token of the output.
     Tokens,
 }
 
-/// The upstream server as it is shown.
+/// The description of the upstream server.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 #[schema(as = Upstream)]
 pub(crate) struct UpstreamCard {
@@ -107,46 +107,35 @@ impl Catalog {
         }
     }
 
-    /// Every model: the local ones first, then the upstream's, as last seen if it's down.
-    pub(crate) async fn cards(&self) -> (Vec<Card>, Option<UpstreamCard>) {
-        let mut cards: Vec<_> = self
-            .local
-            .iter()
-            .map(|model| local_card(model.as_ref()))
-            .collect();
+    /// Every model, local ones first. If the upstream server is down, its last known models are
+    /// included as unavailable.
+    pub(crate) async fn cards(&self) -> (Vec<ModelCard>, Option<UpstreamCard>) {
+        let local = self.local.iter().map(|model| local_card(model.as_ref()));
+        let mut cards: Vec<_> = local.collect();
         let Some(upstream) = &self.upstream else {
             return (cards, None);
         };
         let listing = upstream.listing().await;
-        let server = UpstreamCard {
-            url: upstream.shown_url(),
-            status: listing.status(),
-            reason: listing.reason(),
-        };
-        cards.extend(
-            self.upstream_ids(&listing)
-                .map(|id| upstream_card(id, &server)),
-        );
+        let server = upstream_server_card(upstream, &listing);
+        let ids = self.upstream_ids(&listing);
+        cards.extend(ids.map(|id| upstream_card(id, &server)));
         (cards, Some(server))
     }
 
-    /// The model of that id. A local one wins over an upstream one of the same id.
-    pub(crate) async fn choose(&self, id: &str) -> Result<Chosen, Problem> {
-        if let Some(model) = self.local.iter().find(|model| model.about().id == id) {
-            return Ok(Chosen::Local(model.clone()));
+    /// Finds a model by its ID. A local model hides an upstream one with the same ID.
+    pub(crate) async fn find(&self, id: &str) -> Result<FoundModel, Problem> {
+        if let Some(model) = self.local.iter().find(|model| model.info().id == id) {
+            return Ok(FoundModel::Local(Arc::clone(model)));
         }
-        let mut known: Vec<_> = self
-            .local
-            .iter()
-            .map(|model| model.about().id.to_owned())
-            .collect();
+        let local_ids = self.local.iter().map(|model| model.info().id.to_owned());
+        let mut known: Vec<_> = local_ids.collect();
         if let Some(upstream) = &self.upstream {
             let listing = upstream.listing().await;
-            if listing.models.iter().any(|known| known == id) {
-                return Ok(Chosen::Upstream(upstream.clone(), id.to_owned()));
+            if listing.models.iter().any(|model| model == id) {
+                return Ok(FoundModel::Upstream(Arc::clone(upstream), id.to_owned()));
             }
             match listing.failure {
-                // It may well have the model: nobody can tell before it has answered once.
+                // The server has never listed its models, so it may have this one.
                 Some(problem) if listing.models.is_empty() => return Err(problem),
                 _ => known.extend(self.upstream_ids(&listing).cloned()),
             }
@@ -161,81 +150,80 @@ impl Catalog {
         text: String,
         parameters: Parameters,
     ) -> Result<Output, Problem> {
-        let model = model.clone();
-        let id = model.about().id;
-        self.work(id, move || model.infer(&text, &parameters))
+        let model = Arc::clone(model);
+        let id = model.info().id;
+        self.run_on_worker(id, move || model.infer(&text, &parameters))
             .await?
     }
 
-    /// Fails if the service's own models don't answer.
+    /// Splits a text into sentences, on a worker thread.
+    pub(crate) async fn sentences(
+        &self,
+        model: &Arc<dyn Model>,
+        text: String,
+    ) -> Result<Vec<String>, Problem> {
+        self.run_on_worker(model.info().id, move || models::sentences(&text))
+            .await
+    }
+
+    /// Runs every local model on its example.
     pub(crate) async fn self_test(&self) -> Result<(), Problem> {
         for model in &self.local {
-            let text = model.about().example.to_owned();
+            let text = model.info().example.to_owned();
             self.infer(model, text, Parameters::new()).await?;
         }
         Ok(())
-    }
-
-    /// Why the upstream server can't be used; none if it can, or if there is none.
-    pub(crate) async fn upstream_failure(&self) -> Option<String> {
-        self.upstream.as_ref()?.listing().await.reason()
     }
 
     pub(crate) fn has_upstream(&self) -> bool {
         self.upstream.is_some()
     }
 
-    /// Cuts a text into sentences, on a worker thread too.
-    pub(crate) async fn sentences(
-        &self,
-        model: &Arc<dyn Model>,
-        text: String,
-    ) -> Result<Vec<String>, Problem> {
-        self.work(model.about().id, move || models::sentences(&text))
-            .await
+    /// Why the upstream server can't be used, if there is one and it can't.
+    pub(crate) async fn upstream_failure(&self) -> Option<String> {
+        let listing = self.upstream.as_ref()?.listing().await;
+        listing.failure.map(|problem| problem.detail)
     }
 
-    /// A panic inside a model, on a text that its authors didn't think of, is that one request's problem.
-    async fn work<T: Send + 'static>(
+    /// Runs `work` on a thread of the blocking pool. If a model panics on some text, only that
+    /// request fails.
+    async fn run_on_worker<T: Send + 'static>(
         &self,
         id: &'static str,
         work: impl FnOnce() -> T + Send + 'static,
     ) -> Result<T, Problem> {
-        let queued = tokio::time::timeout(QUEUE, self.workers.clone().acquire_owned()).await;
-        let Ok(Ok(permit)) = queued else {
+        let permit = Arc::clone(&self.workers).acquire_owned();
+        let Ok(Ok(permit)) = tokio::time::timeout(QUEUE_TIMEOUT, permit).await else {
             return Err(Problem::overloaded());
         };
-        let done = tokio::task::spawn_blocking(move || {
+        let result = tokio::task::spawn_blocking(move || {
             let _permit = permit;
             work()
         });
-        done.await.map_err(|error| {
-            tracing::error!(model = id, %error, "a model failed");
+        result.await.map_err(|error| {
+            tracing::error!(model = id, %error, "model failed");
             Problem::model_failed(id)
         })
     }
 
+    /// The IDs of the upstream models that no local model hides.
     fn upstream_ids<'a>(&'a self, listing: &'a Listing) -> impl Iterator<Item = &'a String> {
-        listing.models.iter().filter(|id| {
-            self.local
-                .iter()
-                .all(|model| model.about().id != id.as_str())
-        })
+        let is_local = |id: &str| self.local.iter().any(|model| model.info().id == id);
+        listing.models.iter().filter(move |id| !is_local(id))
     }
 }
 
-impl Chosen {
-    /// The id, under which an answer says where it's from.
+impl FoundModel {
     pub(crate) fn id(&self) -> &str {
         match self {
-            Self::Local(model) => model.about().id,
+            Self::Local(model) => model.info().id,
             Self::Upstream(_, id) => id,
         }
     }
 
     pub(crate) fn task(&self) -> Task {
         match self {
-            Self::Local(model) => model.about().task,
+            Self::Local(model) => model.info().task,
             Self::Upstream(..) => Task::TextGeneration,
         }
     }
@@ -248,44 +236,43 @@ impl Chosen {
     }
 }
 
-impl Listing {
-    fn status(&self) -> Status {
-        if self.failure.is_none() {
-            Status::Available
-        } else {
-            Status::Unavailable
-        }
-    }
-
-    fn reason(&self) -> Option<String> {
-        self.failure.as_ref().map(|problem| problem.detail.clone())
-    }
-}
-
-fn local_card(model: &dyn Model) -> Card {
-    let about = model.about();
-    Card {
-        id: about.id.to_owned(),
-        name: about.name.to_owned(),
-        task: about.task,
-        description: about.description.to_owned(),
+fn local_card(model: &dyn Model) -> ModelCard {
+    let info = model.info();
+    ModelCard {
+        id: info.id.to_owned(),
+        name: info.name.to_owned(),
+        task: info.task,
+        description: info.description.to_owned(),
         provider: Provider::Local,
-        source: about.source.to_owned(),
+        source: info.source.to_owned(),
         status: Status::Available,
         reason: None,
         streams: Streams::Sentences,
         max_characters: models::MAX_CHARACTERS,
-        parameters: about.parameters.to_vec(),
-        example: about.example.to_owned(),
+        parameters: info.parameters.to_vec(),
+        example: info.example.to_owned(),
     }
 }
 
-fn upstream_card(id: &str, server: &UpstreamCard) -> Card {
-    Card {
+fn upstream_server_card(upstream: &Upstream, listing: &Listing) -> UpstreamCard {
+    let reason = listing.failure.as_ref().map(|it| it.detail.clone());
+    UpstreamCard {
+        url: upstream.display_url(),
+        status: if reason.is_none() {
+            Status::Available
+        } else {
+            Status::Unavailable
+        },
+        reason,
+    }
+}
+
+fn upstream_card(id: &str, server: &UpstreamCard) -> ModelCard {
+    ModelCard {
         id: id.to_owned(),
         name: id.to_owned(),
         task: Task::TextGeneration,
-        description: "A model of the upstream server. The text is sent to it as a user's message."
+        description: "A model of the upstream server. The text is sent to it as a user message."
             .to_owned(),
         provider: Provider::Upstream,
         source: server.url.clone(),

@@ -1,47 +1,38 @@
-//! A service of small AI models: it names the language of a text, scores its mood and finds its
-//! keywords. The models are real, run inside the process and need no network.
+//! A sample service built on `waypost`, with small AI models: one detects the language of a text,
+//! one scores its sentiment, and one extracts its keywords. The models run inside the process and
+//! work offline.
 //!
-//! Given the address of an OpenAI-compatible server such as Ollama ([`Upstream`]), it also offers
-//! that server's models and forwards to them, streaming token by token.
+//! With an OpenAI-compatible server such as Ollama ([`Upstream`]), the service also offers that
+//! server's models: it forwards requests to them and streams their output token by token.
 //!
-//! It is a sample of a service built on `waypost`: it registers, answers health checks, says in
-//! every answer which instance gave it (field `served_by`, header `x-served-by`), and leaves the
-//! registry before it stops.
+//! The service registers itself, responds to health checks, and deregisters before it stops. Every
+//! response says which instance sent it (field `served_by`, header `x-served-by`).
 //!
 //! | Path | |
 //! |---|---|
 //! | `GET /api/models`, `GET /api/models/{id}` | the models, and whether each is available |
 //! | `POST /api/inference` | `{"model": "sentiment", "input": "What a day!"}`; `input` may be a list |
-//! | `POST /api/inference/stream` | the same as server-sent events, as the parts of the answer come |
-//! | `GET /openapi.json`, `GET /docs/` | the API's description, and a page to read and try it |
+//! | `POST /api/inference/stream` | the same, as server-sent events while the result is computed |
+//! | `GET /openapi.json`, `GET /docs/` | the OpenAPI description, and Swagger UI |
 //!
 //! Errors are problem details (RFC 9457).
 
 mod api;
 mod catalog;
-mod docs;
-mod inference;
 mod models;
 mod problem;
 mod run;
-mod stream;
 mod upstream;
 
-pub use run::{Config, RunError, run, run_until};
+pub use run::{Config, DEFAULT_PORT, RunError, SERVICE_NAME, run, run_until};
 pub use upstream::{Upstream, UpstreamError};
 
 use std::sync::Arc;
 
 use axum::Router;
 
-/// The name under which the service registers.
-pub const SERVICE_NAME: &str = "ai-models";
-
-/// The port it listens on unless told otherwise.
-pub const DEFAULT_PORT: u16 = 8002;
-
-/// Everything the service answers, save for health checks. `instance` is who every answer says
-/// it is from.
+/// The whole API of the service, without the health checks. `instance` is the instance ID that
+/// every response carries.
 pub fn router(instance: &str, upstream: Option<Upstream>) -> Router {
     api::router(instance, Arc::new(catalog::Catalog::new(upstream)))
 }

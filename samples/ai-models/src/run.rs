@@ -1,4 +1,4 @@
-//! The whole program: listens, registers, serves until told to stop, and leaves in good order.
+//! Runs the service: listens, registers, and serves until it is told to stop.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,28 +9,35 @@ use waypost::health::CheckFunction;
 use waypost::integration::axum::{Serve, ServeError, serve};
 use waypost::{Check, HealthChecks, Host, Provider, ServiceRegistration};
 
+use crate::api;
 use crate::catalog::Catalog;
-use crate::{DEFAULT_PORT, SERVICE_NAME, Upstream, api};
+use crate::upstream::Upstream;
 
-/// How often the registry asks. Often, since a sample should show at once what happens.
+/// The default name that the service registers under.
+pub const SERVICE_NAME: &str = "ai-models";
+
+/// The default port.
+pub const DEFAULT_PORT: u16 = 8002;
+
+/// The interval of the registry's health check. Short, so that the sample shows changes quickly.
 const CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// How the service runs. The default is what one wants on one machine.
+/// The configuration of the service. The default is suitable for running it on one machine.
 #[derive(Debug)]
 pub struct Config {
-    /// The name to register under; [`SERVICE_NAME`] unless set.
+    /// The name to register under. Default: [`SERVICE_NAME`].
     pub name: String,
-    /// The address to listen on; 127.0.0.1 unless set.
+    /// The address to listen on. Default: 127.0.0.1.
     pub bind: IpAddr,
-    /// The port to listen on; [`DEFAULT_PORT`] unless set, and 0 for any that is free.
+    /// The port to listen on; 0 for any free port. Default: [`DEFAULT_PORT`].
     pub port: u16,
-    /// The address for others to call, if it isn't the one that is listened on.
+    /// The address to register, for other services to call. Default: [`bind`](Self::bind).
     pub advertise: Option<Host>,
-    /// The instance's id; made of name, host and port unless set.
+    /// The instance ID. Default: derived from name, host and port.
     pub instance: Option<String>,
-    /// The registry; the one that the environment asks for unless set.
+    /// The registry. Default: the one configured by environment variables.
     pub provider: Option<Arc<dyn Provider>>,
-    /// A server whose models are offered too; see [`Upstream::from_env`].
+    /// A server whose models are offered too; see [`Upstream::from_env`]. Default: none.
     pub upstream: Option<Upstream>,
 }
 
@@ -52,12 +59,12 @@ impl Default for Config {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RunError {
-    /// The port is taken, or the address isn't one of this machine.
+    /// The address can't be bound: the port is in use, or the address is not of this machine.
     #[error("can't listen on {address}: {cause}")]
     Listen {
-        /// Where it wanted to listen.
+        /// The address to listen on.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the operating system.
         cause: std::io::Error,
     },
     /// The registration or the registry's settings are not valid, or the listener failed.
@@ -65,25 +72,25 @@ pub enum RunError {
     Serve(#[from] ServeError),
 }
 
-/// Listens, registers, and serves until SIGINT or SIGTERM; then leaves the registry, lets requests
-/// in flight end, and returns.
+/// Runs the service until SIGINT or SIGTERM; then deregisters, finishes the requests in flight, and
+/// returns.
 ///
 /// # Errors
-/// If the port can't be had or a setting isn't valid. A registry that can't be reached is no error:
-/// the service works, and registers as soon as it can.
+/// If the address can't be bound or a setting is not valid. An unreachable registry is not an
+/// error: the service runs, and registers when the registry can be reached.
 pub async fn run(config: Config) -> Result<(), RunError> {
     Ok(prepare(config).await?.run().await?)
 }
 
-/// As [`run`], until `told` completes instead of until a signal.
+/// As [`run`], but stops when `shutdown` completes instead of on a signal.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn run_until(
     config: Config,
-    told: impl Future<Output = ()> + Send + 'static,
+    shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), RunError> {
-    Ok(prepare(config).await?.shutdown_when(told).run().await?)
+    Ok(prepare(config).await?.shutdown_when(shutdown).run().await?)
 }
 
 async fn prepare(config: Config) -> Result<Serve, RunError> {
@@ -108,10 +115,10 @@ async fn prepare(config: Config) -> Result<Serve, RunError> {
         .version(env!("CARGO_PKG_VERSION"))
         .tag("ai")
         .check(Check::http("/health").every(CHECK_INTERVAL));
-    if !is_anywhere(&host) {
+    if !is_unspecified(&host) {
         registration = registration.host(host);
     }
-    let mut server = serve(listener, api::router(&instance, catalog.clone()))
+    let mut server = serve(listener, api::router(&instance, Arc::clone(&catalog)))
         .health(health(&config.name, catalog))
         .register(registration);
     if let Some(provider) = config.provider {
@@ -120,37 +127,37 @@ async fn prepare(config: Config) -> Result<Serve, RunError> {
     Ok(server)
 }
 
-/// The service is well while its own models answer. An upstream server that is down is worth a
-/// warning, and no reason to take the local models out of service.
+/// The service is healthy while its local models work. The check of the upstream server is
+/// advisory, since the local models work without it.
 fn health(name: &str, catalog: Arc<Catalog>) -> HealthChecks {
-    let local = catalog.clone();
+    let local = Arc::clone(&catalog);
     let health = HealthChecks::new(name).check("models", move || {
-        let catalog = local.clone();
+        let catalog = Arc::clone(&local);
         async move { catalog.self_test().await.map_err(|problem| problem.detail) }
     });
     if !catalog.has_upstream() {
         return health;
     }
     let upstream = CheckFunction::new("upstream", move || {
-        let catalog = catalog.clone();
+        let catalog = Arc::clone(&catalog);
         async move { catalog.upstream_failure().await.map_or(Ok(()), Err) }
     });
     health.with(upstream.advisory())
 }
 
-fn is_anywhere(host: &Host) -> bool {
+fn is_unspecified(host: &Host) -> bool {
     matches!(host, Host::Ip(ip) if ip.is_unspecified())
 }
 
-/// Known before the registry is, since every answer carries it: a restart takes its old place, and
-/// two machines never share one.
+/// The ID has to be known before the service registers, because responses carry it. It is stable
+/// across restarts, and unique across machines.
 fn default_instance(name: &str, host: &Host, port: u16) -> String {
-    let whose = match host {
+    let host = match host {
         Host::Ip(ip) if ip.is_unspecified() || ip.is_loopback() => rustix::system::uname()
             .nodename()
             .to_string_lossy()
             .into_owned(),
         host => host.bare(),
     };
-    format!("{name}-{whose}-{port}")
+    format!("{name}-{host}-{port}")
 }

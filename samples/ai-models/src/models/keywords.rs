@@ -1,57 +1,32 @@
-//! What is a text about? Statistical keyword extraction by `yake-rust`.
+//! Keyword extraction with `yake-rust`, a statistical method.
 
-use serde::Serialize;
-use utoipa::ToSchema;
 use whatlang::Lang;
 use yake_rust::{Config, StopWords};
 
-use super::{About, Model, Output, Parameter, Parameters, Task, refuse_unknown};
+use super::model::{Model, ModelInfo, Parameter, Parameters, Task};
+use super::output::{Keyword, Keywords, Output};
 use crate::problem::Problem;
 
 const DEFAULT_LIMIT: u64 = 10;
 const MAX_LIMIT: u64 = 50;
 
-/// A longer phrase isn't a keyword but a piece of text that the extractor failed to cut.
+/// In characters. A longer phrase is text that the extractor failed to split.
 const MAX_PHRASE: usize = 80;
 
 pub(super) struct Extractor;
 
-/// The words and phrases that matter most in a text.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(crate) struct Keywords {
-    /// ISO 639-3 code of the language whose stop words were left out.
-    #[schema(example = "eng")]
-    pub(crate) language: &'static str,
-    /// The most important first.
-    pub(crate) keywords: Vec<Keyword>,
-    /// Why there are none, if the reason isn't the text's length.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) note: Option<String>,
-}
-
-/// One word or phrase of up to three words, as first written in the text.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(crate) struct Keyword {
-    #[schema(example = "service registry")]
-    pub(crate) text: String,
-    /// YAKE's score: above 0, and the lower the more important.
-    pub(crate) score: f64,
-    /// How it compares with the most important one: 1 for that one, falling towards 0.
-    pub(crate) relevance: f64,
-}
-
 impl Model for Extractor {
-    fn about(&self) -> About {
-        About {
+    fn info(&self) -> ModelInfo {
+        ModelInfo {
             id: "keywords",
             name: "Keywords",
             task: Task::KeywordExtraction,
-            description: "Picks the words and phrases that a text is about, by how often, where and in which company \
-                          they occur. Knows the stop words of some 30 languages and finds out which of them it reads.",
-            source: "yake-rust (MIT): YAKE! after Campos et al., 2018, with its lists of stop words",
+            description: "Extracts the most important words and phrases of a text, by their frequency, position and \
+                          context. Detects the language, and ignores the stop words of about 30 languages.",
+            source: "yake-rust (MIT): YAKE!, after Campos et al., 2018, with its lists of stop words",
             parameters: &[Parameter {
                 name: "limit",
-                description: "How many keywords at most: 1 to 50, by default 10.",
+                description: "The maximum number of keywords, from 1 to 50. Default: 10.",
             }],
             example: "A service registry keeps a list of instances. Each instance of a service sends a heartbeat to \
                       the registry, and a client asks the service registry where the healthy instances are.",
@@ -59,14 +34,14 @@ impl Model for Extractor {
     }
 
     fn infer(&self, text: &str, parameters: &Parameters) -> Result<Output, Problem> {
-        refuse_unknown(parameters, &self.about())?;
+        self.info().reject_unknown(parameters)?;
         let limit = limit(parameters)?;
         let language = whatlang::detect(text)
             .filter(whatlang::Info::is_reliable)
             .map_or(Lang::Eng, |info| info.lang());
         if writes_without_spaces(language) {
             let note = format!(
-                "{} is written without spaces between words, which this model needs.",
+                "This model needs spaces between words, and {} is written without them.",
                 language.eng_name()
             );
             return Ok(Output::Keywords(Keywords {
@@ -127,16 +102,17 @@ fn writes_without_spaces(language: Lang) -> bool {
     )
 }
 
-/// The stop words of a language, or else of English: a wrong list costs little, as they only filter.
+/// The stop words of a language if they are known, or those of English. A wrong list does little
+/// harm, since it only filters.
 fn stop_words(language: Lang) -> (Lang, StopWords) {
-    let known = two_letter_code(language)
+    let known = list_name(language)
         .and_then(StopWords::predefined)
         .map(|words| (language, words));
     known.unwrap_or_else(|| (Lang::Eng, StopWords::predefined("en").unwrap_or_default()))
 }
 
-/// The names under which the extractor keeps its lists: ISO 639-1, save for Czech.
-fn two_letter_code(language: Lang) -> Option<&'static str> {
+/// The name of the extractor's list for a language: the ISO 639-1 code, except for Czech.
+fn list_name(language: Lang) -> Option<&'static str> {
     Some(match language {
         Lang::Ara => "ar",
         Lang::Bul => "bg",
@@ -188,8 +164,8 @@ mod tests {
     }
 
     #[test]
-    fn finds_what_a_text_is_about() {
-        let found = keywords(Extractor.about().example, json!({"limit": 3}));
+    fn finds_the_topic_of_a_text() {
+        let found = keywords(Extractor.info().example, json!({"limit": 3}));
         assert_eq!(found.keywords.len(), 3);
         assert!(
             found
@@ -207,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn leaves_out_the_stop_words_of_the_language_it_reads() {
+    fn ignores_the_stop_words_of_the_detected_language() {
         let text = "Die Lokomotive zieht die Wagen über die Brücke. Die Lokomotive ist sehr alt, aber die Brücke ist neu.";
         let found = keywords(text, json!({}));
         assert_eq!(found.language, "deu");
@@ -221,23 +197,23 @@ mod tests {
     }
 
     #[test]
-    fn says_why_it_cannot_read_a_language_without_spaces() {
+    fn explains_that_a_language_without_spaces_is_not_supported() {
         let found = keywords("今日はとても良い天気です。散歩に行きましょう。", json!({}));
         assert!(found.keywords.is_empty());
         assert!(found.note.is_some_and(|note| note.contains("Japanese")));
     }
 
     #[test]
-    fn every_language_it_claims_to_know_has_a_list() {
+    fn every_supported_language_has_a_list_of_stop_words() {
         for language in Lang::all() {
-            if let Some(code) = two_letter_code(*language) {
-                assert!(StopWords::predefined(code).is_some(), "{code}");
+            if let Some(name) = list_name(*language) {
+                assert!(StopWords::predefined(name).is_some(), "{name}");
             }
         }
     }
 
     #[test]
-    fn a_limit_out_of_range_says_what_is_right() {
+    fn the_error_for_a_limit_out_of_range_names_the_range() {
         for bad in [json!(0), json!(51), json!("many"), json!(2.5)] {
             let parameters = Parameters::from_iter([("limit".to_owned(), bad)]);
             let problem = Extractor.infer("text", &parameters).unwrap_err();

@@ -1,50 +1,27 @@
-//! Which language is a text written in? Trigram profiles and alphabets of `whatlang`.
+//! Language identification with `whatlang`, by trigram profiles and scripts.
 
-use serde::Serialize;
-use utoipa::ToSchema;
-
-use super::{About, Model, Output, Parameters, Task, refuse_unknown};
+use super::model::{Model, ModelInfo, Parameters, Task};
+use super::output::{Language, Output};
 use crate::problem::Problem;
 
 pub(super) struct Detector;
 
-/// The language that a text is most likely written in.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(crate) struct Language {
-    /// ISO 639-3 code; `null` when the text holds no letters to judge by.
-    #[schema(example = "por")]
-    pub(crate) code: Option<&'static str>,
-    /// The language's name in English.
-    #[schema(example = "Portuguese")]
-    pub(crate) name: Option<&'static str>,
-    /// The language's name in the language itself.
-    #[schema(example = "Português")]
-    pub(crate) native_name: Option<&'static str>,
-    /// The script that most of its letters belong to.
-    #[schema(example = "Latin")]
-    pub(crate) script: Option<String>,
-    /// From 0 (a guess) to 1 (no doubt).
-    pub(crate) confidence: f64,
-    /// Whether the confidence is above 0.9, from where on mistakes are rare.
-    pub(crate) reliable: bool,
-}
-
 impl Model for Detector {
-    fn about(&self) -> About {
-        About {
+    fn info(&self) -> ModelInfo {
+        ModelInfo {
             id: "language",
             name: "Language",
             task: Task::LanguageIdentification,
-            description: "Names the language and the script of a text, out of some 70 languages. \
-                          A sentence or more gives a sure answer; a word or two is a guess.",
-            source: "whatlang (MIT): trigram language profiles after Cavnar & Trenkle, 1994",
+            description: "Detects the language and the script of a text, out of about 70 languages. \
+                          Reliable for a sentence or more; for one or two words it is a guess.",
+            source: "whatlang (MIT): trigram language profiles, after Cavnar & Trenkle, 1994",
             parameters: &[],
             example: "Bom dia! Onde fica a estação de comboios?",
         }
     }
 
     fn infer(&self, text: &str, parameters: &Parameters) -> Result<Output, Problem> {
-        refuse_unknown(parameters, &self.about())?;
+        self.info().reject_unknown(parameters)?;
         let found = whatlang::detect(text);
         let language = found.as_ref().map(whatlang::Info::lang);
         let script = found
@@ -74,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn tells_languages_of_one_script_and_of_several_apart() {
+    fn distinguishes_languages_with_the_same_and_with_different_scripts() {
         let cases = [
             (
                 "The quick brown fox jumps over the lazy dog and runs away.",
@@ -101,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn says_that_it_does_not_know_when_there_are_no_letters() {
+    fn a_text_without_letters_has_no_language() {
         let found = language("12345 ... !!!");
         assert_eq!(found.code, None);
         assert_eq!(found.confidence, 0.0);

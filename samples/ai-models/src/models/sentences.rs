@@ -1,4 +1,4 @@
-//! Cuts a text into sentences, so that an answer can be streamed sentence by sentence.
+//! Splits a text into sentences, so that results can be streamed sentence by sentence.
 
 use segtok::segmenter::{SegmentConfig, split_multi};
 
@@ -6,7 +6,7 @@ use segtok::segmenter::{SegmentConfig, split_multi};
 pub(crate) fn split(text: &str) -> Vec<String> {
     split_multi(text, SegmentConfig::default())
         .iter()
-        // The segmenter wants a space after a full stop; Chinese and Japanese write none.
+        // The segmenter expects a space after a full stop; Chinese and Japanese have none.
         .flat_map(|sentence| sentence.split_inclusive(['。', '！', '？']))
         .map(str::trim)
         .filter(|sentence| !sentence.is_empty())
@@ -19,7 +19,7 @@ mod tests {
     use super::split;
 
     #[test]
-    fn cuts_at_the_end_of_sentences_and_not_at_abbreviations() {
+    fn splits_at_the_end_of_sentences_but_not_at_abbreviations() {
         let sentences =
             split("Dr. Smith came on Jan. 3rd. He liked it! Did you?\n\nWe did, e.g. the cake.");
         assert_eq!(
@@ -34,7 +34,7 @@ mod tests {
     }
 
     #[test]
-    fn cuts_where_no_space_follows_the_full_stop() {
+    fn splits_where_no_space_follows_the_full_stop() {
         assert_eq!(
             split("今日は良い天気です。散歩に行きましょう。"),
             ["今日は良い天気です。", "散歩に行きましょう。"]

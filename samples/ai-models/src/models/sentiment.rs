@@ -1,45 +1,17 @@
-//! Is a text glad or cross? The VADER lexicon and rules of `vader-parity`.
+//! Sentiment analysis with `vader-parity`, by the VADER lexicon and rules.
 
-use serde::Serialize;
-use utoipa::ToSchema;
 use vader_parity::SentimentIntensityAnalyzer;
 
-use super::{About, Model, Output, Parameters, Task, refuse_unknown};
+use super::model::{Model, ModelInfo, Parameters, Task};
+use super::output::{Label, Output, Sentiment};
 use crate::problem::Problem;
 
-/// From this compound score on a text counts as positive, and from its negative on as negative:
-/// the thresholds that VADER's authors recommend.
+/// A text is positive from this compound score upwards, and negative from minus this score
+/// downwards, as VADER's authors recommend.
 const THRESHOLD: f64 = 0.05;
 
 pub(super) struct Scorer {
     analyzer: SentimentIntensityAnalyzer,
-}
-
-/// How glad or cross a text is.
-#[derive(Clone, Debug, Serialize, ToSchema)]
-pub(crate) struct Sentiment {
-    pub(crate) label: Label,
-    /// From -1 (as cross as can be) to 1 (as glad as can be).
-    #[schema(example = 0.8316)]
-    pub(crate) compound: f64,
-    /// The positive share of the text, from 0 to 1.
-    pub(crate) positive: f64,
-    /// The neutral share of the text, from 0 to 1.
-    pub(crate) neutral: f64,
-    /// The negative share of the text, from 0 to 1.
-    pub(crate) negative: f64,
-    /// A reason to doubt the score, if there is one.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) note: Option<String>,
-}
-
-/// The sign of the compound score; neutral between -0.05 and 0.05.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
-#[serde(rename_all = "lowercase")]
-pub(crate) enum Label {
-    Positive,
-    Neutral,
-    Negative,
 }
 
 impl Scorer {
@@ -51,13 +23,13 @@ impl Scorer {
 }
 
 impl Model for Scorer {
-    fn about(&self) -> About {
-        About {
+    fn info(&self) -> ModelInfo {
+        ModelInfo {
             id: "sentiment",
             name: "Sentiment",
             task: Task::SentimentAnalysis,
-            description: "Scores an English text from -1 (negative) to 1 (positive). It knows negation, emphasis, \
-                          capitals, slang and emoji.",
+            description: "Scores the sentiment of an English text from -1 (negative) to 1 (positive). Handles \
+                          negation, emphasis, capitals, slang and emoji.",
             source: "vader-parity (MIT OR Apache-2.0): the VADER lexicon and rules of Hutto & Gilbert, 2014",
             parameters: &[],
             example: "The support was friendly and FAST!!! But the manual is not good.",
@@ -65,7 +37,7 @@ impl Model for Scorer {
     }
 
     fn infer(&self, text: &str, parameters: &Parameters) -> Result<Output, Problem> {
-        refuse_unknown(parameters, &self.about())?;
+        self.info().reject_unknown(parameters)?;
         let scores = self.analyzer.polarity_scores(text);
         Ok(Output::Sentiment(Sentiment {
             label: label(scores.compound),
@@ -73,7 +45,7 @@ impl Model for Scorer {
             positive: scores.pos,
             neutral: scores.neu,
             negative: scores.neg,
-            note: doubt(text),
+            note: language_warning(text),
         }))
     }
 }
@@ -88,14 +60,14 @@ fn label(compound: f64) -> Label {
     }
 }
 
-/// The lexicon is English: it finds next to nothing in another language and would call it neutral.
-fn doubt(text: &str) -> Option<String> {
+/// A warning for texts that are not English: the lexicon has few of their words, so they look neutral.
+fn language_warning(text: &str) -> Option<String> {
     let language = whatlang::detect(text)
         .filter(whatlang::Info::is_reliable)?
         .lang();
     (language != whatlang::Lang::Eng).then(|| {
         format!(
-            "The lexicon is English and this looks like {}: the score means little.",
+            "The lexicon is English, but the text seems to be {}, so the score is not reliable.",
             language.eng_name()
         )
     })
@@ -125,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn another_language_is_scored_with_a_warning() {
+    fn a_text_in_another_language_is_scored_with_a_warning() {
         assert_eq!(
             sentiment("The weather is lovely and everybody is happy today.").note,
             None

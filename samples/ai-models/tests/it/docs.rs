@@ -1,4 +1,4 @@
-//! The API's description, and its page.
+//! The OpenAPI description and Swagger UI.
 
 use axum::Router;
 use serde_json::Value;
@@ -31,26 +31,27 @@ async fn the_description_has_every_path_and_no_dangling_reference() {
         let pointer = reference.trim_start_matches('#');
         assert!(
             description.pointer(pointer).is_some(),
-            "{reference} leads nowhere"
+            "{reference} is dangling"
         );
     }
 }
 
 #[tokio::test]
-async fn the_page_loads_everything_from_the_service_itself() {
+async fn the_page_loads_all_resources_from_the_service() {
     let server = Server::of_models(None).await;
-    assert_page_is_whole(&server, "").await;
+    assert_page_works(&server, "").await;
 }
 
 #[tokio::test]
-async fn the_page_works_behind_a_prefix_as_well() {
+async fn the_page_works_behind_a_path_prefix() {
     let server =
         Server::of(Router::new().nest("/ai-models", waypost_ai_models::router("x", None))).await;
-    assert_page_is_whole(&server, "/ai-models").await;
+    assert_page_works(&server, "/ai-models").await;
 }
 
-/// The page, its scripts and styles, and the description it names all come from below `prefix`.
-async fn assert_page_is_whole(server: &Server, prefix: &str) {
+/// Checks that the page, its scripts and styles, and the OpenAPI description are served below
+/// `prefix`.
+async fn assert_page_works(server: &Server, prefix: &str) {
     let bare = server.get(&format!("{prefix}/docs")).await;
     assert_eq!(bare.url().path(), format!("{prefix}/docs"));
     let html = bare.text().await.unwrap();
@@ -72,7 +73,7 @@ async fn assert_page_is_whole(server: &Server, prefix: &str) {
         .collect();
     assert!(files.len() >= 3, "{page}");
     for file in files {
-        assert!(!file.contains("//"), "{file} isn't ours");
+        assert!(!file.contains("//"), "{file} is on another server");
         let response = server.get(&format!("{prefix}/docs/{file}")).await;
         assert_eq!(response.status(), 200, "{file}");
     }

@@ -1,4 +1,4 @@
-//! What a client is told when it asks for something wrong.
+//! The responses to invalid requests.
 
 use serde_json::{Value, json};
 
@@ -32,7 +32,7 @@ fn detail(problem: &Value) -> &str {
 }
 
 #[tokio::test]
-async fn an_unknown_model_lists_the_known_ones() {
+async fn the_error_for_an_unknown_model_lists_the_known_ones() {
     let server = Server::of_models(None).await;
     for path in ["/api/inference", "/api/inference/stream"] {
         let problem = problem(
@@ -57,9 +57,9 @@ async fn an_unknown_model_lists_the_known_ones() {
 }
 
 #[tokio::test]
-async fn bad_json_says_where() {
+async fn the_error_for_invalid_json_gives_the_position() {
     let server = Server::of_models(None).await;
-    let cut_short = problem(
+    let syntax_error = problem(
         &server,
         "/api/inference",
         "{\"model\": \"sentiment\",\n \"input\" \"x\"}",
@@ -67,11 +67,14 @@ async fn bad_json_says_where() {
     )
     .await;
     assert_eq!(
-        (&cut_short["line"], &cut_short["column"]),
+        (&syntax_error["line"], &syntax_error["column"]),
         (&json!(2), &json!(10)),
-        "{cut_short}"
+        "{syntax_error}"
     );
-    assert!(detail(&cut_short).contains("expected `:`"), "{cut_short}");
+    assert!(
+        detail(&syntax_error).contains("expected `:`"),
+        "{syntax_error}"
+    );
 
     let wrong_type = problem(
         &server,
@@ -172,7 +175,7 @@ async fn input_must_be_neither_empty_nor_too_long() {
 }
 
 #[tokio::test]
-async fn a_wrong_parameter_says_what_is_right_before_a_stream_begins() {
+async fn parameters_are_validated_before_a_stream_begins() {
     let server = Server::of_models(None).await;
     for path in ["/api/inference", "/api/inference/stream"] {
         let unknown = problem(
@@ -195,7 +198,7 @@ async fn a_wrong_parameter_says_what_is_right_before_a_stream_begins() {
 }
 
 #[tokio::test]
-async fn unknown_paths_and_wrong_methods_are_problems_too() {
+async fn unknown_paths_and_wrong_methods_are_problems() {
     let server = Server::of_models(None).await;
     let response = server.get("/api/nothing").await;
     assert_eq!(response.status(), 404);
@@ -207,9 +210,9 @@ async fn unknown_paths_and_wrong_methods_are_problems_too() {
 }
 
 #[tokio::test]
-async fn odd_texts_are_answered_and_never_bring_the_service_down() {
+async fn unusual_texts_do_not_crash_the_models() {
     let server = Server::of_models(None).await;
-    let odd = [
+    let texts = [
         "\0\u{202e}\u{feff}".to_owned(),
         "😀".repeat(5_000),
         "-".repeat(10_000),
@@ -219,10 +222,10 @@ async fn odd_texts_are_answered_and_never_bring_the_service_down() {
         "\u{300}".repeat(1_000),
     ];
     for model in ["language", "sentiment", "keywords"] {
-        let answer = server.infer(json!({"model": model, "input": odd})).await;
+        let response = server.infer(json!({"model": model, "input": texts})).await;
         assert_eq!(
-            answer["output"].as_array().unwrap().len(),
-            odd.len(),
+            response["output"].as_array().unwrap().len(),
+            texts.len(),
             "{model}"
         );
     }

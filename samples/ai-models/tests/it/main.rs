@@ -1,9 +1,10 @@
-//! The service as its clients see it: over HTTP, on a free port of this machine.
-#![allow(clippy::unwrap_used)] // A test that unwraps what it got fails with the reason.
+//! Tests of the service over HTTP.
+
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod docs;
 mod errors;
-mod local;
-mod running;
+mod local_models;
+mod run;
 mod support;
 mod upstream;

@@ -1,4 +1,4 @@
-//! A served router, a client, and a small OpenAI-compatible server.
+//! A server with its client, and a reader of streams.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -13,8 +13,8 @@ use tokio::task::JoinHandle;
 use waypost_ai_models::Upstream;
 use waypost_testkit::free_ports;
 
-/// Nothing that a test waits for takes longer, even on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// The longest that a test waits for anything, generous enough for a busy machine.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server that stops with the test.
 pub(crate) struct Server {
@@ -24,13 +24,13 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// The service itself, as instance `ai-models-7`.
+    /// The service, as instance `ai-models-7`.
     pub(crate) async fn of_models(upstream: Option<Upstream>) -> Self {
         Self::of(waypost_ai_models::router("ai-models-7", upstream)).await
     }
 
     pub(crate) async fn of(router: Router) -> Self {
-        // One that no other test gets, so that this one can stop and come back.
+        // No other test gets this port, so the server can be stopped and started again.
         let [port] = free_ports();
         Self::at(&format!("127.0.0.1:{port}"), router).await
     }
@@ -40,7 +40,7 @@ impl Server {
         let listener = TcpListener::bind(address).await.unwrap();
         let address = listener.local_addr().unwrap();
         let task = tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
-        let client = reqwest::Client::builder().timeout(SOON).build().unwrap();
+        let client = reqwest::Client::builder().timeout(TIMEOUT).build().unwrap();
         Self {
             address,
             task,
@@ -71,13 +71,13 @@ impl Server {
         response.json().await.unwrap()
     }
 
-    /// Asks a model and gives its answer, which must be good.
+    /// Runs a model and returns the response, which must be a success.
     pub(crate) async fn infer(&self, body: Value) -> Value {
         let response = self.post("/api/inference", &body).await;
         let status = response.status();
-        let answer: Value = response.json().await.unwrap();
-        assert_eq!(status, 200, "{body} → {answer}");
-        answer
+        let result: Value = response.json().await.unwrap();
+        assert_eq!(status, 200, "{body} → {result}");
+        result
     }
 
     pub(crate) fn stop(&self) {
@@ -91,7 +91,7 @@ impl Drop for Server {
     }
 }
 
-/// The events of a streamed answer as they come, each with its name.
+/// The events of a stream, each with its name.
 pub(crate) struct Events(futures_util::stream::BoxStream<'static, (String, Value)>);
 
 impl Events {
@@ -106,9 +106,9 @@ impl Events {
     }
 
     pub(crate) async fn next(&mut self) -> Option<(String, Value)> {
-        tokio::time::timeout(SOON, self.0.next())
+        tokio::time::timeout(TIMEOUT, self.0.next())
             .await
-            .expect("an event should come soon")
+            .expect("an event should arrive in time")
     }
 
     pub(crate) async fn rest(mut self) -> Vec<(String, Value)> {

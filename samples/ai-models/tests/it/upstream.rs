@@ -1,4 +1,4 @@
-//! The models of an OpenAI-compatible server, here a small one that the test holds the strings of.
+//! Upstream models, with a fake OpenAI-compatible server.
 
 use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
@@ -14,19 +14,19 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use waypost_ai_models::Upstream;
 
-use crate::support::{Events, SOON, Server};
+use crate::support::{Events, Server, TIMEOUT};
 
-/// The strings: what the server answers next, and what it was asked last.
+/// Controls the responses of the fake server, and records its requests.
 #[derive(Clone, Default)]
-struct Strings {
-    /// An answer instead of the usual one.
-    instead: Arc<Mutex<Option<(u16, &'static str)>>>,
-    /// Where the lines of a streamed answer come from, as the test writes them.
+struct FakeUpstream {
+    /// Replaces the next response.
+    next_response: Arc<Mutex<Option<(u16, &'static str)>>>,
+    /// The lines of the next streamed response.
     lines: Arc<Mutex<Option<mpsc::Receiver<String>>>>,
-    asked: Arc<Mutex<Option<(HeaderMap, Value)>>>,
+    last_request: Arc<Mutex<Option<(HeaderMap, Value)>>>,
 }
 
-impl Strings {
+impl FakeUpstream {
     fn router(&self) -> Router {
         Router::new()
             .route("/v1/models", get(async || Json(json!({"object": "list", "data": [{"id": "tiny-llm"}, {"id": "org/big:70b"}, {"id": "language"}]}))))
@@ -34,40 +34,40 @@ impl Strings {
             .with_state(self.clone())
     }
 
-    fn answer_next(&self, status: u16, body: &'static str) {
-        *self.instead.lock().unwrap() = Some((status, body));
+    fn respond_next(&self, status: u16, body: &'static str) {
+        *self.next_response.lock().unwrap() = Some((status, body));
     }
 
-    /// From now on a streamed answer consists of the lines sent here.
-    fn stream_from_test(&self) -> mpsc::Sender<String> {
+    /// The next streamed response consists of the lines sent to the returned channel.
+    fn stream_next(&self) -> mpsc::Sender<String> {
         let (sender, receiver) = mpsc::channel(1);
         *self.lines.lock().unwrap() = Some(receiver);
         sender
     }
 
-    fn asked(&self) -> (HeaderMap, Value) {
-        self.asked
+    fn last_request(&self) -> (HeaderMap, Value) {
+        self.last_request
             .lock()
             .unwrap()
             .take()
-            .expect("the upstream should have been asked")
+            .expect("the upstream should have received a request")
     }
 }
 
 async fn complete(
-    State(strings): State<Strings>,
+    State(fake): State<FakeUpstream>,
     headers: HeaderMap,
     Json(body): Json<Value>,
 ) -> Response {
     let streaming = body["stream"] == true;
-    *strings.asked.lock().unwrap() = Some((headers, body));
-    if let Some((status, body)) = strings.instead.lock().unwrap().take() {
+    *fake.last_request.lock().unwrap() = Some((headers, body));
+    if let Some((status, body)) = fake.next_response.lock().unwrap().take() {
         return (http::StatusCode::from_u16(status).unwrap(), body).into_response();
     }
     if !streaming {
         return Json(json!({"choices": [{"message": {"role": "assistant", "content": "A phone book for services."}}]})).into_response();
     }
-    let lines = strings
+    let lines = fake
         .lines
         .lock()
         .unwrap()
@@ -95,16 +95,16 @@ fn upstream_at(server: &Server) -> Upstream {
     Upstream::new(&server.url("/v1"), Some("k3y")).unwrap()
 }
 
-/// Both servers, and the strings of the upstream.
-async fn servers() -> (Server, Server, Strings) {
-    let strings = Strings::default();
-    let upstream = Server::of(strings.router()).await;
+/// The service, its upstream server, and the control of the latter.
+async fn servers() -> (Server, Server, FakeUpstream) {
+    let fake = FakeUpstream::default();
+    let upstream = Server::of(fake.router()).await;
     let models = Server::of_models(Some(upstream_at(&upstream))).await;
-    (models, upstream, strings)
+    (models, upstream, fake)
 }
 
-/// Lets the service's picture of the upstream grow old, without the wait.
-async fn later() {
+/// Expires the cached list of models.
+async fn expire_listing() {
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(6)).await;
     tokio::time::resume();
@@ -120,7 +120,7 @@ fn model<'a>(list: &'a Value, id: &str) -> &'a Value {
 }
 
 #[tokio::test]
-async fn its_models_stand_beside_the_local_ones() {
+async fn upstream_models_are_listed_with_the_local_ones() {
     let (models, upstream, _) = servers().await;
     let list = models.get_json("/api/models").await;
     assert_eq!(
@@ -141,25 +141,29 @@ async fn its_models_stand_beside_the_local_ones() {
         .iter()
         .filter(|model| model["id"] == "language")
         .collect();
-    assert_eq!(local.len(), 1, "of two models of one id the local one wins");
+    assert_eq!(
+        local.len(),
+        1,
+        "a local model hides an upstream one with the same ID"
+    );
     assert_eq!(local[0]["provider"], "local");
 }
 
 #[tokio::test]
 async fn inference_is_forwarded_with_its_parameters_and_the_key() {
-    let (models, _upstream, strings) = servers().await;
+    let (models, _upstream, fake) = servers().await;
     let request = json!({"model": "tiny-llm", "input": "What is a registry?", "parameters": {"temperature": 0.5}});
-    let answer = models.infer(request).await;
+    let response = models.infer(request).await;
     assert_eq!(
-        answer["output"],
+        response["output"],
         json!({"text": "A phone book for services."})
     );
-    assert_eq!(answer["task"], "text-generation");
-    assert_eq!(answer["served_by"], "ai-models-7");
-    let (headers, asked) = strings.asked();
+    assert_eq!(response["task"], "text-generation");
+    assert_eq!(response["served_by"], "ai-models-7");
+    let (headers, body) = fake.last_request();
     assert_eq!(headers["authorization"], "Bearer k3y");
     assert_eq!(
-        asked,
+        body,
         json!({"model": "tiny-llm", "messages": [{"role": "user", "content": "What is a registry?"}], "stream": false, "temperature": 0.5})
     );
 
@@ -172,14 +176,14 @@ async fn inference_is_forwarded_with_its_parameters_and_the_key() {
     assert_eq!(
         response.status(),
         422,
-        "what this service sets itself isn't up to the client"
+        "the client can't set what this service sets"
     );
 }
 
 #[tokio::test]
-async fn tokens_are_passed_on_one_by_one_and_not_kept_back() {
-    let (models, _upstream, strings) = servers().await;
-    let lines = strings.stream_from_test();
+async fn tokens_are_forwarded_without_buffering() {
+    let (models, _upstream, fake) = servers().await;
+    let lines = fake.stream_next();
     let response = models
         .post(
             "/api/inference/stream",
@@ -206,9 +210,9 @@ async fn tokens_are_passed_on_one_by_one_and_not_kept_back() {
 }
 
 #[tokio::test]
-async fn when_the_client_hangs_up_the_upstream_may_stop() {
-    let (models, _upstream, strings) = servers().await;
-    let lines = strings.stream_from_test();
+async fn a_closed_connection_cancels_the_upstream_request() {
+    let (models, _upstream, fake) = servers().await;
+    let lines = fake.stream_next();
     let response = models
         .post(
             "/api/inference/stream",
@@ -219,24 +223,24 @@ async fn when_the_client_hangs_up_the_upstream_may_stop() {
     lines.send(token("A")).await.unwrap();
     events.next().await.unwrap();
     drop(events);
-    tokio::time::timeout(SOON, lines.closed())
+    tokio::time::timeout(TIMEOUT, lines.closed())
         .await
-        .expect("the request to the upstream should be dropped");
+        .expect("the request to the upstream should be cancelled");
 }
 
 #[tokio::test]
-async fn a_stream_that_breaks_off_ends_with_an_error_and_not_as_if_it_were_whole() {
+async fn an_interrupted_stream_ends_with_an_error() {
     let cases = [
-        (": nothing more comes\n\n", "broke off"),
+        (": the end\n\n", "interrupted"),
         (
             "data: {\"error\": {\"message\": \"out of memory\"}}\n\n",
             "out of memory",
         ),
-        ("data: {not json\n\n", "isn't understood"),
+        ("data: {not json\n\n", "is not valid"),
     ];
     for (last, wanted) in cases {
-        let (models, _upstream, strings) = servers().await;
-        let lines = strings.stream_from_test();
+        let (models, _upstream, fake) = servers().await;
+        let lines = fake.stream_next();
         let response = models
             .post(
                 "/api/inference/stream",
@@ -257,12 +261,12 @@ async fn a_stream_that_breaks_off_ends_with_an_error_and_not_as_if_it_were_whole
 }
 
 #[tokio::test]
-async fn while_it_is_down_its_models_are_unavailable_and_the_local_ones_go_on() {
-    let (models, upstream, strings) = servers().await;
+async fn while_the_upstream_is_down_only_its_models_are_unavailable() {
+    let (models, upstream, fake) = servers().await;
     models.get_json("/api/models").await;
     let address = upstream.address.to_string();
     upstream.stop();
-    later().await;
+    expire_listing().await;
 
     let list = models.get_json("/api/models").await;
     assert_eq!(list["upstream"]["status"], "unavailable");
@@ -287,17 +291,17 @@ async fn while_it_is_down_its_models_are_unavailable_and_the_local_ones_go_on() 
     }
 
     drop(upstream);
-    let _back = Server::at(&address, strings.router()).await;
-    later().await;
+    let _back = Server::at(&address, fake.router()).await;
+    expire_listing().await;
     let list = models.get_json("/api/models").await;
-    assert_eq!(model(&list, "tiny-llm")["status"], "available", "it's back");
+    assert_eq!(model(&list, "tiny-llm")["status"], "available");
 }
 
 #[tokio::test]
-async fn one_that_never_answered_is_shown_with_the_reason() {
-    let gone = Server::of(Router::new()).await;
-    let upstream = upstream_at(&gone);
-    drop(gone);
+async fn an_upstream_that_never_responded_is_listed_with_the_reason() {
+    let stopped_server = Server::of(Router::new()).await;
+    let upstream = upstream_at(&stopped_server);
+    drop(stopped_server);
     let models = Server::of_models(Some(upstream)).await;
     let list = models.get_json("/api/models").await;
     assert_eq!(list["upstream"]["status"], "unavailable");
@@ -308,7 +312,7 @@ async fn one_that_never_answered_is_shown_with_the_reason() {
             .contains("can't be reached"),
         "{list}"
     );
-    // Nobody knows which models it has, so an unknown id may be one of them.
+    // Its models are not known, so an unknown ID may be one of them.
     let response = models
         .post(
             "/api/inference",
@@ -319,8 +323,8 @@ async fn one_that_never_answered_is_shown_with_the_reason() {
 }
 
 #[tokio::test]
-async fn its_errors_are_told_apart() {
-    let (models, _upstream, strings) = servers().await;
+async fn upstream_errors_are_mapped_to_status_codes() {
+    let (models, _upstream, fake) = servers().await;
     let cases = [
         (
             401,
@@ -336,11 +340,11 @@ async fn its_errors_are_told_apart() {
         ),
         (429, r#"{"error": "slow down"}"#, 503, "slow down"),
         (500, "<h1>oops</h1>", 502, "oops"),
-        (200, "<h1>hello</h1>", 502, "isn't understood"),
+        (200, "<h1>hello</h1>", 502, "is not valid"),
         (200, r#"{"choices": []}"#, 502, "no choices"),
     ];
     for (upstream_status, body, status, wanted) in cases {
-        strings.answer_next(upstream_status, body);
+        fake.respond_next(upstream_status, body);
         let response = models
             .post(
                 "/api/inference",

@@ -1,4 +1,4 @@
-//! The whole program, from its registration to its end.
+//! The running service, from registration to shutdown.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,15 +9,15 @@ use tokio::sync::oneshot;
 use waypost::{MemoryProvider, ServiceDiscoveryClient};
 use waypost_ai_models::{Config, Upstream, run_until};
 
-use crate::support::{SOON, Server};
+use crate::support::{Server, TIMEOUT};
 
 #[tokio::test]
-async fn it_registers_answers_as_what_it_registered_and_leaves() {
+async fn the_service_registers_serves_and_deregisters() {
     let registry = MemoryProvider::new();
     let client = ServiceDiscoveryClient::new(Arc::new(registry.clone()));
-    let gone = Server::of(Router::new()).await;
-    let upstream = Upstream::new(&gone.url("/v1"), None).unwrap();
-    drop(gone);
+    let stopped_server = Server::of(Router::new()).await;
+    let upstream = Upstream::new(&stopped_server.url("/v1"), None).unwrap();
+    drop(stopped_server);
     let config = Config {
         port: 0,
         provider: Some(Arc::new(registry)),
@@ -27,7 +27,7 @@ async fn it_registers_answers_as_what_it_registered_and_leaves() {
     let (stop, stopped) = oneshot::channel::<()>();
     let running = tokio::spawn(run_until(config, async { _ = stopped.await }));
 
-    let found = tokio::time::timeout(SOON, client.wait_for("ai-models"))
+    let found = tokio::time::timeout(TIMEOUT, client.wait_for("ai-models"))
         .await
         .unwrap()
         .unwrap();
@@ -37,35 +37,35 @@ async fn it_registers_answers_as_what_it_registered_and_leaves() {
     assert_eq!(
         models.headers()["x-served-by"],
         instance.id().as_str(),
-        "answers bear the id of the registration"
+        "responses carry the registered ID"
     );
 
     let health = get("/health").await;
     assert_eq!(
         health.status(),
         200,
-        "an upstream that is down is no reason to be taken out of service"
+        "the service is healthy without its upstream"
     );
     let report: Value = health.json().await.unwrap();
     assert_eq!(report["status"], "warning", "{report}");
     assert!(report.to_string().contains("can't be reached"), "{report}");
 
     stop.send(()).unwrap();
-    tokio::time::timeout(SOON, running)
+    tokio::time::timeout(TIMEOUT, running)
         .await
         .unwrap()
         .unwrap()
         .unwrap();
     assert!(
         client.discover_service("ai-models").await.is_err(),
-        "it left the registry"
+        "it is deregistered"
     );
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
-    let taken = Server::of(Router::new()).await;
-    let SocketAddr::V4(address) = taken.address else {
+async fn the_error_for_a_port_in_use_names_the_address() {
+    let server = Server::of(Router::new()).await;
+    let SocketAddr::V4(address) = server.address else {
         unreachable!()
     };
     let config = Config {

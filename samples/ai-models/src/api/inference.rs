@@ -1,4 +1,4 @@
-//! `POST /api/inference`: one text or a list of them, one answer.
+//! `POST /api/inference`: runs a model on one text or a list of texts.
 
 use std::fmt;
 
@@ -11,36 +11,36 @@ use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-use crate::api::{Api, MAX_BODY};
-use crate::catalog::Chosen;
+use super::state::{ApiState, MAX_BODY};
+use crate::catalog::FoundModel;
 use crate::models::{GeneratedText, Output, Parameters, Task};
 use crate::problem::Problem;
 
 /// The most texts in one request.
 const MAX_INPUTS: usize = 64;
 
-/// What to infer, with which model, from which text.
+/// The model, its input and its parameters.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct InferenceRequest {
-    /// The id of a model, as /api/models gives it.
+pub(super) struct InferenceRequest {
+    /// The ID of a model, as listed by /api/models.
     #[schema(example = "sentiment")]
-    pub(crate) model: String,
-    /// A text, or up to 64 of them.
-    pub(crate) input: OneOrMany<String>,
-    /// Settings of the model, by name; see the model's card.
+    pub(super) model: String,
+    /// A text, or a list of up to 64 texts.
+    pub(super) input: OneOrMany<String>,
+    /// Parameters of the model, by name; /api/models lists the valid ones.
     #[serde(default)]
     #[schema(value_type = Object, required = false)]
-    pub(crate) parameters: Parameters,
+    pub(super) parameters: Parameters,
 }
 
-/// What the model found, and who asked it.
+/// The result of the model.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct InferenceResponse {
+pub(super) struct InferenceResponse {
     #[schema(example = "sentiment")]
     model: String,
     task: Task,
-    /// The instance that gave the answer.
+    /// The instance that sent the response.
     #[schema(example = "ai-models-1")]
     served_by: String,
     elapsed_ms: f64,
@@ -51,52 +51,52 @@ pub(crate) struct InferenceResponse {
 /// One value, or a list of them.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
-pub(crate) enum OneOrMany<T> {
+pub(super) enum OneOrMany<T> {
     #[schema(title = "one")]
     One(T),
     #[schema(title = "many")]
     Many(Vec<T>),
 }
 
-/// Ask a model.
+/// Run a model
 ///
-/// Each answer says which instance gave it. A model of the upstream server is asked there; its
-/// `parameters` (such as `temperature` or `max_tokens`) are passed on.
+/// The response says which instance sent it. Requests for an upstream model are forwarded with
+/// their `parameters`, such as `temperature` or `max_tokens`.
 #[utoipa::path(
     post, path = "/api/inference", tag = "inference",
     request_body(content = InferenceRequest, examples(
-        ("sentiment" = (summary = "The mood of a text", value = json!({"model": "sentiment", "input": "What a wonderful day!"}))),
+        ("sentiment" = (summary = "The sentiment of a text", value = json!({"model": "sentiment", "input": "What a wonderful day!"}))),
         ("language" = (summary = "The languages of three texts", value = json!({"model": "language", "input": ["Bom dia, como está?", "Guten Morgen, wie geht es?", "おはようございます"]}))),
         ("keywords" = (summary = "The three most important words", value = json!({"model": "keywords", "input": "The registry keeps a lease for each instance. An instance that lets its lease lapse leaves the registry.", "parameters": {"limit": 3}}))),
     )),
     responses(
-        (status = OK, description = "What the model found", body = InferenceResponse),
-        (status = BAD_REQUEST, description = "The body isn't JSON of the right form; `line` and `column` say where", body = Problem, content_type = "application/problem+json"),
-        (status = NOT_FOUND, description = "No such model; `models` lists those there are", body = Problem, content_type = "application/problem+json"),
+        (status = OK, description = "The result of the model", body = InferenceResponse),
+        (status = BAD_REQUEST, description = "The body is not valid JSON of this schema; `line` and `column` say where", body = Problem, content_type = "application/problem+json"),
+        (status = NOT_FOUND, description = "No such model; `models` lists the valid IDs", body = Problem, content_type = "application/problem+json"),
         (status = PAYLOAD_TOO_LARGE, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
-        (status = UNPROCESSABLE_ENTITY, description = "The input is empty or too long, or a parameter is wrong", body = Problem, content_type = "application/problem+json"),
+        (status = UNPROCESSABLE_ENTITY, description = "The input is empty or too long, or a parameter is not valid", body = Problem, content_type = "application/problem+json"),
         (status = BAD_GATEWAY, description = "The upstream server failed", body = Problem, content_type = "application/problem+json"),
-        (status = SERVICE_UNAVAILABLE, description = "The upstream server can't be reached, or this instance is overloaded", body = Problem, content_type = "application/problem+json"),
-        (status = GATEWAY_TIMEOUT, description = "The upstream server took too long", body = Problem, content_type = "application/problem+json"),
+        (status = SERVICE_UNAVAILABLE, description = "The upstream server is unreachable, or this instance is overloaded", body = Problem, content_type = "application/problem+json"),
+        (status = GATEWAY_TIMEOUT, description = "The upstream server timed out", body = Problem, content_type = "application/problem+json"),
     )
 )]
-pub(crate) async fn infer(
-    State(api): State<Api>,
+pub(super) async fn infer(
+    State(api): State<ApiState>,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<InferenceResponse>, Problem> {
     let request = parse(body)?;
-    let model = api.catalog.choose(&request.model).await?;
+    let model = api.catalog.find(&request.model).await?;
     check(&request.input, &model)?;
     let started = Instant::now();
     let InferenceRequest {
         input, parameters, ..
     } = request;
     let output = match input {
-        OneOrMany::One(text) => OneOrMany::One(answer(&api, &model, text, &parameters).await?),
+        OneOrMany::One(text) => OneOrMany::One(infer_text(&api, &model, text, &parameters).await?),
         OneOrMany::Many(texts) => {
             let mut outputs = Vec::with_capacity(texts.len());
             for text in texts {
-                outputs.push(answer(&api, &model, text, &parameters).await?);
+                outputs.push(infer_text(&api, &model, text, &parameters).await?);
             }
             OneOrMany::Many(outputs)
         }
@@ -110,8 +110,8 @@ pub(crate) async fn infer(
     }))
 }
 
-/// Reads the request. Any content type will do: nothing but JSON is ever taken.
-pub(crate) fn parse(body: Result<Bytes, BytesRejection>) -> Result<InferenceRequest, Problem> {
+/// Parses the request. The content type is ignored, since JSON is the only format.
+pub(super) fn parse(body: Result<Bytes, BytesRejection>) -> Result<InferenceRequest, Problem> {
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::body_too_large(MAX_BODY),
         _ => Problem::unreadable_body(&rejection.body_text()),
@@ -119,8 +119,8 @@ pub(crate) fn parse(body: Result<Bytes, BytesRejection>) -> Result<InferenceRequ
     serde_json::from_slice(&body).map_err(|error| Problem::malformed(&error))
 }
 
-/// Checks what the model gets, so that it need not.
-pub(crate) fn check(input: &OneOrMany<String>, model: &Chosen) -> Result<(), Problem> {
+/// Validates the input, so that the models need not.
+pub(super) fn check(input: &OneOrMany<String>, model: &FoundModel) -> Result<(), Problem> {
     match input {
         OneOrMany::One(text) => check_text("input", text, model),
         OneOrMany::Many(texts) if texts.is_empty() => Err(Problem::empty_input("input")),
@@ -134,12 +134,12 @@ pub(crate) fn check(input: &OneOrMany<String>, model: &Chosen) -> Result<(), Pro
     }
 }
 
-pub(crate) fn milliseconds(started: Instant) -> f64 {
-    // Microseconds are as fine as makes sense to read.
+pub(super) fn milliseconds(started: Instant) -> f64 {
+    // Rounded to microseconds.
     (started.elapsed().as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }
 
-fn check_text(field: &str, text: &str, model: &Chosen) -> Result<(), Problem> {
+fn check_text(field: &str, text: &str, model: &FoundModel) -> Result<(), Problem> {
     if text.trim().is_empty() {
         return Err(Problem::empty_input(field));
     }
@@ -151,16 +151,16 @@ fn check_text(field: &str, text: &str, model: &Chosen) -> Result<(), Problem> {
     }
 }
 
-async fn answer(
-    api: &Api,
-    model: &Chosen,
+async fn infer_text(
+    api: &ApiState,
+    model: &FoundModel,
     text: String,
     parameters: &Parameters,
 ) -> Result<Output, Problem> {
     match model {
-        Chosen::Local(model) => api.catalog.infer(model, text, parameters.clone()).await,
-        Chosen::Upstream(upstream, id) => {
-            let text = upstream.ask(id, &text, parameters).await?;
+        FoundModel::Local(model) => api.catalog.infer(model, text, parameters.clone()).await,
+        FoundModel::Upstream(upstream, id) => {
+            let text = upstream.complete(id, &text, parameters).await?;
             Ok(Output::Text(GeneratedText { text }))
         }
     }
@@ -172,7 +172,7 @@ impl<'de> Deserialize<'de> for OneOrMany<String> {
     }
 }
 
-/// Tells a text from a list of texts, and says what is right if it's neither.
+/// Deserializes a text or a list of texts. Unlike an untagged enum, it names both in its errors.
 struct TextOrTexts;
 
 impl<'de> serde::de::Visitor<'de> for TextOrTexts {

@@ -1,4 +1,4 @@
-//! The API's description and the page that shows it. All of the page comes from this program.
+//! The OpenAPI description, and Swagger UI, which is embedded in the program.
 
 use std::sync::Arc;
 
@@ -11,29 +11,30 @@ use utoipa::{OpenApi, openapi};
 
 use crate::problem::Problem;
 
-/// Only what this program serves is loaded. The page styles its pictures inline.
+/// Allows only resources of this service. Swagger UI needs inline styles and `data:` images.
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
 
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "AI models",
-        description = "Small models that run inside the service: which language is it, how does it feel, \
-                       what is it about? With an OpenAI-compatible server behind it, that server's models too.",
+        description = "Small models that run inside the service: language identification, sentiment analysis \
+                       and keyword extraction. With an OpenAI-compatible upstream server, that server's \
+                       models too.",
     ),
-    // Relative to this document, so that it holds behind a gateway's prefix as well.
-    servers((url = ".", description = "Where this document comes from")),
-    tags((name = "models", description = "What there is"), (name = "inference", description = "Asking a model"))
+    // Relative to this document, so that it works behind a gateway's path prefix.
+    servers((url = ".", description = "The server of this document")),
+    tags((name = "models", description = "List the models"), (name = "inference", description = "Run a model"))
 )]
 struct Description;
 
-/// The description without its paths, which the router adds.
-pub(crate) fn description() -> openapi::OpenApi {
+/// The description without the paths, which the router adds.
+pub(super) fn openapi() -> openapi::OpenApi {
     Description::openapi()
 }
 
-pub(crate) fn router(mut description: openapi::OpenApi) -> Router {
-    // OpenAPI's paths have no wildcards.
+pub(super) fn router(mut description: openapi::OpenApi) -> Router {
+    // OpenAPI has no wildcards in paths.
     if let Some(model) = description.paths.paths.remove("/api/models/{*id}") {
         description
             .paths
@@ -47,17 +48,17 @@ pub(crate) fn router(mut description: openapi::OpenApi) -> Router {
         .validator_url("none")
         .display_request_duration(true);
     let config = Arc::new(config);
-    let (outer, index) = (config.clone(), config.clone());
+    let (bare, index) = (config.clone(), config.clone());
     Router::new()
         .route(
             "/openapi.json",
             get(move || std::future::ready(Json(description.clone()))),
         )
-        // Relative, so that a prefix of a gateway stays in front.
-        .route("/", get(|| async { moved("docs") }))
+        // Relative, so that a gateway's path prefix is kept.
+        .route("/", get(|| async { redirect("docs") }))
         .route(
             "/docs",
-            get(move || std::future::ready(page_without_slash(outer))),
+            get(move || std::future::ready(page_without_slash(bare))),
         )
         .route("/docs/", get(move || std::future::ready(page("", index))))
         .route(
@@ -66,7 +67,7 @@ pub(crate) fn router(mut description: openapi::OpenApi) -> Router {
         )
 }
 
-fn moved(to: &'static str) -> Response {
+fn redirect(to: &'static str) -> Response {
     (
         StatusCode::TEMPORARY_REDIRECT,
         [(header::LOCATION, HeaderValue::from_static(to))],
@@ -74,8 +75,7 @@ fn moved(to: &'static str) -> Response {
         .into_response()
 }
 
-/// The page at an address without a slash at its end: what it loads is found from `docs/` all the
-/// same.
+/// The page at `/docs`, without a trailing slash: a base URL makes its relative links work.
 fn page_without_slash(config: Arc<utoipa_swagger_ui::Config<'static>>) -> Response {
     page_with("", config, |html| match std::str::from_utf8(html) {
         Ok(html) => html

@@ -5,13 +5,13 @@ use serde_json::{Value, json};
 use crate::support::{Events, Server};
 
 #[tokio::test]
-async fn lists_its_models_and_describes_each() {
+async fn models_are_listed_and_described() {
     let server = Server::of_models(None).await;
     let list = server.get_json("/api/models").await;
     assert_eq!(list["served_by"], "ai-models-7");
     assert!(
         list.get("upstream").is_none(),
-        "no upstream was configured: {list}"
+        "no upstream is configured: {list}"
     );
     let models = list["models"].as_array().unwrap();
     assert!(models.len() >= 3);
@@ -25,7 +25,7 @@ async fn lists_its_models_and_describes_each() {
 }
 
 #[tokio::test]
-async fn every_listed_model_answers_its_own_example_and_says_who_answered() {
+async fn every_model_accepts_its_example_and_the_response_names_the_instance() {
     let server = Server::of_models(None).await;
     for model in server.get_json("/api/models").await["models"]
         .as_array()
@@ -45,29 +45,29 @@ async fn every_listed_model_answers_its_own_example_and_says_who_answered() {
 }
 
 #[tokio::test]
-async fn the_answers_are_inferred_from_the_text() {
+async fn results_depend_on_the_text() {
     let server = Server::of_models(None).await;
-    let ask = async |model: &str, input: &str| {
+    let infer = async |model: &str, input: &str| {
         server.infer(json!({"model": model, "input": input})).await["output"].take()
     };
 
     assert_eq!(
-        ask("sentiment", "I love this, it is wonderful!").await["label"],
+        infer("sentiment", "I love this, it is wonderful!").await["label"],
         "positive"
     );
     assert_eq!(
-        ask("sentiment", "I hate this, it is horrible.").await["label"],
+        infer("sentiment", "I hate this, it is horrible.").await["label"],
         "negative"
     );
     assert_eq!(
-        ask("language", "Wo ist der Bahnhof, bitte? Ich habe es eilig.").await["name"],
+        infer("language", "Wo ist der Bahnhof, bitte? Ich habe es eilig.").await["name"],
         "German"
     );
     assert_eq!(
-        ask("language", "Где находится вокзал?").await["script"],
+        infer("language", "Где находится вокзал?").await["script"],
         "Cyrillic"
     );
-    let keywords = ask(
+    let keywords = infer(
         "keywords",
         "The lighthouse keeper painted the lighthouse. A lighthouse needs a keeper.",
     )
@@ -83,7 +83,7 @@ async fn the_answers_are_inferred_from_the_text() {
 }
 
 #[tokio::test]
-async fn a_list_of_texts_gets_a_list_of_answers_in_the_same_order() {
+async fn a_list_of_texts_gets_a_list_of_results_in_the_same_order() {
     let server = Server::of_models(None).await;
     let answer = server.infer(json!({"model": "language", "input": ["Bom dia, como está você hoje?", "Buongiorno, come sta oggi?"]})).await;
     let codes: Vec<_> = answer["output"]
@@ -106,7 +106,7 @@ async fn parameters_reach_the_model() {
 }
 
 #[tokio::test]
-async fn a_streamed_answer_has_a_part_for_each_sentence_and_ends_with_the_whole() {
+async fn a_stream_has_a_part_for_each_sentence_and_ends_with_the_result_for_the_whole_text() {
     let server = Server::of_models(None).await;
     let text = "The room was lovely. The breakfast was awful! We left at nine.";
     let request = json!({"model": "sentiment", "input": text});
@@ -147,15 +147,15 @@ async fn a_streamed_answer_has_a_part_for_each_sentence_and_ends_with_the_whole(
     let whole = server.infer(request).await;
     assert_eq!(
         events[4].1["output"], whole["output"],
-        "the last event is the answer to the whole text"
+        "the last event is the result for the whole text"
     );
 }
 
 #[tokio::test]
-async fn many_callers_at_once_all_get_their_own_answer() {
+async fn concurrent_requests_get_their_own_results() {
     let server = Server::of_models(None).await;
     let texts = ["What a wonderful day!", "What a horrible day!"];
-    let asked = (0..60).map(|i| {
+    let requests = (0..60).map(|i| {
         let request = json!({"model": "sentiment", "input": texts[i % 2]});
         let server = &server;
         async move {
@@ -165,7 +165,7 @@ async fn many_callers_at_once_all_get_their_own_answer() {
                 .to_owned()
         }
     });
-    let labels = futures_util::future::join_all(asked).await;
+    let labels = futures_util::future::join_all(requests).await;
     for (i, label) in labels.iter().enumerate() {
         assert_eq!(label, ["positive", "negative"][i % 2]);
     }
