@@ -25,6 +25,10 @@ impl FramingConflict {
     pub(crate) fn is_detected(&self) -> bool {
         self.0.load(Ordering::Relaxed)
     }
+
+    fn report(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
 }
 
 /// Wraps a connection so that the requests read from it are scanned.
@@ -37,8 +41,8 @@ pub(crate) fn inspect<S: AsyncRead>(
     (stream, conflict)
 }
 
-/// Reads the lines of request heads and skips bodies. Lines that it can't interpret, which hyper
-/// rejects as well, count as a conflict.
+/// Reads the lines of request heads and skips bodies, up to the first malformed line: hyper rejects
+/// that as well, and reads no further request from the connection.
 #[derive(Default)]
 struct Scanner {
     conflict: FramingConflict,
@@ -58,18 +62,22 @@ enum Part {
     Headers(Option<u64>, bool),
     ChunkSize,
     Trailers,
+    Malformed,
 }
 
 impl Scanner {
     fn scan(&mut self, mut bytes: &[u8]) {
-        while !self.conflict.is_detected() {
+        while !matches!(self.part, Part::Malformed) {
             let body = bytes.len().min(self.skip.try_into().unwrap_or(usize::MAX));
             self.skip -= body as u64;
             let (_, rest) = bytes.split_at(body);
             let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
                 self.partial.extend_from_slice(rest);
                 if self.partial.len() > MAX_HEAD {
-                    self.stop();
+                    // hyper does not reject a chunk size with that many leading zeros.
+                    self.conflict.report();
+                    self.part = Part::Malformed;
+                    self.partial = Vec::new();
                 }
                 return;
             };
@@ -82,26 +90,22 @@ impl Scanner {
                 whole.extend_from_slice(line);
                 &whole
             };
-            match self.read_line(line.trim_ascii()) {
-                Some(next) => self.part = next,
-                None => self.stop(),
-            }
+            self.part = self.read_line(line.trim_ascii()).unwrap_or(Part::Malformed);
         }
     }
 
-    fn stop(&mut self) {
-        self.conflict.0.store(true, Ordering::Relaxed);
-        self.partial = Vec::new();
-    }
-
-    /// Returns the part that the next line belongs to, or `None` for a conflict.
+    /// Returns the part that the next line belongs to, or `None` if this one is malformed.
     fn read_line(&mut self, line: &[u8]) -> Option<Part> {
         let is_empty = line.is_empty();
         Some(match self.part {
             Part::RequestLine if is_empty => Part::RequestLine,
             Part::RequestLine => Part::Headers(None, false),
-            Part::Headers(Some(_), true) if is_empty => return None,
-            Part::Headers(None, true) if is_empty => Part::ChunkSize,
+            Part::Headers(length, true) if is_empty => {
+                if length.is_some() {
+                    self.conflict.report();
+                }
+                Part::ChunkSize
+            }
             Part::Headers(length, false) if is_empty => {
                 self.skip = length.unwrap_or(0);
                 Part::RequestLine
@@ -110,8 +114,9 @@ impl Scanner {
                 let colon = line.iter().position(|&byte| byte == b':')?;
                 let (name, value) = (line.get(..colon)?, line.get(colon + 1..)?);
                 if name.eq_ignore_ascii_case(b"content-length") {
-                    let digits = value.trim_ascii_start();
-                    Part::Headers(Some(number(digits, 10)?), chunked)
+                    // hyper rejects an invalid length, except after `Transfer-Encoding`.
+                    let length = number(value.trim_ascii_start(), 10).unwrap_or(0);
+                    Part::Headers(Some(length), chunked)
                 } else {
                     let is_coding = name.eq_ignore_ascii_case(b"transfer-encoding");
                     Part::Headers(length, chunked || is_coding)
@@ -131,6 +136,7 @@ impl Scanner {
             }
             Part::Trailers if is_empty => Part::RequestLine,
             Part::Trailers => Part::Trailers,
+            Part::Malformed => return None,
         })
     }
 }
@@ -183,6 +189,18 @@ mod tests {
             for step in [1, 10, 1 << 20] {
                 assert!(!has_conflict(&request, step), "{request:?} by {step}");
             }
+        }
+    }
+
+    #[test]
+    fn nothing_is_scanned_after_a_malformed_line() {
+        for malformed in [
+            "\x16\x03\x01\nzz\n",
+            "GET / HTTP/1.1\r\nno colon\r\n\r\n",
+            "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
+        ] {
+            let request = [malformed, CONFLICT].concat();
+            assert!(!has_conflict(&request, 1 << 20), "{malformed:?}");
         }
     }
 

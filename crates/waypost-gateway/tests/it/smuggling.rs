@@ -332,6 +332,26 @@ async fn a_conflict_is_detected_after_a_good_request_too() {
 }
 
 #[tokio::test]
+async fn a_good_request_is_served_even_if_a_malformed_one_follows_at_once() {
+    let gateway = TestGateway::start().await;
+    gateway.add("auth", "a", Origin::echo().await.address).await;
+    let good = "GET /auth/good HTTP/1.1\r\nHost: a\r\n\r\n";
+    for (case, malformed) in REJECTED {
+        // A conflict applies to the whole connection, including requests read together with it.
+        if malformed.contains("Content-Length") && malformed.contains("Transfer-Encoding") {
+            continue;
+        }
+        let response = send(
+            &gateway,
+            &format!("{good}POST /auth/ HTTP/1.1\r\n{malformed}"),
+        )
+        .await;
+        assert!(response.starts_with("HTTP/1.1 200 "), "{case}: {response}");
+        assert!(response.contains("HTTP/1.1 400 "), "{case}: {response}");
+    }
+}
+
+#[tokio::test]
 async fn a_bad_chunk_gets_a_400_and_the_connection_is_closed() {
     let gateway = TestGateway::start().await;
     gateway.add("auth", "a", Origin::echo().await.address).await;
