@@ -183,49 +183,6 @@ pub(crate) fn arch() -> &'static str {
     }
 }
 
-/// What Go makes of the inside of a string in double quotes.
-pub(crate) fn unquote(text: &str) -> Option<String> {
-    let mut unquoted = Vec::with_capacity(text.len());
-    let mut rest = text.chars();
-    let number = |rest: &mut std::str::Chars<'_>, digits: usize, radix: u32| {
-        let text = rest.as_str().get(..digits)?;
-        let value = u32::from_str_radix(text, radix).ok()?;
-        *rest = rest.as_str()[digits..].chars();
-        Some(value)
-    };
-    while let Some(c) = rest.next() {
-        let c = match c {
-            '\n' => return None,
-            '\\' => match rest.next()? {
-                'a' => '\u{7}',
-                'b' => '\u{8}',
-                'f' => '\u{c}',
-                'n' => '\n',
-                'r' => '\r',
-                't' => '\t',
-                'v' => '\u{b}',
-                '\\' => '\\',
-                'u' => char::from_u32(number(&mut rest, 4, 16)?)?,
-                'U' => char::from_u32(number(&mut rest, 8, 16)?)?,
-                'x' => {
-                    unquoted.push(u8::try_from(number(&mut rest, 2, 16)?).ok()?);
-                    continue;
-                }
-                first @ '0'..='7' => {
-                    let high = first.to_digit(8)? * 64;
-                    let value = high + number(&mut rest, 2, 8)?;
-                    unquoted.push(u8::try_from(value).ok()?);
-                    continue;
-                }
-                _ => return None,
-            },
-            c => c,
-        };
-        unquoted.extend_from_slice(c.encode_utf8(&mut [0; 4]).as_bytes());
-    }
-    Some(String::from_utf8_lossy(&unquoted).into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,355 +1,337 @@
-//! The grammar, as a parsing expression grammar whose alternatives are tried in Consul's order. An
-//! expression that can't be read is answered with what was expected at the farthest place that
-//! any alternative reached: every terminal that was tried there.
+//! The grammar of filter expressions.
+//!
+//! ```text
+//! or       = and ( "or" and )*
+//! and      = not ( "and" not )*
+//! not      = "not" not | "(" or ")" | test
+//! test     = selector ( "==" | "!=" | "contains" | "not contains" | "matches" | "not matches" ) value
+//!          | selector ( "is empty" | "is not empty" )
+//!          | value ( "in" | "not in" ) selector
+//! selector = name ( "." name | "[" string "]" )*
+//! value    = selector | number | string
+//! ```
+//!
+//! White space separates words; around `==`, `!=` and parentheses it is optional. A selector as a
+//! value stands for its own text. Strings are in double quotes, with the escapes of Go, or in
+//! backquotes, without escapes.
 
-use super::parser::Parser;
-use crate::go::unquote;
+use winnow::ascii::{digit0, digit1, multispace0, multispace1};
+use winnow::combinator::{
+    alt, cut_err, delimited, eof, fail, opt, peek, preceded, repeat, terminated,
+};
+use winnow::error::{ContextError, ErrMode, FromExternalError, StrContext, StrContextValue};
+use winnow::prelude::*;
+use winnow::stream::{AsChar, Stateful};
+use winnow::token::{any, none_of, one_of, take_while};
 
-/// An expression.
-#[derive(Debug)]
-pub(super) enum Tree {
-    Not(Box<Tree>),
-    And(Vec<Tree>),
-    Or(Vec<Tree>),
-    Match(Match),
-}
+use super::schema::Shape;
+use super::{Condition, Invalid, Test};
 
-#[derive(Debug)]
-pub(super) struct Match {
-    pub selector: Vec<String>,
-    pub operator: Operator,
-    /// Empty for the operators that have none.
-    pub value: String,
-}
+/// Deeper nesting than this is refused.
+const MAX_DEPTH: usize = 64;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Operator {
     Equal,
-    NotEqual,
+    Contains,
+    /// [`Contains`](Self::Contains) with its operands swapped.
     In,
-    NotIn,
     IsEmpty,
-    IsNotEmpty,
     Matches,
-    NotMatches,
 }
 
-/// Deeper nesting than this is refused.
-const DEEPEST: usize = 64;
+/// Reads an expression about records of a shape. The error says what is wrong, and where.
+pub(super) fn parse(text: &str, shape: &'static Shape) -> Result<Condition, String> {
+    let input = Stateful {
+        input: text,
+        state: Scope { shape, depth: 0 },
+    };
+    let mut expression = delimited(multispace0, or, multispace0);
+    expression.parse(input).map_err(|error| {
+        let at = text[..error.offset()].chars().count() + 1;
+        let (cause, context) = (error.inner().cause(), error.inner().context().next());
+        let what = cause.map(ToString::to_string);
+        let what = what.or_else(|| context.map(ToString::to_string));
+        let what = what.unwrap_or_else(|| "expected `and`, `or` or the end".to_owned());
+        format!("character {at}: {what}")
+    })
+}
 
-/// The operators between a selector and a value, in the order in which they are tried.
-const BEFORE_VALUE: &[(&[&str], Operator)] = &[
-    (&["=="], Operator::Equal),
-    (&["!="], Operator::NotEqual),
-    (&["contains"], Operator::In),
-    (&["not", "contains"], Operator::NotIn),
-    (&["matches"], Operator::Matches),
-    (&["not", "matches"], Operator::NotMatches),
-];
-const AFTER_SELECTOR: &[(&[&str], Operator)] = &[
-    (&["is", "empty"], Operator::IsEmpty),
-    (&["is", "not", "empty"], Operator::IsNotEmpty),
-];
-const BEFORE_SELECTOR: &[(&[&str], Operator)] =
-    &[(&["in"], Operator::In), (&["not", "in"], Operator::NotIn)];
+type Input<'a> = Stateful<&'a str, Scope>;
 
-impl Operator {
-    pub(super) fn name(self) -> &'static str {
+#[derive(Debug)]
+struct Scope {
+    shape: &'static Shape,
+    /// How many parentheses and `not`s are open.
+    depth: usize,
+}
+
+enum Operand {
+    Selector(Vec<String>),
+    Literal(String),
+}
+
+impl Operand {
+    fn into_text(self) -> String {
         match self {
-            Self::Equal => "Equal",
-            Self::NotEqual => "Not Equal",
-            Self::In => "In",
-            Self::NotIn => "Not In",
-            Self::IsEmpty => "Is Empty",
-            Self::IsNotEmpty => "Is Not Empty",
-            Self::Matches => "Matches",
-            Self::NotMatches => "Not Matches",
+            Self::Selector(names) => names.join("."),
+            Self::Literal(text) => text,
         }
     }
 }
 
-/// Reads an expression. The error is what Consul's parser says.
-pub(super) fn parse(text: &str) -> Result<Tree, String> {
-    let mut parser = Parser::new(text);
-    let tree = parser.input();
-    match tree {
-        Some(tree) if parser.faults.is_empty() => Ok(tree),
-        _ => Err(parser.complaint()),
-    }
+fn or(input: &mut Input<'_>) -> ModalResult<Condition> {
+    joined(input, "or", and, Condition::Or)
 }
 
-impl Parser<'_> {
-    fn input(&mut self) -> Option<Tree> {
-        let in_parentheses = self.attempt(|p| {
-            p.maybe_space();
-            p.literal("(").then_some(())?;
-            p.maybe_space();
-            let tree = p.or()?;
-            p.maybe_space();
-            p.literal(")").then_some(())?;
-            p.maybe_space();
-            p.end().then_some(tree)
-        });
-        in_parentheses.or_else(|| {
-            self.attempt(|p| {
-                p.maybe_space();
-                let tree = p.or()?;
-                p.maybe_space();
-                p.end().then_some(tree)
-            })
+fn and(input: &mut Input<'_>) -> ModalResult<Condition> {
+    joined(input, "and", not, Condition::And)
+}
+
+/// Operands with a word between them.
+fn joined(
+    input: &mut Input<'_>,
+    word: &'static str,
+    operand: fn(&mut Input<'_>) -> ModalResult<Condition>,
+    join: fn(Vec<Condition>) -> Condition,
+) -> ModalResult<Condition> {
+    let first = operand(input)?;
+    let separator = (multispace1, word, multispace1);
+    let mut all: Vec<_> = repeat(0.., preceded(separator, cut_err(operand))).parse_next(input)?;
+    if all.is_empty() {
+        return Ok(first);
+    }
+    all.insert(0, first);
+    Ok(join(all))
+}
+
+fn not(input: &mut Input<'_>) -> ModalResult<Condition> {
+    let negated = preceded(("not", multispace1), |input: &mut _| deeper(input, not));
+    let group = delimited(
+        ('(', multispace0),
+        cut_err(|input: &mut _| deeper(input, or)),
+        (multispace0, cut_err(')').context(expected("`)`"))),
+    );
+    // What begins with `not` can also be a test of a field that is called so.
+    let negated = negated.map(|condition| Condition::Not(Box::new(condition)));
+    alt((negated, group, test)).parse_next(input)
+}
+
+fn deeper(
+    input: &mut Input<'_>,
+    rule: fn(&mut Input<'_>) -> ModalResult<Condition>,
+) -> ModalResult<Condition> {
+    if input.state.depth == MAX_DEPTH {
+        return cut_err(fail.context(expected("less nesting"))).parse_next(input);
+    }
+    input.state.depth += 1;
+    let result = rule(input);
+    input.state.depth -= 1;
+    result
+}
+
+fn test(input: &mut Input<'_>) -> ModalResult<Condition> {
+    let start = input.checkpoint();
+    let left = operand(input)?;
+    let (operator, negated) = operator(input)?;
+    let (selector, value) = match operator {
+        Operator::IsEmpty => (left, String::new()),
+        Operator::In => (cut_err(operand).parse_next(input)?, left.into_text()),
+        _ => (left, cut_err(operand).parse_next(input)?.into_text()),
+    };
+    let test = match selector {
+        Operand::Selector(names) => Test::new(input.state.shape, names, operator, value, negated),
+        Operand::Literal(text) => Err(Invalid(format!("{text:?} is not a selector"))),
+    };
+    test.map(Condition::Test).map_err(|error| {
+        input.reset(&start);
+        ErrMode::Cut(ContextError::from_external_error(input, error))
+    })
+}
+
+/// An operator, and whether it is negated.
+fn operator(input: &mut Input<'_>) -> ModalResult<(Operator, bool)> {
+    let equal = alt(("==".value(false), "!=".value(true)));
+    let word = |word| {
+        let not = opt(terminated("not", multispace1)).map(|not| not.is_some());
+        delimited(multispace1, terminated(not, word), multispace1)
+    };
+    let not = opt(terminated("not", multispace1)).map(|not| not.is_some());
+    let is_empty = delimited((multispace1, "is", multispace1), not, "empty");
+    alt((
+        delimited(multispace0, equal, multispace0).map(|negated| (Operator::Equal, negated)),
+        word("contains").map(|negated| (Operator::Contains, negated)),
+        word("in").map(|negated| (Operator::In, negated)),
+        word("matches").map(|negated| (Operator::Matches, negated)),
+        is_empty.map(|negated| (Operator::IsEmpty, negated)),
+    ))
+    .context(expected("an operator such as `==`, `in` or `is empty`"))
+    .parse_next(input)
+}
+
+fn operand(input: &mut Input<'_>) -> ModalResult<Operand> {
+    alt((
+        selector.map(Operand::Selector),
+        number.map(|text| Operand::Literal(text.to_owned())),
+        string.map(Operand::Literal),
+    ))
+    .context(expected("a selector, a number or a string"))
+    .parse_next(input)
+}
+
+fn selector(input: &mut Input<'_>) -> ModalResult<Vec<String>> {
+    let index = delimited(
+        ('[', multispace0),
+        cut_err(string.context(expected("a string as index"))),
+        (multispace0, cut_err(']').context(expected("`]`"))),
+    );
+    let first = name(input)?;
+    let mut names = repeat(0.., alt((preceded('.', name), index)));
+    let mut names: Vec<_> = names.parse_next(input)?;
+    names.insert(0, first);
+    Ok(names)
+}
+
+fn name(input: &mut Input<'_>) -> ModalResult<String> {
+    let rest = take_while(0.., |c: char| c.is_ascii_alphanumeric() || c == '_');
+    let name = (one_of(AsChar::is_alpha), rest).take();
+    name.map(str::to_owned).parse_next(input)
+}
+
+fn number<'a>(input: &mut Input<'a>) -> ModalResult<&'a str> {
+    let integer = alt(('0'.void(), (one_of('1'..='9'), digit0).void()));
+    let number = (opt('-'), integer, opt(('.', digit1))).take();
+    let end = peek(alt((multispace1.void(), ')'.void(), eof.void())));
+    terminated(
+        number,
+        cut_err(end).context(expected("the end of the number")),
+    )
+    .parse_next(input)
+}
+
+fn string(input: &mut Input<'_>) -> ModalResult<String> {
+    let raw = take_while(0.., |c| c != '`').map(|text: &str| text.replace('\r', ""));
+    let plain = none_of(['"', '\\', '\n']).map(|c: char| c.to_string().into_bytes());
+    let quoted = repeat(0.., alt((plain, preceded('\\', cut_err(escape)))));
+    let quoted = quoted.fold(Vec::new, |mut all, bytes| {
+        all.extend(bytes);
+        all
+    });
+    // Escapes of single bytes may be parts of a character, or of none.
+    let quoted = quoted.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
+    let close = |quote: char| cut_err(quote).context(expected("a closing quote"));
+    alt((
+        delimited('`', raw, close('`')),
+        delimited('"', quoted, close('"')),
+    ))
+    .parse_next(input)
+}
+
+/// The bytes that an escape stands for, which follows a backslash.
+fn escape(input: &mut Input<'_>) -> ModalResult<Vec<u8>> {
+    fn digits<'a>(count: usize, radix: u32) -> impl Parser<Input<'a>, u32, ErrMode<ContextError>> {
+        take_while(count, move |c: char| c.is_digit(radix))
+            .try_map(move |text| u32::from_str_radix(text, radix))
+    }
+    let character = |code| {
+        let character = match code {
+            // Half of a surrogate pair.
+            0xd800..0xe000 => Some(char::REPLACEMENT_CHARACTER),
+            code => char::from_u32(code),
+        };
+        character.map(|c| c.to_string().into_bytes())
+    };
+    let byte = |code| u8::try_from(code).ok().map(|byte| vec![byte]);
+    let single = |c| {
+        Some(match c {
+            'a' => b"\x07",
+            'b' => b"\x08",
+            'f' => b"\x0c",
+            'n' => b"\n",
+            'r' => b"\r",
+            't' => b"\t",
+            'v' => b"\x0b",
+            '\\' => b"\\",
+            _ => return None,
         })
-    }
+    };
+    alt((
+        preceded('u', digits(4, 16)).verify_map(character),
+        preceded('U', digits(8, 16)).verify_map(character),
+        preceded('x', digits(2, 16)).verify_map(byte),
+        digits(3, 8).verify_map(byte),
+        any.verify_map(single).map(|byte: &[u8; 1]| byte.to_vec()),
+    ))
+    .context(expected("an escape that Go has"))
+    .parse_next(input)
+}
 
-    fn or(&mut self) -> Option<Tree> {
-        self.joined("or", Self::and, Tree::Or)
-    }
-
-    fn and(&mut self) -> Option<Tree> {
-        self.joined("and", Self::not, Tree::And)
-    }
-
-    /// Operands with a word between them, side by side: however many, they nest no deeper.
-    fn joined(
-        &mut self,
-        word: &str,
-        operand: fn(&mut Self) -> Option<Tree>,
-        join: fn(Vec<Tree>) -> Tree,
-    ) -> Option<Tree> {
-        let first = operand(self)?;
-        let mut rest = Vec::new();
-        while let Some(next) = self.attempt(|p| {
-            (p.space() && p.literal(word) && p.space()).then_some(())?;
-            operand(p)
-        }) {
-            rest.push(next);
-        }
-        if rest.is_empty() {
-            return Some(first);
-        }
-        rest.insert(0, first);
-        Some(join(rest))
-    }
-
-    fn not(&mut self) -> Option<Tree> {
-        let negated = self.attempt(|p| {
-            (p.literal("not") && p.space()).then_some(())?;
-            p.deeper(Self::not)
-        });
-        match negated {
-            Some(tree) => Some(Tree::Not(Box::new(tree))),
-            None => self.grouping(),
-        }
-    }
-
-    fn grouping(&mut self) -> Option<Tree> {
-        let start = self.at;
-        if self.literal("(") {
-            self.maybe_space();
-            if let Some(tree) = self.deeper(Self::or) {
-                self.maybe_space();
-                if self.literal(")") {
-                    return Some(tree);
-                }
-                self.blame_here("grouping", "Unmatched parentheses");
-            }
-        }
-        self.at = start;
-        self.matching()
-    }
-
-    fn matching(&mut self) -> Option<Tree> {
-        let found = self
-            .attempt(|p| {
-                let selector = p.selector()?;
-                let operator = p.operator(BEFORE_VALUE)?;
-                Some((selector, operator, p.value()?))
-            })
-            .or_else(|| {
-                self.attempt(|p| {
-                    let selector = p.selector()?;
-                    let operator = p.operator(AFTER_SELECTOR)?;
-                    Some((selector, operator, String::new()))
-                })
-            })
-            .or_else(|| {
-                self.attempt(|p| {
-                    let value = p.value()?;
-                    let operator = p.operator(BEFORE_SELECTOR)?;
-                    let selector = p.selector();
-                    if selector.is_none() {
-                        p.blame_here("match", "Invalid selector");
-                    }
-                    Some((selector?, operator, value))
-                })
-            });
-        found.map(|(selector, operator, value)| {
-            Tree::Match(Match {
-                selector,
-                operator,
-                value,
-            })
-        })
-    }
-
-    fn operator(&mut self, operators: &[(&[&str], Operator)]) -> Option<Operator> {
-        operators.iter().find_map(|(words, operator)| {
-            let is_sign = !words[0].starts_with(|c: char| c.is_ascii_alphabetic());
-            let takes_value = !words.ends_with(&["empty"]);
-            self.attempt(|p| {
-                for word in *words {
-                    (p.space() || is_sign).then_some(())?;
-                    p.literal(word).then_some(())?;
-                }
-                let ends = !takes_value || p.space() || is_sign;
-                ends.then_some(*operator)
-            })
-        })
-    }
-
-    fn selector(&mut self) -> Option<Vec<String>> {
-        let mut names = vec![self.identifier()?];
-        while let Some(name) = self.member().or_else(|| self.index()) {
-            names.push(name);
-        }
-        Some(names)
-    }
-
-    fn member(&mut self) -> Option<String> {
-        self.attempt(|p| p.literal(".").then(|| p.identifier())?)
-    }
-
-    fn identifier(&mut self) -> Option<String> {
-        let start = self.at;
-        self.one("[a-zA-Z]", |c| c.is_ascii_alphabetic())
-            .then_some(())?;
-        while self.one("[a-zA-Z0-9_]", |c| c.is_ascii_alphanumeric() || c == '_') {}
-        Some(self.text[start..self.at].to_owned())
-    }
-
-    fn index(&mut self) -> Option<String> {
-        self.attempt(|p| {
-            p.literal("[").then_some(())?;
-            p.maybe_space();
-            let before = p.at;
-            let Some(name) = p.string() else {
-                p.at = before;
-                p.blame_here("index", "Invalid index");
-                return None;
-            };
-            p.maybe_space();
-            if !p.literal("]") {
-                p.blame_here("index", "Unclosed index expression");
-                return None;
-            }
-            Some(name)
-        })
-    }
-
-    fn value(&mut self) -> Option<String> {
-        let selector = self.attempt(Self::selector);
-        selector
-            .map(|names| names.join("."))
-            .or_else(|| self.number())
-            .or_else(|| self.string())
-    }
-
-    fn number(&mut self) -> Option<String> {
-        let start = self.at;
-        self.attempt(|p| {
-            p.literal("-");
-            if !p.literal("0") {
-                p.one("[1-9]", |c| ('1'..='9').contains(&c)).then_some(())?;
-                p.digits();
-            }
-            let _ = p.attempt(|p| (p.literal(".") && p.digits() > 0).then_some(()));
-            let end = p.at;
-            let ends = p.space() || p.end() || p.literal(")");
-            p.at = end;
-            if !ends {
-                p.blame_here("number", "Invalid number literal");
-            }
-            ends.then(|| p.text[start..end].to_owned())
-        })
-    }
-
-    fn digits(&mut self) -> usize {
-        let start = self.at;
-        while self.one("[0-9]", |c| c.is_ascii_digit()) {}
-        self.at - start
-    }
-
-    fn string(&mut self) -> Option<String> {
-        let start = self.at;
-        for quote in ["`", "\""] {
-            if !self.literal(quote) {
-                continue;
-            }
-            while self.any_but(quote) {}
-            if !self.literal(quote) {
-                self.blame_here("string", "Unterminated string literal");
-                self.at = start;
-                return None;
-            }
-            let inside = &self.text[start + 1..self.at - 1];
-            let unquoted = match quote {
-                "`" => Some(inside.replace('\r', "")),
-                _ => unquote(inside),
-            };
-            return Some(unquoted.unwrap_or_else(|| {
-                self.blame("string", "invalid syntax", start);
-                String::new()
-            }));
-        }
-        None
-    }
-
-    fn deeper(&mut self, rule: fn(&mut Self) -> Option<Tree>) -> Option<Tree> {
-        if self.depth == DEEPEST {
-            self.blame_here("grouping", "Nested too deeply");
-            return None;
-        }
-        self.depth += 1;
-        let found = rule(self);
-        self.depth -= 1;
-        found
-    }
+fn expected(what: &'static str) -> StrContext {
+    StrContext::Expected(StrContextValue::Description(what))
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::HEALTH;
     use super::*;
 
     #[test]
-    fn what_was_expected_is_said_as_consul_says_it() {
-        for (text, complaint) in [
+    fn errors_say_what_is_wrong_and_where() {
+        for (text, error) in [
+            ("", "character 1: expected a selector, a number or a string"),
             (
                 "foo bar",
-                r#"1:5 (4): no match found, expected: "!=", "==", "contains", "in", "is", "matches", "not" or [ \t\r\n]"#,
+                "character 5: expected an operator such as `==`, `in` or `is empty`",
             ),
             (
-                "a == b)",
-                r#"1:7 (6): no match found, expected: ".", "[", [ \t\r\n], [a-zA-Z0-9_] or EOF"#,
+                "Service.ID == a)",
+                "character 16: expected `and`, `or` or the end",
             ),
             (
-                "(a == b",
-                r#"1:8 (7): rule "grouping": Unmatched parentheses"#,
+                "Service.ID == a and",
+                "character 17: expected `and`, `or` or the end",
             ),
             (
-                "a == 8x",
-                r#"1:7 (6): rule "number": Invalid number literal"#,
+                "Service.ID == a and ",
+                "character 21: expected a selector, a number or a string",
+            ),
+            ("(Service.ID == a", "character 17: expected `)`"),
+            (
+                "Service.Port == 8x",
+                "character 18: expected the end of the number",
             ),
             (
-                "a == \"b",
-                r#"1:8 (7): rule "string": Unterminated string literal"#,
+                "Service.ID == \"b",
+                "character 17: expected a closing quote",
             ),
-            ("a[0] == 1", r#"1:3 (2): rule "index": Invalid index"#),
-            ("a in 80", r#"1:6 (5): rule "match": Invalid selector"#),
             (
-                "a\nb",
-                r#"2:1 (2): no match found, expected: "!=", "==", "contains", "in", "is", "matches", "not" or [ \t\r\n]"#,
+                "Service.ID == \"\\q\"",
+                "character 17: expected an escape that Go has",
+            ),
+            (
+                "Service.Meta[0] == 1",
+                "character 14: expected a string as index",
+            ),
+            ("a in 80", "character 1: \"80\" is not a selector"),
+            (
+                "not é",
+                "character 5: expected an operator such as `==`, `in` or `is empty`",
+            ),
+            (
+                "Service.Nope == 1",
+                "character 1: no field `Service.Nope` here",
+            ),
+            (
+                "not Service is empty",
+                "character 5: the operator does not apply to `Service`, an object",
+            ),
+            (
+                "Service.Port == a",
+                "character 1: \"a\" cannot be compared with `Service.Port`, a number",
             ),
         ] {
-            assert_eq!(parse(text).map(|_| ()), Err(complaint.to_owned()), "{text}");
+            let result = parse(text, &HEALTH).map(|_| ());
+            assert_eq!(result, Err(error.to_owned()), "{text}");
         }
     }
 }

@@ -158,14 +158,26 @@ impl Shape {
     }
 
     pub(super) fn supports(&self, operator: Operator) -> bool {
-        use Operator::{Equal, In, IsEmpty, IsNotEmpty, Matches, NotEqual, NotIn, NotMatches};
-        let operators: &[Operator] = match self {
-            Self::Text => &[Equal, NotEqual, In, NotIn, Matches, NotMatches],
-            Self::Number | Self::Bool => &[Equal, NotEqual],
-            Self::Texts | Self::Map(_) => &[In, NotIn, IsEmpty, IsNotEmpty],
-            Self::List(_) => &[IsEmpty, IsNotEmpty],
-            Self::Record(_) => &[],
-        };
-        operators.contains(&operator)
+        use Operator::{Contains, Equal, In, IsEmpty, Matches};
+        match self {
+            Self::Text => matches!(operator, Equal | Contains | In | Matches),
+            Self::Number | Self::Bool => operator == Equal,
+            Self::Texts | Self::Map(_) => matches!(operator, Contains | In | IsEmpty),
+            Self::List(_) => operator == IsEmpty,
+            Self::Record(_) => false,
+        }
+    }
+
+    /// What it is, for error messages.
+    pub(super) fn describe(&self) -> &'static str {
+        match self {
+            Self::Text => "a string",
+            Self::Number => "a number",
+            Self::Bool => "a boolean",
+            Self::Texts => "a list of strings",
+            Self::Map(_) => "a map",
+            Self::List(_) => "a list of objects",
+            Self::Record(_) => "an object",
+        }
     }
 }

@@ -64,7 +64,7 @@ pub fn filter(input: &[u8]) {
     });
     for shape in [&NODE, &SERVICE, &CHECK, &HEALTH, &CATALOG_SERVICE] {
         if let Ok(filter) = Filter::parse(&text, shape) {
-            filter.takes(&record);
+            filter.matches(&record);
         }
     }
 }

@@ -160,5 +160,5 @@ fn parse_filter(call: &Call, shape: &'static Shape) -> Result<Option<Filter>, St
 /// Whether a filter, if there is one, takes a record as the answer shows it.
 pub(super) fn takes<T: Serialize>(filter: Option<&Filter>, show: impl FnOnce() -> T) -> bool {
     // A record that can't be shown can't be asked about either; there is none such.
-    filter.is_none_or(|filter| serde_json::to_value(show()).is_ok_and(|it| filter.takes(&it)))
+    filter.is_none_or(|filter| serde_json::to_value(show()).is_ok_and(|it| filter.matches(&it)))
 }
