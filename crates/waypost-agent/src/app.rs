@@ -5,7 +5,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use crate::faults::Faults;
-use crate::go;
 use crate::guard::Guard;
 use crate::monitor::Monitor;
 use crate::registration::Registration;
@@ -43,9 +42,8 @@ impl App {
 
     /// When it started (RFC 3339).
     pub(crate) fn started(&self) -> String {
-        let since = self.started.duration_since(UNIX_EPOCH).unwrap_or_default();
-        let seconds = go::date_time(since.as_secs()).replace(' ', "T");
-        format!("{seconds}.{:09}Z", since.subsec_nanos())
+        let started = self.started.max(UNIX_EPOCH);
+        humantime::format_rfc3339_nanos(started).to_string()
     }
 
     pub(crate) fn random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {

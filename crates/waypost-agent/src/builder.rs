@@ -13,9 +13,9 @@ use crate::agent::Agent;
 use crate::app::App;
 use crate::checks::Runner;
 use crate::faults::Faults;
-use crate::go;
 use crate::guard::Guard;
 use crate::http::Door;
+use crate::ids;
 use crate::monitor::Monitor;
 use crate::registration::Registration;
 use crate::store::{Node, Store};
@@ -181,7 +181,7 @@ impl Builder {
             return Err(Error::NodeMeta { what });
         }
         if let Some(id) = &self.node_id
-            && (id.is_empty() || decode::fault_of_uuid(id).is_some())
+            && (id.is_empty() || ids::check_node_id(id).is_err())
         {
             return Err(Error::NodeId { id: id.clone() });
         }
@@ -252,7 +252,7 @@ impl Builder {
             .seed
             .map_or_else(fastrand::Rng::new, fastrand::Rng::with_seed);
         let node_name = self.node_name.unwrap_or_else(host_name);
-        let node_id = self.node_id.unwrap_or_else(|| go::uuid(&mut random));
+        let node_id = self.node_id.unwrap_or_else(|| ids::random(&mut random));
         let address = self.advertise.unwrap_or_else(|| advertised(self.http.ip()));
         let address = address.to_string();
         let mut node_meta = self.node_meta;

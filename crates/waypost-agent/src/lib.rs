@@ -42,9 +42,10 @@ mod filter;
 #[cfg(any(test, feature = "fuzz"))]
 #[doc(hidden)]
 pub mod fuzz;
-mod go;
+mod go_compat;
 mod guard;
 mod http;
+mod ids;
 mod journal;
 mod leftovers;
 mod monitor;

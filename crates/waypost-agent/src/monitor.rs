@@ -8,8 +8,6 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use tokio::sync::mpsc::{self, Receiver, Sender};
 
-use crate::go;
-
 /// A listener that is further behind than this misses lines.
 const BACKLOG: usize = 512;
 
@@ -64,15 +62,8 @@ impl Monitor {
         if listeners.is_empty() {
             return;
         }
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        let now = now.unwrap_or_default();
-        let time = go::date_time(now.as_secs()).replace(' ', "T");
-        let line = format!(
-            "{time}.{:03}Z {} {line}\n",
-            now.subsec_millis(),
-            level.shown()
-        );
-        let line = Bytes::from(line);
+        let time = humantime::format_rfc3339_millis(SystemTime::now().max(UNIX_EPOCH));
+        let line = Bytes::from(format!("{time} {} {line}\n", level.shown()));
         listeners.retain(|(least, sender)| {
             if level >= *least {
                 // One that is too slow misses it.

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use crate::app::{App, SERVER_PORT};
-use crate::go;
+use crate::go_compat;
 
 /// The version of Consul whose API this is.
 pub(crate) const CONSUL_VERSION: &str = "1.8.7";
@@ -212,7 +212,7 @@ fn stats(app: &App) -> BTreeMap<&'static str, Group> {
         ("server", "true".to_owned()),
     ];
     let runtime = [
-        ("arch", go::arch().to_owned()),
+        ("arch", go_compat::arch().to_owned()),
         ("os", std::env::consts::OS.to_owned()),
     ];
     BTreeMap::from([

@@ -22,7 +22,7 @@ use self::http::Clients;
 use self::threshold::Threshold;
 pub(crate) use self::ttl::Ttl;
 use crate::decode::{CheckDefinition, CheckKind};
-use crate::go;
+use crate::go_compat;
 use crate::store::{Outcome, Store};
 use crate::targets::Targets;
 
@@ -101,7 +101,11 @@ impl Runner {
     ) -> Running {
         let store = Arc::clone(store);
         if check.ttl > 0 {
-            let ttl = Arc::new(Ttl::new(id, go::duration(check.ttl), output_limit(&check)));
+            let ttl = Arc::new(Ttl::new(
+                id,
+                go_compat::duration(check.ttl),
+                output_limit(&check),
+            ));
             let task = tokio::spawn(Arc::clone(&ttl).run(store)).abort_handle();
             return Running {
                 what: What::Ttl(ttl),
@@ -170,7 +174,7 @@ async fn probe(
             Ok(CheckKind::Script) => script::probe(&check).await,
             _ => tcp::probe(&check).await,
         };
-        go::cut(&mut outcome.output, output_limit(&check));
+        truncate(&mut outcome.output, output_limit(&check));
         if threshold.passes(outcome.status) {
             let now = Instant::now().into_std();
             store.write(|state, changes| state.report(&id, outcome, now, changes));
@@ -184,6 +188,14 @@ fn output_limit(check: &CheckDefinition) -> usize {
     match usize::try_from(check.output_max_size) {
         Ok(size @ 1..) => size,
         _ => OUTPUT_MAX_SIZE,
+    }
+}
+
+/// Truncates a text to at most `limit` bytes without splitting a character.
+pub(crate) fn truncate(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        let end = (0..=limit).rev().find(|&at| text.is_char_boundary(at));
+        text.truncate(end.unwrap_or(0));
     }
 }
 
@@ -202,5 +214,17 @@ fn critical(output: String) -> Outcome {
     Outcome {
         status: crate::store::Status::Critical,
         output,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn truncation_does_not_split_characters() {
+        let mut text = "aéé".to_owned();
+        truncate(&mut text, 4);
+        assert_eq!(text, "aé");
     }
 }

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 
 use super::{critical, output_limit};
 use crate::decode::CheckDefinition;
-use crate::go;
+use crate::go_compat;
 use crate::store::{Outcome, Status};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
@@ -21,7 +21,8 @@ pub(super) async fn probe(check: &CheckDefinition) -> Outcome {
         Ok(Ok(outcome)) => outcome,
         Ok(Err(error)) => critical(error.to_string()),
         Err(_) => {
-            let shown = go::show_duration(i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX));
+            let shown =
+                go_compat::show_duration(i64::try_from(limit.as_nanos()).unwrap_or(i64::MAX));
             critical(format!("Timed out ({shown}) running check"))
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use crate::go;
+use super::truncate;
 use crate::store::{Outcome, Status, Store};
 
 const EXPIRED: &str = "TTL expired";
@@ -42,7 +42,7 @@ impl Ttl {
 
     /// Takes a report: the time starts anew.
     pub(crate) fn beat(&self, mut outcome: Outcome, store: &Store) {
-        go::cut(&mut outcome.output, self.output_limit);
+        truncate(&mut outcome.output, self.output_limit);
         let now = Instant::now();
         let mut last = self.last();
         last.deadline = now + self.time_to_live;
@@ -70,7 +70,7 @@ impl Ttl {
         if !last.output.is_empty() {
             output.push_str(LAST_OUTPUT);
             output.push_str(&last.output);
-            go::cut(&mut output, self.output_limit.max(EXPIRED.len()));
+            truncate(&mut output, self.output_limit.max(EXPIRED.len()));
         }
         let outcome = Outcome {
             status: Status::Critical,

@@ -7,10 +7,10 @@ use serde::{Deserialize, Deserializer};
 
 use super::check::nanoseconds;
 use super::service::{ConnectBody, WeightsBody, fault_of_meta};
-use crate::go;
 use crate::store::{
     CatalogEntry, Check, Definition, Node, Service, ServiceAddress, Status, WHEREVER,
 };
+use crate::{go_compat, ids};
 
 /// What is to be in the catalog of a datacenter.
 #[derive(Debug, Default, Deserialize)]
@@ -174,7 +174,7 @@ pub(super) fn shown_duration(nanoseconds: i64) -> String {
     if nanoseconds == 0 {
         String::new()
     } else {
-        go::show_duration(nanoseconds)
+        go_compat::show_duration(nanoseconds)
     }
 }
 
@@ -188,9 +188,7 @@ impl CatalogRegistration {
         if entry.node.address.is_empty() && !entry.skip_node_update {
             return Err("Must provide address if SkipNodeUpdate is not set".to_owned());
         }
-        if let Some(fault) = fault_of_uuid(&entry.node.id) {
-            return Err(format!("Bad node ID: {fault}"));
-        }
+        ids::check_node_id(&entry.node.id).map_err(|error| format!("Bad node ID: {error}"))?;
         if let Some(service) = &mut entry.service {
             if service.id.is_empty() {
                 service.id.clone_from(&service.name);
@@ -241,25 +239,4 @@ impl Definition {
             ""
         }
     }
-}
-
-/// What is wrong with the id of a node, in Consul's words.
-pub(crate) fn fault_of_uuid(text: &str) -> Option<String> {
-    const LENGTH: usize = 36;
-    if text.is_empty() {
-        return None;
-    }
-    if text.len() != LENGTH {
-        return Some("uuid string is wrong length".to_owned());
-    }
-    let hyphens = [8, 13, 18, 23];
-    if !hyphens.iter().all(|at| text.as_bytes()[*at] == b'-') {
-        return Some("uuid is improperly formatted".to_owned());
-    }
-    let digits = text.chars().filter(|c| *c != '-');
-    let wrong = digits.into_iter().find(|c| !c.is_ascii_hexdigit())?;
-    let code = u32::from(wrong);
-    Some(format!(
-        "encoding/hex: invalid byte: U+{code:04X} '{wrong}'"
-    ))
 }

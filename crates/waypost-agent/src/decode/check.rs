@@ -7,7 +7,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::json::{Json, present};
-use crate::go;
+use crate::go_compat;
 use crate::store::Status;
 
 /// Consul runs no check more often than this.
@@ -270,16 +270,16 @@ impl CheckDefinition {
     }
 
     pub(crate) fn interval(&self) -> Duration {
-        go::duration(self.interval).max(SHORTEST_INTERVAL)
+        go_compat::duration(self.interval).max(SHORTEST_INTERVAL)
     }
 
     pub(crate) fn timeout(&self) -> Option<Duration> {
-        (self.timeout > 0).then(|| go::duration(self.timeout))
+        (self.timeout > 0).then(|| go_compat::duration(self.timeout))
     }
 
     pub(crate) fn deregister_after(&self) -> Option<Duration> {
         let after = self.deregister_critical_service_after;
-        (after > 0).then(|| go::duration(after))
+        (after > 0).then(|| go_compat::duration(after))
     }
 }
 
@@ -301,7 +301,7 @@ impl CheckKind {
 /// Reads a duration: a text such as `10s`, or a number of nanoseconds. Anything else counts as 0.
 pub(crate) fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
     match Json::deserialize(deserializer)? {
-        Json::String(text) => go::parse_duration(&text).map_err(Error::custom),
+        Json::String(text) => go_compat::parse_duration(&text).map_err(Error::custom),
         Json::Number(number) => Ok(number.as_f64().unwrap_or_default() as i64),
         _ => Ok(0),
     }

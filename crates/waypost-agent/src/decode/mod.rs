@@ -16,9 +16,7 @@ mod session;
 mod transaction;
 
 pub(crate) use authorization::Authorization;
-pub(crate) use catalog::{
-    CatalogDeregistration, CatalogRegistration, duration_text, fault_of_uuid,
-};
+pub(crate) use catalog::{CatalogDeregistration, CatalogRegistration, duration_text};
 pub(crate) use check::{CheckDefinition, CheckKind, CheckRegistration, CheckUpdate, nanoseconds};
 pub(crate) use coordinate::CoordinateUpdate;
 pub(crate) use json::from_slice;

@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::check::some_nanoseconds;
 use super::json::present;
-use crate::go;
+use crate::go_compat;
 use crate::store::{ServiceCheck, Session};
 
 const SECOND: i64 = 1_000_000_000;
@@ -46,7 +46,7 @@ impl SessionDefinition {
             other => return Err(format!("Invalid Behavior setting '{other}'")),
         };
         if !self.ttl.is_empty() {
-            let ttl = go::parse_duration(&self.ttl)
+            let ttl = go_compat::parse_duration(&self.ttl)
                 .map_err(|fault| format!("Session TTL '{}' invalid: {fault}", self.ttl))?;
             if ttl != 0 && !(SHORTEST_TTL..=LONGEST_TTL).contains(&ttl) {
                 return Err(format!(

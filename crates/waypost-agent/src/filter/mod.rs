@@ -13,7 +13,7 @@ use serde_json::Value as Json;
 use grammar::Operator;
 pub(crate) use schema::{CATALOG_SERVICE, CHECK, HEALTH, NODE, NODE_WITH_ALL, SERVICE, Shape};
 
-use crate::go;
+use crate::go_compat;
 
 /// A condition on records of one shape.
 #[derive(Debug)]
@@ -106,7 +106,7 @@ impl Test {
             Operator::Equal => {
                 let wanted = match leaf {
                     Shape::Number => parse_integer(&value).map(Json::from),
-                    Shape::Bool => go::parse_bool(&value).map(Json::from),
+                    Shape::Bool => go_compat::parse_bool(&value).map(Json::from),
                     _ => Some(Json::from(value.as_str())),
                 };
                 Predicate::Equals(wanted.ok_or_else(|| {

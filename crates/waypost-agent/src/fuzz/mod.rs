@@ -17,7 +17,7 @@ use crate::agent::Agent;
 use crate::app::App;
 use crate::dns::Limit;
 use crate::filter::{CATALOG_SERVICE, CHECK, Filter, HEALTH, NODE, SERVICE};
-use crate::{dns, go, http as api};
+use crate::{checks, dns, go_compat, http as api, ids};
 
 /// So many requests are read out of one input.
 const MOST_REQUESTS: usize = 64;
@@ -72,20 +72,20 @@ pub fn filter(input: &[u8]) {
 /// Durations and numbers, as queries and bodies have them.
 pub fn numbers(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
-    if let Ok(nanoseconds) = go::parse_duration(&text) {
-        let shown = go::show_duration(nanoseconds);
+    if let Ok(nanoseconds) = go_compat::parse_duration(&text) {
+        let shown = go_compat::show_duration(nanoseconds);
         assert_eq!(
-            go::parse_duration(&shown),
+            go_compat::parse_duration(&shown),
             Ok(nanoseconds),
             "{text} is {shown}"
         );
-        go::duration(nanoseconds);
+        go_compat::duration(nanoseconds);
     }
-    let _ = go::parse_u64(&text);
-    let _ = go::parse_bool(&text);
-    let _ = go::check_uuid(&text);
+    let _ = go_compat::parse_u64(&text);
+    let _ = go_compat::parse_bool(&text);
+    let _ = ids::check_session_id(&text);
     let mut cut = text.into_owned();
-    go::cut(&mut cut, 7);
+    checks::truncate(&mut cut, 7);
 }
 
 const INSTANCES: &str = r#"PUT /v1/agent/service/register {"Name":"web","Tags":["v1"],"Port":80}

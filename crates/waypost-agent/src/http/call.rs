@@ -13,7 +13,7 @@ use super::path::unescape;
 use super::reply::{Body, Refusal, Reply};
 use crate::app::App;
 use crate::decode;
-use crate::go;
+use crate::go_compat;
 
 /// A request on its way to a handler.
 #[derive(Clone, Debug)]
@@ -116,8 +116,10 @@ impl Call {
     pub(crate) fn wait(&self) -> Result<Option<Duration>, Refusal> {
         match self.query.get("wait") {
             "" => Ok(None),
-            text => match go::parse_duration(text) {
-                Ok(nanoseconds) => Ok(Some(go::duration(nanoseconds)).filter(|it| !it.is_zero())),
+            text => match go_compat::parse_duration(text) {
+                Ok(nanoseconds) => {
+                    Ok(Some(go_compat::duration(nanoseconds)).filter(|it| !it.is_zero()))
+                }
                 Err(_) => Err(Refusal::bad_request("Invalid wait time")),
             },
         }
@@ -154,7 +156,7 @@ impl Call {
     fn allows_staleness(&self) -> Result<bool, Refusal> {
         match self.query.get("max_stale") {
             "" => Ok(false),
-            text => go::parse_duration(text)
+            text => go_compat::parse_duration(text)
                 .map(|nanoseconds| nanoseconds > 0)
                 .map_err(|_| Refusal::bad_request(format!("Invalid max_stale value {text:?}"))),
         }

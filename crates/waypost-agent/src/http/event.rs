@@ -7,7 +7,7 @@ use super::blocking::{About, Found, Read};
 use super::call::Call;
 use super::reply::{Refusal, Reply};
 use super::route::{Handler, Route};
-use crate::go;
+use crate::ids;
 use crate::store::{Event, Local, Topic};
 
 /// The largest event in bytes, with what it takes to send it.
@@ -43,7 +43,7 @@ fn fire(call: &Call) -> Result<Reply, Refusal> {
     let name = call.name("name")?;
     let query = &call.query;
     let event = Event {
-        id: call.app.random(go::uuid),
+        id: call.app.random(ids::random),
         name: name.to_owned(),
         payload: Some(data_encoding::BASE64.encode(&call.body)).filter(|text| !text.is_empty()),
         node_filter: query.get("node").to_owned(),

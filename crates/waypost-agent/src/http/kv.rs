@@ -7,7 +7,7 @@ use super::blocking::{About, Found, Read};
 use super::call::Call;
 use super::reply::{Body, Refusal, Reply};
 use super::route::{Handler, Route};
-use crate::go;
+use crate::go_compat;
 use crate::store::{Entry, Topic};
 
 /// The largest value (Consul's `kv_max_value_size`), in bytes.
@@ -91,7 +91,7 @@ fn put(call: &Call) -> Result<Reply, Refusal> {
     refuse_conflict(call, &["cas", "acquire", "release"])?;
     let query = &call.query;
     let number = |name| match query.has(name) {
-        true => go::parse_u64(query.get(name)).map(Some),
+        true => go_compat::parse_u64(query.get(name)).map(Some),
         false => Ok(None),
     };
     let mut entry = Entry {
@@ -129,7 +129,7 @@ fn delete(call: &Call) -> Result<Reply, Refusal> {
         call.name("key name")?;
     }
     let cas = match call.query.has("cas") {
-        true => Some(go::parse_u64(call.query.get("cas")).map_err(Refusal::internal)?),
+        true => Some(go_compat::parse_u64(call.query.get("cas")).map_err(Refusal::internal)?),
         false => None,
     };
     call.refuse_elsewhere()?;

@@ -1,5 +1,23 @@
 //! Paths as Go reads and writes them.
 
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
+
+/// What Go escapes in a path.
+const RESERVED: AsciiSet = NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~')
+    .remove(b'$')
+    .remove(b'&')
+    .remove(b'+')
+    .remove(b',')
+    .remove(b'/')
+    .remove(b':')
+    .remove(b';')
+    .remove(b'=')
+    .remove(b'@');
+
 /// The path without `//`, `.` and `..`, if it has any.
 pub(super) fn clean(path: &str) -> Option<String> {
     if !path.contains("//") && !path.contains("/.") && path.starts_with('/') {
@@ -24,34 +42,20 @@ pub(super) fn clean(path: &str) -> Option<String> {
 
 /// Percent-encodes what may not stand in a path.
 pub(super) fn escape(path: &str) -> String {
-    let mut escaped = String::with_capacity(path.len());
-    for byte in path.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.~$&+,/:;=@".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
+    utf8_percent_encode(path, &RESERVED).to_string()
 }
 
 /// Decodes a path; nothing if it has a `%` without two hexadecimal digits.
 pub(super) fn unescape(path: &str) -> Option<String> {
-    if !path.contains('%') {
-        return Some(path.to_owned());
-    }
-    let mut bytes = Vec::with_capacity(path.len());
-    let mut rest = path.bytes();
-    while let Some(byte) = rest.next() {
-        if byte == b'%' {
-            let high = char::from(rest.next()?).to_digit(16)?;
-            let low = char::from(rest.next()?).to_digit(16)?;
-            bytes.push(u8::try_from(high * 16 + low).ok()?);
-        } else {
-            bytes.push(byte);
-        }
-    }
-    Some(String::from_utf8_lossy(&bytes).into_owned())
+    let is_escape = |rest: &str| {
+        let digits = rest.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    let decoded = percent_decode_str(path).decode_utf8_lossy();
+    path.split('%')
+        .skip(1)
+        .all(is_escape)
+        .then(|| decoded.into_owned())
 }
 
 #[cfg(test)]

@@ -2,6 +2,11 @@
 //! as it is, and Consul takes it, though a URI may not hold it (RFC 3986). It is percent-encoded
 //! before the line is read.
 
+use percent_encoding::{AsciiSet, percent_encode};
+
+/// What may not be in a request line, besides what isn't ASCII.
+const ODD: &AsciiSet = &AsciiSet::EMPTY.add(b'"').add(b'<').add(b'>').add(b'`');
+
 /// The received bytes, which begin with a request line, if that had to be mended.
 pub(super) fn mended(received: &[u8]) -> Option<Vec<u8>> {
     // Nearly always there is nothing to do, and without a branch this takes next to no time.
@@ -14,12 +19,8 @@ pub(super) fn mended(received: &[u8]) -> Option<Vec<u8>> {
         return None;
     }
     let mut mended = Vec::with_capacity(received.len() + 2 * line.len());
-    for byte in line {
-        if is_odd(*byte) {
-            mended.extend_from_slice(format!("%{byte:02X}").as_bytes());
-        } else {
-            mended.push(*byte);
-        }
+    for part in percent_encode(line, ODD) {
+        mended.extend_from_slice(part.as_bytes());
     }
     mended.extend_from_slice(rest);
     Some(mended)

@@ -6,7 +6,7 @@ use serde::Serialize;
 use super::call::Call;
 use super::reply::Refusal;
 use crate::filter::{Filter, Shape};
-use crate::go;
+use crate::go_compat;
 use crate::store::{Instance, Node, Service, State, Status};
 
 /// The conditions of a request. All of them must hold.
@@ -139,9 +139,8 @@ fn near(call: &Call) -> Option<&str> {
 fn wants_passing(call: &Call) -> Result<bool, Refusal> {
     match call.query.get("passing") {
         "" => Ok(call.query.has("passing")),
-        text => {
-            go::parse_bool(text).ok_or_else(|| Refusal::bad_request("Invalid value for ?passing"))
-        }
+        text => go_compat::parse_bool(text)
+            .ok_or_else(|| Refusal::bad_request("Invalid value for ?passing")),
     }
 }
 

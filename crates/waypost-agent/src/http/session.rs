@@ -9,7 +9,7 @@ use super::call::Call;
 use super::reply::{Refusal, Reply};
 use super::route::{Handler, Route};
 use crate::decode::SessionDefinition;
-use crate::go;
+use crate::ids;
 use crate::store::{Session, Topic, fold};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -47,7 +47,7 @@ fn create(call: &Call) -> Result<Reply, Refusal> {
     let mut session = definition
         .into_session(&call.app.node_name)
         .map_err(Refusal::internal)?;
-    session.id = call.app.random(go::uuid);
+    session.id = call.app.random(ids::random);
     let id = json!({ "ID": session.id });
     let now = Instant::now().into_std();
     call.app

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use serde::{Deserialize, Serialize};
 
 use super::{Changes, Record, State, Status, Topic, fold};
-use crate::go;
+use crate::{go_compat, ids};
 
 /// A session as Consul shows it.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -64,8 +64,8 @@ impl Session {
     pub(crate) const DELETE: &str = "delete";
 
     fn time_to_live(&self) -> Option<Duration> {
-        let nanoseconds = go::parse_duration(&self.ttl).ok()?;
-        Some(go::duration(nanoseconds)).filter(|ttl| !ttl.is_zero())
+        let nanoseconds = go_compat::parse_duration(&self.ttl).ok()?;
+        Some(go_compat::duration(nanoseconds)).filter(|ttl| !ttl.is_zero())
     }
 
     fn deadline(&self, now: Instant) -> Option<Instant> {
@@ -87,7 +87,7 @@ impl Sessions {
 
     /// A session. The error is Consul's for what can't be an id.
     pub(crate) fn find(&self, id: &str) -> Result<Option<&Arc<Session>>, String> {
-        go::check_uuid(id)
+        ids::check_session_id(id)
             .map_err(|fault| format!("failed session lookup: index error: {fault}"))?;
         Ok(self.rows.get(&id.to_lowercase()).map(|row| &row.session))
     }
@@ -170,7 +170,7 @@ impl State {
         let index = changes.index();
         self.sessions.forget(&session.id, index);
         let deletes = session.behavior == Session::DELETE;
-        let delay = go::duration(session.lock_delay);
+        let delay = go_compat::duration(session.lock_delay);
         self.kv.let_go(&session.id, deletes, delay, now, changes);
         changes.touch(Topic::Sessions);
         changes.record(|| Record::SessionGone {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio::time::Instant;
 
 use super::{Changes, Check, Entry, Node, Service, State, WHEREVER};
-use crate::decode::fault_of_uuid;
+use crate::ids;
 
 /// One of the operations. The index that some verbs want a row to have is its `modify_index`.
 #[derive(Clone, Debug)]
@@ -157,8 +157,8 @@ impl State {
                 Some("Must provide node".to_owned())
             }
             Operation::Node { node, .. } => {
-                let fault = fault_of_uuid(&node.id)?;
-                Some(format!("Bad node ID: {fault}"))
+                let error = ids::check_node_id(&node.id).err()?;
+                Some(format!("Bad node ID: {error}"))
             }
             Operation::Service { service, .. } => {
                 if service.name.is_empty() && !service.id.is_empty() {

@@ -2,7 +2,7 @@
 //! What belongs to Consul's inner life (Raft, gossip, its runtime) has no counterpart here.
 
 use std::collections::BTreeMap;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use http::{Method, StatusCode};
 use serde::Serialize;
@@ -10,7 +10,6 @@ use serde::Serialize;
 use super::super::call::Call;
 use super::super::reply::{Refusal, Reply};
 use super::super::route::{Handler, Route};
-use crate::go;
 use crate::monitor::Level;
 
 pub(in super::super) const ROUTES: &[Route] = &[
@@ -70,9 +69,11 @@ fn metrics(call: &Call) -> Result<Reply, Refusal> {
     });
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let seconds = now.map_or(0, |since| since.as_secs());
+    let began = UNIX_EPOCH + Duration::from_secs(seconds - seconds % 10);
+    let began = humantime::format_rfc3339_seconds(began).to_string();
     // Consul adds up ten seconds at a time, and says when they began.
     call.json(&Metrics {
-        timestamp: format!("{} +0000 UTC", go::date_time(seconds - seconds % 10)),
+        timestamp: began.replace('T', " ").replace('Z', " +0000 UTC"),
         gauges: gauges.collect(),
         points: [],
         counters: [],

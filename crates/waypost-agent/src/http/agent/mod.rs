@@ -14,7 +14,7 @@ use super::reply::{Refusal, Reply};
 use super::route::{Handler, Route};
 use super::select::{filter, takes};
 use crate::filter::{CHECK, SERVICE};
-use crate::go;
+use crate::go_compat;
 use crate::self_report::{Member, SERF_LAN_PORT, SelfReport};
 use crate::wire::{AgentService, Pairs};
 
@@ -133,6 +133,6 @@ fn enable(call: &Call) -> Result<bool, Refusal> {
         return Err(Refusal::bad_request("Missing value for enable"));
     }
     let text = call.query.get("enable");
-    go::parse_bool(text)
+    go_compat::parse_bool(text)
         .ok_or_else(|| Refusal::bad_request(format!("Invalid value for enable: {text:?}")))
 }

@@ -81,13 +81,5 @@ fn add(case: &mut Case, addition: &str) {
 
 /// Percent-encodes an id for a path.
 pub(crate) fn escape(id: &str) -> String {
-    let mut escaped = String::new();
-    for byte in id.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte) {
-            escaped.push(char::from(byte));
-        } else {
-            escaped.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    escaped
+    percent_encoding::utf8_percent_encode(id, percent_encoding::NON_ALPHANUMERIC).to_string()
 }

@@ -1,7 +1,7 @@
-//! The few conventions of Go's standard library that show through Consul's API: durations,
-//! booleans and addresses as text.
+//! Formats of Go's standard library that are part of Consul's HTTP API, because Consul parses and
+//! prints with it: durations (`1m30s`), booleans and numbers in queries, names of processors.
+//! Clients send them and read them, so they are the same here.
 
-use std::fmt::Write;
 use std::time::Duration;
 
 /// Parses a duration in Go's notation, such as `1m30s` or `1.5h`, into nanoseconds. The error is
@@ -87,62 +87,12 @@ pub(crate) fn show_duration(nanoseconds: i64) -> String {
     }
 }
 
-/// Seconds since 1970 as `2026-11-22 02:47:10`, by Howard Hinnant's `civil_from_days`.
-pub(crate) fn date_time(seconds: u64) -> String {
-    let (days, rest) = (seconds / 86_400 + 719_468, seconds % 86_400);
-    let (era, day_of_era) = (days / 146_097, days % 146_097);
-    let year_of_era =
-        (day_of_era - day_of_era / 1_460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
-    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let shifted_month = (5 * day_of_year + 2) / 153;
-    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
-    let month = if shifted_month < 10 {
-        shifted_month + 3
-    } else {
-        shifted_month - 9
-    };
-    let year = year_of_era + era * 400 + u64::from(month <= 2);
-    let (hour, minute, second) = (rest / 3600, rest / 60 % 60, rest % 60);
-    format!("{year}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}")
-}
-
 /// Parses what Go's `strconv.ParseBool` takes for a boolean.
 pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
         "0" | "f" | "F" | "FALSE" | "false" | "False" => Some(false),
         _ => None,
-    }
-}
-
-/// Cuts text to at most `limit` bytes without cutting a character in two.
-pub(crate) fn cut(text: &mut String, limit: usize) {
-    if text.len() > limit {
-        let end = (0..=limit).rev().find(|&at| text.is_char_boundary(at));
-        text.truncate(end.unwrap_or(0));
-    }
-}
-
-/// Says what Consul says of text that can't be a UUID.
-pub(crate) fn check_uuid(text: &str) -> Result<(), String> {
-    if text.len() != 36 {
-        return Err("UUID must be 36 characters".to_owned());
-    }
-    let hyphens = text.matches('-').count();
-    if hyphens > 4 {
-        return Err(format!(
-            "UUID should have maximum of 4 \"-\"; got {hyphens}"
-        ));
-    }
-    if !hyphens.is_multiple_of(2) {
-        return Err("Input (without hyphens) must be even length".to_owned());
-    }
-    match text.chars().find(|c| *c != '-' && !c.is_ascii_hexdigit()) {
-        Some(wrong) => Err(format!(
-            "Invalid UUID: encoding/hex: invalid byte: U+{:04X} {wrong:?}",
-            u32::from(wrong)
-        )),
-        None => Ok(()),
     }
 }
 
@@ -156,21 +106,6 @@ pub(crate) fn parse_u64(text: &str) -> Result<u64, String> {
     };
     let number = text.parse().ok().filter(|_| is_number);
     number.ok_or_else(|| format!("strconv.ParseUint: parsing {text:?}: {fault}"))
-}
-
-/// A random version 4 UUID.
-pub(crate) fn uuid(random: &mut fastrand::Rng) -> String {
-    let bits = random.u128(..) & !(0xf << 76) | (0x4 << 76);
-    let bits = bits & !(0x3 << 62) | (0x2 << 62);
-    let hex = format!("{bits:032x}");
-    let mut text = String::with_capacity(36);
-    for (i, digit) in hex.chars().enumerate() {
-        if matches!(i, 8 | 12 | 16 | 20) {
-            text.push('-');
-        }
-        let _ = text.write_char(digit);
-    }
-    text
 }
 
 /// What Go calls the processor.
@@ -222,27 +157,5 @@ mod tests {
         ] {
             assert_eq!(show_duration(nanoseconds), text);
         }
-    }
-
-    #[test]
-    fn a_time_is_written_as_a_date() {
-        assert_eq!(date_time(0), "1970-01-01 00:00:00");
-        assert_eq!(date_time(951_782_400), "2000-02-29 00:00:00");
-        assert_eq!(date_time(1_795_315_630), "2026-11-22 02:47:10");
-    }
-
-    #[test]
-    fn a_uuid_has_its_version_and_variant() {
-        let uuid = uuid(&mut fastrand::Rng::with_seed(7));
-        assert_eq!(uuid.len(), 36);
-        assert_eq!(&uuid[14..15], "4");
-        assert!(matches!(&uuid[19..20], "8" | "9" | "a" | "b"), "{uuid}");
-    }
-
-    #[test]
-    fn cutting_keeps_characters_whole() {
-        let mut text = "aéé".to_owned();
-        cut(&mut text, 4);
-        assert_eq!(text, "aé");
     }
 }
