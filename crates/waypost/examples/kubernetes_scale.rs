@@ -3,7 +3,7 @@
 //!
 //! `cargo run --release -p waypost --features kubernetes --example kubernetes_scale [CHANGES]`
 //!
-//! The API server's stand-in is a process of its own, so that memory and processor time are those
+//! The fake API server is a process of its own, so that memory and processor time are those
 //! of the client alone.
 
 use std::fs;
@@ -101,7 +101,7 @@ async fn until(web: &mut Subscription<Snapshot>, ready: usize) {
     }
 }
 
-/// The process with the stand-in.
+/// The process with the fake API server.
 struct Cluster {
     process: Child,
     input: ChildStdin,

@@ -1,46 +1,42 @@
-//! Why a server can't be started.
+//! Why a server cannot be started.
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
-/// Why a server can't be started.
+use rustls::server::VerifierBuilderError;
+
+/// Why a server cannot be started, or a kubeconfig cannot be written.
 #[derive(Debug)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address can't be had.
+    /// The server cannot listen at this address.
     Bind {
         /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A file can't be written.
+    /// A file cannot be written.
     File {
         /// Its path.
-        path: std::path::PathBuf,
-        /// What the system says.
+        path: PathBuf,
+        /// The error of the system.
         source: io::Error,
     },
-    /// A key or a certificate can't be made.
+    /// A key or a certificate cannot be made.
     Certificate(Box<dyn std::error::Error + Send + Sync>),
-}
-
-impl Error {
-    pub(crate) fn key(text: &'static str) -> Self {
-        Self::Certificate(text.into())
-    }
-
-    pub(crate) fn verifier(error: rustls::server::VerifierBuilderError) -> Self {
-        Self::Certificate(error.into())
-    }
+    /// There is no context of this name.
+    UnknownContext(String),
 }
 
 impl std::fmt::Display for Error {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Bind { address, source } => write!(f, "can't listen at {address}: {source}"),
+            Self::Bind { address, source } => write!(f, "cannot listen at {address}: {source}"),
             Self::File { path, source } => write!(f, "{}: {source}", path.display()),
-            Self::Certificate(source) => write!(f, "can't make a certificate: {source}"),
+            Self::Certificate(source) => write!(f, "cannot make a certificate: {source}"),
+            Self::UnknownContext(name) => write!(f, "there is no context {name:?}"),
         }
     }
 }
@@ -55,6 +51,12 @@ impl From<rcgen::Error> for Error {
 
 impl From<rustls::Error> for Error {
     fn from(error: rustls::Error) -> Self {
+        Self::Certificate(error.into())
+    }
+}
+
+impl From<VerifierBuilderError> for Error {
+    fn from(error: VerifierBuilderError) -> Self {
         Self::Certificate(error.into())
     }
 }

@@ -1,10 +1,11 @@
-//! A stand-in for the Kubernetes API server, for tests and for laptops, with its faults on demand.
+//! A fake Kubernetes API server for tests, with faults on demand.
 //!
-//! It serves services, EndpointSlices, namespaces, leases and the objects of role-based access
-//! control as a server of version 1.36 does: lists in chunks, watches with bookmarks, resource
-//! versions and their rules, patches, the words of refusals, TLS with tokens and client
-//! certificates. It also does what goes wrong with real ones: it is killed and comes back with
-//! no memory of former changes, freezes, loses its etcd, or finds it restored to an earlier state.
+//! It serves Services and EndpointSlices of a namespace as a server of version 1.36 does: lists and
+//! watches with bookmarks and resource versions, writes and their refusals, roles, tokens and client
+//! certificates, over TLS. It also fails as real servers do: it is killed and comes back without its
+//! history of changes, it freezes, its etcd freezes or is restored to an earlier state.
+//!
+//! It has what the tests of this workspace need. Everything else is answered with 404, 405 or 501.
 //!
 //! ```
 //! use waypost_fake_kubernetes::{ApiServer, manifest};
@@ -16,12 +17,12 @@
 //! let pods = ["10.0.0.1", "10.0.0.2"].map(manifest::endpoint);
 //! server.put(&manifest::slice("demo", "web", "web-abcde", &[("http", 8080)], pods));
 //!
-//! // A user with the least right that reading needs.
-//! server.add_user("reader")?;
-//! server.grant("reader", Some("demo"), &manifest::reading(&["list", "watch"]));
+//! // A user who may only read.
+//! server.add_user("reader");
+//! server.grant("reader", "demo", &manifest::read_rules(&["list", "watch"]));
 //! let kubeconfig = server.kubeconfig_of("reader")?;
 //!
-//! // ... give the kubeconfig to the code under test, then break things:
+//! // Give the kubeconfig to the code under test, then let the server fail.
 //! server.kill().await;
 //! server.restart().await?;
 //! server.faults().freeze_etcd(true);
@@ -31,25 +32,25 @@
 //! # }
 //! ```
 
-mod access;
+mod admission;
 mod api;
 mod api_server;
-mod app;
+mod auth;
 mod certificates;
-mod control;
+mod cluster;
 mod error;
 mod faults;
+mod freezable;
 mod http;
-mod kinds;
+mod kind;
 mod kubeconfig;
 pub mod manifest;
-mod requests;
-mod rules;
+mod request_log;
+mod serve;
 mod store;
 
-pub use api_server::{ADMIN, ApiServer, Builder};
-pub use control::control;
+pub use api_server::{ApiServer, Builder};
 pub use error::Error;
 pub use faults::Faults;
-pub use requests::Request;
+pub use request_log::Request;
 pub use store::Backup;

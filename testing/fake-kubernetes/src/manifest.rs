@@ -1,5 +1,7 @@
-//! Manifests, quickly made. Each is plain JSON, to be changed at will before it is
-//! [put](crate::ApiServer::put).
+//! Manifests for tests. Each is plain JSON that a test can change before it
+//! [puts](crate::ApiServer::put) it.
+
+use std::net::Ipv4Addr;
 
 use serde_json::{Value, json};
 
@@ -9,7 +11,7 @@ pub fn namespace(name: &str) -> Value {
     json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": name } })
 }
 
-/// A service with these ports, by name, whose pods have the label `app` with its name.
+/// A Service with these named ports that selects pods by the label `app` with its name.
 #[must_use]
 pub fn service(namespace: &str, name: &str, ports: &[(&str, u16)]) -> Value {
     let ports = ports
@@ -23,7 +25,7 @@ pub fn service(namespace: &str, name: &str, ports: &[(&str, u16)]) -> Value {
     })
 }
 
-/// A slice of a service, of this name, with these ports, by name, and [`endpoint`]s.
+/// An EndpointSlice of a Service, with its own name, these named ports and [`endpoint`]s.
 #[must_use]
 pub fn slice(
     namespace: &str,
@@ -49,7 +51,7 @@ pub fn slice(
     })
 }
 
-/// An endpoint at this address that is ready.
+/// A ready endpoint at this address.
 #[must_use]
 pub fn endpoint(address: &str) -> Value {
     json!({
@@ -58,7 +60,7 @@ pub fn endpoint(address: &str) -> Value {
     })
 }
 
-/// An endpoint at this address that is a pod of this name on this node of this zone.
+/// A ready endpoint at this address that is the pod of this name, on this node in this zone.
 #[must_use]
 pub fn pod(address: &str, name: &str, node: &str, zone: &str) -> Value {
     let mut endpoint = endpoint(address);
@@ -68,9 +70,8 @@ pub fn pod(address: &str, name: &str, node: &str, zone: &str) -> Value {
     endpoint
 }
 
-/// So many slices of a service with so many ready pods each, at addresses from 10.64.0.0 on, as
-/// the real controller makes them: named after the service, each pod on one of 50 nodes in one of 3
-/// zones.
+/// This number of slices of a Service with this number of ready pods each. Addresses begin at
+/// 10.64.0.0, slices are named after the Service, and pods are on 50 nodes in 3 zones.
 pub fn many_slices(
     namespace: &str,
     service: &str,
@@ -79,8 +80,8 @@ pub fn many_slices(
 ) -> impl Iterator<Item = Value> {
     let ports = [("http", 8080)];
     (0..slices).map(move |number| {
-        let pods = (0..endpoints).map(|place| {
-            let pod_number = number * endpoints + place;
+        let pods = (0..endpoints).map(|index| {
+            let pod_number = number * endpoints + index;
             let node = pod_number % 50;
             pod(
                 &address(pod_number).to_string(),
@@ -99,14 +100,14 @@ pub fn many_slices(
     })
 }
 
-/// The address of a pod by its number, from 10.64.0.0 on.
-fn address(number: u32) -> std::net::Ipv4Addr {
-    std::net::Ipv4Addr::from(0x0a40_0000 + number)
+/// The address of a pod by its number.
+fn address(number: u32) -> Ipv4Addr {
+    Ipv4Addr::from(0x0a40_0000 + number)
 }
 
-/// The rules of a Role that let somebody read services and slices, with these verbs.
+/// The rules of a Role that allows these verbs on Services and EndpointSlices.
 #[must_use]
-pub fn reading(verbs: &[&str]) -> Value {
+pub fn read_rules(verbs: &[&str]) -> Value {
     json!([
         { "apiGroups": [""], "resources": ["services"], "verbs": verbs },
         { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": verbs },

@@ -109,7 +109,7 @@ async fn errors_say_how_to_fix_them() {
         assert!(stderr.contains("no credentials"), "{arguments:?}: {stderr}");
     }
 
-    server.add_user("ann").unwrap();
+    server.add_user("ann");
     let kubeconfig = server.kubeconfig_of("ann").unwrap();
     let mut command = command(&server, &["services"]);
     let output = command

@@ -1,200 +1,130 @@
-//! The API: from a request by a user to what it is answered with.
+//! From a request to its response.
 
-mod apply;
-mod create;
-mod delete;
-mod discovery;
-mod form;
-mod health;
-mod list;
-mod merge;
 mod options;
-mod patch;
+mod read;
 mod review;
-mod table;
-mod update;
 mod watch;
+mod write;
 
 use std::sync::Arc;
 
-use http::{Method, StatusCode};
 use tokio_util::sync::CancellationToken;
 
-use crate::access::{Attributes, User, allows};
-use crate::app::App;
-use crate::http::{Call, Reply, Scope, Status, Target};
-use crate::requests::Request;
-pub(crate) use create::create_object;
-pub(crate) use delete::delete_object;
-pub(crate) use update::update_object;
+use self::options::Options;
+use crate::auth::credentials::User;
+use crate::auth::rbac::{Action, allows};
+use crate::cluster::Cluster;
+use crate::http::request::{ApiRequest, Scope, Target};
+use crate::http::response::{self, Response};
+use crate::http::status::Status;
+use crate::request_log::Request;
 
-/// Answers a request. Watches end when `end` is cancelled.
+/// Answers a request. `user` is None if the credentials were refused. Watches end when `shutdown` is
+/// cancelled.
 pub(crate) async fn answer(
-    app: Arc<App>,
+    cluster: Arc<Cluster>,
     user: Option<User>,
-    call: Call,
-    end: CancellationToken,
-) -> Reply {
-    match call.target() {
-        Target::Objects(scope) => objects(app, user, call, scope, end).await,
-        Target::Review(plural) => authenticated(user, |user| {
-            permit(&app, user, "create", "authorization.k8s.io", &plural)?;
-            review::answer(&app, user, &plural, &call)
-        }),
-        Target::Path => authenticated(user, |user| path(&app, user, &call)),
-    }
-}
-
-fn authenticated(user: Option<User>, answer: impl FnOnce(&User) -> Result<Reply, Status>) -> Reply {
-    let user = user.ok_or_else(Status::unauthorized);
-    user.and_then(|user| answer(&user))
-        .unwrap_or_else(Reply::from)
-}
-
-async fn objects(
-    app: Arc<App>,
-    user: Option<User>,
-    call: Call,
-    scope: Scope,
-    end: CancellationToken,
-) -> Reply {
-    let Some(verb) = call.verb(&scope) else {
-        return Status::method_not_allowed().into();
+    request: ApiRequest,
+    shutdown: CancellationToken,
+) -> Response {
+    let answered = match request.target() {
+        Target::Objects(scope) => {
+            return answer_logged(cluster, user, request, scope, shutdown).await;
+        }
+        Target::AccessReview => {
+            let user = user.ok_or_else(Status::unauthorized);
+            user.and_then(|it| review::answer(&cluster, &it, &request))
+        }
+        Target::Unknown => Err(Status::no_such_resource()),
     };
-    let number = app.requests.begin(Request {
-        at: std::time::Duration::ZERO,
+    answered.unwrap_or_else(|status| response::failure(&status))
+}
+
+/// Answers a request for objects, and logs it.
+async fn answer_logged(
+    cluster: Arc<Cluster>,
+    user: Option<User>,
+    request: ApiRequest,
+    scope: Scope,
+    shutdown: CancellationToken,
+) -> Response {
+    let options = Options::parse(&request.query);
+    let is_watch = options.as_ref().is_ok_and(|it| it.is_watch);
+    let Some(verb) = request.verb(&scope, is_watch) else {
+        return response::failure(&Status::method_not_allowed());
+    };
+    let number = cluster.requests.begin(Request {
         user: user.as_ref().map_or_else(String::new, |it| it.name.clone()),
         verb: verb.to_owned(),
-        resource: scope.kind.plural.to_owned(),
-        namespace: scope.namespace.clone().unwrap_or_default(),
-        query: call.query.text().to_owned(),
+        resource: scope.kind.plural().to_owned(),
+        namespace: scope.namespace.clone(),
+        query: request.query.clone(),
         code: None,
     });
-    let requests = Arc::clone(&app);
-    if let Some(429) = app.faults.failure().map(|code| code.as_u16()) {
-        requests.requests.end(number, 429);
-        return Reply::too_many_requests();
-    }
-    let answered = match user {
-        None => Err(Status::unauthorized()),
-        Some(user) => match authorize(&app, &user, verb, &scope, &call) {
-            Err(refusal) => Err(refusal),
-            Ok(()) => dispatch(app, call, scope, verb, end).await,
-        },
+    let response = if cluster.faults.failure().is_some_and(|it| it == 429) {
+        response::too_many_requests()
+    } else {
+        let permitted = options.and_then(|options| {
+            let user = user.ok_or_else(Status::unauthorized)?;
+            authorize(&cluster, &user, verb, &scope, &options)?;
+            Ok(options)
+        });
+        let answered = match permitted {
+            Ok(options) => dispatch(&cluster, &request, &scope, options, verb, shutdown).await,
+            Err(status) => Err(status),
+        };
+        answered.unwrap_or_else(|status| response::failure(&status))
     };
-    let reply = answered.unwrap_or_else(Reply::from);
-    requests.requests.end(number, reply.code.as_u16());
-    reply
+    cluster.requests.end(number, response.status().as_u16());
+    response
+}
+
+fn authorize(
+    cluster: &Cluster,
+    user: &User,
+    verb: &str,
+    scope: &Scope,
+    options: &Options,
+) -> Result<(), Status> {
+    // A list of one name is a question about that name.
+    let name = scope.name.as_deref().or(options.selector.name());
+    let action = Action {
+        verb,
+        group: scope.kind.group(),
+        resource: scope.kind.plural(),
+        namespace: &scope.namespace,
+        name: name.unwrap_or_default(),
+    };
+    if allows(&cluster.store(), user, action) {
+        Ok(())
+    } else {
+        Err(Status::not_allowed(user, scope.kind, action))
+    }
 }
 
 async fn dispatch(
-    app: Arc<App>,
-    call: Call,
-    scope: Scope,
+    cluster: &Arc<Cluster>,
+    request: &ApiRequest,
+    scope: &Scope,
+    options: Options,
     verb: &str,
-    end: CancellationToken,
-) -> Result<Reply, Status> {
-    if let Some(code) = app.faults.failure() {
-        return Err(Status::failure(code));
+    shutdown: CancellationToken,
+) -> Result<Response, Status> {
+    if let Some(code) = cluster.faults.failure() {
+        return Err(Status::injected(code));
     }
     if verb == "watch" {
-        return watch::answer(app, &call, &scope, end).await;
+        return watch::answer(cluster, scope, options, shutdown).await;
     }
-    let limit = app.settings.request_timeout;
-    let done = async {
+    let answered = async {
         match verb {
-            "get" => list::get(&app, &call, &scope).await,
-            "list" => list::list(&app, &call, &scope).await,
-            "create" => create::answer(&app, &call, &scope).await,
-            "update" => update::answer(&app, &call, &scope).await,
-            "patch" => patch::answer(&app, &call, &scope).await,
-            "delete" => delete::one(&app, &call, &scope).await,
-            _ => delete::collection(&app, &call, &scope).await,
+            "get" => read::get(cluster, scope).await,
+            "list" => read::list(cluster, scope, &options, request.wants_metadata()).await,
+            "create" => write::create(cluster, scope, request).await,
+            "update" => write::update(cluster, scope, request).await,
+            _ => write::delete(cluster, scope, request).await,
         }
     };
-    let done = tokio::time::timeout(limit, done).await;
-    done.unwrap_or_else(|_| Err(Status::timeout()))
-}
-
-/// Whether a user may do this with objects.
-fn authorize(app: &App, user: &User, verb: &str, scope: &Scope, call: &Call) -> Result<(), Status> {
-    let kind = scope.kind;
-    let resource = match &scope.subresource {
-        Some(subresource) => format!("{}/{subresource}", kind.plural),
-        None => kind.plural.to_owned(),
-    };
-    // A list of one name is a question about that name.
-    let selected = options::selector(call).ok();
-    let selected = selected.as_ref().and_then(|it| it.name());
-    let name = scope.name.as_deref().or(selected).unwrap_or_default();
-    // The name of a namespace is where the request takes place too.
-    let namespace = match (kind.plural, &scope.namespace) {
-        ("namespaces", _) => scope.name.as_deref(),
-        (_, namespace) => namespace.as_deref(),
-    };
-    let wanted = Attributes::Resource {
-        verb,
-        group: kind.group,
-        resource: &resource,
-        namespace: namespace.unwrap_or_default(),
-        name,
-    };
-    if allows(&app.store.read(), user, wanted) {
-        return Ok(());
-    }
-    let place = match namespace {
-        Some(namespace) => format!("in the namespace {namespace:?}"),
-        None => "at the cluster scope".to_owned(),
-    };
-    let quoted = match name {
-        "" => kind.qualified_plural(),
-        name => format!("{} {name:?}", kind.qualified_plural()),
-    };
-    let why = format!(
-        "User {:?} cannot {verb} resource {resource:?} in API group {:?} {place}",
-        user.name, kind.group
-    );
-    Err(Status::forbidden(&quoted, &why, Some(kind), name))
-}
-
-fn permit(app: &App, user: &User, verb: &str, group: &str, resource: &str) -> Result<(), Status> {
-    let wanted = Attributes::Resource {
-        verb,
-        group,
-        resource,
-        namespace: "",
-        name: "",
-    };
-    if allows(&app.store.read(), user, wanted) {
-        return Ok(());
-    }
-    let why = format!(
-        "User {:?} cannot {verb} resource {resource:?} in API group {group:?} at the cluster scope",
-        user.name
-    );
-    let what = crate::kinds::qualified(resource, group);
-    Err(Status::forbidden(&what, &why, None, ""))
-}
-
-/// Whatever is neither objects nor a review.
-fn path(app: &App, user: &User, call: &Call) -> Result<Reply, Status> {
-    let verb = match call.method {
-        Method::GET | Method::HEAD => "get",
-        Method::POST => "post",
-        Method::PUT => "put",
-        Method::PATCH => "patch",
-        _ => "delete",
-    };
-    let path = &call.path;
-    let wanted = Attributes::Path { verb, path };
-    if !allows(&app.store.read(), user, wanted) {
-        let why = format!("User {:?} cannot {verb} path {path:?}", user.name);
-        return Err(Status::forbidden_path(&why));
-    }
-    if verb != "get" {
-        return Err(Status::method_not_allowed());
-    }
-    health::answer(app, path)
-        .or_else(|| discovery::answer(call))
-        .unwrap_or_else(|| Ok(Reply::text(StatusCode::NOT_FOUND, "404 page not found\n")))
+    let answered = tokio::time::timeout(cluster.settings.request_timeout, answered).await;
+    answered.unwrap_or_else(|_| Err(Status::timeout()))
 }

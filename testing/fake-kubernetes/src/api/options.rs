@@ -1,128 +1,82 @@
 //! The options of lists and watches.
 
+use std::str::FromStr;
 use std::time::Duration;
 
-use crate::http::{Call, Cause, Status};
-use crate::store::Selector;
+use url::form_urlencoded;
 
-pub(super) const NOT_OLDER: &str = "NotOlderThan";
-pub(super) const EXACT: &str = "Exact";
+use crate::http::status::Status;
+use crate::store::selector::Selector;
 
-/// Which objects are meant.
-pub(super) fn selector(call: &Call) -> Result<Selector, Status> {
-    let (labels, fields) = (
-        call.query.get("labelSelector"),
-        call.query.get("fieldSelector"),
-    );
-    Selector::parse(labels, fields).map_err(Status::bad_request)
+/// The options in the query of a list or a watch.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Options {
+    pub is_watch: bool,
+    pub selector: Selector,
+    /// `resourceVersion`; None if it is absent or empty.
+    pub revision: Option<u64>,
+    /// The largest number of items of a list.
+    pub limit: Option<usize>,
+    /// Whether the list continues another one.
+    pub is_continued: bool,
+    /// Whether a watch begins with all objects and a bookmark after them (WatchList).
+    pub sends_initial_events: bool,
+    /// Whether `resourceVersionMatch` is `NotOlderThan`.
+    pub is_not_older_than: bool,
+    pub allows_bookmarks: bool,
+    /// How long a watch lasts.
+    pub timeout: Option<Duration>,
 }
 
-/// The revision that is asked for; None if none is.
-pub(super) fn revision(call: &Call) -> Result<Option<u64>, Status> {
-    let text = call.query.get("resourceVersion");
-    if text.is_empty() {
-        return Ok(None);
-    }
-    let why = format!(
-        "resourceVersion: Invalid value: {text:?}: strconv.ParseUint: parsing {text:?}: invalid \
-         syntax"
-    );
-    text.parse()
-        .map(Some)
-        .map_err(|_| match call.query.is_set("watch") {
-            true => Status::internal(why),
-            false => Status::bad_request(format!("invalid resource version: {why}")),
-        })
-}
-
-/// What a watch may ask for only together.
-pub(super) fn check_watch(call: &Call, is_watch_list_on: bool) -> Result<(), Status> {
-    let matching = call.query.get("resourceVersionMatch");
-    let has_initial = !call.query.get("sendInitialEvents").is_empty();
-    let mut causes = Vec::new();
-    if has_initial {
-        if matching != NOT_OLDER {
-            let why = "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan";
-            causes.push(Cause::forbidden("resourceVersionMatch", why));
+impl Options {
+    /// Parses a query. Options and values that the fake API server does not support are errors.
+    pub(super) fn parse(query: &str) -> Result<Self, Status> {
+        let mut options = Self::default();
+        let (mut labels, mut fields) = (String::new(), String::new());
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            match (&*name, &*value) {
+                ("watch", "true") => options.is_watch = true,
+                ("labelSelector", _) => labels = value.into_owned(),
+                ("fieldSelector", _) => fields = value.into_owned(),
+                ("resourceVersion", "") => {}
+                ("resourceVersion", _) => options.revision = Some(number(&name, &value)?),
+                ("limit", _) => options.limit = Some(number(&name, &value)?),
+                ("continue", _) => options.is_continued = true,
+                ("sendInitialEvents", "true") => options.sends_initial_events = true,
+                ("resourceVersionMatch", "NotOlderThan") => options.is_not_older_than = true,
+                ("allowWatchBookmarks", "true") => options.allows_bookmarks = true,
+                ("timeoutSeconds", _) => {
+                    options.timeout = Some(Duration::from_secs(number(&name, &value)?));
+                }
+                _ => return Err(Status::unsupported(&format!("the option {name}={value}"))),
+            }
         }
-        if !is_watch_list_on {
-            let why = "sendInitialEvents is forbidden for watch unless the WatchList feature \
-                       gate is enabled";
-            causes.push(Cause::forbidden("sendInitialEvents", why));
-        }
-    }
-    if !matching.is_empty() {
-        if !has_initial {
-            let why = "resourceVersionMatch is forbidden for watch unless sendInitialEvents is \
-                       provided";
-            causes.push(Cause::forbidden("resourceVersionMatch", why));
-        }
-        if matching != NOT_OLDER {
-            let found = matching.into();
-            let supported = [NOT_OLDER];
-            causes.push(Cause::not_supported(
-                "resourceVersionMatch",
-                &found,
-                &supported,
-            ));
-        }
-    }
-    refuse(&causes)
-}
-
-/// What a list may ask for only together.
-pub(super) fn check_list(call: &Call) -> Result<(), Status> {
-    let matching = call.query.get("resourceVersionMatch");
-    let revision = call.query.get("resourceVersion");
-    let mut causes = Vec::new();
-    let mut forbid = |field: &str, why: &str| causes.push(Cause::forbidden(field, why));
-    if !matching.is_empty() {
-        if revision.is_empty() {
-            forbid(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden unless resourceVersion is provided",
-            );
-        }
-        if !call.query.get("continue").is_empty() {
-            forbid(
-                "resourceVersionMatch",
-                "resourceVersionMatch is forbidden when continue is provided",
-            );
-        }
-        if matching == EXACT && revision == "0" {
-            forbid(
-                "resourceVersionMatch",
-                "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"",
-            );
-        }
-    }
-    if !call.query.get("sendInitialEvents").is_empty() {
-        forbid(
-            "sendInitialEvents",
-            "sendInitialEvents is forbidden for list",
-        );
-    }
-    if !matches!(matching, "" | EXACT | NOT_OLDER) {
-        let supported = [EXACT, NOT_OLDER, ""];
-        causes.push(Cause::not_supported(
-            "resourceVersionMatch",
-            &matching.into(),
-            &supported,
-        ));
-    }
-    refuse(&causes)
-}
-
-fn refuse(causes: &[Cause]) -> Result<(), Status> {
-    if causes.is_empty() {
-        Ok(())
-    } else {
-        Err(Status::invalid_options(causes))
+        let unsupported = || Status::unsupported(&format!("the selectors {labels:?} {fields:?}"));
+        options.selector = Selector::parse(&labels, &fields).ok_or_else(unsupported)?;
+        Ok(options)
     }
 }
 
-/// How long a watch is to last, if the client says so.
-pub(super) fn timeout(call: &Call) -> Result<Option<Duration>, Status> {
-    let seconds = call.query.number("timeoutSeconds")?;
-    Ok(seconds.filter(|it| *it > 0).map(Duration::from_secs))
+fn number<T: FromStr>(name: &str, value: &str) -> Result<T, Status> {
+    let invalid = |_| Status::bad_request(format!("{name}: Invalid value: {value:?}"));
+    value.parse().map_err(invalid)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_that_are_not_supported_are_refused() {
+        for query in [
+            "dryRun=All",
+            "fieldSelector=spec.nodeName%3Da",
+            "resourceVersionMatch=Exact",
+            "sendInitialEvents=false",
+        ] {
+            let refused = Options::parse(query).unwrap_err();
+            assert_eq!(refused.code, 501, "{query}");
+        }
+        assert_eq!(Options::parse("resourceVersion=a").unwrap_err().code, 400);
+    }
 }

@@ -1,153 +1,153 @@
-//! Watching: what is there, if it is asked for, and then every change, until the time is up.
+//! Watches: first the objects that there are, if they are asked for, then each change, until the time
+//! is up.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, interval_at, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::form::Shown;
-use super::list::not_before;
-use super::options;
-use crate::app::App;
-use crate::http::{Call, Reply, Scope, Status};
-use crate::requests::OpenWatch;
-use crate::store::{Change, Object, Selector};
+use super::options::Options;
+use crate::cluster::Cluster;
+use crate::http::request::Scope;
+use crate::http::response::{self, Response};
+use crate::http::status::Status;
+use crate::kind::Kind;
+use crate::request_log::OpenWatch;
+use crate::store::object::Object;
+use crate::store::selector::Selector;
+use crate::store::watch_cache::Change;
 
-/// How long a watch lasts whose client doesn't say, in seconds.
-const LASTING: std::ops::Range<u64> = 1800..3600;
+/// How long a watch lasts if the client does not say: the least that the API server gives.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 
-/// The reader is gone, or too slow to be waited for.
-struct Lost;
+pub(super) async fn answer(
+    cluster: &Arc<Cluster>,
+    scope: &Scope,
+    options: Options,
+    shutdown: CancellationToken,
+) -> Result<Response, Status> {
+    check(cluster, &options)?;
+    let start = match options.revision {
+        None | Some(0) => Start::Initial {
+            ends_with_bookmark: options.sends_initial_events,
+        },
+        Some(_) if options.sends_initial_events => {
+            return Err(Status::unsupported("a streamed list at a resource version"));
+        }
+        Some(revision) => Start::After(revision),
+    };
+    if options.sends_initial_events && options.revision.is_none() {
+        // The latest state is read from etcd.
+        cluster.faults.etcd().await;
+    }
+    let until = Instant::now() + options.timeout.unwrap_or(DEFAULT_TIMEOUT);
+    let (response, sender) = response::stream();
+    let watch = Watch {
+        _open: cluster.requests.open_watch(),
+        cluster: Arc::clone(cluster),
+        kind: scope.kind,
+        namespace: scope.namespace.clone(),
+        selector: options.selector,
+        sent: 0,
+        allows_bookmarks: options.allows_bookmarks,
+        sender,
+    };
+    tokio::spawn(async move {
+        let reader = watch.sender.clone();
+        tokio::select! {
+            // The stream ends in any case, so the result does not matter.
+            _ = watch.run(start, until) => {}
+            () = shutdown.cancelled() => {}
+            () = reader.closed() => {}
+        }
+    });
+    Ok(response)
+}
+
+fn check(cluster: &Cluster, options: &Options) -> Result<(), Status> {
+    if options.sends_initial_events && cluster.faults.is_watch_list_disabled() {
+        return Err(Status::invalid_options(
+            "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for watch unless the \
+             WatchList feature gate is enabled",
+        ));
+    }
+    if options.sends_initial_events != options.is_not_older_than {
+        return Err(Status::invalid_options(
+            "resourceVersionMatch: Forbidden: sendInitialEvents requires setting \
+             resourceVersionMatch to NotOlderThan",
+        ));
+    }
+    Ok(())
+}
+
+/// The reader is gone, or too slow.
+struct Closed;
+
+/// How a watch begins.
+enum Start {
+    /// With all objects, and perhaps a bookmark that marks their end.
+    Initial { ends_with_bookmark: bool },
+    /// With the changes after this revision.
+    After(u64),
+}
 
 /// One watch.
 struct Watch {
-    app: Arc<App>,
-    shown: Shown,
-    namespace: Option<String>,
+    cluster: Arc<Cluster>,
+    kind: Kind,
+    namespace: String,
     selector: Selector,
     /// All changes up to this revision have been sent.
-    seen: u64,
-    with_bookmarks: bool,
-    has_columns: bool,
+    sent: u64,
+    allows_bookmarks: bool,
     sender: mpsc::Sender<Bytes>,
     _open: OpenWatch,
 }
 
-/// How a watch begins.
-enum Start {
-    /// With what is there, once the cache is at this revision; then with a bookmark, if so.
-    Initial { not_before: u64, says_end: bool },
-    /// With the changes after this revision.
-    After(u64),
-    /// With the changes after now.
-    Now,
-}
-
-pub(super) async fn answer(
-    app: Arc<App>,
-    call: &Call,
-    scope: &Scope,
-    end: CancellationToken,
-) -> Result<Reply, Status> {
-    options::check_watch(call, !app.faults.is_watch_list_off())?;
-    let shown = Shown::of(call, scope.kind)?;
-    let selector = options::selector(call)?;
-    let revision = options::revision(call)?;
-    let lasting = options::timeout(call)?;
-    let wants_initial = match call.query.get("sendInitialEvents") {
-        "" => None,
-        _ => Some(call.query.is_set("sendInitialEvents")),
-    };
-    let start = match (wants_initial, revision) {
-        (Some(true), revision) => {
-            if revision.is_none() {
-                // What is newest is asked of etcd.
-                app.faults.etcd().await;
-            }
-            Start::Initial {
-                not_before: revision.unwrap_or(0),
-                says_end: true,
-            }
-        }
-        (None, None | Some(0)) => Start::Initial {
-            not_before: 0,
-            says_end: false,
-        },
-        (Some(false), None | Some(0)) => Start::Now,
-        (_, Some(revision)) => Start::After(revision),
-    };
-    let lasting = lasting
-        .unwrap_or_else(|| Duration::from_secs(app.with_random(|random| random.u64(LASTING))));
-    let (reply, sender) = Reply::stream();
-    let watch = Watch {
-        _open: app.requests.open_watch(),
-        shown,
-        namespace: scope.namespace.clone(),
-        selector,
-        seen: 0,
-        with_bookmarks: call.query.is_set("allowWatchBookmarks"),
-        has_columns: false,
-        sender,
-        app,
-    };
-    let until = Instant::now() + lasting;
-    tokio::spawn(async move {
-        let reader = watch.sender.clone();
-        tokio::select! {
-            // Whatever the outcome, the stream ends.
-            _ = watch.run(start, until) => {}
-            () = end.cancelled() => {}
-            () = reader.closed() => {}
-        }
-    });
-    Ok(reply)
-}
-
 impl Watch {
-    async fn run(mut self, start: Start, until: Instant) -> Result<(), Lost> {
-        // Before the first look, so that nothing falls between.
-        let mut changes = self.app.store.changes(self.shown.kind);
+    async fn run(mut self, start: Start, until: Instant) -> Result<(), Closed> {
+        // Before the first look at the store, so that no change is missed.
+        let mut changes = self.cluster.store().subscribe(self.kind);
         match start {
-            Start::Initial { says_end: true, .. } if self.app.faults.does_watch_list_fail() => {
-                let why = "a watch stream was requested by the client but the required storage \
-                           feature RequestWatchProgress is disabled";
-                return self.send_error(&Status::internal(why)).await;
+            Start::Initial { ends_with_bookmark } => {
+                if ends_with_bookmark && self.cluster.faults.is_watch_list_failing() {
+                    let why = "a watch stream was requested by the client but the required \
+                               storage feature RequestWatchProgress is disabled";
+                    return self.send_error(&Status::internal(why)).await;
+                }
+                self.send_initial(ends_with_bookmark).await?;
             }
-            Start::Initial {
-                not_before,
-                says_end,
-            } => self.send_initial(not_before, says_end).await?,
-            Start::Now => self.seen = self.app.store.read().revision(),
             Start::After(revision) => {
-                self.seen = revision;
+                self.sent = revision;
                 let oldest = {
-                    let state = self.app.store.read();
-                    state.oldest_watch(self.shown.kind)
+                    let store = self.cluster.store();
+                    store.watch_cache(self.kind).oldest_start()
                 };
                 if revision < oldest {
                     return self.send_error(&Status::expired(revision, oldest)).await;
                 }
             }
         }
-        let settings = &self.app.settings;
+        let settings = &self.cluster.settings;
         let every = settings.bookmark_interval;
         let mut bookmarks = interval_at(Instant::now() + every, every);
-        let last = until.checked_sub(settings.last_bookmark);
-        let last = sleep_until(last.unwrap_or(until));
+        let last_bookmark = until.checked_sub(settings.last_bookmark).unwrap_or(until);
+        let last_bookmark = sleep_until(last_bookmark);
         let end = sleep_until(until);
-        tokio::pin!(last, end);
-        let mut is_last_due = true;
+        tokio::pin!(last_bookmark, end);
+        let mut is_last_bookmark_due = true;
         loop {
             changes.borrow_and_update();
             self.send_changes().await?;
             tokio::select! {
-                changed = changes.changed() => changed.map_err(|_| Lost)?,
+                changed = changes.changed() => changed.map_err(|_| Closed)?,
                 _ = bookmarks.tick() => self.send_bookmark(false).await?,
-                () = &mut last, if is_last_due => {
-                    is_last_due = false;
+                () = &mut last_bookmark, if is_last_bookmark_due => {
+                    is_last_bookmark_due = false;
                     self.send_bookmark(false).await?;
                 }
                 () = &mut end => return Ok(()),
@@ -155,106 +155,91 @@ impl Watch {
         }
     }
 
-    async fn send_initial(&mut self, revision: u64, says_end: bool) -> Result<(), Lost> {
-        if revision > 0
-            && let Err(refusal) = not_before(&self.app, revision).await
-        {
-            self.send_error(&refusal).await?;
-            return Err(Lost);
-        }
+    async fn send_initial(&mut self, ends_with_bookmark: bool) -> Result<(), Closed> {
         let objects: Vec<Arc<Object>> = {
-            let state = self.app.store.read();
-            self.seen = state.revision();
-            let all = state.objects(self.shown.kind, self.namespace.as_deref());
-            all.filter(|it| self.selector.matches(it))
-                .cloned()
-                .collect()
+            let store = self.cluster.store();
+            self.sent = store.revision();
+            let objects = store.objects(self.kind, &self.namespace);
+            let objects = objects.filter(|it| self.selector.matches(it));
+            objects.cloned().collect()
         };
         for object in objects {
-            self.send_event("ADDED", &object).await?;
+            self.send("ADDED", &object.with_kind(self.kind)).await?;
         }
-        if says_end {
+        if ends_with_bookmark {
             self.send_bookmark(true).await?;
         }
         Ok(())
     }
 
-    async fn send_changes(&mut self) -> Result<(), Lost> {
+    async fn send_changes(&mut self) -> Result<(), Closed> {
         let (changes, revision) = {
-            let state = self.app.store.read();
-            // What has been dropped can't be sent any more.
-            let changes = state.unsent(self.shown.kind, self.seen).ok_or(Lost)?;
-            (changes, state.revision())
+            let store = self.cluster.store();
+            // Changes that were dropped cannot be sent any more.
+            let changes = store.watch_cache(self.kind).after(self.sent);
+            let changes: Vec<Change> = changes.ok_or(Closed)?.cloned().collect();
+            (changes, store.revision())
         };
         for change in changes {
-            if let Some((event, object)) = self.event(&change) {
-                self.send_event(event, object).await?;
+            if let Some(event) = self.event(&change) {
+                self.send(event, &change.current.with_kind(self.kind))
+                    .await?;
             }
-            self.seen = change.revision;
+            self.sent = change.current.revision;
         }
-        // Other kinds' changes count too, but a revision yet to come stays what it is.
-        self.seen = self.seen.max(revision);
+        // Changes of other kinds raise the revision too. One that is yet to come stays as it is.
+        self.sent = self.sent.max(revision);
         Ok(())
     }
 
-    /// What a change is to those who see only what they selected.
-    fn event<'a>(&self, change: &'a Change) -> Option<(&'static str, &'a Object)> {
-        let sees = |object: &&Arc<Object>| {
-            let namespace = self.namespace.as_ref();
-            namespace.is_none_or(|it| *it == object.key.namespace) && self.selector.matches(object)
+    /// What a change is to a client that sees only the objects that it selects.
+    fn event(&self, change: &Change) -> Option<&'static str> {
+        let sees = |object: &Object| {
+            object.key.namespace == self.namespace && self.selector.matches(object)
         };
-        let before = change.before.as_ref().filter(sees);
-        let after = change.after.as_ref().filter(sees);
-        match (before, after) {
-            (None, Some(after)) => Some(("ADDED", after)),
-            (Some(_), Some(after)) => Some(("MODIFIED", after)),
-            (Some(_), None) => {
-                let gone = change.gone.as_ref().or(change.after.as_ref())?;
-                Some(("DELETED", gone))
-            }
-            (None, None) => None,
+        let was_seen = change.before.as_deref().is_some_and(sees);
+        let is_seen = !change.is_deletion && sees(&change.current);
+        match (was_seen, is_seen) {
+            (false, true) => Some("ADDED"),
+            (true, true) => Some("MODIFIED"),
+            (true, false) => Some("DELETED"),
+            (false, false) => None,
         }
     }
 
-    async fn send_event(&mut self, event: &str, object: &Object) -> Result<(), Lost> {
-        let object = self.shown.one(object, !self.has_columns);
-        self.has_columns = true;
-        self.send(event, &object).await
-    }
-
-    async fn send_bookmark(&mut self, ends_initial: bool) -> Result<(), Lost> {
-        let current = self.app.store.read().revision();
-        if !self.with_bookmarks || self.seen > current {
+    async fn send_bookmark(&mut self, ends_initial_events: bool) -> Result<(), Closed> {
+        let current = self.cluster.store().revision();
+        if !self.allows_bookmarks || self.sent > current {
             return Ok(());
         }
-        let object = self.shown.bookmark(self.seen, ends_initial);
-        self.send("BOOKMARK", &object).await
+        let mut meta = json!({ "resourceVersion": self.sent.to_string() });
+        if ends_initial_events {
+            meta["annotations"] = json!({ "k8s.io/initial-events-end": "true" });
+        }
+        let (kind, api_version) = (self.kind.name(), self.kind.api_version());
+        let object = json!({ "kind": kind, "apiVersion": api_version, "metadata": meta });
+        self.send("BOOKMARK", object.to_string().as_bytes()).await
     }
 
-    async fn send_error(&mut self, status: &Status) -> Result<(), Lost> {
+    async fn send_error(&mut self, status: &Status) -> Result<(), Closed> {
         let object = status.to_json().to_string();
         self.send("ERROR", object.as_bytes()).await
     }
 
-    async fn send(&mut self, event: &str, object: &[u8]) -> Result<(), Lost> {
+    async fn send(&mut self, event: &str, object: &[u8]) -> Result<(), Closed> {
         let mut line = format!(r#"{{"type":"{event}","object":"#).into_bytes();
         line.extend_from_slice(object);
         line.extend_from_slice(b"}\n");
-        let line = Bytes::from(line);
-        let (patience, most) = self.app.settings.slow_reader;
+        let (patience, most) = self.cluster.settings.slow_reader;
         loop {
-            // Reserving loses nothing when it is given up.
-            match timeout(patience, self.sender.reserve()).await {
-                Ok(place) => {
-                    place.map_err(|_| Lost)?.send(line);
-                    return Ok(());
-                }
-                Err(_) => {
-                    let state = self.app.store.read();
-                    if state.count_after(self.shown.kind, self.seen) > most {
-                        return Err(Lost);
-                    }
-                }
+            // Giving up a reservation loses nothing.
+            if let Ok(permit) = timeout(patience, self.sender.reserve()).await {
+                permit.map_err(|_| Closed)?.send(line.into());
+                return Ok(());
+            }
+            let store = self.cluster.store();
+            if store.watch_cache(self.kind).count_after(self.sent) > most {
+                return Err(Closed);
             }
         }
     }

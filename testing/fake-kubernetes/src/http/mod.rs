@@ -1,14 +1,5 @@
-//! HTTP over TLS: connections, requests as they are read, and answers as they are written.
+//! Requests as the API server reads them, and responses as it writes them.
 
-mod body;
-mod gate;
-mod protobuf;
-mod reply;
-mod request;
-mod server;
-mod status;
-
-pub(crate) use reply::Reply;
-pub(crate) use request::{Call, Form, Scope, Target};
-pub(crate) use server::{Endings, serve};
-pub(crate) use status::{Cause, Status};
+pub(crate) mod request;
+pub(crate) mod response;
+pub(crate) mod status;

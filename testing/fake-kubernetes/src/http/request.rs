@@ -1,217 +1,106 @@
-//! A request as the API server reads it: the verb, what it is about, and the options in its query.
-
-use std::collections::BTreeMap;
+//! A request as the API server reads it: the verb, and what it is about.
 
 use bytes::Bytes;
-use http::{HeaderMap, Method, header};
+use http::Method;
+use serde_json::Value;
 
-use super::Status;
-use crate::kinds::Kind;
-use crate::store::Key;
+use super::status::Status;
+use crate::kind::Kind;
+use crate::store::object::Key;
 
-const REVIEWS: &str = "/apis/authorization.k8s.io/v1/";
-
-/// A whole request.
+/// A request with its whole body.
 #[derive(Debug)]
-pub(crate) struct Call {
+pub(crate) struct ApiRequest {
     pub method: Method,
     pub path: String,
-    pub query: Query,
-    pub headers: HeaderMap,
+    /// What follows the `?`.
+    pub query: String,
+    /// The header `Accept`.
+    pub accept: String,
     pub body: Bytes,
 }
 
 /// What a request is about.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
-    /// Objects of one kind.
     Objects(Scope),
-    /// A question about rights, by its plural.
-    Review(String),
-    /// Whatever else lies at the path.
-    Path,
+    /// Creates a SelfSubjectAccessReview.
+    AccessReview,
+    /// A path that is not served.
+    Unknown,
 }
 
-/// Which objects: all, those of a namespace, or one.
+/// The objects of one kind in a namespace, or one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scope {
-    pub kind: &'static Kind,
-    pub namespace: Option<String>,
+    pub kind: Kind,
+    pub namespace: String,
+    /// None for all.
     pub name: Option<String>,
-    pub subresource: Option<String>,
 }
 
 impl Scope {
-    /// The key of the one object that is meant, if there is but one.
-    pub(crate) fn key(&self) -> Option<Key> {
-        let name = self.name.as_deref()?;
-        Some(Key::new(
-            self.namespace.as_deref().unwrap_or_default(),
-            name,
-        ))
+    /// The key of the one object. Without a name, no object has this key.
+    pub(crate) fn key(&self) -> Key {
+        Key::new(&self.namespace, self.name.as_deref().unwrap_or_default())
     }
 }
 
-impl Call {
-    /// What it is about.
+impl ApiRequest {
     pub(crate) fn target(&self) -> Target {
-        if let Some(review) = self.path.strip_prefix(REVIEWS) {
-            return Target::Review(review.to_owned());
+        const ACCESS_REVIEWS: &str = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        if self.path == ACCESS_REVIEWS {
+            return Target::AccessReview;
         }
-        match scope(&self.path) {
-            Some(scope) => Target::Objects(scope),
-            None => Target::Path,
-        }
+        scope(&self.path).map_or(Target::Unknown, Target::Objects)
     }
 
-    /// What is to be done with objects, as rules name it.
-    pub(crate) fn verb(&self, scope: &Scope) -> Option<&'static str> {
-        let single = scope.name.is_some();
-        Some(match self.method {
-            Method::GET | Method::HEAD if single => "get",
-            Method::GET | Method::HEAD if self.query.is_set("watch") => "watch",
-            Method::GET | Method::HEAD => "list",
-            Method::POST => "create",
-            Method::PUT => "update",
-            Method::PATCH => "patch",
-            Method::DELETE if single => "delete",
-            Method::DELETE => "deletecollection",
-            _ => return None,
-        })
-    }
-
-    /// The form of the answer that the client likes best, of those that there are.
-    pub(crate) fn form(&self) -> Result<Form, Status> {
-        let Some(accept) = self.headers.get(header::ACCEPT) else {
-            return Ok(Form::Plain);
-        };
-        let accept = accept.to_str().unwrap_or_default();
-        let mut forms = accept.split(',').filter_map(Form::of);
-        forms.next().ok_or_else(Status::not_acceptable)
-    }
-
-    /// The media type of the body, without parameters.
-    pub(crate) fn content_type(&self) -> &str {
-        let value = self.headers.get(header::CONTENT_TYPE);
-        let value = value.and_then(|it| it.to_str().ok()).unwrap_or_default();
-        value.split(';').next().unwrap_or_default().trim()
-    }
-}
-
-/// The form of an answer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
-    /// The objects themselves.
-    Plain,
-    /// A table for people.
-    Table,
-    /// Their metadata alone.
-    Metadata,
-    /// All groups and resources in one, for discovery.
-    Discovery,
-}
-
-impl Form {
-    fn of(range: &str) -> Option<Self> {
-        let mut parts = range.split(';').map(str::trim);
-        if !matches!(parts.next()?, "application/json" | "application/*" | "*/*") {
-            return None;
-        }
-        let parameters: BTreeMap<_, _> = parts.filter_map(|it| it.split_once('=')).collect();
-        match (parameters.get("as").copied(), parameters.get("v").copied()) {
-            (None, _) => Some(Self::Plain),
-            (Some("Table"), Some("v1")) => Some(Self::Table),
-            (Some("PartialObjectMetadata" | "PartialObjectMetadataList"), Some("v1")) => {
-                Some(Self::Metadata)
-            }
-            (Some("APIGroupDiscoveryList"), Some("v2")) => Some(Self::Discovery),
+    /// The verb, as roles name it; None if the method is not supported.
+    pub(crate) fn verb(&self, scope: &Scope, is_watch: bool) -> Option<&'static str> {
+        match (&self.method, scope.name.is_some()) {
+            (&Method::GET, true) => Some("get"),
+            (&Method::GET, false) if is_watch => Some("watch"),
+            (&Method::GET, false) => Some("list"),
+            (&Method::POST, false) => Some("create"),
+            (&Method::PUT, true) => Some("update"),
+            (&Method::DELETE, true) => Some("delete"),
             _ => None,
         }
     }
-}
 
-/// The options in a query.
-#[derive(Debug, Default)]
-pub(crate) struct Query {
-    text: String,
-    options: BTreeMap<String, String>,
-}
+    /// Whether the client wants the metadata of objects alone.
+    pub(crate) fn wants_metadata(&self) -> bool {
+        self.accept.contains("as=PartialObjectMetadata")
+    }
 
-impl Query {
-    pub(crate) fn parse(text: &str) -> Self {
-        let pairs = url::form_urlencoded::parse(text.as_bytes());
-        Self {
-            text: text.to_owned(),
-            options: pairs.into_owned().collect(),
+    /// The body as JSON; null if there is none.
+    pub(crate) fn json(&self) -> Result<Value, Status> {
+        if self.body.is_empty() {
+            return Ok(Value::Null);
         }
-    }
-
-    /// It as it was sent.
-    pub(crate) fn text(&self) -> &str {
-        &self.text
-    }
-
-    /// The value of an option; empty if it isn't there.
-    pub(crate) fn get(&self, name: &str) -> &str {
-        self.options.get(name).map_or("", String::as_str)
-    }
-
-    pub(crate) fn is_set(&self, name: &str) -> bool {
-        matches!(self.get(name), "true" | "1")
-    }
-
-    /// A number; None if it isn't there.
-    pub(crate) fn number(&self, name: &str) -> Result<Option<u64>, Status> {
-        match self.get(name) {
-            "" => Ok(None),
-            text => text.parse().map(Some).map_err(|_| {
-                Status::bad_request(format!(
-                    "strconv.ParseUint: parsing {text:?}: invalid syntax"
-                ))
-            }),
-        }
+        serde_json::from_slice(&self.body)
+            .map_err(|error| Status::bad_request(format!("error decoding the body: {error}")))
     }
 }
 
-/// `/api/v1/namespaces/demo/services/web/status` and the like.
+/// `/api/v1/namespaces/demo/services/web` and the like; None for paths that are not served.
 fn scope(path: &str) -> Option<Scope> {
-    let mut parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
-    if parts.last() == Some(&"") {
-        parts.pop();
-    }
-    let (group, version, rest) = match parts.as_slice() {
-        ["api", version, rest @ ..] => ("", *version, rest),
-        ["apis", group, version, rest @ ..] => (*group, *version, rest),
+    let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
+    let (group, rest) = match parts.as_slice() {
+        ["api", "v1", rest @ ..] => ("", rest),
+        ["apis", group, "v1", rest @ ..] => (*group, rest),
         _ => return None,
     };
-    let owned = |text: &str| Some(text.to_owned());
-    let (namespace, plural, rest) = match rest {
-        ["namespaces", namespace, plural, rest @ ..]
-            if !matches!(*plural, "status" | "finalize") =>
-        {
-            (owned(namespace), *plural, rest)
-        }
-        [plural, rest @ ..] => (None, *plural, rest),
-        [] => return None,
-    };
-    let kind = Kind::find(group, version, plural)?;
-    if namespace.is_some() && !kind.is_namespaced {
-        return None;
-    }
-    let (name, subresource) = match rest {
-        [] => (None, None),
-        [name] => (owned(name), None),
-        [name, subresource] => (owned(name), owned(subresource)),
+    let (namespace, plural, name) = match rest {
+        ["namespaces", namespace, plural] => (namespace, plural, None),
+        ["namespaces", namespace, plural, name] => (namespace, plural, Some(*name)),
         _ => return None,
     };
-    if name.is_some() && kind.is_namespaced && namespace.is_none() {
-        return None;
-    }
+    let kind = Kind::of_resource(group, plural).filter(|it| it.is_namespaced())?;
     Some(Scope {
         kind,
-        namespace,
-        name,
-        subresource,
+        namespace: (*namespace).to_owned(),
+        name: name.map(str::to_owned),
     })
 }
 
@@ -219,53 +108,34 @@ fn scope(path: &str) -> Option<Scope> {
 mod tests {
     use super::*;
 
-    fn shown(path: &str) -> Option<String> {
-        let scope = scope(path)?;
-        Some(format!(
-            "{} {} {} {}",
-            scope.kind.plural,
-            scope.namespace.unwrap_or_default(),
-            scope.name.unwrap_or_default(),
-            scope.subresource.unwrap_or_default()
-        ))
-    }
-
     #[test]
-    fn reads_paths() {
-        for (path, expected) in [
-            ("/api/v1/services", "services   "),
-            ("/api/v1/namespaces", "namespaces   "),
-            ("/api/v1/namespaces/demo", "namespaces  demo "),
-            ("/api/v1/namespaces/demo/status", "namespaces  demo status"),
-            ("/api/v1/namespaces/demo/services/web", "services demo web "),
+    fn paths_name_a_kind_a_namespace_and_an_object() {
+        let slices = "/apis/discovery.k8s.io/v1/namespaces/demo/endpointslices";
+        for (path, kind, name) in [
+            ("/api/v1/namespaces/demo/services", Kind::Service, None),
             (
-                "/apis/discovery.k8s.io/v1/namespaces/demo/endpointslices",
-                "endpointslices demo  ",
+                "/api/v1/namespaces/demo/services/web",
+                Kind::Service,
+                Some("web"),
             ),
+            (slices, Kind::EndpointSlice, None),
         ] {
-            assert_eq!(shown(path).as_deref(), Some(expected), "{path}");
+            let expected = Scope {
+                kind,
+                namespace: "demo".to_owned(),
+                name: name.map(str::to_owned),
+            };
+            assert_eq!(scope(path), Some(expected), "{path}");
         }
         for path in [
             "/api/v1",
-            "/api/v1/services/web",
-            "/apis/discovery.k8s.io/v1/services",
+            "/api/v1/services",
+            "/api/v1/namespaces/demo",
+            "/api/v1/namespaces/demo/namespaces",
+            "/apis/discovery.k8s.io/v1/namespaces/demo/services",
             "/version",
         ] {
-            assert_eq!(shown(path), None, "{path}");
+            assert_eq!(scope(path), None, "{path}");
         }
-    }
-
-    #[test]
-    fn takes_the_first_form_that_it_can_give() {
-        let form = |accept: &str| accept.split(',').find_map(Form::of);
-        assert_eq!(
-            form("application/json;as=Table;v=v1;g=meta.k8s.io,application/json"),
-            Some(Form::Table)
-        );
-        assert_eq!(
-            form("application/vnd.kubernetes.protobuf,application/json"),
-            Some(Form::Plain)
-        );
-        assert_eq!(form("application/vnd.kubernetes.protobuf"), None);
     }
 }

@@ -1,54 +1,48 @@
-//! What etcd and the watch cache are in a cluster: the objects at their revisions, and the last
+//! What etcd and the watch cache hold in a real cluster: all objects, the revision, and the last
 //! changes.
 
-mod object;
-mod selector;
-mod window;
+pub(crate) mod object;
+pub(crate) mod selector;
+pub(crate) mod watch_cache;
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
+use serde_json::Value;
 use tokio::sync::watch;
 
-use crate::kinds::{KINDS, Kind};
-pub(crate) use object::{Key, Object};
-pub(crate) use selector::Selector;
-pub(crate) use window::Change;
-use window::Window;
+use self::object::{Key, Object};
+use self::watch_cache::{Change, WatchCache};
+use crate::kind::Kind;
 
 /// All objects of one kind.
 type Objects = BTreeMap<Key, Arc<Object>>;
 
-/// The store.
+/// All objects, the revision of the last change, and the changes before it.
 #[derive(Debug)]
 pub(crate) struct Store {
-    state: Mutex<State>,
-    /// Wakes the watches of each kind.
-    wake: Vec<watch::Sender<()>>,
-}
-
-/// What is in it.
-#[derive(Debug)]
-pub(crate) struct State {
     revision: u64,
-    kinds: Vec<Collection>,
+    /// In the order of [`Kind::ALL`].
+    collections: [Collection; Kind::ALL.len()],
 }
 
 #[derive(Debug)]
 struct Collection {
     objects: Objects,
-    window: Window,
+    cache: WatchCache,
+    /// Notified after each change.
+    changed: watch::Sender<()>,
 }
 
-/// All objects as they were at one revision, as a snapshot of etcd.
+/// All objects as they were at one revision, as in a snapshot of etcd.
 #[derive(Clone, Debug)]
 pub struct Backup {
     revision: u64,
-    kinds: Vec<Objects>,
+    objects: [Objects; Kind::ALL.len()],
 }
 
 impl Backup {
-    /// The revision that it was taken at.
+    /// The revision at which it was taken.
     #[must_use]
     pub fn revision(&self) -> u64 {
         self.revision
@@ -57,178 +51,114 @@ impl Backup {
 
 impl Store {
     pub(crate) fn new() -> Self {
-        let collection = || Collection {
-            objects: Objects::new(),
-            window: Window::starting_at(1),
-        };
         Self {
-            state: Mutex::new(State {
-                revision: 1,
-                kinds: KINDS.iter().map(|_| collection()).collect(),
+            revision: 1,
+            collections: Kind::ALL.map(|_| Collection {
+                objects: Objects::new(),
+                cache: WatchCache::starting_at(1),
+                changed: watch::Sender::new(()),
             }),
-            wake: KINDS.iter().map(|_| watch::Sender::new(())).collect(),
         }
     }
 
-    pub(crate) fn read(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Signals after every change of the kind.
-    pub(crate) fn changes(&self, kind: &Kind) -> watch::Receiver<()> {
-        self.wake[kind.index()].subscribe()
-    }
-
-    /// Puts an object in the place of what is there. `value` lacks only its revision.
-    pub(crate) fn put(
-        &self,
-        state: &mut State,
-        kind: &Kind,
-        value: serde_json::Value,
-    ) -> Arc<Object> {
-        state.revision += 1;
-        let object = Object::new(value, state.revision);
-        let collection = &mut state.kinds[kind.index()];
-        let before = collection
-            .objects
-            .insert(object.key.clone(), Arc::clone(&object));
-        collection
-            .window
-            .push(object.revision, before, Some(Arc::clone(&object)), None);
-        self.wake[kind.index()].send_replace(());
-        object
-    }
-
-    /// Takes an object out, and gives it with the revision of its deletion.
-    pub(crate) fn remove(&self, state: &mut State, kind: &Kind, key: &Key) -> Option<Arc<Object>> {
-        let collection = &mut state.kinds[kind.index()];
-        let before = collection.objects.remove(key)?;
-        state.revision += 1;
-        let gone = Object::new(before.value(), state.revision);
-        collection
-            .window
-            .push(state.revision, Some(before), None, Some(Arc::clone(&gone)));
-        self.wake[kind.index()].send_replace(());
-        Some(gone)
-    }
-
-    pub(crate) fn backup(&self) -> Backup {
-        let state = self.read();
-        Backup {
-            revision: state.revision,
-            kinds: state.kinds.iter().map(|it| it.objects.clone()).collect(),
-        }
-    }
-
-    /// Goes back to what was, with the revision that was then.
-    pub(crate) fn restore(&self, backup: &Backup) {
-        let mut state = self.read();
-        state.revision = backup.revision;
-        for (collection, objects) in state.kinds.iter_mut().zip(&backup.kinds) {
-            collection.objects.clone_from(objects);
-            collection.window = Window::starting_at(backup.revision);
-        }
-    }
-
-    /// Lets nobody begin before now, as the watch cache begins when its process does.
-    pub(crate) fn expire(&self) {
-        let mut state = self.read();
-        let revision = state.revision;
-        for collection in &mut state.kinds {
-            collection.window.expire(revision);
-        }
-    }
-}
-
-impl State {
+    /// The revision of the last change.
     pub(crate) fn revision(&self) -> u64 {
         self.revision
     }
 
-    pub(crate) fn get(&self, kind: &Kind, key: &Key) -> Option<&Arc<Object>> {
-        self.kinds[kind.index()].objects.get(key)
+    pub(crate) fn get(&self, kind: Kind, key: &Key) -> Option<&Arc<Object>> {
+        self.collection(kind).objects.get(key)
     }
 
-    /// All objects of a kind, or those of one namespace, in the order of their keys.
+    /// The objects of a namespace in the order of their names.
     pub(crate) fn objects<'a>(
         &'a self,
-        kind: &Kind,
-        namespace: Option<&'a str>,
+        kind: Kind,
+        namespace: &'a str,
     ) -> impl Iterator<Item = &'a Arc<Object>> {
-        within(&self.kinds[kind.index()].objects, namespace)
+        let from = Key::new(namespace, "");
+        let objects = self.collection(kind).objects.range(from..);
+        objects
+            .map(|(_, object)| object)
+            .take_while(move |object| object.key.namespace == namespace)
     }
 
-    /// The objects of a kind as they were; None if that can't be told any more.
-    pub(crate) fn objects_at(&self, kind: &Kind, revision: u64) -> Option<Objects> {
-        let collection = &self.kinds[kind.index()];
-        if revision < collection.window.since() {
-            return None;
-        }
-        let mut objects = collection.objects.clone();
-        for change in collection.window.after(revision)?.rev() {
-            match (&change.before, &change.after) {
-                (Some(before), _) => objects.insert(before.key.clone(), Arc::clone(before)),
-                (None, Some(after)) => objects.remove(&after.key),
-                (None, None) => None,
-            };
-        }
-        Some(objects)
+    /// Stores an object, in place of the one of the same name. `value` is complete except for its
+    /// revision.
+    pub(crate) fn put(&mut self, kind: Kind, value: Value) -> Arc<Object> {
+        self.revision += 1;
+        let object = Object::new(value, self.revision);
+        let collection = self.collection_mut(kind);
+        let before = collection
+            .objects
+            .insert(object.key.clone(), Arc::clone(&object));
+        collection.record(Change {
+            before,
+            current: Arc::clone(&object),
+            is_deletion: false,
+        });
+        object
     }
 
-    /// The oldest revision that a watch of the kind can begin at.
-    pub(crate) fn oldest_watch(&self, kind: &Kind) -> u64 {
-        self.kinds[kind.index()].window.since()
-    }
-
-    /// The changes of a kind after a revision, oldest first; None if some of them are gone.
-    pub(crate) fn unsent(&self, kind: &Kind, revision: u64) -> Option<Vec<Change>> {
-        let changes = self.kinds[kind.index()].window.after(revision)?;
-        Some(changes.cloned().collect())
-    }
-
-    /// How many changes a watch at this revision has still to get.
-    pub(crate) fn count_after(&self, kind: &Kind, revision: u64) -> usize {
-        self.kinds[kind.index()].window.count_after(revision)
-    }
-}
-
-/// Those of a namespace, or all.
-pub(crate) fn within<'a>(
-    objects: &'a Objects,
-    namespace: Option<&'a str>,
-) -> impl Iterator<Item = &'a Arc<Object>> {
-    let start = Key::new(namespace.unwrap_or_default(), "");
-    objects
-        .range(start..)
-        .map(|(_, object)| object)
-        .take_while(move |object| namespace.is_none_or(|it| object.key.namespace == it))
-}
-
-#[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-
-    fn namespace(name: &str) -> serde_json::Value {
-        json!({ "metadata": { "name": name } })
-    }
-
-    #[test]
-    fn tells_what_was_at_an_earlier_revision() {
-        let store = Store::new();
-        let kind = &KINDS[0];
-        let mut state = store.read();
-        let first = store.put(&mut state, kind, namespace("a")).revision;
-        store.put(&mut state, kind, namespace("b"));
-        store.remove(&mut state, kind, &Key::new("", "a"));
-        let names = |objects: &Objects| -> Vec<_> {
-            objects.values().map(|it| it.key.name.clone()).collect()
+    /// Removes an object; false if there is none.
+    pub(crate) fn remove(&mut self, kind: Kind, key: &Key) -> bool {
+        let Some(before) = self.collection_mut(kind).objects.remove(key) else {
+            return false;
         };
-        let at = |revision| state.objects_at(kind, revision).map(|it| names(&it));
-        assert_eq!(at(first), Some(vec!["a".to_owned()]));
-        assert_eq!(at(first + 1), Some(vec!["a".to_owned(), "b".to_owned()]));
-        assert_eq!(at(first + 2), Some(vec!["b".to_owned()]));
-        assert_eq!(at(0), None);
+        self.revision += 1;
+        let current = Object::new(before.value(), self.revision);
+        self.collection_mut(kind).record(Change {
+            before: Some(before),
+            current,
+            is_deletion: true,
+        });
+        true
+    }
+
+    pub(crate) fn backup(&self) -> Backup {
+        Backup {
+            revision: self.revision,
+            objects: self.collections.each_ref().map(|it| it.objects.clone()),
+        }
+    }
+
+    /// Goes back to the objects and the revision of a backup.
+    pub(crate) fn restore(&mut self, backup: &Backup) {
+        self.revision = backup.revision;
+        for (collection, objects) in self.collections.iter_mut().zip(&backup.objects) {
+            collection.objects.clone_from(objects);
+            collection.cache = WatchCache::starting_at(backup.revision);
+        }
+    }
+
+    /// Lets no watch start before the current revision, as after a restart of the API server.
+    pub(crate) fn expire(&mut self) {
+        for collection in &mut self.collections {
+            collection.cache.expire(self.revision);
+        }
+    }
+
+    pub(crate) fn watch_cache(&self, kind: Kind) -> &WatchCache {
+        &self.collection(kind).cache
+    }
+
+    /// Is notified after each change of the kind.
+    pub(crate) fn subscribe(&self, kind: Kind) -> watch::Receiver<()> {
+        self.collection(kind).changed.subscribe()
+    }
+
+    fn collection(&self, kind: Kind) -> &Collection {
+        &self.collections[kind as usize]
+    }
+
+    fn collection_mut(&mut self, kind: Kind) -> &mut Collection {
+        &mut self.collections[kind as usize]
+    }
+}
+
+impl Collection {
+    fn record(&mut self, change: Change) {
+        self.cache.push(change);
+        self.changed.send_replace(());
     }
 }

@@ -1,18 +1,18 @@
-//! A plain client, which sees every byte of what the server says.
+//! A plain HTTP client, which sees each byte that the server sends.
 
 use std::time::Duration;
 
-use reqwest::{Certificate, Method, Response, StatusCode};
+use reqwest::{Certificate, Method, RequestBuilder, Response, StatusCode};
 use serde_json::{Value, json};
-use waypost_fake_kubernetes::{ADMIN, ApiServer, Builder, manifest};
+use waypost_fake_kubernetes::{ApiServer, Builder, manifest};
 
-/// Longer than anything here takes.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// Longer than any step of a test takes.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The path of the slices in the namespace `demo`.
 pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/demo/endpointslices";
 
-/// A server, and a client that may do everything.
+/// A server, and a client with all permissions.
 pub(crate) struct Fixture {
     pub(crate) server: ApiServer,
     pub(crate) client: Client,
@@ -25,12 +25,12 @@ impl Fixture {
 
     pub(crate) async fn with(builder: Builder) -> Self {
         let server = builder.namespace("demo").start().await.unwrap();
-        let token = server.add_token(ADMIN, None);
+        let token = server.add_token("admin");
         let client = Client::new(&server, Some(token));
         Self { server, client }
     }
 
-    /// Puts a slice of the service `web` with one endpoint, and gives its revision.
+    /// Puts a slice of the service `web` with one endpoint, and returns its revision.
     pub(crate) fn put_slice(&self, name: &str, address: &str) -> u64 {
         let endpoints = [manifest::endpoint(address)];
         let ports = [("http", 8080)];
@@ -48,7 +48,7 @@ pub(crate) struct Client {
 
 impl Client {
     pub(crate) fn new(server: &ApiServer, token: Option<String>) -> Self {
-        // What a library leaves to the program, a test's helper chooses.
+        // reqwest leaves the choice of a TLS implementation to the program.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let ca = Certificate::from_pem(server.ca_pem().as_bytes()).unwrap();
         let http = reqwest::Client::builder().tls_certs_only([ca]).no_proxy();
@@ -59,7 +59,7 @@ impl Client {
         }
     }
 
-    pub(crate) fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
+    pub(crate) fn request(&self, method: Method, path: &str) -> RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.url));
         match &self.token {
             Some(token) => request.bearer_auth(token),
@@ -86,7 +86,8 @@ impl Client {
     }
 }
 
-pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Value) {
+/// Sends a request, and returns the status and the JSON of its response.
+pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
     let answer = async {
         let response = request.send().await.unwrap();
         let status = response.status();
@@ -94,7 +95,7 @@ pub(crate) async fn answer(request: reqwest::RequestBuilder) -> (StatusCode, Val
         let body = serde_json::from_str(&text).unwrap_or_else(|_| json!(text));
         (status, body)
     };
-    tokio::time::timeout(SOON, answer).await.unwrap()
+    tokio::time::timeout(PATIENCE, answer).await.unwrap()
 }
 
 /// The events of a watch.
@@ -111,24 +112,24 @@ impl Watch {
         }
     }
 
-    /// The next event; None at a clean end.
+    /// The next event; None if the stream ends cleanly.
     pub(crate) async fn next(&mut self) -> Result<Option<Value>, reqwest::Error> {
         loop {
             if let Some(end) = self.buffer.iter().position(|it| *it == b'\n') {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Ok(Some(serde_json::from_slice(&line).unwrap()));
             }
-            let chunk = tokio::time::timeout(SOON, self.response.chunk());
-            match chunk.await.expect("an event in time")? {
+            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk());
+            match chunk.await.expect("no event in time")? {
                 Some(chunk) => self.buffer.extend_from_slice(&chunk),
                 None => return Ok(None),
             }
         }
     }
 
-    /// The next event: its type, and what its object is called.
+    /// The type of the next event, and the name of its object.
     pub(crate) async fn named(&mut self) -> (String, String) {
-        let event = self.next().await.unwrap().expect("an event, not the end");
+        let event = self.next().await.unwrap().expect("the watch ended");
         let name = event["object"]["metadata"]["name"].as_str();
         (
             event["type"].as_str().unwrap_or_default().to_owned(),
@@ -136,15 +137,15 @@ impl Watch {
         )
     }
 
-    /// Whether nothing comes for a while.
+    /// Whether no event comes for a while.
     pub(crate) async fn is_silent(&mut self) -> bool {
-        let patience = Duration::from_millis(300);
-        tokio::time::timeout(patience, self.response.chunk())
-            .await
-            .is_err()
+        let while_silent = Duration::from_millis(300);
+        let next = tokio::time::timeout(while_silent, self.response.chunk());
+        next.await.is_err()
     }
 }
 
+/// What [`Watch::named`] returns for an event of this type.
 pub(crate) fn event(kind: &str, name: &str) -> (String, String) {
     (kind.to_owned(), name.to_owned())
 }

@@ -1,4 +1,4 @@
-//! The ways in which a server lets its clients down.
+//! The ways in which a server fails.
 
 use std::time::Duration;
 
@@ -8,17 +8,17 @@ use waypost_fake_kubernetes::ApiServer;
 
 use crate::client::{Fixture, SLICES, event};
 
-/// Something that does not come within this time hangs.
-const PATIENCE: Duration = Duration::from_millis(300);
+/// A request without a response after this time hangs.
+const HANGING: Duration = Duration::from_millis(300);
 
 #[tokio::test]
-async fn killed_it_cuts_watches_and_comes_back_without_memory() {
+async fn a_killed_server_breaks_watches_and_restarts_without_its_history() {
     let it = Fixture::new().await;
     let revision = it.put_slice("web-1", "10.0.0.1");
-    let path = format!("{SLICES}?watch=1&resourceVersion={revision}");
+    let path = format!("{SLICES}?watch=true&resourceVersion={revision}");
     let mut watch = it.client.watch(&path).await;
     it.server.kill().await;
-    watch.next().await.expect_err("an end in the middle");
+    watch.next().await.expect_err("the watch ended cleanly");
     let refused = it.client.request(Method::GET, SLICES).send().await;
     assert!(refused.unwrap_err().is_connect());
 
@@ -31,9 +31,12 @@ async fn killed_it_cuts_watches_and_comes_back_without_memory() {
 }
 
 #[tokio::test]
-async fn terminated_it_lets_watches_go_on_for_a_while() {
+async fn a_terminated_server_serves_open_watches_for_a_while() {
     let it = Fixture::with(ApiServer::builder().termination_tail(Duration::from_secs(3))).await;
-    let path = format!("{SLICES}?watch=1&resourceVersion={}", it.server.revision());
+    let path = format!(
+        "{SLICES}?watch=true&resourceVersion={}",
+        it.server.revision()
+    );
     let mut watch = it.client.watch(&path).await;
     let ((), seen) = tokio::join!(it.server.terminate(), async {
         while it.client.request(Method::GET, SLICES).send().await.is_ok() {
@@ -41,27 +44,30 @@ async fn terminated_it_lets_watches_go_on_for_a_while() {
         }
         it.put_slice("web-1", "10.0.0.1");
         let seen = watch.named().await;
-        assert_eq!(watch.next().await.unwrap(), None, "a clean end");
+        assert_eq!(watch.next().await.unwrap(), None, "the watch goes on");
         seen
     });
     assert_eq!(seen, event("ADDED", "web-1"));
 }
 
 #[tokio::test]
-async fn frozen_it_is_silent_and_thawed_it_goes_on() {
+async fn a_frozen_server_is_silent_until_it_is_thawed() {
     let it = Fixture::new().await;
-    let path = format!("{SLICES}?watch=1&resourceVersion={}", it.server.revision());
+    let path = format!(
+        "{SLICES}?watch=true&resourceVersion={}",
+        it.server.revision()
+    );
     let mut watch = it.client.watch(&path).await;
     it.server.freeze();
     it.put_slice("web-1", "10.0.0.1");
     assert!(watch.is_silent().await);
-    // The system takes the connection, but nobody answers.
+    // The system accepts the connection, the server does not answer.
     let other = tokio::net::TcpStream::connect(it.server.address()).await;
     assert!(other.is_ok());
     let hangs = it
         .client
         .request(Method::GET, SLICES)
-        .timeout(PATIENCE)
+        .timeout(HANGING)
         .send();
     assert!(hangs.await.unwrap_err().is_timeout());
     it.server.thaw();
@@ -69,16 +75,19 @@ async fn frozen_it_is_silent_and_thawed_it_goes_on() {
 }
 
 #[tokio::test]
-async fn without_etcd_the_cache_still_answers() {
+async fn the_watch_cache_answers_while_etcd_is_frozen() {
     let it = Fixture::new().await;
     it.put_slice("web-1", "10.0.0.1");
-    let path = format!("{SLICES}?watch=1&resourceVersion={}", it.server.revision());
+    let path = format!(
+        "{SLICES}?watch=true&resourceVersion={}",
+        it.server.revision()
+    );
     let mut open = it.client.watch(&path).await;
     it.server.faults().freeze_etcd(true);
     let hangs = async |method: Method, path: &str| {
         let request = it.client.request(method, path).json(&json!({}));
         request
-            .timeout(PATIENCE)
+            .timeout(HANGING)
             .send()
             .await
             .unwrap_err()
@@ -93,20 +102,19 @@ async fn without_etcd_the_cache_still_answers() {
         (200, Some(1))
     );
     for options in [
-        "watch=1&resourceVersion=0",
-        "watch=1&resourceVersion=0&sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
+        "watch=true&resourceVersion=0",
+        "watch=true&resourceVersion=0&sendInitialEvents=true&resourceVersionMatch=NotOlderThan",
     ] {
         let mut watch = it.client.watch(&format!("{SLICES}?{options}")).await;
         assert_eq!(watch.named().await, event("ADDED", "web-1"));
     }
-    assert_eq!(it.client.get("/readyz").await.1, "ok");
     assert!(open.is_silent().await);
     it.server.faults().heal();
     assert_eq!(it.client.get(SLICES).await.0.as_u16(), 200);
 }
 
 #[tokio::test]
-async fn restored_from_a_backup_it_knows_no_later_revision() {
+async fn a_restored_server_is_silent_about_later_revisions() {
     let it = Fixture::new().await;
     it.put_slice("web-1", "10.0.0.1");
     let backup = it.server.backup();
@@ -115,8 +123,47 @@ async fn restored_from_a_backup_it_knows_no_later_revision() {
     assert_eq!(it.server.revision(), backup.revision());
     let (_, list) = it.client.get(SLICES).await;
     assert_eq!(list["items"].as_array().map(Vec::len), Some(1));
-    let path = format!("{SLICES}?watch=1&resourceVersion={revision}");
+    let path = format!("{SLICES}?watch=true&resourceVersion={revision}");
     let mut watch = it.client.watch(&path).await;
     it.put_slice("web-3", "10.0.0.3");
     assert!(watch.is_silent().await);
+}
+
+#[tokio::test]
+async fn a_restore_without_a_restart_keeps_watches_open_and_silent() {
+    let it = Fixture::new().await;
+    let backup = it.server.backup();
+    it.put_slice("web-1", "10.0.0.1");
+    let path = format!(
+        "{SLICES}?watch=true&resourceVersion={}",
+        it.server.revision()
+    );
+    let mut watch = it.client.watch(&path).await;
+    it.server.restore_without_restart(&backup);
+    let (_, list) = it.client.get(SLICES).await;
+    assert_eq!(list["items"], json!([]));
+    it.put_slice("web-2", "10.0.0.2");
+    assert!(watch.is_silent().await);
+    it.put_slice("web-3", "10.0.0.3");
+    assert_eq!(watch.named().await, event("ADDED", "web-3"));
+}
+
+#[tokio::test]
+async fn a_failing_server_answers_each_request_with_the_same_status() {
+    let it = Fixture::new().await;
+    for (code, reason) in [(500, "InternalError"), (503, "ServiceUnavailable")] {
+        it.server.faults().fail_with(Some(code));
+        let (status, refused) = it.client.get(SLICES).await;
+        assert_eq!(
+            (status.as_u16(), &refused["reason"]),
+            (code, &json!(reason))
+        );
+    }
+    it.server.faults().fail_with(Some(429));
+    let response = it.client.request(Method::GET, SLICES).send().await.unwrap();
+    assert_eq!(response.headers()["retry-after"], "1");
+    let text = response.text().await.unwrap();
+    assert_eq!(text, "Too many requests, please try again later.\n");
+    let codes: Vec<_> = it.server.requests().iter().map(|it| it.code).collect();
+    assert_eq!(codes, [Some(500), Some(503), Some(429)]);
 }

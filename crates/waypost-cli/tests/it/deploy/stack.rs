@@ -83,9 +83,7 @@ struct Cluster {
 
 impl Cluster {
     async fn start() -> Self {
-        let server = ApiServer::builder()
-            .namespace(NAMESPACE)
-            .allow_loopback(true);
+        let server = ApiServer::builder().namespace(NAMESPACE);
         Self {
             server: server.start().await.unwrap(),
             directory: tempfile::tempdir().unwrap(),
@@ -159,7 +157,7 @@ impl Cluster {
         }
         let account_name = spec.service_account_name.as_deref().unwrap();
         let user = format!("system:serviceaccount:{NAMESPACE}:{account_name}");
-        let token = self.server.add_user(&user).unwrap();
+        let token = self.server.add_user(&user);
         fs::create_dir(&account).unwrap();
         fs::write(account.join("token"), token).unwrap();
         fs::write(account.join("ca.crt"), self.server.ca_pem()).unwrap();

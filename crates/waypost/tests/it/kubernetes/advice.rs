@@ -27,7 +27,7 @@ async fn set_up() -> (ApiServer, KubernetesProvider) {
         &[("http", 80)],
         pods,
     ));
-    server.add_user(WHO).unwrap();
+    server.add_user(WHO);
     let kubeconfig = server.kubeconfig_of(WHO).unwrap();
     let built = KubernetesProvider::builder().kubeconfig(kubeconfig).build();
     (server, built.unwrap())
@@ -76,7 +76,7 @@ async fn who_may_not_read_is_told_the_role_and_recovers_by_itself() {
 #[tokio::test]
 async fn who_may_list_but_not_watch_has_an_answer_that_is_known_to_be_frozen() {
     let (server, provider) = set_up().await;
-    server.grant(WHO, Some("demo"), &manifest::reading(&["list"]));
+    server.grant(WHO, "demo", &manifest::read_rules(&["list"]));
     let mut watch = provider.watch(&"web".parse().unwrap());
     assert_eq!(web(&mut watch).await, 1);
     let refusal = loop {

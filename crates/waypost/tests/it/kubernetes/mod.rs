@@ -1,4 +1,4 @@
-//! A Kubernetes cluster and the provider that looks at it, over the stand-in for its API server.
+//! The Kubernetes provider against a fake API server.
 
 mod advice;
 mod outages;

@@ -35,7 +35,7 @@ fn put_slice(server: &ApiServer, address: &str) {
 
 /// A provider that asks as a user with these rights on EndpointSlices and on Services.
 fn user(server: &ApiServer, slices: &[&str], services: &[&str]) -> KubernetesProvider {
-    server.add_user("reader").unwrap();
+    server.add_user("reader");
     grant(server, slices, services);
     let kubeconfig = server.kubeconfig_of("reader").unwrap();
     provider_of(&kubeconfig)
@@ -46,7 +46,7 @@ fn grant(server: &ApiServer, slices: &[&str], services: &[&str]) {
         { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": slices },
         { "apiGroups": [""], "resources": ["services"], "verbs": services },
     ]);
-    server.grant("reader", Some("demo"), &rules);
+    server.grant("reader", "demo", &rules);
 }
 
 fn provider_of(kubeconfig: &Path) -> KubernetesProvider {
@@ -196,7 +196,7 @@ async fn rights_that_are_taken_back_leave_what_is_known() {
     let provider = user(&server, BOTH, BOTH);
     let mut web = watch(&provider);
     until(&mut web, WEB).await;
-    server.revoke("reader", Some("demo"));
+    server.revoke("reader", "demo");
     // An open watch goes on; the next request is refused.
     server.kill().await;
     server.restart().await.unwrap();
@@ -231,7 +231,7 @@ fn kubeconfig(server: &ApiServer, folder: &Path, user: Value) -> std::path::Path
 }
 
 fn reader_token(server: &ApiServer) -> String {
-    let token = server.add_user("reader").unwrap();
+    let token = server.add_user("reader");
     grant(server, BOTH, BOTH);
     token
 }
@@ -248,7 +248,7 @@ async fn a_token_file_may_end_with_a_newline_and_is_read_again_as_soon_as_it_is_
     let mut web = watch(&provider);
     until(&mut web, WEB).await;
 
-    let second = server.add_token("reader", None);
+    let second = server.add_token("reader");
     server.revoke_token(&first);
     fs::write(&file, format!("{second}\n")).unwrap();
     server.forget_requests();

@@ -147,7 +147,7 @@ async fn an_etcd_that_was_restored_behind_open_watches_is_noticed_too() {
     // Whatever is still on its way is silent, too.
     sleep(Duration::from_millis(100)).await;
     let watches = steady.server.open_watches();
-    steady.server.restore_elsewhere(&backup);
+    steady.server.restore_without_restart(&backup);
     let took = until_restored(steady).await;
     assert!(watches >= 2 && took > Duration::from_millis(50));
 }
@@ -206,7 +206,6 @@ async fn a_reader_that_is_cut_off_for_being_slow_loses_nothing() {
 async fn lists_of_an_older_server_need_no_continue_and_no_etcd() {
     let server = demo().await;
     server.faults().disable_watch_list(true);
-    server.faults().expire_continue(true);
     server.put(&manifest::service("demo", "web", &[("http", 80)]));
     for slice in manifest::many_slices("demo", "web", 12, 60) {
         server.put(&slice);
@@ -327,16 +326,16 @@ async fn an_absent_namespace_has_no_services() {
 async fn rights_that_come_and_go_leave_the_instances() {
     let server = demo().await;
     put(&server, "10.0.0.1");
-    server.add_user("reader").unwrap();
-    let rules = manifest::reading(&["list", "watch"]);
-    server.grant("reader", Some("demo"), &rules);
+    server.add_user("reader");
+    let rules = manifest::read_rules(&["list", "watch"]);
+    server.grant("reader", "demo", &rules);
     let kubeconfig = server.kubeconfig_of("reader").unwrap();
     let provider = waypost::KubernetesProvider::builder().kubeconfig(kubeconfig);
     let provider = std::sync::Arc::new(provider.build().unwrap());
     let client = waypost::ServiceDiscoveryClient::new(provider);
     client.wait_for("web").await.unwrap();
     // An open watch goes on; after it was cut, nothing may be asked any more.
-    server.revoke("reader", Some("demo"));
+    server.revoke("reader", "demo");
     server.kill().await;
     server.restart().await.unwrap();
     server.forget_requests();
@@ -347,7 +346,7 @@ async fn rights_that_come_and_go_leave_the_instances() {
     assert!(refused.iter().all(|it| it.code == Some(403)), "{refused:?}");
     // Two watches, each after 0, 0.5, 1, 2 s at the most on average.
     assert!(watches <= 14, "{watches} watches in 4 s: {refused:?}");
-    server.grant("reader", Some("demo"), &rules);
+    server.grant("reader", "demo", &rules);
     put(&server, "10.0.0.2");
     let found = async {
         loop {

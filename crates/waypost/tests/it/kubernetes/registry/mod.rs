@@ -230,9 +230,7 @@ async fn a_server_that_is_down_at_the_start_has_it_when_it_is_back() {
 async fn in_a_pod_the_service_runs_and_is_told_what_its_manifest_needs() {
     let server = demo().await;
     let folder = tempfile::tempdir().unwrap();
-    let token = server
-        .add_user("system:serviceaccount:demo:billing")
-        .unwrap();
+    let token = server.add_user("system:serviceaccount:demo:billing");
     for (file, content) in [
         ("token", &*token),
         ("ca.crt", &server.ca_pem()),

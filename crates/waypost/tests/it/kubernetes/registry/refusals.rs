@@ -63,7 +63,7 @@ async fn what_the_api_server_would_refuse_is_told_at_once() {
         assert!(matches!(refused, Error::Rejected(_)), "{refused:?}");
         refused.to_string()
     };
-    // The stand-in is on this machine, so this is how we are reached from there.
+    // The fake API server is on this machine, so it reaches us at this address.
     let said = start(ServiceRegistration::new("billing", 8080).unwrap());
     assert!(
         said.contains("127.0.0.1") && said.contains("--address"),
@@ -114,7 +114,7 @@ async fn a_namespace_that_is_missing_or_ending_is_told_as_that() {
 async fn missing_rights_are_told_as_what_to_apply_and_then_it_registers_by_itself() {
     let server = demo().await;
     let who = "system:serviceaccount:demo:outside";
-    server.add_user(who).unwrap();
+    server.add_user(who);
     let kubeconfig = server.kubeconfig_of(who).unwrap();
     let built = KubernetesProvider::builder().kubeconfig(kubeconfig).build();
     let provider: Arc<dyn Provider> = Arc::new(built.unwrap());
