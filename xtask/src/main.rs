@@ -16,7 +16,7 @@ Usage: cargo xtask COMMAND
 
 Commands:
   setup          Find or fetch what the tests need: a real Consul and clients of it,
-                 kubectl, a browser and its driver
+                 a browser and its driver
   fmt            Format the code [--check: only look]
   lint           Clippy on every target; a warning is an error
   docs           Build the API documentation; a warning is an error
@@ -29,7 +29,6 @@ Environment:
   WAYPOST_PROMETHEUS    a Prometheus that knows consul_sd_configs
   WAYPOST_HAPROXY, WAYPOST_DIG, WAYPOST_PYTHON, WAYPOST_NODE, WAYPOST_NPM
                         these programs, where they aren't on PATH
-  WAYPOST_KUBECTL       a kubectl to use
   WAYPOST_CHROMIUM      a Chromium or Chrome to use
   WAYPOST_CHROMEDRIVER  the driver that belongs to it
 ";

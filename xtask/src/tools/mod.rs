@@ -1,5 +1,4 @@
-//! What the tests need beside Rust: a real Consul, its clients, kubectl, and a browser with its
-//! driver.
+//! What the tests need beside Rust: a real Consul, its clients, and a browser with its driver.
 //!
 //! What is already on the machine is used. On Debian the rest is fetched from the mirror that
 //! the machine already trusts; elsewhere the error says what to install.
@@ -8,7 +7,6 @@ mod browser;
 mod clients;
 mod consul;
 mod debian;
-mod kubectl;
 
 use std::fmt;
 use std::path::PathBuf;
@@ -21,7 +19,6 @@ use clients::Clients;
 /// Where the tools are.
 pub(crate) struct Tools {
     consul: PathBuf,
-    kubectl: PathBuf,
     clients: Clients,
     browser: Browser,
 }
@@ -31,7 +28,6 @@ pub(crate) fn setup() -> Result<Tools> {
     let clients = clients::find_or_install()?;
     Ok(Tools {
         consul: consul::find_or_fetch()?,
-        kubectl: kubectl::find_or_fetch(&clients.python)?,
         clients,
         browser: browser::find_or_install()?,
     })
@@ -39,7 +35,7 @@ pub(crate) fn setup() -> Result<Tools> {
 
 impl Tools {
     /// The variables by which a test finds the tools.
-    pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 10] {
+    pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 9] {
         [
             ("CONSUL_BIN", &self.consul),
             ("WAYPOST_PROMETHEUS", &self.clients.prometheus),
@@ -48,7 +44,6 @@ impl Tools {
             ("WAYPOST_PYTHON", &self.clients.python),
             ("WAYPOST_NODE", &self.clients.node),
             ("NODE_PATH", &self.clients.node_modules),
-            ("WAYPOST_KUBECTL", &self.kubectl),
             ("WAYPOST_CHROMIUM", &self.browser.chromium),
             ("WAYPOST_CHROMEDRIVER", &self.browser.driver),
         ]
