@@ -1,51 +1,51 @@
-//! Everything a request can reach.
+//! The parts of a running agent that requests and background tasks share.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use crate::agent_services::AgentServices;
+use crate::auth::Auth;
 use crate::faults::Faults;
-use crate::guard::Guard;
 use crate::monitor::Monitor;
-use crate::registration::Registration;
 use crate::store::Store;
 
-/// The parts of a running agent.
+/// The state of a running agent.
 #[derive(Debug)]
 pub(crate) struct App {
     pub node_name: String,
     pub node_id: String,
-    /// What the node says of itself.
     pub node_meta: BTreeMap<String, String>,
     pub datacenter: String,
     pub started: SystemTime,
-    /// The address of the node, as the catalog shows it.
+    /// The address of the node in the catalog.
     pub address: String,
     pub store: Arc<Store>,
-    pub registration: Registration,
+    pub agent_services: AgentServices,
     pub faults: Faults,
-    pub guard: Guard,
-    pub monitor: Arc<Monitor>,
-    /// Told when a client asks the agent to leave.
-    pub left: tokio::sync::watch::Sender<bool>,
+    pub auth: Auth,
+    pub monitor: Monitor,
+    /// Set to true when a client asks the agent to leave.
+    pub leave_requested: tokio::sync::watch::Sender<bool>,
     pub random: Mutex<fastrand::Rng>,
 }
 
-/// The port on which a Consul server talks to others. Nobody listens here; it is only shown.
+/// The port on which Consul servers talk to each other. It is only shown: nothing listens on it.
 pub(crate) const SERVER_PORT: u16 = 8300;
 
 impl App {
-    /// Who leads: this node.
+    /// The address of the leader, which is always this node.
     pub(crate) fn leader(&self) -> String {
         format!("{}:{SERVER_PORT}", self.address)
     }
 
-    /// When it started (RFC 3339).
+    /// When the agent started, as in RFC 3339.
     pub(crate) fn started(&self) -> String {
         let started = self.started.max(UNIX_EPOCH);
         humantime::format_rfc3339_nanos(started).to_string()
     }
 
+    /// Calls `draw` with the random number generator of the agent.
     pub(crate) fn random<T>(&self, draw: impl FnOnce(&mut fastrand::Rng) -> T) -> T {
         draw(&mut self.random.lock().unwrap_or_else(PoisonError::into_inner))
     }

@@ -1,64 +1,65 @@
-//! Why an agent can't start.
+//! Errors of starting an agent.
 
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
-use crate::journal::Fault;
+use crate::journal::JournalError;
 
 /// Why an agent can't start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The address is taken, or isn't one of this machine's, or needs rights.
+    /// An address can't be bound: it is in use, isn't local, or needs privileges.
     #[error("can't listen on {address}: {source}")]
     Bind {
-        /// Where it was to listen.
+        /// The address.
         address: SocketAddr,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// The Unix socket can't be made: somebody listens there, or the folder can't be written to.
+    /// The Unix socket can't be created: another process listens on it, or its directory isn't
+    /// writable.
     #[error("can't listen on {}: {source}", path.display())]
     Socket {
-        /// Where it was to be.
+        /// The path of the socket.
         path: PathBuf,
-        /// What the system says.
+        /// The error of the operating system.
         source: io::Error,
     },
-    /// Others than this machine could reach the agent, and it has no token.
+    /// The agent would be reachable from other machines without a token.
     #[error(
-        "{address} can be reached from other machines: give the agent a token, or bind a loopback \
-         address such as 127.0.0.1"
+        "{address} is reachable from other machines: set a token, or bind a loopback address such \
+         as 127.0.0.1"
     )]
     Unprotected {
-        /// Where it was to listen.
+        /// The address.
         address: SocketAddr,
     },
-    /// What the node is to say of itself breaks the rules for metadata.
-    #[error("{what}")]
+    /// The metadata of the node is invalid.
+    #[error("{message}")]
     NodeMeta {
-        /// Which pair, and what is wrong with it.
-        what: String,
+        /// The invalid pair, and the rule that it violates.
+        message: String,
     },
-    /// The id that the node is to have is no UUID.
-    #[error("node id {id:?}: give a UUID such as 7b6a1a4c-3a52-4f0e-9d6f-0c5d6a1f2b3e")]
+    /// The id of the node isn't a UUID.
+    #[error("node id {id:?} is not a UUID such as 7b6a1a4c-3a52-4f0e-9d6f-0c5d6a1f2b3e")]
     NodeId {
         /// The id.
         id: String,
     },
-    /// What was kept can't be read, or nothing can be kept.
-    #[error("can't keep the registry: {}: {what}", file.display())]
+    /// The data directory can't be read or written.
+    #[error("can't use the data directory: {}: {message}", file.display())]
     Data {
-        /// The file or folder.
+        /// The file or directory.
         file: PathBuf,
-        /// What is wrong with it, and where.
-        what: String,
+        /// What is wrong with it, with the offset if it is damaged.
+        message: String,
     },
 }
 
-impl From<Fault> for Error {
-    fn from(Fault { file, what }: Fault) -> Self {
-        Self::Data { file, what }
+impl From<JournalError> for Error {
+    fn from(JournalError { file, message }: JournalError) -> Self {
+        Self::Data { file, message }
     }
 }

@@ -1,22 +1,23 @@
-//! Faults on demand, for tests of code that has to live with a registry that misbehaves.
+//! Fault injection, for tests of how clients handle a misbehaving registry.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use event_listener::{Event, EventListener};
 
-/// What an [`Agent`](crate::Agent) does wrong. Every fault lasts until it is taken back, and
-/// [`heal`](Self::heal) takes back all of them.
+/// The faults of an [`Agent`](crate::Agent). A fault lasts until it is turned off; [`heal`](Self::heal)
+/// turns off all faults.
 ///
-/// | to see how code lives with | call |
+/// | to simulate | call |
 /// | --- | --- |
 /// | a registry that is down | [`refuse(true)`](Self::refuse) |
-/// | one that has no leader, or is broken | [`fail(true)`](Self::fail) |
-/// | one that is slow | [`delay(Some(time))`](Self::delay) |
-/// | one that has lost everything for a while | [`empty(true)`](Self::empty) |
-/// | one that was restored from a backup | [`reset_index()`](Self::reset_index) |
-/// | a proxy that cuts long requests short | [`drop_watchers()`](Self::drop_watchers) |
+/// | a registry without a leader, or one that is broken | [`fail(true)`](Self::fail) |
+/// | a slow registry | [`delay(Some(time))`](Self::delay) |
+/// | a registry that has lost its data | [`empty(true)`](Self::empty) |
+/// | a registry that was restored from a backup | [`reset_index()`](Self::reset_index) |
+/// | a proxy that closes long requests | [`drop_watchers()`](Self::drop_watchers) |
 ///
 /// ```
 /// use std::time::Duration;
@@ -36,7 +37,7 @@ use event_listener::{Event, EventListener};
 /// let faults = agent.faults();
 /// tokio::time::pause(); // or #[tokio::test(start_paused = true)]
 ///
-/// faults.fail(true); // `status` asks the registry for its services
+/// faults.fail(true); // `status` requests the services of the registry
 /// assert_eq!(status(&agent).await, Some(500));
 ///
 /// faults.refuse(true);
@@ -54,15 +55,15 @@ pub struct Faults {
     fail: AtomicBool,
     empty: AtomicBool,
     delay: Mutex<Option<Duration>>,
-    /// How much lower than the true index the one is that clients see.
+    /// The difference between the real index and the one that clients see.
     index_offset: AtomicU64,
     /// The highest index that clients have seen.
     last_index: AtomicU64,
-    disturbance: Event,
+    interruption: Event,
 }
 
 impl Faults {
-    /// Closes connections without an answer, as a registry that is down does.
+    /// Closes connections without a response, as a registry that is down.
     pub fn refuse(&self, on: bool) {
         self.refuse.store(on, Relaxed);
         if on {
@@ -70,37 +71,37 @@ impl Faults {
         }
     }
 
-    /// Answers every request of the API with 500.
+    /// Responds to every API request with 500.
     pub fn fail(&self, on: bool) {
         self.fail.store(on, Relaxed);
     }
 
-    /// Holds every answer back for this long.
+    /// Delays every response by this long. `None` turns the delay off.
     pub fn delay(&self, by: Option<Duration>) {
         *self.delay.lock().unwrap_or_else(PoisonError::into_inner) = by;
     }
 
-    /// Answers every question about the catalog and about health as if nothing were registered.
-    /// Watchers learn of it at once.
+    /// Responds to every catalog and health query as if nothing were registered. Wakes blocking
+    /// queries.
     pub fn empty(&self, on: bool) {
         self.empty.store(on, Relaxed);
-        self.disturbance.notify(usize::MAX);
+        self.interruption.notify(usize::MAX);
     }
 
-    /// Starts the index again from 1, as after a registry was restored from a backup. Watchers
-    /// are dropped.
+    /// Restarts the index at 1, as if the registry had been restored from a backup. Closes the
+    /// connections of blocking queries.
     pub fn reset_index(&self) {
         let offset = self.last_index.load(Relaxed).saturating_sub(1);
         self.index_offset.store(offset, Relaxed);
         self.drop_watchers();
     }
 
-    /// Closes the connections of all requests that wait for a change, once.
+    /// Closes the connections of all blocking queries, once.
     pub fn drop_watchers(&self) {
-        self.disturbance.notify(usize::MAX);
+        self.interruption.notify(usize::MAX);
     }
 
-    /// Takes back all faults.
+    /// Turns off all faults.
     pub fn heal(&self) {
         self.refuse(false);
         self.fail(false);
@@ -109,30 +110,30 @@ impl Faults {
         self.index_offset.store(0, Relaxed);
     }
 
-    pub(crate) fn refuses(&self) -> bool {
+    pub(crate) fn is_refusing(&self) -> bool {
         self.refuse.load(Relaxed)
     }
 
-    pub(crate) fn fails(&self) -> bool {
+    pub(crate) fn is_failing(&self) -> bool {
         self.fail.load(Relaxed)
     }
 
-    pub(crate) fn empties(&self) -> bool {
+    pub(crate) fn returns_empty(&self) -> bool {
         self.empty.load(Relaxed)
     }
 
-    pub(crate) fn delay_of_answers(&self) -> Option<Duration> {
+    pub(crate) fn response_delay(&self) -> Option<Duration> {
         *self.delay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The index that clients see for a true one: never 0, which would make them spin.
+    /// The index that clients see. Never 0, with which they would poll without waiting.
     pub(crate) fn shown_index(&self, index: u64) -> u64 {
         self.last_index.fetch_max(index, Relaxed);
         index.saturating_sub(self.index_offset.load(Relaxed)).max(1)
     }
 
-    /// Resolves when a fault is to be felt by those who wait.
-    pub(crate) fn disturbed(&self) -> EventListener {
-        self.disturbance.listen()
+    /// Resolves when a fault concerns blocking queries.
+    pub(crate) fn interrupted(&self) -> EventListener {
+        self.interruption.listen()
     }
 }

@@ -1,16 +1,14 @@
 //! An embedded service registry that speaks Consul's HTTP API.
 //!
-//! It has one node and no consensus, starts in a blink, and is meant for laptops, CI jobs and
-//! tests; for more than one machine there is Consul. What it serves it serves as Consul 1.8 does:
-//! status codes, headers, the casing and the `null`s of the JSON, error texts, ordering, index
-//! rules.
+//! It has one node and no consensus, starts in milliseconds, and is meant for laptops, CI jobs and
+//! tests. For more than one machine, use Consul. Every supported endpoint behaves as in Consul 1.8:
+//! status codes, headers, the case and the `null`s of the JSON, error texts, ordering and indexes.
 //!
 //! # Testing code that uses discovery
 //!
-//! A test starts an agent of its own on a free port, which takes less than 5 ms, and talks to it as
-//! to Consul. [`Faults`] make it misbehave as registries do. Everything that it does by the clock
-//! it does by Tokio's, so with the clock paused hours pass in no time: a time to live of 10 s
-//! expires while the test sleeps for 11 s that it doesn't have to wait.
+//! A test starts its own agent on a free port, which takes less than 5 ms, and uses it like Consul.
+//! [`Faults`] injects faults. All timers use Tokio's clock: while that is paused, a test that sleeps
+//! for 11 s sees a TTL of 10 s expire without waiting.
 //!
 //! ```
 //! use std::time::Duration;
@@ -20,7 +18,7 @@
 //! let agent = waypost_agent::Agent::start().await?;
 //! tokio::time::pause(); // or #[tokio::test(start_paused = true)]
 //! let consul_http_addr = agent.url();
-//! // ... give the address to the code under test, then let time pass or break things:
+//! // ... pass the address to the code under test, then advance the clock or inject faults:
 //! tokio::time::sleep(Duration::from_secs(3600)).await;
 //! agent.faults().fail(true);
 //! # let _ = consul_http_addr;
@@ -28,11 +26,15 @@
 //! # }
 //! ```
 //!
-//! The clock can be paused only on a current-thread runtime, and the agent must run on it too.
+//! The clock can only be paused on a current-thread runtime, and the agent must run on the same one.
 
 mod agent;
+mod agent_info;
+mod agent_services;
 mod app;
-mod builder;
+mod auth;
+mod background;
+mod check_targets;
 mod checks;
 mod decode;
 mod dns;
@@ -43,22 +45,18 @@ mod filter;
 #[doc(hidden)]
 pub mod fuzz;
 mod go_compat;
-mod guard;
 mod http;
 mod ids;
 mod journal;
-mod leftovers;
 mod monitor;
 mod persistence;
-mod registration;
-mod self_report;
+mod registry_client;
+mod stale_instances;
 mod store;
-mod targets;
-mod upkeep;
 mod wire;
 
-pub use agent::Agent;
-pub use builder::Builder;
+pub use agent::{Agent, Builder};
 pub use error::Error;
 pub use faults::Faults;
-pub use leftovers::{Leftover, LeftoversError, clear_leftovers, leave, leftovers};
+pub use registry_client::{RegistryRequestError, leave};
+pub use stale_instances::{StaleInstance, deregister_stale_instances, stale_instances};

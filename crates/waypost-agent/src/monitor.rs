@@ -1,33 +1,40 @@
-//! The agent's log, for whoever listens to `/v1/agent/monitor`: what is registered, and at the level
-//! of debugging every request.
+//! The log that `/v1/agent/monitor` streams: registrations, and at debug level every request. The
+//! format is Consul's, so that its log viewers can read it.
 
 use std::fmt::Display;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
-use tokio::sync::mpsc::{self, Receiver, Sender};
+use tokio::sync::mpsc;
+use tokio::sync::mpsc::{Receiver, Sender};
 
-/// A listener that is further behind than this misses lines.
-const BACKLOG: usize = 512;
+/// The number of lines that a subscriber may lag behind before it misses lines.
+const BUFFERED_LINES: usize = 512;
 
-/// How much a line matters.
+/// The level of a line, from least to most important.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Level {
+pub(crate) enum LogLevel {
     Debug,
     Info,
     Warn,
     Error,
 }
 
-/// Hands lines to those who listen; without any it costs nothing.
+/// Sends log lines to subscribers. Without subscribers no line is formatted.
 #[derive(Debug, Default)]
 pub(crate) struct Monitor {
-    listeners: Mutex<Vec<(Level, Sender<Bytes>)>>,
+    subscribers: Mutex<Vec<Subscriber>>,
 }
 
-impl Level {
-    /// By Consul's names; the empty one is the default.
+#[derive(Debug)]
+struct Subscriber {
+    level: LogLevel,
+    lines: Sender<Bytes>,
+}
+
+impl LogLevel {
+    /// Parses Consul's names. The default, an empty name, is `info`.
     pub(crate) fn parse(text: &str) -> Option<Self> {
         match text.to_ascii_lowercase().as_str() {
             "trace" | "debug" => Some(Self::Debug),
@@ -38,7 +45,7 @@ impl Level {
         }
     }
 
-    fn shown(self) -> &'static str {
+    fn prefix(self) -> &'static str {
         match self {
             Self::Debug => "[DEBUG]",
             Self::Info => "[INFO] ",
@@ -49,32 +56,53 @@ impl Level {
 }
 
 impl Monitor {
-    /// All lines from now on that matter at least as much.
-    pub(crate) fn listen(&self, level: Level) -> Receiver<Bytes> {
-        let (sender, receiver) = mpsc::channel(BACKLOG);
-        self.listeners().push((level, sender));
+    /// Subscribes to all further lines of at least this level.
+    pub(crate) fn subscribe(&self, level: LogLevel) -> Receiver<Bytes> {
+        let (lines, receiver) = mpsc::channel(BUFFERED_LINES);
+        self.subscribers().push(Subscriber { level, lines });
         receiver
     }
 
-    /// Writes a line, which is put together only if somebody listens.
-    pub(crate) fn say(&self, level: Level, line: impl Display) {
-        let mut listeners = self.listeners();
-        if listeners.is_empty() {
+    pub(crate) fn request_received(&self, method: &http::Method, path: &str) {
+        self.log(
+            LogLevel::Debug,
+            // Without the query, which may contain a token.
+            format_args!("agent.http: Request: method={method} path={path}"),
+        );
+    }
+
+    pub(crate) fn service_registered(&self, id: &str) {
+        self.log(
+            LogLevel::Info,
+            format_args!("agent: Synced service: service={id}"),
+        );
+    }
+
+    pub(crate) fn service_deregistered(&self, id: &str) {
+        self.log(
+            LogLevel::Info,
+            format_args!("agent: Deregistered service: service={id}"),
+        );
+    }
+
+    fn log(&self, level: LogLevel, message: impl Display) {
+        let mut subscribers = self.subscribers();
+        if subscribers.is_empty() {
             return;
         }
         let time = humantime::format_rfc3339_millis(SystemTime::now().max(UNIX_EPOCH));
-        let line = Bytes::from(format!("{time} {} {line}\n", level.shown()));
-        listeners.retain(|(least, sender)| {
-            if level >= *least {
-                // One that is too slow misses it.
-                let _ = sender.try_send(line.clone());
+        let line = Bytes::from(format!("{time} {} {message}\n", level.prefix()));
+        subscribers.retain(|subscriber| {
+            if level >= subscriber.level {
+                // A subscriber whose buffer is full misses the line.
+                let _ = subscriber.lines.try_send(line.clone());
             }
-            !sender.is_closed()
+            !subscriber.lines.is_closed()
         });
     }
 
-    fn listeners(&self) -> MutexGuard<'_, Vec<(Level, Sender<Bytes>)>> {
-        self.listeners
+    fn subscribers(&self) -> MutexGuard<'_, Vec<Subscriber>> {
+        self.subscribers
             .lock()
             .unwrap_or_else(PoisonError::into_inner)
     }

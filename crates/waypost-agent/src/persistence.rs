@@ -1,9 +1,9 @@
-//! Keeping the registry on disk: `--data-dir`.
+//! Persistence of the registry in a data directory.
 //!
-//! Every change is appended to one file and synced before it is acknowledged. Changes that come
-//! while a sync is under way share the next one, so that many clients together are hardly slower
-//! than one. At the start, and whenever the file has grown to several times the state it
-//! describes, the state is written to a new file that takes the old one's place.
+//! Every change is appended to one file and synced before it is acknowledged. Changes that arrive
+//! during a sync share the next one, so that many concurrent clients are hardly slower than one. At
+//! startup, and whenever the file has grown to several times the size of the state, the state is
+//! written to a new file that replaces the old one.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -11,66 +11,66 @@ use std::sync::Arc;
 use tokio::sync::{Notify, watch};
 use tokio::task::spawn_blocking;
 
-use crate::journal::{Fault, Log, Pending, Progress};
-use crate::store::{Kept, Store};
+use crate::journal::{JournalBuffer, JournalError, JournalFile, WriteProgress};
+use crate::store::{RestoredState, Store};
 
-/// Reads what was kept in a folder, which is made if it isn't there.
-pub(crate) async fn open(folder: &Path) -> Result<(Log, Kept), Fault> {
-    let folder = folder.to_owned();
-    let opened = spawn_blocking(move || Log::open(&folder)).await;
-    let (log, records) = opened.map_err(|gone| Fault::ended(&gone))??;
-    let mut kept = Kept::default();
+/// Opens the journal in a directory, which is created if needed, and reads the state.
+pub(crate) async fn open(directory: &Path) -> Result<(JournalFile, RestoredState), JournalError> {
+    let directory = directory.to_owned();
+    let opened = spawn_blocking(move || JournalFile::open(&directory)).await;
+    let (file, records) = opened.map_err(|error| JournalError::task_failed(&error))??;
+    let mut state = RestoredState::default();
     for record in records {
-        kept.take(record);
+        state.apply(record);
     }
-    Ok((log, kept))
+    Ok((file, state))
 }
 
-/// Writes the present state to a new file and has all changes from now on appended to it. The
-/// future does the appending, for ever.
-pub(crate) async fn keep(
+/// Writes the current state to a new file and starts journaling. The returned future appends all
+/// further changes and never ends.
+pub(crate) async fn start(
     store: Arc<Store>,
-    log: Log,
-) -> Result<impl Future<Output = ()> + use<>, Fault> {
-    let pending = Pending::new();
-    let (wake, progress) = (Arc::clone(&pending.wake), pending.progress.clone());
-    let snapshot = store.attach(pending);
-    let log = blocking(log, move |log| log.replace(&snapshot)).await?;
+    file: JournalFile,
+) -> Result<impl Future<Output = ()> + use<>, JournalError> {
+    let buffer = JournalBuffer::new();
+    let (wake, progress) = (Arc::clone(&buffer.wake), buffer.progress.clone());
+    let snapshot = store.start_journal(buffer);
+    let file = blocking(file, move |file| file.rewrite(&snapshot)).await?;
     Ok(async move {
-        if let Err(fault) = append(&store, log, &wake, &progress).await {
-            tracing::error!(%fault, "the registry can't be saved any more");
-            let failure = Arc::from(fault.to_string());
-            progress.send_modify(|progress| progress.failure = Some(failure));
+        if let Err(error) = write_changes(&store, file, &wake, &progress).await {
+            tracing::error!(%error, "failed to write the journal, no change is persisted any more");
+            let error = Arc::from(error.to_string());
+            progress.send_modify(|progress| progress.error = Some(error));
         }
     })
 }
 
-async fn append(
+async fn write_changes(
     store: &Store,
-    mut log: Log,
+    mut file: JournalFile,
     wake: &Notify,
-    progress: &watch::Sender<Progress>,
-) -> Result<(), Fault> {
+    progress: &watch::Sender<WriteProgress>,
+) -> Result<(), JournalError> {
     loop {
         wake.notified().await;
-        let saved;
-        if log.is_mostly_history() {
-            let (snapshot, count) = store.snapshot();
-            saved = count;
-            log = blocking(log, move |log| log.replace(&snapshot)).await?;
+        let written;
+        if file.needs_compaction() {
+            let (snapshot, count) = store.take_snapshot();
+            written = count;
+            file = blocking(file, move |file| file.rewrite(&snapshot)).await?;
         } else {
-            let (bytes, count) = store.take_pending();
-            saved = count;
-            log = blocking(log, move |log| log.append(&bytes)).await?;
+            let (bytes, count) = store.take_journal();
+            written = count;
+            file = blocking(file, move |file| file.append(&bytes)).await?;
         }
-        progress.send_modify(|progress| progress.saved = saved);
+        progress.send_modify(|progress| progress.written = written);
     }
 }
 
 async fn blocking(
-    mut log: Log,
-    work: impl FnOnce(&mut Log) -> Result<(), Fault> + Send + 'static,
-) -> Result<Log, Fault> {
-    let done = spawn_blocking(move || work(&mut log).map(|()| log)).await;
-    done.map_err(|gone| Fault::ended(&gone))?
+    mut file: JournalFile,
+    work: impl FnOnce(&mut JournalFile) -> Result<(), JournalError> + Send + 'static,
+) -> Result<JournalFile, JournalError> {
+    let done = spawn_blocking(move || work(&mut file).map(|()| file)).await;
+    done.map_err(|error| JournalError::task_failed(&error))?
 }

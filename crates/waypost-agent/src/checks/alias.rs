@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::decode::CheckDefinition;
-use crate::store::{Check, Outcome, State, Status, Store, Topic, fold};
+use crate::store::{Check, CheckResult, CheckStatus, State, Store, Topic, fold_case};
 use tokio::time::Instant;
 
 /// Follows the checks of the other for ever.
@@ -13,20 +13,20 @@ pub(super) async fn follow(id: String, check: Arc<CheckDefinition>, store: Arc<S
         "" => store.read(|state| state.local.node_name().to_owned()),
         node => node.to_owned(),
     };
-    let watch = store.watch(Topic::Node(fold(&node)));
+    let watch = store.watch(Topic::Node(fold_case(&node)));
     loop {
         let change = watch.listen();
         let now = Instant::now().into_std();
         store.write(|state, changes| {
             let outcome = judge(state, &check, &node);
-            state.report(&id, outcome, now, changes);
+            state.record_check_result(&id, outcome, now, changes);
         });
         change.await;
     }
 }
 
 /// The worst of the checks of the aliased service and of its node.
-fn judge(state: &State, alias: &CheckDefinition, node: &str) -> Outcome {
+fn judge(state: &State, alias: &CheckDefinition, node: &str) -> CheckResult {
     let checks = match alias.alias_node.as_str() {
         // What this agent knows of itself doesn't count the heartbeat between servers.
         "" => state.local.checks().map(|r| Arc::clone(&r.check)).collect(),
@@ -35,17 +35,17 @@ fn judge(state: &State, alias: &CheckDefinition, node: &str) -> Outcome {
     let concerns = |check: &&Arc<Check>| {
         check.service_id.is_empty() || check.service_id == alias.alias_service
     };
-    let mut found = Outcome {
-        status: Status::Passing,
+    let mut found = CheckResult {
+        status: CheckStatus::Passing,
         output: "No checks found.".to_owned(),
     };
     for check in checks.iter().filter(concerns) {
-        if check.status == Status::Passing {
-            if found.status == Status::Passing {
+        if check.status == CheckStatus::Passing {
+            if found.status == CheckStatus::Passing {
                 "All checks passing.".clone_into(&mut found.output);
             }
         } else if check.status > found.status {
-            found = Outcome {
+            found = CheckResult {
                 status: check.status,
                 output: format!("Aliased check {:?} failing: {}", check.name, check.output),
             };

@@ -19,7 +19,7 @@ use tokio_rustls::TlsConnector;
 use super::tcp::dial_error;
 use super::{critical, passing, timeout_of};
 use crate::decode::CheckDefinition;
-use crate::store::Outcome;
+use crate::store::CheckResult;
 
 const METHOD: &str = "/grpc.health.v1.Health/Check";
 
@@ -50,7 +50,7 @@ const CODES: [&str; 17] = [
     "Unauthenticated",
 ];
 
-pub(super) async fn probe(check: &CheckDefinition) -> Outcome {
+pub(super) async fn probe(check: &CheckDefinition) -> CheckResult {
     let (target, service) = check.grpc.split_once('/').unwrap_or((&check.grpc, ""));
     match timeout(timeout_of(check), ask(check, target, service)).await {
         Ok(Ok(true)) => passing(format!("gRPC check {}: success", check.grpc)),

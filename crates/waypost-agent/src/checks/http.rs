@@ -8,9 +8,9 @@ use reqwest::{Client, Method, Response, StatusCode};
 
 use super::tcp::dial_error;
 use super::{OUTPUT_MAX_SIZE, critical, output_limit, passing, timeout_of};
+use crate::check_targets::CheckTargets;
 use crate::decode::CheckDefinition;
-use crate::store::{Outcome, Status};
-use crate::targets::Targets;
+use crate::store::{CheckResult, CheckStatus};
 
 /// As many as Go follows.
 const MOST_REDIRECTS: usize = 10;
@@ -24,11 +24,11 @@ pub(super) struct Clients {
     verifying: OnceLock<Result<Client, String>>,
     trusting: OnceLock<Result<Client, String>>,
     /// Redirects don't lead elsewhere.
-    targets: Targets,
+    targets: CheckTargets,
 }
 
 impl Clients {
-    pub(super) fn within(targets: Targets) -> Self {
+    pub(super) fn within(targets: CheckTargets) -> Self {
         Self {
             targets,
             ..Self::default()
@@ -49,7 +49,7 @@ impl Clients {
 
 /// A client that makes a new connection for every check, so that it tests that too, and that uses
 /// no proxy: the targets are near.
-fn make(trusts_all: bool, targets: &Targets) -> reqwest::Result<Client> {
+fn make(trusts_all: bool, targets: &CheckTargets) -> reqwest::Result<Client> {
     // Fails only if a provider is installed already, which then serves as well.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let targets = targets.clone();
@@ -74,7 +74,7 @@ fn make(trusts_all: bool, targets: &Targets) -> reqwest::Result<Client> {
         .build()
 }
 
-pub(super) async fn probe(check: &CheckDefinition, clients: &Clients) -> Outcome {
+pub(super) async fn probe(check: &CheckDefinition, clients: &Clients) -> CheckResult {
     let method = match check.method.as_str() {
         "" => "GET",
         method => method,
@@ -84,8 +84,8 @@ pub(super) async fn probe(check: &CheckDefinition, clients: &Clients) -> Outcome
             let output = format!("HTTP {method} {}: {line} Output: {body}", check.http);
             match status {
                 status if status.is_success() => passing(output),
-                StatusCode::TOO_MANY_REQUESTS => Outcome {
-                    status: Status::Warning,
+                StatusCode::TOO_MANY_REQUESTS => CheckResult {
+                    status: CheckStatus::Warning,
                     output,
                 },
                 _ => critical(output),

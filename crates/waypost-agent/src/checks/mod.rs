@@ -21,10 +21,10 @@ use tokio::time::{Instant, sleep};
 use self::http::Clients;
 use self::threshold::Threshold;
 pub(crate) use self::ttl::Ttl;
+use crate::check_targets::CheckTargets;
 use crate::decode::{CheckDefinition, CheckKind};
 use crate::go_compat;
-use crate::store::{Outcome, Store};
-use crate::targets::Targets;
+use crate::store::{CheckResult, Store};
 
 /// How long a check may take if its definition doesn't say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -37,7 +37,7 @@ const OUTPUT_MAX_SIZE: usize = 4096;
 pub(crate) struct Runner {
     http: Arc<Clients>,
     scripts: bool,
-    targets: Targets,
+    targets: CheckTargets,
     random: Mutex<fastrand::Rng>,
 }
 
@@ -61,13 +61,13 @@ impl Runner {
         Self {
             http: Arc::default(),
             scripts: false,
-            targets: Targets::default(),
+            targets: CheckTargets::default(),
             random: Mutex::new(random),
         }
     }
 
     /// Whether programs may be run, and where checks may look.
-    pub(crate) fn allowing(self, scripts: bool, targets: Targets) -> Self {
+    pub(crate) fn allowing(self, scripts: bool, targets: CheckTargets) -> Self {
         Self {
             http: Arc::new(Clients::within(targets.clone())),
             scripts,
@@ -177,7 +177,7 @@ async fn probe(
         truncate(&mut outcome.output, output_limit(&check));
         if threshold.passes(outcome.status) {
             let now = Instant::now().into_std();
-            store.write(|state, changes| state.report(&id, outcome, now, changes));
+            store.write(|state, changes| state.record_check_result(&id, outcome, now, changes));
         }
         sleep(pause).await;
         pause = check.interval();
@@ -203,16 +203,16 @@ fn timeout_of(check: &CheckDefinition) -> Duration {
     check.timeout().unwrap_or(DEFAULT_TIMEOUT)
 }
 
-fn passing(output: String) -> Outcome {
-    Outcome {
-        status: crate::store::Status::Passing,
+fn passing(output: String) -> CheckResult {
+    CheckResult {
+        status: crate::store::CheckStatus::Passing,
         output,
     }
 }
 
-fn critical(output: String) -> Outcome {
-    Outcome {
-        status: crate::store::Status::Critical,
+fn critical(output: String) -> CheckResult {
+    CheckResult {
+        status: crate::store::CheckStatus::Critical,
         output,
     }
 }

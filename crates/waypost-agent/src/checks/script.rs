@@ -11,11 +11,11 @@ use tokio::time::timeout;
 use super::{critical, output_limit};
 use crate::decode::CheckDefinition;
 use crate::go_compat;
-use crate::store::{Outcome, Status};
+use crate::store::{CheckResult, CheckStatus};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 
-pub(super) async fn probe(check: &CheckDefinition) -> Outcome {
+pub(super) async fn probe(check: &CheckDefinition) -> CheckResult {
     let limit = check.timeout().unwrap_or(DEFAULT_TIMEOUT);
     match timeout(limit, run(check)).await {
         Ok(Ok(outcome)) => outcome,
@@ -29,7 +29,7 @@ pub(super) async fn probe(check: &CheckDefinition) -> Outcome {
 }
 
 /// Dropping this kills the program.
-async fn run(check: &CheckDefinition) -> std::io::Result<Outcome> {
+async fn run(check: &CheckDefinition) -> std::io::Result<CheckResult> {
     let [program, arguments @ ..] = check.script_args.as_slice() else {
         return Err(std::io::Error::other("no program to run"));
     };
@@ -47,11 +47,11 @@ async fn run(check: &CheckDefinition) -> std::io::Result<Outcome> {
     bytes.extend(err?);
     let output = String::from_utf8_lossy(&bytes).into_owned();
     let status = match status?.code() {
-        Some(0) => Status::Passing,
-        Some(1) => Status::Warning,
-        _ => Status::Critical,
+        Some(0) => CheckStatus::Passing,
+        Some(1) => CheckStatus::Warning,
+        _ => CheckStatus::Critical,
     };
-    Ok(Outcome { status, output })
+    Ok(CheckResult { status, output })
 }
 
 /// The end of what is written, so that a program that talks for ever fills no memory.

@@ -8,9 +8,9 @@ use tokio::time::timeout;
 
 use super::{critical, passing, timeout_of};
 use crate::decode::CheckDefinition;
-use crate::store::Outcome;
+use crate::store::CheckResult;
 
-pub(super) async fn probe(check: &CheckDefinition) -> Outcome {
+pub(super) async fn probe(check: &CheckDefinition) -> CheckResult {
     let target = check.tcp.as_str();
     match timeout(timeout_of(check), connect(target)).await {
         Ok(Ok(())) => passing(format!("TCP connect {target}: Success")),

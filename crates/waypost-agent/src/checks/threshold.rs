@@ -2,7 +2,7 @@
 //! change a check's status.
 
 use crate::decode::CheckDefinition;
-use crate::store::Status;
+use crate::store::CheckStatus;
 
 /// Counts results in a row. The first one always decides, as in Consul.
 #[derive(Debug)]
@@ -24,8 +24,8 @@ impl Threshold {
     }
 
     /// Whether this result is to be reported.
-    pub(super) fn passes(&mut self, status: Status) -> bool {
-        if status == Status::Critical {
+    pub(super) fn passes(&mut self, status: CheckStatus) -> bool {
+        if status == CheckStatus::Critical {
             self.successes = 0;
             self.failures = self.failures.saturating_add(1);
             self.failures >= self.failures_before_critical
@@ -50,15 +50,15 @@ mod tests {
         };
         let mut threshold = Threshold::of(&check);
         let results = [
-            (Status::Passing, true),
-            (Status::Critical, false),
-            (Status::Critical, false),
-            (Status::Passing, false),
-            (Status::Critical, false),
-            (Status::Critical, false),
-            (Status::Critical, true),
-            (Status::Warning, false),
-            (Status::Passing, true),
+            (CheckStatus::Passing, true),
+            (CheckStatus::Critical, false),
+            (CheckStatus::Critical, false),
+            (CheckStatus::Passing, false),
+            (CheckStatus::Critical, false),
+            (CheckStatus::Critical, false),
+            (CheckStatus::Critical, true),
+            (CheckStatus::Warning, false),
+            (CheckStatus::Passing, true),
         ];
         for (i, (status, reported)) in results.into_iter().enumerate() {
             assert_eq!(threshold.passes(status), reported, "result {i}");

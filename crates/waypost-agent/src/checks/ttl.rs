@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep_until};
 
 use super::truncate;
-use crate::store::{Outcome, Status, Store};
+use crate::store::{CheckResult, CheckStatus, Store};
 
 const EXPIRED: &str = "TTL expired";
 const LAST_OUTPUT: &str = " (last output before timeout follows): ";
@@ -41,14 +41,16 @@ impl Ttl {
     }
 
     /// Takes a report: the time starts anew.
-    pub(crate) fn beat(&self, mut outcome: Outcome, store: &Store) {
+    pub(crate) fn beat(&self, mut outcome: CheckResult, store: &Store) {
         truncate(&mut outcome.output, self.output_limit);
         let now = Instant::now();
         let mut last = self.last();
         last.deadline = now + self.time_to_live;
         last.output.clone_from(&outcome.output);
         // Still holding the report, so that it can't expire between here and there.
-        store.write(|state, changes| state.report(&self.id, outcome, now.into_std(), changes));
+        store.write(|state, changes| {
+            state.record_check_result(&self.id, outcome, now.into_std(), changes)
+        });
     }
 
     /// Turns the check critical whenever its time is up.
@@ -72,11 +74,13 @@ impl Ttl {
             output.push_str(&last.output);
             truncate(&mut output, self.output_limit.max(EXPIRED.len()));
         }
-        let outcome = Outcome {
-            status: Status::Critical,
+        let outcome = CheckResult {
+            status: CheckStatus::Critical,
             output,
         };
-        store.write(|state, changes| state.report(&self.id, outcome, now.into_std(), changes));
+        store.write(|state, changes| {
+            state.record_check_result(&self.id, outcome, now.into_std(), changes)
+        });
     }
 
     fn last(&self) -> MutexGuard<'_, Report> {

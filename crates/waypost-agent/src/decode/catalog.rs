@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer};
 use super::check::nanoseconds;
 use super::service::{ConnectBody, WeightsBody, fault_of_meta};
 use crate::store::{
-    CatalogEntry, Check, Definition, Node, Service, ServiceAddress, Status, WHEREVER,
+    CatalogCheckDefinition, CatalogEntry, Check, CheckStatus, Node, Service, ServiceAddress,
+    UNSPECIFIED_ADDRESSES,
 };
 use crate::{go_compat, ids};
 
@@ -90,7 +91,7 @@ struct CheckBody {
     service_tags: Vec<String>,
     #[serde(rename = "Type")]
     kind: String,
-    definition: Definition,
+    definition: CatalogCheckDefinition,
     #[serde(rename = "CreateIndex")]
     _create_index: IgnoredAny,
     #[serde(rename = "ModifyIndex")]
@@ -150,14 +151,15 @@ impl From<CheckBody> for Check {
             node: body.node,
             id: body.id,
             name: body.name,
-            status: Status::parse(&body.status).unwrap_or_default(),
+            status: CheckStatus::parse(&body.status).unwrap_or_default(),
             notes: body.notes,
             output: body.output,
             service_id: body.service_id,
             service_name: body.service_name,
             service_tags: body.service_tags,
             kind,
-            definition: (definition != Definition::default()).then(|| Box::new(definition)),
+            definition: (definition != CatalogCheckDefinition::default())
+                .then(|| Box::new(definition)),
             ..Self::default()
         }
     }
@@ -195,7 +197,7 @@ impl CatalogRegistration {
             } else if service.name.is_empty() {
                 return Err("Must provide service name with ID".to_owned());
             }
-            if WHEREVER.contains(&service.address.as_str()) {
+            if UNSPECIFIED_ADDRESSES.contains(&service.address.as_str()) {
                 return Err("Invalid service address".to_owned());
             }
             if let Some(fault) = service.meta.as_ref().and_then(fault_of_meta) {
@@ -218,7 +220,7 @@ impl CatalogRegistration {
     }
 }
 
-impl Definition {
+impl CatalogCheckDefinition {
     /// The type of a check that has this definition and says nothing else.
     fn kind(&self) -> &'static str {
         if !self.grpc.is_empty() {

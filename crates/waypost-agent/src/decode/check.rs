@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::json::{Json, present};
 use crate::go_compat;
-use crate::store::Status;
+use crate::store::CheckStatus;
 
 /// Consul runs no check more often than this.
 const SHORTEST_INTERVAL: Duration = Duration::from_secs(1);
@@ -262,10 +262,10 @@ impl CheckDefinition {
     }
 
     /// The status a new check starts with, if it is a known one.
-    pub(crate) fn initial_status(&self) -> Option<Status> {
+    pub(crate) fn initial_status(&self) -> Option<CheckStatus> {
         match self.status.as_str() {
-            "" => Some(Status::Critical),
-            text => Status::parse(text),
+            "" => Some(CheckStatus::Critical),
+            text => CheckStatus::parse(text),
         }
     }
 

@@ -11,7 +11,8 @@ use super::check::{nanoseconds, some_nanoseconds};
 use super::json::{DecodeError, from_slice};
 use super::service::{WeightsBody, fault_of_weights};
 use crate::store::{
-    Check, Definition, Entry, KvOperation, Node, Operation, Service, Status, Weights,
+    CatalogCheckDefinition, Check, CheckStatus, KvEntry, KvOperation, Node, Operation, Service,
+    Weights,
 };
 
 /// Reads the body of `/v1/txn`. Operations on nothing are left out.
@@ -171,12 +172,12 @@ impl OperationBody {
             Operation::Key(KvOperation {
                 verb: body.verb,
                 index: body.index,
-                entry: Entry {
+                entry: KvEntry {
                     key: body.key,
                     value: body.value,
                     flags: body.flags,
                     session: body.session,
-                    ..Entry::default()
+                    ..KvEntry::default()
                 },
             })
         });
@@ -234,7 +235,7 @@ impl From<ServiceBody> for Service {
 
 impl From<CheckBody> for Check {
     fn from(body: CheckBody) -> Self {
-        let definition = Definition::from(body.definition);
+        let definition = CatalogCheckDefinition::from(body.definition);
         Self {
             node: body.node,
             id: if body.id.is_empty() {
@@ -243,18 +244,19 @@ impl From<CheckBody> for Check {
                 body.id
             },
             name: body.name,
-            status: Status::parse(&body.status).unwrap_or_default(),
+            status: CheckStatus::parse(&body.status).unwrap_or_default(),
             notes: body.notes,
             output: body.output,
             service_id: body.service_id,
-            definition: (definition != Definition::default()).then(|| Box::new(definition)),
+            definition: (definition != CatalogCheckDefinition::default())
+                .then(|| Box::new(definition)),
             modify_index: body.modify_index,
             ..Self::default()
         }
     }
 }
 
-impl From<DefinitionBody> for Definition {
+impl From<DefinitionBody> for CatalogCheckDefinition {
     fn from(body: DefinitionBody) -> Self {
         let deregister_after = body
             .deregister_critical_service_after_duration

@@ -1,17 +1,17 @@
-//! DNS: the same instances for whatever can only ask a resolver.
+//! The DNS interface, for clients that can only use a resolver.
 //!
-//! Names end in `consul.`; other names are refused, so that a resolver can send just these here.
-//! The answers are Consul's with its default settings: a TTL of 0 and no truncation flag.
+//! Names end in `consul.`. Other names are refused, so that a resolver can forward just this zone.
+//! The responses are those of Consul with its default settings: a TTL of 0 and no truncation flag.
 
-mod answering;
-mod fit;
-mod question;
+mod handler;
+mod name;
 mod records;
-mod respond;
+mod resolver;
 mod server;
+mod size_limit;
 
 #[cfg(any(test, feature = "fuzz"))]
-pub(crate) use fit::Limit;
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) use respond::respond;
+pub(crate) use handler::respond;
 pub(crate) use server::{bind, serve};
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use size_limit::SizeLimit;

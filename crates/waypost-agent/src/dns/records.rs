@@ -1,19 +1,19 @@
-//! The records that instances, nodes and addresses become.
+//! Makes the records of instances, nodes and addresses.
 
 use std::net::IpAddr;
 
 use hickory_proto::rr::rdata::{CNAME, NS, PTR, SOA, SRV, TXT};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 
-use crate::store::{Check, Instance, Node, Status};
+use crate::store::{Check, CheckStatus, Instance, Node};
 
-/// Nothing is to be cached: what is healthy can change at any time (Consul's default).
+/// Responses aren't cached, because health can change at any time (Consul's default).
 const TTL: u32 = 0;
 
 const PRIORITY: u16 = 1;
 
-/// A name under `consul.`. Nothing if a label is empty or longer than 63 bytes.
-pub(super) fn name_of<'a>(labels: impl IntoIterator<Item = &'a str>) -> Option<Name> {
+/// A name in the `consul.` zone. `None` if a label is empty or longer than 63 bytes.
+pub(super) fn consul_name<'a>(labels: impl IntoIterator<Item = &'a str>) -> Option<Name> {
     let labels = labels.into_iter().chain(["consul"]);
     let mut name = Name::from_labels(labels.map(str::as_bytes)).ok()?;
     name.set_fqdn(true);
@@ -21,24 +21,24 @@ pub(super) fn name_of<'a>(labels: impl IntoIterator<Item = &'a str>) -> Option<N
 }
 
 pub(super) fn node_name(node: &Node) -> Option<Name> {
-    name_of(node.name.split('.').chain(["node", &node.datacenter]))
+    consul_name(node.name.split('.').chain(["node", &node.datacenter]))
 }
 
 pub(super) fn service_name(service: &str, datacenter: &str) -> Option<Name> {
-    name_of(service.split('.').chain(["service", datacenter]))
+    consul_name(service.split('.').chain(["service", datacenter]))
 }
 
-/// The name that stands for an address: `7f000001.addr.dc1.consul.`
+/// The name of an address: `7f000001.addr.dc1.consul.`
 fn address_name(address: IpAddr, datacenter: &str) -> Option<Name> {
     let digits = match address {
         IpAddr::V4(address) => format!("{:08x}", address.to_bits()),
         IpAddr::V6(address) => format!("{:032x}", address.to_bits()),
     };
-    name_of([&digits, "addr", datacenter])
+    consul_name([&digits, "addr", datacenter])
 }
 
-/// A name somebody registered as an address.
-pub(super) fn foreign_name(address: &str) -> Option<Name> {
+/// A host name that was registered in place of an address.
+pub(super) fn host_name(address: &str) -> Option<Name> {
     let mut name = Name::from_ascii(address).ok()?;
     name.set_fqdn(true);
     Some(name)
@@ -52,8 +52,8 @@ pub(super) fn address(name: Name, address: IpAddr) -> Record {
     Record::from_rdata(name, TTL, data)
 }
 
-/// Whether an address is an answer to questions of this kind.
-pub(super) fn answers(address: IpAddr, kind: RecordType) -> bool {
+/// Whether queries of this type are answered with the address.
+pub(super) fn is_answer(address: IpAddr, kind: RecordType) -> bool {
     use RecordType::{A, AAAA, ANY, NAPTR, SRV, TXT};
     match kind {
         SRV | ANY | NAPTR | TXT => true,
@@ -77,7 +77,7 @@ pub(super) fn srv(name: Name, instance: &Instance, target: Name) -> Record {
     Record::from_rdata(name, TTL, RData::SRV(data))
 }
 
-/// The name that an instance's SRV record points to, if that isn't another's.
+/// The target of an instance's SRV record.
 pub(super) fn srv_target(instance: &Instance) -> Option<Name> {
     let Instance { node, service, .. } = instance;
     if service.address.is_empty() {
@@ -85,20 +85,20 @@ pub(super) fn srv_target(instance: &Instance) -> Option<Name> {
     }
     match service.address.parse() {
         Ok(address) => address_name(address, &node.datacenter),
-        Err(_) => foreign_name(&service.address),
+        Err(_) => host_name(&service.address),
     }
 }
 
-/// Where an instance is: its own address, or else its node's.
-pub(super) fn place(instance: &Instance) -> &str {
+/// The address of an instance, which defaults to that of its node.
+pub(super) fn address_of(instance: &Instance) -> &str {
     match instance.service.address.as_str() {
         "" => &instance.node.address,
         address => address,
     }
 }
 
-/// A node's metadata, `key=value` each, or the value alone if the key says that it is in the form
-/// of RFC 1035.
+/// TXT records with the metadata of a node. Each is `key=value`, or the value alone if the key
+/// begins with `rfc1035-`.
 pub(super) fn metadata<'a>(name: &Name, node: &'a Node) -> impl Iterator<Item = Record> + 'a {
     let name = name.clone();
     node.meta.iter().flatten().map(move |(key, value)| {
@@ -112,23 +112,27 @@ pub(super) fn metadata<'a>(name: &Name, node: &'a Node) -> impl Iterator<Item = 
     })
 }
 
-/// Who is in charge of the zone, as of `now` in seconds since 1970.
+/// The SOA record of the zone. `now`, in Unix seconds, is the serial number.
 pub(super) fn soa(now: u64) -> Option<Record> {
     const REFRESH: i32 = 3600;
     const RETRY: i32 = 600;
     const EXPIRE: i32 = 86_400;
-    let (master, mail) = (name_of(["ns"])?, name_of(["hostmaster"])?);
+    let (master, mail) = (consul_name(["ns"])?, consul_name(["hostmaster"])?);
     // Serial numbers wrap around (RFC 1982).
     let serial = (now & u64::from(u32::MAX)) as u32;
     let data = SOA::new(master, mail, serial, REFRESH, RETRY, EXPIRE, TTL);
-    Some(Record::from_rdata(name_of([])?, TTL, RData::SOA(data)))
+    Some(Record::from_rdata(consul_name([])?, TTL, RData::SOA(data)))
 }
 
 pub(super) fn ns(server: Name) -> Option<Record> {
-    Some(Record::from_rdata(name_of([])?, TTL, RData::NS(NS(server))))
+    Some(Record::from_rdata(
+        consul_name([])?,
+        TTL,
+        RData::NS(NS(server)),
+    ))
 }
 
-/// What an instance weighs while its worst check is what it is.
+/// The weight of an instance for its worst check status.
 fn weight(instance: &Instance) -> u16 {
     let statuses = instance
         .checks
@@ -136,9 +140,9 @@ fn weight(instance: &Instance) -> u16 {
         .map(|check: &std::sync::Arc<Check>| check.status);
     let weights = &instance.service.weights;
     let weight = match statuses.max() {
-        None | Some(Status::Passing) => weights.passing,
-        Some(Status::Warning) => weights.warning,
-        Some(Status::Critical) => 0,
+        None | Some(CheckStatus::Passing) => weights.passing,
+        Some(CheckStatus::Warning) => weights.warning,
+        Some(CheckStatus::Critical) => 0,
     };
     u16::try_from(weight).unwrap_or(u16::MAX)
 }

@@ -1,4 +1,4 @@
-//! The sockets: datagrams and streams on one port.
+//! The UDP and TCP servers, on one port.
 
 use std::convert::Infallible;
 use std::io;
@@ -11,41 +11,45 @@ use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::fit::Limit;
-use super::respond::respond;
+use super::handler::respond;
+use super::size_limit::SizeLimit;
 use crate::app::App;
 
-/// A question is hardly ever longer than 300 bytes; EDNS options can make it so.
-const LONGEST_QUESTION: usize = 4096;
+/// The largest UDP query. Only EDNS options make a query longer than 300 bytes.
+const MAX_UDP_QUERY_BYTES: usize = 4096;
 
-/// A stream without a question for this long is closed (RFC 7766 wants "a few seconds").
-const IDLE: Duration = Duration::from_secs(8);
+/// A TCP connection is closed after this long without a query (RFC 7766: "a few seconds").
+const IDLE_TIMEOUT: Duration = Duration::from_secs(8);
 
-/// More streams than this at a time aren't accepted.
-const MOST_STREAMS: usize = 256;
+/// The number of concurrent TCP connections. Further ones wait in the backlog.
+const MAX_TCP_CONNECTIONS: usize = 256;
 
 /// Pause after a failed receive or accept.
-const PAUSE: Duration = Duration::from_millis(50);
+const RETRY_DELAY: Duration = Duration::from_millis(50);
 
-/// With a port of 0, a port must be found that is free for both.
-const ATTEMPTS: usize = 16;
+/// Attempts to find a port that is free for both protocols, if the port is 0.
+const BIND_ATTEMPTS: usize = 16;
 
-/// Where questions come in.
+/// A UDP and a TCP socket with the same port.
 #[derive(Debug)]
-pub(crate) struct Sockets {
+pub(crate) struct DnsSockets {
     udp: Arc<UdpSocket>,
     tcp: TcpListener,
 }
 
-/// Takes the port for both datagrams and streams.
-pub(crate) async fn bind(address: SocketAddr) -> io::Result<Sockets> {
-    let mut attempts = if address.port() == 0 { ATTEMPTS } else { 1 };
+/// Binds the port for UDP and TCP.
+pub(crate) async fn bind(address: SocketAddr) -> io::Result<DnsSockets> {
+    let mut attempts = if address.port() == 0 {
+        BIND_ATTEMPTS
+    } else {
+        1
+    };
     loop {
         let tcp = TcpListener::bind(address).await?;
         match UdpSocket::bind(tcp.local_addr()?).await {
             Ok(udp) => {
                 let udp = Arc::new(udp);
-                return Ok(Sockets { udp, tcp });
+                return Ok(DnsSockets { udp, tcp });
             }
             Err(error) if attempts <= 1 => return Err(error),
             Err(_) => attempts -= 1,
@@ -53,21 +57,21 @@ pub(crate) async fn bind(address: SocketAddr) -> io::Result<Sockets> {
     }
 }
 
-impl Sockets {
+impl DnsSockets {
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
         self.tcp.local_addr()
     }
 }
 
-/// Answers until dropped.
-pub(crate) async fn serve(app: Arc<App>, sockets: Sockets) -> Infallible {
-    let Sockets { udp, tcp } = sockets;
-    tokio::join!(datagrams(Arc::clone(&app), udp), streams(app, tcp)).0
+/// Answers queries until dropped.
+pub(crate) async fn serve(app: Arc<App>, sockets: DnsSockets) -> Infallible {
+    let DnsSockets { udp, tcp } = sockets;
+    tokio::join!(serve_udp(Arc::clone(&app), udp), serve_tcp(app, tcp)).0
 }
 
-async fn datagrams(app: Arc<App>, socket: Arc<UdpSocket>) -> Infallible {
+async fn serve_udp(app: Arc<App>, socket: Arc<UdpSocket>) -> Infallible {
     let mut delayed = JoinSet::new();
-    let mut buffer = vec![0; LONGEST_QUESTION];
+    let mut buffer = vec![0; MAX_UDP_QUERY_BYTES];
     loop {
         let (length, from) = tokio::select! {
             received = socket.recv_from(&mut buffer) => match received {
@@ -79,63 +83,63 @@ async fn datagrams(app: Arc<App>, socket: Arc<UdpSocket>) -> Infallible {
             },
             Some(_) = delayed.join_next() => continue,
         };
-        if app.faults.refuses() {
+        if app.faults.is_refusing() {
             continue;
         }
-        let Some(answer) = respond(&app, &buffer[..length], Limit::Datagram) else {
+        let Some(response) = respond(&app, &buffer[..length], SizeLimit::Datagram) else {
             continue;
         };
-        match app.faults.delay_of_answers() {
-            None => send(&socket, &answer, from).await,
+        match app.faults.response_delay() {
+            None => send(&socket, &response, from).await,
             Some(delay) => {
                 let socket = Arc::clone(&socket);
                 delayed.spawn(async move {
                     sleep(delay).await;
-                    send(&socket, &answer, from).await;
+                    send(&socket, &response, from).await;
                 });
             }
         }
     }
 }
 
-async fn send(socket: &UdpSocket, answer: &[u8], to: SocketAddr) {
-    if let Err(error) = socket.send_to(answer, to).await {
-        tracing::debug!(%error, %to, "can't send an answer");
+async fn send(socket: &UdpSocket, response: &[u8], to: SocketAddr) {
+    if let Err(error) = socket.send_to(response, to).await {
+        tracing::debug!(%error, client = %to, "DNS: failed to send a response");
     }
 }
 
-async fn streams(app: Arc<App>, listener: TcpListener) -> Infallible {
-    let mut streams = JoinSet::new();
+async fn serve_tcp(app: Arc<App>, listener: TcpListener) -> Infallible {
+    let mut connections = JoinSet::new();
     loop {
         tokio::select! {
-            accepted = listener.accept(), if streams.len() < MOST_STREAMS => match accepted {
-                Ok((stream, _)) if app.faults.refuses() => drop(stream),
+            accepted = listener.accept(), if connections.len() < MAX_TCP_CONNECTIONS => match accepted {
+                Ok((stream, _)) if app.faults.is_refusing() => drop(stream),
                 Ok((stream, _)) => {
-                    streams.spawn(stream_of_questions(Arc::clone(&app), stream));
+                    connections.spawn(serve_connection(Arc::clone(&app), stream));
                 }
                 Err(error) => pause_after(&error).await,
             },
-            Some(_) = streams.join_next() => {}
+            Some(_) = connections.join_next() => {}
         }
     }
 }
 
-async fn stream_of_questions(app: Arc<App>, mut stream: TcpStream) {
-    while let Ok(Ok(question)) = timeout(IDLE, receive(&mut stream)).await {
-        if let Some(delay) = app.faults.delay_of_answers() {
+async fn serve_connection(app: Arc<App>, mut stream: TcpStream) {
+    while let Ok(Ok(query)) = timeout(IDLE_TIMEOUT, receive(&mut stream)).await {
+        if let Some(delay) = app.faults.response_delay() {
             sleep(delay).await;
         }
-        if app.faults.refuses() {
+        if app.faults.is_refusing() {
             return;
         }
-        let Some(answer) = respond(&app, &question, Limit::Stream) else {
+        let Some(response) = respond(&app, &query, SizeLimit::Stream) else {
             return;
         };
-        let Ok(length) = u16::try_from(answer.len()) else {
+        let Ok(length) = u16::try_from(response.len()) else {
             return;
         };
-        let message = [&length.to_be_bytes(), answer.as_slice()].concat();
-        match timeout(IDLE, stream.write_all(&message)).await {
+        let message = [&length.to_be_bytes(), response.as_slice()].concat();
+        match timeout(IDLE_TIMEOUT, stream.write_all(&message)).await {
             Ok(Ok(())) => {}
             _ => return,
         }
@@ -144,12 +148,12 @@ async fn stream_of_questions(app: Arc<App>, mut stream: TcpStream) {
 
 async fn receive(stream: &mut TcpStream) -> io::Result<Vec<u8>> {
     let length = stream.read_u16().await?;
-    let mut question = vec![0; usize::from(length)];
-    stream.read_exact(&mut question).await?;
-    Ok(question)
+    let mut query = vec![0; usize::from(length)];
+    stream.read_exact(&mut query).await?;
+    Ok(query)
 }
 
 async fn pause_after(error: &io::Error) {
-    tracing::debug!(%error, "DNS: can't receive");
-    sleep(PAUSE).await;
+    tracing::debug!(%error, "DNS: failed to receive a query");
+    sleep(RETRY_DELAY).await;
 }

@@ -15,7 +15,7 @@ use tokio::runtime::Runtime;
 
 use crate::agent::Agent;
 use crate::app::App;
-use crate::dns::Limit;
+use crate::dns::SizeLimit;
 use crate::filter::{CATALOG_SERVICE, CHECK, Filter, HEALTH, NODE, SERVICE};
 use crate::{checks, dns, go_compat, http as api, ids};
 
@@ -26,7 +26,7 @@ const MOST_REQUESTS: usize = 64;
 /// one after the other. Those that would wait for a change wait in vain and are dropped.
 pub fn requests(input: &[u8]) {
     in_runtime(|| {
-        let app = Arc::new(Agent::builder().seed(1).assemble());
+        let app = Arc::new(Agent::builder().seed(1).into_app());
         for line in input.split(|&byte| byte == b'\n').take(MOST_REQUESTS) {
             send(&app, line);
         }
@@ -41,13 +41,13 @@ pub fn dns(input: &[u8]) {
     in_runtime(|| {
         APP.with(|app| {
             let app = app.get_or_init(|| {
-                let app = Arc::new(Agent::builder().seed(1).node_name("n1").assemble());
+                let app = Arc::new(Agent::builder().seed(1).node_name("n1").into_app());
                 for line in INSTANCES.lines() {
                     send(&app, line.as_bytes());
                 }
                 app
             });
-            for limit in [Limit::Datagram, Limit::Stream] {
+            for limit in [SizeLimit::Datagram, SizeLimit::Stream] {
                 dns::respond(app, input, limit);
             }
         });
@@ -106,7 +106,7 @@ fn send(app: &Arc<App>, line: &[u8]) {
     let mut request = Request::new(Full::new(Bytes::copy_from_slice(body)));
     *request.method_mut() = method;
     *request.uri_mut() = uri;
-    let answer = pin!(api::answer(Arc::clone(app), request));
+    let answer = pin!(api::handle(Arc::clone(app), request));
     let _ = answer.poll(&mut Context::from_waker(Waker::noop()));
 }
 

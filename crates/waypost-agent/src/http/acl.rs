@@ -1,15 +1,16 @@
-//! `/v1/acl`, as it is with a token: there is that one token, which may do everything, and the
-//! anonymous one, which may do nothing. Both can be looked at and nothing can be changed (see
-//! [`super::refused`]). Without a token there are no ACLs at all.
+//! `/v1/acl`. If the agent has a token, there are two ACL tokens: that one, which allows everything,
+//! and the anonymous one, which allows nothing. Both can be read, and nothing can be changed (see
+//! [`super::unsupported`]). Without a token ACLs are disabled.
 
 use http::{Method, StatusCode};
 use serde::Serialize;
 
-use super::call::Call;
-use super::refused::{ACL, no_acl};
-use super::reply::{Refusal, Reply};
+use super::request::ApiRequest;
+use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
-use crate::decode::{self, Authorization};
+use super::unsupported::{ACL, acl_error};
+use crate::decode;
+use crate::decode::Authorization;
 
 const GET: Method = Method::GET;
 const PUT: Method = Method::PUT;
@@ -17,39 +18,39 @@ const POST: Method = Method::POST;
 const DELETE: Method = Method::DELETE;
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::new("/v1/acl/bootstrap", &[(PUT, Handler::Plain(bootstrap))]).beyond_namespaces(),
-    Route::new("/v1/acl/tokens", &[(GET, Handler::Plain(tokens))]).beyond_namespaces(),
-    Route::new("/v1/acl/token/self", &[(GET, Handler::Plain(myself))]).beyond_namespaces(),
+    Route::new("/v1/acl/bootstrap", &[(PUT, Handler::Sync(bootstrap))]).without_namespace(),
+    Route::new("/v1/acl/tokens", &[(GET, Handler::Sync(tokens))]).without_namespace(),
+    Route::new("/v1/acl/token/self", &[(GET, Handler::Sync(own_token))]).without_namespace(),
     Route::new(
         "/v1/acl/token/",
-        &[(GET, Handler::Plain(token)), (PUT, ACL), (DELETE, ACL)],
+        &[(GET, Handler::Sync(token)), (PUT, ACL), (DELETE, ACL)],
     )
-    .beyond_namespaces(),
-    Route::new("/v1/acl/policies", &[(GET, Handler::Plain(policies))]).beyond_namespaces(),
+    .without_namespace(),
+    Route::new("/v1/acl/policies", &[(GET, Handler::Sync(policies))]).without_namespace(),
     Route::new(
         "/v1/acl/policy/",
-        &[(GET, Handler::Plain(policy)), (PUT, ACL), (DELETE, ACL)],
+        &[(GET, Handler::Sync(policy)), (PUT, ACL), (DELETE, ACL)],
     )
-    .beyond_namespaces(),
+    .without_namespace(),
     Route::new(
         "/v1/acl/policy/name/",
-        &[(GET, Handler::Plain(policy_by_name))],
+        &[(GET, Handler::Sync(policy_by_name))],
     )
-    .beyond_namespaces(),
-    Route::new("/v1/acl/roles", &[(GET, Handler::Plain(none))]).beyond_namespaces(),
-    Route::new("/v1/acl/binding-rules", &[(GET, Handler::Plain(none))]).beyond_namespaces(),
-    Route::new("/v1/acl/auth-methods", &[(GET, Handler::Plain(none))]).beyond_namespaces(),
+    .without_namespace(),
+    Route::new("/v1/acl/roles", &[(GET, Handler::Sync(empty_list))]).without_namespace(),
+    Route::new("/v1/acl/binding-rules", &[(GET, Handler::Sync(empty_list))]).without_namespace(),
+    Route::new("/v1/acl/auth-methods", &[(GET, Handler::Sync(empty_list))]).without_namespace(),
     Route::new(
         "/v1/internal/acl/authorize",
-        &[(POST, Handler::Plain(authorize))],
+        &[(POST, Handler::Sync(authorize))],
     )
-    .beyond_namespaces(),
+    .without_namespace(),
 ];
 
-/// They are there from the start.
-const FIRST_INDEX: u64 = 1;
+/// The index of everything here, because nothing changes.
+const INDEX: u64 = 1;
 
-const MOST_AUTHORIZATIONS: usize = 64;
+const MAX_AUTHORIZATIONS: usize = 64;
 
 const ANONYMOUS: &str = "00000000-0000-0000-0000-000000000002";
 
@@ -58,8 +59,8 @@ const GLOBAL_MANAGEMENT: PolicyLink = PolicyLink {
     name: "global-management",
 };
 
-const DESCRIPTION_OF_POLICY: &str = "Builtin Policy that grants unlimited access";
-const HASH_OF_POLICY: &str = "swIQt6up+s0cV4kePfJ2aRdKCLaQyykF4Hl1Nfdeumk=";
+const POLICY_DESCRIPTION: &str = "Builtin Policy that grants unlimited access";
+const POLICY_HASH: &str = "swIQt6up+s0cV4kePfJ2aRdKCLaQyykF4Hl1Nfdeumk=";
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
@@ -73,7 +74,7 @@ struct Token<'a> {
     policies: &'static [PolicyLink],
     local: bool,
     create_time: String,
-    /// Of what it may do, so that it is the same everywhere.
+    /// A hash of the permissions, and so a constant.
     hash: &'static str,
     create_index: u64,
     modify_index: u64,
@@ -87,7 +88,7 @@ struct PolicyLink {
     name: &'static str,
 }
 
-/// The policy in a list.
+/// A policy as it is listed.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ListedPolicy {
@@ -100,7 +101,7 @@ struct ListedPolicy {
     modify_index: u64,
 }
 
-/// The policy by itself.
+/// A policy as it is read by id or name.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct Policy {
@@ -115,7 +116,7 @@ struct Policy {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Allowed {
+struct AuthorizationResult {
     resource: String,
     #[serde(skip_serializing_if = "String::is_empty")]
     segment: String,
@@ -123,146 +124,145 @@ struct Allowed {
     allow: bool,
 }
 
-/// The first token is there from the start, so that nobody can make it.
-fn bootstrap(call: &Call) -> Result<Reply, Refusal> {
-    token_in_force(call)?;
-    Err(Refusal::new(
+/// Always fails, because the first token already exists.
+fn bootstrap(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    required_token(request)?;
+    Err(ApiError::new(
         StatusCode::FORBIDDEN,
-        format!("Permission denied: ACL bootstrap no longer allowed (reset index: {FIRST_INDEX})"),
+        format!("Permission denied: ACL bootstrap no longer allowed (reset index: {INDEX})"),
     ))
 }
 
-fn tokens(call: &Call) -> Result<Reply, Refusal> {
-    token_in_force(call)?;
-    let asked = |parameter| call.query.get(parameter);
-    let mut tokens = vec![anonymous(call), management(call, "")];
-    let policy = asked("policy");
+fn tokens(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    required_token(request)?;
+    let mut tokens = vec![anonymous(request), management(request, "")];
+    let query = &request.query;
+    let policy = query.get("policy");
     if !policy.is_empty() {
         tokens.retain(|token| token.policies.iter().any(|it| it.id == policy));
     }
-    if !asked("role").is_empty() || !asked("authmethod").is_empty() {
+    if !query.get("role").is_empty() || !query.get("authmethod").is_empty() {
         tokens.clear();
     }
-    // Secrets don't stand in lists.
+    // Lists don't contain secrets.
     for token in &mut tokens {
         token.secret = "";
     }
-    found(call, &tokens)
+    respond(request, &tokens)
 }
 
-/// Whoever comes this far has the token.
-fn myself(call: &Call) -> Result<Reply, Refusal> {
-    found(call, &management(call, token_in_force(call)?))
+fn own_token(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    respond(request, &management(request, required_token(request)?))
 }
 
-fn token(call: &Call) -> Result<Reply, Refusal> {
-    let secret = token_in_force(call)?;
-    match call.rest.as_str() {
-        ANONYMOUS => found(call, &anonymous(call)),
-        id if id == call.app.node_id => found(call, &management(call, secret)),
-        _ => Err(unknown()),
+fn token(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let secret = required_token(request)?;
+    match request.suffix.as_str() {
+        ANONYMOUS => respond(request, &anonymous(request)),
+        id if id == request.app.node_id => respond(request, &management(request, secret)),
+        _ => Err(not_found()),
     }
 }
 
-fn policies(call: &Call) -> Result<Reply, Refusal> {
-    token_in_force(call)?;
-    found(
-        call,
+fn policies(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    required_token(request)?;
+    respond(
+        request,
         &[ListedPolicy {
             link: GLOBAL_MANAGEMENT,
-            description: DESCRIPTION_OF_POLICY,
+            description: POLICY_DESCRIPTION,
             datacenters: None,
-            hash: HASH_OF_POLICY,
-            create_index: FIRST_INDEX,
-            modify_index: FIRST_INDEX,
+            hash: POLICY_HASH,
+            create_index: INDEX,
+            modify_index: INDEX,
         }],
     )
 }
 
-fn policy(call: &Call) -> Result<Reply, Refusal> {
-    the_policy(call, GLOBAL_MANAGEMENT.id)
+fn policy(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    read_policy(request, GLOBAL_MANAGEMENT.id)
 }
 
-fn policy_by_name(call: &Call) -> Result<Reply, Refusal> {
-    the_policy(call, GLOBAL_MANAGEMENT.name)
+fn policy_by_name(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    read_policy(request, GLOBAL_MANAGEMENT.name)
 }
 
-fn the_policy(call: &Call, wanted: &str) -> Result<Reply, Refusal> {
-    token_in_force(call)?;
-    if call.rest != wanted {
-        return Err(unknown());
+fn read_policy(request: &ApiRequest, expected: &str) -> Result<ApiResponse, ApiError> {
+    required_token(request)?;
+    if request.suffix != expected {
+        return Err(not_found());
     }
-    found(
-        call,
+    respond(
+        request,
         &Policy {
             link: GLOBAL_MANAGEMENT,
-            description: DESCRIPTION_OF_POLICY,
+            description: POLICY_DESCRIPTION,
             rules: rules(),
-            hash: HASH_OF_POLICY,
-            create_index: FIRST_INDEX,
-            modify_index: FIRST_INDEX,
+            hash: POLICY_HASH,
+            create_index: INDEX,
+            modify_index: INDEX,
         },
     )
 }
 
-/// Of everything else there is nothing.
-fn none(call: &Call) -> Result<Reply, Refusal> {
-    token_in_force(call)?;
-    found(call, &[(); 0])
+/// The list of roles, binding rules or auth methods.
+fn empty_list(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    required_token(request)?;
+    respond(request, &[(); 0])
 }
 
-/// Whoever comes this far may do whatever is asked about.
-fn authorize(call: &Call) -> Result<Reply, Refusal> {
-    token_in_force(call)?;
-    let refuse = |words: String| Refusal::bad_request(format!("Bad request: {words}"));
-    let questions: Vec<Authorization> = decode::from_slice(&call.body)
-        .map_err(|error| refuse(format!("Failed to decode request body: {error}")))?;
-    if questions.len() > MOST_AUTHORIZATIONS {
-        return Err(refuse(format!(
-            "Refusing to process more than {MOST_AUTHORIZATIONS} authorizations at once"
+/// Allows everything, because the request has the token.
+fn authorize(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    required_token(request)?;
+    let bad_request = |text: String| ApiError::bad_request(format!("Bad request: {text}"));
+    let queries: Vec<Authorization> = decode::from_slice(&request.body)
+        .map_err(|error| bad_request(format!("Failed to decode request body: {error}")))?;
+    if queries.len() > MAX_AUTHORIZATIONS {
+        return Err(bad_request(format!(
+            "Refusing to process more than {MAX_AUTHORIZATIONS} authorizations at once"
         )));
     }
-    let answers = questions.into_iter().map(|question| Allowed {
-        resource: question.resource,
-        segment: question.segment,
-        access: question.access,
+    let authorizations = queries.into_iter().map(|query| AuthorizationResult {
+        resource: query.resource,
+        segment: query.segment,
+        access: query.access,
         allow: true,
     });
-    call.json(&answers.collect::<Vec<_>>())
+    request.json(&authorizations.collect::<Vec<_>>())
 }
 
-fn management<'a>(call: &'a Call, secret: &'a str) -> Token<'a> {
+fn management<'a>(request: &'a ApiRequest, secret: &'a str) -> Token<'a> {
     Token {
-        // To be told from others is all it is for.
-        accessor: &call.app.node_id,
+        // Any unique id will do.
+        accessor: &request.app.node_id,
         secret,
         description: "Master Token",
         policies: &[GLOBAL_MANAGEMENT],
         local: false,
-        create_time: call.app.started(),
+        create_time: request.app.started(),
         hash: "4H7ICbDZ4j6AdxBPps0g3c8dGOg5QUg7BfxngwA4i+c=",
-        create_index: FIRST_INDEX,
-        modify_index: FIRST_INDEX,
+        create_index: INDEX,
+        modify_index: INDEX,
     }
 }
 
-fn anonymous(call: &Call) -> Token<'static> {
+fn anonymous(request: &ApiRequest) -> Token<'static> {
     Token {
         accessor: ANONYMOUS,
         secret: "anonymous",
         description: "Anonymous Token",
         policies: &[],
         local: false,
-        create_time: call.app.started(),
+        create_time: request.app.started(),
         hash: "RNVFSWnfd5DUOuB8vplp+imivlIna3fKQVnkUHh21cA=",
-        create_index: FIRST_INDEX,
-        modify_index: FIRST_INDEX,
+        create_index: INDEX,
+        modify_index: INDEX,
     }
 }
 
-/// In the language of policies: everything.
+/// The rules of a policy that allows everything.
 fn rules() -> String {
-    let all = [
+    let resources = [
         "acl",
         "agent_prefix",
         "event_prefix",
@@ -274,7 +274,7 @@ fn rules() -> String {
         "service_prefix",
         "session_prefix",
     ];
-    let rules = all.map(|resource| {
+    let rules = resources.map(|resource| {
         if !resource.ends_with("_prefix") {
             return format!("\n{resource} = \"write\"");
         }
@@ -287,19 +287,23 @@ fn rules() -> String {
     rules.concat()
 }
 
-fn token_in_force(call: &Call) -> Result<&str, Refusal> {
-    call.app.guard.token().ok_or_else(|| no_acl(call))
+fn required_token(request: &ApiRequest) -> Result<&str, ApiError> {
+    request.app.auth.token().ok_or_else(|| acl_error(request))
 }
 
-fn unknown() -> Refusal {
-    Refusal::new(StatusCode::FORBIDDEN, "ACL not found")
+fn not_found() -> ApiError {
+    ApiError::new(StatusCode::FORBIDDEN, "ACL not found")
 }
 
-fn found<T: Serialize + ?Sized>(call: &Call, value: &T) -> Result<Reply, Refusal> {
-    call.refuse_elsewhere()?;
-    let reply = call.json(value)?;
-    Ok(reply
-        .header("x-consul-index", FIRST_INDEX.to_string())
+/// A response with the headers of a query.
+fn respond<T: Serialize + ?Sized>(
+    request: &ApiRequest,
+    value: &T,
+) -> Result<ApiResponse, ApiError> {
+    request.require_local_datacenter()?;
+    let response = request.json(value)?;
+    Ok(response
+        .header("x-consul-index", INDEX.to_string())
         .header("x-consul-knownleader", "true")
         .header("x-consul-lastcontact", "0"))
 }

@@ -1,8 +1,9 @@
-//! Blocking queries: a client says which index it has seen, and the answer waits for a higher one.
+//! Blocking queries: a client sends the index that it has seen, and the response waits for a higher
+//! one.
 //!
-//! The rules are Consul's: an index of 0 is answered at once; the wait is 5 minutes if not said,
-//! 10 at most, and up to a sixteenth longer, so that many clients don't come back at once; when it
-//! ends, the answer is given as it stands.
+//! The rules are Consul's. An index of 0 is answered at once. The wait is 5 minutes by default and
+//! 10 at most, plus up to a sixteenth of it, so that many clients don't return at the same time.
+//! When it ends, the response has the current state.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -10,147 +11,166 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::call::{Call, Consistency};
-use super::reply::{Body, Refusal, Reply};
+use super::request::{ApiRequest, Consistency};
+use super::response::{ApiError, ApiResponse, ResponseBody};
 use crate::store::Topic;
 
 pub(crate) const DEFAULT_WAIT: Duration = Duration::from_secs(5 * 60);
-pub(crate) const LONGEST_WAIT: Duration = Duration::from_secs(10 * 60);
-const JITTER: u32 = 16;
+pub(crate) const MAX_WAIT: Duration = Duration::from_secs(10 * 60);
 
-/// A read that can wait.
-pub(crate) struct Read {
-    /// What it waits for.
-    pub topic: fn(&Call) -> Topic,
-    /// What it answers.
-    pub look: fn(&Call) -> Result<Found, Refusal>,
-    /// What it is about.
-    pub about: About,
+/// The wait is extended by up to this fraction of it.
+const JITTER_FRACTION: u32 = 16;
+
+/// A query that can wait for a change.
+pub(crate) struct BlockingQuery {
+    /// The topic whose changes wake the query.
+    pub topic: fn(&ApiRequest) -> Topic,
+    pub run: fn(&ApiRequest) -> Result<QueryResult, ApiError>,
+    pub kind: QueryKind,
 }
 
-/// What a read is about: the headers and a few rules depend on it.
+/// What a query reads. The response headers and a few rules depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum About {
-    /// Nodes, services and checks: the answer says how consistent it is.
+pub(crate) enum QueryKind {
+    /// Nodes, services and checks. The response has a consistency header.
     Catalog,
-    /// The same for people to look at.
+    /// The same for the web page.
     Ui,
-    /// Sessions.
     Sessions,
-    /// Keys: an error doesn't say how fresh it is.
+    /// Keys. Errors don't have the headers of a query.
     Keys,
-    /// Where nodes are: nor does the lack of an answer.
+    /// Coordinates. A 404 doesn't have the headers of a query either.
     Coordinates,
-    /// Events: their index goes up and down, and there is no leader to know.
+    /// User events. Their index isn't monotonic, and there is no leader header.
     Events,
 }
 
-/// An answer and the index at which it was true.
+/// A response body and the index at which it was current.
 #[derive(Debug)]
-pub(crate) struct Found {
+pub(crate) struct QueryResult {
     pub index: u64,
-    pub body: Body,
+    pub body: ResponseBody,
 }
 
-/// An answer, now or later.
-pub(crate) enum Answering {
-    Now(Result<Reply, Refusal>),
-    Later(Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>),
+/// The response of a query, or the future of it.
+pub(crate) enum QueryOutcome {
+    Ready(Result<ApiResponse, ApiError>),
+    Waiting(Pin<Box<dyn Future<Output = Result<ApiResponse, ApiError>> + Send>>),
 }
 
-impl Read {
-    /// Answers a call, at once if it needn't wait.
-    pub(crate) fn answer(&'static self, call: Call) -> Answering {
-        let options = match call.read_options() {
+impl BlockingQuery {
+    /// Runs the query. A future is allocated only if it has to wait.
+    pub(crate) fn start(&'static self, request: ApiRequest) -> QueryOutcome {
+        let options = match request.query_options() {
             Ok(options) => options,
-            Err(refusal) => return Answering::Now(Err(refusal)),
+            Err(error) => return QueryOutcome::Ready(Err(error)),
         };
-        if !call.is_for_here() && self.about != About::Events {
-            let refusal = Refusal::internal("No path to datacenter");
-            return Answering::Now(match self.about {
-                About::Keys => Err(refusal),
-                _ => Ok(with_meta(refusal.into(), 1, "false")),
+        if !request.is_for_local_datacenter() && self.kind != QueryKind::Events {
+            let error = ApiError::internal("No path to datacenter");
+            return QueryOutcome::Ready(if self.kind == QueryKind::Keys {
+                Err(error)
+            } else {
+                Ok(failed_query(error))
             });
         }
-        let found = match (self.look)(&call) {
-            Ok(found) => found,
-            Err(refusal) if refusal.is_of_read() => {
-                return Answering::Now(Ok(with_meta(refusal.into(), 1, "false")));
+        let result = match (self.run)(&request) {
+            Ok(result) => result,
+            Err(error) if error.is_query_error() => {
+                return QueryOutcome::Ready(Ok(failed_query(error)));
             }
-            Err(refusal) => return Answering::Now(Err(refusal)),
+            Err(error) => return QueryOutcome::Ready(Err(error)),
         };
-        if options.index == 0 || self.is_news(&call, &found, options.index) {
-            return Answering::Now(Ok(self.reply(&call, found, options.consistency)));
+        if options.index == 0 || self.is_newer(&request, &result, options.index) {
+            let response = self.respond(&request, result, options.consistency);
+            return QueryOutcome::Ready(Ok(response));
         }
-        let wait = with_jitter(
-            options.wait.unwrap_or(DEFAULT_WAIT).min(LONGEST_WAIT),
-            &call,
-        );
-        let deadline = Instant::now() + wait;
-        Answering::Later(Box::pin(async move {
-            let found = self.wait(&call, options.index, deadline).await?;
-            Ok(self.reply(&call, found, options.consistency))
+        let wait = options.wait.unwrap_or(DEFAULT_WAIT).min(MAX_WAIT);
+        let deadline = Instant::now() + with_jitter(wait, &request);
+        QueryOutcome::Waiting(Box::pin(async move {
+            let result = self.wait(&request, options.index, deadline).await?;
+            Ok(self.respond(&request, result, options.consistency))
         }))
     }
 
-    async fn wait(&self, call: &Call, index: u64, deadline: Instant) -> Result<Found, Refusal> {
-        let watch = call.app.store.watch((self.topic)(call));
-        let faults = &call.app.faults;
+    async fn wait(
+        &self,
+        request: &ApiRequest,
+        index: u64,
+        deadline: Instant,
+    ) -> Result<QueryResult, ApiError> {
+        let watch = request.app.store.watch((self.topic)(request));
+        let faults = &request.app.faults;
         loop {
             let change = watch.listen();
-            let disturbance = faults.disturbed();
-            let found = (self.look)(call)?;
-            if self.is_news(call, &found, index) {
-                return Ok(found);
+            let interruption = faults.interrupted();
+            let result = (self.run)(request)?;
+            if self.is_newer(request, &result, index) {
+                return Ok(result);
             }
             tokio::select! {
                 () = change => {}
-                () = disturbance => {
-                    return if faults.empties() { Ok(found) } else { Err(Refusal::hang_up()) };
+                () = interruption => {
+                    return if faults.returns_empty() {
+                        Ok(result)
+                    } else {
+                        Err(ApiError::close_connection())
+                    };
                 }
-                () = sleep_until(deadline) => return Ok(found),
+                () = sleep_until(deadline) => return Ok(result),
             }
         }
     }
 
-    /// Whether the client hasn't seen this yet.
-    fn is_news(&self, call: &Call, found: &Found, seen: u64) -> bool {
-        match self.about {
-            About::Events => found.index != seen,
-            _ => call.app.faults.shown_index(found.index) > seen,
+    /// Whether the result is newer than what the client has seen.
+    fn is_newer(&self, request: &ApiRequest, result: &QueryResult, seen: u64) -> bool {
+        match self.kind {
+            QueryKind::Events => result.index != seen,
+            _ => request.app.faults.shown_index(result.index) > seen,
         }
     }
 
-    fn reply(&self, call: &Call, found: Found, consistency: Consistency) -> Reply {
-        let body = if matches!(self.about, About::Catalog | About::Ui) && call.app.faults.empties()
-        {
-            found.body.emptied()
+    fn respond(
+        &self,
+        request: &ApiRequest,
+        result: QueryResult,
+        consistency: Consistency,
+    ) -> ApiResponse {
+        let faults = &request.app.faults;
+        let is_catalog = matches!(self.kind, QueryKind::Catalog | QueryKind::Ui);
+        let body = if is_catalog && faults.returns_empty() {
+            result.body.to_empty()
         } else {
-            found.body
+            result.body
         };
-        let is_missing = matches!(body, Body::Missing);
-        let mut reply = Reply::of(body);
-        match self.about {
-            About::Events => return reply.header("x-consul-index", found.index.to_string()),
-            About::Coordinates if is_missing => return reply,
+        let is_not_found = matches!(body, ResponseBody::NotFound);
+        let mut response = ApiResponse::of(body);
+        match self.kind {
+            QueryKind::Events => {
+                return response.header("x-consul-index", result.index.to_string());
+            }
+            QueryKind::Coordinates if is_not_found => return response,
             _ => {}
         }
-        if self.about == About::Catalog {
-            reply = reply.header("x-consul-effective-consistency", consistency.as_str());
+        if self.kind == QueryKind::Catalog {
+            response = response.header("x-consul-effective-consistency", consistency.as_str());
         }
-        let index = call.app.faults.shown_index(found.index);
-        with_meta(reply, index, "true")
+        let index = faults.shown_index(result.index);
+        with_query_headers(response, index, "true")
     }
 }
 
-/// Adds the headers of an answer that has an index.
-fn with_meta(reply: Reply, index: u64, known_leader: &str) -> Reply {
-    reply
+fn failed_query(error: ApiError) -> ApiResponse {
+    with_query_headers(error.into(), 1, "false")
+}
+
+fn with_query_headers(response: ApiResponse, index: u64, known_leader: &str) -> ApiResponse {
+    response
         .header("x-consul-index", index.max(1).to_string())
         .header("x-consul-knownleader", known_leader)
         .header("x-consul-lastcontact", "0")
 }
 
-fn with_jitter(wait: Duration, call: &Call) -> Duration {
-    wait + (wait / JITTER).mul_f64(call.app.random(|random| random.f64()))
+fn with_jitter(wait: Duration, request: &ApiRequest) -> Duration {
+    let jitter = request.app.random(|random| random.f64());
+    wait + (wait / JITTER_FRACTION).mul_f64(jitter)
 }

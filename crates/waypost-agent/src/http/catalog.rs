@@ -1,40 +1,40 @@
-//! `/v1/catalog`: nodes and services as the cluster knows them.
+//! `/v1/catalog`: all nodes and services of the cluster.
 
 use std::sync::Arc;
 
 use http::Method;
 
-use super::blocking::{About, Found, Read};
-use super::call::Call;
+use super::blocking::{BlockingQuery, QueryKind, QueryResult};
 use super::health::instances;
-use super::refused::no_mesh;
-use super::reply::{Refusal, Reply};
+use super::request::ApiRequest;
+use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
 use super::select::Selection;
+use super::unsupported::mesh_error;
 use crate::decode::{CatalogDeregistration, CatalogRegistration};
 use crate::filter::{NODE, SERVICE};
-use crate::store::{Node, Service, Topic, View, fold};
+use crate::store::{Node, Service, Topic, View, fold_case};
 use crate::wire::{NodeServices, Pairs};
 
 pub(super) const ROUTES: &[Route] = &[
     Route::new(
         "/v1/catalog/datacenters",
-        &[(Method::GET, Handler::Plain(datacenters))],
+        &[(Method::GET, Handler::Sync(datacenters))],
     )
-    .beyond_namespaces(),
+    .without_namespace(),
     Route::new(
         "/v1/catalog/register",
-        &[(Method::PUT, Handler::Plain(register))],
+        &[(Method::PUT, Handler::Sync(register))],
     ),
     Route::new(
         "/v1/catalog/deregister",
-        &[(Method::PUT, Handler::Plain(deregister))],
+        &[(Method::PUT, Handler::Sync(deregister))],
     ),
     Route::new(
         "/v1/catalog/nodes",
         &[(Method::GET, read(|_| Topic::Nodes, nodes))],
     )
-    .beyond_namespaces(),
+    .without_namespace(),
     Route::new(
         "/v1/catalog/services",
         &[(Method::GET, cached(|_| Topic::Services, services))],
@@ -43,81 +43,101 @@ pub(super) const ROUTES: &[Route] = &[
         "/v1/catalog/service/",
         &[(
             Method::GET,
-            cached(|call| Topic::Service(fold(&call.rest)), service),
+            cached(
+                |request| Topic::Service(fold_case(&request.suffix)),
+                service,
+            ),
         )],
     ),
     Route::new(
         "/v1/catalog/connect/",
         &[(
             Method::GET,
-            cached(|call| Topic::Service(fold(&call.rest)), connect),
+            cached(
+                |request| Topic::Service(fold_case(&request.suffix)),
+                connect,
+            ),
         )],
     ),
     Route::new(
         "/v1/catalog/node/",
         &[(
             Method::GET,
-            read(|call| Topic::Node(fold(&call.rest)), node),
+            read(|request| Topic::Node(fold_case(&request.suffix)), node),
         )],
     ),
     Route::new(
         "/v1/catalog/node-services/",
         &[(
             Method::GET,
-            read(|call| Topic::Node(fold(&call.rest)), node_services),
+            read(
+                |request| Topic::Node(fold_case(&request.suffix)),
+                node_services,
+            ),
         )],
     ),
 ];
 
-const fn read(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusal>) -> Handler {
-    Handler::Blocking(Read {
+const fn read(
+    topic: fn(&ApiRequest) -> Topic,
+    run: fn(&ApiRequest) -> Result<QueryResult, ApiError>,
+) -> Handler {
+    Handler::Blocking(BlockingQuery {
         topic,
-        look,
-        about: About::Catalog,
+        run,
+        kind: QueryKind::Catalog,
     })
 }
 
-const fn cached(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusal>) -> Handler {
-    Handler::Cached(Read {
+const fn cached(
+    topic: fn(&ApiRequest) -> Topic,
+    run: fn(&ApiRequest) -> Result<QueryResult, ApiError>,
+) -> Handler {
+    Handler::CachedBlocking(BlockingQuery {
         topic,
-        look,
-        about: About::Catalog,
+        run,
+        kind: QueryKind::Catalog,
     })
 }
 
-fn datacenters(call: &Call) -> Result<Reply, Refusal> {
-    let reply = call.json(&[&call.app.datacenter])?;
-    Ok(match call.query.has("cached") {
-        true => reply.header("x-cache", "HIT").header("age", "0"),
-        false => reply,
+fn datacenters(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let response = request.json(&[&request.app.datacenter])?;
+    Ok(if request.query.has("cached") {
+        response.cache_hit()
+    } else {
+        response
     })
 }
 
-fn register(call: &Call) -> Result<Reply, Refusal> {
-    let mut registration: CatalogRegistration = call.decode()?;
-    refuse_elsewhere(call, &registration.datacenter)?;
-    registration.complete().map_err(Refusal::internal)?;
+fn register(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let mut registration: CatalogRegistration = request.decode()?;
+    require_local_datacenter(request, &registration.datacenter)?;
+    registration.complete().map_err(ApiError::internal)?;
     let mut entry = registration.entry;
-    if entry.service.as_ref().is_some_and(Service::is_of_mesh) {
-        return Err(no_mesh());
+    if entry
+        .service
+        .as_ref()
+        .is_some_and(Service::is_proxy_or_gateway)
+    {
+        return Err(mesh_error());
     }
-    entry.node.datacenter.clone_from(&call.app.datacenter);
-    let done = call
+    entry.node.datacenter.clone_from(&request.app.datacenter);
+    let done = request
         .app
         .store
-        .write(|state, changes| state.catalog.register(entry, changes));
-    done.map_err(Refusal::internal)?;
-    call.json(&true)
+        .write(|state, changes| entry.register(&mut state.catalog, changes));
+    done.map_err(ApiError::internal)?;
+    request.json(&true)
 }
 
-fn deregister(call: &Call) -> Result<Reply, Refusal> {
-    let gone: CatalogDeregistration = call.decode()?;
-    refuse_elsewhere(call, &gone.datacenter)?;
-    if gone.node.is_empty() {
-        return Err(Refusal::internal("Must provide node"));
+fn deregister(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let target: CatalogDeregistration = request.decode()?;
+    require_local_datacenter(request, &target.datacenter)?;
+    if target.node.is_empty() {
+        return Err(ApiError::internal("Must provide node"));
     }
-    let (node, service, check) = (&gone.node, &gone.service_id, &gone.check_id);
-    call.app.store.write(|state, changes| {
+    let (node, service, check) = (&target.node, &target.service_id, &target.check_id);
+    request.app.store.write(|state, changes| {
         let catalog = &mut state.catalog;
         match (service.as_str(), check.as_str()) {
             ("", "") => catalog.remove_node(node, changes),
@@ -125,92 +145,95 @@ fn deregister(call: &Call) -> Result<Reply, Refusal> {
             (service, _) => catalog.remove_service(node, service, changes),
         };
     });
-    call.json(&true)
+    request.json(&true)
 }
 
-/// The body says which datacenter is meant; here, `?dc` doesn't count.
-fn refuse_elsewhere(call: &Call, datacenter: &str) -> Result<(), Refusal> {
-    if datacenter.is_empty() || datacenter == call.app.datacenter {
+/// Checks the datacenter in a body. `?dc` is ignored here.
+fn require_local_datacenter(request: &ApiRequest, datacenter: &str) -> Result<(), ApiError> {
+    if datacenter.is_empty() || datacenter == request.app.datacenter {
         Ok(())
     } else {
-        Err(Refusal::internal("No path to datacenter"))
+        Err(ApiError::internal("No path to datacenter"))
     }
 }
 
-fn nodes(call: &Call) -> Result<Found, Refusal> {
-    let selection = Selection::of(call, &NODE)?;
-    let (index, nodes) = call.app.store.read(|state| {
+fn nodes(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    let selection = Selection::of(request, &NODE)?;
+    let (index, nodes) = request.app.store.read(|state| {
         let (index, nodes) = state.catalog.nodes();
         let nodes =
-            nodes.filter(|node| selection.takes_node(node) && selection.takes_shown(|| node));
+            nodes.filter(|node| selection.matches_node(node) && selection.matches_filter(|| node));
         let mut nodes: Vec<_> = nodes.cloned().collect();
         selection.sort(state, &mut nodes, |node| &node.name);
         (index, nodes)
     });
-    Ok(Found {
+    Ok(QueryResult {
         index,
-        body: call.json_body(&nodes)?,
+        body: request.json_body(&nodes)?,
     })
 }
 
-fn services(call: &Call) -> Result<Found, Refusal> {
-    let selection = Selection::without_filter(call);
-    call.app.store.read(|state| {
-        let (index, services) = match selection.is_plain() {
-            true => state.catalog.services(),
-            false => state.catalog.services_on(|node| selection.takes_node(node)),
+fn services(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    let selection = Selection::without_filter(request);
+    request.app.store.read(|state| {
+        let (index, services) = if selection.is_unconditional() {
+            state.catalog.services()
+        } else {
+            state
+                .catalog
+                .services_on(|node| selection.matches_node(node))
         };
-        Ok(Found {
+        Ok(QueryResult {
             index,
-            body: call.json_body(&services)?,
+            body: request.json_body(&services)?,
         })
     })
 }
 
-fn service(call: &Call) -> Result<Found, Refusal> {
-    instances(call, View::Catalog, false)
+fn service(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    instances(request, View::Catalog, false)
 }
 
-fn connect(call: &Call) -> Result<Found, Refusal> {
-    instances(call, View::Catalog, true)
+fn connect(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    instances(request, View::Catalog, true)
 }
 
-/// The services of a node by id.
-fn node(call: &Call) -> Result<Found, Refusal> {
-    let (index, found) = one_node(call, |services| {
+/// A node and its services by id.
+fn node(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    let (index, found) = find_node(request, |services| {
         let pairs = services.map(|service| (service.id.clone(), Arc::clone(service)));
         Pairs(pairs.collect())
     })?;
     let found = found.map(|(node, services)| NodeServices { node, services });
-    let body = call.json_body(&found)?;
-    Ok(Found { index, body })
+    let body = request.json_body(&found)?;
+    Ok(QueryResult { index, body })
 }
 
-/// The services of a node as a list.
-fn node_services(call: &Call) -> Result<Found, Refusal> {
-    let (index, found) = one_node(call, |services| services.cloned().collect::<Vec<_>>())?;
+/// A node and a list of its services.
+fn node_services(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    let (index, found) = find_node(request, |services| services.cloned().collect::<Vec<_>>())?;
     let (node, services) = found.unzip();
-    let has_filter = !call.query.get("filter").is_empty();
+    let has_filter = !request.query.get("filter").is_empty();
     let services = services.filter(|services| has_filter || !services.is_empty());
-    let body = call.json_body(&NodeServices { node, services })?;
-    Ok(Found { index, body })
+    let body = request.json_body(&NodeServices { node, services })?;
+    Ok(QueryResult { index, body })
 }
 
-/// The index, and a node with its services in some shape if it is known.
-type OneNode<S> = (u64, Option<(Arc<Node>, S)>);
+/// The index, and the node with its services if it exists.
+type FoundNode<S> = (u64, Option<(Arc<Node>, S)>);
 
-fn one_node<S>(
-    call: &Call,
-    shape: impl FnOnce(&mut dyn Iterator<Item = &Arc<Service>>) -> S,
-) -> Result<OneNode<S>, Refusal> {
-    let name = call.name("node name")?;
-    let selection = Selection::of(call, &SERVICE)?;
-    Ok(call.app.store.read(|state| {
+fn find_node<S>(
+    request: &ApiRequest,
+    collect: impl FnOnce(&mut dyn Iterator<Item = &Arc<Service>>) -> S,
+) -> Result<FoundNode<S>, ApiError> {
+    let name = request.required_suffix("node name")?;
+    let selection = Selection::of(request, &SERVICE)?;
+    Ok(request.app.store.read(|state| {
         let Some((index, node, services)) = state.catalog.node(name) else {
-            // Consul says 1, so that nobody who waits hears that the node is gone.
+            // Consul responds with index 1, with which blocking queries miss that a node is removed.
             return (state.catalog.nodes().0, None);
         };
-        let mut services = services.filter(|service| selection.takes_shown(|| service));
-        (index, Some((Arc::clone(node), shape(&mut services))))
+        let mut services = services.filter(|service| selection.matches_filter(|| service));
+        (index, Some((Arc::clone(node), collect(&mut services))))
     }))
 }

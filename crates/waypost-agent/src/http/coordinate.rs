@@ -1,42 +1,42 @@
-//! `/v1/coordinate`: how far nodes are from each other, as far as they say it. The one node of this
-//! registry has nobody to measure with, so it stays where every node starts.
+//! `/v1/coordinate`: the network coordinates that nodes report. The coordinate of this agent's node
+//! never changes, because there is no other agent to measure distances to.
 
 use http::Method;
 use serde::Serialize;
 
-use super::blocking::{About, Found, Read};
-use super::call::Call;
-use super::reply::{Body, Refusal, Reply};
+use super::blocking::{BlockingQuery, QueryKind, QueryResult};
+use super::request::ApiRequest;
+use super::response::{ApiError, ApiResponse, ResponseBody};
 use super::route::{Handler, Route};
 use crate::decode::CoordinateUpdate;
-use crate::store::{Coordinate, Topic, fold};
+use crate::store::{Coordinate, NodeCoordinate, Topic, fold_case};
 
 pub(super) const ROUTES: &[Route] = &[
     Route::new(
         "/v1/coordinate/datacenters",
-        &[(Method::GET, Handler::Plain(datacenters))],
+        &[(Method::GET, Handler::Sync(datacenters))],
     )
-    .beyond_namespaces(),
-    Route::new("/v1/coordinate/nodes", &[(Method::GET, read(nodes))]).beyond_namespaces(),
-    Route::new("/v1/coordinate/node/", &[(Method::GET, read(node))]).beyond_namespaces(),
+    .without_namespace(),
+    Route::new("/v1/coordinate/nodes", &[(Method::GET, read(nodes))]).without_namespace(),
+    Route::new("/v1/coordinate/node/", &[(Method::GET, read(node))]).without_namespace(),
     Route::new(
         "/v1/coordinate/update",
-        &[(Method::PUT, Handler::Plain(update))],
+        &[(Method::PUT, Handler::Sync(update))],
     )
-    .beyond_namespaces(),
+    .without_namespace(),
 ];
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Place<'a> {
+struct NodeCoordinateView<'a> {
     node: &'a str,
     segment: &'a str,
-    coord: Shown<'a>,
+    coord: CoordinateView<'a>,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Shown<'a> {
+struct CoordinateView<'a> {
     vec: &'a [f64],
     error: f64,
     adjustment: f64,
@@ -49,81 +49,93 @@ struct Datacenter<'a> {
     datacenter: &'a str,
     #[serde(rename = "AreaID")]
     area: &'static str,
-    coordinates: [Place<'a>; 1],
+    coordinates: [NodeCoordinateView<'a>; 1],
 }
 
-const fn read(look: fn(&Call) -> Result<Found, Refusal>) -> Handler {
-    Handler::Blocking(Read {
+const fn read(run: fn(&ApiRequest) -> Result<QueryResult, ApiError>) -> Handler {
+    Handler::Blocking(BlockingQuery {
         topic: |_| Topic::Coordinates,
-        look,
-        about: About::Coordinates,
+        run,
+        kind: QueryKind::Coordinates,
     })
 }
 
-fn datacenters(call: &Call) -> Result<Reply, Refusal> {
-    call.json(&[Datacenter {
-        datacenter: &call.app.datacenter,
+fn datacenters(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let coordinate = NodeCoordinate {
+        node: &request.app.node_name,
+        segment: "",
+        coordinate: &Coordinate::origin(),
+    };
+    request.json(&[Datacenter {
+        datacenter: &request.app.datacenter,
         area: "wan",
-        coordinates: [Place::of((&call.app.node_name, "", &Coordinate::origin()))],
+        coordinates: [coordinate.into()],
     }])
 }
 
-/// Those in one segment of the network, or all.
-fn nodes(call: &Call) -> Result<Found, Refusal> {
-    call.app.store.read(|state| {
-        let (index, places) = state.places();
-        let wanted = places.filter(|(_, segment, _)| takes(call, segment));
-        let body = call.json_body(&wanted.map(Place::of).collect::<Vec<_>>())?;
-        Ok(Found { index, body })
+/// The coordinates of all nodes, or of those in one network segment.
+fn nodes(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    request.app.store.read(|state| {
+        let (index, coordinates) = state.coordinates.list(&state.catalog);
+        let matching = coordinates.filter(|it| matches_segment(request, it.segment));
+        let views: Vec<_> = matching.map(NodeCoordinateView::from).collect();
+        let body = request.json_body(&views)?;
+        Ok(QueryResult { index, body })
     })
 }
 
-/// Shown by the name that was asked for.
-fn node(call: &Call) -> Result<Found, Refusal> {
-    let name = fold(&call.rest);
-    call.app.store.read(|state| {
-        let (index, places) = state.places();
-        let its = places.filter(|(node, segment, _)| fold(node) == name && takes(call, segment));
-        let places = its.map(|(_, segment, coordinate)| (call.rest.as_str(), segment, coordinate));
-        let places: Vec<_> = places.map(Place::of).collect();
-        let body = match places.is_empty() {
-            true => Body::Missing,
-            false => call.json_body(&places)?,
+/// The coordinates of a node. Its name is shown as in the request.
+fn node(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    let name = fold_case(&request.suffix);
+    request.app.store.read(|state| {
+        let (index, coordinates) = state.coordinates.list(&state.catalog);
+        let matching = coordinates
+            .filter(|it| fold_case(it.node) == name && matches_segment(request, it.segment));
+        let named = matching.map(|it| NodeCoordinate {
+            node: &request.suffix,
+            ..it
+        });
+        let views: Vec<_> = named.map(NodeCoordinateView::from).collect();
+        let body = if views.is_empty() {
+            ResponseBody::NotFound
+        } else {
+            request.json_body(&views)?
         };
-        Ok(Found { index, body })
+        Ok(QueryResult { index, body })
     })
 }
 
-fn takes(call: &Call, segment: &str) -> bool {
-    !call.query.has("segment") || call.query.get("segment") == segment
+fn matches_segment(request: &ApiRequest, segment: &str) -> bool {
+    !request.query.has("segment") || request.query.get("segment") == segment
 }
 
-/// Consul takes note of it within five seconds; here it counts at once.
-fn update(call: &Call) -> Result<Reply, Refusal> {
-    let update: CoordinateUpdate = call.decode()?;
+/// Sets a coordinate at once. Consul batches updates for up to five seconds.
+fn update(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let update: CoordinateUpdate = request.decode()?;
     let datacenter = &update.datacenter;
-    if !datacenter.is_empty() && *datacenter != call.app.datacenter {
-        return Err(Refusal::internal("No path to datacenter"));
+    if !datacenter.is_empty() && *datacenter != request.app.datacenter {
+        return Err(ApiError::internal("No path to datacenter"));
     }
-    call.refuse_elsewhere()?;
+    request.require_local_datacenter()?;
     let coordinate = update
         .coordinate
-        .ok_or_else(|| Refusal::bad_request("Missing Coord"))?;
+        .ok_or_else(|| ApiError::bad_request("Missing Coord"))?;
     if !coordinate.is_compatible() {
-        return Err(Refusal::internal("incompatible coordinate"));
+        return Err(ApiError::internal("incompatible coordinate"));
     }
-    call.app.store.write(|state, changes| {
-        state.locate(&update.node, &update.segment, coordinate, changes);
+    request.app.store.write(|state, changes| {
+        state.set_coordinate(&update.node, &update.segment, coordinate, changes);
     });
-    Ok(Reply::empty())
+    Ok(ApiResponse::empty())
 }
 
-impl<'a> Place<'a> {
-    fn of((node, segment, coordinate): (&'a str, &'a str, &'a Coordinate)) -> Self {
+impl<'a> From<NodeCoordinate<'a>> for NodeCoordinateView<'a> {
+    fn from(it: NodeCoordinate<'a>) -> Self {
+        let coordinate = it.coordinate;
         Self {
-            node,
-            segment,
-            coord: Shown {
+            node: it.node,
+            segment: it.segment,
+            coord: CoordinateView {
                 vec: &coordinate.vec,
                 error: coordinate.error,
                 adjustment: coordinate.adjustment,

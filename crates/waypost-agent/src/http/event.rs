@@ -1,96 +1,96 @@
-//! `/v1/event`: telling everybody something.
+//! `/v1/event`: firing and listing user events.
 
 use http::Method;
 use regex::Regex;
 
-use super::blocking::{About, Found, Read};
-use super::call::Call;
-use super::reply::{Refusal, Reply};
+use super::blocking::{BlockingQuery, QueryKind, QueryResult};
+use super::request::ApiRequest;
+use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
 use crate::ids;
-use crate::store::{Event, Local, Topic};
+use crate::store::{LocalState, Topic, UserEvent};
 
-/// The largest event in bytes, with what it takes to send it.
-const LARGEST: usize = 512;
+/// The largest encoded event, in bytes.
+const MAX_EVENT_BYTES: usize = 512;
 
-/// What an event takes beside its name (twice), its payload and its filters.
-const ENVELOPE: usize = 55;
+/// The size of an encoded event without its name (which counts twice), payload and filters.
+const ENVELOPE_BYTES: usize = 55;
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::new("/v1/event/fire/", &[(Method::PUT, Handler::Plain(fire))]).beyond_namespaces(),
+    Route::new("/v1/event/fire/", &[(Method::PUT, Handler::Sync(fire))]).without_namespace(),
     Route::new(
         "/v1/event/list",
         &[(
             Method::GET,
-            Handler::Blocking(Read {
+            Handler::Blocking(BlockingQuery {
                 topic: |_| Topic::Events,
-                look: list,
-                about: About::Events,
+                run: list,
+                kind: QueryKind::Events,
             }),
         )],
     )
-    .beyond_namespaces(),
+    .without_namespace(),
 ];
 
-/// Whom an event is for.
-struct Audience {
+/// The filters of an event.
+struct EventFilters {
     node: Option<Regex>,
     service: Option<Regex>,
     tag: Option<Regex>,
 }
 
-fn fire(call: &Call) -> Result<Reply, Refusal> {
-    let name = call.name("name")?;
-    let query = &call.query;
-    let event = Event {
-        id: call.app.random(ids::random),
+fn fire(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let name = request.required_suffix("name")?;
+    let query = &request.query;
+    let event = UserEvent {
+        id: request.app.random(ids::random),
         name: name.to_owned(),
-        payload: Some(data_encoding::BASE64.encode(&call.body)).filter(|text| !text.is_empty()),
+        payload: Some(data_encoding::BASE64.encode(&request.body)).filter(|text| !text.is_empty()),
         node_filter: query.get("node").to_owned(),
         service_filter: query.get("service").to_owned(),
         tag_filter: query.get("tag").to_owned(),
         version: 1,
-        time: 0,
+        ltime: 0,
     };
-    let audience = Audience::of(&event).map_err(Refusal::internal)?;
-    call.refuse_elsewhere()?;
-    let filters = [&event.node_filter, &event.service_filter, &event.tag_filter];
-    let filters = filters.map(|filter| filter.len() + 4).iter().sum::<usize>();
-    if ENVELOPE + 2 * name.len() + call.body.len() + filters > LARGEST {
-        return Err(Refusal::internal(format!(
+    let filters = EventFilters::of(&event).map_err(ApiError::internal)?;
+    request.require_local_datacenter()?;
+    let patterns = [&event.node_filter, &event.service_filter, &event.tag_filter];
+    let pattern_bytes: usize = patterns.iter().map(|pattern| pattern.len() + 4).sum();
+    if ENVELOPE_BYTES + 2 * name.len() + request.body.len() + pattern_bytes > MAX_EVENT_BYTES {
+        return Err(ApiError::internal(format!(
             "1 error occurred:\n\t* error broadcasting event to segment \"\": user event exceeds \
-             configured limit of {LARGEST} bytes before encoding\n\n"
+             configured limit of {MAX_EVENT_BYTES} bytes before encoding\n\n"
         )));
     }
-    let shown = event.clone();
-    call.app.store.write(|state, changes| {
-        let concerns = audience.includes(&call.app.node_name, &state.local);
-        state.fire(event, concerns, changes);
+    let view = event.clone();
+    request.app.store.write(|state, changes| {
+        let matches_node = filters.match_node(&request.app.node_name, &state.local);
+        state.events.fire(event, matches_node, changes);
     });
-    call.json(&shown)
+    request.json(&view)
 }
 
-fn list(call: &Call) -> Result<Found, Refusal> {
-    let name = call.query.get("name");
-    let is_wanted = |event: &Event| name.is_empty() || event.name == name;
-    let events: Vec<_> = call.app.store.read(|state| {
+fn list(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    let name = request.query.get("name");
+    let is_wanted = |event: &UserEvent| name.is_empty() || event.name == name;
+    let events: Vec<_> = request.app.store.read(|state| {
         let latest = state.events.latest();
         latest.filter(|event| is_wanted(event)).cloned().collect()
     });
     let index = events.last().map_or(1, |event| index_of(&event.id));
-    let body = call.json_body(&events)?;
-    Ok(Found { index, body })
+    let body = request.json_body(&events)?;
+    Ok(QueryResult { index, body })
 }
 
-/// Consul's index of an event: one half of its id folded into the other.
+/// Consul's index of an event: the exclusive or of both halves of its id.
 fn index_of(id: &str) -> u64 {
     let bits = u128::from_str_radix(&id.replace('-', ""), 16).unwrap_or_default();
     (bits >> 64) as u64 ^ (bits & u128::from(u64::MAX)) as u64
 }
 
-impl Audience {
-    /// The error is Consul's, but for what is wrong with a pattern.
-    fn of(event: &Event) -> Result<Self, String> {
+impl EventFilters {
+    /// The errors are Consul's, except for the reason why a pattern is invalid.
+    fn of(event: &UserEvent) -> Result<Self, String> {
         if !event.tag_filter.is_empty() && event.service_filter.is_empty() {
             return Err("Cannot provide tag filter without service filter".to_owned());
         }
@@ -98,7 +98,7 @@ impl Audience {
             "" => Ok(None),
             text => Regex::new(text)
                 .map(Some)
-                .map_err(|fault| format!("Invalid {what} filter: error parsing regexp: {fault}")),
+                .map_err(|error| format!("Invalid {what} filter: error parsing regexp: {error}")),
         };
         Ok(Self {
             node: pattern("node", &event.node_filter)?,
@@ -107,17 +107,18 @@ impl Audience {
         })
     }
 
-    fn includes(&self, node: &str, local: &Local) -> bool {
-        let takes = |pattern: &Option<Regex>, text: &str| {
+    /// Whether the filters match this node and its services.
+    fn match_node(&self, node: &str, local: &LocalState) -> bool {
+        let matches = |pattern: &Option<Regex>, text: &str| {
             pattern
                 .as_ref()
                 .is_none_or(|pattern| pattern.is_match(text))
         };
         let mut services = local.services().filter(|service| {
             let mut tags = service.tags.iter();
-            takes(&self.service, &service.name)
-                && (self.tag.is_none() || tags.any(|tag| takes(&self.tag, tag)))
+            matches(&self.service, &service.name)
+                && (self.tag.is_none() || tags.any(|tag| matches(&self.tag, tag)))
         });
-        takes(&self.node, node) && (self.service.is_none() || services.next().is_some())
+        matches(&self.node, node) && (self.service.is_none() || services.next().is_some())
     }
 }

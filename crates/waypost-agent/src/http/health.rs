@@ -4,14 +4,16 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::blocking::{About, Found, Read};
-use super::call::Call;
+use super::blocking::{BlockingQuery, QueryKind, QueryResult};
 use super::json;
-use super::reply::{Body, Refusal};
+use super::request::ApiRequest;
+use super::response::{ApiError, ResponseBody};
 use super::route::{Handler, Route};
 use super::select::Selection;
 use crate::filter::{CATALOG_SERVICE, CHECK, HEALTH};
-use crate::store::{Answer, AnswerKey, Check, Instance, State, Status, Topic, View, fold};
+use crate::store::{
+    CacheKey, CachedBody, Check, CheckStatus, Instance, State, Topic, View, fold_case,
+};
 use crate::wire::{CatalogService, HealthService};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -19,14 +21,14 @@ pub(super) const ROUTES: &[Route] = &[
         "/v1/health/node/",
         &[(
             Method::GET,
-            read(|call| Topic::Node(fold(&call.rest)), node),
+            read(|request| Topic::Node(fold_case(&request.suffix)), node),
         )],
     ),
     Route::new(
         "/v1/health/checks/",
         &[(
             Method::GET,
-            read(|call| Topic::Service(fold(&call.rest)), checks),
+            read(|request| Topic::Service(fold_case(&request.suffix)), checks),
         )],
     ),
     Route::new(
@@ -37,100 +39,117 @@ pub(super) const ROUTES: &[Route] = &[
         "/v1/health/service/",
         &[(
             Method::GET,
-            cached(|call| Topic::Service(fold(&call.rest)), service),
+            cached(
+                |request| Topic::Service(fold_case(&request.suffix)),
+                service,
+            ),
         )],
     ),
     Route::new(
         "/v1/health/connect/",
         &[(
             Method::GET,
-            cached(|call| Topic::Service(fold(&call.rest)), connect),
+            cached(
+                |request| Topic::Service(fold_case(&request.suffix)),
+                connect,
+            ),
         )],
     ),
 ];
 
-const fn read(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusal>) -> Handler {
-    Handler::Blocking(Read {
+const fn read(
+    topic: fn(&ApiRequest) -> Topic,
+    run: fn(&ApiRequest) -> Result<QueryResult, ApiError>,
+) -> Handler {
+    Handler::Blocking(BlockingQuery {
         topic,
-        look,
-        about: About::Catalog,
+        run,
+        kind: QueryKind::Catalog,
     })
 }
 
-const fn cached(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusal>) -> Handler {
-    Handler::Cached(Read {
+const fn cached(
+    topic: fn(&ApiRequest) -> Topic,
+    run: fn(&ApiRequest) -> Result<QueryResult, ApiError>,
+) -> Handler {
+    Handler::CachedBlocking(BlockingQuery {
         topic,
-        look,
-        about: About::Catalog,
+        run,
+        kind: QueryKind::Catalog,
     })
 }
 
-fn node(call: &Call) -> Result<Found, Refusal> {
-    let name = call.name("node name")?;
-    list(call, |state| state.catalog.checks_of_node(name))
+fn node(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    let name = request.required_suffix("node name")?;
+    list_checks(request, |state| state.catalog.checks_of_node(name))
 }
 
-fn checks(call: &Call) -> Result<Found, Refusal> {
-    let name = call.name("service name")?;
-    list(call, |state| state.catalog.checks_of_service(name))
+fn checks(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    let name = request.required_suffix("service name")?;
+    list_checks(request, |state| state.catalog.checks_of_service(name))
 }
 
-fn state(call: &Call) -> Result<Found, Refusal> {
-    let name = call.name("check state")?;
-    list(call, |state| match (name, Status::parse(name)) {
+fn state(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    let name = request.required_suffix("check state")?;
+    list_checks(request, |state| match (name, CheckStatus::parse(name)) {
         ("any", _) => state.catalog.checks_in_state(None),
         (_, Some(status)) => state.catalog.checks_in_state(Some(status)),
         (_, None) => (state.catalog.checks_in_state(None).0, Vec::new()),
     })
 }
 
-fn service(call: &Call) -> Result<Found, Refusal> {
-    instances(call, View::Health, false)
+fn service(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    instances(request, View::Health, false)
 }
 
-fn connect(call: &Call) -> Result<Found, Refusal> {
-    instances(call, View::Health, true)
+fn connect(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    instances(request, View::Health, true)
 }
 
-fn list(
-    call: &Call,
-    look: impl FnOnce(&State) -> (u64, Vec<Arc<Check>>),
-) -> Result<Found, Refusal> {
-    let selection = Selection::of(call, &CHECK)?;
-    let (index, checks) = call.app.store.read(|state| {
-        let (index, mut checks) = look(state);
-        if !selection.is_plain() {
+fn list_checks(
+    request: &ApiRequest,
+    query: impl FnOnce(&State) -> (u64, Vec<Arc<Check>>),
+) -> Result<QueryResult, ApiError> {
+    let selection = Selection::of(request, &CHECK)?;
+    let (index, checks) = request.app.store.read(|state| {
+        let (index, mut checks) = query(state);
+        if !selection.is_unconditional() {
             checks.retain(|check| {
                 let node = state.catalog.node(&check.node);
-                node.is_some_and(|(_, node, _)| selection.takes_node(node))
-                    && selection.takes_shown(|| check)
+                node.is_some_and(|(_, node, _)| selection.matches_node(node))
+                    && selection.matches_filter(|| check)
             });
             selection.sort(state, &mut checks, |check| &check.node);
         }
         (index, checks)
     });
-    Ok(Found {
+    Ok(QueryResult {
         index,
-        body: call.json_body(&checks)?,
+        body: request.json_body(&checks)?,
     })
 }
 
-/// The instances of a service. The plain questions, which nearly all are, share their answers.
-pub(super) fn instances(call: &Call, view: View, native: bool) -> Result<Found, Refusal> {
-    let name = call.name("service name")?;
+/// The instances of a service. Queries without conditions, which nearly all are, share cached
+/// responses.
+pub(super) fn instances(
+    request: &ApiRequest,
+    view: View,
+    connect_native: bool,
+) -> Result<QueryResult, ApiError> {
+    let name = request.required_suffix("service name")?;
     let selection = match view {
-        View::Health => Selection::with_passing(call, &HEALTH)?,
-        View::Catalog => Selection::of(call, &CATALOG_SERVICE)?,
+        View::Health => Selection::with_passing(request, &HEALTH)?,
+        View::Catalog => Selection::of(request, &CATALOG_SERVICE)?,
     };
-    let selection = selection.only_native(native);
-    let key = AnswerKey {
+    let selection = selection.connect_native(connect_native);
+    let key = CacheKey {
         view,
         passing: selection.passing(),
-        pretty: call.pretty(),
+        pretty: request.is_pretty(),
     };
-    let (index, slot, instances) = call.app.store.read(|state| {
-        let slot = state.catalog.answer(name, &key);
-        let slot = slot.filter(|_| selection.is_plain());
+    let (index, slot, instances) = request.app.store.read(|state| {
+        let slot = state.catalog.cache_slot(name, &key);
+        let slot = slot.filter(|_| selection.is_unconditional());
         let mut instances = match slot.as_ref().and_then(|slot| slot.get()) {
             Some(_) => Vec::new(),
             None => state.catalog.instances(name).collect(),
@@ -142,35 +161,35 @@ pub(super) fn instances(call: &Call, view: View, native: bool) -> Result<Found, 
     });
     let body = match slot {
         Some(slot) => {
-            let answer = slot.get_or_init(|| {
-                // What comes out of the store can always be written.
-                let text = serialise(&instances, &selection, &key);
-                Arc::new(Answer::new(text.unwrap_or_default()))
+            let cached = slot.get_or_init(|| {
+                // Rows of the store can always be serialized.
+                let text = serialize(&instances, &selection, &key);
+                Arc::new(CachedBody::new(text.unwrap_or_default()))
             });
-            Body::Shared(Arc::clone(answer))
+            ResponseBody::Shared(Arc::clone(cached))
         }
-        None => Body::Own(serialise(&instances, &selection, &key)?.into()),
+        None => ResponseBody::Owned(serialize(&instances, &selection, &key)?.into()),
     };
-    Ok(Found { index, body })
+    Ok(QueryResult { index, body })
 }
 
-fn serialise(
+fn serialize(
     instances: &[Instance],
     selection: &Selection,
-    key: &AnswerKey,
+    key: &CacheKey,
 ) -> serde_json::Result<Vec<u8>> {
     match key.view {
         View::Health => {
-            let chosen = selection.choose(instances, HealthService::from).into_iter();
-            let shown: Vec<_> = chosen.map(HealthService::from).collect();
-            json::to_vec(&shown, key.pretty)
+            let selected = selection.select(instances, HealthService::from).into_iter();
+            let views: Vec<_> = selected.map(HealthService::from).collect();
+            json::to_vec(&views, key.pretty)
         }
         View::Catalog => {
-            let chosen = selection
-                .choose(instances, CatalogService::from)
+            let selected = selection
+                .select(instances, CatalogService::from)
                 .into_iter();
-            let shown: Vec<_> = chosen.map(CatalogService::from).collect();
-            json::to_vec(&shown, key.pretty)
+            let views: Vec<_> = selected.map(CatalogService::from).collect();
+            json::to_vec(&views, key.pretty)
         }
     }
 }

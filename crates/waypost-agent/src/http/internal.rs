@@ -1,17 +1,17 @@
-//! `/v1/internal/ui`: what Consul's own web page asks for.
+//! `/v1/internal/ui`: the endpoints of Consul's web page.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use http::{Method, StatusCode};
 use serde::Serialize;
 
-use super::blocking::{About, Found, Read};
-use super::call::Call;
-use super::reply::Refusal;
+use super::blocking::{BlockingQuery, QueryKind, QueryResult};
+use super::request::ApiRequest;
+use super::response::ApiError;
 use super::route::{Handler, Route};
 use super::select::Selection;
 use crate::filter::{HEALTH, NODE_WITH_ALL};
-use crate::store::{Instance, Status, Topic, WholeNode, fold};
+use crate::store::{CheckStatus, FullNode, Instance, Topic, fold_case};
 use crate::wire::{HealthService, StoredCheck, StoredService};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -27,23 +27,26 @@ pub(super) const ROUTES: &[Route] = &[
         "/v1/internal/ui/node/",
         &[(
             Method::GET,
-            read(|call| Topic::Node(fold(&call.rest)), node),
+            read(|request| Topic::Node(fold_case(&request.suffix)), node),
         )],
     ),
 ];
 
-const fn read(topic: fn(&Call) -> Topic, look: fn(&Call) -> Result<Found, Refusal>) -> Handler {
-    Handler::Blocking(Read {
+const fn read(
+    topic: fn(&ApiRequest) -> Topic,
+    run: fn(&ApiRequest) -> Result<QueryResult, ApiError>,
+) -> Handler {
+    Handler::Blocking(BlockingQuery {
         topic,
-        look,
-        about: About::Ui,
+        run,
+        kind: QueryKind::Ui,
     })
 }
 
-/// A service in one line.
+/// A summary of a service.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Summary {
+struct ServiceSummary {
     name: String,
     tags: Option<BTreeSet<String>>,
     nodes: Vec<String>,
@@ -52,16 +55,16 @@ struct Summary {
     checks_warning: usize,
     checks_critical: usize,
     external_sources: Option<BTreeSet<String>>,
-    gateway_config: Nothing,
+    gateway_config: EmptyObject,
 }
 
 #[derive(Serialize)]
-struct Nothing {}
+struct EmptyObject {}
 
-/// A node with all that is on it.
+/// A node with its services and checks.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct NodeWithAll<'a> {
+struct FullNodeView<'a> {
     #[serde(rename = "ID")]
     id: &'a str,
     #[serde(rename = "Node")]
@@ -73,51 +76,54 @@ struct NodeWithAll<'a> {
     checks: Vec<StoredCheck<'a>>,
 }
 
-fn services(call: &Call) -> Result<Found, Refusal> {
-    let selection = Selection::of(call, &HEALTH)?;
-    let (index, instances) = call.app.store.read(|state| {
+fn services(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    let selection = Selection::of(request, &HEALTH)?;
+    let (index, instances) = request.app.store.read(|state| {
         let names = state.catalog.service_names();
         let instances: Vec<Vec<Instance>> = names
             .iter()
             .map(|name| state.catalog.instances(name).collect())
             .collect();
-        (state.catalog.everything().0, instances)
+        (state.catalog.full_nodes().0, instances)
     });
     let summaries = instances.iter().filter_map(|instances| {
-        let chosen = selection.choose(instances, HealthService::from);
-        Some(Summary::of(chosen.first()?.service.name.clone(), &chosen))
+        let selected = selection.select(instances, HealthService::from);
+        Some(ServiceSummary::of(
+            selected.first()?.service.name.clone(),
+            &selected,
+        ))
     });
     let summaries: Vec<_> = summaries.collect();
-    let body = call.json_body(&summaries)?;
-    Ok(Found { index, body })
+    let body = request.json_body(&summaries)?;
+    Ok(QueryResult { index, body })
 }
 
-fn nodes(call: &Call) -> Result<Found, Refusal> {
-    let selection = Selection::of(call, &NODE_WITH_ALL)?;
-    call.app.store.read(|state| {
-        let (index, rows) = state.catalog.everything();
-        let nodes: Vec<_> = rows
-            .map(NodeWithAll::from)
-            .filter(|node| selection.takes_shown(|| node))
+fn nodes(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    let selection = Selection::of(request, &NODE_WITH_ALL)?;
+    request.app.store.read(|state| {
+        let (index, nodes) = state.catalog.full_nodes();
+        let nodes: Vec<_> = nodes
+            .map(FullNodeView::from)
+            .filter(|node| selection.matches_filter(|| node))
             .collect();
-        let body = call.json_body(&nodes)?;
-        Ok(Found { index, body })
+        let body = request.json_body(&nodes)?;
+        Ok(QueryResult { index, body })
     })
 }
 
-fn node(call: &Call) -> Result<Found, Refusal> {
-    let name = fold(call.name("node name")?);
-    call.app.store.read(|state| {
-        let (index, mut rows) = state.catalog.everything();
-        let Some(row) = rows.find(|(node, ..)| fold(&node.name) == name) else {
-            return Err(Refusal::new(StatusCode::NOT_FOUND, ""));
+fn node(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    let name = fold_case(request.required_suffix("node name")?);
+    request.app.store.read(|state| {
+        let (index, mut nodes) = state.catalog.full_nodes();
+        let Some(found) = nodes.find(|full| fold_case(&full.node.name) == name) else {
+            return Err(ApiError::new(StatusCode::NOT_FOUND, ""));
         };
-        let body = call.json_body(&NodeWithAll::from(row))?;
-        Ok(Found { index, body })
+        let body = request.json_body(&FullNodeView::from(found))?;
+        Ok(QueryResult { index, body })
     })
 }
 
-impl Summary {
+impl ServiceSummary {
     fn of(name: String, instances: &[&Instance]) -> Self {
         let sources = instances.iter().filter_map(|instance| {
             let meta = instance.service.meta.as_ref()?;
@@ -127,23 +133,28 @@ impl Summary {
         let tags = instances.iter().flat_map(|it| it.service.tags.clone());
         let tags: BTreeSet<String> = tags.collect();
         let checks = || instances.iter().flat_map(|instance| &instance.checks);
-        let count = |wanted| checks().filter(|check| check.status == wanted).count();
+        let count = |status| checks().filter(|check| check.status == status).count();
         Self {
             name,
             tags: Some(tags).filter(|tags| !tags.is_empty()),
             nodes: instances.iter().map(|it| it.node.name.clone()).collect(),
             instance_count: instances.len(),
-            checks_passing: count(Status::Passing),
-            checks_warning: count(Status::Warning),
-            checks_critical: count(Status::Critical),
+            checks_passing: count(CheckStatus::Passing),
+            checks_warning: count(CheckStatus::Warning),
+            checks_critical: count(CheckStatus::Critical),
             external_sources: Some(sources).filter(|sources| !sources.is_empty()),
-            gateway_config: Nothing {},
+            gateway_config: EmptyObject {},
         }
     }
 }
 
-impl<'a> From<WholeNode<'a>> for NodeWithAll<'a> {
-    fn from((node, services, checks): WholeNode<'a>) -> Self {
+impl<'a> From<FullNode<'a>> for FullNodeView<'a> {
+    fn from(full: FullNode<'a>) -> Self {
+        let FullNode {
+            node,
+            services,
+            checks,
+        } = full;
         Self {
             id: &node.id,
             name: &node.name,

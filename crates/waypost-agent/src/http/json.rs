@@ -1,34 +1,36 @@
-//! JSON as Go's encoder writes it: `<`, `>`, `&` and the line separators are escaped, control
-//! characters have no short forms beyond `\n`, `\r` and `\t`, floats turn to exponents later.
+//! JSON in the format of Go's encoder: `<`, `>`, `&`, U+2028 and U+2029 are escaped, control
+//! characters have no short forms except `\n`, `\r` and `\t`, and floats switch to exponents at
+//! other sizes than in `serde_json`.
 
-use std::io::{self, Write};
+use std::io;
+use std::io::Write;
 
 use serde::Serialize;
 use serde_json::ser::{CharEscape, CompactFormatter, Formatter, PrettyFormatter, Serializer};
 
-/// Writes a value, indented by four spaces and ended by a newline if `pretty`.
+/// Serializes a value. With `pretty` it is indented by four spaces and ends with a newline.
 pub(crate) fn to_vec<T: Serialize + ?Sized>(
     value: &T,
     pretty: bool,
 ) -> serde_json::Result<Vec<u8>> {
     let mut text = Vec::with_capacity(512);
     if pretty {
-        let indented = Go(PrettyFormatter::with_indent(b"    "));
+        let indented = GoFormatter(PrettyFormatter::with_indent(b"    "));
         value.serialize(&mut Serializer::with_formatter(&mut text, indented))?;
         text.push(b'\n');
     } else {
         value.serialize(&mut Serializer::with_formatter(
             &mut text,
-            Go(CompactFormatter),
+            GoFormatter(CompactFormatter),
         ))?;
     }
     Ok(text)
 }
 
-/// Go's way with strings and numbers around another formatter's way with structure.
-struct Go<F>(F);
+/// Formats strings and numbers as Go does, and leaves the structure to another formatter.
+struct GoFormatter<F>(F);
 
-impl<F: Formatter> Formatter for Go<F> {
+impl<F: Formatter> Formatter for GoFormatter<F> {
     fn write_string_fragment<W: ?Sized + Write>(
         &mut self,
         to: &mut W,
@@ -61,7 +63,7 @@ impl<F: Formatter> Formatter for Go<F> {
     fn write_f64<W: ?Sized + Write>(&mut self, to: &mut W, value: f64) -> io::Result<()> {
         let size = value.abs();
         if size != 0.0 && !(1e-6..1e21).contains(&size) {
-            // Go writes at least two digits of exponent only when it is positive: 1e+21, 1e-7.
+            // Go writes the sign of a positive exponent: 1e+21, 1e-7.
             let text = format!("{value:e}");
             match text.split_once('e') {
                 Some((digits, power)) if !power.starts_with('-') => write!(to, "{digits}e+{power}"),
@@ -114,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn strings_and_numbers_look_as_go_writes_them() {
+    fn strings_and_numbers_have_the_format_of_go() {
         let text = to_vec(
             &("<a&b>\u{8}\n\u{2028}é", 1e-7, 1e21, 0.00001, 1.5, 0.0),
             false,
@@ -126,7 +128,7 @@ mod tests {
     }
 
     #[test]
-    fn pretty_text_is_indented_by_four() {
+    fn pretty_output_is_indented_by_four_spaces() {
         let text = to_vec(&[Vec::new(), vec![1]], true).unwrap();
         assert_eq!(text, b"[\n    [],\n    [\n        1\n    ]\n]\n");
     }

@@ -1,113 +1,124 @@
-//! `/v1/kv`: keys and values, and the locks on them.
+//! `/v1/kv`: keys, their values and their locks.
 
 use http::Method;
 use tokio::time::Instant;
 
-use super::blocking::{About, Found, Read};
-use super::call::Call;
-use super::reply::{Body, Refusal, Reply};
+use super::blocking::{BlockingQuery, QueryKind, QueryResult};
+use super::request::ApiRequest;
+use super::response::{ApiError, ApiResponse, ResponseBody};
 use super::route::{Handler, Route};
 use crate::go_compat;
-use crate::store::{Entry, Topic};
+use crate::store::{KvEntry, Topic};
 
 /// The largest value (Consul's `kv_max_value_size`), in bytes.
-const LARGEST_VALUE: usize = 512 * 1024;
+const MAX_VALUE_BYTES: usize = 512 * 1024;
 
 pub(super) const ROUTES: &[Route] = &[Route::new(
     "/v1/kv/",
     &[
         (
             Method::GET,
-            Handler::Blocking(Read {
+            Handler::Blocking(BlockingQuery {
                 topic,
-                look,
-                about: About::Keys,
+                run: read,
+                kind: QueryKind::Keys,
             }),
         ),
-        (Method::PUT, Handler::Plain(put)),
-        (Method::DELETE, Handler::Plain(delete)),
+        (Method::PUT, Handler::Sync(put)),
+        (Method::DELETE, Handler::Sync(delete)),
     ],
 )
-.up_to(LARGEST_VALUE, "kv_max_value_size")];
+.with_body_limit(MAX_VALUE_BYTES, "kv_max_value_size")];
 
-fn topic(call: &Call) -> Topic {
-    if is_list(call) {
-        Topic::Prefix(call.rest.clone())
+fn topic(request: &ApiRequest) -> Topic {
+    if is_list(request) {
+        Topic::Prefix(request.suffix.clone())
     } else {
-        Topic::Key(call.rest.clone())
+        Topic::Key(request.suffix.clone())
     }
 }
 
-fn is_list(call: &Call) -> bool {
-    call.query.has("recurse") || call.query.has("keys")
+fn is_list(request: &ApiRequest) -> bool {
+    request.query.has("recurse") || request.query.has("keys")
 }
 
-fn look(call: &Call) -> Result<Found, Refusal> {
-    if !is_list(call) {
-        return one(call);
+fn read(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    if !is_list(request) {
+        return read_key(request);
     }
-    let (index, entries) = call.app.store.read(|state| state.kv.list(&call.rest));
-    let wants_keys = call.query.has("keys");
-    // All keys there are is a list, even if there are none.
-    let body = if entries.is_empty() && !(wants_keys && call.rest.is_empty()) {
-        Body::Missing
-    } else if wants_keys {
+    let (index, entries) = request
+        .app
+        .store
+        .read(|state| state.kv.list(&request.suffix));
+    let only_keys = request.query.has("keys");
+    // Only the list of all keys may be empty.
+    let body = if entries.is_empty() && !(only_keys && request.suffix.is_empty()) {
+        ResponseBody::NotFound
+    } else if only_keys {
         let keys = entries.iter().map(|entry| entry.key.as_str());
-        call.json_body(&folded(keys, call.rest.len(), call.query.get("separator")))?
+        request.json_body(&up_to_separator(
+            keys,
+            request.suffix.len(),
+            request.query.get("separator"),
+        ))?
     } else {
-        call.json_body(&entries)?
+        request.json_body(&entries)?
     };
-    Ok(Found { index, body })
+    Ok(QueryResult { index, body })
 }
 
-fn one(call: &Call) -> Result<Found, Refusal> {
-    let key = call.name("key name")?;
-    let (index, entry) = call.app.store.read(|state| {
+fn read_key(request: &ApiRequest) -> Result<QueryResult, ApiError> {
+    let key = request.required_suffix("key name")?;
+    let (index, entry) = request.app.store.read(|state| {
         let (index, entry) = state.kv.get(key);
         (index, entry.cloned())
     });
     let body = match entry {
-        None => Body::Missing,
-        Some(entry) if call.query.has("raw") => Body::Raw(entry.value.clone()),
-        Some(entry) => call.json_body(&[entry])?,
+        None => ResponseBody::NotFound,
+        Some(entry) if request.query.has("raw") => ResponseBody::Raw(entry.value.clone()),
+        Some(entry) => request.json_body(&[entry])?,
     };
-    Ok(Found { index, body })
+    Ok(QueryResult { index, body })
 }
 
-/// The keys, but those with the separator after the prefix only up to it, and those once.
-fn folded<'a>(keys: impl Iterator<Item = &'a str>, prefix: usize, separator: &str) -> Vec<&'a str> {
-    let mut folded: Vec<&str> = keys
+/// Cuts each key after the first separator that follows the prefix, and removes duplicates.
+fn up_to_separator<'a>(
+    keys: impl Iterator<Item = &'a str>,
+    prefix: usize,
+    separator: &str,
+) -> Vec<&'a str> {
+    let mut keys: Vec<&str> = keys
         .map(|key| match key[prefix..].find(separator) {
             Some(at) if !separator.is_empty() => &key[..prefix + at + separator.len()],
             _ => key,
         })
         .collect();
-    folded.dedup();
-    folded
+    keys.dedup();
+    keys
 }
 
-fn put(call: &Call) -> Result<Reply, Refusal> {
-    let key = call.name("key name")?;
-    refuse_conflict(call, &["cas", "acquire", "release"])?;
-    let query = &call.query;
-    let number = |name| match query.has(name) {
-        true => go_compat::parse_u64(query.get(name)).map(Some),
-        false => Ok(None),
+fn put(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let key = request.required_suffix("key name")?;
+    reject_conflict(request, &["cas", "acquire", "release"])?;
+    let query = &request.query;
+    let number = |name| {
+        let text = query.has(name).then(|| query.get(name));
+        text.map(go_compat::parse_u64).transpose()
     };
-    let mut entry = Entry {
+    let mut entry = KvEntry {
         key: key.to_owned(),
-        flags: number("flags").map_err(Refusal::internal)?.unwrap_or(0),
-        value: call.body.clone(),
-        ..Entry::default()
+        flags: number("flags").map_err(ApiError::internal)?.unwrap_or(0),
+        value: request.body.clone(),
+        ..KvEntry::default()
     };
-    let cas = number("cas").map_err(Refusal::internal)?;
-    call.refuse_elsewhere()?;
-    let done = call.app.store.write(|state, changes| {
+    let cas = number("cas").map_err(ApiError::internal)?;
+    request.require_local_datacenter()?;
+    let done = request.app.store.write(|state, changes| {
         if let Some(index) = cas {
             Ok(state.kv.set_if(index, entry, changes).is_some())
         } else if query.has("acquire") {
             entry.session = query.get("acquire").to_owned();
-            if state.kv.is_closed(key, Instant::now().into_std()) {
+            if state.kv.has_lock_delay(key, Instant::now().into_std()) {
                 return Ok(false);
             }
             Ok(state.lock(entry, changes)?.is_some())
@@ -119,22 +130,23 @@ fn put(call: &Call) -> Result<Reply, Refusal> {
             Ok(true)
         }
     });
-    call.json(&done.map_err(|fault: String| Refusal::internal(fault))?)
+    request.json(&done.map_err(|error: String| ApiError::internal(error))?)
 }
 
-fn delete(call: &Call) -> Result<Reply, Refusal> {
-    refuse_conflict(call, &["recurse", "cas"])?;
-    let tree = call.query.has("recurse");
+fn delete(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    reject_conflict(request, &["recurse", "cas"])?;
+    let tree = request.query.has("recurse");
     if !tree {
-        call.name("key name")?;
+        request.required_suffix("key name")?;
     }
-    let cas = match call.query.has("cas") {
-        true => Some(go_compat::parse_u64(call.query.get("cas")).map_err(Refusal::internal)?),
-        false => None,
+    let cas = if request.query.has("cas") {
+        Some(go_compat::parse_u64(request.query.get("cas")).map_err(ApiError::internal)?)
+    } else {
+        None
     };
-    call.refuse_elsewhere()?;
-    let key = call.rest.as_str();
-    let done = call.app.store.write(|state, changes| match cas {
+    request.require_local_datacenter()?;
+    let key = request.suffix.as_str();
+    let done = request.app.store.write(|state, changes| match cas {
         Some(index) => state.kv.delete_if(index, key, changes),
         None => {
             if tree {
@@ -145,15 +157,15 @@ fn delete(call: &Call) -> Result<Reply, Refusal> {
             true
         }
     });
-    call.json(&done)
+    request.json(&done)
 }
 
-/// Only one of these may be asked for.
-fn refuse_conflict(call: &Call, names: &[&'static str]) -> Result<(), Refusal> {
-    let asked = names.iter().filter(|name| call.query.has(name)).count();
-    if asked < 2 {
+/// Rejects a request with more than one of these parameters.
+fn reject_conflict(request: &ApiRequest, names: &[&'static str]) -> Result<(), ApiError> {
+    let count = names.iter().filter(|name| request.query.has(name)).count();
+    if count < 2 {
         return Ok(());
     }
-    let text = format!("Conflicting flags: {}", call.query.encoded());
-    Err(Refusal::bad_request(text))
+    let text = format!("Conflicting flags: {}", request.query.encoded());
+    Err(ApiError::bad_request(text))
 }

@@ -1,26 +1,24 @@
-//! The HTTP API: one room per area of Consul's, over one way of reading requests ([`call`]) and
-//! one way of answering them ([`reply`]).
+//! The HTTP API. Each area of Consul's API has a module with its routes and handlers. Requests
+//! arrive through [`server`], pass the steps in [`middleware`] and are dispatched by [`router`].
 
-mod absent;
 mod acl;
 mod agent;
-mod answer;
 mod blocking;
-mod call;
 mod catalog;
 mod coordinate;
-mod door;
 mod event;
 mod health;
+mod idle_timeout;
 mod internal;
 mod json;
 mod kv;
+mod listener;
+mod middleware;
 mod operator;
 mod path;
-mod patience;
-mod refused;
-mod reply;
+mod request;
 mod request_line;
+mod response;
 mod route;
 mod router;
 mod select;
@@ -29,33 +27,9 @@ mod session;
 mod status;
 mod txn;
 mod ui;
+mod unsupported;
 
+pub(crate) use listener::Listener;
 #[cfg(any(test, feature = "fuzz"))]
-pub(crate) use answer::answer;
-pub(crate) use door::Door;
+pub(crate) use middleware::handle;
 pub(crate) use server::serve;
-
-use route::Route;
-
-/// Every area's routes.
-const ROOMS: &[&[Route]] = &[
-    absent::ROUTES,
-    acl::ROUTES,
-    agent::ROUTES,
-    agent::check::ROUTES,
-    agent::health::ROUTES,
-    agent::metrics::ROUTES,
-    agent::service::ROUTES,
-    catalog::ROUTES,
-    coordinate::ROUTES,
-    event::ROUTES,
-    health::ROUTES,
-    internal::ROUTES,
-    kv::ROUTES,
-    operator::ROUTES,
-    refused::ROUTES,
-    session::ROUTES,
-    status::ROUTES,
-    txn::ROUTES,
-    ui::ROUTES,
-];

@@ -1,43 +1,43 @@
-//! `/v1/operator`, as far as it tells whether the servers are well: the one there is leads alone.
-//! What an operator could change is refused (see [`super::refused`]).
+//! `/v1/operator`: the Raft configuration and the health of the servers, of which there is one.
+//! Changes aren't supported (see [`super::unsupported`]).
 
 use http::Method;
 use serde::Serialize;
 
-use super::call::Call;
-use super::refused::OPERATOR;
-use super::reply::{Refusal, Reply};
+use super::request::ApiRequest;
+use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
-use crate::self_report::CONSUL_VERSION;
+use super::unsupported::OPERATOR;
+use crate::agent_info::CONSUL_VERSION;
 
 pub(super) const ROUTES: &[Route] = &[
     Route::new(
         "/v1/operator/raft/configuration",
-        &[(Method::GET, Handler::Plain(configuration))],
+        &[(Method::GET, Handler::Sync(configuration))],
     )
-    .beyond_namespaces(),
+    .without_namespace(),
     Route::new(
         "/v1/operator/autopilot/health",
-        &[(Method::GET, Handler::Plain(health))],
+        &[(Method::GET, Handler::Sync(health))],
     )
-    .beyond_namespaces(),
+    .without_namespace(),
     Route::new(
         "/v1/operator/autopilot/configuration",
         &[(Method::GET, OPERATOR), (Method::PUT, OPERATOR)],
     )
-    .beyond_namespaces(),
+    .without_namespace(),
 ];
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Configuration<'a> {
-    servers: [Server<'a>; 1],
+struct RaftConfiguration<'a> {
+    servers: [RaftServer<'a>; 1],
     index: u64,
 }
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Server<'a> {
+struct RaftServer<'a> {
     #[serde(rename = "ID")]
     id: &'a str,
     node: &'a str,
@@ -49,7 +49,7 @@ struct Server<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Health<'a> {
+struct AutopilotHealth<'a> {
     healthy: bool,
     failure_tolerance: u64,
     servers: [ServerHealth<'a>; 1],
@@ -73,13 +73,13 @@ struct ServerHealth<'a> {
     stable_since: String,
 }
 
-fn configuration(call: &Call) -> Result<Reply, Refusal> {
-    call.refuse_elsewhere()?;
-    call.json(&Configuration {
-        servers: [Server {
-            id: &call.app.node_id,
-            node: &call.app.node_name,
-            address: call.app.leader(),
+fn configuration(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    request.require_local_datacenter()?;
+    request.json(&RaftConfiguration {
+        servers: [RaftServer {
+            id: &request.app.node_id,
+            node: &request.app.node_name,
+            address: request.app.leader(),
             leader: true,
             protocol_version: "3",
             voter: true,
@@ -88,25 +88,25 @@ fn configuration(call: &Call) -> Result<Reply, Refusal> {
     })
 }
 
-/// A Consul takes ten seconds to believe that it is well.
-fn health(call: &Call) -> Result<Reply, Refusal> {
-    call.refuse_elsewhere()?;
-    call.json(&Health {
+/// Always healthy. A Consul server reports this only after ten seconds.
+fn health(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    request.require_local_datacenter()?;
+    request.json(&AutopilotHealth {
         healthy: true,
         failure_tolerance: 0,
         servers: [ServerHealth {
-            id: &call.app.node_id,
-            name: &call.app.node_name,
-            address: call.app.leader(),
+            id: &request.app.node_id,
+            name: &request.app.node_name,
+            address: request.app.leader(),
             serf_status: "alive",
             version: CONSUL_VERSION,
             leader: true,
             last_contact: "0s",
             last_term: 1,
-            last_index: call.app.store.read(|state| state.index()),
+            last_index: request.app.store.read(|state| state.index()),
             healthy: true,
             voter: true,
-            stable_since: call.app.started(),
+            stable_since: request.app.started(),
         }],
     })
 }

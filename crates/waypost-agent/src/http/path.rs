@@ -1,9 +1,9 @@
-//! Paths as Go reads and writes them.
+//! Cleaning and percent-encoding of paths by the rules of Go's `net/http` and `net/url`.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 
-/// What Go escapes in a path.
-const RESERVED: AsciiSet = NON_ALPHANUMERIC
+/// The characters that Go escapes in a path.
+const ESCAPED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'-')
     .remove(b'_')
     .remove(b'.')
@@ -18,34 +18,34 @@ const RESERVED: AsciiSet = NON_ALPHANUMERIC
     .remove(b'=')
     .remove(b'@');
 
-/// The path without `//`, `.` and `..`, if it has any.
+/// The path without `//`, `.` and `..`. `None` if it has none of them.
 pub(super) fn clean(path: &str) -> Option<String> {
     if !path.contains("//") && !path.contains("/.") && path.starts_with('/') {
         return None;
     }
-    let mut kept = Vec::new();
-    for part in path.split('/') {
-        match part {
+    let mut segments = Vec::new();
+    for segment in path.split('/') {
+        match segment {
             "" | "." => {}
             ".." => {
-                kept.pop();
+                segments.pop();
             }
-            part => kept.push(part),
+            segment => segments.push(segment),
         }
     }
-    let mut clean = format!("/{}", kept.join("/"));
+    let mut clean = format!("/{}", segments.join("/"));
     if path.ends_with('/') && clean != "/" {
         clean.push('/');
     }
     (clean != path).then_some(clean)
 }
 
-/// Percent-encodes what may not stand in a path.
+/// Percent-encodes the characters that a path must not contain.
 pub(super) fn escape(path: &str) -> String {
-    utf8_percent_encode(path, &RESERVED).to_string()
+    utf8_percent_encode(path, &ESCAPED).to_string()
 }
 
-/// Decodes a path; nothing if it has a `%` without two hexadecimal digits.
+/// Percent-decodes a path. `None` if it has a `%` without two hexadecimal digits.
 pub(super) fn unescape(path: &str) -> Option<String> {
     let is_escape = |rest: &str| {
         let digits = rest.as_bytes().get(..2);
@@ -76,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_escape_is_no_path() {
+    fn an_invalid_percent_escape_is_rejected() {
         assert_eq!(unescape("/a%20b").as_deref(), Some("/a b"));
         assert_eq!(unescape("/a%2"), None);
         assert_eq!(unescape("/a%zz"), None);

@@ -1,69 +1,70 @@
-//! What an area says of its paths: who answers there, and how.
+//! Route definitions: a path, and the handler of each method.
 
 use std::pin::Pin;
 
 use http::Method;
 
-use super::blocking::Read;
-use super::call::Call;
-use super::reply::{Refusal, Reply};
+use super::blocking::BlockingQuery;
+use super::request::ApiRequest;
+use super::response::{ApiError, ApiResponse};
 
-/// A path and what can be done there. A path that ends in `/` stands for all below it too.
+/// A path and its handlers. A path that ends in `/` also matches every path below it.
 pub(crate) struct Route {
     pub path: &'static str,
-    pub verbs: &'static [(Method, Handler)],
-    /// Whether what is asked for would lie in a namespace, if there were any.
-    pub namespaced: bool,
-    /// The largest body, if that is less than others' may be.
-    pub limit: Option<BodyLimit>,
+    pub methods: &'static [(Method, Handler)],
+    /// Whether naming an Enterprise namespace in a request is an error.
+    pub rejects_namespace: bool,
+    /// The largest request body, where that is less than the limit of the server.
+    pub body_limit: Option<BodyLimit>,
 }
 
-/// How large a body may be.
+/// The largest body that a route accepts.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyLimit {
     /// In bytes.
     pub size: usize,
-    /// What Consul calls the setting.
+    /// The name of Consul's setting, for the error text.
     pub setting: &'static str,
 }
 
-/// Who answers.
+/// How a request is answered.
 pub(crate) enum Handler {
-    /// At once.
-    Plain(fn(&Call) -> Result<Reply, Refusal>),
-    /// Later, and not by the rules of blocking queries.
-    Later(fn(Call) -> Later),
-    /// When the index has passed the client's.
-    Blocking(Read),
-    /// So too, and with `?cached` the answer says that it comes out of a cache. Ours is as fresh as
-    /// any other.
-    Cached(Read),
+    /// By a function that returns at once.
+    Sync(fn(&ApiRequest) -> Result<ApiResponse, ApiError>),
+    /// By a future that isn't a blocking query.
+    Async(fn(ApiRequest) -> ResponseFuture),
+    /// By a blocking query.
+    Blocking(BlockingQuery),
+    /// By a blocking query whose response has cache headers with `?cached`. There is no cache: the
+    /// response is always current.
+    CachedBlocking(BlockingQuery),
 }
 
-/// An answer to come.
-pub(crate) type Later = Pin<Box<dyn Future<Output = Result<Reply, Refusal>> + Send>>;
+/// The future of a response.
+pub(crate) type ResponseFuture =
+    Pin<Box<dyn Future<Output = Result<ApiResponse, ApiError>> + Send>>;
 
 impl Route {
-    pub(crate) const fn new(path: &'static str, verbs: &'static [(Method, Handler)]) -> Self {
+    pub(crate) const fn new(path: &'static str, methods: &'static [(Method, Handler)]) -> Self {
         Self {
             path,
-            verbs,
-            namespaced: true,
-            limit: None,
+            methods,
+            rejects_namespace: true,
+            body_limit: None,
         }
     }
 
-    pub(crate) const fn up_to(self, size: usize, setting: &'static str) -> Self {
+    pub(crate) const fn with_body_limit(self, size: usize, setting: &'static str) -> Self {
         Self {
-            limit: Some(BodyLimit { size, setting }),
+            body_limit: Some(BodyLimit { size, setting }),
             ..self
         }
     }
 
-    /// A route for which a namespace doesn't matter, so that naming one is no mistake.
-    pub(crate) const fn beyond_namespaces(self) -> Self {
+    /// Ignores a namespace in the request instead of rejecting it.
+    pub(crate) const fn without_namespace(self) -> Self {
         Self {
-            namespaced: false,
+            rejects_namespace: false,
             ..self
         }
     }

@@ -1,5 +1,5 @@
-//! From a path to the handler that answers it, by the rules of Go's `ServeMux`, whose redirects
-//! and refusals clients see.
+//! Finds the handler of a path by the rules of Go's `ServeMux`. Its redirects and error responses
+//! are part of what Consul's clients see.
 
 use std::collections::HashMap;
 use std::sync::OnceLock;
@@ -7,47 +7,76 @@ use std::sync::OnceLock;
 use http::{Method, StatusCode};
 
 use super::path::{clean, escape};
-use super::reply::{Refusal, Reply};
+use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
+use super::{
+    acl, agent, catalog, coordinate, event, health, internal, kv, operator, session, status, txn,
+    ui, unsupported,
+};
 
-/// No route has more slashes than this.
-const MOST_SLASHES: usize = 8;
+/// The routes of every area of the API.
+const ROUTES: &[&[Route]] = &[
+    acl::ROUTES,
+    agent::ROUTES,
+    agent::check::ROUTES,
+    agent::health::ROUTES,
+    agent::metrics::ROUTES,
+    agent::service::ROUTES,
+    catalog::ROUTES,
+    coordinate::ROUTES,
+    event::ROUTES,
+    health::ROUTES,
+    internal::ROUTES,
+    kv::ROUTES,
+    operator::ROUTES,
+    session::ROUTES,
+    status::ROUTES,
+    txn::ROUTES,
+    ui::ROUTES,
+    unsupported::ROUTES,
+];
 
-/// Where a request goes.
-pub(crate) enum Destination {
-    /// To a handler.
+/// The largest number of slashes in the path of a route.
+const MAX_SLASHES: usize = 8;
+
+/// The result of looking up a path and method.
+pub(crate) enum RouteMatch {
     Handler {
         handler: &'static Handler,
         route: &'static Route,
     },
-    /// To nobody: this is the answer. It varies with the encoding if a route knew the path.
-    Answer { reply: Reply, known: bool },
+    /// No handler: this is the response. `path_exists` is whether the path has a route, which
+    /// decides whether the response varies by encoding.
+    Response {
+        response: ApiResponse,
+        path_exists: bool,
+    },
 }
 
-/// Finds the handler for a decoded path.
-pub(crate) fn route(method: &Method, path: &str, query: &str) -> Destination {
-    let unknown = |reply| Destination::Answer {
-        reply,
-        known: false,
+/// Finds the handler of a percent-decoded path.
+pub(crate) fn route(method: &Method, path: &str, query: &str) -> RouteMatch {
+    let not_found = |response| RouteMatch::Response {
+        response,
+        path_exists: false,
     };
     if let Some(clean) = clean(path) {
-        return unknown(redirect(method, &clean, query));
+        return not_found(redirect(method, &clean, query));
     }
     let Some(route) = find(path) else {
-        let below = format!("{path}/");
-        return unknown(if table().contains_key(below.as_str()) {
-            redirect(method, &below, query)
+        let with_slash = format!("{path}/");
+        return not_found(if table().contains_key(with_slash.as_str()) {
+            redirect(method, &with_slash, query)
         } else if path == "/" {
             redirect(method, "/ui/", "")
         } else {
-            Reply::empty().status(StatusCode::NOT_FOUND)
+            ApiResponse::empty().status(StatusCode::NOT_FOUND)
         });
     };
-    match route.verbs.iter().find(|(verb, _)| verb == method) {
-        Some((_, handler)) => Destination::Handler { handler, route },
-        None => Destination::Answer {
-            reply: other_verb(route, method),
-            known: true,
+    match route.methods.iter().find(|(known, _)| known == method) {
+        Some((_, handler)) => RouteMatch::Handler { handler, route },
+        None => RouteMatch::Response {
+            response: method_not_allowed(route, method),
+            path_exists: true,
         },
     }
 }
@@ -55,51 +84,55 @@ pub(crate) fn route(method: &Method, path: &str, query: &str) -> Destination {
 fn table() -> &'static HashMap<&'static str, &'static Route> {
     static TABLE: OnceLock<HashMap<&str, &Route>> = OnceLock::new();
     TABLE.get_or_init(|| {
-        let routes = super::ROOMS.iter().copied().flatten();
+        let routes = ROUTES.iter().copied().flatten();
         routes.map(|route| (route.path, route)).collect()
     })
 }
 
-/// The route of exactly this path, or of the longest path above it that ends in `/`.
+/// The route with exactly this path, or else the one with the longest prefix that ends in `/`.
 fn find(path: &str) -> Option<&'static Route> {
     let table = table();
     if let Some(route) = table.get(path) {
         return Some(route);
     }
     let slashes = path.bytes().enumerate().filter(|(_, byte)| *byte == b'/');
-    // A key may have thousands of slashes, a route has few.
-    let above = slashes.take(MOST_SLASHES).map(|(at, _)| &path[..=at]);
-    above.filter_map(|above| table.get(above).copied()).last()
+    // A key can contain thousands of slashes, but no route does.
+    let prefixes = slashes.take(MAX_SLASHES).map(|(at, _)| &path[..=at]);
+    prefixes
+        .filter_map(|prefix| table.get(prefix).copied())
+        .last()
 }
 
-fn other_verb(route: &Route, method: &Method) -> Reply {
-    let verbs = route.verbs.iter().map(|(verb, _)| verb.as_str());
-    let allow = std::iter::once("OPTIONS").chain(verbs).collect::<Vec<_>>();
-    let reply = if method == Method::OPTIONS {
-        Reply::empty()
+fn method_not_allowed(route: &Route, method: &Method) -> ApiResponse {
+    let methods = route.methods.iter().map(|(known, _)| known.as_str());
+    let allow = std::iter::once("OPTIONS")
+        .chain(methods)
+        .collect::<Vec<_>>();
+    let response = if method == Method::OPTIONS {
+        ApiResponse::empty()
     } else {
         let text = format!("method {method} not allowed");
-        Refusal::new(StatusCode::METHOD_NOT_ALLOWED, text).into()
+        ApiError::new(StatusCode::METHOD_NOT_ALLOWED, text).into()
     };
-    reply.header("allow", allow.join(","))
+    response.header("allow", allow.join(","))
 }
 
-fn redirect(method: &Method, path: &str, query: &str) -> Reply {
-    let mut to = escape(path);
+fn redirect(method: &Method, path: &str, query: &str) -> ApiResponse {
+    let mut location = escape(path);
     if !query.is_empty() {
-        to.push('?');
-        to.push_str(query);
+        location.push('?');
+        location.push_str(query);
     }
-    let reply = if *method == Method::GET || *method == Method::HEAD {
-        let shown = to.replace('&', "&amp;").replace('"', "&#34;");
-        let body = format!("<a href=\"{shown}\">Moved Permanently</a>.\n\n");
-        Reply::typed("text/html; charset=utf-8", body)
+    let response = if *method == Method::GET || *method == Method::HEAD {
+        let link = location.replace('&', "&amp;").replace('"', "&#34;");
+        let body = format!("<a href=\"{link}\">Moved Permanently</a>.\n\n");
+        ApiResponse::typed("text/html; charset=utf-8", body)
     } else {
-        Reply::empty()
+        ApiResponse::empty()
     };
-    reply
+    response
         .status(StatusCode::MOVED_PERMANENTLY)
-        .header("location", to)
+        .header("location", location)
 }
 
 #[cfg(test)]
@@ -107,8 +140,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_route_is_beyond_reach() {
+    fn no_route_has_more_slashes_than_are_searched() {
         let slashes = |path: &&str| path.matches('/').count();
-        assert!(table().keys().all(|path| slashes(path) <= MOST_SLASHES));
+        assert!(table().keys().all(|path| slashes(path) <= MAX_SLASHES));
     }
 }

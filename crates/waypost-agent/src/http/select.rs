@@ -1,15 +1,15 @@
-//! Which instances a request asks for, and in which order: `?passing`, `?tag`, `?node-meta`,
-//! `?filter`, `?near`.
+//! The parameters that select and sort instances: `?passing`, `?tag`, `?node-meta`, `?filter` and
+//! `?near`.
 
 use serde::Serialize;
 
-use super::call::Call;
-use super::reply::Refusal;
+use super::request::ApiRequest;
+use super::response::ApiError;
 use crate::filter::{Filter, Shape};
 use crate::go_compat;
-use crate::store::{Instance, Node, Service, State, Status};
+use crate::store::{CheckStatus, Instance, Node, Service, State};
 
-/// The conditions of a request. All of them must hold.
+/// The conditions of a request, all of which must hold, and the order of the results.
 #[derive(Debug, Default)]
 pub(super) struct Selection {
     passing: bool,
@@ -17,108 +17,114 @@ pub(super) struct Selection {
     node_meta: Vec<(String, String)>,
     filter: Option<Filter>,
     near: Option<String>,
-    /// Whether only those are wanted that speak Connect by themselves.
-    native: bool,
+    /// Whether only Connect-native instances match.
+    connect_native: bool,
 }
 
 impl Selection {
-    /// The conditions that every list takes. `shape` is what `?filter` is about.
-    pub(super) fn of(call: &Call, shape: &'static Shape) -> Result<Self, Refusal> {
+    /// The conditions that every list supports. `shape` has the fields that `?filter` can use.
+    pub(super) fn of(request: &ApiRequest, shape: &'static Shape) -> Result<Self, ApiError> {
         Ok(Self {
-            filter: parse_filter(call, shape).map_err(Refusal::of_read)?,
-            ..Self::without_filter(call)
+            filter: parse_filter(request, shape).map_err(ApiError::query_error)?,
+            ..Self::without_filter(request)
         })
     }
 
-    /// Those of a list that takes no `?filter`.
-    pub(super) fn without_filter(call: &Call) -> Self {
-        let node_meta = call.query.all("node-meta").map(|pair| {
+    /// The conditions of a list that doesn't support `?filter`.
+    pub(super) fn without_filter(request: &ApiRequest) -> Self {
+        let node_meta = request.query.all("node-meta").map(|pair| {
             let (key, value) = pair.split_once(':').unwrap_or((pair, ""));
             (key.to_owned(), value.to_owned())
         });
         Self {
             passing: false,
-            tags: call.query.all("tag").map(str::to_lowercase).collect(),
+            tags: request.query.all("tag").map(str::to_lowercase).collect(),
             node_meta: node_meta.collect(),
             filter: None,
-            near: near(call).map(str::to_owned),
-            native: false,
+            near: near(request).map(str::to_owned),
+            connect_native: false,
         }
     }
 
-    /// Those that every list takes, and `?passing`.
-    pub(super) fn with_passing(call: &Call, shape: &'static Shape) -> Result<Self, Refusal> {
-        let selection = Self::of(call, shape)?;
+    /// The conditions that every list supports, and `?passing`.
+    pub(super) fn with_passing(
+        request: &ApiRequest,
+        shape: &'static Shape,
+    ) -> Result<Self, ApiError> {
+        let selection = Self::of(request, shape)?;
         Ok(Self {
-            passing: wants_passing(call)?,
+            passing: is_passing(request)?,
             ..selection
         })
     }
 
-    /// Only those that can be reached by Connect. There are no proxies here, so that is those that
-    /// need none.
-    pub(super) fn only_native(self, native: bool) -> Self {
-        Self { native, ..self }
+    /// Selects only Connect-native instances. Others would need a proxy, and proxies aren't
+    /// supported.
+    pub(super) fn connect_native(self, connect_native: bool) -> Self {
+        Self {
+            connect_native,
+            ..self
+        }
     }
 
-    /// Whether only passing instances are wanted.
+    /// Whether only passing instances match.
     pub(super) fn passing(&self) -> bool {
         self.passing
     }
 
-    /// Whether the state of the service and `passing` decide everything.
-    pub(super) fn is_plain(&self) -> bool {
+    /// Whether there are no conditions other than `passing`, and no order.
+    pub(super) fn is_unconditional(&self) -> bool {
         self.tags.is_empty()
             && self.node_meta.is_empty()
             && self.filter.is_none()
             && self.near.is_none()
-            && !self.native
+            && !self.connect_native
     }
 
-    /// Puts what is near the node that was named first, if one was.
-    pub(super) fn sort<T>(&self, state: &State, things: &mut [T], node_of: impl Fn(&T) -> &str) {
+    /// Sorts items by their distance from the node in `?near`.
+    pub(super) fn sort<T>(&self, state: &State, items: &mut [T], node_of: impl Fn(&T) -> &str) {
         if let Some(near) = &self.near {
-            state.sort_by_distance(near, things, node_of);
+            state.coordinates.sort_by_distance(near, items, node_of);
         }
     }
 
-    /// The instances that meet the conditions, in Consul's order: where it drops an instance that
-    /// isn't passing, the last one of the list takes its place. `show` is how the answer shows one.
-    pub(super) fn choose<'a, T: Serialize>(
+    /// The instances that match, in Consul's order: an instance that isn't passing is replaced by
+    /// the last one of the list. `view` makes the record that `?filter` is applied to.
+    pub(super) fn select<'a, T: Serialize>(
         &self,
         instances: &'a [Instance],
-        show: impl Fn(&'a Instance) -> T,
+        view: impl Fn(&'a Instance) -> T,
     ) -> Vec<&'a Instance> {
-        let meets = |instance: &&'a Instance| {
-            self.takes_node(&instance.node)
-                && (instance.service.connect.native || !self.native)
-                && self.takes_tags(&instance.service)
-                && self.takes_shown(|| show(instance))
+        let matches = |instance: &&'a Instance| {
+            self.matches_node(&instance.node)
+                && (instance.service.connect.native || !self.connect_native)
+                && self.matches_tags(&instance.service)
+                && self.matches_filter(|| view(instance))
         };
-        let mut chosen: Vec<_> = instances.iter().filter(meets).collect();
+        let mut selected: Vec<_> = instances.iter().filter(matches).collect();
         let mut i = 0;
-        while self.passing && i < chosen.len() {
-            let mut checks = chosen[i].checks.iter();
-            if checks.all(|check| check.status == Status::Passing) {
+        while self.passing && i < selected.len() {
+            let mut checks = selected[i].checks.iter();
+            if checks.all(|check| check.status == CheckStatus::Passing) {
                 i += 1;
             } else {
-                chosen.swap_remove(i);
+                selected.swap_remove(i);
             }
         }
-        chosen
+        selected
     }
 
-    fn takes_tags(&self, service: &Service) -> bool {
+    fn matches_tags(&self, service: &Service) -> bool {
         let has = |wanted: &String| service.tags.iter().any(|tag| tag.to_lowercase() == *wanted);
         self.tags.iter().all(has)
     }
 
-    /// Whether `?filter` takes a record, as the answer shows it.
-    pub(super) fn takes_shown<T: Serialize>(&self, show: impl FnOnce() -> T) -> bool {
-        takes(self.filter.as_ref(), show)
+    /// Whether `?filter` matches a record in the format of the response.
+    pub(super) fn matches_filter<T: Serialize>(&self, view: impl FnOnce() -> T) -> bool {
+        matches(self.filter.as_ref(), view)
     }
 
-    pub(super) fn takes_node(&self, node: &Node) -> bool {
+    pub(super) fn matches_node(&self, node: &Node) -> bool {
         let meta = node.meta.as_ref();
         self.node_meta
             .iter()
@@ -126,38 +132,37 @@ impl Selection {
     }
 }
 
-/// The node that `?near` names.
-fn near(call: &Call) -> Option<&str> {
-    match call.query.get("near") {
+/// The node in `?near`.
+fn near(request: &ApiRequest) -> Option<&str> {
+    match request.query.get("near") {
         "" => None,
-        "_agent" => Some(&call.app.node_name),
+        "_agent" => Some(&request.app.node_name),
         node => Some(node),
     }
 }
 
-/// `?passing` alone means yes, and it may be given a boolean.
-fn wants_passing(call: &Call) -> Result<bool, Refusal> {
-    match call.query.get("passing") {
-        "" => Ok(call.query.has("passing")),
+/// `?passing`, which may have a boolean value. Without a value it is true.
+fn is_passing(request: &ApiRequest) -> Result<bool, ApiError> {
+    match request.query.get("passing") {
+        "" => Ok(request.query.has("passing")),
         text => go_compat::parse_bool(text)
-            .ok_or_else(|| Refusal::bad_request("Invalid value for ?passing")),
+            .ok_or_else(|| ApiError::bad_request("Invalid value for ?passing")),
     }
 }
 
-/// `?filter` of a list that is no read of the catalog.
-pub(super) fn filter(call: &Call, shape: &'static Shape) -> Result<Option<Filter>, Refusal> {
-    parse_filter(call, shape).map_err(Refusal::internal)
-}
-
-fn parse_filter(call: &Call, shape: &'static Shape) -> Result<Option<Filter>, String> {
-    match call.query.get("filter") {
+/// Parses `?filter`.
+pub(super) fn parse_filter(
+    request: &ApiRequest,
+    shape: &'static Shape,
+) -> Result<Option<Filter>, String> {
+    match request.query.get("filter") {
         "" => Ok(None),
         text => Filter::parse(text, shape).map(Some),
     }
 }
 
-/// Whether a filter, if there is one, takes a record as the answer shows it.
-pub(super) fn takes<T: Serialize>(filter: Option<&Filter>, show: impl FnOnce() -> T) -> bool {
-    // A record that can't be shown can't be asked about either; there is none such.
-    filter.is_none_or(|filter| serde_json::to_value(show()).is_ok_and(|it| filter.matches(&it)))
+/// Whether a filter matches a record in the format of the response. No filter matches everything.
+pub(super) fn matches<T: Serialize>(filter: Option<&Filter>, view: impl FnOnce() -> T) -> bool {
+    // Every record can be serialized.
+    filter.is_none_or(|filter| serde_json::to_value(view()).is_ok_and(|it| filter.matches(&it)))
 }

@@ -1,26 +1,22 @@
-//! `/v1/status`: who leads. There is one node, so it is always this one.
+//! `/v1/status`: the leader and the peers. There is one node, so both are this one.
 
 use http::Method;
 
-use super::call::Call;
-use super::reply::{Refusal, Reply};
+use super::request::ApiRequest;
+use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::new(
-        "/v1/status/leader",
-        &[(Method::GET, Handler::Plain(leader))],
-    )
-    .beyond_namespaces(),
-    Route::new("/v1/status/peers", &[(Method::GET, Handler::Plain(peers))]).beyond_namespaces(),
+    Route::new("/v1/status/leader", &[(Method::GET, Handler::Sync(leader))]).without_namespace(),
+    Route::new("/v1/status/peers", &[(Method::GET, Handler::Sync(peers))]).without_namespace(),
 ];
 
-fn leader(call: &Call) -> Result<Reply, Refusal> {
-    call.refuse_elsewhere()?;
-    call.json(&call.app.leader())
+fn leader(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    request.require_local_datacenter()?;
+    request.json(&request.app.leader())
 }
 
-fn peers(call: &Call) -> Result<Reply, Refusal> {
-    call.refuse_elsewhere()?;
-    call.json(&[call.app.leader()])
+fn peers(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    request.require_local_datacenter()?;
+    request.json(&[request.app.leader()])
 }

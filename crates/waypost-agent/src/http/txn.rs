@@ -1,4 +1,4 @@
-//! `/v1/txn`: several operations on keys and the catalog that happen together or not at all.
+//! `/v1/txn`: several operations on keys and the catalog that are all applied, or none of them.
 
 use std::sync::Arc;
 
@@ -6,38 +6,38 @@ use http::{Method, StatusCode};
 use serde::Serialize;
 use tokio::time::Instant;
 
-use super::call::Call;
-use super::refused::no_mesh;
-use super::reply::{Refusal, Reply};
+use super::request::ApiRequest;
+use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
+use super::unsupported::mesh_error;
 use crate::decode;
-use crate::store::{Entry, Node, Operation, OperationFault, Shown};
+use crate::store::{KvEntry, Node, Operation, OperationError, OperationResult, transact};
 use crate::wire::{StoredCheck, StoredService};
 
 /// The largest body (Consul's `txn_max_req_len`), in bytes.
-const LARGEST: usize = 512 * 1024;
+const MAX_REQUEST_BYTES: usize = 512 * 1024;
 
-const MOST_OPERATIONS: usize = 64;
+const MAX_OPERATIONS: usize = 64;
 
 pub(super) const ROUTES: &[Route] =
     &[
-        Route::new("/v1/txn", &[(Method::PUT, Handler::Plain(transact))])
-            .up_to(LARGEST, "txn_max_req_len"),
+        Route::new("/v1/txn", &[(Method::PUT, Handler::Sync(run_transaction))])
+            .with_body_limit(MAX_REQUEST_BYTES, "txn_max_req_len"),
     ];
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Outcome<'a> {
-    results: Option<Vec<Found<'a>>>,
-    errors: Option<Vec<Fault<'a>>>,
+struct TransactionResponse<'a> {
+    results: Option<Vec<ResultView<'a>>>,
+    errors: Option<Vec<ErrorView<'a>>>,
     #[serde(flatten)]
-    freshness: Option<Freshness>,
+    query_meta: Option<QueryMeta>,
 }
 
 #[derive(Serialize)]
-enum Found<'a> {
+enum ResultView<'a> {
     #[serde(rename = "KV")]
-    Key(&'a Arc<Entry>),
+    Key(&'a Arc<KvEntry>),
     Node(&'a Arc<Node>),
     Service(StoredService<'a>),
     Check(Box<StoredCheck<'a>>),
@@ -45,88 +45,89 @@ enum Found<'a> {
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Fault<'a> {
+struct ErrorView<'a> {
     op_index: usize,
-    what: &'a str,
+    #[serde(rename = "What")]
+    message: &'a str,
 }
 
-/// What is said of answers to transactions that only look.
+/// Additional fields of the response to a transaction that only reads.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
-struct Freshness {
+struct QueryMeta {
     index: u64,
     last_contact: u64,
     known_leader: bool,
     consistency_level: &'static str,
 }
 
-fn transact(call: &Call) -> Result<Reply, Refusal> {
-    let mut operations = decode::operations(&call.body)
-        .map_err(|error| Refusal::bad_request(format!("Failed to parse body: {error}")))?;
+fn run_transaction(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let mut operations = decode::operations(&request.body)
+        .map_err(|error| ApiError::bad_request(format!("Failed to parse body: {error}")))?;
     let count = operations.len();
-    if count > MOST_OPERATIONS {
-        return Err(Refusal::new(
+    if count > MAX_OPERATIONS {
+        return Err(ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            format!("Transaction contains too many operations ({count} > {MOST_OPERATIONS})"),
+            format!("Transaction contains too many operations ({count} > {MAX_OPERATIONS})"),
         ));
     }
-    call.refuse_elsewhere()?;
-    if operations.iter().any(Operation::is_of_mesh) {
-        return Err(no_mesh());
+    request.require_local_datacenter()?;
+    if operations.iter().any(Operation::writes_proxy_or_gateway) {
+        return Err(mesh_error());
     }
     for operation in &mut operations {
         if let Operation::Node { node, .. } = operation
             && node.datacenter.is_empty()
         {
-            node.datacenter.clone_from(&call.app.datacenter);
+            node.datacenter.clone_from(&request.app.datacenter);
         }
     }
     let only_reads = operations.iter().all(Operation::is_read);
     let now = Instant::now();
-    let done = call
+    let done = request
         .app
         .store
-        .write(|state, changes| state.transact(&operations, now, changes));
+        .write(|state, changes| transact(state, &operations, now, changes));
     let (status, results, errors) = match &done {
-        Ok(shown) => (StatusCode::OK, Some(shown), None),
-        Err(faults) => (StatusCode::CONFLICT, None, Some(faults)),
+        Ok(results) => (StatusCode::OK, Some(results), None),
+        Err(errors) => (StatusCode::CONFLICT, None, Some(errors)),
     };
-    let outcome = Outcome {
-        results: results.map(|shown| shown.iter().map(Found::from).collect()),
-        errors: errors.map(|faults| faults.iter().map(Fault::from).collect()),
-        freshness: only_reads.then_some(Freshness {
+    let body = TransactionResponse {
+        results: results.map(|results| results.iter().map(ResultView::from).collect()),
+        errors: errors.map(|errors| errors.iter().map(ErrorView::from).collect()),
+        query_meta: only_reads.then_some(QueryMeta {
             index: 0,
             last_contact: 0,
             known_leader: true,
             consistency_level: "",
         }),
     };
-    let reply = call.json(&outcome)?.status(status);
+    let response = request.json(&body)?.status(status);
     Ok(if only_reads {
-        reply
+        response
             .header("x-consul-knownleader", "true")
             .header("x-consul-lastcontact", "0")
     } else {
-        reply
+        response
     })
 }
 
-impl<'a> From<&'a Shown> for Found<'a> {
-    fn from(shown: &'a Shown) -> Self {
-        match shown {
-            Shown::Key(entry) => Self::Key(entry),
-            Shown::Node(node) => Self::Node(node),
-            Shown::Service(service) => Self::Service((&**service).into()),
-            Shown::Check(check) => Self::Check(Box::new((&**check).into())),
+impl<'a> From<&'a OperationResult> for ResultView<'a> {
+    fn from(result: &'a OperationResult) -> Self {
+        match result {
+            OperationResult::Key(entry) => Self::Key(entry),
+            OperationResult::Node(node) => Self::Node(node),
+            OperationResult::Service(service) => Self::Service((&**service).into()),
+            OperationResult::Check(check) => Self::Check(Box::new((&**check).into())),
         }
     }
 }
 
-impl<'a> From<&'a OperationFault> for Fault<'a> {
-    fn from(fault: &'a OperationFault) -> Self {
+impl<'a> From<&'a OperationError> for ErrorView<'a> {
+    fn from(error: &'a OperationError) -> Self {
         Self {
-            op_index: fault.operation,
-            what: &fault.what,
+            op_index: error.operation,
+            message: &error.message,
         }
     }
 }

@@ -1,34 +1,34 @@
-//! `/ui/`: a page that shows the services and their health, live.
+//! `/ui/`: a web page that shows the services and their health and updates itself.
 
 use http::Method;
 
-use super::call::Call;
-use super::reply::{Refusal, Reply};
+use super::request::ApiRequest;
+use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::new("/ui/", &[(Method::GET, Handler::Plain(page))]).beyond_namespaces(),
-    Route::new("/ui/app.js", &[(Method::GET, Handler::Plain(script))]).beyond_namespaces(),
-    Route::new("/ui/style.css", &[(Method::GET, Handler::Plain(style))]).beyond_namespaces(),
+    Route::new("/ui/", &[(Method::GET, Handler::Sync(page))]).without_namespace(),
+    Route::new("/ui/app.js", &[(Method::GET, Handler::Sync(script))]).without_namespace(),
+    Route::new("/ui/style.css", &[(Method::GET, Handler::Sync(style))]).without_namespace(),
 ];
 
-/// The page for every path: the script reads the rest from it.
-fn page(_: &Call) -> Result<Reply, Refusal> {
+/// The page, for every path below `/ui/` that isn't a file.
+fn page(_: &ApiRequest) -> Result<ApiResponse, ApiError> {
     let page = include_str!("../ui/index.html");
-    let reply = Reply::file("text/html; charset=utf-8", page);
-    Ok(reply.header(
+    let response = ApiResponse::file("text/html; charset=utf-8", page);
+    Ok(response.header(
         "content-security-policy",
         "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
          img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
     ))
 }
 
-fn script(_: &Call) -> Result<Reply, Refusal> {
+fn script(_: &ApiRequest) -> Result<ApiResponse, ApiError> {
     let script = include_str!("../ui/app.js");
-    Ok(Reply::file("text/javascript; charset=utf-8", script))
+    Ok(ApiResponse::file("text/javascript; charset=utf-8", script))
 }
 
-fn style(_: &Call) -> Result<Reply, Refusal> {
+fn style(_: &ApiRequest) -> Result<ApiResponse, ApiError> {
     let style = include_str!("../ui/style.css");
-    Ok(Reply::file("text/css; charset=utf-8", style))
+    Ok(ApiResponse::file("text/css; charset=utf-8", style))
 }

@@ -1,8 +1,8 @@
-//! A file that changes are appended to, and what waits to be appended. What the changes are about,
-//! the journal doesn't know.
+//! An append-only file of records, and the buffer of records that are still to be written. The
+//! journal doesn't interpret the records.
 
-mod log;
-mod pending;
+mod buffer;
+mod file;
 
-pub(crate) use log::{Fault, Log};
-pub(crate) use pending::{Pending, Progress};
+pub(crate) use buffer::{JournalBuffer, WriteProgress};
+pub(crate) use file::{JournalError, JournalFile};

@@ -1,13 +1,15 @@
-//! Where nodes are, as they say themselves.
+//! Network coordinates of nodes, as the nodes report them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Changes, State, Topic, fold};
+use super::catalog::Catalog;
+use super::changes::{Changes, fold_case};
+use super::watch::Topic;
 
-/// A place in the space of round-trip times, in seconds (Vivaldi, as Serf computes it).
+/// A position in the space of round-trip times, in seconds (Vivaldi, as Serf computes it).
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
 pub(crate) struct Coordinate {
@@ -17,17 +19,35 @@ pub(crate) struct Coordinate {
     pub height: f64,
 }
 
-/// The last word of each node, by its folded name and the segment of the network.
+/// The last coordinate of each node and network segment.
 #[derive(Debug, Default)]
 pub(crate) struct Coordinates {
     index: u64,
-    places: BTreeMap<(String, String), (String, Coordinate)>,
+    /// By case-folded node name and segment.
+    rows: BTreeMap<(String, String), CoordinateRow>,
 }
+
+#[derive(Debug, PartialEq)]
+struct CoordinateRow {
+    node: String,
+    coordinate: Coordinate,
+}
+
+/// The coordinate of a node in one network segment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NodeCoordinate<'a> {
+    pub node: &'a str,
+    pub segment: &'a str,
+    pub coordinate: &'a Coordinate,
+}
+
+/// The coordinates of one node by segment.
+type BySegment<'a> = BTreeMap<&'a str, &'a Coordinate>;
 
 impl Coordinate {
     pub(crate) const DIMENSIONS: usize = 8;
 
-    /// Where every node starts.
+    /// The coordinate of a node that hasn't measured anything yet.
     pub(crate) fn origin() -> Self {
         Self {
             vec: vec![0.0; Self::DIMENSIONS],
@@ -37,7 +57,7 @@ impl Coordinate {
         }
     }
 
-    /// Whether it can be compared with others.
+    /// Whether it can be compared with other coordinates.
     pub(crate) fn is_compatible(&self) -> bool {
         let mut numbers = self.vec.iter();
         let rest = [self.error, self.adjustment, self.height];
@@ -46,10 +66,10 @@ impl Coordinate {
             && rest.iter().all(|number| number.is_finite())
     }
 
-    /// The round-trip time that can be expected between the two.
+    /// The estimated round-trip time.
     fn distance_to(&self, other: &Self) -> Duration {
-        let between = self.vec.iter().zip(&other.vec);
-        let square: f64 = between.map(|(one, other)| (one - other).powi(2)).sum();
+        let differences = self.vec.iter().zip(&other.vec);
+        let square: f64 = differences.map(|(a, b)| (a - b).powi(2)).sum();
         let distance = square.sqrt() + self.height + other.height;
         let adjusted = distance + self.adjustment + other.adjustment;
         let seconds = if adjusted > 0.0 { adjusted } else { distance };
@@ -57,77 +77,81 @@ impl Coordinate {
     }
 }
 
-/// Where one node is, by segment of the network.
-type Places<'a> = BTreeMap<&'a str, &'a Coordinate>;
-
-/// Nodes are measured in one segment: the only one that a node is in, or else the nameless one.
-fn distance(here: &Places<'_>, there: &Places<'_>) -> Option<Duration> {
-    let only = |places: &Places<'_>| match places.len() {
-        1 => places.keys().next().map(|segment| (*segment).to_owned()),
-        _ => None,
-    };
-    let segment = only(there).or_else(|| only(here)).unwrap_or_default();
-    let (here, there) = (here.get(segment.as_str())?, there.get(segment.as_str())?);
-    Some(here.distance_to(there))
-}
-
-impl State {
-    /// Notes where a node is. Nothing happens if it is unknown.
-    pub(crate) fn locate(
+impl Coordinates {
+    /// Sets the coordinate of a node. Does nothing if the node isn't in the catalog.
+    pub(crate) fn set(
         &mut self,
         node: &str,
         segment: &str,
         coordinate: Coordinate,
+        catalog: &Catalog,
         changes: &mut Changes,
     ) {
-        let Some((_, node, _)) = self.catalog.node(node) else {
+        let Some((_, node, _)) = catalog.node(node) else {
             return;
         };
-        let key = (fold(&node.name), segment.to_owned());
-        let place = (node.name.clone(), coordinate);
-        if self.coordinates.places.get(&key) != Some(&place) {
-            self.coordinates.places.insert(key, place);
-            self.coordinates.index = changes.index();
+        let key = (fold_case(&node.name), segment.to_owned());
+        let row = CoordinateRow {
+            node: node.name.clone(),
+            coordinate,
+        };
+        if self.rows.get(&key) != Some(&row) {
+            self.rows.insert(key, row);
+            self.index = changes.index();
             changes.touch(Topic::Coordinates);
         }
     }
 
-    /// Puts first what is nearest to the node `from`, and what is on nodes of which nobody knows
-    /// where they are last. The order stays if that is so of `from`.
+    /// The coordinates of the nodes in the catalog, sorted by node and segment, and their index.
+    pub(crate) fn list<'a>(
+        &'a self,
+        catalog: &'a Catalog,
+    ) -> (u64, impl Iterator<Item = NodeCoordinate<'a>>) {
+        let index = self.index.max(catalog.nodes().0);
+        let rows = self.rows.iter();
+        let present = rows.filter(|((node, _), _)| catalog.has_node(node));
+        let coordinates = present.map(|((_, segment), row)| NodeCoordinate {
+            node: &row.node,
+            segment,
+            coordinate: &row.coordinate,
+        });
+        (index, coordinates)
+    }
+
+    /// Sorts `items` by the distance of their nodes from the node `from`. Items on nodes without a
+    /// coordinate come last. The order stays as it is if `from` has no coordinate.
     pub(crate) fn sort_by_distance<T>(
         &self,
         from: &str,
-        things: &mut [T],
+        items: &mut [T],
         node_of: impl Fn(&T) -> &str,
     ) {
-        let here = self.places_of(from);
-        if !here.is_empty() {
-            things.sort_by_cached_key(|thing| {
-                distance(&here, &self.places_of(node_of(thing))).unwrap_or(Duration::MAX)
+        let from = self.of_node(from);
+        if !from.is_empty() {
+            items.sort_by_cached_key(|item| {
+                distance(&from, &self.of_node(node_of(item))).unwrap_or(Duration::MAX)
             });
         }
     }
 
-    fn places_of(&self, node: &str) -> Places<'_> {
-        let node = fold(node);
-        let places = self
-            .coordinates
-            .places
-            .range((node.clone(), String::new())..);
-        let of_node = places.take_while(|((it, _), _)| *it == node);
+    fn of_node(&self, node: &str) -> BySegment<'_> {
+        let node = fold_case(node);
+        let rows = self.rows.range((node.clone(), String::new())..);
+        let of_node = rows.take_while(|((key, _), _)| *key == node);
         of_node
-            .map(|((_, segment), (_, place))| (segment.as_str(), place))
+            .map(|((_, segment), row)| (segment.as_str(), &row.coordinate))
             .collect()
     }
+}
 
-    /// The places of nodes that are still there: node, segment and coordinate, in order.
-    pub(crate) fn places(&self) -> (u64, impl Iterator<Item = (&str, &str, &Coordinate)>) {
-        let index = self.coordinates.index.max(self.catalog.nodes().0);
-        let places = self.coordinates.places.iter();
-        let there = places.filter(|((node, _), _)| self.catalog.has_node(node));
-        let places = there.map(|((_, segment), (node, coordinate))| {
-            (node.as_str(), segment.as_str(), coordinate)
-        });
-        (index, places)
-    }
+/// The distance in the segment that both nodes share: the only segment of one of them, or else the
+/// default segment, which has an empty name.
+fn distance(a: &BySegment<'_>, b: &BySegment<'_>) -> Option<Duration> {
+    let only = |segments: &BySegment<'_>| match segments.len() {
+        1 => segments.keys().next().map(|segment| (*segment).to_owned()),
+        _ => None,
+    };
+    let segment = only(b).or_else(|| only(a)).unwrap_or_default();
+    let (a, b) = (a.get(segment.as_str())?, b.get(segment.as_str())?);
+    Some(a.distance_to(b))
 }

@@ -1,61 +1,59 @@
-//! Events that somebody has fired. They are news, not state: the last few are kept, and no index
-//! moves.
+//! User events. They aren't state: the latest ones are kept, and no index changes.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
 use serde::Serialize;
 
-use super::{Changes, State, Topic};
+use super::changes::Changes;
+use super::watch::Topic;
 
-/// So many are kept, as by Consul.
-const MOST: usize = 256;
+/// The number of events that are kept, as in Consul.
+const MAX_EVENTS: usize = 256;
 
-/// The first event's time is one more than this. Consul has counted its own start by then.
-const EPOCH: u64 = 1;
+/// The Lamport time before the first event. The first event of a Consul server has the time 2.
+const INITIAL_LTIME: u64 = 1;
 
-/// An event as Consul shows it.
+/// A user event in Consul's format.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
-pub(crate) struct Event {
+pub(crate) struct UserEvent {
     #[serde(rename = "ID")]
     pub id: String,
     pub name: String,
-    /// In base64; none is `null`.
+    /// In base64. `null` if there is none.
     pub payload: Option<String>,
     pub node_filter: String,
     pub service_filter: String,
     pub tag_filter: String,
     pub version: u8,
-    /// Its place in the order of all events; 0 until it has one.
+    /// Lamport time: the position among all events. 0 before the event is fired.
     #[serde(rename = "LTime")]
-    pub time: u64,
+    pub ltime: u64,
 }
 
-/// The latest events, in order.
+/// The latest user events, oldest first.
 #[derive(Debug, Default)]
-pub(crate) struct Events {
-    last_time: u64,
-    latest: VecDeque<Arc<Event>>,
+pub(crate) struct UserEvents {
+    last_ltime: u64,
+    latest: VecDeque<Arc<UserEvent>>,
 }
 
-impl Events {
-    pub(crate) fn latest(&self) -> impl Iterator<Item = &Arc<Event>> {
+impl UserEvents {
+    pub(crate) fn latest(&self) -> impl Iterator<Item = &Arc<UserEvent>> {
         self.latest.iter()
     }
-}
 
-impl State {
-    /// Tells everybody who waits for events, if the event `concerns` this node.
-    pub(crate) fn fire(&mut self, mut event: Event, concerns: bool, changes: &mut Changes) {
-        self.events.last_time = self.events.last_time.max(EPOCH) + 1;
-        if !concerns {
+    /// Fires an event. It is kept and wakes watchers only if its filters match this node.
+    pub(crate) fn fire(&mut self, mut event: UserEvent, matches_node: bool, changes: &mut Changes) {
+        self.last_ltime = self.last_ltime.max(INITIAL_LTIME) + 1;
+        if !matches_node {
             return;
         }
-        event.time = self.events.last_time;
-        self.events.latest.push_back(Arc::new(event));
-        if self.events.latest.len() > MOST {
-            self.events.latest.pop_front();
+        event.ltime = self.last_ltime;
+        self.latest.push_back(Arc::new(event));
+        if self.latest.len() > MAX_EVENTS {
+            self.latest.pop_front();
         }
         changes.touch(Topic::Events);
     }

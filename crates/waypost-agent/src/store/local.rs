@@ -1,23 +1,26 @@
-//! What has been registered with this agent, as opposed to the catalog that all agents share.
+//! The services and checks that are registered with this agent. Every change is written through to
+//! the catalog.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::model::{Check, Node, Service, Status};
-use super::{Changes, Record, State};
+use super::catalog::Catalog;
+use super::changes::Changes;
+use super::journal_record::JournalRecord;
+use super::model::{Check, CheckStatus, Node, Service};
 use crate::decode::CheckDefinition;
 
-/// A change of a check's output alone waits this long before the catalog hears of it, so that a
-/// chatty check doesn't wake everybody (Consul's `check_update_interval`).
-const OUTPUT_LAG: Duration = Duration::from_secs(5 * 60);
+/// The delay before a change of only the output of a check reaches the catalog, so that a check
+/// with varying output doesn't wake every watcher (Consul's `check_update_interval`).
+const OUTPUT_SYNC_DELAY: Duration = Duration::from_secs(5 * 60);
 
-/// A check that has been critical for less than this never costs a service its registration.
-const SHORTEST_DEREGISTER_AFTER: Duration = Duration::from_secs(60);
+/// The least time that a check must be critical before its service is deregistered.
+const MIN_DEREGISTER_AFTER: Duration = Duration::from_secs(60);
 
-/// The services and checks of this agent. Unlike in the catalog, ids differ by case.
+/// The services and checks of this agent. Unlike in the catalog, ids are case-sensitive.
 #[derive(Debug)]
-pub(crate) struct Local {
+pub(crate) struct LocalState {
     node: Node,
     services: BTreeMap<String, ServiceRecord>,
     checks: BTreeMap<String, CheckRecord>,
@@ -29,36 +32,36 @@ struct ServiceRecord {
     checks: BTreeSet<String>,
 }
 
-/// A check as this agent knows it: its output may be ahead of the catalog's.
+/// A check of this agent. Its output may be newer than in the catalog.
 #[derive(Debug)]
 pub(crate) struct CheckRecord {
     pub check: Arc<Check>,
-    /// What it does; nothing if it is there for maintenance.
+    /// `None` for a maintenance check.
     pub definition: Option<Arc<CheckDefinition>>,
     critical_since: Option<Instant>,
     deregister_after: Option<Duration>,
-    /// Since when the catalog shows an older output.
-    output_ahead_since: Option<Instant>,
+    /// Since when the output is newer than in the catalog.
+    output_unsynced_since: Option<Instant>,
 }
 
 /// A check to register.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct NewCheck {
     pub check: Check,
-    /// What it does; nothing if it is there for maintenance.
+    /// `None` for a maintenance check.
     pub definition: Option<Arc<CheckDefinition>>,
-    /// How long it may be critical before its service is removed.
+    /// How long the check may be critical before its service is deregistered.
     pub deregister_after: Option<Duration>,
 }
 
-/// What a check found.
+/// The result of running a check.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Outcome {
-    pub status: Status,
+pub(crate) struct CheckResult {
+    pub status: CheckStatus,
     pub output: String,
 }
 
-impl Local {
+impl LocalState {
     pub(super) fn new(node: &Node) -> Self {
         Self {
             node: node.clone(),
@@ -67,12 +70,12 @@ impl Local {
         }
     }
 
-    /// The node that this agent is.
+    /// The name of this agent's node.
     pub(crate) fn node_name(&self) -> &str {
         &self.node.name
     }
 
-    /// In order of their ids.
+    /// Sorted by id.
     pub(crate) fn services(&self) -> impl Iterator<Item = &Arc<Service>> {
         self.services.values().map(|record| &record.service)
     }
@@ -81,7 +84,7 @@ impl Local {
         Some(&self.services.get(id)?.service)
     }
 
-    /// In order of their ids.
+    /// Sorted by id.
     pub(crate) fn checks(&self) -> impl Iterator<Item = &CheckRecord> {
         self.checks.values()
     }
@@ -90,7 +93,7 @@ impl Local {
         self.checks.get(id)
     }
 
-    /// The checks of one service, in order of their ids.
+    /// The checks of one service, sorted by id.
     pub(crate) fn checks_of(&self, service_id: &str) -> impl Iterator<Item = &Arc<Check>> {
         let ids = self.services.get(service_id).map(|record| &record.checks);
         ids.into_iter()
@@ -98,155 +101,110 @@ impl Local {
             .filter_map(|id| Some(&self.checks.get(id)?.check))
     }
 
-    /// The services that have a check which has been critical for longer than it may.
-    pub(crate) fn overdue(&self, now: Instant) -> BTreeSet<String> {
-        self.checks
-            .values()
-            .filter(|record| !record.check.service_id.is_empty())
-            .filter(
+    /// The ids of the services with a check that has been critical for longer than its
+    /// `DeregisterCriticalServiceAfter`.
+    pub(crate) fn services_to_reap(&self, now: Instant) -> BTreeSet<String> {
+        let checks = self.checks.values();
+        let overdue =
+            checks.filter(
                 |record| match (record.critical_since, record.deregister_after) {
                     (Some(since), Some(after)) => now.saturating_duration_since(since) > after,
                     _ => false,
                 },
-            )
+            );
+        overdue
             .map(|record| record.check.service_id.clone())
+            .filter(|service_id| !service_id.is_empty())
             .collect()
     }
-}
 
-/// Changes to what is registered here, written through to the catalog.
-impl State {
-    /// Registers an instance with its checks. Checks it had before stay, unless `replace_checks`.
-    /// Returns the ids of the checks that went.
+    /// Registers an instance with its checks. With `replace_checks`, its other checks are removed.
+    /// Returns the ids of the removed checks.
     pub(crate) fn register_service(
         &mut self,
         service: Service,
         checks: Vec<NewCheck>,
         replace_checks: bool,
+        catalog: &mut Catalog,
         changes: &mut Changes,
     ) -> Vec<String> {
         let id = service.id.clone();
-        if !self.catalog.has_node(&self.local.node.name) {
-            self.catalog.put_node(self.local.node.clone(), changes);
+        if !catalog.has_node(&self.node.name) {
+            catalog.put_node(self.node.clone(), changes);
         }
-        self.catalog
-            .put_service(&self.local.node.name, service.clone(), changes);
+        catalog.put_service(&self.node.name, service.clone(), changes);
         let service = Arc::new(service);
-        let kept: BTreeSet<String> = checks.iter().map(|new| new.check.id.clone()).collect();
-        let record = self
-            .local
-            .services
-            .entry(id)
-            .or_insert_with(|| ServiceRecord {
-                service: Arc::clone(&service),
-                checks: BTreeSet::new(),
-            });
+        let new_ids: BTreeSet<String> = checks.iter().map(|new| new.check.id.clone()).collect();
+        let record = self.services.entry(id).or_insert_with(|| ServiceRecord {
+            service: Arc::clone(&service),
+            checks: BTreeSet::new(),
+        });
         record.service = Arc::clone(&service);
-        changes.record(|| Record::Service(service));
-        let dropped: Vec<String> = match replace_checks {
-            true => record.checks.difference(&kept).cloned().collect(),
-            false => Vec::new(),
+        changes.record(|| JournalRecord::Service(service));
+        let removed: Vec<String> = if replace_checks {
+            record.checks.difference(&new_ids).cloned().collect()
+        } else {
+            Vec::new()
         };
-        for id in &dropped {
-            self.deregister_check(id, changes);
+        for id in &removed {
+            self.deregister_check(id, catalog, changes);
         }
         for check in checks {
-            self.register_check(check, changes);
+            self.register_check(check, catalog, changes);
         }
-        dropped
+        removed
     }
 
-    /// Makes the catalog say of this node what this agent knows, whatever was written to it since:
-    /// what is foreign goes, what is missing comes back. A service whose tags may be overridden
-    /// keeps those of the catalog. `own` are the service and the check that no client registers.
-    pub(crate) fn anti_entropy(&mut self, own: [&str; 2], changes: &mut Changes) {
-        self.catalog.put_node(self.local.node.clone(), changes);
-        let name = self.local.node.name.clone();
-        let Some((_, _, known)) = self.catalog.node(&name) else {
-            return;
-        };
-        let known: Vec<_> = known.cloned().collect();
-        for there in known {
-            match self.local.services.get_mut(&there.id) {
-                Some(record) if there.enable_tag_override && record.service.enable_tag_override => {
-                    Arc::make_mut(&mut record.service)
-                        .tags
-                        .clone_from(&there.tags);
-                }
-                Some(_) => {}
-                None if there.id == own[0] => {}
-                None => {
-                    self.catalog.remove_service(&name, &there.id, changes);
-                }
-            }
-        }
-        for record in self.local.services.values() {
-            let service = Service::clone(&record.service);
-            self.catalog.put_service(&name, service, changes);
-        }
-        for there in self.catalog.checks_of_node(&name).1 {
-            if there.id != own[1] && !self.local.checks.contains_key(&there.id) {
-                self.catalog.remove_check(&name, &there.id, changes);
-            }
-        }
-        let (_, there) = self.catalog.checks_of_node(&name);
-        let there: BTreeMap<_, _> = there
-            .iter()
-            .map(|check| (check.id.clone(), check.status))
-            .collect();
-        for record in self.local.checks.values() {
-            // An output alone has its own time.
-            if there.get(&record.check.id) != Some(&record.check.status) {
-                self.catalog.put_check(Check::clone(&record.check), changes);
-            }
-        }
-    }
-
-    /// Removes an instance and its checks. Returns the ids of the checks, or nothing if there is
-    /// no such service.
+    /// Removes an instance and its checks. Returns the ids of the checks, or `None` if there is no
+    /// such instance.
     pub(crate) fn deregister_service(
         &mut self,
         id: &str,
+        catalog: &mut Catalog,
         changes: &mut Changes,
     ) -> Option<BTreeSet<String>> {
-        let record = self.local.services.remove(id)?;
+        let record = self.services.remove(id)?;
         for id in &record.checks {
-            self.local.checks.remove(id);
+            self.checks.remove(id);
         }
-        self.catalog
-            .remove_service(&self.local.node.name, id, changes);
-        changes.record(|| Record::ServiceGone(id.to_owned()));
+        catalog.remove_service(&self.node.name, id, changes);
+        changes.record(|| JournalRecord::ServiceRemoved(id.to_owned()));
         Some(record.checks)
     }
 
-    /// Registers a check. One that is known keeps its status and output, so that registering
-    /// again never looks like an outage.
-    pub(crate) fn register_check(&mut self, new: NewCheck, changes: &mut Changes) {
+    /// Registers a check. A check that is registered again keeps its status and output, so that
+    /// this never looks like an outage.
+    pub(crate) fn register_check(
+        &mut self,
+        new: NewCheck,
+        catalog: &mut Catalog,
+        changes: &mut Changes,
+    ) {
         let NewCheck {
             mut check,
             definition,
             deregister_after,
         } = new;
-        let old = self.local.checks.remove(&check.id);
+        let old = self.checks.remove(&check.id);
         if let Some(old) = &old {
             check.status = old.check.status;
             check.output.clone_from(&old.check.output);
             if old.check.service_id != check.service_id
-                && let Some(record) = self.local.services.get_mut(&old.check.service_id)
+                && let Some(record) = self.services.get_mut(&old.check.service_id)
             {
                 record.checks.remove(&check.id);
             }
         }
-        if let Some(record) = self.local.services.get_mut(&check.service_id) {
+        if let Some(record) = self.services.get_mut(&check.service_id) {
             record.checks.insert(check.id.clone());
         }
-        self.catalog.put_check(check.clone(), changes);
+        catalog.put_check(check.clone(), changes);
         let check = Arc::new(check);
-        changes.record(|| Record::Check {
+        changes.record(|| JournalRecord::Check {
             check: Arc::clone(&check),
             definition: definition.clone(),
         });
-        self.local.checks.insert(
+        self.checks.insert(
             check.id.clone(),
             CheckRecord {
                 check,
@@ -254,73 +212,135 @@ impl State {
                 critical_since: old.and_then(|old| old.critical_since),
                 deregister_after: deregister_after
                     .filter(|after| !after.is_zero())
-                    .map(|after| after.max(SHORTEST_DEREGISTER_AFTER)),
-                output_ahead_since: None,
+                    .map(|after| after.max(MIN_DEREGISTER_AFTER)),
+                output_unsynced_since: None,
             },
         );
     }
 
-    /// Removes a check; whether it was there.
-    pub(crate) fn deregister_check(&mut self, id: &str, changes: &mut Changes) -> bool {
-        let Some(record) = self.local.checks.remove(id) else {
+    /// Removes a check. Returns whether it existed.
+    pub(crate) fn deregister_check(
+        &mut self,
+        id: &str,
+        catalog: &mut Catalog,
+        changes: &mut Changes,
+    ) -> bool {
+        let Some(record) = self.checks.remove(id) else {
             return false;
         };
-        if let Some(service) = self.local.services.get_mut(&record.check.service_id) {
+        if let Some(service) = self.services.get_mut(&record.check.service_id) {
             service.checks.remove(id);
         }
-        self.catalog
-            .remove_check(&self.local.node.name, id, changes);
-        changes.record(|| Record::CheckGone(id.to_owned()));
+        catalog.remove_check(&self.node.name, id, changes);
+        changes.record(|| JournalRecord::CheckRemoved(id.to_owned()));
         true
     }
 
-    /// Takes note of what a check found. The catalog hears of a new status at once, of a new
-    /// output alone only later.
-    pub(crate) fn report(
+    /// Records the result of a check. A new status reaches the catalog at once, a change of only
+    /// the output after [`OUTPUT_SYNC_DELAY`].
+    pub(super) fn record_check_result(
         &mut self,
         id: &str,
-        outcome: Outcome,
+        result: CheckResult,
         now: Instant,
+        catalog: &mut Catalog,
         changes: &mut Changes,
     ) {
-        let Some(record) = self.local.checks.get_mut(id) else {
+        let Some(record) = self.checks.get_mut(id) else {
             return;
         };
-        record.critical_since = match outcome.status {
-            Status::Critical => record.critical_since.or(Some(now)),
+        record.critical_since = match result.status {
+            CheckStatus::Critical => record.critical_since.or(Some(now)),
             _ => None,
         };
-        let status_is_new = record.check.status != outcome.status;
-        if !status_is_new && record.check.output == outcome.output {
+        let is_new_status = record.check.status != result.status;
+        if !is_new_status && record.check.output == result.output {
             return;
         }
-        // What a check that looks for itself has to say first is never held back: it tells why a
-        // new service isn't well.
+        // The first output of a probe is never delayed, because it says why a new service is
+        // unhealthy.
         let is_first = record.check.output.is_empty() && record.check.kind != "ttl";
         let check = Arc::make_mut(&mut record.check);
-        check.status = outcome.status;
-        check.output = outcome.output;
-        if status_is_new || is_first {
-            changes.record(|| Record::Found {
+        check.status = result.status;
+        check.output = result.output;
+        if is_new_status || is_first {
+            changes.record(|| JournalRecord::CheckResult {
                 check: check.id.clone(),
                 status: check.status,
                 output: check.output.clone(),
             });
-            record.output_ahead_since = None;
-            self.catalog.put_check(check.clone(), changes);
+            record.output_unsynced_since = None;
+            catalog.put_check(check.clone(), changes);
         } else {
-            record.output_ahead_since.get_or_insert(now);
+            record.output_unsynced_since.get_or_insert(now);
         }
     }
 
-    /// Brings the catalog up to date with outputs that have been ahead of it for long enough.
-    pub(crate) fn settle_outputs(&mut self, now: Instant, changes: &mut Changes) {
-        for record in self.local.checks.values_mut() {
-            if let Some(since) = record.output_ahead_since
-                && now.saturating_duration_since(since) >= OUTPUT_LAG
+    /// Writes the outputs that changed at least [`OUTPUT_SYNC_DELAY`] ago to the catalog.
+    pub(crate) fn sync_deferred_outputs(
+        &mut self,
+        now: Instant,
+        catalog: &mut Catalog,
+        changes: &mut Changes,
+    ) {
+        for record in self.checks.values_mut() {
+            if let Some(since) = record.output_unsynced_since
+                && now.saturating_duration_since(since) >= OUTPUT_SYNC_DELAY
             {
-                record.output_ahead_since = None;
-                self.catalog.put_check(Check::clone(&record.check), changes);
+                record.output_unsynced_since = None;
+                catalog.put_check(Check::clone(&record.check), changes);
+            }
+        }
+    }
+
+    /// Makes the catalog agree with this agent about this node, whatever clients have written to
+    /// the catalog directly: unknown services and checks are removed, missing ones are added. A
+    /// service with `EnableTagOverride` takes its tags from the catalog. `server_service` and
+    /// `server_check` are those that the agent itself has added to the catalog.
+    pub(crate) fn anti_entropy(
+        &mut self,
+        server_service: &str,
+        server_check: &str,
+        catalog: &mut Catalog,
+        changes: &mut Changes,
+    ) {
+        catalog.put_node(self.node.clone(), changes);
+        let node = self.node.name.as_str();
+        let Some((_, _, services)) = catalog.node(node) else {
+            return;
+        };
+        let services: Vec<_> = services.cloned().collect();
+        for registered in services {
+            match self.services.get_mut(&registered.id) {
+                Some(record) => {
+                    if registered.enable_tag_override && record.service.enable_tag_override {
+                        let service = Arc::make_mut(&mut record.service);
+                        service.tags.clone_from(&registered.tags);
+                    }
+                }
+                None if registered.id == server_service => {}
+                None => {
+                    catalog.remove_service(node, &registered.id, changes);
+                }
+            }
+        }
+        for record in self.services.values() {
+            catalog.put_service(node, Service::clone(&record.service), changes);
+        }
+        for registered in catalog.checks_of_node(node).1 {
+            if registered.id != server_check && !self.checks.contains_key(&registered.id) {
+                catalog.remove_check(node, &registered.id, changes);
+            }
+        }
+        let (_, registered) = catalog.checks_of_node(node);
+        let statuses: BTreeMap<_, _> = registered
+            .iter()
+            .map(|check| (check.id.as_str(), check.status))
+            .collect();
+        for record in self.checks.values() {
+            // A change of only the output is left to `sync_deferred_outputs`.
+            if statuses.get(record.check.id.as_str()) != Some(&record.check.status) {
+                catalog.put_check(Check::clone(&record.check), changes);
             }
         }
     }

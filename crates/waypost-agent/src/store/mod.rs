@@ -1,22 +1,24 @@
-//! The registry's state: in memory, synchronous, behind one lock that is held for microseconds.
+//! The state of the registry: in memory, synchronous, and behind one lock that is held for
+//! microseconds.
 //!
-//! Nothing here knows of HTTP, of tasks or of the clock: callers bring the time with them, and
-//! [`Watch`] works on any executor.
+//! The store knows nothing of HTTP, tasks or the clock: callers pass the time, and [`Watch`] works
+//! with any executor.
 //!
-//! Two tables stand side by side, as in Consul. The [`Catalog`] is what the cluster knows. What
-//! has been registered with *this* agent is [`Local`], which writes every change through to the
-//! catalog in the same breath, so that both are always of one mind.
+//! As in Consul, there are two views of services and checks. The [`Catalog`] holds what the whole
+//! cluster has registered. [`LocalState`] holds what is registered with this agent, and writes
+//! every change through to the catalog, so that the two always agree.
 
-mod answers;
 mod catalog;
+mod changes;
 mod coordinates;
 mod events;
+mod journal_record;
 mod kv;
 mod local;
 mod model;
-mod record;
-mod restart;
+mod response_cache;
 mod sessions;
+mod state;
 mod transaction;
 mod watch;
 
@@ -24,69 +26,41 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-pub(crate) use answers::{Answer, AnswerKey, View};
-pub(crate) use catalog::{Catalog, CatalogEntry, Instance, WholeNode};
-pub(crate) use coordinates::{Coordinate, Coordinates};
-pub(crate) use events::{Event, Events};
-pub(crate) use kv::{Entry, Kv};
-pub(crate) use local::{Local, NewCheck, Outcome};
+use crate::journal::JournalBuffer;
+
+pub(crate) use catalog::{CatalogEntry, FullNode, Instance};
+pub(crate) use changes::fold_case;
+pub(crate) use coordinates::{Coordinate, NodeCoordinate};
+pub(crate) use events::UserEvent;
+pub(crate) use journal_record::{JournalRecord, RestoredState};
+pub(crate) use local::{CheckResult, LocalState, NewCheck};
 pub(crate) use model::{
-    Check, Connect, Definition, Node, Proxy, Service, ServiceAddress, Status, Weights,
+    CatalogCheckDefinition, Check, CheckStatus, Connect, KvEntry, Node, Proxy, Service,
+    ServiceAddress, ServiceCheck, Session, Weights,
 };
-pub(crate) use record::{Kept, Record};
-pub(crate) use sessions::{ServiceCheck, Session, Sessions};
-pub(crate) use transaction::{KvOperation, Operation, OperationFault, Shown};
+pub(crate) use response_cache::{CacheKey, CachedBody, View};
+pub(crate) use state::State;
+pub(crate) use transaction::{KvOperation, Operation, OperationError, OperationResult, transact};
 pub(crate) use watch::{Topic, Watch};
 
-use crate::journal::Pending;
+use changes::Changes;
 use watch::Watches;
 
-/// The index before the first write. A Consul has written a few times when it gets to its own node,
-/// and clients count on it: HashiCorp's test server isn't ready before the nodes' index is 2.
-const INDEX_AT_START: u64 = 10;
+/// Addresses that can be listened on but not connected to, and so can't be registered.
+pub(crate) const UNSPECIFIED_ADDRESSES: [&str; 3] = ["0.0.0.0", "::", "[::]"];
 
-/// The addresses that mean "wherever", and so lead nowhere.
-pub(crate) const WHEREVER: [&str; 3] = ["0.0.0.0", "::", "[::]"];
-
-/// The state and those who wait for it to change.
+/// The state and its watchers.
 #[derive(Debug)]
 pub(crate) struct Store {
     inner: Mutex<Inner>,
+    watches: Watches,
 }
 
 #[derive(Debug)]
 struct Inner {
     state: State,
-    watches: Watches,
-    /// What isn't on disk yet, if anything is kept there.
-    pending: Option<Pending>,
-}
-
-/// Everything the registry knows.
-#[derive(Debug)]
-pub(crate) struct State {
-    /// The index of the last write.
-    index: u64,
-    pub catalog: Catalog,
-    pub local: Local,
-    pub kv: Kv,
-    pub coordinates: Coordinates,
-    pub events: Events,
-    pub sessions: Sessions,
-}
-
-/// The changes that one write makes. They share one index; a write that changes nothing takes
-/// none, so that repeating a registration wakes nobody.
-#[derive(Clone, Debug)]
-pub(crate) struct Changes {
-    last: u64,
-    taken: bool,
-    touched: Vec<Topic>,
-    /// Node and id, folded, of the checks that turned critical or went: sessions end with them. No
-    /// id is the whole node.
-    failed_checks: Vec<(String, String)>,
-    /// What is to be kept on disk, if anything is.
-    records: Option<Vec<Record>>,
+    /// The changes that aren't on disk yet. `None` if nothing is persisted.
+    journal: Option<JournalBuffer>,
 }
 
 impl Store {
@@ -94,124 +68,87 @@ impl Store {
     pub(crate) fn new(node: Node) -> Self {
         let store = Self {
             inner: Mutex::new(Inner {
-                state: State {
-                    index: INDEX_AT_START,
-                    local: Local::new(&node),
-                    catalog: Catalog::new(&node.name),
-                    kv: Kv::default(),
-                    coordinates: Coordinates::default(),
-                    events: Events::default(),
-                    sessions: Sessions::default(),
-                },
-                watches: Watches::default(),
-                pending: None,
+                state: State::new(&node),
+                journal: None,
             }),
+            watches: Watches::default(),
         };
-        store.write(|state, changes| {
-            let name = node.name.clone();
-            state.catalog.put_node(node, changes);
-            state.locate(&name, "", Coordinate::origin(), changes);
-        });
+        store.write(|state, changes| state.register_local_node(node, changes));
         store
     }
 
-    /// Looks at the state. Keep it short: everybody else waits.
-    pub(crate) fn read<T>(&self, look: impl FnOnce(&State) -> T) -> T {
-        look(&self.lock().state)
+    /// Reads the state. `read` must be short, because it blocks everyone else.
+    pub(crate) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
+        read(&self.lock().state)
     }
 
-    /// Changes the state, then wakes the watchers of what was touched.
-    pub(crate) fn write<T>(&self, change: impl FnOnce(&mut State, &mut Changes) -> T) -> T {
+    /// Changes the state and then wakes the watchers of the topics that were touched.
+    pub(crate) fn write<T>(&self, write: impl FnOnce(&mut State, &mut Changes) -> T) -> T {
         let mut inner = self.lock();
-        let mut changes = Changes::after(inner.state.index);
-        changes.records = inner.pending.is_some().then(Vec::new);
-        let result = change(&mut inner.state, &mut changes);
-        if !changes.failed_checks.is_empty() {
+        let mut changes = Changes::new(inner.state.index, inner.journal.is_some());
+        let result = write(&mut inner.state, &mut changes);
+        if changes.has_failed_checks() {
             let now = Instant::now().into_std();
             inner.state.end_sessions_of_failed_checks(now, &mut changes);
         }
-        inner.state.index = changes.last;
-        if let Some(pending) = &mut inner.pending {
-            let mut records = changes.records.take().unwrap_or_default();
-            if changes.taken {
-                records.push(Record::Index(changes.last));
-            }
-            pending.push(&records);
+        inner.state.index = changes.last_index();
+        if let Some(journal) = &mut inner.journal {
+            journal.push(&changes.take_records());
         }
-        let events: Vec<_> = changes
-            .touched
-            .iter()
-            .flat_map(|topic| inner.watches.of(topic))
-            .collect();
         drop(inner);
-        for event in events {
-            event.notify(usize::MAX);
-        }
+        self.watches.notify(changes.topics());
         result
     }
 
-    /// Joins those who wait for `topic`.
+    /// Watches a topic until the [`Watch`] is dropped.
     pub(crate) fn watch(&self, topic: Topic) -> Watch<'_> {
-        let event = self.lock().watches.join(topic.clone());
-        Watch::new(self, topic, event)
+        self.watches.subscribe(topic)
     }
 
-    /// A panic while the lock is held leaves at worst one write half done; the others go on.
+    // === Persistence ===
+
+    /// Restores keys, sessions and the nodes other than this agent's.
+    pub(crate) fn restore(&self, restored: &RestoredState) {
+        let now = Instant::now().into_std();
+        self.lock().state.restore_tables(restored, now);
+        self.write(|state, changes| state.restore_remote_nodes(restored, changes));
+    }
+
+    /// Adds every change from now on to `journal`. Returns the state before that.
+    pub(crate) fn start_journal(&self, journal: JournalBuffer) -> Vec<JournalRecord> {
+        let mut inner = self.lock();
+        inner.journal = Some(journal);
+        inner.state.journal_records()
+    }
+
+    /// The changes since the last call, and the number of records so far.
+    pub(crate) fn take_journal(&self) -> (Vec<u8>, u64) {
+        let mut inner = self.lock();
+        let journal = inner.journal.as_mut();
+        journal.map(JournalBuffer::take).unwrap_or_default()
+    }
+
+    /// The whole state, which replaces the changes since the last call, and the number of records
+    /// so far.
+    pub(crate) fn take_snapshot(&self) -> (Vec<JournalRecord>, u64) {
+        let mut inner = self.lock();
+        let journal = inner.journal.as_mut();
+        let (_, count) = journal.map(JournalBuffer::take).unwrap_or_default();
+        (inner.state.journal_records(), count)
+    }
+
+    /// Waits until every change so far is on disk. Returns at once if nothing is persisted. The
+    /// error is why they can't be written.
+    pub(crate) async fn persisted(&self) -> Result<(), String> {
+        let written = self.lock().journal.as_ref().map(JournalBuffer::written);
+        match written {
+            Some(written) => written.await,
+            None => Ok(()),
+        }
+    }
+
+    /// Ignores poisoning: a panic can leave one write incomplete, and later ones still work.
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
-}
-
-impl State {
-    /// The index of the last write.
-    pub(crate) fn index(&self) -> u64 {
-        self.index
-    }
-}
-
-impl Changes {
-    fn after(last: u64) -> Self {
-        Self {
-            last,
-            taken: false,
-            touched: Vec::new(),
-            failed_checks: Vec::new(),
-            records: None,
-        }
-    }
-
-    /// The index of this write.
-    fn index(&mut self) -> u64 {
-        if !self.taken {
-            self.taken = true;
-            self.last += 1;
-        }
-        self.last
-    }
-
-    fn touch(&mut self, topic: Topic) {
-        // A registration touches the same few topics over and over.
-        if !self.touched.iter().rev().take(4).any(|last| *last == topic) {
-            self.touched.push(topic);
-        }
-    }
-
-    fn record(&mut self, record: impl FnOnce() -> Record) {
-        if let Some(records) = &mut self.records {
-            records.push(record());
-        }
-    }
-
-    fn lose_node(&mut self, key: &str) {
-        self.failed_checks.push((key.to_owned(), String::new()));
-    }
-
-    fn fail_check(&mut self, node: &str, check: &str) {
-        self.failed_checks.push((fold(node), fold(check)));
-    }
-}
-
-/// Consul compares names without regard to case, and so do all keys in the catalog.
-pub(crate) fn fold(name: &str) -> String {
-    name.to_lowercase()
 }

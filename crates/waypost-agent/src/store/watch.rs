@@ -1,13 +1,11 @@
-//! Who waits for what. A change wakes only those who watch what it touched.
+//! Watching for changes by topic. A change wakes only those who watch what it touched.
 
 use std::collections::HashMap;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::{Event, EventListener};
 
-use super::Store;
-
-/// Something that can be waited for. Names are folded (see [`super::fold`]).
+/// Something that can change. Names are case-folded (see [`super::fold_case`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Topic {
     /// The list of nodes.
@@ -18,13 +16,13 @@ pub(crate) enum Topic {
     Checks,
     /// One node, its services and its checks.
     Node(String),
-    /// One key. Touching it also wakes those who watch a prefix of it.
+    /// One key. A change of it also wakes those who watch one of its prefixes.
     Key(String),
-    /// All keys that start so.
+    /// All keys with a prefix.
     Prefix(String),
-    /// Where nodes are.
+    /// The coordinates of nodes.
     Coordinates,
-    /// What has been fired.
+    /// User events.
     Events,
     /// The list of sessions.
     Sessions,
@@ -32,68 +30,96 @@ pub(crate) enum Topic {
     Service(String),
 }
 
-/// The waiting parties of each topic. A topic nobody waits for takes no memory.
+/// The events that notify the watchers of each topic. A topic without a watcher takes no memory.
 #[derive(Debug, Default)]
 pub(super) struct Watches {
-    events: HashMap<Topic, Arc<Event>>,
-    prefixes: HashMap<String, Arc<Event>>,
+    events: Mutex<Events>,
 }
 
-/// A place in the queue of one topic; leaving it is dropping it.
+#[derive(Debug, Default)]
+struct Events {
+    by_topic: HashMap<Topic, Arc<Event>>,
+    by_prefix: HashMap<String, Arc<Event>>,
+}
+
+/// A subscription to one topic. It ends when this is dropped.
 #[derive(Debug)]
 pub(crate) struct Watch<'a> {
-    store: &'a Store,
+    watches: &'a Watches,
     topic: Topic,
     event: Arc<Event>,
 }
 
 impl Watches {
-    pub(super) fn join(&mut self, topic: Topic) -> Arc<Event> {
-        let event = match topic {
-            Topic::Prefix(prefix) => self.prefixes.entry(prefix).or_default(),
-            topic => self.events.entry(topic).or_default(),
+    pub(super) fn subscribe(&self, topic: Topic) -> Watch<'_> {
+        let mut events = self.lock();
+        let event = match topic.clone() {
+            Topic::Prefix(prefix) => events.by_prefix.entry(prefix).or_default(),
+            topic => events.by_topic.entry(topic).or_default(),
         };
-        Arc::clone(event)
+        Watch {
+            watches: self,
+            topic,
+            event: Arc::clone(event),
+        }
     }
 
-    /// Those to wake when the topic is touched.
-    pub(super) fn of(&self, topic: &Topic) -> impl Iterator<Item = Arc<Event>> {
+    /// Wakes the watchers of the topics.
+    pub(super) fn notify(&self, topics: &[Topic]) {
+        if topics.is_empty() {
+            return;
+        }
+        let events = self.lock();
+        let woken: Vec<_> = topics
+            .iter()
+            .flat_map(|topic| events.watching(topic))
+            .collect();
+        drop(events);
+        for event in woken {
+            event.notify(usize::MAX);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Events> {
+        self.events.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Events {
+    /// The events of a topic, and of the prefixes of a key.
+    fn watching(&self, topic: &Topic) -> impl Iterator<Item = Arc<Event>> {
         let key = match topic {
-            Topic::Key(key) if !self.prefixes.is_empty() => Some(key),
+            Topic::Key(key) if !self.by_prefix.is_empty() => Some(key),
             _ => None,
         };
         let prefixes = key.into_iter().flat_map(|key| {
             let ends = key.char_indices().map(|(at, _)| at).chain([key.len()]);
-            ends.filter_map(|end| self.prefixes.get(&key[..end]))
+            ends.filter_map(|end| self.by_prefix.get(&key[..end]))
         });
-        self.events.get(topic).into_iter().chain(prefixes).cloned()
+        self.by_topic
+            .get(topic)
+            .into_iter()
+            .chain(prefixes)
+            .cloned()
     }
 
-    /// Forgets the topic if nobody but the one who leaves holds its event.
-    fn leave(&mut self, topic: &Topic) {
+    /// Removes the event of a topic if only the map and the dropped [`Watch`] hold it.
+    fn unsubscribe(&mut self, topic: &Topic) {
         let is_last = |event: &Arc<Event>| Arc::strong_count(event) <= 2;
         match topic {
-            Topic::Prefix(prefix) if self.prefixes.get(prefix).is_some_and(is_last) => {
-                self.prefixes.remove(prefix);
+            Topic::Prefix(prefix) if self.by_prefix.get(prefix).is_some_and(is_last) => {
+                self.by_prefix.remove(prefix);
             }
-            topic if self.events.get(topic).is_some_and(is_last) => {
-                self.events.remove(topic);
+            topic if self.by_topic.get(topic).is_some_and(is_last) => {
+                self.by_topic.remove(topic);
             }
             _ => {}
         }
     }
 }
 
-impl<'a> Watch<'a> {
-    pub(super) fn new(store: &'a Store, topic: Topic, event: Arc<Event>) -> Self {
-        Self {
-            store,
-            topic,
-            event,
-        }
-    }
-
-    /// Resolves at the next change *after this call*. Listen first, then read, and no change
+impl Watch<'_> {
+    /// Resolves at the next change *after this call*. Listen first and then read, so that no change
     /// between the two is missed.
     pub(crate) fn listen(&self) -> EventListener {
         self.event.listen()
@@ -102,6 +128,6 @@ impl<'a> Watch<'a> {
 
 impl Drop for Watch<'_> {
     fn drop(&mut self) {
-        self.store.lock().watches.leave(&self.topic);
+        self.watches.lock().unsubscribe(&self.topic);
     }
 }

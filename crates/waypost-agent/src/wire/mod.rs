@@ -11,7 +11,7 @@ use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
 use crate::store::{
-    Check, Connect, Instance, Node, Proxy, Service, ServiceAddress, Status, Weights,
+    Check, CheckStatus, Connect, Instance, Node, Proxy, Service, ServiceAddress, Weights,
 };
 
 pub(crate) use stored::{StoredCheck, StoredService};
@@ -107,7 +107,7 @@ pub(crate) struct AgentCheck<'a> {
     #[serde(rename = "CheckID")]
     id: &'a str,
     name: &'a str,
-    status: Status,
+    status: CheckStatus,
     notes: &'a str,
     output: &'a str,
     #[serde(rename = "ServiceID")]

@@ -4,7 +4,7 @@
 use serde::{Serialize, Serializer};
 
 use super::{Addresses, Strings};
-use crate::store::{Check, Connect, Definition, Proxy, Service, Status, Weights};
+use crate::store::{CatalogCheckDefinition, Check, CheckStatus, Connect, Proxy, Service, Weights};
 
 /// An instance.
 #[derive(Serialize)]
@@ -38,7 +38,7 @@ pub(crate) struct StoredCheck<'a> {
     #[serde(rename = "CheckID")]
     id: &'a str,
     name: &'a str,
-    status: Status,
+    status: CheckStatus,
     notes: &'a str,
     output: &'a str,
     #[serde(rename = "ServiceID")]
@@ -48,7 +48,7 @@ pub(crate) struct StoredCheck<'a> {
     service_tags: &'a [String],
     #[serde(rename = "Type")]
     kind: &'a str,
-    definition: Definition,
+    definition: CatalogCheckDefinition,
     create_index: u64,
     modify_index: u64,
 }

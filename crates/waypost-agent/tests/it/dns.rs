@@ -11,8 +11,8 @@ use tokio::net::{TcpStream, UdpSocket};
 use tokio::time::{Instant, sleep, timeout};
 use waypost_agent::{Agent, Builder};
 
-use crate::consul::Consul;
-use crate::http::Request;
+use crate::raw_http::Request;
+use crate::real_consul::Consul;
 
 const NODE: &str = "n1";
 const SOON: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use waypost_agent::Agent;
 
-use crate::http::{Request, Response};
+use crate::raw_http::{Request, Response};
 
 const SOON: Duration = Duration::from_secs(50);
 const A_WHILE: Duration = Duration::from_millis(300);

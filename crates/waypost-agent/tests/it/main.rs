@@ -2,20 +2,20 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
 
-mod cli;
-mod clients;
-mod clock;
-mod consul;
+mod acl;
+mod blocking_queries;
+mod consul_cli;
 mod differential;
 mod dns;
-mod faults;
-mod grpc;
-mod http;
-mod keeping;
-mod kinder;
+mod fault_injection;
+mod grpc_checks;
 mod kv;
-mod leftovers;
-mod life;
-mod safety;
-mod token;
-mod watching;
+mod laptop;
+mod lifecycle;
+mod paused_clock;
+mod persistence;
+mod raw_http;
+mod real_consul;
+mod security;
+mod stale_instances;
+mod third_party_clients;

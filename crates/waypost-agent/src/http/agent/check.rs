@@ -1,94 +1,96 @@
-//! `/v1/agent/check`: registering checks, and reporting to those that wait for reports.
+//! `/v1/agent/check`: registering checks, and updating TTL checks.
 
 use http::Method;
 
-use super::super::call::Call;
-use super::super::reply::{Refusal, Reply};
+use super::super::request::ApiRequest;
+use super::super::response::{ApiError, ApiResponse};
 use super::super::route::{Handler, Route};
 use crate::decode::{CheckRegistration, CheckUpdate};
-use crate::store::{Outcome, Status};
+use crate::store::{CheckResult, CheckStatus};
 
 pub(in super::super) const ROUTES: &[Route] = &[
     Route::new(
         "/v1/agent/check/register",
-        &[(Method::PUT, Handler::Plain(register))],
+        &[(Method::PUT, Handler::Sync(register))],
     ),
     Route::new(
         "/v1/agent/check/deregister/",
-        &[(Method::PUT, Handler::Plain(deregister))],
+        &[(Method::PUT, Handler::Sync(deregister))],
     ),
     Route::new(
         "/v1/agent/check/pass/",
         &[(
             Method::PUT,
-            Handler::Plain(|call| note(call, Status::Passing)),
+            Handler::Sync(|request| update_with_note(request, CheckStatus::Passing)),
         )],
     ),
     Route::new(
         "/v1/agent/check/warn/",
         &[(
             Method::PUT,
-            Handler::Plain(|call| note(call, Status::Warning)),
+            Handler::Sync(|request| update_with_note(request, CheckStatus::Warning)),
         )],
     ),
     Route::new(
         "/v1/agent/check/fail/",
         &[(
             Method::PUT,
-            Handler::Plain(|call| note(call, Status::Critical)),
+            Handler::Sync(|request| update_with_note(request, CheckStatus::Critical)),
         )],
     ),
     Route::new(
         "/v1/agent/check/update/",
-        &[(Method::PUT, Handler::Plain(update))],
+        &[(Method::PUT, Handler::Sync(update))],
     ),
 ];
 
-fn register(call: &Call) -> Result<Reply, Refusal> {
-    let CheckRegistration(mut definition) = call.decode()?;
+fn register(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let CheckRegistration(mut definition) = request.decode()?;
     if definition.name.is_empty() {
-        return Err(Refusal::bad_request("Missing check name"));
+        return Err(ApiError::bad_request("Missing check name"));
     }
     if definition.initial_status().is_none() {
-        return Err(Refusal::bad_request("Bad check status"));
+        return Err(ApiError::bad_request("Bad check status"));
     }
     definition
         .kind()
-        .map_err(|fault| Refusal::bad_request(format!("Invalid check: {fault}")))?;
+        .map_err(|error| ApiError::bad_request(format!("Invalid check: {error}")))?;
     if definition.id.is_empty() {
         definition.id.clone_from(&definition.name);
     }
-    call.app
-        .registration
+    request
+        .app
+        .agent_services
         .register_check(definition)
-        .map_err(Refusal::internal)?;
-    Ok(Reply::empty())
+        .map_err(ApiError::internal)?;
+    Ok(ApiResponse::empty())
 }
 
-fn deregister(call: &Call) -> Result<Reply, Refusal> {
-    if call.rest.is_empty() {
-        return Err(Refusal::internal("CheckID missing"));
+fn deregister(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    if request.suffix.is_empty() {
+        return Err(ApiError::internal("CheckID missing"));
     }
-    call.app.registration.deregister_check(&call.rest);
-    Ok(Reply::empty())
+    request.app.agent_services.deregister_check(&request.suffix);
+    Ok(ApiResponse::empty())
 }
 
-fn note(call: &Call, status: Status) -> Result<Reply, Refusal> {
-    let output = call.query.get("note").to_owned();
-    beat(call, Outcome { status, output })
+fn update_with_note(request: &ApiRequest, status: CheckStatus) -> Result<ApiResponse, ApiError> {
+    let output = request.query.get("note").to_owned();
+    update_ttl(request, CheckResult { status, output })
 }
 
-fn update(call: &Call) -> Result<Reply, Refusal> {
-    let CheckUpdate { status, output } = call.decode()?;
-    let status = Status::parse(&status)
-        .ok_or_else(|| Refusal::bad_request(format!("Invalid check status: '{status}'")))?;
-    beat(call, Outcome { status, output })
+fn update(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let CheckUpdate { status, output } = request.decode()?;
+    let status = CheckStatus::parse(&status)
+        .ok_or_else(|| ApiError::bad_request(format!("Invalid check status: '{status}'")))?;
+    update_ttl(request, CheckResult { status, output })
 }
 
-fn beat(call: &Call, outcome: Outcome) -> Result<Reply, Refusal> {
-    call.app
-        .registration
-        .beat(&call.rest, outcome)
-        .map_err(Refusal::internal)?;
-    Ok(Reply::empty())
+fn update_ttl(request: &ApiRequest, result: CheckResult) -> Result<ApiResponse, ApiError> {
+    request
+        .app
+        .agent_services
+        .update_ttl(&request.suffix, result)
+        .map_err(ApiError::internal)?;
+    Ok(ApiResponse::empty())
 }

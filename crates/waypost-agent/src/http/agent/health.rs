@@ -1,106 +1,106 @@
-//! `/v1/agent/health`: the health of this agent's instances in one word, also as a status code,
-//! for load balancers that understand nothing else.
+//! `/v1/agent/health`: the aggregated health of the instances of this agent, also as a status code
+//! for load balancers.
 
 use std::sync::Arc;
 
 use http::{Method, StatusCode};
 
-use super::super::call::Call;
-use super::super::reply::{Refusal, Reply};
+use super::super::request::ApiRequest;
+use super::super::response::{ApiError, ApiResponse};
 use super::super::route::{Handler, Route};
-use crate::store::{Check, Service, State, Status};
+use crate::store::{Check, CheckStatus, Service, State};
 use crate::wire::{AgentCheck, AgentService, ServiceHealth};
 
 pub(in super::super) const ROUTES: &[Route] = &[
     Route::new(
         "/v1/agent/health/service/id/",
-        &[(Method::GET, Handler::Plain(by_id))],
+        &[(Method::GET, Handler::Sync(by_id))],
     ),
     Route::new(
         "/v1/agent/health/service/name/",
-        &[(Method::GET, Handler::Plain(by_name))],
+        &[(Method::GET, Handler::Sync(by_name))],
     ),
 ];
 
-/// The worst of an instance's checks, from best to worst.
+/// The worst status of the checks of an instance. Sorted from best to worst.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Verdict {
+enum AggregatedStatus {
     Passing,
     Warning,
     Critical,
     Maintenance,
 }
 
-struct Judged {
+struct AggregatedHealth {
     service: Arc<Service>,
     checks: Vec<Arc<Check>>,
-    verdict: Verdict,
+    status: AggregatedStatus,
 }
 
-fn by_id(call: &Call) -> Result<Reply, Refusal> {
-    let id = call.rest.as_str();
+fn by_id(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let id = request.suffix.as_str();
     if id.is_empty() {
-        return Err(Refusal::internal("Bad request: Missing serviceID"));
+        return Err(ApiError::internal("Bad request: Missing serviceID"));
     }
-    let judged = call.app.store.read(|state| {
+    let health = request.app.store.read(|state| {
         let service = state.local.service(id)?;
-        Some(judge(state, service))
+        Some(aggregate(state, service))
     });
-    let Some(judged) = judged else {
+    let Some(health) = health else {
         let unknown = ServiceHealth {
             aggregated_status: "critical",
             service: None,
             checks: None,
         };
         let reason = format!("ServiceId {id} not found");
-        // Here Consul forgets that it was asked for text, and sends JSON.
-        let reply = if wants_text(call) {
-            call.json(&reason)?
+        // Consul ignores `?format=text` here and responds with JSON.
+        let response = if wants_text(request) {
+            request.json(&reason)?
         } else {
-            call.json(&unknown)?
+            request.json(&unknown)?
         };
-        return Ok(reply
+        return Ok(response
             .status(StatusCode::NOT_FOUND)
             .header("x-consul-reason", reason));
     };
-    let verdict = judged.verdict;
-    Ok(if wants_text(call) {
-        text(verdict.as_str(), verdict.status())
+    let status = health.status;
+    Ok(if wants_text(request) {
+        text(status.as_str(), status.code())
     } else {
-        call.json(&judged.shown())?.status(verdict.status())
+        request.json(&health.view())?.status(status.code())
     }
-    .header("x-consul-reason", verdict.as_str()))
+    .header("x-consul-reason", status.as_str()))
 }
 
-fn by_name(call: &Call) -> Result<Reply, Refusal> {
-    let name = call.rest.as_str();
+fn by_name(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let name = request.suffix.as_str();
     if name.is_empty() {
-        return Err(Refusal::internal("Bad request: Missing service Name"));
+        return Err(ApiError::internal("Bad request: Missing service Name"));
     }
-    let judged: Vec<Judged> = call.app.store.read(|state| {
+    let instances: Vec<AggregatedHealth> = request.app.store.read(|state| {
         let services = state.local.services();
         let named = services.filter(|service| service.name == name);
-        named.map(|service| judge(state, service)).collect()
+        named.map(|service| aggregate(state, service)).collect()
     });
-    let worst = judged.iter().map(|judged| judged.verdict).max();
-    let (reason, status) = match worst {
-        Some(verdict) => (verdict.as_str().to_owned(), verdict.status()),
+    let worst = instances.iter().map(|instance| instance.status).max();
+    let (reason, code) = match worst {
+        Some(status) => (status.as_str().to_owned(), status.code()),
         None => (
             format!("ServiceName {name} Not Found"),
             StatusCode::NOT_FOUND,
         ),
     };
-    let reply = if wants_text(call) {
-        text(reason.clone(), status)
+    let response = if wants_text(request) {
+        text(reason.clone(), code)
     } else {
-        let shown: Vec<_> = judged.iter().map(Judged::shown).collect();
-        call.json(&shown)?.status(status)
+        let views: Vec<_> = instances.iter().map(AggregatedHealth::view).collect();
+        request.json(&views)?.status(code)
     };
-    Ok(reply.header("x-consul-reason", reason))
+    Ok(response.header("x-consul-reason", reason))
 }
 
-/// An instance's verdict counts its own checks and those of the node.
-fn judge(state: &State, service: &Arc<Service>) -> Judged {
+/// Aggregates the checks of an instance and of the node.
+fn aggregate(state: &State, service: &Arc<Service>) -> AggregatedHealth {
     let of_node = state
         .local
         .checks()
@@ -108,34 +108,34 @@ fn judge(state: &State, service: &Arc<Service>) -> Judged {
         .filter(|check| check.service_id.is_empty());
     let own = state.local.checks_of(&service.id);
     let checks: Vec<_> = own.chain(of_node).cloned().collect();
-    let verdict = checks.iter().map(|check| Verdict::of(check)).max();
-    Judged {
+    let status = checks.iter().map(|check| AggregatedStatus::of(check)).max();
+    AggregatedHealth {
         service: Arc::clone(service),
-        verdict: verdict.unwrap_or(Verdict::Passing),
+        status: status.unwrap_or(AggregatedStatus::Passing),
         checks,
     }
 }
 
-impl Judged {
-    fn shown(&self) -> ServiceHealth<'_> {
+impl AggregatedHealth {
+    fn view(&self) -> ServiceHealth<'_> {
         let checks = self.checks.iter();
         ServiceHealth {
-            aggregated_status: self.verdict.as_str(),
+            aggregated_status: self.status.as_str(),
             service: Some(AgentService::from(&*self.service)),
             checks: Some(checks.map(|check| AgentCheck::from(&**check)).collect()),
         }
     }
 }
 
-impl Verdict {
+impl AggregatedStatus {
     fn of(check: &Check) -> Self {
         if check.is_maintenance() {
             return Self::Maintenance;
         }
         match check.status {
-            Status::Passing => Self::Passing,
-            Status::Warning => Self::Warning,
-            Status::Critical => Self::Critical,
+            CheckStatus::Passing => Self::Passing,
+            CheckStatus::Warning => Self::Warning,
+            CheckStatus::Critical => Self::Critical,
         }
     }
 
@@ -148,7 +148,7 @@ impl Verdict {
         }
     }
 
-    fn status(self) -> StatusCode {
+    fn code(self) -> StatusCode {
         match self {
             Self::Passing => StatusCode::OK,
             Self::Warning => StatusCode::TOO_MANY_REQUESTS,
@@ -157,10 +157,10 @@ impl Verdict {
     }
 }
 
-fn wants_text(call: &Call) -> bool {
-    call.query.get("format") == "text"
+fn wants_text(request: &ApiRequest) -> bool {
+    request.query.get("format") == "text"
 }
 
-fn text(text: impl Into<String>, status: StatusCode) -> Reply {
-    Reply::typed("text/plain", text.into()).status(status)
+fn text(text: impl Into<String>, status: StatusCode) -> ApiResponse {
+    ApiResponse::typed("text/plain", text.into()).status(status)
 }

@@ -1,5 +1,5 @@
-//! `/v1/agent/metrics` and `/v1/agent/monitor`: how much is registered, in the shape in which Consul shows its metrics.
-//! What belongs to Consul's inner life (Raft, gossip, its runtime) has no counterpart here.
+//! `/v1/agent/metrics`, `/v1/agent/monitor` and `/v1/agent/host`. The metrics are the numbers of
+//! registered items in Consul's format; those of Raft, gossip and the Go runtime don't exist here.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -7,23 +7,23 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use http::{Method, StatusCode};
 use serde::Serialize;
 
-use super::super::call::Call;
-use super::super::reply::{Refusal, Reply};
+use super::super::request::ApiRequest;
+use super::super::response::{ApiError, ApiResponse};
 use super::super::route::{Handler, Route};
-use crate::monitor::Level;
+use crate::monitor::LogLevel;
 
 pub(in super::super) const ROUTES: &[Route] = &[
     Route::new(
         "/v1/agent/metrics",
-        &[(Method::GET, Handler::Plain(metrics))],
+        &[(Method::GET, Handler::Sync(metrics))],
     )
-    .beyond_namespaces(),
+    .without_namespace(),
     Route::new(
         "/v1/agent/monitor",
-        &[(Method::GET, Handler::Plain(monitor))],
+        &[(Method::GET, Handler::Sync(monitor))],
     )
-    .beyond_namespaces(),
-    Route::new("/v1/agent/host", &[(Method::GET, Handler::Plain(host))]).beyond_namespaces(),
+    .without_namespace(),
+    Route::new("/v1/agent/host", &[(Method::GET, Handler::Sync(host))]).without_namespace(),
 ];
 
 #[derive(Serialize)]
@@ -44,14 +44,14 @@ struct Gauge {
     labels: BTreeMap<String, String>,
 }
 
-fn metrics(call: &Call) -> Result<Reply, Refusal> {
-    if call.query.get("format") == "prometheus" {
-        return Err(Refusal::new(
+fn metrics(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    if request.query.get("format") == "prometheus" {
+        return Err(ApiError::new(
             StatusCode::UNSUPPORTED_MEDIA_TYPE,
             "Prometheus is not enabled since its retention time is not positive",
         ));
     }
-    let counted = call.app.store.read(|state| {
+    let counts = request.app.store.read(|state| {
         let (_, nodes) = state.catalog.nodes();
         [
             ("consul.catalog.nodes", nodes.count()),
@@ -61,7 +61,7 @@ fn metrics(call: &Call) -> Result<Reply, Refusal> {
         ]
     });
     let memory = memory().map(|bytes| ("consul.runtime.alloc_bytes", bytes));
-    let gauges = counted.into_iter().chain(memory);
+    let gauges = counts.into_iter().chain(memory);
     let gauges = gauges.map(|(name, value)| Gauge {
         name,
         value,
@@ -69,11 +69,11 @@ fn metrics(call: &Call) -> Result<Reply, Refusal> {
     });
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let seconds = now.map_or(0, |since| since.as_secs());
-    let began = UNIX_EPOCH + Duration::from_secs(seconds - seconds % 10);
-    let began = humantime::format_rfc3339_seconds(began).to_string();
-    // Consul adds up ten seconds at a time, and says when they began.
-    call.json(&Metrics {
-        timestamp: began.replace('T', " ").replace('Z', " +0000 UTC"),
+    let start = UNIX_EPOCH + Duration::from_secs(seconds - seconds % 10);
+    let start = humantime::format_rfc3339_seconds(start).to_string();
+    // Consul aggregates metrics over intervals of ten seconds, and shows when the interval began.
+    request.json(&Metrics {
+        timestamp: start.replace('T', " ").replace('Z', " +0000 UTC"),
         gauges: gauges.collect(),
         points: [],
         counters: [],
@@ -81,7 +81,7 @@ fn metrics(call: &Call) -> Result<Reply, Refusal> {
     })
 }
 
-/// What this process has in memory, in bytes, where the system tells.
+/// The resident memory of this process in bytes, on systems with `/proc`.
 fn memory() -> Option<usize> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let resident = status
@@ -91,16 +91,16 @@ fn memory() -> Option<usize> {
     Some(kibibytes * 1024)
 }
 
-/// Streams the log, from now on.
-fn monitor(call: &Call) -> Result<Reply, Refusal> {
-    let level = call.query.get("loglevel");
-    let level = Level::parse(level)
-        .ok_or_else(|| Refusal::bad_request(format!("Bad request: Unknown log level: {level}")))?;
-    Ok(Reply::lines(call.app.monitor.listen(level)))
+/// Streams further log lines.
+fn monitor(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let level = request.query.get("loglevel");
+    let level = LogLevel::parse(level)
+        .ok_or_else(|| ApiError::bad_request(format!("Bad request: Unknown log level: {level}")))?;
+    Ok(ApiResponse::lines(request.app.monitor.subscribe(level)))
 }
 
-fn host(_: &Call) -> Result<Reply, Refusal> {
-    Err(Refusal::new(
+fn host(_: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    Err(ApiError::new(
         StatusCode::NOT_IMPLEMENTED,
         "Facts about the machine aren't served by this registry.",
     ))

@@ -1,4 +1,4 @@
-//! `/v1/agent`: this agent and what is registered with it.
+//! `/v1/agent`: this agent, and the services and checks that are registered with it.
 
 pub(super) mod check;
 pub(super) mod health;
@@ -9,130 +9,135 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::call::Call;
-use super::reply::{Refusal, Reply};
+use super::request::ApiRequest;
+use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
-use super::select::{filter, takes};
+use super::select::{matches, parse_filter};
+use crate::agent_info::{AgentInfo, Member, SERF_LAN_PORT};
 use crate::filter::{CHECK, SERVICE};
 use crate::go_compat;
-use crate::self_report::{Member, SERF_LAN_PORT, SelfReport};
 use crate::wire::{AgentService, Pairs};
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::new("/v1/agent/self", &[(Method::GET, Handler::Plain(myself))]).beyond_namespaces(),
+    Route::new(
+        "/v1/agent/self",
+        &[(Method::GET, Handler::Sync(agent_self))],
+    )
+    .without_namespace(),
     Route::new(
         "/v1/agent/members",
-        &[(Method::GET, Handler::Plain(members))],
+        &[(Method::GET, Handler::Sync(members))],
     )
-    .beyond_namespaces(),
+    .without_namespace(),
     Route::new(
         "/v1/agent/services",
-        &[(Method::GET, Handler::Plain(services))],
+        &[(Method::GET, Handler::Sync(services))],
     ),
-    Route::new("/v1/agent/reload", &[(Method::PUT, Handler::Plain(reload))]).beyond_namespaces(),
-    Route::new("/v1/agent/leave", &[(Method::PUT, Handler::Plain(leave))]).beyond_namespaces(),
-    Route::new("/v1/agent/join/", &[(Method::PUT, Handler::Plain(join))]).beyond_namespaces(),
+    Route::new("/v1/agent/reload", &[(Method::PUT, Handler::Sync(reload))]).without_namespace(),
+    Route::new("/v1/agent/leave", &[(Method::PUT, Handler::Sync(leave))]).without_namespace(),
+    Route::new("/v1/agent/join/", &[(Method::PUT, Handler::Sync(join))]).without_namespace(),
     Route::new(
         "/v1/agent/force-leave/",
-        &[(Method::PUT, Handler::Plain(force_leave))],
+        &[(Method::PUT, Handler::Sync(force_leave))],
     )
-    .beyond_namespaces(),
-    Route::new("/v1/agent/checks", &[(Method::GET, Handler::Plain(checks))]),
+    .without_namespace(),
+    Route::new("/v1/agent/checks", &[(Method::GET, Handler::Sync(checks))]),
     Route::new(
         "/v1/agent/maintenance",
-        &[(Method::PUT, Handler::Plain(maintenance))],
+        &[(Method::PUT, Handler::Sync(maintenance))],
     )
-    .beyond_namespaces(),
+    .without_namespace(),
 ];
 
-fn myself(call: &Call) -> Result<Reply, Refusal> {
-    call.json(&SelfReport::of(&call.app))
+fn agent_self(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    request.json(&AgentInfo::of(&request.app))
 }
 
-fn members(call: &Call) -> Result<Reply, Refusal> {
-    if !["", "_all"].contains(&call.query.get("segment")) {
-        return Err(Refusal::internal(
+fn members(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    if !["", "_all"].contains(&request.query.get("segment")) {
+        return Err(ApiError::internal(
             "Network segments are not supported in this version of Consul",
         ));
     }
-    let wide = !call.query.get("wan").is_empty();
-    call.json(&[Member::of(&call.app, wide)])
+    let wan = !request.query.get("wan").is_empty();
+    request.json(&[Member::of(&request.app, wan)])
 }
 
-/// There are no files to read again.
-fn reload(_: &Call) -> Result<Reply, Refusal> {
-    Ok(Reply::empty())
+/// Does nothing, because there are no configuration files.
+fn reload(_: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    Ok(ApiResponse::empty())
 }
 
-/// Tells the agent's owner, who then ends it.
-fn leave(call: &Call) -> Result<Reply, Refusal> {
-    call.app.left.send_replace(true);
-    Ok(Reply::empty())
+/// Notifies the owner of the agent, which then shuts it down.
+fn leave(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    request.app.leave_requested.send_replace(true);
+    Ok(ApiResponse::empty())
 }
 
-/// This registry stands alone: of all there are, it can join itself.
-fn join(call: &Call) -> Result<Reply, Refusal> {
-    let address = call.rest.as_str();
+/// Succeeds only for the address of this agent, because there is no cluster.
+fn join(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let address = request.suffix.as_str();
     let port = format!(":{SERF_LAN_PORT}");
     let host = address.strip_suffix(&port).unwrap_or(address);
-    if host == call.app.address || host == "localhost" {
-        return Ok(Reply::empty());
+    if host == request.app.address || host == "localhost" {
+        return Ok(ApiResponse::empty());
     }
-    Err(Refusal::internal(format!(
-        "1 error occurred:\n\t* Failed to join {address}: this registry stands alone; for more than \
-         one machine, use Consul\n\n"
+    Err(ApiError::internal(format!(
+        "1 error occurred:\n\t* Failed to join {address}: this registry has a single node; for a \
+         cluster, use Consul\n\n"
     )))
 }
 
-fn force_leave(call: &Call) -> Result<Reply, Refusal> {
-    match call.rest.as_str() {
-        name if name == call.app.node_name => Ok(Reply::empty()),
-        name => Err(Refusal::internal(format!(
+fn force_leave(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    match request.suffix.as_str() {
+        name if name == request.app.node_name => Ok(ApiResponse::empty()),
+        name => Err(ApiError::internal(format!(
             "agent: No node found with name '{name}'"
         ))),
     }
 }
 
-fn services(call: &Call) -> Result<Reply, Refusal> {
-    let filter = filter(call, &SERVICE)?;
-    let services: Vec<_> = call
+fn services(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let filter = parse_filter(request, &SERVICE).map_err(ApiError::internal)?;
+    let services: Vec<_> = request
         .app
         .store
         .read(|state| state.local.services().cloned().collect());
     let pairs = services
         .iter()
         .map(|service| (&service.id, AgentService::from(&**service)))
-        .filter(|(_, shown)| takes(filter.as_ref(), || shown));
-    call.json(&Pairs(pairs.collect()))
+        .filter(|(_, view)| matches(filter.as_ref(), || view));
+    request.json(&Pairs(pairs.collect()))
 }
 
-fn checks(call: &Call) -> Result<Reply, Refusal> {
-    let filter = filter(call, &CHECK)?;
-    let checks: Vec<_> = call.app.store.read(|state| {
+fn checks(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let filter = parse_filter(request, &CHECK).map_err(ApiError::internal)?;
+    let checks: Vec<_> = request.app.store.read(|state| {
         let checks = state.local.checks();
         checks.map(|record| Arc::clone(&record.check)).collect()
     });
     let pairs = checks
         .iter()
-        .filter(|check| takes(filter.as_ref(), || check))
+        .filter(|check| matches(filter.as_ref(), || check))
         .map(|check| (check.id.clone(), check));
-    call.json(&Pairs(pairs.collect()))
+    request.json(&Pairs(pairs.collect()))
 }
 
-fn maintenance(call: &Call) -> Result<Reply, Refusal> {
-    let enable = enable(call)?;
-    call.app
-        .registration
-        .set_node_maintenance(enable, call.query.get("reason"));
-    Ok(Reply::empty())
+fn maintenance(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let enable = enable(request)?;
+    request
+        .app
+        .agent_services
+        .set_node_maintenance(enable, request.query.get("reason"));
+    Ok(ApiResponse::empty())
 }
 
-/// `?enable`, which must be said.
-fn enable(call: &Call) -> Result<bool, Refusal> {
-    if !call.query.has("enable") {
-        return Err(Refusal::bad_request("Missing value for enable"));
+/// The required parameter `?enable`.
+fn enable(request: &ApiRequest) -> Result<bool, ApiError> {
+    if !request.query.has("enable") {
+        return Err(ApiError::bad_request("Missing value for enable"));
     }
-    let text = call.query.get("enable");
+    let text = request.query.get("enable");
     go_compat::parse_bool(text)
-        .ok_or_else(|| Refusal::bad_request(format!("Invalid value for enable: {text:?}")))
+        .ok_or_else(|| ApiError::bad_request(format!("Invalid value for enable: {text:?}")))
 }

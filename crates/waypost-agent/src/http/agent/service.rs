@@ -1,129 +1,141 @@
-//! `/v1/agent/service`: registering instances, and looking at one.
+//! `/v1/agent/service`: registering instances, and reading one.
 
 use std::sync::Arc;
 
 use http::Method;
 use tokio::time::{Instant, sleep_until};
 
-use super::super::blocking::{DEFAULT_WAIT, LONGEST_WAIT};
-use super::super::call::Call;
-use super::super::refused::no_mesh;
-use super::super::reply::{Refusal, Reply};
+use super::super::blocking::{DEFAULT_WAIT, MAX_WAIT};
+use super::super::request::ApiRequest;
+use super::super::response::{ApiError, ApiResponse};
 use super::super::route::{Handler, Route};
+use super::super::unsupported::mesh_error;
 use super::enable;
 use crate::decode::{CheckDefinition, ServiceDefinition};
-use crate::store::{Topic, WHEREVER, fold};
+use crate::store::{Topic, UNSPECIFIED_ADDRESSES, fold_case};
 use crate::wire::AgentService;
 
 pub(in super::super) const ROUTES: &[Route] = &[
     Route::new(
         "/v1/agent/service/",
-        &[(Method::GET, Handler::Later(|call| Box::pin(show(call))))],
+        &[(
+            Method::GET,
+            Handler::Async(|request| Box::pin(read(request))),
+        )],
     ),
     Route::new(
         "/v1/agent/service/register",
-        &[(Method::PUT, Handler::Plain(register))],
+        &[(Method::PUT, Handler::Sync(register))],
     ),
     Route::new(
         "/v1/agent/service/deregister/",
-        &[(Method::PUT, Handler::Plain(deregister))],
+        &[(Method::PUT, Handler::Sync(deregister))],
     ),
     Route::new(
         "/v1/agent/service/maintenance/",
-        &[(Method::PUT, Handler::Plain(maintenance))],
+        &[(Method::PUT, Handler::Sync(maintenance))],
     ),
 ];
 
-/// With `?hash`, the answer waits until it has another one.
-async fn show(call: Call) -> Result<Reply, Refusal> {
-    let wait = call.wait()?.unwrap_or(DEFAULT_WAIT).min(LONGEST_WAIT);
+/// Reads an instance. With `?hash`, waits until its content hash differs from that.
+async fn read(request: ApiRequest) -> Result<ApiResponse, ApiError> {
+    let wait = request.wait()?.unwrap_or(DEFAULT_WAIT).min(MAX_WAIT);
     let deadline = Instant::now() + wait;
-    let topic = Topic::Node(fold(&call.app.node_name));
-    let watch = call.app.store.watch(topic);
+    let topic = Topic::Node(fold_case(&request.app.node_name));
+    let watch = request.app.store.watch(topic);
     loop {
         let change = watch.listen();
-        let (hash, reply) = look(&call)?;
-        if hash != call.query.get("hash") {
-            return Ok(reply);
+        let (hash, response) = read_now(&request)?;
+        if hash != request.query.get("hash") {
+            return Ok(response);
         }
         tokio::select! {
             () = change => {}
-            () = sleep_until(deadline) => return Ok(reply),
+            () = sleep_until(deadline) => return Ok(response),
         }
     }
 }
 
-/// An instance, and the hash of what is known of it.
-fn look(call: &Call) -> Result<(String, Reply), Refusal> {
-    let id = call.rest.as_str();
-    let service = call
+/// An instance and its content hash.
+fn read_now(request: &ApiRequest) -> Result<(String, ApiResponse), ApiError> {
+    let id = request.suffix.as_str();
+    let service = request
         .app
         .store
         .read(|state| state.local.service(id).cloned());
-    let service = service.ok_or_else(|| Refusal::not_found(format!("unknown service ID: {id}")))?;
-    let (shown, hash) = AgentService::from(&*service).with_content_hash();
-    let reply = call.json(&shown)?.header("x-consul-contenthash", &hash);
-    Ok((hash, reply))
+    let service =
+        service.ok_or_else(|| ApiError::not_found(format!("unknown service ID: {id}")))?;
+    let (view, hash) = AgentService::from(&*service).with_content_hash();
+    let response = request.json(&view)?.header("x-consul-contenthash", &hash);
+    Ok((hash, response))
 }
 
-fn register(call: &Call) -> Result<Reply, Refusal> {
-    let mut definition: ServiceDefinition = call.decode()?;
+fn register(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let mut definition: ServiceDefinition = request.decode()?;
     if definition.service.name.is_empty() {
-        return Err(Refusal::bad_request("Missing service name"));
+        return Err(ApiError::bad_request("Missing service name"));
     }
-    if WHEREVER.contains(&definition.service.address.as_str()) {
-        return Err(Refusal::bad_request("Invalid service address"));
+    if UNSPECIFIED_ADDRESSES.contains(&definition.service.address.as_str()) {
+        return Err(ApiError::bad_request("Invalid service address"));
     }
-    if let Some(fault) = definition.fault() {
-        return Err(Refusal::bad_request(fault));
+    if let Some(error) = definition.fault() {
+        return Err(ApiError::bad_request(error));
     }
     for check in definition.all_checks() {
         check
             .kind()
-            .map_err(|fault| Refusal::bad_request(format!("Invalid check: {fault}")))?;
+            .map_err(|error| ApiError::bad_request(format!("Invalid check: {error}")))?;
     }
     let has_status = |check: &CheckDefinition| check.initial_status().is_some();
     if !definition.all_checks().all(has_status) {
-        return Err(Refusal::bad_request(
+        return Err(ApiError::bad_request(
             "Status for checks must 'passing', 'warning', 'critical'",
         ));
     }
-    if definition.sidecar || definition.service.is_of_mesh() {
-        return Err(no_mesh());
+    if definition.sidecar || definition.service.is_proxy_or_gateway() {
+        return Err(mesh_error());
     }
     definition.service.add_derived_addresses();
-    let replace_checks = call.query.has("replace-existing-checks")
-        && matches!(call.query.get("replace-existing-checks"), "" | "true");
-    call.app
-        .registration
+    let id = definition.service.id.clone();
+    let replace_checks = request.query.has("replace-existing-checks")
+        && matches!(request.query.get("replace-existing-checks"), "" | "true");
+    request
+        .app
+        .agent_services
         .register_service(definition, replace_checks)
-        .map_err(Refusal::internal)?;
-    Ok(Reply::empty())
+        .map_err(ApiError::internal)?;
+    request.app.monitor.service_registered(&id);
+    Ok(ApiResponse::empty())
 }
 
-fn deregister(call: &Call) -> Result<Reply, Refusal> {
-    if call.rest.is_empty() {
-        return Err(Refusal::internal("ServiceID missing"));
+fn deregister(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    if request.suffix.is_empty() {
+        return Err(ApiError::internal("ServiceID missing"));
     }
-    call.app.registration.deregister_service(&call.rest);
-    Ok(Reply::empty())
+    request
+        .app
+        .agent_services
+        .deregister_service(&request.suffix);
+    request.app.monitor.service_deregistered(&request.suffix);
+    Ok(ApiResponse::empty())
 }
 
-fn maintenance(call: &Call) -> Result<Reply, Refusal> {
-    let id = call.rest.as_str();
+fn maintenance(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let id = request.suffix.as_str();
     if id.is_empty() {
-        return Err(Refusal::bad_request("Missing service ID"));
+        return Err(ApiError::bad_request("Missing service ID"));
     }
-    let enable = enable(call)?;
-    let reason = call.query.get("reason");
-    let service = call
+    let enable = enable(request)?;
+    let reason = request.query.get("reason");
+    let service = request
         .app
         .store
         .read(|state| state.local.service(id).map(Arc::clone));
     let service = service
-        .ok_or_else(|| Refusal::not_found(format!("No service registered with ID {id:?}")))?;
-    call.app
-        .registration
+        .ok_or_else(|| ApiError::not_found(format!("No service registered with ID {id:?}")))?;
+    request
+        .app
+        .agent_services
         .set_service_maintenance(&service, enable, reason);
-    Ok(Reply::empty())
+    Ok(ApiResponse::empty())
 }

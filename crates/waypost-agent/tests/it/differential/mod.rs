@@ -3,9 +3,9 @@
 //!
 //! The cases are in `cases/*.txt`; [`script`] tells how they are written.
 
-mod normal;
-mod random;
-mod script;
+mod normalize;
+mod random_scenarios;
+mod scenario;
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -15,10 +15,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use waypost_agent::Agent;
 
-use crate::consul::Consul;
-use crate::http::{Request, Response};
-use normal::{FREE_ENDINGS, Normal, Side};
-use script::{Case, Step};
+use crate::raw_http::{Request, Response};
+use crate::real_consul::Consul;
+use normalize::{FREE_ENDINGS, Normal, Side};
+use scenario::{Case, Step};
 
 const NODE: &str = "n1";
 
@@ -46,7 +46,7 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("internal", include_str!("cases/internal.txt")),
     ("kv", include_str!("cases/kv.txt")),
     ("maintenance", include_str!("cases/maintenance.txt")),
-    ("refused", include_str!("cases/refused.txt")),
+    ("unsupported", include_str!("cases/unsupported.txt")),
     ("running-checks", include_str!("cases/running-checks.txt")),
     ("session", include_str!("cases/session.txt")),
     ("status", include_str!("cases/status.txt")),
@@ -112,9 +112,9 @@ impl Comparison {
     }
 
     async fn run(&mut self, name: &str, text: &str) {
-        for step in script::parse(name, text) {
+        for step in scenario::parse(name, text) {
             match step {
-                Step::Story => self.clear().await,
+                Step::Scenario => self.clear().await,
                 Step::Compare(case) => self.compare(&case).await,
                 Step::Until(request, wanted) => {
                     for side in [&self.consul, &self.agent] {
@@ -180,7 +180,7 @@ impl Comparison {
                 let listed: serde_json::Map<String, serde_json::Value> =
                     serde_json::from_slice(&listed.body).unwrap();
                 for id in listed.keys() {
-                    let target = format!("{remove}{}", script::escape(id));
+                    let target = format!("{remove}{}", scenario::escape(id));
                     send(side.address, &Request::new("PUT", &target, "")).await;
                 }
             }

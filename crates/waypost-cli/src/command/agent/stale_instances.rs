@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 use serde_json::json;
-use waypost_agent::{clear_leftovers, leftovers};
+use waypost_agent::{deregister_stale_instances, stale_instances};
 
 use super::agent_args::AgentArgs;
 use crate::error::{CommandError, CommandResult};
@@ -28,9 +28,11 @@ pub(super) struct StaleInstances {
 impl StaleInstances {
     pub(super) async fn run(self) -> CommandResult {
         let (url, token) = (self.agent.url(), self.agent.token.as_deref());
-        let found = leftovers(&url, token).await.map_err(CommandError::other)?;
+        let found = stale_instances(&url, token)
+            .await
+            .map_err(CommandError::other)?;
         if self.clear {
-            clear_leftovers(&url, token, &found)
+            deregister_stale_instances(&url, token, &found)
                 .await
                 .map_err(CommandError::other)?;
         }

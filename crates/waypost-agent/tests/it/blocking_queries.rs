@@ -1,0 +1,134 @@
+//! Blocking queries: who is woken, by what, and how soon.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+use waypost_agent::Agent;
+
+use crate::raw_http::{Request, Response};
+
+const SOON: Duration = Duration::from_secs(50);
+const A_WHILE: Duration = Duration::from_millis(300);
+
+async fn put(agent: &Agent, target: &str, body: &str) {
+    let request = Request::new("PUT", target, body);
+    let answer = request.send(agent.http_addr()).await.unwrap();
+    assert_eq!(answer.status, "200 OK", "{target}: {}", answer.text());
+}
+
+async fn get(address: SocketAddr, target: &str) -> Response {
+    Request::new("GET", target, "").send(address).await.unwrap()
+}
+
+/// Asks again with the index of the present answer, and so waits for the next.
+async fn watch(agent: &Agent, path: &str) -> JoinHandle<Response> {
+    let address = agent.http_addr();
+    let now = get(address, path).await;
+    let index = now.header("X-Consul-Index").unwrap();
+    let target = format!("{path}?index={index}&wait=60s");
+    tokio::spawn(async move { get(address, &target).await })
+}
+
+const REGISTER: &str = "/v1/agent/service/register";
+const WEB: &str = r#"{"Name":"web","Check":{"TTL":"1h","Status":"passing"}}"#;
+
+#[tokio::test]
+async fn a_change_of_status_wakes_the_watchers_of_its_service_and_nobody_else() {
+    let agent = Agent::start().await.unwrap();
+    put(&agent, REGISTER, WEB).await;
+    put(&agent, REGISTER, r#"{"Name":"other"}"#).await;
+    let health = watch(&agent, "/v1/health/service/web").await;
+    let state = watch(&agent, "/v1/health/state/any").await;
+    let mut other = watch(&agent, "/v1/health/service/other").await;
+    let mut names = watch(&agent, "/v1/catalog/services").await;
+    put(&agent, "/v1/agent/check/fail/service:web?note=gone", "").await;
+    for woken in [health, state] {
+        let answer = timeout(SOON, woken).await.unwrap().unwrap();
+        assert!(answer.text().contains("gone"), "{}", answer.text());
+    }
+    for asleep in [&mut other, &mut names] {
+        assert!(timeout(A_WHILE, asleep).await.is_err(), "woken for nothing");
+    }
+}
+
+#[tokio::test]
+async fn who_waits_for_an_unknown_service_is_told_when_it_comes() {
+    let agent = Agent::start().await.unwrap();
+    let waiting = watch(&agent, "/v1/health/service/web").await;
+    put(&agent, REGISTER, WEB).await;
+    let answer = timeout(SOON, waiting).await.unwrap().unwrap();
+    assert!(answer.text().contains("service:web"), "{}", answer.text());
+}
+
+#[tokio::test]
+async fn the_last_instance_to_go_wakes_too() {
+    let agent = Agent::start().await.unwrap();
+    put(&agent, REGISTER, WEB).await;
+    let waiting = watch(&agent, "/v1/health/service/web").await;
+    put(&agent, "/v1/agent/service/deregister/web", "").await;
+    let answer = timeout(SOON, waiting).await.unwrap().unwrap();
+    assert_eq!(answer.text(), "[]");
+}
+
+#[tokio::test]
+async fn registering_the_same_again_wakes_nobody() {
+    let agent = Agent::start().await.unwrap();
+    put(&agent, REGISTER, WEB).await;
+    let mut waiting = watch(&agent, "/v1/health/service/web").await;
+    put(&agent, REGISTER, WEB).await;
+    put(&agent, "/v1/agent/check/pass/service:web", "").await;
+    assert!(timeout(A_WHILE, &mut waiting).await.is_err());
+}
+
+#[tokio::test]
+async fn a_thousand_watchers_of_one_service_all_get_the_news() {
+    let agent = Agent::start().await.unwrap();
+    put(&agent, REGISTER, WEB).await;
+    let mut waiting = Vec::new();
+    for _ in 0..1000 {
+        waiting.push(watch(&agent, "/v1/health/service/web").await);
+    }
+    put(&agent, "/v1/agent/check/warn/service:web", "").await;
+    for watcher in waiting {
+        let answer = timeout(SOON, watcher).await.unwrap().unwrap();
+        assert!(answer.text().contains("warning"));
+    }
+}
+
+#[tokio::test]
+async fn the_wait_ends_with_the_same_answer_when_nothing_changes() {
+    let agent = Agent::start().await.unwrap();
+    put(&agent, REGISTER, WEB).await;
+    let first = get(agent.http_addr(), "/v1/health/service/web").await;
+    let index = first.header("X-Consul-Index").unwrap();
+    let target = format!("/v1/health/service/web?index={index}&wait=100ms");
+    let second = get(agent.http_addr(), &target).await;
+    assert_eq!(first.body, second.body);
+    assert_eq!(Some(index), second.header("X-Consul-Index"));
+}
+
+#[tokio::test]
+async fn who_monitors_the_agent_reads_what_is_registered() {
+    let agent = Agent::start().await.unwrap();
+    let mut stream = TcpStream::connect(agent.http_addr()).await.unwrap();
+    let request = "GET /v1/agent/monitor?loglevel=info HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut received = Vec::new();
+    let mut chunk = [0; 1024];
+    let read = async {
+        while !String::from_utf8_lossy(&received).contains("Synced service: service=web") {
+            let length = stream.read(&mut chunk).await.unwrap();
+            assert_ne!(length, 0, "the stream ended");
+            if received.is_empty() {
+                put(&agent, REGISTER, WEB).await;
+            }
+            received.extend_from_slice(&chunk[..length]);
+        }
+    };
+    timeout(SOON, read).await.unwrap();
+    assert!(String::from_utf8_lossy(&received).contains("[INFO] "));
+}

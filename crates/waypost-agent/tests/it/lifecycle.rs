@@ -1,0 +1,140 @@
+//! Starting, running and stopping.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::{Instant, sleep, timeout};
+use waypost_agent::{Agent, Error};
+use waypost_testkit::free_ports;
+
+use crate::raw_http::Request;
+
+const SOON: Duration = Duration::from_secs(30);
+
+/// The quickest of many starts is what it needs; what the others take longer is the machine's.
+#[tokio::test]
+async fn it_starts_within_five_milliseconds() {
+    let mut quickest = Duration::MAX;
+    for _ in 0..200 {
+        let start = Instant::now();
+        let agent = Agent::start().await.unwrap();
+        quickest = quickest.min(start.elapsed());
+        agent.shutdown().await;
+        if quickest < Duration::from_millis(5) {
+            return;
+        }
+    }
+    panic!("{quickest:?}");
+}
+
+#[tokio::test]
+async fn its_port_is_free_once_it_is_shut_down() {
+    let [port] = free_ports();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let agent = Agent::builder().http(address).start().await.unwrap();
+    let idle = TcpStream::connect(address).await.unwrap();
+    agent.shutdown().await;
+    let again = Agent::builder().http(address).start().await.unwrap();
+    assert_eq!(again.http_addr(), address);
+    drop(idle);
+}
+
+#[tokio::test]
+async fn dropping_it_stops_it() {
+    let [port] = free_ports();
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+    let agent = Agent::builder().http(address).start().await.unwrap();
+    drop(agent);
+    let gone = async {
+        while TcpStream::connect(address).await.is_ok() {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, gone).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_port_that_is_taken_is_named() {
+    let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = holder.local_addr().unwrap();
+    let error = Agent::builder().http(address).start().await.unwrap_err();
+    assert!(matches!(error, Error::Bind { .. }));
+    assert!(error.to_string().contains(&address.to_string()), "{error}");
+}
+
+#[cfg(unix)]
+#[tokio::test]
+async fn a_socket_is_served_and_goes_with_the_agent() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("consul.sock");
+    let builder = || Agent::builder().http_socket(&path);
+    // As a process that was killed leaves it.
+    drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+
+    let agent = builder().start().await.unwrap();
+    let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
+    let request = "GET /v1/agent/services HTTP/1.1\r\nHost: /tmp/consul.sock\r\n\r\n";
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = [0; 1024];
+    let length = timeout(SOON, stream.read(&mut answer))
+        .await
+        .unwrap()
+        .unwrap();
+    let answer = String::from_utf8_lossy(&answer[..length]);
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+
+    let error = builder().start().await.unwrap_err();
+    assert!(error.to_string().contains("consul.sock"), "{error}");
+    agent.shutdown().await;
+    assert!(!path.exists());
+}
+
+#[tokio::test]
+async fn its_node_has_the_id_that_it_was_given() {
+    let id = "7b6a1a4c-3a52-4f0e-9d6f-0c5d6a1f2b3e";
+    let agent = Agent::builder().node_id(id).start().await.unwrap();
+    let nodes = Request::new("GET", "/v1/catalog/nodes", "");
+    let nodes = nodes.send(agent.http_addr()).await.unwrap().text();
+    assert!(nodes.contains(&format!("\"ID\":\"{id}\"")), "{nodes}");
+    for wrong in ["", "n1", "7b6a1a4c-3a52-4f0e-9d6f-0c5d6a1f2b3x"] {
+        let error = Agent::builder().node_id(wrong).start().await.unwrap_err();
+        assert!(matches!(error, Error::NodeId { .. }), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_service_that_is_well_is_seen_to_be_well_at_once() {
+    let agent = Agent::start().await.unwrap();
+    let body = format!(
+        r#"{{"Name":"web","Check":{{"HTTP":"{}/v1/status/leader","Interval":"1h"}}}}"#,
+        agent.url()
+    );
+    let register = Request::new("PUT", "/v1/agent/service/register", &body);
+    register.send(agent.http_addr()).await.unwrap();
+    let passing = Request::new("GET", "/v1/health/service/web?passing", "");
+    let seen = async {
+        while passing.send(agent.http_addr()).await.unwrap().text() == "[]" {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, seen).await.unwrap();
+}
+
+#[tokio::test]
+async fn the_page_and_what_it_loads_are_there() {
+    let agent = Agent::start().await.unwrap();
+    for (target, kind) in [
+        ("/ui/", "text/html; charset=utf-8"),
+        ("/ui/services/web", "text/html; charset=utf-8"),
+        ("/ui/app.js", "text/javascript; charset=utf-8"),
+        ("/ui/style.css", "text/css; charset=utf-8"),
+    ] {
+        let request = Request::new("GET", target, "");
+        let answer = request.send(agent.http_addr()).await.unwrap();
+        assert_eq!(answer.status, "200 OK");
+        assert_eq!(answer.header("Content-Type"), Some(kind), "{target}");
+        assert!(!answer.body.is_empty());
+    }
+}

@@ -1,0 +1,99 @@
+//! With the clock paused, hours pass in no time: how code that uses discovery is tested.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+use waypost_agent::Agent;
+
+use crate::raw_http::Request;
+
+async fn put(agent: &Agent, target: &str, body: &str) {
+    let answer = Request::new("PUT", target, body)
+        .send(agent.http_addr())
+        .await;
+    assert_eq!(answer.unwrap().status, "200 OK", "{target}");
+}
+
+async fn get(agent: &Agent, target: &str) -> String {
+    let answer = Request::new("GET", target, "")
+        .send(agent.http_addr())
+        .await;
+    answer.unwrap().text()
+}
+
+const REGISTER: &str = "/v1/agent/service/register";
+
+#[tokio::test(start_paused = true)]
+async fn a_service_that_stops_reporting_turns_critical_and_is_then_removed() {
+    let agent = Agent::start().await.unwrap();
+    let body = r#"{"Name":"web","Check":{"TTL":"10s","Status":"passing",
+        "DeregisterCriticalServiceAfter":"1m"}}"#;
+    put(&agent, REGISTER, body).await;
+    let passing = "/v1/health/service/web?passing";
+    assert!(get(&agent, passing).await.contains("service:web"));
+    sleep(Duration::from_secs(11)).await;
+    assert_eq!(get(&agent, passing).await, "[]");
+    assert!(
+        get(&agent, "/v1/health/service/web")
+            .await
+            .contains("TTL expired")
+    );
+    sleep(Duration::from_secs(120)).await;
+    assert_eq!(get(&agent, "/v1/health/service/web").await, "[]");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_waits_its_ten_minutes() {
+    let agent = Agent::start().await.unwrap();
+    let start = Instant::now();
+    // The client of these tests gives up after two minutes; this asks for less.
+    get(&agent, "/v1/health/service/web?index=1000&wait=20s").await;
+    let waited = start.elapsed();
+    assert!(waited >= Duration::from_secs(20), "{waited:?}");
+    assert!(waited <= Duration::from_secs(22), "{waited:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_others_write_about_this_node_is_undone_within_a_minute() {
+    let agent = Agent::builder().node_name("n1").start().await.unwrap();
+    put(&agent, REGISTER, r#"{"Name":"mine","Tags":["v1"]}"#).await;
+    put(
+        &agent,
+        REGISTER,
+        r#"{"Name":"open","Tags":["v1"],"EnableTagOverride":true}"#,
+    )
+    .await;
+    let register = "/v1/catalog/register";
+    let foreign = r#"{"Node":"n1","SkipNodeUpdate":true,"Service":{"Service":"foreign"}}"#;
+    put(&agent, register, foreign).await;
+    for name in ["mine", "open"] {
+        let body = format!(
+            r#"{{"Node":"n1","SkipNodeUpdate":true,"Service":{{"Service":"{name}",
+                "Tags":["edited"],"EnableTagOverride":{}}}}}"#,
+            name == "open"
+        );
+        put(&agent, register, &body).await;
+    }
+    let services = get(&agent, "/v1/catalog/services").await;
+    let edited = r#"{"consul":[],"foreign":[],"mine":["edited"],"open":["edited"]}"#;
+    assert_eq!(services, edited);
+    sleep(Duration::from_secs(65)).await;
+    let services = get(&agent, "/v1/catalog/services").await;
+    assert_eq!(services, r#"{"consul":[],"mine":["v1"],"open":["edited"]}"#);
+    assert!(
+        get(&agent, "/v1/agent/service/open")
+            .await
+            .contains("edited")
+    );
+
+    put(&agent, "/v1/catalog/deregister", r#"{"Node":"n1"}"#).await;
+    assert_eq!(get(&agent, "/v1/catalog/services").await, "{}");
+    sleep(Duration::from_secs(65)).await;
+    let services = get(&agent, "/v1/catalog/services").await;
+    assert_eq!(services, r#"{"consul":[],"mine":["v1"],"open":["edited"]}"#);
+    assert!(
+        get(&agent, "/v1/health/node/n1")
+            .await
+            .contains("serfHealth")
+    );
+}

@@ -1,0 +1,269 @@
+//! Who may ask, and what health checks may reach.
+
+use std::time::Duration;
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+use waypost_agent::{Agent, Error};
+
+use crate::raw_http::{Request, Response};
+
+const SOON: Duration = Duration::from_secs(30);
+
+async fn ask(agent: &Agent, request: Request) -> Response {
+    request.send(agent.http_addr()).await.unwrap()
+}
+
+fn get(target: &str) -> Request {
+    Request::new("GET", target, "")
+}
+
+fn register(body: &str) -> Request {
+    Request::new("PUT", "/v1/agent/service/register", body)
+}
+
+#[tokio::test]
+async fn an_agent_that_others_can_reach_must_have_a_token() {
+    let everywhere = "0.0.0.0:0".parse().unwrap();
+    let error = Agent::builder().http(everywhere).start().await.unwrap_err();
+    assert!(matches!(error, Error::Unprotected { .. }));
+    assert!(error.to_string().contains("token"), "{error}");
+    let agent = Agent::builder().http(everywhere).token("secret");
+    agent.start().await.unwrap();
+}
+
+#[tokio::test]
+async fn without_its_token_an_agent_tells_nothing() {
+    let agent = Agent::builder().token("secret").start().await.unwrap();
+    for target in [
+        "/v1/catalog/services",
+        "/v1/agent/self",
+        "/v1/health/state/any",
+    ] {
+        let answer = ask(&agent, get(target)).await;
+        assert_eq!(answer.status, "403 Forbidden", "{target}");
+        assert_eq!(answer.text(), "Permission denied");
+    }
+    let refused = ask(&agent, register(r#"{"Name":"web"}"#)).await;
+    assert_eq!(refused.text(), "Permission denied");
+    let wrong = ask(&agent, get("/v1/catalog/services?token=nope")).await;
+    assert_eq!(wrong.text(), "ACL not found");
+    assert_eq!(ask(&agent, get("/v1/status/leader")).await.status, "200 OK");
+
+    let mut by_header = get("/v1/catalog/services");
+    by_header
+        .headers
+        .push(("X-Consul-Token".to_owned(), "secret".to_owned()));
+    let mut as_bearer = get("/v1/catalog/services");
+    as_bearer
+        .headers
+        .push(("Authorization".to_owned(), "Bearer secret".to_owned()));
+    for allowed in [
+        get("/v1/catalog/services?token=secret"),
+        by_header,
+        as_bearer,
+    ] {
+        assert_eq!(ask(&agent, allowed).await.text(), r#"{"consul":[]}"#);
+    }
+}
+
+#[tokio::test]
+async fn a_web_page_from_elsewhere_is_refused() {
+    let agent = Agent::builder()
+        .allow_host("registry.test")
+        .start()
+        .await
+        .unwrap();
+    for (name, value, status) in [
+        ("Host", "evil.example", "403 Forbidden"),
+        ("Host", "registry.test:8500", "200 OK"),
+        ("Host", "localhost", "200 OK"),
+        ("Origin", "https://evil.example", "403 Forbidden"),
+        ("Origin", "http://localhost:3000", "200 OK"),
+    ] {
+        let mut request = get("/v1/catalog/services");
+        request.headers.push((name.to_owned(), value.to_owned()));
+        assert_eq!(ask(&agent, request).await.status, status, "{name}: {value}");
+    }
+}
+
+#[tokio::test]
+async fn a_head_or_body_beyond_measure_is_refused() {
+    let agent = Agent::start().await.unwrap();
+    // It may answer before it has read all, or hang up.
+    let long = get(&format!("/v1/agent/service/{}", "a".repeat(100_000)));
+    if let Ok(answer) = long.send(agent.http_addr()).await {
+        assert!(answer.status.starts_with('4'), "{}", answer.status);
+    }
+    let body = format!(
+        r#"{{"Name":"web","Meta":{{"a":"{}"}}}}"#,
+        "a".repeat(2_000_000)
+    );
+    if let Ok(answer) = register(&body).send(agent.http_addr()).await {
+        assert_eq!(answer.status, "413 Payload Too Large");
+    }
+    assert_eq!(ask(&agent, get("/v1/agent/services")).await.text(), "{}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_dawdles_over_a_request_is_cut_off() {
+    let agent = Agent::start().await.unwrap();
+    let mut slow = TcpStream::connect(agent.http_addr()).await.unwrap();
+    let start = Instant::now();
+    let dawdling = async {
+        for byte in b"GET /v1/agent/self HTTP/1.1\r\nHost: localhost\r\nX-Slow: " {
+            slow.write_all(&[*byte]).await?;
+            sleep(Duration::from_secs(1)).await;
+        }
+        slow.read_u8().await
+    };
+    dawdling.await.unwrap_err();
+    let cut_off = start.elapsed();
+    assert!(cut_off < Duration::from_secs(60), "{cut_off:?}");
+
+    let mut half = TcpStream::connect(agent.http_addr()).await.unwrap();
+    let head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf";
+    half.write_all(head).await.unwrap();
+    let mut answer = String::new();
+    half.read_to_string(&mut answer).await.unwrap();
+    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connection_may_rest_between_requests_but_not_for_ever() {
+    let agent = Agent::start().await.unwrap();
+    let mut client = TcpStream::connect(agent.http_addr()).await.unwrap();
+    let request = b"GET /v1/status/leader HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    for _ in 0..10 {
+        client.write_all(request).await.unwrap();
+        let mut answer = [0; 1024];
+        let length = client.read(&mut answer).await.unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK"));
+        sleep(Duration::from_secs(5 * 60)).await;
+    }
+    let start = Instant::now();
+    client.read_u8().await.unwrap_err();
+    let rested = start.elapsed();
+    assert!(rested > Duration::from_secs(5 * 60), "{rested:?}");
+    assert!(rested < Duration::from_secs(20 * 60), "{rested:?}");
+}
+
+/// Clients with pools, such as Python's, send a request's head and body apart, and the next request
+/// on the same connection.
+#[tokio::test]
+async fn who_is_refused_keeps_the_connection() {
+    let agent = Agent::builder().token("secret").start().await.unwrap();
+    let mut stream = TcpStream::connect(agent.http_addr()).await.unwrap();
+    for target in [
+        "PUT /v1/kv/a",
+        "POST /v1/kv/a",
+        "PUT /nope",
+        "PUT //v1/kv/a",
+        "GET /v1/status/leader",
+        "PUT /v1/agent/service/register?ns=x",
+    ] {
+        let head = format!("{target} HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        sleep(Duration::from_millis(20)).await;
+        stream.write_all(b"body").await.unwrap();
+        let mut answer = [0; 1024];
+        let length = timeout(SOON, stream.read(&mut answer))
+            .await
+            .unwrap()
+            .unwrap();
+        assert!(answer[..length].starts_with(b"HTTP/1.1 "), "{target}");
+    }
+}
+
+/// People type into `curl` what no URI may hold, and Consul takes it.
+#[tokio::test]
+async fn what_a_uri_may_not_hold_is_taken_as_it_is_meant() {
+    let agent = Agent::start().await.unwrap();
+    ask(&agent, register(r#"{"Name":"web"}"#)).await;
+    ask(&agent, Request::new("PUT", "/v1/kv/\u{e9}t\u{e9}", "1")).await;
+    for (target, expected) in [
+        ("/v1/kv/%C3%A9t%C3%A9?raw", "1"),
+        ("/v1/kv/\u{e9}t\u{e9}?raw", "1"),
+        ("/v1/agent/services?filter=Service==\"nope\"", "{}"),
+    ] {
+        let answer = ask(&agent, get(target)).await;
+        assert_eq!(answer.status, "200 OK", "{target}");
+        assert_eq!(answer.text(), expected, "{target}");
+    }
+    for target in ["/v1/kv/a b", "/v1/kv/\u{7f}"] {
+        let answer = ask(&agent, get(target)).await;
+        assert_eq!(answer.status, "400 Bad Request", "{target}");
+        assert_eq!(answer.text(), "400 Bad Request", "{target}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_monitors_a_quiet_agent_is_not_cut_off() {
+    let agent = Agent::start().await.unwrap();
+    let mut monitor = TcpStream::connect(agent.http_addr()).await.unwrap();
+    let request = b"GET /v1/agent/monitor HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    monitor.write_all(request).await.unwrap();
+    let mut head = [0; 1024];
+    assert_ne!(monitor.read(&mut head).await.unwrap(), 0);
+    sleep(Duration::from_secs(60 * 60)).await;
+    ask(&agent, register(r#"{"Name":"web"}"#)).await;
+    let mut line = [0; 1024];
+    let length = monitor.read(&mut line).await.unwrap();
+    let line = String::from_utf8_lossy(&line[..length]);
+    assert!(line.contains("service=web"), "{line}");
+}
+
+#[tokio::test]
+async fn checks_look_only_where_they_may() {
+    let agent = Agent::builder()
+        .check_targets(["127.0.0.0/8"])
+        .start()
+        .await
+        .unwrap();
+    let outside = r#"{"Name":"a","Check":{"HTTP":"http://169.254.169.254/","Interval":"1s"}}"#;
+    let answer = ask(&agent, register(outside)).await;
+    assert!(
+        answer.text().contains("169.254.169.254"),
+        "{}",
+        answer.text()
+    );
+    let inside = r#"{"Name":"a","Check":{"TCP":"127.0.0.1:1","Interval":"1s"}}"#;
+    assert_eq!(ask(&agent, register(inside)).await.status, "200 OK");
+}
+
+#[tokio::test]
+async fn programs_are_run_only_where_that_is_allowed() {
+    let body = r#"{"Name":"web","Check":{"Args":["sh","-c","echo fine; exit 1"],"Interval":"1h"}}"#;
+    let agent = Agent::start().await.unwrap();
+    let answer = ask(&agent, register(body)).await;
+    assert!(
+        answer.text().contains("enable_script_checks"),
+        "{}",
+        answer.text()
+    );
+    let agent = Agent::builder()
+        .enable_script_checks(true)
+        .start()
+        .await
+        .unwrap();
+    assert_eq!(ask(&agent, register(body)).await.status, "200 OK");
+    let warned = async {
+        while !ask(&agent, get("/v1/health/state/warning"))
+            .await
+            .text()
+            .contains("fine")
+        {
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(SOON, warned).await.unwrap();
+}
+
+#[tokio::test]
+async fn who_asks_it_to_leave_is_heard() {
+    let agent = Agent::start().await.unwrap();
+    let leave = Request::new("PUT", "/v1/agent/leave", "");
+    assert_eq!(ask(&agent, leave).await.status, "200 OK");
+    timeout(SOON, agent.left()).await.unwrap();
+}

@@ -1,0 +1,98 @@
+//! What a process that was killed has left behind, found and cleared.
+
+use tokio::net::TcpListener;
+use waypost_agent::{Agent, deregister_stale_instances, stale_instances};
+use waypost_testkit::free_ports;
+
+use crate::raw_http::Request;
+
+async fn register(agent: &Agent, body: &str) {
+    let request = Request::new("PUT", "/v1/agent/service/register", body);
+    let answer = request.send(agent.http_addr()).await.unwrap();
+    assert_eq!(answer.status, "200 OK", "{}", answer.text());
+}
+
+#[tokio::test]
+async fn instances_without_a_process_are_found_and_cleared_and_others_stay() {
+    let agent = Agent::builder().token("secret").start().await;
+    let agent = agent.unwrap();
+    let alive = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let alive_port = alive.local_addr().unwrap().port();
+    let [dead_port] = free_ports();
+    let with_token = |body: String| {
+        let mut request = Request::new("PUT", "/v1/agent/service/register", &body);
+        request
+            .headers
+            .push(("X-Consul-Token".to_owned(), "secret".to_owned()));
+        request
+    };
+    for body in [
+        format!(r#"{{"ID":"alive","Name":"web","Port":{alive_port}}}"#),
+        format!(r#"{{"ID":"dead one","Name":"web","Port":{dead_port}}}"#),
+        format!(r#"{{"ID":"elsewhere","Name":"web","Address":"10.1.2.3","Port":{dead_port}}}"#),
+        format!(
+            r#"{{"ID":"udp","Name":"web","Port":{dead_port},"Check":{{"TTL":"1h","Status":"passing"}}}}"#
+        ),
+        r#"{"ID":"portless","Name":"web"}"#.to_owned(),
+    ] {
+        let answer = with_token(body).send(agent.http_addr()).await.unwrap();
+        assert_eq!(answer.status, "200 OK");
+    }
+    let found = stale_instances(&agent.url(), Some("secret")).await.unwrap();
+    let ids: Vec<_> = found.iter().map(|leftover| leftover.id.as_str()).collect();
+    assert_eq!(ids, ["dead one"]);
+    assert!(
+        found[0].why.contains(&dead_port.to_string()),
+        "{:?}",
+        found[0]
+    );
+    deregister_stale_instances(&agent.url(), Some("secret"), &found)
+        .await
+        .unwrap();
+    assert!(
+        stale_instances(&agent.url(), Some("secret"))
+            .await
+            .unwrap()
+            .is_empty()
+    );
+}
+
+#[tokio::test]
+async fn an_instance_whose_reports_have_stopped_is_a_leftover() {
+    let agent = Agent::start().await.unwrap();
+    register(
+        &agent,
+        r#"{"Name":"web","Check":{"TTL":"1ms","Status":"passing"}}"#,
+    )
+    .await;
+    let request = Request::new("GET", "/v1/health/state/critical", "");
+    while !request
+        .send(agent.http_addr())
+        .await
+        .unwrap()
+        .text()
+        .contains("TTL expired")
+    {
+        tokio::task::yield_now().await;
+    }
+    let found = stale_instances(&agent.url(), None).await.unwrap();
+    assert_eq!(found.len(), 1);
+    assert_eq!(found[0].why, "its TTL check has expired");
+}
+
+#[tokio::test]
+async fn a_registry_that_is_gone_or_refuses_is_named() {
+    let agent = Agent::builder().token("secret").start().await.unwrap();
+    let url = agent.url();
+    let refused = stale_instances(&url, None).await.unwrap_err().to_string();
+    assert!(
+        refused.contains("Permission denied") && refused.contains(&url),
+        "{refused}"
+    );
+    agent.shutdown().await;
+    let gone = stale_instances(&url, None).await.unwrap_err().to_string();
+    assert!(
+        gone.contains("can't reach") && gone.contains(&url),
+        "{gone}"
+    );
+}
