@@ -4,6 +4,7 @@ use hickory_proto::rr::RecordType;
 use serde_json::Value;
 use waypost_agent::Agent;
 
+use crate::differential::normalize::cut_free_ending;
 use crate::differential::until;
 use crate::dns::{Way, ask, dns_agent, normal, query};
 use crate::raw_http::{Request, Response};
@@ -145,7 +146,7 @@ async fn compare(request: &Request, consul: &Consul, agent: &Agent) {
 /// The body with everything in its place, but for what is new every time.
 fn body(answer: &Response) -> String {
     let Ok(mut json) = serde_json::from_slice::<Value>(&answer.body) else {
-        let text = answer.text();
+        let text = cut_free_ending(&answer.text());
         return text
             .split(" (reset index")
             .next()

@@ -176,7 +176,7 @@ async fn what_is_not_served_is_said_and_what_can_be_read_is_shown() {
         ),
         (&["snapshot", "save", "nowhere"], "Snapshots aren't served"),
         (&["acl", "token", "list"], "ACL support disabled"),
-        (&["join", "127.0.0.2"], "this registry stands alone"),
+        (&["join", "127.0.0.2"], "this registry has a single node"),
     ] {
         let output = run(&agent, arguments).await;
         assert!(!output.status.success(), "{arguments:?}");

@@ -3,7 +3,7 @@
 //!
 //! The cases are in `cases/*.txt`; [`script`] tells how they are written.
 
-mod normalize;
+pub(crate) mod normalize;
 mod random_scenarios;
 mod scenario;
 

@@ -242,7 +242,7 @@ pub(crate) const FREE_ENDINGS: &[(&str, &str)] = &[
     ),
 ];
 
-fn cut_free_ending(body: &str) -> String {
+pub(crate) fn cut_free_ending(body: &str) -> String {
     let mut beginnings = FREE_ENDINGS.iter().map(|(beginning, _)| *beginning);
     let beginning = beginnings.find(|beginning| body.starts_with(beginning));
     beginning.unwrap_or(body).to_owned()
