@@ -1,22 +1,22 @@
-// Asking a model: choose, write, send, and see who answered.
+// The form: runs the chosen model on a text, and shows the result and the instance that sent it.
 
-import * as answers from "./answers.js";
-import { byId, el, say } from "./dom.js";
-import { follow } from "./live.js";
+import { renderPart, renderResult } from "./answers.js";
+import { countAnswer } from "./counts.js";
+import { byId, el, setText } from "./dom.js";
+import { showServices } from "./services.js";
 import { events } from "./sse.js";
-import { answeredBy } from "./tally.js";
 
-/** Requests of "Send 20 requests", and how many of them are under way at once. */
+/** The number of requests that "Send 20 requests" sends, and how many are in flight at once. */
 const BURST = 20;
-const AT_ONCE = 4;
+const CONCURRENCY = 4;
 
 const form = byId("form");
 const input = byId("input");
 let models = [];
-/** Stops what is under way; null while nothing is. */
+/** Aborts the current action; null if there is none. */
 let running = null;
 
-// === The models ===
+// === Models ===
 
 let retry = null;
 
@@ -28,7 +28,7 @@ async function loadModels() {
     models = (await response.json()).models;
     drawModels();
   } catch (problem) {
-    if (!models.length) byId("models").replaceChildren(el("p", { className: "quiet" }, `No models yet: ${problem.detail ?? problem.message}`));
+    if (!models.length) byId("models").replaceChildren(el("p", { className: "muted" }, `No models yet: ${problem.detail ?? problem.message}`));
     retry = setTimeout(loadModels, 3000);
   }
 }
@@ -46,17 +46,17 @@ function drawModels() {
       model.provider === "upstream" ? el("small", {}, `at ${model.source}`) : null)));
   if (focused) form.querySelector(`input[value="${CSS.escape(focused)}"]`)?.focus();
   if (!input.value && first) input.value = first.example;
-  measure();
+  showLength();
 }
 
 const chosen = () => models.find((model) => model.id === new FormData(form).get("model"));
 
-// === The text ===
+// === Text ===
 
-/** The example that stands in the field, if it does: another model's may then replace it. */
+/** Whether the text is an unchanged example, which may be replaced with that of another model. */
 const isExample = () => models.some((model) => model.example === input.value);
 
-function measure() {
+function showLength() {
   const limit = chosen()?.max_characters ?? 0;
   const length = [...input.value].length;
   const over = length > limit && limit > 0;
@@ -64,76 +64,76 @@ function measure() {
   byId("count").textContent = `${length.toLocaleString("en")} of ${limit.toLocaleString("en")} characters${over ? ": too long" : ""}`;
 }
 
-input.addEventListener("input", measure);
+input.addEventListener("input", showLength);
 input.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) form.requestSubmit();
 });
 form.addEventListener("change", (event) => {
   if (event.target.name === "model" && (isExample() || !input.value)) input.value = chosen().example;
-  measure();
+  showLength();
 });
 byId("example").addEventListener("click", () => {
   if (chosen()) input.value = chosen().example;
-  measure();
+  showLength();
   input.focus();
 });
 
-// === One question ===
+// === One request ===
 
 form.addEventListener("submit", (event) => {
   event.preventDefault();
   const model = chosen();
   if (!model || running) return;
-  attempt(async (signal) => {
+  runAction(async (signal) => {
     const started = performance.now();
-    say(byId("answered"), "");
-    byId("answer").replaceChildren(el("p", { className: "quiet" }, "Asking…"));
-    const streamed = byId("stream").checked;
-    const answer = await (streamed ? askStreaming : ask)(model, input.value, signal);
-    const took = Math.round(performance.now() - started);
+    setText(byId("answered"), "");
+    byId("answer").replaceChildren(el("p", { className: "muted" }, "Waiting for the answer…"));
+    const send = byId("stream").checked ? askStreaming : ask;
+    const answer = await send(model, input.value, signal);
+    const elapsed = Math.round(performance.now() - started);
     byId("answered").replaceChildren(
       "Answered by ", el("span", { className: "who" }, answer.served_by),
       ...(answer.gateway ? [" through the gateway at ", el("span", { className: "who" }, answer.gateway)] : []),
-      ` in ${took} ms, of which the model took ${answer.elapsed_ms.toFixed(1)} ms`);
+      ` in ${elapsed} ms; the model took ${answer.elapsed_ms.toFixed(1)} ms`);
   });
 });
 
 byId("stop").addEventListener("click", () => running?.abort());
 
-/** Runs something that can be stopped and may go wrong, one at a time. */
-async function attempt(work) {
+/** Runs an action that can be stopped, and shows its error. Only one action runs at a time. */
+async function runAction(action) {
   running = new AbortController();
   byId("problem").replaceChildren();
-  busy(true);
+  setBusy(true);
   try {
-    await work(running.signal);
+    await action(running.signal);
   } catch (problem) {
     if (problem.name === "AbortError") {
-      say(byId("answered"), "Stopped.");
+      setText(byId("answered"), "Stopped.");
     } else {
       const title = problem.title ?? "No answer";
       byId("problem").append(el("div", { className: "problem" }, el("strong", {}, title), el("p", {}, problem.detail ?? problem.message)));
-      if (byId("answer").querySelector(":scope > .quiet")) byId("answer").replaceChildren();
-      // A model may have become unavailable, or another have come.
+      if (byId("answer").querySelector(":scope > .muted")) byId("answer").replaceChildren();
+      // The list of models may have changed.
       loadModels();
     }
     byId("answer").querySelector("[data-writing]")?.removeAttribute("data-writing");
   } finally {
     running = null;
-    busy(false);
+    setBusy(false);
   }
 }
 
-function busy(is) {
-  byId("send").disabled = is;
-  byId("burst").disabled = is;
-  byId("stop").hidden = !is;
+function setBusy(busy) {
+  byId("send").disabled = busy;
+  byId("burst").disabled = busy;
+  byId("stop").hidden = !busy;
 }
 
 async function ask(model, text, signal) {
   const { response, answer } = await post("api/inference", model, text, signal);
-  answeredBy(answer.served_by);
-  byId("answer").replaceChildren(answers.whole(answer.task, answer.output));
+  countAnswer(answer.served_by);
+  byId("answer").replaceChildren(renderResult(answer.task, answer.output));
   return { ...answer, gateway: gatewayOf(response) };
 }
 
@@ -145,51 +145,51 @@ async function askStreaming(model, text, signal) {
   for await (const { name, data } of events(response)) {
     if (name === "start") {
       start = data;
-      answeredBy(data.served_by);
+      countAnswer(data.served_by);
       byId("answer").replaceChildren(data.task === "text-generation" ? written : parts);
     } else if (name === "part") {
-      parts.append(answers.part(start.task, data.input, data.output));
+      parts.append(renderPart(start.task, data.input, data.output));
     } else if (name === "token") {
       written.append(data.text);
     } else if (name === "error") {
       throw data;
     } else if (name === "done") {
-      byId("answer").replaceChildren(answers.whole(start.task, data.output), parts);
+      byId("answer").replaceChildren(renderResult(start.task, data.output), parts);
       return { ...start, ...data, gateway: gatewayOf(response) };
     }
   }
-  throw new Error("The answer broke off before its end.");
+  throw new Error("The answer ended early.");
 }
 
-// === Twenty questions ===
+// === Twenty requests ===
 
 byId("burst").addEventListener("click", () => {
   const model = chosen();
   if (!model || running) return;
-  attempt(async (signal) => {
+  runAction(async (signal) => {
     const status = byId("burst-status");
-    let sent = 0, answered = 0, failed = 0, last = null;
+    let sent = 0, answered = 0, failed = 0, lastError = null;
     const worker = async () => {
       while (sent < BURST && !signal.aborted) {
         sent += 1;
         try {
           const { answer } = await post("api/inference", model, input.value, signal);
           answered += 1;
-          answeredBy(answer.served_by);
+          countAnswer(answer.served_by);
         } catch (problem) {
           if (problem.name === "AbortError") throw problem;
           failed += 1;
-          last = problem;
+          lastError = problem;
         }
         status.textContent = `${answered} of ${BURST} answered${failed ? `, ${failed} failed` : ""}`;
       }
     };
-    await Promise.all(Array.from({ length: AT_ONCE }, worker));
-    if (last) throw { title: `${failed} of ${BURST} requests failed`, detail: last.detail ?? last.message };
+    await Promise.all(Array.from({ length: CONCURRENCY }, worker));
+    if (lastError) throw { title: `${failed} of ${BURST} requests failed`, detail: lastError.detail ?? lastError.message };
   });
 });
 
-// === Over the wire ===
+// === HTTP ===
 
 async function post(path, model, text, signal) {
   const response = await send(path, model, text, signal);
@@ -203,14 +203,14 @@ async function send(path, model, text, signal) {
   return response;
 }
 
-/** What an answer that isn't good says of itself; problem details (RFC 9457) if it speaks them. */
+/** The error of a response: its problem details (RFC 9457), or else the status and the start of the body. */
 async function problemOf(response) {
   const text = await response.text();
   try {
     const problem = JSON.parse(text);
     if (problem.detail || problem.title) return problem;
   } catch {
-    // Not JSON: the status must do.
+    // Not JSON.
   }
   return { title: "No answer", detail: `${response.status} ${response.statusText} ${text.slice(0, 200)}`.trim() };
 }
@@ -218,4 +218,4 @@ async function problemOf(response) {
 const gatewayOf = (response) => response.headers.get("x-gateway");
 
 loadModels();
-follow(loadModels);
+showServices(loadModels);

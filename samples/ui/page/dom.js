@@ -1,10 +1,10 @@
-// Building the page. Text always goes in as text: whatever a service or a user wrote, it is never
-// read as HTML.
+// Helpers to build the page. Text is always inserted as text, never parsed as HTML, since it comes
+// from services and users.
 
-/** The element with that id. */
+/** The element with this id. */
 export const byId = (id) => document.getElementById(id);
 
-/** Makes an element. `properties` are set as such, `data` and `css` go to data-* and --* . */
+/** Creates an element. `data` sets data-* attributes and `css` sets --* properties; the other `properties` are assigned. */
 export function el(tag, properties = {}, ...children) {
   const element = document.createElement(tag);
   const { data = {}, css = {}, ...rest } = properties;
@@ -15,11 +15,11 @@ export function el(tag, properties = {}, ...children) {
   return element;
 }
 
-/** A bar that is full to a share from 0 to 1. The figure beside it says the same in words. */
+/** A bar for a share from 0 to 1. Hidden from screen readers, which read the number next to it. */
 export const bar = (share) =>
   el("div", { className: "bar", ariaHidden: "true" }, el("i", { css: { part: `${(share * 100).toFixed(1)}%` } }));
 
-/** Makes the children of `parent` those of `items`, in order, keeping the elements of items that stay. */
+/** Makes the children of `parent` match `items` by key, in order, and reuses the elements of items that remain. */
 export function keyed(parent, items, key, make, update) {
   const old = new Map([...parent.children].map((child) => [child.dataset.key, child]));
   items.forEach((item, index) => {
@@ -33,11 +33,11 @@ export function keyed(parent, items, key, make, update) {
     update(child, item);
     if (parent.children[index] !== child) parent.insertBefore(child, parent.children[index] ?? null);
   });
-  for (const gone of old.values()) gone.remove();
+  for (const removed of old.values()) removed.remove();
 }
 
-/** Sets text only if it changed, so that a screen reader isn't told the same thing twice. */
-export function say(element, text) {
+/** Sets text only if it differs, so that a screen reader doesn't announce it again. */
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
 
@@ -45,8 +45,8 @@ export const percent = (share) => `${Math.round(share * 100)} %`;
 
 export const count = (number, one, many) => `${number} ${number === 1 ? one : many}`;
 
-/** A span of time in words: "8 s", "3 min", "2 h". */
-export function span(milliseconds) {
+/** Formats a duration, such as "8 s", "3 min" or "2 h". */
+export function formatDuration(milliseconds) {
   const seconds = Math.max(0, Math.round(milliseconds / 1000));
   if (seconds < 120) return `${seconds} s`;
   const minutes = Math.round(seconds / 60);

@@ -1,6 +1,6 @@
-// Server-sent events as the answer to a POST, which EventSource can't do.
+// Reads server-sent events from the response to a POST, which EventSource does not support.
 
-/** Yields `{name, data}` for each event of the response, its data parsed as JSON. */
+/** Yields `{name, data}` for each event of a response; `data` is parsed as JSON. */
 export async function* events(response) {
   const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
   let rest = "";
@@ -17,7 +17,7 @@ export async function* events(response) {
       }
     }
   } finally {
-    // Left early: tell the other side that nobody listens any more.
+    // If the caller stops early, this closes the connection.
     reader.cancel().catch(() => {});
   }
 }

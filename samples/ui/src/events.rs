@@ -1,60 +1,53 @@
-//! `GET /events`: the live services as server-sent events, one `picture` for each change.
+//! `GET /events`: server-sent events named `overview`, one for each change of the services.
 
 use std::convert::Infallible;
 use std::time::Duration;
 
 use axum::extract::State;
 use axum::response::sse::{Event, KeepAlive, Sse};
-use futures_util::{Stream, StreamExt};
+use futures_util::{Stream, StreamExt, stream};
 use tokio_util::sync::CancellationToken;
 
-use crate::feed::Pictures;
-use crate::picture::View;
+use crate::overview::View;
+use crate::watcher::Overviews;
 
-/// Changes that come in one go, such as a whole service starting, are shown as one.
-const PAUSE: Duration = Duration::from_millis(100);
+/// Changes within this time are sent as one event, for example while several instances start.
+const DEBOUNCE: Duration = Duration::from_millis(100);
 
-/// Where the pictures come from, and when no more are wanted.
+/// The state of the handler.
 #[derive(Clone)]
-pub(crate) struct Live {
-    pub(crate) pictures: Pictures,
-    pub(crate) leaving: CancellationToken,
+pub(crate) struct EventsState {
+    pub(crate) overviews: Overviews,
+    /// Ends all streams.
+    pub(crate) shutdown: CancellationToken,
 }
 
 pub(crate) async fn events(
-    State(live): State<Live>,
+    State(state): State<EventsState>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let Live {
-        mut pictures,
-        leaving,
-    } = live;
-    // What is known already counts as the first change.
-    pictures.mark_changed();
-    let stream =
-        futures_util::stream::unfold((pictures, None), |(mut pictures, last)| async move {
-            let view = next(&mut pictures, last.as_ref()).await?;
-            // A view has a JSON form: it is made of strings, numbers and lists.
-            let event = Event::default().event("picture").json_data(&view).ok()?;
-            Some((Ok(event), (pictures, Some(view))))
-        });
-    Sse::new(stream.take_until(leaving.cancelled_owned())).keep_alive(KeepAlive::default())
+    let mut overviews = state.overviews;
+    // Sends the current state as the first event.
+    overviews.mark_changed();
+    let events = stream::unfold((overviews, None), |(mut overviews, last)| async move {
+        let view = next(&mut overviews, last.as_ref()).await?;
+        // Serializing can't fail: there are no maps.
+        let event = Event::default().event("overview").json_data(&view).ok()?;
+        Some((Ok(event), (overviews, Some(view))))
+    });
+    Sse::new(events.take_until(state.shutdown.cancelled_owned())).keep_alive(KeepAlive::default())
 }
 
-/// The next view that tells something new; none when the service stops.
-async fn next(pictures: &mut Pictures, last: Option<&View>) -> Option<View> {
+/// The next view that differs from the last in more than its age; `None` when the watcher ends.
+async fn next(overviews: &mut Overviews, last: Option<&View>) -> Option<View> {
     loop {
-        pictures.changed().await.ok()?;
+        overviews.changed().await.ok()?;
         if last.is_some() {
-            tokio::time::sleep(PAUSE).await;
+            tokio::time::sleep(DEBOUNCE).await;
         }
-        let Some(view) = pictures
-            .borrow_and_update()
-            .as_ref()
-            .map(|picture| picture.view())
-        else {
-            continue;
-        };
-        if last.is_none_or(|last| !view.same_but_for_age(last)) {
+        let view = overviews.borrow_and_update().as_ref().map(View::new);
+        if let Some(view) = view
+            && last.is_none_or(|last| !view.is_same_state(last))
+        {
             return Some(view);
         }
     }

@@ -1,4 +1,4 @@
-//! The page itself: a few files inside this program, from nowhere else.
+//! The files of the page, which are embedded in the program.
 
 use axum::Router;
 use axum::routing::get;
@@ -6,8 +6,8 @@ use http::header::{
     CACHE_CONTROL, CONTENT_SECURITY_POLICY, CONTENT_TYPE, REFERRER_POLICY, X_CONTENT_TYPE_OPTIONS,
 };
 
-/// Scripts, styles, pictures and data come from this service alone, and nothing is run or styled
-/// from within the page: whatever a service or a user writes stays text.
+/// Allows only resources of this service, and no inline scripts or styles, so that text from
+/// services and users can't be executed.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
@@ -16,8 +16,8 @@ const CSS: &str = "text/css; charset=utf-8";
 const JAVASCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-/// Path, media type and content. The paths in the page are relative, so that it works behind a
-/// gateway's prefix too.
+/// Path, media type and content. The page uses relative paths, so that it works behind a gateway's
+/// path prefix.
 const FILES: [(&str, &str, &str); 9] = [
     ("/", HTML, include_str!("../page/index.html")),
     ("/style.css", CSS, include_str!("../page/style.css")),
@@ -29,9 +29,13 @@ const FILES: [(&str, &str, &str); 9] = [
         include_str!("../page/answers.js"),
     ),
     ("/dom.js", JAVASCRIPT, include_str!("../page/dom.js")),
-    ("/live.js", JAVASCRIPT, include_str!("../page/live.js")),
+    (
+        "/services.js",
+        JAVASCRIPT,
+        include_str!("../page/services.js"),
+    ),
     ("/sse.js", JAVASCRIPT, include_str!("../page/sse.js")),
-    ("/tally.js", JAVASCRIPT, include_str!("../page/tally.js")),
+    ("/counts.js", JAVASCRIPT, include_str!("../page/counts.js")),
 ];
 
 pub(crate) fn router() -> Router {
@@ -43,7 +47,7 @@ pub(crate) fn router() -> Router {
                 (CONTENT_SECURITY_POLICY, POLICY),
                 (X_CONTENT_TYPE_OPTIONS, "nosniff"),
                 (REFERRER_POLICY, "no-referrer"),
-                // Always the page of the program that runs now.
+                // The browser revalidates, so the page always matches the running program.
                 (CACHE_CONTROL, "no-cache"),
             ];
             router.route(path, get(move || std::future::ready((headers, content))))
@@ -55,11 +59,11 @@ mod tests {
     use super::FILES;
 
     #[test]
-    fn nothing_comes_from_elsewhere() {
+    fn no_file_loads_external_resources_or_inserts_html() {
         for (path, _, content) in FILES {
-            // The namespace of SVG is a name, not a place.
+            // The SVG namespace is not a link.
             let content = content.replace("http://www.w3.org/2000/svg", "");
-            for elsewhere in [
+            for forbidden in [
                 "http://",
                 "https://",
                 "src=\"//",
@@ -68,15 +72,15 @@ mod tests {
                 "insertAdjacentHTML",
                 "eval(",
             ] {
-                assert!(!content.contains(elsewhere), "{path} has {elsewhere}");
+                assert!(!content.contains(forbidden), "{path} has {forbidden}");
             }
         }
     }
 
     #[test]
-    fn every_script_of_the_folder_is_served() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/page");
-        for file in std::fs::read_dir(folder).unwrap() {
+    fn every_file_of_the_directory_is_served() {
+        let directory = concat!(env!("CARGO_MANIFEST_DIR"), "/page");
+        for file in std::fs::read_dir(directory).unwrap() {
             let name = file.unwrap().file_name().into_string().unwrap();
             let path = if name == "index.html" {
                 "/".to_owned()

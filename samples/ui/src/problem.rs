@@ -1,4 +1,4 @@
-//! Errors as problem details (RFC 9457), like those of the services behind.
+//! Errors as problem details (RFC 9457).
 
 use axum::Json;
 use axum::response::{IntoResponse, Response};
@@ -6,7 +6,7 @@ use http::header::{CONTENT_TYPE, RETRY_AFTER};
 use http::{HeaderValue, StatusCode};
 use serde_json::json;
 
-/// A request that this service itself couldn't carry out.
+/// An error response of this service itself, as opposed to one of the models.
 #[derive(Debug)]
 pub(crate) struct Problem {
     status: StatusCode,
@@ -15,9 +15,9 @@ pub(crate) struct Problem {
 }
 
 impl Problem {
-    /// No instance of the gateway is known, or none that can be used.
-    pub(crate) fn no_gateway(why: &waypost::Error) -> Self {
-        let detail = format!("The gateway can't be found: {why}.");
+    /// There is no instance of the gateway to call.
+    pub(crate) fn no_gateway(error: &waypost::Error) -> Self {
+        let detail = format!("The gateway can't be found: {error}.");
         Self {
             status: StatusCode::SERVICE_UNAVAILABLE,
             title: "No gateway",
@@ -25,12 +25,15 @@ impl Problem {
         }
     }
 
-    /// Instances of the gateway are known, but none of those tried answered.
-    pub(crate) fn gateway_silent(tried: &[String], why: &str) -> Self {
-        let detail = format!("The gateway doesn't answer at {}: {why}.", tried.join(", "));
+    /// The call to the gateway failed, at each of the addresses tried.
+    pub(crate) fn gateway_unreachable(tried: &[String], cause: &str) -> Self {
+        let detail = format!(
+            "The gateway did not respond at {}: {cause}.",
+            tried.join(", ")
+        );
         Self {
             status: StatusCode::BAD_GATEWAY,
-            title: "The gateway doesn't answer",
+            title: "The gateway did not respond",
             detail,
         }
     }
@@ -44,7 +47,8 @@ impl Problem {
     }
 
     pub(crate) fn body_too_large(limit: usize) -> Self {
-        let detail = format!("The body is larger than {limit} bytes or broke off.");
+        let detail =
+            format!("The body is larger than {limit} bytes, or the connection was closed early.");
         Self {
             status: StatusCode::PAYLOAD_TOO_LARGE,
             title: "Body too large",

@@ -1,14 +1,12 @@
-//! `/api/…`: the models' API, called through the gateway.
+//! `/api/…`: proxies the API of the models through the gateway.
 //!
-//! The page could be given the gateway's URL and call it itself. It isn't, for three reasons. The
-//! address under which a gateway registers is one for other services: a browser on another
-//! machine, or behind a tunnel, may not reach it, but it does reach the UI, since that is where
-//! the page came from. Everything stays of one origin, so that neither the gateway nor the models
-//! need to allow foreign pages (CORS), and the page may be forbidden to talk to anyone else. And
-//! the UI is itself an example of a service that finds another by name. The price is one more hop,
-//! of bytes that are passed on as they come.
+//! The browser doesn't call the gateway itself, for three reasons. The gateway registers an address
+//! for other services, which the browser may not be able to reach; it can reach the UI, since it
+//! loaded the page from there. With a single origin, gateway and models need no CORS headers, and
+//! the content security policy can forbid requests to other origins. And the UI is an example of a
+//! service that calls another one by name. The price is one more hop.
 //!
-//! Only the API of the models can be reached this way, not all that the gateway knows.
+//! Only the API of the models is proxied, not the other routes of the gateway.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,25 +20,29 @@ use waypost::{Balancer, InstanceId, ServiceName};
 
 use crate::problem::Problem;
 
-/// The largest request body, in bytes. It is kept until the gateway has taken it, so that another
-/// instance of the gateway can be tried.
+/// The largest request body, in bytes. The body is buffered, so that a request can be retried.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// How many instances of the gateway are tried before giving up.
-const MAX_TRIES: usize = 3;
+/// How often a request is sent before giving up.
+const MAX_ATTEMPTS: usize = 3;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Which instance of the gateway an answer came through.
+/// The instance of the gateway that handled the request.
 const GATEWAY: HeaderName = HeaderName::from_static("x-gateway");
 const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const TRACE: HeaderName = HeaderName::from_static("traceparent");
+const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 
-/// What of a request concerns the models.
-const REQUEST_HEADERS: [HeaderName; 4] = [header::ACCEPT, header::CONTENT_TYPE, REQUEST_ID, TRACE];
+/// The request headers that are forwarded.
+const REQUEST_HEADERS: [HeaderName; 4] = [
+    header::ACCEPT,
+    header::CONTENT_TYPE,
+    REQUEST_ID,
+    TRACEPARENT,
+];
 
-/// What of an answer concerns the page.
+/// The response headers that are forwarded.
 const RESPONSE_HEADERS: [HeaderName; 7] = [
     header::ALLOW,
     header::CACHE_CONTROL,
@@ -51,7 +53,7 @@ const RESPONSE_HEADERS: [HeaderName; 7] = [
     SERVED_BY,
 ];
 
-/// Passes requests on to the gateway.
+/// Forwards requests to the gateway.
 pub(crate) struct Proxy {
     gateways: Balancer,
     /// The path of the models' API at the gateway, such as `/ai-models/api/`.
@@ -61,7 +63,7 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn new(gateways: Balancer, models: &ServiceName) -> Result<Self, reqwest::Error> {
-        // Refused only if another part of the program chose a provider before: then that one serves.
+        // This fails only if the process has a crypto provider already; that one is used then.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
@@ -74,7 +76,7 @@ impl Proxy {
         })
     }
 
-    /// Sends a request to one instance of the gateway after the other, until one takes it.
+    /// Sends a request to an instance of the gateway, and to other instances if it can't connect.
     async fn forward(
         &self,
         method: Method,
@@ -86,18 +88,19 @@ impl Proxy {
             .ready()
             .await
             .map_err(|error| Problem::no_gateway(&error))?;
-        let mut tried: Vec<InstanceId> = Vec::new();
+        let mut failed: Vec<InstanceId> = Vec::new();
         let mut addresses = Vec::new();
         loop {
             let (lease, url) = {
                 let pick = self
                     .gateways
-                    .pick_except(&tried)
+                    .pick_except(&failed)
                     .map_err(|error| Problem::no_gateway(&error))?;
                 let url = reqwest::Url::parse(&pick.url_for(&format!("{}{path}", self.prefix)));
                 (pick.lease(), url.map_err(|_| Problem::no_such_path(path))?)
             };
-            // Parsing resolved all dots, be they encoded or not: none may lead out of the API.
+            // Parsing has resolved all dot segments, also percent-encoded ones, so this rejects
+            // paths that lead out of the API.
             let allowed = format!("{}{}", lease.path_prefix(), self.prefix);
             if !url.path().starts_with(&allowed) {
                 return Err(Problem::no_such_path(url.path()));
@@ -110,26 +113,28 @@ impl Proxy {
             addresses.push(lease.authority());
             let error = match request.send().await {
                 Ok(response) => {
-                    // An error status is about the models behind; the gateway itself did its work.
+                    // An error status comes from the models; the gateway itself has worked.
                     lease.succeeded();
-                    return Ok(answer(response, lease));
+                    return Ok(forward_response(response, lease));
                 }
                 Err(error) => error,
             };
             lease.failed();
-            // Without a connection nothing was sent, so that another try can do no harm.
-            let again =
-                error.is_connect() && addresses.len() < MAX_TRIES && !tried.contains(lease.id());
-            if !again {
-                return Err(Problem::gateway_silent(&addresses, &root_cause(&error)));
+            // Without a connection nothing has been sent, so a retry is safe.
+            let can_retry = error.is_connect()
+                && addresses.len() < MAX_ATTEMPTS
+                && !failed.contains(lease.id());
+            if !can_retry {
+                let cause = root_cause(&error);
+                return Err(Problem::gateway_unreachable(&addresses, &cause));
             }
-            tracing::warn!(gateway = %lease.authority(), %error, "a gateway can't be reached");
-            tried.push(lease.id().clone());
+            tracing::warn!(gateway = %lease.authority(), %error, "gateway unreachable, trying another instance");
+            failed.push(lease.id().clone());
         }
     }
 }
 
-/// `/api/…`, whatever the method.
+/// Handles `/api/…` for all methods.
 pub(crate) async fn proxy(
     State(proxy): State<Arc<Proxy>>,
     request: Request,
@@ -139,34 +144,36 @@ pub(crate) async fn proxy(
     let path = path
         .strip_prefix("/api/")
         .ok_or_else(|| Problem::no_such_path(path))?;
-    let headers = only(&parts.headers, &REQUEST_HEADERS);
+    let headers = select(&parts.headers, &REQUEST_HEADERS);
     let body = axum::body::to_bytes(body, MAX_BODY)
         .await
         .map_err(|_| Problem::body_too_large(MAX_BODY))?;
     proxy.forward(parts.method, path, headers, body).await
 }
 
-/// The gateway's answer, its body passed on piece by piece as it comes.
-fn answer(upstream: reqwest::Response, lease: waypost::Lease) -> Response {
+/// The response to the browser, with the gateway's body as a stream.
+fn forward_response(upstream: reqwest::Response, lease: waypost::Lease) -> Response {
     let mut response = Response::new(Body::empty());
     *response.status_mut() = upstream.status();
-    *response.headers_mut() = only(upstream.headers(), &RESPONSE_HEADERS);
+    *response.headers_mut() = select(upstream.headers(), &RESPONSE_HEADERS);
     if let Ok(gateway) = HeaderValue::try_from(lease.authority()) {
         response.headers_mut().insert(GATEWAY, gateway);
     }
-    // The work counts as in flight until the last piece.
-    let pieces = upstream.bytes_stream().inspect_ok(move |_| _ = &lease);
-    *response.body_mut() = Body::from_stream(pieces);
+    // The stream owns the lease, so the request counts as in flight until the body ends.
+    let chunks = upstream.bytes_stream().inspect_ok(move |_| _ = &lease);
+    *response.body_mut() = Body::from_stream(chunks);
     response
 }
 
-fn only(all: &HeaderMap, wanted: &[HeaderName]) -> HeaderMap {
-    let found = wanted
+/// The headers with these names.
+fn select(headers: &HeaderMap, names: &[HeaderName]) -> HeaderMap {
+    let found = names
         .iter()
-        .filter_map(|name| Some((name.clone(), all.get(name)?.clone())));
+        .filter_map(|name| Some((name.clone(), headers.get(name)?.clone())));
     found.collect()
 }
 
+/// The innermost cause, such as "Connection refused" instead of "error sending request".
 fn root_cause(error: &dyn std::error::Error) -> String {
     let mut cause = error;
     while let Some(inner) = cause.source() {

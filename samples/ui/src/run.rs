@@ -1,4 +1,4 @@
-//! The whole program: listens, registers, serves until told to stop, and leaves in good order.
+//! Runs the service: listens, registers, and serves until it is told to stop.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -9,24 +9,31 @@ use waypost::integration::axum::{ServeError, serve};
 use waypost::integration::shutdown_signal;
 use waypost::{Host, Provider, ServiceDiscoveryClient, ServiceRegistration};
 
-use crate::{DEFAULT_PORT, Error, Peers, SERVICE_NAME, router_until};
+use crate::error::Error;
+use crate::router::{Peers, router_until};
 
-/// How the service runs. The default is what one wants on one machine.
+/// The default name that the service registers under.
+pub const SERVICE_NAME: &str = "ui";
+
+/// The default port.
+pub const DEFAULT_PORT: u16 = 3000;
+
+/// The configuration of the service. The default is suitable for running it on one machine.
 #[derive(Debug)]
 pub struct Config {
-    /// The name to register under; [`SERVICE_NAME`] unless set.
+    /// The name to register under. Default: [`SERVICE_NAME`].
     pub name: String,
-    /// The address to listen on; 127.0.0.1 unless set.
+    /// The address to listen on. Default: 127.0.0.1.
     pub bind: IpAddr,
-    /// The port to listen on; [`DEFAULT_PORT`] unless set, and 0 for any that is free.
+    /// The port to listen on; 0 for any free port. Default: [`DEFAULT_PORT`].
     pub port: u16,
-    /// The address for others to call, if it isn't the one that is listened on.
+    /// The address to register, for other services to call. Default: [`bind`](Self::bind).
     pub advertise: Option<Host>,
-    /// The instance's id; made of name, host and port unless set.
+    /// The instance ID. Default: derived from name, host and port.
     pub instance: Option<String>,
-    /// The registry; the one that the environment asks for unless set.
+    /// The registry. Default: the one configured by environment variables.
     pub provider: Option<Arc<dyn Provider>>,
-    /// The services that the page calls.
+    /// The names of the services that the page calls.
     pub peers: Peers,
 }
 
@@ -44,23 +51,23 @@ impl Default for Config {
     }
 }
 
-/// Listens, registers, and serves until SIGINT or SIGTERM; then leaves the registry, ends the live
-/// pictures, lets requests in flight end, and returns.
+/// Runs the service until SIGINT or SIGTERM; then deregisters, ends the event streams, finishes the
+/// requests in flight, and returns.
 ///
 /// # Errors
-/// If the port can't be had or a setting isn't valid. A registry that can't be reached is no error:
-/// the page says so, and the service registers as soon as it can.
+/// If the address can't be bound or a setting is not valid. An unreachable registry is not an
+/// error: the page shows it, and the service registers when the registry can be reached.
 pub async fn run(config: Config) -> Result<(), Error> {
     run_until(config, shutdown_signal()).await
 }
 
-/// As [`run`], until `told` completes instead of until a signal.
+/// As [`run`], but stops when `shutdown` completes instead of on a signal.
 ///
 /// # Errors
 /// As [`run`].
 pub async fn run_until(
     config: Config,
-    told: impl Future<Output = ()> + Send + 'static,
+    shutdown: impl Future<Output = ()> + Send + 'static,
 ) -> Result<(), Error> {
     let address = SocketAddr::new(config.bind, config.port);
     let listener = TcpListener::bind(address)
@@ -81,17 +88,17 @@ pub async fn run_until(
         None => ServiceDiscoveryClient::builder().build()?,
     };
 
-    // A live picture never ends by itself, and would be waited for.
-    let leaving = CancellationToken::new();
-    let app = router_until(&client, &config.peers, leaving.clone())?;
-    let told = async move {
-        told.await;
-        leaving.cancel();
+    // Otherwise the shutdown would wait for event streams, which never end on their own.
+    let end_streams = CancellationToken::new();
+    let app = router_until(&client, &config.peers, end_streams.clone())?;
+    let shutdown = async move {
+        shutdown.await;
+        end_streams.cancel();
     };
     let server = serve(listener, app)
         .register(registration)
         .provider(Arc::clone(client.provider()))
-        .shutdown_when(told);
+        .shutdown_when(shutdown);
     server.run().await.map_err(|error| match error {
         ServeError::Discovery(error) => Error::Discovery(error),
         other => Error::Serve(other),

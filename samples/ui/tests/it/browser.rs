@@ -1,4 +1,4 @@
-//! Drives a real Chromium by its chromedriver.
+//! Controls Chromium through chromedriver.
 
 use std::panic::AssertUnwindSafe;
 use std::process::Stdio;
@@ -12,25 +12,26 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::support::SOON;
+use crate::support::TIMEOUT;
 
-/// A page open in a browser.
+/// A page that is open in a browser.
 pub(crate) struct Page {
     client: Client,
 }
 
 impl Page {
-    /// Runs a test in a browser of its own, which is closed even if the test fails.
-    pub(crate) async fn visit(url: &str, test: impl AsyncFnOnce(&Self)) {
+    /// Runs a test in a new browser, which is closed even if the test fails. Also fails if the
+    /// browser logged an error.
+    pub(crate) async fn test(url: &str, test: impl AsyncFnOnce(&Self)) {
         let (mut driver, client, _profile) = start_browser().await;
         let page = Self { client };
         let outcome = AssertUnwindSafe(async {
             page.client.goto(url).await.unwrap();
             test(&page).await;
-            page.assert_no_complaints().await;
+            page.assert_no_errors().await;
         });
         let outcome = outcome.catch_unwind().await;
-        // Ending the session ends the browser; without a browser the driver may go too.
+        // Closing the session closes the browser.
         let _ = page.client.clone().close().await;
         let _ = driver.kill().await;
         if let Err(panic) = outcome {
@@ -39,10 +40,10 @@ impl Page {
     }
 
     /// Waits until an element is shown and its text contains `wanted`.
-    pub(crate) async fn until(&self, css: &str, wanted: &str) {
+    pub(crate) async fn wait_for(&self, css: &str, wanted: &str) {
         let script = "const found = document.querySelector(arguments[0]); \
                       return found && found.checkVisibility() && found.textContent.includes(arguments[1]);";
-        self.until_script(
+        self.wait_for_script(
             script,
             vec![json!(css), json!(wanted)],
             &format!("{css} with {wanted:?}"),
@@ -51,8 +52,8 @@ impl Page {
     }
 
     /// Waits until an expression is true in the page.
-    pub(crate) async fn until_true(&self, expression: &str) {
-        self.until_script(
+    pub(crate) async fn wait_until(&self, expression: &str) {
+        self.wait_for_script(
             &format!("return Boolean({expression});"),
             vec![],
             expression,
@@ -60,7 +61,7 @@ impl Page {
         .await;
     }
 
-    async fn until_script(&self, script: &str, arguments: Vec<Value>, what: &str) {
+    async fn wait_for_script(&self, script: &str, arguments: Vec<Value>, what: &str) {
         let shown = async {
             while self
                 .client
@@ -72,10 +73,10 @@ impl Page {
                 tokio::time::sleep(std::time::Duration::from_millis(20)).await;
             }
         };
-        if tokio::time::timeout(SOON, shown).await.is_err() {
+        if tokio::time::timeout(TIMEOUT, shown).await.is_err() {
             let text = self.js("document.body.innerText").await;
             panic!(
-                "never saw {what}; the page says:\n{}",
+                "no {what} within {TIMEOUT:?}; the page shows:\n{}",
                 text.as_str().unwrap_or_default()
             );
         }
@@ -99,16 +100,16 @@ impl Page {
             .unwrap();
     }
 
-    /// Replaces what stands in a field.
+    /// Replaces the text of a field.
     pub(crate) async fn write(&self, css: &str, text: &str) {
         let field = self.client.find(Locator::Css(css)).await.unwrap();
         field.clear().await.unwrap();
         field.send_keys(text).await.unwrap();
     }
 
-    /// Chooses a model as a user does, by the card that bears its name.
+    /// Clicks on the model with this name.
     pub(crate) async fn choose(&self, model: &str) {
-        self.until("#models", model).await;
+        self.wait_for("#models", model).await;
         let card = format!("//label[b[text()='{model}']]");
         self.client
             .find(Locator::XPath(&card))
@@ -119,7 +120,7 @@ impl Page {
             .unwrap();
     }
 
-    /// Types keys into whatever has the focus.
+    /// Sends keys to the element that has the focus.
     pub(crate) async fn type_keys(&self, keys: &str) {
         self.client
             .active_element()
@@ -140,22 +141,22 @@ impl Page {
             .unwrap()
     }
 
-    /// Fails if the browser had anything to complain of: an exception, a file that is missing,
-    /// something that the content security policy forbids.
-    async fn assert_no_complaints(&self) {
+    /// Checks that the browser logged no error, such as an exception or a violation of the content
+    /// security policy.
+    async fn assert_no_errors(&self) {
         let log = self.client.issue_cmd(BrowserLog).await.unwrap();
-        let complaints: Vec<_> = log
+        let errors: Vec<_> = log
             .as_array()
             .unwrap()
             .iter()
-            // An answer with an error status is logged too; whether it was right is for the test to say.
+            // Responses with an error status are logged too, but some tests expect them.
             .filter(|entry| entry["source"] != "network")
             .collect();
-        assert!(complaints.is_empty(), "{complaints:?}");
+        assert!(errors.is_empty(), "{errors:?}");
     }
 }
 
-/// Chromium's command to read what the browser logged.
+/// chromedriver's command to read the log of the browser.
 #[derive(Debug)]
 struct BrowserLog;
 
@@ -176,8 +177,8 @@ impl WebDriverCompatibleCommand for BrowserLog {
     }
 }
 
-/// A browser and its driver, with a profile of its own. On a busy machine a browser sometimes isn't
-/// there in the time that its driver gives it; then both are started again.
+/// Starts a browser with a new profile, and its driver. On a busy machine the browser sometimes
+/// doesn't start within the driver's timeout, so both are started up to three times.
 async fn start_browser() -> (Child, Client, TempDir) {
     let mut failure = String::new();
     for _ in 0..3 {
@@ -192,16 +193,16 @@ async fn start_browser() -> (Child, Client, TempDir) {
     panic!("this test needs Chromium ({failure}): run `cargo xtask setup` to install it")
 }
 
-/// The driver takes a free port for IPv4 and then wants the same one for IPv6; when somebody else was
-/// quicker it gives up, so it is started again.
+/// The driver chooses a free IPv4 port, and exits if that port is in use on IPv6. Then it is started
+/// again.
 async fn start_driver() -> (Child, u16) {
     for _ in 0..5 {
-        let starting = tokio::time::timeout(SOON, try_to_start_driver());
-        if let Some(started) = starting.await.expect("chromedriver should listen soon") {
+        let starting = tokio::time::timeout(TIMEOUT, try_to_start_driver());
+        if let Some(started) = starting.await.expect("chromedriver should start in time") {
             return started;
         }
     }
-    panic!("chromedriver ended five times before it began to listen");
+    panic!("chromedriver exited five times before it listened");
 }
 
 async fn try_to_start_driver() -> Option<(Child, u16)> {
@@ -247,6 +248,6 @@ async fn connect(port: u16, profile: &TempDir) -> Result<Client, NewSessionError
         .await
 }
 
-fn program(variable: &str, usual: &str) -> String {
-    std::env::var(variable).unwrap_or_else(|_| usual.to_owned())
+fn program(variable: &str, default: &str) -> String {
+    std::env::var(variable).unwrap_or_else(|_| default.to_owned())
 }

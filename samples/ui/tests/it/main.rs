@@ -1,8 +1,9 @@
-//! The service as its users see it: over HTTP, and in a real browser.
-#![allow(clippy::unwrap_used)] // A test that unwraps what it got fails with the reason.
+//! Tests of the service over HTTP and in a real browser.
+
+#![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod browser;
 mod page;
 mod proxy;
-mod running;
+mod run;
 mod support;

@@ -1,4 +1,4 @@
-//! The way to the models, and what the service answers besides.
+//! The proxy for the API of the models, and the files of the page.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
@@ -11,14 +11,14 @@ use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use waypost::Health;
 
-use crate::support::{Flaky, SOON, Server, Stack, nobody, ui};
+use crate::support::{FlakyRegistry, Server, Stack, TIMEOUT, ui, unused_address};
 
 fn client() -> reqwest::Client {
-    reqwest::Client::builder().timeout(SOON).build().unwrap()
+    reqwest::Client::builder().timeout(TIMEOUT).build().unwrap()
 }
 
 #[tokio::test]
-async fn the_models_api_is_called_through_the_gateway() {
+async fn the_models_are_called_through_the_gateway() {
     let stack = Stack::of(2).await;
     let models: Value = client()
         .get(stack.ui.url("/api/models"))
@@ -30,7 +30,7 @@ async fn the_models_api_is_called_through_the_gateway() {
         .unwrap();
     assert!(models["models"].as_array().unwrap().len() >= 3);
 
-    let mut who = Vec::new();
+    let mut instances = Vec::new();
     for _ in 0..4 {
         let request = client().post(stack.ui.url("/api/inference"));
         let body = json!({"model": "sentiment", "input": "Lovely!"}).to_string();
@@ -49,17 +49,17 @@ async fn the_models_api_is_called_through_the_gateway() {
         let answer: Value = response.json().await.unwrap();
         assert_eq!(answer["served_by"], served_by);
         assert_eq!(answer["output"]["label"], "positive");
-        who.push(served_by);
+        instances.push(served_by);
     }
-    who.sort();
+    instances.sort();
     assert_eq!(
-        who,
+        instances,
         ["ai-models-1", "ai-models-1", "ai-models-2", "ai-models-2"]
     );
 }
 
 #[tokio::test]
-async fn errors_of_the_models_arrive_as_they_are() {
+async fn errors_of_the_models_are_forwarded_unchanged() {
     let stack = Stack::of(1).await;
     let request = client().post(stack.ui.url("/api/inference")).body("{");
     let response = request.send().await.unwrap();
@@ -72,7 +72,7 @@ async fn errors_of_the_models_arrive_as_they_are() {
 }
 
 #[tokio::test]
-async fn nothing_but_the_models_api_can_be_reached() {
+async fn only_the_api_of_the_models_is_reachable() {
     let stack = Stack::of(1).await;
     for path in [
         "/api/../internal/routes",
@@ -80,17 +80,17 @@ async fn nothing_but_the_models_api_can_be_reached() {
         "/api/%2e%2e/%2e%2e/internal/routes",
         "/api/x/%2E%2E/../../../internal/routes",
     ] {
-        // Sent as it stands: a client library would resolve the dots before.
-        let answer = raw(stack.ui.address, path).await;
-        assert!(answer.starts_with("HTTP/1.1 404"), "{path}: {answer}");
-        assert!(!answer.contains("secret"), "{path}: {answer}");
+        // Sent over a socket, since an HTTP client would resolve the dot segments.
+        let response = get_raw(stack.ui.address, path).await;
+        assert!(response.starts_with("HTTP/1.1 404"), "{path}: {response}");
+        assert!(!response.contains("secret"), "{path}: {response}");
     }
 }
 
 #[tokio::test]
-async fn a_gateway_that_does_not_answer_is_passed_over() {
+async fn a_request_is_retried_when_a_gateway_is_unreachable() {
     let stack = Stack::of(1).await;
-    let dead = nobody();
+    let dead = unused_address();
     stack
         .registry
         .add("api-gateway", "gateway-0", dead, Health::Passing);
@@ -105,8 +105,8 @@ async fn a_gateway_that_does_not_answer_is_passed_over() {
 }
 
 #[tokio::test]
-async fn without_a_gateway_the_reason_is_told() {
-    let registry = Flaky::default();
+async fn without_a_gateway_the_error_gives_the_reason() {
+    let registry = FlakyRegistry::default();
     let ui = Server::of(ui(&registry)).await;
     let response = client().get(ui.url("/api/models")).send().await.unwrap();
     assert_eq!(response.status(), 503);
@@ -117,7 +117,7 @@ async fn without_a_gateway_the_reason_is_told() {
         "{problem}"
     );
 
-    let dead = nobody();
+    let dead = unused_address();
     registry.add("api-gateway", "gateway-0", dead, Health::Passing);
     let response = client().get(ui.url("/api/models")).send().await.unwrap();
     assert_eq!(response.status(), 502);
@@ -132,8 +132,8 @@ async fn without_a_gateway_the_reason_is_told() {
 }
 
 #[tokio::test]
-async fn a_streamed_answer_is_passed_on_as_it_comes() {
-    let (pieces, receiver) = mpsc::channel::<Bytes>(1);
+async fn a_streamed_response_is_forwarded_without_buffering() {
+    let (chunks, receiver) = mpsc::channel::<Bytes>(1);
     let receiver = std::sync::Arc::new(std::sync::Mutex::new(Some(receiver)));
     let slow = async move || {
         let receiver = receiver.lock().unwrap().take().unwrap();
@@ -144,7 +144,7 @@ async fn a_streamed_answer_is_passed_on_as_it_comes() {
     };
     let gateway =
         Server::of(Router::new().route("/ai-models/api/inference/stream", any(slow))).await;
-    let registry = Flaky::default();
+    let registry = FlakyRegistry::default();
     registry.add("api-gateway", "gateway-1", gateway.address, Health::Passing);
     let ui = Server::of(ui(&registry)).await;
 
@@ -153,24 +153,24 @@ async fn a_streamed_answer_is_passed_on_as_it_comes() {
         .send()
         .await
         .unwrap();
-    let mut arriving = response.bytes_stream();
-    for piece in ["one", "two"] {
-        pieces.send(Bytes::from(piece)).await.unwrap();
-        let arrived = tokio::time::timeout(SOON, arriving.next())
+    let mut body = response.bytes_stream();
+    for chunk in ["one", "two"] {
+        chunks.send(Bytes::from(chunk)).await.unwrap();
+        let received = tokio::time::timeout(TIMEOUT, body.next())
             .await
             .unwrap()
             .unwrap()
             .unwrap();
-        assert_eq!(arrived, piece);
+        assert_eq!(received, chunk);
     }
-    drop(arriving);
-    tokio::time::timeout(SOON, pieces.closed())
+    drop(body);
+    tokio::time::timeout(TIMEOUT, chunks.closed())
         .await
-        .expect("hanging up should reach the gateway");
+        .expect("the request to the gateway should be cancelled");
 }
 
 #[tokio::test]
-async fn the_page_may_load_from_here_only() {
+async fn the_page_may_load_resources_of_this_service_only() {
     let stack = Stack::of(1).await;
     for path in ["/", "/app.js", "/style.css", "/icon.svg"] {
         let response = client().get(stack.ui.url(path)).send().await.unwrap();
@@ -189,16 +189,16 @@ async fn the_page_may_load_from_here_only() {
     assert_eq!(response.status(), 404);
 }
 
-/// The answer to a request whose path is sent as it stands.
-async fn raw(address: SocketAddr, path: &str) -> String {
+/// Sends a GET request with an unmodified path, and returns the whole response.
+async fn get_raw(address: SocketAddr, path: &str) -> String {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
     let request = format!("GET {path} HTTP/1.1\r\nhost: ui\r\nconnection: close\r\n\r\n");
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = String::new();
-    tokio::time::timeout(SOON, stream.read_to_string(&mut answer))
+    let mut response = String::new();
+    tokio::time::timeout(TIMEOUT, stream.read_to_string(&mut response))
         .await
         .unwrap()
         .unwrap();
-    answer
+    response
 }

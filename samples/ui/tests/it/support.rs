@@ -1,5 +1,4 @@
-//! A whole stack in one process: real models, a gateway of few lines, and a registry that can be
-//! made to fail.
+//! A stack in one process: real models, a minimal gateway, and a registry that can be made to fail.
 
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -26,21 +25,21 @@ use waypost_ai_models::Upstream;
 use waypost_testkit::free_ports;
 use waypost_ui::Peers;
 
-/// Nothing that a test waits for takes longer, even on a busy machine.
-pub(crate) const SOON: Duration = Duration::from_secs(60);
+/// The longest that a test waits for anything, generous enough for a busy machine.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// The UI with all that it needs around it.
+/// The UI with the services that it calls.
 pub(crate) struct Stack {
-    pub(crate) registry: Flaky,
+    pub(crate) registry: FlakyRegistry,
     pub(crate) models: Models,
     pub(crate) ui: Server,
     _gateway: Server,
 }
 
 impl Stack {
-    /// With that many instances of the models.
+    /// Starts a stack with this number of model instances.
     pub(crate) async fn of(instances: usize) -> Self {
-        let registry = Flaky::default();
+        let registry = FlakyRegistry::default();
         let models = Models::default();
         for number in 1..=instances {
             models.start(&registry, &format!("ai-models-{number}"));
@@ -57,8 +56,8 @@ impl Stack {
     }
 }
 
-/// The UI alone, with a registry.
-pub(crate) fn ui(registry: &Flaky) -> Router {
+/// The UI without other services.
+pub(crate) fn ui(registry: &FlakyRegistry) -> Router {
     let client = ServiceDiscoveryClient::new(Arc::new(registry.clone()));
     waypost_ui::router(&client, &Peers::default()).unwrap()
 }
@@ -71,7 +70,7 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn of(router: Router) -> Self {
-        Self::at(nobody(), router).await
+        Self::at(unused_address(), router).await
     }
 
     pub(crate) async fn at(address: SocketAddr, router: Router) -> Self {
@@ -87,8 +86,8 @@ impl Server {
     }
 }
 
-/// An address where nobody listens, and no other test will.
-pub(crate) fn nobody() -> SocketAddr {
+/// An address that nothing listens on, and that no other test uses.
+pub(crate) fn unused_address() -> SocketAddr {
     let [port] = free_ports();
     SocketAddr::from(([127, 0, 0, 1], port))
 }
@@ -99,35 +98,40 @@ impl Drop for Server {
     }
 }
 
-/// The running instances of the models, and a gateway that asks them in turns.
+/// The running instances of the models, and a gateway that calls them round-robin.
 #[derive(Clone, Default)]
 pub(crate) struct Models {
     running: Arc<Mutex<Vec<(String, Router)>>>,
-    turn: Arc<AtomicUsize>,
+    next: Arc<AtomicUsize>,
 }
 
 impl Models {
-    pub(crate) fn start(&self, registry: &Flaky, id: &str) {
+    pub(crate) fn start(&self, registry: &FlakyRegistry, id: &str) {
         self.start_with(registry, id, None);
     }
 
-    pub(crate) fn start_with(&self, registry: &Flaky, id: &str, upstream: Option<Upstream>) {
+    pub(crate) fn start_with(
+        &self,
+        registry: &FlakyRegistry,
+        id: &str,
+        upstream: Option<Upstream>,
+    ) {
         let address = SocketAddr::from(([127, 0, 0, 1], 8002));
         registry.add("ai-models", id, address, Health::Passing);
         let router = waypost_ai_models::router(id, upstream);
         self.running.lock().unwrap().push((id.to_owned(), router));
     }
 
-    /// What the gateway does for the models, and one path more that must stay out of reach.
+    /// The gateway, with an internal route that the UI must not expose.
     pub(crate) fn gateway(&self) -> Router {
         Router::new()
-            .route("/ai-models/{*path}", any(pass_on))
+            .route("/ai-models/{*path}", any(forward))
             .route("/internal/routes", any(async || "secret"))
             .with_state(self.clone())
     }
 }
 
-async fn pass_on(
+async fn forward(
     State(models): State<Models>,
     Path(path): Path<String>,
     mut request: Request,
@@ -136,7 +140,7 @@ async fn pass_on(
         let running = models.running.lock().unwrap();
         match running.len() {
             0 => return StatusCode::SERVICE_UNAVAILABLE.into_response(),
-            all => running[models.turn.fetch_add(1, Ordering::Relaxed) % all]
+            all => running[models.next.fetch_add(1, Ordering::Relaxed) % all]
                 .1
                 .clone(),
         }
@@ -145,23 +149,23 @@ async fn pass_on(
     router.oneshot(request).await.into_response()
 }
 
-/// A registry in memory that can be made unreachable.
+/// An in-memory registry that can be made unreachable.
 #[derive(Clone, Debug)]
-pub(crate) struct Flaky {
-    pub(crate) content: MemoryProvider,
+pub(crate) struct FlakyRegistry {
+    pub(crate) memory: MemoryProvider,
     down: watch::Sender<bool>,
 }
 
-impl Default for Flaky {
+impl Default for FlakyRegistry {
     fn default() -> Self {
         Self {
-            content: MemoryProvider::new(),
+            memory: MemoryProvider::new(),
             down: watch::Sender::new(false),
         }
     }
 }
 
-impl Flaky {
+impl FlakyRegistry {
     pub(crate) fn add(&self, service: &str, id: &str, address: SocketAddr, health: Health) {
         let service = ServiceName::new(service).unwrap();
         let host = address.ip().to_string().parse().unwrap();
@@ -169,16 +173,17 @@ impl Flaky {
             .id(id)
             .version("1.2.0")
             .health(health);
-        self.content.insert(instance.build().unwrap());
+        self.memory.insert(instance.build().unwrap());
     }
 
     pub(crate) fn set_down(&self, down: bool) {
         self.down.send_replace(down);
     }
 
+    /// Ends a watch with an error when the registry goes down.
     fn until_down<T: Send + 'static>(
         &self,
-        answers: stream::BoxStream<'static, Result<T, ProviderError>>,
+        updates: stream::BoxStream<'static, Result<T, ProviderError>>,
     ) -> stream::BoxStream<'static, Result<T, ProviderError>> {
         let mut down = self.down.subscribe();
         let mut again = self.down.subscribe();
@@ -193,23 +198,23 @@ impl Flaky {
                 "connection refused",
             ))
         };
-        answers
+        updates
             .take_until(down)
             .chain(stream::once(failure))
             .boxed()
     }
 }
 
-impl Provider for Flaky {
+impl Provider for FlakyRegistry {
     fn describe(&self) -> Arc<str> {
         "a registry in memory".into()
     }
 
     fn watch(&self, service: &ServiceName) -> Watch {
-        self.until_down(self.content.watch(service))
+        self.until_down(self.memory.watch(service))
     }
 
     fn watch_names(&self) -> NamesWatch {
-        self.until_down(self.content.watch_names())
+        self.until_down(self.memory.watch_names())
     }
 }

@@ -1,4 +1,4 @@
-//! The whole program, from its registration to its end.
+//! The running service, from registration to shutdown.
 
 use std::sync::Arc;
 
@@ -7,10 +7,10 @@ use tokio::sync::oneshot;
 use waypost::{MemoryProvider, ServiceDiscoveryClient};
 use waypost_ui::Config;
 
-use crate::support::{SOON, Stack};
+use crate::support::{Stack, TIMEOUT};
 
 #[tokio::test]
-async fn it_registers_and_leaves_without_waiting_for_those_who_watch() {
+async fn the_service_deregisters_and_stops_despite_open_event_streams() {
     let _ = rustls::crypto::ring::default_provider().install_default();
     let registry = MemoryProvider::new();
     let client = ServiceDiscoveryClient::new(Arc::new(registry.clone()));
@@ -22,30 +22,30 @@ async fn it_registers_and_leaves_without_waiting_for_those_who_watch() {
     };
     let running = tokio::spawn(waypost_ui::run_until(config, async { _ = stopped.await }));
 
-    let found = tokio::time::timeout(SOON, client.wait_for("ui"))
+    let found = tokio::time::timeout(TIMEOUT, client.wait_for("ui"))
         .await
         .unwrap()
         .unwrap();
     let url = found.instances().next().unwrap().url().to_owned();
     let health = reqwest::get(format!("{url}/health")).await.unwrap();
     assert_eq!(health.status(), 200);
-    let live = reqwest::get(format!("{url}/events")).await.unwrap();
-    let mut live = live.bytes_stream();
-    live.next().await.unwrap().unwrap();
+    let events = reqwest::get(format!("{url}/events")).await.unwrap();
+    let mut events = events.bytes_stream();
+    events.next().await.unwrap().unwrap();
 
     stop.send(()).unwrap();
-    // Shorter than the drain time, which an open live picture would use up.
-    let ended = tokio::time::timeout(std::time::Duration::from_secs(9), running).await;
-    ended.expect("it should end at once").unwrap().unwrap();
+    // Shorter than the drain timeout, which an open stream would use up.
+    let stopped = tokio::time::timeout(std::time::Duration::from_secs(9), running).await;
+    stopped.expect("it should stop at once").unwrap().unwrap();
     assert!(
         client.discover_service("ui").await.is_err(),
-        "it left the registry"
+        "it is deregistered"
     );
-    while let Some(Ok(_)) = live.next().await {}
+    while let Some(Ok(_)) = events.next().await {}
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
+async fn the_error_for_a_port_in_use_names_the_address() {
     let stack = Stack::of(0).await;
     let config = Config {
         port: stack.ui.address.port(),
