@@ -35,7 +35,7 @@ async fn main() -> Result<(), BoxError> {
     for instance in client.balancer().explain().instances {
         println!(
             "{} {:?} {:?}",
-            instance.id, instance.fate, instance.latency_seconds
+            instance.id, instance.selection, instance.latency_seconds
         );
     }
     Ok(())

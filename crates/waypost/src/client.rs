@@ -8,10 +8,10 @@ use waypost_core::{Environment, Error, Instance, Invalid, ServiceName, ServiceRe
 
 use crate::active_check::ActiveCheck;
 use crate::balance::{
-    Balancer, BalancerOptions, Explanation, Pick, Strategy, StrategyFactory, named,
+    Balancer, BalancerOptions, Explanation, Pick, Strategy, StrategyFactory, factory_named,
 };
-use crate::conduct::OutlierDetection;
 use crate::directory::{Directory, DirectoryOptions};
+use crate::outlier::OutlierDetection;
 use crate::registrar::Registrar;
 use crate::settings::Settings;
 use crate::snapshot::{Catalog, Snapshot};
@@ -161,7 +161,7 @@ impl ServiceDiscoveryClient {
     /// # Errors
     /// If there is no strategy of that name.
     pub fn set_strategy_named(&self, name: &str) -> Result<(), Error> {
-        self.change_strategy(named(name)?);
+        self.change_strategy(factory_named(name)?);
         Ok(())
     }
 
@@ -346,7 +346,7 @@ impl ClientBuilder {
     /// Sets the strategy by its name in a configuration, such as `round_robin`; all
     /// names are in [`strategy_named`](crate::strategy_named).
     pub fn strategy_named(mut self, name: &str) -> Self {
-        self.strategy = Some(named(name));
+        self.strategy = Some(factory_named(name));
         self
     }
 
@@ -356,7 +356,7 @@ impl ClientBuilder {
         self
     }
 
-    /// Sets when endpoints are ejected for their conduct.
+    /// Sets when endpoints are ejected for failed requests.
     pub fn outlier_detection(mut self, options: OutlierDetection) -> Self {
         self.outlier_detection = Some(options);
         self

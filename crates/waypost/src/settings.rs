@@ -79,9 +79,9 @@ use waypost_core::provider::{
 use waypost_core::{ConfigError, Environment, Error};
 
 use crate::active_check::ActiveCheck;
-use crate::balance::{BalancerOptions, StrategyFactory, named};
-use crate::conduct::OutlierDetection;
+use crate::balance::{BalancerOptions, StrategyFactory, factory_named};
 use crate::directory::DirectoryOptions;
+use crate::outlier::OutlierDetection;
 
 /// The kinds of provider that a configuration can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -247,7 +247,11 @@ impl Settings {
 
     /// The strategy that the environment names, if it names one.
     pub(crate) fn strategy(&self) -> Result<Option<StrategyFactory>, ConfigError> {
-        let strategy = self.environment.get(STRATEGY).map(named).transpose();
+        let strategy = self
+            .environment
+            .get(STRATEGY)
+            .map(factory_named)
+            .transpose();
         strategy.map_err(|fault| ConfigError::new(STRATEGY, fault))
     }
 

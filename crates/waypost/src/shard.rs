@@ -1,13 +1,13 @@
-//! State that each thread has for itself, or nearly so. One counter shared by all cores makes a
-//! pick slower with every core; a counter per thread doesn't.
+//! Numbers with a copy per core. A counter that all cores share makes a pick slower with every core;
+//! a sharded one doesn't.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU64, AtomicUsize};
 
-/// One number per shard; a thread always meets the same one. There are as many shards as cores,
-/// rounded up; two threads that share one may now and then see the same number.
+/// One number per shard. A thread always uses the same shard. There are as many shards as cores,
+/// rounded up to a power of two; two threads that share one may occasionally read the same number.
 #[derive(Debug)]
 pub(crate) struct Sharded(Box<[Padded]>);
 
@@ -16,7 +16,7 @@ pub(crate) struct Sharded(Box<[Padded]>);
 struct Padded(AtomicU64);
 
 impl Sharded {
-    /// The number that each shard, by its index, begins with.
+    /// `first` is the initial number of each shard, by its index.
     pub(crate) fn new(first: impl Fn(u64) -> u64) -> Self {
         let shards = 0..shards() as u64;
         Self(
@@ -26,8 +26,8 @@ impl Sharded {
         )
     }
 
-    /// This thread's number. Written without a locked instruction: what another thread of the
-    /// same shard writes meanwhile may be lost, which does no harm to a turn or a seed.
+    /// Replaces this thread's number. No locked instruction is used, so a concurrent write by another
+    /// thread of the same shard may be lost, which does no harm to a position or a seed.
     #[inline]
     pub(crate) fn replace<T>(&self, next: impl FnOnce(u64) -> (u64, T)) -> T {
         let shard = &self.0[this_shard()].0;
@@ -37,7 +37,7 @@ impl Sharded {
     }
 }
 
-/// How many shards there are: a power of two, up to 64.
+/// The number of shards: a power of two, up to 64.
 pub(crate) fn shards() -> usize {
     static SHARDS: OnceLock<usize> = OnceLock::new();
     *SHARDS.get_or_init(|| {
@@ -46,7 +46,7 @@ pub(crate) fn shards() -> usize {
     })
 }
 
-/// The shard of this thread.
+/// The shard of the current thread.
 #[inline]
 pub(crate) fn this_shard() -> usize {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
@@ -59,48 +59,51 @@ pub(crate) fn this_shard() -> usize {
     })
 }
 
-/// Whose turn it is.
+/// A position that advances by one, for rotation.
 #[derive(Debug)]
-pub(crate) struct Turns(Sharded);
+pub(crate) struct ShardedPosition(Sharded);
 
-impl Turns {
-    pub(crate) fn anywhere() -> Self {
+impl ShardedPosition {
+    /// Starts at a random position.
+    pub(crate) fn random() -> Self {
         Self(Sharded::new(|_| fastrand::u64(..) >> 16))
     }
 
-    pub(crate) fn starting_at(turn: usize) -> Self {
-        Self(Sharded::new(|_| turn as u64))
+    pub(crate) fn starting_at(position: usize) -> Self {
+        Self(Sharded::new(|_| position as u64))
     }
 
-    /// The next turn among so many. When their number changes, it goes on from where it was.
+    /// The next position below `count`. When `count` changes, the position is kept.
     #[inline]
-    pub(crate) fn next(&self, among: usize) -> usize {
-        self.0.replace(|turn| {
-            let turn = match (turn as usize) < among {
-                true => turn as usize,
-                false => turn as usize % among,
+    pub(crate) fn next(&self, count: usize) -> usize {
+        self.0.replace(|position| {
+            let position = if (position as usize) < count {
+                position as usize
+            } else {
+                position as usize % count
             };
-            (turn as u64 + 1, turn)
+            (position as u64 + 1, position)
         })
     }
 }
 
-/// Random numbers (wyrand), good enough for dice and fast.
+/// A fast random number generator (wyrand), not for cryptography.
 #[derive(Debug)]
-pub(crate) struct Dice(Sharded);
+pub(crate) struct ShardedRng(Sharded);
 
-impl Dice {
+impl ShardedRng {
+    /// Starts from a random seed.
     pub(crate) fn new() -> Self {
         Self(Sharded::new(|_| fastrand::u64(..)))
     }
 
-    /// The same numbers for the same seed, as long as one thread asks.
+    /// The same numbers for the same seed, on each thread.
     pub(crate) fn seeded(seed: u64) -> Self {
         Self(Sharded::new(|_| seed))
     }
 
     #[inline]
-    pub(crate) fn roll(&self) -> u64 {
+    pub(crate) fn next_u64(&self) -> u64 {
         self.0.replace(|state| {
             let state = state.wrapping_add(0x2d35_8dcc_aa6c_78a5);
             let product = u128::from(state) * u128::from(state ^ 0x8bb8_4b93_962e_acc9);
@@ -109,8 +112,8 @@ impl Dice {
     }
 }
 
-/// Brings a random number below a limit (Lemire's multiplication).
+/// Maps a random number to the range below `limit` (Lemire's multiplication).
 #[inline]
-pub(crate) fn scale(roll: u64, limit: usize) -> usize {
-    ((u128::from(roll) * limit as u128) >> 64) as usize
+pub(crate) fn scale(random: u64, limit: usize) -> usize {
+    ((u128::from(random) * limit as u128) >> 64) as usize
 }

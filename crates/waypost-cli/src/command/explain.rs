@@ -7,7 +7,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
 use waypost::{
-    ActiveCheck, Balancer, BalancerOptions, ExplainedInstance, Explanation, Fate, ServiceName,
+    ActiveCheck, Balancer, BalancerOptions, ExplainedInstance, Explanation, Selection, ServiceName,
 };
 
 use super::registry_args::RegistryArgs;
@@ -77,7 +77,7 @@ impl Explain {
 
 async fn all_checked(balancer: &Balancer) {
     let is_checked = |instance: &ExplainedInstance| {
-        instance.check.is_some() || matches!(instance.fate, Fate::Critical | Fate::Draining)
+        instance.check.is_some() || matches!(instance.selection, Selection::Critical | Selection::Draining)
     };
     while !balancer.explain().instances.iter().all(is_checked) {
         sleep(CHECK_INTERVAL / 4).await;
@@ -113,7 +113,7 @@ fn print(explanation: &Explanation) {
                 instance.url.clone(),
                 instance.health.to_string(),
                 check_result(instance),
-                json!(instance.fate).as_str().unwrap_or_default().to_owned(),
+                json!(instance.selection).as_str().unwrap_or_default().to_owned(),
                 weights.collect::<Vec<_>>().join(" > "),
                 format!("{:.1} %", instance.share * 100.0),
             ]

@@ -73,7 +73,7 @@ async fn an_instance_is_registered_found_watched_and_deregistered() {
     assert!(explained.contains("100.0 %"), "{explained}");
     let json = stdout(&run(&["explain", "web", "--json"], registry).await);
     let json: Value = serde_json::from_str(&json).unwrap();
-    assert_eq!(json["instances"][0]["fate"], "used");
+    assert_eq!(json["instances"][0]["selection"], "used");
 
     assert!(
         run(&["deregister", "web-1"], registry)

@@ -314,12 +314,12 @@ async fn an_instance_that_keeps_failing_is_ejected() {
         .and_then(|routes| routes.iter().find(|route| route["service"] == "auth"))
         .expect("the route");
     let instances = route["balancing"]["instances"].as_array().expect("a list");
-    let fate = |id: &str| {
+    let selection = |id: &str| {
         let found = instances.iter().find(|instance| instance["id"] == id);
-        found.expect("the instance")["fate"].clone()
+        found.expect("the instance")["selection"].clone()
     };
     assert_eq!(
-        (fate("failing"), fate("a")),
+        (selection("failing"), selection("a")),
         ("ejected".into(), "used".into())
     );
 }

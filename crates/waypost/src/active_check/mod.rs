@@ -1,8 +1,8 @@
-//! Checks that this process makes of endpoints itself, beside what the registry says of them and
-//! what their answers show: one loop per endpoint, as long as somebody uses the service.
+//! Active health checks by this process, in addition to those of the registry and to outlier
+//! detection: one loop per endpoint, while the service is used.
 
-mod rounds;
-mod way;
+mod method;
+mod runner;
 
 use std::fmt;
 use std::str::FromStr;
@@ -11,23 +11,24 @@ use std::time::Duration;
 
 use tokio::time::timeout;
 
-pub(crate) use self::rounds::keep_checking;
 use waypost_core::{Error, Instance, Invalid};
 
-use self::way::Way;
-use crate::conduct::Thresholds;
+use self::method::CheckMethod;
+use crate::outlier::CheckThresholds;
+
+pub(crate) use self::runner::run_checks;
 
 /// How this process checks the endpoints of the services that it uses; see
 /// [`DirectoryOptions::active_check`](crate::DirectoryOptions::active_check).
 ///
-/// An endpoint whose checks fail is ejected until they pass again, however its requests fare; the
-/// share of endpoints that may be ejected at a time is that of
-/// [`OutlierDetection::max_ejected`](crate::OutlierDetection::max_ejected). Checks that pass don't
-/// shorten an ejection for failed requests: who answers checks may still fail at its work.
+/// An endpoint whose checks fail is ejected until they pass again, whatever the outcome of its
+/// requests. At most [`OutlierDetection::max_ejected`](crate::OutlierDetection::max_ejected) of the
+/// endpoints are ejected at a time. Passing checks don't shorten an ejection for failed requests: an
+/// endpoint may answer checks and still fail requests.
 ///
-/// Each process checks each endpoint that takes new work, once per interval, however many
-/// balancers it has: with 100 clients of 50 instances that is 100 checks of each instance per
-/// interval. Where a registry checks already, let it.
+/// Each process checks each endpoint that takes new work once per interval, however many balancers it
+/// has: 100 clients make 100 checks of each instance per interval. Prefer the registry's checks where
+/// it has them.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -40,93 +41,94 @@ use crate::conduct::Thresholds;
 /// # }
 /// ```
 #[derive(Clone)]
-#[must_use = "it does nothing until a client is built with it"]
+#[must_use = "pass it to `ClientBuilder::active_check`"]
 pub struct ActiveCheck {
-    way: Way,
+    method: CheckMethod,
     port: Option<Arc<str>>,
     interval: Duration,
     timeout: Duration,
-    thresholds: Thresholds,
+    thresholds: CheckThresholds,
 }
 
 impl ActiveCheck {
-    fn new(way: Way) -> Self {
+    fn new(method: CheckMethod) -> Self {
         Self {
-            way,
+            method,
             port: None,
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(2),
-            thresholds: Thresholds { rise: 2, fall: 3 },
+            thresholds: CheckThresholds { rise: 2, fall: 3 },
         }
     }
 
     /// Opens a connection to the instance's port.
     pub fn tcp() -> Self {
-        Self::new(Way::Tcp)
+        Self::new(CheckMethod::Tcp)
     }
 
-    /// Asks for a path at the instance, by HTTP or, if that is its scheme, HTTPS: 2xx passes, and
-    /// 429 too, which is a warning; all else fails. A new connection each time, no redirects, no
-    /// proxy; certificates are checked against the system's authorities. What the instance's URL
-    /// has of a path doesn't matter.
+    /// Requests a path from the instance over HTTP, or HTTPS if that is its scheme. 2xx and 429 pass,
+    /// everything else fails. Each check uses a new connection, no proxy, and follows no redirects;
+    /// certificates are verified with the system's root certificates. The path prefix of the instance
+    /// is not used.
     ///
     /// # Errors
-    /// If the path is none, or the system's authorities can't be read.
+    /// If the path doesn't start with a slash, or the system's root certificates can't be read.
     #[cfg(feature = "http-check")]
     pub fn http(path: &str) -> Result<Self, Error> {
-        Ok(Self::new(Way::http(path)?))
+        Ok(Self::new(CheckMethod::http(path)?))
     }
 
-    /// Calls a function, which says what is wrong if something is: for gRPC's health service, say.
-    pub fn by<F, R>(check: F) -> Self
+    /// Calls a function, for example one that asks gRPC's health service. Its error says why the check
+    /// failed.
+    pub fn custom<F, R>(check: F) -> Self
     where
         F: Fn(Arc<Instance>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), String>> + Send + 'static,
     {
-        Self::new(Way::by(check))
+        Self::new(CheckMethod::custom(check))
     }
 
-    /// Checks the port of this name instead of the instance's own. Instances without one are not
-    /// checked.
+    /// Checks the port with this name instead of the instance's main port. Instances without one are
+    /// not checked.
     pub fn port(mut self, name: impl Into<Arc<str>>) -> Self {
         self.port = Some(name.into());
         self
     }
 
-    /// The time from one check to the next, 10 % more or less by chance; the first one comes
-    /// within this time. 10 s unless set, at least 10 ms.
+    /// The time from one check to the next, with 10 % jitter; the first check follows within this
+    /// time. 10 s by default, at least 10 ms.
     pub fn every(mut self, interval: Duration) -> Self {
         self.interval = interval.max(Duration::from_millis(10));
         self
     }
 
-    /// How long a check may take. 2 s unless set.
+    /// The timeout of one check. 2 s by default.
     pub fn timeout(mut self, limit: Duration) -> Self {
         self.timeout = limit;
         self
     }
 
-    /// How many checks in a row must pass before an endpoint comes back. 2 unless set.
+    /// How many checks in a row must pass before an endpoint comes back. 2 by default.
     pub fn with_rise(mut self, checks: u32) -> Self {
         self.thresholds.rise = checks.max(1);
         self
     }
 
-    /// How many checks in a row must fail before an endpoint is ejected. 3 unless set.
+    /// How many checks in a row must fail before an endpoint is ejected. 3 by default.
     pub fn with_fall(mut self, checks: u32) -> Self {
         self.thresholds.fall = checks.max(1);
         self
     }
 
-    /// Checks an instance once, now.
+    /// Checks an instance once.
     ///
     /// # Errors
-    /// What is wrong with it, in words.
+    /// Why the check failed.
     pub async fn check(&self, instance: &Arc<Instance>) -> Result<(), String> {
         let Some(port) = self.port_of(instance) else {
-            return Err("it has no port of that name".into());
+            return Err("the instance has no port with this name".into());
         };
-        let checked = timeout(self.timeout, self.way.check(instance, port)).await;
+        let checked = timeout(self.timeout, self.method.check(instance, port)).await;
         checked.unwrap_or_else(|_| {
             let limit = humantime::format_duration(self.timeout);
             Err(format!("no answer in {limit}"))
@@ -144,7 +146,7 @@ impl ActiveCheck {
 impl FromStr for ActiveCheck {
     type Err = Error;
 
-    /// Reads what a configuration says: `tcp`, or `http:/health` for that path.
+    /// Parses the value of a setting: `tcp`, or `http:/health` for that path.
     fn from_str(text: &str) -> Result<Self, Error> {
         match text.split_once(':') {
             None if text == "tcp" => Ok(Self::tcp()),
@@ -163,7 +165,7 @@ impl FromStr for ActiveCheck {
 impl fmt::Debug for ActiveCheck {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ActiveCheck")
-            .field("way", &self.way)
+            .field("method", &self.method)
             .field("port", &self.port)
             .field("interval", &self.interval)
             .field("timeout", &self.timeout)

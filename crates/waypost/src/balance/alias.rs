@@ -1,10 +1,12 @@
+//! Weighted random choice in constant time.
+
 use std::hint::select_unpredictable;
 
 use super::Candidates;
-use crate::shard::{Dice, scale};
+use crate::shard::{ShardedRng, scale};
 
-/// Draws from a weighted list with two steps, however long it is (Walker's alias method, built as
-/// by Vose, "A linear algorithm for generating random numbers with a given distribution", 1991).
+/// Draws from a weighted list in constant time (Walker's alias method, built as by Vose, "A linear
+/// algorithm for generating random numbers with a given distribution", 1991).
 #[derive(Debug)]
 pub(crate) enum AliasTable {
     /// All weights are the same.
@@ -12,7 +14,7 @@ pub(crate) enum AliasTable {
     Uneven(Box<[Column]>),
 }
 
-/// Below the threshold it is the column's own index, from there on the alias.
+/// A draw below the threshold is the column's own index, any other is the alias.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Column {
     threshold: u32,
@@ -28,16 +30,16 @@ impl AliasTable {
     }
 
     #[inline]
-    pub(crate) fn draw(&self, dice: &Dice) -> usize {
-        let roll = dice.roll();
+    pub(crate) fn draw(&self, rng: &ShardedRng) -> usize {
+        let random = rng.next_u64();
         match self {
-            Self::Even(count) => scale(roll, *count),
+            Self::Even(count) => scale(random, *count),
             Self::Uneven(columns) => {
-                // The upper half chooses the column, the lower half the part of it.
-                let index = (((roll >> 32) * columns.len() as u64) >> 32) as usize;
+                // The upper half selects the column, the lower half the part of it.
+                let index = (((random >> 32) * columns.len() as u64) >> 32) as usize;
                 let column = columns[index];
-                // Which of the two it is nobody can guess, so the processor must not try.
-                let own = (roll as u32) < column.threshold;
+                // The result is random, so a branch would be mispredicted half of the time.
+                let own = (random as u32) < column.threshold;
                 select_unpredictable(own, index, column.alias as usize)
             }
         }
@@ -61,7 +63,7 @@ fn columns(weights: &[f64]) -> Box<[Column]> {
             threshold: (shares[less] * f64::from(u32::MAX)) as u32,
             alias: more as u32,
         };
-        // What the small one leaves of its column is taken from the large one.
+        // The rest of the small one's column is filled from the large one.
         shares[more] -= 1.0 - shares[less];
         if shares[more] < 1.0 {
             large.pop();

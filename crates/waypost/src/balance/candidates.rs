@@ -1,16 +1,18 @@
+//! What a strategy chooses from.
+
 use std::sync::Arc;
 
-use crate::snapshot::Endpoint;
+use crate::endpoint::Endpoint;
 
-/// Up to so many candidates can be compared with each other at each pick.
+/// Up to this many candidates, in-flight counts are exact, since strategies compare all of them.
 const EXACT: usize = 32;
 
-/// The endpoints that a strategy chooses among, each with the weight that is left of its own after
-/// zones, slow start and so on. Never empty, and no weight is 0.
+/// The endpoints that a strategy chooses from, each with its weight after zone preference, slow start
+/// and so on. Never empty, and no weight is 0.
 #[derive(Clone, Debug)]
 pub struct Candidates {
     endpoints: Arc<[Arc<Endpoint>]>,
-    /// `None` if all are the same.
+    /// `None` if all are equal.
     weights: Option<Box<[f64]>>,
 }
 
@@ -23,22 +25,22 @@ impl Candidates {
         }
     }
 
-    /// How many there are.
+    /// The number of candidates.
     #[expect(clippy::len_without_is_empty, reason = "it is never empty")]
     #[inline]
     pub fn len(&self) -> usize {
         self.endpoints.len()
     }
 
-    /// All of them, in order of their ids.
+    /// The endpoints, in order of their ids.
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         &self.endpoints
     }
 
-    /// One of them.
+    /// The endpoint with this index.
     ///
     /// # Panics
-    /// If there are not so many.
+    /// If the index is not below [`len`](Self::len).
     #[inline]
     pub fn endpoint(&self, index: usize) -> &Arc<Endpoint> {
         &self.endpoints[index]
@@ -48,25 +50,25 @@ impl Candidates {
         &self.endpoints
     }
 
-    /// The weights, or `None` if all are the same.
+    /// The weights, or `None` if all are equal.
     pub fn weights(&self) -> Option<&[f64]> {
         self.weights.as_deref()
     }
 
-    /// The weight of one; 1 if all are the same.
+    /// The weight of the endpoint with this index; 1 if all are equal.
     #[inline]
     pub fn weight(&self, index: usize) -> f64 {
         self.weights.as_ref().map_or(1.0, |weights| weights[index])
     }
 
-    /// How many leases on one are held right now. Exact while there are up to 32 candidates; of
-    /// more, each other core may hold one that this core doesn't know of yet.
+    /// The number of leases held on the endpoint with this index. Exact for up to 32 candidates; with
+    /// more, each other core may hold one that isn't counted yet.
     #[inline]
     pub fn in_flight(&self, index: usize) -> usize {
-        self.endpoints[index].in_flight_here()
+        self.endpoints[index].in_flight_estimate()
     }
 
-    /// Whether requests in flight are counted by all cores at once, so that each knows exactly.
+    /// Whether requests in flight are counted in a shared counter, so that the count is exact.
     #[inline]
     pub(super) fn counts_exactly(&self) -> bool {
         self.len() <= EXACT

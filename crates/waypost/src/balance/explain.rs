@@ -1,3 +1,5 @@
+//! Explains which instances are picked, for operators.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -6,12 +8,13 @@ use tokio::time::Instant;
 use waypost_core::{Health, InstanceId, ServiceName};
 
 use super::BalancerOptions;
-use super::table::Table;
-use super::weighing::{Fate, weigh};
-use crate::conduct::{BalanceCounters, EjectionCause, Status};
-use crate::snapshot::Endpoint;
+use super::picker::PreparedPicker;
+use super::weighing::{Selection, weigh};
+use crate::endpoint::Endpoint;
+use crate::outlier::{BalanceCounters, EjectionCause, EjectionStatus};
 
-/// Why endpoints of a service are picked or not; see [`Balancer::explain`](crate::Balancer::explain).
+/// Which endpoints of a service are picked and which are not, and why; see
+/// [`Balancer::explain`](crate::Balancer::explain).
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct Explanation {
@@ -19,103 +22,103 @@ pub struct Explanation {
     pub service: ServiceName,
     /// The strategy's name.
     pub strategy: &'static str,
-    /// Who was asked for the instances.
+    /// The provider of the instances.
     pub provider: Arc<str>,
-    /// Counts the answers that said something new.
+    /// Grows by one with each answer that changed something.
     pub generation: u64,
-    /// How old the answer may be, in seconds; `None` before the first.
+    /// The age of the answer in seconds; `None` before the first.
     pub age_seconds: Option<f64>,
-    /// What has gone wrong since the answer.
+    /// The provider's failure since that answer, if there is one.
     pub failure: Option<String>,
-    /// Why nothing can be picked, if that is so.
+    /// Why nothing can be picked, if nothing can.
     pub error: Option<String>,
-    /// Whether ejections are disregarded since too few endpoints are healthy.
+    /// Whether ejections are ignored because too few endpoints are healthy.
     pub panic: bool,
     /// How many endpoints are healthy and not ejected.
     pub healthy: usize,
-    /// How many are known, drained and draining ones apart.
+    /// How many endpoints there are, except drained and draining ones.
     pub known: usize,
     /// Each instance, in order of their ids.
     pub instances: Vec<ExplainedInstance>,
-    /// What has happened so far.
+    /// How many decisions of each kind were made.
     pub counters: BalanceCounters,
 }
 
-/// One instance and what became of it.
+/// One instance, and whether it is picked.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ExplainedInstance {
     /// Its id.
     pub id: InstanceId,
-    /// Where it is.
+    /// Its URL.
     pub url: String,
     /// Its zone.
     pub zone: Option<String>,
-    /// What the registry says of its health.
+    /// Its health in the registry.
     pub health: Health,
-    /// What became of it.
-    pub fate: Fate,
-    /// Its ejection, if it is ejected or being probed.
+    /// Whether it is picked, and if not, why.
+    pub selection: Selection,
+    /// Its ejection, if it is ejected or gets trial requests.
     pub ejection: Option<ExplainedEjection>,
-    /// What this process's own checks say of it, if it makes some.
+    /// The result of active checks from this process, if there are any.
     pub check: Option<ExplainedCheck>,
-    /// Its weight after each transform, in their order.
+    /// Its weight after each step, in order.
     pub weights: Vec<WeightStep>,
-    /// Its share of the picks, from 0 to 1, by weight; strategies that look at load or keys shift
-    /// it from pick to pick.
+    /// Its share of the picks by weight, from 0 to 1; strategies that use load or keys deviate from
+    /// it.
     pub share: f64,
-    /// How many leases on it are held.
+    /// The number of requests in flight.
     pub in_flight: usize,
-    /// Its average latency, if measured.
+    /// Its average latency in seconds, if measured.
     pub latency_seconds: Option<f64>,
-    /// Its successes and failures in the last 10 to 20 s. In each half, no more than 1,000
-    /// successes are counted, and as many more for each failure.
+    /// Successful requests in the last 10 to 20 s. Per 10 s no more than 1,000 are counted, plus
+    /// 1,000 for each failure.
     pub succeeded: u32,
-    /// See `succeeded`.
+    /// Failed requests in the same time.
     pub failed: u32,
 }
 
-/// What checks from this process say.
+/// The result of active checks of one endpoint.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ExplainedCheck {
-    /// Whether the latest one passed.
+    /// Whether the latest check passed.
     pub passing: bool,
-    /// How many in a row came out so.
+    /// How many checks in a row had this result.
     pub in_a_row: u32,
-    /// What was wrong, if something was.
+    /// Why the latest check failed.
     pub failure: Option<Arc<str>>,
 }
 
-/// An ejection.
+/// The ejection of one endpoint.
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ExplainedEjection {
-    /// What for.
+    /// Why.
     pub cause: Option<EjectionCause>,
-    /// For how many more seconds; 0 if it is being probed, `None` if until its checks pass.
+    /// The seconds until it expires: 0 if it has, `None` if it lasts until checks pass.
     pub seconds_left: Option<f64>,
-    /// The how manieth in close succession.
+    /// Number of consecutive ejections.
     pub times: u32,
 }
 
-/// The weight after one transform.
+/// The weight after one step.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[non_exhaustive]
 pub struct WeightStep {
-    /// `registry`, `outlier_detection`, `slow_start`, `zone` or `subset`; those that are off or
-    /// have nothing to do are left out.
+    /// `registry`, `outlier_detection`, `slow_start`, `zone` or `subset`; steps that are off or
+    /// change nothing are left out.
     pub after: &'static str,
-    /// What it is then.
+    /// The weight.
     pub weight: f64,
 }
 
-pub(super) fn explain(table: &Table, options: &BalancerOptions) -> Explanation {
-    let (snapshot, now) = (&table.snapshot, Instant::now());
+pub(super) fn explain(picker: &PreparedPicker, options: &BalancerOptions) -> Explanation {
+    let (snapshot, now) = (picker.snapshot(), Instant::now());
     let mut steps: Vec<(&'static str, Vec<f64>)> = Vec::new();
     let weighed = weigh(
         snapshot,
-        &*table.strategy,
+        &*picker.strategy,
         options,
         now,
         |after, weights| {
@@ -129,7 +132,7 @@ pub(super) fn explain(table: &Table, options: &BalancerOptions) -> Explanation {
             weight: weights[index],
         };
         ExplainedInstance {
-            fate: weighed.fates[index],
+            selection: weighed.selections[index],
             share: weighed.weights[index] / total.max(f64::MIN_POSITIVE),
             weights: steps.iter().map(weight_after).collect(),
             ..about(endpoint, now)
@@ -138,7 +141,7 @@ pub(super) fn explain(table: &Table, options: &BalancerOptions) -> Explanation {
     let freshness = snapshot.freshness();
     Explanation {
         service: snapshot.service().clone(),
-        strategy: table.strategy.name(),
+        strategy: picker.strategy.name(),
         provider: freshness.provider().into(),
         generation: freshness.generation(),
         age_seconds: freshness.age().map(|age| age.as_secs_f64()),
@@ -150,38 +153,38 @@ pub(super) fn explain(table: &Table, options: &BalancerOptions) -> Explanation {
         healthy: weighed.healthy,
         known: weighed.known,
         instances: snapshot.endpoints().iter().enumerate().map(one).collect(),
-        counters: snapshot.fleet().counters(),
+        counters: BalanceCounters {
+            ejected_now: snapshot.group().detector.ejected_count() as u64,
+            ..snapshot.group().detector.events().counters()
+        },
     }
 }
 
 fn about(endpoint: &Endpoint, now: Instant) -> ExplainedInstance {
     let (instance, state) = (endpoint.instance(), endpoint.state());
-    let millis = state.fleet.millis(now);
+    let (view, detector) = (endpoint.view(now), &state.group.detector);
     let ejection = |left: Option<u64>| ExplainedEjection {
-        cause: state.fleet.cause(instance.id()),
+        cause: detector.cause(view.id),
         seconds_left: left.map(|left| Duration::from_millis(left).as_secs_f64()),
-        times: state.conduct.times(),
+        times: state.ejection.consecutive(),
     };
-    let (succeeded, failed) = state.conduct.recent_counts();
+    let (succeeded, failed) = state.outcomes.recent_counts();
     ExplainedInstance {
         id: instance.id().clone(),
         url: instance.url().to_owned(),
         zone: instance.zone().map(str::to_owned),
         health: instance.health(),
-        fate: Fate::Used,
-        ejection: match state.conduct.status(millis) {
-            Status::Active => None,
-            Status::Ejected(until) => Some(ejection(until.map(|until| until - millis))),
-            Status::HalfOpen => Some(ejection(Some(0))),
+        selection: Selection::Used,
+        ejection: match view.status() {
+            EjectionStatus::Active => None,
+            EjectionStatus::Ejected(until) => Some(ejection(until.map(|until| until - view.now))),
+            EjectionStatus::HalfOpen => Some(ejection(Some(0))),
         },
-        check: state
-            .fleet
-            .checks(instance.id())
-            .map(|checks| ExplainedCheck {
-                passing: checks.failure.is_none(),
-                in_a_row: checks.in_a_row,
-                failure: checks.failure,
-            }),
+        check: detector.check_results(view).map(|results| ExplainedCheck {
+            passing: results.failure.is_none(),
+            in_a_row: results.consecutive,
+            failure: results.failure,
+        }),
         weights: Vec::new(),
         share: 0.0,
         in_flight: endpoint.in_flight(),

@@ -1,4 +1,6 @@
-/// What requests that belong together have in common, such as a user's name or a session's id:
+//! Keys for consistent hashing.
+
+/// What related requests have in common, such as a user's name or a session's id:
 /// [`ConsistentHash`](crate::ConsistentHash) sends them to the same endpoint.
 ///
 /// The same bytes are the same key in every process and on every machine.
@@ -6,14 +8,14 @@
 pub struct Key(pub(crate) u64);
 
 impl Key {
-    /// The key of some bytes.
+    /// The key for these bytes.
     pub fn new(bytes: impl AsRef<[u8]>) -> Self {
         Self(hash(0, bytes.as_ref()))
     }
 }
 
-/// FNV-1a with a finish that spreads it over all bits (SplitMix64's). Not for adversaries: one who
-/// chooses keys can choose an endpoint; bounded load keeps that from being more than a nuisance.
+/// FNV-1a, finished with SplitMix64's mixer. It doesn't resist attacks: whoever chooses the key can
+/// choose the endpoint; bounded loads limit the damage.
 pub(crate) fn hash(seed: u64, bytes: &[u8]) -> u64 {
     let fnv = bytes
         .iter()

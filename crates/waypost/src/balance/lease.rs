@@ -1,3 +1,5 @@
+//! A lease: one request in flight on an endpoint, and its outcome.
+
 use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
@@ -5,15 +7,14 @@ use std::time::Duration;
 use tokio::time::Instant;
 use waypost_core::Instance;
 
-use super::owner::Owner;
-use crate::conduct::{CountedBy, Fleet, Outcome};
-use crate::snapshot::Endpoint;
+use super::held::HeldEndpoint;
+use crate::endpoint::{CountedBy, Endpoint, EndpointGroup};
+use crate::outlier::Outcome;
 
-/// An endpoint chosen for one request. As long as it is held, the request counts as in flight.
+/// An endpoint chosen for one request. The request counts as in flight while the lease is held.
 ///
-/// Tell it how the request went: that is what outlier detection and latency-aware strategies live
-/// on. A lease that is dropped without a word says nothing about the endpoint, neither good nor
-/// bad.
+/// Report how the request ended: outlier detection and latency-aware strategies depend on it. A
+/// lease that is dropped without an outcome says nothing about the endpoint.
 ///
 /// ```
 /// # fn example(pick: waypost::Pick) {
@@ -25,98 +26,109 @@ use crate::snapshot::Endpoint;
 #[derive(Debug)]
 #[must_use = "the request counts as in flight only while the lease is held"]
 pub struct Lease {
-    owner: Owner,
+    held: HeldEndpoint,
     counted_by: CountedBy,
     timing: Timing,
-    probe: bool,
+    is_trial: bool,
 }
 
-/// Whether a request's latency is measured.
+/// Whether the latency of a request is measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Timing {
-    /// No strategy wants to know it.
-    Unwanted,
-    /// So many are measured just now that this one isn't.
-    LeftOut,
+    /// The strategy doesn't use latencies.
+    Unused,
+    /// This thread measures only a sample of its requests, and not this one.
+    NotSampled,
+    /// Measured from this time.
     Since(Instant),
 }
 
 impl Timing {
     #[inline]
-    pub(crate) fn begin(fleet: &Fleet) -> Self {
-        fleet.look_at_clock().map_or(Self::LeftOut, Self::Since)
+    pub(crate) fn start(group: &EndpointGroup) -> Self {
+        group.clock.sample().map_or(Self::NotSampled, Self::Since)
     }
 }
 
 impl Lease {
-    /// On an endpoint where it is counted already.
+    /// A lease on an endpoint where the request is already counted.
     #[inline(always)]
-    pub(crate) fn new(owner: Owner, counted_by: CountedBy, timing: Timing, probe: bool) -> Self {
+    pub(crate) fn new(
+        held: HeldEndpoint,
+        counted_by: CountedBy,
+        timing: Timing,
+        is_trial: bool,
+    ) -> Self {
         Self {
-            owner,
+            held,
             counted_by,
             timing,
-            probe,
+            is_trial,
         }
     }
 
     /// The endpoint that was chosen.
     #[inline]
     pub fn endpoint(&self) -> &Arc<Endpoint> {
-        self.owner.endpoint()
+        self.held.endpoint()
     }
 
-    /// The request was answered.
+    /// Reports that the request was answered.
     #[inline]
     pub fn succeeded(&self) {
         self.record(Outcome::Succeeded);
     }
 
-    /// The request failed, and the endpoint is to blame: see [`Outcome::Failed`].
+    /// Reports that the request failed and the endpoint is to blame; see [`Outcome::Failed`].
     pub fn failed(&self) {
         self.record(Outcome::Failed);
     }
 
-    /// The endpoint has too much to do: see [`Outcome::Rejected`].
+    /// Reports that the endpoint is overloaded; see [`Outcome::Rejected`].
     pub fn rejected(&self, retry_after: Option<Duration>) {
         self.record(Outcome::Rejected { retry_after });
     }
 
-    /// Tells how the request went. Its latency is the time since the lease was taken, if the
-    /// strategy measures that; a thread that takes more than 16 leases in a millisecond measures
-    /// one in 16, since a look at the clock costs as much as all the rest.
+    /// Reports how the request ended. Its latency is the time since the lease was taken, if the
+    /// strategy uses latencies. A thread that takes more than 16 leases within a millisecond
+    /// measures one in 16, since reading the clock costs as much as the rest of a lease.
     #[inline]
     pub fn record(&self, outcome: Outcome) {
         let state = self.endpoint().state();
+        let group = &state.group;
         let now = match (self.timing, outcome) {
-            (Timing::LeftOut, Outcome::Succeeded) => None,
-            (Timing::Unwanted, Outcome::Succeeded) => state.fleet.look_at_clock(),
+            (Timing::NotSampled, Outcome::Succeeded) => None,
+            (Timing::Unused, Outcome::Succeeded) => group.clock.sample(),
             _ => Some(Instant::now()),
         };
         match now {
-            None if state.fleet.record_success(&state.conduct) => {}
+            None if group
+                .detector
+                .record_success(&state.outcomes, &state.ejection) => {}
             now => self.record_at(outcome, now.unwrap_or_else(Instant::now)),
         }
     }
 
-    /// As [`record`](Self::record), for one who knows what time it is.
+    /// Reports how the request ended, for a caller that has read the clock.
     #[inline]
     pub fn record_at(&self, outcome: Outcome, now: Instant) {
         let endpoint = self.endpoint();
         let state = endpoint.state();
-        let millis = state.fleet.millis(now);
+        let millis = state.group.clock.millis(now);
         let seconds = |started| now.saturating_duration_since(started).as_secs_f32();
         match (outcome, self.timing) {
-            (_, Timing::Unwanted) | (Outcome::Succeeded, Timing::LeftOut) => {}
+            (_, Timing::Unused) | (Outcome::Succeeded, Timing::NotSampled) => {}
             (Outcome::Succeeded, Timing::Since(started)) => {
                 state.latency.succeeded(seconds(started), millis);
             }
-            // A failure counts, however short it was.
-            (_, Timing::LeftOut) => state.latency.failed(0.0, millis),
+            // Failures always count, with the penalty alone if they weren't timed.
+            (_, Timing::NotSampled) => state.latency.failed(0.0, millis),
             (_, Timing::Since(started)) => state.latency.failed(seconds(started), millis),
         }
-        let id = endpoint.instance().id();
-        state.fleet.record(id, &state.conduct, outcome, millis);
+        state
+            .group
+            .detector
+            .record(endpoint.view_at(millis), outcome);
     }
 }
 
@@ -134,8 +146,8 @@ impl Drop for Lease {
     fn drop(&mut self) {
         let endpoint = self.endpoint();
         endpoint.end(self.counted_by);
-        if self.probe {
-            endpoint.state().conduct.release_probe();
+        if self.is_trial {
+            endpoint.state().ejection.release_trial();
         }
     }
 }

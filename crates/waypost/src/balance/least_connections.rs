@@ -1,33 +1,35 @@
+//! Least connections.
+
 use std::hint::select_unpredictable;
 use std::sync::Arc;
 
 use super::alias::AliasTable;
 use super::{Candidates, Chooser, Strategy};
-use crate::shard::Dice;
+use crate::shard::ShardedRng;
 
 /// The endpoint with the fewest requests in flight for its weight, counting [`Lease`](crate::Lease)s
 /// held by this process.
 ///
-/// Exact up to 32 endpoints, ties going to any of them by weight. Of more endpoints, the better one
-/// of two that are drawn in proportion to weight: enough to keep the longest queue short
-/// (Mitzenmacher, "The power of two choices", 2001).
+/// With up to 32 endpoints all are compared, and ties are broken at random by weight. With more, two
+/// are drawn at random by weight and the better one is used, which is enough to keep the longest
+/// queue short (Mitzenmacher, "The power of two choices", 2001).
 #[derive(Debug)]
 pub struct LeastConnections {
-    dice: Arc<Dice>,
+    rng: Arc<ShardedRng>,
 }
 
 impl LeastConnections {
-    /// Breaks ties from a random seed.
+    /// Starts from a random seed.
     pub fn new() -> Self {
         Self {
-            dice: Arc::new(Dice::new()),
+            rng: Arc::new(ShardedRng::new()),
         }
     }
 
-    /// Breaks ties the same way for the same seed, on each thread.
+    /// Makes the same choices for the same seed, on each thread.
     pub fn seeded(seed: u64) -> Self {
         Self {
-            dice: Arc::new(Dice::seeded(seed)),
+            rng: Arc::new(ShardedRng::seeded(seed)),
         }
     }
 }
@@ -44,24 +46,24 @@ impl Strategy for LeastConnections {
     }
 
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
-        let dice = Arc::clone(&self.dice);
+        let rng = Arc::clone(&self.rng);
         let table = AliasTable::new(candidates);
         if candidates.counts_exactly() {
             return Box::new(move |candidates, _| {
-                // Beginning anywhere, by weight, makes the first of equals any of them.
-                let first = table.draw(&dice);
+                // The scan starts at random, by weight, so the first of several equals is random.
+                let first = table.draw(&rng);
                 let all = (first..candidates.len()).chain(0..first);
                 least(candidates, all)
             });
         }
         Box::new(move |candidates, _| {
-            // Weight is in the draw already, so the queues alone are compared.
-            let a = table.draw(&dice);
+            // The draw already accounts for weight, so only the queues are compared.
+            let a = table.draw(&rng);
             let queue = candidates.in_flight(a);
             if queue == 0 {
                 return a;
             }
-            let b = table.draw(&dice);
+            let b = table.draw(&rng);
             select_unpredictable(candidates.in_flight(b) < queue, b, a)
         })
     }

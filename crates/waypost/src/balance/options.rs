@@ -1,9 +1,11 @@
+//! Options of a balancer.
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::key::hash;
 
-/// What happens to the weights of endpoints before a strategy sees them.
+/// How the weights of endpoints are changed before a strategy sees them.
 ///
 /// ```
 /// # use std::time::Duration;
@@ -38,26 +40,26 @@ impl Default for BalancerOptions {
 }
 
 impl BalancerOptions {
-    /// Prefers endpoints of this zone. All requests stay in it as long as its healthy endpoints
-    /// carry at least 1/1.4 of the weight of an average zone; below that, what they lack goes to
-    /// the other zones in proportion. Off unless set.
+    /// Prefers endpoints of this zone. All requests stay in it while its healthy endpoints have at
+    /// least 1/1.4 of the weight of an average zone; below that, the missing share goes to the other
+    /// zones. Off by default.
     #[must_use]
     pub fn zone(mut self, zone: impl Into<Arc<str>>) -> Self {
         self.zone = Some(zone.into());
         self
     }
 
-    /// Lets an endpoint that came after the first answer begin with a tenth of its weight and
-    /// grow to all of it in this time. Off unless set.
+    /// Lets an endpoint that was added after the first answer start with a tenth of its weight and
+    /// reach the full weight in this time. Off by default.
     #[must_use]
     pub fn slow_start(mut self, window: Duration) -> Self {
         self.slow_start = (!window.is_zero()).then_some(window);
         self
     }
 
-    /// Uses only so many endpoints of a service of 100 or more, others in each client: those
-    /// that rendezvous hashing gives to the client's name, so that few change when endpoints come
-    /// and go. Off unless set.
+    /// Uses only `size` endpoints of a service that has 100 or more. Each client uses different ones,
+    /// chosen by rendezvous hashing of the client's name, so that few change when endpoints are added
+    /// or removed. Off by default.
     #[must_use]
     pub fn subset(mut self, size: usize, client: &str) -> Self {
         self.subset = (size > 0).then(|| Subset {
@@ -67,9 +69,9 @@ impl BalancerOptions {
         self
     }
 
-    /// The share of healthy endpoints, from 0 to 1, below which ejections are disregarded: when
-    /// so many seem to be sick, the fault may well be ours. Of up to three endpoints one is enough.
-    /// 0.5 unless set.
+    /// The share of healthy endpoints, from 0 to 1, below which ejections are ignored: when so many
+    /// endpoints seem to fail, the cause is more likely on this side. With up to three endpoints, one
+    /// healthy endpoint is enough. 0.5 by default.
     #[must_use]
     pub fn panic_threshold(mut self, share: f64) -> Self {
         self.panic_threshold = share.clamp(0.0, 1.0);

@@ -1,28 +1,30 @@
+//! Random choice.
+
 use std::sync::Arc;
 
 use super::weighted_random::draw;
 use super::{Candidates, Chooser, Strategy};
-use crate::shard::Dice;
-use crate::snapshot::Endpoint;
+use crate::endpoint::Endpoint;
+use crate::shard::ShardedRng;
 
-/// Any endpoint, each as likely as the other, whatever its weight.
+/// A random endpoint, all with the same probability, regardless of weight.
 #[derive(Debug)]
 pub struct Random {
-    dice: Arc<Dice>,
+    rng: Arc<ShardedRng>,
 }
 
 impl Random {
-    /// Draws from a random seed.
+    /// Starts from a random seed.
     pub fn new() -> Self {
         Self {
-            dice: Arc::new(Dice::new()),
+            rng: Arc::new(ShardedRng::new()),
         }
     }
 
-    /// Draws the same choices for the same seed, on each thread.
+    /// Makes the same choices for the same seed, on each thread.
     pub fn seeded(seed: u64) -> Self {
         Self {
-            dice: Arc::new(Dice::seeded(seed)),
+            rng: Arc::new(ShardedRng::seeded(seed)),
         }
     }
 }
@@ -43,6 +45,6 @@ impl Strategy for Random {
     }
 
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
-        draw(&self.dice, candidates)
+        draw(&self.rng, candidates)
     }
 }

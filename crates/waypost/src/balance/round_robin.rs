@@ -1,32 +1,34 @@
+//! Round robin.
+
 use std::sync::Arc;
 
-use super::smooth_weighted_round_robin::take_turns;
+use super::smooth_weighted_round_robin::rotate;
 use super::{Candidates, Chooser, Strategy};
-use crate::shard::Turns;
-use crate::snapshot::Endpoint;
+use crate::endpoint::Endpoint;
+use crate::shard::ShardedPosition;
 
-/// Each endpoint in turn, whatever its weight.
+/// Each endpoint in turn, regardless of weight.
 ///
-/// The first turn is a random one, so that many clients which start together don't all begin with
-/// the same endpoint; the position is kept when the endpoints change. Each thread takes turns of
-/// its own: one counter for all would make a pick slower with every core.
+/// The first position is random, so that many clients that start together don't all begin with the
+/// same endpoint; it is kept when the endpoints change. Each core rotates by itself: one counter for
+/// all would make a pick slower with every core.
 #[derive(Debug)]
 pub struct RoundRobin {
-    turns: Arc<Turns>,
+    position: Arc<ShardedPosition>,
 }
 
 impl RoundRobin {
-    /// Begins anywhere.
+    /// Starts at a random position.
     pub fn new() -> Self {
         Self {
-            turns: Arc::new(Turns::anywhere()),
+            position: Arc::new(ShardedPosition::random()),
         }
     }
 
-    /// Begins at a known position.
-    pub fn starting_at(turn: usize) -> Self {
+    /// Starts at this position.
+    pub fn starting_at(position: usize) -> Self {
         Self {
-            turns: Arc::new(Turns::starting_at(turn)),
+            position: Arc::new(ShardedPosition::starting_at(position)),
         }
     }
 }
@@ -47,6 +49,6 @@ impl Strategy for RoundRobin {
     }
 
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
-        take_turns(&self.turns, candidates)
+        rotate(&self.position, candidates)
     }
 }

@@ -1,31 +1,33 @@
+//! Weighted round robin with evenly spread turns.
+
 use std::sync::Arc;
 
 use super::schedule::schedule;
 use super::{Candidates, Chooser, Strategy};
-use crate::shard::Turns;
+use crate::shard::ShardedPosition;
 
-/// Each endpoint in turn, those of more weight more often, spread evenly over the cycle.
+/// Each endpoint in turn; an endpoint with more weight has more turns, spread evenly over the cycle.
 ///
-/// Otherwise as [`RoundRobin`](super::RoundRobin). In each cycle an endpoint has as many turns as
-/// its weight says, exactly for whole weights whose sum (common factors left out) is at most 64
-/// per endpoint, else rounded to 1/128 of the average weight.
+/// Otherwise as [`RoundRobin`](super::RoundRobin). In each cycle an endpoint has turns in proportion
+/// to its weight: exactly for whole weights whose sum, divided by common factors, is at most 64 per
+/// endpoint; otherwise rounded to 1/128 of the average weight.
 #[derive(Debug)]
 pub struct SmoothWeightedRoundRobin {
-    turns: Arc<Turns>,
+    position: Arc<ShardedPosition>,
 }
 
 impl SmoothWeightedRoundRobin {
-    /// Begins anywhere.
+    /// Starts at a random position.
     pub fn new() -> Self {
         Self {
-            turns: Arc::new(Turns::anywhere()),
+            position: Arc::new(ShardedPosition::random()),
         }
     }
 
-    /// Begins at a known position of the cycle.
-    pub fn starting_at(turn: usize) -> Self {
+    /// Starts at this position of the cycle.
+    pub fn starting_at(position: usize) -> Self {
         Self {
-            turns: Arc::new(Turns::starting_at(turn)),
+            position: Arc::new(ShardedPosition::starting_at(position)),
         }
     }
 }
@@ -42,14 +44,14 @@ impl Strategy for SmoothWeightedRoundRobin {
     }
 
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
-        take_turns(&self.turns, candidates)
+        rotate(&self.position, candidates)
     }
 }
 
-pub(super) fn take_turns(turns: &Arc<Turns>, candidates: &Candidates) -> Box<Chooser> {
-    let turns = Arc::clone(turns);
+pub(super) fn rotate(position: &Arc<ShardedPosition>, candidates: &Candidates) -> Box<Chooser> {
+    let position = Arc::clone(position);
     match schedule(candidates) {
-        None => Box::new(move |candidates, _| turns.next(candidates.len())),
-        Some(cycle) => Box::new(move |_, _| cycle[turns.next(cycle.len())] as usize),
+        None => Box::new(move |candidates, _| position.next(candidates.len())),
+        Some(cycle) => Box::new(move |_, _| cycle[position.next(cycle.len())] as usize),
     }
 }

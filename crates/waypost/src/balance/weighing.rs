@@ -1,4 +1,4 @@
-//! From what the registry says to the weights that a strategy works with, one step after another.
+//! Computes the weights that a strategy works with from those in the registry, step by step.
 
 use std::sync::Arc;
 
@@ -8,63 +8,66 @@ use tokio::time::{Duration, Instant};
 use super::key::hash;
 use super::options::Subset;
 use super::{BalancerOptions, Strategy};
-use crate::conduct::Status;
-use crate::snapshot::{Endpoint, Snapshot, Standing};
+use crate::endpoint::{Endpoint, RegistryState};
+use crate::outlier::EjectionStatus;
+use crate::snapshot::Snapshot;
 
-/// What became of an instance on its way to being picked.
+/// Whether an instance is picked, and if not, why.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
-pub enum Fate {
-    /// It is picked, in proportion to its weight.
+pub enum Selection {
+    /// Picked, in proportion to its weight.
     Used,
-    /// It fails its checks.
+    /// Not picked: it fails its checks.
     Critical,
-    /// It is on its way out.
+    /// Not picked: it is shutting down.
     Draining,
-    /// Its weight is 0.
+    /// Not picked: its weight is 0.
     Drained,
-    /// Its own conduct ejected it.
+    /// Not picked: outlier detection ejected it.
     Ejected,
-    /// Its ejection is over; one request at a time is sent to see whether it is well.
+    /// Its ejection has expired: it gets one trial request at a time.
     Probing,
-    /// Our own zone has capacity enough.
+    /// Not picked: the client's own zone has enough capacity.
     OtherZone,
-    /// Other clients use it.
+    /// Not picked: it is outside of the client's subset.
     OutsideSubset,
 }
 
-/// Among so few one that is well is enough: if one died and another hangs, requests had better not
-/// go to these again.
+/// With up to this many endpoints, one healthy endpoint is enough to avoid panic mode: if one has
+/// died and another hangs, requests must not go to these two again.
 const SMALL: usize = 3;
 
-/// Smaller fleets are used by each client as a whole.
+/// Services with fewer endpoints are not split into subsets.
 const SUBSET_FROM: usize = 100;
 
-/// How much more than its fair share a zone is trusted to carry, as in Envoy.
+/// How much more than its share a zone is expected to carry; Envoy's overprovisioning factor.
 const OVERPROVISIONING: f64 = 1.4;
 
-/// What an endpoint begins with in slow start.
+/// The share of its weight that an endpoint starts with in slow start.
 const COLD: f64 = 0.1;
 
-/// In how many steps it grows from there.
+/// The number of steps in which it grows from there.
 const RAMP_STEPS: u32 = 20;
 
 pub(crate) struct Weighed {
-    /// By the place in the snapshot.
-    pub(crate) fates: Vec<Fate>,
-    /// By the same; 0 for those that aren't used.
+    /// By index in the snapshot.
+    pub(crate) selections: Vec<Selection>,
+    /// By index in the snapshot; 0 for endpoints that aren't used.
     pub(crate) weights: Vec<f64>,
-    /// How many are healthy and not ejected, and of how many.
+    /// How many endpoints are healthy and not ejected.
     pub(crate) healthy: usize,
+    /// How many endpoints there are, except drained and draining ones.
     pub(crate) known: usize,
-    /// Whether ejections are disregarded.
+    /// Whether ejections are ignored.
     pub(crate) panic: bool,
-    /// When weights change by themselves.
-    pub(crate) next: Option<Instant>,
+    /// When the weights change although nothing else does.
+    pub(crate) next_change: Option<Instant>,
 }
 
-/// Weighs all endpoints of a snapshot. `step` hears of the weights after each transform.
+/// Computes the weights of all endpoints of a snapshot. `step` is called with the weights after each
+/// step.
 pub(crate) fn weigh(
     snapshot: &Snapshot,
     strategy: &dyn Strategy,
@@ -75,7 +78,7 @@ pub(crate) fn weigh(
     let endpoints = snapshot.endpoints();
     let (mut weighed, base) = by_registry(snapshot, strategy);
     step("registry", &weighed.weights);
-    if snapshot.fleet().has_ejected() {
+    if snapshot.group().detector.has_ejected() {
         weighed.eject(endpoints, options, now);
         step("outlier_detection", &weighed.weights);
     }
@@ -94,96 +97,98 @@ pub(crate) fn weigh(
     weighed
 }
 
-/// The weights by registry and strategy, first of those in use and then of all.
+/// The weights from registry and strategy: first of the endpoints in use, then of all.
 fn by_registry(snapshot: &Snapshot, strategy: &dyn Strategy) -> (Weighed, Vec<f64>) {
     let endpoints = snapshot.endpoints();
     let base: Vec<f64> = endpoints
         .iter()
-        .map(|endpoint| sane(strategy.weight(endpoint)))
+        .map(|endpoint| valid_weight(strategy.weight(endpoint)))
         .collect();
-    let fate = |(endpoint, weight): (&Arc<Endpoint>, &f64)| match endpoint.standing() {
-        Standing::Critical => Fate::Critical,
-        Standing::Draining => Fate::Draining,
-        Standing::Ready if *weight > 0.0 => Fate::Used,
-        Standing::Ready | Standing::Drained => Fate::Drained,
+    let selection = |(endpoint, weight): (&Arc<Endpoint>, &f64)| match endpoint.registry_state() {
+        RegistryState::Critical => Selection::Critical,
+        RegistryState::Draining => Selection::Draining,
+        RegistryState::Ready if *weight > 0.0 => Selection::Used,
+        RegistryState::Ready | RegistryState::Drained => Selection::Drained,
     };
-    let mut fates: Vec<Fate> = endpoints.iter().zip(&base).map(fate).collect();
+    let mut selections: Vec<Selection> = endpoints.iter().zip(&base).map(selection).collect();
     let mut weights = base.clone();
-    if !fates.contains(&Fate::Used)
+    if !selections.contains(&Selection::Used)
         && let Some(best) = snapshot.ready().first()
     {
-        // Those that are drained or draining, since there is nothing better.
+        // Drained or draining endpoints are used if there are no others.
         for (index, endpoint) in endpoints.iter().enumerate() {
-            if endpoint.standing() == best.standing() {
-                (fates[index], weights[index]) = (Fate::Used, 1.0);
+            if endpoint.registry_state() == best.registry_state() {
+                (selections[index], weights[index]) = (Selection::Used, 1.0);
             }
         }
     }
     let (mut healthy, mut known) = (0, 0);
-    for (fate, weight) in fates.iter().zip(&mut weights) {
-        match fate {
-            Fate::Used => (healthy, known) = (healthy + 1, known + 1),
-            Fate::Critical => (known, *weight) = (known + 1, 0.0),
+    for (selection, weight) in selections.iter().zip(&mut weights) {
+        match selection {
+            Selection::Used => (healthy, known) = (healthy + 1, known + 1),
+            Selection::Critical => (known, *weight) = (known + 1, 0.0),
             _ => *weight = 0.0,
         }
     }
     let weighed = Weighed {
-        fates,
+        selections,
         weights,
         healthy,
         known,
         panic: false,
-        next: None,
+        next_change: None,
     };
     (weighed, base)
 }
 
-/// A strategy's weight may come from an application's arithmetic. What is no weight counts as 0.
-fn sane(weight: f64) -> f64 {
-    match weight.is_finite() && weight > 0.0 {
-        true => weight.clamp(1e-6, 1e9),
-        false => 0.0,
+/// The weight of a strategy may be computed by the application; an invalid one counts as 0.
+fn valid_weight(weight: f64) -> f64 {
+    if weight.is_finite() && weight > 0.0 {
+        weight.clamp(1e-6, 1e9)
+    } else {
+        0.0
     }
 }
 
 impl Weighed {
-    fn drop(&mut self, index: usize, fate: Fate) {
-        self.fates[index] = fate;
+    fn exclude(&mut self, index: usize, reason: Selection) {
+        self.selections[index] = reason;
         self.weights[index] = 0.0;
     }
 
     fn used(&self) -> impl Iterator<Item = usize> {
-        let fates = self.fates.iter().enumerate();
-        fates.filter_map(|(index, fate)| (*fate == Fate::Used).then_some(index))
+        let selections = self.selections.iter().enumerate();
+        selections.filter_map(|(index, s)| (*s == Selection::Used).then_some(index))
     }
 
     fn change_at(&mut self, at: Instant) {
-        self.next = Some(self.next.map_or(at, |next| next.min(at)));
+        self.next_change = Some(self.next_change.map_or(at, |next| next.min(at)));
     }
 
     fn eject(&mut self, endpoints: &[Arc<Endpoint>], options: &BalancerOptions, now: Instant) {
         let mut out = Vec::new();
         for index in self.used() {
-            let state = endpoints[index].state();
-            match state.conduct.status(state.fleet.millis(now)) {
-                Status::Active => {}
-                Status::Ejected(until) => {
-                    let until = until.map(|until| state.fleet.instant(until));
-                    out.push((index, Fate::Ejected, until));
+            let endpoint = &endpoints[index];
+            match endpoint.view(now).status() {
+                EjectionStatus::Active => {}
+                EjectionStatus::Ejected(until) => {
+                    let clock = &endpoint.state().group.clock;
+                    let until = until.map(|until| clock.instant(until));
+                    out.push((index, Selection::Ejected, until));
                 }
-                Status::HalfOpen => out.push((index, Fate::Probing, None)),
+                EjectionStatus::HalfOpen => out.push((index, Selection::Probing, None)),
             }
         }
         self.healthy -= out.len();
-        let fewest = options.panic_threshold * self.known as f64;
-        let too_few = self.known > SMALL && (self.healthy as f64) < fewest;
+        let min_healthy = options.panic_threshold * self.known as f64;
+        let too_few = self.known > SMALL && (self.healthy as f64) < min_healthy;
         self.panic = self.healthy == 0 || too_few;
-        for (index, fate, until) in out {
+        for (index, reason, until) in out {
             if let Some(until) = until {
                 self.change_at(until);
             }
             if !self.panic {
-                self.drop(index, fate);
+                self.exclude(index, reason);
             }
         }
     }
@@ -213,7 +218,7 @@ impl Weighed {
         if local == 0.0 || other == 0.0 {
             return;
         }
-        // An average zone, were all that the registry knows of it well.
+        // The weight of an average zone if all registered endpoints were healthy.
         let mut zones: Vec<Option<&str>> = Vec::new();
         let mut registered = 0.0;
         for (endpoint, weight) in endpoints.iter().zip(base) {
@@ -223,13 +228,15 @@ impl Weighed {
             }
             registered += weight;
         }
-        let fair = registered / zones.len() as f64;
-        let share = (OVERPROVISIONING * local / fair).min(1.0);
+        let average = registered / zones.len() as f64;
+        let share = (OVERPROVISIONING * local / average).min(1.0);
         for index in self.used().collect::<Vec<_>>() {
-            match in_zone(index) {
-                true => self.weights[index] *= share * (local + other) / local,
-                false if share == 1.0 => self.drop(index, Fate::OtherZone),
-                false => self.weights[index] *= (1.0 - share) * (local + other) / other,
+            if in_zone(index) {
+                self.weights[index] *= share * (local + other) / local;
+            } else if share == 1.0 {
+                self.exclude(index, Selection::OtherZone);
+            } else {
+                self.weights[index] *= (1.0 - share) * (local + other) / other;
             }
         }
     }
@@ -247,7 +254,7 @@ impl Weighed {
         }
         let (_, _, outside) = ranked.select_nth_unstable(subset.size - 1);
         for &mut (_, index) in outside {
-            self.drop(index, Fate::OutsideSubset);
+            self.exclude(index, Selection::OutsideSubset);
         }
     }
 }

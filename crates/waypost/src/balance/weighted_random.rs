@@ -1,3 +1,5 @@
+//! Random choice by weight.
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -5,10 +7,10 @@ use waypost_core::Instance;
 
 use super::alias::AliasTable;
 use super::{Candidates, Chooser, Strategy};
-use crate::shard::Dice;
-use crate::snapshot::Endpoint;
+use crate::endpoint::Endpoint;
+use crate::shard::ShardedRng;
 
-/// Any endpoint, each as likely as its weight says.
+/// A random endpoint, with a probability in proportion to its weight.
 ///
 /// ```
 /// use waypost::WeightedRandom;
@@ -19,24 +21,24 @@ use crate::snapshot::Endpoint;
 /// });
 /// ```
 pub struct WeightedRandom {
-    dice: Arc<Dice>,
+    rng: Arc<ShardedRng>,
     weight: Option<Box<WeightFunction>>,
 }
 
 type WeightFunction = dyn Fn(&Instance) -> f64 + Send + Sync;
 
 impl WeightedRandom {
-    /// By the weights in the registry, from a random seed.
+    /// Uses the weights in the registry, from a random seed.
     pub fn new() -> Self {
         Self {
-            dice: Arc::new(Dice::new()),
+            rng: Arc::new(ShardedRng::new()),
             weight: None,
         }
     }
 
-    /// By a function of the instance instead of its own weight. It is asked when something
-    /// changes, not on each pick. What is not a number, negative or infinite counts as 0, which
-    /// means that the instance is left out while there is another.
+    /// Uses a function of the instance instead of its weight in the registry. It is called when
+    /// endpoints change, not for each pick. A result that is negative, infinite or not a number
+    /// counts as 0: the instance is not used while there is another.
     pub fn by(weight: impl Fn(&Instance) -> f64 + Send + Sync + 'static) -> Self {
         Self {
             weight: Some(Box::new(weight)),
@@ -44,10 +46,10 @@ impl WeightedRandom {
         }
     }
 
-    /// Draws the same choices for the same seed, on each thread.
+    /// Makes the same choices for the same seed, on each thread.
     #[must_use]
     pub fn with_seed(mut self, seed: u64) -> Self {
-        self.dice = Arc::new(Dice::seeded(seed));
+        self.rng = Arc::new(ShardedRng::seeded(seed));
         self
     }
 }
@@ -79,12 +81,12 @@ impl Strategy for WeightedRandom {
     }
 
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
-        draw(&self.dice, candidates)
+        draw(&self.rng, candidates)
     }
 }
 
-pub(super) fn draw(dice: &Arc<Dice>, candidates: &Candidates) -> Box<Chooser> {
-    let dice = Arc::clone(dice);
+pub(super) fn draw(rng: &Arc<ShardedRng>, candidates: &Candidates) -> Box<Chooser> {
+    let rng = Arc::clone(rng);
     let table = AliasTable::new(candidates);
-    Box::new(move |_, _| table.draw(&dice))
+    Box::new(move |_, _| table.draw(&rng))
 }

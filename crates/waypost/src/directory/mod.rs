@@ -1,16 +1,16 @@
-//! The directory: one watch per service, however many ask, and the last known good answer.
+//! The directory: one watch per service, shared by all callers, and the last known good answer.
 //!
-//! The first look-up of a name begins a watch at the provider and waits for its first answer;
-//! every later one reads memory. While the provider fails, the last good answer is served and says
-//! how old it is; look-ups of names that were never answered get the failure at once instead of
-//! waiting for the next attempt. Names that nobody asks for any more are dropped.
+//! The first look-up of a service starts a watch at the provider and waits for its first answer; later
+//! look-ups read memory. While the provider fails, the last good answer is served with its age;
+//! look-ups of services that were never answered return the failure at once instead of waiting for the
+//! next attempt. Watches of services that are no longer used are closed.
 //!
-//! `docs/outages.md` tells the whole of what happens while a provider fails.
+//! `docs/outages.md` describes what happens while a provider fails.
 
-mod feed;
-mod hold;
+mod hold_empty;
 mod options;
-mod store;
+mod shared_watch;
+mod snapshot_file;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -22,16 +22,16 @@ use waypost_core::provider::{Answer, Provider};
 use waypost_core::supervision::{ProviderStatus, WatchSupervisor};
 use waypost_core::{Error, ProviderError, ProviderErrorKind, ServiceName};
 
-use self::feed::Event;
-use self::hold::{Before, hold_empty};
-use self::store::Store;
-use crate::active_check::keep_checking;
+use self::hold_empty::{Before, hold_empty};
+use self::shared_watch::{Event, WatchedState};
+use self::snapshot_file::SnapshotFile;
+use crate::active_check::run_checks;
 use crate::snapshot::{Catalog, Snapshot};
 
-pub(crate) use feed::{Feed, Pin};
 pub use options::DirectoryOptions;
+pub(crate) use shared_watch::{Pin, SharedWatch};
 
-/// What is known of all services that somebody asked for. Clones share it.
+/// The snapshots of all services in use. Clones share them.
 #[derive(Clone)]
 pub struct Directory {
     inner: Arc<Inner>,
@@ -42,38 +42,40 @@ struct Inner {
     description: Arc<str>,
     options: DirectoryOptions,
     supervisor: Arc<WatchSupervisor>,
-    store: Option<Arc<Store>>,
-    /// Whether a task writes the store.
-    is_stored: AtomicBool,
-    /// Read on each look-up, copied on the rare occasion that a name comes or goes.
-    services: ArcSwap<HashMap<ServiceName, Arc<Feed<Snapshot>>>>,
-    catalog: ArcSwap<Option<Arc<Feed<Catalog>>>>,
+    snapshot_file: Option<Arc<SnapshotFile>>,
+    /// Whether a task writes the snapshot file.
+    writer_runs: AtomicBool,
+    /// Read on each look-up; copied when a watch is started or closed.
+    services: ArcSwap<HashMap<ServiceName, Arc<SharedWatch<Snapshot>>>>,
+    catalog: ArcSwap<Option<Arc<SharedWatch<Catalog>>>>,
+    /// Locked while a watch is started or closed.
     changing: Mutex<()>,
 }
 
 impl Directory {
-    /// A directory of what the provider knows.
+    /// A directory of the provider's services, with the default options.
     pub fn new(provider: Arc<dyn Provider>) -> Self {
         Self::with_options(provider, DirectoryOptions::default())
     }
 
-    /// A directory with other than the default options.
+    /// A directory with other options.
     pub fn with_options(provider: Arc<dyn Provider>, options: DirectoryOptions) -> Self {
         let description = provider.describe();
-        let supervisor = match provider.layers().is_empty() {
-            true => WatchSupervisor::new(Arc::clone(&description)),
-            false => WatchSupervisor::silent(Arc::clone(&description)),
+        let supervisor = if provider.layers().is_empty() {
+            WatchSupervisor::new(Arc::clone(&description))
+        } else {
+            WatchSupervisor::silent(Arc::clone(&description))
         };
-        let store = (options.snapshot_file.as_deref())
-            .map(|path| Arc::new(Store::open(path, Arc::clone(&description))));
+        let snapshot_file = (options.snapshot_file.as_deref())
+            .map(|path| Arc::new(SnapshotFile::open(path, Arc::clone(&description))));
         Self {
             inner: Arc::new(Inner {
                 description,
                 provider,
                 options,
                 supervisor,
-                store,
-                is_stored: AtomicBool::new(false),
+                snapshot_file,
+                writer_runs: AtomicBool::new(false),
                 services: ArcSwap::default(),
                 catalog: ArcSwap::default(),
                 changing: Mutex::new(()),
@@ -81,23 +83,23 @@ impl Directory {
         }
     }
 
-    /// The provider that is asked.
+    /// The provider.
     pub fn provider(&self) -> &Arc<dyn Provider> {
         &self.inner.provider
     }
 
-    /// What is known of a service: at once if it was looked up before, else after the provider's
-    /// first answer. Whether anything in it can be used is for [`Snapshot::usable`] to say.
+    /// The snapshot of a service: at once if it is already watched, otherwise after the provider's
+    /// first answer. [`Snapshot::usable`] tells whether it has an instance that can be used.
     ///
     /// Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// If nothing is known and the provider fails ([`Error::Unreachable`],
-    /// [`Error::NotAuthorised`]) or doesn't answer in time ([`Error::TimedOut`]). A name that the
-    /// provider doesn't know is an answer, not an error of this method.
+    /// If nothing is known and the provider fails ([`Error::Unreachable`], [`Error::NotAuthorised`])
+    /// or doesn't answer in time ([`Error::TimedOut`]). That the service is unknown is an answer, not
+    /// an error of this method.
     pub async fn lookup(&self, service: &ServiceName) -> Result<Arc<Snapshot>, Error> {
-        let feed = self.feed(service);
-        self.settled(&feed, Some(service)).await
+        let watch = self.watch(service);
+        self.settled(&watch, Some(service)).await
     }
 
     /// The names of all services that the provider knows.
@@ -105,50 +107,50 @@ impl Directory {
     /// # Errors
     /// As [`lookup`](Self::lookup).
     pub async fn catalog(&self) -> Result<Arc<Catalog>, Error> {
-        self.settled(&self.catalog_feed(), None).await
+        self.settled(&self.watch_catalog(), None).await
     }
 
-    /// Follows a service; it is not dropped as long as the subscription is held.
+    /// Subscribes to a service. Its watch stays open while the subscription is held.
     pub fn subscribe(&self, service: &ServiceName) -> Subscription<Snapshot> {
-        Subscription::new(Pin::new(self.feed(service)))
+        Subscription::new(Pin::new(self.watch(service)))
     }
 
-    /// Follows the list of all services.
+    /// Subscribes to the list of all services.
     pub fn subscribe_catalog(&self) -> Subscription<Catalog> {
-        Subscription::new(Pin::new(self.catalog_feed()))
+        Subscription::new(Pin::new(self.watch_catalog()))
     }
 
-    /// What is known of each service that is watched now, in order of names.
+    /// The snapshots of all services that are watched now, in order of their names.
     pub fn watched(&self) -> Vec<Arc<Snapshot>> {
         let services = self.inner.services.load();
-        let mut all: Vec<_> = services.values().map(|feed| feed.load_full()).collect();
+        let mut all: Vec<_> = services.values().map(|watch| watch.load_full()).collect();
         all.sort_by(|a, b| a.service().cmp(b.service()));
         all
     }
 
-    /// How the provider has done so far; where it is made of several layers, how each of them has,
-    /// after the whole.
+    /// The status of the provider, followed by that of each of its layers, if it has any.
     pub fn status(&self) -> Vec<ProviderStatus> {
         let mut all = vec![self.inner.supervisor.status()];
         all.extend(self.inner.provider.layers());
         all
     }
 
-    /// The options in force.
+    /// The options in use.
     pub fn options(&self) -> &DirectoryOptions {
         &self.inner.options
     }
 
-    pub(crate) async fn settled<P: feed::Picture>(
+    /// The value of a watch after the provider's first answer, or the reason why there is none.
+    pub(crate) async fn settled<P: WatchedState>(
         &self,
-        feed: &Feed<P>,
+        watch: &SharedWatch<P>,
         service: Option<&ServiceName>,
     ) -> Result<Arc<P>, Error> {
         let waited = self.inner.options.lookup_timeout;
-        let picture = match tokio::time::timeout(waited, feed.settled()).await {
-            Ok(picture) => picture,
-            Err(_) => feed
-                .last_resort(self.silent())
+        let value = match tokio::time::timeout(waited, watch.settled()).await {
+            Ok(value) => value,
+            Err(_) => watch
+                .remembered(self.timed_out())
                 .ok_or_else(|| Error::TimedOut {
                     service: service.cloned(),
                     provider: Arc::clone(&self.inner.description),
@@ -156,57 +158,57 @@ impl Directory {
                     cause: None,
                 })?,
         };
-        let freshness = picture.freshness();
+        let freshness = value.freshness();
         match freshness.failure() {
             Some(failure) if !freshness.is_known() => {
                 Err(Error::from_provider(service.cloned(), failure.error()))
             }
             Some(_) if freshness.is_expired() => Err(freshness.expired(service.cloned())),
-            _ => Ok(picture),
+            _ => Ok(value),
         }
     }
 
-    fn silent(&self) -> ProviderError {
+    fn timed_out(&self) -> ProviderError {
         let after = self.inner.options.lookup_timeout;
         let kind = ProviderErrorKind::TimedOut { after };
         ProviderError::new(Arc::clone(&self.inner.description), kind, "no answer yet")
     }
 
-    /// The running feed of a service; begins one if there is none.
-    pub(crate) fn feed(&self, service: &ServiceName) -> Arc<Feed<Snapshot>> {
-        let running = |services: &HashMap<ServiceName, Arc<Feed<Snapshot>>>| {
-            let feed = services.get(service)?;
-            (feed.touch() && feed.is_running()).then(|| Arc::clone(feed))
+    /// The running watch of a service; starts one if there is none.
+    pub(crate) fn watch(&self, service: &ServiceName) -> Arc<SharedWatch<Snapshot>> {
+        let running = |services: &HashMap<ServiceName, Arc<SharedWatch<Snapshot>>>| {
+            let watch = services.get(service)?;
+            (watch.touch() && watch.is_running()).then(|| Arc::clone(watch))
         };
-        if let Some(feed) = running(&self.inner.services.load()) {
-            return feed;
+        if let Some(watch) = running(&self.inner.services.load()) {
+            return watch;
         }
         let _changing = self.inner.changing();
-        if let Some(feed) = running(&self.inner.services.load()) {
-            return feed;
+        if let Some(watch) = running(&self.inner.services.load()) {
+            return watch;
         }
-        let feed = self.begin_feed(service);
+        let watch = self.start_watch(service);
         let mut services = HashMap::clone(&self.inner.services.load());
-        services.retain(|_, feed| !feed.is_closed());
-        services.insert(service.clone(), Arc::clone(&feed));
+        services.retain(|_, watch| !watch.is_closed());
+        services.insert(service.clone(), Arc::clone(&watch));
         self.inner.services.store(Arc::new(services));
-        feed
+        watch
     }
 
-    fn begin_feed(&self, service: &ServiceName) -> Arc<Feed<Snapshot>> {
+    fn start_watch(&self, service: &ServiceName) -> Arc<SharedWatch<Snapshot>> {
         let inner = &self.inner;
         let earlier = inner
             .services
             .load()
             .get(service)
-            .map(|feed| feed.load_full());
-        // Clones share what is known of the endpoints' conduct.
+            .map(|watch| watch.load_full());
+        // Clones share the state of the endpoints.
         let pending = Snapshot::pending(service.clone(), Arc::clone(&inner.description))
             .expiring(inner.options.max_stale)
             .with_outlier_detection(inner.options.outlier_detection.clone());
-        let (first, unwatched) = match earlier {
-            // Its task died with the runtime that it ran on. What it learned is better than
-            // nothing, but old until the new watch confirms it.
+        let (first, was_interrupted) = match earlier {
+            // Its task ended with the runtime that it ran on. Its value is served as stale until
+            // the new watch confirms it.
             Some(snapshot) if snapshot.freshness().is_known() => {
                 let description = Arc::clone(&inner.description);
                 let reason = "the watch ended with its runtime";
@@ -215,7 +217,8 @@ impl Directory {
             }
             _ => (pending.clone(), false),
         };
-        let remembered = inner.store.as_ref().and_then(|store| store.recall(service));
+        let remembered = inner.snapshot_file.as_ref();
+        let remembered = remembered.and_then(|file| file.recall(service));
         let remembered = remembered.map(|known| {
             let at = known.confirmed_at();
             pending.remembered(known.instances, at)
@@ -226,115 +229,114 @@ impl Directory {
                 .into_iter()
                 .flatten()
                 .any(|s| !s.endpoints().is_empty()),
-            unwatched,
+            was_interrupted,
         };
 
         let provider = Arc::clone(&inner.provider);
         let name = service.clone();
-        let watch = inner
+        let answers = inner
             .supervisor
             .supervise(service.as_str(), move || provider.watch(&name));
-        let watch = watch.map(|item| {
+        let answers = answers.map(|item| {
             item.map(|answer| match answer {
                 Answer::Instances(instances) => Some(instances),
                 Answer::Unknown => None,
             })
         });
         let description = Arc::clone(&inner.description);
-        let watch = hold_empty(watch.boxed(), &inner.options, description, before);
-        self.begin_storing();
+        let answers = hold_empty(answers.boxed(), &inner.options, description, before);
+        self.start_writer();
         let weak = Arc::downgrade(inner);
-        let feed = Feed::begin(
+        let watch = SharedWatch::start(
             first,
             remembered,
-            watch,
+            answers,
             inner.options.idle(),
             move |event| {
                 let Some(inner) = weak.upgrade() else { return };
-                match (event, &inner.store) {
-                    (Event::Closed, _) => inner.sweep(),
-                    (Event::News, Some(store)) => store.note_change(),
-                    (Event::News, None) => {}
+                match (event, &inner.snapshot_file) {
+                    (Event::Closed, _) => inner.remove_closed(),
+                    (Event::Changed, Some(file)) => file.mark_changed(),
+                    (Event::Changed, None) => {}
                 }
             },
         );
         if let Some(check) = &inner.options.active_check {
-            let (weak, news) = (Arc::downgrade(&feed), feed.subscribe());
+            let (weak, changes) = (Arc::downgrade(&watch), watch.subscribe());
             let current = move || {
-                let feed = weak.upgrade().filter(|feed| !feed.is_closed())?;
-                Some(feed.load_full())
+                let watch = weak.upgrade().filter(|watch| !watch.is_closed())?;
+                Some(watch.load_full())
             };
-            tokio::spawn(keep_checking(check.clone(), current, news));
+            tokio::spawn(run_checks(check.clone(), current, changes));
         }
-        feed
+        watch
     }
 
-    /// Starts the task that writes the snapshot file, unless it runs.
-    fn begin_storing(&self) {
-        let Some(store) = &self.inner.store else {
+    /// Starts the task that writes the snapshot file, unless it is running.
+    fn start_writer(&self) {
+        let Some(file) = &self.inner.snapshot_file else {
             return;
         };
-        if self.inner.is_stored.swap(true, Ordering::SeqCst) {
+        if self.inner.writer_runs.swap(true, Ordering::SeqCst) {
             return;
         }
-        let running = StoreRuns(Arc::downgrade(&self.inner));
-        let store = Arc::clone(store);
+        let running = WriterRuns(Arc::downgrade(&self.inner));
+        let file = Arc::clone(file);
         tokio::spawn(async move {
             let known = || {
                 let inner = running.0.upgrade()?;
                 let services = inner.services.load();
-                Some(services.values().map(|feed| feed.load_full()).collect())
+                Some(services.values().map(|watch| watch.load_full()).collect())
             };
-            store.keep(known).await;
+            file.write_changes(known).await;
         });
     }
 
-    fn catalog_feed(&self) -> Arc<Feed<Catalog>> {
+    fn watch_catalog(&self) -> Arc<SharedWatch<Catalog>> {
         let running = || {
-            let feed = Option::clone(&self.inner.catalog.load())?;
-            (feed.touch() && feed.is_running()).then_some(feed)
+            let watch = Option::clone(&self.inner.catalog.load())?;
+            (watch.touch() && watch.is_running()).then_some(watch)
         };
-        if let Some(feed) = running() {
-            return feed;
+        if let Some(watch) = running() {
+            return watch;
         }
         let _changing = self.inner.changing();
-        if let Some(feed) = running() {
-            return feed;
+        if let Some(watch) = running() {
+            return watch;
         }
         let provider = Arc::clone(&self.inner.provider);
         let supervisor = &self.inner.supervisor;
-        let watch = supervisor.supervise("the list of services", move || provider.watch_names());
+        let answers = supervisor.supervise("the list of services", move || provider.watch_names());
         let description = Arc::clone(&self.inner.description);
         let first = Catalog::pending(description).expiring(self.inner.options.max_stale);
-        let feed = Feed::begin(first, None, watch, self.inner.options.idle(), |_| ());
-        self.inner.catalog.store(Arc::new(Some(Arc::clone(&feed))));
-        feed
+        let watch = SharedWatch::start(first, None, answers, self.inner.options.idle(), |_| ());
+        self.inner.catalog.store(Arc::new(Some(Arc::clone(&watch))));
+        watch
     }
 }
 
 impl Inner {
-    /// Held while the set of feeds changes. It guards no data, so a panic elsewhere leaves nothing
-    /// half done.
+    /// Locked while the set of watches changes. It guards no data, so a poisoned lock is used as it is.
     fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Drops the feeds that closed themselves.
-    fn sweep(&self) {
+    /// Removes the watches that have closed.
+    fn remove_closed(&self) {
         let _changing = self.changing();
         let mut services = HashMap::clone(&self.services.load());
-        services.retain(|_, feed| !feed.is_closed());
+        services.retain(|_, watch| !watch.is_closed());
         self.services.store(Arc::new(services));
     }
 }
 
-/// Notes that the task has ended, as it does when its runtime ends.
-struct StoreRuns(std::sync::Weak<Inner>);
+/// Records that the writer has ended, which it does with its runtime.
+struct WriterRuns(std::sync::Weak<Inner>);
 
-impl Drop for StoreRuns {
+impl Drop for WriterRuns {
     fn drop(&mut self) {
         if let Some(inner) = self.0.upgrade() {
-            inner.is_stored.store(false, Ordering::SeqCst);
+            inner.writer_runs.store(false, Ordering::SeqCst);
         }
     }
 }
@@ -348,7 +350,7 @@ impl std::fmt::Debug for Directory {
     }
 }
 
-/// One that follows a service, or the list of services, as it changes.
+/// A subscription to a service, or to the list of services.
 ///
 /// ```
 /// # async fn follow(directory: waypost::Directory) -> Result<(), waypost::Error> {
@@ -367,22 +369,22 @@ pub struct Subscription<P> {
 
 impl<P> Subscription<P> {
     fn new(pin: Pin<P>) -> Self {
-        let mut changes = pin.feed().subscribe();
-        // What is there already counts as the first change.
+        let mut changes = pin.watch().subscribe();
+        // The current value counts as the first change.
         changes.mark_changed();
         Self { pin, changes }
     }
 
-    /// What is known now, without waiting and without a copy.
+    /// The current value, without waiting or copying.
     pub fn current(&self) -> Guard<Arc<P>> {
-        self.pin.feed().load()
+        self.pin.watch().load()
     }
 
-    /// What is known after the next change, be it of the content or of its freshness. The first
-    /// call gives what is known already.
+    /// The value after the next change of content or freshness. The first call returns the current
+    /// value.
     pub async fn changed(&mut self) -> Arc<P> {
-        // The sender lives in the feed that the pin holds, so this never fails.
+        // The pin keeps the sender alive, so this can't fail.
         let _ = self.changes.changed().await;
-        self.pin.feed().load_full()
+        self.pin.watch().load_full()
     }
 }

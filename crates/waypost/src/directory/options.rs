@@ -1,36 +1,38 @@
+//! Options of a directory.
+
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::feed::Idle;
+use super::shared_watch::Idle;
 use crate::active_check::ActiveCheck;
-use crate::conduct::OutlierDetection;
+use crate::outlier::OutlierDetection;
 
 /// How a [`Directory`](crate::Directory) behaves.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DirectoryOptions {
-    /// How long a look-up waits for a first answer. 10 s unless set.
+    /// How long a look-up waits for the first answer. 10 s by default.
     pub lookup_timeout: Duration,
-    /// After how long a name that nobody asks for is dropped, at the latest twice that. 5 minutes
-    /// unless set.
+    /// How long the watch of a service stays open without being used; it closes after one to two times
+    /// this duration. 5 minutes by default.
     pub idle: Duration,
-    /// The same for a name of which nothing is known, so that names made up by a caller don't pile
-    /// up. 30 s unless set.
+    /// The same for an unknown service, so that names invented by a caller don't accumulate. 30 s by
+    /// default.
     pub idle_unknown: Duration,
-    /// After how long a stale answer is an error ([`Error::Stale`](crate::Error::Stale)) instead
-    /// of an answer. Never unless set: what was right a while ago is mostly right still.
+    /// The age from which on a stale answer is an error ([`Error::Stale`](crate::Error::Stale)). No
+    /// limit by default: old addresses are usually still right.
     pub max_stale: Option<Duration>,
-    /// How long an answer of "no instances" that ends an outage must hold before it is believed,
-    /// where there were instances before: a registry that was wiped says so until its services
-    /// have registered again. 10 s unless set, twice the time between two heartbeats.
+    /// How long an answer without instances must last after an outage before it is accepted, if there
+    /// were instances before: a registry that was wiped has none until its services have registered
+    /// again. 10 s by default, twice the heartbeat interval.
     pub hold_empty_after_outage: Duration,
-    /// The same where there was no outage. Zero unless set: then the last instance has left.
+    /// The same without an outage. Zero by default: the last instance has left.
     pub hold_empty: Duration,
-    /// A file that keeps what is known, for a start while the registry is down. None unless set.
+    /// A file that stores the snapshots, for a start while the registry is down. None by default.
     pub snapshot_file: Option<PathBuf>,
-    /// When endpoints are ejected for their conduct.
+    /// When endpoints are ejected for failed requests.
     pub outlier_detection: OutlierDetection,
-    /// How this process checks endpoints itself. None unless set.
+    /// Active checks by this process. None by default.
     pub active_check: Option<ActiveCheck>,
 }
 

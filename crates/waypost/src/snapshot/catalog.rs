@@ -1,3 +1,5 @@
+//! The list of all services.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,7 +8,7 @@ use waypost_core::{ProviderError, ServiceName};
 
 use super::Freshness;
 
-/// The names of all services that a provider knows, at one moment.
+/// The names of all services that a provider knows at one moment.
 #[derive(Clone, Debug)]
 pub struct Catalog {
     names: Arc<BTreeSet<ServiceName>>,
@@ -27,14 +29,14 @@ impl Catalog {
     }
 
     pub(crate) fn answered(&self, names: BTreeSet<ServiceName>) -> Self {
-        let news = !self.freshness.is_known() || *self.names != names;
+        let changed = !self.freshness.is_known() || *self.names != names;
         Self {
-            names: if news {
+            names: if changed {
                 Arc::new(names)
             } else {
                 Arc::clone(&self.names)
             },
-            freshness: self.freshness.confirmed(news),
+            freshness: self.freshness.confirmed(changed),
         }
     }
 
@@ -45,12 +47,12 @@ impl Catalog {
         }
     }
 
-    /// The names in order.
+    /// The names, sorted.
     pub fn names(&self) -> &BTreeSet<ServiceName> {
         &self.names
     }
 
-    /// Who says so, how old it is, and whether the provider fails now.
+    /// The provider, the age of the list, and whether the provider is failing.
     pub fn freshness(&self) -> &Freshness {
         &self.freshness
     }

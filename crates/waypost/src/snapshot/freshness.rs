@@ -1,21 +1,23 @@
+//! How old an answer is, and whether its provider is failing.
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
 use waypost_core::{Error, ProviderError, ServiceName};
 
-/// How much an answer can be trusted: who gave it, when, and what has gone wrong since.
+/// How far an answer can be trusted: its provider, its age, and whether the provider is failing.
 #[derive(Clone, Debug)]
 pub struct Freshness {
     pub(super) provider: Arc<str>,
     pub(super) generation: u64,
     pub(super) confirmed_at: Option<Instant>,
     pub(super) failure: Option<Failure>,
-    /// The age from which on it is not to be used.
+    /// The age from which on the answer must not be used.
     pub(super) max_stale: Option<Duration>,
 }
 
-/// Why the provider can't say anything newer.
+/// Why the provider has no newer answer.
 #[derive(Clone, Debug)]
 pub struct Failure {
     pub(super) since: Instant,
@@ -24,17 +26,17 @@ pub struct Failure {
 }
 
 impl Failure {
-    /// When the failures began.
+    /// When the provider began to fail.
     pub fn since(&self) -> Instant {
         self.since
     }
 
-    /// How many attempts in a row have failed.
+    /// The number of failed attempts in a row.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// How the latest attempt failed.
+    /// The error of the latest attempt.
     pub fn error(&self) -> &ProviderError {
         &self.error
     }
@@ -51,11 +53,11 @@ impl Freshness {
         }
     }
 
-    /// After an answer; the generation grows only if the answer says something new.
-    pub(crate) fn confirmed(&self, news: bool) -> Self {
+    /// After an answer; the generation grows only if the content has changed.
+    pub(crate) fn confirmed(&self, changed: bool) -> Self {
         Self {
             provider: Arc::clone(&self.provider),
-            generation: self.generation + u64::from(news),
+            generation: self.generation + u64::from(changed),
             confirmed_at: Some(Instant::now()),
             failure: None,
             max_stale: self.max_stale,
@@ -78,12 +80,12 @@ impl Freshness {
         }
     }
 
-    /// The provider that answered, with its address, such as `consul at http://127.0.0.1:8500`.
+    /// The provider, with its address, such as `consul at http://127.0.0.1:8500`.
     pub fn provider(&self) -> &str {
         &self.provider
     }
 
-    /// Grows by one with every answer that says something new; 0 before the first.
+    /// Grows by one with each answer that changes the content; 0 before the first.
     pub fn generation(&self) -> u64 {
         self.generation
     }
@@ -93,13 +95,13 @@ impl Freshness {
         self.confirmed_at.is_some()
     }
 
-    /// Whether this is the last known good answer of a provider that now fails.
+    /// Whether this is the last known good answer of a provider that is failing.
     pub fn is_stale(&self) -> bool {
         self.is_known() && self.failure.is_some()
     }
 
-    /// How old the answer may be: the time since the provider last confirmed it. Zero while its
-    /// watch is live, since a change would have been told. `None` before the first answer.
+    /// The age of the answer: the time since the provider last confirmed it. Zero while its watch is
+    /// live, since a change would have been reported. `None` before the first answer.
     pub fn age(&self) -> Option<Duration> {
         let confirmed_at = self.confirmed_at?;
         Some(match self.failure {
@@ -111,17 +113,17 @@ impl Freshness {
     /// Whether it is older than [`max_stale`](crate::DirectoryOptions::max_stale) allows.
     pub fn is_expired(&self) -> bool {
         match (self.max_stale, &self.failure) {
-            (Some(most), Some(_)) => self.age().is_some_and(|age| age > most),
+            (Some(max), Some(_)) => self.age().is_some_and(|age| age > max),
             _ => false,
         }
     }
 
-    /// Whether it becomes too old if nothing is heard.
+    /// Whether it will become too old if the provider keeps failing.
     pub(crate) fn expires(&self) -> bool {
         self.max_stale.is_some() && self.failure.is_some()
     }
 
-    /// The error that this is, once expired.
+    /// The error to return once the answer has expired.
     #[cold]
     pub(crate) fn expired(&self, service: Option<ServiceName>) -> Error {
         Error::Stale {
@@ -132,7 +134,7 @@ impl Freshness {
         }
     }
 
-    /// What has gone wrong since the last answer, if anything has.
+    /// The provider's failure since the last answer, if there is one.
     pub fn failure(&self) -> Option<&Failure> {
         self.failure.as_ref()
     }

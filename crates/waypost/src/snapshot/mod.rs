@@ -1,8 +1,9 @@
 //! What is known at one moment: a [`Snapshot`] of a service, with an [`Endpoint`] for each of its
-//! instances, or the [`Catalog`] of all names; and how much it can be trusted.
+//! instances, or the [`Catalog`] of all names; and its [`Freshness`].
+//!
+//! These are values: building one changes nothing else.
 
 mod catalog;
-mod endpoint;
 mod freshness;
 
 use std::sync::Arc;
@@ -11,22 +12,22 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 pub use catalog::Catalog;
-pub use endpoint::Endpoint;
-pub(crate) use endpoint::Standing;
 pub use freshness::{Failure, Freshness};
 
 use waypost_core::{Error, Instance, InstanceId, ProviderError, ServiceName};
 
-use crate::conduct::{Fleet, OutlierDetection};
+use crate::endpoint::{Endpoint, EndpointGroup, RegistryState};
+use crate::outlier::OutlierDetection;
 
-/// All that is known of one service at one moment. It never changes; news comes as another one.
+/// Everything that is known of one service at one moment. It is immutable; a change makes another
+/// snapshot.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     service: ServiceName,
     state: State,
     freshness: Freshness,
-    /// The same for all snapshots of a service.
-    fleet: Arc<Fleet>,
+    /// Shared by all snapshots of the service.
+    group: Arc<EndpointGroup>,
 }
 
 #[derive(Clone, Debug)]
@@ -40,29 +41,32 @@ enum State {
 
 #[derive(Debug)]
 struct Known {
-    /// All instances, by id.
+    /// All endpoints, by id.
     all: Arc<[Arc<Endpoint>]>,
-    /// Those that take new work, by id; the same list if that is all.
+    /// The endpoints that take new work, by id; the same list if all do.
     ready: Arc<[Arc<Endpoint>]>,
 }
 
 impl Snapshot {
     pub(crate) fn pending(service: ServiceName, provider: Arc<str>) -> Self {
         Self {
-            fleet: Arc::new(Fleet::new(service.clone(), OutlierDetection::default())),
+            group: Arc::new(EndpointGroup::new(
+                service.clone(),
+                OutlierDetection::default(),
+            )),
             service,
             state: State::Pending,
             freshness: Freshness::never(provider),
         }
     }
 
-    /// The same, but with these rules of ejection; to be said before the first answer.
+    /// The same with these rules for ejections; called before the first answer.
     pub(crate) fn with_outlier_detection(mut self, options: OutlierDetection) -> Self {
-        self.fleet = Arc::new(Fleet::new(self.service.clone(), options));
+        self.group = Arc::new(EndpointGroup::new(self.service.clone(), options));
         self
     }
 
-    /// The same, but an error once it is stale for longer than this.
+    /// The same, unusable once it has been stale for longer than this.
     pub(crate) fn expiring(mut self, max_stale: Option<Duration>) -> Self {
         self.freshness.max_stale = max_stale;
         self
@@ -75,38 +79,31 @@ impl Snapshot {
         known
     }
 
-    /// The next snapshot, after the provider answered. `None` is "no such service".
+    /// The next snapshot, after an answer of the provider. `None` means that the service is unknown.
     ///
     /// A service that was known before and is unknown now has lost its last instance: some
-    /// registries, Consul among them, can't tell the two apart, but we remember.
+    /// registries, such as Consul, don't distinguish the two.
     pub(crate) fn answered(&self, answer: Option<Vec<Arc<Instance>>>) -> Self {
-        let (state, news) = match (&self.state, answer) {
+        let (state, changed) = match (&self.state, answer) {
             (State::Pending, None) => (State::Unknown, true),
             (State::Unknown, None) => (State::Unknown, false),
             (State::Known(known), None) => self.replaced(known, Vec::new()),
             (State::Known(known), Some(instances)) => self.replaced(known, instances),
             (_, Some(instances)) => {
-                let known = Known::new(None, instances, &self.fleet);
+                let known = Known::new(None, instances, &self.group);
                 (State::Known(Arc::new(known)), true)
             }
         };
-        let next = Self {
+        Self {
             service: self.service.clone(),
             state,
-            freshness: self.freshness.confirmed(news),
-            fleet: Arc::clone(&self.fleet),
-        };
-        let is_known = |id: &InstanceId| {
-            let all = next.endpoints();
-            all.binary_search_by(|endpoint| endpoint.instance().id().cmp(id))
-                .is_ok()
-        };
-        self.fleet.resized(next.ready().len(), is_known);
-        next
+            freshness: self.freshness.confirmed(changed),
+            group: Arc::clone(&self.group),
+        }
     }
 
     fn replaced(&self, known: &Arc<Known>, instances: Vec<Arc<Instance>>) -> (State, bool) {
-        let next = Known::new(Some(&known.all), instances, &self.fleet);
+        let next = Known::new(Some(&known.all), instances, &self.group);
         let mut pairs = next.all.iter().zip(known.all.iter());
         let same = next.all.len() == known.all.len() && pairs.all(|(a, b)| Arc::ptr_eq(a, b));
         match same {
@@ -123,22 +120,22 @@ impl Snapshot {
         }
     }
 
-    /// The service that this is about.
+    /// The service.
     pub fn service(&self) -> &ServiceName {
         &self.service
     }
 
-    /// Who says so, how old it is, and whether the provider fails now.
+    /// The provider, the age of the answer, and whether the provider is failing.
     pub fn freshness(&self) -> &Freshness {
         &self.freshness
     }
 
-    /// Whether the provider has answered that it knows the service.
+    /// Whether the provider knows the service.
     pub fn is_known(&self) -> bool {
         matches!(self.state, State::Known(_))
     }
 
-    /// All instances in order of their ids, whatever their health.
+    /// All instances in order of their ids, regardless of health.
     pub fn endpoints(&self) -> &[Arc<Endpoint>] {
         match &self.state {
             State::Known(known) => &known.all,
@@ -146,13 +143,20 @@ impl Snapshot {
         }
     }
 
-    /// All instances in order of their ids, whatever their health.
+    /// The endpoint with this id.
+    pub(crate) fn endpoint(&self, id: &InstanceId) -> Option<&Arc<Endpoint>> {
+        let all = self.endpoints();
+        let index = all.binary_search_by(|endpoint| endpoint.instance().id().cmp(id));
+        index.ok().map(|index| &all[index])
+    }
+
+    /// All instances in order of their ids, regardless of health.
     pub fn instances(&self) -> impl ExactSizeIterator<Item = &Arc<Instance>> {
         self.endpoints().iter().map(|endpoint| endpoint.instance())
     }
 
-    /// The endpoints that take new work, in order of their ids: the healthy ones of weight over 0.
-    /// When there is none of these, those that are draining or drained; never a critical one.
+    /// The endpoints that take new work, in order of their ids: the healthy ones with a weight above 0;
+    /// if there are none, the drained or the draining ones. Never a critical one.
     pub fn ready(&self) -> &[Arc<Endpoint>] {
         match &self.state {
             State::Known(known) => &known.ready,
@@ -160,7 +164,7 @@ impl Snapshot {
         }
     }
 
-    /// [`ready`](Self::ready), to be kept.
+    /// [`ready`](Self::ready) as a shared list.
     pub(crate) fn ready_shared(&self) -> Arc<[Arc<Endpoint>]> {
         match &self.state {
             State::Known(known) => Arc::clone(&known.ready),
@@ -168,8 +172,8 @@ impl Snapshot {
         }
     }
 
-    pub(crate) fn fleet(&self) -> &Arc<Fleet> {
-        &self.fleet
+    pub(crate) fn group(&self) -> &Arc<EndpointGroup> {
+        &self.group
     }
 
     /// [`ready`](Self::ready), or the reason why nothing is.
@@ -217,22 +221,22 @@ impl Snapshot {
 }
 
 impl Known {
-    /// Takes over what goes on from `before`: an unchanged instance keeps its endpoint, a changed
-    /// one keeps what we know of it.
+    /// Merges the answer with the endpoints `before`: an unchanged instance keeps its endpoint, a
+    /// changed one keeps its state.
     fn new(
         before: Option<&[Arc<Endpoint>]>,
         mut instances: Vec<Arc<Instance>>,
-        fleet: &Arc<Fleet>,
+        group: &Arc<EndpointGroup>,
     ) -> Self {
-        // A registry that names an id twice is wrong, but the answer must not depend on the order
-        // in which it does: the healthier one counts.
+        // A registry that lists an id twice is wrong, but the result must not depend on the order:
+        // the healthier instance is kept.
         let order = |a: &Arc<Instance>, b: &Arc<Instance>| {
             let by_id = a.id().cmp(b.id());
             by_id.then_with(|| a.health().cmp(&b.health()))
         };
-        // Both lists are in order of ids, so one walk along both finds what belongs together. Most
-        // answers change little: whoever is the very same object needs no second look, so that ten
-        // thousand instances of which one changed are taken over in a fraction of a millisecond.
+        // Both lists are sorted by id, so one pass merges them. Most answers change little, and an
+        // instance that is the same object needs no comparison, so ten thousand instances of which
+        // one has changed are merged in a fraction of a millisecond.
         let mut earlier = before.unwrap_or_default();
         let same = |endpoint: &Arc<Endpoint>, instance: &Arc<Instance>| {
             Arc::ptr_eq(endpoint.instance(), instance)
@@ -262,15 +266,8 @@ impl Known {
             earlier = &earlier[usize::from(known.is_some())..];
             all.push(match known {
                 Some(same) if *same.instance() == instance => Arc::clone(same),
-                Some(before) => {
-                    let after = before.updated(instance);
-                    let is_down = |of: &Endpoint| of.standing() == Standing::Critical;
-                    if is_down(before) != is_down(&after) {
-                        fleet.release(after.instance().id(), &after.state().conduct);
-                    }
-                    Arc::new(after)
-                }
-                None => Arc::new(Endpoint::new(instance, fleet, before.is_none())),
+                Some(before) => Arc::new(before.updated(instance)),
+                None => Arc::new(Endpoint::new(instance, group, before.is_none())),
             });
         }
         let all: Arc<[_]> = all.into();
@@ -280,10 +277,14 @@ impl Known {
 }
 
 fn ready(all: &Arc<[Arc<Endpoint>]>) -> Arc<[Arc<Endpoint>]> {
-    for standing in [Standing::Ready, Standing::Drained, Standing::Draining] {
+    for state in [
+        RegistryState::Ready,
+        RegistryState::Drained,
+        RegistryState::Draining,
+    ] {
         let wanted = all
             .iter()
-            .filter(|endpoint| endpoint.standing() == standing);
+            .filter(|endpoint| endpoint.registry_state() == state);
         match wanted.clone().count() {
             0 => {}
             count if count == all.len() => return Arc::clone(all),
@@ -298,7 +299,7 @@ mod tests {
     use waypost_core::{Health, Weight};
 
     use super::*;
-    use crate::conduct::CountedBy;
+    use crate::endpoint::CountedBy;
 
     fn instance(
         id: &str,
@@ -321,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn an_update_keeps_what_is_in_flight() {
+    fn an_update_keeps_requests_in_flight() {
         let first = pending().answered(Some(vec![instance("a", |i| i), instance("b", |i| i)]));
         first.ready()[0].begin(CountedBy::this_core());
         let heavier = instance("a", |i| i.weight(Weight::new(9)).meta("k", "v"));
@@ -335,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_answer_is_no_news() {
+    fn an_equal_answer_is_no_change() {
         let first = pending().answered(Some(vec![instance("a", |i| i), instance("b", |i| i)]));
         let again = first.answered(Some(vec![instance("b", |i| i), instance("a", |i| i)]));
         assert_eq!(
@@ -391,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn an_id_named_twice_counts_once_whatever_the_order() {
+    fn a_duplicate_id_counts_once_regardless_of_order() {
         let sick = instance("a", |i| i.health(Health::Critical));
         let well = instance("a", |i| i.health(Health::Passing));
         for pair in [[&sick, &well], [&well, &sick]] {

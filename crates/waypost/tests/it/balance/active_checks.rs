@@ -9,8 +9,8 @@ use tokio::net::TcpListener;
 use tokio::time::{Instant, advance, sleep};
 use waypost::provider::Answer;
 use waypost::{
-    ActiveCheck, BalanceEvent, Balancer, Directory, DirectoryOptions, EjectionCause, Fate, Health,
-    Instance, MemoryProvider, RoundRobin,
+    ActiveCheck, BalanceEvent, Balancer, Directory, DirectoryOptions, EjectionCause, Health,
+    Instance, MemoryProvider, RoundRobin, Selection,
 };
 use waypost_testkit::free_ports;
 
@@ -27,7 +27,7 @@ struct World {
 impl World {
     fn check(&self) -> ActiveCheck {
         let world = self.clone();
-        ActiveCheck::by(move |instance| {
+        ActiveCheck::custom(move |instance| {
             let id = instance.id().to_string();
             let sick = world.sick.lock().unwrap().contains(&id);
             let mut checked = world.checked.lock().unwrap();
@@ -108,7 +108,7 @@ async fn three_failed_checks_eject_and_two_that_pass_bring_back() {
     assert_eq!(events.next().await, Some(ejected));
     let explanation = balancer.explain();
     let b = &explanation.instances[1];
-    assert_eq!(b.fate, Fate::Ejected);
+    assert_eq!(b.selection, Selection::Ejected);
     let (ejection, check) = (b.ejection.as_ref().unwrap(), b.check.as_ref().unwrap());
     assert_eq!(ejection.cause, Some(EjectionCause::ActiveCheck));
     assert_eq!(ejection.seconds_left, None);
@@ -160,9 +160,15 @@ async fn checks_that_pass_do_not_shorten_an_ejection_for_failed_requests() {
         world.count("b") >= before + 2,
         "it is checked while ejected"
     );
-    assert_eq!(balancer.explain().instances[1].fate, Fate::Ejected);
+    assert_eq!(
+        balancer.explain().instances[1].selection,
+        Selection::Ejected
+    );
     pass(10).await;
-    assert_eq!(balancer.explain().instances[1].fate, Fate::Probing);
+    assert_eq!(
+        balancer.explain().instances[1].selection,
+        Selection::Probing
+    );
 }
 
 #[tokio::test(start_paused = true)]

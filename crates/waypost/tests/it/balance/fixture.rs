@@ -115,10 +115,10 @@ impl Fixture {
         panic!("{id} is never picked");
     }
 
-    pub(super) fn fate(&self, id: &str) -> waypost::Fate {
+    pub(super) fn selection(&self, id: &str) -> waypost::Selection {
         let explanation = self.balancer.explain();
         let mut instances = explanation.instances.iter();
-        instances.find(|i| i.id.as_str() == id).unwrap().fate
+        instances.find(|i| i.id.as_str() == id).unwrap().selection
     }
 }
 

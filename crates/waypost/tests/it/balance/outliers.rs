@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::advance;
 use waypost::{
-    BalanceEvent, BalancerOptions, EjectionCause, Fate, Health, OutlierDetection, RoundRobin,
+    BalanceEvent, BalancerOptions, EjectionCause, Health, OutlierDetection, RoundRobin, Selection,
 };
 
 use super::fixture::{Fixture, instance, many, plain, settle};
@@ -15,10 +15,10 @@ async fn five_failures_in_a_row_eject_and_a_probe_brings_back() {
     let mut events = fixture.balancer.events();
     fixture.fail("b", 4);
     settle().await;
-    assert_eq!(fixture.fate("b"), Fate::Used);
+    assert_eq!(fixture.selection("b"), Selection::Used);
     fixture.fail("b", 1);
     settle().await;
-    assert_eq!(fixture.fate("b"), Fate::Ejected);
+    assert_eq!(fixture.selection("b"), Selection::Ejected);
     assert!(!fixture.counts(300).contains_key("b"));
     let Some(BalanceEvent::Ejected {
         cause,
@@ -34,7 +34,7 @@ async fn five_failures_in_a_row_eject_and_a_probe_brings_back() {
 
     advance(Duration::from_secs(34)).await;
     settle().await;
-    assert_eq!(fixture.fate("b"), Fate::Probing);
+    assert_eq!(fixture.selection("b"), Selection::Probing);
     // One request goes to it, not one of three.
     let probe = fixture.balancer.pick().unwrap();
     assert_eq!(probe.id().as_str(), "b");
@@ -88,7 +88,7 @@ async fn a_probe_without_an_outcome_lets_the_next_one_go() {
         let lease = fixture.balancer.pick().unwrap().lease();
         assert_eq!(lease.id().as_str(), "b");
     }
-    assert_eq!(fixture.fate("b"), Fate::Probing);
+    assert_eq!(fixture.selection("b"), Selection::Probing);
 }
 
 #[tokio::test(start_paused = true)]
@@ -110,7 +110,7 @@ async fn a_success_rate_below_one_half_ejects() {
         }
     }
     settle().await;
-    assert_eq!(fixture.fate("c"), Fate::Ejected);
+    assert_eq!(fixture.selection("c"), Selection::Ejected);
     assert_eq!(fixture.balancer.counters().ejected_success_rate, 1);
 }
 
@@ -209,11 +209,11 @@ async fn an_ejection_survives_updates_and_ends_with_the_instance() {
     let mut changed = plain(&["a", "c", "d"]);
     changed.push(heavier);
     fixture.tell(changed).await;
-    assert_eq!(fixture.fate("b"), Fate::Ejected);
+    assert_eq!(fixture.selection("b"), Selection::Ejected);
     fixture.tell(plain(&["a", "c", "d"])).await;
     assert_eq!(fixture.balancer.counters().ejected_now, 0);
     fixture.tell(plain(&["a", "b", "c", "d"])).await;
-    assert_eq!(fixture.fate("b"), Fate::Used);
+    assert_eq!(fixture.selection("b"), Selection::Used);
 }
 
 #[tokio::test(start_paused = true)]
@@ -235,13 +235,13 @@ async fn one_that_the_registry_calls_critical_makes_room_for_another_ejection() 
     settle().await;
     fixture.fail("b", 5);
     settle().await;
-    assert_eq!(fixture.fate("b"), Fate::Used, "spared");
+    assert_eq!(fixture.selection("b"), Selection::Used, "spared");
     let a = instance("a", |a| a.health(Health::Critical));
     let others = ["b", "c"].map(|id| instance(id, |it| it));
     fixture.tell(others.into_iter().chain([a]).collect()).await;
     fixture.fail("b", 5);
     settle().await;
-    assert_eq!(fixture.fate("b"), Fate::Ejected);
+    assert_eq!(fixture.selection("b"), Selection::Ejected);
     // One of three is left, which is no reason to use the others against all that is known.
     assert_eq!(fixture.picks(4), ["c"; 4]);
     assert!(!fixture.balancer.explain().panic);
@@ -253,16 +253,16 @@ async fn one_that_the_registry_saw_fail_and_recover_is_pardoned() {
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
     fixture.fail("b", 5);
     settle().await;
-    assert_eq!(fixture.fate("b"), Fate::Ejected);
+    assert_eq!(fixture.selection("b"), Selection::Ejected);
     for (health, fate) in [
-        (Health::Warning, Fate::Ejected),
-        (Health::Critical, Fate::Critical),
-        (Health::Passing, Fate::Used),
+        (Health::Warning, Selection::Ejected),
+        (Health::Critical, Selection::Critical),
+        (Health::Passing, Selection::Used),
     ] {
         let b = instance("b", |b| b.health(health));
         let others = ["a", "c"].map(|id| instance(id, |it| it));
         fixture.tell(others.into_iter().chain([b]).collect()).await;
-        assert_eq!(fixture.fate("b"), fate, "{health}");
+        assert_eq!(fixture.selection("b"), fate, "{health}");
     }
     assert_eq!(fixture.counts(300)["b"], 100);
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::time::advance;
 use waypost::{
-    BalancerOptions, Fate, Health, Instance, Key, Lease, OutlierDetection, RoundRobin, Weight,
+    BalancerOptions, Health, Instance, Key, Lease, OutlierDetection, RoundRobin, Selection, Weight,
     strategy_named,
 };
 
@@ -96,7 +96,7 @@ fn check(fixture: &Fixture, leases: &[Lease], context: &str) {
         assert!(instance.in_flight <= most, "{context}: {}", instance.id);
         assert_eq!(
             instance.share > 0.0,
-            instance.fate == Fate::Used,
+            instance.selection == Selection::Used,
             "{context}"
         );
         shares += instance.share;

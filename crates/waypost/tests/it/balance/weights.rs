@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::advance;
 use waypost::{
-    BalancerOptions, Fate, Health, OutlierDetection, Random, RoundRobin, WeightedRandom,
+    BalancerOptions, Health, OutlierDetection, Random, RoundRobin, Selection, WeightedRandom,
     strategy_named,
 };
 
@@ -59,7 +59,7 @@ async fn what_is_no_weight_counts_as_drained() {
     let ids = ["fine", "infinite", "nan", "negative", "zero"];
     let fixture = Fixture::new(plain(&ids), strategy).await;
     assert_eq!(fixture.counts(100)["fine"], 100);
-    assert_eq!(fixture.fate("nan"), Fate::Drained);
+    assert_eq!(fixture.selection("nan"), Selection::Drained);
 }
 
 #[tokio::test(start_paused = true)]
@@ -89,7 +89,7 @@ async fn our_zone_is_preferred_and_spills_over_in_proportion() {
         off(),
     )
     .await;
-    assert_eq!(fixture.fate("b-0"), Fate::OtherZone);
+    assert_eq!(fixture.selection("b-0"), Selection::OtherZone);
     let mut fewer = zoned(&[("a", 5), ("b", 5)]);
     for instance in &mut fewer[..3] {
         let id = instance.id().clone();
@@ -183,10 +183,10 @@ async fn an_explanation_tells_of_each_instance_and_is_json() {
     fixture.fail("a-1", 5);
     settle().await;
     let explanation = fixture.balancer.explain();
-    let fates: Vec<_> = explanation.instances.iter().map(|i| i.fate).collect();
-    use Fate::{Critical, Ejected, OtherZone, Used};
+    let selections: Vec<_> = explanation.instances.iter().map(|i| i.selection).collect();
+    use Selection::{Critical, Ejected, OtherZone, Used};
     assert_eq!(
-        fates,
+        selections,
         [Used, Ejected, Used, Used, OtherZone, OtherZone, Critical]
     );
     let ejected = &explanation.instances[1];

@@ -6,10 +6,10 @@ use tokio::time::{Instant, sleep};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use waypost::integration::tonic::BalancedChannel;
-use waypost::{Fate, Instance, MemoryProvider, ServiceDiscoveryClient};
+use waypost::{Instance, MemoryProvider, Selection, ServiceDiscoveryClient};
 use waypost_testkit::free_ports;
 
-use super::{Server, fate};
+use super::{Server, selection};
 use crate::scripted::auth;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -58,7 +58,7 @@ async fn a_grpc_channel_follows_the_instances_and_survives_a_killed_one() {
     // The one that was told over a connection that had just broken.
     assert!(failed <= 1, "{failed} calls failed");
     assert_eq!(
-        fate(channel.balancer(), &ports[1].to_string()),
-        Fate::Ejected
+        selection(channel.balancer(), &ports[1].to_string()),
+        Selection::Ejected
     );
 }

@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 use tower::{Layer, ServiceExt, service_fn};
 use waypost::integration::reqwest::Client;
 use waypost::integration::tower::BalanceLayer;
-use waypost::{Explanation, Fate, Health, Instance, MemoryProvider, ServiceDiscoveryClient};
+use waypost::{Explanation, Health, Instance, MemoryProvider, Selection, ServiceDiscoveryClient};
 use waypost_testkit::free_ports;
 
 use super::{Server, plain_reqwest};
@@ -72,7 +72,7 @@ impl World {
         tokio::join!(load.run(300, &send), kill);
         load.run(300, &send).await;
         let after_kill = explain().await;
-        assert_eq!(fate(&after_kill, &self.servers[0]), Fate::Ejected);
+        assert_eq!(selection(&after_kill, &self.servers[0]), Selection::Ejected);
         assert_eq!(after_kill.counters.ejected_consecutive_failures, 1);
 
         // The registry has noticed, and so it makes room for another ejection.
@@ -85,8 +85,14 @@ impl World {
         println!("{waited} requests waited for the one that stalls");
         assert!((5..=2 * LANES).contains(&waited), "{waited} waited");
         let after_stall = explain().await;
-        assert_eq!(fate(&after_stall, &self.servers[0]), Fate::Critical);
-        assert_eq!(fate(&after_stall, &self.servers[1]), Fate::Ejected);
+        assert_eq!(
+            selection(&after_stall, &self.servers[0]),
+            Selection::Critical
+        );
+        assert_eq!(
+            selection(&after_stall, &self.servers[1]),
+            Selection::Ejected
+        );
         assert_eq!(after_stall.counters.ejected_consecutive_failures, 2);
         assert_eq!(after_stall.counters.ejected_now, 1);
         let json = serde_json::to_value(&after_stall).unwrap();
@@ -108,10 +114,10 @@ fn instance(port: u16, health: Health) -> Instance {
     builder.health(health).build().unwrap()
 }
 
-fn fate(explanation: &Explanation, server: &Server) -> Fate {
+fn selection(explanation: &Explanation, server: &Server) -> Selection {
     let mut instances = explanation.instances.iter();
     let found = instances.find(|instance| instance.id.as_str() == server.id());
-    found.unwrap().fate
+    found.unwrap().selection
 }
 
 /// What came of the requests.

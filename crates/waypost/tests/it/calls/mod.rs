@@ -11,7 +11,7 @@ use std::time::Duration;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
 use waypost::integration::tower::changes;
-use waypost::{Balancer, Fate, Instance, MemoryProvider};
+use waypost::{Balancer, Instance, MemoryProvider, Selection};
 
 use crate::scripted::auth;
 
@@ -88,10 +88,10 @@ impl Drop for Server {
     }
 }
 
-fn fate(balancer: &Balancer, id: &str) -> Fate {
+fn selection(balancer: &Balancer, id: &str) -> Selection {
     let explanation = balancer.explain();
     let mut instances = explanation.instances.iter();
-    instances.find(|i| i.id.as_str() == id).unwrap().fate
+    instances.find(|i| i.id.as_str() == id).unwrap().selection
 }
 
 fn plain_reqwest() -> reqwest::Client {

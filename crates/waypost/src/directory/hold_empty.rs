@@ -1,3 +1,5 @@
+//! Delays an answer of "no instances", so that a wiped registry removes nothing at once.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,36 +10,36 @@ use waypost_core::{Instance, ProviderError, ProviderErrorKind};
 
 use super::DirectoryOptions;
 
-/// What a provider says of a service; `None` if it doesn't know the name.
-pub(super) type Said = Option<Vec<Arc<Instance>>>;
+/// The instances of a service; `None` if the provider doesn't know the service.
+pub(super) type Instances = Option<Vec<Arc<Instance>>>;
 
-type Item = Result<Said, ProviderError>;
+type Item = Result<Instances, ProviderError>;
 
-/// What is remembered of a service when its watch begins.
+/// What is known of a service when its watch starts.
 pub(super) struct Before {
     pub(super) had_instances: bool,
-    /// Whether it was watched in this very run, and then not for a while.
-    pub(super) unwatched: bool,
+    /// Whether it was watched earlier in this run, and then not for a while.
+    pub(super) was_interrupted: bool,
 }
 
-/// Believes an answer of "no instances at all" only after a while, where there were some before.
+/// Holds back an answer without instances for a while, if there were instances before.
 ///
-/// A registry that was wiped answers so until its services have registered again; a registry that
-/// ran all the time says so when the last instance left. Hence the two times: after an outage,
-/// and otherwise. Meanwhile the last known good answer stays, marked as stale.
+/// A registry that was wiped gives such answers until its services have registered again; one that
+/// ran all the time gives them when the last instance has left. Hence the two durations: after an
+/// outage, and otherwise. Meanwhile the last known good answer is kept and marked as stale.
 pub(super) fn hold_empty(
     items: BoxStream<'static, Item>,
     options: &DirectoryOptions,
     provider: Arc<str>,
     before: Before,
 ) -> BoxStream<'static, Item> {
-    let hold = Hold {
+    let hold = HoldEmpty {
         items,
         provider,
         after_outage: options.hold_empty_after_outage,
         otherwise: options.hold_empty,
         had_instances: before.had_instances,
-        failed: before.unwatched,
+        failed: before.was_interrupted,
         until: None,
     };
     stream::unfold(hold, |mut hold| async move {
@@ -47,24 +49,24 @@ pub(super) fn hold_empty(
     .boxed()
 }
 
-struct Hold {
+struct HoldEmpty {
     items: BoxStream<'static, Item>,
     provider: Arc<str>,
     after_outage: Duration,
     otherwise: Duration,
-    /// Whether the last answer that was believed had instances.
+    /// Whether the last accepted answer had instances.
     had_instances: bool,
     /// Whether an attempt has failed since.
     failed: bool,
-    /// When the empty answer that is held will be believed, and what it was.
-    until: Option<(Instant, Said)>,
+    /// When the empty answer that is held back will be accepted, and the answer.
+    until: Option<(Instant, Instances)>,
 }
 
-impl Hold {
+impl HoldEmpty {
     async fn next(&mut self) -> Option<Item> {
         loop {
             let deadline = self.until.as_ref().map(|(deadline, _)| *deadline);
-            let over = async {
+            let expired = async {
                 match deadline {
                     Some(deadline) => sleep_until(deadline).await,
                     None => std::future::pending().await,
@@ -72,48 +74,49 @@ impl Hold {
             };
             let item = tokio::select! {
                 item = self.items.next() => item?,
-                () = over => match self.until.take() {
-                    Some((_, said)) => return Some(self.believe(said)),
+                () = expired => match self.until.take() {
+                    Some((_, answer)) => return Some(self.accept(answer)),
                     None => continue,
                 },
             };
-            let said = match item {
+            let answer = match item {
                 Err(error) => {
                     self.failed = true;
                     self.until = None;
                     return Some(Err(error));
                 }
-                Ok(said) => said,
+                Ok(answer) => answer,
             };
-            let is_empty = said.as_ref().is_none_or(Vec::is_empty);
-            let wait = match self.failed {
-                true => self.after_outage,
-                false => self.otherwise,
+            let is_empty = answer.as_ref().is_none_or(Vec::is_empty);
+            let wait = if self.failed {
+                self.after_outage
+            } else {
+                self.otherwise
             };
             if !(is_empty && self.had_instances) || wait.is_zero() {
-                return Some(self.believe(said));
+                return Some(self.accept(answer));
             }
             match &mut self.until {
-                // Said again: that doesn't make it wait longer.
-                Some((_, earlier)) => *earlier = said,
+                // A repeated empty answer doesn't extend the wait.
+                Some((_, held)) => *held = answer,
                 None => {
-                    self.until = Some((Instant::now() + wait, said));
+                    self.until = Some((Instant::now() + wait, answer));
                     return Some(Err(self.unconfirmed(wait)));
                 }
             }
         }
     }
 
-    fn believe(&mut self, said: Said) -> Item {
+    fn accept(&mut self, answer: Instances) -> Item {
         self.until = None;
         self.failed = false;
-        self.had_instances = said.as_ref().is_some_and(|said| !said.is_empty());
-        Ok(said)
+        self.had_instances = answer.as_ref().is_some_and(|all| !all.is_empty());
+        Ok(answer)
     }
 
     fn unconfirmed(&self, wait: Duration) -> ProviderError {
         let message = format!(
-            "says that all instances are gone; believed if it holds for {}",
+            "reports no instances where there were some; accepted if that lasts for {}",
             humantime::format_duration(wait)
         );
         let kind = ProviderErrorKind::Unconfirmed;

@@ -1,3 +1,5 @@
+//! What an active check does.
+
 use std::fmt;
 use std::sync::Arc;
 
@@ -9,21 +11,21 @@ type Function = dyn Fn(Arc<Instance>) -> BoxFuture<'static, Result<(), String>> 
 
 /// What a check does.
 #[derive(Clone)]
-pub(super) enum Way {
+pub(super) enum CheckMethod {
     Tcp,
     #[cfg(feature = "http-check")]
     Http {
         client: reqwest::Client,
         path: Arc<str>,
     },
-    By(Arc<Function>),
+    Custom(Arc<Function>),
 }
 
-impl Way {
+impl CheckMethod {
     #[cfg(feature = "http-check")]
     pub(super) fn http(path: &str) -> Result<Self, waypost_core::Error> {
         if !path.starts_with('/') {
-            let why = "it begins with a slash, such as /health";
+            let why = "it must start with a slash, such as /health";
             return Err(waypost_core::Invalid::new("path of a check", path, why).into());
         }
         Ok(Self::Http {
@@ -32,12 +34,12 @@ impl Way {
         })
     }
 
-    pub(super) fn by<F, R>(check: F) -> Self
+    pub(super) fn custom<F, R>(check: F) -> Self
     where
         F: Fn(Arc<Instance>) -> R + Send + Sync + 'static,
         R: Future<Output = Result<(), String>> + Send + 'static,
     {
-        Self::By(Arc::new(move |instance| check(instance).boxed()))
+        Self::Custom(Arc::new(move |instance| check(instance).boxed()))
     }
 
     pub(super) async fn check(&self, instance: &Arc<Instance>, port: u16) -> Result<(), String> {
@@ -56,28 +58,28 @@ impl Way {
                     _ => "http",
                 };
                 let url = format!("{scheme}://{}:{port}{path}", instance.host());
-                judge(client.get(url).send().await)
+                result_of(client.get(url).send().await)
             }
-            Self::By(check) => check(Arc::clone(instance)).await,
+            Self::Custom(check) => check(Arc::clone(instance)).await,
         }
     }
 }
 
 #[cfg(feature = "http-check")]
-fn judge(answer: reqwest::Result<reqwest::Response>) -> Result<(), String> {
+fn result_of(answer: reqwest::Result<reqwest::Response>) -> Result<(), String> {
     let error = match answer {
         Ok(answer) => {
             let status = answer.status();
-            let well = status.is_success() || status == reqwest::StatusCode::TOO_MANY_REQUESTS;
-            return if well {
+            let passes = status.is_success() || status == reqwest::StatusCode::TOO_MANY_REQUESTS;
+            return if passes {
                 Ok(())
             } else {
-                Err(format!("answers {status}"))
+                Err(format!("status {status}"))
             };
         }
         Err(error) => error,
     };
-    // The innermost cause is the one that names the fault ("connection refused").
+    // The innermost cause names the actual problem ("connection refused").
     let mut cause: &dyn std::error::Error = &error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
@@ -100,7 +102,7 @@ fn client() -> Result<reqwest::Client, waypost_core::ConfigError> {
         .with_no_client_auth();
     reqwest::Client::builder()
         .tls_backend_preconfigured(tls)
-        // A kept connection would say nothing of whether a new one can be made.
+        // A pooled connection would not show whether a new one can be made.
         .pool_max_idle_per_host(0)
         .redirect(reqwest::redirect::Policy::none())
         .no_proxy()
@@ -108,13 +110,13 @@ fn client() -> Result<reqwest::Client, waypost_core::ConfigError> {
         .map_err(|cause| unusable(&cause))
 }
 
-impl fmt::Debug for Way {
+impl fmt::Debug for CheckMethod {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Tcp => f.write_str("tcp"),
             #[cfg(feature = "http-check")]
             Self::Http { path, .. } => write!(f, "http:{path}"),
-            Self::By(_) => f.write_str("by a function"),
+            Self::Custom(_) => f.write_str("custom"),
         }
     }
 }

@@ -1,10 +1,12 @@
+//! An instance in the snapshot file.
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use waypost_core::{Health, Host, Instance, Invalid, ServiceName, Weight};
 
-/// An instance as it stands in the file. Reading it goes through the same checks as any other way
-/// to make an instance.
+/// An instance in the file. Reading one applies the same validation as any other way to create an
+/// instance.
 #[derive(Serialize, Deserialize)]
 pub(super) struct Record {
     id: String,

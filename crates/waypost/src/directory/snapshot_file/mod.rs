@@ -1,15 +1,15 @@
-//! The snapshot on disk: what was known last, for a start while the registry is down.
+//! The snapshot file: the last known answers on disk, for a start while the registry is down.
 //!
-//! A file is one line of header and one of JSON:
+//! The file has a header line and a line of JSON:
 //!
 //! ```text
 //! waypost-snapshot 1 crc32=9ae0daaf bytes=2817
 //! {"provider":"consul at http://localhost:8500","services":{"auth":{"confirmed_unix_ms":…,"instances":[…]}}}
 //! ```
 //!
-//! It is written beside its place and moved there when it is whole and on the disk, so that a
-//! reader finds the old one or the new one. One that is damaged, of another version or of another
-//! provider is left alone with a warning: no start may fail by it.
+//! It is written to a temporary file, synced and renamed, so a reader finds either the old file or the
+//! new one. A file that is damaged, or of another version or provider, is ignored with a warning; it
+//! never prevents a start.
 
 mod record;
 
@@ -31,25 +31,25 @@ use crate::snapshot::Snapshot;
 const MAGIC: &str = "waypost-snapshot";
 const VERSION: &str = "1";
 
-/// Changes that follow each other within this time are written at once.
-const GATHER: Duration = Duration::from_secs(1);
-/// The file says when each answer was last confirmed, so it is written now and then without news.
+/// Changes within this time are written together.
+const DEBOUNCE: Duration = Duration::from_secs(1);
+/// The file holds the time when each answer was last confirmed, so it is also written without changes.
 const REFRESH: Duration = Duration::from_secs(300);
-/// What nobody has asked for since is dropped from the file after this time.
-const KEEP: Duration = Duration::from_secs(7 * 24 * 3600);
-/// No sensible file is larger.
+/// Services that were not confirmed for this long are removed from the file.
+const RETENTION: Duration = Duration::from_secs(7 * 24 * 3600);
+/// A larger file is not read.
 const MAX_BYTES: u64 = 256 << 20;
 
-/// The file, and what it said at the start.
+/// The file, and its content at the start.
 #[derive(Debug)]
-pub(super) struct Store {
+pub(super) struct SnapshotFile {
     path: PathBuf,
     provider: Arc<str>,
     remembered: Mutex<HashMap<ServiceName, Remembered>>,
     changed: Notify,
 }
 
-/// What was known of a service, and when that was.
+/// The instances of a service, and when they were last confirmed.
 #[derive(Clone, Debug)]
 pub(super) struct Remembered {
     pub(super) instances: Vec<Arc<Instance>>,
@@ -57,7 +57,7 @@ pub(super) struct Remembered {
 }
 
 impl Remembered {
-    /// When that was, on the clock that ages are measured by.
+    /// When they were last confirmed, on the clock that measures ages.
     pub(super) fn confirmed_at(&self) -> Instant {
         let age = self.confirmed.elapsed().unwrap_or_default();
         let now = Instant::now();
@@ -77,7 +77,7 @@ struct Entry {
     instances: Vec<Record>,
 }
 
-impl Store {
+impl SnapshotFile {
     /// Reads the file, if there is a usable one.
     pub(super) fn open(path: &Path, provider: Arc<str>) -> Self {
         let remembered = match read(path, &provider) {
@@ -86,7 +86,7 @@ impl Store {
             Err(Unusable::Because(reason)) => {
                 tracing::warn!(
                     file = %path.display(), %reason,
-                    "discovery snapshot ignored; it will be written anew"
+                    "snapshot file ignored, it will be replaced"
                 );
                 HashMap::new()
             }
@@ -99,33 +99,36 @@ impl Store {
         }
     }
 
-    /// What was known of a service when this program ran last.
+    /// What was known of a service when the program started.
     pub(super) fn recall(&self, service: &ServiceName) -> Option<Remembered> {
         self.remembered().get(service).cloned()
     }
 
-    /// Something is known anew.
-    pub(super) fn note_change(&self) {
+    /// Causes the file to be written soon.
+    pub(super) fn mark_changed(&self) {
         self.changed.notify_one();
     }
 
-    /// Writes what `known` gives whenever it has changed, until it gives nothing.
-    pub(super) async fn keep(self: Arc<Self>, known: impl Fn() -> Option<Vec<Arc<Snapshot>>>) {
+    /// Writes the snapshots that `known` returns whenever they have changed, until it returns `None`.
+    pub(super) async fn write_changes(
+        self: Arc<Self>,
+        known: impl Fn() -> Option<Vec<Arc<Snapshot>>>,
+    ) {
         let mut failing = false;
         loop {
-            // Passing without a change is a refresh.
+            // A timeout is a refresh without a change.
             let _ = timeout(REFRESH, self.changed.notified()).await;
-            sleep(GATHER).await;
+            sleep(DEBOUNCE).await;
             let Some(snapshots) = known() else { return };
-            let store = Arc::clone(&self);
-            let written = tokio::task::spawn_blocking(move || store.write(&snapshots)).await;
+            let file = Arc::clone(&self);
+            let written = tokio::task::spawn_blocking(move || file.write(&snapshots)).await;
             let outcome = written.unwrap_or_else(|panic| Err(io::Error::other(panic)));
             match &outcome {
                 Err(error) if !failing => tracing::warn!(
-                    file = %self.path.display(), %error, "discovery snapshot can't be written"
+                    file = %self.path.display(), %error, "snapshot file can't be written"
                 ),
                 Ok(()) if failing => {
-                    tracing::info!(file = %self.path.display(), "discovery snapshot written again");
+                    tracing::info!(file = %self.path.display(), "snapshot file written again");
                 }
                 _ => {}
             }
@@ -146,7 +149,7 @@ impl Store {
             };
             remembered.insert(snapshot.service().clone(), entry);
         }
-        remembered.retain(|_, entry| entry.confirmed.elapsed().unwrap_or_default() < KEEP);
+        remembered.retain(|_, entry| entry.confirmed.elapsed().unwrap_or_default() < RETENTION);
         let content = Content {
             provider: self.provider.to_string(),
             services: remembered
@@ -164,7 +167,7 @@ impl Store {
         replace(&self.path, &[header.as_bytes(), &body])
     }
 
-    /// Whole at any moment, as entries come one by one.
+    /// Each entry is valid by itself, so a poisoned lock is used as it is.
     fn remembered(&self) -> MutexGuard<'_, HashMap<ServiceName, Remembered>> {
         (self.remembered.lock()).unwrap_or_else(PoisonError::into_inner)
     }
@@ -202,7 +205,9 @@ fn read(path: &Path, provider: &str) -> Result<HashMap<ServiceName, Remembered>,
         serde_json::from_slice(body).map_err(|error| because(error.to_string()))?;
     if content.provider != provider {
         let theirs = content.provider;
-        return Err(because(format!("it is of {theirs:?}, not of {provider:?}")));
+        return Err(because(format!(
+            "its provider is {theirs:?}, not {provider:?}"
+        )));
     }
     let mut remembered = HashMap::new();
     for (service, entry) in content.services {
@@ -222,7 +227,7 @@ fn read(path: &Path, provider: &str) -> Result<HashMap<ServiceName, Remembered>,
     Ok(remembered)
 }
 
-/// The body, if the header is ours and agrees with it.
+/// The body, if the header is valid and matches it.
 fn checked_body(bytes: &[u8]) -> Result<&[u8], String> {
     let end = bytes.iter().position(|byte| *byte == b'\n');
     let (header, body) = bytes.split_at(end.ok_or("it has no header")?);
@@ -237,7 +242,7 @@ fn checked_body(bytes: &[u8]) -> Result<&[u8], String> {
         other => {
             let version = other.unwrap_or_default();
             return Err(format!(
-                "it is of version {version:?}, this program reads version {VERSION}"
+                "it has version {version:?}, this program reads version {VERSION}"
             ));
         }
     }
@@ -249,7 +254,10 @@ fn checked_body(bytes: &[u8]) -> Result<&[u8], String> {
     let length = value("bytes", words.next());
     if length.as_deref() != Some(body.len().to_string().as_str()) {
         let length = length.unwrap_or_default();
-        return Err(format!("it has {} bytes instead of {length}", body.len()));
+        return Err(format!(
+            "it has {} bytes, its header says {length}",
+            body.len()
+        ));
     }
     if sum != Some(format!("{:08x}", crc32fast::hash(body))) {
         return Err("its checksum is wrong".into());
@@ -257,7 +265,7 @@ fn checked_body(bytes: &[u8]) -> Result<&[u8], String> {
     Ok(body)
 }
 
-/// Puts a whole file in the place of another.
+/// Replaces a file atomically.
 fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     let folder = path
         .parent()
@@ -265,7 +273,7 @@ fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
         .unwrap_or(Path::new("."));
     fs::create_dir_all(folder)?;
     let mut name = path.file_name().unwrap_or_default().to_owned();
-    // Two processes that share a path by mistake must not share the unfinished file too.
+    // Two processes that share a path by mistake must not share the temporary file too.
     name.push(format!(".{}.part", std::process::id()));
     let part = folder.join(name);
     let whole = || {
@@ -278,7 +286,7 @@ fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
         fs::File::open(folder)?.sync_all()
     };
     whole().inspect_err(|_| {
-        // What is left of it is of no use to anybody.
+        // The incomplete temporary file is useless.
         let _ = fs::remove_file(&part);
     })
 }
@@ -319,12 +327,12 @@ mod tests {
     }
 
     #[test]
-    fn what_is_written_is_read_again() {
+    fn a_written_file_is_read_back() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("below/snapshot");
-        let store = Store::open(&path, "test".into());
-        store.write(&[snapshot()]).unwrap();
-        let again = Store::open(&path, "test".into());
+        let file = SnapshotFile::open(&path, "test".into());
+        file.write(&[snapshot()]).unwrap();
+        let again = SnapshotFile::open(&path, "test".into());
         let recalled = again.recall(snapshot().service()).unwrap();
         assert_eq!(
             &recalled.instances[0],
@@ -332,17 +340,17 @@ mod tests {
         );
         assert!(recalled.confirmed_at().elapsed() < Duration::from_secs(60));
         let files: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
-        assert_eq!(files.len(), 1, "no unfinished file is left: {files:?}");
-        // The kinds of file are not mixed up.
+        assert_eq!(files.len(), 1, "no temporary file is left: {files:?}");
+        // It is not mistaken for a file of services.
         assert!(StaticProvider::open(&path).is_err());
     }
 
     #[test]
-    fn a_file_that_is_not_as_it_was_written_is_not_used() {
+    fn a_damaged_file_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot");
         assert_eq!(reason(&path), "missing");
-        Store::open(&path, "test".into())
+        SnapshotFile::open(&path, "test".into())
             .write(&[snapshot()])
             .unwrap();
         assert_eq!(reason(&path), "usable");
@@ -366,10 +374,10 @@ mod tests {
     }
 
     #[test]
-    fn what_another_provider_said_is_not_used() {
+    fn the_file_of_another_provider_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot");
-        Store::open(&path, "staging".into())
+        SnapshotFile::open(&path, "staging".into())
             .write(&[snapshot()])
             .unwrap();
         assert!(reason(&path).contains("staging"), "{}", reason(&path));

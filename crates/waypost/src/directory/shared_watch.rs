@@ -1,3 +1,5 @@
+//! One watch per service, shared by all of its readers.
+
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -11,20 +13,26 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep_until};
 use waypost_core::ProviderError;
 
+use crate::endpoint::{Endpoint, RegistryState};
 use crate::snapshot::{Catalog, Freshness, Snapshot};
 
-/// What a feed keeps up to date.
-pub(crate) trait Picture: Send + Sync + 'static {
+/// A value that follows the answers of a watch.
+pub(crate) trait WatchedState: Send + Sync + 'static {
+    /// What the provider sends.
     type Answer: Send + 'static;
 
+    /// The value after an answer.
     fn answered(&self, answer: Self::Answer) -> Self;
+    /// The value after a failed attempt.
     fn failed(&self, error: ProviderError) -> Self;
+    /// Called when this value has replaced `before`.
+    fn replaced(&self, before: &Self);
     fn freshness(&self) -> &Freshness;
-    /// Whether it only says that there is nothing.
+    /// Whether the service is unknown, or not known yet.
     fn is_negative(&self) -> bool;
 }
 
-impl Picture for Snapshot {
+impl WatchedState for Snapshot {
     type Answer = Option<Vec<Arc<waypost_core::Instance>>>;
 
     fn answered(&self, answer: Self::Answer) -> Self {
@@ -39,12 +47,16 @@ impl Picture for Snapshot {
         self.freshness()
     }
 
+    fn replaced(&self, before: &Self) {
+        update_outlier_detector(before, self);
+    }
+
     fn is_negative(&self) -> bool {
         !self.is_known()
     }
 }
 
-impl Picture for Catalog {
+impl WatchedState for Catalog {
     type Answer = BTreeSet<waypost_core::ServiceName>;
 
     fn answered(&self, answer: Self::Answer) -> Self {
@@ -59,50 +71,73 @@ impl Picture for Catalog {
         self.freshness()
     }
 
+    fn replaced(&self, _: &Self) {}
+
     fn is_negative(&self) -> bool {
         false
     }
 }
 
-/// One watch at the provider and what it has told, shared by all who ask.
-pub(crate) struct Feed<P> {
+/// Tells the outlier detector what the registry has changed: the number of ready endpoints, endpoints
+/// that were removed, and endpoints that became critical or recovered.
+fn update_outlier_detector(before: &Snapshot, after: &Snapshot) {
+    let detector = &after.group().detector;
+    detector.set_size(after.ready().len());
+    for id in detector.ejected_ids() {
+        let Some(endpoint) = after.endpoint(&id) else {
+            detector.remove(&id);
+            continue;
+        };
+        let is_critical = |e: &Arc<Endpoint>| e.registry_state() == RegistryState::Critical;
+        let was_critical = before.endpoint(&id).is_some_and(is_critical);
+        if was_critical != is_critical(endpoint) {
+            detector.clear(endpoint.view(Instant::now()));
+        }
+    }
+}
+
+/// One watch at the provider, shared by everyone who reads the service, and its current value.
+pub(crate) struct SharedWatch<P> {
     current: ArcSwap<P>,
-    /// What was known in an earlier run, for as long as the provider has not answered.
+    /// The value from an earlier run of the program, used until the provider has answered.
     remembered: Option<Arc<P>>,
     changed: watch::Sender<()>,
     /// [`IDLE`], [`USED`] or [`CLOSED`].
     usage: AtomicU8,
-    /// Those who hold on to the feed even if they don't read it.
+    /// The number of [`Pin`]s, which keep the watch open although it isn't read.
     pins: AtomicUsize,
     task: OnceLock<JoinHandle<()>>,
 }
 
-/// Nobody has read it since the last check.
+/// Not read since the last check.
 const IDLE: u8 = 0;
-/// Somebody has.
+/// Read since the last check.
 const USED: u8 = 1;
-/// It has stopped, since nobody read it for long; a new one is needed.
+/// Closed because it wasn't read; a new watch is needed.
 const CLOSED: u8 = 2;
 
-/// How long a feed goes on without readers.
+/// How long a watch stays open without readers.
 #[derive(Clone, Copy)]
 pub(crate) struct Idle {
+    /// For a known service.
     pub(crate) known: Duration,
+    /// For an unknown service.
     pub(crate) negative: Duration,
 }
 
-impl<P: Picture> Feed<P> {
-    /// Begins to follow the watch from `first` on; as long as the provider only fails, what is
-    /// `remembered` from an earlier run serves. When nobody has read the feed between two checks,
-    /// `idle` apart, it closes and calls `on_close`.
-    pub(crate) fn begin(
+impl<P: WatchedState> SharedWatch<P> {
+    /// Starts to follow the stream of answers, with `first` as the initial value. While the provider
+    /// only fails, `remembered` from an earlier run is served. If the value isn't read between two
+    /// checks, `idle` apart, the watch closes. `on_event` is called when the value changes and when the
+    /// watch closes.
+    pub(crate) fn start(
         first: P,
         remembered: Option<P>,
-        watch: BoxStream<'static, Result<P::Answer, ProviderError>>,
+        answers: BoxStream<'static, Result<P::Answer, ProviderError>>,
         idle: Idle,
         on_event: impl Fn(Event) + Send + Sync + 'static,
     ) -> Arc<Self> {
-        let feed = Arc::new(Self {
+        let watch = Arc::new(Self {
             current: ArcSwap::from_pointee(first),
             remembered: remembered.map(Arc::new),
             changed: watch::Sender::new(()),
@@ -110,35 +145,35 @@ impl<P: Picture> Feed<P> {
             pins: AtomicUsize::new(0),
             task: OnceLock::new(),
         });
-        // Begun only now, since it may run at once and must find the feed.
-        let task = tokio::spawn(follow(Arc::downgrade(&feed), watch, idle, on_event));
-        let _ = feed.task.set(task);
-        feed
+        // Spawned after the watch exists, since the task may run at once.
+        let task = tokio::spawn(follow(Arc::downgrade(&watch), answers, idle, on_event));
+        let _ = watch.task.set(task);
+        watch
     }
 
-    /// Waits until the provider has answered or failed, or gives at once what it did.
+    /// The value after the provider's first answer or failure.
     pub(crate) async fn settled(&self) -> Arc<P> {
         let mut changes = self.changed.subscribe();
         loop {
-            let picture = self.current.load();
-            let freshness = picture.freshness();
+            let value = self.current.load();
+            let freshness = value.freshness();
             if freshness.is_known() || freshness.failure().is_some() {
-                return Guard::into_inner(picture);
+                return Guard::into_inner(value);
             }
-            drop(picture);
-            // The sender is our own, so this never fails.
+            drop(value);
+            // The sender is a field of `self`, so this can't fail.
             let _ = changes.changed().await;
         }
     }
 
-    /// What an earlier run knew, if the provider has not answered in this one.
-    pub(crate) fn last_resort(&self, why: ProviderError) -> Option<Arc<P>> {
+    /// The value from an earlier run, if the provider has not answered in this one.
+    pub(crate) fn remembered(&self, why: ProviderError) -> Option<Arc<P>> {
         let known = self.current.load().freshness().is_known();
         let remembered = self.remembered.as_ref().filter(|_| !known)?;
         Some(Arc::new(remembered.failed(why)))
     }
 
-    /// Takes in what the provider said. Says whether its content is new.
+    /// Publishes the value after an answer or a failure. Returns whether its content has changed.
     fn publish(&self, item: Result<P::Answer, ProviderError>) -> bool {
         let before = self.current.load();
         let next = match item {
@@ -148,22 +183,23 @@ impl<P: Picture> Feed<P> {
                 _ => before.failed(error),
             },
         };
-        let mark = |picture: &P| {
-            let freshness = picture.freshness();
+        let mark = |value: &P| {
+            let freshness = value.freshness();
             let failure = freshness.failure().map(|failure| failure.error().kind());
             (freshness.generation(), freshness.is_known(), failure)
         };
         let (earlier, later) = (mark(&before), mark(&next));
-        drop(before);
-        self.current.store(Arc::new(next));
-        // An answer without news only confirms; nobody needs to wake for it.
+        let next = Arc::new(next);
+        self.current.store(Arc::clone(&next));
+        next.replaced(&before);
+        // An answer that confirms the current value wakes nobody.
         if earlier != later {
             self.changed.send_replace(());
         }
         earlier.0 != later.0
     }
 
-    /// Marks the feed as idle, or as closed if it was idle already.
+    /// Marks the watch as idle, or as closed if it was already idle.
     fn close_if_idle(&self) -> bool {
         if self.pins.load(Ordering::SeqCst) > 0 {
             return false;
@@ -177,7 +213,7 @@ impl<P: Picture> Feed<P> {
         if closed.is_err() {
             return false;
         }
-        // One who pinned it between the two looks has the closed feed; the pin reopens it.
+        // Pinned between the two checks: the pin reopens the watch.
         if self.pins.load(Ordering::SeqCst) > 0 {
             self.usage.store(USED, Ordering::SeqCst);
             return false;
@@ -186,8 +222,8 @@ impl<P: Picture> Feed<P> {
     }
 }
 
-impl<P> Feed<P> {
-    /// What is known now.
+impl<P> SharedWatch<P> {
+    /// The current value.
     pub(crate) fn load(&self) -> Guard<Arc<P>> {
         self.current.load()
     }
@@ -200,10 +236,10 @@ impl<P> Feed<P> {
         self.changed.subscribe()
     }
 
-    /// Notes that somebody reads. False if the feed has closed and a new one is needed.
+    /// Marks the watch as used. Returns false if it is closed and a new one is needed.
     pub(crate) fn touch(&self) -> bool {
         match self.usage.load(Ordering::Relaxed) {
-            // The usual case only reads, so that many cores can share the line.
+            // The usual case only reads, so cores can share the cache line.
             USED => true,
             CLOSED => false,
             _ => self
@@ -217,13 +253,13 @@ impl<P> Feed<P> {
         self.usage.load(Ordering::SeqCst) == CLOSED
     }
 
-    /// False after the runtime that it ran on has ended, or a provider panicked.
+    /// False after its runtime has ended, or after the provider has panicked.
     pub(crate) fn is_running(&self) -> bool {
         self.task.get().is_none_or(|task| !task.is_finished())
     }
 }
 
-impl<P> Drop for Feed<P> {
+impl<P> Drop for SharedWatch<P> {
     fn drop(&mut self) {
         if let Some(task) = self.task.get() {
             task.abort();
@@ -231,69 +267,70 @@ impl<P> Drop for Feed<P> {
     }
 }
 
-/// What happens to a feed.
+/// What has happened to a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// It says something new.
-    News,
-    /// It has closed, since nobody read it.
+    /// Its value has changed.
+    Changed,
+    /// It has closed because it wasn't read.
     Closed,
 }
 
-async fn follow<P: Picture>(
-    feed: Weak<Feed<P>>,
-    mut watch: BoxStream<'static, Result<P::Answer, ProviderError>>,
+async fn follow<P: WatchedState>(
+    watch: Weak<SharedWatch<P>>,
+    mut answers: BoxStream<'static, Result<P::Answer, ProviderError>>,
     idle: Idle,
     on_event: impl Fn(Event),
 ) {
     let mut check_at = Instant::now() + idle.negative;
     loop {
         tokio::select! {
-            item = watch.next() => {
-                let (Some(feed), Some(item)) = (feed.upgrade(), item) else { return };
-                let was_negative = feed.current.load().is_negative();
-                if feed.publish(item) {
-                    on_event(Event::News);
+            item = answers.next() => {
+                let (Some(watch), Some(item)) = (watch.upgrade(), item) else { return };
+                let was_negative = watch.current.load().is_negative();
+                if watch.publish(item) {
+                    on_event(Event::Changed);
                 }
-                if was_negative && !feed.current.load().is_negative() {
+                if was_negative && !watch.current.load().is_negative() {
                     check_at = Instant::now() + idle.known;
                 }
             }
             () = sleep_until(check_at) => {
-                let Some(feed) = feed.upgrade() else { return };
-                if feed.close_if_idle() {
-                    // Whoever works on what it says learns that nobody wants it any more.
-                    feed.changed.send_replace(());
-                    drop(feed);
+                let Some(watch) = watch.upgrade() else { return };
+                if watch.close_if_idle() {
+                    // Wakes tasks that work on the value, so that they end.
+                    watch.changed.send_replace(());
+                    drop(watch);
                     return on_event(Event::Closed);
                 }
-                check_at = Instant::now() + match feed.current.load().is_negative() {
-                    true => idle.negative,
-                    false => idle.known,
+                check_at = Instant::now() + if watch.current.load().is_negative() {
+                    idle.negative
+                } else {
+                    idle.known
                 };
             }
         }
     }
 }
 
-/// Holds a feed open.
+/// Keeps a watch open.
 pub(crate) struct Pin<P> {
-    feed: Arc<Feed<P>>,
+    watch: Arc<SharedWatch<P>>,
 }
 
 impl<P> Pin<P> {
-    pub(crate) fn new(feed: Arc<Feed<P>>) -> Self {
-        feed.pins.fetch_add(1, Ordering::SeqCst);
-        Self { feed }
+    pub(crate) fn new(watch: Arc<SharedWatch<P>>) -> Self {
+        watch.pins.fetch_add(1, Ordering::SeqCst);
+        Self { watch }
     }
 
-    pub(crate) fn feed(&self) -> &Arc<Feed<P>> {
-        &self.feed
+    pub(crate) fn watch(&self) -> &Arc<SharedWatch<P>> {
+        &self.watch
     }
 }
 
 impl<P> Drop for Pin<P> {
     fn drop(&mut self) {
-        self.feed.pins.fetch_sub(1, Ordering::SeqCst);
+        self.watch.pins.fetch_sub(1, Ordering::SeqCst);
     }
 }

@@ -1,0 +1,247 @@
+//! Picks endpoints of one service.
+
+use std::fmt;
+use std::sync::Arc;
+
+use arc_swap::Guard;
+use tokio::task::AbortHandle;
+use waypost_core::{Error, InstanceId, ServiceName};
+
+use super::explain::{self, Explanation};
+use super::pick::Pick;
+use super::picker::PreparedPicker;
+use super::refresh::{self, BalancerState};
+use super::{BalancerOptions, Key, Strategy};
+use crate::directory::{Directory, Pin, SharedWatch};
+use crate::outlier::{BalanceCounters, BalanceEvents};
+use crate::snapshot::Snapshot;
+
+/// Picks endpoints of one service.
+///
+/// ```
+/// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
+/// # use waypost::{Instance, MemoryProvider, ServiceDiscoveryClient, ServiceName};
+/// # let memory = MemoryProvider::new();
+/// # memory.insert(Instance::builder(ServiceName::new("auth")?, "10.0.0.7".parse()?, 80).build()?);
+/// # let client = ServiceDiscoveryClient::builder().provider(memory).build()?;
+/// let balancer = client.balancer("auth")?;
+/// balancer.ready().await?;                  // waits for the first answer
+/// let instance = balancer.pick()?;          // from memory
+/// println!("call {}", instance.url());
+/// let request = instance.lease();           // in flight until dropped
+/// # assert_eq!(request.endpoint().in_flight(), 1);
+/// request.succeeded();                      // or failed(), or rejected()
+/// # Ok::<(), waypost::Error>(())
+/// # }).unwrap();
+/// ```
+pub struct Balancer {
+    directory: Directory,
+    service: ServiceName,
+    state: Arc<BalancerState>,
+    refresh: AbortHandle,
+    /// Keeps the watch open while it isn't read.
+    _pin: Option<Pin<Snapshot>>,
+}
+
+impl Balancer {
+    /// Watches the service for as long as the balancer is held, with the default options.
+    ///
+    /// Must be called within a Tokio runtime.
+    pub fn new(directory: &Directory, service: &ServiceName, strategy: Box<dyn Strategy>) -> Self {
+        Self::with_options(directory, service, strategy, BalancerOptions::default())
+    }
+
+    /// As [`new`](Self::new), with other options.
+    pub fn with_options(
+        directory: &Directory,
+        service: &ServiceName,
+        strategy: Box<dyn Strategy>,
+        options: BalancerOptions,
+    ) -> Self {
+        let mut balancer = Self::unpinned(directory, service, strategy, options);
+        balancer._pin = Some(Pin::new(Arc::clone(balancer.watch())));
+        balancer
+    }
+
+    /// As [`with_options`](Self::with_options), but the directory may end the watch when the service
+    /// is no longer used.
+    pub(crate) fn unpinned(
+        directory: &Directory,
+        service: &ServiceName,
+        strategy: Box<dyn Strategy>,
+        options: BalancerOptions,
+    ) -> Self {
+        let watch = directory.watch(service);
+        // Subscribed before the first picker is prepared, so that no change is missed.
+        let snapshots = watch.subscribe();
+        let ejections = watch.load().group().detector.subscribe();
+        let state = BalancerState::new(watch, strategy.into(), options);
+        let task = refresh::keep_fresh(Arc::downgrade(&state), snapshots, ejections);
+        Self {
+            directory: directory.clone(),
+            service: service.clone(),
+            state,
+            refresh: tokio::spawn(task).abort_handle(),
+            _pin: None,
+        }
+    }
+
+    fn watch(&self) -> &Arc<SharedWatch<Snapshot>> {
+        &self.state.watch
+    }
+
+    /// Whether its watch still runs; if not, another balancer is needed.
+    pub(crate) fn is_live(&self) -> bool {
+        self.watch().touch() && self.watch().is_running() && !self.refresh.is_finished()
+    }
+
+    /// Whether its watch was closed because nobody used it.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.watch().is_closed()
+    }
+
+    /// The service whose endpoints it picks.
+    pub fn service(&self) -> &ServiceName {
+        &self.service
+    }
+
+    /// The strategy in use.
+    pub fn strategy(&self) -> Arc<dyn Strategy> {
+        Arc::clone(&self.state.picker.load().strategy)
+    }
+
+    /// Uses another strategy from now on. Requests in flight, latencies and ejections are kept.
+    pub fn set_strategy(&self, strategy: Box<dyn Strategy>) {
+        self.state.set_strategy(strategy.into());
+    }
+
+    /// Waits for the provider's first answer.
+    ///
+    /// # Errors
+    /// As [`Directory::lookup`].
+    pub async fn ready(&self) -> Result<Arc<Snapshot>, Error> {
+        let snapshot = self.directory.settled(self.watch(), Some(&self.service));
+        let snapshot = snapshot.await?;
+        self.state.refresh();
+        Ok(snapshot)
+    }
+
+    /// The current snapshot of the service.
+    pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
+        self.watch().load()
+    }
+
+    /// Which instances are picked, which are not, and why. Meant for operators, not for each
+    /// request.
+    pub fn explain(&self) -> Explanation {
+        self.state.refresh();
+        explain::explain(&self.state.picker.load(), self.state.options())
+    }
+
+    /// Subscribes to decisions from now on: ejections, returns, panic mode.
+    pub fn events(&self) -> BalanceEvents {
+        self.state.group.detector.events().subscribe()
+    }
+
+    /// How many decisions of each kind were made, for metrics.
+    pub fn counters(&self) -> BalanceCounters {
+        let detector = &self.state.group.detector;
+        BalanceCounters {
+            ejected_now: detector.ejected_count() as u64,
+            ..detector.events().counters()
+        }
+    }
+
+    /// Chooses an endpoint.
+    ///
+    /// # Errors
+    /// If there is none to choose from: as [`Snapshot::usable`].
+    #[inline]
+    pub fn pick(&self) -> Result<Pick, Error> {
+        self.choose(None)
+    }
+
+    /// Chooses the endpoint for a key; any endpoint, if the strategy ignores keys.
+    ///
+    /// # Errors
+    /// As [`pick`](Self::pick).
+    pub fn pick_for(&self, key: Key) -> Result<Pick, Error> {
+        self.choose(Some(key))
+    }
+
+    /// Chooses an endpoint other than those already tried; one of these only if there is no other.
+    ///
+    /// # Errors
+    /// As [`pick`](Self::pick).
+    pub fn pick_except(&self, tried: &[InstanceId]) -> Result<Pick, Error> {
+        if tried.is_empty() {
+            return self.pick();
+        }
+        let picker = self.usable(self.state.picker.load())?;
+        let index = picker.choose_untried(tried).unwrap_or_default();
+        Ok(Pick::new(picker, index))
+    }
+
+    // Always inlined, and the slow path shares no memory with the fast one: otherwise the result is
+    // returned through memory, written in halves and read as a whole, which stalls for as long as
+    // the rest of a pick takes.
+    #[inline(always)]
+    fn choose(&self, key: Option<Key>) -> Result<Pick, Error> {
+        let picker = self.state.picker.load();
+        let index = match picker.choose_if_ready(key) {
+            Some(index) => index,
+            None => return self.choose_slow(picker, key).map_err(|error| *error),
+        };
+        Ok(Pick::new(picker, index))
+    }
+
+    #[cold]
+    fn choose_slow(
+        &self,
+        picker: Guard<Arc<PreparedPicker>>,
+        key: Option<Key>,
+    ) -> Result<Pick, Box<Error>> {
+        if let Some(index) = picker.claim_trial() {
+            return Ok(Pick::trial(picker, index));
+        }
+        let picker = self.usable(picker).map_err(Box::new)?;
+        let index = picker.choose(key).unwrap_or_default();
+        Ok(Pick::new(picker, index))
+    }
+
+    /// A picker with candidates.
+    fn usable(
+        &self,
+        picker: Guard<Arc<PreparedPicker>>,
+    ) -> Result<Guard<Arc<PreparedPicker>>, Error> {
+        let picker = if picker.has_candidates() {
+            picker
+        } else {
+            // It may be slightly older than the snapshot.
+            self.state.refresh();
+            self.state.picker.load()
+        };
+        if !picker.has_candidates() {
+            return Err(picker.snapshot().why_not_usable());
+        }
+        if picker.expires() {
+            picker.snapshot().usable()?;
+        }
+        Ok(picker)
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.refresh.abort();
+    }
+}
+
+impl fmt::Debug for Balancer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Balancer")
+            .field("service", &self.service)
+            .field("picker", &**self.state.picker.load())
+            .finish_non_exhaustive()
+    }
+}

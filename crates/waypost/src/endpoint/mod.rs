@@ -1,0 +1,153 @@
+//! An endpoint: an instance from the registry, and what this process knows of it.
+//!
+//! The second part (requests in flight, latency, recent outcomes, ejection) belongs to the
+//! instance's id and is kept across updates. It is written by leases and read by strategies.
+
+mod clock;
+mod in_flight;
+mod latency;
+mod state;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::Instant;
+use waypost_core::{Health, Instance};
+
+use self::in_flight::InFlightCounter;
+use crate::outlier::EndpointView;
+
+pub(crate) use in_flight::CountedBy;
+pub(crate) use state::{EndpointGroup, EndpointState};
+
+/// An instance as this process sees it: what the registry says, and what this process knows of it.
+///
+/// The second part is kept when the registry changes the instance, so no count is lost to an update.
+#[derive(Debug)]
+pub struct Endpoint {
+    instance: Arc<Instance>,
+    state: Arc<EndpointState>,
+    in_flight: InFlightCounter,
+    /// Copies, so that weighing ten thousand endpoints reads one cache line of each.
+    registry_state: RegistryState,
+    weight: u16,
+}
+
+/// Whether the registry lets an endpoint take new work, in order of preference.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RegistryState {
+    /// Healthy, with a weight above 0.
+    Ready,
+    /// Healthy, with a weight of 0.
+    Drained,
+    /// Shutting down, still serving.
+    Draining,
+    /// Failing its checks.
+    Critical,
+}
+
+impl Endpoint {
+    pub(crate) fn new(
+        instance: Arc<Instance>,
+        group: &Arc<EndpointGroup>,
+        in_first_answer: bool,
+    ) -> Self {
+        let state = EndpointState::new(group, in_first_answer);
+        Self::with_state(instance, Arc::new(state), group.in_flight.allocate())
+    }
+
+    /// The same endpoint after the registry changed the instance.
+    pub(crate) fn updated(&self, instance: Arc<Instance>) -> Self {
+        Self::with_state(instance, Arc::clone(&self.state), self.in_flight.clone())
+    }
+
+    fn with_state(
+        instance: Arc<Instance>,
+        state: Arc<EndpointState>,
+        in_flight: InFlightCounter,
+    ) -> Self {
+        let registry_state = match instance.health() {
+            Health::Critical => RegistryState::Critical,
+            Health::Draining => RegistryState::Draining,
+            _ if instance.weight().is_drained() => RegistryState::Drained,
+            _ => RegistryState::Ready,
+        };
+        Self {
+            weight: instance.weight().get() as u16,
+            registry_state,
+            instance,
+            state,
+            in_flight,
+        }
+    }
+
+    /// The instance in the registry.
+    #[inline]
+    pub fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
+    /// The weight in the registry.
+    pub fn weight(&self) -> f64 {
+        f64::from(self.weight)
+    }
+
+    /// The number of [`Lease`](crate::Lease)s held on this endpoint now.
+    pub fn in_flight(&self) -> usize {
+        self.in_flight.sum(&self.state.flushed)
+    }
+
+    /// The number of leases, as far as this core knows.
+    #[inline]
+    pub(crate) fn in_flight_estimate(&self) -> usize {
+        self.in_flight.estimate(&self.state.flushed)
+    }
+
+    /// Counts a request that begins.
+    #[inline]
+    pub(crate) fn begin(&self, by: CountedBy) {
+        self.in_flight.add(&self.state.flushed, by, 1);
+    }
+
+    /// Counts a request that ends; `by` is where its beginning was counted.
+    #[inline]
+    pub(crate) fn end(&self, by: CountedBy) {
+        self.in_flight.add(&self.state.flushed, by, -1);
+    }
+
+    /// The moving average of latencies, if a strategy that measures them has used this endpoint. It
+    /// rises at once with a slow answer and falls slowly; a failed call counts as a slow one.
+    pub fn latency(&self) -> Option<Duration> {
+        let now = self.state.group.clock.millis(Instant::now());
+        self.state
+            .latency
+            .estimate(now)
+            .map(Duration::from_secs_f32)
+    }
+
+    pub(crate) fn registry_state(&self) -> RegistryState {
+        self.registry_state
+    }
+
+    #[inline]
+    pub(crate) fn state(&self) -> &EndpointState {
+        &self.state
+    }
+
+    /// This endpoint as the outlier detector sees it at a time.
+    #[inline]
+    pub(crate) fn view(&self, now: Instant) -> EndpointView<'_> {
+        self.view_at(self.state.group.clock.millis(now))
+    }
+
+    /// The same, at a time in milliseconds since the start of the group.
+    #[inline]
+    pub(crate) fn view_at(&self, now: u64) -> EndpointView<'_> {
+        EndpointView {
+            id: self.instance.id(),
+            outcomes: &self.state.outcomes,
+            ejection: &self.state.ejection,
+            now,
+        }
+    }
+}

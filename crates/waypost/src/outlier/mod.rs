@@ -1,0 +1,27 @@
+//! Outlier detection: takes endpoints out of use that fail requests, and lets them back.
+//!
+//! The registry says which instances are healthy; this module knows how requests from this process
+//! ended. An endpoint that fails too often is *ejected* for a while, as in Envoy: after
+//! [consecutive failures](OutlierDetection::consecutive_failures), by its
+//! [success rate](OutlierDetection::success_rate), when it asks for a pause, or when active checks
+//! fail. When the ejection has expired, single trial requests decide whether the endpoint returns.
+//!
+//! Outcomes are counted per endpoint, by instance id, and survive updates from the registry.
+//! Counting an outcome is a few atomic operations; the lock in [`OutlierDetector`] is taken only to
+//! eject or to readmit.
+
+mod active;
+mod detector;
+mod ejection;
+mod events;
+mod options;
+mod outcome;
+mod window;
+
+pub(crate) use active::CheckThresholds;
+pub(crate) use detector::{EndpointView, OutlierDetector};
+pub(crate) use ejection::{Ejection, EjectionStatus};
+pub use events::{BalanceCounters, BalanceEvent, BalanceEvents, EjectionCause};
+pub use options::OutlierDetection;
+pub use outcome::Outcome;
+pub(crate) use window::OutcomeWindow;
