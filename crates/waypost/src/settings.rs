@@ -453,7 +453,7 @@ mod tests {
         let without = settings(&pod).unwrap();
         assert_eq!(without.kind(), ProviderKind::Env);
         assert!(
-            without.reason().contains("no token"),
+            without.reason().contains("can't be read"),
             "{}",
             without.reason()
         );

@@ -254,7 +254,7 @@ async fn one_that_the_registry_saw_fail_and_recover_is_pardoned() {
     fixture.fail("b", 5);
     settle().await;
     assert_eq!(fixture.selection("b"), Selection::Ejected);
-    for (health, fate) in [
+    for (health, selection) in [
         (Health::Warning, Selection::Ejected),
         (Health::Critical, Selection::Critical),
         (Health::Passing, Selection::Used),
@@ -262,7 +262,7 @@ async fn one_that_the_registry_saw_fail_and_recover_is_pardoned() {
         let b = instance("b", |b| b.health(health));
         let others = ["a", "c"].map(|id| instance(id, |it| it));
         fixture.tell(others.into_iter().chain([b]).collect()).await;
-        assert_eq!(fixture.selection("b"), fate, "{health}");
+        assert_eq!(fixture.selection("b"), selection, "{health}");
     }
     assert_eq!(fixture.counts(300)["b"], 100);
 }
