@@ -77,7 +77,11 @@ impl Explain {
 
 async fn all_checked(balancer: &Balancer) {
     let is_checked = |instance: &ExplainedInstance| {
-        instance.check.is_some() || matches!(instance.selection, Selection::Critical | Selection::Draining)
+        instance.check.is_some()
+            || matches!(
+                instance.selection,
+                Selection::Critical | Selection::Draining
+            )
     };
     while !balancer.explain().instances.iter().all(is_checked) {
         sleep(CHECK_INTERVAL / 4).await;
@@ -113,7 +117,10 @@ fn print(explanation: &Explanation) {
                 instance.url.clone(),
                 instance.health.to_string(),
                 check_result(instance),
-                json!(instance.selection).as_str().unwrap_or_default().to_owned(),
+                json!(instance.selection)
+                    .as_str()
+                    .unwrap_or_default()
+                    .to_owned(),
                 weights.collect::<Vec<_>>().join(" > "),
                 format!("{:.1} %", instance.share * 100.0),
             ]

@@ -168,7 +168,7 @@ async fn an_empty_answer_without_an_outage_is_held_only_if_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn hundreds_of_services_that_fail_together_make_one_line_each_way() {
+async fn an_outage_of_hundreds_of_services_logs_one_line_at_its_start_and_end() {
     let (logs, _guard) = Logs::take();
     let script = Scripted::default();
     script.greet(instances(&["a"]));
