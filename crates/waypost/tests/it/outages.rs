@@ -192,7 +192,7 @@ async fn an_outage_of_hundreds_of_services_logs_one_line_at_its_start_and_end() 
         back.elapsed()
     );
 
-    let down = logs.lines(&["provider fails", "connection refused"]);
+    let down = logs.lines(&["provider unavailable", "connection refused"]);
     assert_eq!(down.len(), 1, "{down:#?}");
     let up = logs.lines(&["provider available again", "watches=300"]);
     assert_eq!(up.len(), 1, "{}", logs.text());
