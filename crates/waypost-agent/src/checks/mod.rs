@@ -10,6 +10,7 @@ mod http;
 mod script;
 mod tcp;
 mod threshold;
+mod tls;
 mod ttl;
 
 use std::sync::{Arc, Mutex, PoisonError};
