@@ -20,7 +20,7 @@ use crate::faults::Faults;
 use crate::http::Listener;
 use crate::monitor::Monitor;
 use crate::store::{Node, Store};
-use crate::{background, decode, dns, http, ids, persistence};
+use crate::{background, dns, http, ids, metadata, persistence};
 
 /// A running registry. Dropping it stops it; [`shutdown`](Self::shutdown) also waits until it has
 /// stopped.
@@ -327,9 +327,7 @@ impl Builder {
     }
 
     fn validate(&self) -> Result<(), Error> {
-        if let Some(message) = decode::fault_of_meta(&self.node_meta) {
-            return Err(Error::NodeMeta { message });
-        }
+        metadata::validate(&self.node_meta).map_err(|message| Error::NodeMeta { message })?;
         if let Some(id) = &self.node_id
             && (id.is_empty() || ids::check_node_id(id).is_err())
         {

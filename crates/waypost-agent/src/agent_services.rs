@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use crate::checks::{Runner, Running};
-use crate::decode::{CheckDefinition, ServiceDefinition};
-use crate::store::{Check, CheckResult, CheckStatus, NewCheck, RestoredState, Service, Store};
+use crate::decode::ServiceDefinition;
+use crate::store::{
+    Check, CheckDefinition, CheckResult, CheckStatus, NewCheck, RestoredState, Service, Store,
+};
 
 const NODE_MAINTENANCE: &str = "_node_maintenance";
 

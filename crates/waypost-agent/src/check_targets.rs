@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 
-use crate::decode::CheckDefinition;
+use crate::store::CheckDefinition;
 
 /// An allowlist of hosts. The default allows every host.
 #[derive(Clone, Debug, Default)]

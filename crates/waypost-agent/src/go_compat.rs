@@ -4,6 +4,10 @@
 
 use std::time::Duration;
 
+use serde::de::Error;
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
 /// Parses a duration in Go's notation, such as `1m30s` or `1.5h`, into nanoseconds. The error is
 /// what Go says.
 pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
@@ -85,6 +89,43 @@ pub(crate) fn show_duration(nanoseconds: i64) -> String {
             }
         }
     }
+}
+
+/// [`show_duration`], but nothing for 0.
+pub(crate) fn show_nonzero_duration(nanoseconds: i64) -> String {
+    if nanoseconds == 0 {
+        String::new()
+    } else {
+        show_duration(nanoseconds)
+    }
+}
+
+/// Deserializes a duration: a string such as `10s`, or a number of nanoseconds. Anything else is 0.
+pub(crate) fn nanoseconds<'de, D: Deserializer<'de>>(deserializer: D) -> Result<i64, D::Error> {
+    optional_nanoseconds(deserializer).map(Option::unwrap_or_default)
+}
+
+/// [`nanoseconds`], or `None` for `null`.
+pub(crate) fn optional_nanoseconds<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<Option<i64>, D::Error> {
+    let nanoseconds = match Value::deserialize(deserializer)? {
+        Value::Null => return Ok(None),
+        Value::String(text) => parse_duration(&text).map_err(Error::custom)?,
+        Value::Number(number) => {
+            let float = || number.as_f64().unwrap_or_default() as i64;
+            number.as_i64().unwrap_or_else(float)
+        }
+        _ => 0,
+    };
+    Ok(Some(nanoseconds))
+}
+
+/// Deserializes a duration to the string that shows it, which is empty for 0.
+pub(crate) fn duration_text<'de, D: Deserializer<'de>>(
+    deserializer: D,
+) -> Result<String, D::Error> {
+    nanoseconds(deserializer).map(show_nonzero_duration)
 }
 
 /// Parses what Go's `strconv.ParseBool` takes for a boolean.

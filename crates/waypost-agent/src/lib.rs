@@ -48,6 +48,7 @@ mod go_compat;
 mod http;
 mod ids;
 mod journal;
+mod metadata;
 mod monitor;
 mod persistence;
 mod registry_client;

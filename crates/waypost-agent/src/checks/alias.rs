@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
-use crate::decode::CheckDefinition;
-use crate::store::{Check, CheckResult, CheckStatus, State, Store, Topic, fold_case};
 use tokio::time::Instant;
+
+use crate::store::{
+    Check, CheckDefinition, CheckResult, CheckStatus, State, Store, Topic, fold_case,
+};
 
 /// Follows the checks of the other for ever.
 pub(super) async fn follow(id: String, check: Arc<CheckDefinition>, store: Arc<Store>) {

@@ -19,8 +19,7 @@ use tower::service_fn;
 
 use super::tcp::dial_error;
 use super::{critical, passing, timeout_of, tls};
-use crate::decode::CheckDefinition;
-use crate::store::CheckResult;
+use crate::store::{CheckDefinition, CheckResult};
 
 /// Longer responses are refused, in bytes.
 const MAX_RESPONSE: usize = 4096;

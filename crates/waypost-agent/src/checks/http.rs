@@ -9,8 +9,7 @@ use reqwest::{Client, Method, Response, StatusCode};
 use super::tcp::dial_error;
 use super::{OUTPUT_MAX_SIZE, critical, output_limit, passing, timeout_of};
 use crate::check_targets::CheckTargets;
-use crate::decode::CheckDefinition;
-use crate::store::{CheckResult, CheckStatus};
+use crate::store::{CheckDefinition, CheckResult, CheckStatus};
 
 /// As many as Go follows.
 const MOST_REDIRECTS: usize = 10;

@@ -23,9 +23,8 @@ use self::http::Clients;
 use self::threshold::Threshold;
 pub(crate) use self::ttl::Ttl;
 use crate::check_targets::CheckTargets;
-use crate::decode::{CheckDefinition, CheckKind};
 use crate::go_compat;
-use crate::store::{CheckResult, Store};
+use crate::store::{CheckDefinition, CheckKind, CheckResult, Store};
 
 /// How long a check may take if its definition doesn't say.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);

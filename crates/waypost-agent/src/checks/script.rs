@@ -9,9 +9,8 @@ use tokio::process::Command;
 use tokio::time::timeout;
 
 use super::{critical, output_limit};
-use crate::decode::CheckDefinition;
 use crate::go_compat;
-use crate::store::{CheckResult, CheckStatus};
+use crate::store::{CheckDefinition, CheckResult, CheckStatus};
 
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 

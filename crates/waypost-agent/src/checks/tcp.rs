@@ -7,8 +7,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::{critical, passing, timeout_of};
-use crate::decode::CheckDefinition;
-use crate::store::CheckResult;
+use crate::store::{CheckDefinition, CheckResult};
 
 pub(super) async fn probe(check: &CheckDefinition) -> CheckResult {
     let target = check.tcp.as_str();

@@ -1,8 +1,7 @@
 //! `SuccessBeforePassing` and `FailuresBeforeCritical`: how many results in a row it takes to
 //! change a check's status.
 
-use crate::decode::CheckDefinition;
-use crate::store::CheckStatus;
+use crate::store::{CheckDefinition, CheckStatus};
 
 /// Counts results in a row. The first one always decides, as in Consul.
 #[derive(Debug)]

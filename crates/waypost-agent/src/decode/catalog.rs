@@ -2,16 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer};
 
-use super::check::nanoseconds;
-use super::service::{ConnectBody, WeightsBody, fault_of_meta};
+use super::service::{ConnectBody, WeightsBody};
 use crate::store::{
     CatalogCheckDefinition, CatalogEntry, Check, CheckStatus, Node, Service, ServiceAddress,
     UNSPECIFIED_ADDRESSES,
 };
-use crate::{go_compat, ids};
+use crate::{ids, metadata};
 
 /// What is to be in the catalog of a datacenter.
 #[derive(Debug, Default, Deserialize)]
@@ -165,23 +164,8 @@ impl From<CheckBody> for Check {
     }
 }
 
-/// Reads a duration as it is stored and shown: as text, which is empty for 0.
-pub(crate) fn duration_text<'de, D: Deserializer<'de>>(
-    deserializer: D,
-) -> Result<String, D::Error> {
-    nanoseconds(deserializer).map(shown_duration)
-}
-
-pub(super) fn shown_duration(nanoseconds: i64) -> String {
-    if nanoseconds == 0 {
-        String::new()
-    } else {
-        go_compat::show_duration(nanoseconds)
-    }
-}
-
 impl CatalogRegistration {
-    /// What is wrong with it, in Consul's words; fills in what may be left out.
+    /// Checks the registration, and fills in what may be left out. The error is Consul's.
     pub(crate) fn complete(&mut self) -> Result<(), String> {
         let entry = &mut self.entry;
         if entry.node.name.is_empty() {
@@ -200,12 +184,14 @@ impl CatalogRegistration {
             if UNSPECIFIED_ADDRESSES.contains(&service.address.as_str()) {
                 return Err("Invalid service address".to_owned());
             }
-            if let Some(fault) = service.meta.as_ref().and_then(fault_of_meta) {
-                return Err(format!(
-                    "failed inserting service: Invalid Service Meta for node {} and serviceID {}: \
-                     {fault}",
-                    entry.node.name, service.id
-                ));
+            if let Some(meta) = &service.meta {
+                metadata::validate(meta).map_err(|error| {
+                    format!(
+                        "failed inserting service: Invalid Service Meta for node {} and serviceID \
+                         {}: {error}",
+                        entry.node.name, service.id
+                    )
+                })?;
             }
         }
         for check in &mut entry.checks {
@@ -221,7 +207,7 @@ impl CatalogRegistration {
 }
 
 impl CatalogCheckDefinition {
-    /// The type of a check that has this definition and says nothing else.
+    /// The type of a check that has this definition and says nothing of it.
     fn kind(&self) -> &'static str {
         if !self.grpc.is_empty() {
             "grpc"

@@ -44,7 +44,7 @@ pub(crate) fn from_slice<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeEr
 
 /// A JSON value that keeps the fields of objects as they came: in order, with repetitions.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) enum Json {
+enum Json {
     Null,
     Bool(bool),
     Number(Number),

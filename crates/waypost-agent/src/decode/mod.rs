@@ -16,10 +16,10 @@ mod session;
 mod transaction;
 
 pub(crate) use authorization::Authorization;
-pub(crate) use catalog::{CatalogDeregistration, CatalogRegistration, duration_text};
-pub(crate) use check::{CheckDefinition, CheckKind, CheckRegistration, CheckUpdate, nanoseconds};
+pub(crate) use catalog::{CatalogDeregistration, CatalogRegistration};
+pub(crate) use check::{CheckRegistration, CheckUpdate};
 pub(crate) use coordinate::CoordinateUpdate;
 pub(crate) use json::from_slice;
-pub(crate) use service::{ServiceDefinition, fault_of_meta};
+pub(crate) use service::ServiceDefinition;
 pub(crate) use session::SessionDefinition;
 pub(crate) use transaction::operations;

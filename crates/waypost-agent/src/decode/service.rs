@@ -5,13 +5,9 @@ use std::collections::BTreeMap;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 
-use super::check::{CheckDefinition, ServiceCheck};
-use crate::store::{Connect, Service, ServiceAddress, Weights};
-
-/// The longest key and value that an instance's metadata may have, in bytes, and how many of them.
-const META_KEY_LENGTH: usize = 128;
-const META_VALUE_LENGTH: usize = 512;
-const META_PAIRS: usize = 64;
+use super::check::ServiceCheck;
+use crate::metadata;
+use crate::store::{CheckDefinition, Connect, Service, ServiceAddress, Weights};
 
 /// An instance to register, with its checks.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -127,60 +123,16 @@ impl ServiceDefinition {
         (self.service, checks)
     }
 
-    /// What is wrong with the weights or the metadata, in Consul's words.
-    pub(crate) fn fault(&self) -> Option<String> {
-        if let Some(fault) = self.weights.as_ref().and_then(fault_of_weights) {
-            return Some(format!("Invalid Weights: {fault}"));
+    /// Checks the weights and the metadata. The error is Consul's.
+    pub(crate) fn validate(&self) -> Result<(), String> {
+        if let Some(weights) = &self.weights {
+            let result = weights.validate();
+            result.map_err(|error| format!("Invalid Weights: {error}"))?;
         }
-        let fault = self.service.meta.as_ref().and_then(fault_of_meta)?;
-        Some(format!("Invalid Service Meta: {fault}"))
-    }
-}
-
-pub(super) fn fault_of_weights(weights: &Weights) -> Option<&'static str> {
-    const HIGHEST: i64 = 65_535;
-    if weights.passing < 1 {
-        Some("Passing must be greater than 0")
-    } else if weights.warning < 0 {
-        Some("Warning must be greater or equal than 0")
-    } else if weights.passing > HIGHEST || weights.warning > HIGHEST {
-        Some("DNS Weight must be between 0 and 65535")
-    } else {
-        None
-    }
-}
-
-pub(crate) fn fault_of_meta(meta: &BTreeMap<String, String>) -> Option<String> {
-    if meta.len() > META_PAIRS {
-        return Some(format!(
-            "Node metadata cannot contain more than {META_PAIRS} key/value pairs"
-        ));
-    }
-    meta.iter().find_map(|(key, value)| {
-        let fault = fault_of_pair(key, value)?;
-        Some(format!(
-            "Couldn't load metadata pair ('{key}', '{value}'): {fault}"
-        ))
-    })
-}
-
-fn fault_of_pair(key: &str, value: &str) -> Option<String> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
-    if key.is_empty() {
-        Some("Key cannot be blank".to_owned())
-    } else if !key.chars().all(plain) {
-        Some("Key contains invalid characters".to_owned())
-    } else if key.len() > META_KEY_LENGTH {
-        Some(format!(
-            "Key is too long (limit: {META_KEY_LENGTH} characters)"
-        ))
-    } else if key.starts_with("consul-") {
-        Some("Key prefix 'consul-' is reserved for internal use".to_owned())
-    } else if value.len() > META_VALUE_LENGTH {
-        Some(format!(
-            "Value is too long (limit: {META_VALUE_LENGTH} characters)"
-        ))
-    } else {
-        None
+        if let Some(meta) = &self.service.meta {
+            let result = metadata::validate(meta);
+            result.map_err(|error| format!("Invalid Service Meta: {error}"))?;
+        }
+        Ok(())
     }
 }

@@ -2,7 +2,6 @@
 
 use serde::{Deserialize, Deserializer};
 
-use super::check::some_nanoseconds;
 use super::json::present;
 use crate::go_compat;
 use crate::store::{ServiceCheck, Session};
@@ -82,7 +81,7 @@ impl SessionDefinition {
 /// Reads a duration, a number of nanoseconds, or a number of seconds if it is too low for
 /// nanoseconds. Anything else counts as 0, `null` as missing.
 fn lock_delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
-    let delay = some_nanoseconds(deserializer)?;
+    let delay = go_compat::optional_nanoseconds(deserializer)?;
     Ok(delay.map(|delay| {
         if delay < SECONDS_BELOW {
             delay.wrapping_mul(SECOND)

@@ -6,10 +6,9 @@ use bytes::Bytes;
 use serde::de::{Error, IgnoredAny};
 use serde::{Deserialize, Deserializer};
 
-use super::catalog::shown_duration;
-use super::check::{nanoseconds, some_nanoseconds};
 use super::json::{DecodeError, from_slice};
-use super::service::{WeightsBody, fault_of_weights};
+use super::service::WeightsBody;
+use crate::go_compat::{nanoseconds, optional_nanoseconds, show_nonzero_duration};
 use crate::store::{
     CatalogCheckDefinition, Check, CheckStatus, KvEntry, KvOperation, Node, Operation, Service,
     Weights,
@@ -144,15 +143,15 @@ struct CheckBody {
 struct DefinitionBody {
     #[serde(deserialize_with = "nanoseconds")]
     interval: i64,
-    #[serde(deserialize_with = "some_nanoseconds")]
+    #[serde(deserialize_with = "optional_nanoseconds")]
     interval_duration: Option<i64>,
     #[serde(deserialize_with = "nanoseconds")]
     timeout: i64,
-    #[serde(deserialize_with = "some_nanoseconds")]
+    #[serde(deserialize_with = "optional_nanoseconds")]
     timeout_duration: Option<i64>,
     #[serde(deserialize_with = "nanoseconds")]
     deregister_critical_service_after: i64,
-    #[serde(deserialize_with = "some_nanoseconds")]
+    #[serde(deserialize_with = "optional_nanoseconds")]
     deregister_critical_service_after_duration: Option<i64>,
     #[serde(rename = "HTTP")]
     http: String,
@@ -216,7 +215,7 @@ impl From<NodeBody> for Node {
 impl From<ServiceBody> for Service {
     fn from(body: ServiceBody) -> Self {
         let weights = body.weights.map(Weights::from);
-        let weights = weights.filter(|weights| fault_of_weights(weights).is_none());
+        let weights = weights.filter(|weights| weights.validate().is_ok());
         Self {
             kind: body.kind,
             id: body.id,
@@ -262,9 +261,9 @@ impl From<DefinitionBody> for CatalogCheckDefinition {
             .deregister_critical_service_after_duration
             .unwrap_or(body.deregister_critical_service_after);
         Self {
-            interval: shown_duration(body.interval_duration.unwrap_or(body.interval)),
-            timeout: shown_duration(body.timeout_duration.unwrap_or(body.timeout)),
-            deregister_critical_service_after: shown_duration(deregister_after),
+            interval: show_nonzero_duration(body.interval_duration.unwrap_or(body.interval)),
+            timeout: show_nonzero_duration(body.timeout_duration.unwrap_or(body.timeout)),
+            deregister_critical_service_after: show_nonzero_duration(deregister_after),
             http: body.http,
             tls_skip_verify: body.tls_skip_verify,
             header: body.header,

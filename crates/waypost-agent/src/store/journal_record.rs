@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use super::changes::fold_case;
 use super::model::{Check, CheckStatus, KvEntry, Node, Service, Session};
-use crate::decode::CheckDefinition;
+use crate::store::CheckDefinition;
 
 /// A change of one row.
 #[derive(Clone, Debug, Serialize, Deserialize)]

@@ -9,7 +9,7 @@ use super::catalog::Catalog;
 use super::changes::Changes;
 use super::journal_record::JournalRecord;
 use super::model::{Check, CheckStatus, Node, Service};
-use crate::decode::CheckDefinition;
+use crate::store::CheckDefinition;
 
 /// The delay before a change of only the output of a check reaches the catalog, so that a check
 /// with varying output doesn't wake every watcher (Consul's `check_update_interval`).

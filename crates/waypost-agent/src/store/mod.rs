@@ -35,8 +35,8 @@ pub(crate) use events::UserEvent;
 pub(crate) use journal_record::{JournalRecord, RestoredState};
 pub(crate) use local::{CheckResult, LocalState, NewCheck};
 pub(crate) use model::{
-    CatalogCheckDefinition, Check, CheckStatus, Connect, KvEntry, Node, Proxy, Service,
-    ServiceAddress, ServiceCheck, Session, Weights,
+    CatalogCheckDefinition, Check, CheckDefinition, CheckKind, CheckStatus, Connect, KvEntry, Node,
+    Proxy, Service, ServiceAddress, ServiceCheck, Session, Weights,
 };
 pub(crate) use response_cache::{CacheKey, CachedBody, View};
 pub(crate) use state::State;

@@ -11,8 +11,8 @@ use super::super::response::{ApiError, ApiResponse};
 use super::super::route::{Handler, Route};
 use super::super::unsupported::mesh_error;
 use super::enable;
-use crate::decode::{CheckDefinition, ServiceDefinition};
-use crate::store::{Topic, UNSPECIFIED_ADDRESSES, fold_case};
+use crate::decode::ServiceDefinition;
+use crate::store::{CheckDefinition, Topic, UNSPECIFIED_ADDRESSES, fold_case};
 use crate::wire::AgentService;
 
 pub(in super::super) const ROUTES: &[Route] = &[
@@ -78,9 +78,7 @@ fn register(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
     if UNSPECIFIED_ADDRESSES.contains(&definition.service.address.as_str()) {
         return Err(ApiError::bad_request("Invalid service address"));
     }
-    if let Some(error) = definition.fault() {
-        return Err(ApiError::bad_request(error));
-    }
+    definition.validate().map_err(ApiError::bad_request)?;
     for check in definition.all_checks() {
         check
             .kind()

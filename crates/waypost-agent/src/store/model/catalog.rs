@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
-use crate::decode::{duration_text, nanoseconds};
+use crate::go_compat::{duration_text, nanoseconds};
 
 /// A machine that instances run on: the one of this agent, or one from `/v1/catalog/register`.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
@@ -201,6 +201,22 @@ impl CheckStatus {
             "warning" => Some(Self::Warning),
             "critical" => Some(Self::Critical),
             _ => None,
+        }
+    }
+}
+
+impl Weights {
+    /// Checks the range of the weights. The error is Consul's.
+    pub(crate) fn validate(&self) -> Result<(), &'static str> {
+        const MAX: i64 = 65_535;
+        if self.passing < 1 {
+            Err("Passing must be greater than 0")
+        } else if self.warning < 0 {
+            Err("Warning must be greater or equal than 0")
+        } else if self.passing > MAX || self.warning > MAX {
+            Err("DNS Weight must be between 0 and 65535")
+        } else {
+            Ok(())
         }
     }
 }

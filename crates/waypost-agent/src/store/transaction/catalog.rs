@@ -6,8 +6,7 @@ use super::super::UNSPECIFIED_ADDRESSES;
 use super::super::catalog::Catalog;
 use super::super::changes::Changes;
 use super::super::model::{Check, Node, Service};
-use crate::decode::fault_of_meta;
-use crate::ids;
+use crate::{ids, metadata};
 
 const MISSING_NODE: &str = "Missing node registration";
 
@@ -87,10 +86,10 @@ pub(super) fn apply_service(
         }
         "set" | "cas" if !catalog.has_node(node) => return Err(MISSING_NODE.to_owned()),
         "set" | "cas" => {
-            if let Some(error) = service.meta.as_ref().and_then(fault_of_meta) {
-                return Err(format!(
-                    "Invalid Service Meta for node {node} and serviceID {id}: {error}"
-                ));
+            if let Some(meta) = &service.meta {
+                metadata::validate(meta).map_err(|error| {
+                    format!("Invalid Service Meta for node {node} and serviceID {id}: {error}")
+                })?;
             }
             catalog.put_service(node, service, changes);
         }
