@@ -1,14 +1,13 @@
-use std::{fs, hint::black_box, time::Duration};
+use std::fs;
+use std::hint::black_box;
+use std::time::Duration;
 
 use futures_util::FutureExt;
-use tokio::{
-    runtime::{Builder, Runtime},
-    time::Instant,
-};
-use waypost::{
-    Balancer, BalancerOptions, Instance, Key, MemoryProvider, Outcome, ServiceDiscoveryClient,
-    ServiceName, Weight,
-};
+use tokio::runtime::{Builder, Runtime};
+use tokio::time::Instant;
+use waypost::balance::{BalancerOptions, Key};
+use waypost::provider::MemoryProvider;
+use waypost::{Balancer, Instance, Outcome, ServiceDiscoveryClient, ServiceName, Weight};
 
 use crate::measure::Stopwatch;
 

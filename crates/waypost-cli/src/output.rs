@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use serde_json::{Value, json};
-use waypost::{Catalog, Freshness, Instance, ServiceAddress, Snapshot};
+use waypost::snapshot::{Catalog, Freshness, Snapshot};
+use waypost::{Instance, ServiceAddress};
 
 use crate::error::CommandError;
 

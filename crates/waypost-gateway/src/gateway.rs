@@ -23,7 +23,8 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// use std::time::Duration;
 ///
 /// use tokio::net::TcpListener;
-/// use waypost::{MemoryProvider, ServiceDiscoveryClient};
+/// use waypost::ServiceDiscoveryClient;
+/// use waypost::provider::MemoryProvider;
 /// use waypost_gateway::{Config, Gateway};
 ///
 /// # #[tokio::main(flavor = "current_thread")]

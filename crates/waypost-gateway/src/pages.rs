@@ -10,7 +10,8 @@ use http::{HeaderMap, HeaderValue, Response, StatusCode, header};
 use http_body_util::{Either, Full};
 use serde_json::{Value, json};
 use waypost::health::CheckFunction;
-use waypost::{Endpoint, Error, Freshness, HealthChecks, ServiceDiscoveryClient, Snapshot};
+use waypost::snapshot::{Endpoint, Freshness, Snapshot};
+use waypost::{Error, HealthChecks, ServiceDiscoveryClient};
 
 use crate::config::Config;
 use crate::problem::Problem;

@@ -11,10 +11,9 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use http::StatusCode;
 use tower::retry::budget::{Budget, TpsBudget};
-use waypost::{
-    Balancer, Catalog, Error, Explanation, Freshness, InstanceId, Pick, ServiceDiscoveryClient,
-    ServiceName,
-};
+use waypost::balance::Explanation;
+use waypost::snapshot::{Catalog, Freshness};
+use waypost::{Balancer, Error, InstanceId, Pick, ServiceDiscoveryClient, ServiceName};
 
 use crate::config::Config;
 use crate::problem::Problem;

@@ -1,10 +1,8 @@
 //! What to do when a service is not there, from one line to a whole chain: `cargo run --example
 //! fallback`
 
-use waypost::{
-    EnvProvider, Environment, Error, FallbackProvider, Instance, LayeredProvider, MemoryProvider,
-    Policy, ServiceDiscoveryClient, ServiceName, get_service_url,
-};
+use waypost::provider::{EnvProvider, FallbackProvider, LayeredProvider, MemoryProvider, Policy};
+use waypost::{Environment, Error, Instance, ServiceDiscoveryClient, ServiceName, get_service_url};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {

@@ -15,7 +15,10 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::time::{MissedTickBehavior, interval, sleep};
-use waypost::{KubernetesProvider, ServiceDiscoveryClient, Snapshot, Subscription};
+use waypost::ServiceDiscoveryClient;
+use waypost::directory::Subscription;
+use waypost::provider::kubernetes::KubernetesProvider;
+use waypost::snapshot::Snapshot;
 use waypost_fake_kubernetes::{ApiServer, manifest};
 
 type Failure = Box<dyn std::error::Error>;

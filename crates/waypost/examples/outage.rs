@@ -7,7 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep};
-use waypost::{ConsulProvider, Provider, Registrar, ServiceDiscoveryClient, ServiceRegistration};
+use waypost::provider::Provider;
+use waypost::provider::consul::ConsulProvider;
+use waypost::{Registrar, ServiceDiscoveryClient, ServiceRegistration};
 use waypost_testkit::Consul;
 
 #[tokio::main]

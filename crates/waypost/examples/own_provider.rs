@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
-use waypost::provider::{Answer, NamesWatch, Watch};
-use waypost::{Error, Instance, Provider, ServiceDiscoveryClient, ServiceName};
+use waypost::provider::{Answer, NamesWatch, Provider, Watch};
+use waypost::{Error, Instance, ServiceDiscoveryClient, ServiceName};
 
 #[derive(Debug)]
 struct HostsTable {

@@ -9,7 +9,10 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::{Instant, sleep};
-use waypost::{ConsulProvider, Directory, Error, Provider, ServiceDiscoveryClient, ServiceName};
+use waypost::directory::Directory;
+use waypost::provider::Provider;
+use waypost::provider::consul::ConsulProvider;
+use waypost::{Error, ServiceDiscoveryClient, ServiceName};
 use waypost_testkit::{Consul, http_client};
 
 type Failure = Box<dyn std::error::Error>;
@@ -118,7 +121,7 @@ async fn measure(services: u64, connections: u64, changes: u64, idle: u64) -> Re
 async fn hold(
     directory: &Directory,
     services: u64,
-) -> Result<Vec<waypost::Subscription<waypost::Snapshot>>, Error> {
+) -> Result<Vec<waypost::directory::Subscription<waypost::snapshot::Snapshot>>, Error> {
     let mut held = Vec::new();
     for number in 1..services {
         let name = ServiceName::new(&format!("quiet-{number}"))?;
@@ -141,7 +144,7 @@ fn confirmations(directory: &Directory) -> u64 {
     directory
         .status()
         .iter()
-        .map(waypost::ProviderStatus::answers)
+        .map(waypost::provider::ProviderStatus::answers)
         .sum()
 }
 

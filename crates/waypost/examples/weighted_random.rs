@@ -5,7 +5,9 @@
 
 use std::collections::BTreeMap;
 
-use waypost::{Error, Instance, MemoryProvider, ServiceDiscoveryClient, WeightedRandom};
+use waypost::balance::WeightedRandom;
+use waypost::provider::MemoryProvider;
+use waypost::{Error, Instance, ServiceDiscoveryClient};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {

@@ -344,7 +344,7 @@ impl ClientBuilder {
     }
 
     /// Sets the strategy by its name in a configuration, such as `round_robin`; all
-    /// names are in [`strategy_named`](crate::strategy_named).
+    /// names are in [`strategy_named`](crate::balance::strategy_named).
     pub fn strategy_named(mut self, name: &str) -> Self {
         self.strategy = Some(factory_named(name));
         self
@@ -426,5 +426,5 @@ impl ClientBuilder {
 
 /// What is used unless another strategy is asked for.
 fn round_robin() -> StrategyFactory {
-    Arc::new(|| Box::new(crate::RoundRobin::new()))
+    Arc::new(|| Box::new(crate::balance::RoundRobin::new()))
 }

@@ -7,10 +7,12 @@ use std::fmt::Display;
 use std::path::Path;
 use std::str::FromStr;
 
-use crate::{
-    ActiveCheck, EnvProvider, Environment, Host, ProviderKind, ServiceAddress, ServiceName,
-    Settings, Weight, strategy_named,
-};
+use waypost_core::provider::EnvProvider;
+use waypost_core::{Environment, Host, ServiceAddress, ServiceName, Weight};
+
+use crate::active_check::ActiveCheck;
+use crate::balance::strategy_named;
+use crate::settings::{ProviderKind, Settings};
 
 /// Names, addresses, weights and whatever else is one word.
 pub fn words(input: &[u8]) {
@@ -42,7 +44,7 @@ pub fn environment(input: &[u8]) {
     let _ = EnvProvider::new(&environment);
     let _ = Settings::new(environment.clone());
     #[cfg(feature = "consul")]
-    let _ = crate::consul::ConsulBuilder::from_environment(&environment);
+    let _ = waypost_consul::ConsulBuilder::from_environment(&environment);
 }
 
 /// An answer of Consul's about the health of a service.

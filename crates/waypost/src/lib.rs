@@ -1,59 +1,41 @@
 #![doc = include_str!("../README.md")]
 
 mod active_check;
-mod balance;
+pub mod balance;
 pub mod blocking;
 mod client;
-mod directory;
+pub mod directory;
 mod endpoint;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
 mod global;
+pub mod health;
 pub mod integration;
-mod outlier;
+pub mod outlier;
 pub mod provider;
 mod registrar;
 pub mod settings;
 mod shard;
-mod snapshot;
+pub mod snapshot;
 
-pub use active_check::ActiveCheck;
-pub use balance::{
-    Balancer, BalancerOptions, Candidates, Chooser, ConsistentHash, ExplainedCheck,
-    ExplainedEjection, ExplainedInstance, Explanation, Key, Lease, LeastConnections, P2cPeakEwma,
-    Pick, Random, RoundRobin, Selection, SmoothWeightedRoundRobin, Strategy, WeightStep,
-    WeightedRandom, strategy_named,
+#[cfg(feature = "conformance")]
+pub use waypost_core::conformance;
+pub use waypost_core::health::HealthChecks;
+pub use waypost_core::{
+    Check, ConfigError, Environment, Error, Health, Host, Instance, InstanceBuilder, InstanceId,
+    Invalid, ProviderError, ProviderErrorKind, ServiceAddress, ServiceName, ServiceRegistration,
+    Weight,
 };
-pub use client::{ClientBuilder, ServiceDiscoveryClient};
-pub use directory::{Directory, DirectoryOptions, Subscription};
-pub use endpoint::Endpoint;
-pub use global::{
+
+pub use crate::active_check::ActiveCheck;
+pub use crate::balance::balancer::Balancer;
+pub use crate::balance::lease::Lease;
+pub use crate::balance::pick::Pick;
+pub use crate::client::{ClientBuilder, ServiceDiscoveryClient};
+pub use crate::global::{
     deregister_service, get_discovery_provider, get_service, get_service_url, get_services,
     register_service, set_discovery_provider,
 };
-pub use outlier::{
-    BalanceCounters, BalanceEvent, BalanceEvents, EjectionCause, Outcome, OutlierDetection,
-};
-pub use registrar::{Registrar, RegistrationState};
-pub use settings::{ProviderKind, Settings};
-pub use snapshot::{Catalog, Failure, Freshness, Snapshot};
-
-pub use provider::{
-    EnvProvider, FallbackProvider, LayeredProvider, MemoryProvider, Policy, Provider, Registry,
-    StaticProvider,
-};
-#[cfg(feature = "conformance")]
-pub use waypost_core::conformance;
-pub use waypost_core::health::{self, HealthChecks};
-pub use waypost_core::supervision::ProviderStatus;
-pub use waypost_core::{
-    Check, CheckKind, ConfigError, Environment, Error, Health, Host, HttpCheck, Instance,
-    InstanceBuilder, InstanceId, Invalid, ProviderError, ProviderErrorKind, Registration,
-    ServiceAddress, ServiceName, ServiceRegistration, Weight,
-};
-
-#[cfg(feature = "consul")]
-pub use waypost_consul::{self as consul, ConsulProvider};
-#[cfg(feature = "kubernetes")]
-pub use waypost_kubernetes::{self as kubernetes, KubernetesProvider};
+pub use crate::outlier::outcome::Outcome;
+pub use crate::registrar::{Registrar, RegistrationState};

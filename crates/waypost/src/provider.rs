@@ -1,14 +1,19 @@
 //! Where instances come from: the provider traits, and a provider for each kind of source.
 //!
-//! A program that only looks services up needs none of this: [`Settings`](crate::Settings) choose a
-//! provider from the environment. To add a source of your own, implement [`Provider`] (and
-//! [`Registry`], if services can be registered there) and hand it to
-//! [`ServiceDiscoveryClient::builder`](crate::ServiceDiscoveryClient::builder) or
+//! A program that only looks services up needs none of this:
+//! [`Settings`](crate::settings::Settings) choose a provider from the environment. To add a source of
+//! your own, implement [`Provider`] (and [`Registry`], if services can be registered there) and hand
+//! it to [`ServiceDiscoveryClient::builder`](crate::ServiceDiscoveryClient::builder) or
 //! [`set_discovery_provider`](crate::set_discovery_provider). The traits live in the crate
 //! `waypost-core`, which is all that a provider crate needs; `examples/own_provider.rs` is a complete
 //! provider.
 
-pub use waypost_core::provider::*;
+pub use waypost_core::provider::{
+    Answer, EnvProvider, FallbackProvider, Heartbeat, LayeredProvider, MemoryProvider, NamesWatch,
+    Policy, Provider, Registry, Report, StaticProvider, TokenFile, Watch,
+};
+pub use waypost_core::supervision::ProviderStatus;
+pub use waypost_core::{CheckKind, HttpCheck, Registration};
 
 #[cfg(feature = "consul")]
 pub use waypost_consul as consul;

@@ -284,9 +284,9 @@ async fn report(registration: &Registration) -> Report {
     let report = checks.report().await;
     let output = report.summary();
     match report.status() {
-        Status::Passing => Report::new(crate::Health::Passing, output),
-        Status::Warning => Report::new(crate::Health::Warning, output),
-        Status::Critical => Report::new(crate::Health::Critical, output),
+        Status::Passing => Report::new(waypost_core::Health::Passing, output),
+        Status::Warning => Report::new(waypost_core::Health::Warning, output),
+        Status::Critical => Report::new(waypost_core::Health::Critical, output),
     }
 }
 
@@ -334,10 +334,10 @@ async fn deregister(
 #[cfg(test)]
 mod tests {
     use futures_util::StreamExt;
-    use waypost_core::provider::Answer;
+    use waypost_core::ServiceName;
+    use waypost_core::provider::{Answer, MemoryProvider};
 
     use super::*;
-    use crate::{MemoryProvider, ServiceName};
 
     fn registration() -> ServiceRegistration {
         ServiceRegistration::new("billing", 8080)
@@ -383,7 +383,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_provider_that_is_no_registry_says_so_at_once() {
-        let env = crate::EnvProvider::new(&crate::Environment::default()).unwrap();
+        let env = waypost_core::provider::EnvProvider::new(&waypost_core::Environment::default())
+            .unwrap();
         let error = Registrar::start(Arc::new(env), registration()).unwrap_err();
         assert!(matches!(error, Error::Unsupported(_)));
         assert!(
@@ -394,7 +395,8 @@ mod tests {
 
     #[tokio::test]
     async fn a_program_runs_on_where_there_is_nothing_to_register_with() {
-        let env = crate::EnvProvider::new(&crate::Environment::default()).unwrap();
+        let env = waypost_core::provider::EnvProvider::new(&waypost_core::Environment::default())
+            .unwrap();
         let none = Registrar::start_if_supported(Arc::new(env), registration()).unwrap();
         assert!(none.is_none());
         let memory = Arc::new(MemoryProvider::new());

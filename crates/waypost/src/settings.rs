@@ -58,7 +58,7 @@
 //! # Load balancing
 //! | what | variable | otherwise |
 //! |---|---|---|
-//! | strategy, by its [name](crate::strategy_named) | `SERVICE_DISCOVERY_STRATEGY`, such as `least_connections` | `round_robin` |
+//! | strategy, by its [name](crate::balance::strategy_named) | `SERVICE_DISCOVERY_STRATEGY`, such as `least_connections` | `round_robin` |
 //! | our zone, whose instances are preferred | `SERVICE_DISCOVERY_ZONE` | none |
 //! | ejection for failed requests | `SERVICE_DISCOVERY_OUTLIER_DETECTION` | `true` |
 //! | [checks](crate::ActiveCheck) of our own | `SERVICE_DISCOVERY_ACTIVE_CHECK`: `tcp`, or `http:/health` with the feature `http-check` | none |
@@ -149,7 +149,8 @@ const CONFIG_FILE: &str = "SERVICE_DISCOVERY_CONFIG_FILE";
 /// Which provider the environment asks for, and why.
 ///
 /// ```
-/// # use waypost::{Environment, Settings};
+/// # use waypost::Environment;
+/// # use waypost::settings::Settings;
 /// let environment = Environment::from_iter([("CONSUL_HOST", "consul.example")]);
 /// let settings = Settings::new(environment)?;
 /// assert_eq!(settings.kind().as_str(), "consul");

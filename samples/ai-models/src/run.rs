@@ -7,7 +7,8 @@ use std::time::Duration;
 use tokio::net::TcpListener;
 use waypost::health::CheckFunction;
 use waypost::integration::axum::{Serve, ServeError, serve};
-use waypost::{Check, HealthChecks, Host, Provider, ServiceRegistration};
+use waypost::provider::Provider;
+use waypost::{Check, HealthChecks, Host, ServiceRegistration};
 
 use crate::api;
 use crate::catalog::Catalog;

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use serde::Serialize;
-use waypost::{Catalog, Health, Instance, Snapshot};
+use waypost::snapshot::{Catalog, Snapshot};
+use waypost::{Health, Instance};
 
 /// All services at one moment.
 #[derive(Clone)]

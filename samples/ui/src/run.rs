@@ -7,7 +7,8 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use waypost::integration::axum::{ServeError, serve};
 use waypost::integration::shutdown_signal;
-use waypost::{Host, Provider, ServiceDiscoveryClient, ServiceRegistration};
+use waypost::provider::Provider;
+use waypost::{Host, ServiceDiscoveryClient, ServiceRegistration};
 
 use crate::error::Error;
 use crate::router::{Peers, router_until};

@@ -5,7 +5,9 @@ use std::sync::Arc;
 
 use tokio::sync::{mpsc, watch};
 use tokio_util::task::AbortOnDropHandle;
-use waypost::{Catalog, Directory, ServiceName, Snapshot};
+use waypost::ServiceName;
+use waypost::directory::Directory;
+use waypost::snapshot::{Catalog, Snapshot};
 
 use crate::overview::Overview;
 

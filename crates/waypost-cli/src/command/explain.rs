@@ -6,9 +6,8 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 use tokio::time::{sleep, timeout};
-use waypost::{
-    ActiveCheck, Balancer, BalancerOptions, ExplainedInstance, Explanation, Selection, ServiceName,
-};
+use waypost::balance::{BalancerOptions, ExplainedInstance, Explanation, Selection};
+use waypost::{ActiveCheck, Balancer, ServiceName};
 
 use super::registry_args::RegistryArgs;
 use crate::error::CommandResult;

@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use clap::Args;
 use tokio::net::TcpListener;
+use waypost::ServiceDiscoveryClient;
 use waypost::integration::shutdown_signal;
-use waypost::{ServiceDiscoveryClient, Settings};
+use waypost::settings::Settings;
 use waypost_gateway::Config;
 
 use crate::error::{CommandError, CommandResult};

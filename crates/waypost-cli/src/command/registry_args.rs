@@ -4,10 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
-use waypost::{
-    ClientBuilder, ConfigError, ConsulProvider, Directory, DirectoryOptions, Environment, Error,
-    Provider, ServiceDiscoveryClient, Settings,
-};
+use waypost::directory::{Directory, DirectoryOptions};
+use waypost::provider::Provider;
+use waypost::provider::consul::ConsulProvider;
+use waypost::settings::Settings;
+use waypost::{ClientBuilder, ConfigError, Environment, Error, ServiceDiscoveryClient};
 
 use crate::error::CommandError;
 

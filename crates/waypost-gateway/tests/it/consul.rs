@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use http::StatusCode;
 use tokio::time::{Instant, sleep};
-use waypost::{MemoryProvider, Registrar, ServiceDiscoveryClient, ServiceRegistration};
+use waypost::provider::MemoryProvider;
+use waypost::{Registrar, ServiceDiscoveryClient, ServiceRegistration};
 use waypost_testkit::Consul;
 
 use crate::support::{FullResponse, Origin, TestGateway, with_deadline};

@@ -113,7 +113,8 @@ async fn an_untrusted_certificate_is_rejected() {
 async fn an_invalid_ca_file_is_an_error_at_startup() {
     let (_folder, empty) = write_pem("not a certificate\n");
     for file in [empty, PathBuf::from("/does/not/exist.pem")] {
-        let client = ServiceDiscoveryClient::new(Arc::new(waypost::MemoryProvider::new()));
+        let client =
+            ServiceDiscoveryClient::new(Arc::new(waypost::provider::MemoryProvider::new()));
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let mut config = Config::default();
         config.ca_file = Some(file.clone());

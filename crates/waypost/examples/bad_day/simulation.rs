@@ -7,10 +7,10 @@ use std::time::Duration;
 use fastrand::Rng;
 use tokio::runtime::Builder;
 use tokio::time::{Instant, sleep};
-use waypost::{
-    Balancer, Instance, Lease, LeastConnections, MemoryProvider, OutlierDetection, P2cPeakEwma,
-    Random, RoundRobin, ServiceDiscoveryClient, ServiceName, Strategy,
-};
+use waypost::balance::{LeastConnections, P2cPeakEwma, Random, RoundRobin, Strategy};
+use waypost::outlier::OutlierDetection;
+use waypost::provider::MemoryProvider;
+use waypost::{Balancer, Instance, Lease, ServiceDiscoveryClient, ServiceName};
 
 /// The strategies that are compared.
 pub(crate) const STRATEGIES: [&str; 4] = [

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-
 use waypost_core::{Error, Instance, Invalid};
 
 use self::method::CheckMethod;
@@ -19,10 +18,10 @@ use crate::outlier::CheckThresholds;
 pub(crate) use self::runner::run_checks;
 
 /// How this process checks the endpoints of the services that it uses; see
-/// [`DirectoryOptions::active_check`](crate::DirectoryOptions::active_check).
+/// [`DirectoryOptions::active_check`](crate::directory::DirectoryOptions::active_check).
 ///
 /// An endpoint whose checks fail is ejected until they pass again, whatever the outcome of its
-/// requests. At most [`OutlierDetection::max_ejected`](crate::OutlierDetection::max_ejected) of the
+/// requests. At most [`OutlierDetection::max_ejected`](crate::outlier::OutlierDetection::max_ejected) of the
 /// endpoints are ejected at a time. Passing checks don't shorten an ejection for failed requests: an
 /// endpoint may answer checks and still fail requests.
 ///

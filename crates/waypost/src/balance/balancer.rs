@@ -7,11 +7,11 @@ use arc_swap::Guard;
 use tokio::task::AbortHandle;
 use waypost_core::{Error, InstanceId, ServiceName};
 
-use super::explain::{self, Explanation};
+use super::explain::Explanation;
 use super::pick::Pick;
 use super::picker::PreparedPicker;
-use super::refresh::{self, BalancerState};
-use super::{BalancerOptions, Key, Strategy};
+use super::refresh::BalancerState;
+use super::{BalancerOptions, Key, Strategy, explain, refresh};
 use crate::directory::{Directory, Pin, SharedWatch};
 use crate::outlier::{BalanceCounters, BalanceEvents};
 use crate::snapshot::Snapshot;
@@ -20,7 +20,8 @@ use crate::snapshot::Snapshot;
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// # use waypost::{Instance, MemoryProvider, ServiceDiscoveryClient, ServiceName};
+/// # use waypost::{Instance, ServiceDiscoveryClient, ServiceName};
+/// # use waypost::provider::MemoryProvider;
 /// # let memory = MemoryProvider::new();
 /// # memory.insert(Instance::builder(ServiceName::new("auth")?, "10.0.0.7".parse()?, 80).build()?);
 /// # let client = ServiceDiscoveryClient::builder().provider(memory).build()?;

@@ -1,7 +1,7 @@
 //! Keys for consistent hashing.
 
 /// What related requests have in common, such as a user's name or a session's id:
-/// [`ConsistentHash`](crate::ConsistentHash) sends them to the same endpoint.
+/// [`ConsistentHash`](crate::balance::ConsistentHash) sends them to the same endpoint.
 ///
 /// The same bytes are the same key in every process and on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

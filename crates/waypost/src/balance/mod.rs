@@ -1,23 +1,23 @@
 //! Load balancing: choosing one endpoint of many.
 //!
 //! A [`Balancer`] holds a *prepared picker*, made from the service's current
-//! [`Snapshot`](crate::Snapshot): the endpoints that take new work, their weights after outlier
+//! [`Snapshot`](crate::snapshot::Snapshot): the endpoints that take new work, their weights after outlier
 //! detection, slow start, zone preference and subsetting, and the function that the [`Strategy`]
 //! prepared from these. A pick reads it without a lock or an allocation. When the registry, an
 //! ejection or slow start changes something, a task prepares another picker and swaps it in.
 
 mod alias;
-mod balancer;
+pub(crate) mod balancer;
 mod candidates;
 mod consistent_hash;
 mod explain;
 mod held;
 mod key;
-mod lease;
+pub(crate) mod lease;
 mod least_connections;
 mod options;
 mod p2c_peak_ewma;
-mod pick;
+pub(crate) mod pick;
 mod picker;
 mod random;
 mod refresh;
@@ -28,16 +28,16 @@ mod strategy;
 mod weighing;
 mod weighted_random;
 
-pub use balancer::Balancer;
+pub(crate) use balancer::Balancer;
 pub use candidates::Candidates;
 pub use consistent_hash::ConsistentHash;
 pub use explain::{ExplainedCheck, ExplainedEjection, ExplainedInstance, Explanation, WeightStep};
 pub use key::Key;
-pub use lease::Lease;
+pub(crate) use lease::Lease;
 pub use least_connections::LeastConnections;
 pub use options::BalancerOptions;
 pub use p2c_peak_ewma::P2cPeakEwma;
-pub use pick::Pick;
+pub(crate) use pick::Pick;
 pub use random::Random;
 pub use round_robin::RoundRobin;
 pub use smooth_weighted_round_robin::SmoothWeightedRoundRobin;

@@ -9,7 +9,7 @@ use super::key::hash;
 ///
 /// ```
 /// # use std::time::Duration;
-/// use waypost::BalancerOptions;
+/// use waypost::balance::BalancerOptions;
 /// let options = BalancerOptions::default()
 ///     .zone("eu-west-1a")
 ///     .slow_start(Duration::from_secs(30));

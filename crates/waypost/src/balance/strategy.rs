@@ -18,7 +18,7 @@ use crate::endpoint::Endpoint;
 /// How an endpoint is chosen. Each value is used for one service and may keep state.
 ///
 /// ```
-/// use waypost::{Candidates, Chooser, Strategy};
+/// use waypost::balance::{Candidates, Chooser, Strategy};
 ///
 /// /// Always the endpoint with the greatest weight.
 /// #[derive(Debug)]

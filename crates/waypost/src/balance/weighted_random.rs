@@ -13,7 +13,7 @@ use crate::shard::ShardedRng;
 /// A random endpoint, with a probability in proportion to its weight.
 ///
 /// ```
-/// use waypost::WeightedRandom;
+/// use waypost::balance::WeightedRandom;
 /// // Twice the traffic to the newer version.
 /// let strategy = WeightedRandom::by(|instance| match instance.version() {
 ///     Some("2.0.0") => 10.0,

@@ -5,7 +5,8 @@
 //! balancer or registrar that uses it.
 //!
 //! ```no_run
-//! use waypost::{ServiceRegistration, blocking::ServiceDiscoveryClient};
+//! use waypost::ServiceRegistration;
+//! use waypost::blocking::ServiceDiscoveryClient;
 //!
 //! # fn main() -> Result<(), waypost::Error> {
 //! let client = ServiceDiscoveryClient::builder().build_blocking()?;
@@ -45,7 +46,7 @@ use crate::snapshot::{Catalog, Snapshot};
 /// Finds services by name and chooses among their instances. Clones share everything.
 #[derive(Clone)]
 pub struct ServiceDiscoveryClient {
-    client: crate::ServiceDiscoveryClient,
+    client: crate::client::ServiceDiscoveryClient,
     /// Kept for as long as the client lives.
     registrar: Option<Arc<Registrar>>,
     // Last, so that it is there while the others go.
@@ -77,7 +78,7 @@ impl ClientBuilder {
 impl ServiceDiscoveryClient {
     /// Begins a client; [`build_blocking`](ClientBuilder::build_blocking) makes it.
     pub fn builder() -> ClientBuilder {
-        crate::ServiceDiscoveryClient::builder()
+        crate::client::ServiceDiscoveryClient::builder()
     }
 
     /// A client of one provider, with all else as usual.
@@ -198,7 +199,7 @@ impl ServiceDiscoveryClient {
     pub fn register(&self, registration: ServiceRegistration) -> Result<Registrar, Error> {
         let provider = Arc::clone(self.client.provider());
         Registrar::on(&self.background, || {
-            crate::Registrar::start(provider, registration)
+            crate::registrar::Registrar::start(provider, registration)
         })
     }
 
@@ -207,7 +208,7 @@ impl ServiceDiscoveryClient {
         registration: ServiceRegistration,
     ) -> Result<Option<Registrar>, Error> {
         let provider = Arc::clone(self.client.provider());
-        let start = || crate::Registrar::start_if_supported(provider, registration);
+        let start = || crate::registrar::Registrar::start_if_supported(provider, registration);
         let registrar = self.background.within(start)??;
         Ok(registrar.map(|registrar| Registrar::of(registrar, &self.background)))
     }
@@ -235,14 +236,14 @@ impl fmt::Debug for ServiceDiscoveryClient {
 /// [`crate::Balancer`].
 #[derive(Debug)]
 pub struct Balancer {
-    balancer: crate::Balancer,
+    balancer: crate::balance::Balancer,
     _background: Arc<Background>,
 }
 
 impl Deref for Balancer {
-    type Target = crate::Balancer;
+    type Target = crate::balance::Balancer;
 
-    fn deref(&self) -> &crate::Balancer {
+    fn deref(&self) -> &crate::balance::Balancer {
         &self.balancer
     }
 }

@@ -12,7 +12,7 @@ use crate::registrar::RegistrationState;
 /// waits until the registry has heard of it, for at most 5 s.
 pub struct Registrar {
     /// `None` once it was taken back.
-    registrar: Option<crate::Registrar>,
+    registrar: Option<crate::registrar::Registrar>,
     registration: Registration,
     background: Arc<Background>,
 }
@@ -28,19 +28,19 @@ impl Registrar {
     ) -> Result<Self, Error> {
         let background = Background::start()?;
         Self::on(&background, || {
-            crate::Registrar::start(provider, registration)
+            crate::registrar::Registrar::start(provider, registration)
         })
     }
 
     pub(super) fn on(
         background: &Arc<Background>,
-        start: impl FnOnce() -> Result<crate::Registrar, Error>,
+        start: impl FnOnce() -> Result<crate::registrar::Registrar, Error>,
     ) -> Result<Self, Error> {
         let registrar = background.within(start)??;
         Ok(Self::of(registrar, background))
     }
 
-    pub(super) fn of(registrar: crate::Registrar, background: &Arc<Background>) -> Self {
+    pub(super) fn of(registrar: crate::registrar::Registrar, background: &Arc<Background>) -> Self {
         Self {
             registration: registrar.registration().clone(),
             registrar: Some(registrar),

@@ -353,7 +353,7 @@ impl std::fmt::Debug for Directory {
 /// A subscription to a service, or to the list of services.
 ///
 /// ```
-/// # async fn follow(directory: waypost::Directory) -> Result<(), waypost::Error> {
+/// # async fn follow(directory: waypost::directory::Directory) -> Result<(), waypost::Error> {
 /// let auth = "auth".parse()?;
 /// let mut auth = directory.subscribe(&auth);
 /// loop {

@@ -7,7 +7,7 @@ use super::shared_watch::Idle;
 use crate::active_check::ActiveCheck;
 use crate::outlier::OutlierDetection;
 
-/// How a [`Directory`](crate::Directory) behaves.
+/// How a [`Directory`](crate::directory::Directory) behaves.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DirectoryOptions {

@@ -2,7 +2,8 @@
 //!
 //! ```no_run
 //! use axum::{Router, routing::get};
-//! use waypost::{HealthChecks, ServiceRegistration, integration::axum::serve};
+//! use waypost::{HealthChecks, ServiceRegistration};
+//! use waypost::integration::axum::serve;
 //!
 //! async fn check_database() -> bool { true }
 //!
@@ -251,8 +252,8 @@ pub enum ServeError {
     Io(#[from] std::io::Error),
 }
 
-impl From<crate::Invalid> for ServeError {
-    fn from(invalid: crate::Invalid) -> Self {
+impl From<waypost_core::Invalid> for ServeError {
+    fn from(invalid: waypost_core::Invalid) -> Self {
         Self::Discovery(invalid.into())
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 use http::header::RETRY_AFTER;
 use http::{HeaderMap, StatusCode};
 
-use crate::Outcome;
+use crate::outlier::Outcome;
 
 /// What a response says about the instance that sent it.
 ///
@@ -20,7 +20,7 @@ use crate::Outcome;
 ///
 /// `Retry-After` may be in seconds or a date (RFC 9110, section 10.2.3). A date in the past is
 /// ignored, as is a malformed value. Outlier detection limits the time to
-/// [`OutlierDetection::max_ejection`](crate::OutlierDetection), so a wrong clock does little harm.
+/// [`OutlierDetection::max_ejection`](crate::outlier::OutlierDetection), so a wrong clock does little harm.
 ///
 /// 501 and 505 are not failures. They say that the server does not support the request's method or
 /// HTTP version (RFC 9110, sections 15.6.2 and 15.6.6), which depends on the request and not on the

@@ -12,10 +12,13 @@ use reqwest::{Body, Request, Response, Url};
 use serde::Serialize;
 use tokio::time::timeout;
 use tower::retry::budget::{Budget, TpsBudget};
+use waypost_core::{Error, InstanceId, Invalid, ServiceAddress};
 
 use super::http::classify;
 use super::retry::{ATTEMPTS, choose, may_repeat, retry_budget};
-use crate::{Error, InstanceId, Invalid, Lease, Outcome, ServiceAddress, ServiceDiscoveryClient};
+use crate::balance::Lease;
+use crate::client::ServiceDiscoveryClient;
+use crate::outlier::Outcome;
 
 /// An HTTP client that finds services by name. Clones share everything.
 ///

@@ -6,8 +6,9 @@ use std::time::Duration;
 
 use http::Method;
 use tower::retry::budget::TpsBudget;
+use waypost_core::{Error, InstanceId, Invalid, ServiceAddress};
 
-use crate::{Balancer, Error, InstanceId, Invalid, Lease, Pick, ServiceAddress};
+use crate::balance::{Balancer, Lease, Pick};
 
 /// Waits for the first answer, if there was none, and chooses an instance that fits the address
 /// and was not tried, if there is one.

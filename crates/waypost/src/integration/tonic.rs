@@ -18,13 +18,14 @@ use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Code, Status};
 use tower::{BoxError, Service, ServiceExt};
+use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceAddress, ServiceName};
 
 use super::http::classify;
 use super::retry::{ATTEMPTS, choose};
-use crate::{
-    Error, Instance, InstanceId, Invalid, Outcome, ServiceAddress, ServiceDiscoveryClient,
-    ServiceName, Snapshot, Subscription,
-};
+use crate::client::ServiceDiscoveryClient;
+use crate::directory::Subscription;
+use crate::outlier::Outcome;
+use crate::snapshot::Snapshot;
 
 /// How long a connection may take, unless `configure` says otherwise.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -45,7 +46,7 @@ pub struct BalancedChannel {
 }
 
 struct Inner {
-    balancer: crate::Balancer,
+    balancer: crate::balance::Balancer,
     address: ServiceAddress,
     channels: Arc<Channels>,
     following: AbortHandle,
@@ -103,7 +104,7 @@ impl BalancedChannel {
     }
 
     /// The balancer that chooses.
-    pub fn balancer(&self) -> &crate::Balancer {
+    pub fn balancer(&self) -> &crate::balance::Balancer {
         &self.inner.balancer
     }
 

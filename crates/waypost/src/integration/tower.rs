@@ -16,10 +16,14 @@ use http::{Request, Response, Uri};
 use tower::discover::Change;
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::{BoxError, Layer, Service, ServiceExt};
+use waypost_core::{Instance, InstanceId, ServiceAddress};
 
 use super::http::classify;
 use super::retry::{ATTEMPTS, choose, may_repeat, retry_budget};
-use crate::{Balancer, Instance, InstanceId, Outcome, ServiceAddress, Snapshot, Subscription};
+use crate::balance::Balancer;
+use crate::directory::Subscription;
+use crate::outlier::Outcome;
+use crate::snapshot::Snapshot;
 
 /// Wraps an HTTP client so that its requests go to instances of one service.
 ///
@@ -197,7 +201,7 @@ where
 /// each one that comes, changes or leaves. It never fails and never ends.
 ///
 /// ```
-/// # fn example(directory: &waypost::Directory) -> Result<(), waypost::Invalid> {
+/// # fn example(directory: &waypost::directory::Directory) -> Result<(), waypost::Invalid> {
 /// use waypost::integration::tower::changes;
 /// let instances = changes(directory.subscribe(&"auth".parse()?));
 /// # let _ = instances; Ok(())

@@ -47,7 +47,7 @@ pub enum BalanceEvent {
     },
     /// Panic mode ended: enough endpoints are healthy again.
     PanicEnded,
-    /// A strategy panicked in [`prepare`](crate::Strategy::prepare); the picker that it prepared
+    /// A strategy panicked in [`prepare`](crate::balance::Strategy::prepare); the picker that it prepared
     /// before stays in use.
     PrepareFailed {
         /// The panic message.

@@ -15,7 +15,7 @@ mod detector;
 mod ejection;
 mod events;
 mod options;
-mod outcome;
+pub(crate) mod outcome;
 mod window;
 
 pub(crate) use active::CheckThresholds;
@@ -23,5 +23,5 @@ pub(crate) use detector::{EndpointView, OutlierDetector};
 pub(crate) use ejection::{Ejection, EjectionStatus};
 pub use events::{BalanceCounters, BalanceEvent, BalanceEvents, EjectionCause};
 pub use options::OutlierDetection;
-pub use outcome::Outcome;
+pub(crate) use outcome::Outcome;
 pub(crate) use window::OutcomeWindow;

@@ -110,7 +110,7 @@ impl Freshness {
         })
     }
 
-    /// Whether it is older than [`max_stale`](crate::DirectoryOptions::max_stale) allows.
+    /// Whether it is older than [`max_stale`](crate::directory::DirectoryOptions::max_stale) allows.
     pub fn is_expired(&self) -> bool {
         match (self.max_stale, &self.failure) {
             (Some(max), Some(_)) => self.age().is_some_and(|age| age > max),

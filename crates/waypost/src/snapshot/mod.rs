@@ -10,14 +10,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
-
-pub use catalog::Catalog;
-pub use freshness::{Failure, Freshness};
-
 use waypost_core::{Error, Instance, InstanceId, ProviderError, ServiceName};
 
-use crate::endpoint::{Endpoint, EndpointGroup, RegistryState};
+use crate::endpoint::{EndpointGroup, RegistryState};
 use crate::outlier::OutlierDetection;
+
+pub use self::catalog::Catalog;
+pub use self::freshness::{Failure, Freshness};
+pub use crate::endpoint::Endpoint;
 
 /// Everything that is known of one service at one moment. It is immutable; a change makes another
 /// snapshot.
@@ -303,7 +303,7 @@ mod tests {
 
     fn instance(
         id: &str,
-        edit: impl FnOnce(crate::InstanceBuilder) -> crate::InstanceBuilder,
+        edit: impl FnOnce(waypost_core::InstanceBuilder) -> waypost_core::InstanceBuilder,
     ) -> Arc<Instance> {
         let service = ServiceName::new("auth").unwrap();
         let builder = Instance::builder(service, "10.0.0.1".parse().unwrap(), 80).id(id);

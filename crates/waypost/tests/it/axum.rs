@@ -11,7 +11,8 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 use waypost::integration::axum::{ServeError, serve};
-use waypost::{HealthChecks, MemoryProvider, ServiceDiscoveryClient, ServiceRegistration};
+use waypost::provider::MemoryProvider;
+use waypost::{HealthChecks, ServiceDiscoveryClient, ServiceRegistration};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -149,8 +150,8 @@ async fn it_leaves_the_registry_first_and_finishes_what_it_began() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_under_load_fails_no_request() {
     let agent = waypost_agent::Agent::start().await.unwrap();
-    let provider: Arc<dyn waypost::Provider> =
-        Arc::new(waypost::ConsulProvider::new(&agent.url()).unwrap());
+    let provider: Arc<dyn waypost::provider::Provider> =
+        Arc::new(waypost::provider::consul::ConsulProvider::new(&agent.url()).unwrap());
     let start = async |generation: usize| {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (stop, stopped) = oneshot::channel::<()>();

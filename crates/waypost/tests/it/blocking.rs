@@ -4,9 +4,8 @@ use std::sync::{Arc, mpsc};
 use std::time::Duration;
 
 use waypost::blocking::{Registrar, ServiceDiscoveryClient};
-use waypost::{
-    Check, Error, Instance, MemoryProvider, RegistrationState, ServiceRegistration, blocking,
-};
+use waypost::provider::MemoryProvider;
+use waypost::{Check, Error, Instance, RegistrationState, ServiceRegistration, blocking};
 
 use crate::scripted::{Scripted, auth};
 
@@ -147,7 +146,7 @@ fn the_thread_ends_with_the_last_who_uses_it() {
 
 #[tokio::test]
 async fn within_a_runtime_a_blocking_call_is_an_error_that_says_what_to_do() {
-    let provider: Arc<dyn waypost::Provider> = Arc::new(memory(&["a"]));
+    let provider: Arc<dyn waypost::provider::Provider> = Arc::new(memory(&["a"]));
     let error = ServiceDiscoveryClient::new(Arc::clone(&provider)).unwrap_err();
     assert!(
         error.to_string().contains("use the async functions"),
@@ -178,7 +177,7 @@ async fn within_a_runtime_a_blocking_call_is_an_error_that_says_what_to_do() {
 
 #[test]
 fn a_provider_that_does_not_answer_costs_the_lookup_timeout_and_no_more() {
-    let mut options = waypost::DirectoryOptions::default();
+    let mut options = waypost::directory::DirectoryOptions::default();
     options.lookup_timeout = Duration::from_millis(50);
     let client = ServiceDiscoveryClient::builder()
         .provider(Scripted::default())

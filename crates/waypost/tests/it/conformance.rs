@@ -7,11 +7,11 @@ use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use serde_json::json;
 use waypost::conformance::{Abilities, Harness, Outcome};
-use waypost::provider::{Answer, NamesWatch, Watch};
-use waypost::{
-    ConsulProvider, EnvProvider, Environment, Instance, MemoryProvider, Provider, ServiceName,
-    StaticProvider, conformance,
+use waypost::provider::consul::ConsulProvider;
+use waypost::provider::{
+    Answer, EnvProvider, MemoryProvider, NamesWatch, Provider, StaticProvider, Watch,
 };
+use waypost::{Environment, Instance, ServiceName, conformance};
 use waypost_agent::Agent;
 use waypost_testkit::{Consul, Fault, FaultProxy, http_client};
 

@@ -6,10 +6,13 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::time::timeout;
-use waypost::provider::Answer;
+use waypost::directory::{Directory, Subscription};
+use waypost::provider::consul::ConsulProvider;
+use waypost::provider::{Answer, Provider};
+use waypost::snapshot::Snapshot;
 use waypost::{
-    Check, ConsulProvider, Directory, Error, Health, InstanceId, Provider, Registrar,
-    ServiceDiscoveryClient, ServiceName, ServiceRegistration, Snapshot, Subscription, Weight,
+    Check, Error, Health, InstanceId, Registrar, ServiceDiscoveryClient, ServiceName,
+    ServiceRegistration, Weight,
 };
 use waypost_agent::Agent;
 use waypost_testkit::{Consul, free_ports};

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::{sleep, timeout};
-use waypost::{
-    ConsulProvider, Directory, Environment, Error, Provider, Registrar, RegistrationState,
-    ServiceRegistration, Settings,
-};
+use waypost::directory::Directory;
+use waypost::provider::Provider;
+use waypost::provider::consul::ConsulProvider;
+use waypost::settings::Settings;
+use waypost::{Environment, Error, Registrar, RegistrationState, ServiceRegistration};
 use waypost_testkit::{Ca, Consul, ROOT_TOKEN, free_ports, http_client};
 
 use crate::consul::web;

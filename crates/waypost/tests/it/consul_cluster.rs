@@ -4,9 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
-use waypost::{
-    Check, ConsulProvider, Provider, Registrar, ServiceDiscoveryClient, ServiceRegistration,
-};
+use waypost::provider::Provider;
+use waypost::provider::consul::ConsulProvider;
+use waypost::{Check, Registrar, ServiceDiscoveryClient, ServiceRegistration};
 use waypost_testkit::Cluster;
 
 use crate::consul::{ids, until, web};

@@ -5,7 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
-use waypost::{ConsulProvider, Directory, Provider, Registrar, ServiceRegistration};
+use waypost::directory::Directory;
+use waypost::provider::Provider;
+use waypost::provider::consul::ConsulProvider;
+use waypost::{Registrar, ServiceRegistration};
 use waypost_testkit::{Consul, Fault, FaultProxy};
 
 use crate::consul::{ids, until, web};

@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use serde_json::Value;
 use tokio::time::{sleep, timeout};
-use waypost::consul::Consistency;
-use waypost::{Check, ConsulProvider, Directory, Health, Provider, Registrar, ServiceRegistration};
+use waypost::directory::Directory;
+use waypost::provider::Provider;
+use waypost::provider::consul::{Consistency, ConsulProvider};
+use waypost::{Check, Health, Registrar, ServiceRegistration};
 use waypost_testkit::{Consul, free_ports, http_client};
 
 use crate::consul::{until, web};
@@ -115,7 +117,7 @@ async fn reads_say_what_they_were_told_to() {
         registrar.registered().await;
         held.push(registrar);
     }
-    let ids = async |builder: waypost::consul::ConsulBuilder| {
+    let ids = async |builder: waypost::provider::consul::ConsulBuilder| {
         let provider = builder.address(&consul.address()).build().unwrap();
         let found = Directory::new(Arc::new(provider))
             .lookup(&web())

@@ -3,8 +3,9 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 use tokio::time::{Instant, advance, sleep};
+use waypost::directory::{Directory, DirectoryOptions};
 use waypost::provider::Answer;
-use waypost::{Directory, DirectoryOptions, Error, ServiceDiscoveryClient};
+use waypost::{Error, ServiceDiscoveryClient};
 
 use crate::scripted::{Scripted, auth, instances, refused};
 

@@ -2,9 +2,10 @@
 
 use std::sync::Arc;
 
+use waypost::provider::MemoryProvider;
 use waypost::{
-    Error, MemoryProvider, ServiceRegistration, deregister_service, get_discovery_provider,
-    get_service, get_service_url, get_services, register_service, set_discovery_provider,
+    Error, ServiceRegistration, deregister_service, get_discovery_provider, get_service,
+    get_service_url, get_services, register_service, set_discovery_provider,
 };
 
 #[tokio::test]

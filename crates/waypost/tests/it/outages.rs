@@ -5,11 +5,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
+use waypost::directory::{Directory, DirectoryOptions, Subscription};
 use waypost::provider::Answer;
-use waypost::{
-    Directory, DirectoryOptions, Error, ProviderError, ProviderErrorKind, ServiceName, Snapshot,
-    Subscription,
-};
+use waypost::snapshot::Snapshot;
+use waypost::{Error, ProviderError, ProviderErrorKind, ServiceName};
 
 use crate::logs::Logs;
 use crate::scripted::{Scripted, auth, instances, refused};

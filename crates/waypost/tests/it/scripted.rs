@@ -5,8 +5,8 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
-use waypost::provider::{Answer, NamesWatch, Watch};
-use waypost::{Instance, Provider, ProviderError, ServiceName};
+use waypost::provider::{Answer, NamesWatch, Provider, Watch};
+use waypost::{Instance, ProviderError, ServiceName};
 
 type Item = Result<Answer, ProviderError>;
 

@@ -6,7 +6,8 @@ use std::sync::Arc;
 use axum::Router;
 use serde_json::Value;
 use tokio::sync::oneshot;
-use waypost::{MemoryProvider, ServiceDiscoveryClient};
+use waypost::ServiceDiscoveryClient;
+use waypost::provider::MemoryProvider;
 use waypost_ai_models::{Config, Upstream, run_until};
 
 use crate::support::{Server, TIMEOUT};

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use tokio::sync::oneshot;
-use waypost::{MemoryProvider, ServiceDiscoveryClient};
+use waypost::ServiceDiscoveryClient;
+use waypost::provider::MemoryProvider;
 use waypost_ui::Config;
 
 use crate::support::{Stack, TIMEOUT};

@@ -16,10 +16,9 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tower::ServiceExt;
-use waypost::provider::{NamesWatch, Watch};
+use waypost::provider::{MemoryProvider, NamesWatch, Provider, Watch};
 use waypost::{
-    Health, Instance, MemoryProvider, Provider, ProviderError, ProviderErrorKind,
-    ServiceDiscoveryClient, ServiceName,
+    Health, Instance, ProviderError, ProviderErrorKind, ServiceDiscoveryClient, ServiceName,
 };
 use waypost_ai_models::Upstream;
 use waypost_testkit::free_ports;

@@ -11,8 +11,10 @@ use clap::Args;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep, timeout};
+use waypost::directory::{Directory, DirectoryOptions};
 use waypost::integration::shutdown_signal;
-use waypost::{ConsulProvider, Directory, DirectoryOptions, Provider};
+use waypost::provider::Provider;
+use waypost::provider::consul::ConsulProvider;
 use waypost_runner::free_port;
 
 use crate::command::consul_binary::ConsulBinary;

@@ -12,8 +12,9 @@ use std::time::Duration;
 use clap::Args;
 use futures_util::future::join_all;
 use tokio::time::timeout;
+use waypost::ServiceDiscoveryClient;
 use waypost::integration::shutdown_signal;
-use waypost::{ConsulProvider, ServiceDiscoveryClient};
+use waypost::provider::consul::ConsulProvider;
 use waypost_runner::{Console, Supervisor};
 
 use self::plan::Plan;

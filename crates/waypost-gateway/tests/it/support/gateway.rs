@@ -14,9 +14,8 @@ use hyper_util::rt::TokioExecutor;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use waypost::{
-    Host, Instance, InstanceBuilder, MemoryProvider, Provider, ServiceDiscoveryClient, ServiceName,
-};
+use waypost::provider::{MemoryProvider, Provider};
+use waypost::{Host, Instance, InstanceBuilder, ServiceDiscoveryClient, ServiceName};
 use waypost_gateway::{Config, Gateway};
 
 use super::{FullResponse, with_deadline};

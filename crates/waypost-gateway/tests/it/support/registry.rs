@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
 use tokio::sync::watch;
-use waypost::provider::{NamesWatch, Watch};
-use waypost::{MemoryProvider, Provider, ProviderError, ServiceName};
+use waypost::provider::{MemoryProvider, NamesWatch, Provider, Watch};
+use waypost::{ProviderError, ServiceName};
 
 #[derive(Clone, Debug)]
 pub(crate) struct FlakyRegistry {

@@ -308,7 +308,7 @@ mod tests {
             .version("1.2.3")
             .tag("blue")
             .meta("team", "search")
-            .weight(crate::Weight::new(7))
+            .weight(waypost_core::Weight::new(7))
             .zone("eu-1")
             .health(Health::Warning)
             .named_port("admin", 9000)

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use tokio::time::{Instant, advance, sleep};
-use waypost::provider::Answer;
-use waypost::{
-    ActiveCheck, BalanceEvent, Balancer, Directory, DirectoryOptions, EjectionCause, Health,
-    Instance, MemoryProvider, RoundRobin, Selection,
-};
+use waypost::balance::{RoundRobin, Selection};
+use waypost::directory::{Directory, DirectoryOptions};
+use waypost::outlier::{BalanceEvent, EjectionCause};
+use waypost::provider::{Answer, MemoryProvider};
+use waypost::{ActiveCheck, Balancer, Health, Instance};
 use waypost_testkit::free_ports;
 
 use super::fixture::{instance, plain, settle};

@@ -1,5 +1,6 @@
 use allocation_counter::measure;
-use waypost::{BalancerOptions, Key, OutlierDetection, RoundRobin, strategy_named};
+use waypost::balance::{BalancerOptions, Key, RoundRobin, strategy_named};
+use waypost::outlier::OutlierDetection;
 
 use super::fixture::{Fixture, STRATEGIES, many};
 

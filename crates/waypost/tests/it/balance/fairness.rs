@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use waypost::{
-    LeastConnections, P2cPeakEwma, Random, RoundRobin, SmoothWeightedRoundRobin, Weight,
-    WeightedRandom,
+use waypost::Weight;
+use waypost::balance::{
+    LeastConnections, P2cPeakEwma, Random, RoundRobin, SmoothWeightedRoundRobin, WeightedRandom,
 };
 
 use super::fixture::{Fixture, chi_square, instance, many, plain, weighted};

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::sleep;
+use waypost::balance::{BalancerOptions, Strategy};
+use waypost::directory::{Directory, DirectoryOptions};
+use waypost::outlier::OutlierDetection;
 use waypost::provider::Answer;
-use waypost::{
-    Balancer, BalancerOptions, Directory, DirectoryOptions, Instance, InstanceBuilder,
-    OutlierDetection, Strategy,
-};
+use waypost::{Balancer, Instance, InstanceBuilder};
 
 use crate::scripted::{Scripted, auth};
 
@@ -115,7 +115,7 @@ impl Fixture {
         panic!("{id} is never picked");
     }
 
-    pub(super) fn selection(&self, id: &str) -> waypost::Selection {
+    pub(super) fn selection(&self, id: &str) -> waypost::balance::Selection {
         let explanation = self.balancer.explain();
         let mut instances = explanation.instances.iter();
         instances.find(|i| i.id.as_str() == id).unwrap().selection

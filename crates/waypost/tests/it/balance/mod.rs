@@ -7,9 +7,8 @@ mod properties;
 mod simulation;
 mod weights;
 
-use waypost::{
-    Candidates, Chooser, Key, P2cPeakEwma, RoundRobin, ServiceDiscoveryClient, Strategy,
-};
+use waypost::ServiceDiscoveryClient;
+use waypost::balance::{Candidates, Chooser, Key, P2cPeakEwma, RoundRobin, Strategy};
 
 use crate::scripted::Scripted;
 use fixture::{Fixture, plain, settle};
@@ -81,7 +80,7 @@ async fn the_strategy_changes_while_requests_are_in_flight() {
     let fixture = Fixture::new(plain(&["a", "b"]), RoundRobin::starting_at(0)).await;
     let lease = fixture.balancer.pick().unwrap().lease();
     assert_eq!(lease.id().as_str(), "a");
-    let least = waypost::strategy_named("least_connections").unwrap();
+    let least = waypost::balance::strategy_named("least_connections").unwrap();
     fixture.balancer.set_strategy(least);
     assert_eq!(fixture.balancer.strategy().name(), "least_connections");
     // What is in flight at a is known to the new one.
@@ -122,8 +121,8 @@ async fn a_fast_failure_never_attracts() {
     let fixture = Fixture::with(
         plain(&["fast-but-broken", "good", "well"]),
         P2cPeakEwma::seeded(3),
-        waypost::BalancerOptions::default(),
-        waypost::OutlierDetection::off(),
+        waypost::balance::BalancerOptions::default(),
+        waypost::outlier::OutlierDetection::off(),
     )
     .await;
     let mut broken = 0;
@@ -143,7 +142,7 @@ async fn a_fast_failure_never_attracts() {
 
 #[tokio::test(start_paused = true)]
 async fn a_key_stays_with_its_instance_and_few_move_when_one_leaves() {
-    let strategy = waypost::ConsistentHash::new();
+    let strategy = waypost::balance::ConsistentHash::new();
     let fixture = Fixture::new(fixture::many(50), strategy).await;
     let homes = || -> Vec<String> {
         let keys = (0..5_000_u32).map(|key| Key::new(key.to_be_bytes()));
@@ -164,7 +163,11 @@ async fn a_key_stays_with_its_instance_and_few_move_when_one_leaves() {
 
 #[tokio::test(start_paused = true)]
 async fn a_hot_key_spills_over_when_its_instance_has_too_much() {
-    let fixture = Fixture::new(plain(&["a", "b", "c", "d"]), waypost::ConsistentHash::new()).await;
+    let fixture = Fixture::new(
+        plain(&["a", "b", "c", "d"]),
+        waypost::balance::ConsistentHash::new(),
+    )
+    .await;
     let mut leases = Vec::new();
     for _ in 0..100 {
         leases.push(fixture.balancer.pick_for(Key::new("hot")).unwrap().lease());
@@ -186,7 +189,7 @@ async fn nothing_is_left_of_a_dropped_balancer() {
             .num_alive_tasks()
     };
     let before = tasks();
-    let directory = waypost::Directory::new(std::sync::Arc::new(fixture.script.clone()));
+    let directory = waypost::directory::Directory::new(std::sync::Arc::new(fixture.script.clone()));
     let name = crate::scripted::auth();
     let more: Vec<_> = (0..100)
         .map(|_| waypost::Balancer::new(&directory, &name, Box::new(RoundRobin::new())))

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use tokio::time::advance;
-use waypost::{
-    BalanceEvent, BalancerOptions, EjectionCause, Health, OutlierDetection, RoundRobin, Selection,
-};
+use waypost::Health;
+use waypost::balance::{BalancerOptions, RoundRobin, Selection};
+use waypost::outlier::{BalanceEvent, EjectionCause, OutlierDetection};
 
 use super::fixture::{Fixture, instance, many, plain, settle};
 

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use fastrand::Rng;
 use tokio::time::advance;
-use waypost::{
-    BalancerOptions, Health, Instance, Key, Lease, OutlierDetection, RoundRobin, Selection, Weight,
-    strategy_named,
-};
+use waypost::balance::{BalancerOptions, Key, RoundRobin, Selection, strategy_named};
+use waypost::outlier::OutlierDetection;
+use waypost::{Health, Instance, Lease, Weight};
 
 use super::fixture::{Fixture, STRATEGIES, instance, many, settle};
 

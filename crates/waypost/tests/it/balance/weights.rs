@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use tokio::time::advance;
-use waypost::{
-    BalancerOptions, Health, OutlierDetection, Random, RoundRobin, Selection, WeightedRandom,
-    strategy_named,
+use waypost::Health;
+use waypost::balance::{
+    BalancerOptions, Random, RoundRobin, Selection, WeightedRandom, strategy_named,
 };
+use waypost::outlier::OutlierDetection;
 
 use super::fixture::{Fixture, STRATEGIES, instance, many, plain, settle, weighted};
 

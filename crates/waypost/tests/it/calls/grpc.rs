@@ -5,8 +5,10 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
+use waypost::balance::Selection;
 use waypost::integration::tonic::BalancedChannel;
-use waypost::{Instance, MemoryProvider, Selection, ServiceDiscoveryClient};
+use waypost::provider::MemoryProvider;
+use waypost::{Instance, ServiceDiscoveryClient};
 use waypost_testkit::free_ports;
 
 use super::{Server, selection};

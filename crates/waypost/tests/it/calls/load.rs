@@ -13,9 +13,11 @@ use hyper_util::rt::TokioExecutor;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 use tower::{Layer, ServiceExt, service_fn};
+use waypost::balance::{Explanation, Selection};
 use waypost::integration::reqwest::Client;
 use waypost::integration::tower::BalanceLayer;
-use waypost::{Explanation, Health, Instance, MemoryProvider, Selection, ServiceDiscoveryClient};
+use waypost::provider::MemoryProvider;
+use waypost::{Health, Instance, ServiceDiscoveryClient};
 use waypost_testkit::free_ports;
 
 use super::{Server, plain_reqwest};

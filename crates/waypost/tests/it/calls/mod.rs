@@ -10,8 +10,10 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep};
+use waypost::balance::Selection;
 use waypost::integration::tower::changes;
-use waypost::{Balancer, Instance, MemoryProvider, Selection};
+use waypost::provider::MemoryProvider;
+use waypost::{Balancer, Instance};
 
 use crate::scripted::auth;
 
@@ -119,7 +121,7 @@ async fn a_discover_stream_tells_of_each_change_without_a_request() {
             .unwrap()
     };
     memory.replace(&auth(), [instance("a", 1), instance("b", 1)]);
-    let directory = waypost::Directory::new(Arc::new(memory.clone()));
+    let directory = waypost::directory::Directory::new(Arc::new(memory.clone()));
     let mut changes = Box::pin(changes(directory.subscribe(&auth())));
     let mut next = async || match changes.next().await.unwrap().unwrap() {
         Change::Insert(id, instance) => format!("{id}={}", instance.weight()),

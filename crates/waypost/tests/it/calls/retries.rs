@@ -12,9 +12,12 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
+use waypost::balance::RoundRobin;
 use waypost::integration::reqwest::Client;
 use waypost::integration::tower::BalanceLayer;
-use waypost::{Instance, MemoryProvider, OutlierDetection, RoundRobin, ServiceDiscoveryClient};
+use waypost::outlier::OutlierDetection;
+use waypost::provider::MemoryProvider;
+use waypost::{Instance, ServiceDiscoveryClient};
 use waypost_testkit::free_ports;
 
 use super::plain_reqwest;
@@ -252,9 +255,9 @@ async fn a_named_port_and_a_preferred_scheme_lead_to_the_same_place_with_every_p
     let service =
         format!("auth: {{url: \"http://127.0.0.1:{main}\", ports: {{admin: {admin}}}}}\n");
     std::fs::write(&file, service).unwrap();
-    let providers: [Arc<dyn waypost::Provider>; 2] = [
+    let providers: [Arc<dyn waypost::provider::Provider>; 2] = [
         Arc::new(memory),
-        Arc::new(waypost::StaticProvider::open(&file).unwrap()),
+        Arc::new(waypost::provider::StaticProvider::open(&file).unwrap()),
     ];
     for provider in providers {
         let discovery = ServiceDiscoveryClient::new(provider);

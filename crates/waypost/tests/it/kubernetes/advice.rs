@@ -6,8 +6,8 @@ use futures_util::StreamExt;
 use serde_json::Value;
 use tokio::time::timeout;
 use waypost::provider::kubernetes::KubernetesProvider;
-use waypost::provider::{Answer, Watch};
-use waypost::{Error, Provider, ProviderError};
+use waypost::provider::{Answer, Provider, Watch};
+use waypost::{Error, ProviderError};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use super::demo;

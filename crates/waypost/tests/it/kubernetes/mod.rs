@@ -10,8 +10,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::time::timeout;
+use waypost::ProviderError;
+use waypost::provider::kubernetes::KubernetesProvider;
 use waypost::provider::{Answer, Watch};
-use waypost::{KubernetesProvider, ProviderError};
 use waypost_fake_kubernetes::ApiServer;
 
 const PATIENCE: Duration = Duration::from_secs(60);

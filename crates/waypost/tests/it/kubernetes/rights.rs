@@ -8,8 +8,11 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use waypost::provider::{Answer, Watch};
-use waypost::{Directory, Environment, KubernetesProvider, Provider, ProviderErrorKind, Settings};
+use waypost::directory::Directory;
+use waypost::provider::kubernetes::KubernetesProvider;
+use waypost::provider::{Answer, Provider, Watch};
+use waypost::settings::Settings;
+use waypost::{Environment, ProviderErrorKind};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use super::{PATIENCE, demo, next};

@@ -330,7 +330,8 @@ async fn rights_that_come_and_go_leave_the_instances() {
     let rules = manifest::read_rules(&["list", "watch"]);
     server.grant("reader", "demo", &rules);
     let kubeconfig = server.kubeconfig_of("reader").unwrap();
-    let provider = waypost::KubernetesProvider::builder().kubeconfig(kubeconfig);
+    let provider =
+        waypost::provider::kubernetes::KubernetesProvider::builder().kubeconfig(kubeconfig);
     let provider = std::sync::Arc::new(provider.build().unwrap());
     let client = waypost::ServiceDiscoveryClient::new(provider);
     client.wait_for("web").await.unwrap();

@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
-use waypost::{Error, KubernetesProvider, ServiceDiscoveryClient, Snapshot};
+use waypost::provider::kubernetes::KubernetesProvider;
+use waypost::snapshot::Snapshot;
+use waypost::{Error, ServiceDiscoveryClient};
 use waypost_fake_kubernetes::{ApiServer, Builder, manifest};
 
 /// What happens to the server.

@@ -7,7 +7,8 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
 use waypost::conformance::{Abilities, Harness};
-use waypost::{Instance, Provider, conformance};
+use waypost::provider::Provider;
+use waypost::{Instance, conformance};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use super::super::{demo, provider};

@@ -9,8 +9,11 @@ use std::sync::Arc;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use waypost::provider::{Answer, Watch};
-use waypost::{Directory, Health, Instance, KubernetesProvider, Provider, Snapshot};
+use waypost::directory::Directory;
+use waypost::provider::kubernetes::KubernetesProvider;
+use waypost::provider::{Answer, Provider, Watch};
+use waypost::snapshot::Snapshot;
+use waypost::{Health, Instance};
 use waypost_fake_kubernetes::manifest;
 
 use super::{PATIENCE, demo, next, provider};

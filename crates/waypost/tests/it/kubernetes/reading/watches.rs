@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use waypost::{Health, Instance, Provider};
+use waypost::provider::Provider;
+use waypost::{Health, Instance};
 use waypost_fake_kubernetes::manifest;
 
 use super::super::{PATIENCE, demo, provider};

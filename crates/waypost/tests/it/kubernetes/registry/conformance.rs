@@ -6,8 +6,9 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use waypost::conformance::{Abilities, Harness};
+use waypost::provider::Provider;
 use waypost::provider::kubernetes::KubernetesProvider;
-use waypost::{Instance, InstanceId, Provider, Registrar, ServiceRegistration, conformance};
+use waypost::{Instance, InstanceId, Registrar, ServiceRegistration, conformance};
 use waypost_fake_kubernetes::ApiServer;
 
 use super::super::demo;

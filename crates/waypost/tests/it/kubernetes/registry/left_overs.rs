@@ -2,8 +2,8 @@
 
 use std::time::{Duration, SystemTime};
 
-use waypost::provider::{Heartbeat, Report};
-use waypost::{Check, Health, Provider};
+use waypost::provider::{Heartbeat, Provider, Report};
+use waypost::{Check, Health};
 use waypost_fake_kubernetes::ApiServer;
 
 use super::super::demo;

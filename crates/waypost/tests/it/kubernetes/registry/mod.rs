@@ -12,9 +12,9 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use waypost::integration::axum::serve;
 use waypost::provider::kubernetes::KubernetesProvider;
-use waypost::provider::{Answer, Heartbeat, Report};
+use waypost::provider::{Answer, Heartbeat, Provider, Report};
 use waypost::{
-    Environment, Error, Health, HealthChecks, Instance, Provider, Registrar, RegistrationState,
+    Environment, Error, Health, HealthChecks, Instance, Registrar, RegistrationState,
     ServiceRegistration,
 };
 use waypost_fake_kubernetes::ApiServer;

@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use waypost::provider::Provider;
 use waypost::provider::kubernetes::KubernetesProvider;
-use waypost::{Error, Provider, Registrar, ServiceRegistration};
+use waypost::{Error, Registrar, ServiceRegistration};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use super::super::demo;
