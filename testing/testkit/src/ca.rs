@@ -1,3 +1,5 @@
+//! Certificates for tests of TLS.
+
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -7,63 +9,71 @@ use rcgen::{
 };
 use tempfile::TempDir;
 
-/// A certificate authority of a test, and the folder with what it issued.
+/// A certificate authority, and a temporary directory with the certificates that it issued.
 pub struct Ca {
-    folder: TempDir,
+    directory: TempDir,
     issuer: CertifiedIssuer<'static, KeyPair>,
 }
 
 impl Ca {
-    /// A new one.
+    /// Creates a certificate authority with a new key.
     ///
     /// # Panics
-    /// If no key can be made.
+    /// If the key or the files can't be created.
     pub fn new() -> Self {
         let mut params = CertificateParams::default();
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params
             .distinguished_name
-            .push(DnType::CommonName, "A test's CA");
-        let key = KeyPair::generate().expect("a key");
-        let issuer = CertifiedIssuer::self_signed(params, key).expect("a CA certificate");
-        let folder = tempfile::tempdir().expect("a temporary folder");
-        fs::write(folder.path().join("ca.pem"), issuer.pem()).expect("a file");
-        Self { folder, issuer }
+            .push(DnType::CommonName, "Test CA");
+        let key = KeyPair::generate().expect("the key should be generated");
+        let issuer =
+            CertifiedIssuer::self_signed(params, key).expect("the certificate should be signed");
+        let directory = tempfile::tempdir().expect("the directory should be created");
+        write(&directory.path().join("ca.pem"), &issuer.pem());
+        Self { directory, issuer }
     }
 
-    /// The file with its certificate.
+    /// The file with the certificate of the authority.
     pub fn certificate(&self) -> PathBuf {
-        self.folder.path().join("ca.pem")
+        self.directory.path().join("ca.pem")
     }
 
-    /// The folder with all its files.
-    pub fn folder(&self) -> &Path {
-        self.folder.path()
+    /// The directory with all files.
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
     }
 
-    /// Issues a certificate for these names and addresses, and gives its file and its key's.
+    /// Issues a certificate for servers and clients with these alternative names and addresses.
+    /// Returns the files of the certificate and the key.
     ///
     /// # Panics
-    /// If that can't be done.
+    /// If a name is not valid, or the files can't be created.
     pub fn issue(&self, name: &str, alternatives: &[&str]) -> (PathBuf, PathBuf) {
         let alternatives: Vec<_> = alternatives.iter().map(|&name| name.to_owned()).collect();
-        let mut params = CertificateParams::new(alternatives).expect("names");
+        let mut params = CertificateParams::new(alternatives).expect("the names should be valid");
         params.distinguished_name.push(DnType::CommonName, name);
         params.extended_key_usages = vec![
             ExtendedKeyUsagePurpose::ServerAuth,
             ExtendedKeyUsagePurpose::ClientAuth,
         ];
-        let key = KeyPair::generate().expect("a key");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a certificate");
+        let key = KeyPair::generate().expect("the key should be generated");
+        let certificate = params
+            .signed_by(&key, &self.issuer)
+            .expect("the certificate should be signed");
         let files = (
-            self.folder.path().join(format!("{name}.pem")),
-            self.folder.path().join(format!("{name}-key.pem")),
+            self.directory.path().join(format!("{name}.pem")),
+            self.directory.path().join(format!("{name}-key.pem")),
         );
-        fs::write(&files.0, certificate.pem()).expect("a file");
-        fs::write(&files.1, key.serialize_pem()).expect("a file");
+        write(&files.0, &certificate.pem());
+        write(&files.1, &key.serialize_pem());
         files
     }
+}
+
+fn write(path: &Path, text: &str) {
+    fs::write(path, text).expect("the file should be written");
 }
 
 impl Default for Ca {

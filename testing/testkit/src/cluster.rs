@@ -1,11 +1,13 @@
+//! A Consul cluster.
+
 use std::time::Duration;
 
 use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::Consul;
+use crate::consul::Consul;
 
-/// Three servers and a client agent, as in production, all on 127.0.0.1.
+/// Three servers and a client agent, all on 127.0.0.1.
 #[derive(Debug)]
 pub struct Cluster {
     servers: Vec<Consul>,
@@ -13,10 +15,10 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Starts them and waits until the client agent sees a leader.
+    /// Starts the cluster, and waits until the client agent knows a leader.
     ///
     /// # Panics
-    /// If there is no Consul, or no leader.
+    /// If Consul can't be started, or no leader is elected.
     pub async fn start() -> Self {
         let raft = json!({ "raft_multiplier": 1 });
         let mut servers: Vec<_> = (1..=3)
@@ -41,22 +43,22 @@ impl Cluster {
         let mut client = Consul::prepare(client, false);
         for server in &mut servers {
             server.add(json!({ "retry_join": gossip, "retry_interval": "1s" }));
-            server.begin().await;
+            server.spawn().await;
         }
-        client.begin().await;
+        client.spawn().await;
         client.wait_for_leader().await;
         Self { servers, client }
     }
 
-    /// The agent that a service on this machine would ask.
+    /// The client agent, which services use.
     pub fn client(&self) -> &Consul {
         &self.client
     }
 
-    /// Kills the leader and gives its number.
+    /// Kills the leader and returns its index.
     ///
     /// # Panics
-    /// If there is none.
+    /// If there is no leader.
     pub async fn kill_leader(&mut self) -> usize {
         let deadline = Instant::now() + Duration::from_secs(60);
         loop {
@@ -64,10 +66,10 @@ impl Cluster {
                 let found = self
                     .servers
                     .iter()
-                    .position(|s| s.server_address() == leader);
-                if let Some(number) = found {
-                    self.servers[number].kill().await;
-                    return number;
+                    .position(|server| server.server_address() == leader);
+                if let Some(index) = found {
+                    self.servers[index].kill().await;
+                    return index;
                 }
             }
             assert!(Instant::now() < deadline, "no leader to kill");
@@ -75,12 +77,11 @@ impl Cluster {
         }
     }
 
-    /// Starts a server that was killed.
+    /// Starts a server again that was killed, and waits until it knows a leader.
     ///
     /// # Panics
     /// If it does not start.
-    pub async fn revive(&mut self, number: usize) {
-        self.servers[number].begin().await;
-        self.servers[number].wait_for_leader().await;
+    pub async fn restart(&mut self, index: usize) {
+        self.servers[index].restart().await;
     }
 }

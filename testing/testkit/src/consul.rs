@@ -1,3 +1,5 @@
+//! A Consul agent.
+
 use std::fs;
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -8,15 +10,15 @@ use tempfile::TempDir;
 use tokio::process::{Child, Command};
 use tokio::time::{Instant, sleep};
 
-use crate::free_ports;
+use crate::ports::free_ports;
 
-/// A real Consul agent on ports of its own.
+/// A Consul agent on free ports of 127.0.0.1.
 #[derive(Debug)]
 pub struct Consul {
     ports: Ports,
     config: Value,
     is_dev: bool,
-    folder: TempDir,
+    directory: TempDir,
     process: Option<Child>,
 }
 
@@ -28,22 +30,23 @@ struct Ports {
     https: u16,
 }
 
-/// The token that may do everything, of agents started with [`Consul::with_acl`].
+/// The token with all rights, for agents started with [`Consul::with_acl`].
 pub const ROOT_TOKEN: &str = "0b1d0f4e-6c1c-4d0e-9c44-7f6a7f3c2d11";
 
-/// How long it may take until it has a leader; usually it takes 0.3 s.
-const START_WITHIN: Duration = Duration::from_secs(60);
+/// How long the election of a leader may take; it usually takes 0.3 s.
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Consul {
-    /// Starts one in development mode and waits until it has a leader.
+    /// Starts an agent in development mode, and waits until there is a leader.
     ///
     /// # Panics
-    /// If there is no Consul, or it doesn't start.
+    /// If Consul can't be started.
     pub async fn start() -> Self {
         Self::with(json!({})).await
     }
 
-    /// The same with more configuration, which outweighs what is said otherwise.
+    /// As [`start`](Self::start), with additional configuration, which has precedence over the
+    /// default.
     ///
     /// # Panics
     /// As [`start`](Self::start).
@@ -53,7 +56,7 @@ impl Consul {
         consul
     }
 
-    /// One with ACLs that deny whatever no token allows.
+    /// As [`start`](Self::start), with ACLs that deny by default.
     ///
     /// # Panics
     /// As [`start`](Self::start).
@@ -62,13 +65,13 @@ impl Consul {
             "enabled": true,
             "default_policy": "deny",
             "tokens": { "master": ROOT_TOKEN, "agent": ROOT_TOKEN },
-            // Short, so that a token that was deleted is soon unknown.
+            // Short, so that deleting a token takes effect soon.
             "policy_ttl": "1s", "token_ttl": "1s", "role_ttl": "1s",
         });
         Self::with(json!({ "acl": acl })).await
     }
 
-    /// One that has not been started yet; not in development mode it keeps what it knows.
+    /// An agent that is not started yet. It keeps its data across restarts unless `is_dev` is set.
     pub(crate) fn prepare(config: Value, is_dev: bool) -> Self {
         let [http, server, serf_lan, https] = free_ports();
         Self {
@@ -80,27 +83,28 @@ impl Consul {
             },
             config,
             is_dev,
-            folder: tempfile::tempdir().expect("a temporary folder"),
+            directory: tempfile::tempdir().expect("the directory should be created"),
             process: None,
         }
     }
 
-    /// Adds to the configuration of the next start.
+    /// Adds configuration for the next start.
     pub(crate) fn add(&mut self, config: Value) {
         merge(&mut self.config, &config);
     }
 
-    /// `127.0.0.1:port`, where its HTTP API is.
+    /// The address of the HTTP API, as `127.0.0.1:port`.
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.ports.http)
     }
 
-    /// `127.0.0.1:port`, where its HTTPS API is, if its configuration has certificates.
+    /// The address of the HTTPS API, as `127.0.0.1:port`. It is served only if the configuration
+    /// has a certificate.
     pub fn https_address(&self) -> String {
         format!("127.0.0.1:{}", self.ports.https)
     }
 
-    /// The URL of a path of its HTTP API.
+    /// The URL of a path of the HTTP API.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address())
     }
@@ -113,25 +117,26 @@ impl Consul {
         format!("127.0.0.1:{}", self.ports.server)
     }
 
-    /// Kills it. In development mode it remembers nothing.
+    /// Kills the agent. In development mode this deletes its data.
     pub async fn kill(&mut self) {
         if let Some(mut process) = self.process.take() {
-            // An error means that it has ended by itself.
+            // This fails only if the process has exited.
             let _ = process.kill().await;
         }
     }
 
-    /// Starts it again at the same address; in development mode with nothing remembered.
+    /// Kills the agent if it is running, starts it on the same ports, and waits until there is a
+    /// leader.
     ///
     /// # Panics
-    /// If it doesn't start.
+    /// If it does not start.
     pub async fn restart(&mut self) {
-        self.begin().await;
+        self.spawn().await;
         self.wait_for_leader().await;
     }
 
-    /// Starts it without waiting.
-    pub(crate) async fn begin(&mut self) {
+    /// As [`restart`](Self::restart), without waiting.
+    pub(crate) async fn spawn(&mut self) {
         self.kill().await;
         let mut config = json!({
             "bind_addr": "127.0.0.1",
@@ -147,11 +152,11 @@ impl Consul {
             },
         });
         if !self.is_dev {
-            config["data_dir"] = json!(self.folder.path().join("data"));
+            config["data_dir"] = json!(self.directory.path().join("data"));
         }
         merge(&mut config, &self.config);
-        let file = self.folder.path().join("agent.json");
-        fs::write(&file, config.to_string()).expect("a file in a temporary folder");
+        let file = self.directory.path().join("agent.json");
+        fs::write(&file, config.to_string()).expect("the file should be written");
         let mut command = Command::new(binary());
         command.arg("agent");
         if self.is_dev {
@@ -166,69 +171,72 @@ impl Consul {
             .kill_on_drop(true)
             .spawn();
         self.process = Some(process.unwrap_or_else(|error| {
-            panic!("Consul can't be started ({error}); run `cargo xtask setup`")
+            panic!("can't start Consul ({error}); run `cargo xtask setup`")
         }));
     }
 
-    /// The address of the leader as it sees it, if it sees one.
+    /// The address of the leader, if the agent knows one.
     pub async fn leader(&self) -> Option<String> {
         let request = http_client().get(self.url("/v1/status/leader"));
-        let reply = request.send().await.ok()?;
-        let leader: String = serde_json::from_str(&reply.text().await.ok()?).ok()?;
+        let response = request.send().await.ok()?;
+        let leader: String = serde_json::from_str(&response.text().await.ok()?).ok()?;
         (!leader.is_empty()).then_some(leader)
     }
 
     pub(crate) async fn wait_for_leader(&mut self) {
-        let deadline = Instant::now() + START_WITHIN;
+        let deadline = Instant::now() + START_TIMEOUT;
         while self.leader().await.is_none() {
-            let ended = self
+            let exited = self
                 .process
                 .as_mut()
                 .and_then(|process| process.try_wait().ok().flatten());
-            assert!(ended.is_none(), "Consul ended at once: {ended:?}");
+            assert!(exited.is_none(), "Consul exited: {exited:?}");
             assert!(
                 Instant::now() < deadline,
-                "Consul has no leader after {START_WITHIN:?}"
+                "Consul has no leader after {START_TIMEOUT:?}"
             );
             sleep(Duration::from_millis(20)).await;
         }
     }
 
-    /// Sends JSON to a path of its API, with the root token, and gives what it answers.
+    /// Sends JSON to a path of the API, with the root token, and returns the JSON of the response.
+    /// Retries for a while, since an agent that has just started does not have its ACLs yet.
     ///
     /// # Panics
-    /// If the answer is no success.
+    /// If the request does not succeed.
     pub async fn put(&self, path: &str, body: &Value) -> Value {
-        let deadline = Instant::now() + START_WITHIN;
+        let deadline = Instant::now() + START_TIMEOUT;
         loop {
             let request = http_client()
                 .put(self.url(path))
                 .header("x-consul-token", ROOT_TOKEN)
                 .json(body);
-            let failed = match request.send().await {
-                Ok(reply) if reply.status().is_success() => {
-                    let text = reply.text().await.unwrap_or_default();
+            let error = match request.send().await {
+                Ok(response) if response.status().is_success() => {
+                    let text = response.text().await.unwrap_or_default();
                     return serde_json::from_str(&text).unwrap_or(Value::Null);
                 }
-                Ok(reply) => reply.text().await.unwrap_or_default(),
+                Ok(response) => response.text().await.unwrap_or_default(),
                 Err(error) => error.to_string(),
             };
-            // Right after the start its ACLs are not there yet.
-            assert!(Instant::now() < deadline, "PUT {path}: {failed}");
+            assert!(Instant::now() < deadline, "PUT {path}: {error}");
             sleep(Duration::from_millis(50)).await;
         }
     }
 
-    /// Makes a token whose policy has these rules, and gives its secret.
+    /// Creates a token whose policy has these rules, and returns its secret.
     ///
     /// # Panics
-    /// If that can't be done.
-    pub async fn token(&self, name: &str, rules: &str) -> String {
+    /// If the request does not succeed.
+    pub async fn create_token(&self, name: &str, rules: &str) -> String {
         let policy = json!({ "Name": name, "Rules": rules });
         self.put("/v1/acl/policy", &policy).await;
         let token = json!({ "Policies": [{ "Name": name }] });
-        let made = self.put("/v1/acl/token", &token).await;
-        made["SecretID"].as_str().expect("a token").to_owned()
+        let created = self.put("/v1/acl/token", &token).await;
+        let secret = created["SecretID"].as_str();
+        secret
+            .expect("the response should have a secret")
+            .to_owned()
     }
 }
 
@@ -243,15 +251,14 @@ fn merge(into: &mut Value, from: &Value) {
     }
 }
 
-/// A plain HTTP client for what a test itself asks.
+/// An HTTP client for the requests of a test.
 pub fn http_client() -> reqwest::Client {
-    // The one thing a library must not do for a program, a test's helper may: choose the
-    // cryptography of the whole process.
+    // A library must not install a crypto provider for the whole process, but a test fixture may.
     let _ = rustls::crypto::ring::default_provider().install_default();
     reqwest::Client::new()
 }
 
-/// `cargo xtask test` names it; at a desk the one on `PATH` will do.
+/// The binary that `CONSUL_BIN` names, which `cargo xtask test` sets, or else the one on `PATH`.
 fn binary() -> PathBuf {
     std::env::var_os("CONSUL_BIN").map_or_else(|| "consul".into(), PathBuf::from)
 }

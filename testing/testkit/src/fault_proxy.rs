@@ -1,3 +1,5 @@
+//! A TCP proxy that injects faults.
+
 use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -8,28 +10,28 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// What a [`FaultProxy`] does to an answer.
+/// What a [`FaultProxy`] does to a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
-    /// Nothing: all is passed on.
+    /// Forwards it unchanged.
     None,
-    /// It is held back for this time.
+    /// Delays it by this time.
     Delay(Duration),
-    /// The connection is reset at once.
+    /// Resets the connection.
     Reset,
-    /// Only so many bytes of it are passed on, then the connection ends.
+    /// Forwards this number of bytes, then closes the connection.
     Truncate(usize),
-    /// It is replaced by this status and body, with the headers of a good one.
-    Answer(u16, String),
-    /// It never ends.
+    /// Sends this status and body instead.
+    Respond(u16, String),
+    /// Sends a body that never ends.
     Endless,
-    /// It comes byte by byte, with this time between two.
-    Drip(Duration),
-    /// It never begins.
-    Silence,
+    /// Forwards it byte by byte, with this time between bytes.
+    Trickle(Duration),
+    /// Sends nothing.
+    Hang,
 }
 
-/// A proxy on 127.0.0.1 that makes faults between a client and a server.
+/// A proxy on 127.0.0.1 between clients and a server.
 #[derive(Debug)]
 pub struct FaultProxy {
     address: SocketAddr,
@@ -38,21 +40,25 @@ pub struct FaultProxy {
 }
 
 impl FaultProxy {
-    /// Stands before the server at this address, making no fault yet.
+    /// Starts a proxy for the server at this address, without faults.
     ///
     /// # Panics
     /// If it can't listen.
-    pub async fn before(server: String) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-        let address = listener.local_addr().expect("a bound listener");
+    pub async fn start(server: String) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("the proxy should listen");
+        let address = listener
+            .local_addr()
+            .expect("a listener should have an address");
         let (fault, faults) = watch::channel(Fault::None);
         let task = tokio::spawn(async move {
-            // The connections end with the proxy.
+            // Dropping the set closes all connections.
             let mut connections = tokio::task::JoinSet::new();
             while let Ok((client, _)) = listener.accept().await {
                 let (server, faults) = (server.clone(), faults.clone());
                 connections.spawn(async move {
-                    // However it ends, the client sees it.
+                    // The client notices an error itself.
                     let _ = serve(client, server, faults).await;
                 });
                 while connections.try_join_next().is_some() {}
@@ -65,13 +71,13 @@ impl FaultProxy {
         }
     }
 
-    /// Where it listens.
+    /// The address of the proxy.
     pub fn address(&self) -> String {
         self.address.to_string()
     }
 
-    /// Makes this fault from now on. Connections made before are cut.
-    pub fn make(&self, fault: Fault) {
+    /// Injects this fault from now on. Closes all open connections.
+    pub fn inject(&self, fault: Fault) {
         self.fault.send_replace(fault);
     }
 }
@@ -107,25 +113,26 @@ async fn serve_with(client: &mut TcpStream, server: String, fault: Fault) -> io:
         }
         Fault::Reset => client.set_zero_linger()?,
         Fault::Truncate(bytes) => {
-            let answer = pass_request(client, &server).await?;
-            client.write_all(&answer[..bytes.min(answer.len())]).await?;
+            let response = request(client, &server).await?;
+            let length = bytes.min(response.len());
+            client.write_all(&response[..length]).await?;
         }
-        Fault::Drip(pause) => {
-            let answer = pass_request(client, &server).await?;
-            for byte in answer {
+        Fault::Trickle(pause) => {
+            let response = request(client, &server).await?;
+            for byte in response {
                 client.write_all(&[byte]).await?;
                 client.flush().await?;
                 sleep(pause).await;
             }
         }
-        Fault::Answer(status, body) => {
+        Fault::Respond(status, body) => {
             read_request(client).await?;
-            let answer = format!(
+            let response = format!(
                 "{}content-length: {}\r\n\r\n{body}",
                 head(status),
                 body.len()
             );
-            client.write_all(answer.as_bytes()).await?;
+            client.write_all(response.as_bytes()).await?;
         }
         Fault::Endless => {
             read_request(client).await?;
@@ -137,7 +144,7 @@ async fn serve_with(client: &mut TcpStream, server: String, fault: Fault) -> io:
                 sleep(Duration::from_millis(1)).await;
             }
         }
-        Fault::Silence => {
+        Fault::Hang => {
             read_request(client).await?;
             std::future::pending::<()>().await;
         }
@@ -159,13 +166,13 @@ async fn read_request(client: &mut TcpStream) -> io::Result<Vec<u8>> {
     Ok(request)
 }
 
-/// Passes one request on and gives the whole first answer, as far as it comes in one go.
-async fn pass_request(client: &mut TcpStream, server: &str) -> io::Result<Vec<u8>> {
+/// Forwards one request, and returns the part of the response that arrives first.
+async fn request(client: &mut TcpStream, server: &str) -> io::Result<Vec<u8>> {
     let request = read_request(client).await?;
     let mut server = TcpStream::connect(server).await?;
     server.write_all(&request).await?;
-    let mut answer = vec![0; 1 << 20];
-    let length = server.read(&mut answer).await?;
-    answer.truncate(length);
-    Ok(answer)
+    let mut response = vec![0; 1 << 20];
+    let length = server.read(&mut response).await?;
+    response.truncate(length);
+    Ok(response)
 }

@@ -1,7 +1,7 @@
-//! Real parts for the tests: Consul agents and clusters of their own, certificates, ports that are
-//! free, and a proxy that makes faults.
+//! Test fixtures: Consul agents and clusters, certificates, free ports, and a proxy that injects
+//! faults.
 //!
-//! Only tests use this. Whatever it starts ends with the value that started it.
+//! Dropping a fixture stops the processes and tasks that it started.
 
 mod ca;
 mod cluster;

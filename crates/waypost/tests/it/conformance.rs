@@ -129,7 +129,7 @@ struct ConsulApi {
 
 impl ConsulApi {
     async fn before(address: String) -> Self {
-        let proxy = FaultProxy::before(address.clone()).await;
+        let proxy = FaultProxy::start(address.clone()).await;
         Self {
             url: format!("http://{address}/v1/agent/service"),
             proxy,
@@ -192,12 +192,12 @@ impl Harness for ConsulApi {
     }
 
     fn break_down(&self) -> BoxFuture<'_, ()> {
-        self.proxy.make(Fault::Reset);
+        self.proxy.inject(Fault::Reset);
         async {}.boxed()
     }
 
     fn heal(&self) -> BoxFuture<'_, ()> {
-        self.proxy.make(Fault::None);
+        self.proxy.inject(Fault::None);
         async {}.boxed()
     }
 }

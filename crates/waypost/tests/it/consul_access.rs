@@ -49,10 +49,10 @@ async fn first_failure(registrar: &Registrar) -> String {
 async fn tokens_do_what_their_policy_says_and_never_show() {
     let (logs, _guard) = Logs::take();
     let consul = Consul::with_acl().await;
-    let writer = consul.token("writer", RULES).await;
-    let blind = consul.token("blind", "").await;
+    let writer = consul.create_token("writer", RULES).await;
+    let blind = consul.create_token("blind", "").await;
     let nodeless = consul
-        .token("nodeless", r#"service "web" { policy = "read" }"#)
+        .create_token("nodeless", r#"service "web" { policy = "read" }"#)
         .await;
 
     // The least that is needed is enough.
@@ -112,8 +112,8 @@ async fn tokens_do_what_their_policy_says_and_never_show() {
 async fn a_token_is_rotated_by_replacing_its_file() {
     let (logs, _guard) = Logs::take();
     let consul = Consul::with_acl().await;
-    let first = consul.token("first", RULES).await;
-    let second = consul.token("second", RULES).await;
+    let first = consul.create_token("first", RULES).await;
+    let second = consul.create_token("second", RULES).await;
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("token");
     std::fs::write(&file, &first).unwrap();
@@ -207,7 +207,7 @@ async fn mutual_tls_works_and_each_missing_part_is_named() {
         let error = look_up(parts).await.unwrap_err().to_string();
         assert!(error.contains(word), "{word}: {error}");
     }
-    let nonsense = ca.folder().join("nonsense.pem");
+    let nonsense = ca.directory().join("nonsense.pem");
     std::fs::write(&nonsense, "not PEM").unwrap();
     let bad = [("CONSUL_CACERT", path(&nonsense))];
     let error = look_up(&[&base, &bad]).await.unwrap_err().to_string();

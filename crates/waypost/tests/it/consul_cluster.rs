@@ -54,7 +54,7 @@ async fn a_lost_leader_fails_no_lookup_and_no_registration_for_good() {
     assert!(lookups > 100, "{lookups}");
 
     // A server that comes back has caught up before anybody believes it.
-    cluster.revive(killed).await;
+    cluster.restart(killed).await;
     for _ in 0..100 {
         let found = client.directory().lookup(&web()).await.unwrap();
         assert_eq!(ids(&found), wanted);

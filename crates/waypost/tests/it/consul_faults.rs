@@ -28,14 +28,14 @@ fn any_fault(random: &mut fastrand::Rng) -> Fault {
         0 => Fault::Delay(Duration::from_millis(random.u64(0..300))),
         1 => Fault::Reset,
         2 => Fault::Truncate(random.usize(0..900)),
-        3 => Fault::Answer(200, bodies[random.usize(..bodies.len())].into()),
-        4 => Fault::Answer(
+        3 => Fault::Respond(200, bodies[random.usize(..bodies.len())].into()),
+        4 => Fault::Respond(
             random.choice([404, 429, 500, 502, 503]).unwrap_or(500),
             "no".into(),
         ),
         5 => Fault::Endless,
-        6 => Fault::Drip(Duration::from_millis(random.u64(1..20))),
-        _ => Fault::Silence,
+        6 => Fault::Trickle(Duration::from_millis(random.u64(1..20))),
+        _ => Fault::Hang,
     }
 }
 
@@ -56,7 +56,7 @@ async fn no_fault_removes_an_instance_or_stops_recovery() {
     first.registered().await;
     second.registered().await;
 
-    let proxy = FaultProxy::before(consul.address()).await;
+    let proxy = FaultProxy::start(consul.address()).await;
     let through = ConsulProvider::builder()
         .address(&proxy.address())
         .wait(Duration::from_secs(1));
@@ -67,7 +67,7 @@ async fn no_fault_removes_an_instance_or_stops_recovery() {
 
     for round in 0..25 {
         let fault = any_fault(&mut random);
-        proxy.make(fault.clone());
+        proxy.inject(fault.clone());
         let until_next = Duration::from_millis(random.u64(100..700));
         let watching = async {
             loop {
@@ -80,7 +80,7 @@ async fn no_fault_removes_an_instance_or_stops_recovery() {
         let _: Result<(), _> = timeout(until_next, watching).await;
     }
 
-    proxy.make(Fault::None);
+    proxy.inject(Fault::None);
     // An answer that is dripping or silent when the fault ends is cut off by the proxy, so only
     // the pause until the next attempt remains.
     until(&mut subscription, |found| !found.freshness().is_stale()).await;
@@ -89,10 +89,10 @@ async fn no_fault_removes_an_instance_or_stops_recovery() {
 
     // A registration through the faults holds in the end, too.
     let registration = ServiceRegistration::new("web", 81).unwrap().id("web-4");
-    proxy.make(Fault::Answer(500, "No cluster leader".into()));
+    proxy.inject(Fault::Respond(500, "No cluster leader".into()));
     let fourth = Registrar::start(through, registration).unwrap();
     sleep(Duration::from_millis(300)).await;
-    proxy.make(Fault::None);
+    proxy.inject(Fault::None);
     timeout(Duration::from_secs(60), fourth.registered())
         .await
         .unwrap();

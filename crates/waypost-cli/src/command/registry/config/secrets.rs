@@ -47,8 +47,8 @@ impl Secrets {
         Ok(Self {
             ca,
             gossip_key: BASE64.encode(&random::<32>()?),
-            root_token: uuid(random()?),
-            agent_token: uuid(random()?),
+            root_token: random_uuid()?,
+            agent_token: random_uuid()?,
             datacenter: datacenter.to_owned(),
         })
     }
@@ -106,19 +106,10 @@ fn random<const N: usize>() -> Result<[u8; N], CommandError> {
     Ok(bytes)
 }
 
-/// A random UUID (RFC 9562, version 4), the form of Consul's tokens.
-fn uuid(mut bytes: [u8; 16]) -> String {
-    bytes[6] = (bytes[6] & 0x0f) | 0x40;
-    bytes[8] = (bytes[8] & 0x3f) | 0x80;
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
-    let parts = [
-        &hex[..8],
-        &hex[8..12],
-        &hex[12..16],
-        &hex[16..20],
-        &hex[20..],
-    ];
-    parts.join("-")
+/// A random UUID, the form of Consul's tokens.
+fn random_uuid() -> Result<String, CommandError> {
+    let uuid = uuid::Builder::from_random_bytes(random()?).into_uuid();
+    Ok(uuid.to_string())
 }
 
 #[cfg(test)]
