@@ -1,122 +1,132 @@
-//! Which port of an endpoint to call, and how to speak to it.
+//! Which port of an endpoint to call, and with which scheme.
 
-use super::wire::{Service, ServicePort, Slice, SlicePort, TargetPort};
+use crate::resources::{EndpointPort, EndpointSlice, Service, ServicePort, TargetPort};
 
 /// The ports of all endpoints of a slice.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Ports {
-    pub(super) main: u16,
-    pub(super) scheme: Box<str>,
-    /// What the main port's protocol is said to be, as it is said.
-    pub(super) app_protocol: Option<Box<str>>,
-    pub(super) named: Vec<(Box<str>, u16)>,
+pub(crate) struct Ports {
+    /// The port to call.
+    pub(crate) main: u16,
+    pub(crate) scheme: Box<str>,
+    /// The `appProtocol` of the main port, verbatim.
+    pub(crate) app_protocol: Option<Box<str>>,
+    pub(crate) named: Vec<(Box<str>, u16)>,
 }
 
-/// The names that mean the port to call, unless something says otherwise, in this order.
-const USUAL: [&str; 4] = ["http", "https", "grpc", "web"];
+/// The names of the port to call by convention, in order of preference.
+const CONVENTIONAL_NAMES: [&str; 4] = ["http", "https", "grpc", "web"];
 
 impl Ports {
-    /// Chooses among the ports of a slice. The main one is
-    /// 1. the one there is, if there is one;
-    /// 2. the one that was `wanted`, by name or number;
-    /// 3. the one called `http`, `https`, `grpc` or `web`;
-    /// 4. the Service's first one;
+    /// Chooses the main port among those of a slice, by the first of these rules that applies:
+    /// 1. the only port;
+    /// 2. the `preferred` one, by name or number;
+    /// 3. the one named `http`, `https`, `grpc` or `web`;
+    /// 4. the one that the Service lists first;
     /// 5. the first one.
     ///
-    /// A slice may have no ports at all, and a port may have no number ("all ports"): then it is
-    /// the Service's port, or the usual one of the scheme.
-    pub(super) fn of(slice: &Slice, service: Option<&Service>, wanted: Option<&str>) -> Self {
-        let all = slice.ports.as_deref().unwrap_or_default();
-        let mut usable: Vec<(&SlicePort, u16)> = all
-            .iter()
-            .filter_map(|port| Some((port, port.port?)))
-            .collect();
-        // Whoever looks a service up wants to connect to it.
-        if usable
-            .iter()
-            .any(|(port, _)| is_tcp(port.protocol.as_deref()))
-        {
-            usable.retain(|(port, _)| is_tcp(port.protocol.as_deref()));
-        }
-        let first = service.and_then(|service| service.ports().first());
-        let called = |name: &str| {
-            let mut all = usable.iter();
-            all.find(|(port, _)| port.name.as_deref().unwrap_or_default() == name)
+    /// A slice may have no ports at all, and a port may have no number ("all ports"). Then the main
+    /// port is the Service's first port, or the default port of the scheme.
+    pub(crate) fn of_slice(
+        slice: &EndpointSlice,
+        service: Option<&Service>,
+        preferred: Option<&str>,
+    ) -> Self {
+        let first_of_service = service.and_then(|service| service.ports().first());
+        let ports = usable_ports(slice);
+        let main = main_port(&ports, first_of_service, preferred);
+        let (number, name, app_protocol) = match main {
+            Some((port, number)) => (Some(number), &port.name, &port.app_protocol),
+            None => match first_of_service {
+                Some(port) => (target_port(port), &port.name, &port.app_protocol),
+                None => (None, &None, &None),
+            },
         };
-        let main = match &usable[..] {
-            [only] => Some(only),
-            _ => wanted
-                .and_then(|wanted| {
-                    let number = wanted.parse::<u16>().ok();
-                    let mut all = usable.iter();
-                    called(wanted).or_else(|| all.find(|(_, n)| Some(*n) == number))
-                })
-                .or_else(|| USUAL.into_iter().find_map(called))
-                .or_else(|| called(first?.name.as_deref().unwrap_or_default()))
-                .or(usable.first()),
-        };
-        let (number, name, said) = match main {
-            Some((port, number)) => (
-                Some(*number),
-                port.name.as_deref(),
-                port.app_protocol.as_deref(),
-            ),
-            None => {
-                let said = first.and_then(|port| port.app_protocol.as_deref());
-                (
-                    first.and_then(target),
-                    first.and_then(|port| port.name.as_deref()),
-                    said,
-                )
-            }
-        };
-        let scheme = scheme(said, name, number);
-        let named = usable.iter().filter_map(|(port, number)| {
-            let name = port.name.as_deref().filter(|name| !name.is_empty())?;
-            Some((name.into(), *number))
+        let scheme = scheme(app_protocol.as_deref(), name.as_deref(), number);
+        let named = ports.iter().filter_map(|(port, number)| {
+            let name = port.name.clone().filter(|name| !name.is_empty())?;
+            Some((name, *number))
         });
         Self {
-            main: number.unwrap_or_else(|| usual_port(scheme)),
+            main: number.unwrap_or_else(|| default_port(scheme)),
             scheme: scheme.into(),
-            app_protocol: said.map(Into::into),
+            app_protocol: app_protocol.clone(),
             named: named.collect(),
         }
     }
 
-    /// The ports of the Service's own address, or behind its name.
-    pub(super) fn of_service(service: &Service, wanted: Option<&str>) -> Self {
-        let of_pods = service.is_headless();
-        let as_slice = |port: &ServicePort| SlicePort {
+    /// The ports behind the DNS name of a Service: those of its cluster IP, or of the pods of a
+    /// headless Service.
+    pub(crate) fn of_service(service: &Service, preferred: Option<&str>) -> Self {
+        let is_headless = service.is_headless();
+        let endpoint_port = |port: &ServicePort| EndpointPort {
             name: port.name.clone(),
-            // A headless Service has no address that could map ports.
-            port: if of_pods { target(port) } else { port.port },
+            port: if is_headless {
+                target_port(port)
+            } else {
+                port.port
+            },
             protocol: port.protocol.clone(),
             app_protocol: port.app_protocol.clone(),
         };
-        let slice = Slice {
-            ports: Some(service.ports().iter().map(as_slice).collect()),
-            ..Slice::default()
+        let slice = EndpointSlice {
+            ports: Some(service.ports().iter().map(endpoint_port).collect()),
+            ..EndpointSlice::default()
         };
-        Self::of(&slice, Some(service), wanted)
+        Self::of_slice(&slice, Some(service), preferred)
     }
 }
 
-fn is_tcp(protocol: Option<&str>) -> bool {
-    protocol.is_none_or(|protocol| protocol.is_empty() || protocol == "TCP")
+/// The ports with a number: those for TCP, or all if there are none for TCP.
+fn usable_ports(slice: &EndpointSlice) -> Vec<(&EndpointPort, u16)> {
+    let ports = slice.ports.as_deref().unwrap_or_default();
+    let mut usable: Vec<_> = ports
+        .iter()
+        .filter_map(|port| Some((port, port.port?)))
+        .collect();
+    if usable.iter().any(|(port, _)| is_tcp(port)) {
+        usable.retain(|(port, _)| is_tcp(port));
+    }
+    usable
 }
 
-/// The number of the port that the pods listen on, as far as the Service tells.
-fn target(port: &ServicePort) -> Option<u16> {
+fn is_tcp(port: &EndpointPort) -> bool {
+    port.protocol
+        .as_deref()
+        .is_none_or(|protocol| protocol.is_empty() || protocol == "TCP")
+}
+
+fn main_port<'a>(
+    ports: &[(&'a EndpointPort, u16)],
+    first_of_service: Option<&ServicePort>,
+    preferred: Option<&str>,
+) -> Option<(&'a EndpointPort, u16)> {
+    if let [only] = ports {
+        return Some(*only);
+    }
+    let find = |matches: &dyn Fn(&(&EndpointPort, u16)) -> bool| {
+        ports.iter().copied().find(|port| matches(port))
+    };
+    let named = |name: &str| find(&|(port, _)| port.name.as_deref().unwrap_or_default() == name);
+    let numbered = |number: u16| find(&|(_, other)| *other == number);
+    preferred
+        .and_then(|preferred| named(preferred).or_else(|| numbered(preferred.parse().ok()?)))
+        .or_else(|| CONVENTIONAL_NAMES.into_iter().find_map(named))
+        .or_else(|| named(first_of_service?.name.as_deref().unwrap_or_default()))
+        .or_else(|| ports.first().copied())
+}
+
+/// The port that the pods of a Service listen on, as far as the Service says.
+fn target_port(port: &ServicePort) -> Option<u16> {
     match &port.target_port {
         Some(TargetPort::Number(Some(number))) => Some(*number),
         _ => port.port,
     }
 }
 
-/// By `appProtocol` ("Service", "Application protocol" in Kubernetes' documentation), else by the
-/// custom of naming a port `protocol` or `protocol-something`, else by the number.
-fn scheme(said: Option<&str>, name: Option<&str>, number: Option<u16>) -> &'static str {
-    let known = |word: &str| match word {
+/// The scheme: by `appProtocol` ("Service", "Application protocol" in the Kubernetes documentation),
+/// else by the convention of naming a port `protocol` or `protocol-suffix`, else by the number.
+fn scheme(app_protocol: Option<&str>, name: Option<&str>, number: Option<u16>) -> &'static str {
+    let known = |protocol: &str| match protocol {
         "http" | "http2" | "h2c" | "kubernetes.io/h2c" => Some("http"),
         "https" | "tls" => Some("https"),
         "grpc" => Some("grpc"),
@@ -125,18 +135,19 @@ fn scheme(said: Option<&str>, name: Option<&str>, number: Option<u16>) -> &'stat
         "tcp" => Some("tcp"),
         _ => None,
     };
-    let custom = name.and_then(|name| name.split('-').next());
-    let said = said.map(str::to_ascii_lowercase);
-    said.as_deref()
+    let prefix = name.and_then(|name| name.split('-').next());
+    let app_protocol = app_protocol.map(str::to_ascii_lowercase);
+    app_protocol
+        .as_deref()
         .and_then(known)
-        .or_else(|| custom.and_then(known).filter(|scheme| *scheme != "tcp"))
+        .or_else(|| prefix.and_then(known).filter(|scheme| *scheme != "tcp"))
         .unwrap_or(match number {
             Some(443 | 8443) => "https",
             _ => "http",
         })
 }
 
-fn usual_port(scheme: &str) -> u16 {
+fn default_port(scheme: &str) -> u16 {
     match scheme {
         "https" | "wss" => 443,
         _ => 80,
@@ -149,20 +160,20 @@ mod tests {
 
     use super::*;
 
-    fn of(ports: Value, service: Value, wanted: Option<&str>) -> String {
-        let slice: Slice = serde_json::from_value(json!({ "ports": ports })).unwrap();
+    fn choose(ports: Value, service: Value, preferred: Option<&str>) -> String {
+        let slice: EndpointSlice = serde_json::from_value(json!({ "ports": ports })).unwrap();
         let service: Service = serde_json::from_value(json!({ "spec": service })).unwrap();
-        let ports = Ports::of(&slice, Some(&service), wanted);
+        let ports = Ports::of_slice(&slice, Some(&service), preferred);
         format!("{}:{}", ports.scheme, ports.main)
     }
 
     #[test]
-    fn the_port_to_call_is_chosen_by_the_rules_in_their_order() {
+    fn the_main_port_is_chosen_by_the_first_rule_that_applies() {
         let two = json!([{"name": "admin", "port": 9000}, {"name": "http", "port": 8080}]);
         let odd = json!([{"name": "a", "port": 1}, {"name": "b", "port": 2}]);
         let first_b = json!({"ports": [{"name": "b", "port": 80}, {"name": "a", "port": 81}]});
         let none = json!({});
-        for (ports, service, wanted, expected) in [
+        for (ports, service, preferred, expected) in [
             (json!([{"port": 8080}]), &none, None, "http:8080"),
             (
                 json!([{"name": "", "port": 8080}]),
@@ -176,7 +187,7 @@ mod tests {
             (two, &none, Some("no-such"), "http:8080"),
             (odd.clone(), &first_b, None, "http:2"),
             (odd, &none, None, "http:1"),
-            // By protocol.
+            // TCP before other protocols.
             (
                 json!([{"name": "dns", "port": 53, "protocol": "UDP"},
                     {"name": "metrics", "port": 9153, "protocol": "TCP"}]),
@@ -228,7 +239,7 @@ mod tests {
                 "https:1",
             ),
             (json!([{"port": 8443}]), &none, None, "https:8443"),
-            // Without numbers.
+            // No port number.
             (json!(null), &none, None, "http:80"),
             (json!([]), &first_b, None, "http:80"),
             (json!([{"name": "any"}]), &none, None, "http:80"),
@@ -239,22 +250,22 @@ mod tests {
                 "https:8443",
             ),
         ] {
-            let said = of(ports.clone(), service.clone(), wanted);
-            assert_eq!(said, expected, "{ports} {service} {wanted:?}");
+            let chosen = choose(ports.clone(), service.clone(), preferred);
+            assert_eq!(chosen, expected, "{ports} {service} {preferred:?}");
         }
     }
 
     #[test]
-    fn a_service_s_own_ports_are_those_of_its_address() {
-        for (address, expected) in [("10.96.0.1", 80), ("None", 8080)] {
+    fn the_ports_of_a_service_are_those_of_its_cluster_ip_or_pods() {
+        for (cluster_ip, expected) in [("10.96.0.1", 80), ("None", 8080)] {
             let service: Service = serde_json::from_value(json!({"spec": {
-                "clusterIP": address, "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
+                "clusterIP": cluster_ip, "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
             }}))
             .unwrap();
             assert_eq!(
                 Ports::of_service(&service, None).main,
                 expected,
-                "{address}"
+                "{cluster_ip}"
             );
         }
     }

@@ -1,74 +1,84 @@
-//! How fresh an instance from outside of the cluster is.
+//! The renewal timestamps of instances that run outside the cluster.
 //!
-//! Kubernetes checks nothing outside of pods. Who registers itself renews its slice each minute and
-//! says in it until when that is good. Those who read it don't compare clocks, which may differ by
-//! minutes: they count from when they saw the last renewal, as Kubernetes does with its nodes, and
-//! only while they hear from the API server, since without it nobody can renew anything.
+//! Kubernetes checks the health of pods only. An instance outside the cluster renews its EndpointSlice
+//! every minute, with the time and how long the renewal is valid. Readers do not compare that time
+//! with their own clock, which may differ by minutes. They count from when they saw the latest
+//! renewal, as the node controller does with node leases, and only while they are connected to the
+//! API server, because nothing can be renewed without it.
 
 use std::time::{Duration, SystemTime};
 
-use super::wire::Metadata;
+use crate::resources::ObjectMeta;
 
-/// The annotations that say it.
-pub(super) const RENEWED_AT: &str = "waypost.dev/renewed-at";
-pub(super) const EXPIRES_AFTER: &str = "waypost.dev/expires-after";
+/// The annotation with the time of the latest renewal (RFC 3339).
+pub(crate) const RENEWED_AT: &str = "waypost.dev/renewed-at";
+/// The annotation with how long a renewal is valid, such as `10m`.
+pub(crate) const EXPIRES_AFTER: &str = "waypost.dev/expires-after";
 
-/// How often a slice is renewed, if nothing else is written. Each renewal is news to all who watch.
-pub(super) const EVERY: Duration = Duration::from_secs(60);
+/// How often a slice is renewed if nothing else changes. Each renewal is an event for all watchers.
+pub(crate) const INTERVAL: Duration = Duration::from_secs(60);
 
-/// After so long without a renewal an instance is taken for dead: the third one is missed.
-pub(super) const OVERDUE: Duration = Duration::from_secs(3 * 60);
+/// How long a reader waits for the next renewal: three have been missed by then.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(3 * 60);
 
-/// What a slice says of its freshness. One whose instance nobody checks says nothing.
+/// The latest renewal of a slice.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Renewal {
-    at: SystemTime,
-    good_for: Duration,
+pub(crate) struct Renewal {
+    renewed_at: SystemTime,
+    expires_after: Duration,
 }
 
 impl Renewal {
-    pub(super) fn of(metadata: &Metadata) -> Option<Self> {
-        let at = metadata.annotation(RENEWED_AT)?;
-        let good_for = metadata.annotation(EXPIRES_AFTER)?;
+    /// `None` if the slice need not be renewed.
+    pub(crate) fn of(metadata: &ObjectMeta) -> Option<Self> {
+        let renewed_at = metadata.annotation(RENEWED_AT)?;
+        let expires_after = metadata.annotation(EXPIRES_AFTER)?;
         Some(Self {
-            at: humantime::parse_rfc3339(at).ok()?,
-            good_for: humantime::parse_duration(good_for).ok()?,
+            renewed_at: humantime::parse_rfc3339(renewed_at).ok()?,
+            expires_after: humantime::parse_duration(expires_after).ok()?,
         })
     }
 
-    /// Whether it is older than the one who wrote it said that it would ever be, by more than that.
-    pub(super) fn has_expired(&self, now: SystemTime, grace: Duration) -> bool {
-        let age = now.duration_since(self.at).unwrap_or(Duration::ZERO);
-        age > self.good_for.saturating_add(grace)
+    /// Whether it expired more than `grace` ago, by the clocks of reader and writer.
+    pub(crate) fn has_expired(&self, now: SystemTime, grace: Duration) -> bool {
+        let age = now
+            .duration_since(self.renewed_at)
+            .unwrap_or(Duration::ZERO);
+        age > self.expires_after.saturating_add(grace)
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     use super::*;
 
     #[test]
-    fn what_is_not_renewed_in_its_time_has_expired() {
-        let of = |annotations: serde_json::Value| {
+    fn a_renewal_expires_after_its_period_and_the_grace_period() {
+        let renewal = |annotations: Value| {
             let metadata = json!({ "annotations": annotations });
             Renewal::of(&serde_json::from_value(metadata).unwrap())
         };
         let now = humantime::parse_rfc3339("2030-01-01T00:10:00Z").unwrap();
-        for (renewed, expires, has_expired) in [
+        for (renewed_at, expires_after, has_expired) in [
             ("2030-01-01T00:00:00Z", "9m", Some(true)),
             ("2030-01-01T00:00:00Z", "11m", Some(false)),
-            ("2030-01-01T01:00:00Z", "1s", Some(false)), // a clock that is ahead
+            // The writer's clock is ahead.
+            ("2030-01-01T01:00:00Z", "1s", Some(false)),
             ("2030-01-01T00:00:00Z", "soon", None),
             ("yesterday", "1s", None),
         ] {
-            let renewal = of(json!({ RENEWED_AT: renewed, EXPIRES_AFTER: expires }));
-            let said = renewal.map(|renewal| renewal.has_expired(now, Duration::ZERO));
-            assert_eq!(said, has_expired, "{renewed} {expires}");
+            let row = format!("{renewed_at} {expires_after}");
+            let renewal = renewal(json!({ RENEWED_AT: renewed_at, EXPIRES_AFTER: expires_after }));
+            let at_once = renewal.map(|renewal| renewal.has_expired(now, Duration::ZERO));
+            assert_eq!(at_once, has_expired, "{row}");
             let hour = Duration::from_secs(3600);
-            assert!(renewal.is_none_or(|renewal| !renewal.has_expired(now, hour)));
+            assert!(
+                renewal.is_none_or(|renewal| !renewal.has_expired(now, hour)),
+                "{row}"
+            );
         }
-        assert_eq!(of(serde_json::Value::Null), None);
+        assert_eq!(renewal(Value::Null), None);
     }
 }

@@ -345,12 +345,12 @@ fn build_consul(_: &Environment) -> Result<Arc<dyn Provider>, Error> {
 
 #[cfg(feature = "kubernetes")]
 fn in_a_pod(environment: &Environment) -> (ProviderKind, String) {
-    match waypost_kubernetes::pod_without_token(environment) {
-        None => {
+    match waypost_kubernetes::check_service_account(environment) {
+        Ok(()) => {
             let reason = format!("{IN_A_POD} is set, and a token is there");
             (ProviderKind::Kubernetes, reason)
         }
-        Some(why) => {
+        Err(why) => {
             let reason = format!(
                 "{IN_A_POD} is set, but {why}; the variables that Kubernetes injects are used"
             );

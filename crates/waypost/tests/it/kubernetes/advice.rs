@@ -43,7 +43,7 @@ fn to_apply(refusal: ProviderError) -> Vec<Value> {
     let error = Error::from(refusal);
     assert!(matches!(error, Error::NotAuthorised { .. }), "{error:?}");
     let said = error.to_string();
-    let (_, yaml) = said.split_once("gives it:\n").expect(&said);
+    let (_, yaml) = said.split_once("kubectl apply -f:\n").expect(&said);
     serde_saphyr::from_multiple(yaml).unwrap()
 }
 
@@ -86,8 +86,8 @@ async fn who_may_list_but_not_watch_has_an_answer_that_is_known_to_be_frozen() {
             Err(refusal) => break refusal,
         }
     };
-    let lacks = "we lack: watch services, watch endpointslices;";
-    assert!(refusal.message().contains(lacks), "{refusal}");
+    let missing = "namespace demo: watch services, watch endpointslices;";
+    assert!(refusal.message().contains(missing), "{refusal}");
     for document in &to_apply(refusal) {
         server.put(document);
     }

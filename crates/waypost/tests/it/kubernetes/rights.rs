@@ -88,12 +88,12 @@ async fn each_right_that_is_missing_costs_as_little_as_it_can() {
     let by_dns = "http://web.demo.svc.cluster.local:80";
     for (slices, services, url, lack) in [
         (BOTH, BOTH, WEB, None),
-        (BOTH, &[][..], WEB, Some("the Service may not be read")),
+        (BOTH, &[][..], WEB, Some("no permission to read the Service")),
         (
             &[],
             BOTH,
             by_dns,
-            Some("the EndpointSlices may not be read"),
+            Some("no permission to read EndpointSlices"),
         ),
         (&["watch"], &["watch"], WEB, None),
     ] {
@@ -372,7 +372,7 @@ async fn a_bad_configuration_is_refused_with_its_place_and_what_would_be_right()
             Some(json!("text")),
             environment(&[]),
             &shown,
-            "no kubeconfig",
+            "not a kubeconfig",
         ),
         (
             Some(without_current),

@@ -50,7 +50,7 @@ async fn services_of_others_are_not_touched() {
     server.delete("services", "demo", "billing");
     let registrar = Registrar::start(provider, billing("10.0.0.1").id("c")).unwrap();
     let said = failure(&registrar).await;
-    assert!(said.contains("waypost-c is not ours"), "{said}");
+    assert!(said.contains("waypost-c belongs to another instance"), "{said}");
     registrar.deregister().await.unwrap();
     assert!(slice_of(&server, "c").is_some());
 }
@@ -123,11 +123,11 @@ async fn missing_rights_are_told_as_what_to_apply_and_then_it_registers_by_itsel
     let said = failure(&registrar).await;
     assert!(said.contains("cannot get resource \"services\""), "{said}");
     assert!(
-        said.contains("we lack: get services, create services"),
+        said.contains("namespace demo: get services, create services"),
         "{said}"
     );
 
-    let (_, yaml) = said.split_once("gives it:\n").unwrap();
+    let (_, yaml) = said.split_once("kubectl apply -f:\n").unwrap();
     let documents: Vec<Value> = serde_saphyr::from_multiple(yaml).unwrap();
     assert_eq!(
         documents[1]["subjects"],

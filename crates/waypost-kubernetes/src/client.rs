@@ -1,0 +1,438 @@
+//! Requests to the API server. Each is a single attempt with a deadline; retrying is up to the
+//! caller.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use futures_util::{StreamExt, stream};
+use http::{HeaderValue, Method, Request, Response, Uri, header};
+use http_body_util::BodyExt;
+use kube::Client;
+use kube::client::{Body, ClientBuilder};
+use serde::Serialize;
+use serde::de::{DeserializeOwned, IgnoredAny};
+use tokio::sync::Mutex;
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::timeout;
+use tracing::dispatcher;
+use tracing::instrument::WithSubscriber;
+use tracing::subscriber::NoSubscriber;
+use waypost_core::provider::TokenFile;
+use waypost_core::{ConfigError, ProviderError, ProviderErrorKind};
+
+use crate::config::{ClientConfig, ConfigSource, FileStamps, bearer};
+use crate::error::{ApiStatus, RequestError};
+use crate::watch_stream::Chunks;
+
+/// A client of one API server with one identity.
+///
+/// Credentials are read from their files again whenever they may have changed: a token before each
+/// request, certificates and the kubeconfig after a failure.
+pub(crate) struct ApiClient {
+    source: ConfigSource,
+    server: Uri,
+    description: Arc<str>,
+    current: Mutex<CurrentClient>,
+    built: AtomicU64,
+}
+
+/// The HTTP client in use, or the one that is being built.
+#[derive(Default)]
+struct CurrentClient {
+    client: Option<Arc<HttpClient>>,
+    /// A credential plugin may hang; all requests wait for the same one.
+    building: Option<JoinHandle<Result<HttpClient, String>>>,
+}
+
+/// An HTTP client, and what it was built from.
+struct HttpClient {
+    number: u64,
+    client: Client,
+    token: Option<TokenFile>,
+    identity: String,
+    stamps: FileStamps,
+    /// The client has a task of its own, which ends with this runtime.
+    runtime: tokio::runtime::Id,
+}
+
+/// A GET request. The path must need no escaping; the query is escaped when it is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct GetRequest<'a> {
+    pub(crate) path: &'a str,
+    pub(crate) query: &'a [(&'a str, &'a str)],
+    pub(crate) accept: &'static str,
+}
+
+impl<'a> GetRequest<'a> {
+    /// A request for JSON.
+    pub(crate) fn new(path: &'a str, query: &'a [(&'a str, &'a str)]) -> Self {
+        Self {
+            path,
+            query,
+            accept: "application/json",
+        }
+    }
+}
+
+impl ApiClient {
+    /// The deadline of an ordinary request.
+    pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// Reads the configuration, which is read again later but must be valid now. Nothing is sent
+    /// yet.
+    pub(crate) fn new(source: ConfigSource) -> Result<(Self, ClientConfig), ConfigError> {
+        let config = source.load()?;
+        let server = config.kube.cluster_url.clone();
+        let client = Self {
+            source,
+            description: format!("kubernetes at {}", displayed(&server)).into(),
+            server,
+            current: Mutex::default(),
+            built: AtomicU64::new(0),
+        };
+        Ok((client, config))
+    }
+
+    pub(crate) fn describe(&self) -> &Arc<str> {
+        &self.description
+    }
+
+    /// Reads an object as JSON.
+    pub(crate) async fn get<T: DeserializeOwned>(
+        &self,
+        get: GetRequest<'_>,
+        deadline: Duration,
+    ) -> Result<T, RequestError> {
+        self.request_json(get_request(get), deadline).await
+    }
+
+    /// Sends an object with `POST`, `PUT` or `DELETE`, and returns the response.
+    pub(crate) async fn send<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        object: &impl Serialize,
+    ) -> Result<T, RequestError> {
+        let body = serde_json::to_vec(object)
+            .map_err(|cause| self.error(ProviderErrorKind::Rejected, cause.to_string()))?;
+        let request = request_builder(method, path, "application/json")
+            .header(header::CONTENT_TYPE, "application/json")
+            .body(body);
+        self.request_json(request, Self::DEADLINE).await
+    }
+
+    /// Deletes an object. It is no error if there is none.
+    pub(crate) async fn delete(&self, path: &str) -> Result<(), RequestError> {
+        let request = request_builder(Method::DELETE, path, "application/json").body(Vec::new());
+        match self
+            .request_json::<IgnoredAny>(request, Self::DEADLINE)
+            .await
+        {
+            Err(error) if error.is_not_found() => Ok(()),
+            deleted => deleted.map(drop),
+        }
+    }
+
+    /// Deletes an object, if it has not changed since this resource version.
+    pub(crate) async fn delete_unchanged(
+        &self,
+        path: &str,
+        resource_version: &str,
+    ) -> Result<(), RequestError> {
+        let options = serde_json::json!({
+            "apiVersion": "v1",
+            "kind": "DeleteOptions",
+            "preconditions": { "resourceVersion": resource_version },
+        });
+        self.send::<IgnoredAny>(Method::DELETE, path, &options)
+            .await
+            .map(drop)
+    }
+
+    /// Opens a response that is read as it arrives. The deadline is for its headers.
+    pub(crate) async fn open(
+        &self,
+        get: GetRequest<'_>,
+        deadline: Duration,
+    ) -> Result<Chunks, RequestError> {
+        self.within(deadline, async {
+            let response = self.respond(get_request(get)).await?;
+            let mut chunks = response.into_body().into_data_stream();
+            let no_subscriber = dispatcher::Dispatch::none();
+            let chunks = stream::poll_fn(move |context| {
+                dispatcher::with_default(&no_subscriber, || chunks.poll_next_unpin(context))
+            });
+            Ok(chunks.boxed())
+        })
+        .await
+    }
+
+    /// Whether this process runs in a pod, with the identity of its service account.
+    pub(crate) fn is_in_cluster(&self) -> bool {
+        self.source.is_in_cluster()
+    }
+
+    /// The local address from which this machine reaches the API server. Nothing is sent: connecting
+    /// a UDP socket only makes the system choose a route.
+    pub(crate) fn local_address(&self) -> Option<IpAddr> {
+        let (host, port) = (self.server.host()?, self.server.port_u16().unwrap_or(443));
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let target = (host, port).to_socket_addrs().ok()?.next()?;
+        let any: IpAddr = match target {
+            SocketAddr::V4(_) => [0; 4].into(),
+            SocketAddr::V6(_) => [0_u16; 8].into(),
+        };
+        let socket = UdpSocket::bind((any, 0)).ok()?;
+        socket.connect(target).ok()?;
+        Some(socket.local_addr().ok()?.ip())
+    }
+
+    // --- errors ---
+
+    pub(crate) fn error(&self, kind: ProviderErrorKind, message: String) -> ProviderError {
+        ProviderError::new(Arc::clone(&self.description), kind, message)
+    }
+
+    /// The error of a connection that failed or broke.
+    pub(crate) fn connection_error(&self, cause: kube::Error) -> ProviderError {
+        let (kind, message) = match &cause {
+            kube::Error::Auth(_) => (ProviderErrorKind::NotAuthorised, "authentication failed"),
+            _ => (ProviderErrorKind::Unreachable, "connection failed"),
+        };
+        self.error(kind, message.to_owned()).because(cause)
+    }
+
+    /// The error that an event of a watch carries.
+    pub(crate) fn status_error(&self, status: ApiStatus) -> RequestError {
+        RequestError::from_status(&self.description, status, "our credentials")
+    }
+
+    // --- one request ---
+
+    async fn request_json<T: DeserializeOwned>(
+        &self,
+        request: http::Result<Request<Vec<u8>>>,
+        deadline: Duration,
+    ) -> Result<T, RequestError> {
+        self.within(deadline, async {
+            let response = self.respond(request).await?;
+            let body = self.read_body(response.into_body()).await?;
+            serde_json::from_slice(&body).map_err(|cause| {
+                let message = format!("unreadable response: {cause}");
+                self.error(ProviderErrorKind::BadAnswer, message).into()
+            })
+        })
+        .await
+    }
+
+    async fn within<T>(
+        &self,
+        deadline: Duration,
+        work: impl Future<Output = Result<T, RequestError>>,
+    ) -> Result<T, RequestError> {
+        timeout(deadline, work).await.unwrap_or_else(|_| {
+            let kind = ProviderErrorKind::TimedOut { after: deadline };
+            let message = format!("no response in {}", humantime::format_duration(deadline));
+            Err(self.error(kind, message).into())
+        })
+    }
+
+    /// The response, if it is a success. A 401 may only mean that the credentials were replaced, so
+    /// the request is sent once more with the new ones.
+    async fn respond(
+        &self,
+        request: http::Result<Request<Vec<u8>>>,
+    ) -> Result<Response<Body>, RequestError> {
+        let request =
+            request.map_err(|cause| self.error(ProviderErrorKind::Rejected, cause.to_string()))?;
+        let client = self.client().await?;
+        let (outcome, sent_token) = self.attempt(&client, request.clone()).await;
+        match outcome {
+            Err(error) if self.refresh(&client, &error, sent_token.as_ref()).await => {
+                let client = self.client().await?;
+                self.attempt(&client, request).await.0
+            }
+            outcome => outcome,
+        }
+    }
+
+    /// Sends the request once. Also returns the token that it was sent with.
+    async fn attempt(
+        &self,
+        client: &HttpClient,
+        request: Request<Vec<u8>>,
+    ) -> (Result<Response<Body>, RequestError>, Option<HeaderValue>) {
+        let mut request = request.map(Body::from);
+        let token = match client.token.as_ref().map(bearer).transpose() {
+            Ok(token) => token,
+            Err(why) => {
+                let error = self.error(ProviderErrorKind::NotAuthorised, why);
+                return (Err(error.into()), None);
+            }
+        };
+        if let Some(token) = &token {
+            request
+                .headers_mut()
+                .insert(header::AUTHORIZATION, token.clone());
+        }
+        let response = match without_logs(client.client.send(request)).await {
+            Ok(response) => response,
+            Err(cause) => return (Err(self.connection_error(cause).into()), token),
+        };
+        let outcome = if response.status().is_success() {
+            Ok(response)
+        } else {
+            Err(self.refusal(response, &client.identity).await)
+        };
+        (outcome, token)
+    }
+
+    /// Drops the client if its files have changed or its credentials were rejected, and returns
+    /// whether another attempt right away may succeed.
+    async fn refresh(
+        &self,
+        client: &HttpClient,
+        error: &RequestError,
+        sent_token: Option<&HeaderValue>,
+    ) -> bool {
+        let files_changed = client.stamps.have_changed();
+        let is_unauthorized = error.code() == Some(401);
+        // Without a token file the credentials may be from a plugin, which the next client runs
+        // again.
+        if files_changed || (is_unauthorized && client.token.is_none()) {
+            self.drop_client(client).await;
+        }
+        let token = client.token.as_ref().and_then(|token| bearer(token).ok());
+        let token_changed = is_unauthorized && token.as_ref() != sent_token;
+        files_changed || token_changed
+    }
+
+    async fn drop_client(&self, client: &HttpClient) {
+        let mut current = self.current.lock().await;
+        let is_current = |now: &Arc<HttpClient>| now.number == client.number;
+        if current.client.as_ref().is_some_and(is_current) {
+            current.client = None;
+        }
+    }
+
+    async fn client(&self) -> Result<Arc<HttpClient>, RequestError> {
+        let runtime = tokio::runtime::Handle::current().id();
+        let mut current = self.current.lock().await;
+        if let Some(client) = current.client.as_ref().filter(|c| c.runtime == runtime) {
+            return Ok(Arc::clone(client));
+        }
+        let begin = || {
+            let source = self.source.clone();
+            let number = self.built.fetch_add(1, Ordering::Relaxed);
+            spawn_blocking(move || HttpClient::build(&source, number, runtime))
+        };
+        let built = current.building.get_or_insert_with(begin).await;
+        current.building = None;
+        let built = built.unwrap_or_else(|cause| Err(cause.to_string()));
+        let client = Arc::new(built.map_err(|why| {
+            let message = format!("authentication failed: {why}");
+            self.error(ProviderErrorKind::NotAuthorised, message)
+        })?);
+        current.client = Some(Arc::clone(&client));
+        Ok(client)
+    }
+
+    async fn read_body(&self, body: Body) -> Result<bytes::Bytes, RequestError> {
+        match without_logs(body.collect()).await {
+            Ok(body) => Ok(body.to_bytes()),
+            Err(cause) => Err(self.connection_error(cause).into()),
+        }
+    }
+
+    async fn refusal(&self, response: Response<Body>, identity: &str) -> RequestError {
+        let code = response.status().as_u16();
+        let retry_after = response.headers().get(header::RETRY_AFTER);
+        let retry_after = retry_after.and_then(|value| value.to_str().ok()?.parse().ok());
+        let body = self
+            .read_body(response.into_body())
+            .await
+            .unwrap_or_default();
+        // The load filter and proxies before the API server answer with plain text.
+        let status = serde_json::from_slice(&body).unwrap_or_else(|_| ApiStatus {
+            message: String::from_utf8_lossy(&body).into_owned(),
+            ..ApiStatus::default()
+        });
+        let status = ApiStatus { code, ..status };
+        let mut error = RequestError::from_status(&self.description, status, identity);
+        error.retry_after = retry_after.map(Duration::from_secs);
+        error
+    }
+}
+
+impl fmt::Debug for ApiClient {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiClient")
+            .field("server", &self.description)
+            .field("source", &self.source)
+            .finish_non_exhaustive()
+    }
+}
+
+impl HttpClient {
+    fn build(
+        source: &ConfigSource,
+        number: u64,
+        runtime: tokio::runtime::Id,
+    ) -> Result<Self, String> {
+        let config = source.load().map_err(|error| error.to_string())?;
+        // If a program enables several of its crypto backends, rustls must be told which to use.
+        if rustls::crypto::CryptoProvider::get_default().is_none() {
+            let _ = rustls::crypto::ring::default_provider().install_default();
+        }
+        let stamps = config.stamps();
+        let builder = ClientBuilder::try_from(config.kube).map_err(|error| error.to_string())?;
+        Ok(Self {
+            number,
+            client: builder.build(),
+            token: config.token_file.map(TokenFile::new),
+            identity: config.identity,
+            stamps,
+            runtime,
+        })
+    }
+}
+
+/// The server's address without user and password.
+fn displayed(url: &Uri) -> String {
+    let scheme = url.scheme_str().unwrap_or("https");
+    let host = url.host().unwrap_or_default();
+    let port = url.port_u16().map(|port| format!(":{port}"));
+    format!("{scheme}://{host}{}", port.unwrap_or_default())
+}
+
+/// Runs `work` without a log subscriber: kube logs each failure as an error, but Waypost logs an
+/// outage once, when it begins.
+fn without_logs<F: Future>(work: F) -> impl Future<Output = F::Output> {
+    work.with_subscriber(NoSubscriber::default())
+}
+
+fn get_request(get: GetRequest<'_>) -> http::Result<Request<Vec<u8>>> {
+    let mut uri = get.path.to_owned();
+    if !get.query.is_empty() {
+        let mut query = url::form_urlencoded::Serializer::new(String::new());
+        query.extend_pairs(get.query);
+        uri = format!("{uri}?{}", query.finish());
+    }
+    request_builder(Method::GET, &uri, get.accept).body(Vec::new())
+}
+
+fn request_builder(method: Method, uri: &str, accept: &str) -> http::request::Builder {
+    Request::builder()
+        .method(method)
+        .uri(uri)
+        .header(header::ACCEPT, accept)
+        // Compression would delay the events of a watch.
+        .header(header::ACCEPT_ENCODING, "identity")
+        .header(
+            header::USER_AGENT,
+            concat!("waypost/", env!("CARGO_PKG_VERSION")),
+        )
+}

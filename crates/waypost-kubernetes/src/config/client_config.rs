@@ -1,0 +1,56 @@
+//! The configuration that a client is built from.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use http::HeaderValue;
+use kube::config::Config;
+use waypost_core::provider::TokenFile;
+
+/// What a client is built from.
+pub(crate) struct ClientConfig {
+    pub(crate) kube: Config,
+    /// The file with the bearer token. It is read by Waypost, so `kube` does not name it.
+    pub(crate) token_file: Option<PathBuf>,
+    /// The namespace that the files name.
+    pub(crate) namespace: Option<String>,
+    /// Where the credentials come from, for error messages.
+    pub(crate) identity: String,
+    /// The files that were read.
+    pub(crate) files: Vec<PathBuf>,
+}
+
+impl ClientConfig {
+    /// The current state of the files.
+    pub(crate) fn stamps(&self) -> FileStamps {
+        let stamps = self.files.iter().map(|file| (file.clone(), stamp(file)));
+        FileStamps(stamps.collect())
+    }
+}
+
+/// The modification times and sizes of files at one moment.
+pub(crate) struct FileStamps(Vec<(PathBuf, Option<(SystemTime, u64)>)>);
+
+impl FileStamps {
+    pub(crate) fn have_changed(&self) -> bool {
+        self.0.iter().any(|(file, before)| stamp(file) != *before)
+    }
+}
+
+fn stamp(file: &Path) -> Option<(SystemTime, u64)> {
+    let data = fs::metadata(file).ok()?;
+    Some((data.modified().ok()?, data.len()))
+}
+
+/// The `Authorization` header for the token in a file (RFC 6750, section 2.1), or what is wrong with
+/// the file.
+pub(crate) fn bearer(file: &TokenFile) -> Result<HeaderValue, String> {
+    let with_path = |why: String| format!("{}: {why}", file.path().display());
+    let token = file.token().map_err(with_path)?;
+    let mut header = HeaderValue::try_from(format!("Bearer {token}"))
+        .map_err(|why| with_path(why.to_string()))?;
+    // Keeps the token out of the Debug output of headers.
+    header.set_sensitive(true);
+    Ok(header)
+}

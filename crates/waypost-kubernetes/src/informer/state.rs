@@ -1,0 +1,557 @@
+//! The state of an informer and its reducer.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
+
+use tokio::time::Instant;
+use waypost_core::{Instance, ProviderError, ServiceName};
+
+use crate::clock::Now;
+use crate::endpoint_set::EndpointSet;
+use crate::error::RequestError;
+use crate::liveness::LivenessEvent;
+use crate::mapping::{MappingContext, map_cluster_dns, map_external_name};
+use crate::options::DiscoveryOptions;
+use crate::reflector::ReflectorEvent;
+use crate::resources::{EndpointSlice, Service};
+use crate::scope::Scope;
+use crate::store::{Delta, Store};
+use crate::sync_state::{Basis, Kind, SyncState, basis, failing};
+
+/// The instances of a service, shared by its subscribers; `None` if there is no such service.
+pub(super) type Instances = Option<Arc<Vec<Arc<Instance>>>>;
+
+/// The names of all Services of the namespace.
+pub(super) type Names = BTreeSet<Arc<str>>;
+
+/// What is subscribed to.
+#[derive(Debug, Default)]
+pub(super) struct Wanted {
+    /// The Service that each name refers to.
+    pub(super) services: BTreeMap<ServiceName, Arc<str>>,
+    /// Whether the names of all Services are.
+    pub(super) names: bool,
+}
+
+/// What the state changes upon.
+pub(super) enum Event {
+    Wanted(Wanted),
+    Slices(ReflectorEvent<EndpointSlice>),
+    Services(ReflectorEvent<Service>),
+    Liveness(LivenessEvent),
+    /// The time that [`State::next_expiry`] returned has come.
+    Expiry,
+}
+
+/// What the task is to do after an event.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    FollowSlices(Scope),
+    FollowServices(Scope),
+    ProbeNow,
+    ReopenWatches,
+    Relist,
+}
+
+/// What has changed since the last call of [`State::take_updates`].
+pub(super) struct Updates {
+    pub(super) services: Vec<(ServiceName, Update<Instances>)>,
+    pub(super) names: Option<Update<Names>>,
+    /// Whether an attempt has failed, so that its error is to be reported even if there was one
+    /// before.
+    pub(super) is_new_attempt: bool,
+    /// What the answers of a service lack because of missing permissions.
+    pub(super) degraded: Option<&'static str>,
+}
+
+pub(super) struct Update<T> {
+    /// `None` if there is no answer yet.
+    pub(super) value: Option<T>,
+    /// Why the value may be outdated, or why there is none.
+    pub(super) error: Option<ProviderError>,
+}
+
+/// Everything that an informer knows.
+pub(super) struct State {
+    namespace: Arc<str>,
+    options: Arc<DiscoveryOptions>,
+    wanted: Wanted,
+    slices: Store<EndpointSlice>,
+    services: Store<Service>,
+    /// The endpoints of each wanted name, and the Service that it refers to.
+    endpoint_sets: HashMap<ServiceName, (Arc<str>, EndpointSet)>,
+    /// The error of the latest liveness probe, while the server does not respond.
+    unresponsive: Option<RequestError>,
+    /// Whether slices were followed after the last event, so that renewals could arrive.
+    was_following: bool,
+    pending: Pending,
+}
+
+/// What has changed since the last updates were taken.
+#[derive(Default)]
+struct Pending {
+    all: bool,
+    services: HashSet<Arc<str>>,
+    is_new_attempt: bool,
+}
+
+impl State {
+    /// Up to this many Services, their slices are selected by label; beyond, all of the namespace are
+    /// followed.
+    const MAX_SELECTED: usize = 8;
+
+    pub(super) fn new(namespace: &Arc<str>, options: &Arc<DiscoveryOptions>) -> Self {
+        Self {
+            namespace: Arc::clone(namespace),
+            options: Arc::clone(options),
+            wanted: Wanted::default(),
+            slices: Store::new(),
+            services: Store::new(),
+            endpoint_sets: HashMap::new(),
+            unresponsive: None,
+            was_following: false,
+            pending: Pending::default(),
+        }
+    }
+
+    /// Changes the state upon an event, and returns what to do.
+    pub(super) fn apply(&mut self, event: Event, now: Now) -> Vec<Action> {
+        let actions = match event {
+            Event::Wanted(wanted) => self.set_wanted(wanted, now),
+            Event::Slices(event) => self.apply_to_slices(event, now),
+            Event::Services(event) => self.apply_to_services(event),
+            Event::Liveness(event) => self.apply_liveness(event),
+            Event::Expiry => {
+                self.expire(now.monotonic);
+                Vec::new()
+            }
+        };
+        self.restart_expiry_after_outage(now.monotonic);
+        actions
+    }
+
+    /// When [`Event::Expiry`] is due. Nothing expires while slices are not followed, because no
+    /// renewal could arrive.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        let sets = self.endpoint_sets.values().filter(|_| self.is_following());
+        sets.filter_map(|(_, set)| set.next_expiry()).min()
+    }
+
+    pub(super) fn needs_liveness_probes(&self) -> bool {
+        self.slices.needs_liveness_probes() || self.services.needs_liveness_probes()
+    }
+
+    pub(super) fn has_updates(&self) -> bool {
+        self.pending.all || !self.pending.services.is_empty()
+    }
+
+    /// The current answers for all that has changed.
+    pub(super) fn take_updates(&mut self) -> Updates {
+        let pending = std::mem::take(&mut self.pending);
+        let mut services = Vec::new();
+        let mut degraded = None;
+        for (name, (service, set)) in &mut self.endpoint_sets {
+            if !pending.all && !pending.services.contains(service) {
+                continue;
+            }
+            let states = (
+                self.slices.sync_state(service),
+                self.services.sync_state(service),
+            );
+            let basis = basis(states.0, states.1);
+            degraded = degraded.or(basis.degraded());
+            let object = self.services.get(service);
+            set.set_service(object, basis.degraded());
+            let value = instances(basis, set, object);
+            services.push((name.clone(), (states, value)));
+        }
+        let services = services.into_iter().map(|(name, (states, value))| {
+            let error = self.error(states);
+            (name, Update { value, error })
+        });
+        Updates {
+            services: services.collect(),
+            names: self.wanted.names.then(|| self.names_update()),
+            is_new_attempt: pending.is_new_attempt,
+            degraded,
+        }
+    }
+
+    // --- subscriptions ---
+
+    fn set_wanted(&mut self, wanted: Wanted, now: Now) -> Vec<Action> {
+        self.endpoint_sets
+            .retain(|name, _| wanted.services.contains_key(name));
+        for (name, service) in &wanted.services {
+            if !self.endpoint_sets.contains_key(name) {
+                let set = self.new_endpoint_set(name, service, now);
+                let entry = (Arc::clone(service), set);
+                self.endpoint_sets.insert(name.clone(), entry);
+                self.pending.services.insert(Arc::clone(service));
+            }
+        }
+        self.pending.all |= wanted.names;
+        self.wanted = wanted;
+        self.follow_wanted()
+    }
+
+    fn new_endpoint_set(&self, name: &ServiceName, service: &Arc<str>, now: Now) -> EndpointSet {
+        let mut set = EndpointSet::new(MappingContext {
+            name: name.clone(),
+            namespace: Arc::clone(&self.namespace),
+            options: Arc::clone(&self.options),
+            service: self.services.get(service).cloned(),
+            use_hints: false,
+            degraded: None,
+        });
+        let slices = self.slices.objects();
+        let slices = slices.filter(|slice| slice.service() == Some(&**service));
+        set.replace(slices, now);
+        set
+    }
+
+    /// Follows what is subscribed to. If Services may not be read, their names are taken from the
+    /// slices.
+    fn follow_wanted(&mut self) -> Vec<Action> {
+        let services: BTreeSet<_> = self.wanted.services.values().cloned().collect();
+        let wants_names = self.wanted.names;
+        let names_from_slices = wants_names && self.services.is_access_denied();
+        let scope = |all: bool, max: usize| {
+            if all || services.len() > max {
+                Scope::Namespace
+            } else {
+                Scope::Services(services.clone())
+            }
+        };
+        let mut actions = Vec::new();
+        // A field selector cannot name several Services.
+        let service_scope = scope(wants_names, 1);
+        if self.services.request(&service_scope) {
+            actions.push(Action::FollowServices(service_scope));
+        }
+        let slice_scope = scope(names_from_slices, Self::MAX_SELECTED);
+        if self.slices.request(&slice_scope) {
+            actions.push(Action::FollowSlices(slice_scope));
+        }
+        actions
+    }
+
+    // --- objects ---
+
+    fn apply_to_slices(&mut self, event: ReflectorEvent<EndpointSlice>, now: Now) -> Vec<Action> {
+        match self.slices.apply(event) {
+            Delta::None => self.pending.all = true,
+            Delta::Replaced => {
+                let mut by_service: HashMap<&str, Vec<&Arc<EndpointSlice>>> = HashMap::new();
+                for slice in self.slices.objects() {
+                    let service = slice.service().unwrap_or_default();
+                    by_service.entry(service).or_default().push(slice);
+                }
+                for (service, set) in self.endpoint_sets.values_mut() {
+                    let slices = by_service.get(&**service);
+                    set.replace(slices.into_iter().flatten().copied(), now);
+                }
+                self.pending.all = true;
+            }
+            Delta::Object { before, after } => {
+                // A changed label moves a slice to another Service.
+                let old_service = before.as_deref().and_then(EndpointSlice::service);
+                let new_service = after.as_deref().and_then(EndpointSlice::service);
+                for (service, set) in self.endpoint_sets.values_mut() {
+                    match (&before, &after) {
+                        (_, Some(slice)) if new_service == Some(service) => set.apply(slice, now),
+                        (Some(slice), _) if old_service == Some(service) => {
+                            set.delete(&slice.metadata.name);
+                        }
+                        _ => continue,
+                    }
+                    self.pending.services.insert(Arc::clone(service));
+                }
+            }
+        }
+        let error = self.slices.error().map(RequestError::is_answer);
+        error
+            .map(|is_answer| self.note_failure(is_answer))
+            .unwrap_or_default()
+    }
+
+    fn apply_to_services(&mut self, event: ReflectorEvent<Service>) -> Vec<Action> {
+        match self.services.apply(event) {
+            Delta::None | Delta::Replaced => self.pending.all = true,
+            Delta::Object { before, after } => {
+                let name = after.or(before).map(|s| Arc::clone(&s.metadata.name));
+                self.pending.services.extend(name);
+            }
+        }
+        let error = self.services.error().map(RequestError::is_answer);
+        let mut actions = error
+            .map(|is_answer| self.note_failure(is_answer))
+            .unwrap_or_default();
+        if self.services.is_access_denied() {
+            actions.extend(self.follow_wanted());
+        }
+        actions
+    }
+
+    /// An attempt failed. Unless the server itself answered, it may be down.
+    fn note_failure(&mut self, is_answer: bool) -> Vec<Action> {
+        self.pending.is_new_attempt = true;
+        if is_answer {
+            Vec::new()
+        } else {
+            vec![Action::ProbeNow]
+        }
+    }
+
+    fn apply_liveness(&mut self, event: LivenessEvent) -> Vec<Action> {
+        self.pending.all = true;
+        match event {
+            LivenessEvent::Unresponsive(error) => {
+                self.unresponsive = Some(error);
+                self.pending.is_new_attempt = true;
+                Vec::new()
+            }
+            LivenessEvent::Recovered => {
+                self.unresponsive = None;
+                vec![Action::ReopenWatches]
+            }
+            LivenessEvent::RolledBack => {
+                self.unresponsive = None;
+                vec![Action::Relist]
+            }
+        }
+    }
+
+    // --- expiry ---
+
+    fn expire(&mut self, now: Instant) {
+        for (service, set) in self.endpoint_sets.values_mut() {
+            if set.expire(now) {
+                self.pending.services.insert(Arc::clone(service));
+            }
+        }
+    }
+
+    /// Without the API server nothing can be renewed, so an outage does not count.
+    fn restart_expiry_after_outage(&mut self, now: Instant) {
+        let is_following = self.is_following();
+        if is_following && !self.was_following {
+            for (_, set) in self.endpoint_sets.values_mut() {
+                set.restart_expiry(now);
+            }
+        }
+        self.was_following = is_following;
+    }
+
+    fn is_following(&self) -> bool {
+        self.unresponsive.is_none() && self.slices.is_followed()
+    }
+
+    // --- answers ---
+
+    fn error(&self, (slices, service): (SyncState, SyncState)) -> Option<ProviderError> {
+        let failing = || match failing(slices, service)? {
+            Kind::EndpointSlice => self.slices.error(),
+            Kind::Service => self.services.error(),
+        };
+        let error = self.unresponsive.as_ref().or_else(failing)?;
+        Some(error.error.clone())
+    }
+
+    fn names_update(&self) -> Update<Names> {
+        let states = (
+            self.slices.sync_state_of_namespace(),
+            self.services.sync_state_of_namespace(),
+        );
+        Update {
+            value: self.names(),
+            error: self.error(states),
+        }
+    }
+
+    fn names(&self) -> Option<Names> {
+        if self.services.has_listed_namespace() {
+            let services = self.services.objects();
+            return Some(services.map(|s| Arc::clone(&s.metadata.name)).collect());
+        }
+        if self.services.is_access_denied() && self.slices.has_listed_namespace() {
+            let services = self.slices.objects().filter_map(|slice| slice.service());
+            return Some(services.map(Arc::from).collect());
+        }
+        None
+    }
+}
+
+/// The answer for a service; `None` if there is none yet.
+fn instances(basis: Basis, set: &EndpointSet, service: Option<&Arc<Service>>) -> Option<Instances> {
+    let one = |instance: Option<Arc<Instance>>| Some(Some(Arc::new(Vec::from_iter(instance))));
+    if basis == Basis::Nothing {
+        return None;
+    }
+    if let Some(service) = service {
+        if let Some(target) = service.external_name() {
+            return one(map_external_name(set.context(), service, target));
+        }
+        if basis == Basis::ServiceOnly {
+            return one(map_cluster_dns(set.context(), service));
+        }
+    }
+    // A Service without endpoints exists. If Services may not be read, one without slices does not.
+    let exists = service.is_some() || set.has_slices();
+    Some(exists.then(|| Arc::new(set.instances())))
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::error::ApiStatus;
+
+    fn state() -> State {
+        let options = DiscoveryOptions {
+            namespace: "demo".into(),
+            cluster_domain: "cluster.local".into(),
+            annotations: Vec::new(),
+            port: None,
+        };
+        State::new(&"demo".into(), &Arc::new(options))
+    }
+
+    fn apply(state: &mut State, event: Event) -> Vec<Action> {
+        state.apply(event, Now::read())
+    }
+
+    fn want(state: &mut State, services: &[&str], names: bool) -> Vec<Action> {
+        let service = |name: &&str| (name.parse().unwrap(), (*name).into());
+        let wanted = Wanted {
+            services: services.iter().map(service).collect(),
+            names,
+        };
+        apply(state, Event::Wanted(wanted))
+    }
+
+    fn list_slices(state: &mut State, slices: &[(&str, &str)]) -> Vec<Action> {
+        let slice = |(name, service): &(&str, &str)| {
+            object(json!({
+                "metadata": { "name": name, "labels": { "kubernetes.io/service-name": service } },
+                "endpoints": [{ "addresses": ["10.0.0.1"] }],
+            }))
+        };
+        let event = ReflectorEvent::Listed {
+            objects: slices.iter().map(slice).collect(),
+            watch_error: None,
+        };
+        apply(state, Event::Slices(event))
+    }
+
+    fn list_services(state: &mut State, services: &[&str]) -> Vec<Action> {
+        let service = |name: &&str| object(json!({ "metadata": { "name": name } }));
+        let event = ReflectorEvent::Listed {
+            objects: services.iter().map(service).collect(),
+            watch_error: None,
+        };
+        apply(state, Event::Services(event))
+    }
+
+    fn object<T: serde::de::DeserializeOwned>(value: Value) -> T {
+        serde_json::from_value(value).unwrap()
+    }
+
+    fn status(code: u16) -> RequestError {
+        let status = ApiStatus {
+            code,
+            ..ApiStatus::default()
+        };
+        RequestError::from_status("test", status, "me")
+    }
+
+    /// The number of instances of each service with an update, and the error.
+    fn updates(state: &mut State) -> Vec<(String, Option<usize>, Option<String>)> {
+        let update = |(name, update): (ServiceName, Update<Instances>)| {
+            let instances = update.value.flatten().map(|instances| instances.len());
+            let error = update.error.map(|error| error.message().to_owned());
+            (name.as_str().to_owned(), instances, error)
+        };
+        state
+            .take_updates()
+            .services
+            .into_iter()
+            .map(update)
+            .collect()
+    }
+
+    #[test]
+    fn an_answer_needs_slices_and_service() {
+        let mut state = state();
+        let web = || Scope::Services(["web".into()].into());
+        let follow = [Action::FollowServices(web()), Action::FollowSlices(web())];
+        assert_eq!(want(&mut state, &["web"], false), follow);
+        list_slices(&mut state, &[("web-1", "web")]);
+        assert_eq!(updates(&mut state), [("web".into(), None, None)]);
+        list_services(&mut state, &["web"]);
+        assert_eq!(updates(&mut state), [("web".into(), Some(1), None)]);
+        assert!(!state.has_updates());
+    }
+
+    #[test]
+    fn a_changed_slice_updates_its_service_only() {
+        let mut state = state();
+        want(&mut state, &["shop", "web"], false);
+        list_slices(&mut state, &[("shop-1", "shop"), ("web-1", "web")]);
+        list_services(&mut state, &["shop", "web"]);
+        assert_eq!(updates(&mut state).len(), 2);
+        let deleted = ReflectorEvent::Deleted("web-1".into());
+        apply(&mut state, Event::Slices(deleted));
+        assert_eq!(updates(&mut state), [("web".into(), Some(0), None)]);
+    }
+
+    #[test]
+    fn a_failure_keeps_the_instances_and_probes_the_server_unless_it_answered() {
+        let mut state = state();
+        want(&mut state, &["web"], false);
+        list_slices(&mut state, &[("web-1", "web")]);
+        list_services(&mut state, &["web"]);
+        for (code, actions) in [(503, vec![Action::ProbeNow]), (429, vec![])] {
+            let failed = ReflectorEvent::Failed(status(code));
+            assert_eq!(apply(&mut state, Event::Slices(failed)), actions);
+            assert_eq!(
+                updates(&mut state),
+                [("web".into(), Some(1), Some(format!("{code}: ")))]
+            );
+        }
+        apply(&mut state, Event::Slices(ReflectorEvent::Resumed));
+        assert_eq!(updates(&mut state), [("web".into(), Some(1), None)]);
+    }
+
+    #[test]
+    fn names_are_taken_from_slices_if_access_to_services_is_denied() {
+        let mut state = state();
+        let follow = vec![Action::FollowServices(Scope::Namespace)];
+        assert_eq!(want(&mut state, &[], true), follow);
+        let denied = ReflectorEvent::Failed(status(403));
+        let follow = vec![Action::FollowSlices(Scope::Namespace)];
+        assert_eq!(apply(&mut state, Event::Services(denied)), follow);
+        list_slices(&mut state, &[("a-1", "a"), ("a-2", "a"), ("b-1", "b")]);
+        let names = state.take_updates().names.unwrap();
+        assert_eq!(names.value, Some(["a".into(), "b".into()].into()));
+        assert!(names.error.is_none());
+    }
+
+    #[test]
+    fn an_unresponsive_server_is_reported_until_it_recovers() {
+        let mut state = state();
+        want(&mut state, &["web"], false);
+        list_slices(&mut state, &[("web-1", "web")]);
+        list_services(&mut state, &["web"]);
+        let unresponsive = LivenessEvent::Unresponsive(status(504));
+        assert_eq!(apply(&mut state, Event::Liveness(unresponsive)), []);
+        let stale = [("web".into(), Some(1), Some("504: ".into()))];
+        assert_eq!(updates(&mut state), stale);
+        let recovered = apply(&mut state, Event::Liveness(LivenessEvent::Recovered));
+        assert_eq!(recovered, [Action::ReopenWatches]);
+        assert_eq!(updates(&mut state), [("web".into(), Some(1), None)]);
+        let rolled_back = apply(&mut state, Event::Liveness(LivenessEvent::RolledBack));
+        assert_eq!(rolled_back, [Action::Relist]);
+    }
+}

@@ -1,0 +1,15 @@
+//! Settings of discovery that are not about the connection.
+
+use std::sync::Arc;
+
+/// Which Services names refer to, and how Services become instances.
+#[derive(Debug)]
+pub(crate) struct DiscoveryOptions {
+    /// The namespace of names that do not include one.
+    pub(crate) namespace: Arc<str>,
+    pub(crate) cluster_domain: Arc<str>,
+    /// Keys of the annotations that are copied into the metadata.
+    pub(crate) annotations: Vec<Box<str>>,
+    /// The name of the port to call.
+    pub(crate) port: Option<Box<str>>,
+}

@@ -1,0 +1,260 @@
+//! The provider and its builder.
+
+use std::fmt;
+use std::net::IpAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use waypost_core::provider::{Heartbeat, NamesWatch, Provider, Registry, Report, Watch};
+use waypost_core::{
+    ConfigError, Environment, Error, InstanceId, ProviderError, Registration, ServiceName,
+};
+
+use crate::client::ApiClient;
+use crate::config::{CONTEXT, ConfigSource, KUBECONFIG};
+use crate::informer_factory::InformerFactory;
+use crate::options::DiscoveryOptions;
+use crate::rbac::RbacAdvisor;
+use crate::registry::SliceRegistry;
+use crate::service_ref::is_dns_label;
+
+/// Finds the endpoints of Kubernetes Services, and registers instances that run outside the cluster.
+///
+/// Instances come from the EndpointSlices ([`discovery.k8s.io/v1`]) of a Service. The name `web` is
+/// that Service in the default namespace; `web.demo`, `web.demo.svc` and `web.demo.svc.cluster.local`
+/// are in the namespace `demo`.
+///
+/// | Kubernetes | instance |
+/// |---|---|
+/// | `targetRef`, else address and port | id |
+/// | the first of `addresses` | host; in a dual-stack cluster that of the Service's first family |
+/// | [`conditions`] | health: passing if `ready` is true or absent; else draining if `terminating` and `serving` is true or absent; else critical |
+/// | the only port; the preferred one; `http`, `https`, `grpc`, `web`; the Service's first | port; all ports with a name are named ports |
+/// | `appProtocol`, else the port's name, else https for 443 and 8443 | scheme |
+/// | the zone of `hints`, if all ready endpoints have hints, else `zone` | zone |
+/// | label `app.kubernetes.io/version` | version |
+/// | labels, and the annotations chosen by [`KubernetesBuilder::annotation`] | metadata, with `namespace`, `pod`, `node`, `zone` |
+/// | annotations `waypost.dev/weight`, `version`, `tags`, `scheme`, `path`, `port`, `meta.KEY` | as named |
+///
+/// An `ExternalName` Service is one instance at that name. If EndpointSlices may not be read, a
+/// Service is one instance at its cluster DNS name. The metadata `degraded` says what could not be
+/// read.
+///
+/// Each namespace takes two watches, however many services are looked up. They are reopened every 30
+/// to 60 s. The objects that are known stay known whatever happens to the API server; only a complete
+/// new list replaces them:
+///
+/// | failure | noticed after | recovers after |
+/// |---|---|---|
+/// | the server closes its connections | at once | 2 s |
+/// | the server or its etcd hangs | 17 s | 2 s |
+/// | the server refuses new connections while watches stay open | 11 s | 2 s |
+/// | a single connection is dead | 65 s | at once |
+/// | etcd is restored to an earlier state | 13 s | at once |
+/// | the resource version has expired (410 Gone) | at once | at once, by a new list |
+/// | a permission is missing | at once | 30 s after it is granted |
+/// | an instance outside the cluster is not renewed | 3 minutes | with the next renewal |
+///
+/// ```no_run
+/// # use waypost_kubernetes::KubernetesProvider;
+/// let provider = KubernetesProvider::builder().namespace("demo").build()?;
+/// # Ok::<(), waypost_core::Error>(())
+/// ```
+///
+/// [`discovery.k8s.io/v1`]: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/
+/// [`conditions`]: https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/#conditions
+#[derive(Clone)]
+pub struct KubernetesProvider {
+    informers: Arc<InformerFactory>,
+    registry: Arc<SliceRegistry>,
+}
+
+impl KubernetesProvider {
+    /// A builder that takes what is not set from the environment of this process.
+    pub fn builder() -> KubernetesBuilder {
+        KubernetesBuilder::new(&Environment::of_this_process())
+    }
+
+    /// A provider for the cluster and namespace that the environment names.
+    ///
+    /// # Errors
+    /// If a variable or a file is invalid.
+    pub fn from_environment(environment: &Environment) -> Result<Self, Error> {
+        KubernetesBuilder::new(environment).build()
+    }
+}
+
+impl fmt::Debug for KubernetesProvider {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("KubernetesProvider")
+            .field("client", self.informers.client())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Provider for KubernetesProvider {
+    fn describe(&self) -> Arc<str> {
+        Arc::clone(self.informers.client().describe())
+    }
+
+    fn watch(&self, service: &ServiceName) -> Watch {
+        self.informers.watch(service)
+    }
+
+    fn watch_names(&self) -> NamesWatch {
+        self.informers.watch_names()
+    }
+
+    fn registry(&self) -> Result<&dyn Registry, ProviderError> {
+        Ok(self)
+    }
+}
+
+/// Registers instances outside the cluster. In a pod every registration is refused, with what to put
+/// into the pod's manifests instead.
+impl Registry for KubernetesProvider {
+    fn accepts(&self, registration: &Registration) -> Result<(), ProviderError> {
+        self.registry.accepts(registration)
+    }
+
+    fn register<'a>(
+        &'a self,
+        registration: &'a Registration,
+        report: &'a Report,
+    ) -> BoxFuture<'a, Result<(), ProviderError>> {
+        self.registry.register(registration, report).boxed()
+    }
+
+    fn deregister<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
+        self.registry.deregister(id).boxed()
+    }
+
+    fn heartbeat<'a>(
+        &'a self,
+        registration: &'a Registration,
+        report: Report,
+    ) -> BoxFuture<'a, Result<Heartbeat, ProviderError>> {
+        let registry = &self.registry;
+        async move { registry.heartbeat(registration, &report).await }.boxed()
+    }
+
+    fn set_maintenance<'a>(
+        &'a self,
+        registration: &'a Registration,
+        reason: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), ProviderError>> {
+        self.registry.set_maintenance(registration, reason).boxed()
+    }
+
+    fn local_address(&self) -> Option<IpAddr> {
+        self.registry.local_address()
+    }
+}
+
+const NAMESPACE: &str = "KUBERNETES_NAMESPACE";
+const CLUSTER_DOMAIN: &str = "KUBERNETES_CLUSTER_DOMAIN";
+
+/// Builds a [`KubernetesProvider`].
+///
+/// What is not set is taken from the environment: `KUBECONFIG`, `KUBERNETES_CONTEXT`,
+/// `KUBERNETES_NAMESPACE`, `KUBERNETES_CLUSTER_DOMAIN`, and in a pod its service account.
+#[derive(Clone, Debug, Default)]
+#[must_use = "call `build` to get a provider"]
+pub struct KubernetesBuilder {
+    environment: Environment,
+    namespace: Option<String>,
+    cluster_domain: Option<String>,
+    annotations: Vec<String>,
+    port: Option<String>,
+}
+
+impl KubernetesBuilder {
+    fn new(environment: &Environment) -> Self {
+        Self {
+            environment: environment.clone(),
+            ..Self::default()
+        }
+    }
+
+    /// Uses this kubeconfig file, even in a pod.
+    pub fn kubeconfig(mut self, path: impl Into<PathBuf>) -> Self {
+        let path: PathBuf = path.into();
+        self.environment = self.environment.with(KUBECONFIG, &path.to_string_lossy());
+        self
+    }
+
+    /// Uses this context of the kubeconfig instead of its current one.
+    pub fn context(mut self, context: &str) -> Self {
+        self.environment = self.environment.with(CONTEXT, context);
+        self
+    }
+
+    /// Sets the namespace of names that do not include one. By default it is that of the pod or of
+    /// the kubeconfig's context, else `default`.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// Sets the domain of the cluster's DNS, `cluster.local` by default.
+    pub fn cluster_domain(mut self, domain: impl Into<String>) -> Self {
+        self.cluster_domain = Some(domain.into());
+        self
+    }
+
+    /// Copies an annotation of Services and EndpointSlices into the metadata of their instances, as
+    /// is done with all labels. Can be called several times.
+    pub fn annotation(mut self, key: impl Into<String>) -> Self {
+        self.annotations.push(key.into());
+        self
+    }
+
+    /// Sets the name of the port to call if a Service has several ports. The annotation
+    /// `waypost.dev/port` overrides it.
+    pub fn port(mut self, name: impl Into<String>) -> Self {
+        self.port = Some(name.into());
+        self
+    }
+
+    /// Reads the configuration and builds the provider. Nothing is sent to the API server yet.
+    ///
+    /// # Errors
+    /// If a variable or a file is invalid: which one, and what would be valid.
+    pub fn build(self) -> Result<KubernetesProvider, Error> {
+        let variable = |name: &str| self.environment.get(name).map(str::to_owned);
+        let source = ConfigSource::from_environment(&self.environment)?;
+        let (client, config) = ApiClient::new(source)?;
+        let namespace = self
+            .namespace
+            .or_else(|| variable(NAMESPACE))
+            .or(config.namespace)
+            .unwrap_or_else(|| "default".to_owned());
+        if !is_dns_label(&namespace) {
+            let problem = format!(
+                "{namespace:?} is not a valid namespace; use at most 63 of a-z, 0-9 and '-', \
+                 beginning and ending with a letter or digit"
+            );
+            return Err(ConfigError::new(NAMESPACE, problem).into());
+        }
+        let domain = self.cluster_domain.or_else(|| variable(CLUSTER_DOMAIN));
+        let domain = domain.as_deref().unwrap_or("cluster.local");
+        let options = DiscoveryOptions {
+            namespace: namespace.into(),
+            cluster_domain: domain.trim_matches('.').into(),
+            annotations: self.annotations.into_iter().map(Into::into).collect(),
+            port: self.port.map(Into::into),
+        };
+        let advisor = Arc::new(RbacAdvisor::new(Arc::new(client)));
+        let registry = SliceRegistry::new(
+            Arc::clone(&advisor),
+            Arc::clone(&options.namespace),
+            Arc::clone(&options.cluster_domain),
+        );
+        Ok(KubernetesProvider {
+            informers: Arc::new(InformerFactory::new(advisor, options)),
+            registry: Arc::new(registry),
+        })
+    }
+}

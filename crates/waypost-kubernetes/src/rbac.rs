@@ -1,0 +1,336 @@
+//! The permissions that this provider needs, and what to apply when they are missing.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use futures_util::future::try_join_all;
+use http::Method;
+use serde::Deserialize;
+use serde_json::json;
+use tokio::time::Instant;
+use waypost_core::ProviderErrorKind;
+
+use crate::client::ApiClient;
+use crate::error::{RequestError, denied_user};
+
+/// A Role that this provider can need.
+#[derive(Debug)]
+pub(crate) struct Role {
+    /// The suggested name.
+    name: &'static str,
+    /// What it is needed for, for error messages.
+    purpose: &'static str,
+    rules: [PolicyRule; 2],
+}
+
+#[derive(Debug)]
+struct PolicyRule {
+    api_group: &'static str,
+    resource: &'static str,
+    verbs: &'static [&'static str],
+}
+
+/// The Role for finding services.
+pub(crate) const DISCOVERY: Role = Role {
+    name: "waypost-discovery",
+    purpose: "find services",
+    rules: [
+        PolicyRule {
+            api_group: "",
+            resource: "services",
+            verbs: &["list", "watch"],
+        },
+        PolicyRule {
+            api_group: "discovery.k8s.io",
+            resource: "endpointslices",
+            verbs: &["list", "watch"],
+        },
+    ],
+};
+
+/// The Role for registering instances that run outside the cluster.
+pub(crate) const REGISTRATION: Role = Role {
+    name: "waypost-registration",
+    purpose: "register instances",
+    rules: [
+        PolicyRule {
+            api_group: "",
+            resource: "services",
+            verbs: &["get", "create", "delete"],
+        },
+        PolicyRule {
+            api_group: "discovery.k8s.io",
+            resource: "endpointslices",
+            verbs: &["get", "list", "create", "update", "delete"],
+        },
+    ],
+};
+
+/// Adds to "access denied" errors which permissions are missing and the YAML that grants them, by
+/// asking the API server.
+pub(crate) struct RbacAdvisor {
+    client: Arc<ApiClient>,
+    cache: Mutex<BTreeMap<CacheKey, CachedAdvice>>,
+}
+
+/// Namespace and name of the Role.
+type CacheKey = (Box<str>, &'static str);
+
+#[derive(Clone)]
+struct CachedAdvice {
+    asked_at: Instant,
+    advice: Option<Arc<str>>,
+}
+
+impl RbacAdvisor {
+    /// How long advice is reused, so that a retry that is denied again costs one request only.
+    const CACHE_TIME: Duration = Duration::from_secs(600);
+
+    pub(crate) fn new(client: Arc<ApiClient>) -> Self {
+        Self {
+            client,
+            cache: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn client(&self) -> &Arc<ApiClient> {
+        &self.client
+    }
+
+    /// The same error, with advice if the server answered 403 because a permission is missing.
+    pub(crate) async fn explain(
+        &self,
+        namespace: &str,
+        role: &Role,
+        mut error: RequestError,
+    ) -> RequestError {
+        if error.code() != Some(403) || !error.is_access_denied() {
+            return error;
+        }
+        let message = error.error.message();
+        if let Some(advice) = self.cached_advice(namespace, role, message).await {
+            let message = format!("{message}\n{advice}");
+            let kind = ProviderErrorKind::NotAuthorised;
+            error.error = self.client.error(kind, message);
+        }
+        error
+    }
+
+    async fn cached_advice(&self, namespace: &str, role: &Role, message: &str) -> Option<Arc<str>> {
+        let key = (namespace.into(), role.name);
+        // A panic elsewhere cannot leave the map half changed.
+        let lock = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
+        let cached = lock().get(&key).cloned();
+        if let Some(cached) = cached
+            && cached.asked_at.elapsed() < Self::CACHE_TIME
+        {
+            return cached.advice;
+        }
+        let advice = self.advice(namespace, role, message).await.map(Arc::from);
+        let cached = CachedAdvice {
+            asked_at: Instant::now(),
+            advice,
+        };
+        lock().insert(key, cached.clone());
+        cached.advice
+    }
+
+    /// What to do about missing permissions; `None` if none are missing or the server does not say.
+    async fn advice(&self, namespace: &str, role: &Role, message: &str) -> Option<String> {
+        if denied_user(message) == Some(ANONYMOUS) {
+            return Some(
+                "no credentials reached the server: it treats this client as anonymous".into(),
+            );
+        }
+        let missing = match self.missing(namespace, role).await {
+            Ok(missing) => missing,
+            Err(error) => {
+                tracing::debug!(%error, "cannot ask the API server for our permissions");
+                return None;
+            }
+        };
+        if missing.is_empty() {
+            return None;
+        }
+        let user = self.username().await;
+        let user = user.as_deref().or(denied_user(message));
+        Some(render_advice(namespace, role, &missing, user))
+    }
+
+    /// The permissions of the role that are missing, each as `verb resource`.
+    async fn missing(&self, namespace: &str, role: &Role) -> Result<Vec<String>, RequestError> {
+        let reviews = role.rules.iter().flat_map(|rule| {
+            rule.verbs.iter().map(move |verb| async move {
+                let allowed = self.is_allowed(namespace, rule, verb).await?;
+                Ok::<_, RequestError>((!allowed).then(|| format!("{verb} {}", rule.resource)))
+            })
+        });
+        Ok(try_join_all(reviews).await?.into_iter().flatten().collect())
+    }
+
+    async fn is_allowed(
+        &self,
+        namespace: &str,
+        rule: &PolicyRule,
+        verb: &str,
+    ) -> Result<bool, RequestError> {
+        let review = json!({
+            "apiVersion": "authorization.k8s.io/v1",
+            "kind": "SelfSubjectAccessReview",
+            "spec": {"resourceAttributes": {
+                "namespace": namespace,
+                "group": rule.api_group,
+                "resource": rule.resource,
+                "verb": verb,
+            }},
+        });
+        let path = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews";
+        let review: Review = self.client.send(Method::POST, path, &review).await?;
+        Ok(review.status.allowed)
+    }
+
+    /// The user name by which the server knows this client; `None` before Kubernetes 1.28.
+    async fn username(&self) -> Option<String> {
+        let review = json!({
+            "apiVersion": "authentication.k8s.io/v1",
+            "kind": "SelfSubjectReview",
+        });
+        let path = "/apis/authentication.k8s.io/v1/selfsubjectreviews";
+        let review: Result<Review, _> = self.client.send(Method::POST, path, &review).await;
+        let user = review.ok()?.status.user_info.username;
+        (!user.is_empty()).then(|| user.into())
+    }
+}
+
+/// A SelfSubjectAccessReview or a SelfSubjectReview, as answered.
+#[derive(Deserialize)]
+struct Review {
+    status: ReviewStatus,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+struct ReviewStatus {
+    allowed: bool,
+    user_info: UserInfo,
+}
+
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct UserInfo {
+    username: Box<str>,
+}
+
+const ANONYMOUS: &str = "system:anonymous";
+
+/// Says which permissions are missing, followed by the YAML that grants the role.
+fn render_advice(namespace: &str, role: &Role, missing: &[String], user: Option<&str>) -> String {
+    let missing = missing.join(", ");
+    let Role {
+        name,
+        purpose,
+        rules,
+    } = role;
+    let mut text = format!(
+        "missing permissions to {purpose} in namespace {namespace}: {missing}; \
+         to grant them, kubectl apply -f:\n\
+         apiVersion: rbac.authorization.k8s.io/v1\n\
+         kind: Role\n\
+         metadata:\n  name: {name}\n  namespace: {namespace}\n\
+         rules:\n"
+    );
+    for rule in rules {
+        let (group, resource, verbs) = (rule.api_group, rule.resource, rule.verbs.join(", "));
+        let _ = write!(
+            text,
+            "- apiGroups: [{group:?}]\n  resources: [{resource}]\n  verbs: [{verbs}]\n"
+        );
+    }
+    let _ = write!(
+        text,
+        "---\n\
+         apiVersion: rbac.authorization.k8s.io/v1\n\
+         kind: RoleBinding\n\
+         metadata:\n  name: {name}\n  namespace: {namespace}\n\
+         roleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: Role\n  name: {name}\n\
+         subjects:\n{subject}",
+        subject = render_subject(user)
+    );
+    text
+}
+
+/// The subject of the RoleBinding.
+fn render_subject(user: Option<&str>) -> String {
+    let Some(user) = user else {
+        return "- kind: ServiceAccount # replace by the identity of this client\n  name: default"
+            .into();
+    };
+    let account = user.strip_prefix("system:serviceaccount:");
+    if let Some((namespace, name)) = account.and_then(|account| account.split_once(':')) {
+        return format!("- kind: ServiceAccount\n  name: {name}\n  namespace: {namespace}");
+    }
+    // A JSON string is a YAML string too, whatever characters the name has.
+    let user = json!(user);
+    format!("- kind: User\n  name: {user}\n  apiGroup: rbac.authorization.k8s.io")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The object is the example in the Kubernetes documentation of `kubectl auth whoami`.
+    #[test]
+    fn username_is_read_from_a_self_subject_review() {
+        let review = json!({
+            "kind": "SelfSubjectReview", "apiVersion": "authentication.k8s.io/v1", "metadata": {},
+            "status": {"userInfo": {"username": "ann", "groups": ["system:authenticated"]}},
+        });
+        let review: Review = serde_json::from_value(review).unwrap();
+        assert_eq!(&*review.status.user_info.username, "ann");
+    }
+
+    #[test]
+    fn advice_is_the_role_and_its_binding() {
+        let missing = ["watch services".to_owned()];
+        let account = Some("system:serviceaccount:shop:web");
+        let advice = render_advice("shop", &DISCOVERY, &missing, account);
+        let (words, yaml) = advice.split_once('\n').unwrap();
+        assert_eq!(
+            words,
+            "missing permissions to find services in namespace shop: watch services; \
+             to grant them, kubectl apply -f:"
+        );
+        let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(yaml).unwrap();
+        let meta = json!({ "name": "waypost-discovery", "namespace": "shop" });
+        let rule = |group: &str, resource: &str| json!({ "apiGroups": [group], "resources": [resource], "verbs": ["list", "watch"] });
+        assert_eq!(
+            documents,
+            [
+                json!({
+                    "apiVersion": "rbac.authorization.k8s.io/v1",
+                    "kind": "Role",
+                    "metadata": meta,
+                    "rules": [rule("", "services"), rule("discovery.k8s.io", "endpointslices")],
+                }),
+                json!({
+                    "apiVersion": "rbac.authorization.k8s.io/v1",
+                    "kind": "RoleBinding",
+                    "metadata": meta,
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "waypost-discovery"},
+                    "subjects": [{"kind": "ServiceAccount", "name": "web", "namespace": "shop"}],
+                }),
+            ]
+        );
+    }
+
+    #[test]
+    fn a_user_name_with_special_characters_is_quoted() {
+        let missing = ["watch services".to_owned()];
+        let advice = render_advice("shop", &REGISTRATION, &missing, Some("Ann: \"A\""));
+        let (_, yaml) = advice.split_once('\n').unwrap();
+        let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(yaml).unwrap();
+        assert_eq!(documents[1]["subjects"][0]["name"], "Ann: \"A\"");
+    }
+}

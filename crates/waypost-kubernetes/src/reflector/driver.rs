@@ -1,0 +1,329 @@
+//! The state machine of a reflector: what to request next, and when to try again.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+use waypost_core::supervision::Backoff;
+
+use super::list_watch::{ListWatch, WatchListError};
+use super::progress::WatchProgress;
+use crate::error::RequestError;
+use crate::rbac::{DISCOVERY, RbacAdvisor};
+use crate::resources::Resource;
+use crate::watch_stream::{WatchEvent, WatchEventContent, WatchStream};
+
+/// What a reflector reports.
+#[derive(Debug)]
+pub(crate) enum ReflectorEvent<T> {
+    /// All objects; any other that was known is deleted. With a `watch_error` the list is complete,
+    /// but it will become outdated, because it could not be followed by a watch.
+    Listed {
+        objects: Vec<T>,
+        watch_error: Option<RequestError>,
+    },
+    /// An object was added or modified.
+    Applied(T),
+    /// The object of this name was deleted.
+    Deleted(Box<str>),
+    /// The watch works again after a failure; no object has changed.
+    Resumed,
+    /// An attempt failed. The objects known so far may be outdated.
+    Failed(RequestError),
+}
+
+pub(super) struct Driver {
+    list_watch: ListWatch,
+    advisor: Arc<RbacAdvisor>,
+    namespace: Arc<str>,
+    progress: Arc<WatchProgress>,
+    /// How many relists were requested. A notification without a new number requests to reopen the
+    /// watch.
+    relists: watch::Receiver<u64>,
+    /// How many relists were requested before the latest notification.
+    relists_seen: u64,
+    /// Where to continue from; `None` to list first.
+    resource_version: Option<Box<str>>,
+    /// The open watch.
+    watch: Option<WatchStream>,
+    paused_until: Option<Instant>,
+    /// When a watch that was opened after a failure counts as working, if no event comes before.
+    settles_at: Option<Instant>,
+    is_failing: bool,
+    /// Whether to try WatchList before LIST.
+    use_watch_list: bool,
+    /// How many attempts in a row were denied.
+    denials: u32,
+    last_gone: Option<Instant>,
+    backoff: Backoff,
+}
+
+impl Driver {
+    /// A watch that fails or ends sooner than this after it was opened is followed by a pause.
+    const MIN_WATCH_AGE: Duration = Duration::from_secs(1);
+    /// A watch whose resource version has expired fails with its first event, within this time.
+    const SETTLE_TIME: Duration = Duration::from_millis(100);
+    /// The longest `Retry-After` that is respected.
+    const MAX_RETRY_AFTER: Duration = Duration::from_secs(30);
+    /// A second 410 within this time is a failure.
+    const GONE_AGAIN: Duration = Duration::from_secs(5);
+    /// The longest pause before the list that follows a 410, so that not all clients list at once.
+    const RELIST_JITTER: Duration = Duration::from_millis(100);
+
+    pub(super) fn new(
+        list_watch: ListWatch,
+        advisor: Arc<RbacAdvisor>,
+        namespace: Arc<str>,
+        progress: Arc<WatchProgress>,
+        relists: watch::Receiver<u64>,
+    ) -> Self {
+        Self {
+            list_watch,
+            advisor,
+            namespace,
+            progress,
+            relists,
+            relists_seen: 0,
+            resource_version: None,
+            watch: None,
+            paused_until: None,
+            settles_at: None,
+            is_failing: false,
+            use_watch_list: true,
+            denials: 0,
+            last_gone: None,
+            backoff: Backoff::default(),
+        }
+    }
+
+    /// The next event.
+    pub(super) async fn next<T: Resource>(&mut self) -> ReflectorEvent<T> {
+        loop {
+            let mut relists = self.relists.clone();
+            tokio::select! {
+                biased;
+                changed = relists.changed() => {
+                    if changed.is_err() {
+                        return std::future::pending().await;
+                    }
+                    let requested = *relists.borrow_and_update();
+                    self.relists = relists;
+                    self.restart(requested);
+                }
+                event = self.step() => match event {
+                    Ok(Some(ReflectorEvent::Listed { objects, watch_error: Some(error) })) => {
+                        let watch_error = self.handle_failure(error).await;
+                        return ReflectorEvent::Listed { objects, watch_error };
+                    }
+                    Ok(Some(event)) => return event,
+                    Ok(None) => {}
+                    Err(error) => if let Some(error) = self.handle_failure(error).await {
+                        return ReflectorEvent::Failed(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes one step: pauses, lists, opens the watch or reads an event. A restart can cancel it at
+    /// any point, so the state must be consistent at each `await`.
+    async fn step<T: Resource>(&mut self) -> Result<Option<ReflectorEvent<T>>, RequestError> {
+        if let Some(until) = self.paused_until {
+            sleep_until(until).await;
+            self.paused_until = None;
+        }
+        if self.watch.is_some() {
+            self.read().await
+        } else if self.resource_version.is_some() {
+            self.open_watch().await.map(|()| None)
+        } else {
+            self.list().await.map(Some)
+        }
+    }
+
+    /// Reopens the watch, or lists if the number of requested relists has changed.
+    fn restart(&mut self, relists: u64) {
+        self.watch = None;
+        self.paused_until = None;
+        if relists != std::mem::replace(&mut self.relists_seen, relists) {
+            self.resource_version = None;
+        }
+    }
+
+    // --- list ---
+
+    async fn list<T: Resource>(&mut self) -> Result<ReflectorEvent<T>, RequestError> {
+        // The client may be allowed to watch but not to list, or the reverse. The first attempt
+        // tries both; after a denial they take turns, so that a retry costs one request.
+        if self.use_watch_list && self.denials.is_multiple_of(2) {
+            match self.list_watch.watch_list().await {
+                Ok(list) => {
+                    self.watch = Some(list.watch);
+                    self.advance(list.resource_version);
+                    self.reset_failures();
+                    return Ok(ReflectorEvent::Listed {
+                        objects: list.objects,
+                        watch_error: None,
+                    });
+                }
+                Err(WatchListError::Unsupported) => self.use_watch_list = false,
+                Err(WatchListError::Failed(error))
+                    if error.is_access_denied() && self.denials == 0 =>
+                {
+                    self.denials = 1;
+                }
+                Err(WatchListError::Failed(error)) => return Err(error),
+            }
+        }
+        let list = self.list_watch.list().await;
+        // Another server behind the same address may support WatchList.
+        let list = list.inspect_err(|_| self.use_watch_list = true)?;
+        self.advance(Some(list.metadata.resource_version));
+        let watch_error = match self.open_watch().await {
+            Ok(()) => {
+                self.reset_failures();
+                None
+            }
+            Err(error) => {
+                self.resource_version = None;
+                Some(error)
+            }
+        };
+        Ok(ReflectorEvent::Listed {
+            objects: list.items.unwrap_or_default(),
+            watch_error,
+        })
+    }
+
+    // --- watch ---
+
+    async fn open_watch(&mut self) -> Result<(), RequestError> {
+        let resource_version = self.resource_version.clone().unwrap_or_default();
+        let watch = self.list_watch.watch(&resource_version).await;
+        self.watch = Some(watch.inspect_err(|error| {
+            // 400 and 422: the server cannot parse the version, so it is from another cluster.
+            if matches!(error.code(), Some(400 | 422)) || error.is_access_denied() {
+                self.resource_version = None;
+            }
+        })?);
+        if self.is_failing {
+            self.settles_at = Some(Instant::now() + Self::SETTLE_TIME);
+        }
+        Ok(())
+    }
+
+    async fn read<T: Resource>(&mut self) -> Result<Option<ReflectorEvent<T>>, RequestError> {
+        let Some(watch) = &mut self.watch else {
+            return Ok(None);
+        };
+        let settles_at = self.settles_at;
+        let settled = async {
+            match settles_at {
+                Some(at) => sleep_until(at).await,
+                None => std::future::pending().await,
+            }
+        };
+        let event = tokio::select! {
+            event = watch.next::<T>() => event,
+            () = settled => {
+                self.reset_failures();
+                return Ok(Some(ReflectorEvent::Resumed));
+            }
+        };
+        match event {
+            Ok(Some(event)) => self.apply(event),
+            Ok(None) => {
+                self.end_watch();
+                Ok(None)
+            }
+            Err(error) => {
+                let was_short = watch.age() < Self::MIN_WATCH_AGE;
+                self.watch = None;
+                if was_short || self.is_failing {
+                    return Err(self.list_watch.stream_error(error));
+                }
+                // The watch has worked until now, so it is reopened before anything is reported.
+                Ok(None)
+            }
+        }
+    }
+
+    fn apply<T: Resource>(
+        &mut self,
+        event: WatchEvent<T>,
+    ) -> Result<Option<ReflectorEvent<T>>, RequestError> {
+        if let WatchEventContent::Error(status) = event.content {
+            return Err(self.list_watch.client.status_error(status));
+        }
+        let was_failing = self.is_failing;
+        self.reset_failures();
+        self.advance(event.resource_version);
+        Ok(match event.content {
+            WatchEventContent::Applied(object) => Some(ReflectorEvent::Applied(object)),
+            WatchEventContent::Deleted(name) => Some(ReflectorEvent::Deleted(name)),
+            _ => was_failing.then_some(ReflectorEvent::Resumed),
+        })
+    }
+
+    /// The server has ended the watch.
+    fn end_watch(&mut self) {
+        let Some(watch) = self.watch.take() else {
+            return;
+        };
+        if watch.age() < Self::MIN_WATCH_AGE {
+            let pause = self.backoff.next_delay();
+            self.pause(pause);
+        }
+        // A server whose etcd was rolled back sends nothing, not even a bookmark, until it reaches
+        // our resource version again. If no probe can detect that, silence must.
+        if !watch.has_received_any() && self.progress.relists_after_silence() {
+            self.resource_version = None;
+        }
+    }
+
+    fn advance(&mut self, resource_version: Option<Box<str>>) {
+        if let Some(version) = resource_version {
+            self.progress.set_resource_version(&version);
+            self.resource_version = Some(version);
+        }
+    }
+
+    // --- failures ---
+
+    /// Decides when to try again. Returns the error if it is to be reported.
+    async fn handle_failure(&mut self, error: RequestError) -> Option<RequestError> {
+        self.watch = None;
+        self.settles_at = None;
+        if error.is_access_denied() {
+            self.denials = self.denials.saturating_add(1);
+        }
+        if error.is_gone() {
+            self.resource_version = None;
+            let last = self.last_gone.replace(Instant::now());
+            if last.is_none_or(|last| last.elapsed() > Self::GONE_AGAIN) {
+                // The server works; only our resource version has expired.
+                self.pause(Self::RELIST_JITTER.mul_f64(fastrand::f64()));
+                return None;
+            }
+        }
+        self.is_failing = true;
+        let retry_after = error.retry_after.unwrap_or_default();
+        let retry_after = retry_after.min(Self::MAX_RETRY_AFTER);
+        let delay = self.backoff.next_delay();
+        self.pause(delay.max(retry_after));
+        let namespace = &self.namespace;
+        Some(self.advisor.explain(namespace, &DISCOVERY, error).await)
+    }
+
+    fn reset_failures(&mut self) {
+        self.is_failing = false;
+        self.settles_at = None;
+        self.denials = 0;
+        self.backoff.reset();
+    }
+
+    fn pause(&mut self, time: Duration) {
+        self.paused_until = Some(Instant::now() + time);
+    }
+}

@@ -1,0 +1,79 @@
+//! Resolves a service name to a Service and its namespace.
+
+use std::sync::Arc;
+
+use waypost_core::ServiceName;
+
+/// A Service and its namespace.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct ServiceRef {
+    pub(crate) namespace: Arc<str>,
+    pub(crate) service: Arc<str>,
+}
+
+impl ServiceRef {
+    /// Resolves a name as cluster DNS does ("DNS for Services and Pods" in the Kubernetes
+    /// documentation): `web` is in `default_namespace`; `web.demo`, `web.demo.svc` and
+    /// `web.demo.svc.cluster.local` are in `demo`. `None` if no Service can have such a name.
+    pub(crate) fn resolve(
+        name: &ServiceName,
+        default_namespace: &Arc<str>,
+        cluster_domain: &str,
+    ) -> Option<Self> {
+        let name = name.as_str();
+        let in_cluster = format!(".svc.{cluster_domain}");
+        let short = name
+            .strip_suffix(&in_cluster)
+            .or_else(|| name.strip_suffix(".svc"));
+        let (service, namespace) = match (short.unwrap_or(name).split_once('.'), short) {
+            (Some((service, namespace)), _) => (service, namespace.into()),
+            (None, None) => (name, Arc::clone(default_namespace)),
+            // "web.svc" is the Service `web` in the namespace `svc`.
+            (None, Some(service)) if name == format!("{service}.svc") => (service, "svc".into()),
+            (None, Some(_)) => return None,
+        };
+        (is_dns_label(service) && is_dns_label(&namespace)).then(|| Self {
+            service: service.into(),
+            namespace,
+        })
+    }
+}
+
+/// Whether `text` is an RFC 1123 label, as Kubernetes requires for names of Services and namespaces.
+pub(crate) fn is_dns_label(text: &str) -> bool {
+    let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '-';
+    (1..=63).contains(&text.len())
+        && text.chars().all(is_inner)
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_resolve_as_in_cluster_dns() {
+        let own: Arc<str> = "shop".into();
+        for (name, expected) in [
+            ("web", Some(("web", "shop"))),
+            ("web.demo", Some(("web", "demo"))),
+            ("web.demo.svc", Some(("web", "demo"))),
+            ("web.demo.svc.cluster.local", Some(("web", "demo"))),
+            ("web.svc", Some(("web", "svc"))),
+            ("1-up", Some(("1-up", "shop"))),
+            ("web.svc.cluster.local", None),
+            ("web.demo.svc.elsewhere", None),
+            ("web.demo.example", None),
+            ("Web", None),
+            ("web_1", None),
+            ("web.De", None),
+        ] {
+            let resolved = ServiceRef::resolve(&name.parse().unwrap(), &own, "cluster.local");
+            let resolved = resolved.as_ref().map(|r| (&*r.service, &*r.namespace));
+            assert_eq!(resolved, expected, "{name}");
+        }
+        let long = "a".repeat(64).parse().unwrap();
+        assert_eq!(ServiceRef::resolve(&long, &own, "cluster.local"), None);
+    }
+}
