@@ -1,5 +1,5 @@
-//! Runs the registry on 127.0.0.1:8500, or on the address given, with DNS on the second address
-//! if one is given, and with what is registered kept in the folder that is given last.
+//! Runs the registry. The arguments, all optional, are the address of the HTTP API (by default
+//! 127.0.0.1:8500), the address of the DNS server, and the data directory.
 //!
 //! ```text
 //! cargo run -p waypost-agent --example agent -- 127.0.0.1:8500 127.0.0.1:8600 /tmp/registry
@@ -17,15 +17,11 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     };
     let dns = std::env::args().nth(2).map(|dns| dns.parse()).transpose()?;
     let mut builder = Agent::builder().http(address).dns(dns);
-    if let Some(folder) = std::env::args().nth(3) {
-        builder = builder.data_dir(folder);
+    if let Some(directory) = std::env::args().nth(3) {
+        builder = builder.data_dir(directory);
     }
     let agent = builder.start().await?;
-    println!(
-        "Consul's API: {}   the page: {}/ui/",
-        agent.url(),
-        agent.url()
-    );
+    println!("HTTP API: {}   web page: {}/ui/", agent.url(), agent.url());
     tokio::signal::ctrl_c().await?;
     agent.shutdown().await;
     Ok(())

@@ -1,5 +1,5 @@
-//! How to test code that uses discovery: a registry in the test, faults on demand, and a clock that
-//! stands still until everybody waits.
+//! How to test code that uses service discovery: with a registry in the test, injected faults and a
+//! paused clock.
 //!
 //! ```text
 //! cargo run -p waypost-agent --example testing
@@ -11,16 +11,16 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use waypost_agent::Agent;
 
-/// What is under test: it looks up the passing instances of a service, and gives up at any error.
-async fn passing(consul: &str, service: &str) -> Result<usize, reqwest::Error> {
+/// The code under test: counts the passing instances of a service.
+async fn count_passing(consul: &str, service: &str) -> Result<usize, reqwest::Error> {
     let url = format!("{consul}/v1/health/service/{service}?passing");
-    let answer = reqwest::get(url).await?.error_for_status()?;
-    Ok(answer.json::<Vec<serde_json::Value>>().await?.len())
+    let response = reqwest::get(url).await?.error_for_status()?;
+    Ok(response.json::<Vec<serde_json::Value>>().await?.len())
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Box<dyn Error>> {
-    // The example's client wants to be told who does its cryptography.
+    // The HTTP client of this example needs a crypto provider.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let start = std::time::SystemTime::now();
     let agent = Agent::builder().seed(7).start().await?;
@@ -36,22 +36,22 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .send()
         .await?
         .error_for_status()?;
-    assert_eq!(passing(&agent.url(), "web").await?, 1);
+    assert_eq!(count_passing(&agent.url(), "web").await?, 1);
 
-    // Nobody reports, so the check fails after 10 s. Nobody has to wait for that.
+    // Without a report the check fails after 10 s. The paused clock advances at once.
     let before = Instant::now();
     sleep(Duration::from_secs(11)).await;
-    assert_eq!(passing(&agent.url(), "web").await?, 0);
+    assert_eq!(count_passing(&agent.url(), "web").await?, 0);
     println!(
-        "{:?} of the agent's time later, the instance is gone",
+        "the instance is critical after {:?} on the paused clock",
         before.elapsed()
     );
 
     agent.faults().fail(true);
-    assert!(passing(&agent.url(), "web").await.is_err());
+    assert!(count_passing(&agent.url(), "web").await.is_err());
     agent.faults().heal();
-    assert!(passing(&agent.url(), "web").await.is_ok());
-    println!("it fails when it is told to, and heals");
+    assert!(count_passing(&agent.url(), "web").await.is_ok());
+    println!("requests fail with the injected fault, and succeed after it is turned off");
     agent.shutdown().await;
     Ok(())
 }

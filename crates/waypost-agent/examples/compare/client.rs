@@ -1,25 +1,27 @@
-//! The client of both: as little of HTTP as will do, so that it doesn't get in the way.
+//! A minimal HTTP client for both registries, so that the client doesn't dominate the measurements.
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
 use tokio::time::{Duration, Instant, sleep};
 
 use crate::Result;
-use crate::registry::PATIENCE;
 
-/// Instances are spread over so many services.
+/// The timeout of operations that should be immediate.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The number of services that instances are distributed over.
 const SERVICES: usize = 100;
 
-/// A connection that is kept alive.
+/// A keep-alive connection.
 pub(crate) struct Client(BufReader<TcpStream>);
 
-pub(crate) struct Answer {
+pub(crate) struct Response {
     pub index: u64,
     pub body: Vec<u8>,
 }
 
 impl Client {
-    pub(crate) fn of(stream: TcpStream) -> Self {
+    pub(crate) fn new(stream: TcpStream) -> Self {
         Self(BufReader::new(stream))
     }
 
@@ -37,12 +39,12 @@ impl Client {
         Ok(())
     }
 
-    /// Asks until the answer has so many instances.
-    pub(crate) async fn until_there(&mut self, path: &str, instances: usize) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
+    /// Repeats a query until the response has this many instances.
+    pub(crate) async fn wait_for_instances(&mut self, path: &str, instances: usize) -> Result<()> {
+        let deadline = Instant::now() + TIMEOUT;
         while Instant::now() < deadline {
-            let answer = self.get(path).await?;
-            let found: Vec<serde_json::Value> = serde_json::from_slice(&answer.body)?;
+            let response = self.get(path).await?;
+            let found: Vec<serde_json::Value> = serde_json::from_slice(&response.body)?;
             if found.len() == instances {
                 return Ok(());
             }
@@ -51,12 +53,12 @@ impl Client {
         Err(format!("{path} never had {instances} instances").into())
     }
 
-    pub(crate) async fn get(&mut self, path: &str) -> Result<Answer> {
+    pub(crate) async fn get(&mut self, path: &str) -> Result<Response> {
         let request = format!("GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n");
         self.exchange(&request).await
     }
 
-    pub(crate) async fn put(&mut self, path: &str, body: &str) -> Result<Answer> {
+    pub(crate) async fn put(&mut self, path: &str, body: &str) -> Result<Response> {
         let length = body.len();
         let request = format!(
             "PUT {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}"
@@ -64,7 +66,7 @@ impl Client {
         self.exchange(&request).await
     }
 
-    async fn exchange(&mut self, request: &str) -> Result<Answer> {
+    async fn exchange(&mut self, request: &str) -> Result<Response> {
         self.0.write_all(request.as_bytes()).await?;
         let status = self.line().await?;
         let (mut length, mut chunked, mut index) = (0, false, 0);
@@ -92,7 +94,7 @@ impl Client {
             let text = String::from_utf8_lossy(&body);
             return Err(format!("{status}: {text}").into());
         }
-        Ok(Answer { index, body })
+        Ok(Response { index, body })
     }
 
     async fn read(&mut self, into: &mut Vec<u8>, length: usize) -> Result<()> {

@@ -1,15 +1,15 @@
-//! Measures this registry and `consul agent -dev` in turn, on this machine, and prints a table in
-//! Markdown.
+//! Measures this registry and `consul agent -dev` alternately on this machine, and prints a Markdown
+//! table.
 //!
 //! ```text
 //! cargo build --release -p waypost-agent --examples
 //! cargo run --release -p waypost-agent --example compare -- --to docs/registry-benchmarks.md
 //! ```
 //!
-//! It takes about six minutes on a machine that has nothing else to do, and ends after twelve with
-//! what it has by then. `--quick` leaves out the 10,000 instances, which take Consul minutes. It
-//! needs Linux (memory is read from `/proc`) and a `consul` on the path or in `$CONSUL_BIN`. The
-//! other side of each measurement is this program, with one thread, on the same processors.
+//! It takes about six minutes on an idle machine. After twelve minutes it stops and prints the results
+//! so far. `--quick` omits the measurements with up to 10,000 instances, which take Consul minutes.
+//! It requires Linux (memory is read from `/proc`) and `consul` in `$PATH` or `$CONSUL_BIN`. The
+//! client is this program, with one thread, on the same processors.
 
 mod client;
 mod measure;
@@ -28,10 +28,10 @@ use registry::Registry;
 
 type Result<T> = std::result::Result<T, Box<dyn Error + Send + Sync>>;
 
-/// Whatever the machine does meanwhile, it ends by then.
-const WITHIN: Duration = Duration::from_secs(12 * 60);
+/// The limit for all measurements.
+const TIMEOUT: Duration = Duration::from_secs(12 * 60);
 
-/// So often everything but the 10,000 instances is measured. The median counts.
+/// The number of measurements, except for those with up to 10,000 instances. The median is reported.
 const ROUNDS: usize = 3;
 
 const REGISTRIES: [Registry; 2] = [Registry::Waypost, Registry::Consul];
@@ -44,37 +44,50 @@ async fn main() -> Result<()> {
     while let Some(argument) = arguments.next() {
         match argument.as_str() {
             "--quick" => quick = true,
-            "--to" => to = Some(PathBuf::from(arguments.next().ok_or("--to: which file?")?)),
-            other => return Err(format!("{other}: only --quick and --to FILE are known").into()),
+            "--to" => {
+                to = Some(PathBuf::from(
+                    arguments.next().ok_or("--to requires a file")?,
+                ))
+            }
+            other => {
+                return Err(
+                    format!("unknown argument {other}, expected --quick or --to FILE").into(),
+                );
+            }
         }
     }
     let mut rounds = Vec::new();
-    let done = timeout(WITHIN, compare(quick, &mut rounds)).await;
-    // What was measured is worth something even if the rest can't be.
+    let done = timeout(TIMEOUT, compare(quick, &mut rounds)).await;
+    // Results before a failure are still useful.
     let text = table(&medians(&rounds), quick)?;
     match to {
         Some(file) => std::fs::write(file, text)?,
         None => print!("{text}"),
     }
-    done.map_err(|_| format!("not all was measured in {} minutes", WITHIN.as_secs() / 60))?
+    done.map_err(|_| {
+        format!(
+            "not all measurements finished in {} minutes",
+            TIMEOUT.as_secs() / 60
+        )
+    })?
 }
 
-/// What was measured of ours and of theirs.
+/// The results of one round: of this registry and of Consul.
 type Round = [Figures; 2];
 
-/// The two take turns within each round, so that both see the same machine.
+/// Each round measures both registries, so that the load of the machine affects both.
 async fn compare(quick: bool, rounds: &mut Vec<Round>) -> Result<()> {
     for round in 0..ROUNDS {
         let figures = next(rounds);
         let order = if round % 2 == 0 { [0, 1] } else { [1, 0] };
         for side in order {
-            measure::in_seconds(REGISTRIES[side], &mut figures[side]).await?;
+            measure::fast(REGISTRIES[side], &mut figures[side]).await?;
         }
     }
     if !quick {
         let figures = next(rounds);
         for side in [0, 1] {
-            measure::in_minutes(REGISTRIES[side], &mut figures[side]).await?;
+            measure::slow(REGISTRIES[side], &mut figures[side]).await?;
         }
     }
     Ok(())
@@ -86,7 +99,7 @@ fn next(rounds: &mut Vec<Round>) -> &mut Round {
     &mut rounds[last]
 }
 
-/// The median of ours and of theirs, of everything that was measured of both.
+/// The medians of both registries, for everything that was measured of both.
 fn medians(rounds: &[Round]) -> Vec<(&'static str, [f64; 2])> {
     let mut names = Vec::new();
     let mut values: HashMap<&str, [Vec<f64>; 2]> = HashMap::new();
@@ -113,12 +126,12 @@ fn table(rows: &[(&str, [f64; 2])], quick: bool) -> Result<String> {
     let options = if quick { " -- --quick" } else { "" };
     writeln!(
         text,
-        "# The embedded registry beside Consul\n\n\
+        "# The embedded registry compared with Consul\n\n\
          Made by `cargo run --release -p waypost-agent --example compare{options}`: this registry\n\
-         and `consul agent -dev` 1.8.7 in turn, on the same machine ({} processors), with the\n\
-         measuring program on the same processors. Each figure is the median of {ROUNDS} rounds;\n\
-         those from 1,000 to 10,000 instances are of one. Absolute figures move with the machine;\n\
-         the ratios are what counts.\n",
+         and `consul agent -dev` 1.8.7 alternately, on the same machine ({} processors), with the\n\
+         client on the same processors. Each figure is the median of {ROUNDS} rounds; those with\n\
+         1,000 to 10,000 instances are from one round. The absolute figures depend on the machine,\n\
+         so compare the ratios.\n",
         std::thread::available_parallelism()?
     )?;
     writeln!(
@@ -136,14 +149,14 @@ fn table(rows: &[(&str, [f64; 2])], quick: bool) -> Result<String> {
     }
     writeln!(
         text,
-        "\nWith one connection ours mostly waits to be woken: asked for nothing but its leader it\n\
-         answers as often. Whether the system puts both ends on one processor or on two, where one\n\
-         has to wake the other, makes it three times as fast or slow, with any number of instances."
+        "\nWith one connection the embedded registry mostly waits for the operating system to wake it:\n\
+         requests for `/v1/status/leader` are no faster. Its rate varies by a factor of three,\n\
+         depending on whether the scheduler runs client and registry on the same processor."
     )?;
     if quick {
         writeln!(
             text,
-            "\nWithout `--quick` it also measures 1,000 to 10,000 instances, which takes Consul minutes."
+            "\nWithout `--quick`, 1,000 to 10,000 instances are measured as well, which takes Consul minutes."
         )?;
     }
     Ok(text)

@@ -1,4 +1,4 @@
-//! The measurements, each of one registry on a process of its own.
+//! The measurements. Each starts a registry process of its own.
 
 use std::error::Error;
 use std::sync::Arc;
@@ -10,28 +10,29 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::Result;
-use crate::registry::{PATIENCE, Process, Registry};
+use crate::client::TIMEOUT;
+use crate::registry::{Process, Registry};
 
 const STARTS: usize = 10;
 const QUERIES_FOR: Duration = Duration::from_secs(2);
 
-/// So long registrations are counted, where Consul is slow.
+/// The duration of measurements for which Consul is slow.
 const REGISTRATIONS_FOR: Duration = Duration::from_secs(20);
 
-/// What was measured; times in milliseconds, memory in MiB.
+/// Results: times in milliseconds, memory in MiB, rates per second.
 #[derive(Default)]
 pub(crate) struct Figures(Vec<(&'static str, f64)>);
 
-/// Everything that takes seconds.
-pub(crate) async fn in_seconds(registry: Registry, figures: &mut Figures) -> Result<()> {
+/// The measurements that take seconds.
+pub(crate) async fn fast(registry: Registry, figures: &mut Figures) -> Result<()> {
     starts(registry, figures).await?;
     registrations(registry, figures).await?;
     queries(registry, figures).await?;
     wake_ups(registry, figures).await
 }
 
-/// From 1,000 to 10,000 instances, which takes Consul minutes.
-pub(crate) async fn in_minutes(registry: Registry, figures: &mut Figures) -> Result<()> {
+/// The measurements with 1,000 to 10,000 instances, which take Consul minutes.
+pub(crate) async fn slow(registry: Registry, figures: &mut Figures) -> Result<()> {
     let process = Process::start(registry)?;
     process.ready().await?;
     process.register(16, 0..1_000).await?;
@@ -114,25 +115,25 @@ async fn queries(registry: Registry, figures: &mut Figures) -> Result<()> {
             client.register_as(&format!("q{instances}"), n).await?;
         }
         let path = format!("/v1/health/service/q{instances}?passing");
-        client.until_there(&path, instances).await?;
+        client.wait_for_instances(&path, instances).await?;
         let deadline = Instant::now() + QUERIES_FOR;
         let mut tasks = Vec::new();
         for _ in 0..16 {
             let (mut client, path) = (process.connect().await?, path.clone());
             tasks.push(tokio::spawn(async move {
-                let mut answers = 0u32;
+                let mut responses = 0u32;
                 while Instant::now() < deadline {
                     client.get(&path).await?;
-                    answers += 1;
+                    responses += 1;
                 }
-                Ok::<_, Box<dyn Error + Send + Sync>>(answers)
+                Ok::<_, Box<dyn Error + Send + Sync>>(responses)
             }));
         }
-        let mut answers = 0;
+        let mut responses = 0;
         for task in tasks {
-            answers += task.await??;
+            responses += task.await??;
         }
-        figures.add(row, f64::from(answers) / QUERIES_FOR.as_secs_f64());
+        figures.add(row, f64::from(responses) / QUERIES_FOR.as_secs_f64());
     }
     Ok(())
 }
@@ -147,7 +148,7 @@ async fn wake_ups(registry: Registry, figures: &mut Figures) -> Result<()> {
     Ok(())
 }
 
-/// The time from a change of status to its arrival at each watcher: p50 and p99.
+/// The latency from a status change to the response of each blocking query: p50 and p99.
 async fn wake_ups_of(
     watchers: usize,
     registry: Registry,
@@ -160,40 +161,41 @@ async fn wake_ups_of(
         writer.register_as("watched", n).await?;
     }
     writer
-        .until_there("/v1/health/service/watched?passing", instances)
+        .wait_for_instances("/v1/health/service/watched?passing", instances)
         .await?;
     let zero = Instant::now();
     let changed_at = Arc::new(AtomicU64::new(0));
-    let (told, mut hears) = mpsc::unbounded_channel();
+    let (sender, mut latencies_of_watchers) = mpsc::unbounded_channel();
     let mut tasks = Vec::new();
     for _ in 0..watchers {
         let mut client = process.connect().await?;
-        let (changed_at, told) = (Arc::clone(&changed_at), told.clone());
+        let (changed_at, sender) = (Arc::clone(&changed_at), sender.clone());
         tasks.push(tokio::spawn(async move {
             let mut index = 0;
             loop {
                 let path = format!("/v1/health/service/watched?index={index}&wait=5m");
-                let answer = client.get(&path).await?;
+                let response = client.get(&path).await?;
                 let now = u64::try_from(zero.elapsed().as_nanos())?;
                 let first = index == 0;
-                index = answer.index;
-                let latency = match first {
-                    // Only says that it waits from now on.
-                    true => 0,
-                    false => now.saturating_sub(changed_at.load(SeqCst)),
+                index = response.index;
+                // The first response only signals that the watcher is ready.
+                let latency = if first {
+                    0
+                } else {
+                    now.saturating_sub(changed_at.load(SeqCst))
                 };
-                if told.send(latency).is_err() {
+                if sender.send(latency).is_err() {
                     return Ok::<_, Box<dyn Error + Send + Sync>>(());
                 }
             }
         }));
     }
     for _ in 0..watchers {
-        timeout(PATIENCE, hears.recv()).await?;
+        timeout(TIMEOUT, latencies_of_watchers.recv()).await?;
     }
     let mut latencies = Vec::new();
     for change in 0..changes {
-        // Until all wait again.
+        // Until every watcher is waiting again.
         sleep(Duration::from_millis(if watchers > 1 { 300 } else { 10 })).await;
         let verb = if change % 2 == 0 { "warn" } else { "pass" };
         changed_at.store(u64::try_from(zero.elapsed().as_nanos())?, SeqCst);
@@ -201,8 +203,8 @@ async fn wake_ups_of(
             .put(&format!("/v1/agent/check/{verb}/service:watched-0"), "")
             .await?;
         for _ in 0..watchers {
-            let heard = timeout(PATIENCE, hears.recv()).await?;
-            latencies.push(heard.ok_or("a watcher ended")? as f64 / 1e6);
+            let latency = timeout(TIMEOUT, latencies_of_watchers.recv()).await?;
+            latencies.push(latency.ok_or("a watcher ended")? as f64 / 1e6);
         }
     }
     for task in tasks {

@@ -1,4 +1,4 @@
-//! A registry on a process of its own.
+//! A registry in a process of its own.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -15,26 +15,23 @@ use tokio::time::{Instant, sleep};
 use waypost_testkit::free_ports;
 
 use crate::Result;
-use crate::client::Client;
+use crate::client::{Client, TIMEOUT};
 
-/// So long is waited for what should take no time.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
-
-/// Whose turn it is.
+/// The registry to measure.
 #[derive(Clone, Copy)]
 pub(crate) enum Registry {
     Waypost,
     Consul,
 }
 
-/// What came of registering instances.
+/// The result of registering instances.
 pub(crate) struct Registered {
     pub count: usize,
-    /// How many a second.
+    /// Registrations per second.
     pub rate: f64,
 }
 
-/// A running registry. It ends when this is dropped.
+/// A running registry. Dropping this kills the process.
 pub(crate) struct Process {
     child: Child,
     address: SocketAddr,
@@ -76,12 +73,12 @@ impl Process {
     }
 
     pub(crate) async fn connect(&self) -> Result<Client> {
-        let deadline = Instant::now() + PATIENCE;
+        let deadline = Instant::now() + TIMEOUT;
         loop {
             match TcpStream::connect(self.address).await {
                 Ok(stream) => {
                     stream.set_nodelay(true)?;
-                    return Ok(Client::of(stream));
+                    return Ok(Client::new(stream));
                 }
                 Err(error) if Instant::now() > deadline => return Err(error.into()),
                 Err(_) => sleep(Duration::from_millis(1)).await,
@@ -89,12 +86,12 @@ impl Process {
         }
     }
 
-    /// A client, once the registry takes registrations.
+    /// Waits until the registry accepts registrations, and returns a client.
     pub(crate) async fn ready(&self) -> Result<Client> {
         let mut client = self.connect().await?;
         client.put("/v1/agent/service/deregister/none", "").await?;
         client
-            .until_there("/v1/health/service/consul?passing", 1)
+            .wait_for_instances("/v1/health/service/consul?passing", 1)
             .await?;
         Ok(client)
     }
@@ -107,7 +104,7 @@ impl Process {
         Ok(kib.ok_or("no VmRSS")?.parse::<f64>()? / 1024.0)
     }
 
-    /// Registers instances by several connections.
+    /// Registers instances over several connections.
     pub(crate) async fn register(
         &self,
         connections: usize,
@@ -116,7 +113,7 @@ impl Process {
         self.register_for(Duration::MAX, connections, numbers).await
     }
 
-    /// So too, but only as many as there is time for.
+    /// The same with a time limit.
     pub(crate) async fn register_for(
         &self,
         limit: Duration,
@@ -155,7 +152,7 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone afterwards.
+        // These fail only if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

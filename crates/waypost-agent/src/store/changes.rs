@@ -1,5 +1,6 @@
 //! What one write changes, collected while it runs.
 
+use super::fold_case::fold_case;
 use super::journal_record::JournalRecord;
 use super::watch::Topic;
 
@@ -99,9 +100,4 @@ impl Changes {
     pub(super) fn take_failed_checks(&mut self) -> Vec<FailedCheck> {
         std::mem::take(&mut self.failed_checks)
     }
-}
-
-/// The key of a name in the catalog. Consul compares names without regard to case.
-pub(crate) fn fold_case(name: &str) -> String {
-    name.to_lowercase()
 }

@@ -12,6 +12,7 @@ mod catalog;
 mod changes;
 mod coordinates;
 mod events;
+mod fold_case;
 mod journal_record;
 mod kv;
 mod local;
@@ -29,9 +30,9 @@ use tokio::time::Instant;
 use crate::journal::JournalBuffer;
 
 pub(crate) use catalog::{CatalogEntry, FullNode, Instance};
-pub(crate) use changes::fold_case;
 pub(crate) use coordinates::{Coordinate, NodeCoordinate};
 pub(crate) use events::UserEvent;
+pub(crate) use fold_case::fold_case;
 pub(crate) use journal_record::{JournalRecord, RestoredState};
 pub(crate) use local::{CheckResult, LocalState, NewCheck};
 pub(crate) use model::{

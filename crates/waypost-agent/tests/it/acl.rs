@@ -1,4 +1,4 @@
-//! With a token: what a Consul with ACLs says to those who have it, and to strangers.
+//! An agent with a token, compared with a Consul with ACLs: responses with and without the token.
 
 use hickory_proto::rr::RecordType;
 use serde_json::Value;
@@ -6,14 +6,14 @@ use waypost_agent::Agent;
 
 use crate::differential::normalize::cut_free_ending;
 use crate::differential::until;
-use crate::dns::{Way, ask, dns_agent, normal, query};
+use crate::dns::{Transport, ask, dns_agent, normalize, query};
 use crate::raw_http::{Request, Response};
 use crate::real_consul::Consul;
 
 const NODE: &str = "n1";
 const TOKEN: &str = "secret";
 
-/// Whether a token may do this and that.
+/// The body of an authorize request.
 const AUTHORIZATIONS: &str = r#"[{"Resource":"service","Segment":"web","Access":"read"},
     {"resource":"operator","access":"write"}]"#;
 
@@ -25,7 +25,7 @@ fn with_token(method: &str, target: &str, body: &str, token: &str) -> Request {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn holders_and_strangers_are_told_what_a_consul_tells_them() {
+async fn responses_with_and_without_the_token_are_consuls() {
     let consul = Consul::start_with_token(NODE, TOKEN).await;
     let builder = dns_agent(NODE).token(TOKEN);
     let agent = builder.start().await.unwrap();
@@ -85,7 +85,7 @@ async fn holders_and_strangers_are_told_what_a_consul_tells_them() {
         let request = with_token(method, target, body, TOKEN);
         compare(&request, &consul, &agent).await;
     }
-    // Lists, of which strangers see nothing in a Consul, aren't given to them at all here.
+    // Without lists: without a token Consul responds with an empty list, and the agent with 403.
     for (method, target) in [
         ("GET", "/v1/agent/self"),
         ("GET", "/v1/kv/a"),
@@ -122,8 +122,11 @@ async fn holders_and_strangers_are_told_what_a_consul_tells_them() {
             RecordType::PTR,
         ] {
             let query = query(name, kind);
-            let theirs = normal(ask(consul.dns, &query, Way::Udp).await, consul.server_port);
-            let ours = normal(ask(dns, &query, Way::Udp).await, 8300);
+            let theirs = normalize(
+                ask(consul.dns, &query, Transport::Udp).await,
+                consul.server_port,
+            );
+            let ours = normalize(ask(dns, &query, Transport::Udp).await, 8300);
             assert_eq!(ours, theirs, "{name} {kind}");
         }
     }
@@ -138,12 +141,12 @@ async fn compare(request: &Request, consul: &Consul, agent: &Agent) {
     );
     assert_eq!(ours.status, theirs.status, "{what}");
     let (ours, theirs) = (body(&ours), body(&theirs));
-    // Consul sometimes adds which of many rights is missing.
-    let alike = theirs == ours || theirs.starts_with(&format!("{ours}: Missing "));
-    assert!(alike, "{what}: {ours} instead of {theirs}");
+    // Consul sometimes adds which permission is missing.
+    let is_equal = theirs == ours || theirs.starts_with(&format!("{ours}: Missing "));
+    assert!(is_equal, "{what}: {ours} instead of {theirs}");
 }
 
-/// The body with everything in its place, but for what is new every time.
+/// The body without values that differ in each run.
 fn body(answer: &Response) -> String {
     let Ok(mut json) = serde_json::from_slice::<Value>(&answer.body) else {
         let text = cut_free_ending(&answer.text());
@@ -153,16 +156,16 @@ fn body(answer: &Response) -> String {
             .unwrap_or_default()
             .to_owned();
     };
-    forget_what_is_new(&mut json);
+    remove_volatile_values(&mut json);
     if let Value::String(leader) = &json {
         return leader.split(':').next().unwrap_or_default().to_owned();
     }
     json.to_string()
 }
 
-fn forget_what_is_new(json: &mut Value) {
+fn remove_volatile_values(json: &mut Value) {
     match json {
-        Value::Array(items) => items.iter_mut().for_each(forget_what_is_new),
+        Value::Array(items) => items.iter_mut().for_each(remove_volatile_values),
         Value::Object(fields) => {
             for field in ["AccessorID", "CreateTime", "CreateIndex", "ModifyIndex"] {
                 if let Some(value) = fields.get_mut(field) {

@@ -1,4 +1,4 @@
-//! Blocking queries: who is woken, by what, and how soon.
+//! Blocking queries: which changes wake which queries.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -12,6 +12,7 @@ use waypost_agent::Agent;
 use crate::raw_http::{Request, Response};
 
 const SOON: Duration = Duration::from_secs(50);
+/// How long a query that must not wake is observed.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 async fn put(agent: &Agent, target: &str, body: &str) {
@@ -24,7 +25,7 @@ async fn get(address: SocketAddr, target: &str) -> Response {
     Request::new("GET", target, "").send(address).await.unwrap()
 }
 
-/// Asks again with the index of the present answer, and so waits for the next.
+/// Starts a blocking query with the current index.
 async fn watch(agent: &Agent, path: &str) -> JoinHandle<Response> {
     let address = agent.http_addr();
     let now = get(address, path).await;
@@ -37,7 +38,7 @@ const REGISTER: &str = "/v1/agent/service/register";
 const WEB: &str = r#"{"Name":"web","Check":{"TTL":"1h","Status":"passing"}}"#;
 
 #[tokio::test]
-async fn a_change_of_status_wakes_the_watchers_of_its_service_and_nobody_else() {
+async fn a_status_change_wakes_only_the_watchers_of_its_service() {
     let agent = Agent::start().await.unwrap();
     put(&agent, REGISTER, WEB).await;
     put(&agent, REGISTER, r#"{"Name":"other"}"#).await;
@@ -51,12 +52,15 @@ async fn a_change_of_status_wakes_the_watchers_of_its_service_and_nobody_else() 
         assert!(answer.text().contains("gone"), "{}", answer.text());
     }
     for asleep in [&mut other, &mut names] {
-        assert!(timeout(A_WHILE, asleep).await.is_err(), "woken for nothing");
+        assert!(
+            timeout(A_WHILE, asleep).await.is_err(),
+            "woken without a change"
+        );
     }
 }
 
 #[tokio::test]
-async fn who_waits_for_an_unknown_service_is_told_when_it_comes() {
+async fn a_query_for_an_unknown_service_wakes_when_it_is_registered() {
     let agent = Agent::start().await.unwrap();
     let waiting = watch(&agent, "/v1/health/service/web").await;
     put(&agent, REGISTER, WEB).await;
@@ -65,7 +69,7 @@ async fn who_waits_for_an_unknown_service_is_told_when_it_comes() {
 }
 
 #[tokio::test]
-async fn the_last_instance_to_go_wakes_too() {
+async fn removing_the_last_instance_wakes_watchers() {
     let agent = Agent::start().await.unwrap();
     put(&agent, REGISTER, WEB).await;
     let waiting = watch(&agent, "/v1/health/service/web").await;
@@ -75,7 +79,7 @@ async fn the_last_instance_to_go_wakes_too() {
 }
 
 #[tokio::test]
-async fn registering_the_same_again_wakes_nobody() {
+async fn repeating_a_registration_wakes_no_watcher() {
     let agent = Agent::start().await.unwrap();
     put(&agent, REGISTER, WEB).await;
     let mut waiting = watch(&agent, "/v1/health/service/web").await;
@@ -85,7 +89,7 @@ async fn registering_the_same_again_wakes_nobody() {
 }
 
 #[tokio::test]
-async fn a_thousand_watchers_of_one_service_all_get_the_news() {
+async fn a_change_wakes_all_of_a_thousand_watchers() {
     let agent = Agent::start().await.unwrap();
     put(&agent, REGISTER, WEB).await;
     let mut waiting = Vec::new();
@@ -100,7 +104,7 @@ async fn a_thousand_watchers_of_one_service_all_get_the_news() {
 }
 
 #[tokio::test]
-async fn the_wait_ends_with_the_same_answer_when_nothing_changes() {
+async fn a_query_without_a_change_ends_with_the_same_response() {
     let agent = Agent::start().await.unwrap();
     put(&agent, REGISTER, WEB).await;
     let first = get(agent.http_addr(), "/v1/health/service/web").await;
@@ -112,7 +116,7 @@ async fn the_wait_ends_with_the_same_answer_when_nothing_changes() {
 }
 
 #[tokio::test]
-async fn who_monitors_the_agent_reads_what_is_registered() {
+async fn the_monitor_streams_registrations() {
     let agent = Agent::start().await.unwrap();
     let mut stream = TcpStream::connect(agent.http_addr()).await.unwrap();
     let request = "GET /v1/agent/monitor?loglevel=info HTTP/1.1\r\nHost: localhost\r\n\r\n";

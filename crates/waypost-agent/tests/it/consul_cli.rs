@@ -1,4 +1,4 @@
-//! Consul's own command, which doesn't know that it isn't talking to Consul.
+//! Tests with Consul's own command-line client.
 
 use std::path::Path;
 use std::process::{Output, Stdio};
@@ -30,8 +30,8 @@ async fn run(agent: &Agent, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-/// What a command that must succeed says.
-async fn says(agent: &Agent, arguments: &[&str]) -> String {
+/// Runs a command that must succeed and returns its output.
+async fn output_of(agent: &Agent, arguments: &[&str]) -> String {
     let output = run(agent, arguments).await;
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{arguments:?}: {errors}");
@@ -45,22 +45,25 @@ async fn wait_for(file: &Path, text: &str) {
         if content.contains(text) {
             return;
         }
-        assert!(Instant::now() < deadline, "{text:?} never came: {content}");
+        assert!(
+            Instant::now() < deadline,
+            "{text:?} never appeared: {content}"
+        );
         sleep(Duration::from_millis(20)).await;
     }
 }
 
 #[tokio::test]
-async fn keys_are_put_got_listed_and_deleted() {
+async fn keys_can_be_put_read_listed_and_deleted() {
     let agent = Agent::start().await.unwrap();
-    says(&agent, &["kv", "put", "-flags=42", "a/b", "hello"]).await;
-    assert_eq!(says(&agent, &["kv", "get", "a/b"]).await, "hello");
+    output_of(&agent, &["kv", "put", "-flags=42", "a/b", "hello"]).await;
+    assert_eq!(output_of(&agent, &["kv", "get", "a/b"]).await, "hello");
     assert_eq!(
-        says(&agent, &["kv", "get", "-recurse", "a"]).await,
+        output_of(&agent, &["kv", "get", "-recurse", "a"]).await,
         "a/b:hello"
     );
-    assert_eq!(says(&agent, &["kv", "get", "-keys", ""]).await, "a/");
-    let detailed = says(&agent, &["kv", "get", "-detailed", "a/b"]).await;
+    assert_eq!(output_of(&agent, &["kv", "get", "-keys", ""]).await, "a/");
+    let detailed = output_of(&agent, &["kv", "get", "-detailed", "a/b"]).await;
     assert!(detailed.contains("Flags            42"), "{detailed}");
     let stale = run(
         &agent,
@@ -68,31 +71,35 @@ async fn keys_are_put_got_listed_and_deleted() {
     )
     .await;
     assert!(String::from_utf8_lossy(&stale.stderr).contains("CAS failed"));
-    let exported = says(&agent, &["kv", "export"]).await;
-    says(&agent, &["kv", "delete", "-recurse", "a"]).await;
+    let exported = output_of(&agent, &["kv", "export"]).await;
+    output_of(&agent, &["kv", "delete", "-recurse", "a"]).await;
     let gone = run(&agent, &["kv", "get", "a/b"]).await;
     assert!(!gone.status.success());
-    says(&agent, &["kv", "import", &exported]).await;
-    assert_eq!(says(&agent, &["kv", "get", "a/b"]).await, "hello");
+    output_of(&agent, &["kv", "import", &exported]).await;
+    assert_eq!(output_of(&agent, &["kv", "get", "a/b"]).await, "hello");
 }
 
 #[tokio::test]
-async fn a_lock_is_held_by_one_command_at_a_time() {
+async fn only_one_lock_command_runs_at_a_time() {
     let agent = Agent::start().await.unwrap();
     let folder = TempDir::new().unwrap();
     let log = folder.path().join("log");
     let script = format!("echo in >> {0}; sleep 0.2; echo out >> {0}", log.display());
-    let lock = || async { says(&agent, &["lock", "place", &script]).await };
+    let lock = || async { output_of(&agent, &["lock", "place", &script]).await };
     tokio::join!(lock(), lock(), lock());
     let log = std::fs::read_to_string(log).unwrap();
-    assert_eq!(log, "in\nout\n".repeat(3), "two were in at once");
-    // The command removes its key and its session when it is done.
+    assert_eq!(
+        log,
+        "in\nout\n".repeat(3),
+        "two commands ran at the same time"
+    );
+    // The lock command removes its key and its session when it ends.
     let keys = run(&agent, &["kv", "get", "-keys", "place"]).await;
     assert_eq!(String::from_utf8_lossy(&keys.stdout).trim(), "");
 }
 
 #[tokio::test]
-async fn watches_see_what_changes() {
+async fn watches_report_changes() {
     let agent = Agent::start().await.unwrap();
     let folder = TempDir::new().unwrap();
     let mut watches = Vec::new();
@@ -109,20 +116,20 @@ async fn watches_see_what_changes() {
     let services = watch("services", &["-type", "services"]);
     let checks = watch("checks", &["-type", "checks", "-service", "web"]);
     let events = watch("events", &["-type", "event", "-name", "deploy"]);
-    // Each tells first how things are.
+    // Each watch first reports the current state.
     wait_for(&services, "consul").await;
     wait_for(&events, "[]").await;
-    says(&agent, &["kv", "put", "w/k", "one"]).await;
+    output_of(&agent, &["kv", "put", "w/k", "one"]).await;
     wait_for(&key, "\"Value\":\"b25l\"").await;
     wait_for(&prefix, "w/k").await;
-    says(&agent, &["kv", "put", "w/k", "two"]).await;
+    output_of(&agent, &["kv", "put", "w/k", "two"]).await;
     wait_for(&key, "\"Value\":\"dHdv\"").await;
-    says(&agent, &["event", "-name", "deploy", "now"]).await;
+    output_of(&agent, &["event", "-name", "deploy", "now"]).await;
     wait_for(&events, "\"Payload\":\"bm93\"").await;
     let definition = folder.path().join("web.json");
     let body = r#"{"service":{"name":"web","check":{"ttl":"1h"}}}"#;
     std::fs::write(&definition, body).unwrap();
-    says(
+    output_of(
         &agent,
         &["services", "register", &definition.display().to_string()],
     )
@@ -135,25 +142,25 @@ async fn watches_see_what_changes() {
 }
 
 #[tokio::test]
-async fn the_rest_of_the_command_finds_what_it_looks_for() {
+async fn members_services_maintenance_and_rtt_work() {
     let agent = Agent::builder().node_name("n1").start().await.unwrap();
-    let members = says(&agent, &["members"]).await;
+    let members = output_of(&agent, &["members"]).await;
     assert!(
         members.contains("n1") && members.contains("alive"),
         "{members}"
     );
-    assert_eq!(says(&agent, &["catalog", "services"]).await, "consul");
-    says(&agent, &["maint", "-enable", "-reason", "because"]).await;
-    let maintenance = says(&agent, &["maint"]).await;
+    assert_eq!(output_of(&agent, &["catalog", "services"]).await, "consul");
+    output_of(&agent, &["maint", "-enable", "-reason", "because"]).await;
+    let maintenance = output_of(&agent, &["maint"]).await;
     assert!(maintenance.contains("because"), "{maintenance}");
-    says(&agent, &["maint", "-disable"]).await;
-    let trip = says(&agent, &["rtt", "n1", "n1"]).await;
+    output_of(&agent, &["maint", "-disable"]).await;
+    let trip = output_of(&agent, &["rtt", "n1", "n1"]).await;
     assert!(trip.contains("Estimated n1 <-> n1 rtt"), "{trip}");
 }
 
 #[cfg(unix)]
 #[tokio::test]
-async fn the_command_works_over_a_socket() {
+async fn the_client_works_over_a_unix_socket() {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("consul.sock");
     let agent = Agent::builder().http_socket(&path).start().await.unwrap();
@@ -165,9 +172,9 @@ async fn the_command_works_over_a_socket() {
 }
 
 #[tokio::test]
-async fn what_is_not_served_is_said_and_what_can_be_read_is_shown() {
+async fn unsupported_commands_fail_with_an_explanation() {
     let agent = Agent::builder().node_name("n1").start().await.unwrap();
-    let peers = says(&agent, &["operator", "raft", "list-peers"]).await;
+    let peers = output_of(&agent, &["operator", "raft", "list-peers"]).await;
     assert!(peers.contains("n1") && peers.contains("leader"), "{peers}");
     for (arguments, expected) in [
         (

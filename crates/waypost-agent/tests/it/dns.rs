@@ -1,4 +1,5 @@
-//! DNS: the same questions to a real Consul and to the agent, and what is the agent's own.
+//! The DNS interface: the same queries to a real Consul and to the agent, and tests of the agent
+//! alone.
 
 use std::collections::HashSet;
 use std::net::SocketAddr;
@@ -118,16 +119,16 @@ const KINDS: &[RecordType] = &[
     RecordType::MX,
 ];
 
-/// How a question is put.
+/// How a query is sent.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Way {
+pub(crate) enum Transport {
     Udp,
     UdpWithEdns(u16),
     Tcp,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn real_consul_resolves_the_same() {
+async fn responses_are_those_of_a_real_consul() {
     let consul = Consul::start(NODE).await;
     let agent = agent().await;
     for body in SERVICES {
@@ -144,48 +145,48 @@ async fn real_consul_resolves_the_same() {
     let (mut cases, mut failures) = (0, Vec::new());
     for name in NAMES {
         for kind in KINDS {
-            for way in [Way::Udp, Way::UdpWithEdns(1232), Way::Tcp] {
+            for transport in [Transport::Udp, Transport::UdpWithEdns(1232), Transport::Tcp] {
                 cases += 1;
                 let query = query(name, *kind);
-                let theirs = ask(consul.dns, &query, way).await;
-                let ours = ask(dns, &query, way).await;
-                let theirs = normal(theirs, consul.server_port);
-                let ours = normal(ours, 8300);
+                let theirs = ask(consul.dns, &query, transport).await;
+                let ours = ask(dns, &query, transport).await;
+                let theirs = normalize(theirs, consul.server_port);
+                let ours = normalize(ours, 8300);
                 if theirs != ours {
                     failures.push(format!(
-                        "\n{name} {kind} {way:?}\n  Consul: {theirs:#?}\n  agent: {ours:#?}"
+                        "\n{name} {kind} {transport:?}\n  Consul: {theirs:#?}\n  agent: {ours:#?}"
                     ));
                 }
             }
         }
     }
-    // What is chosen is left to chance, so only the numbers can be the same.
+    // The instances are chosen at random, so only their number is compared.
     for kind in [RecordType::A, RecordType::SRV, RecordType::AAAA] {
-        for way in [
-            Way::Udp,
-            Way::UdpWithEdns(0),
-            Way::UdpWithEdns(512),
-            Way::UdpWithEdns(600),
-            Way::UdpWithEdns(1232),
-            Way::UdpWithEdns(1400),
-            Way::UdpWithEdns(4096),
-            Way::UdpWithEdns(65_535),
-            Way::Tcp,
+        for transport in [
+            Transport::Udp,
+            Transport::UdpWithEdns(0),
+            Transport::UdpWithEdns(512),
+            Transport::UdpWithEdns(600),
+            Transport::UdpWithEdns(1232),
+            Transport::UdpWithEdns(1400),
+            Transport::UdpWithEdns(4096),
+            Transport::UdpWithEdns(65_535),
+            Transport::Tcp,
         ] {
             cases += 1;
             let query = query("many.service.consul.", kind);
-            let theirs = ask(consul.dns, &query, way).await;
-            let ours = ask(dns, &query, way).await;
-            if !is_alike(&theirs, &ours) {
+            let theirs = ask(consul.dns, &query, transport).await;
+            let ours = ask(dns, &query, transport).await;
+            if !is_similar(&theirs, &ours) {
                 failures.push(format!(
-                    "\nmany {kind} {way:?}\n  Consul: {}\n  agent:  {}",
+                    "\nmany {kind} {transport:?}\n  Consul: {}\n  agent:  {}",
                     shape(&theirs),
                     shape(&ours)
                 ));
             }
         }
     }
-    println!("{cases} DNS questions compared");
+    println!("{cases} DNS queries compared");
     assert!(
         failures.is_empty(),
         "{} differ:{}",
@@ -195,7 +196,7 @@ async fn real_consul_resolves_the_same() {
 }
 
 #[tokio::test]
-async fn answers_are_shuffled() {
+async fn answers_are_in_random_order() {
     let agent = agent().await;
     for i in 1..=4 {
         let body = format!(r#"{{"ID":"{i}","Name":"web","Address":"10.0.0.{i}"}}"#);
@@ -204,46 +205,51 @@ async fn answers_are_shuffled() {
     let query = query("web.service.consul.", RecordType::A);
     let mut firsts = HashSet::new();
     for _ in 0..200 {
-        let answer = ask(agent.dns_addr().unwrap(), &query, Way::UdpWithEdns(1232)).await;
+        let answer = ask(
+            agent.dns_addr().unwrap(),
+            &query,
+            Transport::UdpWithEdns(1232),
+        )
+        .await;
         assert_eq!(answer.answers.len(), 4);
         firsts.insert(answer.answers[0].to_string());
     }
-    assert_eq!(firsts.len(), 4, "every instance comes first now and then");
+    assert_eq!(firsts.len(), 4, "every instance is sometimes first");
 }
 
 #[tokio::test]
-async fn what_turns_critical_is_gone_from_the_next_answer() {
+async fn a_critical_instance_is_missing_from_the_next_response() {
     let agent = agent().await;
     let body = r#"{"Name":"web","Address":"10.0.0.1","Check":{"TTL":"1h","Status":"passing"}}"#;
     register(agent.http_addr(), body).await;
     let query = query("web.service.consul.", RecordType::A);
     let dns = agent.dns_addr().unwrap();
-    assert_eq!(ask(dns, &query, Way::Udp).await.answers.len(), 1);
+    assert_eq!(ask(dns, &query, Transport::Udp).await.answers.len(), 1);
     let fail = Request::new("PUT", "/v1/agent/check/fail/service:web", "");
     fail.send(agent.http_addr()).await.unwrap();
-    let answer = ask(dns, &query, Way::Udp).await;
+    let answer = ask(dns, &query, Transport::Udp).await;
     assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
 }
 
 #[tokio::test]
-async fn faults_show_in_dns_too() {
+async fn injected_faults_affect_dns() {
     let agent = agent().await;
     register(agent.http_addr(), r#"{"Name":"web"}"#).await;
     let query = query("web.service.consul.", RecordType::A);
     let dns = agent.dns_addr().unwrap();
     agent.faults().fail(true);
-    let answer = ask(dns, &query, Way::Udp).await;
+    let answer = ask(dns, &query, Transport::Udp).await;
     assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
     agent.faults().heal();
     agent.faults().empty(true);
-    let answer = ask(dns, &query, Way::Tcp).await;
+    let answer = ask(dns, &query, Transport::Tcp).await;
     assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
     agent.faults().heal();
-    assert_eq!(ask(dns, &query, Way::Udp).await.answers.len(), 1);
+    assert_eq!(ask(dns, &query, Transport::Udp).await.answers.len(), 1);
 }
 
 #[tokio::test]
-async fn nonsense_neither_stops_it_nor_makes_it_answer_answers() {
+async fn malformed_messages_and_responses_are_ignored() {
     let agent = agent().await;
     register(agent.http_addr(), SERVICES[0]).await;
     let dns = agent.dns_addr().unwrap();
@@ -271,22 +277,25 @@ async fn nonsense_neither_stops_it_nor_makes_it_answer_answers() {
     quiet.send_to(&answer.to_vec().unwrap(), dns).await.unwrap();
     let fine = query("web.service.consul.", RecordType::A);
     let again = async {
-        // The system may have dropped some of that flood, but what comes after is answered.
-        while timeout(Duration::from_millis(500), exchange(dns, &fine, Way::Udp))
-            .await
-            .is_err()
+        // The operating system may have dropped datagrams, but later queries are answered.
+        while timeout(
+            Duration::from_millis(500),
+            exchange(dns, &fine, Transport::Udp),
+        )
+        .await
+        .is_err()
         {}
     };
     timeout(SOON, again).await.unwrap();
     let mut buffer = [0; 512];
     assert!(
         quiet.try_recv(&mut buffer).is_err(),
-        "an answer was answered"
+        "a response was answered"
     );
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
+async fn the_error_for_a_port_in_use_names_the_address() {
     let first = agent().await;
     let taken = first.dns_addr();
     let error = Agent::builder().dns(taken).start().await.unwrap_err();
@@ -318,7 +327,7 @@ async fn wait_for(at: SocketAddr, service: &str, text: &str) {
     while !request.send(at).await.unwrap().text().contains(text) {
         assert!(
             Instant::now() < deadline,
-            "{service} never came to have {text}"
+            "{service} never contained {text}"
         );
         sleep(Duration::from_millis(20)).await;
     }
@@ -333,23 +342,23 @@ pub(crate) fn query(name: &str, kind: RecordType) -> Message {
     message
 }
 
-pub(crate) async fn ask(to: SocketAddr, query: &Message, way: Way) -> Message {
-    let bytes = timeout(SOON, exchange(to, query, way)).await;
-    let bytes = bytes.unwrap_or_else(|_| panic!("{to} doesn't answer {way:?} {query}"));
+pub(crate) async fn ask(to: SocketAddr, query: &Message, transport: Transport) -> Message {
+    let bytes = timeout(SOON, exchange(to, query, transport)).await;
+    let bytes = bytes.unwrap_or_else(|_| panic!("{to} doesn't answer {transport:?} {query}"));
     let answer = Message::from_vec(&bytes).unwrap();
     assert_eq!(answer.metadata.id, query.metadata.id);
     answer
 }
 
-async fn exchange(to: SocketAddr, query: &Message, way: Way) -> Vec<u8> {
+async fn exchange(to: SocketAddr, query: &Message, transport: Transport) -> Vec<u8> {
     let mut query = query.clone();
-    if let Way::UdpWithEdns(size) = way {
+    if let Transport::UdpWithEdns(size) = transport {
         let mut edns = Edns::new();
         edns.set_max_payload(size);
         query.edns = Some(edns);
     }
     let question = query.to_vec().unwrap();
-    if let Way::Tcp = way {
+    if let Transport::Tcp = transport {
         let mut stream = TcpStream::connect(to).await.unwrap();
         let length = u16::try_from(question.len()).unwrap().to_be_bytes();
         stream
@@ -369,9 +378,10 @@ async fn exchange(to: SocketAddr, query: &Message, way: Way) -> Vec<u8> {
     answer
 }
 
-/// An answer as it is compared: in any order, without the time in the SOA record.
+/// A response in a form that can be compared: sorted, and without the serial number of the SOA
+/// record.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Normal {
+pub(crate) struct NormalizedMessage {
     head: String,
     queries: Vec<String>,
     answers: Vec<String>,
@@ -379,7 +389,7 @@ pub(crate) struct Normal {
     additionals: Vec<String>,
 }
 
-pub(crate) fn normal(message: Message, server_port: u16) -> Normal {
+pub(crate) fn normalize(message: Message, server_port: u16) -> NormalizedMessage {
     let texts = |records: &[Record]| {
         let mut texts: Vec<_> = records
             .iter()
@@ -388,7 +398,7 @@ pub(crate) fn normal(message: Message, server_port: u16) -> Normal {
         texts.sort();
         texts
     };
-    Normal {
+    NormalizedMessage {
         head: head(&message),
         queries: message.queries.iter().map(ToString::to_string).collect(),
         answers: texts(&message.answers),
@@ -422,15 +432,18 @@ fn head(message: &Message) -> String {
     )
 }
 
-/// Whether both left out about as much. Of long answers with many different names the agent's
-/// encoder makes slightly longer messages, so that fewer records fit.
-fn is_alike(theirs: &Message, ours: &Message) -> bool {
-    let (most, count) = (theirs.answers.len(), ours.answers.len());
-    if most == count || most < 20 {
+/// Whether both messages have about the same number of answers. The agent's encoder makes slightly
+/// longer messages of many different names, so that fewer records fit.
+fn is_similar(theirs: &Message, ours: &Message) -> bool {
+    let (expected, count) = (theirs.answers.len(), ours.answers.len());
+    if expected == count || expected < 20 {
         return shape(theirs) == shape(ours);
     }
     let extras = ours.additionals.len();
-    head(theirs) == head(ours) && count <= most && count * 100 >= most * 85 && extras == count
+    head(theirs) == head(ours)
+        && count <= expected
+        && count * 100 >= expected * 85
+        && extras == count
 }
 
 fn shape(message: &Message) -> String {

@@ -1,4 +1,4 @@
-//! The faults that a test can ask for, as a client feels them.
+//! The effect of injected faults on clients.
 
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ async fn register(agent: &Agent) {
 }
 
 #[tokio::test]
-async fn a_registry_that_fails_refuses_or_hesitates_heals() {
+async fn failures_refusals_and_delays_can_be_turned_off() {
     let agent = Agent::start().await.unwrap();
     let address = agent.http_addr();
     let faults = agent.faults();
@@ -36,7 +36,7 @@ async fn a_registry_that_fails_refuses_or_hesitates_heals() {
 }
 
 #[tokio::test]
-async fn empty_answers_keep_their_shape() {
+async fn empty_responses_keep_their_json_type() {
     let agent = Agent::start().await.unwrap();
     register(&agent).await;
     agent.faults().empty(true);
@@ -51,7 +51,7 @@ async fn empty_answers_keep_their_shape() {
 }
 
 #[tokio::test]
-async fn a_reset_index_goes_back_and_then_on() {
+async fn a_reset_index_goes_back_and_then_increases() {
     let agent = Agent::start().await.unwrap();
     let index = async || {
         let answer = services().send(agent.http_addr()).await.unwrap();
@@ -73,7 +73,7 @@ async fn a_reset_index_goes_back_and_then_on() {
 }
 
 #[tokio::test]
-async fn dropped_watchers_lose_their_connection() {
+async fn dropping_watchers_closes_their_connections() {
     let agent = Agent::start().await.unwrap();
     let address = agent.http_addr();
     let target = "/v1/catalog/services?index=1000&wait=1m";

@@ -1,4 +1,4 @@
-//! gRPC checks against a server of the health checking protocol.
+//! gRPC checks against a server with the gRPC health checking protocol.
 
 use std::sync::Arc;
 use std::time::Duration;

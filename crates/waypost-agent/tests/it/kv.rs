@@ -1,4 +1,4 @@
-//! Keys, locks and sessions over time.
+//! Keys, locks and sessions.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -29,18 +29,18 @@ async fn session(agent: &Agent, body: &str) -> String {
     created["ID"].as_str().unwrap().to_owned()
 }
 
-/// Asks again with the index of the present answer, and so waits for the next.
+/// Starts a blocking query with the current index.
 async fn watch(agent: &Agent, target: &str) -> JoinHandle<Response> {
     let address = agent.http_addr();
     let now = get(address, target).await;
     let index = now.header("X-Consul-Index").unwrap();
-    let joint = if target.contains('?') { '&' } else { '?' };
-    let target = format!("{target}{joint}index={index}&wait=60s");
+    let separator = if target.contains('?') { '&' } else { '?' };
+    let target = format!("{target}{separator}index={index}&wait=60s");
     tokio::spawn(async move { get(address, &target).await })
 }
 
 #[tokio::test]
-async fn a_key_wakes_those_who_watch_it_or_a_prefix_of_it_and_nobody_else() {
+async fn a_key_wakes_only_the_watchers_of_it_and_of_its_prefixes() {
     let agent = Agent::start().await.unwrap();
     put(&agent, "/v1/kv/a/b", "1").await;
     put(&agent, "/v1/kv/z", "1").await;
@@ -64,12 +64,12 @@ async fn a_key_wakes_those_who_watch_it_or_a_prefix_of_it_and_nobody_else() {
     }
     for (target, watcher) in &mut asleep {
         let answer = timeout(A_WHILE, watcher).await;
-        assert!(answer.is_err(), "{target} was woken for nothing");
+        assert!(answer.is_err(), "{target} was woken without a change");
     }
 }
 
 #[tokio::test]
-async fn who_waits_for_a_lock_is_told_when_its_holder_fails() {
+async fn a_watcher_of_a_lock_wakes_when_a_check_of_the_holder_fails() {
     let agent = Agent::start().await.unwrap();
     let service = r#"{"Name":"web","Check":{"TTL":"1h","Status":"passing"}}"#;
     put(&agent, "/v1/agent/service/register", service).await;
@@ -83,29 +83,28 @@ async fn who_waits_for_a_lock_is_told_when_its_holder_fails() {
     assert!(!answer.contains("Session"), "{answer}");
 }
 
-/// The clock stands still, so that minutes pass in no time; sockets don't mind.
 #[tokio::test(start_paused = true)]
-async fn a_session_ends_at_twice_its_time_to_live_unless_it_is_renewed() {
+async fn a_session_ends_after_twice_its_ttl_unless_it_is_renewed() {
     let agent = Agent::start().await.unwrap();
     let start = Instant::now();
     let body = r#"{"TTL":"10s","LockDelay":"0s"}"#;
-    let (renewed, forgotten) = (session(&agent, body).await, session(&agent, body).await);
+    let (renewed, expiring) = (session(&agent, body).await, session(&agent, body).await);
     let mut ended = None;
     while start.elapsed() < Duration::from_secs(60) {
         sleep(Duration::from_secs(1)).await;
         put(&agent, &format!("/v1/session/renew/{renewed}"), "").await;
         let list = get(agent.http_addr(), "/v1/session/list").await.text();
-        assert!(list.contains(&renewed), "the renewed one ended too");
-        if ended.is_none() && !list.contains(&forgotten) {
+        assert!(list.contains(&renewed), "the renewed session ended");
+        if ended.is_none() && !list.contains(&expiring) {
             ended = Some(start.elapsed());
         }
     }
-    let ended = ended.expect("the forgotten one never ended");
+    let ended = ended.expect("the session never ended");
     assert!((20.0..22.5).contains(&ended.as_secs_f64()), "{ended:?}");
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_stays_closed_for_its_delay() {
+async fn a_lock_cannot_be_acquired_during_its_delay() {
     let agent = Agent::start().await.unwrap();
     let first = session(&agent, r#"{"LockDelay":"5s"}"#).await;
     assert_eq!(
@@ -117,15 +116,18 @@ async fn a_lock_stays_closed_for_its_delay() {
     let second = session(&agent, "").await;
     let acquire = format!("/v1/kv/lock?acquire={second}");
     while put(&agent, &acquire, "").await == "false" {
-        assert!(end.elapsed() < Duration::from_secs(30), "it never opens");
+        assert!(
+            end.elapsed() < Duration::from_secs(30),
+            "the lock delay never ends"
+        );
         sleep(Duration::from_millis(100)).await;
     }
-    let closed = end.elapsed().as_secs_f64();
-    assert!((4.9..6.0).contains(&closed), "open after {closed} s");
+    let delay = end.elapsed().as_secs_f64();
+    assert!((4.9..6.0).contains(&delay), "{delay} s");
 }
 
 #[tokio::test]
-async fn a_value_may_have_512_kib_and_no_more() {
+async fn the_largest_value_has_512_kib() {
     let agent = Agent::start().await.unwrap();
     let largest = "x".repeat(512 * 1024);
     assert_eq!(put(&agent, "/v1/kv/large", &largest).await, "true");
@@ -142,7 +144,7 @@ async fn a_value_may_have_512_kib_and_no_more() {
 }
 
 #[tokio::test]
-async fn lists_never_go_back_however_much_is_deleted() {
+async fn the_index_of_a_list_never_goes_back() {
     let agent = Agent::start().await.unwrap();
     let index = async |target: &str| -> u64 {
         let answer = get(agent.http_addr(), target).await;
@@ -169,7 +171,7 @@ async fn lists_never_go_back_however_much_is_deleted() {
 }
 
 #[tokio::test]
-async fn nonsense_in_paths_and_bodies_gets_an_answer() {
+async fn malformed_paths_and_bodies_get_a_response() {
     let agent = Agent::start().await.unwrap();
     let mut random = fastrand::Rng::with_seed(11);
     let seeds = [
@@ -195,7 +197,7 @@ async fn nonsense_in_paths_and_bodies_gets_an_answer() {
         let body: String = body.into_iter().collect();
         let path: String = (0..random.usize(..12))
             .map(|_| letter(&mut random))
-            // Others may not stand in a request's first line, which is the server library's affair.
+            // hyper rejects requests with other characters in the request line.
             .filter(|c| !"#\x7f\"<>{}[]\\^|".contains(*c))
             .collect();
         let path = format!("/v1/kv/{path}");

@@ -1,4 +1,4 @@
-//! What people complain about in a Consul on a laptop, and what happens here instead.
+//! Common problems of a Consul agent on a laptop, which the agent must not have.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -26,7 +26,7 @@ async fn get(agent: &Agent, target: &str) -> Response {
 }
 
 #[tokio::test]
-async fn there_is_no_leader_to_wait_for() {
+async fn the_agent_works_without_waiting_for_a_leader() {
     let agent = Agent::start().await.unwrap();
     let body = r#"{"Name":"web","Check":{"TTL":"1h","Status":"passing"}}"#;
     put(&agent, REGISTER, body).await;
@@ -36,42 +36,45 @@ async fn there_is_no_leader_to_wait_for() {
     assert_eq!(leader.text(), r#""127.0.0.1:8300""#);
 }
 
-/// A laptop that was closed for a night: to all that wait by the clock, twelve hours pass at once.
+/// Suspends the machine for a night: to every timer, twelve hours pass at once.
 #[tokio::test(start_paused = true)]
-async fn it_goes_on_after_a_night_of_sleep() {
+async fn the_agent_works_after_the_machine_was_suspended() {
     let agent = Agent::start().await.unwrap();
     let probe = agent.url();
-    let looks = format!(
-        r#"{{"Name":"looks","Check":{{"HTTP":"{probe}/v1/status/leader","Interval":"10s"}}}}"#
+    let probed = format!(
+        r#"{{"Name":"probed","Check":{{"HTTP":"{probe}/v1/status/leader","Interval":"10s"}}}}"#
     );
-    put(&agent, REGISTER, &looks).await;
-    let reports = r#"{"Name":"reports","Check":{"TTL":"30s","Status":"passing"}}"#;
-    put(&agent, REGISTER, reports).await;
+    put(&agent, REGISTER, &probed).await;
+    let reporting = r#"{"Name":"reporting","Check":{"TTL":"30s","Status":"passing"}}"#;
+    put(&agent, REGISTER, reporting).await;
     put(&agent, "/v1/session/create", r#"{"TTL":"30s"}"#).await;
     let passing = "/v1/health/state/passing";
-    until(&agent, passing, "service:looks").await;
+    until(&agent, passing, "service:probed").await;
 
-    let index = get(&agent, "/v1/health/service/reports").await;
+    let index = get(&agent, "/v1/health/service/reporting").await;
     let index = index.header("X-Consul-Index").unwrap().to_owned();
     let address = agent.http_addr();
     let watcher = tokio::spawn(async move {
-        let target = format!("/v1/health/service/reports?index={index}&wait=10m");
+        let target = format!("/v1/health/service/reporting?index={index}&wait=10m");
         Request::new("GET", &target, "").send(address).await
     });
-    // It must be waiting before the lid is closed.
+    // The query must be waiting before the clock is advanced.
     sleep(Duration::from_secs(1)).await;
     advance(Duration::from_secs(12 * 60 * 60)).await;
 
-    // The client of these tests may have given up meanwhile; the agent must not have.
+    // The test client may have timed out. Only the agent matters here.
     let _ = watcher.await.unwrap();
-    until(&agent, "/v1/health/state/critical", "service:reports").await;
-    put(&agent, "/v1/agent/check/pass/service:reports", "").await;
-    until(&agent, passing, "service:reports").await;
-    until(&agent, passing, "service:looks").await;
+    until(&agent, "/v1/health/state/critical", "service:reporting").await;
+    put(&agent, "/v1/agent/check/pass/service:reporting", "").await;
+    until(&agent, passing, "service:reporting").await;
+    until(&agent, passing, "service:probed").await;
     assert_eq!(get(&agent, "/v1/session/list").await.text(), "[]");
     put(&agent, REGISTER, r#"{"Name":"new"}"#).await;
     let names = get(&agent, "/v1/catalog/services").await.text();
-    assert_eq!(names, r#"{"consul":[],"looks":[],"new":[],"reports":[]}"#);
+    assert_eq!(
+        names,
+        r#"{"consul":[],"new":[],"probed":[],"reporting":[]}"#
+    );
 }
 
 async fn until(agent: &Agent, target: &str, text: &str) {
@@ -85,7 +88,7 @@ async fn until(agent: &Agent, target: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn the_number_of_interfaces_doesnt_matter() {
+async fn the_agent_starts_with_any_number_of_network_interfaces() {
     for (bound, advertised, shown) in [
         (Ipv4Addr::LOCALHOST, None, "127.0.0.1"),
         (Ipv4Addr::UNSPECIFIED, None, "127.0.0.1"),
@@ -106,7 +109,7 @@ async fn the_number_of_interfaces_doesnt_matter() {
 }
 
 #[tokio::test]
-async fn a_registration_costs_the_same_however_many_there_are() {
+async fn the_time_of_a_registration_does_not_depend_on_their_number() {
     const SAMPLE: usize = 200;
     const MANY: usize = 4_000;
     let (empty, full) = (Agent::start().await.unwrap(), Agent::start().await.unwrap());
@@ -114,7 +117,7 @@ async fn a_registration_costs_the_same_however_many_there_are() {
     for n in 0..MANY {
         many.register(n).await;
     }
-    // In turns, so that whatever else the machine does slows down both.
+    // Alternate, so that other load on the machine affects both equally.
     let (mut of_few, mut of_many) = (Vec::new(), Vec::new());
     for n in 0..SAMPLE {
         of_few.push(few.register(n).await);
@@ -125,11 +128,11 @@ async fn a_registration_costs_the_same_however_many_there_are() {
         times[times.len() / 2]
     };
     let (few, many) = (median(&mut of_few), median(&mut of_many));
-    // With a Consul it is twenty times as much.
+    // In Consul the factor is twenty.
     assert!(many < few * 4, "{few:?} of few, {many:?} of many");
 }
 
-/// A connection that registers one instance after the other.
+/// A connection that registers instances one after the other.
 struct Client(TcpStream);
 
 impl Client {
@@ -139,7 +142,7 @@ impl Client {
         Self(stream)
     }
 
-    /// Gives how long it took.
+    /// Returns the duration of the request.
     async fn register(&mut self, n: usize) -> Duration {
         let body = format!(
             r#"{{"ID":"s-{n}","Name":"s-{}","Check":{{"TTL":"1h","Status":"passing"}}}}"#,

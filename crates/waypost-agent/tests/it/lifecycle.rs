@@ -1,4 +1,4 @@
-//! Starting, running and stopping.
+//! Starting and stopping the agent.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -13,24 +13,24 @@ use crate::raw_http::Request;
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// The quickest of many starts is what it needs; what the others take longer is the machine's.
+/// Measures the fastest of many starts, because the others depend on the load of the machine.
 #[tokio::test]
-async fn it_starts_within_five_milliseconds() {
-    let mut quickest = Duration::MAX;
+async fn the_agent_starts_within_five_milliseconds() {
+    let mut fastest = Duration::MAX;
     for _ in 0..200 {
         let start = Instant::now();
         let agent = Agent::start().await.unwrap();
-        quickest = quickest.min(start.elapsed());
+        fastest = fastest.min(start.elapsed());
         agent.shutdown().await;
-        if quickest < Duration::from_millis(5) {
+        if fastest < Duration::from_millis(5) {
             return;
         }
     }
-    panic!("{quickest:?}");
+    panic!("{fastest:?}");
 }
 
 #[tokio::test]
-async fn its_port_is_free_once_it_is_shut_down() {
+async fn the_port_is_free_after_shutdown() {
     let [port] = free_ports();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let agent = Agent::builder().http(address).start().await.unwrap();
@@ -42,7 +42,7 @@ async fn its_port_is_free_once_it_is_shut_down() {
 }
 
 #[tokio::test]
-async fn dropping_it_stops_it() {
+async fn dropping_the_agent_stops_it() {
     let [port] = free_ports();
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let agent = Agent::builder().http(address).start().await.unwrap();
@@ -56,7 +56,7 @@ async fn dropping_it_stops_it() {
 }
 
 #[tokio::test]
-async fn a_port_that_is_taken_is_named() {
+async fn the_error_for_a_port_in_use_names_the_address() {
     let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = holder.local_addr().unwrap();
     let error = Agent::builder().http(address).start().await.unwrap_err();
@@ -66,11 +66,11 @@ async fn a_port_that_is_taken_is_named() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn a_socket_is_served_and_goes_with_the_agent() {
+async fn a_unix_socket_is_served_and_removed_at_shutdown() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("consul.sock");
     let builder = || Agent::builder().http_socket(&path);
-    // As a process that was killed leaves it.
+    // Leave a socket file behind, as a killed process does.
     drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
 
     let agent = builder().start().await.unwrap();
@@ -92,7 +92,7 @@ async fn a_socket_is_served_and_goes_with_the_agent() {
 }
 
 #[tokio::test]
-async fn its_node_has_the_id_that_it_was_given() {
+async fn the_node_has_the_configured_id() {
     let id = "7b6a1a4c-3a52-4f0e-9d6f-0c5d6a1f2b3e";
     let agent = Agent::builder().node_id(id).start().await.unwrap();
     let nodes = Request::new("GET", "/v1/catalog/nodes", "");
@@ -105,7 +105,7 @@ async fn its_node_has_the_id_that_it_was_given() {
 }
 
 #[tokio::test]
-async fn a_service_that_is_well_is_seen_to_be_well_at_once() {
+async fn a_healthy_service_is_passing_right_after_its_registration() {
     let agent = Agent::start().await.unwrap();
     let body = format!(
         r#"{{"Name":"web","Check":{{"HTTP":"{}/v1/status/leader","Interval":"1h"}}}}"#,
@@ -123,7 +123,7 @@ async fn a_service_that_is_well_is_seen_to_be_well_at_once() {
 }
 
 #[tokio::test]
-async fn the_page_and_what_it_loads_are_there() {
+async fn the_web_page_and_its_files_are_served() {
     let agent = Agent::start().await.unwrap();
     for (target, kind) in [
         ("/ui/", "text/html; charset=utf-8"),

@@ -1,6 +1,6 @@
-//! The agent as its clients see it.
+//! Tests of the agent through its HTTP and DNS interfaces.
 
-#![allow(clippy::unwrap_used, reason = "a test that can't go on has failed")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod acl;
 mod blocking_queries;

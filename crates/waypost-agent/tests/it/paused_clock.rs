@@ -1,4 +1,4 @@
-//! With the clock paused, hours pass in no time: how code that uses discovery is tested.
+//! Tests with a paused clock, as users of the agent write them.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ async fn get(agent: &Agent, target: &str) -> String {
 const REGISTER: &str = "/v1/agent/service/register";
 
 #[tokio::test(start_paused = true)]
-async fn a_service_that_stops_reporting_turns_critical_and_is_then_removed() {
+async fn a_service_that_stops_reporting_becomes_critical_and_is_then_removed() {
     let agent = Agent::start().await.unwrap();
     let body = r#"{"Name":"web","Check":{"TTL":"10s","Status":"passing",
         "DeregisterCriticalServiceAfter":"1m"}}"#;
@@ -43,10 +43,10 @@ async fn a_service_that_stops_reporting_turns_critical_and_is_then_removed() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_watcher_waits_its_ten_minutes() {
+async fn a_blocking_query_waits_for_its_whole_time() {
     let agent = Agent::start().await.unwrap();
     let start = Instant::now();
-    // The client of these tests gives up after two minutes; this asks for less.
+    // Less than the timeout of the test client.
     get(&agent, "/v1/health/service/web?index=1000&wait=20s").await;
     let waited = start.elapsed();
     assert!(waited >= Duration::from_secs(20), "{waited:?}");
@@ -54,7 +54,7 @@ async fn a_watcher_waits_its_ten_minutes() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_others_write_about_this_node_is_undone_within_a_minute() {
+async fn catalog_changes_to_the_node_of_the_agent_are_undone_within_a_minute() {
     let agent = Agent::builder().node_name("n1").start().await.unwrap();
     put(&agent, REGISTER, r#"{"Name":"mine","Tags":["v1"]}"#).await;
     put(

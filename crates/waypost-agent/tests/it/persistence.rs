@@ -1,4 +1,4 @@
-//! `data_dir`: what is acknowledged stays, whatever happens to the process.
+//! Persistence in a data directory: acknowledged changes survive restarts and crashes.
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -47,7 +47,7 @@ async fn index(address: SocketAddr, target: &str) -> u64 {
 }
 
 #[tokio::test]
-async fn everything_is_as_it_was_after_a_restart() {
+async fn the_state_is_the_same_after_a_restart() {
     let folder = TempDir::new().unwrap();
     let first = agent(folder.path()).await.unwrap();
     let http = first.http_addr();
@@ -122,7 +122,7 @@ async fn everything_is_as_it_was_after_a_restart() {
         let http = next.http_addr();
         for (list, before) in lists.iter().zip(&before) {
             let (mut now, mut before) = (get(http, list).await, before.clone());
-            // The indexes of services are new ones, those of keys aren't: clients hold on to them.
+            // Keys keep their indexes, because clients store them. Services get new ones.
             if !list.starts_with("/v1/kv") {
                 without_indexes(&mut now);
                 without_indexes(&mut before);
@@ -130,7 +130,10 @@ async fn everything_is_as_it_was_after_a_restart() {
             assert_eq!(now, before, "{list} after restart {round}");
         }
         for (target, before) in watched.iter().zip(&indexes) {
-            assert!(index(http, target).await >= *before, "{target} went back");
+            assert!(
+                index(http, target).await >= *before,
+                "the index of {target} went back"
+            );
         }
         next.shutdown().await;
     }
@@ -149,7 +152,7 @@ fn without_indexes(value: &mut Value) {
 }
 
 #[tokio::test]
-async fn checks_go_on_after_a_restart() {
+async fn checks_continue_after_a_restart() {
     let folder = TempDir::new().unwrap();
     let first = agent(folder.path()).await.unwrap();
     let body = format!(
@@ -161,7 +164,7 @@ async fn checks_go_on_after_a_restart() {
     wait_for(old, "/v1/health/service/web?passing", "service:web").await;
     first.shutdown().await;
     let second = agent(folder.path()).await.unwrap();
-    // Nobody listens there any more, and the check finds out by itself.
+    // The checked address is closed now, and the restored check must find out.
     assert_ne!(second.http_addr(), old);
     wait_for(
         second.http_addr(),
@@ -181,7 +184,7 @@ async fn wait_for(address: SocketAddr, target: &str, text: &str) {
 }
 
 #[tokio::test]
-async fn a_folder_belongs_to_one_agent_at_a_time() {
+async fn a_data_directory_is_locked_by_one_agent() {
     let folder = TempDir::new().unwrap();
     let first = agent(folder.path()).await.unwrap();
     let error = agent(folder.path()).await.unwrap_err().to_string();
@@ -191,7 +194,7 @@ async fn a_folder_belongs_to_one_agent_at_a_time() {
 }
 
 #[tokio::test]
-async fn a_write_that_was_cut_short_is_left_out_and_damage_is_reported() {
+async fn a_truncated_write_is_discarded_and_other_damage_is_an_error() {
     let folder = TempDir::new().unwrap();
     let first = agent(folder.path()).await.unwrap();
     for i in 0..10 {
@@ -213,11 +216,15 @@ async fn a_write_that_was_cut_short_is_left_out_and_damage_is_reported() {
     let error = agent(folder.path()).await.unwrap_err().to_string();
     assert!(error.contains("registry.log"), "{error}");
     assert!(error.contains("damaged at offset "), "{error}");
-    assert_eq!(std::fs::read(&file).unwrap(), bytes, "it was left as it is");
+    assert_eq!(
+        std::fs::read(&file).unwrap(),
+        bytes,
+        "the damaged file was changed"
+    );
 }
 
 #[tokio::test]
-async fn a_file_of_mostly_history_is_written_anew() {
+async fn the_journal_is_compacted() {
     let folder = TempDir::new().unwrap();
     let first = agent(folder.path()).await.unwrap();
     let value = "x".repeat(400_000);
@@ -236,64 +243,64 @@ async fn a_file_of_mostly_history_is_written_anew() {
     assert!(answer.unwrap().text().starts_with("29x"));
 }
 
-/// One thing that a writer changes again and again.
+/// A key or service that a writer changes repeatedly. `None` is an absent one.
 #[derive(Default)]
-struct Thing {
-    /// What was acknowledged last.
+struct Item {
+    /// The last acknowledged value.
     acknowledged: Option<u64>,
-    /// What was asked for but not answered: it may have happened or not.
-    perhaps: Option<Option<u64>>,
+    /// A value that was written but not acknowledged, so that it may or may not be persisted.
+    unacknowledged: Option<Option<u64>>,
 }
 
-/// `kill -9` in the middle of writes, a hundred times.
+/// Kills the process with SIGKILL during writes.
 #[tokio::test(flavor = "multi_thread")]
-async fn nothing_acknowledged_is_lost_by_a_hundred_kills() {
+async fn no_acknowledged_write_is_lost_when_the_process_is_killed() {
     const ROUNDS: u64 = 100;
     const WRITERS: u64 = 4;
-    const THINGS: u64 = 6;
+    const ITEMS: u64 = 6;
     let folder = TempDir::new().unwrap();
     let mut random = fastrand::Rng::with_seed(42);
-    let mut things: BTreeMap<String, Thing> = BTreeMap::new();
-    let (mut acknowledged, mut torn) = (0, 0);
+    let mut items: BTreeMap<String, Item> = BTreeMap::new();
+    let (mut acknowledged, mut interrupted) = (0, 0);
     for round in 0..ROUNDS {
         let process = Process::start(folder.path()).await;
         let keys = values_of_keys(process.address).await;
         let services = ports_of_services(process.address).await;
-        for (name, thing) in &mut things {
+        for (name, item) in &mut items {
             let found = match name.strip_prefix("kv-") {
                 Some(_) => keys.get(name),
                 None => services.get(name),
             };
             let found = found.copied();
-            let fits = found == thing.acknowledged || Some(found) == thing.perhaps;
+            let is_valid = found == item.acknowledged || Some(found) == item.unacknowledged;
             assert!(
-                fits,
-                "round {round}: {name} is {found:?}, acknowledged was {:?}, perhaps {:?}",
-                thing.acknowledged, thing.perhaps
+                is_valid,
+                "round {round}: {name} is {found:?}, acknowledged was {:?}, unacknowledged {:?}",
+                item.acknowledged, item.unacknowledged
             );
-            torn += u64::from(thing.perhaps.is_some());
-            thing.acknowledged = found;
-            thing.perhaps = None;
+            interrupted += u64::from(item.unacknowledged.is_some());
+            item.acknowledged = found;
+            item.unacknowledged = None;
         }
         let answered = Arc::new(AtomicU64::new(0));
         let mut writers = Vec::new();
         for writer in 0..WRITERS {
-            let own: Vec<_> = (0..THINGS)
+            let own: Vec<_> = (0..ITEMS)
                 .map(|i| match i % 2 {
                     0 => format!("kv-{writer}-{i}"),
                     _ => format!("service-{writer}-{i}"),
                 })
                 .map(|name| {
-                    let thing = things.remove(&name).unwrap_or_default();
-                    (name, thing)
+                    let item = items.remove(&name).unwrap_or_default();
+                    (name, item)
                 })
                 .collect();
             let seed = random.u64(..);
             let answered = Arc::clone(&answered);
-            let writing = write_until_gone(process.address, own, seed, answered);
+            let writing = write_until_killed(process.address, own, seed, answered);
             writers.push(tokio::spawn(writing));
         }
-        // The others are in the middle of their next writes by then.
+        // Afterwards most writers are in the middle of a write.
         let enough = random.u64(0..60);
         let some_writes = async {
             while answered.load(Relaxed) < enough {
@@ -305,28 +312,28 @@ async fn nothing_acknowledged_is_lost_by_a_hundred_kills() {
         for writer in writers {
             let (own, count) = timeout(SOON, writer).await.unwrap().unwrap();
             acknowledged += count;
-            things.extend(own);
+            items.extend(own);
         }
     }
-    println!("{ROUNDS} kills, {acknowledged} acknowledged writes, {torn} left open");
+    println!("{ROUNDS} kills, {acknowledged} acknowledged writes, {interrupted} interrupted");
     assert!(acknowledged > ROUNDS * 10, "only {acknowledged} writes");
-    assert!(torn > 0, "no write was ever interrupted");
+    assert!(interrupted > 0, "no write was ever interrupted");
 }
 
-async fn write_until_gone(
+async fn write_until_killed(
     address: SocketAddr,
-    mut own: Vec<(String, Thing)>,
+    mut own: Vec<(String, Item)>,
     seed: u64,
     answered: Arc<AtomicU64>,
-) -> (Vec<(String, Thing)>, u64) {
+) -> (Vec<(String, Item)>, u64) {
     let mut random = fastrand::Rng::with_seed(seed);
     let mut count = 0;
     loop {
         let at = random.usize(..own.len());
-        let (name, thing) = &mut own[at];
-        let wanted = random.bool().then(|| random.u64(1..60_000));
+        let (name, item) = &mut own[at];
+        let value = random.bool().then(|| random.u64(1..60_000));
         let is_key = name.starts_with("kv-");
-        let request = match (is_key, wanted) {
+        let request = match (is_key, value) {
             (true, Some(value)) => {
                 Request::new("PUT", &format!("/v1/kv/{name}"), &value.to_string())
             }
@@ -339,12 +346,12 @@ async fn write_until_gone(
                 Request::new("PUT", &format!("/v1/agent/service/deregister/{name}"), "")
             }
         };
-        thing.perhaps = Some(wanted);
+        item.unacknowledged = Some(value);
         match request.send(address).await {
             Ok(answer) => {
                 assert_eq!(answer.status, "200 OK", "{}", answer.text());
-                thing.acknowledged = wanted;
-                thing.perhaps = None;
+                item.acknowledged = value;
+                item.unacknowledged = None;
                 count += 1;
                 answered.fetch_add(1, Relaxed);
             }
@@ -372,7 +379,7 @@ async fn ports_of_services(address: SocketAddr) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// An agent in a process of its own, which ends when this is dropped.
+/// An agent in a process of its own. Dropping this kills the process.
 struct Process {
     child: Child,
     address: SocketAddr,
@@ -400,21 +407,21 @@ impl Process {
         process
     }
 
-    /// Ends it with SIGKILL.
+    /// Sends SIGKILL.
     fn kill(self) {}
 }
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone afterwards.
+        // These fail only if the process has already ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// No test, but what a [`Process`] runs.
+/// The program that a [`Process`] runs.
 #[tokio::test]
-#[ignore = "it is started by the tests above"]
+#[ignore = "started as a process by other tests"]
 async fn process() {
     let (Ok(address), Some(folder)) = (std::env::var(ADDRESS), std::env::var_os(FOLDER)) else {
         return;

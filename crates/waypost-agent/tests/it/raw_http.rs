@@ -1,5 +1,5 @@
-//! A client that hides nothing: it keeps the case of header names, follows no redirect and
-//! unpacks no body.
+//! A minimal HTTP client that hides nothing: it keeps the case of header names, doesn't follow
+//! redirects and doesn't decompress bodies.
 
 use std::io;
 use std::net::SocketAddr;
@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-const DEADLINE: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(120);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Request {
@@ -37,7 +37,7 @@ impl Request {
     }
 
     pub(crate) async fn send(&self, to: SocketAddr) -> io::Result<Response> {
-        timeout(DEADLINE, self.exchange(to)).await?
+        timeout(TIMEOUT, self.exchange(to)).await?
     }
 
     async fn exchange(&self, to: SocketAddr) -> io::Result<Response> {
@@ -59,13 +59,16 @@ impl Request {
         stream.read_to_end(&mut received).await?;
         parse(&received).ok_or_else(|| {
             let text = String::from_utf8_lossy(&received).into_owned();
-            io::Error::new(io::ErrorKind::InvalidData, format!("no answer: {text:?}"))
+            io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!("not an HTTP response: {text:?}"),
+            )
         })
     }
 }
 
 impl Response {
-    /// The value of a header, by any case of its name.
+    /// The value of a header. The name isn't case-sensitive.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let mut headers = self.headers.iter();
         let (_, value) = headers.find(|(known, _)| known.eq_ignore_ascii_case(name))?;

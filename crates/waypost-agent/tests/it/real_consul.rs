@@ -1,4 +1,4 @@
-//! A real Consul beside the agent under test.
+//! Runs a real Consul server for comparison.
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
@@ -11,10 +11,9 @@ use waypost_testkit::free_ports;
 
 use crate::raw_http::Request;
 
-const STARTS_WITHIN: Duration = Duration::from_secs(60);
+const START_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A Consul server that stands alone, with compact JSON (in `-dev` mode it is indented). It ends
-/// when this is dropped.
+/// A single Consul server. It isn't in `-dev` mode, which indents JSON. Dropping this stops it.
 pub(crate) struct Consul {
     process: Child,
     pub http: SocketAddr,
@@ -30,7 +29,7 @@ impl Consul {
         Self::start_as(node, None).await
     }
 
-    /// One with ACLs, where whoever hasn't this token may do nothing.
+    /// Starts a server with ACLs that allows nothing without this token.
     pub(crate) async fn start_with_token(node: &str, token: &str) -> Self {
         Self::start_as(node, Some(token)).await
     }
@@ -78,9 +77,9 @@ impl Consul {
         consul
     }
 
-    /// Ready is when it has found itself alive and written down the last it knows of itself.
+    /// Waits until the server has registered itself completely and is healthy.
     async fn wait_until_ready(&self, token: Option<&str>) {
-        let deadline = Instant::now() + STARTS_WITHIN;
+        let deadline = Instant::now() + START_TIMEOUT;
         let mut health = Request::new("GET", "/v1/health/service/consul?passing", "");
         if let Some(token) = token {
             let header = ("X-Consul-Token".to_owned(), token.to_owned());
@@ -96,7 +95,7 @@ impl Consul {
             let log = self.data.path().join("log");
             assert!(
                 Instant::now() < deadline,
-                "Consul isn't ready after {STARTS_WITHIN:?}. It says:\n{}",
+                "Consul isn't ready after {START_TIMEOUT:?}. Its log:\n{}",
                 std::fs::read_to_string(log).unwrap_or_default()
             );
             sleep(Duration::from_millis(50)).await;
@@ -106,21 +105,20 @@ impl Consul {
 
 impl Drop for Consul {
     fn drop(&mut self) {
-        // It may have ended by itself; either way it is gone afterwards.
+        // These fail only if the process has already ended.
         let _ = self.process.kill();
         let _ = self.process.wait();
     }
 }
 
-/// `$CONSUL_BIN`, or `consul` on the path.
+/// The path in `$CONSUL_BIN`, or `consul` in `$PATH`.
 pub(crate) fn find() -> PathBuf {
     if let Some(path) = std::env::var_os("CONSUL_BIN") {
         return path.into();
     }
     let path = std::env::var_os("PATH").unwrap_or_default();
     let mut candidates = std::env::split_paths(&path).map(|folder| folder.join("consul"));
-    candidates.find(|file| file.is_file()).expect(
-        "no real Consul to compare with: neither $CONSUL_BIN nor the path has one. \
-         Run `cargo xtask setup`.",
-    )
+    candidates
+        .find(|file| file.is_file())
+        .expect("no Consul found in $CONSUL_BIN or $PATH. Run `cargo xtask setup`.")
 }

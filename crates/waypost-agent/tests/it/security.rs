@@ -1,4 +1,4 @@
-//! Who may ask, and what health checks may reach.
+//! Authentication, limits and timeouts of requests, and restrictions of health checks.
 
 use std::time::Duration;
 
@@ -24,7 +24,7 @@ fn register(body: &str) -> Request {
 }
 
 #[tokio::test]
-async fn an_agent_that_others_can_reach_must_have_a_token() {
+async fn an_agent_that_is_reachable_from_other_machines_needs_a_token() {
     let everywhere = "0.0.0.0:0".parse().unwrap();
     let error = Agent::builder().http(everywhere).start().await.unwrap_err();
     assert!(matches!(error, Error::Unprotected { .. }));
@@ -34,7 +34,7 @@ async fn an_agent_that_others_can_reach_must_have_a_token() {
 }
 
 #[tokio::test]
-async fn without_its_token_an_agent_tells_nothing() {
+async fn requests_without_the_token_are_rejected() {
     let agent = Agent::builder().token("secret").start().await.unwrap();
     for target in [
         "/v1/catalog/services",
@@ -69,7 +69,7 @@ async fn without_its_token_an_agent_tells_nothing() {
 }
 
 #[tokio::test]
-async fn a_web_page_from_elsewhere_is_refused() {
+async fn requests_of_foreign_web_pages_are_rejected() {
     let agent = Agent::builder()
         .allow_host("registry.test")
         .start()
@@ -89,9 +89,9 @@ async fn a_web_page_from_elsewhere_is_refused() {
 }
 
 #[tokio::test]
-async fn a_head_or_body_beyond_measure_is_refused() {
+async fn a_head_or_body_that_is_too_large_is_rejected() {
     let agent = Agent::start().await.unwrap();
-    // It may answer before it has read all, or hang up.
+    // The agent may respond before it has read everything, or close the connection.
     let long = get(&format!("/v1/agent/service/{}", "a".repeat(100_000)));
     if let Ok(answer) = long.send(agent.http_addr()).await {
         assert!(answer.status.starts_with('4'), "{}", answer.status);
@@ -107,20 +107,20 @@ async fn a_head_or_body_beyond_measure_is_refused() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_dawdles_over_a_request_is_cut_off() {
+async fn a_slow_request_times_out() {
     let agent = Agent::start().await.unwrap();
     let mut slow = TcpStream::connect(agent.http_addr()).await.unwrap();
     let start = Instant::now();
-    let dawdling = async {
+    let slow_request = async {
         for byte in b"GET /v1/agent/self HTTP/1.1\r\nHost: localhost\r\nX-Slow: " {
             slow.write_all(&[*byte]).await?;
             sleep(Duration::from_secs(1)).await;
         }
         slow.read_u8().await
     };
-    dawdling.await.unwrap_err();
-    let cut_off = start.elapsed();
-    assert!(cut_off < Duration::from_secs(60), "{cut_off:?}");
+    slow_request.await.unwrap_err();
+    let elapsed = start.elapsed();
+    assert!(elapsed < Duration::from_secs(60), "{elapsed:?}");
 
     let mut half = TcpStream::connect(agent.http_addr()).await.unwrap();
     let head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf";
@@ -131,7 +131,7 @@ async fn who_dawdles_over_a_request_is_cut_off() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_connection_may_rest_between_requests_but_not_for_ever() {
+async fn an_idle_connection_is_closed_after_ten_minutes() {
     let agent = Agent::start().await.unwrap();
     let mut client = TcpStream::connect(agent.http_addr()).await.unwrap();
     let request = b"GET /v1/status/leader HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -144,15 +144,15 @@ async fn a_connection_may_rest_between_requests_but_not_for_ever() {
     }
     let start = Instant::now();
     client.read_u8().await.unwrap_err();
-    let rested = start.elapsed();
-    assert!(rested > Duration::from_secs(5 * 60), "{rested:?}");
-    assert!(rested < Duration::from_secs(20 * 60), "{rested:?}");
+    let idle = start.elapsed();
+    assert!(idle > Duration::from_secs(5 * 60), "{idle:?}");
+    assert!(idle < Duration::from_secs(20 * 60), "{idle:?}");
 }
 
-/// Clients with pools, such as Python's, send a request's head and body apart, and the next request
-/// on the same connection.
+/// Clients with connection pools, such as Python's, send the head and body of a request separately,
+/// and the next request on the same connection.
 #[tokio::test]
-async fn who_is_refused_keeps_the_connection() {
+async fn a_rejected_request_keeps_the_connection_open() {
     let agent = Agent::builder().token("secret").start().await.unwrap();
     let mut stream = TcpStream::connect(agent.http_addr()).await.unwrap();
     for target in [
@@ -176,9 +176,9 @@ async fn who_is_refused_keeps_the_connection() {
     }
 }
 
-/// People type into `curl` what no URI may hold, and Consul takes it.
+/// `curl` sends characters that are invalid in a URI, and Consul accepts them.
 #[tokio::test]
-async fn what_a_uri_may_not_hold_is_taken_as_it_is_meant() {
+async fn invalid_uri_characters_are_accepted_as_by_consul() {
     let agent = Agent::start().await.unwrap();
     ask(&agent, register(r#"{"Name":"web"}"#)).await;
     ask(&agent, Request::new("PUT", "/v1/kv/\u{e9}t\u{e9}", "1")).await;
@@ -199,7 +199,7 @@ async fn what_a_uri_may_not_hold_is_taken_as_it_is_meant() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_monitors_a_quiet_agent_is_not_cut_off() {
+async fn a_monitor_connection_has_no_idle_timeout() {
     let agent = Agent::start().await.unwrap();
     let mut monitor = TcpStream::connect(agent.http_addr()).await.unwrap();
     let request = b"GET /v1/agent/monitor HTTP/1.1\r\nHost: localhost\r\n\r\n";
@@ -215,7 +215,7 @@ async fn who_monitors_a_quiet_agent_is_not_cut_off() {
 }
 
 #[tokio::test]
-async fn checks_look_only_where_they_may() {
+async fn checks_connect_only_to_allowed_targets() {
     let agent = Agent::builder()
         .check_targets(["127.0.0.0/8"])
         .start()
@@ -233,7 +233,7 @@ async fn checks_look_only_where_they_may() {
 }
 
 #[tokio::test]
-async fn programs_are_run_only_where_that_is_allowed() {
+async fn script_checks_run_only_if_enabled() {
     let body = r#"{"Name":"web","Check":{"Args":["sh","-c","echo fine; exit 1"],"Interval":"1h"}}"#;
     let agent = Agent::start().await.unwrap();
     let answer = ask(&agent, register(body)).await;
@@ -261,7 +261,7 @@ async fn programs_are_run_only_where_that_is_allowed() {
 }
 
 #[tokio::test]
-async fn who_asks_it_to_leave_is_heard() {
+async fn a_leave_request_notifies_the_owner_of_the_agent() {
     let agent = Agent::start().await.unwrap();
     let leave = Request::new("PUT", "/v1/agent/leave", "");
     assert_eq!(ask(&agent, leave).await.status, "200 OK");

@@ -1,4 +1,4 @@
-//! What a process that was killed has left behind, found and cleared.
+//! Finding and deregistering instances whose process was killed.
 
 use tokio::net::TcpListener;
 use waypost_agent::{Agent, deregister_stale_instances, stale_instances};
@@ -13,7 +13,7 @@ async fn register(agent: &Agent, body: &str) {
 }
 
 #[tokio::test]
-async fn instances_without_a_process_are_found_and_cleared_and_others_stay() {
+async fn stale_instances_are_listed_and_deregistered_and_others_stay() {
     let agent = Agent::builder().token("secret").start().await;
     let agent = agent.unwrap();
     let alive = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -39,7 +39,7 @@ async fn instances_without_a_process_are_found_and_cleared_and_others_stay() {
         assert_eq!(answer.status, "200 OK");
     }
     let found = stale_instances(&agent.url(), Some("secret")).await.unwrap();
-    let ids: Vec<_> = found.iter().map(|leftover| leftover.id.as_str()).collect();
+    let ids: Vec<_> = found.iter().map(|instance| instance.id.as_str()).collect();
     assert_eq!(ids, ["dead one"]);
     assert!(
         found[0].why.contains(&dead_port.to_string()),
@@ -58,7 +58,7 @@ async fn instances_without_a_process_are_found_and_cleared_and_others_stay() {
 }
 
 #[tokio::test]
-async fn an_instance_whose_reports_have_stopped_is_a_leftover() {
+async fn an_instance_with_an_expired_ttl_check_is_stale() {
     let agent = Agent::start().await.unwrap();
     register(
         &agent,
@@ -81,7 +81,7 @@ async fn an_instance_whose_reports_have_stopped_is_a_leftover() {
 }
 
 #[tokio::test]
-async fn a_registry_that_is_gone_or_refuses_is_named() {
+async fn errors_name_the_registry() {
     let agent = Agent::builder().token("secret").start().await.unwrap();
     let url = agent.url();
     let refused = stale_instances(&url, None).await.unwrap_err().to_string();

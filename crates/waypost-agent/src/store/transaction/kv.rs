@@ -8,7 +8,6 @@ use super::super::changes::Changes;
 use super::super::kv::Kv;
 use super::super::model::KvEntry;
 use super::super::state::State;
-use super::OperationResult;
 
 /// An operation on a key.
 #[derive(Clone, Debug, Default)]
@@ -84,12 +83,12 @@ impl KvOperation {
         }
     }
 
+    /// Returns the entries that it has read or written.
     pub(super) fn apply(
         &self,
         state: &mut State,
-        results: &mut Vec<OperationResult>,
         changes: &mut Changes,
-    ) -> Result<(), String> {
+    ) -> Result<Vec<Arc<KvEntry>>, String> {
         let Self { verb, entry, index } = self;
         let key = entry.key.as_str();
         let verb = KvVerb::parse(verb).ok_or_else(|| format!("unknown KV verb {verb:?}"))?;
@@ -110,14 +109,9 @@ impl KvOperation {
             })?,
             KvVerb::Get => {
                 let entry = current().ok_or_else(|| format!("key {key:?} doesn't exist"))?;
-                results.push(OperationResult::Key(entry));
-                return Ok(());
+                return Ok(vec![entry]);
             }
-            KvVerb::GetTree => {
-                let entries = state.kv.list(key).1.into_iter();
-                results.extend(entries.map(OperationResult::Key));
-                return Ok(());
-            }
+            KvVerb::GetTree => return Ok(state.kv.list(key).1),
             KvVerb::CheckIndex => {
                 let entry = current()
                     .ok_or_else(|| format!("failed to check index, key {key:?} doesn't exist"))?;
@@ -145,27 +139,26 @@ impl KvOperation {
             KvVerb::CheckNotExists => {
                 return match current() {
                     Some(_) => Err(format!("key {key:?} exists")),
-                    None => Ok(()),
+                    None => Ok(Vec::new()),
                 };
             }
             KvVerb::Delete => {
                 state.kv.delete(key, changes);
-                return Ok(());
+                return Ok(Vec::new());
             }
             KvVerb::DeleteCas => {
                 let is_absent = state.kv.delete_if(*index, key, changes);
                 let stale = || format!("failed to delete key {key:?}, index is stale");
-                return is_absent.then_some(()).ok_or_else(stale);
+                return is_absent.then(Vec::new).ok_or_else(stale);
             }
             KvVerb::DeleteTree => {
                 state.kv.delete_tree(key, changes);
-                return Ok(());
+                return Ok(Vec::new());
             }
         };
         // Only `get` and `get-tree` return values.
         let mut result = KvEntry::clone(&result);
         result.value.clear();
-        results.push(OperationResult::Key(Arc::new(result)));
-        Ok(())
+        Ok(vec![Arc::new(result)])
     }
 }

@@ -91,7 +91,11 @@ impl Operation {
     ) -> Result<(), String> {
         let catalog = &mut state.catalog;
         let result = match self {
-            Self::Key(operation) => return operation.apply(state, results, changes),
+            Self::Key(operation) => {
+                let entries = operation.apply(state, changes)?.into_iter();
+                results.extend(entries.map(OperationResult::Key));
+                return Ok(());
+            }
             Self::Node { verb, node } => {
                 let node = catalog::apply_node(catalog, verb, node.clone(), changes)?;
                 node.map(OperationResult::Node)

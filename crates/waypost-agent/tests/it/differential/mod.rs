@@ -1,7 +1,7 @@
-//! The same requests to a real Consul and to the agent: the answers must be the same, byte for
-//! byte, but for ids, times and the numbers of indexes (see [`normal`]).
+//! Sends the same requests to a real Consul and to the agent. The responses must be the same byte
+//! for byte, except for ids, times and index numbers (see [`normalize`]).
 //!
-//! The cases are in `cases/*.txt`; [`script`] tells how they are written.
+//! The cases are in `cases/*.txt`, in the format of [`scenario`].
 
 pub(crate) mod normalize;
 mod random_scenarios;
@@ -17,17 +17,17 @@ use waypost_agent::Agent;
 
 use crate::raw_http::{Request, Response};
 use crate::real_consul::Consul;
-use normalize::{FREE_ENDINGS, Normal, Side};
+use normalize::{FREE_ENDINGS, NormalizedResponse, Side};
 use scenario::{Case, Step};
 
 const NODE: &str = "n1";
 
-/// Consul writes to its catalog a moment after it has answered a registration, so an answer that
-/// differs gets this long to become the same.
-const SETTLES_WITHIN: Duration = Duration::from_secs(45);
-const PAUSE: Duration = Duration::from_millis(20);
+/// Consul updates its catalog after it has responded to a registration, so a different response is
+/// repeated for this long.
+const SETTLE_TIMEOUT: Duration = Duration::from_secs(45);
+const RETRY_DELAY: Duration = Duration::from_millis(20);
 
-const SCRIPTS: &[(&str, &str)] = &[
+const SCENARIOS: &[(&str, &str)] = &[
     ("agent", include_str!("cases/agent.txt")),
     ("agent-check", include_str!("cases/agent-check.txt")),
     ("agent-health", include_str!("cases/agent-health.txt")),
@@ -51,36 +51,36 @@ const SCRIPTS: &[(&str, &str)] = &[
     ("session", include_str!("cases/session.txt")),
     ("status", include_str!("cases/status.txt")),
     ("txn", include_str!("cases/txn.txt")),
-    // Consul writes its coordinates down some 15 seconds after it has started.
+    // Last, because Consul stores its coordinates about 15 seconds after its start.
     ("coordinate", include_str!("cases/coordinate.txt")),
 ];
 
-/// The two that are asked, and what was found.
+/// Both registries and the result of the comparison.
 struct Comparison {
     consul: Side,
     agent: Side,
     cases: usize,
     accepted: Vec<String>,
     failures: Vec<String>,
-    /// For random stories, instead of how indexes move: what was answered last, by target. An index
-    /// of ours may stay where Consul's moves without need, but must move when the answer does.
-    seen: Option<HashMap<String, Normal>>,
+    /// The last response by target, for random scenarios. There the agent's index may stay where
+    /// Consul's increases without need, but must increase when the response changes.
+    last_responses: Option<HashMap<String, NormalizedResponse>>,
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn real_consul_gives_the_same_answers() {
+async fn responses_are_those_of_a_real_consul() {
     let consul = Consul::start(NODE).await;
     let agent = Agent::builder().node_name(NODE).start().await.unwrap();
     let mut comparison = Comparison::of(&consul, &agent).await;
     let only = std::env::var("CASES").ok();
-    for (name, text) in SCRIPTS {
+    for (name, text) in SCENARIOS {
         if only.as_ref().is_none_or(|only| only == name) {
             comparison.run(name, text).await;
         }
     }
     println!(
         "{} cases compared, {} of them with an accepted difference:\n{}\
-         texts that may end differently:\n{}",
+         errors of which only the beginning is compared:\n{}",
         comparison.cases,
         comparison.accepted.len(),
         comparison.accepted.concat(),
@@ -92,7 +92,7 @@ async fn real_consul_gives_the_same_answers() {
     let failures = &comparison.failures;
     assert!(
         failures.is_empty(),
-        "{} answers differ:\n{}",
+        "{} responses differ:\n{}",
         failures.len(),
         failures.concat()
     );
@@ -107,7 +107,7 @@ impl Comparison {
             cases: 0,
             accepted: Vec::new(),
             failures: Vec::new(),
-            seen: None,
+            last_responses: None,
         }
     }
 
@@ -129,45 +129,45 @@ impl Comparison {
 
     async fn compare(&mut self, case: &Case) {
         self.cases += 1;
-        let deadline = Instant::now() + SETTLES_WITHIN;
+        let deadline = Instant::now() + SETTLE_TIMEOUT;
         let (consul, agent) = loop {
             let mut consul = self.consul.ask(&case.request).await;
             let mut agent = self.agent.ask(&case.request).await;
-            if self.seen.is_some() {
-                consul.forget_movement();
-                agent.forget_movement();
+            if self.last_responses.is_some() {
+                consul.remove_index();
+                agent.remove_index();
             }
-            // Only reads are repeated, and those of which a difference isn't expected anyway.
-            let settles = case.request.method == "GET" && case.differs.is_none();
-            if consul == agent || !settles || Instant::now() > deadline {
+            // Only reads without an expected difference are repeated.
+            let may_settle = case.request.method == "GET" && case.differs.is_none();
+            if consul == agent || !may_settle || Instant::now() > deadline {
                 break (consul, agent);
             }
-            sleep(PAUSE).await;
+            sleep(RETRY_DELAY).await;
         };
         self.consul.remember(&case.request, &consul);
         self.agent.remember(&case.request, &agent);
         let what = format!(
             "{} {} {}",
-            case.place, case.request.method, case.request.target
+            case.location, case.request.method, case.request.target
         );
-        if let Some(seen) = &mut self.seen
-            && let Some(before) = seen.insert(case.request.target.clone(), agent.clone())
-            && let Some(fault) = agent.index_fault_after(&before)
+        if let Some(last) = &mut self.last_responses
+            && let Some(before) = last.insert(case.request.target.clone(), agent.clone())
+            && let Some(error) = agent.index_error_after(&before)
         {
-            self.failures.push(format!("\n{what}\n  {fault}\n"));
+            self.failures.push(format!("\n{what}\n  {error}\n"));
         }
         match (&case.differs, consul == agent) {
             (None, true) => {}
             (Some(reason), false) => self.accepted.push(format!("  {what}\n    {reason}\n")),
             (None, false) => self.failures.push(describe(case, &what, &consul, &agent)),
             (Some(_), true) => {
-                let text = format!("\n{what}\n  doesn't differ any more: take the mark away\n");
+                let text = format!("\n{what}\n  no longer differs: remove `differs`\n");
                 self.failures.push(text);
             }
         }
     }
 
-    /// Removes everything that was registered.
+    /// Removes everything that has been registered.
     async fn clear(&mut self) {
         for side in [&self.consul, &self.agent] {
             let disable = "/v1/agent/maintenance?enable=false";
@@ -205,13 +205,13 @@ impl Comparison {
     }
 }
 
-/// The nodes that a case has made.
+/// The nodes that a case has created.
 async fn nodes(side: SocketAddr) -> Vec<String> {
     let listed = send(side, &Request::new("GET", "/v1/catalog/nodes", "")).await;
     let listed: Vec<serde_json::Value> = serde_json::from_slice(&listed.body).unwrap();
     let names = listed.iter().filter_map(|node| node["Node"].as_str());
-    let made = names.filter(|name| *name != NODE);
-    made.map(str::to_owned).collect()
+    let created = names.filter(|name| *name != NODE);
+    created.map(str::to_owned).collect()
 }
 
 async fn send(to: SocketAddr, request: &Request) -> Response {
@@ -221,9 +221,9 @@ async fn send(to: SocketAddr, request: &Request) -> Response {
     }
 }
 
-/// Asks until the answer has `wanted` in it.
+/// Repeats a request until the response contains `wanted`.
 pub(crate) async fn until(side: SocketAddr, request: &Request, wanted: &str) {
-    let deadline = Instant::now() + SETTLES_WITHIN;
+    let deadline = Instant::now() + SETTLE_TIMEOUT;
     loop {
         let answer = send(side, request).await.text();
         if answer.contains(wanted) {
@@ -231,14 +231,19 @@ pub(crate) async fn until(side: SocketAddr, request: &Request, wanted: &str) {
         }
         assert!(
             Instant::now() < deadline,
-            "{} of {side} never had {wanted:?}, at last it was: {answer}",
+            "{} of {side} never contained {wanted:?}. Last response: {answer}",
             request.target
         );
-        sleep(PAUSE).await;
+        sleep(RETRY_DELAY).await;
     }
 }
 
-fn describe(case: &Case, what: &str, consul: &Normal, agent: &Normal) -> String {
+fn describe(
+    case: &Case,
+    what: &str,
+    consul: &NormalizedResponse,
+    agent: &NormalizedResponse,
+) -> String {
     let mut text = format!("\n{what} {}\n", case.request.body);
     let mut compare = |name: &str, consul: &str, agent: &str| {
         if consul != agent {

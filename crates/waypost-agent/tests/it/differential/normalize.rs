@@ -1,6 +1,6 @@
-//! Answers with everything taken out that may differ: ids, times, ports, the numbers of indexes.
-//! Of an index stays how it relates to others: its rank among those in the same answer, and
-//! whether it has moved since the same question was asked before.
+//! Normalizes responses: replaces ids, times, ports and index numbers, which may differ. An index in
+//! a body is replaced by its rank in that body, and the index header by whether it has increased
+//! since the same request.
 
 use std::collections::{BTreeSet, HashMap};
 use std::io::Read;
@@ -9,31 +9,31 @@ use std::net::SocketAddr;
 use crate::raw_http::{Request, Response};
 use crate::real_consul::Consul;
 
-/// An answer as it is compared.
+/// A response in a form that can be compared.
 #[derive(Clone, Debug)]
-pub(crate) struct Normal {
+pub(crate) struct NormalizedResponse {
     pub status: String,
-    /// In order of their names.
+    /// Sorted by name.
     pub headers: Vec<(String, String)>,
     pub body: String,
-    /// Not compared: equal answers have different ones.
+    /// Not compared.
     index: Option<u64>,
     modified: Option<u64>,
     session: Option<String>,
 }
 
-/// One of the two that are compared.
+/// One of the two registries.
 pub(crate) struct Side {
     pub address: SocketAddr,
-    /// What stands for what: ports that one side chose and the other side has fixed.
-    replace: Vec<(String, &'static str)>,
-    /// The index before the first case: older ones are the side's own affair.
+    /// Ports of this registry, and the numbers that replace them.
+    replaced_ports: Vec<(String, &'static str)>,
+    /// The index before the first case. Older indexes aren't compared.
     start: u64,
     last_index: u64,
     last_modified: u64,
-    /// Those that have been created, in order.
+    /// The created sessions, in order.
     sessions: Vec<String>,
-    /// By target.
+    /// The last index by target.
     indexes: HashMap<String, u64>,
 }
 
@@ -51,7 +51,7 @@ impl Side {
         Self::new(address, Vec::new()).await
     }
 
-    async fn new(address: SocketAddr, replace: Vec<(String, &'static str)>) -> Self {
+    async fn new(address: SocketAddr, replaced_ports: Vec<(String, &'static str)>) -> Self {
         let mut start = 0;
         for target in ["/v1/catalog/nodes", "/v1/health/service/consul"] {
             let answer = Request::new("GET", target, "").send(address).await.unwrap();
@@ -60,7 +60,7 @@ impl Side {
         }
         Self {
             address,
-            replace,
+            replaced_ports,
             start,
             last_index: start,
             last_modified: 0,
@@ -69,11 +69,11 @@ impl Side {
         }
     }
 
-    pub(crate) async fn ask(&self, request: &Request) -> Normal {
+    pub(crate) async fn ask(&self, request: &Request) -> NormalizedResponse {
         match self.fill(request).send(self.address).await {
-            Ok(answer) => self.normal(request, answer),
-            Err(error) => Normal {
-                status: format!("no answer: {error}"),
+            Ok(answer) => self.normalize(request, answer),
+            Err(error) => NormalizedResponse {
+                status: format!("no response: {error}"),
                 headers: Vec::new(),
                 body: String::new(),
                 index: None,
@@ -83,7 +83,7 @@ impl Side {
         }
     }
 
-    /// The request as this side is to get it.
+    /// The request with the placeholders replaced for this registry.
     pub(crate) fn fill(&self, request: &Request) -> Request {
         Request {
             target: self.fill_text(&request.target),
@@ -104,8 +104,8 @@ impl Side {
             .replace("{http}", &self.address.port().to_string())
     }
 
-    /// Takes note of the index of an answer, for the cases that come.
-    pub(crate) fn remember(&mut self, request: &Request, answer: &Normal) {
+    /// Stores the values of a response that placeholders refer to.
+    pub(crate) fn remember(&mut self, request: &Request, answer: &NormalizedResponse) {
         self.last_modified = answer.modified.unwrap_or(self.last_modified);
         self.sessions.extend(answer.session.clone());
         if let Some(index) = answer.index {
@@ -114,7 +114,7 @@ impl Side {
         }
     }
 
-    fn normal(&self, request: &Request, answer: Response) -> Normal {
+    fn normalize(&self, request: &Request, answer: Response) -> NormalizedResponse {
         let index = answer
             .header("x-consul-index")
             .map(|index| index.parse().unwrap());
@@ -127,7 +127,7 @@ impl Side {
         };
         let session = session.map(str::to_owned);
         body = replace_number(&body, &self.address.port().to_string(), "8500");
-        for (own, common) in &self.replace {
+        for (own, common) in &self.replaced_ports {
             body = replace_number(&body, own, common);
         }
         body = replace_uuids(&body);
@@ -137,15 +137,15 @@ impl Side {
         let mut headers: Vec<_> = answer
             .headers
             .into_iter()
-            .filter(|(name, _)| !is_of_the_connection(name))
+            .filter(|(name, _)| !is_connection_header(name))
             .map(|(name, value)| match name.as_str() {
-                "X-Consul-Index" => (name, self.movement(&request.target, index)),
+                "X-Consul-Index" => (name, self.index_change(&request.target, index)),
                 "Age" => (name, "<age>".to_owned()),
                 _ => (name, value),
             })
             .collect();
         headers.sort();
-        Normal {
+        NormalizedResponse {
             status: answer.status,
             headers,
             body,
@@ -155,8 +155,8 @@ impl Side {
         }
     }
 
-    /// How the index relates to the one of the same question before.
-    fn movement(&self, target: &str, index: Option<u64>) -> String {
+    /// How the index relates to the previous one of the same request.
+    fn index_change(&self, target: &str, index: Option<u64>) -> String {
         let before = self.indexes.get(target);
         match (before, index) {
             _ if target.starts_with("/v1/event/") => "<index>".to_owned(),
@@ -167,8 +167,8 @@ impl Side {
         }
     }
 
-    /// Replaces `CreateIndex` and `ModifyIndex` by their ranks. Those from before the first case
-    /// are 0.
+    /// Replaces `CreateIndex` and `ModifyIndex` by their ranks, or by 0 if they are older than the
+    /// first case.
     fn rank_indexes(&self, body: &str) -> String {
         let found = numbers_after(
             body,
@@ -197,21 +197,21 @@ impl Side {
     }
 }
 
-impl Normal {
-    /// Leaves out how the index relates to the one before.
-    pub(crate) fn forget_movement(&mut self) {
+impl NormalizedResponse {
+    /// Excludes the index header from the comparison.
+    pub(crate) fn remove_index(&mut self) {
         self.headers.retain(|(name, _)| name != "X-Consul-Index");
     }
 
-    /// What is wrong with the index, if this answers the same question somewhat later.
-    pub(crate) fn index_fault_after(&self, before: &Self) -> Option<String> {
+    /// The error in the index of this response, given an earlier one to the same request.
+    pub(crate) fn index_error_after(&self, before: &Self) -> Option<String> {
         let (now, then) = (self.index?, before.index?);
         if now < then {
             Some(format!("the index went back from {then} to {now}"))
         } else if now == then && self.body != before.body {
             let (then, now) = (&before.body, &self.body);
             Some(format!(
-                "no waiter heard of the change from {then} to {now}"
+                "the index is the same, but the response changed from {then} to {now}"
             ))
         } else {
             None
@@ -219,26 +219,26 @@ impl Normal {
     }
 }
 
-impl PartialEq for Normal {
+impl PartialEq for NormalizedResponse {
     fn eq(&self, other: &Self) -> bool {
         self.status == other.status && self.headers == other.headers && self.body == other.body
     }
 }
 
-/// What errors begin with whose texts may go on differently, and why.
+/// Errors of which only the beginning is compared, and the reason.
 pub(crate) const FREE_ENDINGS: &[(&str, &str)] = &[
     (
         "Request decode failed: ",
-        "Consul says what is wrong with a body in the words of Go's JSON decoder",
+        "the rest is the text of Go's JSON decoder",
     ),
-    ("Failed to parse body: ", "as above, for transactions"),
+    ("Failed to parse body: ", "the same for transactions"),
     (
         "Bad request: Failed to decode request body: ",
-        "as above, for authorizations",
+        "the same for authorizations",
     ),
     (
         "Failed to create boolean expression evaluator: ",
-        "Consul says what is wrong with a filter in the words of its parser generator",
+        "the rest is the text of Consul's parser generator",
     ),
 ];
 
@@ -258,12 +258,12 @@ fn text_of(answer: &Response) -> String {
     answer.text()
 }
 
-/// How a body is framed is the server's affair, and so is the time.
-fn is_of_the_connection(name: &str) -> bool {
+/// Whether a header concerns framing or the time, which aren't compared.
+fn is_connection_header(name: &str) -> bool {
     ["Date", "Content-Length", "Transfer-Encoding", "Connection"].contains(&name)
 }
 
-/// Replaces a number, but not where it is a part of a longer one.
+/// Replaces a number, except where it is part of a longer one.
 fn replace_number(text: &str, number: &str, by: &str) -> String {
     let mut replaced = String::with_capacity(text.len());
     let mut end = 0;
@@ -281,7 +281,7 @@ fn replace_number(text: &str, number: &str, by: &str) -> String {
     replaced
 }
 
-/// Replaces UUIDs by their order of appearance.
+/// Replaces each UUID by the position of its first occurrence.
 fn replace_uuids(body: &str) -> String {
     const LENGTH: usize = 36;
     let is_uuid = |text: &str| {
@@ -313,7 +313,7 @@ fn replace_uuids(body: &str) -> String {
     replaced
 }
 
-/// Where the numbers are that follow one of the names.
+/// The ranges of the numbers that follow one of the names.
 fn numbers_after(body: &str, names: &[&str]) -> Vec<std::ops::Range<usize>> {
     let mut found = Vec::new();
     for name in names {
@@ -331,7 +331,7 @@ fn numbers_after(body: &str, names: &[&str]) -> Vec<std::ops::Range<usize>> {
     found
 }
 
-/// Sorts the lists that Consul gives in no order at all, because it has them from a Go map.
+/// Sorts lists that Consul returns in random order, because they come from a Go map.
 fn sort_lists(target: &str, body: &str) -> String {
     let path = target.split('?').next().unwrap_or_default();
     let unordered = path == "/v1/catalog/services" || path.starts_with("/v1/agent/health/service/");

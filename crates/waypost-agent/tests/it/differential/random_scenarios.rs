@@ -1,5 +1,5 @@
-//! Stories that nobody would think of: made from a seed, told to both, and when the answers differ,
-//! cut down to the lines that matter, so that they can become a case.
+//! Random scenarios, generated from a seed and sent to both registries. If the responses differ, the
+//! scenario is reduced to the relevant lines, so that it can become a case.
 
 use std::collections::HashMap;
 use std::fmt::Write;
@@ -10,73 +10,73 @@ use waypost_agent::Agent;
 use super::{Comparison, NODE};
 use crate::real_consul::Consul;
 
-/// How many stories are told, unless `STORIES` says it: always the same ones, unless `SEED` names
-/// another to begin with.
-const STORIES: u64 = 100;
+/// The default of the environment variable `SCENARIOS`. The seeds start at `SEED`, or at 1.
+const SCENARIOS: u64 = 100;
 
-/// Changes in a story; each is followed by a few questions.
+/// Changes in a scenario. A few queries follow each of them.
 const CHANGES: usize = 12;
 
-/// What is asked after every change, so that both have settled before the next.
+/// The requests after every change, which wait until both registries agree before the next.
 const SETTLE: &str = "GET /v1/health/state/any\nGET /v1/catalog/node/n1\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn real_consul_gives_the_same_answers_to_whatever_comes() {
+async fn responses_to_random_requests_are_those_of_a_real_consul() {
     let consul = Consul::start(NODE).await;
     let agent = Agent::builder().node_name(NODE).start().await.unwrap();
     let mut comparison = Comparison::of(&consul, &agent).await;
-    comparison.seen = Some(HashMap::new());
+    comparison.last_responses = Some(HashMap::new());
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse().ok());
     let first: u64 = number("SEED").unwrap_or(1);
-    let stories = number("STORIES").unwrap_or(STORIES);
-    for seed in first..first + stories {
-        let story = story(&mut Rng::with_seed(seed));
-        comparison.run("random", &story.concat()).await;
+    let count = number("SCENARIOS").unwrap_or(SCENARIOS);
+    for seed in first..first + count {
+        let scenario = scenario(&mut Rng::with_seed(seed));
+        comparison.run("random", &scenario.concat()).await;
         if !comparison.failures.is_empty() {
-            // Consul's agent tells its catalog a little later, and on a busy machine several changes
-            // at once in any order. What differs by chance doesn't differ again.
+            // Consul's agent updates its catalog asynchronously, and on a busy machine several changes
+            // in any order. An accidental difference doesn't occur again.
             comparison.failures.clear();
-            comparison.run("random", &story.concat()).await;
+            comparison.run("random", &scenario.concat()).await;
         }
         if !comparison.failures.is_empty() {
-            let (story, failures) = shrunk(&mut comparison, story).await;
-            panic!("SEED={seed} differs in:\n\n{story}\n{failures}");
+            let (scenario, failures) = reduce(&mut comparison, scenario).await;
+            panic!("SEED={seed} differs in:\n\n{scenario}\n{failures}");
         }
     }
-    println!("{stories} stories, {} requests", comparison.cases);
+    println!("{count} scenarios, {} requests", comparison.cases);
     assert!(comparison.cases > 0);
     agent.shutdown().await;
 }
 
-/// The story without the changes that aren't needed for the answers to differ, and how they do.
-async fn shrunk(comparison: &mut Comparison, mut story: Vec<String>) -> (String, String) {
+/// Removes the changes that aren't needed for a difference. Returns the scenario and the
+/// difference.
+async fn reduce(comparison: &mut Comparison, mut scenario: Vec<String>) -> (String, String) {
     let mut failures = std::mem::take(&mut comparison.failures);
-    let mut at = story.len();
+    let mut at = scenario.len();
     while at > 0 {
         at -= 1;
-        let mut shorter = story.clone();
+        let mut shorter = scenario.clone();
         shorter.remove(at);
         comparison.run("random", &shorter.concat()).await;
         let found = std::mem::take(&mut comparison.failures);
         if !found.is_empty() {
-            (story, failures) = (shorter, found);
+            (scenario, failures) = (shorter, found);
         }
     }
-    (story.concat(), failures.concat())
+    (scenario.concat(), failures.concat())
 }
 
-/// A title, then changes, each with the questions that follow it.
-fn story(random: &mut Rng) -> Vec<String> {
-    let mut story = vec!["== Something\n".to_owned()];
+/// A title, and then changes, each followed by queries.
+fn scenario(random: &mut Rng) -> Vec<String> {
+    let mut scenario = vec!["== Random\n".to_owned()];
     for _ in 0..CHANGES {
         let mut part = change(random);
         part.push_str(SETTLE);
         for _ in 0..random.usize(1..4) {
-            part.push_str(&question(random));
+            part.push_str(&query(random));
         }
-        story.push(part);
+        scenario.push(part);
     }
-    story
+    scenario
 }
 
 fn change(random: &mut Rng) -> String {
@@ -106,7 +106,7 @@ fn change(random: &mut Rng) -> String {
     }
 }
 
-fn question(random: &mut Rng) -> String {
+fn query(random: &mut Rng) -> String {
     let name = service(random);
     let target = match random.u8(..16) {
         0 | 1 => format!("health/service/{name}{}", condition(random)),
@@ -163,8 +163,7 @@ fn question(random: &mut Rng) -> String {
 }
 
 fn register_service(random: &mut Rng) -> String {
-    // An id stays with its name: the checks of an instance that is renamed keep the old name in
-    // Consul, and are found by it.
+    // Each id has one service name: in Consul the checks of a renamed instance keep the old name.
     let id = instance(random);
     let name = if id.starts_with('a') { "web" } else { "db" };
     let mut body = format!(
@@ -204,7 +203,7 @@ fn register_check(random: &mut Rng) -> String {
     if random.bool() {
         let _ = write!(body, r#","ServiceID":"{}""#, instance(random));
     }
-    // No status: of a check that is there it changes nothing, but Consul counts it as a change.
+    // Without a status: it has no effect on an existing check, but Consul counts it as a change.
     format!("PUT /v1/agent/check/register {body}}}\n")
 }
 
@@ -315,7 +314,7 @@ fn condition(random: &mut Rng) -> &'static str {
     )
 }
 
-/// A filter on the fields of a service, whose names begin so.
+/// A filter on the fields of a service, whose names have this prefix.
 fn filter(random: &mut Rng, prefix: &str) -> String {
     let one = |random: &mut Rng| match random.u8(..6) {
         0 => format!("{prefix}Port==8{}", random.u8(..3)),

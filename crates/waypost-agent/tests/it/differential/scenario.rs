@@ -1,9 +1,9 @@
-//! The language of the cases. A line is a request: a method, a target and perhaps a body. What
-//! belongs to it follows on indented lines: a header, or why the answers may differ.
+//! The format of the cases. A line is a request: a method, a target and an optional body. Indented
+//! lines after it add a header, or the reason why the responses differ.
 //!
 //! ```text
 //! # a comment
-//! == The title of a story: everything registered before is removed
+//! == The title of a scenario: everything registered before is removed
 //! PUT /v1/agent/service/register {"Name":"web"}
 //! GET /v1/catalog/service/web?index={index}&wait=10ms
 //!   Accept-Encoding: gzip
@@ -11,10 +11,10 @@
 //! until GET /v1/agent/checks "passing"
 //! ```
 //!
-//! `{index}` stands for the `X-Consul-Index` of the last answer of the same side that had one,
-//! `{http}` for the port of its API, `{session}` and `{earlier session}` for the last two sessions it
-//! has created, `{modified}` for the last `ModifyIndex` it has shown.
-//! `until` asks both sides until the answer contains the text, and compares nothing.
+//! Placeholders are replaced separately for each registry: `{index}` by its last `X-Consul-Index`,
+//! `{http}` by the port of its API, `{session}` and `{earlier session}` by the last two sessions that
+//! it created, and `{modified}` by the last `ModifyIndex` in a response. `until` repeats a request
+//! until the response contains the text, and compares nothing.
 
 use crate::raw_http::Request;
 
@@ -25,17 +25,17 @@ pub(crate) enum Step {
 }
 
 pub(crate) struct Case {
-    /// Where it is written.
-    pub place: String,
+    /// The file and line.
+    pub location: String,
     pub request: Request,
-    /// Why the answers may differ, if they do.
+    /// Why the responses differ.
     pub differs: Option<String>,
 }
 
 pub(crate) fn parse(name: &str, text: &str) -> Vec<Step> {
     let mut steps = Vec::new();
     for (i, line) in text.lines().enumerate() {
-        let place = format!("{name}.txt:{}", i + 1);
+        let location = format!("{name}.txt:{}", i + 1);
         if line.trim().is_empty() || line.starts_with('#') {
             continue;
         }
@@ -44,7 +44,7 @@ pub(crate) fn parse(name: &str, text: &str) -> Vec<Step> {
         } else if let Some(addition) = line.strip_prefix("  ") {
             match steps.last_mut() {
                 Some(Step::Compare(case)) => add(case, addition),
-                _ => panic!("{place}: nothing before it that this could belong to"),
+                _ => panic!("{location}: an indented line must follow a request"),
             }
         } else if let Some(rest) = line.strip_prefix("until ") {
             let quoted = rest.split_once(" \"");
@@ -53,7 +53,7 @@ pub(crate) fn parse(name: &str, text: &str) -> Vec<Step> {
             steps.push(Step::Until(request_of(request), wanted.to_owned()));
         } else {
             steps.push(Step::Compare(Case {
-                place,
+                location,
                 request: request_of(line),
                 differs: None,
             }));
@@ -75,7 +75,10 @@ fn add(case: &mut Case, addition: &str) {
             let header = (name.to_owned(), value.to_owned());
             case.request.headers.push(header);
         }
-        None => panic!("{}: neither a header nor a reason: {addition}", case.place),
+        None => panic!(
+            "{}: neither a header nor `differs`: {addition}",
+            case.location
+        ),
     }
 }
 

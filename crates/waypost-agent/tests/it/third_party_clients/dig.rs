@@ -1,4 +1,4 @@
-//! `dig` reads the answers of DNS as people do.
+//! `dig` against the DNS interface.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -17,14 +17,14 @@ async fn dig(agent: &Agent, question: &str) -> String {
     let output = command.kill_on_drop(true).output().await.unwrap();
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     assert!(output.status.success(), "{question}: {text}");
-    // What dig finds wrong with a message it only says.
+    // dig reports a malformed message only as a warning.
     let warned = text.contains(";; Warning") || text.contains("malformed");
     assert!(!warned, "{question}: {text}");
     text
 }
 
 #[tokio::test]
-async fn dig_reads_records_of_all_kinds() {
+async fn dig_resolves_records_of_all_types() {
     let dns = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let agent = Agent::builder().dns(dns).node_name("n1").start().await;
     let agent = agent.unwrap();
@@ -65,10 +65,10 @@ async fn dig_reads_records_of_all_kinds() {
     assert!(foreign.contains("status: REFUSED"), "{foreign}");
 }
 
-/// What doesn't fit into a datagram is left out without a word, as Consul does by default
-/// (`enable_truncate`), and is there over TCP.
+/// Answers that don't fit into a datagram are left out without the truncation flag, as in Consul by
+/// default (`enable_truncate`). Over TCP all are sent.
 #[tokio::test]
-async fn dig_gets_as_much_as_it_has_room_for() {
+async fn dig_gets_as_many_answers_as_fit() {
     let dns = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let agent = Agent::builder().dns(dns).start().await.unwrap();
     for i in 1..=100 {

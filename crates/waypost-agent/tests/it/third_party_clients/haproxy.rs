@@ -1,4 +1,4 @@
-//! HAProxy fills its servers from SRV records.
+//! HAProxy with servers from SRV records.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -13,15 +13,15 @@ use waypost_testkit::free_ports;
 use super::{program, put, start, until};
 use crate::raw_http::Request;
 
-/// A server that answers every request with its name.
+/// A server that responds to every request with its name.
 struct Server {
     address: SocketAddr,
     task: JoinHandle<()>,
 }
 
 impl Server {
-    /// The addresses must differ: HAProxy 2.6 gives a server that comes later no address if an
-    /// earlier one has the same.
+    /// Servers need different addresses: HAProxy 2.6 assigns no address to a server if another one
+    /// already has it.
     async fn start(name: &'static str, host: u8) -> Self {
         let host = Ipv4Addr::new(127, 0, 0, host);
         let listener = TcpListener::bind((host, 0)).await.unwrap();
@@ -84,7 +84,7 @@ impl HaProxy {
         answer.map(|answer| answer.text()).unwrap_or_default()
     }
 
-    /// Waits until that many requests in a row go to these servers and no others, evenly.
+    /// Waits until consecutive requests go to exactly these servers.
     async fn until_all_go_to(&self, wanted: &[&str]) {
         until(&format!("{wanted:?}"), async || {
             let mut answers = Vec::new();
@@ -111,7 +111,7 @@ fn configuration(dns: SocketAddr, front: SocketAddr) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn haproxy_sends_requests_to_the_instances_that_are_well() {
+async fn haproxy_sends_requests_to_the_healthy_instances() {
     let dns = Some(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)));
     let agent = Agent::builder().dns(dns).start().await.unwrap();
     let (one, two) = (Server::start("one", 1).await, Server::start("two", 2).await);

@@ -1,5 +1,5 @@
-//! Libraries of other languages. Their scripts are shown to a real Consul too: what they ask for
-//! is what it does.
+//! Client libraries of other languages. The same scripts also run against a real Consul, so that
+//! they expect nothing else.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -12,17 +12,17 @@ use super::{SOON, program, tools};
 use crate::real_consul::Consul;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn py_consul_is_satisfied() {
+async fn py_consul_passes_its_script() {
     let python = program("WAYPOST_PYTHON", "py-consul-1.8.0/bin/python");
-    satisfies_as_consul_does("py_consul.py", &python).await;
+    passes_as_with_consul("py_consul.py", &python).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn consul_of_npm_is_satisfied() {
-    satisfies_as_consul_does("npm_consul.js", &program("WAYPOST_NODE", "node")).await;
+async fn npm_consul_passes_its_script() {
+    passes_as_with_consul("npm_consul.js", &program("WAYPOST_NODE", "node")).await;
 }
 
-async fn satisfies_as_consul_does(script: &str, interpreter: &Path) {
+async fn passes_as_with_consul(script: &str, interpreter: &Path) {
     let agent = Agent::start().await.unwrap();
     run(script, interpreter, agent.http_addr()).await;
     let consul = Consul::start("n1").await;
@@ -40,8 +40,8 @@ async fn run(script: &str, interpreter: &Path, registry: SocketAddr) {
         .env("NODE_PATH", modules)
         .kill_on_drop(true);
     let output = timeout(SOON, command.output()).await;
-    let output = output.expect("the script ends").unwrap();
+    let output = output.expect("the script timed out").unwrap();
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(output.status.success(), "{script} at {registry}: {errors}");
-    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "satisfied");
+    assert_eq!(String::from_utf8_lossy(&output.stdout).trim(), "passed");
 }

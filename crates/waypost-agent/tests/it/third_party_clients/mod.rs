@@ -1,5 +1,4 @@
-//! Consul's clients, unmodified, which don't know that they aren't talking to Consul. `cargo xtask
-//! setup` brings them.
+//! Tests with unmodified clients of Consul. `cargo xtask setup` installs them.
 
 mod dig;
 mod haproxy;
@@ -18,8 +17,8 @@ use crate::raw_http::Request;
 
 const SOON: Duration = Duration::from_secs(60);
 
-/// The program that a variable names, or else the one among the project's tools or on the path.
-/// None of the tests is left out when there is none: that would go unnoticed.
+/// The program in an environment variable, in the tools of this workspace or in `$PATH`. Panics if
+/// there is none, because a skipped test would go unnoticed.
 fn program(variable: &str, tool: &str) -> PathBuf {
     if let Some(path) = std::env::var_os(variable) {
         return path.into();
@@ -29,15 +28,15 @@ fn program(variable: &str, tool: &str) -> PathBuf {
     candidates.extend(std::env::split_paths(&path).map(|folder| folder.join(tool)));
     candidates.push(Path::new("/usr/sbin").join(tool));
     let found = candidates.into_iter().find(|file| file.is_file());
-    found.unwrap_or_else(|| panic!("no {tool} to test with. Run `cargo xtask setup`."))
+    found.unwrap_or_else(|| panic!("{tool} not found. Run `cargo xtask setup`."))
 }
 
-/// Where `cargo xtask setup` keeps what it has fetched.
+/// The directory in which `cargo xtask setup` installs tools.
 fn tools() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target/tools")
 }
 
-/// A process that ends with the test.
+/// Starts a process that is killed at the end of the test.
 fn start(command: &mut Command) -> Child {
     command
         .stdin(Stdio::null())
@@ -48,14 +47,14 @@ fn start(command: &mut Command) -> Child {
         .unwrap()
 }
 
-/// What a condition asks for, as soon as it holds.
+/// Waits until `condition` returns a value.
 async fn until<T>(what: &str, mut condition: impl AsyncFnMut() -> Option<T>) -> T {
     let deadline = Instant::now() + SOON;
     loop {
         if let Some(found) = condition().await {
             return found;
         }
-        assert!(Instant::now() < deadline, "never: {what}");
+        assert!(Instant::now() < deadline, "timed out: {what}");
         sleep(Duration::from_millis(50)).await;
     }
 }

@@ -1,4 +1,4 @@
-// All that npm's consul can ask of a registry; ends with an error if an answer surprises.
+// Uses every function of the npm package consul, and fails if a response is unexpected.
 //
 // Usage: node npm_consul.js HOST PORT
 
@@ -18,7 +18,7 @@ async function until(condition, what) {
   }
 }
 
-// Resolves with the first answer of a watch that satisfies the condition.
+// Resolves with the first response of a watch that satisfies the condition.
 function seen(method, options, condition) {
   const watch = c.watch({ method, options, backoffFactor: 100 });
   return new Promise((resolve, reject) => {
@@ -137,7 +137,7 @@ async function theRest() {
 
 (async () => {
   for (const part of [keys, locks, transactions, services, catalog, theRest]) await part();
-  console.log("satisfied");
+  console.log("passed");
   process.exit(0);
 })().catch((error) => {
   console.error(error);

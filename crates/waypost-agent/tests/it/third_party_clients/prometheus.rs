@@ -1,4 +1,4 @@
-//! Prometheus finds its targets with `consul_sd_configs`.
+//! Prometheus with `consul_sd_configs`.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
@@ -38,7 +38,7 @@ impl Prometheus {
         }
     }
 
-    /// What a job has found, before relabelling.
+    /// The targets of a job, before relabelling.
     async fn targets(&self, job: &str) -> Vec<Value> {
         let request = Request::new("GET", "/api/v1/targets?state=active", "");
         let Ok(answer) = request.send(self.api).await else {
@@ -90,7 +90,7 @@ fn configuration(agent: SocketAddr) -> String {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn prometheus_finds_what_is_registered_and_forgets_what_is_not() {
+async fn prometheus_follows_registrations() {
     let agent = Agent::builder()
         .token(TOKEN)
         .node_name("n1")
@@ -140,7 +140,7 @@ async fn prometheus_finds_what_is_registered_and_forgets_what_is_not() {
         assert_eq!(labels[format!("__meta_consul_{name}")], value, "{name}");
     }
 
-    // One comes and goes; the others stay.
+    // Register and deregister one instance. The others stay.
     put(
         address,
         TOKEN,

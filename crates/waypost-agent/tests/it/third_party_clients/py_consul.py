@@ -1,4 +1,4 @@
-"""All that py-consul can ask of a registry; ends with an error if an answer surprises.
+"""Uses every function of py-consul, and fails if a response is unexpected.
 
 Usage: py_consul.py HOST PORT
 """
@@ -146,4 +146,4 @@ def the_rest():
 
 for part in (keys, locks, transactions, services, catalog, the_rest):
     part()
-print("satisfied")
+print("passed")
