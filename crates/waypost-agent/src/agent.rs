@@ -14,7 +14,7 @@ use crate::agent_services::AgentServices;
 use crate::app::App;
 use crate::auth::Auth;
 use crate::check_targets::CheckTargets;
-use crate::checks::Runner;
+use crate::checks::CheckRunner;
 use crate::error::Error;
 use crate::faults::Faults;
 use crate::http::Listener;
@@ -366,8 +366,8 @@ impl Builder {
         };
         let store = Arc::new(Store::new(node));
         background::register_server(&store, &node_name);
-        let runner =
-            Runner::new(random.fork()).allowing(self.enable_script_checks, self.check_targets);
+        let runner = CheckRunner::new(random.fork())
+            .with_permissions(self.enable_script_checks, self.check_targets);
         App {
             agent_services: AgentServices::new(node_name.clone(), Arc::clone(&store), runner),
             node_name,

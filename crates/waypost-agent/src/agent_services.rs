@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
 
-use crate::checks::{Runner, Running};
+use crate::checks::{CheckRunner, RunningCheck};
 use crate::decode::ServiceDefinition;
 use crate::store::{
     Check, CheckDefinition, CheckResult, CheckStatus, NewCheck, RestoredState, Service, Store,
@@ -19,13 +19,13 @@ const NODE_MAINTENANCE: &str = "_node_maintenance";
 pub(crate) struct AgentServices {
     node: String,
     store: Arc<Store>,
-    runner: Runner,
+    runner: CheckRunner,
     /// The running checks by id. Locked before the store, so that both change in the same order.
-    running: Mutex<HashMap<String, Running>>,
+    running: Mutex<HashMap<String, RunningCheck>>,
 }
 
 impl AgentServices {
-    pub(crate) fn new(node: String, store: Arc<Store>, runner: Runner) -> Self {
+    pub(crate) fn new(node: String, store: Arc<Store>, runner: CheckRunner) -> Self {
         Self {
             node,
             store,
@@ -45,7 +45,7 @@ impl AgentServices {
         let mut checks = Vec::with_capacity(count);
         let mut to_run = Vec::with_capacity(count);
         for (i, check) in definitions.into_iter().enumerate() {
-            self.runner.accepts(&check)?;
+            self.runner.validate(&check)?;
             let id = match (check.id.as_str(), count) {
                 ("", 1) => format!("service:{}", service.id),
                 ("", _) => format!("service:{}:{}", service.id, i + 1),
@@ -91,7 +91,7 @@ impl AgentServices {
 
     /// Registers a check and starts it. The error is Consul's.
     pub(crate) fn register_check(&self, definition: CheckDefinition) -> Result<(), String> {
-        self.runner.accepts(&definition)?;
+        self.runner.validate(&definition)?;
         let definition = Arc::new(definition);
         let service_id = definition.service_id.as_str();
         let mut running = self.running();
@@ -124,9 +124,9 @@ impl AgentServices {
 
     /// Updates a TTL check. The error is Consul's.
     pub(crate) fn update_ttl(&self, id: &str, result: CheckResult) -> Result<(), String> {
-        let ttl = self.running().get(id).and_then(Running::ttl);
+        let ttl = self.running().get(id).and_then(RunningCheck::ttl);
         let ttl = ttl.ok_or_else(|| format!("CheckID {id:?} does not have associated TTL"))?;
-        ttl.beat(result, &self.store);
+        ttl.report(result, &self.store);
         Ok(())
     }
 
@@ -197,7 +197,7 @@ impl AgentServices {
         });
         for (id, (_, definition)) in &restored.checks {
             if let Some(definition) = definition
-                && self.runner.accepts(definition).is_ok()
+                && self.runner.validate(definition).is_ok()
             {
                 self.run(&mut running, id.clone(), Arc::clone(definition));
             }
@@ -261,15 +261,20 @@ impl AgentServices {
 
     /// Starts a check and stops the one with the same id. A probe with the same definition keeps
     /// running.
-    fn run(&self, running: &mut HashMap<String, Running>, id: String, check: Arc<CheckDefinition>) {
-        if running.get(&id).is_some_and(|known| known.does(&check)) {
+    fn run(
+        &self,
+        running: &mut HashMap<String, RunningCheck>,
+        id: String,
+        check: Arc<CheckDefinition>,
+    ) {
+        if running.get(&id).is_some_and(|known| known.runs(&check)) {
             return;
         }
         let started = self.runner.start(id.clone(), check, &self.store);
         running.insert(id, started);
     }
 
-    fn running(&self) -> MutexGuard<'_, HashMap<String, Running>> {
+    fn running(&self) -> MutexGuard<'_, HashMap<String, RunningCheck>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -299,7 +304,7 @@ mod tests {
             name: "n1".to_owned(),
             ..Node::default()
         };
-        let runner = Runner::new(fastrand::Rng::with_seed(1));
+        let runner = CheckRunner::new(fastrand::Rng::with_seed(1));
         AgentServices::new("n1".to_owned(), Arc::new(Store::new(node)), runner)
     }
 

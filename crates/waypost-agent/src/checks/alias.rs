@@ -1,5 +1,5 @@
-//! Alias checks: as well as another service, or node, is. They look when something changes there,
-//! not at intervals.
+//! Alias checks, which have the status of another service or node. They are updated when that
+//! changes, not at intervals.
 
 use std::sync::Arc;
 
@@ -9,8 +9,8 @@ use crate::store::{
     Check, CheckDefinition, CheckResult, CheckStatus, State, Store, Topic, fold_case,
 };
 
-/// Follows the checks of the other for ever.
-pub(super) async fn follow(id: String, check: Arc<CheckDefinition>, store: Arc<Store>) {
+/// Keeps the check `id` up to date. Never returns.
+pub(super) async fn run(id: String, check: Arc<CheckDefinition>, store: Arc<Store>) {
     let node = match check.alias_node.as_str() {
         "" => store.read(|state| state.local.node_name().to_owned()),
         node => node.to_owned(),
@@ -20,17 +20,17 @@ pub(super) async fn follow(id: String, check: Arc<CheckDefinition>, store: Arc<S
         let change = watch.listen();
         let now = Instant::now().into_std();
         store.write(|state, changes| {
-            let outcome = judge(state, &check, &node);
-            state.record_check_result(&id, outcome, now, changes);
+            let result = aggregate(state, &check, &node);
+            state.record_check_result(&id, result, now, changes);
         });
         change.await;
     }
 }
 
-/// The worst of the checks of the aliased service and of its node.
-fn judge(state: &State, alias: &CheckDefinition, node: &str) -> CheckResult {
+/// The worst result of the checks of the aliased service and of its node.
+fn aggregate(state: &State, alias: &CheckDefinition, node: &str) -> CheckResult {
     let checks = match alias.alias_node.as_str() {
-        // What this agent knows of itself doesn't count the heartbeat between servers.
+        // The agent's own checks don't include `serfHealth`, which the catalog has.
         "" => state.local.checks().map(|r| Arc::clone(&r.check)).collect(),
         _ => state.catalog.checks_of_node(node).1,
     };

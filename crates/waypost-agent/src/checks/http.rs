@@ -7,49 +7,51 @@ use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, StatusCode};
 
 use super::tcp::dial_error;
-use super::{OUTPUT_MAX_SIZE, critical, output_limit, passing, timeout_of};
+use super::{DEFAULT_OUTPUT_MAX_SIZE, critical, output_max_size, passing, timeout_of};
 use crate::check_targets::CheckTargets;
 use crate::store::{CheckDefinition, CheckResult, CheckStatus};
 
 /// As many as Go follows.
-const MOST_REDIRECTS: usize = 10;
+const MAX_REDIRECTS: usize = 10;
 
-/// No more of a body than this is read.
-const LONGEST_BODY: usize = 1024 * 1024;
+/// How much of a body is read, in bytes.
+const MAX_BODY: usize = 1024 * 1024;
 
-/// The clients, made when first needed: they read the system's certificates, which takes a while.
+/// The two clients, each of which is made when it is first needed: reading the certificates of the
+/// system takes a while.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     verifying: OnceLock<Result<Client, String>>,
     trusting: OnceLock<Result<Client, String>>,
-    /// Redirects don't lead elsewhere.
+    /// Which targets redirects may lead to.
     targets: CheckTargets,
 }
 
 impl Clients {
-    pub(super) fn within(targets: CheckTargets) -> Self {
+    pub(super) fn new(targets: CheckTargets) -> Self {
         Self {
             targets,
             ..Self::default()
         }
     }
 
-    fn get(&self, trusts_all: bool) -> Result<&Client, String> {
-        let client = if trusts_all {
+    fn get(&self, skip_verify: bool) -> Result<&Client, String> {
+        let client = if skip_verify {
             &self.trusting
         } else {
             &self.verifying
         };
-        let made = client
-            .get_or_init(|| make(trusts_all, &self.targets).map_err(|error| error.to_string()));
-        made.as_ref().map_err(String::clone)
+        let client = client.get_or_init(|| {
+            new_client(skip_verify, &self.targets).map_err(|error| error.to_string())
+        });
+        client.as_ref().map_err(String::clone)
     }
 }
 
-/// A client that makes a new connection for every check, so that it tests that too, and that uses
-/// no proxy: the targets are near.
-fn make(trusts_all: bool, targets: &CheckTargets) -> reqwest::Result<Client> {
-    // Fails only if a provider is installed already, which then serves as well.
+/// A client that makes a new connection for every request, so that connecting is checked too, and
+/// uses no proxy, because targets are near the agent.
+fn new_client(skip_verify: bool, targets: &CheckTargets) -> reqwest::Result<Client> {
+    // Fails only if another provider is installed already, which is then used.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let targets = targets.clone();
     let redirects = Policy::custom(move |attempt| {
@@ -58,8 +60,8 @@ fn make(trusts_all: bool, targets: &CheckTargets) -> reqwest::Result<Client> {
             .host_str()
             .is_some_and(|host| targets.allow(host));
         if !allowed {
-            attempt.error("redirected to where this agent's checks may not look")
-        } else if attempt.previous().len() > MOST_REDIRECTS {
+            attempt.error("redirected to a host that this agent may not check")
+        } else if attempt.previous().len() > MAX_REDIRECTS {
             attempt.error("stopped after 10 redirects")
         } else {
             attempt.follow()
@@ -69,7 +71,7 @@ fn make(trusts_all: bool, targets: &CheckTargets) -> reqwest::Result<Client> {
         .no_proxy()
         .redirect(redirects)
         .pool_max_idle_per_host(0)
-        .danger_accept_invalid_certs(trusts_all)
+        .danger_accept_invalid_certs(skip_verify)
         .build()
 }
 
@@ -90,7 +92,7 @@ pub(super) async fn probe(check: &CheckDefinition, clients: &Clients) -> CheckRe
                 _ => critical(output),
             }
         }
-        Err(fault) => critical(fault),
+        Err(error) => critical(error),
     }
 }
 
@@ -101,22 +103,20 @@ async fn send(
 ) -> Result<(StatusCode, String, String), String> {
     let verb = Method::from_bytes(method.as_bytes())
         .map_err(|_| format!("net/http: invalid method {method:?}"))?;
-    let explain = |error| explain(check, method, &error);
+    let describe = |error| describe(check, method, &error);
     let mut request = clients
         .get(check.tls_skip_verify)?
         .request(verb, &check.http)
         .timeout(timeout_of(check))
         .header("connection", "close");
-    let says = |name: &str| {
-        check
-            .header
-            .keys()
-            .any(|key| key.eq_ignore_ascii_case(name))
+    let has_header = |name: &str| {
+        let mut names = check.header.keys();
+        names.any(|key| key.eq_ignore_ascii_case(name))
     };
-    if !says("user-agent") {
+    if !has_header("user-agent") {
         request = request.header("user-agent", "Consul Health Check");
     }
-    if !says("accept") {
+    if !has_header("accept") {
         request = request.header("accept", "text/plain, text/*, */*");
     }
     for (name, values) in &check.header {
@@ -127,24 +127,26 @@ async fn send(
     if !check.body.is_empty() {
         request = request.body(check.body.clone());
     }
-    let response = request.send().await.map_err(explain)?;
+    let response = request.send().await.map_err(describe)?;
     let status = response.status();
     let line = status.to_string();
-    let body = tail(response, output_limit(check)).await.map_err(explain)?;
+    let body = tail(response, output_max_size(check))
+        .await
+        .map_err(describe)?;
     Ok((status, line, body))
 }
 
-/// The end of a body: of a long one, Consul keeps the last part.
+/// The last `limit` bytes of a body, which are those that Consul keeps.
 async fn tail(mut response: Response, limit: usize) -> reqwest::Result<String> {
     let mut kept: Vec<u8> = Vec::new();
     let mut read = 0;
     while let Some(chunk) = response.chunk().await? {
         read += chunk.len();
         kept.extend_from_slice(&chunk);
-        if kept.len() > limit + OUTPUT_MAX_SIZE {
+        if kept.len() > limit + DEFAULT_OUTPUT_MAX_SIZE {
             kept.drain(..kept.len() - limit);
         }
-        if read > LONGEST_BODY {
+        if read > MAX_BODY {
             break;
         }
     }
@@ -152,8 +154,8 @@ async fn tail(mut response: Response, limit: usize) -> reqwest::Result<String> {
     Ok(String::from_utf8_lossy(&kept[start..]).into_owned())
 }
 
-/// A failed request in Go's words.
-fn explain(check: &CheckDefinition, method: &str, error: &reqwest::Error) -> String {
+/// The error text of Go for a failed request.
+fn describe(check: &CheckDefinition, method: &str, error: &reqwest::Error) -> String {
     if error.is_builder() {
         return format!("parse {:?}: {}", check.http, cause(error));
     }
@@ -169,7 +171,7 @@ fn explain(check: &CheckDefinition, method: &str, error: &reqwest::Error) -> Str
     format!("{operation} {:?}: {what}", check.http)
 }
 
-/// The innermost cause, and for a connection that failed, with whom.
+/// The innermost cause; of a failed connection, with the address.
 fn cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {

@@ -1,8 +1,9 @@
-//! Checks that really run: a room for each kind, and here what they share.
+//! The checks that this agent runs. Each kind has a module; what they share is here.
 //!
-//! A check runs for the first time at once, not after a random part of its interval as in Consul:
-//! a service that is well is seen to be well when its registration returns, or soon after. From
-//! the second run on, checks that were registered together are spread over their interval.
+//! A check runs for the first time as soon as it is registered, not after a random part of its
+//! interval as in Consul, so that a healthy service is passing when its registration returns, or
+//! soon after. The second run comes after a random part of the interval, which spreads checks that
+//! were registered together.
 
 mod alias;
 mod grpc;
@@ -21,69 +22,55 @@ use tokio::time::{Instant, sleep};
 
 use self::http::Clients;
 use self::threshold::Threshold;
-pub(crate) use self::ttl::Ttl;
+pub(crate) use self::ttl::TtlCheck;
 use crate::check_targets::CheckTargets;
 use crate::go_compat;
-use crate::store::{CheckDefinition, CheckKind, CheckResult, Store};
+use crate::store::{CheckDefinition, CheckKind, CheckResult, CheckStatus, Store};
 
-/// How long a check may take if its definition doesn't say.
+/// The timeout of a check whose definition has none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much of a check's output is kept if its definition doesn't say.
-const OUTPUT_MAX_SIZE: usize = 4096;
+/// How much output is kept, in bytes, of a check whose definition has no limit.
+const DEFAULT_OUTPUT_MAX_SIZE: usize = 4096;
 
 /// Starts checks.
 #[derive(Debug)]
-pub(crate) struct Runner {
+pub(crate) struct CheckRunner {
     http: Arc<Clients>,
-    scripts: bool,
+    scripts_enabled: bool,
     targets: CheckTargets,
     random: Mutex<fastrand::Rng>,
 }
 
-/// A check that runs until this is dropped.
-#[derive(Debug)]
-pub(crate) struct Running {
-    what: What,
-    task: AbortHandle,
-}
-
-#[derive(Debug)]
-enum What {
-    /// Waits for reports.
-    Ttl(Arc<Ttl>),
-    /// Looks for itself.
-    Probe(Arc<CheckDefinition>),
-}
-
-impl Runner {
+impl CheckRunner {
+    /// Checks any target, and runs no scripts.
     pub(crate) fn new(random: fastrand::Rng) -> Self {
         Self {
             http: Arc::default(),
-            scripts: false,
+            scripts_enabled: false,
             targets: CheckTargets::default(),
             random: Mutex::new(random),
         }
     }
 
-    /// Whether programs may be run, and where checks may look.
-    pub(crate) fn allowing(self, scripts: bool, targets: CheckTargets) -> Self {
+    /// Sets whether scripts may be run, and which targets may be checked.
+    pub(crate) fn with_permissions(self, scripts_enabled: bool, targets: CheckTargets) -> Self {
         Self {
-            http: Arc::new(Clients::within(targets.clone())),
-            scripts,
+            http: Arc::new(Clients::new(targets.clone())),
+            scripts_enabled,
             targets,
             ..self
         }
     }
 
-    /// Whether a check of this kind may run here. The error is Consul's where it has one.
-    pub(crate) fn accepts(&self, check: &CheckDefinition) -> Result<(), String> {
+    /// Checks that a definition is valid and permitted. The error is Consul's where it has one.
+    pub(crate) fn validate(&self, check: &CheckDefinition) -> Result<(), String> {
         match check.kind()? {
             CheckKind::Ttl | CheckKind::Alias => Ok(()),
             CheckKind::Http | CheckKind::Tcp | CheckKind::Grpc => self.targets.check(check),
-            CheckKind::Script if self.scripts => Ok(()),
-            CheckKind::Docker if self.scripts => {
-                Err("Docker checks aren't run by this agent".to_owned())
+            CheckKind::Script if self.scripts_enabled => Ok(()),
+            CheckKind::Docker if self.scripts_enabled => {
+                Err("Docker checks aren't supported by this agent".to_owned())
             }
             CheckKind::Script | CheckKind::Docker => Err(
                 "Scripts are disabled on this agent from remote calls; to enable, configure \
@@ -93,109 +80,113 @@ impl Runner {
         }
     }
 
+    /// Starts a check, which writes its results to the store under `id`.
     pub(crate) fn start(
         &self,
         id: String,
-        check: Arc<CheckDefinition>,
+        definition: Arc<CheckDefinition>,
         store: &Arc<Store>,
-    ) -> Running {
+    ) -> RunningCheck {
         let store = Arc::clone(store);
-        if check.ttl > 0 {
-            let ttl = Arc::new(Ttl::new(
-                id,
-                go_compat::duration(check.ttl),
-                output_limit(&check),
-            ));
-            let task = tokio::spawn(Arc::clone(&ttl).run(store)).abort_handle();
-            return Running {
-                what: What::Ttl(ttl),
+        if definition.ttl > 0 {
+            let time_to_live = go_compat::duration(definition.ttl);
+            let check = TtlCheck::new(id, time_to_live, output_max_size(&definition));
+            let check = Arc::new(check);
+            let task = tokio::spawn(Arc::clone(&check).run(store)).abort_handle();
+            return RunningCheck {
+                kind: RunningKind::Ttl(check),
                 task,
             };
         }
-        let task = if check.kind() == Ok(CheckKind::Alias) {
-            tokio::spawn(alias::follow(id, Arc::clone(&check), store))
+        let task = if definition.kind() == Ok(CheckKind::Alias) {
+            tokio::spawn(alias::run(id, Arc::clone(&definition), store))
         } else {
             let clients = Arc::clone(&self.http);
-            let phase = self.phase();
-            tokio::spawn(probe(id, Arc::clone(&check), clients, phase, store))
+            let first_wait = definition.interval().mul_f64(self.first_wait_factor());
+            let definition = Arc::clone(&definition);
+            tokio::spawn(run_at_intervals(id, definition, clients, first_wait, store))
         };
-        Running {
-            what: What::Probe(check),
+        RunningCheck {
+            kind: RunningKind::Active(definition),
             task: task.abort_handle(),
         }
     }
 
-    /// The part of the interval between the first run and the second: half of it at least.
-    fn phase(&self) -> f64 {
+    /// The random part of the interval between the first run and the second: at least half of it.
+    fn first_wait_factor(&self) -> f64 {
         let mut random = self.random.lock().unwrap_or_else(PoisonError::into_inner);
         0.5 + random.f64() / 2.0
     }
 }
 
-impl Running {
-    /// The check that waits for reports, if this is one.
-    pub(crate) fn ttl(&self) -> Option<Arc<Ttl>> {
-        match &self.what {
-            What::Ttl(ttl) => Some(Arc::clone(ttl)),
-            What::Probe(_) => None,
+/// A check that runs until this is dropped.
+#[derive(Debug)]
+pub(crate) struct RunningCheck {
+    kind: RunningKind,
+    task: AbortHandle,
+}
+
+#[derive(Debug)]
+enum RunningKind {
+    Ttl(Arc<TtlCheck>),
+    Active(Arc<CheckDefinition>),
+}
+
+impl RunningCheck {
+    /// The TTL check, if this is one.
+    pub(crate) fn ttl(&self) -> Option<Arc<TtlCheck>> {
+        match &self.kind {
+            RunningKind::Ttl(check) => Some(Arc::clone(check)),
+            RunningKind::Active(_) => None,
         }
     }
 
-    /// Whether it does what the definition says, so that it needn't start again. A check that
-    /// waits for reports does: its time starts anew.
-    pub(crate) fn does(&self, definition: &CheckDefinition) -> bool {
-        match &self.what {
-            What::Ttl(_) => false,
-            What::Probe(known) => **known == *definition,
+    /// Whether this runs the definition already, so that it needn't be restarted. A TTL check is
+    /// always restarted, because registering it anew restarts its time to live.
+    pub(crate) fn runs(&self, definition: &CheckDefinition) -> bool {
+        match &self.kind {
+            RunningKind::Ttl(_) => false,
+            RunningKind::Active(known) => **known == *definition,
         }
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningCheck {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
-/// Looks, reports and sleeps, for ever.
-async fn probe(
+async fn run_at_intervals(
     id: String,
     check: Arc<CheckDefinition>,
     clients: Arc<Clients>,
-    phase: f64,
+    first_wait: Duration,
     store: Arc<Store>,
 ) {
-    let mut threshold = Threshold::of(&check);
-    let mut pause = check.interval().mul_f64(phase);
+    let mut threshold = Threshold::new(&check);
+    let mut wait = first_wait;
     loop {
-        let mut outcome = match check.kind() {
+        let mut result = match check.kind() {
             Ok(CheckKind::Grpc) => grpc::probe(&check).await,
             Ok(CheckKind::Http) => http::probe(&check, &clients).await,
             Ok(CheckKind::Script) => script::probe(&check).await,
             _ => tcp::probe(&check).await,
         };
-        truncate(&mut outcome.output, output_limit(&check));
-        if threshold.passes(outcome.status) {
+        truncate(&mut result.output, output_max_size(&check));
+        if threshold.is_reached(result.status) {
             let now = Instant::now().into_std();
-            store.write(|state, changes| state.record_check_result(&id, outcome, now, changes));
+            store.write(|state, changes| state.record_check_result(&id, result, now, changes));
         }
-        sleep(pause).await;
-        pause = check.interval();
+        sleep(wait).await;
+        wait = check.interval();
     }
 }
 
-fn output_limit(check: &CheckDefinition) -> usize {
+fn output_max_size(check: &CheckDefinition) -> usize {
     match usize::try_from(check.output_max_size) {
         Ok(size @ 1..) => size,
-        _ => OUTPUT_MAX_SIZE,
-    }
-}
-
-/// Truncates a text to at most `limit` bytes without splitting a character.
-pub(crate) fn truncate(text: &mut String, limit: usize) {
-    if text.len() > limit {
-        let end = (0..=limit).rev().find(|&at| text.is_char_boundary(at));
-        text.truncate(end.unwrap_or(0));
+        _ => DEFAULT_OUTPUT_MAX_SIZE,
     }
 }
 
@@ -205,15 +196,23 @@ fn timeout_of(check: &CheckDefinition) -> Duration {
 
 fn passing(output: String) -> CheckResult {
     CheckResult {
-        status: crate::store::CheckStatus::Passing,
+        status: CheckStatus::Passing,
         output,
     }
 }
 
 fn critical(output: String) -> CheckResult {
     CheckResult {
-        status: crate::store::CheckStatus::Critical,
+        status: CheckStatus::Critical,
         output,
+    }
+}
+
+/// Truncates a text to at most `limit` bytes without splitting a character.
+pub(crate) fn truncate(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        let end = (0..=limit).rev().find(|&at| text.is_char_boundary(at));
+        text.truncate(end.unwrap_or(0));
     }
 }
 

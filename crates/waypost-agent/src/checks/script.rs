@@ -1,5 +1,6 @@
-//! Script checks: the exit code tells. 0 is passing, 1 warning, anything else critical. They are
-//! off by default, since whoever can register one can run any program as this user.
+//! Script checks, whose status is the exit code of a program: 0 is passing, 1 is warning, anything
+//! else is critical. They are disabled by default, because whoever can register one can run any
+//! program as the user of this process.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{critical, output_limit};
+use super::{critical, output_max_size};
 use crate::go_compat;
 use crate::store::{CheckDefinition, CheckResult, CheckStatus};
 
@@ -17,7 +18,7 @@ const DEFAULT_TIMEOUT: Duration = Duration::from_secs(30);
 pub(super) async fn probe(check: &CheckDefinition) -> CheckResult {
     let limit = check.timeout().unwrap_or(DEFAULT_TIMEOUT);
     match timeout(limit, run(check)).await {
-        Ok(Ok(outcome)) => outcome,
+        Ok(Ok(result)) => result,
         Ok(Err(error)) => critical(error.to_string()),
         Err(_) => {
             let shown =
@@ -27,7 +28,7 @@ pub(super) async fn probe(check: &CheckDefinition) -> CheckResult {
     }
 }
 
-/// Dropping this kills the program.
+/// Runs the program, and kills it if the future is dropped.
 async fn run(check: &CheckDefinition) -> std::io::Result<CheckResult> {
     let [program, arguments @ ..] = check.script_args.as_slice() else {
         return Err(std::io::Error::other("no program to run"));
@@ -39,7 +40,7 @@ async fn run(check: &CheckDefinition) -> std::io::Result<CheckResult> {
         .stderr(Stdio::piped())
         .kill_on_drop(true)
         .spawn()?;
-    let limit = output_limit(check);
+    let limit = output_max_size(check);
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let (out, err, status) = tokio::join!(tail(out, limit), tail(err, limit), child.wait());
     let mut bytes = out?;
@@ -53,7 +54,7 @@ async fn run(check: &CheckDefinition) -> std::io::Result<CheckResult> {
     Ok(CheckResult { status, output })
 }
 
-/// The end of what is written, so that a program that talks for ever fills no memory.
+/// The last `limit` bytes of the output, so that endless output doesn't fill the memory.
 async fn tail(from: Option<impl AsyncRead + Unpin>, limit: usize) -> std::io::Result<Vec<u8>> {
     let mut kept = Vec::new();
     let Some(mut from) = from else {

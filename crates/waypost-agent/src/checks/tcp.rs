@@ -1,4 +1,4 @@
-//! TCP checks: passing if a connection can be made.
+//! TCP checks, which are passing if a connection can be established.
 
 use std::io;
 use std::net::SocketAddr;
@@ -13,12 +13,12 @@ pub(super) async fn probe(check: &CheckDefinition) -> CheckResult {
     let target = check.tcp.as_str();
     match timeout(timeout_of(check), connect(target)).await {
         Ok(Ok(())) => passing(format!("TCP connect {target}: Success")),
-        Ok(Err(fault)) => critical(fault),
+        Ok(Err(error)) => critical(error),
         Err(_) => critical(format!("dial tcp {target}: i/o timeout")),
     }
 }
 
-/// Tries each address of the target. The error is the first one's, in Go's words.
+/// Tries each address of the target. The error is that of the first one, as Go shows it.
 async fn connect(target: &str) -> Result<(), String> {
     let Some((host, _)) = target.rsplit_once(':') else {
         return Err(format!(
@@ -29,19 +29,19 @@ async fn connect(target: &str) -> Result<(), String> {
         Ok(addresses) => addresses.collect(),
         Err(error) => return Err(format!("dial tcp: lookup {host}: {error}")),
     };
-    let mut fault = None;
+    let mut first_error = None;
     for address in addresses {
         match TcpStream::connect(address).await {
             Ok(_) => return Ok(()),
             Err(error) => {
-                fault.get_or_insert_with(|| dial_error(&address.to_string(), &error));
+                first_error.get_or_insert_with(|| dial_error(&address.to_string(), &error));
             }
         }
     }
-    Err(fault.unwrap_or_else(|| format!("dial tcp: lookup {host}: no such host")))
+    Err(first_error.unwrap_or_else(|| format!("dial tcp: lookup {host}: no such host")))
 }
 
-/// A failed connection in Go's words, without the error number that Rust adds.
+/// A failed connection as Go shows it, without the error number that Rust adds.
 pub(super) fn dial_error(address: &str, error: &io::Error) -> String {
     let text = error.to_string();
     let text = text.split(" (os error").next().unwrap_or_default();

@@ -1,9 +1,9 @@
-//! `SuccessBeforePassing` and `FailuresBeforeCritical`: how many results in a row it takes to
-//! change a check's status.
+//! `SuccessBeforePassing` and `FailuresBeforeCritical`: how many results in a row change the status
+//! of a check.
 
 use crate::store::{CheckDefinition, CheckStatus};
 
-/// Counts results in a row. The first one always decides, as in Consul.
+/// Counts results in a row. The first result is always reported, as in Consul.
 #[derive(Debug)]
 pub(super) struct Threshold {
     success_before_passing: i64,
@@ -13,7 +13,7 @@ pub(super) struct Threshold {
 }
 
 impl Threshold {
-    pub(super) fn of(check: &CheckDefinition) -> Self {
+    pub(super) fn new(check: &CheckDefinition) -> Self {
         Self {
             success_before_passing: check.success_before_passing,
             failures_before_critical: check.failures_before_critical,
@@ -22,8 +22,8 @@ impl Threshold {
         }
     }
 
-    /// Whether this result is to be reported.
-    pub(super) fn passes(&mut self, status: CheckStatus) -> bool {
+    /// Counts a result, and returns whether to report it.
+    pub(super) fn is_reached(&mut self, status: CheckStatus) -> bool {
         if status == CheckStatus::Critical {
             self.successes = 0;
             self.failures = self.failures.saturating_add(1);
@@ -41,13 +41,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_result_decides_and_then_it_takes_several_in_a_row() {
+    fn the_first_result_is_reported_and_later_ones_once_there_are_enough_in_a_row() {
         let check = CheckDefinition {
             success_before_passing: 2,
             failures_before_critical: 3,
             ..CheckDefinition::default()
         };
-        let mut threshold = Threshold::of(&check);
+        let mut threshold = Threshold::new(&check);
         let results = [
             (CheckStatus::Passing, true),
             (CheckStatus::Critical, false),
@@ -60,7 +60,7 @@ mod tests {
             (CheckStatus::Passing, true),
         ];
         for (i, (status, reported)) in results.into_iter().enumerate() {
-            assert_eq!(threshold.passes(status), reported, "result {i}");
+            assert_eq!(threshold.is_reached(status), reported, "result {i}");
         }
     }
 }

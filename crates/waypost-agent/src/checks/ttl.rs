@@ -1,4 +1,5 @@
-//! Checks that wait for reports, and turn critical when none comes in time.
+//! TTL checks: a client reports the status, and the check becomes critical if no report comes in
+//! time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -11,12 +12,11 @@ use crate::store::{CheckResult, CheckStatus, Store};
 const EXPIRED: &str = "TTL expired";
 const LAST_OUTPUT: &str = " (last output before timeout follows): ";
 
-/// A check that lives by reports.
 #[derive(Debug)]
-pub(crate) struct Ttl {
+pub(crate) struct TtlCheck {
     id: String,
     time_to_live: Duration,
-    output_limit: usize,
+    output_max_size: usize,
     last: Mutex<Report>,
 }
 
@@ -26,8 +26,8 @@ struct Report {
     output: String,
 }
 
-impl Ttl {
-    pub(super) fn new(id: String, time_to_live: Duration, output_limit: usize) -> Self {
+impl TtlCheck {
+    pub(super) fn new(id: String, time_to_live: Duration, output_max_size: usize) -> Self {
         let report = Report {
             deadline: Instant::now() + time_to_live,
             output: String::new(),
@@ -35,25 +35,25 @@ impl Ttl {
         Self {
             id,
             time_to_live,
-            output_limit,
+            output_max_size,
             last: Mutex::new(report),
         }
     }
 
-    /// Takes a report: the time starts anew.
-    pub(crate) fn beat(&self, mut outcome: CheckResult, store: &Store) {
-        truncate(&mut outcome.output, self.output_limit);
+    /// Records a report, and restarts the time to live.
+    pub(crate) fn report(&self, mut result: CheckResult, store: &Store) {
+        truncate(&mut result.output, self.output_max_size);
         let now = Instant::now();
         let mut last = self.last();
         last.deadline = now + self.time_to_live;
-        last.output.clone_from(&outcome.output);
-        // Still holding the report, so that it can't expire between here and there.
+        last.output.clone_from(&result.output);
+        // With the lock still held, so that the check can't expire before the result is written.
         store.write(|state, changes| {
-            state.record_check_result(&self.id, outcome, now.into_std(), changes)
+            state.record_check_result(&self.id, result, now.into_std(), changes)
         });
     }
 
-    /// Turns the check critical whenever its time is up.
+    /// Makes the check critical whenever its time to live has passed. Never returns.
     pub(super) async fn run(self: Arc<Self>, store: Arc<Store>) {
         loop {
             let deadline = self.last().deadline;
@@ -72,14 +72,14 @@ impl Ttl {
         if !last.output.is_empty() {
             output.push_str(LAST_OUTPUT);
             output.push_str(&last.output);
-            truncate(&mut output, self.output_limit.max(EXPIRED.len()));
+            truncate(&mut output, self.output_max_size.max(EXPIRED.len()));
         }
-        let outcome = CheckResult {
+        let result = CheckResult {
             status: CheckStatus::Critical,
             output,
         };
         store.write(|state, changes| {
-            state.record_check_result(&self.id, outcome, now.into_std(), changes)
+            state.record_check_result(&self.id, result, now.into_std(), changes)
         });
     }
 

@@ -1,7 +1,7 @@
-//! What anybody can send, as functions of the bytes: nothing may panic, hang or grow out of hand.
+//! Fuzz targets for untrusted input. No input may cause a panic, a hang or unbounded memory use.
 //!
-//! Not part of the API. The targets in the folder `fuzz` of the repository call these without end;
-//! the tests below call them with mutated seeds for a few seconds.
+//! Not part of the API. The fuzzers in the folder `fuzz` of the repository call these functions; the
+//! tests below call them with mutated seeds for a few seconds.
 
 use std::cell::OnceCell;
 use std::pin::pin;
@@ -19,21 +19,21 @@ use crate::dns::SizeLimit;
 use crate::filter::{CATALOG_SERVICE, CHECK, Filter, HEALTH, NODE, SERVICE};
 use crate::{checks, dns, go_compat, http as api, ids};
 
-/// So many requests are read out of one input.
-const MOST_REQUESTS: usize = 64;
+/// How many requests are read from one input.
+const MAX_REQUESTS: usize = 64;
 
-/// Lines as in the cases of the differential test, `METHOD TARGET BODY`, are sent to a fresh agent
-/// one after the other. Those that would wait for a change wait in vain and are dropped.
+/// Sends lines of the form `METHOD TARGET BODY`, as in the cases of the differential test, to a new
+/// agent one after the other. Requests that wait for a change are dropped.
 pub fn requests(input: &[u8]) {
     in_runtime(|| {
         let app = Arc::new(Agent::builder().seed(1).into_app());
-        for line in input.split(|&byte| byte == b'\n').take(MOST_REQUESTS) {
+        for line in input.split(|&byte| byte == b'\n').take(MAX_REQUESTS) {
             send(&app, line);
         }
     });
 }
 
-/// A question that comes over UDP and TCP, to an agent that knows a few names.
+/// Sends a DNS query over UDP and TCP to an agent with a few services.
 pub fn dns(input: &[u8]) {
     thread_local! {
         static APP: OnceCell<Arc<App>> = const { OnceCell::new() };
@@ -54,7 +54,7 @@ pub fn dns(input: &[u8]) {
     });
 }
 
-/// A filter expression, on records of every shape.
+/// Parses a filter expression for records of every shape, and applies it.
 pub fn filter(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let record = serde_json::json!({
@@ -69,7 +69,7 @@ pub fn filter(input: &[u8]) {
     }
 }
 
-/// Durations and numbers, as queries and bodies have them.
+/// Parses durations, numbers and ids, as they occur in queries and bodies.
 pub fn numbers(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     if let Ok(nanoseconds) = go_compat::parse_duration(&text) {
@@ -84,8 +84,8 @@ pub fn numbers(input: &[u8]) {
     let _ = go_compat::parse_u64(&text);
     let _ = go_compat::parse_bool(&text);
     let _ = ids::check_session_id(&text);
-    let mut cut = text.into_owned();
-    checks::truncate(&mut cut, 7);
+    let mut truncated = text.into_owned();
+    checks::truncate(&mut truncated, 7);
 }
 
 const INSTANCES: &str = r#"PUT /v1/agent/service/register {"Name":"web","Tags":["v1"],"Port":80}
@@ -93,24 +93,24 @@ PUT /v1/agent/service/register {"ID":"w2","Name":"web","Address":"fd00::6","Port
 PUT /v1/agent/service/register {"ID":"w3","Name":"web","Address":"db.example.com","Port":82}
 PUT /v1/agent/service/register {"ID":"w4","Name":"Dotted.name_ü","Address":"10.0.0.1"}"#;
 
-/// Sends one request as far as it gets without waiting.
+/// Handles a request up to the first point where it waits.
 fn send(app: &Arc<App>, line: &[u8]) {
     let mut words = line.splitn(3, |&byte| byte == b' ');
     let mut next = || words.next().unwrap_or_default();
     let (method, target, body) = (next(), next(), next());
     let method = Method::from_bytes(method).unwrap_or(Method::GET);
-    // Hyper refuses other targets itself.
+    // Hyper itself rejects other targets.
     let Ok(uri) = Uri::try_from(target) else {
         return;
     };
     let mut request = Request::new(Full::new(Bytes::copy_from_slice(body)));
     *request.method_mut() = method;
     *request.uri_mut() = uri;
-    let answer = pin!(api::handle(Arc::clone(app), request));
-    let _ = answer.poll(&mut Context::from_waker(Waker::noop()));
+    let response = pin!(api::handle(Arc::clone(app), request));
+    let _ = response.poll(&mut Context::from_waker(Waker::noop()));
 }
 
-/// Whatever is spawned is never run: no check looks at anything.
+/// Calls `act` in a runtime that is never driven, so that no check runs.
 fn in_runtime<T>(act: impl FnOnce() -> T) -> T {
     thread_local! {
         static RUNTIME: OnceCell<Option<Runtime>> = const { OnceCell::new() };

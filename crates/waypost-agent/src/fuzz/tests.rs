@@ -1,4 +1,4 @@
-//! The targets, called with mutated seeds for a few seconds.
+//! Calls the fuzz targets with mutated seeds for a few seconds.
 
 use std::path::Path;
 use std::time::Duration;
@@ -7,10 +7,10 @@ use tokio::time::Instant;
 
 use super::*;
 
-/// No input may take this long, however busy the machine is.
-const LONGEST: Duration = Duration::from_secs(30);
+/// No input may take longer, however busy the machine is.
+const MAX_DURATION: Duration = Duration::from_secs(30);
 
-/// What inputs are made of, beside each other.
+/// Strings that mutations insert.
 const WORDS: &[&str] = &[
     "?index=18446744073709551615&wait=1h",
     "&index=1",
@@ -53,13 +53,13 @@ const WORDS: &[&str] = &[
 ];
 
 #[test]
-fn requests_do_no_harm() {
-    let seeds: Vec<Vec<u8>> = cases().iter().flat_map(|text| stories(text)).collect();
+fn requests_neither_panic_nor_hang() {
+    let seeds: Vec<Vec<u8>> = cases().iter().flat_map(|text| scenarios(text)).collect();
     run("requests", requests, &seeds, 5_000);
 }
 
 #[test]
-fn questions_do_no_harm() {
+fn dns_queries_neither_panic_nor_hang() {
     let names = [
         "web.service.consul",
         "v1.web.service.dc1.consul",
@@ -73,13 +73,13 @@ fn questions_do_no_harm() {
     let kinds = [1, 28, 33, 16, 12, 6, 2, 5, 255];
     let seeds: Vec<Vec<u8>> = names
         .iter()
-        .flat_map(|name| kinds.map(|kind| question(name, kind)))
+        .flat_map(|name| kinds.map(|kind| query(name, kind)))
         .collect();
     run("dns", dns, &seeds, 30_000);
 }
 
 #[test]
-fn filters_do_no_harm() {
+fn filters_neither_panic_nor_hang() {
     let cases = cases().concat();
     let after = cases.split("filter=").skip(1);
     let expressions = after.map(|rest| rest.split([' ', '&', '\n']).next().unwrap_or_default());
@@ -95,7 +95,7 @@ fn filters_do_no_harm() {
 }
 
 #[test]
-fn numbers_do_no_harm() {
+fn numbers_neither_panic_nor_hang() {
     let seeds = [
         "1h2m3.5s",
         "10ms",
@@ -109,9 +109,9 @@ fn numbers_do_no_harm() {
     run("numbers", numbers, &seeds, 10_000);
 }
 
-/// Long and deep inputs, which mutations of short ones hardly ever become.
+/// Long and deeply nested inputs, which mutations of short ones rarely produce.
 #[test]
-fn size_does_no_harm() {
+fn large_requests_neither_panic_nor_hang() {
     const HEAD: usize = 60_000;
     const BODY: usize = 1024 * 1024;
     for (prefix, part, size) in [
@@ -176,7 +176,7 @@ fn size_does_no_harm() {
     ] {
         let input = format!("{prefix}{}", part.repeat(size / part.len()));
         bounded("requests", requests, input.as_bytes());
-        // So that what is long can also be well formed.
+        // Some of these make the input well-formed.
         for end in ["ID==a", "`", "\"x\"]}", "{}]}", "]", "\"}", "1}"] {
             bounded("requests", requests, format!("{input}{end}").as_bytes());
         }
@@ -184,7 +184,7 @@ fn size_does_no_harm() {
 }
 
 fn run(name: &str, target: fn(&[u8]), seeds: &[Vec<u8>], inputs: usize) {
-    assert!(!seeds.is_empty(), "{name} has nothing to start from");
+    assert!(!seeds.is_empty(), "{name} has no seeds");
     let mut random = fastrand::Rng::with_seed(7);
     for seed in seeds {
         bounded(name, target, seed);
@@ -200,10 +200,10 @@ fn bounded(name: &str, target: fn(&[u8]), input: &[u8]) {
     let shown = String::from_utf8_lossy(&input[..input.len().min(4096)]).into_owned();
     assert!(result.is_ok(), "{name} panicked at {shown:?}");
     let took = start.elapsed();
-    assert!(took < LONGEST, "{name} took {took:?} for {shown:?}");
+    assert!(took < MAX_DURATION, "{name} took {took:?} for {shown:?}");
 }
 
-/// A seed with a few changes.
+/// A random seed with a few random changes.
 fn mutated(seeds: &[Vec<u8>], random: &mut fastrand::Rng) -> Vec<u8> {
     let mut input = seeds[random.usize(..seeds.len())].clone();
     for _ in 0..random.usize(1..8) {
@@ -240,22 +240,22 @@ fn cases() -> Vec<String> {
     files.iter().map(read).collect()
 }
 
-/// The stories of a file of cases, each a seed, with 1 for all that is filled in.
-fn stories(text: &str) -> impl Iterator<Item = Vec<u8>> {
-    text.split("\n== ").map(|story| {
-        let lines = story
+/// The scenarios of a file of cases, with 1 for every placeholder.
+fn scenarios(text: &str) -> impl Iterator<Item = Vec<u8>> {
+    text.split("\n== ").map(|scenario| {
+        let lines = scenario
             .lines()
             .filter(|line| line.starts_with(char::is_uppercase));
-        let mut story = lines.collect::<Vec<_>>().join("\n");
+        let mut scenario = lines.collect::<Vec<_>>().join("\n");
         for name in ["index", "http", "session", "earlier session", "modified"] {
-            story = story.replace(&format!("{{{name}}}"), "1");
+            scenario = scenario.replace(&format!("{{{name}}}"), "1");
         }
-        story.into_bytes()
+        scenario.into_bytes()
     })
 }
 
-/// A question with an EDNS record.
-fn question(name: &str, kind: u16) -> Vec<u8> {
+/// A DNS query with an EDNS record.
+fn query(name: &str, kind: u16) -> Vec<u8> {
     let mut message = vec![0, 7, 1, 0, 0, 1, 0, 0, 0, 0, 0, 1];
     for label in name.split('.').filter(|label| !label.is_empty()) {
         message.push(u8::try_from(label.len()).unwrap());

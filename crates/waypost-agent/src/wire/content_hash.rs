@@ -1,9 +1,9 @@
-//! `ContentHash`, by which clients of `/v1/agent/service/:id` see that an instance has changed.
+//! `ContentHash`, which tells clients of `/v1/agent/service/:id` that an instance has changed.
 //!
-//! The number is Consul's own: it hashes the answer's Go structure with the library
-//! `hashstructure`, version 1. Strings and little-endian integers are hashed by FNV-1; what has an
-//! order is a chain of hashes; the pairs of a map and the fields of a structure, which have none,
-//! are hashed one by one with their names and combined by exclusive or.
+//! The value is the same as in Consul, which hashes the Go struct of the response with version 1 of
+//! the library `hashstructure`. Strings and little-endian integers are hashed with FNV-1. The hash
+//! of a list is a chain of the hashes of its items. The pairs of a map and the fields of a struct
+//! have no order, so each is hashed with its name, and the hashes are combined by exclusive or.
 
 use super::AgentService;
 
@@ -11,7 +11,7 @@ use super::AgentService;
 type Hash = u64;
 
 impl AgentService<'_> {
-    /// In hexadecimal digits, without leading zeros.
+    /// The hash in hexadecimal digits, without leading zeros.
     pub(super) fn content_hash(&self) -> String {
         let tagged_addresses = self.tagged_addresses.iter().map(|(tag, it)| {
             let fields = [("Address", text(&it.address)), ("Port", int(it.port))];
@@ -21,12 +21,9 @@ impl AgentService<'_> {
             ("Passing", int(self.weights.passing)),
             ("Warning", int(self.weights.warning)),
         ];
-        let connect = self.connect.map_or(NOTHING, |connect| {
+        let connect = self.connect.map_or(ABSENT, |connect| {
             let native = ("Native", bool(connect.native));
-            structure(
-                "AgentServiceConnect",
-                &[native, ("SidecarService", NOTHING)],
-            )
+            structure("AgentServiceConnect", &[native, ("SidecarService", ABSENT)])
         });
         let meta = self.meta.iter().map(|(key, it)| (key.as_str(), text(it)));
         let fields = [
@@ -40,19 +37,19 @@ impl AgentService<'_> {
             ("TaggedAddresses", pairs(tagged_addresses)),
             ("Weights", structure("AgentWeights", &weights)),
             ("EnableTagOverride", bool(self.enable_tag_override)),
-            // What follows is never set in an answer about one instance.
-            ("CreateIndex", NOTHING),
-            ("ModifyIndex", NOTHING),
+            // Never set in a response about a single instance.
+            ("CreateIndex", ABSENT),
+            ("ModifyIndex", ABSENT),
             ("ContentHash", text("")),
-            ("Proxy", NOTHING),
+            ("Proxy", ABSENT),
             ("Connect", connect),
         ];
         format!("{:x}", structure("AgentService", &fields))
     }
 }
 
-/// Zero, and what isn't there.
-const NOTHING: Hash = fnv1(&[0; 8]);
+/// The hash of 0 and of an absent value.
+const ABSENT: Hash = fnv1(&[0; 8]);
 
 const fn fnv1(bytes: &[u8]) -> Hash {
     let mut hash: u64 = 0xcbf2_9ce4_8422_2325;
@@ -76,16 +73,16 @@ fn bool(value: bool) -> Hash {
     fnv1(&[u8::from(value)])
 }
 
-fn in_order(first: Hash, second: Hash) -> Hash {
+fn chain(first: Hash, second: Hash) -> Hash {
     fnv1([first.to_le_bytes(), second.to_le_bytes()].as_flattened())
 }
 
 fn list(items: impl Iterator<Item = Hash>) -> Hash {
-    items.fold(0, in_order)
+    items.fold(0, chain)
 }
 
 fn pairs<'a>(pairs: impl Iterator<Item = (&'a str, Hash)>) -> Hash {
-    pairs.fold(0, |all, (key, value)| all ^ in_order(text(key), value))
+    pairs.fold(0, |all, (key, value)| all ^ chain(text(key), value))
 }
 
 fn structure(name: &str, fields: &[(&str, Hash)]) -> Hash {

@@ -1,5 +1,5 @@
-//! The shapes in which answers show records, where they differ from those of [`crate::store`].
-//! The order of the fields is Consul's.
+//! The JSON of records in responses, where it differs from that of the records of [`crate::store`].
+//! The fields are in Consul's order.
 
 mod content_hash;
 mod stored;
@@ -21,7 +21,7 @@ type Addresses = BTreeMap<String, ServiceAddress>;
 
 static NO_STRINGS: Strings = Strings::new();
 
-/// An instance as `/v1/agent/services` shows it.
+/// An instance in `/v1/agent/services`.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct AgentService<'a> {
@@ -44,7 +44,7 @@ pub(crate) struct AgentService<'a> {
     connect: Option<&'a Connect>,
 }
 
-/// An instance as `/v1/catalog/service/:name` shows it.
+/// An instance in `/v1/catalog/service/:name`.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct CatalogService<'a> {
@@ -73,7 +73,7 @@ pub(crate) struct CatalogService<'a> {
     modify_index: u64,
 }
 
-/// An instance as `/v1/health/service/:name` shows it.
+/// An instance in `/v1/health/service/:name`.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct HealthService<'a> {
@@ -82,7 +82,7 @@ pub(crate) struct HealthService<'a> {
     checks: &'a [Arc<Check>],
 }
 
-/// A node and its services by id, as `/v1/catalog/node/:node` shows them.
+/// A node and its services by id, in `/v1/catalog/node/:node`.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct NodeServices<N, S> {
@@ -90,7 +90,7 @@ pub(crate) struct NodeServices<N, S> {
     pub services: S,
 }
 
-/// A service's health as `/v1/agent/health/service/…` shows it.
+/// The health of a service in `/v1/agent/health/service/…`.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct ServiceHealth<'a> {
@@ -99,7 +99,7 @@ pub(crate) struct ServiceHealth<'a> {
     pub checks: Option<Vec<AgentCheck<'a>>>,
 }
 
-/// A check as `/v1/agent/health/service/…` shows it: with a definition that is always empty.
+/// A check in `/v1/agent/health/service/…`, where the definition is always empty.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub(crate) struct AgentCheck<'a> {
@@ -161,7 +161,7 @@ impl<'a> From<&'a Service> for AgentService<'a> {
 }
 
 impl AgentService<'_> {
-    /// The instance with its hash, which stands beside it in the headers too.
+    /// The instance with its content hash, and the hash, which is also a header of the response.
     pub(crate) fn with_content_hash(mut self) -> (Self, String) {
         let hash = self.content_hash();
         self.content_hash = Some(hash.clone());

@@ -1,5 +1,5 @@
-//! Records as `/v1/txn` and `/v1/internal/ui` show them: as the health API does, but for lists that
-//! are empty, which are `null` here.
+//! Records in the responses of `/v1/txn` and `/v1/internal/ui`. They are as in those of the health
+//! API, except that empty lists are `null`.
 
 use serde::{Serialize, Serializer};
 
