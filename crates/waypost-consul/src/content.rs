@@ -4,8 +4,8 @@ use waypost_core::ServiceName;
 use waypost_core::provider::Answer;
 
 use super::read::Content;
-use super::wire;
 use super::wire::Reading;
+use super::wire;
 
 /// What `/v1/health/service/:name` says.
 #[derive(Clone)]

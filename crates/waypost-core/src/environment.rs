@@ -1,24 +1,35 @@
+//! The environment variables of a process, as a value.
+
 use std::collections::BTreeMap;
+use std::fmt;
 use std::time::Duration;
 
 use crate::error::ConfigError;
 
-/// The environment variables of a process, taken once.
+/// A snapshot of the environment variables of a process.
 ///
-/// Everything that reads the environment is given one of these, so that a test can say what is in
-/// it. A variable that is set but empty counts as not set, as in a shell's `${NAME:-default}`.
+/// Code that reads variables takes one of these, so that a test can pass any. Values are trimmed. A
+/// variable that is set but empty counts as unset, as in a shell's `${NAME:-default}`.
+///
+/// ```
+/// # use waypost_core::Environment;
+/// let environment = Environment::from_iter([("CONSUL_PORT", "8500"), ("CONSUL_HOST", "")]);
+/// assert_eq!(environment.port("CONSUL_PORT")?, Some(8500));
+/// assert_eq!(environment.get("CONSUL_HOST"), None);
+/// # Ok::<(), waypost_core::ConfigError>(())
+/// ```
 #[derive(Clone, Default)]
 pub struct Environment(BTreeMap<String, String>);
 
 impl Environment {
-    /// What this process was started with. Values that are not UTF-8 are left out.
+    /// The variables of this process. Those whose name or value is not UTF-8 are left out.
     pub fn of_this_process() -> Self {
         std::env::vars_os()
             .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
             .collect()
     }
 
-    /// The same with a variable set; an empty value counts as not set.
+    /// Sets a variable; an empty value unsets it.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
         self.0.insert(name.to_owned(), value.to_owned());
@@ -33,41 +44,47 @@ impl Environment {
             .filter(|value| !value.is_empty())
     }
 
-    /// What a variable says that is to be true or false, in the forms of Go's `ParseBool`.
+    /// The value of a boolean variable, in any form that Go's `strconv.ParseBool` accepts.
+    ///
+    /// # Errors
+    /// If the variable has another value.
     pub fn flag(&self, name: &str) -> Result<Option<bool>, ConfigError> {
         match self.get(name) {
             None => Ok(None),
             Some("true" | "TRUE" | "True" | "t" | "T" | "1") => Ok(Some(true)),
             Some("false" | "FALSE" | "False" | "f" | "F" | "0") => Ok(Some(false)),
             Some(other) => {
-                let problem = format!("{other:?} is neither true nor false");
+                let problem = format!("{other:?} is not a boolean; use true or false");
                 Err(ConfigError::new(name, problem))
             }
         }
     }
 
-    /// What a variable says that is to be a time, such as `30s` or `5m`.
+    /// The value of a variable that holds a duration, such as `30s` or `5m`.
+    ///
+    /// # Errors
+    /// If the variable has another value.
     pub fn duration(&self, name: &str) -> Result<Option<Duration>, ConfigError> {
-        let parsed = |text: &str| {
-            humantime::parse_duration(text).map_err(|fault| {
+        let parse = |text: &str| {
+            humantime::parse_duration(text).map_err(|cause| {
                 let problem =
-                    format!("{text:?} is no time ({fault}); use a form such as 30s or 5m");
+                    format!("{text:?} is not a duration ({cause}); use a form such as 30s or 5m");
                 ConfigError::new(name, problem)
             })
         };
-        self.get(name).map(parsed).transpose()
+        self.get(name).map(parse).transpose()
     }
 
     /// The value of a variable that holds a port.
     ///
     /// # Errors
-    /// If it is set to anything but a number from 1 to 65535.
+    /// If the value is not an integer from 1 to 65535.
     pub fn port(&self, name: &str) -> Result<Option<u16>, ConfigError> {
         let value = self.get(name);
         value.map(|value| parse_port(name, value)).transpose()
     }
 
-    /// All variables that are set and not empty, by name.
+    /// All variables that are set and not empty, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
         self.0
             .keys()
@@ -75,7 +92,7 @@ impl Environment {
     }
 }
 
-/// The port in a variable's value; the error names the variable.
+/// Parses the value of a variable as a port; the error names the variable.
 pub(crate) fn parse_port(variable: &str, value: &str) -> Result<u16, ConfigError> {
     match value.parse() {
         Ok(port) if port != 0 => Ok(port),
@@ -93,9 +110,9 @@ impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
     }
 }
 
-impl std::fmt::Debug for Environment {
-    /// Names only: values may be secret.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Environment {
+    /// Prints names only, because values may be secret.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_set().entries(self.0.keys()).finish()
     }
 }

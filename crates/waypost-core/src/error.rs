@@ -1,4 +1,4 @@
-//! What can go wrong, one variant per cause, each with what one needs to act on it.
+//! Errors: one variant per cause, with the details that a caller needs to handle it.
 
 use std::error::Error as StdError;
 use std::fmt;
@@ -9,96 +9,111 @@ use crate::model::{Invalid, ServiceName};
 
 /// Why a service could not be found, called or registered.
 ///
-/// Clones are cheap: a thousand callers that waited for one attempt get one and the same error.
+/// Clones are cheap and share their content, so that all callers that waited for one failed attempt
+/// can get the same error.
 #[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum Error {
-    /// The provider answered that it doesn't know the name.
+    /// The provider answered that it doesn't know the service.
     #[error("service {service:?} is unknown to {provider}{}", Age(*.age))]
     UnknownService {
-        /// The name that was asked for.
+        /// The service.
         service: ServiceName,
-        /// Who was asked.
+        /// The provider that answered, with its address.
         provider: Arc<str>,
-        /// How old the answer is; zero while the provider's watch is live.
+        /// The age of the answer; zero while the provider's watch is live.
         age: Duration,
     },
-    /// The service is known, but has no instance now.
-    #[error("service {service:?} has no instances, says {provider}{}", Age(*.age))]
+    /// The service is known, but has no instances.
+    #[error("service {service:?} has no instances, according to {provider}{}", Age(*.age))]
     NoInstances {
-        /// The name that was asked for.
+        /// The service.
         service: ServiceName,
-        /// Who was asked.
+        /// The provider that answered, with its address.
         provider: Arc<str>,
-        /// How old the answer is; zero while the provider's watch is live.
+        /// The age of the answer; zero while the provider's watch is live.
         age: Duration,
     },
-    /// The service has instances, but each of them is critical.
-    #[error("none of the {instances} instances of service {service:?} is healthy, says {provider}{}", Age(*.age))]
+    /// The service has instances, but all of them are critical.
+    #[error(
+        "none of the {instances} instances of service {service:?} is healthy, according to \
+         {provider}{}",
+        Age(*.age)
+    )]
     NoneHealthy {
-        /// The name that was asked for.
+        /// The service.
         service: ServiceName,
-        /// Who was asked.
+        /// The provider that answered, with its address.
         provider: Arc<str>,
-        /// How old the answer is; zero while the provider's watch is live.
+        /// The age of the answer; zero while the provider's watch is live.
         age: Duration,
-        /// How many instances there are.
+        /// The number of instances.
         instances: usize,
     },
-    /// The registry has failed for longer than the directory's
-    /// `max_stale` allows old answers to be used.
-    #[error("{}the last answer of {provider} is too old: {}{}", Of(.service), Rounded(*.age), Cause(.cause))]
+    /// The provider has been failing for longer than `max_stale`, the time for which the directory
+    /// serves old answers.
+    #[error(
+        "{}the last answer from {provider} is too old: {}{}",
+        Subject(.service),
+        Rounded(*.age),
+        Cause(.cause)
+    )]
     Stale {
-        /// The service that was asked for, if it was about one.
+        /// The service, if the call was about one.
         service: Option<ServiceName>,
-        /// Who was asked.
+        /// The provider that answered, with its address.
         provider: Arc<str>,
-        /// How old the last answer is.
+        /// The age of the last answer.
         age: Duration,
-        /// How the provider fails since.
+        /// The provider's current failure.
         cause: Option<ProviderError>,
     },
-    /// The registry can't be reached or gives no usable answer, and no earlier answer is known.
-    #[error("{}registry unreachable: {cause}", Of(.service))]
+    /// The registry can't be reached or gives no valid response, and there is no earlier answer.
+    #[error("{}registry unreachable: {cause}", Subject(.service))]
     Unreachable {
-        /// The service that was asked for, if it was about one.
+        /// The service, if the call was about one.
         service: Option<ServiceName>,
-        /// What happened.
+        /// The failed attempt.
         cause: ProviderError,
     },
-    /// The registry refuses us.
-    #[error("{}not authorised: {cause}", Of(.service))]
+    /// The registry refuses the request for lack of valid credentials or of a permission.
+    #[error("{}not authorised: {cause}", Subject(.service))]
     NotAuthorised {
-        /// The service that was asked for, if it was about one.
+        /// The service, if the call was about one.
         service: Option<ServiceName>,
-        /// What the registry said.
+        /// The registry's refusal.
         cause: ProviderError,
     },
-    /// No answer came in the time that the caller or the provider allows.
-    #[error("{}no answer from {provider} in {}{}", Of(.service), humantime::format_duration(*.waited), Cause(.cause))]
+    /// No answer came within the time that the caller or the provider allows.
+    #[error(
+        "{}no answer from {provider} in {}{}",
+        Subject(.service),
+        humantime::format_duration(*.waited),
+        Cause(.cause)
+    )]
     TimedOut {
-        /// The service that was asked for, if it was about one.
+        /// The service, if the call was about one.
         service: Option<ServiceName>,
-        /// Who was asked.
+        /// The provider that answered, with its address.
         provider: Arc<str>,
-        /// How long was waited.
+        /// The time waited.
         waited: Duration,
-        /// What the provider said of it, if it did.
+        /// The provider's own timeout, if it reported one.
         cause: Option<ProviderError>,
     },
-    /// The provider can't do this at all.
+    /// The provider doesn't support the operation.
     #[error("{0}")]
     Unsupported(ProviderError),
-    /// The registry understood the request and refuses what it says.
+    /// The registry understood the request and rejected it.
     #[error("{0}")]
     Rejected(ProviderError),
-    /// A function of `waypost::blocking` was called within an async runtime.
+    /// A function of `waypost::blocking` was called inside an async runtime.
     #[error(
-        "a blocking call within an async runtime would hold up a thread that others need; \
-         use the async functions of waypost there"
+        "blocking call inside an async runtime: it would block a worker thread; \
+         use waypost's async functions there"
     )]
     WithinRuntime,
-    /// A value that was given is not valid.
+    /// An argument is not valid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The configuration is not valid.
@@ -107,12 +122,12 @@ pub enum Error {
 }
 
 impl Error {
-    /// The error of a call about `service`, caused by a failed attempt of the provider.
+    /// The error of a call about `service` that failed because the provider's attempt failed.
     pub fn from_provider(service: Option<ServiceName>, cause: &ProviderError) -> Self {
         let cause = cause.clone();
         match cause.kind {
             ProviderErrorKind::Unreachable
-            | ProviderErrorKind::BadAnswer
+            | ProviderErrorKind::InvalidResponse
             | ProviderErrorKind::Unconfirmed => Self::Unreachable { service, cause },
             ProviderErrorKind::NotAuthorised => Self::NotAuthorised { service, cause },
             ProviderErrorKind::TimedOut { after } => Self::TimedOut {
@@ -126,7 +141,7 @@ impl Error {
         }
     }
 
-    /// Whether the same request may succeed a little later, with nobody changing a configuration.
+    /// Whether the same call may succeed later without a change of code or configuration.
     pub fn is_retryable(&self) -> bool {
         match self {
             Self::NoInstances { .. }
@@ -144,7 +159,7 @@ impl Error {
         }
     }
 
-    /// The provider that it came from, if one was asked.
+    /// The provider that the error came from, if any.
     pub fn provider(&self) -> Option<&str> {
         match self {
             Self::UnknownService { provider, .. }
@@ -160,7 +175,7 @@ impl Error {
         }
     }
 
-    /// How old the answer is that led to this error; `None` where nothing was answered.
+    /// The age of the answer that caused this error; `None` if there was no answer.
     pub fn age(&self) -> Option<Duration> {
         match self {
             Self::UnknownService { age, .. }
@@ -171,9 +186,9 @@ impl Error {
         }
     }
 
-    /// Whether the provider answered that there is nothing to call, so that a fallback may step
-    /// in: unknown service, no instances or none healthy.
-    pub fn is_nothing_there(&self) -> bool {
+    /// Whether the provider answered that the service has no usable instance: it is unknown, has no
+    /// instances, or none of them is healthy. A caller may then use a fallback.
+    pub fn is_no_usable_instance(&self) -> bool {
         matches!(
             self,
             Self::UnknownService { .. } | Self::NoInstances { .. } | Self::NoneHealthy { .. }
@@ -187,7 +202,30 @@ impl From<ProviderError> for Error {
     }
 }
 
-/// One failed attempt of a provider. It says nothing about any instance.
+/// One failed attempt of a provider. It says nothing about the state of any instance.
+///
+/// ```
+/// use std::io;
+/// use std::time::Duration;
+/// use waypost_core::{Error, ProviderError, ProviderErrorKind};
+///
+/// let refused = io::Error::new(io::ErrorKind::ConnectionRefused, "connection refused");
+/// let error = ProviderError::unreachable("zookeeper at zk:2181", "can't connect")
+///     .with_source(refused);
+/// assert_eq!(
+///     error.to_string(),
+///     "zookeeper at zk:2181: can't connect (connection refused)"
+/// );
+///
+/// // The kind decides which `Error` a caller gets, and whether it is worth a retry.
+/// let after = Duration::from_secs(5);
+/// let error = ProviderError::new(
+///     "zookeeper at zk:2181",
+///     ProviderErrorKind::TimedOut { after },
+///     "no response",
+/// );
+/// assert!(Error::from(error).is_retryable());
+/// ```
 #[derive(Clone, Debug)]
 pub struct ProviderError {
     provider: Arc<str>,
@@ -196,32 +234,47 @@ pub struct ProviderError {
     source: Option<Arc<dyn StdError + Send + Sync>>,
 }
 
-/// What sort of failure a [`ProviderError`] is.
+/// The kind of a [`ProviderError`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProviderErrorKind {
-    /// No connection, a broken one, or an answer of "not now" (429, 5xx).
+    /// No connection, a broken connection, or a temporary refusal (HTTP 429, 5xx).
     Unreachable,
-    /// No answer in time.
+    /// No response in time.
     TimedOut {
-        /// How long was waited.
+        /// The time waited.
         after: Duration,
     },
-    /// The registry refuses our credentials, or wants some (401, 403).
+    /// Credentials are missing or invalid, or lack a permission (HTTP 401, 403).
     NotAuthorised,
-    /// An answer came that makes no sense.
-    BadAnswer,
-    /// An answer says that all instances are gone; it must hold for a while to be believed.
+    /// The response is malformed.
+    InvalidResponse,
+    /// The response says that all instances are gone; it is not trusted until it has been repeated
+    /// for some time.
     Unconfirmed,
-    /// The registry understood and refuses what we asked (other 4xx).
+    /// The registry understood the request and rejected it (HTTP 4xx other than the above).
     Rejected,
-    /// This provider can't do that at all.
+    /// The provider doesn't support the operation.
     Unsupported,
 }
 
+impl ProviderErrorKind {
+    #[doc(hidden)]
+    #[allow(non_upper_case_globals)]
+    pub const BadAnswer: Self = Self::InvalidResponse;
+}
+
 impl ProviderError {
-    /// An error of the provider described by `provider`; the message says what happened, and what
-    /// would help where that is known.
+    #[doc(hidden)]
+    #[must_use]
+    pub fn because(self, source: impl StdError + Send + Sync + 'static) -> Self {
+        self.with_source(source)
+    }
+
+    /// A failure of the provider described by `provider` ([`Provider::describe`]). The message says
+    /// what happened and, if known, how to fix it.
+    ///
+    /// [`Provider::describe`]: crate::provider::Provider::describe
     pub fn new(
         provider: impl Into<Arc<str>>,
         kind: ProviderErrorKind,
@@ -235,34 +288,41 @@ impl ProviderError {
         }
     }
 
-    /// The registry can't be reached.
+    /// A failure of kind [`Unreachable`](ProviderErrorKind::Unreachable).
     pub fn unreachable(provider: impl Into<Arc<str>>, message: impl Into<Arc<str>>) -> Self {
         Self::new(provider, ProviderErrorKind::Unreachable, message)
     }
 
-    /// The provider can't do this; the message says why and what to do instead.
+    /// A failure of kind [`Unsupported`](ProviderErrorKind::Unsupported). The message says why, and
+    /// what to do instead.
+    ///
+    /// ```
+    /// # use waypost_core::{ProviderError, ProviderErrorKind};
+    /// let error = ProviderError::unsupported("DNS", "DNS has no registration; edit the zone");
+    /// assert_eq!(error.kind(), ProviderErrorKind::Unsupported);
+    /// ```
     pub fn unsupported(provider: impl Into<Arc<str>>, message: impl Into<Arc<str>>) -> Self {
         Self::new(provider, ProviderErrorKind::Unsupported, message)
     }
 
-    /// Adds the error behind this one.
+    /// Sets the underlying error. `Display` prints the innermost one in parentheses.
     #[must_use]
-    pub fn because(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
+    pub fn with_source(mut self, source: impl StdError + Send + Sync + 'static) -> Self {
         self.source = Some(Arc::new(source));
         self
     }
 
-    /// The provider, with its address.
+    /// The description of the provider, with its address.
     pub fn provider(&self) -> &str {
         &self.provider
     }
 
-    /// What sort of failure it is.
+    /// The kind of failure.
     pub fn kind(&self) -> ProviderErrorKind {
         self.kind
     }
 
-    /// What happened.
+    /// What happened, without the provider and the underlying error.
     pub fn message(&self) -> &str {
         &self.message
     }
@@ -271,7 +331,7 @@ impl ProviderError {
 impl fmt::Display for ProviderError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}", self.provider, self.message)?;
-        // The innermost cause is the one that names the fault ("connection refused").
+        // The innermost error is the one that names the cause ("connection refused").
         let mut source = self.source();
         let mut innermost = None;
         while let Some(error) = source {
@@ -291,36 +351,47 @@ impl StdError for ProviderError {
     }
 }
 
-/// A configuration that can't be used: where it stands and what would be right.
+/// An invalid setting: where it is, and what is wrong with it.
+///
+/// ```
+/// # use waypost_core::ConfigError;
+/// let error = ConfigError::new("ZOOKEEPER_ADDR", "\"zk:x\" has no valid port; use host:port");
+/// assert_eq!(error.location(), "ZOOKEEPER_ADDR");
+/// assert_eq!(
+///     error.to_string(),
+///     "ZOOKEEPER_ADDR: \"zk:x\" has no valid port; use host:port"
+/// );
+/// ```
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("{place}: {problem}")]
+#[error("{location}: {problem}")]
 pub struct ConfigError {
-    place: String,
+    location: String,
     problem: String,
 }
 
 impl ConfigError {
-    /// An error at `place`: a variable, or a file with line and column.
-    pub fn new(place: impl Into<String>, problem: impl fmt::Display) -> Self {
+    /// An error at `location`: an environment variable, or a file, possibly with line and column.
+    pub fn new(location: impl Into<String>, problem: impl fmt::Display) -> Self {
         Self {
-            place: place.into(),
+            location: location.into(),
             problem: problem.to_string(),
         }
     }
 
-    /// The variable or file position that it is about.
-    pub fn place(&self) -> &str {
-        &self.place
+    /// The environment variable, or the file and the position in it.
+    pub fn location(&self) -> &str {
+        &self.location
     }
 
-    /// What is wrong there and what would be right.
+    /// What is wrong, and what would be valid instead.
     pub fn problem(&self) -> &str {
         &self.problem
     }
 }
 
-// === how the parts of a message read ===
+// === Parts of the messages ===
 
+/// The age of an answer; empty for a live one.
 struct Age(Duration);
 
 impl fmt::Display for Age {
@@ -328,10 +399,11 @@ impl fmt::Display for Age {
         if self.0.is_zero() {
             return Ok(());
         }
-        write!(f, " (answer is {} old)", Rounded(self.0))
+        write!(f, " (the answer is {} old)", Rounded(self.0))
     }
 }
 
+/// A duration in whole milliseconds.
 struct Rounded(Duration);
 
 impl fmt::Display for Rounded {
@@ -341,9 +413,10 @@ impl fmt::Display for Rounded {
     }
 }
 
-struct Of<'a>(&'a Option<ServiceName>);
+/// The service that a message is about, as its prefix.
+struct Subject<'a>(&'a Option<ServiceName>);
 
-impl fmt::Display for Of<'_> {
+impl fmt::Display for Subject<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Some(service) => write!(f, "service {service:?}: "),
@@ -352,6 +425,7 @@ impl fmt::Display for Of<'_> {
     }
 }
 
+/// The message of a failure, as a suffix.
 struct Cause<'a>(&'a Option<ProviderError>);
 
 impl fmt::Display for Cause<'_> {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-/// Reads a file of services, as JSON or YAML by the ending of `path`.
+/// Parses a file of services, as JSON or YAML depending on the extension of `path`.
 pub fn file(path: &Path, content: &[u8]) {
-    let _ = crate::provider::file::parse(path, content);
+    let _ = crate::provider::parse_file(path, content);
 }

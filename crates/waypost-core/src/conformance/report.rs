@@ -1,58 +1,60 @@
+//! The results of a run of the suite.
+
 use std::fmt;
 
-/// How each case went.
+/// The result of each case.
 #[derive(Clone, Debug, Default)]
-#[must_use = "call `assert`, or look at the cases"]
-pub struct Report {
-    cases: Vec<(&'static str, Outcome)>,
+#[must_use = "call `assert`, or inspect the cases"]
+pub struct ConformanceReport {
+    cases: Vec<(&'static str, CaseResult)>,
 }
 
-/// How one case went.
+/// The result of one case.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Outcome {
-    /// As it must.
+pub enum CaseResult {
+    /// The provider behaves as required.
     Passed,
-    /// The provider has no such ability.
+    /// The provider doesn't have the capability that the case needs.
     Skipped,
-    /// Not as it must; the reason in words.
+    /// The provider behaves differently.
     Failed(
-        /// What was expected, and what came.
+        /// What was expected, and what happened.
         String,
     ),
 }
 
-impl Report {
-    pub(super) fn add(&mut self, case: &'static str, outcome: Outcome) {
-        self.cases.push((case, outcome));
+impl ConformanceReport {
+    pub(super) fn add(&mut self, case: &'static str, result: CaseResult) {
+        self.cases.push((case, result));
     }
 
     /// The cases by name, in the order in which they ran.
-    pub fn cases(&self) -> impl Iterator<Item = (&'static str, &Outcome)> {
-        self.cases.iter().map(|(name, outcome)| (*name, outcome))
+    pub fn cases(&self) -> impl Iterator<Item = (&'static str, &CaseResult)> {
+        self.cases.iter().map(|(name, result)| (*name, result))
     }
 
     /// Whether no case failed.
     pub fn is_passed(&self) -> bool {
         let mut cases = self.cases.iter();
-        cases.all(|(_, outcome)| !matches!(outcome, Outcome::Failed(_)))
+        cases.all(|(_, result)| !matches!(result, CaseResult::Failed(_)))
     }
 
-    /// Panics with the whole report unless all passed.
+    /// Asserts that no case failed.
     ///
     /// # Panics
-    /// If a case failed.
+    /// If a case failed; the message is the whole report.
     pub fn assert(&self) {
         assert!(self.is_passed(), "the provider does not conform:\n{self}");
     }
 }
 
-impl fmt::Display for Report {
+impl fmt::Display for ConformanceReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (name, outcome) in &self.cases {
-            match outcome {
-                Outcome::Passed => writeln!(f, "passed   {name}")?,
-                Outcome::Skipped => writeln!(f, "skipped  {name}")?,
-                Outcome::Failed(reason) => writeln!(f, "FAILED   {name}: {reason}")?,
+        for (name, result) in &self.cases {
+            match result {
+                CaseResult::Passed => writeln!(f, "passed   {name}")?,
+                CaseResult::Skipped => writeln!(f, "skipped  {name}")?,
+                CaseResult::Failed(reason) => writeln!(f, "FAILED   {name}: {reason}")?,
             }
         }
         Ok(())

@@ -1,3 +1,5 @@
+//! One health check: a named function with a timeout.
+
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,39 +10,44 @@ use futures_util::future::BoxFuture;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 
-use super::{CheckReport, DEFAULT_TIMEOUT};
+use super::report::CheckReport;
+
+/// The default timeout of a check, 900 ms. It is shorter than the timeouts of the callers of health
+/// endpoints: 1 s for a Kubernetes probe, 10 s for a Consul check.
+pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// What a check function may return: `bool`, `()`, or a `Result` whose error says what is wrong.
-pub trait Outcome {
-    /// `Err` says what is wrong.
-    fn outcome(self) -> Result<(), String>;
+pub trait IntoCheckResult {
+    /// Converts the value; `Err` says what is wrong.
+    fn into_check_result(self) -> Result<(), String>;
 }
 
-impl Outcome for () {
-    fn outcome(self) -> Result<(), String> {
+impl IntoCheckResult for () {
+    fn into_check_result(self) -> Result<(), String> {
         Ok(())
     }
 }
 
-impl Outcome for bool {
-    fn outcome(self) -> Result<(), String> {
-        match self {
-            true => Ok(()),
-            false => Err("the check returned false".into()),
+impl IntoCheckResult for bool {
+    fn into_check_result(self) -> Result<(), String> {
+        if self {
+            Ok(())
+        } else {
+            Err("the check returned false".into())
         }
     }
 }
 
-impl<T: Outcome, E: fmt::Display> Outcome for Result<T, E> {
-    fn outcome(self) -> Result<(), String> {
+impl<T: IntoCheckResult, E: fmt::Display> IntoCheckResult for Result<T, E> {
+    fn into_check_result(self) -> Result<(), String> {
         match self {
-            Ok(inner) => inner.outcome(),
+            Ok(inner) => inner.into_check_result(),
             Err(error) => Err(error.to_string()),
         }
     }
 }
 
-/// One named check of a service's health.
+/// One named health check of a service.
 #[derive(Clone)]
 pub struct CheckFunction {
     name: Arc<str>,
@@ -50,21 +57,20 @@ pub struct CheckFunction {
 }
 
 impl CheckFunction {
-    /// An asynchronous check. Critical, and with a timeout of [`DEFAULT_TIMEOUT`], unless told
-    /// otherwise.
+    /// An asynchronous check. By default it is critical and has a timeout of [`DEFAULT_TIMEOUT`].
     pub fn new<F, T>(name: impl Into<Arc<str>>, function: F) -> Self
     where
         F: Fn() -> T + Send + Sync + 'static,
-        T: Future<Output: Outcome> + Send + 'static,
+        T: Future<Output: IntoCheckResult> + Send + 'static,
     {
         Self {
             name: name.into(),
-            // The call itself may panic too, not only the future, so both happen in the task.
+            // The call that makes the future may panic as well, so it too happens in the task.
             function: {
                 let function = Arc::new(function);
                 Arc::new(move || {
                     let function = Arc::clone(&function);
-                    async move { function().await.outcome() }.boxed()
+                    async move { function().await.into_check_result() }.boxed()
                 })
             },
             timeout: DEFAULT_TIMEOUT,
@@ -72,12 +78,12 @@ impl CheckFunction {
         }
     }
 
-    /// A check that blocks its thread. As long as a run hangs, further ones fail without another
-    /// thread being lost to them.
+    /// A check that blocks its thread. While one run hangs, further runs fail at once, so that the
+    /// check never occupies more than one thread.
     pub fn blocking<F, O>(name: impl Into<Arc<str>>, function: F) -> Self
     where
         F: Fn() -> O + Send + Sync + 'static,
-        O: Outcome + Send + 'static,
+        O: IntoCheckResult + Send + 'static,
     {
         let function = Arc::new(function);
         let running = Arc::new(AtomicBool::new(false));
@@ -86,38 +92,38 @@ impl CheckFunction {
             let running = Arc::clone(&running);
             async move {
                 if running.swap(true, Ordering::SeqCst) {
-                    return Err("an earlier run of the check still hangs".to_owned());
+                    return Err("an earlier run of the check is still in progress".to_owned());
                 }
                 let run = tokio::task::spawn_blocking(move || {
-                    let _done = Done(running);
-                    function().outcome()
+                    let _reset = ResetOnDrop(running);
+                    function().into_check_result()
                 });
                 run.await.unwrap_or_else(|error| Err(describe(error)))
             }
         })
     }
 
-    /// After how long the check counts as failed.
+    /// Sets the time after which the check counts as failed.
     #[must_use]
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// A failure is worth a warning, but doesn't take the service out of use.
+    /// Makes the check advisory: its failure is a warning, and the service goes on serving.
     #[must_use]
     pub fn advisory(mut self) -> Self {
         self.critical = false;
         self
     }
 
-    /// Runs it. Whatever it does, this ends within the timeout and doesn't panic.
+    /// Runs the check. This ends within the timeout and doesn't panic, whatever the check does.
     pub(super) async fn run(&self) -> CheckReport {
         let started = Instant::now();
-        // In a task of its own, so that a panic or a busy loop is the check's trouble only.
+        // In a separate task, so that a panic or a busy loop affects only the check.
         let task = AbortOnDrop(tokio::spawn((self.function)()));
         let failure = match timeout(self.timeout, task).await {
-            Ok(outcome) => outcome.err(),
+            Ok(result) => result.err(),
             Err(_) => Some(format!(
                 "no result within {}",
                 humantime::format_duration(self.timeout)
@@ -137,15 +143,16 @@ impl fmt::Debug for CheckFunction {
     }
 }
 
-/// Sets the flag back also when the check panics.
-struct Done(Arc<AtomicBool>);
+/// Clears the flag when the run ends, even by a panic.
+struct ResetOnDrop(Arc<AtomicBool>);
 
-impl Drop for Done {
+impl Drop for ResetOnDrop {
     fn drop(&mut self) {
         self.0.store(false, Ordering::SeqCst);
     }
 }
 
+/// A task that is aborted when its result is no longer awaited.
 struct AbortOnDrop(JoinHandle<Result<(), String>>);
 
 impl Future for AbortOnDrop {
@@ -167,6 +174,7 @@ impl Drop for AbortOnDrop {
     }
 }
 
+/// Why a task ended without a result.
 fn describe(error: tokio::task::JoinError) -> String {
     match error.try_into_panic() {
         Ok(panic) => {

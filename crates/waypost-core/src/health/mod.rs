@@ -1,28 +1,27 @@
-//! Health made of check functions.
+//! An application's own health checks, and the report on them.
 //!
-//! A service's health is what its [check functions](CheckFunction) say: the database answers, the
-//! cache does, the disk has room. [`HealthChecks::report`] runs them all at once and gives a
-//! [`HealthReport`]; the integrations serve it at `/health`, `/livez` and `/readyz`.
+//! [`HealthChecks`] holds the [check functions](CheckFunction) of a service, such as "the database
+//! answers". [`HealthChecks::report`] runs them all concurrently and returns a [`HealthReport`]; the
+//! integrations serve it at `/health`, `/livez` and `/readyz`.
 
 mod check;
 mod report;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use futures_util::future::join_all;
 
-pub use check::{CheckFunction, Outcome};
-pub use report::{CheckReport, HealthReport, Status};
+pub use check::{CheckFunction, DEFAULT_TIMEOUT, IntoCheckResult};
+pub use report::{CheckReport, CheckStatus, HealthReport};
 
-/// The health of one service: its check functions, and whether it is ready for traffic.
+/// The health checks of one service, and whether it is ready for traffic.
 ///
-/// Clones share the same state.
+/// Clones share their state.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
-/// use waypost_core::health::{CheckFunction, HealthChecks, Status};
+/// use waypost_core::health::{CheckFunction, CheckStatus, HealthChecks};
 ///
 /// async fn check_database() -> bool { true }
 /// async fn check_cache() -> Result<(), String> { Err("connection refused".into()) }
@@ -31,7 +30,7 @@ pub use report::{CheckReport, HealthReport, Status};
 ///     .check("database", check_database)
 ///     .with(CheckFunction::new("cache", check_cache).advisory());
 /// let report = health.report().await;
-/// assert_eq!(report.status(), Status::Warning);      // an advisory check fails
+/// assert_eq!(report.status(), CheckStatus::Warning);      // an advisory check fails
 /// assert!(report.is_serving());
 /// # });
 /// ```
@@ -43,7 +42,7 @@ pub struct HealthChecks {
 }
 
 impl HealthChecks {
-    /// No checks yet; ready.
+    /// A service without checks, ready for traffic.
     pub fn new(service: impl Into<Arc<str>>) -> Self {
         Self {
             service: service.into(),
@@ -57,7 +56,7 @@ impl HealthChecks {
     pub fn check<F, T>(self, name: impl Into<Arc<str>>, function: F) -> Self
     where
         F: Fn() -> T + Send + Sync + 'static,
-        T: Future<Output: Outcome> + Send + 'static,
+        T: Future<Output: IntoCheckResult> + Send + 'static,
     {
         self.with(CheckFunction::new(name, function))
     }
@@ -67,7 +66,7 @@ impl HealthChecks {
     pub fn check_blocking<F, O>(self, name: impl Into<Arc<str>>, function: F) -> Self
     where
         F: Fn() -> O + Send + Sync + 'static,
-        O: Outcome + Send + 'static,
+        O: IntoCheckResult + Send + 'static,
     {
         self.with(CheckFunction::blocking(name, function))
     }
@@ -84,8 +83,8 @@ impl HealthChecks {
         &self.service
     }
 
-    /// Says whether the service wants traffic. A service on its way out doesn't, however healthy
-    /// it is.
+    /// Sets whether the service wants traffic. A service that is shutting down doesn't, even if all
+    /// its checks pass.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::SeqCst);
     }
@@ -95,13 +94,88 @@ impl HealthChecks {
         self.ready.load(Ordering::SeqCst)
     }
 
-    /// Runs all checks at once. It takes as long as the slowest, at most its timeout.
+    /// Runs all checks concurrently. This takes as long as the slowest check, at most its timeout.
     pub async fn report(&self) -> HealthReport {
         let checks = join_all(self.checks.iter().map(CheckFunction::run)).await;
         HealthReport::new(&self.service, self.is_ready(), checks)
     }
 }
 
-/// How long a check may take unless it is told otherwise. Shorter than the timeouts of those who
-/// ask: a Kubernetes probe's default is 1 s, a Consul check's 10 s.
-pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(900);
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    async fn fails() -> Result<(), String> {
+        Err("refused".into())
+    }
+
+    async fn hangs() {
+        std::future::pending::<()>().await;
+    }
+
+    async fn panics() {
+        panic!("oh no");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_check_that_returns_an_error_hangs_or_panics_is_a_failed_check() {
+        let health = HealthChecks::new("s")
+            .check("good", || async { true })
+            .check("fails", fails)
+            .check("false", || async { false })
+            .check("hangs", hangs)
+            .check("panics", panics)
+            .check("panics when called", || -> std::future::Ready<()> {
+                panic!("early")
+            });
+        let report = health.report().await;
+        assert_eq!(report.status(), CheckStatus::Critical);
+        assert!(!report.is_serving());
+        let errors: Vec<_> = report
+            .checks()
+            .iter()
+            .map(|c| c.error().unwrap_or(""))
+            .collect();
+        assert_eq!(
+            errors,
+            [
+                "",
+                "refused",
+                "the check returned false",
+                "no result within 900ms",
+                "the check panicked: oh no",
+                "the check panicked: early",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_blocking_check_that_hangs_occupies_one_thread_only() {
+        let (release, held) = std::sync::mpsc::channel::<()>();
+        let held = std::sync::Mutex::new(held);
+        let health = HealthChecks::new("s").with(
+            CheckFunction::blocking("disk", move || held.lock().unwrap().recv().is_ok())
+                .timeout(Duration::from_millis(20)),
+        );
+        let first = health.report().await;
+        assert_eq!(first.checks()[0].error(), Some("no result within 20ms"));
+        let second = health.report().await;
+        assert_eq!(
+            second.checks()[0].error(),
+            Some("an earlier run of the check is still in progress")
+        );
+        drop(release);
+    }
+
+    #[tokio::test]
+    async fn a_service_that_is_not_ready_is_not_serving() {
+        let health = HealthChecks::new("s").check("good", || async {});
+        assert!(health.report().await.is_serving());
+        health.clone().set_ready(false);
+        let report = health.report().await;
+        assert!(!report.is_serving());
+        assert_eq!(report.status(), CheckStatus::Passing);
+    }
+}

@@ -1,20 +1,25 @@
+//! The address under which a program calls a service.
+
 use std::fmt;
 use std::str::FromStr;
 
-use super::{Instance, Invalid, ServiceName};
+use super::instance::Instance;
+use super::invalid::Invalid;
+use super::name::ServiceName;
 
-/// How a program names what it wants to call: a service, which of its endpoints, and how to speak
-/// to it.
+/// The address of a service as a program writes it: the service, optionally a named port, and the
+/// schemes to use.
 ///
-/// | address | means |
+/// | address | instances it selects |
 /// |---|---|
-/// | `auth`, `waypost://auth` | an instance of `auth`, spoken to as it says |
-/// | `http://auth/users` | the same for a path; `https` instances are taken too |
-/// | `https://auth` | instances that speak `https` only |
-/// | `https+http://auth` | those that speak `https`; if there is none, `http` |
+/// | `auth`, `waypost://auth` | any instance of `auth`, with the instance's own scheme |
+/// | `http://auth/users` | instances with the scheme `http`, or else `https`; the path is `/users` |
+/// | `https://auth` | instances with the scheme `https` only |
+/// | `https+http://auth` | instances with the scheme `https`, or else `http` |
 /// | `https+http://_admin.billing` | the port named `admin` of an instance of `billing` |
 ///
-/// As in .NET's service discovery. A port doesn't belong into it: each instance has its own.
+/// The syntax is that of .NET's service discovery. An address has no port, because each instance has
+/// its own.
 ///
 /// ```
 /// # use waypost_core::ServiceAddress;
@@ -26,7 +31,7 @@ use super::{Instance, Invalid, ServiceName};
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ServiceAddress {
-    /// In order of preference; none means any.
+    /// In order of preference; empty means any.
     schemes: Vec<Box<str>>,
     endpoint: Option<Box<str>>,
     service: ServiceName,
@@ -34,7 +39,7 @@ pub struct ServiceAddress {
 }
 
 impl ServiceAddress {
-    /// A service, spoken to as its instances say.
+    /// The address of a service, with any scheme.
     pub fn of(service: ServiceName) -> Self {
         Self {
             schemes: Vec::new(),
@@ -49,17 +54,18 @@ impl ServiceAddress {
         &self.service
     }
 
-    /// The name of the port, if not the instance's own one is meant.
+    /// The name of the port, if the address has one; otherwise the instance's main port is meant.
     pub fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
     }
 
-    /// What follows the name: a path and a query, or nothing.
+    /// The path and query after the service's name; may be empty.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// How good an instance is for it: 0 is best, `None` is not at all.
+    /// The position of the instance's scheme among the preferred ones: 0 is best, `None` means that
+    /// the address doesn't select the instance.
     pub fn rank(&self, instance: &Instance) -> Option<usize> {
         if let Some(endpoint) = &self.endpoint {
             instance.named_port(endpoint)?;
@@ -71,7 +77,7 @@ impl ServiceAddress {
         schemes.position(|scheme| **scheme == *instance.scheme())
     }
 
-    /// The URL at an instance. `None` if the instance has no port of that name.
+    /// The URL of the address on an instance. `None` if the instance has no port of that name.
     pub fn url_at(&self, instance: &Instance) -> Option<String> {
         let Some(endpoint) = &self.endpoint else {
             return Some(instance.url_for(&self.path));
@@ -92,12 +98,12 @@ impl FromStr for ServiceAddress {
         };
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (host, path) = rest.split_at(end);
-        let refuse = |why| Err(Invalid::new("service address", address, why));
+        let refused = |why| Err(Invalid::new("service address", address, why));
         if host.contains('@') {
-            return refuse("credentials don't belong into it");
+            return refused("it must not contain credentials");
         }
         if host.contains(':') {
-            return refuse("leave the port out: each instance has its own");
+            return refused("leave the port out: each instance has its own");
         }
         let (endpoint, service) = match host.strip_prefix('_') {
             None => (None, host),
@@ -105,7 +111,7 @@ impl FromStr for ServiceAddress {
                 Some((endpoint, service)) if !endpoint.is_empty() => {
                     (Some(endpoint.into()), service)
                 }
-                _ => return refuse("name port and service as in _admin.billing"),
+                _ => return refused("write port name and service as in _admin.billing"),
             },
         };
         Ok(Self {
@@ -117,7 +123,7 @@ impl FromStr for ServiceAddress {
     }
 }
 
-/// `waypost` means any; plain `http` doesn't mind being upgraded.
+/// `waypost` means any scheme; plain `http` also accepts `https`.
 fn schemes_of(schemes: &str) -> Vec<Box<str>> {
     match schemes.to_ascii_lowercase().as_str() {
         "waypost" => Vec::new(),
@@ -128,9 +134,10 @@ fn schemes_of(schemes: &str) -> Vec<Box<str>> {
 
 impl fmt::Display for ServiceAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self.schemes.is_empty() {
-            true => f.write_str("waypost")?,
-            false => f.write_str(&self.schemes.join("+"))?,
+        if self.schemes.is_empty() {
+            f.write_str("waypost")?;
+        } else {
+            f.write_str(&self.schemes.join("+"))?;
         }
         f.write_str("://")?;
         if let Some(endpoint) = &self.endpoint {
@@ -155,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_leads_to_the_right_port_and_scheme() {
+    fn an_address_selects_instances_by_scheme_and_named_port() {
         for (address, scheme, rank, url) in [
             ("billing", "grpc", Some(0), "grpc://10.0.0.1:80"),
             (
@@ -193,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_address_says_why() {
+    fn an_invalid_address_is_refused_with_the_reason() {
         for (address, hint) in [
             ("http://auth:80/x", "port"),
             ("http://me:x@auth", "credentials"),

@@ -1,33 +1,37 @@
+//! The health of an instance as its registry reports it.
+
 use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-/// What is known of an instance's health.
+/// The health of an instance, ordered from best to worst.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
 pub enum Health {
-    /// All its checks pass.
+    /// All checks pass.
     Passing,
-    /// Nobody checks it, as with an address from a file or an environment variable. It is used.
+    /// The instance has no checks, like an address from a file or an environment variable. It takes
+    /// traffic.
     #[default]
     Unchecked,
-    /// A check warns; it still takes traffic, as with Consul's `warning`.
+    /// A check warns. The instance still takes traffic, as with Consul's `warning`.
     Warning,
-    /// It is on its way out but still serves. It is used only when nothing better is left.
+    /// The instance is shutting down but still serves. It takes traffic only when no instance in a
+    /// better state is left.
     Draining,
-    /// A check fails, or it is in maintenance. It is never used.
+    /// A check fails, or the instance is in maintenance mode. It takes no traffic.
     Critical,
 }
 
 impl Health {
-    /// Whether new work may go to an instance in this state.
+    /// Whether new requests may go to an instance in this state.
     pub const fn takes_traffic(self) -> bool {
         matches!(self, Self::Passing | Self::Unchecked | Self::Warning)
     }
 
-    /// The word for it: `passing`, `unchecked`, `warning`, `draining` or `critical`.
+    /// The lower-case name: `passing`, `unchecked`, `warning`, `draining` or `critical`.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Passing => "passing",

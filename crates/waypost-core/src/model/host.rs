@@ -1,3 +1,5 @@
+//! The host of an instance.
+
 use std::fmt;
 use std::net::IpAddr;
 use std::str::FromStr;
@@ -5,11 +7,11 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Invalid;
+use super::invalid::Invalid;
 
-/// Where an instance is: an IP address or a DNS name.
+/// The host of an instance: an IP address or a DNS name.
 ///
-/// Displayed as it stands in a URL, so an IPv6 address is in brackets.
+/// `Display` writes it as in a URL, so an IPv6 address is in brackets.
 ///
 /// ```
 /// # use waypost_core::Host;
@@ -21,14 +23,14 @@ use super::Invalid;
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum Host {
-    /// An IP address, ready to connect to.
+    /// An IP address.
     Ip(IpAddr),
-    /// A DNS name, looked up when a connection is made.
+    /// A DNS name, resolved when a connection is made.
     Name(Arc<str>),
 }
 
 impl Host {
-    /// Whether the host is this machine: `localhost` or a loopback address.
+    /// Whether this is `localhost`, a name below it, or a loopback address.
     pub fn is_loopback(&self) -> bool {
         match self {
             Self::Ip(ip) => ip.is_loopback(),
@@ -36,7 +38,7 @@ impl Host {
         }
     }
 
-    /// The host without brackets, as a resolver or a registry wants it.
+    /// The host without brackets, as resolvers and registries expect it.
     pub fn bare(&self) -> String {
         match self {
             Self::Ip(ip) => ip.to_string(),
@@ -56,8 +58,8 @@ impl FromStr for Host {
         if let Ok(ip) = unbracketed.parse() {
             return Ok(Self::Ip(ip));
         }
-        // The url crate knows what a host may be (WHATWG URL, "host parsing"), except that it
-        // lets a name of more than DNS allows pass.
+        // The url crate validates hosts (WHATWG URL, "host parsing"), except for the length limit
+        // of DNS names.
         match url::Host::parse(host) {
             Ok(url::Host::Domain(name)) if !name.is_empty() && name.len() <= 253 => {
                 Ok(Self::Name(name.into()))

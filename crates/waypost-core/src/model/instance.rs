@@ -1,3 +1,5 @@
+//! One instance of a service, its id, and its builder.
+
 use std::borrow::Borrow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -7,20 +9,25 @@ use std::sync::Arc;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::{Health, Host, Invalid, ServiceName, Weight};
+use super::health::Health;
+use super::host::Host;
+use super::invalid::Invalid;
+use super::name::ServiceName;
+use super::weight::Weight;
 
-/// What makes an instance the same one tomorrow, whatever else about it changes.
+/// The identity of an instance among those of its service. It stays the same when address, weight,
+/// health or metadata change.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct InstanceId(Arc<str>);
 
 impl InstanceId {
-    /// An id; any text is one.
+    /// An id; any text is valid.
     pub fn new(id: impl Into<Arc<str>>) -> Self {
         Self(id.into())
     }
 
-    /// The id as text.
+    /// The id as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
@@ -56,10 +63,10 @@ impl fmt::Debug for InstanceId {
     }
 }
 
-/// One running copy of a service: who it is, where it is, and what is known of it.
+/// One instance of a service: its identity, its address, and its properties.
 ///
-/// Its identity is its [`id`](Self::id). An instance that comes again with the same id and another
-/// weight, health, tag or metadata is the same instance, changed.
+/// Its identity is its [`id`](Self::id): an instance with the same id and another weight, health, tag
+/// or metadata is an update of the same instance.
 ///
 /// ```
 /// # use waypost_core::{Instance, ServiceName};
@@ -92,8 +99,8 @@ pub struct Instance {
 }
 
 impl Instance {
-    /// Begins an instance of `service` at `host` and `port`. Scheme `http`, weight 1, health
-    /// [`Health::Unchecked`] and an id made of service, host and port unless said otherwise.
+    /// A builder for an instance of `service` at `host` and `port`. Defaults: scheme `http`,
+    /// weight 1, health [`Health::Unchecked`], and the id `service@host:port`.
     pub fn builder(service: ServiceName, host: Host, port: u16) -> InstanceBuilder {
         InstanceBuilder {
             id: None,
@@ -118,8 +125,11 @@ impl Instance {
         }
     }
 
-    /// Begins an instance from its URL, such as `http://auth-service:5001` or
-    /// `https://billing.example/v2`. Where the URL has no port, its scheme's is taken.
+    /// A builder for the instance at a URL, such as `http://auth-service:5001` or
+    /// `https://billing.example/v2`. Without a port in the URL, the scheme's default port is used.
+    ///
+    /// # Errors
+    /// If the URL is malformed, has no host or port, or contains credentials, a query or a fragment.
     pub fn from_url(service: ServiceName, url: &str) -> Result<InstanceBuilder, Invalid> {
         let refused = |why: &str| Invalid::new("URL", url, why);
         let parsed = Url::parse(url).map_err(|cause| {
@@ -131,11 +141,13 @@ impl Instance {
             return Err(Invalid::new(
                 "URL",
                 "(hidden)",
-                "it carries a user name or password; send credentials with the request instead",
+                "it contains a user name or password; send credentials with the request instead",
             ));
         }
         if parsed.query().is_some() || parsed.fragment().is_some() {
-            return Err(refused("a service's URL has no query and no fragment"));
+            return Err(refused(
+                "a service's URL must have no query and no fragment",
+            ));
         }
         let host = parsed
             .host_str()
@@ -145,43 +157,43 @@ impl Instance {
         let port = parsed
             .port()
             .or_else(|| default_port(parsed.scheme()))
-            .ok_or_else(|| refused("it has no port, and its scheme has no usual one"))?;
+            .ok_or_else(|| refused("it has no port, and its scheme has no default port"))?;
         Ok(Self::builder(service, host, port)
             .scheme(parsed.scheme())
             .path_prefix(parsed.path()))
     }
 
-    /// What identifies it among the instances of its service.
+    /// The id, unique among the instances of the service.
     pub fn id(&self) -> &InstanceId {
         &self.id
     }
 
-    /// The service that it is an instance of.
+    /// The name of the service.
     pub fn service(&self) -> &ServiceName {
         &self.service
     }
 
-    /// How to speak to it: `http`, `https`, `grpc` …
+    /// The scheme: `http`, `https`, `grpc`, ...
     pub fn scheme(&self) -> &str {
         &self.scheme
     }
 
-    /// Its IP address or DNS name.
+    /// The IP address or DNS name.
     pub fn host(&self) -> &Host {
         &self.host
     }
 
-    /// Its port.
+    /// The main port.
     pub fn port(&self) -> u16 {
         self.port
     }
 
-    /// `host:port`, ready for a connector or a `Host` header.
+    /// `host:port`, as in a URL or a `Host` header.
     pub fn authority(&self) -> String {
         format!("{}:{}", self.host, self.port)
     }
 
-    /// Its socket address, if its host is an IP address and needs no DNS look-up.
+    /// The socket address, if the host is an IP address.
     pub fn socket_addr(&self) -> Option<SocketAddr> {
         match self.host {
             Host::Ip(ip) => Some(SocketAddr::new(ip, self.port)),
@@ -189,18 +201,18 @@ impl Instance {
         }
     }
 
-    /// The path below which it lives, such as `/v2`; empty if it lives at the root.
+    /// The path that precedes every request path, such as `/v2`; empty if there is none.
     pub fn path_prefix(&self) -> &str {
         &self.path_prefix
     }
 
-    /// Its base URL, without a slash at the end.
+    /// The base URL, without a trailing slash.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// Its URL with a path joined on. No slash is lost or doubled where the two meet; the path
-    /// itself, with its query, is left as it is.
+    /// The base URL joined with a path by exactly one slash. The path, which may have a query, is
+    /// not changed otherwise.
     pub fn url_for(&self, path: &str) -> String {
         let slash = !path.is_empty() && !path.starts_with(['/', '?', '#']);
         let mut url = String::with_capacity(self.url.len() + usize::from(slash) + path.len());
@@ -212,52 +224,52 @@ impl Instance {
         url
     }
 
-    /// Its version, if it told one.
+    /// The version, if there is one.
     pub fn version(&self) -> Option<&str> {
         self.version.as_deref()
     }
 
-    /// Its tags, in the order it gave them.
+    /// The tags, in the order in which they were added.
     pub fn tags(&self) -> impl ExactSizeIterator<Item = &str> {
         self.tags.iter().map(AsRef::as_ref)
     }
 
-    /// Whether it carries a tag.
+    /// Whether the instance has this tag.
     pub fn has_tag(&self, tag: &str) -> bool {
-        self.tags().any(|own| own == tag)
+        self.tags().any(|other| other == tag)
     }
 
-    /// All its metadata, by key.
+    /// The metadata, sorted by key.
     pub fn metadata(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.metadata.iter().map(|(k, v)| (k.as_ref(), v.as_ref()))
     }
 
-    /// One value of its metadata.
+    /// One value of the metadata.
     pub fn meta(&self, key: &str) -> Option<&str> {
         self.metadata.get(key).map(AsRef::as_ref)
     }
 
-    /// Its share of the traffic.
+    /// The share of the traffic.
     pub fn weight(&self) -> Weight {
         self.weight
     }
 
-    /// The zone that it runs in, if known.
+    /// The zone that the instance runs in, if known.
     pub fn zone(&self) -> Option<&str> {
         self.zone.as_deref()
     }
 
-    /// What its registry knows of its health.
+    /// The health as the registry reports it.
     pub fn health(&self) -> Health {
         self.health
     }
 
-    /// Its further ports, by name, such as `admin`.
+    /// The additional ports, such as `admin`, sorted by name.
     pub fn ports(&self) -> impl ExactSizeIterator<Item = (&str, u16)> {
         self.ports.iter().map(|(name, port)| (name.as_ref(), *port))
     }
 
-    /// One of its further ports.
+    /// One of the additional ports.
     pub fn named_port(&self, name: &str) -> Option<u16> {
         self.ports.get(name).copied()
     }
@@ -271,9 +283,9 @@ fn default_port(scheme: &str) -> Option<u16> {
     }
 }
 
-/// Puts an [`Instance`] together; see [`Instance::builder`].
+/// Builds an [`Instance`]; see [`Instance::builder`].
 #[derive(Clone, Debug)]
-#[must_use = "an instance comes into being with `build`"]
+#[must_use = "call `build` to get the instance"]
 pub struct InstanceBuilder {
     id: Option<InstanceId>,
     scheme: String,
@@ -282,25 +294,25 @@ pub struct InstanceBuilder {
 }
 
 impl InstanceBuilder {
-    /// The same under another service's name.
-    pub(crate) fn of_service(mut self, service: ServiceName) -> Self {
+    /// Sets the service.
+    pub(crate) fn service(mut self, service: ServiceName) -> Self {
         self.instance.service = service;
         self
     }
 
-    /// Sets the id. Unless set it is made of service, host and port.
+    /// Sets the id. Default: `service@host:port`.
     pub fn id(mut self, id: impl Into<InstanceId>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// Sets the scheme, `http` unless set.
+    /// Sets the scheme. Default: `http`.
     pub fn scheme(mut self, scheme: impl Into<String>) -> Self {
         self.scheme = scheme.into();
         self
     }
 
-    /// Sets the path below which the instance lives.
+    /// Sets the path that precedes every request path.
     pub fn path_prefix(mut self, path: impl Into<String>) -> Self {
         self.path_prefix = path.into();
         self
@@ -358,13 +370,16 @@ impl InstanceBuilder {
         self
     }
 
-    /// Adds a further port.
+    /// Adds an additional port.
     pub fn named_port(mut self, name: impl Into<Box<str>>, port: u16) -> Self {
         self.instance.ports.insert(name.into(), port);
         self
     }
 
-    /// Checks it all and gives the instance.
+    /// Validates the values and returns the instance.
+    ///
+    /// # Errors
+    /// If the scheme, the port or the path prefix is not valid.
     pub fn build(self) -> Result<Instance, Invalid> {
         let mut instance = self.instance;
         let scheme = self.scheme.to_ascii_lowercase();
@@ -372,13 +387,13 @@ impl InstanceBuilder {
             return Err(Invalid::new(
                 "scheme",
                 self.scheme,
-                "use a word such as http, https or grpc",
+                "use a scheme such as http, https or grpc",
             ));
         }
         if instance.port == 0 {
             return Err(Invalid::new("port", "0", "use a number from 1 to 65535"));
         }
-        instance.path_prefix = normal_prefix(&self.path_prefix)?;
+        instance.path_prefix = normalized_prefix(&self.path_prefix)?;
         instance.scheme = scheme.into();
         let authority = instance.authority();
         instance.url = format!("{}://{authority}{}", instance.scheme, instance.path_prefix).into();
@@ -397,8 +412,8 @@ fn is_scheme(scheme: &str) -> bool {
             .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '+' | '-' | '.'))
 }
 
-/// A prefix begins with a slash and doesn't end with one, so that joining is plain concatenation.
-fn normal_prefix(path: &str) -> Result<Box<str>, Invalid> {
+/// Starts with a slash and doesn't end with one, so that joining is plain concatenation.
+fn normalized_prefix(path: &str) -> Result<Box<str>, Invalid> {
     if path.contains(['?', '#']) || path.contains(char::is_whitespace) {
         return Err(Invalid::new(
             "path prefix",
@@ -422,7 +437,7 @@ mod tests {
     }
 
     #[test]
-    fn a_url_and_a_path_join_with_one_slash() {
+    fn a_url_and_a_path_are_joined_by_one_slash() {
         let of = |url: &str| Instance::from_url(service(), url).unwrap().build().unwrap();
         for (url, path, joined) in [
             ("http://a:1", "/x", "http://a:1/x"),
@@ -438,7 +453,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_url_says_why_and_shows_no_password() {
+    fn an_invalid_url_is_refused_with_the_reason_and_without_the_password() {
         for (url, hint) in [
             ("auth-service:5001", "http://host:port"),
             ("http://", "host"),
@@ -454,7 +469,7 @@ mod tests {
     }
 
     #[test]
-    fn port_zero_is_no_address() {
+    fn port_zero_is_refused() {
         let host = "a".parse().unwrap();
         assert!(Instance::builder(service(), host, 0).build().is_err());
     }

@@ -1,3 +1,5 @@
+//! The name of a service.
+
 use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
@@ -5,13 +7,13 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::Invalid;
+use super::invalid::Invalid;
 
 /// The name of a service, such as `auth` or `web.demo`.
 ///
-/// 1 to 255 ASCII letters, digits, `-`, `_` and `.`, beginning and ending with a letter or digit.
-/// That is what fits into a DNS name, an environment variable and a URL path alike, so that a name
-/// which works with one provider works with all of them. Case matters.
+/// 1 to 255 ASCII letters, digits, `-`, `_` and `.`, starting and ending with a letter or digit.
+/// Such a name fits into a DNS name, an environment variable and a URL path, so a name that works
+/// with one provider works with all of them. Names are case-sensitive.
 ///
 /// ```
 /// # use waypost_core::ServiceName;
@@ -25,24 +27,28 @@ use super::Invalid;
 pub struct ServiceName(Arc<str>);
 
 impl ServiceName {
-    /// The longest name, in bytes: that of a DNS name (RFC 1035, section 2.3.4).
+    /// The maximum length in bytes, that of a DNS name (RFC 1035, section 2.3.4).
     pub const MAX_LEN: usize = 255;
 
-    /// Checks a name.
+    /// Parses a name.
+    ///
+    /// # Errors
+    /// If the name is not valid.
     pub fn new(name: &str) -> Result<Self, Invalid> {
-        match fault(name) {
+        match problem(name) {
             None => Ok(Self(name.into())),
             Some(why) => Err(Invalid::new("service name", name, why)),
         }
     }
 
-    /// The name as it was given.
+    /// The name as a string.
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-fn fault(name: &str) -> Option<String> {
+/// What is wrong with the name, if anything.
+fn problem(name: &str) -> Option<String> {
     if name.is_empty() {
         return Some("it is empty".into());
     }
@@ -63,7 +69,7 @@ fn fault(name: &str) -> Option<String> {
     }
     let edges = [name.chars().next(), name.chars().next_back()];
     if edges.iter().flatten().any(|c| !c.is_ascii_alphanumeric()) {
-        return Some("it must begin and end with a letter or digit".into());
+        return Some("it must start and end with a letter or digit".into());
     }
     None
 }
@@ -135,13 +141,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_refused_name_says_what_would_be_right() {
+    fn an_invalid_name_is_refused_with_the_reason() {
         for (name, hint) in [
             ("", "empty"),
             ("a b", "' ' is not allowed"),
             ("a/b", "'/' is not allowed"),
-            ("-a", "begin and end"),
-            ("a.", "begin and end"),
+            ("-a", "start and end"),
+            ("a.", "start and end"),
             ("dienst-ä", "'ä' is not allowed"),
         ] {
             let error = ServiceName::new(name).unwrap_err().to_string();

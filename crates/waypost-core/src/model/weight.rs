@@ -1,15 +1,17 @@
+//! The weight of an instance.
+
 use std::fmt;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::Invalid;
+use super::invalid::Invalid;
 
-/// An instance's share of the traffic beside the other instances of its service.
+/// An instance's share of the traffic, relative to the other instances of its service.
 ///
-/// A whole number from 0 to 65,535, as in a DNS SRV record (RFC 2782). An instance of weight 2
-/// gets twice the traffic of one of weight 1. Weight 0 means *drained*: the instance is known but
-/// takes no new work while another can.
+/// An integer from 0 to 65,535, as in a DNS SRV record (RFC 2782). An instance of weight 2 gets
+/// twice the traffic of one of weight 1. Weight 0 means *drained*: the instance gets no new requests
+/// while another one can take them.
 ///
 /// ```
 /// # use waypost_core::Weight;
@@ -23,13 +25,13 @@ use super::Invalid;
 pub struct Weight(u16);
 
 impl Weight {
-    /// Known, but takes no new work.
+    /// Gets no new requests while another instance can take them.
     pub const DRAINED: Self = Self(0);
 
-    /// The greatest weight.
+    /// The maximum weight.
     pub const MAX: Self = Self(u16::MAX);
 
-    /// A weight; every `u16` is one.
+    /// A weight; every `u16` is valid.
     pub const fn new(weight: u16) -> Self {
         Self(weight)
     }
@@ -39,14 +41,14 @@ impl Weight {
         self.0 as u32
     }
 
-    /// Whether this is [`Weight::DRAINED`].
+    /// Whether the weight is 0.
     pub const fn is_drained(self) -> bool {
         self.0 == 0
     }
 }
 
 impl Default for Weight {
-    /// 1, so that instances that say nothing share evenly.
+    /// 1, so that instances without a weight share the traffic evenly.
     fn default() -> Self {
         Self(1)
     }
@@ -72,7 +74,7 @@ impl TryFrom<f64> for Weight {
     type Error = Invalid;
 
     fn try_from(weight: f64) -> Result<Self, Invalid> {
-        // NaN fails both comparisons, so it is refused like every other value out of range.
+        // NaN fails both comparisons, so it is refused like any other value out of range.
         if weight >= 0.0 && weight <= f64::from(u16::MAX) && weight.fract() == 0.0 {
             Ok(Self(weight as u16))
         } else {
@@ -106,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_no_weight_is_refused() {
+    fn fractions_and_values_out_of_range_are_refused() {
         for bad in [f64::NAN, f64::INFINITY, -1.0, -0.5, 0.5, 65_536.0, 1e300] {
             assert!(Weight::try_from(bad).is_err(), "{bad}");
         }

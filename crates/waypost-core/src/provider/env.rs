@@ -1,25 +1,27 @@
+//! A provider that reads services from environment variables.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::{Answer, NamesWatch, Provider, Watch};
+use super::traits::{NamesWatch, Provider, ServiceAnswer, Watch};
 use crate::environment::{Environment, parse_port};
 use crate::error::ConfigError;
 use crate::model::{Host, Instance, InstanceBuilder, ServiceName};
 
-/// Services from environment variables: the simplest provider, one instance per service.
+/// Reads services from environment variables, one instance per service.
 ///
-/// | variable | says |
+/// | variable | meaning |
 /// |---|---|
-/// | `SERVICE_<NAME>_URL` | the service's URL; what it says wins over the next two |
+/// | `SERVICE_<NAME>_URL` | the service's URL; takes precedence over the other variables |
 /// | `SERVICE_<NAME>_HOST` | its host |
 /// | `SERVICE_<NAME>_PORT` | its port; 80 if only the host is set |
-/// | `<NAME>_SERVICE_HOST`, `<NAME>_SERVICE_PORT` | the same, as Kubernetes injects it into pods; used where none of the above is set |
+/// | `<NAME>_SERVICE_HOST`, `<NAME>_SERVICE_PORT` | its host and port as Kubernetes injects them into pods; used if none of the above is set |
 ///
-/// In `<NAME>` the service's name stands in capitals with `_` for `-` and `.`: `user-api` is
-/// `USER_API`. Names that the environment lists therefore come back in small letters with `-`,
-/// while a look-up finds each spelling.
+/// `<NAME>` is the service's name in upper case with `_` for `-` and `.`: `user-api` is `USER_API`.
+/// A look-up therefore finds a service by any of these spellings, while the list of names has them in
+/// lower case with `-`.
 ///
 /// ```
 /// # use waypost_core::{Environment, provider::EnvProvider};
@@ -33,7 +35,10 @@ pub struct EnvProvider {
 }
 
 impl EnvProvider {
-    /// Reads the variables. The first bad one is the error.
+    /// Reads the variables.
+    ///
+    /// # Errors
+    /// If a variable is not valid; the error names the first one.
     pub fn new(environment: &Environment) -> Result<Self, ConfigError> {
         let mut services = BTreeMap::new();
         for (key, variables) in variables_by_service(environment) {
@@ -46,20 +51,19 @@ impl EnvProvider {
         })
     }
 
-    /// Whether the environment names no service at all.
+    /// Whether the environment has no service.
     pub fn is_empty(&self) -> bool {
         self.services.is_empty()
     }
 
-    fn answer(&self, service: &ServiceName) -> Answer {
-        let found = self.services.get(&key_of(service)).and_then(|builder| {
-            // The instance bears the name that was asked for, whichever spelling that is.
-            let named = builder.clone().of_service(service.clone());
-            named.build().ok()
+    fn answer(&self, service: &ServiceName) -> ServiceAnswer {
+        let instance = self.services.get(&key_of(service)).and_then(|builder| {
+            // The instance has the name that was looked up, in that spelling.
+            builder.clone().service(service.clone()).build().ok()
         });
-        match found {
-            Some(instance) => Answer::Instances(vec![Arc::new(instance)]),
-            None => Answer::Unknown,
+        match instance {
+            Some(instance) => ServiceAnswer::Instances(vec![Arc::new(instance)]),
+            None => ServiceAnswer::Unknown,
         }
     }
 }
@@ -70,10 +74,9 @@ impl Provider for EnvProvider {
     }
 
     fn watch(&self, service: &ServiceName) -> Watch {
-        // A process's environment doesn't change, so the first answer is the last.
-        stream::once(std::future::ready(Ok(self.answer(service))))
-            .chain(stream::pending())
-            .boxed()
+        // The environment doesn't change, so there is only one answer.
+        let answer = self.answer(service);
+        stream::iter([Ok(answer)]).chain(stream::pending()).boxed()
     }
 
     fn watch_names(&self) -> NamesWatch {
@@ -82,9 +85,7 @@ impl Provider for EnvProvider {
             .keys()
             .filter_map(|key| name_of(key))
             .collect();
-        stream::once(std::future::ready(Ok(names)))
-            .chain(stream::pending())
-            .boxed()
+        stream::iter([Ok(names)]).chain(stream::pending()).boxed()
     }
 }
 
@@ -100,7 +101,7 @@ fn name_of(key: &str) -> Option<ServiceName> {
     ServiceName::new(&lower.replace('_', "-")).ok()
 }
 
-/// The variables about one service: each with its own name, for errors.
+/// The variables of one service. Each is a pair of name and value, so that errors can name it.
 #[derive(Default)]
 struct Variables<'a> {
     url: Option<(&'a str, &'a str)>,
@@ -110,15 +111,16 @@ struct Variables<'a> {
     injected_port: Option<(&'a str, &'a str)>,
 }
 
-/// Spelled like a service's variables, but settings of ours or the cluster's own address.
-const NOT_SERVICES: [&str; 3] = [
+/// Waypost's own settings, whose names have the form of a service's variables.
+const SETTINGS: [&str; 3] = [
     "SERVICE_REGISTRY_HOST",
     "SERVICE_REGISTRY_PORT",
     "SERVICE_REGISTRY_URL",
 ];
 
+/// What a variable sets.
 #[derive(Clone, Copy)]
-enum Says {
+enum Field {
     Url,
     Host,
     Port,
@@ -126,40 +128,40 @@ enum Says {
     InjectedPort,
 }
 
-/// How a service's variables begin and end. The first form that fits counts:
-/// `SERVICE_X_SERVICE_HOST` is the host of `X_SERVICE`.
-const FORMS: [(&str, &str, Says); 5] = [
-    ("SERVICE_", "_URL", Says::Url),
-    ("SERVICE_", "_HOST", Says::Host),
-    ("SERVICE_", "_PORT", Says::Port),
-    ("", "_SERVICE_HOST", Says::InjectedHost),
-    ("", "_SERVICE_PORT", Says::InjectedPort),
+/// The prefix and suffix of each variable. The first match counts: `SERVICE_X_SERVICE_HOST` is the
+/// host of `X_SERVICE`.
+const FORMS: [(&str, &str, Field); 5] = [
+    ("SERVICE_", "_URL", Field::Url),
+    ("SERVICE_", "_HOST", Field::Host),
+    ("SERVICE_", "_PORT", Field::Port),
+    ("", "_SERVICE_HOST", Field::InjectedHost),
+    ("", "_SERVICE_PORT", Field::InjectedPort),
 ];
 
-/// The `<NAME>` in a variable's name, and what the variable says of that service.
-fn what_it_says(variable: &str) -> Option<(&str, Says)> {
-    FORMS.iter().find_map(|(prefix, suffix, says)| {
+/// The `<NAME>` in a variable's name, and what the variable sets.
+fn parse_variable(variable: &str) -> Option<(&str, Field)> {
+    FORMS.iter().find_map(|(prefix, suffix, field)| {
         let key = variable.strip_prefix(prefix)?.strip_suffix(suffix)?;
-        name_of(key).map(|_| (key, *says))
+        name_of(key).map(|_| (key, *field))
     })
 }
 
 fn variables_by_service(environment: &Environment) -> BTreeMap<String, Variables<'_>> {
     let mut services: BTreeMap<String, Variables<'_>> = BTreeMap::new();
     for (variable, value) in environment.iter() {
-        if NOT_SERVICES.contains(&variable) {
+        if SETTINGS.contains(&variable) {
             continue;
         }
-        let Some((key, says)) = what_it_says(variable) else {
+        let Some((key, field)) = parse_variable(variable) else {
             continue;
         };
-        let of_service = services.entry(key.to_owned()).or_default();
-        let field = match says {
-            Says::Url => &mut of_service.url,
-            Says::Host => &mut of_service.host,
-            Says::Port => &mut of_service.port,
-            Says::InjectedHost => &mut of_service.injected_host,
-            Says::InjectedPort => &mut of_service.injected_port,
+        let variables = services.entry(key.to_owned()).or_default();
+        let field = match field {
+            Field::Url => &mut variables.url,
+            Field::Host => &mut variables.host,
+            Field::Port => &mut variables.port,
+            Field::InjectedHost => &mut variables.injected_host,
+            Field::InjectedPort => &mut variables.injected_port,
         };
         *field = Some((variable, value));
     }
@@ -167,29 +169,30 @@ fn variables_by_service(environment: &Environment) -> BTreeMap<String, Variables
 }
 
 impl Variables<'_> {
+    /// A builder of the instance; `None` if the variables don't define one.
     fn instance(&self, key: &str) -> Result<Option<InstanceBuilder>, ConfigError> {
         let Some(name) = name_of(key) else {
             return Ok(None);
         };
-        // Every variable is checked, also one that another outweighs: a typing mistake that does
-        // no harm today would tomorrow.
-        let ours = host_and_port(&name, self.host, self.port)?;
+        // Variables that others override are validated as well: they take effect as soon as the
+        // others are removed.
+        let own = host_and_port(&name, self.host, self.port)?;
         if let Some((variable, url)) = self.url {
             return Instance::from_url(name, url)
                 .and_then(|builder| builder.clone().build().map(|_| Some(builder)))
-                .map_err(|fault| ConfigError::new(variable, fault));
+                .map_err(|invalid| ConfigError::new(variable, invalid));
         }
-        if ours.is_some() {
-            return Ok(ours);
+        if own.is_some() {
+            return Ok(own);
         }
         if let (None, Some((variable, _))) = (self.host, self.port) {
             let host = variable.replace("_PORT", "_HOST");
             return Err(ConfigError::new(
                 variable,
-                format!("a port alone is no address; set {host} as well"),
+                format!("a port alone is not an address; set {host} as well"),
             ));
         }
-        // Kubernetes sets the two together; one without the other is somebody else's variable.
+        // Kubernetes sets both; one without the other is an unrelated variable.
         match (self.injected_host, self.injected_port) {
             (Some(_), Some(_)) => host_and_port(&name, self.injected_host, self.injected_port),
             _ => Ok(None),
@@ -210,7 +213,7 @@ fn host_and_port(
     };
     let host: Host = host
         .parse()
-        .map_err(|fault| ConfigError::new(variable, fault))?;
+        .map_err(|invalid| ConfigError::new(variable, invalid))?;
     Ok(Some(Instance::builder(
         name.clone(),
         host,
@@ -228,13 +231,13 @@ mod tests {
 
     fn url(provider: &EnvProvider, service: &str) -> Option<String> {
         match provider.answer(&ServiceName::new(service).unwrap()) {
-            Answer::Instances(instances) => Some(instances[0].url().to_owned()),
-            Answer::Unknown => None,
+            ServiceAnswer::Instances(instances) => Some(instances[0].url().to_owned()),
+            ServiceAnswer::Unknown => None,
         }
     }
 
     #[test]
-    fn each_form_is_understood_and_the_url_wins() {
+    fn each_form_is_read_and_the_url_takes_precedence() {
         let env = provider(&[
             ("SERVICE_AUTH_URL", "https://auth-service:5001/v1/"),
             ("SERVICE_AUTH_HOST", "elsewhere"),
@@ -266,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_variable_is_named() {
+    fn an_invalid_variable_is_named_in_the_error() {
         for (variable, value) in [
             ("SERVICE_AUTH_URL", "auth:80:80"),
             ("SERVICE_AUTH_URL", "http://auth:port"),
@@ -275,7 +278,7 @@ mod tests {
             ("SERVICE_AUTH_HOST", "not a host"),
         ] {
             let error = provider(&[(variable, value)]).unwrap_err();
-            assert_eq!(error.place(), variable, "{error}");
+            assert_eq!(error.location(), variable, "{error}");
         }
     }
 }

@@ -1,16 +1,19 @@
+//! A provider that resolves every name to one address.
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 
-use super::{Answer, NamesWatch, Provider, Watch};
+use super::traits::{NamesWatch, Provider, ServiceAnswer, Watch};
 use crate::model::{Instance, InstanceBuilder, Invalid, ServiceName};
 
-/// One address for every name: the last layer under providers that may know nothing.
+/// Resolves every name to the same address. Use it as the last layer of a
+/// [`LayeredProvider`](crate::provider::LayeredProvider).
 ///
-/// With `ENVIRONMENT=development` Waypost's settings add one for
-/// `http://localhost:8000`, where the gateway listens, under the chosen provider, so that a
-/// developer's program runs before its registry does.
+/// With `ENVIRONMENT=development`, Waypost's settings add one for `http://localhost:8000`, where the
+/// gateway listens, below the chosen provider, so that a developer's program runs before its registry
+/// does.
 #[derive(Clone, Debug)]
 pub struct FallbackProvider {
     builder: InstanceBuilder,
@@ -18,10 +21,13 @@ pub struct FallbackProvider {
 }
 
 impl FallbackProvider {
-    /// The address in development: the gateway's on this machine.
+    /// The address used in development: the gateway on this machine.
     pub const LOCALHOST: &'static str = "http://localhost:8000";
 
-    /// Answers every name with the instance at this URL.
+    /// Resolves every name to the instance at this URL.
+    ///
+    /// # Errors
+    /// If the URL is not that of an instance; see [`Instance::from_url`].
     pub fn new(url: &str) -> Result<Self, Invalid> {
         let placeholder = ServiceName::new("fallback")?;
         let builder = Instance::from_url(placeholder, url)?;
@@ -31,9 +37,12 @@ impl FallbackProvider {
         })
     }
 
-    /// The instance as which a service is answered.
+    /// The instance that `service` is resolved to.
+    ///
+    /// # Errors
+    /// None in practice: the URL was validated by [`new`](Self::new).
     pub fn instance(&self, service: &ServiceName) -> Result<Instance, Invalid> {
-        self.builder.clone().of_service(service.clone()).build()
+        self.builder.clone().service(service.clone()).build()
     }
 }
 
@@ -44,17 +53,14 @@ impl Provider for FallbackProvider {
 
     fn watch(&self, service: &ServiceName) -> Watch {
         let answer = match self.instance(service) {
-            Ok(instance) => Answer::Instances(vec![Arc::new(instance)]),
-            Err(_) => Answer::Unknown,
+            Ok(instance) => ServiceAnswer::Instances(vec![Arc::new(instance)]),
+            Err(_) => ServiceAnswer::Unknown,
         };
-        stream::once(std::future::ready(Ok(answer)))
-            .chain(stream::pending())
-            .boxed()
+        stream::iter([Ok(answer)]).chain(stream::pending()).boxed()
     }
 
     fn watch_names(&self) -> NamesWatch {
-        stream::once(std::future::ready(Ok(BTreeSet::new())))
-            .chain(stream::pending())
-            .boxed()
+        let names = BTreeSet::new();
+        stream::iter([Ok(names)]).chain(stream::pending()).boxed()
     }
 }

@@ -1,60 +1,63 @@
+//! A provider that combines several others.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use futures_util::stream::{BoxStream, select_all};
 use futures_util::{StreamExt, stream};
 
-use super::{Answer, NamesWatch, Provider, Registry, Watch};
+use super::traits::{NamesWatch, Provider, Registry, ServiceAnswer, Watch};
 use crate::error::ProviderError;
 use crate::model::{InstanceId, ServiceName};
 use crate::supervision::{ProviderStatus, WatchSupervisor};
 
-/// Several providers as one, in order of precedence.
+/// Combines several providers, in order of precedence.
 ///
-/// A layer that fails takes no other down: as long as a layer has something to say, that is the
-/// answer. What a failing layer said last is kept, and its error is passed on, so that the
-/// snapshot is marked stale. Registrations go to the first layer that is a registry.
+/// A failing layer doesn't affect the others. Its last answer stays in use, and its error is passed
+/// on, so that the directory marks the snapshot as stale. Registrations go to the first layer that is
+/// a registry.
 ///
 /// ```
-/// # use waypost_core::provider::{FallbackProvider, LayeredProvider, MemoryProvider, Policy};
-/// let providers = LayeredProvider::new(Policy::FirstKnown)
+/// # use waypost_core::provider::{FallbackProvider, LayerPolicy, LayeredProvider, MemoryProvider};
+/// let providers = LayeredProvider::new(LayerPolicy::FirstKnown)
 ///     .layer(MemoryProvider::new())
 ///     .layer(FallbackProvider::new("http://localhost:8000")?);
 /// # Ok::<(), waypost_core::Invalid>(())
 /// ```
 #[derive(Clone, Debug)]
 pub struct LayeredProvider {
-    policy: Policy,
+    policy: LayerPolicy,
     layers: Vec<(Arc<dyn Provider>, Arc<WatchSupervisor>)>,
 }
 
-/// How the answers of several layers become one.
+/// How a [`LayeredProvider`] combines the answers of its layers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
 #[non_exhaustive]
-pub enum Policy {
-    /// The first layer that knows the service and has an instance of it answers alone.
+pub enum LayerPolicy {
+    /// The answer is that of the first layer that has an instance of the service.
     #[default]
     FirstKnown,
-    /// The instances of all layers together; an id that several name counts from the first.
+    /// The answer holds the instances of all layers. If several layers have the same id, the first
+    /// one counts.
     Merge,
 }
 
 impl LayeredProvider {
-    /// No layer yet.
-    pub fn new(policy: Policy) -> Self {
+    /// A provider without layers.
+    pub fn new(policy: LayerPolicy) -> Self {
         Self {
             policy,
             layers: Vec::new(),
         }
     }
 
-    /// Adds a layer below those added before.
+    /// Adds a layer after those added before.
     #[must_use]
     pub fn layer(self, provider: impl Provider) -> Self {
         self.shared_layer(Arc::new(provider))
     }
 
-    /// Adds a layer below those added before.
+    /// Adds a layer that is also used elsewhere after those added before.
     #[must_use]
     pub fn shared_layer(mut self, provider: Arc<dyn Provider>) -> Self {
         let supervisor = WatchSupervisor::new(provider.describe());
@@ -62,8 +65,8 @@ impl LayeredProvider {
         self
     }
 
-    /// Watches all layers; whenever one says something, `combine` makes one answer of them all,
-    /// or none as long as there is none to give.
+    /// Watches all layers. Whenever one of them answers or fails, `combine` makes one answer from the
+    /// states of all; `None` means that there is no answer yet.
     fn combined<T, U>(
         &self,
         subject: &str,
@@ -71,7 +74,7 @@ impl LayeredProvider {
         + Clone
         + Send
         + 'static,
-        combine: impl Fn(&[Layer<T>]) -> Option<U> + Send + 'static,
+        combine: impl Fn(&[LayerState<T>]) -> Option<U> + Send + 'static,
     ) -> BoxStream<'static, Result<U, ProviderError>>
     where
         T: Send + 'static,
@@ -81,24 +84,24 @@ impl LayeredProvider {
             let (provider, supervisor) = layer;
             let provider = Arc::clone(provider);
             let subscribe = subscribe.clone();
-            // A layer must not end the whole stream, so each is restarted by itself.
+            // A layer that ends must not end the combined stream, so each one is restarted.
             supervisor
                 .supervise(subject, move || subscribe(&*provider))
                 .map(move |item| (index, item))
         });
-        let mut layers: Vec<_> = self.layers.iter().map(|_| Layer::default()).collect();
-        let mut told = None;
+        let mut layers: Vec<_> = self.layers.iter().map(|_| LayerState::default()).collect();
+        let mut last_sent = None;
         select_all(watches.collect::<Vec<_>>())
             .flat_map(move |(index, item)| {
-                let recovered = layers[index].take(item);
-                let now = combine(&layers);
-                let news = now.filter(|now| recovered || told.as_ref() != Some(now));
-                if let Some(news) = &news {
-                    told = Some(news.clone());
+                let recovered = layers[index].record(item);
+                let answer = combine(&layers)
+                    .filter(|answer| recovered || last_sent.as_ref() != Some(answer));
+                if answer.is_some() {
+                    last_sent.clone_from(&answer);
                 }
-                // What the others say is good, but as long as a layer fails it may be out of date.
-                let fault = layers.iter().find_map(|layer| layer.fault.clone());
-                stream::iter(news.map(Ok).into_iter().chain(fault.map(Err)))
+                // While any layer fails, the combined answer may be out of date.
+                let error = layers.iter().find_map(|layer| layer.error.clone());
+                stream::iter(answer.map(Ok).into_iter().chain(error.map(Err)))
             })
             .boxed()
     }
@@ -111,11 +114,11 @@ impl Provider for LayeredProvider {
             .iter()
             .map(|(layer, _)| layer.describe())
             .collect();
-        let joint = match self.policy {
-            Policy::FirstKnown => ", else ",
-            Policy::Merge => " and ",
+        let separator = match self.policy {
+            LayerPolicy::FirstKnown => ", else ",
+            LayerPolicy::Merge => " and ",
         };
-        layers.join(joint).into()
+        layers.join(separator).into()
     }
 
     fn watch(&self, service: &ServiceName) -> Watch {
@@ -125,8 +128,8 @@ impl Provider for LayeredProvider {
             service.clone().as_str(),
             move |provider| provider.watch(&service),
             move |layers| match policy {
-                Policy::FirstKnown => first_known(layers),
-                Policy::Merge => merged(layers),
+                LayerPolicy::FirstKnown => first_known(layers),
+                LayerPolicy::Merge => merged(layers),
             },
         )
     }
@@ -135,19 +138,18 @@ impl Provider for LayeredProvider {
         self.combined(
             "the list of services",
             |provider| provider.watch_names(),
-            |layers: &[Layer<BTreeSet<ServiceName>>]| {
-                settled(layers).then(|| {
-                    let names = layers.iter().filter_map(|layer| layer.said.as_ref());
+            |layers: &[LayerState<BTreeSet<ServiceName>>]| {
+                all_settled(layers).then(|| {
+                    let names = layers.iter().filter_map(|layer| layer.answer.as_ref());
                     names.flatten().cloned().collect()
                 })
             },
         )
     }
 
-    fn layers(&self) -> Vec<ProviderStatus> {
+    fn layer_status(&self) -> Vec<ProviderStatus> {
         let all = self.layers.iter().flat_map(|(layer, supervisor)| {
-            let below = layer.layers();
-            std::iter::once(supervisor.status()).chain(below)
+            std::iter::once(supervisor.status()).chain(layer.layer_status())
         });
         all.collect()
     }
@@ -162,96 +164,102 @@ impl Provider for LayeredProvider {
         }
         Err(ProviderError::unsupported(
             self.describe(),
-            format!("none of its layers is a registry: {}", refusals.join("; ")),
+            format!("no layer is a registry: {}", refusals.join("; ")),
         ))
     }
 }
 
-/// What one layer said last, and how it fails now.
-struct Layer<T> {
-    said: Option<T>,
-    fault: Option<ProviderError>,
+/// The state of one layer.
+struct LayerState<T> {
+    /// The last answer.
+    answer: Option<T>,
+    /// The current failure.
+    error: Option<ProviderError>,
 }
 
-impl<T> Default for Layer<T> {
+impl<T> Default for LayerState<T> {
     fn default() -> Self {
         Self {
-            said: None,
-            fault: None,
+            answer: None,
+            error: None,
         }
     }
 }
 
-impl<T> Layer<T> {
-    /// Takes in what it says now. Says whether that ends a failure.
-    fn take(&mut self, item: Result<T, ProviderError>) -> bool {
+impl<T> LayerState<T> {
+    /// Records an answer or a failure. Returns whether it ends a failure.
+    fn record(&mut self, item: Result<T, ProviderError>) -> bool {
         match item {
-            Ok(said) => {
-                self.said = Some(said);
-                self.fault.take().is_some()
+            Ok(answer) => {
+                self.answer = Some(answer);
+                self.error.take().is_some()
             }
-            Err(fault) => {
-                self.fault = Some(fault);
+            Err(error) => {
+                self.error = Some(error);
                 false
             }
         }
     }
 
-    /// Whether it has answered or failed, so that nothing is to be waited for.
+    /// Whether the layer has answered or failed, so that there is no need to wait for it.
     fn is_settled(&self) -> bool {
-        self.said.is_some() || self.fault.is_some()
+        self.answer.is_some() || self.error.is_some()
     }
 }
 
-fn settled<T>(layers: &[Layer<T>]) -> bool {
-    layers.iter().all(Layer::is_settled) && layers.iter().any(|layer| layer.said.is_some())
+/// Whether every layer has answered or failed, and at least one has answered.
+fn all_settled<T>(layers: &[LayerState<T>]) -> bool {
+    layers.iter().all(LayerState::is_settled) && layers.iter().any(|layer| layer.answer.is_some())
 }
 
-/// The first layer with instances; a layer that hasn't settled is waited for, since it outranks
-/// those below it.
-fn first_known(layers: &[Layer<Answer>]) -> Option<Answer> {
+/// The answer of the first layer with instances. A layer that hasn't settled is waited for, because it
+/// has precedence over those after it.
+fn first_known(layers: &[LayerState<ServiceAnswer>]) -> Option<ServiceAnswer> {
     let mut known_but_empty = false;
     for layer in layers {
         if !layer.is_settled() {
             return None;
         }
-        match &layer.said {
-            Some(Answer::Instances(instances)) if !instances.is_empty() => {
-                return Some(Answer::Instances(instances.clone()));
+        match &layer.answer {
+            Some(ServiceAnswer::Instances(instances)) if !instances.is_empty() => {
+                return Some(ServiceAnswer::Instances(instances.clone()));
             }
-            Some(Answer::Instances(_)) => known_but_empty = true,
-            Some(Answer::Unknown) | None => {}
+            Some(ServiceAnswer::Instances(_)) => known_but_empty = true,
+            Some(ServiceAnswer::Unknown) | None => {}
         }
     }
-    let anybody_answered = layers.iter().any(|layer| layer.said.is_some());
-    let nobody_failed = layers.iter().all(|layer| layer.fault.is_none());
-    match known_but_empty {
-        true => Some(Answer::Instances(Vec::new())),
-        // "Unknown" is the answer only if every layer was able to say so.
-        false => (anybody_answered && nobody_failed).then_some(Answer::Unknown),
+    if known_but_empty {
+        return Some(ServiceAnswer::Instances(Vec::new()));
     }
+    // The service is unknown only if every layer says so.
+    let any_answered = layers.iter().any(|layer| layer.answer.is_some());
+    (any_answered && none_failing(layers)).then_some(ServiceAnswer::Unknown)
 }
 
-fn merged(layers: &[Layer<Answer>]) -> Option<Answer> {
-    if !settled(layers) {
+/// The instances of all layers, each id once.
+fn merged(layers: &[LayerState<ServiceAnswer>]) -> Option<ServiceAnswer> {
+    if !all_settled(layers) {
         return None;
     }
     let mut known = false;
     let mut by_id: BTreeMap<InstanceId, _> = BTreeMap::new();
     for layer in layers {
-        if let Some(Answer::Instances(instances)) = &layer.said {
+        if let Some(ServiceAnswer::Instances(instances)) = &layer.answer {
             known = true;
             for instance in instances {
-                let slot = by_id.entry(instance.id().clone());
-                slot.or_insert_with(|| Arc::clone(instance));
+                let entry = by_id.entry(instance.id().clone());
+                entry.or_insert_with(|| Arc::clone(instance));
             }
         }
     }
-    let nobody_failed = layers.iter().all(|layer| layer.fault.is_none());
-    match known {
-        true => Some(Answer::Instances(by_id.into_values().collect())),
-        false => nobody_failed.then_some(Answer::Unknown),
+    if known {
+        return Some(ServiceAnswer::Instances(by_id.into_values().collect()));
     }
+    none_failing(layers).then_some(ServiceAnswer::Unknown)
+}
+
+fn none_failing<T>(layers: &[LayerState<T>]) -> bool {
+    layers.iter().all(|layer| layer.error.is_none())
 }
 
 #[cfg(test)]
@@ -260,7 +268,7 @@ mod tests {
     use crate::model::Instance;
     use crate::provider::MemoryProvider;
 
-    /// Fails for ever.
+    /// Always fails.
     #[derive(Debug)]
     struct Down;
 
@@ -289,7 +297,7 @@ mod tests {
             .unwrap()
     }
 
-    fn holding(ids: &[&str]) -> MemoryProvider {
+    fn memory_with(ids: &[&str]) -> MemoryProvider {
         let memory = MemoryProvider::new();
         for id in ids {
             memory.insert(instance(id));
@@ -299,18 +307,18 @@ mod tests {
 
     async fn next(watch: &mut Watch) -> Result<String, ProviderError> {
         watch.next().await.unwrap().map(|answer| match answer {
-            Answer::Instances(instances) => {
+            ServiceAnswer::Instances(instances) => {
                 let ids: Vec<_> = instances.iter().map(|i| i.id().as_str()).collect();
                 ids.join(" ")
             }
-            Answer::Unknown => "unknown".into(),
+            ServiceAnswer::Unknown => "unknown".into(),
         })
     }
 
     #[tokio::test(start_paused = true)]
-    async fn the_first_layer_that_has_an_instance_answers() {
-        let (upper, lower) = (holding(&[]), holding(&["low"]));
-        let layered = LayeredProvider::new(Policy::FirstKnown)
+    async fn the_first_layer_with_an_instance_answers() {
+        let (upper, lower) = (memory_with(&[]), memory_with(&["low"]));
+        let layered = LayeredProvider::new(LayerPolicy::FirstKnown)
             .layer(upper.clone())
             .layer(lower.clone());
         let mut watch = layered.watch(&auth());
@@ -324,20 +332,20 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn merging_takes_each_id_once() {
-        let layered = LayeredProvider::new(Policy::Merge)
-            .layer(holding(&["a", "b"]))
-            .layer(holding(&["b", "c"]));
+    async fn merge_takes_each_id_from_the_first_layer_that_has_it() {
+        let layered = LayeredProvider::new(LayerPolicy::Merge)
+            .layer(memory_with(&["a", "b"]))
+            .layer(memory_with(&["b", "c"]));
         let mut watch = layered.watch(&auth());
         assert_eq!(next(&mut watch).await.unwrap(), "a b c");
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_failing_layer_takes_no_other_down_and_is_not_silent() {
-        for policy in [Policy::FirstKnown, Policy::Merge] {
+    async fn a_failing_layer_leaves_the_answer_of_the_others_and_its_error_is_passed_on() {
+        for policy in [LayerPolicy::FirstKnown, LayerPolicy::Merge] {
             let layered = LayeredProvider::new(policy)
                 .layer(Down)
-                .layer(holding(&["a"]));
+                .layer(memory_with(&["a"]));
             let mut watch = layered.watch(&auth());
             let mut items = vec![next(&mut watch).await];
             while items.last().unwrap().is_err() {
@@ -349,17 +357,17 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn unknown_needs_the_word_of_every_layer() {
-        let layered = LayeredProvider::new(Policy::FirstKnown)
+    async fn a_service_is_unknown_only_if_every_layer_says_so() {
+        let layered = LayeredProvider::new(LayerPolicy::FirstKnown)
             .layer(Down)
-            .layer(holding(&[]));
+            .layer(memory_with(&[]));
         let mut watch = layered.watch(&auth());
         for _ in 0..5 {
             assert!(next(&mut watch).await.is_err());
         }
-        let both = LayeredProvider::new(Policy::FirstKnown)
-            .layer(holding(&[]))
-            .layer(holding(&[]));
+        let both = LayeredProvider::new(LayerPolicy::FirstKnown)
+            .layer(memory_with(&[]))
+            .layer(memory_with(&[]));
         assert_eq!(next(&mut both.watch(&auth())).await.unwrap(), "unknown");
     }
 }

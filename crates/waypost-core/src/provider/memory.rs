@@ -1,3 +1,5 @@
+//! A provider that holds its instances in memory.
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
@@ -5,18 +7,20 @@ use futures_util::future::{BoxFuture, ready};
 use futures_util::{FutureExt, StreamExt, stream};
 use tokio::sync::watch;
 
-use super::{Answer, Heartbeat, NamesWatch, Provider, Registry, Report, Watch};
+use super::traits::{
+    HeartbeatResponse, InstanceReport, NamesWatch, Provider, Registry, ServiceAnswer, Watch,
+};
 use crate::error::ProviderError;
 use crate::model::{Instance, InstanceId, ServiceName};
 use crate::registration::Registration;
 
-/// Instances held in this process: for tests, and for programs whose services live together.
+/// Holds instances in memory, for tests and for services that run in one process.
 ///
 /// Clones share their content.
 ///
 /// ```
 /// use futures_util::StreamExt;
-/// use waypost_core::provider::{Answer, MemoryProvider, Provider};
+/// use waypost_core::provider::{MemoryProvider, Provider, ServiceAnswer};
 /// use waypost_core::{Instance, ServiceName};
 ///
 /// # tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(async {
@@ -24,7 +28,7 @@ use crate::registration::Registration;
 /// let auth = ServiceName::new("auth")?;
 /// memory.insert(Instance::builder(auth.clone(), "10.0.0.7".parse()?, 8080).build()?);
 ///
-/// let Some(Ok(Answer::Instances(found))) = memory.watch(&auth).next().await else {
+/// let Some(Ok(ServiceAnswer::Instances(found))) = memory.watch(&auth).next().await else {
 ///     panic!("no answer");
 /// };
 /// assert_eq!(found[0].url_for("/users"), "http://10.0.0.7:8080/users");
@@ -36,18 +40,18 @@ pub struct MemoryProvider {
     services: watch::Sender<Services>,
 }
 
-/// Service by service and, in it, by id. A service stays known when its last instance leaves.
+/// The instances by service and id. A service stays known when its last instance is removed.
 type Services = BTreeMap<ServiceName, BTreeMap<InstanceId, Arc<Instance>>>;
 
 impl MemoryProvider {
-    /// Holds nothing yet.
+    /// An empty provider.
     pub fn new() -> Self {
         Self {
             services: watch::Sender::new(Services::new()),
         }
     }
 
-    /// Adds an instance, or replaces the one with its id.
+    /// Adds an instance, or replaces the one with the same id.
     pub fn insert(&self, instance: Instance) {
         self.services.send_modify(|services| {
             let instances = services.entry(instance.service().clone()).or_default();
@@ -66,21 +70,21 @@ impl MemoryProvider {
         });
     }
 
-    /// Takes an instance out; its service stays known. Says whether it was there.
+    /// Removes an instance; its service stays known. Returns whether the instance was there.
     pub fn remove(&self, id: &InstanceId) -> bool {
         self.services.send_if_modified(|services| {
-            let mut holders = services.values_mut();
-            holders.any(|instances| instances.remove(id).is_some())
+            let mut services = services.values_mut();
+            services.any(|instances| instances.remove(id).is_some())
         })
     }
 
-    /// Forgets a service altogether. Says whether it was known.
-    pub fn forget(&self, service: &ServiceName) -> bool {
+    /// Removes a service, which is unknown from then on. Returns whether it was known.
+    pub fn remove_service(&self, service: &ServiceName) -> bool {
         self.services
             .send_if_modified(|services| services.remove(service).is_some())
     }
 
-    /// A stream of `view` of the content now and after each change of that view.
+    /// A stream of `view` of the content: the current one, then each that differs from the last.
     fn changes<T, F>(&self, view: F) -> stream::BoxStream<'static, Result<T, ProviderError>>
     where
         T: PartialEq + Clone + Send + 'static,
@@ -92,7 +96,7 @@ impl MemoryProvider {
             (receiver, view, None),
             |(mut receiver, view, last)| async move {
                 loop {
-                    // An error means that the provider itself is gone, with all who could ask it.
+                    // An error means that the provider and all its clones were dropped.
                     receiver.changed().await.ok()?;
                     let now = view(&receiver.borrow_and_update());
                     if last.as_ref() != Some(&now) {
@@ -119,8 +123,8 @@ impl Provider for MemoryProvider {
     fn watch(&self, service: &ServiceName) -> Watch {
         let service = service.clone();
         self.changes(move |services| match services.get(&service) {
-            Some(instances) => Answer::Instances(instances.values().cloned().collect()),
-            None => Answer::Unknown,
+            Some(instances) => ServiceAnswer::Instances(instances.values().cloned().collect()),
+            None => ServiceAnswer::Unknown,
         })
     }
 
@@ -137,7 +141,7 @@ impl Registry for MemoryProvider {
     fn register<'a>(
         &'a self,
         registration: &'a Registration,
-        _: &'a Report,
+        _: &'a InstanceReport,
     ) -> BoxFuture<'a, Result<(), ProviderError>> {
         self.insert(Instance::clone(registration.instance()));
         ready(Ok(())).boxed()
@@ -151,17 +155,19 @@ impl Registry for MemoryProvider {
     fn heartbeat<'a>(
         &'a self,
         registration: &'a Registration,
-        _: Report,
-    ) -> BoxFuture<'a, Result<Heartbeat, ProviderError>> {
-        let wanted = registration.instance();
-        let services = self.services.borrow();
-        let held = services
-            .get(wanted.service())
-            .is_some_and(|instances| instances.contains_key(wanted.id()));
-        ready(Ok(match held {
-            true => Heartbeat::Known,
-            false => Heartbeat::Forgotten,
-        }))
-        .boxed()
+        _: InstanceReport,
+    ) -> BoxFuture<'a, Result<HeartbeatResponse, ProviderError>> {
+        let instance = registration.instance();
+        let is_known = self
+            .services
+            .borrow()
+            .get(instance.service())
+            .is_some_and(|instances| instances.contains_key(instance.id()));
+        let response = if is_known {
+            HeartbeatResponse::Known
+        } else {
+            HeartbeatResponse::Forgotten
+        };
+        ready(Ok(response)).boxed()
     }
 }

@@ -1,4 +1,4 @@
-//! A token in a file that others replace while the program runs.
+//! A token in a file that may be replaced while the program runs.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, PoisonError};

@@ -1,17 +1,19 @@
+//! The checks by which a registry determines the health of an instance.
+
 use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
 use crate::model::Health;
 
-/// How the registry finds out whether an instance is well.
+/// A check by which the registry determines the health of an instance.
 ///
 /// ```
 /// # use std::time::Duration;
 /// # use waypost_core::Check;
-/// let by_http = Check::http("/health").every(Duration::from_secs(5)).with_fall(3).with_rise(2);
-/// let with_details = Check::http("/health").method("HEAD").header("x-probe", "consul");
-/// let by_ourselves = Check::ttl(Duration::from_secs(30));
+/// let http = Check::http("/health").every(Duration::from_secs(5)).with_fall(3).with_rise(2);
+/// let with_header = Check::http("/health").method("HEAD").header("x-probe", "consul");
+/// let ttl = Check::ttl(Duration::from_secs(30));
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use = "add it to a registration"]
@@ -21,7 +23,7 @@ pub struct Check {
     timeout: Duration,
     name: Option<String>,
     notes: Option<String>,
-    initial: Option<Health>,
+    initial_health: Option<Health>,
     rise: Option<u32>,
     fall: Option<u32>,
     tls: bool,
@@ -31,25 +33,27 @@ pub struct Check {
 
 /// What a [`Check`] does.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CheckKind {
-    /// The registry asks a URL below the instance's: 2xx is passing, 429 a warning, all else
-    /// critical.
+    /// The registry requests a URL of the instance: status 2xx is passing, 429 is a warning, anything
+    /// else is critical.
     Http(HttpCheck),
-    /// The registry opens a connection to the instance's port.
+    /// The registry connects to the instance's port.
     Tcp,
-    /// The registry asks the standard gRPC health service.
+    /// The registry calls the standard gRPC health service (`grpc.health.v1.Health`).
     Grpc {
-        /// The service to ask about; all of them if empty.
+        /// The service to ask about; if empty, the server as a whole.
         service: String,
     },
-    /// The registry's agent runs a program: exit code 0 is passing, 1 a warning, all else critical.
+    /// The registry's agent runs a program: exit code 0 is passing, 1 is a warning, anything else is
+    /// critical.
     Script(
         /// The program and its arguments.
         Vec<String>,
     ),
-    /// The instance reports by itself; after this time without a report it is critical.
+    /// The instance reports its own health by heartbeats; without one for this long it is critical.
     Ttl(
-        /// The time to live of a report. A heartbeat is sent each third of it.
+        /// The time to live of a heartbeat. The registrar sends one every third of it.
         Duration,
     ),
 }
@@ -66,7 +70,7 @@ pub struct HttpCheck {
 impl Check {
     /// An HTTP check of a path such as `/health`, every 10 s with a timeout of 5 s.
     pub fn http(path: impl Into<String>) -> Self {
-        Self::of(CheckKind::Http(HttpCheck {
+        Self::new(CheckKind::Http(HttpCheck {
             path: path.into(),
             method: "GET".into(),
             headers: BTreeMap::new(),
@@ -76,36 +80,37 @@ impl Check {
 
     /// A TCP check every 10 s with a timeout of 5 s.
     pub fn tcp() -> Self {
-        Self::of(CheckKind::Tcp)
+        Self::new(CheckKind::Tcp)
     }
 
-    /// A gRPC check of a service, or of all if it is empty, every 10 s with a timeout of 5 s.
+    /// A gRPC check of a service, or of the server as a whole if `service` is empty, every 10 s with a
+    /// timeout of 5 s.
     pub fn grpc(service: impl Into<String>) -> Self {
-        Self::of(CheckKind::Grpc {
+        Self::new(CheckKind::Grpc {
             service: service.into(),
         })
     }
 
-    /// A program that the registry's agent runs every 10 s with a timeout of 5 s, if its
-    /// configuration allows that (`enable_script_checks`).
+    /// A program that the registry's agent runs every 10 s with a timeout of 5 s. The agent's
+    /// configuration must allow that (`enable_script_checks`).
     pub fn script<A: Into<String>>(arguments: impl IntoIterator<Item = A>) -> Self {
         let arguments = arguments.into_iter().map(Into::into);
-        Self::of(CheckKind::Script(arguments.collect()))
+        Self::new(CheckKind::Script(arguments.collect()))
     }
 
-    /// The instance reports by itself at least this often.
+    /// A TTL check: the instance reports its own health at least this often.
     pub fn ttl(ttl: Duration) -> Self {
-        Self::of(CheckKind::Ttl(ttl))
+        Self::new(CheckKind::Ttl(ttl))
     }
 
-    fn of(kind: CheckKind) -> Self {
+    fn new(kind: CheckKind) -> Self {
         Self {
             kind,
             interval: Duration::from_secs(10),
             timeout: Duration::from_secs(5),
             name: None,
             notes: None,
-            initial: None,
+            initial_health: None,
             rise: None,
             fall: None,
             tls: false,
@@ -123,43 +128,43 @@ impl Check {
         self
     }
 
-    /// Sets after how long no answer is a failure.
+    /// Sets the timeout of one run.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
     }
 
-    /// Sets the name that people see.
-    pub fn named(mut self, name: impl Into<String>) -> Self {
+    /// Sets the name to display.
+    pub fn with_name(mut self, name: impl Into<String>) -> Self {
         self.name = Some(name.into());
         self
     }
 
-    /// Adds words for people.
+    /// Sets a comment to display.
     pub fn with_notes(mut self, notes: impl Into<String>) -> Self {
         self.notes = Some(notes.into());
         self
     }
 
-    /// What it says until it has run for the first time; critical unless set.
-    pub fn starting_as(mut self, health: Health) -> Self {
-        self.initial = Some(health);
+    /// Sets the health until the first run. Default: that of the first report, else critical.
+    pub fn with_initial_health(mut self, health: Health) -> Self {
+        self.initial_health = Some(health);
         self
     }
 
-    /// How many successes in a row make it pass; 1 unless set.
+    /// Sets how many consecutive successes make a failing check pass. Default: 1.
     pub fn with_rise(mut self, successes: u32) -> Self {
         self.rise = Some(successes);
         self
     }
 
-    /// How many failures in a row make it critical; 1 unless set.
+    /// Sets how many consecutive failures make a passing check critical. Default: 1.
     pub fn with_fall(mut self, failures: u32) -> Self {
         self.fall = Some(failures);
         self
     }
 
-    /// Sets the method of an HTTP check, `GET` unless set.
+    /// Sets the method of an HTTP check. Default: `GET`. Other checks ignore it.
     pub fn method(mut self, method: impl Into<String>) -> Self {
         if let CheckKind::Http(http) = &mut self.kind {
             http.method = method.into();
@@ -167,7 +172,7 @@ impl Check {
         self
     }
 
-    /// Adds a header to the request of an HTTP check.
+    /// Adds a header to the request of an HTTP check. Other checks ignore it.
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         if let CheckKind::Http(http) = &mut self.kind {
             let values = http.headers.entry(name.into()).or_default();
@@ -176,7 +181,7 @@ impl Check {
         self
     }
 
-    /// Sets the body of the request of an HTTP check.
+    /// Sets the body of the request of an HTTP check. Other checks ignore it.
     pub fn body(mut self, body: impl Into<String>) -> Self {
         if let CheckKind::Http(http) = &mut self.kind {
             http.body = Some(body.into());
@@ -184,30 +189,30 @@ impl Check {
         self
     }
 
-    /// Lets a gRPC check use TLS. An HTTP check does if the instance's scheme is `https`.
+    /// Makes a gRPC check use TLS. An HTTP check does so if the instance's scheme is `https`.
     pub fn tls(mut self) -> Self {
         self.tls = true;
         self
     }
 
-    /// The name to expect in the instance's certificate (Consul 1.9 and later).
-    pub fn expecting_tls_name(mut self, name: impl Into<String>) -> Self {
+    /// Sets the name to expect in the instance's certificate (Consul 1.9 and later).
+    pub fn with_tls_server_name(mut self, name: impl Into<String>) -> Self {
         self.tls_server_name = Some(name.into());
         self
     }
 
-    /// Takes any certificate of the instance.
-    pub fn without_tls_verify(mut self) -> Self {
+    /// Accepts any certificate of the instance.
+    pub fn with_tls_skip_verify(mut self) -> Self {
         self.tls_skip_verify = true;
         self
     }
 
-    /// What it does.
+    /// What the check does.
     pub fn kind(&self) -> &CheckKind {
         &self.kind
     }
 
-    /// Its interval and timeout, if the registry runs it.
+    /// The interval and the timeout; `None` for a TTL check, which the registry doesn't run.
     pub fn timing(&self) -> Option<(Duration, Duration)> {
         match self.kind {
             CheckKind::Ttl(_) => None,
@@ -215,27 +220,27 @@ impl Check {
         }
     }
 
-    /// Its name.
+    /// The name to display.
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
 
-    /// Words for people.
+    /// The comment to display.
     pub fn notes(&self) -> Option<&str> {
         self.notes.as_deref()
     }
 
-    /// What it says until it has run.
-    pub fn initial(&self) -> Option<Health> {
-        self.initial
+    /// The health until the first run, if set.
+    pub fn initial_health(&self) -> Option<Health> {
+        self.initial_health
     }
 
-    /// How many successes in a row make it pass.
+    /// The number of consecutive successes that make the check pass, if set.
     pub fn rise(&self) -> Option<u32> {
         self.rise
     }
 
-    /// How many failures in a row make it critical.
+    /// The number of consecutive failures that make the check critical, if set.
     pub fn fall(&self) -> Option<u32> {
         self.fall
     }
@@ -250,38 +255,38 @@ impl Check {
         self.tls_server_name.as_deref()
     }
 
-    /// Whether any certificate will do.
+    /// Whether any certificate of the instance is accepted.
     pub fn skips_tls_verify(&self) -> bool {
         self.tls_skip_verify
     }
 }
 
 impl HttpCheck {
-    /// The path to ask.
+    /// The path.
     pub fn path(&self) -> &str {
         &self.path
     }
 
-    /// The method to ask with.
+    /// The method.
     pub fn method(&self) -> &str {
         &self.method
     }
 
-    /// The headers to send.
+    /// The headers: name and values, sorted by name.
     pub fn headers(&self) -> impl Iterator<Item = (&str, &[String])> {
         self.headers
             .iter()
             .map(|(name, values)| (name.as_str(), values.as_slice()))
     }
 
-    /// The body to send.
+    /// The body, if there is one.
     pub fn body(&self) -> Option<&str> {
         self.body.as_deref()
     }
 }
 
 impl fmt::Debug for HttpCheck {
-    /// Without the values of headers, which may be secret.
+    /// Leaves out header values and the body, because they may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpCheck")
             .field("path", &self.path)

@@ -1,5 +1,5 @@
-//! What an application says about itself to be found. It is what registries are told, and knows
-//! nothing of them.
+//! What an application registers: [`ServiceRegistration`] as the application writes it, and
+//! [`Registration`] as registries get it, with every default filled in.
 
 mod check;
 
@@ -14,7 +14,7 @@ use crate::model::{Host, Instance, InstanceId, Invalid, ServiceName, Weight};
 
 pub use check::{Check, CheckKind, HttpCheck};
 
-/// What an application says about itself to be found: name, port and whatever else matters.
+/// A registration as an application writes it: name, port, and any optional properties.
 ///
 /// ```
 /// use waypost_core::{Check, ServiceRegistration};
@@ -27,7 +27,7 @@ pub use check::{Check, CheckKind, HttpCheck};
 /// # Ok::<(), waypost_core::Invalid>(())
 /// ```
 #[derive(Clone, Debug)]
-#[must_use = "hand it to `Registrar::start` or to the integration of your web framework"]
+#[must_use = "pass it to `Registrar::start` or to the integration of your web framework"]
 pub struct ServiceRegistration {
     service: ServiceName,
     port: u16,
@@ -49,12 +49,15 @@ pub struct ServiceRegistration {
 }
 
 impl ServiceRegistration {
-    /// After how long in critical state the registry forgets an instance, unless set otherwise:
-    /// 10 minutes, so that nothing killed stays in the catalog for ever.
+    /// The default time after which the registry removes an instance that stays critical: 10 minutes.
+    /// It keeps instances that were killed from staying in the catalog for ever.
     pub const DEREGISTER_CRITICAL_AFTER: Duration = Duration::from_secs(600);
 
-    /// A service by its name, on a port of this host. Port 0 is filled in by the integrations that
-    /// know which port the application got.
+    /// A registration of `service` on a port of this host. Port 0 is replaced by integrations with
+    /// the port that the application listens on.
+    ///
+    /// # Errors
+    /// If the name is not valid.
     pub fn new<N>(service: N, port: u16) -> Result<Self, Invalid>
     where
         N: TryInto<ServiceName, Error = Invalid>,
@@ -80,39 +83,39 @@ impl ServiceRegistration {
         })
     }
 
-    /// The address under which others reach it. Unless set, the address from which this machine
-    /// reaches the registry; with a Consul agent on this machine, the one of the agent's node.
+    /// Sets the host that clients connect to. Default: the local address from which this machine
+    /// reaches the registry; if a Consul agent runs on this machine, the address of the agent's node.
     pub fn host(mut self, host: Host) -> Self {
         self.host = Some(host);
         self
     }
 
-    /// Its port.
+    /// Sets the port.
     pub fn port(mut self, port: u16) -> Self {
         self.port = port;
         self
     }
 
-    /// Its id. Unless set it is made of service, host and port, so that a restart takes its old
-    /// place and two hosts never share one.
+    /// Sets the id. Default: `service-host-port`, so that a restarted process replaces its earlier
+    /// registration, and two hosts never share an id.
     pub fn id(mut self, id: impl Into<InstanceId>) -> Self {
         self.id = Some(id.into());
         self
     }
 
-    /// How to speak to it, `http` unless set.
+    /// Sets the scheme. Default: `http`.
     pub fn scheme(mut self, scheme: impl Into<String>) -> Self {
         self.scheme = scheme.into();
         self
     }
 
-    /// The path below which it lives.
+    /// Sets the path that precedes every request path. Default: none.
     pub fn path_prefix(mut self, path: impl Into<String>) -> Self {
         self.path_prefix = path.into();
         self
     }
 
-    /// Its version.
+    /// Sets the version.
     pub fn version(mut self, version: impl Into<String>) -> Self {
         self.version = Some(version.into());
         self
@@ -136,52 +139,52 @@ impl ServiceRegistration {
         self
     }
 
-    /// Its share of the traffic.
+    /// Sets the share of the traffic. Default: 1.
     pub fn weight(mut self, weight: Weight) -> Self {
         self.weight = weight;
         self
     }
 
-    /// The zone that it runs in.
+    /// Sets the zone that the instance runs in.
     pub fn zone(mut self, zone: impl Into<String>) -> Self {
         self.zone = Some(zone.into());
         self
     }
 
-    /// A further port, by name.
+    /// Adds a named port.
     pub fn named_port(mut self, name: impl Into<String>, port: u16) -> Self {
         self.ports.push((name.into(), port));
         self
     }
 
-    /// Adds a check. Without any, the registry takes the instance to be well.
+    /// Adds a check. Without checks, the registry considers the instance healthy.
     pub fn check(mut self, check: Check) -> Self {
         self.checks.push(check);
         self
     }
 
-    /// What the instance says of itself when it registers and in the heartbeats of a TTL check.
-    /// Unless set it says only that it lives.
+    /// Sets the health checks whose result is reported at registration and in heartbeats. Without
+    /// them, only liveness is reported.
     pub fn health(mut self, health: HealthChecks) -> Self {
         self.health = Some(health);
         self
     }
 
-    /// After how long in critical state the registry forgets the instance; `None` for never.
-    /// Unless set: [`DEREGISTER_CRITICAL_AFTER`](Self::DEREGISTER_CRITICAL_AFTER).
+    /// Sets the time after which the registry removes the instance if it stays critical; `None` for
+    /// never. Default: [`DEREGISTER_CRITICAL_AFTER`](Self::DEREGISTER_CRITICAL_AFTER).
     pub fn deregister_critical_after(mut self, after: Option<Duration>) -> Self {
         self.deregister_critical_after = after;
         self
     }
 
-    /// A further address, by tag, for those who come from elsewhere: `lan`, `wan` or any other.
+    /// Adds an address for clients on another network, by tag: `lan`, `wan` or any other.
     pub fn tagged_address(mut self, tag: impl Into<String>, host: Host, port: u16) -> Self {
         self.tagged_addresses.insert(tag.into(), (host, port));
         self
     }
 
-    /// Lets others change the tags in Consul's catalog, as with its `EnableTagOverride`. Unless
-    /// set, the agent puts them back.
+    /// Lets others change the tags in Consul's catalog (`EnableTagOverride`). By default the agent
+    /// reverts such changes.
     pub fn allow_tag_override(mut self) -> Self {
         self.tag_override = true;
         self
@@ -192,7 +195,7 @@ impl ServiceRegistration {
         &self.service
     }
 
-    /// Sets the port, if it is 0 so far. Integrations call it with the port that they listen on.
+    /// Sets the port if it is 0. Integrations call this with the port that they listen on.
     pub fn port_if_unset(mut self, port: u16) -> Self {
         if self.port == 0 {
             self.port = port;
@@ -210,23 +213,27 @@ impl ServiceRegistration {
         !self.checks.is_empty()
     }
 
-    /// The same with all that was left open filled in. `reached_from` is this machine's address as
-    /// the registry sees it.
-    pub fn resolve(self, reached_from: Option<IpAddr>) -> Result<Registration, Invalid> {
-        let is_given = self.host.is_some();
-        let host = self.host.unwrap_or_else(|| match reached_from {
-            Some(ip) => Host::Ip(ip),
-            None => Host::Ip(IpAddr::from([127, 0, 0, 1])),
+    /// Fills in the defaults. `local_address` is the address from which this machine reaches the
+    /// registry ([`Registry::local_address`](crate::provider::Registry::local_address)).
+    ///
+    /// # Errors
+    /// If the port is 0, or the scheme or the path prefix is not valid.
+    pub fn resolve(self, local_address: Option<IpAddr>) -> Result<Registration, Invalid> {
+        let has_host = self.host.is_some();
+        let host = self.host.unwrap_or_else(|| {
+            let loopback = IpAddr::from([127, 0, 0, 1]);
+            Host::Ip(local_address.unwrap_or(loopback))
         });
         let id = self.id.unwrap_or_else(|| {
-            // A loopback address says nothing of which machine it is on.
-            let whose = match host.is_loopback() {
-                true => host_name(),
-                false => host.bare(),
+            // A loopback address doesn't identify the machine.
+            let machine = if host.is_loopback() {
+                host_name()
+            } else {
+                host.bare()
             };
-            InstanceId::new(format!("{}-{whose}-{}", self.service, self.port))
+            InstanceId::new(format!("{}-{machine}-{}", self.service, self.port))
         });
-        let beside_agent = !is_given && host.is_loopback();
+        let uses_agent_address = !has_host && host.is_loopback();
         let mut builder = Instance::builder(self.service, host, self.port)
             .id(id)
             .scheme(self.scheme)
@@ -250,7 +257,7 @@ impl ServiceRegistration {
             deregister_critical_after: self.deregister_critical_after,
             tagged_addresses: self.tagged_addresses,
             tag_override: self.tag_override,
-            beside_agent,
+            uses_agent_address,
         })
     }
 }
@@ -262,7 +269,9 @@ fn host_name() -> String {
         .into_owned()
 }
 
-/// What a registry is asked to make known: an instance with its checks, nothing left open.
+/// A registration as registries get it: an instance with its checks, with every default filled in.
+///
+/// Made by [`ServiceRegistration::resolve`].
 #[derive(Clone)]
 pub struct Registration {
     instance: Arc<Instance>,
@@ -271,21 +280,21 @@ pub struct Registration {
     deregister_critical_after: Option<Duration>,
     tagged_addresses: BTreeMap<String, (Host, u16)>,
     tag_override: bool,
-    beside_agent: bool,
+    uses_agent_address: bool,
 }
 
 impl Registration {
-    /// The instance as others will see it.
+    /// The instance as clients will see it.
     pub fn instance(&self) -> &Arc<Instance> {
         &self.instance
     }
 
-    /// Its checks.
+    /// The checks.
     pub fn checks(&self) -> &[Check] {
         &self.checks
     }
 
-    /// The shortest time to live among its checks, if it has a TTL check.
+    /// The shortest time to live of any TTL check; `None` without one.
     pub fn ttl(&self) -> Option<Duration> {
         let ttls = self.checks.iter().filter_map(|check| match check.kind() {
             CheckKind::Ttl(ttl) => Some(*ttl),
@@ -294,29 +303,29 @@ impl Registration {
         ttls.min()
     }
 
-    /// After how long in critical state the registry forgets it.
+    /// The time after which the registry removes the instance if it stays critical; `None` for never.
     pub fn deregister_critical_after(&self) -> Option<Duration> {
         self.deregister_critical_after
     }
 
-    /// Its further addresses: tag, host and port.
+    /// The addresses for other networks: tag, host and port, sorted by tag.
     pub fn tagged_addresses(&self) -> impl Iterator<Item = (&str, &Host, u16)> {
         let all = self.tagged_addresses.iter();
         all.map(|(tag, (host, port))| (tag.as_str(), host, *port))
     }
 
-    /// Whether others may change its tags in the registry.
+    /// Whether others may change the tags in the registry.
     pub fn allows_tag_override(&self) -> bool {
         self.tag_override
     }
 
-    /// Whether all that is known of its address is that it is on the machine of the registry's
-    /// agent, which knows better how others reach that.
-    pub fn is_beside_agent(&self) -> bool {
-        self.beside_agent
+    /// Whether the instance should be registered under the address of the registry's agent: no host
+    /// was set, and the agent runs on this machine, so that only a loopback address is known.
+    pub fn uses_agent_address(&self) -> bool {
+        self.uses_agent_address
     }
 
-    /// The health checks whose result heartbeats carry, if the application has any.
+    /// The health checks whose result is reported, if the application has any.
     pub fn health(&self) -> Option<&HealthChecks> {
         self.health.as_ref()
     }

@@ -1,4 +1,4 @@
-//! The format of the file, and errors that say where in it.
+//! Parses the file; errors have line and column.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -9,47 +9,49 @@ use serde::de::value::MapAccessDeserializer;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
 
-use super::Services;
 use crate::error::ConfigError;
 use crate::model::{Health, Host, Instance, InstanceBuilder, Invalid, ServiceName, Weight};
 
-/// Reads the content of the file at `path`, as JSON or YAML by its ending.
+/// The instances of each service.
+pub(crate) type Services = BTreeMap<ServiceName, Vec<Arc<Instance>>>;
+
+/// Parses the content of the file at `path`: as JSON if the name ends in `.json`, else as YAML.
 pub(crate) fn parse(path: &Path, content: &[u8]) -> Result<Services, ConfigError> {
     let is_json = path.extension().is_some_and(|ending| ending == "json");
-    let place = |line: u64, column: u64| format!("{}:{line}:{column}", path.display());
+    let location = |line: u64, column: u64| format!("{}:{line}:{column}", path.display());
 
     let Document(services) = if is_json {
-        serde_json::from_slice(content).map_err(|fault| {
-            let text = fault.to_string();
-            let position = format!(" at line {} column {}", fault.line(), fault.column());
+        serde_json::from_slice(content).map_err(|error| {
+            let text = error.to_string();
+            let position = format!(" at line {} column {}", error.line(), error.column());
             ConfigError::new(
-                place(fault.line() as u64, fault.column() as u64),
+                location(error.line() as u64, error.column() as u64),
                 text.trim_end_matches(&position),
             )
         })?
     } else {
-        let text = std::str::from_utf8(content).map_err(|fault| {
-            ConfigError::new(path.display().to_string(), format!("not UTF-8: {fault}"))
+        let text = std::str::from_utf8(content).map_err(|error| {
+            ConfigError::new(path.display().to_string(), format!("not UTF-8: {error}"))
         })?;
-        serde_saphyr::from_str(text).map_err(|fault| {
-            let at = fault.location();
-            let place = at.map_or(path.display().to_string(), |at| {
-                place(at.line(), at.column())
-            });
-            ConfigError::new(place, fault.without_snippet())
+        serde_saphyr::from_str(text).map_err(|error| {
+            let location = error.location().map_or_else(
+                || path.display().to_string(),
+                |position| location(position.line(), position.column()),
+            );
+            ConfigError::new(location, error.without_snippet())
         })?
     };
     Ok(services)
 }
 
-/// The whole file: service by service.
+/// The whole file.
 struct Document(Services);
 
 impl<'de> Deserialize<'de> for Document {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Services_;
+        struct DocumentVisitor;
 
-        impl<'de> Visitor<'de> for Services_ {
+        impl<'de> Visitor<'de> for DocumentVisitor {
             type Value = Services;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -64,12 +66,12 @@ impl<'de> Deserialize<'de> for Document {
                 let mut services = Services::new();
                 while let Some(name) = map.next_key::<ServiceName>()? {
                     let entry: Entry = map.next_value()?;
-                    let instances = entry.instances(&name).map_err(|fault| {
-                        A::Error::custom(format_args!("service {name:?}: {fault}"))
+                    let instances = entry.instances(&name).map_err(|invalid| {
+                        A::Error::custom(format_args!("service {name:?}: {invalid}"))
                     })?;
                     if services.insert(name.clone(), instances).is_some() {
                         return Err(A::Error::custom(format_args!(
-                            "service {name:?} stands here twice; use `instances` for several"
+                            "service {name:?} is defined twice; use `instances` for several"
                         )));
                     }
                 }
@@ -77,13 +79,13 @@ impl<'de> Deserialize<'de> for Document {
             }
         }
 
-        deserializer.deserialize_map(Services_).map(Self)
+        deserializer.deserialize_map(DocumentVisitor).map(Self)
     }
 }
 
-/// What stands behind a service's name: a URL, one instance, or several.
+/// The value of a service: a URL, one instance, or a list of instances with common fields.
 struct Entry {
-    shared: Fields,
+    fields: Fields,
     list: Option<Vec<Entry>>,
 }
 
@@ -111,9 +113,9 @@ struct Fields {
 
 impl<'de> Deserialize<'de> for Entry {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyForm;
+        struct EntryVisitor;
 
-        impl<'de> Visitor<'de> for AnyForm {
+        impl<'de> Visitor<'de> for EntryVisitor {
             type Value = Entry;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -122,11 +124,11 @@ impl<'de> Deserialize<'de> for Entry {
 
             fn visit_str<E: serde::de::Error>(self, url: &str) -> Result<Entry, E> {
                 let url = ServiceUrl::try_from(url.to_owned()).map_err(E::custom)?;
-                let shared = Fields {
+                let fields = Fields {
                     url: Some(url),
                     ..Fields::default()
                 };
-                Ok(Entry { shared, list: None })
+                Ok(Entry { fields, list: None })
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Entry, A::Error> {
@@ -135,19 +137,19 @@ impl<'de> Deserialize<'de> for Entry {
                     list.push(entry);
                 }
                 Ok(Entry {
-                    shared: Fields::default(),
+                    fields: Fields::default(),
                     list: Some(list),
                 })
             }
 
             fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Entry, A::Error> {
-                let mut shared = Fields::deserialize(MapAccessDeserializer::new(map))?;
-                let list = shared.instances.take();
-                Ok(Entry { shared, list })
+                let mut fields = Fields::deserialize(MapAccessDeserializer::new(map))?;
+                let list = fields.instances.take();
+                Ok(Entry { fields, list })
             }
         }
 
-        deserializer.deserialize_any(AnyForm)
+        deserializer.deserialize_any(EntryVisitor)
     }
 }
 
@@ -159,47 +161,52 @@ impl Entry {
         let mut instances: Vec<Arc<Instance>> = Vec::with_capacity(list.len());
         for entry in list {
             if entry.list.is_some() {
-                return Err(wrong(
+                return Err(Invalid::new(
                     "instances",
-                    "a list inside of an instance",
+                    "a list inside an instance",
                     "use one list",
                 ));
             }
-            let instance = entry.instance(service, &self.shared)?;
+            let instance = entry.instance(service, &self.fields)?;
             if instances.iter().any(|other| other.id() == instance.id()) {
                 let id = instance.id().as_str();
-                return Err(wrong("id", id, "two instances have it; give each its own"));
+                return Err(Invalid::new(
+                    "id",
+                    id,
+                    "two instances have it; use unique ids",
+                ));
             }
             instances.push(Arc::new(instance));
         }
         Ok(instances)
     }
 
-    fn instance(&self, service: &ServiceName, outer: &Fields) -> Result<Instance, Invalid> {
-        let own = &self.shared;
-        let mut builder = own.address_of(service, outer)?;
-        if let Some(scheme) = own.scheme.as_ref().or(outer.scheme.as_ref()) {
+    /// The instance; `common` are the fields beside the list that it is in.
+    fn instance(&self, service: &ServiceName, common: &Fields) -> Result<Instance, Invalid> {
+        let own = &self.fields;
+        let mut builder = own.builder(service, common)?;
+        if let Some(scheme) = own.scheme.as_ref().or(common.scheme.as_ref()) {
             builder = builder.scheme(scheme);
         }
-        if let Some(path) = own.path.as_ref().or(outer.path.as_ref()) {
+        if let Some(path) = own.path.as_ref().or(common.path.as_ref()) {
             builder = builder.path_prefix(path);
         }
         if let Some(id) = &own.id {
             builder = builder.id(id.as_str());
         }
-        if let Some(version) = own.version.as_ref().or(outer.version.as_ref()) {
+        if let Some(version) = own.version.as_ref().or(common.version.as_ref()) {
             builder = builder.version(version.0.as_str());
         }
-        if let Some(weight) = own.weight.or(outer.weight) {
+        if let Some(weight) = own.weight.or(common.weight) {
             builder = builder.weight(weight);
         }
-        if let Some(zone) = own.zone.as_ref().or(outer.zone.as_ref()) {
+        if let Some(zone) = own.zone.as_ref().or(common.zone.as_ref()) {
             builder = builder.zone(zone.0.as_str());
         }
-        if let Some(health) = own.health.or(outer.health) {
+        if let Some(health) = own.health.or(common.health) {
             builder = builder.health(health);
         }
-        for fields in [outer, own] {
+        for fields in [common, own] {
             builder = builder.tags(fields.tags.iter().map(|tag| tag.0.as_str()));
             let metadata = fields.metadata.iter();
             builder = builder.metadata(metadata.map(|(k, v)| (k.as_str(), v.0.as_str())));
@@ -212,30 +219,28 @@ impl Entry {
 }
 
 impl Fields {
-    /// The URL wins; address and port may also come from what is said for all instances.
-    fn address_of(&self, service: &ServiceName, outer: &Self) -> Result<InstanceBuilder, Invalid> {
+    /// A builder with the address. A URL overrides address and port; each of the three may also be
+    /// among the common fields.
+    fn builder(&self, service: &ServiceName, common: &Self) -> Result<InstanceBuilder, Invalid> {
         if let Some(url) = &self.url {
             return Instance::from_url(service.clone(), &url.0);
         }
-        match (&self.address, &self.port, &outer.url) {
+        match (&self.address, &self.port, &common.url) {
             (None, None, Some(url)) => Instance::from_url(service.clone(), &url.0),
             (address, port, _) => {
-                let need = "give `url`, or `address` and `port`";
-                let address = address.as_ref().or(outer.address.as_ref());
-                let address = address.ok_or_else(|| wrong("address", "", need))?;
-                let port = port.as_ref().or(outer.port.as_ref());
-                let port = port.ok_or_else(|| wrong("port", "", need))?;
+                let hint = "set `url`, or `address` and `port`";
+                let address = address.as_ref().or(common.address.as_ref());
+                let address = address.ok_or_else(|| Invalid::new("address", "", hint))?;
+                let port = port.as_ref().or(common.port.as_ref());
+                let port = port.ok_or_else(|| Invalid::new("port", "", hint))?;
                 Ok(Instance::builder(service.clone(), address.clone(), port.0))
             }
         }
     }
 }
 
-fn wrong(what: &'static str, value: &str, why: &str) -> Invalid {
-    Invalid::new(what, value, why)
-}
-
-/// A URL, checked where it stands, so that an error has its line and not that of the entry's end.
+/// A URL, validated while it is parsed, so that an error has its line and not that of the entry's
+/// end.
 #[derive(Deserialize)]
 #[serde(try_from = "String")]
 struct ServiceUrl(String);
@@ -244,8 +249,8 @@ impl TryFrom<String> for ServiceUrl {
     type Error = Invalid;
 
     fn try_from(url: String) -> Result<Self, Invalid> {
-        let any = ServiceName::new("any")?;
-        Instance::from_url(any, &url)?.build()?;
+        let placeholder = ServiceName::new("placeholder")?;
+        Instance::from_url(placeholder, &url)?.build()?;
         Ok(Self(url))
     }
 }
@@ -254,27 +259,28 @@ struct Port(u16);
 
 impl<'de> Deserialize<'de> for Port {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let wanted = "a port is a number from 1 to 65535";
         let Text(port) = Text::deserialize(deserializer)?;
         match port.parse() {
             Ok(port) if port != 0 => Ok(Self(port)),
-            _ => Err(D::Error::custom(format_args!("{wanted}, not {port:?}"))),
+            _ => Err(D::Error::custom(format_args!(
+                "{port:?} is not a port; use a number from 1 to 65535"
+            ))),
         }
     }
 }
 
-/// A text that may be written as a number or a truth value: `version: 2`, `version: 1.10`.
+/// A string that may be written as an integer or a boolean: `version: 2`.
 struct Text(String);
 
 impl<'de> Deserialize<'de> for Text {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct AnyScalar;
+        struct TextVisitor;
 
-        impl Visitor<'_> for AnyScalar {
+        impl Visitor<'_> for TextVisitor {
             type Value = Text;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a text")
+                f.write_str("a string")
             }
 
             fn visit_str<E>(self, text: &str) -> Result<Text, E> {
@@ -294,14 +300,14 @@ impl<'de> Deserialize<'de> for Text {
             }
 
             fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<Text, E> {
-                // `1.10` would silently become `1.1`.
+                // `1.10` would become `1.1`.
                 Err(E::custom(format_args!(
-                    "put {number} in quotes: a text is wanted"
+                    "put {number} in quotes: a string is expected"
                 )))
             }
         }
 
-        deserializer.deserialize_any(AnyScalar)
+        deserializer.deserialize_any(TextVisitor)
     }
 }
 
@@ -314,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn the_same_services_as_json_and_as_yaml() {
+    fn json_and_yaml_give_the_same_services() {
         let json = r#"{
             "auth": {"url": "http://auth-service:5001", "address": "auth-service", "port": 5001},
             "backend": {"address": "backend-service", "port": 5000, "tags": ["x"]},
@@ -354,8 +360,8 @@ none: []
     }
 
     #[test]
-    fn an_error_names_file_line_and_what_would_be_right() {
-        for (name, content, place, hint) in [
+    fn an_error_has_the_file_the_line_and_a_hint() {
+        for (name, content, location, hint) in [
             (
                 "s.json",
                 "{\n \"a\": {\"url\": \"http://a:1\",}\n}",
@@ -410,11 +416,11 @@ none: []
                 "s.yaml",
                 "a:\n  - {id: x, url: 'http://a:1'}\n  - {id: x, url: 'http://b:1'}\n",
                 "s.yaml",
-                "own",
+                "unique",
             ),
         ] {
             let error = read(name, content).unwrap_err();
-            assert!(error.place().starts_with(place), "{error}");
+            assert!(error.location().starts_with(location), "{error}");
             assert!(error.problem().contains(hint), "{error}");
         }
     }

@@ -1,10 +1,7 @@
+//! A provider that reads services from a file and watches the file.
+
 mod format;
 
-#[cfg(any(test, feature = "fuzz"))]
-#[cfg(feature = "fuzz")]
-pub(crate) use format::parse;
-
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,22 +10,26 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep};
 
-use super::{Answer, NamesWatch, Provider, Watch};
+use self::format::Services;
+use super::traits::{NamesWatch, Provider, ServiceAnswer, Watch};
 use crate::error::{ConfigError, ProviderError, ProviderErrorKind};
-use crate::model::{Instance, ServiceName};
+use crate::model::ServiceName;
 
-/// Services from a JSON or YAML file, which is watched for changes.
+#[cfg(feature = "fuzz")]
+pub(crate) use format::parse as parse_file;
+
+/// Reads services from a JSON or YAML file, and watches the file for changes.
 ///
 /// ```yaml
 /// auth: http://auth-service:5001           # a URL is enough
-/// backend:                                 # or its parts; the URL wins over address and port
+/// backend:                                 # or its parts; a URL overrides address and port
 ///   address: backend-service
 ///   port: 5000
 ///   tags: [internal]
 ///   metadata: {region: us-east}
 ///   version: 1.2.0
-/// search:                                  # or several instances; what stands beside the list
-///   version: 2.0.0                         # holds for each that doesn't say otherwise
+/// search:                                  # or several instances; fields beside the list
+///   version: 2.0.0                         # are defaults for all of them
 ///   instances:
 ///     - {id: search-1, url: "http://10.0.0.7:9200", weight: 3}
 ///     - {id: search-2, url: "http://10.0.0.8:9200", weight: 1, zone: b, ports: {admin: 9300}}
@@ -36,119 +37,124 @@ use crate::model::{Instance, ServiceName};
 ///
 /// A file whose name ends in `.json` is read as JSON, any other as YAML. Fields: `url`, `address`,
 /// `port`, `scheme`, `path`, `id`, `version`, `tags`, `metadata`, `weight`, `zone`, `health`,
-/// `ports`, and `instances` for a list. An unknown field is an error, not ignored.
+/// `ports`, and `instances` for a list. An unknown field is an error.
 ///
-/// The file is looked at once a second, by content: that works alike for editors that replace the
-/// file, for mounted Kubernetes ConfigMaps (symbolic links) and for network file systems, on which
-/// change notifications don't. While its content can't be used, the last good content stays and
-/// the error, with line and column, is part of the snapshot's freshness.
+/// The file is read every second and compared by content. Unlike change notifications, this works
+/// with editors that replace the file, with mounted Kubernetes ConfigMaps (symbolic links) and on
+/// network file systems. While the content is not valid, the last valid content stays in use, and
+/// watches report the error with line and column.
 #[derive(Clone, Debug)]
 pub struct StaticProvider {
     path: PathBuf,
     description: Arc<str>,
-    current: Arc<Mutex<Current>>,
+    state: Arc<Mutex<FileState>>,
 }
 
-/// How often the file is looked at.
-const INTERVAL: Duration = Duration::from_secs(1);
+/// How often the file is read.
+const POLL_INTERVAL: Duration = Duration::from_secs(1);
 
-type Services = BTreeMap<ServiceName, Vec<Arc<Instance>>>;
-
+/// The state of the file, shared by all watches.
 #[derive(Debug)]
-struct Current {
-    checked_at: Instant,
-    /// What `good` or `fault` was made of; `None` when the file could not be read.
+struct FileState {
+    read_at: Instant,
+    /// The content at that time; `None` if the file couldn't be read.
     content: Option<Vec<u8>>,
-    good: Arc<Services>,
-    fault: Option<ProviderError>,
+    /// The last valid content.
+    services: Arc<Services>,
+    /// Why the current content is not used.
+    error: Option<ProviderError>,
 }
 
 impl StaticProvider {
-    /// Reads the file. An error names it, and the line and column where it goes wrong.
+    /// Reads the file.
+    ///
+    /// # Errors
+    /// If the file can't be read or its content is not valid. The error names the file and, if
+    /// possible, line and column.
     pub fn open(path: impl AsRef<Path>) -> Result<Self, ConfigError> {
         let path = path.as_ref().to_path_buf();
         let content = std::fs::read(&path)
-            .map_err(|fault| ConfigError::new(path.display().to_string(), fault))?;
-        let good = Arc::new(format::parse(&path, &content)?);
+            .map_err(|cause| ConfigError::new(path.display().to_string(), cause))?;
+        let services = Arc::new(format::parse(&path, &content)?);
         Ok(Self {
             description: format!("file {}", path.display()).into(),
-            current: Arc::new(Mutex::new(Current {
-                checked_at: Instant::now(),
+            state: Arc::new(Mutex::new(FileState {
+                read_at: Instant::now(),
                 content: Some(content),
-                good,
-                fault: None,
+                services,
+                error: None,
             })),
             path,
         })
     }
 
-    /// The last good content, and what is wrong with the file now. However many watches ask, the
-    /// file is read once per interval.
-    async fn look(&self) -> (Arc<Services>, Option<ProviderError>) {
-        let mut current = self.current.lock().await;
-        if current.checked_at.elapsed() >= INTERVAL {
-            let read = tokio::fs::read(&self.path).await;
-            current.checked_at = Instant::now();
-            self.take_in(&mut current, read);
+    /// The last valid content, and the current error. The file is read once per interval, regardless
+    /// of the number of watches.
+    async fn poll(&self) -> (Arc<Services>, Option<ProviderError>) {
+        let mut state = self.state.lock().await;
+        if state.read_at.elapsed() >= POLL_INTERVAL {
+            let content = tokio::fs::read(&self.path).await;
+            state.read_at = Instant::now();
+            self.update(&mut state, content);
         }
-        (Arc::clone(&current.good), current.fault.clone())
+        (Arc::clone(&state.services), state.error.clone())
     }
 
-    fn take_in(&self, current: &mut Current, read: std::io::Result<Vec<u8>>) {
-        let content = match read {
+    fn update(&self, state: &mut FileState, content: std::io::Result<Vec<u8>>) {
+        let content = match content {
             Ok(content) => content,
-            Err(fault) => {
-                current.content = None;
-                let error = ConfigError::new(self.path.display().to_string(), fault);
-                current.fault = Some(self.unusable(&error));
+            Err(cause) => {
+                state.content = None;
+                let error = ConfigError::new(self.path.display().to_string(), cause);
+                state.error = Some(self.invalid(&error));
                 return;
             }
         };
-        if current.content.as_ref() == Some(&content) {
+        if state.content.as_ref() == Some(&content) {
             return;
         }
         match format::parse(&self.path, &content) {
             Ok(services) => {
-                current.good = Arc::new(services);
-                current.fault = None;
+                state.services = Arc::new(services);
+                state.error = None;
             }
-            Err(error) => current.fault = Some(self.unusable(&error)),
+            Err(error) => state.error = Some(self.invalid(&error)),
         }
-        current.content = Some(content);
+        state.content = Some(content);
     }
 
-    fn unusable(&self, error: &ConfigError) -> ProviderError {
-        let description = Arc::clone(&self.description);
+    fn invalid(&self, error: &ConfigError) -> ProviderError {
         ProviderError::new(
-            description,
-            ProviderErrorKind::BadAnswer,
-            format!("{error}; the last good content stays in use"),
+            Arc::clone(&self.description),
+            ProviderErrorKind::InvalidResponse,
+            format!("{error}; the last valid content stays in use"),
         )
     }
 
-    /// A stream of `view` of the content, with an error whenever the file becomes unusable.
+    /// A stream of `view` of the content: the current one, each that differs from the last, and an
+    /// error whenever the file becomes invalid.
     fn changes<T, F>(&self, view: F) -> stream::BoxStream<'static, Result<T, ProviderError>>
     where
         T: PartialEq + Clone + Send + 'static,
         F: Fn(&Services) -> T + Send + 'static,
     {
         let start = (self.clone(), view, None::<T>, None::<String>);
-        stream::unfold(start, |(provider, view, told, told_fault)| async move {
+        stream::unfold(start, |(provider, view, last, last_error)| async move {
             loop {
-                let (services, fault) = provider.look().await;
+                let (services, error) = provider.poll().await;
                 let now = view(&services);
-                let fault_text = fault.as_ref().map(ToString::to_string);
-                // Content first: a watch that begins while the file is unusable still gets the
-                // last good content before it hears of the fault.
-                let recovered = fault.is_none() && told_fault.is_some();
-                if told.as_ref() != Some(&now) || recovered {
+                let error_text = error.as_ref().map(ToString::to_string);
+                // Content first: a watch that starts while the file is invalid gets the last valid
+                // content before the error.
+                let recovered = error.is_none() && last_error.is_some();
+                if last.as_ref() != Some(&now) || recovered {
                     let state = (provider, view, Some(now.clone()), None);
                     return Some((Ok(now), state));
                 }
-                if let Some(fault) = fault.filter(|_| fault_text != told_fault) {
-                    return Some((Err(fault), (provider, view, told, fault_text)));
+                if let Some(error) = error.filter(|_| error_text != last_error) {
+                    return Some((Err(error), (provider, view, last, error_text)));
                 }
-                sleep(INTERVAL).await;
+                sleep(POLL_INTERVAL).await;
             }
         })
         .boxed()
@@ -163,8 +169,8 @@ impl Provider for StaticProvider {
     fn watch(&self, service: &ServiceName) -> Watch {
         let service = service.clone();
         self.changes(move |services| match services.get(&service) {
-            Some(instances) => Answer::Instances(instances.clone()),
-            None => Answer::Unknown,
+            Some(instances) => ServiceAnswer::Instances(instances.clone()),
+            None => ServiceAnswer::Unknown,
         })
     }
 
@@ -179,13 +185,15 @@ mod tests {
 
     async fn urls(watch: &mut Watch) -> Vec<String> {
         match watch.next().await.unwrap().unwrap() {
-            Answer::Instances(instances) => instances.iter().map(|i| i.url().to_owned()).collect(),
-            Answer::Unknown => vec![],
+            ServiceAnswer::Instances(instances) => {
+                instances.iter().map(|i| i.url().to_owned()).collect()
+            }
+            ServiceAnswer::Unknown => vec![],
         }
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_bad_edit_keeps_the_last_good_content_and_says_where_it_is_bad() {
+    async fn an_invalid_edit_keeps_the_last_valid_content_and_reports_the_line() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("services.yaml");
         std::fs::write(&path, "auth: http://a:1\n").unwrap();
@@ -199,7 +207,7 @@ mod tests {
         assert!(error.contains("services.yaml:3"), "{error}");
         assert!(error.contains("prot"), "{error}");
 
-        // One who comes now still gets the good content first.
+        // A watch that starts now gets the valid content first.
         let mut late = provider.watch(&auth);
         assert_eq!(urls(&mut late).await, ["http://a:1"]);
         assert!(late.next().await.unwrap().is_err());
@@ -213,6 +221,6 @@ mod tests {
         assert_eq!(urls(&mut watch).await, ["http://a:2"]);
 
         std::fs::write(&path, "other: http://a:2\n").unwrap();
-        assert_eq!(watch.next().await.unwrap().unwrap(), Answer::Unknown);
+        assert_eq!(watch.next().await.unwrap().unwrap(), ServiceAnswer::Unknown);
     }
 }

@@ -1,0 +1,46 @@
+//! The error for a value that was refused.
+
+/// Why a value was refused: what it was, and what would be valid instead.
+///
+/// ```
+/// # use waypost_core::Invalid;
+/// let error = Invalid::new("datacenter", "dc 1", "use letters, digits and '-'");
+/// assert_eq!(
+///     error.to_string(),
+///     "datacenter \"dc 1\" is not valid: use letters, digits and '-'"
+/// );
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{what} {value:?} is not valid: {why}")]
+pub struct Invalid {
+    what: &'static str,
+    value: String,
+    why: String,
+}
+
+impl Invalid {
+    /// A refused value: what kind of value it is (such as `"service name"`), the value itself
+    /// (`"(hidden)"` for a secret), and what is wrong with it or would be valid instead.
+    pub fn new(what: &'static str, value: impl Into<String>, why: impl Into<String>) -> Self {
+        Self {
+            what,
+            value: value.into(),
+            why: why.into(),
+        }
+    }
+
+    /// What kind of value it is, such as `"service name"`.
+    pub fn what(&self) -> &str {
+        self.what
+    }
+
+    /// The value that was refused.
+    pub fn value(&self) -> &str {
+        &self.value
+    }
+
+    /// What is wrong with it, or would be valid instead.
+    pub fn why(&self) -> &str {
+        &self.why
+    }
+}

@@ -1,0 +1,148 @@
+//! [`Provider`] and [`Registry`], and the types in their signatures.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+
+use crate::error::ProviderError;
+use crate::model::{Health, Instance, InstanceId, ServiceName};
+use crate::registration::Registration;
+use crate::supervision::ProviderStatus;
+
+/// A source of service instances.
+pub trait Provider: fmt::Debug + Send + Sync + 'static {
+    /// What the provider is and its address, such as `consul at http://127.0.0.1:8500`. It is part of
+    /// errors and status reports, so it must not contain secrets.
+    fn describe(&self) -> Arc<str>;
+
+    /// Watches one service. The first item comes as soon as the provider has an answer, further ones
+    /// whenever it changes.
+    fn watch(&self, service: &ServiceName) -> Watch;
+
+    /// Watches the names of all services.
+    fn watch_names(&self) -> NamesWatch;
+
+    /// The status of each provider that this one combines; empty for a provider that combines none.
+    fn layer_status(&self) -> Vec<ProviderStatus> {
+        Vec::new()
+    }
+
+    /// This provider as a registry.
+    ///
+    /// # Errors
+    /// If services can't be registered with it.
+    fn registry(&self) -> Result<&dyn Registry, ProviderError> {
+        Err(ProviderError::unsupported(
+            self.describe(),
+            "services can't be registered with this provider, only looked up",
+        ))
+    }
+}
+
+/// A provider that services can be registered with.
+///
+/// Every call is one attempt. Waypost's registrar keeps a service registered: it calls these methods
+/// again when needed.
+pub trait Registry: Provider {
+    /// Whether the registration can be made here at all. Called once, before the first attempt; it
+    /// must not do any I/O.
+    ///
+    /// # Errors
+    /// If the registry doesn't support what the registration asks for.
+    fn accepts(&self, _registration: &Registration) -> Result<(), ProviderError> {
+        Ok(())
+    }
+
+    /// Registers an instance together with its current health. Registering the same id again
+    /// replaces the earlier registration.
+    fn register<'a>(
+        &'a self,
+        registration: &'a Registration,
+        report: &'a InstanceReport,
+    ) -> BoxFuture<'a, Result<(), ProviderError>>;
+
+    /// Removes a registration. It is not an error if the id isn't registered.
+    fn deregister<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>>;
+
+    /// Reports the current health of an instance, and returns whether the registry still knows the
+    /// instance.
+    fn heartbeat<'a>(
+        &'a self,
+        registration: &'a Registration,
+        report: InstanceReport,
+    ) -> BoxFuture<'a, Result<HeartbeatResponse, ProviderError>>;
+
+    /// Puts an instance into maintenance mode with a reason, or ends that mode if there is none. The
+    /// instance stays registered.
+    fn set_maintenance<'a>(
+        &'a self,
+        _registration: &'a Registration,
+        _reason: Option<&'a str>,
+    ) -> BoxFuture<'a, Result<(), ProviderError>> {
+        Box::pin(std::future::ready(Err(ProviderError::unsupported(
+            self.describe(),
+            "this registry has no maintenance mode; deregister the instance instead",
+        ))))
+    }
+
+    /// The address from which this machine reaches the registry, if it can be determined.
+    fn local_address(&self) -> Option<IpAddr> {
+        None
+    }
+}
+
+/// A provider's answer about one service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ServiceAnswer {
+    /// All instances of the service, whatever their health; may be empty.
+    Instances(Vec<Arc<Instance>>),
+    /// The provider doesn't know the service. The watch continues, and reports the service once it
+    /// exists.
+    Unknown,
+}
+
+/// A stream of answers about one service. An `Err` is one failed attempt; the stream may end after it
+/// or continue. Dropping the stream ends the watch.
+pub type Watch = BoxStream<'static, Result<ServiceAnswer, ProviderError>>;
+
+/// A stream of the names of all services; each item is the complete set.
+pub type NamesWatch = BoxStream<'static, Result<BTreeSet<ServiceName>, ProviderError>>;
+
+/// What an instance reports about itself when it registers and in each heartbeat.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct InstanceReport {
+    /// Its health; [`Health::Unchecked`] if the application has no health checks.
+    pub health: Health,
+    /// The details as text.
+    pub output: String,
+}
+
+impl InstanceReport {
+    /// A report with a health and its details.
+    pub fn new(health: Health, output: impl Into<String>) -> Self {
+        Self {
+            health,
+            output: output.into(),
+        }
+    }
+
+    /// The report of an application without health checks.
+    pub fn alive() -> Self {
+        Self::new(Health::Unchecked, "alive")
+    }
+}
+
+/// A registry's response to a heartbeat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HeartbeatResponse {
+    /// The instance is registered.
+    Known,
+    /// The instance is not registered, because the registry was wiped, replaced or restarted. It must
+    /// be registered again.
+    Forgotten,
+}
