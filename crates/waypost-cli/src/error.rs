@@ -26,7 +26,7 @@ impl CommandError {
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Discovery(error) => match error {
-                error if error.is_nothing_there() => 3,
+                error if error.is_no_usable_instance() => 3,
                 Error::Unreachable { .. } | Error::TimedOut { .. } => 4,
                 Error::NotAuthorised { .. } => 5,
                 Error::Invalid(_) | Error::Config(_) => 2,

@@ -190,7 +190,7 @@ mod tests {
         ] {
             let error = Address::from_environment(&[(name, value)].into_iter().collect());
             let error = error.unwrap_err();
-            assert_eq!(error.place(), name);
+            assert_eq!(error.location(), name);
             assert!(!error.to_string().contains("secret"));
         }
     }

@@ -49,8 +49,11 @@ impl Agents {
 
     /// Notes that an agent does not answer: the next one is to be read from.
     pub(super) fn failed(&self, number: usize, error: &ProviderError) {
-        use ProviderErrorKind::{BadAnswer, TimedOut, Unreachable};
-        let is_its_fault = matches!(error.kind(), Unreachable | TimedOut { .. } | BadAnswer);
+        use ProviderErrorKind::{InvalidResponse, TimedOut, Unreachable};
+        let is_its_fault = matches!(
+            error.kind(),
+            Unreachable | TimedOut { .. } | InvalidResponse
+        );
         if self.all.len() == 1 || !is_its_fault {
             return;
         }

@@ -1,17 +1,17 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use waypost_core::ServiceName;
-use waypost_core::provider::Answer;
+use waypost_core::provider::ServiceAnswer;
 
 use super::read::Content;
-use super::wire::Reading;
 use super::wire;
+use super::wire::Reading;
 
 /// What `/v1/health/service/:name` says.
 #[derive(Clone)]
 pub(super) struct Instances {
     pub(super) reading: Reading,
-    pub(super) answer: Answer,
+    pub(super) answer: ServiceAnswer,
 }
 
 impl Content for Instances {
@@ -24,14 +24,14 @@ impl Content for Instances {
             answer: match instances.is_empty() {
                 // Consul doesn't tell a service without instances from one that it has never
                 // heard of; the directory remembers.
-                true => Answer::Unknown,
-                false => Answer::Instances(instances),
+                true => ServiceAnswer::Unknown,
+                false => ServiceAnswer::Instances(instances),
             },
         }
     }
 
     fn is_empty(&self) -> bool {
-        self.answer == Answer::Unknown
+        self.answer == ServiceAnswer::Unknown
     }
 }
 

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
-use waypost_core::provider::Report;
+use waypost_core::provider::InstanceReport;
 use waypost_core::{Check, CheckKind, Health, Instance, InstanceId, Registration};
 
 /// The body of `/v1/agent/service/register`.
-pub(super) fn definition(registration: &Registration, report: &Report) -> Value {
+pub(super) fn definition(registration: &Registration, report: &InstanceReport) -> Value {
     let instance = registration.instance();
     let mut body = json!({
         "ID": instance.id().as_str(),
         "Name": instance.service().as_str(),
         // Without an address of its own, others use the one of the agent's node. That is right
         // for a service beside its agent, where all we know of ourselves is a loopback address.
-        "Address": match registration.is_beside_agent() {
+        "Address": match registration.uses_agent_address() {
             true => String::new(),
             false => instance.host().bare(),
         },
@@ -104,7 +104,7 @@ fn check_id(id: &InstanceId, position: usize) -> String {
 /// Only what is set is said: agents refuse fields that they don't know, and older ones know fewer.
 fn check_definition(
     registration: &Registration,
-    report: &Report,
+    report: &InstanceReport,
     position: usize,
     check: &Check,
 ) -> Value {
@@ -164,7 +164,7 @@ fn check_definition(
     if let Some(notes) = check.notes() {
         say("Notes", notes.into());
     }
-    if let Some(health) = check.initial() {
+    if let Some(health) = check.initial_health() {
         say("Status", status(health).into());
     }
     if let Some(times) = check.rise() {

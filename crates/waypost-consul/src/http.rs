@@ -176,7 +176,7 @@ impl Http {
         {
             if body.len() + chunk.len() > MAX_BODY {
                 return Err(self.error(
-                    ProviderErrorKind::BadAnswer,
+                    ProviderErrorKind::InvalidResponse,
                     format!("the answer is longer than {MAX_BODY} bytes"),
                 ));
             }
@@ -218,7 +218,7 @@ impl Http {
             (ProviderErrorKind::Unreachable, "the connection broke")
         };
         // Without its URL, which repeats what the description says.
-        self.error(kind, message).because(cause.without_url())
+        self.error(kind, message).with_source(cause.without_url())
     }
 
     /// What a status other than 2xx means (Consul's HTTP API, and RFC 9110 for what proxies add).

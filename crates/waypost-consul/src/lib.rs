@@ -26,7 +26,9 @@ use std::sync::Arc;
 
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, TryStreamExt};
-use waypost_core::provider::{Answer, Heartbeat, NamesWatch, Provider, Registry, Report, Watch};
+use waypost_core::provider::{
+    HeartbeatResponse, InstanceReport, NamesWatch, Provider, Registry, ServiceAnswer, Watch,
+};
 use waypost_core::{Environment, Error, InstanceId, ProviderError, Registration, ServiceName};
 
 use self::agents::Agents;
@@ -133,7 +135,7 @@ impl Provider for ConsulProvider {
                 tagged_address: self.reads.tagged_address.clone(),
                 passing_only: self.reads.passing_only,
             },
-            answer: Answer::Unknown,
+            answer: ServiceAnswer::Unknown,
         };
         blocking_reads(self.blocking(path, self.reads.of_service(), needs), nothing)
             .map_ok(|instances| instances.answer)
@@ -160,7 +162,7 @@ impl Registry for ConsulProvider {
     fn register<'a>(
         &'a self,
         registration: &'a Registration,
-        report: &'a Report,
+        report: &'a InstanceReport,
     ) -> BoxFuture<'a, Result<(), ProviderError>> {
         write::register(self.agents.first(), registration, report).boxed()
     }
@@ -172,8 +174,8 @@ impl Registry for ConsulProvider {
     fn heartbeat<'a>(
         &'a self,
         registration: &'a Registration,
-        report: Report,
-    ) -> BoxFuture<'a, Result<Heartbeat, ProviderError>> {
+        report: InstanceReport,
+    ) -> BoxFuture<'a, Result<HeartbeatResponse, ProviderError>> {
         write::heartbeat(self.agents.first(), registration, report).boxed()
     }
 

@@ -82,7 +82,7 @@ impl<C: Content> Position<C> {
         }
         let wire = serde_json::from_slice(&reply.body).map_err(|cause| {
             let message = format!("{} answers what can't be read: {cause}", self.what.path);
-            http.error(ProviderErrorKind::BadAnswer, message)
+            http.error(ProviderErrorKind::InvalidResponse, message)
         })?;
         let content = self.last.1.of(wire);
         if content.is_empty() {
@@ -123,7 +123,7 @@ fn check_origin(http: &Http, reply: Reply) -> Result<Reply, ProviderError> {
     match reply.headers.contains_key("x-consul-index") {
         true => Ok(reply),
         false => Err(http.error(
-            ProviderErrorKind::BadAnswer,
+            ProviderErrorKind::InvalidResponse,
             "an answer without X-Consul-Index: that is no Consul agent",
         )),
     }

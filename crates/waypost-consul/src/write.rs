@@ -1,5 +1,5 @@
 use serde_json::{Value, json};
-use waypost_core::provider::{Heartbeat, Report};
+use waypost_core::provider::{HeartbeatResponse, InstanceReport};
 use waypost_core::{InstanceId, ProviderError, ProviderErrorKind, Registration};
 
 use super::definition::{definition, status, ttl_checks};
@@ -10,7 +10,7 @@ use super::permission::Need;
 pub(super) async fn register(
     http: &Http,
     registration: &Registration,
-    report: &Report,
+    report: &InstanceReport,
 ) -> Result<(), ProviderError> {
     let body = definition(registration, report);
     let path = "/v1/agent/service/register?replace-existing-checks=true";
@@ -31,8 +31,8 @@ pub(super) async fn deregister(http: &Http, id: &InstanceId) -> Result<(), Provi
 pub(super) async fn heartbeat(
     http: &Http,
     registration: &Registration,
-    report: Report,
-) -> Result<Heartbeat, ProviderError> {
+    report: InstanceReport,
+) -> Result<HeartbeatResponse, ProviderError> {
     let ttl_checks = ttl_checks(registration);
     let told = if ttl_checks.is_empty() {
         let instance = registration.instance();
@@ -49,8 +49,8 @@ pub(super) async fn heartbeat(
         told
     };
     match told {
-        Ok(()) => Ok(Heartbeat::Known),
-        Err(error) if is_unknown(&error) => Ok(Heartbeat::Forgotten),
+        Ok(()) => Ok(HeartbeatResponse::Known),
+        Err(error) if is_unknown(&error) => Ok(HeartbeatResponse::Forgotten),
         Err(error) => Err(error),
     }
 }

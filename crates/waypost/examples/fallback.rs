@@ -1,7 +1,9 @@
 //! What to do when a service is not there, from one line to a whole chain: `cargo run --example
 //! fallback`
 
-use waypost::provider::{EnvProvider, FallbackProvider, LayeredProvider, MemoryProvider, Policy};
+use waypost::provider::{
+    EnvProvider, FallbackProvider, LayerPolicy, LayeredProvider, MemoryProvider,
+};
 use waypost::{Environment, Error, Instance, ServiceDiscoveryClient, ServiceName, get_service_url};
 
 #[tokio::main(flavor = "current_thread")]
@@ -20,7 +22,7 @@ async fn main() -> Result<(), Error> {
     ] {
         registry.insert(Instance::from_url(ServiceName::new(name)?, url)?.build()?);
     }
-    let layers = LayeredProvider::new(Policy::FirstKnown)
+    let layers = LayeredProvider::new(LayerPolicy::FirstKnown)
         .layer(EnvProvider::new(&overrides)?)
         .layer(registry)
         .layer(FallbackProvider::new("http://localhost:8000")?);

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
-use waypost::provider::{Answer, NamesWatch, Provider, Watch};
+use waypost::provider::{NamesWatch, Provider, ServiceAnswer, Watch};
 use waypost::{Error, Instance, ServiceDiscoveryClient, ServiceName};
 
 #[derive(Debug)]
@@ -41,8 +41,8 @@ impl Provider for HostsTable {
 
     fn watch(&self, service: &ServiceName) -> Watch {
         let answer = match self.hosts.get(service) {
-            Some(instances) => Answer::Instances(instances.clone()),
-            None => Answer::Unknown,
+            Some(instances) => ServiceAnswer::Instances(instances.clone()),
+            None => ServiceAnswer::Unknown,
         };
         // The table never changes, so there is one answer and then silence.
         stream::iter([Ok(answer)]).chain(stream::pending()).boxed()

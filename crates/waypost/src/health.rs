@@ -1,5 +1,5 @@
 //! What [`HealthChecks`](crate::HealthChecks) are made of: check functions, and their report.
 
 pub use waypost_core::health::{
-    CheckFunction, CheckReport, DEFAULT_TIMEOUT, HealthReport, Outcome, Status,
+    CheckFunction, CheckReport, CheckStatus, DEFAULT_TIMEOUT, HealthReport, IntoCheckResult,
 };

@@ -9,9 +9,13 @@
 //! provider.
 
 pub use waypost_core::provider::{
-    Answer, EnvProvider, FallbackProvider, Heartbeat, LayeredProvider, MemoryProvider, NamesWatch,
-    Policy, Provider, Registry, Report, StaticProvider, TokenFile, Watch,
+    EnvProvider, FallbackProvider, HeartbeatResponse, InstanceReport, LayerPolicy, LayeredProvider,
+    MemoryProvider, NamesWatch, Provider, Registry, ServiceAnswer, StaticProvider, TokenFile,
+    Watch,
 };
+// The previous names, until every caller has changed.
+#[doc(hidden)]
+pub use waypost_core::provider::{Answer, Heartbeat, Report};
 pub use waypost_core::supervision::ProviderStatus;
 pub use waypost_core::{CheckKind, HttpCheck, Registration};
 

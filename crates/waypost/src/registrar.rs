@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
-use waypost_core::health::Status;
-use waypost_core::provider::{Heartbeat, Provider, Report};
+use waypost_core::health::CheckStatus;
+use waypost_core::provider::{HeartbeatResponse, InstanceReport, Provider};
 use waypost_core::supervision::Backoff;
 use waypost_core::{Error, ProviderError, Registration, ServiceRegistration};
 
@@ -232,7 +232,7 @@ async fn reconcile(
             _ = wishes.changed() => continue,
         };
         let wait = match attempted {
-            Ok(Heartbeat::Known) => {
+            Ok(HeartbeatResponse::Known) => {
                 backoff.reset();
                 if !known || !matches!(*state.borrow(), RegistrationState::Registered) {
                     tracing::info!(%id, provider = %provider.describe(), "registered");
@@ -241,13 +241,13 @@ async fn reconcile(
                 state.send_replace(RegistrationState::Registered);
                 every.mul_f64(0.9 + 0.1 * fastrand::f64())
             }
-            Ok(Heartbeat::Forgotten) if known => {
+            Ok(HeartbeatResponse::Forgotten) if known => {
                 tracing::warn!(%id, provider = %provider.describe(), "the registry has forgotten us; registering again");
                 known = false;
                 continue;
             }
             // A registry that forgets at once what it just accepted is given time.
-            Ok(Heartbeat::Forgotten) => backoff.next_delay(),
+            Ok(HeartbeatResponse::Forgotten) => backoff.next_delay(),
             Err(error) => {
                 let next = match known {
                     true => RegistrationState::Lost(error),
@@ -277,16 +277,16 @@ async fn reconcile(
 }
 
 /// What the instance says of itself now.
-async fn report(registration: &Registration) -> Report {
+async fn report(registration: &Registration) -> InstanceReport {
     let Some(checks) = registration.health() else {
-        return Report::alive();
+        return InstanceReport::alive();
     };
     let report = checks.report().await;
     let output = report.summary();
     match report.status() {
-        Status::Passing => Report::new(waypost_core::Health::Passing, output),
-        Status::Warning => Report::new(waypost_core::Health::Warning, output),
-        Status::Critical => Report::new(waypost_core::Health::Critical, output),
+        CheckStatus::Passing => InstanceReport::new(waypost_core::Health::Passing, output),
+        CheckStatus::Warning => InstanceReport::new(waypost_core::Health::Warning, output),
+        CheckStatus::Critical => InstanceReport::new(waypost_core::Health::Critical, output),
     }
 }
 
@@ -335,7 +335,7 @@ async fn deregister(
 mod tests {
     use futures_util::StreamExt;
     use waypost_core::ServiceName;
-    use waypost_core::provider::{Answer, MemoryProvider};
+    use waypost_core::provider::{MemoryProvider, ServiceAnswer};
 
     use super::*;
 
@@ -352,19 +352,19 @@ mod tests {
         registrar.registered().await;
         let billing = ServiceName::new("billing").unwrap();
 
-        assert!(memory.forget(&billing));
+        assert!(memory.remove_service(&billing));
         let mut watch = memory.watch(&billing);
-        assert_eq!(watch.next().await.unwrap().unwrap(), Answer::Unknown);
+        assert_eq!(watch.next().await.unwrap().unwrap(), ServiceAnswer::Unknown);
         let back = timeout(HEARTBEAT, watch.next())
             .await
             .unwrap()
             .unwrap()
             .unwrap();
-        assert!(matches!(back, Answer::Instances(instances) if instances.len() == 1));
+        assert!(matches!(back, ServiceAnswer::Instances(instances) if instances.len() == 1));
 
         registrar.deregister().await.unwrap();
         let gone = watch.next().await.unwrap().unwrap();
-        assert_eq!(gone, Answer::Instances(vec![]));
+        assert_eq!(gone, ServiceAnswer::Instances(vec![]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -377,7 +377,7 @@ mod tests {
         drop(registrar);
         assert_eq!(
             watch.next().await.unwrap().unwrap(),
-            Answer::Instances(vec![])
+            ServiceAnswer::Instances(vec![])
         );
     }
 

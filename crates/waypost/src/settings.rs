@@ -74,7 +74,7 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use waypost_core::provider::{
-    EnvProvider, FallbackProvider, LayeredProvider, Policy, Provider, StaticProvider,
+    EnvProvider, FallbackProvider, LayerPolicy, LayeredProvider, Provider, StaticProvider,
 };
 use waypost_core::{ConfigError, Environment, Error};
 
@@ -266,7 +266,7 @@ impl Settings {
             return Ok(chosen);
         }
         let fallback = FallbackProvider::new(FallbackProvider::LOCALHOST)?;
-        let layers = LayeredProvider::new(Policy::FirstKnown);
+        let layers = LayeredProvider::new(LayerPolicy::FirstKnown);
         Ok(Arc::new(layers.shared_layer(chosen).layer(fallback)))
     }
 
@@ -323,7 +323,7 @@ fn build_static(environment: &Environment) -> Result<Arc<dyn Provider>, Error> {
     let path = environment.get(CONFIG_FILE).ok_or_else(|| {
         ConfigError::new(CONFIG_FILE, "is not set; name the file with the services")
     })?;
-    let provider = StaticProvider::open(path).map_err(|error| match error.place() == path {
+    let provider = StaticProvider::open(path).map_err(|error| match error.location() == path {
         // The file can't be read: it is the variable that is wrong.
         true => ConfigError::new(CONFIG_FILE, error),
         false => error,

@@ -45,7 +45,7 @@ impl RegistryArgs {
             .with(ADDRESS_VARIABLE, address);
         let provider =
             ConsulProvider::from_environment(&environment).map_err(|error| match error {
-                Error::Config(error) if error.place() == ADDRESS_VARIABLE => {
+                Error::Config(error) if error.location() == ADDRESS_VARIABLE => {
                     ConfigError::new("--registry", error.problem()).into()
                 }
                 other => other,

@@ -74,7 +74,7 @@ async fn a_route_remains_after_its_last_instance_deregisters() {
     for forget in [false, true] {
         // Consul drops a name with its last instance; other registries don't.
         if forget {
-            gateway.memory.forget(&auth);
+            gateway.memory.remove_service(&auth);
         } else {
             gateway.memory.remove(&InstanceId::new("a"));
         }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use arc_swap::{ArcSwap, Guard};
 use futures_util::StreamExt;
-use waypost_core::provider::{Answer, Provider};
+use waypost_core::provider::{Provider, ServiceAnswer};
 use waypost_core::supervision::{ProviderStatus, WatchSupervisor};
 use waypost_core::{Error, ProviderError, ProviderErrorKind, ServiceName};
 
@@ -61,7 +61,7 @@ impl Directory {
     /// A directory with other options.
     pub fn with_options(provider: Arc<dyn Provider>, options: DirectoryOptions) -> Self {
         let description = provider.describe();
-        let supervisor = if provider.layers().is_empty() {
+        let supervisor = if provider.layer_status().is_empty() {
             WatchSupervisor::new(Arc::clone(&description))
         } else {
             WatchSupervisor::silent(Arc::clone(&description))
@@ -131,7 +131,7 @@ impl Directory {
     /// The status of the provider, followed by that of each of its layers, if it has any.
     pub fn status(&self) -> Vec<ProviderStatus> {
         let mut all = vec![self.inner.supervisor.status()];
-        all.extend(self.inner.provider.layers());
+        all.extend(self.inner.provider.layer_status());
         all
     }
 
@@ -239,8 +239,8 @@ impl Directory {
             .supervise(service.as_str(), move || provider.watch(&name));
         let answers = answers.map(|item| {
             item.map(|answer| match answer {
-                Answer::Instances(instances) => Some(instances),
-                Answer::Unknown => None,
+                ServiceAnswer::Instances(instances) => Some(instances),
+                ServiceAnswer::Unknown => None,
             })
         });
         let description = Arc::clone(&inner.description);

@@ -6,10 +6,10 @@ use std::sync::{Arc, Mutex};
 use futures_util::future::BoxFuture;
 use futures_util::{FutureExt, StreamExt, stream};
 use serde_json::json;
-use waypost::conformance::{Abilities, Harness, Outcome};
+use waypost::conformance::{Capabilities, CaseResult, Harness};
 use waypost::provider::consul::ConsulProvider;
 use waypost::provider::{
-    Answer, EnvProvider, MemoryProvider, NamesWatch, Provider, StaticProvider, Watch,
+    EnvProvider, MemoryProvider, NamesWatch, Provider, ServiceAnswer, StaticProvider, Watch,
 };
 use waypost::{Environment, Instance, ServiceName, conformance};
 use waypost_agent::Agent;
@@ -21,8 +21,8 @@ struct Memory {
 }
 
 impl Harness for Memory {
-    fn abilities(&self) -> Abilities {
-        Abilities::all().never_failing()
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::all().without_faults()
     }
 
     fn provider(&self) -> Arc<dyn Provider> {
@@ -52,8 +52,11 @@ struct Env {
 }
 
 impl Harness for Env {
-    fn abilities(&self) -> Abilities {
-        Abilities::all().never_failing().fixed().single_addresses()
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::all()
+            .without_faults()
+            .without_changes()
+            .single_address()
     }
 
     fn provider(&self) -> Arc<dyn Provider> {
@@ -82,8 +85,8 @@ impl File {
 }
 
 impl Harness for File {
-    fn abilities(&self) -> Abilities {
-        Abilities::all()
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::all()
     }
 
     fn provider(&self) -> Arc<dyn Provider> {
@@ -105,15 +108,15 @@ impl Harness for File {
             .map(|(service, instances)| (service, json!({ "instances": instances })))
             .collect();
         *self.content.lock().unwrap() = json!(services).to_string();
-        self.heal()
+        self.clear_fault()
     }
 
-    fn break_down(&self) -> BoxFuture<'_, ()> {
+    fn inject_fault(&self) -> BoxFuture<'_, ()> {
         std::fs::write(self.path(), "{ not JSON").unwrap();
         async {}.boxed()
     }
 
-    fn heal(&self) -> BoxFuture<'_, ()> {
+    fn clear_fault(&self) -> BoxFuture<'_, ()> {
         std::fs::write(self.path(), &*self.content.lock().unwrap()).unwrap();
         async {}.boxed()
     }
@@ -150,10 +153,10 @@ impl ConsulApi {
 }
 
 impl Harness for ConsulApi {
-    fn abilities(&self) -> Abilities {
-        let mut all = Abilities::all();
+    fn capabilities(&self) -> Capabilities {
+        let mut all = Capabilities::all();
         // Each registration walks the whole agent of a real Consul.
-        all.most = 300;
+        all.max_instances = 300;
         all
     }
 
@@ -191,12 +194,12 @@ impl Harness for ConsulApi {
         .boxed()
     }
 
-    fn break_down(&self) -> BoxFuture<'_, ()> {
+    fn inject_fault(&self) -> BoxFuture<'_, ()> {
         self.proxy.inject(Fault::Reset);
         async {}.boxed()
     }
 
-    fn heal(&self) -> BoxFuture<'_, ()> {
+    fn clear_fault(&self) -> BoxFuture<'_, ()> {
         self.proxy.inject(Fault::None);
         async {}.boxed()
     }
@@ -207,7 +210,7 @@ async fn conforms(harness: &dyn Harness, skipped: usize) {
     report.assert();
     let skips = report
         .cases()
-        .filter(|(_, outcome)| **outcome == Outcome::Skipped);
+        .filter(|(_, outcome)| **outcome == CaseResult::Skipped);
     assert_eq!(skips.count(), skipped, "{report}");
 }
 
@@ -262,7 +265,7 @@ impl Provider for Forgetful {
         let good = self.memory.watch(service);
         let downs = stream::unfold(self.is_down.subscribe(), |mut downs| async move {
             downs.wait_for(|down| *down).await.ok()?;
-            Some((Ok(Answer::Unknown), downs))
+            Some((Ok(ServiceAnswer::Unknown), downs))
         });
         stream::select(good, downs.take(1)).boxed()
     }
@@ -278,8 +281,8 @@ struct ForgetfulHarness {
 }
 
 impl Harness for ForgetfulHarness {
-    fn abilities(&self) -> Abilities {
-        Abilities::all()
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::all()
     }
 
     fn provider(&self) -> Arc<dyn Provider> {
@@ -290,12 +293,12 @@ impl Harness for ForgetfulHarness {
         self.memory.publish(content)
     }
 
-    fn break_down(&self) -> BoxFuture<'_, ()> {
+    fn inject_fault(&self) -> BoxFuture<'_, ()> {
         self.provider.is_down.send_replace(true);
         async {}.boxed()
     }
 
-    fn heal(&self) -> BoxFuture<'_, ()> {
+    fn clear_fault(&self) -> BoxFuture<'_, ()> {
         self.provider.is_down.send_replace(false);
         async {}.boxed()
     }
@@ -311,7 +314,7 @@ async fn a_provider_whose_failures_look_like_empty_answers_does_not_conform() {
     let report = conformance::run(&ForgetfulHarness { memory, provider }).await;
     let failed = report
         .cases()
-        .filter(|(_, o)| matches!(o, Outcome::Failed(_)));
+        .filter(|(_, o)| matches!(o, CaseResult::Failed(_)));
     let failed: Vec<_> = failed.map(|(name, _)| name).collect();
     assert_eq!(
         failed,

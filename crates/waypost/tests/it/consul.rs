@@ -8,7 +8,7 @@ use futures_util::StreamExt;
 use tokio::time::timeout;
 use waypost::directory::{Directory, Subscription};
 use waypost::provider::consul::ConsulProvider;
-use waypost::provider::{Answer, Provider};
+use waypost::provider::{Provider, ServiceAnswer};
 use waypost::snapshot::Snapshot;
 use waypost::{
     Check, Error, Health, InstanceId, Registrar, ServiceDiscoveryClient, ServiceName,
@@ -334,6 +334,6 @@ async fn no_fault_of_the_registry_removes_an_instance() {
     until(&mut subscription, |snapshot| ids(snapshot) == ["web-1"]).await;
     assert!(matches!(
         provider.watch(&web()).next().await,
-        Some(Ok(Answer::Instances(_)))
+        Some(Ok(ServiceAnswer::Instances(_)))
     ));
 }

@@ -35,26 +35,30 @@ async fn every_kind_of_check_arrives_with_all_its_options() {
                 .header("x-probe", "one")
                 .header("x-probe", "two")
                 .body("{}")
-                .without_tls_verify()
+                .with_tls_skip_verify()
                 .every(every)
                 .timeout(Duration::from_secs(3))
-                .named("by HTTP")
+                .with_name("by HTTP")
                 .with_notes("asks /health")
-                .starting_as(Health::Passing)
+                .with_initial_health(Health::Passing)
                 .with_rise(2)
                 .with_fall(3),
         )
-        .check(Check::tcp().every(every).starting_as(Health::Passing))
+        .check(
+            Check::tcp()
+                .every(every)
+                .with_initial_health(Health::Passing),
+        )
         .check(
             Check::grpc("web.v1")
                 .tls()
                 .every(every)
-                .starting_as(Health::Warning),
+                .with_initial_health(Health::Warning),
         )
         .check(
             Check::script(["/bin/true"])
                 .every(every)
-                .starting_as(Health::Passing),
+                .with_initial_health(Health::Passing),
         )
         .check(Check::ttl(Duration::from_secs(30)));
     let provider: Arc<dyn Provider> = Arc::new(ConsulProvider::new(&consul.address()).unwrap());

@@ -4,7 +4,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, advance, sleep};
 use waypost::directory::{Directory, DirectoryOptions};
-use waypost::provider::Answer;
+use waypost::provider::ServiceAnswer;
 use waypost::{Error, ServiceDiscoveryClient};
 
 use crate::scripted::{Scripted, auth, instances, refused};
@@ -64,7 +64,7 @@ async fn an_empty_answer_counts_and_an_error_does_not() {
     }
     script.tell(instances(&["a", "b"]));
     assert_eq!(subscription.changed().await.ready().len(), 2);
-    script.tell(Ok(Answer::Unknown));
+    script.tell(Ok(ServiceAnswer::Unknown));
     let empty = subscription.changed().await;
     assert!(matches!(empty.usable(), Err(Error::NoInstances { .. })));
 
@@ -154,7 +154,7 @@ fn a_client_outlives_the_runtime_that_its_watches_ran_on() {
 #[tokio::test(start_paused = true)]
 async fn waiting_for_a_service_ends_when_it_is_there() {
     let script = Scripted::default();
-    script.greet(Ok(Answer::Unknown));
+    script.greet(Ok(ServiceAnswer::Unknown));
     let client = ServiceDiscoveryClient::new(Arc::new(script.clone()));
     let waiting = tokio::spawn({
         let client = client.clone();

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use waypost::directory::{Directory, DirectoryOptions, Subscription};
-use waypost::provider::Answer;
+use waypost::provider::ServiceAnswer;
 use waypost::snapshot::Snapshot;
 use waypost::{Error, ProviderError, ProviderErrorKind, ServiceName};
 
@@ -108,7 +108,7 @@ async fn what_is_stale_for_longer_than_allowed_is_an_error() {
         panic!("{error:?}");
     };
     assert!(*age > 5 * MINUTE && cause.is_some());
-    assert!(error.is_retryable() && !error.is_nothing_there());
+    assert!(error.is_retryable() && !error.is_no_usable_instance());
     assert!(error.to_string().contains("too old: 6m"), "{error}");
     let held = directory.subscribe(&auth());
     assert!(matches!(held.current().usable(), Err(Error::Stale { .. })));
@@ -128,7 +128,7 @@ async fn a_registry_that_comes_back_empty_is_not_believed_at_once() {
 
     // Wiped, and refilled after a while: nobody notices but by the age.
     go_down(&script);
-    script.greet(Ok(Answer::Unknown));
+    script.greet(Ok(ServiceAnswer::Unknown));
     let held = |found: &Snapshot| {
         let failure = found.freshness().failure();
         failure.is_some_and(|f| f.error().kind() == ProviderErrorKind::Unconfirmed)
@@ -143,7 +143,7 @@ async fn a_registry_that_comes_back_empty_is_not_believed_at_once() {
 
     // Wiped for good: after ten seconds it is true.
     go_down(&script);
-    script.greet(Ok(Answer::Unknown));
+    script.greet(Ok(ServiceAnswer::Unknown));
     until(&mut subscription, held).await;
     let began = Instant::now();
     until(&mut subscription, |found| found.usable().is_err()).await;
@@ -219,7 +219,7 @@ async fn only_news_wakes_those_who_follow() {
 #[tokio::test(start_paused = true)]
 async fn made_up_names_are_dropped_sooner_than_real_ones() {
     let script = Scripted::default();
-    script.greet(Ok(Answer::Unknown));
+    script.greet(Ok(ServiceAnswer::Unknown));
     let directory = directory(&script, |_| ());
     for n in 0..100 {
         let name = ServiceName::new(&format!("made-up-{n}")).unwrap();

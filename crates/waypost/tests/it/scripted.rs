@@ -5,10 +5,10 @@ use std::sync::{Arc, Mutex};
 
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
-use waypost::provider::{Answer, NamesWatch, Provider, Watch};
+use waypost::provider::{NamesWatch, Provider, ServiceAnswer, Watch};
 use waypost::{Instance, ProviderError, ServiceName};
 
-type Item = Result<Answer, ProviderError>;
+type Item = Result<ServiceAnswer, ProviderError>;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Scripted {
@@ -88,7 +88,7 @@ pub(crate) fn instances(ids: &[&str]) -> Item {
         let builder = Instance::builder(auth(), "10.0.0.1".parse().unwrap(), 80).id(*id);
         Arc::new(builder.build().unwrap())
     });
-    Ok(Answer::Instances(each.collect()))
+    Ok(ServiceAnswer::Instances(each.collect()))
 }
 
 pub(crate) fn refused() -> Item {

@@ -10,7 +10,7 @@ use tokio::time::{Instant, advance, sleep};
 use waypost::balance::{RoundRobin, Selection};
 use waypost::directory::{Directory, DirectoryOptions};
 use waypost::outlier::{BalanceEvent, EjectionCause};
-use waypost::provider::{Answer, MemoryProvider};
+use waypost::provider::{MemoryProvider, ServiceAnswer};
 use waypost::{ActiveCheck, Balancer, Health, Instance};
 use waypost_testkit::free_ports;
 
@@ -60,7 +60,7 @@ async fn balancer(
     instances: Vec<Arc<Instance>>,
     check: ActiveCheck,
 ) -> (Directory, Balancer) {
-    script.greet(Ok(Answer::Instances(instances)));
+    script.greet(Ok(ServiceAnswer::Instances(instances)));
     let mut options = DirectoryOptions::default();
     options.active_check = Some(check);
     let directory = Directory::with_options(Arc::new(script.clone()), options);
@@ -201,7 +201,7 @@ async fn each_endpoint_is_checked_once_per_interval_by_all_balancers_together_un
     assert!(begun.len() > 1, "they begin at different times");
 
     // One that leaves, or that the registry calls sick, is not checked.
-    script.tell(Ok(Answer::Instances(vec![
+    script.tell(Ok(ServiceAnswer::Instances(vec![
         instance("a", |i| i),
         instance("b", |i| i.health(Health::Critical)),
     ])));
@@ -235,11 +235,11 @@ async fn at_most_half_are_ejected_by_checks_and_those_whose_checks_end_come_back
         let one = |id: &&str| instance(id, |i| i.health(health));
         ids.iter().map(one).collect::<Vec<_>>()
     };
-    script.tell(Ok(Answer::Instances(told(Health::Critical))));
+    script.tell(Ok(ServiceAnswer::Instances(told(Health::Critical))));
     settle().await;
     assert_eq!(balancer.counters().ejected_now, 0);
     ids.iter().for_each(|id| world.heal(id));
-    script.tell(Ok(Answer::Instances(told(Health::Passing))));
+    script.tell(Ok(ServiceAnswer::Instances(told(Health::Passing))));
     settle().await;
     assert_eq!(picked(&balancer).len(), 4);
 }

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use waypost::balance::{BalancerOptions, Strategy};
 use waypost::directory::{Directory, DirectoryOptions};
 use waypost::outlier::OutlierDetection;
-use waypost::provider::Answer;
+use waypost::provider::ServiceAnswer;
 use waypost::{Balancer, Instance, InstanceBuilder};
 
 use crate::scripted::{Scripted, auth};
@@ -67,7 +67,7 @@ impl Fixture {
         outlier_detection: OutlierDetection,
     ) -> Self {
         let script = Scripted::default();
-        script.greet(Ok(Answer::Instances(instances)));
+        script.greet(Ok(ServiceAnswer::Instances(instances)));
         let mut options = DirectoryOptions::default();
         options.outlier_detection = outlier_detection;
         let directory = Directory::with_options(Arc::new(script.clone()), options);
@@ -79,7 +79,7 @@ impl Fixture {
 
     /// The registry says something new, and the balancer has heard it.
     pub(super) async fn tell(&self, instances: Vec<Arc<Instance>>) {
-        self.script.tell(Ok(Answer::Instances(instances)));
+        self.script.tell(Ok(ServiceAnswer::Instances(instances)));
         settle().await;
     }
 

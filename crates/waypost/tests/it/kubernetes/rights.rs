@@ -88,7 +88,12 @@ async fn each_right_that_is_missing_costs_as_little_as_it_can() {
     let by_dns = "http://web.demo.svc.cluster.local:80";
     for (slices, services, url, lack) in [
         (BOTH, BOTH, WEB, None),
-        (BOTH, &[][..], WEB, Some("no permission to read the Service")),
+        (
+            BOTH,
+            &[][..],
+            WEB,
+            Some("no permission to read the Service"),
+        ),
         (
             &[],
             BOTH,

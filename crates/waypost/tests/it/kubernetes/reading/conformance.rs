@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use waypost::conformance::{Abilities, Harness};
+use waypost::conformance::{Capabilities, Harness};
 use waypost::provider::Provider;
 use waypost::{Instance, conformance};
 use waypost_fake_kubernetes::{ApiServer, manifest};
@@ -19,8 +19,8 @@ struct Cluster {
 }
 
 impl Harness for Cluster {
-    fn abilities(&self) -> Abilities {
-        Abilities::all()
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::all()
     }
 
     fn provider(&self) -> Arc<dyn Provider> {
@@ -58,11 +58,11 @@ impl Harness for Cluster {
         .boxed()
     }
 
-    fn break_down(&self) -> BoxFuture<'_, ()> {
+    fn inject_fault(&self) -> BoxFuture<'_, ()> {
         self.server.kill().boxed()
     }
 
-    fn heal(&self) -> BoxFuture<'_, ()> {
+    fn clear_fault(&self) -> BoxFuture<'_, ()> {
         async { self.server.restart().await.unwrap() }.boxed()
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use waypost::conformance::{Abilities, Harness};
+use waypost::conformance::{Capabilities, Harness};
 use waypost::provider::Provider;
 use waypost::provider::kubernetes::KubernetesProvider;
 use waypost::{Instance, InstanceId, Registrar, ServiceRegistration, conformance};
@@ -22,10 +22,10 @@ struct Registered {
 }
 
 impl Harness for Registered {
-    fn abilities(&self) -> Abilities {
-        let mut abilities = Abilities::all();
-        abilities.most = 30;
-        abilities
+    fn capabilities(&self) -> Capabilities {
+        let mut capabilities = Capabilities::all();
+        capabilities.max_instances = 30;
+        capabilities
     }
 
     fn provider(&self) -> Arc<dyn Provider> {
@@ -57,11 +57,11 @@ impl Harness for Registered {
         .boxed()
     }
 
-    fn break_down(&self) -> BoxFuture<'_, ()> {
+    fn inject_fault(&self) -> BoxFuture<'_, ()> {
         self.server.kill().boxed()
     }
 
-    fn heal(&self) -> BoxFuture<'_, ()> {
+    fn clear_fault(&self) -> BoxFuture<'_, ()> {
         async { self.server.restart().await.unwrap() }.boxed()
     }
 }

@@ -50,7 +50,10 @@ async fn services_of_others_are_not_touched() {
     server.delete("services", "demo", "billing");
     let registrar = Registrar::start(provider, billing("10.0.0.1").id("c")).unwrap();
     let said = failure(&registrar).await;
-    assert!(said.contains("waypost-c belongs to another instance"), "{said}");
+    assert!(
+        said.contains("waypost-c belongs to another instance"),
+        "{said}"
+    );
     registrar.deregister().await.unwrap();
     assert!(slice_of(&server, "c").is_some());
 }
