@@ -147,6 +147,7 @@ fn check_definition(
         }
         CheckKind::Script(arguments) => say("Args", arguments.as_slice().into()),
         CheckKind::Ttl(ttl) => say("TTL", go_duration(*ttl)),
+        _ => {}
     }
     if let Some((interval, timeout)) = check.timing() {
         say("Interval", go_duration(interval));

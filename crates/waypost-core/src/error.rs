@@ -258,19 +258,7 @@ pub enum ProviderErrorKind {
     Unsupported,
 }
 
-impl ProviderErrorKind {
-    #[doc(hidden)]
-    #[allow(non_upper_case_globals)]
-    pub const BadAnswer: Self = Self::InvalidResponse;
-}
-
 impl ProviderError {
-    #[doc(hidden)]
-    #[must_use]
-    pub fn because(self, source: impl StdError + Send + Sync + 'static) -> Self {
-        self.with_source(source)
-    }
-
     /// A failure of the provider described by `provider` ([`Provider::describe`]). The message says
     /// what happened and, if known, how to fix it.
     ///

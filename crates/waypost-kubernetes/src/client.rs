@@ -202,7 +202,7 @@ impl ApiClient {
             kube::Error::Auth(_) => (ProviderErrorKind::NotAuthorised, "authentication failed"),
             _ => (ProviderErrorKind::Unreachable, "connection failed"),
         };
-        self.error(kind, message.to_owned()).because(cause)
+        self.error(kind, message.to_owned()).with_source(cause)
     }
 
     /// The error that an event of a watch carries.
@@ -222,7 +222,8 @@ impl ApiClient {
             let body = self.read_body(response.into_body()).await?;
             serde_json::from_slice(&body).map_err(|cause| {
                 let message = format!("unreadable response: {cause}");
-                self.error(ProviderErrorKind::BadAnswer, message).into()
+                self.error(ProviderErrorKind::InvalidResponse, message)
+                    .into()
             })
         })
         .await

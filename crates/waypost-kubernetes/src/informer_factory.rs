@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
-use waypost_core::provider::{Answer, NamesWatch, Watch};
+use waypost_core::provider::{NamesWatch, ServiceAnswer, Watch};
 use waypost_core::{ProviderError, ServiceName};
 
 use crate::client::ApiClient;
@@ -38,7 +38,7 @@ impl InformerFactory {
         let service = ServiceRef::resolve(name, &options.namespace, &options.cluster_domain);
         let Some(service) = service else {
             // No Service can ever have this name.
-            let unknown = stream::iter([Ok(Answer::Unknown)]);
+            let unknown = stream::iter([Ok(ServiceAnswer::Unknown)]);
             return unknown.chain(stream::pending()).boxed();
         };
         let (factory, name) = (Arc::clone(self), name.clone());

@@ -3,7 +3,7 @@
 //!
 //! ```no_run
 //! use futures_util::StreamExt;
-//! use waypost_core::provider::{Answer, Provider};
+//! use waypost_core::provider::{Provider, ServiceAnswer};
 //! use waypost_kubernetes::KubernetesProvider;
 //!
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
@@ -11,8 +11,8 @@
 //! let mut watch = provider.watch(&"web".parse()?);
 //! while let Some(answer) = watch.next().await {
 //!     match answer {
-//!         Ok(Answer::Instances(instances)) => println!("{} instances", instances.len()),
-//!         Ok(Answer::Unknown) => println!("no such Service"),
+//!         Ok(ServiceAnswer::Instances(instances)) => println!("{} instances", instances.len()),
+//!         Ok(ServiceAnswer::Unknown) => println!("no such Service"),
 //!         Err(error) => eprintln!("{error}"),
 //!     }
 //! }

@@ -7,7 +7,9 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
-use waypost_core::provider::{Heartbeat, NamesWatch, Provider, Registry, Report, Watch};
+use waypost_core::provider::{
+    HeartbeatResponse, InstanceReport, NamesWatch, Provider, Registry, Watch,
+};
 use waypost_core::{
     ConfigError, Environment, Error, InstanceId, ProviderError, Registration, ServiceName,
 };
@@ -122,7 +124,7 @@ impl Registry for KubernetesProvider {
     fn register<'a>(
         &'a self,
         registration: &'a Registration,
-        report: &'a Report,
+        report: &'a InstanceReport,
     ) -> BoxFuture<'a, Result<(), ProviderError>> {
         self.registry.register(registration, report).boxed()
     }
@@ -134,8 +136,8 @@ impl Registry for KubernetesProvider {
     fn heartbeat<'a>(
         &'a self,
         registration: &'a Registration,
-        report: Report,
-    ) -> BoxFuture<'a, Result<Heartbeat, ProviderError>> {
+        report: InstanceReport,
+    ) -> BoxFuture<'a, Result<HeartbeatResponse, ProviderError>> {
         let registry = &self.registry;
         async move { registry.heartbeat(registration, &report).await }.boxed()
     }

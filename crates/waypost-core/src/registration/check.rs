@@ -33,6 +33,7 @@ pub struct Check {
 
 /// What a [`Check`] does.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CheckKind {
     /// The registry requests a URL of the instance: status 2xx is passing, 429 is a warning, anything
     /// else is critical.

@@ -20,7 +20,7 @@ use std::sync::Arc;
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, TryStreamExt};
 use tokio::task::JoinHandle;
-use waypost_core::provider::{Answer, Watch};
+use waypost_core::provider::{ServiceAnswer, Watch};
 use waypost_core::{ProviderError, ServiceName};
 
 use self::state::Names;
@@ -66,8 +66,8 @@ impl Informer {
         let answers = self.subscriptions.subscribe(name, service);
         latest::subscribe(answers, stopped, Arc::clone(self))
             .map_ok(|instances| match instances {
-                Some(instances) => Answer::Instances(instances.to_vec()),
-                None => Answer::Unknown,
+                Some(instances) => ServiceAnswer::Instances(instances.to_vec()),
+                None => ServiceAnswer::Unknown,
             })
             .boxed()
     }

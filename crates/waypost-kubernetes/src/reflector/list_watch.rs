@@ -110,7 +110,8 @@ impl ListWatch {
             }
             WatchStreamError::Decode(cause) => {
                 let message = format!("unreadable watch event of {}: {cause}", self.path);
-                self.client.error(ProviderErrorKind::BadAnswer, message)
+                self.client
+                    .error(ProviderErrorKind::InvalidResponse, message)
             }
         };
         error.into()

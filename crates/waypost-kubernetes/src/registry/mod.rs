@@ -18,7 +18,7 @@ use http::Method;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 use tokio::time::Instant;
-use waypost_core::provider::{Heartbeat, Report};
+use waypost_core::provider::{HeartbeatResponse, InstanceReport};
 use waypost_core::{Health, Instance, InstanceId, ProviderError, ProviderErrorKind, Registration};
 
 use self::objects::{
@@ -95,7 +95,7 @@ impl SliceRegistry {
     pub(crate) async fn register(
         &self,
         registration: &Registration,
-        report: &Report,
+        report: &InstanceReport,
     ) -> Result<(), ProviderError> {
         self.accepts(registration)?;
         let instance = registration.instance();
@@ -122,11 +122,11 @@ impl SliceRegistry {
     pub(crate) async fn heartbeat(
         &self,
         registration: &Registration,
-        report: &Report,
-    ) -> Result<Heartbeat, ProviderError> {
+        report: &InstanceReport,
+    ) -> Result<HeartbeatResponse, ProviderError> {
         let id = registration.instance().id();
         let Some(mut slice) = self.slices().get(id).cloned() else {
-            return Ok(Heartbeat::Forgotten);
+            return Ok(HeartbeatResponse::Forgotten);
         };
         let service = slice.owner.service.clone();
         let path = slice_path(&service.namespace, id);
@@ -142,8 +142,8 @@ impl SliceRegistry {
             };
         match stored {
             Ok(stored) if stored.is_slice_of(id) => {}
-            Ok(_) => return Ok(Heartbeat::Forgotten),
-            Err(error) if error.is_not_found() => return Ok(Heartbeat::Forgotten),
+            Ok(_) => return Ok(HeartbeatResponse::Forgotten),
+            Err(error) if error.is_not_found() => return Ok(HeartbeatResponse::Forgotten),
             Err(error) => return Err(self.explain(&service.namespace, error).await),
         }
         if is_renewal_due
@@ -152,7 +152,7 @@ impl SliceRegistry {
             tracing::debug!(%id, %error, "cannot delete expired slices of other instances");
         }
         self.slices().insert(id.clone(), slice);
-        Ok(Heartbeat::Known)
+        Ok(HeartbeatResponse::Known)
     }
 
     /// Begins maintenance, or ends it if there is no reason. In maintenance the slice is not ready,

@@ -54,7 +54,7 @@ fn readiness_probe(checks: &[Check], port: &str) -> Value {
                 json!({ "grpc": { "port": port, "service": service } })
             }
             CheckKind::Script(command) => json!({ "exec": { "command": command } }),
-            CheckKind::Ttl(_) => continue,
+            _ => continue,
         };
         if let Some((interval, timeout)) = check.timing() {
             probe["periodSeconds"] = interval.as_secs().max(1).into();
