@@ -17,8 +17,9 @@ use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 use tower::service_fn;
 
+use super::result::{critical, passing, timeout_of};
 use super::tcp::dial_error;
-use super::{critical, passing, timeout_of, tls};
+use super::tls;
 use crate::store::{CheckDefinition, CheckResult};
 
 /// Longer responses are refused, in bytes.

@@ -6,8 +6,8 @@ use std::sync::OnceLock;
 use reqwest::redirect::Policy;
 use reqwest::{Client, Method, Response, StatusCode};
 
+use super::result::{DEFAULT_OUTPUT_MAX_SIZE, critical, output_max_size, passing, timeout_of};
 use super::tcp::dial_error;
-use super::{DEFAULT_OUTPUT_MAX_SIZE, critical, output_max_size, passing, timeout_of};
 use crate::check_targets::CheckTargets;
 use crate::store::{CheckDefinition, CheckResult, CheckStatus};
 

@@ -9,7 +9,7 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::process::Command;
 use tokio::time::timeout;
 
-use super::{critical, output_max_size};
+use super::result::{critical, output_max_size};
 use crate::go_compat;
 use crate::store::{CheckDefinition, CheckResult, CheckStatus};
 

@@ -6,7 +6,7 @@ use std::net::SocketAddr;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
-use super::{critical, passing, timeout_of};
+use super::result::{critical, passing, timeout_of};
 use crate::store::{CheckDefinition, CheckResult};
 
 pub(super) async fn probe(check: &CheckDefinition) -> CheckResult {

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::truncate;
+use super::result::truncate;
 use crate::store::{CheckResult, CheckStatus, Store};
 
 const EXPIRED: &str = "TTL expired";

@@ -24,23 +24,13 @@ use winnow::prelude::*;
 use winnow::stream::{AsChar, Stateful};
 use winnow::token::{any, none_of, one_of, take_while};
 
-use super::schema::Shape;
-use super::{Condition, Invalid, Test};
+use super::condition::{Condition, Invalid, Test};
+use super::schema::{Operator, Shape};
 
-/// Deeper nesting than this is refused.
+/// How many parentheses and `not`s may be nested.
 const MAX_DEPTH: usize = 64;
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Operator {
-    Equal,
-    Contains,
-    /// [`Contains`](Self::Contains) with its operands swapped.
-    In,
-    IsEmpty,
-    Matches,
-}
-
-/// Reads an expression about records of a shape. The error says what is wrong, and where.
+/// Parses an expression for records of a shape. The error says what is wrong, and where.
 pub(super) fn parse(text: &str, shape: &'static Shape) -> Result<Condition, String> {
     let input = Stateful {
         input: text,
@@ -112,7 +102,7 @@ fn not(input: &mut Input<'_>) -> ModalResult<Condition> {
         cut_err(|input: &mut _| deeper(input, or)),
         (multispace0, cut_err(')').context(expected("`)`"))),
     );
-    // What begins with `not` can also be a test of a field that is called so.
+    // Tried first: a test can begin with `not` too, if that is a value or the name of a field.
     let negated = negated.map(|condition| Condition::Not(Box::new(condition)));
     alt((negated, group, test)).parse_next(input)
 }
@@ -217,7 +207,7 @@ fn string(input: &mut Input<'_>) -> ModalResult<String> {
         all.extend(bytes);
         all
     });
-    // Escapes of single bytes may be parts of a character, or of none.
+    // Escapes stand for bytes, which need not be UTF-8.
     let quoted = quoted.map(|bytes| String::from_utf8_lossy(&bytes).into_owned());
     let close = |quote: char| cut_err(quote).context(expected("a closing quote"));
     alt((
@@ -227,7 +217,7 @@ fn string(input: &mut Input<'_>) -> ModalResult<String> {
     .parse_next(input)
 }
 
-/// The bytes that an escape stands for, which follows a backslash.
+/// What follows a backslash. Returns the bytes that it stands for.
 fn escape(input: &mut Input<'_>) -> ModalResult<Vec<u8>> {
     fn digits<'a>(count: usize, radix: u32) -> impl Parser<Input<'a>, u32, ErrMode<ContextError>> {
         take_while(count, move |c: char| c.is_digit(radix))
@@ -235,7 +225,7 @@ fn escape(input: &mut Input<'_>) -> ModalResult<Vec<u8>> {
     }
     let character = |code| {
         let character = match code {
-            // Half of a surrogate pair.
+            // Surrogates are no characters.
             0xd800..0xe000 => Some(char::REPLACEMENT_CHARACTER),
             code => char::from_u32(code),
         };
@@ -262,7 +252,7 @@ fn escape(input: &mut Input<'_>) -> ModalResult<Vec<u8>> {
         digits(3, 8).verify_map(byte),
         any.verify_map(single).map(|byte: &[u8; 1]| byte.to_vec()),
     ))
-    .context(expected("an escape that Go has"))
+    .context(expected("an escape sequence of Go"))
     .parse_next(input)
 }
 
@@ -306,7 +296,7 @@ mod tests {
             ),
             (
                 "Service.ID == \"\\q\"",
-                "character 17: expected an escape that Go has",
+                "character 17: expected an escape sequence of Go",
             ),
             (
                 "Service.Meta[0] == 1",
@@ -319,7 +309,7 @@ mod tests {
             ),
             (
                 "Service.Nope == 1",
-                "character 1: no field `Service.Nope` here",
+                "character 1: no such field: `Service.Nope`",
             ),
             (
                 "not Service is empty",

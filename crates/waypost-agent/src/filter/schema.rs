@@ -1,21 +1,29 @@
-//! What can be selected, by endpoint. The names are those of the answers.
+//! What filters can select from the records of each endpoint. The names are those in responses.
 
-use super::grammar::Operator;
+use Shape::{Bool, List, Map, Number, Record, Text, Texts};
 
-/// The shape of a value.
+/// The type of a value.
 #[derive(Debug)]
 pub(crate) enum Shape {
     Text,
     Number,
     Bool,
     Texts,
-    /// By key, all values of one shape.
+    /// From strings to values of one shape.
     Map(&'static Shape),
     List(&'static Shape),
     Record(&'static [(&'static str, Shape)]),
 }
 
-use Shape::{Bool, List, Map, Number, Record, Text, Texts};
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Operator {
+    Equal,
+    Contains,
+    /// [`Contains`](Self::Contains) with its operands swapped.
+    In,
+    IsEmpty,
+    Matches,
+}
 
 /// `/v1/catalog/nodes`
 pub(crate) const NODE: Shape = Record(&[
@@ -104,7 +112,7 @@ const WEIGHTS: Shape = Record(&[("Passing", Number), ("Warning", Number)]);
 
 const CONNECT: Shape = Record(&[("Native", Bool)]);
 
-/// Nothing here has a proxy, but asking for one is no mistake.
+/// No instance has a proxy, because Connect isn't supported, but filters may select its fields.
 const PROXY: Shape = Record(&[
     ("DestinationServiceName", Text),
     ("DestinationServiceID", Text),
@@ -148,7 +156,7 @@ impl Shape {
         Some(shape)
     }
 
-    /// What a name selects, of a list in each of its items.
+    /// The shape of what a name selects; of a list, from each of its items.
     pub(super) fn below(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Map(of) => Some(of),
@@ -168,7 +176,7 @@ impl Shape {
         }
     }
 
-    /// What it is, for error messages.
+    /// The type as error messages name it.
     pub(super) fn describe(&self) -> &'static str {
         match self {
             Self::Text => "a string",

@@ -1,10 +1,13 @@
 //! Records in the responses of `/v1/txn` and `/v1/internal/ui`. They are as in those of the health
 //! API, except that empty lists are `null`.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
 
-use super::{Addresses, Strings};
-use crate::store::{CatalogCheckDefinition, Check, CheckStatus, Connect, Proxy, Service, Weights};
+use crate::store::{
+    CatalogCheckDefinition, Check, CheckStatus, Connect, Proxy, Service, ServiceAddress, Weights,
+};
 
 /// An instance.
 #[derive(Serialize)]
@@ -18,9 +21,9 @@ pub(crate) struct StoredService<'a> {
     #[serde(serialize_with = "or_null")]
     tags: &'a [String],
     address: &'a str,
-    #[serde(skip_serializing_if = "Addresses::is_empty")]
-    tagged_addresses: &'a Addresses,
-    meta: &'a Option<Strings>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    tagged_addresses: &'a BTreeMap<String, ServiceAddress>,
+    meta: &'a Option<BTreeMap<String, String>>,
     port: i64,
     weights: &'a Weights,
     enable_tag_override: bool,
@@ -94,6 +97,7 @@ impl<'a> From<&'a Check> for StoredCheck<'a> {
     }
 }
 
+/// Serializes an empty list as `null`.
 fn or_null<S: Serializer>(list: &[String], serializer: S) -> Result<S::Ok, S::Error> {
     Some(list)
         .filter(|list| !list.is_empty())

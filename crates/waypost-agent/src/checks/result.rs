@@ -1,0 +1,58 @@
+//! Results of checks, and the limits on their time and output.
+
+use std::time::Duration;
+
+use crate::store::{CheckDefinition, CheckResult, CheckStatus};
+
+/// The timeout of a check whose definition has none.
+const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How much output is kept, in bytes, of a check whose definition has no limit.
+pub(super) const DEFAULT_OUTPUT_MAX_SIZE: usize = 4096;
+
+/// How much output of a check to keep, in bytes.
+pub(super) fn output_max_size(check: &CheckDefinition) -> usize {
+    match usize::try_from(check.output_max_size) {
+        Ok(size @ 1..) => size,
+        _ => DEFAULT_OUTPUT_MAX_SIZE,
+    }
+}
+
+/// The timeout of a check that is not a script.
+pub(super) fn timeout_of(check: &CheckDefinition) -> Duration {
+    check.timeout().unwrap_or(DEFAULT_TIMEOUT)
+}
+
+pub(super) fn passing(output: String) -> CheckResult {
+    CheckResult {
+        status: CheckStatus::Passing,
+        output,
+    }
+}
+
+pub(super) fn critical(output: String) -> CheckResult {
+    CheckResult {
+        status: CheckStatus::Critical,
+        output,
+    }
+}
+
+/// Truncates a text to at most `limit` bytes without splitting a character.
+pub(crate) fn truncate(text: &mut String, limit: usize) {
+    if text.len() > limit {
+        let end = (0..=limit).rev().find(|&at| text.is_char_boundary(at));
+        text.truncate(end.unwrap_or(0));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn truncation_does_not_split_characters() {
+        let mut text = "aéé".to_owned();
+        truncate(&mut text, 4);
+        assert_eq!(text, "aé");
+    }
+}
