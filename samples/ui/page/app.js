@@ -88,8 +88,8 @@ form.addEventListener("submit", (event) => {
     const started = performance.now();
     setText(byId("answered"), "");
     byId("answer").replaceChildren(el("p", { className: "muted" }, "Waiting for the answer…"));
-    const send = byId("stream").checked ? askStreaming : ask;
-    const answer = await send(model, input.value, signal);
+    const request = byId("stream").checked ? askStreaming : ask;
+    const answer = await request(model, input.value, signal);
     const elapsed = Math.round(performance.now() - started);
     byId("answered").replaceChildren(
       "Answered by ", el("span", { className: "who" }, answer.served_by),

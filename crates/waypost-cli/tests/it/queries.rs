@@ -147,7 +147,7 @@ async fn each_error_has_its_own_message_and_exit_code() {
             "KEY=VALUE",
         ),
         (
-            &["up", "--scale", "nobody=2"],
+            &["up", "--scale", "unknown=2"],
             &[],
             1,
             "ai-models, gateway, ui",

@@ -25,7 +25,7 @@ use crate::error::{CommandError, CommandResult};
 ///
 /// Each program runs as a separate process, and finds the others through the registry. Every log
 /// line is prefixed with the name of its process. Ctrl-C stops all processes in reverse order; a
-/// second Ctrl-C stops them at once.
+/// second Ctrl-C stops them immediately.
 #[derive(Args)]
 pub(crate) struct Up {
     /// Registry to use: `embedded`, `consul` to start `consul agent -dev`, or the HOST:PORT of a
@@ -102,7 +102,7 @@ impl Up {
         if !self.check {
             shutdown_signal().await;
         }
-        println!("\nstopping in reverse order; press Ctrl-C again to stop everything at once");
+        println!("\nstopping in reverse order; press Ctrl-C again to stop immediately");
         stop(&supervisor).await;
         Ok(ExitCode::SUCCESS)
     }
@@ -119,7 +119,7 @@ async fn all_discovered(plan: &Plan) {
     let _ = timeout(DISCOVERY_TIMEOUT, join_all(waits)).await;
 }
 
-/// Stops all processes; at once if a second signal arrives.
+/// Stops all processes; immediately if a second signal arrives.
 async fn stop(supervisor: &Supervisor) {
     tokio::select! {
         () = supervisor.shutdown() => {}

@@ -123,7 +123,7 @@ async fn the_agents_form_a_cluster_that_services_register_with() {
     }
 }
 
-/// Starts agents as in pods. Each gets an address of its own in 127.0.0.0/8.
+/// Starts agents as in pods. Each has a different address in 127.0.0.0/8.
 struct Pods<'a> {
     directory: &'a Path,
     network: String,

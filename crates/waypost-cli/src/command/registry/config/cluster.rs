@@ -59,7 +59,7 @@ impl Cluster<'_> {
             None => fs::canonicalize(&directory)?,
         };
         let mut config = self.agent_config(name, node, &installed_at);
-        // A file of its own, so that it can be kept in a secret store.
+        // A separate file, so that it can be kept in a secret store.
         let mut secret_config = json!({
             "encrypt": secrets.gossip_key,
             "acl": { "tokens": { "agent": secrets.agent_token } },
