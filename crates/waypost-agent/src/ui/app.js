@@ -1,101 +1,101 @@
-// Shows the services and their instances, live. Two blocking queries wait for changes, one for the
-// list of services and one for all checks; each change is a reason to look again at the services
-// that are open on the page. One query for each of those would use up the few connections that a
-// browser allows itself.
+// Shows the services and their instances, and updates them. Two blocking queries wait for changes:
+// one for the list of services and one for all checks. Each change reloads the services that are
+// expanded on the page. A blocking query for each expanded service would exceed the number of
+// connections that a browser opens to one host.
 "use strict";
 
 const RETRY_MS = 2000;
-const WORDS = { passing: "Passing", warning: "Warning", critical: "Critical" };
-const SIGNS = { passing: "✓", warning: "!", critical: "✗" };
+const LABELS = { passing: "Passing", warning: "Warning", critical: "Critical" };
+const ICONS = { passing: "✓", warning: "!", critical: "✗" };
 const ORDER = ["passing", "warning", "critical"];
 
 const list = document.getElementById("services");
 const search = document.getElementById("search");
 const summary = document.getElementById("summary");
 const connection = document.getElementById("connection");
-const nothing = document.getElementById("nothing");
+const empty = document.getElementById("empty");
 
-const door = document.getElementById("door");
-const token = document.getElementById("token");
-const refusal = document.getElementById("refusal");
+const tokenForm = document.getElementById("token-form");
+const tokenInput = document.getElementById("token");
+const tokenError = document.getElementById("token-error");
 
-/** Where the token is kept until the tab is closed. */
-const TOKEN = "waypost-token";
+/** The key of the token in the session storage, which lasts until the tab is closed. */
+const TOKEN_KEY = "waypost-token";
 
-/** What is on the page, by service name. */
-const shown = new Map();
-/** The checks of everything, by service name and then by instance. */
+/** The cards on the page, by service name. */
+const cards = new Map();
+/** All checks. */
 let checks = [];
 
 start();
 
 function start() {
   search.addEventListener("input", filter);
-  door.addEventListener("submit", (event) => {
+  tokenForm.addEventListener("submit", (event) => {
     event.preventDefault();
-    sessionStorage.setItem(TOKEN, token.value);
-    token.value = "";
-    letIn();
+    sessionStorage.setItem(TOKEN_KEY, tokenInput.value);
+    tokenInput.value = "";
+    retryWithToken();
   });
   describeAgent();
-  follow("/v1/catalog/services", (services) => {
+  watch("/v1/catalog/services", (services) => {
     showServices(services);
-    lookAgain();
+    reloadExpanded();
   });
-  follow("/v1/health/state/any", (all) => {
+  watch("/v1/health/state/any", (all) => {
     checks = all;
-    showCounts();
-    lookAgain();
+    showStatuses();
+    reloadExpanded();
   });
 }
 
-/** Resolves when there is a new token to try. */
-let admission = Promise.withResolvers();
+/** Resolves when a new token has been entered. */
+let tokenEntered = Promise.withResolvers();
 
-function letIn() {
-  admission.resolve();
-  admission = Promise.withResolvers();
+function retryWithToken() {
+  tokenEntered.resolve();
+  tokenEntered = Promise.withResolvers();
 }
 
-/** Asks the registry, with the token if there is one; while it refuses that, waits for another. */
-async function ask(path) {
+/** Sends a request with the token, if there is one. If it is rejected, waits for another token. */
+async function request(path) {
   for (;;) {
-    const sent = sessionStorage.getItem(TOKEN);
+    const sent = sessionStorage.getItem(TOKEN_KEY);
     const response = await fetch(path, { headers: sent ? { "X-Consul-Token": sent } : {} });
     if (response.status !== 403) {
-      door.hidden = true;
+      tokenForm.hidden = true;
       return response;
     }
     const text = await response.text();
-    // Another answer may have come meanwhile, or another token.
-    if (sent !== sessionStorage.getItem(TOKEN)) continue;
-    refusal.textContent = sent ? `That token was refused: ${text}.` : "";
-    connection.textContent = "Locked";
-    door.hidden = false;
-    await admission.promise;
+    // Another token may have been entered in the meantime.
+    if (sent !== sessionStorage.getItem(TOKEN_KEY)) continue;
+    tokenError.textContent = sent ? `The token was rejected: ${text}.` : "";
+    connection.textContent = "Token required";
+    tokenForm.hidden = false;
+    await tokenEntered.promise;
   }
 }
 
 async function describeAgent() {
   try {
-    const { Config } = await (await ask("/v1/agent/self")).json();
+    const { Config } = await (await request("/v1/agent/self")).json();
     document.getElementById("agent").textContent = `${Config.NodeName} in ${Config.Datacenter}`;
   } catch {
     setTimeout(describeAgent, RETRY_MS);
   }
 }
 
-/** Calls `show` with each new answer of a path, for ever. */
-async function follow(path, show) {
+/** Runs a blocking query repeatedly and calls `show` with each new response. */
+async function watch(path, show) {
   let index = 0;
   for (;;) {
     try {
-      const response = await ask(`${path}?index=${index}&wait=5m`);
+      const response = await request(`${path}?index=${index}&wait=5m`);
       if (!response.ok) throw new Error(await response.text());
       const next = Number(response.headers.get("X-Consul-Index"));
-      const answer = await response.json();
-      // An index that goes back means that the registry started anew.
-      if (next !== index) show(answer);
+      const body = await response.json();
+      // An index that goes back means that the registry has been restarted.
+      if (next !== index) show(body);
       index = next >= index ? next : 0;
       setConnection(true);
     } catch {
@@ -107,76 +107,76 @@ async function follow(path, show) {
 }
 
 function setConnection(live) {
-  connection.textContent = live ? "Live" : "The registry can't be reached. Trying again…";
+  connection.textContent = live ? "Live" : "Registry unreachable, retrying…";
 }
 
 function showServices(services) {
-  for (const [name, card] of shown) {
+  for (const [name, card] of cards) {
     if (!(name in services)) {
       card.item.remove();
-      shown.delete(name);
+      cards.delete(name);
     }
   }
   const names = Object.keys(services);
   for (const [i, name] of names.entries()) {
-    const card = shown.get(name) ?? addCard(name);
+    const card = cards.get(name) ?? addCard(name);
     card.tags = services[name];
     card.tagList.replaceChildren(...services[name].map((tag) => element("span", "tag", tag)));
     if (list.children[i] !== card.item) list.insertBefore(card.item, list.children[i] ?? null);
   }
-  nothing.hidden = names.length > 0;
+  empty.hidden = names.length > 0;
   filter();
-  showCounts();
+  showStatuses();
 }
 
 function addCard(name) {
   const details = element("details");
   const head = element("summary");
   const tagList = element("span");
-  const counts = element("span", "counts");
-  head.append(element("h2", "", name), tagList, counts);
+  const statusSlot = element("span", "service-status");
+  head.append(element("h2", "", name), tagList, statusSlot);
   const body = element("div", "scroll");
   details.append(head, body);
   const item = element("li");
   item.append(details);
-  const card = { item, details, tagList, counts, body, tags: [] };
-  details.addEventListener("toggle", () => look(name, card));
-  shown.set(name, card);
+  const card = { item, details, tagList, status: statusSlot, body, tags: [] };
+  details.addEventListener("toggle", () => loadInstances(name, card));
+  cards.set(name, card);
   return card;
 }
 
-function lookAgain() {
-  for (const [name, card] of shown) look(name, card);
+function reloadExpanded() {
+  for (const [name, card] of cards) loadInstances(name, card);
 }
 
-/** Fetches the instances of a service if they are to be seen. */
-async function look(name, card) {
+/** Loads the instances of a service if its card is expanded. */
+async function loadInstances(name, card) {
   if (!card.details.open) return;
   try {
-    const response = await ask(`/v1/health/service/${encodeURIComponent(name)}`);
+    const response = await request(`/v1/health/service/${encodeURIComponent(name)}`);
     if (response.ok) showInstances(card, name, await response.json());
   } catch {
-    // The queries that wait notice it too, and say so.
+    // The blocking queries fail as well and report it.
   }
 }
 
 function showInstances(card, name, instances) {
   const table = element("table");
-  const caption = element("thead");
+  const header = element("thead");
   const titles = element("tr");
   for (const title of ["Instance", "Address", "Status", "Checks"]) {
     const cell = element("th", "", title);
     cell.scope = "col";
     titles.append(cell);
   }
-  caption.append(titles);
+  header.append(titles);
   const rows = element("tbody");
   for (const { Node, Service, Checks } of instances) {
     const row = element("tr");
     const address = Service.Address || Node.Address;
-    const place = address.includes(":") ? `[${address}]` : address;
+    const host = address.includes(":") ? `[${address}]` : address;
     row.append(cell(element("code", "", Service.ID)));
-    row.append(cell(element("code", "", Service.Port ? `${place}:${Service.Port}` : place)));
+    row.append(cell(element("code", "", Service.Port ? `${host}:${Service.Port}` : host)));
     row.append(cell(status(worst(Checks.map((check) => check.Status)))));
     const checkList = element("ul");
     for (const check of Checks) {
@@ -189,29 +189,29 @@ function showInstances(card, name, instances) {
     row.append(cell(checkList));
     rows.append(row);
   }
-  table.append(caption, rows);
+  table.append(header, rows);
   table.setAttribute("aria-label", `Instances of ${name}`);
   card.body.replaceChildren(table);
 }
 
-/** How each service is, from the checks of all; one without checks is well. */
-function showCounts() {
+/** Shows the worst check status of each service. A service without checks is passing. */
+function showStatuses() {
   const byService = Map.groupBy(checks, (check) => check.ServiceName);
   let failing = 0;
-  for (const [name, card] of shown) {
-    const verdict = worst((byService.get(name) ?? []).map((check) => check.Status));
-    if (verdict === "critical") failing += 1;
-    card.counts.replaceChildren(status(verdict));
+  for (const [name, card] of cards) {
+    const worstStatus = worst((byService.get(name) ?? []).map((check) => check.Status));
+    if (worstStatus === "critical") failing += 1;
+    card.status.replaceChildren(status(worstStatus));
   }
-  const total = shown.size === 1 ? "1 service" : `${shown.size} services`;
+  const total = cards.size === 1 ? "1 service" : `${cards.size} services`;
   summary.textContent = failing ? `${total}, ${failing} with a critical check` : total;
 }
 
 function filter() {
-  const wanted = search.value.trim().toLowerCase();
-  for (const [name, card] of shown) {
+  const text = search.value.trim().toLowerCase();
+  for (const [name, card] of cards) {
     const texts = [name, ...card.tags];
-    card.item.hidden = !texts.some((text) => text.toLowerCase().includes(wanted));
+    card.item.hidden = !texts.some((it) => it.toLowerCase().includes(text));
   }
 }
 
@@ -220,7 +220,7 @@ function worst(statuses) {
 }
 
 function status(name) {
-  return element("span", `status ${name}`, `${SIGNS[name]} ${WORDS[name]}`);
+  return element("span", `status ${name}`, `${ICONS[name]} ${LABELS[name]}`);
 }
 
 function cell(content) {
@@ -230,8 +230,8 @@ function cell(content) {
 }
 
 function element(name, className = "", text = "") {
-  const made = document.createElement(name);
-  if (className) made.className = className;
-  if (text) made.textContent = text;
-  return made;
+  const created = document.createElement(name);
+  if (className) created.className = className;
+  if (text) created.textContent = text;
+  return created;
 }
