@@ -1,6 +1,7 @@
 //! Runs the asynchronous commands: sets up logging and the Tokio runtime.
 
 use std::io::IsTerminal;
+use std::pin::Pin;
 
 use tracing_subscriber::EnvFilter;
 
@@ -12,7 +13,7 @@ pub(crate) fn run_query(command: impl Future<Output = CommandResult>) -> Command
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(command)
+        .block_on(boxed(command))
 }
 
 /// Runs a command that serves until it is stopped, on one thread per core.
@@ -21,7 +22,14 @@ pub(crate) fn run_server(command: impl Future<Output = CommandResult>) -> Comman
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
-        .block_on(command)
+        .block_on(boxed(command))
+}
+
+/// Gives all commands one type, so that the executor is compiled once and not once for each.
+fn boxed<'a>(
+    command: impl Future<Output = CommandResult> + 'a,
+) -> Pin<Box<dyn Future<Output = CommandResult> + 'a>> {
+    Box::pin(command)
 }
 
 /// Logs to stderr, from `level` upwards unless `RUST_LOG` is set.

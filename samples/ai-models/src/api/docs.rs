@@ -1,15 +1,21 @@
 //! The OpenAPI description, and Swagger UI, which is embedded in the program.
 
+use std::borrow::Cow;
+use std::future::ready;
+use std::io::Read;
 use std::sync::Arc;
 
 use axum::extract::Path;
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
-use http::{HeaderName, HeaderValue, StatusCode, header};
+use flate2::read::GzDecoder;
+use http::header;
 use utoipa::{OpenApi, openapi};
 
 use crate::problem::Problem;
+
+const INDEX: &str = include_str!("../../swagger-ui/index.html");
 
 /// Allows only resources of this service. Swagger UI needs inline styles and `data:` images.
 const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
@@ -42,80 +48,63 @@ pub(super) fn router(mut description: openapi::OpenApi) -> Router {
             .insert("/api/models/{id}".to_owned(), model);
     }
     let description = Arc::new(description);
-    let config = utoipa_swagger_ui::Config::new(["../openapi.json"])
-        .use_base_layout()
-        .try_it_out_enabled(true)
-        .validator_url("none")
-        .display_request_duration(true);
-    let config = Arc::new(config);
-    let (bare, index) = (config.clone(), config.clone());
     Router::new()
         .route(
             "/openapi.json",
-            get(move || std::future::ready(Json(description.clone()))),
+            get(move || ready(Json(description.clone()))),
         )
         // Relative, so that a gateway's path prefix is kept.
-        .route("/", get(|| async { redirect("docs") }))
-        .route(
-            "/docs",
-            get(move || std::future::ready(page_without_slash(bare))),
-        )
-        .route("/docs/", get(move || std::future::ready(page("", index))))
+        .route("/", get(|| ready(Redirect::temporary("docs"))))
+        .route("/docs", get(|| ready(page_without_slash())))
+        .route("/docs/", get(|| ready(file("index.html"))))
         .route(
             "/docs/{*file}",
-            get(move |Path(file): Path<String>| std::future::ready(page(&file, config))),
+            get(|Path(name): Path<String>| ready(file(&name))),
         )
-}
-
-fn redirect(to: &'static str) -> Response {
-    (
-        StatusCode::TEMPORARY_REDIRECT,
-        [(header::LOCATION, HeaderValue::from_static(to))],
-    )
-        .into_response()
 }
 
 /// The page at `/docs`, without a trailing slash: a base URL makes its relative links work.
-fn page_without_slash(config: Arc<utoipa_swagger_ui::Config<'static>>) -> Response {
-    page_with("", config, |html| match std::str::from_utf8(html) {
-        Ok(html) => html
-            .replacen("<head>", "<head><base href=\"docs/\">", 1)
-            .into_bytes(),
-        Err(_) => html.to_vec(),
-    })
+fn page_without_slash() -> Response {
+    let html = INDEX.replacen("<head>", "<head><base href=\"docs/\">", 1);
+    respond("text/html", Cow::Owned(html.into_bytes()))
 }
 
-fn page(file: &str, config: Arc<utoipa_swagger_ui::Config<'static>>) -> Response {
-    page_with(file, config, <[u8]>::to_vec)
-}
-
-fn page_with(
-    file: &str,
-    config: Arc<utoipa_swagger_ui::Config<'static>>,
-    edit: impl FnOnce(&[u8]) -> Vec<u8>,
-) -> Response {
-    match utoipa_swagger_ui::serve(file, config) {
-        Ok(Some(found)) => {
-            let policy = HeaderValue::from_static(POLICY);
-            let headers = [
-                (
-                    header::CONTENT_TYPE,
-                    HeaderValue::try_from(found.content_type).ok(),
-                ),
-                (header::CONTENT_SECURITY_POLICY, Some(policy)),
-                (
-                    HeaderName::from_static("x-content-type-options"),
-                    Some(HeaderValue::from_static("nosniff")),
-                ),
-            ];
-            let mut response = edit(&found.bytes).into_response();
-            for (name, value) in headers {
-                if let Some(value) = value {
-                    response.headers_mut().insert(name, value);
-                }
-            }
-            response
-        }
-        _ => Problem::no_such_path(&format!("/docs/{file}")).into_response(),
+/// A file of the page; the answer is 404 for any other name.
+fn file(name: &str) -> Response {
+    match name {
+        "index.html" => respond("text/html", Cow::Borrowed(INDEX.as_bytes())),
+        "swagger-initializer.js" => respond(
+            "text/javascript",
+            Cow::Borrowed(include_bytes!("../../swagger-ui/swagger-initializer.js")),
+        ),
+        "swagger-ui-bundle.js" => respond(
+            "text/javascript",
+            decompress(include_bytes!("../../swagger-ui/swagger-ui-bundle.js.gz")),
+        ),
+        "swagger-ui.css" => respond(
+            "text/css",
+            decompress(include_bytes!("../../swagger-ui/swagger-ui.css.gz")),
+        ),
+        "favicon-32x32.png" => respond(
+            "image/png",
+            Cow::Borrowed(include_bytes!("../../swagger-ui/favicon-32x32.png")),
+        ),
+        _ => Problem::no_such_path(&format!("/docs/{name}")).into_response(),
     }
+}
+
+fn decompress(file: &'static [u8]) -> Cow<'static, [u8]> {
+    let mut bytes = Vec::new();
+    // The input is in memory and was compressed by us, so this cannot fail.
+    let _ = GzDecoder::new(file).read_to_end(&mut bytes);
+    Cow::Owned(bytes)
+}
+
+fn respond(content_type: &'static str, body: Cow<'static, [u8]>) -> Response {
+    let headers = [
+        (header::CONTENT_TYPE, content_type),
+        (header::CONTENT_SECURITY_POLICY, POLICY),
+        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    ];
+    (headers, body).into_response()
 }
