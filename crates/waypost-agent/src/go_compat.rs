@@ -1,6 +1,6 @@
 //! Formats of Go's standard library that are part of Consul's HTTP API, because Consul parses and
-//! prints with it: durations (`1m30s`), booleans and numbers in queries, names of processors.
-//! Clients send them and read them, so they are the same here.
+//! prints with that library: durations (`1m30s`), booleans and numbers in queries, and the names of
+//! processors. Clients send and read them, so they must be the same here.
 
 use std::time::Duration;
 
@@ -8,8 +8,7 @@ use serde::de::Error;
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
-/// Parses a duration in Go's notation, such as `1m30s` or `1.5h`, into nanoseconds. The error is
-/// what Go says.
+/// Parses a duration such as `1m30s` or `1.5h` to nanoseconds. The error text is Go's.
 pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
     let invalid = || format!("time: invalid duration {text:?}");
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
@@ -51,12 +50,12 @@ pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
     Ok(if text.starts_with('-') { -total } else { total })
 }
 
-/// A duration from Go's nanoseconds; a negative one is nothing.
+/// A duration of that many nanoseconds; 0 if they are negative.
 pub(crate) fn duration(nanoseconds: i64) -> Duration {
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
 }
 
-/// Nanoseconds in Go's notation, such as `1m30s`.
+/// Nanoseconds as a duration such as `1m30s`.
 pub(crate) fn show_duration(nanoseconds: i64) -> String {
     let sign = if nanoseconds < 0 { "-" } else { "" };
     let total = nanoseconds.unsigned_abs();
@@ -91,7 +90,7 @@ pub(crate) fn show_duration(nanoseconds: i64) -> String {
     }
 }
 
-/// [`show_duration`], but nothing for 0.
+/// [`show_duration`], but empty for 0.
 pub(crate) fn show_nonzero_duration(nanoseconds: i64) -> String {
     if nanoseconds == 0 {
         String::new()
@@ -128,7 +127,7 @@ pub(crate) fn duration_text<'de, D: Deserializer<'de>>(
     nanoseconds(deserializer).map(show_nonzero_duration)
 }
 
-/// Parses what Go's `strconv.ParseBool` takes for a boolean.
+/// Parses a boolean as `strconv.ParseBool` does.
 pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     match text {
         "1" | "t" | "T" | "TRUE" | "true" | "True" => Some(true),
@@ -137,7 +136,7 @@ pub(crate) fn parse_bool(text: &str) -> Option<bool> {
     }
 }
 
-/// Parses an unsigned number as Go's `strconv.ParseUint` does. The error is what Go says.
+/// Parses an unsigned number as `strconv.ParseUint` does. The error text is Go's.
 pub(crate) fn parse_u64(text: &str) -> Result<u64, String> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let fault = if is_number {
@@ -149,7 +148,7 @@ pub(crate) fn parse_u64(text: &str) -> Result<u64, String> {
     number.ok_or_else(|| format!("strconv.ParseUint: parsing {text:?}: {fault}"))
 }
 
-/// What Go calls the processor.
+/// Go's name for the processor architecture.
 pub(crate) fn arch() -> &'static str {
     match std::env::consts::ARCH {
         "x86_64" => "amd64",
@@ -164,7 +163,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn durations_are_read_as_go_reads_them() {
+    fn durations_are_parsed_as_in_go() {
         for (text, expected) in [
             ("0", Ok(0)),
             ("10s", Ok(10_000_000_000)),
@@ -186,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn durations_are_written_as_go_writes_them() {
+    fn durations_are_formatted_as_in_go() {
         for (nanoseconds, text) in [
             (0, "0s"),
             (5, "5ns"),

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// A question of whether something is allowed.
+/// Asks whether an access is allowed.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Authorization {

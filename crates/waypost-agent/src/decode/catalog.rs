@@ -12,7 +12,7 @@ use crate::store::{
 };
 use crate::{ids, metadata};
 
-/// What is to be in the catalog of a datacenter.
+/// What to register in the catalog of a datacenter.
 #[derive(Debug, Default, Deserialize)]
 #[serde(from = "RegistrationBody")]
 pub(crate) struct CatalogRegistration {
@@ -20,7 +20,7 @@ pub(crate) struct CatalogRegistration {
     pub entry: CatalogEntry,
 }
 
-/// What is to be removed: a service, a check, or the whole node if neither is named.
+/// What to remove: a service, a check, or the whole node if neither is set.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
 pub(crate) struct CatalogDeregistration {
@@ -207,7 +207,7 @@ impl CatalogRegistration {
 }
 
 impl CatalogCheckDefinition {
-    /// The type of a check that has this definition and says nothing of it.
+    /// The type of a check that has this definition but no `Type`.
     fn kind(&self) -> &'static str {
         if !self.grpc.is_empty() {
             "grpc"

@@ -22,12 +22,12 @@ pub(crate) struct CheckUpdate {
 #[serde(try_from = "Body")]
 pub(crate) struct CheckRegistration(pub CheckDefinition);
 
-/// A check inside the registration of a service.
+/// A check in the body of `/v1/agent/service/register`.
 #[derive(Default, Deserialize)]
 #[serde(try_from = "Body")]
 pub(super) struct ServiceCheck(CheckDefinition);
 
-/// The fields of a check, wherever it is.
+/// The fields of a check in both bodies.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
 struct Body {
@@ -72,13 +72,13 @@ struct Body {
     deregister_critical_service_after: i64,
     output_max_size: i64,
 
-    // Of a check that is registered alone.
+    // Only of a check that is registered by itself.
     #[serde(rename = "ID", deserialize_with = "present")]
     id: Option<String>,
     #[serde(deserialize_with = "present")]
     token: Option<String>,
 
-    // Of a check inside the registration of a service.
+    // Only of a check inside the registration of a service.
     #[serde(rename = "CheckID", deserialize_with = "present")]
     check_id: Option<String>,
     #[serde(rename = "ProxyHTTP", deserialize_with = "present")]
@@ -111,7 +111,7 @@ impl TryFrom<Body> for ServiceCheck {
             id: body.check_id.clone().unwrap_or_default(),
             proxy_http: body.proxy_http.clone().unwrap_or_default(),
             proxy_grpc: body.proxy_grpc.clone().unwrap_or_default(),
-            // Accepted, but the check belongs to the service around it.
+            // Accepted, but ignored: the check belongs to the service that is registered.
             service_id: String::new(),
             ..CheckDefinition::from(body)
         }))

@@ -1,4 +1,4 @@
-//! JSON as Go's `encoding/json` reads it, for types that derive serde's `Deserialize`.
+//! Deserializes JSON by the rules of Go's `encoding/json`.
 //!
 //! Where Go's rules differ from serde's, [`from_slice`] follows Go's:
 //!
@@ -29,7 +29,7 @@ const NEGATIVE_ZERO: u64 = (-0.0_f64).to_bits();
 pub(crate) enum DecodeError {
     #[error("invalid JSON: {0}")]
     Syntax(#[from] serde_json::Error),
-    /// A value of the wrong type, an unknown field and the like; shown with the path of the field.
+    /// For example a value of the wrong type or an unknown field. Names the path of the field.
     #[error(transparent)]
     Value(#[from] serde_path_to_error::Error<ValueError>),
 }
@@ -42,7 +42,7 @@ pub(crate) fn from_slice<T: DeserializeOwned>(body: &[u8]) -> Result<T, DecodeEr
     Ok(serde_path_to_error::deserialize(json)?)
 }
 
-/// A JSON value that keeps the fields of objects as they came: in order, with repetitions.
+/// A JSON value that keeps all fields of an object, in their order and with repetitions.
 #[derive(Clone, Debug, PartialEq)]
 enum Json {
     Null,
@@ -140,7 +140,7 @@ impl Json {
     }
 }
 
-/// Implements methods of `Deserializer` for which `null` is a zero value.
+/// Implements methods of `Deserializer` for types of which `null` is the zero value.
 macro_rules! null_is_zero {
     ($($method:ident => $visit:ident($zero:expr);)*) => {
         $(
@@ -189,7 +189,7 @@ impl<'de> Deserializer<'de> for Json {
     fn deserialize_i64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, ValueError> {
         match self {
             Self::Null => visitor.visit_i64(0),
-            // serde_json reads `-0` as a float. To Go it is an integer.
+            // serde_json parses `-0` as a float, Go as an integer.
             Self::Number(number) if number.as_f64().map(f64::to_bits) == Some(NEGATIVE_ZERO) => {
                 visitor.visit_i64(0)
             }
@@ -232,11 +232,11 @@ impl<'de> IntoDeserializer<'de, ValueError> for Json {
     }
 }
 
-/// The entries of an object under the names that a type has for them, one for each field, followed
-/// by those that it has no field for.
+/// Renames the entries of an object to the fields of a type, so that each field occurs once at most.
+/// Entries that match no field come last.
 ///
-/// Names that differ in underscores alone, such as `ServiceID` and `service_id`, are aliases of one
-/// field. If both occur, the first of them counts unless it is empty, as in Consul.
+/// Fields whose names differ only in underscores, such as `ServiceID` and `service_id`, are aliases.
+/// If both occur, the one that is listed first counts unless it is empty, as in Consul.
 fn match_fields(
     entries: Vec<(String, Json)>,
     fields: &'static [&'static str],
@@ -302,7 +302,7 @@ fn replace_unpaired_surrogates(text: &str) -> Cow<'_, str> {
     replaced
 }
 
-/// Reads a field that is there, so that `Option` tells a field that is `null` from a missing one.
+/// Deserializes a field as `Some`, even if it is `null`, so that `None` means that it is missing.
 pub(super) fn present<'de, D, T>(deserializer: D) -> Result<Option<T>, D::Error>
 where
     D: Deserializer<'de>,
@@ -369,7 +369,7 @@ mod tests {
     }
 
     #[test]
-    fn null_is_the_zero_value_of_any_type() {
+    fn null_is_the_zero_value_of_every_type() {
         let body = r#"{"Name":null,"Port":null,"WithAlias":null,"Tags":null,"Meta":null,
             "Inner":null}"#;
         assert_eq!(read(body), Ok(Record::default()));
@@ -386,7 +386,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_unicode_is_replaced() {
+    fn invalid_utf8_and_unpaired_surrogates_are_replaced() {
         for (text, expected) in [
             (r"a\n\u00e9\ud83d\ude00", "a\né😀"),
             (r"\ud83dx\ude00\ud83d", "\u{fffd}x\u{fffd}\u{fffd}"),
@@ -400,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn minus_zero_is_an_integer() {
+    fn negative_zero_is_an_integer() {
         assert_eq!(read(r#"{"Port":-0}"#), Ok(Record::default()));
     }
 

@@ -1,10 +1,8 @@
-//! The JSON bodies of requests, read as strictly and as leniently as Consul reads them.
+//! Request bodies. The same bodies are accepted and refused as in Consul.
 //!
-//! [`from_slice`] makes serde follow the rules of Go's decoder. The types here list the fields that
-//! Consul knows under each endpoint, derive `Deserialize`, and are converted to the records of
-//! [`crate::store`]. Unknown fields are refused where Consul refuses them; what is kept of a body is
-//! what Consul keeps of it. Which bodies are refused is thus as in Consul, but the texts that say
-//! why are not.
+//! Each type lists the fields that Consul accepts at an endpoint, and is converted to records of
+//! [`crate::store`], which keep the fields that Consul keeps. [`from_slice`] makes serde follow the
+//! rules of Go's JSON decoder. Its errors name the path of a field; their text is not Consul's.
 
 mod authorization;
 mod catalog;

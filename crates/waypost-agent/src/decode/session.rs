@@ -8,13 +8,13 @@ use crate::store::{ServiceCheck, Session};
 
 const SECOND: i64 = 1_000_000_000;
 const DEFAULT_LOCK_DELAY: i64 = 15 * SECOND;
-const SHORTEST_TTL: i64 = 10 * SECOND;
-const LONGEST_TTL: i64 = 24 * 60 * 60 * SECOND;
+const MIN_TTL: i64 = 10 * SECOND;
+const MAX_TTL: i64 = 24 * 60 * 60 * SECOND;
 
-/// A lock delay that is less than this must have been meant in seconds.
-const SECONDS_BELOW: i64 = 1000;
+/// Lower lock delays are in seconds, not in nanoseconds.
+const MIN_LOCK_DELAY_NANOSECONDS: i64 = 1000;
 
-/// The check that tells whether a node is there at all.
+/// The check that every node has: whether it is reachable.
 const NODE_HEALTH: &str = "serfHealth";
 
 /// The body of `/v1/session/create`.
@@ -28,7 +28,7 @@ pub(crate) struct SessionDefinition {
     behavior: String,
     #[serde(rename = "TTL")]
     ttl: String,
-    /// As far as given: an empty list or `null` is not the same as no list.
+    /// `None` if it is missing, `Some(None)` if it is `null`: Consul tells them apart.
     #[serde(deserialize_with = "present")]
     checks: Option<Option<Vec<String>>>,
     #[serde(deserialize_with = "present")]
@@ -37,8 +37,8 @@ pub(crate) struct SessionDefinition {
 }
 
 impl SessionDefinition {
-    /// The session without its id. The error is Consul's.
-    pub(crate) fn into_session(self, here: &str) -> Result<Session, String> {
+    /// The session, without an id. The error is Consul's.
+    pub(crate) fn into_session(self, default_node: &str) -> Result<Session, String> {
         let behavior = match self.behavior.as_str() {
             "" => Session::RELEASE.to_owned(),
             Session::RELEASE | Session::DELETE => self.behavior,
@@ -46,8 +46,8 @@ impl SessionDefinition {
         };
         if !self.ttl.is_empty() {
             let ttl = go_compat::parse_duration(&self.ttl)
-                .map_err(|fault| format!("Session TTL '{}' invalid: {fault}", self.ttl))?;
-            if ttl != 0 && !(SHORTEST_TTL..=LONGEST_TTL).contains(&ttl) {
+                .map_err(|error| format!("Session TTL '{}' invalid: {error}", self.ttl))?;
+            if ttl != 0 && !(MIN_TTL..=MAX_TTL).contains(&ttl) {
                 return Err(format!(
                     "Invalid Session TTL '{ttl}', must be between [10s=24h0m0s]"
                 ));
@@ -59,14 +59,14 @@ impl SessionDefinition {
         let is_empty = |list: &Option<Vec<String>>| list.as_ref().is_none_or(Vec::is_empty);
         let (checks, node_checks) = match self.checks {
             None => (None, node_checks),
-            // Who says "no checks" in the old way or in the new means none of both.
+            // An empty list in the deprecated field or in the new one means no checks at all.
             Some(checks) if is_empty(&checks) => (None, Some(Vec::new())),
             Some(_) if is_empty(&node_checks) => (None, node_checks),
             Some(checks) => (checks, node_checks),
         };
         Ok(Session {
             name: self.name,
-            node: self.node.unwrap_or_else(|| here.to_owned()),
+            node: self.node.unwrap_or_else(|| default_node.to_owned()),
             lock_delay: self.lock_delay.unwrap_or(DEFAULT_LOCK_DELAY),
             behavior,
             ttl: self.ttl,
@@ -78,12 +78,11 @@ impl SessionDefinition {
     }
 }
 
-/// Reads a duration, a number of nanoseconds, or a number of seconds if it is too low for
-/// nanoseconds. Anything else counts as 0, `null` as missing.
+/// Reads a duration string or a number of nanoseconds; low numbers are seconds. Anything else is 0.
 fn lock_delay<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<i64>, D::Error> {
     let delay = go_compat::optional_nanoseconds(deserializer)?;
     Ok(delay.map(|delay| {
-        if delay < SECONDS_BELOW {
+        if delay < MIN_LOCK_DELAY_NANOSECONDS {
             delay.wrapping_mul(SECOND)
         } else {
             delay

@@ -14,7 +14,7 @@ use crate::store::{
     Weights,
 };
 
-/// Reads the body of `/v1/txn`. Operations on nothing are left out.
+/// Reads the body of `/v1/txn`. Empty operations are left out.
 pub(crate) fn operations(body: &[u8]) -> Result<Vec<Operation>, DecodeError> {
     let bodies: Vec<OperationBody> = from_slice(body)?;
     let operations = bodies.into_iter().filter_map(OperationBody::into_operation);
@@ -75,7 +75,7 @@ struct ServiceOperation {
     service: ServiceBody,
 }
 
-/// Consul does not keep the fields that are not kept here either.
+/// Consul does not keep the fields that are ignored here either.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
 struct ServiceBody {
@@ -137,7 +137,7 @@ struct CheckBody {
     _create_index: u64,
 }
 
-/// Unlike those above, it may have other fields. The names that end in `Duration` take precedence.
+/// Unknown fields are ignored. The names that end in `Duration` take precedence.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 struct DefinitionBody {

@@ -1,4 +1,4 @@
-//! What a check of this agent does, as clients define it.
+//! The definition of a check that this agent runs.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::go_compat;
 /// No check runs more often than this, as in Consul.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The fields of a check. Durations are in nanoseconds, negative ones as clients sent them.
+/// The fields of a check as a client sent them. Durations are in nanoseconds, and may be negative.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
 #[serde(default)]
 pub(crate) struct CheckDefinition {
@@ -42,18 +42,6 @@ pub(crate) struct CheckDefinition {
     pub proxy_grpc: String,
     pub deregister_critical_service_after: i64,
     pub output_max_size: i64,
-}
-
-/// What a check does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CheckKind {
-    Ttl,
-    Http,
-    Tcp,
-    Grpc,
-    Alias,
-    Docker,
-    Script,
 }
 
 impl CheckDefinition {
@@ -127,6 +115,18 @@ impl CheckDefinition {
         let after = self.deregister_critical_service_after;
         (after > 0).then(|| go_compat::duration(after))
     }
+}
+
+/// How a check is run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum CheckKind {
+    Ttl,
+    Http,
+    Tcp,
+    Grpc,
+    Alias,
+    Docker,
+    Script,
 }
 
 impl CheckKind {
