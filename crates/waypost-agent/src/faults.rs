@@ -26,9 +26,9 @@ use event_listener::{Event, EventListener};
 /// #     let mut stream = tokio::net::TcpStream::connect(agent.http_addr()).await.ok()?;
 /// #     let request = b"GET /v1/agent/services HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
 /// #     stream.write_all(request).await.ok()?;
-/// #     let mut answer = String::new();
-/// #     stream.read_to_string(&mut answer).await.ok()?;
-/// #     answer.split(' ').nth(1)?.parse().ok()
+/// #     let mut response = String::new();
+/// #     stream.read_to_string(&mut response).await.ok()?;
+/// #     response.split(' ').nth(1)?.parse().ok()
 /// # }
 ///
 /// # #[tokio::main(flavor = "current_thread")]

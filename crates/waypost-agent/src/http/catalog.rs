@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::blocking::{BlockingQuery, QueryKind, QueryResult};
+use super::blocking::{QueryKind, QueryResult};
 use super::health::instances;
 use super::request::ApiRequest;
 use super::response::{ApiError, ApiResponse};
@@ -13,8 +13,10 @@ use super::select::Selection;
 use super::unsupported::mesh_error;
 use crate::decode::{CatalogDeregistration, CatalogRegistration};
 use crate::filter::{NODE, SERVICE};
-use crate::store::{Node, Service, Topic, View, fold_case};
+use crate::store::{Node, Service, Topic, View};
 use crate::wire::{NodeServices, Pairs};
+
+const CATALOG: QueryKind = QueryKind::Catalog;
 
 pub(super) const ROUTES: &[Route] = &[
     Route::new(
@@ -32,73 +34,48 @@ pub(super) const ROUTES: &[Route] = &[
     ),
     Route::new(
         "/v1/catalog/nodes",
-        &[(Method::GET, read(|_| Topic::Nodes, nodes))],
+        &[(
+            Method::GET,
+            Handler::blocking(CATALOG, |_| Topic::Nodes, nodes),
+        )],
     )
     .without_namespace(),
     Route::new(
         "/v1/catalog/services",
-        &[(Method::GET, cached(|_| Topic::Services, services))],
+        &[(
+            Method::GET,
+            Handler::cached(CATALOG, |_| Topic::Services, services),
+        )],
     ),
     Route::new(
         "/v1/catalog/service/",
         &[(
             Method::GET,
-            cached(
-                |request| Topic::Service(fold_case(&request.suffix)),
-                service,
-            ),
+            Handler::cached(CATALOG, ApiRequest::service_topic, service),
         )],
     ),
     Route::new(
         "/v1/catalog/connect/",
         &[(
             Method::GET,
-            cached(
-                |request| Topic::Service(fold_case(&request.suffix)),
-                connect,
-            ),
+            Handler::cached(CATALOG, ApiRequest::service_topic, connect),
         )],
     ),
     Route::new(
         "/v1/catalog/node/",
         &[(
             Method::GET,
-            read(|request| Topic::Node(fold_case(&request.suffix)), node),
+            Handler::blocking(CATALOG, ApiRequest::node_topic, node),
         )],
     ),
     Route::new(
         "/v1/catalog/node-services/",
         &[(
             Method::GET,
-            read(
-                |request| Topic::Node(fold_case(&request.suffix)),
-                node_services,
-            ),
+            Handler::blocking(CATALOG, ApiRequest::node_topic, node_services),
         )],
     ),
 ];
-
-const fn read(
-    topic: fn(&ApiRequest) -> Topic,
-    run: fn(&ApiRequest) -> Result<QueryResult, ApiError>,
-) -> Handler {
-    Handler::Blocking(BlockingQuery {
-        topic,
-        run,
-        kind: QueryKind::Catalog,
-    })
-}
-
-const fn cached(
-    topic: fn(&ApiRequest) -> Topic,
-    run: fn(&ApiRequest) -> Result<QueryResult, ApiError>,
-) -> Handler {
-    Handler::CachedBlocking(BlockingQuery {
-        topic,
-        run,
-        kind: QueryKind::Catalog,
-    })
-}
 
 fn datacenters(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
     let response = request.json(&[&request.app.datacenter])?;

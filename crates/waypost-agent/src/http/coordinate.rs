@@ -4,7 +4,7 @@
 use http::Method;
 use serde::Serialize;
 
-use super::blocking::{BlockingQuery, QueryKind, QueryResult};
+use super::blocking::{QueryKind, QueryResult};
 use super::request::ApiRequest;
 use super::response::{ApiError, ApiResponse, ResponseBody};
 use super::route::{Handler, Route};
@@ -53,11 +53,7 @@ struct Datacenter<'a> {
 }
 
 const fn read(run: fn(&ApiRequest) -> Result<QueryResult, ApiError>) -> Handler {
-    Handler::Blocking(BlockingQuery {
-        topic: |_| Topic::Coordinates,
-        run,
-        kind: QueryKind::Coordinates,
-    })
+    Handler::blocking(QueryKind::Coordinates, |_| Topic::Coordinates, run)
 }
 
 fn datacenters(request: &ApiRequest) -> Result<ApiResponse, ApiError> {

@@ -3,7 +3,7 @@
 use http::Method;
 use regex::Regex;
 
-use super::blocking::{BlockingQuery, QueryKind, QueryResult};
+use super::blocking::{QueryKind, QueryResult};
 use super::request::ApiRequest;
 use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
@@ -22,11 +22,7 @@ pub(super) const ROUTES: &[Route] = &[
         "/v1/event/list",
         &[(
             Method::GET,
-            Handler::Blocking(BlockingQuery {
-                topic: |_| Topic::Events,
-                run: list,
-                kind: QueryKind::Events,
-            }),
+            Handler::blocking(QueryKind::Events, |_| Topic::Events, list),
         )],
     )
     .without_namespace(),

@@ -4,80 +4,55 @@ use std::sync::Arc;
 
 use http::Method;
 
-use super::blocking::{BlockingQuery, QueryKind, QueryResult};
+use super::blocking::{QueryKind, QueryResult};
 use super::json;
 use super::request::ApiRequest;
 use super::response::{ApiError, ResponseBody};
 use super::route::{Handler, Route};
 use super::select::Selection;
 use crate::filter::{CATALOG_SERVICE, CHECK, HEALTH};
-use crate::store::{
-    CacheKey, CachedBody, Check, CheckStatus, Instance, State, Topic, View, fold_case,
-};
+use crate::store::{CacheKey, CachedBody, Check, CheckStatus, Instance, State, Topic, View};
 use crate::wire::{CatalogService, HealthService};
+
+const CATALOG: QueryKind = QueryKind::Catalog;
 
 pub(super) const ROUTES: &[Route] = &[
     Route::new(
         "/v1/health/node/",
         &[(
             Method::GET,
-            read(|request| Topic::Node(fold_case(&request.suffix)), node),
+            Handler::blocking(CATALOG, ApiRequest::node_topic, node),
         )],
     ),
     Route::new(
         "/v1/health/checks/",
         &[(
             Method::GET,
-            read(|request| Topic::Service(fold_case(&request.suffix)), checks),
+            Handler::blocking(CATALOG, ApiRequest::service_topic, checks),
         )],
     ),
     Route::new(
         "/v1/health/state/",
-        &[(Method::GET, read(|_| Topic::Checks, state))],
+        &[(
+            Method::GET,
+            Handler::blocking(CATALOG, |_| Topic::Checks, state),
+        )],
     ),
     Route::new(
         "/v1/health/service/",
         &[(
             Method::GET,
-            cached(
-                |request| Topic::Service(fold_case(&request.suffix)),
-                service,
-            ),
+            Handler::cached(CATALOG, ApiRequest::service_topic, service),
         )],
     ),
     Route::new(
         "/v1/health/connect/",
         &[(
             Method::GET,
-            cached(
-                |request| Topic::Service(fold_case(&request.suffix)),
-                connect,
-            ),
+            Handler::cached(CATALOG, ApiRequest::service_topic, connect),
         )],
     ),
 ];
-
-const fn read(
-    topic: fn(&ApiRequest) -> Topic,
-    run: fn(&ApiRequest) -> Result<QueryResult, ApiError>,
-) -> Handler {
-    Handler::Blocking(BlockingQuery {
-        topic,
-        run,
-        kind: QueryKind::Catalog,
-    })
-}
-
-const fn cached(
-    topic: fn(&ApiRequest) -> Topic,
-    run: fn(&ApiRequest) -> Result<QueryResult, ApiError>,
-) -> Handler {
-    Handler::CachedBlocking(BlockingQuery {
-        topic,
-        run,
-        kind: QueryKind::Catalog,
-    })
-}
 
 fn node(request: &ApiRequest) -> Result<QueryResult, ApiError> {
     let name = request.required_suffix("node name")?;

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use http::{Method, StatusCode};
 use serde::Serialize;
 
-use super::blocking::{BlockingQuery, QueryKind, QueryResult};
+use super::blocking::{QueryKind, QueryResult};
 use super::request::ApiRequest;
 use super::response::ApiError;
 use super::route::{Handler, Route};
@@ -17,31 +17,26 @@ use crate::wire::{HealthService, StoredCheck, StoredService};
 pub(super) const ROUTES: &[Route] = &[
     Route::new(
         "/v1/internal/ui/services",
-        &[(Method::GET, read(|_| Topic::Checks, services))],
+        &[(
+            Method::GET,
+            Handler::blocking(QueryKind::Ui, |_| Topic::Checks, services),
+        )],
     ),
     Route::new(
         "/v1/internal/ui/nodes",
-        &[(Method::GET, read(|_| Topic::Checks, nodes))],
+        &[(
+            Method::GET,
+            Handler::blocking(QueryKind::Ui, |_| Topic::Checks, nodes),
+        )],
     ),
     Route::new(
         "/v1/internal/ui/node/",
         &[(
             Method::GET,
-            read(|request| Topic::Node(fold_case(&request.suffix)), node),
+            Handler::blocking(QueryKind::Ui, ApiRequest::node_topic, node),
         )],
     ),
 ];
-
-const fn read(
-    topic: fn(&ApiRequest) -> Topic,
-    run: fn(&ApiRequest) -> Result<QueryResult, ApiError>,
-) -> Handler {
-    Handler::Blocking(BlockingQuery {
-        topic,
-        run,
-        kind: QueryKind::Ui,
-    })
-}
 
 /// A summary of a service.
 #[derive(Serialize)]

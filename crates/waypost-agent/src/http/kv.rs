@@ -3,7 +3,7 @@
 use http::Method;
 use tokio::time::Instant;
 
-use super::blocking::{BlockingQuery, QueryKind, QueryResult};
+use super::blocking::{QueryKind, QueryResult};
 use super::request::ApiRequest;
 use super::response::{ApiError, ApiResponse, ResponseBody};
 use super::route::{Handler, Route};
@@ -16,14 +16,7 @@ const MAX_VALUE_BYTES: usize = 512 * 1024;
 pub(super) const ROUTES: &[Route] = &[Route::new(
     "/v1/kv/",
     &[
-        (
-            Method::GET,
-            Handler::Blocking(BlockingQuery {
-                topic,
-                run: read,
-                kind: QueryKind::Keys,
-            }),
-        ),
+        (Method::GET, Handler::blocking(QueryKind::Keys, topic, read)),
         (Method::PUT, Handler::Sync(put)),
         (Method::DELETE, Handler::Sync(delete)),
     ],

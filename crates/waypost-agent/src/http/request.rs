@@ -12,6 +12,7 @@ use super::json;
 use super::path::unescape;
 use super::response::{ApiError, ApiResponse, ResponseBody};
 use crate::app::App;
+use crate::store::{Topic, fold_case};
 use crate::{decode, go_compat};
 
 /// A request that has been routed to a handler.
@@ -90,6 +91,16 @@ impl ApiRequest {
             "" => Err(ApiError::bad_request(format!("Missing {what}"))),
             suffix => Ok(suffix),
         }
+    }
+
+    /// The topic of the service whose name is the suffix.
+    pub(crate) fn service_topic(&self) -> Topic {
+        Topic::Service(fold_case(&self.suffix))
+    }
+
+    /// The topic of the node whose name is the suffix.
+    pub(crate) fn node_topic(&self) -> Topic {
+        Topic::Node(fold_case(&self.suffix))
     }
 
     /// Deserializes the first JSON value of the body.

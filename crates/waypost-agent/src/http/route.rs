@@ -4,9 +4,10 @@ use std::pin::Pin;
 
 use http::Method;
 
-use super::blocking::BlockingQuery;
+use super::blocking::{BlockingQuery, QueryKind, QueryResult};
 use super::request::ApiRequest;
 use super::response::{ApiError, ApiResponse};
+use crate::store::Topic;
 
 /// A path and its handlers. A path that ends in `/` also matches every path below it.
 pub(crate) struct Route {
@@ -43,6 +44,26 @@ pub(crate) enum Handler {
 /// The future of a response.
 pub(crate) type ResponseFuture =
     Pin<Box<dyn Future<Output = Result<ApiResponse, ApiError>> + Send>>;
+
+impl Handler {
+    /// A blocking query. `topic` is what wakes it.
+    pub(crate) const fn blocking(
+        kind: QueryKind,
+        topic: fn(&ApiRequest) -> Topic,
+        run: fn(&ApiRequest) -> Result<QueryResult, ApiError>,
+    ) -> Self {
+        Self::Blocking(BlockingQuery { topic, run, kind })
+    }
+
+    /// A blocking query with cache headers.
+    pub(crate) const fn cached(
+        kind: QueryKind,
+        topic: fn(&ApiRequest) -> Topic,
+        run: fn(&ApiRequest) -> Result<QueryResult, ApiError>,
+    ) -> Self {
+        Self::CachedBlocking(BlockingQuery { topic, run, kind })
+    }
+}
 
 impl Route {
     pub(crate) const fn new(path: &'static str, methods: &'static [(Method, Handler)]) -> Self {

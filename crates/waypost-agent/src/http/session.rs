@@ -4,7 +4,7 @@ use http::Method;
 use serde_json::json;
 use tokio::time::Instant;
 
-use super::blocking::{BlockingQuery, QueryKind, QueryResult};
+use super::blocking::{QueryKind, QueryResult};
 use super::request::ApiRequest;
 use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
@@ -28,11 +28,7 @@ pub(super) const ROUTES: &[Route] = &[
 ];
 
 const fn read(run: fn(&ApiRequest) -> Result<QueryResult, ApiError>) -> Handler {
-    Handler::Blocking(BlockingQuery {
-        topic: |_| Topic::Sessions,
-        run,
-        kind: QueryKind::Sessions,
-    })
+    Handler::blocking(QueryKind::Sessions, |_| Topic::Sessions, run)
 }
 
 fn create(request: &ApiRequest) -> Result<ApiResponse, ApiError> {

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use http::{Method, StatusCode};
 
-use super::blocking::{BlockingQuery, QueryKind, QueryResult};
+use super::blocking::{QueryKind, QueryResult};
 use super::request::ApiRequest;
 use super::response::{ApiError, ApiResponse, ResponseBody};
 use super::route::{Handler, Route};
@@ -105,11 +105,7 @@ pub(super) const ROUTES: &[Route] = routes! {
 
 /// A blocking query whose result never changes. The topic only has to be a valid one.
 const fn query(kind: QueryKind, run: fn(&ApiRequest) -> Result<QueryResult, ApiError>) -> Handler {
-    Handler::Blocking(BlockingQuery {
-        topic: |_| Topic::Nodes,
-        run,
-        kind,
-    })
+    Handler::blocking(kind, |_| Topic::Nodes, run)
 }
 
 fn empty_list(_: &ApiRequest) -> Result<QueryResult, ApiError> {

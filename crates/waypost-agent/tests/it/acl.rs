@@ -147,9 +147,9 @@ async fn compare(request: &Request, consul: &Consul, agent: &Agent) {
 }
 
 /// The body without values that differ in each run.
-fn body(answer: &Response) -> String {
-    let Ok(mut json) = serde_json::from_slice::<Value>(&answer.body) else {
-        let text = cut_free_ending(&answer.text());
+fn body(response: &Response) -> String {
+    let Ok(mut json) = serde_json::from_slice::<Value>(&response.body) else {
+        let text = cut_free_ending(&response.text());
         return text
             .split(" (reset index")
             .next()

@@ -17,8 +17,8 @@ const A_WHILE: Duration = Duration::from_millis(300);
 
 async fn put(agent: &Agent, target: &str, body: &str) {
     let request = Request::new("PUT", target, body);
-    let answer = request.send(agent.http_addr()).await.unwrap();
-    assert_eq!(answer.status, "200 OK", "{target}: {}", answer.text());
+    let response = request.send(agent.http_addr()).await.unwrap();
+    assert_eq!(response.status, "200 OK", "{target}: {}", response.text());
 }
 
 async fn get(address: SocketAddr, target: &str) -> Response {
@@ -48,8 +48,8 @@ async fn a_status_change_wakes_only_the_watchers_of_its_service() {
     let mut names = watch(&agent, "/v1/catalog/services").await;
     put(&agent, "/v1/agent/check/fail/service:web?note=gone", "").await;
     for woken in [health, state] {
-        let answer = timeout(SOON, woken).await.unwrap().unwrap();
-        assert!(answer.text().contains("gone"), "{}", answer.text());
+        let response = timeout(SOON, woken).await.unwrap().unwrap();
+        assert!(response.text().contains("gone"), "{}", response.text());
     }
     for asleep in [&mut other, &mut names] {
         assert!(
@@ -64,8 +64,12 @@ async fn a_query_for_an_unknown_service_wakes_when_it_is_registered() {
     let agent = Agent::start().await.unwrap();
     let waiting = watch(&agent, "/v1/health/service/web").await;
     put(&agent, REGISTER, WEB).await;
-    let answer = timeout(SOON, waiting).await.unwrap().unwrap();
-    assert!(answer.text().contains("service:web"), "{}", answer.text());
+    let response = timeout(SOON, waiting).await.unwrap().unwrap();
+    assert!(
+        response.text().contains("service:web"),
+        "{}",
+        response.text()
+    );
 }
 
 #[tokio::test]
@@ -74,8 +78,8 @@ async fn removing_the_last_instance_wakes_watchers() {
     put(&agent, REGISTER, WEB).await;
     let waiting = watch(&agent, "/v1/health/service/web").await;
     put(&agent, "/v1/agent/service/deregister/web", "").await;
-    let answer = timeout(SOON, waiting).await.unwrap().unwrap();
-    assert_eq!(answer.text(), "[]");
+    let response = timeout(SOON, waiting).await.unwrap().unwrap();
+    assert_eq!(response.text(), "[]");
 }
 
 #[tokio::test]
@@ -98,8 +102,8 @@ async fn a_change_wakes_all_of_a_thousand_watchers() {
     }
     put(&agent, "/v1/agent/check/warn/service:web", "").await;
     for watcher in waiting {
-        let answer = timeout(SOON, watcher).await.unwrap().unwrap();
-        assert!(answer.text().contains("warning"));
+        let response = timeout(SOON, watcher).await.unwrap().unwrap();
+        assert!(response.text().contains("warning"));
     }
 }
 

@@ -205,14 +205,14 @@ async fn answers_are_in_random_order() {
     let query = query("web.service.consul.", RecordType::A);
     let mut firsts = HashSet::new();
     for _ in 0..200 {
-        let answer = ask(
+        let response = ask(
             agent.dns_addr().unwrap(),
             &query,
             Transport::UdpWithEdns(1232),
         )
         .await;
-        assert_eq!(answer.answers.len(), 4);
-        firsts.insert(answer.answers[0].to_string());
+        assert_eq!(response.answers.len(), 4);
+        firsts.insert(response.answers[0].to_string());
     }
     assert_eq!(firsts.len(), 4, "every instance is sometimes first");
 }
@@ -227,8 +227,8 @@ async fn a_critical_instance_is_missing_from_the_next_response() {
     assert_eq!(ask(dns, &query, Transport::Udp).await.answers.len(), 1);
     let fail = Request::new("PUT", "/v1/agent/check/fail/service:web", "");
     fail.send(agent.http_addr()).await.unwrap();
-    let answer = ask(dns, &query, Transport::Udp).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    let response = ask(dns, &query, Transport::Udp).await;
+    assert_eq!(response.metadata.response_code, ResponseCode::NXDomain);
 }
 
 #[tokio::test]
@@ -238,12 +238,12 @@ async fn injected_faults_affect_dns() {
     let query = query("web.service.consul.", RecordType::A);
     let dns = agent.dns_addr().unwrap();
     agent.faults().fail(true);
-    let answer = ask(dns, &query, Transport::Udp).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::ServFail);
+    let response = ask(dns, &query, Transport::Udp).await;
+    assert_eq!(response.metadata.response_code, ResponseCode::ServFail);
     agent.faults().heal();
     agent.faults().empty(true);
-    let answer = ask(dns, &query, Transport::Tcp).await;
-    assert_eq!(answer.metadata.response_code, ResponseCode::NXDomain);
+    let response = ask(dns, &query, Transport::Tcp).await;
+    assert_eq!(response.metadata.response_code, ResponseCode::NXDomain);
     agent.faults().heal();
     assert_eq!(ask(dns, &query, Transport::Udp).await.answers.len(), 1);
 }
@@ -271,10 +271,13 @@ async fn malformed_messages_and_responses_are_ignored() {
         }
         socket.send_to(&bytes, dns).await.unwrap();
     }
-    let mut answer = Message::response(1, OpCode::Query);
-    answer.add_query(Query::query(Name::root(), RecordType::A));
+    let mut response = Message::response(1, OpCode::Query);
+    response.add_query(Query::query(Name::root(), RecordType::A));
     let quiet = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    quiet.send_to(&answer.to_vec().unwrap(), dns).await.unwrap();
+    quiet
+        .send_to(&response.to_vec().unwrap(), dns)
+        .await
+        .unwrap();
     let fine = query("web.service.consul.", RecordType::A);
     let again = async {
         // The operating system may have dropped datagrams, but later queries are answered.
@@ -317,8 +320,8 @@ pub(crate) fn dns_agent(node: &str) -> Builder {
 
 async fn register(to: SocketAddr, body: &str) {
     let request = Request::new("PUT", "/v1/agent/service/register", body);
-    let answer = request.send(to).await.unwrap();
-    assert_eq!(answer.status, "200 OK", "{}", answer.text());
+    let response = request.send(to).await.unwrap();
+    assert_eq!(response.status, "200 OK", "{}", response.text());
 }
 
 async fn wait_for(at: SocketAddr, service: &str, text: &str) {
@@ -344,10 +347,11 @@ pub(crate) fn query(name: &str, kind: RecordType) -> Message {
 
 pub(crate) async fn ask(to: SocketAddr, query: &Message, transport: Transport) -> Message {
     let bytes = timeout(SOON, exchange(to, query, transport)).await;
-    let bytes = bytes.unwrap_or_else(|_| panic!("{to} doesn't answer {transport:?} {query}"));
-    let answer = Message::from_vec(&bytes).unwrap();
-    assert_eq!(answer.metadata.id, query.metadata.id);
-    answer
+    let bytes =
+        bytes.unwrap_or_else(|_| panic!("no response from {to} over {transport:?} to {query}"));
+    let response = Message::from_vec(&bytes).unwrap();
+    assert_eq!(response.metadata.id, query.metadata.id);
+    response
 }
 
 async fn exchange(to: SocketAddr, query: &Message, transport: Transport) -> Vec<u8> {
@@ -366,16 +370,16 @@ async fn exchange(to: SocketAddr, query: &Message, transport: Transport) -> Vec<
             .await
             .unwrap();
         let length = stream.read_u16().await.unwrap();
-        let mut answer = vec![0; usize::from(length)];
-        stream.read_exact(&mut answer).await.unwrap();
-        return answer;
+        let mut response = vec![0; usize::from(length)];
+        stream.read_exact(&mut response).await.unwrap();
+        return response;
     }
     let socket = UdpSocket::bind("127.0.0.1:0").await.unwrap();
     socket.send_to(&question, to).await.unwrap();
-    let mut answer = vec![0; 65_536];
-    let length = socket.recv(&mut answer).await.unwrap();
-    answer.truncate(length);
-    answer
+    let mut response = vec![0; 65_536];
+    let length = socket.recv(&mut response).await.unwrap();
+    response.truncate(length);
+    response
 }
 
 /// A response in a form that can be compared: sorted, and without the serial number of the SOA

@@ -24,8 +24,8 @@ async fn failures_refusals_and_delays_can_be_turned_off() {
     let address = agent.http_addr();
     let faults = agent.faults();
     faults.fail(true);
-    let answer = services().send(address).await.unwrap();
-    assert_eq!(answer.status, "500 Internal Server Error");
+    let response = services().send(address).await.unwrap();
+    assert_eq!(response.status, "500 Internal Server Error");
     faults.refuse(true);
     assert!(services().send(address).await.is_err());
     faults.heal();
@@ -54,8 +54,8 @@ async fn empty_responses_keep_their_json_type() {
 async fn a_reset_index_goes_back_and_then_increases() {
     let agent = Agent::start().await.unwrap();
     let index = async || {
-        let answer = services().send(agent.http_addr()).await.unwrap();
-        answer
+        let response = services().send(agent.http_addr()).await.unwrap();
+        response
             .header("X-Consul-Index")
             .unwrap()
             .parse::<u64>()

@@ -24,11 +24,11 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>) {
         let tls = tls.clone();
         tokio::spawn(async move {
             match tls {
-                None => answer(stream).await,
+                None => response(stream).await,
                 Some(tls) => {
                     // A client that doesn't trust the certificate hangs up.
                     if let Ok(stream) = tls.accept(stream).await {
-                        answer(stream).await;
+                        response(stream).await;
                     }
                 }
             }
@@ -37,7 +37,7 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>) {
 }
 
 /// Reports `ready` as serving, `broken` as not serving, and knows nothing else.
-async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
+async fn response(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {
         tokio::spawn(async move {
@@ -74,8 +74,8 @@ async fn answer(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
 async fn checks_with(agent: &Agent, checks: &[String], outputs: &[String]) -> String {
     let body = format!(r#"{{"Name":"web","Checks":[{}]}}"#, checks.join(","));
     let register = Request::new("PUT", "/v1/agent/service/register", &body);
-    let answer = register.send(agent.http_addr()).await.unwrap();
-    assert_eq!(answer.status, "200 OK", "{}", answer.text());
+    let response = register.send(agent.http_addr()).await.unwrap();
+    assert_eq!(response.status, "200 OK", "{}", response.text());
     let request = Request::new("GET", "/v1/agent/checks", "");
     let seen = async {
         loop {

@@ -14,9 +14,9 @@ const A_WHILE: Duration = Duration::from_millis(300);
 
 async fn put(agent: &Agent, target: &str, body: &str) -> String {
     let request = Request::new("PUT", target, body);
-    let answer = request.send(agent.http_addr()).await.unwrap();
-    assert_eq!(answer.status, "200 OK", "{target}: {}", answer.text());
-    answer.text()
+    let response = request.send(agent.http_addr()).await.unwrap();
+    assert_eq!(response.status, "200 OK", "{target}: {}", response.text());
+    response.text()
 }
 
 async fn get(address: SocketAddr, target: &str) -> Response {
@@ -59,12 +59,12 @@ async fn a_key_wakes_only_the_watchers_of_it_and_of_its_prefixes() {
     }
     put(&agent, "/v1/kv/a/b", "2").await;
     for (target, watcher) in woken {
-        let answer = timeout(SOON, watcher).await;
-        assert!(answer.is_ok(), "{target} wasn't woken");
+        let response = timeout(SOON, watcher).await;
+        assert!(response.is_ok(), "{target} wasn't woken");
     }
     for (target, watcher) in &mut asleep {
-        let answer = timeout(A_WHILE, watcher).await;
-        assert!(answer.is_err(), "{target} was woken without a change");
+        let response = timeout(A_WHILE, watcher).await;
+        assert!(response.is_err(), "{target} was woken without a change");
     }
 }
 
@@ -79,8 +79,8 @@ async fn a_watcher_of_a_lock_wakes_when_a_check_of_the_holder_fails() {
     assert_eq!(put(&agent, &target, "me").await, "true");
     let waiting = watch(&agent, "/v1/kv/leader").await;
     put(&agent, "/v1/agent/check/fail/service:web", "").await;
-    let answer = timeout(SOON, waiting).await.unwrap().unwrap().text();
-    assert!(!answer.contains("Session"), "{answer}");
+    let response = timeout(SOON, waiting).await.unwrap().unwrap().text();
+    assert!(!response.contains("Session"), "{response}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -134,10 +134,10 @@ async fn the_largest_value_has_512_kib() {
     let kept = get(agent.http_addr(), "/v1/kv/large?raw").await;
     assert_eq!(kept.text(), largest);
     let larger = Request::new("PUT", "/v1/kv/large", &format!("{largest}x"));
-    let answer = larger.send(agent.http_addr()).await.unwrap();
-    assert_eq!(answer.status, "413 Payload Too Large");
+    let response = larger.send(agent.http_addr()).await.unwrap();
+    assert_eq!(response.status, "413 Payload Too Large");
     assert_eq!(
-        answer.text(),
+        response.text(),
         "Request body(524289 bytes) too large, max size: 524288 bytes. See \
          https://www.consul.io/docs/agent/options.html#kv_max_value_size."
     );
@@ -147,8 +147,8 @@ async fn the_largest_value_has_512_kib() {
 async fn the_index_of_a_list_never_goes_back() {
     let agent = Agent::start().await.unwrap();
     let index = async |target: &str| -> u64 {
-        let answer = get(agent.http_addr(), target).await;
-        answer.header("X-Consul-Index").unwrap().parse().unwrap()
+        let response = get(agent.http_addr(), target).await;
+        response.header("X-Consul-Index").unwrap().parse().unwrap()
     };
     let mut random = fastrand::Rng::with_seed(3);
     let mut last = 0;
@@ -205,9 +205,10 @@ async fn malformed_paths_and_bodies_get_a_response() {
         let method = methods[random.usize(..methods.len())];
         for (method, target) in [("PUT", targets[which]), (method, path.as_str())] {
             let request = Request::new(method, target, &body);
-            let answer = request.send(agent.http_addr()).await;
-            let answer = answer.unwrap_or_else(|error| panic!("{method} {target} {body}: {error}"));
-            assert!(!answer.status.is_empty());
+            let response = request.send(agent.http_addr()).await;
+            let response =
+                response.unwrap_or_else(|error| panic!("{method} {target} {body}: {error}"));
+            assert!(!response.status.is_empty());
         }
     }
 }

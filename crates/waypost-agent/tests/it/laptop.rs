@@ -15,9 +15,9 @@ const REGISTER: &str = "/v1/agent/service/register";
 
 async fn put(agent: &Agent, target: &str, body: &str) -> String {
     let request = Request::new("PUT", target, body);
-    let answer = request.send(agent.http_addr()).await.unwrap();
-    assert_eq!(answer.status, "200 OK", "{target}: {}", answer.text());
-    answer.text()
+    let response = request.send(agent.http_addr()).await.unwrap();
+    assert_eq!(response.status, "200 OK", "{target}: {}", response.text());
+    response.text()
 }
 
 async fn get(agent: &Agent, target: &str) -> Response {
@@ -102,8 +102,8 @@ async fn the_agent_starts_with_any_number_of_network_interfaces() {
         }
         let agent = builder.start().await.unwrap();
         let nodes = get(&agent, "/v1/catalog/nodes?token=secret").await.text();
-        let wanted = format!("\"Address\":\"{shown}\"");
-        assert!(nodes.contains(&wanted), "{nodes}");
+        let expected = format!("\"Address\":\"{shown}\"");
+        assert!(nodes.contains(&expected), "{nodes}");
         agent.shutdown().await;
     }
 }
@@ -154,11 +154,11 @@ impl Client {
         );
         let start = Instant::now();
         self.0.write_all(request.as_bytes()).await.unwrap();
-        let mut answer = [0; 1024];
-        let read = timeout(SOON, self.0.read(&mut answer)).await;
+        let mut response = [0; 1024];
+        let read = timeout(SOON, self.0.read(&mut response)).await;
         let length = read.unwrap().unwrap();
         let took = start.elapsed();
-        assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK"));
+        assert!(response[..length].starts_with(b"HTTP/1.1 200 OK"));
         took
     }
 }

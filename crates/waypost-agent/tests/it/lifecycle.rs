@@ -77,13 +77,13 @@ async fn a_unix_socket_is_served_and_removed_at_shutdown() {
     let mut stream = tokio::net::UnixStream::connect(&path).await.unwrap();
     let request = "GET /v1/agent/services HTTP/1.1\r\nHost: /tmp/consul.sock\r\n\r\n";
     stream.write_all(request.as_bytes()).await.unwrap();
-    let mut answer = [0; 1024];
-    let length = timeout(SOON, stream.read(&mut answer))
+    let mut response = [0; 1024];
+    let length = timeout(SOON, stream.read(&mut response))
         .await
         .unwrap()
         .unwrap();
-    let answer = String::from_utf8_lossy(&answer[..length]);
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    let response = String::from_utf8_lossy(&response[..length]);
+    assert!(response.starts_with("HTTP/1.1 200 OK\r\n"), "{response}");
 
     let error = builder().start().await.unwrap_err();
     assert!(error.to_string().contains("consul.sock"), "{error}");
@@ -132,9 +132,9 @@ async fn the_web_page_and_its_files_are_served() {
         ("/ui/style.css", "text/css; charset=utf-8"),
     ] {
         let request = Request::new("GET", target, "");
-        let answer = request.send(agent.http_addr()).await.unwrap();
-        assert_eq!(answer.status, "200 OK");
-        assert_eq!(answer.header("Content-Type"), Some(kind), "{target}");
-        assert!(!answer.body.is_empty());
+        let response = request.send(agent.http_addr()).await.unwrap();
+        assert_eq!(response.status, "200 OK");
+        assert_eq!(response.header("Content-Type"), Some(kind), "{target}");
+        assert!(!response.body.is_empty());
     }
 }

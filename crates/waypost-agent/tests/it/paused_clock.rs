@@ -8,17 +8,17 @@ use waypost_agent::Agent;
 use crate::raw_http::Request;
 
 async fn put(agent: &Agent, target: &str, body: &str) {
-    let answer = Request::new("PUT", target, body)
+    let response = Request::new("PUT", target, body)
         .send(agent.http_addr())
         .await;
-    assert_eq!(answer.unwrap().status, "200 OK", "{target}");
+    assert_eq!(response.unwrap().status, "200 OK", "{target}");
 }
 
 async fn get(agent: &Agent, target: &str) -> String {
-    let answer = Request::new("GET", target, "")
+    let response = Request::new("GET", target, "")
         .send(agent.http_addr())
         .await;
-    answer.unwrap().text()
+    response.unwrap().text()
 }
 
 const REGISTER: &str = "/v1/agent/service/register";

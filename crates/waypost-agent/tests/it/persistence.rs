@@ -28,22 +28,22 @@ async fn agent(folder: &Path) -> Result<Agent, Error> {
 }
 
 async fn put(address: SocketAddr, target: &str, body: &str) -> String {
-    let answer = Request::new("PUT", target, body)
+    let response = Request::new("PUT", target, body)
         .send(address)
         .await
         .unwrap();
-    assert_eq!(answer.status, "200 OK", "{target}: {}", answer.text());
-    answer.text()
+    assert_eq!(response.status, "200 OK", "{target}: {}", response.text());
+    response.text()
 }
 
 async fn get(address: SocketAddr, target: &str) -> Value {
-    let answer = Request::new("GET", target, "").send(address).await.unwrap();
-    serde_json::from_slice(&answer.body).unwrap_or(Value::Null)
+    let response = Request::new("GET", target, "").send(address).await.unwrap();
+    serde_json::from_slice(&response.body).unwrap_or(Value::Null)
 }
 
 async fn index(address: SocketAddr, target: &str) -> u64 {
-    let answer = Request::new("GET", target, "").send(address).await.unwrap();
-    answer.header("X-Consul-Index").unwrap().parse().unwrap()
+    let response = Request::new("GET", target, "").send(address).await.unwrap();
+    response.header("X-Consul-Index").unwrap().parse().unwrap()
 }
 
 #[tokio::test]
@@ -237,10 +237,10 @@ async fn the_journal_is_compacted() {
         .len();
     assert!(size < 8_000_000, "{size} bytes for one key of 400 kB");
     let second = agent(folder.path()).await.unwrap();
-    let answer = Request::new("GET", "/v1/kv/same?raw", "")
+    let response = Request::new("GET", "/v1/kv/same?raw", "")
         .send(second.http_addr())
         .await;
-    assert!(answer.unwrap().text().starts_with("29x"));
+    assert!(response.unwrap().text().starts_with("29x"));
 }
 
 /// A key or service that a writer changes repeatedly. `None` is an absent one.
@@ -348,8 +348,8 @@ async fn write_until_killed(
         };
         item.unacknowledged = Some(value);
         match request.send(address).await {
-            Ok(answer) => {
-                assert_eq!(answer.status, "200 OK", "{}", answer.text());
+            Ok(response) => {
+                assert_eq!(response.status, "200 OK", "{}", response.text());
                 item.acknowledged = value;
                 item.unacknowledged = None;
                 count += 1;

@@ -86,9 +86,9 @@ impl Consul {
             health.headers.push(header);
         }
         loop {
-            if let Ok(answer) = health.send(self.http).await
-                && answer.text().contains("serfHealth")
-                && answer.text().contains("consul-network-segment")
+            if let Ok(response) = health.send(self.http).await
+                && response.text().contains("serfHealth")
+                && response.text().contains("consul-network-segment")
             {
                 return;
             }

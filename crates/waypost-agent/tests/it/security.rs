@@ -41,9 +41,9 @@ async fn requests_without_the_token_are_rejected() {
         "/v1/agent/self",
         "/v1/health/state/any",
     ] {
-        let answer = ask(&agent, get(target)).await;
-        assert_eq!(answer.status, "403 Forbidden", "{target}");
-        assert_eq!(answer.text(), "Permission denied");
+        let response = ask(&agent, get(target)).await;
+        assert_eq!(response.status, "403 Forbidden", "{target}");
+        assert_eq!(response.text(), "Permission denied");
     }
     let refused = ask(&agent, register(r#"{"Name":"web"}"#)).await;
     assert_eq!(refused.text(), "Permission denied");
@@ -93,15 +93,15 @@ async fn a_head_or_body_that_is_too_large_is_rejected() {
     let agent = Agent::start().await.unwrap();
     // The agent may respond before it has read everything, or close the connection.
     let long = get(&format!("/v1/agent/service/{}", "a".repeat(100_000)));
-    if let Ok(answer) = long.send(agent.http_addr()).await {
-        assert!(answer.status.starts_with('4'), "{}", answer.status);
+    if let Ok(response) = long.send(agent.http_addr()).await {
+        assert!(response.status.starts_with('4'), "{}", response.status);
     }
     let body = format!(
         r#"{{"Name":"web","Meta":{{"a":"{}"}}}}"#,
         "a".repeat(2_000_000)
     );
-    if let Ok(answer) = register(&body).send(agent.http_addr()).await {
-        assert_eq!(answer.status, "413 Payload Too Large");
+    if let Ok(response) = register(&body).send(agent.http_addr()).await {
+        assert_eq!(response.status, "413 Payload Too Large");
     }
     assert_eq!(ask(&agent, get("/v1/agent/services")).await.text(), "{}");
 }
@@ -125,9 +125,9 @@ async fn a_slow_request_times_out() {
     let mut half = TcpStream::connect(agent.http_addr()).await.unwrap();
     let head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\n\r\nhalf";
     half.write_all(head).await.unwrap();
-    let mut answer = String::new();
-    half.read_to_string(&mut answer).await.unwrap();
-    assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
+    let mut response = String::new();
+    half.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 408 "), "{response}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -137,9 +137,9 @@ async fn an_idle_connection_is_closed_after_ten_minutes() {
     let request = b"GET /v1/status/leader HTTP/1.1\r\nHost: localhost\r\n\r\n";
     for _ in 0..10 {
         client.write_all(request).await.unwrap();
-        let mut answer = [0; 1024];
-        let length = client.read(&mut answer).await.unwrap();
-        assert!(answer[..length].starts_with(b"HTTP/1.1 200 OK"));
+        let mut response = [0; 1024];
+        let length = client.read(&mut response).await.unwrap();
+        assert!(response[..length].starts_with(b"HTTP/1.1 200 OK"));
         sleep(Duration::from_secs(5 * 60)).await;
     }
     let start = Instant::now();
@@ -167,12 +167,12 @@ async fn a_rejected_request_keeps_the_connection_open() {
         stream.write_all(head.as_bytes()).await.unwrap();
         sleep(Duration::from_millis(20)).await;
         stream.write_all(b"body").await.unwrap();
-        let mut answer = [0; 1024];
-        let length = timeout(SOON, stream.read(&mut answer))
+        let mut response = [0; 1024];
+        let length = timeout(SOON, stream.read(&mut response))
             .await
             .unwrap()
             .unwrap();
-        assert!(answer[..length].starts_with(b"HTTP/1.1 "), "{target}");
+        assert!(response[..length].starts_with(b"HTTP/1.1 "), "{target}");
     }
 }
 
@@ -187,14 +187,14 @@ async fn invalid_uri_characters_are_accepted_as_by_consul() {
         ("/v1/kv/\u{e9}t\u{e9}?raw", "1"),
         ("/v1/agent/services?filter=Service==\"nope\"", "{}"),
     ] {
-        let answer = ask(&agent, get(target)).await;
-        assert_eq!(answer.status, "200 OK", "{target}");
-        assert_eq!(answer.text(), expected, "{target}");
+        let response = ask(&agent, get(target)).await;
+        assert_eq!(response.status, "200 OK", "{target}");
+        assert_eq!(response.text(), expected, "{target}");
     }
     for target in ["/v1/kv/a b", "/v1/kv/\u{7f}"] {
-        let answer = ask(&agent, get(target)).await;
-        assert_eq!(answer.status, "400 Bad Request", "{target}");
-        assert_eq!(answer.text(), "400 Bad Request", "{target}");
+        let response = ask(&agent, get(target)).await;
+        assert_eq!(response.status, "400 Bad Request", "{target}");
+        assert_eq!(response.text(), "400 Bad Request", "{target}");
     }
 }
 
@@ -222,11 +222,11 @@ async fn checks_connect_only_to_allowed_targets() {
         .await
         .unwrap();
     let outside = r#"{"Name":"a","Check":{"HTTP":"http://169.254.169.254/","Interval":"1s"}}"#;
-    let answer = ask(&agent, register(outside)).await;
+    let response = ask(&agent, register(outside)).await;
     assert!(
-        answer.text().contains("169.254.169.254"),
+        response.text().contains("169.254.169.254"),
         "{}",
-        answer.text()
+        response.text()
     );
     let inside = r#"{"Name":"a","Check":{"TCP":"127.0.0.1:1","Interval":"1s"}}"#;
     assert_eq!(ask(&agent, register(inside)).await.status, "200 OK");
@@ -236,11 +236,11 @@ async fn checks_connect_only_to_allowed_targets() {
 async fn script_checks_run_only_if_enabled() {
     let body = r#"{"Name":"web","Check":{"Args":["sh","-c","echo fine; exit 1"],"Interval":"1h"}}"#;
     let agent = Agent::start().await.unwrap();
-    let answer = ask(&agent, register(body)).await;
+    let response = ask(&agent, register(body)).await;
     assert!(
-        answer.text().contains("enable_script_checks"),
+        response.text().contains("enable_script_checks"),
         "{}",
-        answer.text()
+        response.text()
     );
     let agent = Agent::builder()
         .enable_script_checks(true)

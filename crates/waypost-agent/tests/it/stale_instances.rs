@@ -8,8 +8,8 @@ use crate::raw_http::Request;
 
 async fn register(agent: &Agent, body: &str) {
     let request = Request::new("PUT", "/v1/agent/service/register", body);
-    let answer = request.send(agent.http_addr()).await.unwrap();
-    assert_eq!(answer.status, "200 OK", "{}", answer.text());
+    let response = request.send(agent.http_addr()).await.unwrap();
+    assert_eq!(response.status, "200 OK", "{}", response.text());
 }
 
 #[tokio::test]
@@ -35,8 +35,8 @@ async fn stale_instances_are_listed_and_deregistered_and_others_stay() {
         ),
         r#"{"ID":"portless","Name":"web"}"#.to_owned(),
     ] {
-        let answer = with_token(body).send(agent.http_addr()).await.unwrap();
-        assert_eq!(answer.status, "200 OK");
+        let response = with_token(body).send(agent.http_addr()).await.unwrap();
+        assert_eq!(response.status, "200 OK");
     }
     let found = stale_instances(&agent.url(), Some("secret")).await.unwrap();
     let ids: Vec<_> = found.iter().map(|instance| instance.id.as_str()).collect();

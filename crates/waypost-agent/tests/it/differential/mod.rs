@@ -225,13 +225,13 @@ async fn send(to: SocketAddr, request: &Request) -> Response {
 pub(crate) async fn until(side: SocketAddr, request: &Request, wanted: &str) {
     let deadline = Instant::now() + SETTLE_TIMEOUT;
     loop {
-        let answer = send(side, request).await.text();
-        if answer.contains(wanted) {
+        let response = send(side, request).await.text();
+        if response.contains(wanted) {
             return;
         }
         assert!(
             Instant::now() < deadline,
-            "{} of {side} never contained {wanted:?}. Last response: {answer}",
+            "{} of {side} never contained {wanted:?}. Last response: {response}",
             request.target
         );
         sleep(RETRY_DELAY).await;

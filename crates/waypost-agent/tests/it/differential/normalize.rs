@@ -54,8 +54,8 @@ impl Side {
     async fn new(address: SocketAddr, replaced_ports: Vec<(String, &'static str)>) -> Self {
         let mut start = 0;
         for target in ["/v1/catalog/nodes", "/v1/health/service/consul"] {
-            let answer = Request::new("GET", target, "").send(address).await.unwrap();
-            let index = answer.header("x-consul-index").unwrap();
+            let response = Request::new("GET", target, "").send(address).await.unwrap();
+            let index = response.header("x-consul-index").unwrap();
             start = start.max(index.parse().unwrap());
         }
         Self {
@@ -71,7 +71,7 @@ impl Side {
 
     pub(crate) async fn ask(&self, request: &Request) -> NormalizedResponse {
         match self.fill(request).send(self.address).await {
-            Ok(answer) => self.normalize(request, answer),
+            Ok(response) => self.normalize(request, response),
             Err(error) => NormalizedResponse {
                 status: format!("no response: {error}"),
                 headers: Vec::new(),
@@ -105,25 +105,26 @@ impl Side {
     }
 
     /// Stores the values of a response that placeholders refer to.
-    pub(crate) fn remember(&mut self, request: &Request, answer: &NormalizedResponse) {
-        self.last_modified = answer.modified.unwrap_or(self.last_modified);
-        self.sessions.extend(answer.session.clone());
-        if let Some(index) = answer.index {
+    pub(crate) fn remember(&mut self, request: &Request, response: &NormalizedResponse) {
+        self.last_modified = response.modified.unwrap_or(self.last_modified);
+        self.sessions.extend(response.session.clone());
+        if let Some(index) = response.index {
             self.last_index = index;
             self.indexes.insert(request.target.clone(), index);
         }
     }
 
-    fn normalize(&self, request: &Request, answer: Response) -> NormalizedResponse {
-        let index = answer
+    fn normalize(&self, request: &Request, response: Response) -> NormalizedResponse {
+        let index = response
             .header("x-consul-index")
             .map(|index| index.parse().unwrap());
-        let mut body = text_of(&answer);
+        let mut body = text_of(&response);
         let modified = numbers_after(&body, &["\"ModifyIndex\":"]);
         let modified = modified.last().and_then(|at| body[at.clone()].parse().ok());
-        let session = match request.target.starts_with("/v1/session/create") {
-            true => body.strip_prefix("{\"ID\":\"").and_then(|id| id.get(..36)),
-            false => None,
+        let session = if request.target.starts_with("/v1/session/create") {
+            body.strip_prefix("{\"ID\":\"").and_then(|id| id.get(..36))
+        } else {
+            None
         };
         let session = session.map(str::to_owned);
         body = replace_number(&body, &self.address.port().to_string(), "8500");
@@ -134,7 +135,7 @@ impl Side {
         body = self.rank_indexes(&body);
         body = sort_lists(&request.target, &body);
         body = cut_free_ending(&body);
-        let mut headers: Vec<_> = answer
+        let mut headers: Vec<_> = response
             .headers
             .into_iter()
             .filter(|(name, _)| !is_connection_header(name))
@@ -146,7 +147,7 @@ impl Side {
             .collect();
         headers.sort();
         NormalizedResponse {
-            status: answer.status,
+            status: response.status,
             headers,
             body,
             index,
@@ -248,14 +249,14 @@ pub(crate) fn cut_free_ending(body: &str) -> String {
     beginning.unwrap_or(body).to_owned()
 }
 
-fn text_of(answer: &Response) -> String {
-    if answer.header("content-encoding") == Some("gzip") {
+fn text_of(response: &Response) -> String {
+    if response.header("content-encoding") == Some("gzip") {
         let mut text = String::new();
-        let mut unpacked = flate2::read::GzDecoder::new(answer.body.as_slice());
-        unpacked.read_to_string(&mut text).unwrap();
+        let mut decoder = flate2::read::GzDecoder::new(response.body.as_slice());
+        decoder.read_to_string(&mut text).unwrap();
         return text;
     }
-    answer.text()
+    response.text()
 }
 
 /// Whether a header concerns framing or the time, which aren't compared.
@@ -296,12 +297,12 @@ fn replace_uuids(body: &str) -> String {
     while let Some(first) = rest.chars().next() {
         match rest.get(..LENGTH) {
             Some(text) if is_uuid(text) => {
-                let place = seen.iter().position(|known| known == text);
-                let place = place.unwrap_or_else(|| {
+                let position = seen.iter().position(|known| known == text);
+                let position = position.unwrap_or_else(|| {
                     seen.push(text.to_owned());
                     seen.len() - 1
                 });
-                replaced.push_str(&format!("<uuid {place}>"));
+                replaced.push_str(&format!("<uuid {position}>"));
                 rest = &rest[LENGTH..];
             }
             _ => {

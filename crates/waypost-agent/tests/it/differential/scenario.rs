@@ -48,9 +48,9 @@ pub(crate) fn parse(name: &str, text: &str) -> Vec<Step> {
             }
         } else if let Some(rest) = line.strip_prefix("until ") {
             let quoted = rest.split_once(" \"");
-            let (request, wanted) = quoted.expect("until REQUEST \"TEXT\"");
-            let wanted = wanted.strip_suffix('"').expect("a closing quote");
-            steps.push(Step::Until(request_of(request), wanted.to_owned()));
+            let (request, expected) = quoted.expect("until REQUEST \"TEXT\"");
+            let expected = expected.strip_suffix('"').expect("a closing quote");
+            steps.push(Step::Until(request_of(request), expected.to_owned()));
         } else {
             steps.push(Step::Compare(Case {
                 location,

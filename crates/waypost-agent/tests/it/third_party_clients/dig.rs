@@ -37,7 +37,7 @@ async fn dig_resolves_records_of_all_types() {
     ] {
         put(http, "", register, body).await;
     }
-    for (question, wanted) in [
+    for (question, expected) in [
         ("web.service.consul", "10.0.0.1"),
         ("v1.web.service.dc1.consul A", "10.0.0.1"),
         ("WEB.Service.CONSUL. +tcp", "10.0.0.1"),
@@ -54,8 +54,8 @@ async fn dig_resolves_records_of_all_types() {
         ("consul NS", "n1.node.dc1.consul."),
         ("n1.node.consul TXT", "\"consul-network-segment=\""),
     ] {
-        let answer = dig(&agent, &format!("{question} +short")).await;
-        assert_eq!(answer.trim(), wanted, "{question}");
+        let response = dig(&agent, &format!("{question} +short")).await;
+        assert_eq!(response.trim(), expected, "{question}");
     }
     let soa = dig(&agent, "consul SOA +short").await;
     assert!(soa.starts_with("ns.consul. hostmaster.consul."), "{soa}");
@@ -81,9 +81,9 @@ async fn dig_gets_as_many_answers_as_fit() {
         count("web.service.consul A +short +bufsize=4096").await,
         100
     );
-    let answer = dig(&agent, "web.service.consul SRV").await;
-    assert!(answer.contains("ANSWER: 19,"), "{answer}");
-    let answer = dig(&agent, "web.service.consul SRV +noedns +ignore").await;
-    assert!(answer.contains("flags: qr aa rd;"), "{answer}");
-    assert!(answer.contains("ANSWER: 3,"), "{answer}");
+    let response = dig(&agent, "web.service.consul SRV").await;
+    assert!(response.contains("ANSWER: 19,"), "{response}");
+    let response = dig(&agent, "web.service.consul SRV +noedns +ignore").await;
+    assert!(response.contains("flags: qr aa rd;"), "{response}");
+    assert!(response.contains("ANSWER: 3,"), "{response}");
 }

@@ -32,8 +32,8 @@ impl Server {
                 if client.read(&mut request).await.is_ok_and(|read| read > 0) {
                     let length = name.len();
                     let head = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n");
-                    let answer = format!("{head}Connection: close\r\n\r\n{name}");
-                    let _ = client.write_all(answer.as_bytes()).await;
+                    let response = format!("{head}Connection: close\r\n\r\n{name}");
+                    let _ = client.write_all(response.as_bytes()).await;
                 }
             }
         });
@@ -80,20 +80,20 @@ impl HaProxy {
     }
 
     async fn ask(&self) -> String {
-        let answer = Request::new("GET", "/", "").send(self.front).await;
-        answer.map(|answer| answer.text()).unwrap_or_default()
+        let response = Request::new("GET", "/", "").send(self.front).await;
+        response.map(|response| response.text()).unwrap_or_default()
     }
 
     /// Waits until consecutive requests go to exactly these servers.
-    async fn until_all_go_to(&self, wanted: &[&str]) {
-        until(&format!("{wanted:?}"), async || {
+    async fn until_all_go_to(&self, expected: &[&str]) {
+        until(&format!("{expected:?}"), async || {
             let mut answers = Vec::new();
-            for _ in 0..2 * wanted.len() {
+            for _ in 0..2 * expected.len() {
                 answers.push(self.ask().await);
             }
             answers.sort();
             answers.dedup();
-            (answers == wanted).then_some(())
+            (answers == expected).then_some(())
         })
         .await;
     }

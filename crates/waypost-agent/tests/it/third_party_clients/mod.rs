@@ -66,6 +66,6 @@ async fn put(agent: SocketAddr, token: &str, target: &str, body: &str) {
         let header = ("X-Consul-Token".to_owned(), token.to_owned());
         request.headers.push(header);
     }
-    let answer = request.send(agent).await.unwrap();
-    assert_eq!(answer.status, "200 OK", "{target}: {}", answer.text());
+    let response = request.send(agent).await.unwrap();
+    assert_eq!(response.status, "200 OK", "{target}: {}", response.text());
 }

@@ -41,11 +41,11 @@ impl Prometheus {
     /// The targets of a job, before relabelling.
     async fn targets(&self, job: &str) -> Vec<Value> {
         let request = Request::new("GET", "/api/v1/targets?state=active", "");
-        let Ok(answer) = request.send(self.api).await else {
+        let Ok(response) = request.send(self.api).await else {
             return Vec::new();
         };
-        let answer: Value = serde_json::from_slice(&answer.body).unwrap_or_default();
-        let targets = answer["data"]["activeTargets"].as_array().cloned();
+        let response: Value = serde_json::from_slice(&response.body).unwrap_or_default();
+        let targets = response["data"]["activeTargets"].as_array().cloned();
         let labels = targets.unwrap_or_default().into_iter();
         let labels = labels.map(|target| target["discoveredLabels"].clone());
         labels.filter(|labels| labels["job"] == job).collect()
@@ -64,9 +64,9 @@ impl Prometheus {
         addresses
     }
 
-    async fn until(&self, job: &str, wanted: &[&str]) {
-        until(&format!("{job} has {wanted:?}"), async || {
-            (self.addresses(job).await == wanted).then_some(())
+    async fn until(&self, job: &str, expected: &[&str]) {
+        until(&format!("{job} has {expected:?}"), async || {
+            (self.addresses(job).await == expected).then_some(())
         })
         .await;
     }
