@@ -1,6 +1,6 @@
 //! What one write changes, collected while it runs.
 
-use super::fold_case::fold_case;
+use super::case_folding::fold_case;
 use super::journal_record::JournalRecord;
 use super::watch::Topic;
 

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::case_folding::fold_case;
 use super::catalog::Catalog;
 use super::changes::Changes;
-use super::fold_case::fold_case;
 use super::watch::Topic;
 
 /// A position in the space of round-trip times, in seconds (Vivaldi, as Serf computes it).

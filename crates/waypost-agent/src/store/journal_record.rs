@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use super::fold_case::fold_case;
+use super::case_folding::fold_case;
 use super::model::{Check, CheckStatus, KvEntry, Node, Service, Session};
 use crate::store::CheckDefinition;
 

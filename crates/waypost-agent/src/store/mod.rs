@@ -1,18 +1,18 @@
 //! The state of the registry: in memory, synchronous, and behind one lock that is held for
 //! microseconds.
 //!
-//! The store knows nothing of HTTP, tasks or the clock: callers pass the time, and [`Watch`] works
-//! with any executor.
+//! The store knows nothing of HTTP or tasks, operations get the time as an argument, and [`Watch`]
+//! works with any executor.
 //!
-//! As in Consul, there are two views of services and checks. The [`Catalog`] holds what the whole
-//! cluster has registered. [`LocalState`] holds what is registered with this agent, and writes
-//! every change through to the catalog, so that the two always agree.
+//! As in Consul, there are two views of services and checks. The [`catalog::Catalog`] holds what the
+//! whole cluster has registered. [`LocalState`] holds what is registered with this agent, and
+//! writes every change through to the catalog, so that the two always agree.
 
+mod case_folding;
 mod catalog;
 mod changes;
 mod coordinates;
 mod events;
-mod fold_case;
 mod journal_record;
 mod kv;
 mod local;
@@ -29,10 +29,10 @@ use tokio::time::Instant;
 
 use crate::journal::JournalBuffer;
 
+pub(crate) use case_folding::fold_case;
 pub(crate) use catalog::{CatalogEntry, FullNode, Instance};
 pub(crate) use coordinates::{Coordinate, NodeCoordinate};
 pub(crate) use events::UserEvent;
-pub(crate) use fold_case::fold_case;
 pub(crate) use journal_record::{JournalRecord, RestoredState};
 pub(crate) use local::{CheckResult, LocalState, NewCheck};
 pub(crate) use model::{

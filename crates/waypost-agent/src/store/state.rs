@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::case_folding::fold_case;
 use super::catalog::Catalog;
 use super::changes::{Changes, FailedCheck};
 use super::coordinates::{Coordinate, Coordinates};
 use super::events::UserEvents;
-use super::fold_case::fold_case;
 use super::journal_record::{JournalRecord, RestoredState};
 use super::kv::Kv;
 use super::local::{CheckResult, LocalState};

@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use event_listener::{Event, EventListener};
 
-/// Something that can change. Names are case-folded (see [`super::fold_case`]).
+/// Something that can change. Names are case-folded (see [`super::fold_case()`]).
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum Topic {
     /// The list of nodes.

@@ -9,8 +9,8 @@ mod service_group;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::case_folding::fold_case;
 use super::changes::Changes;
-use super::fold_case::fold_case;
 use super::journal_record::JournalRecord;
 use super::model::{Check, CheckStatus, Node, Service};
 use super::response_cache::{CacheKey, CacheSlot};

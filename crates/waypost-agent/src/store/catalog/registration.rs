@@ -1,7 +1,7 @@
 //! `/v1/catalog/register`: sets a node, a service and checks together, or nothing.
 
+use super::super::case_folding::fold_case;
 use super::super::changes::Changes;
-use super::super::fold_case::fold_case;
 use super::super::model::{Check, Node, Service};
 use super::Catalog;
 
