@@ -4,7 +4,7 @@ use serde::{Deserialize, Deserializer};
 
 use super::json::present;
 use crate::go_compat;
-use crate::store::{ServiceCheck, Session};
+use crate::store::{Session, SessionServiceCheck};
 
 const SECOND: i64 = 1_000_000_000;
 const DEFAULT_LOCK_DELAY: i64 = 15 * SECOND;
@@ -33,7 +33,7 @@ pub(crate) struct SessionDefinition {
     checks: Option<Option<Vec<String>>>,
     #[serde(deserialize_with = "present")]
     node_checks: Option<Option<Vec<String>>>,
-    service_checks: Option<Vec<ServiceCheck>>,
+    service_checks: Option<Vec<SessionServiceCheck>>,
 }
 
 impl SessionDefinition {

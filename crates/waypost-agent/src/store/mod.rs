@@ -37,7 +37,7 @@ pub(crate) use journal_record::{JournalRecord, RestoredState};
 pub(crate) use local::{CheckResult, LocalState, NewCheck};
 pub(crate) use model::{
     CatalogCheckDefinition, Check, CheckDefinition, CheckKind, CheckStatus, Connect, KvEntry, Node,
-    Proxy, Service, ServiceAddress, ServiceCheck, Session, Weights,
+    Proxy, Service, ServiceAddress, Session, SessionServiceCheck, Weights,
 };
 pub(crate) use response_cache::{CacheKey, CachedBody, View};
 pub(crate) use state::State;

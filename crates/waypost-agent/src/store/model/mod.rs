@@ -11,4 +11,4 @@ pub(crate) use catalog::{
 };
 pub(crate) use check_definition::{CheckDefinition, CheckKind};
 pub(crate) use kv_entry::KvEntry;
-pub(crate) use session::{ServiceCheck, Session};
+pub(crate) use session::{Session, SessionServiceCheck};

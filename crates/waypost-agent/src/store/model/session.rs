@@ -20,7 +20,7 @@ pub(crate) struct Session {
     #[serde(rename = "TTL")]
     pub ttl: String,
     pub node_checks: Option<Vec<String>>,
-    pub service_checks: Option<Vec<ServiceCheck>>,
+    pub service_checks: Option<Vec<SessionServiceCheck>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub checks: Vec<String>,
     pub create_index: u64,
@@ -30,7 +30,7 @@ pub(crate) struct Session {
 /// A check of a service that a session depends on.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
-pub(crate) struct ServiceCheck {
+pub(crate) struct SessionServiceCheck {
     #[serde(rename = "ID")]
     pub id: String,
     pub namespace: String,
