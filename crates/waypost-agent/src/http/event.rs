@@ -2,6 +2,7 @@
 
 use http::Method;
 use regex::Regex;
+use uuid::Uuid;
 
 use super::blocking::{QueryKind, QueryResult};
 use super::request::ApiRequest;
@@ -80,8 +81,8 @@ fn list(request: &ApiRequest) -> Result<QueryResult, ApiError> {
 
 /// Consul's index of an event: the exclusive or of both halves of its id.
 fn index_of(id: &str) -> u64 {
-    let bits = u128::from_str_radix(&id.replace('-', ""), 16).unwrap_or_default();
-    (bits >> 64) as u64 ^ (bits & u128::from(u64::MAX)) as u64
+    let (high, low) = Uuid::try_parse(id).unwrap_or_default().as_u64_pair();
+    high ^ low
 }
 
 impl EventFilters {
