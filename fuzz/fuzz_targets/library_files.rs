@@ -1,3 +1,3 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|input: &[u8]| waypost::fuzz::files(input));
+libfuzzer_sys::fuzz_target!(|input: &[u8]| waypost::fuzz::service_files(input));

@@ -1,3 +1,5 @@
+//! The client: looks services up, picks instances, and registers the application.
+
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
@@ -8,7 +10,8 @@ use waypost_core::{Environment, Error, Instance, Invalid, ServiceName, ServiceRe
 
 use crate::active_check::ActiveCheck;
 use crate::balance::{
-    Balancer, BalancerOptions, Explanation, Pick, Strategy, StrategyFactory, factory_named,
+    Balancer, BalancerOptions, Explanation, Pick, RoundRobin, Strategy, StrategyFactory,
+    factory_named,
 };
 use crate::directory::{Directory, DirectoryOptions};
 use crate::outlier::OutlierDetection;
@@ -16,9 +19,10 @@ use crate::registrar::Registrar;
 use crate::settings::Settings;
 use crate::snapshot::{Catalog, Snapshot};
 
-/// Finds services by name and chooses among their instances. Clones share everything.
+/// Looks services up by name and balances requests over their instances. Clones share all state.
 ///
-/// Must be used within a Tokio runtime.
+/// Must be used within a Tokio runtime; without one, use
+/// [`blocking::ServiceDiscoveryClient`](crate::blocking::ServiceDiscoveryClient).
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), waypost::Error> {
@@ -39,13 +43,14 @@ struct Inner {
     directory: Directory,
     strategy: ArcSwap<StrategyFactory>,
     balancing: BalancerOptions,
-    /// Read on each pick, copied when a service is asked for the first time.
+    /// Read on each pick; copied when a service is used for the first time.
     balancers: ArcSwap<HashMap<ServiceName, Arc<Balancer>>>,
     registrar: Option<Registrar>,
 }
 
 impl ServiceDiscoveryClient {
-    /// Begins a client; without further words its provider is chosen by the environment.
+    /// Builds a client. The environment chooses the provider unless one is set; see
+    /// [`settings`](crate::settings).
     pub fn builder() -> ClientBuilder {
         ClientBuilder {
             provider: None,
@@ -59,7 +64,7 @@ impl ServiceDiscoveryClient {
         }
     }
 
-    /// A client of one provider, with all else as usual.
+    /// A client of this provider, with default options.
     pub fn new(provider: Arc<dyn Provider>) -> Self {
         Self::assemble(
             Directory::new(provider),
@@ -86,10 +91,10 @@ impl ServiceDiscoveryClient {
         }
     }
 
-    /// The instances of a service that take new work, in order of their ids.
+    /// The instances of a service that accept new requests, sorted by id.
     ///
     /// # Errors
-    /// If there is none, or nothing is known: see [`Error`].
+    /// If there are none, or if the provider fails and has never answered; see [`Error`].
     pub async fn discover_service<N>(&self, service: N) -> Result<Vec<Arc<Instance>>, Error>
     where
         N: TryInto<ServiceName, Error = Invalid>,
@@ -101,8 +106,8 @@ impl ServiceDiscoveryClient {
             .collect())
     }
 
-    /// The URL of a path at an instance chosen by the load balancer. The first look-up of a
-    /// service waits for the provider, later ones read memory.
+    /// The URL of a path on an instance that the load balancer picks. The first look-up of a service
+    /// waits for the provider; later ones read memory.
     ///
     /// # Errors
     /// As [`discover_service`](Self::discover_service).
@@ -110,14 +115,14 @@ impl ServiceDiscoveryClient {
     where
         N: AsRef<str> + TryInto<ServiceName, Error = Invalid>,
     {
-        // Without moving the pick through a future where nothing is awaited.
-        if let Some(pick) = self.warm_pick(service.as_ref()) {
+        // Avoids moving the pick through a future when there is nothing to wait for.
+        if let Some(pick) = self.pick_from_memory(service.as_ref()) {
             return Ok(pick.url_for(path));
         }
         Ok(self.pick(service).await?.url_for(path))
     }
 
-    /// An instance chosen by the load balancer.
+    /// An instance that the load balancer picks.
     ///
     /// # Errors
     /// As [`discover_service`](Self::discover_service).
@@ -125,7 +130,7 @@ impl ServiceDiscoveryClient {
     where
         N: AsRef<str> + TryInto<ServiceName, Error = Invalid>,
     {
-        if let Some(pick) = self.warm_pick(service.as_ref()) {
+        if let Some(pick) = self.pick_from_memory(service.as_ref()) {
             return Ok(pick);
         }
         let service = service.try_into()?;
@@ -137,7 +142,7 @@ impl ServiceDiscoveryClient {
         balancer.pick()
     }
 
-    /// A balancer of one service, to be held by those who pick often.
+    /// A balancer of one service. Hold one where picks are frequent: its picks don't look the name up.
     ///
     /// # Errors
     /// If the name is not valid.
@@ -154,30 +159,32 @@ impl ServiceDiscoveryClient {
         ))
     }
 
-    /// Chooses by another strategy from now on, named as in a configuration. What is known of the
-    /// endpoints stays. Balancers that were handed out keep theirs; see
+    /// Switches to another strategy, by its name in a configuration; see
+    /// [`strategy_named`](crate::balance::strategy_named). Requests in flight, latencies and ejections
+    /// are kept. Balancers returned by [`balancer`](Self::balancer) are not affected; see
     /// [`Balancer::set_strategy`].
     ///
     /// # Errors
     /// If there is no strategy of that name.
     pub fn set_strategy_named(&self, name: &str) -> Result<(), Error> {
-        self.change_strategy(factory_named(name)?);
+        self.replace_strategy(factory_named(name)?);
         Ok(())
     }
 
-    /// As [`set_strategy_named`](Self::set_strategy_named): `make` gives one for each service.
+    /// As [`set_strategy_named`](Self::set_strategy_named), with a function that makes a strategy for
+    /// each service.
     pub fn set_strategy<S: Strategy>(&self, make: impl Fn() -> S + Send + Sync + 'static) {
-        self.change_strategy(Arc::new(move || Box::new(make())));
+        self.replace_strategy(Arc::new(move || Box::new(make())));
     }
 
-    fn change_strategy(&self, strategy: StrategyFactory) {
+    fn replace_strategy(&self, strategy: StrategyFactory) {
         self.inner.strategy.store(Arc::new(Arc::clone(&strategy)));
         for balancer in self.inner.balancers.load().values() {
             balancer.set_strategy(strategy());
         }
     }
 
-    /// Why the instances of a service are picked or not.
+    /// Explains for each instance of a service whether it is picked, and why.
     ///
     /// # Errors
     /// As [`Directory::lookup`].
@@ -190,8 +197,8 @@ impl ServiceDiscoveryClient {
         Ok(balancer.explain())
     }
 
-    /// Waits until a service has an instance that takes new work, however long that is; combine
-    /// it with [`tokio::time::timeout`].
+    /// Waits until a service has an instance that accepts new requests, without a time limit; use
+    /// [`tokio::time::timeout`] to set one.
     ///
     /// # Errors
     /// If the name is not valid.
@@ -211,29 +218,29 @@ impl ServiceDiscoveryClient {
     /// The names of all services.
     ///
     /// # Errors
-    /// If nothing is known and the provider fails.
+    /// If the provider fails and has never answered.
     pub async fn services(&self) -> Result<Arc<Catalog>, Error> {
         self.inner.directory.catalog().await
     }
 
-    /// The directory behind the client: snapshots, subscriptions, freshness.
+    /// The directory of the client: snapshots, subscriptions, freshness.
     pub fn directory(&self) -> &Directory {
         &self.inner.directory
     }
 
-    /// The provider behind the client.
+    /// The client's provider.
     pub fn provider(&self) -> &Arc<dyn Provider> {
         self.inner.directory.provider()
     }
 
-    /// The client's own registration, if it was built with one.
+    /// The registrar of the registration that the client was built with, if any.
     pub fn registrar(&self) -> Option<&Registrar> {
         self.inner.registrar.as_ref()
     }
 
-    /// What the usual case comes down to: a known name, live instances.
+    /// The fast path: picks if the service is already watched and has usable instances.
     #[inline]
-    fn warm_pick(&self, service: &str) -> Option<Pick> {
+    fn pick_from_memory(&self, service: &str) -> Option<Pick> {
         let balancers = self.inner.balancers.load();
         let balancer = balancers
             .get(service)
@@ -241,6 +248,7 @@ impl ServiceDiscoveryClient {
         balancer.pick().ok()
     }
 
+    /// The balancer that all callers of this client share; starts one if there is none.
     pub(crate) fn shared_balancer(&self, service: &ServiceName) -> Arc<Balancer> {
         let live = |balancers: &HashMap<ServiceName, Arc<Balancer>>| {
             let balancer = balancers.get(service)?;
@@ -250,25 +258,24 @@ impl ServiceDiscoveryClient {
             return balancer;
         }
         let directory = &self.inner.directory;
-        let new = Arc::new(Balancer::unpinned(
+        let mut shared = Arc::new(Balancer::unpinned(
             directory,
             service,
             (self.inner.strategy.load())(),
             self.inner.balancing.clone(),
         ));
-        let mut chosen = new;
         self.inner.balancers.rcu(|balancers| {
-            // Another thread may have come first; all must use the same one to keep turns.
+            // If another thread was first, use its balancer: round robin needs a single position.
             if let Some(first) = live(balancers) {
-                chosen = first;
+                shared = first;
                 return Arc::clone(balancers);
             }
             let mut balancers = HashMap::clone(balancers);
             balancers.retain(|_, balancer| !balancer.is_closed());
-            balancers.insert(service.clone(), Arc::clone(&chosen));
+            balancers.insert(service.clone(), Arc::clone(&shared));
             Arc::new(balancers)
         });
-        chosen
+        shared
     }
 }
 
@@ -281,8 +288,8 @@ impl fmt::Debug for ServiceDiscoveryClient {
     }
 }
 
-/// Puts a [`ServiceDiscoveryClient`] together.
-#[must_use = "a client comes into being with `build`"]
+/// Builds a [`ServiceDiscoveryClient`].
+#[must_use = "call `build` to make the client"]
 pub struct ClientBuilder {
     provider: Option<Arc<dyn Provider>>,
     environment: Option<Environment>,
@@ -295,20 +302,20 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Uses this provider, whatever the environment says; then the process's environment says
-    /// nothing of load balancing or outages either.
+    /// Uses this provider. The process's environment is then not read at all, neither for load
+    /// balancing nor for outages; pass it to [`environment`](Self::environment) if it should be.
     pub fn provider(self, provider: impl Provider) -> Self {
         self.shared_provider(Arc::new(provider))
     }
 
-    /// As [`provider`](Self::provider).
+    /// As [`provider`](Self::provider), for a provider that is shared.
     pub fn shared_provider(mut self, provider: Arc<dyn Provider>) -> Self {
         self.provider = Some(provider);
         self
     }
 
-    /// Uses the Consul agent, or the embedded registry, at this host and port. All else about it,
-    /// such as the token, comes from the environment.
+    /// Uses the Consul agent or the embedded registry at this host and port. Everything else about
+    /// it, such as the token, comes from the environment.
     #[cfg(feature = "consul")]
     pub fn registry(mut self, host: &str, port: u16) -> Self {
         let environment = self
@@ -324,66 +331,66 @@ impl ClientBuilder {
         self
     }
 
-    /// Lets this environment choose the provider, and say how it is used, instead of the process's
-    /// own; see [`settings`](crate::settings).
+    /// Reads the settings from this environment instead of the process's own; see
+    /// [`settings`](crate::settings).
     pub fn environment(mut self, environment: Environment) -> Self {
         self.environment = Some(environment);
         self
     }
 
-    /// Sets how the directory behaves, whatever the environment says of that.
+    /// Sets the options of the directory, in place of those from the environment.
     pub fn directory_options(mut self, options: DirectoryOptions) -> Self {
         self.options = Some(options);
         self
     }
 
-    /// Sets the strategy: `make` gives one for each service. Round robin unless set.
+    /// Sets the strategy: `make` is called once per service. Round robin by default.
     pub fn strategy<S: Strategy>(mut self, make: impl Fn() -> S + Send + Sync + 'static) -> Self {
         self.strategy = Some(Ok(Arc::new(move || Box::new(make()))));
         self
     }
 
-    /// Sets the strategy by its name in a configuration, such as `round_robin`; all
-    /// names are in [`strategy_named`](crate::balance::strategy_named).
+    /// Sets the strategy by its name in a configuration, such as `round_robin`;
+    /// [`strategy_named`](crate::balance::strategy_named) lists all names.
     pub fn strategy_named(mut self, name: &str) -> Self {
         self.strategy = Some(factory_named(name));
         self
     }
 
-    /// Sets what happens to weights before the strategy sees them: zones, slow start, subsets.
+    /// Sets how weights are adjusted before the strategy sees them: zone, slow start, subset.
     pub fn balancing(mut self, options: BalancerOptions) -> Self {
         self.balancing = Some(options);
         self
     }
 
-    /// Sets when endpoints are ejected for failed requests.
+    /// Sets when endpoints are ejected for failed requests. On by default.
     pub fn outlier_detection(mut self, options: OutlierDetection) -> Self {
         self.outlier_detection = Some(options);
         self
     }
 
-    /// Checks the endpoints of the services in use from this process, too. Off unless set.
+    /// Makes this process check the endpoints of the services in use. Off by default.
     pub fn active_check(mut self, check: ActiveCheck) -> Self {
         self.active_check = Some(check);
         self
     }
 
-    /// Registers the application for as long as the client lives. Where there is nothing to
-    /// register with, a line of the log says so.
+    /// Registers the application for as long as the client lives. If the provider can't register
+    /// services, this is logged and the client works all the same.
     pub fn register(mut self, registration: ServiceRegistration) -> Self {
         self.registration = Some(registration);
         self
     }
 
-    /// What to register, for one who does that in another way.
+    /// Takes the registration out, for the blocking client, which starts the registrar itself.
     pub(crate) fn take_registration(&mut self) -> Option<ServiceRegistration> {
         self.registration.take()
     }
 
-    /// Makes the client, and begins to register if there is something to register.
+    /// Makes the client and starts to register, if a registration was set.
     ///
     /// # Errors
-    /// If a setting is bad. An unreachable registry is no error.
+    /// If a setting or the registration is invalid. An unreachable registry is not an error.
     pub fn build(self) -> Result<ServiceDiscoveryClient, Error> {
         let settings = match (&self.provider, self.environment) {
             (Some(_), None) => Settings::new(Environment::default())?,
@@ -424,7 +431,7 @@ impl ClientBuilder {
     }
 }
 
-/// What is used unless another strategy is asked for.
+/// The default strategy.
 fn round_robin() -> StrategyFactory {
-    Arc::new(|| Box::new(crate::balance::RoundRobin::new()))
+    Arc::new(|| Box::new(RoundRobin::new()))
 }

@@ -1,7 +1,7 @@
-//! What the library reads, as functions of the bytes: nothing may panic or hang.
+//! Parsers of external input, as functions of bytes that must neither panic nor hang.
 //!
-//! Not part of the API. The targets in the folder `fuzz` of the repository call these without end;
-//! the tests below call them with mutated seeds.
+//! Not part of the API. The fuzz targets in the folder `fuzz` of the repository call these functions; the
+//! tests below call them with mutated valid inputs.
 
 use std::fmt::Display;
 use std::path::Path;
@@ -14,14 +14,14 @@ use crate::active_check::ActiveCheck;
 use crate::balance::strategy_named;
 use crate::settings::{ProviderKind, Settings};
 
-/// Names, addresses, weights and whatever else is one word.
-pub fn words(input: &[u8]) {
+/// Single values: names, hosts, weights, addresses, settings.
+pub fn values(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
-    reads_back::<ServiceName>(&text);
-    reads_back::<Host>(&text);
-    reads_back::<Weight>(&text);
+    assert_round_trip::<ServiceName>(&text);
+    assert_round_trip::<Host>(&text);
+    assert_round_trip::<Weight>(&text);
     let _ = text.parse::<ServiceAddress>();
-    // One over HTTP makes a client at once, with all certificates that this machine trusts.
+    // Parsing an HTTP check builds a client and loads the system's root certificates, which is slow.
     if !text.starts_with("http") {
         let _ = text.parse::<ActiveCheck>();
     }
@@ -29,14 +29,14 @@ pub fn words(input: &[u8]) {
     let _ = strategy_named(&text);
 }
 
-/// The file of services, as JSON and as YAML.
-pub fn files(input: &[u8]) {
+/// A file of services, as JSON and as YAML.
+pub fn service_files(input: &[u8]) {
     for name in ["services.json", "services.yaml"] {
         waypost_core::fuzz::file(Path::new(name), input);
     }
 }
 
-/// Variables, one `NAME=VALUE` a line.
+/// Environment variables, one `NAME=VALUE` per line.
 pub fn environment(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let pairs = text.lines().filter_map(|line| line.split_once('='));
@@ -47,18 +47,18 @@ pub fn environment(input: &[u8]) {
     let _ = waypost_consul::ConsulBuilder::from_environment(&environment);
 }
 
-/// An answer of Consul's about the health of a service.
+/// A response of Consul's `/v1/health/service/:name`.
 #[cfg(feature = "consul")]
-pub fn answers(input: &[u8]) {
+pub fn consul_answers(input: &[u8]) {
     waypost_consul::fuzz::read_answer(input);
 }
 
-/// What is shown of a value can be read again.
-fn reads_back<T: FromStr + Display + PartialEq>(text: &str) {
+/// A parsed value, displayed and parsed again, is the same value.
+fn assert_round_trip<T: FromStr + Display + PartialEq>(text: &str) {
     if let Ok(value) = text.parse::<T>() {
-        let shown = value.to_string();
-        let again = shown.parse().ok();
-        assert!(again == Some(value), "{text:?} became {shown:?}");
+        let displayed = value.to_string();
+        let again = displayed.parse().ok();
+        assert!(again == Some(value), "{text:?} became {displayed:?}");
     }
 }
 
@@ -68,7 +68,8 @@ mod tests {
 
     const INPUTS: usize = 5_000;
 
-    const PIECES: &[&str] = &[
+    /// Fragments that the mutator inserts.
+    const FRAGMENTS: &[&str] = &[
         "http://",
         ":",
         "[::1]",
@@ -104,9 +105,9 @@ mod tests {
     ];
 
     #[test]
-    fn words_do_no_harm() {
+    fn mutated_values_do_not_panic() {
         run(
-            words,
+            values,
             &[
                 "auth",
                 "http://auth.example:5001/base",
@@ -121,9 +122,9 @@ mod tests {
     }
 
     #[test]
-    fn files_do_no_harm() {
+    fn mutated_service_files_do_not_panic() {
         run(
-            files,
+            service_files,
             &[
                 r#"{"auth":{"url":"http://auth:5001"},"db":[{"address":"10.0.0.1","port":5432}]}"#,
                 r#"{"a":{"instances":[{"address":"x","port":1,"weight":3,"tags":["t"],"ports":{"m":2}}]}}"#,
@@ -134,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn variables_do_no_harm() {
+    fn mutated_environment_variables_do_not_panic() {
         run(
             environment,
             &[
@@ -148,9 +149,9 @@ mod tests {
 
     #[cfg(feature = "consul")]
     #[test]
-    fn answers_do_no_harm() {
+    fn mutated_consul_answers_do_not_panic() {
         run(
-            answers,
+            consul_answers,
             &[
                 r#"[{"Node":{"Node":"n1","Address":"10.0.0.1","TaggedAddresses":null},"Service":{
                 "ID":"w1","Address":"","Port":80,"Tags":null,"Meta":{"weight":"3","port_m":"9"},
@@ -161,12 +162,13 @@ mod tests {
     }
 
     #[test]
-    fn depth_does_no_harm() {
+    fn deeply_nested_service_files_do_not_overflow_the_stack() {
         for piece in ["[", "{\"a\":", "a: [", "- ", "{a: ", "&a [*a, ", "!!map "] {
-            files(piece.repeat(200_000 / piece.len()).as_bytes());
+            service_files(piece.repeat(200_000 / piece.len()).as_bytes());
         }
     }
 
+    /// Calls a target with the seeds, and with random mutations of them.
     fn run(target: fn(&[u8]), seeds: &[&str]) {
         let mut random = fastrand::Rng::with_seed(7);
         for seed in seeds {
@@ -185,14 +187,14 @@ mod tests {
                         input.splice(at..at, copy);
                     }
                     _ => {
-                        let piece = PIECES[random.usize(..PIECES.len())];
-                        input.splice(at..end, piece.bytes());
+                        let fragment = FRAGMENTS[random.usize(..FRAGMENTS.len())];
+                        input.splice(at..end, fragment.bytes());
                     }
                 }
             }
-            let shown = String::from_utf8_lossy(&input).into_owned();
-            let done = std::panic::catch_unwind(|| target(&input));
-            assert!(done.is_ok(), "panicked at {shown:?}");
+            let text = String::from_utf8_lossy(&input).into_owned();
+            let result = std::panic::catch_unwind(|| target(&input));
+            assert!(result.is_ok(), "panicked on {text:?}");
         }
     }
 }

@@ -1,9 +1,10 @@
-//! The module-level functions: discovery for programs that need no client of their own.
+//! Functions that share one client, for programs that don't need a client of their own.
 //!
-//! They share one client, made on first use with the provider that the environment asks for;
-//! [`set_discovery_provider`] exchanges it at any time.
+//! The client is made on first use, with the provider that the environment chooses.
+//! [`set_discovery_provider`] replaces it.
 
 use std::collections::BTreeMap;
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::future::join_all;
@@ -13,12 +14,12 @@ use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceName, ServiceReg
 use crate::client::ServiceDiscoveryClient;
 use crate::registrar::Registrar;
 
-/// What the functions of this module share. A panic elsewhere leaves it whole.
 struct Global {
     client: Option<ServiceDiscoveryClient>,
     registrars: BTreeMap<InstanceId, Registrar>,
 }
 
+/// The shared state. No code panics halfway through a change, so a poisoned lock is safe to use.
 fn global() -> MutexGuard<'static, Global> {
     static GLOBAL: Mutex<Global> = Mutex::new(Global {
         client: None,
@@ -37,23 +38,23 @@ fn client() -> Result<ServiceDiscoveryClient, Error> {
     Ok(client)
 }
 
-/// Exchanges the provider that the functions of this module use.
+/// Replaces the provider of the global functions.
 ///
-/// What was registered stays registered with the provider that it was registered with.
+/// Existing registrations stay with the provider that they were made with.
 pub fn set_discovery_provider(provider: Arc<dyn Provider>) {
     global().client = Some(ServiceDiscoveryClient::new(provider));
 }
 
-/// The provider that the functions of this module use.
+/// The provider of the global functions.
 ///
 /// # Errors
-/// If none was set and the environment's choice can't be made.
+/// If none was set and the settings in the environment are invalid.
 pub fn get_discovery_provider() -> Result<Arc<dyn Provider>, Error> {
     Ok(Arc::clone(client()?.provider()))
 }
 
-/// The URL of a service, at an instance chosen by the load balancer. Where the provider knows no
-/// usable instance or can't be asked, the default, if one is given.
+/// The URL of an instance of a service, picked by the load balancer. If there is no usable instance or
+/// the provider fails, returns the default if one is given.
 ///
 /// ```no_run
 /// # async fn example() -> Result<(), waypost::Error> {
@@ -64,8 +65,8 @@ pub fn get_discovery_provider() -> Result<Arc<dyn Provider>, Error> {
 /// ```
 ///
 /// # Errors
-/// If there is nothing to call and no default; or if the name or the configuration is not valid,
-/// which a default must not hide.
+/// If there is no usable instance and no default. If the name or the configuration is invalid, even
+/// with a default.
 pub async fn get_service_url<N>(service: N, default: Option<&str>) -> Result<String, Error>
 where
     N: TryInto<ServiceName, Error = Invalid>,
@@ -74,8 +75,7 @@ where
     Ok(instance.url().to_owned())
 }
 
-/// All that is known of an instance of a service, chosen by the load balancer, or an instance at
-/// the default URL.
+/// As [`get_service_url`], but returns the whole instance; with the default, an instance at that URL.
 ///
 /// # Errors
 /// As [`get_service_url`].
@@ -84,23 +84,21 @@ where
     N: TryInto<ServiceName, Error = Invalid>,
 {
     let service = service.try_into()?;
-    let found = client()?.pick(&service).await;
-    match (found, default) {
+    match (client()?.pick(&service).await, default) {
         (Ok(pick), _) => Ok(Arc::clone(pick.endpoint().instance())),
-        (Err(error @ (Error::Invalid(_) | Error::Config(_))), _) => Err(error),
-        (Err(error), None) => Err(error),
+        (Err(error @ (Error::Invalid(_) | Error::Config(_))), _) | (Err(error), None) => Err(error),
         (Err(error), Some(url)) => {
-            tracing::debug!(%service, %error, url, "using the default");
+            tracing::debug!(%service, %error, url, "service not found, using the default URL");
             Ok(Arc::new(FallbackProvider::new(url)?.instance(&service)?))
         }
     }
 }
 
-/// All services with an instance that takes work: by name, one instance each, chosen by the load
+/// All services that have a usable instance, by name, each with an instance picked by the load
 /// balancer.
 ///
 /// # Errors
-/// If the list of services isn't known. A single service that can't be looked up is left out.
+/// If the list of services can't be read. A service whose look-up fails is left out.
 pub async fn get_services() -> Result<BTreeMap<ServiceName, Arc<Instance>>, Error> {
     let client = client()?;
     let catalog = client.services().await?;
@@ -111,15 +109,15 @@ pub async fn get_services() -> Result<BTreeMap<ServiceName, Arc<Instance>>, Erro
     Ok(join_all(lookups).await.into_iter().flatten().collect())
 }
 
-/// Registers a service and keeps it registered until [`deregister_service`] or the program's end.
-/// Registering the same id again replaces what was said before.
+/// Registers a service and keeps it registered until [`deregister_service`] is called or the program
+/// ends. Registering the same id again replaces the earlier registration.
 ///
-/// Where there is nothing to register with, a line of the log says so and the program runs on: in
-/// a pod, Kubernetes registers, and what has to be in its manifest stands in that line. Use
-/// [`Registrar::start`] where that shall be an error.
+/// If the provider can't register services, this is logged and the function succeeds. In a pod, for
+/// example, Kubernetes does the registration; the log line says what the pod's manifest needs. Use
+/// [`Registrar::start`] to get an error instead.
 ///
 /// # Errors
-/// If the registration is not valid. A registry that can't be reached is tried until it can.
+/// If the registration is invalid. An unreachable registry is not an error: registration is retried.
 pub async fn register_service(registration: ServiceRegistration) -> Result<InstanceId, Error> {
     let provider = get_discovery_provider()?;
     let Some(registrar) = Registrar::start_if_supported(provider, registration.clone())? else {
@@ -129,36 +127,34 @@ pub async fn register_service(registration: ServiceRegistration) -> Result<Insta
     let id = registrar.registration().instance().id().clone();
     let earlier = global().registrars.insert(id.clone(), registrar);
     if let Some(earlier) = earlier {
-        // The new registration has taken its place, so the old one must not take it back.
+        // It has the same id, so deregistering it would remove the new registration.
         earlier.abandon();
     }
     Ok(id)
 }
 
-/// Takes back what this program registered under a service's name. Says how many instances that
-/// were.
+/// Deregisters all instances that [`register_service`] registered under this name, and returns how
+/// many there were.
 ///
 /// # Errors
-/// If a registry could not be told; its own checks will notice in time.
+/// If a registry could not be reached within 5 s. Its health checks then remove the instance.
 pub async fn deregister_service<N>(service: N) -> Result<usize, Error>
 where
     N: TryInto<ServiceName, Error = Invalid>,
 {
     let service = service.try_into()?;
-    let ours: Vec<Registrar> = {
+    let removed: BTreeMap<InstanceId, Registrar> = {
         let registrars = &mut global().registrars;
-        let is_ours =
-            |registrar: &Registrar| *registrar.registration().instance().service() == service;
-        let ids: Vec<_> = registrars
-            .iter()
-            .filter(|(_, registrar)| is_ours(registrar))
-            .map(|(id, _)| id.clone())
-            .collect();
-        ids.iter().filter_map(|id| registrars.remove(id)).collect()
+        let of_service = |(_, registrar): &(InstanceId, Registrar)| {
+            *registrar.registration().instance().service() == service
+        };
+        let (removed, kept) = mem::take(registrars).into_iter().partition(of_service);
+        *registrars = kept;
+        removed
     };
-    let count = ours.len();
-    for outcome in join_all(ours.into_iter().map(Registrar::deregister)).await {
-        outcome?;
+    let count = removed.len();
+    for result in join_all(removed.into_values().map(Registrar::deregister)).await {
+        result?;
     }
     Ok(count)
 }

@@ -1,4 +1,8 @@
-//! Being found: registrations that are kept true.
+//! Keeps the application registered.
+//!
+//! A task compares the desired state (registered, in maintenance or not) with what the registry
+//! reports at each heartbeat, and makes the calls that are needed to reach it. This one loop covers a
+//! registry that is down at the start, is restarted, loses its data or is replaced.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,17 +12,17 @@ use tokio::time::{sleep, timeout};
 use waypost_core::health::CheckStatus;
 use waypost_core::provider::{HeartbeatResponse, InstanceReport, Provider};
 use waypost_core::supervision::Backoff;
-use waypost_core::{Error, ProviderError, Registration, ServiceRegistration};
+use waypost_core::{Error, Health, InstanceId, ProviderError, Registration, ServiceRegistration};
 
-/// Keeps one instance registered until it is told to stop.
+/// Keeps one instance registered until it is dropped.
 ///
-/// It wants a state and works towards it, whatever happens in between: a registry that is down at
-/// the start, restarted, wiped or replaced has the instance again within one heartbeat of its
-/// return. Heartbeats go out each third of a TTL, or every 5 s where the registry does the checks;
-/// each is moved by up to a tenth, so that many instances don't step in time.
+/// Failed registrations are retried. A registry that was down, restarted, replaced or lost its data
+/// has the instance again within one heartbeat of its return. Heartbeats are sent three times per TTL,
+/// or every 5 s if the registry runs the checks; each interval is up to 10 % shorter at random, so that
+/// many instances don't send at the same moment.
 ///
-/// Dropping it takes the registration back in the background; [`deregister`](Self::deregister)
-/// also waits for that and says how it went.
+/// Dropping it deregisters the instance in the background; [`deregister`](Self::deregister) also
+/// waits for the result.
 ///
 /// ```
 /// # async fn example() -> Result<(), waypost::Error> {
@@ -27,7 +31,7 @@ use waypost_core::{Error, ProviderError, Registration, ServiceRegistration};
 /// let registration = ServiceRegistration::new("billing", 8080)?.check(Check::http("/health"));
 /// let registrar = Registrar::start(get_discovery_provider()?, registration)?;
 /// registrar.registered().await;
-/// // … serve …
+/// // ... serve ...
 /// registrar.deregister().await?;
 /// # Ok(())
 /// # }
@@ -36,55 +40,56 @@ use waypost_core::{Error, ProviderError, Registration, ServiceRegistration};
 pub struct Registrar {
     registration: Registration,
     state: watch::Receiver<RegistrationState>,
-    wish: watch::Sender<Wish>,
+    desired: watch::Sender<Desired>,
 }
 
-/// What the task that reconciles is to reach.
+/// The state that the task reconciles the registry with.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Wish {
-    goal: Goal,
-    /// Why the instance is to be in maintenance, if it is.
+struct Desired {
+    target: Target,
+    /// The reason for maintenance, if the instance should be in maintenance.
     maintenance: Option<Arc<str>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Goal {
+enum Target {
     Registered,
     Deregistered,
-    /// Whatever it is now, it may stay so.
-    Nothing,
+    /// Stop without a further call to the registry.
+    Abandoned,
 }
 
-/// How far a registration has come.
+/// The state of a registration.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub enum RegistrationState {
-    /// No attempt has succeeded yet; the latest failed so, if there was one.
+    /// Not registered yet, with the error of the latest attempt if one has failed.
     Pending(Option<ProviderError>),
-    /// The registry knows the instance.
+    /// The registry has the instance.
     Registered,
-    /// The registry knew the instance, and now can't be asked. It is asked again.
+    /// The instance was registered, and now the registry fails. Heartbeats are retried.
     Lost(ProviderError),
-    /// It is taken back; `Err` if the registry could not be told.
+    /// Deregistered; `Err` if the registry could not be reached for that.
     Deregistered(Result<(), ProviderError>),
 }
 
-/// The time between heartbeats where the registry does the checks.
+/// The heartbeat interval if the registry runs the checks.
 const HEARTBEAT: Duration = Duration::from_secs(5);
 
-/// The longest wait after an attempt that failed. A registry that comes back with nothing knows us
-/// again before those who look us up have to notice; see `hold_empty_after_outage`.
-const RETRY_WITHIN: Duration = Duration::from_secs(3);
+/// The longest backoff after a failed attempt. It is shorter than `hold_empty_after_outage`, so that
+/// after a registry has lost its data, instances are registered again before clients accept that
+/// there are none.
+const MAX_BACKOFF: Duration = Duration::from_secs(3);
 
-/// How long a deregistration is tried. What remains then, the registry's own checks clear away.
-const DEREGISTER_WITHIN: Duration = Duration::from_secs(5);
+/// How long deregistration is retried. After that it is left to the registry's checks.
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 
 impl Registrar {
-    /// Begins to register. Must be called within a Tokio runtime.
+    /// Starts to register in the background. Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// If the provider is no registry or doesn't take the registration, or that is not valid. A
-    /// registry that can't be reached is no error: it will be, some day.
+    /// If the provider is not a registry ([`Error::Unsupported`]) or rejects the registration, or if
+    /// the registration is invalid. An unreachable registry is not an error: registration is retried.
     pub fn start(
         provider: Arc<dyn Provider>,
         registration: ServiceRegistration,
@@ -93,24 +98,24 @@ impl Registrar {
         let registration = registration.resolve(registry.local_address())?;
         registry.accepts(&registration)?;
         let (state, states) = watch::channel(RegistrationState::Pending(None));
-        let (wish, wishes) = watch::channel(Wish {
-            goal: Goal::Registered,
+        let (desired, changes) = watch::channel(Desired {
+            target: Target::Registered,
             maintenance: None,
         });
-        tokio::spawn(reconcile(provider, registration.clone(), state, wishes));
+        tokio::spawn(reconcile(provider, registration.clone(), state, changes));
         Ok(Self {
             registration,
             state: states,
-            wish,
+            desired,
         })
     }
 
-    /// As [`start`](Self::start), for programs that are to run wherever they are put: where there
-    /// is nothing to register with, as the provider only looks services up or the platform
-    /// registers by itself, it logs that with what to do, and gives `None`.
+    /// As [`start`](Self::start), but returns `None` if nothing can be registered with the provider,
+    /// either because it only looks services up or because the platform does the registration. The
+    /// reason is logged.
     ///
     /// # Errors
-    /// If the registration is not valid.
+    /// If the registration is invalid.
     pub fn start_if_supported(
         provider: Arc<dyn Provider>,
         registration: ServiceRegistration,
@@ -119,76 +124,77 @@ impl Registrar {
         match Self::start(provider, registration) {
             Ok(registrar) => Ok(Some(registrar)),
             Err(Error::Unsupported(reason)) => {
-                tracing::info!(%service, "not registered by this program: {reason}");
+                tracing::info!(%service, "not registering: {reason}");
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// What it keeps registered.
+    /// The registration.
     pub fn registration(&self) -> &Registration {
         &self.registration
     }
 
-    /// How far it has come.
+    /// The current state.
     pub fn state(&self) -> RegistrationState {
         self.state.borrow().clone()
     }
 
-    /// Waits until the registry knows the instance.
+    /// Waits until the instance is registered.
     pub async fn registered(&self) {
         let mut state = self.state.clone();
-        // The task sends a last state before it ends, and that isn't awaited here.
         let registered = |state: &RegistrationState| matches!(state, RegistrationState::Registered);
+        // The channel is only closed early if the runtime shuts down.
         let _ = state.wait_for(registered).await;
     }
 
-    /// Takes the instance out of service, for this reason, while it stays registered; the registry
-    /// says that it is critical. Like the registration itself this is kept true.
+    /// Takes the instance out of service, with a reason, while it stays registered; the registry
+    /// reports it as critical. The setting is retried and renewed like the registration itself.
     pub fn enter_maintenance(&self, reason: &str) {
-        self.wish
-            .send_modify(|wish| wish.maintenance = Some(reason.into()));
+        self.desired
+            .send_modify(|desired| desired.maintenance = Some(reason.into()));
     }
 
     /// Puts the instance back into service.
     pub fn leave_maintenance(&self) {
-        self.wish.send_modify(|wish| wish.maintenance = None);
+        self.desired
+            .send_modify(|desired| desired.maintenance = None);
     }
 
-    fn aim(&self, goal: Goal) {
-        self.wish.send_modify(|wish| wish.goal = goal);
-    }
-
-    /// Stops without taking the registration back: what is registered stays, until its checks say
-    /// otherwise.
+    /// Stops without deregistering: the instance stays in the registry until its checks fail.
     pub fn abandon(self) {
-        self.aim(Goal::Nothing);
+        self.set_target(Target::Abandoned);
     }
 
-    /// Takes the registration back and waits until the registry has heard of it.
+    /// Deregisters the instance, and waits until the registry has confirmed it.
     ///
     /// # Errors
-    /// If the registry could not be told within 5 s.
+    /// If the registry could not be reached within 5 s.
     pub async fn deregister(self) -> Result<(), Error> {
-        self.aim(Goal::Deregistered);
+        self.set_target(Target::Deregistered);
         let mut state = self.state.clone();
-        let over = |state: &RegistrationState| matches!(state, RegistrationState::Deregistered(_));
-        match state.wait_for(over).await.as_deref() {
+        let deregistered =
+            |state: &RegistrationState| matches!(state, RegistrationState::Deregistered(_));
+        match state.wait_for(deregistered).await.as_deref() {
             Ok(RegistrationState::Deregistered(Err(error))) => Err(error.clone().into()),
             _ => Ok(()),
         }
+    }
+
+    fn set_target(&self, target: Target) {
+        self.desired.send_modify(|desired| desired.target = target);
     }
 }
 
 impl Drop for Registrar {
     fn drop(&mut self) {
-        self.wish.send_if_modified(|wish| {
-            let was_wanted = wish.goal == Goal::Registered;
-            if was_wanted {
-                wish.goal = Goal::Deregistered;
+        self.desired.send_if_modified(|desired| {
+            let was_registered = desired.target == Target::Registered;
+            if was_registered {
+                desired.target = Target::Deregistered;
             }
-            was_wanted
+            was_registered
         });
     }
 }
@@ -197,41 +203,40 @@ async fn reconcile(
     provider: Arc<dyn Provider>,
     registration: Registration,
     state: watch::Sender<RegistrationState>,
-    mut wishes: watch::Receiver<Wish>,
+    mut changes: watch::Receiver<Desired>,
 ) {
     let Ok(registry) = provider.registry() else {
         return;
     };
     let id = registration.instance().id();
     let every = registration.ttl().map_or(HEARTBEAT, |ttl| ttl / 3);
-    // However long the time between heartbeats, a registry that is back has us within seconds.
-    let mut backoff = Backoff::new(Duration::from_millis(200), RETRY_WITHIN);
+    let mut backoff = Backoff::new(Duration::from_millis(200), MAX_BACKOFF);
     let mut known = false;
-    // The maintenance that the registry knows of; a new registration has none.
-    let mut in_maintenance = None;
+    // The maintenance that was set in the registry; a new registration has none.
+    let mut maintenance = None;
     loop {
-        let wish = wishes.borrow_and_update().clone();
-        if wish.goal != Goal::Registered {
+        let desired = changes.borrow_and_update().clone();
+        if desired.target != Target::Registered {
             break;
         }
         let attempt = async {
             let report = report(&registration).await;
             if !known {
                 registry.register(&registration, &report).await?;
-                in_maintenance = None;
+                maintenance = None;
             }
-            if in_maintenance != wish.maintenance {
-                let reason = wish.maintenance.as_deref();
+            if maintenance != desired.maintenance {
+                let reason = desired.maintenance.as_deref();
                 registry.set_maintenance(&registration, reason).await?;
-                in_maintenance = wish.maintenance.clone();
+                maintenance = desired.maintenance.clone();
             }
             registry.heartbeat(&registration, report).await
         };
-        let attempted = tokio::select! {
-            attempted = attempt => attempted,
-            _ = wishes.changed() => continue,
+        let result = tokio::select! {
+            result = attempt => result,
+            _ = changes.changed() => continue,
         };
-        let wait = match attempted {
+        let wait = match result {
             Ok(HeartbeatResponse::Known) => {
                 backoff.reset();
                 if !known || !matches!(*state.borrow(), RegistrationState::Registered) {
@@ -242,41 +247,48 @@ async fn reconcile(
                 every.mul_f64(0.9 + 0.1 * fastrand::f64())
             }
             Ok(HeartbeatResponse::Forgotten) if known => {
-                tracing::warn!(%id, provider = %provider.describe(), "the registry has forgotten us; registering again");
+                tracing::warn!(
+                    %id,
+                    provider = %provider.describe(),
+                    "the registry has lost the registration, registering again"
+                );
                 known = false;
                 continue;
             }
-            // A registry that forgets at once what it just accepted is given time.
+            // The registration was lost right after it was accepted: back off instead of looping.
             Ok(HeartbeatResponse::Forgotten) => backoff.next_delay(),
             Err(error) => {
-                let next = match known {
-                    true => RegistrationState::Lost(error),
-                    false => RegistrationState::Pending(Some(error)),
+                let next = if known {
+                    RegistrationState::Lost(error)
+                } else {
+                    RegistrationState::Pending(Some(error))
                 };
-                note_failure(id, &state.borrow(), &next);
+                log_failure(id, &state.borrow(), &next);
                 state.send_replace(next);
                 backoff.next_delay()
             }
         };
         tokio::select! {
             () = sleep(wait) => {}
-            _ = wishes.changed() => {}
+            _ = changes.changed() => {}
         }
     }
-    if wishes.borrow().goal == Goal::Nothing {
+    if changes.borrow().target == Target::Abandoned {
         return;
     }
-    let outcome = deregister(&*provider, &registration).await;
-    match &outcome {
+    let result = deregister(&*provider, &registration).await;
+    match &result {
         Ok(()) => tracing::info!(%id, "deregistered"),
-        Err(error) => {
-            tracing::warn!(%id, %error, "could not deregister; the registry's checks will notice")
-        }
+        Err(error) => tracing::warn!(
+            %id,
+            %error,
+            "could not deregister, leaving it to the registry's health checks"
+        ),
     }
-    state.send_replace(RegistrationState::Deregistered(outcome));
+    state.send_replace(RegistrationState::Deregistered(result));
 }
 
-/// What the instance says of itself now.
+/// Runs the application's health checks.
 async fn report(registration: &Registration) -> InstanceReport {
     let Some(checks) = registration.health() else {
         return InstanceReport::alive();
@@ -284,23 +296,23 @@ async fn report(registration: &Registration) -> InstanceReport {
     let report = checks.report().await;
     let output = report.summary();
     match report.status() {
-        CheckStatus::Passing => InstanceReport::new(waypost_core::Health::Passing, output),
-        CheckStatus::Warning => InstanceReport::new(waypost_core::Health::Warning, output),
-        CheckStatus::Critical => InstanceReport::new(waypost_core::Health::Critical, output),
+        CheckStatus::Passing => InstanceReport::new(Health::Passing, output),
+        CheckStatus::Warning => InstanceReport::new(Health::Warning, output),
+        CheckStatus::Critical => InstanceReport::new(Health::Critical, output),
     }
 }
 
-/// One line per change, not per attempt.
-fn note_failure(
-    id: &waypost_core::InstanceId,
-    before: &RegistrationState,
-    now: &RegistrationState,
-) {
-    use RegistrationState::{Lost, Pending};
-    if let (Pending(None), Pending(Some(error))) | (RegistrationState::Registered, Lost(error)) =
-        (before, now)
-    {
-        tracing::warn!(%id, %error, "registration is wanted, but the registry fails; trying on");
+/// Logs the first failure of an outage, not each attempt.
+fn log_failure(id: &InstanceId, before: &RegistrationState, now: &RegistrationState) {
+    use RegistrationState::{Lost, Pending, Registered};
+    match (before, now) {
+        (Pending(None), Pending(Some(error))) => {
+            tracing::warn!(%id, %error, "registry unavailable, retrying registration");
+        }
+        (Registered, Lost(error)) => {
+            tracing::warn!(%id, %error, "registry unavailable, retrying heartbeat");
+        }
+        _ => {}
     }
 }
 
@@ -320,22 +332,22 @@ async fn deregister(
             sleep(backoff.next_delay()).await;
         }
     };
-    match timeout(DEREGISTER_WITHIN, attempts).await {
-        Ok(()) => Ok(()),
-        Err(_) => Err(last.unwrap_or_else(|| {
+    let in_time = timeout(DEREGISTER_TIMEOUT, attempts).await;
+    in_time.map_err(|_| {
+        last.unwrap_or_else(|| {
             ProviderError::unreachable(
                 provider.describe(),
-                format!("no answer to the deregistration within {DEREGISTER_WITHIN:?}"),
+                format!("no response to the deregistration within {DEREGISTER_TIMEOUT:?}"),
             )
-        })),
-    }
+        })
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use futures_util::StreamExt;
-    use waypost_core::ServiceName;
-    use waypost_core::provider::{MemoryProvider, ServiceAnswer};
+    use waypost_core::provider::{Answer, EnvProvider, MemoryProvider};
+    use waypost_core::{Environment, ServiceName};
 
     use super::*;
 
@@ -346,7 +358,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_wiped_registry_has_us_back_within_one_heartbeat() {
+    async fn a_registry_that_lost_its_data_has_the_instance_again_within_one_heartbeat() {
         let memory = MemoryProvider::new();
         let registrar = Registrar::start(Arc::new(memory.clone()), registration()).unwrap();
         registrar.registered().await;
@@ -354,21 +366,21 @@ mod tests {
 
         assert!(memory.remove_service(&billing));
         let mut watch = memory.watch(&billing);
-        assert_eq!(watch.next().await.unwrap().unwrap(), ServiceAnswer::Unknown);
-        let back = timeout(HEARTBEAT, watch.next())
+        assert_eq!(watch.next().await.unwrap().unwrap(), Answer::Unknown);
+        let restored = timeout(HEARTBEAT, watch.next())
             .await
             .unwrap()
             .unwrap()
             .unwrap();
-        assert!(matches!(back, ServiceAnswer::Instances(instances) if instances.len() == 1));
+        assert!(matches!(restored, Answer::Instances(instances) if instances.len() == 1));
 
         registrar.deregister().await.unwrap();
-        let gone = watch.next().await.unwrap().unwrap();
-        assert_eq!(gone, ServiceAnswer::Instances(vec![]));
+        let deregistered = watch.next().await.unwrap().unwrap();
+        assert_eq!(deregistered, Answer::Instances(vec![]));
     }
 
     #[tokio::test(start_paused = true)]
-    async fn dropping_takes_the_registration_back() {
+    async fn dropping_the_registrar_deregisters() {
         let memory = MemoryProvider::new();
         let registrar = Registrar::start(Arc::new(memory.clone()), registration()).unwrap();
         registrar.registered().await;
@@ -377,14 +389,13 @@ mod tests {
         drop(registrar);
         assert_eq!(
             watch.next().await.unwrap().unwrap(),
-            ServiceAnswer::Instances(vec![])
+            Answer::Instances(vec![])
         );
     }
 
     #[tokio::test]
-    async fn a_provider_that_is_no_registry_says_so_at_once() {
-        let env = waypost_core::provider::EnvProvider::new(&waypost_core::Environment::default())
-            .unwrap();
+    async fn a_provider_that_is_not_a_registry_is_an_error() {
+        let env = EnvProvider::new(&Environment::default()).unwrap();
         let error = Registrar::start(Arc::new(env), registration()).unwrap_err();
         assert!(matches!(error, Error::Unsupported(_)));
         assert!(
@@ -394,15 +405,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_program_runs_on_where_there_is_nothing_to_register_with() {
-        let env = waypost_core::provider::EnvProvider::new(&waypost_core::Environment::default())
-            .unwrap();
+    async fn start_if_supported_returns_none_without_a_registry() {
+        let env = EnvProvider::new(&Environment::default()).unwrap();
         let none = Registrar::start_if_supported(Arc::new(env), registration()).unwrap();
         assert!(none.is_none());
         let memory = Arc::new(MemoryProvider::new());
         let some = Registrar::start_if_supported(memory.clone(), registration()).unwrap();
         assert!(some.is_some());
-        let nameless = registration().id("");
-        assert!(Registrar::start_if_supported(memory, nameless.port(0)).is_err());
+        let invalid = registration().id("").port(0);
+        assert!(Registrar::start_if_supported(memory, invalid).is_err());
     }
 }

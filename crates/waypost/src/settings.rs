@@ -1,73 +1,74 @@
-//! Which provider to use, told by the environment.
+//! Settings from environment variables: the provider, and how it is used.
 //!
-//! # Which provider
-//! The first line that applies decides:
+//! Settings made in code take precedence over these.
+//!
+//! # Choice of the provider
+//! The first row that applies decides:
 //!
 //! | environment | provider |
 //! |---|---|
-//! | `SERVICE_DISCOVERY_PROVIDER` | the one that it names: `env`, `static`, `consul`, `kubernetes` |
+//! | `SERVICE_DISCOVERY_PROVIDER` | the named one: `env`, `static`, `consul`, `kubernetes` |
 //! | `SERVICE_DISCOVERY_CONFIG_FILE` | `static` |
 //! | `CONSUL_HTTP_ADDR`, `CONSUL_HOST` or `SERVICE_REGISTRY_HOST` | `consul` |
-//! | `KUBERNETES_SERVICE_HOST` (set in every pod), and the service account's token can be read | `kubernetes` |
-//! | `KUBERNETES_SERVICE_HOST`, without a token | `env`, for the variables that Kubernetes injects |
+//! | `KUBERNETES_SERVICE_HOST` (set in every pod), and the service account's token is readable | `kubernetes` |
+//! | `KUBERNETES_SERVICE_HOST`, without a token | `env`, which reads the variables that Kubernetes injects |
 //! | a `SERVICE_<NAME>_URL` or `SERVICE_<NAME>_HOST` | `env` |
-//! | none of these | `consul`, on this machine at port 8500 |
+//! | none of these | `consul`, at `localhost:8500` |
 //!
-//! # Where Consul is
-//! Variables made for us outweigh those made for Consul's own tools, which outweigh those of the
-//! stack; each is read by itself, so that a token may come from one and an address from another.
+//! # Consul
+//! Waypost's own variables take precedence over those of Consul's tools, which take precedence over
+//! `SERVICE_REGISTRY_*`. Each setting is read on its own, so the token may come from one set of
+//! variables and the address from another.
 //!
-//! | what | variables, the first that is set | otherwise |
+//! | setting | variables, in order of precedence | default |
 //! |---|---|---|
 //! | host | `CONSUL_HOST`, `CONSUL_HTTP_ADDR`, `SERVICE_REGISTRY_HOST` | `localhost` |
 //! | port | `CONSUL_PORT`, `CONSUL_HTTP_ADDR`, `SERVICE_REGISTRY_PORT` | 8500 |
 //! | scheme | `CONSUL_HTTP_ADDR`, `CONSUL_HTTP_SSL` | `http` |
-//! | token | `CONSUL_TOKEN`, `CONSUL_HTTP_TOKEN`, the file that `CONSUL_HTTP_TOKEN_FILE` names | none |
-//! | CAs to trust | `CONSUL_CACERT` (a file), `CONSUL_CAPATH` (a folder) | the system's |
-//! | our certificate | `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY` | none |
+//! | token | `CONSUL_TOKEN`, `CONSUL_HTTP_TOKEN`, the file named by `CONSUL_HTTP_TOKEN_FILE` | none |
+//! | trusted CAs | `CONSUL_CACERT` (a file), `CONSUL_CAPATH` (a folder) | the system's |
+//! | client certificate | `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY` | none |
 //! | name in the agent's certificate | `CONSUL_TLS_SERVER_NAME` | the host |
-//! | check of the agent's certificate | `CONSUL_HTTP_SSL_VERIFY` | `true` |
+//! | verification of the agent's certificate | `CONSUL_HTTP_SSL_VERIFY` | `true` |
 //! | namespace, partition | `CONSUL_NAMESPACE`, `CONSUL_PARTITION` | none |
 //!
-//! `CONSUL_HTTP_ADDR` may also be a socket, `unix:///path`, or several addresses with commas
-//! between them: then services are looked up with the next one where one doesn't answer.
+//! `CONSUL_HTTP_ADDR` may also be a socket, `unix:///path`, or a comma-separated list of addresses. If
+//! an agent of the list doesn't respond, look-ups go to the next one.
 //!
-//! # Where Kubernetes is
-//! The first line that applies decides, as with `kubectl`:
+//! # Kubernetes
+//! The first row that applies decides, as with `kubectl`:
 //!
 //! | environment | configuration |
 //! |---|---|
-//! | `KUBECONFIG` | the files that it names, with `:` between them |
-//! | `KUBERNETES_SERVICE_HOST`, `KUBERNETES_SERVICE_PORT` | the pod's: server by these, token and CA by its service account |
-//! | otherwise | `~/.kube/config` |
+//! | `KUBECONFIG` | the files that it lists, separated by `:` |
+//! | `KUBERNETES_SERVICE_HOST`, `KUBERNETES_SERVICE_PORT` | the pod's: the server from these, token and CA from its service account |
+//! | none of these | `~/.kube/config` |
 //!
-//! | what | variables, the first that is set | otherwise |
+//! | setting | variables, in order of precedence | default |
 //! |---|---|---|
 //! | namespace of names without one | `KUBERNETES_NAMESPACE` | the pod's, the context's, `default` |
-//! | context of the kubeconfig | `KUBERNETES_CONTEXT` | its current one |
+//! | context of the kubeconfig | `KUBERNETES_CONTEXT` | the current one |
 //! | domain of the cluster's DNS | `KUBERNETES_CLUSTER_DOMAIN` | `cluster.local` |
 //! | folder of the service account | `WAYPOST_SERVICE_ACCOUNT_DIR` | `/var/run/secrets/kubernetes.io/serviceaccount` |
-//! | proxy before the server | the kubeconfig's `proxy-url`, `HTTPS_PROXY` unless `NO_PROXY` | none |
+//! | HTTP proxy | the kubeconfig's `proxy-url`, `HTTPS_PROXY` unless `NO_PROXY` | none |
 //!
-//! # While the provider fails
-//! | what | variable | otherwise |
+//! # Outages of the provider
+//! | setting | variable | default |
 //! |---|---|---|
-//! | for how long old answers are good | `SERVICE_DISCOVERY_MAX_STALE`, such as `10m` | for ever |
-//! | where answers are kept for a start while the provider is down | `SERVICE_DISCOVERY_SNAPSHOT_FILE` | nowhere |
+//! | the age up to which a stale answer is served | `SERVICE_DISCOVERY_MAX_STALE`, such as `10m` | no limit |
+//! | file that stores answers, for a start while the provider is down | `SERVICE_DISCOVERY_SNAPSHOT_FILE` | none |
 //!
 //! # Load balancing
-//! | what | variable | otherwise |
+//! | setting | variable | default |
 //! |---|---|---|
 //! | strategy, by its [name](crate::balance::strategy_named) | `SERVICE_DISCOVERY_STRATEGY`, such as `least_connections` | `round_robin` |
-//! | our zone, whose instances are preferred | `SERVICE_DISCOVERY_ZONE` | none |
-//! | ejection for failed requests | `SERVICE_DISCOVERY_OUTLIER_DETECTION` | `true` |
-//! | [checks](crate::ActiveCheck) of our own | `SERVICE_DISCOVERY_ACTIVE_CHECK`: `tcp`, or `http:/health` with the feature `http-check` | none |
-//!
-//! What a program sets in code outweighs these.
+//! | zone of this process, whose instances are preferred | `SERVICE_DISCOVERY_ZONE` | none |
+//! | outlier detection | `SERVICE_DISCOVERY_OUTLIER_DETECTION` | `true` |
+//! | [active checks](crate::ActiveCheck) | `SERVICE_DISCOVERY_ACTIVE_CHECK`: `tcp`, or `http:/health` with the feature `http-check` | none |
 //!
 //! # Development
-//! With `ENVIRONMENT=development` a service that the provider doesn't know, or can't be asked for,
-//! is looked for at `http://localhost:8000`, where the gateway listens.
+//! With `ENVIRONMENT=development`, a service that the provider doesn't know, or can't look up because it
+//! fails, resolves to `http://localhost:8000`, where the gateway listens.
 
 use std::fmt;
 use std::str::FromStr;
@@ -83,7 +84,7 @@ use crate::balance::{BalancerOptions, StrategyFactory, factory_named};
 use crate::directory::DirectoryOptions;
 use crate::outlier::OutlierDetection;
 
-/// The kinds of provider that a configuration can name.
+/// The providers that a configuration can name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum ProviderKind {
@@ -97,10 +98,10 @@ pub enum ProviderKind {
     Kubernetes,
 }
 
-/// Makes a provider from what the environment says of it.
+/// Makes a provider from its environment variables.
 type Build = fn(&Environment) -> Result<Arc<dyn Provider>, Error>;
 
-/// Each kind, its name, and how it is made: a new provider is one line here.
+/// Each kind with its name and its constructor.
 const KINDS: &[(ProviderKind, &str, Build)] = &[
     (ProviderKind::Env, "env", |env| {
         Ok(Arc::new(EnvProvider::new(env)?))
@@ -111,10 +112,10 @@ const KINDS: &[(ProviderKind, &str, Build)] = &[
 ];
 
 impl ProviderKind {
-    /// Its name, as in `SERVICE_DISCOVERY_PROVIDER`.
+    /// The name, as in `SERVICE_DISCOVERY_PROVIDER`.
     pub fn as_str(self) -> &'static str {
-        let known = KINDS.iter().find(|(kind, ..)| *kind == self);
-        known.map_or("", |(_, name, _)| name)
+        let entry = KINDS.iter().find(|(kind, ..)| *kind == self);
+        entry.map_or("", |(_, name, _)| name)
     }
 }
 
@@ -128,25 +129,28 @@ impl FromStr for ProviderKind {
     type Err = ConfigError;
 
     fn from_str(name: &str) -> Result<Self, ConfigError> {
-        let known = KINDS.iter().find(|(_, known, _)| *known == name);
-        known.map(|(kind, ..)| *kind).ok_or_else(|| {
+        let entry = KINDS.iter().find(|(_, known, _)| *known == name);
+        entry.map(|(kind, ..)| *kind).ok_or_else(|| {
             let names: Vec<_> = KINDS.iter().map(|(_, name, _)| *name).collect();
             ConfigError::new(
                 PROVIDER,
-                format!("{name:?} is no provider; use one of: {}", names.join(", ")),
+                format!(
+                    "unknown provider {name:?}; use one of: {}",
+                    names.join(", ")
+                ),
             )
         })
     }
 }
 
-/// Kubernetes sets it in every pod.
-const IN_A_POD: &str = "KUBERNETES_SERVICE_HOST";
+/// Set by Kubernetes in every pod.
+const POD: &str = "KUBERNETES_SERVICE_HOST";
 const PROVIDER: &str = "SERVICE_DISCOVERY_PROVIDER";
 const STRATEGY: &str = "SERVICE_DISCOVERY_STRATEGY";
 const ACTIVE_CHECK: &str = "SERVICE_DISCOVERY_ACTIVE_CHECK";
 const CONFIG_FILE: &str = "SERVICE_DISCOVERY_CONFIG_FILE";
 
-/// Which provider the environment asks for, and why.
+/// The settings in an environment: which provider to use, and how.
 ///
 /// ```
 /// # use waypost::Environment;
@@ -165,12 +169,13 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// Decides by the given environment.
+    /// Reads the settings from an environment.
     ///
     /// # Errors
-    /// If `SERVICE_DISCOVERY_PROVIDER` names an unknown provider.
+    /// If `SERVICE_DISCOVERY_PROVIDER` names an unknown provider. Other variables are checked when they
+    /// are used.
     pub fn new(environment: Environment) -> Result<Self, ConfigError> {
-        let (kind, reason) = choose(&environment)?;
+        let (kind, reason) = choose_provider(&environment)?;
         Ok(Self {
             environment,
             kind,
@@ -178,7 +183,7 @@ impl Settings {
         })
     }
 
-    /// Decides by this process's environment.
+    /// Reads the settings from the process's environment.
     ///
     /// # Errors
     /// As [`new`](Self::new).
@@ -186,30 +191,30 @@ impl Settings {
         Self::new(Environment::of_this_process())
     }
 
-    /// The kind of provider that was chosen.
+    /// The chosen provider.
     pub fn kind(&self) -> ProviderKind {
         self.kind
     }
 
-    /// Why it was chosen.
+    /// Why it was chosen, such as `CONSUL_HOST is set`.
     pub fn reason(&self) -> &str {
         &self.reason
     }
 
-    /// What the choice was made by.
+    /// The environment that the settings come from.
     pub fn environment(&self) -> &Environment {
         &self.environment
     }
 
-    /// Whether `ENVIRONMENT` says that this is development.
+    /// Whether `ENVIRONMENT` is `development`.
     pub fn is_development(&self) -> bool {
         self.environment.get("ENVIRONMENT") == Some("development")
     }
 
-    /// How a directory of this provider is to behave.
+    /// The options of the directory.
     ///
     /// # Errors
-    /// If a variable is bad.
+    /// If a variable is invalid.
     pub fn directory_options(&self) -> Result<DirectoryOptions, ConfigError> {
         Ok(DirectoryOptions {
             max_stale: self.environment.duration("SERVICE_DISCOVERY_MAX_STALE")?,
@@ -230,15 +235,17 @@ impl Settings {
     }
 
     fn active_check(&self) -> Result<Option<ActiveCheck>, ConfigError> {
-        let check = self.environment.get(ACTIVE_CHECK).map(str::parse);
-        let check: Option<Result<_, Error>> = check;
-        check.transpose().map_err(|fault| match fault {
-            Error::Config(fault) => fault,
-            fault => ConfigError::new(ACTIVE_CHECK, fault),
-        })
+        let Some(text) = self.environment.get(ACTIVE_CHECK) else {
+            return Ok(None);
+        };
+        match text.parse() {
+            Ok(check) => Ok(Some(check)),
+            Err(Error::Config(error)) => Err(error),
+            Err(error) => Err(ConfigError::new(ACTIVE_CHECK, error)),
+        }
     }
 
-    /// How the weights of instances are changed before a strategy sees them.
+    /// The options of balancers.
     pub fn balancer_options(&self) -> BalancerOptions {
         match self.environment.get("SERVICE_DISCOVERY_ZONE") {
             Some(zone) => BalancerOptions::default().zone(zone),
@@ -246,20 +253,17 @@ impl Settings {
         }
     }
 
-    /// The strategy that the environment names, if it names one.
+    /// The strategy, if one is set.
     pub(crate) fn strategy(&self) -> Result<Option<StrategyFactory>, ConfigError> {
-        let strategy = self
-            .environment
-            .get(STRATEGY)
-            .map(factory_named)
-            .transpose();
-        strategy.map_err(|fault| ConfigError::new(STRATEGY, fault))
+        let name = self.environment.get(STRATEGY);
+        let strategy = name.map(factory_named).transpose();
+        strategy.map_err(|error| ConfigError::new(STRATEGY, error))
     }
 
-    /// The provider, and under it the fallback where this is development.
+    /// Makes the provider; in development, with the fallback to `http://localhost:8000`.
     ///
     /// # Errors
-    /// If a variable or the file is bad: it says which and what would be right.
+    /// If a variable or the file of services is invalid. The message names it and what is expected.
     pub fn provider(&self) -> Result<Arc<dyn Provider>, Error> {
         let chosen = self.chosen_provider()?;
         if !self.is_development() {
@@ -270,63 +274,69 @@ impl Settings {
         Ok(Arc::new(layers.shared_layer(chosen).layer(fallback)))
     }
 
-    /// The provider alone, without the fallback of development.
+    /// Makes the provider without the fallback.
     ///
     /// # Errors
     /// As [`provider`](Self::provider).
     pub fn chosen_provider(&self) -> Result<Arc<dyn Provider>, Error> {
-        let build = KINDS.iter().find(|(kind, ..)| *kind == self.kind);
-        let (.., build) = build.ok_or_else(|| ConfigError::new(PROVIDER, "no such provider"))?;
-        let chosen = build(&self.environment)?;
+        let entry = KINDS.iter().find(|(kind, ..)| *kind == self.kind);
+        let (.., build) = entry.ok_or_else(|| ConfigError::new(PROVIDER, "unknown provider"))?;
+        let provider = build(&self.environment)?;
         tracing::info!(
-            provider = %chosen.describe(),
+            provider = %provider.describe(),
             reason = self.reason,
             "service discovery provider chosen"
         );
-        Ok(chosen)
+        Ok(provider)
     }
 }
 
-fn choose(environment: &Environment) -> Result<(ProviderKind, String), ConfigError> {
+/// The provider, and the reason for the choice.
+fn choose_provider(environment: &Environment) -> Result<(ProviderKind, String), ConfigError> {
     if let Some(name) = environment.get(PROVIDER) {
-        return Ok((name.parse()?, format!("{PROVIDER} names it")));
+        return Ok((name.parse()?, format!("{PROVIDER} is set")));
     }
-    let signs = [
+    let variables = [
         (CONFIG_FILE, ProviderKind::Static),
         ("CONSUL_HTTP_ADDR", ProviderKind::Consul),
         ("CONSUL_HOST", ProviderKind::Consul),
         ("SERVICE_REGISTRY_HOST", ProviderKind::Consul),
     ];
-    if let Some((variable, kind)) = signs
-        .into_iter()
-        .find(|(variable, _)| environment.get(variable).is_some())
-    {
-        return Ok((kind, format!("{variable} is set")));
+    for (variable, kind) in variables {
+        if environment.get(variable).is_some() {
+            return Ok((kind, format!("{variable} is set")));
+        }
     }
-    if environment.get(IN_A_POD).is_some() {
-        return Ok(in_a_pod(environment));
+    if environment.get(POD).is_some() {
+        return Ok(choose_in_pod(environment));
     }
-    let names_service = environment.iter().find(|(variable, _)| {
+    let service = environment.iter().find(|(variable, _)| {
         variable.starts_with("SERVICE_")
             && (variable.ends_with("_URL") || variable.ends_with("_HOST"))
     });
-    Ok(match names_service {
+    Ok(match service {
         Some((variable, _)) => (ProviderKind::Env, format!("{variable} is set")),
         None => (
             ProviderKind::Consul,
-            format!("nothing is set; {PROVIDER} would choose another"),
+            format!("default; set {PROVIDER} to use another"),
         ),
     })
 }
 
 fn build_static(environment: &Environment) -> Result<Arc<dyn Provider>, Error> {
     let path = environment.get(CONFIG_FILE).ok_or_else(|| {
-        ConfigError::new(CONFIG_FILE, "is not set; name the file with the services")
+        ConfigError::new(
+            CONFIG_FILE,
+            "not set; set it to the path of the file of services",
+        )
     })?;
-    let provider = StaticProvider::open(path).map_err(|error| match error.location() == path {
-        // The file can't be read: it is the variable that is wrong.
-        true => ConfigError::new(CONFIG_FILE, error),
-        false => error,
+    let provider = StaticProvider::open(path).map_err(|error| {
+        if error.location() == path {
+            // The error is about the whole file, as when it can't be read: name the variable too.
+            ConfigError::new(CONFIG_FILE, error)
+        } else {
+            error
+        }
     })?;
     Ok(Arc::new(provider))
 }
@@ -339,31 +349,30 @@ fn build_consul(environment: &Environment) -> Result<Arc<dyn Provider>, Error> {
 
 #[cfg(not(feature = "consul"))]
 fn build_consul(_: &Environment) -> Result<Arc<dyn Provider>, Error> {
-    let problem = "consul is wanted, but this program was built without the feature `consul`";
+    let problem = "consul is set, but this program was built without the feature `consul`";
     Err(ConfigError::new(PROVIDER, problem).into())
 }
 
 #[cfg(feature = "kubernetes")]
-fn in_a_pod(environment: &Environment) -> (ProviderKind, String) {
+fn choose_in_pod(environment: &Environment) -> (ProviderKind, String) {
     match waypost_kubernetes::check_service_account(environment) {
         Ok(()) => {
-            let reason = format!("{IN_A_POD} is set, and a token is there");
+            let reason = format!("{POD} is set and the service account's token is readable");
             (ProviderKind::Kubernetes, reason)
         }
         Err(why) => {
-            let reason = format!(
-                "{IN_A_POD} is set, but {why}; the variables that Kubernetes injects are used"
-            );
+            let reason =
+                format!("{POD} is set, but {why}; using the variables that Kubernetes injects");
             (ProviderKind::Env, reason)
         }
     }
 }
 
 #[cfg(not(feature = "kubernetes"))]
-fn in_a_pod(_: &Environment) -> (ProviderKind, String) {
+fn choose_in_pod(_: &Environment) -> (ProviderKind, String) {
     let reason = format!(
-        "{IN_A_POD} is set, but this program was built without the feature `kubernetes`; \
-         the variables that Kubernetes injects are used"
+        "{POD} is set, but this program was built without the feature `kubernetes`; \
+         using the variables that Kubernetes injects"
     );
     (ProviderKind::Env, reason)
 }
@@ -376,8 +385,8 @@ fn build_kubernetes(environment: &Environment) -> Result<Arc<dyn Provider>, Erro
 
 #[cfg(not(feature = "kubernetes"))]
 fn build_kubernetes(_: &Environment) -> Result<Arc<dyn Provider>, Error> {
-    let problem = "kubernetes is wanted, but this program was built without the feature `kubernetes`; \
-         in a pod, `env` finds the services of its namespace";
+    let problem = "kubernetes is set, but this program was built without the feature `kubernetes`; \
+         in a pod, `env` finds the services of the pod's namespace";
     Err(ConfigError::new(PROVIDER, problem).into())
 }
 
@@ -390,9 +399,9 @@ mod tests {
     }
 
     #[test]
-    fn the_environment_decides_in_the_order_written() {
+    fn the_provider_is_chosen_in_the_documented_order() {
         for (variables, kind, reason) in [
-            (&[][..], "consul", "nothing is set"),
+            (&[][..], "consul", "default"),
             (
                 &[("SERVICE_AUTH_URL", "http://a")],
                 "env",
@@ -428,7 +437,7 @@ mod tests {
                     ("SERVICE_DISCOVERY_PROVIDER", "env"),
                 ],
                 "env",
-                "SERVICE_DISCOVERY_PROVIDER names it",
+                "SERVICE_DISCOVERY_PROVIDER is set",
             ),
             (
                 &[("CONSUL_HOST", ""), ("SERVICE_AUTH_HOST", "a")],
@@ -444,7 +453,7 @@ mod tests {
 
     #[cfg(feature = "kubernetes")]
     #[test]
-    fn a_pod_with_a_token_uses_the_api_and_one_without_the_injected_variables() {
+    fn a_pod_uses_the_kubernetes_api_with_a_token_and_injected_variables_without() {
         let folder = tempfile::tempdir().unwrap();
         let account = folder.path().to_str().unwrap().to_owned();
         let pod = [
@@ -466,17 +475,17 @@ mod tests {
     }
 
     #[test]
-    fn an_unknown_provider_lists_the_known_ones() {
+    fn the_error_about_an_unknown_provider_lists_the_known_ones() {
         let error = settings(&[("SERVICE_DISCOVERY_PROVIDER", "etcd")]).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "SERVICE_DISCOVERY_PROVIDER: \"etcd\" is no provider; \
+            "SERVICE_DISCOVERY_PROVIDER: unknown provider \"etcd\"; \
              use one of: env, static, consul, kubernetes"
         );
     }
 
     #[test]
-    fn the_environment_says_how_loads_are_balanced() {
+    fn load_balancing_is_configured_by_the_environment() {
         let settings = settings(&[
             ("SERVICE_DISCOVERY_OUTLIER_DETECTION", "false"),
             ("SERVICE_DISCOVERY_ACTIVE_CHECK", "tcp"),
@@ -490,12 +499,12 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_word_about_load_balancing_names_the_variable_and_what_is_right() {
-        let fault = |variable: &str, value: &str| {
+    fn an_invalid_load_balancing_setting_names_the_variable_and_the_valid_values() {
+        let error_of = |variable: &str, value: &str| {
             let settings = settings(&[(variable, value)]).unwrap();
             let options = settings.directory_options().map(|_| ());
-            let fault = options.and_then(|()| settings.strategy().map(|_| ()));
-            fault.unwrap_err().to_string()
+            let result = options.and_then(|()| settings.strategy().map(|_| ()));
+            result.unwrap_err().to_string()
         };
         for (variable, value, hint) in [
             ("SERVICE_DISCOVERY_STRATEGY", "best", "round_robin, "),
@@ -506,16 +515,16 @@ mod tests {
             ),
             ("SERVICE_DISCOVERY_ACTIVE_CHECK", "udp", "http:/health"),
         ] {
-            let fault = fault(variable, value);
+            let error = error_of(variable, value);
             assert!(
-                fault.starts_with(variable) && fault.contains(hint),
-                "{fault}"
+                error.starts_with(variable) && error.contains(hint),
+                "{error}"
             );
         }
     }
 
     #[test]
-    fn a_missing_file_names_the_variable_and_the_file() {
+    fn the_error_about_a_missing_file_names_the_variable_and_the_file() {
         let settings = settings(&[("SERVICE_DISCOVERY_CONFIG_FILE", "/no/such.yaml")]).unwrap();
         let error = settings.provider().unwrap_err().to_string();
         assert!(

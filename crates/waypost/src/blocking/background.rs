@@ -1,3 +1,5 @@
+//! The background thread that runs a blocking client's watches and heartbeats.
+
 use std::sync::{Arc, mpsc};
 use std::thread::JoinHandle;
 use std::{fmt, io, thread};
@@ -6,17 +8,17 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use waypost_core::{ConfigError, Error};
 
-/// A thread on which all that must go on runs, between calls too.
+/// A Tokio runtime on a thread of its own, which ends when this is dropped.
 pub(super) struct Background {
     runtime: Handle,
-    /// Dropped to end it.
+    /// Dropping it stops the runtime.
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Background {
     pub(super) fn start() -> Result<Arc<Self>, Error> {
-        refuse_within_runtime()?;
+        ensure_outside_runtime()?;
         let failed = |cause: io::Error| ConfigError::new("background thread", cause);
         let runtime = Builder::new_current_thread()
             .enable_all()
@@ -24,9 +26,9 @@ impl Background {
             .map_err(failed)?;
         let (stop, stopped) = oneshot::channel();
         let handle = runtime.handle().clone();
-        // The runtime ends on its own thread: it must not be dropped on one of another runtime.
+        // The runtime is dropped on this thread: dropping one within another runtime panics.
         let run = move || {
-            // An error is what is waited for: the sender is gone.
+            // Always an error: nothing is sent, the sender is dropped.
             let _ = runtime.block_on(stopped);
         };
         let thread = thread::Builder::new().name("waypost".into()).spawn(run);
@@ -37,39 +39,39 @@ impl Background {
         }))
     }
 
-    /// Waits for a future, which may leave work behind on the thread.
-    pub(super) fn run<F: Future>(&self, future: F) -> Result<F::Output, Error> {
-        refuse_within_runtime()?;
+    /// Runs a future on the calling thread; tasks that it spawns run in the background.
+    pub(super) fn block_on<F: Future>(&self, future: F) -> Result<F::Output, Error> {
+        ensure_outside_runtime()?;
         Ok(self.runtime.block_on(future))
     }
 
-    /// Calls a function that begins work on the thread.
-    pub(super) fn within<T>(&self, begin: impl FnOnce() -> T) -> Result<T, Error> {
-        refuse_within_runtime()?;
+    /// Calls a function that spawns tasks, which run in the background.
+    pub(super) fn enter<T>(&self, spawn: impl FnOnce() -> T) -> Result<T, Error> {
+        ensure_outside_runtime()?;
         let _entered = self.runtime.enter();
-        Ok(begin())
+        Ok(spawn())
     }
 
-    /// Waits for a task within a runtime, too: for what has to end before a thread goes on.
-    /// `None` if it panicked.
-    pub(super) fn finish<T: Send + 'static>(
+    /// Runs a future in the background and waits for it. Unlike [`block_on`](Self::block_on) it may be
+    /// called within a runtime, for `Drop`. `None` if the future panicked.
+    pub(super) fn run_to_end<T: Send + 'static>(
         &self,
-        task: impl Future<Output = T> + Send + 'static,
+        future: impl Future<Output = T> + Send + 'static,
     ) -> Option<T> {
-        let (done, ended) = mpsc::channel();
+        let (sender, result) = mpsc::channel();
         self.runtime.spawn(async move {
-            // Its end is always waited for.
-            let _ = done.send(task.await);
+            // The receiver below can't be gone.
+            let _ = sender.send(future.await);
         });
-        ended.recv().ok()
+        result.recv().ok()
     }
 }
 
-fn refuse_within_runtime() -> Result<(), Error> {
-    match Handle::try_current() {
-        Ok(_) => Err(Error::WithinRuntime),
-        Err(_) => Ok(()),
+fn ensure_outside_runtime() -> Result<(), Error> {
+    if Handle::try_current().is_ok() {
+        return Err(Error::WithinRuntime);
     }
+    Ok(())
 }
 
 impl Drop for Background {
@@ -78,9 +80,9 @@ impl Drop for Background {
         let Some(thread) = self.thread.take() else {
             return;
         };
-        // The last one who used it may be the thread itself, which can't wait for its own end.
+        // The last owner may be a task on the thread itself, which can't join itself.
         if thread.thread().id() != thread::current().id() {
-            // A panic there was reported there.
+            // A panic on that thread was already reported by its panic hook.
             let _ = thread.join();
         }
     }

@@ -1,3 +1,5 @@
+//! The global functions for programs without async.
+
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
 
@@ -5,7 +7,7 @@ use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceName, ServiceReg
 
 use super::background::Background;
 
-/// The thread of all calls below, for as long as the program runs.
+/// The background thread of these functions, which runs until the program ends.
 fn background() -> Result<&'static Background, Error> {
     static SHARED: OnceLock<Arc<Background>> = OnceLock::new();
     if let Some(shared) = SHARED.get() {
@@ -25,49 +27,49 @@ fn background() -> Result<&'static Background, Error> {
 /// ```
 ///
 /// # Errors
-/// The same; and within an async runtime.
+/// The same; and [`Error::WithinRuntime`] within an async runtime.
 pub fn get_service_url<N>(service: N, default: Option<&str>) -> Result<String, Error>
 where
     N: TryInto<ServiceName, Error = Invalid>,
 {
-    background()?.run(crate::get_service_url(service, default))?
+    background()?.block_on(crate::global::get_service_url(service, default))?
 }
 
 /// As [`crate::get_service`].
 ///
 /// # Errors
-/// The same; and within an async runtime.
+/// The same; and [`Error::WithinRuntime`] within an async runtime.
 pub fn get_service<N>(service: N, default: Option<&str>) -> Result<Arc<Instance>, Error>
 where
     N: TryInto<ServiceName, Error = Invalid>,
 {
-    background()?.run(crate::get_service(service, default))?
+    background()?.block_on(crate::global::get_service(service, default))?
 }
 
 /// As [`crate::get_services`].
 ///
 /// # Errors
-/// The same; and within an async runtime.
+/// The same; and [`Error::WithinRuntime`] within an async runtime.
 pub fn get_services() -> Result<BTreeMap<ServiceName, Arc<Instance>>, Error> {
-    background()?.run(crate::get_services())?
+    background()?.block_on(crate::global::get_services())?
 }
 
-/// As [`crate::register_service`]. Take it back with [`deregister_service`] before the program
-/// ends; a [`Registrar`](super::Registrar) does that by itself.
+/// As [`crate::register_service`]. Call [`deregister_service`] before the program ends, or use a
+/// [`Registrar`](super::Registrar), which deregisters when it is dropped.
 ///
 /// # Errors
-/// The same; and within an async runtime.
+/// The same; and [`Error::WithinRuntime`] within an async runtime.
 pub fn register_service(registration: ServiceRegistration) -> Result<InstanceId, Error> {
-    background()?.run(crate::register_service(registration))?
+    background()?.block_on(crate::global::register_service(registration))?
 }
 
 /// As [`crate::deregister_service`].
 ///
 /// # Errors
-/// The same; and within an async runtime.
+/// The same; and [`Error::WithinRuntime`] within an async runtime.
 pub fn deregister_service<N>(service: N) -> Result<usize, Error>
 where
     N: TryInto<ServiceName, Error = Invalid>,
 {
-    background()?.run(crate::deregister_service(service))?
+    background()?.block_on(crate::global::deregister_service(service))?
 }

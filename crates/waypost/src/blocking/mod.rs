@@ -1,8 +1,7 @@
-//! The same for programs without async: a client, a registrar and the functions of the module,
-//! which wait for what the async ones are awaited for.
+//! The client, the registrar and the global functions for programs without async.
 //!
-//! Watches and heartbeats run on one thread of their own, which ends with the last client,
-//! balancer or registrar that uses it.
+//! Calls block until the result is there. Watches and heartbeats run on a background thread, which
+//! ends when the last client, balancer and registrar that use it are dropped.
 //!
 //! ```no_run
 //! use waypost::ServiceRegistration;
@@ -10,17 +9,18 @@
 //!
 //! # fn main() -> Result<(), waypost::Error> {
 //! let client = ServiceDiscoveryClient::builder().build_blocking()?;
-//! let registered = client.register(ServiceRegistration::new("billing", 8080)?)?;
+//! let registrar = client.register(ServiceRegistration::new("billing", 8080)?)?;
 //! let lease = client.pick("auth")?.lease();
 //! // ... send the request to lease.url() ...
 //! lease.succeeded();
-//! drop(registered); // taken back
+//! drop(registrar); // deregisters
 //! # Ok(())
 //! # }
 //! ```
 //!
-//! Within an async runtime these are errors, [`Error::WithinRuntime`]: they would hold up a thread
-//! that others need. Use the async ones there, in `spawn_blocking` with `Handle::block_on`.
+//! Within an async runtime these calls return [`Error::WithinRuntime`], because they would block one of
+//! the runtime's threads. Use the async client there; within `spawn_blocking`, call it with
+//! `Handle::block_on`.
 
 mod background;
 mod global;
@@ -31,77 +31,84 @@ use std::ops::Deref;
 use std::sync::Arc;
 use std::time::Duration;
 
-use self::background::Background;
-pub use self::{
-    global::{deregister_service, get_service, get_service_url, get_services, register_service},
-    registrar::Registrar,
-};
 use waypost_core::provider::Provider;
 use waypost_core::{Error, Instance, Invalid, ServiceName, ServiceRegistration};
 
-use crate::balance::{Explanation, Pick};
-use crate::client::ClientBuilder;
+use self::background::Background;
+use crate::balance::{Balancer as AsyncBalancer, Explanation, Pick};
+use crate::client::{ClientBuilder, ServiceDiscoveryClient as AsyncClient};
+use crate::registrar::Registrar as AsyncRegistrar;
 use crate::snapshot::{Catalog, Snapshot};
 
-/// Finds services by name and chooses among their instances. Clones share everything.
+pub use self::global::{
+    deregister_service, get_service, get_service_url, get_services, register_service,
+};
+pub use self::registrar::Registrar;
+
+/// Looks services up by name and balances requests over their instances. Clones share all state.
 #[derive(Clone)]
 pub struct ServiceDiscoveryClient {
-    client: crate::client::ServiceDiscoveryClient,
-    /// Kept for as long as the client lives.
+    client: AsyncClient,
     registrar: Option<Arc<Registrar>>,
-    // Last, so that it is there while the others go.
+    // Last, so that it is dropped after the fields that use it.
     background: Arc<Background>,
 }
 
 impl ClientBuilder {
-    /// Makes a client for a program without async, and begins to register if there is something to
-    /// register; that is taken back when the last clone of the client is dropped.
+    /// Makes a client for a program without async and starts to register, if a registration was set.
+    /// The instance is deregistered when the last clone of the client is dropped.
     ///
     /// # Errors
-    /// As [`build`](Self::build); and within an async runtime.
+    /// As [`build`](Self::build); and [`Error::WithinRuntime`] within an async runtime.
     pub fn build_blocking(mut self) -> Result<ServiceDiscoveryClient, Error> {
         let background = Background::start()?;
         let registration = self.take_registration();
-        let client = background.within(|| self.build())??;
-        let mut client = ServiceDiscoveryClient {
-            client,
-            registrar: None,
-            background,
+        let client = background.enter(|| self.build())??;
+        let registrar = match registration {
+            Some(registration) => {
+                let provider = Arc::clone(client.provider());
+                background
+                    .enter(|| AsyncRegistrar::start_if_supported(provider, registration))??
+                    .map(|registrar| Registrar::new(registrar, Arc::clone(&background)))
+            }
+            None => None,
         };
-        if let Some(registration) = registration {
-            client.registrar = client.register_if_supported(registration)?.map(Arc::new);
-        }
-        Ok(client)
+        Ok(ServiceDiscoveryClient {
+            client,
+            registrar: registrar.map(Arc::new),
+            background,
+        })
     }
 }
 
 impl ServiceDiscoveryClient {
-    /// Begins a client; [`build_blocking`](ClientBuilder::build_blocking) makes it.
+    /// Builds a client; finish with [`build_blocking`](ClientBuilder::build_blocking).
     pub fn builder() -> ClientBuilder {
-        crate::client::ServiceDiscoveryClient::builder()
+        AsyncClient::builder()
     }
 
-    /// A client of one provider, with all else as usual.
+    /// A client of this provider, with default options.
     ///
     /// # Errors
-    /// Within an async runtime, or if no thread can be started.
+    /// Within an async runtime, or if the background thread can't be started.
     pub fn new(provider: Arc<dyn Provider>) -> Result<Self, Error> {
         Self::builder().shared_provider(provider).build_blocking()
     }
 
-    /// The instances of a service that take new work, in order of their ids.
+    /// The instances of a service that accept new requests, sorted by id.
     ///
     /// # Errors
-    /// If there is none, or nothing is known: see [`Error`].
+    /// If there are none, or if the provider fails and has never answered; see [`Error`].
     pub fn discover_service<N>(&self, service: N) -> Result<Vec<Arc<Instance>>, Error>
     where
         N: TryInto<ServiceName, Error = Invalid>,
     {
-        self.background.run(self.client.discover_service(service))?
+        self.background
+            .block_on(self.client.discover_service(service))?
     }
 
-    /// The URL of a path at an instance chosen by the load balancer. The first look-up of a
-    /// service waits for the provider, later ones read memory.
+    /// The URL of a path on an instance that the load balancer picks. The first look-up of a service
+    /// waits for the provider; later ones read memory.
     ///
     /// # Errors
     /// As [`discover_service`](Self::discover_service).
@@ -110,11 +117,11 @@ impl ServiceDiscoveryClient {
         N: AsRef<str> + TryInto<ServiceName, Error = Invalid>,
     {
         self.background
-            .run(self.client.service_url(service, path))?
+            .block_on(self.client.service_url(service, path))?
     }
 
-    /// An instance chosen by the load balancer; [`Pick::lease`] counts the request in flight and
-    /// takes its outcome.
+    /// An instance that the load balancer picks. [`Pick::lease`] counts the request as in flight and
+    /// records its outcome.
     ///
     /// # Errors
     /// As [`discover_service`](Self::discover_service).
@@ -122,69 +129,66 @@ impl ServiceDiscoveryClient {
     where
         N: AsRef<str> + TryInto<ServiceName, Error = Invalid>,
     {
-        self.background.run(self.client.pick(service))?
+        self.background.block_on(self.client.pick(service))?
     }
 
-    /// A balancer of one service that has its first answer, to be held by those who pick often:
-    /// its picks cost no look-up of the name.
+    /// A balancer of one service; waits for the provider's first answer. Hold one where picks are
+    /// frequent: its picks don't look the name up.
     ///
     /// # Errors
-    /// If the name is not valid, or the provider gives no answer.
+    /// If the name is not valid, or the provider fails.
     pub fn balancer<N>(&self, service: N) -> Result<Balancer, Error>
     where
         N: TryInto<ServiceName, Error = Invalid>,
     {
-        let balancer = self.background.within(|| self.client.balancer(service))??;
-        self.background.run(balancer.ready())??;
+        let balancer = self.background.enter(|| self.client.balancer(service))??;
+        self.background.block_on(balancer.ready())??;
         Ok(Balancer {
             balancer,
             _background: Arc::clone(&self.background),
         })
     }
 
-    /// Waits until a service has an instance that takes new work, for at most so long.
+    /// Waits until a service has an instance that accepts new requests, for at most this long.
     ///
     /// # Errors
-    /// If the name is not valid, or after that time the reason why there is none.
+    /// If the name is not valid, or if there is still no such instance after this time.
     pub fn wait_for<N>(&self, service: N, limit: Duration) -> Result<Arc<Snapshot>, Error>
     where
         N: TryInto<ServiceName, Error = Invalid>,
     {
         let service = service.try_into()?;
-        self.background.run(async {
-            let found = tokio::time::timeout(limit, self.client.wait_for(&service)).await;
-            match found {
-                Ok(found) => found,
-                Err(_) => {
-                    let snapshot = self.client.directory().lookup(&service).await?;
-                    snapshot.usable()?;
-                    Ok(snapshot)
-                }
+        self.background.block_on(async {
+            let in_time = tokio::time::timeout(limit, self.client.wait_for(&service)).await;
+            if let Ok(found) = in_time {
+                return found;
             }
+            let snapshot = self.client.directory().lookup(&service).await?;
+            snapshot.usable()?;
+            Ok(snapshot)
         })?
     }
 
     /// The names of all services.
     ///
     /// # Errors
-    /// If nothing is known and the provider fails.
+    /// If the provider fails and has never answered.
     pub fn services(&self) -> Result<Arc<Catalog>, Error> {
-        self.background.run(self.client.services())?
+        self.background.block_on(self.client.services())?
     }
 
-    /// Why the instances of a service are picked or not.
+    /// Explains for each instance of a service whether it is picked, and why.
     ///
     /// # Errors
-    /// As [`discover_service`](Self::discover_service), but an instance is not needed.
+    /// If the name is not valid, or if the provider fails and has never answered.
     pub fn explain<N>(&self, service: N) -> Result<Explanation, Error>
     where
         N: TryInto<ServiceName, Error = Invalid>,
     {
-        self.background.run(self.client.explain(service))?
+        self.background.block_on(self.client.explain(service))?
     }
 
-    /// Chooses by another strategy from now on; as
-    /// [`crate::ServiceDiscoveryClient::set_strategy_named`].
+    /// Switches to another strategy; see [`crate::ServiceDiscoveryClient::set_strategy_named`].
     ///
     /// # Errors
     /// If there is no strategy of that name.
@@ -192,33 +196,23 @@ impl ServiceDiscoveryClient {
         self.client.set_strategy_named(name)
     }
 
-    /// Registers with the client's provider for as long as the registrar is held.
+    /// Registers with the client's provider, until the registrar is dropped.
     ///
     /// # Errors
     /// As [`crate::Registrar::start`].
     pub fn register(&self, registration: ServiceRegistration) -> Result<Registrar, Error> {
         let provider = Arc::clone(self.client.provider());
-        Registrar::on(&self.background, || {
-            crate::registrar::Registrar::start(provider, registration)
-        })
+        let start = || AsyncRegistrar::start(provider, registration);
+        let registrar = self.background.enter(start)??;
+        Ok(Registrar::new(registrar, Arc::clone(&self.background)))
     }
 
-    fn register_if_supported(
-        &self,
-        registration: ServiceRegistration,
-    ) -> Result<Option<Registrar>, Error> {
-        let provider = Arc::clone(self.client.provider());
-        let start = || crate::registrar::Registrar::start_if_supported(provider, registration);
-        let registrar = self.background.within(start)??;
-        Ok(registrar.map(|registrar| Registrar::of(registrar, &self.background)))
-    }
-
-    /// The client's own registration, if it was built with one.
+    /// The registrar of the registration that the client was built with, if any.
     pub fn registrar(&self) -> Option<&Registrar> {
         self.registrar.as_deref()
     }
 
-    /// The provider behind the client.
+    /// The client's provider.
     pub fn provider(&self) -> &Arc<dyn Provider> {
         self.client.provider()
     }
@@ -232,18 +226,17 @@ impl fmt::Debug for ServiceDiscoveryClient {
     }
 }
 
-/// A balancer whose service is followed on the client's thread; all else is as in
-/// [`crate::Balancer`].
+/// A [`crate::Balancer`] whose watch runs on the client's background thread.
 #[derive(Debug)]
 pub struct Balancer {
-    balancer: crate::balance::Balancer,
+    balancer: AsyncBalancer,
     _background: Arc<Background>,
 }
 
 impl Deref for Balancer {
-    type Target = crate::balance::Balancer;
+    type Target = AsyncBalancer;
 
-    fn deref(&self) -> &crate::balance::Balancer {
+    fn deref(&self) -> &AsyncBalancer {
         &self.balancer
     }
 }

@@ -1,3 +1,5 @@
+//! A registrar for programs without async.
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -6,54 +8,46 @@ use waypost_core::provider::Provider;
 use waypost_core::{Error, Registration, ServiceRegistration};
 
 use super::background::Background;
-use crate::registrar::RegistrationState;
+use crate::registrar::{Registrar as AsyncRegistrar, RegistrationState};
 
-/// Keeps one instance registered until it is dropped; as [`crate::Registrar`], but dropping it
-/// waits until the registry has heard of it, for at most 5 s.
+/// Keeps one instance registered until it is dropped, like [`crate::Registrar`], except that dropping
+/// it waits until the registry has confirmed the deregistration, for at most 5 s.
 pub struct Registrar {
-    /// `None` once it was taken back.
-    registrar: Option<crate::registrar::Registrar>,
+    /// `None` after deregistration.
+    registrar: Option<AsyncRegistrar>,
     registration: Registration,
     background: Arc<Background>,
 }
 
 impl Registrar {
-    /// Begins to register, on a thread of its own.
+    /// Starts to register, on a background thread of its own.
     ///
     /// # Errors
-    /// As [`crate::Registrar::start`]; and within an async runtime.
+    /// As [`crate::Registrar::start`]; and [`Error::WithinRuntime`] within an async runtime.
     pub fn start(
         provider: Arc<dyn Provider>,
         registration: ServiceRegistration,
     ) -> Result<Self, Error> {
         let background = Background::start()?;
-        Self::on(&background, || {
-            crate::registrar::Registrar::start(provider, registration)
-        })
+        let registrar = background.enter(|| AsyncRegistrar::start(provider, registration))??;
+        Ok(Self::new(registrar, background))
     }
 
-    pub(super) fn on(
-        background: &Arc<Background>,
-        start: impl FnOnce() -> Result<crate::registrar::Registrar, Error>,
-    ) -> Result<Self, Error> {
-        let registrar = background.within(start)??;
-        Ok(Self::of(registrar, background))
-    }
-
-    pub(super) fn of(registrar: crate::registrar::Registrar, background: &Arc<Background>) -> Self {
+    /// Wraps a registrar that runs on this background thread.
+    pub(super) fn new(registrar: AsyncRegistrar, background: Arc<Background>) -> Self {
         Self {
             registration: registrar.registration().clone(),
             registrar: Some(registrar),
-            background: Arc::clone(background),
+            background,
         }
     }
 
-    /// What it keeps registered.
+    /// The registration.
     pub fn registration(&self) -> &Registration {
         &self.registration
     }
 
-    /// How far it has come.
+    /// The current state.
     pub fn state(&self) -> RegistrationState {
         match &self.registrar {
             Some(registrar) => registrar.state(),
@@ -61,41 +55,41 @@ impl Registrar {
         }
     }
 
-    /// Waits until the registry knows the instance, for at most so long. Says whether it does.
+    /// Waits until the instance is registered, for at most this long. Returns whether it is.
     ///
     /// # Errors
-    /// Within an async runtime.
+    /// [`Error::WithinRuntime`] within an async runtime.
     pub fn registered(&self, limit: Duration) -> Result<bool, Error> {
         let Some(registrar) = &self.registrar else {
             return Ok(false);
         };
-        self.background.run(async {
+        self.background.block_on(async {
             let registered = tokio::time::timeout(limit, registrar.registered()).await;
             registered.is_ok()
         })
     }
 
-    /// Takes the registration back and waits until the registry has heard of it.
+    /// Deregisters the instance, and waits until the registry has confirmed it.
     ///
     /// # Errors
-    /// If the registry could not be told within 5 s.
+    /// If the registry could not be reached within 5 s.
     pub fn deregister(mut self) -> Result<(), Error> {
-        self.take_back()
+        self.stop()
     }
 
-    fn take_back(&mut self) -> Result<(), Error> {
+    fn stop(&mut self) -> Result<(), Error> {
         let Some(registrar) = self.registrar.take() else {
             return Ok(());
         };
-        let outcome = self.background.finish(registrar.deregister());
-        outcome.unwrap_or(Ok(()))
+        let result = self.background.run_to_end(registrar.deregister());
+        result.unwrap_or(Ok(()))
     }
 }
 
 impl Drop for Registrar {
     fn drop(&mut self) {
-        // The registrar has logged what went wrong.
-        let _ = self.take_back();
+        // The async registrar has logged the error.
+        let _ = self.stop();
     }
 }
 

@@ -1,4 +1,4 @@
-//! axum: health endpoints, registration tied to the application, and a graceful end.
+//! axum: health endpoints, registration for as long as the application serves, and graceful shutdown.
 //!
 //! ```no_run
 //! use axum::{Router, routing::get};
@@ -30,23 +30,24 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
+use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use waypost_core::health::HealthChecks;
 use waypost_core::provider::Provider;
-use waypost_core::{Check, Error, Host, ServiceRegistration};
+use waypost_core::{Check, Error, Host, Invalid, ServiceRegistration};
 
+use super::shutdown::shutdown_signal;
 use crate::global::get_discovery_provider;
-use crate::integration::shutdown_signal;
 use crate::registrar::Registrar;
 
 /// The health endpoints of a service:
 ///
-/// | path | 200 if | body |
-/// |---|---|---|
-/// | `/health`, `/readyz` | no critical check fails and the service wants traffic, else 503 | the report |
-/// | `/livez` | the process answers at all; no check is run, so that a dead dependency never gets the process killed | `{"status": "passing"}` |
+/// | path | response |
+/// |---|---|
+/// | `/health`, `/readyz` | the report; 200 if no critical check fails and the service is [ready](HealthChecks::is_ready), else 503 |
+/// | `/livez` | always 200 and `{"status": "passing"}`; no check is run, so that a failing dependency doesn't get the process restarted |
 pub fn health_router<S>(health: HealthChecks) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,
@@ -63,15 +64,15 @@ where
 
 async fn report(State(health): State<HealthChecks>) -> impl IntoResponse {
     let report = health.report().await;
-    let status = match report.is_serving() {
-        true => StatusCode::OK,
-        false => StatusCode::SERVICE_UNAVAILABLE,
+    let status = if report.is_serving() {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
     };
     (status, [("cache-control", "no-store")], Json(report))
 }
 
-/// Serves an application, registered and with health endpoints, until it is told to stop; see
-/// [`Serve`].
+/// Prepares to serve an application with registration and health endpoints; see [`Serve`].
 pub fn serve(listener: TcpListener, app: Router) -> Serve {
     Serve {
         listener,
@@ -85,76 +86,77 @@ pub fn serve(listener: TcpListener, app: Router) -> Serve {
     }
 }
 
-/// An application about to be served.
+/// An application that is about to be served; [`run`](Self::run) serves it.
 ///
-/// When the process is asked to end (SIGTERM or SIGINT, unless told otherwise), it leaves in the
-/// order in which nobody is let down:
+/// On SIGTERM or SIGINT (or when the future of [`shutdown_when`](Self::shutdown_when) completes) it
+/// shuts down in this order, so that no request is lost:
 ///
-/// 1. it fails its readiness, so that health checks see that it is going;
-/// 2. it deregisters;
-/// 3. it goes on serving for the [propagation](Self::propagation) time, until all clients know;
-/// 4. it takes no new connections and waits for the requests in flight, at most for the
+/// 1. readiness fails, so that health checks see the shutdown;
+/// 2. the instance is deregistered;
+/// 3. requests are served for the [propagation](Self::propagation) time, until all clients have seen
+///    the deregistration;
+/// 4. no new connections are accepted, and requests in flight may finish within the
 ///    [drain](Self::drain) time;
-/// 5. it returns.
-#[must_use = "nothing is served before `run`"]
+/// 5. `run` returns.
+#[must_use = "call `run` to serve the application"]
 pub struct Serve {
     listener: TcpListener,
     app: Router,
     health: Option<HealthChecks>,
     registration: Option<ServiceRegistration>,
     provider: Option<Arc<dyn Provider>>,
-    shutdown: Option<futures_util::future::BoxFuture<'static, ()>>,
+    shutdown: Option<BoxFuture<'static, ()>>,
     propagation: Duration,
     drain: Duration,
 }
 
 impl Serve {
-    /// Serves these checks at `/health`, `/readyz` and `/livez`. Without this call the endpoints
-    /// are there if the application registers, with no checks.
+    /// Serves these checks at `/health`, `/readyz` and `/livez`. Without this call, an application that
+    /// registers has these endpoints without checks.
     pub fn health(mut self, health: HealthChecks) -> Self {
         self.health = Some(health);
         self
     }
 
-    /// Registers the application as long as it serves. What is left open is filled in: port 0 by
-    /// the listener's, the host by its address unless it listens on all, and, unless it has checks
-    /// of its own, an HTTP check of `/health`. Where there is nothing to register with, such as in
-    /// a pod of Kubernetes, which registers by itself, a line of the log says so.
+    /// Registers the application while it serves. Missing values are filled in: the listener's port
+    /// for port 0, the listener's address as the host unless it is unspecified (such as 0.0.0.0), and
+    /// an HTTP check of `/health` if the registration has no checks. If the provider can't register
+    /// services, as in a Kubernetes pod, this is logged and the application is served all the same.
     pub fn register(mut self, registration: ServiceRegistration) -> Self {
         self.registration = Some(registration);
         self
     }
 
-    /// Registers with this provider instead of the one that the environment asks for.
+    /// Registers with this provider instead of the one that the environment chooses.
     pub fn provider(mut self, provider: Arc<dyn Provider>) -> Self {
         self.provider = Some(provider);
         self
     }
 
-    /// Ends when this future does, instead of at SIGTERM or SIGINT.
+    /// Shuts down when this future completes, instead of on SIGTERM or SIGINT.
     pub fn shutdown_when(mut self, shutdown: impl Future<Output = ()> + Send + 'static) -> Self {
         self.shutdown = Some(Box::pin(shutdown));
         self
     }
 
-    /// How long it goes on serving after it deregistered: as long as clients may need to hear of
-    /// it. 500 ms unless set, which is plenty for clients that watch; with DNS or polling clients
-    /// set their TTL or interval.
+    /// How long requests are served after deregistration, until all clients have seen it. 500 ms by
+    /// default, which is ample for clients that watch; for clients that use DNS or poll, set it to
+    /// their TTL or interval.
     pub fn propagation(mut self, wait: Duration) -> Self {
         self.propagation = wait;
         self
     }
 
-    /// How long requests in flight may take to end. 10 s unless set.
+    /// How long requests in flight may take to finish. 10 s by default.
     pub fn drain(mut self, limit: Duration) -> Self {
         self.drain = limit;
         self
     }
 
-    /// Serves until told to stop, then ends as described above.
+    /// Serves until shutdown, then shuts down as described [above](Self).
     ///
     /// # Errors
-    /// If the registration or the configuration is not valid, or the listener fails.
+    /// If the registration or the settings are invalid, or the listener fails.
     pub async fn run(self) -> Result<(), ServeError> {
         let address = self.listener.local_addr()?;
         let mut app = self.app;
@@ -173,7 +175,7 @@ impl Serve {
                     registration = registration.health(health.clone());
                 }
                 let provider = self.provider.map_or_else(get_discovery_provider, Ok)?;
-                Registrar::start_if_supported(provider, filled_in(registration, address))?
+                Registrar::start_if_supported(provider, complete(registration, address))?
             }
         };
 
@@ -187,11 +189,11 @@ impl Serve {
 
         let shutdown = self.shutdown.unwrap_or_else(|| Box::pin(shutdown_signal()));
         tokio::select! {
-            // A server that ends by itself has failed.
+            // The server ends on its own only if it fails.
             failed = &mut server => return Ok(failed?),
             () = shutdown => {}
         }
-        let leave = async {
+        let deregister = async {
             if let Some(health) = &health {
                 health.set_ready(false);
             }
@@ -202,13 +204,13 @@ impl Serve {
         };
         tokio::select! {
             failed = &mut server => return Ok(failed?),
-            () = leave => {}
+            () = deregister => {}
         }
         drop(stop);
         match timeout(self.drain, server).await {
             Ok(drained) => Ok(drained?),
             Err(_) => {
-                tracing::warn!(limit = ?self.drain, "requests still in flight are cut off");
+                tracing::warn!(limit = ?self.drain, "drain timeout, aborting requests in flight");
                 Ok(())
             }
         }
@@ -224,19 +226,21 @@ impl fmt::Debug for Serve {
     }
 }
 
-fn filled_in(mut registration: ServiceRegistration, address: SocketAddr) -> ServiceRegistration {
+/// Fills in what the registration leaves open.
+fn complete(mut registration: ServiceRegistration, address: SocketAddr) -> ServiceRegistration {
     registration = registration.port_if_unset(address.port());
     if !registration.has_host() && !address.ip().is_unspecified() {
         registration = registration.host(Host::Ip(address.ip()));
     }
-    match registration.has_checks() {
-        true => registration,
-        false => registration.check(Check::http("/health")),
+    if registration.has_checks() {
+        registration
+    } else {
+        registration.check(Check::http("/health"))
     }
 }
 
 async fn until_dropped(mut stopped: watch::Receiver<()>) {
-    // An error is what is waited for: the sender is gone.
+    // An error means that the sender was dropped.
     while stopped.changed().await.is_ok() {}
 }
 
@@ -244,7 +248,7 @@ async fn until_dropped(mut stopped: watch::Receiver<()>) {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ServeError {
-    /// The registration or the configuration is not valid.
+    /// The registration or the settings are invalid.
     #[error(transparent)]
     Discovery(#[from] Error),
     /// The listener failed.
@@ -252,8 +256,8 @@ pub enum ServeError {
     Io(#[from] std::io::Error),
 }
 
-impl From<waypost_core::Invalid> for ServeError {
-    fn from(invalid: waypost_core::Invalid) -> Self {
+impl From<Invalid> for ServeError {
+    fn from(invalid: Invalid) -> Self {
         Self::Discovery(invalid.into())
     }
 }

@@ -1,5 +1,5 @@
-//! Classifies HTTP responses for outlier detection, by one rule for all HTTP clients: the `reqwest`,
-//! `tower` and `tonic` integrations, the gateway, and your own.
+//! Classifies HTTP responses for outlier detection. The `reqwest`, `tower` and `tonic` integrations and
+//! the gateway use the same rules.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,5 +1,4 @@
-//! Where the library meets web frameworks and clients, one room each, each behind the feature of
-//! its name.
+//! Integrations with web frameworks and HTTP clients, each behind the feature of its name.
 
 #[cfg(feature = "axum")]
 pub mod axum;
@@ -17,4 +16,4 @@ pub mod tonic;
 pub mod tower;
 
 #[cfg(feature = "axum")]
-pub use shutdown::shutdown_signal;
+pub use self::shutdown::shutdown_signal;

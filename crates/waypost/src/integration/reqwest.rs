@@ -1,7 +1,7 @@
-//! reqwest: a client whose URLs name services.
+//! reqwest: an HTTP client whose URLs name services.
 //!
-//! An instance is chosen for each request, so that kept connections don't pin a client to the
-//! instances that were there when it started.
+//! An instance is picked for each request, so kept-alive connections don't tie the client to the
+//! instances that existed when it started.
 
 use std::fmt;
 use std::sync::Arc;
@@ -15,12 +15,12 @@ use tower::retry::budget::{Budget, TpsBudget};
 use waypost_core::{Error, InstanceId, Invalid, ServiceAddress};
 
 use super::http::classify;
-use super::retry::{ATTEMPTS, choose, may_repeat, retry_budget};
+use super::retry::{ATTEMPTS, may_retry, pick_for, retry_budget};
 use crate::balance::Lease;
 use crate::client::ServiceDiscoveryClient;
 use crate::outlier::Outcome;
 
-/// An HTTP client that finds services by name. Clones share everything.
+/// An HTTP client that looks services up by name. Clones share all state.
 ///
 /// ```no_run
 /// # async fn example(discovery: waypost::ServiceDiscoveryClient) -> Result<(), Box<dyn std::error::Error>> {
@@ -39,23 +39,23 @@ pub struct Client {
     attempt_timeout: Option<Duration>,
 }
 
-/// Why a request has no answer.
+/// Why a request got no response.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum RequestError {
-    /// No instance was found to send it to.
+    /// There is no usable instance, or the address is invalid.
     #[error(transparent)]
     Discovery(#[from] Error),
-    /// The instance that it was sent to did not begin to answer within
-    /// [`attempt_timeout`](Client::attempt_timeout), and it may not be sent again.
-    #[error("{instance} did not answer within {}", humantime::format_duration(*.after))]
-    NoAnswer {
+    /// The last instance that it was sent to did not start to respond within
+    /// [`attempt_timeout`](Client::attempt_timeout).
+    #[error("no response from {instance} within {}", humantime::format_duration(*.after))]
+    AttemptTimeout {
         /// The instance.
         instance: InstanceId,
-        /// How long it had.
+        /// The timeout.
         after: Duration,
     },
-    /// It could not be put together, or sending it failed.
+    /// The request is invalid, or sending it failed.
     #[error(transparent)]
     Http(#[from] reqwest::Error),
 }
@@ -67,7 +67,7 @@ impl From<Invalid> for RequestError {
 }
 
 impl Client {
-    /// Sends requests by `http` to instances that `discovery` finds.
+    /// A client that sends requests through `http` to instances from `discovery`.
     pub fn new(discovery: ServiceDiscoveryClient, http: reqwest::Client) -> Self {
         Self {
             discovery,
@@ -77,52 +77,53 @@ impl Client {
         }
     }
 
-    /// How long an instance may take until its answer begins. One that takes longer has failed, and
-    /// the request is sent to another if that is safe: an instance that hangs is ejected like one
-    /// that refuses. The time that a request has in all is for [`reqwest::ClientBuilder::timeout`].
-    /// No limit unless set.
+    /// The time limit of one attempt, until the response headers arrive. An attempt that takes longer
+    /// has failed, so an instance that hangs is ejected like one that refuses connections; if the
+    /// method is idempotent, the request is sent to another instance. The limit for the whole request
+    /// is [`reqwest::ClientBuilder::timeout`]. None by default.
     #[must_use]
     pub fn attempt_timeout(mut self, limit: Duration) -> Self {
         self.attempt_timeout = Some(limit);
         self
     }
 
-    /// Begins a `GET` request; the address is one as in [`ServiceAddress`].
+    /// Builds a `GET` request. The address has the form of a [`ServiceAddress`], such as
+    /// `http://auth/users`.
     pub fn get(&self, address: &str) -> RequestBuilder {
         self.request(Method::GET, address)
     }
 
-    /// Begins a `POST` request.
+    /// Builds a `POST` request.
     pub fn post(&self, address: &str) -> RequestBuilder {
         self.request(Method::POST, address)
     }
 
-    /// Begins a `PUT` request.
+    /// Builds a `PUT` request.
     pub fn put(&self, address: &str) -> RequestBuilder {
         self.request(Method::PUT, address)
     }
 
-    /// Begins a `DELETE` request.
+    /// Builds a `DELETE` request.
     pub fn delete(&self, address: &str) -> RequestBuilder {
         self.request(Method::DELETE, address)
     }
 
-    /// Begins any request.
+    /// Builds a request with any method.
     pub fn request(&self, method: Method, address: &str) -> RequestBuilder {
         RequestBuilder {
             client: self.clone(),
             address: address.parse(),
-            // The URL is put in when an instance is chosen.
+            // A placeholder: the URL is set when an instance has been picked.
             request: self.http.request(method, "http://instance.invalid/"),
         }
     }
 
-    /// Sends a request to an instance. One that fails without an answer is sent to up to two more,
-    /// if that is safe: if it never left, or if its method is idempotent; at most a fifth of the
-    /// requests are retries. The response counts as in flight as long as it is held.
+    /// Sends a request to an instance. If it fails without a response, it is retried at up to two other
+    /// instances, provided that it was never sent or that its method is idempotent. Retries are limited
+    /// to a fifth of the requests. The request counts as in flight until the response is dropped.
     ///
     /// # Errors
-    /// If there is no instance, or sending fails. An answer of 4xx or 5xx is an answer.
+    /// If there is no usable instance, or sending fails. 4xx and 5xx are not errors.
     pub async fn execute(
         &self,
         address: &ServiceAddress,
@@ -130,18 +131,17 @@ impl Client {
     ) -> Result<Response, RequestError> {
         self.budget.deposit();
         let balancer = self.discovery.shared_balancer(address.service());
-        // What `RequestBuilder::query` added.
+        // The query that was added with `RequestBuilder::query`.
         let query = request.url().query().map(str::to_owned);
         let mut tried = Vec::new();
         loop {
-            let (lease, url) = choose(&balancer, address, &tried).await?;
+            let (lease, url) = pick_for(&balancer, address, &tried).await?;
             *request.url_mut() = with_query(&url, query.as_deref())?;
-            let spare = match tried.len() + 1 < ATTEMPTS {
-                true => request.try_clone(),
-                false => None,
-            };
+            let is_last = tried.len() + 1 == ATTEMPTS;
+            // `None` if the body is a stream.
+            let copy = if is_last { None } else { request.try_clone() };
             let method = request.method().clone();
-            let (error, safe) = match self.attempt(request, &lease).await {
+            let (error, may_retry) = match self.attempt(request, &lease).await {
                 Ok(mut response) => {
                     lease.record(classify(response.status(), response.headers()));
                     response.extensions_mut().insert(Arc::new(lease));
@@ -149,15 +149,15 @@ impl Client {
                 }
                 Err(RequestError::Http(error)) if error.is_builder() => return Err(error.into()),
                 Err(RequestError::Http(error)) => {
-                    // One that ran out of all its time has none left for another attempt.
-                    let safe = !error.is_timeout() && may_repeat(&method, &error);
-                    (error.into(), safe)
+                    // A timeout here is that of the whole request, so no time is left to retry.
+                    let may_retry = !error.is_timeout() && may_retry(&method, &error);
+                    (error.into(), may_retry)
                 }
                 Err(error) => (error, method.is_idempotent()),
             };
             lease.record(Outcome::Failed);
-            match spare {
-                Some(spare) if safe && self.budget.withdraw() => request = spare,
+            match copy {
+                Some(copy) if may_retry && self.budget.withdraw() => request = copy,
                 _ => return Err(error),
             }
             tried.push(lease.id().clone());
@@ -165,13 +165,13 @@ impl Client {
     }
 
     async fn attempt(&self, request: Request, lease: &Lease) -> Result<Response, RequestError> {
-        let answer = self.http.execute(request);
+        let response = self.http.execute(request);
         let Some(after) = self.attempt_timeout else {
-            return Ok(answer.await?);
+            return Ok(response.await?);
         };
-        match timeout(after, answer).await {
-            Ok(answer) => Ok(answer?),
-            Err(_) => Err(RequestError::NoAnswer {
+        match timeout(after, response).await {
+            Ok(response) => Ok(response?),
+            Err(_) => Err(RequestError::AttemptTimeout {
                 instance: lease.id().clone(),
                 after,
             }),
@@ -183,11 +183,11 @@ fn with_query(url: &str, query: Option<&str>) -> Result<Url, Invalid> {
     let mut parsed = Url::parse(url)
         .map_err(|error| Invalid::new("URL of an instance", url, error.to_string()))?;
     if let Some(query) = query {
-        let whole = match parsed.query() {
-            Some(own) => format!("{own}&{query}"),
+        let joined = match parsed.query() {
+            Some(first) => format!("{first}&{query}"),
             None => query.to_owned(),
         };
-        parsed.set_query(Some(&whole));
+        parsed.set_query(Some(&joined));
     }
     Ok(parsed)
 }
@@ -200,9 +200,9 @@ impl fmt::Debug for Client {
     }
 }
 
-/// A request that is put together; see [`Client::request`].
+/// Builds a request; see [`Client::request`].
 #[derive(Debug)]
-#[must_use = "a request does nothing until it is sent"]
+#[must_use = "call `send` to send the request"]
 pub struct RequestBuilder {
     client: Client,
     address: Result<ServiceAddress, Invalid>,
@@ -210,7 +210,7 @@ pub struct RequestBuilder {
 }
 
 impl RequestBuilder {
-    /// Does to the request what reqwest's own builder can and this one has no method for.
+    /// Changes the request with reqwest's own builder, for what this one has no method for.
     pub fn with(
         mut self,
         edit: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
@@ -229,17 +229,17 @@ impl RequestBuilder {
         self.with(|request| request.body(body))
     }
 
-    /// Sets the body to a value as JSON.
+    /// Sets the body to a value in JSON.
     pub fn json<T: Serialize + ?Sized>(self, value: &T) -> Self {
         self.with(|request| request.json(value))
     }
 
-    /// Adds to the query.
+    /// Adds parameters to the query.
     pub fn query<T: Serialize + ?Sized>(self, query: &T) -> Self {
         self.with(|request| request.query(query))
     }
 
-    /// Sends it.
+    /// Sends the request.
     ///
     /// # Errors
     /// As [`Client::execute`].

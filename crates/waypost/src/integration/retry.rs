@@ -1,4 +1,5 @@
-//! Picks an instance for each attempt of an HTTP request, and decides about retries.
+//! Picks an instance for each attempt of an HTTP request, and decides whether a failed attempt may be
+//! retried.
 
 use std::error::Error as StdError;
 use std::io;
@@ -10,32 +11,56 @@ use waypost_core::{Error, InstanceId, Invalid, ServiceAddress};
 
 use crate::balance::{Balancer, Lease, Pick};
 
-/// Waits for the first answer, if there was none, and chooses an instance that fits the address
-/// and was not tried, if there is one.
-pub(crate) async fn choose(
-    balancer: &Balancer,
-    address: &ServiceAddress,
-    tried: &[InstanceId],
-) -> Result<(Lease, String), Error> {
-    // A pick stays on its thread, so none is held while we wait.
-    if let Ok(chosen) = fitting(balancer, address, tried) {
-        return Ok(chosen);
-    }
-    balancer.ready().await?;
-    fitting(balancer, address, tried)
+/// The number of attempts of a request, the first included.
+pub(crate) const ATTEMPTS: usize = 3;
+
+/// Limits retries to 20 % of the requests of about the last ten seconds, plus one per second, so that
+/// they don't multiply the load on a service that is failing. Finagle and Linkerd use the same limits.
+pub(crate) fn retry_budget() -> TpsBudget {
+    TpsBudget::new(Duration::from_secs(10), 1, 0.2)
 }
 
-fn fitting(
+/// Whether a request that failed without a response may be retried: if it was never sent, or if its
+/// method is idempotent (RFC 9110, section 9.2.2).
+pub(crate) fn may_retry(method: &Method, error: &(dyn StdError + 'static)) -> bool {
+    method.is_idempotent() || was_never_sent(error)
+}
+
+fn was_never_sent(error: &(dyn StdError + 'static)) -> bool {
+    let refused = io::ErrorKind::ConnectionRefused;
+    match error.downcast_ref::<io::Error>() {
+        Some(error) if error.kind() == refused => true,
+        _ => error.source().is_some_and(was_never_sent),
+    }
+}
+
+/// Picks an instance that has the port and scheme of the address, and returns a lease and the URL to
+/// call. Instances in `tried` are avoided if there is another. Waits for the provider's first answer.
+pub(crate) async fn pick_for(
     balancer: &Balancer,
     address: &ServiceAddress,
     tried: &[InstanceId],
 ) -> Result<(Lease, String), Error> {
-    let pick = fitting_pick(balancer, address, tried)?;
-    let url = address.url_at(&pick).ok_or_else(|| misfit(address))?;
+    // A separate function: a `Pick` is not `Send`, so none may be held across the await.
+    if let Ok(found) = try_pick_for(balancer, address, tried) {
+        return Ok(found);
+    }
+    balancer.ready().await?;
+    try_pick_for(balancer, address, tried)
+}
+
+fn try_pick_for(
+    balancer: &Balancer,
+    address: &ServiceAddress,
+    tried: &[InstanceId],
+) -> Result<(Lease, String), Error> {
+    let pick = pick_best_rank(balancer, address, tried)?;
+    let url = address.url_at(&pick).ok_or_else(|| no_match(address))?;
     Ok((pick.lease(), url))
 }
 
-fn fitting_pick(
+/// Picks an instance of the best [rank](ServiceAddress::rank) that any instance has.
+fn pick_best_rank(
     balancer: &Balancer,
     address: &ServiceAddress,
     tried: &[InstanceId],
@@ -44,14 +69,13 @@ fn fitting_pick(
     if address.rank(&pick) == Some(0) {
         return Ok(pick);
     }
-    // Not all instances are alike: the best rank that any has is what we look for.
     let ready = pick.snapshot().ready().iter();
     let ranks = ready.filter_map(|endpoint| address.rank(endpoint.instance()));
-    let best = ranks.min().ok_or_else(|| misfit(address))?;
+    let best = ranks.min().ok_or_else(|| no_match(address))?;
     let mut avoided = tried.to_vec();
     while address.rank(&pick) != Some(best) {
         if avoided.contains(pick.id()) {
-            // All that fit were tried; then one of these again.
+            // All instances of that rank were tried, so use one of them again.
             return balancer.pick_except(&[]);
         }
         avoided.push(pick.id().clone());
@@ -60,32 +84,9 @@ fn fitting_pick(
     Ok(pick)
 }
 
-fn misfit(address: &ServiceAddress) -> Error {
-    let why = "no instance has such a port or speaks such a scheme";
+fn no_match(address: &ServiceAddress) -> Error {
+    let why = "no instance has this port and scheme";
     Invalid::new("service address", address.to_string(), why).into()
-}
-
-/// How many endpoints a request is tried at, at most.
-pub(crate) const ATTEMPTS: usize = 3;
-
-/// Limits retries to a fifth of the requests of the last ten seconds or so, plus one per second, so that
-/// they don't multiply the load on a service that is failing. Finagle and Linkerd do the same.
-pub(crate) fn retry_budget() -> TpsBudget {
-    TpsBudget::new(Duration::from_secs(10), 1, 0.2)
-}
-
-/// Whether a request that failed without an answer may be sent again: if it never left, or if
-/// doing it twice is the same as doing it once (RFC 9110, section 9.2.2).
-pub(crate) fn may_repeat(method: &Method, error: &(dyn StdError + 'static)) -> bool {
-    method.is_idempotent() || never_sent(error)
-}
-
-fn never_sent(error: &(dyn StdError + 'static)) -> bool {
-    let refused = io::ErrorKind::ConnectionRefused;
-    match error.downcast_ref::<io::Error>() {
-        Some(error) if error.kind() == refused => true,
-        _ => error.source().is_some_and(never_sent),
-    }
 }
 
 #[cfg(test)]
@@ -96,14 +97,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_what_never_left_or_does_no_harm_is_repeated() {
+    fn only_unsent_or_idempotent_requests_are_retried() {
         let refused = io::Error::from(io::ErrorKind::ConnectionRefused);
         let reset = io::Error::from(io::ErrorKind::ConnectionReset);
-        assert!(may_repeat(&Method::POST, &refused));
-        assert!(!may_repeat(&Method::POST, &reset));
-        assert!(may_repeat(&Method::GET, &reset));
-        assert!(may_repeat(&Method::DELETE, &reset));
+        assert!(may_retry(&Method::POST, &refused));
+        assert!(!may_retry(&Method::POST, &reset));
+        assert!(may_retry(&Method::GET, &reset));
+        assert!(may_retry(&Method::DELETE, &reset));
     }
+
+    /// How many of this many requests may be retried.
     fn retries(budget: &TpsBudget, requests: usize) -> usize {
         let retry = |_| {
             budget.deposit();
@@ -113,10 +116,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_fifth_of_the_requests_may_be_retried() {
+    async fn at_most_a_fifth_of_the_requests_is_retried() {
         let budget = retry_budget();
         assert_eq!(retries(&budget, 1_000), 1_000 / 5 + 10);
-        // Withdrawals count as long as deposits do.
+        // Withdrawals expire with the deposits.
         advance(Duration::from_secs(5)).await;
         assert_eq!(retries(&budget, 1_000), 1_000 / 5);
     }

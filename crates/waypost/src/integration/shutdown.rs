@@ -1,9 +1,11 @@
+//! Waits for the signals that ask a process to end.
+
 use tokio::signal::unix::{SignalKind, signal};
 
-/// Waits until the process is asked to end, by SIGTERM or SIGINT (Ctrl-C).
+/// Waits for SIGTERM or SIGINT (Ctrl-C).
 pub async fn shutdown_signal() {
     let Ok(mut terminate) = signal(SignalKind::terminate()) else {
-        // Without handlers the signals end the process by themselves.
+        // Without a handler, the signal ends the process anyway.
         return std::future::pending().await;
     };
     tokio::select! {

@@ -1,9 +1,9 @@
-//! tonic: a channel over the instances of a service, as they come and go.
+//! tonic: a channel over all instances of a service.
 //!
-//! Each call is sent to an instance chosen for it. Connections belong to instances: those that
-//! leave the registry are closed and new ones are made without waiting for a call. An instance that
-//! can't be reached costs no call: another one gets it, and outlier detection ejects the first.
-//! `examples/tonic_client.rs` is a whole one.
+//! An instance is picked for each call. There is one connection per instance, which is opened as soon as
+//! the registry lists the instance and closed when it is removed. If an instance can't be reached, the
+//! call goes to another one, and the failure counts for outlier detection.
+//! `examples/tonic_client.rs` is a complete client.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -21,16 +21,17 @@ use tower::{BoxError, Service, ServiceExt};
 use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceAddress, ServiceName};
 
 use super::http::classify;
-use super::retry::{ATTEMPTS, choose};
+use super::retry::{ATTEMPTS, pick_for};
+use crate::balance::Balancer;
 use crate::client::ServiceDiscoveryClient;
 use crate::directory::Subscription;
 use crate::outlier::Outcome;
 use crate::snapshot::Snapshot;
 
-/// How long a connection may take, unless `configure` says otherwise.
+/// The timeout for opening a connection, unless `configure` sets another.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// What generated clients take in place of a [`Channel`]. Clones share everything.
+/// A channel for generated clients, in place of [`Channel`]. Clones share all state.
 ///
 /// ```no_run
 /// # async fn example(discovery: waypost::ServiceDiscoveryClient) -> Result<(), waypost::Error> {
@@ -46,22 +47,24 @@ pub struct BalancedChannel {
 }
 
 struct Inner {
-    balancer: crate::balance::Balancer,
+    balancer: Balancer,
     address: ServiceAddress,
     channels: Arc<Channels>,
-    following: AbortHandle,
+    connector: AbortHandle,
 }
 
 type Configure = dyn Fn(Endpoint) -> Endpoint + Send + Sync;
 
-/// The connections, one per instance.
+/// The open connections, one per instance.
 struct Channels {
-    open: Mutex<HashMap<InstanceId, (Arc<Instance>, Channel)>>,
+    open: Mutex<OpenChannels>,
     configure: Box<Configure>,
 }
 
+type OpenChannels = HashMap<InstanceId, (Arc<Instance>, Channel)>;
+
 impl BalancedChannel {
-    /// A channel to a service, with tonic's usual settings for each connection.
+    /// A channel to a service, with tonic's default settings for each connection.
     ///
     /// Must be called within a Tokio runtime.
     ///
@@ -74,7 +77,8 @@ impl BalancedChannel {
         Self::with(discovery, service, |endpoint| endpoint)
     }
 
-    /// A channel to a service; `configure` sets what a connection needs: timeouts, TLS.
+    /// A channel to a service; `configure` changes the settings of each connection, such as timeouts
+    /// and TLS.
     ///
     /// # Errors
     /// If the name is not valid.
@@ -91,26 +95,26 @@ impl BalancedChannel {
             open: Mutex::default(),
             configure: Box::new(configure),
         });
-        let changes = discovery.directory().subscribe(&service);
-        let following = tokio::spawn(follow(Arc::clone(&channels), changes));
+        let snapshots = discovery.directory().subscribe(&service);
+        let connector = tokio::spawn(keep_connected(Arc::clone(&channels), snapshots));
         Ok(Self {
             inner: Arc::new(Inner {
                 balancer: discovery.balancer(&service)?,
                 address: ServiceAddress::of(service),
                 channels,
-                following: following.abort_handle(),
+                connector: connector.abort_handle(),
             }),
         })
     }
 
-    /// The balancer that chooses.
-    pub fn balancer(&self) -> &crate::balance::Balancer {
+    /// The balancer that picks the instances.
+    pub fn balancer(&self) -> &Balancer {
         &self.inner.balancer
     }
 
-    /// How many instances it has a connection for.
+    /// The number of open connections, one per connected instance.
     pub fn connections(&self) -> usize {
-        self.inner.channels.open().len()
+        self.inner.channels.lock().len()
     }
 }
 
@@ -124,20 +128,20 @@ impl fmt::Debug for BalancedChannel {
 
 impl Drop for Inner {
     fn drop(&mut self) {
-        self.following.abort();
+        self.connector.abort();
     }
 }
 
-/// Connects to instances as they come, and lets go of those that leave, with or without calls.
-async fn follow(channels: Arc<Channels>, mut changes: Subscription<Snapshot>) {
+/// Connects to new instances and closes the connections of removed ones.
+async fn keep_connected(channels: Arc<Channels>, mut snapshots: Subscription<Snapshot>) {
     loop {
-        let snapshot = changes.changed().await;
-        channels.keep_only(&snapshot);
+        let snapshot = snapshots.changed().await;
+        channels.close_removed(&snapshot);
         for endpoint in snapshot.ready() {
             let (channels, instance) = (Arc::clone(&channels), Arc::clone(endpoint.instance()));
             tokio::spawn(async move {
-                if let Err(error) = channels.to(&instance).await {
-                    tracing::debug!(instance = %instance.id(), %error, "no gRPC connection yet");
+                if let Err(error) = channels.connect(&instance).await {
+                    tracing::debug!(instance = %instance.id(), %error, "could not connect");
                 }
             });
         }
@@ -145,26 +149,26 @@ async fn follow(channels: Arc<Channels>, mut changes: Subscription<Snapshot>) {
 }
 
 impl Channels {
-    fn keep_only(&self, snapshot: &Snapshot) {
+    fn close_removed(&self, snapshot: &Snapshot) {
         let urls: HashMap<_, _> = snapshot
             .ready()
             .iter()
             .map(|endpoint| endpoint.instance())
             .map(|instance| (instance.id(), instance.url()))
             .collect();
-        self.open()
+        self.lock()
             .retain(|id, (instance, _)| urls.get(id) == Some(&instance.url()));
     }
 
-    /// The connection to an instance, which is made if there is none. Not a lazy one: that a
-    /// connection can't be made must be known before a call is handed over to it.
-    async fn to(&self, instance: &Arc<Instance>) -> Result<Channel, tonic::transport::Error> {
-        if let Some((known, channel)) = self.open().get(instance.id())
+    /// The connection to an instance; opens one if there is none. It is not opened lazily, because a
+    /// call that was handed to a channel can't be moved to another instance when connecting fails.
+    async fn connect(&self, instance: &Arc<Instance>) -> Result<Channel, tonic::transport::Error> {
+        if let Some((known, channel)) = self.lock().get(instance.id())
             && known.url() == instance.url()
         {
             return Ok(channel.clone());
         }
-        // `grpc` and `grpcs` are how some registries call it; to tonic it is HTTP.
+        // Some registries use the schemes `grpc` and `grpcs`; tonic expects those of HTTP.
         let scheme = match instance.scheme() {
             "https" | "grpcs" => "https",
             _ => "http",
@@ -173,17 +177,17 @@ impl Channels {
         let endpoint = (self.configure)(endpoint.connect_timeout(CONNECT_TIMEOUT));
         let channel = endpoint.connect().await?;
         let entry = (Arc::clone(instance), channel.clone());
-        self.open().insert(instance.id().clone(), entry);
+        self.lock().insert(instance.id().clone(), entry);
         Ok(channel)
     }
 
-    /// After a connection broke: the next call makes a new one, or learns that it can't be made.
-    fn forget(&self, id: &InstanceId) {
-        self.open().remove(id);
+    /// Removes a broken connection, so that the next call opens another.
+    fn remove(&self, id: &InstanceId) {
+        self.lock().remove(id);
     }
 
-    /// A map is never half changed, so a panic elsewhere leaves it in order.
-    fn open(&self) -> MutexGuard<'_, HashMap<InstanceId, (Arc<Instance>, Channel)>> {
+    /// No code panics halfway through a change of the map, so a poisoned lock is safe to use.
+    fn lock(&self) -> MutexGuard<'_, OpenChannels> {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -205,10 +209,10 @@ impl Service<Request<Body>> for BalancedChannel {
 async fn send(inner: Arc<Inner>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
     let mut tried = Vec::new();
     let (lease, channel) = loop {
-        let (lease, _) = choose(&inner.balancer, &inner.address, &tried)
+        let (lease, _) = pick_for(&inner.balancer, &inner.address, &tried)
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        match inner.channels.to(lease.endpoint().instance()).await {
+        match inner.channels.connect(lease.endpoint().instance()).await {
             Ok(channel) => break (lease, channel),
             Err(error) => {
                 lease.record(Outcome::Failed);
@@ -227,13 +231,13 @@ async fn send(inner: Arc<Inner>, request: Request<Body>) -> Result<Response<Body
         }
         Err(error) => {
             lease.record(Outcome::Failed);
-            inner.channels.forget(lease.id());
+            inner.channels.remove(lease.id());
             Err(error.into())
         }
     }
 }
 
-/// A call that fails before its first message says so in the headers.
+/// A call that fails before its first message has its gRPC status in the headers.
 fn grpc_outcome(response: &Response<Body>) -> Outcome {
     let headers: &HeaderMap = response.headers();
     match Status::from_header_map(headers).map(|status| status.code()) {

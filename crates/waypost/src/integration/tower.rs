@@ -1,8 +1,8 @@
 //! Tower: a layer that sends each request to an instance of a service, and a
 //! [`Discover`](tower::discover::Discover) stream.
 //!
-//! The instance is chosen in `call`, not reserved at `poll_ready`: a slot that was held while the
-//! instances change would lead to one that has left. `examples/tower_client.rs` is a whole one.
+//! The instance is picked in `call` instead of being reserved in `poll_ready`, because a reserved
+//! instance may be gone by the time of the call. `examples/tower_client.rs` is a complete client.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -19,7 +19,7 @@ use tower::{BoxError, Layer, Service, ServiceExt};
 use waypost_core::{Instance, InstanceId, ServiceAddress};
 
 use super::http::classify;
-use super::retry::{ATTEMPTS, choose, may_repeat, retry_budget};
+use super::retry::{ATTEMPTS, may_retry, pick_for, retry_budget};
 use crate::balance::Balancer;
 use crate::directory::Subscription;
 use crate::outlier::Outcome;
@@ -27,13 +27,13 @@ use crate::snapshot::Snapshot;
 
 /// Wraps an HTTP client so that its requests go to instances of one service.
 ///
-/// What a request's URI says of scheme and host is replaced; its path is joined to the instance's
-/// own. The outcome is recorded for outlier detection: an error is a failure, and a response is
+/// The scheme and host of a request's URI are replaced, and its path is appended to the instance's
+/// base path. The outcome is recorded for outlier detection: an error is a failure, and a response is
 /// classified by [`classify`].
 ///
-/// A limit of time below this layer, such as Tower's `Timeout` around the HTTP client, makes an
-/// instance that hangs fail, so that it is ejected and the request goes to another. One above only
-/// gives up the request, which says nothing of the instance.
+/// Put a timeout below this layer, such as Tower's `Timeout` around the HTTP client: then an attempt at
+/// an instance that hangs fails, the instance is ejected and the request is retried elsewhere. A timeout
+/// above this layer cancels the request without an outcome for the instance.
 pub struct BalanceLayer<B> {
     shared: Arc<Shared>,
     copy: fn(&Request<B>) -> Option<Request<B>>,
@@ -46,7 +46,7 @@ struct Shared {
 }
 
 impl<B> BalanceLayer<B> {
-    /// Sends each request once.
+    /// Sends each request once, without retries.
     pub fn new(balancer: Balancer) -> Self {
         Self::with(balancer, |_| None)
     }
@@ -65,9 +65,8 @@ impl<B> BalanceLayer<B> {
 }
 
 impl<B: Clone> BalanceLayer<B> {
-    /// Sends a request that failed without an answer to up to two more instances, if that is safe:
-    /// if it never left, or if its method is idempotent. At most a fifth of the requests are
-    /// retries.
+    /// Retries a request that failed without a response at up to two other instances, provided that it
+    /// was never sent or that its method is idempotent. Retries are limited to a fifth of the requests.
     pub fn retrying(balancer: Balancer) -> Self {
         Self::with(balancer, |request| {
             let mut copy = Request::new(request.body().clone());
@@ -108,7 +107,7 @@ impl<S, B> Layer<S> for BalanceLayer<B> {
     }
 }
 
-/// What [`BalanceLayer`] makes of a client.
+/// The service that [`BalanceLayer`] makes of an HTTP client.
 #[derive(Debug)]
 pub struct Balanced<S, B> {
     inner: S,
@@ -125,7 +124,7 @@ impl<S: Clone, B> Clone for Balanced<S, B> {
 }
 
 impl<S, B> Balanced<S, B> {
-    /// The balancer that chooses.
+    /// The balancer that picks the instances.
     pub fn balancer(&self) -> &Balancer {
         &self.layer.shared.balancer
     }
@@ -172,33 +171,35 @@ where
     let path = path.as_ref().map_or("/", |path| path.as_str());
     let mut tried = Vec::new();
     loop {
-        let (lease, _) = choose(balancer, address, &tried).await?;
+        let (lease, _) = pick_for(balancer, address, &tried).await?;
         *request.uri_mut() = Uri::try_from(lease.url_for(path))?;
-        let spare = match tried.len() + 1 < ATTEMPTS {
-            true => (layer.copy)(&request),
-            false => None,
+        let is_last = tried.len() + 1 == ATTEMPTS;
+        let copy = if is_last {
+            None
+        } else {
+            (layer.copy)(&request)
         };
         let method = request.method().clone();
         let error: BoxError = match inner.clone().oneshot(request).await {
             Ok(mut response) => {
                 lease.record(classify(response.status(), response.headers()));
-                // In flight until the caller is done with the answer.
+                // Ends the request in flight when the response is dropped.
                 response.extensions_mut().insert(Arc::new(lease));
                 return Ok(response);
             }
             Err(error) => error.into(),
         };
         lease.record(Outcome::Failed);
-        match spare {
-            Some(spare) if may_repeat(&method, &*error) && budget.withdraw() => request = spare,
+        match copy {
+            Some(copy) if may_retry(&method, &*error) && budget.withdraw() => request = copy,
             _ => return Err(error),
         }
         tried.push(lease.id().clone());
     }
 }
 
-/// Follows the instances of a service that take new work, for Tower's own balancers: a change for
-/// each one that comes, changes or leaves. It never fails and never ends.
+/// A stream of changes for Tower's own balancers: one for each instance that becomes ready, changes or
+/// is no longer ready. It never fails and never ends.
 ///
 /// ```
 /// # fn example(directory: &waypost::directory::Directory) -> Result<(), waypost::Invalid> {
@@ -213,16 +214,16 @@ pub fn changes(
     let state = (subscription, BTreeMap::new());
     stream::unfold(state, async |(mut subscription, known)| {
         let snapshot = subscription.changed().await;
-        let now: Instances = snapshot
+        let current: Instances = snapshot
             .ready()
             .iter()
             .map(|endpoint| endpoint.instance())
             .map(|instance| (instance.id().clone(), Arc::clone(instance)))
             .collect();
-        let changes = differences(&known, &now);
+        let changes = difference(&known, &current);
         Some((
             stream::iter(changes.into_iter().map(Ok)),
-            (subscription, now),
+            (subscription, current),
         ))
     })
     .flatten()
@@ -230,10 +231,10 @@ pub fn changes(
 
 type Instances = BTreeMap<InstanceId, Arc<Instance>>;
 
-fn differences(known: &Instances, now: &Instances) -> Vec<Change<InstanceId, Arc<Instance>>> {
-    let gone = known.keys().filter(|id| !now.contains_key(*id));
-    let mut changes: Vec<_> = gone.map(|id| Change::Remove(id.clone())).collect();
-    for (id, instance) in now {
+fn difference(known: &Instances, current: &Instances) -> Vec<Change<InstanceId, Arc<Instance>>> {
+    let removed = known.keys().filter(|id| !current.contains_key(*id));
+    let mut changes: Vec<_> = removed.map(|id| Change::Remove(id.clone())).collect();
+    for (id, instance) in current {
         if known.get(id) != Some(instance) {
             changes.push(Change::Insert(id.clone(), Arc::clone(instance)));
         }

@@ -7,8 +7,8 @@
 //! fail. When the ejection has expired, single trial requests decide whether the endpoint returns.
 //!
 //! Outcomes are counted per endpoint, by instance id, and survive updates from the registry.
-//! Counting an outcome is a few atomic operations; the lock in [`OutlierDetector`] is taken only to
-//! eject or to readmit.
+//! Counting an outcome is a few atomic operations; the detector's lock is taken only to eject or to
+//! readmit.
 
 mod active;
 mod detector;

@@ -268,7 +268,7 @@ async fn a_named_port_and_a_preferred_scheme_lead_to_the_same_place_with_every_p
         }
         let none = client.get("https://_admin.auth/").send().await.unwrap_err();
         assert!(
-            none.to_string().contains("no instance has such a port"),
+            none.to_string().contains("no instance has this port"),
             "{none}"
         );
     }
