@@ -511,7 +511,7 @@ mod tests {
             (
                 "SERVICE_DISCOVERY_OUTLIER_DETECTION",
                 "maybe",
-                "true nor false",
+                "true or false",
             ),
             ("SERVICE_DISCOVERY_ACTIVE_CHECK", "udp", "http:/health"),
         ] {

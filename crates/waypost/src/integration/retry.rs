@@ -76,7 +76,7 @@ fn pick_best_rank(
     while address.rank(&pick) != Some(best) {
         if avoided.contains(pick.id()) {
             // All instances of that rank were tried, so use one of them again.
-            return balancer.pick_except(&[]);
+            return balancer.pick_except(&avoided[tried.len()..]);
         }
         avoided.push(pick.id().clone());
         pick = balancer.pick_except(&avoided)?;
@@ -91,10 +91,15 @@ fn no_match(address: &ServiceAddress) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use tokio::time::advance;
     use tower::retry::budget::Budget;
+    use waypost_core::Instance;
+    use waypost_core::provider::MemoryProvider;
 
     use super::*;
+    use crate::client::ServiceDiscoveryClient;
 
     #[test]
     fn only_unsent_or_idempotent_requests_are_retried() {
@@ -104,6 +109,25 @@ mod tests {
         assert!(!may_retry(&Method::POST, &reset));
         assert!(may_retry(&Method::GET, &reset));
         assert!(may_retry(&Method::DELETE, &reset));
+    }
+
+    #[tokio::test]
+    async fn a_matching_instance_is_tried_again_rather_than_one_that_does_not_match() {
+        let memory = MemoryProvider::new();
+        for (id, scheme) in [("a", "http"), ("b", "https"), ("c", "http")] {
+            let url = format!("{scheme}://10.0.0.1");
+            let instance = Instance::from_url("auth".parse().unwrap(), &url).unwrap();
+            memory.insert(instance.id(id).build().unwrap());
+        }
+        let client = ServiceDiscoveryClient::new(Arc::new(memory));
+        let balancer = client.balancer("auth").unwrap();
+        let address = "https://auth/".parse().unwrap();
+        for tried in [&[][..], &["b".into()]] {
+            for _ in 0..3 {
+                let (lease, _) = pick_for(&balancer, &address, tried).await.unwrap();
+                assert_eq!(lease.id().as_str(), "b");
+            }
+        }
     }
 
     /// How many of this many requests may be retried.
