@@ -1,5 +1,5 @@
-//! An API server lets its clients down in each way there is, under a thousand look-ups a second:
-//! what they notice. Makes the table in `docs/kubernetes-outages.md`.
+//! Measures how outages of the API server affect a client that looks up a service a thousand times a
+//! second. Prints the table in `docs/kubernetes-outages.md`.
 //!
 //! `cargo run --release -p waypost --features kubernetes --example kubernetes_outages [SECONDS]`
 
@@ -9,20 +9,20 @@ use std::time::Duration;
 use tokio::time::Instant;
 use waypost_fake_kubernetes::ApiServer;
 
-#[path = "../tests/it/kubernetes/outages/steady.rs"]
+#[path = "../tests/it/kubernetes/outages/load.rs"]
 #[allow(dead_code, unreachable_pub, clippy::unwrap_used)] // the tests use more of it
-mod steady;
+mod load;
 
-use steady::{Outage, Steady, put};
+use load::{Load, Outage, put_web};
 
 #[tokio::main]
 async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let seconds = std::env::args()
         .nth(1)
         .map_or(Ok(30), |text| text.parse())?;
-    let lasting = Duration::from_secs(seconds);
+    let duration = Duration::from_secs(seconds);
     println!(
-        "| what happened for {seconds} s | look-ups | failed | stale after | age at the end | recovered in |"
+        "| outage of {seconds} s | look-ups | failed | stale after | age at the end | recovered in |"
     );
     println!("|---|---|---|---|---|---|");
     for (name, outage) in [
@@ -32,41 +32,41 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("etcd frozen", Outage::EtcdFrozen),
         ("503", Outage::Failing),
     ] {
-        let steady = Steady::begin(ApiServer::builder()).await;
-        let seen = steady.suffer(outage, lasting).await;
-        let (asked, failed) = steady.end();
-        let stale = seen
+        let load = Load::start(ApiServer::builder()).await;
+        let effect = load.run_outage(outage, duration).await;
+        let (lookups, failures) = load.stop();
+        let stale = effect
             .stale_after
             .map_or("-".to_owned(), |it| format!("{it:.1?}"));
         println!(
-            "| {name} | {asked} | {failed} | {stale} | {:.1?} | {:.2?} |",
-            seen.age, seen.recovered_in
+            "| {name} | {lookups} | {failures} | {stale} | {:.1?} | {:.2?} |",
+            effect.age, effect.recovered_after
         );
     }
-    restored().await
+    restore_etcd().await
 }
 
-/// Etcd goes back to a backup, so that all watches are silent.
-async fn restored() -> Result<(), Box<dyn std::error::Error>> {
+/// Restores etcd from a backup, after which all watches are silent.
+async fn restore_etcd() -> Result<(), Box<dyn std::error::Error>> {
     let mut times = BTreeSet::new();
-    let (mut asked, mut failed) = (0, 0);
+    let (mut lookups, mut failures) = (0, 0);
     for _ in 0..5 {
-        let steady = Steady::begin(ApiServer::builder()).await;
-        let backup = steady.server.backup();
-        put(&steady.server, "10.0.0.2");
-        put(&steady.server, "10.0.0.3");
-        steady.until_only("10.0.0.3").await;
-        steady.server.restore(&backup).await?;
+        let load = Load::start(ApiServer::builder()).await;
+        let backup = load.server.backup();
+        put_web(&load.server, "10.0.0.2");
+        put_web(&load.server, "10.0.0.3");
+        load.until_only("10.0.0.3").await;
+        load.server.restore(&backup).await?;
         let restored = Instant::now();
-        steady.until_only("10.0.0.1").await;
+        load.until_only("10.0.0.1").await;
         times.insert(restored.elapsed());
-        let (more_asked, more_failed) = steady.end();
-        asked += more_asked;
-        failed += more_failed;
+        let (more_lookups, more_failures) = load.stop();
+        lookups += more_lookups;
+        failures += more_failures;
     }
     let longest = times.last().copied().unwrap_or_default();
     println!(
-        "| etcd restored to an earlier revision, 5 times | {asked} | {failed} | - | - | at most {longest:.1?} |"
+        "| etcd restored to an earlier revision, 5 times | {lookups} | {failures} | - | - | at most {longest:.1?} |"
     );
     Ok(())
 }

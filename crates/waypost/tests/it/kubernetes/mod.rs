@@ -1,24 +1,20 @@
-//! The Kubernetes provider against a fake API server.
+//! A client of Kubernetes, against a fake API server. The tests of the provider alone are in its own
+//! crate.
 
-mod advice;
+mod discovery;
 mod outages;
-mod reading;
-mod registry;
-mod rights;
+mod registration;
 
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use tokio::time::timeout;
-use waypost::ProviderError;
 use waypost::provider::kubernetes::KubernetesProvider;
-use waypost::provider::{Answer, Watch};
 use waypost_fake_kubernetes::ApiServer;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+/// How long a test waits for what must happen.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
-/// A server whose namespace is `demo`.
-async fn demo() -> ApiServer {
+/// Starts an API server with the namespace `demo`, which is also that of its kubeconfig.
+async fn start_server() -> ApiServer {
     let server = ApiServer::builder().namespace("demo").start().await;
     server.unwrap()
 }
@@ -26,10 +22,4 @@ async fn demo() -> ApiServer {
 fn provider(server: &ApiServer) -> KubernetesProvider {
     let builder = KubernetesProvider::builder().kubeconfig(server.kubeconfig());
     builder.build().unwrap()
-}
-
-/// What a watch says next, good or bad.
-async fn next(watch: &mut Watch) -> Result<Answer, ProviderError> {
-    let next = timeout(PATIENCE, watch.next()).await;
-    next.expect("nothing is said").expect("the watch ended")
 }

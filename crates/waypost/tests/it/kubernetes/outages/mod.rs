@@ -1,210 +1,211 @@
-//! What users notice when an API server lets its clients down. `docs/kubernetes-outages.md` has a
-//! row for each of these.
+//! How outages of the API server affect a client. `docs/kubernetes-outages.md` has a row for each of
+//! these tests.
 
-mod steady;
+mod load;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
-use waypost_fake_kubernetes::{ApiServer, manifest};
+use waypost::ServiceDiscoveryClient;
+use waypost::provider::kubernetes::KubernetesProvider;
+use waypost_fake_kubernetes::{ApiServer, Builder, manifest};
 
-use super::demo;
-use steady::{Outage, Seen, Steady, client, hosts, put};
+use self::load::{Effect, Load, Outage, client, hosts, put_web};
+use super::{TIMEOUT, start_server};
 
-/// The bound for what is to be found after the server is back: 1.5 s, and a bit for a busy machine.
-const SOON: Duration = Duration::from_secs(5);
-/// How long a server that hangs can go unnoticed: 16 s, and a bit for a busy machine.
-const HANG_NOTICED: Duration = Duration::from_secs(20);
-/// How long it can go unnoticed that etcd was restored: 13 s, and a bit for a busy machine.
-const ROLLBACK_NOTICED: Duration = Duration::from_secs(20);
+/// The longest time to recover: 1.5 s, with a margin for a busy machine.
+const RECOVERY_LIMIT: Duration = Duration::from_secs(5);
+/// The longest time until a hanging server is noticed: 16 s, with a margin for a busy machine.
+const HANG_LIMIT: Duration = Duration::from_secs(20);
+/// The longest time until a restore of etcd is noticed: 13 s, with a margin for a busy machine.
+const ROLLBACK_LIMIT: Duration = Duration::from_secs(20);
 
-async fn suffered(
-    builder: waypost_fake_kubernetes::Builder,
-    outage: Outage,
-    lasting: Duration,
-) -> Seen {
-    let steady = Steady::begin(builder).await;
-    let seen = steady.suffer(outage, lasting).await;
-    assert!(seen.recovered_in <= SOON, "{outage:?}: {seen:?}");
-    let (asked, failed) = steady.end();
-    assert_eq!(failed, 0, "{failed} of {asked} look-ups failed");
-    assert!(asked > 100, "{asked} look-ups");
-    seen
+/// Runs an outage under load. No look-up may fail, and the client must recover in time.
+async fn run_outage(server: Builder, outage: Outage, duration: Duration) -> Effect {
+    let load = Load::start(server).await;
+    let effect = load.run_outage(outage, duration).await;
+    assert!(
+        effect.recovered_after <= RECOVERY_LIMIT,
+        "{outage:?}: {effect:?}"
+    );
+    let (lookups, failures) = load.stop();
+    assert_eq!(failures, 0, "{failures} of {lookups} look-ups failed");
+    assert!(lookups > 100, "{lookups} look-ups");
+    effect
 }
 
-/// Killed and started again, it knows nothing of former changes: 410 in the stream.
+/// After its restart the server has no history, so watches are answered 410 in the stream.
 #[tokio::test]
-async fn a_server_that_is_killed_is_noticed_at_once() {
-    let lasting = Duration::from_secs(4);
-    let seen = suffered(ApiServer::builder(), Outage::Killed, lasting).await;
-    assert!(seen.stale_after.unwrap() < SOON, "{seen:?}");
-    assert!(seen.age > lasting / 2, "{seen:?}");
-}
-
-#[tokio::test]
-async fn a_server_that_freezes_is_noticed_by_its_pulse() {
-    let seen = suffered(ApiServer::builder(), Outage::Frozen, HANG_NOTICED).await;
-    assert!(seen.stale_after.is_some(), "{seen:?}");
-    assert!(seen.age > Duration::from_secs(5), "{seen:?}");
+async fn killed_server_is_noticed_at_once() {
+    let duration = Duration::from_secs(4);
+    let effect = run_outage(ApiServer::builder(), Outage::Killed, duration).await;
+    assert!(effect.stale_after.unwrap() < RECOVERY_LIMIT, "{effect:?}");
+    assert!(effect.age > duration / 2, "{effect:?}");
 }
 
 #[tokio::test]
-async fn without_etcd_the_instances_are_said_to_be_stale() {
-    let seen = suffered(ApiServer::builder(), Outage::EtcdFrozen, HANG_NOTICED).await;
-    assert!(seen.stale_after.is_some(), "{seen:?}");
+async fn frozen_server_is_noticed_by_liveness_probes() {
+    let effect = run_outage(ApiServer::builder(), Outage::Frozen, HANG_LIMIT).await;
+    assert!(effect.stale_after.is_some(), "{effect:?}");
+    assert!(effect.age > Duration::from_secs(5), "{effect:?}");
 }
 
 #[tokio::test]
-async fn a_server_that_says_503_is_asked_with_growing_pauses() {
-    let steady = Steady::begin(ApiServer::builder()).await;
-    // Cut off first, so that everything has to be opened anew.
-    steady.server.kill().await;
-    steady.server.faults().fail_with(Some(503));
-    steady.server.restart().await.unwrap();
-    steady.server.forget_requests();
+async fn instances_are_stale_while_etcd_is_frozen() {
+    let effect = run_outage(ApiServer::builder(), Outage::EtcdFrozen, HANG_LIMIT).await;
+    assert!(effect.stale_after.is_some(), "{effect:?}");
+}
+
+#[tokio::test]
+async fn retries_back_off_while_the_server_answers_503() {
+    let load = Load::start(ApiServer::builder()).await;
+    // Killed first, so that all watches have to be reopened.
+    load.server.kill().await;
+    load.server.faults().fail_with(Some(503));
+    load.server.restart().await.unwrap();
+    load.server.forget_requests();
     sleep(Duration::from_secs(5)).await;
-    let requests = steady.server.requests();
-    // Two watches with growing pauses, and a pulse about each second.
+    let requests = load.server.requests();
+    // Two watches that back off, and a liveness probe about each second.
     assert!((3..=40).contains(&requests.len()), "{}", requests.len());
-    assert!(requests.iter().all(|it| it.code == Some(503)));
-    assert!(steady.now().await.unwrap().freshness().is_stale());
-    put(&steady.server, "10.0.0.2");
-    steady.server.faults().heal();
-    let back = Instant::now();
-    steady.until_only("10.0.0.2").await;
-    assert!(back.elapsed() <= SOON, "{:?}", back.elapsed());
-    assert_eq!(steady.end().1, 0);
+    assert!(requests.iter().all(|request| request.code == Some(503)));
+    assert!(load.snapshot().await.unwrap().freshness().is_stale());
+    put_web(&load.server, "10.0.0.2");
+    load.server.faults().heal();
+    let healed = Instant::now();
+    load.until_only("10.0.0.2").await;
+    assert!(healed.elapsed() <= RECOVERY_LIMIT, "{:?}", healed.elapsed());
+    assert_eq!(load.stop().1, 0);
 }
 
 #[tokio::test]
-async fn a_server_that_ends_gracefully_tells_changes_until_its_watches_end() {
+async fn changes_arrive_until_a_terminating_server_ends_its_watches() {
     let tail = Duration::from_secs(3);
-    let steady = Steady::begin(ApiServer::builder().termination_tail(tail)).await;
-    let ending = async {
-        steady.server.terminate().await;
-        steady.server.restart().await.unwrap();
+    let load = Load::start(ApiServer::builder().termination_tail(tail)).await;
+    let restart = async {
+        load.server.terminate().await;
+        load.server.restart().await.unwrap();
         Instant::now()
     };
-    let changing = async {
+    let change = async {
         sleep(Duration::from_millis(500)).await;
-        put(&steady.server, "10.0.0.3");
-        let told = steady.until(|it| hosts(it) == ["10.0.0.3"]).await;
-        put(&steady.server, "10.0.0.2");
-        told
+        put_web(&load.server, "10.0.0.3");
+        load.until(|it| hosts(it) == ["10.0.0.3"]).await;
+        put_web(&load.server, "10.0.0.2");
     };
     let began = Instant::now();
-    let (back, _) = tokio::join!(ending, changing);
+    let (restarted, ()) = tokio::join!(restart, change);
     assert!(began.elapsed() >= tail);
-    steady.until_only("10.0.0.2").await;
-    assert!(back.elapsed() <= SOON, "{:?}", back.elapsed());
-    assert_eq!(steady.end().1, 0);
+    load.until_only("10.0.0.2").await;
+    let recovered_after = restarted.elapsed();
+    assert!(recovered_after <= RECOVERY_LIMIT, "{recovered_after:?}");
+    assert_eq!(load.stop().1, 0);
 }
 
 #[tokio::test]
-async fn a_server_that_is_down_at_the_start_is_found_when_it_comes() {
-    let server = demo().await;
-    put(&server, "10.0.0.1");
+async fn server_that_is_down_at_the_start_is_used_when_it_is_up() {
+    let server = start_server().await;
+    put_web(&server, "10.0.0.1");
     server.kill().await;
     let client = client(&server);
-    let refused = client.pick("web").await.unwrap_err().to_string();
-    assert!(refused.contains(&server.address().to_string()), "{refused}");
+    let error = client.pick("web").await.unwrap_err().to_string();
+    assert!(error.contains(&server.address().to_string()), "{error}");
     sleep(Duration::from_secs(3)).await;
     server.restart().await.unwrap();
-    let back = Instant::now();
-    timeout(SOON, client.wait_for("web"))
-        .await
-        .unwrap()
-        .unwrap();
-    assert!(back.elapsed() <= SOON);
+    found_in_time(&client).await;
 }
 
-/// A watch from a revision that is yet to come is 200 and silence.
-#[tokio::test]
-async fn an_etcd_that_was_restored_is_noticed_though_all_looks_well() {
-    let steady = Steady::begin(ApiServer::builder()).await;
-    let backup = steady.server.backup();
-    put(&steady.server, "10.0.0.2");
-    steady.until_only("10.0.0.2").await;
-    for change in 0..50 {
-        put(&steady.server, &format!("10.0.1.{change}"));
-    }
-    put(&steady.server, "10.0.0.3");
-    steady.until_only("10.0.0.3").await;
-    steady.server.restore(&backup).await.unwrap();
-    until_restored(steady).await;
+/// Waits for an instance of `web`, at most as long as recovery may take.
+async fn found_in_time(client: &ServiceDiscoveryClient) {
+    let found = timeout(RECOVERY_LIMIT, client.wait_for("web")).await;
+    found.expect("not found in time").unwrap();
 }
 
-/// Nothing breaks: the server that has our watches hasn't heard of it, another one answers.
+/// A watch from a revision that is not reached yet is answered 200, and then nothing.
 #[tokio::test]
-async fn an_etcd_that_was_restored_behind_open_watches_is_noticed_too() {
-    let steady = Steady::begin(ApiServer::builder()).await;
-    let backup = steady.server.backup();
+async fn etcd_restore_with_server_restart_is_detected() {
+    let load = Load::start(ApiServer::builder()).await;
+    let backup = load.server.backup();
+    put_web(&load.server, "10.0.0.2");
+    load.until_only("10.0.0.2").await;
     for change in 0..50 {
-        put(&steady.server, &format!("10.0.1.{change}"));
+        put_web(&load.server, &format!("10.0.1.{change}"));
     }
-    put(&steady.server, "10.0.0.3");
-    steady.until_only("10.0.0.3").await;
-    // Whatever is still on its way is silent, too.
+    put_web(&load.server, "10.0.0.3");
+    load.until_only("10.0.0.3").await;
+    load.server.restore(&backup).await.unwrap();
+    until_restored(load).await;
+}
+
+/// No connection breaks: the server with the open watches goes on, and another one answers requests.
+#[tokio::test]
+async fn etcd_restore_behind_open_watches_is_detected() {
+    let load = Load::start(ApiServer::builder()).await;
+    let backup = load.server.backup();
+    for change in 0..50 {
+        put_web(&load.server, &format!("10.0.1.{change}"));
+    }
+    put_web(&load.server, "10.0.0.3");
+    load.until_only("10.0.0.3").await;
+    // Lets watches open that are on their way.
     sleep(Duration::from_millis(100)).await;
-    let watches = steady.server.open_watches();
-    steady.server.restore_without_restart(&backup);
-    let took = until_restored(steady).await;
-    assert!(watches >= 2 && took > Duration::from_millis(50));
+    let watches = load.server.open_watches();
+    load.server.restore_without_restart(&backup);
+    let detected_after = until_restored(load).await;
+    assert!(watches >= 2 && detected_after > Duration::from_millis(50));
 }
 
-/// Those of the backup are there again in time, and it follows from there.
-async fn until_restored(steady: Steady) -> Duration {
+/// Waits for the endpoint of the backup, and then for a change. Returns how long the first took.
+async fn until_restored(load: Load) -> Duration {
     let restored = Instant::now();
-    steady.until_only("10.0.0.1").await;
-    let took = restored.elapsed();
-    assert!(took <= ROLLBACK_NOTICED, "{took:?}");
-    put(&steady.server, "10.0.0.4");
-    steady.until_only("10.0.0.4").await;
-    assert_eq!(steady.end().1, 0);
-    took
+    load.until_only("10.0.0.1").await;
+    let detected_after = restored.elapsed();
+    assert!(detected_after <= ROLLBACK_LIMIT, "{detected_after:?}");
+    put_web(&load.server, "10.0.0.4");
+    load.until_only("10.0.0.4").await;
+    assert_eq!(load.stop().1, 0);
+    detected_after
 }
 
-/// Nobody tells of a deletion across a 410: what a new list doesn't have is gone.
+/// No event reports a deletion across a 410: what the new list lacks is gone.
 #[tokio::test]
-async fn what_is_deleted_while_nobody_can_tell_is_gone_afterwards() {
-    let steady = Steady::begin(ApiServer::builder()).await;
-    let more = [manifest::endpoint("10.0.0.9")];
-    let slice = manifest::slice("demo", "web", "web-2", &[("http", 80)], more);
-    steady.server.put(&slice);
-    steady.until(|it| hosts(it).len() == 2).await;
-    steady.server.kill().await;
-    steady.server.delete("endpointslices", "demo", "web-2");
-    steady.server.restart().await.unwrap();
-    let back = Instant::now();
-    steady.until_only("10.0.0.1").await;
-    assert!(back.elapsed() <= SOON, "{:?}", back.elapsed());
-    assert_eq!(steady.end().1, 0);
+async fn slice_deleted_during_an_outage_is_gone_after_it() {
+    let load = Load::start(ApiServer::builder()).await;
+    let endpoint = [manifest::endpoint("10.0.0.9")];
+    let slice = manifest::slice("demo", "web", "web-2", &[("http", 80)], endpoint);
+    load.server.put(&slice);
+    load.until(|it| hosts(it).len() == 2).await;
+    load.server.kill().await;
+    load.server.delete("endpointslices", "demo", "web-2");
+    load.server.restart().await.unwrap();
+    let restarted = Instant::now();
+    load.until_only("10.0.0.1").await;
+    let recovered_after = restarted.elapsed();
+    assert!(recovered_after <= RECOVERY_LIMIT, "{recovered_after:?}");
+    assert_eq!(load.stop().1, 0);
 }
 
-/// The server cuts off who doesn't keep up; going on from the last revision loses nothing.
 #[tokio::test]
-async fn a_reader_that_is_cut_off_for_being_slow_loses_nothing() {
-    let impatient = ApiServer::builder().slow_reader(Duration::from_millis(1), 200);
-    let steady = Steady::begin(impatient).await;
+async fn slow_watcher_that_is_disconnected_misses_no_change() {
+    let server = ApiServer::builder().slow_reader(Duration::from_millis(1), 200);
+    let load = Load::start(server).await;
     for change in 0..3000 {
-        put(
-            &steady.server,
-            &format!("10.1.{}.{}", change / 200, change % 200),
-        );
+        let address = format!("10.1.{}.{}", change / 200, change % 200);
+        put_web(&load.server, &address);
         if change % 100 == 0 {
             sleep(Duration::from_millis(1)).await;
         }
     }
-    put(&steady.server, "10.0.0.2");
-    // Watches that are cut off again and again are opened with growing pauses.
-    steady.until_only("10.0.0.2").await;
-    assert_eq!(steady.end().1, 0);
+    put_web(&load.server, "10.0.0.2");
+    load.until_only("10.0.0.2").await;
+    assert_eq!(load.stop().1, 0);
 }
 
-/// A server without WatchList, whose lists can't be gone on with in the middle.
+/// A LIST in pages would not be answered from the cache.
 #[tokio::test]
-async fn lists_of_an_older_server_need_no_continue_and_no_etcd() {
-    let server = demo().await;
+async fn server_without_watch_list_is_listed_from_its_cache_in_one_request() {
+    let server = start_server().await;
     server.faults().disable_watch_list(true);
     server.put(&manifest::service("demo", "web", &[("http", 80)]));
     for slice in manifest::many_slices("demo", "web", 12, 60) {
@@ -212,43 +213,33 @@ async fn lists_of_an_older_server_need_no_continue_and_no_etcd() {
     }
     server.faults().freeze_etcd(true);
     let client = client(&server);
-    let found = timeout(SOON, client.wait_for("web"))
-        .await
-        .unwrap()
-        .unwrap();
-    assert_eq!(found.ready().len(), 720);
-    let lists = server.requests();
-    let lists = lists
-        .iter()
-        .filter(|it| it.verb == "list" && it.code == Some(200));
-    assert!(lists.clone().count() >= 2);
-    assert!(
-        lists
-            .clone()
-            .all(|it| it.query.contains("resourceVersion=0"))
-    );
+    let found = timeout(RECOVERY_LIMIT, client.wait_for("web")).await;
+    assert_eq!(found.unwrap().unwrap().ready().len(), 720);
+    let requests = server.requests();
+    let lists = requests.iter().filter(|request| request.verb == "list");
+    let answered: Vec<_> = lists.filter(|request| request.code == Some(200)).collect();
+    assert!(answered.len() >= 2, "{answered:?}");
+    let from_cache = |query: &str| query.contains("resourceVersion=0");
+    assert!(answered.iter().all(|list| from_cache(&list.query)));
 }
 
 #[tokio::test]
-async fn a_client_can_start_without_etcd() {
-    let server = demo().await;
-    put(&server, "10.0.0.1");
+async fn client_can_start_while_etcd_is_frozen() {
+    let server = start_server().await;
+    put_web(&server, "10.0.0.1");
     server.faults().freeze_etcd(true);
-    timeout(SOON, client(&server).wait_for("web"))
-        .await
-        .unwrap()
-        .unwrap();
+    found_in_time(&client(&server)).await;
 }
 
 #[tokio::test]
-async fn a_namespace_that_is_deleted_takes_its_instances_along() {
+async fn instances_of_a_deleted_namespace_are_gone() {
     let server = ApiServer::builder()
         .namespace("demo")
         .namespace_deletion(Duration::ZERO)
         .start()
         .await
         .unwrap();
-    put(&server, "10.0.0.1");
+    put_web(&server, "10.0.0.1");
     let client = client(&server);
     client.wait_for("web").await.unwrap();
     assert!(server.delete("namespaces", "", "demo"));
@@ -260,108 +251,95 @@ async fn a_namespace_that_is_deleted_takes_its_instances_along() {
             }
         }
     };
-    let refused = timeout(SOON, gone).await.unwrap();
-    assert!(refused.contains("has no instances"), "{refused}");
-    // Who didn't know it hears that nobody does.
-    let newcomer = self::client(&server);
-    let refused = newcomer.pick("web").await.unwrap_err().to_string();
-    assert!(refused.contains("is unknown"), "{refused}");
-    let catalog = newcomer.directory().catalog().await.unwrap();
+    let error = timeout(RECOVERY_LIMIT, gone).await.unwrap();
+    assert!(error.contains("has no instances"), "{error}");
+    // A client that did not know the service reports it as unknown.
+    let new_client = self::client(&server);
+    let error = new_client.pick("web").await.unwrap_err().to_string();
+    assert!(error.contains("is unknown"), "{error}");
+    let catalog = new_client.directory().catalog().await.unwrap();
     assert_eq!(catalog.names().len(), 0);
-    // One of the same name, later, is as good as any.
-    put(&server, "10.0.0.2");
-    timeout(SOON, client.wait_for("web"))
-        .await
-        .unwrap()
-        .unwrap();
+    // A namespace of the same name that is created later is used.
+    put_web(&server, "10.0.0.2");
+    found_in_time(&client).await;
 }
 
-/// The load filter's refusal is no JSON, and no reason to ask again at once.
+/// The server's load filter answers with plain text.
 #[tokio::test]
-async fn a_server_with_too_much_to_do_is_left_alone_for_as_long_as_it_says() {
-    let server = demo().await;
-    put(&server, "10.0.0.1");
+async fn retry_after_of_an_overloaded_server_is_respected() {
+    let server = start_server().await;
+    put_web(&server, "10.0.0.1");
     server.faults().fail_with(Some(429));
     let client = client(&server);
-    let refused = client.pick("web").await.unwrap_err().to_string();
-    assert!(refused.contains("429: Too many requests"), "{refused}");
+    let error = client.pick("web").await.unwrap_err().to_string();
+    assert!(error.contains("429: Too many requests"), "{error}");
     server.forget_requests();
     sleep(Duration::from_secs(3)).await;
-    let asked = server.requests().len();
-    // Two watches, each at least a second after the last time.
-    assert!((1..=6).contains(&asked), "{asked} requests in 3 s");
+    let requests = server.requests().len();
+    // Two watches, each at least a second after the last attempt.
+    assert!((1..=6).contains(&requests), "{requests} requests in 3 s");
     server.faults().heal();
-    let found = client.wait_for("web");
-    timeout(Duration::from_secs(60), found)
-        .await
-        .unwrap()
-        .unwrap();
+    let found = timeout(TIMEOUT, client.wait_for("web")).await;
+    found.unwrap().unwrap();
 }
 
-/// The API server of today with the etcd of yesterday.
+/// A new API server with an old etcd.
 #[tokio::test]
-async fn a_streamed_list_that_fails_is_asked_for_in_the_old_way() {
-    let server = demo().await;
-    put(&server, "10.0.0.1");
+async fn failed_watch_list_falls_back_to_list() {
+    let server = start_server().await;
+    put_web(&server, "10.0.0.1");
     server.faults().fail_watch_list(true);
-    timeout(SOON, client(&server).wait_for("web"))
-        .await
-        .unwrap()
-        .unwrap();
+    found_in_time(&client(&server)).await;
 }
 
-/// One that is only mistyped can't be told from one that is empty.
+/// The API does not tell a missing namespace from an empty one.
 #[tokio::test]
-async fn an_absent_namespace_has_no_services() {
-    let server = demo().await;
-    put(&server, "10.0.0.1");
+async fn services_of_a_missing_namespace_are_unknown() {
+    let server = start_server().await;
+    put_web(&server, "10.0.0.1");
     let client = client(&server);
-    let refused = client.pick("web.dmeo").await.unwrap_err().to_string();
-    assert!(refused.contains("web.dmeo"), "{refused}");
+    let error = client.pick("web.dmeo").await.unwrap_err().to_string();
+    assert!(error.contains("web.dmeo"), "{error}");
     client.pick("web.demo").await.unwrap();
 }
 
-/// 403 from the start costs little, and the right is used soon after it is granted.
 #[tokio::test]
-async fn rights_that_come_and_go_leave_the_instances() {
-    let server = demo().await;
-    put(&server, "10.0.0.1");
+async fn instances_are_kept_while_permissions_are_revoked() {
+    let server = start_server().await;
+    put_web(&server, "10.0.0.1");
     server.add_user("reader");
     let rules = manifest::read_rules(&["list", "watch"]);
     server.grant("reader", "demo", &rules);
     let kubeconfig = server.kubeconfig_of("reader").unwrap();
-    let provider =
-        waypost::provider::kubernetes::KubernetesProvider::builder().kubeconfig(kubeconfig);
-    let provider = std::sync::Arc::new(provider.build().unwrap());
-    let client = waypost::ServiceDiscoveryClient::new(provider);
+    let provider = KubernetesProvider::builder().kubeconfig(kubeconfig);
+    let client = ServiceDiscoveryClient::new(Arc::new(provider.build().unwrap()));
     client.wait_for("web").await.unwrap();
-    // An open watch goes on; after it was cut, nothing may be asked any more.
+    // Open watches go on, so they are closed by a restart.
     server.revoke("reader", "demo");
     server.kill().await;
     server.restart().await.unwrap();
     server.forget_requests();
     sleep(Duration::from_secs(4)).await;
     client.pick("web").await.unwrap();
-    let refused = server.requests();
-    let watches = refused.iter().filter(|it| it.verb == "watch").count();
-    assert!(refused.iter().all(|it| it.code == Some(403)), "{refused:?}");
-    // Two watches, each after 0, 0.5, 1, 2 s at the most on average.
-    assert!(watches <= 14, "{watches} watches in 4 s: {refused:?}");
+    let requests = server.requests();
+    let watches = requests.iter().filter(|request| request.verb == "watch");
+    let watches = watches.count();
+    let is_denied = requests.iter().all(|request| request.code == Some(403));
+    assert!(is_denied, "{requests:?}");
+    // Two watches, each after 0, 0.5, 1 and 2 s on average at most.
+    assert!(watches <= 14, "{watches} watches in 4 s: {requests:?}");
     server.grant("reader", "demo", &rules);
-    put(&server, "10.0.0.2");
+    put_web(&server, "10.0.0.2");
     let found = async {
         loop {
-            let found = client
-                .directory()
-                .lookup(&"web".parse().unwrap())
-                .await
-                .unwrap();
+            let web = "web".parse().unwrap();
+            let found = client.directory().lookup(&web).await.unwrap();
             if hosts(&found) == ["10.0.0.2"] && !found.freshness().is_stale() {
                 break;
             }
             sleep(Duration::from_millis(10)).await;
         }
     };
-    timeout(Duration::from_secs(60), found).await.unwrap();
+    timeout(TIMEOUT, found).await.unwrap();
     assert!((1..=2).contains(&server.open_watches()));
 }

@@ -1,4 +1,4 @@
-//! What registers is found as it said, by the suite that all providers are held to.
+//! Runs the conformance suite for providers on instances that are registered.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -11,10 +11,10 @@ use waypost::provider::kubernetes::KubernetesProvider;
 use waypost::{Instance, InstanceId, Registrar, ServiceRegistration, conformance};
 use waypost_fake_kubernetes::ApiServer;
 
-use super::super::demo;
+use super::super::start_server;
 use super::{provider, register};
 
-/// A cluster in which everything there is has registered itself.
+/// A cluster in which all instances are registered.
 struct Registered {
     server: ApiServer,
     provider: Arc<KubernetesProvider>,
@@ -83,8 +83,8 @@ fn registration(instance: &Instance) -> ServiceRegistration {
 }
 
 #[tokio::test]
-async fn what_registers_is_found_as_it_said() {
-    let server = demo().await;
+async fn registered_instances_conform() {
+    let server = start_server().await;
     let provider = provider(&server);
     let registered = Registered {
         server,

@@ -1,13 +1,14 @@
-//! What runs outside of a cluster is found in it, and what is not ours stays as it is.
+//! Registration of instances that run outside the cluster, through a registrar.
 
 mod conformance;
-mod left_overs;
-mod refusals;
+mod errors;
+mod expiry;
 
 use std::fs;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use waypost::integration::axum::serve;
@@ -19,9 +20,7 @@ use waypost::{
 };
 use waypost_fake_kubernetes::ApiServer;
 
-use super::demo;
-
-const PATIENCE: Duration = Duration::from_secs(60);
+use super::{TIMEOUT, start_server};
 
 fn provider(server: &ApiServer) -> Arc<KubernetesProvider> {
     Arc::new(super::provider(server))
@@ -33,19 +32,23 @@ fn billing(address: &str) -> ServiceRegistration {
         .host(address.parse().unwrap())
 }
 
-async fn register(provider: &Arc<KubernetesProvider>, it: ServiceRegistration) -> Registrar {
-    let registrar = Registrar::start(Arc::clone(provider) as _, it).unwrap();
-    registered(&registrar).await;
+/// Registers an instance and waits until it is.
+async fn register(
+    provider: &Arc<KubernetesProvider>,
+    registration: ServiceRegistration,
+) -> Registrar {
+    let registrar = Registrar::start(Arc::clone(provider) as _, registration).unwrap();
+    until_registered(&registrar).await;
     registrar
 }
 
-async fn registered(registrar: &Registrar) {
-    if timeout(PATIENCE, registrar.registered()).await.is_err() {
+async fn until_registered(registrar: &Registrar) {
+    if timeout(TIMEOUT, registrar.registered()).await.is_err() {
         panic!("not registered: {:?}", registrar.state());
     }
 }
 
-/// Waits until an attempt to register has failed, and gives the error.
+/// Waits until an attempt to register has failed, and returns the error.
 async fn failure(registrar: &Registrar) -> String {
     let failing = async {
         loop {
@@ -55,22 +58,25 @@ async fn failure(registrar: &Registrar) -> String {
             sleep(Duration::from_millis(5)).await;
         }
     };
-    timeout(PATIENCE, failing).await.expect("no attempt fails")
+    timeout(TIMEOUT, failing).await.expect("no attempt fails")
 }
 
-/// What is found at first.
+/// The first answer about a service.
 async fn instances(provider: &KubernetesProvider, name: &str) -> Vec<Arc<Instance>> {
-    match super::next(&mut provider.watch(&name.parse().unwrap())).await {
-        Ok(Answer::Instances(instances)) => instances,
+    let mut watch = provider.watch(&name.parse().unwrap());
+    match timeout(TIMEOUT, watch.next()).await {
+        Ok(Some(Ok(Answer::Instances(instances)))) => instances,
         other => panic!("{other:?}"),
     }
 }
 
+/// The slice of the instance `id`, in the namespace `demo`.
 fn slice_of(server: &ApiServer, id: &str) -> Option<Value> {
     server.get("endpointslices", "demo", &format!("waypost-{id}"))
 }
 
-fn ready(server: &ApiServer, id: &str) -> bool {
+/// Whether the endpoint of the instance `id` is ready.
+fn is_ready(server: &ApiServer, id: &str) -> bool {
     let slice = slice_of(server, id).unwrap();
     slice["endpoints"][0]["conditions"]["ready"]
         .as_bool()
@@ -78,8 +84,8 @@ fn ready(server: &ApiServer, id: &str) -> bool {
 }
 
 #[tokio::test]
-async fn an_instance_is_a_slice_of_a_service_without_selector_until_it_leaves() {
-    let server = demo().await;
+async fn registered_instance_is_a_slice_of_a_service_without_selector() {
+    let server = start_server().await;
     let provider = provider(&server);
     let full = billing("10.9.8.7")
         .version("1.2.0")
@@ -131,7 +137,7 @@ async fn an_instance_is_a_slice_of_a_service_without_selector_until_it_leaves() 
     assert_eq!(slice_of(&server, "billing-1"), None);
     assert!(
         server.get("services", "demo", "billing").is_some(),
-        "one is left"
+        "the other instance needs it"
     );
     second.deregister().await.unwrap();
     assert_eq!(slice_of(&server, "billing-2"), None);
@@ -139,8 +145,8 @@ async fn an_instance_is_a_slice_of_a_service_without_selector_until_it_leaves() 
 }
 
 #[tokio::test]
-async fn readiness_is_what_the_instance_reports() {
-    let server = demo().await;
+async fn slice_is_ready_as_reported_except_in_maintenance() {
+    let server = start_server().await;
     let provider = provider(&server);
     let registrar = register(&provider, billing("10.0.0.1").id("b")).await;
     let registration = registrar.registration().clone();
@@ -149,33 +155,33 @@ async fn readiness_is_what_the_instance_reports() {
         let report = Report::new(health, "");
         registry.heartbeat(&registration, report).await.unwrap()
     };
-    for (health, is_ready) in [
+    for (health, expected) in [
         (Health::Critical, false),
         (Health::Warning, true),
         (Health::Critical, false),
         (Health::Passing, true),
     ] {
         assert_eq!(report(health).await, Heartbeat::Known);
-        assert_eq!(ready(&server, "b"), is_ready, "{health}");
+        assert_eq!(is_ready(&server, "b"), expected, "{health}");
     }
     registry
         .set_maintenance(&registration, Some("disk"))
         .await
         .unwrap();
-    assert!(!ready(&server, "b"));
+    assert!(!is_ready(&server, "b"));
     assert_eq!(report(Health::Critical).await, Heartbeat::Known);
     assert_eq!(report(Health::Passing).await, Heartbeat::Known);
-    assert!(!ready(&server, "b"), "still in maintenance");
+    assert!(!is_ready(&server, "b"), "still in maintenance");
     registry.set_maintenance(&registration, None).await.unwrap();
-    assert!(ready(&server, "b"));
+    assert!(is_ready(&server, "b"));
 
     server.delete("endpointslices", "demo", "waypost-b");
     assert_eq!(report(Health::Passing).await, Heartbeat::Forgotten);
 }
 
 #[tokio::test]
-async fn it_comes_back_after_it_was_deleted_or_another_name_was_taken() {
-    let server = demo().await;
+async fn deleted_slice_is_registered_again() {
+    let server = start_server().await;
     let provider = provider(&server);
     let registrar = register(&provider, billing("10.0.0.1").id("b")).await;
     server.delete("endpointslices", "demo", "waypost-b");
@@ -184,11 +190,17 @@ async fn it_comes_back_after_it_was_deleted_or_another_name_was_taken() {
             sleep(Duration::from_millis(20)).await;
         }
     };
-    timeout(PATIENCE, back)
+    timeout(TIMEOUT, back)
         .await
-        .expect("it is registered again");
+        .expect("not registered again in time");
+    registrar.deregister().await.unwrap();
+}
 
-    // The same id at another kind of address takes its place.
+#[tokio::test]
+async fn same_id_with_another_address_type_replaces_the_slice() {
+    let server = start_server().await;
+    let provider = provider(&server);
+    let registrar = register(&provider, billing("10.0.0.1").id("b")).await;
     let moved = register(&provider, billing("db.example.com").id("b")).await;
     assert_eq!(slice_of(&server, "b").unwrap()["addressType"], "FQDN");
     registrar.abandon();
@@ -196,14 +208,17 @@ async fn it_comes_back_after_it_was_deleted_or_another_name_was_taken() {
     assert_eq!(slice_of(&server, "b"), None);
 }
 
-/// Schemes have signs that names of ports may not have, and a Service has each number once.
+/// A scheme may not be a valid port name, and a Service must not have two ports with one number.
 #[tokio::test]
-async fn whatever_speaks_on_a_port_of_two_names_is_found_as_it_said() {
-    let server = demo().await;
+async fn scheme_and_port_names_are_found_as_registered() {
+    let server = start_server().await;
     let provider = provider(&server);
-    let it = billing("10.0.0.1").id("b").scheme("grpc+tls");
-    let it = it.named_port("health", 8080).named_port("http", 9090);
-    let registrar = register(&provider, it).await;
+    let registration = billing("10.0.0.1")
+        .id("b")
+        .scheme("grpc+tls")
+        .named_port("health", 8080)
+        .named_port("http", 9090);
+    let registrar = register(&provider, registration).await;
     let service = server.get("services", "demo", "billing").unwrap();
     let ports = service["spec"]["ports"].as_array().unwrap();
     assert_eq!(ports.len(), 2, "{service}");
@@ -215,28 +230,28 @@ async fn whatever_speaks_on_a_port_of_two_names_is_found_as_it_said() {
 }
 
 #[tokio::test]
-async fn a_server_that_is_down_at_the_start_has_it_when_it_is_back() {
-    let server = demo().await;
+async fn registration_succeeds_once_the_server_is_up() {
+    let server = start_server().await;
     server.kill().await;
     let registrar = Registrar::start(provider(&server), billing("10.0.0.1").id("b")).unwrap();
     failure(&registrar).await;
     server.restart().await.unwrap();
-    registered(&registrar).await;
-    assert!(ready(&server, "b"));
+    until_registered(&registrar).await;
+    assert!(is_ready(&server, "b"));
     registrar.deregister().await.unwrap();
 }
 
 #[tokio::test]
-async fn in_a_pod_the_service_runs_and_is_told_what_its_manifest_needs() {
-    let server = demo().await;
-    let folder = tempfile::tempdir().unwrap();
+async fn registration_in_a_pod_is_refused_with_advice_and_the_service_runs() {
+    let server = start_server().await;
+    let directory = tempfile::tempdir().unwrap();
     let token = server.add_user("system:serviceaccount:demo:billing");
     for (file, content) in [
         ("token", &*token),
         ("ca.crt", &server.ca_pem()),
         ("namespace", "demo"),
     ] {
-        fs::write(folder.path().join(file), content).unwrap();
+        fs::write(directory.path().join(file), content).unwrap();
     }
     let environment: Environment = [
         ("KUBERNETES_SERVICE_HOST", "127.0.0.1".to_owned()),
@@ -246,24 +261,25 @@ async fn in_a_pod_the_service_runs_and_is_told_what_its_manifest_needs() {
         ),
         (
             "WAYPOST_SERVICE_ACCOUNT_DIR",
-            folder.path().display().to_string(),
+            directory.path().display().to_string(),
         ),
     ]
     .into_iter()
     .collect();
     let provider = Arc::new(KubernetesProvider::from_environment(&environment).unwrap());
-    let it = ServiceRegistration::new("billing", 0)
+    let registration = ServiceRegistration::new("billing", 0)
         .unwrap()
         .version("1.2.0");
 
-    let error = Registrar::start(provider.clone(), it.clone().port(8080)).unwrap_err();
+    let error = Registrar::start(provider.clone(), registration.clone().port(8080));
+    let error = error.unwrap_err();
     assert!(matches!(error, Error::Unsupported(_)), "{error:?}");
-    for words in [
+    for part in [
         "in a pod, Kubernetes registers",
         r#""port":8080"#,
         r#""app.kubernetes.io/version":"1.2.0""#,
     ] {
-        assert!(error.to_string().contains(words), "{error}");
+        assert!(error.to_string().contains(part), "{error}");
     }
 
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -271,7 +287,7 @@ async fn in_a_pod_the_service_runs_and_is_told_what_its_manifest_needs() {
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let serving = serve(listener, axum::Router::new())
         .health(HealthChecks::new("billing"))
-        .register(it)
+        .register(registration)
         .provider(provider)
         .shutdown_when(async {
             let _ = stopped.await;

@@ -1,5 +1,5 @@
-//! A service of a cluster that is looked up a thousand times a second, whatever happens to the API
-//! server. `examples/kubernetes_outages.rs` uses it too.
+//! A client that looks up a service a thousand times a second during an outage of the API server.
+//! `examples/kubernetes_outages.rs` uses it too.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -19,9 +19,9 @@ use waypost_fake_kubernetes::{ApiServer, Builder, manifest};
 pub(crate) enum Outage {
     /// `kill -9`.
     Killed,
-    /// SIGTERM: no more connections, but open watches go on for a while.
+    /// SIGTERM: new connections are refused, but open watches go on for a while.
     Terminated,
-    /// SIGSTOP, or a network that swallows everything.
+    /// SIGSTOP, or a network that drops all packets.
     Frozen,
     /// Its etcd hangs.
     EtcdFrozen,
@@ -51,120 +51,121 @@ impl Outage {
         }
     }
 
-    /// Whether something can change while it lasts.
-    fn has_changes(self) -> bool {
+    /// Whether objects can be changed during the outage.
+    fn allows_changes(self) -> bool {
         self != Self::EtcdFrozen
     }
 }
 
-/// What the look-ups saw of an outage.
+/// How an outage affected the client.
 #[derive(Debug)]
-pub(crate) struct Seen {
-    /// How long it took until the instances were said to be stale; None if they never were.
+pub(crate) struct Effect {
+    /// How long after its beginning the instances became stale; `None` if they never did.
     pub(crate) stale_after: Option<Duration>,
-    /// The age that was said at its end.
+    /// The age of the snapshot at its end.
     pub(crate) age: Duration,
-    /// How long after its end a change from during it was picked, with nothing stale any more.
-    pub(crate) recovered_in: Duration,
+    /// How long after its end the snapshot was fresh and had a change from during the outage.
+    pub(crate) recovered_after: Duration,
 }
 
-/// A client that asks all the time.
-pub(crate) struct Steady {
+/// A client under load, and its server.
+pub(crate) struct Load {
     pub(crate) server: Arc<ApiServer>,
     pub(crate) client: ServiceDiscoveryClient,
-    asked: Arc<AtomicUsize>,
-    failed: Arc<AtomicUsize>,
-    asking: JoinHandle<()>,
+    lookups: Arc<AtomicUsize>,
+    failures: Arc<AtomicUsize>,
+    task: JoinHandle<()>,
 }
 
-impl Drop for Steady {
+impl Drop for Load {
     fn drop(&mut self) {
-        self.asking.abort();
+        self.task.abort();
     }
 }
 
-impl Steady {
-    /// The service `web` with an endpoint at 10.0.0.1 that is already looked up.
-    pub(crate) async fn begin(builder: Builder) -> Self {
-        let server = Arc::new(builder.namespace("demo").start().await.unwrap());
-        put(&server, "10.0.0.1");
+impl Load {
+    /// Starts looking up `web`, whose endpoint is 10.0.0.1.
+    pub(crate) async fn start(server: Builder) -> Self {
+        let server = Arc::new(server.namespace("demo").start().await.unwrap());
+        put_web(&server, "10.0.0.1");
         let client = client(&server);
         client.wait_for("web").await.unwrap();
-        let (asked, failed) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
-        let asking = tokio::spawn({
-            let (client, asked, failed) = (client.clone(), asked.clone(), failed.clone());
+        let (lookups, failures) = (Arc::<AtomicUsize>::default(), Arc::<AtomicUsize>::default());
+        let task = tokio::spawn({
+            let (client, lookups, failures) = (client.clone(), lookups.clone(), failures.clone());
             async move {
-                let mut each = interval(Duration::from_millis(1));
-                each.set_missed_tick_behavior(MissedTickBehavior::Burst);
+                let mut ticks = interval(Duration::from_millis(1));
+                ticks.set_missed_tick_behavior(MissedTickBehavior::Burst);
                 loop {
-                    each.tick().await;
+                    ticks.tick().await;
                     let picked = client.pick("web").await;
-                    failed.fetch_add(usize::from(picked.is_err()), Relaxed);
-                    asked.fetch_add(1, Relaxed);
+                    failures.fetch_add(usize::from(picked.is_err()), Relaxed);
+                    lookups.fetch_add(1, Relaxed);
                 }
             }
         });
         Self {
             server,
             client,
-            asked,
-            failed,
-            asking,
+            lookups,
+            failures,
+            task,
         }
     }
 
-    /// Lets an outage happen for so long; what changes meanwhile is found after it.
-    pub(crate) async fn suffer(&self, outage: Outage, lasting: Duration) -> Seen {
+    /// Begins an outage, changes an endpoint, ends the outage and waits for the change.
+    pub(crate) async fn run_outage(&self, outage: Outage, duration: Duration) -> Effect {
         outage.begin(&self.server).await;
         let began = Instant::now();
-        let stale = timeout(lasting, self.until(|it| it.freshness().is_stale())).await;
+        let stale = timeout(duration, self.until(|it| it.freshness().is_stale())).await;
         let stale_after = stale.ok().map(|_| began.elapsed());
-        sleep(lasting.saturating_sub(began.elapsed())).await;
-        if outage.has_changes() {
-            put(&self.server, "10.0.0.2");
+        sleep(duration.saturating_sub(began.elapsed())).await;
+        if outage.allows_changes() {
+            put_web(&self.server, "10.0.0.2");
         }
-        let age = self.now().await.unwrap().freshness().age();
+        let age = self.snapshot().await.unwrap().freshness().age();
         outage.end(&self.server).await;
-        let back = Instant::now();
-        if !outage.has_changes() {
-            put(&self.server, "10.0.0.2");
+        let ended = Instant::now();
+        if !outage.allows_changes() {
+            put_web(&self.server, "10.0.0.2");
         }
         self.until_only("10.0.0.2").await;
-        Seen {
+        Effect {
             stale_after,
             age: age.unwrap_or_default(),
-            recovered_in: back.elapsed(),
+            recovered_after: ended.elapsed(),
         }
     }
 
-    /// Gives how many look-ups there were and how many failed.
-    pub(crate) fn end(self) -> (usize, usize) {
-        (self.asked.load(Relaxed), self.failed.load(Relaxed))
+    /// Stops, and returns how many look-ups there were and how many failed.
+    pub(crate) fn stop(self) -> (usize, usize) {
+        (self.lookups.load(Relaxed), self.failures.load(Relaxed))
     }
 
-    pub(crate) async fn now(&self) -> Result<Arc<Snapshot>, Error> {
+    pub(crate) async fn snapshot(&self) -> Result<Arc<Snapshot>, Error> {
         let web = "web".parse().unwrap();
         self.client.directory().lookup(&web).await
     }
 
-    /// Waits until this is the only one to be picked, and fresh.
+    /// Waits until this is the only ready address, and the snapshot is fresh.
     pub(crate) async fn until_only(&self, address: &str) {
         self.until(|it| hosts(it) == [address] && !it.freshness().is_stale())
             .await;
     }
 
-    pub(crate) async fn until(&self, reached: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
+    /// Waits for a snapshot that fulfils a condition.
+    pub(crate) async fn until(&self, condition: impl Fn(&Snapshot) -> bool) -> Arc<Snapshot> {
         let mut subscription = self.client.directory().subscribe(&"web".parse().unwrap());
-        let reaching = async {
+        let waiting = async {
             loop {
-                if reached(&subscription.current()) {
+                if condition(&subscription.current()) {
                     return subscription.current().clone();
                 }
                 subscription.changed().await;
             }
         };
-        let reached = timeout(Duration::from_secs(60), reaching).await;
-        reached.expect("it never comes to that")
+        let found = timeout(Duration::from_secs(60), waiting).await;
+        found.expect("no such snapshot in time")
     }
 }
 
@@ -173,20 +174,15 @@ pub(crate) fn client(server: &ApiServer) -> ServiceDiscoveryClient {
     ServiceDiscoveryClient::new(Arc::new(provider.build().unwrap()))
 }
 
-/// Lets `web` have this one endpoint.
-pub(crate) fn put(server: &ApiServer, address: &str) {
+/// Makes this address the only endpoint of the Service `web`.
+pub(crate) fn put_web(server: &ApiServer, address: &str) {
     server.put(&manifest::service("demo", "web", &[("http", 80)]));
     let endpoint = [manifest::endpoint(address)];
-    server.put(&manifest::slice(
-        "demo",
-        "web",
-        "web-1",
-        &[("http", 80)],
-        endpoint,
-    ));
+    let ports = [("http", 80)];
+    server.put(&manifest::slice("demo", "web", "web-1", &ports, endpoint));
 }
 
-/// The addresses of the instances that can be picked.
+/// The addresses of the ready instances.
 pub(crate) fn hosts(snapshot: &Snapshot) -> Vec<String> {
     let ready = snapshot.ready().iter();
     ready

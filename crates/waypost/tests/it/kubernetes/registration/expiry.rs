@@ -1,4 +1,4 @@
-//! What a killed process leaves behind.
+//! Instances of processes that were killed without deregistering.
 
 use std::time::{Duration, SystemTime};
 
@@ -6,18 +6,18 @@ use waypost::provider::{Heartbeat, Provider, Report};
 use waypost::{Check, Health};
 use waypost_fake_kubernetes::ApiServer;
 
-use super::super::demo;
+use super::super::start_server;
 use super::{billing, instances, provider, register, slice_of};
 
-/// Lets the slice of an instance look as if it had been renewed then and never since.
-fn leave(server: &ApiServer, id: &str, renewed: &str) {
-    let mut left = slice_of(server, id).unwrap();
-    let at = &mut left["metadata"]["annotations"]["waypost.dev/renewed-at"];
-    assert!(at.is_string());
-    *at = renewed.into();
-    left["apiVersion"] = "discovery.k8s.io/v1".into();
-    left["kind"] = "EndpointSlice".into();
-    server.put(&left);
+/// Changes the time of the latest renewal of an instance.
+fn set_renewed_at(server: &ApiServer, id: &str, renewed_at: &str) {
+    let mut slice = slice_of(server, id).unwrap();
+    let annotation = &mut slice["metadata"]["annotations"]["waypost.dev/renewed-at"];
+    assert!(annotation.is_string());
+    *annotation = renewed_at.into();
+    slice["apiVersion"] = "discovery.k8s.io/v1".into();
+    slice["kind"] = "EndpointSlice".into();
+    server.put(&slice);
 }
 
 fn minutes_ago(minutes: u64) -> String {
@@ -26,15 +26,15 @@ fn minutes_ago(minutes: u64) -> String {
 }
 
 #[tokio::test]
-async fn what_a_killed_process_left_is_not_used() {
-    let server = demo().await;
+async fn expired_instance_is_critical() {
+    let server = start_server().await;
     let provider = provider(&server);
     let checked = |id: &str, ip: &str| billing(ip).id(id).check(Check::http("/health"));
     let alive = register(&provider, checked("alive", "10.0.0.1")).await;
     register(&provider, checked("dead", "10.0.0.2"))
         .await
         .abandon();
-    leave(&server, "dead", &minutes_ago(11));
+    set_renewed_at(&server, "dead", &minutes_ago(11));
     let found = instances(&provider, "billing").await;
     let found: Vec<_> = found
         .iter()
@@ -47,17 +47,17 @@ async fn what_a_killed_process_left_is_not_used() {
     alive.deregister().await.unwrap();
 }
 
-/// Nobody can renew anything while the API server is away, so that after a long outage all look dead
-/// to who comes first; a minute later only those do that are.
+/// Right after an outage of the API server, running instances look expired as well. So a registration
+/// does not delete what has only just expired, but a renewal a minute later does.
 #[tokio::test]
-async fn what_has_just_expired_is_cleared_with_the_next_renewal_of_another() {
-    let server = demo().await;
+async fn recently_expired_slice_is_deleted_with_the_next_renewal_of_another_instance() {
+    let server = start_server().await;
     let provider = provider(&server);
     let checked = |id: &str, ip: &str| billing(ip).id(id).check(Check::http("/health"));
     register(&provider, checked("dead", "10.0.0.2"))
         .await
         .abandon();
-    leave(&server, "dead", &minutes_ago(20));
+    set_renewed_at(&server, "dead", &minutes_ago(20));
     let alive = register(&provider, checked("alive", "10.0.0.1")).await;
     assert!(slice_of(&server, "dead").is_some());
     let registry = provider.registry().unwrap();
@@ -71,8 +71,8 @@ async fn what_has_just_expired_is_cleared_with_the_next_renewal_of_another() {
 }
 
 #[tokio::test]
-async fn what_a_killed_process_left_is_cleared_by_the_next_one() {
-    let server = demo().await;
+async fn long_expired_slice_is_deleted_by_the_next_registration() {
+    let server = start_server().await;
     let provider = provider(&server);
     let checked = |id: &str| billing("10.0.0.1").id(id).check(Check::http("/health"));
     let alive = register(&provider, checked("alive")).await;
@@ -80,12 +80,12 @@ async fn what_a_killed_process_left_is_cleared_by_the_next_one() {
     register(&provider, billing("10.0.0.3").id("by-hand"))
         .await
         .abandon();
-    leave(&server, "dead", "2020-01-01T00:00:00Z");
+    set_renewed_at(&server, "dead", "2020-01-01T00:00:00Z");
 
     let next = register(&provider, checked("next")).await;
     assert_eq!(slice_of(&server, "dead"), None);
     assert!(slice_of(&server, "alive").is_some());
-    // What has no check is there until somebody takes it back, as with other registries.
+    // An instance without health checks stays until it is deregistered, as in other registries.
     assert!(slice_of(&server, "by-hand").is_some());
     for registrar in [alive, next] {
         registrar.deregister().await.unwrap();
@@ -98,7 +98,7 @@ async fn what_a_killed_process_left_is_cleared_by_the_next_one() {
         .await
         .unwrap();
     assert_eq!(server.get("services", "demo", "billing"), None);
-    // An id that isn't there is no error.
+    // Deregistering an unknown id is no error.
     provider
         .registry()
         .unwrap()

@@ -1,28 +1,21 @@
-//! What the provider makes of a cluster's Services and EndpointSlices.
+//! What instances the provider finds for Services and EndpointSlices.
 
-mod conformance;
-mod watches;
-
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use tokio::time::timeout;
-use waypost::directory::Directory;
-use waypost::provider::kubernetes::KubernetesProvider;
-use waypost::provider::{Answer, Provider, Watch};
-use waypost::snapshot::Snapshot;
-use waypost::{Health, Instance};
+use waypost_core::provider::{Answer, Provider};
+use waypost_core::{Health, Instance};
 use waypost_fake_kubernetes::manifest;
+use waypost_kubernetes::KubernetesProvider;
 
-use super::{PATIENCE, demo, next, provider};
+use crate::{next, provider, start_server, until, until_only, watch_web};
 
-/// What is said of a service at first.
+/// The first answer about a service.
 async fn look_up(provider: &KubernetesProvider, name: &str) -> Answer {
-    next(&mut provider.watch(&name.parse().unwrap()))
-        .await
-        .unwrap()
+    let mut watch = provider.watch(&name.parse().unwrap());
+    next(&mut watch).await.unwrap()
 }
 
 async fn instances(provider: &KubernetesProvider, name: &str) -> Vec<Arc<Instance>> {
@@ -32,44 +25,9 @@ async fn instances(provider: &KubernetesProvider, name: &str) -> Vec<Arc<Instanc
     }
 }
 
-/// Follows a watch until what it says is as wanted.
-async fn until(watch: &mut Watch, wanted: impl Fn(&[Arc<Instance>]) -> bool) -> Vec<Arc<Instance>> {
-    let following = async {
-        loop {
-            if let Some(Ok(Answer::Instances(instances))) = watch.next().await
-                && wanted(&instances)
-            {
-                return instances;
-            }
-        }
-    };
-    timeout(PATIENCE, following)
-        .await
-        .expect("it never is as wanted")
-}
-
-async fn directory_says(
-    directory: &Directory,
-    name: &str,
-    wanted: impl Fn(&Snapshot) -> bool,
-) -> Arc<Snapshot> {
-    let mut subscription = directory.subscribe(&name.parse().unwrap());
-    let following = async {
-        loop {
-            let snapshot = subscription.changed().await;
-            if wanted(&snapshot) {
-                return snapshot;
-            }
-        }
-    };
-    timeout(PATIENCE, following)
-        .await
-        .expect("it never says so")
-}
-
 #[tokio::test]
-async fn pods_become_instances_with_what_is_known_of_them() {
-    let server = demo().await;
+async fn a_pod_becomes_an_instance_with_the_labels_of_its_service() {
+    let server = start_server().await;
     let mut service = manifest::service("demo", "web", &[("http", 80), ("admin", 81)]);
     service["metadata"]["labels"] = json!({
         "app.kubernetes.io/version": "2.1.0", "team": "shop",
@@ -107,80 +65,43 @@ async fn pods_become_instances_with_what_is_known_of_them() {
     assert_eq!(metadata, expected);
 }
 
-fn with_conditions(address: &str, conditions: Value) -> Value {
-    let mut endpoint = manifest::endpoint(address);
-    endpoint["conditions"] = conditions;
-    endpoint
-}
-
 #[tokio::test]
-async fn only_what_is_ready_takes_new_work_and_what_still_serves_only_when_nothing_is() {
-    let server = demo().await;
-    let endpoints = [
-        ("10.0.0.1", json!({ "ready": true })),
-        ("10.0.0.2", json!({})),
+async fn conditions_become_health() {
+    let server = start_server().await;
+    server.put(&manifest::service("demo", "web", &[("http", 80)]));
+    let expected = [
+        ("10.0.0.1", json!({ "ready": true }), Health::Passing),
+        ("10.0.0.2", json!({}), Health::Passing),
         (
             "10.0.0.3",
             json!({ "ready": false, "serving": true, "terminating": true }),
+            Health::Draining,
         ),
         (
             "10.0.0.4",
-            json!({ "ready": false, "serving": false, "terminating": false }),
-        ),
-        (
-            "10.0.0.5",
             json!({ "ready": false, "serving": false, "terminating": true }),
+            Health::Critical,
         ),
     ];
-    let slice = |from: usize| {
-        let endpoints = endpoints[from..].iter();
-        let endpoints = endpoints.map(|(address, said)| with_conditions(address, said.clone()));
-        manifest::slice("demo", "web", "web-1", &[("http", 8080)], endpoints)
-    };
-    server.put(&manifest::service("demo", "web", &[("http", 80)]));
-    server.put(&slice(0));
-    let directory = Directory::new(Arc::new(provider(&server)));
-    let usable = |snapshot: &Snapshot| -> Vec<String> {
-        let usable = snapshot.usable().into_iter().flatten();
-        usable
-            .map(|endpoint| endpoint.instance().host().to_string())
-            .collect()
-    };
-    let all = directory_says(&directory, "web", |s| s.instances().len() == 5).await;
-    let health: BTreeSet<_> = all
-        .instances()
-        .map(|i| (i.host().to_string(), i.health()))
+    let endpoints = expected.iter().map(|(address, conditions, _)| {
+        let mut endpoint = manifest::endpoint(address);
+        endpoint["conditions"] = conditions.clone();
+        endpoint
+    });
+    let ports = [("http", 8080)];
+    server.put(&manifest::slice("demo", "web", "web-1", &ports, endpoints));
+    let found = instances(&provider(&server), "web").await;
+    let found: BTreeMap<_, _> = found
+        .iter()
+        .map(|instance| (instance.host().to_string(), instance.health()))
         .collect();
-    let expected = [
-        ("10.0.0.1", Health::Passing),
-        ("10.0.0.2", Health::Passing),
-        ("10.0.0.3", Health::Draining),
-        ("10.0.0.4", Health::Critical),
-        ("10.0.0.5", Health::Critical),
-    ];
-    assert_eq!(
-        health,
-        expected
-            .map(|(host, health)| (host.to_owned(), health))
-            .into()
-    );
-    assert_eq!(usable(&all), ["10.0.0.1", "10.0.0.2"]);
-    server.put(&slice(2));
-    let rest = directory_says(&directory, "web", |s| s.instances().len() == 3).await;
-    assert_eq!(usable(&rest), ["10.0.0.3"]);
-    server.put(&slice(3));
-    let none = directory_says(&directory, "web", |s| s.instances().len() == 2).await;
-    assert!(
-        none.usable()
-            .unwrap_err()
-            .to_string()
-            .contains("none of the 2 instances")
-    );
+    let expected = expected.map(|(address, _, health)| (address.to_owned(), health));
+    assert_eq!(found, BTreeMap::from(expected));
 }
 
 #[tokio::test]
-async fn a_pod_in_several_slices_is_one_instance_and_the_ready_one_counts() {
-    let server = demo().await;
+async fn a_pod_in_several_slices_is_one_instance_by_the_ready_slice_of_the_preferred_family() {
+    let server = start_server().await;
     let mut service = manifest::service("demo", "web", &[("http", 80)]);
     service["spec"]["ipFamilyPolicy"] = "PreferDualStack".into();
     service["spec"]["ipFamilies"] = json!(["IPv6", "IPv4"]);
@@ -196,23 +117,21 @@ async fn a_pod_in_several_slices_is_one_instance_and_the_ready_one_counts() {
     put("web-a", "IPv4", "10.0.0.1", true);
     put("web-b", "IPv6", "fd00::1", true);
     let provider = provider(&server);
-    let mut watch = provider.watch(&"web".parse().unwrap());
-    let url =
-        |url: &'static str| move |all: &[Arc<Instance>]| matches!(all, [only] if only.url() == url);
-    // The Service's first family.
-    until(&mut watch, url("http://[fd00::1]:8080")).await;
+    let mut watch = watch_web(&provider);
+    // IPv6 is the Service's first family.
+    until_only(&mut watch, "http://[fd00::1]:8080").await;
     put("web-b", "IPv6", "fd00::1", false);
-    until(&mut watch, url("http://10.0.0.1:8080")).await;
+    until_only(&mut watch, "http://10.0.0.1:8080").await;
     put("web-b", "IPv6", "fd00::1", true);
-    until(&mut watch, url("http://[fd00::1]:8080")).await;
+    until_only(&mut watch, "http://[fd00::1]:8080").await;
     server.delete("endpointslices", "demo", "web-b");
-    until(&mut watch, url("http://10.0.0.1:8080")).await;
+    until_only(&mut watch, "http://10.0.0.1:8080").await;
 }
 
-/// Two addresses that nobody says to belong together can't be told from two machines.
+/// Without a target reference or an id, two addresses may as well be two machines.
 #[tokio::test]
-async fn without_a_name_an_endpoint_is_an_instance_for_each_family() {
-    let server = demo().await;
+async fn a_dual_stack_endpoint_is_one_instance_per_family_unless_an_id_joins_them() {
+    let server = start_server().await;
     let mut service = manifest::service("demo", "web", &[("http", 80)]);
     service["spec"]["selector"] = Value::Null;
     service["spec"]["ipFamilies"] = json!(["IPv4", "IPv6"]);
@@ -226,7 +145,7 @@ async fn without_a_name_an_endpoint_is_an_instance_for_each_family() {
         server.put(&slice);
     };
     let provider = provider(&server);
-    let mut watch = provider.watch(&"web".parse().unwrap());
+    let mut watch = watch_web(&provider);
     let urls = |all: &[Arc<Instance>]| -> Vec<String> {
         all.iter()
             .map(|instance| instance.url().to_owned())
@@ -239,7 +158,7 @@ async fn without_a_name_an_endpoint_is_an_instance_for_each_family() {
         urls(&both),
         ["http://10.0.0.1:8080", "http://[fd00::1]:8080"]
     );
-    // Where somebody does say it, they are one.
+    // An annotation with the same id makes them one.
     let id = json!({ "waypost.dev/id": "vm-7" });
     put("web-4", "IPv4", "10.0.0.1", id.clone());
     put("web-6", "IPv6", "fd00::1", id);
@@ -249,8 +168,8 @@ async fn without_a_name_an_endpoint_is_an_instance_for_each_family() {
 
 #[tokio::test]
 async fn services_of_every_kind_are_found() {
-    let server = demo().await;
-    // By another name.
+    let server = start_server().await;
+    // An alias.
     let mut external = manifest::service("demo", "external", &[("https", 443)]);
     external["spec"] = json!({
         "type": "ExternalName", "externalName": "api.example.com",
@@ -273,7 +192,7 @@ async fn services_of_every_kind_are_found() {
     );
     slice["ports"] = Value::Null;
     server.put(&slice);
-    // Without a selector, with a slice made by hand: a name, and several addresses of one endpoint.
+    // Without a selector; slices written by hand, with two addresses of one endpoint and a DNS name.
     let mut by_hand = manifest::service("demo", "by-hand", &[("http", 80)]);
     by_hand["spec"]["selector"] = Value::Null;
     server.put(&by_hand);
@@ -294,8 +213,8 @@ async fn services_of_every_kind_are_found() {
     // In another namespace, and without any endpoint.
     server.put(&manifest::namespace("other"));
     server.put(&manifest::service("other", "web", &[("http", 80)]));
-    let far = [manifest::endpoint("10.0.3.1")];
-    server.put(&manifest::slice("other", "web", "web-1", &ports, far));
+    let other = [manifest::endpoint("10.0.3.1")];
+    server.put(&manifest::slice("other", "web", "web-1", &ports, other));
     server.put(&manifest::service("demo", "idle", &[("http", 80)]));
 
     let provider = provider(&server);
@@ -336,8 +255,8 @@ async fn services_of_every_kind_are_found() {
 }
 
 #[tokio::test]
-async fn hints_count_only_if_every_endpoint_that_is_ready_has_one() {
-    let server = demo().await;
+async fn zone_hints_apply_only_if_every_ready_endpoint_has_one() {
+    let server = start_server().await;
     server.put(&manifest::service("demo", "web", &[("http", 80)]));
     let put = |hinted: bool| {
         let mut first = manifest::pod("10.0.0.1", "web-0", "node", "zone-a");
@@ -358,7 +277,7 @@ async fn hints_count_only_if_every_endpoint_that_is_ready_has_one() {
         ));
     };
     let provider = provider(&server);
-    let mut watch = provider.watch(&"web".parse().unwrap());
+    let mut watch = watch_web(&provider);
     for (hinted, expected) in [
         (true, ["zone-b", "zone-b", "zone-c"]),
         (false, ["zone-a", "zone-a", "zone-c"]),

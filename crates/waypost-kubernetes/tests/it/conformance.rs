@@ -1,4 +1,4 @@
-//! The suite that all providers are held to.
+//! Runs the conformance suite for providers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use serde_json::{Value, json};
-use waypost::conformance::{Capabilities, Harness};
-use waypost::provider::Provider;
-use waypost::{Instance, conformance};
+use waypost_core::conformance::{Capabilities, Harness};
+use waypost_core::provider::Provider;
+use waypost_core::{Instance, conformance};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 
-use super::super::{demo, provider};
+use crate::{provider, start_server};
 
 struct Cluster {
     server: ApiServer,
@@ -27,7 +27,7 @@ impl Harness for Cluster {
         Arc::new(provider(&self.server))
     }
 
-    /// A slice for each instance, as for those that run outside of the cluster.
+    /// Writes a slice for each instance, as for instances outside the cluster.
     fn publish(&self, content: Vec<Instance>) -> BoxFuture<'_, ()> {
         async move {
             let mut published = self.slices.lock().await;
@@ -84,7 +84,7 @@ fn slice_of(instance: &Instance) -> Value {
 #[tokio::test]
 async fn the_kubernetes_provider_conforms() {
     let cluster = Cluster {
-        server: demo().await,
+        server: start_server().await,
         slices: tokio::sync::Mutex::default(),
     };
     conformance::run(&cluster).await.assert();

@@ -1,0 +1,91 @@
+//! How many watches the provider opens, and what a change touches.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::timeout;
+use waypost_core::provider::Provider;
+use waypost_core::{Health, Instance};
+use waypost_fake_kubernetes::{ApiServer, manifest};
+
+use crate::{TIMEOUT, provider, start_server, until, watch_web};
+
+#[tokio::test]
+async fn a_changed_slice_leaves_other_instances_as_they_are() {
+    let server = start_server().await;
+    server.put(&manifest::service("demo", "web", &[("http", 80)]));
+    let slices: Vec<_> = manifest::many_slices("demo", "web", 5, 20).collect();
+    for slice in &slices {
+        server.put(slice);
+    }
+    let provider = provider(&server);
+    let mut watch = watch_web(&provider);
+    let before = until(&mut watch, |all| all.len() == 100).await;
+    let mut changed = slices[3].clone();
+    changed["endpoints"][7]["conditions"]["ready"] = false.into();
+    let id = changed["endpoints"][7]["targetRef"]["name"].clone();
+    server.put(&changed);
+    let is_critical = |all: &[Arc<Instance>]| all.iter().any(|i| i.health() == Health::Critical);
+    let after = until(&mut watch, is_critical).await;
+    for (before, after) in before.iter().zip(&after) {
+        assert_eq!(before.id(), after.id());
+        let is_same = Arc::ptr_eq(before, after);
+        assert_eq!(is_same, *before.id().as_str() != id, "{}", before.id());
+    }
+}
+
+#[tokio::test]
+async fn all_services_of_a_namespace_share_two_watches_that_end_with_the_last_subscriber() {
+    let server = start_server().await;
+    for number in 0..20 {
+        let name = format!("s{number}");
+        let ports = [("http", 80)];
+        server.put(&manifest::service("demo", &name, &ports));
+        let endpoint = [manifest::endpoint(&format!("10.0.0.{}", number + 1))];
+        server.put(&manifest::slice("demo", &name, &name, &ports, endpoint));
+    }
+    let provider = provider(&server);
+    let mut watches = Vec::new();
+    for number in 0..20 {
+        let mut watch = provider.watch(&format!("s{number}").parse().unwrap());
+        until(&mut watch, |all| all.len() == 1).await;
+        watches.push(watch);
+        let slices = last_query(&server, "endpointslices");
+        let services = last_query(&server, "services");
+        match number {
+            0 => {
+                let selector = "labelSelector=kubernetes.io%2Fservice-name%3Ds0";
+                assert!(slices.contains(selector), "{slices}");
+                assert!(services.contains("fieldSelector=metadata.name%3Ds0"));
+            }
+            // A label selector can select several slices, a field selector only one Service.
+            1..8 => {
+                assert!(slices.contains("labelSelector"), "{slices}");
+                assert!(!services.contains("Selector"), "{services}");
+            }
+            _ => assert!(!slices.contains("Selector"), "{slices}"),
+        }
+    }
+    wait_for_open_watches(&server, 2).await;
+    drop(watches);
+    wait_for_open_watches(&server, 0).await;
+}
+
+/// The query of the latest request for a resource.
+fn last_query(server: &ApiServer, resource: &str) -> String {
+    let requests = server.requests();
+    let mut requests = requests.iter().rev();
+    let last = requests.find(|request| request.resource == resource);
+    last.unwrap().query.clone()
+}
+
+async fn wait_for_open_watches(server: &ApiServer, count: usize) {
+    let waiting = async {
+        while server.open_watches() != count {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if timeout(TIMEOUT, waiting).await.is_err() {
+        panic!("{} open watches, not {count}", server.open_watches());
+    }
+}
