@@ -1,28 +1,4 @@
-//! A [Waypost] provider for Kubernetes: finds the endpoints of Services by watching EndpointSlices,
-//! and registers instances that run outside the cluster.
-//!
-//! ```no_run
-//! use futures_util::StreamExt;
-//! use waypost_core::provider::{Provider, ServiceAnswer};
-//! use waypost_kubernetes::KubernetesProvider;
-//!
-//! # async fn example() -> Result<(), Box<dyn std::error::Error>> {
-//! let provider = KubernetesProvider::builder().namespace("demo").build()?;
-//! let mut watch = provider.watch(&"web".parse()?);
-//! while let Some(answer) = watch.next().await {
-//!     match answer {
-//!         Ok(ServiceAnswer::Instances(instances)) => println!("{} instances", instances.len()),
-//!         Ok(ServiceAnswer::Unknown) => println!("no such Service"),
-//!         Err(error) => eprintln!("{error}"),
-//!     }
-//! }
-//! # Ok(())
-//! # }
-//! ```
-//!
-//! Applications usually use it through the crate `waypost` with the feature `kubernetes`, which adds
-//! caching, load balancing and registration. The program itself must enable one `v1_*` feature of the
-//! crate `k8s-openapi`, such as `v1_33`.
+#![doc = include_str!("../README.md")]
 //!
 //! # How it works
 //! | module | |
@@ -35,8 +11,6 @@
 //! | `mapping`, `ports`, `endpoint_set` | from EndpointSlices and Services to instances |
 //! | `registry` | writes EndpointSlices for instances outside the cluster |
 //! | `rbac` | says which permissions are missing, and how to grant them |
-//!
-//! [Waypost]: waypost_core
 
 mod client;
 mod clock;
