@@ -1,10 +1,12 @@
+//! The addresses of agents.
+
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use waypost_core::{ConfigError, Environment, Host, Invalid};
 
-/// Where an agent listens.
+/// The address that an agent listens on.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Address {
     Tcp { https: bool, host: Host, port: u16 },
@@ -14,14 +16,15 @@ pub(super) enum Address {
 const DEFAULT_PORT: u16 = 8500;
 
 impl Address {
-    /// What a request's URL begins with. A socket has no host; HTTP wants one all the same.
-    pub(super) fn base(&self) -> String {
+    /// The start of every request's URL. A socket has no host, but HTTP needs one.
+    pub(super) fn base_url(&self) -> String {
         match self {
             Self::Tcp { .. } => self.to_string(),
             Self::Unix(_) => "http://localhost".into(),
         }
     }
 
+    /// The path of the Unix socket, if this is one.
     pub(super) fn socket(&self) -> Option<&Path> {
         match self {
             Self::Unix(path) => Some(path),
@@ -29,54 +32,50 @@ impl Address {
         }
     }
 
-    /// All agents that the environment names, the one to ask first at first: part by part from the
-    /// first variable that says something of it.
+    /// The agents that the environment configures, in order of preference. `CONSUL_HOST` and
+    /// `CONSUL_PORT` override the parts of `CONSUL_HTTP_ADDR`, which overrides
+    /// `SERVICE_REGISTRY_HOST` and `SERVICE_REGISTRY_PORT`.
     pub(super) fn from_environment(environment: &Environment) -> Result<Vec<Self>, ConfigError> {
-        let several = environment.get("CONSUL_HTTP_ADDR").unwrap_or_default();
-        let several = several.split(',').map(str::trim);
-        let several: Result<Vec<Self>, _> = several
+        let addresses = environment.get("CONSUL_HTTP_ADDR").unwrap_or_default();
+        let mut addresses = addresses
+            .split(',')
+            .map(str::trim)
             .filter(|address| !address.is_empty())
             .map(str::parse)
-            .collect();
-        let mut several =
-            several.map_err(|fault: Invalid| ConfigError::new("CONSUL_HTTP_ADDR", fault))?;
+            .collect::<Result<Vec<Self>, Invalid>>()
+            .map_err(|invalid| ConfigError::new("CONSUL_HTTP_ADDR", invalid))?;
         let host_of = |name: &'static str| -> Result<Option<Host>, ConfigError> {
             let host = environment.get(name).map(str::parse).transpose();
-            host.map_err(|fault: Invalid| ConfigError::new(name, fault))
+            host.map_err(|invalid: Invalid| ConfigError::new(name, invalid))
         };
-        let port_of =
-            |name: &'static str| -> Result<Option<u16>, ConfigError> { environment.port(name) };
-        let own = (host_of("CONSUL_HOST")?, port_of("CONSUL_PORT")?);
-        let stack = (
-            host_of("SERVICE_REGISTRY_HOST")?,
-            port_of("SERVICE_REGISTRY_PORT")?,
-        );
+        let consul_host = host_of("CONSUL_HOST")?;
+        let consul_port = environment.port("CONSUL_PORT")?;
+        let registry_host = host_of("SERVICE_REGISTRY_HOST")?;
+        let registry_port = environment.port("SERVICE_REGISTRY_PORT")?;
         let ssl = environment.flag("CONSUL_HTTP_SSL")?.unwrap_or(false);
 
-        if own == (None, None) && !several.is_empty() {
-            for address in &mut several {
+        if consul_host.is_none() && consul_port.is_none() && !addresses.is_empty() {
+            for address in &mut addresses {
                 if let Self::Tcp { https, .. } = address {
                     *https |= ssl;
                 }
             }
-            return Ok(several);
+            return Ok(addresses);
         }
-        let consul = several.iter().find_map(|address| match address {
+        let first = addresses.iter().find_map(|address| match address {
             Self::Tcp { https, host, port } => Some((*https, host.clone(), *port)),
             Self::Unix(_) => None,
         });
-        let localhost = Host::Name("localhost".into());
-        Ok(vec![Self::Tcp {
-            https: ssl || consul.as_ref().is_some_and(|(https, ..)| *https),
-            port: (own.1)
-                .or(consul.as_ref().map(|(.., port)| *port))
-                .or(stack.1)
-                .unwrap_or(DEFAULT_PORT),
-            host: (own.0)
-                .or(consul.map(|(_, host, _)| host))
-                .or(stack.0)
-                .unwrap_or(localhost),
-        }])
+        let https = ssl || first.as_ref().is_some_and(|(https, ..)| *https);
+        let port = consul_port
+            .or(first.as_ref().map(|(.., port)| *port))
+            .or(registry_port)
+            .unwrap_or(DEFAULT_PORT);
+        let host = consul_host
+            .or(first.map(|(_, host, _)| host))
+            .or(registry_host)
+            .unwrap_or_else(|| Host::Name("localhost".into()));
+        Ok(vec![Self::Tcp { https, host, port }])
     }
 }
 
@@ -89,7 +88,7 @@ impl FromStr for Address {
             Some(("http", rest)) => (false, rest),
             Some(("https", rest)) => (true, rest),
             Some(("unix", path)) if path.starts_with('/') => return Ok(Self::Unix(path.into())),
-            Some(("unix", _)) => return refused("name a socket as unix:///path/to/socket"),
+            Some(("unix", _)) => return refused("write a socket as unix:///path/to/socket"),
             Some(_) => return refused("use http://, https:// or unix://"),
             None => (false, text),
         };
@@ -98,13 +97,13 @@ impl FromStr for Address {
             return Err(Invalid::new(
                 "Consul address",
                 "(hidden)",
-                "it carries credentials; use a token instead",
+                "it contains credentials; use a token instead",
             ));
         }
         if authority.contains('/') {
-            return refused("an agent has no path; use host:port");
+            return refused("it has a path; use host:port");
         }
-        // An IPv6 address has colons of its own, and its port comes after the bracket.
+        // An IPv6 address has colons itself; its port comes after the bracket.
         let (host, port) = match authority.rsplit_once(':') {
             Some((host, port)) if !host.contains(':') || host.ends_with(']') => (host, Some(port)),
             _ => (authority, None),
@@ -112,7 +111,7 @@ impl FromStr for Address {
         let port = match port.map(str::parse) {
             None => DEFAULT_PORT,
             Some(Ok(port)) if port != 0 => port,
-            Some(_) => return refused("its port is no number from 1 to 65535"),
+            Some(_) => return refused("its port is not a number from 1 to 65535"),
         };
         Ok(Self::Tcp {
             https,
@@ -139,7 +138,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_comes_from_the_first_variable_that_tells_it() {
+    fn each_part_of_an_address_comes_from_the_first_variable_that_sets_it() {
         for (variables, expected) in [
             (&[][..], "http://localhost:8500"),
             (&[("CONSUL_HTTP_ADDR", "10.0.0.1")], "http://10.0.0.1:8500"),
@@ -177,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_variable_is_named() {
+    fn an_invalid_variable_is_named_in_the_error() {
         for (name, value) in [
             ("CONSUL_HTTP_ADDR", "ftp://c"),
             ("CONSUL_HTTP_ADDR", "unix://relative"),

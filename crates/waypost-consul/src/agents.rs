@@ -1,33 +1,36 @@
+//! The agents of a provider.
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use serde::Deserialize;
 use waypost_core::{ProviderError, ProviderErrorKind};
 
-use super::http::Http;
-use super::permission::Need;
-use super::places::Places;
+use crate::acl::AclRule;
+use crate::agent_client::AgentClient;
+use crate::connection_limit::ConnectionLimit;
 
-/// The agents of a provider. Reads go to one that answers; writes always go to the first, since a
-/// registration belongs to the agent that it was made with, and the same one made with two agents
-/// would be two instances.
+/// One or more agents. Reads go to one that responds. Writes always go to the first: a registration
+/// belongs to the agent that it was made with, and registering with two agents would create two
+/// instances.
 #[derive(Debug)]
 pub(super) struct Agents {
-    all: Vec<Http>,
-    /// The one to read from.
+    all: Vec<AgentClient>,
+    /// The index of the agent to read from.
     current: AtomicUsize,
-    pub(super) places: Places,
-    /// Whether the agents have no ACLs, so that there is no use in asking for rights.
-    no_acl: AtomicBool,
+    pub(super) connection_limit: ConnectionLimit,
+    /// Whether the agents are known to have no ACLs, so that permissions needn't be checked.
+    acls_disabled: AtomicBool,
 }
 
 impl Agents {
-    /// There must be at least one.
-    pub(super) fn new(all: Vec<Http>, connections: usize) -> Self {
+    /// There must be at least one agent.
+    pub(super) fn new(all: Vec<AgentClient>, connections: usize) -> Self {
         Self {
             all,
             current: AtomicUsize::new(0),
-            places: Places::new(connections),
-            no_acl: AtomicBool::new(false),
+            connection_limit: ConnectionLimit::new(connections),
+            acls_disabled: AtomicBool::new(false),
         }
     }
 
@@ -36,78 +39,80 @@ impl Agents {
         format!("consul at {}", all.join(" or ")).into()
     }
 
-    /// The one that registrations are made with.
-    pub(super) fn first(&self) -> &Http {
+    /// The agent that registrations are made with.
+    pub(super) fn first(&self) -> &AgentClient {
         &self.all[0]
     }
 
-    /// The one to read from, and its number.
-    pub(super) fn current(&self) -> (usize, &Http) {
-        let number = self.current.load(Ordering::Relaxed) % self.all.len();
-        (number, &self.all[number])
+    /// The agent to read from, and its index.
+    pub(super) fn current(&self) -> (usize, &AgentClient) {
+        let index = self.current.load(Ordering::Relaxed) % self.all.len();
+        (index, &self.all[index])
     }
 
-    /// Notes that an agent does not answer: the next one is to be read from.
-    pub(super) fn failed(&self, number: usize, error: &ProviderError) {
+    /// Switches to the next agent, if the failure means that this one doesn't work.
+    pub(super) fn report_failure(&self, index: usize, error: &ProviderError) {
         use ProviderErrorKind::{InvalidResponse, TimedOut, Unreachable};
-        let is_its_fault = matches!(
+        let is_down = matches!(
             error.kind(),
             Unreachable | TimedOut { .. } | InvalidResponse
         );
-        if self.all.len() == 1 || !is_its_fault {
+        if self.all.len() == 1 || !is_down {
             return;
         }
-        let next = (number + 1) % self.all.len();
-        // Of many watches that fail together only the first moves on.
-        let moved =
-            (self.current).compare_exchange(number, next, Ordering::Relaxed, Ordering::Relaxed);
-        if moved.is_ok() {
-            tracing::info!(%error, next = %self.all[next].address(), "asking another consul agent");
+        let next = (index + 1) % self.all.len();
+        // If many watches fail together, only the first one switches.
+        let switched =
+            (self.current).compare_exchange(index, next, Ordering::Relaxed, Ordering::Relaxed);
+        if switched.is_ok() {
+            let next = self.all[next].address();
+            tracing::info!(%error, %next, "consul agent unavailable, reading from another one");
         }
     }
 
-    /// Whether an empty answer may be believed. Consul leaves out what a token may not see, without
-    /// an error: then nothing there and nothing to be seen look alike.
-    pub(super) async fn may_see(&self, http: &Http, needs: &[Need]) -> Result<(), ProviderError> {
-        if self.no_acl.load(Ordering::Relaxed) {
+    /// Fails unless the token has these rules, so that an empty response can be trusted: Consul leaves
+    /// out what a token may not read, without an error.
+    pub(super) async fn check_rules(
+        &self,
+        agent: &AgentClient,
+        rules: &[AclRule],
+    ) -> Result<(), ProviderError> {
+        if self.acls_disabled.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let questions = needs.iter().map(Need::question).collect();
-        let path = "/v1/internal/acl/authorize";
-        let reply = match http.ask(path, &questions).await {
-            Ok(reply) => reply,
-            Err(error) => {
-                let text = error.message();
-                // Without ACLs it is 401 with this text; others that speak this API have no such
-                // path at all.
-                let is_without = text.contains("ACL support disabled")
-                    || (error.kind() == ProviderErrorKind::Rejected);
-                if is_without {
-                    self.no_acl.store(true, Ordering::Relaxed);
-                    return Ok(());
-                }
-                return Err(error);
+        let body = rules.iter().map(AclRule::authorization_request).collect();
+        let response = match agent.post("/v1/internal/acl/authorize", &body).await {
+            Ok(response) => response,
+            Err(error) if says_acls_disabled(&error) => {
+                self.acls_disabled.store(true, Ordering::Relaxed);
+                return Ok(());
             }
+            Err(error) => return Err(error),
         };
-        let Ok(verdicts) = serde_json::from_slice::<Vec<Verdict>>(&reply.body) else {
+        let Ok(authorizations) = serde_json::from_slice::<Vec<Authorization>>(&response.body)
+        else {
             return Ok(());
         };
-        match needs
-            .iter()
-            .zip(verdicts)
-            .find(|(_, verdict)| !verdict.allow)
-        {
+        let mut rules = rules.iter().zip(authorizations);
+        match rules.find(|(_, authorization)| !authorization.allow) {
             None => Ok(()),
-            Some((need, _)) => Err(http.error(
+            Some((rule, _)) => Err(agent.error(
                 ProviderErrorKind::NotAuthorised,
-                format!("the token may not see what was asked for; its policy must say: {need}"),
+                format!("the token may not read this; its policy needs the rule: {rule}"),
             )),
         }
     }
 }
 
-#[derive(serde::Deserialize)]
+/// Without ACLs, Consul answers 401 with this text; other servers of its API don't have the path at
+/// all.
+fn says_acls_disabled(error: &ProviderError) -> bool {
+    error.message().contains("ACL support disabled") || error.kind() == ProviderErrorKind::Rejected
+}
+
+/// An item of the response of `/v1/internal/acl/authorize`.
+#[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Verdict {
+struct Authorization {
     allow: bool,
 }

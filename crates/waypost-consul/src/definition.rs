@@ -1,4 +1,4 @@
-//! A registration as Consul's agent wants it.
+//! Service and check definitions in the format of Consul's agent.
 
 use std::time::Duration;
 
@@ -6,26 +6,25 @@ use serde_json::{Map, Value, json};
 use waypost_core::provider::InstanceReport;
 use waypost_core::{Check, CheckKind, Health, Instance, InstanceId, Registration};
 
-/// The body of `/v1/agent/service/register`.
-pub(super) fn definition(registration: &Registration, report: &InstanceReport) -> Value {
+/// The body of a request to `/v1/agent/service/register`.
+pub(super) fn service_definition(registration: &Registration, report: &InstanceReport) -> Value {
     let instance = registration.instance();
+    // A service without an address has that of the agent's node.
+    let address = if registration.uses_agent_address() {
+        String::new()
+    } else {
+        instance.host().bare()
+    };
+    // Consul refuses a weight of 0, so that one is sent as metadata.
+    let weight = instance.weight().get().max(1);
     let mut body = json!({
         "ID": instance.id().as_str(),
         "Name": instance.service().as_str(),
-        // Without an address of its own, others use the one of the agent's node. That is right
-        // for a service beside its agent, where all we know of ourselves is a loopback address.
-        "Address": match registration.uses_agent_address() {
-            true => String::new(),
-            false => instance.host().bare(),
-        },
+        "Address": address,
         "Port": instance.port(),
         "Tags": instance.tags().collect::<Vec<_>>(),
         "Meta": metadata(instance),
-        // Consul refuses a weight of 0; the metadata says it instead.
-        "Weights": {
-            "Passing": instance.weight().get().max(1),
-            "Warning": instance.weight().get().max(1),
-        },
+        "Weights": { "Passing": weight, "Warning": weight },
     });
     let tagged: Map<String, Value> = registration
         .tagged_addresses()
@@ -47,8 +46,8 @@ pub(super) fn definition(registration: &Registration, report: &InstanceReport) -
     body
 }
 
-/// The ids of the checks that we report to.
-pub(super) fn ttl_checks(registration: &Registration) -> Vec<String> {
+/// The ids of the TTL checks.
+pub(super) fn ttl_check_ids(registration: &Registration) -> Vec<String> {
     let id = registration.instance().id();
     let checks = registration.checks().iter().enumerate();
     checks
@@ -57,8 +56,8 @@ pub(super) fn ttl_checks(registration: &Registration) -> Vec<String> {
         .collect()
 }
 
-/// The status of a health in Consul's words.
-pub(super) fn status(health: Health) -> &'static str {
+/// Consul's name for a health.
+pub(super) fn check_status(health: Health) -> &'static str {
     match health {
         Health::Passing | Health::Unchecked => "passing",
         Health::Warning => "warning",
@@ -66,7 +65,20 @@ pub(super) fn status(health: Health) -> &'static str {
     }
 }
 
-/// What Consul has no field for travels as metadata; see `ConsulProvider`.
+/// Whether a check of this kind can be defined.
+pub(super) fn supports(kind: &CheckKind) -> bool {
+    matches!(
+        kind,
+        CheckKind::Http(_)
+            | CheckKind::Tcp
+            | CheckKind::Grpc { .. }
+            | CheckKind::Script(_)
+            | CheckKind::Ttl(_)
+    )
+}
+
+/// The instance's metadata, and the properties that Consul has no field for; see
+/// [`ConsulProvider`](crate::ConsulProvider).
 fn metadata(instance: &Instance) -> Map<String, Value> {
     let mut all: Map<String, Value> = instance
         .metadata()
@@ -96,12 +108,13 @@ fn metadata(instance: &Instance) -> Map<String, Value> {
     all
 }
 
-/// A check's id is made by us, so that heartbeats need not guess it.
+/// The id of a check. It is set explicitly, because heartbeats need it.
 fn check_id(id: &InstanceId, position: usize) -> String {
     format!("service:{id}:{}", position + 1)
 }
 
-/// Only what is set is said: agents refuse fields that they don't know, and older ones know fewer.
+/// The definition of one check. Fields that aren't set are left out, because agents refuse fields that
+/// they don't know, and older agents know fewer.
 fn check_definition(
     registration: &Registration,
     report: &InstanceReport,
@@ -110,77 +123,79 @@ fn check_definition(
 ) -> Value {
     let instance = registration.instance();
     let mut body = Map::new();
-    let mut say = |key: &str, value: Value| {
+    let mut set = |key: &str, value: Value| {
         body.insert(key.to_owned(), value);
     };
-    say("CheckID", check_id(instance.id(), position).into());
-    // Consul calls a new instance critical until its first check, up to an interval later. One
-    // that has just checked itself need not wait for that.
+    set("CheckID", check_id(instance.id(), position).into());
+    // Until its first run, up to an interval later, Consul considers a check critical. An instance
+    // that has just run its own checks needn't wait for that.
     if report.health != Health::Unchecked {
-        say("Status", status(report.health).into());
+        set("Status", check_status(report.health).into());
     }
     match check.kind() {
         CheckKind::Http(http) => {
-            say("HTTP", instance.url_for(http.path()).into());
+            set("HTTP", instance.url_for(http.path()).into());
             if http.method() != "GET" {
-                say("Method", http.method().into());
+                set("Method", http.method().into());
             }
             let headers: Map<String, Value> = http
                 .headers()
                 .map(|(name, values)| (name.to_owned(), values.into()))
                 .collect();
             if !headers.is_empty() {
-                say("Header", headers.into());
+                set("Header", headers.into());
             }
             if let Some(content) = http.body() {
-                say("Body", content.into());
+                set("Body", content.into());
             }
         }
-        CheckKind::Tcp => say("TCP", instance.authority().into()),
+        CheckKind::Tcp => set("TCP", instance.authority().into()),
         CheckKind::Grpc { service } => {
-            let target = match service.is_empty() {
-                true => instance.authority(),
-                false => format!("{}/{service}", instance.authority()),
+            let target = if service.is_empty() {
+                instance.authority()
+            } else {
+                format!("{}/{service}", instance.authority())
             };
-            say("GRPC", target.into());
-            say("GRPCUseTLS", check.uses_tls().into());
+            set("GRPC", target.into());
+            set("GRPCUseTLS", check.uses_tls().into());
         }
-        CheckKind::Script(arguments) => say("Args", arguments.as_slice().into()),
-        CheckKind::Ttl(ttl) => say("TTL", go_duration(*ttl)),
+        CheckKind::Script(arguments) => set("Args", arguments.as_slice().into()),
+        CheckKind::Ttl(ttl) => set("TTL", go_duration(*ttl)),
+        // Refused by `supports` before the first attempt.
         _ => {}
     }
     if let Some((interval, timeout)) = check.timing() {
-        say("Interval", go_duration(interval));
-        say("Timeout", go_duration(timeout));
+        set("Interval", go_duration(interval));
+        set("Timeout", go_duration(timeout));
     }
     if let Some(name) = check.tls_server_name() {
-        say("TLSServerName", name.into());
+        set("TLSServerName", name.into());
     }
     if check.skips_tls_verify() {
-        say("TLSSkipVerify", true.into());
+        set("TLSSkipVerify", true.into());
     }
     if let Some(name) = check.name() {
-        say("Name", name.into());
+        set("Name", name.into());
     }
     if let Some(notes) = check.notes() {
-        say("Notes", notes.into());
+        set("Notes", notes.into());
     }
     if let Some(health) = check.initial_health() {
-        say("Status", status(health).into());
+        set("Status", check_status(health).into());
     }
-    if let Some(times) = check.rise() {
-        say("SuccessBeforePassing", times.into());
+    if let Some(successes) = check.rise() {
+        set("SuccessBeforePassing", successes.into());
     }
-    if let Some(times) = check.fall() {
-        say("FailuresBeforeCritical", times.into());
+    if let Some(failures) = check.fall() {
+        set("FailuresBeforeCritical", failures.into());
     }
     if let Some(after) = registration.deregister_critical_after() {
-        say("DeregisterCriticalServiceAfter", go_duration(after));
+        set("DeregisterCriticalServiceAfter", go_duration(after));
     }
     body.into()
 }
 
-/// Go's form of a duration, which needs a unit.
+/// A duration in Go's format, which needs a unit.
 fn go_duration(duration: Duration) -> Value {
     format!("{}ms", duration.as_millis()).into()
 }

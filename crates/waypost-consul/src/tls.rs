@@ -1,3 +1,6 @@
+//! TLS to an agent: which certificates to trust, and which one to present.
+
+use std::fmt::Display;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,25 +13,26 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use waypost_core::ConfigError;
 
-/// How an agent proves who it is, and how we do.
+/// The TLS options of a provider.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Tls {
+pub(super) struct TlsOptions {
     pub(super) ca_file: Option<PathBuf>,
     pub(super) ca_folder: Option<PathBuf>,
+    /// The certificate to present, for mutual TLS.
     pub(super) client_cert: Option<PathBuf>,
     pub(super) client_key: Option<PathBuf>,
+    /// The name to expect in the agent's certificate, if it isn't the host of the address.
     pub(super) server_name: Option<String>,
     pub(super) skip_verify: bool,
 }
 
-impl Tls {
-    /// The set-up for a client. Without CAs of its own it trusts those of the system.
+impl TlsOptions {
+    /// The configuration of a client. Without CA options, the system's CAs are trusted.
     pub(super) fn config(&self) -> Result<ClientConfig, ConfigError> {
         let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let unusable = |cause: &dyn std::fmt::Display| ConfigError::new("TLS set-up", cause);
         let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
             .with_safe_default_protocol_versions()
-            .map_err(|cause| unusable(&cause))?
+            .map_err(|cause| setup_error(&cause))?
             .dangerous()
             .with_custom_certificate_verifier(self.verifier(provider)?);
         match (&self.client_cert, &self.client_key) {
@@ -36,10 +40,10 @@ impl Tls {
             (Some(cert), Some(key)) => {
                 let chain = certificates(cert)?;
                 let private = PrivateKeyDer::from_pem_file(key)
-                    .map_err(|cause| at(key, format!("no private key in PEM: {cause}")))?;
+                    .map_err(|cause| file_error(key, format!("no private key in PEM: {cause}")))?;
                 builder
                     .with_client_auth_cert(chain, private)
-                    .map_err(|cause| at(cert, format!("does not fit its key: {cause}")))
+                    .map_err(|cause| file_error(cert, format!("does not match its key: {cause}")))
             }
             (Some(_), None) => Err(ConfigError::new(
                 "CONSUL_CLIENT_KEY",
@@ -57,34 +61,41 @@ impl Tls {
         provider: Arc<CryptoProvider>,
     ) -> Result<Arc<dyn ServerCertVerifier>, ConfigError> {
         if self.skip_verify {
-            return Ok(Arc::new(Unverified(provider)));
+            return Ok(Arc::new(NoVerification(provider)));
         }
-        let unusable = |cause: &dyn std::fmt::Display| ConfigError::new("TLS set-up", cause);
         let roots = self.roots()?;
-        let inner: Arc<dyn ServerCertVerifier> = match roots.is_empty() {
-            true => Arc::new(
-                rustls_platform_verifier::Verifier::new(provider)
-                    .map_err(|cause| unusable(&cause))?,
-            ),
-            false => WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+        let inner: Arc<dyn ServerCertVerifier> = if roots.is_empty() {
+            let verifier = rustls_platform_verifier::Verifier::new(provider);
+            Arc::new(verifier.map_err(|cause| setup_error(&cause))?)
+        } else {
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
                 .build()
-                .map_err(|cause| unusable(&cause))?,
+                .map_err(|cause| setup_error(&cause))?
         };
         let Some(name) = &self.server_name else {
             return Ok(inner);
         };
         let expected = ServerName::try_from(name.clone()).map_err(|_| {
-            ConfigError::new("CONSUL_TLS_SERVER_NAME", format!("{name:?} is no name"))
+            ConfigError::new(
+                "CONSUL_TLS_SERVER_NAME",
+                format!("{name:?} is not a DNS name or IP address"),
+            )
         })?;
-        Ok(Arc::new(Renamed { inner, expected }))
+        Ok(Arc::new(OtherServerName { inner, expected }))
     }
 
+    /// The CAs of the file and the folder.
     fn roots(&self) -> Result<RootCertStore, ConfigError> {
         let mut roots = RootCertStore::empty();
         let mut add = |path: &Path| {
             for certificate in certificates(path)? {
                 let added = roots.add(certificate);
-                added.map_err(|cause| at(path, format!("holds no usable CA: {cause}")))?;
+                added.map_err(|cause| {
+                    file_error(
+                        path,
+                        format!("contains an unusable CA certificate: {cause}"),
+                    )
+                })?;
             }
             Ok(())
         };
@@ -92,7 +103,7 @@ impl Tls {
             add(file)?;
         }
         if let Some(folder) = &self.ca_folder {
-            let unreadable = |cause| at(folder, format!("can't be listed: {cause}"));
+            let unreadable = |cause| file_error(folder, format!("can't be listed: {cause}"));
             for entry in fs::read_dir(folder).map_err(unreadable)? {
                 let path = entry.map_err(unreadable)?.path();
                 if path.is_file() {
@@ -100,35 +111,39 @@ impl Tls {
                 }
             }
             if roots.is_empty() {
-                return Err(at(folder, "holds no certificate".into()));
+                return Err(file_error(folder, "contains no certificate".into()));
             }
         }
         Ok(roots)
     }
 }
 
-fn at(path: &Path, problem: String) -> ConfigError {
+fn setup_error(cause: &dyn Display) -> ConfigError {
+    ConfigError::new("TLS configuration", cause)
+}
+
+fn file_error(path: &Path, problem: String) -> ConfigError {
     ConfigError::new(path.display().to_string(), problem)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    let unreadable = |cause| at(path, format!("no certificates in PEM: {cause}"));
+    let unreadable = |cause| file_error(path, format!("no certificates in PEM: {cause}"));
     let all = CertificateDer::pem_file_iter(path).map_err(unreadable)?;
     let all: Vec<_> = all.collect::<Result<_, _>>().map_err(unreadable)?;
-    match all.is_empty() {
-        true => Err(at(path, "holds no certificate in PEM".into())),
-        false => Ok(all),
+    if all.is_empty() {
+        return Err(file_error(path, "contains no certificate in PEM".into()));
     }
+    Ok(all)
 }
 
-/// Expects another name in the certificate than the address has.
+/// Expects a name in the certificate that isn't the host of the address.
 #[derive(Debug)]
-struct Renamed {
+struct OtherServerName {
     inner: Arc<dyn ServerCertVerifier>,
     expected: ServerName<'static>,
 }
 
-impl ServerCertVerifier for Renamed {
+impl ServerCertVerifier for OtherServerName {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -164,12 +179,12 @@ impl ServerCertVerifier for Renamed {
     }
 }
 
-/// Takes any certificate, as `CONSUL_HTTP_SSL_VERIFY=false` asks for; the handshake's signatures
-/// are checked all the same.
+/// Accepts any certificate (`CONSUL_HTTP_SSL_VERIFY=false`), but still checks the signatures of the
+/// handshake.
 #[derive(Debug)]
-struct Unverified(Arc<CryptoProvider>);
+struct NoVerification(Arc<CryptoProvider>);
 
-impl ServerCertVerifier for Unverified {
+impl ServerCertVerifier for NoVerification {
     fn verify_server_cert(
         &self,
         _: &CertificateDer<'_>,

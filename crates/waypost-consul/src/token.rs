@@ -1,11 +1,42 @@
+//! ACL tokens.
+
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use http::HeaderValue;
 use waypost_core::provider::TokenFile;
 use waypost_core::{ConfigError, Error, Invalid};
 
-/// An ACL token: sent as a header, never shown.
+/// Where the ACL token comes from, as configured.
+#[derive(Clone)]
+pub(super) enum TokenSource {
+    None,
+    Value(String),
+    File(PathBuf),
+}
+
+impl TokenSource {
+    /// Reads the token.
+    pub(super) fn load(&self) -> Result<Token, Error> {
+        Ok(match self {
+            Self::None => Token::None,
+            Self::Value(token) => Token::fixed(token)?,
+            Self::File(path) => Token::file(path)?,
+        })
+    }
+}
+
+impl fmt::Debug for TokenSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::None => f.write_str("none"),
+            Self::Value(_) => f.write_str("(hidden)"),
+            Self::File(path) => path.fmt(f),
+        }
+    }
+}
+
+/// An ACL token, sent as a header and never displayed.
 pub(super) enum Token {
     None,
     Fixed(HeaderValue),
@@ -13,18 +44,17 @@ pub(super) enum Token {
 }
 
 impl Token {
-    pub(super) fn fixed(text: &str) -> Result<Self, Invalid> {
-        let header = header(text.trim());
-        let refused = "it has characters no header may have";
-        let header = header.ok_or_else(|| Invalid::new("Consul token", "(hidden)", refused))?;
-        Ok(Self::Fixed(header))
+    fn fixed(text: &str) -> Result<Self, Invalid> {
+        let why = "it has characters that a header can't contain";
+        let invalid = || Invalid::new("Consul token", "(hidden)", why);
+        header(text.trim()).map(Self::Fixed).ok_or_else(invalid)
     }
 
-    /// A token from a file that must be readable now.
-    pub(super) fn file(path: &Path) -> Result<Self, Error> {
+    /// A token from a file, which must be readable now.
+    fn file(path: &Path) -> Result<Self, Error> {
         let file = TokenFile::new(path);
-        let unusable = |why| ConfigError::new(file.path().display().to_string(), why);
-        file.token().map_err(unusable)?;
+        file.token()
+            .map_err(|problem| ConfigError::new(path.display().to_string(), problem))?;
         Ok(Self::File(file))
     }
 
@@ -33,16 +63,16 @@ impl Token {
         match self {
             Self::None => None,
             Self::Fixed(token) => Some(token.clone()),
-            // It was readable at the start, so there always is one.
+            // The file was readable at the start, so there always is a token.
             Self::File(file) => header(&file.token().ok()?),
         }
     }
 }
 
-/// A token as a header, if it has no characters that a header can't carry.
+/// The token as a header, unless it has characters that a header can't contain.
 fn header(token: &str) -> Option<HeaderValue> {
     let mut header = HeaderValue::try_from(token).ok()?;
-    // Hidden from the Debug output of those who print headers.
+    // Hides it from the `Debug` output of headers.
     header.set_sensitive(true);
     Some(header)
 }
@@ -63,13 +93,13 @@ mod tests {
 
     use super::*;
 
-    fn shown(token: &Token) -> String {
+    fn value(token: &Token) -> String {
         let token = token.current().unwrap();
         token.to_str().unwrap().to_owned()
     }
 
     #[test]
-    fn a_file_is_read_again_when_it_changes_and_only_then_replaces_the_token() {
+    fn a_token_is_replaced_only_by_a_valid_token_in_its_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("token");
         assert!(Token::file(&path).is_err());
@@ -82,21 +112,21 @@ mod tests {
         );
         fs::write(&path, "first\n").unwrap();
         let token = Token::file(&path).unwrap();
-        assert_eq!(shown(&token), "first");
+        assert_eq!(value(&token), "first");
         fs::write(&path, "the second\n").unwrap();
-        assert_eq!(shown(&token), "the second");
+        assert_eq!(value(&token), "the second");
         fs::remove_file(&path).unwrap();
-        assert_eq!(shown(&token), "the second");
+        assert_eq!(value(&token), "the second");
         fs::write(&path, "").unwrap();
-        assert_eq!(shown(&token), "the second");
+        assert_eq!(value(&token), "the second");
         fs::write(&path, "the third one").unwrap();
-        assert_eq!(shown(&token), "the third one");
+        assert_eq!(value(&token), "the third one");
         let debug = format!("{token:?}");
         assert!(!debug.contains("third"), "{debug}");
     }
 
     #[test]
-    fn a_token_that_no_header_can_carry_is_refused_unseen() {
+    fn an_invalid_token_is_refused_without_showing_it() {
         let error = Token::fixed("se\ncret").unwrap_err().to_string();
         assert!(!error.contains("cret\""), "{error}");
     }

@@ -1,17 +1,16 @@
-//! The parts of Waypost that a provider is written against.
+#![doc = include_str!("../README.md")]
 //!
-//! An application depends on `waypost`, which re-exports what it needs from here. A crate that adds
-//! a place to find services in depends on this one alone: it implements [`provider::Provider`] (and
-//! [`provider::Registry`], if services can be registered there), reports failures as
-//! [`ProviderError`], and is tested by the suite in [`conformance`].
-//!
+//! # Modules
 //! | module | contents |
 //! |---|---|
-//! | root | names, instances, weights, health, addresses, registrations: values that are valid once they exist; errors |
+//! | root | names, instances, weights, health, addresses, registrations and errors |
 //! | [`provider`] | the two traits, and the providers for environment variables, files, memory and layers |
-//! | [`supervision`] | restarts watches that fail, with backoff, and logs outages once |
-//! | [`health`] | an application's own checks, and their report |
-//! | [`conformance`] | tests that every provider must pass (feature `conformance`) |
+//! | [`supervision`] | restarts failed watches with backoff, and logs one line per outage |
+//! | [`health`] | an application's own health checks, and the report on them |
+#![cfg_attr(
+    feature = "conformance",
+    doc = "| [`conformance`] | tests that every provider must pass (feature `conformance`) |"
+)]
 
 #[cfg(feature = "conformance")]
 pub mod conformance;

@@ -1,55 +1,62 @@
-//! A provider of one's own: services from a table of host names. `cargo run --example own_provider`
-//!
-//! A provider is one type with three methods. It need not retry, cache, or remember: the directory
-//! does that for all of them.
+//! A provider of your own: services from a table. `cargo run --example own_provider`
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use futures_util::{StreamExt, stream};
 use waypost::provider::{NamesWatch, Provider, ServiceAnswer, Watch};
-use waypost::{Error, Instance, ServiceDiscoveryClient, ServiceName};
+use waypost::{ConfigError, Error, Instance, Invalid, ServiceDiscoveryClient, ServiceName};
 
+/// A provider implements three methods. It doesn't retry, cache or keep old answers: the directory
+/// does that for all providers.
 #[derive(Debug)]
 struct HostsTable {
-    hosts: BTreeMap<ServiceName, Vec<Arc<Instance>>>,
+    services: BTreeMap<ServiceName, Vec<Arc<Instance>>>,
 }
 
 impl HostsTable {
+    /// Each line is a service's name, followed by the URLs of its instances.
     fn parse(table: &str) -> Result<Self, Error> {
-        let mut hosts: BTreeMap<_, Vec<_>> = BTreeMap::new();
-        for line in table.lines() {
-            let mut words = line.split_whitespace();
-            let Some(name) = words.next() else { continue };
-            let name = ServiceName::new(name)?;
-            for url in words {
-                let instance = Instance::from_url(name.clone(), url)?.build()?;
-                hosts
-                    .entry(name.clone())
-                    .or_default()
-                    .push(Arc::new(instance));
-            }
+        let mut services = BTreeMap::new();
+        for (number, line) in (1..).zip(table.lines()) {
+            let (name, instances) = parse_line(line)
+                .map_err(|invalid| ConfigError::new(format!("line {number}"), invalid))?;
+            services.insert(name, instances);
         }
-        Ok(Self { hosts })
+        Ok(Self { services })
     }
+}
+
+fn parse_line(line: &str) -> Result<(ServiceName, Vec<Arc<Instance>>), Invalid> {
+    let (name, urls) = line
+        .trim()
+        .split_once(' ')
+        .ok_or_else(|| Invalid::new("line", line, "write a name and at least one URL"))?;
+    let name = ServiceName::new(name)?;
+    let instance = |url| Instance::from_url(name.clone(), url)?.build().map(Arc::new);
+    let instances = urls
+        .split_whitespace()
+        .map(instance)
+        .collect::<Result<_, _>>()?;
+    Ok((name, instances))
 }
 
 impl Provider for HostsTable {
     fn describe(&self) -> Arc<str> {
-        "table of hosts".into()
+        "hosts table".into()
     }
 
     fn watch(&self, service: &ServiceName) -> Watch {
-        let answer = match self.hosts.get(service) {
+        let answer = match self.services.get(service) {
             Some(instances) => ServiceAnswer::Instances(instances.clone()),
             None => ServiceAnswer::Unknown,
         };
-        // The table never changes, so there is one answer and then silence.
+        // The table never changes, so there is only one answer.
         stream::iter([Ok(answer)]).chain(stream::pending()).boxed()
     }
 
     fn watch_names(&self) -> NamesWatch {
-        let names = self.hosts.keys().cloned().collect();
+        let names = self.services.keys().cloned().collect();
         stream::iter([Ok(names)]).chain(stream::pending()).boxed()
     }
 }

@@ -1,5 +1,7 @@
+//! An HTTP client for one agent.
+
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,55 +11,55 @@ use serde_json::Value;
 use tokio::sync::Semaphore;
 use waypost_core::{ConfigError, Error, Host, ProviderError, ProviderErrorKind};
 
-use super::address::Address;
-use super::permission::Need;
-use super::tls::Tls;
-use super::token::Token;
+use crate::acl::AclRule;
+use crate::address::Address;
+use crate::tls::TlsOptions;
+use crate::token::Token;
 
-/// How one agent is spoken to, and what its failures mean.
-pub(super) struct Http {
+/// Sends requests to one agent, and converts failures to [`ProviderError`]s.
+pub(super) struct AgentClient {
     client: reqwest::Client,
     address: Address,
     description: Arc<str>,
     token: Arc<Token>,
-    /// `ns` and `partition`, where they are set: they go with every request.
-    scope: Vec<(&'static str, String)>,
-    /// Thousands of instances that register or report at once share these connections.
-    writing: Semaphore,
+    /// The parameters `ns` and `partition`, if set. They are part of every request.
+    tenancy: Vec<(&'static str, String)>,
+    /// Limits concurrent writes, so that thousands of registrations at once share a few connections.
+    writes: Semaphore,
 }
 
-/// How long a connection may take to come about.
+/// The time limit for establishing a connection.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// How long a request may take that waits for nothing.
+/// The time limit for a request that doesn't wait for a change.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What no sensible answer exceeds: 10,000 instances with their checks are 26 MB.
+/// The limit for the body of a response. 10,000 instances with their checks are 26 MB.
 const MAX_BODY: usize = 256 << 20;
 
-/// How many writes are under way at a time. More makes an agent no faster.
-const WRITES: usize = 16;
+/// The number of concurrent writes. More don't make an agent faster.
+const MAX_WRITES: usize = 16;
 
-/// An answer of status 200.
-pub(super) struct Reply {
+/// A response with status 2xx.
+pub(super) struct Response {
     pub(super) headers: HeaderMap,
     pub(super) body: Vec<u8>,
 }
 
-impl Http {
+impl AgentClient {
     pub(super) fn new(
         address: Address,
         token: Arc<Token>,
-        tls: &Tls,
-        scope: Vec<(&'static str, String)>,
+        tls: &TlsOptions,
+        tenancy: Vec<(&'static str, String)>,
     ) -> Result<Self, Error> {
         let mut builder = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
-            // A peer that vanished without a word is noticed within half a minute.
+            // A peer that disappears without closing the connection is detected within 30 s.
             .tcp_keepalive(Duration::from_secs(15))
             .tcp_keepalive_interval(Duration::from_secs(5))
             .tcp_keepalive_retries(3)
-            // An agent is never behind the proxy that HTTP_PROXY names.
+            // An agent is never behind the proxy in HTTP_PROXY.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .tls_backend_preconfigured(tls.config()?);
@@ -67,19 +69,19 @@ impl Http {
         }
         #[cfg(not(unix))]
         if address.socket().is_some() {
-            let why = "this system has no Unix sockets; use http:// or https://";
-            return Err(ConfigError::new(address.to_string(), why).into());
+            let problem = "this system has no Unix sockets; use http:// or https://";
+            return Err(ConfigError::new(address.to_string(), problem).into());
         }
         let client = builder
             .build()
-            .map_err(|cause| ConfigError::new("HTTP set-up", cause))?;
+            .map_err(|cause| ConfigError::new("HTTP client", cause))?;
         Ok(Self {
             client,
             description: format!("consul at {address}").into(),
             address,
             token,
-            scope,
-            writing: Semaphore::new(WRITES),
+            tenancy,
+            writes: Semaphore::new(MAX_WRITES),
         })
     }
 
@@ -87,7 +89,7 @@ impl Http {
         &self.address
     }
 
-    /// The address from which this machine reaches the agent. Nothing is sent: connecting a UDP
+    /// The address from which this machine reaches the agent. No packet is sent: connecting a UDP
     /// socket only makes the system choose a route.
     pub(super) fn local_address(&self) -> Option<IpAddr> {
         let (host, port) = match &self.address {
@@ -98,63 +100,64 @@ impl Http {
             Host::Ip(ip) => (*ip, port).into(),
             Host::Name(name) => (&**name, port).to_socket_addrs().ok()?.next()?,
         };
-        let any: IpAddr = match target {
-            std::net::SocketAddr::V4(_) => [0; 4].into(),
-            std::net::SocketAddr::V6(_) => [0_u16; 8].into(),
+        let unspecified: IpAddr = match target {
+            SocketAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+            SocketAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
         };
-        let socket = UdpSocket::bind((any, 0)).ok()?;
+        let socket = UdpSocket::bind((unspecified, 0)).ok()?;
         socket.connect(target).ok()?;
         Some(socket.local_addr().ok()?.ip())
     }
 
-    /// Reads a path. With an index it is a blocking query, held by the agent for up to `wait`.
-    pub(super) async fn read(
+    /// Reads a path. With an index and a wait in `block` this is a blocking query, which the agent may
+    /// hold for that long. `rule` is part of the error if the agent refuses the request.
+    pub(super) async fn get(
         &self,
         path: &str,
-        query: &[(String, String)],
+        params: &[(String, String)],
         block: Option<(u64, Duration)>,
-        need: Option<&Need>,
-    ) -> Result<Reply, ProviderError> {
-        let mut request = self.request(Method::GET, path).query(query);
+        rule: Option<&AclRule>,
+    ) -> Result<Response, ProviderError> {
+        let mut request = self.request(Method::GET, path).query(params);
         if let Some((index, wait)) = block {
-            // The agent adds up to a sixteenth to the wait; only after that is silence a fault.
+            // The agent adds up to a sixteenth to the wait, as jitter.
             let timeout = wait + wait / 16 + REQUEST_TIMEOUT;
-            let query = [
+            let params = [
                 ("index", index.to_string()),
                 ("wait", format!("{}ms", wait.as_millis())),
             ];
-            request = request.query(&query).timeout(timeout);
+            request = request.query(&params).timeout(timeout);
         }
-        self.send(request, need).await
+        self.send(request, rule).await
     }
 
-    /// Writes to a path.
-    pub(super) async fn write(
+    /// Writes to a path. `rule` is part of the error if the agent refuses the request.
+    pub(super) async fn put(
         &self,
         path: &str,
         body: &Value,
-        need: Option<&Need>,
+        rule: &AclRule,
     ) -> Result<(), ProviderError> {
         let request = self.request(Method::PUT, path).json(body);
-        // Never closed, so this only waits for its turn.
-        let _turn = self.writing.acquire().await;
-        self.send(request, need).await.map(drop)
+        // The semaphore is never closed, so this can't fail.
+        let _permit = self.writes.acquire().await;
+        self.send(request, Some(rule)).await.map(drop)
     }
 
-    /// Asks a question that needs a body.
-    pub(super) async fn ask(&self, path: &str, body: &Value) -> Result<Reply, ProviderError> {
+    /// Sends a query that needs a body.
+    pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Response, ProviderError> {
         let request = self.request(Method::POST, path).json(body);
         self.send(request, None).await
     }
 
     fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let url = format!("{}{path}", self.address.base());
+        let url = format!("{}{path}", self.address.base_url());
         let mut request = self.client.request(method, url).timeout(REQUEST_TIMEOUT);
         if let Some(token) = self.token.current() {
             request = request.header("x-consul-token", token);
         }
-        if !self.scope.is_empty() {
-            request = request.query(&self.scope);
+        if !self.tenancy.is_empty() {
+            request = request.query(&self.tenancy);
         }
         request
     }
@@ -162,36 +165,37 @@ impl Http {
     async fn send(
         &self,
         request: reqwest::RequestBuilder,
-        need: Option<&Need>,
-    ) -> Result<Reply, ProviderError> {
+        rule: Option<&AclRule>,
+    ) -> Result<Response, ProviderError> {
         let (client, request) = request.build_split();
-        let request = request.map_err(|cause| self.failed(cause, REQUEST_TIMEOUT))?;
-        let within = request.timeout().copied().unwrap_or(REQUEST_TIMEOUT);
-        let mut response =
-            (client.execute(request).await).map_err(|cause| self.failed(cause, within))?;
+        let request = request.map_err(|cause| self.transport_error(cause, REQUEST_TIMEOUT))?;
+        let timeout = request.timeout().copied().unwrap_or(REQUEST_TIMEOUT);
+        let mut response = (client.execute(request).await)
+            .map_err(|cause| self.transport_error(cause, timeout))?;
 
         let mut body = Vec::new();
         while let Some(chunk) =
-            (response.chunk().await).map_err(|cause| self.failed(cause, within))?
+            (response.chunk().await).map_err(|cause| self.transport_error(cause, timeout))?
         {
             if body.len() + chunk.len() > MAX_BODY {
                 return Err(self.error(
                     ProviderErrorKind::InvalidResponse,
-                    format!("the answer is longer than {MAX_BODY} bytes"),
+                    format!("the response is longer than {MAX_BODY} bytes"),
                 ));
             }
             body.extend_from_slice(&chunk);
         }
         if response.status().is_success() {
-            return Ok(Reply {
+            return Ok(Response {
                 headers: std::mem::take(response.headers_mut()),
                 body,
             });
         }
         let text = String::from_utf8_lossy(&body);
-        Err(self.refused(response.status(), &text, need))
+        Err(self.status_error(response.status(), &text, rule))
     }
 
+    /// An error of this agent.
     pub(super) fn error(
         &self,
         kind: ProviderErrorKind,
@@ -200,12 +204,10 @@ impl Http {
         ProviderError::new(Arc::clone(&self.description), kind, message)
     }
 
-    fn failed(&self, cause: reqwest::Error, within: Duration) -> ProviderError {
+    fn transport_error(&self, cause: reqwest::Error, timeout: Duration) -> ProviderError {
         let (kind, message) = if cause.is_timeout() && !cause.is_connect() {
-            (
-                ProviderErrorKind::TimedOut { after: within },
-                "no answer in time",
-            )
+            let after = timeout;
+            (ProviderErrorKind::TimedOut { after }, "no response in time")
         } else if cause.is_timeout() {
             let after = CONNECT_TIMEOUT;
             (
@@ -213,22 +215,27 @@ impl Http {
                 "no connection in time",
             )
         } else if cause.is_connect() {
-            (ProviderErrorKind::Unreachable, "no connection")
+            (ProviderErrorKind::Unreachable, "can't connect")
         } else {
-            (ProviderErrorKind::Unreachable, "the connection broke")
+            (ProviderErrorKind::Unreachable, "connection lost")
         };
-        // Without its URL, which repeats what the description says.
+        // The URL repeats the description.
         self.error(kind, message).with_source(cause.without_url())
     }
 
-    /// What a status other than 2xx means (Consul's HTTP API, and RFC 9110 for what proxies add).
-    fn refused(&self, status: StatusCode, body: &str, need: Option<&Need>) -> ProviderError {
+    /// The error for a status other than 2xx (Consul's HTTP API; RFC 9110 for those of proxies).
+    fn status_error(
+        &self,
+        status: StatusCode,
+        body: &str,
+        rule: Option<&AclRule>,
+    ) -> ProviderError {
         let text: String = body.trim().chars().take(500).collect();
         let message = format!("{}: {text}", status.as_u16());
         match status {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let kind = ProviderErrorKind::NotAuthorised;
-                self.error(kind, format!("{message}{}", remedy(&text, need)))
+                let message = format!("{message}; {}", acl_hint(&text, rule));
+                self.error(ProviderErrorKind::NotAuthorised, message)
             }
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
                 self.error(ProviderErrorKind::Unreachable, message)
@@ -239,25 +246,25 @@ impl Http {
     }
 }
 
-/// What would help against a refusal.
-fn remedy(text: &str, need: Option<&Need>) -> String {
+/// How to fix a refusal.
+fn acl_hint(text: &str, rule: Option<&AclRule>) -> String {
     if text.contains("ACL not found") {
-        return "; Consul doesn't know the token: it is mistyped, revoked, expired, or not yet \
-                known to this server"
+        return "Consul doesn't know the token: it is mistyped, revoked, expired, or not yet \
+                replicated to this server"
             .into();
     }
-    match need {
-        Some(need) => format!("; the token's policy must say: {need}"),
-        None => "; set CONSUL_TOKEN to a token whose policy allows it".into(),
+    match rule {
+        Some(rule) => format!("the token's policy needs the rule: {rule}"),
+        None => "set CONSUL_TOKEN to a token whose policy allows this".into(),
     }
 }
 
-impl fmt::Debug for Http {
+impl fmt::Debug for AgentClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Http")
+        f.debug_struct("AgentClient")
             .field("address", &self.address.to_string())
             .field("token", &self.token)
-            .field("scope", &self.scope)
+            .field("tenancy", &self.tenancy)
             .finish_non_exhaustive()
     }
 }

@@ -1,0 +1,203 @@
+//! Watches a path of Consul's HTTP API by blocking queries.
+
+use std::hash::{DefaultHasher, Hasher};
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::stream::BoxStream;
+use futures_util::{StreamExt, stream};
+use serde::de::DeserializeOwned;
+use waypost_core::{ProviderError, ProviderErrorKind};
+
+use crate::acl::AclRule;
+use crate::agent_client::{AgentClient, Response};
+use crate::agents::Agents;
+use crate::rate_limiter::RateLimiter;
+
+/// A path to watch, and how to read it.
+pub(super) struct BlockingQuery<D> {
+    pub(super) agents: Arc<Agents>,
+    pub(super) path: String,
+    pub(super) params: Vec<(String, String)>,
+    /// The longest wait of one request for a change.
+    pub(super) wait: Duration,
+    /// The rules that the token needs. Without them Consul's response may be empty instead of an
+    /// error.
+    pub(super) required_rules: Vec<AclRule>,
+    pub(super) decoder: D,
+}
+
+/// Converts the body of a response to an item of the watch.
+pub(super) trait Decoder: Send + Sync + 'static {
+    type Body: DeserializeOwned;
+    type Item: Clone + Send;
+
+    fn decode(&self, body: Self::Body) -> Self::Item;
+    fn is_empty(item: &Self::Item) -> bool;
+}
+
+impl<D: Decoder> BlockingQuery<D> {
+    /// Sends one request after the other, by the rules of Consul's documentation ("Blocking
+    /// Queries"). The stream ends with the first failure.
+    ///
+    /// A response without a change is an item as well: it confirms that the last one is still right.
+    pub(super) fn watch(self) -> BoxStream<'static, Result<D::Item, ProviderError>> {
+        let state = QueryState {
+            query: self,
+            index: None,
+            rate_limiter: RateLimiter::new(),
+            last: None,
+            has_changed: false,
+        };
+        stream::try_unfold(state, |mut state| async move {
+            let item = state.next().await?;
+            Ok(Some((item, state)))
+        })
+        .boxed()
+    }
+}
+
+struct QueryState<D: Decoder> {
+    query: BlockingQuery<D>,
+    /// The index to wait on; `None` for a read that doesn't wait.
+    index: Option<u64>,
+    rate_limiter: RateLimiter,
+    /// The digest of the last body, and the item that it was decoded to.
+    last: Option<(u64, D::Item)>,
+    /// Whether the last response differed from the one before.
+    has_changed: bool,
+}
+
+impl<D: Decoder> QueryState<D> {
+    async fn next(&mut self) -> Result<D::Item, ProviderError> {
+        let agents = Arc::clone(&self.query.agents);
+        let (number, agent) = agents.current();
+        self.next_from(agent)
+            .await
+            .inspect_err(|error| agents.report_failure(number, error))
+    }
+
+    async fn next_from(&mut self, agent: &AgentClient) -> Result<D::Item, ProviderError> {
+        let response = self.request(agent).await?;
+        self.index = next_index(self.index, &response);
+        // Most responses only end a wait, and parsing is the most expensive step.
+        let digest = digest(&response.body);
+        if let Some((last_digest, item)) = &self.last
+            && *last_digest == digest
+        {
+            self.has_changed = false;
+            return Ok(item.clone());
+        }
+        self.has_changed = true;
+        let body = serde_json::from_slice(&response.body).map_err(|cause| {
+            let message = format!("malformed response to {}: {cause}", self.query.path);
+            agent.error(ProviderErrorKind::InvalidResponse, message)
+        })?;
+        let item = self.query.decoder.decode(body);
+        if D::is_empty(&item) {
+            check_leader(agent, &response)?;
+            let rules = &self.query.required_rules;
+            self.query.agents.check_rules(agent, rules).await?;
+        }
+        self.last = Some((digest, item.clone()));
+        Ok(item)
+    }
+
+    async fn request(&mut self, agent: &AgentClient) -> Result<Response, ProviderError> {
+        self.rate_limiter.acquire(self.has_changed).await;
+        let query = &self.query;
+        let limit = &query.agents.connection_limit;
+        let (_permit, block) = match self.index {
+            None => (None, None),
+            Some(index) => {
+                let permit = limit.acquire().await;
+                let block = permit
+                    .is_some()
+                    .then(|| (index, limit.limit_wait(query.wait)));
+                (permit, block)
+            }
+        };
+        let rule = query.required_rules.first();
+        let response = agent.get(&query.path, &query.params, block, rule).await?;
+        check_index(agent, response)
+    }
+}
+
+fn digest(body: &[u8]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    hasher.write(body);
+    hasher.finish()
+}
+
+/// Refuses a response without an index. Every response of Consul to a blocking query has one, so the
+/// server is not a Consul agent.
+fn check_index(agent: &AgentClient, response: Response) -> Result<Response, ProviderError> {
+    if response.headers.contains_key("x-consul-index") {
+        Ok(response)
+    } else {
+        Err(agent.error(
+            ProviderErrorKind::InvalidResponse,
+            "response without X-Consul-Index: the server is not a Consul agent",
+        ))
+    }
+}
+
+/// Refuses an empty response of a server without a leader, which may not have caught up yet.
+fn check_leader(agent: &AgentClient, response: &Response) -> Result<(), ProviderError> {
+    let known_leader = response.headers.get("x-consul-knownleader");
+    if known_leader.is_some_and(|known| known == "false") {
+        return Err(agent.error(
+            ProviderErrorKind::Unreachable,
+            "empty response from a server that has no leader",
+        ));
+    }
+    Ok(())
+}
+
+/// The index to wait on next. It goes backwards only if the server was restored or replaced; then,
+/// and if there is no valid index, the next request must not wait.
+fn next_index(last: Option<u64>, response: &Response) -> Option<u64> {
+    let header = response.headers.get("x-consul-index")?;
+    let index: u64 = header.to_str().ok()?.parse().ok()?;
+    match last {
+        Some(last) if index < last => None,
+        // With 0, every request would return at once.
+        _ => Some(index.max(1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderMap;
+
+    use super::*;
+
+    #[test]
+    fn an_index_that_goes_backwards_or_is_invalid_is_dropped() {
+        let response = |index: Option<&str>| {
+            let mut headers = HeaderMap::new();
+            if let Some(index) = index {
+                headers.insert("x-consul-index", index.parse().unwrap());
+            }
+            Response {
+                headers,
+                body: vec![],
+            }
+        };
+        for (last, header, next) in [
+            (None, Some("7"), Some(7)),
+            (Some(7), Some("7"), Some(7)),
+            (Some(7), Some("8"), Some(8)),
+            (Some(7), Some("6"), None),
+            (None, Some("0"), Some(1)),
+            (Some(7), None, None),
+            (Some(7), Some("many"), None),
+        ] {
+            assert_eq!(
+                next_index(last, &response(header)),
+                next,
+                "{last:?} {header:?}"
+            );
+        }
+    }
+}
