@@ -241,8 +241,8 @@ impl ApiClient {
         })
     }
 
-    /// The response, if it is a success. A 401 may only mean that the credentials were replaced, so
-    /// the request is sent once more with the new ones.
+    /// The response, if it is a success. After a 401 the request is sent once more if the credentials
+    /// were replaced meanwhile.
     async fn respond(
         &self,
         request: http::Result<Request<Vec<u8>>>,

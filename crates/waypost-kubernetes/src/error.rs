@@ -71,8 +71,8 @@ impl RequestError {
         self.code() == Some(410)
     }
 
-    /// Whether the server itself answered, if only to refuse.
-    pub(crate) fn is_answer(&self) -> bool {
+    /// Whether the server is up: it answered, although with an error below 500.
+    pub(crate) fn server_is_up(&self) -> bool {
         self.code().is_some_and(|code| code < 500)
     }
 }

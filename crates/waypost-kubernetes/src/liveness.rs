@@ -136,7 +136,7 @@ impl LivenessMonitor {
     fn apply(&mut self, result: ProbeResult) -> Option<LivenessEvent> {
         let version = match result.version {
             Ok(version) => Some(version),
-            Err(error) if error.is_answer() => {
+            Err(error) if error.server_is_up() => {
                 self.skip_denied_target(&result.path, &error);
                 None
             }

@@ -1,10 +1,9 @@
-//! A service of 20,000 endpoints in 200 slices: how soon a change of one endpoint is in the next
-//! pick, and what it costs. Makes the table in `docs/kubernetes-outages.md`.
+//! Measures a service of 20,000 endpoints in 200 slices: how soon a change of one endpoint is picked,
+//! and the CPU time and memory that it takes. Prints the table in `docs/kubernetes-outages.md`.
 //!
 //! `cargo run --release -p waypost --features kubernetes --example kubernetes_scale [CHANGES]`
 //!
-//! The fake API server is a process of its own, so that memory and processor time are those
-//! of the client alone.
+//! The fake API server is a separate process, so memory and CPU time are those of the client alone.
 
 use std::fs;
 use std::process::Stdio;
@@ -26,8 +25,8 @@ type Failure = Box<dyn std::error::Error>;
 const SLICES: u32 = 200;
 const ENDPOINTS: u32 = 100;
 const ALL: usize = (SLICES * ENDPOINTS) as usize;
-/// What a large rollout looks like: so many updates of slices in this time.
-const STORM: (u32, Duration) = (3000, Duration::from_secs(24));
+/// A large rollout: the number of updates of slices, and the time that they take.
+const ROLLOUT: (u32, Duration) = (3000, Duration::from_secs(24));
 
 #[tokio::main]
 async fn main() -> Result<(), Failure> {
@@ -49,62 +48,63 @@ async fn main() -> Result<(), Failure> {
     let resident = memory("VmRSS")? - before;
 
     let mut times = Vec::new();
-    let cpu = processor_time()?;
+    let cpu = cpu_time()?;
     for change in 0..changes {
         // One endpoint of one slice stops being ready, and is ready again with the next change.
-        let wanted = ALL - usize::from(change % 2 == 0);
+        let ready = ALL - usize::from(change % 2 == 0);
         cluster.send(&format!("change {}", change / 2)).await?;
-        until(&mut web, wanted).await;
+        until(&mut web, ready).await;
         client.pick("web").await?;
         let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
         times.push(now.saturating_sub(cluster.time().await?));
         sleep(Duration::from_millis(20)).await;
     }
-    let each = (processor_time()? - cpu) / changes;
+    let each = (cpu_time()? - cpu) / changes;
     times.sort();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
 
-    let cpu = processor_time()?;
+    let cpu = cpu_time()?;
     let before = web.current().freshness().generation();
-    cluster.send("storm").await?;
+    cluster.send("rollout").await?;
     let last = cluster.time().await?;
     // Its last change makes two endpoints unready.
     until(&mut web, ALL - 2).await;
     let snapshots = web.current().freshness().generation() - before;
     let now = SystemTime::now().duration_since(UNIX_EPOCH)?;
     let behind = now.saturating_sub(last);
-    let storm = processor_time()? - cpu;
+    let rollout = cpu_time()? - cpu;
 
     println!("| what | |");
     println!("|---|---|");
     println!("| endpoints, slices | {ALL}, {SLICES} |");
-    println!("| from the first question to the first answer | {first:.0?} |");
-    println!("| memory for them | {:.1} MB |", resident as f64 / 1e3);
+    println!("| from the first request to the first answer | {first:.0?} |");
     println!(
-        "| from a slice's change to the next pick, p50 | {:.1?} |",
+        "| memory for {ALL} endpoints | {:.1} MB |",
+        resident as f64 / 1e3
+    );
+    println!(
+        "| from a change of a slice to the first pick that sees it, p50 | {:.1?} |",
         at(0.5)
     );
     println!("| the same, p99 | {:.1?} |", at(0.99));
-    println!("| processor time for each such change | {each:.1?} |");
-    let (updates, time) = STORM;
-    println!("| {updates} updates in {time:?}: snapshots that they became | {snapshots} |");
-    println!("| processor time for all of them | {storm:.1?} |");
-    println!("| the last of them picked after | {behind:.1?} |");
-    println!(
-        "| most memory at any time | {:.1} MB |",
-        memory("VmHWM")? as f64 / 1e3
-    );
+    println!("| CPU time for each such change | {each:.1?} |");
+    let (updates, time) = ROLLOUT;
+    println!("| {updates} updates in {time:?}: snapshots published | {snapshots} |");
+    println!("| CPU time for all of them | {rollout:.1?} |");
+    println!("| the last of them is picked after | {behind:.1?} |");
+    println!("| peak memory | {:.1} MB |", memory("VmHWM")? as f64 / 1e3);
     cluster.process.kill().await?;
     Ok(())
 }
 
+/// Waits until so many endpoints are ready.
 async fn until(web: &mut Subscription<Snapshot>, ready: usize) {
     while web.current().ready().len() != ready {
         web.changed().await;
     }
 }
 
-/// The process with the fake API server.
+/// The process of the fake API server.
 struct Cluster {
     process: Child,
     input: ChildStdin,
@@ -139,14 +139,14 @@ impl Cluster {
             .await?)
     }
 
-    /// When the last command was carried out.
+    /// Waits for the result of the last command: when it changed the last object, since the epoch.
     async fn time(&mut self) -> Result<Duration, Failure> {
         let line = self.output.next_line().await?.ok_or("no time")?;
         Ok(Duration::from_nanos(line.parse()?))
     }
 }
 
-/// Serves the cluster and changes it as it is told.
+/// Runs the fake API server, and carries out the commands on standard input.
 async fn serve() -> Result<(), Failure> {
     let server = ApiServer::builder().namespace("demo").start().await?;
     server.put(&manifest::service("demo", "web", &[("http", 80)]));
@@ -155,24 +155,24 @@ async fn serve() -> Result<(), Failure> {
         server.put(slice);
     }
     println!("{}", server.kubeconfig().display());
-    // This thread waits while those of the runtime serve.
+    // Blocks this thread; the server runs on the others of the runtime.
     for command in std::io::stdin().lines() {
         let command = command?;
         let time = match command.split_once(' ') {
             Some(("change", number)) => {
                 let number = number.parse::<usize>()? % slices.len();
-                turn(&mut slices[number], 0);
+                toggle(&mut slices[number], 0);
                 put(&server, &slices[number])?
             }
-            _ => storm(&server, &mut slices).await?,
+            _ => roll_out(&server, &mut slices).await?,
         };
         println!("{}", time.as_nanos());
     }
     Ok(())
 }
 
-/// An endpoint that was ready isn't any more, and the other way round.
-fn turn(slice: &mut Value, endpoint: usize) {
+/// Toggles whether an endpoint is ready.
+fn toggle(slice: &mut Value, endpoint: usize) {
     let ready = &mut slice["endpoints"][endpoint]["conditions"]["ready"];
     *ready = (*ready == false).into();
 }
@@ -183,9 +183,9 @@ fn put(server: &ApiServer, slice: &Value) -> Result<Duration, Failure> {
     Ok(now)
 }
 
-/// All slices change again and again, at an even pace, and end as they were but for two endpoints.
-async fn storm(server: &ApiServer, slices: &mut [Value]) -> Result<Duration, Failure> {
-    let (updates, time) = STORM;
+/// Updates all slices in turn, at a constant rate. In the end all endpoints are ready but two.
+async fn roll_out(server: &ApiServer, slices: &mut [Value]) -> Result<Duration, Failure> {
+    let (updates, time) = ROLLOUT;
     let mut each = interval(time / updates);
     each.set_missed_tick_behavior(MissedTickBehavior::Burst);
     let count = slices.len();
@@ -193,11 +193,10 @@ async fn storm(server: &ApiServer, slices: &mut [Value]) -> Result<Duration, Fai
         each.tick().await;
         let slice = &mut slices[update % count];
         slice["metadata"]["annotations"]["update"] = update.to_string().into();
-        // Sooner or later each endpoint of each slice.
-        turn(slice, (update / count / 2) % ENDPOINTS as usize);
+        // Each update of a slice toggles one endpoint, each endpoint twice in a row.
+        toggle(slice, (update / count / 2) % ENDPOINTS as usize);
         server.put(slice);
     }
-    // Some were left turned by an odd number of updates.
     for slice in slices.iter_mut() {
         let endpoints = slice["endpoints"].as_array_mut().into_iter().flatten();
         for endpoint in endpoints {
@@ -208,8 +207,8 @@ async fn storm(server: &ApiServer, slices: &mut [Value]) -> Result<Duration, Fai
     for slice in others {
         server.put(slice);
     }
-    turn(last, 0);
-    turn(last, 1);
+    toggle(last, 0);
+    toggle(last, 1);
     put(server, last)
 }
 
@@ -221,8 +220,8 @@ fn memory(field: &str) -> Result<u64, Failure> {
     Ok(number.ok_or("no such field")?.parse()?)
 }
 
-/// User and system time of this process, in steps of 10 ms.
-fn processor_time() -> Result<Duration, Failure> {
+/// User and system time of this process, with a resolution of 10 ms.
+fn cpu_time() -> Result<Duration, Failure> {
     let stat = fs::read_to_string("/proc/self/stat")?;
     let (_, fields) = stat.rsplit_once(')').ok_or("no name")?;
     let mut times = fields.split_whitespace().skip(11).map(str::parse::<u64>);

@@ -342,12 +342,12 @@ mod tests {
                         slices.insert(name, slice);
                     }
                 }
-                let mut anew = endpoint_set();
-                anew.set_service(service.as_ref(), None);
-                anew.replace(slices.values(), now);
+                let mut expected = endpoint_set();
+                expected.set_service(service.as_ref(), None);
+                expected.replace(slices.values(), now);
                 let row = format!("seed {seed}, step {step}");
-                assert_eq!(incremental.instances(), anew.instances(), "{row}");
-                assert_eq!(incremental.has_slices(), anew.has_slices(), "{row}");
+                assert_eq!(incremental.instances(), expected.instances(), "{row}");
+                assert_eq!(incremental.has_slices(), expected.has_slices(), "{row}");
             }
         }
     }

@@ -24,18 +24,18 @@ pub(super) type Instances = Option<Arc<Vec<Arc<Instance>>>>;
 /// The names of all Services of the namespace.
 pub(super) type Names = BTreeSet<Arc<str>>;
 
-/// What is subscribed to.
+/// What has subscribers.
 #[derive(Debug, Default)]
-pub(super) struct Wanted {
-    /// The Service that each name refers to.
+pub(super) struct Interest {
+    /// The names with subscribers, and the Service that each refers to.
     pub(super) services: BTreeMap<ServiceName, Arc<str>>,
-    /// Whether the names of all Services are.
+    /// Whether the list of all names has subscribers.
     pub(super) names: bool,
 }
 
-/// What the state changes upon.
+/// An input of [`State::apply`].
 pub(super) enum Event {
-    Wanted(Wanted),
+    Subscriptions(Interest),
     Slices(ReflectorEvent<EndpointSlice>),
     Services(ReflectorEvent<Service>),
     Liveness(LivenessEvent),
@@ -43,7 +43,7 @@ pub(super) enum Event {
     Expiry,
 }
 
-/// What the task is to do after an event.
+/// What [`State::apply`] tells the task to do.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
     FollowSlices(Scope),
@@ -57,8 +57,7 @@ pub(super) enum Action {
 pub(super) struct Updates {
     pub(super) services: Vec<(ServiceName, Update<Instances>)>,
     pub(super) names: Option<Update<Names>>,
-    /// Whether an attempt has failed, so that its error is to be reported even if there was one
-    /// before.
+    /// Whether another attempt has failed, so that the error must be reported again.
     pub(super) is_new_attempt: bool,
     /// What the answers of a service lack because of missing permissions.
     pub(super) degraded: Option<&'static str>,
@@ -71,14 +70,14 @@ pub(super) struct Update<T> {
     pub(super) error: Option<ProviderError>,
 }
 
-/// Everything that an informer knows.
+/// The state of an informer.
 pub(super) struct State {
     namespace: Arc<str>,
     options: Arc<DiscoveryOptions>,
-    wanted: Wanted,
+    interest: Interest,
     slices: Store<EndpointSlice>,
     services: Store<Service>,
-    /// The endpoints of each wanted name, and the Service that it refers to.
+    /// The endpoints of each name with subscribers, and the Service that it refers to.
     endpoint_sets: HashMap<ServiceName, (Arc<str>, EndpointSet)>,
     /// The error of the latest liveness probe, while the server does not respond.
     unresponsive: Option<RequestError>,
@@ -96,15 +95,15 @@ struct Pending {
 }
 
 impl State {
-    /// Up to this many Services, their slices are selected by label; beyond, all of the namespace are
-    /// followed.
+    /// The most Services whose slices are selected by label. If there are more, all slices of the
+    /// namespace are followed.
     const MAX_SELECTED: usize = 8;
 
     pub(super) fn new(namespace: &Arc<str>, options: &Arc<DiscoveryOptions>) -> Self {
         Self {
             namespace: Arc::clone(namespace),
             options: Arc::clone(options),
-            wanted: Wanted::default(),
+            interest: Interest::default(),
             slices: Store::new(),
             services: Store::new(),
             endpoint_sets: HashMap::new(),
@@ -114,10 +113,10 @@ impl State {
         }
     }
 
-    /// Changes the state upon an event, and returns what to do.
+    /// Applies an event to the state, and returns the actions to carry out.
     pub(super) fn apply(&mut self, event: Event, now: Now) -> Vec<Action> {
         let actions = match event {
-            Event::Wanted(wanted) => self.set_wanted(wanted, now),
+            Event::Subscriptions(interest) => self.set_interest(interest, now),
             Event::Slices(event) => self.apply_to_slices(event, now),
             Event::Services(event) => self.apply_to_services(event),
             Event::Liveness(event) => self.apply_liveness(event),
@@ -171,7 +170,7 @@ impl State {
         });
         Updates {
             services: services.collect(),
-            names: self.wanted.names.then(|| self.names_update()),
+            names: self.interest.names.then(|| self.names_update()),
             is_new_attempt: pending.is_new_attempt,
             degraded,
         }
@@ -179,10 +178,10 @@ impl State {
 
     // --- subscriptions ---
 
-    fn set_wanted(&mut self, wanted: Wanted, now: Now) -> Vec<Action> {
+    fn set_interest(&mut self, interest: Interest, now: Now) -> Vec<Action> {
         self.endpoint_sets
-            .retain(|name, _| wanted.services.contains_key(name));
-        for (name, service) in &wanted.services {
+            .retain(|name, _| interest.services.contains_key(name));
+        for (name, service) in &interest.services {
             if !self.endpoint_sets.contains_key(name) {
                 let set = self.new_endpoint_set(name, service, now);
                 let entry = (Arc::clone(service), set);
@@ -190,9 +189,9 @@ impl State {
                 self.pending.services.insert(Arc::clone(service));
             }
         }
-        self.pending.all |= wanted.names;
-        self.wanted = wanted;
-        self.follow_wanted()
+        self.pending.all |= interest.names;
+        self.interest = interest;
+        self.follow_interest()
     }
 
     fn new_endpoint_set(&self, name: &ServiceName, service: &Arc<str>, now: Now) -> EndpointSet {
@@ -210,12 +209,12 @@ impl State {
         set
     }
 
-    /// Follows what is subscribed to. If Services may not be read, their names are taken from the
-    /// slices.
-    fn follow_wanted(&mut self) -> Vec<Action> {
-        let services: BTreeSet<_> = self.wanted.services.values().cloned().collect();
-        let wants_names = self.wanted.names;
-        let names_from_slices = wants_names && self.services.is_access_denied();
+    /// Widens what is followed to what has subscribers. If Services may not be read, their names are
+    /// taken from the slices.
+    fn follow_interest(&mut self) -> Vec<Action> {
+        let services: BTreeSet<_> = self.interest.services.values().cloned().collect();
+        let all_names = self.interest.names;
+        let names_from_slices = all_names && self.services.is_access_denied();
         let scope = |all: bool, max: usize| {
             if all || services.len() > max {
                 Scope::Namespace
@@ -225,7 +224,7 @@ impl State {
         };
         let mut actions = Vec::new();
         // A field selector cannot name several Services.
-        let service_scope = scope(wants_names, 1);
+        let service_scope = scope(all_names, 1);
         if self.services.request(&service_scope) {
             actions.push(Action::FollowServices(service_scope));
         }
@@ -269,9 +268,9 @@ impl State {
                 }
             }
         }
-        let error = self.slices.error().map(RequestError::is_answer);
+        let error = self.slices.error().map(RequestError::server_is_up);
         error
-            .map(|is_answer| self.note_failure(is_answer))
+            .map(|server_is_up| self.note_failure(server_is_up))
             .unwrap_or_default()
     }
 
@@ -283,20 +282,20 @@ impl State {
                 self.pending.services.extend(name);
             }
         }
-        let error = self.services.error().map(RequestError::is_answer);
+        let error = self.services.error().map(RequestError::server_is_up);
         let mut actions = error
-            .map(|is_answer| self.note_failure(is_answer))
+            .map(|server_is_up| self.note_failure(server_is_up))
             .unwrap_or_default();
         if self.services.is_access_denied() {
-            actions.extend(self.follow_wanted());
+            actions.extend(self.follow_interest());
         }
         actions
     }
 
-    /// An attempt failed. Unless the server itself answered, it may be down.
-    fn note_failure(&mut self, is_answer: bool) -> Vec<Action> {
+    /// An attempt has failed. The server is probed, unless it has just answered.
+    fn note_failure(&mut self, server_is_up: bool) -> Vec<Action> {
         self.pending.is_new_attempt = true;
-        if is_answer {
+        if server_is_up {
             Vec::new()
         } else {
             vec![Action::ProbeNow]
@@ -422,13 +421,13 @@ mod tests {
         state.apply(event, Now::read())
     }
 
-    fn want(state: &mut State, services: &[&str], names: bool) -> Vec<Action> {
+    fn subscribe(state: &mut State, services: &[&str], names: bool) -> Vec<Action> {
         let service = |name: &&str| (name.parse().unwrap(), (*name).into());
-        let wanted = Wanted {
+        let interest = Interest {
             services: services.iter().map(service).collect(),
             names,
         };
-        apply(state, Event::Wanted(wanted))
+        apply(state, Event::Subscriptions(interest))
     }
 
     fn list_slices(state: &mut State, slices: &[(&str, &str)]) -> Vec<Action> {
@@ -486,7 +485,7 @@ mod tests {
         let mut state = state();
         let web = || Scope::Services(["web".into()].into());
         let follow = [Action::FollowServices(web()), Action::FollowSlices(web())];
-        assert_eq!(want(&mut state, &["web"], false), follow);
+        assert_eq!(subscribe(&mut state, &["web"], false), follow);
         list_slices(&mut state, &[("web-1", "web")]);
         assert_eq!(updates(&mut state), [("web".into(), None, None)]);
         list_services(&mut state, &["web"]);
@@ -497,7 +496,7 @@ mod tests {
     #[test]
     fn a_changed_slice_updates_its_service_only() {
         let mut state = state();
-        want(&mut state, &["shop", "web"], false);
+        subscribe(&mut state, &["shop", "web"], false);
         list_slices(&mut state, &[("shop-1", "shop"), ("web-1", "web")]);
         list_services(&mut state, &["shop", "web"]);
         assert_eq!(updates(&mut state).len(), 2);
@@ -509,7 +508,7 @@ mod tests {
     #[test]
     fn a_failure_keeps_the_instances_and_probes_the_server_unless_it_answered() {
         let mut state = state();
-        want(&mut state, &["web"], false);
+        subscribe(&mut state, &["web"], false);
         list_slices(&mut state, &[("web-1", "web")]);
         list_services(&mut state, &["web"]);
         for (code, actions) in [(503, vec![Action::ProbeNow]), (429, vec![])] {
@@ -528,7 +527,7 @@ mod tests {
     fn names_are_taken_from_slices_if_access_to_services_is_denied() {
         let mut state = state();
         let follow = vec![Action::FollowServices(Scope::Namespace)];
-        assert_eq!(want(&mut state, &[], true), follow);
+        assert_eq!(subscribe(&mut state, &[], true), follow);
         let denied = ReflectorEvent::Failed(status(403));
         let follow = vec![Action::FollowSlices(Scope::Namespace)];
         assert_eq!(apply(&mut state, Event::Services(denied)), follow);
@@ -541,7 +540,7 @@ mod tests {
     #[test]
     fn an_unresponsive_server_is_reported_until_it_recovers() {
         let mut state = state();
-        want(&mut state, &["web"], false);
+        subscribe(&mut state, &["web"], false);
         list_slices(&mut state, &[("web-1", "web")]);
         list_services(&mut state, &["web"]);
         let unresponsive = LivenessEvent::Unresponsive(status(504));

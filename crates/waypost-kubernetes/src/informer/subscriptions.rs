@@ -1,4 +1,4 @@
-//! Who is subscribed to what in one namespace.
+//! The subscriptions to Services of one namespace, and the channels that serve them.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Notify, watch};
 use waypost_core::ServiceName;
 
-use super::state::{Instances, Names, Updates, Wanted};
+use super::state::{Instances, Interest, Names, Updates};
 use crate::latest::{Latest, publish};
 
 /// The subscriptions of an informer. A subscriber is gone when it has dropped its receiver.
@@ -54,20 +54,20 @@ impl Subscriptions {
     }
 
     /// What is subscribed to now. Removes channels without subscribers.
-    pub(super) fn wanted(&self) -> Wanted {
+    pub(super) fn interest(&self) -> Interest {
         let mut services = lock(&self.services);
         services.retain(|_, channel| channel.sender.receiver_count() > 0);
         let mut names = lock(&self.names);
         names.take_if(|sender| sender.receiver_count() == 0);
-        let wanted = services.iter();
-        let wanted = wanted.map(|(name, channel)| (name.clone(), Arc::clone(&channel.service)));
-        Wanted {
-            services: wanted.collect(),
+        let channels = services.iter();
+        let channels = channels.map(|(name, channel)| (name.clone(), Arc::clone(&channel.service)));
+        Interest {
+            services: channels.collect(),
             names: names.is_some(),
         }
     }
 
-    /// Sends updates to those who are subscribed to them.
+    /// Sends updates to their subscribers.
     pub(super) fn publish(&self, updates: Updates) {
         let is_new_attempt = updates.is_new_attempt;
         let services = lock(&self.services);

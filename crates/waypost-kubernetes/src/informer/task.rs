@@ -65,7 +65,9 @@ impl Task {
         loop {
             let expiry = self.state.next_expiry();
             let event = tokio::select! {
-                () = self.subscriptions.changed() => Some(Event::Wanted(self.subscriptions.wanted())),
+                () = self.subscriptions.changed() => {
+                    Some(Event::Subscriptions(self.subscriptions.interest()))
+                },
                 event = self.slices.next() => Some(Event::Slices(event)),
                 event = self.services.next() => Some(Event::Services(event)),
                 event = self.liveness.next(), if self.state.needs_liveness_probes() => {

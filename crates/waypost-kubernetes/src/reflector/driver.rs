@@ -38,8 +38,8 @@ pub(super) struct Driver {
     advisor: Arc<RbacAdvisor>,
     namespace: Arc<str>,
     progress: Arc<WatchProgress>,
-    /// How many relists were requested. A notification without a new number requests to reopen the
-    /// watch.
+    /// How many relists were requested. A notification that leaves the number unchanged asks to reopen
+    /// the watch.
     relists: watch::Receiver<u64>,
     /// How many relists were requested before the latest notification.
     relists_seen: u64,
