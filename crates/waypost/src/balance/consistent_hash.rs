@@ -4,22 +4,23 @@ use std::sync::Arc;
 
 use super::key::{hash, mix};
 use super::{Candidates, Chooser, Strategy};
-use crate::shard::{ShardedRng, scale};
+use crate::shard::ShardedRng;
 
-/// The number of probes per key; the point nearest to any of them is used (Appleton and O'Reilly,
-/// "Multi-probe consistent hashing", 2015). It balances as well as hundreds of points per endpoint,
-/// with far fewer, so ten thousand endpoints are prepared quickly.
-const PROBES: u64 = 16;
-
-/// How many endpoints are sampled for the average load.
-const SAMPLE: usize = 32;
-
-/// Sends all requests with the same [`Key`](super::Key) to the same endpoint; when endpoints are added
-/// or removed, only their keys move.
+/// Sends all requests with the same [`Key`](super::Key) to the same endpoint.
 ///
-/// An endpoint with a quarter more requests in flight than the average passes keys on to the next one
-/// on the ring (Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with bounded loads", 2017).
-/// The average is taken over at most 32 endpoints. A request without a key goes to a random endpoint.
+/// When an endpoint is added, it takes keys from the others in proportion to its weight; when one is
+/// removed, its keys are spread over the others. Other keys stay (about one more key moves for each
+/// hundred that must). All clients that see the same endpoints agree, whatever they saw before. A request without a key goes to a random endpoint, by weight.
+///
+/// With a [bound](Self::with_bound), an endpoint that has more than its share of requests in flight
+/// passes keys on to others. That is off by default, as in Envoy and HAProxy, since two overlapping
+/// requests with one key may then go to different endpoints.
+///
+/// # How it works
+/// Keys are hashed to 65,536 slots, and each slot belongs to one endpoint, by weighted rendezvous
+/// hashing (Thaler and Ravishankar, "Using name-based mappings to increase hit rates", 1998). Each
+/// endpoint's share of the slots is exact to about one in a few hundred for a hundred endpoints;
+/// with thousands of endpoints each has only a few slots, and shares vary more.
 #[derive(Debug)]
 pub struct ConsistentHash {
     rng: Arc<ShardedRng>,
@@ -27,16 +28,18 @@ pub struct ConsistentHash {
 }
 
 impl ConsistentHash {
-    /// With a bound of 1.25 times the average load.
+    /// Without a bound.
     pub fn new() -> Self {
         Self {
             rng: Arc::new(ShardedRng::new()),
-            bound: 1.25,
+            bound: f64::INFINITY,
         }
     }
 
-    /// Sets the bound, as a multiple of the average load. [`f64::INFINITY`] never passes a key on; a
-    /// bound below 1 counts as 1.
+    /// Limits the requests in flight at an endpoint to this multiple of the average for its weight;
+    /// its other keys are passed on (Mirrokni, Thorup and Zadimoghaddam, "Consistent hashing with
+    /// bounded loads", 2017). The average is taken over at most 32 endpoints. 1.25 is a usual value;
+    /// a bound below 1 counts as 1.
     #[must_use]
     pub fn with_bound(mut self, bound: f64) -> Self {
         self.bound = bound.max(1.0);
@@ -56,18 +59,32 @@ impl Strategy for ConsistentHash {
     }
 
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
-        let ring = HashRing::new(candidates);
+        let table = SlotTable::new(candidates);
         let (rng, bound) = (Arc::clone(&self.rng), self.bound);
+        if bound.is_infinite() {
+            return Box::new(move |_, key| {
+                let key = key.map_or_else(|| rng.next_u64(), |key| key.0);
+                table.owner(slot_of(key))
+            });
+        }
         Box::new(move |candidates, key| {
             let key = key.map_or_else(|| rng.next_u64(), |key| key.0);
-            let first = ring.nearest(key);
-            ring.from(first)
-                .take(SAMPLE)
+            let first = slot_of(key);
+            let slots = std::iter::successors(Some(first), |slot| Some(next_slot(*slot)));
+            slots
+                .take(MAX_PASSES)
+                .map(|slot| table.owner(slot))
                 .find(|&index| is_within_bound(candidates, index, bound))
-                .unwrap_or_else(|| ring.points[first].1 as usize)
+                .unwrap_or_else(|| table.owner(first))
         })
     }
 }
+
+/// How many slots are tried until an endpoint is within its bound.
+const MAX_PASSES: usize = 32;
+
+/// How many endpoints are sampled for the average load.
+const SAMPLE: usize = 32;
 
 fn is_within_bound(candidates: &Candidates, index: usize, bound: f64) -> bool {
     let in_flight = candidates.in_flight(index);
@@ -86,82 +103,69 @@ fn is_within_bound(candidates: &Candidates, index: usize, bound: f64) -> bool {
     (in_flight + 1) as f64 <= (bound * share).ceil()
 }
 
-/// The number of points of an endpoint with average weight. Keys move when it changes, so it is the
-/// same for services of similar size. Few points make weights coarse, many take long to prepare.
-fn points_per_endpoint(endpoints: usize) -> f64 {
-    match endpoints {
-        ..=256 => 64.0,
-        257..=2_048 => 16.0,
-        _ => 4.0,
-    }
+const SLOTS: usize = 1 << 16;
+
+fn slot_of(key: u64) -> u16 {
+    (key >> 48) as u16
 }
 
-/// Points on a ring, sorted by position, each with the index of its endpoint.
+/// The slot to try after this one: a fixed pseudo-random permutation step.
+fn next_slot(slot: u16) -> u16 {
+    slot_of(mix(u64::from(slot) + 0x9e37_79b9_7f4a_7c15))
+}
+
+/// Which endpoint owns each slot.
+///
+/// Rendezvous hashing gives a slot to the endpoint whose claim comes first, where endpoint *i* claims
+/// slots at random with a rate of its weight. Evaluating that for each pair of slot and endpoint would
+/// take long for many endpoints. Instead each endpoint's claims are generated in order of time: the
+/// *j*-th one comes between *j* and *j + 1*, divided by the weight, at a slot that the endpoint's id
+/// and *j* determine. The earliest claim of a slot wins. An endpoint's claims depend on nothing but
+/// itself, so adding one takes slots from others only for itself.
+///
+/// Claims are generated up to a time at which there are [`CLAIMS_PER_SLOT`] per slot on average. The
+/// few slots that nobody has claimed by then (one in a thousand) share the owner of another slot.
 #[derive(Debug)]
-struct HashRing {
-    points: Box<[(u64, u32)]>,
-    /// The ring is divided into as many buckets as there are points: the index of the first point of
-    /// each bucket, and the end.
-    buckets: Box<[u32]>,
-}
+struct SlotTable(Box<[u32]>);
 
-impl HashRing {
+const CLAIMS_PER_SLOT: f64 = 7.0;
+
+const UNCLAIMED: u32 = u32::MAX;
+
+impl SlotTable {
     fn new(candidates: &Candidates) -> Self {
         let count = candidates.len();
-        let average = points_per_endpoint(count);
         let total: f64 = (0..count).map(|index| candidates.weight(index)).sum();
-        let mut points = Vec::with_capacity((average * count as f64) as usize + count);
+        let end = CLAIMS_PER_SLOT * SLOTS as f64 / total;
+        let mut claims = vec![(f32::INFINITY, UNCLAIMED); SLOTS];
         for index in 0..count {
-            let share = candidates.weight(index) * count as f64 / total;
-            let own = ((average * share).round() as u64).max(1);
+            let weight = candidates.weight(index);
+            let (end, step) = ((end * weight) as f32, weight.recip() as f32);
             let id = candidates.endpoint(index).instance().id();
             let seed = hash(1, id.as_str().as_bytes());
-            points.extend((0..own).map(|point| (mix(seed.wrapping_add(point)), index as u32)));
+            for number in 0..end.ceil() as u32 {
+                let random = mix(seed.wrapping_add(number.into()));
+                // The upper 16 bits are the slot, the lower 24 the time between two claims.
+                let fraction = (random as u32 & 0xff_ffff) as f32 / 16_777_216.0;
+                let steps = number as f32 + fraction;
+                let slot = &mut claims[usize::from(slot_of(random))];
+                // Candidates are sorted by id, so of equal times the lower id wins in every process.
+                if steps < end && steps * step < slot.0 {
+                    *slot = (steps * step, index as u32);
+                }
+            }
         }
-        // Positions are spread evenly, so most of the sorting is done by a bucket sort.
-        let mut buckets = vec![0_u32; points.len() + 1];
-        for (position, _) in &points {
-            buckets[scale(*position, points.len()) + 1] += 1;
-        }
-        for bucket in 1..buckets.len() {
-            buckets[bucket] += buckets[bucket - 1];
-        }
-        let (mut next, mut sorted) = (buckets.clone(), points.clone());
-        for point in &points {
-            let slot = &mut next[scale(point.0, points.len())];
-            sorted[*slot as usize] = *point;
-            *slot += 1;
-        }
-        for bucket in buckets.windows(2) {
-            sorted[bucket[0] as usize..bucket[1] as usize].sort_unstable();
-        }
-        Self {
-            points: sorted.into(),
-            buckets: buckets.into(),
-        }
-    }
-
-    /// The point with the shortest distance after one of the key's probes.
-    fn nearest(&self, key: u64) -> usize {
-        let probes = (0..PROBES).map(|probe| {
-            let position = mix(key ^ probe.wrapping_mul(0x9e37_79b9_7f4a_7c15));
-            let point = self.after(position);
-            (self.points[point].0.wrapping_sub(position), point)
+        let owner = |slot: u16| claims[usize::from(slot)].1;
+        let owners = (0..=u16::MAX).map(|slot| {
+            let others = std::iter::successors(Some(slot), |slot| Some(next_slot(*slot)));
+            let claimed = others.map(owner).take(SLOTS).find(|o| *o != UNCLAIMED);
+            claimed.unwrap_or_default()
         });
-        probes.min().map_or(0, |(_, point)| point)
+        Self(owners.collect())
     }
 
-    fn after(&self, position: u64) -> usize {
-        let mut point = self.buckets[scale(position, self.points.len())] as usize;
-        while self.points.get(point).is_some_and(|(at, _)| *at < position) {
-            point += 1;
-        }
-        if point == self.points.len() { 0 } else { point }
-    }
-
-    /// The endpoints from a point on, once around the ring.
-    fn from(&self, first: usize) -> impl Iterator<Item = usize> {
-        let points = self.points[first..].iter().chain(&self.points[..first]);
-        points.map(|(_, index)| *index as usize)
+    #[inline]
+    fn owner(&self, slot: u16) -> usize {
+        self.0[usize::from(slot)] as usize
     }
 }
