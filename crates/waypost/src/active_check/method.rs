@@ -1,11 +1,14 @@
 //! What an active check does.
 
 use std::fmt;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use futures_util::future::{BoxFuture, FutureExt};
 use tokio::net::TcpStream;
 use waypost_core::{Host, Instance};
+
+use crate::balance::panic_message;
 
 type Function = dyn Fn(Arc<Instance>) -> BoxFuture<'static, Result<(), String>> + Send + Sync;
 
@@ -60,7 +63,14 @@ impl CheckMethod {
                 let url = format!("{scheme}://{}:{port}{path}", instance.host());
                 result_of(client.get(url).send().await)
             }
-            Self::Custom(check) => check(Arc::clone(instance)).await,
+            Self::Custom(check) => {
+                // A panic in the application's function is a failed check; the loop goes on.
+                let check = async { check(Arc::clone(instance)).await };
+                match AssertUnwindSafe(check).catch_unwind().await {
+                    Ok(result) => result,
+                    Err(panic) => Err(format!("the check panicked: {}", panic_message(&*panic))),
+                }
+            }
         }
     }
 }

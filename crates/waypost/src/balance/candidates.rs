@@ -3,9 +3,13 @@
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
+use crate::shard::shards;
 
-/// Up to this many candidates, in-flight counts are exact, since strategies compare all of them.
-const EXACT: usize = 32;
+/// Up to this many candidates are compared with each other at each pick, with exact in-flight counts.
+const FEW: usize = 32;
+
+/// How many counters a pick may read for exact in-flight counts.
+const MAX_SUMMED: usize = 128;
 
 /// The endpoints that a strategy chooses from, each with its weight after zone preference, slow start
 /// and so on. Never empty, and no weight is 0.
@@ -65,12 +69,25 @@ impl Candidates {
     /// more, each other core may hold one that isn't counted yet.
     #[inline]
     pub fn in_flight(&self, index: usize) -> usize {
-        self.endpoints[index].in_flight_estimate()
+        let endpoint = &self.endpoints[index];
+        if self.are_few() {
+            endpoint.in_flight()
+        } else {
+            endpoint.in_flight_estimate()
+        }
     }
 
-    /// Whether requests in flight are counted in a shared counter, so that the count is exact.
+    /// Whether there are so few that a pick can compare all of them.
     #[inline]
-    pub(super) fn counts_exactly(&self) -> bool {
-        self.len() <= EXACT
+    pub(super) fn are_few(&self) -> bool {
+        self.len() <= FEW
+    }
+
+    /// Whether requests in flight are counted in a shared counter. The sum over the counters of all
+    /// cores is as exact, and cores don't wait for each other, but it is only worth it if there are
+    /// few counters to sum.
+    #[inline]
+    pub(super) fn share_counters(&self) -> bool {
+        self.are_few() && self.len() * shards() > MAX_SUMMED
     }
 }

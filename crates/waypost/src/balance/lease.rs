@@ -2,6 +2,8 @@
 
 use std::ops::Deref;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -13,8 +15,10 @@ use crate::outlier::Outcome;
 
 /// An endpoint chosen for one request. The request counts as in flight while the lease is held.
 ///
-/// Report how the request ended: outlier detection and latency-aware strategies depend on it. A
-/// lease that is dropped without an outcome says nothing about the endpoint.
+/// Report how the request ended: outlier detection and latency-aware strategies depend on it. If a
+/// lease is dropped without an outcome, because its caller gave up or was cancelled, the time that it
+/// was held counts as a lower bound of the latency, and after
+/// [`abandoned_after`](crate::outlier::OutlierDetection::abandoned_after) as a consecutive failure.
 ///
 /// ```
 /// # fn example(pick: waypost::Pick) {
@@ -30,13 +34,12 @@ pub struct Lease {
     counted_by: CountedBy,
     timing: Timing,
     is_trial: bool,
+    has_outcome: AtomicBool,
 }
 
 /// Whether the latency of a request is measured.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Timing {
-    /// The strategy doesn't use latencies.
-    Unused,
     /// This thread measures only a sample of its requests, and not this one.
     NotSampled,
     /// Measured from this time.
@@ -64,6 +67,7 @@ impl Lease {
             counted_by,
             timing,
             is_trial,
+            has_outcome: AtomicBool::new(false),
         }
     }
 
@@ -89,35 +93,34 @@ impl Lease {
         self.record(Outcome::Rejected { retry_after });
     }
 
-    /// Reports how the request ended. Its latency is the time since the lease was taken, if the
-    /// strategy uses latencies. A thread that takes more than 16 leases within a millisecond
-    /// measures one in 16, since reading the clock costs as much as the rest of a lease.
+    /// Reports how the request ended. Its latency is the time since the lease was taken. A thread that
+    /// takes more than 16 leases within a millisecond measures one in 16, since reading the clock costs
+    /// as much as the rest of a lease.
     #[inline]
     pub fn record(&self, outcome: Outcome) {
         let state = self.endpoint().state();
         let group = &state.group;
-        let now = match (self.timing, outcome) {
-            (Timing::NotSampled, Outcome::Succeeded) => None,
-            (Timing::Unused, Outcome::Succeeded) => group.clock.sample(),
-            _ => Some(Instant::now()),
-        };
-        match now {
-            None if group
+        if let (Timing::NotSampled, Outcome::Succeeded) = (self.timing, outcome)
+            && group
                 .detector
-                .record_success(&state.outcomes, &state.ejection) => {}
-            now => self.record_at(outcome, now.unwrap_or_else(Instant::now)),
+                .record_success(&state.outcomes, &state.ejection)
+        {
+            self.has_outcome.store(true, Relaxed);
+            return;
         }
+        self.record_at(outcome, Instant::now());
     }
 
     /// Reports how the request ended, for a caller that has read the clock.
     #[inline]
     pub fn record_at(&self, outcome: Outcome, now: Instant) {
+        self.has_outcome.store(true, Relaxed);
         let endpoint = self.endpoint();
         let state = endpoint.state();
         let millis = state.group.clock.millis(now);
         let seconds = |started| now.saturating_duration_since(started).as_secs_f32();
         match (outcome, self.timing) {
-            (_, Timing::Unused) | (Outcome::Succeeded, Timing::NotSampled) => {}
+            (Outcome::Succeeded, Timing::NotSampled) => {}
             (Outcome::Succeeded, Timing::Since(started)) => {
                 state.latency.succeeded(seconds(started), millis);
             }
@@ -129,6 +132,18 @@ impl Lease {
             .group
             .detector
             .record(endpoint.view_at(millis), outcome);
+    }
+
+    #[cold]
+    fn abandon(&self, started: Instant) {
+        let endpoint = self.endpoint();
+        let state = endpoint.state();
+        let now = Instant::now();
+        let age = now.saturating_duration_since(started);
+        let view = endpoint.view(now);
+        state.latency.abandoned(age.as_secs_f32(), view.now);
+        let detector = &state.group.detector;
+        detector.record_abandoned(view, age, self.is_trial);
     }
 }
 
@@ -144,10 +159,9 @@ impl Deref for Lease {
 impl Drop for Lease {
     #[inline]
     fn drop(&mut self) {
-        let endpoint = self.endpoint();
-        endpoint.end(self.counted_by);
-        if self.is_trial {
-            endpoint.state().ejection.release_trial();
+        self.endpoint().end(self.counted_by);
+        if let (false, Timing::Since(started)) = (*self.has_outcome.get_mut(), self.timing) {
+            self.abandon(started);
         }
     }
 }

@@ -48,7 +48,7 @@ impl Strategy for LeastConnections {
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
         let rng = Arc::clone(&self.rng);
         let table = AliasTable::new(candidates);
-        if candidates.counts_exactly() {
+        if candidates.are_few() {
             return Box::new(move |candidates, _| {
                 // The scan starts at random, by weight, so the first of several equals is random.
                 let first = table.draw(&rng);
@@ -57,14 +57,19 @@ impl Strategy for LeastConnections {
             });
         }
         Box::new(move |candidates, _| {
-            // The draw already accounts for weight, so only the queues are compared.
             let a = table.draw(&rng);
             let queue = candidates.in_flight(a);
             if queue == 0 {
                 return a;
             }
             let b = table.draw(&rng);
-            select_unpredictable(candidates.in_flight(b) < queue, b, a)
+            let other = candidates.in_flight(b);
+            // The queues are compared per weight, so that weights hold under load.
+            let is_b_better = match candidates.weights() {
+                None => other < queue,
+                Some(weights) => (other as f64) * weights[a] < (queue as f64) * weights[b],
+            };
+            select_unpredictable(is_b_better, b, a)
         })
     }
 }

@@ -28,6 +28,9 @@ mod strategy;
 mod weighing;
 mod weighted_random;
 
+use std::any::Any;
+use std::sync::Arc;
+
 pub(crate) use balancer::Balancer;
 pub use candidates::Candidates;
 pub use consistent_hash::ConsistentHash;
@@ -45,3 +48,12 @@ pub use strategy::{Chooser, Strategy, strategy_named};
 pub(crate) use strategy::{StrategyFactory, factory_named};
 pub use weighing::Selection;
 pub use weighted_random::WeightedRandom;
+
+/// The message of a panic in a function of the application.
+pub(crate) fn panic_message(panic: &(dyn Any + Send)) -> Arc<str> {
+    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => (*text).into(),
+        (_, Some(text)) => text.as_str().into(),
+        _ => "no message".into(),
+    }
+}

@@ -7,7 +7,8 @@ use super::alias::AliasTable;
 use super::{Candidates, Chooser, Strategy};
 use crate::shard::ShardedRng;
 
-/// The better of two endpoints: the one with the lower latency times requests in flight.
+/// The better of two endpoints: the one with the lower product of latency and load, which is the number
+/// of requests in flight in relation to the endpoint's weight.
 ///
 /// Both are drawn at random by weight, the second one from all endpoints again, so that traffic
 /// follows the weights. Latency is a moving average that rises at once and falls slowly (Finagle's
@@ -51,13 +52,18 @@ impl Strategy for P2cPeakEwma {
         "p2c_peak_ewma"
     }
 
-    fn measures_latency(&self) -> bool {
-        true
-    }
-
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
         let rng = Arc::clone(&self.rng);
         let table = AliasTable::new(candidates);
+        // What one request in flight counts at each endpoint, so that weights hold under load as well
+        // as at rest: less at a heavy one.
+        let request_cost: Option<Box<[f32]>> = candidates.weights().map(|weights| {
+            let mean = weights.iter().sum::<f64>() / weights.len() as f64;
+            weights
+                .iter()
+                .map(|weight| (mean / weight) as f32)
+                .collect()
+        });
         Box::new(move |candidates, _| {
             let a = table.draw(&rng);
             let others = std::iter::repeat_with(|| table.draw(&rng));
@@ -66,9 +72,14 @@ impl Strategy for P2cPeakEwma {
             };
             let (one, other) = (candidates.endpoint(a), candidates.endpoint(b));
             let (latency_a, latency_b) = one.state().latency.compare(&other.state().latency);
-            let cost_a = (one.in_flight_estimate() + 1) as f32 * latency_a;
-            let cost_b = (other.in_flight_estimate() + 1) as f32 * latency_b;
-            select_unpredictable(cost_b < cost_a, b, a)
+            let load_a = one.in_flight_estimate() as f32;
+            let load_b = other.in_flight_estimate() as f32;
+            let (load_a, load_b) = match &request_cost {
+                None => (load_a, load_b),
+                Some(cost) => (load_a * cost[a], load_b * cost[b]),
+            };
+            let is_b_better = (load_b + 1.0) * latency_b < (load_a + 1.0) * latency_a;
+            select_unpredictable(is_b_better, b, a)
         })
     }
 }

@@ -55,10 +55,10 @@ impl Pick {
     // Always inlined, for the same reason as `Balancer::choose`.
     #[inline(always)]
     pub fn lease(&self) -> Lease {
-        let timing = if self.picker.measures_latency {
-            Timing::start(self.picker.snapshot().group())
+        let timing = if self.is_trial {
+            Timing::Since(Instant::now())
         } else {
-            Timing::Unused
+            Timing::start(self.picker.snapshot().group())
         };
         self.picker.lease(self.index, timing, self.is_trial)
     }
@@ -66,11 +66,7 @@ impl Pick {
     /// As [`lease`](Self::lease), for a caller that has read the clock.
     #[inline(always)]
     pub fn lease_at(&self, now: Instant) -> Lease {
-        let timing = if self.picker.measures_latency {
-            Timing::Since(now)
-        } else {
-            Timing::Unused
-        };
+        let timing = Timing::Since(now);
         self.picker.lease(self.index, timing, self.is_trial)
     }
 }

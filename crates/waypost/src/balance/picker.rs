@@ -29,13 +29,14 @@ pub(crate) struct PreparedPicker {
     reserve: usize,
     /// Whether a pick can't simply use `prepared`: a trial is due, or the snapshot may expire.
     needs_check: bool,
-    pub(crate) measures_latency: bool,
     /// Whether the snapshot may become too old to be used.
     expires: bool,
     /// Whether ejections are ignored.
     pub(crate) panic: bool,
     pub(crate) healthy: usize,
     pub(crate) known: usize,
+    /// The message, if the strategy's weight function panicked and the registry's weights are used.
+    pub(crate) weights_panicked: Option<Arc<str>>,
     /// When another picker is due although nothing has changed.
     pub(crate) refresh_at: Option<Instant>,
 }
@@ -75,11 +76,11 @@ impl PreparedPicker {
             others: Box::default(),
             reserve: 0,
             needs_check: true,
-            measures_latency: false,
             expires: false,
             panic: false,
             healthy: 0,
             known: 0,
+            weights_panicked: None,
             refresh_at: None,
         }
     }
@@ -107,10 +108,10 @@ impl PreparedPicker {
             prepared,
             others: others.into(),
             reserve,
-            measures_latency: strategy.measures_latency(),
             panic: weighed.panic,
             healthy: weighed.healthy,
             known: weighed.known,
+            weights_panicked: weighed.panicked,
             refresh_at: weighed.next_change,
             snapshot,
             strategy,
@@ -199,8 +200,8 @@ impl PreparedPicker {
     pub(crate) fn lease(&self, index: usize, timing: Timing, is_trial: bool) -> Lease {
         let prepared = self.prepared.as_ref();
         let counted_by = match prepared {
-            Some(prepared) if !prepared.candidates.counts_exactly() => CountedBy::this_core(),
-            _ => CountedBy::Shared,
+            Some(prepared) if prepared.candidates.share_counters() => CountedBy::Shared,
+            _ => CountedBy::this_core(),
         };
         let endpoint = self.endpoint(index);
         endpoint.begin(counted_by);

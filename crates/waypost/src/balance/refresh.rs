@@ -1,6 +1,5 @@
 //! Keeps the prepared picker of a balancer up to date.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
@@ -10,7 +9,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::picker::PreparedPicker;
 use super::round_robin::RoundRobin;
-use super::{BalancerOptions, Strategy};
+use super::{BalancerOptions, Strategy, panic_message};
 use crate::directory::SharedWatch;
 use crate::endpoint::EndpointGroup;
 use crate::outlier::BalanceEvent;
@@ -88,20 +87,16 @@ impl BalancerState {
                 picker
             }
         };
+        if let Some(message) = &picker.weights_panicked {
+            let message = Arc::clone(message);
+            events.emit(BalanceEvent::PrepareFailed { message });
+        }
         events.set_panicking(picker.panic, picker.healthy, picker.known);
         self.picker.store(Arc::new(picker));
     }
 
     fn strategy(&self) -> MutexGuard<'_, Arc<dyn Strategy>> {
         self.strategy.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> Arc<str> {
-    match (panic.downcast_ref::<&str>(), panic.downcast_ref::<String>()) {
-        (Some(text), _) => (*text).into(),
-        (_, Some(text)) => text.as_str().into(),
-        _ => "no message".into(),
     }
 }
 

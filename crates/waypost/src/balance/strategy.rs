@@ -52,11 +52,6 @@ pub trait Strategy: fmt::Debug + Send + Sync + 'static {
     ///
     /// If it panics, the panic is reported and the function prepared before stays in use.
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser>;
-
-    /// Whether it reads [`Endpoint::latency`]; leases read the clock only then. False by default.
-    fn measures_latency(&self) -> bool {
-        false
-    }
 }
 
 /// Returns the index of the candidate to use; an index past the end wraps around. It is passed the

@@ -1,5 +1,6 @@
 //! Computes the weights that a strategy works with from those in the registry, step by step.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use serde::Serialize;
@@ -7,6 +8,7 @@ use tokio::time::{Duration, Instant};
 
 use super::key::hash;
 use super::options::Subset;
+use super::panic_message;
 use super::{BalancerOptions, Strategy};
 use crate::endpoint::{Endpoint, RegistryState};
 use crate::outlier::EjectionStatus;
@@ -62,6 +64,8 @@ pub(crate) struct Weighed {
     pub(crate) known: usize,
     /// Whether ejections are ignored.
     pub(crate) panic: bool,
+    /// The message, if the strategy's weight function panicked.
+    pub(crate) panicked: Option<Arc<str>>,
     /// When the weights change although nothing else does.
     pub(crate) next_change: Option<Instant>,
 }
@@ -100,10 +104,18 @@ pub(crate) fn weigh(
 /// The weights from registry and strategy: first of the endpoints in use, then of all.
 fn by_registry(snapshot: &Snapshot, strategy: &dyn Strategy) -> (Weighed, Vec<f64>) {
     let endpoints = snapshot.endpoints();
-    let base: Vec<f64> = endpoints
-        .iter()
-        .map(|endpoint| valid_weight(strategy.weight(endpoint)))
-        .collect();
+    let weights = || {
+        let weights = endpoints.iter().map(|endpoint| strategy.weight(endpoint));
+        weights.map(valid_weight).collect()
+    };
+    // The weight function may be the application's. If it panics, the registry's weights are used.
+    let (base, panicked): (Vec<f64>, _) = match catch_unwind(AssertUnwindSafe(weights)) {
+        Ok(weights) => (weights, None),
+        Err(panic) => {
+            let weights = endpoints.iter().map(|endpoint| endpoint.weight());
+            (weights.collect(), Some(panic_message(&*panic)))
+        }
+    };
     let selection = |(endpoint, weight): (&Arc<Endpoint>, &f64)| match endpoint.registry_state() {
         RegistryState::Critical => Selection::Critical,
         RegistryState::Draining => Selection::Draining,
@@ -136,6 +148,7 @@ fn by_registry(snapshot: &Snapshot, strategy: &dyn Strategy) -> (Weighed, Vec<f6
         healthy,
         known,
         panic: false,
+        panicked,
         next_change: None,
     };
     (weighed, base)
@@ -195,7 +208,7 @@ impl Weighed {
 
     fn slow_start(&mut self, endpoints: &[Arc<Endpoint>], window: Duration, now: Instant) {
         for (index, endpoint) in endpoints.iter().enumerate() {
-            if let Some(age) = endpoint.state().age(now).filter(|age| *age < window) {
+            if let Some(age) = endpoint.ready_for(now).filter(|age| *age < window) {
                 let grown = age.as_secs_f64() / window.as_secs_f64();
                 self.weights[index] *= grown.max(COLD);
                 self.change_at(now + (window / RAMP_STEPS).max(Duration::from_millis(50)));

@@ -42,7 +42,9 @@ impl SampledClock {
 
     /// The time that many milliseconds after the start.
     pub(crate) fn instant(&self, millis: u64) -> Instant {
-        self.start + Duration::from_millis(millis)
+        let since = Duration::from_millis(millis);
+        // Ejections are limited to ten years, which every clock can represent.
+        self.start.checked_add(since).unwrap_or(self.start)
     }
 
     /// Samples the clock: the current time, or `None` if this read is skipped.

@@ -53,6 +53,11 @@ impl PeakEwma {
         });
     }
 
+    /// A request was given up after this time; its latency would have been longer.
+    pub(crate) fn abandoned(&self, seconds: f32, now: u64) {
+        self.add(now, |value| seconds.max(value));
+    }
+
     #[inline]
     fn add(&self, now: u64, sample: impl Fn(f32) -> f32) {
         let mut old = self.0.load(Relaxed);

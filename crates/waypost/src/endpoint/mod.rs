@@ -31,6 +31,9 @@ pub struct Endpoint {
     /// Copies, so that weighing ten thousand endpoints reads one cache line of each.
     registry_state: RegistryState,
     weight: u16,
+    /// When it last became ready, in milliseconds since the start of the group; 0 if it was ready in
+    /// the first answer.
+    ready_since: u64,
 }
 
 /// Whether the registry lets an endpoint take new work, in order of preference.
@@ -52,13 +55,29 @@ impl Endpoint {
         group: &Arc<EndpointGroup>,
         in_first_answer: bool,
     ) -> Self {
-        let state = EndpointState::new(group, in_first_answer);
-        Self::with_state(instance, Arc::new(state), group.in_flight.allocate())
+        let state = Arc::new(EndpointState::new(group));
+        let endpoint = Self::with_state(instance, state, group.in_flight.allocate());
+        let is_established = in_first_answer && endpoint.registry_state == RegistryState::Ready;
+        Self {
+            ready_since: if is_established { 0 } else { group.now() },
+            ..endpoint
+        }
     }
 
     /// The same endpoint after the registry changed the instance.
     pub(crate) fn updated(&self, instance: Arc<Instance>) -> Self {
-        Self::with_state(instance, Arc::clone(&self.state), self.in_flight.clone())
+        let state = Arc::clone(&self.state);
+        let updated = Self::with_state(instance, state, self.in_flight.clone());
+        let became_ready = updated.registry_state == RegistryState::Ready
+            && self.registry_state != RegistryState::Ready;
+        Self {
+            ready_since: if became_ready {
+                self.state.group.now()
+            } else {
+                self.ready_since
+            },
+            ..updated
+        }
     }
 
     fn with_state(
@@ -78,6 +97,7 @@ impl Endpoint {
             instance,
             state,
             in_flight,
+            ready_since: 0,
         }
     }
 
@@ -115,7 +135,7 @@ impl Endpoint {
         self.in_flight.add(&self.state.flushed, by, -1);
     }
 
-    /// The moving average of latencies, if a strategy that measures them has used this endpoint. It
+    /// The moving average of latencies; `None` before the first outcome. It
     /// rises at once with a slow answer and falls slowly; a failed call counts as a slow one.
     pub fn latency(&self) -> Option<Duration> {
         let now = self.state.group.clock.millis(Instant::now());
@@ -123,6 +143,13 @@ impl Endpoint {
             .latency
             .estimate(now)
             .map(Duration::from_secs_f32)
+    }
+
+    /// How long it has been ready and not ejected; `None` if it has been since the first answer.
+    pub(crate) fn ready_for(&self, now: Instant) -> Option<Duration> {
+        let since = self.ready_since.max(self.state.ejection.readmitted_at());
+        let now = self.state.group.clock.millis(now);
+        (since > 0).then(|| Duration::from_millis(now.saturating_sub(since)))
     }
 
     pub(crate) fn registry_state(&self) -> RegistryState {

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
-use std::time::Duration;
 
 use tokio::time::Instant;
 use waypost_core::ServiceName;
@@ -21,6 +20,11 @@ pub(crate) struct EndpointGroup {
 }
 
 impl EndpointGroup {
+    /// The current time in milliseconds since the start of the group, at least 1.
+    pub(super) fn now(&self) -> u64 {
+        self.clock.millis(Instant::now()).max(1)
+    }
+
     pub(crate) fn new(service: ServiceName, options: OutlierDetection) -> Self {
         Self {
             clock: SampledClock::new(),
@@ -38,8 +42,6 @@ pub(crate) struct EndpointState {
     /// The requests in flight that were flushed by the cores; the others are in the endpoint's
     /// [`InFlightCounter`](super::in_flight::InFlightCounter).
     pub(super) flushed: AtomicI32,
-    /// Tenths of a second after the start of the group; 0 for endpoints of the first answer.
-    first_seen: u32,
     pub(crate) latency: PeakEwma,
     pub(crate) outcomes: OutcomeWindow,
     pub(crate) ejection: Ejection,
@@ -47,29 +49,14 @@ pub(crate) struct EndpointState {
 }
 
 impl EndpointState {
-    pub(super) fn new(group: &Arc<EndpointGroup>, in_first_answer: bool) -> Self {
-        let first_seen = if in_first_answer {
-            0
-        } else {
-            ((group.clock.millis(Instant::now()) / 100) as u32).max(1)
-        };
+    pub(super) fn new(group: &Arc<EndpointGroup>) -> Self {
         Self {
             flushed: AtomicI32::new(0),
-            first_seen,
             latency: PeakEwma::default(),
             outcomes: OutcomeWindow::default(),
             ejection: Ejection::default(),
             group: Arc::clone(group),
         }
-    }
-
-    /// How long the endpoint has been known; `None` if it was in the first answer.
-    pub(crate) fn age(&self, now: Instant) -> Option<Duration> {
-        let first_seen = u64::from(self.first_seen) * 100;
-        (first_seen > 0).then(|| {
-            let now = self.group.clock.millis(now);
-            Duration::from_millis(now.saturating_sub(first_seen))
-        })
     }
 }
 

@@ -33,6 +33,8 @@ pub(crate) struct OutlierDetector {
 #[derive(Debug, Default)]
 pub(super) struct EjectionTable {
     ejected: HashMap<InstanceId, EjectionCause>,
+    /// Endpoints that were not ejected because too many others were, and when, in milliseconds.
+    spared: HashMap<InstanceId, u64>,
     pub(super) checks: HashMap<InstanceId, CheckResults>,
 }
 
@@ -178,6 +180,31 @@ impl OutlierDetector {
         }
     }
 
+    /// Records that a request was dropped without an outcome after `age`. If it was the trial of an
+    /// ejected endpoint and took long, the trial has failed; if it was short, the next trial waits
+    /// until this one would have timed out.
+    #[cold]
+    pub(crate) fn record_abandoned(
+        &self,
+        endpoint: EndpointView<'_>,
+        age: Duration,
+        is_trial: bool,
+    ) {
+        if !self.options.enabled || age < self.options.abandoned_after {
+            return;
+        }
+        let consecutive = self.options.consecutive_failures.min(255);
+        if endpoint.ejection.is_active() {
+            let abandoned = endpoint.outcomes.count_abandoned(endpoint.now);
+            if consecutive > 0 && abandoned >= consecutive {
+                let cause = EjectionCause::ConsecutiveFailures;
+                self.eject(endpoint, cause, EjectionDuration::Increasing);
+            }
+        } else if is_trial {
+            self.record_while_ejected(endpoint, Outcome::Failed);
+        }
+    }
+
     fn cause_to_eject(&self, counts: OutcomeCounts) -> Option<EjectionCause> {
         let options = &self.options;
         if options.consecutive_failures > 0
@@ -213,8 +240,7 @@ impl OutlierDetector {
             if table.ejected.remove(id).is_some() {
                 self.ejections_changed(&table);
             }
-            let instance = id.clone();
-            return self.events.emit(BalanceEvent::Spared { instance, cause });
+            return self.spare(&mut table, endpoint, cause);
         }
         let (pause, times) = match duration {
             EjectionDuration::UntilChecksPass => (None, endpoint.ejection.consecutive()),
@@ -224,10 +250,11 @@ impl OutlierDetector {
                 (Some(pause), times)
             }
         };
-        let pause = pause.map(|pause| pause.min(self.options.max_ejection));
+        let pause = pause.map(|pause| pause.min(self.options.max_ejection()));
         let until = pause.map(|pause| endpoint.now + pause.as_millis() as u64);
         endpoint.ejection.start(until);
         table.ejected.insert(id.clone(), cause);
+        table.spared.remove(id);
         self.ejections_changed(&table);
         self.events.emit(BalanceEvent::Ejected {
             instance: id.clone(),
@@ -235,6 +262,17 @@ impl OutlierDetector {
             seconds: pause.map(|pause| pause.as_secs_f64()),
             times,
         });
+    }
+
+    /// Notes that an endpoint isn't ejected because too many others are; once, and again only after it
+    /// has not been due for a while.
+    fn spare(&self, table: &mut EjectionTable, endpoint: EndpointView<'_>, cause: EjectionCause) {
+        let instance = endpoint.id.clone();
+        let last = table.spared.insert(instance.clone(), endpoint.now);
+        let quiet = self.options.base_ejection.as_millis() as u64;
+        if last.is_none_or(|last| endpoint.now.saturating_sub(last) > quiet) {
+            self.events.emit(BalanceEvent::Spared { instance, cause });
+        }
     }
 
     /// How long the next ejection lasts, and the number of consecutive ejections it makes.
@@ -251,7 +289,7 @@ impl OutlierDetector {
         };
         let times = before.saturating_add(1);
         ejection.set_consecutive(times);
-        let pause = base.saturating_mul(times).min(self.options.max_ejection);
+        let pause = base.saturating_mul(times).min(self.options.max_ejection());
         (pause.mul_f64(0.9 + 0.2 * fastrand::f64()), times)
     }
 
@@ -269,6 +307,7 @@ impl OutlierDetector {
     /// Removes an endpoint that the registry no longer lists.
     pub(crate) fn remove(&self, id: &InstanceId) {
         let mut table = self.table();
+        table.spared.remove(id);
         if table.ejected.remove(id).is_some() {
             self.ejected.store(table.ejected.len(), Relaxed);
         }

@@ -3,7 +3,7 @@
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// How long a trial request keeps others away if it never ends.
+/// How long a trial request keeps others away if it has no outcome.
 const TRIAL_TIMEOUT_MILLIS: u64 = 5_000;
 
 /// The end of an ejection that lasts until active checks pass.
@@ -59,7 +59,7 @@ impl Ejection {
     }
 
     /// When the endpoint was last readmitted; 0 if it never was.
-    pub(super) fn readmitted_at(&self) -> u64 {
+    pub(crate) fn readmitted_at(&self) -> u64 {
         u64::from(self.readmitted.load(Relaxed)) * 100
     }
 
@@ -90,11 +90,6 @@ impl Ejection {
                 .compare_exchange(next, now + TRIAL_TIMEOUT_MILLIS, Relaxed, Relaxed)
                 .is_ok()
     }
-
-    /// Returns the right: the trial ended without an outcome.
-    pub(crate) fn release_trial(&self) {
-        self.next_trial.store(0, Relaxed);
-    }
 }
 
 #[cfg(test)]
@@ -108,9 +103,8 @@ mod tests {
         assert!(!ejection.claim_trial(999));
         assert!(ejection.claim_trial(1_000));
         assert!(!ejection.claim_trial(1_001));
-        ejection.release_trial();
-        assert!(ejection.claim_trial(1_002));
-        // A trial that never ends doesn't block for good.
-        assert!(ejection.claim_trial(6_002));
+        // A trial without an outcome doesn't block for good.
+        assert!(ejection.claim_trial(6_000));
+        assert!(!ejection.claim_trial(6_001));
     }
 }

@@ -1,25 +1,36 @@
+//! Options of outlier detection.
+
 use std::time::Duration;
 
-/// When an endpoint is ejected, for how long, and how many may be at a time.
+/// When an endpoint is ejected, for how long, and how many may be ejected at a time.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct OutlierDetection {
-    /// Whether anything is ejected at all. True unless set.
+    /// Whether endpoints are ejected at all. True by default.
     pub enabled: bool,
-    /// How many failures in a row eject. 5 unless set; 0 turns this rule off.
+    /// How many consecutive failures eject. 5 by default; 0 turns this rule off; more than 255 counts
+    /// as 255.
+    ///
+    /// A request that is dropped without an outcome after [`abandoned_after`](Self::abandoned_after)
+    /// counts here as a failure.
     pub consecutive_failures: u32,
-    /// The success rate below which an endpoint is ejected, over the current 10 s and the 10 s
-    /// before. 0.5 unless set; 0 turns this rule off; more than 0.999 counts as that.
+    /// The success rate below which an endpoint is ejected, over the current 10 s and the 10 s before.
+    /// 0.5 by default; 0 turns this rule off; more than 0.999 counts as 0.999.
     pub success_rate: f64,
-    /// How many outcomes there must be before the success rate counts. 20 unless set.
+    /// How many outcomes there must be before the success rate is used. 20 by default.
     pub minimum_requests: u32,
-    /// How long the first ejection lasts; the nth in close succession lasts n times that, 10 %
-    /// more or less by chance so that many clients don't return at once. 30 s unless set.
+    /// A lease that is dropped without an outcome after at least this time counts as a consecutive
+    /// failure: its caller gave up waiting, most likely by a time limit of its own. It doesn't count in
+    /// the success rate, since callers also give up for reasons of their own. 100 ms by default;
+    /// [`Duration::MAX`] turns this rule off.
+    pub abandoned_after: Duration,
+    /// How long the first ejection lasts; the nth consecutive one lasts n times that, with 10 % jitter
+    /// so that many clients don't return at the same time. 30 s by default.
     pub base_ejection: Duration,
-    /// The longest ejection. 300 s unless set.
+    /// The longest ejection. 300 s by default, at most ten years.
     pub max_ejection: Duration,
-    /// The share of the endpoints that may be ejected at a time, rounded down, though always one
-    /// of two or three, and never the only one. 0.5 unless set.
+    /// The share of the endpoints that may be ejected at a time, rounded down; but always one of two or
+    /// three, and never the only one. 0.5 by default.
     pub max_ejected: f64,
 }
 
@@ -30,6 +41,7 @@ impl Default for OutlierDetection {
             consecutive_failures: 5,
             success_rate: 0.5,
             minimum_requests: 20,
+            abandoned_after: Duration::from_millis(100),
             base_ejection: Duration::from_secs(30),
             max_ejection: Duration::from_secs(300),
             max_ejected: 0.5,
@@ -46,7 +58,13 @@ impl OutlierDetection {
         }
     }
 
-    /// How many of so many endpoints may be ejected at a time.
+    /// The longest ejection in use, so that times don't overflow.
+    pub(super) fn max_ejection(&self) -> Duration {
+        const TEN_YEARS: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
+        self.max_ejection.min(TEN_YEARS)
+    }
+
+    /// How many of `endpoints` may be ejected at a time.
     pub(super) fn allowed(&self, endpoints: usize) -> usize {
         match endpoints {
             0 | 1 => 0,
@@ -61,7 +79,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn small_fleets_keep_somebody() {
+    fn the_limit_leaves_an_endpoint_in_use() {
         let options = OutlierDetection::default();
         let allowed = [0, 1, 2, 3, 4, 5, 10].map(|n| options.allowed(n));
         assert_eq!(allowed, [0, 0, 1, 1, 2, 2, 5]);

@@ -41,6 +41,21 @@ impl OutcomeWindow {
         self.counts(self.count(number(now), |window| window.plus_failure()))
     }
 
+    /// Counts a consecutive failure that says nothing about the success rate. Returns the number of
+    /// consecutive failures.
+    pub(super) fn count_abandoned(&self, now: u64) -> u32 {
+        let window = self.count(number(now), |window| {
+            let consecutive = window.consecutive_failures() + 1;
+            Packed::new(
+                window.number(),
+                consecutive,
+                window.succeeded(),
+                window.failed(),
+            )
+        });
+        window.consecutive_failures()
+    }
+
     fn count(&self, number: u16, plus: impl Fn(Packed) -> Packed) -> Packed {
         let mut old = self.current.load(Relaxed);
         loop {

@@ -2,13 +2,16 @@ mod active_checks;
 mod allocations;
 mod fairness;
 mod fixture;
+mod leases;
 mod outliers;
 mod properties;
 mod simulation;
 mod weights;
 
-use waypost::ServiceDiscoveryClient;
+use std::sync::Arc;
+
 use waypost::balance::{Candidates, Chooser, Key, P2cPeakEwma, RoundRobin, Strategy};
+use waypost::{Instance, ServiceDiscoveryClient};
 
 use crate::scripted::Scripted;
 use fixture::{Fixture, plain, settle};
@@ -157,7 +160,8 @@ async fn a_key_stays_with_its_instance_and_few_move_when_one_leaves() {
     let after = homes();
     let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
     let orphans = before.iter().filter(|id| *id == gone.id().as_str()).count();
-    assert_eq!(moved, orphans, "only the keys of the one that left");
+    // Hardly any key but those of the instance that left.
+    assert!(moved - orphans <= orphans / 50 + 2, "{moved} of {orphans}");
     assert!((50..200).contains(&orphans), "a fiftieth, about: {orphans}");
 }
 
@@ -165,7 +169,7 @@ async fn a_key_stays_with_its_instance_and_few_move_when_one_leaves() {
 async fn a_hot_key_spills_over_when_its_instance_has_too_much() {
     let fixture = Fixture::new(
         plain(&["a", "b", "c", "d"]),
-        waypost::balance::ConsistentHash::new(),
+        waypost::balance::ConsistentHash::new().with_bound(1.25),
     )
     .await;
     let mut leases = Vec::new();
@@ -178,6 +182,127 @@ async fn a_hot_key_spills_over_when_its_instance_has_too_much() {
         .max();
     // A quarter more than the average of 25, rounded up.
     assert!(most.unwrap() <= 33, "{most:?}");
+}
+
+/// The share of keys that go elsewhere after the instances changed.
+async fn moved_keys(before: Vec<Arc<Instance>>, after: Vec<Arc<Instance>>) -> f64 {
+    let fixture = Fixture::new(before, waypost::balance::ConsistentHash::new()).await;
+    let owners = || -> Vec<String> {
+        let keys = (0..20_000_u32).map(|key| Key::new(key.to_be_bytes()));
+        let owner = |key| fixture.balancer.pick_for(key).unwrap().id().to_string();
+        keys.map(owner).collect()
+    };
+    let earlier = owners();
+    fixture.tell(after).await;
+    let later = owners();
+    let moved = earlier.iter().zip(&later).filter(|(a, b)| a != b).count();
+    moved as f64 / earlier.len() as f64
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_more_instance_takes_its_share_of_the_keys_and_moves_no_others() {
+    for count in [3, 127, 255, 256, 257, 1_000, 2_048] {
+        let moved = moved_keys(fixture::many(count), fixture::many(count + 1)).await;
+        let ideal = 1.0 / (count + 1) as f64;
+        assert!(
+            moved <= 1.7 * ideal + 0.000_5,
+            "{count}: {moved} instead of {ideal}"
+        );
+    }
+    let uneven = |count: usize| -> Vec<_> {
+        let weight = |index: usize| waypost::Weight::new((index % 10 + 1) as u16);
+        let of = |index| fixture::instance(&format!("i{index:03}"), |i| i.weight(weight(index)));
+        (0..count).map(of).collect()
+    };
+    let moved = moved_keys(uneven(50), uneven(51)).await;
+    assert!(moved <= 0.01, "{moved} instead of 1 of 276");
+}
+
+#[tokio::test(start_paused = true)]
+async fn keys_are_shared_out_by_weight() {
+    let instances = fixture::weighted(&[("heavy", 99), ("light", 1)]);
+    let fixture = Fixture::new(instances, waypost::balance::ConsistentHash::new()).await;
+    let keys = (0..50_000_u32).map(|key| Key::new(key.to_be_bytes()));
+    let owned =
+        keys.filter(|key| fixture.balancer.pick_for(*key).unwrap().id().as_str() == "light");
+    let share = owned.count() as f64 / 50_000.0;
+    assert!((0.008..0.012).contains(&share), "{share}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn overlapping_requests_with_one_key_go_to_one_instance() {
+    let fixture = Fixture::new(fixture::many(10), waypost::balance::ConsistentHash::new()).await;
+    let pick = || {
+        fixture
+            .balancer
+            .pick_for(Key::new("cart-7"))
+            .unwrap()
+            .lease()
+    };
+    let (first, second) = (pick(), pick());
+    assert_eq!(first.id(), second.id());
+}
+
+/// Half of the instances weigh 1, half 9; each request lasts until ten are in flight per weight.
+#[tokio::test(start_paused = true)]
+async fn weights_hold_under_load_for_any_number_of_instances() {
+    for count in [2, 16, 32, 33, 34, 200] {
+        let weight = |index: usize| waypost::Weight::new(if index % 2 == 0 { 1 } else { 9 });
+        let of = |index| fixture::instance(&format!("i{index:03}"), |i| i.weight(weight(index)));
+        let instances: Vec<_> = (0..count).map(of).collect();
+        for name in ["least_connections", "p2c_peak_ewma"] {
+            let strategy = waypost::balance::strategy_named(name).unwrap();
+            let fixture = Fixture::new(instances.clone(), Boxed(strategy)).await;
+            let mut held = std::collections::VecDeque::new();
+            let (mut heavy, rounds) = (0, count * 200);
+            for _ in 0..rounds {
+                if held.len() == count * 10 {
+                    held.pop_front();
+                }
+                let lease = fixture.balancer.pick().unwrap().lease();
+                heavy += usize::from(lease.weight() == waypost::Weight::new(9));
+                lease.succeeded();
+                held.push_back(lease);
+            }
+            let share = heavy as f64 / rounds as f64;
+            assert!((0.87..0.93).contains(&share), "{name}, {count}: {share}");
+        }
+    }
+}
+
+/// A strategy by name, for fixtures that take one by value.
+#[derive(Debug)]
+struct Boxed(Box<dyn waypost::balance::Strategy>);
+
+impl waypost::balance::Strategy for Boxed {
+    fn name(&self) -> &'static str {
+        self.0.name()
+    }
+
+    fn weight(&self, endpoint: &waypost::snapshot::Endpoint) -> f64 {
+        self.0.weight(endpoint)
+    }
+
+    fn prepare(&self, candidates: &waypost::balance::Candidates) -> Box<waypost::balance::Chooser> {
+        self.0.prepare(candidates)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_weight_function_that_panics_falls_back_to_the_weights_in_the_registry() {
+    let strategy = waypost::balance::WeightedRandom::by(|instance| match instance.id().as_str() {
+        "b" => panic!("no weight for b"),
+        _ => 1.0,
+    });
+    let instances = fixture::weighted(&[("a", 1), ("b", 3)]);
+    let fixture = Fixture::new(instances, strategy.with_seed(1)).await;
+    let counts = fixture.counts(4_000);
+    assert!((2_800..3_200).contains(&counts["b"]), "{counts:?}");
+    assert!(fixture.balancer.counters().prepare_failed > 0);
+    assert_eq!(fixture.balancer.explain().instances.len(), 2);
+    // Later changes still arrive.
+    fixture.tell(plain(&["a", "c"])).await;
+    assert_eq!(fixture.counts(100).len(), 2);
 }
 
 #[tokio::test]

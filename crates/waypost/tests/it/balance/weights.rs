@@ -138,6 +138,46 @@ async fn new_instances_warm_up_and_the_first_ones_do_not() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_instance_warms_up_whenever_it_becomes_healthy() {
+    let balancing = BalancerOptions::default().slow_start(Duration::from_secs(60));
+    let health = |b: Health| {
+        let well = instance("a", |i| i.health(Health::Passing));
+        vec![well, instance("b", |i| i.health(b))]
+    };
+    let outliers = OutlierDetection::default();
+    let fixture = Fixture::with(
+        health(Health::Critical),
+        Random::seeded(7),
+        balancing,
+        outliers,
+    )
+    .await;
+    let share = || fixture.balancer.explain().instances[1].share;
+    // Critical for longer than the window, then healthy for the first time.
+    advance(Duration::from_secs(61)).await;
+    fixture.tell(health(Health::Passing)).await;
+    assert!((0.05..0.15).contains(&share()), "{}", share());
+    advance(Duration::from_secs(61)).await;
+    settle().await;
+    assert_eq!(share(), 0.5);
+    // And once more.
+    fixture.tell(health(Health::Critical)).await;
+    fixture.tell(health(Health::Passing)).await;
+    assert!((0.05..0.15).contains(&share()), "{}", share());
+    // After an ejection as well.
+    advance(Duration::from_secs(61)).await;
+    settle().await;
+    fixture.fail("b", 5);
+    settle().await;
+    advance(Duration::from_secs(34)).await;
+    settle().await;
+    let trial = fixture.balancer.pick().unwrap().lease();
+    trial.succeeded();
+    settle().await;
+    assert!((0.05..0.15).contains(&share()), "{}", share());
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_large_fleet_is_shared_out_among_clients() {
     let outliers = OutlierDetection::default;
     let subset = |client: &str| BalancerOptions::default().subset(20, client);
