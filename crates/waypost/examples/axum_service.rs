@@ -1,7 +1,7 @@
-//! An axum service that is found, with health checks and a graceful end:
+//! An axum service with registration, health checks and graceful shutdown:
 //! `cargo run --example axum_service --features axum`
 //!
-//! Then `waypost instances hello`, `curl localhost:8080/health`, and Ctrl-C.
+//! Try `waypost instances hello` and `curl localhost:8080/health`, then end it with Ctrl-C.
 
 use axum::Router;
 use axum::extract::State;
@@ -19,8 +19,8 @@ async fn check_cache() -> Result<(), String> {
     Err("no cache in this example".into())
 }
 
-/// Any handler can call other services by name.
-async fn neighbours(State(client): State<ServiceDiscoveryClient>) -> String {
+/// Handlers use the client to look other services up.
+async fn services(State(client): State<ServiceDiscoveryClient>) -> String {
     match client.services().await {
         Ok(catalog) => format!("{:?}\n", catalog.names()),
         Err(error) => format!("{error}\n"),
@@ -39,7 +39,7 @@ async fn main() -> Result<(), ServeError> {
 
     let app = Router::new()
         .route("/", get(async || "hello\n"))
-        .route("/neighbours", get(neighbours))
+        .route("/services", get(services))
         .with_state(client.clone());
     let listener = TcpListener::bind("127.0.0.1:8080").await?;
     serve(listener, app)

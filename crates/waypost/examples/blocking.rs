@@ -1,8 +1,7 @@
-//! A program without async that is found and finds:
+//! A program without async that registers and calls a service:
 //! `cargo run --example blocking -- ai-models`
 //!
-//! It registers, calls a service by its name with nothing but the standard library, and takes its
-//! registration back at the end.
+//! Without an argument it calls itself. It uses only the standard library for HTTP.
 
 use std::error::Error;
 use std::io::{Read, Write};
@@ -13,8 +12,8 @@ use waypost::blocking::ServiceDiscoveryClient;
 use waypost::{Check, ServiceRegistration};
 
 fn main() -> Result<(), Box<dyn Error>> {
-    let name = std::env::args().nth(1);
-    let name = name.unwrap_or_else(|| "blocking-example".into());
+    let argument = std::env::args().nth(1);
+    let name = argument.unwrap_or_else(|| "blocking-example".into());
 
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let port = listener.local_addr()?.port();
@@ -28,17 +27,16 @@ fn main() -> Result<(), Box<dyn Error>> {
 
     client.wait_for(name.as_str(), Duration::from_secs(15))?;
     for _ in 0..3 {
-        // In flight until dropped; the outcome is what ejects an instance that fails.
+        // The request is in flight until the lease is dropped. Instances that fail are ejected.
         let lease = client.pick(name.as_str())?.lease();
-        let answer = ask(&lease.authority());
-        match &answer {
+        let response = get(&lease.authority(), "/health");
+        match &response {
             Ok(_) => lease.succeeded(),
             Err(_) => lease.failed(),
         }
-        println!("{} says {}", lease.id(), answer?);
+        println!("{}: {}", lease.id(), response?);
     }
-    // Waits until the registry knows that we are gone.
-    drop(registrar);
+    registrar.deregister()?;
     Ok(())
 }
 
@@ -47,17 +45,18 @@ fn serve(listener: &TcpListener) {
         let mut request = [0; 1024];
         let read = connection.read(&mut request);
         if matches!(read, Ok(length) if length > 0) {
-            let answer = b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello";
-            // Whoever hung up needs no answer.
-            let _ = connection.write_all(answer);
+            let response = b"HTTP/1.0 200 OK\r\ncontent-length: 5\r\n\r\nhello";
+            // An error means that the client has disconnected.
+            let _ = connection.write_all(response);
         }
     }
 }
 
-fn ask(address: &str) -> std::io::Result<String> {
+/// The status line of the response.
+fn get(address: &str, path: &str) -> std::io::Result<String> {
     let mut connection = TcpStream::connect(address)?;
-    connection.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
-    let mut answer = String::new();
-    connection.read_to_string(&mut answer)?;
-    Ok(answer.lines().next().unwrap_or_default().to_owned())
+    write!(connection, "GET {path} HTTP/1.0\r\n\r\n")?;
+    let mut response = String::new();
+    connection.read_to_string(&mut response)?;
+    Ok(response.lines().next().unwrap_or_default().to_owned())
 }

@@ -1,5 +1,5 @@
-//! What to do when a service is not there, from one line to a whole chain: `cargo run --example
-//! fallback`
+//! Fallbacks for services that can't be found, for one call and for a program:
+//! `cargo run --example fallback`
 
 use waypost::provider::{
     EnvProvider, FallbackProvider, LayerPolicy, LayeredProvider, MemoryProvider,
@@ -8,12 +8,12 @@ use waypost::{Environment, Error, Instance, ServiceDiscoveryClient, ServiceName,
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    // 1. For one call: a default for when the service is unknown or its registry is down.
+    // 1. For one call: a default URL, used if the service is unknown or the registry is down.
     let url = get_service_url("billing", Some("http://localhost:8000")).await?;
     println!("billing: {url}");
 
-    // 2. For a whole program: providers in order of precedence. A developer points one service at
-    //    a debugger by a variable, the registry knows the rest, and localhost is the last resort.
+    // 2. For a whole program: providers in order of precedence. An environment variable overrides the
+    //    URL of a service, the registry has the other services, and localhost is the fallback.
     let overrides = Environment::from_iter([("SERVICE_AUTH_URL", "http://localhost:9999")]);
     let registry = MemoryProvider::new();
     for (name, url) in [
@@ -27,11 +27,10 @@ async fn main() -> Result<(), Error> {
         .layer(registry)
         .layer(FallbackProvider::new("http://localhost:8000")?);
     let client = ServiceDiscoveryClient::builder().provider(layers).build()?;
-    for name in ["auth", "search", "unheard-of"] {
+    for name in ["auth", "search", "unknown"] {
         println!("{name}: {}", client.service_url(name, "").await?);
     }
 
-    // 3. `ENVIRONMENT=development` puts that last resort under whichever provider is chosen, with
-    //    no change of the code.
+    // 3. Without code: `ENVIRONMENT=development` adds the localhost fallback to any provider.
     Ok(())
 }

@@ -1,79 +1,89 @@
-//! A provider of your own: services from a table. `cargo run --example own_provider`
+//! A provider of your own, here one that reads `/etc/hosts`:
+//! `cargo run --example own_provider -- localhost`
+//!
+//! A provider reports instances and errors. The directory retries, caches and serves stale answers for
+//! all providers alike. This one uses only `waypost-core`, like a provider in a crate of its own;
+//! within an application, import the same items from `waypost` and `waypost::provider`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::{env, fs};
 
+use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
-use waypost::provider::{NamesWatch, Provider, ServiceAnswer, Watch};
-use waypost::{ConfigError, Error, Instance, Invalid, ServiceDiscoveryClient, ServiceName};
+use waypost::ServiceDiscoveryClient;
+use waypost_core::provider::{NamesWatch, Provider, ServiceAnswer, Watch};
+use waypost_core::{Error, Host, Instance, ProviderError, ServiceName};
 
-/// A provider implements three methods. It doesn't retry, cache or keep old answers: the directory
-/// does that for all providers.
+const PATH: &str = "/etc/hosts";
+
+/// Each host name in the file is a service on port 80.
 #[derive(Debug)]
-struct HostsTable {
-    services: BTreeMap<ServiceName, Vec<Arc<Instance>>>,
-}
+struct HostsFile;
 
-impl HostsTable {
-    /// Each line is a service's name, followed by the URLs of its instances.
-    fn parse(table: &str) -> Result<Self, Error> {
-        let mut services = BTreeMap::new();
-        for (number, line) in (1..).zip(table.lines()) {
-            let (name, instances) = parse_line(line)
-                .map_err(|invalid| ConfigError::new(format!("line {number}"), invalid))?;
-            services.insert(name, instances);
+type Services = BTreeMap<ServiceName, Vec<Arc<Instance>>>;
+
+impl HostsFile {
+    fn read(&self) -> Result<Services, ProviderError> {
+        let text = fs::read_to_string(PATH).map_err(|error| {
+            ProviderError::unreachable(self.describe(), "can't read the file").with_source(error)
+        })?;
+        let mut services = Services::new();
+        for line in text.lines() {
+            let mut words = line
+                .split('#')
+                .next()
+                .unwrap_or_default()
+                .split_whitespace();
+            let Some(Ok(address)) = words.next().map(str::parse::<Host>) else {
+                continue;
+            };
+            for name in words.filter_map(|word| ServiceName::new(word).ok()) {
+                let builder = Instance::builder(name.clone(), address.clone(), 80);
+                if let Ok(instance) = builder.build() {
+                    services.entry(name).or_default().push(Arc::new(instance));
+                }
+            }
         }
-        Ok(Self { services })
+        Ok(services)
     }
 }
 
-fn parse_line(line: &str) -> Result<(ServiceName, Vec<Arc<Instance>>), Invalid> {
-    let (name, urls) = line
-        .trim()
-        .split_once(' ')
-        .ok_or_else(|| Invalid::new("line", line, "write a name and at least one URL"))?;
-    let name = ServiceName::new(name)?;
-    let instance = |url| Instance::from_url(name.clone(), url)?.build().map(Arc::new);
-    let instances = urls
-        .split_whitespace()
-        .map(instance)
-        .collect::<Result<_, _>>()?;
-    Ok((name, instances))
-}
-
-impl Provider for HostsTable {
+impl Provider for HostsFile {
     fn describe(&self) -> Arc<str> {
-        "hosts table".into()
+        PATH.into()
     }
 
     fn watch(&self, service: &ServiceName) -> Watch {
-        let answer = match self.services.get(service) {
-            Some(instances) => ServiceAnswer::Instances(instances.clone()),
-            None => ServiceAnswer::Unknown,
-        };
-        // The table never changes, so there is only one answer.
-        stream::iter([Ok(answer)]).chain(stream::pending()).boxed()
+        once(
+            self.read()
+                .map(|mut services| match services.remove(service) {
+                    Some(instances) => ServiceAnswer::Instances(instances),
+                    None => ServiceAnswer::Unknown,
+                }),
+        )
     }
 
     fn watch_names(&self) -> NamesWatch {
-        let names = self.services.keys().cloned().collect();
-        stream::iter([Ok(names)]).chain(stream::pending()).boxed()
+        once(self.read().map(|services| services.into_keys().collect()))
+    }
+}
+
+/// The stream stays open after an answer. It ends after an error, so that the directory starts another
+/// watch after a backoff.
+fn once<T: Send + 'static>(
+    item: Result<T, ProviderError>,
+) -> BoxStream<'static, Result<T, ProviderError>> {
+    match item {
+        Ok(_) => stream::iter([item]).chain(stream::pending()).boxed(),
+        Err(_) => stream::iter([item]).boxed(),
     }
 }
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> Result<(), Error> {
-    let table = HostsTable::parse(
-        "auth   http://10.0.0.1:5001  http://10.0.0.2:5001
-         search https://search.example/v2",
-    )?;
-    let client = ServiceDiscoveryClient::builder().provider(table).build()?;
-    for _ in 0..4 {
-        println!("{}", client.service_url("auth", "/users").await?);
-    }
-    println!("{}", client.service_url("search", "/?q=x").await?);
-    if let Err(error) = client.service_url("billing", "").await {
-        println!("{error}");
-    }
+    let name = env::args().nth(1).unwrap_or_else(|| "localhost".into());
+    let client = ServiceDiscoveryClient::new(Arc::new(HostsFile));
+    println!("{}", client.service_url(name.as_str(), "/users").await?);
     Ok(())
 }

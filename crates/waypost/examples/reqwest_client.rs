@@ -14,7 +14,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let discovery = ServiceDiscoveryClient::builder()
         .strategy_named("least_connections")
         .build()?;
-    // Programs that speak HTTPS enable one of reqwest's features for it instead.
+    // A program that uses HTTPS enables one of reqwest's TLS features instead.
     let http = reqwest::Client::builder().tls_backend_preconfigured(no_roots()?);
     let client = Client::new(discovery, http.build()?);
 
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// A TLS set-up that trusts nobody, for a program that speaks plain HTTP within its cluster.
+/// A TLS configuration that trusts no certificate, for a program that only uses plain HTTP.
 fn no_roots() -> Result<rustls::ClientConfig, rustls::Error> {
     let provider = rustls::crypto::ring::default_provider();
     let builder = rustls::ClientConfig::builder_with_provider(provider.into());

@@ -1,7 +1,7 @@
-//! A hyper client whose requests go to instances of a service:
-//! `cargo run --example tower_client --features tower -- auth /users`
+//! A hyper client whose requests go to the instances of a service:
+//! `cargo run --example tower_client --features tower -- ai-models /api/models`
 //!
-//! Any Tower service of HTTP requests will do in hyper's place, and other layers around it.
+//! The layer works with any Tower service for HTTP requests, and can be combined with other layers.
 
 use http::Request;
 use http_body_util::{BodyExt, Full};
@@ -31,7 +31,7 @@ async fn main() -> Result<(), BoxError> {
         let body = response.into_body().collect().await?.to_bytes();
         println!("{}", String::from_utf8_lossy(&body));
     }
-    // Who was picked, and why.
+    // Why each instance was picked or not.
     for instance in client.balancer().explain().instances {
         println!(
             "{} {:?} {:?}",

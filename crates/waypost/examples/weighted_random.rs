@@ -1,7 +1,7 @@
-//! Newer instances get more requests: a weight that is a function of the instance.
+//! Weighted random picks, with a weight computed from the version of an instance:
 //! `cargo run --example weighted_random`
 //!
-//! Version 2.0.0 weighs 10, all others 5. Needs no registry.
+//! Version 2.0.0 has weight 10, all others 5. Needs no registry.
 
 use std::collections::BTreeMap;
 
@@ -34,15 +34,12 @@ async fn main() -> Result<(), Error> {
         *counts.entry(pick.id().to_string()).or_default() += 1;
     }
     let explanation = client.explain("auth").await?;
-    println!("instance  share  by its weight");
+    println!("instance  picked  expected");
     for instance in &explanation.instances {
         let id = instance.id.as_str();
         let picked = counts.get(id).copied().unwrap_or_default();
         let share = 100.0 * f64::from(picked) / f64::from(PICKS);
-        println!(
-            "{id:8} {share:5.1} %        {:5.1} %",
-            100.0 * instance.share
-        );
+        println!("{id:8} {share:6.1} %  {:6.1} %", 100.0 * instance.share);
     }
     Ok(())
 }
