@@ -95,7 +95,7 @@ async fn get_from(authority: &str, path: &str) -> (String, String) {
 }
 
 #[tokio::test]
-async fn an_application_is_found_and_tells_its_health() {
+async fn a_served_application_is_registered_and_reports_its_health() {
     let app = App::start().await;
     assert_eq!(
         app.get("/").await,
@@ -119,7 +119,7 @@ async fn an_application_is_found_and_tells_its_health() {
 }
 
 #[tokio::test]
-async fn it_leaves_the_registry_first_and_finishes_what_it_began() {
+async fn shutdown_deregisters_first_and_finishes_requests_in_flight() {
     let app = App::start().await;
     let authority = app.client.pick("web").await.unwrap().authority();
     let slow = tokio::spawn({

@@ -30,7 +30,7 @@ fn threads() -> usize {
 }
 
 #[test]
-fn look_ups_picks_and_leases_work_without_a_runtime() {
+fn lookups_picks_and_leases_work_without_a_runtime() {
     let memory = memory(&["a", "b"]);
     let client = ServiceDiscoveryClient::new(Arc::new(memory.clone())).unwrap();
     assert_eq!(client.discover_service("auth").unwrap().len(), 2);
@@ -68,7 +68,7 @@ fn look_ups_picks_and_leases_work_without_a_runtime() {
 }
 
 #[test]
-fn a_registration_is_taken_back_before_drop_returns() {
+fn dropping_a_registrar_deregisters_before_it_returns() {
     // The registry is real: an agent, in a runtime of its own.
     let (started, agent) = mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -129,7 +129,7 @@ fn a_registration_is_taken_back_before_drop_returns() {
 }
 
 #[test]
-fn the_thread_ends_with_the_last_who_uses_it() {
+fn the_background_thread_ends_with_its_last_user() {
     // Other tests have threads of this name too, but not so many.
     let clients: Vec<_> = (0..20)
         .map(|_| ServiceDiscoveryClient::new(Arc::new(memory(&["a"]))).unwrap())
@@ -145,7 +145,7 @@ fn the_thread_ends_with_the_last_who_uses_it() {
 }
 
 #[tokio::test]
-async fn within_a_runtime_a_blocking_call_is_an_error_that_says_what_to_do() {
+async fn blocking_calls_within_a_runtime_are_errors() {
     let provider: Arc<dyn waypost::provider::Provider> = Arc::new(memory(&["a"]));
     let error = ServiceDiscoveryClient::new(Arc::clone(&provider)).unwrap_err();
     assert!(error.to_string().contains("async functions"), "{error}");
@@ -173,7 +173,7 @@ async fn within_a_runtime_a_blocking_call_is_an_error_that_says_what_to_do() {
 }
 
 #[test]
-fn a_provider_that_does_not_answer_costs_the_lookup_timeout_and_no_more() {
+fn a_blocking_lookup_times_out_if_the_provider_does_not_answer() {
     let mut options = waypost::directory::DirectoryOptions::default();
     options.lookup_timeout = Duration::from_millis(50);
     let client = ServiceDiscoveryClient::builder()

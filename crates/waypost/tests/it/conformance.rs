@@ -215,7 +215,7 @@ async fn conforms(harness: &dyn Harness, skipped: usize) {
 }
 
 #[tokio::test]
-async fn the_provider_in_memory_conforms() {
+async fn the_memory_provider_conforms() {
     let memory = Memory {
         provider: MemoryProvider::new(),
         known: Mutex::default(),
@@ -224,12 +224,12 @@ async fn the_provider_in_memory_conforms() {
 }
 
 #[tokio::test]
-async fn the_provider_of_environment_variables_conforms() {
+async fn the_env_provider_conforms() {
     conforms(&Env::default(), 7).await;
 }
 
 #[tokio::test]
-async fn the_provider_of_a_file_conforms() {
+async fn the_static_provider_conforms() {
     let file = File {
         folder: tempfile::tempdir().unwrap(),
         content: Mutex::default(),

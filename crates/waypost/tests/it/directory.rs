@@ -14,7 +14,7 @@ fn directory(script: &Scripted) -> Directory {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_first_lookups_make_one_request_and_get_the_same_answer() {
+async fn concurrent_first_lookups_share_one_watch() {
     let script = Scripted::default();
     let directory = directory(&script);
     let service = auth();
@@ -32,7 +32,7 @@ async fn a_thousand_first_lookups_make_one_request_and_get_the_same_answer() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_thousand_first_lookups_of_a_dead_registry_get_the_same_error_at_once() {
+async fn concurrent_first_lookups_get_the_same_error_without_waiting() {
     let script = Scripted::default();
     script.greet(refused());
     let directory = directory(&script);
@@ -53,7 +53,7 @@ async fn a_thousand_first_lookups_of_a_dead_registry_get_the_same_error_at_once(
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_answer_counts_and_an_error_does_not() {
+async fn an_empty_answer_removes_instances_and_an_error_does_not() {
     let script = Scripted::default();
     script.greet(instances(&["a"]));
     let directory = directory(&script);
@@ -75,7 +75,7 @@ async fn an_empty_answer_counts_and_an_error_does_not() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lookup_that_nobody_answers_times_out() {
+async fn a_lookup_without_an_answer_times_out() {
     let directory = directory(&Scripted::default());
     let error = directory.lookup(&auth()).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
@@ -86,7 +86,7 @@ async fn a_lookup_that_nobody_answers_times_out() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_nobody_asks_for_is_dropped_and_comes_back_when_asked() {
+async fn unused_watches_are_closed_and_reopened_on_demand() {
     let script = Scripted::default();
     script.greet(instances(&["a"]));
     let mut options = DirectoryOptions::default();
@@ -132,7 +132,7 @@ async fn dropping_the_last_client_ends_every_watch() {
 }
 
 #[test]
-fn a_client_outlives_the_runtime_that_its_watches_ran_on() {
+fn a_client_outlives_the_runtime_of_its_watches() {
     let script = Scripted::default();
     script.greet(instances(&["a"]));
     let client = ServiceDiscoveryClient::new(Arc::new(script.clone()));
@@ -152,7 +152,7 @@ fn a_client_outlives_the_runtime_that_its_watches_ran_on() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn waiting_for_a_service_ends_when_it_is_there() {
+async fn wait_for_returns_when_an_instance_appears() {
     let script = Scripted::default();
     script.greet(Ok(ServiceAnswer::Unknown));
     let client = ServiceDiscoveryClient::new(Arc::new(script.clone()));
@@ -168,7 +168,7 @@ async fn waiting_for_a_service_ends_when_it_is_there() {
 
 /// The task of a watch may run on another thread before the one that begins it goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_first_lookup_is_lost_to_a_watch_that_answers_at_once() {
+async fn a_first_lookup_sees_an_immediate_answer() {
     let script = Scripted::default();
     script.greet(instances(&["a"]));
     for _ in 0..10_000 {

@@ -9,7 +9,7 @@ use waypost::{
 };
 
 #[tokio::test]
-async fn the_functions_of_the_module_find_list_register_and_deregister() {
+async fn global_functions_find_list_register_and_deregister() {
     set_discovery_provider(Arc::new(MemoryProvider::new()));
     assert_eq!(&*get_discovery_provider().unwrap().describe(), "memory");
 

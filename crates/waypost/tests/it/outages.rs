@@ -39,7 +39,7 @@ async fn until(subscription: &mut Subscription<Snapshot>, wanted: impl Fn(&Snaps
 }
 
 #[tokio::test(start_paused = true)]
-async fn ten_minutes_fail_no_lookup_show_their_age_and_are_over_within_five_seconds() {
+async fn a_ten_minute_outage_fails_no_lookup_and_recovers_within_five_seconds() {
     let script = Scripted::default();
     script.greet(instances(&["a"]));
     let directory = directory(&script, |_| ());
@@ -88,7 +88,7 @@ async fn ten_minutes_fail_no_lookup_show_their_age_and_are_over_within_five_seco
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_stale_for_longer_than_allowed_is_an_error() {
+async fn an_answer_older_than_max_stale_is_an_error() {
     let script = Scripted::default();
     script.greet(instances(&["a"]));
     let directory = directory(&script, |options| options.max_stale = Some(5 * MINUTE));
@@ -119,7 +119,7 @@ async fn what_is_stale_for_longer_than_allowed_is_an_error() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_registry_that_comes_back_empty_is_not_believed_at_once() {
+async fn an_empty_answer_after_an_outage_is_held_before_it_is_accepted() {
     let script = Scripted::default();
     script.greet(instances(&["a"]));
     let directory = directory(&script, |_| ());
@@ -152,7 +152,7 @@ async fn a_registry_that_comes_back_empty_is_not_believed_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_empty_answer_without_an_outage_is_held_only_if_asked_for() {
+async fn an_empty_answer_without_an_outage_is_held_only_if_configured() {
     for hold in [Duration::ZERO, Duration::from_secs(3)] {
         let script = Scripted::default();
         script.greet(instances(&["a"]));
@@ -167,7 +167,7 @@ async fn an_empty_answer_without_an_outage_is_held_only_if_asked_for() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_outage_of_hundreds_of_services_logs_one_line_at_its_start_and_end() {
+async fn an_outage_of_many_services_logs_one_line_at_its_start_and_one_at_its_end() {
     let (logs, _guard) = Logs::take();
     let script = Scripted::default();
     script.greet(instances(&["a"]));
@@ -198,7 +198,7 @@ async fn an_outage_of_hundreds_of_services_logs_one_line_at_its_start_and_end() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn only_news_wakes_those_who_follow() {
+async fn subscribers_are_notified_only_of_changes() {
     let script = Scripted::default();
     script.greet(instances(&["a"]));
     let directory = directory(&script, |_| ());
@@ -217,7 +217,7 @@ async fn only_news_wakes_those_who_follow() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn made_up_names_are_dropped_sooner_than_real_ones() {
+async fn watches_of_unknown_services_are_closed_sooner() {
     let script = Scripted::default();
     script.greet(Ok(ServiceAnswer::Unknown));
     let directory = directory(&script, |_| ());
@@ -234,7 +234,7 @@ async fn made_up_names_are_dropped_sooner_than_real_ones() {
 }
 
 #[tokio::test]
-async fn a_start_while_the_registry_is_down_finds_what_the_last_run_knew() {
+async fn the_snapshot_file_serves_a_start_while_the_registry_is_down() {
     let (logs, _guard) = Logs::take();
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("snapshot");
@@ -284,7 +284,7 @@ async fn a_start_while_the_registry_is_down_finds_what_the_last_run_knew() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn refusals_are_told_apart_from_an_outage() {
+async fn not_authorised_is_distinguished_from_an_outage() {
     let script = Scripted::default();
     let kind = ProviderErrorKind::NotAuthorised;
     script.greet(Err(ProviderError::new(

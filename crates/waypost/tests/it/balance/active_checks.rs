@@ -83,7 +83,7 @@ async fn pass(seconds: u64) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn three_failed_checks_eject_and_two_that_pass_bring_back() {
+async fn three_failed_checks_eject_and_two_passing_checks_readmit() {
     let (world, script) = (World::default(), Scripted::default());
     let (_directory, balancer) = balancer(&script, plain(&["a", "b", "c"]), world.check()).await;
     let mut events = balancer.events();
@@ -141,7 +141,7 @@ async fn three_failed_checks_eject_and_two_that_pass_bring_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn checks_that_pass_do_not_shorten_an_ejection_for_failed_requests() {
+async fn passing_checks_do_not_shorten_an_ejection_for_failed_requests() {
     let (world, script) = (World::default(), Scripted::default());
     let (_directory, balancer) = balancer(&script, plain(&["a", "b", "c"]), world.check()).await;
     loop {
@@ -172,7 +172,7 @@ async fn checks_that_pass_do_not_shorten_an_ejection_for_failed_requests() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_endpoint_is_checked_once_per_interval_by_all_balancers_together_until_nobody_asks() {
+async fn balancers_share_one_check_per_interval_until_the_service_is_unused() {
     let (world, script) = (World::default(), Scripted::default());
     let ids = ["a", "b", "c", "d", "e", "f"];
     let (directory, first) = balancer(&script, plain(&ids), world.check()).await;
@@ -220,7 +220,7 @@ async fn each_endpoint_is_checked_once_per_interval_by_all_balancers_together_un
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_half_are_ejected_by_checks_and_those_whose_checks_end_come_back() {
+async fn checks_eject_at_most_half_and_their_ejections_end_when_checking_ends() {
     let (world, script) = (World::default(), Scripted::default());
     let ids = ["a", "b", "c", "d"];
     let (_directory, balancer) = balancer(&script, plain(&ids), world.check()).await;
@@ -251,7 +251,7 @@ async fn serve(listener: TcpListener) -> tokio::task::JoinHandle<()> {
 }
 
 #[tokio::test]
-async fn a_server_that_dies_is_ejected_by_http_checks_and_comes_back_with_it() {
+async fn http_checks_eject_a_dead_server_and_readmit_it_after_a_restart() {
     let memory = MemoryProvider::new();
     let (mut servers, mut addresses) = (Vec::new(), Vec::new());
     for id in ["a", "b"] {

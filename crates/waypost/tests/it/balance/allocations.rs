@@ -6,7 +6,7 @@ use super::fixture::{Fixture, STRATEGIES, many};
 
 /// Weights, zones and outlier detection on: no pick and no lease allocates.
 #[tokio::test]
-async fn a_pick_allocates_nothing() {
+async fn picks_and_leases_do_not_allocate() {
     for (name, count) in STRATEGIES
         .into_iter()
         .flat_map(|name| [(name, 3), (name, 500)])

@@ -10,7 +10,7 @@ use waypost::balance::{
 use super::fixture::{Fixture, chi_square, instance, many, plain, weighted};
 
 #[tokio::test(start_paused = true)]
-async fn random_takes_each_as_often_as_the_others() {
+async fn random_picks_are_uniform() {
     let fixture = Fixture::new(plain(&["a", "b", "c", "d"]), Random::seeded(7)).await;
     let even = ["a", "b", "c", "d"].map(|id| (id, 1.0));
     // Three degrees of freedom: above 16.3 in one of a thousand seeds.
@@ -89,7 +89,7 @@ async fn smooth_weighted_cycles_are_exact_and_smooth() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn no_weight_makes_a_schedule_long_or_fails() {
+async fn large_weights_do_not_make_schedules_long() {
     let heavy: Vec<_> = (0..1_000)
         .map(|index| {
             let weight = Weight::new(65_535 - index);
@@ -103,7 +103,7 @@ async fn no_weight_makes_a_schedule_long_or_fails() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_thread_takes_exact_turns() {
+async fn each_thread_has_exact_round_robin_cycles() {
     let fixture = Fixture::new(many(8), RoundRobin::new()).await;
     let counts: BTreeMap<String, usize> = std::thread::scope(|scope| {
         let turns = scope.spawn(|| fixture.counts(800)).join();
@@ -113,7 +113,7 @@ async fn each_thread_takes_exact_turns() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn least_connections_takes_the_shortest_queue() {
+async fn least_connections_picks_the_fewest_requests_in_flight() {
     let fixture = Fixture::new(many(20), LeastConnections::seeded(5)).await;
     let leases: Vec<_> = (0..100)
         .map(|_| fixture.balancer.pick().unwrap().lease())

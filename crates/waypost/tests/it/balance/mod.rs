@@ -17,7 +17,7 @@ use crate::scripted::Scripted;
 use fixture::{Fixture, plain, settle};
 
 #[tokio::test(start_paused = true)]
-async fn round_robin_takes_each_in_turn_and_keeps_its_place() {
+async fn round_robin_picks_in_turn_and_keeps_its_position_across_updates() {
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::starting_at(1)).await;
     assert_eq!(fixture.picks(4), ["b", "c", "a", "b"]);
     fixture.tell(plain(&["a", "b", "c", "d"])).await;
@@ -26,7 +26,7 @@ async fn round_robin_takes_each_in_turn_and_keeps_its_place() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_second_pick_avoids_what_was_tried() {
+async fn pick_except_avoids_instances_already_tried() {
     let balancer = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new())
         .await
         .balancer;
@@ -43,7 +43,7 @@ async fn a_second_pick_avoids_what_was_tried() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_strategy_can_be_named_and_an_unknown_name_lists_the_known() {
+async fn strategies_are_chosen_by_name_and_an_unknown_name_is_an_error() {
     let script = Scripted::default();
     let named = |name: &str| {
         let builder = ServiceDiscoveryClient::builder().provider(script.clone());
@@ -60,7 +60,7 @@ async fn a_strategy_can_be_named_and_an_unknown_name_lists_the_known() {
 
 /// The spec's own strategies are functions over instances, so an application can add its own.
 #[tokio::test(start_paused = true)]
-async fn an_application_brings_its_own_strategy() {
+async fn an_application_can_implement_a_strategy() {
     #[derive(Debug)]
     struct Last;
 
@@ -79,7 +79,7 @@ async fn an_application_brings_its_own_strategy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_strategy_changes_while_requests_are_in_flight() {
+async fn requests_in_flight_are_kept_when_the_strategy_changes() {
     let fixture = Fixture::new(plain(&["a", "b"]), RoundRobin::starting_at(0)).await;
     let lease = fixture.balancer.pick().unwrap().lease();
     assert_eq!(lease.id().as_str(), "a");
@@ -92,7 +92,7 @@ async fn the_strategy_changes_while_requests_are_in_flight() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_strategy_that_panics_on_an_update_is_reported_and_the_last_table_stays() {
+async fn a_strategy_that_panics_on_an_update_is_reported_and_the_last_picker_stays() {
     #[derive(Debug)]
     struct AtMostTwo;
 
@@ -120,7 +120,7 @@ async fn a_strategy_that_panics_on_an_update_is_reported_and_the_last_table_stay
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_fast_failure_never_attracts() {
+async fn fast_failures_do_not_attract_requests() {
     let fixture = Fixture::with(
         plain(&["fast-but-broken", "good", "well"]),
         P2cPeakEwma::seeded(3),
@@ -144,7 +144,7 @@ async fn a_fast_failure_never_attracts() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_key_stays_with_its_instance_and_few_move_when_one_leaves() {
+async fn a_key_keeps_its_instance_and_few_keys_move_when_an_instance_is_removed() {
     let strategy = waypost::balance::ConsistentHash::new();
     let fixture = Fixture::new(fixture::many(50), strategy).await;
     let homes = || -> Vec<String> {
@@ -166,7 +166,7 @@ async fn a_key_stays_with_its_instance_and_few_move_when_one_leaves() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_hot_key_spills_over_when_its_instance_has_too_much() {
+async fn a_hot_key_spills_over_when_its_instance_is_overloaded() {
     let fixture = Fixture::new(
         plain(&["a", "b", "c", "d"]),
         waypost::balance::ConsistentHash::new().with_bound(1.25),
@@ -306,7 +306,7 @@ async fn a_weight_function_that_panics_falls_back_to_the_weights_in_the_registry
 }
 
 #[tokio::test]
-async fn nothing_is_left_of_a_dropped_balancer() {
+async fn dropping_a_balancer_ends_its_tasks() {
     let fixture = Fixture::new(plain(&["a"]), RoundRobin::new()).await;
     let tasks = || {
         tokio::runtime::Handle::current()

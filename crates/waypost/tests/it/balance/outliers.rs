@@ -10,7 +10,7 @@ use waypost::outlier::{BalanceEvent, EjectionCause, OutlierDetection};
 use super::fixture::{Fixture, instance, many, plain, settle};
 
 #[tokio::test(start_paused = true)]
-async fn five_failures_in_a_row_eject_and_a_probe_brings_back() {
+async fn five_consecutive_failures_eject_and_a_successful_probe_readmits() {
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
     let mut events = fixture.balancer.events();
     fixture.fail("b", 4);
@@ -53,7 +53,7 @@ async fn five_failures_in_a_row_eject_and_a_probe_brings_back() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_failed_probe_makes_the_next_ejection_longer_up_to_a_limit() {
+async fn each_failed_probe_lengthens_the_next_ejection_up_to_the_maximum() {
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
     let mut events = fixture.balancer.events();
     fixture.fail("b", 5);
@@ -101,7 +101,7 @@ async fn a_success_rate_below_one_half_ejects() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn at_most_half_are_ejected_and_the_last_one_never() {
+async fn at_most_half_are_ejected_and_never_the_last_one() {
     let all_fail = |fixture: &Fixture, ids: &[String]| {
         for _ in 0..ids.len() * 50 {
             fixture.balancer.pick().unwrap().lease().failed();
@@ -122,7 +122,7 @@ async fn at_most_half_are_ejected_and_the_last_one_never() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn when_too_few_are_healthy_all_are_used_and_it_says_so() {
+async fn panic_mode_uses_all_endpoints_and_is_reported() {
     let instances = |critical: usize| {
         let health = |index| {
             if index < critical {
@@ -172,7 +172,7 @@ async fn retry_after_is_respected() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_dropped_lease_says_nothing_and_detection_can_be_off() {
+async fn a_dropped_lease_has_no_outcome_and_detection_can_be_disabled() {
     let fixture = Fixture::new(plain(&["a", "b"]), RoundRobin::new()).await;
     (0..100).for_each(|_| drop(fixture.balancer.pick().unwrap().lease()));
     settle().await;
@@ -187,7 +187,7 @@ async fn a_dropped_lease_says_nothing_and_detection_can_be_off() {
 
 /// A change of weight or metadata makes nobody healthy, and one that leaves is forgotten.
 #[tokio::test(start_paused = true)]
-async fn an_ejection_survives_updates_and_ends_with_the_instance() {
+async fn an_ejection_survives_updates_and_ends_when_the_instance_is_removed() {
     let fixture = Fixture::new(plain(&["a", "b", "c", "d"]), RoundRobin::new()).await;
     fixture.fail("b", 5);
     settle().await;
@@ -203,7 +203,7 @@ async fn an_ejection_survives_updates_and_ends_with_the_instance() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_retry_avoids_what_is_ejected_while_there_is_another() {
+async fn a_retry_avoids_ejected_endpoints_while_there_is_another() {
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
     fixture.fail("b", 5);
     settle().await;
@@ -215,7 +215,7 @@ async fn a_retry_avoids_what_is_ejected_while_there_is_another() {
 
 /// Of three only one may be ejected; that is no longer one which the registry leaves out itself.
 #[tokio::test(start_paused = true)]
-async fn one_that_the_registry_calls_critical_makes_room_for_another_ejection() {
+async fn a_critical_endpoint_does_not_count_towards_the_ejection_limit() {
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
     fixture.fail("a", 5);
     settle().await;
@@ -235,7 +235,7 @@ async fn one_that_the_registry_calls_critical_makes_room_for_another_ejection() 
 }
 
 #[tokio::test(start_paused = true)]
-async fn one_that_the_registry_saw_fail_and_recover_is_pardoned() {
+async fn an_endpoint_that_recovers_in_the_registry_is_readmitted() {
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
     fixture.fail("b", 5);
     settle().await;

@@ -13,7 +13,7 @@ use waypost::{Health, Instance, Lease, Weight};
 use super::fixture::{Fixture, STRATEGIES, instance, many, settle};
 
 #[tokio::test(start_paused = true)]
-async fn picks_are_sound_and_counts_add_up_whatever_happens() {
+async fn picks_are_valid_and_counts_add_up_in_random_sequences() {
     for seed in 0..40 {
         run(seed).await;
     }
@@ -136,7 +136,7 @@ fn answer(rng: &mut Rng) -> Vec<Arc<Instance>> {
 
 /// Each core counts for itself, and a lease may end on another one than it began on.
 #[tokio::test]
-async fn leases_that_wander_between_threads_add_up() {
+async fn in_flight_counts_are_exact_when_leases_move_between_threads() {
     for (name, count) in [
         ("least_connections", 100),
         ("p2c_peak_ewma", 2_000),

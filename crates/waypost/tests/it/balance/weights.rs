@@ -22,7 +22,7 @@ fn zoned(zones: &[(&str, usize)]) -> Vec<std::sync::Arc<waypost::Instance>> {
 }
 
 #[tokio::test(start_paused = true)]
-async fn every_strategy_leaves_out_drained_and_sick_ones() {
+async fn every_strategy_excludes_drained_and_critical_instances() {
     for name in STRATEGIES {
         let mut instances = weighted(&[("a", 3), ("b", 1), ("drained", 0)]);
         instances.push(instance("leaving", |i| i.health(Health::Draining)));
@@ -49,7 +49,7 @@ async fn every_strategy_leaves_out_drained_and_sick_ones() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_no_weight_counts_as_drained() {
+async fn invalid_weights_count_as_drained() {
     let strategy = WeightedRandom::by(|instance| match instance.id().as_str() {
         "nan" => f64::NAN,
         "infinite" => f64::INFINITY,
@@ -64,7 +64,7 @@ async fn what_is_no_weight_counts_as_drained() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn our_zone_is_preferred_and_spills_over_in_proportion() {
+async fn the_local_zone_is_preferred_and_spills_over_in_proportion() {
     let options = || BalancerOptions::default().zone("a");
     let off = OutlierDetection::default;
     for name in STRATEGIES {
@@ -115,7 +115,7 @@ async fn our_zone_is_preferred_and_spills_over_in_proportion() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn new_instances_warm_up_and_the_first_ones_do_not() {
+async fn slow_start_applies_to_new_instances_but_not_to_the_first_answer() {
     let options = BalancerOptions::default().slow_start(Duration::from_secs(60));
     let outliers = OutlierDetection::default();
     let fixture = Fixture::with(plain(&["a", "b"]), Random::seeded(4), options, outliers).await;
@@ -178,7 +178,7 @@ async fn an_instance_warms_up_whenever_it_becomes_healthy() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_large_fleet_is_shared_out_among_clients() {
+async fn subsets_spread_clients_over_a_large_service() {
     let outliers = OutlierDetection::default;
     let subset = |client: &str| BalancerOptions::default().subset(20, client);
     let mut used = std::collections::BTreeMap::new();
@@ -215,7 +215,7 @@ async fn a_large_fleet_is_shared_out_among_clients() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_explanation_tells_of_each_instance_and_is_json() {
+async fn an_explanation_covers_each_instance_and_serializes_to_json() {
     let options = BalancerOptions::default().zone("a");
     let mut instances = zoned(&[("a", 4), ("b", 2)]);
     instances.push(instance("sick", |i| i.zone("a").health(Health::Critical)));

@@ -15,7 +15,7 @@ use super::{Server, selection};
 use crate::scripted::auth;
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_grpc_channel_follows_the_instances_and_survives_a_killed_one() {
+async fn a_grpc_channel_follows_registry_changes_and_survives_a_killed_server() {
     let memory = MemoryProvider::new();
     let instance = |port: u16| {
         let builder = Instance::builder(auth(), "127.0.0.1".parse().unwrap(), port);
@@ -24,7 +24,7 @@ async fn a_grpc_channel_follows_the_instances_and_survives_a_killed_one() {
     let ports = free_ports::<3>();
     let mut servers = Vec::new();
     for port in ports {
-        servers.push(Server::run("grpc_server_of_the_calls", port).await);
+        servers.push(Server::run("grpc_server_process", port).await);
     }
     memory.replace(&auth(), ports[..2].iter().map(|port| instance(*port)));
     let discovery = ServiceDiscoveryClient::builder().provider(memory.clone());

@@ -169,7 +169,7 @@ impl Load {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn through_tower_no_request_is_lost_with_a_killed_instance_and_a_stalled_one_is_ejected() {
+async fn tower_loses_no_request_when_one_instance_is_killed_and_another_stalls() {
     let world = World::new().await;
     let http = legacy::Client::builder(TokioExecutor::new()).build_http::<Full<bytes::Bytes>>();
     let limited = service_fn(move |request| {
@@ -201,7 +201,7 @@ async fn through_tower_no_request_is_lost_with_a_killed_instance_and_a_stalled_o
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn through_reqwest_no_request_is_lost_with_a_killed_instance_and_a_stalled_one_is_ejected() {
+async fn reqwest_loses_no_request_when_one_instance_is_killed_and_another_stalls() {
     let world = World::new().await;
     let discovery = world.discovery.clone();
     let client = Client::new(discovery.clone(), plain_reqwest()).attempt_timeout(ATTEMPT);
@@ -223,7 +223,7 @@ fn who(client: &Client) -> impl Future<Output = Result<String, String>> + use<> 
 
 /// The same without any limit of time: what hangs is avoided for its queue, though nothing failed.
 #[tokio::test(flavor = "multi_thread")]
-async fn without_a_limit_of_time_a_stalled_instance_is_avoided_by_its_queue() {
+async fn without_a_timeout_a_stalled_instance_is_avoided_by_its_requests_in_flight() {
     const REQUESTS: usize = 1500;
     let world = World::new().await;
     let discovery = &world.discovery;

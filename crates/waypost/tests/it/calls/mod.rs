@@ -20,7 +20,7 @@ use crate::scripted::auth;
 /// Not a test: what the tests below run in processes of its own.
 #[tokio::test]
 #[ignore = "runs for ever, in a process of its own"]
-async fn server_of_the_calls() {
+async fn http_server_process() {
     let Ok(port) = std::env::var("WAYPOST_TEST_PORT") else {
         return;
     };
@@ -36,7 +36,7 @@ async fn server_of_the_calls() {
 /// The same over gRPC.
 #[tokio::test]
 #[ignore = "runs for ever, in a process of its own"]
-async fn grpc_server_of_the_calls() {
+async fn grpc_server_process() {
     let Ok(port) = std::env::var("WAYPOST_TEST_PORT") else {
         return;
     };
@@ -53,7 +53,7 @@ struct Server {
 
 impl Server {
     async fn start(port: u16) -> Self {
-        Self::run("server_of_the_calls", port).await
+        Self::run("http_server_process", port).await
     }
 
     async fn run(what: &str, port: u16) -> Self {
@@ -108,7 +108,7 @@ fn plain_reqwest() -> reqwest::Client {
 }
 
 #[tokio::test]
-async fn a_discover_stream_tells_of_each_change_without_a_request() {
+async fn the_discover_stream_reports_changes_without_requests() {
     use futures_util::StreamExt;
     use tower::discover::Change;
 

@@ -132,7 +132,7 @@ async fn serve(mut connection: TcpStream, manner: Manner, reached: Arc<AtomicUsi
 
 /// An order that was sent may have been carried out, whatever became of the answer.
 #[tokio::test]
-async fn a_post_that_was_sent_is_never_sent_again() {
+async fn a_post_that_was_sent_is_never_retried() {
     let world = World::of(Manner::HangUp).await;
     assert!(world.tower(Method::POST).await.is_err());
     assert_eq!(world.reached(), 1, "through Tower");
@@ -151,7 +151,7 @@ async fn a_post_that_was_sent_is_never_sent_again() {
 }
 
 #[tokio::test]
-async fn what_may_be_repeated_is_tried_three_times() {
+async fn idempotent_requests_are_tried_three_times() {
     let world = World::of(Manner::HangUp).await;
     for method in [Method::GET, Method::PUT, Method::DELETE] {
         assert!(world.tower(method.clone()).await.is_err());
@@ -162,7 +162,7 @@ async fn what_may_be_repeated_is_tried_three_times() {
 }
 
 #[tokio::test]
-async fn a_post_that_never_left_goes_to_another_instance() {
+async fn a_post_that_was_never_sent_is_retried_at_another_instance() {
     let world = World::of(Manner::Answer).await;
     // Two that refuse connections stand before one that answers.
     for port in free_ports::<2>() {
@@ -176,7 +176,7 @@ async fn a_post_that_never_left_goes_to_another_instance() {
 }
 
 #[tokio::test]
-async fn nothing_is_sent_again_once_the_answer_has_begun() {
+async fn no_retry_after_the_response_has_started() {
     let world = World::of(Manner::BreakOffTheBody).await;
     assert!(world.tower(Method::GET).await.is_err());
     assert_eq!(world.reached(), 1, "through Tower");
@@ -186,7 +186,7 @@ async fn nothing_is_sent_again_once_the_answer_has_begun() {
 
 /// One that asks for a pause gets it; its answer is the caller's.
 #[tokio::test]
-async fn an_instance_that_asks_for_a_pause_is_left_alone() {
+async fn an_instance_that_sends_retry_after_gets_no_requests() {
     let world = World::of(Manner::Busy).await;
     let (idle, busy) = (World::of(Manner::Answer).await, world.memory.clone());
     for instance in idle.instances() {
@@ -213,7 +213,7 @@ async fn an_instance_that_asks_for_a_pause_is_left_alone() {
 
 /// Connections are kept, but an instance is chosen for each request.
 #[tokio::test]
-async fn kept_connections_do_not_pin_a_client_to_old_instances() {
+async fn kept_alive_connections_do_not_pin_a_client_to_old_instances() {
     let world = World::of(Manner::Answer).await;
     let client = world.client();
     let send = async || {
@@ -242,7 +242,7 @@ async fn kept_connections_do_not_pin_a_client_to_old_instances() {
 
 /// The same address means the same with every provider.
 #[tokio::test]
-async fn a_named_port_and_a_preferred_scheme_lead_to_the_same_place_with_every_provider() {
+async fn named_ports_and_schemes_resolve_alike_with_every_provider() {
     let world = World::of(Manner::Answer).await;
     let admin = world.instances()[0].port();
     // The main port answers nobody.
@@ -276,7 +276,7 @@ async fn a_named_port_and_a_preferred_scheme_lead_to_the_same_place_with_every_p
 
 /// When everything fails, a service in trouble gets a fifth more, not three times as much.
 #[tokio::test]
-async fn retries_are_at_most_a_fifth_of_the_requests_and_ten() {
+async fn the_retry_budget_is_a_fifth_of_the_requests_plus_ten() {
     const REQUESTS: usize = 300;
     const FIFTH_MORE: usize = REQUESTS + REQUESTS / 5;
     // Ten more in each ten seconds that it takes.
