@@ -7,7 +7,7 @@ use waypost::blocking::{Registrar, ServiceDiscoveryClient};
 use waypost::provider::MemoryProvider;
 use waypost::{Check, Error, Instance, RegistrationState, ServiceRegistration, blocking};
 
-use crate::scripted::{Scripted, auth};
+use crate::scripted::{ScriptedProvider, auth};
 
 const SOON: Duration = Duration::from_secs(60);
 
@@ -177,7 +177,7 @@ fn a_blocking_lookup_times_out_if_the_provider_does_not_answer() {
     let mut options = waypost::directory::DirectoryOptions::default();
     options.lookup_timeout = Duration::from_millis(50);
     let client = ServiceDiscoveryClient::builder()
-        .provider(Scripted::default())
+        .provider(ScriptedProvider::default())
         .directory_options(options)
         .build_blocking()
         .unwrap();

@@ -1,3 +1,5 @@
+//! The directory: shared watches, look-ups, closing of unused watches.
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -7,34 +9,34 @@ use waypost::directory::{Directory, DirectoryOptions};
 use waypost::provider::ServiceAnswer;
 use waypost::{Error, ServiceDiscoveryClient};
 
-use crate::scripted::{Scripted, auth, instances, refused};
+use crate::scripted::{ScriptedProvider, auth, instances, refused};
 
-fn directory(script: &Scripted) -> Directory {
+fn directory(script: &ScriptedProvider) -> Directory {
     Directory::new(Arc::new(script.clone()))
 }
 
 #[tokio::test(start_paused = true)]
 async fn concurrent_first_lookups_share_one_watch() {
-    let script = Scripted::default();
+    let script = ScriptedProvider::default();
     let directory = directory(&script);
     let service = auth();
     let lookups = join_all((0..1000).map(|_| directory.lookup(&service)));
     let answer = async {
         sleep(Duration::from_secs(1)).await;
-        script.tell(instances(&["a", "b"]));
+        script.send(instances(&["a", "b"]));
     };
     let (all, ()) = tokio::join!(lookups, answer);
     assert!(
         all.iter()
             .all(|found| found.as_ref().unwrap().ready().len() == 2)
     );
-    assert_eq!(script.begun(), 1);
+    assert_eq!(script.watches_started(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn concurrent_first_lookups_get_the_same_error_without_waiting() {
-    let script = Scripted::default();
-    script.greet(refused());
+    let script = ScriptedProvider::default();
+    script.set_first_item(refused());
     let directory = directory(&script);
     let service = auth();
     let started = Instant::now();
@@ -49,34 +51,34 @@ async fn concurrent_first_lookups_get_the_same_error_without_waiting() {
         );
     }
     assert_eq!(started.elapsed(), Duration::ZERO);
-    assert_eq!(script.begun(), 1);
+    assert_eq!(script.watches_started(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_answer_removes_instances_and_an_error_does_not() {
-    let script = Scripted::default();
-    script.greet(instances(&["a"]));
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
     let directory = directory(&script);
     let mut subscription = directory.subscribe(&auth());
     subscription.changed().await;
     while !subscription.current().is_known() {
         subscription.changed().await;
     }
-    script.tell(instances(&["a", "b"]));
+    script.send(instances(&["a", "b"]));
     assert_eq!(subscription.changed().await.ready().len(), 2);
-    script.tell(Ok(ServiceAnswer::Unknown));
+    script.send(Ok(ServiceAnswer::Unknown));
     let empty = subscription.changed().await;
     assert!(matches!(empty.usable(), Err(Error::NoInstances { .. })));
 
-    script.tell(instances(&["a"]));
+    script.send(instances(&["a"]));
     assert_eq!(subscription.changed().await.ready().len(), 1);
-    script.tell(refused());
+    script.send(refused());
     assert_eq!(subscription.changed().await.ready().len(), 1);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lookup_without_an_answer_times_out() {
-    let directory = directory(&Scripted::default());
+    let directory = directory(&ScriptedProvider::default());
     let error = directory.lookup(&auth()).await.unwrap_err();
     assert!(matches!(error, Error::TimedOut { .. }), "{error:?}");
     assert_eq!(
@@ -87,8 +89,8 @@ async fn a_lookup_without_an_answer_times_out() {
 
 #[tokio::test(start_paused = true)]
 async fn unused_watches_are_closed_and_reopened_on_demand() {
-    let script = Scripted::default();
-    script.greet(instances(&["a"]));
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
     let mut options = DirectoryOptions::default();
     options.idle = Duration::from_secs(60);
     let client = ServiceDiscoveryClient::builder()
@@ -101,40 +103,40 @@ async fn unused_watches_are_closed_and_reopened_on_demand() {
         client.pick("auth").await.unwrap();
         sleep(Duration::from_secs(50)).await;
     }
-    assert_eq!((script.begun(), script.running()), (1, 1));
+    assert_eq!((script.watches_started(), script.open_watches()), (1, 1));
 
     sleep(Duration::from_secs(121)).await;
-    assert_eq!(script.running(), 0);
+    assert_eq!(script.open_watches(), 0);
     assert!(client.directory().watched().is_empty());
 
     client.pick("auth").await.unwrap();
-    assert_eq!((script.begun(), script.running()), (2, 1));
+    assert_eq!((script.watches_started(), script.open_watches()), (2, 1));
 
     // Held by a subscription it stays, read or not.
     let subscription = client.directory().subscribe(&auth());
     sleep(Duration::from_secs(600)).await;
-    assert_eq!(script.running(), 1);
+    assert_eq!(script.open_watches(), 1);
     drop(subscription);
     sleep(Duration::from_secs(181)).await;
-    assert_eq!(script.running(), 0);
+    assert_eq!(script.open_watches(), 0);
 }
 
 #[tokio::test(start_paused = true)]
 async fn dropping_the_last_client_ends_every_watch() {
-    let script = Scripted::default();
-    script.greet(instances(&["a"]));
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
     let client = ServiceDiscoveryClient::new(Arc::new(script.clone()));
     client.pick("auth").await.unwrap();
     drop(client);
     advance(Duration::from_millis(1)).await;
     tokio::task::yield_now().await;
-    assert_eq!(script.running(), 0);
+    assert_eq!(script.open_watches(), 0);
 }
 
 #[test]
 fn a_client_outlives_the_runtime_of_its_watches() {
-    let script = Scripted::default();
-    script.greet(instances(&["a"]));
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
     let client = ServiceDiscoveryClient::new(Arc::new(script.clone()));
     for run in 1..=2 {
         let runtime = tokio::runtime::Builder::new_current_thread()
@@ -147,14 +149,14 @@ fn a_client_outlives_the_runtime_of_its_watches() {
             let mut subscription = client.directory().subscribe(&auth());
             while subscription.changed().await.freshness().is_stale() {}
         });
-        assert_eq!(script.begun(), run);
+        assert_eq!(script.watches_started(), run);
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn wait_for_returns_when_an_instance_appears() {
-    let script = Scripted::default();
-    script.greet(Ok(ServiceAnswer::Unknown));
+    let script = ScriptedProvider::default();
+    script.set_first_item(Ok(ServiceAnswer::Unknown));
     let client = ServiceDiscoveryClient::new(Arc::new(script.clone()));
     let waiting = tokio::spawn({
         let client = client.clone();
@@ -162,15 +164,15 @@ async fn wait_for_returns_when_an_instance_appears() {
     });
     sleep(Duration::from_secs(5)).await;
     assert!(!waiting.is_finished());
-    script.tell(instances(&["a"]));
+    script.send(instances(&["a"]));
     assert_eq!(waiting.await.unwrap(), 1);
 }
 
 /// The task of a watch may run on another thread before the one that begins it goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_first_lookup_sees_an_immediate_answer() {
-    let script = Scripted::default();
-    script.greet(instances(&["a"]));
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
     for _ in 0..10_000 {
         let directory = directory(&script);
         let found = tokio::time::timeout(Duration::from_secs(60), directory.lookup(&auth())).await;

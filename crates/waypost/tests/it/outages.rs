@@ -11,21 +11,21 @@ use waypost::snapshot::Snapshot;
 use waypost::{Error, ProviderError, ProviderErrorKind, ServiceName};
 
 use crate::logs::Logs;
-use crate::scripted::{Scripted, auth, instances, refused};
+use crate::scripted::{ScriptedProvider, auth, instances, refused};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
-fn directory(script: &Scripted, edit: impl FnOnce(&mut DirectoryOptions)) -> Directory {
+fn directory(script: &ScriptedProvider, edit: impl FnOnce(&mut DirectoryOptions)) -> Directory {
     let mut options = DirectoryOptions::default();
     edit(&mut options);
     Directory::with_options(Arc::new(script.clone()), options)
 }
 
 /// From now on nothing is answered.
-fn go_down(script: &Scripted) {
-    script.greet(refused());
-    script.tell(refused());
-    script.hang_up();
+fn go_down(script: &ScriptedProvider) {
+    script.set_first_item(refused());
+    script.send(refused());
+    script.end_watches();
 }
 
 async fn until(subscription: &mut Subscription<Snapshot>, wanted: impl Fn(&Snapshot) -> bool) {
@@ -40,11 +40,11 @@ async fn until(subscription: &mut Subscription<Snapshot>, wanted: impl Fn(&Snaps
 
 #[tokio::test(start_paused = true)]
 async fn a_ten_minute_outage_fails_no_lookup_and_recovers_within_five_seconds() {
-    let script = Scripted::default();
-    script.greet(instances(&["a"]));
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
     let directory = directory(&script, |_| ());
     assert!(directory.lookup(&auth()).await.is_ok());
-    assert_eq!(script.begun(), 1);
+    assert_eq!(script.watches_started(), 1);
 
     go_down(&script);
     for second in 1..=600 {
@@ -64,12 +64,12 @@ async fn a_ten_minute_outage_fails_no_lookup_and_recovers_within_five_seconds() 
     assert_eq!((status.failing(), status.watches()), (1, 1));
     assert!(status.age().unwrap() >= 10 * MINUTE);
     assert_eq!(status.last_error().unwrap().message(), "connection refused");
-    let attempts = script.begun() - 1;
+    let attempts = script.watches_started() - 1;
     assert_eq!(status.reconnects(), attempts as u64);
     // A scout each 1 to 2.5 s and the first, short steps: no hot loop.
     assert!(attempts < 600, "{attempts}");
 
-    script.greet(instances(&["a", "b"]));
+    script.set_first_item(instances(&["a", "b"]));
     let back = Instant::now();
     let mut subscription = directory.subscribe(&auth());
     until(&mut subscription, |found| !found.freshness().is_stale()).await;
@@ -89,15 +89,15 @@ async fn a_ten_minute_outage_fails_no_lookup_and_recovers_within_five_seconds() 
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_older_than_max_stale_is_an_error() {
-    let script = Scripted::default();
-    script.greet(instances(&["a"]));
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
     let directory = directory(&script, |options| options.max_stale = Some(5 * MINUTE));
     directory.lookup(&auth()).await.unwrap();
     // However long nothing changes, a live answer doesn't age.
     sleep(60 * MINUTE).await;
     directory.lookup(&auth()).await.unwrap().usable().unwrap();
 
-    script.tell(instances(&["a"]));
+    script.send(instances(&["a"]));
     sleep(Duration::from_secs(1)).await;
     go_down(&script);
     sleep(4 * MINUTE).await;
@@ -113,22 +113,22 @@ async fn an_answer_older_than_max_stale_is_an_error() {
     let held = directory.subscribe(&auth());
     assert!(matches!(held.current().usable(), Err(Error::Stale { .. })));
 
-    script.greet(instances(&["a"]));
+    script.set_first_item(instances(&["a"]));
     sleep(Duration::from_secs(5)).await;
     directory.lookup(&auth()).await.unwrap().usable().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_empty_answer_after_an_outage_is_held_before_it_is_accepted() {
-    let script = Scripted::default();
-    script.greet(instances(&["a"]));
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
     let directory = directory(&script, |_| ());
     let mut subscription = directory.subscribe(&auth());
     until(&mut subscription, |found| found.is_known()).await;
 
     // Wiped, and refilled after a while: nobody notices but by the age.
     go_down(&script);
-    script.greet(Ok(ServiceAnswer::Unknown));
+    script.set_first_item(Ok(ServiceAnswer::Unknown));
     let held = |found: &Snapshot| {
         let failure = found.freshness().failure();
         failure.is_some_and(|f| f.error().kind() == ProviderErrorKind::Unconfirmed)
@@ -137,13 +137,13 @@ async fn an_empty_answer_after_an_outage_is_held_before_it_is_accepted() {
     assert!(subscription.current().freshness().is_stale());
     sleep(Duration::from_secs(5)).await;
     assert_eq!(subscription.current().usable().unwrap().len(), 1);
-    script.tell(instances(&["a", "b"]));
+    script.send(instances(&["a", "b"]));
     until(&mut subscription, |found| found.ready().len() == 2).await;
     assert!(!subscription.current().freshness().is_stale());
 
     // Wiped for good: after ten seconds it is true.
     go_down(&script);
-    script.greet(Ok(ServiceAnswer::Unknown));
+    script.set_first_item(Ok(ServiceAnswer::Unknown));
     until(&mut subscription, held).await;
     let began = Instant::now();
     until(&mut subscription, |found| found.usable().is_err()).await;
@@ -154,12 +154,12 @@ async fn an_empty_answer_after_an_outage_is_held_before_it_is_accepted() {
 #[tokio::test(start_paused = true)]
 async fn an_empty_answer_without_an_outage_is_held_only_if_configured() {
     for hold in [Duration::ZERO, Duration::from_secs(3)] {
-        let script = Scripted::default();
-        script.greet(instances(&["a"]));
+        let script = ScriptedProvider::default();
+        script.set_first_item(instances(&["a"]));
         let directory = directory(&script, |options| options.hold_empty = hold);
         let mut subscription = directory.subscribe(&auth());
         until(&mut subscription, |found| found.is_known()).await;
-        script.tell(instances(&[]));
+        script.send(instances(&[]));
         let began = Instant::now();
         until(&mut subscription, |found| found.usable().is_err()).await;
         assert_eq!(began.elapsed().as_secs(), hold.as_secs());
@@ -169,8 +169,8 @@ async fn an_empty_answer_without_an_outage_is_held_only_if_configured() {
 #[tokio::test(start_paused = true)]
 async fn an_outage_of_many_services_logs_one_line_at_its_start_and_one_at_its_end() {
     let (logs, _guard) = Logs::take();
-    let script = Scripted::default();
-    script.greet(instances(&["a"]));
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
     let directory = directory(&script, |_| ());
     let names = (0..300).map(|n| ServiceName::new(&format!("service-{n}")).unwrap());
     let mut all: Vec<_> = names.map(|name| directory.subscribe(&name)).collect();
@@ -180,7 +180,7 @@ async fn an_outage_of_many_services_logs_one_line_at_its_start_and_one_at_its_en
     go_down(&script);
     sleep(10 * MINUTE).await;
     assert_eq!(directory.status()[0].failing(), 300);
-    script.greet(instances(&["a"]));
+    script.set_first_item(instances(&["a"]));
     let back = Instant::now();
     for subscription in &mut all {
         until(subscription, |found| !found.freshness().is_stale()).await;
@@ -199,15 +199,15 @@ async fn an_outage_of_many_services_logs_one_line_at_its_start_and_one_at_its_en
 
 #[tokio::test(start_paused = true)]
 async fn subscribers_are_notified_only_of_changes() {
-    let script = Scripted::default();
-    script.greet(instances(&["a"]));
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
     let directory = directory(&script, |_| ());
     let mut subscription = directory.subscribe(&auth());
     until(&mut subscription, |found| found.is_known()).await;
-    script.tell(instances(&["a"]));
+    script.send(instances(&["a"]));
     assert!(timeout(MINUTE, subscription.changed()).await.is_err());
-    script.tell(refused());
-    script.tell(refused());
+    script.send(refused());
+    script.send(refused());
     subscription.changed().await;
     assert!(
         timeout(Duration::from_millis(1), subscription.changed())
@@ -218,8 +218,8 @@ async fn subscribers_are_notified_only_of_changes() {
 
 #[tokio::test(start_paused = true)]
 async fn watches_of_unknown_services_are_closed_sooner() {
-    let script = Scripted::default();
-    script.greet(Ok(ServiceAnswer::Unknown));
+    let script = ScriptedProvider::default();
+    script.set_first_item(Ok(ServiceAnswer::Unknown));
     let directory = directory(&script, |_| ());
     for n in 0..100 {
         let name = ServiceName::new(&format!("made-up-{n}")).unwrap();
@@ -228,9 +228,9 @@ async fn watches_of_unknown_services_are_closed_sooner() {
             assert!(matches!(found.usable(), Err(Error::UnknownService { .. })));
         }
     }
-    assert_eq!(script.begun(), 100);
+    assert_eq!(script.watches_started(), 100);
     sleep(Duration::from_secs(61)).await;
-    assert_eq!(script.running(), 0);
+    assert_eq!(script.open_watches(), 0);
 }
 
 #[tokio::test]
@@ -239,8 +239,8 @@ async fn the_snapshot_file_serves_a_start_while_the_registry_is_down() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("snapshot");
     let with_file = |options: &mut DirectoryOptions| options.snapshot_file = Some(file.clone());
-    let script = Scripted::default();
-    script.greet(instances(&["a", "b"]));
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a", "b"]));
     let first = directory(&script, with_file);
     first.lookup(&auth()).await.unwrap();
     let written = async {
@@ -252,8 +252,8 @@ async fn the_snapshot_file_serves_a_start_while_the_registry_is_down() {
     drop(first);
 
     // Down: the old answer, said to be old.
-    let script = Scripted::default();
-    script.greet(refused());
+    let script = ScriptedProvider::default();
+    script.set_first_item(refused());
     let second = directory(&script, with_file);
     let found = second.lookup(&auth()).await.unwrap();
     assert_eq!(found.usable().unwrap().len(), 2);
@@ -261,23 +261,23 @@ async fn the_snapshot_file_serves_a_start_while_the_registry_is_down() {
     let unheard_of = ServiceName::new("other").unwrap();
     assert!(second.lookup(&unheard_of).await.is_err());
     // Back: the new one.
-    script.greet(instances(&["c"]));
+    script.set_first_item(instances(&["c"]));
     let mut subscription = second.subscribe(&auth());
     until(&mut subscription, |found| !found.freshness().is_stale()).await;
     assert_eq!(subscription.current().ready().len(), 1);
     drop((second, subscription));
 
     // Up from the start: the file is not needed, and not shown.
-    let script = Scripted::default();
-    script.greet(instances(&["d"]));
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["d"]));
     let found = directory(&script, with_file).lookup(&auth()).await.unwrap();
     assert!(!found.freshness().is_stale());
     assert_eq!(found.ready()[0].instance().id().as_str(), "d");
 
     // Damaged: a warning, and as if it were not there.
     std::fs::write(&file, "waypost-snapshot 1 crc32=00000000 bytes=2\n{}").unwrap();
-    let script = Scripted::default();
-    script.greet(refused());
+    let script = ScriptedProvider::default();
+    script.set_first_item(refused());
     let error = directory(&script, with_file).lookup(&auth()).await;
     assert!(matches!(error, Err(Error::Unreachable { .. })));
     assert_eq!(logs.lines(&["WARN", "ignored", "checksum"]).len(), 1);
@@ -285,9 +285,9 @@ async fn the_snapshot_file_serves_a_start_while_the_registry_is_down() {
 
 #[tokio::test(start_paused = true)]
 async fn not_authorised_is_distinguished_from_an_outage() {
-    let script = Scripted::default();
+    let script = ScriptedProvider::default();
     let kind = ProviderErrorKind::NotAuthorised;
-    script.greet(Err(ProviderError::new(
+    script.set_first_item(Err(ProviderError::new(
         "script",
         kind,
         "403: Permission denied",

@@ -1,4 +1,4 @@
-//! A provider that says what the test tells it to, and counts how often it is asked.
+//! A provider that reports what the test tells it to, and counts its watches.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -11,59 +11,59 @@ use waypost::{Instance, ProviderError, ServiceName};
 type Item = Result<ServiceAnswer, ProviderError>;
 
 #[derive(Clone, Debug, Default)]
-pub(crate) struct Scripted {
+pub(crate) struct ScriptedProvider {
     shared: Arc<Shared>,
 }
 
 #[derive(Debug, Default)]
 struct Shared {
     watches: Mutex<Vec<mpsc::UnboundedSender<Item>>>,
-    begun: AtomicUsize,
-    /// Told to each watch as it begins; then, if it is an error, the watch ends.
-    greeting: Mutex<Option<Item>>,
+    watches_started: AtomicUsize,
+    first_item: Mutex<Option<Item>>,
 }
 
-impl Scripted {
-    /// What each watch that begins from now on hears first.
-    pub(crate) fn greet(&self, item: Item) {
-        *self.shared.greeting.lock().unwrap() = Some(item);
+impl ScriptedProvider {
+    /// Sets the first item of each watch that starts from now on. A watch ends after a first item
+    /// that is an error.
+    pub(crate) fn set_first_item(&self, item: Item) {
+        *self.shared.first_item.lock().unwrap() = Some(item);
     }
 
-    /// Tells all running watches.
-    pub(crate) fn tell(&self, item: Item) {
+    /// Sends an item to all open watches.
+    pub(crate) fn send(&self, item: Item) {
         let mut watches = self.shared.watches.lock().unwrap();
         watches.retain(|watch| watch.send(item.clone()).is_ok());
     }
 
-    /// Ends all running watches.
-    pub(crate) fn hang_up(&self) {
+    /// Ends all open watches.
+    pub(crate) fn end_watches(&self) {
         self.shared.watches.lock().unwrap().clear();
     }
 
-    /// How many watches have begun so far.
-    pub(crate) fn begun(&self) -> usize {
-        self.shared.begun.load(Ordering::SeqCst)
+    /// The number of watches that were started so far.
+    pub(crate) fn watches_started(&self) -> usize {
+        self.shared.watches_started.load(Ordering::SeqCst)
     }
 
-    /// How many watches somebody still listens to.
-    pub(crate) fn running(&self) -> usize {
+    /// The number of watches that have not been dropped.
+    pub(crate) fn open_watches(&self) -> usize {
         let watches = self.shared.watches.lock().unwrap();
         watches.iter().filter(|watch| !watch.is_closed()).count()
     }
 }
 
-impl Provider for Scripted {
+impl Provider for ScriptedProvider {
     fn describe(&self) -> Arc<str> {
         "script".into()
     }
 
     fn watch(&self, _: &ServiceName) -> Watch {
-        self.shared.begun.fetch_add(1, Ordering::SeqCst);
+        self.shared.watches_started.fetch_add(1, Ordering::SeqCst);
         let (sender, receiver) = mpsc::unbounded_channel();
-        let greeting = self.shared.greeting.lock().unwrap().clone();
-        let ends = matches!(greeting, Some(Err(_)));
-        if let Some(greeting) = greeting {
-            sender.send(greeting).unwrap();
+        let first = self.shared.first_item.lock().unwrap().clone();
+        let ends = matches!(first, Some(Err(_)));
+        if let Some(first) = first {
+            sender.send(first).unwrap();
         }
         if !ends {
             self.shared.watches.lock().unwrap().push(sender);
@@ -79,10 +79,12 @@ impl Provider for Scripted {
     }
 }
 
+/// The service `auth`, which the tests look up.
 pub(crate) fn auth() -> ServiceName {
     ServiceName::new("auth").unwrap()
 }
 
+/// An answer with these instances of `auth`.
 pub(crate) fn instances(ids: &[&str]) -> Item {
     let each = ids.iter().map(|id| {
         let builder = Instance::builder(auth(), "10.0.0.1".parse().unwrap(), 80).id(*id);
@@ -91,6 +93,7 @@ pub(crate) fn instances(ids: &[&str]) -> Item {
     Ok(ServiceAnswer::Instances(each.collect()))
 }
 
+/// The error of a registry that can't be reached.
 pub(crate) fn refused() -> Item {
     Err(ProviderError::unreachable("script", "connection refused"))
 }

@@ -15,7 +15,7 @@ use waypost::{ActiveCheck, Balancer, Health, Instance};
 use waypost_testkit::free_ports;
 
 use super::fixture::{instance, plain, settle};
-use crate::scripted::{Scripted, auth};
+use crate::scripted::{ScriptedProvider, auth};
 
 /// Instances whose checks pass unless the test says otherwise.
 #[derive(Clone, Default)]
@@ -56,11 +56,11 @@ impl World {
 }
 
 async fn balancer(
-    script: &Scripted,
+    script: &ScriptedProvider,
     instances: Vec<Arc<Instance>>,
     check: ActiveCheck,
 ) -> (Directory, Balancer) {
-    script.greet(Ok(ServiceAnswer::Instances(instances)));
+    script.set_first_item(Ok(ServiceAnswer::Instances(instances)));
     let mut options = DirectoryOptions::default();
     options.active_check = Some(check);
     let directory = Directory::with_options(Arc::new(script.clone()), options);
@@ -84,7 +84,7 @@ async fn pass(seconds: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn three_failed_checks_eject_and_two_passing_checks_readmit() {
-    let (world, script) = (World::default(), Scripted::default());
+    let (world, script) = (World::default(), ScriptedProvider::default());
     let (_directory, balancer) = balancer(&script, plain(&["a", "b", "c"]), world.check()).await;
     let mut events = balancer.events();
     pass(31).await;
@@ -142,7 +142,7 @@ async fn three_failed_checks_eject_and_two_passing_checks_readmit() {
 
 #[tokio::test(start_paused = true)]
 async fn passing_checks_do_not_shorten_an_ejection_for_failed_requests() {
-    let (world, script) = (World::default(), Scripted::default());
+    let (world, script) = (World::default(), ScriptedProvider::default());
     let (_directory, balancer) = balancer(&script, plain(&["a", "b", "c"]), world.check()).await;
     loop {
         let lease = balancer.pick().unwrap().lease();
@@ -173,7 +173,7 @@ async fn passing_checks_do_not_shorten_an_ejection_for_failed_requests() {
 
 #[tokio::test(start_paused = true)]
 async fn balancers_share_one_check_per_interval_until_the_service_is_unused() {
-    let (world, script) = (World::default(), Scripted::default());
+    let (world, script) = (World::default(), ScriptedProvider::default());
     let ids = ["a", "b", "c", "d", "e", "f"];
     let (directory, first) = balancer(&script, plain(&ids), world.check()).await;
     let more: Vec<_> = (0..5)
@@ -201,7 +201,7 @@ async fn balancers_share_one_check_per_interval_until_the_service_is_unused() {
     assert!(begun.len() > 1, "they begin at different times");
 
     // One that leaves, or that the registry calls sick, is not checked.
-    script.tell(Ok(ServiceAnswer::Instances(vec![
+    script.send(Ok(ServiceAnswer::Instances(vec![
         instance("a", |i| i),
         instance("b", |i| i.health(Health::Critical)),
     ])));
@@ -221,7 +221,7 @@ async fn balancers_share_one_check_per_interval_until_the_service_is_unused() {
 
 #[tokio::test(start_paused = true)]
 async fn checks_eject_at_most_half_and_their_ejections_end_when_checking_ends() {
-    let (world, script) = (World::default(), Scripted::default());
+    let (world, script) = (World::default(), ScriptedProvider::default());
     let ids = ["a", "b", "c", "d"];
     let (_directory, balancer) = balancer(&script, plain(&ids), world.check()).await;
     ids.iter().for_each(|id| world.sicken(id));
@@ -235,11 +235,11 @@ async fn checks_eject_at_most_half_and_their_ejections_end_when_checking_ends() 
         let one = |id: &&str| instance(id, |i| i.health(health));
         ids.iter().map(one).collect::<Vec<_>>()
     };
-    script.tell(Ok(ServiceAnswer::Instances(told(Health::Critical))));
+    script.send(Ok(ServiceAnswer::Instances(told(Health::Critical))));
     settle().await;
     assert_eq!(balancer.counters().ejected_now, 0);
     ids.iter().for_each(|id| world.heal(id));
-    script.tell(Ok(ServiceAnswer::Instances(told(Health::Passing))));
+    script.send(Ok(ServiceAnswer::Instances(told(Health::Passing))));
     settle().await;
     assert_eq!(picked(&balancer).len(), 4);
 }

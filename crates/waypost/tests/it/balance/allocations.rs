@@ -1,3 +1,5 @@
+//! Counts allocations on the pick path.
+
 use allocation_counter::measure;
 use waypost::balance::{BalancerOptions, Key, RoundRobin, strategy_named};
 use waypost::outlier::OutlierDetection;

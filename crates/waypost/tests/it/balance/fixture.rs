@@ -11,7 +11,7 @@ use waypost::outlier::OutlierDetection;
 use waypost::provider::ServiceAnswer;
 use waypost::{Balancer, Instance, InstanceBuilder};
 
-use crate::scripted::{Scripted, auth};
+use crate::scripted::{ScriptedProvider, auth};
 
 /// All strategies, by name.
 pub(super) const STRATEGIES: [&str; 7] = [
@@ -25,7 +25,7 @@ pub(super) const STRATEGIES: [&str; 7] = [
 ];
 
 pub(super) struct Fixture {
-    pub(super) script: Scripted,
+    pub(super) script: ScriptedProvider,
     pub(super) balancer: Balancer,
 }
 
@@ -66,8 +66,8 @@ impl Fixture {
         balancing: BalancerOptions,
         outlier_detection: OutlierDetection,
     ) -> Self {
-        let script = Scripted::default();
-        script.greet(Ok(ServiceAnswer::Instances(instances)));
+        let script = ScriptedProvider::default();
+        script.set_first_item(Ok(ServiceAnswer::Instances(instances)));
         let mut options = DirectoryOptions::default();
         options.outlier_detection = outlier_detection;
         let directory = Directory::with_options(Arc::new(script.clone()), options);
@@ -78,8 +78,8 @@ impl Fixture {
     }
 
     /// The registry says something new, and the balancer has heard it.
-    pub(super) async fn tell(&self, instances: Vec<Arc<Instance>>) {
-        self.script.tell(Ok(ServiceAnswer::Instances(instances)));
+    pub(super) async fn update(&self, instances: Vec<Arc<Instance>>) {
+        self.script.send(Ok(ServiceAnswer::Instances(instances)));
         settle().await;
     }
 

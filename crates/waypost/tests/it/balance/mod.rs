@@ -1,3 +1,5 @@
+//! Load balancing: strategies, weights, outlier detection and active checks.
+
 mod active_checks;
 mod allocations;
 mod fairness;
@@ -13,14 +15,14 @@ use std::sync::Arc;
 use waypost::balance::{Candidates, Chooser, Key, P2cPeakEwma, RoundRobin, Strategy};
 use waypost::{Instance, ServiceDiscoveryClient};
 
-use crate::scripted::Scripted;
+use crate::scripted::ScriptedProvider;
 use fixture::{Fixture, plain, settle};
 
 #[tokio::test(start_paused = true)]
 async fn round_robin_picks_in_turn_and_keeps_its_position_across_updates() {
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::starting_at(1)).await;
     assert_eq!(fixture.picks(4), ["b", "c", "a", "b"]);
-    fixture.tell(plain(&["a", "b", "c", "d"])).await;
+    fixture.update(plain(&["a", "b", "c", "d"])).await;
     // The last one was b, so the next is c.
     assert_eq!(fixture.picks(5), ["c", "d", "a", "b", "c"]);
 }
@@ -44,7 +46,7 @@ async fn pick_except_avoids_instances_already_tried() {
 
 #[tokio::test(start_paused = true)]
 async fn strategies_are_chosen_by_name_and_an_unknown_name_is_an_error() {
-    let script = Scripted::default();
+    let script = ScriptedProvider::default();
     let named = |name: &str| {
         let builder = ServiceDiscoveryClient::builder().provider(script.clone());
         builder.strategy_named(name).build()
@@ -108,11 +110,11 @@ async fn a_strategy_that_panics_on_an_update_is_reported_and_the_last_picker_sta
     }
 
     let fixture = Fixture::new(plain(&["a", "b"]), AtMostTwo).await;
-    fixture.tell(plain(&["a", "b", "c"])).await;
+    fixture.update(plain(&["a", "b", "c"])).await;
     assert_eq!(fixture.pick(), "a");
     assert_eq!(fixture.balancer.counters().prepare_failed, 1);
     // It goes on as soon as it can.
-    fixture.tell(plain(&["c", "d"])).await;
+    fixture.update(plain(&["c", "d"])).await;
     assert_eq!(fixture.pick(), "c");
     // Where there is no last table, any strategy is better than no service.
     let fixture = Fixture::new(plain(&["a", "b", "c"]), AtMostTwo).await;
@@ -156,7 +158,7 @@ async fn a_key_keeps_its_instance_and_few_keys_move_when_an_instance_is_removed(
     assert_eq!(homes(), before);
     let mut fewer = fixture::many(50);
     let gone = fewer.remove(20);
-    fixture.tell(fewer).await;
+    fixture.update(fewer).await;
     let after = homes();
     let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
     let orphans = before.iter().filter(|id| *id == gone.id().as_str()).count();
@@ -193,7 +195,7 @@ async fn moved_keys(before: Vec<Arc<Instance>>, after: Vec<Arc<Instance>>) -> f6
         keys.map(owner).collect()
     };
     let earlier = owners();
-    fixture.tell(after).await;
+    fixture.update(after).await;
     let later = owners();
     let moved = earlier.iter().zip(&later).filter(|(a, b)| a != b).count();
     moved as f64 / earlier.len() as f64
@@ -301,7 +303,7 @@ async fn a_weight_function_that_panics_falls_back_to_the_weights_in_the_registry
     assert!(fixture.balancer.counters().prepare_failed > 0);
     assert_eq!(fixture.balancer.explain().instances.len(), 2);
     // Later changes still arrive.
-    fixture.tell(plain(&["a", "c"])).await;
+    fixture.update(plain(&["a", "c"])).await;
     assert_eq!(fixture.counts(100).len(), 2);
 }
 

@@ -142,10 +142,10 @@ async fn panic_mode_uses_all_endpoints_and_is_reported() {
     settle().await;
     assert_eq!(fixture.counts(80).len(), 8);
     // Four more are critical: four of ten are left, so ejections are disregarded.
-    fixture.tell(instances(4)).await;
+    fixture.update(instances(4)).await;
     assert_eq!(fixture.counts(60).len(), 6);
     assert!(fixture.balancer.explain().panic);
-    fixture.tell(instances(0)).await;
+    fixture.update(instances(0)).await;
     assert_eq!(fixture.counts(80).len(), 8);
     let mut seen = Vec::new();
     for _ in 0..4 {
@@ -194,11 +194,11 @@ async fn an_ejection_survives_updates_and_ends_when_the_instance_is_removed() {
     let heavier = instance("b", |i| i.weight(waypost::Weight::new(9)).meta("k", "v"));
     let mut changed = plain(&["a", "c", "d"]);
     changed.push(heavier);
-    fixture.tell(changed).await;
+    fixture.update(changed).await;
     assert_eq!(fixture.selection("b"), Selection::Ejected);
-    fixture.tell(plain(&["a", "c", "d"])).await;
+    fixture.update(plain(&["a", "c", "d"])).await;
     assert_eq!(fixture.balancer.counters().ejected_now, 0);
-    fixture.tell(plain(&["a", "b", "c", "d"])).await;
+    fixture.update(plain(&["a", "b", "c", "d"])).await;
     assert_eq!(fixture.selection("b"), Selection::Used);
 }
 
@@ -224,7 +224,9 @@ async fn a_critical_endpoint_does_not_count_towards_the_ejection_limit() {
     assert_eq!(fixture.selection("b"), Selection::Used, "spared");
     let a = instance("a", |a| a.health(Health::Critical));
     let others = ["b", "c"].map(|id| instance(id, |it| it));
-    fixture.tell(others.into_iter().chain([a]).collect()).await;
+    fixture
+        .update(others.into_iter().chain([a]).collect())
+        .await;
     fixture.fail("b", 5);
     settle().await;
     assert_eq!(fixture.selection("b"), Selection::Ejected);
@@ -247,7 +249,9 @@ async fn an_endpoint_that_recovers_in_the_registry_is_readmitted() {
     ] {
         let b = instance("b", |b| b.health(health));
         let others = ["a", "c"].map(|id| instance(id, |it| it));
-        fixture.tell(others.into_iter().chain([b]).collect()).await;
+        fixture
+            .update(others.into_iter().chain([b]).collect())
+            .await;
         assert_eq!(fixture.selection("b"), selection, "{health}");
     }
     assert_eq!(fixture.counts(300)["b"], 100);

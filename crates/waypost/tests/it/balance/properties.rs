@@ -39,7 +39,7 @@ async fn run(seed: u64) {
         match rng.u8(..10) {
             0 => {
                 said = answer(&mut rng);
-                fixture.tell(said.clone()).await;
+                fixture.update(said.clone()).await;
             }
             1 => {
                 advance(Duration::from_secs(rng.u64(1..50))).await;

@@ -34,16 +34,16 @@ async fn every_strategy_excludes_drained_and_critical_instances() {
         assert_eq!(picked, ["a", "b"], "{name}");
         // None, one, all drained, all sick: never a panic.
         fixture
-            .tell(weighted(&[("drained", 0), ("drained-2", 0)]))
+            .update(weighted(&[("drained", 0), ("drained-2", 0)]))
             .await;
         assert_eq!(fixture.counts(100).len(), 2, "{name}");
-        fixture.tell(plain(&["only"])).await;
+        fixture.update(plain(&["only"])).await;
         assert_eq!(fixture.pick(), "only", "{name}");
         fixture
-            .tell(vec![instance("sick", |i| i.health(Health::Critical))])
+            .update(vec![instance("sick", |i| i.health(Health::Critical))])
             .await;
         assert!(fixture.balancer.pick().is_err(), "{name}");
-        fixture.tell(Vec::new()).await;
+        fixture.update(Vec::new()).await;
         assert!(fixture.balancer.pick().is_err(), "{name}");
     }
 }
@@ -96,7 +96,7 @@ async fn the_local_zone_is_preferred_and_spills_over_in_proportion() {
         let id = instance.id().clone();
         *instance = super::fixture::instance(id.as_str(), |i| i.zone("a").health(Health::Critical));
     }
-    fixture.tell(fewer).await;
+    fixture.update(fewer).await;
     let counts = fixture.counts(100_000);
     let local: usize = counts
         .iter()
@@ -105,7 +105,7 @@ async fn the_local_zone_is_preferred_and_spills_over_in_proportion() {
         .sum();
     assert!((55_000..57_000).contains(&local), "{local}");
     // A small zone doesn't drown: one of twenty gets 1.4 times its fair share, not everything.
-    fixture.tell(zoned(&[("a", 1), ("b", 19)])).await;
+    fixture.update(zoned(&[("a", 1), ("b", 19)])).await;
     let counts = fixture.counts(100_000);
     assert!(
         (12_000..16_000).contains(&counts["a-0"]),
@@ -121,7 +121,7 @@ async fn slow_start_applies_to_new_instances_but_not_to_the_first_answer() {
     let fixture = Fixture::with(plain(&["a", "b"]), Random::seeded(4), options, outliers).await;
     assert!(fixture.counts(1_000).values().all(|n| *n > 400));
     advance(Duration::from_secs(10)).await;
-    fixture.tell(plain(&["a", "b", "new"])).await;
+    fixture.update(plain(&["a", "b", "new"])).await;
     // A tenth of the weight of the others, then half, then all.
     let share = || fixture.counts(100_000)["new"];
     assert!((4_300..5_300).contains(&share()), "{}", share());
@@ -155,14 +155,14 @@ async fn an_instance_warms_up_whenever_it_becomes_healthy() {
     let share = || fixture.balancer.explain().instances[1].share;
     // Critical for longer than the window, then healthy for the first time.
     advance(Duration::from_secs(61)).await;
-    fixture.tell(health(Health::Passing)).await;
+    fixture.update(health(Health::Passing)).await;
     assert!((0.05..0.15).contains(&share()), "{}", share());
     advance(Duration::from_secs(61)).await;
     settle().await;
     assert_eq!(share(), 0.5);
     // And once more.
-    fixture.tell(health(Health::Critical)).await;
-    fixture.tell(health(Health::Passing)).await;
+    fixture.update(health(Health::Critical)).await;
+    fixture.update(health(Health::Passing)).await;
     assert!((0.05..0.15).contains(&share()), "{}", share());
     // After an ejection as well.
     advance(Duration::from_secs(61)).await;
@@ -200,7 +200,7 @@ async fn subsets_spread_clients_over_a_large_service() {
     // When ten leave, a client gets new ones only in place of those.
     let fixture = Fixture::with(many(200), RoundRobin::new(), subset("me"), outliers()).await;
     let before = fixture.counts(200);
-    fixture.tell(many(190)).await;
+    fixture.update(many(190)).await;
     let after = fixture.counts(200);
     let kept = after.keys().filter(|id| before.contains_key(*id)).count();
     let left = before.keys().filter(|id| id.as_str() >= "i190").count();
