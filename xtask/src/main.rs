@@ -1,28 +1,33 @@
-//! The project's own chores: test, lint, docs and the tools they need.
+//! Development tasks: checks, tests, and the programs that the tests need.
 //!
-//! Run as `cargo xtask COMMAND`. It needs nothing but the standard library, so that it builds in
-//! a moment on a fresh clone.
+//! Run as `cargo xtask COMMAND`. It has no dependencies, so that it builds in a second.
 
-mod chores;
+mod checks;
+mod minimal_versions;
+mod packages;
 mod shell;
 mod tools;
 
 use std::process::ExitCode;
 
 const HELP: &str = "\
-The project's chores.
+Development tasks.
 
 Usage: cargo xtask COMMAND
 
 Commands:
-  setup          Find or fetch what the tests need: a real Consul and clients of it,
-                 a browser and its driver
-  fmt            Format the code [--check: only look]
-  lint           Clippy on every target; a warning is an error
-  docs           Build the API documentation; a warning is an error
-  test [ARGS]    setup, then the tests of the whole workspace, doctests included;
-                 ARGS go to `cargo test`, for example: cargo xtask test -p waypost -- weighted
-  ci             fmt --check, lint, docs, test: what has to be green before a merge
+  setup             Find or fetch the programs that the tests need: a real Consul, clients of it,
+                    a browser and its driver
+  fmt [--check]     Format the code, or only check the format
+  lint              Run clippy on all targets; warnings are errors
+  features          Run clippy on each library with each feature alone and with none
+  minimal-versions  Check with the lowest versions of dependencies that the manifests allow
+  package           Build the archives for crates.io, without compiling them
+  docs              Build the API documentation; warnings are errors
+  test [ARGS]       Run setup, then all tests; ARGS are arguments of `cargo test`, for example:
+                    cargo xtask test -p waypost -- weighted
+  ci                Run all checks that a merge waits for: fmt --check, package, lint, features,
+                    docs, test
 
 Environment:
   CONSUL_BIN            a Consul of 1.8 or newer, to use instead of fetching one
@@ -41,12 +46,15 @@ fn main() -> ExitCode {
     };
     let outcome = match (command, rest) {
         ("setup", []) => tools::setup().map(|tools| print!("{tools}")),
-        ("fmt", []) => chores::format(),
-        ("fmt", [flag]) if flag == "--check" => chores::check_format(),
-        ("lint", []) => chores::lint(),
-        ("docs", []) => chores::docs(),
-        ("test", args) => chores::test(args),
-        ("ci", []) => chores::ci(),
+        ("fmt", []) => checks::format(),
+        ("fmt", [flag]) if flag == "--check" => checks::check_format(),
+        ("lint", []) => checks::lint(),
+        ("features", []) => checks::features(),
+        ("minimal-versions", []) => minimal_versions::check(),
+        ("package", []) => checks::package(),
+        ("docs", []) => checks::docs(),
+        ("test", args) => checks::test(args),
+        ("ci", []) => checks::ci(),
         ("help" | "-h" | "--help", _) => {
             print!("{HELP}");
             Ok(())

@@ -1,12 +1,12 @@
-//! Running other programs, with errors that say which one failed and how.
+//! Runs other programs.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-/// What a chore ends with: nothing, or the reason why it failed.
+/// The result of a task; the error is a message for the user.
 pub(crate) type Result<T = ()> = std::result::Result<T, String>;
 
-/// Runs a program whose output the user sees.
+/// Runs a program and shows its output.
 pub(crate) fn run(command: &mut Command) -> Result {
     let line = describe(command);
     eprintln!("$ {line}");
@@ -21,7 +21,7 @@ pub(crate) fn run(command: &mut Command) -> Result {
     }
 }
 
-/// Runs a program for its output; what it printed is shown only if it failed.
+/// Runs a program and returns its output. If it fails, the output is part of the error.
 pub(crate) fn output(command: &mut Command) -> Result<String> {
     let line = describe(command);
     let output = command
@@ -40,7 +40,7 @@ pub(crate) fn output(command: &mut Command) -> Result<String> {
     }
 }
 
-/// The first of `names` that is a file in a folder of `PATH`.
+/// The first of `names` that is on `PATH`.
 pub(crate) fn find_on_path(names: &[&str]) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     let folders: Vec<PathBuf> = std::env::split_paths(&path).collect();
@@ -48,6 +48,14 @@ pub(crate) fn find_on_path(names: &[&str]) -> Option<PathBuf> {
         .iter()
         .flat_map(|name| folders.iter().map(move |folder| folder.join(name)))
         .find(|file| file.is_file())
+}
+
+/// A cargo command in the root of the workspace.
+pub(crate) fn cargo(subcommand: &str) -> Command {
+    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut command = Command::new(program);
+    command.arg(subcommand).current_dir(workspace());
+    command
 }
 
 /// The root of the workspace.

@@ -1,17 +1,17 @@
-//! A browser that tests can drive.
+//! Chromium and chromedriver, for the tests of the pages.
 
 use std::path::PathBuf;
 
-use super::debian;
 use crate::shell::{Result, find_on_path};
+use super::debian;
 
-/// A browser and the driver that belongs to it.
+/// A browser and its driver.
 pub(crate) struct Browser {
     pub(crate) chromium: PathBuf,
     pub(crate) driver: PathBuf,
 }
 
-/// The browser of this machine; on Debian, as root, it is installed when there is none.
+/// Finds the browser. On Debian, a missing one is installed if this runs as root.
 pub(crate) fn find_or_install() -> Result<Browser> {
     if let Some(browser) = find()? {
         return Ok(browser);
@@ -42,7 +42,7 @@ fn find() -> Result<Option<Browser>> {
 fn named_or_on_path(variable: &str, names: &[&str]) -> Result<Option<PathBuf>> {
     match std::env::var_os(variable).map(PathBuf::from) {
         Some(path) if path.is_file() => Ok(Some(path)),
-        Some(path) => Err(format!("{variable}: there is no file {}", path.display())),
+        Some(path) => Err(format!("{variable}: no such file: {}", path.display())),
         None => Ok(find_on_path(names)),
     }
 }
@@ -55,6 +55,6 @@ fn advice() -> String {
     };
     format!(
         "the tests need Chromium and chromedriver: {how}\n\
-         (or name them with WAYPOST_CHROMIUM and WAYPOST_CHROMEDRIVER)"
+         (or set WAYPOST_CHROMIUM and WAYPOST_CHROMEDRIVER to their paths)"
     )
 }

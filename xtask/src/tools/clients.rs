@@ -1,13 +1,13 @@
-//! Consul's clients: programs and libraries that don't know that they aren't talking to Consul.
+//! Clients of Consul's API, for the tests of the embedded registry.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::shell::{Result, find_on_path};
+use crate::shell;
 use super::debian;
-use crate::shell::{self, Result, find_on_path};
 
-/// The last Debian release whose Prometheus finds its targets with Consul; newer ones are built
-/// without it.
+/// The last Debian release whose Prometheus supports `consul_sd_configs`.
 const PROMETHEUS_SUITE: &str = "bullseye";
 const PROMETHEUS_AMD64_SHA256: &str =
     "7f98887c0fa36e0dd81bb39abc57a9e2535c2a0dc20442a431255ebc0b87b73a";
@@ -15,24 +15,24 @@ const PROMETHEUS_AMD64_SHA256: &str =
 const PYTHON_CLIENT: (&str, &str) = ("py-consul", "1.8.0");
 const NODE_CLIENT: (&str, &str) = ("consul", "2.0.1");
 
-/// Where they are.
+/// The paths of the clients.
 pub(crate) struct Clients {
     pub(crate) prometheus: PathBuf,
     pub(crate) haproxy: PathBuf,
     pub(crate) dig: PathBuf,
-    /// A Python that has the client.
+    /// A Python with the client installed.
     pub(crate) python: PathBuf,
     pub(crate) node: PathBuf,
-    /// The folder that has Node's client.
+    /// The directory with the client for Node.
     pub(crate) node_modules: PathBuf,
 }
 
-/// A program of the machine's own release, and the packages that bring it.
+/// A program, and the Debian packages that contain it.
 struct Program {
     variable: &'static str,
     name: &'static str,
-    /// Why a program of that name won't do.
-    fault: fn(&Path) -> bool,
+    /// Whether the program at this path can't be used.
+    unusable: fn(&Path) -> bool,
     packages: &'static [&'static str],
 }
 
@@ -41,14 +41,14 @@ const DIG: Program = Program::new("WAYPOST_DIG", "dig", &["bind9-dnsutils"]);
 const NODE: Program = Program::new("WAYPOST_NODE", "node", &["nodejs"]);
 const NPM: Program = Program::new("WAYPOST_NPM", "npm", &["npm"]);
 const PYTHON: Program = Program {
-    fault: |python| {
+    unusable: |python| {
         let mut imports = Command::new(python);
         shell::output(imports.args(["-c", "import ensurepip, venv"])).is_err()
     },
     ..Program::new("WAYPOST_PYTHON", "python3", &["python3", "python3-venv"])
 };
 
-/// The clients of this machine. On Debian what is missing is fetched, and as root installed.
+/// Finds the clients. On Debian, missing ones are downloaded, or installed if this runs as root.
 pub(crate) fn find_or_install() -> Result<Clients> {
     let programs = [HAPROXY, DIG, NODE, NPM, PYTHON];
     let missing: Vec<&str> = programs
@@ -82,18 +82,18 @@ impl Program {
         Self {
             variable,
             name,
-            fault: |_| false,
+            unusable: |_| false,
             packages,
         }
     }
 
     fn find(&self) -> Option<PathBuf> {
         let named = std::env::var_os(self.variable).map(PathBuf::from);
-        // Who isn't root may not have the folder of servers on the path.
-        let server = Path::new("/usr/sbin").join(self.name);
-        let candidates = [named, find_on_path(&[self.name]), Some(server)];
+        // /usr/sbin is often missing from the PATH of users other than root.
+        let sbin = Path::new("/usr/sbin").join(self.name);
+        let candidates = [named, find_on_path(&[self.name]), Some(sbin)];
         let mut candidates = candidates.into_iter().flatten();
-        candidates.find(|file| file.is_file() && !(self.fault)(file))
+        candidates.find(|file| file.is_file() && !(self.unusable)(file))
     }
 }
 
@@ -105,8 +105,8 @@ fn find_or_fetch_prometheus() -> Result<PathBuf> {
     if !cached.is_file() {
         if !debian::is_debian() {
             return Err(
-                "the tests need a Prometheus that knows consul_sd_configs: install it, and \
-                 name it with WAYPOST_PROMETHEUS"
+                "the tests need a Prometheus that supports consul_sd_configs: install one and set \
+                 WAYPOST_PROMETHEUS to its path"
                     .to_owned(),
             );
         }
@@ -121,7 +121,7 @@ fn find_or_fetch_prometheus() -> Result<PathBuf> {
     Ok(cached)
 }
 
-/// An environment of its own, so that the machine's Python stays as it is.
+/// Installs the client in a virtual environment, so that the machine's Python does not change.
 fn python_with_client(python: &Path) -> Result<PathBuf> {
     let (name, version) = PYTHON_CLIENT;
     let folder = tools().join(format!("{name}-{version}"));
@@ -171,15 +171,14 @@ fn tools() -> PathBuf {
 
 fn advice(packages: &[&str]) -> String {
     let names = [HAPROXY, DIG, NODE, NPM, PYTHON].map(|program| program.variable);
-    let how = match debian::is_debian() {
-        true => format!(
-            "run: sudo apt-get update && sudo apt-get install {}",
-            packages.join(" ")
-        ),
-        false => "install HAProxy, dig, Python 3 with venv, Node and npm".to_owned(),
+    let how = if debian::is_debian() {
+        let packages = packages.join(" ");
+        format!("run: sudo apt-get update && sudo apt-get install {packages}")
+    } else {
+        "install HAProxy, dig, Python 3 with venv, Node and npm".to_owned()
     };
     format!(
-        "the tests hand Consul's clients our registry: {how}\n(or name the programs with {})",
+        "the tests run clients of Consul: {how}\n(or set {} to the programs)",
         names.join(", ")
     )
 }

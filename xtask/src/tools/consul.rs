@@ -1,20 +1,21 @@
-//! A real Consul: the measure that our Consul provider and our own registry are held against.
+//! A real Consul, for the tests of the Consul provider and of the embedded registry.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::shell::Result;
+use crate::shell;
 use super::debian;
-use crate::shell::{self, Result};
 
-/// The oldest Consul that the tests know.
+/// The oldest version that the tests work with.
 const OLDEST: (u32, u32) = (1, 8);
-/// The last Debian release with a Consul among its packages (1.8.7).
+/// The last Debian release with a Consul package (1.8.7).
 const SUITE: &str = "bullseye";
-/// That package's hash on amd64. Apt checks every package against the signed index; this says
-/// in addition that it is the very one we have tested with.
+/// The hash of that package on amd64. Apt verifies each package against the signed index; the hash also
+/// ensures that it is the package we test with.
 const AMD64_SHA256: &str = "e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9";
 
-/// `CONSUL_BIN`, the one on `PATH`, the one fetched before, or a fresh one: the first that will do.
+/// The first usable of: `CONSUL_BIN`, the one on `PATH`, the one fetched before, a new download.
 pub(crate) fn find_or_fetch() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("CONSUL_BIN").map(PathBuf::from) {
         check(&named).map_err(|reason| format!("CONSUL_BIN: {reason}"))?;
@@ -32,8 +33,8 @@ pub(crate) fn find_or_fetch() -> Result<PathBuf> {
     if !debian::is_debian() {
         let (major, minor) = OLDEST;
         return Err(format!(
-            "the tests need Consul {major}.{minor} or newer: install it so that `consul` is on \
-             PATH, or name the program with CONSUL_BIN"
+            "the tests need Consul {major}.{minor} or newer: install it on PATH, or set CONSUL_BIN to its \
+             path"
         ));
     }
     fetch(&cached)?;
@@ -51,13 +52,13 @@ fn check(program: &Path) -> Result {
             program.display()
         )),
         None => Err(format!(
-            "{} does not say that it is Consul",
+            "{}: `version` does not print a version of Consul",
             program.display()
         )),
     }
 }
 
-/// Major and minor out of `Consul v1.8.7` and whatever follows.
+/// Major and minor version from `Consul v1.8.7…`.
 fn version(text: &str) -> Option<(u32, u32)> {
     let mut parts = text.lines().next()?.strip_prefix("Consul v")?.split('.');
     Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
@@ -73,7 +74,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn reads_the_version_as_consul_prints_it() {
+    fn parses_the_output_of_consul_version() {
         assert_eq!(
             version("Consul v1.8.7\nProtocol 2 spoken by default"),
             Some((1, 8))

@@ -1,13 +1,14 @@
-//! Packages, by apt's own machinery and signature checks, without touching the machine's sources.
+//! Debian packages, fetched and verified by apt without changing the machine's apt configuration.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::shell::{self, Result};
+use crate::shell::Result;
+use crate::shell;
 
-/// A mirror that doesn't answer once is asked again.
-const PATIENTLY: [&str; 2] = ["-o", "Acquire::Retries=5"];
+/// Mirrors fail now and then.
+const RETRY: [&str; 2] = ["-o", "Acquire::Retries=5"];
 
 const OS_RELEASE: &str = "/etc/os-release";
 const KEYRINGS: [&str; 2] = [
@@ -15,7 +16,7 @@ const KEYRINGS: [&str; 2] = [
     "/usr/share/keyrings/debian-archive-keyring.pgp",
 ];
 
-/// Debian itself: its relatives have other packages under the same names.
+/// Whether this is Debian itself. Derivatives have other packages under the same names.
 pub(crate) fn is_debian() -> bool {
     fs::read_to_string(OS_RELEASE).is_ok_and(|text| text.lines().any(|line| line == "ID=debian"))
 }
@@ -29,24 +30,24 @@ fn architecture() -> Result<String> {
     Ok(name.trim().to_owned())
 }
 
-/// Installs packages of the machine's own release; needs root.
+/// Installs packages of the machine's release. Needs root.
 pub(crate) fn install(packages: &[&str]) -> Result {
     shell::run(
         Command::new("apt-get")
-            .args(PATIENTLY)
+            .args(RETRY)
             .args(["update", "-qq"]),
     )?;
     shell::run(
         Command::new("apt-get")
-            .args(PATIENTLY)
+            .args(RETRY)
             .args(["install", "-y", "-qq", "--no-install-recommends"])
             .args(packages)
             .env("DEBIAN_FRONTEND", "noninteractive"),
     )
 }
 
-/// Takes the program of this name out of the package of this name in a suite. The package is
-/// unpacked, not installed: no daemon starts, no user is added.
+/// Fetches the package `name` of another Debian release and copies its program `name` to `to`. The
+/// package is unpacked, not installed, so no daemon starts and no user is added.
 pub(crate) fn fetch_program(suite: &str, name: &str, amd64_sha256: &str, to: &Path) -> Result {
     let apt = PrivateApt::for_suite(suite)?;
     let package = apt.download(name)?;
@@ -56,7 +57,7 @@ pub(crate) fn fetch_program(suite: &str, name: &str, amd64_sha256: &str, to: &Pa
     let unpacked = apt.unpack(&package)?.join("usr/bin").join(name);
     let folder = to.parent().unwrap_or(to);
     fs::create_dir_all(folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    // First beside, then renamed: a copy that was cut short is never taken for the program.
+    // Copied, then renamed, so that an interrupted copy is never taken for the program.
     let partial = to.with_extension("partial");
     fs::copy(&unpacked, &partial)
         .and_then(|_| fs::rename(&partial, to))
@@ -76,8 +77,8 @@ fn expect_sha256(file: &Path, expected: &str) -> Result {
     }
 }
 
-/// An apt with a root of its own that knows one suite, from the mirror the machine already uses.
-/// The machine's sources, pins and package lists stay as they are; the folder goes with the value.
+/// An apt with its own root directory and one suite, from the mirror that the machine uses. Nothing of
+/// the machine's apt changes. Dropping it removes the directory.
 struct PrivateApt {
     root: PathBuf,
 }
@@ -86,12 +87,12 @@ impl PrivateApt {
     fn for_suite(suite: &str) -> Result<Self> {
         let root = std::env::temp_dir().join(format!("waypost-apt-{}", std::process::id()));
         let apt = Self { root };
-        apt.lay_out(suite)?;
+        apt.create(suite)?;
         shell::output(apt.apt_get().arg("update"))?;
         Ok(apt)
     }
 
-    /// Fetches a package, checked by apt against the signed index.
+    /// Downloads a package. Apt verifies it against the signed index.
     fn download(&self, package: &str) -> Result<PathBuf> {
         let folder = self.root.join("download");
         shell::output(
@@ -112,7 +113,7 @@ impl PrivateApt {
         Ok(into)
     }
 
-    fn lay_out(&self, suite: &str) -> Result {
+    fn create(&self, suite: &str) -> Result {
         let mirror = mirror()?;
         let architecture = architecture()?;
         let keyring = KEYRINGS
@@ -138,7 +139,7 @@ impl PrivateApt {
         };
         write().map_err(|error| format!("{}: {error}", self.root.display()))?;
         if is_root() {
-            // Apt gives up its rights while it downloads, to a user who must be able to write here.
+            // Apt downloads as the user _apt, who must be able to write here.
             shell::output(Command::new("chown").args(["-R", "_apt"]).arg(&self.root))?;
         }
         Ok(())
@@ -147,7 +148,7 @@ impl PrivateApt {
     fn apt_get(&self) -> Command {
         let root = self.root.display();
         let mut command = Command::new("apt-get");
-        command.arg("-q").args(PATIENTLY);
+        command.arg("-q").args(RETRY);
         for option in [
             format!("Dir::Etc={root}/etc"),
             "Dir::Etc::sourcelist=/dev/null".to_owned(),
@@ -156,7 +157,7 @@ impl PrivateApt {
             format!("Dir::State={root}/state"),
             format!("Dir::State::status={root}/state/status"),
             format!("Dir::Cache={root}/cache"),
-            // A release that is no longer cared for keeps the date of its last index.
+            // The index of an archived release has expired.
             "Acquire::Check-Valid-Until=false".to_owned(),
             "Acquire::Languages=none".to_owned(),
             "Acquire::Retries=3".to_owned(),
@@ -173,7 +174,7 @@ impl Drop for PrivateApt {
     }
 }
 
-/// The mirror of the machine's release, asked of apt itself whatever form its sources have.
+/// The mirror of the machine's release, according to apt.
 fn mirror() -> Result<String> {
     let format = "$(CREATED_BY) $(COMPONENT) $(CODENAME) $(SITE)";
     let targets =
@@ -181,7 +182,7 @@ fn mirror() -> Result<String> {
     mirror_among(&targets).ok_or_else(|| "apt's sources name no Debian mirror".to_owned())
 }
 
-/// The site of the first release proper: `-updates` and `-security` may live elsewhere.
+/// The site of the release itself: `-updates` and `-security` may be elsewhere.
 fn mirror_among(targets: &str) -> Option<String> {
     targets.lines().find_map(
         |line| match line.split_whitespace().collect::<Vec<_>>()[..] {
@@ -198,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_mirror_is_that_of_the_release_proper() {
+    fn the_mirror_is_that_of_the_release_itself() {
         let targets = "Packages main one-security http://security.test/debian\n\
                        DEP-11 main one http://wrong.test/debian\n\
                        Packages main one http://mirror.test/debian\n";

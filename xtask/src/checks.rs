@@ -1,13 +1,13 @@
-//! Format, lint, docs, test: thin words for cargo, the same on a desk and in CI.
+//! The checks that a merge waits for. They call cargo in the same way locally and in CI.
 
 use std::process::Command;
 use std::time::SystemTime;
 
-use crate::shell::{self, Result};
-use crate::tools;
+use crate::shell::Result;
+use crate::{packages, shell, tools};
 
-/// Settings of the person or the cluster that would change what a test sees.
-const AMBIENT: &[&str] = &[
+/// Variables of the user or the cluster that would change the outcome of tests.
+const REMOVED_FROM_TESTS: &[&str] = &[
     "CONSUL_CACERT",
     "CONSUL_HOST",
     "CONSUL_HTTP_ADDR",
@@ -44,6 +44,31 @@ pub(crate) fn lint() -> Result {
     )
 }
 
+/// Checks each library with no feature, and with each of its features alone.
+pub(crate) fn features() -> Result {
+    for package in packages::published()? {
+        let alone = package.features.iter().map(Some);
+        let choices = std::iter::once(None).chain(alone);
+        for feature in choices.skip(usize::from(package.features.is_empty())) {
+            let mut command = cargo("clippy");
+            command.args(["--package", &package.name, "--no-default-features"]);
+            command.args(feature.map(|name| format!("--features={name}")));
+            shell::run(command.args(["--", "-D", "warnings"]))?;
+        }
+    }
+    Ok(())
+}
+
+/// Builds the archives that `cargo publish` would upload, without compiling them.
+pub(crate) fn package() -> Result {
+    let mut command = cargo("package");
+    command.args(["--no-verify", "--allow-dirty"]);
+    for package in packages::published()? {
+        command.args(["--package", &package.name]);
+    }
+    shell::run(&mut command)
+}
+
 pub(crate) fn docs() -> Result {
     shell::run(
         cargo("doc")
@@ -52,7 +77,7 @@ pub(crate) fn docs() -> Result {
     )
 }
 
-/// `args` are cargo's own: packages, targets, and after `--` a filter for the test's name.
+/// Runs tests. `args` are arguments of `cargo test`.
 pub(crate) fn test(args: &[String]) -> Result {
     let tools = tools::setup()?;
     let mut command = cargo("test");
@@ -60,10 +85,10 @@ pub(crate) fn test(args: &[String]) -> Result {
         command.arg("--workspace");
     }
     command.arg("--all-features").args(args);
-    for name in AMBIENT {
+    for name in REMOVED_FROM_TESTS {
         command.env_remove(name);
     }
-    // A test talks to its own machine, whatever proxy cargo needs to fetch a crate.
+    // Cargo may need a proxy to fetch crates, but the tests talk to this machine.
     for name in ["NO_PROXY", "no_proxy"] {
         let mut hosts = std::env::var(name).unwrap_or_default();
         if !hosts.is_empty() {
@@ -74,13 +99,14 @@ pub(crate) fn test(args: &[String]) -> Result {
     shell::run(command.envs(tools.environment()))
 }
 
-/// What fails fastest comes first. Clippy and the docs need only the dependencies' metadata, and
-/// share it; the tests compile everything once more, to code.
+/// Runs all checks, quick ones first.
 pub(crate) fn ci() -> Result {
     let tests = || test(&["--no-fail-fast".to_owned()]);
-    let steps: [(&str, &dyn Fn() -> Result); 4] = [
+    let steps: [(&str, &dyn Fn() -> Result); 6] = [
         ("fmt", &check_format),
+        ("package", &package),
         ("lint", &lint),
+        ("features", &features),
         ("docs", &docs),
         ("test", &tests),
     ];
@@ -93,12 +119,11 @@ pub(crate) fn ci() -> Result {
     Ok(())
 }
 
+/// A cargo command in the root of the workspace.
 fn cargo(subcommand: &str) -> Command {
-    let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut command = Command::new(program);
-    command.arg(subcommand).current_dir(shell::workspace());
+    let mut command = shell::cargo(subcommand);
     if std::env::var_os("CI").is_some() {
-        // Nobody builds twice there, and a lock file that is behind is an error.
+        // Nothing is built twice there, and an outdated Cargo.lock is an error.
         command.env("CARGO_INCREMENTAL", "0");
         if subcommand != "fmt" {
             command.arg("--locked");
