@@ -12,6 +12,8 @@
     doc = "| [`conformance`] | tests that every provider must pass (feature `conformance`) |"
 )]
 
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod environment;
