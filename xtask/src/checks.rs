@@ -53,6 +53,8 @@ pub(crate) fn features() -> Result {
             let mut command = cargo("clippy");
             command.args(["--package", &package.name, "--no-default-features"]);
             command.args(feature.map(|name| format!("--features={name}")));
+            // The version of the Kubernetes API, which is otherwise chosen by the program.
+            command.env("K8S_OPENAPI_ENABLED_VERSION", "1.33");
             shell::run(command.args(["--", "-D", "warnings"]))?;
         }
     }
