@@ -11,7 +11,6 @@
     feature = "conformance",
     doc = "| [`conformance`] | tests that every provider must pass (feature `conformance`) |"
 )]
-
 #![cfg_attr(docsrs, feature(doc_cfg))]
 
 #[cfg(feature = "conformance")]

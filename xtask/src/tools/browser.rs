@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use crate::shell::{Result, find_on_path};
 use super::debian;
+use crate::shell::{Result, find_on_path};
 
 /// A browser and its driver.
 pub(crate) struct Browser {

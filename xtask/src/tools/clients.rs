@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::shell::{Result, find_on_path};
-use crate::shell;
 use super::debian;
+use crate::shell;
+use crate::shell::{Result, find_on_path};
 
 /// The last Debian release whose Prometheus supports `consul_sd_configs`.
 const PROMETHEUS_SUITE: &str = "bullseye";

@@ -3,9 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::shell::Result;
-use crate::shell;
 use super::debian;
+use crate::shell;
+use crate::shell::Result;
 
 /// The oldest version that the tests work with.
 const OLDEST: (u32, u32) = (1, 8);

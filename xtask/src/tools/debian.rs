@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::shell::Result;
 use crate::shell;
+use crate::shell::Result;
 
 /// Mirrors fail now and then.
 const RETRY: [&str; 2] = ["-o", "Acquire::Retries=5"];
@@ -32,11 +32,7 @@ fn architecture() -> Result<String> {
 
 /// Installs packages of the machine's release. Needs root.
 pub(crate) fn install(packages: &[&str]) -> Result {
-    shell::run(
-        Command::new("apt-get")
-            .args(RETRY)
-            .args(["update", "-qq"]),
-    )?;
+    shell::run(Command::new("apt-get").args(RETRY).args(["update", "-qq"]))?;
     shell::run(
         Command::new("apt-get")
             .args(RETRY)
