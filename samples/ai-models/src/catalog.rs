@@ -1,26 +1,35 @@
-//! The local and upstream models, their availability, and the workers that run local models.
+//! The local and upstream models, their availability, and the threads that run local models.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Serialize;
-use tokio::sync::Semaphore;
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 use utoipa::ToSchema;
 
+use crate::admission::{Admission, Slot};
 use crate::models::{Model, Output, Parameter, Parameters, Task};
 use crate::problem::Problem;
 use crate::upstream::{Listing, Upstream};
 use crate::{models, upstream};
 
-/// How long a text waits for a free worker before the request is rejected.
-const QUEUE_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the result of a self-test is used, so that many health checks cost no more than one.
+const SELF_TEST_LIFETIME: Duration = Duration::from_millis(500);
 
 /// The models that this instance offers.
 pub(crate) struct Catalog {
     local: Vec<Arc<dyn Model>>,
     upstream: Option<Arc<Upstream>>,
-    /// One permit per core: local models are CPU-bound, so more at once would slow all of them.
-    workers: Arc<Semaphore>,
+    admission: Admission,
+    /// The last result of the self-test. Locked while the test runs, so that it never occupies more
+    /// than one thread.
+    self_test: Arc<Mutex<Option<SelfTest>>>,
+}
+
+struct SelfTest {
+    ended_at: Instant,
+    result: Result<(), Problem>,
 }
 
 /// A model, found by its ID.
@@ -103,7 +112,8 @@ impl Catalog {
         Self {
             local: models::all(),
             upstream: upstream.map(Arc::new),
-            workers: Arc::new(Semaphore::new(cores)),
+            admission: Admission::new(cores),
+            self_test: Arc::default(),
         }
     }
 
@@ -143,36 +153,58 @@ impl Catalog {
         Err(Problem::unknown_model(id, &known))
     }
 
-    /// Runs a local model on a worker thread.
+    /// Waits for a slot to run a local model on texts of this many characters in total. If this
+    /// instance is overloaded, the request is rejected.
+    pub(crate) async fn admit(&self, characters: usize) -> Result<Slot, Problem> {
+        self.admission.admit(characters).await
+    }
+
+    /// Runs a local model on another thread.
     pub(crate) async fn infer(
         &self,
+        slot: &Slot,
         model: &Arc<dyn Model>,
         text: String,
         parameters: Parameters,
     ) -> Result<Output, Problem> {
         let model = Arc::clone(model);
         let id = model.info().id;
-        self.run_on_worker(id, move || model.infer(&text, &parameters))
-            .await?
+        run_blocking(slot, id, move || model.infer(&text, &parameters)).await?
     }
 
-    /// Splits a text into sentences, on a worker thread.
+    /// Splits a text into sentences, on another thread.
     pub(crate) async fn sentences(
         &self,
+        slot: &Slot,
         model: &Arc<dyn Model>,
         text: String,
     ) -> Result<Vec<String>, Problem> {
-        self.run_on_worker(model.info().id, move || models::sentences(&text))
-            .await
+        run_blocking(slot, model.info().id, move || models::sentences(&text)).await
     }
 
-    /// Runs every local model on its example.
+    /// Runs every local model on its example. It needs no slot: an overloaded instance is busy, not
+    /// broken.
     pub(crate) async fn self_test(&self) -> Result<(), Problem> {
-        for model in &self.local {
-            let text = model.info().example.to_owned();
-            self.infer(model, text, Parameters::new()).await?;
+        let mut last = Arc::clone(&self.self_test).lock_owned().await;
+        if let Some(last) = &*last
+            && last.ended_at.elapsed() < SELF_TEST_LIFETIME
+        {
+            return last.result.clone();
         }
-        Ok(())
+        let local = self.local.clone();
+        // The thread holds the lock, so that a model that hangs is not started again.
+        let test = tokio::task::spawn_blocking(move || {
+            let mut examples = local.iter().map(|model| (model, model.info().example));
+            let result = examples
+                .try_for_each(|(model, text)| model.infer(text, &Parameters::new()).map(drop));
+            *last = Some(SelfTest {
+                ended_at: Instant::now(),
+                result: result.clone(),
+            });
+            result
+        });
+        test.await
+            .unwrap_or_else(|error| Err(model_failed("self-test", &error)))
     }
 
     pub(crate) fn has_upstream(&self) -> bool {
@@ -185,32 +217,31 @@ impl Catalog {
         listing.failure.map(|problem| problem.detail)
     }
 
-    /// Runs `work` on a thread of the blocking pool. If a model panics on some text, only that
-    /// request fails.
-    async fn run_on_worker<T: Send + 'static>(
-        &self,
-        id: &'static str,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, Problem> {
-        let permit = Arc::clone(&self.workers).acquire_owned();
-        let Ok(Ok(permit)) = tokio::time::timeout(QUEUE_TIMEOUT, permit).await else {
-            return Err(Problem::overloaded());
-        };
-        let result = tokio::task::spawn_blocking(move || {
-            let _permit = permit;
-            work()
-        });
-        result.await.map_err(|error| {
-            tracing::error!(model = id, %error, "model failed");
-            Problem::model_failed(id)
-        })
-    }
-
     /// The IDs of the upstream models that no local model hides.
     fn upstream_ids<'a>(&'a self, listing: &'a Listing) -> impl Iterator<Item = &'a String> {
         let is_local = |id: &str| self.local.iter().any(|model| model.info().id == id);
         listing.models.iter().filter(move |id| !is_local(id))
     }
+}
+
+/// Runs `work` on a thread of the blocking pool. If a model panics on some text, only that request
+/// fails.
+async fn run_blocking<T: Send + 'static>(
+    slot: &Slot,
+    id: &'static str,
+    work: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, Problem> {
+    let slot = slot.clone();
+    let result = tokio::task::spawn_blocking(move || {
+        let _slot = slot;
+        work()
+    });
+    result.await.map_err(|error| model_failed(id, &error))
+}
+
+fn model_failed(id: &str, error: &tokio::task::JoinError) -> Problem {
+    tracing::error!(model = id, %error, "model failed");
+    Problem::model_failed(id)
 }
 
 impl FoundModel {

@@ -15,8 +15,10 @@
 //! | `POST /api/inference/stream` | the same, as server-sent events while the result is computed |
 //! | `GET /openapi.json`, `GET /docs/` | the OpenAPI description, and Swagger UI |
 //!
-//! Errors are problem details (RFC 9457).
+//! Errors are problem details (RFC 9457). An overloaded instance rejects requests within two seconds,
+//! with status 503 and `retry-after`.
 
+mod admission;
 mod api;
 mod catalog;
 mod models;

@@ -205,14 +205,23 @@ impl Problem {
         )
     }
 
-    pub(crate) fn overloaded() -> Self {
+    pub(crate) fn overloaded(retry_after: u64) -> Self {
         Self::new(
             StatusCode::SERVICE_UNAVAILABLE,
             "overloaded",
             "Overloaded",
-            "All workers of this instance are busy. Retry in a second.",
+            format!("This instance is busy with other requests. Retry in {retry_after} s."),
         )
-        .retry_after(1)
+        .retry_after(retry_after)
+    }
+
+    pub(crate) fn wrong_content_type(given: &str) -> Self {
+        Self::new(
+            StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            "wrong-content-type",
+            "Wrong content type",
+            format!("The content type is {given:?}; send JSON as application/json."),
+        )
     }
 
     pub(crate) fn no_such_path(path: &str) -> Self {

@@ -1,20 +1,24 @@
 //! `POST /api/inference`: runs a model on one text or a list of texts.
 
 use std::fmt;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
-use http::StatusCode;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, StatusCode};
 use serde::{Deserialize, Serialize};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
 use super::state::{ApiState, MAX_BODY};
+use crate::admission::Slot;
 use crate::catalog::FoundModel;
-use crate::models::{GeneratedText, Output, Parameters, Task};
+use crate::models::{GeneratedText, Model, Output, Parameters, Task};
 use crate::problem::Problem;
+use crate::upstream::Upstream;
 
 /// The most texts in one request.
 const MAX_INPUTS: usize = 64;
@@ -74,6 +78,7 @@ pub(super) enum OneOrMany<T> {
         (status = BAD_REQUEST, description = "The body is not valid JSON of this schema; `line` and `column` say where", body = Problem, content_type = "application/problem+json"),
         (status = NOT_FOUND, description = "No such model; `models` lists the valid IDs", body = Problem, content_type = "application/problem+json"),
         (status = PAYLOAD_TOO_LARGE, description = "The body is too large", body = Problem, content_type = "application/problem+json"),
+        (status = UNSUPPORTED_MEDIA_TYPE, description = "The content type is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = UNPROCESSABLE_ENTITY, description = "The input is empty or too long, or a parameter is not valid", body = Problem, content_type = "application/problem+json"),
         (status = BAD_GATEWAY, description = "The upstream server failed", body = Problem, content_type = "application/problem+json"),
         (status = SERVICE_UNAVAILABLE, description = "The upstream server is unreachable, or this instance is overloaded", body = Problem, content_type = "application/problem+json"),
@@ -82,21 +87,26 @@ pub(super) enum OneOrMany<T> {
 )]
 pub(super) async fn infer(
     State(api): State<ApiState>,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Json<InferenceResponse>, Problem> {
-    let request = parse(body)?;
+    let request = parse(&headers, body)?;
     let model = api.catalog.find(&request.model).await?;
-    check(&request.input, &model)?;
+    let characters = check(&request.input, &model)?;
+    let runner = match &model {
+        FoundModel::Local(model) => Runner::Local(model, api.catalog.admit(characters).await?),
+        FoundModel::Upstream(upstream, id) => Runner::Upstream(upstream, id),
+    };
     let started = Instant::now();
     let InferenceRequest {
         input, parameters, ..
     } = request;
     let output = match input {
-        OneOrMany::One(text) => OneOrMany::One(infer_text(&api, &model, text, &parameters).await?),
+        OneOrMany::One(text) => OneOrMany::One(infer_text(&api, &runner, text, &parameters).await?),
         OneOrMany::Many(texts) => {
             let mut outputs = Vec::with_capacity(texts.len());
             for text in texts {
-                outputs.push(infer_text(&api, &model, text, &parameters).await?);
+                outputs.push(infer_text(&api, &runner, text, &parameters).await?);
             }
             OneOrMany::Many(outputs)
         }
@@ -110,8 +120,18 @@ pub(super) async fn infer(
     }))
 }
 
-/// Parses the request. The content type is ignored, since JSON is the only format.
-pub(super) fn parse(body: Result<Bytes, BytesRejection>) -> Result<InferenceRequest, Problem> {
+/// Parses the request. Without a content type it is taken for JSON, the only format. Another content
+/// type is refused: those that a form of a web page can send need no permission of this service.
+pub(super) fn parse(
+    headers: &HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<InferenceRequest, Problem> {
+    if let Some(content_type) = headers.get(CONTENT_TYPE) {
+        let content_type = content_type.to_str().unwrap_or_default();
+        if !is_json(content_type) {
+            return Err(Problem::wrong_content_type(content_type));
+        }
+    }
     let body = body.map_err(|rejection| match rejection.status() {
         StatusCode::PAYLOAD_TOO_LARGE => Problem::body_too_large(MAX_BODY),
         _ => Problem::unreadable_body(&rejection.body_text()),
@@ -119,8 +139,8 @@ pub(super) fn parse(body: Result<Bytes, BytesRejection>) -> Result<InferenceRequ
     serde_json::from_slice(&body).map_err(|error| Problem::malformed(&error))
 }
 
-/// Validates the input, so that the models need not.
-pub(super) fn check(input: &OneOrMany<String>, model: &FoundModel) -> Result<(), Problem> {
+/// Validates the input, so that the models need not. Returns its length in characters.
+pub(super) fn check(input: &OneOrMany<String>, model: &FoundModel) -> Result<usize, Problem> {
     match input {
         OneOrMany::One(text) => check_text("input", text, model),
         OneOrMany::Many(texts) if texts.is_empty() => Err(Problem::empty_input("input")),
@@ -130,8 +150,16 @@ pub(super) fn check(input: &OneOrMany<String>, model: &FoundModel) -> Result<(),
         OneOrMany::Many(texts) => texts
             .iter()
             .enumerate()
-            .try_for_each(|(index, text)| check_text(&format!("input[{index}]"), text, model)),
+            .map(|(index, text)| check_text(&format!("input[{index}]"), text, model))
+            .sum(),
     }
+}
+
+fn is_json(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default();
+    let essence = essence.trim().to_ascii_lowercase();
+    essence == "application/json"
+        || (essence.starts_with("application/") && essence.ends_with("+json"))
 }
 
 pub(super) fn milliseconds(started: Instant) -> f64 {
@@ -139,7 +167,7 @@ pub(super) fn milliseconds(started: Instant) -> f64 {
     (started.elapsed().as_secs_f64() * 1_000_000.0).round() / 1_000.0
 }
 
-fn check_text(field: &str, text: &str, model: &FoundModel) -> Result<(), Problem> {
+fn check_text(field: &str, text: &str, model: &FoundModel) -> Result<usize, Problem> {
     if text.trim().is_empty() {
         return Err(Problem::empty_input(field));
     }
@@ -147,19 +175,28 @@ fn check_text(field: &str, text: &str, model: &FoundModel) -> Result<(), Problem
     if length > limit {
         Err(Problem::input_too_long(field, length, limit))
     } else {
-        Ok(())
+        Ok(length)
     }
+}
+
+/// What runs the texts of one request.
+enum Runner<'a> {
+    Local(&'a Arc<dyn Model>, Slot),
+    Upstream(&'a Upstream, &'a str),
 }
 
 async fn infer_text(
     api: &ApiState,
-    model: &FoundModel,
+    runner: &Runner<'_>,
     text: String,
     parameters: &Parameters,
 ) -> Result<Output, Problem> {
-    match model {
-        FoundModel::Local(model) => api.catalog.infer(model, text, parameters.clone()).await,
-        FoundModel::Upstream(upstream, id) => {
+    match runner {
+        Runner::Local(model, slot) => {
+            let parameters = parameters.clone();
+            api.catalog.infer(slot, model, text, parameters).await
+        }
+        Runner::Upstream(upstream, id) => {
             let text = upstream.complete(id, &text, parameters).await?;
             Ok(Output::Text(GeneratedText { text }))
         }

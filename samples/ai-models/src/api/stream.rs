@@ -3,12 +3,14 @@
 
 use std::convert::Infallible;
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::State;
 use axum::extract::rejection::BytesRejection;
 use axum::response::sse::{Event, KeepAlive, Sse};
 use futures_util::stream::{Stream, StreamExt};
+use http::HeaderMap;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -16,6 +18,7 @@ use utoipa::ToSchema;
 
 use super::inference::{InferenceRequest, OneOrMany, check, milliseconds, parse};
 use super::state::ApiState;
+use crate::admission::Slot;
 use crate::catalog::FoundModel;
 use crate::models::{GeneratedText, Model, Output, Parameters, Task};
 use crate::problem::Problem;
@@ -23,6 +26,10 @@ use crate::upstream::TokenStream;
 
 /// How many events are buffered for a slow client before the model has to wait.
 const BUFFER: usize = 16;
+
+/// How long a client may leave events unread while a local model waits for it. Until then the
+/// request takes a place that others need.
+const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The events of a stream, in this order: `start`, any number of `part` or `token`, and `done` or
 /// `error`.
@@ -61,18 +68,20 @@ pub(super) enum StreamEvent {
         (status = OK, description = "Server-sent events", body = StreamEvent, content_type = "text/event-stream"),
         (status = BAD_REQUEST, description = "The body is not valid JSON of this schema; `line` and `column` say where", body = Problem, content_type = "application/problem+json"),
         (status = NOT_FOUND, description = "No such model; `models` lists the valid IDs", body = Problem, content_type = "application/problem+json"),
+        (status = UNSUPPORTED_MEDIA_TYPE, description = "The content type is not JSON", body = Problem, content_type = "application/problem+json"),
         (status = UNPROCESSABLE_ENTITY, description = "The input is empty, too long or a list, or a parameter is not valid", body = Problem, content_type = "application/problem+json"),
         (status = BAD_GATEWAY, description = "The upstream server failed before the first token", body = Problem, content_type = "application/problem+json"),
-        (status = SERVICE_UNAVAILABLE, description = "The upstream server is unreachable", body = Problem, content_type = "application/problem+json"),
+        (status = SERVICE_UNAVAILABLE, description = "The upstream server is unreachable, or this instance is overloaded", body = Problem, content_type = "application/problem+json"),
     )
 )]
 pub(super) async fn stream(
     State(api): State<ApiState>,
+    headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Sse<impl Stream<Item = Result<Event, Infallible>>>, Problem> {
-    let request = parse(body)?;
+    let request = parse(&headers, body)?;
     let model = api.catalog.find(&request.model).await?;
-    check(&request.input, &model)?;
+    let characters = check(&request.input, &model)?;
     let OneOrMany::One(text) = request.input else {
         return Err(Problem::one_input_only());
     };
@@ -89,8 +98,9 @@ pub(super) async fn stream(
         FoundModel::Local(model) => {
             // Validates the parameters while the response can still have an error status.
             model.infer("", &request.parameters)?;
+            let slot = api.catalog.admit(characters).await?;
             spawn(sender, move |events| {
-                infer_sentences(api, model, text, request.parameters, events)
+                infer_sentences(api, slot, model, text, request.parameters, events)
             });
         }
         FoundModel::Upstream(upstream, id) => {
@@ -112,6 +122,7 @@ type Events = mpsc::Sender<StreamEvent>;
 
 /// Why the stream stopped early.
 enum Stopped {
+    /// The client has closed the connection, or no longer reads from it.
     ConnectionClosed,
     Problem(Problem),
 }
@@ -135,27 +146,28 @@ where
 
 async fn infer_sentences(
     api: ApiState,
+    slot: Slot,
     model: Arc<dyn Model>,
     text: String,
     parameters: Parameters,
     events: Events,
 ) -> Result<(), Stopped> {
     let started = Instant::now();
-    let sentences = api.catalog.sentences(&model, text.clone()).await?;
+    let sentences = api.catalog.sentences(&slot, &model, text.clone()).await?;
     for (index, input) in sentences.into_iter().enumerate() {
         let output = api
             .catalog
-            .infer(&model, input.clone(), parameters.clone())
+            .infer(&slot, &model, input.clone(), parameters.clone())
             .await?;
-        events
-            .send(StreamEvent::Part {
-                index,
-                input,
-                output,
-            })
-            .await?;
+        let part = StreamEvent::Part {
+            index,
+            input,
+            output,
+        };
+        events.send_timeout(part, READ_TIMEOUT).await?;
     }
-    let output = api.catalog.infer(&model, text, parameters).await?;
+    let output = api.catalog.infer(&slot, &model, text, parameters).await?;
+    drop(slot);
     events
         .send(StreamEvent::Done {
             output,
@@ -203,6 +215,12 @@ impl StreamEvent {
 impl From<Problem> for Stopped {
     fn from(problem: Problem) -> Self {
         Self::Problem(problem)
+    }
+}
+
+impl From<mpsc::error::SendTimeoutError<StreamEvent>> for Stopped {
+    fn from(_: mpsc::error::SendTimeoutError<StreamEvent>) -> Self {
+        Self::ConnectionClosed
     }
 }
 

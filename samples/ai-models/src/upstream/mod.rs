@@ -1,5 +1,7 @@
 //! An OpenAI-compatible server whose models are offered in addition to the local ones.
 
+mod body;
+mod events;
 mod problems;
 mod tokens;
 mod wire;
@@ -7,15 +9,20 @@ mod wire;
 use std::fmt;
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION, HeaderMap, HeaderValue};
-use serde_json::json;
+use futures_util::stream;
+use futures_util::stream::{StreamExt, TryStreamExt};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use reqwest::redirect;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
-use url::Url;
+use url::{Host, Url};
 
+use self::body::BodyError;
 use self::problems::{Problems, root_cause};
 pub(crate) use self::tokens::TokenStream;
-use self::wire::{Completion, ModelList};
+use self::wire::{Completion, Finish, ModelList, error_in};
 use crate::models::Parameters;
 use crate::problem::Problem;
 
@@ -37,6 +44,15 @@ const COMPLETION_TIMEOUT: Duration = Duration::from_secs(300);
 /// The longest pause in a streamed response. Before the first token the server may have to load
 /// the model.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+
+/// The largest list of models, in bytes.
+const MAX_LIST: usize = 1024 * 1024;
+
+/// The largest response that is not streamed, in bytes.
+const MAX_COMPLETION: usize = 8 * 1024 * 1024;
+
+/// The most redirects in a row.
+const MAX_REDIRECTS: usize = 5;
 
 /// An OpenAI-compatible server, such as Ollama, llama.cpp, vLLM or a hosted one.
 ///
@@ -100,8 +116,8 @@ impl Upstream {
             reason,
         })?;
         Ok(Self {
+            http: client(&base, key)?,
             base,
-            http: client(key)?,
             cache: Mutex::default(),
         })
     }
@@ -160,15 +176,12 @@ impl Upstream {
     ) -> Result<String, Problem> {
         let completion = async {
             let response = self.send_chat(model, input, parameters, false).await?;
-            let body = response
-                .bytes()
-                .await
-                .map_err(|error| self.problems().interrupted(&root_cause(&error)))?;
-            let completion: Completion = serde_json::from_slice(&body)
-                .map_err(|error| self.problems().invalid_response(&error))?;
-            completion
-                .text()
-                .ok_or_else(|| self.problems().invalid_response(&"it has no choices"))
+            if has_type(&response, "text/event-stream") {
+                // The server streams although it was not asked to.
+                let tokens = tokens::read(response, IDLE_TIMEOUT, self.problems());
+                return tokens.try_collect().await;
+            }
+            self.read_completion(response).await
         };
         timeout(COMPLETION_TIMEOUT, completion)
             .await
@@ -185,18 +198,53 @@ impl Upstream {
         let response = timeout(IDLE_TIMEOUT, self.send_chat(model, input, parameters, true))
             .await
             .unwrap_or_else(|_| Err(self.problems().timed_out()))?;
+        if has_type(&response, "application/json") {
+            // The server does not stream this answer, or it failed.
+            let text = timeout(COMPLETION_TIMEOUT, self.read_completion(response))
+                .await
+                .unwrap_or_else(|_| Err(self.problems().timed_out()))?;
+            return Ok(stream::once(std::future::ready(Ok(text))).boxed());
+        }
         Ok(tokens::read(response, IDLE_TIMEOUT, self.problems()))
     }
 
     async fn list(&self) -> Result<Vec<String>, Problem> {
         let response = self.send(self.http.get(self.url("models"))).await?;
-        let body = response
-            .bytes()
-            .await
-            .map_err(|error| self.problems().no_response(&error))?;
-        let list: ModelList = serde_json::from_slice(&body)
-            .map_err(|error| self.problems().invalid_response(&error))?;
+        let list: ModelList = self.read_json(response, MAX_LIST).await?;
         Ok(list.ids())
+    }
+
+    /// The text of a response that is not streamed.
+    async fn read_completion(&self, response: reqwest::Response) -> Result<String, Problem> {
+        let completion: Completion = self.read_json(response, MAX_COMPLETION).await?;
+        let choice = completion
+            .into_first_choice()
+            .ok_or_else(|| self.problems().invalid_response(&"it has no choices"))?;
+        if choice.finish() == Some(Finish::Failed) {
+            return Err(self.problems().failed_finish(choice.finish_reason()));
+        }
+        Ok(choice.text())
+    }
+
+    /// Reads a body of at most `limit` bytes. An error that it reports is an error.
+    async fn read_json<T: DeserializeOwned>(
+        &self,
+        response: reqwest::Response,
+        limit: usize,
+    ) -> Result<T, Problem> {
+        let problems = self.problems();
+        let body = body::read(response, limit)
+            .await
+            .map_err(|error| match error {
+                BodyError::TooLarge => problems.too_large(limit),
+                BodyError::Interrupted(reason) => problems.interrupted(&reason),
+            })?;
+        let json: Value =
+            serde_json::from_slice(&body).map_err(|error| problems.invalid_response(&error))?;
+        if let Some(error) = error_in(&json) {
+            return Err(problems.reported(error));
+        }
+        serde_json::from_value(json).map_err(|error| problems.invalid_response(&error))
     }
 
     async fn send_chat(
@@ -270,7 +318,7 @@ fn parse(base: &str) -> Result<Url, String> {
     }
 }
 
-fn client(key: Option<&str>) -> Result<reqwest::Client, UpstreamError> {
+fn client(base: &Url, key: Option<&str>) -> Result<reqwest::Client, UpstreamError> {
     // This fails only if the process has a crypto provider already; that one is used then.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let mut headers = HeaderMap::new();
@@ -280,11 +328,65 @@ fn client(key: Option<&str>) -> Result<reqwest::Client, UpstreamError> {
         value.set_sensitive(true);
         headers.insert(AUTHORIZATION, value);
     }
-    reqwest::Client::builder()
+    let mut builder = reqwest::Client::builder()
         .connect_timeout(CONNECT_TIMEOUT)
         .default_headers(headers)
+        .redirect(same_origin_redirects());
+    // A hosted server may only be reachable through the proxy that the environment names, but one
+    // on this machine is not reachable through it.
+    if is_loopback(base) {
+        builder = builder.no_proxy();
+    }
+    builder
         .build()
         .map_err(|error| UpstreamError::Client(root_cause(&error)))
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => {
+            let name = name.trim_end_matches('.');
+            name == "localhost" || name.ends_with(".localhost")
+        }
+        Some(Host::Ipv4(ip)) => ip.is_loopback() || ip.is_unspecified(),
+        Some(Host::Ipv6(ip)) => {
+            let mapped = ip.to_ipv4_mapped();
+            ip.is_loopback() || ip.is_unspecified() || mapped.is_some_and(|ip| ip.is_loopback())
+        }
+        None => false,
+    }
+}
+
+/// Follows redirects within the configured server only. Another host must not receive the texts and
+/// the key.
+fn same_origin_redirects() -> redirect::Policy {
+    redirect::Policy::custom(|attempt| {
+        let is_same = attempt
+            .previous()
+            .first()
+            .is_some_and(|first| first.origin() == attempt.url().origin());
+        if !is_same {
+            let target = attempt.url().origin().ascii_serialization();
+            return attempt.error(format!(
+                "it redirects to another server, {target}, which is not followed; if that is the \
+                 right one, set AI_MODELS_UPSTREAM to it"
+            ));
+        }
+        if attempt.previous().len() > MAX_REDIRECTS {
+            return attempt.error("it redirects too often");
+        }
+        attempt.follow()
+    })
+}
+
+/// Whether a response has this media type.
+fn has_type(response: &reqwest::Response, media_type: &str) -> bool {
+    let value = response.headers().get(CONTENT_TYPE);
+    let value = value
+        .and_then(|value| value.to_str().ok())
+        .unwrap_or_default();
+    let essence = value.split(';').next().unwrap_or_default().trim();
+    essence.eq_ignore_ascii_case(media_type)
 }
 
 #[cfg(test)]
@@ -315,6 +417,23 @@ mod tests {
             Upstream::new("http://host", Some("a\nb")),
             Err(UpstreamError::BadKey)
         ));
+    }
+
+    #[test]
+    fn addresses_of_this_machine_are_recognized() {
+        for (url, expected) in [
+            ("http://localhost:11434/v1", true),
+            ("http://127.0.0.1:11434/v1", true),
+            ("http://127.8.0.1/v1", true),
+            ("http://[::1]:8080/v1", true),
+            ("http://[::ffff:127.0.0.1]:8080/v1", true),
+            ("http://ollama.localhost/v1", true),
+            ("http://ollama:11434/v1", false),
+            ("https://api.example.com/v1", false),
+            ("https://localhost.example.com/v1", false),
+        ] {
+            assert_eq!(is_loopback(&Url::parse(url).unwrap()), expected, "{url}");
+        }
     }
 
     #[test]

@@ -2,11 +2,20 @@
 
 use std::error::Error;
 use std::fmt;
+use std::time::Duration;
 
 use http::{StatusCode, header};
 use serde_json::{Value, json};
 
+use super::body;
+use super::wire::error_in;
 use crate::problem::Problem;
+
+/// The part of an error's body that is read, in bytes.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+
+/// How long to wait for the body of an error.
+const ERROR_BODY_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The longest part of an error message of the server that is repeated, in characters.
 const MAX_MESSAGE: usize = 500;
@@ -22,6 +31,9 @@ impl Problems {
     pub(super) fn no_response(&self, error: &reqwest::Error) -> Problem {
         if error.is_timeout() && !error.is_connect() {
             return self.timed_out();
+        }
+        if error.is_redirect() {
+            return self.invalid_response(&root_cause(error));
         }
         Problem::new(
             StatusCode::SERVICE_UNAVAILABLE,
@@ -74,8 +86,35 @@ impl Problems {
         )
     }
 
-    /// The server sent an error in a stream.
-    pub(super) fn error_event(&self, error: &Value) -> Problem {
+    /// The response is larger than `limit` bytes.
+    pub(super) fn too_large(&self, limit: usize) -> Problem {
+        Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "upstream-too-large",
+            "Upstream response too large",
+            format!(
+                "The response of the upstream server {} is larger than {limit} bytes.",
+                self.server
+            ),
+        )
+        .with("limit", json!(limit))
+    }
+
+    /// The model stopped for a reason that is not the end of its answer.
+    pub(super) fn failed_finish(&self, reason: &str) -> Problem {
+        Problem::new(
+            StatusCode::BAD_GATEWAY,
+            "upstream-error",
+            "Upstream error",
+            format!(
+                "The upstream server {} stopped the answer with the reason {reason:?}.",
+                self.server
+            ),
+        )
+    }
+
+    /// The server reported an error in a response with the status 200.
+    pub(super) fn reported(&self, error: &Value) -> Problem {
         Problem::new(
             StatusCode::BAD_GATEWAY,
             "upstream-error",
@@ -96,9 +135,9 @@ impl Problems {
             .headers()
             .get(header::RETRY_AFTER)
             .and_then(|value| value.to_str().ok()?.parse().ok());
-        let body = response.bytes().await.unwrap_or_default();
+        let body = body::read_start(response, MAX_ERROR_BODY, ERROR_BODY_TIMEOUT).await;
         let message = match serde_json::from_slice::<Value>(&body) {
-            Ok(json) => message(json.get("error").unwrap_or(&json)),
+            Ok(json) => message(error_in(&json).unwrap_or(&json)),
             Err(_) => shorten(&String::from_utf8_lossy(&body)),
         };
         let detail = match status {
@@ -141,9 +180,11 @@ pub(super) fn root_cause(error: &dyn Error) -> String {
     cause.to_string()
 }
 
-/// The message of an error in OpenAI's format (`{"message": …}`), Ollama's (a string) or another.
+/// The message of an error in OpenAI's format (`{"message": …}`), FastAPI's (`{"detail": …}`),
+/// Ollama's (a string) or another.
 fn message(error: &Value) -> String {
-    let message = error.as_str().or_else(|| error.get("message")?.as_str());
+    let member = |name| error.get(name)?.as_str();
+    let message = error.as_str().or(member("message")).or(member("detail"));
     shorten(&message.map_or_else(|| error.to_string(), str::to_owned))
 }
 

@@ -4,12 +4,23 @@ use std::time::Duration;
 
 use futures_util::stream;
 use futures_util::stream::{BoxStream, StreamExt};
-use sse_stream::SseStream;
+use serde_json::Value;
 use tokio::time::timeout;
 
-use super::problems::{Problems, root_cause};
-use super::wire::Chunk;
+use super::events::{EventReader, ReadError, ServerEvent};
+use super::problems::Problems;
+use super::wire::{Completion, Finish, error_in};
 use crate::problem::Problem;
+
+/// The largest response, in bytes.
+const MAX_RESPONSE: usize = 32 * 1024 * 1024;
+
+/// The longest text of a response, in bytes.
+const MAX_TEXT: usize = 1024 * 1024;
+
+/// How long to wait for further tokens after a reason to finish. The response should end at once
+/// then, but a server may leave the connection open.
+const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The tokens of a streamed response. Ends after the last token or the first problem.
 pub(crate) type TokenStream = BoxStream<'static, Result<String, Problem>>;
@@ -21,10 +32,11 @@ pub(super) fn read(
     problems: Problems,
 ) -> TokenStream {
     let reader = Reader {
-        events: SseStream::from_bytes_stream(response.bytes_stream()).boxed(),
+        events: EventReader::new(response, MAX_RESPONSE),
         idle_timeout,
         problems,
         is_finished: false,
+        remaining_text: MAX_TEXT,
     };
     stream::unfold(Some(reader), |reader| async move {
         let mut reader = reader?;
@@ -37,42 +49,86 @@ pub(super) fn read(
 }
 
 struct Reader {
-    events: BoxStream<'static, Result<sse_stream::Sse, sse_stream::Error>>,
+    events: EventReader,
     idle_timeout: Duration,
     problems: Problems,
-    /// Whether there was a `finish_reason`, after which the server may close the connection.
+    /// Whether there was a `finish_reason`. Only then is the answer whole: servers send `[DONE]`
+    /// after a failure too. How the response ends after that makes no difference.
     is_finished: bool,
+    remaining_text: usize,
 }
 
 impl Reader {
     /// The next token; `None` at the end of the response.
     async fn next_token(&mut self) -> Result<Option<String>, Problem> {
-        let problems = &self.problems;
         loop {
-            let event = match timeout(self.idle_timeout, self.events.next()).await {
-                Err(_) => return Err(problems.timed_out()),
-                Ok(None) if self.is_finished => return Ok(None),
-                Ok(None) => return Err(problems.interrupted("the stream ended early")),
-                Ok(Some(event)) => {
-                    event.map_err(|error| problems.interrupted(&root_cause(&error)))?
-                }
-            };
-            let Some(data) = event.data else { continue };
-            if data.trim() == "[DONE]" {
+            let Some(event) = self.next_event().await? else {
                 return Ok(None);
+            };
+            let problems = &self.problems;
+            if !event.error.is_empty() {
+                let error = event.error;
+                let error = serde_json::from_str(&error).unwrap_or(Value::String(error));
+                return Err(problems.reported(error.get("error").unwrap_or(&error)));
             }
-            let chunk: Chunk =
-                serde_json::from_str(&data).map_err(|error| problems.invalid_response(&error))?;
-            if let Some(error) = chunk.error {
-                return Err(problems.error_event(&error));
+            if event.data.trim() == "[DONE]" {
+                if self.is_finished {
+                    return Ok(None);
+                }
+                return Err(problems.interrupted("the stream ended without a reason to finish"));
             }
-            let Some(choice) = chunk.choices.into_iter().next() else {
+            let json = match serde_json::from_str::<Value>(&event.data) {
+                Ok(json) => json,
+                Err(_) if event.name == "error" => Value::String(event.data),
+                // Keep-alives and other events that are not about the answer.
+                Err(_) if self.is_finished || event.data.trim().is_empty() => continue,
+                Err(_) if !matches!(event.name.as_str(), "" | "message") => continue,
+                Err(error) => return Err(problems.invalid_response(&error)),
+            };
+            let error = error_in(&json).or_else(|| (event.name == "error").then_some(&json));
+            if let Some(error) = error {
+                return Err(problems.reported(error));
+            }
+            let completion = match serde_json::from_value::<Completion>(json) {
+                Ok(completion) => completion,
+                Err(_) if self.is_finished => continue,
+                Err(error) => return Err(problems.invalid_response(&error)),
+            };
+            let Some(choice) = completion.into_first_choice() else {
                 continue;
             };
-            self.is_finished |= choice.finish_reason.is_some();
-            let token = choice.delta.and_then(|delta| delta.content);
-            if let Some(token) = token.filter(|token| !token.is_empty()) {
+            match choice.finish() {
+                Some(Finish::Failed) => return Err(problems.failed_finish(choice.finish_reason())),
+                Some(Finish::Complete) => self.is_finished = true,
+                None => {}
+            }
+            let token = choice.text();
+            if !token.is_empty() {
+                let Some(remaining) = self.remaining_text.checked_sub(token.len()) else {
+                    return Err(problems.too_large(MAX_TEXT));
+                };
+                self.remaining_text = remaining;
                 return Ok(Some(token));
+            }
+        }
+    }
+
+    /// The next event; `None` at the end of a whole answer.
+    async fn next_event(&mut self) -> Result<Option<ServerEvent>, Problem> {
+        let limit = if self.is_finished {
+            FINISH_TIMEOUT
+        } else {
+            self.idle_timeout
+        };
+        let problems = &self.problems;
+        match timeout(limit, self.events.next()).await {
+            Ok(Ok(Some(event))) => Ok(Some(event)),
+            _ if self.is_finished => Ok(None),
+            Err(_) => Err(problems.timed_out()),
+            Ok(Ok(None)) => Err(problems.interrupted("the stream ended early")),
+            Ok(Err(ReadError::Interrupted(reason))) => Err(problems.interrupted(&reason)),
+            Ok(Err(ReadError::EventTooLong(limit) | ReadError::ResponseTooLong(limit))) => {
+                Err(problems.too_large(limit))
             }
         }
     }

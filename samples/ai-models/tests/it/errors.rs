@@ -230,3 +230,26 @@ async fn unusual_texts_do_not_crash_the_models() {
         );
     }
 }
+
+#[tokio::test]
+async fn only_json_is_accepted() {
+    let server = Server::of_models(None).await;
+    let body = json!({"model": "sentiment", "input": "Lovely!"}).to_string();
+    for path in ["/api/inference", "/api/inference/stream"] {
+        for (content_type, status) in [
+            ("application/json", 200),
+            ("Application/JSON; charset=utf-8", 200),
+            ("application/problem+json", 200),
+            // A form of any web page can send these without asking.
+            ("text/plain", 415),
+            ("text/plain; application/json", 415),
+            ("application/x-www-form-urlencoded", 415),
+            ("multipart/form-data; boundary=x", 415),
+        ] {
+            let request = server.client.post(server.url(path)).body(body.clone());
+            let request = request.header("content-type", content_type);
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), status, "{path}, {content_type}");
+        }
+    }
+}

@@ -5,6 +5,7 @@
 mod docs;
 mod errors;
 mod local_models;
+mod overload;
 mod run;
 mod support;
 mod upstream;
