@@ -4,6 +4,8 @@
 pub mod axum;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(any(feature = "reqwest", feature = "tower"))]
+mod leased_body;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 #[cfg(any(feature = "reqwest", feature = "tower"))]
@@ -15,5 +17,7 @@ pub mod tonic;
 #[cfg(feature = "tower")]
 pub mod tower;
 
+#[cfg(any(feature = "reqwest", feature = "tower"))]
+pub use self::leased_body::LeasedBody;
 #[cfg(feature = "axum")]
 pub use self::shutdown::shutdown_signal;

@@ -8,13 +8,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::Method;
-use reqwest::{Body, Request, Response, Url};
+use reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use serde::Serialize;
 use tokio::time::timeout;
 use tower::retry::budget::{Budget, TpsBudget};
 use waypost_core::{Error, InstanceId, Invalid, ServiceAddress};
 
 use super::http::classify;
+use super::leased_body::LeasedBody;
 use super::retry::{ATTEMPTS, may_retry, pick_for, retry_budget};
 use crate::balance::Lease;
 use crate::client::ServiceDiscoveryClient;
@@ -120,7 +121,8 @@ impl Client {
 
     /// Sends a request to an instance. If it fails without a response, it is retried at up to two other
     /// instances, provided that it was never sent or that its method is idempotent. Retries are limited
-    /// to a fifth of the requests. The request counts as in flight until the response is dropped.
+    /// to a fifth of the requests. The request counts as in flight until the body of the response ends or is
+    /// dropped.
     ///
     /// # Errors
     /// If there is no usable instance, or sending fails. 4xx and 5xx are not errors.
@@ -142,15 +144,15 @@ impl Client {
             let copy = if is_last { None } else { request.try_clone() };
             let method = request.method().clone();
             let (error, may_retry) = match self.attempt(request, &lease).await {
-                Ok(mut response) => {
+                Ok(response) => {
                     lease.record(classify(response.status(), response.headers()));
-                    response.extensions_mut().insert(Arc::new(lease));
-                    return Ok(response);
+                    return Ok(with_lease(response, lease));
                 }
                 Err(RequestError::Http(error)) if error.is_builder() => return Err(error.into()),
                 Err(RequestError::Http(error)) => {
-                    // A timeout here is that of the whole request, so no time is left to retry.
-                    let may_retry = !error.is_timeout() && may_retry(&method, &error);
+                    // Any other timeout is that of the whole request, so no time is left to retry.
+                    let may_retry =
+                        error.is_connect() || !error.is_timeout() && may_retry(&method, &error);
                     (error.into(), may_retry)
                 }
                 Err(error) => (error, method.is_idempotent()),
@@ -177,6 +179,18 @@ impl Client {
             }),
         }
     }
+}
+
+/// The response, with a body that holds the lease.
+fn with_lease(response: Response, lease: Lease) -> Response {
+    let url = response.url().clone();
+    let (mut parts, body) = http::Response::<Body>::from(response).into_parts();
+    // reqwest keeps the URL beside the HTTP response; the conversion back reads it from an extension.
+    if let Ok(with_url) = http::Response::builder().url(url).body(()) {
+        parts.extensions.extend(with_url.into_parts().0.extensions);
+    }
+    let body = Body::wrap(LeasedBody::new(body, lease));
+    http::Response::from_parts(parts, body).into()
 }
 
 fn with_query(url: &str, query: Option<&str>) -> Result<Url, Invalid> {

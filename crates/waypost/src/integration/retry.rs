@@ -26,10 +26,33 @@ pub(crate) fn may_retry(method: &Method, error: &(dyn StdError + 'static)) -> bo
     method.is_idempotent() || was_never_sent(error)
 }
 
+/// Whether no connection was made: refused, unreachable, timed out while connecting, a host name that
+/// doesn't resolve, or a failed TLS handshake.
 fn was_never_sent(error: &(dyn StdError + 'static)) -> bool {
-    let refused = io::ErrorKind::ConnectionRefused;
+    #[cfg(feature = "tower")]
+    if let Some(error) = error.downcast_ref::<hyper_util::client::legacy::Error>() {
+        return error.is_connect();
+    }
+    #[cfg(feature = "reqwest")]
+    if let Some(error) = error.downcast_ref::<reqwest::Error>() {
+        return error.is_connect();
+    }
+    // Of other clients only what the system says is known.
+    let is_unconnected = |error: &io::Error| {
+        use io::ErrorKind::{
+            AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable,
+        };
+        matches!(
+            error.kind(),
+            AddrNotAvailable
+                | ConnectionRefused
+                | HostUnreachable
+                | NetworkDown
+                | NetworkUnreachable
+        )
+    };
     match error.downcast_ref::<io::Error>() {
-        Some(error) if error.kind() == refused => true,
+        Some(error) if is_unconnected(error) => true,
         _ => error.source().is_some_and(was_never_sent),
     }
 }

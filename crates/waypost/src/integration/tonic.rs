@@ -21,6 +21,7 @@ use tower::{BoxError, Service, ServiceExt};
 use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceAddress, ServiceName};
 
 use super::http::classify;
+use super::leased_body::LeasedBody;
 use super::retry::{ATTEMPTS, pick_for};
 use crate::balance::Balancer;
 use crate::client::ServiceDiscoveryClient;
@@ -224,10 +225,9 @@ async fn send(inner: Arc<Inner>, request: Request<Body>) -> Result<Response<Body
         }
     };
     match channel.oneshot(request).await {
-        Ok(mut response) => {
+        Ok(response) => {
             lease.record(grpc_outcome(&response));
-            response.extensions_mut().insert(Arc::new(lease));
-            Ok(response)
+            Ok(response.map(|body| Body::new(LeasedBody::new(body, lease))))
         }
         Err(error) => {
             lease.record(Outcome::Failed);

@@ -13,12 +13,14 @@ use std::task::{Context, Poll};
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::{Stream, StreamExt, stream};
 use http::{Request, Response, Uri};
+use http_body::Body;
 use tower::discover::Change;
 use tower::retry::budget::{Budget, TpsBudget};
 use tower::{BoxError, Layer, Service, ServiceExt};
 use waypost_core::{Instance, InstanceId, ServiceAddress};
 
 use super::http::classify;
+use super::leased_body::LeasedBody;
 use super::retry::{ATTEMPTS, may_retry, pick_for, retry_budget};
 use crate::balance::Balancer;
 use crate::directory::Subscription;
@@ -33,7 +35,9 @@ use crate::snapshot::Snapshot;
 ///
 /// Put a timeout below this layer, such as Tower's `Timeout` around the HTTP client: then an attempt at
 /// an instance that hangs fails, the instance is ejected and the request is retried elsewhere. A timeout
-/// above this layer cancels the request without an outcome for the instance.
+/// above this layer cancels the request: outlier detection then counts it as abandoned.
+///
+/// A request counts as in flight until the body of its response ends or is dropped.
 pub struct BalanceLayer<B> {
     shared: Arc<Shared>,
     copy: fn(&Request<B>) -> Option<Request<B>>,
@@ -136,11 +140,11 @@ where
     S::Error: Into<BoxError>,
     S::Future: Send,
     B: Send + 'static,
-    R: 'static,
+    R: Body + 'static,
 {
-    type Response = Response<R>;
+    type Response = Response<LeasedBody<R>>;
     type Error = BoxError;
-    type Future = BoxFuture<'static, Result<Response<R>, BoxError>>;
+    type Future = BoxFuture<'static, Result<Response<LeasedBody<R>>, BoxError>>;
 
     fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
@@ -156,10 +160,11 @@ async fn send<S, B, R>(
     inner: S,
     layer: BalanceLayer<B>,
     mut request: Request<B>,
-) -> Result<Response<R>, BoxError>
+) -> Result<Response<LeasedBody<R>>, BoxError>
 where
     S: Service<Request<B>, Response = Response<R>> + Clone,
     S::Error: Into<BoxError>,
+    R: Body,
 {
     let Shared {
         balancer,
@@ -181,11 +186,9 @@ where
         };
         let method = request.method().clone();
         let error: BoxError = match inner.clone().oneshot(request).await {
-            Ok(mut response) => {
+            Ok(response) => {
                 lease.record(classify(response.status(), response.headers()));
-                // Ends the request in flight when the response is dropped.
-                response.extensions_mut().insert(Arc::new(lease));
-                return Ok(response);
+                return Ok(response.map(|body| LeasedBody::new(body, lease)));
             }
             Err(error) => error.into(),
         };

@@ -1,5 +1,6 @@
 //! Calls through Tower, reqwest and tonic, to real processes that are killed and stopped.
 
+mod bodies;
 mod grpc;
 mod load;
 mod retries;
@@ -97,6 +98,10 @@ fn selection(balancer: &Balancer, id: &str) -> Selection {
 }
 
 fn plain_reqwest() -> reqwest::Client {
+    reqwest_builder().build().unwrap()
+}
+
+fn reqwest_builder() -> reqwest::ClientBuilder {
     let provider = rustls::crypto::ring::default_provider();
     let tls = rustls::ClientConfig::builder_with_provider(provider.into())
         .with_safe_default_protocol_versions()
@@ -104,7 +109,7 @@ fn plain_reqwest() -> reqwest::Client {
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
     let builder = reqwest::Client::builder().tls_backend_preconfigured(tls);
-    builder.no_proxy().build().unwrap()
+    builder.no_proxy()
 }
 
 #[tokio::test]
