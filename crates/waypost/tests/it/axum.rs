@@ -1,4 +1,4 @@
-//! An application's life from its first request to its last.
+//! Serving an axum application: registration, health, graceful shutdown.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,21 +14,21 @@ use waypost::integration::axum::{ServeError, serve};
 use waypost::provider::MemoryProvider;
 use waypost::{HealthChecks, ServiceDiscoveryClient, ServiceRegistration};
 
-const SOON: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 struct App {
     client: ServiceDiscoveryClient,
     stop: oneshot::Sender<()>,
     served: tokio::task::JoinHandle<Result<(), ServeError>>,
     database: Arc<AtomicBool>,
-    slow: Arc<Slow>,
+    slow: Arc<SlowHandler>,
 }
 
-/// A request that has begun, and that ends when the test lets it.
+/// A request handler that completes when the test lets it.
 #[derive(Default)]
-struct Slow {
-    begun: Notify,
-    may_end: Notify,
+struct SlowHandler {
+    started: Notify,
+    release: Notify,
 }
 
 impl App {
@@ -38,13 +38,13 @@ impl App {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let database = Arc::new(AtomicBool::new(true));
         let (stop, stopped) = oneshot::channel::<()>();
-        let slow = Arc::<Slow>::default();
+        let slow = Arc::<SlowHandler>::default();
         let handler = get({
             let slow = Arc::clone(&slow);
             async move || {
-                slow.begun.notify_one();
-                slow.may_end.notified().await;
-                "slow but whole"
+                slow.started.notify_one();
+                slow.release.notified().await;
+                "slow but complete"
             }
         });
         let app = Router::new()
@@ -64,7 +64,7 @@ impl App {
                 let _ = stopped.await;
             });
         let served = tokio::spawn(serving.run());
-        timeout(SOON, client.wait_for("web"))
+        timeout(DEADLINE, client.wait_for("web"))
             .await
             .unwrap()
             .unwrap();
@@ -77,7 +77,7 @@ impl App {
         }
     }
 
-    /// The status line and the body of a path, asked at an instance that is found by name.
+    /// The status line and the body of a response from an instance that is looked up by name.
     async fn get(&self, path: &str) -> (String, String) {
         let pick = self.client.pick("web").await.unwrap();
         get_from(&pick.authority(), path).await
@@ -114,7 +114,7 @@ async fn a_served_application_is_registered_and_reports_its_health() {
     let (status, body) = app.get("/readyz").await;
     assert_eq!(status, "HTTP/1.1 503 Service Unavailable");
     assert!(body.contains("the check returned false"), "{body}");
-    // The process lives, whatever its database does.
+    // Liveness doesn't depend on the database.
     assert_eq!(app.get("/livez").await.0, "HTTP/1.1 200 OK");
 }
 
@@ -126,10 +126,12 @@ async fn shutdown_deregisters_first_and_finishes_requests_in_flight() {
         let authority = authority.clone();
         async move { get_from(&authority, "/slow").await }
     });
-    timeout(SOON, app.slow.begun.notified()).await.unwrap();
+    timeout(DEADLINE, app.slow.started.notified())
+        .await
+        .unwrap();
     app.stop.send(()).unwrap();
 
-    // It is gone from the registry, but one who hasn't heard of it yet is still served.
+    // It is deregistered, but still serves clients that have not seen this yet.
     let mut subscription = app.client.directory().subscribe(&"web".parse().unwrap());
     while subscription.changed().await.usable().is_ok() {}
     assert_eq!(get_from(&authority, "/").await.1, "hello");
@@ -138,15 +140,19 @@ async fn shutdown_deregisters_first_and_finishes_requests_in_flight() {
         "HTTP/1.1 503 Service Unavailable"
     );
 
-    // Then nobody is let in, and what was begun still ends as it should.
+    // Then it accepts no new connections, and the request in flight completes.
     let closed = async { while TcpStream::connect(&authority).await.is_ok() {} };
-    timeout(SOON, closed).await.unwrap();
-    app.slow.may_end.notify_one();
-    assert_eq!(slow.await.unwrap().1, "slow but whole");
-    timeout(SOON, app.served).await.unwrap().unwrap().unwrap();
+    timeout(DEADLINE, closed).await.unwrap();
+    app.slow.release.notify_one();
+    assert_eq!(slow.await.unwrap().1, "slow but complete");
+    timeout(DEADLINE, app.served)
+        .await
+        .unwrap()
+        .unwrap()
+        .unwrap();
 }
 
-/// Three instances behind a registry, each replaced in turn while requests go on.
+/// Replaces three instances one after the other while clients send requests.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_rolling_restart_under_load_fails_no_request() {
     let agent = waypost_agent::Agent::start().await.unwrap();
@@ -173,24 +179,24 @@ async fn a_rolling_restart_under_load_fails_no_request() {
     }
     while subscription.changed().await.ready().len() < 3 {}
 
-    let asking: Vec<_> = (0..4)
+    let clients: Vec<_> = (0..4)
         .map(|_| {
             let client = client.clone();
             tokio::spawn(async move {
-                let mut asked = 0;
+                let mut requests = 0;
                 loop {
                     let authority = client.pick("web").await.unwrap().authority();
                     let (status, generation) = get_from(&authority, "/").await;
                     assert_eq!(status, "HTTP/1.1 200 OK");
-                    asked += 1;
+                    requests += 1;
                     if generation == "3" {
-                        return asked;
+                        return requests;
                     }
                 }
             })
         })
         .collect();
-    // The second generation replaces the first one by one; the third says that it is over.
+    // The second generation replaces the first. A response of the third ends the clients.
     let mut replaced_by = Vec::new();
     for (stop, served) in running {
         let next = start(2).await;
@@ -200,10 +206,10 @@ async fn a_rolling_restart_under_load_fails_no_request() {
         replaced_by.push(next);
     }
     replaced_by.push(start(3).await);
-    let mut asked = 0;
-    for asking in asking {
-        let all = timeout(SOON, asking).await.unwrap();
-        asked += all.expect("no request fails");
+    let mut requests = 0;
+    for client in clients {
+        let sent = timeout(DEADLINE, client).await.unwrap();
+        requests += sent.expect("no request fails");
     }
-    assert!(asked > 300, "{asked}");
+    assert!(requests > 300, "{requests}");
 }

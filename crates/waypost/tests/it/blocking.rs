@@ -1,4 +1,4 @@
-//! The library in programs without async: only one test here runs in a runtime.
+//! The API for programs without async. Only one of these tests runs within a runtime.
 
 use std::sync::{Arc, mpsc};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use waypost::{Check, Error, Instance, RegistrationState, ServiceRegistration, bl
 
 use crate::scripted::{ScriptedProvider, auth};
 
-const SOON: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 fn memory(ids: &[&str]) -> MemoryProvider {
     let memory = MemoryProvider::new();
@@ -20,13 +20,14 @@ fn memory(ids: &[&str]) -> MemoryProvider {
     memory
 }
 
+/// The number of background threads in this process.
 fn threads() -> usize {
     let named = |task: std::fs::DirEntry| {
         let name = std::fs::read_to_string(task.path().join("comm"));
         name.is_ok_and(|name| name.trim() == "waypost")
     };
     let tasks = std::fs::read_dir("/proc/self/task").unwrap();
-    tasks.flatten().map(named).filter(|is| *is).count()
+    tasks.flatten().map(named).filter(|named| *named).count()
 }
 
 #[test]
@@ -42,34 +43,34 @@ fn lookups_picks_and_leases_work_without_a_runtime() {
     assert_eq!(lease.endpoint().in_flight(), 1);
     client.set_strategy_named("least_connections").unwrap();
     assert_ne!(client.pick("auth").unwrap().id(), lease.id());
-    // Outcomes do the same as everywhere.
+    // Failed requests eject the instance.
     (0..5).for_each(|_| lease.failed());
     let explanation = client.explain("auth").unwrap();
     assert_eq!(explanation.counters.ejected_consecutive_failures, 1);
     assert_eq!(client.services().unwrap().names().len(), 1);
 
-    // What changes is heard of between the calls.
+    // The background thread receives changes between calls.
     let balancer = client.balancer("auth").unwrap();
     memory.remove(&"a".into());
     memory.remove(&"b".into());
-    let gone = client
-        .wait_for("nobody", Duration::from_millis(20))
+    let error = client
+        .wait_for("unknown", Duration::from_millis(20))
         .unwrap_err();
-    assert!(matches!(gone, Error::UnknownService { .. }), "{gone}");
+    assert!(matches!(error, Error::UnknownService { .. }), "{error}");
     let host = "10.0.0.9".parse().unwrap();
     memory.insert(Instance::builder(auth(), host, 80).id("c").build().unwrap());
     let began = tokio::time::Instant::now();
-    while client.wait_for("auth", SOON).unwrap().ready().len() != 1 {
-        assert!(began.elapsed() < SOON, "a and b never leave");
+    while client.wait_for("auth", DEADLINE).unwrap().ready().len() != 1 {
+        assert!(began.elapsed() < DEADLINE, "a and b are never removed");
     }
     drop(client);
-    // It goes on for as long as anything uses its thread.
+    // The balancer keeps the background thread alive.
     assert!(balancer.pick().is_ok());
 }
 
 #[test]
 fn dropping_a_registrar_deregisters_before_it_returns() {
-    // The registry is real: an agent, in a runtime of its own.
+    // An embedded registry, in a runtime of its own.
     let (started, agent) = mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let registry = std::thread::spawn(move || {
@@ -102,12 +103,12 @@ fn dropping_a_registrar_deregisters_before_it_returns() {
     let watcher = ServiceDiscoveryClient::builder().environment(environment.clone());
     let watcher = watcher.build_blocking().unwrap();
     let own = registered.registrar().unwrap();
-    assert!(own.registered(SOON).unwrap());
+    assert!(own.registered(DEADLINE).unwrap());
     let more = watcher.register(registration("alone")).unwrap();
-    assert!(more.registered(SOON).unwrap());
+    assert!(more.registered(DEADLINE).unwrap());
     assert!(matches!(more.state(), RegistrationState::Registered));
     let ids = || -> Vec<String> {
-        // A client of its own, so that what it says is asked now.
+        // A new client, which has nothing cached.
         let fresh = ServiceDiscoveryClient::builder().environment(environment.clone());
         let found = fresh.build_blocking().unwrap().discover_service("billing");
         let found = found.unwrap_or_default();
@@ -121,7 +122,7 @@ fn dropping_a_registrar_deregisters_before_it_returns() {
     assert_eq!(ids(), ["with-client"]);
     let clone = registered.clone();
     drop(registered);
-    assert_eq!(ids(), ["with-client"], "a clone is left");
+    assert_eq!(ids(), ["with-client"], "a clone still exists");
     drop(clone);
     assert_eq!(ids(), Vec::<String>::new());
     drop(stop);
@@ -130,18 +131,18 @@ fn dropping_a_registrar_deregisters_before_it_returns() {
 
 #[test]
 fn the_background_thread_ends_with_its_last_user() {
-    // Other tests have threads of this name too, but not so many.
+    // Other tests have threads with this name too, but fewer than 20.
     let clients: Vec<_> = (0..20)
         .map(|_| ServiceDiscoveryClient::new(Arc::new(memory(&["a"]))).unwrap())
         .collect();
-    // A thread names itself a moment after it began.
-    let becomes = |wanted: &dyn Fn(usize) -> bool| {
-        let mut looks = std::iter::repeat_with(threads).take(100_000);
-        assert!(looks.any(wanted), "{} threads", threads());
+    // A thread gets its name shortly after it has started, so the count is polled.
+    let wait_for = |condition: &dyn Fn(usize) -> bool| {
+        let mut counts = std::iter::repeat_with(threads).take(100_000);
+        assert!(counts.any(condition), "{} threads", threads());
     };
-    becomes(&|count| count >= 20);
+    wait_for(&|count| count >= 20);
     drop(clients);
-    becomes(&|count| count < 20);
+    wait_for(&|count| count < 20);
 }
 
 #[tokio::test]
@@ -157,7 +158,7 @@ async fn blocking_calls_within_a_runtime_are_errors() {
         Registrar::start(provider, ServiceRegistration::new("x", 1).unwrap()),
         Err(Error::WithinRuntime)
     ));
-    // One that was made outside and is brought in: the same, and dropping it panics neither.
+    // The same for a client that was made outside of the runtime. Dropping it there doesn't panic.
     let (client, registrar) = std::thread::spawn(|| {
         let client = ServiceDiscoveryClient::new(Arc::new(memory(&["a"]))).unwrap();
         let registration = ServiceRegistration::new("x", 1).unwrap();

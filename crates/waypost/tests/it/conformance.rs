@@ -1,4 +1,4 @@
-//! Our own providers pass the suite that others are held to.
+//! Waypost's own providers pass the conformance suite.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -122,7 +122,7 @@ impl Harness for File {
     }
 }
 
-/// Whatever speaks Consul's API, behind a proxy that can make it fail.
+/// A server with Consul's API, behind a proxy that can make it fail.
 struct ConsulApi {
     url: String,
     proxy: FaultProxy,
@@ -131,7 +131,7 @@ struct ConsulApi {
 }
 
 impl ConsulApi {
-    async fn before(address: String) -> Self {
+    async fn new(address: String) -> Self {
         let proxy = FaultProxy::start(address.clone()).await;
         Self {
             url: format!("http://{address}/v1/agent/service"),
@@ -155,7 +155,7 @@ impl ConsulApi {
 impl Harness for ConsulApi {
     fn capabilities(&self) -> Capabilities {
         let mut all = Capabilities::all();
-        // Each registration walks the whole agent of a real Consul.
+        // A real Consul takes longer for each registration the more it has.
         all.max_instances = 300;
         all
     }
@@ -205,12 +205,12 @@ impl Harness for ConsulApi {
     }
 }
 
-async fn conforms(harness: &dyn Harness, skipped: usize) {
+async fn assert_conforms(harness: &dyn Harness, skipped: usize) {
     let report = conformance::run(harness).await;
     report.assert();
     let skips = report
         .cases()
-        .filter(|(_, outcome)| **outcome == CaseResult::Skipped);
+        .filter(|(_, result)| **result == CaseResult::Skipped);
     assert_eq!(skips.count(), skipped, "{report}");
 }
 
@@ -220,12 +220,12 @@ async fn the_memory_provider_conforms() {
         provider: MemoryProvider::new(),
         known: Mutex::default(),
     };
-    conforms(&memory, 2).await;
+    assert_conforms(&memory, 2).await;
 }
 
 #[tokio::test]
 async fn the_env_provider_conforms() {
-    conforms(&Env::default(), 7).await;
+    assert_conforms(&Env::default(), 7).await;
 }
 
 #[tokio::test]
@@ -234,31 +234,31 @@ async fn the_static_provider_conforms() {
         folder: tempfile::tempdir().unwrap(),
         content: Mutex::default(),
     };
-    conforms(&file, 0).await;
+    assert_conforms(&file, 0).await;
 }
 
 #[tokio::test]
 async fn the_consul_provider_conforms_on_a_real_consul() {
     let consul = Consul::start().await;
-    conforms(&ConsulApi::before(consul.address()).await, 0).await;
+    assert_conforms(&ConsulApi::new(consul.address()).await, 0).await;
 }
 
 #[tokio::test]
 async fn the_consul_provider_conforms_on_the_embedded_registry() {
     let agent = Agent::start().await.unwrap();
-    conforms(&ConsulApi::before(agent.http_addr().to_string()).await, 0).await;
+    assert_conforms(&ConsulApi::new(agent.http_addr().to_string()).await, 0).await;
 }
 
-/// A provider with the fault that costs the most: its failures look like empty answers.
+/// A provider with the worst fault: it reports a failure as an empty answer.
 #[derive(Debug, Clone, Default)]
-struct Forgetful {
+struct EmptyOnFailure {
     memory: MemoryProvider,
     is_down: tokio::sync::watch::Sender<bool>,
 }
 
-impl Provider for Forgetful {
+impl Provider for EmptyOnFailure {
     fn describe(&self) -> Arc<str> {
-        "forgetful".into()
+        "empty on failure".into()
     }
 
     fn watch(&self, service: &ServiceName) -> Watch {
@@ -275,12 +275,12 @@ impl Provider for Forgetful {
     }
 }
 
-struct ForgetfulHarness {
+struct EmptyOnFailureHarness {
     memory: Memory,
-    provider: Forgetful,
+    provider: EmptyOnFailure,
 }
 
-impl Harness for ForgetfulHarness {
+impl Harness for EmptyOnFailureHarness {
     fn capabilities(&self) -> Capabilities {
         Capabilities::all()
     }
@@ -306,15 +306,15 @@ impl Harness for ForgetfulHarness {
 
 #[tokio::test(start_paused = true)]
 async fn a_provider_whose_failures_look_like_empty_answers_does_not_conform() {
-    let provider = Forgetful::default();
+    let provider = EmptyOnFailure::default();
     let memory = Memory {
         provider: provider.memory.clone(),
         known: Mutex::default(),
     };
-    let report = conformance::run(&ForgetfulHarness { memory, provider }).await;
+    let report = conformance::run(&EmptyOnFailureHarness { memory, provider }).await;
     let failed = report
         .cases()
-        .filter(|(_, o)| matches!(o, CaseResult::Failed(_)));
+        .filter(|(_, result)| matches!(result, CaseResult::Failed(_)));
     let failed: Vec<_> = failed.map(|(name, _)| name).collect();
     assert_eq!(
         failed,

@@ -98,7 +98,7 @@ async fn unused_watches_are_closed_and_reopened_on_demand() {
         .directory_options(options)
         .build()
         .unwrap();
-    // As long as it is asked for, it stays.
+    // The watch stays open while the service is used.
     for _ in 0..10 {
         client.pick("auth").await.unwrap();
         sleep(Duration::from_secs(50)).await;
@@ -112,7 +112,7 @@ async fn unused_watches_are_closed_and_reopened_on_demand() {
     client.pick("auth").await.unwrap();
     assert_eq!((script.watches_started(), script.open_watches()), (2, 1));
 
-    // Held by a subscription it stays, read or not.
+    // A subscription keeps the watch open, whether it is read or not.
     let subscription = client.directory().subscribe(&auth());
     sleep(Duration::from_secs(600)).await;
     assert_eq!(script.open_watches(), 1);
@@ -168,7 +168,7 @@ async fn wait_for_returns_when_an_instance_appears() {
     assert_eq!(waiting.await.unwrap(), 1);
 }
 
-/// The task of a watch may run on another thread before the one that begins it goes on.
+/// The task of a watch may run on another thread before the one that started it continues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_first_lookup_sees_an_immediate_answer() {
     let script = ScriptedProvider::default();

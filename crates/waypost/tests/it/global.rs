@@ -1,4 +1,4 @@
-//! The module-level functions, in one test, since they share one state.
+//! The global functions, in a single test because they share state.
 
 use std::sync::Arc;
 
@@ -19,7 +19,7 @@ async fn global_functions_find_list_register_and_deregister() {
         .await
         .unwrap();
     assert_eq!(default, "http://localhost:5001");
-    // A default hides an outage, but not a mistake.
+    // A default hides an outage, but not an invalid name.
     assert!(matches!(
         get_service_url("a b", Some("http://x")).await,
         Err(Error::Invalid(_))
@@ -41,7 +41,7 @@ async fn global_functions_find_list_register_and_deregister() {
     let services = get_services().await.unwrap();
     assert_eq!(services["auth"].url(), "http://127.0.0.1:8080");
 
-    // Said again it replaces what was said before, and is not taken back with it.
+    // Registering the same id again replaces the registration without deregistering it.
     let again = ServiceRegistration::new("auth", 8080).unwrap().version("2");
     register_service(again).await.unwrap();
     while get_service("auth", None).await.unwrap().version() != Some("2") {

@@ -1,4 +1,4 @@
-//! What the library writes to the log, taken by a test.
+//! Captures log lines in tests.
 
 use std::io::Write;
 use std::sync::{Arc, Mutex};
@@ -6,19 +6,20 @@ use std::sync::{Arc, Mutex};
 use tracing::subscriber::NoSubscriber;
 use tracing_subscriber::fmt::MakeWriter;
 
-/// All lines of one thread's log, at the finest level, other crates' too.
+/// All log lines of one thread, at level TRACE, including those of other crates.
 #[derive(Clone, Default)]
 pub(crate) struct Logs {
     bytes: Arc<Mutex<Vec<u8>>>,
 }
 
 impl Logs {
-    /// Takes the log of this thread as long as the guard lives. A test on Tokio's current-thread
-    /// runtime has no other.
+    /// Captures the log of this thread until the guard is dropped. All tasks of a test on Tokio's
+    /// current-thread runtime run on this thread.
     pub(crate) fn take() -> (Self, tracing::subscriber::DefaultGuard) {
-        // Tracing keeps in mind which lines nobody wants. While there is but one subscriber, it asks
-        // only that of the thread that comes to a line first, which may be another test's: it has
-        // none. With two it asks both, whichever thread it is. An error means that it is set.
+        // Tracing caches for each log statement whether any subscriber is interested. With a single
+        // subscriber it asks only that of the thread that reaches the statement first, which may be
+        // the thread of another test without a subscriber. A second, global subscriber makes it ask
+        // all of them. An error means that it was already set.
         let _ = tracing::subscriber::set_global_default(NoSubscriber::default());
         let logs = Self::default();
         let subscriber = tracing_subscriber::fmt()
@@ -33,7 +34,7 @@ impl Logs {
         String::from_utf8(self.bytes.lock().unwrap().clone()).unwrap()
     }
 
-    /// The lines with all of these words.
+    /// The lines that contain all of these texts.
     pub(crate) fn lines(&self, words: &[&str]) -> Vec<String> {
         let text = self.text();
         let lines = text.lines();

@@ -1,6 +1,6 @@
-//! What users of the library notice, tried from outside of it.
+//! Tests of the library through its public API.
 
-#![allow(clippy::unwrap_used)] // in a test a panic is the report
+#![allow(clippy::unwrap_used)] // a panic fails the test
 
 mod axum;
 mod balance;

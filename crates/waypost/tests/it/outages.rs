@@ -1,4 +1,4 @@
-//! What a directory does while its provider fails: each line of `docs/outages.md`, on a paused
+//! What the directory does while its provider fails, as described in `docs/outages.md`, on a paused
 //! clock.
 
 use std::sync::Arc;
@@ -21,21 +21,21 @@ fn directory(script: &ScriptedProvider, edit: impl FnOnce(&mut DirectoryOptions)
     Directory::with_options(Arc::new(script.clone()), options)
 }
 
-/// From now on nothing is answered.
-fn go_down(script: &ScriptedProvider) {
+/// From now on every attempt fails.
+fn start_outage(script: &ScriptedProvider) {
     script.set_first_item(refused());
     script.send(refused());
     script.end_watches();
 }
 
 async fn until(subscription: &mut Subscription<Snapshot>, wanted: impl Fn(&Snapshot) -> bool) {
-    let following = async {
+    let changes = async {
         while !wanted(&subscription.current()) {
             subscription.changed().await;
         }
     };
-    let outcome = timeout(Duration::from_secs(3600), following).await;
-    assert!(outcome.is_ok(), "never so: {:?}", subscription.current());
+    let result = timeout(Duration::from_secs(3600), changes).await;
+    assert!(result.is_ok(), "timeout at {:?}", subscription.current());
 }
 
 #[tokio::test(start_paused = true)]
@@ -46,7 +46,7 @@ async fn a_ten_minute_outage_fails_no_lookup_and_recovers_within_five_seconds() 
     assert!(directory.lookup(&auth()).await.is_ok());
     assert_eq!(script.watches_started(), 1);
 
-    go_down(&script);
+    start_outage(&script);
     for second in 1..=600 {
         sleep(Duration::from_secs(1)).await;
         let found = directory.lookup(&auth()).await.unwrap();
@@ -59,14 +59,14 @@ async fn a_ten_minute_outage_fails_no_lookup_and_recovers_within_five_seconds() 
         );
     }
     let [status] = &directory.status()[..] else {
-        panic!("one provider, one status");
+        panic!("there must be one status");
     };
     assert_eq!((status.failing(), status.watches()), (1, 1));
     assert!(status.age().unwrap() >= 10 * MINUTE);
     assert_eq!(status.last_error().unwrap().message(), "connection refused");
     let attempts = script.watches_started() - 1;
     assert_eq!(status.reconnects(), attempts as u64);
-    // A scout each 1 to 2.5 s and the first, short steps: no hot loop.
+    // A prober every 1 to 2.5 s after the first, shorter delays.
     assert!(attempts < 600, "{attempts}");
 
     script.set_first_item(instances(&["a", "b"]));
@@ -93,13 +93,13 @@ async fn an_answer_older_than_max_stale_is_an_error() {
     script.set_first_item(instances(&["a"]));
     let directory = directory(&script, |options| options.max_stale = Some(5 * MINUTE));
     directory.lookup(&auth()).await.unwrap();
-    // However long nothing changes, a live answer doesn't age.
+    // An answer doesn't age while its watch is live, even if it never changes.
     sleep(60 * MINUTE).await;
     directory.lookup(&auth()).await.unwrap().usable().unwrap();
 
     script.send(instances(&["a"]));
     sleep(Duration::from_secs(1)).await;
-    go_down(&script);
+    start_outage(&script);
     sleep(4 * MINUTE).await;
     directory.lookup(&auth()).await.unwrap().usable().unwrap();
     sleep(2 * MINUTE).await;
@@ -126,8 +126,8 @@ async fn an_empty_answer_after_an_outage_is_held_before_it_is_accepted() {
     let mut subscription = directory.subscribe(&auth());
     until(&mut subscription, |found| found.is_known()).await;
 
-    // Wiped, and refilled after a while: nobody notices but by the age.
-    go_down(&script);
+    // The registry has lost its data, and the services register again: only the age shows it.
+    start_outage(&script);
     script.set_first_item(Ok(ServiceAnswer::Unknown));
     let held = |found: &Snapshot| {
         let failure = found.freshness().failure();
@@ -141,8 +141,8 @@ async fn an_empty_answer_after_an_outage_is_held_before_it_is_accepted() {
     until(&mut subscription, |found| found.ready().len() == 2).await;
     assert!(!subscription.current().freshness().is_stale());
 
-    // Wiped for good: after ten seconds it is true.
-    go_down(&script);
+    // The services don't register again: the empty answer is accepted after ten seconds.
+    start_outage(&script);
     script.set_first_item(Ok(ServiceAnswer::Unknown));
     until(&mut subscription, held).await;
     let began = Instant::now();
@@ -177,7 +177,7 @@ async fn an_outage_of_many_services_logs_one_line_at_its_start_and_one_at_its_en
     for subscription in &mut all {
         until(subscription, |found| found.is_known()).await;
     }
-    go_down(&script);
+    start_outage(&script);
     sleep(10 * MINUTE).await;
     assert_eq!(directory.status()[0].failing(), 300);
     script.set_first_item(instances(&["a"]));
@@ -222,7 +222,7 @@ async fn watches_of_unknown_services_are_closed_sooner() {
     script.set_first_item(Ok(ServiceAnswer::Unknown));
     let directory = directory(&script, |_| ());
     for n in 0..100 {
-        let name = ServiceName::new(&format!("made-up-{n}")).unwrap();
+        let name = ServiceName::new(&format!("unknown-{n}")).unwrap();
         for _ in 0..10 {
             let found = directory.lookup(&name).await.unwrap();
             assert!(matches!(found.usable(), Err(Error::UnknownService { .. })));
@@ -251,30 +251,30 @@ async fn the_snapshot_file_serves_a_start_while_the_registry_is_down() {
     timeout(Duration::from_secs(60), written).await.unwrap();
     drop(first);
 
-    // Down: the old answer, said to be old.
+    // While the registry is down: the stored answer, as stale.
     let script = ScriptedProvider::default();
     script.set_first_item(refused());
     let second = directory(&script, with_file);
     let found = second.lookup(&auth()).await.unwrap();
     assert_eq!(found.usable().unwrap().len(), 2);
     assert!(found.freshness().is_stale() && found.freshness().age().unwrap() > Duration::ZERO);
-    let unheard_of = ServiceName::new("other").unwrap();
-    assert!(second.lookup(&unheard_of).await.is_err());
-    // Back: the new one.
+    let other = ServiceName::new("other").unwrap();
+    assert!(second.lookup(&other).await.is_err());
+    // When it is back: the new answer.
     script.set_first_item(instances(&["c"]));
     let mut subscription = second.subscribe(&auth());
     until(&mut subscription, |found| !found.freshness().is_stale()).await;
     assert_eq!(subscription.current().ready().len(), 1);
     drop((second, subscription));
 
-    // Up from the start: the file is not needed, and not shown.
+    // If the registry is available at the start, the file is not used.
     let script = ScriptedProvider::default();
     script.set_first_item(instances(&["d"]));
     let found = directory(&script, with_file).lookup(&auth()).await.unwrap();
     assert!(!found.freshness().is_stale());
     assert_eq!(found.ready()[0].instance().id().as_str(), "d");
 
-    // Damaged: a warning, and as if it were not there.
+    // A damaged file is ignored with a warning.
     std::fs::write(&file, "waypost-snapshot 1 crc32=00000000 bytes=2\n{}").unwrap();
     let script = ScriptedProvider::default();
     script.set_first_item(refused());

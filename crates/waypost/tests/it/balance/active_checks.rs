@@ -1,4 +1,4 @@
-//! Checks that the client makes itself: who is ejected by them, who comes back, and when they end.
+//! Active checks by the client: ejection, readmission, and when checking starts and ends.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{Ipv4Addr, SocketAddr};
@@ -17,24 +17,24 @@ use waypost_testkit::free_ports;
 use super::fixture::{instance, plain, settle};
 use crate::scripted::{ScriptedProvider, auth};
 
-/// Instances whose checks pass unless the test says otherwise.
+/// Checks that pass unless the test makes them fail, and the times at which they ran.
 #[derive(Clone, Default)]
-struct World {
-    sick: Arc<Mutex<BTreeSet<String>>>,
-    checked: Arc<Mutex<BTreeMap<String, Vec<Instant>>>>,
+struct Checks {
+    failing: Arc<Mutex<BTreeSet<String>>>,
+    times: Arc<Mutex<BTreeMap<String, Vec<Instant>>>>,
 }
 
-impl World {
+impl Checks {
     fn check(&self) -> ActiveCheck {
-        let world = self.clone();
+        let checks = self.clone();
         ActiveCheck::custom(move |instance| {
             let id = instance.id().to_string();
-            let sick = world.sick.lock().unwrap().contains(&id);
-            let mut checked = world.checked.lock().unwrap();
-            checked.entry(id).or_default().push(Instant::now());
+            let fails = checks.failing.lock().unwrap().contains(&id);
+            let mut times = checks.times.lock().unwrap();
+            times.entry(id).or_default().push(Instant::now());
             async move {
-                if sick {
-                    Err("it is sick".into())
+                if fails {
+                    Err("not ready".into())
                 } else {
                     Ok(())
                 }
@@ -42,16 +42,16 @@ impl World {
         })
     }
 
-    fn sicken(&self, id: &str) {
-        self.sick.lock().unwrap().insert(id.into());
+    fn fail(&self, id: &str) {
+        self.failing.lock().unwrap().insert(id.into());
     }
 
-    fn heal(&self, id: &str) {
-        self.sick.lock().unwrap().remove(id);
+    fn pass(&self, id: &str) {
+        self.failing.lock().unwrap().remove(id);
     }
 
     fn count(&self, id: &str) -> usize {
-        self.checked.lock().unwrap().get(id).map_or(0, Vec::len)
+        self.times.lock().unwrap().get(id).map_or(0, Vec::len)
     }
 }
 
@@ -74,8 +74,8 @@ fn picked(balancer: &Balancer) -> BTreeSet<String> {
     picks.collect()
 }
 
-/// Lets so much time go by, in steps, so that every timer runs when it is due.
-async fn pass(seconds: u64) {
+/// Advances the clock in steps, so that each timer fires when it is due.
+async fn advance_in_steps(seconds: u64) {
     for _ in 0..seconds * 10 {
         advance(Duration::from_millis(100)).await;
         settle().await;
@@ -84,19 +84,19 @@ async fn pass(seconds: u64) {
 
 #[tokio::test(start_paused = true)]
 async fn three_failed_checks_eject_and_two_passing_checks_readmit() {
-    let (world, script) = (World::default(), ScriptedProvider::default());
-    let (_directory, balancer) = balancer(&script, plain(&["a", "b", "c"]), world.check()).await;
+    let (checks, script) = (Checks::default(), ScriptedProvider::default());
+    let (_directory, balancer) = balancer(&script, plain(&["a", "b", "c"]), checks.check()).await;
     let mut events = balancer.events();
-    pass(31).await;
+    advance_in_steps(31).await;
     assert_eq!(picked(&balancer).len(), 3);
-    let before = world.count("b");
-    world.sicken("b");
-    while world.count("b") < before + 2 {
-        pass(1).await;
+    let before = checks.count("b");
+    checks.fail("b");
+    while checks.count("b") < before + 2 {
+        advance_in_steps(1).await;
     }
     assert_eq!(picked(&balancer).len(), 3, "two failures are not enough");
-    while world.count("b") < before + 3 {
-        pass(1).await;
+    while checks.count("b") < before + 3 {
+        advance_in_steps(1).await;
     }
     assert!(!picked(&balancer).contains("b"));
     let ejected = BalanceEvent::Ejected {
@@ -112,22 +112,22 @@ async fn three_failed_checks_eject_and_two_passing_checks_readmit() {
     let (ejection, check) = (b.ejection.as_ref().unwrap(), b.check.as_ref().unwrap());
     assert_eq!(ejection.cause, Some(EjectionCause::ActiveCheck));
     assert_eq!(ejection.seconds_left, None);
-    assert_eq!(check.failure.as_deref(), Some("it is sick"));
+    assert_eq!(check.failure.as_deref(), Some("not ready"));
     assert!(!check.passing);
 
-    // Neither time nor a lucky request ends it: no request is risked while its checks fail.
-    pass(600).await;
+    // The ejection doesn't expire: no probe is sent while the checks fail.
+    advance_in_steps(600).await;
     assert!(!picked(&balancer).contains("b"));
     assert_eq!(balancer.counters().ejected_active_check, 1);
 
-    let before = world.count("b");
-    world.heal("b");
-    while world.count("b") < before + 1 {
-        pass(1).await;
+    let before = checks.count("b");
+    checks.pass("b");
+    while checks.count("b") < before + 1 {
+        advance_in_steps(1).await;
     }
-    assert!(!picked(&balancer).contains("b"), "one is not enough");
-    while world.count("b") < before + 2 {
-        pass(1).await;
+    assert!(!picked(&balancer).contains("b"), "one pass is not enough");
+    while checks.count("b") < before + 2 {
+        advance_in_steps(1).await;
     }
     assert!(picked(&balancer).contains("b"));
     let instance = "b".into();
@@ -142,8 +142,8 @@ async fn three_failed_checks_eject_and_two_passing_checks_readmit() {
 
 #[tokio::test(start_paused = true)]
 async fn passing_checks_do_not_shorten_an_ejection_for_failed_requests() {
-    let (world, script) = (World::default(), ScriptedProvider::default());
-    let (_directory, balancer) = balancer(&script, plain(&["a", "b", "c"]), world.check()).await;
+    let (checks, script) = (Checks::default(), ScriptedProvider::default());
+    let (_directory, balancer) = balancer(&script, plain(&["a", "b", "c"]), checks.check()).await;
     loop {
         let lease = balancer.pick().unwrap().lease();
         if lease.id().as_str() == "b" {
@@ -154,17 +154,17 @@ async fn passing_checks_do_not_shorten_an_ejection_for_failed_requests() {
             break;
         }
     }
-    let before = world.count("b");
-    pass(25).await;
+    let before = checks.count("b");
+    advance_in_steps(25).await;
     assert!(
-        world.count("b") >= before + 2,
-        "it is checked while ejected"
+        checks.count("b") >= before + 2,
+        "an ejected endpoint is checked"
     );
     assert_eq!(
         balancer.explain().instances[1].selection,
         Selection::Ejected
     );
-    pass(10).await;
+    advance_in_steps(10).await;
     assert_eq!(
         balancer.explain().instances[1].selection,
         Selection::Probing
@@ -173,15 +173,15 @@ async fn passing_checks_do_not_shorten_an_ejection_for_failed_requests() {
 
 #[tokio::test(start_paused = true)]
 async fn balancers_share_one_check_per_interval_until_the_service_is_unused() {
-    let (world, script) = (World::default(), ScriptedProvider::default());
+    let (checks, script) = (Checks::default(), ScriptedProvider::default());
     let ids = ["a", "b", "c", "d", "e", "f"];
-    let (directory, first) = balancer(&script, plain(&ids), world.check()).await;
+    let (directory, first) = balancer(&script, plain(&ids), checks.check()).await;
     let more: Vec<_> = (0..5)
         .map(|_| Balancer::new(&directory, &auth(), Box::new(RoundRobin::new())))
         .collect();
-    pass(200).await;
-    let checked = world.checked.lock().unwrap().clone();
-    for times in checked.values() {
+    advance_in_steps(200).await;
+    let all_times = checks.times.lock().unwrap().clone();
+    for times in all_times.values() {
         assert!((18..=23).contains(&times.len()), "{} checks", times.len());
         let gaps: Vec<_> = times
             .windows(2)
@@ -196,57 +196,57 @@ async fn balancers_share_one_check_per_interval_until_the_service_is_unused() {
             "no jitter: {gaps:?}"
         );
     }
-    // Two may begin together, but not all of them.
-    let begun: BTreeSet<_> = checked.values().map(|times| times[0]).collect();
-    assert!(begun.len() > 1, "they begin at different times");
+    // The first checks don't all run at the same time.
+    let first_times: BTreeSet<_> = all_times.values().map(|times| times[0]).collect();
+    assert!(first_times.len() > 1, "all start at the same time");
 
-    // One that leaves, or that the registry calls sick, is not checked.
+    // Removed and critical instances are not checked.
     script.send(Ok(ServiceAnswer::Instances(vec![
         instance("a", |i| i),
         instance("b", |i| i.health(Health::Critical)),
     ])));
     settle().await;
-    let (a, b) = (world.count("a"), world.count("b"));
-    pass(40).await;
-    assert!(world.count("a") > a);
-    assert_eq!(world.count("b"), b);
+    let (a, b) = (checks.count("a"), checks.count("b"));
+    advance_in_steps(40).await;
+    assert!(checks.count("a") > a);
+    assert_eq!(checks.count("b"), b);
 
     drop((first, more));
-    // The directory itself lives on; the service is dropped when nobody asked for two idle times.
-    pass(650).await;
-    let after = world.count("a");
-    pass(60).await;
-    assert_eq!(world.count("a"), after, "nobody asks any more");
+    // The directory still exists; it closes the watch after at most twice the idle time.
+    advance_in_steps(650).await;
+    let after = checks.count("a");
+    advance_in_steps(60).await;
+    assert_eq!(checks.count("a"), after, "checked although unused");
 }
 
 #[tokio::test(start_paused = true)]
 async fn checks_eject_at_most_half_and_their_ejections_end_when_checking_ends() {
-    let (world, script) = (World::default(), ScriptedProvider::default());
+    let (checks, script) = (Checks::default(), ScriptedProvider::default());
     let ids = ["a", "b", "c", "d"];
-    let (_directory, balancer) = balancer(&script, plain(&ids), world.check()).await;
-    ids.iter().for_each(|id| world.sicken(id));
-    pass(120).await;
+    let (_directory, balancer) = balancer(&script, plain(&ids), checks.check()).await;
+    ids.iter().for_each(|id| checks.fail(id));
+    advance_in_steps(120).await;
     let counters = balancer.counters();
     assert_eq!(counters.ejected_now, 2);
     assert!(counters.spared > 0);
     assert_eq!(picked(&balancer).len(), 2);
-    // What checks said counts no longer when the registry has seen it fail.
-    let told = |health: Health| {
+    // Once the instances are critical in the registry, they are no longer checked or ejected.
+    let all = |health: Health| {
         let one = |id: &&str| instance(id, |i| i.health(health));
         ids.iter().map(one).collect::<Vec<_>>()
     };
-    script.send(Ok(ServiceAnswer::Instances(told(Health::Critical))));
+    script.send(Ok(ServiceAnswer::Instances(all(Health::Critical))));
     settle().await;
     assert_eq!(balancer.counters().ejected_now, 0);
-    ids.iter().for_each(|id| world.heal(id));
-    script.send(Ok(ServiceAnswer::Instances(told(Health::Passing))));
+    ids.iter().for_each(|id| checks.pass(id));
+    script.send(Ok(ServiceAnswer::Instances(all(Health::Passing))));
     settle().await;
     assert_eq!(picked(&balancer).len(), 4);
 }
 
-/// Serves 200 at `/health` as long as the handle lives.
+/// Serves `/health` until the task is aborted.
 async fn serve(listener: TcpListener) -> tokio::task::JoinHandle<()> {
-    let app = axum::Router::new().route("/health", axum::routing::get(async || "well"));
+    let app = axum::Router::new().route("/health", axum::routing::get(async || "ok"));
     tokio::spawn(async move { axum::serve(listener, app).await.unwrap() })
 }
 
@@ -255,7 +255,7 @@ async fn http_checks_eject_a_dead_server_and_readmit_it_after_a_restart() {
     let memory = MemoryProvider::new();
     let (mut servers, mut addresses) = (Vec::new(), Vec::new());
     for id in ["a", "b"] {
-        // One that nobody takes while the server is down.
+        // A port that stays free while the server is down.
         let [port] = free_ports();
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let listener = TcpListener::bind(address).await.unwrap();
@@ -292,7 +292,7 @@ async fn http_checks_eject_a_dead_server_and_readmit_it_after_a_restart() {
     until(0).await;
     assert_eq!(picked(&balancer).len(), 2);
 
-    // An answer that is none of 2xx says which.
+    // The error names a status other than 2xx.
     let other = ActiveCheck::http("/nothing").unwrap();
     let endpoints = balancer.snapshot();
     let first = endpoints.instances().next().unwrap();

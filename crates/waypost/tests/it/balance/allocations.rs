@@ -6,7 +6,7 @@ use waypost::outlier::OutlierDetection;
 
 use super::fixture::{Fixture, STRATEGIES, many};
 
-/// Weights, zones and outlier detection on: no pick and no lease allocates.
+/// With weights, zones and outlier detection enabled.
 #[tokio::test]
 async fn picks_and_leases_do_not_allocate() {
     for (name, count) in STRATEGIES
@@ -25,7 +25,7 @@ async fn picks_and_leases_do_not_allocate() {
             lease.succeeded();
             drop(balancer.pick_for(Key::new("user")).unwrap().lease());
         };
-        // The first use of a thread sets up what is its own.
+        // The first use on a thread initializes its thread-local state.
         round();
         let allocated = measure(|| (0..1_000).for_each(|_| round()));
         assert_eq!(allocated.count_total, 0, "{name} of {count}: {allocated:?}");

@@ -1,4 +1,4 @@
-//! Who gets how much, with seeds, so that a failure is a failure every time.
+//! How strategies distribute picks, with fixed seeds, so that results are the same each time.
 
 use std::collections::BTreeMap;
 
@@ -13,7 +13,7 @@ use super::fixture::{Fixture, chi_square, instance, many, plain, weighted};
 async fn random_picks_are_uniform() {
     let fixture = Fixture::new(plain(&["a", "b", "c", "d"]), Random::seeded(7)).await;
     let even = ["a", "b", "c", "d"].map(|id| (id, 1.0));
-    // Three degrees of freedom: above 16.3 in one of a thousand seeds.
+    // With three degrees of freedom, one seed in a thousand is above 16.3.
     let chi_square = chi_square(&fixture.counts(40_000), &even);
     assert!(chi_square < 16.3, "{chi_square}");
 }
@@ -25,7 +25,7 @@ async fn weighted_random_follows_the_weights() {
     let fixture = Fixture::new(weighted(&weights), strategy).await;
     let counts = fixture.counts(1_000_000);
     let shares = weights.map(|(id, weight)| (id, f64::from(weight)));
-    // The small ones are too rare for the statistic, so they count as one.
+    // Those of small weight are too rare for the statistic, so they are counted together.
     let small: usize = ["a", "b", "c"]
         .iter()
         .filter_map(|id| counts.get(*id))
@@ -53,7 +53,7 @@ async fn a_weight_function_prefers_the_newer_version() {
     let expected = [("new", 10.0), ("old-1", 5.0), ("old-2", 5.0)];
     println!("of 100000 picks: {counts:?}");
     assert!(chi_square(&counts, &expected) < 13.8, "{counts:?}");
-    // And where it says so, for operators.
+    // The explanation shows the shares.
     let explanation = fixture.balancer.explain();
     let shares: Vec<f64> = explanation.instances.iter().map(|i| i.share).collect();
     assert_eq!(shares, [0.5, 0.25, 0.25]);
@@ -81,7 +81,7 @@ async fn smooth_weighted_cycles_are_exact_and_smooth() {
     }
     let longest = picks.chunk_by(|a, b| a == b).map(<[_]>::len).max();
     assert!(longest <= Some(4), "{longest:?} in a row");
-    // The one of weight 1 comes every seventh turn.
+    // An instance of weight 1 of 7 is picked every seventh time.
     let places: Vec<_> = (0..picks.len())
         .filter(|&place| picks[place] == "b")
         .collect();
@@ -118,7 +118,7 @@ async fn least_connections_picks_the_fewest_requests_in_flight() {
     let leases: Vec<_> = (0..100)
         .map(|_| fixture.balancer.pick().unwrap().lease())
         .collect();
-    // Exact among so few: all queues are equally long.
+    // Exact for a few endpoints: all have the same number of requests in flight.
     assert!(leases.iter().all(|lease| lease.endpoint().in_flight() == 5));
 
     let fixture = Fixture::new(many(500), LeastConnections::seeded(5)).await;
@@ -129,7 +129,8 @@ async fn least_connections_picks_the_fewest_requests_in_flight() {
         .iter()
         .map(|lease| lease.endpoint().in_flight())
         .max();
-    // Two choices keep the longest queue within a few of the average of 10; one makes it 20.
+    // With two choices the longest queue stays close to the average of 10; with random picks it
+    // would be about 20.
     assert!(longest.unwrap() <= 14, "{longest:?}");
 }
 

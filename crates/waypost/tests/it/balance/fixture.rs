@@ -1,4 +1,4 @@
-//! A balancer over instances that the test says, without a registry.
+//! A balancer over instances that the test sets, without a registry.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -77,7 +77,7 @@ impl Fixture {
         Self { script, balancer }
     }
 
-    /// The registry says something new, and the balancer has heard it.
+    /// Changes the instances, and waits until the balancer has the change.
     pub(super) async fn update(&self, instances: Vec<Arc<Instance>>) {
         self.script.send(Ok(ServiceAnswer::Instances(instances)));
         settle().await;
@@ -99,7 +99,7 @@ impl Fixture {
         counts
     }
 
-    /// Sends requests until `id` got one, and tells how that went.
+    /// Sends requests until this many requests to `id` have failed.
     pub(super) fn fail(&self, id: &str, times: usize) {
         let mut left = times;
         for _ in 0..100_000 {
@@ -127,7 +127,7 @@ pub(super) async fn settle() {
     sleep(Duration::from_millis(1)).await;
 }
 
-/// How far counts are from the shares that they should have.
+/// The chi-square statistic of counts, given the expected shares.
 pub(super) fn chi_square(counts: &BTreeMap<String, usize>, shares: &[(&str, f64)]) -> f64 {
     let all: usize = counts.values().sum();
     let total: f64 = shares.iter().map(|(_, share)| share).sum();

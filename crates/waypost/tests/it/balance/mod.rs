@@ -23,7 +23,7 @@ async fn round_robin_picks_in_turn_and_keeps_its_position_across_updates() {
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::starting_at(1)).await;
     assert_eq!(fixture.picks(4), ["b", "c", "a", "b"]);
     fixture.update(plain(&["a", "b", "c", "d"])).await;
-    // The last one was b, so the next is c.
+    // The last pick was b, so the next is c.
     assert_eq!(fixture.picks(5), ["c", "d", "a", "b", "c"]);
 }
 
@@ -39,7 +39,7 @@ async fn pick_except_avoids_instances_already_tried() {
             assert!(!tried.contains(pick.id()));
             tried.push(pick.id().clone());
         }
-        // When all were tried there is nothing better than one of them.
+        // When all were tried, one of them is picked again.
         assert!(balancer.pick_except(&tried).is_ok());
     }
 }
@@ -60,7 +60,6 @@ async fn strategies_are_chosen_by_name_and_an_unknown_name_is_an_error() {
     );
 }
 
-/// The spec's own strategies are functions over instances, so an application can add its own.
 #[tokio::test(start_paused = true)]
 async fn an_application_can_implement_a_strategy() {
     #[derive(Debug)]
@@ -88,7 +87,7 @@ async fn requests_in_flight_are_kept_when_the_strategy_changes() {
     let least = waypost::balance::strategy_named("least_connections").unwrap();
     fixture.balancer.set_strategy(least);
     assert_eq!(fixture.balancer.strategy().name(), "least_connections");
-    // What is in flight at a is known to the new one.
+    // The new strategy sees the request in flight at a.
     assert_eq!(fixture.picks(20), ["b"; 20]);
     drop(lease);
 }
@@ -113,10 +112,10 @@ async fn a_strategy_that_panics_on_an_update_is_reported_and_the_last_picker_sta
     fixture.update(plain(&["a", "b", "c"])).await;
     assert_eq!(fixture.pick(), "a");
     assert_eq!(fixture.balancer.counters().prepare_failed, 1);
-    // It goes on as soon as it can.
+    // Updates continue once the strategy succeeds again.
     fixture.update(plain(&["c", "d"])).await;
     assert_eq!(fixture.pick(), "c");
-    // Where there is no last table, any strategy is better than no service.
+    // Without a previous picker, round robin is used.
     let fixture = Fixture::new(plain(&["a", "b", "c"]), AtMostTwo).await;
     assert_eq!(fixture.counts(6).len(), 3);
 }
@@ -141,7 +140,7 @@ async fn fast_failures_do_not_attract_requests() {
             lease.succeeded();
         }
     }
-    // Only when it is drawn twice: one of nine.
+    // Picked only if both choices fall on it: one of nine.
     assert!(broken < 3_000 / 7, "{broken}");
 }
 
@@ -149,22 +148,31 @@ async fn fast_failures_do_not_attract_requests() {
 async fn a_key_keeps_its_instance_and_few_keys_move_when_an_instance_is_removed() {
     let strategy = waypost::balance::ConsistentHash::new();
     let fixture = Fixture::new(fixture::many(50), strategy).await;
-    let homes = || -> Vec<String> {
+    let owners = || -> Vec<String> {
         let keys = (0..5_000_u32).map(|key| Key::new(key.to_be_bytes()));
-        let home = |key| fixture.balancer.pick_for(key).unwrap().id().to_string();
-        keys.map(home).collect()
+        let owner = |key| fixture.balancer.pick_for(key).unwrap().id().to_string();
+        keys.map(owner).collect()
     };
-    let before = homes();
-    assert_eq!(homes(), before);
+    let before = owners();
+    assert_eq!(owners(), before);
     let mut fewer = fixture::many(50);
-    let gone = fewer.remove(20);
+    let removed = fewer.remove(20);
     fixture.update(fewer).await;
-    let after = homes();
+    let after = owners();
     let moved = before.iter().zip(&after).filter(|(a, b)| a != b).count();
-    let orphans = before.iter().filter(|id| *id == gone.id().as_str()).count();
-    // Hardly any key but those of the instance that left.
-    assert!(moved - orphans <= orphans / 50 + 2, "{moved} of {orphans}");
-    assert!((50..200).contains(&orphans), "a fiftieth, about: {orphans}");
+    let orphaned = before
+        .iter()
+        .filter(|id| *id == removed.id().as_str())
+        .count();
+    // Hardly any key moves except those of the removed instance.
+    assert!(
+        moved - orphaned <= orphaned / 50 + 2,
+        "{moved} of {orphaned}"
+    );
+    assert!(
+        (50..200).contains(&orphaned),
+        "about a fiftieth: {orphaned}"
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,4 +1,4 @@
-//! Who is ejected for what, for how long, and what comes after.
+//! Outlier detection: causes and durations of ejections, probing, limits, panic mode.
 
 use std::time::Duration;
 
@@ -35,7 +35,7 @@ async fn five_consecutive_failures_eject_and_a_successful_probe_readmits() {
     advance(Duration::from_secs(34)).await;
     settle().await;
     assert_eq!(fixture.selection("b"), Selection::Probing);
-    // One request goes to it, not one of three.
+    // A single request goes to it, instead of one in three.
     let probe = fixture.balancer.pick().unwrap();
     assert_eq!(probe.id().as_str(), "b");
     let probe = probe.lease();
@@ -141,7 +141,7 @@ async fn panic_mode_uses_all_endpoints_and_is_reported() {
     fixture.fail("i8", 5);
     settle().await;
     assert_eq!(fixture.counts(80).len(), 8);
-    // Four more are critical: four of ten are left, so ejections are disregarded.
+    // Four more are critical, so four of ten are left, and ejections are disregarded.
     fixture.update(instances(4)).await;
     assert_eq!(fixture.counts(60).len(), 6);
     assert!(fixture.balancer.explain().panic);
@@ -185,7 +185,7 @@ async fn a_dropped_lease_has_no_outcome_and_detection_can_be_disabled() {
     assert_eq!(fixture.counts(10).len(), 2);
 }
 
-/// A change of weight or metadata makes nobody healthy, and one that leaves is forgotten.
+/// A change of weight or metadata doesn't end an ejection; the removal of the instance does.
 #[tokio::test(start_paused = true)]
 async fn an_ejection_survives_updates_and_ends_when_the_instance_is_removed() {
     let fixture = Fixture::new(plain(&["a", "b", "c", "d"]), RoundRobin::new()).await;
@@ -213,7 +213,7 @@ async fn a_retry_avoids_ejected_endpoints_while_there_is_another() {
     }
 }
 
-/// Of three only one may be ejected; that is no longer one which the registry leaves out itself.
+/// Only one of three may be ejected. An endpoint that is critical in the registry doesn't count.
 #[tokio::test(start_paused = true)]
 async fn a_critical_endpoint_does_not_count_towards_the_ejection_limit() {
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
@@ -230,7 +230,7 @@ async fn a_critical_endpoint_does_not_count_towards_the_ejection_limit() {
     fixture.fail("b", 5);
     settle().await;
     assert_eq!(fixture.selection("b"), Selection::Ejected);
-    // One of three is left, which is no reason to use the others against all that is known.
+    // One of three is left, which is not few enough for panic mode.
     assert_eq!(fixture.picks(4), ["c"; 4]);
     assert!(!fixture.balancer.explain().panic);
     assert_eq!(fixture.balancer.counters().ejected_now, 1);

@@ -1,4 +1,4 @@
-//! Random sequences of updates, picks and outcomes; whatever happens, these things hold.
+//! Properties that hold in random sequences of updates, picks and outcomes.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, mpsc};
@@ -31,15 +31,15 @@ async fn run(seed: u64) {
     if rng.bool() {
         options = options.subset(30, "me");
     }
-    let mut said = answer(&mut rng);
+    let mut instances = answer(&mut rng);
     let outliers = OutlierDetection::default();
-    let fixture = Fixture::with(said.clone(), RoundRobin::new(), options, outliers).await;
+    let fixture = Fixture::with(instances.clone(), RoundRobin::new(), options, outliers).await;
     let mut leases: Vec<Lease> = Vec::new();
     for step in 0..150 {
         match rng.u8(..10) {
             0 => {
-                said = answer(&mut rng);
-                fixture.update(said.clone()).await;
+                instances = answer(&mut rng);
+                fixture.update(instances.clone()).await;
             }
             1 => {
                 advance(Duration::from_secs(rng.u64(1..50))).await;
@@ -60,18 +60,19 @@ async fn run(seed: u64) {
                 settle().await;
             }
             _ => {
-                let picked = match rng.bool() {
-                    true => fixture.balancer.pick(),
-                    false => fixture.balancer.pick_for(Key::new([rng.u8(..)])),
+                let picked = if rng.bool() {
+                    fixture.balancer.pick()
+                } else {
+                    fixture.balancer.pick_for(Key::new([rng.u8(..)]))
                 };
                 let context = format!("seed {seed}, step {step}");
-                let usable = said.iter().any(|i| i.health() != Health::Critical);
+                let usable = instances.iter().any(|i| i.health() != Health::Critical);
                 assert_eq!(picked.is_ok(), usable, "{context}");
                 let Ok(pick) = picked else { continue };
-                let known = said.iter().find(|i| i.id() == pick.id());
-                let known = known.unwrap_or_else(|| panic!("{context}: {pick:?} has left"));
+                let known = instances.iter().find(|i| i.id() == pick.id());
+                let known = known.unwrap_or_else(|| panic!("{context}: {pick:?} was removed"));
                 assert!(known.health() != Health::Critical, "{context}");
-                let better = said
+                let better = instances
                     .iter()
                     .any(|i| i.health().takes_traffic() && !i.weight().is_drained());
                 assert!(!better || !known.weight().is_drained(), "{context}");
@@ -90,7 +91,7 @@ fn check(fixture: &Fixture, leases: &[Lease], context: &str) {
     let explanation = fixture.balancer.explain();
     let mut shares = 0.0;
     for instance in &explanation.instances {
-        // One that left and came again begins anew, so it may have less than we hold of it.
+        // An instance that was removed and added again starts at 0, so it may count less.
         let most = held.get(instance.id.as_str()).copied().unwrap_or(0);
         assert!(instance.in_flight <= most, "{context}: {}", instance.id);
         assert_eq!(
@@ -134,7 +135,7 @@ fn answer(rng: &mut Rng) -> Vec<Arc<Instance>> {
     all
 }
 
-/// Each core counts for itself, and a lease may end on another one than it began on.
+/// Each core has its own counter, and a lease may end on another core than it began on.
 #[tokio::test]
 async fn in_flight_counts_are_exact_when_leases_move_between_threads() {
     for (name, count) in [
@@ -163,7 +164,7 @@ async fn in_flight_counts_are_exact_when_leases_move_between_threads() {
                 });
             }
             drop(leases);
-            // Every fourth is held, the others end here.
+            // Every fourth lease is held; the others end here.
             let keep = |(place, lease)| (place % 4 == 0).then_some(lease);
             taken.into_iter().enumerate().filter_map(keep).collect()
         });

@@ -1,4 +1,5 @@
-//! Zones, slow start, subsets, drained instances: the same for every strategy.
+//! Weights before the strategy: zones, slow start, subsets, drained instances, alike for all
+//! strategies.
 
 use std::time::Duration;
 
@@ -25,14 +26,14 @@ fn zoned(zones: &[(&str, usize)]) -> Vec<std::sync::Arc<waypost::Instance>> {
 async fn every_strategy_excludes_drained_and_critical_instances() {
     for name in STRATEGIES {
         let mut instances = weighted(&[("a", 3), ("b", 1), ("drained", 0)]);
-        instances.push(instance("leaving", |i| i.health(Health::Draining)));
-        instances.push(instance("sick", |i| i.health(Health::Critical)));
+        instances.push(instance("draining", |i| i.health(Health::Draining)));
+        instances.push(instance("critical", |i| i.health(Health::Critical)));
         let fixture = Fixture::new(instances, RoundRobin::new()).await;
         fixture.balancer.set_strategy(strategy_named(name).unwrap());
         let counts = fixture.counts(1_000);
         let picked: Vec<_> = counts.keys().map(String::as_str).collect();
         assert_eq!(picked, ["a", "b"], "{name}");
-        // None, one, all drained, all sick: never a panic.
+        // All drained, a single one, all critical, none.
         fixture
             .update(weighted(&[("drained", 0), ("drained-2", 0)]))
             .await;
@@ -40,7 +41,7 @@ async fn every_strategy_excludes_drained_and_critical_instances() {
         fixture.update(plain(&["only"])).await;
         assert_eq!(fixture.pick(), "only", "{name}");
         fixture
-            .update(vec![instance("sick", |i| i.health(Health::Critical))])
+            .update(vec![instance("critical", |i| i.health(Health::Critical))])
             .await;
         assert!(fixture.balancer.pick().is_err(), "{name}");
         fixture.update(Vec::new()).await;
@@ -82,7 +83,7 @@ async fn the_local_zone_is_preferred_and_spills_over_in_proportion() {
             "{name}: {counts:?}"
         );
     }
-    // Two of five left in a: 1.4 x 2/5 of the requests stay.
+    // With two of five left in zone a, 1.4 x 2/5 of the requests stay there.
     let fixture = Fixture::with(
         zoned(&[("a", 5), ("b", 5)]),
         Random::seeded(1),
@@ -104,7 +105,7 @@ async fn the_local_zone_is_preferred_and_spills_over_in_proportion() {
         .map(|(_, n)| n)
         .sum();
     assert!((55_000..57_000).contains(&local), "{local}");
-    // A small zone doesn't drown: one of twenty gets 1.4 times its fair share, not everything.
+    // A small zone isn't overloaded: one instance of twenty gets 1.4 times its share.
     fixture.update(zoned(&[("a", 1), ("b", 19)])).await;
     let counts = fixture.counts(100_000);
     assert!(
@@ -122,7 +123,7 @@ async fn slow_start_applies_to_new_instances_but_not_to_the_first_answer() {
     assert!(fixture.counts(1_000).values().all(|n| *n > 400));
     advance(Duration::from_secs(10)).await;
     fixture.update(plain(&["a", "b", "new"])).await;
-    // A tenth of the weight of the others, then half, then all.
+    // A tenth of the weight of the others at first, half of it after 30 s, all of it after 60 s.
     let share = || fixture.counts(100_000)["new"];
     assert!((4_300..5_300).contains(&share()), "{}", share());
     for _ in 0..30 {
@@ -191,13 +192,13 @@ async fn subsets_spread_clients_over_a_large_service() {
             .into_keys()
             .for_each(|id| *used.entry(id).or_insert(0) += 1);
     }
-    // Each has five clients on average, and hardly any has none.
+    // Each instance has five clients on average, and hardly any has none.
     assert!(
         used.len() > 190 && used.values().all(|&clients| clients < 17),
         "{used:?}"
     );
 
-    // When ten leave, a client gets new ones only in place of those.
+    // When ten are removed, a client only replaces those.
     let fixture = Fixture::with(many(200), RoundRobin::new(), subset("me"), outliers()).await;
     let before = fixture.counts(200);
     fixture.update(many(190)).await;
@@ -210,7 +211,7 @@ async fn subsets_spread_clients_over_a_large_service() {
     assert_eq!(
         fixture.counts(198).len(),
         99,
-        "a small fleet is used as a whole"
+        "all instances of a small service are used"
     );
 }
 
@@ -218,7 +219,9 @@ async fn subsets_spread_clients_over_a_large_service() {
 async fn an_explanation_covers_each_instance_and_serializes_to_json() {
     let options = BalancerOptions::default().zone("a");
     let mut instances = zoned(&[("a", 4), ("b", 2)]);
-    instances.push(instance("sick", |i| i.zone("a").health(Health::Critical)));
+    instances.push(instance("critical", |i| {
+        i.zone("a").health(Health::Critical)
+    }));
     let outliers = OutlierDetection::default();
     let fixture = Fixture::with(instances, RoundRobin::new(), options, outliers).await;
     fixture.fail("a-1", 5);

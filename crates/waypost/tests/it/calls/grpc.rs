@@ -1,4 +1,4 @@
-//! A gRPC channel over instances that come, go and die.
+//! A gRPC channel while instances are added, removed and killed.
 
 use std::time::Duration;
 
@@ -40,7 +40,7 @@ async fn a_grpc_channel_follows_registry_changes_and_survives_a_killed_server() 
             sleep(Duration::from_millis(10)).await;
         }
     };
-    // Without any call: two connections, then three, then two again.
+    // Connections follow the registry without any call.
     connections(2).await;
     memory.insert(instance(ports[2]));
     connections(3).await;
@@ -57,7 +57,7 @@ async fn a_grpc_channel_follows_registry_changes_and_survives_a_killed_server() 
         let answer = client.check(HealthCheckRequest::default()).await;
         failed += usize::from(answer.is_err());
     }
-    // The one that was told over a connection that had just broken.
+    // At most the call that was sent over the connection that broke.
     assert!(failed <= 1, "{failed} calls failed");
     assert_eq!(
         selection(channel.balancer(), &ports[1].to_string()),

@@ -1,4 +1,4 @@
-//! Many requests at a time to three processes, of which one is killed and another stalls.
+//! Concurrent requests to three server processes, of which one is killed and another is stopped.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,27 +23,26 @@ use waypost_testkit::free_ports;
 use super::{Server, plain_reqwest};
 use crate::scripted::auth;
 
-/// How long an instance may take to answer. One that is well takes a few milliseconds, and on a
-/// machine with much else to do a few dozen.
-const ATTEMPT: Duration = Duration::from_secs(2);
+/// The timeout of an attempt. A response takes a few milliseconds, on a busy machine a few dozen.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// So many requests are under way at a time.
-const LANES: usize = 16;
+/// The number of concurrent requests.
+const CONCURRENCY: usize = 16;
 
-struct World {
+struct Servers {
     memory: MemoryProvider,
     servers: Vec<Server>,
     discovery: ServiceDiscoveryClient,
 }
 
-impl World {
-    async fn new() -> Self {
+impl Servers {
+    async fn start() -> Self {
         let (memory, mut servers) = (MemoryProvider::new(), Vec::new());
         for port in free_ports::<3>() {
             servers.push(Server::start(port).await);
             memory.insert(instance(port, Health::Passing));
         }
-        // Turns send a third of the load to each, however it fares: what helps is only ejection.
+        // Round robin sends a third of the requests to each, so only ejection helps.
         let discovery = ServiceDiscoveryClient::builder()
             .provider(memory.clone())
             .strategy_named("round_robin");
@@ -55,19 +54,22 @@ impl World {
         }
     }
 
-    /// Kills one and stalls another of the three under load: nobody but the first few who wait for
-    /// the stalled one may notice.
-    async fn suffer<F>(mut self, send: impl Fn() -> F, explain: impl AsyncFn() -> Explanation)
-    where
+    /// Kills one of the three servers and stops another under load. No request may fail, and only a
+    /// few may wait for the timeout of an attempt at the stopped one.
+    async fn kill_and_stop<F>(
+        mut self,
+        send: impl Fn() -> F,
+        explain: impl AsyncFn() -> Explanation,
+    ) where
         F: Future<Output = Result<String, String>>,
     {
         let load = Load::default();
         load.run(300, &send).await;
         assert_eq!(load.by_instance.lock().unwrap().len(), 3);
 
-        // It dies with requests under way, and is tried again by those that come.
+        // It is killed with requests in flight.
         let kill = async {
-            load.reached(400).await;
+            load.wait_for(400).await;
             self.servers[0].process.kill().unwrap();
             self.servers[0].process.wait().unwrap();
         };
@@ -77,15 +79,15 @@ impl World {
         assert_eq!(selection(&after_kill, &self.servers[0]), Selection::Ejected);
         assert_eq!(after_kill.counters.ejected_consecutive_failures, 1);
 
-        // The registry has noticed, and so it makes room for another ejection.
+        // The registry reports it as critical, so that another endpoint may be ejected.
         let port = self.servers[0].port;
         self.memory.insert(instance(port, Health::Critical));
         self.servers[1].signal(rustix::process::Signal::STOP);
         let waited = load.run(200, &send).await;
-        // Five failures in a row eject it. Until then one request of each lane may come to it, and
-        // another where a lane was faster than the fifth failure.
-        println!("{waited} requests waited for the one that stalls");
-        assert!((5..=2 * LANES).contains(&waited), "{waited} waited");
+        // Five consecutive failures eject it. Until then each concurrent caller may send it one
+        // request, and a second one if it comes before the fifth failure.
+        println!("{waited} requests waited for the stopped server");
+        assert!((5..=2 * CONCURRENCY).contains(&waited), "{waited} waited");
         let after_stall = explain().await;
         assert_eq!(
             selection(&after_stall, &self.servers[0]),
@@ -102,7 +104,7 @@ impl World {
         let cause = ejected.iter().find_map(|i| i["ejection"]["cause"].as_str());
         assert_eq!(cause, Some("consecutive_failures"));
 
-        // It stalls still, and nobody waits for it any more.
+        // It is still stopped, and no request waits for it.
         assert_eq!(load.run(300, &send).await, 0);
         self.servers[1].signal(rustix::process::Signal::CONT);
         load.run(100, &send).await;
@@ -122,7 +124,7 @@ fn selection(explanation: &Explanation, server: &Server) -> Selection {
     found.unwrap().selection
 }
 
-/// What came of the requests.
+/// The results of requests.
 #[derive(Default)]
 struct Load {
     answered: AtomicUsize,
@@ -131,14 +133,13 @@ struct Load {
 }
 
 impl Load {
-    /// Sends so many requests, each lane one after the other. Gives how many took as long as an
-    /// attempt may take.
+    /// Sends this many requests. Returns how many took longer than the timeout of an attempt.
     async fn run<F>(&self, count: usize, send: &impl Fn() -> F) -> usize
     where
         F: Future<Output = Result<String, String>>,
     {
         let (sent, waited) = (AtomicUsize::new(0), AtomicUsize::new(0));
-        join_all((0..LANES).map(|_| async {
+        join_all((0..CONCURRENCY).map(|_| async {
             while sent.fetch_add(1, Ordering::Relaxed) < count {
                 let started = Instant::now();
                 match send().await {
@@ -153,15 +154,18 @@ impl Load {
                     Err(error) => self.failed.lock().unwrap().push(error),
                 }
                 self.answered.fetch_add(1, Ordering::Relaxed);
-                waited.fetch_add(usize::from(started.elapsed() >= ATTEMPT), Ordering::Relaxed);
+                waited.fetch_add(
+                    usize::from(started.elapsed() >= ATTEMPT_TIMEOUT),
+                    Ordering::Relaxed,
+                );
             }
         }))
         .await;
         waited.into_inner()
     }
 
-    /// Waits until so many requests have been answered.
-    async fn reached(&self, answered: usize) {
+    /// Waits until this many requests have been answered.
+    async fn wait_for(&self, answered: usize) {
         while self.answered.load(Ordering::Relaxed) < answered {
             tokio::task::yield_now().await;
         }
@@ -170,16 +174,16 @@ impl Load {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn tower_loses_no_request_when_one_instance_is_killed_and_another_stalls() {
-    let world = World::new().await;
+    let servers = Servers::start().await;
     let http = legacy::Client::builder(TokioExecutor::new()).build_http::<Full<bytes::Bytes>>();
     let limited = service_fn(move |request| {
-        let answer = timeout(ATTEMPT, http.request(request));
+        let answer = timeout(ATTEMPT_TIMEOUT, http.request(request));
         async move {
             let answer = answer.await.map_err(io::Error::other)?;
             answer.map_err(io::Error::other)
         }
     });
-    let balancer = world.discovery.balancer("auth").unwrap();
+    let balancer = servers.discovery.balancer("auth").unwrap();
     let client = BalanceLayer::retrying(balancer).layer(limited);
     let explain = {
         let client = client.clone();
@@ -197,22 +201,22 @@ async fn tower_loses_no_request_when_one_instance_is_killed_and_another_stalls()
             Ok(String::from_utf8_lossy(&body).into_owned())
         }
     };
-    world.suffer(send, explain).await;
+    servers.kill_and_stop(send, explain).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn reqwest_loses_no_request_when_one_instance_is_killed_and_another_stalls() {
-    let world = World::new().await;
-    let discovery = world.discovery.clone();
-    let client = Client::new(discovery.clone(), plain_reqwest()).attempt_timeout(ATTEMPT);
+    let servers = Servers::start().await;
+    let discovery = servers.discovery.clone();
+    let client = Client::new(discovery.clone(), plain_reqwest()).attempt_timeout(ATTEMPT_TIMEOUT);
     let explain = async || discovery.explain("auth").await.unwrap();
-    world.suffer(|| who(&client), explain).await;
+    servers.kill_and_stop(|| who(&client), explain).await;
     let other = Client::new(discovery.clone(), plain_reqwest());
     let error = other.get("http://nobody/who").send().await.unwrap_err();
     assert!(error.to_string().contains("unknown"), "{error}");
 }
 
-/// Which instance answers.
+/// Returns which instance responds.
 fn who(client: &Client) -> impl Future<Output = Result<String, String>> + use<> {
     let request = client.get("http://auth/who");
     async move {
@@ -221,42 +225,43 @@ fn who(client: &Client) -> impl Future<Output = Result<String, String>> + use<> 
     }
 }
 
-/// The same without any limit of time: what hangs is avoided for its queue, though nothing failed.
+/// Without a timeout no request fails, but strategies that count requests in flight avoid the
+/// stopped server.
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_timeout_a_stalled_instance_is_avoided_by_its_requests_in_flight() {
     const REQUESTS: usize = 1500;
-    let world = World::new().await;
-    let discovery = &world.discovery;
+    let servers = Servers::start().await;
+    let discovery = &servers.discovery;
     discovery.set_strategy_named("p2c_peak_ewma").unwrap();
     let client = Client::new(discovery.clone(), plain_reqwest());
     for _ in 0..30 {
         who(&client).await.unwrap();
     }
-    world.servers[1].signal(rustix::process::Signal::STOP);
+    servers.servers[1].signal(rustix::process::Signal::STOP);
     let hanging = async || {
         let explanation = discovery.explain("auth").await.unwrap();
         let mut instances = explanation.instances.iter();
-        let stalled = instances.find(|instance| instance.id.as_str() == world.servers[1].id());
+        let stalled = instances.find(|instance| instance.id.as_str() == servers.servers[1].id());
         stalled.unwrap().in_flight
     };
     let (mut requests, mut answered) = (JoinSet::new(), 0);
     for sent in 1..=REQUESTS {
         requests.spawn(who(&client));
-        // It is answered, or it hangs.
+        // Waits until it is answered or hangs.
         let deadline = Instant::now() + Duration::from_secs(60);
         while answered + hanging().await < sent {
             if let Ok(answer) = timeout(Duration::from_millis(1), requests.join_next()).await {
                 answer.unwrap().unwrap().unwrap();
                 answered += 1;
             }
-            assert!(Instant::now() < deadline, "request {sent} does neither");
+            assert!(Instant::now() < deadline, "request {sent} got lost");
         }
     }
     let hung = hanging().await;
     println!("{hung} of {REQUESTS} requests hung");
-    // A fair share would be a third.
+    // Round robin would send it a third.
     assert!(hung < REQUESTS / 3, "{hung} requests hung");
-    world.servers[1].signal(rustix::process::Signal::CONT);
+    servers.servers[1].signal(rustix::process::Signal::CONT);
     while let Some(answer) = requests.join_next().await {
         answer.unwrap().unwrap();
     }

@@ -1,4 +1,4 @@
-//! Calls through Tower, reqwest and tonic, to real processes that are killed and stopped.
+//! Calls through the Tower, reqwest and tonic integrations, to processes that are killed or stopped.
 
 mod bodies;
 mod grpc;
@@ -18,9 +18,9 @@ use waypost::{Balancer, Instance};
 
 use crate::scripted::auth;
 
-/// Not a test: what the tests below run in processes of its own.
+/// Not a test: an HTTP server that tests start as a process of its own.
 #[tokio::test]
-#[ignore = "runs for ever, in a process of its own"]
+#[ignore = "a server, started by other tests as a process of its own"]
 async fn http_server_process() {
     let Ok(port) = std::env::var("WAYPOST_TEST_PORT") else {
         return;
@@ -34,9 +34,9 @@ async fn http_server_process() {
         .unwrap();
 }
 
-/// The same over gRPC.
+/// The same for gRPC.
 #[tokio::test]
-#[ignore = "runs for ever, in a process of its own"]
+#[ignore = "a server, started by other tests as a process of its own"]
 async fn grpc_server_process() {
     let Ok(port) = std::env::var("WAYPOST_TEST_PORT") else {
         return;
@@ -57,9 +57,10 @@ impl Server {
         Self::run("http_server_process", port).await
     }
 
-    async fn run(what: &str, port: u16) -> Self {
+    /// Runs one of the server functions above in a process of its own.
+    async fn run(function: &str, port: u16) -> Self {
         let process = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", &format!("calls::{what}"), "--ignored"])
+            .args(["--exact", &format!("calls::{function}"), "--ignored"])
             .env("WAYPOST_TEST_PORT", port.to_string())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -1,4 +1,4 @@
-//! What is sent again, what never is, and how often at most: told by servers that count.
+//! Retries: which requests are retried, and how often, as counted by the servers.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,38 +23,38 @@ use waypost_testkit::free_ports;
 use super::plain_reqwest;
 use crate::scripted::auth;
 
-/// What a server does once it has read a request.
+/// What a server does after it has read a request.
 #[derive(Clone, Copy, PartialEq)]
-enum Manner {
-    HangUp,
-    BreakOffTheBody,
+enum Behaviour {
+    CloseConnection,
+    TruncateBody,
     Hang,
-    Answer,
-    /// 429, and wants to be left alone.
-    Busy,
+    Respond,
+    /// Responds 429 with `Retry-After`.
+    Overloaded,
 }
 
-/// Two instances of one manner, which count the requests that reach them.
-struct World {
+/// Two instances with the same behaviour, which count the requests that they receive.
+struct Servers {
     discovery: ServiceDiscoveryClient,
     memory: MemoryProvider,
     ports: Vec<u16>,
-    reached: Arc<AtomicUsize>,
+    received: Arc<AtomicUsize>,
 }
 
-impl World {
-    async fn of(manner: Manner) -> Self {
-        let (memory, reached) = (MemoryProvider::new(), Arc::new(AtomicUsize::new(0)));
+impl Servers {
+    async fn start(behaviour: Behaviour) -> Self {
+        let (memory, received) = (MemoryProvider::new(), Arc::new(AtomicUsize::new(0)));
         let mut ports = Vec::new();
         for _ in 0..2 {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let port = listener.local_addr().unwrap().port();
             memory.insert(instance(port));
             ports.push(port);
-            let reached = Arc::clone(&reached);
+            let received = Arc::clone(&received);
             tokio::spawn(async move {
                 while let Ok((connection, _)) = listener.accept().await {
-                    tokio::spawn(serve(connection, manner, Arc::clone(&reached)));
+                    tokio::spawn(serve(connection, behaviour, Arc::clone(&received)));
                 }
             });
         }
@@ -66,7 +66,7 @@ impl World {
             discovery: discovery.build().unwrap(),
             memory,
             ports,
-            reached,
+            received,
         }
     }
 
@@ -74,11 +74,12 @@ impl World {
         self.ports.iter().map(|port| instance(*port)).collect()
     }
 
-    fn reached(&self) -> usize {
-        self.reached.swap(0, Ordering::SeqCst)
+    /// The number of requests received since the last call.
+    fn received(&self) -> usize {
+        self.received.swap(0, Ordering::SeqCst)
     }
 
-    /// Sends through Tower and gives the body, or what went wrong.
+    /// Sends a request through Tower. Returns the body or the error.
     async fn tower(&self, method: Method) -> Result<String, String> {
         let http = legacy::Client::builder(TokioExecutor::new()).build_http();
         let balancer = self.discovery.balancer("auth").unwrap();
@@ -108,7 +109,7 @@ fn instance(port: u16) -> Instance {
     builder.id(port.to_string()).build().unwrap()
 }
 
-async fn serve(mut connection: TcpStream, manner: Manner, reached: Arc<AtomicUsize>) {
+async fn serve(mut connection: TcpStream, behaviour: Behaviour, received: Arc<AtomicUsize>) {
     let mut request = Vec::new();
     let mut buffer = [0; 1024];
     while !request.ends_with(b"order") {
@@ -117,78 +118,83 @@ async fn serve(mut connection: TcpStream, manner: Manner, reached: Arc<AtomicUsi
             Ok(length) => request.extend_from_slice(&buffer[..length]),
         }
     }
-    reached.fetch_add(1, Ordering::SeqCst);
-    let answer: &[u8] = match manner {
-        Manner::HangUp => return,
-        Manner::Hang => return std::future::pending().await,
-        Manner::BreakOffTheBody => b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
-        Manner::Busy => {
+    received.fetch_add(1, Ordering::SeqCst);
+    let answer: &[u8] = match behaviour {
+        Behaviour::CloseConnection => return,
+        Behaviour::Hang => return std::future::pending().await,
+        Behaviour::TruncateBody => b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhalf",
+        Behaviour::Overloaded => {
             b"HTTP/1.1 429 Too Many Requests\r\nretry-after: 60\r\ncontent-length: 0\r\n\r\n"
         }
-        Manner::Answer => b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\ndone",
+        Behaviour::Respond => {
+            b"HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: 4\r\n\r\ndone"
+        }
     };
     let _ = connection.write_all(answer).await;
 }
 
-/// An order that was sent may have been carried out, whatever became of the answer.
+/// The server may have processed a request even if no response arrived.
 #[tokio::test]
 async fn a_post_that_was_sent_is_never_retried() {
-    let world = World::of(Manner::HangUp).await;
-    assert!(world.tower(Method::POST).await.is_err());
-    assert_eq!(world.reached(), 1, "through Tower");
-    assert!(world.reqwest(Method::POST).await.is_err());
-    assert_eq!(world.reached(), 1, "through reqwest");
-    let world = World::of(Manner::Hang).await;
-    let client = world.client().attempt_timeout(Duration::from_millis(500));
+    let servers = Servers::start(Behaviour::CloseConnection).await;
+    assert!(servers.tower(Method::POST).await.is_err());
+    assert_eq!(servers.received(), 1, "through Tower");
+    assert!(servers.reqwest(Method::POST).await.is_err());
+    assert_eq!(servers.received(), 1, "through reqwest");
+    let servers = Servers::start(Behaviour::Hang).await;
+    let client = servers.client().attempt_timeout(Duration::from_millis(500));
     let error = client.post("http://auth/").body("order").send().await;
     let error = error.unwrap_err().to_string();
     assert!(error.contains("within 500ms"), "{error}");
-    assert_eq!(world.reached(), 1, "one that hangs");
-    // The same as PUT, which may be repeated, is tried at both and once more.
+    assert_eq!(servers.received(), 1, "with a timeout");
+    // PUT is idempotent.
     let put = client.put("http://auth/").body("order").send().await;
     assert!(put.is_err());
-    assert_eq!(world.reached(), 3);
+    assert_eq!(servers.received(), 3);
 }
 
 #[tokio::test]
 async fn idempotent_requests_are_tried_three_times() {
-    let world = World::of(Manner::HangUp).await;
+    let servers = Servers::start(Behaviour::CloseConnection).await;
     for method in [Method::GET, Method::PUT, Method::DELETE] {
-        assert!(world.tower(method.clone()).await.is_err());
-        assert_eq!(world.reached(), 3, "{method} through Tower");
-        assert!(world.reqwest(method.clone()).await.is_err());
-        assert_eq!(world.reached(), 3, "{method} through reqwest");
+        assert!(servers.tower(method.clone()).await.is_err());
+        assert_eq!(servers.received(), 3, "{method} through Tower");
+        assert!(servers.reqwest(method.clone()).await.is_err());
+        assert_eq!(servers.received(), 3, "{method} through reqwest");
     }
 }
 
 #[tokio::test]
 async fn a_post_that_was_never_sent_is_retried_at_another_instance() {
-    let world = World::of(Manner::Answer).await;
-    // Two that refuse connections stand before one that answers.
+    let servers = Servers::start(Behaviour::Respond).await;
+    // Two instances that refuse connections, and two that respond.
     for port in free_ports::<2>() {
-        world.memory.insert(instance(port));
+        servers.memory.insert(instance(port));
     }
     for _ in 0..8 {
-        assert_eq!(world.tower(Method::POST).await.unwrap(), "done");
-        assert_eq!(world.reqwest(Method::POST).await.unwrap(), "done");
+        assert_eq!(servers.tower(Method::POST).await.unwrap(), "done");
+        assert_eq!(servers.reqwest(Method::POST).await.unwrap(), "done");
     }
-    assert_eq!(world.reached(), 16);
+    assert_eq!(servers.received(), 16);
 }
 
 #[tokio::test]
 async fn no_retry_after_the_response_has_started() {
-    let world = World::of(Manner::BreakOffTheBody).await;
-    assert!(world.tower(Method::GET).await.is_err());
-    assert_eq!(world.reached(), 1, "through Tower");
-    assert!(world.reqwest(Method::GET).await.is_err());
-    assert_eq!(world.reached(), 1, "through reqwest");
+    let servers = Servers::start(Behaviour::TruncateBody).await;
+    assert!(servers.tower(Method::GET).await.is_err());
+    assert_eq!(servers.received(), 1, "through Tower");
+    assert!(servers.reqwest(Method::GET).await.is_err());
+    assert_eq!(servers.received(), 1, "through reqwest");
 }
 
-/// One that asks for a pause gets it; its answer is the caller's.
+/// The response itself goes to the caller.
 #[tokio::test]
 async fn an_instance_that_sends_retry_after_gets_no_requests() {
-    let world = World::of(Manner::Busy).await;
-    let (idle, busy) = (World::of(Manner::Answer).await, world.memory.clone());
+    let servers = Servers::start(Behaviour::Overloaded).await;
+    let (idle, busy) = (
+        Servers::start(Behaviour::Respond).await,
+        servers.memory.clone(),
+    );
     for instance in idle.instances() {
         busy.insert(instance);
     }
@@ -198,24 +204,23 @@ async fn an_instance_that_sends_retry_after_gets_no_requests() {
     for _ in 0..40 {
         let answer = client.get("http://auth/").body("order").send().await;
         assert!(answer.is_ok());
-        // Those who pick hear of it from a task.
+        // Lets the balancer's task run, which applies ejections.
         tokio::task::yield_now().await;
     }
     // Two of four may be ejected at a time.
     let explanation = discovery.explain("auth").await.unwrap();
     assert_eq!(explanation.counters.ejected_overloaded, 2);
     assert!(
-        world.reached() <= 4,
-        "each once, or once more while the news spreads"
+        servers.received() <= 4,
+        "each got one request, or two before the ejection was applied"
     );
-    assert!(idle.reached() >= 36);
+    assert!(idle.received() >= 36);
 }
 
-/// Connections are kept, but an instance is chosen for each request.
 #[tokio::test]
 async fn kept_alive_connections_do_not_pin_a_client_to_old_instances() {
-    let world = World::of(Manner::Answer).await;
-    let client = world.client();
+    let servers = Servers::start(Behaviour::Respond).await;
+    let client = servers.client();
     let send = async || {
         let request = client.get("http://auth/").body("order");
         assert!(request.send().await.unwrap().status().is_success());
@@ -223,29 +228,28 @@ async fn kept_alive_connections_do_not_pin_a_client_to_old_instances() {
     for _ in 0..10 {
         send().await;
     }
-    let more = World::of(Manner::Answer).await;
+    let more = Servers::start(Behaviour::Respond).await;
     for instance in more.instances() {
-        world.memory.insert(instance);
+        servers.memory.insert(instance);
     }
     let deadline = Instant::now() + Duration::from_secs(60);
-    while more.reached.load(Ordering::SeqCst) == 0 {
-        assert!(Instant::now() < deadline, "the new ones get nothing");
+    while more.received.load(Ordering::SeqCst) == 0 {
+        assert!(Instant::now() < deadline, "new instances get no request");
         send().await;
     }
-    more.reached();
-    world.reached();
+    more.received();
+    servers.received();
     for _ in 0..40 {
         send().await;
     }
-    assert_eq!((world.reached(), more.reached()), (20, 20));
+    assert_eq!((servers.received(), more.received()), (20, 20));
 }
 
-/// The same address means the same with every provider.
 #[tokio::test]
 async fn named_ports_and_schemes_resolve_alike_with_every_provider() {
-    let world = World::of(Manner::Answer).await;
-    let admin = world.instances()[0].port();
-    // The main port answers nobody.
+    let servers = Servers::start(Behaviour::Respond).await;
+    let admin = servers.instances()[0].port();
+    // Nothing listens on the main port.
     let [main] = free_ports::<1>();
     let builder = Instance::builder(auth(), "127.0.0.1".parse().unwrap(), main);
     let memory = MemoryProvider::new();
@@ -274,36 +278,36 @@ async fn named_ports_and_schemes_resolve_alike_with_every_provider() {
     }
 }
 
-/// When everything fails, a service in trouble gets a fifth more, not three times as much.
+/// If every request fails, retries add a fifth to the load instead of tripling it.
 #[tokio::test]
 async fn the_retry_budget_is_a_fifth_of_the_requests_plus_ten() {
     const REQUESTS: usize = 300;
     const FIFTH_MORE: usize = REQUESTS + REQUESTS / 5;
-    // Ten more in each ten seconds that it takes.
+    // The budget has a reserve of ten retries per ten seconds.
     let most = |began: Instant| FIFTH_MORE + 10 + 10 * (began.elapsed().as_secs() / 10) as usize;
-    let world = World::of(Manner::HangUp).await;
-    let (client, began) = (world.client(), Instant::now());
+    let servers = Servers::start(Behaviour::CloseConnection).await;
+    let (client, began) = (servers.client(), Instant::now());
     for _ in 0..REQUESTS {
         let request = client.get("http://auth/").body("order");
         assert!(request.send().await.is_err());
     }
-    let reached = world.reached();
+    let received = servers.received();
     assert!(
-        (FIFTH_MORE - 10..=most(began)).contains(&reached),
-        "{reached} through reqwest"
+        (FIFTH_MORE - 10..=most(began)).contains(&received),
+        "{received} through reqwest"
     );
 
     let http = legacy::Client::builder(TokioExecutor::new()).build_http();
-    let balancer = world.discovery.balancer("auth").unwrap();
+    let balancer = servers.discovery.balancer("auth").unwrap();
     let client = BalanceLayer::retrying(balancer).layer(http);
     let began = Instant::now();
     for _ in 0..REQUESTS {
         let request = Request::get("http://auth/").body(Full::<bytes::Bytes>::from("order"));
         assert!(client.clone().oneshot(request.unwrap()).await.is_err());
     }
-    let reached = world.reached();
+    let received = servers.received();
     assert!(
-        (FIFTH_MORE - 10..=most(began)).contains(&reached),
-        "{reached} through Tower"
+        (FIFTH_MORE - 10..=most(began)).contains(&received),
+        "{received} through Tower"
     );
 }
