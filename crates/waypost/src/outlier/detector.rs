@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use tokio::sync::watch;
 use waypost_core::{InstanceId, ServiceName};
 
-use super::active::CheckResults;
+use super::check_results::{CheckResults, CheckThresholds};
 use super::ejection::{Ejection, EjectionStatus};
 use super::events::{BalanceEvent, EjectionCause, EventSink};
 use super::options::OutlierDetection;
@@ -31,11 +31,11 @@ pub(crate) struct OutlierDetector {
 
 /// Which endpoints are ejected and why, and the results of active checks.
 #[derive(Debug, Default)]
-pub(super) struct EjectionTable {
+struct EjectionTable {
     ejected: HashMap<InstanceId, EjectionCause>,
     /// Endpoints that were not ejected because too many others were, and when, in milliseconds.
     spared: HashMap<InstanceId, u64>,
-    pub(super) checks: HashMap<InstanceId, CheckResults>,
+    checks: HashMap<InstanceId, CheckResults>,
 }
 
 /// One endpoint at one time, as the detector sees it.
@@ -57,7 +57,7 @@ impl EndpointView<'_> {
 
 /// How long an endpoint is ejected.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum EjectionDuration {
+enum EjectionDuration {
     /// [`OutlierDetection::base_ejection`] times the number of consecutive ejections.
     Increasing,
     /// The pause that the endpoint asked for.
@@ -219,12 +219,7 @@ impl OutlierDetector {
     }
 
     #[cold]
-    pub(super) fn eject(
-        &self,
-        endpoint: EndpointView<'_>,
-        cause: EjectionCause,
-        duration: EjectionDuration,
-    ) {
+    fn eject(&self, endpoint: EndpointView<'_>, cause: EjectionCause, duration: EjectionDuration) {
         let mut table = self.table();
         // Two threads may reach the same conclusion; the first one acts.
         match (endpoint.status(), duration) {
@@ -313,7 +308,7 @@ impl OutlierDetector {
         }
     }
 
-    pub(super) fn readmit(&self, endpoint: EndpointView<'_>) {
+    fn readmit(&self, endpoint: EndpointView<'_>) {
         let mut table = self.table();
         if table.ejected.remove(endpoint.id).is_none() {
             return;
@@ -326,6 +321,45 @@ impl OutlierDetector {
         self.events.emit(BalanceEvent::Returned { instance });
     }
 
+    /// Records the result of an active check. Checks of one endpoint are recorded one at a time.
+    pub(crate) fn record_check(
+        &self,
+        endpoint: EndpointView<'_>,
+        result: Result<(), Arc<str>>,
+        thresholds: CheckThresholds,
+    ) {
+        let passed = result.is_ok();
+        self.events().count_check(passed);
+        let consecutive = {
+            let mut table = self.table();
+            let results = table.checks.entry(endpoint.id.clone()).or_default();
+            results.add(result);
+            results.consecutive
+        };
+        let is_out = endpoint.status() == EjectionStatus::Ejected(None);
+        // If too many others were ejected, this one is considered again after as many failures more.
+        if !passed && !is_out && consecutive.is_multiple_of(thresholds.fall) {
+            let duration = EjectionDuration::UntilChecksPass;
+            self.eject(endpoint, EjectionCause::ActiveCheck, duration);
+        }
+        if passed && is_out && consecutive >= thresholds.rise {
+            self.readmit(endpoint);
+        }
+    }
+
+    /// Discards the results of an endpoint that is no longer checked.
+    pub(crate) fn discard_checks(&self, endpoint: EndpointView<'_>) {
+        self.table().checks.remove(endpoint.id);
+        if endpoint.status() == EjectionStatus::Ejected(None) {
+            self.readmit(endpoint);
+        }
+    }
+
+    /// The latest results of an endpoint, if it is checked.
+    pub(crate) fn check_results(&self, endpoint: EndpointView<'_>) -> Option<CheckResults> {
+        self.table().checks.get(endpoint.id).cloned()
+    }
+
     /// Publishes which endpoints are ejected now.
     fn ejections_changed(&self, table: &EjectionTable) {
         self.ejected.store(table.ejected.len(), Relaxed);
@@ -333,7 +367,7 @@ impl OutlierDetector {
     }
 
     /// Each entry is valid by itself, so a poisoned lock is used as it is.
-    pub(super) fn table(&self) -> MutexGuard<'_, EjectionTable> {
+    fn table(&self) -> MutexGuard<'_, EjectionTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -10,7 +10,7 @@
 //! Counting an outcome is a few atomic operations; the detector's lock is taken only to eject or to
 //! readmit.
 
-mod active;
+mod check_results;
 mod detector;
 mod ejection;
 mod events;
@@ -18,7 +18,7 @@ mod options;
 pub(crate) mod outcome;
 mod window;
 
-pub(crate) use active::CheckThresholds;
+pub(crate) use check_results::CheckThresholds;
 pub(crate) use detector::{EndpointView, OutlierDetector};
 pub(crate) use ejection::{Ejection, EjectionStatus};
 pub use events::{BalanceCounters, BalanceEvent, BalanceEvents, EjectionCause};

@@ -257,7 +257,8 @@ async fn overlapping_requests_with_one_key_go_to_one_instance() {
 #[tokio::test(start_paused = true)]
 async fn weights_hold_under_load_for_any_number_of_instances() {
     for count in [2, 16, 32, 33, 34, 200] {
-        let weight = |index: usize| waypost::Weight::new(if index.is_multiple_of(2) { 1 } else { 9 });
+        let weight =
+            |index: usize| waypost::Weight::new(if index.is_multiple_of(2) { 1 } else { 9 });
         let of = |index| fixture::instance(&format!("i{index:03}"), |i| i.weight(weight(index)));
         let instances: Vec<_> = (0..count).map(of).collect();
         for name in ["least_connections", "p2c_peak_ewma"] {
