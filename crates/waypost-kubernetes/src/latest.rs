@@ -11,7 +11,7 @@ use waypost_core::ProviderError;
 #[derive(Clone, Debug)]
 pub(crate) struct Latest<T> {
     value: Option<T>,
-    /// Incremented with each new value.
+    /// Incremented with each new value, and when the value is confirmed.
     generation: u64,
     error: Option<ProviderError>,
 }
@@ -26,21 +26,31 @@ impl<T> Default for Latest<T> {
     }
 }
 
-/// Publishes the current value and error, if either has changed. With `is_new_attempt` an error is
-/// published although there was one before: each failed attempt is reported once.
+/// What has led to the values and errors that are published.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Cause {
+    /// An attempt has failed. Its error is published although there was one before.
+    pub(crate) is_new_attempt: bool,
+    /// The server was heard from. A value without an error is published although it is the same:
+    /// subscribers count its age from then.
+    pub(crate) is_confirmation: bool,
+}
+
+/// Publishes the current value and error, if either has changed or `cause` asks for it.
 pub(crate) fn publish<T: PartialEq>(
     channel: &watch::Sender<Latest<T>>,
     value: Option<T>,
     error: Option<&ProviderError>,
-    is_new_attempt: bool,
+    cause: Cause,
 ) {
     channel.send_if_modified(|latest| {
-        let is_new_value = value.is_some() && latest.value != value;
+        let is_confirmed = cause.is_confirmation && error.is_none();
+        let is_new_value = value.is_some() && (latest.value != value || is_confirmed);
         if is_new_value {
             latest.value = value;
             latest.generation += 1;
         }
-        let failed = error.is_some() && (is_new_attempt || latest.error.is_none());
+        let failed = error.is_some() && (cause.is_new_attempt || latest.error.is_none());
         let recovered = error.is_none() && latest.error.is_some();
         if failed || recovered {
             latest.error = error.cloned();
@@ -103,23 +113,48 @@ mod tests {
                 None => "end".to_owned(),
             })
         };
+        let none = Cause::default();
+        let attempt = Cause {
+            is_new_attempt: true,
+            ..none
+        };
         assert_eq!(next(), None);
-        publish(&sender, Some(1), None, false);
-        publish(&sender, Some(2), None, false);
+        publish(&sender, Some(1), None, none);
+        publish(&sender, Some(2), None, none);
         assert_eq!(next().as_deref(), Some("2"));
-        publish(&sender, Some(2), None, true);
+        publish(&sender, Some(2), None, attempt);
         assert_eq!(next(), None);
-        publish(&sender, Some(3), Some(&error("down")), true);
+        publish(&sender, Some(3), Some(&error("down")), attempt);
         assert_eq!(next().as_deref(), Some("3"));
         assert_eq!(next().as_deref(), Some("down"));
-        publish(&sender, Some(3), Some(&error("still down")), false);
+        publish(&sender, Some(3), Some(&error("still down")), none);
         assert_eq!(next(), None);
-        publish(&sender, Some(3), Some(&error("still down")), true);
+        publish(&sender, Some(3), Some(&error("still down")), attempt);
         assert_eq!(next().as_deref(), Some("still down"));
-        publish(&sender, Some(3), None, false);
+        publish(&sender, Some(3), None, none);
         assert_eq!(next().as_deref(), Some("3"));
         drop(sender);
         assert_eq!(next().as_deref(), Some("closed"));
         assert_eq!(next().as_deref(), Some("end"));
+    }
+    #[tokio::test]
+    async fn a_confirmed_value_is_published_again_unless_there_is_an_error() {
+        let sender = watch::Sender::new(Latest::default());
+        let error = ProviderError::unreachable("test", "down");
+        let mut items = subscribe(sender.subscribe(), error.clone(), ());
+        let mut next = || items.next().now_or_never().flatten().map(Result::ok);
+        let confirmation = Cause {
+            is_confirmation: true,
+            ..Cause::default()
+        };
+        for _ in 0..3 {
+            publish(&sender, Some(1), None, confirmation);
+            assert_eq!(next(), Some(Some(1)));
+            assert_eq!(next(), None);
+        }
+        publish(&sender, Some(1), Some(&error), confirmation);
+        assert_eq!(next(), Some(None));
+        publish(&sender, Some(1), Some(&error), confirmation);
+        assert_eq!(next(), None);
     }
 }

@@ -33,6 +33,8 @@ use crate::resources::List;
 pub(crate) enum LivenessEvent {
     /// The server does not respond; reported for each probe that fails.
     Unresponsive(RequestError),
+    /// The server responds, as before, with a state that is not earlier than what was seen.
+    Alive,
     /// The server responds again.
     Recovered,
     /// The server responds, with an earlier state than was seen before.
@@ -88,7 +90,7 @@ impl LivenessMonitor {
         }
     }
 
-    /// The next change of state. Cancel safe.
+    /// The next result of a probe. Cancel safe.
     pub(crate) async fn next(&mut self) -> LivenessEvent {
         loop {
             tokio::select! {
@@ -155,7 +157,8 @@ impl LivenessMonitor {
             Some(version) if version != 0 && version < result.seen_version => {
                 Some(LivenessEvent::RolledBack)
             }
-            _ => was_unresponsive.then_some(LivenessEvent::Recovered),
+            _ if was_unresponsive => Some(LivenessEvent::Recovered),
+            version => version.map(|_| LivenessEvent::Alive),
         }
     }
 

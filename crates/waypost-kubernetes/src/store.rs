@@ -76,7 +76,7 @@ impl<T: Resource> Store<T> {
                 before: self.objects.remove(&*name),
                 after: None,
             },
-            ReflectorEvent::Resumed => Delta::None,
+            ReflectorEvent::Resumed | ReflectorEvent::Confirmed => Delta::None,
             ReflectorEvent::Failed(error) => {
                 self.error = Some(error);
                 Delta::None

@@ -9,6 +9,7 @@ use waypost_core::{Instance, ProviderError, ServiceName};
 use crate::clock::Now;
 use crate::endpoint_set::EndpointSet;
 use crate::error::RequestError;
+use crate::latest::Cause;
 use crate::liveness::LivenessEvent;
 use crate::mapping::{MappingContext, map_cluster_dns, map_external_name};
 use crate::options::DiscoveryOptions;
@@ -57,8 +58,7 @@ pub(super) enum Action {
 pub(super) struct Updates {
     pub(super) services: Vec<(ServiceName, Update<Instances>)>,
     pub(super) names: Option<Update<Names>>,
-    /// Whether another attempt has failed, so that the error must be reported again.
-    pub(super) is_new_attempt: bool,
+    pub(super) cause: Cause,
     /// What the answers of a service lack because of missing permissions.
     pub(super) degraded: Option<&'static str>,
 }
@@ -91,7 +91,7 @@ pub(super) struct State {
 struct Pending {
     all: bool,
     services: HashSet<Arc<str>>,
-    is_new_attempt: bool,
+    cause: Cause,
 }
 
 impl State {
@@ -171,7 +171,7 @@ impl State {
         Updates {
             services: services.collect(),
             names: self.interest.names.then(|| self.names_update()),
-            is_new_attempt: pending.is_new_attempt,
+            cause: pending.cause,
             degraded,
         }
     }
@@ -238,6 +238,7 @@ impl State {
     // --- objects ---
 
     fn apply_to_slices(&mut self, event: ReflectorEvent<EndpointSlice>, now: Now) -> Vec<Action> {
+        self.note_confirmation(matches!(event, ReflectorEvent::Confirmed));
         match self.slices.apply(event) {
             Delta::None => self.pending.all = true,
             Delta::Replaced => {
@@ -275,6 +276,7 @@ impl State {
     }
 
     fn apply_to_services(&mut self, event: ReflectorEvent<Service>) -> Vec<Action> {
+        self.note_confirmation(matches!(event, ReflectorEvent::Confirmed));
         match self.services.apply(event) {
             Delta::None | Delta::Replaced => self.pending.all = true,
             Delta::Object { before, after } => {
@@ -292,9 +294,14 @@ impl State {
         actions
     }
 
+    /// The server has said that nothing has changed, if `is_confirmed`.
+    fn note_confirmation(&mut self, is_confirmed: bool) {
+        self.pending.cause.is_confirmation |= is_confirmed;
+    }
+
     /// An attempt has failed. The server is probed, unless it has just answered.
     fn note_failure(&mut self, server_is_up: bool) -> Vec<Action> {
-        self.pending.is_new_attempt = true;
+        self.pending.cause.is_new_attempt = true;
         if server_is_up {
             Vec::new()
         } else {
@@ -307,7 +314,11 @@ impl State {
         match event {
             LivenessEvent::Unresponsive(error) => {
                 self.unresponsive = Some(error);
-                self.pending.is_new_attempt = true;
+                self.pending.cause.is_new_attempt = true;
+                Vec::new()
+            }
+            LivenessEvent::Alive => {
+                self.note_confirmation(true);
                 Vec::new()
             }
             LivenessEvent::Recovered => {
@@ -552,5 +563,24 @@ mod tests {
         assert_eq!(updates(&mut state), [("web".into(), Some(1), None)]);
         let rolled_back = apply(&mut state, Event::Liveness(LivenessEvent::RolledBack));
         assert_eq!(rolled_back, [Action::Relist]);
+    }
+    #[test]
+    fn a_bookmark_and_an_answered_probe_confirm_all_answers() {
+        let confirmations: [fn() -> Event; 3] = [
+            || Event::Slices(ReflectorEvent::Confirmed),
+            || Event::Services(ReflectorEvent::Confirmed),
+            || Event::Liveness(LivenessEvent::Alive),
+        ];
+        for confirmation in confirmations {
+            let mut state = state();
+            subscribe(&mut state, &["web"], false);
+            list_slices(&mut state, &[("web-1", "web")]);
+            list_services(&mut state, &["web"]);
+            assert!(!state.take_updates().cause.is_confirmation);
+            apply(&mut state, confirmation());
+            let updates = state.take_updates();
+            assert!(updates.cause.is_confirmation);
+            assert_eq!(updates.services.len(), 1);
+        }
     }
 }

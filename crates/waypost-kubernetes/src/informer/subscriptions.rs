@@ -69,19 +69,19 @@ impl Subscriptions {
 
     /// Sends updates to their subscribers.
     pub(super) fn publish(&self, updates: Updates) {
-        let is_new_attempt = updates.is_new_attempt;
+        let cause = updates.cause;
         let services = lock(&self.services);
         for (name, update) in updates.services {
             if let Some(channel) = services.get(&name) {
                 let error = update.error.as_ref();
-                publish(&channel.sender, update.value, error, is_new_attempt);
+                publish(&channel.sender, update.value, error, cause);
             }
         }
         drop(services);
         if let Some(update) = updates.names
             && let Some(sender) = &*lock(&self.names)
         {
-            publish(sender, update.value, update.error.as_ref(), is_new_attempt);
+            publish(sender, update.value, update.error.as_ref(), cause);
         }
     }
 

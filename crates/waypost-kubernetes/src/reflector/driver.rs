@@ -29,6 +29,8 @@ pub(crate) enum ReflectorEvent<T> {
     Deleted(Box<str>),
     /// The watch works again after a failure; no object has changed.
     Resumed,
+    /// The watch works, and no object has changed: the server has sent a bookmark.
+    Confirmed,
     /// An attempt failed. The objects known so far may be outdated.
     Failed(RequestError),
 }
@@ -262,7 +264,8 @@ impl Driver {
         Ok(match event.content {
             WatchEventContent::Applied(object) => Some(ReflectorEvent::Applied(object)),
             WatchEventContent::Deleted(name) => Some(ReflectorEvent::Deleted(name)),
-            _ => was_failing.then_some(ReflectorEvent::Resumed),
+            _ if was_failing => Some(ReflectorEvent::Resumed),
+            _ => Some(ReflectorEvent::Confirmed),
         })
     }
 

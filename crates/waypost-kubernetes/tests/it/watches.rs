@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use waypost_core::provider::Provider;
+use waypost_core::provider::{Answer, Provider};
 use waypost_core::{Health, Instance};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 
-use crate::{TIMEOUT, provider, start_server, until, watch_web};
+use crate::{
+    TIMEOUT, WEB_URL, next, provider, put_web, start_server, until, until_only, watch_web,
+};
 
 #[tokio::test]
 async fn a_changed_slice_leaves_other_instances_as_they_are() {
@@ -69,6 +71,23 @@ async fn all_services_of_a_namespace_share_two_watches_that_end_with_the_last_su
     wait_for_open_watches(&server, 2).await;
     drop(watches);
     wait_for_open_watches(&server, 0).await;
+}
+
+/// The age of an answer counts from the last time that the provider gave it.
+#[tokio::test]
+async fn an_answer_is_repeated_with_each_bookmark() {
+    let builder = ApiServer::builder().namespace("demo");
+    let builder = builder.bookmark_interval(Duration::from_millis(20));
+    let server = builder.start().await.unwrap();
+    put_web(&server, "10.0.0.1");
+    let mut watch = watch_web(&provider(&server));
+    let first = until_only(&mut watch, WEB_URL).await;
+    for _ in 0..3 {
+        let Answer::Instances(again) = next(&mut watch).await.unwrap() else {
+            panic!("the service is known")
+        };
+        assert!(Arc::ptr_eq(&again[0], &first));
+    }
 }
 
 /// The query of the latest request for a resource.
