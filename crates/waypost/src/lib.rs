@@ -40,3 +40,8 @@ pub use crate::global::{
 };
 pub use crate::outlier::outcome::Outcome;
 pub use crate::registrar::{Registrar, RegistrationState};
+
+/// Compiles the examples in the README of the repository.
+#[cfg(all(doctest, feature = "axum", feature = "consul"))]
+#[doc = include_str!("../../../README.md")]
+struct ReadmeOfTheRepository;
