@@ -8,6 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::SystemTime;
 
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 use tokio::task::JoinHandle;
 
 use crate::agent_services::AgentServices;
@@ -382,6 +383,7 @@ impl Builder {
             auth: Auth::new(self.token, self.allowed_hosts),
             leave_requested: tokio::sync::watch::Sender::new(false),
             random: Mutex::new(random),
+            evaluations: Arc::new(Semaphore::new(http::MAX_EVALUATIONS)),
         }
     }
 }

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use tokio::sync::Semaphore;
+
 use crate::agent_services::AgentServices;
 use crate::auth::Auth;
 use crate::faults::Faults;
@@ -28,6 +30,8 @@ pub(crate) struct App {
     /// Set to true when a client asks the agent to leave.
     pub leave_requested: tokio::sync::watch::Sender<bool>,
     pub random: Mutex<fastrand::Rng>,
+    /// A permit for each evaluation of a filter.
+    pub evaluations: Arc<Semaphore>,
 }
 
 /// The port on which Consul servers talk to each other. It is only shown: nothing listens on it.

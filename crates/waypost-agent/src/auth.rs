@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use http::header::HeaderName;
 use http::{HeaderMap, header};
 use url::Url;
 
@@ -75,6 +76,12 @@ impl Auth {
             if host.is_empty() || !self.allows_host(host) {
                 return reject("Origin", origin);
             }
+        } else if text(HeaderName::from_static("sec-fetch-site")) == Some("cross-site") {
+            // A browser sends a simple GET of a foreign page without Origin, as for an image.
+            return Err(AuthError::ForeignHost(
+                "Requests of other web sites are not allowed (Sec-Fetch-Site: cross-site)."
+                    .to_owned(),
+            ));
         }
         Ok(())
     }

@@ -3,6 +3,7 @@
 use regex::Regex;
 use serde_json::Value;
 
+use super::pattern::PatternCompiler;
 use super::schema::{Operator, Shape};
 use crate::go_compat;
 
@@ -56,6 +57,7 @@ impl Test {
         operator: Operator,
         value: String,
         negated: bool,
+        patterns: &mut PatternCompiler,
     ) -> Result<Self, Invalid> {
         let mut leaf = shape;
         for (i, name) in selector.iter().enumerate() {
@@ -86,11 +88,7 @@ impl Test {
             }
             Operator::Contains | Operator::In => Predicate::Contains(value),
             Operator::IsEmpty => Predicate::IsEmpty,
-            Operator::Matches => Predicate::Matches(Regex::new(&value).map_err(|error| {
-                let error = error.to_string();
-                let what = error.lines().last().unwrap_or_default();
-                Invalid(format!("invalid regular expression {value:?}: {what}"))
-            })?),
+            Operator::Matches => Predicate::Matches(patterns.compile(&value).map_err(Invalid)?),
         };
         Ok(Self {
             selector,

@@ -25,6 +25,7 @@ use winnow::stream::{AsChar, Stateful};
 use winnow::token::{any, none_of, one_of, take_while};
 
 use super::condition::{Condition, Invalid, Test};
+use super::pattern::PatternCompiler;
 use super::schema::{Operator, Shape};
 
 /// How many parentheses and `not`s may be nested.
@@ -34,7 +35,11 @@ const MAX_DEPTH: usize = 64;
 pub(super) fn parse(text: &str, shape: &'static Shape) -> Result<Condition, String> {
     let input = Stateful {
         input: text,
-        state: Scope { shape, depth: 0 },
+        state: Scope {
+            shape,
+            depth: 0,
+            patterns: PatternCompiler::default(),
+        },
     };
     let mut expression = delimited(multispace0, or, multispace0);
     expression.parse(input).map_err(|error| {
@@ -54,6 +59,7 @@ struct Scope {
     shape: &'static Shape,
     /// How many parentheses and `not`s are open.
     depth: usize,
+    patterns: PatternCompiler,
 }
 
 enum Operand {
@@ -130,7 +136,12 @@ fn test(input: &mut Input<'_>) -> ModalResult<Condition> {
         _ => (left, cut_err(operand).parse_next(input)?.into_text()),
     };
     let test = match selector {
-        Operand::Selector(names) => Test::new(input.state.shape, names, operator, value, negated),
+        Operand::Selector(names) => {
+            let Scope {
+                shape, patterns, ..
+            } = &mut input.state;
+            Test::new(shape, names, operator, value, negated, patterns)
+        }
         Operand::Literal(text) => Err(Invalid(format!("{text:?} is not a selector"))),
     };
     test.map(Condition::Test).map_err(|error| {

@@ -6,17 +6,24 @@
 
 mod condition;
 mod grammar;
+mod limit;
+mod pattern;
 mod schema;
+
+use std::sync::Arc;
 
 use serde_json::Value;
 
 use condition::Condition;
+pub(crate) use limit::EvaluationLimit;
+pub(crate) use pattern::PatternCompiler;
 pub(crate) use schema::{CATALOG_SERVICE, CHECK, HEALTH, NODE, NODE_WITH_ALL, SERVICE, Shape};
 
 /// A condition on records of one shape.
 #[derive(Debug)]
 pub(crate) struct Filter {
     condition: Condition,
+    limit: Option<Arc<EvaluationLimit>>,
 }
 
 impl Filter {
@@ -24,11 +31,24 @@ impl Filter {
     /// rest of its text says what is wrong, and where.
     pub(crate) fn parse(text: &str, shape: &'static Shape) -> Result<Self, String> {
         match grammar::parse(text, shape) {
-            Ok(condition) => Ok(Self { condition }),
+            Ok(condition) => Ok(Self {
+                condition,
+                limit: None,
+            }),
             Err(error) => Err(format!(
                 "Failed to create boolean expression evaluator: {error}"
             )),
         }
+    }
+
+    /// Sets when the evaluation ends. From then on the filter matches nothing.
+    pub(crate) fn with_limit(self, limit: Option<Arc<EvaluationLimit>>) -> Self {
+        Self { limit, ..self }
+    }
+
+    /// Whether the evaluation has ended, so that records need not be serialized any more.
+    pub(crate) fn has_ended(&self) -> bool {
+        self.limit.as_ref().is_some_and(|limit| limit.must_end())
     }
 
     /// Whether a record, as it is in the response, meets the condition.
@@ -39,6 +59,8 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use serde_json::json;
 
     use super::*;
@@ -61,6 +83,33 @@ mod tests {
             let filter = Filter::parse(text, &HEALTH).unwrap();
             assert_eq!(filter.matches(&record), expected, "{text}");
         }
+    }
+
+    #[test]
+    fn a_filter_with_costly_regular_expressions_is_refused() {
+        for pattern in [r"\pL{100}", r"\w{95}"] {
+            let tests = vec![format!("Service.ID matches `{pattern}`"); 60];
+            let error = Filter::parse(&tests.join(" or "), &HEALTH).unwrap_err();
+            assert!(error.contains("too large"), "{error}");
+        }
+        let tests = vec!["Service.ID matches `a`"; 60];
+        let error = Filter::parse(&tests.join(" or "), &HEALTH).unwrap_err();
+        assert!(error.contains("more than 16"), "{error}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_evaluation_ends_at_its_time_limit_or_when_it_is_cancelled() {
+        let filter = || Filter::parse("Service.ID == a", &HEALTH).unwrap();
+        let limit = Arc::new(EvaluationLimit::new(Duration::from_secs(1)));
+        let limited = filter().with_limit(Some(Arc::clone(&limit)));
+        assert!(!limited.has_ended());
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert!(limited.has_ended() && limit.is_exceeded());
+
+        let limit = Arc::new(EvaluationLimit::new(Duration::from_secs(1)));
+        let limited = filter().with_limit(Some(Arc::clone(&limit)));
+        limit.cancel();
+        assert!(limited.has_ended());
     }
 
     #[test]

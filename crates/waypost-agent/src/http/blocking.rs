@@ -11,7 +11,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::request::{ApiRequest, Consistency};
+use super::evaluation::evaluate;
+use super::request::{ApiRequest, Consistency, QueryOptions};
 use super::response::{ApiError, ApiResponse, ResponseBody};
 use crate::store::Topic;
 
@@ -73,6 +74,14 @@ impl BlockingQuery {
                 Ok(failed_query(error))
             });
         }
+        if request.has_filter() {
+            return QueryOutcome::Waiting(Box::pin(async move {
+                match self.evaluate_and_wait(&request, options).await {
+                    Err(error) if error.is_query_error() => Ok(failed_query(error)),
+                    result => result,
+                }
+            }));
+        }
         let result = match (self.run)(&request) {
             Ok(result) => result,
             Err(error) if error.is_query_error() => {
@@ -84,27 +93,43 @@ impl BlockingQuery {
             let response = self.respond(&request, result, options.consistency);
             return QueryOutcome::Ready(Ok(response));
         }
-        let wait = options.wait.unwrap_or(DEFAULT_WAIT).min(MAX_WAIT);
-        let deadline = Instant::now() + with_jitter(wait, &request);
         QueryOutcome::Waiting(Box::pin(async move {
-            let result = self.wait(&request, options.index, deadline).await?;
+            let result = self.wait(&request, options).await?;
             Ok(self.respond(&request, result, options.consistency))
         }))
+    }
+
+    /// Runs a query with a filter.
+    async fn evaluate_and_wait(
+        &self,
+        request: &ApiRequest,
+        options: QueryOptions,
+    ) -> Result<ApiResponse, ApiError> {
+        let mut result = evaluate(request, self.run).await?;
+        if options.index > 0 && !self.is_newer(request, &result, options.index) {
+            result = self.wait(request, options).await?;
+        }
+        Ok(self.respond(request, result, options.consistency))
     }
 
     async fn wait(
         &self,
         request: &ApiRequest,
-        index: u64,
-        deadline: Instant,
+        options: QueryOptions,
     ) -> Result<QueryResult, ApiError> {
+        let wait = options.wait.unwrap_or(DEFAULT_WAIT).min(MAX_WAIT);
+        let deadline = Instant::now() + with_jitter(wait, request);
         let watch = request.app.store.watch((self.topic)(request));
         let faults = &request.app.faults;
         loop {
             let change = watch.listen();
             let interruption = faults.interrupted();
-            let result = (self.run)(request)?;
-            if self.is_newer(request, &result, index) {
+            let result = if request.has_filter() {
+                evaluate(request, self.run).await?
+            } else {
+                (self.run)(request)?
+            };
+            if self.is_newer(request, &result, options.index) {
                 return Ok(result);
             }
             tokio::select! {

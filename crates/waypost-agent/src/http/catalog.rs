@@ -136,14 +136,14 @@ fn require_local_datacenter(request: &ApiRequest, datacenter: &str) -> Result<()
 
 fn nodes(request: &ApiRequest) -> Result<QueryResult, ApiError> {
     let selection = Selection::of(request, &NODE)?;
-    let (index, nodes) = request.app.store.read(|state| {
+    let (index, mut nodes) = request.app.store.read(|state| {
         let (index, nodes) = state.catalog.nodes();
-        let nodes =
-            nodes.filter(|node| selection.matches_node(node) && selection.matches_filter(|| node));
+        let nodes = nodes.filter(|node| selection.matches_node(node));
         let mut nodes: Vec<_> = nodes.cloned().collect();
         selection.sort(state, &mut nodes, |node| &node.name);
         (index, nodes)
     });
+    nodes.retain(|node| selection.matches_filter(|| node));
     Ok(QueryResult {
         index,
         body: request.json_body(&nodes)?,
@@ -177,40 +177,43 @@ fn connect(request: &ApiRequest) -> Result<QueryResult, ApiError> {
 
 /// A node and its services by id.
 fn node(request: &ApiRequest) -> Result<QueryResult, ApiError> {
-    let (index, found) = find_node(request, |services| {
-        let pairs = services.map(|service| (service.id.clone(), Arc::clone(service)));
-        Pairs(pairs.collect())
-    })?;
-    let found = found.map(|(node, services)| NodeServices { node, services });
+    let (index, found) = find_node(request)?;
+    let found = found.map(|(node, services)| {
+        let pairs = services
+            .into_iter()
+            .map(|service| (service.id.clone(), service));
+        let services = Pairs(pairs.collect());
+        NodeServices { node, services }
+    });
     let body = request.json_body(&found)?;
     Ok(QueryResult { index, body })
 }
 
 /// A node and a list of its services.
 fn node_services(request: &ApiRequest) -> Result<QueryResult, ApiError> {
-    let (index, found) = find_node(request, |services| services.cloned().collect::<Vec<_>>())?;
+    let (index, found) = find_node(request)?;
     let (node, services) = found.unzip();
-    let has_filter = !request.query.get("filter").is_empty();
-    let services = services.filter(|services| has_filter || !services.is_empty());
+    let services = services.filter(|services| request.has_filter() || !services.is_empty());
     let body = request.json_body(&NodeServices { node, services })?;
     Ok(QueryResult { index, body })
 }
 
 /// The index, and the node with its services if it exists.
-type FoundNode<S> = (u64, Option<(Arc<Node>, S)>);
+type FoundNode = (u64, Option<(Arc<Node>, Vec<Arc<Service>>)>);
 
-fn find_node<S>(
-    request: &ApiRequest,
-    collect: impl FnOnce(&mut dyn Iterator<Item = &Arc<Service>>) -> S,
-) -> Result<FoundNode<S>, ApiError> {
+fn find_node(request: &ApiRequest) -> Result<FoundNode, ApiError> {
     let name = request.required_suffix("node name")?;
     let selection = Selection::of(request, &SERVICE)?;
-    Ok(request.app.store.read(|state| {
+    let (index, mut found) = request.app.store.read(|state| {
         let Some((index, node, services)) = state.catalog.node(name) else {
             // Consul responds with index 1, with which blocking queries miss that a node is removed.
             return (state.catalog.nodes().0, None);
         };
-        let mut services = services.filter(|service| selection.matches_filter(|| service));
-        (index, Some((Arc::clone(node), collect(&mut services))))
-    }))
+        let services: Vec<_> = services.cloned().collect();
+        (index, Some((Arc::clone(node), services)))
+    });
+    if let Some((_, services)) = &mut found {
+        services.retain(|service| selection.matches_filter(|| service));
+    }
+    Ok((index, found))
 }

@@ -1,15 +1,19 @@
 //! `/v1/event`: firing and listing user events.
 
+use std::sync::Arc;
+
 use http::Method;
 use regex::Regex;
 use uuid::Uuid;
 
 use super::blocking::{QueryKind, QueryResult};
+use super::evaluation::evaluate;
 use super::request::ApiRequest;
 use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
+use crate::filter::PatternCompiler;
 use crate::ids;
-use crate::store::{LocalState, Topic, UserEvent};
+use crate::store::{Service, Topic, UserEvent};
 
 /// The largest encoded event, in bytes.
 const MAX_EVENT_BYTES: usize = 512;
@@ -18,7 +22,14 @@ const MAX_EVENT_BYTES: usize = 512;
 const ENVELOPE_BYTES: usize = 55;
 
 pub(super) const ROUTES: &[Route] = &[
-    Route::new("/v1/event/fire/", &[(Method::PUT, Handler::Sync(fire))]).without_namespace(),
+    Route::new(
+        "/v1/event/fire/",
+        &[(
+            Method::PUT,
+            Handler::Async(|request| Box::pin(fire(request))),
+        )],
+    )
+    .without_namespace(),
     Route::new(
         "/v1/event/list",
         &[(
@@ -36,7 +47,18 @@ struct EventFilters {
     tag: Option<Regex>,
 }
 
-fn fire(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+async fn fire(request: ApiRequest) -> Result<ApiResponse, ApiError> {
+    let has_patterns = ["node", "service", "tag"]
+        .iter()
+        .any(|name| !request.query.get(name).is_empty());
+    if has_patterns {
+        evaluate(&request, fire_now).await
+    } else {
+        fire_now(&request)
+    }
+}
+
+fn fire_now(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
     let name = request.required_suffix("name")?;
     let query = &request.query;
     let event = UserEvent {
@@ -60,10 +82,10 @@ fn fire(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
         )));
     }
     let view = event.clone();
-    request.app.store.write(|state, changes| {
-        let matches_node = filters.match_node(&request.app.node_name, &state.local);
-        state.events.fire(event, matches_node, changes);
-    });
+    let store = &request.app.store;
+    let services: Vec<_> = store.read(|state| state.local.services().cloned().collect());
+    let matches_node = filters.match_node(&request.app.node_name, &services);
+    store.write(|state, changes| state.events.fire(event, matches_node, changes));
     request.json(&view)
 }
 
@@ -91,9 +113,11 @@ impl EventFilters {
         if !event.tag_filter.is_empty() && event.service_filter.is_empty() {
             return Err("Cannot provide tag filter without service filter".to_owned());
         }
-        let pattern = |what: &str, text: &str| match text {
+        let mut patterns = PatternCompiler::default();
+        let mut pattern = |what: &str, text: &str| match text {
             "" => Ok(None),
-            text => Regex::new(text)
+            text => patterns
+                .compile(text)
                 .map(Some)
                 .map_err(|error| format!("Invalid {what} filter: error parsing regexp: {error}")),
         };
@@ -105,13 +129,13 @@ impl EventFilters {
     }
 
     /// Whether the filters match this node and its services.
-    fn match_node(&self, node: &str, local: &LocalState) -> bool {
+    fn match_node(&self, node: &str, services: &[Arc<Service>]) -> bool {
         let matches = |pattern: &Option<Regex>, text: &str| {
             pattern
                 .as_ref()
                 .is_none_or(|pattern| pattern.is_match(text))
         };
-        let mut services = local.services().filter(|service| {
+        let mut services = services.iter().filter(|service| {
             let mut tags = service.tags.iter();
             matches(&self.service, &service.name)
                 && (self.tag.is_none() || tags.any(|tag| matches(&self.tag, tag)))

@@ -86,18 +86,18 @@ fn list_checks(
     query: impl FnOnce(&State) -> (u64, Vec<Arc<Check>>),
 ) -> Result<QueryResult, ApiError> {
     let selection = Selection::of(request, &CHECK)?;
-    let (index, checks) = request.app.store.read(|state| {
+    let (index, mut checks) = request.app.store.read(|state| {
         let (index, mut checks) = query(state);
         if !selection.is_unconditional() {
             checks.retain(|check| {
                 let node = state.catalog.node(&check.node);
                 node.is_some_and(|(_, node, _)| selection.matches_node(node))
-                    && selection.matches_filter(|| check)
             });
             selection.sort(state, &mut checks, |check| &check.node);
         }
         (index, checks)
     });
+    checks.retain(|check| selection.matches_filter(|| check));
     Ok(QueryResult {
         index,
         body: request.json_body(&checks)?,

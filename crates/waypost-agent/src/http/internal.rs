@@ -95,15 +95,17 @@ fn services(request: &ApiRequest) -> Result<QueryResult, ApiError> {
 
 fn nodes(request: &ApiRequest) -> Result<QueryResult, ApiError> {
     let selection = Selection::of(request, &NODE_WITH_ALL)?;
-    request.app.store.read(|state| {
+    let (index, nodes) = request.app.store.read(|state| {
         let (index, nodes) = state.catalog.full_nodes();
-        let nodes: Vec<_> = nodes
-            .map(FullNodeView::from)
-            .filter(|node| selection.matches_filter(|| node))
-            .collect();
-        let body = request.json_body(&nodes)?;
-        Ok(QueryResult { index, body })
-    })
+        (index, nodes.collect::<Vec<_>>())
+    });
+    let nodes: Vec<_> = nodes
+        .iter()
+        .map(FullNodeView::from)
+        .filter(|node| selection.matches_filter(|| node))
+        .collect();
+    let body = request.json_body(&nodes)?;
+    Ok(QueryResult { index, body })
 }
 
 fn node(request: &ApiRequest) -> Result<QueryResult, ApiError> {
@@ -113,7 +115,7 @@ fn node(request: &ApiRequest) -> Result<QueryResult, ApiError> {
         let Some(found) = nodes.find(|full| fold_case(&full.node.name) == name) else {
             return Err(ApiError::new(StatusCode::NOT_FOUND, ""));
         };
-        let body = request.json_body(&FullNodeView::from(found))?;
+        let body = request.json_body(&FullNodeView::from(&found))?;
         Ok(QueryResult { index, body })
     })
 }
@@ -143,8 +145,8 @@ impl ServiceSummary {
     }
 }
 
-impl<'a> From<FullNode<'a>> for FullNodeView<'a> {
-    fn from(full: FullNode<'a>) -> Self {
+impl<'a> From<&'a FullNode> for FullNodeView<'a> {
+    fn from(full: &'a FullNode) -> Self {
         let FullNode {
             node,
             services,
@@ -156,8 +158,8 @@ impl<'a> From<FullNode<'a>> for FullNodeView<'a> {
             address: &node.address,
             tagged_addresses: &node.tagged_addresses,
             meta: &node.meta,
-            services: services.into_iter().map(|it| (&**it).into()).collect(),
-            checks: checks.into_iter().map(|it| (&**it).into()).collect(),
+            services: services.iter().map(|it| (&**it).into()).collect(),
+            checks: checks.iter().map(|it| (&**it).into()).collect(),
         }
     }
 }

@@ -13,6 +13,7 @@ use hyper::body::Body;
 use tokio::time::timeout;
 
 use super::blocking::QueryOutcome;
+use super::evaluation::evaluate;
 use super::path::unescape;
 use super::request::{ApiRequest, QueryParams};
 use super::response::{ApiError, ApiResponse, WireBody};
@@ -95,6 +96,7 @@ async fn process(
         body,
         query,
         suffix,
+        evaluation_limit: None,
     };
     let mut response = call(handler, request).await?;
     if head.method != Method::GET {
@@ -259,6 +261,7 @@ fn take_body(method: &Method, body: Result<Bytes, ApiError>) -> Result<Bytes, Re
 
 async fn call(handler: &'static Handler, request: ApiRequest) -> Result<ApiResponse, ApiError> {
     match handler {
+        Handler::Sync(handler) if request.has_filter() => evaluate(&request, *handler).await,
         Handler::Sync(handler) => handler(&request),
         Handler::Async(handler) => handler(request).await,
         Handler::Blocking(query) | Handler::CachedBlocking(query) => match query.start(request) {

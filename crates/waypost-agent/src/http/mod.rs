@@ -6,6 +6,7 @@ mod agent;
 mod blocking;
 mod catalog;
 mod coordinate;
+mod evaluation;
 mod event;
 mod health;
 mod idle_timeout;
@@ -29,6 +30,7 @@ mod txn;
 mod ui;
 mod unsupported;
 
+pub(crate) use evaluation::MAX_EVALUATIONS;
 pub(crate) use listener::Listener;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use middleware::handle;

@@ -12,6 +12,7 @@ use super::json;
 use super::path::unescape;
 use super::response::{ApiError, ApiResponse, ResponseBody};
 use crate::app::App;
+use crate::filter::EvaluationLimit;
 use crate::store::{Topic, fold_case};
 use crate::{decode, go_compat};
 
@@ -23,6 +24,8 @@ pub(crate) struct ApiRequest {
     pub query: QueryParams,
     /// The part of the path after the route's path: a name, an id or a key.
     pub suffix: String,
+    /// When the evaluation of filters ends. `None` is never.
+    pub evaluation_limit: Option<Arc<EvaluationLimit>>,
 }
 
 /// Decoded query parameters, in the order of the request.
@@ -119,6 +122,11 @@ impl ApiRequest {
     ) -> Result<ResponseBody, ApiError> {
         let text = json::to_vec(value, self.is_pretty())?;
         Ok(ResponseBody::Owned(text.into()))
+    }
+
+    /// Whether there is a filter, whose evaluation may take long.
+    pub(crate) fn has_filter(&self) -> bool {
+        !self.query.get("filter").is_empty()
     }
 
     pub(crate) fn is_pretty(&self) -> bool {

@@ -157,12 +157,17 @@ pub(super) fn parse_filter(
 ) -> Result<Option<Filter>, String> {
     match request.query.get("filter") {
         "" => Ok(None),
-        text => Filter::parse(text, shape).map(Some),
+        text => {
+            let filter = Filter::parse(text, shape)?;
+            Ok(Some(filter.with_limit(request.evaluation_limit.clone())))
+        }
     }
 }
 
 /// Whether a filter matches a record in the format of the response. No filter matches everything.
 pub(super) fn matches<T: Serialize>(filter: Option<&Filter>, view: impl FnOnce() -> T) -> bool {
     // Every record can be serialized.
-    filter.is_none_or(|filter| serde_json::to_value(view()).is_ok_and(|it| filter.matches(&it)))
+    filter.is_none_or(|filter| {
+        !filter.has_ended() && serde_json::to_value(view()).is_ok_and(|it| filter.matches(&it))
+    })
 }

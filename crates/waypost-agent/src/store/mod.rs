@@ -34,7 +34,7 @@ pub(crate) use catalog::{CatalogEntry, FullNode, Instance};
 pub(crate) use coordinates::{Coordinate, NodeCoordinate};
 pub(crate) use events::UserEvent;
 pub(crate) use journal_record::{JournalRecord, RestoredState};
-pub(crate) use local::{CheckResult, LocalState, NewCheck};
+pub(crate) use local::{CheckResult, NewCheck};
 pub(crate) use model::{
     CatalogCheckDefinition, Check, CheckDefinition, CheckKind, CheckStatus, Connect, KvEntry, Node,
     Proxy, Service, ServiceAddress, Session, SessionServiceCheck, Weights,

@@ -251,13 +251,13 @@ impl State {
         }));
         for remote in self.catalog.remote_nodes() {
             let name = &remote.node.name;
-            records.push(JournalRecord::Node(Arc::clone(remote.node)));
+            records.push(JournalRecord::Node(Arc::clone(&remote.node)));
             let services = remote.services.into_iter();
             records.extend(services.map(|service| JournalRecord::NodeService {
                 node: name.clone(),
-                service: Arc::clone(service),
+                service,
             }));
-            let checks = remote.checks.into_iter().cloned();
+            let checks = remote.checks.into_iter();
             records.extend(checks.map(JournalRecord::NodeCheck));
         }
         records

@@ -81,11 +81,49 @@ async fn requests_of_foreign_web_pages_are_rejected() {
         ("Host", "localhost", "200 OK"),
         ("Origin", "https://evil.example", "403 Forbidden"),
         ("Origin", "http://localhost:3000", "200 OK"),
+        ("Sec-Fetch-Site", "cross-site", "403 Forbidden"),
+        ("Sec-Fetch-Site", "same-origin", "200 OK"),
+        ("Sec-Fetch-Site", "none", "200 OK"),
     ] {
         let mut request = get("/v1/catalog/services");
         request.headers.push((name.to_owned(), value.to_owned()));
         assert_eq!(ask(&agent, request).await.status, status, "{name}: {value}");
     }
+}
+
+/// Each expression compiles to about a megabyte, and is matched with each record.
+#[tokio::test]
+async fn costly_filters_are_refused_and_do_not_delay_other_requests() {
+    let agent = Agent::start().await.unwrap();
+    let body = r#"{"Name":"web","Check":{"TTL":"1h"}}"#;
+    ask(&agent, register(body)).await;
+    let tests = |pattern: &str, count| {
+        let test = format!("Service.ID%20matches%20`{pattern}`");
+        vec![test; count].join("+or+").replace("%20", "+")
+    };
+    for (pattern, count) in [("%5CpL{100}", 60), ("%5Cw{95}", 1_200), ("a", 60)] {
+        let target = format!("/v1/health/service/web?filter={}", tests(pattern, count));
+        let costly = get(&target);
+        let (costly, start) = (costly.send(agent.http_addr()), Instant::now());
+        let (costly, light) = tokio::join!(costly, async {
+            let response = ask(&agent, get("/v1/catalog/services")).await;
+            (response, start.elapsed())
+        });
+        let costly = costly.unwrap();
+        assert!(
+            costly.text().contains("regular expression"),
+            "{}",
+            costly.text()
+        );
+        assert_eq!(light.0.status, "200 OK");
+        assert!(light.1 < Duration::from_secs(2), "{pattern}: {:?}", light.1);
+    }
+    let usual = "/v1/health/service/web?filter=Service.ID%20matches%20`^web(-[0-9]%2B)?$`";
+    let usual = ask(&agent, get(usual)).await;
+    assert!(usual.text().contains("service:web"), "{}", usual.text());
+    let event = format!("/v1/event/fire/deploy?service={}", "%5CpL{100}");
+    let event = ask(&agent, Request::new("PUT", &event, "")).await;
+    assert!(event.text().contains("too large"), "{}", event.text());
 }
 
 #[tokio::test]

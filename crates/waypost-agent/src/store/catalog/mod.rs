@@ -56,10 +56,10 @@ pub(crate) struct Instance {
 
 /// A node with its services and checks.
 #[derive(Clone, Debug)]
-pub(crate) struct FullNode<'a> {
-    pub node: &'a Arc<Node>,
-    pub services: Vec<&'a Arc<Service>>,
-    pub checks: Vec<&'a Arc<Check>>,
+pub(crate) struct FullNode {
+    pub node: Arc<Node>,
+    pub services: Vec<Arc<Service>>,
+    pub checks: Vec<Arc<Check>>,
 }
 
 impl Catalog {
@@ -83,14 +83,14 @@ impl Catalog {
     }
 
     /// Every node with its services and checks.
-    pub(crate) fn full_nodes(&self) -> (u64, impl Iterator<Item = FullNode<'_>>) {
+    pub(crate) fn full_nodes(&self) -> (u64, impl Iterator<Item = FullNode>) {
         let index = self.nodes_index.max(self.services_index);
         let nodes = self.nodes.values().map(NodeRow::full);
         (index.max(self.checks_index), nodes)
     }
 
     /// The nodes other than this agent's, with their services and checks.
-    pub(super) fn remote_nodes(&self) -> impl Iterator<Item = FullNode<'_>> {
+    pub(super) fn remote_nodes(&self) -> impl Iterator<Item = FullNode> {
         let remote = self.nodes.iter().filter(|(key, _)| !self.is_local(key));
         remote.map(|(_, row)| row.full())
     }
@@ -550,11 +550,11 @@ impl NodeRow {
         }
     }
 
-    fn full(&self) -> FullNode<'_> {
+    fn full(&self) -> FullNode {
         FullNode {
-            node: &self.node,
-            services: self.services.values().collect(),
-            checks: self.checks.values().collect(),
+            node: Arc::clone(&self.node),
+            services: self.services.values().cloned().collect(),
+            checks: self.checks.values().cloned().collect(),
         }
     }
 }
