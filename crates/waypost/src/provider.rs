@@ -13,9 +13,6 @@ pub use waypost_core::provider::{
     MemoryProvider, NamesWatch, Provider, Registry, ServiceAnswer, StaticProvider, TokenFile,
     Watch,
 };
-// The previous names, until every caller has changed.
-#[doc(hidden)]
-pub use waypost_core::provider::{Answer, Heartbeat, Report};
 pub use waypost_core::supervision::ProviderStatus;
 pub use waypost_core::{CheckKind, HttpCheck, Registration};
 

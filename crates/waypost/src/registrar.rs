@@ -346,7 +346,7 @@ async fn deregister(
 #[cfg(test)]
 mod tests {
     use futures_util::StreamExt;
-    use waypost_core::provider::{Answer, EnvProvider, MemoryProvider};
+    use waypost_core::provider::{EnvProvider, MemoryProvider, ServiceAnswer};
     use waypost_core::{Environment, ServiceName};
 
     use super::*;
@@ -366,17 +366,17 @@ mod tests {
 
         assert!(memory.remove_service(&billing));
         let mut watch = memory.watch(&billing);
-        assert_eq!(watch.next().await.unwrap().unwrap(), Answer::Unknown);
+        assert_eq!(watch.next().await.unwrap().unwrap(), ServiceAnswer::Unknown);
         let restored = timeout(HEARTBEAT, watch.next())
             .await
             .unwrap()
             .unwrap()
             .unwrap();
-        assert!(matches!(restored, Answer::Instances(instances) if instances.len() == 1));
+        assert!(matches!(restored, ServiceAnswer::Instances(instances) if instances.len() == 1));
 
         registrar.deregister().await.unwrap();
         let deregistered = watch.next().await.unwrap().unwrap();
-        assert_eq!(deregistered, Answer::Instances(vec![]));
+        assert_eq!(deregistered, ServiceAnswer::Instances(vec![]));
     }
 
     #[tokio::test(start_paused = true)]
@@ -389,7 +389,7 @@ mod tests {
         drop(registrar);
         assert_eq!(
             watch.next().await.unwrap().unwrap(),
-            Answer::Instances(vec![])
+            ServiceAnswer::Instances(vec![])
         );
     }
 

@@ -33,9 +33,3 @@ pub use token_file::TokenFile;
 pub use traits::{
     HeartbeatResponse, InstanceReport, NamesWatch, Provider, Registry, ServiceAnswer, Watch,
 };
-
-// The previous names, until every caller has changed.
-#[doc(hidden)]
-pub use traits::{
-    HeartbeatResponse as Heartbeat, InstanceReport as Report, ServiceAnswer as Answer,
-};

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use futures_util::StreamExt;
 use serde_json::{Value, json};
-use waypost_core::provider::{Answer, Provider};
+use waypost_core::provider::{Provider, ServiceAnswer};
 use waypost_core::{Health, Instance};
 use waypost_fake_kubernetes::manifest;
 use waypost_kubernetes::KubernetesProvider;
@@ -13,15 +13,15 @@ use waypost_kubernetes::KubernetesProvider;
 use crate::{next, provider, start_server, until, until_only, watch_web};
 
 /// The first answer about a service.
-async fn look_up(provider: &KubernetesProvider, name: &str) -> Answer {
+async fn look_up(provider: &KubernetesProvider, name: &str) -> ServiceAnswer {
     let mut watch = provider.watch(&name.parse().unwrap());
     next(&mut watch).await.unwrap()
 }
 
 async fn instances(provider: &KubernetesProvider, name: &str) -> Vec<Arc<Instance>> {
     match look_up(provider, name).await {
-        Answer::Instances(instances) => instances,
-        Answer::Unknown => panic!("{name} is unknown"),
+        ServiceAnswer::Instances(instances) => instances,
+        ServiceAnswer::Unknown => panic!("{name} is unknown"),
     }
 }
 
@@ -247,7 +247,11 @@ async fn services_of_every_kind_are_found() {
         "Web",
         "a.b.c",
     ] {
-        assert_eq!(look_up(&provider, name).await, Answer::Unknown, "{name}");
+        assert_eq!(
+            look_up(&provider, name).await,
+            ServiceAnswer::Unknown,
+            "{name}"
+        );
     }
     let names = provider.watch_names().next().await.unwrap().unwrap();
     let names: Vec<_> = names.iter().map(|name| name.as_str()).collect();

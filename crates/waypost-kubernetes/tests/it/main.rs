@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use tokio::time::timeout;
-use waypost_core::provider::{Answer, Provider, Watch};
+use waypost_core::provider::{Provider, ServiceAnswer, Watch};
 use waypost_core::{Instance, ProviderError};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 use waypost_kubernetes::KubernetesProvider;
@@ -56,7 +56,7 @@ fn watch_web(provider: &KubernetesProvider) -> Watch {
 }
 
 /// The next answer or error of a watch.
-async fn next(watch: &mut Watch) -> Result<Answer, ProviderError> {
+async fn next(watch: &mut Watch) -> Result<ServiceAnswer, ProviderError> {
     let next = timeout(TIMEOUT, watch.next()).await;
     next.expect("no answer in time").expect("the watch ended")
 }
@@ -68,7 +68,7 @@ async fn until(
 ) -> Vec<Arc<Instance>> {
     let waiting = async {
         loop {
-            if let Ok(Answer::Instances(instances)) = next(watch).await
+            if let Ok(ServiceAnswer::Instances(instances)) = next(watch).await
                 && condition(&instances)
             {
                 return instances;

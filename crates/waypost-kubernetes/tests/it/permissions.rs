@@ -5,7 +5,7 @@ use std::time::Duration;
 use futures_util::StreamExt;
 use serde_json::{Value, json};
 use tokio::time::timeout;
-use waypost_core::provider::{Answer, Provider};
+use waypost_core::provider::{Provider, ServiceAnswer};
 use waypost_core::{Error, ProviderError, ProviderErrorKind};
 use waypost_fake_kubernetes::ApiServer;
 use waypost_kubernetes::KubernetesProvider;
@@ -137,8 +137,8 @@ async fn list_without_watch_gives_an_answer_with_an_error_that_advises_to_grant_
     until_only(&mut watch, WEB_URL).await;
     let error = loop {
         match next(&mut watch).await {
-            Ok(Answer::Instances(instances)) => assert_eq!(instances.len(), 1),
-            Ok(Answer::Unknown) => panic!("the service is known"),
+            Ok(ServiceAnswer::Instances(instances)) => assert_eq!(instances.len(), 1),
+            Ok(ServiceAnswer::Unknown) => panic!("the service is known"),
             Err(error) => break error,
         }
     };

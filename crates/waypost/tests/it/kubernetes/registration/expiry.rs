@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-use waypost::provider::{Heartbeat, Provider, Report};
+use waypost::provider::{HeartbeatResponse, InstanceReport, Provider};
 use waypost::{Check, Health};
 use waypost_fake_kubernetes::ApiServer;
 
@@ -64,8 +64,8 @@ async fn recently_expired_slice_is_deleted_with_the_next_renewal_of_another_inst
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(61)).await;
     tokio::time::resume();
-    let beat = registry.heartbeat(alive.registration(), Report::alive());
-    assert_eq!(beat.await.unwrap(), Heartbeat::Known);
+    let beat = registry.heartbeat(alive.registration(), InstanceReport::alive());
+    assert_eq!(beat.await.unwrap(), HeartbeatResponse::Known);
     assert_eq!(slice_of(&server, "dead"), None);
     alive.deregister().await.unwrap();
 }

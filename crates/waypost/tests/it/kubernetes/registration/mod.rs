@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use waypost::integration::axum::serve;
 use waypost::provider::kubernetes::KubernetesProvider;
-use waypost::provider::{Answer, Heartbeat, Provider, Report};
+use waypost::provider::{HeartbeatResponse, InstanceReport, Provider, ServiceAnswer};
 use waypost::{
     Environment, Error, Health, HealthChecks, Instance, Registrar, RegistrationState,
     ServiceRegistration,
@@ -65,7 +65,7 @@ async fn failure(registrar: &Registrar) -> String {
 async fn instances(provider: &KubernetesProvider, name: &str) -> Vec<Arc<Instance>> {
     let mut watch = provider.watch(&name.parse().unwrap());
     match timeout(TIMEOUT, watch.next()).await {
-        Ok(Some(Ok(Answer::Instances(instances)))) => instances,
+        Ok(Some(Ok(ServiceAnswer::Instances(instances)))) => instances,
         other => panic!("{other:?}"),
     }
 }
@@ -152,7 +152,7 @@ async fn slice_is_ready_as_reported_except_in_maintenance() {
     let registration = registrar.registration().clone();
     let registry = provider.registry().unwrap();
     let report = async |health| {
-        let report = Report::new(health, "");
+        let report = InstanceReport::new(health, "");
         registry.heartbeat(&registration, report).await.unwrap()
     };
     for (health, expected) in [
@@ -161,7 +161,7 @@ async fn slice_is_ready_as_reported_except_in_maintenance() {
         (Health::Critical, false),
         (Health::Passing, true),
     ] {
-        assert_eq!(report(health).await, Heartbeat::Known);
+        assert_eq!(report(health).await, HeartbeatResponse::Known);
         assert_eq!(is_ready(&server, "b"), expected, "{health}");
     }
     registry
@@ -169,14 +169,14 @@ async fn slice_is_ready_as_reported_except_in_maintenance() {
         .await
         .unwrap();
     assert!(!is_ready(&server, "b"));
-    assert_eq!(report(Health::Critical).await, Heartbeat::Known);
-    assert_eq!(report(Health::Passing).await, Heartbeat::Known);
+    assert_eq!(report(Health::Critical).await, HeartbeatResponse::Known);
+    assert_eq!(report(Health::Passing).await, HeartbeatResponse::Known);
     assert!(!is_ready(&server, "b"), "still in maintenance");
     registry.set_maintenance(&registration, None).await.unwrap();
     assert!(is_ready(&server, "b"));
 
     server.delete("endpointslices", "demo", "waypost-b");
-    assert_eq!(report(Health::Passing).await, Heartbeat::Forgotten);
+    assert_eq!(report(Health::Passing).await, HeartbeatResponse::Forgotten);
 }
 
 #[tokio::test]
