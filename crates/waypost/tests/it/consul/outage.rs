@@ -1,4 +1,4 @@
-//! A real Consul that is killed under load and comes back with nothing.
+//! A Consul that is killed under load and comes back without its data.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -9,11 +9,11 @@ use waypost::provider::consul::ConsulProvider;
 use waypost::{Registrar, ServiceDiscoveryClient, ServiceRegistration};
 use waypost_testkit::Consul;
 
-use crate::consul::{until, web};
+use super::{until, web};
 
-/// `examples/outage.rs` does the same for a minute, and prints what it saw.
+/// `examples/outage.rs` does the same for a minute, and prints measurements.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_thousand_lookups_a_second_notice_nothing_but_the_age() {
+async fn no_lookup_fails_while_consul_is_down_and_their_age_grows() {
     let mut consul = Consul::start().await;
     let provider: Arc<dyn Provider> = Arc::new(ConsulProvider::new(&consul.address()).unwrap());
     let registration = ServiceRegistration::new("web", 80).unwrap();
@@ -22,17 +22,17 @@ async fn a_thousand_lookups_a_second_notice_nothing_but_the_age() {
     let client = ServiceDiscoveryClient::new(provider);
     client.pick("web").await.unwrap();
 
-    let asking = tokio::spawn({
+    let lookups = tokio::spawn({
         let client = client.clone();
         async move {
-            let mut each = interval(Duration::from_millis(1));
-            each.set_missed_tick_behavior(MissedTickBehavior::Burst);
-            let mut asked = 0_u32;
+            let mut interval = interval(Duration::from_millis(1));
+            interval.set_missed_tick_behavior(MissedTickBehavior::Burst);
+            let mut count = 0_u32;
             loop {
-                each.tick().await;
+                interval.tick().await;
                 client.pick("web").await.unwrap();
-                asked += 1;
-                if client.directory().status()[0].reconnects() > 0 && asked.is_multiple_of(100) {
+                count += 1;
+                if client.directory().status()[0].reconnects() > 0 && count.is_multiple_of(100) {
                     let found = client.directory().lookup(&web()).await.unwrap();
                     found.usable().unwrap();
                 }
@@ -47,7 +47,7 @@ async fn a_thousand_lookups_a_second_notice_nothing_but_the_age() {
     consul.restart().await;
     let mut subscription = client.directory().subscribe(&web());
     until(&mut subscription, |found| !found.freshness().is_stale()).await;
-    assert!(!asking.is_finished(), "a look-up failed");
-    asking.abort();
+    assert!(!lookups.is_finished(), "a look-up failed");
+    lookups.abort();
     registrar.deregister().await.unwrap();
 }

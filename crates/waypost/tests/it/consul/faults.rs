@@ -1,5 +1,4 @@
-//! Between us and Consul anything may happen: no fault removes an instance, and none keeps us from
-//! recovering. `SEED` makes other faults.
+//! Random network faults between the provider and Consul. The variable `SEED` selects other faults.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,9 +10,9 @@ use waypost::provider::consul::ConsulProvider;
 use waypost::{Registrar, ServiceRegistration};
 use waypost_testkit::{Consul, Fault, FaultProxy};
 
-use crate::consul::{ids, until, web};
+use super::{TIMEOUT, ids, until, web};
 
-fn any_fault(random: &mut fastrand::Rng) -> Fault {
+fn random_fault(random: &mut fastrand::Rng) -> Fault {
     let bodies = [
         "null",
         "{}",
@@ -40,7 +39,7 @@ fn any_fault(random: &mut fastrand::Rng) -> Fault {
 }
 
 #[tokio::test]
-async fn no_fault_removes_an_instance_or_stops_recovery() {
+async fn no_network_fault_removes_an_instance_or_prevents_recovery() {
     let seed = std::env::var("SEED")
         .ok()
         .and_then(|seed| seed.parse().ok());
@@ -66,36 +65,33 @@ async fn no_fault_removes_an_instance_or_stops_recovery() {
     until(&mut subscription, |found| ids(found).len() == 2).await;
 
     for round in 0..25 {
-        let fault = any_fault(&mut random);
+        let fault = random_fault(&mut random);
         proxy.inject(fault.clone());
-        let until_next = Duration::from_millis(random.u64(100..700));
+        let duration = Duration::from_millis(random.u64(100..700));
         let watching = async {
             loop {
                 let found = subscription.changed().await;
-                let what = format!("seed {seed}, round {round}, {fault:?}: {found:?}");
-                assert_eq!(ids(&found), ["web-1", "web-2"], "{what}");
+                let context = format!("seed {seed}, round {round}, {fault:?}: {found:?}");
+                assert_eq!(ids(&found), ["web-1", "web-2"], "{context}");
             }
         };
-        // It goes on until the next fault.
-        let _: Result<(), _> = timeout(until_next, watching).await;
+        // This only ends by the timeout.
+        let _: Result<(), _> = timeout(duration, watching).await;
     }
 
     proxy.inject(Fault::None);
-    // An answer that is dripping or silent when the fault ends is cut off by the proxy, so only
-    // the pause until the next attempt remains.
+    // The proxy closes connections when the fault changes, so a hanging request doesn't delay this.
     until(&mut subscription, |found| !found.freshness().is_stale()).await;
     let third = register("web-3");
     until(&mut subscription, |found| ids(found).len() == 3).await;
 
-    // A registration through the faults holds in the end, too.
+    // A registration that fails at first succeeds in the end.
     let registration = ServiceRegistration::new("web", 81).unwrap().id("web-4");
     proxy.inject(Fault::Respond(500, "No cluster leader".into()));
     let fourth = Registrar::start(through, registration).unwrap();
     sleep(Duration::from_millis(300)).await;
     proxy.inject(Fault::None);
-    timeout(Duration::from_secs(60), fourth.registered())
-        .await
-        .unwrap();
+    timeout(TIMEOUT, fourth.registered()).await.unwrap();
     until(&mut subscription, |found| ids(found).len() == 4).await;
     drop((first, second, third, fourth));
 }

@@ -1,0 +1,135 @@
+//! Looking services up.
+
+use futures_util::StreamExt;
+use futures_util::future::join_all;
+use waypost_consul::{Consistency, ConsulBuilder, ConsulProvider};
+use waypost_core::provider::Provider;
+use waypost_core::{Check, Health, ServiceName, ServiceRegistration, Weight};
+use waypost_testkit::Consul;
+
+use crate::{
+    Server, TIMEOUT, next, provider_at, register, until, until_ids, web, web_registration,
+};
+
+#[tokio::test]
+async fn an_instance_is_found_with_all_registered_properties() {
+    for server in Server::start_each().await {
+        let provider = server.provider();
+        let registration = web_registration("web-1", 8080)
+            .host("10.1.2.3".parse().unwrap())
+            .scheme("https")
+            .path_prefix("/v2")
+            .version("2.0.0")
+            .tag("api")
+            .tag("blue")
+            .meta("team", "search")
+            .zone("eu-1")
+            .weight(Weight::new(7))
+            .named_port("admin", 9000)
+            .check(Check::ttl(TIMEOUT).with_initial_health(Health::Passing));
+        let registration = register(&provider, registration).await;
+
+        let instances = until_ids(&provider, &["web-1"]).await;
+        let instance = &instances[0];
+        assert_eq!(instance.url(), "https://10.1.2.3:8080/v2");
+        assert_eq!(instance.health(), Health::Passing);
+        assert_eq!(instance.version(), Some("2.0.0"));
+        assert_eq!(instance.tags().collect::<Vec<_>>(), ["api", "blue"]);
+        assert_eq!(instance.meta("team"), Some("search"));
+        assert_eq!(instance.zone(), Some("eu-1"));
+        assert_eq!(instance.weight(), Weight::new(7));
+        assert_eq!(instance.named_port("admin"), Some(9000));
+
+        let names = provider.watch_names().next().await.unwrap().unwrap();
+        assert!(names.contains("web"), "{names:?}");
+
+        let registry = provider.registry().unwrap();
+        let id = registration.instance().id();
+        registry.deregister(id).await.unwrap();
+        until_ids(&provider, &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn ids_and_tags_with_special_characters_are_preserved() {
+    for server in Server::start_each().await {
+        let provider = server.provider();
+        let id = "ä b/c?d#e%20&f";
+        let registration = web_registration(id, 1).tag("a,b \"c\"");
+        let registration = register(&provider, registration).await;
+        let instances = until_ids(&provider, &[id]).await;
+        assert!(instances[0].has_tag("a,b \"c\""));
+        let registry = provider.registry().unwrap();
+        let id = registration.instance().id();
+        registry.deregister(id).await.unwrap();
+        until_ids(&provider, &[]).await;
+    }
+}
+
+#[tokio::test]
+async fn query_options_select_instances() {
+    let consul = Consul::start().await;
+    let provider = ConsulProvider::new(&consul.address()).unwrap();
+    for (id, tag, team) in [
+        ("a", "blue", "se&arch"),
+        ("b", "green", "se&arch"),
+        ("c", "blue", "x"),
+    ] {
+        let registration = web_registration(id, 80).tag(tag).meta("team", team);
+        register(&provider, registration).await;
+    }
+    until_ids(&provider, &["a", "b", "c"]).await;
+
+    let ids = async |builder: ConsulBuilder| {
+        let provider = provider_at(&consul, builder);
+        let instances = next(&mut provider.watch(&web())).await.unwrap();
+        let ids: Vec<_> = instances.iter().map(|i| i.id().as_str()).collect();
+        ids.join(" ")
+    };
+    let builder = ConsulProvider::builder;
+    assert_eq!(ids(builder().tag("blue")).await, "a c");
+    assert_eq!(ids(builder().tag("blue").tag("green")).await, "");
+    let filter = "Service.Meta.team == \"se&arch\"";
+    assert_eq!(ids(builder().filter(filter)).await, "a b");
+    for consistency in [
+        Consistency::Default,
+        Consistency::Stale,
+        Consistency::Consistent,
+    ] {
+        let builder = builder().consistency(consistency).near("_agent");
+        assert_eq!(ids(builder).await, "a b c");
+    }
+    assert_eq!(ids(builder().node_meta("no", "such")).await, "");
+
+    let provider = provider_at(&consul, builder().datacenter("nowhere"));
+    let error = next(&mut provider.watch(&web())).await.unwrap_err();
+    assert!(
+        error.to_string().contains("No path to datacenter"),
+        "{error}"
+    );
+}
+
+#[tokio::test]
+async fn more_services_than_connections_can_be_watched() {
+    let consul = Consul::start().await;
+    let provider = provider_at(&consul, ConsulProvider::builder().connections(4));
+    let names = (0..40).map(|n| ServiceName::new(&format!("web-{n}")).unwrap());
+    let mut watches: Vec<_> = names.map(|name| provider.watch(&name)).collect();
+    for watch in &mut watches {
+        assert!(next(watch).await.unwrap().is_empty());
+    }
+    let mut last = watches.pop().unwrap();
+    let waiting = tokio::spawn(async move { until(&mut last, |found| !found.is_empty()).await });
+    let others = tokio::spawn(join_all(watches.into_iter().map(|mut watch| async move {
+        // None of them may fail.
+        until(&mut watch, |found| !found.is_empty()).await
+    })));
+    register(
+        &provider,
+        ServiceRegistration::new("web-39", 80).unwrap().id("late"),
+    )
+    .await;
+    assert_eq!(waiting.await.unwrap()[0].id().as_str(), "late");
+    assert!(!others.is_finished(), "a watch failed");
+    others.abort();
+}
