@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::timeout;
-use waypost_core::provider::{Answer, Provider};
+use waypost_core::provider::{Provider, ServiceAnswer};
 use waypost_core::{Health, Instance};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 
@@ -83,7 +83,7 @@ async fn an_answer_is_repeated_with_each_bookmark() {
     let mut watch = watch_web(&provider(&server));
     let first = until_only(&mut watch, WEB_URL).await;
     for _ in 0..3 {
-        let Answer::Instances(again) = next(&mut watch).await.unwrap() else {
+        let ServiceAnswer::Instances(again) = next(&mut watch).await.unwrap() else {
             panic!("the service is known")
         };
         assert!(Arc::ptr_eq(&again[0], &first));
