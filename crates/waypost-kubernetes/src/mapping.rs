@@ -9,7 +9,7 @@ use waypost_core::{
 };
 
 use crate::options::DiscoveryOptions;
-use crate::ports::Ports;
+use crate::ports::{PortChoice, Ports};
 use crate::resources::{
     Endpoint, EndpointConditions, EndpointSlice, ObjectMeta, Service, StringMap,
 };
@@ -22,11 +22,31 @@ pub(crate) struct MappingContext {
     pub(crate) namespace: Arc<str>,
     pub(crate) options: Arc<DiscoveryOptions>,
     pub(crate) service: Option<Arc<Service>>,
+    pub(crate) port: PortChoice,
     /// Whether zone hints apply, which they do if every ready endpoint has one ("Topology Aware
     /// Routing" in the Kubernetes documentation).
     pub(crate) use_hints: bool,
     /// What could not be read, for the metadata.
     pub(crate) degraded: Option<&'static str>,
+}
+
+impl MappingContext {
+    /// Chooses the port to call, with these slices of the service.
+    pub(crate) fn choose_port<'a>(
+        &'a self,
+        slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
+    ) -> PortChoice {
+        let service = self.service.as_deref();
+        let annotation = |key: &str| {
+            let key = format!("{ANNOTATION_PREFIX}{key}");
+            service.and_then(|service| service.metadata.annotation(&key))
+        };
+        let preferred = annotation("port")
+            .or(self.options.port.as_deref())
+            // A port is usually named after its scheme.
+            .or_else(|| annotation("scheme"));
+        PortChoice::of_service(service, slices, preferred)
+    }
 }
 
 /// The prefix of the annotations that are addressed to Waypost: `waypost.dev/weight`, `…/version`,
@@ -40,15 +60,17 @@ const DEGRADED: &str = "degraded";
 /// A slice and the instances that it was mapped to, one for each endpoint.
 pub(crate) type MappedSlice<'a> = (&'a EndpointSlice, &'a [Option<Arc<Instance>>]);
 
-/// The instance of each endpoint of a slice; `None` for an endpoint without a usable address. If
-/// `is_expired`, all are critical. Instances whose endpoint is the same as in `earlier` are reused.
+/// The instance of each endpoint of a slice; `None` for an endpoint without a usable address, or
+/// without the port to call. If `is_expired`, all are critical. Instances whose endpoint is the same as in `earlier` are reused.
 pub(crate) fn map_slice(
     context: &MappingContext,
     slice: &EndpointSlice,
     is_expired: bool,
     earlier: Option<MappedSlice<'_>>,
 ) -> Vec<Option<Arc<Instance>>> {
-    let mapper = Mapper::new(context, slice);
+    let Some(mapper) = Mapper::of_slice(context, slice) else {
+        return vec![None; slice.endpoints().len()];
+    };
     let reusable = earlier.filter(|(earlier, _)| {
         earlier.ports == slice.ports
             && earlier.metadata.labels == slice.metadata.labels
@@ -94,8 +116,8 @@ pub(crate) fn map_cluster_dns(
 }
 
 fn map_host_name(context: &MappingContext, service: &Service, host: &str) -> Option<Arc<Instance>> {
-    let mut mapper = Mapper::new(context, &EndpointSlice::default());
-    mapper.ports = Ports::of_service(service, mapper.preferred_port.as_deref());
+    let ports = Ports::of_service(service, &context.port)?;
+    let mapper = Mapper::new(context, &EndpointSlice::default(), ports);
     let instance = host
         .parse()
         .and_then(|host| mapper.build(mapper.builder(host)?));
@@ -143,7 +165,6 @@ fn zone_hint(endpoint: &Endpoint) -> Option<&str> {
 struct Mapper<'a> {
     context: &'a MappingContext,
     ports: Ports,
-    preferred_port: Option<Box<str>>,
     /// Those of the Service and of the slice together.
     labels: StringMap,
     annotations: StringMap,
@@ -151,7 +172,18 @@ struct Mapper<'a> {
 }
 
 impl<'a> Mapper<'a> {
-    fn new(context: &'a MappingContext, slice: &EndpointSlice) -> Self {
+    /// `None` if the slice does not have the port to call.
+    fn of_slice(context: &'a MappingContext, slice: &EndpointSlice) -> Option<Self> {
+        let annotation = |key: &str| {
+            let key = format!("{ANNOTATION_PREFIX}{key}");
+            slice.metadata.annotation(&key)
+        };
+        let own = annotation("port").or_else(|| annotation("scheme"));
+        let ports = Ports::of_slice(slice, &context.port, own)?;
+        Some(Self::new(context, slice, ports))
+    }
+
+    fn new(context: &'a MappingContext, slice: &EndpointSlice, ports: Ports) -> Self {
         let service = context.service.as_deref();
         let mut labels = StringMap::new();
         let mut annotations = StringMap::new();
@@ -164,16 +196,9 @@ impl<'a> Mapper<'a> {
             let all = metadata.annotations.iter().flatten();
             annotations.extend(all.map(|(key, value)| (key.clone(), value.clone())));
         }
-        let annotation = |key: &str| annotations.get(format!("{ANNOTATION_PREFIX}{key}").as_str());
-        let preferred_port = annotation("port")
-            .or(context.options.port.as_ref())
-            // A port is usually named after its scheme.
-            .or_else(|| annotation("scheme"))
-            .cloned();
         Self {
             context,
-            ports: Ports::of_slice(slice, service, preferred_port.as_deref()),
-            preferred_port,
+            ports,
             labels,
             annotations,
             is_only_endpoint: slice.endpoints().len() == 1,
@@ -391,7 +416,7 @@ mod tests {
     }
 
     fn map(slice: &str) -> Vec<Option<Arc<Instance>>> {
-        let context = MappingContext {
+        let mut context = MappingContext {
             name: "web".parse().unwrap(),
             namespace: "demo".into(),
             options: Arc::new(DiscoveryOptions {
@@ -401,9 +426,12 @@ mod tests {
                 port: None,
             }),
             service: None,
+            port: PortChoice::Default,
             use_hints: false,
             degraded: None,
         };
-        map_slice(&context, &serde_json::from_str(slice).unwrap(), false, None)
+        let slice = serde_json::from_str(slice).unwrap();
+        context.port = context.choose_port(std::iter::once(&slice));
+        map_slice(&context, &slice, false, None)
     }
 }

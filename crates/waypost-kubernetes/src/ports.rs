@@ -2,6 +2,23 @@
 
 use crate::resources::{EndpointPort, EndpointSlice, Service, ServicePort, TargetPort};
 
+/// The port that a service is called at. It is chosen once for the whole service and then looked up in
+/// each slice by its name, as kube-proxy does: pods that a Service selects can have different ports.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum PortChoice {
+    /// Endpoints without a port of this name are not called.
+    Named {
+        /// Empty for a port without a name.
+        name: Box<str>,
+        app_protocol: Option<Box<str>>,
+        /// The number to call if a slice leaves it open ("all ports").
+        target: Option<u16>,
+    },
+    /// Neither the Service nor any slice has ports, as with a headless Service. Endpoints are called
+    /// at the default port.
+    Default,
+}
+
 /// The ports of all endpoints of a slice.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Ports {
@@ -16,47 +33,135 @@ pub(crate) struct Ports {
 /// The names of the port to call by convention, in order of preference.
 const CONVENTIONAL_NAMES: [&str; 4] = ["http", "https", "grpc", "web"];
 
-impl Ports {
-    /// Chooses the main port among those of a slice, by the first of these rules that applies:
-    /// 1. the only port;
-    /// 2. the `preferred` one, by name or number;
-    /// 3. the one named `http`, `https`, `grpc` or `web`;
-    /// 4. the one that the Service lists first;
-    /// 5. the first one.
+impl PortChoice {
+    /// Chooses among the ports of the Service, or if it has none or may not be read, among those of
+    /// all slices. The first rule that applies decides:
+    /// 1. the `preferred` one, by name or number;
+    /// 2. the one named `http`, `https`, `grpc` or `web`;
+    /// 3. the first one.
     ///
-    /// A slice may have no ports at all, and a port may have no number ("all ports"). Then the main
-    /// port is the Service's first port, or the default port of the scheme.
-    pub(crate) fn of_slice(
-        slice: &EndpointSlice,
-        service: Option<&Service>,
+    /// A port for TCP goes before all others.
+    pub(crate) fn of_service<'a>(
+        service: Option<&'a Service>,
+        slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
         preferred: Option<&str>,
     ) -> Self {
-        let first_of_service = service.and_then(|service| service.ports().first());
-        let ports = usable_ports(slice);
-        let main = main_port(&ports, first_of_service, preferred);
-        let (number, name, app_protocol) = match main {
-            Some((port, number)) => (Some(number), &port.name, &port.app_protocol),
-            None => match first_of_service {
-                Some(port) => (target_port(port), &port.name, &port.app_protocol),
-                None => (None, &None, &None),
+        let of_slices = slices.flat_map(|slice| slice.ports.iter().flatten());
+        let of_service = service.map(Service::ports).unwrap_or_default();
+        let mut candidates: Vec<_> = of_service.iter().map(Candidate::of_service).collect();
+        if candidates.is_empty() {
+            candidates.extend(of_slices.clone().map(Candidate::of_slice));
+        }
+        if candidates.iter().any(|port| port.is_tcp) {
+            candidates.retain(|port| port.is_tcp);
+        }
+        let named = |name: &str| candidates.iter().find(|port| port.name == name);
+        let numbered = |number: u16| {
+            let in_slices = || {
+                let port = of_slices.clone().find(|port| port.port == Some(number));
+                named(port?.name.as_deref().unwrap_or_default())
+            };
+            let has_number = |port: &&Candidate<'_>| port.numbers.contains(&Some(number));
+            in_slices().or_else(|| candidates.iter().find(has_number))
+        };
+        let chosen = preferred
+            .and_then(|preferred| named(preferred).or_else(|| numbered(preferred.parse().ok()?)))
+            .or_else(|| CONVENTIONAL_NAMES.into_iter().find_map(named))
+            .or_else(|| candidates.iter().find(|port| port.numbers != [None; 2]))
+            .or_else(|| candidates.first());
+        match chosen {
+            Some(port) => Self::Named {
+                name: port.name.into(),
+                app_protocol: port.app_protocol.map(Into::into),
+                target: port.numbers[0],
             },
+            None => Self::Default,
+        }
+    }
+}
+
+/// A port that can be chosen.
+struct Candidate<'a> {
+    name: &'a str,
+    app_protocol: Option<&'a str>,
+    is_tcp: bool,
+    /// The numbers that it is known by; first that of the endpoints.
+    numbers: [Option<u16>; 2],
+}
+
+impl<'a> Candidate<'a> {
+    fn of_service(port: &'a ServicePort) -> Self {
+        Self {
+            name: port.name.as_deref().unwrap_or_default(),
+            app_protocol: port.app_protocol.as_deref(),
+            is_tcp: is_tcp(port.protocol.as_deref()),
+            numbers: [target_port(port), port.port],
+        }
+    }
+
+    fn of_slice(port: &'a EndpointPort) -> Self {
+        Self {
+            name: port.name.as_deref().unwrap_or_default(),
+            app_protocol: port.app_protocol.as_deref(),
+            is_tcp: is_tcp(port.protocol.as_deref()),
+            numbers: [port.port, None],
+        }
+    }
+}
+
+impl Ports {
+    /// Looks up the port to call in a slice. `own` is the port that the slice itself says to call, by
+    /// name or number; it goes before the choice for the service. `None` if the slice does not have
+    /// the chosen port.
+    pub(crate) fn of_slice(
+        slice: &EndpointSlice,
+        choice: &PortChoice,
+        own: Option<&str>,
+    ) -> Option<Self> {
+        let ports = slice.ports.as_deref().unwrap_or_default();
+        let named = |name: &str| {
+            let mut ports = ports.iter();
+            ports.find(|port| port.name.as_deref().unwrap_or_default() == name)
+        };
+        let numbered = |number: u16| ports.iter().find(|port| port.port == Some(number));
+        let own = own.and_then(|own| named(own).or_else(|| numbered(own.parse().ok()?)));
+        let (number, name, app_protocol) = match (own, choice) {
+            (Some(port), _) => (port.port, &port.name, &port.app_protocol),
+            (
+                None,
+                PortChoice::Named {
+                    name,
+                    app_protocol,
+                    target,
+                },
+            ) => {
+                let port = named(name)?;
+                let app_protocol = port
+                    .app_protocol
+                    .as_ref()
+                    .map_or(app_protocol, |_| &port.app_protocol);
+                (port.port.or(*target), &port.name, app_protocol)
+            }
+            (None, PortChoice::Default) => (None, &None, &None),
         };
         let scheme = scheme(app_protocol.as_deref(), name.as_deref(), number);
-        let named = ports.iter().filter_map(|(port, number)| {
-            let name = port.name.clone().filter(|name| !name.is_empty())?;
-            Some((name, *number))
-        });
-        Self {
+        let named = usable_ports(ports)
+            .into_iter()
+            .filter_map(|(port, number)| {
+                let name = port.name.clone().filter(|name| !name.is_empty())?;
+                Some((name, number))
+            });
+        Some(Self {
             main: number.unwrap_or_else(|| default_port(scheme)),
             scheme: scheme.into(),
             app_protocol: app_protocol.clone(),
             named: named.collect(),
-        }
+        })
     }
 
     /// The ports behind the DNS name of a Service: those of its cluster IP, or of the pods of a
     /// headless Service.
-    pub(crate) fn of_service(service: &Service, preferred: Option<&str>) -> Self {
+    pub(crate) fn of_service(service: &Service, choice: &PortChoice) -> Option<Self> {
         let is_headless = service.is_headless();
         let endpoint_port = |port: &ServicePort| EndpointPort {
             name: port.name.clone(),
@@ -72,47 +177,25 @@ impl Ports {
             ports: Some(service.ports().iter().map(endpoint_port).collect()),
             ..EndpointSlice::default()
         };
-        Self::of_slice(&slice, Some(service), preferred)
+        Self::of_slice(&slice, choice, None)
     }
 }
 
 /// The ports with a number: those for TCP, or all if there are none for TCP.
-fn usable_ports(slice: &EndpointSlice) -> Vec<(&EndpointPort, u16)> {
-    let ports = slice.ports.as_deref().unwrap_or_default();
+fn usable_ports(ports: &[EndpointPort]) -> Vec<(&EndpointPort, u16)> {
     let mut usable: Vec<_> = ports
         .iter()
         .filter_map(|port| Some((port, port.port?)))
         .collect();
-    if usable.iter().any(|(port, _)| is_tcp(port)) {
-        usable.retain(|(port, _)| is_tcp(port));
+    let is_tcp = |(port, _): &(&EndpointPort, u16)| is_tcp(port.protocol.as_deref());
+    if usable.iter().any(is_tcp) {
+        usable.retain(is_tcp);
     }
     usable
 }
 
-fn is_tcp(port: &EndpointPort) -> bool {
-    port.protocol
-        .as_deref()
-        .is_none_or(|protocol| protocol.is_empty() || protocol == "TCP")
-}
-
-fn main_port<'a>(
-    ports: &[(&'a EndpointPort, u16)],
-    first_of_service: Option<&ServicePort>,
-    preferred: Option<&str>,
-) -> Option<(&'a EndpointPort, u16)> {
-    if let [only] = ports {
-        return Some(*only);
-    }
-    let find = |matches: &dyn Fn(&(&EndpointPort, u16)) -> bool| {
-        ports.iter().copied().find(|port| matches(port))
-    };
-    let named = |name: &str| find(&|(port, _)| port.name.as_deref().unwrap_or_default() == name);
-    let numbered = |number: u16| find(&|(_, other)| *other == number);
-    preferred
-        .and_then(|preferred| named(preferred).or_else(|| numbered(preferred.parse().ok()?)))
-        .or_else(|| CONVENTIONAL_NAMES.into_iter().find_map(named))
-        .or_else(|| named(first_of_service?.name.as_deref().unwrap_or_default()))
-        .or_else(|| ports.first().copied())
+fn is_tcp(protocol: Option<&str>) -> bool {
+    protocol.is_none_or(|protocol| protocol.is_empty() || protocol == "TCP")
 }
 
 /// The port that the pods of a Service listen on, as far as the Service says.
@@ -163,8 +246,11 @@ mod tests {
     fn choose(ports: Value, service: Value, preferred: Option<&str>) -> String {
         let slice: EndpointSlice = serde_json::from_value(json!({ "ports": ports })).unwrap();
         let service: Service = serde_json::from_value(json!({ "spec": service })).unwrap();
-        let ports = Ports::of_slice(&slice, Some(&service), preferred);
-        format!("{}:{}", ports.scheme, ports.main)
+        let choice = PortChoice::of_service(Some(&service), [&slice].into_iter(), preferred);
+        match Ports::of_slice(&slice, &choice, None) {
+            Some(ports) => format!("{}:{}", ports.scheme, ports.main),
+            None => "none".to_owned(),
+        }
     }
 
     #[test]
@@ -241,13 +327,32 @@ mod tests {
             (json!([{"port": 8443}]), &none, None, "https:8443"),
             // No port number.
             (json!(null), &none, None, "http:80"),
-            (json!([]), &first_b, None, "http:80"),
+            (json!([]), &first_b, None, "none"),
             (json!([{"name": "any"}]), &none, None, "http:80"),
+            (
+                json!([{"name": "https"}]),
+                &json!({"ports": [{"name": "https", "port": 443, "targetPort": 8443}]}),
+                None,
+                "https:8443",
+            ),
+            // The endpoints do not have the port of the Service.
             (
                 json!(null),
                 &json!({"ports": [{"name": "https", "port": 443, "targetPort": 8443}]}),
                 None,
-                "https:8443",
+                "none",
+            ),
+            (
+                json!([{"name": "metrics", "port": 9090}]),
+                &json!({"ports": [{"name": "http", "port": 80}, {"name": "metrics", "port": 9090}]}),
+                None,
+                "none",
+            ),
+            (
+                json!([{"name": "metrics", "port": 9090}]),
+                &json!({"ports": [{"name": "http", "port": 80}, {"name": "metrics", "port": 9090}]}),
+                Some("metrics"),
+                "http:9090",
             ),
         ] {
             let chosen = choose(ports.clone(), service.clone(), preferred);
@@ -262,11 +367,31 @@ mod tests {
                 "clusterIP": cluster_ip, "ports": [{"name": "http", "port": 80, "targetPort": 8080}],
             }}))
             .unwrap();
-            assert_eq!(
-                Ports::of_service(&service, None).main,
-                expected,
-                "{cluster_ip}"
-            );
+            let choice = PortChoice::of_service(Some(&service), std::iter::empty(), None);
+            let ports = Ports::of_service(&service, &choice).unwrap();
+            assert_eq!(ports.main, expected, "{cluster_ip}");
         }
+    }
+
+    /// Without the Service, as when it may not be read.
+    #[test]
+    fn without_service_ports_the_port_is_chosen_among_those_of_all_slices() {
+        let slice = |ports: Value| -> EndpointSlice {
+            serde_json::from_value(json!({ "ports": ports })).unwrap()
+        };
+        let slices = [
+            slice(json!([{"name": "metrics", "port": 9090}])),
+            slice(json!([{"name": "metrics", "port": 9090}, {"name": "http", "port": 8080}])),
+            slice(json!([{"name": "http", "port": 8081}])),
+            slice(json!(null)),
+        ];
+        let choice = PortChoice::of_service(None, slices.iter(), None);
+        let ports = slices.each_ref().map(|slice| {
+            let ports = Ports::of_slice(slice, &choice, None);
+            ports.map(|ports| ports.main)
+        });
+        assert_eq!(ports, [None, Some(8080), Some(8081), None]);
+        let own = Ports::of_slice(&slices[0], &choice, Some("metrics"));
+        assert_eq!(own.map(|ports| ports.main), Some(9090));
     }
 }

@@ -15,6 +15,7 @@ use waypost_core::{Health, Instance, InstanceId};
 use self::expiry::Expiry;
 use crate::clock::Now;
 use crate::mapping::{MappingContext, lacks_hint, map_slice};
+use crate::ports::PortChoice;
 use crate::resources::{EndpointSlice, Service};
 
 /// The slices of one service, and the instances that they are mapped to.
@@ -94,7 +95,9 @@ impl EndpointSet {
         }
         self.context.service = service.cloned();
         self.context.degraded = degraded;
+        self.context.port = self.choose_port();
         self.map_all_again();
+        self.update_context();
     }
 
     /// Adds a slice, or replaces the one of the same name.
@@ -113,13 +116,13 @@ impl EndpointSet {
             .map(|entry| (&*entry.slice, &entry.instances[..]));
         let instances = map_slice(&self.context, slice, has_expired, earlier);
         self.insert(slice, instances, expiry);
-        self.update_hints();
+        self.update_context();
     }
 
     /// Deletes a slice, if it is there.
     pub(crate) fn delete(&mut self, slice: &str) {
         self.remove(slice);
-        self.update_hints();
+        self.update_context();
     }
 
     /// Makes these all slices of the service.
@@ -136,7 +139,7 @@ impl EndpointSet {
         for slice in slices.into_values() {
             self.apply(slice, now);
         }
-        self.update_hints();
+        self.update_context();
     }
 
     // --- slices that must be renewed ---
@@ -179,13 +182,24 @@ impl EndpointSet {
 
     // --- slices and their instances ---
 
-    /// Zone hints apply to all instances or to none, so the first endpoint without one, and the last
-    /// to get one, change all instances.
-    fn update_hints(&mut self) {
+    /// Updates what depends on all slices together, and maps all again if that has changed. Zone
+    /// hints apply to all instances or to none, so the first endpoint without one, and the last to get
+    /// one, change all instances. The port to call depends on the slices if the Service has none.
+    fn update_context(&mut self) {
+        let port = self.choose_port();
+        if self.context.port != port {
+            self.context.port = port;
+            self.map_all_again();
+        }
         let use_hints = self.unhinted == 0 && self.has_slices();
         if std::mem::replace(&mut self.context.use_hints, use_hints) != use_hints {
             self.map_all_again();
         }
+    }
+
+    fn choose_port(&self) -> PortChoice {
+        let slices = self.slices.values().map(|entry| &*entry.slice);
+        self.context.choose_port(slices)
     }
 
     fn map_all_again(&mut self) {
@@ -224,7 +238,9 @@ impl EndpointSet {
             let at = candidates.partition_point(|other| key(other) <= key(&candidate));
             candidates.insert(at, candidate);
         }
-        let unhinted = slice.endpoints().iter().filter(|e| lacks_hint(e)).count();
+        let endpoints = slice.endpoints().iter().zip(&instances);
+        let unhinted = endpoints.filter(|(endpoint, it)| it.is_some() && lacks_hint(endpoint));
+        let unhinted = unhinted.count();
         let entry = SliceEntry {
             slice: Arc::clone(slice),
             instances,
@@ -271,6 +287,7 @@ mod tests {
                 port: None,
             }),
             service: None,
+            port: PortChoice::Default,
             use_hints: false,
             degraded: None,
         })
@@ -297,7 +314,11 @@ mod tests {
         let slice = json!({
             "metadata": { "name": format!("slice-{name}") },
             "addressType": if random.bool() { "IPv4" } else { "IPv6" },
-            "ports": [{ "name": "http", "port": random.u16(80..82) }],
+            "ports": match random.u32(0..4) {
+                0 => Value::Null,
+                1 => json!([{ "name": "metrics", "port": 9090 }]),
+                _ => json!([{ "name": "http", "port": random.u16(80..82) }]),
+            },
             "endpoints": endpoints,
         });
         Arc::new(serde_json::from_value(slice).unwrap())
@@ -306,7 +327,14 @@ mod tests {
     fn random_service(random: &mut fastrand::Rng) -> Option<Arc<Service>> {
         let service = json!({
             "metadata": { "name": "web", "labels": { "team": random.u32(0..2).to_string() } },
-            "spec": { "ipFamilies": [if random.bool() { "IPv4" } else { "IPv6" }] },
+            "spec": {
+                "ipFamilies": [if random.bool() { "IPv4" } else { "IPv6" }],
+                "ports": match random.u32(0..3) {
+                    0 => Value::Null,
+                    1 => json!([{ "name": "http", "port": 80 }]),
+                    _ => json!([{ "name": "metrics", "port": 90 }]),
+                },
+            },
         });
         let service = serde_json::from_value(service).unwrap();
         random.bool().then(|| Arc::new(service))

@@ -13,6 +13,7 @@ use crate::latest::Cause;
 use crate::liveness::LivenessEvent;
 use crate::mapping::{MappingContext, map_cluster_dns, map_external_name};
 use crate::options::DiscoveryOptions;
+use crate::ports::PortChoice;
 use crate::reflector::ReflectorEvent;
 use crate::resources::{EndpointSlice, Service};
 use crate::scope::Scope;
@@ -200,6 +201,7 @@ impl State {
             namespace: Arc::clone(&self.namespace),
             options: Arc::clone(&self.options),
             service: self.services.get(service).cloned(),
+            port: PortChoice::Default,
             use_hints: false,
             degraded: None,
         });

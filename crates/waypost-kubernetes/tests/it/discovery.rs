@@ -166,6 +166,30 @@ async fn a_dual_stack_endpoint_is_one_instance_per_family_unless_an_id_joins_the
     assert_eq!(urls(&one), ["http://10.0.0.1:8080"]);
 }
 
+/// The selector of a Service also fits pods that do not have the port its targetPort names.
+#[tokio::test]
+async fn pods_without_the_port_of_their_service_take_no_traffic() {
+    let server = start_server().await;
+    let mut service = manifest::service("demo", "web", &[("http", 80), ("metrics", 9090)]);
+    service["spec"]["ports"][0]["targetPort"] = "http".into();
+    server.put(&service);
+    let put = |name: &str, address: &str, ports: &[(&str, u16)]| {
+        let pod = manifest::pod(address, name, "node", "zone");
+        let mut slice = manifest::slice("demo", "web", name, ports, [pod]);
+        if ports.is_empty() {
+            slice["ports"] = Value::Null;
+        }
+        server.put(&slice);
+    };
+    put("web-1", "10.0.0.1", &[("http", 8080), ("metrics", 9090)]);
+    put("web-2", "10.0.0.2", &[("metrics", 9090)]);
+    put("web-3", "10.0.0.3", &[]);
+    put("web-4", "10.0.0.4", &[("http", 8081)]);
+    let found = instances(&provider(&server), "web").await;
+    let urls: Vec<_> = found.iter().map(|instance| instance.url()).collect();
+    assert_eq!(urls, ["http://10.0.0.1:8080", "http://10.0.0.4:8081"]);
+}
+
 #[tokio::test]
 async fn services_of_every_kind_are_found() {
     let server = start_server().await;
