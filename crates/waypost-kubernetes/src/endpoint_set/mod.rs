@@ -5,12 +5,12 @@
 
 mod expiry;
 
-use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use waypost_core::{Health, Instance, InstanceId};
+use waypost_core::{Health, Host, Instance, InstanceId};
 
 use self::expiry::Expiry;
 use crate::clock::Now;
@@ -23,6 +23,7 @@ pub(crate) struct EndpointSet {
     context: MappingContext,
     slices: BTreeMap<Arc<str>, SliceEntry>,
     by_id: BTreeMap<InstanceId, Vec<Candidate>>,
+    addresses: Addresses,
     /// How many ready endpoints have no zone hint.
     unhinted: usize,
     next_expiry: Option<Instant>,
@@ -60,6 +61,7 @@ impl EndpointSet {
             context,
             slices: BTreeMap::new(),
             by_id: BTreeMap::new(),
+            addresses: Addresses::default(),
             unhinted: 0,
             next_expiry: None,
         }
@@ -73,10 +75,26 @@ impl EndpointSet {
         !self.slices.is_empty()
     }
 
-    /// All instances, ordered by id.
+    /// All instances, ordered by id. Of several at one address the healthiest is used, or else that of
+    /// the lowest id: they would get several shares of the traffic.
     pub(crate) fn instances(&self) -> Vec<Arc<Instance>> {
         let candidates = self.by_id.values().filter_map(|all| all.first());
-        candidates.map(|best| Arc::clone(&best.instance)).collect()
+        let instances = candidates.map(|best| &best.instance);
+        if !self.addresses.are_shared() {
+            return instances.cloned().collect();
+        }
+        let mut best_at: HashMap<_, &Arc<Instance>> = HashMap::new();
+        for instance in instances.clone() {
+            let best = best_at.entry(address(instance)).or_insert(instance);
+            if instance.health() < best.health() {
+                *best = instance;
+            }
+        }
+        let is_best = |instance: &&Arc<Instance>| {
+            let best = best_at.get(&address(instance));
+            best.is_some_and(|best| Arc::ptr_eq(best, instance))
+        };
+        instances.filter(is_best).cloned().collect()
     }
 
     /// Sets the Service, and what could not be read.
@@ -237,6 +255,7 @@ impl EndpointSet {
             let key = |candidate: &Candidate| (candidate.rank, Arc::clone(&candidate.slice));
             let at = candidates.partition_point(|other| key(other) <= key(&candidate));
             candidates.insert(at, candidate);
+            self.addresses.add(instance);
         }
         let endpoints = slice.endpoints().iter().zip(&instances);
         let unhinted = endpoints.filter(|(endpoint, it)| it.is_some() && lacks_hint(endpoint));
@@ -256,6 +275,7 @@ impl EndpointSet {
         let entry = self.slices.remove(slice)?;
         self.unhinted -= entry.unhinted;
         for instance in entry.instances.iter().flatten() {
+            self.addresses.remove(instance);
             if let Entry::Occupied(mut candidates) = self.by_id.entry(instance.id().clone()) {
                 candidates.get_mut().retain(|other| *other.slice != *slice);
                 if candidates.get().is_empty() {
@@ -264,6 +284,44 @@ impl EndpointSet {
             }
         }
         Some(entry)
+    }
+}
+
+/// Where an instance is called.
+fn address(instance: &Instance) -> (&Host, u16) {
+    (instance.host(), instance.port())
+}
+
+/// How many candidates each address has.
+#[derive(Default)]
+struct Addresses {
+    counts: HashMap<(Host, u16), usize>,
+    /// The number of addresses with several candidates.
+    shared: usize,
+}
+
+impl Addresses {
+    fn are_shared(&self) -> bool {
+        self.shared > 0
+    }
+
+    fn add(&mut self, instance: &Instance) {
+        let (host, port) = address(instance);
+        let count = self.counts.entry((host.clone(), port)).or_default();
+        *count += 1;
+        self.shared += usize::from(*count == 2);
+    }
+
+    fn remove(&mut self, instance: &Instance) {
+        let (host, port) = address(instance);
+        let key = (host.clone(), port);
+        if let Some(count) = self.counts.get_mut(&key) {
+            *count -= 1;
+            self.shared -= usize::from(*count == 1);
+            if *count == 0 {
+                self.counts.remove(&key);
+            }
+        }
     }
 }
 

@@ -190,6 +190,44 @@ async fn pods_without_the_port_of_their_service_take_no_traffic() {
     assert_eq!(urls, ["http://10.0.0.1:8080", "http://10.0.0.4:8081"]);
 }
 
+/// Pods in the network of their node have its address.
+#[tokio::test]
+async fn of_several_pods_at_one_address_and_port_the_healthiest_is_the_only_instance() {
+    let server = start_server().await;
+    server.put(&manifest::service("demo", "web", &[("http", 80)]));
+    let pod = |address: &str, name: &str, ready: bool| {
+        let mut pod = manifest::pod(address, name, "node", "zone");
+        pod["conditions"] = json!({ "ready": ready });
+        pod
+    };
+    let put = |name: &str, port: u16, pods: &[Value]| {
+        let ports = [("http", port)];
+        let pods = pods.iter().cloned();
+        server.put(&manifest::slice("demo", "web", name, &ports, pods));
+    };
+    let in_one_slice = [
+        pod("10.0.0.1", "web-1", true),
+        pod("10.0.0.1", "web-2", true),
+    ];
+    put("web-a", 8080, &in_one_slice);
+    put("web-b", 8080, &[pod("10.0.0.2", "web-3", false)]);
+    put("web-c", 8080, &[pod("10.0.0.2", "web-4", true)]);
+    put("web-d", 8081, &[pod("10.0.0.2", "web-5", true)]);
+    let provider = provider(&server);
+    let mut watch = watch_web(&provider);
+    let ids = |expected: &'static [&str]| {
+        move |all: &[Arc<Instance>]| {
+            all.iter()
+                .map(|it| it.id().as_str())
+                .eq(expected.iter().copied())
+        }
+    };
+    until(&mut watch, ids(&["web-1", "web-4", "web-5"])).await;
+    server.delete("endpointslices", "demo", "web-c");
+    put("web-a", 8080, &in_one_slice[1..]);
+    until(&mut watch, ids(&["web-2", "web-3", "web-5"])).await;
+}
+
 #[tokio::test]
 async fn services_of_every_kind_are_found() {
     let server = start_server().await;
