@@ -106,9 +106,10 @@ impl Snapshot {
         let next = Known::new(Some(&known.all), instances, &self.group);
         let mut pairs = next.all.iter().zip(known.all.iter());
         let same = next.all.len() == known.all.len() && pairs.all(|(a, b)| Arc::ptr_eq(a, b));
-        match same {
-            true => (State::Known(Arc::clone(known)), false),
-            false => (State::Known(Arc::new(next)), true),
+        if same {
+            (State::Known(Arc::clone(known)), false)
+        } else {
+            (State::Known(Arc::new(next)), true)
         }
     }
 
