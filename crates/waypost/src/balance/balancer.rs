@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use arc_swap::Guard;
 use tokio::task::AbortHandle;
-use waypost_core::{Error, InstanceId, ServiceName};
+use waypost_core::{Error, Instance, InstanceId, ServiceName};
 
 use super::explain::Explanation;
 use super::pick::Pick;
@@ -13,6 +13,7 @@ use super::picker::PreparedPicker;
 use super::refresh::BalancerState;
 use super::{BalancerOptions, Key, Strategy, explain, refresh};
 use crate::directory::{Directory, Pin, SharedWatch};
+use crate::endpoint::Endpoint;
 use crate::outlier::{BalanceCounters, BalanceEvents};
 use crate::snapshot::Snapshot;
 
@@ -178,9 +179,36 @@ impl Balancer {
         if tried.is_empty() {
             return self.pick();
         }
+        let is_untried = |instance: &Instance| !tried.contains(instance.id());
+        match self.pick_where(is_untried)? {
+            Some(pick) => Ok(pick),
+            None => self.pick(),
+        }
+    }
+
+    /// Chooses an endpoint whose instance is accepted, for example by tag, version or metadata. `None`
+    /// if no usable endpoint is.
+    ///
+    /// ```
+    /// # fn example(balancer: &waypost::Balancer) -> Result<(), waypost::Error> {
+    /// let canary = balancer.pick_where(|instance| instance.version() == Some("2.0.0"))?;
+    /// # let _ = canary; Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// As [`pick`](Self::pick).
+    pub fn pick_where(&self, accept: impl Fn(&Instance) -> bool) -> Result<Option<Pick>, Error> {
         let picker = self.usable(self.state.picker.load())?;
-        let index = picker.choose_untried(tried).unwrap_or_default();
-        Ok(Pick::new(picker, index))
+        let index = picker.choose_where(accept);
+        Ok(index.map(|index| Pick::new(picker, index)))
+    }
+
+    /// The endpoints that may be picked now: not those that are ejected, in another zone or outside of
+    /// the subset.
+    pub fn endpoints(&self) -> Vec<Arc<Endpoint>> {
+        self.state.refresh();
+        self.state.picker.load().in_use()
     }
 
     // Always inlined, and the slow path shares no memory with the fast one: otherwise the result is

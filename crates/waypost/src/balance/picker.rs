@@ -4,7 +4,7 @@ use std::fmt;
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use waypost_core::InstanceId;
+use waypost_core::Instance;
 
 use super::held::{HeldEndpoint, PerCoreLists};
 use super::lease::Timing;
@@ -147,26 +147,35 @@ impl PreparedPicker {
         self.prepared.as_ref().map(|prepared| prepared.choose(key))
     }
 
-    /// The index of an endpoint that is not among `tried`, if there is one, else of any.
-    pub(crate) fn choose_untried(&self, tried: &[InstanceId]) -> Option<usize> {
+    /// The index of an endpoint whose instance is accepted, from the candidates or else from the
+    /// reserve; `None` if there is none.
+    pub(crate) fn choose_where(&self, accept: impl Fn(&Instance) -> bool) -> Option<usize> {
         let prepared = self.prepared.as_ref()?;
         let count = prepared.candidates.len();
-        let is_untried = |&index: &usize| !tried.contains(self.endpoint(index).instance().id());
-        let first = prepared.choose(None);
-        if is_untried(&first) {
-            return Some(first);
-        }
-        // Asking the strategy again spreads the share of a failed endpoint over all others.
+        let is_accepted = |&index: &usize| accept(self.endpoint(index).instance());
+        // Most often the strategy soon chooses one; that keeps to its order and looks at load.
         let chosen = std::iter::repeat_with(|| prepared.choose(None));
-        let chosen = chosen.take(4).find(is_untried);
-        let neighbour = || {
-            (1..count)
-                .map(|step| (first + step) % count)
-                .find(is_untried)
-        };
-        let reserve = || (count..count + self.reserve).find(is_untried);
-        let untried = chosen.or_else(neighbour).or_else(reserve);
-        Some(untried.unwrap_or(first))
+        if let Some(index) = chosen.take(5).find(is_accepted) {
+            return Some(index);
+        }
+        // Only a few are accepted: one of them at random, by weight.
+        let accepted: Vec<usize> = (0..count).filter(is_accepted).collect();
+        let weight = |index: &usize| prepared.candidates.weight(*index);
+        let mut left = accepted.iter().map(weight).sum::<f64>() * fastrand::f64();
+        let mut drawn = accepted.iter().skip_while(|index| {
+            left -= weight(index);
+            left > 0.0
+        });
+        let candidate = drawn.next().or(accepted.last()).copied();
+        candidate.or_else(|| (count..count + self.reserve).find(is_accepted))
+    }
+
+    /// The endpoints with connections worth keeping: the candidates, and those due for a trial.
+    pub(crate) fn in_use(&self) -> Vec<Arc<Endpoint>> {
+        let candidates = self.prepared.as_ref();
+        let candidates = candidates.map_or(&[][..], |prepared| prepared.candidates.endpoints());
+        let trials = &self.others[self.reserve..];
+        candidates.iter().chain(trials).cloned().collect()
     }
 
     /// The index of an endpoint whose ejection has expired, if none of its trials is under way.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::Method;
 use tower::retry::budget::TpsBudget;
-use waypost_core::{Error, InstanceId, Invalid, ServiceAddress};
+use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceAddress};
 
 use crate::balance::{Balancer, Lease, Pick};
 
@@ -88,23 +88,21 @@ fn pick_best_rank(
     address: &ServiceAddress,
     tried: &[InstanceId],
 ) -> Result<Pick, Error> {
-    let mut pick = balancer.pick_except(tried)?;
+    let pick = balancer.pick_except(tried)?;
     if address.rank(&pick) == Some(0) {
         return Ok(pick);
     }
-    let ready = pick.snapshot().ready().iter();
-    let ranks = ready.filter_map(|endpoint| address.rank(endpoint.instance()));
+    let endpoints = balancer.endpoints();
+    let ranks = endpoints.iter().filter_map(|e| address.rank(e.instance()));
     let best = ranks.min().ok_or_else(|| no_match(address))?;
-    let mut avoided = tried.to_vec();
-    while address.rank(&pick) != Some(best) {
-        if avoided.contains(pick.id()) {
-            // All instances of that rank were tried, so use one of them again.
-            return balancer.pick_except(&avoided[tried.len()..]);
-        }
-        avoided.push(pick.id().clone());
-        pick = balancer.pick_except(&avoided)?;
-    }
-    Ok(pick)
+    let is_best = |instance: &Instance| address.rank(instance) == Some(best);
+    let is_untried = |instance: &Instance| !tried.contains(instance.id());
+    // If all instances of that rank were tried, one of them is used again.
+    let found = match balancer.pick_where(|i| is_best(i) && is_untried(i))? {
+        Some(pick) => Some(pick),
+        None => balancer.pick_where(is_best)?,
+    };
+    found.ok_or_else(|| no_match(address))
 }
 
 fn no_match(address: &ServiceAddress) -> Error {
@@ -118,7 +116,6 @@ mod tests {
 
     use tokio::time::advance;
     use tower::retry::budget::Budget;
-    use waypost_core::Instance;
     use waypost_core::provider::MemoryProvider;
 
     use super::*;

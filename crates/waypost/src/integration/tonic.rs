@@ -48,7 +48,7 @@ pub struct BalancedChannel {
 }
 
 struct Inner {
-    balancer: Balancer,
+    balancer: Arc<Balancer>,
     address: ServiceAddress,
     channels: Arc<Channels>,
     connector: AbortHandle,
@@ -97,10 +97,12 @@ impl BalancedChannel {
             configure: Box::new(configure),
         });
         let snapshots = discovery.directory().subscribe(&service);
-        let connector = tokio::spawn(keep_connected(Arc::clone(&channels), snapshots));
+        let balancer = Arc::new(discovery.balancer(&service)?);
+        let connect = keep_connected(Arc::clone(&channels), Arc::clone(&balancer), snapshots);
+        let connector = tokio::spawn(connect);
         Ok(Self {
             inner: Arc::new(Inner {
-                balancer: discovery.balancer(&service)?,
+                balancer,
                 address: ServiceAddress::of(service),
                 channels,
                 connector: connector.abort_handle(),
@@ -133,12 +135,17 @@ impl Drop for Inner {
     }
 }
 
-/// Connects to new instances and closes the connections of removed ones.
-async fn keep_connected(channels: Arc<Channels>, mut snapshots: Subscription<Snapshot>) {
+/// Connects to the instances that the balancer picks, and closes the connections to others.
+async fn keep_connected(
+    channels: Arc<Channels>,
+    balancer: Arc<Balancer>,
+    mut snapshots: Subscription<Snapshot>,
+) {
     loop {
-        let snapshot = snapshots.changed().await;
-        channels.close_removed(&snapshot);
-        for endpoint in snapshot.ready() {
+        snapshots.changed().await;
+        let endpoints = balancer.endpoints();
+        channels.close_unused(&endpoints);
+        for endpoint in endpoints {
             let (channels, instance) = (Arc::clone(&channels), Arc::clone(endpoint.instance()));
             tokio::spawn(async move {
                 if let Err(error) = channels.connect(&instance).await {
@@ -150,9 +157,8 @@ async fn keep_connected(channels: Arc<Channels>, mut snapshots: Subscription<Sna
 }
 
 impl Channels {
-    fn close_removed(&self, snapshot: &Snapshot) {
-        let urls: HashMap<_, _> = snapshot
-            .ready()
+    fn close_unused(&self, endpoints: &[Arc<crate::endpoint::Endpoint>]) {
+        let urls: HashMap<_, _> = endpoints
             .iter()
             .map(|endpoint| endpoint.instance())
             .map(|instance| (instance.id(), instance.url()))

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tokio::time::{Instant, sleep};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
-use waypost::balance::Selection;
+use waypost::balance::{BalancerOptions, Selection};
 use waypost::integration::tonic::BalancedChannel;
 use waypost::provider::MemoryProvider;
 use waypost::{Instance, ServiceDiscoveryClient};
@@ -63,4 +63,31 @@ async fn a_grpc_channel_follows_registry_changes_and_survives_a_killed_server() 
         selection(channel.balancer(), &ports[1].to_string()),
         Selection::Ejected
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_grpc_channel_connects_only_to_its_subset() {
+    let [port] = free_ports();
+    let _server = Server::run("grpc_server_process", port).await;
+    let memory = MemoryProvider::new();
+    let instance = |number: usize| {
+        let builder = Instance::builder(auth(), "127.0.0.1".parse().unwrap(), port);
+        builder.id(format!("i{number:03}")).build().unwrap()
+    };
+    memory.replace(&auth(), (0..150).map(instance));
+    let discovery = ServiceDiscoveryClient::builder()
+        .provider(memory.clone())
+        .balancing(BalancerOptions::default().subset(10, "client-1"));
+    let channel = BalancedChannel::new(&discovery.build().unwrap(), "auth").unwrap();
+    let mut client = HealthClient::new(channel.clone());
+    for _ in 0..100 {
+        let answer = client.check(HealthCheckRequest::default()).await;
+        assert!(answer.is_ok(), "{answer:?}");
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while channel.connections() < 10 {
+        assert!(Instant::now() < deadline, "{}", channel.connections());
+        sleep(Duration::from_millis(10)).await;
+    }
+    assert_eq!(channel.connections(), 10);
 }
