@@ -94,7 +94,7 @@ pub enum Error {
     TimedOut {
         /// The service, if the call was about one.
         service: Option<ServiceName>,
-        /// The provider that answered, with its address.
+        /// The provider, with its address.
         provider: Arc<str>,
         /// The time waited.
         waited: Duration,

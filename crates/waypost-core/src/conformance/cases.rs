@@ -44,7 +44,7 @@ pub(super) const ALL: &[Case] = cases! {
 };
 
 async fn unknown_name(harness: &dyn Harness) -> CaseOutcome {
-    let mut watch = harness.provider().watch(&name("nobody-knows-this")?);
+    let mut watch = harness.provider().watch(&name("no-such-service")?);
     match next_answer(harness, &mut watch).await? {
         ServiceAnswer::Unknown => Ok(()),
         ServiceAnswer::Instances(instances) if instances.is_empty() => Ok(()),
@@ -186,6 +186,7 @@ async fn many_watches(harness: &dyn Harness) -> CaseOutcome {
         .await
     };
     watches = all(before, watches).await?;
+    // Without details, only another instance is a visible change.
     let after = if harness.capabilities().details {
         vec![edited_instance("alpha", 0, 42)?]
     } else {

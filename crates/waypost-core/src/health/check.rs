@@ -18,7 +18,10 @@ pub const DEFAULT_TIMEOUT: Duration = Duration::from_millis(900);
 
 /// What a check function may return: `bool`, `()`, or a `Result` whose error says what is wrong.
 pub trait IntoCheckResult {
-    /// Converts the value; `Err` says what is wrong.
+    /// Converts the value.
+    ///
+    /// # Errors
+    /// If the check failed; the error says what is wrong.
     fn into_check_result(self) -> Result<(), String>;
 }
 

@@ -51,13 +51,13 @@ impl LayeredProvider {
         }
     }
 
-    /// Adds a layer after those added before.
+    /// Adds a provider as the last layer.
     #[must_use]
     pub fn layer(self, provider: impl Provider) -> Self {
         self.shared_layer(Arc::new(provider))
     }
 
-    /// Adds a layer that is also used elsewhere after those added before.
+    /// Adds a shared provider as the last layer.
     #[must_use]
     pub fn shared_layer(mut self, provider: Arc<dyn Provider>) -> Self {
         let supervisor = WatchSupervisor::new(provider.describe());

@@ -45,8 +45,8 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
 
 /// A provider that services can be registered with.
 ///
-/// Every call is one attempt. Waypost's registrar keeps a service registered: it calls these methods
-/// again when needed.
+/// Every call is one attempt, and an error means that this attempt failed. Waypost's registrar keeps a
+/// service registered: it calls these methods again when needed.
 pub trait Registry: Provider {
     /// Whether the registration can be made here at all. Called once, before the first attempt; it
     /// must not do any I/O.

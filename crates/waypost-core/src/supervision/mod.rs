@@ -190,9 +190,10 @@ mod tests {
     impl Fake {
         fn watch(&self) -> BoxStream<'static, Result<(), ProviderError>> {
             self.attempts.fetch_add(1, Ordering::SeqCst);
-            match self.up.load(Ordering::SeqCst) {
-                true => stream::iter([Ok(())]).chain(stream::pending()).boxed(),
-                false => stream::iter([Err(ProviderError::unreachable("fake", "no"))]).boxed(),
+            if self.up.load(Ordering::SeqCst) {
+                stream::iter([Ok(())]).chain(stream::pending()).boxed()
+            } else {
+                stream::iter([Err(ProviderError::unreachable("fake", "no"))]).boxed()
             }
         }
 
