@@ -60,6 +60,7 @@ pub struct Builder {
     allowed_hosts: Vec<String>,
     enable_script_checks: bool,
     check_targets: CheckTargets,
+    max_connections: Option<usize>,
 }
 
 impl Agent {
@@ -153,6 +154,7 @@ impl Builder {
             allowed_hosts: Vec::new(),
             enable_script_checks: false,
             check_targets: CheckTargets::default(),
+            max_connections: None,
         }
     }
 
@@ -265,6 +267,16 @@ impl Builder {
     #[must_use]
     pub fn seed(mut self, seed: u64) -> Self {
         self.seed = Some(seed);
+        self
+    }
+
+    /// The largest number of connections that each listener serves at the same time. Further ones
+    /// wait. Three quarters of them may be of clients that haven't made an allowed request yet;
+    /// then the oldest of these is closed for a new one. The default is 16,384, or fewer if the
+    /// process may not open as many files.
+    #[must_use]
+    pub fn max_connections(mut self, connections: usize) -> Self {
+        self.max_connections = Some(connections.max(1));
         self
     }
 
@@ -383,6 +395,11 @@ impl Builder {
             auth: Auth::new(self.token, self.allowed_hosts),
             leave_requested: tokio::sync::watch::Sender::new(false),
             random: Mutex::new(random),
+            large_bodies: Arc::new(Semaphore::new(http::MAX_LARGE_BODIES)),
+            unfinished_heads: Arc::default(),
+            max_connections: self
+                .max_connections
+                .unwrap_or_else(http::default_max_connections),
             evaluations: Arc::new(Semaphore::new(http::MAX_EVALUATIONS)),
         }
     }

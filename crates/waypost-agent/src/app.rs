@@ -9,6 +9,7 @@ use tokio::sync::Semaphore;
 use crate::agent_services::AgentServices;
 use crate::auth::Auth;
 use crate::faults::Faults;
+use crate::http::MemoryBudget;
 use crate::monitor::Monitor;
 use crate::store::Store;
 
@@ -30,6 +31,12 @@ pub(crate) struct App {
     /// Set to true when a client asks the agent to leave.
     pub leave_requested: tokio::sync::watch::Sender<bool>,
     pub random: Mutex<fastrand::Rng>,
+    /// A permit for each large body that is read.
+    pub large_bodies: Arc<Semaphore>,
+    /// The bytes of request heads that aren't complete yet.
+    pub unfinished_heads: Arc<MemoryBudget>,
+    /// The largest number of connections per listener.
+    pub max_connections: usize,
     /// A permit for each evaluation of a filter.
     pub evaluations: Arc<Semaphore>,
 }

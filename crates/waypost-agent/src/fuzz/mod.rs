@@ -106,7 +106,8 @@ fn send(app: &Arc<App>, line: &[u8]) {
     let mut request = Request::new(Full::new(Bytes::copy_from_slice(body)));
     *request.method_mut() = method;
     *request.uri_mut() = uri;
-    let response = pin!(api::handle(Arc::clone(app), request));
+    let connection = api::ConnectionState::default();
+    let response = pin!(api::handle(Arc::clone(app), request, &connection));
     let _ = response.poll(&mut Context::from_waker(Waker::noop()));
 }
 

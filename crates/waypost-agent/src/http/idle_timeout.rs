@@ -6,8 +6,8 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU8;
 use std::sync::atomic::Ordering::Relaxed;
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicUsize};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -17,12 +17,22 @@ use tokio::time::{Instant, Sleep, sleep};
 
 use super::listener::Stream;
 use super::request_line;
+use crate::app::App;
 
 /// From the first byte of a request head to its last.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An idle connection is closed after this long, and at the latest after twice this long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+
+/// The limits of a connection whose client has to send a token and hasn't sent it yet.
+const UNKNOWN_CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Smaller heads aren't counted in [`MemoryBudget`]. In bytes.
+const SMALL_HEAD: usize = 4 * 1024;
+
+/// The memory for large heads that aren't complete yet, of all connections together. In bytes.
+const MAX_UNFINISHED_HEADS: usize = 64 * 1024 * 1024;
 
 /// The response of Go's HTTP server to input that it can't parse.
 const BAD_REQUEST: &[u8] =
@@ -31,7 +41,28 @@ const BAD_REQUEST: &[u8] =
 
 /// What a connection is waiting for. Shared by the stream and the service that answers requests.
 #[derive(Clone, Debug, Default)]
-pub(super) struct ConnectionState(Arc<AtomicU8>);
+pub(crate) struct ConnectionState(Arc<StateInner>);
+
+#[derive(Debug, Default)]
+struct StateInner {
+    phase: AtomicU8,
+    /// Whether the client has made an allowed request.
+    is_authenticated: AtomicBool,
+    /// Whether requests need a token.
+    needs_token: bool,
+    unfinished_heads: Arc<MemoryBudget>,
+}
+
+/// Counts the bytes of large heads that aren't complete yet.
+#[derive(Debug, Default)]
+pub(crate) struct MemoryBudget(AtomicUsize);
+
+/// A part of a [`MemoryBudget`], which is given back when this is dropped.
+#[derive(Debug)]
+struct BudgetShare {
+    budget: Arc<MemoryBudget>,
+    bytes: usize,
+}
 
 const IDLE: u8 = 0;
 const READING_HEAD: u8 = 1;
@@ -50,36 +81,96 @@ pub(super) struct TimeoutStream {
     /// Whether the timer is set for the rest of a head.
     has_head_timer: bool,
     timer: Pin<Box<Sleep>>,
+    /// The size of the unfinished head so far.
+    head_bytes: usize,
+    head_share: BudgetShare,
+}
+
+impl BudgetShare {
+    /// Changes the size of the share. Returns whether the budget suffices.
+    fn resize(&mut self, bytes: usize) -> bool {
+        let total = &self.budget.0;
+        let others = total.fetch_sub(self.bytes, Relaxed) - self.bytes;
+        total.fetch_add(bytes, Relaxed);
+        self.bytes = bytes;
+        others + bytes <= MAX_UNFINISHED_HEADS
+    }
+}
+
+impl Drop for BudgetShare {
+    fn drop(&mut self) {
+        self.resize(0);
+    }
 }
 
 impl ConnectionState {
+    pub(super) fn new(app: &App) -> Self {
+        Self(Arc::new(StateInner {
+            needs_token: app.auth.has_token(),
+            unfinished_heads: Arc::clone(&app.unfinished_heads),
+            ..StateInner::default()
+        }))
+    }
+
+    /// The client has made an allowed request.
+    pub(super) fn authenticated(&self) {
+        self.0.is_authenticated.store(true, Relaxed);
+    }
+
+    pub(super) fn is_authenticated(&self) -> bool {
+        self.0.is_authenticated.load(Relaxed)
+    }
+
+    fn idle_timeout(&self) -> Duration {
+        self.limit(IDLE_TIMEOUT)
+    }
+
+    fn head_timeout(&self) -> Duration {
+        self.limit(HEAD_TIMEOUT)
+    }
+
+    fn limit(&self, timeout: Duration) -> Duration {
+        if self.0.needs_token && !self.is_authenticated() {
+            timeout.min(UNKNOWN_CLIENT_TIMEOUT)
+        } else {
+            timeout
+        }
+    }
+
     pub(super) fn request_received(&self) {
-        self.0.store(RESPONDING, Relaxed);
+        self.0.phase.store(RESPONDING, Relaxed);
     }
 
     pub(super) fn response_ready(&self) {
-        self.0.store(IDLE, Relaxed);
+        self.0.phase.store(IDLE, Relaxed);
     }
 
     fn start_reading_head(&self) {
-        self.0.store(READING_HEAD, Relaxed);
+        self.0.phase.store(READING_HEAD, Relaxed);
     }
 
     fn get(&self) -> u8 {
-        self.0.load(Relaxed)
+        self.0.phase.load(Relaxed)
     }
 }
 
 impl TimeoutStream {
     pub(super) fn new(stream: Box<dyn Stream>, state: ConnectionState) -> Self {
+        let timer = Box::pin(sleep(state.idle_timeout()));
+        let head_share = BudgetShare {
+            budget: Arc::clone(&state.0.unfinished_heads),
+            bytes: 0,
+        };
         Self {
             stream,
             state,
+            head_bytes: 0,
+            head_share,
             unread: Bytes::new(),
             has_unanswered_input: false,
             was_active: false,
             has_head_timer: false,
-            timer: Box::pin(sleep(IDLE_TIMEOUT)),
+            timer,
         }
     }
 
@@ -92,6 +183,16 @@ impl TimeoutStream {
             self.state.start_reading_head();
         }
         begins_head
+    }
+
+    /// Counts received bytes of a head. Returns whether there is memory for it.
+    fn count_head(&mut self, received: usize) -> bool {
+        if self.state.get() != READING_HEAD {
+            self.head_bytes = 0;
+            return self.head_share.bytes == 0 || self.head_share.resize(0);
+        }
+        self.head_bytes += received;
+        self.head_bytes <= SMALL_HEAD || self.head_share.resize(self.head_bytes)
     }
 
     /// Copies as many unread bytes as fit into `buffer`.
@@ -108,14 +209,17 @@ impl TimeoutStream {
             self.has_head_timer = false;
         } else if !self.has_head_timer {
             self.has_head_timer = true;
-            self.timer.as_mut().reset(Instant::now() + HEAD_TIMEOUT);
+            self.timer
+                .as_mut()
+                .reset(Instant::now() + self.state.head_timeout());
         }
         while self.timer.as_mut().poll(context).is_ready() {
             if state == READING_HEAD || (state == IDLE && !self.was_active) {
                 return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
             }
             self.was_active = false;
-            self.timer.as_mut().reset(Instant::now() + IDLE_TIMEOUT);
+            let timeout = self.state.idle_timeout();
+            self.timer.as_mut().reset(Instant::now() + timeout);
         }
         Poll::Pending
     }
@@ -135,8 +239,11 @@ impl AsyncRead for TimeoutStream {
         match Pin::new(&mut self.stream).poll_read(context, buffer) {
             Poll::Pending => self.poll_timeout(context),
             Poll::Ready(read) => {
-                if buffer.filled().len() > before
-                    && self.record_input()
+                let begins_head = buffer.filled().len() > before && self.record_input();
+                if !self.count_head(buffer.filled().len() - before) {
+                    return Poll::Ready(Err(io::ErrorKind::OutOfMemory.into()));
+                }
+                if begins_head
                     && let Some(encoded) = request_line::percent_encoded(&buffer.filled()[before..])
                 {
                     buffer.set_filled(before);

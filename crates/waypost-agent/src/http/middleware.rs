@@ -1,6 +1,7 @@
 //! The steps that every request passes, from its head to its response: [`handle`] lists them in
 //! order. A step that rejects a request ends the sequence with a [`Rejection`].
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,10 +11,12 @@ use http::request::Parts;
 use http::{Method, Request, Response, StatusCode, Uri, header};
 use http_body_util::{BodyExt, Limited};
 use hyper::body::Body;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::blocking::QueryOutcome;
 use super::evaluation::evaluate;
+use super::idle_timeout::ConnectionState;
 use super::path::unescape;
 use super::request::{ApiRequest, QueryParams};
 use super::response::{ApiError, ApiResponse, WireBody};
@@ -30,6 +33,19 @@ const MAX_BODY_BYTES: usize = 1024 * 1024;
 
 /// The time within which the body of a request must arrive.
 const BODY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Larger bodies are read only while there is a permit in [`App::large_bodies`].
+const SMALL_BODY_BYTES: u64 = 16 * 1024;
+
+/// The number of large bodies at the same time.
+pub(crate) const MAX_LARGE_BODIES: usize = 128;
+
+/// The largest body of a rejected request that is read, so that the connection can be kept. Go's
+/// HTTP server has the same limit.
+const MAX_DISCARDED_BYTES: usize = 256 * 1024;
+
+/// The time within which the body of a rejected request must arrive.
+const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Routes that need no token: who leads, and the web page without its data.
 const PUBLIC_PATHS: [&str; 2] = ["/v1/status/", "/ui/"];
@@ -51,10 +67,22 @@ enum Rejection {
     Close,
 }
 
-/// Answers one request.
+/// A request whose head has been accepted.
+struct Admitted {
+    /// Whether the route needs no token. Then the body is ignored.
+    is_public: bool,
+    /// Percent-decoded.
+    path: String,
+    query: QueryParams,
+    handler: &'static Handler,
+    route: &'static Route,
+}
+
+/// Answers one request of a connection.
 pub(crate) async fn handle<B>(
     app: Arc<App>,
     request: Request<B>,
+    connection: &ConnectionState,
 ) -> Result<Response<WireBody>, ConnectionClosed>
 where
     B: Body<Data = Bytes>,
@@ -62,11 +90,26 @@ where
 {
     inject_connection_faults(&app.faults).await?;
     let (head, body) = request.into_parts();
-    // The body is read even if the request is going to be rejected. Otherwise hyper would have to
-    // close the connection, on which the client may already be sending its next request.
-    let body = read_body(&head.headers, body).await;
     let gzip = accepts_gzip(&head.headers);
-    match process(app, head, body).await {
+    let result = match admit(&app, &head) {
+        Ok(admitted) => {
+            let (body, _permit) = if admitted.is_public {
+                discard(body).await;
+                (Ok(Bytes::new()), None)
+            } else {
+                connection.authenticated();
+                read_body(&app.large_bodies, &head.headers, body).await
+            };
+            process(app, head, admitted, body).await
+        }
+        Err(rejection) => {
+            // Without this hyper would have to close the connection, on which the client may
+            // already be sending its next request.
+            discard(body).await;
+            Err(rejection)
+        }
+    };
+    match result {
         Ok(response) | Err(Rejection::Route(response)) => Ok(encode(response, gzip)),
         Err(Rejection::NoRoute(response)) => Ok(response.into_response(false)),
         Err(Rejection::Unreadable(error)) => Ok(closing(error)),
@@ -74,15 +117,37 @@ where
     }
 }
 
+/// The steps before the body is read.
+fn admit(app: &App, head: &Parts) -> Result<Admitted, Rejection> {
+    let path = decode_path(&head.uri)?;
+    let (handler, route) = find_handler(head, &path)?;
+    let query = parse_query(&head.uri)?;
+    let is_public = PUBLIC_PATHS.iter().any(|path| route.path.starts_with(path));
+    if !is_public {
+        authenticate(&app.auth, &head.headers, &query)?;
+    }
+    Ok(Admitted {
+        is_public,
+        path,
+        query,
+        handler,
+        route,
+    })
+}
+
 async fn process(
     app: Arc<App>,
     head: Parts,
+    admitted: Admitted,
     body: Result<Bytes, ApiError>,
 ) -> Result<ApiResponse, Rejection> {
-    let path = decode_path(&head.uri)?;
-    let (handler, route) = find_handler(&head, &path)?;
-    let query = parse_query(&head.uri)?;
-    authenticate(&app.auth, route, &head.headers, &query)?;
+    let Admitted {
+        path,
+        query,
+        handler,
+        route,
+        ..
+    } = admitted;
     reject_namespace(route, &head.headers, &query)?;
     inject_failure(&app.faults)?;
     check_body_limit(route, &head.headers, &body)?;
@@ -119,15 +184,40 @@ async fn inject_connection_faults(faults: &Faults) -> Result<(), ConnectionClose
     Ok(())
 }
 
-/// Reads the body up to [`MAX_BODY_BYTES`].
-async fn read_body<B>(headers: &HeaderMap, body: B) -> Result<Bytes, ApiError>
+/// Reads the body up to [`MAX_BODY_BYTES`]. A large one needs a share of the memory for large
+/// bodies, which is returned with it.
+async fn read_body<B>(
+    large_bodies: &Arc<Semaphore>,
+    headers: &HeaderMap,
+    body: B,
+) -> (Result<Bytes, ApiError>, Option<OwnedSemaphorePermit>)
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
     if body.is_end_stream() {
-        return Ok(Bytes::new());
+        return (Ok(Bytes::new()), None);
     }
+    let is_small = body
+        .size_hint()
+        .upper()
+        .is_some_and(|upper| upper <= SMALL_BODY_BYTES);
+    if is_small {
+        return (collect_body(headers, body).await, None);
+    }
+    let Ok(permit) = timeout(BODY_TIMEOUT, Arc::clone(large_bodies).acquire_owned()).await else {
+        let text = "Too many large requests at the same time";
+        let error = ApiError::new(StatusCode::SERVICE_UNAVAILABLE, text);
+        return (Err(error), None);
+    };
+    (collect_body(headers, body).await, permit.ok())
+}
+
+async fn collect_body<B>(headers: &HeaderMap, body: B) -> Result<Bytes, ApiError>
+where
+    B: Body<Data = Bytes>,
+    B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
+{
     let too_large = || {
         ApiError::new(
             StatusCode::PAYLOAD_TOO_LARGE,
@@ -147,6 +237,20 @@ where
             "Request decode failed: {error}"
         ))),
     }
+}
+
+/// Reads the body of a rejected request without keeping it, unless it is large or slow.
+async fn discard<B: Body<Data = Bytes>>(body: B) {
+    let discard = async {
+        let mut body = pin!(body);
+        let mut received = 0;
+        while received <= MAX_DISCARDED_BYTES
+            && let Some(Ok(frame)) = body.frame().await
+        {
+            received += frame.data_ref().map_or(0, Bytes::len);
+        }
+    };
+    let _ = timeout(DISCARD_TIMEOUT, discard).await;
 }
 
 /// The percent-decoded path. Consul rejects paths with unprintable characters.
@@ -184,15 +288,7 @@ fn parse_query(uri: &Uri) -> Result<QueryParams, Rejection> {
 }
 
 /// Checks the token, or without one the `Host` and `Origin` headers.
-fn authenticate(
-    auth: &Auth,
-    route: &Route,
-    headers: &HeaderMap,
-    query: &QueryParams,
-) -> Result<(), Rejection> {
-    if PUBLIC_PATHS.iter().any(|path| route.path.starts_with(path)) {
-        return Ok(());
-    }
+fn authenticate(auth: &Auth, headers: &HeaderMap, query: &QueryParams) -> Result<(), Rejection> {
     auth.check(headers, query.get("token")).map_err(|error| {
         let (AuthError::Token(text) | AuthError::ForeignHost(text)) = error;
         ApiError::new(StatusCode::FORBIDDEN, text).into()

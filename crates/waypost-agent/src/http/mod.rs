@@ -31,7 +31,11 @@ mod ui;
 mod unsupported;
 
 pub(crate) use evaluation::MAX_EVALUATIONS;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use idle_timeout::ConnectionState;
+pub(crate) use idle_timeout::MemoryBudget;
 pub(crate) use listener::Listener;
+pub(crate) use middleware::MAX_LARGE_BODIES;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use middleware::handle;
-pub(crate) use server::serve;
+pub(crate) use server::{default_max_connections, serve};

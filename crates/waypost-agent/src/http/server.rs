@@ -1,5 +1,6 @@
 //! Accepts connections and serves HTTP/1.1 on them.
 
+use std::collections::VecDeque;
 use std::convert::Infallible;
 use std::io;
 use std::sync::Arc;
@@ -11,15 +12,19 @@ use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
-use tokio::task::JoinSet;
+use tokio::task::{AbortHandle, JoinSet};
 
 use super::idle_timeout::{ConnectionState, TimeoutStream};
 use super::listener::{Listener, Stream};
 use super::middleware;
 use crate::app::App;
 
-/// Connections per listener. Further ones wait in the backlog of the operating system.
+/// The default number of connections per listener. Further ones wait in the backlog of the
+/// operating system.
 const MAX_CONNECTIONS: usize = 16_384;
+
+/// File descriptors that connections leave free, for checks, the journal and the caller.
+const RESERVED_FILES: usize = 256;
 
 /// The largest request line and headers.
 const MAX_HEAD_BYTES: usize = 64 * 1024;
@@ -27,23 +32,86 @@ const MAX_HEAD_BYTES: usize = 64 * 1024;
 /// Pause after a failed accept, which usually means that file descriptors have run out.
 const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 
+/// The connections whose client hasn't made an allowed request yet, oldest first.
+struct UnknownClients {
+    connections: VecDeque<(ConnectionState, AbortHandle)>,
+    /// The largest number of them. The other connections are kept for known clients.
+    limit: usize,
+}
+
+/// [`MAX_CONNECTIONS`], or fewer if the process may not open as many files.
+pub(crate) fn default_max_connections() -> usize {
+    #[cfg(unix)]
+    {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+        let limit = limit.and_then(|limit| usize::try_from(limit).ok());
+        let limit = limit.unwrap_or(usize::MAX);
+        MAX_CONNECTIONS.min(limit - RESERVED_FILES.min(limit / 2))
+    }
+    #[cfg(not(unix))]
+    MAX_CONNECTIONS
+}
+
 /// Accepts connections until dropped. Dropping it also closes the connections.
 pub(crate) async fn serve(app: Arc<App>, listener: Listener) -> Infallible {
     let mut connections = JoinSet::new();
+    let mut unknown = UnknownClients::new(app.max_connections);
     loop {
+        let has_room = connections.len() < app.max_connections || unknown.close_oldest();
         tokio::select! {
-            accepted = listener.accept(), if connections.len() < MAX_CONNECTIONS => match accepted {
+            accepted = listener.accept(), if has_room => match accepted {
                 Ok(stream) if app.faults.is_refusing() || *app.leave_requested.borrow() => {
                     drop(stream);
                 }
                 Ok(stream) => {
                     let is_unix_socket = listener.is_unix_socket();
-                    connections.spawn(serve_connection(Arc::clone(&app), stream, is_unix_socket));
+                    let state = ConnectionState::new(&app);
+                    let task = serve_connection(Arc::clone(&app), stream, is_unix_socket, state.clone());
+                    unknown.add(state, connections.spawn(task));
                 }
-                Err(error) => pause_after(&error).await,
+                Err(error) => {
+                    unknown.close_oldest();
+                    pause_after(&error).await;
+                }
             },
             Some(_) = connections.join_next() => {}
         }
+    }
+}
+
+impl UnknownClients {
+    fn new(max_connections: usize) -> Self {
+        Self {
+            connections: VecDeque::new(),
+            limit: max_connections - max_connections / 4,
+        }
+    }
+
+    /// Adds a new connection. If there are too many, closes the oldest one.
+    fn add(&mut self, state: ConnectionState, task: AbortHandle) {
+        if self.connections.len() >= self.limit {
+            self.forget_known();
+        }
+        if self.connections.len() >= self.limit {
+            self.close_oldest();
+        }
+        self.connections.push_back((state, task));
+    }
+
+    /// Closes the oldest connection. Returns whether there was one.
+    fn close_oldest(&mut self) -> bool {
+        self.forget_known();
+        let oldest = self.connections.pop_front();
+        if let Some((_, task)) = &oldest {
+            task.abort();
+        }
+        oldest.is_some()
+    }
+
+    /// Removes the connections that are closed, or whose client is known by now.
+    fn forget_known(&mut self) {
+        self.connections
+            .retain(|(state, task)| !state.is_authenticated() && !task.is_finished());
     }
 }
 
@@ -52,8 +120,12 @@ async fn pause_after(error: &io::Error) {
     tokio::time::sleep(ACCEPT_RETRY_DELAY).await;
 }
 
-async fn serve_connection(app: Arc<App>, stream: Box<dyn Stream>, is_unix_socket: bool) {
-    let state = ConnectionState::default();
+async fn serve_connection(
+    app: Arc<App>,
+    stream: Box<dyn Stream>,
+    is_unix_socket: bool,
+    state: ConnectionState,
+) {
     let stream = TimeoutStream::new(stream, state.clone());
     let service = service_fn(move |mut request: Request<Incoming>| {
         state.request_received();
@@ -63,7 +135,7 @@ async fn serve_connection(app: Arc<App>, stream: Box<dyn Stream>, is_unix_socket
         }
         let (app, state) = (Arc::clone(&app), state.clone());
         async move {
-            let result = middleware::handle(app, request).await;
+            let result = middleware::handle(app, request, &state).await;
             // A line stream lasts until the client disconnects, so that the connection isn't idle.
             let is_stream = result
                 .as_ref()

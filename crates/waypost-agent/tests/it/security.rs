@@ -214,6 +214,81 @@ async fn a_rejected_request_keeps_the_connection_open() {
     }
 }
 
+/// Silent connections hold down neither a client with the token nor memory.
+#[tokio::test(start_paused = true)]
+async fn silent_connections_leave_room_for_clients_with_the_token() {
+    let agent = Agent::builder().token("secret").max_connections(20);
+    let agent = agent.start().await.unwrap();
+    let mut known = TcpStream::connect(agent.http_addr()).await.unwrap();
+    let request = b"GET /v1/agent/services?token=secret HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    let mut response = [0; 1024];
+    let mut silent = Vec::new();
+    for _ in 0..60 {
+        silent.push(TcpStream::connect(agent.http_addr()).await.unwrap());
+        known.write_all(request).await.unwrap();
+        let length = known.read(&mut response).await.unwrap();
+        assert!(response[..length].starts_with(b"HTTP/1.1 200 OK"));
+    }
+    let new = ask(&agent, get("/v1/agent/services?token=secret")).await;
+    assert_eq!(new.status, "200 OK");
+    let start = Instant::now();
+    for mut silent in silent {
+        // Closed, with or without an error.
+        assert!(silent.read_u8().await.is_err());
+    }
+    let elapsed = start.elapsed();
+    assert!(elapsed <= Duration::from_secs(20), "{elapsed:?}");
+    known.write_all(request).await.unwrap();
+    let length = known.read(&mut response).await.unwrap();
+    assert!(response[..length].starts_with(b"HTTP/1.1 200 OK"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_token_is_checked_before_the_body_is_read() {
+    let agent = Agent::builder().token("secret").start().await.unwrap();
+    let mut stream = TcpStream::connect(agent.http_addr()).await.unwrap();
+    let head = b"PUT /v1/kv/a HTTP/1.1\r\nHost: a\r\nContent-Length: 1000000\r\n\r\nbody";
+    stream.write_all(head).await.unwrap();
+    let start = Instant::now();
+    let mut response = String::new();
+    stream.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 403 "), "{response}");
+    let elapsed = start.elapsed();
+    assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
+}
+
+/// Of the connections with an unfinished head of 60 kB some are closed.
+#[tokio::test]
+async fn the_memory_for_unfinished_heads_is_limited() {
+    let agent = Agent::start().await.unwrap();
+    let start = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "a".repeat(60_000));
+    let mut open = Vec::new();
+    let mut closed = 0;
+    for _ in 0..1_300 {
+        let mut stream = TcpStream::connect(agent.http_addr()).await.unwrap();
+        if stream.write_all(start.as_bytes()).await.is_err() {
+            closed += 1;
+            continue;
+        }
+        open.push(stream);
+    }
+    assert_eq!(ask(&agent, get("/v1/agent/services")).await.text(), "{}");
+    let mut first = open.swap_remove(0);
+    first
+        .write_all(b"\r\nConnection: close\r\n\r\n")
+        .await
+        .unwrap();
+    let mut response = String::new();
+    first.read_to_string(&mut response).await.unwrap();
+    assert!(response.starts_with("HTTP/1.1 "), "{response}");
+    for mut stream in open {
+        if timeout(Duration::ZERO, stream.read_u8()).await.is_ok() {
+            closed += 1;
+        }
+    }
+    assert!((100..400).contains(&closed), "{closed} of 1300 are closed");
+}
+
 /// `curl` sends characters that are invalid in a URI, and Consul accepts them.
 #[tokio::test]
 async fn invalid_uri_characters_are_accepted_as_by_consul() {
