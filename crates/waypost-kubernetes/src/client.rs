@@ -210,6 +210,13 @@ impl ApiClient {
         RequestError::from_status(&self.description, status, "our credentials")
     }
 
+    /// The error while the state before etcd was rolled back is served.
+    pub(crate) fn rolled_back(&self) -> RequestError {
+        let message = "the server's resource version went backwards, as after a restore of etcd";
+        self.error(ProviderErrorKind::Unreachable, message.to_owned())
+            .into()
+    }
+
     // --- one request ---
 
     async fn request_json<T: DeserializeOwned>(

@@ -1,6 +1,7 @@
 //! A channel that keeps the latest value and error, for any number of subscribers.
 //!
-//! A slow subscriber sees the latest value and skips those between.
+//! A slow subscriber sees the latest value and skips those between, but never an outage: what follows
+//! one is trusted less, so the subscriber must know of it even if it is over.
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
@@ -14,6 +15,10 @@ pub(crate) struct Latest<T> {
     /// Incremented with each new value, and when the value is confirmed.
     generation: u64,
     error: Option<ProviderError>,
+    /// Incremented with each error.
+    errors: u64,
+    /// The latest error, even if it is over.
+    last_error: Option<ProviderError>,
 }
 
 impl<T> Default for Latest<T> {
@@ -22,18 +27,22 @@ impl<T> Default for Latest<T> {
             value: None,
             generation: 0,
             error: None,
+            errors: 0,
+            last_error: None,
         }
     }
 }
 
 /// What has led to the values and errors that are published.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Cause {
     /// An attempt has failed. Its error is published although there was one before.
     pub(crate) is_new_attempt: bool,
     /// The server was heard from. A value without an error is published although it is the same:
     /// subscribers count its age from then.
     pub(crate) is_confirmation: bool,
+    /// The value does not continue from the one before, although requests succeed.
+    pub(crate) interruption: Option<ProviderError>,
 }
 
 /// Publishes the current value and error, if either has changed or `cause` asks for it.
@@ -41,7 +50,7 @@ pub(crate) fn publish<T: PartialEq>(
     channel: &watch::Sender<Latest<T>>,
     value: Option<T>,
     error: Option<&ProviderError>,
-    cause: Cause,
+    cause: &Cause,
 ) {
     channel.send_if_modified(|latest| {
         let is_confirmed = cause.is_confirmation && error.is_none();
@@ -52,15 +61,22 @@ pub(crate) fn publish<T: PartialEq>(
         }
         let failed = error.is_some() && (cause.is_new_attempt || latest.error.is_none());
         let recovered = error.is_none() && latest.error.is_some();
+        let interruption = cause.interruption.as_ref();
+        let interruption = interruption.filter(|_| error.is_none() && latest.error.is_none());
         if failed || recovered {
             latest.error = error.cloned();
         }
-        is_new_value || failed || recovered
+        if let Some(error) = error.filter(|_| failed).or(interruption) {
+            latest.errors += 1;
+            latest.last_error = Some(error.clone());
+        }
+        is_new_value || failed || recovered || interruption.is_some()
     });
 }
 
 /// The values and errors published on a channel, starting with the latest. A value that was
-/// published with an error comes before it, and comes again when the error is over. When the sender
+/// published with an error comes before it, and comes again when the error is over. An error that is
+/// over already comes before the value. When the sender
 /// is dropped, the stream ends with `closed`. `keep_alive` is dropped with the stream.
 pub(crate) fn subscribe<T: Clone + Send + Sync + 'static>(
     mut channel: watch::Receiver<Latest<T>>,
@@ -68,7 +84,8 @@ pub(crate) fn subscribe<T: Clone + Send + Sync + 'static>(
     keep_alive: impl Send + 'static,
 ) -> BoxStream<'static, Result<T, ProviderError>> {
     channel.mark_changed();
-    let state = (channel, 0, Some(closed), keep_alive);
+    let errors = channel.borrow().errors;
+    let state = (channel, (0, errors), Some(closed), keep_alive);
     stream::unfold(
         state,
         |(mut channel, mut seen, mut closed, keep_alive)| async move {
@@ -78,11 +95,14 @@ pub(crate) fn subscribe<T: Clone + Send + Sync + 'static>(
                     return Some((stream::iter(items), (channel, seen, closed, keep_alive)));
                 }
                 let latest = channel.borrow_and_update().clone();
-                let is_new = latest.generation != std::mem::replace(&mut seen, latest.generation);
+                let (generation, errors) =
+                    std::mem::replace(&mut seen, (latest.generation, latest.errors));
+                let is_new = latest.generation != generation;
+                let missed = latest.errors != errors && latest.error.is_none();
+                let missed = latest.last_error.filter(|_| missed);
                 let value = latest.value.filter(|_| is_new || latest.error.is_none());
-                let items: Vec<_> = value
-                    .map(Ok)
-                    .into_iter()
+                let items: Vec<_> = (missed.map(Err).into_iter())
+                    .chain(value.map(Ok))
                     .chain(latest.error.map(Err))
                     .collect();
                 if !items.is_empty() {
@@ -116,22 +136,22 @@ mod tests {
         let none = Cause::default();
         let attempt = Cause {
             is_new_attempt: true,
-            ..none
+            ..Cause::default()
         };
         assert_eq!(next(), None);
-        publish(&sender, Some(1), None, none);
-        publish(&sender, Some(2), None, none);
+        publish(&sender, Some(1), None, &none);
+        publish(&sender, Some(2), None, &none);
         assert_eq!(next().as_deref(), Some("2"));
-        publish(&sender, Some(2), None, attempt);
+        publish(&sender, Some(2), None, &attempt);
         assert_eq!(next(), None);
-        publish(&sender, Some(3), Some(&error("down")), attempt);
+        publish(&sender, Some(3), Some(&error("down")), &attempt);
         assert_eq!(next().as_deref(), Some("3"));
         assert_eq!(next().as_deref(), Some("down"));
-        publish(&sender, Some(3), Some(&error("still down")), none);
+        publish(&sender, Some(3), Some(&error("still down")), &none);
         assert_eq!(next(), None);
-        publish(&sender, Some(3), Some(&error("still down")), attempt);
+        publish(&sender, Some(3), Some(&error("still down")), &attempt);
         assert_eq!(next().as_deref(), Some("still down"));
-        publish(&sender, Some(3), None, none);
+        publish(&sender, Some(3), None, &none);
         assert_eq!(next().as_deref(), Some("3"));
         drop(sender);
         assert_eq!(next().as_deref(), Some("closed"));
@@ -142,19 +162,45 @@ mod tests {
         let sender = watch::Sender::new(Latest::default());
         let error = ProviderError::unreachable("test", "down");
         let mut items = subscribe(sender.subscribe(), error.clone(), ());
-        let mut next = || items.next().now_or_never().flatten().map(Result::ok);
+        let mut next = || Some(items.next().now_or_never()??.ok());
         let confirmation = Cause {
             is_confirmation: true,
             ..Cause::default()
         };
         for _ in 0..3 {
-            publish(&sender, Some(1), None, confirmation);
+            publish(&sender, Some(1), None, &confirmation);
             assert_eq!(next(), Some(Some(1)));
             assert_eq!(next(), None);
         }
-        publish(&sender, Some(1), Some(&error), confirmation);
+        publish(&sender, Some(1), Some(&error), &confirmation);
         assert_eq!(next(), Some(None));
-        publish(&sender, Some(1), Some(&error), confirmation);
+        publish(&sender, Some(1), Some(&error), &confirmation);
         assert_eq!(next(), None);
+    }
+
+    #[tokio::test]
+    async fn a_slow_subscriber_gets_an_error_that_is_over_before_the_value() {
+        let sender = watch::Sender::new(Latest::default());
+        let error = |text: &str| ProviderError::unreachable("test", text);
+        let items = |receiver| {
+            let items = subscribe(receiver, error("closed"), ());
+            items.map(|item| item.map_err(|error| error.message().to_owned()))
+        };
+        let mut slow = items(sender.subscribe());
+        publish(&sender, Some(1), None, &Cause::default());
+        assert_eq!(slow.next().await, Some(Ok(1)));
+        publish(&sender, Some(1), Some(&error("down")), &Cause::default());
+        publish(&sender, Some(2), None, &Cause::default());
+        assert_eq!(slow.next().await, Some(Err("down".to_owned())));
+        assert_eq!(slow.next().await, Some(Ok(2)));
+        let interruption = Cause {
+            interruption: Some(error("interrupted")),
+            ..Cause::default()
+        };
+        publish(&sender, Some(3), None, &interruption);
+        assert_eq!(slow.next().await, Some(Err("interrupted".to_owned())));
+        assert_eq!(slow.next().await, Some(Ok(3)));
+        // What happened before a subscription is of no concern to it.
+        assert_eq!(items(sender.subscribe()).next().await, Some(Ok(3)));
     }
 }

@@ -38,7 +38,7 @@ pub(crate) enum LivenessEvent {
     /// The server responds again.
     Recovered,
     /// The server responds, with an earlier state than was seen before.
-    RolledBack,
+    RolledBack(RequestError),
 }
 
 /// A collection to probe, and the progress of its reflector.
@@ -155,7 +155,7 @@ impl LivenessMonitor {
         }
         match version {
             Some(version) if version != 0 && version < result.seen_version => {
-                Some(LivenessEvent::RolledBack)
+                Some(LivenessEvent::RolledBack(self.client.rolled_back()))
             }
             _ if was_unresponsive => Some(LivenessEvent::Recovered),
             version => version.map(|_| LivenessEvent::Alive),

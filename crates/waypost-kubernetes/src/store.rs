@@ -59,6 +59,7 @@ impl<T: Resource> Store<T> {
             ReflectorEvent::Listed {
                 objects,
                 watch_error,
+                ..
             } => {
                 self.error = watch_error;
                 self.replace(objects);
@@ -81,6 +82,13 @@ impl<T: Resource> Store<T> {
                 self.error = Some(error);
                 Delta::None
             }
+        }
+    }
+
+    /// Notes that the objects are outdated, unless access to them is denied anyway.
+    pub(crate) fn fail(&mut self, error: &RequestError) {
+        if !self.is_access_denied() {
+            self.error = Some(error.clone());
         }
     }
 
@@ -177,6 +185,7 @@ mod tests {
         ReflectorEvent::Listed {
             objects,
             watch_error: None,
+            rolled_back: None,
         }
     }
 

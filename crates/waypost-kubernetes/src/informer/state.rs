@@ -240,7 +240,7 @@ impl State {
     // --- objects ---
 
     fn apply_to_slices(&mut self, event: ReflectorEvent<EndpointSlice>, now: Now) -> Vec<Action> {
-        self.note_confirmation(matches!(event, ReflectorEvent::Confirmed));
+        self.note(&event);
         match self.slices.apply(event) {
             Delta::None => self.pending.all = true,
             Delta::Replaced => {
@@ -278,7 +278,7 @@ impl State {
     }
 
     fn apply_to_services(&mut self, event: ReflectorEvent<Service>) -> Vec<Action> {
-        self.note_confirmation(matches!(event, ReflectorEvent::Confirmed));
+        self.note(&event);
         match self.services.apply(event) {
             Delta::None | Delta::Replaced => self.pending.all = true,
             Delta::Object { before, after } => {
@@ -296,9 +296,17 @@ impl State {
         actions
     }
 
-    /// The server has said that nothing has changed, if `is_confirmed`.
-    fn note_confirmation(&mut self, is_confirmed: bool) {
-        self.pending.cause.is_confirmation |= is_confirmed;
+    /// Notes what an event says of the server, apart from failures.
+    fn note<T>(&mut self, event: &ReflectorEvent<T>) {
+        let cause = &mut self.pending.cause;
+        match event {
+            ReflectorEvent::Confirmed => cause.is_confirmation = true,
+            ReflectorEvent::Listed {
+                rolled_back: Some(error),
+                ..
+            } => cause.interruption = Some(error.error.clone()),
+            _ => {}
+        }
     }
 
     /// An attempt has failed. The server is probed, unless it has just answered.
@@ -320,15 +328,20 @@ impl State {
                 Vec::new()
             }
             LivenessEvent::Alive => {
-                self.note_confirmation(true);
+                self.pending.cause.is_confirmation = true;
                 Vec::new()
             }
             LivenessEvent::Recovered => {
                 self.unresponsive = None;
                 vec![Action::ReopenWatches]
             }
-            LivenessEvent::RolledBack => {
+            LivenessEvent::RolledBack(error) => {
+                // An outage until everything is listed again: what follows may be less than all.
                 self.unresponsive = None;
+                self.slices.fail(&error);
+                self.services.fail(&error);
+                self.pending.cause.is_new_attempt = true;
+                self.pending.cause.interruption = Some(error.error);
                 vec![Action::Relist]
             }
         }
@@ -453,6 +466,7 @@ mod tests {
         let event = ReflectorEvent::Listed {
             objects: slices.iter().map(slice).collect(),
             watch_error: None,
+            rolled_back: None,
         };
         apply(state, Event::Slices(event))
     }
@@ -462,6 +476,7 @@ mod tests {
         let event = ReflectorEvent::Listed {
             objects: services.iter().map(service).collect(),
             watch_error: None,
+            rolled_back: None,
         };
         apply(state, Event::Services(event))
     }
@@ -563,8 +578,35 @@ mod tests {
         let recovered = apply(&mut state, Event::Liveness(LivenessEvent::Recovered));
         assert_eq!(recovered, [Action::ReopenWatches]);
         assert_eq!(updates(&mut state), [("web".into(), Some(1), None)]);
-        let rolled_back = apply(&mut state, Event::Liveness(LivenessEvent::RolledBack));
-        assert_eq!(rolled_back, [Action::Relist]);
+    }
+
+    /// The answer after it may lack what has not registered again yet.
+    #[test]
+    fn a_rollback_is_an_outage_until_everything_is_listed_again() {
+        let rolled_back = || LivenessEvent::RolledBack(status(500));
+        let stale = [("web".into(), Some(1), Some("500: ".into()))];
+        for was_unresponsive in [false, true] {
+            let mut state = state();
+            subscribe(&mut state, &["web"], false);
+            list_slices(&mut state, &[("web-1", "web")]);
+            list_services(&mut state, &["web"]);
+            if was_unresponsive {
+                let unresponsive = LivenessEvent::Unresponsive(status(504));
+                apply(&mut state, Event::Liveness(unresponsive));
+            }
+            let actions = apply(&mut state, Event::Liveness(rolled_back()));
+            assert_eq!(actions, [Action::Relist]);
+            assert_eq!(updates(&mut state), stale);
+            list_slices(&mut state, &[]);
+            list_services(&mut state, &["web"]);
+            assert_eq!(updates(&mut state), [("web".into(), Some(0), None)]);
+
+            // Subscribers are told even if that takes no time.
+            apply(&mut state, Event::Liveness(rolled_back()));
+            list_slices(&mut state, &[]);
+            list_services(&mut state, &["web"]);
+            assert!(state.take_updates().cause.interruption.is_some());
+        }
     }
     #[test]
     fn a_bookmark_and_an_answered_probe_confirm_all_answers() {

@@ -69,7 +69,7 @@ impl Subscriptions {
 
     /// Sends updates to their subscribers.
     pub(super) fn publish(&self, updates: Updates) {
-        let cause = updates.cause;
+        let cause = &updates.cause;
         let services = lock(&self.services);
         for (name, update) in updates.services {
             if let Some(channel) = services.get(&name) {

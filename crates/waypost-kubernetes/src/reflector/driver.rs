@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep_until};
 use waypost_core::supervision::Backoff;
 
 use super::list_watch::{ListWatch, WatchListError};
-use super::progress::WatchProgress;
+use super::progress::{WatchProgress, parse_resource_version};
 use crate::error::RequestError;
 use crate::rbac::{DISCOVERY, RbacAdvisor};
 use crate::resources::Resource;
@@ -18,10 +18,12 @@ use crate::watch_stream::{WatchEvent, WatchEventContent, WatchStream};
 #[derive(Debug)]
 pub(crate) enum ReflectorEvent<T> {
     /// All objects; any other that was known is deleted. With a `watch_error` the list is complete,
-    /// but it will become outdated, because it could not be followed by a watch.
+    /// but it will become outdated, because it could not be followed by a watch. With `rolled_back` it
+    /// is of an earlier state than what was seen before.
     Listed {
         objects: Vec<T>,
         watch_error: Option<RequestError>,
+        rolled_back: Option<RequestError>,
     },
     /// An object was added or modified.
     Applied(T),
@@ -114,9 +116,11 @@ impl Driver {
                     self.restart(requested);
                 }
                 event = self.step() => match event {
-                    Ok(Some(ReflectorEvent::Listed { objects, watch_error: Some(error) })) => {
+                    Ok(Some(ReflectorEvent::Listed {
+                        objects, watch_error: Some(error), rolled_back,
+                    })) => {
                         let watch_error = self.handle_failure(error).await;
-                        return ReflectorEvent::Listed { objects, watch_error };
+                        return ReflectorEvent::Listed { objects, watch_error, rolled_back };
                     }
                     Ok(Some(event)) => return event,
                     Ok(None) => {}
@@ -162,11 +166,13 @@ impl Driver {
             match self.list_watch.watch_list().await {
                 Ok(list) => {
                     self.watch = Some(list.watch);
+                    let rolled_back = self.rolled_back(list.resource_version.as_deref());
                     self.advance(list.resource_version);
                     self.reset_failures();
                     return Ok(ReflectorEvent::Listed {
                         objects: list.objects,
                         watch_error: None,
+                        rolled_back,
                     });
                 }
                 Err(WatchListError::Unsupported) => self.use_watch_list = false,
@@ -181,6 +187,7 @@ impl Driver {
         let list = self.list_watch.list().await;
         // Another server behind the same address may support WatchList.
         let list = list.inspect_err(|_| self.use_watch_list = true)?;
+        let rolled_back = self.rolled_back(Some(&list.metadata.resource_version));
         self.advance(Some(list.metadata.resource_version));
         let watch_error = match self.open_watch().await {
             Ok(()) => {
@@ -195,7 +202,15 @@ impl Driver {
         Ok(ReflectorEvent::Listed {
             objects: list.items.unwrap_or_default(),
             watch_error,
+            rolled_back,
         })
+    }
+
+    /// The error, if a list has a lower resource version than was seen before.
+    fn rolled_back(&self, listed: Option<&str>) -> Option<RequestError> {
+        let listed = parse_resource_version(listed?);
+        let is_lower = listed != 0 && listed < self.progress.resource_version();
+        is_lower.then(|| self.list_watch.client.rolled_back())
     }
 
     // --- watch ---

@@ -90,6 +90,36 @@ async fn an_answer_is_repeated_with_each_bookmark() {
     }
 }
 
+/// A directory holds an empty answer longer after an outage.
+#[tokio::test]
+async fn the_answer_after_etcd_was_wiped_comes_after_an_error() {
+    let server = start_server().await;
+    let empty = server.backup();
+    let provider = provider(&server);
+    for restarts in [true, true, false] {
+        for _ in 0..20 {
+            put_web(&server, "10.0.0.2");
+            put_web(&server, "10.0.0.1");
+        }
+        let mut watch = watch_web(&provider);
+        until_only(&mut watch, WEB_URL).await;
+        if restarts {
+            server.restore(&empty).await.unwrap();
+        } else {
+            server.restore_without_restart(&empty);
+        }
+        let mut follows_error = false;
+        loop {
+            match next(&mut watch).await {
+                Err(_) => follows_error = true,
+                Ok(ServiceAnswer::Instances(all)) if !all.is_empty() => follows_error = false,
+                Ok(_) => break,
+            }
+        }
+        assert!(follows_error, "restarts: {restarts}");
+    }
+}
+
 /// The query of the latest request for a resource.
 fn last_query(server: &ApiServer, resource: &str) -> String {
     let requests = server.requests();
