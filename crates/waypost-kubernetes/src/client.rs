@@ -5,8 +5,9 @@ use std::fmt;
 use std::net::{IpAddr, SocketAddr, ToSocketAddrs, UdpSocket};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use data_encoding::BASE64;
 use futures_util::{StreamExt, stream};
 use http::{HeaderValue, Method, Request, Response, Uri, header};
 use http_body_util::BodyExt;
@@ -14,29 +15,32 @@ use kube::Client;
 use kube::client::{Body, ClientBuilder};
 use serde::Serialize;
 use serde::de::{DeserializeOwned, IgnoredAny};
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::task::{JoinHandle, spawn_blocking};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use tracing::dispatcher;
 use tracing::instrument::WithSubscriber;
 use tracing::subscriber::NoSubscriber;
 use waypost_core::provider::TokenFile;
 use waypost_core::{ConfigError, ProviderError, ProviderErrorKind};
 
-use crate::config::{ClientConfig, ConfigSource, FileStamps, bearer};
+use crate::config::{ClientConfig, ConfigSource, Credentials, FileStamps, bearer, bearer_of};
 use crate::error::{ApiStatus, RequestError};
 use crate::watch_stream::Chunks;
 
 /// A client of one API server with one identity.
 ///
 /// Credentials are read from their files again whenever they may have changed: a token before each
-/// request, certificates and the kubeconfig after a failure.
+/// request, certificates and the kubeconfig after a failure. A credential plugin is run once for all
+/// requests, and again when its credentials have expired or were rejected.
 pub(crate) struct ApiClient {
     source: ConfigSource,
     server: Uri,
     description: Arc<str>,
     current: Mutex<CurrentClient>,
     built: AtomicU64,
+    /// The credential plugin that is running, for error messages.
+    running_plugin: Arc<watch::Sender<Option<String>>>,
 }
 
 /// The HTTP client in use, or the one that is being built.
@@ -45,17 +49,45 @@ struct CurrentClient {
     client: Option<Arc<HttpClient>>,
     /// A credential plugin may hang; all requests wait for the same one.
     building: Option<JoinHandle<Result<HttpClient, String>>>,
+    /// Why the latest client could not be built, and when. Requests that waited for it meanwhile get
+    /// the same error.
+    failure: Option<(Instant, String)>,
 }
 
 /// An HTTP client, and what it was built from.
 struct HttpClient {
     number: u64,
     client: Client,
-    token: Option<TokenFile>,
+    token: Token,
+    built_at: Instant,
+    /// When the credentials of a plugin expire.
+    expires_at: Option<Instant>,
     identity: String,
     stamps: FileStamps,
     /// The client has a task of its own, which ends with this runtime.
     runtime: tokio::runtime::Id,
+}
+
+/// The bearer token of a client.
+enum Token {
+    None,
+    File(TokenFile),
+    /// From a credential plugin.
+    Fixed(HeaderValue),
+}
+
+impl Token {
+    fn header(&self) -> Result<Option<HeaderValue>, String> {
+        match self {
+            Self::None => Ok(None),
+            Self::File(file) => bearer(file).map(Some),
+            Self::Fixed(header) => Ok(Some(header.clone())),
+        }
+    }
+
+    fn is_file(&self) -> bool {
+        matches!(self, Self::File(_))
+    }
 }
 
 /// A GET request. The path must need no escaping; the query is escaped when it is sent.
@@ -80,6 +112,10 @@ impl<'a> GetRequest<'a> {
 impl ApiClient {
     /// The deadline of an ordinary request.
     pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
+    /// How long the reason why a client could not be built is reported without another attempt.
+    const REUSE_FAILURE: Duration = Duration::from_secs(1);
+    /// The shortest time between two runs of a credential plugin that succeeds.
+    const MIN_CREDENTIALS_AGE: Duration = Duration::from_secs(10);
 
     /// Reads the configuration, which is read again later but must be valid now. Nothing is sent
     /// yet.
@@ -92,6 +128,7 @@ impl ApiClient {
             server,
             current: Mutex::default(),
             built: AtomicU64::new(0),
+            running_plugin: Arc::new(watch::Sender::new(None)),
         };
         Ok((client, config))
     }
@@ -243,7 +280,11 @@ impl ApiClient {
     ) -> Result<T, RequestError> {
         timeout(deadline, work).await.unwrap_or_else(|_| {
             let kind = ProviderErrorKind::TimedOut { after: deadline };
-            let message = format!("no response in {}", humantime::format_duration(deadline));
+            let time = humantime::format_duration(deadline);
+            let message = match &*self.running_plugin.borrow() {
+                Some(plugin) => format!("{plugin} has not finished in {time}"),
+                None => format!("no response in {time}"),
+            };
             Err(self.error(kind, message).into())
         })
     }
@@ -274,7 +315,7 @@ impl ApiClient {
         request: Request<Vec<u8>>,
     ) -> (Result<Response<Body>, RequestError>, Option<HeaderValue>) {
         let mut request = request.map(Body::from);
-        let token = match client.token.as_ref().map(bearer).transpose() {
+        let token = match client.token.header() {
             Ok(token) => token,
             Err(why) => {
                 let error = self.error(ProviderErrorKind::NotAuthorised, why);
@@ -310,10 +351,11 @@ impl ApiClient {
         let is_unauthorized = error.code() == Some(401);
         // Without a token file the credentials may be from a plugin, which the next client runs
         // again.
-        if files_changed || (is_unauthorized && client.token.is_none()) {
+        let is_outdated = client.built_at.elapsed() >= Self::MIN_CREDENTIALS_AGE;
+        if files_changed || (is_unauthorized && !client.token.is_file() && is_outdated) {
             self.drop_client(client).await;
         }
-        let token = client.token.as_ref().and_then(|token| bearer(token).ok());
+        let token = client.token.header().ok().flatten();
         let token_changed = is_unauthorized && token.as_ref() != sent_token;
         files_changed || token_changed
     }
@@ -329,23 +371,43 @@ impl ApiClient {
     async fn client(&self) -> Result<Arc<HttpClient>, RequestError> {
         let runtime = tokio::runtime::Handle::current().id();
         let mut current = self.current.lock().await;
-        if let Some(client) = current.client.as_ref().filter(|c| c.runtime == runtime) {
+        let is_usable = |client: &&Arc<HttpClient>| {
+            client.runtime == runtime && client.expires_at.is_none_or(|at| Instant::now() < at)
+        };
+        if let Some(client) = current.client.as_ref().filter(is_usable) {
             return Ok(Arc::clone(client));
+        }
+        let not_authorised = |why: &str| {
+            let message = format!("authentication failed: {why}");
+            RequestError::from(self.error(ProviderErrorKind::NotAuthorised, message))
+        };
+        let failure = current.failure.as_ref();
+        if let Some((_, why)) = failure.filter(|(at, _)| at.elapsed() < Self::REUSE_FAILURE)
+            && current.building.is_none()
+        {
+            return Err(not_authorised(why));
         }
         let begin = || {
             let source = self.source.clone();
             let number = self.built.fetch_add(1, Ordering::Relaxed);
-            spawn_blocking(move || HttpClient::build(&source, number, runtime))
+            let running = Arc::clone(&self.running_plugin);
+            tokio::spawn(HttpClient::build(source, number, runtime, running))
         };
         let built = current.building.get_or_insert_with(begin).await;
         current.building = None;
-        let built = built.unwrap_or_else(|cause| Err(cause.to_string()));
-        let client = Arc::new(built.map_err(|why| {
-            let message = format!("authentication failed: {why}");
-            self.error(ProviderErrorKind::NotAuthorised, message)
-        })?);
-        current.client = Some(Arc::clone(&client));
-        Ok(client)
+        match built.unwrap_or_else(|cause| Err(cause.to_string())) {
+            Ok(client) => {
+                let client = Arc::new(client);
+                current.client = Some(Arc::clone(&client));
+                current.failure = None;
+                Ok(client)
+            }
+            Err(why) => {
+                let error = not_authorised(&why);
+                current.failure = Some((Instant::now(), why));
+                Err(error)
+            }
+        }
     }
 
     async fn read_body(&self, body: Body) -> Result<bytes::Bytes, RequestError> {
@@ -385,22 +447,67 @@ impl fmt::Debug for ApiClient {
 }
 
 impl HttpClient {
-    fn build(
-        source: &ConfigSource,
+    /// Reads the configuration, runs the credential plugin if there is one, and builds the client.
+    async fn build(
+        source: ConfigSource,
+        number: u64,
+        runtime: tokio::runtime::Id,
+        running_plugin: Arc<watch::Sender<Option<String>>>,
+    ) -> Result<Self, String> {
+        let config = spawn_blocking(move || source.load()).await;
+        let config = config.map_err(|cause| cause.to_string())?;
+        let config = config.map_err(|error| error.to_string())?;
+        let credentials = match &config.plugin {
+            Some(plugin) => {
+                running_plugin.send_replace(Some(plugin.to_string()));
+                let credentials = plugin.run().await;
+                running_plugin.send_replace(None);
+                Some(credentials?)
+            }
+            None => None,
+        };
+        let building = spawn_blocking(move || Self::with(config, credentials, number, runtime));
+        building.await.map_err(|cause| cause.to_string())?
+    }
+
+    fn with(
+        mut config: ClientConfig,
+        credentials: Option<Credentials>,
         number: u64,
         runtime: tokio::runtime::Id,
     ) -> Result<Self, String> {
-        let config = source.load().map_err(|error| error.to_string())?;
         // If a program enables several of its crypto backends, rustls must be told which to use.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }
+        let built_at = Instant::now();
         let stamps = config.stamps();
+        let mut token = config
+            .token_file
+            .map_or(Token::None, |path| Token::File(TokenFile::new(path)));
+        let mut expires_at = None;
+        if let Some(credentials) = credentials {
+            if let Some(plain) = &credentials.token {
+                token = Token::Fixed(bearer_of(plain)?);
+            }
+            if let Some((certificate, key)) = credentials.certificate() {
+                let auth = &mut config.kube.auth_info;
+                auth.client_certificate = None;
+                auth.client_certificate_data = Some(BASE64.encode(certificate.as_bytes()));
+                auth.client_key = None;
+                auth.client_key_data = Some(BASE64.encode(key.as_bytes()).into());
+            }
+            let valid_for = credentials.valid_for(SystemTime::now());
+            let valid_for = valid_for.map(|time| time.max(ApiClient::MIN_CREDENTIALS_AGE));
+            expires_at = valid_for.and_then(|time| built_at.checked_add(time));
+        }
         let builder = ClientBuilder::try_from(config.kube).map_err(|error| error.to_string())?;
         Ok(Self {
             number,
             client: builder.build(),
-            token: config.token_file.map(TokenFile::new),
+            token,
+            built_at,
+            expires_at,
             identity: config.identity,
             stamps,
             runtime,

@@ -8,11 +8,16 @@ use http::HeaderValue;
 use kube::config::Config;
 use waypost_core::provider::TokenFile;
 
+use super::plugin::CredentialPlugin;
+
 /// What a client is built from.
 pub(crate) struct ClientConfig {
     pub(crate) kube: Config,
     /// The file with the bearer token. It is read by Waypost, so `kube` does not name it.
     pub(crate) token_file: Option<PathBuf>,
+    /// The program that prints the credentials. It is run by Waypost, so `kube` does not name it: it
+    /// would run it several times.
+    pub(crate) plugin: Option<CredentialPlugin>,
     /// The namespace that the files name.
     pub(crate) namespace: Option<String>,
     /// Where the credentials come from, for error messages.
@@ -48,8 +53,13 @@ fn stamp(file: &Path) -> Option<(SystemTime, u64)> {
 pub(crate) fn bearer(file: &TokenFile) -> Result<HeaderValue, String> {
     let with_path = |why: String| format!("{}: {why}", file.path().display());
     let token = file.token().map_err(with_path)?;
-    let mut header = HeaderValue::try_from(format!("Bearer {token}"))
-        .map_err(|why| with_path(why.to_string()))?;
+    bearer_of(&token).map_err(with_path)
+}
+
+/// The `Authorization` header for a token, or what is wrong with it.
+pub(crate) fn bearer_of(token: &str) -> Result<HeaderValue, String> {
+    let mut header =
+        HeaderValue::try_from(format!("Bearer {token}")).map_err(|why| why.to_string())?;
     // Keeps the token out of the Debug output of headers.
     header.set_sensitive(true);
     Ok(header)

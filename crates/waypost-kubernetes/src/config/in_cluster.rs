@@ -82,6 +82,7 @@ impl InCluster {
             kube,
             identity: format!("the token in {}", token_file.display()),
             token_file: Some(token_file),
+            plugin: None,
             namespace: namespace.filter(|namespace| !namespace.is_empty()),
             files: vec![ca_bundle],
         })

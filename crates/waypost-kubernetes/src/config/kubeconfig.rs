@@ -7,6 +7,7 @@ use waypost_core::{ConfigError, Environment};
 
 use super::client_config::ClientConfig;
 use super::in_cluster::SERVICE_HOST;
+use super::plugin::CredentialPlugin;
 use super::proxy::parse_proxy;
 
 /// The variable that names kubeconfig files.
@@ -123,9 +124,12 @@ impl KubeconfigFiles {
         if token_file.is_some() {
             auth.token = None;
         }
+        let is_known = auth.token.is_some() || token_file.is_some() || auth.username.is_some();
+        let plugin = auth.exec.take().filter(|_| !is_known);
         let user = context.user.as_deref().unwrap_or("none");
         Ok(ClientConfig {
             token_file,
+            plugin: plugin.map(CredentialPlugin::new),
             namespace: context.namespace.filter(|namespace| !namespace.is_empty()),
             identity: format!("the credentials of user {user:?} in {shown}"),
             files,

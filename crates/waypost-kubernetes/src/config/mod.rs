@@ -4,17 +4,19 @@
 mod client_config;
 mod in_cluster;
 mod kubeconfig;
+mod plugin;
 mod proxy;
 
 use std::time::Duration;
 
 use waypost_core::{ConfigError, Environment};
 
-pub(crate) use self::client_config::{ClientConfig, FileStamps, bearer};
+pub(crate) use self::client_config::{ClientConfig, FileStamps, bearer, bearer_of};
 use self::in_cluster::InCluster;
 pub use self::in_cluster::check_service_account;
 use self::kubeconfig::KubeconfigFiles;
 pub(crate) use self::kubeconfig::{CONTEXT, KUBECONFIG};
+pub(crate) use self::plugin::Credentials;
 use self::proxy::ProxyRules;
 
 /// Where the configuration is read from.

@@ -3,7 +3,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use futures_util::StreamExt;
 use serde_json::{Value, json};
+use waypost_core::provider::Provider;
 use waypost_core::{Environment, ProviderErrorKind};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 use waypost_kubernetes::KubernetesProvider;
@@ -86,21 +88,97 @@ async fn client_certificates_are_accepted() {
     until_only(&mut watch_web(&provider(&path)), WEB_URL).await;
 }
 
+/// A user whose credentials a shell script prints.
+fn plugin_user(script: &str) -> Value {
+    json!({ "exec": {
+        "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never",
+        "command": "sh", "args": ["-c", script],
+    } })
+}
+
 #[tokio::test]
-async fn credential_plugins_are_run() {
+async fn a_credential_plugin_runs_once_for_all_requests_even_if_its_clock_differs() {
     let server = start_server_with_web().await;
     let directory = tempfile::tempdir().unwrap();
+    let runs = directory.path().join("runs");
+    let script = |expiry: &str| {
+        let credential = json!({
+            "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
+            "status": { "token": add_reader(&server), "expirationTimestamp": expiry },
+        });
+        format!("echo run >> '{}'; echo '{credential}'", runs.display())
+    };
+    // By the time of this machine the second one has expired already.
+    for (run, expiry) in ["2999-01-01T00:00:00Z", "2001-01-01T00:00:00Z"]
+        .into_iter()
+        .enumerate()
+    {
+        let user = plugin_user(&script(expiry));
+        let path = write_kubeconfig(&server, directory.path(), user);
+        let provider = provider(&path);
+        until_only(&mut watch_web(&provider), WEB_URL).await;
+        let names = provider.watch_names().next().await;
+        assert_eq!(names.unwrap().unwrap().len(), 1);
+        let runs = fs::read_to_string(&runs).unwrap();
+        assert_eq!(runs.lines().count(), run + 1, "{expiry}");
+    }
+}
+
+#[tokio::test]
+async fn the_error_of_a_credential_plugin_says_what_is_wrong_with_it() {
+    let server = start_server_with_web().await;
+    let directory = tempfile::tempdir().unwrap();
+    let mut missing = plugin_user("");
+    missing["exec"]["command"] = "no-such-plugin".into();
+    missing["exec"]["installHint"] = "get it from example.com".into();
+    for (user, expected) in [
+        (
+            missing,
+            r#"plugin "no-such-plugin" is not installed: get it from example.com"#,
+        ),
+        (
+            plugin_user("echo please log in >&2; exit 3"),
+            r#"plugin "sh" failed (exit status: 3): please log in"#,
+        ),
+        (
+            plugin_user("echo secret"),
+            r#"plugin "sh" printed no ExecCredential"#,
+        ),
+        (
+            plugin_user("exec tail -f /dev/null"),
+            r#"plugin "sh" has not finished in 4s"#,
+        ),
+    ] {
+        let path = write_kubeconfig(&server, directory.path(), user);
+        let error = next(&mut watch_web(&provider(&path))).await.unwrap_err();
+        assert!(error.message().contains(expected), "{error}");
+        assert!(!error.to_string().contains("secret"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_credential_plugin_may_print_a_client_certificate() {
+    let server = start_server_with_web().await;
+    let kubeconfig = server.kubeconfig_of("admin-certificate").unwrap();
+    let kubeconfig: Value =
+        serde_saphyr::from_str(&fs::read_to_string(kubeconfig).unwrap()).unwrap();
+    let user = &kubeconfig["users"][0]["user"];
+    let pem = |key: &str| {
+        let data = data_encoding::BASE64.decode(user[key].as_str().unwrap().as_bytes());
+        String::from_utf8(data.unwrap()).unwrap()
+    };
     let credential = json!({
         "apiVersion": "client.authentication.k8s.io/v1", "kind": "ExecCredential",
-        "status": { "token": add_reader(&server) },
+        "status": {
+            "clientCertificateData": pem("client-certificate-data"),
+            "clientKeyData": pem("client-key-data"),
+        },
     });
+    let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("credential");
     fs::write(&file, credential.to_string()).unwrap();
-    let plugin = json!({ "exec": {
-        "apiVersion": "client.authentication.k8s.io/v1", "interactiveMode": "Never",
-        "command": "cat", "args": [file],
-    } });
-    let path = write_kubeconfig(&server, directory.path(), plugin);
+    let user = plugin_user(&format!("cat '{}'", file.display()));
+    let path = write_kubeconfig(&server, directory.path(), user);
     until_only(&mut watch_web(&provider(&path)), WEB_URL).await;
 }
 
