@@ -27,6 +27,10 @@ const HEADER: &[u8] = b"WAYPOST REGISTRY 1\n";
 /// The size of the length and checksums before each record.
 const FRAME_HEAD: usize = 12;
 
+/// The mode of the files.
+#[cfg(unix)]
+const PRIVATE_FILE: u32 = 0o600;
+
 /// Smaller files aren't compacted. In bytes.
 const MIN_COMPACTION_SIZE: u64 = 4 * 1024 * 1024;
 
@@ -71,11 +75,11 @@ impl JournalFile {
     pub(crate) fn open<R: DeserializeOwned>(
         directory: &Path,
     ) -> Result<(Self, Vec<R>), JournalError> {
-        fs::create_dir_all(directory).map_err(|error| JournalError::new(directory, error))?;
+        create_private_directory(directory).map_err(|error| JournalError::new(directory, error))?;
         let lock = lock(&directory.join(LOCK_FILE))?;
         let path = directory.join(FILE);
         let mut options = OpenOptions::new();
-        let file = options.read(true).append(true).create(true).open(&path);
+        let file = open_private(options.read(true).append(true).create(true), &path);
         let file = file.map_err(|error| JournalError::new(&path, error))?;
         let bytes = fs::read(&path).map_err(|error| JournalError::new(&path, error))?;
         let (records, end) = read(&bytes).map_err(|message| JournalError::new(&path, message))?;
@@ -122,7 +126,9 @@ impl JournalFile {
                 .map_err(|error| JournalError::new(&new_path, error))?;
         }
         let written = || {
-            let mut file = File::create(&new_path)?;
+            let mut options = OpenOptions::new();
+            let options = options.write(true).create(true).truncate(true);
+            let mut file = open_private(options, &new_path)?;
             file.write_all(&bytes)?;
             file.sync_all()?;
             fs::rename(&new_path, &path)?;
@@ -215,10 +221,35 @@ fn read<R: DeserializeOwned>(bytes: &[u8]) -> Result<(Vec<R>, usize), String> {
     Ok((records, at))
 }
 
+/// Creates a directory that only this user can read, if there is none.
+fn create_private_directory(directory: &Path) -> io::Result<()> {
+    let mut builder = fs::DirBuilder::new();
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.recursive(true).create(directory)
+}
+
+/// Opens a file that only this user can read: it holds values and credentials of clients. The mode
+/// of an existing file is corrected.
+fn open_private(options: &mut OpenOptions, path: &Path) -> io::Result<File> {
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(options, PRIVATE_FILE);
+    let file = options.open(path)?;
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt;
+
+        if file.metadata()?.permissions().mode() & 0o077 != 0 {
+            file.set_permissions(fs::Permissions::from_mode(PRIVATE_FILE))?;
+        }
+    }
+    Ok(file)
+}
+
 fn lock(path: &Path) -> Result<File, JournalError> {
     let failed = |error: &dyn ToString| JournalError::new(path, error.to_string());
     let mut options = OpenOptions::new();
-    let file = options.write(true).create(true).truncate(false).open(path);
+    let file = open_private(options.write(true).create(true).truncate(false), path);
     let file = file.map_err(|error| failed(&error))?;
     file.try_lock().map_err(|error| match error {
         fs::TryLockError::WouldBlock => failed(&"another agent is using this directory"),

@@ -431,3 +431,26 @@ async fn process() {
     std::future::pending::<()>().await;
     agent.shutdown().await;
 }
+
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_user_can_read_the_data_directory() {
+    use std::os::unix::fs::PermissionsExt;
+
+    let parent = TempDir::new().unwrap();
+    let folder = parent.path().join("data");
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let files = ["registry.log", "registry.lock"].map(|name| folder.join(name));
+    for _ in 0..2 {
+        let agent = agent(&folder).await.unwrap();
+        put(agent.http_addr(), "/v1/kv/a", "1").await;
+        agent.shutdown().await;
+        assert_eq!(mode(&folder), 0o700);
+        for file in &files {
+            assert_eq!(mode(file), 0o600, "{}", file.display());
+            // As an earlier version left it.
+            let public = std::fs::Permissions::from_mode(0o644);
+            std::fs::set_permissions(file, public).unwrap();
+        }
+    }
+}
