@@ -277,7 +277,12 @@ fn replace(path: &Path, parts: &[&[u8]]) -> io::Result<()> {
     name.push(format!(".{}.part", std::process::id()));
     let part = folder.join(name);
     let whole = || {
-        let mut file = fs::File::create(&part)?;
+        let mut options = fs::OpenOptions::new();
+        options.write(true).create(true).truncate(true);
+        // Metadata of instances may be confidential.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let mut file = options.open(&part)?;
         for bytes in parts {
             file.write_all(bytes)?;
         }
@@ -316,6 +321,19 @@ mod tests {
             .unwrap();
         let pending = Snapshot::pending(service, "test".into());
         Arc::new(pending.answered(Some(vec![Arc::new(instance)])))
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn only_the_user_can_read_the_file() {
+        use std::os::unix::fs::PermissionsExt;
+
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        fs::write(&path, "").unwrap();
+        replace(&path, &[b"a"]).unwrap();
+        let mode = fs::metadata(&path).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
     }
 
     fn reason(path: &Path) -> String {
