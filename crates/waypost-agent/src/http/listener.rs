@@ -1,6 +1,8 @@
 //! The sockets that the HTTP API listens on.
 
 use std::io;
+#[cfg(unix)]
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
 use std::path::Path;
 #[cfg(unix)]
 use std::path::PathBuf;
@@ -25,6 +27,8 @@ pub(crate) enum Listener {
 pub(crate) struct UnixSocket {
     listener: UnixListener,
     path: PathBuf,
+    /// The device and inode of the file.
+    file: Option<(u64, u64)>,
 }
 
 /// A client connection.
@@ -37,6 +41,12 @@ impl Listener {
     #[cfg(unix)]
     pub(crate) async fn bind_unix(path: &Path) -> io::Result<Self> {
         let listener = match UnixListener::bind(path) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && !is_socket(path) => {
+                return Err(io::Error::new(
+                    io::ErrorKind::AlreadyExists,
+                    "there is a file that is not a socket",
+                ));
+            }
             Err(error) if error.kind() == io::ErrorKind::AddrInUse && is_abandoned(path).await => {
                 std::fs::remove_file(path)?;
                 UnixListener::bind(path)?
@@ -44,7 +54,12 @@ impl Listener {
             bound => bound?,
         };
         let path = path.to_owned();
-        Ok(Self::Unix(UnixSocket { listener, path }))
+        let file = file_id(&path);
+        Ok(Self::Unix(UnixSocket {
+            listener,
+            path,
+            file,
+        }))
     }
 
     #[cfg(not(unix))]
@@ -71,6 +86,18 @@ impl Listener {
     }
 }
 
+#[cfg(unix)]
+fn is_socket(path: &Path) -> bool {
+    std::fs::symlink_metadata(path).is_ok_and(|data| data.file_type().is_socket())
+}
+
+/// The device and inode of a file.
+#[cfg(unix)]
+fn file_id(path: &Path) -> Option<(u64, u64)> {
+    let data = std::fs::symlink_metadata(path).ok()?;
+    Some((data.dev(), data.ino()))
+}
+
 /// Whether the socket file exists but no process listens on it.
 #[cfg(unix)]
 async fn is_abandoned(path: &Path) -> bool {
@@ -81,7 +108,10 @@ async fn is_abandoned(path: &Path) -> bool {
 #[cfg(unix)]
 impl Drop for UnixSocket {
     fn drop(&mut self) {
-        // The file may already have been removed.
-        let _ = std::fs::remove_file(&self.path);
+        // Another program may have replaced the file.
+        if self.file.is_some() && file_id(&self.path) == self.file {
+            // It may already have been removed.
+            let _ = std::fs::remove_file(&self.path);
+        }
     }
 }

@@ -91,6 +91,25 @@ async fn a_unix_socket_is_served_and_removed_at_shutdown() {
     assert!(!path.exists());
 }
 
+#[cfg(unix)]
+#[tokio::test]
+async fn only_the_own_unix_socket_is_removed() {
+    let folder = tempfile::TempDir::new().unwrap();
+    let path = folder.path().join("consul.sock");
+    let builder = || Agent::builder().http_socket(&path);
+    std::fs::write(&path, "data").unwrap();
+    let error = builder().start().await.unwrap_err();
+    assert!(error.to_string().contains("not a socket"), "{error}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), "data");
+
+    std::fs::remove_file(&path).unwrap();
+    let agent = builder().start().await.unwrap();
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, "of another program").unwrap();
+    agent.shutdown().await;
+    assert!(path.exists());
+}
+
 #[tokio::test]
 async fn the_node_has_the_configured_id() {
     let id = "7b6a1a4c-3a52-4f0e-9d6f-0c5d6a1f2b3e";
