@@ -13,7 +13,7 @@ use crate::store::CheckDefinition;
 
 /// The delay before a change of only the output of a check reaches the catalog, so that a check
 /// with varying output doesn't wake every watcher (Consul's `check_update_interval`).
-const OUTPUT_SYNC_DELAY: Duration = Duration::from_secs(5 * 60);
+const OUTPUT_SYNC_DELAY: Duration = Duration::from_secs(150);
 
 /// The least time that a check must be critical before its service is deregistered.
 const MIN_DEREGISTER_AFTER: Duration = Duration::from_secs(60);
@@ -288,7 +288,13 @@ impl LocalState {
                 && now.saturating_duration_since(since) >= OUTPUT_SYNC_DELAY
             {
                 record.output_unsynced_since = None;
-                catalog.put_check(Check::clone(&record.check), changes);
+                let check = &record.check;
+                changes.record(|| JournalRecord::CheckResult {
+                    check: check.id.clone(),
+                    status: check.status,
+                    output: check.output.clone(),
+                });
+                catalog.put_check(Check::clone(check), changes);
             }
         }
     }

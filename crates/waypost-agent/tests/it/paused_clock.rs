@@ -97,3 +97,19 @@ async fn catalog_changes_to_the_node_of_the_agent_are_undone_within_a_minute() {
             .contains("serfHealth")
     );
 }
+
+/// Consul waits between half and one and a half of its `check_update_interval` of 5 minutes.
+#[tokio::test(start_paused = true)]
+async fn a_new_output_is_in_the_catalog_after_the_update_interval() {
+    let agent = Agent::start().await.unwrap();
+    put(&agent, REGISTER, r#"{"Name":"web","Check":{"TTL":"1h"}}"#).await;
+    let update = r#"{"Status":"critical","Output":"disk full"}"#;
+    put(&agent, "/v1/agent/check/update/service:web", update).await;
+    assert!(get(&agent, "/v1/agent/checks").await.contains("disk full"));
+    let health = "/v1/health/service/web";
+    assert!(!get(&agent, health).await.contains("disk full"));
+    sleep(Duration::from_secs(2 * 60)).await;
+    assert!(!get(&agent, health).await.contains("disk full"));
+    sleep(Duration::from_secs(60)).await;
+    assert!(get(&agent, health).await.contains("disk full"));
+}
