@@ -1,5 +1,6 @@
 //! Finds the records of a name: of a service, node or address, and reverse lookups.
 
+use std::collections::HashSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -74,17 +75,16 @@ impl Resolver<'_> {
 
     /// One record for each address and port.
     fn srv(&mut self, name: &Name, instances: &[Instance]) {
-        let mut seen = Vec::new();
+        let mut seen = HashSet::new();
         for instance in instances {
             let endpoint = (
                 &instance.node.name,
                 records::address_of(instance),
                 instance.service.port,
             );
-            if seen.contains(&endpoint) {
+            if !seen.insert(endpoint) {
                 continue;
             }
-            seen.push(endpoint);
             let Some(target) = records::srv_target(instance) else {
                 continue;
             };
@@ -111,7 +111,7 @@ impl Resolver<'_> {
         cname_depth: u8,
     ) -> Vec<Record> {
         let mut found = Vec::new();
-        let mut seen = std::collections::HashSet::new();
+        let mut seen = HashSet::new();
         let mut cname = None;
         for instance in instances {
             let address = records::address_of(instance);
