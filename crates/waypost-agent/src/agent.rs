@@ -200,7 +200,7 @@ impl Builder {
     }
 
     /// The token that every request must have, in any place where Consul accepts a token. The
-    /// default is none. A token is required if the agent is reachable from other machines.
+    /// default is none, and so is an empty one. A token is required if the agent is reachable from other machines.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
@@ -349,8 +349,9 @@ impl Builder {
         let addresses = [Some(self.http), self.dns];
         let mut reachable = addresses.into_iter().flatten();
         let reachable = reachable.find(|address| !address.ip().is_loopback());
-        match (reachable, &self.token) {
-            (Some(address), None) => Err(Error::Unprotected { address }),
+        let has_token = self.token.as_ref().is_some_and(|token| !token.is_empty());
+        match (reachable, has_token) {
+            (Some(address), false) => Err(Error::Unprotected { address }),
             _ => Ok(()),
         }
     }

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use http::header::HeaderName;
-use http::{HeaderMap, header};
+use http::{HeaderMap, Uri, header};
 use url::Url;
 
 /// Decides whether a request is allowed.
@@ -27,7 +27,8 @@ pub(crate) enum AuthError {
 impl Auth {
     pub(crate) fn new(token: Option<String>, allowed_hosts: Vec<String>) -> Self {
         Self {
-            token,
+            // An empty one is the value of a variable that is meant to be unset.
+            token: token.filter(|token| !token.is_empty()),
             allowed_hosts,
         }
     }
@@ -42,9 +43,14 @@ impl Auth {
     }
 
     /// Checks a request. `query_token` is the `?token` parameter.
-    pub(crate) fn check(&self, headers: &HeaderMap, query_token: &str) -> Result<(), AuthError> {
+    pub(crate) fn check(
+        &self,
+        uri: &Uri,
+        headers: &HeaderMap,
+        query_token: &str,
+    ) -> Result<(), AuthError> {
         let Some(token) = &self.token else {
-            return self.check_host(headers);
+            return self.check_host(uri, headers);
         };
         match token_of(headers, query_token) {
             // Consul's name for a request without a token.
@@ -57,7 +63,7 @@ impl Auth {
     /// A web page can point its own host name at this agent and then send same-origin requests. The
     /// `Host` header still contains that name. No web page can have a name without a dot, an IP
     /// address, or a name that ends in `.localhost`.
-    fn check_host(&self, headers: &HeaderMap) -> Result<(), AuthError> {
+    fn check_host(&self, uri: &Uri, headers: &HeaderMap) -> Result<(), AuthError> {
         let text = |name| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         let reject = |name: &str, value: &str| {
             Err(AuthError::ForeignHost(format!(
@@ -69,6 +75,11 @@ impl Auth {
             && !self.allows_host(name_of(host))
         {
             return reject("Host", host);
+        }
+        if let Some(authority) = uri.authority()
+            && !self.allows_host(authority.host())
+        {
+            return reject("Host", authority.as_str());
         }
         if let Some(origin) = text(header::ORIGIN) {
             let url = Url::parse(origin).ok();
@@ -153,7 +164,7 @@ mod tests {
             ("evil.example:8500", false),
             ("127.0.0.1.evil.example", false),
         ] {
-            let result = auth.check(&headers(&[("host", host)]), "");
+            let result = auth.check(&Uri::default(), &headers(&[("host", host)]), "");
             assert_eq!(result.is_ok(), allowed, "{host}");
         }
         for (origin, allowed) in [
@@ -163,7 +174,11 @@ mod tests {
             ("null", false),
         ] {
             let headers = headers(&[("host", "localhost"), ("origin", origin)]);
-            assert_eq!(auth.check(&headers, "").is_ok(), allowed, "{origin}");
+            assert_eq!(
+                auth.check(&Uri::default(), &headers, "").is_ok(),
+                allowed,
+                "{origin}"
+            );
         }
     }
 
@@ -172,12 +187,12 @@ mod tests {
         let auth = Auth::new(Some("secret".to_owned()), Vec::new());
         let missing = Err(AuthError::Token("Permission denied".to_owned()));
         let wrong = Err(AuthError::Token("ACL not found".to_owned()));
-        assert_eq!(auth.check(&headers(&[]), ""), missing);
-        assert_eq!(auth.check(&headers(&[]), "nope"), wrong);
-        assert_eq!(auth.check(&headers(&[]), "secret"), Ok(()));
+        assert_eq!(auth.check(&Uri::default(), &headers(&[]), ""), missing);
+        assert_eq!(auth.check(&Uri::default(), &headers(&[]), "nope"), wrong);
+        assert_eq!(auth.check(&Uri::default(), &headers(&[]), "secret"), Ok(()));
         let header = headers(&[("x-consul-token", "secret")]);
-        assert_eq!(auth.check(&header, ""), Ok(()));
+        assert_eq!(auth.check(&Uri::default(), &header, ""), Ok(()));
         let bearer = headers(&[("authorization", "Bearer secret")]);
-        assert_eq!(auth.check(&bearer, ""), Ok(()));
+        assert_eq!(auth.check(&Uri::default(), &bearer, ""), Ok(()));
     }
 }

@@ -119,12 +119,13 @@ where
 
 /// The steps before the body is read.
 fn admit(app: &App, head: &Parts) -> Result<Admitted, Rejection> {
+    reject_several_hosts(&head.headers)?;
     let path = decode_path(&head.uri)?;
     let (handler, route) = find_handler(head, &path)?;
     let query = parse_query(&head.uri)?;
     let is_public = PUBLIC_PATHS.iter().any(|path| route.path.starts_with(path));
     if !is_public {
-        authenticate(&app.auth, &head.headers, &query)?;
+        authenticate(&app.auth, &head.uri, &head.headers, &query)?;
     }
     Ok(Admitted {
         is_public,
@@ -253,6 +254,16 @@ async fn discard<B: Body<Data = Bytes>>(body: B) {
     let _ = timeout(DISCARD_TIMEOUT, discard).await;
 }
 
+/// A request with several hosts is ambiguous: a proxy before the agent may have looked at another
+/// one. The text is that of Go's HTTP server.
+fn reject_several_hosts(headers: &HeaderMap) -> Result<(), Rejection> {
+    if headers.get_all(header::HOST).iter().count() < 2 {
+        return Ok(());
+    }
+    let error = ApiError::bad_request("400 Bad Request: too many Host headers");
+    Err(Rejection::Unreadable(error))
+}
+
 /// The percent-decoded path. Consul rejects paths with unprintable characters.
 fn decode_path(uri: &Uri) -> Result<String, Rejection> {
     let Some(path) = unescape(uri.path()) else {
@@ -288,11 +299,17 @@ fn parse_query(uri: &Uri) -> Result<QueryParams, Rejection> {
 }
 
 /// Checks the token, or without one the `Host` and `Origin` headers.
-fn authenticate(auth: &Auth, headers: &HeaderMap, query: &QueryParams) -> Result<(), Rejection> {
-    auth.check(headers, query.get("token")).map_err(|error| {
-        let (AuthError::Token(text) | AuthError::ForeignHost(text)) = error;
-        ApiError::new(StatusCode::FORBIDDEN, text).into()
-    })
+fn authenticate(
+    auth: &Auth,
+    uri: &Uri,
+    headers: &HeaderMap,
+    query: &QueryParams,
+) -> Result<(), Rejection> {
+    auth.check(uri, headers, query.get("token"))
+        .map_err(|error| {
+            let (AuthError::Token(text) | AuthError::ForeignHost(text)) = error;
+            ApiError::new(StatusCode::FORBIDDEN, text).into()
+        })
 }
 
 /// Namespaces exist only in Consul Enterprise. A request that names one is rejected, as by Consul.

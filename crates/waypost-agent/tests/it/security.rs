@@ -91,6 +91,50 @@ async fn requests_of_foreign_web_pages_are_rejected() {
     }
 }
 
+#[tokio::test]
+async fn a_request_with_two_hosts_is_rejected() {
+    let agent = Agent::start().await.unwrap();
+    for (target, hosts, status) in [
+        (
+            "/v1/agent/services",
+            "Host: a\r\nHost: b\r\n",
+            "HTTP/1.1 400 ",
+        ),
+        (
+            "/v1/agent/services",
+            "Host: a\r\nHost: a\r\n",
+            "HTTP/1.1 400 ",
+        ),
+        (
+            "http://evil.example/v1/agent/services",
+            "Host: a\r\n",
+            "HTTP/1.1 403 ",
+        ),
+        (
+            "http://a/v1/agent/services",
+            "Host: evil.example\r\n",
+            "HTTP/1.1 403 ",
+        ),
+        ("http://a/v1/agent/services", "Host: a\r\n", "HTTP/1.1 200 "),
+    ] {
+        let mut stream = TcpStream::connect(agent.http_addr()).await.unwrap();
+        let request = format!("GET {target} HTTP/1.1\r\n{hosts}Connection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut response = String::new();
+        stream.read_to_string(&mut response).await.unwrap();
+        assert!(response.starts_with(status), "{target} {hosts}: {response}");
+    }
+}
+
+#[tokio::test]
+async fn an_empty_token_is_no_token() {
+    let agent = Agent::builder().token("").start().await.unwrap();
+    assert_eq!(ask(&agent, get("/v1/agent/services")).await.text(), "{}");
+    let everywhere = "0.0.0.0:0".parse().unwrap();
+    let error = Agent::builder().http(everywhere).token("").start().await;
+    assert!(matches!(error, Err(Error::Unprotected { .. })));
+}
+
 /// Each expression compiles to about a megabyte, and is matched with each record.
 #[tokio::test]
 async fn costly_filters_are_refused_and_do_not_delay_other_requests() {
