@@ -66,6 +66,23 @@ mod tests {
     use super::*;
 
     #[test]
+    fn delays_have_full_jitter() {
+        let delays = |_| {
+            let mut backoff = Backoff::new(Duration::from_secs(1), Duration::from_secs(1));
+            backoff.next_delay()
+        };
+        let all: Vec<_> = (0..200).map(delays).collect();
+        let count = |low: u64, high: u64| {
+            let range = Duration::from_millis(low)..Duration::from_millis(high);
+            all.iter().filter(|delay| range.contains(delay)).count()
+        };
+        // A quarter each, about 50.
+        for quarter in [0, 250, 500, 750] {
+            assert!(count(quarter, quarter + 251) >= 20, "{all:?}");
+        }
+    }
+
+    #[test]
     fn delays_grow_up_to_the_cap_and_a_reset_starts_again() {
         let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         for attempt in 0..64 {

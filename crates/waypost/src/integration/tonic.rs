@@ -254,3 +254,28 @@ fn grpc_outcome(response: &Response<Body>) -> Outcome {
         _ => classify(response.status(), headers),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn statuses_that_say_something_about_the_instance_are_failures() {
+        for (code, outcome) in [
+            (Code::Unavailable, Outcome::Failed),
+            (Code::Internal, Outcome::Failed),
+            (Code::Unknown, Outcome::Failed),
+            (Code::DataLoss, Outcome::Failed),
+            (
+                Code::ResourceExhausted,
+                Outcome::Rejected { retry_after: None },
+            ),
+            (Code::NotFound, Outcome::Succeeded),
+            (Code::InvalidArgument, Outcome::Succeeded),
+        ] {
+            let status = Status::new(code, "why");
+            let response = status.into_http::<Body>();
+            assert_eq!(grpc_outcome(&response), outcome, "{code:?}");
+        }
+    }
+}

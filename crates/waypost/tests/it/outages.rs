@@ -297,3 +297,48 @@ async fn not_authorised_is_distinguished_from_an_outage() {
     assert!(matches!(error, Error::NotAuthorised { .. }), "{error:?}");
     assert!(!error.is_retryable());
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_repeated_empty_answer_does_not_extend_the_hold() {
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
+    let directory = directory(&script, |options| {
+        options.hold_empty = Duration::from_secs(5)
+    });
+    let mut subscription = directory.subscribe(&auth());
+    until(&mut subscription, |found| found.is_known()).await;
+    let began = Instant::now();
+    script.send(instances(&[]));
+    for _ in 0..4 {
+        sleep(Duration::from_secs(1)).await;
+        script.send(instances(&[]));
+    }
+    until(&mut subscription, |found| found.usable().is_err()).await;
+    assert_eq!(began.elapsed().as_secs(), 5);
+}
+
+#[tokio::test(start_paused = true)]
+async fn watches_restart_at_different_times_after_an_outage() {
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
+    let directory = directory(&script, |_| ());
+    let names = (0..100).map(|n| ServiceName::new(&format!("service-{n}")).unwrap());
+    let mut all: Vec<_> = names.map(|name| directory.subscribe(&name)).collect();
+    for subscription in &mut all {
+        until(subscription, |found| found.is_known()).await;
+    }
+    start_outage(&script);
+    sleep(10 * MINUTE).await;
+    script.set_first_item(instances(&["a"]));
+    let mut times = Vec::new();
+    while times.len() < all.len() {
+        sleep(Duration::from_millis(10)).await;
+        let stale = |s: &&Subscription<Snapshot>| s.current().freshness().is_stale();
+        let fresh = all.len() - all.iter().filter(stale).count();
+        times.resize(fresh, Instant::now());
+    }
+    // The first success wakes the others, who spread over half a second.
+    times.dedup();
+    assert!(times.len() >= 15, "{} moments", times.len());
+    assert!(times[times.len() - 1] - times[0] >= Duration::from_millis(350));
+}

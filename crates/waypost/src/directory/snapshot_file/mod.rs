@@ -392,6 +392,26 @@ mod tests {
     }
 
     #[test]
+    fn services_that_were_not_confirmed_for_a_week_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("snapshot");
+        let file = SnapshotFile::open(&path, "test".into());
+        let day = Duration::from_secs(24 * 3600);
+        for (name, days) in [("recent", 6), ("old", 8)] {
+            let confirmed = SystemTime::now() - day * days;
+            let entry = Remembered {
+                instances: Vec::new(),
+                confirmed,
+            };
+            file.remembered().insert(name.parse().unwrap(), entry);
+        }
+        file.write(&[]).unwrap();
+        let again = SnapshotFile::open(&path, "test".into());
+        assert!(again.recall(&"recent".parse().unwrap()).is_some());
+        assert!(again.recall(&"old".parse().unwrap()).is_none());
+    }
+
+    #[test]
     fn the_file_of_another_provider_is_not_used() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot");

@@ -143,3 +143,13 @@ async fn two_choices_follow_weights_of_990_5_and_5() {
     let big = counts["big"] as f64 / 100_000.0;
     assert!((0.98..=0.995).contains(&big), "{big}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn round_robin_starts_anywhere_so_that_clients_do_not_move_in_step() {
+    let mut first = BTreeMap::new();
+    for _ in 0..200 {
+        let fixture = Fixture::new(many(8), RoundRobin::new()).await;
+        *first.entry(fixture.pick()).or_insert(0) += 1;
+    }
+    assert_eq!(first.len(), 8, "{first:?}");
+}

@@ -256,3 +256,96 @@ async fn an_endpoint_that_recovers_in_the_registry_is_readmitted() {
     }
     assert_eq!(fixture.counts(300)["b"], 100);
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_success_rate_counts_from_twenty_outcomes_on() {
+    let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
+    // Of "c", two of three requests fail, never five in a row.
+    let mut outcomes = 0;
+    while outcomes < 19 {
+        let lease = fixture.balancer.pick().unwrap().lease();
+        if lease.id().as_str() == "c" {
+            outcomes += 1;
+            if outcomes % 3 == 0 {
+                lease.succeeded();
+            } else {
+                lease.failed();
+            }
+        } else {
+            lease.succeeded();
+        }
+    }
+    settle().await;
+    assert_eq!(fixture.selection("c"), Selection::Used);
+    fixture.fail("c", 1);
+    settle().await;
+    assert_eq!(fixture.selection("c"), Selection::Ejected);
+}
+
+/// Ejects `id` and returns for how long, and the number of consecutive ejections.
+async fn eject(fixture: &Fixture, id: &str) -> (f64, u32) {
+    let mut events = fixture.balancer.events();
+    fixture.fail(id, 5);
+    settle().await;
+    match events.next().await {
+        Some(BalanceEvent::Ejected {
+            seconds: Some(seconds),
+            times,
+            ..
+        }) => (seconds, times),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// Waits until the ejection of `id` has expired, and lets its trial succeed.
+async fn readmit(fixture: &Fixture, id: &str, seconds: f64) {
+    advance(Duration::from_secs_f64(seconds)).await;
+    settle().await;
+    let trial = fixture.balancer.pick().unwrap().lease();
+    assert_eq!(trial.id().as_str(), id);
+    trial.succeeded();
+    drop(trial);
+    settle().await;
+    assert_eq!(fixture.selection(id), Selection::Used);
+}
+
+#[tokio::test(start_paused = true)]
+async fn ejections_have_ten_percent_of_jitter() {
+    let mut all = Vec::new();
+    for _ in 0..40 {
+        let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
+        all.push(eject(&fixture, "b").await.0);
+    }
+    assert!(
+        all.iter().all(|seconds| (27.0..=33.0).contains(seconds)),
+        "{all:?}"
+    );
+    let spread = |low: f64, high: f64| all.iter().any(|seconds| (low..high).contains(seconds));
+    assert!(spread(27.0, 29.0) && spread(31.0, 33.1), "{all:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_base_time_without_an_ejection_cancels_an_earlier_one() {
+    let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
+    let (seconds, times) = eject(&fixture, "b").await;
+    assert_eq!(times, 1);
+    readmit(&fixture, "b", seconds).await;
+    let (seconds, times) = eject(&fixture, "b").await;
+    assert_eq!(times, 2);
+    readmit(&fixture, "b", seconds).await;
+    // Two base times of 30 s cancel both.
+    advance(Duration::from_secs(61)).await;
+    settle().await;
+    let (_, times) = eject(&fixture, "b").await;
+    assert_eq!(times, 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_readmitted_endpoint_starts_without_its_earlier_failures() {
+    let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
+    let (seconds, _) = eject(&fixture, "b").await;
+    readmit(&fixture, "b", seconds).await;
+    fixture.fail("b", 4);
+    settle().await;
+    assert_eq!(fixture.selection("b"), Selection::Used);
+}

@@ -311,3 +311,13 @@ async fn the_retry_budget_is_a_fifth_of_the_requests_plus_ten() {
         "{received} through Tower"
     );
 }
+
+#[tokio::test]
+async fn a_request_that_ran_out_of_time_is_not_sent_again() {
+    let servers = Servers::start(Behaviour::Hang).await;
+    let http = super::reqwest_builder().timeout(Duration::from_millis(300));
+    let client = Client::new(servers.discovery.clone(), http.build().unwrap());
+    let error = client.get("http://auth/").body("order").send().await;
+    assert!(error.is_err());
+    assert_eq!(servers.received(), 1);
+}
