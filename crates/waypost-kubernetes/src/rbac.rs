@@ -18,7 +18,7 @@ use crate::error::{RequestError, denied_user};
 /// A Role that this provider can need.
 #[derive(Debug)]
 pub(crate) struct Role {
-    /// The suggested name.
+    /// The first part of the suggested name.
     name: &'static str,
     /// What it is needed for, for error messages.
     purpose: &'static str,
@@ -225,7 +225,8 @@ struct UserInfo {
 
 const ANONYMOUS: &str = "system:anonymous";
 
-/// Says which permissions are missing, followed by the YAML that grants the role.
+/// Says which permissions are missing, followed by the YAML that grants the role. To apply it only adds
+/// to what others may do: role and binding are named after the user.
 fn render_advice(namespace: &str, role: &Role, missing: &[String], user: Option<&str>) -> String {
     let missing = missing.join(", ");
     let Role {
@@ -233,6 +234,7 @@ fn render_advice(namespace: &str, role: &Role, missing: &[String], user: Option<
         purpose,
         rules,
     } = role;
+    let name = format!("{name}:{}", object_name(namespace, user));
     let mut text = format!(
         "missing permissions to {purpose} in namespace {namespace}: {missing}; \
          to grant them, kubectl apply -f:\n\
@@ -256,19 +258,46 @@ fn render_advice(namespace: &str, role: &Role, missing: &[String], user: Option<
          metadata:\n  name: {name}\n  namespace: {namespace}\n\
          roleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: Role\n  name: {name}\n\
          subjects:\n{subject}",
-        subject = render_subject(user)
+        subject = render_subject(namespace, user)
     );
     text
 }
 
-/// The subject of the RoleBinding.
-fn render_subject(user: Option<&str>) -> String {
+/// Namespace and name of the service account with this user name.
+fn service_account(user: &str) -> Option<(&str, &str)> {
+    user.strip_prefix("system:serviceaccount:")?.split_once(':')
+}
+
+/// What stands for a user in the names of objects. Names of RBAC objects may hold anything but `/` and
+/// `%`, but YAML and shells are not as generous.
+fn object_name(namespace: &str, user: Option<&str>) -> String {
     let Some(user) = user else {
-        return "- kind: ServiceAccount # replace by the identity of this client\n  name: default"
-            .into();
+        return format!("{namespace}:default");
     };
-    let account = user.strip_prefix("system:serviceaccount:");
-    if let Some((namespace, name)) = account.and_then(|account| account.split_once(':')) {
+    if let Some((namespace, name)) = service_account(user) {
+        return format!("{namespace}:{name}");
+    }
+    let is_plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@');
+    let name: String = user
+        .chars()
+        .take(100)
+        .map(|c| if is_plain(c) { c } else { '-' })
+        .collect();
+    if name == user {
+        return format!("user:{name}");
+    }
+    format!("user:{name}-{:08x}", crc32fast::hash(user.as_bytes()))
+}
+
+/// The subject of the RoleBinding.
+fn render_subject(namespace: &str, user: Option<&str>) -> String {
+    let Some(user) = user else {
+        return format!(
+            "- kind: ServiceAccount # replace by the identity of this client\n  name: default\n  \
+             namespace: {namespace}"
+        );
+    };
+    if let Some((namespace, name)) = service_account(user) {
         return format!("- kind: ServiceAccount\n  name: {name}\n  namespace: {namespace}");
     }
     // A JSON string is a YAML string too, whatever characters the name has.
@@ -303,7 +332,7 @@ mod tests {
              to grant them, kubectl apply -f:"
         );
         let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(yaml).unwrap();
-        let meta = json!({ "name": "waypost-discovery", "namespace": "shop" });
+        let meta = json!({ "name": "waypost-discovery:shop:web", "namespace": "shop" });
         let rule = |group: &str, resource: &str| json!({ "apiGroups": [group], "resources": [resource], "verbs": ["list", "watch"] });
         assert_eq!(
             documents,
@@ -318,11 +347,41 @@ mod tests {
                     "apiVersion": "rbac.authorization.k8s.io/v1",
                     "kind": "RoleBinding",
                     "metadata": meta,
-                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "waypost-discovery"},
+                    "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "Role", "name": "waypost-discovery:shop:web"},
                     "subjects": [{"kind": "ServiceAccount", "name": "web", "namespace": "shop"}],
                 }),
             ]
         );
+    }
+
+    #[test]
+    fn advice_for_one_user_replaces_no_object_of_another() {
+        let missing = ["watch services".to_owned()];
+        let users = [
+            Some("system:serviceaccount:shop:web"),
+            Some("system:serviceaccount:shop:web-2"),
+            Some("system:serviceaccount:web:shop"),
+            Some("shop:web"),
+            Some("shop/web"),
+            Some("ann"),
+            Some("ann@example.com"),
+            None,
+        ];
+        let mut names = std::collections::BTreeSet::new();
+        for (role, user) in users
+            .iter()
+            .flat_map(|user| [(&DISCOVERY, user), (&REGISTRATION, user)])
+        {
+            let advice = render_advice("shop", role, &missing, *user);
+            let (_, yaml) = advice.split_once('\n').unwrap();
+            let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(yaml).unwrap();
+            let name = &documents[1]["metadata"]["name"];
+            assert_eq!(&documents[0]["metadata"]["name"], name);
+            assert_eq!(&documents[1]["roleRef"]["name"], name);
+            let name = name.as_str().unwrap();
+            assert!(!name.contains(['/', '%']), "{name}");
+            assert!(names.insert(name.to_owned()), "{name} is not unique");
+        }
     }
 
     #[test]

@@ -129,6 +129,26 @@ async fn applying_the_advised_role_is_enough_to_recover() {
 }
 
 #[tokio::test]
+async fn applying_the_advice_for_one_account_leaves_the_rights_of_others() {
+    let server = start_server_with_web().await;
+    let other = "system:serviceaccount:demo:other";
+    let kubeconfig = {
+        server.add_user(other);
+        server.kubeconfig_of(other).unwrap()
+    };
+    let other = KubernetesProvider::builder().kubeconfig(kubeconfig);
+    let other = other.namespace("demo").build().unwrap();
+    for provider in [other.clone(), provider(&server)] {
+        let mut watch = watch_web(&provider);
+        for document in advised_documents(next(&mut watch).await.unwrap_err()) {
+            server.put(&document);
+        }
+        until_only(&mut watch, WEB_URL).await;
+    }
+    until_only(&mut watch_web(&other), WEB_URL).await;
+}
+
+#[tokio::test]
 async fn list_without_watch_gives_an_answer_with_an_error_that_advises_to_grant_watch() {
     let server = start_server_with_web().await;
     let provider = provider(&server);
