@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::model::{Invalid, ServiceName};
+use crate::secrets::mask_secrets;
 
 /// Why a service could not be found, called or registered.
 ///
@@ -359,10 +360,11 @@ pub struct ConfigError {
 
 impl ConfigError {
     /// An error at `location`: an environment variable, or a file, possibly with line and column.
+    /// Secrets in URLs are masked; see [`mask_secrets`].
     pub fn new(location: impl Into<String>, problem: impl fmt::Display) -> Self {
         Self {
             location: location.into(),
-            problem: problem.to_string(),
+            problem: mask_secrets(&problem.to_string()).into_owned(),
         }
     }
 

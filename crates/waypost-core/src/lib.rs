@@ -24,6 +24,7 @@ pub mod health;
 mod model;
 pub mod provider;
 mod registration;
+mod secrets;
 pub mod supervision;
 
 pub use environment::Environment;
@@ -33,3 +34,4 @@ pub use model::{
     Weight,
 };
 pub use registration::{Check, CheckKind, HttpCheck, Registration, ServiceRegistration};
+pub use secrets::mask_secrets;

@@ -26,7 +26,7 @@ pub use waypost_core::health::HealthChecks;
 pub use waypost_core::{
     Check, ConfigError, Environment, Error, Health, Host, Instance, InstanceBuilder, InstanceId,
     Invalid, ProviderError, ProviderErrorKind, ServiceAddress, ServiceName, ServiceRegistration,
-    Weight,
+    Weight, mask_secrets,
 };
 
 pub use crate::active_check::ActiveCheck;

@@ -1,5 +1,7 @@
 //! The error for a value that was refused.
 
+use crate::secrets::{mask_secrets, mask_secrets_in_url};
+
 /// Why a value was refused: what it was, and what would be valid instead.
 ///
 /// ```
@@ -20,12 +22,13 @@ pub struct Invalid {
 
 impl Invalid {
     /// A refused value: what kind of value it is (such as `"service name"`), the value itself
-    /// (`"(hidden)"` for a secret), and what is wrong with it or would be valid instead.
+    /// (`"(hidden)"` for a secret), and what is wrong with it or would be valid instead. Secrets in
+    /// URLs are masked; see [`mask_secrets`].
     pub fn new(what: &'static str, value: impl Into<String>, why: impl Into<String>) -> Self {
         Self {
             what,
-            value: value.into(),
-            why: why.into(),
+            value: mask_secrets_in_url(&value.into()),
+            why: mask_secrets(&why.into()).into_owned(),
         }
     }
 
@@ -34,7 +37,7 @@ impl Invalid {
         self.what
     }
 
-    /// The value that was refused.
+    /// The value that was refused, with secrets masked.
     pub fn value(&self) -> &str {
         &self.value
     }

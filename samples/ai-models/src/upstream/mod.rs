@@ -18,6 +18,7 @@ use serde_json::{Value, json};
 use tokio::sync::Mutex;
 use tokio::time::{Instant, timeout};
 use url::{Host, Url};
+use waypost::mask_secrets;
 
 use self::body::BodyError;
 use self::problems::{Problems, root_cause};
@@ -79,7 +80,7 @@ pub enum UpstreamError {
         "AI_MODELS_UPSTREAM is {value:?}: {reason}; use a URL such as http://localhost:11434/v1"
     )]
     BadUrl {
-        /// The address as given.
+        /// The address as given, with secrets masked.
         value: String,
         /// What is wrong with it.
         reason: String,
@@ -112,7 +113,7 @@ impl Upstream {
     /// Ollama. `key` is sent as a bearer token. Sends no request yet.
     pub fn new(base: &str, key: Option<&str>) -> Result<Self, UpstreamError> {
         let base = parse(base).map_err(|reason| UpstreamError::BadUrl {
-            value: base.to_owned(),
+            value: mask_secrets(base).into_owned(),
             reason,
         })?;
         Ok(Self {
