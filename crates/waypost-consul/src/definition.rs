@@ -134,7 +134,7 @@ fn check_definition(
     }
     match check.kind() {
         CheckKind::Http(http) => {
-            set("HTTP", instance.url_for(http.path()).into());
+            set("HTTP", http.url(instance).into());
             if http.method() != "GET" {
                 set("Method", http.method().into());
             }

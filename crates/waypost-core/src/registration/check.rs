@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
-use crate::model::Health;
+use crate::model::{Health, Instance};
+use crate::secrets::mask_secrets;
 
 /// A check by which the registry determines the health of an instance.
 ///
@@ -61,17 +62,19 @@ pub enum CheckKind {
 /// The request of an HTTP check.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpCheck {
-    path: String,
+    /// A path, or a whole URL.
+    target: String,
     method: String,
     headers: BTreeMap<String, Vec<String>>,
     body: Option<String>,
 }
 
 impl Check {
-    /// An HTTP check of a path such as `/health`, every 10 s with a timeout of 5 s.
-    pub fn http(path: impl Into<String>) -> Self {
+    /// An HTTP check of a path such as `/health`, every 10 s with a timeout of 5 s. A whole URL, such
+    /// as `http://localhost:9001/health`, is requested as it is, wherever the instance listens.
+    pub fn http(target: impl Into<String>) -> Self {
         Self::new(CheckKind::Http(HttpCheck {
-            path: path.into(),
+            target: target.into(),
             method: "GET".into(),
             headers: BTreeMap::new(),
             body: None,
@@ -262,9 +265,48 @@ impl Check {
 }
 
 impl HttpCheck {
-    /// The path.
+    /// The path, or the whole URL, as given.
+    pub fn target(&self) -> &str {
+        &self.target
+    }
+
+    /// The URL to request: the target if it is a whole URL, else that path of the instance.
+    ///
+    /// ```
+    /// # use waypost_core::{Check, CheckKind, Instance, ServiceName};
+    /// # let service = ServiceName::new("orders")?;
+    /// let instance = Instance::builder(service, "10.0.0.7".parse()?, 80).build()?;
+    /// let url = |check: Check| match check.kind() {
+    ///     CheckKind::Http(http) => http.url(&instance),
+    ///     _ => unreachable!(),
+    /// };
+    /// assert_eq!(url(Check::http("/health")), "http://10.0.0.7:80/health");
+    /// assert_eq!(url(Check::http("http://localhost:9001/up")), "http://localhost:9001/up");
+    /// # Ok::<(), waypost_core::Invalid>(())
+    /// ```
+    pub fn url(&self, instance: &Instance) -> String {
+        if self.is_url() {
+            self.target.clone()
+        } else {
+            instance.url_for(&self.target)
+        }
+    }
+
+    /// The path to request, with its query, whether the target is a path or a whole URL.
     pub fn path(&self) -> &str {
-        &self.path
+        if !self.is_url() {
+            return &self.target;
+        }
+        let rest = self.target.split_once("://").map_or("", |(_, rest)| rest);
+        rest.find('/').map_or("/", |start| &rest[start..])
+    }
+
+    /// Whether the target begins with a scheme. A path begins with a slash, or is taken as if it did.
+    fn is_url(&self) -> bool {
+        let scheme = self.target.split_once("://").map(|(scheme, _)| scheme);
+        scheme.is_some_and(|scheme| {
+            scheme.eq_ignore_ascii_case("http") || scheme.eq_ignore_ascii_case("https")
+        })
     }
 
     /// The method.
@@ -289,7 +331,7 @@ impl fmt::Debug for HttpCheck {
     /// Leaves out header values and the body, because they may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("HttpCheck")
-            .field("path", &self.path)
+            .field("target", &mask_secrets(&self.target))
             .field("method", &self.method)
             .field("headers", &self.headers.keys())
             .finish_non_exhaustive()
