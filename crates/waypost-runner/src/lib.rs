@@ -93,7 +93,7 @@ pub mod shim;
 
 pub use error::{BuildError, SupervisorError};
 pub use log::{Console, Line, LogSink, Stream};
-pub use port::{PortHolder, TakenPort, Transport, free_port};
+pub use port::{PortHolder, TakenPort, Transport, check_port, free_port};
 pub use probe::Probe;
 pub use service::ServiceSpec;
 pub use stack::{Stack, StackBuilder};

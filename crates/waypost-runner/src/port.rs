@@ -97,6 +97,18 @@ pub fn free_port(host: IpAddr) -> io::Result<u16> {
 }
 
 /// Checks that a port can be opened. `service` is named in the error.
+///
+/// # Errors
+/// The port is in use, with the process that holds it, or can't be opened for another reason.
+pub fn check_port(
+    service: &str,
+    address: SocketAddr,
+    transport: Transport,
+) -> Result<(), TakenPort> {
+    check(service, address.ip(), address.port(), transport)
+}
+
+/// As [`check_port`].
 pub(crate) fn check(
     service: &str,
     host: IpAddr,

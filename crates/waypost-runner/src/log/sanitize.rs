@@ -3,9 +3,10 @@
 use std::borrow::Cow;
 
 /// The text without escape sequences, except those for colours if `colour` is set, and with every
-/// other control character except the tab replaced by `U+FFFD`.
+/// other control character except the tab replaced by `U+FFFD`, as well as separators of lines and the
+/// characters that change the direction of text.
 pub(crate) fn sanitize(text: &str, colour: bool) -> Cow<'_, str> {
-    if !text.contains(|c: char| c.is_control() && c != '\t') {
+    if !text.contains(|c: char| !is_printable(c)) {
         return Cow::Borrowed(text);
     }
     let mut sanitized = String::with_capacity(text.len());
@@ -18,8 +19,7 @@ pub(crate) fn sanitize(text: &str, colour: bool) -> Cow<'_, str> {
             }
             rest = &rest[sequence.len()..];
         } else {
-            let printable = !first.is_control() || first == '\t';
-            sanitized.push(if printable {
+            sanitized.push(if is_printable(first) {
                 first
             } else {
                 char::REPLACEMENT_CHARACTER
@@ -28,6 +28,16 @@ pub(crate) fn sanitize(text: &str, colour: bool) -> Cow<'_, str> {
         }
     }
     Cow::Owned(sanitized)
+}
+
+fn is_printable(c: char) -> bool {
+    let is_separator = matches!(c, '\u{2028}' | '\u{2029}');
+    // The controls of the bidirectional algorithm (UAX #9).
+    let is_bidi = matches!(
+        c,
+        '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
+    );
+    c == '\t' || !(c.is_control() || is_separator || is_bidi)
 }
 
 /// The escape sequence (ECMA-48) at the beginning of `text`. An incomplete one extends to the end of
@@ -73,6 +83,11 @@ mod tests {
                 "a\rb\x08\x07\u{9b}",
                 "a\u{fffd}b\u{fffd}\u{fffd}\u{fffd}",
                 "a\u{fffd}b\u{fffd}\u{fffd}\u{fffd}",
+            ),
+            (
+                "a\u{202e}b\u{2028}c",
+                "a\u{fffd}b\u{fffd}c",
+                "a\u{fffd}b\u{fffd}c",
             ),
             ("end\x1b", "end", "end"),
             ("end\x1b[12", "end", "end"),
