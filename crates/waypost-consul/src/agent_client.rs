@@ -204,6 +204,17 @@ impl AgentClient {
         ProviderError::new(Arc::clone(&self.description), kind, message)
     }
 
+    /// The error of a request to a path that every agent has: a status that says that there is no such
+    /// path comes from another program that listens there.
+    pub(super) fn error_of_known_path(&self, error: ProviderError) -> ProviderError {
+        let status = error.message().split(':').next().unwrap_or_default();
+        if error.kind() != ProviderErrorKind::Rejected || !matches!(status, "404" | "405") {
+            return error;
+        }
+        let message = format!("a program that is not a Consul agent responds with status {status}");
+        self.error(ProviderErrorKind::InvalidResponse, message)
+    }
+
     fn transport_error(&self, cause: reqwest::Error, timeout: Duration) -> ProviderError {
         let (kind, message) = if cause.is_timeout() && !cause.is_connect() {
             let after = timeout;

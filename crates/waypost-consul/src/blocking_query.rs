@@ -118,7 +118,8 @@ impl<D: Decoder> QueryState<D> {
             }
         };
         let rule = query.required_rules.first();
-        let response = agent.get(&query.path, &query.params, block, rule).await?;
+        let response = agent.get(&query.path, &query.params, block, rule).await;
+        let response = response.map_err(|error| agent.error_of_known_path(error))?;
         check_index(agent, response)
     }
 }

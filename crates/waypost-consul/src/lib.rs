@@ -17,6 +17,7 @@ mod agents;
 mod blocking_query;
 mod connection_limit;
 mod definition;
+mod diagnosis;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;

@@ -17,7 +17,8 @@ pub(super) async fn register(
 ) -> Result<(), ProviderError> {
     let body = service_definition(registration, report);
     let path = "/v1/agent/service/register?replace-existing-checks=true";
-    agent.put(path, &body, &write_rule(registration)).await
+    let result = agent.put(path, &body, &write_rule(registration)).await;
+    result.map_err(|error| agent.error_of_known_path(error))
 }
 
 /// Removes an instance; one that isn't registered is not an error.
@@ -85,7 +86,7 @@ fn write_rule(registration: &Registration) -> AclRule {
 
 /// Whether the agent doesn't know the service or check: status 404, or, from agents before 1.11,
 /// status 500 with one of these texts.
-fn is_not_found(error: &ProviderError) -> bool {
+pub(super) fn is_not_found(error: &ProviderError) -> bool {
     let text = error.message();
     let is_404 = error.kind() == ProviderErrorKind::Rejected && text.starts_with("404");
     is_404
@@ -99,7 +100,7 @@ fn is_not_found(error: &ProviderError) -> bool {
 }
 
 /// Percent-encodes a path segment or a query value (RFC 3986, section 2).
-fn escape(text: &str) -> String {
+pub(super) fn escape(text: &str) -> String {
     const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
         .remove(b'-')
         .remove(b'.')

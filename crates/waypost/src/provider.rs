@@ -9,9 +9,9 @@
 //! provider.
 
 pub use waypost_core::provider::{
-    EnvProvider, FallbackProvider, HeartbeatResponse, InstanceReport, LayerPolicy, LayeredProvider,
-    MemoryProvider, NamesWatch, Provider, Registry, ServiceAnswer, StaticProvider, TokenFile,
-    Watch,
+    CheckResult, EnvProvider, FallbackProvider, HeartbeatResponse, InstanceReport, LayerPolicy,
+    LayeredProvider, MemoryProvider, NamesWatch, Provider, Registry, ServiceAnswer, StaticProvider,
+    TokenFile, Watch,
 };
 pub use waypost_core::supervision::ProviderStatus;
 pub use waypost_core::{CheckKind, HttpCheck, Registration};

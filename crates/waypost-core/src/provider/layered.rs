@@ -3,10 +3,11 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use futures_util::future::{BoxFuture, join_all};
 use futures_util::stream::{BoxStream, select_all};
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
 
-use super::traits::{NamesWatch, Provider, Registry, ServiceAnswer, Watch};
+use super::traits::{CheckResult, NamesWatch, Provider, Registry, ServiceAnswer, Watch};
 use crate::error::ProviderError;
 use crate::model::{InstanceId, ServiceName};
 use crate::supervision::{ProviderStatus, WatchSupervisor};
@@ -152,6 +153,20 @@ impl Provider for LayeredProvider {
             std::iter::once(supervisor.status()).chain(layer.layer_status())
         });
         all.collect()
+    }
+
+    fn check_results<'a>(
+        &'a self,
+        service: &'a ServiceName,
+    ) -> BoxFuture<'a, Result<Vec<CheckResult>, ProviderError>> {
+        let each = self
+            .layers
+            .iter()
+            .map(|(layer, _)| layer.check_results(service));
+        // A layer that fails must not hide what the others know.
+        join_all(each)
+            .map(|results| Ok(results.into_iter().flatten().flatten().collect()))
+            .boxed()
     }
 
     fn registry(&self) -> Result<&dyn Registry, ProviderError> {

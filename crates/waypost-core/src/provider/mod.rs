@@ -31,5 +31,6 @@ pub use layered::{LayerPolicy, LayeredProvider};
 pub use memory::MemoryProvider;
 pub use token_file::TokenFile;
 pub use traits::{
-    HeartbeatResponse, InstanceReport, NamesWatch, Provider, Registry, ServiceAnswer, Watch,
+    CheckResult, HeartbeatResponse, InstanceReport, NamesWatch, Provider, Registry, ServiceAnswer,
+    Watch,
 };

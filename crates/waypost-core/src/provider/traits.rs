@@ -31,6 +31,15 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         Vec::new()
     }
 
+    /// The latest results of the registry's own checks of a service's instances, for people who ask why
+    /// an instance is not healthy. One attempt; empty if the provider knows of no checks.
+    fn check_results<'a>(
+        &'a self,
+        _service: &'a ServiceName,
+    ) -> BoxFuture<'a, Result<Vec<CheckResult>, ProviderError>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// This provider as a registry.
     ///
     /// # Errors
@@ -67,6 +76,15 @@ pub trait Registry: Provider {
 
     /// Removes a registration. It is not an error if the id isn't registered.
     fn deregister<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>>;
+
+    /// Whether an id is registered, so that a person who deregisters it can be told that there was
+    /// nothing to remove. A registry that can't tell says that it is.
+    fn is_registered<'a>(
+        &'a self,
+        _id: &'a InstanceId,
+    ) -> BoxFuture<'a, Result<bool, ProviderError>> {
+        Box::pin(std::future::ready(Ok(true)))
+    }
 
     /// Reports the current health of an instance, and returns whether the registry still knows the
     /// instance.
@@ -134,6 +152,37 @@ impl InstanceReport {
     /// The report of an application without health checks.
     pub fn alive() -> Self {
         Self::new(Health::Unchecked, "alive")
+    }
+}
+
+/// The latest result of one of the registry's checks of an instance.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct CheckResult {
+    /// The instance, by the id under which the provider lists it.
+    pub instance: InstanceId,
+    /// The name of the check.
+    pub name: String,
+    /// What the check says of the instance.
+    pub health: Health,
+    /// The output of the check, such as the response to an HTTP request; may be empty.
+    pub output: String,
+}
+
+impl CheckResult {
+    /// A result.
+    pub fn new(
+        instance: InstanceId,
+        name: impl Into<String>,
+        health: Health,
+        output: impl Into<String>,
+    ) -> Self {
+        Self {
+            instance,
+            name: name.into(),
+            health,
+            output: output.into(),
+        }
     }
 }
 

@@ -1,0 +1,131 @@
+//! What is asked on behalf of a person, not to route requests: why an instance is not healthy, and
+//! whether an id is registered.
+
+use std::collections::HashMap;
+
+use serde::{Deserialize, Deserializer};
+use waypost_core::provider::CheckResult;
+use waypost_core::{Health, InstanceId, ProviderError, ProviderErrorKind, ServiceName};
+
+use super::http::Http;
+use super::permission::Need;
+use super::write::{escape, is_unknown};
+
+/// One item of `/v1/health/service/:name`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Entry {
+    node: Node,
+    service: Service,
+    #[serde(default, deserialize_with = "null_as_default")]
+    checks: Vec<Check>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Node {
+    node: String,
+}
+
+#[derive(Deserialize)]
+struct Service {
+    #[serde(rename = "ID")]
+    id: String,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Check {
+    #[serde(default, rename = "CheckID")]
+    id: String,
+    #[serde(default)]
+    name: String,
+    status: String,
+    #[serde(default)]
+    output: String,
+}
+
+fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
+    deserializer: D,
+) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// The latest results of the checks of a service's instances and of their nodes.
+pub(super) async fn check_results(
+    http: &Http,
+    service: &ServiceName,
+) -> Result<Vec<CheckResult>, ProviderError> {
+    let path = format!("/v1/health/service/{service}");
+    let need = Need::read_service(service.as_str());
+    let reply = http.read(&path, &[], None, Some(&need)).await?;
+    let entries: Vec<Entry> = serde_json::from_slice(&reply.body).map_err(|error| {
+        let message = format!("{path}: unreadable response: {error}");
+        http.error(ProviderErrorKind::InvalidResponse, message)
+    })?;
+    Ok(results(entries))
+}
+
+fn results(entries: Vec<Entry>) -> Vec<CheckResult> {
+    // The ids are those of the instances: with the node's name where two nodes have the same id.
+    let mut uses: HashMap<String, usize> = HashMap::new();
+    for entry in &entries {
+        *uses.entry(entry.service.id.clone()).or_default() += 1;
+    }
+    let mut results = Vec::new();
+    for entry in entries {
+        let id = if uses.get(&entry.service.id) == Some(&1) {
+            InstanceId::new(entry.service.id)
+        } else {
+            InstanceId::new(format!("{}@{}", entry.service.id, entry.node.node))
+        };
+        results.extend(entry.checks.into_iter().map(|check| {
+            let health = match check.status.as_str() {
+                "passing" => Health::Passing,
+                "warning" => Health::Warning,
+                _ => Health::Critical,
+            };
+            let name = if check.name.is_empty() {
+                check.id
+            } else {
+                check.name
+            };
+            CheckResult::new(id.clone(), name, health, check.output)
+        }));
+    }
+    results
+}
+
+/// Whether the agent has a service with this id.
+pub(super) async fn is_registered(http: &Http, id: &InstanceId) -> Result<bool, ProviderError> {
+    let path = format!("/v1/agent/service/{}", escape(id.as_str()));
+    match http
+        .read(&path, &[], None, Some(&Need::read_all_services()))
+        .await
+    {
+        Ok(_) => Ok(true),
+        Err(error) if is_unknown(&error) => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_have_the_ids_of_the_instances() {
+        let entry = |node: &str, id: &str| {
+            format!(
+                r#"{{"Node": {{"Node": "{node}"}}, "Service": {{"ID": "{id}"}}, "Checks": [
+                {{"CheckID": "c", "Name": "", "Status": "critical", "Output": "HTTP 503"}}]}}"#
+            )
+        };
+        let (a, b, c) = (entry("n1", "web"), entry("n2", "web"), entry("n1", "db"));
+        let found = results(serde_json::from_str(&format!("[{a}, {b}, {c}]")).unwrap());
+        let ids: Vec<_> = found.iter().map(|it| it.instance.as_str()).collect();
+        assert_eq!(ids, ["web@n1", "web@n2", "db"]);
+        let expected = CheckResult::new("db".into(), "c", Health::Critical, "HTTP 503");
+        assert_eq!(found[2], expected);
+    }
+}
