@@ -133,6 +133,13 @@ impl Registry for KubernetesProvider {
         self.registry.deregister(id).boxed()
     }
 
+    fn is_registered<'a>(
+        &'a self,
+        id: &'a InstanceId,
+    ) -> BoxFuture<'a, Result<bool, ProviderError>> {
+        self.registry.is_registered(id).boxed()
+    }
+
     fn heartbeat<'a>(
         &'a self,
         registration: &'a Registration,

@@ -209,6 +209,21 @@ impl SliceRegistry {
         Ok(())
     }
 
+    /// Whether there is a slice of this instance, in the namespace that it was registered in, or else
+    /// in the default one.
+    pub(crate) async fn is_registered(&self, id: &InstanceId) -> Result<bool, ProviderError> {
+        let registered = self
+            .slices()
+            .get(id)
+            .map(|slice| slice.owner.service.namespace.clone());
+        let namespace = registered.unwrap_or_else(|| Arc::clone(&self.namespace));
+        match self.get(&slice_path(&namespace, id)).await {
+            Ok(stored) => Ok(stored.is_slice_of(id)),
+            Err(error) if error.is_not_found() => Ok(false),
+            Err(error) => Err(self.explain(&namespace, error).await),
+        }
+    }
+
     /// The address of this machine in the API server's network.
     pub(crate) fn local_address(&self) -> Option<IpAddr> {
         self.client().local_address()
