@@ -3,7 +3,7 @@
 use std::fmt;
 use std::process::ExitCode;
 
-use waypost::{ConfigError, Error, Invalid};
+use waypost::{ConfigError, Error, Invalid, ProviderError, ProviderErrorKind};
 
 /// The result of a command. `Ok` holds the exit code, which is not always 0.
 pub(crate) type CommandResult = Result<ExitCode, CommandError>;
@@ -13,8 +13,14 @@ pub(crate) type CommandResult = Result<ExitCode, CommandError>;
 pub(crate) enum CommandError {
     /// An error of service discovery.
     Discovery(Error),
+    /// As [`Discovery`](Self::Discovery), with what to do about it.
+    WithHint(Error, String),
+    /// What should be removed is not there.
+    NothingThere(String),
     /// Any other error, as a message.
     Other(String),
+    /// Nobody reads the output any more. This is no failure.
+    StdoutClosed,
 }
 
 impl CommandError {
@@ -25,14 +31,16 @@ impl CommandError {
     /// The exit code, as listed in the long help of the program.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Discovery(error) => match error {
+            Self::Discovery(error) | Self::WithHint(error, _) => match error {
                 error if error.is_no_usable_instance() => 3,
                 Error::Unreachable { .. } | Error::TimedOut { .. } => 4,
                 Error::NotAuthorised { .. } => 5,
                 Error::Invalid(_) | Error::Config(_) => 2,
                 _ => 1,
             },
+            Self::NothingThere(_) => 3,
             Self::Other(_) => 1,
+            Self::StdoutClosed => 0,
         })
     }
 }
@@ -40,10 +48,35 @@ impl CommandError {
 impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Discovery(Error::Unreachable { cause, .. }) => unreachable(cause, f),
             Self::Discovery(error) => error.fmt(f),
-            Self::Other(message) => f.write_str(message),
+            Self::WithHint(error, hint) => write!(f, "{error}; {hint}"),
+            Self::NothingThere(message) | Self::Other(message) => f.write_str(message),
+            Self::StdoutClosed => f.write_str("stdout is closed"),
         }
     }
+}
+
+/// Says in one line what is at the address of the registry, and what to do.
+fn unreachable(cause: &ProviderError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+    let Some(address) = cause.provider().strip_prefix("consul at ") else {
+        return write!(f, "registry unreachable: {cause}");
+    };
+    if cause.kind() == ProviderErrorKind::InvalidResponse {
+        return write!(
+            f,
+            "no registry answers at {address}: {}; name another with --registry",
+            cause.message()
+        );
+    }
+    let text = cause.to_string();
+    if text.to_lowercase().contains("connection refused") {
+        return write!(
+            f,
+            "no registry at {address} (connection refused); start one: waypost up"
+        );
+    }
+    write!(f, "registry unreachable: {text}")
 }
 
 impl From<Error> for CommandError {

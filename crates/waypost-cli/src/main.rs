@@ -1,15 +1,23 @@
 //! The `waypost` command: a thin command line over the libraries.
 
+#![warn(clippy::print_stdout, clippy::print_stderr)] // see `terminal`
+
 mod command;
 mod error;
 mod output;
 mod runtime;
+mod suggest;
+mod terminal;
 
+use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::builder::Resettable;
+use clap::{CommandFactory, FromArgMatches, Parser};
 
 use crate::command::Command;
+use crate::error::CommandError;
+use crate::terminal::print_error;
 
 /// Service discovery for microservices
 ///
@@ -27,18 +35,43 @@ Exit codes:
   0  success
   1  any other error
   2  invalid arguments, configuration or environment variables
-  3  no instance to call: unknown service, no instances, or none healthy
+  3  nothing there: unknown service, no instances, none healthy, or nothing to deregister
   4  registry unreachable or timed out
   5  not authorised by the registry";
 
 fn main() -> ExitCode {
     // Must come first: `waypost up` starts this same program as the shim of each process.
     waypost_runner::shim::run_if_requested();
-    match Cli::parse().command.run::<Cli>() {
+    let result = match parse(std::env::args_os()) {
+        Ok(cli) => cli.command.run::<Cli>(),
+        Err(error) => error.exit(),
+    };
+    match result {
         Ok(code) => code,
+        // Whoever reads the output has seen enough.
+        Err(CommandError::StdoutClosed) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("waypost: {error}");
+            print_error(&error);
             error.exit_code()
         }
     }
+}
+
+/// Parses the arguments. An error suggests what was probably meant.
+fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
+    let matches = ignore_empty_variables(Cli::command())
+        .try_get_matches_from(arguments)
+        .map_err(|error| suggest::improve(error.with_cmd(&Cli::command())))?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
+}
+
+/// Makes a variable that is set but empty count as not set, as everywhere in Waypost.
+fn ignore_empty_variables(command: clap::Command) -> clap::Command {
+    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+    command
+        .mut_args(|argument| match argument.get_env() {
+            Some(name) if is_empty(name) => argument.env(Resettable::Reset),
+            _ => argument,
+        })
+        .mut_subcommands(ignore_empty_variables)
 }

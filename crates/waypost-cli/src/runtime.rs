@@ -1,19 +1,25 @@
 //! Runs the asynchronous commands: sets up logging and the Tokio runtime.
 
 use std::io::IsTerminal;
-use std::pin::Pin;
+use std::sync::OnceLock;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::fmt::format::debug_fn;
 
 use crate::error::CommandResult;
+use crate::terminal::escaped;
+
+/// What a command logs that ends with an error: nothing that the error says too.
+const QUERY_FILTER: &str = "warn,waypost_core::supervision=error,waypost::registrar=error";
 
 /// Runs a command that makes a few requests and exits. One thread is enough.
 pub(crate) fn run_query(command: impl Future<Output = CommandResult>) -> CommandResult {
-    log_to_stderr("warn");
+    log_to_stderr(QUERY_FILTER);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
-        .block_on(boxed(command))
+        .block_on(command)
 }
 
 /// Runs a command that serves until it is stopped, on one thread per core.
@@ -22,25 +28,51 @@ pub(crate) fn run_server(command: impl Future<Output = CommandResult>) -> Comman
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
-        .block_on(boxed(command))
+        .block_on(command)
 }
 
-/// Gives all commands one type, so that the executor is compiled once and not once for each.
-fn boxed<'a>(
-    command: impl Future<Output = CommandResult> + 'a,
-) -> Pin<Box<dyn Future<Output = CommandResult> + 'a>> {
-    Box::pin(command)
+/// Logs outages from now on, for a command started by [`run_query`] that goes on until it is stopped.
+pub(crate) fn log_outages() {
+    if let Some(set_filter) = SET_FILTER.get() {
+        set_filter("warn");
+    }
 }
 
-/// Logs to stderr, from `level` upwards unless `RUST_LOG` is set.
-fn log_to_stderr(level: &str) {
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| EnvFilter::new(level));
+type SetFilter = Box<dyn Fn(&str) + Send + Sync>;
+
+/// Changes the filter. Not set if `RUST_LOG` decides.
+static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
+
+/// Logs to stderr what passes `filter`, unless `RUST_LOG` is set.
+fn log_to_stderr(filter: &str) {
+    let chosen = EnvFilter::try_from_default_env();
+    let is_chosen = chosen.is_ok();
     let is_terminal = std::io::stderr().is_terminal();
-    // This fails only if a subscriber is installed already; that one is kept.
-    let _ = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    // A field may hold text from outside, such as the message of a registry.
+    let fields = debug_fn(|writer, field, value| {
+        let value = format!("{value:?}");
+        match field.name() {
+            "message" => write!(writer, "{}", escaped(&value)),
+            name => write!(writer, "{name}={}", escaped(&value)),
+        }
+    });
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(chosen.unwrap_or_else(|_| EnvFilter::new(filter)))
+        .fmt_fields(fields.delimited(" "))
         .with_writer(std::io::stderr)
+        // Such an error would be printed to stderr, which is what can't be written.
+        .log_internal_errors(false)
         .with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none())
         .with_target(false)
-        .try_init();
+        .with_filter_reloading();
+    if !is_chosen {
+        let handle = builder.reload_handle();
+        let set_filter = move |filter: &str| {
+            // This fails only if the subscriber is gone.
+            let _ = handle.reload(EnvFilter::new(filter));
+        };
+        let _ = SET_FILTER.set(Box::new(set_filter));
+    }
+    // This fails only if a subscriber is installed already; that one is kept.
+    let _ = builder.try_init();
 }

@@ -7,9 +7,9 @@ use serde::{Deserialize, Deserializer};
 use waypost_core::provider::CheckResult;
 use waypost_core::{Health, InstanceId, ProviderError, ProviderErrorKind, ServiceName};
 
-use super::http::Http;
-use super::permission::Need;
-use super::write::{escape, is_unknown};
+use crate::acl::AclRule;
+use crate::agent_client::AgentClient;
+use crate::registration::{escape, is_not_found};
 
 /// One item of `/v1/health/service/:name`.
 #[derive(Deserialize)]
@@ -53,15 +53,15 @@ fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
 
 /// The latest results of the checks of a service's instances and of their nodes.
 pub(super) async fn check_results(
-    http: &Http,
+    agent: &AgentClient,
     service: &ServiceName,
 ) -> Result<Vec<CheckResult>, ProviderError> {
     let path = format!("/v1/health/service/{service}");
-    let need = Need::read_service(service.as_str());
-    let reply = http.read(&path, &[], None, Some(&need)).await?;
-    let entries: Vec<Entry> = serde_json::from_slice(&reply.body).map_err(|error| {
+    let rule = AclRule::read_service(service.as_str());
+    let response = agent.get(&path, &[], None, Some(&rule)).await?;
+    let entries: Vec<Entry> = serde_json::from_slice(&response.body).map_err(|error| {
         let message = format!("{path}: unreadable response: {error}");
-        http.error(ProviderErrorKind::InvalidResponse, message)
+        agent.error(ProviderErrorKind::InvalidResponse, message)
     })?;
     Ok(results(entries))
 }
@@ -97,14 +97,17 @@ fn results(entries: Vec<Entry>) -> Vec<CheckResult> {
 }
 
 /// Whether the agent has a service with this id.
-pub(super) async fn is_registered(http: &Http, id: &InstanceId) -> Result<bool, ProviderError> {
+pub(super) async fn is_registered(
+    agent: &AgentClient,
+    id: &InstanceId,
+) -> Result<bool, ProviderError> {
     let path = format!("/v1/agent/service/{}", escape(id.as_str()));
-    match http
-        .read(&path, &[], None, Some(&Need::read_all_services()))
+    match agent
+        .get(&path, &[], None, Some(&AclRule::read_all_services()))
         .await
     {
         Ok(_) => Ok(true),
-        Err(error) if is_unknown(&error) => Ok(false),
+        Err(error) if is_not_found(&error) => Ok(false),
         Err(error) => Err(error),
     }
 }

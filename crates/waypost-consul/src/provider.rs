@@ -9,7 +9,7 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use waypost_core::provider::{
-    HeartbeatResponse, InstanceReport, NamesWatch, Provider, Registry, Watch,
+    CheckResult, HeartbeatResponse, InstanceReport, NamesWatch, Provider, Registry, Watch,
 };
 use waypost_core::{
     ConfigError, Environment, Error, InstanceId, ProviderError, Registration, ServiceName,
@@ -24,7 +24,7 @@ use crate::query_options::{Consistency, QueryOptions};
 use crate::responses::{CatalogDecoder, HealthDecoder};
 use crate::tls::TlsOptions;
 use crate::token::TokenSource;
-use crate::{definition, registration};
+use crate::{definition, diagnosis, registration};
 
 /// Finds and registers services with a Consul agent over its HTTP API.
 ///
@@ -145,6 +145,13 @@ impl Provider for ConsulProvider {
         self.query(path, params, rules, CatalogDecoder).watch()
     }
 
+    fn check_results<'a>(
+        &'a self,
+        service: &'a ServiceName,
+    ) -> BoxFuture<'a, Result<Vec<CheckResult>, ProviderError>> {
+        diagnosis::check_results(self.agents.current().1, service).boxed()
+    }
+
     fn registry(&self) -> Result<&dyn Registry, ProviderError> {
         Ok(self)
     }
@@ -172,6 +179,13 @@ impl Registry for ConsulProvider {
 
     fn deregister<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
         registration::deregister(self.agents.first(), id).boxed()
+    }
+
+    fn is_registered<'a>(
+        &'a self,
+        id: &'a InstanceId,
+    ) -> BoxFuture<'a, Result<bool, ProviderError>> {
+        diagnosis::is_registered(self.agents.first(), id).boxed()
     }
 
     fn heartbeat<'a>(

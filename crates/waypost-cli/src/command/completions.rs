@@ -6,6 +6,7 @@ use clap::{Args, CommandFactory};
 use clap_complete::Shell;
 
 use crate::error::CommandResult;
+use crate::terminal::print_verbatim;
 
 /// Print a shell completion script
 #[derive(Args)]
@@ -16,12 +17,9 @@ pub(crate) struct Completions {
 
 impl Completions {
     pub(super) fn run<C: CommandFactory>(self) -> CommandResult {
-        clap_complete::generate(
-            self.shell,
-            &mut C::command(),
-            "waypost",
-            &mut std::io::stdout(),
-        );
+        let mut script = Vec::new();
+        clap_complete::generate(self.shell, &mut C::command(), "waypost", &mut script);
+        print_verbatim(&String::from_utf8_lossy(&script))?;
         Ok(ExitCode::SUCCESS)
     }
 }

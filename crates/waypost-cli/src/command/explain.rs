@@ -4,14 +4,16 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
-use serde_json::json;
+use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use waypost::balance::{BalancerOptions, ExplainedInstance, Explanation, Selection};
+use waypost::provider::CheckResult;
 use waypost::{ActiveCheck, Balancer, ServiceName};
 
 use super::registry_args::RegistryArgs;
-use crate::error::CommandResult;
-use crate::output::{print_json, print_table};
+use crate::error::{CommandError, CommandResult};
+use crate::output::{JSON_SCHEMA, checks_json, print_failing_checks, print_table};
+use crate::terminal::{print_json, print_line};
 
 /// Show which instances of a service the load balancer uses, and why
 ///
@@ -57,20 +59,25 @@ impl Explain {
         if let Some(check) = self.check {
             client = client.active_check(check.every(CHECK_INTERVAL).with_fall(1));
         }
-        let balancer = client.build()?.balancer(&self.service)?;
+        let client = client.build()?;
+        let balancer = client.balancer(&self.service)?;
         balancer.ready().await?;
         if has_check {
             // Checks that have not finished by then are printed as `-`.
             let _ = timeout(self.registry.timeout, all_checked(&balancer)).await;
         }
         let explanation = balancer.explain();
+        let directory = client.directory();
+        let checks = self.registry.check_results(directory, &self.service).await;
         if self.registry.json {
-            print_json(&json!(explanation));
+            print_json(&explanation_json(&explanation, &checks))?;
         } else {
-            print(&explanation);
+            print(&explanation, &checks)?;
         }
-        balancer.pick()?;
-        Ok(ExitCode::SUCCESS)
+        match balancer.pick() {
+            Ok(_) => Ok(ExitCode::SUCCESS),
+            Err(error) => Err(self.registry.with_suggestion(directory, error).await),
+        }
     }
 }
 
@@ -87,23 +94,72 @@ async fn all_checked(balancer: &Balancer) {
     }
 }
 
-fn print(explanation: &Explanation) {
-    println!("service   {}", explanation.service);
-    println!("provider  {}", explanation.provider);
+/// The explanation in the words of the other commands.
+fn explanation_json(explanation: &Explanation, checks: &[CheckResult]) -> Value {
+    let mut value = json!(explanation);
+    let Some(fields) = value.as_object_mut() else {
+        return value;
+    };
+    for moved in ["provider", "generation", "age_seconds", "failure", "known"] {
+        fields.remove(moved);
+    }
+    let age = explanation.age_seconds.map(|age| (age * 1000.0) as u64);
+    let is_known = !explanation.instances.is_empty();
+    fields.insert("schema".into(), JSON_SCHEMA.into());
+    fields.insert("known".into(), is_known.into());
+    fields.insert("eligible".into(), explanation.known.into());
+    fields.insert(
+        "freshness".into(),
+        json!({
+            "provider": explanation.provider,
+            "generation": explanation.generation,
+            "stale": explanation.failure.is_some(),
+            "age_ms": age,
+            "error": explanation.failure,
+        }),
+    );
+    let instances = fields.get_mut("instances").and_then(Value::as_array_mut);
+    for (value, instance) in instances.into_iter().flatten().zip(&explanation.instances) {
+        value["checks"] = checks_json(checks, &instance.id);
+        in_milliseconds(value, "latency_seconds", "latency_ms");
+        if let Some(ejection) = value.get_mut("ejection") {
+            in_milliseconds(ejection, "seconds_left", "left_ms");
+        }
+    }
+    value
+}
+
+/// Replaces a duration in seconds by one in milliseconds.
+fn in_milliseconds(value: &mut Value, from: &str, to: &str) {
+    let Some(fields) = value.as_object_mut() else {
+        return;
+    };
+    let seconds = fields.remove(from);
+    let milliseconds = seconds.and_then(|it| it.as_f64()).map(|it| it * 1000.0);
+    fields.insert(to.into(), json!(milliseconds));
+}
+
+fn print(explanation: &Explanation, checks: &[CheckResult]) -> Result<(), CommandError> {
+    print_line(format_args!("service   {}", explanation.service))?;
+    print_line(format_args!("provider  {}", explanation.provider))?;
     match &explanation.failure {
-        None => println!("snapshot  live, generation {}", explanation.generation),
+        None => {
+            let generation = explanation.generation;
+            print_line(format_args!("snapshot  live, generation {generation}"))?;
+        }
         Some(failure) => {
             let age = explanation.age_seconds.unwrap_or_default() as u64;
             let age = humantime::format_duration(Duration::from_secs(age));
-            println!("snapshot  {age} old: {failure}");
+            print_line(format_args!("snapshot  {age} old: {failure}"))?;
         }
     }
-    println!("strategy  {}", explanation.strategy);
-    println!("healthy   {} of {}", explanation.healthy, explanation.known);
+    print_line(format_args!("strategy  {}", explanation.strategy))?;
+    let (healthy, known) = (explanation.healthy, explanation.known);
+    print_line(format_args!("healthy   {healthy} of {known}"))?;
     if explanation.panic {
-        println!("panic     too few instances are healthy, so ejections are ignored");
+        print_line("panic     too few instances are healthy, so ejections are ignored")?;
     }
-    println!();
+    print_line("")?;
 
     let rows: Vec<[String; 7]> = explanation
         .instances
@@ -136,7 +192,9 @@ fn print(explanation: &Explanation) {
             "SHARE",
         ],
         &rows,
-    );
+    )?;
+    let instances = explanation.instances.iter();
+    print_failing_checks(instances.map(|it| (&it.id, it.health)), checks)
 }
 
 /// The result of `--check`, or `-` if there is none.

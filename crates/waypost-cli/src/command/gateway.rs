@@ -11,7 +11,9 @@ use waypost::integration::shutdown_signal;
 use waypost::settings::Settings;
 use waypost_gateway::Config;
 
-use crate::error::{CommandError, CommandResult};
+use super::listen::listen_error;
+use crate::error::CommandResult;
+use crate::terminal::announce;
 
 /// Run the API gateway, which forwards /NAME/... to a healthy instance of service NAME
 #[derive(Args)]
@@ -29,6 +31,7 @@ pub(crate) struct Gateway {
 
 impl Gateway {
     pub(super) async fn run(self) -> CommandResult {
+        let shutdown = shutdown_signal();
         // The fallback of ENVIRONMENT=development is a gateway, so it can't be used here.
         let settings = Settings::of_this_process()?;
         let provider = settings.chosen_provider()?;
@@ -42,14 +45,14 @@ impl Gateway {
         let address = SocketAddr::new(self.bind, self.port);
         let listener = TcpListener::bind(address)
             .await
-            .map_err(|error| CommandError::Other(format!("can't listen on {address}: {error}")))?;
-        println!(
+            .map_err(|error| listen_error(address, &error, "--port"))?;
+        announce(format_args!(
             "gateway: http://{} (registry: {})",
             listener.local_addr()?,
             provider.describe()
-        );
+        ));
         waypost_gateway::Gateway::new(client, config)
-            .serve(listener, shutdown_signal())
+            .serve(listener, shutdown)
             .await?;
         Ok(ExitCode::SUCCESS)
     }

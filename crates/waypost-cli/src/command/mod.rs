@@ -7,19 +7,25 @@ mod deregister;
 mod explain;
 mod gateway;
 mod instances;
+mod listen;
+mod local_check;
 mod register;
 mod registry;
 mod registry_args;
 mod resolve;
 mod service;
 mod services;
+mod token_args;
 mod up;
 mod watch;
+
+use std::process::ExitCode;
 
 use clap::{CommandFactory, Subcommand};
 
 use crate::error::CommandResult;
 use crate::runtime::{run_query, run_server};
+use crate::terminal::print_verbatim;
 
 #[derive(Subcommand)]
 pub(crate) enum Command {
@@ -29,6 +35,7 @@ pub(crate) enum Command {
     Service(service::Service),
     #[command(subcommand)]
     Registry(registry::Registry),
+    #[command(aliases = ["list", "ls", "ps"])]
     Services(services::Services),
     Instances(instances::Instances),
     Resolve(resolve::Resolve),
@@ -37,6 +44,12 @@ pub(crate) enum Command {
     Register(register::Register),
     Deregister(deregister::Deregister),
     Completions(completions::Completions),
+    /// Show whether the registry responds; the same as `waypost registry status`
+    #[command(hide = true)]
+    Status(registry::Status),
+    /// Print the version; the same as `waypost --version`
+    #[command(hide = true)]
+    Version,
 }
 
 impl Command {
@@ -56,6 +69,11 @@ impl Command {
             Self::Register(register) => run_query(register.run()),
             Self::Deregister(deregister) => run_query(deregister.run()),
             Self::Completions(completions) => completions.run::<C>(),
+            Self::Status(status) => run_query(status.run()),
+            Self::Version => {
+                print_verbatim(&C::command().render_version())?;
+                Ok(ExitCode::SUCCESS)
+            }
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `waypost register`
 
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -7,17 +8,24 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::json;
 use tokio::time::timeout;
+use waypost::integration::shutdown_signal;
+use waypost::provider::Provider;
 use waypost::{
-    Check, Error, Host, Registrar, RegistrationState, ServiceName, ServiceRegistration, Weight,
+    Check, Error, HealthChecks, Host, Registrar, RegistrationState, ServiceName,
+    ServiceRegistration, Weight,
 };
 
+use super::local_check::LocalCheck;
 use super::registry_args::RegistryArgs;
 use crate::error::{CommandError, CommandResult};
-use crate::output::print_json;
+use crate::output::JSON_SCHEMA;
+use crate::runtime::log_outages;
+use crate::terminal::{print_json, print_line};
 
 /// Register an instance
 ///
-/// The instance stays registered until `waypost deregister`; with --hold, until Ctrl-C.
+/// The instance stays registered until `waypost deregister`; with --hold, until the command is stopped
+/// (Ctrl-C, SIGTERM, or the end of its terminal).
 #[derive(Args)]
 pub(crate) struct Register {
     /// Service name
@@ -43,19 +51,23 @@ pub(crate) struct Register {
     /// Relative share of the traffic, 0 to 65535
     #[arg(long, default_value_t = Weight::default())]
     weight: Weight,
-    /// Have the registry check this HTTP path of the instance
-    #[arg(long, value_name = "PATH", group = "check")]
+    /// Have the registry check this HTTP path of the instance, or this URL
+    #[arg(long, value_name = "PATH|URL", conflicts_with = "check_tcp")]
     check_http: Option<String>,
     /// Have the registry check that the instance accepts TCP connections
-    #[arg(long, group = "check")]
+    #[arg(long)]
     check_tcp: bool,
-    /// Send heartbeats; the check fails this long after the last one; requires --hold
-    #[arg(long, value_name = "TIME", group = "check", requires = "hold", value_parser = humantime::parse_duration)]
+    /// Check the instance from here, and report the result in heartbeats; the instance is critical this
+    /// long after the last one
+    ///
+    /// For a registry that cannot reach the instance. Checks that the instance accepts TCP
+    /// connections, or what --check-http says. Requires --hold.
+    #[arg(long, value_name = "TIME", requires = "hold", value_parser = humantime::parse_duration)]
     check_ttl: Option<Duration>,
     /// Interval between the registry's checks
     #[arg(long, value_name = "TIME", default_value = "10s", value_parser = humantime::parse_duration)]
     interval: Duration,
-    /// Keep the instance registered until Ctrl-C, then deregister it
+    /// Keep the instance registered until the command is stopped, then deregister it
     #[arg(long)]
     hold: bool,
     #[command(flatten)]
@@ -71,10 +83,17 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 impl Register {
     pub(super) async fn run(self) -> CommandResult {
+        // Before there is anything to undo.
+        let mut shutdown = pin!(shutdown_signal());
         let provider = self.registry.provider()?;
-        let registrar = Registrar::start(Arc::clone(&provider), self.registration()?)?;
+        let registration = self.registration(&*provider)?;
+        let registrar = Registrar::start(provider, registration)?;
         let limit = self.registry.timeout;
-        if timeout(limit, registrar.registered()).await.is_err() {
+        let registered = tokio::select! {
+            registered = timeout(limit, registrar.registered()) => registered,
+            () = &mut shutdown => return deregister(registrar).await,
+        };
+        if registered.is_err() {
             let error = match registrar.state() {
                 RegistrationState::Pending(Some(error)) => Error::from(error).into(),
                 _ => CommandError::Other(format!("the registry did not respond within {limit:?}")),
@@ -83,21 +102,23 @@ impl Register {
             return Err(error);
         }
         let instance = Arc::clone(registrar.registration().instance());
-        if self.registry.json {
-            print_json(&json!({ "registered": *instance }));
+        let printed = if self.registry.json {
+            print_json(&json!({ "schema": JSON_SCHEMA, "registered": *instance }))
         } else {
-            println!("{}", instance.id());
-        }
+            print_line(instance.id())
+        };
         if self.hold {
-            tokio::signal::ctrl_c().await?;
-            registrar.deregister().await?;
-        } else {
-            registrar.abandon();
+            // Whether or not anybody reads the output, the instance is held.
+            log_outages();
+            shutdown.await;
+            return deregister(registrar).await;
         }
+        registrar.abandon();
+        printed?;
         Ok(ExitCode::SUCCESS)
     }
 
-    fn registration(&self) -> Result<ServiceRegistration, CommandError> {
+    fn registration(&self, provider: &dyn Provider) -> Result<ServiceRegistration, CommandError> {
         let mut registration = ServiceRegistration::new(&self.service, self.port)?
             .tags(self.tag.iter().cloned())
             .weight(self.weight);
@@ -113,15 +134,26 @@ impl Register {
         if let Some(version) = &self.version {
             registration = registration.version(version);
         }
-        if let Some(path) = &self.check_http {
-            registration = registration.check(Check::http(path).every(self.interval));
-        }
-        if self.check_tcp {
-            registration = registration.check(Check::tcp().every(self.interval));
-        }
+        let http = self.check_http.as_ref().map(Check::http);
         if let Some(ttl) = self.check_ttl {
-            registration = registration.check(Check::ttl(ttl));
+            let local_address = provider.registry().map_err(Error::from)?.local_address();
+            let instance = registration.clone().resolve(local_address)?;
+            let check = LocalCheck::new(http.as_ref(), instance.instance())?;
+            let health = HealthChecks::new(self.service.as_str()).check(check.name(), move || {
+                let check = check.clone();
+                async move { check.run().await }
+            });
+            registration = registration.check(Check::ttl(ttl)).health(health);
+        } else if let Some(http) = http {
+            registration = registration.check(http.every(self.interval));
+        } else if self.check_tcp {
+            registration = registration.check(Check::tcp().every(self.interval));
         }
         Ok(registration)
     }
+}
+
+async fn deregister(registrar: Registrar) -> CommandResult {
+    registrar.deregister().await?;
+    Ok(ExitCode::SUCCESS)
 }

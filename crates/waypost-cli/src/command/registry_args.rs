@@ -4,13 +4,17 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::time::timeout;
 use waypost::directory::{Directory, DirectoryOptions};
-use waypost::provider::Provider;
 use waypost::provider::consul::ConsulProvider;
+use waypost::provider::{CheckResult, Provider};
 use waypost::settings::Settings;
-use waypost::{ClientBuilder, ConfigError, Environment, Error, ServiceDiscoveryClient};
+use waypost::{
+    ClientBuilder, ConfigError, Environment, Error, ServiceDiscoveryClient, ServiceName,
+};
 
 use crate::error::CommandError;
+use crate::suggest::closest;
 
 /// Which registry to query, how long to wait, and how to print the result.
 #[derive(Args)]
@@ -61,6 +65,42 @@ impl RegistryArgs {
         Ok(ServiceDiscoveryClient::builder()
             .directory_options(self.options())
             .shared_provider(self.provider()?))
+    }
+
+    /// The results of the registry's checks of a service. They are details, so that a registry that
+    /// fails to give them has none.
+    pub(crate) async fn check_results(
+        &self,
+        directory: &Directory,
+        service: &ServiceName,
+    ) -> Vec<CheckResult> {
+        let results = directory.provider().check_results(service);
+        match timeout(self.timeout, results).await {
+            Ok(Ok(results)) => results,
+            _ => Vec::new(),
+        }
+    }
+
+    /// The error, with the service that was probably meant if this one is unknown.
+    pub(crate) async fn with_suggestion(
+        &self,
+        directory: &Directory,
+        error: Error,
+    ) -> CommandError {
+        let Error::UnknownService { service, .. } = &error else {
+            return error.into();
+        };
+        let Ok(catalog) = directory.catalog().await else {
+            return error.into();
+        };
+        let names = catalog.names().iter().map(ServiceName::as_str);
+        match closest(service.as_str(), names) {
+            Some(name) => {
+                let hint = format!("did you mean {name}?");
+                CommandError::WithHint(error, hint)
+            }
+            None => error.into(),
+        }
     }
 
     fn options(&self) -> DirectoryOptions {

@@ -8,7 +8,8 @@ use waypost::{Balancer, Pick, ServiceAddress};
 
 use super::registry_args::RegistryArgs;
 use crate::error::{CommandError, CommandResult};
-use crate::output::{no_match, print_json};
+use crate::output::{JSON_SCHEMA, no_match};
+use crate::terminal::{print_json, print_line};
 
 /// Print the URL of an instance chosen by the load balancer
 #[derive(Args)]
@@ -30,13 +31,25 @@ impl Resolve {
         };
         let client = self.registry.client_builder()?.build()?;
         let balancer = client.balancer(address.service())?;
-        balancer.ready().await?;
-        let (pick, url) = pick_matching(&balancer, &address)?;
+        let ready = balancer.ready().await;
+        let picked = ready
+            .map_err(Into::into)
+            .and_then(|_| pick_matching(&balancer, &address));
+        let (pick, url) = match picked {
+            Ok(picked) => picked,
+            Err(CommandError::Discovery(error)) => {
+                return Err(self
+                    .registry
+                    .with_suggestion(client.directory(), error)
+                    .await);
+            }
+            Err(error) => return Err(error),
+        };
         if self.registry.json {
             let instance = &**pick.endpoint().instance();
-            print_json(&json!({ "url": url, "instance": instance }));
+            print_json(&json!({ "schema": JSON_SCHEMA, "url": url, "instance": instance }))?;
         } else {
-            println!("{url}");
+            print_line(&url)?;
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -4,7 +4,10 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::process::ExitCode;
 
 use clap::{Args, Subcommand};
+use waypost::integration::shutdown_signal;
+use waypost_ai_models::RunError;
 
+use super::listen::listen_error;
 use crate::error::{CommandError, CommandResult};
 
 /// Run one of the sample services
@@ -49,6 +52,7 @@ struct ListenArgs {
 
 impl Service {
     pub(super) async fn run(self) -> CommandResult {
+        let shutdown = shutdown_signal();
         match self.sample {
             Sample::AiModels { listen, port } => {
                 let config = waypost_ai_models::Config {
@@ -59,9 +63,14 @@ impl Service {
                         .map_err(CommandError::other)?,
                     ..waypost_ai_models::Config::default()
                 };
-                waypost_ai_models::run(config)
+                waypost_ai_models::run_until(config, shutdown)
                     .await
-                    .map_err(CommandError::other)?;
+                    .map_err(|error| match error {
+                        RunError::Listen { address, cause } => {
+                            listen_error(address, &cause, "--port")
+                        }
+                        other => CommandError::other(other),
+                    })?;
             }
             Sample::Ui { listen, port } => {
                 let config = waypost_ui::Config {
@@ -70,7 +79,14 @@ impl Service {
                     advertise: listen.advertise,
                     ..waypost_ui::Config::default()
                 };
-                waypost_ui::run(config).await.map_err(CommandError::other)?;
+                waypost_ui::run_until(config, shutdown)
+                    .await
+                    .map_err(|error| match error {
+                        waypost_ui::Error::Listen { address, cause } => {
+                            listen_error(address, &cause, "--port")
+                        }
+                        other => CommandError::other(other),
+                    })?;
             }
         }
         Ok(ExitCode::SUCCESS)

@@ -7,7 +7,9 @@ use waypost::ServiceAddress;
 
 use super::registry_args::RegistryArgs;
 use crate::error::CommandResult;
-use crate::output::{print_instances, print_json, snapshot_json};
+use crate::output::{print_instances, snapshot_json};
+use crate::runtime::log_outages;
+use crate::terminal::{print_json, print_line};
 
 /// Print the instances of a service now and after each change
 #[derive(Args)]
@@ -27,6 +29,7 @@ impl Watch {
         let mut subscription = directory.subscribe(self.service.service());
         // A subscription waits for an unreachable registry; this reports it as an error.
         directory.lookup(self.service.service()).await?;
+        log_outages();
 
         let mut printed = None;
         let mut remaining = self.count;
@@ -37,14 +40,16 @@ impl Watch {
             if printed.replace(state) == Some(state) {
                 continue;
             }
+            let service = self.service.service();
+            let checks = self.registry.check_results(&directory, service).await;
             if self.registry.json {
-                print_json(&snapshot_json(&snapshot, &self.service));
+                print_json(&snapshot_json(&snapshot, &self.service, &checks))?;
             } else {
                 match snapshot.instances().len() {
-                    1 => println!("--- 1 instance"),
-                    n => println!("--- {n} instances"),
+                    1 => print_line("--- 1 instance")?,
+                    n => print_line(format_args!("--- {n} instances"))?,
                 }
-                print_instances(&snapshot, &self.service);
+                print_instances(&snapshot, &self.service, &checks)?;
             }
             remaining = remaining.map(|remaining| remaining - 1);
         }

@@ -69,6 +69,14 @@ async fn the_error_for_a_port_in_use_names_the_address() {
             output.contains(&format!("127.0.0.1:{port}")),
             "{arguments:?}: {output}"
         );
+        let holder = format!("in use by pid {}", std::process::id());
+        assert!(output.contains(&holder), "{arguments:?}: {output}");
+        let option = if arguments[0] == "agent" {
+            "--http-port"
+        } else {
+            "--port"
+        };
+        assert!(output.contains(option), "{arguments:?}: {output}");
     }
 }
 

@@ -101,7 +101,7 @@ async fn each_error_has_its_own_message_and_exit_code() {
             &["services", "--registry", &unused][..],
             &[][..],
             4,
-            "registry unreachable",
+            "start one: waypost up",
         ),
         (&["resolve", "a b"], &[], 2, "not valid"),
         (

@@ -11,6 +11,7 @@ use tokio::process::{Child, Command};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
+use waypost_testkit::free_ports;
 
 /// The longest that a test waits for anything, generous enough for a busy machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
@@ -189,4 +190,78 @@ pub(crate) async fn get_json(url: &str) -> Value {
     let (status, body) = get(url).await;
     assert_eq!(status, 200, "{url}: {body}");
     serde_json::from_str(&body).unwrap()
+}
+
+/// An embedded registry that runs during the test.
+pub(crate) struct Registry {
+    pub(crate) agent: Program,
+    /// Such as `127.0.0.1:8500`.
+    pub(crate) address: String,
+}
+
+impl Registry {
+    pub(crate) async fn start(arguments: &[&str]) -> Self {
+        Self::start_with(arguments, &[]).await
+    }
+
+    pub(crate) async fn start_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
+        let [port] = free_ports().map(|port| port.to_string());
+        let mut command = waypost(&["agent", "--http-port", &port, "--dns-port", "0"]);
+        command.args(arguments).envs(variables.iter().copied());
+        let mut agent = Program::start(command);
+        agent.wait_for_output("/ui/").await;
+        Self {
+            agent,
+            address: format!("127.0.0.1:{port}"),
+        }
+    }
+
+    /// A command that uses this registry.
+    pub(crate) fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = waypost(arguments);
+        command.env("CONSUL_HTTP_ADDR", &self.address);
+        command
+    }
+
+    /// Runs a command that uses this registry.
+    pub(crate) async fn run(&self, arguments: &[&str]) -> Finished {
+        Finished::of(self.command(arguments)).await
+    }
+
+    /// Registers an instance by a definition in Consul's format.
+    pub(crate) async fn register(&self, definition: Value) {
+        let url = format!("http://{}/v1/agent/service/register", self.address);
+        let response = http().put(url).json(&definition).send().await.unwrap();
+        let status = response.status();
+        assert_eq!(status, 200, "{}", response.text().await.unwrap());
+    }
+
+    pub(crate) async fn get(&self, path: &str) -> Value {
+        get_json(&format!("http://{}{path}", self.address)).await
+    }
+
+    /// The instances of a service, healthy or not.
+    pub(crate) async fn instances(&self, service: &str) -> Vec<Value> {
+        let path = format!("/v1/health/service/{service}");
+        self.get(&path).await.as_array().unwrap().clone()
+    }
+}
+
+/// The result of a command.
+#[derive(Debug)]
+pub(crate) struct Finished {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Finished {
+    pub(crate) async fn of(mut command: Command) -> Self {
+        let output = command.output().await.unwrap();
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8(output.stdout).unwrap(),
+            stderr: String::from_utf8(output.stderr).unwrap(),
+        }
+    }
 }

@@ -25,6 +25,22 @@ impl Stack {
         stack
     }
 
+    /// Without a registry of its own.
+    fn spawn_on(registry: &str) -> Self {
+        let [gateway, ui, models] = free_ports();
+        let mut command = waypost(&["up", "--registry", registry]);
+        for (name, port) in [("gateway", gateway), ("ui", ui), ("ai-models", models)] {
+            command.args(["--port", &format!("{name}={port}")]);
+        }
+        Self {
+            up: Program::start(command),
+            registry: registry.rsplit(':').next().unwrap().parse().unwrap(),
+            gateway,
+            ui,
+            models,
+        }
+    }
+
     fn spawn(arguments: &[&str]) -> Self {
         let [registry, gateway, ui, models] = free_ports();
         let ports = [
@@ -224,18 +240,7 @@ async fn the_stack_runs_on_a_consul_started_by_up() {
 #[tokio::test]
 async fn nothing_stays_registered_in_a_consul_that_was_already_running() {
     let consul = Consul::start().await;
-    let address = consul.address();
-    let [gateway, ui, models] = free_ports();
-    let ports = [
-        format!("gateway={gateway}"),
-        format!("ui={ui}"),
-        format!("ai-models={models}"),
-    ];
-    let mut arguments = vec!["up", "--registry", &address];
-    for port in &ports {
-        arguments.extend(["--port", port]);
-    }
-    let mut up = Program::start(waypost(&arguments));
+    let mut up = Stack::spawn_on(&consul.address()).up;
     up.wait_for_output("API gateway   http").await;
     let catalog = consul.url("/v1/catalog/services");
     eventually("all are registered", async || {
@@ -261,6 +266,65 @@ async fn no_process_survives_a_killed_runner() {
         all.iter().all(|pid| !is_running(*pid)).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn a_stranger_on_the_other_localhost_is_named_before_anything_starts() {
+    let Ok(stranger) = std::net::TcpListener::bind("[::1]:0") else {
+        return; // no IPv6 on this machine
+    };
+    let port = stranger.local_addr().unwrap().port();
+    let mut stack = Stack::spawn(&["--check", "--port", &format!("registry={port}")]);
+    assert_eq!(stack.up.wait_for_exit().await, Some(1));
+    let output = stack.up.output();
+    let pid = format!("pid {}", std::process::id());
+    assert!(output.contains(&pid), "{output}");
+    assert!(output.contains(&format!("[::1]:{port}")), "{output}");
+    assert!(!output.contains("starting"), "{output}");
+}
+
+#[tokio::test]
+async fn a_closed_terminal_stops_the_stack_in_order() {
+    let consul = Consul::start().await;
+    let address = consul.address();
+    let mut stack = Stack::spawn_on(&address);
+    stack.up.wait_for_output("API gateway   http").await;
+    let all = descendants(stack.up.pid());
+    signal(stack.up.pid(), Signal::HUP);
+    let code = stack.up.wait_for_exit().await;
+    assert_eq!(code, Some(0), "{}", stack.up.output());
+    assert!(all.iter().all(|pid| !is_running(*pid)));
+    let catalog = consul.url("/v1/catalog/services");
+    eventually("nothing stays registered", async || {
+        (get_json(&catalog).await == json!({"consul": []})).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn the_stack_goes_on_when_nobody_reads_its_output() {
+    let [registry, gateway, ui, models] = free_ports();
+    let mut command = waypost(&["up"]);
+    for (name, port) in [
+        ("registry", registry),
+        ("gateway", gateway),
+        ("ui", ui),
+        ("ai-models", models),
+    ] {
+        command.args(["--port", &format!("{name}={port}")]);
+    }
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    command.stdout(writer.try_clone().unwrap()).stderr(writer);
+    let mut up = command.spawn().unwrap();
+    let models = url(gateway, "/ai-models/api/models");
+    eventually("the stack serves", async || {
+        let response = http().get(&models).send().await.ok()?;
+        response.status().is_success().then_some(())
+    })
+    .await;
+    signal(up.id().unwrap().try_into().unwrap(), Signal::TERM);
+    assert_eq!(up.wait().await.unwrap().code(), Some(0));
 }
 
 #[tokio::test]

@@ -1,6 +1,11 @@
 //! The options of commands that call the API of a running agent.
 
+use std::path::PathBuf;
+
 use clap::Args;
+
+use crate::command::token_args::token;
+use crate::error::CommandError;
 
 /// The agent to call.
 #[derive(Args)]
@@ -13,12 +18,20 @@ pub(super) struct AgentArgs {
         default_value = "127.0.0.1:8500"
     )]
     registry: String,
-    /// Token of the agent
+    /// Token of the agent; other users can see it in the list of processes, so prefer the variable or
+    /// --token-file
     #[arg(long, env = "CONSUL_HTTP_TOKEN", hide_env_values = true)]
-    pub(super) token: Option<String>,
+    token: Option<String>,
+    /// File with the token, which takes precedence over --token
+    #[arg(long, value_name = "PATH", env = "CONSUL_HTTP_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
 }
 
 impl AgentArgs {
+    pub(super) fn token(&self) -> Result<Option<String>, CommandError> {
+        token(self.token.clone(), self.token_file.as_deref())
+    }
+
     pub(super) fn url(&self) -> String {
         let address = self.registry.trim_end_matches('/');
         if address.contains("://") {

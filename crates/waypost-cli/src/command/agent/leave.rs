@@ -6,6 +6,7 @@ use clap::Args;
 
 use super::agent_args::AgentArgs;
 use crate::error::{CommandError, CommandResult};
+use crate::terminal::print_line;
 
 /// Make a running agent shut down
 #[derive(Args)]
@@ -17,10 +18,11 @@ pub(super) struct Leave {
 impl Leave {
     pub(super) async fn run(self) -> CommandResult {
         let url = self.agent.url();
-        waypost_agent::leave(&url, self.agent.token.as_deref())
+        let token = self.agent.token()?;
+        waypost_agent::leave(&url, token.as_deref())
             .await
             .map_err(CommandError::other)?;
-        println!("{url} is shutting down");
+        print_line(format_args!("{url} is shutting down"))?;
         Ok(ExitCode::SUCCESS)
     }
 }

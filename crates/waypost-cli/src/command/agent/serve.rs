@@ -8,7 +8,10 @@ use clap::Args;
 use waypost::integration::shutdown_signal;
 use waypost_agent::Agent;
 
+use crate::command::listen::listen_error;
+use crate::command::token_args::token;
 use crate::error::{CommandError, CommandResult};
+use crate::terminal::announce;
 
 /// The configuration of the embedded registry.
 #[derive(Args)]
@@ -37,9 +40,13 @@ pub(super) struct Serve {
     /// Store registrations in this directory [default: in memory only]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Token that every request must carry
+    /// Token that every request must carry; other users can see it in the list of processes, so
+    /// prefer the variable or --token-file
     #[arg(long, env = "WAYPOST_AGENT_TOKEN", hide_env_values = true)]
     token: Option<String>,
+    /// File with the token, which takes precedence over --token
+    #[arg(long, value_name = "PATH", env = "WAYPOST_AGENT_TOKEN_FILE")]
+    token_file: Option<PathBuf>,
     /// Node name [default: the host name]
     #[arg(long, value_name = "NAME")]
     node: Option<String>,
@@ -68,6 +75,8 @@ pub(super) struct Serve {
 
 impl Serve {
     pub(super) async fn run(self) -> CommandResult {
+        let shutdown = shutdown_signal();
+        let token = token(self.token, self.token_file.as_deref())?;
         let mut builder = Agent::builder()
             .http(SocketAddr::new(self.bind, self.http_port))
             .datacenter(self.datacenter)
@@ -84,7 +93,7 @@ impl Serve {
         if let Some(directory) = self.data_dir {
             builder = builder.data_dir(directory);
         }
-        if let Some(token) = self.token {
+        if let Some(token) = token {
             builder = builder.token(token);
         }
         if let Some(node) = self.node {
@@ -103,10 +112,20 @@ impl Serve {
             let (key, value) = pair.split_once(':').unwrap_or((pair, ""));
             builder = builder.node_meta(key, value);
         }
-        let agent = builder.start().await.map_err(CommandError::other)?;
-        println!("registry: {0}  web page: {0}/ui/", agent.url());
+        let agent = builder.start().await.map_err(|error| match error {
+            waypost_agent::Error::Bind { address, source } => {
+                let is_dns = address.port() == self.dns_port && self.dns_port != 0;
+                let option = if is_dns { "--dns-port" } else { "--http-port" };
+                listen_error(address, &source, option)
+            }
+            other => CommandError::other(other),
+        })?;
+        announce(format_args!(
+            "registry: {0}  web page: {0}/ui/",
+            agent.url()
+        ));
         tokio::select! {
-            _ = shutdown_signal() => {}
+            () = shutdown => {}
             () = agent.left() => {}
         }
         agent.shutdown().await;

@@ -8,6 +8,8 @@ use waypost_agent::{deregister_stale_instances, stale_instances};
 
 use super::agent_args::AgentArgs;
 use crate::error::{CommandError, CommandResult};
+use crate::output::JSON_SCHEMA;
+use crate::terminal::{print_json, print_line};
 
 /// List the instances whose process is gone, and optionally deregister them
 ///
@@ -27,7 +29,8 @@ pub(super) struct StaleInstances {
 
 impl StaleInstances {
     pub(super) async fn run(self) -> CommandResult {
-        let (url, token) = (self.agent.url(), self.agent.token.as_deref());
+        let (url, token) = (self.agent.url(), self.agent.token()?);
+        let token = token.as_deref();
         let found = stale_instances(&url, token)
             .await
             .map_err(CommandError::other)?;
@@ -48,16 +51,23 @@ impl StaleInstances {
                     })
                 })
                 .collect();
-            println!("{}", json!({ "leftovers": listed, "cleared": self.clear }));
+            print_json(&json!({
+                "schema": JSON_SCHEMA,
+                "leftovers": listed,
+                "cleared": self.clear,
+            }))?;
             return Ok(ExitCode::SUCCESS);
         }
         for instance in &found {
-            println!("{}  {}  {}", instance.service, instance.id, instance.why);
+            let (service, id, why) = (&instance.service, &instance.id, &instance.why);
+            print_line(format_args!("{service}  {id}  {why}"))?;
         }
         match found.len() {
-            0 => println!("no stale instances"),
-            count if self.clear => println!("deregistered: {count}"),
-            count => println!("stale: {count}; deregister with `waypost agent leftovers --clear`"),
+            0 => print_line("no stale instances")?,
+            count if self.clear => print_line(format_args!("deregistered: {count}"))?,
+            count => print_line(format_args!(
+                "stale: {count}; deregister with `waypost agent leftovers --clear`"
+            ))?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
 use crate::error::{CommandError, CommandResult};
+use crate::terminal::print_line;
 
 /// Create the ACL policy and token that the agents of a new cluster use
 ///
@@ -57,7 +58,7 @@ impl Bootstrap {
             "Policies": [{ "Name": "waypost-agent" }],
         });
         acl.create("token", &token).await?;
-        println!("created the policy and the token of the agents");
+        print_line("created the policy and the token of the agents")?;
         Ok(ExitCode::SUCCESS)
     }
 

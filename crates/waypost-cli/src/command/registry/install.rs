@@ -7,6 +7,7 @@ use clap::Args;
 
 use crate::command::consul_binary::ConsulBinary;
 use crate::error::CommandResult;
+use crate::terminal::{print_line, print_verbatim};
 
 /// Show how to install Consul on this machine
 ///
@@ -18,10 +19,14 @@ pub(crate) struct Install {}
 impl Install {
     pub(super) fn run(self) -> CommandResult {
         if let Some(consul) = ConsulBinary::find()? {
-            println!("Consul {} is at {}", consul.version, consul.path.display());
+            let (version, path) = (consul.version, consul.path.display());
+            print_line(format_args!("Consul {version} is at {path}"))?;
         } else {
             let os_release = fs::read_to_string("/etc/os-release").unwrap_or_default();
-            println!("{}", instructions(std::env::consts::OS, &os_release));
+            print_verbatim(&format!(
+                "{}\n",
+                instructions(std::env::consts::OS, &os_release)
+            ))?;
         }
         Ok(ExitCode::SUCCESS)
     }

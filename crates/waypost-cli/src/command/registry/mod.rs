@@ -8,6 +8,7 @@ mod status;
 
 use clap::Subcommand;
 
+pub(crate) use self::status::Status;
 use crate::error::CommandResult;
 use crate::runtime::{run_query, run_server};
 
@@ -15,7 +16,7 @@ use crate::runtime::{run_query, run_server};
 #[derive(Subcommand)]
 pub(crate) enum Registry {
     Start(start::Start),
-    Status(status::Status),
+    Status(Status),
     Install(install::Install),
     Config(config::Config),
     Bootstrap(bootstrap::Bootstrap),

@@ -1,8 +1,9 @@
 //! `waypost registry start`
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +19,9 @@ use waypost::provider::consul::ConsulProvider;
 use waypost_runner::free_port;
 
 use crate::command::consul_binary::ConsulBinary;
+use crate::command::listen::listen_error;
 use crate::error::{CommandError, CommandResult};
+use crate::terminal::announce;
 
 /// Run a Consul agent until Ctrl-C
 ///
@@ -45,6 +48,7 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(15);
 
 impl Start {
     pub(super) async fn run(self) -> CommandResult {
+        let mut shutdown = pin!(shutdown_signal());
         let consul = ConsulBinary::require()?;
         let mut command = Command::new(&consul.path);
         command.arg("agent").kill_on_drop(true);
@@ -60,11 +64,15 @@ impl Start {
             tokio::select! {
                 ready = wait_for_leader(&address) => ready?,
                 status = agent.wait() => return Err(exited(status?)),
+                () = &mut shutdown => {
+                    stop(&mut agent).await?;
+                    return Ok(ExitCode::SUCCESS);
+                }
             }
-            println!(
+            announce(format_args!(
                 "registry: {address}  web page: {address}/ui/  (Consul {})",
                 consul.version
-            );
+            ));
         }
         tokio::select! {
             status = agent.wait() => {
@@ -73,7 +81,7 @@ impl Start {
                     return Err(exited(status));
                 }
             }
-            () = shutdown_signal() => stop(&mut agent).await?,
+            () = shutdown => stop(&mut agent).await?,
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -90,11 +98,8 @@ fn configure(command: &mut Command, directory: &Path) -> Result<(), CommandError
 
 fn configure_dev(command: &mut Command, http_port: u16) -> Result<(), CommandError> {
     // Checked here because Consul's own message does not name the option.
-    TcpListener::bind((Ipv4Addr::LOCALHOST, http_port)).map_err(|error| {
-        CommandError::Other(format!(
-            "port {http_port}: {error}; choose another with --http-port"
-        ))
-    })?;
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, http_port));
+    TcpListener::bind(address).map_err(|error| listen_error(address, &error, "--http-port"))?;
     let [server, serf_lan] = free_ports()?;
     command
         .args(["-dev", "-bind=127.0.0.1", "-client=127.0.0.1"])

@@ -8,7 +8,8 @@ use tokio::time::Instant;
 
 use crate::command::registry_args::RegistryArgs;
 use crate::error::{CommandError, CommandResult};
-use crate::output::print_json;
+use crate::output::JSON_SCHEMA;
+use crate::terminal::{print_json, print_line};
 
 /// Show whether the registry responds
 ///
@@ -20,7 +21,7 @@ pub(crate) struct Status {
 }
 
 impl Status {
-    pub(super) async fn run(self) -> CommandResult {
+    pub(in crate::command) async fn run(self) -> CommandResult {
         let directory = self.registry.directory()?;
         let started = Instant::now();
         let result = directory.catalog().await;
@@ -28,12 +29,13 @@ impl Status {
         let provider = directory.provider().describe();
         if self.registry.json {
             print_json(&json!({
+                "schema": JSON_SCHEMA,
                 "provider": &*provider,
                 "answers": result.is_ok(),
                 "took_ms": elapsed.as_secs_f64() * 1000.0,
                 "services": result.as_ref().ok().map(|catalog| catalog.names().len()),
                 "error": result.as_ref().err().map(ToString::to_string),
-            }));
+            }))?;
             return Ok(match result {
                 Ok(_) => ExitCode::SUCCESS,
                 // The error has been printed as JSON.
@@ -41,7 +43,9 @@ impl Status {
             });
         }
         let services = result?.names().len();
-        println!("{provider} responded in {elapsed:.1?} and lists {services} services");
+        print_line(format_args!(
+            "{provider} responded in {elapsed:.1?} and lists {services} services"
+        ))?;
         Ok(ExitCode::SUCCESS)
     }
 }

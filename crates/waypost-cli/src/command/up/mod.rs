@@ -3,7 +3,7 @@
 mod plan;
 mod registry_choice;
 
-use std::fmt;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -20,6 +20,7 @@ use waypost_runner::{Console, Supervisor};
 use self::plan::Plan;
 use self::registry_choice::RegistryChoice;
 use crate::error::{CommandError, CommandResult};
+use crate::terminal::{announce, announce_verbatim};
 
 /// Start a registry, the gateway, the UI and the AI models, and run them until Ctrl-C
 ///
@@ -34,10 +35,10 @@ pub(crate) struct Up {
     registry: RegistryChoice,
     /// Number of instances of gateway, ui or ai-models; can be repeated
     #[arg(long, value_name = "NAME=N")]
-    scale: Vec<Setting<u32>>,
+    scale: Vec<Setting<Replicas>>,
     /// Port of registry, gateway, ui or ai-models; can be repeated
     #[arg(long = "port", value_name = "NAME=PORT")]
-    ports: Vec<Setting<u16>>,
+    ports: Vec<Setting<Port>>,
     /// Start everything, wait until it is healthy, and stop; succeeds if everything became healthy
     #[arg(long)]
     check: bool,
@@ -53,39 +54,75 @@ struct Setting<T> {
     value: T,
 }
 
-impl<T: FromStr<Err: fmt::Display>> FromStr for Setting<T> {
+/// A value of a [`Setting`].
+trait SettingValue: Sized {
+    /// `NAME=VALUE` in the words of the help.
+    const FORM: &'static str;
+    /// The rule for the value.
+    const RULE: &'static str;
+
+    fn parse(text: &str) -> Option<Self>;
+}
+
+/// A number of replicas, at least 1.
+#[derive(Clone, Copy, Debug)]
+struct Replicas(u32);
+
+impl SettingValue for Replicas {
+    const FORM: &'static str = "NAME=N";
+    const RULE: &'static str = "N in NAME=N must be a number from 1";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|n| *n != 0).map(Self)
+    }
+}
+
+/// A port.
+#[derive(Clone, Copy, Debug)]
+struct Port(u16);
+
+impl SettingValue for Port {
+    const FORM: &'static str = "NAME=PORT";
+    const RULE: &'static str = "PORT in NAME=PORT must be a number from 1 to 65535";
+
+    fn parse(text: &str) -> Option<Self> {
+        text.parse().ok().filter(|port| *port != 0).map(Self)
+    }
+}
+
+impl<T: SettingValue> FromStr for Setting<T> {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
         let (name, value) = text
             .split_once('=')
-            .ok_or_else(|| format!("{text:?} has no '='; use NAME=VALUE"))?;
-        let value = value
-            .parse()
-            .map_err(|error| format!("{value:?}: {error}"))?;
+            .ok_or_else(|| format!("there is no '='; use {}", T::FORM))?;
         Ok(Self {
             name: name.to_owned(),
-            value,
+            value: T::parse(value).ok_or(T::RULE)?,
         })
     }
 }
 
 impl Up {
     pub(super) async fn run(self) -> CommandResult {
+        let mut shutdown = pin!(shutdown_signal());
         let mut plan = Plan::new(self.registry);
         for Setting { name, value } in &self.ports {
-            plan.set_port(name, *value)?;
+            plan.set_port(name, value.0)?;
         }
         for Setting { name, value } in &self.scale {
-            plan.set_replicas(name, *value)?;
+            plan.set_replicas(name, value.0)?;
         }
         let stack = plan.stack()?;
+        stack.check_ports().map_err(CommandError::other)?;
+        plan.check_localhost()?;
         let supervisor =
             Supervisor::start(stack, Console::stdout()).map_err(CommandError::other)?;
 
         let ready = tokio::select! {
             ready = supervisor.ready() => ready,
-            () = shutdown_signal() => {
+            () = &mut shutdown => {
                 stop(&supervisor).await;
                 return Ok(ExitCode::SUCCESS);
             }
@@ -94,15 +131,16 @@ impl Up {
             stop(&supervisor).await;
             return Err(CommandError::other(error));
         }
-        tokio::select! {
-            () = all_discovered(&plan) => {}
-            () = shutdown_signal() => {}
+        let is_stopping = tokio::select! {
+            () = all_discovered(&plan) => false,
+            () = &mut shutdown => true,
+        };
+        announce_verbatim(&format!("\n{plan}\n\n"));
+        if !self.check && !is_stopping {
+            shutdown.await;
         }
-        println!("\n{plan}\n");
-        if !self.check {
-            shutdown_signal().await;
-        }
-        println!("\nstopping in reverse order; press Ctrl-C again to stop immediately");
+        announce("");
+        announce("stopping in reverse order; press Ctrl-C again to stop immediately");
         stop(&supervisor).await;
         Ok(ExitCode::SUCCESS)
     }

@@ -1,14 +1,15 @@
 //! What `waypost up` starts, and with which ports.
 
 use std::fmt;
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
 
-use waypost_runner::{Probe, ServiceSpec, Stack, Transport};
+use waypost_runner::{Probe, ServiceSpec, Stack, Transport, check_port};
 
 use super::registry_choice::RegistryChoice;
 use crate::command::consul_binary::ConsulBinary;
 use crate::error::CommandError;
+use crate::suggest::closest;
 
 /// The programs of the stack.
 pub(super) struct Plan {
@@ -85,10 +86,11 @@ impl Plan {
         let names = self.services.each_ref().map(|service| service.name);
         let mut services = self.services.iter_mut();
         services.find(|it| it.name == name).ok_or_else(|| {
-            let names = names.join(", ");
-            CommandError::Other(format!(
-                "{option}: unknown name {name:?}; use one of {names}"
-            ))
+            let advice = match closest(name, names) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => format!("use one of {}", names.join(", ")),
+            };
+            CommandError::Other(format!("{option}: unknown name {name:?}; {advice}"))
         })
     }
 
@@ -122,6 +124,34 @@ impl Plan {
             builder = builder.service(spec);
         }
         builder.build().map_err(CommandError::other)
+    }
+
+    /// Checks that no other program has the registry's port on the IPv6 loopback address. Programs that
+    /// connect to `localhost`, which is the default of all clients, could reach that one.
+    ///
+    /// # Errors
+    /// Names the process.
+    pub(super) fn check_localhost(&self) -> Result<(), CommandError> {
+        if matches!(self.registry, RegistryChoice::At { .. }) {
+            return Ok(());
+        }
+        let address = SocketAddr::from((Ipv6Addr::LOCALHOST, self.registry_port));
+        match check_port("registry", address, Transport::Tcp) {
+            // Any other error means that this machine has no IPv6.
+            Err(taken) if taken.error.is_none() => {
+                let holder = match taken.holder {
+                    Some(holder) => holder.to_string(),
+                    None => "a process that is not visible from here".to_owned(),
+                };
+                Err(CommandError::Other(format!(
+                    "{holder} listens on {address}, which programs that connect to \
+                     localhost:{} could take for the registry; stop it, or choose another port \
+                     with --port registry=PORT",
+                    self.registry_port
+                )))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// The registry, unless it is one that runs already.
@@ -162,7 +192,8 @@ impl Plan {
     fn registry_host(&self) -> &str {
         match &self.registry {
             RegistryChoice::At { host, .. } => host,
-            RegistryChoice::Embedded | RegistryChoice::Consul => "localhost",
+            // Not localhost, which may also be [::1], where the registry does not listen.
+            RegistryChoice::Embedded | RegistryChoice::Consul => "127.0.0.1",
         }
     }
 }
@@ -171,9 +202,9 @@ impl fmt::Display for Plan {
     /// The URL of each program.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [models, gateway, ui] = self.services.each_ref().map(|service| service.port);
-        writeln!(f, "  API gateway   http://localhost:{gateway}/")?;
-        writeln!(f, "  UI            http://localhost:{ui}/")?;
-        writeln!(f, "  AI models     http://localhost:{models}/docs")?;
+        writeln!(f, "  API gateway   http://127.0.0.1:{gateway}/")?;
+        writeln!(f, "  UI            http://127.0.0.1:{ui}/")?;
+        writeln!(f, "  AI models     http://127.0.0.1:{models}/docs")?;
         write!(f, "  Registry      http://{}/ui/", self.registry_address())
     }
 }

@@ -14,6 +14,7 @@ use self::cluster::Cluster;
 use self::node::Node;
 use self::secrets::Secrets;
 use crate::error::{CommandError, CommandResult};
+use crate::terminal::{print_line, print_verbatim};
 
 /// Write the configuration of a Consul cluster: agents, TLS, gossip encryption and ACLs
 ///
@@ -70,15 +71,15 @@ impl Config {
             installed_at: self.installed_at.as_deref(),
         };
         for directory in cluster.write(&secrets)? {
-            println!("{}", directory.display());
+            print_line(directory.display())?;
         }
-        println!(
+        print_verbatim(&format!(
             "next: copy each directory to its node, and run there\n  \
              waypost registry start --config DIR\n\
              when the servers are running, run on one of them\n  \
-             waypost registry bootstrap --secrets {}",
+             waypost registry bootstrap --secrets {}\n",
             self.out.join("secrets").display()
-        );
+        ))?;
         Ok(ExitCode::SUCCESS)
     }
 }

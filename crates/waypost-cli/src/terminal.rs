@@ -1,0 +1,158 @@
+//! The only way to stdout and stderr. Much of what is printed comes from a registry, so everything
+//! that could control a terminal or forge a line is escaped, whoever prints it.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io;
+use std::io::Write;
+
+use serde_json::Value;
+
+use crate::error::CommandError;
+
+/// Prints one line of a result to stdout. Line breaks in the text are escaped.
+///
+/// # Errors
+/// [`CommandError::StdoutClosed`] if the reader has gone; another one if stdout can't be written.
+pub(crate) fn print_line(line: impl fmt::Display) -> Result<(), CommandError> {
+    write_stdout(&format!("{}\n", escaped(&line.to_string())))
+}
+
+/// Prints text of this program, with line breaks and anything else in it, to stdout.
+///
+/// # Errors
+/// As [`print_line`].
+pub(crate) fn print_verbatim(text: &str) -> Result<(), CommandError> {
+    write_stdout(text)
+}
+
+/// Prints JSON on one line, so that a stream of values can be read line by line.
+///
+/// # Errors
+/// As [`print_line`].
+pub(crate) fn print_json(value: &Value) -> Result<(), CommandError> {
+    write_stdout(&format!("{}\n", escaped_json(&value.to_string())))
+}
+
+/// Prints a line of a command that goes on whether or not anybody reads it.
+pub(crate) fn announce(line: impl fmt::Display) {
+    let _ = print_line(line);
+}
+
+/// As [`announce`], for text of this program with line breaks in it.
+pub(crate) fn announce_verbatim(text: &str) {
+    let _ = write_stdout(text);
+}
+
+/// Prints an error to stderr. Further lines are indented, so that a line break in a text from outside
+/// can't begin a message of its own.
+pub(crate) fn print_error(error: impl fmt::Display) {
+    // There is nowhere to report a failure to.
+    let _ = io::stderr().write_all(error_text(&error.to_string()).as_bytes());
+}
+
+fn error_text(error: &str) -> String {
+    let lines: Vec<_> = error.lines().map(escaped).collect();
+    format!("waypost: {}\n", lines.join("\n  "))
+}
+
+fn write_stdout(text: &str) -> Result<(), CommandError> {
+    let mut stdout = io::stdout().lock();
+    stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush())
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::BrokenPipe => CommandError::StdoutClosed,
+            _ => CommandError::Other(format!("can't write to stdout: {error}")),
+        })
+}
+
+/// The text with everything that could control a terminal, break the line or reorder its characters
+/// replaced by a Rust escape such as `\n` or `\u{1b}`.
+pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
+    if !text.contains(is_unsafe) {
+        return Cow::Borrowed(text);
+    }
+    let mut result = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match c {
+            '\n' => result.push_str("\\n"),
+            '\r' => result.push_str("\\r"),
+            '\t' => result.push_str("\\t"),
+            c if is_unsafe(c) => result.extend(c.escape_unicode()),
+            c => result.push(c),
+        }
+    }
+    Cow::Owned(result)
+}
+
+/// JSON that means the same, with the characters escaped that [`escaped`] escapes and JSON does not
+/// require to be. They can only be inside of strings.
+fn escaped_json(json: &str) -> Cow<'_, str> {
+    if !json.contains(is_unsafe) {
+        return Cow::Borrowed(json);
+    }
+    let mut result = String::with_capacity(json.len() + 16);
+    for c in json.chars() {
+        if is_unsafe(c) {
+            for unit in c.encode_utf16(&mut [0; 2]) {
+                result.push_str(&format!("\\u{unit:04x}"));
+            }
+        } else {
+            result.push(c);
+        }
+    }
+    Cow::Owned(result)
+}
+
+/// Whether a character is a control character (C0, C1, DEL), a line or paragraph separator, or an
+/// invisible format character, among them the bidirectional controls (UAX #9).
+fn is_unsafe(c: char) -> bool {
+    c.is_control()
+        || matches!(
+            c,
+            '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
+                | '\u{2060}'..='\u{206f}' | '\u{feff}' | '\u{fff9}'..='\u{fffb}'
+                | '\u{e0000}'..='\u{e007f}'
+        )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whatever_controls_a_terminal_is_escaped() {
+        for (text, expected) in [
+            ("web-1 café 東京 🚀", "web-1 café 東京 🚀"),
+            ("a\x1b[2J", "a\\u{1b}[2J"),
+            ("a\nweb-2  http://evil\r\t", "a\\nweb-2  http://evil\\r\\t"),
+            ("\u{9b}2J\u{7f}\0", "\\u{9b}2J\\u{7f}\\u{0}"),
+            ("a\u{202e}b\u{2066}c", "a\\u{202e}b\\u{2066}c"),
+            ("a\u{2028}b\u{2029}\u{85}", "a\\u{2028}b\\u{2029}\\u{85}"),
+            (
+                "a\u{200b}\u{feff}\u{e0041}",
+                "a\\u{200b}\\u{feff}\\u{e0041}",
+            ),
+        ] {
+            assert_eq!(escaped(text), expected);
+        }
+    }
+
+    #[test]
+    fn json_keeps_its_meaning_when_it_is_escaped() {
+        let value = serde_json::json!({ "id": "a\u{9b}\u{202e}\u{e0041}\x1b\n\"é" });
+        let text = value.to_string();
+        let printed = escaped_json(&text);
+        assert!(!printed.contains(is_unsafe), "{printed}");
+        assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), value);
+    }
+
+    #[test]
+    fn a_line_break_in_an_error_begins_no_message_of_its_own() {
+        assert_eq!(
+            error_text("refused: \x1b[31mno\nwaypost: all is well\n"),
+            "waypost: refused: \\u{1b}[31mno\n  waypost: all is well\n"
+        );
+    }
+}
