@@ -315,7 +315,7 @@ impl Builder {
         if let Some((file, restored)) = journal {
             app.store.restore(&restored);
             app.agent_services.restore(&restored);
-            let journal = persistence::start(Arc::clone(&app.store), file).await?;
+            let journal = persistence::start(Arc::clone(&app), file).await?;
             tasks.push(tokio::spawn(journal));
         }
         for listener in listeners {

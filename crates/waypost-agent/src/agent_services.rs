@@ -9,7 +9,8 @@ use tokio::time::Instant;
 use crate::checks::{CheckRunner, RunningCheck};
 use crate::decode::ServiceDefinition;
 use crate::store::{
-    Check, CheckDefinition, CheckResult, CheckStatus, NewCheck, RestoredState, Service, Store,
+    Check, CheckDefinition, CheckResult, CheckStatus, JournalRecord, NewCheck, RestoredState,
+    Service, Store,
 };
 
 const NODE_MAINTENANCE: &str = "_node_maintenance";
@@ -202,6 +203,24 @@ impl AgentServices {
                 self.run(&mut running, id.clone(), Arc::clone(definition));
             }
         }
+    }
+
+    /// Undoes changes that can't be written. See [`Store::roll_back`].
+    pub(crate) fn roll_back(&self, unwritten: Vec<JournalRecord>, on_disk: &RestoredState) -> u64 {
+        let mut running = self.running();
+        let (count, checks) = self.store.roll_back(unwritten, on_disk);
+        for id in checks {
+            running.remove(&id);
+            let definition = self
+                .store
+                .read(|state| state.local.check(&id)?.definition.clone());
+            if let Some(definition) = definition
+                && self.runner.validate(&definition).is_ok()
+            {
+                self.run(&mut running, id, definition);
+            }
+        }
+        count
     }
 
     /// Stops all checks.

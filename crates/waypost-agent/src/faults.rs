@@ -52,6 +52,7 @@ use event_listener::{Event, EventListener};
 #[derive(Debug, Default)]
 pub struct Faults {
     refuse: AtomicBool,
+    full_disk: AtomicBool,
     fail: AtomicBool,
     empty: AtomicBool,
     delay: Mutex<Option<Duration>>,
@@ -74,6 +75,12 @@ impl Faults {
     /// Responds to every API request with 500.
     pub fn fail(&self, on: bool) {
         self.fail.store(on, Relaxed);
+    }
+
+    /// No change can be written to the data directory, as on a full disk. Writes fail with 500 and
+    /// change nothing.
+    pub fn full_disk(&self, on: bool) {
+        self.full_disk.store(on, Relaxed);
     }
 
     /// Delays every response by this long. `None` turns the delay off.
@@ -105,9 +112,14 @@ impl Faults {
     pub fn heal(&self) {
         self.refuse(false);
         self.fail(false);
+        self.full_disk(false);
         self.delay(None);
         self.empty(false);
         self.index_offset.store(0, Relaxed);
+    }
+
+    pub(crate) fn has_full_disk(&self) -> bool {
+        self.full_disk.load(Relaxed)
     }
 
     pub(crate) fn is_refusing(&self) -> bool {

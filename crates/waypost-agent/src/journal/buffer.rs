@@ -1,9 +1,12 @@
 //! The records that are still to be written.
 
+use std::collections::VecDeque;
 use std::fmt::Debug;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use tokio::sync::{Notify, watch};
 
 use super::file;
@@ -23,10 +26,45 @@ pub(crate) struct JournalBuffer {
 /// How much of the journal is on disk.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct WriteProgress {
-    /// The number of records on disk.
+    /// The number of records that are on disk or were undone.
     pub written: u64,
+    /// The records that were undone, newest last. Nobody waits for older ones any more.
+    pub undone: VecDeque<Undone>,
     /// Why nothing is written any more.
     pub error: Option<Arc<str>>,
+}
+
+/// The most entries of [`WriteProgress::undone`].
+const MAX_UNDONE: usize = 1024;
+
+/// Records that couldn't be written.
+#[derive(Clone, Debug)]
+pub(crate) struct Undone {
+    /// Counted from the first record of the process.
+    pub records: RangeInclusive<u64>,
+    pub error: Arc<str>,
+}
+
+impl WriteProgress {
+    /// Records that everything up to `count` that wasn't written has been undone.
+    pub(crate) fn undo(&mut self, count: u64, error: Arc<str>) {
+        self.undone.push_back(Undone {
+            records: self.written + 1..=count,
+            error,
+        });
+        if self.undone.len() > MAX_UNDONE {
+            self.undone.pop_front();
+        }
+        self.written = count;
+    }
+
+    /// Why a record wasn't written.
+    fn error_of(&self, record: u64) -> Option<Arc<str>> {
+        let undone = self.undone.iter().rev();
+        let undone = undone.filter(|undone| undone.records.contains(&record));
+        let error = undone.map(|undone| Arc::clone(&undone.error)).next();
+        error.or_else(|| self.error.clone())
+    }
 }
 
 impl JournalBuffer {
@@ -55,6 +93,20 @@ impl JournalBuffer {
         self.wake.notify_one();
     }
 
+    /// Adds records to the next write, which something else causes.
+    pub(crate) fn push_for_later(&mut self, records: &[impl Serialize + Debug]) {
+        for record in records {
+            self.count += 1;
+            // They could be serialized before.
+            let _ = file::append_frame(record, &mut self.bytes);
+        }
+    }
+
+    /// The records in bytes from [`take`](Self::take).
+    pub(crate) fn decode<R: DeserializeOwned>(bytes: &[u8]) -> Vec<R> {
+        file::read_frames(bytes)
+    }
+
     /// Takes the bytes to write, and the number of records so far.
     pub(crate) fn take(&mut self) -> (Vec<u8>, u64) {
         (std::mem::take(&mut self.bytes), self.count)
@@ -67,7 +119,7 @@ impl JournalBuffer {
             let is_done =
                 |progress: &WriteProgress| progress.error.is_some() || progress.written >= count;
             let done = progress.wait_for(is_done).await;
-            match done.map(|progress| progress.error.clone()) {
+            match done.map(|progress| progress.error_of(count)) {
                 Ok(None) => Ok(()),
                 Ok(Some(error)) => Err(error.to_string()),
                 Err(_) => Err("the registry is shutting down".to_owned()),

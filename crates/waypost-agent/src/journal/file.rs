@@ -10,7 +10,7 @@
 //! discarded. Any other damage is an error, and the file is left unchanged.
 
 use std::fs::{File, OpenOptions};
-use std::io::Write;
+use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
@@ -53,6 +53,8 @@ pub(crate) struct JournalFile {
     size: u64,
     /// The size of the file after the last compaction.
     compacted_size: u64,
+    /// Whether the file ends with a complete record.
+    is_truncated: bool,
     /// Closing the file releases the lock.
     _lock: File,
 }
@@ -63,6 +65,11 @@ impl JournalError {
             file: file.to_owned(),
             message: message.to_string(),
         }
+    }
+
+    /// The error of an injected fault.
+    pub(crate) fn full_disk() -> Self {
+        Self::new(Path::new(FILE), io::Error::from(io::ErrorKind::StorageFull))
     }
 
     pub(crate) fn task_failed(error: &tokio::task::JoinError) -> Self {
@@ -97,6 +104,7 @@ impl JournalFile {
             file,
             size: bytes.len() as u64,
             compacted_size: 0,
+            is_truncated: true,
             _lock: lock,
         };
         Ok((journal, records))
@@ -106,14 +114,48 @@ impl JournalFile {
         self.size > MIN_COMPACTION_SIZE.max(self.compacted_size * COMPACTION_FACTOR)
     }
 
-    /// Appends encoded records. They are on disk when this returns.
+    /// Whether the file is much larger than after the last compaction, so that one could help when
+    /// the disk is full.
+    pub(crate) fn can_shrink(&self) -> bool {
+        self.size > self.compacted_size * 2
+    }
+
+    /// Appends encoded records. They are on disk when this returns. After an error the file is as
+    /// before.
     pub(crate) fn append(&mut self, frames: &[u8]) -> Result<(), JournalError> {
-        self.file
-            .write_all(frames)
-            .and_then(|()| self.file.sync_data())
-            .map_err(|error| JournalError::new(&self.directory.join(FILE), error))?;
+        let written = self.append_at_end(frames);
+        if written.is_err() {
+            // If this fails too, the next append tries it again.
+            self.is_truncated = self.truncate().is_ok();
+        }
+        written.map_err(|error| JournalError::new(&self.directory.join(FILE), error))?;
         self.size += frames.len() as u64;
         Ok(())
+    }
+
+    fn append_at_end(&mut self, frames: &[u8]) -> io::Result<()> {
+        if !self.is_truncated {
+            self.truncate()?;
+            self.is_truncated = true;
+        }
+        self.file.write_all(frames)?;
+        self.file.sync_data()
+    }
+
+    /// Removes an incomplete append.
+    fn truncate(&mut self) -> io::Result<()> {
+        self.file.set_len(self.size)?;
+        self.file.seek(SeekFrom::Start(self.size))?;
+        self.file.sync_data()
+    }
+
+    /// Reads the records again.
+    pub(crate) fn read_again<R: DeserializeOwned>(&self) -> Result<Vec<R>, JournalError> {
+        let path = self.directory.join(FILE);
+        let mut bytes = fs::read(&path).map_err(|error| JournalError::new(&path, error))?;
+        bytes.truncate(usize::try_from(self.size).unwrap_or(usize::MAX));
+        let records = read(&bytes).map_err(|message| JournalError::new(&path, message))?;
+        Ok(records.0)
     }
 
     /// Replaces the file by one with just these records. A crash leaves either the old or the new
@@ -135,7 +177,12 @@ impl JournalFile {
             File::open(&self.directory)?.sync_all()?;
             Ok(file)
         };
-        self.file = written().map_err(|error: io::Error| JournalError::new(&new_path, error))?;
+        self.file = written().map_err(|error: io::Error| {
+            // Returns the space to the disk, which may be full. The error is the one that counts.
+            let _ = fs::remove_file(&new_path);
+            JournalError::new(&new_path, error)
+        })?;
+        self.is_truncated = true;
         self.size = bytes.len() as u64;
         self.compacted_size = self.size;
         Ok(())
@@ -162,6 +209,13 @@ pub(super) fn append_frame(
     let sum = crc32fast::hash(&bytes[start..start + 8]);
     bytes[start + 8..start + FRAME_HEAD].copy_from_slice(&sum.to_le_bytes());
     Ok(())
+}
+
+/// The records in encoded frames.
+pub(super) fn read_frames<R: DeserializeOwned>(frames: &[u8]) -> Vec<R> {
+    let bytes = [HEADER, frames].concat();
+    // Frames in memory aren't damaged.
+    read(&bytes).map(|(records, _)| records).unwrap_or_default()
 }
 
 /// The records, and the offset at which the last complete one ends. The error names the damage and

@@ -241,6 +241,23 @@ impl Kv {
         self.insert_entry(entry);
     }
 
+    /// Sets a key to an earlier value, or deletes it, without journaling that. The indexes of the
+    /// lists with the key rise.
+    pub(super) fn set_to(
+        &mut self,
+        key: &str,
+        entry: Option<&Arc<KvEntry>>,
+        changes: &mut Changes,
+    ) {
+        match entry {
+            Some(entry) => self.insert_entry(Arc::clone(entry)),
+            None => self.remove_entry(key),
+        }
+        self.index = changes.index();
+        self.add_tombstone(key, self.index);
+        changes.touch(Topic::Key(key.to_owned()));
+    }
+
     /// Restores the index of the newest tombstone after a restart.
     pub(super) fn restore_tombstones(&mut self, newest: u64) {
         self.index = self.index.max(newest);

@@ -18,11 +18,13 @@ mod kv;
 mod local;
 mod model;
 mod response_cache;
+mod roll_back;
 mod sessions;
 mod state;
 mod transaction;
 mod watch;
 
+use std::collections::BTreeSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::time::Instant;
@@ -45,6 +47,7 @@ pub(crate) use transaction::{KvOperation, Operation, OperationError, OperationRe
 pub(crate) use watch::{Topic, Watch};
 
 use changes::Changes;
+use roll_back::TouchedRows;
 use watch::Watches;
 
 /// Addresses that can be listened on but not connected to, and so can't be registered.
@@ -122,20 +125,42 @@ impl Store {
         inner.state.journal_records()
     }
 
-    /// The changes since the last call, and the number of records so far.
+    /// The encoded changes since the last call, and the number of records so far.
     pub(crate) fn take_journal(&self) -> (Vec<u8>, u64) {
         let mut inner = self.lock();
         let journal = inner.journal.as_mut();
         journal.map(JournalBuffer::take).unwrap_or_default()
     }
 
-    /// The whole state, which replaces the changes since the last call, and the number of records
-    /// so far.
-    pub(crate) fn take_snapshot(&self) -> (Vec<JournalRecord>, u64) {
+    /// The whole state. It contains all changes so far.
+    pub(crate) fn snapshot(&self) -> Vec<JournalRecord> {
+        self.lock().state.journal_records()
+    }
+
+    /// Undoes changes that can't be written, and all that aren't written yet. Returns the number of
+    /// records so far, and the ids of the changed checks of this agent.
+    pub(crate) fn roll_back(
+        &self,
+        unwritten: Vec<JournalRecord>,
+        on_disk: &RestoredState,
+    ) -> (u64, BTreeSet<String>) {
+        let now = Instant::now().into_std();
         let mut inner = self.lock();
         let journal = inner.journal.as_mut();
-        let (_, count) = journal.map(JournalBuffer::take).unwrap_or_default();
-        (inner.state.journal_records(), count)
+        let (pending, count) = journal.map(JournalBuffer::take).unwrap_or_default();
+        let mut records = unwritten;
+        records.extend(JournalBuffer::decode(&pending));
+        let touched = TouchedRows::of(&records, on_disk);
+        let results = inner.state.results_of(&touched);
+        let mut changes = Changes::new(inner.state.index, false);
+        let checks = inner.state.roll_back(touched, on_disk, now, &mut changes);
+        inner.state.index = changes.last_index();
+        if let Some(journal) = &mut inner.journal {
+            journal.push_for_later(&results);
+        }
+        drop(inner);
+        self.watches.notify(changes.topics());
+        (count, checks)
     }
 
     /// Waits until every change so far is on disk. Returns at once if nothing is persisted. The

@@ -454,3 +454,86 @@ async fn only_the_user_can_read_the_data_directory() {
         }
     }
 }
+
+#[tokio::test]
+async fn a_full_disk_refuses_changes_until_there_is_space() {
+    let folder = TempDir::new().unwrap();
+    let first = agent(folder.path()).await.unwrap();
+    let http = first.http_addr();
+    let send = async |method: &str, target: &str, body: &str| {
+        let request = Request::new(method, target, body);
+        request.send(http).await.unwrap().status
+    };
+    let web = r#"{"Name":"web","Tags":["a"],"Check":{"TTL":"1h"}}"#;
+    put(http, "/v1/kv/a", "old").await;
+    put(http, "/v1/kv/gone", "old").await;
+    put(http, "/v1/agent/service/register", web).await;
+    let external = r#"{"Node":"n2","Address":"10.0.0.2","Service":{"Service":"db"}}"#;
+    put(http, "/v1/catalog/register", external).await;
+    let before = index(http, "/v1/kv/?recurse").await;
+
+    first.faults().full_disk(true);
+    for (method, target, body) in [
+        ("PUT", "/v1/kv/a", "new"),
+        ("PUT", "/v1/kv/b", "new"),
+        ("DELETE", "/v1/kv/gone", ""),
+        ("PUT", "/v1/session/create", r#"{"TTL":"1h"}"#),
+        (
+            "PUT",
+            "/v1/agent/service/register",
+            r#"{"Name":"web","Tags":["b"]}"#,
+        ),
+        (
+            "PUT",
+            "/v1/agent/service/register",
+            r#"{"Name":"api","Check":{"TTL":"1h"}}"#,
+        ),
+        ("PUT", "/v1/agent/service/deregister/web", ""),
+        ("PUT", "/v1/catalog/deregister", r#"{"Node":"n2"}"#),
+        (
+            "PUT",
+            "/v1/catalog/register",
+            r#"{"Node":"n3","Address":"10.0.0.3"}"#,
+        ),
+    ] {
+        let status = send(method, target, body).await;
+        assert_eq!(status, "500 Internal Server Error", "{target} {body}");
+    }
+    let check = async |folder: &str| {
+        assert_eq!(get(http, "/v1/kv/a").await[0]["Value"], "b2xk", "{folder}");
+        assert_eq!(get(http, "/v1/kv/b").await, Value::Null);
+        assert_eq!(get(http, "/v1/kv/gone").await[0]["Value"], "b2xk");
+        assert_eq!(
+            get(http, "/v1/session/list").await,
+            Value::Array(Vec::new())
+        );
+        let services = get(http, "/v1/catalog/services").await;
+        let expected = serde_json::json!({"consul": [], "web": ["a"], "db": []});
+        assert_eq!(services, expected);
+        assert_eq!(
+            get(http, "/v1/catalog/nodes")
+                .await
+                .as_array()
+                .unwrap()
+                .len(),
+            2
+        );
+    };
+    check("full").await;
+    assert!(index(http, "/v1/kv/?recurse").await > before);
+    // The result is kept although it can't be written, and the check still runs.
+    send("PUT", "/v1/agent/check/pass/service:web", "").await;
+    let passing = get(http, "/v1/health/service/web?passing").await;
+    assert_eq!(passing.as_array().unwrap().len(), 1);
+
+    first.faults().heal();
+    put(http, "/v1/kv/b", "new").await;
+    put(http, "/v1/agent/service/register", r#"{"Name":"api"}"#).await;
+    first.shutdown().await;
+    let second = agent(folder.path()).await.unwrap();
+    let http = second.http_addr();
+    assert_eq!(get(http, "/v1/kv/a").await[0]["Value"], "b2xk");
+    assert_eq!(get(http, "/v1/kv/b").await[0]["Value"], "bmV3");
+    let passing = get(http, "/v1/health/service/web?passing").await;
+    assert_eq!(passing.as_array().unwrap().len(), 1);
+}
