@@ -142,7 +142,8 @@ impl Provider for ConsulProvider {
         let path = "/v1/catalog/services".to_owned();
         let params = self.query_options.catalog_params();
         let rules = vec![AclRule::read_all_services()];
-        self.query(path, params, rules, CatalogDecoder).watch()
+        self.query(path, params, rules, CatalogDecoder::default())
+            .watch()
     }
 
     fn check_results<'a>(

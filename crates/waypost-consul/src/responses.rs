@@ -1,7 +1,7 @@
 //! The responses of Consul's read endpoints, decoded to the types of `waypost-core`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Deserializer};
 use waypost_core::provider::ServiceAnswer;
@@ -147,7 +147,11 @@ fn worst_health(checks: &[CheckState]) -> Health {
 }
 
 /// Decodes the response of `/v1/catalog/services`.
-pub(super) struct CatalogDecoder;
+#[derive(Debug, Default)]
+pub(super) struct CatalogDecoder {
+    /// The names that were left out of the last response.
+    left_out: Mutex<Vec<String>>,
+}
 
 impl Decoder for CatalogDecoder {
     /// The tags by service name.
@@ -155,10 +159,25 @@ impl Decoder for CatalogDecoder {
     type Item = BTreeSet<ServiceName>;
 
     fn decode(&self, services: Self::Body) -> BTreeSet<ServiceName> {
-        let names = services.keys();
+        let mut names = BTreeSet::new();
+        let mut left_out = Vec::new();
+        for name in services.keys() {
+            match ServiceName::new(name) {
+                Ok(name) => {
+                    names.insert(name);
+                }
+                Err(error) => left_out.push(error.to_string()),
+            }
+        }
+        let mut before = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
+        // Once, not after each change of another service.
+        if *before != left_out {
+            if !left_out.is_empty() {
+                tracing::warn!("services left out: {}", left_out.join("; "));
+            }
+            *before = left_out;
+        }
         names
-            .filter_map(|name| ServiceName::new(name).ok())
-            .collect()
     }
 
     fn is_empty(names: &BTreeSet<ServiceName>) -> bool {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use waypost::ServiceAddress;
 
-use super::registry_args::RegistryArgs;
+use super::registry_args::{RegistryArgs, service_or_address};
 use crate::error::CommandResult;
 use crate::output::{matching, no_match, print_instances, snapshot_json};
 use crate::terminal::print_json;
@@ -14,6 +14,7 @@ use crate::terminal::print_json;
 #[derive(Args)]
 pub(crate) struct Instances {
     /// Service name, or an address such as https+http://_admin.billing
+    #[arg(value_parser = service_or_address)]
     service: ServiceAddress,
     #[command(flatten)]
     registry: RegistryArgs,

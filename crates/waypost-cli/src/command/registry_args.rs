@@ -10,7 +10,8 @@ use waypost::provider::consul::ConsulProvider;
 use waypost::provider::{CheckResult, Provider};
 use waypost::settings::Settings;
 use waypost::{
-    ClientBuilder, ConfigError, Environment, Error, ServiceDiscoveryClient, ServiceName,
+    ClientBuilder, ConfigError, Environment, Error, Invalid, ServiceAddress,
+    ServiceDiscoveryClient, ServiceName,
 };
 
 use crate::error::CommandError;
@@ -35,6 +36,15 @@ pub(crate) struct RegistryArgs {
 
 /// The variable that carries `--registry` to the provider.
 const ADDRESS_VARIABLE: &str = "CONSUL_HTTP_ADDR";
+
+/// Parses a service name or an address. A path is taken only from an address with a scheme: without
+/// one, `team/users` is more likely meant as a name, which it isn't.
+pub(crate) fn service_or_address(text: &str) -> Result<ServiceAddress, Invalid> {
+    if text.contains('/') && !text.contains("://") {
+        ServiceName::new(text)?;
+    }
+    text.parse()
+}
 
 impl RegistryArgs {
     /// The provider to query. `ENVIRONMENT=development` adds no fallback here: the command shows

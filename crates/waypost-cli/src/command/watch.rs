@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use clap::Args;
 use waypost::ServiceAddress;
 
-use super::registry_args::RegistryArgs;
+use super::registry_args::{RegistryArgs, service_or_address};
 use crate::error::CommandResult;
 use crate::output::{print_instances, snapshot_json};
 use crate::runtime::log_outages;
@@ -15,6 +15,7 @@ use crate::terminal::{print_json, print_line};
 #[derive(Args)]
 pub(crate) struct Watch {
     /// Service name, or an address such as https+http://_admin.billing
+    #[arg(value_parser = service_or_address)]
     service: ServiceAddress,
     /// Exit after printing this many times [default: run until Ctrl-C]
     #[arg(long, value_name = "N")]

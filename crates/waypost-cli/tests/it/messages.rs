@@ -304,6 +304,27 @@ async fn secrets_in_addresses_are_not_printed() {
 }
 
 #[tokio::test]
+async fn names_that_are_not_valid_here_are_said_to_be_left_out() {
+    let registry = Registry::start(&[]).await;
+    for name in ["team/users", "my service", "web"] {
+        registry
+            .register(json!({ "ID": name, "Name": name, "Port": 80 }))
+            .await;
+    }
+    let output = registry.run(&["services"]).await;
+    assert_eq!(output.stdout, "consul\nweb\n");
+    for name in ["\"team/users\" is not valid", "\"my service\" is not valid"] {
+        assert!(output.stderr.contains(name), "{output:?}");
+    }
+    assert_eq!(output.stderr.lines().count(), 1, "{output:?}");
+    for command in ["instances", "watch"] {
+        let output = registry.run(&[command, "team/users"]).await;
+        assert_eq!(output.code, Some(2), "{output:?}");
+        assert!(output.stderr.contains("is not valid"), "{output:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_whole_url_is_checked_as_it_is() {
     let registry = Registry::start(&[]).await;
     let url = "http://localhost:9001/health";
