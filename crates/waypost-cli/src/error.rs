@@ -14,7 +14,7 @@ pub(crate) enum CommandError {
     /// An error of service discovery.
     Discovery(Error),
     /// As [`Discovery`](Self::Discovery), with what to do about it.
-    WithHint(Error, String),
+    WithHint(Box<Error>, String),
     /// What should be removed is not there.
     NothingThere(String),
     /// Any other error, as a message.
@@ -31,13 +31,8 @@ impl CommandError {
     /// The exit code, as listed in the long help of the program.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
-            Self::Discovery(error) | Self::WithHint(error, _) => match error {
-                error if error.is_no_usable_instance() => 3,
-                Error::Unreachable { .. } | Error::TimedOut { .. } => 4,
-                Error::NotAuthorised { .. } => 5,
-                Error::Invalid(_) | Error::Config(_) => 2,
-                _ => 1,
-            },
+            Self::Discovery(error) => code_of(error),
+            Self::WithHint(error, _) => code_of(error),
             Self::NothingThere(_) => 3,
             Self::Other(_) => 1,
             Self::StdoutClosed => 0,
@@ -54,6 +49,16 @@ impl fmt::Display for CommandError {
             Self::NothingThere(message) | Self::Other(message) => f.write_str(message),
             Self::StdoutClosed => f.write_str("stdout is closed"),
         }
+    }
+}
+
+fn code_of(error: &Error) -> u8 {
+    match error {
+        error if error.is_no_usable_instance() => 3,
+        Error::Unreachable { .. } | Error::TimedOut { .. } => 4,
+        Error::NotAuthorised { .. } => 5,
+        Error::Invalid(_) | Error::Config(_) => 2,
+        _ => 1,
     }
 }
 

@@ -107,7 +107,7 @@ impl RegistryArgs {
         match closest(service.as_str(), names) {
             Some(name) => {
                 let hint = format!("did you mean {name}?");
-                CommandError::WithHint(error, hint)
+                CommandError::WithHint(Box::new(error), hint)
             }
             None => error.into(),
         }
