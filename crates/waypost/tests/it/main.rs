@@ -13,3 +13,4 @@ mod kubernetes;
 mod logs;
 mod outages;
 mod scripted;
+mod simulation;

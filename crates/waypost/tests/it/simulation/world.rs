@@ -1,0 +1,347 @@
+//! Services, clients and a schedule of faults.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::AbortHandle;
+use tokio::time::{Instant, sleep, timeout};
+use waypost::balance::{BalancerOptions, strategy_named};
+use waypost::directory::Directory;
+use waypost::{Balancer, Error, Registrar, ServiceName, ServiceRegistration};
+
+use super::registry::{Faults, FaultyRegistry, TTL};
+
+const SERVICES: usize = 5;
+const REPLICAS: usize = 3;
+const STRATEGIES: [&str; 5] = [
+    "round_robin",
+    "weighted_random",
+    "least_connections",
+    "p2c_peak_ewma",
+    "consistent_hash",
+];
+/// A call is given up after this time.
+const TIME_LIMIT: Duration = Duration::from_millis(500);
+/// A change in the registry reaches an undisturbed client within a heartbeat and a little more.
+const SETTLED: Duration = Duration::from_secs(8);
+
+/// How a process responds to calls.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Behaviour {
+    Responds,
+    Hangs,
+    Dead,
+}
+
+struct Process {
+    service: usize,
+    port: u16,
+    behaviour: Behaviour,
+    since: Instant,
+    registrar: Option<Registrar>,
+}
+
+impl Process {
+    fn id(&self) -> String {
+        format!("service-{}-{}", self.service, self.port)
+    }
+}
+
+struct Client {
+    balancers: Vec<Balancer>,
+    /// Per service, the generation and the ids of the latest snapshot.
+    seen: Vec<(u64, BTreeSet<String>)>,
+    /// Per process.
+    failures: BTreeMap<u16, Failures>,
+}
+
+/// Failed calls to a process that doesn't respond.
+struct Failures {
+    /// When it stopped responding.
+    since: Instant,
+    count: u64,
+    /// How many endpoints of its service were spared by then.
+    spared: u64,
+}
+
+pub(super) struct World {
+    random: fastrand::Rng,
+    registry: FaultyRegistry,
+    faults: Faults,
+    /// Since when there has been no fault of the registry.
+    calm_since: Option<Instant>,
+    processes: Vec<Process>,
+    clients: Vec<Client>,
+    checks: AbortHandle,
+}
+
+impl World {
+    pub(super) async fn start(seed: u64) -> Self {
+        fastrand::seed(seed);
+        let mut random = fastrand::Rng::with_seed(seed);
+        let registry = FaultyRegistry::new();
+        let checks = tokio::spawn(registry.clone().run_checks()).abort_handle();
+        let numbered = (0..SERVICES).flat_map(|service| (0..REPLICAS).map(move |_| service));
+        let processes = numbered.enumerate().map(|(index, service)| Process {
+            service,
+            port: 1_000 + index as u16,
+            behaviour: Behaviour::Responds,
+            since: Instant::now(),
+            registrar: None,
+        });
+        let mut world = Self {
+            processes: processes.collect(),
+            clients: Vec::new(),
+            faults: Faults::default(),
+            calm_since: Some(Instant::now()),
+            registry,
+            checks,
+            random: random.fork(),
+        };
+        for index in 0..world.processes.len() {
+            world.register(index);
+        }
+        for _ in 0..2 {
+            let directory = Directory::new(Arc::new(world.registry.clone()));
+            let strategy = STRATEGIES[random.usize(..STRATEGIES.len())];
+            let balancer = |service: usize| {
+                let name = ServiceName::new(&format!("service-{service}")).unwrap();
+                let strategy = strategy_named(strategy).unwrap();
+                Balancer::with_options(&directory, &name, strategy, BalancerOptions::default())
+            };
+            world.clients.push(Client {
+                balancers: (0..SERVICES).map(balancer).collect(),
+                seen: vec![(0, BTreeSet::new()); SERVICES],
+                failures: BTreeMap::new(),
+            });
+        }
+        sleep(SETTLED).await;
+        world
+    }
+
+    /// Runs about two minutes of faults, lets everything recover, and checks that it has.
+    pub(super) async fn run(mut self) {
+        for _ in 0..self.random.usize(4..12) {
+            self.disturb();
+            let steps = self.random.usize(1..20);
+            for _ in 0..steps {
+                sleep(Duration::from_millis(self.random.u64(50..1_500))).await;
+                self.call_everything().await;
+                self.check();
+            }
+        }
+        self.recover().await;
+        self.checks.abort();
+    }
+
+    fn register(&mut self, index: usize) {
+        let process = &mut self.processes[index];
+        let name = format!("service-{}", process.service);
+        let registration = ServiceRegistration::new(name, process.port)
+            .unwrap()
+            .host("10.0.0.1".parse().unwrap())
+            .id(process.id());
+        let registrar = Registrar::start(Arc::new(self.registry.clone()), registration);
+        process.registrar = Some(registrar.unwrap());
+    }
+
+    /// One random fault, or the end of one.
+    fn disturb(&mut self) {
+        let index = self.random.usize(..self.processes.len());
+        match self.random.u8(..10) {
+            0 => self.change(index, Behaviour::Dead),
+            1 => self.change(index, Behaviour::Hangs),
+            2 | 3 => self.change(index, Behaviour::Responds),
+            4 => {
+                self.registry.wipe();
+                self.calm_since = Some(Instant::now());
+            }
+            kind => {
+                let faults = &mut self.faults;
+                match kind {
+                    5 => faults.down ^= true,
+                    6 => faults.readers_cut ^= true,
+                    7 => faults.writers_cut ^= true,
+                    8 => faults.answers_lost ^= true,
+                    _ => faults.duplicated ^= true,
+                }
+                self.registry.set_faults(self.faults);
+            }
+        }
+        if self.faults != Faults::default() {
+            self.calm_since = None;
+        } else if self.calm_since.is_none() {
+            self.calm_since = Some(Instant::now());
+        }
+    }
+
+    /// Changes how a process behaves, unless that would leave its service with fewer than two others
+    /// that respond: then not even a perfect client could avoid failures.
+    fn change(&mut self, index: usize, behaviour: Behaviour) {
+        let (service, current) = (
+            self.processes[index].service,
+            self.processes[index].behaviour,
+        );
+        let others = self.processes.iter().enumerate();
+        let mut others = others.filter(|(i, other)| *i != index && other.service == service);
+        let others_respond = others.all(|(_, other)| other.behaviour == Behaviour::Responds);
+        if behaviour == current || (behaviour != Behaviour::Responds && !others_respond) {
+            return;
+        }
+        let process = &mut self.processes[index];
+        (process.behaviour, process.since) = (behaviour, Instant::now());
+        match (behaviour, process.registrar.take()) {
+            (Behaviour::Dead, Some(registrar)) => registrar.abandon(),
+            (Behaviour::Responds | Behaviour::Hangs, None) => self.register(index),
+            (_, registrar) => process.registrar = registrar,
+        }
+    }
+
+    /// Each client calls each service three times.
+    async fn call_everything(&mut self) {
+        for client in &mut self.clients {
+            for balancer in &client.balancers {
+                for _ in 0..3 {
+                    let Ok(pick) = balancer.pick() else { continue };
+                    let lease = pick.lease();
+                    drop(pick);
+                    let process = &self.processes[usize::from(lease.port() - 1_000)];
+                    let call = async {
+                        match process.behaviour {
+                            Behaviour::Responds => {
+                                sleep(Duration::from_millis(3)).await;
+                                lease.succeeded();
+                            }
+                            Behaviour::Dead => {
+                                sleep(Duration::from_millis(1)).await;
+                                lease.failed();
+                            }
+                            Behaviour::Hangs => std::future::pending().await,
+                        }
+                        process.behaviour == Behaviour::Responds
+                    };
+                    if timeout(TIME_LIMIT, call).await != Ok(true) {
+                        let fresh = Failures {
+                            since: process.since,
+                            count: 0,
+                            spared: balancer.counters().spared,
+                        };
+                        let failures = client.failures.entry(process.port);
+                        let failures = failures.and_modify(|failures| {
+                            if failures.since != process.since {
+                                *failures = Failures { ..fresh };
+                            }
+                        });
+                        failures.or_insert(fresh).count += 1;
+                    }
+                }
+            }
+        }
+    }
+
+    fn check(&mut self) {
+        let calm_since = self.calm_since;
+        for client in &mut self.clients {
+            for (service, balancer) in client.balancers.iter().enumerate() {
+                let snapshot = balancer.snapshot();
+                let ids: BTreeSet<String> = snapshot
+                    .instances()
+                    .map(|instance| instance.id().to_string())
+                    .collect();
+                let freshness = snapshot.freshness();
+                let seen = (freshness.generation(), ids);
+                if freshness.is_stale() {
+                    assert!(freshness.age().is_some());
+                    // Errors neither remove nor add instances, and they never make a service unusable.
+                    let earlier = &client.seen[service];
+                    assert!(
+                        seen.0 != earlier.0 || seen == *earlier,
+                        "{seen:?} {earlier:?}"
+                    );
+                    let usable = snapshot.usable();
+                    let is_fine =
+                        usable.is_ok() || matches!(usable, Err(Error::NoneHealthy { .. }));
+                    assert!(is_fine || seen.1.is_empty(), "{usable:?}");
+                }
+                client.seen[service] = seen;
+            }
+            // Five failures eject; then one trial per ejection, which lasts 27 s or more.
+            for (port, failures) in &client.failures {
+                let process = &self.processes[usize::from(port - 1_000)];
+                let trials = failures.since.elapsed().as_secs() / 27 + 1;
+                let spared = client.balancers[process.service].counters().spared;
+                let is_comparable = calm_since.is_some_and(|calm| calm < failures.since)
+                    && process.since == failures.since
+                    && process.behaviour != Behaviour::Responds
+                    && spared == failures.spared;
+                assert!(
+                    !is_comparable || failures.count <= 5 + trials,
+                    "{} is {:?} for {:?} and was called {} times",
+                    process.id(),
+                    process.behaviour,
+                    failures.since.elapsed(),
+                    failures.count
+                );
+            }
+        }
+        let calm = self.calm_since.map(|since| since.elapsed());
+        if calm.is_some_and(|calm| calm > SETTLED) {
+            self.check_settled();
+        }
+    }
+
+    /// Without a fault of the registry for a while: clients know what there is.
+    fn check_settled(&self) {
+        for client in &self.clients {
+            for (service, balancer) in client.balancers.iter().enumerate() {
+                let snapshot = balancer.snapshot();
+                assert!(
+                    !snapshot.freshness().is_stale(),
+                    "{:?}",
+                    snapshot.freshness()
+                );
+                let of_service = self.processes.iter().filter(|p| p.service == service);
+                for process in of_service {
+                    let listed = snapshot.ready().iter();
+                    let mut ids = listed.map(|endpoint| endpoint.instance().id().to_string());
+                    let is_ready = ids.any(|id| id == process.id());
+                    let for_long = process.since.elapsed();
+                    if process.behaviour != Behaviour::Dead && for_long > SETTLED {
+                        assert!(
+                            is_ready,
+                            "{} is registered and not found: {:?}",
+                            process.id(),
+                            process.registrar.as_ref().map(Registrar::state)
+                        );
+                    }
+                    if process.behaviour == Behaviour::Dead && for_long > TTL + SETTLED {
+                        assert!(!is_ready, "{} is dead and still found", process.id());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Ends all faults; then everything is found, and no request is in flight.
+    async fn recover(&mut self) {
+        self.faults = Faults::default();
+        self.registry.set_faults(self.faults);
+        for index in 0..self.processes.len() {
+            self.change(index, Behaviour::Responds);
+        }
+        sleep(TTL + SETTLED + SETTLED).await;
+        self.calm_since = Some(Instant::now() - SETTLED * 2);
+        self.check_settled();
+        for client in &self.clients {
+            for balancer in &client.balancers {
+                let snapshot = balancer.snapshot();
+                assert_eq!(snapshot.ready().len(), REPLICAS);
+                for endpoint in snapshot.endpoints() {
+                    assert_eq!(endpoint.in_flight(), 0);
+                }
+                assert!(balancer.pick().is_ok());
+            }
+        }
+    }
+}
