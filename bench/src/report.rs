@@ -133,17 +133,17 @@ const ENTRIES: [Entry; 15] = [
         });
     }),
     (
-        "waypost round_robin, lease taken and dropped",
+        "waypost round_robin, lease and outcome",
         |contest, name, size| {
             let setup = ours::setup("round_robin", size);
-            contest.enter(name, move || setup.lease());
+            contest.enter(name, move || setup.outcome());
         },
     ),
     (
-        "waypost least_connections, lease taken and dropped",
+        "waypost least_connections, lease and outcome",
         |contest, name, size| {
             let setup = ours::setup("least_connections", size);
-            contest.enter(name, move || setup.lease());
+            contest.enter(name, move || setup.outcome());
         },
     ),
     (
@@ -222,7 +222,7 @@ fn scaling_rows(only: &str) -> Rows {
     row("waypost weighted_random", &ours("weighted_random"));
     row("waypost least_connections, leases", &|size| {
         let setup = ours::setup("least_connections", size);
-        scaling(|| setup.lease())
+        scaling(|| setup.outcome())
     });
     row("waypost p2c_peak_ewma, leases and outcomes", &|size| {
         let setup = ours::setup("p2c_peak_ewma", size);
@@ -310,7 +310,7 @@ fn floor(text: &mut String) {
 const INSTRUCTIONS: &str = "
 ## Instructions of a pick
 
-Counted by callgrind, so they are the same on a busy machine; `least_connections` with its lease, \
+Counted by callgrind, so they are the same on a busy machine; `least_connections` and \
 `p2c_peak_ewma` with lease and outcome. That none of them grows by more than a tenth is checked \
 against this table by
 

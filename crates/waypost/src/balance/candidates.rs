@@ -3,13 +3,9 @@
 use std::sync::Arc;
 
 use crate::endpoint::Endpoint;
-use crate::shard::shards;
 
 /// Up to this many candidates are compared with each other at each pick, with exact in-flight counts.
 const FEW: usize = 32;
-
-/// How many counters a pick may read for exact in-flight counts.
-const MAX_SUMMED: usize = 128;
 
 /// The endpoints that a strategy chooses from, each with its weight after zone preference, slow start
 /// and so on. Never empty, and no weight is 0.
@@ -69,25 +65,13 @@ impl Candidates {
     /// more, each other core may hold one that isn't counted yet.
     #[inline]
     pub fn in_flight(&self, index: usize) -> usize {
-        let endpoint = &self.endpoints[index];
-        if self.are_few() {
-            endpoint.in_flight()
-        } else {
-            endpoint.in_flight_estimate()
-        }
+        self.endpoints[index].in_flight_estimate()
     }
 
-    /// Whether there are so few that a pick can compare all of them.
+    /// Whether there are so few that a pick can compare all of them. Their requests in flight are
+    /// counted in a shared counter, so that each core knows the exact number.
     #[inline]
     pub(super) fn are_few(&self) -> bool {
         self.len() <= FEW
-    }
-
-    /// Whether requests in flight are counted in a shared counter. The sum over the counters of all
-    /// cores is as exact, and cores don't wait for each other, but it is only worth it if there are
-    /// few counters to sum.
-    #[inline]
-    pub(super) fn share_counters(&self) -> bool {
-        self.are_few() && self.len() * shards() > MAX_SUMMED
     }
 }

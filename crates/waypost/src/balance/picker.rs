@@ -209,7 +209,7 @@ impl PreparedPicker {
     pub(crate) fn lease(&self, index: usize, timing: Timing, is_trial: bool) -> Lease {
         let prepared = self.prepared.as_ref();
         let counted_by = match prepared {
-            Some(prepared) if prepared.candidates.share_counters() => CountedBy::Shared,
+            Some(prepared) if prepared.candidates.are_few() => CountedBy::Shared,
             _ => CountedBy::this_core(),
         };
         let endpoint = self.endpoint(index);
