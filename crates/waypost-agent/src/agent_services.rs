@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use crate::checks::{CheckRunner, RunningCheck};
-use crate::decode::ServiceDefinition;
+use crate::decode::{ServiceDefinition, sidecar_id};
 use crate::store::{
     Check, CheckDefinition, CheckResult, CheckStatus, JournalRecord, NewCheck, RestoredState,
     Service, Store,
@@ -76,8 +76,41 @@ impl AgentServices {
         Ok(())
     }
 
-    /// Removes an instance and its checks. Does nothing if it doesn't exist.
+    /// Registers the sidecar of an instance. Without a port it keeps that of its last registration,
+    /// or gets the first free one. The error is Consul's.
+    pub(crate) fn register_sidecar(
+        &self,
+        mut sidecar: ServiceDefinition,
+        replace_checks: bool,
+    ) -> Result<(), String> {
+        let service = &mut sidecar.service;
+        if service.port < 1 {
+            service.port = self
+                .store
+                .read(|state| state.local.sidecar_port(&service.id))
+                .ok_or("none left in the configured range [21000, 21255]")?;
+        }
+        service.add_derived_addresses();
+        sidecar.add_sidecar_checks();
+        self.register_service(sidecar, replace_checks)
+    }
+
+    /// Removes an instance, its checks and its sidecar. Does nothing if it doesn't exist.
     pub(crate) fn deregister_service(&self, id: &str) {
+        let sidecar_id = sidecar_id(id);
+        let is_sidecar = |service: &Arc<Service>| {
+            service.is_connect_proxy() && service.proxy.config().destination_service_id == id
+        };
+        let has_sidecar = self
+            .store
+            .read(|state| state.local.service(&sidecar_id).is_some_and(is_sidecar));
+        if has_sidecar {
+            self.deregister_one(&sidecar_id);
+        }
+        self.deregister_one(id);
+    }
+
+    fn deregister_one(&self, id: &str) {
         let mut running = self.running();
         let checks = self.store.write(|state, changes| {
             state

@@ -18,6 +18,6 @@ pub(crate) use catalog::{CatalogDeregistration, CatalogRegistration};
 pub(crate) use check::{CheckRegistration, CheckUpdate};
 pub(crate) use coordinate::CoordinateUpdate;
 pub(crate) use json::from_slice;
-pub(crate) use service::ServiceDefinition;
+pub(crate) use service::{ServiceDefinition, sidecar_id};
 pub(crate) use session::SessionDefinition;
 pub(crate) use transaction::operations;

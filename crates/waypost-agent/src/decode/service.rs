@@ -3,11 +3,13 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use serde::de::IgnoredAny;
 
 use super::check::ServiceCheck;
 use crate::metadata;
-use crate::store::{CheckDefinition, Connect, Service, ServiceAddress, Weights};
+use crate::store::{CheckDefinition, Connect, Proxy, Service, ServiceAddress, Weights};
+
+/// The interval of the check whether a sidecar listens, in nanoseconds.
+const SIDECAR_CHECK_INTERVAL: i64 = 10_000_000_000;
 
 /// An instance to register, with its checks.
 #[derive(Clone, Debug, Default, Deserialize)]
@@ -17,8 +19,10 @@ pub(crate) struct ServiceDefinition {
     pub weights: Option<Weights>,
     pub check: CheckDefinition,
     pub checks: Vec<CheckDefinition>,
-    /// Whether a Connect sidecar proxy is requested.
-    pub sidecar: bool,
+    /// The Connect sidecar proxy that is to be registered as well.
+    pub sidecar: Option<Box<ServiceDefinition>>,
+    /// Whether the body had an id.
+    pub has_id: bool,
 }
 
 #[derive(Default, Deserialize)]
@@ -39,9 +43,8 @@ struct Body {
     weights: Option<WeightsBody>,
     check: ServiceCheck,
     checks: Vec<Option<ServiceCheck>>,
-    connect: ConnectBody,
-    #[serde(rename = "Proxy")]
-    _proxy: IgnoredAny,
+    connect: ServiceConnect,
+    proxy: Option<Proxy>,
     #[serde(rename = "Token")]
     _token: String,
 }
@@ -54,18 +57,30 @@ pub(super) struct WeightsBody {
     warning: i64,
 }
 
-/// Of `Connect` only `Native` is kept.
+#[derive(Default, Deserialize)]
+#[serde(default, rename_all = "PascalCase")]
+struct ServiceConnect {
+    native: bool,
+    #[serde(alias = "sidecar_service")]
+    sidecar_service: Option<Box<ServiceDefinition>>,
+}
+
+/// Of `Connect` in the catalog only `Native` is kept.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(super) struct ConnectBody {
     native: bool,
-    #[serde(alias = "sidecar_service")]
-    sidecar_service: Option<IgnoredAny>,
+}
+
+/// The id of the sidecar of an instance.
+pub(crate) fn sidecar_id(id: &str) -> String {
+    format!("{id}-sidecar-proxy")
 }
 
 impl From<Body> for ServiceDefinition {
     fn from(body: Body) -> Self {
-        let sidecar = body.connect.sidecar_service.is_some();
+        let has_id = !body.id.is_empty();
+        let native = body.connect.native;
         let weights = body.weights.map(Weights::from);
         let mut service = Service {
             kind: body.kind,
@@ -78,7 +93,8 @@ impl From<Body> for ServiceDefinition {
             port: body.port,
             weights: weights.clone().unwrap_or_default(),
             enable_tag_override: body.enable_tag_override,
-            connect: body.connect.into(),
+            proxy: body.proxy.unwrap_or_default(),
+            connect: Connect { native },
             ..Service::default()
         };
         if service.id.is_empty() {
@@ -90,7 +106,8 @@ impl From<Body> for ServiceDefinition {
             weights,
             check: body.check.into(),
             checks: checks.map(CheckDefinition::from).collect(),
-            sidecar,
+            sidecar: body.connect.sidecar_service,
+            has_id,
         }
     }
 }
@@ -121,6 +138,108 @@ impl ServiceDefinition {
             checks.insert(0, self.check);
         }
         (self.service, checks)
+    }
+
+    /// Checks the fields of a Connect proxy. The error is Consul's.
+    pub(crate) fn validate_proxy(&self) -> Result<(), String> {
+        let mut errors = Vec::new();
+        let service = &self.service;
+        if service.is_connect_proxy() {
+            let config = service.proxy.config();
+            if config.destination_service_name.trim().is_empty() {
+                errors.push(
+                    "Proxy.DestinationServiceName must be non-empty for Connect proxy services"
+                        .to_owned(),
+                );
+            }
+            if service.port == 0 {
+                errors.push("Port must be set for a Connect proxy".to_owned());
+            }
+            if service.connect.native {
+                errors.push(
+                    "A Proxy cannot also be Connect Native, only typical services".to_owned(),
+                );
+            }
+            errors.extend(config.upstream_errors());
+        }
+        if let Some(sidecar) = &self.sidecar {
+            if sidecar.has_id {
+                errors.push(
+                    "A SidecarService cannot specify an ID as this is managed by the agent"
+                        .to_owned(),
+                );
+            }
+            if sidecar.sidecar.is_some() {
+                errors.push("A SidecarService cannot have a nested SidecarService".to_owned());
+            }
+        }
+        let count = errors.len();
+        let noun = if count == 1 { "error" } else { "errors" };
+        match count {
+            0 => Ok(()),
+            _ => Err(format!(
+                "{count} {noun} occurred:\n\t* {}\n\n",
+                errors.join("\n\t* ")
+            )),
+        }
+    }
+
+    /// Takes the sidecar, with Consul's defaults for what it leaves open except for its port.
+    pub(crate) fn take_sidecar(&mut self) -> Option<Self> {
+        let mut sidecar = *self.sidecar.take()?;
+        let parent = &self.service;
+        let service = &mut sidecar.service;
+        service.id = sidecar_id(&parent.id);
+        let default = |field: &mut String, value: &str| {
+            if field.is_empty() {
+                value.clone_into(field);
+            }
+        };
+        default(&mut service.name, &format!("{}-sidecar-proxy", parent.name));
+        default(&mut service.kind, Service::CONNECT_PROXY);
+        if service.tags.is_empty() {
+            service.tags.clone_from(&parent.tags);
+        }
+        if service.meta.as_ref().is_none_or(BTreeMap::is_empty) {
+            service.meta.clone_from(&parent.meta);
+        }
+        let mut config = service.proxy.config().clone();
+        default(&mut config.destination_service_name, &parent.name);
+        default(&mut config.destination_service_id, &parent.id);
+        default(&mut config.local_service_address, "127.0.0.1");
+        if config.local_service_port < 1 {
+            config.local_service_port = parent.port;
+        }
+        service.proxy = config.into();
+        Some(sidecar)
+    }
+
+    /// Adds the checks that Consul gives a sidecar without checks. Its port must be known.
+    pub(crate) fn add_sidecar_checks(&mut self) {
+        if self.all_checks().next().is_some() {
+            return;
+        }
+        let config = self.service.proxy.config();
+        let address = &config.local_service_address;
+        let address = if address.contains(':') {
+            format!("[{address}]:{}", self.service.port)
+        } else {
+            format!("{address}:{}", self.service.port)
+        };
+        let parent = config.destination_service_id.clone();
+        self.checks = vec![
+            CheckDefinition {
+                name: "Connect Sidecar Listening".to_owned(),
+                tcp: address,
+                interval: SIDECAR_CHECK_INTERVAL,
+                ..CheckDefinition::default()
+            },
+            CheckDefinition {
+                name: format!("Connect Sidecar Aliasing {parent}"),
+                alias_service: parent,
+                ..CheckDefinition::default()
+            },
+        ];
     }
 
     /// Checks the weights and the metadata. The error is Consul's.

@@ -109,14 +109,14 @@ fn list_checks(
 pub(super) fn instances(
     request: &ApiRequest,
     view: View,
-    connect_native: bool,
+    connect: bool,
 ) -> Result<QueryResult, ApiError> {
     let name = request.required_suffix("service name")?;
     let selection = match view {
         View::Health => Selection::with_passing(request, &HEALTH)?,
         View::Catalog => Selection::of(request, &CATALOG_SERVICE)?,
     };
-    let selection = selection.connect_native(connect_native);
+    let selection = selection.for_connect(connect);
     let key = CacheKey {
         view,
         passing: selection.passing(),
@@ -127,12 +127,18 @@ pub(super) fn instances(
         let slot = slot.filter(|_| selection.is_unconditional());
         let mut instances = match slot.as_ref().and_then(|slot| slot.get()) {
             Some(_) => Vec::new(),
+            None if connect => state.catalog.connect_instances(name),
             None => state.catalog.instances(name).collect(),
         };
         selection.sort(state, &mut instances, |instance: &Instance| {
             &instance.node.name
         });
-        (state.catalog.service_index(name), slot, instances)
+        let index = if connect {
+            state.catalog.connect_index(name)
+        } else {
+            state.catalog.service_index(name)
+        };
+        (index, slot, instances)
     });
     let body = match slot {
         Some(slot) => {

@@ -42,10 +42,14 @@ pub(super) const ROUTES: &[Route] = &[
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct ServiceSummary {
+    #[serde(skip_serializing_if = "String::is_empty")]
+    kind: String,
     name: String,
     tags: Option<BTreeSet<String>>,
     nodes: Vec<String>,
     instance_count: usize,
+    #[serde(skip_serializing_if = "BTreeSet::is_empty")]
+    proxy_for: BTreeSet<String>,
     checks_passing: usize,
     checks_warning: usize,
     checks_critical: usize,
@@ -132,6 +136,15 @@ impl ServiceSummary {
         let checks = || instances.iter().flat_map(|instance| &instance.checks);
         let count = |status| checks().filter(|check| check.status == status).count();
         Self {
+            kind: instances
+                .last()
+                .map(|it| it.service.kind.clone())
+                .unwrap_or_default(),
+            proxy_for: instances
+                .iter()
+                .filter_map(|it| it.service.proxied_service())
+                .map(str::to_owned)
+                .collect(),
             name,
             tags: Some(tags).filter(|tags| !tags.is_empty()),
             nodes: instances.iter().map(|it| it.node.name.clone()).collect(),

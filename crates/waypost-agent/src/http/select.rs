@@ -17,8 +17,8 @@ pub(super) struct Selection {
     node_meta: Vec<(String, String)>,
     filter: Option<Filter>,
     near: Option<String>,
-    /// Whether only Connect-native instances match.
-    connect_native: bool,
+    /// Whether the list is that of Connect-native instances and proxies.
+    for_connect: bool,
 }
 
 impl Selection {
@@ -42,7 +42,7 @@ impl Selection {
             node_meta: node_meta.collect(),
             filter: None,
             near: near(request).map(str::to_owned),
-            connect_native: false,
+            for_connect: false,
         }
     }
 
@@ -58,11 +58,10 @@ impl Selection {
         })
     }
 
-    /// Selects only Connect-native instances. Others would need a proxy, and proxies aren't
-    /// supported.
-    pub(super) fn connect_native(self, connect_native: bool) -> Self {
+    /// Whether the list is that of the Connect-native instances and proxies of a service.
+    pub(super) fn for_connect(self, for_connect: bool) -> Self {
         Self {
-            connect_native,
+            for_connect,
             ..self
         }
     }
@@ -78,7 +77,7 @@ impl Selection {
             && self.node_meta.is_empty()
             && self.filter.is_none()
             && self.near.is_none()
-            && !self.connect_native
+            && !self.for_connect
     }
 
     /// Sorts items by their distance from the node in `?near`.
@@ -97,7 +96,6 @@ impl Selection {
     ) -> Vec<&'a Instance> {
         let matches = |instance: &&'a Instance| {
             self.matches_node(&instance.node)
-                && (instance.service.connect.native || !self.connect_native)
                 && self.matches_tags(&instance.service)
                 && self.matches_filter(|| view(instance))
         };

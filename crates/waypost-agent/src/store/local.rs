@@ -2,6 +2,7 @@
 //! the catalog.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,10 @@ const OUTPUT_SYNC_DELAY: Duration = Duration::from_secs(150);
 
 /// The least time that a check must be critical before its service is deregistered.
 const MIN_DEREGISTER_AFTER: Duration = Duration::from_secs(60);
+
+/// The ports of sidecars that are registered without one (Consul's `sidecar_min_port` and
+/// `sidecar_max_port`).
+const SIDECAR_PORTS: RangeInclusive<i64> = 21_000..=21_255;
 
 /// The services and checks of this agent. Unlike in the catalog, ids are case-sensitive.
 #[derive(Debug)]
@@ -82,6 +87,16 @@ impl LocalState {
 
     pub(crate) fn service(&self, id: &str) -> Option<&Arc<Service>> {
         Some(&self.services.get(id)?.service)
+    }
+
+    /// The port for a sidecar: that of its last registration, or the first free one.
+    pub(crate) fn sidecar_port(&self, id: &str) -> Option<i64> {
+        let known = self.service(id).map(|service| service.port);
+        if let Some(port) = known.filter(|port| SIDECAR_PORTS.contains(port)) {
+            return Some(port);
+        }
+        let used: BTreeSet<i64> = self.services().map(|service| service.port).collect();
+        SIDECAR_PORTS.into_iter().find(|port| !used.contains(port))
     }
 
     /// Sorted by id.

@@ -38,8 +38,9 @@ pub(crate) use events::UserEvent;
 pub(crate) use journal_record::{JournalRecord, RestoredState};
 pub(crate) use local::{CheckResult, NewCheck};
 pub(crate) use model::{
-    CatalogCheckDefinition, Check, CheckDefinition, CheckKind, CheckStatus, Connect, KvEntry, Node,
-    Proxy, Service, ServiceAddress, Session, SessionServiceCheck, Weights,
+    CatalogCheckDefinition, Check, CheckDefinition, CheckKind, CheckStatus, Connect, Expose,
+    KvEntry, MeshGateway, Node, Proxy, ProxyConfig, Service, ServiceAddress, Session,
+    SessionServiceCheck, Upstream, Weights,
 };
 pub(crate) use response_cache::{CacheKey, CachedBody, View};
 pub(crate) use state::State;

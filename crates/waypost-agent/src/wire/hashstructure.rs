@@ -4,6 +4,8 @@
 //! hashes of its items. The pairs of a map and the fields of a struct have no order, so each is
 //! hashed with its name, and the hashes are combined by exclusive or.
 
+use serde_json::Value;
+
 /// The hash of a field or of a whole value.
 pub(super) type Hash = u64;
 
@@ -30,6 +32,22 @@ pub(super) fn int(number: i64) -> Hash {
 
 pub(super) fn bool(value: bool) -> Hash {
     fnv1(&[u8::from(value)])
+}
+
+/// Decoded JSON, in which all numbers are floating-point numbers in Go.
+pub(super) fn json(value: &Value) -> Hash {
+    match value {
+        Value::Null => ABSENT,
+        Value::Bool(value) => bool(*value),
+        Value::Number(number) => fnv1(&number.as_f64().unwrap_or_default().to_le_bytes()),
+        Value::String(value) => text(value),
+        Value::Array(items) => list(items.iter().map(json)),
+        Value::Object(entries) => pairs(
+            entries
+                .iter()
+                .map(|(key, value)| (key.as_str(), json(value))),
+        ),
+    }
 }
 
 fn chain(first: Hash, second: Hash) -> Hash {

@@ -9,7 +9,6 @@ use super::super::blocking::{DEFAULT_WAIT, MAX_WAIT};
 use super::super::request::ApiRequest;
 use super::super::response::{ApiError, ApiResponse};
 use super::super::route::{Handler, Route};
-use super::super::unsupported::mesh_error;
 use super::enable;
 use crate::decode::ServiceDefinition;
 use crate::store::{CheckDefinition, Topic, UNSPECIFIED_ADDRESSES, fold_case};
@@ -79,6 +78,7 @@ fn register(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
         return Err(ApiError::bad_request("Invalid service address"));
     }
     definition.validate().map_err(ApiError::bad_request)?;
+    definition.validate_proxy().map_err(ApiError::bad_request)?;
     for check in definition.all_checks() {
         check
             .kind()
@@ -90,9 +90,7 @@ fn register(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
             "Status for checks must 'passing', 'warning', 'critical'",
         ));
     }
-    if definition.sidecar || definition.service.is_proxy_or_gateway() {
-        return Err(mesh_error());
-    }
+    let sidecar = definition.take_sidecar();
     definition.service.add_derived_addresses();
     let id = definition.service.id.clone();
     let replace_checks = request.query.has("replace-existing-checks")
@@ -103,6 +101,15 @@ fn register(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
         .register_service(definition, replace_checks)
         .map_err(ApiError::internal)?;
     request.app.monitor.service_registered(&id);
+    if let Some(sidecar) = sidecar {
+        let id = sidecar.service.id.clone();
+        request
+            .app
+            .agent_services
+            .register_sidecar(sidecar, replace_checks)
+            .map_err(ApiError::internal)?;
+        request.app.monitor.service_registered(&id);
+    }
     Ok(ApiResponse::empty())
 }
 

@@ -163,11 +163,48 @@ impl Catalog {
         }
     }
 
+    /// The index of the Connect-native instances of a service and its proxies.
+    pub(crate) fn connect_index(&self, name: &str) -> u64 {
+        let key = fold_case(name);
+        let groups = self.services.values();
+        let proxies = groups.filter(|group| group.has_proxied(&key));
+        let newest = proxies.map(ServiceGroup::index).max();
+        self.service_index(name)
+            .max(newest.unwrap_or_default())
+            .max(self.extinction_index.unwrap_or_default())
+    }
+
+    /// The Connect-native instances of a service and its proxies, sorted by node and id.
+    pub(crate) fn connect_instances(&self, name: &str) -> Vec<Instance> {
+        let key = fold_case(name);
+        let native = self.instances(name);
+        let native = native.filter(|instance| instance.service.connect.native);
+        let groups = self.services.values();
+        let proxies = groups
+            .filter(|group| group.has_proxied(&key))
+            .flat_map(|group| self.instances_of(group))
+            .filter(|instance| {
+                let proxied = instance.service.proxied_service();
+                proxied.is_some_and(|proxied| fold_case(proxied) == key)
+            });
+        let mut found: Vec<_> = native.chain(proxies).collect();
+        found.sort_by_cached_key(|instance| {
+            (
+                fold_case(&instance.node.name),
+                fold_case(&instance.service.id),
+            )
+        });
+        found
+    }
+
     /// The instances of a service, sorted by node and id.
     pub(crate) fn instances(&self, name: &str) -> impl Iterator<Item = Instance> {
         let group = self.services.get(&fold_case(name));
-        let rows = group.into_iter().flat_map(ServiceGroup::rows);
-        rows.filter_map(|(node_key, row)| {
+        group.into_iter().flat_map(|group| self.instances_of(group))
+    }
+
+    fn instances_of(&self, group: &ServiceGroup) -> impl Iterator<Item = Instance> {
+        group.rows().filter_map(|(node_key, row)| {
             let node = self.nodes.get(node_key)?;
             Some(Instance {
                 node: Arc::clone(&node.node),

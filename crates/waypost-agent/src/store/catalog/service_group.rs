@@ -1,9 +1,10 @@
 //! All instances of one service name, with an index and cached responses of their own, so that a
 //! change costs the same however many other services there are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use super::super::case_folding::fold_case;
 use super::super::changes::Changes;
 use super::super::model::{Check, Service};
 use super::super::response_cache::{CacheKey, CacheSlot, ResponseCache};
@@ -18,6 +19,8 @@ pub(super) struct ServiceGroup {
     /// By name as registered: the instances may differ in case. Keeps the list of services from
     /// looking at each instance.
     tag_counts: BTreeMap<String, TagCounts>,
+    /// The case-folded names of services that instances are or were Connect proxies of.
+    proxied: BTreeSet<String>,
     cache: ResponseCache,
 }
 
@@ -43,6 +46,11 @@ impl ServiceGroup {
 
     pub(super) fn is_empty(&self) -> bool {
         self.rows.is_empty()
+    }
+
+    /// Whether an instance is or was a Connect proxy of a service.
+    pub(super) fn has_proxied(&self, name_key: &str) -> bool {
+        self.proxied.contains(name_key)
     }
 
     /// The name of the first instance as registered.
@@ -79,6 +87,8 @@ impl ServiceGroup {
         checks: Vec<Arc<Check>>,
     ) {
         self.count_tags(&service);
+        self.proxied
+            .extend(service.proxied_service().map(fold_case));
         let key = (node_key.to_owned(), id_key.to_owned());
         if let Some(row) = self.rows.get_mut(&key) {
             let old = std::mem::replace(&mut row.service, service);
@@ -110,6 +120,9 @@ impl ServiceGroup {
         self.index = changes.index();
         self.cache.clear();
         changes.touch(Topic::Service(name_key.to_owned()));
+        for proxied in &self.proxied {
+            changes.touch(Topic::Service(proxied.clone()));
+        }
     }
 
     fn count_tags(&mut self, service: &Service) {

@@ -6,6 +6,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize, Serializer};
 
+use super::proxy::Proxy;
 use crate::go_compat::{duration_text, nanoseconds};
 
 /// A machine that instances run on: the one of this agent, or one from `/v1/catalog/register`.
@@ -62,15 +63,6 @@ pub(crate) struct ServiceAddress {
 pub(crate) struct Weights {
     pub passing: i64,
     pub warning: i64,
-}
-
-/// The proxy configuration that Consul shows for every instance. It is always empty, because
-/// Connect isn't supported.
-#[derive(Clone, Debug, Default, PartialEq, Deserialize, Serialize)]
-#[serde(default, rename_all = "PascalCase")]
-pub(crate) struct Proxy {
-    pub mesh_gateway: Empty,
-    pub expose: Empty,
 }
 
 /// Serializes as `{}`.
@@ -231,10 +223,23 @@ impl Default for Weights {
 }
 
 impl Service {
-    /// Whether it is a Connect proxy or gateway, which aren't supported.
+    pub(crate) const CONNECT_PROXY: &str = "connect-proxy";
+
+    pub(crate) fn is_connect_proxy(&self) -> bool {
+        self.kind == Self::CONNECT_PROXY
+    }
+
+    /// The service that this is a Connect proxy of.
+    pub(crate) fn proxied_service(&self) -> Option<&str> {
+        let config = self.proxy.config();
+        self.is_connect_proxy()
+            .then_some(config.destination_service_name.as_str())
+    }
+
+    /// Whether it is a Connect proxy or gateway.
     pub(crate) fn is_proxy_or_gateway(&self) -> bool {
         const KINDS: [&str; 4] = [
-            "connect-proxy",
+            Service::CONNECT_PROXY,
             "ingress-gateway",
             "mesh-gateway",
             "terminating-gateway",
