@@ -34,7 +34,8 @@ pub(crate) struct LocalState {
 #[derive(Debug)]
 struct ServiceRecord {
     service: Arc<Service>,
-    checks: BTreeSet<String>,
+    /// The ids of its checks, sorted. A set would take 300 bytes even for one id.
+    checks: Vec<String>,
 }
 
 /// A check of this agent. Its output may be newer than in the catalog.
@@ -64,6 +65,32 @@ pub(crate) struct NewCheck {
 pub(crate) struct CheckResult {
     pub status: CheckStatus,
     pub output: String,
+}
+
+impl ServiceRecord {
+    fn add_check(&mut self, id: &str) {
+        if let Err(at) = self.checks.binary_search_by(|known| known.as_str().cmp(id)) {
+            self.checks.reserve_exact(1);
+            self.checks.insert(at, id.to_owned());
+        }
+    }
+
+    fn remove_check(&mut self, id: &str) {
+        self.checks.retain(|known| known != id);
+    }
+}
+
+/// A check of this agent, shared with the catalog, which saves memory. Its indexes are those of the
+/// catalog.
+fn shared(mut check: Check, node: &str, catalog: &Catalog) -> Arc<Check> {
+    if let Some(registered) = catalog.check_on(node, &check.id) {
+        check.create_index = registered.create_index;
+        check.modify_index = registered.modify_index;
+        if **registered == check {
+            return Arc::clone(registered);
+        }
+    }
+    Arc::new(check)
 }
 
 impl LocalState {
@@ -147,17 +174,21 @@ impl LocalState {
         if !catalog.has_node(&self.node.name) {
             catalog.put_node(self.node.clone(), changes);
         }
-        catalog.put_service(&self.node.name, service.clone(), changes);
-        let service = Arc::new(service);
+        catalog.put_service(&self.node.name, service, changes);
+        // Shared with the catalog, which saves memory.
+        let Some(service) = catalog.service_on(&self.node.name, &id).cloned() else {
+            return Vec::new();
+        };
         let new_ids: BTreeSet<String> = checks.iter().map(|new| new.check.id.clone()).collect();
         let record = self.services.entry(id).or_insert_with(|| ServiceRecord {
             service: Arc::clone(&service),
-            checks: BTreeSet::new(),
+            checks: Vec::new(),
         });
         record.service = Arc::clone(&service);
         changes.record(|| JournalRecord::Service(service));
         let removed: Vec<String> = if replace_checks {
-            record.checks.difference(&new_ids).cloned().collect()
+            let ids = record.checks.iter();
+            ids.filter(|id| !new_ids.contains(*id)).cloned().collect()
         } else {
             Vec::new()
         };
@@ -177,7 +208,7 @@ impl LocalState {
         id: &str,
         catalog: &mut Catalog,
         changes: &mut Changes,
-    ) -> Option<BTreeSet<String>> {
+    ) -> Option<Vec<String>> {
         let record = self.services.remove(id)?;
         for id in &record.checks {
             self.checks.remove(id);
@@ -207,14 +238,14 @@ impl LocalState {
             if old.check.service_id != check.service_id
                 && let Some(record) = self.services.get_mut(&old.check.service_id)
             {
-                record.checks.remove(&check.id);
+                record.remove_check(&check.id);
             }
         }
         if let Some(record) = self.services.get_mut(&check.service_id) {
-            record.checks.insert(check.id.clone());
+            record.add_check(&check.id);
         }
         catalog.put_check(check.clone(), changes);
-        let check = Arc::new(check);
+        let check = shared(check, &self.node.name, catalog);
         changes.record(|| JournalRecord::Check {
             check: Arc::clone(&check),
             definition: definition.clone(),
@@ -244,7 +275,7 @@ impl LocalState {
             return false;
         };
         if let Some(service) = self.services.get_mut(&record.check.service_id) {
-            service.checks.remove(id);
+            service.remove_check(id);
         }
         catalog.remove_check(&self.node.name, id, changes);
         changes.record(|| JournalRecord::CheckRemoved(id.to_owned()));
@@ -286,6 +317,7 @@ impl LocalState {
             });
             record.output_unsynced_since = None;
             catalog.put_check(check.clone(), changes);
+            record.check = shared(check.clone(), &self.node.name, catalog);
         } else {
             record.output_unsynced_since.get_or_insert(now);
         }
@@ -310,6 +342,7 @@ impl LocalState {
                     output: check.output.clone(),
                 });
                 catalog.put_check(Check::clone(check), changes);
+                record.check = shared(Check::clone(check), &self.node.name, catalog);
             }
         }
     }

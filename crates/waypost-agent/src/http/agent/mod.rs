@@ -5,8 +5,6 @@ pub(super) mod health;
 pub(super) mod metrics;
 pub(super) mod service;
 
-use std::sync::Arc;
-
 use http::Method;
 
 use super::request::ApiRequest;
@@ -16,6 +14,7 @@ use super::select::{matches, parse_filter};
 use crate::agent_info::{AgentInfo, Member, SERF_LAN_PORT};
 use crate::filter::{CHECK, SERVICE};
 use crate::go_compat;
+use crate::store::Check;
 use crate::wire::{AgentService, Pairs};
 
 pub(super) const ROUTES: &[Route] = &[
@@ -114,7 +113,15 @@ fn checks(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
     let filter = parse_filter(request, &CHECK).map_err(ApiError::internal)?;
     let checks: Vec<_> = request.app.store.read(|state| {
         let checks = state.local.checks();
-        checks.map(|record| Arc::clone(&record.check)).collect()
+        // The indexes belong to the catalog, with which the check is shared.
+        let without_indexes = |check: &Check| Check {
+            create_index: 0,
+            modify_index: 0,
+            ..check.clone()
+        };
+        checks
+            .map(|record| without_indexes(&record.check))
+            .collect()
     });
     let pairs = checks
         .iter()
