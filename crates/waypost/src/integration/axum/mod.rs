@@ -19,6 +19,10 @@
 //! # }
 //! ```
 
+mod connection;
+mod cross_origin;
+mod timeouts;
+
 use std::fmt;
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -38,6 +42,8 @@ use waypost_core::health::HealthChecks;
 use waypost_core::provider::Provider;
 use waypost_core::{Check, Error, Host, Invalid, ServiceRegistration};
 
+pub use self::cross_origin::CrossOriginProtection;
+use self::timeouts::Timeouts;
 use super::shutdown::shutdown_signal;
 use crate::global::get_discovery_provider;
 use crate::registrar::Registrar;
@@ -83,6 +89,7 @@ pub fn serve(listener: TcpListener, app: Router) -> Serve {
         shutdown: None,
         propagation: Duration::from_millis(500),
         drain: Duration::from_secs(10),
+        timeouts: Timeouts::default(),
     }
 }
 
@@ -98,6 +105,10 @@ pub fn serve(listener: TcpListener, app: Router) -> Serve {
 /// 4. no new connections are accepted, and requests in flight may finish within the
 ///    [drain](Self::drain) time;
 /// 5. `run` returns.
+///
+/// Clients that are too slow are cut off, so that they can't hold connections and memory for long:
+/// see [`header_timeout`](Self::header_timeout), [`body_timeout`](Self::body_timeout),
+/// [`write_timeout`](Self::write_timeout) and [`idle_timeout`](Self::idle_timeout).
 #[must_use = "call `run` to serve the application"]
 pub struct Serve {
     listener: TcpListener,
@@ -108,6 +119,7 @@ pub struct Serve {
     shutdown: Option<BoxFuture<'static, ()>>,
     propagation: Duration,
     drain: Duration,
+    timeouts: Timeouts,
 }
 
 impl Serve {
@@ -153,10 +165,40 @@ impl Serve {
         self
     }
 
+    /// How long a client may take to send a request head, from its first byte to its last; then the
+    /// connection is closed. 30 s by default. [`Duration::MAX`] means no limit, here and below.
+    pub fn header_timeout(mut self, limit: Duration) -> Self {
+        self.timeouts.header = limit;
+        self
+    }
+
+    /// How long the application may have to wait for a request body in total, plus a second for each
+    /// KiB that has arrived. Then reading the body fails, and the response is a 408 unless the
+    /// application responds with success all the same. 30 s by default.
+    pub fn body_timeout(mut self, limit: Duration) -> Self {
+        self.timeouts.body = limit;
+        self
+    }
+
+    /// How long a client may read nothing of a response while more of it waits to be sent; then the
+    /// connection is closed. 30 s by default. A stream, such as server-sent events, may be silent for
+    /// as long as it likes.
+    pub fn write_timeout(mut self, limit: Duration) -> Self {
+        self.timeouts.write = limit;
+        self
+    }
+
+    /// How long a connection may be idle before its first request and between requests; then it is
+    /// closed. 120 s by default, which is longer than clients usually keep idle connections.
+    pub fn idle_timeout(mut self, limit: Duration) -> Self {
+        self.timeouts.idle = limit;
+        self
+    }
+
     /// Serves until shutdown, then shuts down as described [above](Self).
     ///
     /// # Errors
-    /// If the registration or the settings are invalid, or the listener fails.
+    /// If the registration or the settings are invalid, or the listener has no address.
     pub async fn run(self) -> Result<(), ServeError> {
         let address = self.listener.local_addr()?;
         let mut app = self.app;
@@ -180,17 +222,18 @@ impl Serve {
         };
 
         let (stop, stopped) = watch::channel(());
-        let server = axum::serve(
+        // It ends only after `stop` is dropped. It is polled here, so that dropping this future
+        // closes the connections.
+        let mut server = pin!(connection::serve(
             self.listener,
-            app.into_make_service_with_connect_info::<SocketAddr>(),
-        )
-        .with_graceful_shutdown(until_dropped(stopped));
-        let mut server = pin!(server.into_future());
+            app,
+            self.timeouts,
+            stopped
+        ));
 
         let shutdown = self.shutdown.unwrap_or_else(|| Box::pin(shutdown_signal()));
         tokio::select! {
-            // The server ends on its own only if it fails.
-            failed = &mut server => return Ok(failed?),
+            () = &mut server => return Ok(()),
             () = shutdown => {}
         }
         let deregister = async {
@@ -203,17 +246,14 @@ impl Serve {
             }
         };
         tokio::select! {
-            failed = &mut server => return Ok(failed?),
+            () = &mut server => return Ok(()),
             () = deregister => {}
         }
         drop(stop);
-        match timeout(self.drain, server).await {
-            Ok(drained) => Ok(drained?),
-            Err(_) => {
-                tracing::warn!(limit = ?self.drain, "drain timeout, aborting requests in flight");
-                Ok(())
-            }
+        if timeout(self.drain, server).await.is_err() {
+            tracing::warn!(limit = ?self.drain, "drain timeout, aborting requests in flight");
         }
+        Ok(())
     }
 }
 
@@ -237,11 +277,6 @@ fn complete(mut registration: ServiceRegistration, address: SocketAddr) -> Servi
     } else {
         registration.check(Check::http("/health"))
     }
-}
-
-async fn until_dropped(mut stopped: watch::Receiver<()>) {
-    // An error means that the sender was dropped.
-    while stopped.changed().await.is_ok() {}
 }
 
 /// Why an application could not be served.
