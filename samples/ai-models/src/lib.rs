@@ -16,7 +16,7 @@
 //! | `GET /openapi.json`, `GET /docs/` | the OpenAPI description, and Swagger UI |
 //!
 //! Errors are problem details (RFC 9457). An overloaded instance rejects requests within two seconds,
-//! with status 503 and `retry-after`.
+//! with status 503 and `retry-after`. Requests of web pages of other sites are refused (403).
 
 mod admission;
 mod api;
@@ -32,9 +32,11 @@ pub use upstream::{Upstream, UpstreamError};
 use std::sync::Arc;
 
 use axum::Router;
+use waypost::integration::axum::CrossOriginProtection;
 
 /// The whole API of the service, without the health checks. `instance` is the instance ID that
 /// every response carries.
 pub fn router(instance: &str, upstream: Option<Upstream>) -> Router {
-    api::router(instance, Arc::new(catalog::Catalog::new(upstream)))
+    let catalog = Arc::new(catalog::Catalog::new(upstream));
+    api::router(instance, catalog, CrossOriginProtection::new())
 }

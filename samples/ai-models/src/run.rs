@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpListener;
 use waypost::health::CheckFunction;
-use waypost::integration::axum::{Serve, ServeError, serve};
+use waypost::integration::axum::{CrossOriginProtection, Serve, ServeError, serve};
 use waypost::provider::Provider;
 use waypost::{Check, HealthChecks, Host, ServiceRegistration};
 
@@ -36,6 +36,9 @@ pub struct Config {
     pub advertise: Option<Host>,
     /// The instance ID. Default: derived from name, host and port.
     pub instance: Option<String>,
+    /// Public host names that browsers may use for the service, in addition to addresses and local
+    /// names; see [`CrossOriginProtection`]. Default: none.
+    pub allowed_hosts: Vec<String>,
     /// The registry. Default: the one configured by environment variables.
     pub provider: Option<Arc<dyn Provider>>,
     /// A server whose models are offered too; see [`Upstream::from_env`]. Default: none.
@@ -50,6 +53,7 @@ impl Default for Config {
             port: DEFAULT_PORT,
             advertise: None,
             instance: None,
+            allowed_hosts: Vec::new(),
             provider: None,
             upstream: None,
         }
@@ -119,7 +123,12 @@ async fn prepare(config: Config) -> Result<Serve, RunError> {
     if !is_unspecified(&host) {
         registration = registration.host(host);
     }
-    let mut server = serve(listener, api::router(&instance, Arc::clone(&catalog)))
+    let protection = config.allowed_hosts.into_iter().fold(
+        CrossOriginProtection::new(),
+        CrossOriginProtection::allow_host,
+    );
+    let app = api::router(&instance, Arc::clone(&catalog), protection);
+    let mut server = serve(listener, app)
         .health(health(&config.name, catalog))
         .register(registration);
     if let Some(provider) = config.provider {

@@ -2,40 +2,29 @@
 
 import { setReadyInstances } from "./counts.js";
 import { byId, count, el, formatDuration, keyed, setText } from "./dom.js";
+import { subscribe } from "./overviews.js";
 
 /** Shows the services. Calls `modelsChanged` when instances of the models appear, disappear, or change readiness. */
 export function showServices(modelsChanged) {
   let last = null;
-  subscribe((overview) => {
-    draw(overview);
-    const instances = overview.services.find((service) => service.name === "ai-models")?.instances ?? [];
-    setReadyInstances(instances.filter((instance) => instance.usable).map((instance) => instance.id));
-    const now = JSON.stringify(instances.map((instance) => [instance.id, instance.usable]));
-    if (now !== last) modelsChanged();
-    last = now;
+  subscribe((received) => {
+    const isNew = received.overview && received.receivedAt !== state.receivedAt;
+    state = received;
+    if (isNew) {
+      draw(state.overview);
+      const instances = state.overview.services.find((service) => service.name === "ai-models")?.instances ?? [];
+      setReadyInstances(instances.filter((instance) => instance.usable).map((instance) => instance.id));
+      const now = JSON.stringify(instances.map((instance) => [instance.id, instance.usable]));
+      if (now !== last) modelsChanged();
+      last = now;
+    }
+    showFreshness();
   });
 }
 
 /** The latest overview, when it was received, and whether the event stream is connected. */
-const state = { overview: null, receivedAt: 0, connected: true };
+let state = { overview: null, receivedAt: 0, connected: true };
 
-/** Subscribes to the event stream, and reconnects whenever it ends. */
-function subscribe(received) {
-  const source = new EventSource("events");
-  source.addEventListener("overview", (event) => {
-    state.overview = JSON.parse(event.data);
-    state.receivedAt = performance.now();
-    state.connected = true;
-    received(state.overview);
-    showFreshness();
-  });
-  source.addEventListener("error", () => {
-    state.connected = false;
-    showFreshness();
-    // The browser doesn't reconnect after a response that is not an event stream, such as a gateway's error.
-    if (source.readyState === EventSource.CLOSED) setTimeout(() => subscribe(received), 2000);
-  });
-}
 setInterval(showFreshness, 1000);
 
 /** Shows whether the data is live, or else its age. */
@@ -49,7 +38,7 @@ function showFreshness() {
     return;
   }
   const { provider, reachable, reason, age_ms: age } = overview.registry;
-  const ageNow = (age ?? 0) + performance.now() - receivedAt;
+  const ageNow = (age ?? 0) + Date.now() - receivedAt;
   const lastKnown = `Showing the services as they were ${formatDuration(ageNow)} ago.`;
   if (!connected) {
     showBanner(`The connection to the UI service is lost. ${lastKnown}`, "Reconnecting…");

@@ -8,7 +8,7 @@ use http::header::{
 
 /// Allows only resources of this service, and no inline scripts or styles, so that text from
 /// services and users can't be executed.
-const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
+const POLICY: &str = "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; \
                       base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
 const HTML: &str = "text/html; charset=utf-8";
@@ -18,7 +18,7 @@ const SVG: &str = "image/svg+xml";
 
 /// Path, media type and content. The page uses relative paths, so that it works behind a gateway's
 /// path prefix.
-const FILES: [(&str, &str, &str); 9] = [
+const FILES: [(&str, &str, &str); 11] = [
     ("/", HTML, include_str!("../page/index.html")),
     ("/style.css", CSS, include_str!("../page/style.css")),
     ("/icon.svg", SVG, include_str!("../page/icon.svg")),
@@ -33,6 +33,16 @@ const FILES: [(&str, &str, &str); 9] = [
         "/services.js",
         JAVASCRIPT,
         include_str!("../page/services.js"),
+    ),
+    (
+        "/overviews.js",
+        JAVASCRIPT,
+        include_str!("../page/overviews.js"),
+    ),
+    (
+        "/overview-worker.js",
+        JAVASCRIPT,
+        include_str!("../page/overview-worker.js"),
     ),
     ("/sse.js", JAVASCRIPT, include_str!("../page/sse.js")),
     ("/counts.js", JAVASCRIPT, include_str!("../page/counts.js")),

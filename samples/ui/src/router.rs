@@ -6,6 +6,7 @@ use axum::Router;
 use axum::routing::{any, get};
 use http::Uri;
 use tokio_util::sync::CancellationToken;
+use waypost::integration::axum::CrossOriginProtection;
 use waypost::{ServiceDiscoveryClient, ServiceName};
 
 use crate::error::Error;
@@ -32,16 +33,19 @@ impl Default for Peers {
     }
 }
 
-/// All routes of the service, without the health checks. Must be called within a Tokio runtime.
+/// All routes of the service, without the health checks. Requests of web pages of other sites are
+/// refused. Must be called within a Tokio runtime.
 ///
 /// # Errors
 /// If a name is not valid or the HTTP client can't be created. An unreachable registry or gateway
 /// is not an error: the page shows it.
 pub fn router(client: &ServiceDiscoveryClient, peers: &Peers) -> Result<Router, Error> {
-    router_until(client, peers, CancellationToken::new())
+    let app = router_until(client, peers, CancellationToken::new())?;
+    Ok(CrossOriginProtection::new().protect(app))
 }
 
-/// As [`router`], but the event streams end when `shutdown` is cancelled.
+/// As [`router`], but without protection from web pages of other sites. The event streams end when
+/// `shutdown` is cancelled.
 pub(crate) fn router_until(
     client: &ServiceDiscoveryClient,
     peers: &Peers,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use waypost::integration::axum::{ServeError, serve};
+use waypost::integration::axum::{CrossOriginProtection, ServeError, serve};
 use waypost::integration::shutdown_signal;
 use waypost::provider::Provider;
 use waypost::{Host, ServiceDiscoveryClient, ServiceRegistration};
@@ -32,6 +32,9 @@ pub struct Config {
     pub advertise: Option<Host>,
     /// The instance ID. Default: derived from name, host and port.
     pub instance: Option<String>,
+    /// Public host names that browsers may use for the service, in addition to addresses and local
+    /// names; see [`CrossOriginProtection`]. Default: none.
+    pub allowed_hosts: Vec<String>,
     /// The registry. Default: the one configured by environment variables.
     pub provider: Option<Arc<dyn Provider>>,
     /// The names of the services that the page calls.
@@ -46,6 +49,7 @@ impl Default for Config {
             port: DEFAULT_PORT,
             advertise: None,
             instance: None,
+            allowed_hosts: Vec::new(),
             provider: None,
             peers: Peers::default(),
         }
@@ -92,6 +96,11 @@ pub async fn run_until(
     // Otherwise the shutdown would wait for event streams, which never end on their own.
     let end_streams = CancellationToken::new();
     let app = router_until(&client, &config.peers, end_streams.clone())?;
+    let protection = config.allowed_hosts.into_iter().fold(
+        CrossOriginProtection::new(),
+        CrossOriginProtection::allow_host,
+    );
+    let app = protection.protect(app);
     let shutdown = async move {
         shutdown.await;
         end_streams.cancel();

@@ -14,6 +14,7 @@ use axum::response::Response;
 use http::{HeaderName, HeaderValue, Method, Uri};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
+use waypost::integration::axum::CrossOriginProtection;
 
 use self::state::{ApiState, MAX_BODY};
 use crate::catalog::Catalog;
@@ -21,7 +22,11 @@ use crate::problem::Problem;
 
 const SERVED_BY: HeaderName = HeaderName::from_static("x-served-by");
 
-pub(crate) fn router(instance: &str, catalog: Arc<Catalog>) -> Router {
+pub(crate) fn router(
+    instance: &str,
+    catalog: Arc<Catalog>,
+    protection: CrossOriginProtection,
+) -> Router {
     let state = ApiState {
         instance: instance.into(),
         catalog,
@@ -34,7 +39,7 @@ pub(crate) fn router(instance: &str, catalog: Arc<Catalog>) -> Router {
         .routes(routes!(stream::stream))
         .with_state(state)
         .split_for_parts();
-    router
+    let router = router
         .merge(docs::router(openapi))
         .fallback(|uri: Uri| async move { Problem::no_such_path(uri.path()) })
         .method_not_allowed_fallback(|method: Method, uri: Uri| async move {
@@ -46,7 +51,8 @@ pub(crate) fn router(instance: &str, catalog: Arc<Catalog>) -> Router {
                 response.headers_mut().insert(SERVED_BY, served_by.clone());
                 std::future::ready(response)
             },
-        ))
+        ));
+    protection.protect(router)
 }
 
 /// The instance ID without the characters that a header can't carry.

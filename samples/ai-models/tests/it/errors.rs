@@ -253,3 +253,22 @@ async fn only_json_is_accepted() {
         }
     }
 }
+
+#[tokio::test]
+async fn requests_of_web_pages_of_other_sites_are_refused() {
+    let server = Server::of_models(None).await;
+    let body = json!({"model": "sentiment", "input": "Lovely!"}).to_string();
+    for path in ["/api/inference", "/api/inference/stream"] {
+        for (name, value, status) in [
+            ("origin", server.url(""), 200),
+            ("origin", "https://evil.example".to_owned(), 403),
+            ("origin", "null".to_owned(), 403),
+            ("sec-fetch-site", "cross-site".to_owned(), 403),
+            ("host", "evil.example:8002".to_owned(), 403),
+        ] {
+            let request = server.client.post(server.url(path)).body(body.clone());
+            let response = request.header(name, &value).send().await.unwrap();
+            assert_eq!(response.status(), status, "{path}, {name}: {value}");
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::panic::AssertUnwindSafe;
 use std::process::Stdio;
 
 use fantoccini::error::NewSessionError;
-use fantoccini::wd::WebDriverCompatibleCommand;
+use fantoccini::wd::{WebDriverCompatibleCommand, WindowHandle};
 use fantoccini::{Client, ClientBuilder, Locator};
 use futures_util::FutureExt;
 use serde_json::{Value, json};
@@ -37,6 +37,21 @@ impl Page {
         if let Err(panic) = outcome {
             std::panic::resume_unwind(panic);
         }
+    }
+
+    /// Opens a page in a new window of the same browser, and switches to it.
+    pub(crate) async fn open_window(&self, url: &str) {
+        let window = self.client.new_window(false).await.unwrap();
+        self.client.switch_to_window(window.handle).await.unwrap();
+        self.client.goto(url).await.unwrap();
+    }
+
+    pub(crate) async fn windows(&self) -> Vec<WindowHandle> {
+        self.client.windows().await.unwrap()
+    }
+
+    pub(crate) async fn switch_to(&self, window: WindowHandle) {
+        self.client.switch_to_window(window).await.unwrap();
     }
 
     /// Waits until an element is shown and its text contains `wanted`.

@@ -132,6 +132,30 @@ async fn the_services_are_updated_live() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_page_works_in_eight_tabs_at_once() {
+    let stack = Stack::of(1).await;
+    Page::test(&stack.ui.url("/"), async |page| {
+        for number in 1..=8 {
+            if number > 1 {
+                page.open_window(&stack.ui.url("/")).await;
+            }
+            page.wait_for("#registry", "Live").await;
+            page.wait_for("#models", "Sentiment").await;
+            page.click("#send").await;
+            page.wait_for("#answered", "Answered by ai-models-1").await;
+        }
+        // Each is still up to date.
+        stack.models.start(&stack.registry, "ai-models-2");
+        for window in page.windows().await {
+            page.switch_to(window).await;
+            page.wait_for("[data-key='ai-models'] [data-key='ai-models-2']", "Healthy")
+                .await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn while_the_registry_is_down_the_last_known_state_is_shown_with_its_age() {
     let stack = Stack::of(1).await;
     Page::test(&stack.ui.url("/"), async |page| {

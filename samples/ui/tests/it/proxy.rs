@@ -14,7 +14,11 @@ use waypost::Health;
 use crate::support::{FlakyRegistry, Server, Stack, TIMEOUT, ui, unused_address};
 
 fn client() -> reqwest::Client {
-    reqwest::Client::builder().timeout(TIMEOUT).build().unwrap()
+    reqwest::Client::builder()
+        .no_proxy()
+        .timeout(TIMEOUT)
+        .build()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -187,6 +191,51 @@ async fn the_page_may_load_resources_of_this_service_only() {
     }
     let response = client().get(stack.ui.url("/nothing")).send().await.unwrap();
     assert_eq!(response.status(), 404);
+}
+
+#[tokio::test]
+async fn requests_of_web_pages_of_other_sites_are_refused() {
+    let stack = Stack::of(1).await;
+    let body = json!({"model": "sentiment", "input": "Lovely!"}).to_string();
+    let host = stack.ui.address.to_string();
+    let own = format!("http://{host}");
+    for (headers, status) in [
+        (&[][..], 200),
+        (&[("origin", own.as_str())], 200),
+        (
+            &[
+                ("sec-fetch-site", "same-origin"),
+                ("content-type", "application/json"),
+            ],
+            200,
+        ),
+        (&[("content-type", "text/plain")], 415),
+        (
+            &[("content-type", "application/x-www-form-urlencoded")],
+            415,
+        ),
+        (&[("origin", "https://evil.example")], 403),
+        (&[("origin", "http://localhost:1234")], 403),
+        (&[("origin", "null")], 403),
+        (&[("sec-fetch-site", "cross-site")], 403),
+        (
+            &[("host", "evil.example"), ("origin", "http://evil.example")],
+            403,
+        ),
+    ] {
+        for path in ["/api/inference", "/api/inference/stream"] {
+            let request = client().post(stack.ui.url(path)).body(body.clone());
+            let request = headers.iter().fold(request, |request, (name, value)| {
+                request.header(*name, *value)
+            });
+            let response = request.send().await.unwrap();
+            assert_eq!(response.status(), status, "{path}, {headers:?}");
+        }
+    }
+    let request = client()
+        .get(stack.ui.url("/"))
+        .header("host", "evil.example");
+    assert_eq!(request.send().await.unwrap().status(), 403);
 }
 
 /// Sends a GET request with an unmodified path, and returns the whole response.
