@@ -52,7 +52,9 @@ impl<'a> RegistryClient<'a> {
         // Fails only if a crypto provider is already installed, which is just as good.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let url = url.trim_end_matches('/');
-        match Client::builder().timeout(REQUEST_TIMEOUT).build() {
+        // The registry is on this machine or network, where a proxy for other addresses has no business.
+        let client = Client::builder().timeout(REQUEST_TIMEOUT).no_proxy();
+        match client.build() {
             Ok(client) => Ok(Self { url, token, client }),
             Err(source) => Err(unreachable(url, source)),
         }

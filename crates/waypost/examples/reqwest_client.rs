@@ -15,7 +15,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
         .strategy_named("least_connections")
         .build()?;
     // A program that uses HTTPS enables one of reqwest's TLS features instead.
-    let http = reqwest::Client::builder().tls_backend_preconfigured(no_roots()?);
+    let http = reqwest::Client::builder()
+        .no_proxy()
+        .tls_backend_preconfigured(no_roots()?);
     let client = Client::new(discovery, http.build()?);
 
     for _ in 0..3 {

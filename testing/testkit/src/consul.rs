@@ -255,7 +255,8 @@ fn merge(into: &mut Value, from: &Value) {
 pub fn http_client() -> reqwest::Client {
     // A library must not install a crypto provider for the whole process, but a test fixture may.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    reqwest::Client::new()
+    let client = reqwest::Client::builder().no_proxy().build();
+    client.expect("a client without settings can be created")
 }
 
 /// The binary that `CONSUL_BIN` names, which `cargo xtask test` sets, or else the one on `PATH`.

@@ -1,10 +1,14 @@
 //! `waypost up`.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpListener;
 use waypost_testkit::{Consul, free_ports};
 
 use crate::support::*;
@@ -42,6 +46,11 @@ impl Stack {
     }
 
     fn spawn(arguments: &[&str]) -> Self {
+        Self::spawn_with(arguments, &[])
+    }
+
+    /// With these environment variables.
+    fn spawn_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let [registry, gateway, ui, models] = free_ports();
         let ports = [
             format!("registry={registry}"),
@@ -54,8 +63,10 @@ impl Stack {
             all.extend(["--port", port]);
         }
         all.extend(arguments);
+        let mut command = waypost(&all);
+        command.envs(variables.iter().copied());
         Self {
-            up: Program::start(waypost(&all)),
+            up: Program::start(command),
             registry,
             gateway,
             ui,
@@ -122,6 +133,60 @@ async fn until_passing(registry: u16, service: &'static str, wanted: usize) {
 
 fn url(port: u16, path: &str) -> String {
     format!("http://127.0.0.1:{port}{path}")
+}
+
+/// A listener on a port of its own, and the number of connections that it has accepted. It answers
+/// each request with this body.
+async fn count_connections(body: &'static str) -> (String, Arc<AtomicUsize>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&accepted);
+    tokio::spawn(async move {
+        while let Ok((mut connection, _)) = listener.accept().await {
+            counter.fetch_add(1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(connection.read_u8().await?);
+                }
+                let length = body.len();
+                let head = format!(
+                    "HTTP/1.1 200 OK\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n"
+                );
+                connection.write_all((head + body).as_bytes()).await
+            });
+        }
+    });
+    (url, accepted)
+}
+
+#[tokio::test]
+async fn the_proxy_that_the_environment_names_is_not_used_for_local_addresses() {
+    let (proxy, asked) = count_connections("{}").await;
+    let (upstream, _) = count_connections(r#"{"data": [{"id": "tiny-llm"}]}"#).await;
+    let upstream = format!("{upstream}/v1");
+    let mut stack = Stack::spawn_with(
+        &[],
+        &[
+            ("HTTP_PROXY", &proxy),
+            ("http_proxy", &proxy),
+            ("HTTPS_PROXY", &proxy),
+            ("ALL_PROXY", &proxy),
+            ("AI_MODELS_UPSTREAM", &upstream),
+        ],
+    );
+    stack.up.wait_for_output("API gateway   http").await;
+    let models = get_json(&url(stack.ui, "/api/models")).await;
+    assert_eq!(models["upstream"]["status"], "available", "{models}");
+    let services = waypost(&["services", "--registry", &url(stack.registry, "")])
+        .env("HTTP_PROXY", &proxy)
+        .output()
+        .await
+        .unwrap();
+    assert!(services.status.success(), "{services:?}");
+    stack.stop().await;
+    assert_eq!(asked.load(Ordering::SeqCst), 0);
 }
 
 #[tokio::test]

@@ -27,7 +27,9 @@ use crate::outlier::Outcome;
 /// # async fn example(discovery: waypost::ServiceDiscoveryClient) -> Result<(), Box<dyn std::error::Error>> {
 /// use waypost::integration::reqwest::Client;
 ///
-/// let client = Client::new(discovery, reqwest::Client::new());
+/// // Instances are reached directly, also if the environment names a proxy.
+/// let http = reqwest::Client::builder().no_proxy().build()?;
+/// let client = Client::new(discovery, http);
 /// let users = client.get("http://auth/users").send().await?.text().await?;
 /// # Ok(())
 /// # }

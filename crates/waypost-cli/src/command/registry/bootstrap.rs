@@ -45,7 +45,11 @@ impl Bootstrap {
         // reqwest needs a crypto provider even for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let acl = AclApi {
-            client: reqwest::Client::new(),
+            // The cluster is on this network, where a proxy for other addresses has no business.
+            client: reqwest::Client::builder()
+                .no_proxy()
+                .build()
+                .map_err(CommandError::other)?,
             url: format!("{}/v1/acl", self.address.trim_end_matches('/')),
             token: root,
             deadline: Instant::now() + self.timeout,
