@@ -48,6 +48,10 @@ struct ListenArgs {
     /// Address to register, for other services to call [default: the bind address]
     #[arg(long, value_name = "HOST")]
     advertise: Option<waypost::Host>,
+    /// Public host name that browsers may use for the service, in addition to addresses and local
+    /// names; may be repeated
+    #[arg(long, value_name = "NAME")]
+    allow_host: Vec<String>,
 }
 
 impl Service {
@@ -59,6 +63,7 @@ impl Service {
                     bind: listen.bind,
                     port,
                     advertise: listen.advertise,
+                    allowed_hosts: listen.allow_host,
                     upstream: waypost_ai_models::Upstream::from_env()
                         .map_err(CommandError::other)?,
                     ..waypost_ai_models::Config::default()
@@ -77,6 +82,7 @@ impl Service {
                     bind: listen.bind,
                     port,
                     advertise: listen.advertise,
+                    allowed_hosts: listen.allow_host,
                     ..waypost_ui::Config::default()
                 };
                 waypost_ui::run_until(config, shutdown)

@@ -128,8 +128,8 @@ pub(super) fn error_in(json: &Value) -> Option<&Value> {
     };
     // OpenRouter.
     let choices = choices.as_array()?;
-    let errors = choices.iter().filter_map(|choice| choice.get("error"));
-    errors.filter(is_error).next()
+    let mut errors = choices.iter().filter_map(|choice| choice.get("error"));
+    errors.find(is_error)
 }
 
 fn null_is_default<'de, D, T>(deserializer: D) -> Result<T, D::Error>
