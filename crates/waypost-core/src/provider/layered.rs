@@ -15,8 +15,9 @@ use crate::supervision::{ProviderStatus, WatchSupervisor};
 /// Combines several providers, in order of precedence.
 ///
 /// A failing layer doesn't affect the others. Its last answer stays in use, and its error is passed
-/// on, so that the directory marks the snapshot as stale. Registrations go to the first layer that is
-/// a registry.
+/// on, so that the directory marks the snapshot as stale; but never before there is an answer or every
+/// layer has answered or failed, because a look-up ends with the first error. Registrations go to the
+/// first layer that is a registry.
 ///
 /// ```
 /// # use waypost_core::provider::{FallbackProvider, LayerPolicy, LayeredProvider, MemoryProvider};
@@ -100,8 +101,11 @@ impl LayeredProvider {
                 if answer.is_some() {
                     last_sent.clone_from(&answer);
                 }
-                // While any layer fails, the combined answer may be out of date.
-                let error = layers.iter().find_map(|layer| layer.error.clone());
+                // While any layer fails, the combined answer may be out of date. An error without an
+                // answer ends a look-up, so it waits for the layers that may still answer.
+                let may_fail = last_sent.is_some() || layers.iter().all(LayerState::is_settled);
+                let error =
+                    (layers.iter().find_map(|layer| layer.error.clone())).filter(|_| may_fail);
                 stream::iter(answer.map(Ok).into_iter().chain(error.map(Err)))
             })
             .boxed()
@@ -279,6 +283,9 @@ fn none_failing<T>(layers: &[LayerState<T>]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt;
+    use tokio::sync::mpsc::{self, UnboundedReceiver, UnboundedSender};
+
     use super::*;
     use crate::model::Instance;
     use crate::provider::MemoryProvider;
@@ -369,6 +376,109 @@ mod tests {
             assert_eq!(items.pop().unwrap().unwrap(), "a", "{policy:?}");
             assert!(next(&mut watch).await.is_err(), "{policy:?}");
         }
+    }
+
+    /// Answers, or fails, with what is sent to it.
+    #[derive(Debug)]
+    struct Scripted(std::sync::Mutex<Option<UnboundedReceiver<Result<Vec<&'static str>, ()>>>>);
+
+    impl Scripted {
+        fn new() -> (UnboundedSender<Result<Vec<&'static str>, ()>>, Self) {
+            let (sender, receiver) = mpsc::unbounded_channel();
+            (sender, Self(std::sync::Mutex::new(Some(receiver))))
+        }
+    }
+
+    impl Scripted {
+        fn follow<T: Send + 'static>(
+            &self,
+            answer: impl Fn(Vec<&'static str>) -> T + Send + 'static,
+        ) -> BoxStream<'static, Result<T, ProviderError>> {
+            let Some(mut receiver) = self.0.lock().unwrap().take() else {
+                return stream::pending().boxed();
+            };
+            stream::poll_fn(move |context| receiver.poll_recv(context))
+                .map(move |item| match item {
+                    Ok(ids) => Ok(answer(ids)),
+                    Err(()) => Err(ProviderError::unreachable("scripted", "refused")),
+                })
+                .boxed()
+        }
+    }
+
+    impl Provider for Scripted {
+        fn describe(&self) -> Arc<str> {
+            "scripted".into()
+        }
+
+        fn watch(&self, _: &ServiceName) -> Watch {
+            self.follow(|ids| {
+                let instances = ids.into_iter().map(|id| Arc::new(instance(id)));
+                ServiceAnswer::Instances(instances.collect())
+            })
+        }
+
+        fn watch_names(&self) -> NamesWatch {
+            self.follow(|ids| {
+                let names = ids.into_iter().map(|id| ServiceName::new(id).unwrap());
+                names.collect()
+            })
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_is_passed_on_only_after_every_layer_has_settled() {
+        for policy in [LayerPolicy::FirstKnown, LayerPolicy::Merge] {
+            for failing in 0..3 {
+                let (senders, scripts): (Vec<_>, Vec<_>) =
+                    std::iter::repeat_with(Scripted::new).take(3).unzip();
+                let layers = LayeredProvider::new(policy);
+                let layers = scripts.into_iter().fold(layers, LayeredProvider::layer);
+                let mut watch = layers.watch(&auth());
+                for (index, sender) in senders.iter().enumerate().rev() {
+                    assert!(
+                        watch.next().now_or_never().is_none(),
+                        "{policy:?} {failing}"
+                    );
+                    let item = if index == failing {
+                        Err(())
+                    } else {
+                        Ok(vec![])
+                    };
+                    sender.send(item).unwrap();
+                }
+                // A layer without instances before a failing one: known, but empty.
+                let first = next(&mut watch).await;
+                assert_eq!(first.unwrap(), "", "{policy:?} {failing}");
+                assert!(next(&mut watch).await.is_err(), "{policy:?} {failing}");
+            }
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_list_of_names_waits_for_every_layer_before_it_fails() {
+        let (upper, first) = Scripted::new();
+        let (lower, second) = Scripted::new();
+        let layers = LayeredProvider::new(LayerPolicy::FirstKnown);
+        let mut names = layers.layer(first).layer(second).watch_names();
+        upper.send(Err(())).unwrap();
+        assert!(names.next().now_or_never().is_none());
+        lower.send(Ok(vec!["auth"])).unwrap();
+        let answer = names.next().await.unwrap().unwrap();
+        assert_eq!(answer, BTreeSet::from([auth()]));
+        assert!(names.next().await.unwrap().is_err());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_error_after_an_answer_is_passed_on_at_once() {
+        let (upper, first) = Scripted::new();
+        let (_lower, second) = Scripted::new();
+        let layers = LayeredProvider::new(LayerPolicy::FirstKnown);
+        let mut watch = layers.layer(first).layer(second).watch(&auth());
+        upper.send(Ok(vec!["a"])).unwrap();
+        assert_eq!(next(&mut watch).await.unwrap(), "a");
+        upper.send(Err(())).unwrap();
+        assert!(next(&mut watch).await.is_err());
     }
 
     #[tokio::test(start_paused = true)]
