@@ -11,6 +11,7 @@ pub fn read_answer(body: &[u8]) {
         service,
         tagged_address: Some("lan".to_owned()),
         passing_only: true,
+        ignored: std::sync::Arc::default(),
     }
     .instances(entries);
 }

@@ -9,7 +9,8 @@ use std::time::Duration;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use waypost_core::provider::{
-    CheckResult, HeartbeatResponse, InstanceReport, NamesWatch, Provider, Registry, Watch,
+    CheckResult, HeartbeatResponse, IgnoredValues, InstanceReport, NamesWatch, Provider, Registry,
+    Watch,
 };
 use waypost_core::{
     ConfigError, Environment, Error, InstanceId, ProviderError, Registration, ServiceName,
@@ -42,7 +43,8 @@ use crate::{definition, diagnosis, registration};
 /// | metadata `version`, else the tag `version=…` | version |
 /// | metadata `zone`, `scheme`, `path`, `port_<name>` | the properties of these names; they stay in the metadata |
 ///
-/// A port of 0 means the default port of the scheme.
+/// A port of 0 means the default port of the scheme. Metadata belongs to other programs too: a value
+/// that is not valid for its property is ignored with one warning, and the instance stays.
 ///
 /// If a token may not read a service, Consul's response is empty instead of an error. An empty
 /// response is therefore trusted only after the agent has confirmed that the token may read the
@@ -65,6 +67,7 @@ pub struct ConsulProvider {
     agents: Arc<Agents>,
     description: Arc<str>,
     query_options: QueryOptions,
+    ignored: Arc<IgnoredValues>,
 }
 
 impl ConsulProvider {
@@ -134,6 +137,7 @@ impl Provider for ConsulProvider {
             service: service.clone(),
             tagged_address: self.query_options.tagged_address.clone(),
             passing_only: self.query_options.passing_only,
+            ignored: Arc::clone(&self.ignored),
         };
         self.query(path, params, rules, decoder).watch()
     }
@@ -441,6 +445,7 @@ impl ConsulBuilder {
             description: agents.describe(),
             agents: Arc::new(agents),
             query_options: self.query_options,
+            ignored: Arc::default(),
         })
     }
 }

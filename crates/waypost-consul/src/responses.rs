@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::{Deserialize, Deserializer};
-use waypost_core::provider::ServiceAnswer;
+use waypost_core::provider::{IgnoredValues, ServiceAnswer};
 use waypost_core::{Health, Instance, Invalid, ServiceName, Weight};
 
 use crate::blocking_query::Decoder;
@@ -17,6 +17,8 @@ pub(super) struct HealthDecoder {
     pub(super) tagged_address: Option<String>,
     /// Whether a warning counts as critical.
     pub(super) passing_only: bool,
+    /// Logs what is ignored.
+    pub(super) ignored: Arc<IgnoredValues>,
 }
 
 impl Decoder for HealthDecoder {
@@ -40,8 +42,8 @@ impl Decoder for HealthDecoder {
 }
 
 impl HealthDecoder {
-    /// The instances of a response. One that is not valid, for example because its address isn't, is
-    /// left out with a warning, so that it doesn't hide the others.
+    /// The instances of a response. An instance without a valid address is left out with a warning, so
+    /// that it doesn't hide the others. Any other field that is not valid has its default.
     pub(super) fn instances(&self, entries: Vec<Entry>) -> Vec<Arc<Instance>> {
         // Ids are unique per node only. If several nodes have the same id, each gets the name of its
         // node; otherwise the id stays as it was registered.
@@ -57,10 +59,7 @@ impl HealthDecoder {
             };
             match self.instance(entry, &id) {
                 Ok(instance) => instances.push(Arc::new(instance)),
-                Err(error) => {
-                    let service = &self.service;
-                    tracing::warn!(%service, id, %error, "ignoring an invalid instance");
-                }
+                Err(invalid) => self.ignored.instance(&self.service, &id, &invalid),
             }
         }
         instances
@@ -79,6 +78,7 @@ impl HealthDecoder {
             weights,
             ..
         } = entry.service;
+        let ignore = |invalid: Invalid| self.ignored.field(&self.service, id, &invalid);
         let scheme = meta.get("scheme").map_or("http", String::as_str);
         let port = match (port, scheme) {
             (0, "https" | "wss") => 443,
@@ -86,21 +86,25 @@ impl HealthDecoder {
             (port, _) => u16::try_from(port)
                 .map_err(|_| Invalid::new("port", port.to_string(), "use a number up to 65535"))?,
         };
-        let weight = match (meta.get("weight"), weights) {
-            (Some(weight), _) => weight.parse()?,
-            (None, Some(weights)) if health == Health::Warning => weights.warning.try_into()?,
-            (None, Some(weights)) => weights.passing.try_into()?,
-            (None, None) => Weight::default(),
-        };
+        let from_meta = meta.get("weight").map(|weight| weight.parse::<Weight>());
+        let from_weights = weights.map(|weights| {
+            if health == Health::Warning {
+                Weight::try_from(weights.warning)
+            } else {
+                Weight::try_from(weights.passing)
+            }
+        });
+        let mut weights = [from_meta, from_weights].into_iter().flatten();
+        let weight = weights.find_map(|weight| weight.map_err(ignore).ok());
         let tagged_version = tags.iter().find_map(|tag| tag.strip_prefix("version="));
         let version = meta.get("version").map(String::as_str).or(tagged_version);
         let mut builder = Instance::builder(self.service.clone(), host, port)
             .id(id)
-            .scheme(scheme)
             .health(health)
-            .weight(weight);
+            .weight(weight.unwrap_or_default());
+        builder.try_scheme(scheme).unwrap_or_else(ignore);
         if let Some(path) = meta.get("path") {
-            builder = builder.path_prefix(path);
+            builder.try_path_prefix(path).unwrap_or_else(ignore);
         }
         if let Some(version) = version {
             builder = builder.version(version);
@@ -109,8 +113,16 @@ impl HealthDecoder {
             builder = builder.zone(zone.as_str());
         }
         for (key, value) in &meta {
-            if let (Some(name), Ok(port)) = (key.strip_prefix("port_"), value.parse()) {
-                builder = builder.named_port(name, port);
+            let Some(name) = key.strip_prefix("port_") else {
+                continue;
+            };
+            match value.parse() {
+                Ok(port) if port != 0 => builder = builder.named_port(name, port),
+                _ => ignore(Invalid::new(
+                    "named port",
+                    format!("{key}={value}"),
+                    "use a number from 1 to 65535",
+                )),
             }
         }
         builder.tags(tags).metadata(meta).build()
@@ -267,6 +279,7 @@ mod tests {
             service: ServiceName::new("web").unwrap(),
             tagged_address: tag.map(str::to_owned),
             passing_only,
+            ignored: Arc::default(),
         };
         decoder.instances(serde_json::from_str(json).unwrap())
     }
@@ -337,6 +350,47 @@ mod tests {
         );
         assert_eq!(all.len(), 1);
         assert_eq!(all[0].id().as_str(), "good");
+    }
+
+    #[test]
+    fn an_invalid_field_of_metadata_has_its_default_and_the_instance_stays() {
+        let with = |meta: &str, weights: &str| {
+            let json = format!(
+                r#"[{{"Node": {{"Node": "n"}}, "Checks": [{{"Status": "passing"}}],
+                  "Service": {{"ID": "a", "Address": "a", "Port": 8080, "Meta": {meta},
+                               "Weights": {weights}}}}}]"#
+            );
+            let instances = decode(&json);
+            assert_eq!(instances.len(), 1, "{meta}");
+            Arc::clone(&instances[0])
+        };
+        for weight in [
+            "1.0", "", "heavy", "-1", "65536", "1e3", "NaN", " 5", "0x10",
+        ] {
+            let meta = serde_json::json!({ "weight": weight }).to_string();
+            let instance = with(&meta, r#"{"Passing": 7, "Warning": 1}"#);
+            assert_eq!(instance.weight(), Weight::new(7), "{weight:?}");
+            assert_eq!(instance.meta("weight"), Some(weight));
+            assert_eq!(
+                with(&meta, "null").weight(),
+                Weight::default(),
+                "{weight:?}"
+            );
+        }
+        let out_of_range = with("{}", r#"{"Passing": -3, "Warning": 1}"#);
+        assert_eq!(out_of_range.weight(), Weight::default());
+        for scheme in ["", "ht tp", "1http", "http://"] {
+            let meta = serde_json::json!({ "scheme": scheme }).to_string();
+            assert_eq!(with(&meta, "null").url(), "http://a:8080", "{scheme:?}");
+        }
+        for path in ["/a b", "/v2?x=1", "#top"] {
+            let meta = serde_json::json!({ "path": path }).to_string();
+            assert_eq!(with(&meta, "null").url(), "http://a:8080", "{path:?}");
+        }
+        for port in ["", "0", "-1", "70000", "tcp://10.0.0.1:80"] {
+            let meta = serde_json::json!({ "port_admin": port }).to_string();
+            assert_eq!(with(&meta, "null").named_port("admin"), None, "{port:?}");
+        }
     }
 
     #[test]

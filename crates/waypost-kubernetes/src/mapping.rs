@@ -120,7 +120,7 @@ fn map_host_name(context: &MappingContext, service: &Service, host: &str) -> Opt
     let mapper = Mapper::new(context, &EndpointSlice::default(), ports);
     let instance = host
         .parse()
-        .and_then(|host| mapper.build(mapper.builder(host)?));
+        .and_then(|host| mapper.build(mapper.builder(host)));
     match instance {
         Ok(instance) => Some(Arc::new(instance)),
         Err(error) => {
@@ -217,7 +217,7 @@ impl<'a> Mapper<'a> {
         } else {
             health(endpoint.conditions)
         };
-        let mut builder = self.builder(parse_host(address)?)?.health(health);
+        let mut builder = self.builder(parse_host(address)?).health(health);
         if let Some(id) = self.annotated_id().or_else(|| self.target_id(endpoint)) {
             builder = builder.id(id);
         }
@@ -271,10 +271,13 @@ impl<'a> Mapper<'a> {
 
     /// Begins an instance with all that does not depend on the endpoint, except what [`Self::build`]
     /// adds.
-    fn builder(&self, host: Host) -> Result<InstanceBuilder, Invalid> {
+    fn builder(&self, host: Host) -> InstanceBuilder {
         let MappingContext {
             name, namespace, ..
         } = self.context;
+        let ignored = &self.context.options.ignored;
+        let authority = host.to_string();
+        let ignore = |invalid: Invalid| ignored.field(name, &authority, &invalid);
         let mut builder = Instance::builder(name.clone(), host, self.ports.main)
             .scheme(&*self.ports.scheme)
             .metadata(self.labels.iter().map(|(k, v)| (k.clone(), v.clone())))
@@ -290,19 +293,20 @@ impl<'a> Mapper<'a> {
             builder = builder.version(version);
         }
         if let Some(weight) = self.annotation("weight") {
-            builder = builder.weight(weight.parse::<Weight>()?);
+            let weight = weight.parse::<Weight>().map_err(ignore);
+            builder = builder.weight(weight.unwrap_or_default());
         }
         if let Some(tags) = self.annotation("tags") {
             let tags = tags.split(',').map(str::trim).filter(|tag| !tag.is_empty());
             builder = builder.tags(tags);
         }
         if let Some(scheme) = self.annotation("scheme") {
-            builder = builder.scheme(scheme);
+            builder.try_scheme(scheme).unwrap_or_else(ignore);
         }
         if let Some(path) = self.annotation("path") {
-            builder = builder.path_prefix(path);
+            builder.try_path_prefix(path).unwrap_or_else(ignore);
         }
-        Ok(builder)
+        builder
     }
 
     /// Adds the metadata that overrides all other: annotations, and what could not be read.
@@ -415,6 +419,28 @@ mod tests {
         assert_eq!(hosts, ["10.0.0.2"]);
     }
 
+    #[test]
+    fn an_invalid_annotation_has_its_default_and_the_instance_stays() {
+        for (key, value) in [
+            ("weight", "1.0"),
+            ("weight", ""),
+            ("weight", "-1"),
+            ("scheme", "ht tp"),
+            ("path", "/v2?x=1"),
+            ("port", "none"),
+        ] {
+            let text = format!(
+                r#"{{"metadata": {{"name": "s", "annotations": {{"waypost.dev/{key}": "{value}"}}}},
+                  "ports": [{{"port": 8443, "name": "https"}}],
+                  "endpoints": [{{"addresses": ["10.0.0.1"]}}]}}"#
+            );
+            let instances = map(&text);
+            let instance = instances[0].as_ref().unwrap();
+            assert_eq!(instance.url(), "https://10.0.0.1:8443", "{key}: {value}");
+            assert_eq!(instance.weight(), Weight::default(), "{key}: {value}");
+        }
+    }
+
     fn map(slice: &str) -> Vec<Option<Arc<Instance>>> {
         let mut context = MappingContext {
             name: "web".parse().unwrap(),
@@ -424,6 +450,7 @@ mod tests {
                 cluster_domain: "cluster.local".into(),
                 annotations: Vec::new(),
                 port: None,
+                ignored: Default::default(),
             }),
             service: None,
             port: PortChoice::Default,

@@ -2,6 +2,8 @@
 
 use std::sync::Arc;
 
+use waypost_core::provider::IgnoredValues;
+
 /// Which Services names refer to, and how Services become instances.
 #[derive(Debug)]
 pub(crate) struct DiscoveryOptions {
@@ -12,4 +14,6 @@ pub(crate) struct DiscoveryOptions {
     pub(crate) annotations: Vec<Box<str>>,
     /// The name of the port to call.
     pub(crate) port: Option<Box<str>>,
+    /// Logs what is ignored.
+    pub(crate) ignored: IgnoredValues,
 }

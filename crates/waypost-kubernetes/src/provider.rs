@@ -254,6 +254,7 @@ impl KubernetesBuilder {
             cluster_domain: domain.trim_matches('.').into(),
             annotations: self.annotations.into_iter().map(Into::into).collect(),
             port: self.port.map(Into::into),
+            ignored: Default::default(),
         };
         let advisor = Arc::new(RbacAdvisor::new(Arc::new(client)));
         let registry = SliceRegistry::new(

@@ -312,6 +312,26 @@ impl InstanceBuilder {
         self
     }
 
+    /// As [`scheme`](Self::scheme), but checks the scheme now. For values from a place where other
+    /// programs write too, such as the metadata in a registry.
+    ///
+    /// # Errors
+    /// If the scheme is not valid; the builder is as before.
+    pub fn try_scheme(&mut self, scheme: &str) -> Result<(), Invalid> {
+        self.scheme = normalized_scheme(scheme)?;
+        Ok(())
+    }
+
+    /// As [`path_prefix`](Self::path_prefix), but checks the path now; see
+    /// [`try_scheme`](Self::try_scheme).
+    ///
+    /// # Errors
+    /// If the path is not valid; the builder is as before.
+    pub fn try_path_prefix(&mut self, path: &str) -> Result<(), Invalid> {
+        self.path_prefix = normalized_prefix(path)?.into();
+        Ok(())
+    }
+
     /// Sets the path that precedes every request path.
     pub fn path_prefix(mut self, path: impl Into<String>) -> Self {
         self.path_prefix = path.into();
@@ -382,19 +402,11 @@ impl InstanceBuilder {
     /// If the scheme, the port or the path prefix is not valid.
     pub fn build(self) -> Result<Instance, Invalid> {
         let mut instance = self.instance;
-        let scheme = self.scheme.to_ascii_lowercase();
-        if !is_scheme(&scheme) {
-            return Err(Invalid::new(
-                "scheme",
-                self.scheme,
-                "use a scheme such as http, https or grpc",
-            ));
-        }
+        instance.scheme = normalized_scheme(&self.scheme)?.into();
         if instance.port == 0 {
             return Err(Invalid::new("port", "0", "use a number from 1 to 65535"));
         }
         instance.path_prefix = normalized_prefix(&self.path_prefix)?;
-        instance.scheme = scheme.into();
         let authority = instance.authority();
         instance.url = format!("{}://{authority}{}", instance.scheme, instance.path_prefix).into();
         instance.id = self
@@ -402,6 +414,19 @@ impl InstanceBuilder {
             .unwrap_or_else(|| InstanceId::new(format!("{}@{authority}", instance.service)));
         Ok(instance)
     }
+}
+
+/// The scheme in lower case.
+fn normalized_scheme(scheme: &str) -> Result<String, Invalid> {
+    let lower = scheme.to_ascii_lowercase();
+    if is_scheme(&lower) {
+        return Ok(lower);
+    }
+    Err(Invalid::new(
+        "scheme",
+        scheme,
+        "use a scheme such as http, https or grpc",
+    ))
 }
 
 /// RFC 3986, section 3.1.

@@ -17,6 +17,7 @@
 mod env;
 mod fallback;
 mod file;
+mod ignored_values;
 mod layered;
 mod memory;
 mod token_file;
@@ -27,6 +28,7 @@ pub use fallback::FallbackProvider;
 pub use file::StaticProvider;
 #[cfg(feature = "fuzz")]
 pub(crate) use file::parse_file;
+pub use ignored_values::IgnoredValues;
 pub use layered::{LayerPolicy, LayeredProvider};
 pub use memory::MemoryProvider;
 pub use token_file::TokenFile;

@@ -343,6 +343,7 @@ mod tests {
                 cluster_domain: "cluster.local".into(),
                 annotations: Vec::new(),
                 port: None,
+                ignored: Default::default(),
             }),
             service: None,
             port: PortChoice::Default,

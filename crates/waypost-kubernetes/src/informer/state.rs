@@ -439,6 +439,7 @@ mod tests {
             cluster_domain: "cluster.local".into(),
             annotations: Vec::new(),
             port: None,
+            ignored: Default::default(),
         };
         State::new(&"demo".into(), &Arc::new(options))
     }
