@@ -50,8 +50,6 @@ impl Address {
         };
         let consul_host = host_of("CONSUL_HOST")?;
         let consul_port = environment.port("CONSUL_PORT")?;
-        let registry_host = host_of("SERVICE_REGISTRY_HOST")?;
-        let registry_port = environment.port("SERVICE_REGISTRY_PORT")?;
         let ssl = environment.flag("CONSUL_HTTP_SSL")?.unwrap_or(false);
 
         if consul_host.is_none() && consul_port.is_none() && !addresses.is_empty() {
@@ -67,14 +65,17 @@ impl Address {
             Self::Unix(_) => None,
         });
         let https = ssl || first.as_ref().is_some_and(|(https, ..)| *https);
-        let port = consul_port
-            .or(first.as_ref().map(|(.., port)| *port))
-            .or(registry_port)
-            .unwrap_or(DEFAULT_PORT);
-        let host = consul_host
-            .or(first.map(|(_, host, _)| host))
-            .or(registry_host)
-            .unwrap_or_else(|| Host::Name("localhost".into()));
+        // Variables that others override are not read, so that they need not be valid.
+        let port = match consul_port.or(first.as_ref().map(|(.., port)| *port)) {
+            Some(port) => Some(port),
+            None => environment.port("SERVICE_REGISTRY_PORT")?,
+        };
+        let host = match consul_host.or(first.map(|(_, host, _)| host)) {
+            Some(host) => Some(host),
+            None => host_of("SERVICE_REGISTRY_HOST")?,
+        };
+        let port = port.unwrap_or(DEFAULT_PORT);
+        let host = host.unwrap_or_else(|| Host::Name("localhost".into()));
         Ok(vec![Self::Tcp { https, host, port }])
     }
 }
@@ -167,6 +168,23 @@ mod tests {
                     ("CONSUL_HOST", "c"),
                 ],
                 "http://c:9",
+            ),
+            (
+                &[
+                    ("CONSUL_HTTP_ADDR", "c:1"),
+                    ("SERVICE_REGISTRY_PORT", "http"),
+                    ("SERVICE_REGISTRY_HOST", "not a host"),
+                ],
+                "http://c:1",
+            ),
+            // The service links of Services named `consul` and `service-registry`.
+            (
+                &[
+                    ("CONSUL_HOST", "c"),
+                    ("CONSUL_PORT", "tcp://10.0.0.1:8500"),
+                    ("SERVICE_REGISTRY_PORT", "tcp://10.0.0.1:80"),
+                ],
+                "http://c:8500",
             ),
         ] {
             let all = Address::from_environment(&variables.iter().copied().collect()).unwrap();

@@ -75,12 +75,13 @@ impl Environment {
         self.get(name).map(parse).transpose()
     }
 
-    /// The value of a variable that holds a port.
+    /// The value of a variable that holds a port. A value such as `tcp://10.0.0.1:8500` counts as
+    /// unset: Kubernetes sets `CONSUL_PORT` to that in the pods beside a Service named `consul`.
     ///
     /// # Errors
     /// If the value is not an integer from 1 to 65535.
     pub fn port(&self, name: &str) -> Result<Option<u16>, ConfigError> {
-        let value = self.get(name);
+        let value = self.get(name).filter(|value| !is_service_link(name, value));
         value.map(|value| parse_port(name, value)).transpose()
     }
 
@@ -90,6 +91,17 @@ impl Environment {
             .keys()
             .filter_map(|name| Some((name.as_str(), self.get(name)?)))
     }
+}
+
+/// Whether a variable is a service link: Kubernetes, like Docker before it, sets `<SERVICE>_PORT` to
+/// a URL ("Accessing the Service", "Environment variables" in the Kubernetes documentation).
+pub(crate) fn is_service_link(variable: &str, value: &str) -> bool {
+    let scheme = value.split_once("://").map(|(scheme, _)| scheme);
+    let is_link = matches!(scheme, Some("tcp" | "udp" | "sctp"));
+    if is_link {
+        tracing::debug!(variable, value, "ignoring a service link of Kubernetes");
+    }
+    is_link
 }
 
 /// Parses the value of a variable as a port; the error names the variable.

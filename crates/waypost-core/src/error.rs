@@ -139,6 +139,16 @@ impl Error {
             },
             ProviderErrorKind::Unsupported => Self::Unsupported(cause),
             ProviderErrorKind::Rejected => Self::Rejected(cause),
+            ProviderErrorKind::Misconfigured => {
+                let source = cause
+                    .source
+                    .as_deref()
+                    .map(|source| source as &dyn StdError);
+                let error = source.and_then(|source| source.downcast_ref::<ConfigError>());
+                Self::Config(error.cloned().unwrap_or_else(|| {
+                    ConfigError::new(cause.provider.to_string(), &cause.message)
+                }))
+            }
         }
     }
 
@@ -257,6 +267,8 @@ pub enum ProviderErrorKind {
     Rejected,
     /// The provider doesn't support the operation.
     Unsupported,
+    /// The settings of this service are not valid; those of others may be.
+    Misconfigured,
 }
 
 impl ProviderError {
@@ -292,6 +304,20 @@ impl ProviderError {
     /// ```
     pub fn unsupported(provider: impl Into<Arc<str>>, message: impl Into<Arc<str>>) -> Self {
         Self::new(provider, ProviderErrorKind::Unsupported, message)
+    }
+
+    /// A failure of kind [`Misconfigured`](ProviderErrorKind::Misconfigured): a setting of the service
+    /// that is looked up is not valid. Its callers get [`Error::Config`].
+    ///
+    /// ```
+    /// # use waypost_core::{ConfigError, Error, ProviderError};
+    /// let error = ConfigError::new("SERVICE_AUTH_PORT", "\"http\" is not a port");
+    /// let error = ProviderError::misconfigured("environment variables", error);
+    /// assert!(matches!(Error::from(error), Error::Config(_)));
+    /// ```
+    pub fn misconfigured(provider: impl Into<Arc<str>>, error: ConfigError) -> Self {
+        let kind = ProviderErrorKind::Misconfigured;
+        Self::new(provider, kind, "a setting is not valid").with_source(error)
     }
 
     /// Sets the underlying error. `Display` prints the innermost one in parentheses.

@@ -107,7 +107,7 @@ impl Harness for EnvHarness {
     }
 
     fn provider(&self) -> Arc<dyn Provider> {
-        Arc::new(EnvProvider::new(&self.variables.lock().unwrap()).unwrap())
+        Arc::new(EnvProvider::new(&self.variables.lock().unwrap()))
     }
 
     fn publish(&self, content: Vec<Instance>) -> BoxFuture<'_, ()> {

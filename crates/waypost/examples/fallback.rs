@@ -23,7 +23,7 @@ async fn main() -> Result<(), Error> {
         registry.insert(Instance::from_url(ServiceName::new(name)?, url)?.build()?);
     }
     let layers = LayeredProvider::new(LayerPolicy::FirstKnown)
-        .layer(EnvProvider::new(&overrides)?)
+        .layer(EnvProvider::new(&overrides))
         .layer(registry)
         .layer(FallbackProvider::new("http://localhost:8000")?);
     let client = ServiceDiscoveryClient::builder().provider(layers).build()?;

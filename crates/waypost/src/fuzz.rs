@@ -41,7 +41,7 @@ pub fn environment(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let pairs = text.lines().filter_map(|line| line.split_once('='));
     let environment: Environment = pairs.collect();
-    let _ = EnvProvider::new(&environment);
+    EnvProvider::new(&environment);
     let _ = Settings::new(environment.clone());
     #[cfg(feature = "consul")]
     let _ = waypost_consul::ConsulBuilder::from_environment(&environment);

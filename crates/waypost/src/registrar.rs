@@ -395,7 +395,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_provider_that_is_not_a_registry_is_an_error() {
-        let env = EnvProvider::new(&Environment::default()).unwrap();
+        let env = EnvProvider::new(&Environment::default());
         let error = Registrar::start(Arc::new(env), registration()).unwrap_err();
         assert!(matches!(error, Error::Unsupported(_)));
         assert!(
@@ -406,7 +406,7 @@ mod tests {
 
     #[tokio::test]
     async fn start_if_supported_returns_none_without_a_registry() {
-        let env = EnvProvider::new(&Environment::default()).unwrap();
+        let env = EnvProvider::new(&Environment::default());
         let none = Registrar::start_if_supported(Arc::new(env), registration()).unwrap();
         assert!(none.is_none());
         let memory = Arc::new(MemoryProvider::new());

@@ -104,7 +104,7 @@ type Build = fn(&Environment) -> Result<Arc<dyn Provider>, Error>;
 /// Each kind with its name and its constructor.
 const KINDS: &[(ProviderKind, &str, Build)] = &[
     (ProviderKind::Env, "env", |env| {
-        Ok(Arc::new(EnvProvider::new(env)?))
+        Ok(Arc::new(EnvProvider::new(env)))
     }),
     (ProviderKind::Static, "static", build_static),
     (ProviderKind::Consul, "consul", build_consul),

@@ -117,7 +117,7 @@ async fn each_error_has_its_own_message_and_exit_code() {
             "env, static, consul",
         ),
         (
-            &["services"],
+            &["resolve", "auth"],
             &[("SERVICE_AUTH_URL", "auth")],
             2,
             "SERVICE_AUTH_URL: URL \"auth\"",

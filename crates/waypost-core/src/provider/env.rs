@@ -6,8 +6,8 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 
 use super::traits::{NamesWatch, Provider, ServiceAnswer, Watch};
-use crate::environment::{Environment, parse_port};
-use crate::error::ConfigError;
+use crate::environment::{Environment, is_service_link, parse_port};
+use crate::error::{ConfigError, ProviderError};
 use crate::model::{Host, Instance, InstanceBuilder, ServiceName};
 
 /// Reads services from environment variables, one instance per service.
@@ -23,32 +23,38 @@ use crate::model::{Host, Instance, InstanceBuilder, ServiceName};
 /// A look-up therefore finds a service by any of these spellings, while the list of names has them in
 /// lower case with `-`.
 ///
+/// The environment holds the variables of others too. So a variable that is not valid fails the
+/// look-ups of its own service alone, and a port without a host, or one that is a service link of
+/// Kubernetes (`SERVICE_AUTH_PORT=tcp://10.0.0.1:80`), is ignored.
+///
 /// ```
-/// # use waypost_core::{Environment, provider::EnvProvider};
-/// let variables = Environment::from_iter([("SERVICE_AUTH_PORT", "http")]);
-/// let error = EnvProvider::new(&variables).unwrap_err();
-/// assert!(error.to_string().starts_with("SERVICE_AUTH_PORT: "));
+/// # use waypost_core::{Environment, provider::{EnvProvider, Provider}};
+/// let variables = Environment::from_iter([("SERVICE_AUTH_URL", "http://auth-service:5001")]);
+/// let provider = EnvProvider::new(&variables);
+/// assert!(!provider.is_empty());
 /// ```
 #[derive(Clone, Debug)]
 pub struct EnvProvider {
-    services: Arc<BTreeMap<String, InstanceBuilder>>,
+    /// The instance of each service, or what is wrong with its variables.
+    services: Arc<BTreeMap<String, Result<InstanceBuilder, ConfigError>>>,
 }
 
 impl EnvProvider {
-    /// Reads the variables.
-    ///
-    /// # Errors
-    /// If a variable is not valid; the error names the first one.
-    pub fn new(environment: &Environment) -> Result<Self, ConfigError> {
+    /// Reads the variables. Those that are not valid are logged.
+    pub fn new(environment: &Environment) -> Self {
         let mut services = BTreeMap::new();
         for (key, variables) in variables_by_service(environment) {
-            if let Some(builder) = variables.instance(&key)? {
-                services.insert(key, builder);
+            let Some(instance) = variables.instance(&key).transpose() else {
+                continue;
+            };
+            if let Err(error) = &instance {
+                tracing::warn!(%error, "invalid variable, look-ups of this service fail");
             }
+            services.insert(key, instance);
         }
-        Ok(Self {
+        Self {
             services: Arc::new(services),
-        })
+        }
     }
 
     /// Whether the environment has no service.
@@ -56,15 +62,17 @@ impl EnvProvider {
         self.services.is_empty()
     }
 
-    fn answer(&self, service: &ServiceName) -> ServiceAnswer {
-        let instance = self.services.get(&key_of(service)).and_then(|builder| {
-            // The instance has the name that was looked up, in that spelling.
-            builder.clone().service(service.clone()).build().ok()
-        });
-        match instance {
-            Some(instance) => ServiceAnswer::Instances(vec![Arc::new(instance)]),
-            None => ServiceAnswer::Unknown,
-        }
+    fn answer(&self, service: &ServiceName) -> Result<ServiceAnswer, ProviderError> {
+        let Some(instance) = self.services.get(&key_of(service)) else {
+            return Ok(ServiceAnswer::Unknown);
+        };
+        let misconfigured = |error| ProviderError::misconfigured(self.describe(), error);
+        let builder = instance.clone().map_err(misconfigured)?;
+        // The instance has the name that was looked up, in that spelling.
+        Ok(match builder.service(service.clone()).build() {
+            Ok(instance) => ServiceAnswer::Instances(vec![Arc::new(instance)]),
+            Err(_) => ServiceAnswer::Unknown,
+        })
     }
 }
 
@@ -76,7 +84,7 @@ impl Provider for EnvProvider {
     fn watch(&self, service: &ServiceName) -> Watch {
         // The environment doesn't change, so there is only one answer.
         let answer = self.answer(service);
-        stream::iter([Ok(answer)]).chain(stream::pending()).boxed()
+        stream::iter([answer]).chain(stream::pending()).boxed()
     }
 
     fn watch_names(&self) -> NamesWatch {
@@ -174,65 +182,56 @@ impl Variables<'_> {
         let Some(name) = name_of(key) else {
             return Ok(None);
         };
-        // Variables that others override are validated as well: they take effect as soon as the
-        // others are removed.
-        let own = host_and_port(&name, self.host, self.port)?;
         if let Some((variable, url)) = self.url {
             return Instance::from_url(name, url)
                 .and_then(|builder| builder.clone().build().map(|_| Some(builder)))
                 .map_err(|invalid| ConfigError::new(variable, invalid));
         }
-        if own.is_some() {
-            return Ok(own);
+        if let Some(host) = self.host {
+            let port = self
+                .port
+                .filter(|(name, port)| !is_service_link(name, port));
+            return host_and_port(name, host, port).map(Some);
         }
-        if let (None, Some((variable, _))) = (self.host, self.port) {
-            let host = variable.replace("_PORT", "_HOST");
-            return Err(ConfigError::new(
-                variable,
-                format!("a port alone is not an address; set {host} as well"),
-            ));
+        if let Some((variable, _)) = self.port {
+            tracing::debug!(variable, "ignoring a port without a host");
         }
         // Kubernetes sets both; one without the other is an unrelated variable.
         match (self.injected_host, self.injected_port) {
-            (Some(_), Some(_)) => host_and_port(&name, self.injected_host, self.injected_port),
+            (Some(host), port @ Some(_)) => host_and_port(name, host, port).map(Some),
             _ => Ok(None),
         }
     }
 }
 
 fn host_and_port(
-    name: &ServiceName,
-    host: Option<(&str, &str)>,
+    name: ServiceName,
+    (variable, host): (&str, &str),
     port: Option<(&str, &str)>,
-) -> Result<Option<InstanceBuilder>, ConfigError> {
+) -> Result<InstanceBuilder, ConfigError> {
     let port = port
         .map(|(variable, value)| parse_port(variable, value))
         .transpose()?;
-    let Some((variable, host)) = host else {
-        return Ok(None);
-    };
     let host: Host = host
         .parse()
         .map_err(|invalid| ConfigError::new(variable, invalid))?;
-    Ok(Some(Instance::builder(
-        name.clone(),
-        host,
-        port.unwrap_or(80),
-    )))
+    Ok(Instance::builder(name, host, port.unwrap_or(80)))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::error::Error;
 
-    fn provider(variables: &[(&str, &str)]) -> Result<EnvProvider, ConfigError> {
+    fn provider(variables: &[(&str, &str)]) -> EnvProvider {
         EnvProvider::new(&variables.iter().copied().collect())
     }
 
     fn url(provider: &EnvProvider, service: &str) -> Option<String> {
         match provider.answer(&ServiceName::new(service).unwrap()) {
-            ServiceAnswer::Instances(instances) => Some(instances[0].url().to_owned()),
-            ServiceAnswer::Unknown => None,
+            Ok(ServiceAnswer::Instances(instances)) => Some(instances[0].url().to_owned()),
+            Ok(ServiceAnswer::Unknown) => None,
+            Err(error) => panic!("{error}"),
         }
     }
 
@@ -252,8 +251,7 @@ mod tests {
             ("SERVICE_REGISTRY_HOST", "localhost"),
             ("SERVICE_REGISTRY_PORT", "8500"),
             ("SERVICE_EMPTY_URL", ""),
-        ])
-        .unwrap();
+        ]);
         for (service, expected) in [
             ("auth", "https://auth-service:5001/v1"),
             ("backend", "http://backend-service:5000"),
@@ -269,16 +267,55 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_variable_is_named_in_the_error() {
-        for (variable, value) in [
-            ("SERVICE_AUTH_URL", "auth:80:80"),
-            ("SERVICE_AUTH_URL", "http://auth:port"),
-            ("SERVICE_AUTH_PORT", "70000"),
-            ("SERVICE_AUTH_PORT", "8080"),
-            ("SERVICE_AUTH_HOST", "not a host"),
+    fn an_invalid_variable_fails_only_its_own_service_and_is_named_in_the_error() {
+        for (service, variables) in [
+            ("auth", &[("SERVICE_AUTH_URL", "auth:80:80")][..]),
+            ("auth", &[("SERVICE_AUTH_URL", "http://auth:port")]),
+            (
+                "auth",
+                &[("SERVICE_AUTH_PORT", "70000"), ("SERVICE_AUTH_HOST", "a")],
+            ),
+            ("auth", &[("SERVICE_AUTH_HOST", "not a host")]),
+            (
+                "redis",
+                &[("REDIS_SERVICE_PORT", "x"), ("REDIS_SERVICE_HOST", "a")],
+            ),
         ] {
-            let error = provider(&[(variable, value)]).unwrap_err();
-            assert_eq!(error.location(), variable, "{error}");
+            let good = [("SERVICE_WEB_URL", "http://web")];
+            let env = provider(&[variables, &good].concat());
+            assert_eq!(url(&env, "web").as_deref(), Some("http://web:80"));
+            assert_eq!(url(&env, "other"), None);
+            let error = env.answer(&service.parse().unwrap()).unwrap_err();
+            let Error::Config(error) = error.into() else {
+                panic!("{variables:?}");
+            };
+            assert_eq!(error.location(), variables[0].0, "{error}");
+        }
+    }
+
+    #[test]
+    fn variables_that_belong_to_other_programs_are_ignored() {
+        let env = provider(&[
+            ("SERVICE_WEB_URL", "http://web"),
+            // A program's own setting.
+            ("SERVICE_METRICS_PORT", "9090"),
+            ("SERVICE_DEBUG_PORT", "no number"),
+            // The service link of a Service named `service-auth`, alone and beside a host.
+            ("SERVICE_AUTH_PORT", "tcp://10.0.0.1:80"),
+            ("SERVICE_BACKEND_PORT", "tcp://10.0.0.1:80"),
+            ("SERVICE_BACKEND_HOST", "backend"),
+            // Overridden by a URL.
+            ("SERVICE_WEB_HOST", "not a host"),
+            ("SERVICE_WEB_PORT", "x"),
+        ]);
+        for (service, expected) in [
+            ("web", Some("http://web:80")),
+            ("metrics", None),
+            ("debug", None),
+            ("auth", None),
+            ("backend", Some("http://backend:80")),
+        ] {
+            assert_eq!(url(&env, service).as_deref(), expected, "{service}");
         }
     }
 }

@@ -18,9 +18,9 @@ pub(super) enum FailureScope {
 
 impl FailureScope {
     pub(super) fn of(error: &ProviderError) -> Self {
-        use ProviderErrorKind::{NotAuthorised, Rejected, Unsupported};
+        use ProviderErrorKind::{Misconfigured, NotAuthorised, Rejected, Unsupported};
         match error.kind() {
-            NotAuthorised | Rejected | Unsupported => Self::Refusal,
+            NotAuthorised | Rejected | Unsupported | Misconfigured => Self::Refusal,
             _ => Self::Outage,
         }
     }
