@@ -1,7 +1,7 @@
 //! Keeps the watches of a provider running.
 //!
 //! A provider reports failures and ends its stream; when to try again is decided here, for all
-//! providers alike. Hundreds of watches fail together when their registry does. Each backs off by
+//! providers alike. A provider that panics has failed like any other. Hundreds of watches fail together when their registry does. Each backs off by
 //! itself, up to 30 s, so that they don't keep the registry down; together they notice within
 //! seconds that it is available again; and they produce one log line, not hundreds.
 
@@ -10,11 +10,14 @@ mod outage_log;
 mod recovery;
 mod status;
 
+use std::any::Any;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, stream};
+use futures_util::{FutureExt, StreamExt, stream};
+use tokio::time::{Instant, sleep_until};
 
 use self::outage_log::{FailureScope, OutageLog};
 use self::recovery::Recovery;
@@ -42,6 +45,7 @@ pub use status::ProviderStatus;
 /// ```
 #[derive(Debug)]
 pub struct WatchSupervisor {
+    provider: Arc<str>,
     recovery: Recovery,
     outages: OutageLog,
 }
@@ -60,8 +64,17 @@ impl WatchSupervisor {
     fn with_log(provider: Arc<str>, enabled: bool) -> Arc<Self> {
         Arc::new(Self {
             recovery: Recovery::default(),
-            outages: OutageLog::new(provider, enabled),
+            outages: OutageLog::new(Arc::clone(&provider), enabled),
+            provider,
         })
+    }
+
+    /// The failure of an attempt that has panicked.
+    fn panicked(&self, panic: &(dyn Any + Send)) -> ProviderError {
+        let text = panic.downcast_ref::<&str>().copied();
+        let text = text.or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+        let message = format!("the provider panicked: {}", text.unwrap_or("no message"));
+        ProviderError::unreachable(Arc::clone(&self.provider), message)
     }
 
     /// The state of the provider over all supervised watches.
@@ -71,6 +84,10 @@ impl WatchSupervisor {
 
     /// A watch that never ends: whenever the stream from `subscribe` does, it is called again after
     /// a pause. `subject` names what is watched, in log lines.
+    ///
+    /// The pause grows with each attempt that fails, from 200 ms up to 30 s, and is random below
+    /// that. After an attempt that has answered, it is short again, but then attempts start at least
+    /// 1 s apart. A panic in `subscribe` or in its stream is a failed attempt.
     pub fn supervise<T: Send + 'static>(
         self: &Arc<Self>,
         subject: impl Into<Arc<str>>,
@@ -79,7 +96,7 @@ impl WatchSupervisor {
         let watch = RestartingWatch {
             state: WatchState::new(self, subject.into()),
             subscribe,
-            running: None,
+            attempt: None,
             backoff: Backoff::default(),
         };
         stream::unfold(watch, |mut watch| async move {
@@ -94,18 +111,39 @@ impl WatchSupervisor {
 struct RestartingWatch<T, S> {
     state: WatchState,
     subscribe: S,
-    running: Option<BoxStream<'static, Result<T, ProviderError>>>,
+    attempt: Option<Attempt<T>>,
     backoff: Backoff,
+}
+
+/// A running stream of the provider.
+struct Attempt<T> {
+    stream: BoxStream<'static, Result<T, ProviderError>>,
+    started: Instant,
+    has_answered: bool,
 }
 
 impl<T, S> RestartingWatch<T, S>
 where
+    T: Send + 'static,
     S: FnMut() -> BoxStream<'static, Result<T, ProviderError>>,
 {
+    /// The least time between the starts of two attempts, if the first has answered. Without it, a
+    /// provider whose stream ends after each answer would be asked many times a second.
+    const MIN_INTERVAL: Duration = Duration::from_secs(1);
+
     async fn next(&mut self) -> Result<T, ProviderError> {
         loop {
-            let running = self.running.get_or_insert_with(&mut self.subscribe);
-            if let Some(item) = running.next().await {
+            let item = match AssertUnwindSafe(self.poll_attempt()).catch_unwind().await {
+                Ok(item) => item,
+                Err(panic) => {
+                    // A stream that has panicked must not be polled again.
+                    if let Some(attempt) = &mut self.attempt {
+                        attempt.stream = stream::empty().boxed();
+                    }
+                    Some(Err(self.state.supervisor.panicked(&*panic)))
+                }
+            };
+            if let Some(item) = item {
                 self.state.record(&item);
                 if item.is_ok() {
                     self.backoff.reset();
@@ -113,10 +151,33 @@ where
                 return item;
             }
             // Polling an ended stream may panic, so it is dropped before the pause.
-            self.running = None;
+            let ended = self.attempt.take();
             let step = self.backoff.next_delay();
             self.state.pause(step).await;
+            if let Some(ended) = ended.filter(|attempt| attempt.has_answered) {
+                sleep_until(ended.started + Self::MIN_INTERVAL).await;
+            }
         }
+    }
+
+    /// The next item of the running attempt; starts one if there is none.
+    async fn poll_attempt(&mut self) -> Option<Result<T, ProviderError>> {
+        let attempt = match &mut self.attempt {
+            Some(attempt) => attempt,
+            None => {
+                // In place before `subscribe` is called, in case that panics.
+                let attempt = self.attempt.insert(Attempt {
+                    stream: stream::empty().boxed(),
+                    started: Instant::now(),
+                    has_answered: false,
+                });
+                attempt.stream = (self.subscribe)();
+                attempt
+            }
+        };
+        let item = attempt.stream.next().await;
+        attempt.has_answered |= matches!(item, Some(Ok(_)));
+        item
     }
 }
 
@@ -176,7 +237,7 @@ mod tests {
     use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
     use std::time::Duration;
 
-    use tokio::time::{Instant, sleep};
+    use tokio::time::sleep;
 
     use super::*;
 
@@ -247,6 +308,50 @@ mod tests {
         // 600 s / 15 s, a few short steps at first, and the probes.
         let many = attempts(200).await;
         assert!(many < 200 * 60 + 600, "{many}");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_panic_of_the_provider_is_a_failed_attempt_and_is_retried() {
+        let supervisor = WatchSupervisor::new("fake".into());
+        let mut attempt = 0;
+        let mut watch = supervisor.supervise("orders", move || {
+            attempt += 1;
+            match attempt {
+                1 => stream::iter([Ok(1)])
+                    .chain(stream::once(async { panic!("index out of bounds") }))
+                    .boxed(),
+                2 => panic!("no address"),
+                number => stream::iter([Ok(number)]).chain(stream::pending()).boxed(),
+            }
+        });
+        assert_eq!(watch.next().await.unwrap().unwrap(), 1);
+        for message in ["index out of bounds", "no address"] {
+            let error = watch.next().await.unwrap().unwrap_err();
+            assert!(error.message().contains(message), "{error}");
+            assert_eq!(supervisor.status().failing(), 1);
+        }
+        assert_eq!(watch.next().await.unwrap().unwrap(), 3);
+        assert_eq!(supervisor.status().failing(), 0);
+        assert_eq!(supervisor.status().failures(), 2);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn attempts_that_answer_and_end_start_at_least_a_second_apart() {
+        for fails in [false, true] {
+            let supervisor = WatchSupervisor::new("fake".into());
+            let attempts = Arc::new(AtomicUsize::new(0));
+            let counted = Arc::clone(&attempts);
+            let mut watch = supervisor.supervise("orders", move || {
+                counted.fetch_add(1, Ordering::SeqCst);
+                let answer = stream::iter([Ok(())]);
+                let error = fails.then(|| Err(ProviderError::unreachable("fake", "gone")));
+                answer.chain(stream::iter(error)).boxed()
+            });
+            let follow = async { while watch.next().await.is_some() {} };
+            let _ = tokio::time::timeout(Duration::from_secs(60), follow).await;
+            let attempts = attempts.load(Ordering::SeqCst);
+            assert!((20..=61).contains(&attempts), "{attempts}");
+        }
     }
 
     #[tokio::test(start_paused = true)]

@@ -55,11 +55,11 @@ impl ProviderStatus {
         self.last_success
     }
 
-    /// The age of the provider's data: the time since its last answer while a watch is failing,
-    /// otherwise zero. `None` before the first answer.
+    /// The age of the provider's data: the time since its last answer while a watch is failing or
+    /// none is running, otherwise zero. `None` before the first answer.
     pub fn age(&self) -> Option<Duration> {
         let last = self.last_success?;
-        Some(if self.failing == 0 {
+        Some(if self.failing == 0 && self.watches > 0 {
             Duration::ZERO
         } else {
             last.elapsed()
@@ -97,6 +97,7 @@ impl fmt::Display for ProviderStatus {
         write!(f, "{}: ", self.provider)?;
         match (self.failing, self.last_success) {
             (0, None) => f.write_str("no answer yet"),
+            (0, Some(_)) if self.watches == 0 => f.write_str("no watch is running"),
             (0, Some(_)) => write!(f, "available; {} watches", self.watches),
             (failing, _) => {
                 write!(f, "{failing} of {} watches failing", self.watches)?;

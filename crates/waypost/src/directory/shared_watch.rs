@@ -146,7 +146,12 @@ impl<P: WatchedState> SharedWatch<P> {
             task: OnceLock::new(),
         });
         // Spawned after the watch exists, since the task may run at once.
-        let task = tokio::spawn(follow(Arc::downgrade(&watch), answers, idle, on_event));
+        let task = tokio::spawn(follow(
+            StaleOnDrop(Arc::downgrade(&watch)),
+            answers,
+            idle,
+            on_event,
+        ));
         let _ = watch.task.set(task);
         watch
     }
@@ -277,11 +282,12 @@ pub(crate) enum Event {
 }
 
 async fn follow<P: WatchedState>(
-    watch: Weak<SharedWatch<P>>,
+    followed: StaleOnDrop<P>,
     mut answers: BoxStream<'static, Result<P::Answer, ProviderError>>,
     idle: Idle,
     on_event: impl Fn(Event),
 ) {
+    let watch = &followed.0;
     let mut check_at = Instant::now() + idle.negative;
     loop {
         tokio::select! {
@@ -310,6 +316,21 @@ async fn follow<P: WatchedState>(
                 };
             }
         }
+    }
+}
+
+/// Marks the value of a watch as stale when its task ends, which it does with its runtime, or by a
+/// panic: whoever holds the watch must not take its last value for the current one.
+struct StaleOnDrop<P: WatchedState>(Weak<SharedWatch<P>>);
+
+impl<P: WatchedState> Drop for StaleOnDrop<P> {
+    fn drop(&mut self) {
+        let Some(watch) = self.0.upgrade().filter(|watch| !watch.is_closed()) else {
+            return;
+        };
+        let provider: Arc<str> = watch.load().freshness().provider().into();
+        let reason = "the watch has ended with its runtime";
+        watch.publish(Err(ProviderError::unreachable(provider, reason)));
     }
 }
 

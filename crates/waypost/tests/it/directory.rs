@@ -153,6 +153,39 @@ fn a_client_outlives_the_runtime_of_its_watches() {
     }
 }
 
+#[test]
+fn a_snapshot_that_is_held_beyond_its_runtime_is_stale() {
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
+    let client = ServiceDiscoveryClient::new(Arc::new(script));
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()
+        .unwrap();
+    let (balancer, subscription) = runtime.block_on(async {
+        let balancer = client.balancer("auth").unwrap();
+        balancer.ready().await.unwrap();
+        (balancer, client.directory().subscribe(&auth()))
+    });
+    assert!(!balancer.snapshot().freshness().is_stale());
+    assert_eq!(client.directory().status()[0].watches(), 1);
+    drop(runtime);
+    for snapshot in [balancer.snapshot(), subscription.current()] {
+        let freshness = snapshot.freshness();
+        assert!(freshness.is_stale());
+        assert!(freshness.age().unwrap() > Duration::ZERO);
+        let why = freshness.failure().unwrap().error().to_string();
+        assert!(why.contains("runtime"), "{why}");
+    }
+    assert!(balancer.pick().is_ok());
+    let status = &client.directory().status()[0];
+    assert!(
+        status.to_string().contains("no watch is running"),
+        "{status}"
+    );
+    assert!(status.age().unwrap() > Duration::ZERO);
+}
+
 #[tokio::test(start_paused = true)]
 async fn wait_for_returns_when_an_instance_appears() {
     let script = ScriptedProvider::default();

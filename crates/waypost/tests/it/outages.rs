@@ -342,3 +342,23 @@ async fn watches_restart_at_different_times_after_an_outage() {
     assert!(times.len() >= 15, "{} moments", times.len());
     assert!(times[times.len() - 1] - times[0] >= Duration::from_millis(350));
 }
+
+/// The layers of a program in development: a registry that is down, over a fallback.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn in_development_a_first_lookup_never_fails_because_the_registry_is_down() {
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = unused.local_addr().unwrap().port().to_string();
+    drop(unused);
+    let environment = waypost::Environment::default()
+        .with("ENVIRONMENT", "development")
+        .with("CONSUL_HOST", "127.0.0.1")
+        .with("CONSUL_PORT", &port);
+    for _ in 0..100 {
+        let client = waypost::ServiceDiscoveryClient::builder()
+            .environment(environment.clone())
+            .build()
+            .unwrap();
+        let url = client.service_url("ai-models", "/x").await.unwrap();
+        assert_eq!(url, "http://localhost:8000/x");
+    }
+}
