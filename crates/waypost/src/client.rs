@@ -233,6 +233,32 @@ impl ServiceDiscoveryClient {
         self.inner.directory.provider()
     }
 
+    /// Deregisters what the client was built with, and waits until the registry has confirmed it. The
+    /// client and its clones still look services up afterwards. Call it at the end of a program, before
+    /// the server stops to accept connections:
+    ///
+    /// ```no_run
+    /// # async fn example(client: waypost::ServiceDiscoveryClient) -> Result<(), waypost::Error> {
+    /// # async fn stop_the_server() {}
+    /// # use std::time::Duration;
+    /// tokio::signal::ctrl_c().await.ok();
+    /// client.close().await?;
+    /// // Until every client has seen the deregistration.
+    /// tokio::time::sleep(Duration::from_millis(500)).await;
+    /// stop_the_server().await;
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    /// If the registry could not be reached within 5 s. Its health checks then remove the instance.
+    pub async fn close(&self) -> Result<(), Error> {
+        match &self.inner.registrar {
+            Some(registrar) => registrar.deregister().await,
+            None => Ok(()),
+        }
+    }
+
     /// The registrar of the registration that the client was built with, if any.
     pub fn registrar(&self) -> Option<&Registrar> {
         self.inner.registrar.as_ref()
@@ -375,8 +401,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Registers the application for as long as the client lives. If the provider can't register
-    /// services, this is logged and the client works all the same.
+    /// Registers the application for as long as the client lives, or until
+    /// [`close`](ServiceDiscoveryClient::close). If the provider can't register services, this is
+    /// logged and the client works all the same.
     pub fn register(mut self, registration: ServiceRegistration) -> Self {
         self.registration = Some(registration);
         self

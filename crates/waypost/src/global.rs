@@ -109,8 +109,8 @@ pub async fn get_services() -> Result<BTreeMap<ServiceName, Arc<Instance>>, Erro
     Ok(join_all(lookups).await.into_iter().flatten().collect())
 }
 
-/// Registers a service and keeps it registered until [`deregister_service`] is called or the program
-/// ends. Registering the same id again replaces the earlier registration.
+/// Registers a service and keeps it registered until [`deregister_service`] or
+/// [`deregister_all_services`] is called, or the runtime ends; see [`Registrar`]. Registering the same id again replaces the earlier registration.
 ///
 /// If the provider can't register services, this is logged and the function succeeds. In a pod, for
 /// example, Kubernetes does the registration; the log line says what the pod's manifest needs. Use
@@ -152,9 +152,22 @@ where
         *registrars = kept;
         removed
     };
-    let count = removed.len();
-    for result in join_all(removed.into_values().map(Registrar::deregister)).await {
+    deregister_each(removed).await
+}
+
+/// Deregisters all instances that [`register_service`] registered, and returns how many there were.
+/// Call it at the end of a program.
+///
+/// # Errors
+/// As [`deregister_service`].
+pub async fn deregister_all_services() -> Result<usize, Error> {
+    let all = mem::take(&mut global().registrars);
+    deregister_each(all).await
+}
+
+async fn deregister_each(registrars: BTreeMap<InstanceId, Registrar>) -> Result<usize, Error> {
+    for result in join_all(registrars.values().map(Registrar::deregister)).await {
         result?;
     }
-    Ok(count)
+    Ok(registrars.len())
 }

@@ -35,8 +35,8 @@ pub use crate::balance::lease::Lease;
 pub use crate::balance::pick::Pick;
 pub use crate::client::{ClientBuilder, ServiceDiscoveryClient};
 pub use crate::global::{
-    deregister_service, get_discovery_provider, get_service, get_service_url, get_services,
-    register_service, set_discovery_provider,
+    deregister_all_services, deregister_service, get_discovery_provider, get_service,
+    get_service_url, get_services, register_service, set_discovery_provider,
 };
 pub use crate::outlier::outcome::Outcome;
 pub use crate::registrar::{Registrar, RegistrationState};

@@ -5,8 +5,10 @@
 //! registry that is down at the start, is restarted, loses its data or is replaced.
 
 use std::sync::Arc;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use waypost_core::health::CheckStatus;
@@ -22,7 +24,10 @@ use waypost_core::{Error, Health, InstanceId, ProviderError, Registration, Servi
 /// many instances don't send at the same moment.
 ///
 /// Dropping it deregisters the instance in the background; [`deregister`](Self::deregister) also
-/// waits for the result.
+/// waits for the result. If the runtime ends first, because `main` returns, the end of the runtime
+/// waits for up to 1 s until the instance is deregistered. That can't happen if the process ends in
+/// another way (`std::process::exit`, a signal, an abort) or if the registry is unavailable; then the
+/// registry's checks remove the instance.
 ///
 /// ```
 /// # async fn example() -> Result<(), waypost::Error> {
@@ -38,6 +43,7 @@ use waypost_core::{Error, Health, InstanceId, ProviderError, Registration, Servi
 /// ```
 #[derive(Debug)]
 pub struct Registrar {
+    provider: Arc<dyn Provider>,
     registration: Registration,
     state: watch::Receiver<RegistrationState>,
     desired: watch::Sender<Desired>,
@@ -84,6 +90,9 @@ const MAX_BACKOFF: Duration = Duration::from_secs(3);
 /// How long deregistration is retried. After that it is left to the registry's checks.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 
+/// The same at the end of the runtime, which waits for it.
+const LAST_DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
+
 impl Registrar {
     /// Starts to register in the background. Must be called within a Tokio runtime.
     ///
@@ -102,8 +111,10 @@ impl Registrar {
             target: Target::Registered,
             maintenance: None,
         });
-        tokio::spawn(reconcile(provider, registration.clone(), state, changes));
+        let task = reconcile(Arc::clone(&provider), registration.clone(), state, changes);
+        tokio::spawn(task);
         Ok(Self {
+            provider,
             registration,
             state: states,
             desired,
@@ -167,18 +178,23 @@ impl Registrar {
         self.set_target(Target::Abandoned);
     }
 
-    /// Deregisters the instance, and waits until the registry has confirmed it.
+    /// Deregisters the instance, and waits until the registry has confirmed it. Calling it again
+    /// returns the same result.
     ///
     /// # Errors
     /// If the registry could not be reached within 5 s.
-    pub async fn deregister(self) -> Result<(), Error> {
+    pub async fn deregister(&self) -> Result<(), Error> {
         self.set_target(Target::Deregistered);
         let mut state = self.state.clone();
         let deregistered =
             |state: &RegistrationState| matches!(state, RegistrationState::Deregistered(_));
         match state.wait_for(deregistered).await.as_deref() {
             Ok(RegistrationState::Deregistered(Err(error))) => Err(error.clone().into()),
-            _ => Ok(()),
+            Ok(_) => Ok(()),
+            Err(_) => {
+                let message = "the registrar's runtime has ended without deregistering";
+                Err(ProviderError::unreachable(self.provider.describe(), message).into())
+            }
         }
     }
 
@@ -208,6 +224,13 @@ async fn reconcile(
     let Ok(registry) = provider.registry() else {
         return;
     };
+    let ending = DeregisterOnDrop {
+        provider: Arc::clone(&provider),
+        registration: registration.clone(),
+        state,
+        desired: changes.clone(),
+    };
+    let state = &ending.state;
     let id = registration.instance().id();
     let every = registration.ttl().map_or(HEARTBEAT, |ttl| ttl / 3);
     let mut backoff = Backoff::new(Duration::from_millis(200), MAX_BACKOFF);
@@ -276,16 +299,70 @@ async fn reconcile(
     if changes.borrow().target == Target::Abandoned {
         return;
     }
-    let result = deregister(&*provider, &registration).await;
-    match &result {
-        Ok(()) => tracing::info!(%id, "deregistered"),
-        Err(error) => tracing::warn!(
-            %id,
-            %error,
-            "could not deregister, leaving it to the registry's health checks"
-        ),
+    let result = deregister(&*provider, &registration, DEREGISTER_TIMEOUT).await;
+    ending.deregistered(result);
+}
+
+/// Deregisters the instance if the task ends early, which it does with its runtime: nobody would send
+/// heartbeats any more.
+struct DeregisterOnDrop {
+    provider: Arc<dyn Provider>,
+    registration: Registration,
+    state: watch::Sender<RegistrationState>,
+    desired: watch::Receiver<Desired>,
+}
+
+impl DeregisterOnDrop {
+    /// Logs and publishes the result.
+    fn deregistered(&self, result: Result<(), ProviderError>) {
+        let id = self.registration.instance().id();
+        match &result {
+            Ok(()) => tracing::info!(%id, "deregistered"),
+            Err(error) => tracing::warn!(
+                %id,
+                %error,
+                "could not deregister, leaving it to the registry's health checks"
+            ),
+        }
+        let deregistered = RegistrationState::Deregistered(result);
+        self.state.send_replace(deregistered);
     }
-    state.send_replace(RegistrationState::Deregistered(result));
+}
+
+impl Drop for DeregisterOnDrop {
+    fn drop(&mut self) {
+        // If the registry fails, waiting for it would only delay the end of the program.
+        let may_be_registered = matches!(
+            &*self.state.borrow(),
+            RegistrationState::Registered | RegistrationState::Pending(None)
+        );
+        if !may_be_registered || self.desired.borrow().target == Target::Abandoned {
+            return;
+        }
+        // The runtime is ending, so this needs one of its own, on a thread of its own.
+        let (provider, registration) = (Arc::clone(&self.provider), self.registration.clone());
+        let attempt = move || {
+            let runtime = Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| {
+                ProviderError::unreachable(provider.describe(), "no runtime").with_source(error)
+            })?;
+            runtime.block_on(deregister(
+                &*provider,
+                &registration,
+                LAST_DEREGISTER_TIMEOUT,
+            ))
+        };
+        let name = "waypost-deregister".to_owned();
+        let result = thread::Builder::new().name(name).spawn(attempt);
+        let result = result.map(JoinHandle::join);
+        self.deregistered(match result {
+            Ok(Ok(result)) => result,
+            _ => Err(ProviderError::unreachable(
+                self.provider.describe(),
+                "the last attempt to deregister failed",
+            )),
+        });
+    }
 }
 
 /// Runs the application's health checks.
@@ -319,6 +396,7 @@ fn log_failure(id: &InstanceId, before: &RegistrationState, now: &RegistrationSt
 async fn deregister(
     provider: &dyn Provider,
     registration: &Registration,
+    limit: Duration,
 ) -> Result<(), ProviderError> {
     let registry = provider.registry()?;
     let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
@@ -332,12 +410,12 @@ async fn deregister(
             sleep(backoff.next_delay()).await;
         }
     };
-    let in_time = timeout(DEREGISTER_TIMEOUT, attempts).await;
+    let in_time = timeout(limit, attempts).await;
     in_time.map_err(|_| {
         last.unwrap_or_else(|| {
             ProviderError::unreachable(
                 provider.describe(),
-                format!("no response to the deregistration within {DEREGISTER_TIMEOUT:?}"),
+                format!("no response to the deregistration within {limit:?}"),
             )
         })
     })
@@ -345,7 +423,7 @@ async fn deregister(
 
 #[cfg(test)]
 mod tests {
-    use futures_util::StreamExt;
+    use futures_util::{FutureExt, StreamExt};
     use waypost_core::provider::{EnvProvider, MemoryProvider, ServiceAnswer};
     use waypost_core::{Environment, ServiceName};
 
@@ -391,6 +469,49 @@ mod tests {
             watch.next().await.unwrap().unwrap(),
             ServiceAnswer::Instances(vec![])
         );
+    }
+
+    fn on_a_new_runtime<T>(future: impl Future<Output = T>) -> T {
+        let runtime = Builder::new_current_thread().enable_all().build();
+        runtime.unwrap().block_on(future)
+    }
+
+    #[test]
+    fn nothing_stays_registered_when_the_runtime_ends() {
+        let memory = MemoryProvider::new();
+        let registry: Arc<dyn Provider> = Arc::new(memory.clone());
+        let is_registered = || {
+            let mut watch = memory.watch(&ServiceName::new("billing").unwrap());
+            let answer = on_a_new_runtime(watch.next()).unwrap().unwrap();
+            answer != Answer::Instances(vec![])
+        };
+        for drops in [true, false] {
+            let held = on_a_new_runtime(async {
+                let registrar = Registrar::start(Arc::clone(&registry), registration()).unwrap();
+                registrar.registered().await;
+                assert!(is_registered_now(&memory));
+                // Dropped as the last thing before `main` returns, or held for longer than that.
+                (!drops).then_some(registrar)
+            });
+            assert!(!is_registered(), "{drops}");
+            if let Some(registrar) = held {
+                let state = registrar.state();
+                assert!(matches!(state, RegistrationState::Deregistered(Ok(()))));
+                on_a_new_runtime(registrar.deregister()).unwrap();
+            }
+        }
+        on_a_new_runtime(async {
+            let registrar = Registrar::start(Arc::clone(&registry), registration()).unwrap();
+            registrar.registered().await;
+            registrar.abandon();
+        });
+        assert!(is_registered(), "abandoned on purpose");
+    }
+
+    fn is_registered_now(memory: &MemoryProvider) -> bool {
+        let billing = ServiceName::new("billing").unwrap();
+        let answer = memory.watch(&billing).next().now_or_never();
+        matches!(answer, Some(Some(Ok(Answer::Instances(all)))) if all.len() == 1)
     }
 
     #[tokio::test]

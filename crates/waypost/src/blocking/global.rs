@@ -73,3 +73,12 @@ where
 {
     background()?.block_on(crate::global::deregister_service(service))?
 }
+
+/// As [`crate::deregister_all_services`]. Call it before the program ends: the background thread of
+/// these functions has no end of its own, at which it could deregister.
+///
+/// # Errors
+/// The same; and [`Error::WithinRuntime`] within an async runtime.
+pub fn deregister_all_services() -> Result<usize, Error> {
+    background()?.block_on(crate::global::deregister_all_services())?
+}

@@ -81,7 +81,9 @@ impl Registrar {
         let Some(registrar) = self.registrar.take() else {
             return Ok(());
         };
-        let result = self.background.run_to_end(registrar.deregister());
+        let result = self
+            .background
+            .run_to_end(async move { registrar.deregister().await });
         result.unwrap_or(Ok(()))
     }
 }

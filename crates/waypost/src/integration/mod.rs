@@ -10,7 +10,7 @@ mod leased_body;
 pub mod reqwest;
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 mod retry;
-#[cfg(feature = "axum")]
+#[cfg(feature = "signal")]
 mod shutdown;
 #[cfg(feature = "tonic")]
 pub mod tonic;
@@ -19,5 +19,5 @@ pub mod tower;
 
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 pub use self::leased_body::LeasedBody;
-#[cfg(feature = "axum")]
+#[cfg(feature = "signal")]
 pub use self::shutdown::shutdown_signal;
