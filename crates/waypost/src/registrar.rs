@@ -235,6 +235,7 @@ async fn reconcile(
     let every = registration.ttl().map_or(HEARTBEAT, |ttl| ttl / 3);
     let mut backoff = Backoff::new(Duration::from_millis(200), MAX_BACKOFF);
     let mut known = false;
+    let mut changes_by_others = ChangesByOthers::default();
     // The maintenance that was set in the registry; a new registration has none.
     let mut maintenance = None;
     loop {
@@ -260,8 +261,18 @@ async fn reconcile(
             _ = changes.changed() => continue,
         };
         let wait = match result {
-            Ok(HeartbeatResponse::Known) => {
+            Ok(HeartbeatResponse::Changed(difference)) if known => {
+                changes_by_others.changed(id, &provider.describe(), &difference);
+                known = false;
+                continue;
+            }
+            // Right after it was registered, a difference means that the registry stores it in another
+            // form, or that another process has been quicker. Registering at once would be a loop.
+            Ok(HeartbeatResponse::Known | HeartbeatResponse::Changed(_)) => {
                 backoff.reset();
+                if known {
+                    changes_by_others.unchanged();
+                }
                 if !known || !matches!(*state.borrow(), RegistrationState::Registered) {
                     tracing::info!(%id, provider = %provider.describe(), "registered");
                 }
@@ -279,7 +290,7 @@ async fn reconcile(
                 continue;
             }
             // The registration was lost right after it was accepted: back off instead of looping.
-            Ok(HeartbeatResponse::Forgotten) => backoff.next_delay(),
+            Ok(_) => backoff.next_delay(),
             Err(error) => {
                 let next = if known {
                     RegistrationState::Lost(error)
@@ -362,6 +373,58 @@ impl Drop for DeregisterOnDrop {
                 "the last attempt to deregister failed",
             )),
         });
+    }
+}
+
+/// What the registrar has seen of changes of its registration by others.
+#[derive(Debug, Default)]
+struct ChangesByOthers {
+    /// The number of heartbeats without a change since the last change; `None` if there was none.
+    quiet: Option<u32>,
+    /// Whether it was logged that another process registers the same id.
+    conflict_logged: bool,
+    last_difference: Option<Arc<str>>,
+}
+
+impl ChangesByOthers {
+    /// A change that comes after fewer heartbeats than this since the last one was not made by a
+    /// person or tool, but by another process that sends heartbeats too.
+    const CONFLICT: u32 = 2;
+
+    /// The number of heartbeats without a change after which a conflict has ended.
+    const RESOLVED: u32 = 10;
+
+    /// Another one has changed the registration. Logs each kind of change once.
+    fn changed(&mut self, id: &InstanceId, provider: &str, difference: &Arc<str>) {
+        let is_conflict = self.quiet.is_some_and(|quiet| quiet < Self::CONFLICT);
+        self.quiet = Some(0);
+        if is_conflict && !self.conflict_logged {
+            self.conflict_logged = true;
+            tracing::error!(
+                %id,
+                provider,
+                %difference,
+                "another process registers the same id, and each replaces the registration of the \
+                 other; give each instance an id of its own"
+            );
+        } else if !is_conflict && self.last_difference.as_ref() != Some(difference) {
+            tracing::warn!(
+                %id,
+                provider,
+                %difference,
+                "the registration was changed in the registry, registering again"
+            );
+        }
+        self.last_difference = Some(Arc::clone(difference));
+    }
+
+    /// A heartbeat found the registration as it was.
+    fn unchanged(&mut self) {
+        let Some(quiet) = &mut self.quiet else { return };
+        *quiet += 1;
+        if *quiet >= Self::RESOLVED {
+            *self = Self::default();
+        }
     }
 }
 

@@ -158,15 +158,12 @@ impl Registry for MemoryProvider {
         _: InstanceReport,
     ) -> BoxFuture<'a, Result<HeartbeatResponse, ProviderError>> {
         let instance = registration.instance();
-        let is_known = self
-            .services
-            .borrow()
-            .get(instance.service())
-            .is_some_and(|instances| instances.contains_key(instance.id()));
-        let response = if is_known {
-            HeartbeatResponse::Known
-        } else {
-            HeartbeatResponse::Forgotten
+        let services = self.services.borrow();
+        let instances = services.get(instance.service());
+        let response = match instances.and_then(|instances| instances.get(instance.id())) {
+            Some(stored) if stored == instance => HeartbeatResponse::Known,
+            Some(_) => HeartbeatResponse::Changed("the instance differs".into()),
+            None => HeartbeatResponse::Forgotten,
         };
         ready(Ok(response)).boxed()
     }

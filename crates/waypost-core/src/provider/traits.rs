@@ -86,8 +86,8 @@ pub trait Registry: Provider {
         Box::pin(std::future::ready(Ok(true)))
     }
 
-    /// Reports the current health of an instance, and returns whether the registry still knows the
-    /// instance.
+    /// Reports the current health of an instance, and returns whether the registry still has the
+    /// instance as it was registered: service, address, port, tags, metadata and checks.
     fn heartbeat<'a>(
         &'a self,
         registration: &'a Registration,
@@ -187,10 +187,14 @@ impl CheckResult {
 }
 
 /// A registry's response to a heartbeat.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum HeartbeatResponse {
     /// The instance is registered.
     Known,
+    /// There is an instance of this id, but it differs from the registration: another tool or another
+    /// process has changed it. It must be registered again. The text names what differs.
+    Changed(Arc<str>),
     /// The instance is not registered, because the registry was wiped, replaced or restarted. It must
     /// be registered again.
     Forgotten,
