@@ -86,7 +86,7 @@ async fn difference(
     let Ok(stored) = serde_json::from_slice::<Map<String, Value>>(&stored.body) else {
         return Ok(None);
     };
-    let missing = wanted.into_iter().find(|id| !stored.contains_key(id));
+    let missing = wanted.into_iter().find(|id| !stored.contains_key(*id));
     Ok(missing.map(|id| format!("the check {id} is missing")))
 }
 

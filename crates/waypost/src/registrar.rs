@@ -546,7 +546,7 @@ mod tests {
         let is_registered = || {
             let mut watch = memory.watch(&ServiceName::new("billing").unwrap());
             let answer = on_a_new_runtime(watch.next()).unwrap().unwrap();
-            answer != Answer::Instances(vec![])
+            answer != ServiceAnswer::Instances(vec![])
         };
         for drops in [true, false] {
             let held = on_a_new_runtime(async {
@@ -574,7 +574,7 @@ mod tests {
     fn is_registered_now(memory: &MemoryProvider) -> bool {
         let billing = ServiceName::new("billing").unwrap();
         let answer = memory.watch(&billing).next().now_or_never();
-        matches!(answer, Some(Some(Ok(Answer::Instances(all)))) if all.len() == 1)
+        matches!(answer, Some(Some(Ok(ServiceAnswer::Instances(all)))) if all.len() == 1)
     }
 
     #[tokio::test]

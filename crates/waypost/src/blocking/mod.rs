@@ -41,7 +41,8 @@ use crate::registrar::Registrar as AsyncRegistrar;
 use crate::snapshot::{Catalog, Snapshot};
 
 pub use self::global::{
-    deregister_service, get_service, get_service_url, get_services, register_service,
+    deregister_all_services, deregister_service, get_service, get_service_url, get_services,
+    register_service,
 };
 pub use self::registrar::Registrar;
 
