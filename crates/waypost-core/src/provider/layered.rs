@@ -380,7 +380,10 @@ mod tests {
 
     /// Answers, or fails, with what is sent to it.
     #[derive(Debug)]
-    struct Scripted(std::sync::Mutex<Option<UnboundedReceiver<Result<Vec<&'static str>, ()>>>>);
+    struct Scripted(std::sync::Mutex<Option<UnboundedReceiver<Item>>>);
+
+    /// The ids of an answer, or a failure.
+    type Item = Result<Vec<&'static str>, ()>;
 
     impl Scripted {
         fn new() -> (UnboundedSender<Result<Vec<&'static str>, ()>>, Self) {
