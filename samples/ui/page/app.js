@@ -25,7 +25,10 @@ async function loadModels() {
   try {
     const response = await fetch("api/models");
     if (!response.ok) throw await problemOf(response);
-    models = (await response.json()).models;
+    const { models: latest } = await response.json();
+    // Drawing replaces the elements, also one that is just being clicked.
+    if (JSON.stringify(latest) === JSON.stringify(models)) return;
+    models = latest;
     drawModels();
   } catch (problem) {
     if (!models.length) byId("models").replaceChildren(el("p", { className: "muted" }, `No models yet: ${problem.detail ?? problem.message}`));
