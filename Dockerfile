@@ -1,11 +1,12 @@
-# The command `waypost`, with all that it can do, in an image.
+# The command `waypost` in an image.
 #
 #   docker build -t waypost:0.1.0 .
 #   docker run --rm -p 8500:8500 waypost:0.1.0 agent --bind 0.0.0.0
 #
-# In a container listen on all addresses (`--bind 0.0.0.0`): nobody outside reaches the usual 127.0.0.1.
+# In a container it must listen on all addresses (`--bind 0.0.0.0`): 127.0.0.1, the default, is not
+# reachable from outside.
 
-# Both stages are of the same Debian, so that the program meets the C library that it was linked with.
+# Both stages use the same Debian release, and so the same C library.
 FROM rust:1.95-slim-bookworm AS build
 WORKDIR /source
 COPY . .
@@ -14,7 +15,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry \
     cargo build --locked --release --package waypost-cli \
  && install -D --strip target/release/waypost /out/waypost
 
-# The C library, root certificates to trust, and nobody's rights.
+# Debian with root certificates. The program runs as an unprivileged user.
 FROM debian:bookworm-slim
 COPY --from=build /etc/ssl/certs/ca-certificates.crt /etc/ssl/certs/ca-certificates.crt
 COPY --from=build /out/waypost /usr/local/bin/waypost

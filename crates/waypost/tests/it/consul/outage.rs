@@ -11,7 +11,7 @@ use waypost_testkit::Consul;
 
 use super::{until, web};
 
-/// `examples/outage.rs` does the same for a minute, and prints measurements.
+/// `consul_outage` in `bench/` does the same for a minute, and prints measurements.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn no_lookup_fails_while_consul_is_down_and_their_age_grows() {
     let mut consul = Consul::start().await;

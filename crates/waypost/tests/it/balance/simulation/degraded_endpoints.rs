@@ -1,5 +1,5 @@
-//! Ten endpoints, one slow, one failing and one that starts cold, as Finagle's authors tried their
-//! balancers, on a clock that stands still until everybody waits.
+//! Simulates ten endpoints, of which one is slow, one fails and one starts cold, on a paused clock. The
+//! scenario is that of Finagle's comparison of load balancers. A program in `bench/` draws a chart of it.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -23,74 +23,75 @@ pub(crate) const STRATEGIES: [&str; 4] = [
 const SECONDS: u64 = 60;
 const PER_SECOND: u64 = 300;
 
-/// When the tenth joins, and for how long it is cold.
+/// When the tenth endpoint joins, and for how long it is cold.
 const JOINS: Duration = Duration::from_secs(SECONDS / 3);
 const COLD: Duration = Duration::from_secs(10);
 
-/// What came of a minute's requests.
+/// The outcome of a minute of requests.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Day {
+pub(crate) struct Outcome {
     pub(crate) strategy: &'static str,
     pub(crate) ejection: bool,
     pub(crate) failed: usize,
-    /// Of those that succeeded.
+    /// The latency of successful requests.
     pub(crate) p50: Duration,
     pub(crate) p95: Duration,
     pub(crate) p99: Duration,
 }
 
-/// Each strategy without and with ejection, in this order; the same each time.
-pub(crate) fn days() -> std::io::Result<Vec<Day>> {
-    let mut days = Vec::new();
+/// Runs each strategy, first without ejection, then with. The outcomes are the same each time.
+pub(crate) fn run_all() -> std::io::Result<Vec<Outcome>> {
+    let mut outcomes = Vec::new();
     for strategy in STRATEGIES {
         for ejection in [false, true] {
             let mut runtime = Builder::new_current_thread();
             let runtime = runtime.enable_time().start_paused(true).build()?;
-            days.push(runtime.block_on(day(strategy, ejection)));
+            outcomes.push(runtime.block_on(run(strategy, ejection)));
         }
     }
-    Ok(days)
+    Ok(outcomes)
 }
 
-async fn day(strategy: &'static str, ejection: bool) -> Day {
-    // Ejections last a little more or less by chance.
+async fn run(strategy: &'static str, ejection: bool) -> Outcome {
+    // The duration of ejections has jitter.
     fastrand::seed(7);
     let memory = MemoryProvider::new();
     (0..9).for_each(|number| memory.insert(instance(number)));
-    let outliers = match ejection {
-        true => OutlierDetection::default(),
-        false => OutlierDetection::off(),
+    let outliers = if ejection {
+        OutlierDetection::default()
+    } else {
+        OutlierDetection::off()
     };
     let client = ServiceDiscoveryClient::builder()
         .provider(memory.clone())
         .outlier_detection(outliers);
-    let client = client.build().expect("the settings are good");
-    let balancer = Arc::new(client.balancer("shop").expect("the name is good"));
+    let client = client.build().expect("the settings are valid");
+    let balancer = Arc::new(client.balancer("shop").expect("the name is valid"));
     balancer.set_strategy(seeded(strategy));
     balancer.ready().await.expect("there are instances");
 
-    let (begun, taken) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
+    let (start, latencies) = (Instant::now(), Arc::new(Mutex::new(Vec::new())));
     for request in 0..SECONDS * PER_SECOND {
         if request == JOINS.as_secs() * PER_SECOND {
             memory.insert(instance(9));
         }
-        let (balancer, taken) = (Arc::clone(&balancer), Arc::clone(&taken));
+        let (balancer, latencies) = (Arc::clone(&balancer), Arc::clone(&latencies));
         tokio::spawn(async move {
-            let request = one(&balancer, begun, Rng::with_seed(request)).await;
-            taken.lock().expect("no panic").push(request);
+            let latency = request_once(&balancer, start, Rng::with_seed(request)).await;
+            latencies.lock().expect("no panic").push(latency);
         });
         sleep(Duration::from_secs(1) / PER_SECOND as u32).await;
     }
     sleep(Duration::from_secs(10)).await;
 
-    let taken = std::mem::take(&mut *taken.lock().expect("no panic"));
-    let mut latencies: Vec<Duration> = taken.iter().copied().flatten().collect();
+    let requests = std::mem::take(&mut *latencies.lock().expect("no panic"));
+    let mut latencies: Vec<Duration> = requests.iter().copied().flatten().collect();
     latencies.sort();
     let at = |percent: usize| latencies[latencies.len() * percent / 100];
-    Day {
+    Outcome {
         strategy,
         ejection,
-        failed: taken.len() - latencies.len(),
+        failed: requests.len() - latencies.len(),
         p50: at(50),
         p95: at(95),
         p99: at(99),
@@ -113,31 +114,32 @@ fn seeded(strategy: &str) -> Box<dyn Strategy> {
     }
 }
 
-/// How long it took, if it succeeded.
-async fn one(balancer: &Balancer, begun: Instant, rng: Rng) -> Option<Duration> {
-    let started = Instant::now();
+/// Sends a request, and returns its latency if it succeeded.
+async fn request_once(balancer: &Balancer, start: Instant, rng: Rng) -> Option<Duration> {
+    let sent = Instant::now();
     let lease = balancer.pick().ok()?.lease();
-    let ok = serve(&lease, begun, rng).await;
-    match ok {
-        true => lease.succeeded(),
-        false => lease.failed(),
+    let ok = serve(&lease, start, rng).await;
+    if ok {
+        lease.succeeded();
+    } else {
+        lease.failed();
     }
-    ok.then(|| started.elapsed())
+    ok.then(|| sent.elapsed())
 }
 
-/// What an endpoint does with a request.
-async fn serve(lease: &Lease, begun: Instant, mut rng: Rng) -> bool {
+/// Serves a request at an endpoint, and returns whether it succeeded.
+async fn serve(lease: &Lease, start: Instant, mut rng: Rng) -> bool {
     let usual = Duration::from_micros(rng.u64(5_000..15_000));
-    // More than it can do at once takes longer for all.
-    let crowded = (lease.endpoint().in_flight() as u32 / 16).max(1);
+    // Above 16 concurrent requests, all take longer.
+    let load = (lease.endpoint().in_flight() as u32 / 16).max(1);
     match lease.id().as_str() {
         "3" => sleep(usual * 20).await,
         "6" => {
             sleep(Duration::from_millis(1)).await;
             return false;
         }
-        "9" if begun.elapsed() < JOINS + COLD => sleep(usual * 8).await,
-        _ => sleep(usual * crowded).await,
+        "9" if start.elapsed() < JOINS + COLD => sleep(usual * 8).await,
+        _ => sleep(usual * load).await,
     }
     true
 }

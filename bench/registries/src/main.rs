@@ -1,9 +1,8 @@
-//! Measures this registry and `consul agent -dev` alternately on this machine, and prints a Markdown
+//! Measures the embedded registry and `consul agent -dev` alternately on this machine, and prints a Markdown
 //! table.
 //!
 //! ```text
-//! cargo build --release -p waypost-agent --examples
-//! cargo run --release -p waypost-agent --example compare -- --to docs/registry-benchmarks.md
+//! cargo run --release --manifest-path bench/Cargo.toml --bin registries -- --to docs/registry-benchmarks.md
 //! ```
 //!
 //! It takes about six minutes on an idle machine. After twelve minutes it stops and prints the results
@@ -22,6 +21,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use waypost_agent::Agent;
 
 use measure::Figures;
 use registry::Registry;
@@ -49,6 +49,8 @@ async fn main() -> Result<()> {
                     arguments.next().ok_or("--to requires a file")?,
                 ))
             }
+            // The embedded registry is a process of its own, started by `Process::start`.
+            "serve" => return serve(&arguments.next().ok_or("serve requires an address")?).await,
             other => {
                 return Err(
                     format!("unknown argument {other}, expected --quick or --to FILE").into(),
@@ -70,6 +72,16 @@ async fn main() -> Result<()> {
             TIMEOUT.as_secs() / 60
         )
     })?
+}
+
+/// Runs the embedded registry until the process is killed.
+async fn serve(address: &str) -> Result<()> {
+    let _agent = Agent::builder()
+        .http(address.parse()?)
+        .dns(None)
+        .start()
+        .await?;
+    std::future::pending().await
 }
 
 /// The results of one round: of this registry and of Consul.
@@ -127,8 +139,8 @@ fn table(rows: &[(&str, [f64; 2])], quick: bool) -> Result<String> {
     writeln!(
         text,
         "# The embedded registry compared with Consul\n\n\
-         Made by `cargo run --release -p waypost-agent --example compare{options}`: this registry\n\
-         and `consul agent -dev` 1.8.7 alternately, on the same machine ({} processors), with the\n\
+         Made by `cargo run --release --manifest-path bench/Cargo.toml --bin registries{options}`: this\n\
+         registry          and `consul agent -dev` 1.8.7 alternately, on the same machine ({} processors), with the\n\
          client on the same processors. Each figure is the median of {ROUNDS} rounds; those with\n\
          1,000 to 10,000 instances are from one round. The absolute figures depend on the machine,\n\
          so compare the ratios.\n",

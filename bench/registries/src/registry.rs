@@ -40,14 +40,14 @@ pub(crate) struct Process {
 impl Process {
     pub(crate) fn start(registry: Registry) -> Result<Self> {
         let mut command = match registry {
-            Registry::Waypost => Command::new(std::env::current_exe()?.with_file_name("agent")),
+            Registry::Waypost => Command::new(std::env::current_exe()?),
             Registry::Consul => {
                 Command::new(std::env::var_os("CONSUL_BIN").map_or("consul".into(), PathBuf::from))
             }
         };
         let [http, serf_lan, serf_wan, server] = free_ports();
         match registry {
-            Registry::Waypost => command.arg(format!("127.0.0.1:{http}")),
+            Registry::Waypost => command.args(["serve", &format!("127.0.0.1:{http}")]),
             Registry::Consul => command
                 .args([
                     "agent",

@@ -1,8 +1,7 @@
-//! How soon a change in a real Consul is the next pick, beside the wake-up of Consul's own blocking
-//! query in the same run, and what watching costs while nothing happens. Makes the tables in
-//! `docs/consul.md`.
+//! Measures how soon a change in a real Consul affects the next pick, compared with the response of a
+//! plain blocking query, and the CPU time of idle watches. Prints the tables in `docs/consul.md`.
 //!
-//! `cargo run --release -p waypost --example wake_up [CHANGES] [IDLE_SECONDS]`
+//! `cargo run --release --manifest-path bench/Cargo.toml --bin consul_latency [CHANGES] [IDLE_SECONDS]`
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,14 +21,14 @@ async fn main() -> Result<(), Failure> {
     let mut arguments = std::env::args().skip(1).map(|text| text.parse::<u64>());
     let changes = arguments.next().transpose()?.unwrap_or(200);
     let idle = arguments.next().transpose()?.unwrap_or(30);
-    println!("| watched services | connections | changes | who | p50 ms | p99 ms |");
+    println!("| watched services | connections | changes | what | p50 ms | p99 ms |");
     println!("|---|---|---|---|---|---|");
     measure(1, 100, changes, idle).await?;
     measure(1000, 1100, changes, idle).await
 }
 
 async fn measure(services: u64, connections: u64, changes: u64, idle: u64) -> Result<(), Failure> {
-    // One client may hold only 200 connections of a Consul that is not told otherwise.
+    // By default, Consul allows a client 200 connections.
     let consul = Consul::with(json!({ "limits": { "http_max_conns_per_client": 4000 } })).await;
     let http = http_client();
     let put = async |path: String, body: serde_json::Value| {
@@ -41,7 +40,7 @@ async fn measure(services: u64, connections: u64, changes: u64, idle: u64) -> Re
         put("/v1/agent/service/register".into(), body).await
     };
     register("target", "stays", 1).await?;
-    // A query for a name that Consul doesn't know wakes with every change of any service.
+    // A blocking query for an unknown name returns with each change of any service.
     for number in 1..services {
         register(&format!("quiet-{number}"), &format!("quiet-{number}"), 1).await?;
     }
@@ -68,9 +67,9 @@ async fn measure(services: u64, connections: u64, changes: u64, idle: u64) -> Re
             sleep(Duration::from_micros(200)).await;
         }
         let index = index_of(&http, &consul).await?;
-        // Not faster than changes are told without a brake.
+        // Slowly enough that changes are not rate-limited.
         sleep(Duration::from_millis(100)).await;
-        // Consul's own blocking query, with nothing around it.
+        // A plain blocking query.
         let query = format!("/v1/health/service/target?index={index}&wait=60s");
         let plain = http.get(consul.url(&query)).send();
         let plain = tokio::spawn(async move {
@@ -87,12 +86,12 @@ async fn measure(services: u64, connections: u64, changes: u64, idle: u64) -> Re
             Instant::now()
         });
         tokio::task::yield_now().await;
-        let began = Instant::now();
+        let start = Instant::now();
         put("/v1/agent/service/deregister/leaves".into(), json!(null)).await?;
-        consuls.push(plain.await??.0 - began);
-        ours.push(picked.await? - began);
+        consuls.push(plain.await??.0 - start);
+        ours.push(picked.await? - start);
     }
-    for (who, times) in [
+    for (what, times) in [
         ("Consul's query", &mut consuls),
         ("our next pick", &mut ours),
     ] {
@@ -102,7 +101,7 @@ async fn measure(services: u64, connections: u64, changes: u64, idle: u64) -> Re
             times[index.min(times.len() - 1)].as_secs_f64() * 1000.0
         };
         let (p50, p99) = (at(0.5), at(0.99));
-        println!("| {services} | {connections} | {changes} | {who} | {p50:.2} | {p99:.2} |");
+        println!("| {services} | {connections} | {changes} | {what} | {p50:.2} | {p99:.2} |");
     }
 
     let (confirmed, cpu) = (confirmations(directory), cpu_time());
@@ -117,7 +116,7 @@ async fn measure(services: u64, connections: u64, changes: u64, idle: u64) -> Re
     Ok(())
 }
 
-/// Watches so many services that nothing happens to.
+/// Watches so many services that do not change.
 async fn hold(
     directory: &Directory,
     services: u64,
@@ -148,7 +147,7 @@ fn confirmations(directory: &Directory) -> u64 {
         .sum()
 }
 
-/// What this process has spent so far, in both modes, in ticks of 10 ms (`proc_pid_stat(5)`).
+/// User and system time of this process, with a resolution of 10 ms.
 fn cpu_time() -> Duration {
     let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
     let fields = stat.rsplit(") ").next().unwrap_or_default();

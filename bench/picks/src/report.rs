@@ -1,19 +1,14 @@
-use std::{
-    fmt::Write,
-    fs,
-    process::Command,
-    sync::atomic::{AtomicU64, Ordering},
-    time::Instant,
-};
+use std::fmt::Write;
+use std::fs;
+use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use arc_swap::ArcSwap;
-
 use pingora_load_balancing::selection::{Consistent, Random, RoundRobin};
 
-use crate::{
-    measure::{Contest, median, nanos, nanos_of_two, scaling},
-    ours, peers,
-};
+use crate::measure::{Contest, median, nanos, nanos_of_two, scaling};
+use crate::{ours, peers};
 
 const SIZES: [usize; 4] = [3, 100, 1_000, 10_000];
 
@@ -54,7 +49,7 @@ const INTRODUCTION: &str = "# What a pick costs
 Made by one command, peers and all, in one run; it needs cmake for pingora, and valgrind for the \
 last table:
 
-    cargo run --release --manifest-path bench/Cargo.toml -- docs/benchmarks.md
+    cargo run --release --manifest-path bench/Cargo.toml --bin picks docs/benchmarks.md
 
 Processor time, the quickest tenth of many short rounds that all take in turns. Read the figures as ratios: absolute ones move from machine to \
 machine. Every balancer of ours has health, weights from 1 to 10 and outlier detection on; the \
@@ -314,7 +309,7 @@ Counted by callgrind, so they are the same on a busy machine; `least_connections
 `p2c_peak_ewma` with lease and outcome. That none of them grows by more than a tenth is checked \
 against this table by
 
-    cargo run --release --manifest-path bench/Cargo.toml -- check docs/benchmarks.md
+    cargo run --release --manifest-path bench/Cargo.toml --bin picks check docs/benchmarks.md
 
 | strategy, 1,000 instances | instructions |
 |---|---|

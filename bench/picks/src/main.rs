@@ -1,5 +1,5 @@
 //! What a pick costs, here and in the peers, on this machine, in one run:
-//! `cargo run --release --manifest-path bench/Cargo.toml -- docs/benchmarks.md`
+//! `cargo run --release --manifest-path bench/Cargo.toml --bin picks docs/benchmarks.md`
 //!
 //! Without an argument the report goes to the terminal; `only round_robin` prints the rows that have
 //! this in their name; `check docs/benchmarks.md` fails if a call takes more instructions than there.
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
         [] => return print(&report::report()),
         [path] => std::fs::write(path, report::report()),
         _ => {
-            eprintln!("usage: waypost-bench [REPORT.md | only ROWS | check REPORT.md]");
+            eprintln!("usage: picks [REPORT.md | only ROWS | check REPORT.md]");
             return ExitCode::from(2);
         }
     };
@@ -55,9 +55,10 @@ fn check(path: &str) -> ExitCode {
     for regression in &regressions {
         eprintln!("{regression}");
     }
-    match regressions.is_empty() {
-        true => ExitCode::SUCCESS,
-        false => ExitCode::FAILURE,
+    if regressions.is_empty() {
+        ExitCode::SUCCESS
+    } else {
+        ExitCode::FAILURE
     }
 }
 

@@ -1,7 +1,7 @@
-//! A real Consul is killed for a while under steady look-ups: what they notice. Makes the table in
-//! `docs/outages.md`.
+//! Measures how an outage of a real Consul affects a client that looks up a service a thousand times a
+//! second. Prints the table in `docs/outages.md`.
 //!
-//! `cargo run --release -p waypost --example outage [SECONDS]`
+//! `cargo run --release --manifest-path bench/Cargo.toml --bin consul_outage [SECONDS]`
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,7 +26,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     client.pick("web").await?;
 
     let (stop, stopped) = tokio::sync::watch::channel(false);
-    let asking = tokio::spawn({
+    let lookups = tokio::spawn({
         let client = client.clone();
         async move {
             let mut each = interval(Duration::from_millis(1));
@@ -34,9 +34,9 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
             let (mut times, mut failed) = (Vec::new(), 0);
             while !*stopped.borrow() {
                 each.tick().await;
-                let began = Instant::now();
+                let start = Instant::now();
                 failed += usize::from(client.pick("web").await.is_err());
-                times.push(began.elapsed());
+                times.push(start.elapsed());
             }
             (times, failed)
         }
@@ -48,7 +48,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     let age = client.directory().lookup(&web).await?.freshness().age();
     let attempts = client.directory().status()[0].reconnects();
     consul.restart().await;
-    let back = Instant::now();
+    let restarted = Instant::now();
     while client
         .directory()
         .lookup(&web)
@@ -58,10 +58,10 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     {
         sleep(Duration::from_millis(5)).await;
     }
-    let fresh = back.elapsed();
+    let fresh = restarted.elapsed();
     sleep(Duration::from_secs(15)).await;
     stop.send_replace(true);
-    let (mut times, failed) = asking.await?;
+    let (mut times, failed) = lookups.await?;
     times.sort();
     let at = |share: f64| times[(times.len() as f64 * share) as usize];
     println!("| look-ups | failed | p50 | p99 | max | age at the end | fresh after | attempts |");

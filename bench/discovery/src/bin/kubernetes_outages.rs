@@ -1,7 +1,7 @@
 //! Measures how outages of the API server affect a client that looks up a service a thousand times a
 //! second. Prints the table in `docs/kubernetes-outages.md`.
 //!
-//! `cargo run --release -p waypost --features kubernetes --example kubernetes_outages [SECONDS]`
+//! `cargo run --release --manifest-path bench/Cargo.toml --bin kubernetes_outages [SECONDS]`
 
 use std::collections::BTreeSet;
 use std::time::Duration;
@@ -9,8 +9,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use waypost_fake_kubernetes::ApiServer;
 
-#[path = "../tests/it/kubernetes/outages/load.rs"]
-#[allow(dead_code, unreachable_pub, clippy::unwrap_used)] // the tests use more of it
+#[path = "../../../../crates/waypost/tests/it/kubernetes/outages/load.rs"]
+#[allow(dead_code, unreachable_pub)] // the tests use more of it
 mod load;
 
 use load::{Load, Outage, put_web};

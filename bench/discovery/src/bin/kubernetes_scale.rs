@@ -1,7 +1,7 @@
 //! Measures a service of 20,000 endpoints in 200 slices: how soon a change of one endpoint is picked,
 //! and the CPU time and memory that it takes. Prints the table in `docs/kubernetes-outages.md`.
 //!
-//! `cargo run --release -p waypost --features kubernetes --example kubernetes_scale [CHANGES]`
+//! `cargo run --release --manifest-path bench/Cargo.toml --bin kubernetes_scale [CHANGES]`
 //!
 //! The fake API server is a separate process, so memory and CPU time are those of the client alone.
 

@@ -1,33 +1,35 @@
-//! What ten endpoints of which three are in trouble cost the callers, by strategy:
-//! `cargo run -p waypost --example bad_day -- docs/bad-day.svg`
+//! Simulates ten endpoints, three of them degraded, and compares the strategies. Prints the table in
+//! `docs/load-balancing.md`, and draws its chart if a file is named.
 //!
-//! Prints a table, and draws the chart that stands in `docs/load-balancing.md`. Eight minutes of traffic
-//! on a simulated clock takes a moment, and comes out the same each time.
+//! `cargo run --release --manifest-path bench/Cargo.toml --bin degraded_endpoints [FILE.svg]`
+//!
+//! The clock is simulated and the seeds are fixed, so the result is the same each time.
 
+#[path = "../../../../crates/waypost/tests/it/balance/simulation/degraded_endpoints.rs"]
 mod simulation;
 
 use std::fmt::Write;
 use std::fs;
 use std::time::Duration;
 
-use simulation::Day;
+use simulation::Outcome;
 
 fn main() -> std::io::Result<()> {
-    let days = simulation::days()?;
+    let outcomes = simulation::run_all()?;
     println!("| strategy | ejection | failed | p50 | p95 | p99 |\n|---|---|---|---|---|---|");
-    for day in &days {
-        let [p50, p95, p99] = [day.p50, day.p95, day.p99].map(|latency| latency.as_millis());
-        let (strategy, failed, ejects) = (day.strategy, day.failed, word(day));
-        println!("| `{strategy}` | {ejects} | {failed} | {p50} ms | {p95} ms | {p99} ms |");
+    for outcome in &outcomes {
+        let Outcome {
+            strategy, failed, ..
+        } = outcome;
+        let ejection = if outcome.ejection { "on" } else { "off" };
+        let [p50, p95, p99] =
+            [outcome.p50, outcome.p95, outcome.p99].map(|latency| latency.as_millis());
+        println!("| `{strategy}` | {ejection} | {failed} | {p50} ms | {p95} ms | {p99} ms |");
     }
     match std::env::args().nth(1) {
-        Some(path) => fs::write(path, chart(&days)),
+        Some(path) => fs::write(path, chart(&outcomes)),
         None => Ok(()),
     }
-}
-
-fn word(day: &Day) -> &'static str {
-    if day.ejection { "on" } else { "off" }
 }
 
 const LEFT: u32 = 170;
@@ -36,12 +38,12 @@ const BAR: u32 = 16;
 const GROUP: u32 = 2 * BAR + 18;
 const WIDTH: u32 = 820;
 const SCALE: Duration = Duration::from_millis(300);
-/// How many pixels stand for the whole scale.
+/// The length of a bar of `SCALE`, in pixels.
 const LENGTH: u32 = 450;
 
-/// A bar for the p99 of each day, with the p50 as a mark in it, and how many failed behind it.
-fn chart(days: &[Day]) -> String {
-    let height = TOP + GROUP * (days.len() as u32 / 2) + 34;
+/// A bar for each p99, with a mark at the p50 and the number of failures next to it.
+fn chart(outcomes: &[Outcome]) -> String {
+    let height = TOP + GROUP * (outcomes.len() as u32 / 2) + 34;
     let mut svg = format!(
         "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 {WIDTH} {height}\" \
          font-family=\"sans-serif\" font-size=\"12\">\n\
@@ -62,8 +64,8 @@ fn chart(days: &[Day]) -> String {
             latency.as_millis()
         );
     }
-    for (place, day) in days.iter().enumerate() {
-        bar(&mut svg, place as u32, day);
+    for (index, outcome) in outcomes.iter().enumerate() {
+        bar(&mut svg, index as u32, outcome);
     }
     svg.push_str("</svg>\n");
     svg
@@ -84,13 +86,13 @@ fn legend(svg: &mut String) {
     svg.push_str("<text x=\"244\" y=\"47\" fill=\"#222\">white mark: p50</text>\n");
 }
 
-fn bar(svg: &mut String, place: u32, day: &Day) {
-    let y = TOP + 8 + place / 2 * GROUP + place % 2 * BAR;
-    let (length, median) = (pixels(day.p99), LEFT + pixels(day.p50));
-    let colour = if day.ejection { ON } else { OFF };
-    if !day.ejection {
+fn bar(svg: &mut String, index: u32, outcome: &Outcome) {
+    let y = TOP + 8 + index / 2 * GROUP + index % 2 * BAR;
+    let (length, median) = (pixels(outcome.p99), LEFT + pixels(outcome.p50));
+    let colour = if outcome.ejection { ON } else { OFF };
+    if !outcome.ejection {
         let (x, y) = (LEFT - 10, y + BAR + 4);
-        let name = day.strategy;
+        let name = outcome.strategy;
         let _ = writeln!(
             svg,
             "<text x=\"{x}\" y=\"{y}\" text-anchor=\"end\" fill=\"#222\" \
@@ -106,8 +108,8 @@ fn bar(svg: &mut String, place: u32, day: &Day) {
         BAR - 2,
         LEFT + length + 8,
         y + 12,
-        day.p99.as_millis(),
-        day.failed
+        outcome.p99.as_millis(),
+        outcome.failed
     );
 }
 

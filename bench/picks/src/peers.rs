@@ -1,22 +1,16 @@
-use std::{
-    convert::Infallible,
-    future::{Ready, ready},
-    hint::black_box,
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+use std::convert::Infallible;
+use std::future::{Ready, ready};
+use std::hint::black_box;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use futures_util::FutureExt;
-use pingora_load_balancing::{
-    LoadBalancer,
-    selection::{BackendIter, BackendSelection},
-};
-use tower::{
-    Service,
-    balance::p2c::Balance,
-    discover::ServiceList,
-    load::{CompleteOnResponse, Load, PeakEwma, PendingRequests},
-};
+use pingora_load_balancing::LoadBalancer;
+use pingora_load_balancing::selection::{BackendIter, BackendSelection};
+use tower::Service;
+use tower::balance::p2c::Balance;
+use tower::discover::ServiceList;
+use tower::load::{CompleteOnResponse, Load, PeakEwma, PendingRequests};
 
 use crate::measure::Stopwatch;
 
