@@ -1,5 +1,5 @@
 //! The only way to stdout and stderr. Much of what is printed comes from a registry, so everything
-//! that could control a terminal or forge a line is escaped, whoever prints it.
+//! that could control a terminal or forge a line is escaped, regardless of which code prints it.
 
 use std::borrow::Cow;
 use std::fmt;

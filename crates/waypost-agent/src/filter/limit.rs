@@ -23,7 +23,7 @@ impl EvaluationLimit {
         }
     }
 
-    /// Ends the evaluation: nobody waits for its result any more.
+    /// Ends the evaluation: its result is no longer awaited.
     pub(crate) fn cancel(&self) {
         self.cancelled.store(true, Relaxed);
     }

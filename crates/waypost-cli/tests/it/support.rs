@@ -18,8 +18,11 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The command, with no variables that configure service discovery.
 pub(crate) fn waypost(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_waypost"));
+    // A runner of the tests may ignore SIGHUP, as nohup does, and processes inherit that.
+    let mut command = Command::new("env");
     command
+        .arg("--default-signal=HUP")
+        .arg(env!("CARGO_BIN_EXE_waypost"))
         .args(arguments)
         .env_clear()
         .stdin(Stdio::null())

@@ -197,7 +197,7 @@ impl<P: WatchedState> SharedWatch<P> {
         let next = Arc::new(next);
         self.current.store(Arc::clone(&next));
         next.replaced(&before);
-        // An answer that confirms the current value wakes nobody.
+        // An answer that confirms the current value wakes no subscriber.
         if earlier != later {
             self.changed.send_replace(());
         }
@@ -320,7 +320,7 @@ async fn follow<P: WatchedState>(
 }
 
 /// Marks the value of a watch as stale when its task ends, which it does with its runtime, or by a
-/// panic: whoever holds the watch must not take its last value for the current one.
+/// panic. Its holders must not take the last value for the current one.
 struct StaleOnDrop<P: WatchedState>(Weak<SharedWatch<P>>);
 
 impl<P: WatchedState> Drop for StaleOnDrop<P> {

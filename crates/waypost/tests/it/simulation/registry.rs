@@ -20,7 +20,7 @@ pub(super) const TTL: Duration = Duration::from_secs(15);
 /// What goes wrong between somebody and the registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Faults {
-    /// The registry answers nobody.
+    /// The registry answers no requests.
     pub(super) down: bool,
     /// Watches break.
     pub(super) readers_cut: bool,
