@@ -26,8 +26,8 @@ pub fn report() -> String {
     table(&mut text, &scaling_rows(""));
     text += "\n## Other costs\n\n| what | waypost | peer |\n|---|---|---|\n";
     other_costs(&mut text);
-    text += FLOOR;
-    floor(&mut text);
+    text += MACHINE_COSTS;
+    machine_costs(&mut text);
     text += INSTRUCTIONS;
     for (strategy, count) in instructions() {
         let count = count.map_or("(no valgrind)".into(), |count| format!("{count:.0}"));
@@ -273,7 +273,7 @@ where
     format!("pingora rebuilds: {:.1} ms", median(rounds.collect()))
 }
 
-const FLOOR: &str = "
+const MACHINE_COSTS: &str = "
 ## What the machine charges
 
 A pick that is only looked at borrows from an `ArcSwap`. A lease also counts itself as an owner and \
@@ -286,7 +286,7 @@ threads on few endpoints pay for. A look at the clock costs more than any of tha
 |---|---|
 ";
 
-fn floor(text: &mut String) {
+fn machine_costs(text: &mut String) {
     let mut row = |what, nanos: f64| {
         let _ = writeln!(text, "| {what} | {nanos:.1} |");
     };

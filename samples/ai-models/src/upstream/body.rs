@@ -1,10 +1,9 @@
-//! Reads response bodies of limited size.
+//! Reads response bodies of limited size, and finds out why reading failed.
 
+use std::error::Error;
 use std::time::Duration;
 
 use tokio::time::timeout;
-
-use super::problems::root_cause;
 
 /// Why a body can't be read.
 pub(super) enum BodyError {
@@ -49,4 +48,13 @@ pub(super) async fn read_start(
     // What has arrived until then is enough for a message.
     let _ = timeout(time, reading).await;
     body
+}
+
+/// The innermost cause, such as "Connection refused" instead of "error sending request".
+pub(super) fn root_cause(error: &dyn Error) -> String {
+    let mut cause = error;
+    while let Some(inner) = cause.source() {
+        cause = inner;
+    }
+    cause.to_string()
 }

@@ -6,7 +6,7 @@
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
 
-use super::problems::root_cause;
+use super::body::root_cause;
 
 /// The longest line and the longest event, in bytes. A token takes a few hundred.
 const MAX_EVENT: usize = 256 * 1024;

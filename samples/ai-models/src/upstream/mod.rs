@@ -21,7 +21,8 @@ use url::{Host, Url};
 use waypost::mask_secrets;
 
 use self::body::BodyError;
-use self::problems::{Problems, root_cause};
+use self::body::root_cause;
+use self::problems::Problems;
 pub(crate) use self::tokens::TokenStream;
 use self::wire::{Completion, Finish, ModelList, error_in};
 use crate::models::Parameters;

@@ -1,6 +1,5 @@
 //! The problems that a client gets when the upstream server fails.
 
-use std::error::Error;
 use std::fmt;
 use std::time::Duration;
 
@@ -8,6 +7,7 @@ use http::{StatusCode, header};
 use serde_json::{Value, json};
 
 use super::body;
+use super::body::root_cause;
 use super::wire::error_in;
 use crate::problem::Problem;
 
@@ -169,15 +169,6 @@ impl Problems {
         };
         problem.with("upstream_status", json!(status.as_u16()))
     }
-}
-
-/// The innermost cause, such as "Connection refused" instead of "error sending request".
-pub(super) fn root_cause(error: &dyn Error) -> String {
-    let mut cause = error;
-    while let Some(inner) = cause.source() {
-        cause = inner;
-    }
-    cause.to_string()
 }
 
 /// The message of an error in OpenAI's format (`{"message": …}`), FastAPI's (`{"detail": …}`),
