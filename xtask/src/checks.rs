@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use crate::shell::Result;
-use crate::{packages, shell, tools};
+use crate::{packages, public_api, shell, tools};
 
 /// Variables of the user or the cluster that would change the outcome of tests.
 const REMOVED_FROM_TESTS: &[&str] = &[
@@ -104,11 +104,19 @@ pub(crate) fn test(args: &[String]) -> Result {
 /// Runs all checks, quick ones first.
 pub(crate) fn ci() -> Result {
     let tests = || test(&["--no-fail-fast".to_owned()]);
-    let steps: [(&str, &dyn Fn() -> Result); 6] = [
+    let public_api = || {
+        if public_api::is_supported() {
+            public_api::check()
+        } else {
+            Ok(())
+        }
+    };
+    let steps: [(&str, &dyn Fn() -> Result); 7] = [
         ("fmt", &check_format),
         ("package", &package),
         ("lint", &lint),
         ("features", &features),
+        ("public-api", &public_api),
         ("docs", &docs),
         ("test", &tests),
     ];

@@ -5,6 +5,7 @@
 mod checks;
 mod minimal_versions;
 mod packages;
+mod public_api;
 mod shell;
 mod tools;
 
@@ -23,11 +24,13 @@ Commands:
   features          Run clippy on each library with each feature alone and with none
   minimal-versions  Check with the lowest versions of dependencies that the manifests allow
   package           Build the archives for crates.io, without compiling them
+  public-api [--update]
+                    Check the listings of the public API in public-api/, or write them
   docs              Build the API documentation; warnings are errors
   test [ARGS]       Run setup, then all tests; ARGS are arguments of `cargo test`, for example:
                     cargo xtask test -p waypost -- weighted
   ci                Run all checks that a merge waits for: fmt --check, package, lint, features,
-                    docs, test
+                    public-api (with the toolchain that it needs), docs, test
 
 Environment:
   CONSUL_BIN            a Consul of 1.8 or newer, to use instead of fetching one
@@ -52,6 +55,8 @@ fn main() -> ExitCode {
         ("features", []) => checks::features(),
         ("minimal-versions", []) => minimal_versions::check(),
         ("package", []) => checks::package(),
+        ("public-api", []) => public_api::check(),
+        ("public-api", [flag]) if flag == "--update" => public_api::update(),
         ("docs", []) => checks::docs(),
         ("test", args) => checks::test(args),
         ("ci", []) => checks::ci(),
