@@ -281,9 +281,17 @@ async fn not_a_registry() -> String {
 #[tokio::test]
 async fn secrets_in_addresses_are_not_printed() {
     for (arguments, variable, value) in [
-        (&["services"][..], "SERVICE_WEB_URL", "http://u:PW@[bad"),
-        (&["services"], "SERVICE_WEB_URL", "http://u:PW@web/"),
-        (&["services"], "SERVICE_WEB_URL", "http://web/?token=PW"),
+        (
+            &["resolve", "web"][..],
+            "SERVICE_WEB_URL",
+            "http://u:PW@[bad",
+        ),
+        (&["resolve", "web"], "SERVICE_WEB_URL", "http://u:PW@web/"),
+        (
+            &["resolve", "web"],
+            "SERVICE_WEB_URL",
+            "http://web/?token=PW",
+        ),
         (&["services"], "CONSUL_HTTP_ADDR", "http://h:8500/?token=PW"),
         (&["services"], "CONSUL_HTTP_ADDR", "u:PW@h:8500"),
         (

@@ -19,7 +19,7 @@ pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 /// The command, with no variables that configure service discovery.
 pub(crate) fn waypost(arguments: &[&str]) -> Command {
     // A runner of the tests may ignore SIGHUP, as nohup does, and processes inherit that.
-    let mut command = Command::new("env");
+    let mut command = Command::new("/usr/bin/env");
     command
         .arg("--default-signal=HUP")
         .arg(env!("CARGO_BIN_EXE_waypost"))
