@@ -63,6 +63,8 @@ struct HttpClient {
     /// When the credentials of a plugin expire.
     expires_at: Option<Instant>,
     identity: String,
+    /// Where the certificates come from that the server's must be signed by.
+    ca: String,
     stamps: FileStamps,
     /// The client has a task of its own, which ends with this runtime.
     runtime: tokio::runtime::Id,
@@ -329,6 +331,11 @@ impl ApiClient {
         }
         let response = match without_logs(client.client.send(request)).await {
             Ok(response) => response,
+            Err(cause) if is_untrusted(&cause) => {
+                let message = format!("the server's certificate is not trusted by {}", client.ca);
+                let error = self.error(ProviderErrorKind::Unreachable, message);
+                return (Err(error.with_source(cause).into()), token);
+            }
             Err(cause) => return (Err(self.connection_error(cause).into()), token),
         };
         let outcome = if response.status().is_success() {
@@ -509,10 +516,18 @@ impl HttpClient {
             built_at,
             expires_at,
             identity: config.identity,
+            ca: config.ca,
             stamps,
             runtime,
         })
     }
+}
+
+/// Whether the server's certificate was rejected.
+fn is_untrusted(error: &kube::Error) -> bool {
+    let error: &dyn std::error::Error = error;
+    let mut causes = std::iter::successors(Some(error), |error| error.source());
+    causes.any(|cause| cause.to_string().contains("invalid peer certificate"))
 }
 
 /// The server's address without user and password.

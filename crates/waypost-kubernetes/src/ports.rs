@@ -206,6 +206,34 @@ fn target_port(port: &ServicePort) -> Option<u16> {
     }
 }
 
+/// Protocols other than HTTP that ports are named after.
+const OTHER_PROTOCOLS: [&str; 24] = [
+    "amqp",
+    "amqps",
+    "cassandra",
+    "cql",
+    "dns",
+    "ftp",
+    "imap",
+    "kafka",
+    "ldap",
+    "ldaps",
+    "memcache",
+    "memcached",
+    "mongo",
+    "mongodb",
+    "mqtt",
+    "mysql",
+    "nats",
+    "pgsql",
+    "postgres",
+    "postgresql",
+    "redis",
+    "rediss",
+    "smtp",
+    "ssh",
+];
+
 /// The scheme: by `appProtocol` ("Service", "Application protocol" in the Kubernetes documentation),
 /// else by the convention of naming a port `protocol` or `protocol-suffix`, else by the number.
 fn scheme(app_protocol: Option<&str>, name: Option<&str>, number: Option<u16>) -> &'static str {
@@ -216,14 +244,14 @@ fn scheme(app_protocol: Option<&str>, name: Option<&str>, number: Option<u16>) -
         "ws" | "kubernetes.io/ws" => Some("ws"),
         "wss" | "kubernetes.io/wss" => Some("wss"),
         "tcp" => Some("tcp"),
-        _ => None,
+        other => OTHER_PROTOCOLS.contains(&other).then_some("tcp"),
     };
     let prefix = name.and_then(|name| name.split('-').next());
     let app_protocol = app_protocol.map(str::to_ascii_lowercase);
     app_protocol
         .as_deref()
         .and_then(known)
-        .or_else(|| prefix.and_then(known).filter(|scheme| *scheme != "tcp"))
+        .or_else(|| prefix.filter(|prefix| *prefix != "tcp").and_then(known))
         .unwrap_or(match number {
             Some(443 | 8443) => "https",
             _ => "http",
@@ -285,7 +313,7 @@ mod tests {
                 json!([{"name": "dns", "port": 53, "protocol": "UDP"}]),
                 &none,
                 None,
-                "http:53",
+                "tcp:53",
             ),
             // The scheme.
             (
@@ -325,6 +353,25 @@ mod tests {
                 "https:1",
             ),
             (json!([{"port": 8443}]), &none, None, "https:8443"),
+            (
+                json!([{"name": "postgres", "port": 5432}]),
+                &none,
+                None,
+                "tcp:5432",
+            ),
+            (
+                json!([{"name": "redis-main", "port": 6379}]),
+                &none,
+                None,
+                "tcp:6379",
+            ),
+            (
+                json!([{"name": "db", "port": 1, "appProtocol": "mysql"}]),
+                &none,
+                None,
+                "tcp:1",
+            ),
+            (json!([{"name": "tcp", "port": 80}]), &none, None, "http:80"),
             // No port number.
             (json!(null), &none, None, "http:80"),
             (json!([]), &first_b, None, "none"),

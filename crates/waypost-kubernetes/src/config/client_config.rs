@@ -22,6 +22,8 @@ pub(crate) struct ClientConfig {
     pub(crate) namespace: Option<String>,
     /// Where the credentials come from, for error messages.
     pub(crate) identity: String,
+    /// Where the certificates come from that the server's must be signed by, for error messages.
+    pub(crate) ca: String,
     /// The files that were read.
     pub(crate) files: Vec<PathBuf>,
 }

@@ -84,6 +84,7 @@ impl InCluster {
             token_file: Some(token_file),
             plugin: None,
             namespace: namespace.filter(|namespace| !namespace.is_empty()),
+            ca: ca_bundle.display().to_string(),
             files: vec![ca_bundle],
         })
     }

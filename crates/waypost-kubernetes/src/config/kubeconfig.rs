@@ -103,6 +103,12 @@ impl KubeconfigFiles {
         let ca_bundle = cluster
             .and_then(|cluster| cluster.certificate_authority.as_ref())
             .map(PathBuf::from);
+        let has_data = cluster.is_some_and(|it| it.certificate_authority_data.is_some());
+        let ca = match &ca_bundle {
+            _ if has_data => format!("certificate-authority-data in {shown}"),
+            Some(file) => file.display().to_string(),
+            None => "the certificates of this system".to_owned(),
+        };
         let proxy = cluster.and_then(|cluster| cluster.proxy_url.clone());
         let proxy = proxy
             .filter(|proxy| !proxy.is_empty())
@@ -132,6 +138,7 @@ impl KubeconfigFiles {
             plugin: plugin.map(CredentialPlugin::new),
             namespace: context.namespace.filter(|namespace| !namespace.is_empty()),
             identity: format!("the credentials of user {user:?} in {shown}"),
+            ca,
             files,
             kube,
         })

@@ -40,6 +40,8 @@ pub(crate) struct SliceRegistry {
     namespace: Arc<str>,
     cluster_domain: Arc<str>,
     slices: Mutex<HashMap<InstanceId, RegisteredSlice>>,
+    /// The Services that were created for instances whose slices could not be written yet.
+    created: Mutex<HashMap<InstanceId, ServiceRef>>,
 }
 
 /// A slice that this process has written.
@@ -67,6 +69,7 @@ impl SliceRegistry {
             namespace,
             cluster_domain,
             slices: Mutex::default(),
+            created: Mutex::default(),
         }
     }
 
@@ -91,13 +94,29 @@ impl SliceRegistry {
         })
     }
 
-    /// Creates the Service, unless it exists, and creates or replaces the slice.
+    /// Creates the Service, unless it exists, and creates or replaces the slice. If that fails, no
+    /// Service without endpoints is left behind.
     pub(crate) async fn register(
         &self,
         registration: &Registration,
         report: &InstanceReport,
     ) -> Result<(), ProviderError> {
         self.accepts(registration)?;
+        let id = registration.instance().id();
+        let registered = self.write(registration, report).await;
+        if registered.is_ok() {
+            self.created().remove(id);
+        } else {
+            self.delete_created_service(id).await;
+        }
+        registered
+    }
+
+    async fn write(
+        &self,
+        registration: &Registration,
+        report: &InstanceReport,
+    ) -> Result<(), ProviderError> {
         let instance = registration.instance();
         let service = self.resolve(instance)?;
         let uid = self.ensure_service(&service, instance).await?;
@@ -201,6 +220,7 @@ impl SliceRegistry {
             Err(error) => return Err(self.explain(&namespace, error).await),
         };
         self.slices().remove(id);
+        self.delete_created_service(id).await;
         if let Some(service) = deleted
             && let Err(error) = self.delete_unused_service(&service).await
         {
@@ -263,7 +283,11 @@ impl SliceRegistry {
             }
             let created = self.client().send(Method::POST, &collection, &object);
             match created.await {
-                Ok(created) => break created,
+                Ok(created) => {
+                    let id = instance.id().clone();
+                    self.created().insert(id, service_ref.clone());
+                    break created;
+                }
                 // Another client has just created it.
                 Err(error) if error.is_conflict() => {}
                 Err(error) => return Err(self.explain(namespace, error).await),
@@ -284,6 +308,22 @@ impl SliceRegistry {
                  {name} {MANAGED_BY}={WAYPOST}"
             ),
         }))
+    }
+
+    /// Deletes the Service that was created for an instance without a slice.
+    async fn delete_created_service(&self, id: &InstanceId) {
+        let Some(service) = self.created().get(id).cloned() else {
+            return;
+        };
+        match self.delete_unused_service(&service).await {
+            Ok(()) => {
+                self.created().remove(id);
+            }
+            Err(error) => {
+                let service = &*service.service;
+                tracing::debug!(service, %error, "cannot delete the Service without endpoints");
+            }
+        }
     }
 
     /// Deletes the Service if it has no slices and is managed by Waypost.
@@ -431,6 +471,10 @@ impl SliceRegistry {
 
     fn rejected(&self, message: String) -> ProviderError {
         self.client().error(ProviderErrorKind::Rejected, message)
+    }
+
+    fn created(&self) -> MutexGuard<'_, HashMap<InstanceId, ServiceRef>> {
+        self.created.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A panic elsewhere cannot leave the map half changed.

@@ -192,7 +192,11 @@ async fn a_replaced_ca_certificate_is_read_again() {
     let mut watch = watch_web(&provider(&path));
     let error = next(&mut watch).await.unwrap_err();
     assert_eq!(error.kind(), ProviderErrorKind::Unreachable, "{error}");
-    assert!(error.to_string().contains("certificate"), "{error}");
+    let expected = format!(
+        "not trusted by {}",
+        directory.path().join("ca.crt").display()
+    );
+    assert!(error.to_string().contains(&expected), "{error}");
 
     fs::write(directory.path().join("ca.crt"), server.ca_pem()).unwrap();
     until_only(&mut watch, WEB_URL).await;

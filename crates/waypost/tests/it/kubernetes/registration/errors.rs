@@ -60,6 +60,33 @@ async fn objects_not_managed_by_waypost_are_not_changed() {
     );
     registrar.deregister().await.unwrap();
     assert!(slice_of(&server, "c").is_some());
+    assert_eq!(server.get("services", "demo", "billing"), None);
+}
+
+#[tokio::test]
+async fn a_failed_registration_leaves_no_service_behind() {
+    let server = start_server().await;
+    let user = "outside";
+    server.add_user(user);
+    let rules = json!([
+        { "apiGroups": [""], "resources": ["services"], "verbs": ["get", "create", "delete"] },
+        { "apiGroups": ["discovery.k8s.io"], "resources": ["endpointslices"], "verbs": ["list"] },
+    ]);
+    server.grant(user, "demo", &rules);
+    let kubeconfig = server.kubeconfig_of(user).unwrap();
+    let built = KubernetesProvider::builder().kubeconfig(kubeconfig).build();
+    let provider: Arc<dyn Provider> = Arc::new(built.unwrap());
+    let registrar = Registrar::start(provider, billing("10.0.0.1").id("b")).unwrap();
+    let error = failure(&registrar).await;
+    assert!(error.contains("cannot create"), "{error}");
+    registrar.abandon();
+    let requests = server.requests();
+    let count = |verb: &str| {
+        let requests = requests.iter().filter(|it| it.resource == "services");
+        requests.filter(|request| request.verb == verb).count()
+    };
+    assert_eq!((count("create"), count("delete")), (1, 1));
+    assert_eq!(server.get("services", "demo", "billing"), None);
 }
 
 #[tokio::test]
