@@ -1,8 +1,9 @@
-//! What a pick costs, here and in the peers, on this machine, in one run:
+//! Measures the cost of a pick in Waypost and its peers on this machine, in one run:
 //! `cargo run --release --manifest-path bench/Cargo.toml --bin picks docs/benchmarks.md`
 //!
-//! Without an argument the report goes to the terminal; `only round_robin` prints the rows that have
-//! this in their name; `check docs/benchmarks.md` fails if a call takes more instructions than there.
+//! Without an argument the report is printed. `only round_robin` prints the rows whose names contain
+//! `round_robin`. `check docs/benchmarks.md` fails if a pick takes more instructions than the report
+//! says.
 
 mod measure;
 mod ours;
@@ -15,7 +16,7 @@ fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
     let report = match arguments[..] {
-        // What the report runs in processes of their own.
+        // Subcommands that the report runs in separate processes.
         ["memory"] => {
             println!("{}", ours::resident_bytes_of_many_services());
             return ExitCode::SUCCESS;

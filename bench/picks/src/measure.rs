@@ -4,18 +4,17 @@ use std::time::{Duration, Instant};
 
 use rustix::time::{ClockId, clock_gettime};
 
-/// Rounds are short, so that some of them are left in peace even on a busy machine, and many.
+/// Rounds are short and many, so that some run undisturbed even on a busy machine.
 const ROUND: Duration = Duration::from_millis(2);
 const ROUNDS: usize = 60;
 
-/// Of one thread and of two in turns.
+/// Rounds with one thread, and as many with two, alternating.
 const TURNS: usize = 300;
 
-/// How long one figure of two threads may take on a machine that is never quiet.
+/// Time limit of a measurement with two threads, for machines that are always busy.
 const PATIENCE: Duration = Duration::from_secs(3);
 
-/// The processor time of this thread. What else the machine does meanwhile is not in it; waiting
-/// for a line of memory is.
+/// The CPU time of this thread. It excludes other processes, and includes waiting for a cache line.
 pub struct Stopwatch(Duration);
 
 impl Stopwatch {
@@ -33,8 +32,7 @@ fn processor_time() -> Duration {
     Duration::new(time.tv_sec as u64, time.tv_nsec as u32)
 }
 
-/// Calls that are measured in turns, so that what disturbs the machine for a while disturbs all of
-/// them alike.
+/// Calls that are measured in alternating rounds, so that other load on the machine affects all alike.
 #[derive(Default)]
 pub struct Contest<'a>(Vec<Contestant<'a>>);
 
@@ -49,7 +47,7 @@ impl<'a> Contest<'a> {
         self.0.push(Contestant { name, run });
     }
 
-    /// By contestant: the nanoseconds of one call in the quickest tenth of all rounds.
+    /// The nanoseconds per call of each contestant, in the fastest tenth of its rounds.
     pub fn results(mut self) -> Vec<(&'static str, f64)> {
         let calls: Vec<u64> = (self.0.iter_mut())
             .map(|contestant| calibrate(&mut contestant.run))
@@ -57,8 +55,7 @@ impl<'a> Contest<'a> {
         let mut rounds = vec![Vec::new(); calls.len()];
         for _ in 0..ROUNDS {
             for ((contestant, calls), rounds) in self.0.iter_mut().zip(&calls).zip(&mut rounds) {
-                // What the others left in the caches is not its own, and 10,000 endpoints take a while
-                // to come back.
+                // Warm the caches again after the other contestants; 10,000 endpoints take a while.
                 (contestant.run)(calls * 3);
                 rounds.push((contestant.run)(*calls).as_nanos() as f64 / *calls as f64);
             }
@@ -68,7 +65,7 @@ impl<'a> Contest<'a> {
     }
 }
 
-/// The nanoseconds of one call, if there is nothing to compare it with.
+/// The nanoseconds per call, measured alone.
 pub fn nanos<T>(call: impl FnMut() -> T) -> f64 {
     let mut contest = Contest::default();
     contest.enter("", call);
@@ -96,27 +93,26 @@ fn quick(mut rounds: Vec<f64>) -> f64 {
     rounds[rounds.len() / 10]
 }
 
-/// `NaN` if there is none.
+/// `NaN` if there are no values.
 pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
-/// How many times the calls a second of one thread two threads reach together.
+/// The throughput of two threads, as a multiple of that of one.
 pub fn scaling<T>(call: impl Fn() -> T + Sync) -> f64 {
     let [one, two] = rates(&call);
     two / one
 }
 
-/// The nanoseconds of one call while another thread makes the same one.
+/// The nanoseconds per call while another thread makes the same call.
 pub fn nanos_of_two<T>(call: impl Fn() -> T + Sync) -> f64 {
     let [_, two] = rates(&call);
     2.0 / two
 }
 
-/// The calls per nanosecond of one thread and of two: medians of many rounds that take turns. One in
-/// which a thread had to wait for a processor says nothing and is repeated, as long as there is
-/// patience left.
+/// The calls per nanosecond of one thread and of two threads: medians of alternating rounds. A round in
+/// which a thread had to wait for a CPU is repeated, within the time limit.
 fn rates<T>(call: &(impl Fn() -> T + Sync)) -> [f64; 2] {
     let calls = calibrate(&mut |calls| time(calls, &mut || call())) / 4;
     let end = Instant::now() + PATIENCE;
@@ -129,12 +125,12 @@ fn rates<T>(call: &(impl Fn() -> T + Sync)) -> [f64; 2] {
     rates.map(median)
 }
 
-/// Calls per nanosecond of processor time, added up; nothing unless all threads ran all the time.
+/// Calls per nanosecond of CPU time, summed over the threads; `None` unless all of them ran all the time.
 fn together<T>(threads: usize, calls: u64, call: &(impl Fn() -> T + Sync)) -> Option<f64> {
     let ready = AtomicUsize::new(0);
     let run = || {
         time(calls / 4, &mut || call());
-        // Met while spinning, they are on processors of their own.
+        // Threads that see each other while spinning are on different CPUs.
         ready.fetch_add(1, Ordering::SeqCst);
         let patience = Instant::now() + ROUND;
         while ready.load(Ordering::SeqCst) < threads && Instant::now() < patience {

@@ -11,7 +11,7 @@ use waypost::{Balancer, Instance, Outcome, ServiceDiscoveryClient, ServiceName, 
 
 use crate::measure::Stopwatch;
 
-/// A balancer, all that it needs, and what it picks of.
+/// A balancer, its client and runtime, and the provider with its instances.
 pub struct Setup {
     pub client: ServiceDiscoveryClient,
     pub balancer: Balancer,
@@ -63,13 +63,13 @@ pub fn setup(strategy: &str, instances: usize) -> Setup {
 }
 
 impl Setup {
-    /// A pick, and what the balancer knows of the endpoint read.
+    /// A pick that reads the balancer's state of the endpoint.
     pub fn pick(&self) {
         let pick = self.balancer.pick().expect("an endpoint");
         black_box(pick.endpoint().weight());
     }
 
-    /// A pick, and what the registry says of the instance read too.
+    /// A pick that also reads the instance, as registered.
     pub fn pick_and_read(&self) {
         black_box(self.balancer.pick().expect("an endpoint").port());
     }
@@ -79,13 +79,13 @@ impl Setup {
         black_box(pick.expect("an endpoint").endpoint().weight());
     }
 
-    /// A lease and its outcome; the lease looks at the clock itself, where it is worth a look.
+    /// A lease and its outcome; the lease samples the clock itself.
     pub fn outcome(&self) {
         let lease = self.balancer.pick().expect("an endpoint").lease();
         lease.succeeded();
     }
 
-    /// The same for a caller who has read the clock anyway.
+    /// The same for a caller that has already read the clock.
     pub fn outcome_at(&self, clock: &mut CallersClock) {
         let started = clock.next();
         let lease = self.balancer.pick().expect("an endpoint").lease_at(started);
@@ -97,8 +97,8 @@ impl Setup {
         black_box(url.expect("no waiting").expect("an instance"));
     }
 
-    /// How long it takes from a change at the provider until picks see it, on average over many
-    /// changes. One thread does everything, so this is all the processor time there is.
+    /// CPU time from a change in the provider until picks see it, averaged over many changes. One
+    /// thread does everything, so nothing is left out.
     pub fn change(&self) -> Duration {
         const CHANGES: u16 = 100;
         let generation = || self.balancer.explain_generation();
@@ -119,7 +119,7 @@ impl Setup {
     }
 }
 
-/// What a caller's clock shows: a hundred thousand requests a second, of a millisecond each.
+/// A simulated caller's clock: 100,000 requests per second, each with a latency of 1 ms.
 pub struct CallersClock(Instant);
 
 impl CallersClock {
@@ -140,14 +140,14 @@ trait Generation {
 }
 
 impl Generation for Balancer {
-    /// That of the table which picks are made from.
+    /// The generation of the snapshot that picks use.
     fn explain_generation(&self) -> u64 {
         let pick = self.pick().expect("an endpoint");
         pick.snapshot().freshness().generation()
     }
 }
 
-/// What 100,000 instances in 1,000 services take, with a balancer for each.
+/// Resident memory of 100,000 instances in 1,000 services, with a balancer for each service.
 pub fn resident_bytes_of_many_services() -> u64 {
     let before = resident_bytes();
     let runtime = Builder::new_current_thread().enable_all().build();
@@ -177,7 +177,7 @@ fn resident_bytes() -> u64 {
     kilobytes.unwrap_or(0) * 1024
 }
 
-/// For counting instructions from outside: all that a call needs of its strategy.
+/// Makes many calls, for counting instructions from outside. Uses a lease if the strategy needs one.
 pub fn call_often(strategy: &str, instances: usize, calls: usize) {
     let setup = setup(strategy, instances);
     match strategy {

@@ -42,7 +42,7 @@ where
     black_box(balancer.select(key, 256).expect("a backend").addr);
 }
 
-/// What pingora does when one backend changes: it builds its selection anew.
+/// What pingora does when one backend changes: it rebuilds its selection.
 pub fn pingora_rebuild<S>(count: usize) -> Duration
 where
     S: BackendSelection + 'static,
@@ -56,7 +56,7 @@ where
     took
 }
 
-/// Answers at once.
+/// Responds immediately.
 #[derive(Clone)]
 pub struct Nothing;
 

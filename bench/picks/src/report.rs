@@ -12,7 +12,7 @@ use crate::{ours, peers};
 
 const SIZES: [usize; 4] = [3, 100, 1_000, 10_000];
 
-/// Each row: what is measured, and nanoseconds by number of instances.
+/// The rows of a table: what is measured, and the nanoseconds for each number of instances.
 type Rows = Vec<(&'static str, Vec<f64>)>;
 
 pub fn report() -> String {
@@ -22,7 +22,7 @@ pub fn report() -> String {
     let picks = pick_rows("");
     table(&mut text, &picks);
     ratios(&mut text, &picks);
-    text += "\n## Two threads on one balancer: picks per second of processor time, as multiples of one thread's\n\n";
+    text += "\n## Two threads on one balancer: picks per second of CPU time, as multiples of one thread's\n\n";
     table(&mut text, &scaling_rows(""));
     text += "\n## Other costs\n\n| what | waypost | peer |\n|---|---|---|\n";
     other_costs(&mut text);
@@ -36,7 +36,7 @@ pub fn report() -> String {
     text
 }
 
-/// The rows whose names have this in them, for work on one of them.
+/// The rows whose names contain `only`.
 pub fn some_rows(only: &str) -> String {
     let mut text = String::new();
     table(&mut text, &pick_rows(only));
@@ -46,14 +46,14 @@ pub fn some_rows(only: &str) -> String {
 
 const INTRODUCTION: &str = "# What a pick costs
 
-Made by one command, peers and all, in one run; it needs cmake for pingora, and valgrind for the \
-last table:
+One command measures Waypost and its peers in the same run. It needs cmake to build pingora, and \
+valgrind for the last table:
 
     cargo run --release --manifest-path bench/Cargo.toml --bin picks docs/benchmarks.md
 
-Processor time, the quickest tenth of many short rounds that all take in turns. Read the figures as ratios: absolute ones move from machine to \
-machine. Every balancer of ours has health, weights from 1 to 10 and outlier detection on; the \
-peers have what they have by default.
+Figures are CPU time. Each candidate runs many short rounds, alternating with the others, and its \
+fastest tenth counts. Compare ratios: absolute figures depend on the machine. Waypost's balancers run \
+with health, weights from 1 to 10 and outlier detection; peers run with their defaults.
 ";
 
 fn machine() -> String {
@@ -68,7 +68,7 @@ fn machine() -> String {
     format!("{model}, {cores} cores")
 }
 
-/// For each size all take turns; then size after size becomes a column.
+/// Measures all entries for each size; each size becomes a column.
 fn pick_rows(only: &str) -> Rows {
     let mut rows = Rows::new();
     for size in SIZES {
@@ -274,13 +274,13 @@ where
 }
 
 const MACHINE_COSTS: &str = "
-## What the machine charges
+## Lower bounds set by the hardware
 
-A pick that is only looked at borrows from an `ArcSwap`. A lease also counts itself as an owner and \
-as in flight, and takes both back: four locked instructions, on lines of memory that only this core \
-writes. Up to 32 endpoints the requests in flight are counted exactly, by all cores in one line of \
-each endpoint; where another core has written to it since, it has to be fetched, which is what two \
-threads on few endpoints pay for. A look at the clock costs more than any of that.
+A pick without a lease borrows from an `ArcSwap`. A lease also increments and later decrements a \
+reference count and the count of requests in flight: four locked instructions, on cache lines that \
+only this core writes. With up to 32 endpoints, the requests in flight are counted exactly, and all \
+cores write the same cache line of an endpoint. A line that another core has written must be fetched \
+first, so two threads gain little with few endpoints. Reading the clock costs more than all of this.
 
 | what | nanoseconds |
 |---|---|
@@ -305,9 +305,8 @@ fn machine_costs(text: &mut String) {
 const INSTRUCTIONS: &str = "
 ## Instructions of a pick
 
-Counted by callgrind, so they are the same on a busy machine; `least_connections` and \
-`p2c_peak_ewma` with lease and outcome. That none of them grows by more than a tenth is checked \
-against this table by
+Counted by callgrind, so a busy machine doesn't change them. `least_connections` and `p2c_peak_ewma` \
+include a lease and its outcome. This command fails if a count has grown by more than a tenth:
 
     cargo run --release --manifest-path bench/Cargo.toml --bin picks check docs/benchmarks.md
 
@@ -325,7 +324,7 @@ const STRATEGIES: [&str; 7] = [
     "consistent_hash",
 ];
 
-/// Of one call, as the difference between many and few; nothing without valgrind.
+/// Instructions per call, from the difference between many and few calls; `None` without valgrind.
 fn instructions() -> impl Iterator<Item = (&'static str, Option<f64>)> {
     STRATEGIES.into_iter().map(|strategy| {
         let (few, many) = (10_000, 110_000);
@@ -335,7 +334,7 @@ fn instructions() -> impl Iterator<Item = (&'static str, Option<f64>)> {
     })
 }
 
-/// What takes more instructions than a report says, with a tenth to spare.
+/// The strategies that take over a tenth more instructions than the report says.
 pub fn regressions(report: &str) -> Vec<String> {
     let said = |strategy: &str| {
         let start = format!("| `{strategy}` | ");
@@ -386,7 +385,7 @@ fn table(text: &mut String, rows: &Rows) {
     }
 }
 
-/// The comparisons that we promise, over all sizes.
+/// The ratios that the documentation claims, over all sizes.
 fn ratios(text: &mut String, rows: &Rows) {
     let costs = |name: &str| {
         let row = rows.iter().find(|(row, _)| row.starts_with(name));

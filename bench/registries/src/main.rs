@@ -49,7 +49,7 @@ async fn main() -> Result<()> {
                     arguments.next().ok_or("--to requires a file")?,
                 ))
             }
-            // The embedded registry is a process of its own, started by `Process::start`.
+            // The embedded registry runs in a separate process, started by `Process::start`.
             "serve" => return serve(&arguments.next().ok_or("serve requires an address")?).await,
             other => {
                 return Err(

@@ -1,4 +1,4 @@
-//! The measurements. Each starts a registry process of its own.
+//! The measurements. Each starts a separate registry process.
 
 use std::error::Error;
 use std::sync::Arc;

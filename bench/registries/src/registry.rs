@@ -1,4 +1,4 @@
-//! A registry in a process of its own.
+//! A registry in a separate process.
 
 use std::error::Error;
 use std::net::{Ipv4Addr, SocketAddr};

@@ -116,7 +116,7 @@ async fn measure(services: u64, connections: u64, changes: u64, idle: u64) -> Re
     Ok(())
 }
 
-/// Watches so many services that do not change.
+/// Watches a number of services that do not change.
 async fn hold(
     directory: &Directory,
     services: u64,

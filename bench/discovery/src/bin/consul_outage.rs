@@ -1,5 +1,4 @@
-//! Measures how an outage of a real Consul affects a client that looks up a service a thousand times a
-//! second. Prints the table in `docs/outages.md`.
+//! Measures how an outage of a real Consul affects a client that makes 1,000 look-ups per second. Prints the table in `docs/outages.md`.
 //!
 //! `cargo run --release --manifest-path bench/Cargo.toml --bin consul_outage [SECONDS]`
 

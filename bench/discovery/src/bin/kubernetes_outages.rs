@@ -1,5 +1,4 @@
-//! Measures how outages of the API server affect a client that looks up a service a thousand times a
-//! second. Prints the table in `docs/kubernetes-outages.md`.
+//! Measures how outages of the API server affect a client that makes 1,000 look-ups per second. Prints the table in `docs/kubernetes-outages.md`.
 //!
 //! `cargo run --release --manifest-path bench/Cargo.toml --bin kubernetes_outages [SECONDS]`
 

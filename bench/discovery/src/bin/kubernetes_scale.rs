@@ -1,4 +1,4 @@
-//! Measures a service of 20,000 endpoints in 200 slices: how soon a change of one endpoint is picked,
+//! Measures a service of 20,000 endpoints in 200 slices: how soon a pick sees a change of one endpoint,
 //! and the CPU time and memory that it takes. Prints the table in `docs/kubernetes-outages.md`.
 //!
 //! `cargo run --release --manifest-path bench/Cargo.toml --bin kubernetes_scale [CHANGES]`
@@ -91,13 +91,13 @@ async fn main() -> Result<(), Failure> {
     let (updates, time) = ROLLOUT;
     println!("| {updates} updates in {time:?}: snapshots published | {snapshots} |");
     println!("| CPU time for all of them | {rollout:.1?} |");
-    println!("| the last of them is picked after | {behind:.1?} |");
+    println!("| a pick sees the last of them after | {behind:.1?} |");
     println!("| peak memory | {:.1} MB |", memory("VmHWM")? as f64 / 1e3);
     cluster.process.kill().await?;
     Ok(())
 }
 
-/// Waits until so many endpoints are ready.
+/// Waits until this many endpoints are ready.
 async fn until(web: &mut Subscription<Snapshot>, ready: usize) {
     while web.current().ready().len() != ready {
         web.changed().await;
