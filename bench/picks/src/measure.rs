@@ -1,3 +1,5 @@
+//! Timing of calls by CPU time, on one thread and on two.
+
 use std::hint::black_box;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};

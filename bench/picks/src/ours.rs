@@ -1,3 +1,5 @@
+//! The setups of Waypost that are measured.
+
 use std::fs;
 use std::hint::black_box;
 use std::time::Duration;

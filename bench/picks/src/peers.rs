@@ -1,3 +1,5 @@
+//! The balancers of pingora and tower that are measured.
+
 use std::convert::Infallible;
 use std::future::{Ready, ready};
 use std::hint::black_box;

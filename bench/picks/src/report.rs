@@ -1,3 +1,5 @@
+//! Writes the Markdown report.
+
 use std::fmt::Write;
 use std::fs;
 use std::process::Command;
