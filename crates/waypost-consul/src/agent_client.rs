@@ -59,7 +59,7 @@ impl AgentClient {
             .tcp_keepalive(Duration::from_secs(15))
             .tcp_keepalive_interval(Duration::from_secs(5))
             .tcp_keepalive_retries(3)
-            // An agent is never behind the proxy in HTTP_PROXY.
+            // Agents are reached directly, not through the proxy in HTTP_PROXY.
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())
             .tls_backend_preconfigured(tls.config()?);
@@ -204,8 +204,8 @@ impl AgentClient {
         ProviderError::new(Arc::clone(&self.description), kind, message)
     }
 
-    /// The error of a request to a path that every agent has: a status that says that there is no such
-    /// path comes from another program that listens there.
+    /// The error of a request to a path that every agent has. If the status says that the path doesn't
+    /// exist, the server is not a Consul agent.
     pub(super) fn error_of_known_path(&self, error: ProviderError) -> ProviderError {
         let status = error.message().split(':').next().unwrap_or_default();
         if error.kind() != ProviderErrorKind::Rejected || !matches!(status, "404" | "405") {

@@ -1,5 +1,5 @@
-//! What is asked on behalf of a person, not to route requests: why an instance is not healthy, and
-//! whether an id is registered.
+//! Queries for diagnosis, not for routing: why an instance is not healthy, and whether an id is
+//! registered.
 
 use std::collections::HashMap;
 

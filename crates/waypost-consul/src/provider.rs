@@ -43,8 +43,8 @@ use crate::{definition, diagnosis, registration};
 /// | metadata `version`, else the tag `version=…` | version |
 /// | metadata `zone`, `scheme`, `path`, `port_<name>` | the properties of these names; they stay in the metadata |
 ///
-/// A port of 0 means the default port of the scheme. Metadata belongs to other programs too: a value
-/// that is not valid for its property is ignored with one warning, and the instance stays.
+/// A port of 0 means the default port of the scheme. Other programs may use the same metadata keys, so
+/// a value that is not valid for its property is ignored with one warning, and the instance is kept.
 ///
 /// If a token may not read a service, Consul's response is empty instead of an error. An empty
 /// response is therefore trusted only after the agent has confirmed that the token may read the

@@ -8,7 +8,7 @@ use tokio::time::{Instant, sleep};
 ///
 /// A request after a response without a change costs one token; one after a change costs a fifth. So
 /// a burst of changes passes without delay, while a server that answers at once without any change,
-/// such as one without blocking queries, is asked [`PER_SECOND`](Self::PER_SECOND) times a second.
+/// such as one without blocking queries, gets [`PER_SECOND`](Self::PER_SECOND) requests per second.
 pub(super) struct RateLimiter {
     tokens: f64,
     refilled_at: Instant,

@@ -21,7 +21,7 @@ pub(super) async fn register(
     result.map_err(|error| agent.error_of_known_path(error))
 }
 
-/// Removes an instance; one that isn't registered is not an error.
+/// Removes an instance. It is not an error if the instance isn't registered.
 pub(super) async fn deregister(agent: &AgentClient, id: &InstanceId) -> Result<(), ProviderError> {
     let path = format!("/v1/agent/service/deregister/{}", escape(id.as_str()));
     let rule = AclRule::write_unknown_service();
@@ -119,7 +119,7 @@ fn service_difference(wanted: &Value, stored: &Value) -> Option<String> {
             return found;
         }
     }
-    // Others may change the tags if the registration allows it.
+    // Other programs may change the tags if the registration allows it.
     if wanted["EnableTagOverride"] != true {
         let found = difference("Tags", &wanted["Tags"], &stored["Tags"]);
         if found.is_some() {

@@ -41,9 +41,9 @@ async fn assert_conforms(server: String) {
 }
 
 struct ConsulHarness {
-    /// Of the server itself.
+    /// The URL of the server itself.
     url: String,
-    /// What the provider connects to.
+    /// The proxy that the provider connects to.
     proxy: FaultProxy,
     registered: Mutex<BTreeMap<String, Instance>>,
     client: reqwest::Client,

@@ -18,7 +18,7 @@ use waypost_core::provider::{InstanceReport, Provider, Registry, ServiceAnswer, 
 use waypost_core::{Instance, ProviderError, Registration, ServiceName, ServiceRegistration};
 use waypost_testkit::Consul;
 
-/// How long a test waits for what must happen.
+/// The time limit for an event that a test expects.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server of Consul's HTTP API.

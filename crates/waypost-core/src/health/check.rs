@@ -68,7 +68,7 @@ impl CheckFunction {
     {
         Self {
             name: name.into(),
-            // The call that makes the future may panic as well, so it too happens in the task.
+            // The call that creates the future may panic as well, so it also runs in the task.
             function: {
                 let function = Arc::new(function);
                 Arc::new(move || {
@@ -113,7 +113,7 @@ impl CheckFunction {
         self
     }
 
-    /// Makes the check advisory: its failure is a warning, and the service goes on serving.
+    /// Makes the check advisory: its failure is a warning, and the service keeps serving.
     #[must_use]
     pub fn advisory(mut self) -> Self {
         self.critical = false;

@@ -83,13 +83,13 @@ impl HealthChecks {
         &self.service
     }
 
-    /// Sets whether the service wants traffic. A service that is shutting down doesn't, even if all
-    /// its checks pass.
+    /// Sets whether the service is ready for traffic. A service that is shutting down isn't, even if
+    /// all its checks pass.
     pub fn set_ready(&self, ready: bool) {
         self.ready.store(ready, Ordering::SeqCst);
     }
 
-    /// Whether the service wants traffic.
+    /// Whether the service is ready for traffic.
     pub fn is_ready(&self) -> bool {
         self.ready.load(Ordering::SeqCst)
     }

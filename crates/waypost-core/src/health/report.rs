@@ -42,7 +42,7 @@ impl HealthReport {
         self.status
     }
 
-    /// Whether the service should get requests: it wants traffic, and no critical check fails.
+    /// Whether the service should get requests: it is ready, and no critical check fails.
     pub fn is_serving(&self) -> bool {
         self.ready && self.status != CheckStatus::Critical
     }
@@ -52,7 +52,7 @@ impl HealthReport {
         &self.checks
     }
 
-    /// The failures in one line, or a line that says that there are none.
+    /// One line with the failures, or with the number of checks if all pass.
     pub fn summary(&self) -> String {
         let failures: Vec<_> = self
             .checks

@@ -312,21 +312,21 @@ impl InstanceBuilder {
         self
     }
 
-    /// As [`scheme`](Self::scheme), but checks the scheme now. For values from a place where other
-    /// programs write too, such as the metadata in a registry.
+    /// Like [`scheme`](Self::scheme), but validates the scheme immediately. For values that other
+    /// programs may have written, such as the metadata in a registry.
     ///
     /// # Errors
-    /// If the scheme is not valid; the builder is as before.
+    /// If the scheme is not valid; the builder is unchanged.
     pub fn try_scheme(&mut self, scheme: &str) -> Result<(), Invalid> {
         self.scheme = normalized_scheme(scheme)?;
         Ok(())
     }
 
-    /// As [`path_prefix`](Self::path_prefix), but checks the path now; see
+    /// Like [`path_prefix`](Self::path_prefix), but validates the path immediately; see
     /// [`try_scheme`](Self::try_scheme).
     ///
     /// # Errors
-    /// If the path is not valid; the builder is as before.
+    /// If the path is not valid; the builder is unchanged.
     pub fn try_path_prefix(&mut self, path: &str) -> Result<(), Invalid> {
         self.path_prefix = normalized_prefix(path)?.into();
         Ok(())

@@ -23,8 +23,8 @@ use crate::model::{Host, Instance, InstanceBuilder, ServiceName};
 /// A look-up therefore finds a service by any of these spellings, while the list of names has them in
 /// lower case with `-`.
 ///
-/// The environment holds the variables of others too. So a variable that is not valid fails the
-/// look-ups of its own service alone, and a port without a host, or one that is a service link of
+/// The environment also holds variables of other programs. Therefore an invalid variable fails only
+/// the look-ups of its own service, and a port without a host, or one that is a service link of
 /// Kubernetes (`SERVICE_AUTH_PORT=tcp://10.0.0.1:80`), is ignored.
 ///
 /// ```
@@ -40,7 +40,7 @@ pub struct EnvProvider {
 }
 
 impl EnvProvider {
-    /// Reads the variables. Those that are not valid are logged.
+    /// Reads the variables. Invalid ones are logged.
     pub fn new(environment: &Environment) -> Self {
         let mut services = BTreeMap::new();
         for (key, variables) in variables_by_service(environment) {

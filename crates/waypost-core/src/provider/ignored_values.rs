@@ -8,10 +8,9 @@ use crate::model::{Invalid, ServiceName};
 
 /// Logs values of a registry that can't be used, once for each instance and value.
 ///
-/// A registry holds the data of other programs too, which may use a key that Waypost gives a meaning
-/// of its own, such as the metadata `weight`. A value that is not valid there is replaced by the
-/// default of its field, and the instance is used all the same; see
-/// [`InstanceBuilder::try_scheme`](crate::InstanceBuilder::try_scheme).
+/// Other programs write to a registry as well, and may use a key that has a meaning in Waypost, such as
+/// the metadata `weight`. An invalid value is replaced by the default of its field, and the instance is
+/// still used; see [`InstanceBuilder::try_scheme`](crate::InstanceBuilder::try_scheme).
 ///
 /// After 10,000 different values, no more are logged.
 #[derive(Debug, Default)]

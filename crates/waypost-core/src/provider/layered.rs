@@ -15,9 +15,9 @@ use crate::supervision::{ProviderStatus, WatchSupervisor};
 /// Combines several providers, in order of precedence.
 ///
 /// A failing layer doesn't affect the others. Its last answer stays in use, and its error is passed
-/// on, so that the directory marks the snapshot as stale; but never before there is an answer or every
-/// layer has answered or failed, because a look-up ends with the first error. Registrations go to the
-/// first layer that is a registry.
+/// on, so that the directory marks the snapshot as stale. A look-up ends with the first error, so an
+/// error is held back until there is an answer, or every layer has answered or failed. Registrations
+/// go to the first layer that is a registry.
 ///
 /// ```
 /// # use waypost_core::provider::{FallbackProvider, LayerPolicy, LayeredProvider, MemoryProvider};

@@ -31,8 +31,8 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
         Vec::new()
     }
 
-    /// The latest results of the registry's own checks of a service's instances, for people who ask why
-    /// an instance is not healthy. One attempt; empty if the provider knows of no checks.
+    /// The latest results of the registry's own checks of a service's instances, which show why an
+    /// instance is not healthy. Makes one attempt; empty if the provider has no checks.
     fn check_results<'a>(
         &'a self,
         _service: &'a ServiceName,
@@ -77,8 +77,8 @@ pub trait Registry: Provider {
     /// Removes a registration. It is not an error if the id isn't registered.
     fn deregister<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>>;
 
-    /// Whether an id is registered, so that a person who deregisters it can be told that there was
-    /// nothing to remove. A registry that can't tell says that it is.
+    /// Whether an id is registered, so that a command can report that there was nothing to deregister.
+    /// A registry that can't tell returns `true`.
     fn is_registered<'a>(
         &'a self,
         _id: &'a InstanceId,
@@ -163,7 +163,7 @@ pub struct CheckResult {
     pub instance: InstanceId,
     /// The name of the check.
     pub name: String,
-    /// What the check says of the instance.
+    /// The health of the instance according to the check.
     pub health: Health,
     /// The output of the check, such as the response to an HTTP request; may be empty.
     pub output: String,

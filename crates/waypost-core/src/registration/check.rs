@@ -71,7 +71,7 @@ pub struct HttpCheck {
 
 impl Check {
     /// An HTTP check of a path such as `/health`, every 10 s with a timeout of 5 s. A whole URL, such
-    /// as `http://localhost:9001/health`, is requested as it is, wherever the instance listens.
+    /// as `http://localhost:9001/health`, is requested unchanged, whatever the instance's address.
     pub fn http(target: impl Into<String>) -> Self {
         Self::new(CheckKind::Http(HttpCheck {
             target: target.into(),
@@ -301,7 +301,7 @@ impl HttpCheck {
         rest.find('/').map_or("/", |start| &rest[start..])
     }
 
-    /// Whether the target begins with a scheme. A path begins with a slash, or is taken as if it did.
+    /// Whether the target begins with a scheme. Otherwise it is a path, with or without a leading slash.
     fn is_url(&self) -> bool {
         let scheme = self.target.split_once("://").map(|(scheme, _)| scheme);
         scheme.is_some_and(|scheme| {

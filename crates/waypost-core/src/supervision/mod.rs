@@ -1,9 +1,11 @@
 //! Keeps the watches of a provider running.
 //!
 //! A provider reports failures and ends its stream; when to try again is decided here, for all
-//! providers alike. A provider that panics has failed like any other. Hundreds of watches fail together when their registry does. Each backs off by
-//! itself, up to 30 s, so that they don't keep the registry down; together they notice within
-//! seconds that it is available again; and they produce one log line, not hundreds.
+//! providers alike. A panic in a provider counts as a failed attempt.
+//!
+//! When a registry fails, hundreds of watches fail at the same time. Each has its own backoff, up to
+//! 30 s, so that they don't keep the registry down. Together they notice within seconds that it is
+//! available again, and they produce one log line, not hundreds.
 
 mod backoff;
 mod outage_log;
@@ -82,12 +84,12 @@ impl WatchSupervisor {
         self.outages.status()
     }
 
-    /// A watch that never ends: whenever the stream from `subscribe` does, it is called again after
-    /// a pause. `subject` names what is watched, in log lines.
+    /// A watch that never ends: when the stream from `subscribe` ends, `subscribe` is called again
+    /// after a pause. `subject` names what is watched, in log lines.
     ///
-    /// The pause grows with each attempt that fails, from 200 ms up to 30 s, and is random below
-    /// that. After an attempt that has answered, it is short again, but then attempts start at least
-    /// 1 s apart. A panic in `subscribe` or in its stream is a failed attempt.
+    /// The pause is a random time below a limit, which doubles with each failed attempt from 200 ms
+    /// to 30 s. An answer resets the limit, but attempts still start at least 1 s apart. A panic in
+    /// `subscribe` or in its stream is a failed attempt.
     pub fn supervise<T: Send + 'static>(
         self: &Arc<Self>,
         subject: impl Into<Arc<str>>,
@@ -127,8 +129,8 @@ where
     T: Send + 'static,
     S: FnMut() -> BoxStream<'static, Result<T, ProviderError>>,
 {
-    /// The least time between the starts of two attempts, if the first has answered. Without it, a
-    /// provider whose stream ends after each answer would be asked many times a second.
+    /// The minimum time between the starts of two attempts, if the first has answered. Without it, a
+    /// provider whose stream ends after each answer would be called many times per second.
     const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
     async fn next(&mut self) -> Result<T, ProviderError> {
@@ -181,7 +183,7 @@ where
     }
 }
 
-/// How one watch is doing, as reported to its supervisor.
+/// The state of one watch, as reported to its supervisor.
 struct WatchState {
     supervisor: Arc<WatchSupervisor>,
     subject: Arc<str>,
@@ -218,7 +220,7 @@ impl WatchState {
 
     async fn pause(&self, step: Duration) {
         match self.failing {
-            // That other watches succeed says nothing about a request that is refused.
+            // The success of other watches says nothing about a request that is refused.
             Some(FailureScope::Refusal) => tokio::time::sleep(step).await,
             _ => self.supervisor.recovery.pause(step).await,
         }

@@ -10,9 +10,9 @@ use crate::error::{ProviderError, ProviderErrorKind};
 /// What a failure says about the provider as a whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FailureScope {
-    /// The provider doesn't answer, or nothing usable: all services are affected alike.
+    /// The provider gives no usable answer: all services are affected.
     Outage,
-    /// The provider answers and refuses: only this request is affected.
+    /// The provider refuses the request: only this request is affected.
     Refusal,
 }
 
@@ -70,7 +70,7 @@ impl OutageLog {
         self.state().status.watches += 1;
     }
 
-    /// A watch was dropped; `failing` is how it failed at that time.
+    /// A watch was dropped; `failing` is the scope of its failure at that time, if any.
     pub(super) fn watch_dropped(&self, failing: Option<FailureScope>) {
         let mut state = self.state();
         state.status.watches -= 1;
@@ -89,7 +89,7 @@ impl OutageLog {
         self.state().status.reconnects += 1;
     }
 
-    /// A watch has answered; `before` is how it failed until now.
+    /// A watch has answered; `before` is the scope of its failure until now, if any.
     pub(super) fn succeeded(&self, before: Option<FailureScope>) {
         let mut state = self.state();
         state.status.last_success = Some(Instant::now());
@@ -101,7 +101,7 @@ impl OutageLog {
         }
     }
 
-    /// A watch has failed; `before` is how it failed until now.
+    /// A watch has failed; `before` is the scope of its failure until now, if any.
     pub(super) fn failed(
         &self,
         subject: &str,

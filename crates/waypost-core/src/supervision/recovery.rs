@@ -10,8 +10,8 @@ use tokio::time::sleep;
 /// One of the waiting watches at a time is the prober: it retries after 1 to 2.5 s, whatever its
 /// backoff. The role passes on in the order of arrival. The first watch that succeeds wakes all
 /// others. So an unavailable registry gets one request from this process about every two seconds,
-/// plus the long steps of each watch's own backoff; and all watches have recovered within about
-/// three seconds after the registry has.
+/// plus the retries of each watch's own backoff, and all watches recover within about three seconds
+/// of the registry.
 ///
 /// Alternatives that were considered: a low cap on the backoff costs one request per *watch* and
 /// step; a separate probe needs one more method in every provider, and an open port doesn't mean
@@ -24,7 +24,7 @@ pub(super) struct Recovery {
 }
 
 impl Recovery {
-    /// The least and the greatest wait of the prober.
+    /// The minimum and maximum wait of the prober.
     const PROBE_INTERVAL: [Duration; 2] = [Duration::from_secs(1), Duration::from_millis(2500)];
 
     /// The other watches restart at random times within this period, not all at once.
