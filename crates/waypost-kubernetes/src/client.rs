@@ -63,10 +63,10 @@ struct HttpClient {
     /// When the credentials of a plugin expire.
     expires_at: Option<Instant>,
     identity: String,
-    /// Where the certificates come from that the server's must be signed by.
+    /// Where the trusted CA certificates come from.
     ca: String,
     stamps: FileStamps,
-    /// The client has a task of its own, which ends with this runtime.
+    /// The runtime of the client's background task, which ends with it.
     runtime: tokio::runtime::Id,
 }
 
@@ -114,13 +114,12 @@ impl<'a> GetRequest<'a> {
 impl ApiClient {
     /// The deadline of an ordinary request.
     pub(crate) const DEADLINE: Duration = Duration::from_secs(10);
-    /// How long the reason why a client could not be built is reported without another attempt.
+    /// How long the failure to build a client is reported without another attempt.
     const REUSE_FAILURE: Duration = Duration::from_secs(1);
     /// The shortest time between two runs of a credential plugin that succeeds.
     const MIN_CREDENTIALS_AGE: Duration = Duration::from_secs(10);
 
-    /// Reads the configuration, which is read again later but must be valid now. Nothing is sent
-    /// yet.
+    /// Reads the configuration. It is read again after failures, but must be valid now. Sends nothing.
     pub(crate) fn new(source: ConfigSource) -> Result<(Self, ClientConfig), ConfigError> {
         let config = source.load()?;
         let server = config.kube.cluster_url.clone();
@@ -163,7 +162,7 @@ impl ApiClient {
         self.request_json(request, Self::DEADLINE).await
     }
 
-    /// Deletes an object. It is no error if there is none.
+    /// Deletes an object. It is not an error if it doesn't exist.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), RequestError> {
         let request = request_builder(Method::DELETE, path, "application/json").body(Vec::new());
         match self
@@ -249,7 +248,7 @@ impl ApiClient {
         RequestError::from_status(&self.description, status, "our credentials")
     }
 
-    /// The error while the state before etcd was rolled back is served.
+    /// The error after a rollback of etcd, until everything has been listed again.
     pub(crate) fn rolled_back(&self) -> RequestError {
         let message = "the server's resource version went backwards, as after a restore of etcd";
         self.error(ProviderErrorKind::Unreachable, message.to_owned())
@@ -356,8 +355,8 @@ impl ApiClient {
     ) -> bool {
         let files_changed = client.stamps.have_changed();
         let is_unauthorized = error.code() == Some(401);
-        // Without a token file the credentials may be from a plugin, which the next client runs
-        // again.
+        // Without a token file, the credentials may come from a plugin. Building a new client runs the
+        // plugin again.
         let is_outdated = client.built_at.elapsed() >= Self::MIN_CREDENTIALS_AGE;
         if files_changed || (is_unauthorized && !client.token.is_file() && is_outdated) {
             self.drop_client(client).await;

@@ -4,11 +4,11 @@ use std::time::SystemTime;
 
 use tokio::time::Instant;
 
-/// One moment, by both clocks.
+/// The same moment on both clocks.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Now {
     pub(crate) monotonic: Instant,
-    /// For comparison with timestamps that others wrote.
+    /// For comparison with timestamps written by other processes.
     pub(crate) wall: SystemTime,
 }
 

@@ -1,7 +1,7 @@
 //! A channel that keeps the latest value and error, for any number of subscribers.
 //!
-//! A slow subscriber sees the latest value and skips those between, but never an outage: what follows
-//! one is trusted less, so the subscriber must know of it even if it is over.
+//! A slow subscriber sees the latest value and skips earlier ones. It never misses an outage, even one
+//! that is over, because answers after an outage are trusted less.
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
@@ -33,15 +33,15 @@ impl<T> Default for Latest<T> {
     }
 }
 
-/// What has led to the values and errors that are published.
+/// Why a value or an error is published.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Cause {
     /// An attempt has failed. Its error is published although there was one before.
     pub(crate) is_new_attempt: bool,
-    /// The server was heard from. A value without an error is published although it is the same:
+    /// The server has confirmed the value. It is published again although it is the same, because
     /// subscribers count its age from then.
     pub(crate) is_confirmation: bool,
-    /// The value does not continue from the one before, although requests succeed.
+    /// Requests succeed, but the value does not continue from the previous one.
     pub(crate) interruption: Option<ProviderError>,
 }
 
@@ -74,10 +74,10 @@ pub(crate) fn publish<T: PartialEq>(
     });
 }
 
-/// The values and errors published on a channel, starting with the latest. A value that was
-/// published with an error comes before it, and comes again when the error is over. An error that is
-/// over already comes before the value. When the sender
-/// is dropped, the stream ends with `closed`. `keep_alive` is dropped with the stream.
+/// The values and errors published on a channel, starting with the latest. If a value was published
+/// with an error, the value is yielded first, and again when the error is over. An error that is
+/// already over is yielded before the value. When the sender is dropped, the stream ends with `closed`.
+/// `keep_alive` is dropped with the stream.
 pub(crate) fn subscribe<T: Clone + Send + Sync + 'static>(
     mut channel: watch::Receiver<Latest<T>>,
     closed: ProviderError,
@@ -200,7 +200,7 @@ mod tests {
         publish(&sender, Some(3), None, &interruption);
         assert_eq!(slow.next().await, Some(Err("interrupted".to_owned())));
         assert_eq!(slow.next().await, Some(Ok(3)));
-        // What happened before a subscription is of no concern to it.
+        // A subscription doesn't report what happened before it.
         assert_eq!(items(sender.subscribe()).next().await, Some(Ok(3)));
     }
 }

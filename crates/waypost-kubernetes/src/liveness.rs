@@ -33,11 +33,11 @@ use crate::resources::List;
 pub(crate) enum LivenessEvent {
     /// The server does not respond; reported for each probe that fails.
     Unresponsive(RequestError),
-    /// The server responds, as before, with a state that is not earlier than what was seen.
+    /// The server still responds, with a state that is not earlier than the one seen before.
     Alive,
     /// The server responds again.
     Recovered,
-    /// The server responds, with an earlier state than was seen before.
+    /// The server responds with a state that is earlier than the one seen before.
     RolledBack(RequestError),
 }
 

@@ -17,7 +17,7 @@ use crate::resources::{
 /// What all instances of a service have in common.
 #[derive(Clone, Debug)]
 pub(crate) struct MappingContext {
-    /// The name that was asked for.
+    /// The name that was looked up.
     pub(crate) name: ServiceName,
     pub(crate) namespace: Arc<str>,
     pub(crate) options: Arc<DiscoveryOptions>,
@@ -61,7 +61,8 @@ const DEGRADED: &str = "degraded";
 pub(crate) type MappedSlice<'a> = (&'a EndpointSlice, &'a [Option<Arc<Instance>>]);
 
 /// The instance of each endpoint of a slice; `None` for an endpoint without a usable address, or
-/// without the port to call. If `is_expired`, all are critical. Instances whose endpoint is the same as in `earlier` are reused.
+/// without the port to call. If `is_expired`, all are critical. Instances whose endpoint is the same as
+/// in `earlier` are reused.
 pub(crate) fn map_slice(
     context: &MappingContext,
     slice: &EndpointSlice,
@@ -152,7 +153,7 @@ pub(crate) fn lacks_hint(endpoint: &Endpoint) -> bool {
     health(endpoint.conditions).takes_traffic() && zone_hint(endpoint).is_none()
 }
 
-/// The zone that should use the endpoint: its own if that is among several.
+/// The zone that should use the endpoint. If there are several, its own zone if that is one of them.
 fn zone_hint(endpoint: &Endpoint) -> Option<&str> {
     let zones = endpoint.hints.as_ref()?.for_zones.as_deref()?;
     let own = zones
@@ -165,7 +166,7 @@ fn zone_hint(endpoint: &Endpoint) -> Option<&str> {
 struct Mapper<'a> {
     context: &'a MappingContext,
     ports: Ports,
-    /// Those of the Service and of the slice together.
+    /// The labels of the Service and of the slice together.
     labels: StringMap,
     annotations: StringMap,
     is_only_endpoint: bool,
@@ -269,8 +270,8 @@ impl<'a> Mapper<'a> {
         })
     }
 
-    /// Begins an instance with all that does not depend on the endpoint, except what [`Self::build`]
-    /// adds.
+    /// Begins an instance with everything that does not depend on the endpoint, except what
+    /// [`Self::build`] adds.
     fn builder(&self, host: Host) -> InstanceBuilder {
         let MappingContext {
             name, namespace, ..
@@ -309,7 +310,7 @@ impl<'a> Mapper<'a> {
         builder
     }
 
-    /// Adds the metadata that overrides all other: annotations, and what could not be read.
+    /// Adds the metadata that has precedence: annotations, and what could not be read.
     fn build(&self, mut builder: InstanceBuilder) -> Result<Instance, Invalid> {
         let meta_prefix = format!("{ANNOTATION_PREFIX}meta.");
         let copied = &self.context.options.annotations;

@@ -11,7 +11,7 @@ pub(crate) enum PortChoice {
         /// Empty for a port without a name.
         name: Box<str>,
         app_protocol: Option<Box<str>>,
-        /// The number to call if a slice leaves it open ("all ports").
+        /// The port number to call if a slice doesn't have one ("all ports").
         target: Option<u16>,
     },
     /// Neither the Service nor any slice has ports, as with a headless Service. Endpoints are called
@@ -40,7 +40,7 @@ impl PortChoice {
     /// 2. the one named `http`, `https`, `grpc` or `web`;
     /// 3. the first one.
     ///
-    /// A port for TCP goes before all others.
+    /// A TCP port has precedence over all others.
     pub(crate) fn of_service<'a>(
         service: Option<&'a Service>,
         slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
@@ -110,9 +110,9 @@ impl<'a> Candidate<'a> {
 }
 
 impl Ports {
-    /// Looks up the port to call in a slice. `own` is the port that the slice itself says to call, by
-    /// name or number; it goes before the choice for the service. `None` if the slice does not have
-    /// the chosen port.
+    /// Looks up the port to call in a slice. `own` is the port that the slice itself names, by name or
+    /// number; it has precedence over the choice for the service. `None` if the slice does not have the
+    /// chosen port.
     pub(crate) fn of_slice(
         slice: &EndpointSlice,
         choice: &PortChoice,

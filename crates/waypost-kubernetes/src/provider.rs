@@ -45,8 +45,8 @@ use crate::service_ref::is_dns_label;
 /// read.
 ///
 /// Each namespace takes two watches, however many services are looked up. They are reopened every 30
-/// to 60 s. The objects that are known stay known whatever happens to the API server; only a complete
-/// new list replaces them:
+/// to 60 s. Known objects are kept whatever happens to the API server; only a complete new list
+/// replaces them:
 ///
 /// | failure | noticed after | recovers after |
 /// |---|---|---|
@@ -74,7 +74,7 @@ pub struct KubernetesProvider {
 }
 
 impl KubernetesProvider {
-    /// A builder that takes what is not set from the environment of this process.
+    /// A builder that takes options that are not set from the environment of this process.
     pub fn builder() -> KubernetesBuilder {
         KubernetesBuilder::new(&Environment::of_this_process())
     }
@@ -114,8 +114,8 @@ impl Provider for KubernetesProvider {
     }
 }
 
-/// Registers instances outside the cluster. In a pod every registration is refused, with what to put
-/// into the pod's manifests instead.
+/// Registers instances outside the cluster. In a pod every registration is refused; the error says what
+/// to put into the pod's manifests instead.
 impl Registry for KubernetesProvider {
     fn accepts(&self, registration: &Registration) -> Result<(), ProviderError> {
         self.registry.accepts(registration)
@@ -167,7 +167,7 @@ const CLUSTER_DOMAIN: &str = "KUBERNETES_CLUSTER_DOMAIN";
 
 /// Builds a [`KubernetesProvider`].
 ///
-/// What is not set is taken from the environment: `KUBECONFIG`, `KUBERNETES_CONTEXT`,
+/// Options that are not set are taken from the environment: `KUBECONFIG`, `KUBERNETES_CONTEXT`,
 /// `KUBERNETES_NAMESPACE`, `KUBERNETES_CLUSTER_DOMAIN`, and in a pod its service account.
 #[derive(Clone, Debug, Default)]
 #[must_use = "call `build` to get a provider"]

@@ -15,7 +15,7 @@ use waypost_core::ProviderErrorKind;
 use crate::client::ApiClient;
 use crate::error::{RequestError, denied_user};
 
-/// A Role that this provider can need.
+/// A Role that this provider may need.
 #[derive(Debug)]
 pub(crate) struct Role {
     /// The first part of the suggested name.
@@ -85,7 +85,7 @@ struct CachedAdvice {
 }
 
 impl RbacAdvisor {
-    /// How long advice is reused, so that a retry that is denied again costs one request only.
+    /// How long advice is reused, so that a retry that is denied again costs only one request.
     const CACHE_TIME: Duration = Duration::from_secs(600);
 
     pub(crate) fn new(client: Arc<ApiClient>) -> Self {
@@ -225,8 +225,8 @@ struct UserInfo {
 
 const ANONYMOUS: &str = "system:anonymous";
 
-/// Says which permissions are missing, followed by the YAML that grants the role. To apply it only adds
-/// to what others may do: role and binding are named after the user.
+/// Says which permissions are missing, followed by the YAML that grants the role. Applying it doesn't
+/// change the permissions of other users, because role and binding are named after the user.
 fn render_advice(namespace: &str, role: &Role, missing: &[String], user: Option<&str>) -> String {
     let missing = missing.join(", ");
     let Role {
@@ -268,8 +268,8 @@ fn service_account(user: &str) -> Option<(&str, &str)> {
     user.strip_prefix("system:serviceaccount:")?.split_once(':')
 }
 
-/// What stands for a user in the names of objects. Names of RBAC objects may hold anything but `/` and
-/// `%`, but YAML and shells are not as generous.
+/// The form of a user name that is used in names of objects. Names of RBAC objects may contain anything
+/// but `/` and `%`, but many characters need quotes in YAML and shells.
 fn object_name(namespace: &str, user: Option<&str>) -> String {
     let Some(user) = user else {
         return format!("{namespace}:default");

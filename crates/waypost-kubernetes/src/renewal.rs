@@ -12,7 +12,7 @@ use crate::resources::ObjectMeta;
 
 /// The annotation with the time of the latest renewal (RFC 3339).
 pub(crate) const RENEWED_AT: &str = "waypost.dev/renewed-at";
-/// The annotation with how long a renewal is valid, such as `10m`.
+/// The annotation with the time for which a renewal is valid, such as `10m`.
 pub(crate) const EXPIRES_AFTER: &str = "waypost.dev/expires-after";
 
 /// How often a slice is renewed if nothing else changes. Each renewal is an event for all watchers.

@@ -19,7 +19,7 @@ pub(crate) struct Store<T> {
     objects: HashMap<Arc<str>, Arc<T>>,
 }
 
-/// What an event has changed in a store.
+/// The change that an event made to a store.
 pub(crate) enum Delta<T> {
     /// No object has changed.
     None,
@@ -42,8 +42,8 @@ impl<T: Resource> Store<T> {
         }
     }
 
-    /// Requests the objects of `scope`, and returns whether that takes a new reflector. The scope is
-    /// never narrowed: a watch of more than is needed costs less than a new list.
+    /// Requests the objects of `scope`, and returns whether that needs a new reflector. The scope is
+    /// never narrowed: watching more objects than needed costs less than a new list.
     pub(crate) fn request(&mut self, scope: &Scope) -> bool {
         let is_wider = !scope.is_within(&self.requested);
         if is_wider {
@@ -85,7 +85,7 @@ impl<T: Resource> Store<T> {
         }
     }
 
-    /// Notes that the objects are outdated, unless access to them is denied anyway.
+    /// Records that the objects are outdated, unless access to them is denied anyway.
     pub(crate) fn fail(&mut self, error: &RequestError) {
         if !self.is_access_denied() {
             self.error = Some(error.clone());
@@ -99,8 +99,8 @@ impl<T: Resource> Store<T> {
             .into_iter()
             .map(|object| {
                 let name = Arc::clone(&object.metadata().name);
-                // Comparing resource versions is not enough: after a rollback of etcd the same
-                // version can stand for another content.
+                // Comparing resource versions is not enough: after a rollback of etcd, an object with
+                // the same version can have different content.
                 let unchanged = before.remove(&name).filter(|before| **before == object);
                 (name, unchanged.unwrap_or_else(|| Arc::new(object)))
             })

@@ -1,8 +1,8 @@
 //! What an answer about a service can be based on, and which failure to report with it.
 //!
 //! Reading EndpointSlices and reading Services are separate permissions, and either request can fail
-//! by itself. [`SyncState`] says how one of the two kinds is doing; [`basis`] and [`failing`] are the
-//! truth table over both.
+//! by itself. [`SyncState`] is the state of one of the two kinds; [`basis`] and [`failing`] are the
+//! truth tables over both.
 
 /// Whether one kind of object has been listed, and how the latest request for it went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,8 +40,8 @@ pub(crate) enum Kind {
     Service,
 }
 
-/// What an answer can be based on. A kind that was listed once counts, however long ago. A kind that
-/// was never listed is waited for, unless access to it is denied.
+/// What an answer can be based on. A kind that was listed once is used, however long ago that was. A
+/// kind that was never listed is waited for, unless access to it is denied.
 pub(crate) fn basis(slices: SyncState, service: SyncState) -> Basis {
     use SyncState::{Denied, Revoked, Stale, Synced};
     match (slices, service) {
@@ -52,8 +52,8 @@ pub(crate) fn basis(slices: SyncState, service: SyncState) -> Basis {
     }
 }
 
-/// The kind whose error is to be reported: why the answer may be out of date, or why there is none.
-/// A missing permission is no failure as long as the other kind suffices for an answer.
+/// The kind whose error is reported: why the answer may be out of date, or why there is none. A missing
+/// permission is not a failure if the other kind suffices for an answer.
 pub(crate) fn failing(slices: SyncState, service: SyncState) -> Option<Kind> {
     use SyncState::{Denied, Revoked, Stale, Synced, Unavailable};
     match (slices, service) {

@@ -58,7 +58,7 @@ pub(crate) enum WatchStreamError {
 }
 
 impl WatchStream {
-    /// Reads a watch that the server is to end within `max_age`.
+    /// Reads a watch that the server must end within `max_age`.
     pub(crate) fn new(chunks: Chunks, max_age: Duration) -> Self {
         let opened = Instant::now();
         Self {

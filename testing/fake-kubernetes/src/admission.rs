@@ -1,5 +1,5 @@
-//! What happens to an object before it is stored: defaults are filled in, and invalid objects are
-//! refused. There are only the rules that a registration could break.
+//! Admission of objects before they are stored: fills in defaults and refuses invalid objects. It has
+//! only the rules that a registration could break.
 
 use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, Ipv6Addr};
@@ -9,8 +9,7 @@ use serde_json::{Value, json};
 use crate::http::status::Status;
 use crate::kind::Kind;
 
-/// Fills in what is left out of an object and checks the result. `before` is the object that it
-/// replaces.
+/// Fills in the defaults of an object and validates it. `before` is the object that it replaces.
 pub(crate) fn admit(kind: Kind, object: &mut Value, before: Option<&Value>) -> Result<(), Status> {
     let name = object["metadata"]["name"].as_str().unwrap_or_default();
     let name = name.to_owned();
@@ -107,7 +106,7 @@ fn slice_faults(slice: &Value) -> Vec<String> {
     faults
 }
 
-/// Names of ports are unique labels; an empty one counts as a name.
+/// Checks that port names are unique labels; an empty name counts as one.
 fn port_name_faults(field: &str, ports: &[Value], are_required: bool) -> Vec<String> {
     let mut faults = Vec::new();
     let mut names = BTreeSet::new();

@@ -44,7 +44,7 @@ pub struct ApiServer {
     _reserved: TcpSocket,
     is_frozen: watch::Sender<bool>,
     running: Mutex<Option<Running>>,
-    /// By the name of the context.
+    /// The logins by the name of the context.
     logins: Mutex<HashMap<String, Login>>,
     folder: TempDir,
     kubeconfig: PathBuf,
@@ -81,7 +81,7 @@ impl ApiServer {
         self.authority.pem()
     }
 
-    /// A kubeconfig of the user `admin`, who may do everything.
+    /// A kubeconfig of the user `admin`, who has all permissions.
     #[must_use]
     pub fn kubeconfig(&self) -> &Path {
         &self.kubeconfig
@@ -111,8 +111,8 @@ impl ApiServer {
 
     // --- Objects ---
 
-    /// Creates an object, or replaces the one of its name, and returns its revision. The namespace is
-    /// created if there is none. A frozen etcd does not stop this.
+    /// Creates an object, or replaces the one with its name, and returns its revision. Creates the
+    /// namespace if it doesn't exist. This works while etcd is frozen.
     ///
     /// # Panics
     /// If the server refuses the object.
@@ -125,8 +125,8 @@ impl ApiServer {
         }
     }
 
-    /// Deletes an object; false if there is none. The namespace is empty for a namespace itself,
-    /// whose deletion takes a while ([`Builder::namespace_deletion`]).
+    /// Deletes an object; returns whether there was one. To delete a namespace, leave `namespace` empty;
+    /// its deletion takes a while ([`Builder::namespace_deletion`]).
     pub fn delete(&self, plural: &str, namespace: &str, name: &str) -> bool {
         let key = Key::new(namespace, name);
         kind(plural).is_some_and(|it| self.cluster.delete(it, &key, None).is_ok())
@@ -170,7 +170,7 @@ impl ApiServer {
 
     // --- Users ---
 
-    /// Adds a user who may do nothing, and returns the user's token.
+    /// Adds a user without permissions, and returns the user's token.
     /// `system:serviceaccount:NAMESPACE:NAME` is a service account.
     pub fn add_user(&self, name: &str) -> String {
         let token = self.add_token(name);
@@ -179,7 +179,7 @@ impl ApiServer {
         token
     }
 
-    /// A new token of a user, besides those that the user has.
+    /// An additional token for a user.
     pub fn add_token(&self, user: &str) -> String {
         let token = self.cluster.new_id();
         let credentials = &self.cluster.credentials;
@@ -192,8 +192,8 @@ impl ApiServer {
         self.cluster.credentials.remove_token(token);
     }
 
-    /// Allows a user what these rules allow in a namespace, in place of an earlier grant there. They
-    /// are those of a Role: `[{"apiGroups": …, "resources": …, "verbs": …}]`.
+    /// Grants a user these rules in a namespace, replacing an earlier grant there. They have the form of
+    /// a Role's rules: `[{"apiGroups": …, "resources": …, "verbs": …}]`.
     ///
     /// # Panics
     /// If the rules are invalid.
@@ -267,7 +267,7 @@ impl ApiServer {
     }
 
     /// Ends the server as SIGTERM does: it no longer listens, open watches continue for a while
-    /// ([`Builder::termination_tail`]) and then end cleanly. Resolves when all has ended.
+    /// ([`Builder::termination_tail`]) and then end cleanly. Completes when all watches have ended.
     pub async fn terminate(&self) {
         let running = self.running().take();
         let Some(mut running) = running else {
@@ -281,8 +281,8 @@ impl ApiServer {
         }
     }
 
-    /// Stops the process as SIGSTOP does: no byte goes in or out, connections stay open, and new ones
-    /// are accepted by the system but not by the server.
+    /// Stops the process as SIGSTOP does: no data is sent or received, connections stay open, and new
+    /// ones are accepted by the system but not by the server.
     pub fn freeze(&self) {
         self.is_frozen.send_replace(true);
     }
@@ -292,8 +292,8 @@ impl ApiServer {
         self.is_frozen.send_replace(false);
     }
 
-    /// Lets no watch begin at an earlier revision than the current one (410), as when too much has
-    /// changed since. Open watches continue.
+    /// Answers 410 to watches that begin before the current revision, as after many changes. Open
+    /// watches continue.
     pub fn expire_history(&self) {
         self.cluster.store().expire();
     }
@@ -313,9 +313,9 @@ impl ApiServer {
         self.listen()
     }
 
-    /// Restores a snapshot and breaks no connection: open watches are silent until the revision is
-    /// past theirs. That is what clients of a load balancer see if their watches are on a server that
-    /// was not restarted, and their other requests on one that was.
+    /// Restores a snapshot without breaking connections: open watches are silent until the revision
+    /// passes theirs. Clients behind a load balancer see this if their watches are on a server that was
+    /// not restarted, and their other requests go to one that was.
     pub fn restore_without_restart(&self, backup: &Backup) {
         self.cluster.store().restore(backup);
     }
@@ -363,7 +363,7 @@ impl std::fmt::Debug for ApiServer {
     }
 }
 
-/// The settings of a server that is to be started.
+/// The settings of a server before it is started.
 #[derive(Debug)]
 pub struct Builder {
     namespace: String,
@@ -460,7 +460,7 @@ fn kind(plural: &str) -> Option<Kind> {
     Kind::ALL.into_iter().find(|it| it.plural() == plural)
 }
 
-/// A socket that is bound to an address. Others may be bound to it too, as long as one listens.
+/// A socket that is bound to an address with `SO_REUSEADDR`.
 fn bound_socket(address: SocketAddr) -> io::Result<TcpSocket> {
     let socket = TcpSocket::new_v4()?;
     socket.set_reuseaddr(true)?;

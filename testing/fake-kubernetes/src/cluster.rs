@@ -1,5 +1,4 @@
-//! What all requests share: the store, the credentials, the faults, and how objects are created,
-//! replaced and deleted.
+//! The state that all requests share (store, credentials and faults), and the operations on objects.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -48,14 +47,14 @@ impl Default for Settings {
     }
 }
 
-/// What all requests share.
+/// The state that all requests share.
 pub(crate) struct Cluster {
     pub credentials: Credentials,
     pub faults: Faults,
     pub requests: RequestLog,
     pub settings: Settings,
     store: Mutex<Store>,
-    /// The number of identifiers that were made.
+    /// The number of identifiers generated so far.
     ids: AtomicU64,
 }
 
@@ -123,7 +122,7 @@ impl Cluster {
     }
 
     /// Deletes an object, if it has this resource version or none is given. A namespace is deleted
-    /// with all that is in it, after a while.
+    /// with its objects, after a delay.
     pub(crate) fn delete(
         self: &Arc<Self>,
         kind: Kind,

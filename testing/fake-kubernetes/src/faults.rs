@@ -44,7 +44,7 @@ impl Faults {
         self.is_watch_list_failing.store(on, Relaxed);
     }
 
-    /// Answers each request for objects with this status: 429, 500 or 503. None ends this.
+    /// Answers each request for objects with this status: 429, 500 or 503. `None` ends this.
     pub fn fail_with(&self, code: Option<u16>) {
         self.failing_with.store(code.unwrap_or(0), Relaxed);
     }
@@ -57,7 +57,7 @@ impl Faults {
         self.fail_with(None);
     }
 
-    /// Resolves as soon as etcd answers.
+    /// Waits until etcd is not frozen.
     pub(crate) async fn etcd(&self) {
         // It cannot fail: the sender lives as long as `self`.
         let _ = self.is_etcd_frozen.subscribe().wait_for(|it| !it).await;

@@ -1,4 +1,4 @@
-//! A connection that can be frozen, as that of a stopped process.
+//! A connection that can be frozen, like one of a stopped process.
 
 use std::io;
 use std::pin::Pin;

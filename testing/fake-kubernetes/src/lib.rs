@@ -2,8 +2,8 @@
 //!
 //! It serves Services and EndpointSlices of a namespace as a server of version 1.36 does: lists and
 //! watches with bookmarks and resource versions, writes and their refusals, roles, tokens and client
-//! certificates, over TLS. It also fails as real servers do: it is killed and comes back without its
-//! history of changes, it freezes, its etcd freezes or is restored to an earlier state.
+//! certificates, over TLS. It can fail as real servers do: it can be killed and restarted without its
+//! history of changes, or frozen, and its etcd can be frozen or restored to an earlier state.
 //!
 //! It has what the tests of this workspace need. Everything else is answered with 404, 405 or 501.
 //!

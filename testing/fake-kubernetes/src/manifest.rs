@@ -70,8 +70,8 @@ pub fn pod(address: &str, name: &str, node: &str, zone: &str) -> Value {
     endpoint
 }
 
-/// This number of slices of a Service with this number of ready pods each. Addresses begin at
-/// 10.64.0.0, slices are named after the Service, and pods are on 50 nodes in 3 zones.
+/// A number of slices of a Service, each with a number of ready pods. Addresses begin at 10.64.0.0,
+/// slices are named after the Service, and pods are on 50 nodes in 3 zones.
 pub fn many_slices(
     namespace: &str,
     service: &str,

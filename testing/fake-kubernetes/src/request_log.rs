@@ -21,7 +21,7 @@ pub struct Request {
     pub namespace: String,
     /// What follows the `?`.
     pub query: String,
-    /// The status of the response; None if there is none yet.
+    /// The status of the response; `None` until it is sent.
     pub code: Option<u16>,
 }
 
@@ -60,7 +60,7 @@ impl RequestLog {
         entries.first + entries.requests.len() - 1
     }
 
-    /// Notes the status of the response to a request.
+    /// Records the status of the response to a request.
     pub(crate) fn end(&self, number: usize, code: u16) {
         let mut entries = self.entries();
         let index = number.checked_sub(entries.first);

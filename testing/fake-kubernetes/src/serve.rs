@@ -25,7 +25,7 @@ use crate::http::request::ApiRequest;
 use crate::http::response::{self, Response};
 use crate::http::status::Status;
 
-/// The pause after a failed accept, whose usual cause is a lack of file descriptors.
+/// The pause after a failed accept, which is usually caused by a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Tokens that end the parts of a server.
@@ -99,7 +99,7 @@ async fn connection(
             watching.clone(),
         )
     });
-    // `pipeline_flush` stays off: it buffers without limit what a slow reader does not take.
+    // `pipeline_flush` stays off: it buffers without limit for a slow reader.
     let serving = http1::Builder::new().serve_connection(TokioIo::new(stream), service);
     tokio::pin!(serving);
     // An error means that the client went away.

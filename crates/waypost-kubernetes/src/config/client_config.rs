@@ -13,16 +13,17 @@ use super::plugin::CredentialPlugin;
 /// What a client is built from.
 pub(crate) struct ClientConfig {
     pub(crate) kube: Config,
-    /// The file with the bearer token. It is read by Waypost, so `kube` does not name it.
+    /// The file with the bearer token. It is not in the configuration of `kube`, because Waypost reads
+    /// it itself.
     pub(crate) token_file: Option<PathBuf>,
-    /// The program that prints the credentials. It is run by Waypost, so `kube` does not name it: it
-    /// would run it several times.
+    /// The program that prints the credentials. It is not in the configuration of `kube`, which would
+    /// run it several times.
     pub(crate) plugin: Option<CredentialPlugin>,
     /// The namespace that the files name.
     pub(crate) namespace: Option<String>,
     /// Where the credentials come from, for error messages.
     pub(crate) identity: String,
-    /// Where the certificates come from that the server's must be signed by, for error messages.
+    /// Where the trusted CA certificates come from, for error messages.
     pub(crate) ca: String,
     /// The files that were read.
     pub(crate) files: Vec<PathBuf>,

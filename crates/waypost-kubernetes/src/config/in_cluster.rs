@@ -36,7 +36,7 @@ pub(super) struct InCluster {
 }
 
 impl InCluster {
-    /// `None` if this is no pod.
+    /// `None` if this process doesn't run in a pod.
     pub(super) fn from_environment(environment: &Environment) -> Option<Self> {
         Some(Self {
             host: environment.get(SERVICE_HOST)?.to_owned(),

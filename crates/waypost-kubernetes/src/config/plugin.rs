@@ -1,5 +1,5 @@
 //! Credential plugins: programs that print the credentials of a user (Kubernetes documentation,
-//! "client-go credential plugins"). Managed clusters come with one each.
+//! "client-go credential plugins"). Most managed clusters need one.
 
 use std::fmt;
 use std::io::{self, IsTerminal};
@@ -37,7 +37,7 @@ struct ExecCredential {
 impl CredentialPlugin {
     /// How long a plugin may run. It may ask the user to log in.
     const TIMEOUT: Duration = Duration::from_secs(60);
-    /// The most characters of a plugin's error output that are reported.
+    /// The maximum number of characters of a plugin's error output that are reported.
     const MAX_ERROR: usize = 500;
 
     pub(super) fn new(config: ExecConfig) -> Self {

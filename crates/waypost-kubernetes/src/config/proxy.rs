@@ -44,7 +44,7 @@ impl ProxyRules {
     }
 }
 
-/// Parses the URL of a proxy; `place` is the variable or field that it is from.
+/// Parses the URL of a proxy; `place` is the variable or field that it comes from.
 pub(super) fn parse_proxy(place: &str, url: &str) -> Result<Uri, ConfigError> {
     let uri: Uri = url.parse().map_err(|cause| {
         let problem = format!("{cause}; use a form such as http://proxy.example:3128");

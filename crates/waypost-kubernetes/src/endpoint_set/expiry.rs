@@ -17,9 +17,9 @@ pub(super) struct Expiry {
 }
 
 impl Expiry {
-    /// The expiry of a slice; `None` if it need not be renewed. A renewal restarts it. Only for a
-    /// slice that is seen for the first time, with no `earlier` expiry, the timestamps in the slice
-    /// decide whether it has expired already.
+    /// The expiry of a slice; `None` if it need not be renewed. A renewal restarts it. If the slice is
+    /// seen for the first time (there is no `earlier` expiry), its timestamps decide whether it has
+    /// already expired.
     pub(super) fn of(slice: &EndpointSlice, earlier: Option<Self>, now: Now) -> Option<Self> {
         let renewal = Renewal::of(&slice.metadata)?;
         if let Some(earlier) = earlier

@@ -75,8 +75,9 @@ impl EndpointSet {
         !self.slices.is_empty()
     }
 
-    /// All instances, ordered by id. Of several at one address the healthiest is used, or else that of
-    /// the lowest id: they would get several shares of the traffic.
+    /// All instances, ordered by id. If several have the same address, only the healthiest is used, or
+    /// the one with the lowest id among equals: otherwise the address would get several shares of the
+    /// traffic.
     pub(crate) fn instances(&self) -> Vec<Arc<Instance>> {
         let candidates = self.by_id.values().filter_map(|all| all.first());
         let instances = candidates.map(|best| &best.instance);
@@ -143,7 +144,7 @@ impl EndpointSet {
         self.update_context();
     }
 
-    /// Makes these all slices of the service.
+    /// Replaces all slices of the service.
     pub(crate) fn replace<'a>(
         &mut self,
         slices: impl Iterator<Item = &'a Arc<EndpointSlice>>,
@@ -162,7 +163,7 @@ impl EndpointSet {
 
     // --- slices that must be renewed ---
 
-    /// When [`Self::expire`] is to be called, at the latest.
+    /// The latest time at which [`Self::expire`] must be called.
     pub(crate) fn next_expiry(&self) -> Option<Instant> {
         self.next_expiry
     }
@@ -200,9 +201,9 @@ impl EndpointSet {
 
     // --- slices and their instances ---
 
-    /// Updates what depends on all slices together, and maps all again if that has changed. Zone
-    /// hints apply to all instances or to none, so the first endpoint without one, and the last to get
-    /// one, change all instances. The port to call depends on the slices if the Service has none.
+    /// Updates the values that depend on all slices, and maps all slices again if one has changed. Zone
+    /// hints apply to all instances or to none: they don't apply if one endpoint lacks a hint. The
+    /// port to call depends on the slices if the Service has no ports.
     fn update_context(&mut self) {
         let port = self.choose_port();
         if self.context.port != port {

@@ -55,7 +55,7 @@ impl Informer {
         !self.task.is_finished()
     }
 
-    /// Watches a Service. The stream keeps the informer running; if that stops all the same, the
+    /// Watches a Service. The stream keeps the informer running. If the informer stops anyway, the
     /// stream ends with `stopped`.
     pub(crate) fn watch(
         self: &Arc<Self>,

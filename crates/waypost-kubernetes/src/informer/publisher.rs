@@ -9,7 +9,7 @@ use super::subscriptions::Subscriptions;
 pub(super) struct Publisher {
     subscriptions: Arc<Subscriptions>,
     namespace: Arc<str>,
-    /// What was logged last.
+    /// The missing permission that was logged last.
     degraded: Option<&'static str>,
 }
 

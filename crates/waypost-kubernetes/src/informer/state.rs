@@ -60,7 +60,7 @@ pub(super) struct Updates {
     pub(super) services: Vec<(ServiceName, Update<Instances>)>,
     pub(super) names: Option<Update<Names>>,
     pub(super) cause: Cause,
-    /// What the answers of a service lack because of missing permissions.
+    /// What is missing from the answers because of missing permissions.
     pub(super) degraded: Option<&'static str>,
 }
 
@@ -96,8 +96,8 @@ struct Pending {
 }
 
 impl State {
-    /// The most Services whose slices are selected by label. If there are more, all slices of the
-    /// namespace are followed.
+    /// The maximum number of Services whose slices are selected by label. If there are more, all slices
+    /// of the namespace are followed.
     const MAX_SELECTED: usize = 8;
 
     pub(super) fn new(namespace: &Arc<str>, options: &Arc<DiscoveryOptions>) -> Self {
@@ -296,7 +296,7 @@ impl State {
         actions
     }
 
-    /// Notes what an event says of the server, apart from failures.
+    /// Records what an event says about the server, apart from failures.
     fn note<T>(&mut self, event: &ReflectorEvent<T>) {
         let cause = &mut self.pending.cause;
         match event {
@@ -336,7 +336,8 @@ impl State {
                 vec![Action::ReopenWatches]
             }
             LivenessEvent::RolledBack(error) => {
-                // An outage until everything is listed again: what follows may be less than all.
+                // This is an outage until everything is listed again: until then, answers may be
+                // incomplete.
                 self.unresponsive = None;
                 self.slices.fail(&error);
                 self.services.fail(&error);
@@ -581,7 +582,7 @@ mod tests {
         assert_eq!(updates(&mut state), [("web".into(), Some(1), None)]);
     }
 
-    /// The answer after it may lack what has not registered again yet.
+    /// The answer after a rollback may lack instances that have not registered again yet.
     #[test]
     fn a_rollback_is_an_outage_until_everything_is_listed_again() {
         let rolled_back = || LivenessEvent::RolledBack(status(500));
@@ -602,7 +603,7 @@ mod tests {
             list_services(&mut state, &["web"]);
             assert_eq!(updates(&mut state), [("web".into(), Some(0), None)]);
 
-            // Subscribers are told even if that takes no time.
+            // Subscribers are notified even if the rollback is over at once.
             apply(&mut state, Event::Liveness(rolled_back()));
             list_slices(&mut state, &[]);
             list_services(&mut state, &["web"]);

@@ -92,7 +92,7 @@ impl Subscriptions {
     }
 }
 
-/// A panic elsewhere cannot leave what is locked in an inconsistent state.
+/// A panic elsewhere cannot leave the locked value in an inconsistent state.
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

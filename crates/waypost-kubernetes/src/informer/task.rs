@@ -30,9 +30,9 @@ pub(super) struct Task {
 }
 
 impl Task {
-    /// The shortest time between two updates. A change is published at once, those that follow it
-    /// within this time together: an update is a complete answer, and building and comparing one of
-    /// 20,000 instances takes milliseconds.
+    /// The minimum time between two updates. A change is published at once; further changes within
+    /// this time are published together. An update is a complete answer, and building and comparing
+    /// one of 20,000 instances takes milliseconds.
     const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 
     /// At most this many events of each kind are applied before updates are published.
@@ -140,7 +140,7 @@ impl Task {
     }
 }
 
-/// The reflector of one kind of object; none until something of that kind is followed.
+/// The reflector of one kind of object; `None` until objects of that kind are followed.
 struct Source<T> {
     advisor: Arc<RbacAdvisor>,
     namespace: Arc<str>,
@@ -165,7 +165,7 @@ impl<T: Resource> Source<T> {
         }
     }
 
-    /// Follows these objects, in place of those before.
+    /// Follows these objects instead of the previous ones.
     fn follow(&mut self, selector: Option<Selector>) {
         let Self {
             advisor,

@@ -17,9 +17,9 @@ use crate::watch_stream::{WatchEvent, WatchEventContent, WatchStream};
 /// What a reflector reports.
 #[derive(Debug)]
 pub(crate) enum ReflectorEvent<T> {
-    /// All objects; any other that was known is deleted. With a `watch_error` the list is complete,
-    /// but it will become outdated, because it could not be followed by a watch. With `rolled_back` it
-    /// is of an earlier state than what was seen before.
+    /// All objects; known objects that are not among them were deleted. With a `watch_error` the list is
+    /// complete but will become outdated, because no watch could be opened after it. With `rolled_back`
+    /// it has an earlier state than the one seen before.
     Listed {
         objects: Vec<T>,
         watch_error: Option<RequestError>,
@@ -42,17 +42,17 @@ pub(super) struct Driver {
     advisor: Arc<RbacAdvisor>,
     namespace: Arc<str>,
     progress: Arc<WatchProgress>,
-    /// How many relists were requested. A notification that leaves the number unchanged asks to reopen
+    /// The number of relists that were requested. A notification with an unchanged number means: reopen
     /// the watch.
     relists: watch::Receiver<u64>,
-    /// How many relists were requested before the latest notification.
+    /// The number of relists that were requested before the latest notification.
     relists_seen: u64,
     /// Where to continue from; `None` to list first.
     resource_version: Option<Box<str>>,
     /// The open watch.
     watch: Option<WatchStream>,
     paused_until: Option<Instant>,
-    /// When a watch that was opened after a failure counts as working, if no event comes before.
+    /// When a watch that was opened after a failure counts as working, if no event arrives earlier.
     settles_at: Option<Instant>,
     is_failing: bool,
     /// Whether to try WatchList before LIST.
@@ -161,7 +161,7 @@ impl Driver {
 
     async fn list<T: Resource>(&mut self) -> Result<ReflectorEvent<T>, RequestError> {
         // The client may be allowed to watch but not to list, or the reverse. The first attempt
-        // tries both; after a denial they take turns, so that a retry costs one request.
+        // tries both. After a denial, attempts alternate, so that a retry costs one request.
         if self.use_watch_list && self.denials.is_multiple_of(2) {
             match self.list_watch.watch_list().await {
                 Ok(list) => {
@@ -294,7 +294,7 @@ impl Driver {
             self.pause(pause);
         }
         // A server whose etcd was rolled back sends nothing, not even a bookmark, until it reaches
-        // our resource version again. If no probe can detect that, silence must.
+        // our resource version again. If no probe can detect that, a silent watch is the only sign.
         if !watch.has_received_any() && self.progress.relists_after_silence() {
             self.resource_version = None;
         }

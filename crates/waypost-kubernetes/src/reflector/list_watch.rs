@@ -37,8 +37,8 @@ pub(super) enum WatchListError {
 }
 
 impl ListWatch {
-    /// How long the server may take to answer, and between two events of an initial list. Shorter
-    /// than a look-up waits, so that the look-up can report this error.
+    /// The time limit for the server's response, and between two events of an initial list. It is
+    /// shorter than the timeout of a look-up, so that the look-up can report this error.
     const RESPONSE_TIMEOUT: Duration = Duration::from_secs(4);
     /// How long a LIST request may take as a whole.
     const LIST_TIMEOUT: Duration = Duration::from_secs(30);
@@ -53,7 +53,7 @@ impl ListWatch {
     }
 
     /// Opens a watch that sends all objects first (WatchList, KEP-3157). It begins with any state
-    /// that the server has cached, so it works even if the server has lost its etcd.
+    /// that the server has cached, so it works even if the server can't reach etcd.
     pub(super) async fn watch_list<T: Resource>(&self) -> Result<WatchList<T>, WatchListError> {
         let initial_events = [
             ("sendInitialEvents", "true"),

@@ -1,11 +1,11 @@
 //! Lists one kind of object in one namespace and follows its changes.
 //!
 //! A list is received as the beginning of a watch (WatchList, KEP-3157), which is cheapest for the
-//! server and works even while its etcd does not. If the server does not support that, it is a LIST
-//! from the server's cache, followed by a watch. The rules are those of "Kubernetes API Concepts",
-//! "Efficient detection of changes":
+//! server and works even while etcd is down. If the server does not support that, a LIST from the
+//! server's cache is followed by a watch. The rules are those of "Kubernetes API Concepts", "Efficient
+//! detection of changes":
 //!
-//! - A list counts when it is complete. An attempt that fails in between changes nothing.
+//! - A list takes effect when it is complete. An attempt that fails before that changes nothing.
 //! - A watch that ends is reopened from the latest resource version. The server is asked to end it
 //!   after 30 to 60 s, so that a dead connection is noticed by then.
 //! - 410 Gone means that the resource version has expired: everything is listed again at once.

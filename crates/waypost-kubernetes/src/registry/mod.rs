@@ -2,8 +2,8 @@
 //! owns them, without a selector.
 //!
 //! Objects that Waypost created are labelled; others are never changed. A slice says when it was
-//! renewed and how long that is valid, so that other instances of the service can delete what a
-//! killed process has left.
+//! renewed and how long that is valid, so that other instances of the service can delete the slices of
+//! killed processes.
 
 mod objects;
 mod pod_manifest;
@@ -48,15 +48,15 @@ pub(crate) struct SliceRegistry {
 #[derive(Clone)]
 struct RegisteredSlice {
     owner: Owner,
-    /// As last reported.
+    /// The health that was reported last.
     is_ready: bool,
     in_maintenance: bool,
     renewed_at: Instant,
 }
 
 impl SliceRegistry {
-    /// How long ago slices must have expired to be deleted when another instance registers. That may
-    /// be right after an outage of the API server, in which nothing could be renewed.
+    /// How long ago a slice must have expired to be deleted when another instance registers. The
+    /// registration may follow an outage of the API server, in which nothing could be renewed.
     const GRACE_AFTER_OUTAGE: Duration = Duration::from_secs(3600);
 
     pub(crate) fn new(
@@ -229,8 +229,8 @@ impl SliceRegistry {
         Ok(())
     }
 
-    /// Whether there is a slice of this instance, in the namespace that it was registered in, or else
-    /// in the default one.
+    /// Whether there is a slice of this instance, in the namespace in which this process registered it,
+    /// else in the default one.
     pub(crate) async fn is_registered(&self, id: &InstanceId) -> Result<bool, ProviderError> {
         let registered = self
             .slices()
@@ -477,7 +477,7 @@ impl SliceRegistry {
         self.created.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A panic elsewhere cannot leave the map half changed.
+    /// A panic elsewhere cannot leave the map in an inconsistent state.
     fn slices(&self) -> MutexGuard<'_, HashMap<InstanceId, RegisteredSlice>> {
         self.slices.lock().unwrap_or_else(PoisonError::into_inner)
     }

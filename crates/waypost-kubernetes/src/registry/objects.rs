@@ -33,7 +33,7 @@ pub(super) struct Owner {
     pub(super) uid: Arc<str>,
 }
 
-/// A Service or an EndpointSlice as it is stored, with the fields that say whose it is.
+/// A Service or an EndpointSlice as it is stored, with the fields that say what manages it.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct ExistingObject {
@@ -119,7 +119,7 @@ pub(super) fn endpoint_slice(registration: &Registration, owner: &Owner, is_read
     })
 }
 
-/// The annotations for what a slice has no field for; the mapping of slices to instances reads them.
+/// The annotations for properties that a slice has no field for; the mapping to instances reads them.
 fn annotations(registration: &Registration) -> BTreeMap<String, String> {
     let instance = registration.instance();
     let renewed_at = humantime::format_rfc3339_seconds(SystemTime::now());
@@ -161,7 +161,7 @@ fn ports(instance: &Instance) -> impl Iterator<Item = (Cow<'_, str>, u16)> {
     std::iter::once((main, instance.port())).chain(others)
 }
 
-/// The name of the main port: the scheme, or `main` if the scheme is no valid port name.
+/// The name of the main port: the scheme, or `main` if the scheme isn't a valid port name.
 fn main_port_name(instance: &Instance) -> Cow<'_, str> {
     let scheme = instance.scheme();
     if is_dns_label(scheme) {

@@ -1,10 +1,10 @@
-//! What a pod's manifests need instead of a registration.
+//! What a pod's manifests must contain instead of a registration.
 
 use serde_json::{Value, json};
 use waypost_core::{Check, CheckKind, Registration};
 
-/// Why a pod does not register itself, and what its manifests need instead, with the values of this
-/// registration.
+/// Why a pod does not register itself, and what its manifests must contain instead, with the values of
+/// this registration.
 pub(super) fn advice(registration: &Registration) -> String {
     let instance = registration.instance();
     let (name, port) = (instance.service(), instance.port());

@@ -1,5 +1,5 @@
-//! What cannot be written as an EndpointSlice. It is rejected before anything is sent, with a better
-//! explanation than the API server's.
+//! Rejects registrations that cannot be written as an EndpointSlice, before anything is sent and with a
+//! better explanation than the API server's.
 
 use std::net::IpAddr;
 
@@ -8,8 +8,8 @@ use waypost_core::{Host, Instance};
 use crate::mapping::ANNOTATION_PREFIX;
 use crate::service_ref::is_dns_label;
 
-/// The most that tags, metadata and id may take together, in bytes. An object may have 256 KiB of
-/// annotations; the other ones are small.
+/// The maximum size of tags, metadata and id together, in bytes. An object may have 256 KiB of
+/// annotations; the other annotations are small.
 const MAX_ANNOTATIONS: usize = 250 * 1024;
 
 /// Checks tags, metadata and named ports. The error says what is wrong.

@@ -108,7 +108,7 @@ async fn a_credential_plugin_runs_once_for_all_requests_even_if_its_clock_differ
         });
         format!("echo run >> '{}'; echo '{credential}'", runs.display())
     };
-    // By the time of this machine the second one has expired already.
+    // According to this machine's clock, the second one has already expired.
     for (run, expiry) in ["2999-01-01T00:00:00Z", "2001-01-01T00:00:00Z"]
         .into_iter()
         .enumerate()

@@ -128,7 +128,7 @@ async fn a_pod_in_several_slices_is_one_instance_by_the_ready_slice_of_the_prefe
     until_only(&mut watch, "http://10.0.0.1:8080").await;
 }
 
-/// Without a target reference or an id, two addresses may as well be two machines.
+/// Without a target reference or an id, nothing says whether two addresses are one machine.
 #[tokio::test]
 async fn a_dual_stack_endpoint_is_one_instance_per_family_unless_an_id_joins_them() {
     let server = start_server().await;

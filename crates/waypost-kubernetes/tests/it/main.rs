@@ -18,7 +18,7 @@ use waypost_core::{Instance, ProviderError};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 use waypost_kubernetes::KubernetesProvider;
 
-/// How long a test waits for what must happen.
+/// The time limit for an event that a test expects.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The URL of the only instance of `web`, after `put_web(server, "10.0.0.1")`.

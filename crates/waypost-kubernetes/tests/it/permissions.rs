@@ -34,7 +34,7 @@ fn grant(server: &ApiServer, slices: &[&str], services: &[&str]) {
     server.grant(USER, "demo", &rules);
 }
 
-/// The documents that an error tells to apply.
+/// The YAML documents in an error.
 fn advised_documents(error: ProviderError) -> Vec<Value> {
     let error = Error::from(error);
     assert!(matches!(error, Error::NotAuthorised { .. }), "{error:?}");
@@ -207,7 +207,7 @@ async fn revoked_permissions_are_reported_without_a_new_answer() {
     let mut watch = watch_web(&provider);
     until_only(&mut watch, WEB_URL).await;
     server.revoke(USER, "demo");
-    // An open watch goes on; the next request is denied.
+    // An open watch continues; the next request is denied.
     server.kill().await;
     server.restart().await.unwrap();
     let denied = async {

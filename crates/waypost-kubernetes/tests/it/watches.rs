@@ -1,4 +1,4 @@
-//! How many watches the provider opens, and what a change touches.
+//! How many watches the provider opens, and which instances a change affects.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -86,7 +86,7 @@ fn authorize(
     scope: &Scope,
     options: &Options,
 ) -> Result<(), Status> {
-    // A list of one name is a question about that name.
+    // A list with a field selector for one name needs the permission for that name only.
     let name = scope.name.as_deref().or(options.selector.name());
     let action = Action {
         verb,

@@ -22,9 +22,9 @@ pub(super) async fn get(cluster: &Cluster, scope: &Scope) -> Result<Response, St
     Ok(response::json(StatusCode::OK, object.with_kind(scope.kind)))
 }
 
-/// All objects as they are now: read from the watch cache at the resource version 0, otherwise from
-/// etcd. If there are more than the limit, the rest cannot be had: a list is never continued, as on a
-/// server that compacts its history at once.
+/// The current objects: read from the watch cache at resource version 0, otherwise from etcd. If there
+/// are more than the limit, the rest can't be listed: a list is never continued, as on a server that
+/// compacts its history at once.
 pub(super) async fn list(
     cluster: &Cluster,
     scope: &Scope,

@@ -1,4 +1,4 @@
-//! SelfSubjectAccessReviews: a user asks what that user may do.
+//! SelfSubjectAccessReviews: whether the user of the request has a permission.
 
 use http::{Method, StatusCode};
 use k8s_openapi::api::authorization::v1::{SelfSubjectAccessReview, SubjectAccessReviewStatus};

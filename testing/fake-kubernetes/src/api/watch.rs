@@ -1,5 +1,4 @@
-//! Watches: first the objects that there are, if they are asked for, then each change, until the time
-//! is up.
+//! Watches: the existing objects if requested, then each change, until the timeout.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,7 +20,7 @@ use crate::store::object::Object;
 use crate::store::selector::Selector;
 use crate::store::watch_cache::Change;
 
-/// How long a watch lasts if the client does not say: the least that the API server gives.
+/// How long a watch lasts if the client sets no timeout: the API server's minimum.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(1800);
 
 pub(super) async fn answer(
@@ -187,12 +186,12 @@ impl Watch {
             }
             self.sent = change.current.revision;
         }
-        // Changes of other kinds raise the revision too. One that is yet to come stays as it is.
+        // Changes of other kinds also raise the revision. A future revision is kept.
         self.sent = self.sent.max(revision);
         Ok(())
     }
 
-    /// What a change is to a client that sees only the objects that it selects.
+    /// The event of a change for a client that sees only the objects that it selects.
     fn event(&self, change: &Change) -> Option<&'static str> {
         let sees = |object: &Object| {
             object.key.namespace == self.namespace && self.selector.matches(object)

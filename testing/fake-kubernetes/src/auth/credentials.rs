@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// The user that may do everything.
+/// The user with all permissions.
 pub(crate) const ADMIN: &str = "admin";
 const ANONYMOUS: &str = "system:anonymous";
 
@@ -49,7 +49,7 @@ pub(crate) struct Credentials {
 #[derive(Debug, Default)]
 struct Known {
     tokens: HashMap<String, User>,
-    /// By their DER form.
+    /// The users by the DER form of their certificate.
     certificates: HashMap<Vec<u8>, User>,
 }
 

@@ -1,4 +1,4 @@
-//! Who sends a request, and what that user may do.
+//! Authentication and authorization of requests.
 
 pub(crate) mod credentials;
 pub(crate) mod rbac;

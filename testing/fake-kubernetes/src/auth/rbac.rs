@@ -12,7 +12,7 @@ use crate::store::object::Key;
 const API_GROUP: &str = "rbac.authorization.k8s.io";
 const API_VERSION: &str = "rbac.authorization.k8s.io/v1";
 
-/// What a user wants to do with objects of a namespace.
+/// An action on objects of a namespace.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Action<'a> {
     pub verb: &'a str,
@@ -23,7 +23,7 @@ pub(crate) struct Action<'a> {
     pub name: &'a str,
 }
 
-/// Whether a user may do this.
+/// Whether a user may perform an action.
 pub(crate) fn allows(store: &Store, user: &User, action: Action<'_>) -> bool {
     let namespace = action.namespace;
     let bindings = store.objects(Kind::RoleBinding, namespace);

@@ -1,4 +1,4 @@
-//! A request as the API server reads it: the verb, and what it is about.
+//! A request as the API server reads it: the verb and the objects.
 
 use bytes::Bytes;
 use http::Method;
@@ -20,7 +20,7 @@ pub(crate) struct ApiRequest {
     pub body: Bytes,
 }
 
-/// What a request is about.
+/// The target of a request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Target {
     Objects(Scope),
@@ -68,7 +68,7 @@ impl ApiRequest {
         }
     }
 
-    /// Whether the client wants the metadata of objects alone.
+    /// Whether the client wants only the metadata of objects.
     pub(crate) fn wants_metadata(&self) -> bool {
         self.accept.contains("as=PartialObjectMetadata")
     }

@@ -41,12 +41,12 @@ pub(crate) fn json(code: StatusCode, json: impl Into<Bytes>) -> Response {
     full(code, "application/json", json)
 }
 
-/// A success with this JSON as it is.
+/// A successful response with this JSON.
 pub(crate) fn ok(value: &Value) -> Response {
     json(StatusCode::OK, value.to_string())
 }
 
-/// The response of a server that sheds load. It comes before the parts that write a `Status`.
+/// The response of a server that sheds load. It is plain text, not a `Status`.
 pub(crate) fn too_many_requests() -> Response {
     let text = "Too many requests, please try again later.\n";
     let code = StatusCode::TOO_MANY_REQUESTS;

@@ -1,4 +1,4 @@
-//! Failures, in the words of the API server where clients read them.
+//! Failures, with the API server's own messages where clients parse them.
 
 use http::StatusCode;
 use serde_json::{Value, json};
@@ -28,7 +28,7 @@ impl Status {
         Self::new(StatusCode::BAD_REQUEST, "BadRequest", message)
     }
 
-    /// What a real server would do, but this one does not.
+    /// A request that a real server supports, but this one doesn't.
     pub(crate) fn unsupported(what: &str) -> Self {
         let message = format!("the fake API server does not support {what}");
         Self::new(StatusCode::NOT_IMPLEMENTED, "NotImplemented", message)
@@ -131,7 +131,7 @@ impl Status {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "InternalError", message)
     }
 
-    /// The failure that a test asked for: 500 or 503.
+    /// The failure that a test has injected: 500 or 503.
     pub(crate) fn injected(code: StatusCode) -> Self {
         let (reason, message) = if code == StatusCode::SERVICE_UNAVAILABLE {
             (

@@ -1,5 +1,5 @@
-//! What etcd and the watch cache hold in a real cluster: all objects, the revision, and the last
-//! changes.
+//! The state that etcd and the watch cache hold in a real cluster: all objects, the revision, and the
+//! last changes.
 
 pub(crate) mod object;
 pub(crate) mod selector;
@@ -131,7 +131,7 @@ impl Store {
         }
     }
 
-    /// Lets no watch start before the current revision, as after a restart of the API server.
+    /// Expires all revisions before the current one, as a restart of the API server does.
     pub(crate) fn expire(&mut self) {
         for collection in &mut self.collections {
             collection.cache.expire(self.revision);

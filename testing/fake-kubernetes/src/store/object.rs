@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::kind::Kind;
 
-/// The namespace and the name of an object.
+/// The namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     /// Empty for a namespace itself.

@@ -2,8 +2,8 @@
 
 use super::object::Object;
 
-/// Which objects a request is about. Conditions are equalities, and for labels also `KEY in (…)`;
-/// the only field is `metadata.name`.
+/// Selects objects. Conditions are equalities, and for labels also `KEY in (…)`; the only field is
+/// `metadata.name`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Selector {
     labels: Vec<Requirement>,

@@ -1,4 +1,4 @@
-//! The last changes of one kind: what a watch that starts at an older revision can still be sent.
+//! The last changes of one kind, for watches that start at an older revision.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -32,8 +32,8 @@ pub(crate) struct WatchCache {
     capacity: usize,
     /// No watch can start at an earlier revision.
     oldest_start: u64,
-    /// The revision of the last change that was dropped. A watch that has not sent it yet has missed
-    /// something.
+    /// The revision of the last change that was dropped. A watch that has not sent it yet has missed a
+    /// change.
     dropped: u64,
 }
 
@@ -62,7 +62,7 @@ impl WatchCache {
         self.changes.push_back((now, change));
     }
 
-    /// Lets no watch start before this revision. Open watches continue.
+    /// Expires all revisions before this one. Open watches continue.
     pub(crate) fn expire(&mut self, revision: u64) {
         self.oldest_start = revision;
     }

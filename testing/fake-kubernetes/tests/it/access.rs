@@ -1,4 +1,4 @@
-//! Authentication, and what roles allow.
+//! Authentication and authorization.
 
 use reqwest::Method;
 use serde_json::{Value, json};

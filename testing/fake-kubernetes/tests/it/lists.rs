@@ -1,4 +1,4 @@
-//! Lists: of a selection, with a limit, of the metadata alone.
+//! Lists: with selectors, with a limit, and with only the metadata.
 
 use reqwest::Method;
 use reqwest::header::ACCEPT;

@@ -1,4 +1,4 @@
-//! Watches: where they begin, which events they have, how they end.
+//! Watches: where they begin, which events they send, and how they end.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use crate::client::{Fixture, SLICES, event};
 
-/// The number of changes that come while nobody reads.
+/// The number of changes while the client doesn't read.
 const CHANGES: usize = 500;
 
 const INITIAL: &str = "watch=true&allowWatchBookmarks=true&sendInitialEvents=true";
@@ -181,7 +181,7 @@ async fn a_slow_reader_is_disconnected_and_can_continue_without_loss() {
     let from = |revision: u64| format!("{SLICES}?watch=true&resourceVersion={revision}");
     let mut watch = it.client.watch(&from(revision)).await;
     assert_eq!(it.server.open_watches(), 1);
-    // More than all buffers hold.
+    // More data than all buffers can hold.
     let mut slice = manifest::slice("demo", "web", "web-1", &[("http", 80)], []);
     slice["metadata"]["annotations"]["padding"] = "x".repeat(60_000).into();
     for change in 1..=CHANGES {
