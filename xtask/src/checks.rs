@@ -101,6 +101,20 @@ pub(crate) fn test(args: &[String]) -> Result {
     shell::run(command.envs(tools.environment()))
 }
 
+/// Runs the simulation of the whole system. `args` are its arguments.
+pub(crate) fn simulate(args: &[String]) -> Result {
+    let mut command = cargo("run");
+    command.args([
+        "--quiet",
+        "--profile",
+        "simulation",
+        "-p",
+        "waypost-simulation",
+        "--",
+    ]);
+    shell::run(command.args(args))
+}
+
 /// Runs all checks, quick ones first.
 pub(crate) fn ci() -> Result {
     let tests = || test(&["--no-fail-fast".to_owned()]);
@@ -111,13 +125,15 @@ pub(crate) fn ci() -> Result {
             Ok(())
         }
     };
-    let steps: [(&str, &dyn Fn() -> Result); 7] = [
+    let simulation = || simulate(&[]);
+    let steps: [(&str, &dyn Fn() -> Result); 8] = [
         ("fmt", &check_format),
         ("package", &package),
         ("lint", &lint),
         ("features", &features),
         ("public-api", &public_api),
         ("docs", &docs),
+        ("simulate", &simulation),
         ("test", &tests),
     ];
     for (name, step) in steps {

@@ -29,8 +29,10 @@ Commands:
   docs              Build the API documentation; warnings are errors
   test [ARGS]       Run setup, then all tests; ARGS are arguments of `cargo test`, for example:
                     cargo xtask test -p waypost -- weighted
+  simulate [ARGS]   Run the system on a simulated clock through 10,000 schedules of faults; ARGS
+                    choose others: --schedules N, --first SEED, or --seed SEED to replay one
   ci                Run all checks that a merge waits for: fmt --check, package, lint, features,
-                    public-api (with the toolchain that it needs), docs, test
+                    public-api (with the toolchain that it needs), docs, simulate, test
 
 Environment:
   CONSUL_BIN            a Consul of 1.8 or newer, to use instead of fetching one
@@ -59,6 +61,7 @@ fn main() -> ExitCode {
         ("public-api", [flag]) if flag == "--update" => public_api::update(),
         ("docs", []) => checks::docs(),
         ("test", args) => checks::test(args),
+        ("simulate", args) => checks::simulate(args),
         ("ci", []) => checks::ci(),
         ("help" | "-h" | "--help", _) => {
             print!("{HELP}");

@@ -1,5 +1,5 @@
 //! Measures the cost of a pick in Waypost and its peers on this machine, in one run:
-//! `cargo run --release --manifest-path bench/Cargo.toml --bin picks docs/benchmarks.md`
+//! `cargo run --release --manifest-path bench/Cargo.toml -p picks -- docs/benchmarks.md`
 //!
 //! Without an argument the report is printed. `only round_robin` prints the rows whose names contain
 //! `round_robin`. `check docs/benchmarks.md` fails if a pick takes more instructions than the report

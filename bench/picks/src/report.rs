@@ -51,7 +51,7 @@ const INTRODUCTION: &str = "# What a pick costs
 One command measures Waypost and its peers in the same run. It needs cmake to build pingora, and \
 valgrind for the last table:
 
-    cargo run --release --manifest-path bench/Cargo.toml --bin picks docs/benchmarks.md
+    cargo run --release --manifest-path bench/Cargo.toml -p picks -- docs/benchmarks.md
 
 Figures are CPU time. Each candidate runs many short rounds, alternating with the others, and its \
 fastest tenth counts. Compare ratios: absolute figures depend on the machine. Waypost's balancers run \
@@ -310,7 +310,7 @@ const INSTRUCTIONS: &str = "
 Counted by callgrind, so a busy machine doesn't change them. `least_connections` and `p2c_peak_ewma` \
 include a lease and its outcome. This command fails if a count has grown by more than a tenth:
 
-    cargo run --release --manifest-path bench/Cargo.toml --bin picks check docs/benchmarks.md
+    cargo run --release --manifest-path bench/Cargo.toml -p picks -- check docs/benchmarks.md
 
 | strategy, 1,000 instances | instructions |
 |---|---|

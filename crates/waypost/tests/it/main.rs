@@ -13,4 +13,3 @@ mod kubernetes;
 mod logs;
 mod outages;
 mod scripted;
-mod simulation;
