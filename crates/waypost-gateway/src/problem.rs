@@ -54,6 +54,7 @@ impl Problem {
             E::NoneHealthy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "none_healthy"),
             E::Unreachable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "registry_unreachable"),
             E::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, "registry_timeout"),
+            E::Stale { .. } => (StatusCode::SERVICE_UNAVAILABLE, "registry_stale"),
             E::NotAuthorised { .. } => {
                 (StatusCode::INTERNAL_SERVER_ERROR, "registry_not_authorised")
             }

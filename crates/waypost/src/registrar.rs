@@ -327,7 +327,9 @@ impl DeregisterOnDrop {
     /// Logs and publishes the result.
     fn deregistered(&self, result: Result<(), ProviderError>) {
         let id = self.registration.instance().id();
+        let never_registered = matches!(&*self.state.borrow(), RegistrationState::Pending(Some(_)));
         match &result {
+            _ if never_registered => tracing::debug!(%id, ?result, "stopped before registering"),
             Ok(()) => tracing::info!(%id, "deregistered"),
             Err(error) => tracing::warn!(
                 %id,
@@ -486,8 +488,14 @@ async fn deregister(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use futures_util::future::BoxFuture;
     use futures_util::{FutureExt, StreamExt};
-    use waypost_core::provider::{EnvProvider, MemoryProvider, ServiceAnswer};
+    use tokio::time::Instant;
+    use waypost_core::provider::{
+        EnvProvider, MemoryProvider, NamesWatch, Registry, ServiceAnswer, Watch,
+    };
     use waypost_core::{Environment, ServiceName};
 
     use super::*;
@@ -532,6 +540,76 @@ mod tests {
             watch.next().await.unwrap().unwrap(),
             ServiceAnswer::Instances(vec![])
         );
+    }
+
+    /// A registry that is down, and records when it was asked.
+    #[derive(Clone, Debug, Default)]
+    struct Down {
+        attempts: Arc<Mutex<Vec<Instant>>>,
+    }
+
+    impl Down {
+        fn refuse<T: Send + 'static>(&self) -> BoxFuture<'_, Result<T, ProviderError>> {
+            self.attempts.lock().unwrap().push(Instant::now());
+            let error = ProviderError::unreachable(self.describe(), "connection refused");
+            std::future::ready(Err(error)).boxed()
+        }
+    }
+
+    impl Provider for Down {
+        fn describe(&self) -> Arc<str> {
+            "a registry that is down".into()
+        }
+
+        fn watch(&self, _: &ServiceName) -> Watch {
+            futures_util::stream::pending().boxed()
+        }
+
+        fn watch_names(&self) -> NamesWatch {
+            futures_util::stream::pending().boxed()
+        }
+
+        fn registry(&self) -> Result<&dyn Registry, ProviderError> {
+            Ok(self)
+        }
+    }
+
+    impl Registry for Down {
+        fn register<'a>(
+            &'a self,
+            _: &'a Registration,
+            _: &'a InstanceReport,
+        ) -> BoxFuture<'a, Result<(), ProviderError>> {
+            self.refuse()
+        }
+
+        fn deregister<'a>(&'a self, _: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
+            self.refuse()
+        }
+
+        fn heartbeat<'a>(
+            &'a self,
+            _: &'a Registration,
+            _: InstanceReport,
+        ) -> BoxFuture<'a, Result<HeartbeatResponse, ProviderError>> {
+            self.refuse()
+        }
+    }
+
+    /// Clients of a registry that has lost its data accept after 10 s that a service has no instances.
+    #[tokio::test(start_paused = true)]
+    async fn a_failed_registration_is_retried_within_three_seconds_however_long_the_outage() {
+        let down = Down::default();
+        let _registrar = Registrar::start(Arc::new(down.clone()), registration()).unwrap();
+        sleep(Duration::from_secs(600)).await;
+        let attempts = down.attempts.lock().unwrap();
+        let pauses = attempts.windows(2).map(|pair| pair[1] - pair[0]);
+        let longest = pauses.max().unwrap();
+        assert!(longest <= MAX_BACKOFF, "{longest:?}");
+        // The pauses are random and grow to 3 s, so they are 1.5 s on average.
+        assert!((250..800).contains(&attempts.len()), "{}", attempts.len());
+        let last = attempts.last().unwrap().elapsed();
+        assert!(last <= MAX_BACKOFF, "{last:?}");
     }
 
     fn on_a_new_runtime<T>(future: impl Future<Output = T>) -> T {

@@ -131,9 +131,13 @@ impl OutageLog {
         self.log_end(state, ended);
         if is_first && self.enabled {
             match scope {
-                FailureScope::Outage => tracing::warn!(
-                    %error, subject, known,
+                FailureScope::Outage if known => tracing::warn!(
+                    %error, subject,
                     "provider unavailable, serving the last known instances"
+                ),
+                FailureScope::Outage => tracing::warn!(
+                    %error, subject,
+                    "provider unavailable, it has not answered since this program started"
                 ),
                 FailureScope::Refusal => {
                     tracing::warn!(%error, subject, "provider refused the request");

@@ -5,6 +5,7 @@ mod consul;
 mod failures;
 mod headers;
 mod pages;
+mod registry_outages;
 mod retries;
 mod routing;
 mod shutdown;

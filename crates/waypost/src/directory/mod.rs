@@ -24,7 +24,7 @@ use waypost_core::{Error, ProviderError, ProviderErrorKind, ServiceName};
 
 use self::hold_empty::{Before, hold_empty};
 use self::shared_watch::{Event, WatchedState};
-use self::snapshot_file::SnapshotFile;
+use self::snapshot_file::{Known, SnapshotFile};
 use crate::active_check::run_checks;
 use crate::snapshot::{Catalog, Snapshot};
 
@@ -221,7 +221,7 @@ impl Directory {
         let remembered = remembered.and_then(|file| file.recall(service));
         let remembered = remembered.map(|known| {
             let at = known.confirmed_at();
-            pending.remembered(known.instances, at)
+            pending.remembered(known.answer, at)
         });
         let known = [Some(&first), remembered.as_ref()];
         let before = Before {
@@ -286,7 +286,13 @@ impl Directory {
             let known = || {
                 let inner = running.0.upgrade()?;
                 let services = inner.services.load();
-                Some(services.values().map(|watch| watch.load_full()).collect())
+                let catalog = Option::clone(&inner.catalog.load());
+                Some(Known {
+                    services: services.values().map(|watch| watch.load_full()).collect(),
+                    // A closed watch no longer confirms what it knew.
+                    catalog: (catalog.filter(|watch| !watch.is_closed()))
+                        .map(|watch| watch.load_full()),
+                })
             };
             file.write_changes(known).await;
         });
@@ -304,14 +310,43 @@ impl Directory {
         if let Some(watch) = running() {
             return watch;
         }
-        let provider = Arc::clone(&self.inner.provider);
-        let supervisor = &self.inner.supervisor;
-        let answers = supervisor.supervise("the list of services", move || provider.watch_names());
-        let description = Arc::clone(&self.inner.description);
-        let first = Catalog::pending(description).expiring(self.inner.options.max_stale);
-        let watch = SharedWatch::start(first, None, answers, self.inner.options.idle(), |_| ());
+        let watch = self.start_catalog_watch();
         self.inner.catalog.store(Arc::new(Some(Arc::clone(&watch))));
         watch
+    }
+
+    fn start_catalog_watch(&self) -> Arc<SharedWatch<Catalog>> {
+        let inner = &self.inner;
+        let description = || Arc::clone(&inner.description);
+        let pending = Catalog::pending(description()).expiring(inner.options.max_stale);
+        let earlier = Option::clone(&inner.catalog.load())
+            .filter(|watch| !watch.is_closed())
+            .map(|watch| watch.load_full());
+        let first = match earlier {
+            // As with a service: its task has ended with its runtime.
+            Some(catalog) if catalog.freshness().is_known() => {
+                let reason = "the watch ended with its runtime";
+                catalog.failed(ProviderError::unreachable(description(), reason))
+            }
+            _ => pending.clone(),
+        };
+        let remembered = inner.snapshot_file.as_ref();
+        let remembered = remembered.and_then(|file| file.recall_names());
+        let remembered = remembered.map(|known| {
+            let at = known.confirmed_at();
+            pending.remembered(known.answer, at)
+        });
+        let provider = Arc::clone(&inner.provider);
+        let answers =
+            (inner.supervisor).supervise("the list of services", move || provider.watch_names());
+        self.start_writer();
+        let file = inner.snapshot_file.clone();
+        let on_event = move |event| {
+            if let (Event::Changed, Some(file)) = (event, &file) {
+                file.mark_changed();
+            }
+        };
+        SharedWatch::start(first, remembered, answers, inner.options.idle(), on_event)
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::time::Instant;
 use waypost_core::{ProviderError, ServiceName};
 
 use super::Freshness;
@@ -26,6 +27,13 @@ impl Catalog {
     pub(crate) fn expiring(mut self, max_stale: Option<Duration>) -> Self {
         self.freshness.max_stale = max_stale;
         self
+    }
+
+    /// What was known at an earlier time.
+    pub(crate) fn remembered(&self, names: BTreeSet<ServiceName>, at: Instant) -> Self {
+        let mut known = self.answered(names);
+        known.freshness.confirmed_at = Some(at);
+        known
     }
 
     pub(crate) fn answered(&self, names: BTreeSet<ServiceName>) -> Self {

@@ -198,6 +198,26 @@ async fn an_outage_of_many_services_logs_one_line_at_its_start_and_one_at_its_en
 }
 
 #[tokio::test(start_paused = true)]
+async fn the_log_says_that_the_last_known_instances_are_served_only_if_there_are_any() {
+    const SERVING: &str = "serving the last known instances";
+    let (logs, _guard) = Logs::take();
+    let script = ScriptedProvider::default();
+    script.set_first_item(refused());
+    let directory = directory(&script, |_| ());
+    directory.lookup(&auth()).await.unwrap_err();
+    let never = logs.lines(&["WARN", "provider unavailable", "it has not answered"]);
+    assert_eq!(never.len(), 1, "{}", logs.text());
+    assert!(logs.lines(&[SERVING]).is_empty());
+
+    script.set_first_item(instances(&["a"]));
+    let mut subscription = directory.subscribe(&auth());
+    until(&mut subscription, |found| found.is_known()).await;
+    start_outage(&script);
+    until(&mut subscription, |found| found.freshness().is_stale()).await;
+    assert_eq!(logs.lines(&["WARN", SERVING]).len(), 1, "{}", logs.text());
+}
+
+#[tokio::test(start_paused = true)]
 async fn subscribers_are_notified_only_of_changes() {
     let script = ScriptedProvider::default();
     script.set_first_item(instances(&["a"]));
@@ -281,6 +301,55 @@ async fn the_snapshot_file_serves_a_start_while_the_registry_is_down() {
     let error = directory(&script, with_file).lookup(&auth()).await;
     assert!(matches!(error, Err(Error::Unreachable { .. })));
     assert_eq!(logs.lines(&["WARN", "ignored", "checksum"]).len(), 1);
+}
+
+/// A gateway makes its routes from this list.
+#[tokio::test]
+async fn the_snapshot_file_serves_the_list_of_services_while_the_registry_is_down() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("snapshot");
+    let with_file = |options: &mut DirectoryOptions| options.snapshot_file = Some(file.clone());
+    let names = |catalog: &waypost::snapshot::Catalog| -> Vec<String> {
+        catalog.names().iter().map(ToString::to_string).collect()
+    };
+    let script = ScriptedProvider::default();
+    script.set_names(Ok(&["auth", "never-called"]));
+    let first = directory(&script, with_file);
+    first.catalog().await.unwrap();
+    let written = async {
+        while !file.exists() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(Duration::from_secs(60), written).await.unwrap();
+    drop(first);
+
+    let script = ScriptedProvider::default();
+    script.set_names(Err(ProviderError::unreachable(
+        "script",
+        "connection refused",
+    )));
+    let second = directory(&script, with_file);
+    let found = second.catalog().await.unwrap();
+    assert_eq!(names(&found), ["auth", "never-called"]);
+    assert!(found.freshness().is_stale() && found.freshness().age().unwrap() > Duration::ZERO);
+    // When the registry is back: its own list.
+    script.set_names(Ok(&["billing"]));
+    let mut subscription = second.subscribe_catalog();
+    let fresh = async {
+        while subscription.current().freshness().is_stale() {
+            subscription.changed().await;
+        }
+    };
+    timeout(Duration::from_secs(60), fresh).await.unwrap();
+    assert_eq!(names(&subscription.current()), ["billing"]);
+
+    // A hanging registry as well, once the look-up has waited for its time limit.
+    let silent = directory(&ScriptedProvider::default(), |options| {
+        options.snapshot_file = Some(file.clone());
+        options.lookup_timeout = Duration::from_millis(50);
+    });
+    assert!(!names(&silent.catalog().await.unwrap()).is_empty());
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! A provider that reports what the test tells it to, and counts its watches.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
@@ -20,6 +21,7 @@ struct Shared {
     watches: Mutex<Vec<mpsc::UnboundedSender<Item>>>,
     watches_started: AtomicUsize,
     first_item: Mutex<Option<Item>>,
+    names: Mutex<Option<Result<BTreeSet<ServiceName>, ProviderError>>>,
 }
 
 impl ScriptedProvider {
@@ -27,6 +29,14 @@ impl ScriptedProvider {
     /// that is an error.
     pub(crate) fn set_first_item(&self, item: Item) {
         *self.shared.first_item.lock().unwrap() = Some(item);
+    }
+
+    /// Sets what each watch of the list of services answers from now on. Without this it answers
+    /// nothing.
+    pub(crate) fn set_names(&self, names: Result<&[&str], ProviderError>) {
+        let parse = |name: &&str| ServiceName::new(name).unwrap();
+        let names = names.map(|names| names.iter().map(parse).collect());
+        *self.shared.names.lock().unwrap() = Some(names);
     }
 
     /// Sends an item to all open watches.
@@ -75,7 +85,10 @@ impl Provider for ScriptedProvider {
     }
 
     fn watch_names(&self) -> NamesWatch {
-        stream::pending().boxed()
+        match self.shared.names.lock().unwrap().clone() {
+            Some(Err(error)) => stream::iter([Err(error)]).boxed(),
+            names => stream::iter(names).chain(stream::pending()).boxed(),
+        }
     }
 }
 

@@ -47,7 +47,15 @@ impl TestGateway {
         memory: MemoryProvider,
         edit: impl FnOnce(&mut Config),
     ) -> Self {
-        let discovery = ServiceDiscoveryClient::new(provider);
+        Self::start_with_client(ServiceDiscoveryClient::new(provider), memory, edit).await
+    }
+
+    /// As [`start_on`](Self::start_on), with a client that has options of its own.
+    pub(crate) async fn start_with_client(
+        discovery: ServiceDiscoveryClient,
+        memory: MemoryProvider,
+        edit: impl FnOnce(&mut Config),
+    ) -> Self {
         let mut config = Config::default();
         config.deregistration_delay = std::time::Duration::ZERO;
         edit(&mut config);

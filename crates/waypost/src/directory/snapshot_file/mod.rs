@@ -4,8 +4,12 @@
 //!
 //! ```text
 //! waypost-snapshot 1 crc32=9ae0daaf bytes=2817
-//! {"provider":"consul at http://localhost:8500","services":{"auth":{"confirmed_unix_ms":…,"instances":[…]}}}
+//! {"provider":"consul at http://localhost:8500","services":{"auth":{"confirmed_unix_ms":…,"instances":[…]}},
+//!  "catalog":{"confirmed_unix_ms":…,"names":["auth",…]}}
 //! ```
+//!
+//! `services` has the services that this program has looked up, `catalog` the names of all services, if
+//! it has asked for them.
 //!
 //! It is written to a temporary file, synced and renamed, so a reader finds either the old file or the
 //! new one. A file that is damaged, or of another version or provider, is ignored with a warning; it
@@ -13,7 +17,7 @@
 
 mod record;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -26,7 +30,7 @@ use tokio::time::{Instant, sleep, timeout};
 use waypost_core::{Instance, ServiceName};
 
 use self::record::Record;
-use crate::snapshot::Snapshot;
+use crate::snapshot::{Catalog, Freshness, Snapshot};
 
 const MAGIC: &str = "waypost-snapshot";
 const VERSION: &str = "1";
@@ -45,36 +49,85 @@ const MAX_BYTES: u64 = 256 << 20;
 pub(super) struct SnapshotFile {
     path: PathBuf,
     provider: Arc<str>,
-    remembered: Mutex<HashMap<ServiceName, Remembered>>,
+    remembered: Mutex<Answers>,
     changed: Notify,
 }
 
-/// The instances of a service, and when they were last confirmed.
+/// The answers in the file.
+#[derive(Debug, Default)]
+struct Answers {
+    services: HashMap<ServiceName, Remembered<Vec<Arc<Instance>>>>,
+    catalog: Option<Remembered<BTreeSet<ServiceName>>>,
+}
+
+/// An answer, and when it was last confirmed.
 #[derive(Clone, Debug)]
-pub(super) struct Remembered {
-    pub(super) instances: Vec<Arc<Instance>>,
+pub(super) struct Remembered<T> {
+    pub(super) answer: T,
     confirmed: SystemTime,
 }
 
-impl Remembered {
-    /// When they were last confirmed, on the clock that measures ages.
-    pub(super) fn confirmed_at(&self) -> Instant {
-        let age = self.confirmed.elapsed().unwrap_or_default();
-        let now = Instant::now();
-        now.checked_sub(age).unwrap_or(now)
+impl<T> Remembered<T> {
+    /// The answer of a snapshot that is this fresh; `None` before the first one.
+    fn new(answer: impl FnOnce() -> T, freshness: &Freshness) -> Option<Self> {
+        let age = freshness.age()?;
+        let now = SystemTime::now();
+        Some(Self {
+            answer: answer(),
+            confirmed: now.checked_sub(age).unwrap_or(now),
+        })
     }
+
+    /// The answer that was confirmed at this time, in milliseconds since 1970.
+    fn at_unix_ms(answer: T, confirmed_unix_ms: u64) -> Self {
+        Self {
+            answer,
+            confirmed: UNIX_EPOCH + Duration::from_millis(confirmed_unix_ms),
+        }
+    }
+
+    /// When it was last confirmed, on the clock that measures ages.
+    pub(super) fn confirmed_at(&self) -> Instant {
+        let now = Instant::now();
+        now.checked_sub(self.age()).unwrap_or(now)
+    }
+
+    fn confirmed_unix_ms(&self) -> u64 {
+        let since = self.confirmed.duration_since(UNIX_EPOCH);
+        since.map_or(0, |since| since.as_millis() as u64)
+    }
+
+    fn age(&self) -> Duration {
+        self.confirmed.elapsed().unwrap_or_default()
+    }
+}
+
+/// What is known at one moment.
+pub(super) struct Known {
+    /// The services that are watched.
+    pub(super) services: Vec<Arc<Snapshot>>,
+    /// The list of all services, if it is watched.
+    pub(super) catalog: Option<Arc<Catalog>>,
 }
 
 #[derive(Serialize, Deserialize)]
 struct Content {
     provider: String,
-    services: BTreeMap<ServiceName, Entry>,
+    services: BTreeMap<ServiceName, ServiceRecord>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    catalog: Option<CatalogRecord>,
 }
 
 #[derive(Serialize, Deserialize)]
-struct Entry {
+struct ServiceRecord {
     confirmed_unix_ms: u64,
     instances: Vec<Record>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct CatalogRecord {
+    confirmed_unix_ms: u64,
+    names: BTreeSet<ServiceName>,
 }
 
 impl SnapshotFile {
@@ -82,13 +135,13 @@ impl SnapshotFile {
     pub(super) fn open(path: &Path, provider: Arc<str>) -> Self {
         let remembered = match read(path, &provider) {
             Ok(remembered) => remembered,
-            Err(Unusable::Missing) => HashMap::new(),
+            Err(Unusable::Missing) => Answers::default(),
             Err(Unusable::Because(reason)) => {
                 tracing::warn!(
                     file = %path.display(), %reason,
                     "snapshot file ignored, it will be replaced"
                 );
-                HashMap::new()
+                Answers::default()
             }
         };
         Self {
@@ -100,8 +153,13 @@ impl SnapshotFile {
     }
 
     /// What was known of a service when the program started.
-    pub(super) fn recall(&self, service: &ServiceName) -> Option<Remembered> {
-        self.remembered().get(service).cloned()
+    pub(super) fn recall(&self, service: &ServiceName) -> Option<Remembered<Vec<Arc<Instance>>>> {
+        self.remembered().services.get(service).cloned()
+    }
+
+    /// The names of all services when the program started.
+    pub(super) fn recall_names(&self) -> Option<Remembered<BTreeSet<ServiceName>>> {
+        self.remembered().catalog.clone()
     }
 
     /// Causes the file to be written soon.
@@ -109,19 +167,16 @@ impl SnapshotFile {
         self.changed.notify_one();
     }
 
-    /// Writes the snapshots that `known` returns whenever they have changed, until it returns `None`.
-    pub(super) async fn write_changes(
-        self: Arc<Self>,
-        known: impl Fn() -> Option<Vec<Arc<Snapshot>>>,
-    ) {
+    /// Writes what `known` returns whenever it has changed, until it returns `None`.
+    pub(super) async fn write_changes(self: Arc<Self>, known: impl Fn() -> Option<Known>) {
         let mut failing = false;
         loop {
             // A timeout is a refresh without a change.
             let _ = timeout(REFRESH, self.changed.notified()).await;
             sleep(DEBOUNCE).await;
-            let Some(snapshots) = known() else { return };
+            let Some(known) = known() else { return };
             let file = Arc::clone(&self);
-            let written = tokio::task::spawn_blocking(move || file.write(&snapshots)).await;
+            let written = tokio::task::spawn_blocking(move || file.write(&known)).await;
             let outcome = written.unwrap_or_else(|panic| Err(io::Error::other(panic)));
             match &outcome {
                 Err(error) if !failing => tracing::warn!(
@@ -136,26 +191,28 @@ impl SnapshotFile {
         }
     }
 
-    fn write(&self, snapshots: &[Arc<Snapshot>]) -> io::Result<()> {
+    fn write(&self, known: &Known) -> io::Result<()> {
         let mut remembered = self.remembered();
-        for snapshot in snapshots {
-            let Some(age) = snapshot.freshness().age().filter(|_| snapshot.is_known()) else {
-                continue;
-            };
-            let now = SystemTime::now();
-            let entry = Remembered {
-                instances: snapshot.instances().cloned().collect(),
-                confirmed: now.checked_sub(age).unwrap_or(now),
-            };
-            remembered.insert(snapshot.service().clone(), entry);
+        for snapshot in known.services.iter().filter(|known| known.is_known()) {
+            let instances = || snapshot.instances().cloned().collect();
+            if let Some(entry) = Remembered::new(instances, snapshot.freshness()) {
+                let service = snapshot.service().clone();
+                remembered.services.insert(service, entry);
+            }
         }
-        remembered.retain(|_, entry| entry.confirmed.elapsed().unwrap_or_default() < RETENTION);
+        if let Some(catalog) = &known.catalog {
+            let names = || catalog.names().clone();
+            let entry = Remembered::new(names, catalog.freshness());
+            remembered.catalog = entry.or_else(|| remembered.catalog.take());
+        }
+        (remembered.services).retain(|_, entry| entry.age() < RETENTION);
+        remembered.catalog.take_if(|entry| entry.age() >= RETENTION);
         let content = Content {
             provider: self.provider.to_string(),
-            services: remembered
-                .iter()
-                .map(|(service, entry)| (service.clone(), Entry::from(entry)))
+            services: (remembered.services.iter())
+                .map(|(service, entry)| (service.clone(), ServiceRecord::from(entry)))
                 .collect(),
+            catalog: remembered.catalog.as_ref().map(CatalogRecord::from),
         };
         drop(remembered);
         let body = serde_json::to_vec(&content)?;
@@ -168,19 +225,27 @@ impl SnapshotFile {
     }
 
     /// Each entry is valid by itself, so a poisoned lock is used as it is.
-    fn remembered(&self) -> MutexGuard<'_, HashMap<ServiceName, Remembered>> {
+    fn remembered(&self) -> MutexGuard<'_, Answers> {
         (self.remembered.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl From<&Remembered> for Entry {
-    fn from(remembered: &Remembered) -> Self {
-        let since = remembered.confirmed.duration_since(UNIX_EPOCH);
+impl From<&Remembered<Vec<Arc<Instance>>>> for ServiceRecord {
+    fn from(remembered: &Remembered<Vec<Arc<Instance>>>) -> Self {
         Self {
-            confirmed_unix_ms: since.map_or(0, |since| since.as_millis() as u64),
-            instances: (remembered.instances.iter())
+            confirmed_unix_ms: remembered.confirmed_unix_ms(),
+            instances: (remembered.answer.iter())
                 .map(|instance| Record::of(instance))
                 .collect(),
+        }
+    }
+}
+
+impl From<&Remembered<BTreeSet<ServiceName>>> for CatalogRecord {
+    fn from(remembered: &Remembered<BTreeSet<ServiceName>>) -> Self {
+        Self {
+            confirmed_unix_ms: remembered.confirmed_unix_ms(),
+            names: remembered.answer.clone(),
         }
     }
 }
@@ -190,7 +255,7 @@ enum Unusable {
     Because(String),
 }
 
-fn read(path: &Path, provider: &str) -> Result<HashMap<ServiceName, Remembered>, Unusable> {
+fn read(path: &Path, provider: &str) -> Result<Answers, Unusable> {
     let because = |reason: String| Unusable::Because(reason);
     match fs::metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(Unusable::Missing),
@@ -209,22 +274,20 @@ fn read(path: &Path, provider: &str) -> Result<HashMap<ServiceName, Remembered>,
             "its provider is {theirs:?}, not {provider:?}"
         )));
     }
-    let mut remembered = HashMap::new();
+    let mut services = HashMap::new();
     for (service, entry) in content.services {
         let instances: Result<Vec<_>, _> = (entry.instances.into_iter())
             .map(|record| record.instance(&service).map(Arc::new))
             .collect();
         let instances = instances.map_err(|fault| because(fault.to_string()))?;
-        let confirmed = UNIX_EPOCH + Duration::from_millis(entry.confirmed_unix_ms);
-        remembered.insert(
-            service,
-            Remembered {
-                instances,
-                confirmed,
-            },
-        );
+        let remembered = Remembered::at_unix_ms(instances, entry.confirmed_unix_ms);
+        services.insert(service, remembered);
     }
-    Ok(remembered)
+    let catalog = content.catalog;
+    Ok(Answers {
+        services,
+        catalog: catalog.map(|all| Remembered::at_unix_ms(all.names, all.confirmed_unix_ms)),
+    })
 }
 
 /// The body, if the header is valid and matches it.
@@ -323,6 +386,13 @@ mod tests {
         Arc::new(pending.answered(Some(vec![Arc::new(instance)])))
     }
 
+    fn known(services: Vec<Arc<Snapshot>>) -> Known {
+        Known {
+            services,
+            catalog: None,
+        }
+    }
+
     #[cfg(unix)]
     #[test]
     fn only_the_user_can_read_the_file() {
@@ -349,13 +419,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("below/snapshot");
         let file = SnapshotFile::open(&path, "test".into());
-        file.write(&[snapshot()]).unwrap();
+        let names = BTreeSet::from(["auth".parse().unwrap(), "never-used".parse().unwrap()]);
+        let catalog = Catalog::pending("test".into()).answered(names.clone());
+        let all = Known {
+            services: vec![snapshot()],
+            catalog: Some(Arc::new(catalog)),
+        };
+        file.write(&all).unwrap();
         let again = SnapshotFile::open(&path, "test".into());
         let recalled = again.recall(snapshot().service()).unwrap();
-        assert_eq!(
-            &recalled.instances[0],
-            snapshot().instances().next().unwrap()
-        );
+        assert_eq!(&recalled.answer[0], snapshot().instances().next().unwrap());
+        assert!(recalled.confirmed_at().elapsed() < Duration::from_secs(60));
+        let recalled = again.recall_names().unwrap();
+        assert_eq!(recalled.answer, names);
         assert!(recalled.confirmed_at().elapsed() < Duration::from_secs(60));
         let files: Vec<_> = fs::read_dir(path.parent().unwrap()).unwrap().collect();
         assert_eq!(files.len(), 1, "no temporary file is left: {files:?}");
@@ -369,7 +445,7 @@ mod tests {
         let path = folder.path().join("snapshot");
         assert_eq!(reason(&path), "missing");
         SnapshotFile::open(&path, "test".into())
-            .write(&[snapshot()])
+            .write(&known(vec![snapshot()]))
             .unwrap();
         assert_eq!(reason(&path), "usable");
         let whole = fs::read(&path).unwrap();
@@ -400,12 +476,13 @@ mod tests {
         for (name, days) in [("recent", 6), ("old", 8)] {
             let confirmed = SystemTime::now() - day * days;
             let entry = Remembered {
-                instances: Vec::new(),
+                answer: Vec::new(),
                 confirmed,
             };
-            file.remembered().insert(name.parse().unwrap(), entry);
+            let services = &mut file.remembered().services;
+            services.insert(name.parse().unwrap(), entry);
         }
-        file.write(&[]).unwrap();
+        file.write(&known(vec![])).unwrap();
         let again = SnapshotFile::open(&path, "test".into());
         assert!(again.recall(&"recent".parse().unwrap()).is_some());
         assert!(again.recall(&"old".parse().unwrap()).is_none());
@@ -416,7 +493,7 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot");
         SnapshotFile::open(&path, "staging".into())
-            .write(&[snapshot()])
+            .write(&known(vec![snapshot()]))
             .unwrap();
         assert!(reason(&path).contains("staging"), "{}", reason(&path));
     }

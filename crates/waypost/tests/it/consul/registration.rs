@@ -12,6 +12,7 @@ use waypost::{Check, Registrar, ServiceRegistration};
 use waypost_testkit::{Consul, http_client};
 
 use super::{TIMEOUT, until, web};
+use crate::logs::Logs;
 
 async fn get(consul: &Consul, path: &str) -> Value {
     let response = http_client().get(consul.url(path)).send().await.unwrap();
@@ -87,4 +88,27 @@ async fn fifty_instances_are_registered_again_within_one_heartbeat_after_a_wipe(
         .await
         .unwrap();
     assert_eq!(listed(&consul).await, before);
+}
+
+#[tokio::test]
+async fn a_program_that_never_registered_does_not_log_that_it_was_deregistered() {
+    let (logs, _guard) = Logs::take();
+    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = unused.local_addr().unwrap().to_string();
+    drop(unused);
+    let provider: Arc<dyn Provider> = Arc::new(ConsulProvider::new(&address).unwrap());
+    let registration = ServiceRegistration::new("web", 80).unwrap();
+    let registrar = Registrar::start(provider, registration).unwrap();
+    let refused = async {
+        while logs.lines(&["registry unavailable, retrying"]).is_empty() {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(TIMEOUT, refused).await.unwrap();
+    registrar.deregister().await.unwrap_err();
+    let lines = logs.lines(&["deregister"]);
+    let claims = lines
+        .iter()
+        .filter(|line| line.contains("INFO") || line.contains("WARN"));
+    assert_eq!(claims.count(), 0, "{lines:#?}");
 }

@@ -8,11 +8,12 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep, timeout};
 use waypost::ServiceDiscoveryClient;
+use waypost::directory::DirectoryOptions;
 use waypost::provider::kubernetes::KubernetesProvider;
 use waypost_fake_kubernetes::{ApiServer, Builder, manifest};
 
 use self::load::{Effect, Load, Outage, client, hosts, put_web};
-use super::{TIMEOUT, start_server};
+use super::{TIMEOUT, provider, start_server};
 
 /// The longest time to recover: 1.5 s, with a margin for a busy machine.
 const RECOVERY_LIMIT: Duration = Duration::from_secs(5);
@@ -114,6 +115,42 @@ async fn server_that_is_down_at_the_start_is_used_when_it_is_up() {
     sleep(Duration::from_secs(3)).await;
     server.restart().await.unwrap();
     found_in_time(&client).await;
+}
+
+#[tokio::test]
+async fn program_restarted_while_the_server_is_down_knows_services_and_names_from_its_file() {
+    let server = start_server().await;
+    put_web(&server, "10.0.0.1");
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("snapshot");
+    let client = || {
+        let mut options = DirectoryOptions::default();
+        options.snapshot_file = Some(file.clone());
+        let builder = ServiceDiscoveryClient::builder().provider(provider(&server));
+        builder.directory_options(options).build().unwrap()
+    };
+    let first = client();
+    found_in_time(&first).await;
+    first.services().await.unwrap();
+    let written = async {
+        let is_complete = |text: String| text.contains("10.0.0.1") && text.contains("\"names\"");
+        while !std::fs::read_to_string(&file).is_ok_and(is_complete) {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(TIMEOUT, written).await.unwrap();
+    drop(first);
+
+    server.kill().await;
+    let second = client();
+    let pick = second.pick("web").await.unwrap();
+    assert_eq!(pick.url_for("/"), "http://10.0.0.1:80/");
+    let names = second.services().await.unwrap();
+    assert!(names.freshness().is_stale());
+    assert!(
+        names.names().iter().any(|name| name.as_str() == "web"),
+        "{names:?}"
+    );
 }
 
 /// Waits for an instance of `web`, at most as long as recovery may take.
