@@ -1,16 +1,14 @@
-//! A provider of your own, here one that reads `/etc/hosts`:
+//! A provider of your own. This one reads `/etc/hosts`:
 //! `cargo run --example own_provider -- localhost`
 //!
-//! A provider reports instances and errors. The directory retries, caches and serves stale answers for
-//! all providers alike. This one uses only `waypost-core`, like a provider in a crate of its own;
-//! within an application, import the same items from `waypost` and `waypost::provider`.
+//! A provider reports instances and errors; the directory retries, caches and serves stale answers. A
+//! provider in its own crate depends on `waypost-core` alone, as this one does up to `main`.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::{env, fs};
 
-use futures_util::stream::BoxStream;
-use futures_util::{StreamExt, stream};
+use futures_util::stream::{self, BoxStream, StreamExt};
 use waypost::ServiceDiscoveryClient;
 use waypost_core::provider::{NamesWatch, Provider, ServiceAnswer, Watch};
 use waypost_core::{Error, Host, Instance, ProviderError, ServiceName};
@@ -21,26 +19,20 @@ const PATH: &str = "/etc/hosts";
 #[derive(Debug)]
 struct HostsFile;
 
-type Services = BTreeMap<ServiceName, Vec<Arc<Instance>>>;
-
 impl HostsFile {
-    fn read(&self) -> Result<Services, ProviderError> {
+    fn read(&self) -> Result<BTreeMap<ServiceName, Vec<Arc<Instance>>>, ProviderError> {
         let text = fs::read_to_string(PATH).map_err(|error| {
             ProviderError::unreachable(self.describe(), "can't read the file").with_source(error)
         })?;
-        let mut services = Services::new();
+        let mut services = BTreeMap::<_, Vec<_>>::new();
         for line in text.lines() {
-            let mut words = line
-                .split('#')
-                .next()
-                .unwrap_or_default()
-                .split_whitespace();
-            let Some(Ok(address)) = words.next().map(str::parse::<Host>) else {
+            let entry = line.split('#').next().unwrap_or_default();
+            let mut words = entry.split_whitespace();
+            let Some(Ok(host)) = words.next().map(str::parse::<Host>) else {
                 continue;
             };
             for name in words.filter_map(|word| ServiceName::new(word).ok()) {
-                let builder = Instance::builder(name.clone(), address.clone(), 80);
-                if let Ok(instance) = builder.build() {
+                if let Ok(instance) = Instance::builder(name.clone(), host.clone(), 80).build() {
                     services.entry(name).or_default().push(Arc::new(instance));
                 }
             }
@@ -55,13 +47,11 @@ impl Provider for HostsFile {
     }
 
     fn watch(&self, service: &ServiceName) -> Watch {
-        once(
-            self.read()
-                .map(|mut services| match services.remove(service) {
-                    Some(instances) => ServiceAnswer::Instances(instances),
-                    None => ServiceAnswer::Unknown,
-                }),
-        )
+        let services = self.read();
+        once(services.map(|mut services| match services.remove(service) {
+            Some(instances) => ServiceAnswer::Instances(instances),
+            None => ServiceAnswer::Unknown,
+        }))
     }
 
     fn watch_names(&self) -> NamesWatch {
@@ -69,8 +59,8 @@ impl Provider for HostsFile {
     }
 }
 
-/// The stream stays open after an answer. It ends after an error, so that the directory starts another
-/// watch after a backoff.
+/// A watch with one item. It stays open after an answer and ends after an error, so that the directory
+/// starts it again after a backoff.
 fn once<T: Send + 'static>(
     item: Result<T, ProviderError>,
 ) -> BoxStream<'static, Result<T, ProviderError>> {

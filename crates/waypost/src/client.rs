@@ -142,7 +142,7 @@ impl ServiceDiscoveryClient {
         balancer.pick()
     }
 
-    /// A balancer of one service. Hold one where picks are frequent: its picks don't look the name up.
+    /// A balancer of one service. Hold one if picks are frequent: its picks don't look up the name.
     ///
     /// # Errors
     /// If the name is not valid.
@@ -233,9 +233,9 @@ impl ServiceDiscoveryClient {
         self.inner.directory.provider()
     }
 
-    /// Deregisters what the client was built with, and waits until the registry has confirmed it. The
-    /// client and its clones still look services up afterwards. Call it at the end of a program, before
-    /// the server stops to accept connections:
+    /// Deregisters the instance that the client was built with, and waits until the registry has
+    /// confirmed it. The client and its clones can still look services up afterwards. Call it at the end
+    /// of a program, before the server stops accepting connections:
     ///
     /// ```no_run
     /// # async fn example(client: waypost::ServiceDiscoveryClient) -> Result<(), waypost::Error> {
@@ -328,8 +328,8 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// Uses this provider. The process's environment is then not read at all, neither for load
-    /// balancing nor for outages; pass it to [`environment`](Self::environment) if it should be.
+    /// Uses this provider. The process's environment is then not read, neither for load balancing nor
+    /// for outages, unless it is passed to [`environment`](Self::environment).
     pub fn provider(self, provider: impl Provider) -> Self {
         self.shared_provider(Arc::new(provider))
     }
@@ -401,9 +401,9 @@ impl ClientBuilder {
         self
     }
 
-    /// Registers the application for as long as the client lives, or until
-    /// [`close`](ServiceDiscoveryClient::close). If the provider can't register services, this is
-    /// logged and the client works all the same.
+    /// Registers the application until the client is dropped or
+    /// [closed](ServiceDiscoveryClient::close). If the provider can't register services, this is logged,
+    /// and the client still works.
     pub fn register(mut self, registration: ServiceRegistration) -> Self {
         self.registration = Some(registration);
         self
@@ -414,7 +414,7 @@ impl ClientBuilder {
         self.registration.take()
     }
 
-    /// Makes the client and starts to register, if a registration was set.
+    /// Builds the client and starts to register, if a registration was set.
     ///
     /// # Errors
     /// If a setting or the registration is invalid. An unreachable registry is not an error.

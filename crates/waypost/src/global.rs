@@ -1,6 +1,6 @@
-//! Functions that share one client, for programs that don't need a client of their own.
+//! Functions that share one client, for programs that don't create their own.
 //!
-//! The client is made on first use, with the provider that the environment chooses.
+//! The client is created on first use, with the provider that the environment chooses.
 //! [`set_discovery_provider`] replaces it.
 
 use std::collections::BTreeMap;
@@ -110,7 +110,8 @@ pub async fn get_services() -> Result<BTreeMap<ServiceName, Arc<Instance>>, Erro
 }
 
 /// Registers a service and keeps it registered until [`deregister_service`] or
-/// [`deregister_all_services`] is called, or the runtime ends; see [`Registrar`]. Registering the same id again replaces the earlier registration.
+/// [`deregister_all_services`] is called, or the runtime ends; see [`Registrar`]. Registering the same
+/// id again replaces the earlier registration.
 ///
 /// If the provider can't register services, this is logged and the function succeeds. In a pod, for
 /// example, Kubernetes does the registration; the log line says what the pod's manifest needs. Use

@@ -1,4 +1,4 @@
-//! What [`HealthChecks`](crate::HealthChecks) are made of: check functions, and their report.
+//! The parts of [`HealthChecks`](crate::HealthChecks): check functions and their report.
 
 pub use waypost_core::health::{
     CheckFunction, CheckReport, CheckStatus, DEFAULT_TIMEOUT, HealthReport, IntoCheckResult,

@@ -1,10 +1,10 @@
 //! Where instances come from: the provider traits, and a provider for each kind of source.
 //!
-//! A program that only looks services up needs none of this:
-//! [`Settings`](crate::settings::Settings) choose a provider from the environment. To add a source of
-//! your own, implement [`Provider`] (and [`Registry`], if services can be registered there) and hand
-//! it to [`ServiceDiscoveryClient::builder`](crate::ServiceDiscoveryClient::builder) or
-//! [`set_discovery_provider`](crate::set_discovery_provider). The traits live in the crate
+//! A program that only looks services up doesn't need this module:
+//! [`Settings`](crate::settings::Settings) choose a provider from the environment. To add another kind
+//! of source, implement [`Provider`] (and [`Registry`], if services can be registered there) and pass it
+//! to [`ServiceDiscoveryClient::builder`](crate::ServiceDiscoveryClient::builder) or
+//! [`set_discovery_provider`](crate::set_discovery_provider). The traits are defined in the crate
 //! `waypost-core`, which is all that a provider crate needs; `examples/own_provider.rs` is a complete
 //! provider.
 

@@ -24,10 +24,9 @@ use waypost_core::{Error, Health, InstanceId, ProviderError, Registration, Servi
 /// many instances don't send at the same moment.
 ///
 /// Dropping it deregisters the instance in the background; [`deregister`](Self::deregister) also
-/// waits for the result. If the runtime ends first, because `main` returns, the end of the runtime
-/// waits for up to 1 s until the instance is deregistered. That can't happen if the process ends in
-/// another way (`std::process::exit`, a signal, an abort) or if the registry is unavailable; then the
-/// registry's checks remove the instance.
+/// waits for the result. If the runtime ends first, because `main` returns, the shutdown of the runtime
+/// waits up to 1 s for the deregistration. If the process ends in another way (`std::process::exit`, a
+/// signal, an abort) or the registry is unavailable, the registry's checks remove the instance.
 ///
 /// ```
 /// # async fn example() -> Result<(), waypost::Error> {
@@ -314,8 +313,8 @@ async fn reconcile(
     ending.deregistered(result);
 }
 
-/// Deregisters the instance if the task ends early, which it does with its runtime: nobody would send
-/// heartbeats any more.
+/// Deregisters the instance if the task ends early, with its runtime: no further heartbeats would be
+/// sent.
 struct DeregisterOnDrop {
     provider: Arc<dyn Provider>,
     registration: Registration,
@@ -352,7 +351,7 @@ impl Drop for DeregisterOnDrop {
         if !may_be_registered || self.desired.borrow().target == Target::Abandoned {
             return;
         }
-        // The runtime is ending, so this needs one of its own, on a thread of its own.
+        // The runtime is ending, so this needs another runtime on another thread.
         let (provider, registration) = (Arc::clone(&self.provider), self.registration.clone());
         let attempt = move || {
             let runtime = Builder::new_current_thread().enable_all().build();
@@ -378,7 +377,7 @@ impl Drop for DeregisterOnDrop {
     }
 }
 
-/// What the registrar has seen of changes of its registration by others.
+/// Tracks changes of the registration by other processes.
 #[derive(Debug, Default)]
 struct ChangesByOthers {
     /// The number of heartbeats without a change since the last change; `None` if there was none.
@@ -389,14 +388,14 @@ struct ChangesByOthers {
 }
 
 impl ChangesByOthers {
-    /// A change that comes after fewer heartbeats than this since the last one was not made by a
-    /// person or tool, but by another process that sends heartbeats too.
+    /// If two changes are fewer heartbeats apart than this, they were made by another process that also
+    /// sends heartbeats, not by a person or a tool.
     const CONFLICT: u32 = 2;
 
     /// The number of heartbeats without a change after which a conflict has ended.
     const RESOLVED: u32 = 10;
 
-    /// Another one has changed the registration. Logs each kind of change once.
+    /// Another process has changed the registration. Logs each kind of change once.
     fn changed(&mut self, id: &InstanceId, provider: &str, difference: &Arc<str>) {
         let is_conflict = self.quiet.is_some_and(|quiet| quiet < Self::CONFLICT);
         self.quiet = Some(0);
@@ -420,7 +419,7 @@ impl ChangesByOthers {
         self.last_difference = Some(Arc::clone(difference));
     }
 
-    /// A heartbeat found the registration as it was.
+    /// A heartbeat found the registration unchanged.
     fn unchanged(&mut self) {
         let Some(quiet) = &mut self.quiet else { return };
         *quiet += 1;
@@ -631,7 +630,7 @@ mod tests {
                 let registrar = Registrar::start(Arc::clone(&registry), registration()).unwrap();
                 registrar.registered().await;
                 assert!(is_registered_now(&memory));
-                // Dropped as the last thing before `main` returns, or held for longer than that.
+                // Dropped right before `main` returns, or not before.
                 (!drops).then_some(registrar)
             });
             assert!(!is_registered(), "{drops}");

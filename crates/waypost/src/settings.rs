@@ -3,7 +3,7 @@
 //! Settings made in code take precedence over these.
 //!
 //! # Choice of the provider
-//! The first row that applies decides:
+//! The first row that applies is used:
 //!
 //! | environment | provider |
 //! |---|---|
@@ -36,7 +36,7 @@
 //! an agent of the list doesn't respond, look-ups go to the next one.
 //!
 //! # Kubernetes
-//! The first row that applies decides, as with `kubectl`:
+//! The first row that applies is used, as with `kubectl`:
 //!
 //! | environment | configuration |
 //! |---|---|
@@ -332,7 +332,7 @@ fn build_static(environment: &Environment) -> Result<Arc<dyn Provider>, Error> {
     })?;
     let provider = StaticProvider::open(path).map_err(|error| {
         if error.location() == path {
-            // The error is about the whole file, as when it can't be read: name the variable too.
+            // The error is about the whole file, for instance if it can't be read: name the variable too.
             ConfigError::new(CONFIG_FILE, error)
         } else {
             error

@@ -1,5 +1,5 @@
-//! Numbers with a copy per core. A counter that all cores share makes a pick slower with every core;
-//! a sharded one doesn't.
+//! Numbers with a copy per core. A shared counter makes picks slower with each additional core; a sharded
+//! one doesn't.
 
 use std::cell::Cell;
 use std::sync::OnceLock;
@@ -27,7 +27,7 @@ impl Sharded {
     }
 
     /// Replaces this thread's number. No locked instruction is used, so a concurrent write by another
-    /// thread of the same shard may be lost, which does no harm to a position or a seed.
+    /// thread of the same shard may be lost, which is harmless for a position or a seed.
     #[inline]
     pub(crate) fn replace<T>(&self, next: impl FnOnce(u64) -> (u64, T)) -> T {
         let shard = &self.0[this_shard()].0;

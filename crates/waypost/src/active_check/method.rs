@@ -1,4 +1,4 @@
-//! What an active check does.
+//! The methods of active checks: TCP, HTTP or a function.
 
 use std::fmt;
 use std::panic::AssertUnwindSafe;
@@ -12,7 +12,7 @@ use crate::balance::panic_message;
 
 type Function = dyn Fn(Arc<Instance>) -> BoxFuture<'static, Result<(), String>> + Send + Sync;
 
-/// What a check does.
+/// How a check tests an endpoint.
 #[derive(Clone)]
 pub(super) enum CheckMethod {
     Tcp,
@@ -64,7 +64,7 @@ impl CheckMethod {
                 result_of(client.get(url).send().await)
             }
             Self::Custom(check) => {
-                // A panic in the application's function is a failed check; the loop goes on.
+                // A panic in the application's function is a failed check; the loop continues.
                 let check = async { check(Arc::clone(instance)).await };
                 match AssertUnwindSafe(check).catch_unwind().await {
                     Ok(result) => result,

@@ -77,7 +77,7 @@ impl ActiveCheck {
         Ok(Self::new(CheckMethod::http(path)?))
     }
 
-    /// Calls a function, for example one that asks gRPC's health service. Its error says why the check
+    /// Calls a function, for example one that calls gRPC's health service. Its error says why the check
     /// failed.
     pub fn custom<F, R>(check: F) -> Self
     where
@@ -107,7 +107,7 @@ impl ActiveCheck {
         self
     }
 
-    /// How many checks in a row must pass before an endpoint comes back. 2 by default.
+    /// How many checks in a row must pass before an endpoint is readmitted. 2 by default.
     pub fn with_rise(mut self, checks: u32) -> Self {
         self.thresholds.rise = checks.max(1);
         self
@@ -122,7 +122,7 @@ impl ActiveCheck {
     /// Checks an instance once.
     ///
     /// # Errors
-    /// Why the check failed.
+    /// If the check fails; the error says why.
     pub async fn check(&self, instance: &Arc<Instance>) -> Result<(), String> {
         let Some(port) = self.port_of(instance) else {
             return Err("the instance has no port with this name".into());

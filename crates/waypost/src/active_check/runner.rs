@@ -13,8 +13,8 @@ use super::ActiveCheck;
 use crate::endpoint::Endpoint;
 use crate::snapshot::Snapshot;
 
-/// The number of checks of a service that run at a time, so that ten thousand instances that don't
-/// answer don't occupy ten thousand sockets.
+/// The maximum number of concurrent checks of a service, so that ten thousand unresponsive instances
+/// don't occupy ten thousand sockets.
 const MAX_CONCURRENT: usize = 64;
 
 /// Returns the current snapshot; `None` when the service is no longer watched.
@@ -22,8 +22,8 @@ pub(crate) trait Current: Fn() -> Option<Arc<Snapshot>> + Clone + Send + 'static
 
 impl<F: Fn() -> Option<Arc<Snapshot>> + Clone + Send + 'static> Current for F {}
 
-/// Checks each endpoint that takes new work until it is removed. `changes` wakes when endpoints are
-/// added or removed.
+/// Checks each endpoint that takes new work, until it is removed. `changes` is notified when endpoints
+/// are added or removed.
 pub(crate) async fn run_checks(
     check: ActiveCheck,
     current: impl Current,

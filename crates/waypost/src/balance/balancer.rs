@@ -97,7 +97,7 @@ impl Balancer {
         self.watch().touch() && self.watch().is_running() && !self.refresh.is_finished()
     }
 
-    /// Whether its watch was closed because nobody used it.
+    /// Whether its watch was closed because it was not used.
     pub(crate) fn is_closed(&self) -> bool {
         self.watch().is_closed()
     }
@@ -133,19 +133,19 @@ impl Balancer {
         self.watch().load()
     }
 
-    /// Which instances are picked, which are not, and why. Meant for operators, not for each
+    /// Which instances are picked, which are not, and why. For diagnosis: too slow to call for each
     /// request.
     pub fn explain(&self) -> Explanation {
         self.state.refresh();
         explain::explain(&self.state.picker.load(), self.state.options())
     }
 
-    /// Subscribes to decisions from now on: ejections, returns, panic mode.
+    /// Subscribes to later decisions: ejections, readmissions, panic mode.
     pub fn events(&self) -> BalanceEvents {
         self.state.group.detector.events().subscribe()
     }
 
-    /// How many decisions of each kind were made, for metrics.
+    /// The number of decisions of each kind, for metrics.
     pub fn counters(&self) -> BalanceCounters {
         let detector = &self.state.group.detector;
         BalanceCounters {
@@ -211,9 +211,9 @@ impl Balancer {
         self.state.picker.load().in_use()
     }
 
-    // Always inlined, and the slow path shares no memory with the fast one: otherwise the result is
-    // returned through memory, written in halves and read as a whole, which stalls for as long as
-    // the rest of a pick takes.
+    // Always inlined, and the slow path shares no memory with the fast one. Otherwise the result is
+    // returned through memory, written in two halves and read as a whole. That stalls the pipeline for
+    // as long as the rest of a pick takes.
     #[inline(always)]
     fn choose(&self, key: Option<Key>) -> Result<Pick, Error> {
         let picker = self.state.picker.load();

@@ -1,4 +1,4 @@
-//! What a strategy chooses from.
+//! The endpoints that a strategy chooses from.
 
 use std::sync::Arc;
 

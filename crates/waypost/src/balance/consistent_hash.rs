@@ -10,7 +10,8 @@ use crate::shard::ShardedRng;
 ///
 /// When an endpoint is added, it takes keys from the others in proportion to its weight; when one is
 /// removed, its keys are spread over the others. Other keys stay (about one more key moves for each
-/// hundred that must). All clients that see the same endpoints agree, whatever they saw before. A request without a key goes to a random endpoint, by weight.
+/// hundred that must). All clients that see the same endpoints agree, whatever they saw before. A
+/// request without a key goes to a random endpoint, by weight.
 ///
 /// With a [bound](Self::with_bound), an endpoint that has more than its share of requests in flight
 /// passes keys on to others. That is off by default, as in Envoy and HAProxy, since two overlapping
@@ -28,7 +29,7 @@ pub struct ConsistentHash {
 }
 
 impl ConsistentHash {
-    /// Without a bound.
+    /// Consistent hashing without a bound.
     pub fn new() -> Self {
         Self {
             rng: Arc::new(ShardedRng::new()),
@@ -98,7 +99,7 @@ fn is_within_bound(candidates: &Candidates, index: usize, bound: f64) -> bool {
         let more = candidates.in_flight(index);
         (load + more, weight + candidates.weight(index))
     });
-    // Its share of the load, including this request.
+    // The endpoint's share of the load, including this request.
     let share = (load + 1) as f64 * candidates.weight(index) / weight;
     (in_flight + 1) as f64 <= (bound * share).ceil()
 }
@@ -116,15 +117,15 @@ fn next_slot(slot: u16) -> u16 {
 
 /// Which endpoint owns each slot.
 ///
-/// Rendezvous hashing gives a slot to the endpoint whose claim comes first, where endpoint *i* claims
-/// slots at random with a rate of its weight. Evaluating that for each pair of slot and endpoint would
-/// take long for many endpoints. Instead each endpoint's claims are generated in order of time: the
-/// *j*-th one comes between *j* and *j + 1*, divided by the weight, at a slot that the endpoint's id
-/// and *j* determine. The earliest claim of a slot wins. An endpoint's claims depend on nothing but
-/// itself, so adding one takes slots from others only for itself.
+/// Rendezvous hashing can be described as a race: each endpoint claims slots at random times, at a rate
+/// equal to its weight, and the earliest claim of a slot wins. Computing the claim of each endpoint on
+/// each slot would take long for many endpoints. Instead, each endpoint's claims are generated in order
+/// of time: the *j*-th claim is at a time between *j* and *j + 1*, divided by the weight, on a slot that
+/// is a hash of the endpoint's id and *j*. An endpoint's claims depend only on its id and weight, so
+/// adding an endpoint only moves slots to that endpoint.
 ///
-/// Claims are generated up to a time at which there are [`CLAIMS_PER_SLOT`] per slot on average. The
-/// few slots that nobody has claimed by then (one in a thousand) share the owner of another slot.
+/// Claims are generated until there are [`CLAIMS_PER_SLOT`] per slot on average. The few slots without
+/// a claim (one in a thousand) take the owner of another slot.
 #[derive(Debug)]
 struct SlotTable(Box<[u32]>);
 

@@ -1,4 +1,4 @@
-//! Explains which instances are picked, for operators.
+//! Explains which instances are picked, for diagnosis.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ pub struct Explanation {
     pub strategy: &'static str,
     /// The provider of the instances.
     pub provider: Arc<str>,
-    /// Grows by one with each answer that changed something.
+    /// Incremented by each answer that changed something.
     pub generation: u64,
     /// The age of the answer in seconds; `None` before the first.
     pub age_seconds: Option<f64>,
@@ -40,7 +40,7 @@ pub struct Explanation {
     pub known: usize,
     /// Each instance, in order of their ids.
     pub instances: Vec<ExplainedInstance>,
-    /// How many decisions of each kind were made.
+    /// The number of decisions of each kind.
     pub counters: BalanceCounters,
 }
 
@@ -71,7 +71,7 @@ pub struct ExplainedInstance {
     pub in_flight: usize,
     /// Its average latency in seconds, if measured.
     pub latency_seconds: Option<f64>,
-    /// Successful requests in the last 10 to 20 s. Per 10 s no more than 1,000 are counted, plus
+    /// Successful requests in the last 10 to 20 s. In each 10 s, at most 1,000 are counted, plus
     /// 1,000 for each failure.
     pub succeeded: u32,
     /// Failed requests in the same time.
@@ -94,7 +94,7 @@ pub struct ExplainedCheck {
 #[derive(Clone, Debug, Serialize)]
 #[non_exhaustive]
 pub struct ExplainedEjection {
-    /// Why.
+    /// Why it was ejected.
     pub cause: Option<EjectionCause>,
     /// The seconds until it expires: 0 if it has, `None` if it lasts until checks pass.
     pub seconds_left: Option<f64>,

@@ -8,7 +8,7 @@ use crate::shard::{shards, this_shard};
 
 type EndpointList = Arc<[Arc<Endpoint>]>;
 
-/// A lease on one endpoint of a longer list would keep too much in memory.
+/// The maximum length of a list that leases share. A lease would keep a longer list in memory.
 const MAX_SHARED: usize = 1_024;
 
 /// One core's reference to a list of endpoints. Leases of that core count their references here: the
@@ -16,7 +16,7 @@ const MAX_SHARED: usize = 1_024;
 #[repr(align(64))]
 pub(crate) struct SharedList(EndpointList);
 
-/// A reference to a list per core; none if the list is too long.
+/// A reference to a list for each core; empty if the list is too long.
 pub(crate) struct PerCoreLists(Box<[Arc<SharedList>]>);
 
 impl PerCoreLists {
@@ -30,7 +30,7 @@ impl PerCoreLists {
         Self((0..cores).map(share).collect())
     }
 
-    /// Holds the endpoint at `index`, if the list is shared and that long.
+    /// Holds the endpoint at `index`, if the list is shared and contains that index.
     #[inline]
     pub(crate) fn hold(&self, index: usize) -> Option<HeldEndpoint> {
         let list = self.0.get(this_shard())?;

@@ -14,8 +14,8 @@ impl Key {
     }
 }
 
-/// FNV-1a, finished with SplitMix64's mixer. It doesn't resist attacks: whoever chooses the key can
-/// choose the endpoint; bounded loads limit the damage.
+/// FNV-1a, finished with SplitMix64's mixer. It doesn't resist attacks: a client that chooses its key
+/// can choose the endpoint. Bounded loads limit the damage.
 pub(crate) fn hash(seed: u64, bytes: &[u8]) -> u64 {
     let fnv = bytes
         .iter()

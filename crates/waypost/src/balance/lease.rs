@@ -77,13 +77,13 @@ impl Lease {
         self.held.endpoint()
     }
 
-    /// Reports that the request was answered.
+    /// Reports success: the endpoint responded.
     #[inline]
     pub fn succeeded(&self) {
         self.record(Outcome::Succeeded);
     }
 
-    /// Reports that the request failed and the endpoint is to blame; see [`Outcome::Failed`].
+    /// Reports a failure caused by the endpoint; see [`Outcome::Failed`].
     pub fn failed(&self) {
         self.record(Outcome::Failed);
     }
@@ -156,8 +156,9 @@ impl Drop for Lease {
     }
 }
 
-/// Records that a lease was dropped without an outcome. Not a method, and inlined nowhere: a lease whose
-/// address is taken is kept in memory instead of registers, which doubles its cost.
+/// Records that a lease was dropped without an outcome. It is a function that is never inlined, and not
+/// a method, because a lease whose address is taken is kept in memory instead of registers, which doubles
+/// its cost.
 #[cold]
 #[inline(never)]
 fn abandon(endpoint: &Endpoint, started: Instant, is_trial: bool) {

@@ -7,8 +7,8 @@ use super::alias::AliasTable;
 use super::{Candidates, Chooser, Strategy};
 use crate::shard::ShardedRng;
 
-/// The endpoint with the fewest requests in flight for its weight, counting [`Lease`](crate::Lease)s
-/// held by this process.
+/// Picks the endpoint with the fewest requests in flight relative to its weight. Requests in flight are
+/// the [`Lease`](crate::Lease)s held by this process.
 ///
 /// With up to 32 endpoints all are compared, and ties are broken at random by weight. With more, two
 /// are drawn at random by weight and the better one is used, which is enough to keep the longest
@@ -64,7 +64,7 @@ impl Strategy for LeastConnections {
             }
             let b = table.draw(&rng);
             let other = candidates.in_flight(b);
-            // The queues are compared per weight, so that weights hold under load.
+            // Divided by the weight, so that traffic follows the weights under load.
             let is_b_better = match candidates.weights() {
                 None => other < queue,
                 Some(weights) => (other as f64) * weights[a] < (queue as f64) * weights[b],

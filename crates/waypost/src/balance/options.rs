@@ -69,9 +69,9 @@ impl BalancerOptions {
         self
     }
 
-    /// The share of healthy endpoints, from 0 to 1, below which ejections are ignored: when so many
-    /// endpoints seem to fail, the cause is more likely on this side. With up to three endpoints, one
-    /// healthy endpoint is enough. 0.5 by default.
+    /// The share of healthy endpoints, from 0 to 1, below which ejections are ignored: if so many
+    /// endpoints seem to fail, the cause is more likely in this process or its network. With up to three
+    /// endpoints, one healthy endpoint is enough. 0.5 by default.
     #[must_use]
     pub fn panic_threshold(mut self, share: f64) -> Self {
         self.panic_threshold = share.clamp(0.0, 1.0);

@@ -7,14 +7,14 @@ use super::alias::AliasTable;
 use super::{Candidates, Chooser, Strategy};
 use crate::shard::ShardedRng;
 
-/// The better of two endpoints: the one with the lower product of latency and load, which is the number
-/// of requests in flight in relation to the endpoint's weight.
+/// Picks the better of two random endpoints: the one with the lower product of latency and load. Load is
+/// the number of requests in flight divided by the endpoint's weight.
 ///
-/// Both are drawn at random by weight, the second one from all endpoints again, so that traffic
-/// follows the weights. Latency is a moving average that rises at once and falls slowly (Finagle's
-/// "Peak EWMA"), from the outcomes reported to [`Lease`](crate::Lease)s. A failure counts as slow, so
-/// an endpoint that fails fast doesn't attract traffic. An endpoint without a measurement counts as
-/// fast as the one it is compared with.
+/// Each of the two is drawn from all endpoints at random by weight, so that traffic follows the weights.
+/// Latency is a moving average that rises at once and falls slowly (Finagle's "Peak EWMA"), computed
+/// from the outcomes reported to [`Lease`](crate::Lease)s. A failure counts as a slow response, so an
+/// endpoint that fails fast doesn't attract traffic. An endpoint without a measurement is assumed to be
+/// as fast as the one it is compared with.
 #[derive(Debug)]
 pub struct P2cPeakEwma {
     rng: Arc<ShardedRng>,
@@ -42,9 +42,9 @@ impl Default for P2cPeakEwma {
     }
 }
 
-/// How many times a second endpoint is drawn until it differs from the first. Between equals the
-/// first one is used, so the weights still decide; but a slow endpoint is hardly ever used for lack
-/// of another.
+/// How many times the second endpoint is drawn until it differs from the first. If it never differs, the
+/// first is used, so traffic still follows the weights; but a slow endpoint is rarely picked because it
+/// was drawn twice.
 const DRAWS_OF_OTHER: usize = 3;
 
 impl Strategy for P2cPeakEwma {
@@ -55,8 +55,8 @@ impl Strategy for P2cPeakEwma {
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
         let rng = Arc::clone(&self.rng);
         let table = AliasTable::new(candidates);
-        // What one request in flight counts at each endpoint, so that weights hold under load as well
-        // as at rest: less at a heavy one.
+        // The load of one request in flight at each endpoint: the greater the weight, the less. So
+        // traffic follows the weights under load as well.
         let request_cost: Option<Box<[f32]>> = candidates.weights().map(|weights| {
             let mean = weights.iter().sum::<f64>() / weights.len() as f64;
             weights

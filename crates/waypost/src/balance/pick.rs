@@ -13,7 +13,7 @@ use super::picker::PreparedPicker;
 use crate::endpoint::Endpoint;
 use crate::snapshot::Snapshot;
 
-/// An endpoint that was chosen, borrowed from the picker: nothing is copied or counted. Call
+/// An endpoint that was chosen. It is borrowed from the picker, so nothing is copied or counted. Call
 /// [`lease`](Self::lease) and hold the [`Lease`] for as long as the request lasts.
 pub struct Pick {
     picker: Guard<Arc<PreparedPicker>>,
@@ -31,7 +31,7 @@ impl Pick {
         }
     }
 
-    /// A pick whose outcome decides whether an ejected endpoint returns.
+    /// A pick whose outcome decides whether an ejected endpoint is readmitted.
     pub(super) fn trial(picker: Guard<Arc<PreparedPicker>>, index: usize) -> Self {
         Self {
             picker,

@@ -14,7 +14,7 @@ use crate::endpoint::{CountedBy, Endpoint};
 use crate::snapshot::Snapshot;
 
 /// The candidates of one snapshot with their weights, and the strategy's prepared choice among them.
-/// It is immutable; a change makes another one.
+/// It is immutable and is replaced when something changes.
 ///
 /// Endpoints are numbered: the candidates first, then the reserve, then those due for a trial.
 pub(crate) struct PreparedPicker {
@@ -37,7 +37,7 @@ pub(crate) struct PreparedPicker {
     pub(crate) known: usize,
     /// The message, if the strategy's weight function panicked and the registry's weights are used.
     pub(crate) weights_panicked: Option<Arc<str>>,
-    /// When another picker is due although nothing has changed.
+    /// When another picker must be prepared although nothing has changed.
     pub(crate) refresh_at: Option<Instant>,
 }
 
@@ -153,12 +153,12 @@ impl PreparedPicker {
         let prepared = self.prepared.as_ref()?;
         let count = prepared.candidates.len();
         let is_accepted = |&index: &usize| accept(self.endpoint(index).instance());
-        // Most often the strategy soon chooses one; that keeps to its order and looks at load.
+        // Usually the strategy soon chooses an accepted one. That follows its order and considers load.
         let chosen = std::iter::repeat_with(|| prepared.choose(None));
         if let Some(index) = chosen.take(5).find(is_accepted) {
             return Some(index);
         }
-        // Only a few are accepted: one of them at random, by weight.
+        // Only a few endpoints are accepted: choose one of them at random, by weight.
         let accepted: Vec<usize> = (0..count).filter(is_accepted).collect();
         let weight = |index: &usize| prepared.candidates.weight(*index);
         let mut left = accepted.iter().map(weight).sum::<f64>() * fastrand::f64();
@@ -170,7 +170,7 @@ impl PreparedPicker {
         candidate.or_else(|| (count..count + self.reserve).find(is_accepted))
     }
 
-    /// The endpoints with connections worth keeping: the candidates, and those due for a trial.
+    /// The endpoints whose connections are kept open: the candidates, and those due for a trial.
     pub(crate) fn in_use(&self) -> Vec<Arc<Endpoint>> {
         let candidates = self.prepared.as_ref();
         let candidates = candidates.map_or(&[][..], |prepared| prepared.candidates.endpoints());

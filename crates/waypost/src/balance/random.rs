@@ -7,7 +7,7 @@ use super::{Candidates, Chooser, Strategy};
 use crate::endpoint::Endpoint;
 use crate::shard::ShardedRng;
 
-/// A random endpoint, all with the same probability, regardless of weight.
+/// Picks a random endpoint, each with the same probability, regardless of weight.
 #[derive(Debug)]
 pub struct Random {
     rng: Arc<ShardedRng>,

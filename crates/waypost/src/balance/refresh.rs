@@ -15,7 +15,7 @@ use crate::endpoint::EndpointGroup;
 use crate::outlier::BalanceEvent;
 use crate::snapshot::Snapshot;
 
-/// What a balancer and its refresh task share.
+/// The state that a balancer shares with its refresh task.
 pub(crate) struct BalancerState {
     pub(crate) watch: Arc<SharedWatch<Snapshot>>,
     pub(crate) group: Arc<EndpointGroup>,
@@ -60,7 +60,7 @@ impl BalancerState {
     }
 
     /// Prepares a picker and publishes it. If the strategy panics, that is reported and the previous
-    /// picker stays.
+    /// picker stays in use.
     fn prepare(&self) {
         let strategy = self.strategy();
         let snapshot = self.watch.load_full();
@@ -79,7 +79,7 @@ impl BalancerState {
                 if self.picker.load().has_candidates() {
                     return;
                 }
-                // There is no previous picker, and any strategy is better than none.
+                // There is no previous picker, so round robin is used.
                 let fallback: Arc<dyn Strategy> = Arc::new(RoundRobin::new());
                 let Ok(picker) = prepare(&fallback) else {
                     return;

@@ -7,11 +7,11 @@ use super::{Candidates, Chooser, Strategy};
 use crate::endpoint::Endpoint;
 use crate::shard::ShardedPosition;
 
-/// Each endpoint in turn, regardless of weight.
+/// Picks each endpoint in turn, regardless of weight.
 ///
 /// The first position is random, so that many clients that start together don't all begin with the
-/// same endpoint; it is kept when the endpoints change. Each core rotates by itself: one counter for
-/// all would make a pick slower with every core.
+/// same endpoint; it is kept when the endpoints change. Each core has its own position: with one shared
+/// counter, picks would become slower with each additional core.
 #[derive(Debug)]
 pub struct RoundRobin {
     position: Arc<ShardedPosition>,

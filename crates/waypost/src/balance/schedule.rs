@@ -6,15 +6,16 @@ use super::Candidates;
 /// of the average weight.
 const TURNS_PER_ENDPOINT: usize = 64;
 
-/// A cycle in which each endpoint has turns in proportion to its weight, spread evenly: of weights
-/// 5, 1, 1 the first comes five times of seven, but never five times running.
+/// A cycle in which each endpoint has turns in proportion to its weight, spread evenly: with weights 5,
+/// 1 and 1, the first endpoint has five of seven turns, but never five in a row.
 ///
 /// `None` if each endpoint has one turn. Whole weights with a small sum are represented exactly.
 pub(crate) fn schedule(candidates: &Candidates) -> Option<Box<[u32]>> {
     let turns = turns(candidates.weights()?);
     let length: usize = turns.iter().map(|&turns| turns as usize).sum();
-    // The turns of an endpoint are equally spaced, from a different start each, so that endpoints of
-    // equal weight don't cluster. They are sorted by position in one pass (counting sort).
+    // The turns of an endpoint are equally spaced. Each endpoint has a different first position, so
+    // that endpoints of equal weight don't cluster. Turns are sorted by position in one pass (counting
+    // sort).
     let mut positions = Vec::with_capacity(length);
     let mut next = vec![0_u32; length + 1];
     for (endpoint, &turns) in turns.iter().enumerate() {

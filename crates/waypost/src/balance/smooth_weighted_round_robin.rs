@@ -6,9 +6,10 @@ use super::schedule::schedule;
 use super::{Candidates, Chooser, Strategy};
 use crate::shard::ShardedPosition;
 
-/// Each endpoint in turn; an endpoint with more weight has more turns, spread evenly over the cycle.
+/// Picks each endpoint in turn; an endpoint with more weight has more turns, spread evenly over the
+/// cycle.
 ///
-/// Otherwise as [`RoundRobin`](super::RoundRobin). In each cycle an endpoint has turns in proportion
+/// Otherwise like [`RoundRobin`](super::RoundRobin). In each cycle an endpoint has turns in proportion
 /// to its weight: exactly for whole weights whose sum, divided by common factors, is at most 64 per
 /// endpoint; otherwise rounded to 1/128 of the average weight.
 #[derive(Debug)]

@@ -47,8 +47,8 @@ pub trait Strategy: fmt::Debug + Send + Sync + 'static {
         endpoint.weight()
     }
 
-    /// Prepares a function that chooses. Called when endpoints or weights change, never during a
-    /// pick: do here what takes time, and keep in the strategy itself what must survive a change.
+    /// Prepares a function that chooses. Called when endpoints or weights change, never during a pick.
+    /// Do expensive work here, and keep state that must survive a change in the strategy itself.
     ///
     /// If it panics, the panic is reported and the function prepared before stays in use.
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser>;

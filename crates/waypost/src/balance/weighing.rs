@@ -37,8 +37,8 @@ pub enum Selection {
     OutsideSubset,
 }
 
-/// With up to this many endpoints, one healthy endpoint is enough to avoid panic mode: if one has
-/// died and another hangs, requests must not go to these two again.
+/// With up to this many endpoints, one healthy endpoint is enough to avoid panic mode. Otherwise, if one
+/// of three has died and another hangs, panic mode would send requests to these two again.
 const SMALL: usize = 3;
 
 /// Services with fewer endpoints are not split into subsets.
@@ -66,7 +66,7 @@ pub(crate) struct Weighed {
     pub(crate) panic: bool,
     /// The message, if the strategy's weight function panicked.
     pub(crate) panicked: Option<Arc<str>>,
-    /// When the weights change although nothing else does.
+    /// When the weights change by the passing of time alone.
     pub(crate) next_change: Option<Instant>,
 }
 
@@ -154,7 +154,7 @@ fn by_registry(snapshot: &Snapshot, strategy: &dyn Strategy) -> (Weighed, Vec<f6
     (weighed, base)
 }
 
-/// The weight of a strategy may be computed by the application; an invalid one counts as 0.
+/// A weight computed by the application may be invalid; then it counts as 0.
 fn valid_weight(weight: f64) -> f64 {
     if weight.is_finite() && weight > 0.0 {
         weight.clamp(1e-6, 1e9)

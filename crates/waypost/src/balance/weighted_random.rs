@@ -10,7 +10,7 @@ use super::{Candidates, Chooser, Strategy};
 use crate::endpoint::Endpoint;
 use crate::shard::ShardedRng;
 
-/// A random endpoint, with a probability in proportion to its weight.
+/// Picks a random endpoint, with a probability in proportion to its weight.
 ///
 /// ```
 /// use waypost::balance::WeightedRandom;

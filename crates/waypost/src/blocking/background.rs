@@ -8,7 +8,7 @@ use tokio::runtime::{Builder, Handle};
 use tokio::sync::oneshot;
 use waypost_core::{ConfigError, Error};
 
-/// A Tokio runtime on a thread of its own, which ends when this is dropped.
+/// A Tokio runtime on a separate thread, which ends when this is dropped.
 pub(super) struct Background {
     runtime: Handle,
     /// Dropping it stops the runtime.

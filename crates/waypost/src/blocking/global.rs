@@ -75,7 +75,7 @@ where
 }
 
 /// As [`crate::deregister_all_services`]. Call it before the program ends: the background thread of
-/// these functions has no end of its own, at which it could deregister.
+/// these functions never stops by itself, so it can't deregister on its own.
 ///
 /// # Errors
 /// The same; and [`Error::WithinRuntime`] within an async runtime.

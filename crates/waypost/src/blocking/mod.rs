@@ -1,6 +1,6 @@
 //! The client, the registrar and the global functions for programs without async.
 //!
-//! Calls block until the result is there. Watches and heartbeats run on a background thread, which
+//! Calls block until the result is available. Watches and heartbeats run on a background thread, which
 //! ends when the last client, balancer and registrar that use it are dropped.
 //!
 //! ```no_run
@@ -56,7 +56,7 @@ pub struct ServiceDiscoveryClient {
 }
 
 impl ClientBuilder {
-    /// Makes a client for a program without async and starts to register, if a registration was set.
+    /// Builds a client for a program without async and starts to register, if a registration was set.
     /// The instance is deregistered when the last clone of the client is dropped.
     ///
     /// # Errors
@@ -133,8 +133,8 @@ impl ServiceDiscoveryClient {
         self.background.block_on(self.client.pick(service))?
     }
 
-    /// A balancer of one service; waits for the provider's first answer. Hold one where picks are
-    /// frequent: its picks don't look the name up.
+    /// A balancer of one service; waits for the provider's first answer. Hold one if picks are
+    /// frequent: its picks don't look up the name.
     ///
     /// # Errors
     /// If the name is not valid, or the provider fails.

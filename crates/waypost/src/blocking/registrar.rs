@@ -20,7 +20,7 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    /// Starts to register, on a background thread of its own.
+    /// Starts to register, on a new background thread.
     ///
     /// # Errors
     /// As [`crate::Registrar::start`]; and [`Error::WithinRuntime`] within an async runtime.

@@ -1,4 +1,4 @@
-//! Delays an answer of "no instances", so that a wiped registry removes nothing at once.
+//! Delays an answer of "no instances", so that a wiped registry doesn't remove all instances at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,18 +15,18 @@ pub(super) type Instances = Option<Vec<Arc<Instance>>>;
 
 type Item = Result<Instances, ProviderError>;
 
-/// What is known of a service when its watch starts.
+/// What is known about a service when its watch starts.
 pub(super) struct Before {
     pub(super) had_instances: bool,
-    /// Whether it was watched earlier in this run, and then not for a while.
+    /// Whether it was watched earlier in this run, but not continuously until now.
     pub(super) was_interrupted: bool,
 }
 
 /// Holds back an answer without instances for a while, if there were instances before.
 ///
-/// A registry that was wiped gives such answers until its services have registered again; one that
-/// ran all the time gives them when the last instance has left. Hence the two durations: after an
-/// outage, and otherwise. Meanwhile the last known good answer is kept and marked as stale.
+/// A registry that was wiped gives such answers until its services have registered again. A registry
+/// that ran all the time gives them when the last instance has left. Therefore there are two durations:
+/// one after an outage, and one otherwise. Meanwhile the last known good answer is kept and marked stale.
 pub(super) fn hold_empty(
     items: BoxStream<'static, Item>,
     options: &DirectoryOptions,

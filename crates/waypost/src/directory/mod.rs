@@ -95,8 +95,8 @@ impl Directory {
     ///
     /// # Errors
     /// If nothing is known and the provider fails ([`Error::Unreachable`], [`Error::NotAuthorised`])
-    /// or doesn't answer in time ([`Error::TimedOut`]). That the service is unknown is an answer, not
-    /// an error of this method.
+    /// or doesn't answer in time ([`Error::TimedOut`]). It is not an error if the service is unknown:
+    /// the snapshot says so.
     pub async fn lookup(&self, service: &ServiceName) -> Result<Arc<Snapshot>, Error> {
         let watch = self.watch(service);
         self.settled(&watch, Some(service)).await
@@ -207,8 +207,8 @@ impl Directory {
             .expiring(inner.options.max_stale)
             .with_outlier_detection(inner.options.outlier_detection.clone());
         let (first, was_interrupted) = match earlier {
-            // Its task ended with the runtime that it ran on. Its value is served as stale until
-            // the new watch confirms it.
+            // The task of the watch ended with its runtime. Its value is served as stale until the new
+            // watch confirms it.
             Some(snapshot) if snapshot.freshness().is_known() => {
                 let description = Arc::clone(&inner.description);
                 let reason = "the watch ended with its runtime";
@@ -365,7 +365,7 @@ impl Inner {
     }
 }
 
-/// Records that the writer has ended, which it does with its runtime.
+/// Records that the writer has ended, for example with its runtime.
 struct WriterRuns(std::sync::Weak<Inner>);
 
 impl Drop for WriterRuns {

@@ -7,7 +7,7 @@ use super::shared_watch::Idle;
 use crate::active_check::ActiveCheck;
 use crate::outlier::OutlierDetection;
 
-/// How a [`Directory`](crate::directory::Directory) behaves.
+/// Options of a [`Directory`](crate::directory::Directory).
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct DirectoryOptions {
@@ -16,17 +16,18 @@ pub struct DirectoryOptions {
     /// How long the watch of a service stays open without being used; it closes after one to two times
     /// this duration. 5 minutes by default.
     pub idle: Duration,
-    /// The same for an unknown service, so that names invented by a caller don't accumulate. 30 s by
+    /// The same for an unknown service, so that look-ups of arbitrary names don't accumulate. 30 s by
     /// default.
     pub idle_unknown: Duration,
-    /// The age from which on a stale answer is an error ([`Error::Stale`](crate::Error::Stale)). No
-    /// limit by default: old addresses are usually still right.
+    /// The maximum age of a stale answer; an older one is an error ([`Error::Stale`](crate::Error::Stale)).
+    /// No limit by default, because old addresses are usually still right.
     pub max_stale: Option<Duration>,
     /// How long an answer without instances must last after an outage before it is accepted, if there
     /// were instances before: a registry that was wiped has none until its services have registered
     /// again. 10 s by default, twice the heartbeat interval.
     pub hold_empty_after_outage: Duration,
-    /// The same without an outage. Zero by default: the last instance has left.
+    /// The same without an outage. Zero by default: an empty answer then means that the last instance
+    /// has left.
     pub hold_empty: Duration,
     /// A file that stores the snapshots, for a start while the registry is down. None by default.
     pub snapshot_file: Option<PathBuf>,

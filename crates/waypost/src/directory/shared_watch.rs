@@ -78,8 +78,8 @@ impl WatchedState for Catalog {
     }
 }
 
-/// Tells the outlier detector what the registry has changed: the number of ready endpoints, endpoints
-/// that were removed, and endpoints that became critical or recovered.
+/// Passes the registry's changes to the outlier detector: the number of ready endpoints, endpoints that
+/// were removed, and endpoints that became critical or recovered.
 fn update_outlier_detector(before: &Snapshot, after: &Snapshot) {
     let detector = &after.group().detector;
     detector.set_size(after.ready().len());
@@ -96,7 +96,7 @@ fn update_outlier_detector(before: &Snapshot, after: &Snapshot) {
     }
 }
 
-/// One watch at the provider, shared by everyone who reads the service, and its current value.
+/// One watch at the provider, shared by all readers of the service, and its current value.
 pub(crate) struct SharedWatch<P> {
     current: ArcSwap<P>,
     /// The value from an earlier run of the program, used until the provider has answered.
@@ -272,7 +272,7 @@ impl<P> Drop for SharedWatch<P> {
     }
 }
 
-/// What has happened to a watch.
+/// An event of a watch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// Its value has changed.
@@ -319,8 +319,8 @@ async fn follow<P: WatchedState>(
     }
 }
 
-/// Marks the value of a watch as stale when its task ends, which it does with its runtime, or by a
-/// panic. Its holders must not take the last value for the current one.
+/// Marks the value of a watch as stale when its task ends, with its runtime or by a panic. Without this,
+/// readers would take the last value for the current one.
 struct StaleOnDrop<P: WatchedState>(Weak<SharedWatch<P>>);
 
 impl<P: WatchedState> Drop for StaleOnDrop<P> {

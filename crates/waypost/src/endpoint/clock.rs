@@ -9,14 +9,14 @@ use crate::shard::Sharded;
 /// After this many reads within a millisecond a thread skips reads.
 const FREQUENT: u64 = 16;
 
-/// How many reads are skipped between two samples then.
+/// How many reads such a thread skips between two samples.
 const SKIPPED: u64 = 15;
 
 /// Milliseconds since the start of a group, and a sampled reading of the current time.
 ///
-/// Reading the operating system's clock takes longer than all the rest of a pick with its lease. So
-/// a thread that reads it more than 16 times within a millisecond samples it: only one in 16 reads
-/// returns the time, until a millisecond with fewer reads. Otherwise every read returns it.
+/// Reading the operating system's clock takes longer than the rest of a pick with its lease. So a
+/// thread that reads it more than 16 times within a millisecond samples it: only one in 16 reads returns
+/// the time, until a millisecond has fewer reads. Otherwise every read returns the time.
 #[derive(Debug)]
 pub(crate) struct SampledClock {
     start: Instant,
@@ -40,7 +40,7 @@ impl SampledClock {
         since.as_secs() * 1_000 + u64::from(since.subsec_millis())
     }
 
-    /// The time that many milliseconds after the start.
+    /// The time at this many milliseconds after the start.
     pub(crate) fn instant(&self, millis: u64) -> Instant {
         let since = Duration::from_millis(millis);
         // Ejections are limited to ten years, which every clock can represent.
@@ -90,7 +90,7 @@ mod tests {
         let sampled = |reads: usize| (0..reads).filter(|_| clock.sample().is_some()).count();
         assert_eq!(sampled(16), 16);
         assert_eq!(sampled(160), 10);
-        // Reads that are still to be skipped are the only ones lost when the rate falls.
+        // When the rate falls, only the remaining reads of the current period are skipped.
         tokio::time::advance(Duration::from_millis(1)).await;
         assert_eq!(sampled(15 + 10), 10);
     }

@@ -1,10 +1,11 @@
 //! Counts the requests in flight at an endpoint, so that cores don't wait for each other.
 //!
 //! A counter shared by all cores moves between their caches with every request, and each core waits
-//! for it. So each core counts by itself and adds to the shared counter only in steps of two, which
-//! a request that begins and ends while nothing else happens never causes (a "sloppy counter":
-//! Boyd-Wickizer et al., "An Analysis of Linux Scalability to Many Cores", OSDI 2010). What one core
-//! knows is off by at most one request per other core; the sum over all cores is exact.
+//! for it. Therefore each core has its own count, and adds it to the shared counter only when it reaches
+//! 2 or -2. A single request that begins and ends on an idle core never touches the shared counter. This
+//! is a "sloppy counter" (Boyd-Wickizer et al., "An Analysis of Linux Scalability to Many Cores", OSDI
+//! 2010). The count that one core sees is off by at most one request per other core; the sum over all
+//! cores is exact.
 
 use std::sync::atomic::AtomicI32;
 use std::sync::atomic::Ordering::Relaxed;
@@ -55,12 +56,12 @@ impl InFlightCounters {
     }
 }
 
-/// Where a request was counted, and so where it must be subtracted.
+/// Where a request was counted, which is where it must be subtracted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum CountedBy {
     /// In the shared counter.
     Shared,
-    /// By one core, by its number.
+    /// In the count of the core with this number.
     Core(u8),
 }
 
@@ -87,7 +88,7 @@ impl InFlightCounter {
         }
     }
 
-    /// The count as this core knows it.
+    /// The count that this core sees.
     #[inline]
     pub(super) fn estimate(&self, flushed: &AtomicI32) -> usize {
         let own = self.at(this_shard()).load(Relaxed);
@@ -119,7 +120,7 @@ mod tests {
         assert_eq!(flushed.load(Relaxed), 0);
         add(1);
         assert_eq!(flushed.load(Relaxed), 2);
-        // One that comes and goes beside them doesn't touch the shared counter.
+        // A further request that begins and ends doesn't touch the shared counter.
         for _ in 0..3 {
             add(-1);
             add(1);

@@ -1,4 +1,4 @@
-//! A latency average that reacts at once to slow answers.
+//! A latency average that reacts at once to slow responses.
 
 use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::Relaxed;
@@ -53,7 +53,7 @@ impl PeakEwma {
         });
     }
 
-    /// A request was given up after this time; its latency would have been longer.
+    /// Records a request that its caller abandoned after this time; its latency would have been longer.
     pub(crate) fn abandoned(&self, seconds: f32, now: u64) {
         self.add(now, |value| seconds.max(value));
     }
@@ -72,8 +72,8 @@ impl PeakEwma {
                 value * kept + sample * (1.0 - kept)
             };
             let packed = u64::from(new.to_bits()) << 32 | now & 0xffff_ffff;
-            // Of many samples in one millisecond only a peak changes the word, so the line of a busy
-            // endpoint is rarely written and cores can share it.
+            // Of many samples in one millisecond, only a peak changes the word. So the cache line of a
+            // busy endpoint is rarely written, and cores can share it.
             if packed == old {
                 return;
             }
@@ -96,8 +96,8 @@ fn elapsed(now: u64, sampled: u32) -> f32 {
     (now as u32).wrapping_sub(sampled) as i32 as f32
 }
 
-/// The share that is left after that many milliseconds, to 1 in 20,000; 1 for a negative time, since
-/// the clock of another thread may be slightly behind.
+/// The share that is left after this many milliseconds, accurate to 1 in 20,000; 1 for a negative time,
+/// since the clock of another thread may be slightly behind.
 #[inline]
 fn decay(millis: f32) -> f32 {
     let x = millis.max(0.0) * (1.0 / DECAY_MILLIS);

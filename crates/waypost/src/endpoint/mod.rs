@@ -1,7 +1,7 @@
-//! An endpoint: an instance from the registry, and what this process knows of it.
+//! An endpoint: an instance from the registry, and the state that this process keeps for it.
 //!
-//! The second part (requests in flight, latency, recent outcomes, ejection) belongs to the
-//! instance's id and is kept across updates. It is written by leases and read by strategies.
+//! The state (requests in flight, latency, recent outcomes, ejection) belongs to the instance's id and
+//! is kept across updates. It is written by leases and read by strategies.
 
 mod clock;
 mod in_flight;
@@ -20,9 +20,10 @@ use crate::outlier::EndpointView;
 pub(crate) use in_flight::CountedBy;
 pub(crate) use state::{EndpointGroup, EndpointState};
 
-/// An instance as this process sees it: what the registry says, and what this process knows of it.
+/// An instance from the registry, with the state that this process keeps for it: requests in flight,
+/// latency, outcomes and ejection.
 ///
-/// The second part is kept when the registry changes the instance, so no count is lost to an update.
+/// The state is kept when the registry changes the instance, so an update loses no counts.
 #[derive(Debug)]
 pub struct Endpoint {
     instance: Arc<Instance>,
@@ -36,7 +37,7 @@ pub struct Endpoint {
     ready_since: u64,
 }
 
-/// Whether the registry lets an endpoint take new work, in order of preference.
+/// Whether an endpoint takes new work according to the registry, in order of preference.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RegistryState {
     /// Healthy, with a weight above 0.
@@ -117,7 +118,7 @@ impl Endpoint {
         self.in_flight.sum(&self.state.flushed)
     }
 
-    /// The number of leases, as far as this core knows.
+    /// The number of leases that this core sees.
     #[inline]
     pub(crate) fn in_flight_estimate(&self) -> usize {
         self.in_flight.estimate(&self.state.flushed)
@@ -135,8 +136,8 @@ impl Endpoint {
         self.in_flight.add(&self.state.flushed, by, -1);
     }
 
-    /// The moving average of latencies; `None` before the first outcome. It
-    /// rises at once with a slow answer and falls slowly; a failed call counts as a slow one.
+    /// The moving average of latencies; `None` before the first outcome. It rises at once with a slow
+    /// response and falls slowly; a failed request counts as a slow one.
     pub fn latency(&self) -> Option<Duration> {
         let now = self.state.group.clock.millis(Instant::now());
         self.state

@@ -1,4 +1,4 @@
-//! What this process knows of an endpoint, kept across updates from the registry.
+//! The state that this process keeps for an endpoint, across updates from the registry.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicI32;
@@ -11,7 +11,7 @@ use super::in_flight::InFlightCounters;
 use super::latency::PeakEwma;
 use crate::outlier::{Ejection, OutcomeWindow, OutlierDetection, OutlierDetector};
 
-/// What the endpoints of one service share.
+/// The state that the endpoints of one service share.
 #[derive(Debug)]
 pub(crate) struct EndpointGroup {
     pub(crate) clock: SampledClock,
@@ -34,8 +34,8 @@ impl EndpointGroup {
     }
 }
 
-/// What is known of one endpoint. It fills one cache line, so that two busy endpoints don't slow
-/// each other down.
+/// The state of one endpoint. It fills one cache line, so that two busy endpoints don't slow each other
+/// down.
 #[derive(Debug)]
 #[repr(align(64))]
 pub(crate) struct EndpointState {

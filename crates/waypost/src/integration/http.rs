@@ -8,7 +8,7 @@ use http::{HeaderMap, StatusCode};
 
 use crate::outlier::Outcome;
 
-/// What a response says about the instance that sent it.
+/// The outcome that a response counts as, for the instance that sent it.
 ///
 /// | response | outcome |
 /// |---|---|

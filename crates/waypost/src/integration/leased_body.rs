@@ -12,9 +12,9 @@ use crate::outlier::Outcome;
 
 pin_project! {
     /// A response body that holds the [`Lease`] of its request: the request counts as in flight until the
-    /// body ends, fails or is dropped, however the response is taken apart.
+    /// body ends, fails or is dropped, even if it is separated from the response.
     ///
-    /// A body that fails halfway counts as a failed request, although its head was a success.
+    /// A body that fails halfway counts as a failed request, although its status was a success.
     pub struct LeasedBody<B> {
         #[pin]
         body: B,

@@ -81,9 +81,9 @@ impl Client {
     }
 
     /// The time limit of one attempt, until the response headers arrive. An attempt that takes longer
-    /// has failed, so an instance that hangs is ejected like one that refuses connections; if the
-    /// method is idempotent, the request is sent to another instance. The limit for the whole request
-    /// is [`reqwest::ClientBuilder::timeout`]. None by default.
+    /// fails, so an instance that hangs is ejected like one that refuses connections. If the method is
+    /// idempotent, the request is sent to another instance. The limit for the whole request is
+    /// [`reqwest::ClientBuilder::timeout`]. None by default.
     #[must_use]
     pub fn attempt_timeout(mut self, limit: Duration) -> Self {
         self.attempt_timeout = Some(limit);
@@ -123,7 +123,7 @@ impl Client {
 
     /// Sends a request to an instance. If it fails without a response, it is retried at up to two other
     /// instances, provided that it was never sent or that its method is idempotent. Retries are limited
-    /// to a fifth of the requests. The request counts as in flight until the body of the response ends or is
+    /// to a fifth of the requests. The request counts as in flight until the response body ends or is
     /// dropped.
     ///
     /// # Errors
@@ -226,7 +226,7 @@ pub struct RequestBuilder {
 }
 
 impl RequestBuilder {
-    /// Changes the request with reqwest's own builder, for what this one has no method for.
+    /// Changes the request with reqwest's own builder, for options that have no method here.
     pub fn with(
         mut self,
         edit: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,

@@ -37,7 +37,7 @@ fn was_never_sent(error: &(dyn StdError + 'static)) -> bool {
     if let Some(error) = error.downcast_ref::<reqwest::Error>() {
         return error.is_connect();
     }
-    // Of other clients only what the system says is known.
+    // For other clients, only the operating system's error is known.
     let is_unconnected = |error: &io::Error| {
         use io::ErrorKind::{
             AddrNotAvailable, ConnectionRefused, HostUnreachable, NetworkDown, NetworkUnreachable,
@@ -163,7 +163,7 @@ mod tests {
     async fn at_most_a_fifth_of_the_requests_is_retried() {
         let budget = retry_budget();
         assert_eq!(retries(&budget, 1_000), 1_000 / 5 + 10);
-        // Withdrawals expire with the deposits.
+        // Withdrawals expire like deposits.
         advance(Duration::from_secs(5)).await;
         assert_eq!(retries(&budget, 1_000), 1_000 / 5);
     }

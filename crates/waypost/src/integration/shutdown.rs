@@ -1,19 +1,18 @@
-//! The signals that ask a process to end.
+//! The signals that terminate a process.
 
 use std::io;
 
 use tokio::runtime::Handle;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// Waits until the process is asked to end: by SIGTERM, by SIGINT (Ctrl-C), or by SIGHUP, which a
-/// terminal sends when it is closed.
+/// Waits for SIGTERM, SIGINT (Ctrl-C), or SIGHUP, which a terminal sends when it is closed.
 ///
-/// SIGHUP is left alone if the process was started with it ignored, as `nohup` does. This is known on
-/// Linux only; elsewhere SIGHUP always counts.
+/// SIGHUP is not handled if the process was started with it ignored, as `nohup` does. This is detected
+/// on Linux only; elsewhere SIGHUP always counts.
 ///
-/// From the call on, not only from the first poll, the signals no longer end the process by
-/// themselves: call it before anything that must be undone at the end. Outside of a Tokio runtime,
-/// they are handled from the first poll on.
+/// The signals no longer end the process by themselves from the moment of the call, not only from the
+/// first poll. So call it before doing anything that must be undone at the end. Outside of a Tokio
+/// runtime, they are handled from the first poll on.
 pub fn shutdown_signal() -> impl Future<Output = ()> + Send + 'static {
     let listening = Handle::try_current().is_ok().then(Signals::listen);
     async move {

@@ -33,9 +33,9 @@ use crate::snapshot::Snapshot;
 /// base path. The outcome is recorded for outlier detection: an error is a failure, and a response is
 /// classified by [`classify`].
 ///
-/// Put a timeout below this layer, such as Tower's `Timeout` around the HTTP client: then an attempt at
-/// an instance that hangs fails, the instance is ejected and the request is retried elsewhere. A timeout
-/// above this layer cancels the request: outlier detection then counts it as abandoned.
+/// Put a timeout below this layer, such as Tower's `Timeout` around the HTTP client. Then an attempt at
+/// an instance that hangs fails, the instance is ejected, and the request is retried at another one. A
+/// timeout above this layer cancels the request, which outlier detection counts as abandoned.
 ///
 /// A request counts as in flight until the body of its response ends or is dropped.
 pub struct BalanceLayer<B> {
@@ -111,7 +111,7 @@ impl<S, B> Layer<S> for BalanceLayer<B> {
     }
 }
 
-/// The service that [`BalanceLayer`] makes of an HTTP client.
+/// The service that [`BalanceLayer`] creates from an HTTP client.
 #[derive(Debug)]
 pub struct Balanced<S, B> {
     inner: S,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-/// How many equal results in a row decide.
+/// How many equal results in a row change the state of an endpoint.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct CheckThresholds {
     /// Passing checks that readmit.

@@ -60,7 +60,7 @@ impl EndpointView<'_> {
 enum EjectionDuration {
     /// [`OutlierDetection::base_ejection`] times the number of consecutive ejections.
     Increasing,
-    /// The pause that the endpoint asked for.
+    /// The pause that the endpoint requested.
     Fixed(Duration),
     /// Until its active checks pass.
     UntilChecksPass,
@@ -102,7 +102,7 @@ impl OutlierDetector {
         self.table().ejected.get(id).copied()
     }
 
-    /// Wakes when an endpoint is ejected or readmitted.
+    /// Notified when an endpoint is ejected or readmitted.
     pub(crate) fn subscribe(&self) -> watch::Receiver<()> {
         self.changed.subscribe()
     }
@@ -161,7 +161,7 @@ impl OutlierDetector {
 
     #[cold]
     fn record_while_ejected(&self, endpoint: EndpointView<'_>, outcome: Outcome) {
-        // Requests that were sent before the ejection, or in panic mode, decide nothing.
+        // Requests that were sent before the ejection, or in panic mode, don't affect the ejection.
         if endpoint.status() != EjectionStatus::HalfOpen {
             return;
         }
@@ -181,7 +181,7 @@ impl OutlierDetector {
     }
 
     /// Records that a request was dropped without an outcome after `age`. If it was the trial of an
-    /// ejected endpoint and took long, the trial has failed; if it was short, the next trial waits
+    /// ejected endpoint and was held for long, the trial has failed; otherwise the next trial waits
     /// until this one would have timed out.
     #[cold]
     pub(crate) fn record_abandoned(
@@ -259,8 +259,8 @@ impl OutlierDetector {
         });
     }
 
-    /// Notes that an endpoint isn't ejected because too many others are; once, and again only after it
-    /// has not been due for a while.
+    /// Reports that an endpoint isn't ejected because too many others are. It is reported once, and
+    /// again only after the endpoint has not been due for ejection for a while.
     fn spare(&self, table: &mut EjectionTable, endpoint: EndpointView<'_>, cause: EjectionCause) {
         let instance = endpoint.id.clone();
         let last = table.spared.insert(instance.clone(), endpoint.now);
@@ -270,7 +270,7 @@ impl OutlierDetector {
         }
     }
 
-    /// How long the next ejection lasts, and the number of consecutive ejections it makes.
+    /// How long the next ejection lasts, and the number of consecutive ejections including it.
     fn next_ejection(&self, endpoint: EndpointView<'_>) -> (Duration, u32) {
         let ejection = endpoint.ejection;
         let base = self.options.base_ejection;
@@ -288,8 +288,8 @@ impl OutlierDetector {
         (pause.mul_f64(0.9 + 0.2 * fastrand::f64()), times)
     }
 
-    /// Ends an ejection because the registry reports a change: an endpoint that the registry takes
-    /// out doesn't count towards the limit, and one that is back is most likely a new process.
+    /// Ends an ejection because the registry reports a change: an endpoint that became critical doesn't
+    /// count towards the limit, and one that has recovered is most likely a new process.
     pub(crate) fn clear(&self, endpoint: EndpointView<'_>) {
         let mut table = self.table();
         if table.ejected.remove(endpoint.id).is_some() {
@@ -337,7 +337,8 @@ impl OutlierDetector {
             results.consecutive
         };
         let is_out = endpoint.status() == EjectionStatus::Ejected(None);
-        // If too many others were ejected, this one is considered again after as many failures more.
+        // If too many others were ejected, this one is considered again after the same number of
+        // further failures.
         if !passed && !is_out && consecutive.is_multiple_of(thresholds.fall) {
             let duration = EjectionDuration::UntilChecksPass;
             self.eject(endpoint, EjectionCause::ActiveCheck, duration);

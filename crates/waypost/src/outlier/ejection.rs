@@ -1,9 +1,9 @@
-//! Whether one endpoint is ejected, for how long, and who may try it again.
+//! Whether one endpoint is ejected, for how long, and which request may try it again.
 
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-/// How long a trial request keeps others away if it has no outcome.
+/// How long a trial request without an outcome prevents further trials.
 const TRIAL_TIMEOUT_MILLIS: u64 = 5_000;
 
 /// The end of an ejection that lasts until active checks pass.
@@ -75,7 +75,7 @@ impl Ejection {
         self.until.store(0, Relaxed);
     }
 
-    /// Notes that the endpoint was readmitted at this time.
+    /// Records that the endpoint was readmitted at this time.
     pub(super) fn set_readmitted(&self, now: u64) {
         self.readmitted.store((now / 100) as u32, Relaxed);
     }

@@ -19,7 +19,7 @@ pub enum BalanceEvent {
     Ejected {
         /// The endpoint.
         instance: InstanceId,
-        /// Why.
+        /// Why it was ejected.
         cause: EjectionCause,
         /// For how long, in seconds; `None` means until its active checks pass.
         seconds: Option<f64>,
@@ -64,7 +64,7 @@ pub enum EjectionCause {
     ConsecutiveFailures,
     /// Too large a share of its recent requests failed.
     SuccessRate,
-    /// It asked for a pause: 429, or 503 with `Retry-After`.
+    /// It requested a pause: 429, or 503 with `Retry-After`.
     Overloaded,
     /// The trial request after an ejection failed.
     ProbeFailed,
@@ -85,9 +85,8 @@ impl EjectionCause {
     }
 }
 
-/// How many decisions of each kind were made since the service was first looked up. The set of
-/// counters is fixed, so a metric made of them has the same labels with ten instances as with ten
-/// thousand.
+/// The number of decisions of each kind since the service was first looked up. The set of counters is
+/// fixed, so a metric made from them has the same labels for ten instances and for ten thousand.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 #[non_exhaustive]
 pub struct BalanceCounters {
@@ -187,7 +186,7 @@ impl EventSink {
         self.lock().count(&event);
         log(&event, self.service.as_str());
         if let Some(sender) = self.sender.get() {
-            // An error means only that nobody is subscribed now.
+            // An error only means that there is no subscriber.
             let _ = sender.send(event);
         }
     }

@@ -20,8 +20,8 @@ pub struct OutlierDetection {
     /// How many outcomes there must be before the success rate is used. 20 by default.
     pub minimum_requests: u32,
     /// A lease that is dropped without an outcome after at least this time counts as a consecutive
-    /// failure: its caller gave up waiting, most likely by a time limit of its own. It doesn't count in
-    /// the success rate, since callers also give up for reasons of their own. 100 ms by default;
+    /// failure: its caller gave up waiting, most likely because of a timeout. It doesn't count in the
+    /// success rate, since callers also cancel for unrelated reasons. 100 ms by default;
     /// [`Duration::MAX`] turns this rule off.
     pub abandoned_after: Duration,
     /// How long the first ejection lasts; the nth consecutive one lasts n times that, with 10 % jitter
@@ -29,8 +29,8 @@ pub struct OutlierDetection {
     pub base_ejection: Duration,
     /// The longest ejection. 300 s by default, at most ten years.
     pub max_ejection: Duration,
-    /// The share of the endpoints that may be ejected at a time, rounded down; but always one of two or
-    /// three, and never the only one. 0.5 by default.
+    /// The share of the endpoints that may be ejected at the same time, rounded down. One of two or three
+    /// may always be ejected, the only one never. 0.5 by default.
     pub max_ejected: f64,
 }
 

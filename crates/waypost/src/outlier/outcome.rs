@@ -6,14 +6,14 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {
-    /// The endpoint answered.
+    /// The endpoint responded.
     Succeeded,
-    /// The request failed and the endpoint is to blame: connection refused or broken, no answer in
-    /// time, or a 5xx answer.
+    /// The request failed because of the endpoint: connection refused or broken, no response in time, or
+    /// a 5xx response.
     Failed,
     /// The endpoint is overloaded: 429, or 503 with `Retry-After`.
     Rejected {
-        /// The pause that the endpoint asked for, if it did.
+        /// The pause that the endpoint requested, if any.
         retry_after: Option<Duration>,
     },
 }

@@ -25,8 +25,8 @@ pub(super) struct OutcomeCounts {
 }
 
 impl OutcomeWindow {
-    /// Counts a success, unless another one can't change any decision. Without a time, it counts in
-    /// the window that is open.
+    /// Counts a success, if it can still change a decision. Without a time, it counts in the current
+    /// window.
     #[inline]
     pub(super) fn count_success(&self, now: Option<u64>) {
         let window = Packed(self.current.load(Relaxed));
@@ -98,16 +98,16 @@ impl OutcomeWindow {
         (counts.succeeded, counts.failed)
     }
 
-    /// Forgets all outcomes.
+    /// Discards all outcomes.
     pub(super) fn clear(&self) {
         self.current.store(0, Relaxed);
         self.previous.store(0, Relaxed);
     }
 }
 
-/// Only so many successes are counted per window, and as many more for each failure: a rate of
-/// 99.9 % is above every threshold. So the window of an endpoint that is busy and healthy is only
-/// read, and cores can share its cache line.
+/// The maximum number of successes counted per window, and again for each failure: a rate of 99.9 % is
+/// above every threshold. So the window of an endpoint that is busy and healthy is only read, and cores
+/// can share its cache line.
 const SATURATED: u32 = 1_000;
 
 /// The number of a window (16 bits), consecutive failures (8), successes (20), failures (20).
@@ -193,7 +193,7 @@ mod tests {
             failed: 3,
         };
         assert_eq!(counts, expected);
-        // Two windows later the rates start again, but not the consecutive failures.
+        // Two windows later the rates start from zero, but not the consecutive failures.
         assert_eq!(window.count_failure(31_000).consecutive_failures, 2);
         assert_eq!(window.recent_counts(), (0, 1));
     }

@@ -13,7 +13,7 @@ pub struct Freshness {
     pub(super) generation: u64,
     pub(super) confirmed_at: Option<Instant>,
     pub(super) failure: Option<Failure>,
-    /// The age from which on the answer must not be used.
+    /// The age from which the answer must not be used.
     pub(super) max_stale: Option<Duration>,
 }
 
@@ -85,7 +85,7 @@ impl Freshness {
         &self.provider
     }
 
-    /// Grows by one with each answer that changes the content; 0 before the first.
+    /// Incremented by each answer that changes the content; 0 before the first.
     pub fn generation(&self) -> u64 {
         self.generation
     }

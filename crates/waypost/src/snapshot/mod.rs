@@ -1,4 +1,4 @@
-//! What is known at one moment: a [`Snapshot`] of a service, with an [`Endpoint`] for each of its
+//! Everything known at one moment: a [`Snapshot`] of a service, with an [`Endpoint`] for each of its
 //! instances, or the [`Catalog`] of all names; and its [`Freshness`].
 //!
 //! These are values: building one changes nothing else.
@@ -19,8 +19,7 @@ pub use self::catalog::Catalog;
 pub use self::freshness::{Failure, Freshness};
 pub use crate::endpoint::Endpoint;
 
-/// Everything that is known of one service at one moment. It is immutable; a change makes another
-/// snapshot.
+/// Everything known about one service at one moment. It is immutable; a change creates another snapshot.
 #[derive(Clone, Debug)]
 pub struct Snapshot {
     service: ServiceName,
@@ -60,19 +59,19 @@ impl Snapshot {
         }
     }
 
-    /// The same with these rules for ejections; called before the first answer.
+    /// This snapshot with other rules for ejections; called before the first answer.
     pub(crate) fn with_outlier_detection(mut self, options: OutlierDetection) -> Self {
         self.group = Arc::new(EndpointGroup::new(self.service.clone(), options));
         self
     }
 
-    /// The same, unusable once it has been stale for longer than this.
+    /// This snapshot, but unusable once it has been stale for longer than `max_stale`.
     pub(crate) fn expiring(mut self, max_stale: Option<Duration>) -> Self {
         self.freshness.max_stale = max_stale;
         self
     }
 
-    /// What was known at an earlier time.
+    /// A snapshot of the instances that were known at an earlier time.
     pub(crate) fn remembered(&self, instances: Vec<Arc<Instance>>, at: Instant) -> Self {
         let mut known = self.answered(Some(instances));
         known.freshness.confirmed_at = Some(at);

@@ -152,12 +152,12 @@ impl SnapshotFile {
         }
     }
 
-    /// What was known of a service when the program started.
+    /// The answer about a service that was in the file when the program started.
     pub(super) fn recall(&self, service: &ServiceName) -> Option<Remembered<Vec<Arc<Instance>>>> {
         self.remembered().services.get(service).cloned()
     }
 
-    /// The names of all services when the program started.
+    /// The names of all services that were in the file when the program started.
     pub(super) fn recall_names(&self) -> Option<Remembered<BTreeSet<ServiceName>>> {
         self.remembered().catalog.clone()
     }

@@ -51,7 +51,7 @@ pub(super) async fn serve(
                 Err(error) => pause_after(&error).await,
             },
             Some(_) = connections.join_next() => {}
-            // An error means that the sender is gone, which is the signal.
+            // An error means that the sender was dropped, which is the signal to stop.
             Err(_) = stopped.changed() => break,
         }
     }
@@ -197,7 +197,7 @@ mod tests {
             .route("/echo", any(echo))
     }
 
-    /// All that arrives until the server closes the connection, and how long that took.
+    /// The data received until the server closes the connection, and how long that took.
     async fn read_to_end(client: &mut DuplexStream) -> (String, u64) {
         let started = Instant::now();
         let mut received = Vec::new();

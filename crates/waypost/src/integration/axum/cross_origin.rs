@@ -1,4 +1,4 @@
-//! Refuses requests that web pages of other sites send through the browser of a user.
+//! Refuses requests that web pages of other sites send through a user's browser.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -15,21 +15,21 @@ use axum::response::{IntoResponse, Response};
 const SEC_FETCH_SITE: HeaderName = HeaderName::from_static("sec-fetch-site");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
 
-/// Names that can't be registered, so that no web page has one. `.local` includes the names within
-/// a Kubernetes cluster.
+/// Suffixes of names that can't be registered publicly, so no web page is served from one. `.local`
+/// includes the names within a Kubernetes cluster.
 const PRIVATE_SUFFIXES: [&str; 4] = [".localhost", ".local", ".internal", ".svc"];
 
 /// Protects a service without authentication from the web pages that its users visit.
 ///
-/// A page can have the browser send requests to any address, also to one that only the browser can
-/// reach. With this protection the status is 403 for
+/// A page can make the browser send requests to any address, even one that only the browser can reach.
+/// This protection responds with 403 to
 ///
 /// - a request with side effects (any method but `GET`, `HEAD` and `OPTIONS`) from a page of another
 ///   origin, according to `Sec-Fetch-Site`, or else to `Origin`;
-/// - a request to a host name that a web page can have, unless it is [allowed](Self::allow_host): a
-///   page can point its own name at this service, and its requests are of the same origin then (DNS
-///   rebinding). IP addresses, names without a dot and private names such as `web.localhost` are
-///   always allowed. A request with `Via` comes through a proxy, so its host is that of the proxy.
+/// - a request to a public host name, unless it is [allowed](Self::allow_host): a page can point its
+///   own name at this service, and then its requests have the same origin (DNS rebinding). IP
+///   addresses, names without a dot and private names such as `web.localhost` are always allowed. A
+///   request with `Via` comes through a proxy and is not checked, because its host is the proxy's.
 ///
 /// Clients that are not browsers are not affected, since they send no `Origin`.
 ///
@@ -64,7 +64,7 @@ impl CrossOriginProtection {
         app.layer(from_fn_with_state(Arc::new(self), check))
     }
 
-    /// Why a request is refused, if it is.
+    /// Decides about a request; the error says why it is refused.
     fn refuse(&self, method: &Method, uri: &Uri, headers: &HeaderMap) -> Result<(), String> {
         let text = |name: &HeaderName| headers.get(name).map(|value| value.to_str().unwrap_or("?"));
         let host = uri

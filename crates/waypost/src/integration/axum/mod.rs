@@ -93,7 +93,7 @@ pub fn serve(listener: TcpListener, app: Router) -> Serve {
     }
 }
 
-/// An application that is about to be served; [`run`](Self::run) serves it.
+/// An application with the options for serving it; [`run`](Self::run) serves it.
 ///
 /// On SIGTERM or SIGINT (or when the future of [`shutdown_when`](Self::shutdown_when) completes) it
 /// shuts down in this order, so that no request is lost:
@@ -133,7 +133,7 @@ impl Serve {
     /// Registers the application while it serves. Missing values are filled in: the listener's port
     /// for port 0, the listener's address as the host unless it is unspecified (such as 0.0.0.0), and
     /// an HTTP check of `/health` if the registration has no checks. If the provider can't register
-    /// services, as in a Kubernetes pod, this is logged and the application is served all the same.
+    /// services, as in a Kubernetes pod, this is logged, and the application is still served.
     pub fn register(mut self, registration: ServiceRegistration) -> Self {
         self.registration = Some(registration);
         self
@@ -172,17 +172,17 @@ impl Serve {
         self
     }
 
-    /// How long the application may have to wait for a request body in total, plus a second for each
-    /// KiB that has arrived. Then reading the body fails, and the response is a 408 unless the
-    /// application responds with success all the same. 30 s by default.
+    /// How long the application may wait for a request body in total, plus a second for each KiB that
+    /// has arrived. After that, reading the body fails, and the response is a 408 unless the application
+    /// responds with success anyway. 30 s by default.
     pub fn body_timeout(mut self, limit: Duration) -> Self {
         self.timeouts.body = limit;
         self
     }
 
-    /// How long a client may read nothing of a response while more of it waits to be sent; then the
-    /// connection is closed. 30 s by default. A stream, such as server-sent events, may be silent for
-    /// as long as it likes.
+    /// How long a client may read nothing while part of a response waits to be sent; then the
+    /// connection is closed. 30 s by default. There is no limit on how long a stream, such as
+    /// server-sent events, may be silent.
     pub fn write_timeout(mut self, limit: Duration) -> Self {
         self.timeouts.write = limit;
         self
@@ -266,7 +266,7 @@ impl fmt::Debug for Serve {
     }
 }
 
-/// Fills in what the registration leaves open.
+/// Fills in the values that are missing from the registration.
 fn complete(mut registration: ServiceRegistration, address: SocketAddr) -> ServiceRegistration {
     registration = registration.port_if_unset(address.port());
     if !registration.has_host() && !address.ip().is_unspecified() {

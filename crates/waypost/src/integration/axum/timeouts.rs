@@ -1,5 +1,4 @@
-//! Time limits of a connection: a stream that fails when the client takes too long, and a request
-//! body that does.
+//! Time limits of a connection: a stream and a request body that fail when the client is too slow.
 
 use std::io;
 use std::pin::Pin;
@@ -15,15 +14,15 @@ use hyper::body::{Frame, Incoming, SizeHint};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep};
 
-/// A year: a limit that is never reached. Longer durations are cut to it, since adding them to the
-/// time could overflow.
+/// A year, which stands for no limit. Longer durations are reduced to it, since adding them to the time
+/// could overflow.
 const NEVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 
-/// The slowest that a body may arrive, in bytes per second, after the time that it has in any case.
-/// Otherwise a client could hold a request for days with a byte now and then.
+/// The minimum rate of a body in bytes per second, once its fixed time limit is used up. Otherwise a
+/// client could keep a request open for days by sending a byte now and then.
 const MIN_BODY_RATE: u64 = 1024;
 
-/// How long a client may take.
+/// The time limits for a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Timeouts {
     /// From the first byte of a request to the end of its head.
@@ -49,7 +48,7 @@ impl Default for Timeouts {
     }
 }
 
-/// What a connection is doing. Shared by its stream and the service that answers requests.
+/// The activity of a connection. Shared by its stream and the service that answers requests.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Activity(Arc<ActivityState>);
 
@@ -91,7 +90,7 @@ pub(super) struct RequestGuard(Activity);
 impl Drop for RequestGuard {
     fn drop(&mut self) {
         self.0.0.in_flight.fetch_sub(1, Ordering::SeqCst);
-        // So that the stream starts the timer for the next request.
+        // Wakes the stream, so that it starts the timer for the next request.
         self.0.0.reader.wake();
     }
 }
@@ -102,12 +101,12 @@ pub(super) struct TimeoutStream<S> {
     stream: S,
     timeouts: Timeouts,
     activity: Activity,
-    /// What the timer of reads is set for.
+    /// What the read timer limits.
     waiting: Option<Waiting>,
-    /// The requests that had started when the timer was set.
+    /// The number of requests that had started when the timer was set.
     started: usize,
     read_timer: Pin<Box<Sleep>>,
-    /// Whether the timer of writes is set, since the client reads nothing.
+    /// Whether the write timer is set, because the client reads nothing.
     is_write_blocked: bool,
     write_timer: Pin<Box<Sleep>>,
 }
@@ -132,7 +131,7 @@ impl<S> TimeoutStream<S> {
         }
     }
 
-    /// What the connection waits for; `None` while a request is in flight.
+    /// What the connection is waiting for; `None` while a request is in flight.
     fn waiting(&mut self) -> Option<Waiting> {
         let started = self.activity.0.started.load(Ordering::SeqCst);
         if self.started != started || !self.activity.is_idle() {
@@ -151,7 +150,7 @@ impl<S> TimeoutStream<S> {
         self.read_timer.as_mut().reset(after(limit));
     }
 
-    /// Notes that bytes have arrived. Fails if they are a part of a request head that is late.
+    /// Records that bytes have arrived. Fails if they belong to a request head that is late.
     fn bytes_read(&mut self) -> io::Result<()> {
         if self.waiting() != Some(Waiting::ForHead) {
             if self.activity.is_idle() {
@@ -245,11 +244,11 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for TimeoutStream<S> {
     }
 }
 
-/// A request body that fails when the client takes too long to send it. Only the time counts in
-/// which the application waits for the body.
+/// A request body that fails when the client takes too long to send it. Only the time during which the
+/// application waits for the body counts.
 pub(super) struct RequestBody {
     body: Incoming,
-    /// How much longer the application may wait, not counting since `waiting_since`.
+    /// How much longer the application may wait, not including the time since `waiting_since`.
     remaining: Duration,
     waiting_since: Option<Instant>,
     /// Set by the first wait; usually the body has arrived already.
