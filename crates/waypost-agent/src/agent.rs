@@ -103,8 +103,8 @@ impl Agent {
         &self.app.faults
     }
 
-    /// Resolves when a client has asked the agent to leave (`/v1/agent/leave`). The agent accepts
-    /// no further connections from then on. The caller should [`shutdown`](Self::shutdown) it.
+    /// Waits until a client requests that the agent leaves (`/v1/agent/leave`). From then on, the agent
+    /// accepts no further connections, and the caller should [`shutdown`](Self::shutdown) it.
     pub async fn left(&self) {
         let mut leave_requested = self.app.leave_requested.subscribe();
         // Fails only if the sender is dropped, and `self` owns it.
@@ -199,8 +199,9 @@ impl Builder {
         self
     }
 
-    /// The token that every request must have, in any place where Consul accepts a token. The
-    /// default is none, and so is an empty one. A token is required if the agent is reachable from other machines.
+    /// The token that every request must have, in any place where Consul accepts a token. The default
+    /// is none; an empty token counts as none. A token is required if the agent is reachable from other
+    /// machines.
     #[must_use]
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = Some(token.into());
@@ -270,9 +271,9 @@ impl Builder {
         self
     }
 
-    /// The largest number of connections that each listener serves at the same time. Further ones
-    /// wait. Three quarters of them may be of clients that haven't made an allowed request yet;
-    /// then the oldest of these is closed for a new one. The default is 16,384, or fewer if the
+    /// The maximum number of connections that each listener serves at the same time. Further ones
+    /// wait. At most three quarters may belong to clients that haven't made an allowed request yet;
+    /// beyond that, the oldest of these is closed for a new one. The default is 16,384, or fewer if the
     /// process may not open as many files.
     #[must_use]
     pub fn max_connections(mut self, connections: usize) -> Self {
@@ -424,7 +425,7 @@ fn host_name() -> String {
     }
 }
 
-/// An address under Consul's names for networks, which are all the same here.
+/// The address under each of Consul's names for networks. All of them have the same address here.
 fn tagged_addresses(address: &str) -> BTreeMap<String, String> {
     let tags = ["lan", "lan_ipv4", "wan", "wan_ipv4"];
     tags.map(|tag| (tag.to_owned(), address.to_owned())).into()

@@ -1,5 +1,5 @@
-//! The services and checks that clients have registered with this agent. Keeps the store and the
-//! tasks that run the checks in step.
+//! The services and checks that clients have registered with this agent. Keeps the store consistent
+//! with the tasks that run the checks.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -27,7 +27,7 @@ pub(crate) enum AuthError {
 impl Auth {
     pub(crate) fn new(token: Option<String>, allowed_hosts: Vec<String>) -> Self {
         Self {
-            // An empty one is the value of a variable that is meant to be unset.
+            // An empty token comes from a variable that is set but empty, which counts as unset.
             token: token.filter(|token| !token.is_empty()),
             allowed_hosts,
         }

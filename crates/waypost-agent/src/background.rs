@@ -40,7 +40,7 @@ async fn reap(app: Arc<App>) {
     }
 }
 
-/// Undoes what clients have written to the catalog about the node of this agent.
+/// Undoes changes that clients have made in the catalog to the node of this agent.
 async fn sync_catalog(app: Arc<App>) {
     loop {
         tokio::time::sleep(SYNC_INTERVAL).await;

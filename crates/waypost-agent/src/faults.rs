@@ -138,13 +138,13 @@ impl Faults {
         *self.delay.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The index that clients see. Never 0, with which they would poll without waiting.
+    /// The index that clients see. It is never 0, because clients would then poll without waiting.
     pub(crate) fn shown_index(&self, index: u64) -> u64 {
         self.last_index.fetch_max(index, Relaxed);
         index.saturating_sub(self.index_offset.load(Relaxed)).max(1)
     }
 
-    /// Resolves when a fault concerns blocking queries.
+    /// Notified when a fault affects blocking queries.
     pub(crate) fn interrupted(&self) -> EventListener {
         self.interruption.listen()
     }

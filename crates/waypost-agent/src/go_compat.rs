@@ -50,7 +50,7 @@ pub(crate) fn parse_duration(text: &str) -> Result<i64, String> {
     Ok(if text.starts_with('-') { -total } else { total })
 }
 
-/// A duration of that many nanoseconds; 0 if they are negative.
+/// A duration of this many nanoseconds; 0 if the number is negative.
 pub(crate) fn duration(nanoseconds: i64) -> Duration {
     Duration::from_nanos(u64::try_from(nanoseconds).unwrap_or(0))
 }

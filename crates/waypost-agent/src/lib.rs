@@ -1,4 +1,4 @@
-//! An embedded service registry that speaks Consul's HTTP API.
+//! An embedded service registry that implements Consul's HTTP API.
 //!
 //! It has one node and no consensus, starts in milliseconds, and is meant for laptops, CI jobs and
 //! tests. For more than one machine, use Consul. Every supported endpoint behaves as in Consul 1.8:

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-/// In bytes, as the error messages should say; they are Consul's.
+/// In bytes, although Consul's error messages say characters.
 const MAX_KEY_LENGTH: usize = 128;
 const MAX_VALUE_LENGTH: usize = 512;
 const MAX_PAIRS: usize = 64;

@@ -1,7 +1,7 @@
 //! Persistence of the registry in a data directory.
 //!
 //! Every change is appended to one file and synced before it is acknowledged. Changes that arrive
-//! during a sync share the next one, so that many concurrent clients are hardly slower than one. At
+//! during a sync share the next one, so that many concurrent clients are barely slower than one. At
 //! startup, and whenever the file has grown to several times the size of the state, the state is
 //! written to a new file that replaces the old one.
 //!

@@ -37,8 +37,8 @@ pub(crate) struct RegistryClient<'a> {
     client: Client,
 }
 
-/// Asks an agent to leave (`/v1/agent/leave`). A Consul agent stops. An [`Agent`](crate::Agent)
-/// stops accepting connections and resolves [`left`](crate::Agent::left).
+/// Tells an agent to leave (`/v1/agent/leave`). A Consul agent stops. An [`Agent`](crate::Agent)
+/// stops accepting connections and completes [`left`](crate::Agent::left).
 ///
 /// # Errors
 /// If there is no response, or if it is an error.
@@ -49,10 +49,10 @@ pub async fn leave(url: &str, token: Option<&str>) -> Result<(), RegistryRequest
 
 impl<'a> RegistryClient<'a> {
     pub(crate) fn new(url: &'a str, token: Option<&'a str>) -> Result<Self, RegistryRequestError> {
-        // Fails only if a crypto provider is already installed, which is just as good.
+        // Fails only if a crypto provider is already installed, which is then used.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let url = url.trim_end_matches('/');
-        // The registry is on this machine or network, where a proxy for other addresses has no business.
+        // The registry is on this machine or network and is reached directly, without a proxy.
         let client = Client::builder().timeout(REQUEST_TIMEOUT).no_proxy();
         match client.build() {
             Ok(client) => Ok(Self { url, token, client }),

@@ -58,7 +58,7 @@ async fn is_serving(check: &CheckDefinition, target: &str, service: &str) -> Res
     call(stream, Scheme::HTTPS, target, service).await
 }
 
-/// Asks over a connection that is made for this, so that connecting is checked too.
+/// Calls the health service over a new connection, so that connecting is checked too.
 async fn call(
     stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
     scheme: Scheme,

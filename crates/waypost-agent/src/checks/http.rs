@@ -11,19 +11,19 @@ use super::tcp::dial_error;
 use crate::check_targets::CheckTargets;
 use crate::store::{CheckDefinition, CheckResult, CheckStatus};
 
-/// As many as Go follows.
+/// The limit of Go's HTTP client.
 const MAX_REDIRECTS: usize = 10;
 
 /// How much of a body is read, in bytes.
 const MAX_BODY: usize = 1024 * 1024;
 
-/// The two clients, each of which is made when it is first needed: reading the certificates of the
-/// system takes a while.
+/// The two clients. Each is created when it is first needed, because reading the system's certificates
+/// takes a while.
 #[derive(Debug, Default)]
 pub(super) struct Clients {
     verifying: OnceLock<Result<Client, String>>,
     trusting: OnceLock<Result<Client, String>>,
-    /// Which targets redirects may lead to.
+    /// The allowed targets of redirects.
     targets: CheckTargets,
 }
 
@@ -48,10 +48,10 @@ impl Clients {
     }
 }
 
-/// A client that makes a new connection for every request, so that connecting is checked too, and
-/// uses no proxy, because targets are near the agent.
+/// A client that opens a new connection for every request, so that connecting is checked too. It uses
+/// no proxy, because targets are on the agent's machine or network.
 fn new_client(skip_verify: bool, targets: &CheckTargets) -> reqwest::Result<Client> {
-    // Fails only if another provider is installed already, which is then used.
+    // Fails only if a crypto provider is already installed, which is then used.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let targets = targets.clone();
     let redirects = Policy::custom(move |attempt| {
@@ -171,7 +171,7 @@ fn describe(check: &CheckDefinition, method: &str, error: &reqwest::Error) -> St
     format!("{operation} {:?}: {what}", check.http)
 }
 
-/// The innermost cause; of a failed connection, with the address.
+/// The innermost cause; for a failed connection, with the address.
 fn cause(error: &reqwest::Error) -> String {
     let mut cause: &dyn std::error::Error = error;
     while let Some(source) = cause.source() {

@@ -1,4 +1,4 @@
-//! The checks that this agent runs. Each kind has a module; what they share is here.
+//! The checks that this agent runs. Each kind has a module.
 //!
 //! A check runs for the first time as soon as it is registered, not after a random part of its
 //! interval as in Consul, so that a healthy service is passing when its registration returns, or

@@ -7,10 +7,10 @@ use crate::store::{CheckDefinition, CheckResult, CheckStatus};
 /// The timeout of a check whose definition has none.
 const DEFAULT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// How much output is kept, in bytes, of a check whose definition has no limit.
+/// The maximum size of the output that is kept, in bytes, if the definition of the check sets none.
 pub(super) const DEFAULT_OUTPUT_MAX_SIZE: usize = 4096;
 
-/// How much output of a check to keep, in bytes.
+/// The maximum size of the output of a check that is kept, in bytes.
 pub(super) fn output_max_size(check: &CheckDefinition) -> usize {
     match usize::try_from(check.output_max_size) {
         Ok(size @ 1..) => size,

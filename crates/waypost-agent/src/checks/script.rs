@@ -1,5 +1,5 @@
 //! Script checks, whose status is the exit code of a program: 0 is passing, 1 is warning, anything
-//! else is critical. They are disabled by default, because whoever can register one can run any
+//! else is critical. They are disabled by default, because a client that can register one can run any
 //! program as the user of this process.
 
 use std::process::Stdio;

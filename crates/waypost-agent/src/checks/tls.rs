@@ -8,8 +8,8 @@ use rustls::crypto::{CryptoProvider, ring};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls_platform_verifier::BuilderVerifierExt;
 
-/// A configuration for HTTP/2. Each of the two is made once, when it is first needed: reading the
-/// certificates of the system takes a while.
+/// A configuration for HTTP/2. Each of the two is created once, when it is first needed, because reading
+/// the system's certificates takes a while.
 pub(super) fn config(skip_verify: bool) -> Result<Arc<ClientConfig>, rustls::Error> {
     static VERIFYING: OnceLock<Result<Arc<ClientConfig>, rustls::Error>> = OnceLock::new();
     static TRUSTING: OnceLock<Result<Arc<ClientConfig>, rustls::Error>> = OnceLock::new();
@@ -34,7 +34,7 @@ fn make(skip_verify: bool) -> Result<Arc<ClientConfig>, rustls::Error> {
     Ok(Arc::new(config))
 }
 
-/// Accepts any certificate, as `TLSSkipVerify` asks for. Signatures are still checked.
+/// Accepts any certificate, for `TLSSkipVerify`. Signatures are still checked.
 #[derive(Debug)]
 struct NoVerifier(Arc<CryptoProvider>);
 

@@ -2,7 +2,7 @@
 
 use serde::Deserialize;
 
-/// Asks whether an access is allowed.
+/// A request to check whether an access is allowed.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(crate) struct Authorization {

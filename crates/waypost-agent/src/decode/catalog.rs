@@ -165,7 +165,7 @@ impl From<CheckBody> for Check {
 }
 
 impl CatalogRegistration {
-    /// Checks the registration, and fills in what may be left out. The error is Consul's.
+    /// Validates the registration and fills in the defaults. The error is Consul's.
     pub(crate) fn complete(&mut self) -> Result<(), String> {
         let entry = &mut self.entry;
         if entry.node.name.is_empty() {

@@ -72,13 +72,13 @@ struct Body {
     deregister_critical_service_after: i64,
     output_max_size: i64,
 
-    // Only of a check that is registered by itself.
+    // Only in the registration of a single check.
     #[serde(rename = "ID", deserialize_with = "present")]
     id: Option<String>,
     #[serde(deserialize_with = "present")]
     token: Option<String>,
 
-    // Only of a check inside the registration of a service.
+    // Only in a check within the registration of a service.
     #[serde(rename = "CheckID", deserialize_with = "present")]
     check_id: Option<String>,
     #[serde(rename = "ProxyHTTP", deserialize_with = "present")]

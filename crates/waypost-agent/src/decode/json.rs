@@ -3,11 +3,11 @@
 //! Where Go's rules differ from serde's, [`from_slice`] follows Go's:
 //!
 //! - Field names are compared without regard to case.
-//! - Of a field that occurs more than once, the last value that is not `null` counts.
+//! - If a field occurs more than once, the last value that is not `null` is used.
 //! - `null` stands for the zero value of any type: `""`, 0, `false`, an empty list or map, an
 //!   object without fields, `None`.
 //! - Bytes that are not UTF-8 and unpaired surrogate escapes are read as U+FFFD.
-//! - What follows the first value is ignored.
+//! - Anything after the first value is ignored.
 //!
 //! Values nested more than 128 levels deep are refused (Go allows 10,000).
 
@@ -236,7 +236,7 @@ impl<'de> IntoDeserializer<'de, ValueError> for Json {
 /// Entries that match no field come last.
 ///
 /// Fields whose names differ only in underscores, such as `ServiceID` and `service_id`, are aliases.
-/// If both occur, the one that is listed first counts unless it is empty, as in Consul.
+/// If both occur, the one that is listed first is used unless it is empty, as in Consul.
 fn match_fields(
     entries: Vec<(String, Json)>,
     fields: &'static [&'static str],

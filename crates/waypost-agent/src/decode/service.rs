@@ -65,7 +65,7 @@ struct ServiceConnect {
     sidecar_service: Option<Box<ServiceDefinition>>,
 }
 
-/// Of `Connect` in the catalog only `Native` is kept.
+/// The only field of `Connect` that the catalog keeps is `Native`.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase")]
 pub(super) struct ConnectBody {
@@ -184,7 +184,7 @@ impl ServiceDefinition {
         }
     }
 
-    /// Takes the sidecar, with Consul's defaults for what it leaves open except for its port.
+    /// Takes the sidecar, with Consul's defaults for missing fields, except for the port.
     pub(crate) fn take_sidecar(&mut self) -> Option<Self> {
         let mut sidecar = *self.sidecar.take()?;
         let parent = &self.service;

@@ -28,7 +28,7 @@ pub(crate) struct SessionDefinition {
     behavior: String,
     #[serde(rename = "TTL")]
     ttl: String,
-    /// `None` if it is missing, `Some(None)` if it is `null`: Consul tells them apart.
+    /// `None` if it is missing, `Some(None)` if it is `null`: Consul distinguishes these.
     #[serde(deserialize_with = "present")]
     checks: Option<Option<Vec<String>>>,
     #[serde(deserialize_with = "present")]

@@ -75,7 +75,7 @@ struct ServiceOperation {
     service: ServiceBody,
 }
 
-/// Consul does not keep the fields that are ignored here either.
+/// Ignores the same fields as Consul.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "PascalCase", deny_unknown_fields)]
 struct ServiceBody {
@@ -165,7 +165,7 @@ struct DefinitionBody {
 }
 
 impl OperationBody {
-    /// Of several operations in one object the first counts, in this order.
+    /// If one object has several operations, the first one in this order is used.
     fn into_operation(self) -> Option<Operation> {
         let key = self.key.map(|body| {
             Operation::Key(KvOperation {

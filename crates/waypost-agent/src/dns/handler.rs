@@ -7,7 +7,7 @@ use super::resolver::Resolver;
 use super::size_limit::{SizeLimit, encode};
 use crate::app::App;
 
-/// The response to a message. `None` if the message isn't a query, so that two servers can't answer
+/// The response to a message. `None` if the message isn't a query; otherwise two servers could answer
 /// each other endlessly.
 pub(crate) fn respond(app: &App, received: &[u8], limit: SizeLimit) -> Option<Vec<u8>> {
     let request = match Message::from_vec(received) {

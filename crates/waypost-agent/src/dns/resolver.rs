@@ -16,7 +16,7 @@ use crate::store::{CheckStatus, Instance};
 /// The depth to which CNAMEs are followed.
 const MAX_CNAME_DEPTH: u8 = 3;
 
-/// The most addresses that are added for a CNAME without EDNS.
+/// The maximum number of addresses that are added for a CNAME without EDNS.
 const MAX_CNAME_ADDRESSES: usize = 5;
 
 /// Builds the response to one query.
@@ -24,7 +24,7 @@ pub(super) struct Resolver<'a> {
     pub app: &'a App,
     pub kind: RecordType,
     pub has_edns: bool,
-    /// Whether the client may see anything. DNS queries carry no token, so it may not if the agent
+    /// Whether the client may see anything. DNS queries carry no token, so this is false if the agent
     /// has one.
     pub authorized: bool,
     pub message: Message,

@@ -8,7 +8,7 @@ use hickory_proto::rr::{RData, Record};
 /// The largest datagram without EDNS (RFC 1035).
 const UDP_WITHOUT_EDNS: usize = 512;
 
-/// The most answers in a datagram without EDNS (Consul's `udp_answer_limit`).
+/// The maximum number of answers in a datagram without EDNS (Consul's `udp_answer_limit`).
 const ANSWERS_WITHOUT_EDNS: usize = 3;
 
 /// The largest possible UDP payload.

@@ -98,7 +98,7 @@ impl Test {
         })
     }
 
-    /// Follows the path down the record. Of a list, one item that matches is enough.
+    /// Follows the path into the record. In a list, one matching item is enough.
     fn matches(&self, value: &Value, shape: &Shape, path: &[String]) -> bool {
         let Some((name, deeper)) = path.split_first() else {
             return self.leaf_matches(value) != self.negated;

@@ -108,7 +108,7 @@ fn not(input: &mut Input<'_>) -> ModalResult<Condition> {
         cut_err(|input: &mut _| deeper(input, or)),
         (multispace0, cut_err(')').context(expected("`)`"))),
     );
-    // Tried first: a test can begin with `not` too, if that is a value or the name of a field.
+    // Tried first, because a test can also begin with a value or a field named `not`.
     let negated = negated.map(|condition| Condition::Not(Box::new(condition)));
     alt((negated, group, test)).parse_next(input)
 }
@@ -236,7 +236,7 @@ fn escape(input: &mut Input<'_>) -> ModalResult<Vec<u8>> {
     }
     let character = |code| {
         let character = match code {
-            // Surrogates are no characters.
+            // Surrogates are not characters.
             0xd800..0xe000 => Some(char::REPLACEMENT_CHARACTER),
             code => char::from_u32(code),
         };

@@ -1,4 +1,4 @@
-//! The end of an evaluation that takes too long, or whose client has gone.
+//! Ends an evaluation that takes too long, or whose client has disconnected.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::atomic::Ordering::Relaxed;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// Shared by an evaluation and whoever waits for its result.
+/// Shared by an evaluation and the task that waits for its result.
 #[derive(Debug)]
 pub(crate) struct EvaluationLimit {
     deadline: Instant,

@@ -1,4 +1,5 @@
-//! What filters can select from the records of each endpoint. The names are those in responses.
+//! The fields that filters can select from the records of each endpoint. The names are those in
+//! responses.
 
 use Shape::{Bool, List, Map, Number, Record, Text, Texts};
 

@@ -1,6 +1,6 @@
-//! `/v1/acl`. If the agent has a token, there are two ACL tokens: that one, which allows everything,
-//! and the anonymous one, which allows nothing. Both can be read, and nothing can be changed (see
-//! [`super::unsupported`]). Without a token ACLs are disabled.
+//! `/v1/acl`. If the agent has a token, there are two ACL tokens: this one, which allows everything,
+//! and the anonymous token, which allows nothing. Both can be read, and nothing can be changed (see
+//! [`super::unsupported`]). Without a token, ACLs are disabled.
 
 use http::{Method, StatusCode};
 use serde::Serialize;

@@ -1,5 +1,5 @@
 //! Timeouts of a connection. A request head must be complete soon after its first byte, so that a
-//! client can't hold thousands of connections with a byte now and then. Between requests a
+//! client can't keep thousands of connections open by sending a byte now and then. Between requests a
 //! connection may be idle for a long time, as clients with connection pools expect. Input that
 //! isn't HTTP gets the response of Go's HTTP server.
 

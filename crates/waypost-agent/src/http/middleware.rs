@@ -47,7 +47,7 @@ const MAX_DISCARDED_BYTES: usize = 256 * 1024;
 /// The time within which the body of a rejected request must arrive.
 const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// Routes that need no token: who leads, and the web page without its data.
+/// Routes that need no token: the leader, and the web page without its data.
 const PUBLIC_PATHS: [&str; 2] = ["/v1/status/", "/ui/"];
 
 /// The connection is to be closed without a response.
@@ -103,8 +103,8 @@ where
             process(app, head, admitted, body).await
         }
         Err(rejection) => {
-            // Without this hyper would have to close the connection, on which the client may
-            // already be sending its next request.
+            // Otherwise hyper would close the connection, on which the client may already be sending
+            // its next request.
             discard(body).await;
             Err(rejection)
         }
@@ -254,7 +254,7 @@ async fn discard<B: Body<Data = Bytes>>(body: B) {
     let _ = timeout(DISCARD_TIMEOUT, discard).await;
 }
 
-/// A request with several hosts is ambiguous: a proxy before the agent may have looked at another
+/// A request with several hosts is ambiguous: a proxy in front of the agent may have used a different
 /// one. The text is that of Go's HTTP server.
 fn reject_several_hosts(headers: &HeaderMap) -> Result<(), Rejection> {
     if headers.get_all(header::HOST).iter().count() < 2 {
@@ -433,7 +433,7 @@ fn content_length(headers: &HeaderMap) -> usize {
 fn is_printable(character: char) -> bool {
     match character {
         ' '..='~' => true,
-        // The letter in front is needed because a combining mark alone would be escaped too.
+        // Starts with a letter, because a combining mark by itself would be escaped too.
         other => {
             let text: String = ['a', other].iter().collect();
             text.escape_debug().count() == 2

@@ -32,8 +32,8 @@ pub(crate) struct ApiRequest {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct QueryParams(Vec<(String, String)>);
 
-/// The consistency mode that the client asks for. With one node every response is consistent; the
-/// mode only shows in a header.
+/// The consistency mode that the client requests. With one node every response is consistent; the mode
+/// only appears in a header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Consistency {
     Leader,

@@ -1,4 +1,4 @@
-//! Responses and errors of handlers, and how they become HTTP responses.
+//! Responses and errors of handlers, and their conversion to HTTP responses.
 
 use std::convert::Infallible;
 use std::io::Write;
@@ -26,7 +26,7 @@ pub(crate) struct ApiResponse {
     body: ResponseBody,
     /// Whether the response may be compressed and so depends on `Accept-Encoding`.
     varies: bool,
-    /// Lines that follow the body without end.
+    /// Lines that are streamed after the body, without end.
     lines: Option<Receiver<Bytes>>,
 }
 
@@ -181,7 +181,7 @@ impl hyper::body::Body for LineStream {
 }
 
 impl ResponseBody {
-    /// An empty object or list, whichever the body is.
+    /// An empty object or list, depending on the body.
     pub(crate) fn to_empty(&self) -> Self {
         let empty: &[u8] = match self.uncompressed().first() {
             Some(b'{') => b"{}",

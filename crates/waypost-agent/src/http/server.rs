@@ -35,7 +35,7 @@ const ACCEPT_RETRY_DELAY: Duration = Duration::from_millis(50);
 /// The connections whose client hasn't made an allowed request yet, oldest first.
 struct UnknownClients {
     connections: VecDeque<(ConnectionState, AbortHandle)>,
-    /// The largest number of them. The other connections are kept for known clients.
+    /// The maximum number of these connections. The rest is reserved for known clients.
     limit: usize,
 }
 
@@ -108,7 +108,7 @@ impl UnknownClients {
         oldest.is_some()
     }
 
-    /// Removes the connections that are closed, or whose client is known by now.
+    /// Removes connections that are closed, or whose client has become known.
     fn forget_known(&mut self) {
         self.connections
             .retain(|(state, task)| !state.is_authenticated() && !task.is_finished());

@@ -1,4 +1,4 @@
-//! The records that are still to be written.
+//! The records that have not been written yet.
 
 use std::collections::VecDeque;
 use std::fmt::Debug;
@@ -28,13 +28,13 @@ pub(crate) struct JournalBuffer {
 pub(crate) struct WriteProgress {
     /// The number of records that are on disk or were undone.
     pub written: u64,
-    /// The records that were undone, newest last. Nobody waits for older ones any more.
+    /// The records that were undone, newest last. Older entries, which no request waits for, are dropped.
     pub undone: VecDeque<Undone>,
-    /// Why nothing is written any more.
+    /// Why no further changes are written.
     pub error: Option<Arc<str>>,
 }
 
-/// The most entries of [`WriteProgress::undone`].
+/// The maximum number of entries of [`WriteProgress::undone`].
 const MAX_UNDONE: usize = 1024;
 
 /// Records that couldn't be written.
@@ -46,7 +46,7 @@ pub(crate) struct Undone {
 }
 
 impl WriteProgress {
-    /// Records that everything up to `count` that wasn't written has been undone.
+    /// Marks all unwritten records up to `count` as undone.
     pub(crate) fn undo(&mut self, count: u64, error: Arc<str>) {
         self.undone.push_back(Undone {
             records: self.written + 1..=count,
@@ -93,7 +93,7 @@ impl JournalBuffer {
         self.wake.notify_one();
     }
 
-    /// Adds records to the next write, which something else causes.
+    /// Adds records to the next write without causing one.
     pub(crate) fn push_for_later(&mut self, records: &[impl Serialize + Debug]) {
         for record in records {
             self.count += 1;
@@ -112,7 +112,7 @@ impl JournalBuffer {
         (std::mem::take(&mut self.bytes), self.count)
     }
 
-    /// Resolves when every record pushed so far is on disk. The error is why it can't be written.
+    /// Waits until every record pushed so far is on disk. The error says why one can't be written.
     pub(crate) fn written(&self) -> impl Future<Output = Result<(), String>> + use<> {
         let (count, mut progress) = (self.count, self.progress.subscribe());
         async move {

@@ -114,8 +114,8 @@ impl JournalFile {
         self.size > MIN_COMPACTION_SIZE.max(self.compacted_size * COMPACTION_FACTOR)
     }
 
-    /// Whether the file is much larger than after the last compaction, so that one could help when
-    /// the disk is full.
+    /// Whether the file is much larger than after the last compaction, so that another compaction could
+    /// free space on a full disk.
     pub(crate) fn can_shrink(&self) -> bool {
         self.size > self.compacted_size * 2
     }
@@ -178,7 +178,7 @@ impl JournalFile {
             Ok(file)
         };
         self.file = written().map_err(|error: io::Error| {
-            // Returns the space to the disk, which may be full. The error is the one that counts.
+            // Frees the space, because the disk may be full. The first error is the one to report.
             let _ = fs::remove_file(&new_path);
             JournalError::new(&new_path, error)
         })?;

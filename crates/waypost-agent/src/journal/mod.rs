@@ -1,4 +1,4 @@
-//! An append-only file of records, and the buffer of records that are still to be written. The
+//! An append-only file of records, and the buffer of records that have not been written yet. The
 //! journal doesn't interpret the records.
 
 mod buffer;

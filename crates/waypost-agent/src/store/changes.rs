@@ -1,4 +1,4 @@
-//! What one write changes, collected while it runs.
+//! The changes of one write, collected while it runs.
 
 use super::case_folding::fold_case;
 use super::journal_record::JournalRecord;

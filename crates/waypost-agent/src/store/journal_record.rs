@@ -38,7 +38,7 @@ pub(crate) enum JournalRecord {
     },
     #[serde(rename = "CheckGone")]
     CheckRemoved(String),
-    /// A result of a check of this agent.
+    /// The result of a check of this agent.
     #[serde(rename = "Found")]
     CheckResult {
         check: String,

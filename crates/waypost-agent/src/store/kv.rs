@@ -15,8 +15,8 @@ use super::model::KvEntry;
 use super::watch::Topic;
 
 /// When there are more tombstones than this, the older half is dropped. Lists then have at least
-/// the index of the newest dropped tombstone, which can wake a watcher without need but never
-/// misses a deletion.
+/// the index of the newest dropped tombstone. This can wake a watcher unnecessarily, but no deletion is
+/// missed.
 const MAX_TOMBSTONES: usize = 16_384;
 
 /// The longest lock delay.

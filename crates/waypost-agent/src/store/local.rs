@@ -16,7 +16,7 @@ use crate::store::CheckDefinition;
 /// with varying output doesn't wake every watcher (Consul's `check_update_interval`).
 const OUTPUT_SYNC_DELAY: Duration = Duration::from_secs(150);
 
-/// The least time that a check must be critical before its service is deregistered.
+/// The minimum time that a check must be critical before its service is deregistered.
 const MIN_DEREGISTER_AFTER: Duration = Duration::from_secs(60);
 
 /// The ports of sidecars that are registered without one (Consul's `sidecar_min_port` and
@@ -347,7 +347,7 @@ impl LocalState {
         }
     }
 
-    /// Makes the catalog agree with this agent about this node, whatever clients have written to
+    /// Makes the catalog consistent with this agent's view of its node, whatever clients have written to
     /// the catalog directly: unknown services and checks are removed, missing ones are added. A
     /// service with `EnableTagOverride` takes its tags from the catalog. `server_service` and
     /// `server_check` are those that the agent itself has added to the catalog.

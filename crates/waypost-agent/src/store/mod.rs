@@ -1,7 +1,7 @@
 //! The state of the registry: in memory, synchronous, and behind one lock that is held for
 //! microseconds.
 //!
-//! The store knows nothing of HTTP or tasks, operations get the time as an argument, and [`Watch`]
+//! The store doesn't depend on HTTP or tasks, operations take the time as an argument, and [`Watch`]
 //! works with any executor.
 //!
 //! As in Consul, there are two views of services and checks. The [`catalog::Catalog`] holds what the
@@ -51,7 +51,7 @@ use changes::Changes;
 use roll_back::TouchedRows;
 use watch::Watches;
 
-/// Addresses that can be listened on but not connected to, and so can't be registered.
+/// Addresses that a program can listen on but not connect to. They can't be registered.
 pub(crate) const UNSPECIFIED_ADDRESSES: [&str; 3] = ["0.0.0.0", "::", "[::]"];
 
 /// The state and its watchers.
@@ -82,7 +82,7 @@ impl Store {
         store
     }
 
-    /// Reads the state. `read` must be short, because it blocks everyone else.
+    /// Reads the state. `read` must be short, because it blocks all other access.
     pub(crate) fn read<T>(&self, read: impl FnOnce(&State) -> T) -> T {
         read(&self.lock().state)
     }
@@ -138,8 +138,8 @@ impl Store {
         self.lock().state.journal_records()
     }
 
-    /// Undoes changes that can't be written, and all that aren't written yet. Returns the number of
-    /// records so far, and the ids of the changed checks of this agent.
+    /// Undoes changes that can't be written, and all changes that aren't written yet. Returns the number
+    /// of records so far, and the ids of the changed checks of this agent.
     pub(crate) fn roll_back(
         &self,
         unwritten: Vec<JournalRecord>,

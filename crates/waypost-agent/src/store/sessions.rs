@@ -1,4 +1,4 @@
-//! The table of sessions. What happens to locks and checks is the business of [`super::State`].
+//! The table of sessions. Their effect on locks, and of checks on them, is in [`super::State`].
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

@@ -1,4 +1,4 @@
-//! Watching for changes by topic. A change wakes only those who watch what it touched.
+//! Watching for changes by topic. A change wakes only the watchers of the topics that it touched.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -16,7 +16,7 @@ pub(crate) enum Topic {
     Checks,
     /// One node, its services and its checks.
     Node(String),
-    /// One key. A change of it also wakes those who watch one of its prefixes.
+    /// One key. A change of it also wakes watchers of its prefixes.
     Key(String),
     /// All keys with a prefix.
     Prefix(String),
@@ -119,7 +119,7 @@ impl Events {
 }
 
 impl Watch<'_> {
-    /// Resolves at the next change *after this call*. Listen first and then read, so that no change
+    /// Notified at the next change *after this call*. Listen first and then read, so that no change
     /// between the two is missed.
     pub(crate) fn listen(&self) -> EventListener {
         self.event.listen()

@@ -32,7 +32,7 @@ pub(crate) struct AgentService<'a> {
     enable_tag_override: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     content_hash: Option<String>,
-    /// Only of proxies and gateways.
+    /// Only set for proxies and gateways.
     #[serde(skip_serializing_if = "Option::is_none")]
     proxy: Option<AgentProxy<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]

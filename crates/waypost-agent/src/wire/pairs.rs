@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::ser::{SerializeMap, Serializer};
 
-/// A list of pairs, serialised as an object in the list's order.
+/// A list of pairs, serialized as an object in the list's order.
 pub(crate) struct Pairs<K, V>(pub Vec<(K, V)>);
 
 impl<K: Serialize, V: Serialize> Serialize for Pairs<K, V> {

@@ -16,8 +16,8 @@ pub(super) struct ServiceGroup {
     index: u64,
     /// By case-folded node name and service id.
     rows: BTreeMap<(String, String), InstanceRow>,
-    /// By name as registered: the instances may differ in case. Keeps the list of services from
-    /// looking at each instance.
+    /// By name as registered: the instances may differ in case. So listing services doesn't need to
+    /// look at each instance.
     tag_counts: BTreeMap<String, TagCounts>,
     /// The case-folded names of services that instances are or were Connect proxies of.
     proxied: BTreeSet<String>,

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::catalog::CheckStatus;
 use crate::go_compat;
 
-/// No check runs more often than this, as in Consul.
+/// The minimum interval of a check, as in Consul.
 const MIN_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The fields of a check as a client sent them. Durations are in nanoseconds, and may be negative.

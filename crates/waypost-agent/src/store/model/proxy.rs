@@ -4,8 +4,8 @@
 use serde::{Deserialize, Serialize, Serializer};
 use serde_json::{Map, Value};
 
-/// The `Proxy` field of an instance. Instances that are no proxies have none, which responses show
-/// as an empty one.
+/// The `Proxy` field of an instance. Instances that aren't proxies have none, which appears in responses
+/// as an empty object.
 #[derive(Clone, Debug, Default, PartialEq, Deserialize)]
 #[serde(from = "ProxyConfig")]
 pub(crate) struct Proxy(Option<Box<ProxyConfig>>);
