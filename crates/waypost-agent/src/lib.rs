@@ -54,6 +54,8 @@ mod persistence;
 mod registry_client;
 mod stale_instances;
 mod store;
+mod text;
+mod wall_clock;
 mod wire;
 
 pub use agent::{Agent, Builder};

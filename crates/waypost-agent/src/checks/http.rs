@@ -10,6 +10,7 @@ use super::result::{DEFAULT_OUTPUT_MAX_SIZE, critical, output_max_size, passing,
 use super::tcp::dial_error;
 use crate::check_targets::CheckTargets;
 use crate::store::{CheckDefinition, CheckResult, CheckStatus};
+use crate::text::mask_password;
 
 /// The limit of Go's HTTP client.
 const MAX_REDIRECTS: usize = 10;
@@ -82,7 +83,8 @@ pub(super) async fn probe(check: &CheckDefinition, clients: &Clients) -> CheckRe
     };
     match send(check, method, clients).await {
         Ok((status, line, body)) => {
-            let output = format!("HTTP {method} {}: {line} Output: {body}", check.http);
+            let url = mask_password(&check.http);
+            let output = format!("HTTP {method} {url}: {line} Output: {body}");
             match status {
                 status if status.is_success() => passing(output),
                 StatusCode::TOO_MANY_REQUESTS => CheckResult {
@@ -157,7 +159,7 @@ async fn tail(mut response: Response, limit: usize) -> reqwest::Result<String> {
 /// The error text of Go for a failed request.
 fn describe(check: &CheckDefinition, method: &str, error: &reqwest::Error) -> String {
     if error.is_builder() {
-        return format!("parse {:?}: {}", check.http, cause(error));
+        return format!("parse {:?}: {}", mask_password(&check.http), cause(error));
     }
     let mut operation = method.to_lowercase();
     if let Some(first) = operation.get_mut(..1) {
@@ -168,7 +170,7 @@ fn describe(check: &CheckDefinition, method: &str, error: &reqwest::Error) -> St
     } else {
         cause(error)
     };
-    format!("{operation} {:?}: {what}", check.http)
+    format!("{operation} {:?}: {what}", mask_password(&check.http))
 }
 
 /// The innermost cause; for a failed connection, with the address.

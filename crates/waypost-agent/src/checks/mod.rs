@@ -16,6 +16,4 @@ mod threshold;
 mod tls;
 mod ttl;
 
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) use result::truncate;
 pub(crate) use runner::{CheckRunner, RunningCheck};

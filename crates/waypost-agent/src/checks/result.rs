@@ -36,23 +36,3 @@ pub(super) fn critical(output: String) -> CheckResult {
         output,
     }
 }
-
-/// Truncates a text to at most `limit` bytes without splitting a character.
-pub(crate) fn truncate(text: &mut String, limit: usize) {
-    if text.len() > limit {
-        let end = (0..=limit).rev().find(|&at| text.is_char_boundary(at));
-        text.truncate(end.unwrap_or(0));
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn truncation_does_not_split_characters() {
-        let mut text = "aéé".to_owned();
-        truncate(&mut text, 4);
-        assert_eq!(text, "aé");
-    }
-}

@@ -7,13 +7,14 @@ use tokio::task::AbortHandle;
 use tokio::time::{Instant, sleep};
 
 use super::http::Clients;
-use super::result::{output_max_size, truncate};
+use super::result::output_max_size;
 use super::threshold::Threshold;
 use super::ttl::TtlCheck;
 use super::{alias, grpc, http, script, tcp};
 use crate::check_targets::CheckTargets;
 use crate::go_compat;
 use crate::store::{CheckDefinition, CheckKind, Store};
+use crate::text::truncate;
 
 /// Validates and starts checks.
 #[derive(Debug)]
@@ -156,10 +157,15 @@ async fn run_at_intervals(
             _ => tcp::probe(&check).await,
         };
         truncate(&mut result.output, output_max_size(&check));
-        if threshold.is_reached(result.status) {
-            let now = Instant::now().into_std();
-            store.write(|state, changes| state.record_check_result(&id, result, now, changes));
-        }
+        let is_reached = threshold.is_reached(result.status);
+        store.write(|state, changes| {
+            if is_reached {
+                let now = Instant::now().into_std();
+                state.record_check_result(&id, result, now, changes);
+            } else {
+                state.local.count_run(&id, changes.time());
+            }
+        });
         sleep(wait).await;
         wait = check.interval();
     }

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep_until};
 
-use super::result::truncate;
 use crate::store::{CheckResult, CheckStatus, Store};
+use crate::text::truncate;
 
 const EXPIRED: &str = "TTL expired";
 const LAST_OUTPUT: &str = " (last output before timeout follows): ";

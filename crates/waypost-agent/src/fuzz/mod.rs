@@ -17,7 +17,7 @@ use crate::agent::Agent;
 use crate::app::App;
 use crate::dns::SizeLimit;
 use crate::filter::{CATALOG_SERVICE, CHECK, Filter, HEALTH, NODE, SERVICE};
-use crate::{checks, dns, go_compat, http as api, ids};
+use crate::{dns, go_compat, http as api, ids, text};
 
 /// How many requests are read from one input.
 const MAX_REQUESTS: usize = 64;
@@ -85,7 +85,7 @@ pub fn numbers(input: &[u8]) {
     let _ = go_compat::parse_bool(&text);
     let _ = ids::check_session_id(&text);
     let mut truncated = text.into_owned();
-    checks::truncate(&mut truncated, 7);
+    text::truncate(&mut truncated, 7);
 }
 
 const INSTANCES: &str = r#"PUT /v1/agent/service/register {"Name":"web","Tags":["v1"],"Port":80}

@@ -29,6 +29,7 @@ mod status;
 mod txn;
 mod ui;
 mod unsupported;
+mod waypost;
 
 pub(crate) use evaluation::MAX_EVALUATIONS;
 #[cfg(any(test, feature = "fuzz"))]

@@ -46,7 +46,11 @@ pub(crate) enum ResponseBody {
 pub(crate) type WireBody = Either<Full<Bytes>, LineStream>;
 
 /// Sends lines as they arrive.
-pub(crate) struct LineStream(Receiver<Bytes>);
+pub(crate) struct LineStream {
+    lines: Receiver<Bytes>,
+    /// `None` if the lines aren't compressed.
+    encoder: Option<GzEncoder<Vec<u8>>>,
+}
 
 /// An error response. The text is Consul's where Consul has one.
 #[derive(Debug)]
@@ -60,6 +64,7 @@ pub(crate) struct ApiError {
 
 static EMPTY: Bytes = Bytes::new();
 
+const EVENTS: &str = "text/event-stream";
 const JSON: &str = "application/json";
 const TEXT: &str = "text/plain; charset=utf-8";
 
@@ -92,6 +97,16 @@ impl ApiResponse {
             varies: false,
             ..Self::empty()
         }
+    }
+
+    /// A stream of server-sent events that lasts until the client disconnects.
+    pub(crate) fn events(events: Receiver<Bytes>) -> Self {
+        let response = Self {
+            content_type: Some(EVENTS),
+            lines: Some(events),
+            ..Self::empty()
+        };
+        response.header("cache-control", "no-store")
     }
 
     /// The body, with the status and headers of its kind.
@@ -144,14 +159,15 @@ impl ApiResponse {
     }
 
     pub(crate) fn into_response(self, gzip: bool) -> Response<WireBody> {
-        let compressed = gzip && !self.body.uncompressed().is_empty();
+        let is_empty = self.body.uncompressed().is_empty() && self.lines.is_none();
+        let compressed = gzip && !is_empty;
         let body = match self.body {
             ResponseBody::Owned(body) if compressed => compress(&body),
             ResponseBody::Shared(cached) if compressed => cached.gzip(compress),
             body => body.uncompressed().clone(),
         };
         let mut response = Response::new(match self.lines {
-            Some(lines) => Either::Right(LineStream(lines)),
+            Some(lines) => Either::Right(LineStream::new(lines, compressed)),
             None => Either::Left(Full::new(body)),
         });
         *response.status_mut() = self.status;
@@ -167,6 +183,23 @@ impl ApiResponse {
     }
 }
 
+impl LineStream {
+    fn new(lines: Receiver<Bytes>, compressed: bool) -> Self {
+        let encoder = compressed.then(|| GzEncoder::new(Vec::new(), Compression::fast()));
+        Self { lines, encoder }
+    }
+
+    /// The line as it is sent. The client can decompress it at once.
+    fn encode(&mut self, line: Bytes) -> Bytes {
+        let Some(encoder) = &mut self.encoder else {
+            return line;
+        };
+        // Writing to memory doesn't fail.
+        let _ = encoder.write_all(&line).and_then(|()| encoder.flush());
+        std::mem::take(encoder.get_mut()).into()
+    }
+}
+
 impl hyper::body::Body for LineStream {
     type Data = Bytes;
     type Error = Infallible;
@@ -175,8 +208,8 @@ impl hyper::body::Body for LineStream {
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        let line = self.0.poll_recv(context);
-        line.map(|line| line.map(|line| Ok(Frame::data(line))))
+        let line = self.lines.poll_recv(context);
+        line.map(|line| line.map(|line| Ok(Frame::data(self.encode(line)))))
     }
 }
 

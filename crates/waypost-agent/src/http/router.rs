@@ -11,7 +11,7 @@ use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
 use super::{
     acl, agent, catalog, coordinate, event, health, internal, kv, operator, session, status, txn,
-    ui, unsupported,
+    ui, unsupported, waypost,
 };
 
 /// The routes of every area of the API.
@@ -34,6 +34,8 @@ const ROUTES: &[&[Route]] = &[
     txn::ROUTES,
     ui::ROUTES,
     unsupported::ROUTES,
+    waypost::checks::ROUTES,
+    waypost::events::ROUTES,
 ];
 
 /// The largest number of slashes in the path of a route.

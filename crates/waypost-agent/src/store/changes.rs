@@ -1,7 +1,11 @@
 //! The changes of one write, collected while it runs.
 
+use std::time::SystemTime;
+
 use super::case_folding::fold_case;
+use super::check_history::{CheckKey, Transition};
 use super::journal_record::JournalRecord;
+use super::model::{Check, CheckStatus};
 use super::watch::Topic;
 
 /// The changes of one write. They share one index. A write that changes nothing takes no index, so
@@ -10,9 +14,13 @@ use super::watch::Topic;
 pub(crate) struct Changes {
     index: u64,
     has_index: bool,
+    /// The time of day of this write.
+    time: SystemTime,
     topics: Vec<Topic>,
     /// Checks that became critical or were removed: sessions that depend on them end.
     failed_checks: Vec<FailedCheck>,
+    /// Checks whose status changed.
+    transitions: Vec<(CheckKey, Transition)>,
     /// `None` if nothing is persisted.
     records: Option<Vec<JournalRecord>>,
 }
@@ -26,13 +34,15 @@ pub(super) struct FailedCheck {
 }
 
 impl Changes {
-    /// Starts a write after the one with the index `last`.
-    pub(super) fn new(last: u64, persistent: bool) -> Self {
+    /// Starts a write at `time`, after the one with the index `last`.
+    pub(super) fn new(last: u64, persistent: bool, time: SystemTime) -> Self {
         Self {
             index: last,
             has_index: false,
+            time,
             topics: Vec::new(),
             failed_checks: Vec::new(),
+            transitions: Vec::new(),
             records: persistent.then(Vec::new),
         }
     }
@@ -49,6 +59,11 @@ impl Changes {
     /// The index of this write, or of the last one before it if nothing has changed.
     pub(super) fn last_index(&self) -> u64 {
         self.index
+    }
+
+    /// The time of day of this write.
+    pub(crate) fn time(&self) -> SystemTime {
+        self.time
     }
 
     /// Marks a topic as changed.
@@ -91,6 +106,31 @@ impl Changes {
             node: fold_case(node),
             check: Some(fold_case(check)),
         });
+    }
+
+    /// Notes that a check has a new status.
+    pub(super) fn status_changed(&mut self, check: &Check) {
+        self.add_transition(check, Some(check.status), check.output.clone());
+    }
+
+    /// Notes that a check was removed.
+    pub(super) fn check_removed(&mut self, check: &Check) {
+        self.check_failed(&check.node, &check.id);
+        self.add_transition(check, None, String::new());
+    }
+
+    fn add_transition(&mut self, check: &Check, status: Option<CheckStatus>, output: String) {
+        let transition = Transition {
+            time: self.time,
+            status,
+            output,
+        };
+        let key = CheckKey::new(&check.node, &check.id);
+        self.transitions.push((key, transition));
+    }
+
+    pub(super) fn take_transitions(&mut self) -> Vec<(CheckKey, Transition)> {
+        std::mem::take(&mut self.transitions)
     }
 
     pub(super) fn has_failed_checks(&self) -> bool {

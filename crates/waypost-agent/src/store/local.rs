@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use super::catalog::Catalog;
 use super::changes::Changes;
@@ -44,6 +44,9 @@ pub(crate) struct CheckRecord {
     pub check: Arc<Check>,
     /// `None` for a maintenance check.
     pub definition: Option<Arc<CheckDefinition>>,
+    /// How often it has run, or a client has reported its status.
+    pub runs: u64,
+    pub last_run: Option<SystemTime>,
     critical_since: Option<Instant>,
     deregister_after: Option<Duration>,
     /// Since when the output is newer than in the catalog.
@@ -255,6 +258,8 @@ impl LocalState {
             CheckRecord {
                 check,
                 definition,
+                runs: old.as_ref().map_or(0, |old| old.runs),
+                last_run: old.as_ref().and_then(|old| old.last_run),
                 critical_since: old.and_then(|old| old.critical_since),
                 deregister_after: deregister_after
                     .filter(|after| !after.is_zero())
@@ -282,6 +287,14 @@ impl LocalState {
         true
     }
 
+    /// Counts a run of a check whose result doesn't count yet.
+    pub(crate) fn count_run(&mut self, id: &str, time: SystemTime) {
+        if let Some(record) = self.checks.get_mut(id) {
+            record.runs += 1;
+            record.last_run = Some(time);
+        }
+    }
+
     /// Records the result of a check. A new status reaches the catalog at once, a change of only
     /// the output after [`OUTPUT_SYNC_DELAY`].
     pub(super) fn record_check_result(
@@ -295,6 +308,8 @@ impl LocalState {
         let Some(record) = self.checks.get_mut(id) else {
             return;
         };
+        record.runs += 1;
+        record.last_run = Some(changes.time());
         record.critical_since = match result.status {
             CheckStatus::Critical => record.critical_since.or(Some(now)),
             _ => None,

@@ -11,6 +11,7 @@
 mod case_folding;
 mod catalog;
 mod changes;
+mod check_history;
 mod coordinates;
 mod events;
 mod journal_record;
@@ -30,13 +31,15 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use tokio::time::Instant;
 
 use crate::journal::JournalBuffer;
+use crate::wall_clock;
 
 pub(crate) use case_folding::fold_case;
 pub(crate) use catalog::{CatalogEntry, FullNode, Instance};
+pub(crate) use check_history::CheckHistory;
 pub(crate) use coordinates::{Coordinate, NodeCoordinate};
 pub(crate) use events::UserEvent;
 pub(crate) use journal_record::{JournalRecord, RestoredState};
-pub(crate) use local::{CheckResult, NewCheck};
+pub(crate) use local::{CheckRecord, CheckResult, NewCheck};
 pub(crate) use model::{
     CatalogCheckDefinition, Check, CheckDefinition, CheckKind, CheckStatus, Connect, Expose,
     KvEntry, MeshGateway, Node, Proxy, ProxyConfig, Service, ServiceAddress, Session,
@@ -90,12 +93,17 @@ impl Store {
     /// Changes the state and then wakes the watchers of the topics that were touched.
     pub(crate) fn write<T>(&self, write: impl FnOnce(&mut State, &mut Changes) -> T) -> T {
         let mut inner = self.lock();
-        let mut changes = Changes::new(inner.state.index, inner.journal.is_some());
+        let mut changes = Changes::new(
+            inner.state.index,
+            inner.journal.is_some(),
+            wall_clock::now(),
+        );
         let result = write(&mut inner.state, &mut changes);
         if changes.has_failed_checks() {
             let now = Instant::now().into_std();
             inner.state.end_sessions_of_failed_checks(now, &mut changes);
         }
+        inner.state.record_transitions(&mut changes);
         inner.state.index = changes.last_index();
         if let Some(journal) = &mut inner.journal {
             journal.push(&changes.take_records());
@@ -153,8 +161,9 @@ impl Store {
         records.extend(JournalBuffer::decode(&pending));
         let touched = TouchedRows::of(&records, on_disk);
         let results = inner.state.results_of(&touched);
-        let mut changes = Changes::new(inner.state.index, false);
+        let mut changes = Changes::new(inner.state.index, false, wall_clock::now());
         let checks = inner.state.roll_back(touched, on_disk, now, &mut changes);
+        inner.state.record_transitions(&mut changes);
         inner.state.index = changes.last_index();
         if let Some(journal) = &mut inner.journal {
             journal.push_for_later(&results);

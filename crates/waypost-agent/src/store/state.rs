@@ -6,6 +6,7 @@ use std::time::Instant;
 use super::case_folding::fold_case;
 use super::catalog::Catalog;
 use super::changes::{Changes, FailedCheck};
+use super::check_history::CheckHistory;
 use super::coordinates::{Coordinate, Coordinates};
 use super::events::UserEvents;
 use super::journal_record::{JournalRecord, RestoredState};
@@ -27,6 +28,7 @@ pub(crate) struct State {
     /// The index of the last write.
     pub(super) index: u64,
     pub catalog: Catalog,
+    pub check_history: CheckHistory,
     pub local: LocalState,
     pub kv: Kv,
     pub coordinates: Coordinates,
@@ -41,6 +43,7 @@ impl State {
             index: INITIAL_INDEX,
             local: LocalState::new(node),
             catalog: Catalog::new(&node.name),
+            check_history: CheckHistory::default(),
             kv: Kv::default(),
             coordinates: Coordinates::default(),
             events: UserEvents::default(),
@@ -82,6 +85,13 @@ impl State {
     ) {
         self.local
             .record_check_result(id, result, now, &mut self.catalog, changes);
+    }
+
+    /// Adds the transitions of a write to the history of checks.
+    pub(super) fn record_transitions(&mut self, changes: &mut Changes) {
+        for (check, transition) in changes.take_transitions() {
+            self.check_history.record(check, transition);
+        }
     }
 
     // === Sessions and locks ===

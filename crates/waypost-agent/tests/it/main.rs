@@ -19,3 +19,4 @@ mod real_consul;
 mod security;
 mod stale_instances;
 mod third_party_clients;
+mod waypost_api;

@@ -381,12 +381,16 @@ impl Catalog {
             if **old == check {
                 return;
             }
+            if old.status != check.status {
+                changes.status_changed(&check);
+            }
             if old.service_id != check.service_id {
                 let id = check.id.clone();
                 self.remove_check(&node_key, &id, changes);
             }
         } else {
             check.create_index = changes.index();
+            changes.status_changed(&check);
         }
         check.modify_index = changes.index();
         if check.status == CheckStatus::Critical {
@@ -452,7 +456,7 @@ impl Catalog {
             if let Some(row) = self.nodes.get_mut(&node_key) {
                 row.checks.remove(&fold_case(&check.id));
             }
-            changes.check_failed(node, &check.id);
+            changes.check_removed(&check);
             self.touch_checks(node_key.clone(), changes);
         }
         self.touch_services(node_key, changes);
@@ -469,7 +473,7 @@ impl Catalog {
         let Some(check) = removed else {
             return false;
         };
-        changes.check_failed(node, id);
+        changes.check_removed(&check);
         self.record(&node_key, changes, || JournalRecord::NodeCheckRemoved {
             node: node.to_owned(),
             id: id.to_owned(),
