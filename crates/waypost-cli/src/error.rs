@@ -4,6 +4,7 @@ use std::fmt;
 use std::process::ExitCode;
 
 use waypost::{ConfigError, Error, Invalid, ProviderError, ProviderErrorKind};
+use waypost_runner::stack_file::StackFileError;
 
 /// The result of a command. `Ok` holds the exit code, which is not always 0.
 pub(crate) type CommandResult = Result<ExitCode, CommandError>;
@@ -15,6 +16,8 @@ pub(crate) enum CommandError {
     Discovery(Error),
     /// As [`Discovery`](Self::Discovery), with what to do about it.
     WithHint(Box<Error>, String),
+    /// The arguments or a file that they name are invalid.
+    Invalid(String),
     /// What should be removed is not there.
     NothingThere(String),
     /// Any other error, as a message.
@@ -28,11 +31,25 @@ impl CommandError {
         Self::Other(error.to_string())
     }
 
+    /// An invalid stack file: all that is wrong with it, each below the other.
+    pub(crate) fn stack_file(error: StackFileError) -> Self {
+        Self::Invalid(match error {
+            StackFileError::Invalid(problems) => {
+                let plural = if problems.len() == 1 { "" } else { "s" };
+                let problems: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                let (count, list) = (problems.len(), problems.join("\n"));
+                format!("{count} error{plural} in the stack file\n{list}")
+            }
+            error => error.to_string(),
+        })
+    }
+
     /// The exit code, as listed in the long help of the program.
     pub(crate) fn exit_code(&self) -> ExitCode {
         ExitCode::from(match self {
             Self::Discovery(error) => code_of(error),
             Self::WithHint(error, _) => code_of(error),
+            Self::Invalid(_) => 2,
             Self::NothingThere(_) => 3,
             Self::Other(_) => 1,
             Self::StdoutClosed => 0,
@@ -46,7 +63,9 @@ impl fmt::Display for CommandError {
             Self::Discovery(Error::Unreachable { cause, .. }) => unreachable(cause, f),
             Self::Discovery(error) => error.fmt(f),
             Self::WithHint(error, hint) => write!(f, "{error}; {hint}"),
-            Self::NothingThere(message) | Self::Other(message) => f.write_str(message),
+            Self::Invalid(message) | Self::NothingThere(message) | Self::Other(message) => {
+                f.write_str(message)
+            }
             Self::StdoutClosed => f.write_str("stdout is closed"),
         }
     }

@@ -17,6 +17,7 @@ use tokio::time::{sleep, timeout};
 use crate::error::SupervisorError;
 use crate::service::Launch;
 use crate::shim;
+use crate::status::ExitStatus;
 use crate::text::rounded;
 
 /// How long a shim may take to report that it has started the program.
@@ -44,6 +45,19 @@ pub(crate) enum Exit {
     /// A description, for a program that could not be run, was killed together with its shim, or did
     /// not react to SIGTERM.
     Other(String),
+}
+
+impl Exit {
+    pub(crate) fn status(&self) -> Option<ExitStatus> {
+        match self {
+            Self::Code(code) => Some(ExitStatus::Code(*code)),
+            Self::Signal(signal) => Some(ExitStatus::Signal(match signal_name(*signal) {
+                Some(name) => name.trim_start_matches("SIG").to_owned(),
+                None => signal.to_string(),
+            })),
+            Self::Other(_) => None,
+        }
+    }
 }
 
 impl fmt::Display for Exit {
@@ -137,13 +151,19 @@ impl Child {
             .clone()
     }
 
-    /// Stops the program: SIGTERM to its process group, then SIGKILL to everything that it started
+    /// Stops the program: `signal` to its process group, then SIGKILL to everything that it started
     /// if it has not exited after `grace`, or as soon as `forced` completes.
-    pub(crate) async fn stop(&mut self, grace: Duration, forced: impl Future) -> Exit {
-        self.send("term\n").await;
+    pub(crate) async fn stop(
+        &mut self,
+        signal: Signal,
+        grace: Duration,
+        forced: impl Future,
+    ) -> Exit {
+        self.send(&format!("stop {}\n", signal.as_raw())).await;
+        let name = signal_name(signal.as_raw()).unwrap_or("the signal");
         let why_killed = tokio::select! {
             exit = self.wait() => return exit,
-            () = sleep(grace) => format!("did not exit within {} of SIGTERM", rounded(grace)),
+            () = sleep(grace) => format!("did not exit within {} of {name}", rounded(grace)),
             _ = forced => "shutdown was forced".to_owned(),
         };
         self.send("kill\n").await;
@@ -202,6 +222,8 @@ fn signal_name(signal: i32) -> Option<&'static str> {
         (Signal::PIPE, "SIGPIPE"),
         (Signal::ALARM, "SIGALRM"),
         (Signal::TERM, "SIGTERM"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::USR2, "SIGUSR2"),
     ]
     .into_iter()
     .find_map(|(known, name)| (known.as_raw() == signal).then_some(name))

@@ -16,7 +16,7 @@ use crate::health::{HealthEvent, monitor};
 use crate::log::{LogWriter, RecentLines, Stream, read_lines};
 use crate::ports::{PortAllocator, Ports};
 use crate::probe::Check;
-use crate::service::ServiceSpec;
+use crate::service::{Blocked, RestartRule, ServiceSpec};
 use crate::status::{InstanceState, InstanceStatus};
 use crate::status_table::{Row, StartRequest, StatusTable, is_met};
 use crate::text::rounded;
@@ -49,8 +49,10 @@ pub(crate) enum Phase {
 #[derive(Clone, Copy, Debug)]
 struct Goal {
     run: bool,
-    /// The number of requested restarts.
+    /// The number of requests to start after the first.
     generation: u64,
+    /// It is to be removed once it has stopped.
+    surplus: bool,
 }
 
 /// Controls the task of an instance. Dropping it ends the task and kills the program.
@@ -66,17 +68,20 @@ pub(crate) struct InstanceHandle {
 }
 
 impl InstanceHandle {
-    /// Starts the task. The instance must be in the table of `shared`.
+    /// Starts the task. The instance must be in the table of `shared`. `run` says whether to start the
+    /// program at once.
     pub(crate) fn spawn(
         service: &Arc<ServiceSpec>,
         replica: u32,
+        run: bool,
         backoff: Backoff,
         keep_lines: usize,
         shared: Arc<Shared>,
     ) -> Self {
         let (goal, receiver) = watch::channel(Goal {
-            run: true,
+            run,
             generation: 0,
+            surplus: false,
         });
         let name = service.instance_name(replica);
         let recent = Arc::new(RecentLines::new(keep_lines));
@@ -108,28 +113,52 @@ impl InstanceHandle {
         }
     }
 
-    /// Stops the program and starts it again. `None` if the instance was told to stop.
-    pub(crate) fn restart(&self) -> Option<StartRequest> {
-        let restarted = self.goal.send_if_modified(|goal| {
-            goal.generation += u64::from(goal.run);
-            goal.run
+    /// Stops the program if it runs, and starts it again.
+    pub(crate) fn restart(&self) -> StartRequest {
+        self.goal.send_modify(|goal| {
+            goal.generation += 1;
+            goal.run = true;
         });
-        restarted.then(|| self.start_request())
+        self.start_request()
     }
 
-    /// Whether the instance was told to stop.
-    pub(crate) fn is_stopping(&self) -> bool {
-        !self.goal.borrow().run
+    /// Starts the program, unless it is wanted already.
+    pub(crate) fn start(&self) -> StartRequest {
+        self.goal.send_if_modified(|goal| {
+            let is_stopped = !goal.run;
+            goal.generation += u64::from(is_stopped);
+            goal.run = true;
+            is_stopped
+        });
+        self.start_request()
     }
 
-    /// Stops the program and ends the task. See [`StatusTable::wait_stopped`].
+    /// Whether the program is wanted to run.
+    pub(crate) fn is_wanted(&self) -> bool {
+        self.goal.borrow().run
+    }
+
+    /// Whether the instance is to be removed once it has stopped.
+    pub(crate) fn is_surplus(&self) -> bool {
+        self.goal.borrow().surplus
+    }
+
+    /// Stops the program. See [`StatusTable::wait_stopped`].
     pub(crate) fn stop(&self) {
         self.goal.send_modify(|goal| goal.run = false);
+    }
+
+    /// Stops the program for good: the instance is removed afterwards.
+    pub(crate) fn stop_surplus(&self) {
+        self.goal.send_modify(|goal| {
+            goal.run = false;
+            goal.surplus = true;
+        });
     }
 }
 
 /// The status of an instance before its task runs.
-pub(crate) fn initial_status(service: &ServiceSpec, replica: u32) -> InstanceStatus {
+pub(crate) fn initial_status(service: &ServiceSpec, replica: u32, run: bool) -> InstanceStatus {
     let ports = Ports::new(&service.ports, replica);
     let on: Vec<String> = service.after.iter().map(|d| d.service.clone()).collect();
     let named_ports = ports.named().into_iter();
@@ -137,13 +166,19 @@ pub(crate) fn initial_status(service: &ServiceSpec, replica: u32) -> InstanceSta
         service: service.name.clone(),
         instance: service.instance_name(replica),
         replica,
-        state: if on.is_empty() {
+        state: if !run {
+            InstanceState::Disabled
+        } else if on.is_empty() {
             InstanceState::Starting
         } else {
             InstanceState::Waiting { on }
         },
         reason: None,
+        advice: None,
         since: SystemTime::now(),
+        started: None,
+        exit: None,
+        next_start: None,
         pid: None,
         host: service.host,
         port: ports.main().filter(|&port| port != 0),
@@ -169,7 +204,9 @@ enum RunEnd {
     Stopped(String),
     /// The one-time task has succeeded.
     Completed,
-    /// The one-time task has failed.
+    /// It has ended with exit code 0 and is not started again.
+    Ended(String),
+    /// It has failed and is not started again.
     Failed(String),
     Crashed {
         reason: String,
@@ -187,12 +224,25 @@ struct Run {
 }
 
 impl Instance {
+    /// Ends when the handle is dropped.
     async fn run(mut self) {
         // Dependencies are only waited for before the first start.
         let mut dependencies_met = false;
+        let mut was_wanted = false;
         let mut last_exit = None;
-        while let Some(generation) = self.wanted_generation() {
-            self.update(|row| row.begin(generation));
+        loop {
+            let goal = *self.goal.borrow_and_update();
+            if !goal.run {
+                if was_wanted {
+                    self.enter(InstanceState::Stopped, last_exit.take());
+                }
+                if self.goal.changed().await.is_err() {
+                    return;
+                }
+                continue;
+            }
+            was_wanted = true;
+            self.update(|row| row.begin(goal.generation));
             if !dependencies_met && !self.wait_for_dependencies().await {
                 continue;
             }
@@ -201,13 +251,6 @@ impl Instance {
             self.backoff.reset();
             last_exit = self.run_until_goal_changes().await;
         }
-        self.enter(InstanceState::Stopped, last_exit);
-    }
-
-    /// The generation to run, or `None` to stop.
-    fn wanted_generation(&mut self) -> Option<u64> {
-        let goal = *self.goal.borrow_and_update();
-        goal.run.then_some(goal.generation)
     }
 
     /// Waits until all dependencies are met. Returns false if the goal changed before.
@@ -233,6 +276,14 @@ impl Instance {
     /// Runs the program, and again after each crash, until the goal changes. Returns how the last
     /// run ended.
     async fn run_until_goal_changes(&mut self) -> Option<String> {
+        if let Some(Blocked { reason, advice }) = self.service.blocked.clone() {
+            self.update(|row| {
+                row.status.advice = Some(advice);
+                row.enter(InstanceState::Failed, Some(reason));
+            });
+            let _ = self.goal.changed().await;
+            return None;
+        }
         loop {
             let end = self.run_once().await;
             self.update(|row| row.status.pid = None);
@@ -242,6 +293,11 @@ impl Instance {
                     self.enter(InstanceState::Completed, None);
                     let _ = self.goal.changed().await;
                     return None;
+                }
+                RunEnd::Ended(reason) => {
+                    self.enter(InstanceState::Stopped, Some(reason.clone()));
+                    let _ = self.goal.changed().await;
+                    return Some(reason);
                 }
                 RunEnd::Failed(reason) => {
                     self.enter(InstanceState::Failed, Some(reason.clone()));
@@ -269,27 +325,60 @@ impl Instance {
         };
         self.update(|row| {
             row.record_start(Err(reason.to_owned()));
+            row.status.next_start = Some(SystemTime::now() + delay);
             let reason = format!("{reason}; restarting in {}", rounded(delay));
             row.enter(state, Some(reason));
         });
-        tokio::select! {
-            () = sleep(delay) => {
-                self.update(|row| row.status.restarts += 1);
-                true
-            }
+        let is_due = tokio::select! {
+            () = sleep(delay) => true,
             _ = self.goal.changed() => false,
-        }
+        };
+        self.update(|row| {
+            row.status.next_start = None;
+            row.status.restarts += u32::from(is_due);
+        });
+        is_due
     }
 
     /// Starts the program and waits until it ends or the goal changes.
     async fn run_once(&mut self) -> RunEnd {
+        if self.service.external.is_some() {
+            return self.observe().await;
+        }
         match self.start().await {
             Ok(run) => self.supervise(run).await,
-            Err(reason) if self.service.probe().is_completed() => RunEnd::Failed(reason),
+            Err(reason)
+                if self.service.probe().is_completed()
+                    || self.service.restart == RestartRule::Never =>
+            {
+                RunEnd::Failed(reason)
+            }
             Err(reason) => RunEnd::Crashed {
                 reason,
                 healthy_for: None,
             },
+        }
+    }
+
+    /// Checks something that runs elsewhere until the goal changes.
+    async fn observe(&mut self) -> RunEnd {
+        let launch = match self.service.launch(self.replica, &self.ports) {
+            Ok(launch) => launch,
+            Err(error) => return RunEnd::Failed(error.to_string()),
+        };
+        let mut goal = self.goal.clone();
+        let started = Instant::now();
+        let monitoring = monitor(
+            self.service.probe().timing(),
+            self.service.start_timeout,
+            || launch.check.run(),
+            |event| {
+                self.report_health(event, started);
+            },
+        );
+        tokio::select! {
+            _ = goal.changed() => RunEnd::Stopped("it is not checked any more".to_owned()),
+            never = monitoring => match never {},
         }
     }
 
@@ -310,6 +399,7 @@ impl Instance {
                 Stream::Stdout,
                 recent.clone(),
                 log.clone(),
+                launch.check.log(),
             )),
             tokio::spawn(read_lines(
                 stderr,
@@ -317,10 +407,12 @@ impl Instance {
                 Stream::Stderr,
                 recent.clone(),
                 log.clone(),
+                launch.check.log(),
             )),
         ];
         self.update(|row| {
             row.status.pid = Some(child.pid());
+            row.status.started = Some(SystemTime::now());
             row.status.port = self.ports.main();
             row.status.named_ports = self.ports.named();
         });
@@ -363,13 +455,22 @@ impl Instance {
         };
         let _ = timeout(LAST_LINES_TIMEOUT, last_lines).await;
         let reason = exit.to_string();
+        self.update(|row| row.status.exit = exit.status());
         if stopped {
             return RunEnd::Stopped(reason);
         }
-        match exit {
-            Exit::Code(0) if probe.is_completed() => RunEnd::Completed,
-            _ if probe.is_completed() => RunEnd::Failed(reason),
-            _ => RunEnd::Crashed {
+        let succeeded = exit == Exit::Code(0);
+        let is_restarted = match self.service.restart {
+            RestartRule::Always => true,
+            RestartRule::Crash => !succeeded,
+            RestartRule::Never => false,
+        };
+        match (probe.is_completed(), is_restarted) {
+            (true, _) if succeeded => RunEnd::Completed,
+            (true, _) => RunEnd::Failed(reason),
+            (false, false) if succeeded => RunEnd::Ended(reason),
+            (false, false) => RunEnd::Failed(reason),
+            (false, true) => RunEnd::Crashed {
                 reason,
                 healthy_for: healthy_since.map(|since: Instant| since.elapsed()),
             },
@@ -405,7 +506,8 @@ impl Instance {
         self.enter(InstanceState::Stopping, None);
         let mut phase = self.shared.phase.subscribe();
         let forced = phase.wait_for(|phase| *phase >= Phase::Killing);
-        child.stop(self.service.stop_grace, forced).await
+        let signal = self.service.stop_signal.signal();
+        child.stop(signal, self.service.stop_grace, forced).await
     }
 
     fn enter(&self, state: InstanceState, reason: Option<String>) {

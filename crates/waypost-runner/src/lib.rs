@@ -90,14 +90,15 @@
 //! holder of a port is reported without its arguments. Windows is not supported.
 
 pub mod shim;
+pub mod stack_file;
 
 pub use error::{BuildError, SupervisorError};
 pub use log::{Console, Line, LogSink, Stream};
 pub use port::{PortHolder, TakenPort, Transport, check_port, free_port};
 pub use probe::Probe;
-pub use service::ServiceSpec;
+pub use service::{RestartRule, ServiceDetails, ServiceSpec, StopSignal, VariableSource};
 pub use stack::{Stack, StackBuilder};
-pub use status::{Events, InstanceState, InstanceStatus};
+pub use status::{Events, ExitStatus, InstanceState, InstanceStatus};
 pub use supervisor::Supervisor;
 
 mod backoff;
@@ -118,3 +119,4 @@ mod status_table;
 mod supervisor;
 mod template;
 mod text;
+mod watch;

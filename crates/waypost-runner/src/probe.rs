@@ -1,13 +1,19 @@
 //! The readiness probe of a service, and the check that it becomes for one instance.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Bytes;
 use hyper::{Request, Uri, header};
 use hyper_util::rt::TokioIo;
+use regex::Regex;
 use tokio::net::TcpStream;
+use tokio::process::Command;
 
 use crate::template::Variables;
 
@@ -34,6 +40,8 @@ pub struct Probe {
 enum Kind {
     Http(String),
     Tcp,
+    Log(String),
+    Exec(Vec<String>),
     Running,
     Completed,
 }
@@ -56,6 +64,17 @@ impl Probe {
     /// The main port accepts connections.
     pub fn tcp() -> Self {
         Self::new(Kind::Tcp)
+    }
+
+    /// A line of the program's output matches this regular expression. It stays healthy from then on.
+    pub fn log(pattern: impl Into<String>) -> Self {
+        Self::new(Kind::Log(pattern.into()))
+    }
+
+    /// This command exits with code 0. It runs in the folder and with the variables of the program. The
+    /// words may contain placeholders.
+    pub fn exec(words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        Self::new(Kind::Exec(words.into_iter().map(Into::into).collect()))
     }
 
     /// The program has been started. Nothing else is checked.
@@ -110,7 +129,12 @@ impl Probe {
     ///
     /// # Errors
     /// What is wrong with the probe.
-    pub(crate) fn check(&self, variables: &Variables<'_>) -> Result<Check, String> {
+    pub(crate) fn check(
+        &self,
+        variables: &Variables<'_>,
+        env: &[(String, String)],
+        dir: Option<&Path>,
+    ) -> Result<Check, String> {
         let Timing {
             interval,
             timeout,
@@ -123,8 +147,8 @@ impl Probe {
             return Err("failures must be at least 1".to_owned());
         }
         let variables = Variables {
-            host: connectable(variables.host),
-            ..*variables
+            host: connectable(&variables.host),
+            ..variables.clone()
         };
         match &self.kind {
             Kind::Http(target) if target.starts_with('/') => {
@@ -134,9 +158,25 @@ impl Probe {
             Kind::Tcp => {
                 let port = variables.ports.main();
                 Ok(Check::Tcp {
-                    host: variables.host.to_string(),
+                    host: variables.host,
                     port: port.ok_or("a TCP probe is used, but the service has no main port")?,
                 })
+            }
+            Kind::Log(pattern) => {
+                let pattern = Regex::new(pattern)
+                    .map_err(|error| format!("`{pattern}` is not a regular expression: {error}"))?;
+                Ok(Check::Log(LogMatch(Arc::new((
+                    pattern,
+                    AtomicBool::new(false),
+                )))))
+            }
+            Kind::Exec(words) => {
+                let words = words.iter().map(|word| variables.expand(word));
+                Ok(Check::Exec(ExecCheck {
+                    words: words.collect::<Result<_, _>>()?,
+                    env: env.to_vec(),
+                    dir: dir.map(Path::to_owned),
+                }))
             }
             Kind::Running => Ok(Check::Running),
             Kind::Completed => Ok(Check::Completed),
@@ -149,11 +189,21 @@ impl Probe {
 pub(crate) enum Check {
     Http { host: String, port: u16, uri: Uri },
     Tcp { host: String, port: u16 },
+    Log(LogMatch),
+    Exec(ExecCheck),
     Running,
     Completed,
 }
 
 impl Check {
+    /// The check that looks for a line of the output.
+    pub(crate) fn log(&self) -> Option<LogMatch> {
+        match self {
+            Self::Log(log) => Some(log.clone()),
+            _ => None,
+        }
+    }
+
     /// Checks once.
     ///
     /// # Errors
@@ -164,17 +214,91 @@ impl Check {
             // Completion is noticed when the program exits.
             Self::Completed => Err("not completed yet".to_owned()),
             Self::Tcp { host, port } => connect(host, *port).await.map(drop),
+            Self::Log(log) => log.check(),
+            Self::Exec(command) => command.run().await,
             Self::Http { host, port, uri } => get(host, *port, uri).await,
         }
     }
 }
 
+/// Looks for a line in the output of one run of a program. Clones refer to the same run.
+#[derive(Clone, Debug)]
+pub(crate) struct LogMatch(Arc<(Regex, AtomicBool)>);
+
+impl LogMatch {
+    /// Takes a line of the output.
+    pub(crate) fn line(&self, text: &str) {
+        let (pattern, is_found) = &*self.0;
+        if !is_found.load(Ordering::Relaxed) && pattern.is_match(text) {
+            is_found.store(true, Ordering::Relaxed);
+        }
+    }
+
+    fn check(&self) -> Result<(), String> {
+        let (pattern, is_found) = &*self.0;
+        if is_found.load(Ordering::Relaxed) {
+            Ok(())
+        } else {
+            Err(format!("no line of its output matches `{pattern}` yet"))
+        }
+    }
+}
+
+impl PartialEq for LogMatch {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.0.as_str() == other.0.0.as_str()
+    }
+}
+
+impl Eq for LogMatch {}
+
+/// A command that checks a program.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct ExecCheck {
+    words: Vec<String>,
+    env: Vec<(String, String)>,
+    dir: Option<PathBuf>,
+}
+
+impl ExecCheck {
+    async fn run(&self) -> Result<(), String> {
+        let Some((program, args)) = self.words.split_first() else {
+            return Err("the command is empty".to_owned());
+        };
+        let mut command = Command::new(program);
+        command
+            .args(args)
+            .envs(self.env.iter().map(|(name, value)| (name, value)))
+            .stdin(Stdio::null())
+            .kill_on_drop(true);
+        if let Some(dir) = &self.dir {
+            command.current_dir(dir);
+        }
+        let output = command.output().await;
+        let output = output.map_err(|error| format!("cannot run `{program}`: {error}"))?;
+        if output.status.success() {
+            return Ok(());
+        }
+        let text = [output.stderr, output.stdout].concat();
+        let text = String::from_utf8_lossy(&text);
+        let last = text
+            .lines()
+            .rev()
+            .map(str::trim)
+            .find(|line| !line.is_empty());
+        Err(match last {
+            Some(line) => format!("`{program}` failed ({}): {line}", output.status),
+            None => format!("`{program}` failed ({})", output.status),
+        })
+    }
+}
+
 /// A program that listens on every address is checked on the loopback address.
-fn connectable(host: IpAddr) -> IpAddr {
-    match host {
-        IpAddr::V4(Ipv4Addr::UNSPECIFIED) => Ipv4Addr::LOCALHOST.into(),
-        IpAddr::V6(Ipv6Addr::UNSPECIFIED) => Ipv6Addr::LOCALHOST.into(),
-        host => host,
+fn connectable(host: &str) -> String {
+    match host.parse() {
+        Ok(IpAddr::V4(Ipv4Addr::UNSPECIFIED)) => Ipv4Addr::LOCALHOST.to_string(),
+        Ok(IpAddr::V6(Ipv6Addr::UNSPECIFIED)) => Ipv6Addr::LOCALHOST.to_string(),
+        _ => host.to_owned(),
     }
 }
 
@@ -256,14 +380,14 @@ mod tests {
             }],
             1,
         );
-        let host = host.parse().unwrap();
-        probe.check(&Variables {
+        let variables = Variables {
             service: "a",
             instance: "a",
             replica: 1,
-            host,
+            host: host.to_owned(),
             ports,
-        })
+        };
+        probe.check(&variables, &[], None)
     }
 
     #[test]

@@ -1,9 +1,15 @@
 //! The description of one service of a stack.
 
+use std::collections::BTreeMap;
 use std::ffi::OsString;
+use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 use std::time::Duration;
+
+use rustix::process::Signal;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 
 use crate::error::BuildError;
 use crate::port::Transport;
@@ -13,9 +19,9 @@ use crate::template::Variables;
 
 /// Describes one service: the program to run, what it depends on, and when it counts as healthy.
 ///
-/// The program is expected to stay in the foreground. If it exits without having been told to, it
-/// has crashed, whatever its exit code, and is restarted. The exception is a one-time task such as a
-/// migration; see [`Probe::completed`].
+/// The program is expected to stay in the foreground. If it exits without having been told to, it is
+/// restarted; see [`restart`](Self::restart). The exception is a one-time task such as a migration; see
+/// [`Probe::completed`].
 ///
 /// # Placeholders
 /// In arguments, in the values of environment variables and in the address of an HTTP probe, these
@@ -47,15 +53,125 @@ pub struct ServiceSpec {
     pub(crate) name: String,
     program: OsString,
     args: Vec<String>,
-    env: Vec<(String, String)>,
+    env: Vec<Variable>,
     dir: Option<PathBuf>,
+    pub(crate) external: Option<String>,
     pub(crate) host: IpAddr,
     pub(crate) ports: Vec<PortSpec>,
     replicas: Option<u32>,
     pub(crate) after: Vec<Dependency>,
     ready: Option<Probe>,
     pub(crate) start_timeout: Duration,
+    pub(crate) restart: RestartRule,
+    pub(crate) stop_signal: StopSignal,
     pub(crate) stop_grace: Duration,
+    pub(crate) is_enabled: bool,
+    pub(crate) blocked: Option<Blocked>,
+    pub(crate) details: ServiceDetails,
+}
+
+/// An environment variable of a service.
+#[derive(Clone, Debug)]
+pub(crate) struct Variable {
+    pub(crate) name: String,
+    /// May contain placeholders.
+    pub(crate) value: String,
+    pub(crate) source: VariableSource,
+}
+
+/// Where an environment variable comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum VariableSource {
+    /// The environment of the runner.
+    Shell,
+    /// A file of variables.
+    File(String),
+    /// Waypost, such as the address of the registry.
+    Waypost,
+    /// The description of the service itself.
+    Service,
+}
+
+impl fmt::Display for VariableSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Shell => f.write_str("shell"),
+            Self::File(name) => write!(f, "env-file {name}"),
+            Self::Waypost => f.write_str("waypost"),
+            Self::Service => f.write_str("env"),
+        }
+    }
+}
+
+/// When a program that has ended by itself is started again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartRule {
+    /// After an exit code other than 0 or a signal.
+    Crash,
+    /// After any end.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// A signal that asks a program to end.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+#[non_exhaustive]
+pub enum StopSignal {
+    /// SIGTERM.
+    #[default]
+    Term,
+    /// SIGINT, as Ctrl-C sends.
+    Int,
+    /// SIGQUIT.
+    Quit,
+    /// SIGHUP.
+    Hup,
+    /// SIGUSR1.
+    Usr1,
+    /// SIGUSR2.
+    Usr2,
+    /// SIGKILL: at once, without a chance to clean up.
+    Kill,
+}
+
+impl StopSignal {
+    pub(crate) fn signal(self) -> Signal {
+        match self {
+            Self::Term => Signal::TERM,
+            Self::Int => Signal::INT,
+            Self::Quit => Signal::QUIT,
+            Self::Hup => Signal::HUP,
+            Self::Usr1 => Signal::USR1,
+            Self::Usr2 => Signal::USR2,
+            Self::Kill => Signal::KILL,
+        }
+    }
+}
+
+/// Why a service can't be started, and what to do about it.
+#[derive(Clone, Debug)]
+pub(crate) struct Blocked {
+    pub(crate) reason: String,
+    pub(crate) advice: String,
+}
+
+/// What is shown about a service. It has no effect on how the service is run.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct ServiceDetails {
+    /// Whether Waypost itself brings it, such as the registry.
+    pub built_in: bool,
+    /// Its URL for others, such as that through a gateway.
+    pub url: Option<String>,
+    /// The services that it calls.
+    pub uses: Vec<String>,
+    /// Links to show beside it, by title.
+    pub links: BTreeMap<String, String>,
+    /// The profiles that it belongs to.
+    pub profiles: Vec<String>,
 }
 
 impl ServiceSpec {
@@ -68,14 +184,35 @@ impl ServiceSpec {
             args: Vec::new(),
             env: Vec::new(),
             dir: None,
+            external: None,
             host: IpAddr::V4(Ipv4Addr::LOCALHOST),
             ports: Vec::new(),
             replicas: None,
             after: Vec::new(),
             ready: None,
             start_timeout: Duration::from_secs(30),
+            restart: RestartRule::Always,
+            stop_signal: StopSignal::Term,
             stop_grace: Duration::from_secs(10),
+            is_enabled: true,
+            blocked: None,
+            details: ServiceDetails::default(),
         }
+    }
+
+    /// A service that runs elsewhere, at this host and port. Nothing is started; it is checked, and
+    /// counts as unhealthy if it can't be reached within 3 s (see
+    /// [`start_timeout`](Self::start_timeout)).
+    ///
+    /// ```
+    /// use waypost_runner::ServiceSpec;
+    ///
+    /// let postgres = ServiceSpec::external("postgres", "localhost", 5432);
+    /// ```
+    pub fn external(name: impl Into<String>, host: impl Into<String>, port: u16) -> Self {
+        let mut spec = Self::new(name, "").port(port);
+        spec.external = Some(host.into());
+        spec.start_timeout(Duration::from_secs(3))
     }
 
     /// Adds arguments. They may contain placeholders.
@@ -86,8 +223,23 @@ impl ServiceSpec {
 
     /// Sets an environment variable, in addition to the runner's own environment. The value may
     /// contain placeholders.
-    pub fn env(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        self.env.push((name.into(), value.into()));
+    pub fn env(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        self.variable(name, value, VariableSource::Service)
+    }
+
+    /// As [`env`](Self::env), with where the variable comes from. A later variable replaces an earlier
+    /// one with the same name.
+    pub fn variable(
+        mut self,
+        name: impl Into<String>,
+        value: impl Into<String>,
+        source: VariableSource,
+    ) -> Self {
+        self.env.push(Variable {
+            name: name.into(),
+            value: value.into(),
+            source,
+        });
         self
     }
 
@@ -159,7 +311,44 @@ impl ServiceSpec {
         self
     }
 
-    /// How long an instance may take to exit after SIGTERM before it gets SIGKILL; default: 10 s.
+    /// When a program that has ended by itself is started again; default: [`RestartRule::Always`].
+    /// A program that isn't started again is stopped if its exit code was 0, and has failed otherwise.
+    pub fn restart(mut self, rule: RestartRule) -> Self {
+        self.restart = rule;
+        self
+    }
+
+    /// The signal that asks the program to end; default: SIGTERM.
+    pub fn stop_signal(mut self, signal: StopSignal) -> Self {
+        self.stop_signal = signal;
+        self
+    }
+
+    /// Does not start the service with the stack, but only by
+    /// [`Supervisor::start_service`](crate::Supervisor::start_service). Services that come after it
+    /// don't wait for it until then.
+    pub fn disabled(mut self) -> Self {
+        self.is_enabled = false;
+        self
+    }
+
+    /// Makes the service fail instead of being started, for a reason that is known already, such as a
+    /// missing variable. `advice` says what to do about it.
+    pub fn blocked(mut self, reason: impl Into<String>, advice: impl Into<String>) -> Self {
+        self.blocked = Some(Blocked {
+            reason: reason.into(),
+            advice: advice.into(),
+        });
+        self
+    }
+
+    /// What is shown about the service.
+    pub fn details(mut self, details: ServiceDetails) -> Self {
+        self.details = details;
+        self
+    }
+
+    /// How long an instance may take to exit after the signal before it gets SIGKILL; default: 10 s.
     pub fn stop_grace(mut self, grace: Duration) -> Self {
         self.stop_grace = grace;
         self
@@ -203,7 +392,7 @@ impl ServiceSpec {
             let problem = "must consist of letters, digits, `-`, `_` and `.`";
             return Err(self.invalid("name", problem));
         }
-        if self.program.is_empty() {
+        if self.program.is_empty() && self.external.is_none() {
             return Err(self.invalid("program", "is empty"));
         }
         if self.replicas == Some(0) {
@@ -222,7 +411,7 @@ impl ServiceSpec {
                 return Err(self.invalid(field, "is set twice"));
             }
         }
-        for (name, _) in &self.env {
+        for Variable { name, .. } in &self.env {
             if name.is_empty() || name.contains(['=', '\0']) {
                 return Err(self.invalid(format!("env {name:?}"), "is not a valid variable name"));
             }
@@ -241,7 +430,10 @@ impl ServiceSpec {
             service: &self.name,
             instance: &instance,
             replica,
-            host: self.host,
+            host: match &self.external {
+                Some(host) => host.clone(),
+                None => self.host.to_string(),
+            },
             ports,
         };
         let expand = |field: String, template: &str| {
@@ -250,21 +442,35 @@ impl ServiceSpec {
         };
         let args = self.args.iter().enumerate();
         let args = args.map(|(index, arg)| expand(format!("args[{index}]"), arg));
-        let env = self.env.iter().map(|(name, value)| {
-            let value = expand(format!("env {name}"), value)?;
-            Ok((name.clone(), value))
+        let env = self.env.iter().map(|variable| {
+            let value = match variable.source {
+                // A file is not written for Waypost: its values are taken as they are.
+                VariableSource::File(_) => variable.value.clone(),
+                _ => expand(format!("env {}", variable.name), &variable.value)?,
+            };
+            Ok((variable.name.clone(), value))
         });
+        let env: Vec<_> = env.collect::<Result<_, _>>()?;
+        let check = self.probe().check(&variables, &env, self.dir.as_deref());
         Ok(Launch {
             program: self.program.clone(),
             args: args.collect::<Result<_, _>>()?,
-            env: env.collect::<Result<_, _>>()?,
+            env,
             dir: self.dir.clone(),
-            check: self
-                .probe()
-                .check(&variables)
-                .map_err(|problem| self.invalid("ready", problem))?,
+            check: check.map_err(|problem| self.invalid("ready", problem))?,
             instance,
         })
+    }
+
+    /// The variables that an instance is started with in addition to the runner's own, each with its
+    /// source. Of several with one name, the last counts.
+    pub(crate) fn environment(&self, launch: &Launch) -> Vec<(String, String, VariableSource)> {
+        let mut all: Vec<(String, String, VariableSource)> = Vec::new();
+        for (variable, (name, value)) in self.env.iter().zip(&launch.env) {
+            all.retain(|(known, ..)| known != name);
+            all.push((name.clone(), value.clone(), variable.source.clone()));
+        }
+        all
     }
 
     fn invalid(&self, field: impl Into<String>, problem: impl Into<String>) -> BuildError {

@@ -28,7 +28,7 @@
 //! Both prctl calls exist on Linux only. Elsewhere the socket and the process group do the same
 //! work, except that a process that leaves its group escapes.
 //!
-//! The socket carries lines. To the shim: `term` (SIGTERM to the group) and `kill` (SIGKILL to
+//! The socket carries lines. To the shim: `stop SIGNAL` (to the group) and `kill` (SIGKILL to
 //! everything). From it: `started PID`, `failed REASON`, `exited CODE`, `killed SIGNAL`. The end of
 //! the stream means that nothing of the program is left.
 
@@ -176,10 +176,15 @@ fn catch_signals() -> io::Result<impl Sized> {
 /// Carries out the commands of the runner. The end of the socket means that the runner is dead.
 fn follow_commands(tree: &ProcessTree, commands: UnixStream) {
     for command in BufReader::new(commands).lines().map_while(Result::ok) {
-        match command.as_str() {
-            "term" => tree.enter(Mode::Terminating),
-            "kill" => tree.enter(Mode::Killing),
-            _ => {}
+        if command == "kill" {
+            tree.enter(Mode::Killing);
+        } else if let Some(signal) = command
+            .strip_prefix("stop ")
+            .and_then(|number| number.parse().ok())
+            .and_then(Signal::from_named_raw)
+        {
+            tree.lock().stop_signal = Some(signal);
+            tree.enter(Mode::Terminating);
         }
     }
     tree.enter(Mode::Killing);
@@ -219,10 +224,12 @@ struct ProcessTree {
 #[derive(Default)]
 struct TreeState {
     mode: Mode,
+    /// The signal that asks the program to end.
+    stop_signal: Option<Signal>,
     /// The program has ended and its group is empty, so the kernel may reuse its number.
     group_gone: bool,
-    /// The processes that were sent SIGTERM. None is sent it twice, because many programs take a
-    /// second SIGTERM as a request to exit at once.
+    /// The processes that were sent the signal. None is sent it twice, because many programs take a
+    /// second one as a request to exit at once.
     terminated: Vec<Pid>,
 }
 
@@ -230,7 +237,7 @@ struct TreeState {
 enum Mode {
     #[default]
     Running,
-    /// SIGTERM was sent. The remaining processes may take their time.
+    /// The signal was sent. The remaining processes may take their time.
     Terminating,
     Killing,
 }
@@ -251,7 +258,8 @@ impl ProcessTree {
                     .into_iter()
                     .filter(in_group)
                     .collect();
-                self.signal_group(&mut state, Signal::TERM);
+                let signal = state.stop_signal.unwrap_or(Signal::TERM);
+                self.signal_group(&mut state, signal);
                 // A stopped process handles no signal until it is continued.
                 self.signal_group(&mut state, Signal::CONT);
             }
@@ -285,13 +293,14 @@ impl ProcessTree {
         }
     }
 
-    /// Sends SIGTERM to the children that did not get it with the group, because they had left the
+    /// Sends the signal to the children that did not get it with the group, because they had left the
     /// group or were started later.
     fn terminate_adopted(&self, state: &mut TreeState) {
+        let signal = state.stop_signal.unwrap_or(Signal::TERM);
         for child in children(rustix::process::getpid()) {
             if !state.terminated.contains(&child) {
                 state.terminated.push(child);
-                let _ = rustix::process::kill_process(child, Signal::TERM);
+                let _ = rustix::process::kill_process(child, signal);
             }
         }
     }

@@ -5,20 +5,22 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::SystemTime;
 
-use serde::Serialize;
 use tokio::sync::broadcast;
 
 /// The state of an instance. The crate's documentation describes the
 /// [lifecycle](crate#lifecycle-of-an-instance).
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
-#[serde(tag = "state", rename_all = "kebab-case")]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum InstanceState {
+    /// Not started with the stack; see [`ServiceSpec::disabled`](crate::ServiceSpec::disabled).
+    Disabled,
     /// Not started yet, because a dependency is not ready (or not started).
     Waiting {
         /// The names of the services that it waits for.
         on: Vec<String>,
     },
+    /// Not started yet, because its program is being built.
+    Building,
     /// Started and not healthy yet, or waiting to be restarted after a first crash.
     Starting,
     /// Its probe succeeds.
@@ -32,17 +34,28 @@ pub enum InstanceState {
     },
     /// A one-time task has succeeded.
     Completed,
-    /// A one-time task has failed. It is not retried.
+    /// It can't be started, or it has failed and is not started again.
     Failed,
     /// It was told to stop and has not exited yet.
     Stopping,
-    /// It was told to stop and has exited.
+    /// It was told to stop and has exited, or it has ended with exit code 0 and is not started again.
     Stopped,
+}
+
+/// How a program ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ExitStatus {
+    /// It exited with this code.
+    Code(i32),
+    /// It was ended by this signal, such as `KILL`.
+    Signal(String),
 }
 
 impl fmt::Display for InstanceState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Disabled => f.write_str("disabled"),
+            Self::Building => f.write_str("building"),
             Self::Waiting { on } => write!(f, "waiting on {}", on.join(", ")),
             Self::Starting => f.write_str("starting"),
             Self::Healthy => f.write_str("healthy"),
@@ -57,7 +70,7 @@ impl fmt::Display for InstanceState {
 }
 
 /// The status of one instance at one moment. It displays as `state: reason`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InstanceStatus {
     /// The service that it is an instance of, such as `ai-models`.
@@ -67,13 +80,19 @@ pub struct InstanceStatus {
     /// Its number among the replicas of the service, from 1.
     pub replica: u32,
     /// Its state.
-    #[serde(flatten)]
     pub state: InstanceState,
     /// The reason for the state: an exit status or the last result of the probe.
     pub reason: Option<String>,
-    /// When it entered the state. Serialized as seconds since 1970.
-    #[serde(serialize_with = "unix_seconds")]
+    /// What to do about it, if that is known.
+    pub advice: Option<String>,
+    /// When it entered the state.
     pub since: SystemTime,
+    /// When the program was started; `None` before the first start.
+    pub started: Option<SystemTime>,
+    /// How the program ended when it last did.
+    pub exit: Option<ExitStatus>,
+    /// When it is started again, while it waits for that after a crash.
+    pub next_start: Option<SystemTime>,
     /// The process id while it runs. The process leads its own process group.
     pub pid: Option<u32>,
     /// The address that it listens on.
@@ -122,11 +141,4 @@ impl Events {
             }
         }
     }
-}
-
-fn unix_seconds<S: serde::Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    let since_epoch = time
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
-    serializer.serialize_f64((since_epoch.as_secs_f64() * 1000.0).round() / 1000.0)
 }

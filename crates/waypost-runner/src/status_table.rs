@@ -132,7 +132,10 @@ impl StatusTable {
         let all_stopped = |rows: &Vec<Row>| {
             rows.iter()
                 .filter(|row| instances.contains(&row.status.instance))
-                .all(|row| row.status.state == InstanceState::Stopped)
+                .all(|row| {
+                    let state = &row.status.state;
+                    matches!(state, InstanceState::Stopped | InstanceState::Disabled)
+                })
         };
         let _ = table.wait_for(all_stopped).await;
     }
@@ -141,6 +144,7 @@ impl StatusTable {
 impl Row {
     /// Begins to act on a request to run.
     pub(crate) fn begin(&mut self, generation: u64) {
+        self.status.advice = None;
         self.status.restarts += u32::from(generation > self.generation);
         self.generation = generation;
         self.start_result = None;
@@ -157,7 +161,9 @@ impl Row {
             InstanceState::Stopped => {
                 self.record_start(Err("stopped before it became healthy".to_owned()));
             }
-            InstanceState::Waiting { .. }
+            InstanceState::Disabled
+            | InstanceState::Waiting { .. }
+            | InstanceState::Building
             | InstanceState::Starting
             | InstanceState::CrashLooping { .. }
             | InstanceState::Stopping => {}
@@ -181,6 +187,8 @@ pub(crate) fn is_met(dependency: &Dependency, rows: &[Row]) -> bool {
         .peekable();
     instances.peek().is_some()
         && instances.all(|row| match dependency.condition {
+            // It isn't part of what was started.
+            _ if row.status.state == InstanceState::Disabled => true,
             Condition::Ready => row.status.is_ready(),
             Condition::Started => row.status.pid.is_some() || row.start_result.is_some(),
         })

@@ -11,8 +11,8 @@ use crate::error::SupervisorError;
 use crate::event_logger::EventLogger;
 use crate::instance::{InstanceHandle, Phase, Shared, initial_status};
 use crate::log::{Line, LogSink, LogWriter, sanitize};
-use crate::ports::PortAllocator;
-use crate::service::ServiceSpec;
+use crate::ports::{PortAllocator, Ports};
+use crate::service::{ServiceSpec, VariableSource};
 use crate::shim;
 use crate::stack::Stack;
 use crate::status::{Events, InstanceStatus};
@@ -120,20 +120,25 @@ impl Supervisor {
         };
         // All rows must exist before the first instance looks for its dependencies.
         for (service, replica) in &replicas {
-            inner.shared.table.add(initial_status(service, *replica));
+            let status = initial_status(service, *replica, service.is_enabled);
+            inner.shared.table.add(status);
         }
         for (service, replica) in &replicas {
-            inner.spawn(&mut inner.lock(), service, *replica);
+            inner.spawn(&mut inner.lock(), service, *replica, service.is_enabled);
         }
         Ok(Self(Arc::new(inner)))
     }
 
-    /// Waits until every instance is healthy or has completed.
+    /// Waits until every instance that is wanted to run is healthy or has completed.
     ///
     /// # Errors
     /// [`SupervisorError::NotHealthy`] as soon as one has crashed or exceeded its start timeout.
     /// It is still restarted: the caller decides whether to go on without it.
+    /// [`SupervisorError::ShuttingDown`] after a call of [`shutdown`](Self::shutdown).
     pub async fn ready(&self) -> Result<(), SupervisorError> {
+        if !self.0.is_running() {
+            return Err(SupervisorError::ShuttingDown);
+        }
         let requests = self.0.start_requests();
         self.0.wait_ready(&requests).await
     }
@@ -166,6 +171,23 @@ impl Supervisor {
         lines.ok_or_else(|| self.0.unknown(instance))
     }
 
+    /// The variables that the first instance of a service is started with in addition to those of this
+    /// process: name, value and source.
+    ///
+    /// # Errors
+    /// There is no such service.
+    pub fn environment(
+        &self,
+        service: &str,
+    ) -> Result<Vec<(String, String, VariableSource)>, SupervisorError> {
+        let services = &self.0.stack.services;
+        let spec = services.iter().find(|known| known.name == service);
+        let spec = spec.ok_or_else(|| self.0.unknown(service))?;
+        // What was valid when the stack was built is valid now.
+        let launch = spec.launch(1, &Ports::new(&spec.ports, 1));
+        Ok(launch.map_or_else(|_| Vec::new(), |launch| spec.environment(&launch)))
+    }
+
     /// Restarts an instance, or the instances of a service one after the other. Returns when they
     /// are healthy.
     ///
@@ -178,10 +200,55 @@ impl Supervisor {
             return Err(self.0.unknown(name));
         }
         for instance in instances {
-            let request = self.0.restart(&instance)?;
+            let request = self.0.request(&instance, InstanceHandle::restart)?;
             self.0.wait_ready(&[request]).await?;
         }
         Ok(())
+    }
+
+    /// Starts the instances of a service, or one instance, if they were stopped or are disabled. Returns
+    /// at once; [`statuses`](Self::statuses) tell how it goes.
+    ///
+    /// # Errors
+    /// There is no such service or instance, or the stack is shutting down.
+    pub fn start_service(&self, name: &str) -> Result<(), SupervisorError> {
+        let instances = self.0.instances_of(name);
+        if instances.is_empty() {
+            return Err(self.0.unknown(name));
+        }
+        for instance in instances {
+            self.0.request(&instance, InstanceHandle::start)?;
+        }
+        Ok(())
+    }
+
+    /// Stops the instances of a service, or one instance. Returns when they have exited. They stay
+    /// stopped until [`start_service`](Self::start_service) or [`restart`](Self::restart).
+    ///
+    /// # Errors
+    /// There is no such service or instance.
+    pub async fn stop_service(&self, name: &str) -> Result<(), SupervisorError> {
+        let is_meant = |handle: &InstanceHandle| handle.name == name || handle.service.name == name;
+        let stopping = self.0.lock().tell(is_meant, InstanceHandle::stop);
+        if stopping.is_empty() {
+            return Err(self.0.unknown(name));
+        }
+        self.0.shared.table.wait_stopped(&stopping).await;
+        Ok(())
+    }
+
+    /// The services that come after this one, directly or not, in the order in which they start.
+    pub fn dependents(&self, service: &str) -> Vec<String> {
+        let mut all = vec![service.to_owned()];
+        for wave in &self.0.stack.waves {
+            for &index in wave {
+                let spec = &self.0.stack.services[index];
+                if spec.after.iter().any(|it| all.contains(&it.service)) {
+                    all.push(spec.name.clone());
+                }
+            }
+        }
+        all.split_off(1)
     }
 
     /// Runs this number of replicas of a service. New replicas get free ports; the surplus ones with
@@ -196,8 +263,8 @@ impl Supervisor {
         let scaling = inner.scaling.lock().await;
         if inner.is_running() {
             // Left by a call that was dropped.
-            let stopping = inner.stopping_instances(service);
-            inner.remove(&stopping).await;
+            let surplus = inner.surplus_instances(service);
+            inner.remove(&surplus).await;
         }
         let (added, surplus) = inner.resize(service, replicas)?;
         inner.remove(&surplus).await;
@@ -240,7 +307,7 @@ async fn stop_all(inner: Arc<Inner>) {
             let mut services = wave.iter().map(|&index| &inner.stack.services[index]);
             services.any(|service| Arc::ptr_eq(service, &handle.service))
         };
-        let stopping = inner.lock().stop(in_wave);
+        let stopping = inner.lock().tell(in_wave, InstanceHandle::stop);
         inner.shared.table.wait_stopped(&stopping).await;
     }
     let event_logger = inner.lock().event_logger.take();
@@ -263,18 +330,24 @@ impl Inner {
     }
 
     /// Starts the task of a replica that is in the table.
-    fn spawn(&self, instances: &mut Instances, service: &Arc<ServiceSpec>, replica: u32) {
+    fn spawn(
+        &self,
+        instances: &mut Instances,
+        service: &Arc<ServiceSpec>,
+        replica: u32,
+        run: bool,
+    ) {
         let backoff = Backoff::new(instances.rng.u64(..));
         let shared = self.shared.clone();
-        let handle =
-            InstanceHandle::spawn(service, replica, backoff, self.stack.keep_lines, shared);
+        let keep_lines = self.stack.keep_lines;
+        let handle = InstanceHandle::spawn(service, replica, run, backoff, keep_lines, shared);
         instances.handles.push(handle);
     }
 
     fn start_requests(&self) -> Vec<StartRequest> {
         let instances = self.lock();
-        let requests = instances.handles.iter().map(InstanceHandle::start_request);
-        requests.collect()
+        let wanted = instances.handles.iter().filter(|handle| handle.is_wanted());
+        wanted.map(InstanceHandle::start_request).collect()
     }
 
     async fn wait_ready(&self, requests: &[StartRequest]) -> Result<(), SupervisorError> {
@@ -309,26 +382,35 @@ impl Inner {
         matching.map(|handle| handle.name.clone()).collect()
     }
 
-    /// The instances of a service that were told to stop.
-    fn stopping_instances(&self, service: &str) -> Vec<String> {
+    /// The instances of a service that are to be removed.
+    fn surplus_instances(&self, service: &str) -> Vec<String> {
         let instances = self.lock();
-        let stopping = instances
+        let surplus = instances
             .handles
             .iter()
-            .filter(|handle| handle.service.name == service && handle.is_stopping());
-        stopping.map(|handle| handle.name.clone()).collect()
+            .filter(|handle| handle.service.name == service && handle.is_surplus());
+        surplus.map(|handle| handle.name.clone()).collect()
     }
 
     fn is_running(&self) -> bool {
         *self.shared.phase.borrow() == Phase::Running
     }
 
-    fn restart(&self, instance: &str) -> Result<StartRequest, SupervisorError> {
+    /// Tells an instance something, unless the stack is shutting down.
+    fn request(
+        &self,
+        instance: &str,
+        request: impl FnOnce(&InstanceHandle) -> StartRequest,
+    ) -> Result<StartRequest, SupervisorError> {
         let instances = self.lock();
+        // Checked while the instances are locked, so that the shutdown misses none that is started.
+        if !self.is_running() {
+            return Err(SupervisorError::ShuttingDown);
+        }
         let handle = instances.handles.iter().find(|h| h.name == instance);
         handle
-            .and_then(InstanceHandle::restart)
-            .ok_or(SupervisorError::ShuttingDown)
+            .map(request)
+            .ok_or_else(|| self.unknown_among(&instances, instance))
     }
 
     /// Starts the missing replicas of a service and tells the surplus ones to stop. Returns the
@@ -366,8 +448,9 @@ impl Inner {
             }
         }
         for &replica in &missing {
-            self.shared.table.add(initial_status(service, replica));
-            self.spawn(&mut instances, service, replica);
+            let status = initial_status(service, replica, true);
+            self.shared.table.add(status);
+            self.spawn(&mut instances, service, replica, true);
         }
         let added = instances
             .handles
@@ -375,7 +458,8 @@ impl Inner {
             .filter(|handle| is_ours(handle) && missing.contains(&handle.replica))
             .map(InstanceHandle::start_request)
             .collect();
-        let surplus = instances.stop(|handle| is_ours(handle) && handle.replica > replicas);
+        let is_surplus = |handle: &InstanceHandle| is_ours(handle) && handle.replica > replicas;
+        let surplus = instances.tell(is_surplus, InstanceHandle::stop_surplus);
         Ok((added, surplus))
     }
 
@@ -391,7 +475,10 @@ impl Inner {
     }
 
     fn unknown(&self, name: &str) -> SupervisorError {
-        let instances = self.lock();
+        self.unknown_among(&self.lock(), name)
+    }
+
+    fn unknown_among(&self, instances: &Instances, name: &str) -> SupervisorError {
         let services = self.stack.services.iter().map(|service| &service.name);
         let handles = instances.handles.iter().map(|handle| &handle.name);
         let mut known: Vec<String> = services.chain(handles).cloned().collect();
@@ -405,14 +492,17 @@ impl Inner {
 }
 
 impl Instances {
-    /// Tells some instances to stop, and returns their names.
-    fn stop(&self, which: impl Fn(&InstanceHandle) -> bool) -> Vec<String> {
-        let stopping = self.handles.iter().filter(|handle| which(handle));
-        stopping
-            .map(|handle| {
-                handle.stop();
-                handle.name.clone()
-            })
-            .collect()
+    /// Tells some instances something, and returns their names.
+    fn tell(
+        &self,
+        which: impl Fn(&InstanceHandle) -> bool,
+        what: impl Fn(&InstanceHandle),
+    ) -> Vec<String> {
+        let told = self.handles.iter().filter(|handle| which(handle));
+        told.map(|handle| {
+            what(handle);
+            handle.name.clone()
+        })
+        .collect()
     }
 }

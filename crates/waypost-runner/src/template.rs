@@ -3,8 +3,6 @@
 //! Only the names listed at [`ServiceSpec`](crate::ServiceSpec) are replaced. Any other text in
 //! braces, such as JSON or a shell's `${HOME}`, is left as it is.
 
-use std::net::IpAddr;
-
 use crate::ports::Ports;
 
 /// The values of the placeholders for one instance.
@@ -13,7 +11,8 @@ pub(crate) struct Variables<'a> {
     pub(crate) service: &'a str,
     pub(crate) instance: &'a str,
     pub(crate) replica: u32,
-    pub(crate) host: IpAddr,
+    /// An address or a name.
+    pub(crate) host: String,
     pub(crate) ports: &'a Ports,
 }
 
@@ -50,10 +49,9 @@ impl Variables<'_> {
             "service" => self.service.to_owned(),
             "name" => self.instance.to_owned(),
             "replica" => self.replica.to_string(),
-            "host" => match self.host {
-                IpAddr::V4(host) => host.to_string(),
-                IpAddr::V6(host) => format!("[{host}]"),
-            },
+            // An IPv6 address.
+            "host" if self.host.contains(':') => format!("[{}]", self.host),
+            "host" => self.host.clone(),
             "port" => self
                 .ports
                 .main()
@@ -78,21 +76,19 @@ impl Variables<'_> {
 
 #[cfg(test)]
 mod tests {
-    use std::net::Ipv4Addr;
-
     use super::*;
     use crate::port::Transport;
     use crate::ports::PortSpec;
 
-    const V4: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+    const V4: &str = "127.0.0.1";
 
-    fn expand(template: &str, host: IpAddr, specs: &[PortSpec]) -> Result<String, String> {
+    fn expand(template: &str, host: &str, specs: &[PortSpec]) -> Result<String, String> {
         let ports = &Ports::new(specs, 1);
         Variables {
             service: "ai-models",
             instance: "ai-models-2",
             replica: 2,
-            host,
+            host: host.to_owned(),
             ports,
         }
         .expand(template)
@@ -118,9 +114,8 @@ mod tests {
             text.unwrap(),
             "ai-models/ai-models-2/2 at 127.0.0.1:8002 and 8600"
         );
-        let v6 = "::1".parse().unwrap();
         assert_eq!(
-            expand("http://{host}:{port}/", v6, &ports()).unwrap(),
+            expand("http://{host}:{port}/", "::1", &ports()).unwrap(),
             "http://[::1]:8002/"
         );
     }

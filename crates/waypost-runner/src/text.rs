@@ -1,4 +1,4 @@
-//! Lists and durations as they appear in messages.
+//! Lists, durations and suggestions as they appear in messages.
 
 use std::time::Duration;
 
@@ -16,6 +16,25 @@ pub(crate) fn rounded(duration: Duration) -> String {
         1.0..10.0 if seconds.fract() >= 0.05 => format!("{seconds:.1} s"),
         _ => format!("{seconds:.0} s"),
     }
+}
+
+/// The candidate that is closest to the word, if it is close enough to be meant: with one typing error
+/// for each three letters, at least one.
+pub(crate) fn closest<'a>(
+    word: &str,
+    candidates: impl IntoIterator<Item = &'a str>,
+) -> Option<&'a str> {
+    let limit = (word.chars().count() / 3).max(1);
+    let word = word.to_lowercase();
+    candidates
+        .into_iter()
+        .map(|candidate| {
+            let distance = strsim::osa_distance(&word, &candidate.to_lowercase());
+            (distance, candidate)
+        })
+        .filter(|(distance, _)| *distance <= limit)
+        .min()
+        .map(|(_, candidate)| candidate)
 }
 
 #[cfg(test)]

@@ -15,6 +15,7 @@ mod registry_args;
 mod resolve;
 mod service;
 mod services;
+mod stack;
 mod token_args;
 mod up;
 mod watch;
@@ -30,6 +31,8 @@ use crate::terminal::print_verbatim;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Up(up::Up),
+    #[command(flatten)]
+    Stack(stack::StackCommand),
     Agent(agent::Agent),
     Gateway(gateway::Gateway),
     Service(service::Service),
@@ -57,6 +60,7 @@ impl Command {
     pub(crate) fn run<C: CommandFactory>(self) -> CommandResult {
         match self {
             Self::Up(up) => run_server(up.run()),
+            Self::Stack(stack) => stack.run(),
             Self::Agent(agent) => agent.run(),
             Self::Gateway(gateway) => run_server(gateway.run()),
             Self::Service(service) => run_server(service.run()),

@@ -9,17 +9,20 @@ use super::line::{Line, Stream};
 use super::recent::RecentLines;
 use super::splitter::LineSplitter;
 use super::writer::LogWriter;
+use crate::probe::LogMatch;
 
 /// How many bytes are read, and sent to the sink as one batch, at once.
 const BATCH_BYTES: usize = 16 * 1024;
 
-/// Reads a stream to its end, and both keeps its lines and writes them to the log.
+/// Reads a stream to its end, and both keeps its lines and writes them to the log. Each is also
+/// shown to the readiness check that looks for a line.
 pub(crate) async fn read_lines(
     mut reader: impl AsyncRead + Unpin,
     instance: Arc<str>,
     stream: Stream,
     recent: Arc<RecentLines>,
     log: LogWriter,
+    wanted: Option<LogMatch>,
 ) {
     let mut splitter = LineSplitter::default();
     let mut buffer = vec![0; BATCH_BYTES];
@@ -29,11 +32,15 @@ pub(crate) async fn read_lines(
         let at = SystemTime::now();
         let mut lines = Vec::new();
         let mut push = |bytes: &[u8], truncated| {
+            let text = String::from_utf8_lossy(bytes);
+            if let Some(wanted) = &wanted {
+                wanted.line(&text);
+            }
             lines.push(Line {
                 instance: instance.clone(),
                 stream,
                 at,
-                text: String::from_utf8_lossy(bytes).into(),
+                text: text.into(),
                 truncated,
             });
         };

@@ -1,0 +1,34 @@
+//! `waypost check`
+
+use std::process::ExitCode;
+
+use clap::Args;
+use waypost_runner::stack_file::StackFile;
+
+use super::stack_args::StackArgs;
+use crate::error::{CommandError, CommandResult};
+use crate::terminal::print_line;
+
+/// Check a stack file
+///
+/// Prints everything that is wrong with it, each with its line and column, and succeeds if nothing is.
+#[derive(Args)]
+pub(crate) struct Check {
+    #[command(flatten)]
+    stack: StackArgs,
+}
+
+impl Check {
+    pub(super) fn run(&self) -> CommandResult {
+        let path = self.stack.require_file()?;
+        let file = StackFile::read(&path).map_err(CommandError::stack_file)?;
+        let services = file.contents().services.len();
+        let plural = if services == 1 { "service" } else { "services" };
+        print_line(format_args!(
+            "{} is valid: the stack `{}` with {services} {plural}",
+            path.display(),
+            file.name()
+        ))?;
+        Ok(ExitCode::SUCCESS)
+    }
+}

@@ -1,0 +1,293 @@
+//! The keys of a stack file, as types. The JSON schema for editors is made of the same types.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer};
+
+use crate::service::{RestartRule, StopSignal};
+
+/// A stack: services that discover each other, started together by `waypost up`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[schemars(title = "waypost.toml")]
+#[non_exhaustive]
+pub struct Contents {
+    /// The name of the stack; default: the name of the file's folder.
+    pub name: Option<String>,
+    /// Files of environment variables for all services. `?` at the end: the file may be missing. Later
+    /// files take precedence over earlier ones, and the shell's environment over all.
+    pub env_files: Vec<String>,
+    /// What Waypost itself runs.
+    pub waypost: BuiltIn,
+    /// Values for the services that don't set their own.
+    pub defaults: Defaults,
+    /// The services, by name.
+    pub services: BTreeMap<String, Service>,
+}
+
+/// What Waypost itself runs.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct BuiltIn {
+    /// `embedded`, `consul` to start `consul agent -dev`, or the `HOST:PORT` of a running registry;
+    /// default: `embedded`.
+    pub registry: String,
+    /// The port of the registry that is started; default: 8500.
+    pub registry_port: u16,
+    /// The port of the dashboard, or `false` for none; default: 3000.
+    pub dashboard: PortOrOff,
+    /// The port of the gateway, or `false` for none; default: 8000.
+    pub gateway: PortOrOff,
+}
+
+impl Default for BuiltIn {
+    fn default() -> Self {
+        Self {
+            registry: "embedded".to_owned(),
+            registry_port: 8500,
+            dashboard: PortOrOff::Port(3000),
+            gateway: PortOrOff::Port(8000),
+        }
+    }
+}
+
+/// A port, or `false`.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(untagged, expecting = "expected a port from 1 to 65535, or false")]
+pub enum PortOrOff {
+    /// The port.
+    Port(#[schemars(range(min = 1))] u16),
+    /// `false` turns it off; `true` is not valid.
+    Switch(bool),
+}
+
+impl PortOrOff {
+    /// The port, unless it is off.
+    pub fn port(self) -> Option<u16> {
+        match self {
+            Self::Port(port) => Some(port),
+            Self::Switch(_) => None,
+        }
+    }
+}
+
+/// Values for the services that don't set their own.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Defaults {
+    /// When a program that has ended is started again; default: `crash`.
+    pub restart: Option<RestartRule>,
+    /// How programs are stopped.
+    pub stop: Stop,
+}
+
+/// One service: a program, a step that ends (`once`) or something that runs elsewhere (`external`).
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Service {
+    /// The program and its arguments: a string, split as a shell does, or a list. `{port}` is the
+    /// instance's port, `{services.NAME.port}` that of another service.
+    pub run: Option<CommandLine>,
+    /// Run `run` and `build` with `sh -c`, for pipes, `&&` and variables; default: false.
+    pub shell: bool,
+    /// The working folder, relative to the file; default: the file's folder.
+    pub dir: Option<String>,
+    /// The port of the first instance, which it keeps when it is restarted; 0 for any free one. Other
+    /// instances get free ones. Without it, the service has none.
+    pub port: Option<u16>,
+    /// The number of instances; default: 1.
+    #[schemars(range(min = 1))]
+    pub replicas: Option<u32>,
+    /// What must be there before this starts: `NAME` (ready, or completed if it is a step),
+    /// `NAME:started`, `NAME:ready` or `NAME:completed`.
+    pub after: Vec<String>,
+    /// When an instance is ready; default: it accepts connections on its port, or runs if it has none.
+    pub ready: Option<Ready>,
+    /// A command that builds the program: before the first start and after a change. If it fails, the
+    /// program of the last build goes on running.
+    pub build: Option<CommandLine>,
+    /// Restart the service when these files change.
+    pub watch: Option<Watch>,
+    /// Environment variables. They take precedence over all others.
+    pub env: BTreeMap<String, EnvValue>,
+    /// Files of environment variables, in addition to those of the stack.
+    pub env_files: Vec<String>,
+    /// Variables that must be set, or the service isn't started.
+    pub needs_env: Vec<String>,
+    /// Services that it calls: it gets `SERVICE_<NAME>_URL` and `<NAME>_URL` for each.
+    pub uses: Vec<String>,
+    /// How it is registered: `true` on its behalf, `"self"` if it registers by itself, `false` not at
+    /// all, or a table with more about it; default: `true` for a service with a port.
+    pub register: Option<Register>,
+    /// A step that ends, such as a migration; default: false.
+    pub once: bool,
+    /// The `HOST:PORT` of something that runs elsewhere: it isn't started, only checked, registered
+    /// and shown.
+    pub external: Option<String>,
+    /// Started only with `--profile` and one of these names, or when it is named itself.
+    pub profiles: Vec<String>,
+    /// When the program is started again after it has ended; default: `crash`.
+    pub restart: Option<RestartRule>,
+    /// How the program is stopped.
+    pub stop: Option<Stop>,
+    /// Open it in the browser once it is ready; default: false.
+    pub open: bool,
+    /// Links to show beside the service, by title.
+    pub links: BTreeMap<String, String>,
+}
+
+/// A command: a string that is split as a shell does, or a list of words.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected a command: a string such as \"npm run dev\", or a list of strings"
+)]
+pub enum CommandLine {
+    /// A string, split as a shell does.
+    Line(String),
+    /// The program and its arguments.
+    Words(Vec<String>),
+}
+
+/// The value of an environment variable.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected the value of a variable: a string, a number, true or false"
+)]
+pub enum EnvValue {
+    /// Text.
+    Text(String),
+    /// `true` or `false`.
+    Switch(bool),
+    /// An integer.
+    Integer(i64),
+    /// Any other number.
+    Number(f64),
+}
+
+impl std::fmt::Display for EnvValue {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Text(text) => f.write_str(text),
+            Self::Switch(value) => value.fmt(f),
+            Self::Integer(value) => value.fmt(f),
+            Self::Number(value) => value.fmt(f),
+        }
+    }
+}
+
+/// When an instance is ready. One of `http`, `tcp`, `log` and `exec`.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Ready {
+    /// A GET request to this path (or `http://` URL) is answered with 2xx.
+    pub http: Option<String>,
+    /// The port accepts connections.
+    pub tcp: Option<bool>,
+    /// A line of its output matches this regular expression.
+    pub log: Option<String>,
+    /// This command exits with 0. It runs in the service's folder and environment.
+    pub exec: Option<CommandLine>,
+    /// The time between two checks of a ready instance; default: 2s.
+    #[serde(deserialize_with = "duration")]
+    #[schemars(with = "Option<String>")]
+    pub every: Option<Duration>,
+    /// How long a check may take; default: 1s.
+    #[serde(deserialize_with = "duration")]
+    #[schemars(with = "Option<String>")]
+    pub timeout: Option<Duration>,
+    /// How many checks in a row must fail before the instance isn't ready any more; default: 3.
+    #[schemars(range(min = 1))]
+    pub failures: Option<u32>,
+    /// How long the start may take before it counts as failed; default: 30s, and 3s for an external
+    /// service. The program isn't stopped.
+    #[serde(deserialize_with = "duration")]
+    #[schemars(with = "Option<String>")]
+    pub start_within: Option<Duration>,
+}
+
+/// Restart a service when files change.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Watch {
+    /// Patterns as in a `.gitignore`, relative to the service's folder; default: everything. What a
+    /// `.gitignore` ignores is never watched.
+    pub paths: Vec<String>,
+    /// How long it must be quiet after a change; default: 200ms.
+    #[serde(deserialize_with = "duration")]
+    #[schemars(with = "Option<String>")]
+    pub wait: Option<Duration>,
+    /// Restart also the services that come `after` this one; default: false.
+    pub cascade: bool,
+}
+
+/// How a program is stopped.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Stop {
+    /// The signal that asks it to end; default: `TERM`.
+    pub signal: Option<StopSignal>,
+    /// How long it may take before it is killed; default: 10s.
+    #[serde(deserialize_with = "duration")]
+    #[schemars(with = "Option<String>")]
+    pub within: Option<Duration>,
+}
+
+/// How a service is registered.
+#[derive(Clone, Debug, Deserialize, JsonSchema)]
+#[serde(
+    untagged,
+    expecting = "expected true, false, \"self\", or a table with name, tags, meta and version"
+)]
+pub enum Register {
+    /// On its behalf, or not at all.
+    Switch(bool),
+    /// By itself.
+    Own(OwnRegistration),
+    /// On its behalf, with more about it.
+    Details(Registration),
+}
+
+/// The service registers by itself.
+#[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
+#[serde(rename_all = "lowercase")]
+pub enum OwnRegistration {
+    /// `"self"`
+    #[serde(rename = "self")]
+    Itself,
+}
+
+/// What a registry is told about a service.
+#[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
+#[non_exhaustive]
+pub struct Registration {
+    /// The name in the registry; default: that of the service.
+    pub name: Option<String>,
+    /// Tags.
+    pub tags: Vec<String>,
+    /// Metadata.
+    pub meta: BTreeMap<String, String>,
+    /// The version.
+    pub version: Option<String>,
+}
+
+/// A duration such as `200ms` or `1m 30s`.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    match humantime::parse_duration(&text) {
+        Ok(duration) if !duration.is_zero() => Ok(Some(duration)),
+        _ => Err(serde::de::Error::custom(format!(
+            "{text:?} is not a duration; use one such as \"200ms\", \"2s\" or \"1m\""
+        ))),
+    }
+}
