@@ -48,12 +48,12 @@ pub struct Config {
     /// The networks of the proxies in front of the gateway whose `Forwarded` and `X-Forwarded-*`
     /// headers are trusted. Empty by default.
     pub trusted_proxies: Vec<IpNet>,
-    /// A PEM file of the certificate authorities that `https` instances are verified with, instead
-    /// of the system's, which `SSL_CERT_FILE` can set too. `None` by default.
+    /// A PEM file of the certificate authorities that `https` instances are verified with. By default,
+    /// `None`, those of the system are used, which `SSL_CERT_FILE` can replace.
     pub ca_file: Option<PathBuf>,
-    /// Services that get no route, besides the gateway itself. By default `consul`, which is how
-    /// Consul lists its own servers, and `kubernetes`, the API server: neither is meant for clients
-    /// of a gateway.
+    /// Services that get no route, besides the gateway itself. By default `consul`, under which Consul
+    /// lists its own servers, and `kubernetes`, the API server: neither is meant for clients of a
+    /// gateway.
     pub hidden: Vec<ServiceName>,
 }
 
@@ -86,7 +86,7 @@ impl Default for Config {
     }
 }
 
-/// A name from a literal of this file.
+/// A service name from a literal in this file.
 fn valid(name: &str) -> ServiceName {
     ServiceName::new(name).expect("letters and dashes make a valid name")
 }

@@ -1,11 +1,11 @@
 //! Detects requests that have both `Content-Length` and `Transfer-Encoding`.
 //!
-//! Where a request ends is decided by hyper alone, which rejects all other ambiguous framing. This
-//! conflict it resolves as RFC 9112, section 6.3, permits: it drops the length, reads the chunks and
-//! closes the connection after the response. So a second request can't be smuggled in, but a body
-//! can: a filter in front of the gateway that goes by the length inspects other bytes than those
-//! that the service receives. Therefore such requests are rejected. hyper's header map doesn't
-//! contain the length any more, so the conflict has to be found in the bytes of the connection.
+//! hyper alone decides where a request ends, and it rejects all other ambiguous framing. It resolves
+//! this conflict as RFC 9112, section 6.3, permits: it drops the length, reads the chunks and closes
+//! the connection after the response. So a second request can't be smuggled in, but a body can: a
+//! filter in front of the gateway that uses the length inspects different bytes than the service
+//! receives. Therefore such requests are rejected. hyper's header map no longer contains the length,
+//! so the conflict has to be found in the bytes of the connection.
 
 use std::mem::take;
 use std::sync::Arc;
@@ -74,7 +74,7 @@ impl Scanner {
             let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
                 self.partial.extend_from_slice(rest);
                 if self.partial.len() > MAX_HEAD {
-                    // hyper does not reject a chunk size with that many leading zeros.
+                    // hyper accepts a chunk size with this many leading zeros.
                     self.conflict.report();
                     self.part = Part::Malformed;
                     self.partial = Vec::new();

@@ -75,7 +75,7 @@ impl TrustedProxies {
     }
 }
 
-/// What the forwarding headers say about a request.
+/// The information about a request that goes into the forwarding headers.
 pub(crate) struct ForwardedRequest<'a> {
     pub(crate) peer: SocketAddr,
     /// The authority that the client requested.

@@ -1,8 +1,8 @@
 //! An API gateway whose routes come from service discovery.
 //!
 //! `/{service}/…` is forwarded to a healthy instance of that service, whichever registry it is
-//! registered in. No configuration is needed: a service is reachable within a second of
-//! registering.
+//! registered in. No configuration is needed: a service is reachable within a second of its
+//! registration.
 //!
 //! ```no_run
 //! # async fn example() -> Result<(), Box<dyn std::error::Error>> {

@@ -1,4 +1,4 @@
-//! A connection on which a failed write does not hide a response that is already there.
+//! A connection on which a failed write does not hide a response that has already arrived.
 
 use std::io;
 use std::pin::Pin;

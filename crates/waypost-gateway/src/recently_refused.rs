@@ -6,8 +6,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use waypost::InstanceId;
 
-/// How long an instance is passed over. A registry notices a dead instance within seconds; until
-/// then, each pick of it would cost a retry.
+/// How long an instance is avoided. A registry notices a dead instance within seconds; until then, each
+/// pick of it would cost a retry.
 const PASSED_OVER: Duration = Duration::from_secs(5);
 
 /// The instances of one service that refused a connection within the last [`PASSED_OVER`].

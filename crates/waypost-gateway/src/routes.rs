@@ -29,7 +29,7 @@ const BUDGET_WINDOW: Duration = Duration::from_secs(10);
 /// The retries per second that are always allowed, for services with few requests.
 const BUDGET_MIN_PER_SECOND: u32 = 10;
 
-/// All routes, kept in step with the registry's list of services.
+/// All routes, updated with each change of the registry's list of services.
 pub(crate) struct Routes {
     client: ServiceDiscoveryClient,
     /// Services that get no route.

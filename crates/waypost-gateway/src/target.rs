@@ -62,7 +62,7 @@ pub(crate) fn read<B>(request: &Request<B>) -> Result<Target, InvalidRequest> {
 }
 
 /// hyper accepts any codings that end in `chunked`. A coding before it, such as `gzip`, would be
-/// lost, since the request is framed anew and sent on without it.
+/// lost, since the request is forwarded with new framing.
 fn check_transfer_coding(headers: &HeaderMap) -> Result<(), InvalidRequest> {
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {

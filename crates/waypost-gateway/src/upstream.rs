@@ -24,7 +24,7 @@ use crate::read_after_write_error::ReadAfterWriteError;
 use crate::request_body::AttemptBody;
 
 /// How long an idle connection is kept. Many servers close idle connections after 5 s; closing them
-/// first avoids sending a request on a connection that the server is just closing.
+/// first avoids sending a request on a connection that the server is about to close.
 const POOL_IDLE: Duration = Duration::from_secs(4);
 
 /// Makes TCP connections.

@@ -10,7 +10,7 @@ use crate::text::rounded;
 
 /// The delay between the first checks. It is short so that a fast start is noticed at once.
 const FIRST_DELAY: Duration = Duration::from_millis(20);
-/// How long the checks of a starting instance follow at the first delay. After that it doubles.
+/// How long a starting instance is checked with the first delay. After that the delay doubles.
 const FIRST_DELAY_FOR: Duration = Duration::from_secs(2);
 /// The longest delay between the checks of a starting instance.
 const LONGEST_DELAY: Duration = Duration::from_millis(500);

@@ -24,7 +24,7 @@ use crate::text::rounded;
 /// How long the output of a program that has ended may take to be read.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// What all instances of a stack share.
+/// The state that all instances of a stack share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) table: StatusTable,
@@ -45,7 +45,7 @@ pub(crate) enum Phase {
     Stopped,
 }
 
-/// What an instance should be doing.
+/// The desired state of an instance.
 #[derive(Clone, Copy, Debug)]
 struct Goal {
     run: bool,

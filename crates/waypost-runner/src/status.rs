@@ -1,4 +1,5 @@
-//! What the supervisor reports about an instance: its state, the reason for it, and its addresses.
+//! The status of an instance that the supervisor reports: its state, the reason for it, and its
+//! addresses.
 
 use std::collections::BTreeMap;
 use std::fmt;

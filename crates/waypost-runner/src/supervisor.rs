@@ -20,7 +20,7 @@ use crate::status_table::{StartRequest, StatusTable};
 
 /// How many lines of output an error shows.
 const LINES_IN_ERROR: usize = 20;
-/// How long the sink may take to write what is left after the last program has ended.
+/// How long the sink may take to write the remaining lines after the last program has ended.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// A stack that was started. Clones refer to the same stack.
@@ -133,7 +133,7 @@ impl Supervisor {
     ///
     /// # Errors
     /// [`SupervisorError::NotHealthy`] as soon as one has crashed or exceeded its start timeout.
-    /// It is still restarted: the caller decides whether to go on without it.
+    /// It is still restarted: the caller decides whether to continue without it.
     /// [`SupervisorError::ShuttingDown`] after a call of [`shutdown`](Self::shutdown).
     pub async fn ready(&self) -> Result<(), SupervisorError> {
         if !self.0.is_running() {

@@ -1,4 +1,4 @@
-//! A sink for people: each line with the name of its instance in front.
+//! A sink for terminals: each line is prefixed with the name of its instance.
 
 use std::io;
 use std::io::{IsTerminal, Write};
@@ -6,7 +6,7 @@ use std::io::{IsTerminal, Write};
 use super::line::{Line, LogSink, Stream};
 use super::sanitize::sanitize;
 
-/// Writes each line with the name of its instance in front:
+/// Writes each line, prefixed with the name of its instance:
 ///
 /// ```text
 /// registry    | listening on 127.0.0.1:8500

@@ -2,9 +2,9 @@
 //! [`LogSink`].
 //!
 //! A task reads each stream of each program and sends every read as one batch of lines to the
-//! sink's thread. The channel in between holds a single batch, and the senders wait for it in the
-//! order in which they came. So a program that never stops writing gets its turn but no more, and
-//! a slow sink slows down the program that writes (its pipe fills up), not the others.
+//! sink's thread. The channel between them holds a single batch, and the senders queue for it in
+//! order of arrival. So a program that never stops writing can't delay the others, and a slow sink
+//! slows down only the program that writes, because its pipe fills up.
 
 mod console;
 mod line;

@@ -5,7 +5,8 @@ use std::sync::{Mutex, PoisonError};
 
 use super::line::Line;
 
-/// The most text that is kept for one instance. Long lines reach it before the limit of lines.
+/// The maximum number of bytes that is kept for one instance. Long lines reach it before the limit of
+/// lines.
 const MAX_BYTES: usize = 4 * 1024 * 1024;
 
 /// A bounded buffer of lines that drops the oldest ones.

@@ -1,4 +1,4 @@
-//! Removes what a program could use to control the terminal.
+//! Removes sequences with which a program could control the terminal.
 
 use std::borrow::Cow;
 
