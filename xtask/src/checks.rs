@@ -1,4 +1,4 @@
-//! The checks that a merge waits for. They call cargo in the same way locally and in CI.
+//! The checks that must pass before a merge. They call cargo in the same way locally and in CI.
 
 use std::process::Command;
 use std::time::SystemTime;

@@ -31,16 +31,16 @@ Commands:
                     cargo xtask test -p waypost -- weighted
   simulate [ARGS]   Run the system on a simulated clock through 10,000 schedules of faults; ARGS
                     choose others: --schedules N, --first SEED, or --seed SEED to replay one
-  ci                Run all checks that a merge waits for: fmt --check, package, lint, features,
+  ci                Run all checks that must pass before a merge: fmt --check, package, lint, features,
                     public-api (with the toolchain that it needs), docs, simulate, test
 
 Environment:
   CONSUL_BIN            a Consul of 1.8 or newer, to use instead of fetching one
-  WAYPOST_PROMETHEUS    a Prometheus that knows consul_sd_configs
+  WAYPOST_PROMETHEUS    a Prometheus that supports consul_sd_configs
   WAYPOST_HAPROXY, WAYPOST_DIG, WAYPOST_PYTHON, WAYPOST_NODE, WAYPOST_NPM
                         these programs, where they aren't on PATH
   WAYPOST_CHROMIUM      a Chromium or Chrome to use
-  WAYPOST_CHROMEDRIVER  the driver that belongs to it
+  WAYPOST_CHROMEDRIVER  the driver for that Chromium
 ";
 
 fn main() -> ExitCode {

@@ -1,4 +1,4 @@
-//! Checks that the lowest versions of dependencies that the manifests allow are enough.
+//! Checks that the workspace builds with the lowest versions of dependencies that the manifests allow.
 
 use std::fs;
 use std::path::Path;

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::shell::{self, Result};
 
-/// The directories of published packages. What `testing/` and `xtask/` hold is not published.
+/// The directories of published packages. Those in `testing/` and `xtask/` are not published.
 const DIRECTORIES: [&str; 2] = ["crates", "samples"];
 
 /// A package of this workspace.

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use crate::shell::{self, Result};
 
-/// The crates that applications and providers are written against.
+/// The crates whose API applications and providers use.
 const CRATES: [&str; 4] = [
     "waypost",
     "waypost-consul",

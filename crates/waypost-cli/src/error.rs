@@ -14,15 +14,15 @@ pub(crate) type CommandResult = Result<ExitCode, CommandError>;
 pub(crate) enum CommandError {
     /// An error of service discovery.
     Discovery(Error),
-    /// As [`Discovery`](Self::Discovery), with what to do about it.
+    /// As [`Discovery`](Self::Discovery), with advice.
     WithHint(Box<Error>, String),
     /// The arguments or a file that they name are invalid.
     Invalid(String),
-    /// What should be removed is not there.
+    /// The item to be removed does not exist.
     NothingThere(String),
     /// Any other error, as a message.
     Other(String),
-    /// Nobody reads the output any more. This is no failure.
+    /// The reader of stdout has closed it. This is not a failure.
     StdoutClosed,
 }
 
@@ -81,7 +81,7 @@ fn code_of(error: &Error) -> u8 {
     }
 }
 
-/// Says in one line what is at the address of the registry, and what to do.
+/// Writes one line that describes the failure to reach the registry, and what to do.
 fn unreachable(cause: &ProviderError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Some(address) = cause.provider().strip_prefix("consul at ") else {
         return write!(f, "registry unreachable: {cause}");

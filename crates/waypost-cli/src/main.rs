@@ -35,7 +35,7 @@ Exit codes:
   0  success
   1  any other error
   2  invalid arguments, configuration or environment variables
-  3  nothing there: unknown service, no instances, none healthy, or nothing to deregister
+  3  nothing found: unknown service, no instances, none healthy, or nothing to deregister
   4  registry unreachable or timed out
   5  not authorised by the registry";
 
@@ -48,7 +48,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(code) => code,
-        // Whoever reads the output has seen enough.
+        // The reader of stdout, such as `head`, has closed it.
         Err(CommandError::StdoutClosed) => ExitCode::SUCCESS,
         Err(error) => {
             print_error(&error);
@@ -57,7 +57,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Parses the arguments. An error suggests what was probably meant.
+/// Parses the arguments. An error suggests the closest valid word.
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let matches = ignore_empty_variables(Cli::command())
         .try_get_matches_from(arguments)

@@ -10,8 +10,8 @@ use waypost::{Health, Instance, InstanceId, ServiceAddress};
 use crate::error::CommandError;
 use crate::terminal::{escaped, print_line};
 
-/// The version of the JSON that the query commands print; see `docs/command-line.md`. It grows when a
-/// field is removed or changes its meaning, not when one is added.
+/// The version of the JSON that the query commands print; see `docs/command-line.md`. It is incremented
+/// when a field is removed or changes its meaning, not when one is added.
 pub(crate) const JSON_SCHEMA: u32 = 1;
 
 /// The instances that match an address, each with its URL.

@@ -10,7 +10,7 @@ use tracing_subscriber::fmt::format::debug_fn;
 use crate::error::CommandResult;
 use crate::terminal::escaped;
 
-/// What a command logs that ends with an error: nothing that the error says too.
+/// The log filter of a command that ends with an error: nothing that the error repeats.
 const QUERY_FILTER: &str = "warn,waypost_core::supervision=error,waypost::registrar=error";
 
 /// Runs a command that makes a few requests and exits. One thread is enough.
@@ -31,7 +31,7 @@ pub(crate) fn run_server(command: impl Future<Output = CommandResult>) -> Comman
         .block_on(command)
 }
 
-/// Logs outages from now on, for a command started by [`run_query`] that goes on until it is stopped.
+/// Enables the logging of outages, for a command started by [`run_query`] that runs until it is stopped.
 pub(crate) fn log_outages() {
     if let Some(set_filter) = SET_FILTER.get() {
         set_filter("warn");
@@ -40,10 +40,10 @@ pub(crate) fn log_outages() {
 
 type SetFilter = Box<dyn Fn(&str) + Send + Sync>;
 
-/// Changes the filter. Not set if `RUST_LOG` decides.
+/// Changes the filter. Not set if `RUST_LOG` is.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
-/// Logs to stderr what passes `filter`, unless `RUST_LOG` is set.
+/// Logs to stderr with `filter`, or with `RUST_LOG` if that is set.
 fn log_to_stderr(filter: &str) {
     let chosen = EnvFilter::try_from_default_env();
     let is_chosen = chosen.is_ok();
@@ -60,7 +60,7 @@ fn log_to_stderr(filter: &str) {
         .with_env_filter(chosen.unwrap_or_else(|_| EnvFilter::new(filter)))
         .fmt_fields(fields.delimited(" "))
         .with_writer(std::io::stderr)
-        // Such an error would be printed to stderr, which is what can't be written.
+        // An internal error means that stderr can't be written, so it can't be printed there.
         .log_internal_errors(false)
         .with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none())
         .with_target(false)

@@ -1,8 +1,8 @@
-//! "Did you mean": finds the word that was probably meant.
+//! "Did you mean": finds the closest valid word.
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Commands of similar programs, and what does the same here.
+/// Commands of similar programs, and their equivalents here.
 const ELSEWHERE: [(&str, &str); 12] = [
     ("start", "waypost up"),
     ("run", "waypost up"),
@@ -21,8 +21,8 @@ const ELSEWHERE: [(&str, &str); 12] = [
     ("install", "waypost registry install"),
 ];
 
-/// The candidate that is closest to the word, if it is close enough to be meant: with one typing error
-/// for each three letters, at least one.
+/// The candidate that is closest to the word, if it is close enough: at most one typing error for every
+/// three letters, but at least one is allowed.
 pub(crate) fn closest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,
@@ -36,7 +36,7 @@ pub(crate) fn closest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// Replaces the suggestions of clap, which include words that only begin alike.
+/// Replaces the suggestions of clap, which include words that only have the same beginning.
 pub(crate) fn improve(mut error: clap::Error) -> clap::Error {
     let text = |value: &ContextValue| match value {
         ContextValue::String(text) => vec![text.clone()],

@@ -1,5 +1,6 @@
-//! The only way to stdout and stderr. Much of what is printed comes from a registry, so everything
-//! that could control a terminal or forge a line is escaped, regardless of which code prints it.
+//! All output to stdout and stderr goes through this module. Much of it comes from a registry, so
+//! everything that could control a terminal or forge a line is escaped, regardless of which code
+//! prints it.
 
 use std::borrow::Cow;
 use std::fmt;
@@ -13,12 +14,12 @@ use crate::error::CommandError;
 /// Prints one line of a result to stdout. Line breaks in the text are escaped.
 ///
 /// # Errors
-/// [`CommandError::StdoutClosed`] if the reader has gone; another one if stdout can't be written.
+/// [`CommandError::StdoutClosed`] if the reader has closed stdout; another one if stdout can't be written.
 pub(crate) fn print_line(line: impl fmt::Display) -> Result<(), CommandError> {
     write_stdout(&format!("{}\n", escaped(&line.to_string())))
 }
 
-/// Prints text of this program, with line breaks and anything else in it, to stdout.
+/// Prints text of this program, which may contain line breaks, to stdout without escaping.
 ///
 /// # Errors
 /// As [`print_line`].
@@ -34,7 +35,7 @@ pub(crate) fn print_json(value: &Value) -> Result<(), CommandError> {
     write_stdout(&format!("{}\n", escaped_json(&value.to_string())))
 }
 
-/// Prints a line of a command that goes on whether or not anybody reads it.
+/// Prints a line of a command that continues even if stdout is closed.
 pub(crate) fn announce(line: impl fmt::Display) {
     let _ = print_line(line);
 }

@@ -15,7 +15,7 @@ const SUITE: &str = "bullseye";
 /// ensures that it is the package we test with.
 const AMD64_SHA256: &str = "e4e888bba104daba1d9161f49bfc52649a7e4efd45b1a7ead5bc54f2cb9c89d9";
 
-/// The first usable of: `CONSUL_BIN`, the one on `PATH`, the one fetched before, a new download.
+/// The first usable one of: `CONSUL_BIN`, `PATH`, an earlier download, a new download.
 pub(crate) fn find_or_fetch() -> Result<PathBuf> {
     if let Some(named) = std::env::var_os("CONSUL_BIN").map(PathBuf::from) {
         check(&named).map_err(|reason| format!("CONSUL_BIN: {reason}"))?;

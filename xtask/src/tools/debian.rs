@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::shell;
 use crate::shell::Result;
 
-/// Mirrors fail now and then.
+/// Mirrors sometimes fail.
 const RETRY: [&str; 2] = ["-o", "Acquire::Retries=5"];
 
 const OS_RELEASE: &str = "/etc/os-release";

@@ -1,7 +1,7 @@
-//! What the tests need beside Rust: a real Consul, its clients, and a browser with its driver.
+//! The programs that the tests need: a real Consul, its clients, and a browser with its driver.
 //!
-//! What is already on the machine is used. On Debian the rest is fetched from the mirror that
-//! the machine already trusts; elsewhere the error says what to install.
+//! Programs that are already on the machine are used. On Debian the others are downloaded from the
+//! mirror that the machine already trusts; elsewhere the error says what to install.
 
 mod browser;
 mod clients;
@@ -34,7 +34,7 @@ pub(crate) fn setup() -> Result<Tools> {
 }
 
 impl Tools {
-    /// The variables by which a test finds the tools.
+    /// The variables with which a test finds the tools.
     pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 9] {
         [
             ("CONSUL_BIN", &self.consul),

@@ -26,7 +26,7 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>) {
             match tls {
                 None => response(stream).await,
                 Some(tls) => {
-                    // A client that doesn't trust the certificate hangs up.
+                    // A client that doesn't trust the certificate closes the connection.
                     if let Ok(stream) = tls.accept(stream).await {
                         response(stream).await;
                     }
@@ -36,7 +36,7 @@ async fn serve(listener: TcpListener, tls: Option<TlsAcceptor>) {
     }
 }
 
-/// Reports `ready` as serving, `broken` as not serving, and knows nothing else.
+/// Reports `ready` as serving and `broken` as not serving; other services are unknown.
 async fn response(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static) {
     let mut connection = h2::server::handshake(stream).await.unwrap();
     while let Some(Ok((request, mut respond))) = connection.accept().await {

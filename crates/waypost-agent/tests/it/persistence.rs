@@ -164,7 +164,7 @@ async fn checks_continue_after_a_restart() {
     wait_for(old, "/v1/health/service/web?passing", "service:web").await;
     first.shutdown().await;
     let second = agent(folder.path()).await.unwrap();
-    // The checked address is closed now, and the restored check must find out.
+    // The checked address is closed now, and the restored check must notice.
     assert_ne!(second.http_addr(), old);
     wait_for(
         second.http_addr(),
@@ -379,7 +379,7 @@ async fn ports_of_services(address: SocketAddr) -> BTreeMap<String, u64> {
         .collect()
 }
 
-/// An agent in a process of its own. Dropping this kills the process.
+/// An agent in a separate process. Dropping this kills the process.
 struct Process {
     child: Child,
     address: SocketAddr,

@@ -258,7 +258,7 @@ async fn a_rejected_request_keeps_the_connection_open() {
     }
 }
 
-/// Silent connections hold down neither a client with the token nor memory.
+/// Silent connections neither block clients with the token nor accumulate memory.
 #[tokio::test(start_paused = true)]
 async fn silent_connections_leave_room_for_clients_with_the_token() {
     let agent = Agent::builder().token("secret").max_connections(20);
@@ -301,7 +301,7 @@ async fn the_token_is_checked_before_the_body_is_read() {
     assert!(elapsed < Duration::from_secs(10), "{elapsed:?}");
 }
 
-/// Of the connections with an unfinished head of 60 kB some are closed.
+/// With many unfinished heads of 60 kB, some of the connections are closed.
 #[tokio::test]
 async fn the_memory_for_unfinished_heads_is_limited() {
     let agent = Agent::start().await.unwrap();

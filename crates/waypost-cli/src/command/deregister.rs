@@ -14,8 +14,8 @@ use crate::terminal::print_json;
 
 /// Deregister an instance
 ///
-/// The exit code is 3 if no instance has this ID. With Consul, the agent that it was registered with
-/// has to be asked.
+/// The exit code is 3 if no instance has this ID. With Consul, use the agent that the instance was
+/// registered with.
 #[derive(Args)]
 pub(crate) struct Deregister {
     /// Instance ID, as printed by `waypost instances`

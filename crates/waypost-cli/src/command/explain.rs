@@ -17,9 +17,8 @@ use crate::terminal::{print_json, print_line};
 
 /// Show which instances of a service the load balancer uses, and why
 ///
-/// Shows the decision of a client that starts now. What a running client has learned from its own
-/// calls, such as ejected instances, is known to that client only; the gateway reports it at
-/// /internal/routes.
+/// Shows the decision of a client that starts now. The state of a running client, such as ejected
+/// instances, is known only to that client; the gateway reports its own at /internal/routes.
 #[derive(Args)]
 pub(crate) struct Explain {
     /// Service name
@@ -42,7 +41,7 @@ pub(crate) struct Explain {
     registry: RegistryArgs,
 }
 
-/// Short enough for all instances to be checked right away.
+/// Short, so that all instances are checked at once.
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Explain {
@@ -94,7 +93,7 @@ async fn all_checked(balancer: &Balancer) {
     }
 }
 
-/// The explanation in the words of the other commands.
+/// The explanation with the field names of the other commands.
 fn explanation_json(explanation: &Explanation, checks: &[CheckResult]) -> Value {
     let mut value = json!(explanation);
     let Some(fields) = value.as_object_mut() else {

@@ -1,4 +1,4 @@
-//! Errors of listening that say who has the address.
+//! Errors of listening that name the process that uses the address.
 
 use std::io;
 use std::net::SocketAddr;

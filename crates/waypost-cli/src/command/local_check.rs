@@ -1,4 +1,4 @@
-//! The check of an instance that this process makes on behalf of the instance.
+//! A health check that this process runs on behalf of an instance.
 
 use std::net::SocketAddr;
 
@@ -9,7 +9,7 @@ use waypost::{Check, Host, Instance};
 
 use crate::error::CommandError;
 
-/// What is checked.
+/// The kind and target of a check.
 #[derive(Clone)]
 pub(super) enum LocalCheck {
     /// A request is answered with status 2xx, or with 429, as when Consul checks.
@@ -30,7 +30,7 @@ impl LocalCheck {
                 port: instance.port(),
             });
         };
-        // reqwest needs a crypto provider even for plain HTTP. This fails if there is one.
+        // reqwest needs a crypto provider even for plain HTTP. This fails only if one is installed.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .no_proxy()

@@ -57,11 +57,11 @@ pub(crate) struct Register {
     /// Have the registry check that the instance accepts TCP connections
     #[arg(long)]
     check_tcp: bool,
-    /// Check the instance from here, and report the result in heartbeats; the instance is critical this
-    /// long after the last one
+    /// Check the instance from this machine, and report the result in heartbeats; without a heartbeat for
+    /// this long, the instance is critical
     ///
-    /// For a registry that cannot reach the instance. Checks that the instance accepts TCP
-    /// connections, or what --check-http says. Requires --hold.
+    /// For a registry that cannot reach the instance. Checks that the instance accepts TCP connections,
+    /// or requests the path or URL of --check-http. Requires --hold.
     #[arg(long, value_name = "TIME", requires = "hold", value_parser = humantime::parse_duration)]
     check_ttl: Option<Duration>,
     /// Interval between the registry's checks
@@ -83,7 +83,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 impl Register {
     pub(super) async fn run(self) -> CommandResult {
-        // Before there is anything to undo.
+        // Before anything is registered that must be undone.
         let mut shutdown = pin!(shutdown_signal());
         let provider = self.registry.provider()?;
         let registration = self.registration(&*provider)?;
@@ -108,7 +108,7 @@ impl Register {
             print_line(instance.id())
         };
         if self.hold {
-            // Whether or not anybody reads the output, the instance is held.
+            // The instance is held even if stdout is closed.
             log_outages();
             shutdown.await;
             return deregister(registrar).await;

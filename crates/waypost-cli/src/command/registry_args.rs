@@ -37,8 +37,8 @@ pub(crate) struct RegistryArgs {
 /// The variable that carries `--registry` to the provider.
 const ADDRESS_VARIABLE: &str = "CONSUL_HTTP_ADDR";
 
-/// Parses a service name or an address. A path is taken only from an address with a scheme: without
-/// one, `team/users` is more likely meant as a name, which it isn't.
+/// Parses a service name or an address. A path is accepted only in an address with a scheme: without
+/// one, `team/users` is more likely an invalid name.
 pub(crate) fn service_or_address(text: &str) -> Result<ServiceAddress, Invalid> {
     if text.contains('/') && !text.contains("://") {
         ServiceName::new(text)?;
@@ -77,8 +77,8 @@ impl RegistryArgs {
             .shared_provider(self.provider()?))
     }
 
-    /// The results of the registry's checks of a service. They are details, so that a registry that
-    /// fails to give them has none.
+    /// The results of the registry's checks of a service. They are details: if the registry fails to
+    /// return them, there are none.
     pub(crate) async fn check_results(
         &self,
         directory: &Directory,

@@ -1,12 +1,12 @@
-//! Where a token comes from.
+//! Reads a token from an option, a variable or a file.
 
 use std::fs;
 use std::path::Path;
 
 use crate::error::CommandError;
 
-/// The token in the file, or else the given one. The file is preferred, since it is named on purpose
-/// where a variable may have been inherited.
+/// The token in the file, or else the given one. The file has precedence, because a variable may have
+/// been inherited unintentionally.
 pub(super) fn token(
     given: Option<String>,
     file: Option<&Path>,

@@ -1,4 +1,4 @@
-//! What a person reads: text from outside is escaped, and errors say what to do.
+//! Messages for users: text from outside is escaped, and errors say what to do.
 
 use serde_json::{Value, json};
 use waypost_fake_kubernetes::ApiServer;
@@ -371,7 +371,7 @@ async fn heartbeats_report_on_the_service_and_not_on_the_command() {
     held.interrupt();
     assert_eq!(held.wait_for_exit().await, Some(0), "{}", held.output());
 
-    // With --check-http, that is what is looked at.
+    // With --check-http, the URL is checked instead of the port.
     let web = not_a_registry().await;
     let port = web.rsplit(':').next().unwrap();
     let arguments = ["register", "orders", "--port", port, "--hold"];

@@ -1,4 +1,4 @@
-//! How commands end: what they registered is taken back, and a closed stdout is no failure.
+//! How commands end: they deregister what they registered, and a closed stdout is not a failure.
 
 use std::process::Stdio;
 
@@ -55,7 +55,7 @@ async fn a_registration_that_is_stopped_before_it_succeeds_leaves_nothing() {
     held.wait_for_output("registr").await;
     signal(held.pid(), Signal::TERM);
     let code = held.wait_for_exit().await;
-    // It can't be told whether a registry that doesn't answer knows the instance.
+    // It is unknown whether a registry that doesn't answer has the instance.
     assert_eq!(code, Some(4), "{}", held.output());
 }
 
@@ -100,7 +100,7 @@ async fn nohup_survives_the_end_of_the_terminal() {
     assert!(registry.instances("hello").await.is_empty());
 }
 
-/// Runs a command whose stdout, and stderr if asked for, nobody reads.
+/// Runs a command with a closed stdout, and with a closed stderr if `with_stderr` is set.
 async fn run_unread(mut command: Command, with_stderr: bool) -> (Option<i32>, String) {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);

@@ -29,7 +29,7 @@ impl Stack {
         stack
     }
 
-    /// Without a registry of its own.
+    /// With this registry instead of starting one.
     fn spawn_on(registry: &str) -> Self {
         let [gateway, ui, models] = free_ports();
         let mut command = waypost(&["up", "--registry", registry]);
@@ -135,8 +135,8 @@ fn url(port: u16, path: &str) -> String {
     format!("http://127.0.0.1:{port}{path}")
 }
 
-/// A listener on a port of its own, and the number of connections that it has accepted. It answers
-/// each request with this body.
+/// A listener on a free port, and the number of connections that it has accepted. It responds to each
+/// request with this body.
 async fn count_connections(body: &'static str) -> (String, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}", listener.local_addr().unwrap());

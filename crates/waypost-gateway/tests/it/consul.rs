@@ -54,7 +54,7 @@ async fn a_service_is_reachable_within_a_second_and_keeps_its_route_after_deregi
     let (client, gateway) = start_with(&consul).await;
     assert_eq!(gateway.get("/shop/").await.reason(), "unknown_service");
 
-    // Only the fastest of three counts, so that a busy machine does not fail the test.
+    // Only the fastest of three is checked, so that a busy machine does not fail the test.
     let origin = Origin::text("hello").await;
     let mut quickest = Duration::MAX;
     let mut registrars = Vec::new();

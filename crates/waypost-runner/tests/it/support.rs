@@ -12,7 +12,7 @@ use waypost_runner::{
     SupervisorError,
 };
 
-/// Nothing that a test waits for takes this long.
+/// The time limit for any event that a test expects.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) const TESTBED: &str = env!("CARGO_BIN_EXE_runner-testbed");

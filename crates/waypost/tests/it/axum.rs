@@ -24,7 +24,7 @@ struct App {
     slow: Arc<SlowHandler>,
 }
 
-/// A request handler that completes when the test lets it.
+/// A request handler that completes when the test allows it.
 #[derive(Default)]
 struct SlowHandler {
     started: Notify,
@@ -196,7 +196,7 @@ async fn a_rolling_restart_under_load_fails_no_request() {
             })
         })
         .collect();
-    // The second generation replaces the first. A response of the third ends the clients.
+    // The second generation replaces the first. The clients stop at the first response of the third.
     let mut replaced_by = Vec::new();
     for (stop, served) in running {
         let next = start(2).await;

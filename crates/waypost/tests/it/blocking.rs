@@ -70,7 +70,7 @@ fn lookups_picks_and_leases_work_without_a_runtime() {
 
 #[test]
 fn dropping_a_registrar_deregisters_before_it_returns() {
-    // An embedded registry, in a runtime of its own.
+    // An embedded registry, in a separate runtime.
     let (started, agent) = mpsc::channel();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
     let registry = std::thread::spawn(move || {

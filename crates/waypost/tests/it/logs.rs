@@ -17,8 +17,8 @@ impl Logs {
     /// current-thread runtime run on this thread.
     pub(crate) fn take() -> (Self, tracing::subscriber::DefaultGuard) {
         // Tracing caches for each log statement whether any subscriber is interested. With a single
-        // subscriber it asks only that of the thread that reaches the statement first, which may be
-        // the thread of another test without a subscriber. A second, global subscriber makes it ask
+        // subscriber it checks only that of the thread that reaches the statement first, which may be
+        // the thread of another test without a subscriber. With a second, global subscriber it checks
         // all of them. An error means that it was already set.
         let _ = tracing::subscriber::set_global_default(NoSubscriber::default());
         let logs = Self::default();

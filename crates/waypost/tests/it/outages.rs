@@ -1,5 +1,5 @@
-//! What the directory does while its provider fails, as described in `docs/outages.md`, on a paused
-//! clock.
+//! The behaviour of the directory while its provider fails, as described in `docs/outages.md`, on a
+//! paused clock.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,4 +1,4 @@
-//! A provider that reports what the test tells it to, and counts its watches.
+//! A provider that reports the items that a test sends, and counts its watches.
 
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};

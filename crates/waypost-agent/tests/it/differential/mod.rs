@@ -62,8 +62,8 @@ struct Comparison {
     cases: usize,
     accepted: Vec<String>,
     failures: Vec<String>,
-    /// The last response by target, for random scenarios. There the agent's index may stay where
-    /// Consul's increases without need, but must increase when the response changes.
+    /// The last response by target, for random scenarios. There the agent's index may stay the same
+    /// where Consul's increases unnecessarily, but must increase when the response changes.
     last_responses: Option<HashMap<String, NormalizedResponse>>,
 }
 

@@ -11,7 +11,7 @@ use crate::error::{CommandError, CommandResult};
 use crate::output::JSON_SCHEMA;
 use crate::terminal::{print_json, print_line};
 
-/// List the instances whose process is gone, and optionally deregister them
+/// List the instances whose process has ended, and optionally deregister them
 ///
 /// A process that is killed does not deregister. Its instance is listed if it is on this machine,
 /// none of its checks pass, and either nothing listens on its port or its heartbeats have stopped.

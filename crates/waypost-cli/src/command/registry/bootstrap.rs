@@ -45,7 +45,7 @@ impl Bootstrap {
         // reqwest needs a crypto provider even for plain HTTP.
         let _ = rustls::crypto::ring::default_provider().install_default();
         let acl = AclApi {
-            // The cluster is on this network, where a proxy for other addresses has no business.
+            // The cluster is on this network and is reached directly, without a proxy.
             client: reqwest::Client::builder()
                 .no_proxy()
                 .build()

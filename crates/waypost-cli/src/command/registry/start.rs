@@ -140,7 +140,7 @@ async fn wait_for_leader(address: &str) -> Result<(), CommandError> {
 
 /// Stops the agent gracefully, or kills it if that takes too long.
 async fn stop(agent: &mut Child) -> io::Result<()> {
-    // A Ctrl-C in the terminal has reached Consul already; a SIGTERM to this process has not.
+    // Ctrl-C in the terminal also reaches Consul; a SIGTERM to this process doesn't.
     if let Some(pid) = agent.id().and_then(|pid| Pid::from_raw(pid as i32)) {
         // This fails only if the process has exited.
         let _ = kill_process(pid, Signal::INT);

@@ -56,7 +56,7 @@ struct Setting<T> {
 
 /// A value of a [`Setting`].
 trait SettingValue: Sized {
-    /// `NAME=VALUE` in the words of the help.
+    /// `NAME=VALUE`, as the help shows it.
     const FORM: &'static str;
     /// The rule for the value.
     const RULE: &'static str;

@@ -1,4 +1,4 @@
-//! What `waypost up` starts, and with which ports.
+//! The programs that `waypost up` starts, and their ports.
 
 use std::fmt;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -154,7 +154,7 @@ impl Plan {
         }
     }
 
-    /// The registry, unless it is one that runs already.
+    /// The registry, unless it is already running.
     fn registry_spec(&self, waypost: &Path) -> Result<Option<ServiceSpec>, CommandError> {
         let loopback = Ipv4Addr::LOCALHOST.to_string();
         let spec = match self.registry {

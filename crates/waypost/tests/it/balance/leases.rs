@@ -1,4 +1,4 @@
-//! Leases that end without an outcome, and what that means for the endpoint.
+//! Leases that end without an outcome, and their effect on the endpoint.
 
 use std::time::Duration;
 
@@ -120,7 +120,7 @@ async fn an_abandoned_lease_raises_the_latency_and_never_lowers_it() {
 async fn an_endpoint_that_is_spared_is_reported_once() {
     let fixture = Fixture::new(plain(&["a", "b"]), RoundRobin::new()).await;
     let mut events = fixture.balancer.events();
-    // One of two may be ejected; the other fails on.
+    // One of two may be ejected; the other continues to fail.
     fixture.fail("a", 5);
     settle().await;
     for _ in 0..1_000 {

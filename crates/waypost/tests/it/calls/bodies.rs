@@ -1,5 +1,5 @@
-//! A request is in flight until the body of its response has ended, however the response is taken
-//! apart; and a request that never reached an instance goes to another one.
+//! A request is in flight until its response body has ended, even if the body is separated from the
+//! response. A request that never reached an instance goes to another one.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use waypost::{Balancer, Instance, ServiceDiscoveryClient};
 use super::plain_reqwest;
 use crate::scripted::auth;
 
-/// A server that sends one chunk, and the end of the body only when it is told to.
+/// A server that sends one chunk, and ends the body only when the test signals it.
 async fn streaming_server(end: watch::Receiver<bool>) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -110,7 +110,7 @@ async fn a_response_through_tower_is_in_flight_until_its_body_ends() {
     assert_eq!(in_flight(&balancer), 0);
 }
 
-/// A port that answers no SYN: its queue of pending connections is full.
+/// A port that doesn't answer a SYN, because its queue of pending connections is full.
 async fn black_hole() -> (u16, Vec<std::net::TcpStream>, std::net::TcpListener) {
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
     let address: std::net::SocketAddr = "127.0.0.1:0".parse().unwrap();

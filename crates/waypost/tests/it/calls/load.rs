@@ -216,7 +216,7 @@ async fn reqwest_loses_no_request_when_one_instance_is_killed_and_another_stalls
     assert!(error.to_string().contains("unknown"), "{error}");
 }
 
-/// Returns which instance responds.
+/// Returns the instance that responds.
 fn who(client: &Client) -> impl Future<Output = Result<String, String>> + use<> {
     let request = client.get("http://auth/who");
     async move {

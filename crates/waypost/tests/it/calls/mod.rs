@@ -18,7 +18,7 @@ use waypost::{Balancer, Instance};
 
 use crate::scripted::auth;
 
-/// Not a test: an HTTP server that tests start as a process of its own.
+/// Not a test: an HTTP server that tests start as a separate process.
 #[tokio::test]
 #[ignore = "a server, started by other tests as a process of its own"]
 async fn http_server_process() {
@@ -57,7 +57,7 @@ impl Server {
         Self::run("http_server_process", port).await
     }
 
-    /// Runs one of the server functions above in a process of its own.
+    /// Runs one of the server functions above in a separate process.
     async fn run(function: &str, port: u16) -> Self {
         let process = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", &format!("calls::{function}"), "--ignored"])

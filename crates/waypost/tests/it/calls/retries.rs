@@ -23,7 +23,7 @@ use waypost_testkit::free_ports;
 use super::plain_reqwest;
 use crate::scripted::auth;
 
-/// What a server does after it has read a request.
+/// The behaviour of a server after it has read a request.
 #[derive(Clone, Copy, PartialEq)]
 enum Behaviour {
     CloseConnection,

@@ -51,7 +51,7 @@ async fn the_loss_of_the_leader_fails_no_lookup_and_registrations_succeed_in_the
     }
     assert!(lookups > 100, "{lookups}");
 
-    // A server that comes back may be behind; its answers must not be used until it has caught up.
+    // A restarted server may be behind; its answers must not be used until it has caught up.
     cluster.restart(killed).await;
     for _ in 0..100 {
         let found = client.directory().lookup(&web()).await.unwrap();

@@ -21,7 +21,7 @@ use waypost::{
 use waypost_agent::Agent;
 use waypost_testkit::{Consul, free_ports};
 
-/// How long a test waits for what must happen.
+/// The time limit for an event that a test expects.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server of Consul's HTTP API.

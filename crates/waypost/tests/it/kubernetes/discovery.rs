@@ -1,4 +1,5 @@
-//! What a directory makes of the answers of the provider, and when settings choose the provider.
+//! The snapshots that a directory makes from the provider's answers, and when settings choose the
+//! provider.
 
 use std::fs;
 use std::sync::Arc;

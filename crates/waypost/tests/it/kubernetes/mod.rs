@@ -10,7 +10,7 @@ use std::time::Duration;
 use waypost::provider::kubernetes::KubernetesProvider;
 use waypost_fake_kubernetes::ApiServer;
 
-/// How long a test waits for what must happen.
+/// The time limit for an event that a test expects.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Starts an API server with the namespace `demo`, which is also that of its kubeconfig.

@@ -23,7 +23,7 @@ use crate::terminal::{print_line, print_verbatim};
 /// with all rights: keep it safe, and do not copy it to the nodes.
 ///
 /// A node given as IP uses Consul's default ports. A node given as IP:PORT uses six consecutive
-/// ports from PORT on, so that several nodes can run on one machine.
+/// ports, starting at PORT, so that several nodes can run on one machine.
 #[derive(Args)]
 pub(crate) struct Config {
     /// Directory to write to; must be empty or not exist

@@ -1,5 +1,5 @@
-//! A client that looks up a service a thousand times a second during an outage of the API server.
-//! `examples/kubernetes_outages.rs` uses it too.
+//! A client that makes 1,000 look-ups per second during an outage of the API server. The program
+//! `kubernetes_outages` in `bench/` uses it too.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
@@ -14,12 +14,12 @@ use waypost::{Error, ServiceDiscoveryClient};
 use waypost_fake_kubernetes::{ApiServer, Builder, manifest};
 
 /// What happens to the server.
-#[allow(dead_code)] // the example uses all of them
+#[allow(dead_code)] // the program in `bench/` uses all of them
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outage {
     /// `kill -9`.
     Killed,
-    /// SIGTERM: new connections are refused, but open watches go on for a while.
+    /// SIGTERM: new connections are refused, but open watches continue for a while.
     Terminated,
     /// SIGSTOP, or a network that drops all packets.
     Frozen,

@@ -36,7 +36,7 @@ async fn run_outage(server: Builder, outage: Outage, duration: Duration) -> Effe
     effect
 }
 
-/// After its restart the server has no history, so watches are answered 410 in the stream.
+/// After its restart the server has no history, so watches get 410 in the stream.
 #[tokio::test]
 async fn killed_server_is_noticed_at_once() {
     let duration = Duration::from_secs(4);
@@ -159,7 +159,7 @@ async fn found_in_time(client: &ServiceDiscoveryClient) {
     found.expect("not found in time").unwrap();
 }
 
-/// A watch from a revision that is not reached yet is answered 200, and then nothing.
+/// A watch from a future revision gets 200, and then no data.
 #[tokio::test]
 async fn etcd_restore_with_server_restart_is_detected() {
     let load = Load::start(ApiServer::builder()).await;
@@ -175,7 +175,7 @@ async fn etcd_restore_with_server_restart_is_detected() {
     until_restored(load).await;
 }
 
-/// No connection breaks: the server with the open watches goes on, and another one answers requests.
+/// No connection breaks: the open watches continue on one server, and another one answers requests.
 #[tokio::test]
 async fn etcd_restore_behind_open_watches_is_detected() {
     let load = Load::start(ApiServer::builder()).await;
@@ -185,7 +185,7 @@ async fn etcd_restore_behind_open_watches_is_detected() {
     }
     put_web(&load.server, "10.0.0.3");
     load.until_only("10.0.0.3").await;
-    // Lets watches open that are on their way.
+    // Gives watches that are being opened time to open.
     sleep(Duration::from_millis(100)).await;
     let watches = load.server.open_watches();
     load.server.restore_without_restart(&backup);
@@ -205,7 +205,7 @@ async fn until_restored(load: Load) -> Duration {
     detected_after
 }
 
-/// No event reports a deletion across a 410: what the new list lacks is gone.
+/// After a 410 no event reports a deletion; objects missing from the new list were deleted.
 #[tokio::test]
 async fn slice_deleted_during_an_outage_is_gone_after_it() {
     let load = Load::start(ApiServer::builder()).await;
@@ -329,7 +329,7 @@ async fn failed_watch_list_falls_back_to_list() {
     found_in_time(&client(&server)).await;
 }
 
-/// The API does not tell a missing namespace from an empty one.
+/// The API does not distinguish a missing namespace from an empty one.
 #[tokio::test]
 async fn services_of_a_missing_namespace_are_unknown() {
     let server = start_server().await;
@@ -351,7 +351,7 @@ async fn instances_are_kept_while_permissions_are_revoked() {
     let provider = KubernetesProvider::builder().kubeconfig(kubeconfig);
     let client = ServiceDiscoveryClient::new(Arc::new(provider.build().unwrap()));
     client.wait_for("web").await.unwrap();
-    // Open watches go on, so they are closed by a restart.
+    // Open watches continue, so a restart closes them.
     server.revoke("reader", "demo");
     server.kill().await;
     server.restart().await.unwrap();

@@ -1,4 +1,4 @@
-//! What cannot be registered, and what the errors advise.
+//! Registrations that are refused, and the advice in the errors.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -98,7 +98,7 @@ async fn invalid_registrations_are_rejected_before_any_request() {
         assert!(matches!(error, Error::Rejected(_)), "{error:?}");
         error.to_string()
     };
-    // The fake API server is on this machine, so it reaches us at this address.
+    // The fake API server is on this machine, so the local address is a loopback address.
     let error = reject(ServiceRegistration::new("billing", 8080).unwrap());
     assert!(
         error.contains("127.0.0.1") && error.contains("--address"),
