@@ -1,3 +1,5 @@
+//! DNS queries to the registry.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| waypost_agent::fuzz::dns(input));

@@ -1,3 +1,5 @@
+//! Durations, numbers and ids in requests to the registry.
+
 #![no_main]
 
 libfuzzer_sys::fuzz_target!(|input: &[u8]| waypost_agent::fuzz::numbers(input));

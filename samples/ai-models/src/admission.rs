@@ -26,7 +26,7 @@ pub(crate) struct Admission {
 }
 
 /// The permission to run local models, one text at a time. Work on another thread holds a clone, so
-/// that the place stays taken until the work has ended, even if its request is gone.
+/// that the slot stays in use until the work has ended, even if the request was cancelled.
 #[derive(Clone)]
 pub(crate) struct Slot {
     _permit: Arc<OwnedSemaphorePermit>,
@@ -126,7 +126,7 @@ mod tests {
         let work = slot.clone();
         drop(slot);
         let mut next = Box::pin(admission.admit(LONG));
-        assert!(next.as_mut().now_or_never().is_none(), "the work goes on");
+        assert!(next.as_mut().now_or_never().is_none(), "the work continues");
         drop(work);
         assert!(next.await.is_ok());
     }

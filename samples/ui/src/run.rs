@@ -1,4 +1,4 @@
-//! Runs the service: listens, registers, and serves until it is told to stop.
+//! Runs the service: listens, registers, and serves until it is stopped.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;

@@ -20,7 +20,7 @@ use crate::models::{GeneratedText, Model, Output, Parameters, Task};
 use crate::problem::Problem;
 use crate::upstream::Upstream;
 
-/// The most texts in one request.
+/// The maximum number of texts in one request.
 const MAX_INPUTS: usize = 64;
 
 /// The model, its input and its parameters.
@@ -120,8 +120,8 @@ pub(super) async fn infer(
     }))
 }
 
-/// Parses the request. Without a content type it is taken for JSON, the only format. Another content
-/// type is refused: those that a form of a web page can send need no permission of this service.
+/// Parses the request. A body without a content type is treated as JSON. Other content types are
+/// refused, because a form on any web page can send some of them without a CORS preflight.
 pub(super) fn parse(
     headers: &HeaderMap,
     body: Result<Bytes, BytesRejection>,

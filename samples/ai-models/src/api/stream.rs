@@ -27,8 +27,8 @@ use crate::upstream::TokenStream;
 /// How many events are buffered for a slow client before the model has to wait.
 const BUFFER: usize = 16;
 
-/// How long a client may leave events unread while a local model waits for it. Until then the
-/// request takes a place that others need.
+/// How long a client may leave events unread while a local model waits for it. Meanwhile the request
+/// occupies a slot.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// The events of a stream, in this order: `start`, any number of `part` or `token`, and `done` or

@@ -53,7 +53,7 @@ const MAX_LIST: usize = 1024 * 1024;
 /// The largest response that is not streamed, in bytes.
 const MAX_COMPLETION: usize = 8 * 1024 * 1024;
 
-/// The most redirects in a row.
+/// The maximum number of consecutive redirects.
 const MAX_REDIRECTS: usize = 5;
 
 /// An OpenAI-compatible server, such as Ollama, llama.cpp, vLLM or a hosted one.

@@ -240,7 +240,7 @@ async fn only_json_is_accepted() {
             ("application/json", 200),
             ("Application/JSON; charset=utf-8", 200),
             ("application/problem+json", 200),
-            // A form of any web page can send these without asking.
+            // A form on any web page can send these without a CORS preflight.
             ("text/plain", 415),
             ("text/plain; application/json", 415),
             ("application/x-www-form-urlencoded", 415),

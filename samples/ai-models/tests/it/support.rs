@@ -13,7 +13,7 @@ use tokio::task::JoinHandle;
 use waypost_ai_models::Upstream;
 use waypost_testkit::free_ports;
 
-/// The longest that a test waits for anything, generous enough for a busy machine.
+/// The time limit for any event that a test expects, long enough for a busy machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server that stops with the test.

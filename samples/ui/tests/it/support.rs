@@ -24,7 +24,7 @@ use waypost_ai_models::Upstream;
 use waypost_testkit::free_ports;
 use waypost_ui::Peers;
 
-/// The longest that a test waits for anything, generous enough for a busy machine.
+/// The time limit for any event that a test expects, long enough for a busy machine.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The UI with the services that it calls.
