@@ -5,84 +5,99 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs, UdpSocket}
 use std::sync::Arc;
 use std::time::Duration;
 
-use reqwest::header::HeaderMap;
-use reqwest::{Method, StatusCode};
+use http::header::{CONTENT_TYPE, HeaderMap};
+use http::{Method, Request, StatusCode};
+use http_body_util::Full;
+use hyper::body::Bytes;
+use rustls::ClientConfig;
 use serde_json::Value;
 use tokio::sync::Semaphore;
-use waypost_core::{ConfigError, Error, Host, ProviderError, ProviderErrorKind};
+use tokio::time::timeout;
+use waypost_core::{Error, Host, ProviderError, ProviderErrorKind};
 
 use crate::acl::AclRule;
 use crate::address::Address;
+use crate::escape::escape;
+use crate::http_client::{CONNECT_TIMEOUT, Failure, HttpClient};
+use crate::registered_at::RegisteredAt;
+use crate::resolver::AgentResolver;
 use crate::tls::TlsOptions;
 use crate::token::Token;
 
 /// Sends requests to one agent, and converts failures to [`ProviderError`]s.
 pub(super) struct AgentClient {
-    client: reqwest::Client,
+    http: HttpClient,
+    resolver: AgentResolver,
+    tls: ClientConfig,
     address: Address,
     description: Arc<str>,
     token: Arc<Token>,
     /// The parameters `ns` and `partition`, if set. They are part of every request.
     tenancy: Vec<(&'static str, String)>,
-    /// Limits concurrent writes, so that thousands of registrations at once share a few connections.
-    writes: Semaphore,
+    /// Limits concurrent requests that don't wait for a change, so that thousands of services or
+    /// registrations share a few connections.
+    requests: Semaphore,
+    pub(super) registered_at: RegisteredAt,
 }
-
-/// The time limit for establishing a connection.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// The time limit for a request that doesn't wait for a change.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The limit for the body of a response. 10,000 instances with their checks are 26 MB.
-const MAX_BODY: usize = 256 << 20;
-
-/// The number of concurrent writes. More don't make an agent faster.
-const MAX_WRITES: usize = 16;
+/// The number of concurrent requests that don't wait for a change. More don't make an agent faster.
+const MAX_REQUESTS: usize = 32;
 
 /// A response with status 2xx.
 pub(super) struct Response {
     pub(super) headers: HeaderMap,
-    pub(super) body: Vec<u8>,
+    pub(super) body: Bytes,
 }
 
 impl AgentClient {
     pub(super) fn new(
         address: Address,
+        resolver: AgentResolver,
         token: Arc<Token>,
         tls: &TlsOptions,
         tenancy: Vec<(&'static str, String)>,
     ) -> Result<Self, Error> {
-        let mut builder = reqwest::Client::builder()
-            .connect_timeout(CONNECT_TIMEOUT)
-            // A peer that disappears without closing the connection is detected within 30 s.
-            .tcp_keepalive(Duration::from_secs(15))
-            .tcp_keepalive_interval(Duration::from_secs(5))
-            .tcp_keepalive_retries(3)
-            // Agents are reached directly, not through the proxy in HTTP_PROXY.
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .tls_backend_preconfigured(tls.config()?);
-        #[cfg(unix)]
-        if let Some(path) = address.socket() {
-            builder = builder.unix_socket(path);
-        }
         #[cfg(not(unix))]
         if address.socket().is_some() {
             let problem = "this system has no Unix sockets; use http:// or https://";
-            return Err(ConfigError::new(address.to_string(), problem).into());
+            return Err(waypost_core::ConfigError::new(address.to_string(), problem).into());
         }
-        let client = builder
-            .build()
-            .map_err(|cause| ConfigError::new("HTTP client", cause))?;
+        let tls = tls.config()?;
         Ok(Self {
-            client,
+            http: HttpClient::new(&address, resolver.clone(), tls.clone()),
+            resolver,
+            tls,
             description: format!("consul at {address}").into(),
             address,
             token,
             tenancy,
-            writes: Semaphore::new(MAX_WRITES),
+            requests: Semaphore::new(MAX_REQUESTS),
+            registered_at: RegisteredAt::default(),
         })
+    }
+
+    /// A client of the agent at this address of the name.
+    pub(super) fn at(&self, address: IpAddr) -> Self {
+        let resolver = AgentResolver::fixed(address);
+        Self {
+            http: HttpClient::new(&self.address, resolver.clone(), self.tls.clone()),
+            resolver,
+            tls: self.tls.clone(),
+            address: self.address.clone(),
+            description: format!("{} ({address})", self.description).into(),
+            token: Arc::clone(&self.token),
+            tenancy: self.tenancy.clone(),
+            requests: Semaphore::new(MAX_REQUESTS),
+            registered_at: RegisteredAt::default(),
+        }
+    }
+
+    /// The address of the agent that answers, if the provider has a name for it.
+    pub(super) fn answering_address(&self) -> Option<IpAddr> {
+        self.resolver.chosen()
     }
 
     pub(super) fn address(&self) -> &Address {
@@ -118,17 +133,17 @@ impl AgentClient {
         block: Option<(u64, Duration)>,
         rule: Option<&AclRule>,
     ) -> Result<Response, ProviderError> {
-        let mut request = self.request(Method::GET, path).query(params);
-        if let Some((index, wait)) = block {
-            // The agent adds up to a sixteenth to the wait, as jitter.
-            let timeout = wait + wait / 16 + REQUEST_TIMEOUT;
-            let params = [
-                ("index", index.to_string()),
-                ("wait", format!("{}ms", wait.as_millis())),
-            ];
-            request = request.query(&params).timeout(timeout);
-        }
-        self.send(request, rule).await
+        let mut params = params.to_vec();
+        let Some((index, wait)) = block else {
+            let request = self.request(Method::GET, path, &params, None);
+            return self.send_limited(request, rule).await;
+        };
+        params.push(("index".to_owned(), index.to_string()));
+        params.push(("wait".to_owned(), format!("{}ms", wait.as_millis())));
+        // The agent adds up to a sixteenth to the wait, as jitter.
+        let timeout = wait + wait / 16 + REQUEST_TIMEOUT;
+        let request = self.request(Method::GET, path, &params, None);
+        self.send(request, timeout, rule).await
     }
 
     /// Writes to a path. `rule` is part of the error if the agent refuses the request.
@@ -138,61 +153,77 @@ impl AgentClient {
         body: &Value,
         rule: &AclRule,
     ) -> Result<(), ProviderError> {
-        let request = self.request(Method::PUT, path).json(body);
-        // The semaphore is never closed, so this can't fail.
-        let _permit = self.writes.acquire().await;
-        self.send(request, Some(rule)).await.map(drop)
+        let request = self.request(Method::PUT, path, &[], Some(body));
+        self.send_limited(request, Some(rule)).await.map(drop)
     }
 
     /// Sends a query that needs a body.
     pub(super) async fn post(&self, path: &str, body: &Value) -> Result<Response, ProviderError> {
-        let request = self.request(Method::POST, path).json(body);
-        self.send(request, None).await
+        let request = self.request(Method::POST, path, &[], Some(body));
+        self.send_limited(request, None).await
     }
 
-    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        let url = format!("{}{path}", self.address.base_url());
-        let mut request = self.client.request(method, url).timeout(REQUEST_TIMEOUT);
+    /// The request, or why there can be none.
+    fn request(
+        &self,
+        method: Method,
+        path: &str,
+        params: &[(String, String)],
+        body: Option<&Value>,
+    ) -> http::Result<Request<Full<Bytes>>> {
+        let mut uri = format!("{}{path}", self.address.base_url());
+        let tenancy = self.tenancy.iter().map(|(key, value)| (*key, &**value));
+        let params = params.iter().map(|(key, value)| (&**key, &**value));
+        for (key, value) in tenancy.chain(params) {
+            uri.push(if uri.contains('?') { '&' } else { '?' });
+            uri.push_str(&format!("{}={}", escape(key), escape(value)));
+        }
+        let mut request = Request::builder().method(method).uri(uri);
         if let Some(token) = self.token.current() {
             request = request.header("x-consul-token", token);
         }
-        if !self.tenancy.is_empty() {
-            request = request.query(&self.tenancy);
+        match body {
+            None => request.body(Full::default()),
+            Some(body) => (request.header(CONTENT_TYPE, "application/json"))
+                .body(Full::from(body.to_string())),
         }
-        request
+    }
+
+    /// Sends a request that doesn't wait for a change, as soon as fewer than [`MAX_REQUESTS`] of them
+    /// are in flight.
+    async fn send_limited(
+        &self,
+        request: http::Result<Request<Full<Bytes>>>,
+        rule: Option<&AclRule>,
+    ) -> Result<Response, ProviderError> {
+        // The semaphore is never closed, so this can't fail.
+        let _permit = self.requests.acquire().await;
+        self.send(request, REQUEST_TIMEOUT, rule).await
     }
 
     async fn send(
         &self,
-        request: reqwest::RequestBuilder,
+        request: http::Result<Request<Full<Bytes>>>,
+        after: Duration,
         rule: Option<&AclRule>,
     ) -> Result<Response, ProviderError> {
-        let (client, request) = request.build_split();
-        let request = request.map_err(|cause| self.transport_error(cause, REQUEST_TIMEOUT))?;
-        let timeout = request.timeout().copied().unwrap_or(REQUEST_TIMEOUT);
-        let mut response = (client.execute(request).await)
-            .map_err(|cause| self.transport_error(cause, timeout))?;
-
-        let mut body = Vec::new();
-        while let Some(chunk) =
-            (response.chunk().await).map_err(|cause| self.transport_error(cause, timeout))?
-        {
-            if body.len() + chunk.len() > MAX_BODY {
-                return Err(self.error(
-                    ProviderErrorKind::InvalidResponse,
-                    format!("the response is longer than {MAX_BODY} bytes"),
-                ));
-            }
-            body.extend_from_slice(&chunk);
-        }
-        if response.status().is_success() {
+        let request = request.map_err(|cause| {
+            let message = "the request can't be sent";
+            (self.error(ProviderErrorKind::Rejected, message)).with_source(cause)
+        })?;
+        let Ok(received) = timeout(after, self.http.send(request)).await else {
+            let kind = ProviderErrorKind::TimedOut { after };
+            return Err(self.error(kind, "no response in time"));
+        };
+        let received = received.map_err(|failure| self.transport_error(failure))?;
+        if received.status.is_success() {
             return Ok(Response {
-                headers: std::mem::take(response.headers_mut()),
-                body,
+                headers: received.headers,
+                body: received.body,
             });
         }
-        let text = String::from_utf8_lossy(&body);
-        Err(self.status_error(response.status(), &text, rule))
+        let text = String::from_utf8_lossy(&received.body);
+        Err(self.status_error(received.status, &text, rule))
     }
 
     /// An error of this agent.
@@ -215,23 +246,22 @@ impl AgentClient {
         self.error(ProviderErrorKind::InvalidResponse, message)
     }
 
-    fn transport_error(&self, cause: reqwest::Error, timeout: Duration) -> ProviderError {
-        let (kind, message) = if cause.is_timeout() && !cause.is_connect() {
-            let after = timeout;
-            (ProviderErrorKind::TimedOut { after }, "no response in time")
-        } else if cause.is_timeout() {
-            let after = CONNECT_TIMEOUT;
-            (
-                ProviderErrorKind::TimedOut { after },
-                "no connection in time",
-            )
-        } else if cause.is_connect() {
-            (ProviderErrorKind::Unreachable, "can't connect")
-        } else {
-            (ProviderErrorKind::Unreachable, "connection lost")
-        };
-        // The URL repeats the description.
-        self.error(kind, message).with_source(cause.without_url())
+    fn transport_error(&self, failure: Failure) -> ProviderError {
+        use ProviderErrorKind::{InvalidResponse, TimedOut, Unreachable};
+        match failure {
+            Failure::Connect(cause) => {
+                (self.error(Unreachable, "can't connect")).with_source(cause)
+            }
+            Failure::ConnectTimeout => {
+                let after = CONNECT_TIMEOUT;
+                self.error(TimedOut { after }, "no connection in time")
+            }
+            Failure::Lost(cause) => (self.error(Unreachable, "connection lost")).with_source(cause),
+            Failure::TooLong(limit) => {
+                let message = format!("the response is longer than {limit} bytes");
+                self.error(InvalidResponse, message)
+            }
+        }
     }
 
     /// The error for a status other than 2xx (Consul's HTTP API; RFC 9110 for those of proxies).

@@ -57,6 +57,20 @@ impl<D: Decoder> BlockingQuery<D> {
     }
 }
 
+impl<D> BlockingQuery<D> {
+    /// One request. With an index and a wait in `block`, the agent may hold it for that long.
+    async fn get(
+        &self,
+        agent: &AgentClient,
+        block: Option<(u64, Duration)>,
+    ) -> Result<Response, ProviderError> {
+        let rule = self.required_rules.first();
+        let response = agent.get(&self.path, &self.params, block, rule).await;
+        let response = response.map_err(|error| agent.error_of_known_path(error))?;
+        check_index(agent, response)
+    }
+}
+
 struct QueryState<D: Decoder> {
     query: BlockingQuery<D>,
     /// The index to wait on; `None` for a read that doesn't wait.
@@ -78,7 +92,7 @@ impl<D: Decoder> QueryState<D> {
     }
 
     async fn next_from(&mut self, agent: &AgentClient) -> Result<D::Item, ProviderError> {
-        let response = self.request(agent).await?;
+        let (response, cut) = self.request(agent).await?;
         self.index = next_index(self.index, &response);
         // Most responses only end a wait, and parsing is the most expensive step.
         let digest = digest(&response.body);
@@ -98,29 +112,46 @@ impl<D: Decoder> QueryState<D> {
             check_leader(agent, &response)?;
             let rules = &self.query.required_rules;
             self.query.agents.check_rules(agent, rules).await?;
+            // Something was cut and now the instances are gone: the registry may have been replaced.
+            let had_some = self
+                .last
+                .as_ref()
+                .is_some_and(|(_, last)| !D::is_empty(last));
+            if let Some(cut) = cut.filter(|_| had_some) {
+                return Err(cut);
+            }
         }
         self.last = Some((digest, item.clone()));
         Ok(item)
     }
 
-    async fn request(&mut self, agent: &AgentClient) -> Result<Response, ProviderError> {
+    /// The response, and the error of the blocking query if that was cut.
+    async fn request(
+        &mut self,
+        agent: &AgentClient,
+    ) -> Result<(Response, Option<ProviderError>), ProviderError> {
         self.rate_limiter.acquire(self.has_changed).await;
-        let query = &self.query;
-        let limit = &query.agents.connection_limit;
-        let (_permit, block) = match self.index {
+        let limit = &self.query.agents.connection_limit;
+        let (permit, block) = match self.index {
             None => (None, None),
             Some(index) => {
                 let permit = limit.acquire().await;
-                let block = permit
-                    .is_some()
-                    .then(|| (index, limit.limit_wait(query.wait)));
+                let wait = limit.limit_wait(self.query.wait);
+                let block = permit.is_some().then_some((index, wait));
                 (permit, block)
             }
         };
-        let rule = query.required_rules.first();
-        let response = agent.get(&query.path, &query.params, block, rule).await;
-        let response = response.map_err(|error| agent.error_of_known_path(error))?;
-        check_index(agent, response)
+        match self.query.get(agent, block).await {
+            // A proxy has closed a request that waited for too long, or was reloaded. That is no
+            // failure of the registry if that answers now; if it doesn't, that is the failure.
+            Err(cut) if block.is_some() && cut.kind() == ProviderErrorKind::Unreachable => {
+                drop(permit);
+                tracing::debug!(%cut, path = self.query.path, "a waiting request was cut");
+                self.rate_limiter.acquire(false).await;
+                Ok((self.query.get(agent, None).await?, Some(cut)))
+            }
+            response => Ok((response?, None)),
+        }
     }
 }
 
@@ -169,7 +200,8 @@ fn next_index(last: Option<u64>, response: &Response) -> Option<u64> {
 
 #[cfg(test)]
 mod tests {
-    use reqwest::header::HeaderMap;
+    use http::HeaderMap;
+    use hyper::body::Bytes;
 
     use super::*;
 
@@ -182,7 +214,7 @@ mod tests {
             }
             Response {
                 headers,
-                body: vec![],
+                body: Bytes::new(),
             }
         };
         for (last, header, next) in [

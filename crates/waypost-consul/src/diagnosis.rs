@@ -9,7 +9,8 @@ use waypost_core::{Health, InstanceId, ProviderError, ProviderErrorKind, Service
 
 use crate::acl::AclRule;
 use crate::agent_client::AgentClient;
-use crate::registration::{escape, is_not_found};
+use crate::escape::escape;
+use crate::registration::is_not_found;
 
 /// One item of `/v1/health/service/:name`.
 #[derive(Deserialize)]

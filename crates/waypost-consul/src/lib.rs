@@ -6,8 +6,9 @@
 //! | `provider` | the provider and its builder |
 //! | `blocking_query`, `rate_limiter`, `connection_limit` | watches a path by blocking queries |
 //! | `responses`, `query_options` | decodes responses to instances and names; the options of reads |
-//! | `registration`, `definition` | registers instances and reports their health |
+//! | `registration`, `definition`, `registered_at` | registers instances and reports their health |
 //! | `agents`, `agent_client`, `address` | chooses an agent; sends requests to one agent |
+//! | `http_client`, `resolver`, `escape` | connections to an agent, and which one its name leads to |
 //! | `acl`, `token`, `tls` | the ACL rules that requests need; tokens; certificates |
 
 mod acl;
@@ -18,13 +19,17 @@ mod blocking_query;
 mod connection_limit;
 mod definition;
 mod diagnosis;
+mod escape;
 #[cfg(feature = "fuzz")]
 #[doc(hidden)]
 pub mod fuzz;
+mod http_client;
 mod provider;
 mod query_options;
 mod rate_limiter;
+mod registered_at;
 mod registration;
+mod resolver;
 mod responses;
 mod tls;
 mod token;

@@ -22,6 +22,7 @@ use crate::agent_client::AgentClient;
 use crate::agents::Agents;
 use crate::blocking_query::{BlockingQuery, Decoder};
 use crate::query_options::{Consistency, QueryOptions};
+use crate::resolver::AgentResolver;
 use crate::responses::{CatalogDecoder, HealthDecoder};
 use crate::tls::TlsOptions;
 use crate::token::TokenSource;
@@ -270,6 +271,10 @@ impl ConsulBuilder {
             },
             namespace: text("CONSUL_NAMESPACE"),
             partition: text("CONSUL_PARTITION"),
+            query_options: QueryOptions {
+                wait: wait_from_environment(environment)?,
+                ..QueryOptions::default()
+            },
             ..Self::default()
         })
     }
@@ -398,7 +403,7 @@ impl ConsulBuilder {
     /// Sets how long a blocking query waits for a change, from 1 s to 10 min. Default: 1 min. A
     /// longer wait costs fewer requests; with a shorter one a dead connection is noticed sooner.
     pub fn wait(mut self, wait: Duration) -> Self {
-        self.query_options.wait = wait.clamp(Duration::from_secs(1), Duration::from_secs(600));
+        self.query_options.wait = wait.clamp(MIN_WAIT, MAX_WAIT);
         self
     }
 
@@ -406,6 +411,9 @@ impl ConsulBuilder {
     /// service needs one, and an agent closes connections of one client beyond
     /// `limits.http_max_conns_per_client` (default 200). If more services are watched, they share the
     /// connections, and a change may be noticed up to 10 s later; to avoid that, raise both limits.
+    ///
+    /// All other requests (first reads, registrations, heartbeats) share 32 more connections, whatever
+    /// the number of services, and up to 32 are kept idle.
     pub fn connections(mut self, connections: usize) -> Self {
         self.connections = connections;
         self
@@ -432,10 +440,10 @@ impl ConsulBuilder {
                 let problem = "a client certificate is set, but this address is not https://";
                 return Err(ConfigError::new(address.to_string(), problem).into());
             }
-            let token = Arc::clone(&token);
             all.push(AgentClient::new(
                 address,
-                token,
+                AgentResolver::system(),
+                Arc::clone(&token),
                 &self.tls,
                 tenancy.clone(),
             )?);
@@ -447,5 +455,21 @@ impl ConsulBuilder {
             query_options: self.query_options,
             ignored: Arc::default(),
         })
+    }
+}
+
+/// The limits of the wait of a blocking query. The upper one is Consul's.
+const MIN_WAIT: Duration = Duration::from_secs(1);
+const MAX_WAIT: Duration = Duration::from_secs(600);
+
+/// The wait that `CONSUL_WAIT` sets, or the default.
+fn wait_from_environment(environment: &Environment) -> Result<Duration, ConfigError> {
+    match environment.duration("CONSUL_WAIT")? {
+        None => Ok(QueryOptions::default().wait),
+        Some(wait) if (MIN_WAIT..=MAX_WAIT).contains(&wait) => Ok(wait),
+        Some(_) => Err(ConfigError::new(
+            "CONSUL_WAIT",
+            "must be between 1s and 10m, Consul's limit",
+        )),
     }
 }

@@ -1,6 +1,5 @@
 //! Registers instances with an agent, and reports their health.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::{Map, Value, json};
 use waypost_core::provider::{HeartbeatResponse, InstanceReport};
 use waypost_core::{InstanceId, ProviderError, ProviderErrorKind, Registration};
@@ -8,6 +7,7 @@ use waypost_core::{InstanceId, ProviderError, ProviderErrorKind, Registration};
 use crate::acl::AclRule;
 use crate::agent_client::AgentClient;
 use crate::definition::{check_status, service_definition, ttl_check_ids};
+use crate::escape::escape;
 
 /// Registers an instance with its checks. Checks that only an earlier registration had are removed.
 pub(super) async fn register(
@@ -18,11 +18,33 @@ pub(super) async fn register(
     let body = service_definition(registration, report);
     let path = "/v1/agent/service/register?replace-existing-checks=true";
     let result = agent.put(path, &body, &write_rule(registration)).await;
+    // Even if it failed: the agent may have registered the instance, and its response may be lost.
+    let id = registration.instance().id();
+    if let Some(address) = agent.answering_address() {
+        agent.registered_at.add(id, address);
+    }
+    deregister_with_earlier_agents(agent, id).await;
     result.map_err(|error| agent.error_of_known_path(error))
 }
 
 /// Removes an instance. It is not an error if the instance isn't registered.
 pub(super) async fn deregister(agent: &AgentClient, id: &InstanceId) -> Result<(), ProviderError> {
+    deregister_with(agent, id).await?;
+    let current = agent.answering_address();
+    for address in agent.registered_at.take(id) {
+        if Some(address) != current
+            && let Err(error) = deregister_with(&agent.at(address), id).await
+        {
+            tracing::warn!(
+                %id, %error,
+                "an agent that had the registration earlier doesn't answer, and may still have it"
+            );
+        }
+    }
+    Ok(())
+}
+
+async fn deregister_with(agent: &AgentClient, id: &InstanceId) -> Result<(), ProviderError> {
     let path = format!("/v1/agent/service/deregister/{}", escape(id.as_str()));
     let rule = AclRule::write_unknown_service();
     match agent.put(&path, &Value::Null, &rule).await {
@@ -32,12 +54,27 @@ pub(super) async fn deregister(agent: &AgentClient, id: &InstanceId) -> Result<(
     }
 }
 
+/// Removes the registrations that other agents behind the same name have, now and then until they
+/// answer.
+async fn deregister_with_earlier_agents(agent: &AgentClient, id: &InstanceId) {
+    let Some(current) = agent.answering_address() else {
+        return;
+    };
+    for address in agent.registered_at.due(id, current) {
+        match deregister_with(&agent.at(address), id).await {
+            Ok(()) => agent.registered_at.remove(id, address),
+            Err(error) => tracing::debug!(%id, %error, "an earlier agent doesn't answer"),
+        }
+    }
+}
+
 /// Compares what the agent has with the registration, and reports to each TTL check.
 pub(super) async fn heartbeat(
     agent: &AgentClient,
     registration: &Registration,
     report: InstanceReport,
 ) -> Result<HeartbeatResponse, ProviderError> {
+    deregister_with_earlier_agents(agent, registration.instance().id()).await;
     let result = async {
         if let Some(difference) = difference(agent, registration, &report).await? {
             return Ok(HeartbeatResponse::Changed(difference.into()));
@@ -179,20 +216,119 @@ pub(super) fn is_not_found(error: &ProviderError) -> bool {
         .any(|phrase| text.contains(phrase))
 }
 
-/// Percent-encodes a path segment or a query value (RFC 3986, section 2).
-pub(super) fn escape(text: &str) -> String {
-    const ESCAPED: &AsciiSet = &NON_ALPHANUMERIC
-        .remove(b'-')
-        .remove(b'.')
-        .remove(b'_')
-        .remove(b'~')
-        .remove(b':');
-    utf8_percent_encode(text, ESCAPED).to_string()
-}
-
 #[cfg(test)]
 mod tests {
+    use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::time::Duration;
+
+    use futures_util::FutureExt;
+    use waypost_agent::Agent;
+    use waypost_core::ServiceRegistration;
+    use waypost_testkit::{free_ports, http_client};
+
+    use crate::resolver::AgentResolver;
+    use crate::tls::TlsOptions;
+    use crate::token::Token;
+
     use super::*;
+
+    const HOSTS: [IpAddr; 2] = [
+        IpAddr::V4(Ipv4Addr::new(127, 0, 0, 1)),
+        IpAddr::V4(Ipv4Addr::new(127, 0, 0, 2)),
+    ];
+
+    async fn start_agent(host: IpAddr, port: u16) -> Agent {
+        let agent = Agent::builder().http(SocketAddr::new(host, port));
+        agent.allow_host("agents.test").start().await.unwrap()
+    }
+
+    /// A client of the name of both agents, whose addresses come in another order each time.
+    fn client_of_both(port: u16) -> AgentClient {
+        let turn = AtomicUsize::new(0);
+        let resolver = AgentResolver::with_lookup(move |_| {
+            let mut addresses = HOSTS.to_vec();
+            addresses.rotate_left(turn.fetch_add(1, Ordering::SeqCst) % 2);
+            std::future::ready(Ok(addresses)).boxed()
+        });
+        let address = format!("agents.test:{port}").parse().unwrap();
+        let token = Arc::new(Token::None);
+        let client = AgentClient::new(address, resolver, token, &TlsOptions::default(), vec![]);
+        client.unwrap()
+    }
+
+    async fn is_registered(host: IpAddr, port: u16, id: &str) -> bool {
+        let url = format!("http://{host}:{port}/v1/agent/service/{id}");
+        http_client()
+            .get(url)
+            .send()
+            .await
+            .unwrap()
+            .status()
+            .is_success()
+    }
+
+    #[tokio::test]
+    async fn behind_a_name_of_two_agents_an_instance_is_registered_once_and_not_after_the_end() {
+        let [port] = free_ports();
+        let mut agents = Vec::new();
+        for host in HOSTS {
+            agents.push(start_agent(host, port).await);
+        }
+        let client = client_of_both(port);
+        let registration = ServiceRegistration::new("web", 80).unwrap().id("web-1");
+        let registration = registration.resolve(None).unwrap();
+        let report = InstanceReport::alive();
+        register(&client, &registration, &report).await.unwrap();
+        for _ in 0..5 {
+            let known = heartbeat(&client, &registration, report.clone()).await;
+            assert_eq!(known.unwrap(), HeartbeatResponse::Known);
+        }
+        let first = client.answering_address().unwrap();
+        let other = HOSTS.into_iter().find(|host| *host != first).unwrap();
+        assert!(is_registered(first, port, "web-1").await);
+        assert!(!is_registered(other, port, "web-1").await);
+
+        // The agent fails, and the instance is registered with the other one.
+        let failed = agents
+            .iter()
+            .position(|agent| agent.http_addr().ip() == first);
+        agents.remove(failed.unwrap()).shutdown().await;
+        let forgotten = heartbeat(&client, &registration, report.clone()).await;
+        assert_eq!(forgotten.unwrap(), HeartbeatResponse::Forgotten);
+        register(&client, &registration, &report).await.unwrap();
+        assert!(is_registered(other, port, "web-1").await);
+
+        // It comes back and remembers the registration, as an agent with a data directory does.
+        agents.push(start_agent(first, port).await);
+        let body = service_definition(&registration, &report);
+        let returned = client.at(first);
+        let path = "/v1/agent/service/register";
+        returned
+            .put(path, &body, &write_rule(&registration))
+            .await
+            .unwrap();
+        assert!(is_registered(first, port, "web-1").await);
+        // The clock only moves to the next attempt, so that no request times out.
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(60)).await;
+        tokio::time::resume();
+        let known = heartbeat(&client, &registration, report.clone()).await;
+        assert_eq!(known.unwrap(), HeartbeatResponse::Known);
+        assert!(
+            !is_registered(first, port, "web-1").await,
+            "two registrations"
+        );
+        assert!(is_registered(other, port, "web-1").await);
+
+        deregister(&client, registration.instance().id())
+            .await
+            .unwrap();
+        for host in HOSTS {
+            assert!(!is_registered(host, port, "web-1").await, "{host}");
+        }
+    }
 
     #[test]
     fn each_field_of_a_service_is_compared() {

@@ -30,6 +30,7 @@
 //! | client certificate | `CONSUL_CLIENT_CERT`, `CONSUL_CLIENT_KEY` | none |
 //! | name in the agent's certificate | `CONSUL_TLS_SERVER_NAME` | the host |
 //! | verification of the agent's certificate | `CONSUL_HTTP_SSL_VERIFY` | `true` |
+//! | how long a request waits for a change, below the limit of a proxy in between | `CONSUL_WAIT`, from `1s` to `10m` | `1m` |
 //! | namespace, partition | `CONSUL_NAMESPACE`, `CONSUL_PARTITION` | none |
 //!
 //! `CONSUL_HTTP_ADDR` may also be a socket, `unix:///path`, or a comma-separated list of addresses. If

@@ -1,14 +1,23 @@
 //! How the provider connects: TLS, Unix sockets, and several agents.
 
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
+use futures_util::StreamExt;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use waypost_agent::Agent;
 use waypost_consul::ConsulProvider;
 use waypost_core::provider::Provider;
-use waypost_core::{Environment, Error};
+use waypost_core::{Environment, Error, ServiceName};
 use waypost_testkit::{Ca, Consul, free_ports};
 
-use crate::{next, register, until_ids, web, web_registration};
+use crate::{TIMEOUT, next, register, until_ids, web, web_registration};
 
 #[tokio::test]
 async fn mutual_tls_works_and_each_missing_part_is_named() {
@@ -97,4 +106,115 @@ async fn services_are_looked_up_with_another_agent_if_one_does_not_respond() {
         .unwrap();
     next(&mut provider.watch(&web())).await.unwrap_err();
     until_ids(&provider, &["web-1"]).await;
+}
+
+/// How a proxy ends a request that waits for too long.
+#[derive(Clone, Copy, Debug)]
+enum Cut {
+    Close,
+    GatewayTimeout,
+}
+
+/// Consul behind a proxy that lets no request wait for longer than 50 ms.
+async fn start_impatient_proxy(cut: Cut, waiting: Arc<AtomicUsize>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let waiting = Arc::clone(&waiting);
+            tokio::spawn(async move {
+                let mut request = vec![0; 4096];
+                while let Ok(length @ 1..) = stream.read(&mut request).await {
+                    let head = String::from_utf8_lossy(&request[..length]).into_owned();
+                    let response = if !head.contains("index=") {
+                        "HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nContent-Length: 2\r\n\r\n[]"
+                    } else {
+                        waiting.fetch_add(1, Ordering::SeqCst);
+                        sleep(Duration::from_millis(50)).await;
+                        match cut {
+                            Cut::Close => return,
+                            Cut::GatewayTimeout => {
+                                "HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n"
+                            }
+                        }
+                    };
+                    stream.write_all(response.as_bytes()).await.unwrap();
+                }
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn a_proxy_that_cuts_waiting_requests_is_no_outage() {
+    for cut in [Cut::Close, Cut::GatewayTimeout] {
+        let waiting = Arc::new(AtomicUsize::new(0));
+        let address = start_impatient_proxy(cut, Arc::clone(&waiting)).await;
+        let provider = ConsulProvider::new(&address).unwrap();
+        let mut watch = provider.watch(&web());
+        let ten_cuts = async {
+            while waiting.load(Ordering::SeqCst) < 10 {
+                let item = watch.next().await.expect("the watch has ended");
+                assert!(item.is_ok(), "{cut:?}: {item:?}");
+            }
+        };
+        timeout(TIMEOUT, ten_cuts).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn an_agent_that_ends_while_a_request_waits_is_an_outage_at_once() {
+    let mut consul = Consul::start().await;
+    let provider = ConsulProvider::new(&consul.address()).unwrap();
+    let mut watch = provider.watch(&web());
+    next(&mut watch).await.unwrap();
+    let (outage, ()) = tokio::join!(next(&mut watch), consul.kill());
+    assert!(outage.unwrap_err().to_string().contains("can't connect"));
+}
+
+/// Passes connections on to a server, and counts them.
+async fn start_counting_proxy(server: String, most: Arc<AtomicUsize>) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    let open = Arc::new(AtomicUsize::new(0));
+    tokio::spawn(async move {
+        while let Ok((mut client, _)) = listener.accept().await {
+            let (server, open) = (server.clone(), Arc::clone(&open));
+            most.fetch_max(open.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::spawn(async move {
+                if let Ok(mut server) = TcpStream::connect(server).await {
+                    let _ = copy_bidirectional(&mut client, &mut server).await;
+                }
+                open.fetch_sub(1, Ordering::SeqCst);
+            });
+        }
+    });
+    address
+}
+
+#[tokio::test]
+async fn the_number_of_connections_is_bounded_whatever_the_number_of_services() {
+    let agent = Agent::start().await.unwrap();
+    let most = Arc::new(AtomicUsize::new(0));
+    let address = start_counting_proxy(agent.http_addr().to_string(), Arc::clone(&most)).await;
+    let provider = ConsulProvider::builder()
+        .address(&address)
+        .connections(20)
+        .wait(Duration::from_secs(2));
+    let provider = provider.build().unwrap();
+    let mut watches = JoinSet::new();
+    for n in 0..1_500 {
+        let mut watch = provider.watch(&ServiceName::new(&format!("service-{n}")).unwrap());
+        // Its first answer, and one more after it has waited or has been in the queue.
+        watches.spawn(async move {
+            for _ in 0..2 {
+                watch.next().await.unwrap().unwrap();
+            }
+        });
+    }
+    timeout(TIMEOUT, watches.join_all()).await.unwrap();
+    let most = most.load(Ordering::SeqCst);
+    // 20 that wait, 32 for all other requests, and 32 that are idle.
+    assert!((20..=84).contains(&most), "{most}");
 }

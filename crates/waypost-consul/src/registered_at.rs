@@ -1,0 +1,80 @@
+//! Remembers with which agents an instance was registered.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use tokio::time::Instant;
+use waypost_core::InstanceId;
+
+/// The agents that instances were registered with, for an agent's name that leads to several of them.
+///
+/// When the agent that has a registration doesn't answer, the instance is registered with another one.
+/// The first may come back, with the registration still in its files; nobody would send heartbeats for
+/// it or deregister it.
+#[derive(Debug, Default)]
+pub(super) struct RegisteredAt {
+    instances: Mutex<HashMap<InstanceId, Entry>>,
+}
+
+#[derive(Debug)]
+struct Entry {
+    agents: Vec<IpAddr>,
+    /// When to try again to deregister the instance with the earlier agents.
+    retry_at: Instant,
+}
+
+impl RegisteredAt {
+    /// The time between two attempts to deregister with an earlier agent.
+    const RETRY: Duration = Duration::from_secs(30);
+
+    /// The instance may be registered with this agent from now on.
+    pub(super) fn add(&self, id: &InstanceId, agent: IpAddr) {
+        let mut instances = self.instances();
+        let entry = instances.entry(id.clone()).or_insert_with(|| Entry {
+            agents: Vec::new(),
+            retry_at: Instant::now(),
+        });
+        if !entry.agents.contains(&agent) {
+            entry.agents.push(agent);
+        }
+    }
+
+    /// The agents other than `current` that the instance was registered with, if it is time to try
+    /// again to deregister it there.
+    pub(super) fn due(&self, id: &InstanceId, current: IpAddr) -> Vec<IpAddr> {
+        let mut instances = self.instances();
+        let Some(entry) = instances.get_mut(id) else {
+            return Vec::new();
+        };
+        let now = Instant::now();
+        if entry.retry_at > now {
+            return Vec::new();
+        }
+        let agents = entry.agents.iter().copied();
+        let others: Vec<_> = agents.filter(|agent| *agent != current).collect();
+        if !others.is_empty() {
+            entry.retry_at = now + Self::RETRY;
+        }
+        others
+    }
+
+    /// The instance is no longer registered with this agent.
+    pub(super) fn remove(&self, id: &InstanceId, agent: IpAddr) {
+        if let Some(entry) = self.instances().get_mut(id) {
+            entry.agents.retain(|each| *each != agent);
+        }
+    }
+
+    /// All agents that the instance was registered with; they are forgotten.
+    pub(super) fn take(&self, id: &InstanceId) -> Vec<IpAddr> {
+        let entry = self.instances().remove(id);
+        entry.map_or_else(Vec::new, |entry| entry.agents)
+    }
+
+    /// Each entry is valid by itself, so a poisoned lock is used as it is.
+    fn instances(&self) -> MutexGuard<'_, HashMap<InstanceId, Entry>> {
+        (self.instances.lock()).unwrap_or_else(PoisonError::into_inner)
+    }
+}
