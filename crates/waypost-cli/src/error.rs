@@ -1,6 +1,7 @@
 //! The error of a command: its message and its exit code.
 
 use std::fmt;
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use waypost::{ConfigError, Error, Invalid, ProviderError, ProviderErrorKind};
@@ -61,7 +62,21 @@ impl fmt::Display for CommandError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Discovery(Error::Unreachable { cause, .. }) => unreachable(cause, f),
-            Self::Discovery(error) => error.fmt(f),
+            Self::Discovery(error) => {
+                error.fmt(f)?;
+                match error {
+                    Error::NoneHealthy { service, .. } => {
+                        write!(f, "; `waypost instances {service}` shows why")
+                    }
+                    Error::NoInstances { service, .. } => {
+                        write!(f, "; start one, or see `waypost doctor {service}`")
+                    }
+                    Error::TimedOut { .. } => {
+                        f.write_str("; wait longer with --timeout, or see `waypost doctor`")
+                    }
+                    _ => Ok(()),
+                }
+            }
             Self::WithHint(error, hint) => write!(f, "{error}; {hint}"),
             Self::Invalid(message) | Self::NothingThere(message) | Self::Other(message) => {
                 f.write_str(message)
@@ -94,13 +109,26 @@ fn unreachable(cause: &ProviderError, f: &mut fmt::Formatter<'_>) -> fmt::Result
         );
     }
     let text = cause.to_string();
-    if text.to_lowercase().contains("connection refused") {
-        return write!(
-            f,
-            "no registry at {address} (connection refused); start one: waypost up"
-        );
+    if !text.to_lowercase().contains("connection refused") {
+        return write!(f, "registry unreachable: {text}; see `waypost doctor`");
     }
-    write!(f, "registry unreachable: {text}")
+    write!(f, "no registry at {address} (connection refused); ")?;
+    if is_local(address) {
+        f.write_str("start one: waypost up")
+    } else {
+        f.write_str("is it running? --registry names another")
+    }
+}
+
+/// Whether an address such as `http://localhost:8500` is this machine's own.
+fn is_local(address: &str) -> bool {
+    let authority = address.split_once("://").map_or(address, |(_, rest)| rest);
+    let host = authority
+        .rsplit_once(':')
+        .map_or(authority, |(host, _)| host);
+    let host = host.trim_matches(['[', ']']);
+    let is_loopback = |ip: IpAddr| ip.is_loopback() || ip.is_unspecified();
+    host == "localhost" || host.parse().is_ok_and(is_loopback)
 }
 
 impl From<Error> for CommandError {

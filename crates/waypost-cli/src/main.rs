@@ -3,20 +3,25 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)] // see `terminal`
 
 mod command;
+mod completion;
 mod error;
 mod output;
 mod runtime;
+mod style;
 mod suggest;
 mod terminal;
+mod usage_error;
 
 use std::ffi::{OsStr, OsString};
 use std::process::ExitCode;
 
 use clap::builder::Resettable;
 use clap::{CommandFactory, FromArgMatches, Parser};
+use clap_complete::CompleteEnv;
 
 use crate::command::Command;
 use crate::error::CommandError;
+use crate::runtime::Verbosity;
 use crate::terminal::print_error;
 
 /// Service discovery for microservices
@@ -26,6 +31,8 @@ use crate::terminal::print_error;
 #[derive(Parser)]
 #[command(name = "waypost", version, after_long_help = EXIT_CODES)]
 struct Cli {
+    #[command(flatten)]
+    verbosity: Verbosity,
     #[command(subcommand)]
     command: Command,
 }
@@ -42,11 +49,15 @@ Exit codes:
 fn main() -> ExitCode {
     // Must come first: `waypost up` starts this same program as the shim of each process.
     waypost_runner::shim::run_if_requested();
-    let result = match parse(std::env::args_os()) {
-        Ok(cli) => cli.command.run::<Cli>(),
-        Err(error) => error.exit(),
+    CompleteEnv::with_factory(Cli::command)
+        .var(completion::VARIABLE)
+        .complete();
+    let cli = match parse(std::env::args_os()) {
+        Ok(cli) => cli,
+        Err(error) => return usage_error::report(error),
     };
-    match result {
+    runtime::set_verbosity(cli.verbosity);
+    match cli.command.run::<Cli>() {
         Ok(code) => code,
         // The reader of stdout, such as `head`, has closed it.
         Err(CommandError::StdoutClosed) => ExitCode::SUCCESS,
@@ -57,11 +68,11 @@ fn main() -> ExitCode {
     }
 }
 
-/// Parses the arguments. An error suggests the closest valid word.
+/// Parses the arguments.
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
     let matches = ignore_empty_variables(Cli::command())
         .try_get_matches_from(arguments)
-        .map_err(|error| suggest::improve(error.with_cmd(&Cli::command())))?;
+        .map_err(|error| error.with_cmd(&Cli::command()))?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
 }
 

@@ -1,14 +1,15 @@
 //! Output of the query commands: tables for people, JSON for programs.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 use waypost::provider::CheckResult;
-use waypost::snapshot::{Catalog, Freshness, Snapshot};
+use waypost::snapshot::{Freshness, Snapshot};
 use waypost::{Health, Instance, InstanceId, ServiceAddress};
 
 use crate::error::CommandError;
-use crate::terminal::{escaped, print_line};
+use crate::style::{Column, Table, Text, Tone, print_texts};
+use crate::terminal::print_line;
 
 /// The version of the JSON that the query commands print; see `docs/command-line.md`. It is incremented
 /// when a field is removed or changes its meaning, not when one is added.
@@ -36,10 +37,12 @@ pub(crate) fn snapshot_json(
     address: &ServiceAddress,
     checks: &[CheckResult],
 ) -> Value {
+    let provider = snapshot.freshness().provider();
     let instances = matching(snapshot, address).map(|(instance, url)| {
         let mut value = json!(instance);
         value["url"] = url.into();
         value["checks"] = checks_json(checks, instance.id());
+        value["why"] = why_json(instance, checks, provider);
         value
     });
     json!({
@@ -51,21 +54,29 @@ pub(crate) fn snapshot_json(
     })
 }
 
-/// The names of all services.
-pub(crate) fn catalog_json(catalog: &Catalog) -> Value {
-    json!({
-        "schema": JSON_SCHEMA,
-        "services": catalog.names(),
-        "freshness": freshness_json(catalog.freshness()),
-    })
-}
-
 /// The checks of one instance.
 pub(crate) fn checks_json(checks: &[CheckResult], id: &InstanceId) -> Value {
     let checks = checks.iter().filter(|check| check.instance == *id);
-    let values = checks
-        .map(|check| json!({ "name": check.name, "health": check.health, "output": check.output }));
+    let values = checks.map(|check| {
+        json!({
+            "name": check.name,
+            "health": check.health,
+            "output": check.output,
+            "since": check.since.map(|since| humantime::format_rfc3339_seconds(since).to_string()),
+        })
+    });
     values.collect()
+}
+
+/// Why an instance is not healthy, as one text; null if it is.
+pub(crate) fn why_json(instance: &Instance, checks: &[CheckResult], provider: &str) -> Value {
+    let reasons = reasons(instance, checks, provider);
+    let reasons: Vec<_> = reasons.iter().map(|reason| reason.text.as_str()).collect();
+    if reasons.is_empty() {
+        Value::Null
+    } else {
+        reasons.join("; ").into()
+    }
 }
 
 pub(crate) fn freshness_json(freshness: &Freshness) -> Value {
@@ -78,58 +89,141 @@ pub(crate) fn freshness_json(freshness: &Freshness) -> Value {
     })
 }
 
-/// Prints a table of a service's instances, followed by the checks that fail, and a line if the data
-/// is stale.
+/// Prints a table of a service's instances, followed by why some are not healthy, and a line if the
+/// data is stale.
 pub(crate) fn print_instances(
     snapshot: &Snapshot,
     address: &ServiceAddress,
     checks: &[CheckResult],
+    is_wide: bool,
 ) -> Result<(), CommandError> {
-    let rows: Vec<[String; 6]> = matching(snapshot, address)
-        .map(|(instance, url)| {
-            let mut tags = instance.tags().collect::<Vec<_>>().join(",");
-            if tags.is_empty() {
-                tags.push('-');
-            }
-            [
-                instance.id().to_string(),
-                url,
-                instance.health().to_string(),
-                instance.version().unwrap_or("-").to_owned(),
-                instance.weight().to_string(),
-                tags,
-            ]
-        })
-        .collect();
-    print_table(["ID", "URL", "HEALTH", "VERSION", "WEIGHT", "TAGS"], &rows)?;
-    let instances =
-        matching(snapshot, address).map(|(instance, _)| (instance.id(), instance.health()));
-    print_failing_checks(instances, checks)?;
+    let mut table = Table::new(
+        &[
+            Column::new("ID").can_shrink(),
+            Column::new("URL"),
+            Column::new("HEALTH"),
+            Column::new("VERSION").can_shrink(),
+            Column::number("WEIGHT"),
+            Column::new("ZONE").wide_only(),
+            Column::new("TAGS").can_shrink(),
+            Column::new("METADATA").wide_only(),
+        ],
+        is_wide,
+    );
+    for (instance, url) in matching(snapshot, address) {
+        let metadata = instance
+            .metadata()
+            .map(|(key, value)| format!("{key}={value}"));
+        table.row([
+            Text::new(instance.id()),
+            Text::new(url),
+            Text::toned(instance.health().into(), instance.health()),
+            Text::or_none(instance.version()),
+            Text::new(instance.weight()),
+            Text::or_none(instance.zone()),
+            Text::or_none(Some(instance.tags().collect::<Vec<_>>().join(","))),
+            Text::or_none(Some(metadata.collect::<Vec<_>>().join(","))),
+        ]);
+    }
+    table.print()?;
+    let provider = snapshot.freshness().provider();
+    for (instance, _) in matching(snapshot, address) {
+        print_reasons(instance, checks, provider, is_wide)?;
+    }
     print_staleness(snapshot.freshness())
 }
 
-/// Prints why instances are not healthy, as far as the registry says.
-pub(crate) fn print_failing_checks<'a>(
-    instances: impl Iterator<Item = (&'a InstanceId, Health)>,
+/// Why an instance is not healthy: one of its checks, or what is known without one.
+struct Reason {
+    health: Health,
+    /// Since when it has been so, if the registry says.
+    since: Option<SystemTime>,
+    text: String,
+}
+
+/// Why an instance is not healthy. There always is a reason if it isn't.
+fn reasons(instance: &Instance, checks: &[CheckResult], provider: &str) -> Vec<Reason> {
+    let health = instance.health();
+    if !matches!(health, Health::Warning | Health::Critical) {
+        return Vec::new();
+    }
+    let failing: Vec<_> = checks
+        .iter()
+        .filter(|check| check.instance == *instance.id() && check.health != Health::Passing)
+        .map(|check| Reason {
+            health: check.health,
+            since: check.since,
+            text: match check.output.trim() {
+                "" => format!("check {:?} has not run yet, or reports nothing", check.name),
+                output => format!("check {:?}: {output}", check.name),
+            },
+        })
+        .collect();
+    if !failing.is_empty() {
+        return failing;
+    }
+    let text = match (instance.meta("pod"), instance.meta("namespace")) {
+        (Some(pod), Some(namespace)) if provider.starts_with("kubernetes") => format!(
+            "the endpoint is not ready, as when a readiness probe of its Pod fails; see \
+             `kubectl describe pod {pod} -n {namespace}`"
+        ),
+        _ if provider.starts_with("kubernetes") => {
+            "the conditions of its endpoint say that it is not ready".to_owned()
+        }
+        _ => format!("{provider} does not say why"),
+    };
+    vec![Reason {
+        health,
+        since: None,
+        text,
+    }]
+}
+
+/// How many lines of a check's output are printed, unless the output is wide.
+const MAX_LINES: usize = 5;
+
+/// Prints why an instance is not healthy, if it isn't.
+pub(crate) fn print_reasons(
+    instance: &Instance,
     checks: &[CheckResult],
+    provider: &str,
+    is_wide: bool,
 ) -> Result<(), CommandError> {
-    for (id, health) in instances {
-        let is_unwell = matches!(health, Health::Warning | Health::Critical);
-        let failing = checks
-            .iter()
-            .filter(|check| is_unwell && check.instance == *id && check.health != Health::Passing);
-        for check in failing {
-            let output = match check.output.trim() {
-                "" => "no output; it has not run yet, or nothing was reported",
-                output => output,
-            };
-            print_line(format_args!(
-                "{id} is {health}: check {:?} is {}: {output}",
-                check.name, check.health
-            ))?;
+    for reason in reasons(instance, checks, provider) {
+        let elapsed = reason.since.and_then(|since| since.elapsed().ok());
+        let elapsed = elapsed.map(|elapsed| format!(" for {}", rounded(elapsed)));
+        let mut lines = reason.text.lines().filter(|line| !line.trim().is_empty());
+        print_texts(&[
+            Text::new(format_args!("{}: ", instance.id())),
+            Text::toned(reason.health.into(), reason.health),
+            Text::new(elapsed.unwrap_or_default()),
+            Text::new(format_args!(
+                ": {}",
+                lines.next().unwrap_or_default().trim_end()
+            )),
+        ])?;
+        let limit = if is_wide { usize::MAX } else { MAX_LINES - 1 };
+        for line in lines.by_ref().take(limit) {
+            print_texts(&[Text::new(format_args!("    {}", line.trim_end()))])?;
+        }
+        let left_out = lines.count();
+        if left_out > 0 {
+            let note = format!("    … {left_out} more lines; -o wide prints them");
+            print_texts(&[Text::toned(Tone::Faint, note)])?;
         }
     }
     Ok(())
+}
+
+/// A duration with its two largest units, such as `4m 12s`.
+pub(crate) fn rounded(duration: Duration) -> String {
+    let seconds = duration.as_secs();
+    let unit = match seconds {
+        0..3_600 => 1,
+        3_600..86_400 => 60,
+        _ => 3_600,
+    };
+    humantime::format_duration(Duration::from_secs(seconds / unit * unit)).to_string()
 }
 
 /// Prints a line if the data is the last known state from a provider that now fails.
@@ -137,33 +231,6 @@ pub(crate) fn print_staleness(freshness: &Freshness) -> Result<(), CommandError>
     let (Some(age), Some(failure)) = (freshness.age(), freshness.failure()) else {
         return Ok(());
     };
-    let age = humantime::format_duration(Duration::from_secs(age.as_secs()));
-    let error = failure.error();
+    let (age, error) = (rounded(age), failure.error());
     print_line(format_args!("stale: last confirmed {age} ago; {error}"))
-}
-
-/// Prints rows below a header, with aligned columns.
-pub(crate) fn print_table<const N: usize>(
-    header: [&str; N],
-    rows: &[[String; N]],
-) -> Result<(), CommandError> {
-    // Escaped before the widths are known.
-    let rows: Vec<_> = rows
-        .iter()
-        .map(|row| row.each_ref().map(|cell| escaped(cell)))
-        .collect();
-    let widths: [usize; N] = std::array::from_fn(|column| {
-        let cells = rows.iter().map(|row| row[column].chars().count());
-        cells.chain([header[column].len()]).max().unwrap_or(0)
-    });
-    let print_row = |cells: [&str; N]| {
-        let padded = cells
-            .iter()
-            .zip(widths)
-            .map(|(cell, width)| format!("{cell:width$}"));
-        print_line(padded.collect::<Vec<_>>().join("  ").trim_end())
-    };
-    print_row(header)?;
-    rows.iter()
-        .try_for_each(|row| print_row(row.each_ref().map(AsRef::as_ref)))
 }

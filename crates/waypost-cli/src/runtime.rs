@@ -3,19 +3,71 @@
 use std::io::IsTerminal;
 use std::sync::OnceLock;
 
+use clap::{ArgAction, Args};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
 use tracing_subscriber::fmt::format::debug_fn;
 
 use crate::error::CommandResult;
+use crate::style::allows_colours;
 use crate::terminal::escaped;
+
+/// How much is logged to stderr.
+#[derive(Args, Clone, Copy, Debug, Default)]
+pub(crate) struct Verbosity {
+    /// Log errors only
+    #[arg(
+        short,
+        long,
+        global = true,
+        conflicts_with = "verbose",
+        help_heading = "Logging"
+    )]
+    quiet: bool,
+    /// Log more to stderr; -vv and -vvv for still more. RUST_LOG chooses by module
+    #[arg(short, long, global = true, action = ArgAction::Count, help_heading = "Logging")]
+    verbose: u8,
+}
+
+impl Verbosity {
+    /// The filter for a command that logs from `level` on by itself; `None` if nothing was asked for.
+    fn filter(self, level: Level) -> Option<String> {
+        const LEVELS: [&str; 4] = ["warn", "info", "debug", "trace"];
+        if self.quiet {
+            return Some("error".to_owned());
+        }
+        if self.verbose == 0 {
+            return None;
+        }
+        let wanted = level as usize + usize::from(self.verbose);
+        let level = LEVELS[wanted.min(LEVELS.len() - 1)];
+        // The HTTP and TLS libraries log each frame.
+        Some(format!(
+            "{level},h2=info,hyper=info,hyper_util=info,reqwest=info,rustls=info"
+        ))
+    }
+}
+
+/// The level from which on a kind of commands logs.
+#[derive(Clone, Copy)]
+enum Level {
+    Warn,
+    Info,
+}
+
+static VERBOSITY: OnceLock<Verbosity> = OnceLock::new();
+
+/// Sets how much the commands log. The first call counts.
+pub(crate) fn set_verbosity(verbosity: Verbosity) {
+    let _ = VERBOSITY.set(verbosity);
+}
 
 /// The log filter of a command that ends with an error: nothing that the error repeats.
 const QUERY_FILTER: &str = "warn,waypost_core::supervision=error,waypost::registrar=error";
 
 /// Runs a command that makes a few requests and exits. One thread is enough.
 pub(crate) fn run_query(command: impl Future<Output = CommandResult>) -> CommandResult {
-    log_to_stderr(QUERY_FILTER);
+    log_to_stderr(Level::Warn, QUERY_FILTER);
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?
@@ -24,7 +76,7 @@ pub(crate) fn run_query(command: impl Future<Output = CommandResult>) -> Command
 
 /// Runs a command that serves until it is stopped, on one thread per core.
 pub(crate) fn run_server(command: impl Future<Output = CommandResult>) -> CommandResult {
-    log_to_stderr("info");
+    log_to_stderr(Level::Info, "info");
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
@@ -40,12 +92,16 @@ pub(crate) fn log_outages() {
 
 type SetFilter = Box<dyn Fn(&str) + Send + Sync>;
 
-/// Changes the filter. Not set if `RUST_LOG` is.
+/// Changes the filter. Not set if the user has chosen one.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
-/// Logs to stderr with `filter`, or with `RUST_LOG` if that is set.
-fn log_to_stderr(filter: &str) {
-    let chosen = EnvFilter::try_from_default_env();
+/// Logs to stderr what passes `filter`, unless the command line or else `RUST_LOG` says otherwise.
+fn log_to_stderr(level: Level, filter: &str) {
+    let verbosity = VERBOSITY.get().copied().unwrap_or_default();
+    let chosen = match verbosity.filter(level) {
+        Some(filter) => Ok(EnvFilter::new(filter)),
+        None => EnvFilter::try_from_default_env(),
+    };
     let is_chosen = chosen.is_ok();
     let is_terminal = std::io::stderr().is_terminal();
     // A field may hold text from outside, such as the message of a registry.
@@ -62,7 +118,7 @@ fn log_to_stderr(filter: &str) {
         .with_writer(std::io::stderr)
         // An internal error means that stderr can't be written, so it can't be printed there.
         .log_internal_errors(false)
-        .with_ansi(is_terminal && std::env::var_os("NO_COLOR").is_none())
+        .with_ansi(is_terminal && allows_colours())
         .with_target(false)
         .with_filter_reloading();
     if !is_chosen {

@@ -3,7 +3,7 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Commands of similar programs, and their equivalents here.
-const ELSEWHERE: [(&str, &str); 12] = [
+const ELSEWHERE: [(&str, &str); 14] = [
     ("start", "waypost up"),
     ("run", "waypost up"),
     ("serve", "waypost up"),
@@ -17,7 +17,9 @@ const ELSEWHERE: [(&str, &str); 12] = [
     ("scale", "waypost up --scale NAME=N"),
     ("get", "waypost instances NAME"),
     ("show", "waypost instances NAME"),
-    ("config", "waypost registry config"),
+    ("describe", "waypost instances NAME"),
+    ("health", "waypost doctor"),
+    ("diagnose", "waypost doctor"),
     ("install", "waypost registry install"),
 ];
 

@@ -2,6 +2,7 @@
 //! registered.
 
 use std::collections::HashMap;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer};
 use waypost_core::provider::CheckResult;
@@ -20,6 +21,20 @@ struct Entry {
     service: Service,
     #[serde(default, deserialize_with = "null_as_default")]
     checks: Vec<Check>,
+}
+
+/// The checks of a service as Waypost's own registry reports them, with when they changed.
+const WAYPOST_CHECKS: &str = "/v1/waypost/checks";
+
+/// One item of [`WAYPOST_CHECKS`].
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct WaypostCheck {
+    node: String,
+    #[serde(rename = "CheckID")]
+    id: String,
+    /// A point in time of RFC 3339.
+    last_changed: String,
 }
 
 #[derive(Deserialize)]
@@ -44,6 +59,16 @@ struct Check {
     status: String,
     #[serde(default)]
     output: String,
+    /// In maintenance mode, the reason.
+    #[serde(default)]
+    notes: String,
+}
+
+impl Check {
+    /// Whether this is the check by which Consul marks maintenance mode.
+    fn is_maintenance(&self) -> bool {
+        self.id == "_node_maintenance" || self.id.starts_with("_service_maintenance:")
+    }
 }
 
 fn null_as_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
@@ -64,10 +89,31 @@ pub(super) async fn check_results(
         let message = format!("{path}: unreadable response: {error}");
         agent.error(ProviderErrorKind::InvalidResponse, message)
     })?;
-    Ok(results(entries))
+    Ok(results(entries, &changes(agent, service).await))
 }
 
-fn results(entries: Vec<Entry>) -> Vec<CheckResult> {
+/// When each check has changed, by node and id. Empty unless the registry is Waypost's own: Consul
+/// doesn't keep that.
+async fn changes(
+    agent: &AgentClient,
+    service: &ServiceName,
+) -> HashMap<(String, String), SystemTime> {
+    let query = [("service".to_owned(), service.to_string())];
+    let Ok(response) = agent.get(WAYPOST_CHECKS, &query, None, None).await else {
+        return HashMap::new();
+    };
+    let checks: Vec<WaypostCheck> = serde_json::from_slice(&response.body).unwrap_or_default();
+    let changes = checks.into_iter().filter_map(|check| {
+        let changed = humantime::parse_rfc3339(&check.last_changed).ok()?;
+        Some(((check.node, check.id), changed))
+    });
+    changes.collect()
+}
+
+fn results(
+    entries: Vec<Entry>,
+    changes: &HashMap<(String, String), SystemTime>,
+) -> Vec<CheckResult> {
     // The ids are those of the instances: with the node's name where two nodes have the same id.
     let mut uses: HashMap<String, usize> = HashMap::new();
     for entry in &entries {
@@ -76,7 +122,7 @@ fn results(entries: Vec<Entry>) -> Vec<CheckResult> {
     let mut results = Vec::new();
     for entry in entries {
         let id = if uses.get(&entry.service.id) == Some(&1) {
-            InstanceId::new(entry.service.id)
+            InstanceId::new(entry.service.id.as_str())
         } else {
             InstanceId::new(format!("{}@{}", entry.service.id, entry.node.node))
         };
@@ -86,12 +132,22 @@ fn results(entries: Vec<Entry>) -> Vec<CheckResult> {
                 "warning" => Health::Warning,
                 _ => Health::Critical,
             };
+            let changed = changes.get(&(entry.node.node.clone(), check.id.clone()));
+            let output = if check.is_maintenance() && check.output.is_empty() {
+                check.notes
+            } else {
+                check.output
+            };
             let name = if check.name.is_empty() {
                 check.id
             } else {
                 check.name
             };
-            CheckResult::new(id.clone(), name, health, check.output)
+            let result = CheckResult::new(id.clone(), name, health, output);
+            match changed {
+                Some(changed) => result.since(*changed),
+                None => result,
+            }
         }));
     }
     results
@@ -118,7 +174,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_have_the_ids_of_the_instances() {
+    fn results_have_the_ids_of_the_instances_and_say_since_when() {
         let entry = |node: &str, id: &str| {
             format!(
                 r#"{{"Node": {{"Node": "{node}"}}, "Service": {{"ID": "{id}"}}, "Checks": [
@@ -126,10 +182,16 @@ mod tests {
             )
         };
         let (a, b, c) = (entry("n1", "web"), entry("n2", "web"), entry("n1", "db"));
-        let found = results(serde_json::from_str(&format!("[{a}, {b}, {c}]")).unwrap());
+        let changed = SystemTime::UNIX_EPOCH;
+        let changes = HashMap::from([(("n1".to_owned(), "c".to_owned()), changed)]);
+        let found = results(
+            serde_json::from_str(&format!("[{a}, {b}, {c}]")).unwrap(),
+            &changes,
+        );
         let ids: Vec<_> = found.iter().map(|it| it.instance.as_str()).collect();
         assert_eq!(ids, ["web@n1", "web@n2", "db"]);
         let expected = CheckResult::new("db".into(), "c", Health::Critical, "HTTP 503");
-        assert_eq!(found[2], expected);
+        assert_eq!(found[2], expected.since(changed));
+        assert_eq!(found[1].since, None);
     }
 }

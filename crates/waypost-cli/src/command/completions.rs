@@ -2,13 +2,19 @@
 
 use std::process::ExitCode;
 
-use clap::{Args, CommandFactory};
+use clap::Args;
 use clap_complete::Shell;
+use clap_complete::env::Shells;
 
-use crate::error::CommandResult;
+use crate::completion::VARIABLE;
+use crate::error::{CommandError, CommandResult};
 use crate::terminal::print_verbatim;
 
-/// Print a shell completion script
+/// Print a shell completion script, which also completes the names of services
+///
+/// Load it when the shell starts, so that it belongs to the installed version: with bash,
+/// `source <(waypost completions bash)` in ~/.bashrc; with zsh the same in ~/.zshrc; with fish,
+/// `waypost completions fish | source` in ~/.config/fish/config.fish.
 #[derive(Args)]
 pub(crate) struct Completions {
     /// Shell to generate the script for
@@ -16,9 +22,14 @@ pub(crate) struct Completions {
 }
 
 impl Completions {
-    pub(super) fn run<C: CommandFactory>(self) -> CommandResult {
+    pub(super) fn run(self) -> CommandResult {
+        let name = self.shell.to_string();
+        let shells = Shells::builtins();
+        let shell = shells
+            .completer(&name)
+            .ok_or_else(|| CommandError::Other(format!("there are no completions for {name}")))?;
         let mut script = Vec::new();
-        clap_complete::generate(self.shell, &mut C::command(), "waypost", &mut script);
+        shell.write_registration(VARIABLE, "waypost", "waypost", "waypost", &mut script)?;
         print_verbatim(&String::from_utf8_lossy(&script))?;
         Ok(ExitCode::SUCCESS)
     }

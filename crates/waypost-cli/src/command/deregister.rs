@@ -7,6 +7,7 @@ use serde_json::json;
 use tokio::time::timeout;
 use waypost::{Error, InstanceId};
 
+use super::output_args::{Format, OutputArgs};
 use super::registry_args::RegistryArgs;
 use crate::error::{CommandError, CommandResult};
 use crate::output::JSON_SCHEMA;
@@ -20,6 +21,8 @@ use crate::terminal::print_json;
 pub(crate) struct Deregister {
     /// Instance ID, as printed by `waypost instances`
     id: String,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -47,7 +50,7 @@ impl Deregister {
             )));
         }
         registry.deregister(&id).await.map_err(Error::from)?;
-        if self.registry.json {
+        if self.output.format() == Format::Json {
             print_json(&json!({ "schema": JSON_SCHEMA, "deregistered": id }))?;
         }
         Ok(ExitCode::SUCCESS)

@@ -8,11 +8,15 @@ use serde_json::{Value, json};
 use tokio::time::{sleep, timeout};
 use waypost::balance::{BalancerOptions, ExplainedInstance, Explanation, Selection};
 use waypost::provider::CheckResult;
+use waypost::snapshot::Snapshot;
 use waypost::{ActiveCheck, Balancer, ServiceName};
 
+use super::output_args::{Format, OutputArgs};
 use super::registry_args::RegistryArgs;
+use crate::completion;
 use crate::error::{CommandError, CommandResult};
-use crate::output::{JSON_SCHEMA, checks_json, print_failing_checks, print_table};
+use crate::output::{JSON_SCHEMA, checks_json, print_reasons, rounded, why_json};
+use crate::style::{Column, Table, Text, Tone};
 use crate::terminal::{print_json, print_line};
 
 /// Show which instances of a service the load balancer uses, and why
@@ -22,6 +26,7 @@ use crate::terminal::{print_json, print_line};
 #[derive(Args)]
 pub(crate) struct Explain {
     /// Service name
+    #[arg(add = completion::services())]
     service: ServiceName,
     /// Load-balancing strategy
     #[arg(
@@ -37,6 +42,8 @@ pub(crate) struct Explain {
     /// Check each instance once from this machine: tcp, or http:/health for an HTTP path
     #[arg(long, value_name = "CHECK", env = "SERVICE_DISCOVERY_ACTIVE_CHECK")]
     check: Option<ActiveCheck>,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -68,10 +75,16 @@ impl Explain {
         let explanation = balancer.explain();
         let directory = client.directory();
         let checks = self.registry.check_results(directory, &self.service).await;
-        if self.registry.json {
-            print_json(&explanation_json(&explanation, &checks))?;
-        } else {
-            print(&explanation, &checks)?;
+        let snapshot = directory.lookup(&self.service).await?;
+        match self.output.format() {
+            Format::Json => print_json(&explanation_json(&explanation, &snapshot, &checks))?,
+            Format::Name => {
+                let instances = explanation.instances.iter();
+                for instance in instances.filter(|it| it.selection == Selection::Used) {
+                    print_line(&instance.id)?;
+                }
+            }
+            format => print(&explanation, &snapshot, &checks, format == Format::Wide)?,
         }
         match balancer.pick() {
             Ok(_) => Ok(ExitCode::SUCCESS),
@@ -94,7 +107,11 @@ async fn all_checked(balancer: &Balancer) {
 }
 
 /// The explanation with the field names of the other commands.
-fn explanation_json(explanation: &Explanation, checks: &[CheckResult]) -> Value {
+fn explanation_json(
+    explanation: &Explanation,
+    snapshot: &Snapshot,
+    checks: &[CheckResult],
+) -> Value {
     let mut value = json!(explanation);
     let Some(fields) = value.as_object_mut() else {
         return value;
@@ -120,6 +137,10 @@ fn explanation_json(explanation: &Explanation, checks: &[CheckResult]) -> Value 
     let instances = fields.get_mut("instances").and_then(Value::as_array_mut);
     for (value, instance) in instances.into_iter().flatten().zip(&explanation.instances) {
         value["checks"] = checks_json(checks, &instance.id);
+        let found = snapshot.instances().find(|it| *it.id() == instance.id);
+        value["why"] = found.map_or(Value::Null, |found| {
+            why_json(found, checks, &explanation.provider)
+        });
         in_milliseconds(value, "latency_seconds", "latency_ms");
         if let Some(ejection) = value.get_mut("ejection") {
             in_milliseconds(ejection, "seconds_left", "left_ms");
@@ -138,7 +159,12 @@ fn in_milliseconds(value: &mut Value, from: &str, to: &str) {
     fields.insert(to.into(), json!(milliseconds));
 }
 
-fn print(explanation: &Explanation, checks: &[CheckResult]) -> Result<(), CommandError> {
+fn print(
+    explanation: &Explanation,
+    snapshot: &Snapshot,
+    checks: &[CheckResult],
+    is_wide: bool,
+) -> Result<(), CommandError> {
     print_line(format_args!("service   {}", explanation.service))?;
     print_line(format_args!("provider  {}", explanation.provider))?;
     match &explanation.failure {
@@ -148,7 +174,7 @@ fn print(explanation: &Explanation, checks: &[CheckResult]) -> Result<(), Comman
         }
         Some(failure) => {
             let age = explanation.age_seconds.unwrap_or_default() as u64;
-            let age = humantime::format_duration(Duration::from_secs(age));
+            let age = rounded(Duration::from_secs(age));
             print_line(format_args!("snapshot  {age} old: {failure}"))?;
         }
     }
@@ -160,47 +186,46 @@ fn print(explanation: &Explanation, checks: &[CheckResult]) -> Result<(), Comman
     }
     print_line("")?;
 
-    let rows: Vec<[String; 7]> = explanation
-        .instances
-        .iter()
-        .map(|instance| {
-            let weights = instance.weights.iter();
-            let weights = weights.map(|step| format!("{} {:.2}", step.after, step.weight));
-            [
-                instance.id.to_string(),
-                instance.url.clone(),
-                instance.health.to_string(),
-                check_result(instance),
-                json!(instance.selection)
-                    .as_str()
-                    .unwrap_or_default()
-                    .to_owned(),
-                weights.collect::<Vec<_>>().join(" > "),
-                format!("{:.1} %", instance.share * 100.0),
-            ]
-        })
-        .collect();
-    print_table(
-        [
-            "ID",
-            "URL",
-            "HEALTH",
-            "CHECK",
-            "SELECTION",
-            "WEIGHT AFTER",
-            "SHARE",
+    let mut table = Table::new(
+        &[
+            Column::new("ID").can_shrink(),
+            Column::new("URL"),
+            Column::new("HEALTH"),
+            Column::new("CHECK").can_shrink(),
+            Column::new("SELECTION"),
+            Column::new("ZONE").wide_only(),
+            Column::new("WEIGHT AFTER").can_shrink(),
+            Column::number("SHARE"),
         ],
-        &rows,
-    )?;
-    let instances = explanation.instances.iter();
-    print_failing_checks(instances.map(|it| (&it.id, it.health)), checks)
+        is_wide,
+    );
+    for instance in &explanation.instances {
+        let weights = instance.weights.iter();
+        let weights = weights.map(|step| format!("{} {:.2}", step.after, step.weight));
+        let selection = json!(instance.selection);
+        table.row([
+            Text::new(&instance.id),
+            Text::new(&instance.url),
+            Text::toned(instance.health.into(), instance.health),
+            check_result(instance),
+            Text::new(selection.as_str().unwrap_or_default()),
+            Text::or_none(instance.zone.as_deref()),
+            Text::new(weights.collect::<Vec<_>>().join(" > ")),
+            Text::new(format_args!("{:.1} %", instance.share * 100.0)),
+        ]);
+    }
+    table.print()?;
+    for instance in snapshot.instances() {
+        print_reasons(instance, checks, &explanation.provider, is_wide)?;
+    }
+    Ok(())
 }
 
 /// The result of `--check`, or `-` if there is none.
-fn check_result(instance: &ExplainedInstance) -> String {
+fn check_result(instance: &ExplainedInstance) -> Text {
     match instance.check.as_ref().map(|check| &check.failure) {
-        None => "-".to_owned(),
-        Some(None) => "passes".to_owned(),
-        Some(Some(failure)) => failure.to_string(),
+        None => Text::none(),
+        Some(None) => Text::toned(Tone::Good, "passes"),
+        Some(Some(failure)) => Text::toned(Tone::Bad, failure),
     }
 }

@@ -9,6 +9,8 @@ mod gateway;
 mod instances;
 mod listen;
 mod local_check;
+mod man;
+mod output_args;
 mod register;
 mod registry;
 mod registry_args;
@@ -24,6 +26,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Subcommand};
 
+pub(crate) use self::registry_args::RegistryArgs;
 use crate::error::CommandResult;
 use crate::runtime::{run_query, run_server};
 use crate::terminal::print_verbatim;
@@ -47,6 +50,7 @@ pub(crate) enum Command {
     Register(register::Register),
     Deregister(deregister::Deregister),
     Completions(completions::Completions),
+    Man(man::Man),
     /// Show whether the registry responds; the same as `waypost registry status`
     #[command(hide = true)]
     Status(registry::Status),
@@ -56,7 +60,7 @@ pub(crate) enum Command {
 }
 
 impl Command {
-    /// Runs the command. `C` is the whole command line, for the shell completions.
+    /// Runs the command. `C` is the whole command line, for the man page.
     pub(crate) fn run<C: CommandFactory>(self) -> CommandResult {
         match self {
             Self::Up(up) => run_server(up.run()),
@@ -72,7 +76,8 @@ impl Command {
             Self::Watch(watch) => run_query(watch.run()),
             Self::Register(register) => run_query(register.run()),
             Self::Deregister(deregister) => run_query(deregister.run()),
-            Self::Completions(completions) => completions.run::<C>(),
+            Self::Completions(completions) => completions.run(),
+            Self::Man(man) => man.run::<C>(),
             Self::Status(status) => run_query(status.run()),
             Self::Version => {
                 print_verbatim(&C::command().render_version())?;

@@ -16,6 +16,7 @@ use waypost::{
 };
 
 use super::local_check::LocalCheck;
+use super::output_args::{Format, OutputArgs};
 use super::registry_args::RegistryArgs;
 use crate::error::{CommandError, CommandResult};
 use crate::output::JSON_SCHEMA;
@@ -71,6 +72,8 @@ pub(crate) struct Register {
     #[arg(long)]
     hold: bool,
     #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
 }
 
@@ -102,7 +105,7 @@ impl Register {
             return Err(error);
         }
         let instance = Arc::clone(registrar.registration().instance());
-        let printed = if self.registry.json {
+        let printed = if self.output.format() == Format::Json {
             print_json(&json!({ "schema": JSON_SCHEMA, "registered": *instance }))
         } else {
             print_line(instance.id())

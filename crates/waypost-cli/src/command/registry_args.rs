@@ -17,21 +17,26 @@ use waypost::{
 use crate::error::CommandError;
 use crate::suggest::closest;
 
-/// Which registry to query, how long to wait, and how to print the result.
+/// Which registry to query, and how long to wait.
 #[derive(Args)]
 pub(crate) struct RegistryArgs {
-    /// Query this Consul agent or embedded registry instead of the configured one; the token and
-    /// certificates are still taken from the environment
-    #[arg(long, value_name = "HOST:PORT")]
+    /// Query this Consul agent or embedded registry instead of the one that the environment names;
+    /// the token and certificates are still taken from there
+    ///
+    /// Without it, CONSUL_HTTP_ADDR, CONSUL_HOST, SERVICE_REGISTRY_HOST, SERVICE_DISCOVERY_PROVIDER
+    /// and others decide; `waypost config show` lists them all with their values.
+    #[arg(long, value_name = "HOST:PORT", help_heading = "Registry")]
     registry: Option<String>,
 
     /// How long to wait for the registry
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = humantime::parse_duration)]
+    #[arg(
+        long,
+        value_name = "TIME",
+        default_value = "5s",
+        value_parser = humantime::parse_duration,
+        help_heading = "Registry"
+    )]
     pub(crate) timeout: Duration,
-
-    /// Print JSON
-    #[arg(long)]
-    pub(crate) json: bool,
 }
 
 /// The variable that carries `--registry` to the provider.
@@ -47,6 +52,11 @@ pub(crate) fn service_or_address(text: &str) -> Result<ServiceAddress, Invalid> 
 }
 
 impl RegistryArgs {
+    /// The arguments of a command line that is still being written.
+    pub(crate) fn for_completion(registry: Option<String>, timeout: Duration) -> Self {
+        Self { registry, timeout }
+    }
+
     /// The provider to query. `ENVIRONMENT=development` adds no fallback here: the command shows
     /// what is registered, and nothing else.
     pub(crate) fn provider(&self) -> Result<Arc<dyn Provider>, CommandError> {
@@ -104,13 +114,12 @@ impl RegistryArgs {
             return error.into();
         };
         let names = catalog.names().iter().map(ServiceName::as_str);
-        match closest(service.as_str(), names) {
-            Some(name) => {
-                let hint = format!("did you mean {name}?");
-                CommandError::WithHint(Box::new(error), hint)
-            }
-            None => error.into(),
-        }
+        let hint = match (closest(service.as_str(), names), catalog.names().len()) {
+            (Some(name), _) => format!("did you mean {name}?"),
+            (None, 0) => "nothing is registered there".to_owned(),
+            (None, _) => "`waypost services` lists those that are known".to_owned(),
+        };
+        CommandError::WithHint(Box::new(error), hint)
     }
 
     fn options(&self) -> DirectoryOptions {

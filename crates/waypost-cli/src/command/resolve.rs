@@ -6,7 +6,9 @@ use clap::Args;
 use serde_json::json;
 use waypost::{Balancer, Pick, ServiceAddress};
 
+use super::output_args::{Format, OutputArgs};
 use super::registry_args::RegistryArgs;
+use crate::completion;
 use crate::error::{CommandError, CommandResult};
 use crate::output::{JSON_SCHEMA, no_match};
 use crate::terminal::{print_json, print_line};
@@ -15,10 +17,13 @@ use crate::terminal::{print_json, print_line};
 #[derive(Args)]
 pub(crate) struct Resolve {
     /// Service name, or an address such as https+http://_admin.billing
+    #[arg(add = completion::services())]
     service: ServiceAddress,
     /// Path to append to the URL
     #[arg(long, default_value = "")]
     path: String,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -45,11 +50,14 @@ impl Resolve {
             }
             Err(error) => return Err(error),
         };
-        if self.registry.json {
-            let instance = &**pick.endpoint().instance();
-            print_json(&json!({ "schema": JSON_SCHEMA, "url": url, "instance": instance }))?;
-        } else {
-            print_line(&url)?;
+        let instance = &**pick.endpoint().instance();
+        match self.output.format() {
+            Format::Json => {
+                print_json(&json!({ "schema": JSON_SCHEMA, "url": url, "instance": instance }))?;
+            }
+            Format::Name => print_line(instance.id())?,
+            Format::Table => print_line(&url)?,
+            Format::Wide => print_line(format_args!("{url}  {}", instance.id()))?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use clap::Args;
 use waypost::ServiceAddress;
 
+use super::output_args::{Format, OutputArgs};
 use super::registry_args::{RegistryArgs, service_or_address};
+use crate::completion;
 use crate::error::CommandResult;
 use crate::output::{print_instances, snapshot_json};
 use crate::runtime::log_outages;
@@ -15,11 +17,13 @@ use crate::terminal::{print_json, print_line};
 #[derive(Args)]
 pub(crate) struct Watch {
     /// Service name, or an address such as https+http://_admin.billing
-    #[arg(value_parser = service_or_address)]
+    #[arg(value_parser = service_or_address, add = completion::services())]
     service: ServiceAddress,
     /// Exit after printing this many times [default: run until Ctrl-C]
     #[arg(long, value_name = "N")]
     count: Option<u64>,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     registry: RegistryArgs,
 }
@@ -43,14 +47,20 @@ impl Watch {
             }
             let service = self.service.service();
             let checks = self.registry.check_results(&directory, service).await;
-            if self.registry.json {
-                print_json(&snapshot_json(&snapshot, &self.service, &checks))?;
-            } else {
-                match snapshot.instances().len() {
-                    1 => print_line("--- 1 instance")?,
-                    n => print_line(format_args!("--- {n} instances"))?,
+            match self.output.format() {
+                Format::Json => print_json(&snapshot_json(&snapshot, &self.service, &checks))?,
+                Format::Name => {
+                    let ids = snapshot.instances().map(|instance| instance.id().as_str());
+                    print_line(ids.collect::<Vec<_>>().join(" "))?;
                 }
-                print_instances(&snapshot, &self.service, &checks)?;
+                format => {
+                    match snapshot.instances().len() {
+                        1 => print_line("--- 1 instance")?,
+                        n => print_line(format_args!("--- {n} instances"))?,
+                    }
+                    let is_wide = format == Format::Wide;
+                    print_instances(&snapshot, &self.service, &checks, is_wide)?;
+                }
             }
             remaining = remaining.map(|remaining| remaining - 1);
         }

@@ -7,6 +7,7 @@ mod deploy;
 mod kubernetes_register;
 mod manual_setup;
 mod messages;
+mod output;
 mod queries;
 mod registry;
 mod shutdown;

@@ -56,7 +56,7 @@ async fn an_instance_is_registered_found_watched_and_deregistered() {
     assert_eq!(stdout(&registered), "web-1\n");
     watch.wait_for_output("web-1").await;
 
-    let services = run(&["services"], registry).await;
+    let services = run(&["services", "-o", "name"], registry).await;
     assert_eq!(stdout(&services), "consul\nweb\n");
     let table = stdout(&run(&["instances", "web"], registry).await);
     assert!(table.contains("web-1  http://127.0.0.1:8080"), "{table}");
@@ -173,7 +173,8 @@ async fn variables_and_files_are_queried_like_a_registry() {
             ("SERVICE_AUTH_PORT", "5001"),
         ],
     ] {
-        assert_eq!(stdout(&run(&["services"], variables).await), "auth\n");
+        let names = run(&["services", "-o", "name"], variables).await;
+        assert_eq!(stdout(&names), "auth\n");
         let url = run(&["resolve", "auth", "--path", "health"], variables).await;
         assert_eq!(stdout(&url), "http://auth-service:5001/health\n");
     }

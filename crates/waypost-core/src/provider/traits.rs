@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 use std::net::IpAddr;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
@@ -167,10 +168,12 @@ pub struct CheckResult {
     pub health: Health,
     /// The output of the check, such as the response to an HTTP request; may be empty.
     pub output: String,
+    /// Since when the check has had this health, if the registry says.
+    pub since: Option<SystemTime>,
 }
 
 impl CheckResult {
-    /// A result.
+    /// A result of which nothing is known of when it began.
     pub fn new(
         instance: InstanceId,
         name: impl Into<String>,
@@ -182,7 +185,15 @@ impl CheckResult {
             name: name.into(),
             health,
             output: output.into(),
+            since: None,
         }
+    }
+
+    /// The same, since a point in time.
+    #[must_use]
+    pub fn since(mut self, since: SystemTime) -> Self {
+        self.since = Some(since);
+        self
     }
 }
 

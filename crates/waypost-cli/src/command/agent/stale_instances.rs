@@ -7,8 +7,10 @@ use serde_json::json;
 use waypost_agent::{deregister_stale_instances, stale_instances};
 
 use super::agent_args::AgentArgs;
+use crate::command::output_args::{Format, OutputArgs};
 use crate::error::{CommandError, CommandResult};
 use crate::output::JSON_SCHEMA;
+use crate::style::{Column, Table, Text};
 use crate::terminal::{print_json, print_line};
 
 /// List the instances whose process has ended, and optionally deregister them
@@ -20,9 +22,8 @@ pub(super) struct StaleInstances {
     /// Deregister the listed instances
     #[arg(long)]
     clear: bool,
-    /// Print JSON
-    #[arg(long)]
-    json: bool,
+    #[command(flatten)]
+    output: OutputArgs,
     #[command(flatten)]
     agent: AgentArgs,
 }
@@ -39,7 +40,14 @@ impl StaleInstances {
                 .await
                 .map_err(CommandError::other)?;
         }
-        if self.json {
+        let format = self.output.format();
+        if format == Format::Name {
+            for instance in &found {
+                print_line(&instance.id)?;
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
+        if format == Format::Json {
             let listed: Vec<_> = found
                 .iter()
                 .map(|instance| {
@@ -58,9 +66,23 @@ impl StaleInstances {
             }))?;
             return Ok(ExitCode::SUCCESS);
         }
-        for instance in &found {
-            let (service, id, why) = (&instance.service, &instance.id, &instance.why);
-            print_line(format_args!("{service}  {id}  {why}"))?;
+        if !found.is_empty() {
+            let columns = [
+                Column::new("SERVICE").can_shrink(),
+                Column::new("ID"),
+                Column::new("ADDRESS").wide_only(),
+                Column::new("WHY").can_shrink(),
+            ];
+            let mut table = Table::new(&columns, format == Format::Wide);
+            for instance in &found {
+                table.row([
+                    Text::new(&instance.service),
+                    Text::new(&instance.id),
+                    Text::new(&instance.address),
+                    Text::new(&instance.why),
+                ]);
+            }
+            table.print()?;
         }
         match found.len() {
             0 => print_line("no stale instances")?,

@@ -6,6 +6,7 @@ use clap::Args;
 use serde_json::json;
 use tokio::time::Instant;
 
+use crate::command::output_args::{Format, OutputArgs};
 use crate::command::registry_args::RegistryArgs;
 use crate::error::{CommandError, CommandResult};
 use crate::output::JSON_SCHEMA;
@@ -17,6 +18,8 @@ use crate::terminal::{print_json, print_line};
 #[derive(Args)]
 pub(crate) struct Status {
     #[command(flatten)]
+    output: OutputArgs,
+    #[command(flatten)]
     registry: RegistryArgs,
 }
 
@@ -27,7 +30,7 @@ impl Status {
         let result = directory.catalog().await;
         let elapsed = started.elapsed();
         let provider = directory.provider().describe();
-        if self.registry.json {
+        if self.output.format() == Format::Json {
             print_json(&json!({
                 "schema": JSON_SCHEMA,
                 "provider": &*provider,
@@ -43,6 +46,10 @@ impl Status {
             });
         }
         let services = result?.names().len();
+        if self.output.format() == Format::Name {
+            print_line(provider)?;
+            return Ok(ExitCode::SUCCESS);
+        }
         print_line(format_args!(
             "{provider} responded in {elapsed:.1?} and lists {services} services"
         ))?;
