@@ -5,7 +5,7 @@ use std::time::SystemTime;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
-use crate::log::{Line, LogWriter, Stream};
+use crate::log::{Line, LogStore, Stream};
 use crate::status::Events;
 
 /// The task that writes the events. It ends by itself when the supervisor is dropped.
@@ -17,7 +17,7 @@ pub(crate) struct EventLogger {
 
 impl EventLogger {
     /// Starts the task. `instances` are the names that the sink already has.
-    pub(crate) fn start(events: Events, instances: Vec<String>, log: LogWriter) -> Self {
+    pub(crate) fn start(events: Events, instances: Vec<String>, log: LogStore) -> Self {
         let finish = CancellationToken::new();
         let task = tokio::spawn(run(events, instances, log, finish.clone()));
         Self { task, finish }
@@ -33,7 +33,7 @@ impl EventLogger {
 async fn run(
     mut events: Events,
     mut instances: Vec<String>,
-    log: LogWriter,
+    log: LogStore,
     finish: CancellationToken,
 ) {
     loop {
@@ -45,6 +45,8 @@ async fn run(
         };
         let Some(status) = status else { return };
         let line = Line {
+            id: 0,
+            service: status.service.as_str().into(),
             instance: status.instance.as_str().into(),
             stream: Stream::Runner,
             at: SystemTime::now(),
@@ -53,8 +55,8 @@ async fn run(
         };
         if !instances.contains(&status.instance) {
             instances.push(status.instance);
-            log.set_instances(instances.clone()).await;
+            log.writer().set_instances(instances.clone()).await;
         }
-        log.write(vec![line]).await;
+        log.add(vec![line]).await;
     }
 }

@@ -18,6 +18,8 @@ const LONGEST_DELAY: Duration = Duration::from_millis(500);
 /// A change of health. A problem is the result of the last check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HealthEvent {
+    /// A check before the first success has failed, with another result than the one before.
+    NotYet(String),
     /// The first check has succeeded.
     Ready,
     /// No check has succeeded within the start timeout. `Ready` may still follow.
@@ -46,7 +48,12 @@ where
     let started = Instant::now();
     let mut delay = FIRST_DELAY;
     let mut timed_out = false;
+    let mut last = None;
     while let Err(problem) = check().await {
+        if last.as_ref() != Some(&problem) {
+            report(HealthEvent::NotYet(problem.clone()));
+            last = Some(problem.clone());
+        }
         if !timed_out && started.elapsed() >= start_timeout {
             timed_out = true;
             report(HealthEvent::StartTimeout(problem));
@@ -111,6 +118,9 @@ mod tests {
             }
         };
         let report = |event| {
+            if matches!(event, HealthEvent::NotYet(_)) {
+                return;
+            }
             events.borrow_mut().push((began.elapsed().as_secs(), event));
         };
         let monitoring = monitor(TIMING, Duration::from_secs(start_timeout), check, report);

@@ -13,7 +13,7 @@ use tokio_util::task::AbortOnDropHandle;
 use crate::backoff::Backoff;
 use crate::child::{Child, Exit};
 use crate::health::{HealthEvent, monitor};
-use crate::log::{LogWriter, RecentLines, Stream, read_lines};
+use crate::log::{LogStore, OutputStream, Stream};
 use crate::ports::{PortAllocator, Ports};
 use crate::probe::Check;
 use crate::service::{Blocked, RestartRule, ServiceSpec};
@@ -24,11 +24,14 @@ use crate::text::rounded;
 /// How long the output of a program that has ended may take to be read.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(500);
 
+/// A run that is shorter is one that has failed at its start.
+const SHORT_RUN: Duration = Duration::from_secs(5);
+
 /// The state that all instances of a stack share.
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) table: StatusTable,
-    pub(crate) log: LogWriter,
+    pub(crate) log: LogStore,
     pub(crate) ports: PortAllocator,
     pub(crate) shim_executable: OsString,
     pub(crate) phase: watch::Sender<Phase>,
@@ -63,7 +66,6 @@ pub(crate) struct InstanceHandle {
     pub(crate) service: Arc<ServiceSpec>,
     pub(crate) replica: u32,
     pub(crate) name: String,
-    pub(crate) recent: Arc<RecentLines>,
     goal: watch::Sender<Goal>,
 }
 
@@ -75,7 +77,6 @@ impl InstanceHandle {
         replica: u32,
         run: bool,
         backoff: Backoff,
-        keep_lines: usize,
         shared: Arc<Shared>,
     ) -> Self {
         let (goal, receiver) = watch::channel(Goal {
@@ -84,13 +85,11 @@ impl InstanceHandle {
             surplus: false,
         });
         let name = service.instance_name(replica);
-        let recent = Arc::new(RecentLines::new(keep_lines));
         let instance = Instance {
             service: service.clone(),
             replica,
             name: name.clone(),
             ports: Ports::new(&service.ports, replica),
-            recent: recent.clone(),
             goal: receiver,
             backoff,
             shared,
@@ -100,7 +99,6 @@ impl InstanceHandle {
             service: service.clone(),
             replica,
             name,
-            recent,
             goal,
         }
     }
@@ -179,6 +177,8 @@ pub(crate) fn initial_status(service: &ServiceSpec, replica: u32, run: bool) -> 
         started: None,
         exit: None,
         next_start: None,
+        restart_delay: None,
+        last_check: None,
         pid: None,
         host: service.host,
         port: ports.main().filter(|&port| port != 0),
@@ -192,7 +192,6 @@ struct Instance {
     replica: u32,
     name: String,
     ports: Ports,
-    recent: Arc<RecentLines>,
     goal: watch::Receiver<Goal>,
     backoff: Backoff,
     shared: Arc<Shared>,
@@ -326,8 +325,8 @@ impl Instance {
         self.update(|row| {
             row.record_start(Err(reason.to_owned()));
             row.status.next_start = Some(SystemTime::now() + delay);
-            let reason = format!("{reason}; restarting in {}", rounded(delay));
-            row.enter(state, Some(reason));
+            row.status.restart_delay = Some(delay);
+            row.enter(state, Some(reason.to_owned()));
         });
         let is_due = tokio::select! {
             () = sleep(delay) => true,
@@ -335,6 +334,7 @@ impl Instance {
         };
         self.update(|row| {
             row.status.next_start = None;
+            row.status.restart_delay = None;
             row.status.restarts += u32::from(is_due);
         });
         is_due
@@ -390,25 +390,16 @@ impl Instance {
 
         let started = Instant::now();
         let (child, stdout, stderr) = Child::spawn(&self.shared.shim_executable, &launch).await?;
-        let name: Arc<str> = self.name.as_str().into();
-        let (recent, log) = (&self.recent, &self.shared.log);
+        let output = |stream| OutputStream {
+            service: self.service.name.as_str().into(),
+            instance: self.name.as_str().into(),
+            stream,
+            wanted: launch.check.log(),
+        };
+        let log = &self.shared.log;
         let readers = [
-            tokio::spawn(read_lines(
-                stdout,
-                name.clone(),
-                Stream::Stdout,
-                recent.clone(),
-                log.clone(),
-                launch.check.log(),
-            )),
-            tokio::spawn(read_lines(
-                stderr,
-                name,
-                Stream::Stderr,
-                recent.clone(),
-                log.clone(),
-                launch.check.log(),
-            )),
+            tokio::spawn(output(Stream::Stdout).read(stdout, log.clone())),
+            tokio::spawn(output(Stream::Stderr).read(stderr, log.clone())),
         ];
         self.update(|row| {
             row.status.pid = Some(child.pid());
@@ -455,10 +446,18 @@ impl Instance {
         };
         let _ = timeout(LAST_LINES_TIMEOUT, last_lines).await;
         let reason = exit.to_string();
-        self.update(|row| row.status.exit = exit.status());
+        self.update(|row| {
+            row.status.exit = exit.status();
+            row.status.last_check = None;
+        });
         if stopped {
             return RunEnd::Stopped(reason);
         }
+        // A program that ends soon after its start has a mistake that its output tells.
+        let reason = match run.started.elapsed() {
+            lasted if lasted < SHORT_RUN => format!("{reason} after {}", rounded(lasted)),
+            _ => reason,
+        };
         let succeeded = exit == Exit::Code(0);
         let is_restarted = match self.service.restart {
             RestartRule::Always => true,
@@ -480,7 +479,12 @@ impl Instance {
     /// Enters the state that a health event leads to. Returns since when the instance is healthy.
     fn report_health(&self, event: HealthEvent, started: Instant) -> Option<Instant> {
         match event {
+            HealthEvent::NotYet(problem) => {
+                self.update(|row| row.status.last_check = Some(problem));
+                None
+            }
             HealthEvent::Ready => {
+                self.update(|row| row.status.last_check = None);
                 let reason = format!("after {}", rounded(started.elapsed()));
                 self.enter(InstanceState::Healthy, Some(reason));
                 Some(Instant::now())

@@ -89,11 +89,12 @@
 //! Linux is fully supported. On other Unix systems a program that daemonizes can escape, and the
 //! holder of a port is reported without its arguments. Windows is not supported.
 
+pub mod control;
 pub mod shim;
 pub mod stack_file;
 
 pub use error::{BuildError, SupervisorError};
-pub use log::{Console, Line, LogSink, Stream};
+pub use log::{Console, Level, Line, LogSink, Stream};
 pub use port::{PortHolder, TakenPort, Transport, check_port, free_port};
 pub use probe::Probe;
 pub use service::{RestartRule, ServiceDetails, ServiceSpec, StopSignal, VariableSource};
@@ -119,4 +120,5 @@ mod status_table;
 mod supervisor;
 mod template;
 mod text;
+mod usage;
 mod watch;

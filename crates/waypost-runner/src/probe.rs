@@ -120,6 +120,11 @@ impl Probe {
         self.timing
     }
 
+    /// Whether nothing but the start decides.
+    pub(crate) fn is_running(&self) -> bool {
+        matches!(self.kind, Kind::Running)
+    }
+
     /// Whether this is the probe of a one-time task.
     pub(crate) fn is_completed(&self) -> bool {
         matches!(self.kind, Kind::Completed)

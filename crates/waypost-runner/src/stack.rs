@@ -44,7 +44,7 @@ impl Stack {
         }
     }
 
-    /// Checks that every fixed port of the stack is free.
+    /// Checks that every fixed port is free of the services that are started with the stack.
     ///
     /// # Errors
     /// [`SupervisorError::PortsTaken`] with every port that is in use, and the process that holds it.
@@ -52,6 +52,7 @@ impl Stack {
         let taken: Vec<_> = self
             .services
             .iter()
+            .filter(|service| service.external.is_none() && service.is_enabled)
             .flat_map(|service| Ports::new(&service.ports, 1).taken(&service.name, service.host))
             .collect();
         if taken.is_empty() {
@@ -138,7 +139,7 @@ impl StackBuilder {
     fn check_unique_ports(&self) -> Result<(), BuildError> {
         let overlap = |a: IpAddr, b: IpAddr| a == b || a.is_unspecified() || b.is_unspecified();
         let mut seen: HashMap<u16, Vec<&ServiceSpec>> = HashMap::new();
-        for service in &self.services {
+        for service in self.services.iter().filter(|it| it.external.is_none()) {
             for port in service.ports.iter().filter(|port| port.number != 0) {
                 let owners = seen.entry(port.number).or_default();
                 if let Some(first) = owners

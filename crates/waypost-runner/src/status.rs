@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::IpAddr;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
+
+use crate::text::rounded;
 
 /// The state of an instance. The crate's documentation describes the
 /// [lifecycle](crate#lifecycle-of-an-instance).
@@ -70,7 +72,8 @@ impl fmt::Display for InstanceState {
     }
 }
 
-/// The status of one instance at one moment. It displays as `state: reason`.
+/// The status of one instance at one moment. It displays as `state: reason`, and when it
+/// is started again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InstanceStatus {
@@ -94,6 +97,10 @@ pub struct InstanceStatus {
     pub exit: Option<ExitStatus>,
     /// When it is started again, while it waits for that after a crash.
     pub next_start: Option<SystemTime>,
+    /// The result of its last check while it is not ready for the first time.
+    pub last_check: Option<String>,
+    /// How long it waits until [`next_start`](Self::next_start).
+    pub restart_delay: Option<Duration>,
     /// The process id while it runs. The process leads its own process group.
     pub pid: Option<u32>,
     /// The address that it listens on.
@@ -118,10 +125,14 @@ impl InstanceStatus {
 
 impl fmt::Display for InstanceStatus {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.reason {
-            Some(reason) => write!(f, "{}: {reason}", self.state),
-            None => write!(f, "{}", self.state),
+        self.state.fmt(f)?;
+        if let Some(reason) = &self.reason {
+            write!(f, ": {reason}")?;
         }
+        if let Some(delay) = self.restart_delay {
+            write!(f, "; restarting in {}", rounded(delay))?;
+        }
+        Ok(())
     }
 }
 

@@ -10,13 +10,13 @@ use crate::backoff::Backoff;
 use crate::error::SupervisorError;
 use crate::event_logger::EventLogger;
 use crate::instance::{InstanceHandle, Phase, Shared, initial_status};
-use crate::log::{Line, LogSink, LogWriter, sanitize};
+use crate::log::{Line, LogSink, LogStore, LogWriter, sanitize};
 use crate::ports::{PortAllocator, Ports};
 use crate::service::{ServiceSpec, VariableSource};
 use crate::shim;
 use crate::stack::Stack;
 use crate::status::{Events, InstanceStatus};
-use crate::status_table::{StartRequest, StatusTable};
+use crate::status_table::{Row, StartRequest, StatusTable};
 
 /// How many lines of output an error shows.
 const LINES_IN_ERROR: usize = 20;
@@ -97,12 +97,14 @@ impl Supervisor {
             .map(|(service, replica)| service.instance_name(*replica))
             .collect();
         let fixed_ports = stack.services.iter().flat_map(|service| &service.ports);
-        let shared = Arc::new(Shared {
-            table: StatusTable::new(),
-            log: LogWriter::start(sink, names.clone()).map_err(|source| SupervisorError::Io {
+        let writer =
+            LogWriter::start(sink, names.clone()).map_err(|source| SupervisorError::Io {
                 action: "start the log thread",
                 source,
-            })?,
+            })?;
+        let shared = Arc::new(Shared {
+            table: StatusTable::new(),
+            log: LogStore::new(writer, stack.keep_lines),
             ports: PortAllocator::new(fixed_ports.map(|port| port.number)),
             shim_executable,
             phase: watch::Sender::new(Phase::Running),
@@ -237,6 +239,32 @@ impl Supervisor {
         Ok(())
     }
 
+    /// # Errors
+    /// There is no service or instance with this name.
+    pub(crate) fn check_known(&self, name: &str) -> Result<(), SupervisorError> {
+        if self.0.instances_of(name).is_empty() && !self.specs().iter().any(|it| it.name == name) {
+            return Err(self.0.unknown(name));
+        }
+        Ok(())
+    }
+
+    /// The names of all services and instances.
+    pub(crate) fn known_names(&self) -> Vec<String> {
+        self.0.known_among(&self.0.lock())
+    }
+
+    pub(crate) fn specs(&self) -> &[Arc<ServiceSpec>] {
+        &self.0.stack.services
+    }
+
+    pub(crate) fn log(&self) -> &LogStore {
+        &self.0.shared.log
+    }
+
+    pub(crate) fn table_changes(&self) -> watch::Receiver<Vec<Row>> {
+        self.0.shared.table.subscribe()
+    }
+
     /// The services that come after this one, directly or not, in the order in which they start.
     pub fn dependents(&self, service: &str) -> Vec<String> {
         let mut all = vec![service.to_owned()];
@@ -315,7 +343,7 @@ async fn stop_all(inner: Arc<Inner>) {
         if let Some(event_logger) = event_logger {
             event_logger.finish().await;
         }
-        inner.shared.log.flush().await;
+        inner.shared.log.writer().flush().await;
     };
     // A sink that blocks must not delay the shutdown.
     let _ = timeout(FLUSH_TIMEOUT, flush).await;
@@ -339,8 +367,7 @@ impl Inner {
     ) {
         let backoff = Backoff::new(instances.rng.u64(..));
         let shared = self.shared.clone();
-        let keep_lines = self.stack.keep_lines;
-        let handle = InstanceHandle::spawn(service, replica, run, backoff, keep_lines, shared);
+        let handle = InstanceHandle::spawn(service, replica, run, backoff, shared);
         instances.handles.push(handle);
     }
 
@@ -369,7 +396,7 @@ impl Inner {
     fn recent_lines(&self, instance: &str, count: usize) -> Option<Vec<Line>> {
         let instances = self.lock();
         let handle = instances.handles.iter().find(|h| h.name == instance)?;
-        Some(handle.recent.last(count))
+        Some(self.shared.log.last_of(&handle.name, count))
     }
 
     /// The instances of a service, or the instance with that name.
@@ -479,15 +506,19 @@ impl Inner {
     }
 
     fn unknown_among(&self, instances: &Instances, name: &str) -> SupervisorError {
+        SupervisorError::UnknownService {
+            name: name.to_owned(),
+            known: self.known_among(instances),
+        }
+    }
+
+    fn known_among(&self, instances: &Instances) -> Vec<String> {
         let services = self.stack.services.iter().map(|service| &service.name);
         let handles = instances.handles.iter().map(|handle| &handle.name);
         let mut known: Vec<String> = services.chain(handles).cloned().collect();
         known.sort_unstable();
         known.dedup();
-        SupervisorError::UnknownService {
-            name: name.to_owned(),
-            known,
-        }
+        known
     }
 }
 

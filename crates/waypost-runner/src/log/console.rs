@@ -100,17 +100,12 @@ impl<W: Write + Send + 'static> LogSink for Console<W> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::SystemTime;
-
     use super::*;
 
     fn line(instance: &str, text: &str) -> Line {
         Line {
             instance: instance.into(),
-            stream: Stream::Stdout,
-            at: SystemTime::UNIX_EPOCH,
-            text: text.into(),
-            truncated: false,
+            ..Line::sample(text)
         }
     }
 

@@ -4,6 +4,8 @@ use std::io;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::level::Level;
+
 /// The destination of all output, in the order in which it was read.
 ///
 /// A sink runs on its own thread and may block. After its first error it is not called again; the
@@ -43,6 +45,10 @@ pub trait LogSink: Send + 'static {
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct Line {
+    /// Its number in the order in which all lines of the stack were read, from 1.
+    pub id: u64,
+    /// The service, such as `ai-models`.
+    pub service: Arc<str>,
     /// The instance, such as `ai-models-2`.
     pub instance: Arc<str>,
     /// Where the line comes from.
@@ -54,6 +60,29 @@ pub struct Line {
     pub text: Arc<str>,
     /// Whether the line was longer than 64 KiB, so that `text` is only its beginning.
     pub truncated: bool,
+}
+
+impl Line {
+    /// The level that the text names, if it does.
+    pub fn level(&self) -> Option<Level> {
+        match self.stream {
+            Stream::Stdout | Stream::Stderr => Level::of(&self.text),
+            Stream::Runner => None,
+        }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn sample(text: &str) -> Self {
+        Self {
+            id: 0,
+            service: "a".into(),
+            instance: "a".into(),
+            stream: Stream::Stdout,
+            at: SystemTime::UNIX_EPOCH,
+            text: text.into(),
+            truncated: false,
+        }
+    }
 }
 
 /// Where a line comes from.

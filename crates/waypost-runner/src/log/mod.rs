@@ -7,16 +7,19 @@
 //! slows down only the program that writes, because its pipe fills up.
 
 mod console;
+mod level;
 mod line;
 mod reader;
 mod recent;
 mod sanitize;
 mod splitter;
+mod store;
 mod writer;
 
 pub use console::Console;
+pub use level::Level;
 pub use line::{Line, LogSink, Stream};
-pub(crate) use reader::read_lines;
-pub(crate) use recent::RecentLines;
+pub(crate) use reader::OutputStream;
 pub(crate) use sanitize::sanitize;
+pub(crate) use store::{LogFilter, LogStore};
 pub(crate) use writer::LogWriter;

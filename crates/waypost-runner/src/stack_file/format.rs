@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer};
+use toml::Spanned;
+use toml::de::DeTable;
 
+use super::document::{Errors, Section, read_table};
 use crate::service::{RestartRule, StopSignal};
 
 /// A stack: services that discover each other, started together by `waypost up`.
@@ -280,6 +283,46 @@ pub struct Registration {
     /// The version.
     pub version: Option<String>,
 }
+
+impl Section for Contents {
+    fn nested(key: &str, table: &Spanned<DeTable<'_>>, errors: &mut Errors<'_>) -> bool {
+        match key {
+            "waypost" => drop(read_table::<BuiltIn>(table, errors)),
+            "defaults" => drop(read_table::<Defaults>(table, errors)),
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl Section for BuiltIn {}
+
+impl Section for Defaults {
+    fn nested(key: &str, table: &Spanned<DeTable<'_>>, errors: &mut Errors<'_>) -> bool {
+        if key == "stop" {
+            read_table::<Stop>(table, errors);
+        }
+        key == "stop"
+    }
+}
+
+impl Section for Service {
+    fn nested(key: &str, table: &Spanned<DeTable<'_>>, errors: &mut Errors<'_>) -> bool {
+        match key {
+            "ready" => drop(read_table::<Ready>(table, errors)),
+            "watch" => drop(read_table::<Watch>(table, errors)),
+            "stop" => drop(read_table::<Stop>(table, errors)),
+            "register" => drop(read_table::<Registration>(table, errors)),
+            _ => return false,
+        }
+        true
+    }
+}
+
+impl Section for Ready {}
+impl Section for Registration {}
+impl Section for Stop {}
+impl Section for Watch {}
 
 /// A duration such as `200ms` or `1m 30s`.
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

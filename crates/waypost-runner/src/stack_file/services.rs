@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
 
-use super::StackFile;
 use super::check::{host_and_port, split_dependency, words};
 use super::env_file::EnvFile;
+use super::file::StackFile;
 use super::format::{Ready, Register, Service};
 use super::template::expand_service_ports;
 use crate::port::free_port;
@@ -33,91 +33,89 @@ const OVERRIDING: [&str; 4] = [
     "SERVICE_DISCOVERY_CONFIG_FILE",
 ];
 
-impl StackFile {
-    /// The descriptions of all services, in the order of the file. `is_enabled` says which ones are
-    /// started with the stack.
-    ///
-    /// # Errors
-    /// There is no free port for a service that asks for one.
-    pub fn services(
-        &self,
-        addresses: &Addresses,
-        is_enabled: impl Fn(&str) -> bool,
-    ) -> io::Result<Vec<ServiceSpec>> {
-        let conversion = Conversion {
-            file: self,
-            addresses,
-            ports: self.first_ports()?,
-        };
-        let services = &self.contents().services;
-        let enabled = self.order.iter().filter_map(|name| {
-            let spec = conversion.service(name, services.get(name)?);
-            Some(if is_enabled(name) {
-                spec
-            } else {
-                spec.disabled()
-            })
-        });
-        Ok(enabled.collect())
-    }
-
-    /// The services that are started: those with one of these names, or all whose profiles allow it if
-    /// there are no names; and, unless `alone`, those that they come after, directly or not.
-    ///
-    /// # Errors
-    /// The name that is no service.
-    pub fn selected(
-        &self,
-        names: &[String],
-        profiles: &[String],
-        alone: bool,
-    ) -> Result<BTreeSet<String>, String> {
-        let services = &self.contents().services;
-        if let Some(unknown) = names.iter().find(|name| !services.contains_key(*name)) {
-            return Err(unknown.clone());
-        }
-        let mut selected: Vec<&str> = if names.is_empty() {
-            let is_on = |service: &Service| {
-                service.profiles.is_empty()
-                    || service
-                        .profiles
-                        .iter()
-                        .any(|profile| profiles.contains(profile))
-            };
-            let all = services.iter().filter(|(_, service)| is_on(service));
-            all.map(|(name, _)| name.as_str()).collect()
+/// The descriptions of all services of a file, in its order. `is_enabled` says which ones are started
+/// with the stack.
+///
+/// # Errors
+/// There is no free port for a service that asks for one.
+pub fn services(
+    file: &StackFile,
+    addresses: &Addresses,
+    is_enabled: impl Fn(&str) -> bool,
+) -> io::Result<Vec<ServiceSpec>> {
+    let conversion = Conversion {
+        file,
+        addresses,
+        ports: first_ports(file)?,
+    };
+    let services = &file.contents().services;
+    let specs = file.order().iter().filter_map(|name| {
+        let spec = conversion.service(name, services.get(name)?);
+        Some(if is_enabled(name) {
+            spec
         } else {
-            names.iter().map(String::as_str).collect()
-        };
-        let mut index = 0;
-        while let (false, Some(name)) = (alone, selected.get(index).copied()) {
-            for entry in services.get(name).iter().flat_map(|service| &service.after) {
-                let (dependency, _) = split_dependency(entry);
-                if !selected.contains(&dependency) {
-                    selected.push(dependency);
-                }
-            }
-            index += 1;
-        }
-        Ok(selected.into_iter().map(str::to_owned).collect())
-    }
+            spec.disabled()
+        })
+    });
+    Ok(specs.collect())
+}
 
-    /// The port of the first instance of each service. It is chosen now if it may be any, so that
-    /// others can be told.
-    fn first_ports(&self) -> io::Result<BTreeMap<String, u16>> {
-        let mut ports = BTreeMap::new();
-        for (name, service) in &self.contents().services {
-            let external = service.external.as_deref().and_then(host_and_port);
-            let port = match (external, service.port) {
-                (Some((_, port)), _) => port,
-                (None, Some(0)) => free_port(IpAddr::V4(Ipv4Addr::LOCALHOST))?,
-                (None, Some(port)) => port,
-                (None, None) => continue,
-            };
-            ports.insert(name.clone(), port);
-        }
-        Ok(ports)
+/// The services of a file that are started: those with one of these names, or all whose profiles allow
+/// it if there are no names; and, unless `alone`, those that they come after, directly or not.
+///
+/// # Errors
+/// The name that is no service.
+pub fn selected(
+    file: &StackFile,
+    names: &[String],
+    profiles: &[String],
+    alone: bool,
+) -> Result<BTreeSet<String>, String> {
+    let services = &file.contents().services;
+    if let Some(unknown) = names.iter().find(|name| !services.contains_key(*name)) {
+        return Err(unknown.clone());
     }
+    let is_on = |service: &Service| {
+        service.profiles.is_empty()
+            || service
+                .profiles
+                .iter()
+                .any(|profile| profiles.contains(profile))
+    };
+    let mut selected: Vec<&str> = if names.is_empty() {
+        let all = services.iter().filter(|(_, service)| is_on(service));
+        all.map(|(name, _)| name.as_str()).collect()
+    } else {
+        names.iter().map(String::as_str).collect()
+    };
+    let mut index = 0;
+    while let (false, Some(name)) = (alone, selected.get(index).copied()) {
+        for entry in services.get(name).iter().flat_map(|service| &service.after) {
+            let (dependency, _) = split_dependency(entry);
+            if !selected.contains(&dependency) {
+                selected.push(dependency);
+            }
+        }
+        index += 1;
+    }
+    Ok(selected.into_iter().map(str::to_owned).collect())
+}
+
+/// The port of the first instance of each service. It is chosen now if it may be any, so that others
+/// can be told.
+fn first_ports(file: &StackFile) -> io::Result<BTreeMap<String, u16>> {
+    let mut ports = BTreeMap::new();
+    for (name, service) in &file.contents().services {
+        let external = service.external.as_deref().and_then(host_and_port);
+        let port = match (external, service.port) {
+            (Some((_, port)), _) => port,
+            (None, Some(0)) => free_port(IpAddr::V4(Ipv4Addr::LOCALHOST))?,
+            (None, Some(port)) => port,
+            (None, None) => continue,
+        };
+        ports.insert(name.clone(), port);
+    }
+    Ok(ports)
 }
 
 struct Conversion<'f> {

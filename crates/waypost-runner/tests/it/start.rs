@@ -102,8 +102,10 @@ async fn a_one_time_task_that_fails_is_not_retried_and_its_dependents_wait() {
         shell("web", "exec sleep 600").after("migrate"),
     ]));
     let error = supervisor.ready().await.unwrap_err();
-    let expected = "`migrate` did not become healthy: exited with code 4; last lines of its output:\n    no such table";
-    assert_eq!(error.to_string(), expected);
+    let error = error.to_string();
+    let begin = "`migrate` did not become healthy: exited with code 4 after ";
+    let end = " ms; last lines of its output:\n    no such table";
+    assert!(error.starts_with(begin) && error.ends_with(end), "{error}");
     assert_eq!(status(&supervisor, "migrate").state, InstanceState::Failed);
     assert_eq!(
         status(&supervisor, "web").state,
@@ -126,10 +128,8 @@ async fn a_crash_at_the_start_is_reported_with_the_last_20_lines() {
     else {
         panic!("unexpected error");
     };
-    assert_eq!(
-        (instance.as_str(), reason.as_str()),
-        ("models-1", "exited with code 3")
-    );
+    assert_eq!(instance, "models-1");
+    assert!(reason.starts_with("exited with code 3 after "), "{reason}");
     assert_eq!(last_lines.len(), 20);
     assert!(
         last_lines.contains(&"red".to_owned()) && last_lines.contains(&"30".to_owned()),

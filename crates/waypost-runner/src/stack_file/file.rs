@@ -1,0 +1,318 @@
+//! A valid stack file, and why one isn't.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use super::check::check;
+use super::document::{Document, Problem};
+use super::format::{Contents, Service};
+
+/// The name of a stack file.
+pub const FILE_NAME: &str = "waypost.toml";
+
+/// A valid stack file.
+///
+/// ```
+/// use std::path::Path;
+/// use waypost_runner::stack_file::StackFile;
+///
+/// let text = r#"
+///     [services.web]
+///     run = "python3 -m http.server {port}"
+///     prot = 8080
+/// "#;
+/// let error = StackFile::parse(Path::new("waypost.toml"), text).unwrap_err();
+/// assert_eq!(
+///     error.to_string(),
+///     "waypost.toml:4:5: unknown key `prot`; did you mean `port`?",
+/// );
+/// ```
+#[derive(Clone, Debug)]
+pub struct StackFile {
+    path: PathBuf,
+    /// The names of the services, in the order of the file.
+    order: Vec<String>,
+    contents: Contents,
+}
+
+/// Why a stack file can't be used.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StackFileError {
+    /// It can't be read.
+    #[error("can't read {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
+    /// It is invalid.
+    #[error("{}", OnePerLine(.0))]
+    Invalid(
+        /// Everything that is wrong, in the order of the file.
+        Vec<Problem>,
+    ),
+}
+
+impl StackFile {
+    /// The stack file of a folder: the one in it, or in the nearest folder above it.
+    pub fn find(folder: &Path) -> Option<PathBuf> {
+        let mut files = folder.ancestors().map(|folder| folder.join(FILE_NAME));
+        files.find(|file| file.is_file())
+    }
+
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// The file can't be read, or is invalid.
+    pub fn read(path: &Path) -> Result<Self, StackFileError> {
+        let text = std::fs::read(path)
+            .and_then(|bytes| {
+                String::from_utf8(bytes)
+                    .map_err(|_| std::io::Error::other("it is not UTF-8, as TOML has to be"))
+            })
+            .map_err(|source| StackFileError::Unreadable {
+                path: path.to_owned(),
+                source,
+            })?;
+        Self::parse(path, &text)
+    }
+
+    /// Checks the text of a file. Folders and files that it names are looked for beside `path`.
+    ///
+    /// # Errors
+    /// [`StackFileError::Invalid`] with everything that is wrong.
+    pub fn parse(path: &Path, text: &str) -> Result<Self, StackFileError> {
+        let mut document = Document::parse(path, text);
+        let mut contents: Contents = document.read("services");
+        let services = document.read_each::<Service>("services");
+        let order: Vec<String> = services.iter().map(|(name, _)| name.clone()).collect();
+        contents.services = services
+            .into_iter()
+            .filter_map(|(name, service)| Some((name, service?)))
+            .collect();
+        check(&mut document, folder_of(path), &contents, &order);
+        let problems = document.into_problems();
+        if !problems.is_empty() {
+            return Err(StackFileError::Invalid(problems));
+        }
+        Ok(Self {
+            path: path.to_owned(),
+            order,
+            contents,
+        })
+    }
+
+    /// The JSON schema of a stack file, for editors.
+    pub fn schema() -> serde_json::Value {
+        schemars::schema_for!(Contents).to_value()
+    }
+
+    /// Where the file is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The folder of the file, which relative paths in it refer to.
+    pub fn directory(&self) -> &Path {
+        folder_of(&self.path)
+    }
+
+    /// The name of the stack: the one that the file gives, or that of its folder.
+    pub fn name(&self) -> String {
+        let folder = || {
+            let folder = std::path::absolute(self.directory()).ok()?;
+            Some(folder.file_name()?.to_string_lossy().into_owned())
+        };
+        let name = self.contents.name.clone().or_else(folder);
+        name.unwrap_or_else(|| "stack".to_owned())
+    }
+
+    /// The names of the services, in the order of the file.
+    pub fn order(&self) -> &[String] {
+        &self.order
+    }
+
+    /// What the file says.
+    pub fn contents(&self) -> &Contents {
+        &self.contents
+    }
+}
+
+/// The folder of a file.
+fn folder_of(file: &Path) -> &Path {
+    match file.parent() {
+        Some(folder) if folder != Path::new("") => folder,
+        _ => Path::new("."),
+    }
+}
+
+struct OnePerLine<'a>(&'a [Problem]);
+
+impl fmt::Display for OnePerLine<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, problem) in self.0.iter().enumerate() {
+            let newline = if index == 0 { "" } else { "\n" };
+            write!(f, "{newline}{problem}")?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is wrong with a text, without the name of the file.
+    fn problems(text: &str) -> Vec<String> {
+        match StackFile::parse(Path::new("waypost.toml"), text) {
+            Ok(_) => Vec::new(),
+            Err(StackFileError::Invalid(problems)) => problems
+                .iter()
+                .map(|problem| problem.to_string().replace("waypost.toml:", ""))
+                .collect(),
+            Err(error) => panic!("{error}"),
+        }
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_reported_at_once_with_its_position() {
+        let text = r#"
+nmae = "shop"
+env-files = [".env"]
+
+[defaults]
+restart = "sometimes"
+stop = { singal = "TERM" }
+
+[services.orders]
+run = "orders --port {port}"
+prot = 4100
+after = ["postgers", "web:done"]
+ready = { http = "/health", every = "2 parsecs", timout = "1s" }
+
+[services.postgres]
+external = "localhost"
+replicas = 2
+
+[services.web]
+run = "npm 'run dev"
+port = 8000
+uses = ["order"]
+env = { URL = "http://localhost:{services.postgres.prot}" }
+"#;
+        let expected = [
+            "2:1: unknown key `nmae`; did you mean `name`?",
+            "3:14: there is no file ./.env; write \".env?\" if it may be missing",
+            "6:11: unknown variant `sometimes`, expected one of `crash`, `always`, `never`",
+            "7:10: unknown key `singal`; did you mean `signal`?",
+            "11:1: unknown key `prot`; did you mean `port`?",
+            "13:37: \"2 parsecs\" is not a duration; use one such as \"200ms\", \"2s\" or \"1m\"",
+            "13:50: unknown key `timout`; did you mean `timeout`?",
+            "16:12: \"localhost\" is not an address; use HOST:PORT, such as localhost:5432",
+            "17:12: `replicas` has no meaning for an external service, which Waypost doesn't start",
+            "20:7: a quote is not closed, or the last character is a backslash",
+            "21:8: port 8000 is also that of the gateway; use another one, or 0",
+            "22:9: there is no service `order`; did you mean `orders`?",
+            "23:15: {services.postgres.prot} is no placeholder; use {services.NAME.port}",
+        ];
+        assert_eq!(problems(text), expected);
+    }
+
+    #[test]
+    fn a_service_with_an_error_is_still_known_to_others() {
+        let text = "[services.a]\nrun = 1\n[services.b]\nrun = \"b\"\nafter = [\"a\", \"c\"]\n";
+        assert_eq!(
+            problems(text),
+            [
+                "2:7: expected a command: a string such as \"npm run dev\", or a list of strings",
+                "5:15: there is no service `c`; did you mean `a`?",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_cycle_is_shown_as_a_path() {
+        let service = |name: &str, after: &str| {
+            format!("[services.{name}]\nrun = \"x\"\nafter = [\"{after}\"]\n")
+        };
+        let text = service("ui", "a")
+            + &service("a", "b")
+            + &service("b", "c:started")
+            + &service("c", "a");
+        assert_eq!(
+            problems(&text),
+            [
+                "12:10: these services wait for each other, so none of them could start: \
+                 a -> b -> c -> a"
+            ]
+        );
+    }
+
+    #[test]
+    fn errors_of_the_syntax_are_reported_with_the_others() {
+        let text = "name = \n[services.a]\nrum = \"x\"\nrun = \"x\"\nport = 4100 4200\n";
+        let problems = problems(text);
+        assert!(problems.iter().any(|p| p.starts_with("1:")), "{problems:?}");
+        assert!(problems.iter().any(|p| p.starts_with("5:")), "{problems:?}");
+        let unknown = "3:1: unknown key `rum`; did you mean `run`?".to_owned();
+        assert!(problems.contains(&unknown), "{problems:?}");
+    }
+
+    #[test]
+    fn a_service_needs_to_be_one_kind_of_service() {
+        for (keys, expected) in [
+            ("", "neither `run`"),
+            ("run = \"\"", "the command is empty"),
+            ("run = []", "the command is empty"),
+            ("run = [\"a\"]\nshell = true", "without a shell"),
+            ("run = \"a\"\nopen = true", "no `port` to open"),
+            ("run = \"a {port}\"", "add `port = 0`"),
+            ("run = \"a\"\nonce = true\nreplicas = 2", "which ends"),
+            (
+                "run = \"a\"\nready = { tcp = true }",
+                "no `port` to connect to",
+            ),
+            (
+                "run = \"a\"\nready = { log = \"(\" }",
+                "not a regular expression",
+            ),
+            (
+                "run = \"a\"\nport = 1\nready = { tcp = true, http = \"/\" }",
+                "only one of",
+            ),
+            ("run = \"a\"\nafter = [\"t:completed\"]", "never completes"),
+            ("run = \"a\"\ndir = \"nowhere\"", "no folder ./nowhere"),
+            ("run = \"a\"\nport = 70000", "70000"),
+            ("run = \"a\"\nwatch = { paths = [\"{\"] }", "not a pattern"),
+        ] {
+            let problems = problems(&format!(
+                "[services.t]\nrun = \"t\"\n[services.s]\n{keys}\n"
+            ));
+            assert!(
+                problems.len() == 1 && problems[0].contains(expected),
+                "{keys}: {problems:?}"
+            );
+        }
+        for name in ["registry", "\"a b\"", "-a"] {
+            let problems = problems(&format!("[services.{name}]\nrun = \"a\"\n"));
+            assert!(
+                problems.len() == 1 && problems[0].contains("name"),
+                "{problems:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_schema_names_every_key_and_describes_it() {
+        let schema = StackFile::schema();
+        let service = &schema["$defs"]["Service"];
+        for key in ["run", "after", "needs-env", "env-files", "external"] {
+            let description = &service["properties"][key]["description"];
+            assert!(description.is_string(), "{key}: {service}");
+        }
+        assert_eq!(service["additionalProperties"], false);
+        assert_eq!(schema["properties"]["services"]["type"], "object");
+    }
+}
