@@ -3,6 +3,8 @@
 //!
 //! Dropping a fixture stops the processes and tasks that it started.
 
+#[cfg(feature = "browser")]
+pub mod browser;
 mod ca;
 mod cluster;
 mod consul;

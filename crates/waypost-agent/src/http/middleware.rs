@@ -138,7 +138,7 @@ fn admit(app: &App, head: &Parts) -> Result<Admitted, Rejection> {
 
 async fn process(
     app: Arc<App>,
-    head: Parts,
+    mut head: Parts,
     admitted: Admitted,
     body: Result<Bytes, ApiError>,
 ) -> Result<ApiResponse, Rejection> {
@@ -159,6 +159,7 @@ async fn process(
     let suffix = path[route.path.len()..].to_owned();
     let request = ApiRequest {
         app,
+        headers: std::mem::take(&mut head.headers),
         body,
         query,
         suffix,

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use http::HeaderMap;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::form_urlencoded;
@@ -20,6 +21,7 @@ use crate::{decode, go_compat};
 #[derive(Clone, Debug)]
 pub(crate) struct ApiRequest {
     pub app: Arc<App>,
+    pub headers: HeaderMap,
     pub body: Bytes,
     pub query: QueryParams,
     /// The part of the path after the route's path: a name, an id or a key.

@@ -81,11 +81,18 @@ impl ApiResponse {
         }
     }
 
-    /// A static file, which is never compressed.
-    pub(crate) fn file(content_type: &'static str, body: &'static str) -> Self {
+    /// A response that is sent as it is.
+    pub(crate) fn complete(response: Response<Bytes>) -> Self {
+        let (head, body) = response.into_parts();
+        let headers = head.headers.into_iter();
         Self {
+            status: head.status,
+            headers: headers
+                .filter_map(|(name, value)| Some((name?, value)))
+                .collect(),
+            body: ResponseBody::Owned(body),
             varies: false,
-            ..Self::typed(content_type, body)
+            ..Self::empty()
         }
     }
 

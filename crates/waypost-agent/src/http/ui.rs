@@ -1,34 +1,45 @@
-//! `/ui/`: a web page that shows the services and their health and updates itself.
+//! `/ui/`: the dashboard, with the registry as its source.
 
-use http::Method;
+use std::sync::OnceLock;
+
+use http::{Method, StatusCode};
+use waypost_dashboard::{Dashboard, Sources};
 
 use super::request::ApiRequest;
 use super::response::{ApiError, ApiResponse};
 use super::route::{Handler, Route};
 
-pub(super) const ROUTES: &[Route] = &[
-    Route::new("/ui/", &[(Method::GET, Handler::Sync(page))]).without_namespace(),
-    Route::new("/ui/app.js", &[(Method::GET, Handler::Sync(script))]).without_namespace(),
-    Route::new("/ui/style.css", &[(Method::GET, Handler::Sync(style))]).without_namespace(),
-];
+pub(super) const ROUTES: &[Route] =
+    &[Route::new("/ui/", &[(Method::GET, Handler::Sync(page))]).without_namespace()];
 
-/// The page, for every path below `/ui/` that isn't a file.
-fn page(_: &ApiRequest) -> Result<ApiResponse, ApiError> {
-    let page = include_str!("../ui/index.html");
-    let response = ApiResponse::file("text/html; charset=utf-8", page);
-    Ok(response.header(
-        "content-security-policy",
-        "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
-         img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'",
-    ))
+fn page(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
+    let response = dashboard().respond(&request.suffix, &request.headers);
+    // Links to Consul's page are such as /ui/dc1/services, and begin at the start here.
+    let response = match response {
+        Some(response) => response,
+        None if request.suffix.starts_with("assets/") => {
+            return Ok(ApiResponse::empty().status(StatusCode::NOT_FOUND));
+        }
+        None => {
+            let depth = request.suffix.matches('/').count();
+            let root = if depth == 0 {
+                "./".to_owned()
+            } else {
+                "../".repeat(depth)
+            };
+            dashboard().start_page(&root, &request.headers)
+        }
+    };
+    Ok(ApiResponse::complete(response))
 }
 
-fn script(_: &ApiRequest) -> Result<ApiResponse, ApiError> {
-    let script = include_str!("../ui/app.js");
-    Ok(ApiResponse::file("text/javascript; charset=utf-8", script))
-}
-
-fn style(_: &ApiRequest) -> Result<ApiResponse, ApiError> {
-    let style = include_str!("../ui/style.css");
-    Ok(ApiResponse::file("text/css; charset=utf-8", style))
+fn dashboard() -> &'static Dashboard {
+    static DASHBOARD: OnceLock<Dashboard> = OnceLock::new();
+    DASHBOARD.get_or_init(|| {
+        Dashboard::new(&Sources {
+            registry: Some("../v1/".to_owned()),
+            registry_kind: Some("embedded".to_owned()),
+            ..Sources::default()
+        })
+    })
 }

@@ -144,16 +144,35 @@ async fn a_healthy_service_is_passing_right_after_its_registration() {
 #[tokio::test]
 async fn the_web_page_and_its_files_are_served() {
     let agent = Agent::start().await.unwrap();
-    for (target, kind) in [
-        ("/ui/", "text/html; charset=utf-8"),
-        ("/ui/services/web", "text/html; charset=utf-8"),
-        ("/ui/app.js", "text/javascript; charset=utf-8"),
-        ("/ui/style.css", "text/css; charset=utf-8"),
-    ] {
+    let get = async |target: &str| {
         let request = Request::new("GET", target, "");
-        let response = request.send(agent.http_addr()).await.unwrap();
-        assert_eq!(response.status, "200 OK");
-        assert_eq!(response.header("Content-Type"), Some(kind), "{target}");
+        request.send(agent.http_addr()).await.unwrap()
+    };
+    let page = get("/ui/").await;
+    for target in [
+        "/ui/services/web",
+        "/ui/registry/keys/a/b",
+        "/ui/dc1/services",
+    ] {
+        let response = get(target).await;
+        assert_eq!(response.status, "200 OK", "{target}");
+        let kind = response.header("Content-Type");
+        assert_eq!(kind, Some("text/html; charset=utf-8"), "{target}");
+    }
+    let text = page.text();
+    let (_, rest) = text.split_once("src=\"assets/").unwrap();
+    let (hash, _) = rest.split_once('/').unwrap();
+    for (name, kind) in [
+        ("app.js", "text/javascript; charset=utf-8"),
+        ("style.css", "text/css; charset=utf-8"),
+        ("icon.svg", "image/svg+xml"),
+    ] {
+        let response = get(&format!("/ui/assets/{hash}/{name}")).await;
+        assert_eq!(response.status, "200 OK", "{name}");
+        assert_eq!(response.header("Content-Type"), Some(kind), "{name}");
+        assert!(response.header("ETag").is_some(), "{name}");
         assert!(!response.body.is_empty());
     }
+    let missing = get("/ui/assets/0000000000000000/app.js").await;
+    assert_eq!(missing.status, "404 Not Found");
 }

@@ -2,7 +2,6 @@
 
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
-mod browser;
 mod page;
 mod proxy;
 mod run;

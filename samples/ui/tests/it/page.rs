@@ -9,8 +9,8 @@ use axum::{Json, Router};
 use serde_json::{Value, json};
 use tokio::sync::mpsc;
 use waypost::{Health, InstanceId};
+use waypost_testkit::browser::Page;
 
-use crate::browser::Page;
 use crate::support::{FlakyRegistry, Models, Server, Stack, ui};
 
 const TAB: &str = "\u{e004}";
@@ -21,7 +21,7 @@ const CONTROL_ENTER: &str = "\u{e009}\u{e007}";
 async fn the_answer_of_a_model_is_shown_with_its_instance() {
     let stack = Stack::of(2).await;
     Page::test(&stack.ui.url("/"), async |page| {
-        page.choose("Sentiment").await;
+        choose(page, "Sentiment").await;
         page.write("#input", "The room was lovely. The breakfast was awful!")
             .await;
         page.click("#send").await;
@@ -39,7 +39,7 @@ async fn the_answer_of_a_model_is_shown_with_its_instance() {
         page.wait_for("#answer .headline", "score").await;
 
         page.click("#stream").await;
-        page.choose("Language").await;
+        choose(page, "Language").await;
         page.write("#input", "Onde fica a estação de comboios, por favor?")
             .await;
         page.click("#send").await;
@@ -51,7 +51,7 @@ async fn the_answer_of_a_model_is_shown_with_its_instance() {
             "the answer is not streamed"
         );
 
-        page.choose("Keywords").await;
+        choose(page, "Keywords").await;
         page.click("#example").await;
         page.click("#send").await;
         page.wait_for("#answer .keywords li", "registry").await;
@@ -63,7 +63,7 @@ async fn the_answer_of_a_model_is_shown_with_its_instance() {
 async fn twenty_requests_show_how_the_load_is_balanced() {
     let stack = Stack::of(3).await;
     Page::test(&stack.ui.url("/"), async |page| {
-        page.choose("Sentiment").await;
+        choose(page, "Sentiment").await;
         page.click("#burst").await;
         page.wait_for("#burst-status", "20 of 20 answered").await;
         let rows = page
@@ -227,7 +227,7 @@ async fn errors_are_shown_and_the_next_request_works() {
         let gateway = Server::of(models.gateway()).await;
         registry.add("api-gateway", "gateway-1", gateway.address, Health::Passing);
         models.start(&registry, "ai-models-1");
-        page.choose("Sentiment").await;
+        choose(page, "Sentiment").await;
         page.write("#input", " ").await;
         page.click("#send").await;
         page.wait_for("#problem", "Empty input").await;
@@ -259,7 +259,7 @@ async fn text_is_never_parsed_as_html() {
     Page::test(&stack.ui.url("/"), async |page| {
         page.wait_for("[data-key='evil'] .instance b", EVIL).await;
         for model in ["Sentiment", "Keywords"] {
-            page.choose(model).await;
+            choose(page, model).await;
             page.write("#input", &format!("{EVIL} was here.")).await;
             page.click("#send").await;
             page.wait_for("#answered", "Answered by").await;
@@ -325,7 +325,7 @@ async fn tokens_of_an_upstream_model_are_shown_as_they_arrive_and_can_be_stopped
         .models
         .start_with(&stack.registry, "ai-models-1", Some(upstream));
     Page::test(&stack.ui.url("/"), async |page| {
-        page.choose("tiny-llm").await;
+        choose(page, "tiny-llm").await;
         page.click("#send").await;
         for (token, written) in [
             ("A", "A"),
@@ -348,6 +348,13 @@ async fn tokens_of_an_upstream_model_are_shown_as_they_arrive_and_can_be_stopped
             .expect("the request to the upstream should be cancelled");
     })
     .await;
+}
+
+/// Clicks on the model with this name.
+async fn choose(page: &Page, model: &str) {
+    page.wait_for("#models", model).await;
+    page.click_xpath(&format!("//label[b[text()='{model}']]"))
+        .await;
 }
 
 /// An OpenAI-compatible server with one model, which streams the tokens sent to the channel.

@@ -1,7 +1,10 @@
-//! Controls Chromium through chromedriver.
+//! Controls Chromium through chromedriver. Needs the feature `browser`.
+
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::panic::AssertUnwindSafe;
 use std::process::Stdio;
+use std::time::Duration;
 
 use fantoccini::error::NewSessionError;
 use fantoccini::wd::{WebDriverCompatibleCommand, WindowHandle};
@@ -12,17 +15,19 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::process::{Child, Command};
 
-use crate::support::TIMEOUT;
+/// The longest that a test waits for anything, generous enough for a busy machine.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A page that is open in a browser.
-pub(crate) struct Page {
+#[derive(Debug)]
+pub struct Page {
     client: Client,
 }
 
 impl Page {
     /// Runs a test in a new browser, which is closed even if the test fails. Also fails if the
     /// browser logged an error.
-    pub(crate) async fn test(url: &str, test: impl AsyncFnOnce(&Self)) {
+    pub async fn test(url: &str, test: impl AsyncFnOnce(&Self)) {
         let (mut driver, client, _profile) = start_browser().await;
         let page = Self { client };
         let outcome = AssertUnwindSafe(async {
@@ -40,22 +45,24 @@ impl Page {
     }
 
     /// Opens a page in a new window of the same browser, and switches to it.
-    pub(crate) async fn open_window(&self, url: &str) {
+    pub async fn open_window(&self, url: &str) {
         let window = self.client.new_window(false).await.unwrap();
         self.client.switch_to_window(window.handle).await.unwrap();
         self.client.goto(url).await.unwrap();
     }
 
-    pub(crate) async fn windows(&self) -> Vec<WindowHandle> {
+    /// The open windows.
+    pub async fn windows(&self) -> Vec<WindowHandle> {
         self.client.windows().await.unwrap()
     }
 
-    pub(crate) async fn switch_to(&self, window: WindowHandle) {
+    /// Makes a window the current one.
+    pub async fn switch_to(&self, window: WindowHandle) {
         self.client.switch_to_window(window).await.unwrap();
     }
 
     /// Waits until an element is shown and its text contains `wanted`.
-    pub(crate) async fn wait_for(&self, css: &str, wanted: &str) {
+    pub async fn wait_for(&self, css: &str, wanted: &str) {
         let script = "const found = document.querySelector(arguments[0]); \
                       return found && found.checkVisibility() && found.textContent.includes(arguments[1]);";
         self.wait_for_script(
@@ -67,7 +74,7 @@ impl Page {
     }
 
     /// Waits until an expression is true in the page.
-    pub(crate) async fn wait_until(&self, expression: &str) {
+    pub async fn wait_until(&self, expression: &str) {
         self.wait_for_script(
             &format!("return Boolean({expression});"),
             vec![],
@@ -85,7 +92,7 @@ impl Page {
                 .unwrap()
                 != true
             {
-                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+                tokio::time::sleep(Duration::from_millis(20)).await;
             }
         };
         if tokio::time::timeout(TIMEOUT, shown).await.is_err() {
@@ -98,14 +105,15 @@ impl Page {
     }
 
     /// The value of an expression in the page.
-    pub(crate) async fn js(&self, expression: &str) -> Value {
+    pub async fn js(&self, expression: &str) -> Value {
         self.client
             .execute(&format!("return {expression};"), vec![])
             .await
             .unwrap()
     }
 
-    pub(crate) async fn click(&self, css: &str) {
+    /// Clicks on an element.
+    pub async fn click(&self, css: &str) {
         self.client
             .find(Locator::Css(css))
             .await
@@ -116,27 +124,14 @@ impl Page {
     }
 
     /// Replaces the text of a field.
-    pub(crate) async fn write(&self, css: &str, text: &str) {
+    pub async fn write(&self, css: &str, text: &str) {
         let field = self.client.find(Locator::Css(css)).await.unwrap();
         field.clear().await.unwrap();
         field.send_keys(text).await.unwrap();
     }
 
-    /// Clicks on the model with this name.
-    pub(crate) async fn choose(&self, model: &str) {
-        self.wait_for("#models", model).await;
-        let card = format!("//label[b[text()='{model}']]");
-        self.client
-            .find(Locator::XPath(&card))
-            .await
-            .unwrap()
-            .click()
-            .await
-            .unwrap();
-    }
-
     /// Sends keys to the element that has the focus.
-    pub(crate) async fn type_keys(&self, keys: &str) {
+    pub async fn type_keys(&self, keys: &str) {
         self.client
             .active_element()
             .await
@@ -146,7 +141,8 @@ impl Page {
             .unwrap();
     }
 
-    pub(crate) async fn text(&self, css: &str) -> String {
+    /// The visible text of an element.
+    pub async fn text(&self, css: &str) -> String {
         self.client
             .find(Locator::Css(css))
             .await
@@ -154,6 +150,65 @@ impl Page {
             .text()
             .await
             .unwrap()
+    }
+
+    /// Clicks on the first element that an XPath expression selects.
+    pub async fn click_xpath(&self, xpath: &str) {
+        let element = self.client.find(Locator::XPath(xpath)).await.unwrap();
+        element.click().await.unwrap();
+    }
+
+    /// Loads the page again.
+    pub async fn reload(&self) {
+        self.client.refresh().await.unwrap();
+    }
+
+    /// Loads another page.
+    pub async fn open(&self, url: &str) {
+        self.client.goto(url).await.unwrap();
+    }
+
+    /// Sets the size of the page in CSS pixels, with two device pixels for each.
+    pub async fn resize(&self, width: u32, height: u32) {
+        let metrics = json!({
+            "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 600,
+        });
+        self.devtools("Emulation.setDeviceMetricsOverride", metrics)
+            .await;
+    }
+
+    /// Sets media features, such as `prefers-color-scheme` to `dark`.
+    pub async fn emulate(&self, features: &[(&str, &str)]) {
+        let features: Vec<_> = features
+            .iter()
+            .map(|(name, value)| json!({"name": name, "value": value}))
+            .collect();
+        self.devtools("Emulation.setEmulatedMedia", json!({"features": features}))
+            .await;
+    }
+
+    /// A picture of what is visible, as a PNG.
+    pub async fn screenshot(&self) -> Vec<u8> {
+        self.client.screenshot().await.unwrap()
+    }
+
+    /// Runs statements in the page, and returns what they return.
+    pub async fn run(&self, script: &str) -> Value {
+        self.client.execute(script, vec![]).await.unwrap()
+    }
+
+    /// Runs statements in the page, which call `arguments[0]` with the result.
+    pub async fn run_async(&self, script: &str) -> Value {
+        self.client.execute_async(script, vec![]).await.unwrap()
+    }
+
+    /// Sends a command of the Chrome DevTools Protocol.
+    pub async fn devtools(&self, command: &str, parameters: Value) -> Value {
+        let command = DevTools {
+            command: command.to_owned(),
+            parameters,
+        };
+        self.client.issue_cmd(command).await.unwrap()
     }
 
     /// Checks that the browser logged no error, such as an exception or a violation of the content
@@ -189,6 +244,31 @@ impl WebDriverCompatibleCommand for BrowserLog {
             http::Method::POST,
             Some(json!({"type": "browser"}).to_string()),
         )
+    }
+}
+
+/// chromedriver's command to use the Chrome DevTools Protocol.
+#[derive(Debug)]
+struct DevTools {
+    command: String,
+    parameters: Value,
+}
+
+impl WebDriverCompatibleCommand for DevTools {
+    fn endpoint(
+        &self,
+        base: &url::Url,
+        session: Option<&str>,
+    ) -> Result<url::Url, url::ParseError> {
+        base.join(&format!(
+            "session/{}/goog/cdp/execute",
+            session.unwrap_or_default()
+        ))
+    }
+
+    fn method_and_body(&self, _: &url::Url) -> (http::Method, Option<String>) {
+        let body = json!({"cmd": self.command, "params": self.parameters});
+        (http::Method::POST, Some(body.to_string()))
     }
 }
 

@@ -1,0 +1,40 @@
+// How to add a service: shown while there is none, and on request.
+
+import { copy } from "./actions.js";
+import { el } from "./dom.js";
+import { icon } from "./icons.js";
+
+/** The ways to add a service: title, explanation, commands. @type {[string, string, string][]} */
+const WAYS = [
+  ["Any program, as it is", "Waypost gives it a port, checks it and registers it.", "waypost run orders -- \\\n  uvicorn app:app --port {port}"],
+  ["A whole stack", "Reads what is in this folder and writes a file to edit.", "waypost init\nwaypost up"],
+  ["Something that runs already", "Registered as long as the command runs.", "waypost register orders \\\n  --port 4100 --check /health"],
+];
+
+/** @param {string} title @param {string} lead */
+export function ways(title, lead) {
+  return el(
+    "div", { class: "hello" },
+    el("h1", {}, title),
+    el("p", {}, lead),
+    el("div", { class: "ways" }, ...WAYS.map(([name, what, commands]) =>
+      el(
+        "section", { class: "card way" },
+        el("h2", {}, name), el("p", {}, what), el("pre", { tabindex: "0", "aria-label": `Commands: ${name}` }, commands),
+        el("button", { class: "btn copy", onclick: () => copy(commands.replace(/ \\\n +/g, " ")) }, icon("copy"), "Copy", el("span", { class: "sr" }, ` the commands of “${name}”`)),
+      ))),
+  );
+}
+
+export class AddView {
+  title = "Add a service";
+  element = el("div", {}, ways("Add a service", "In one of three ways. It appears among the services by itself."));
+  /** @param {import("./app.js").App} _app */
+  constructor(_app) {}
+  show() {}
+  update() {}
+  tick() {}
+  key() {
+    return false;
+  }
+}

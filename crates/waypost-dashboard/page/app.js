@@ -1,0 +1,246 @@
+// The start of the page: its frame, its views, and what happens in all of them.
+
+import { Actions, takeToken } from "./actions.js";
+import * as address from "./address.js";
+import { AddView } from "./add.js";
+import { attribute, byId, el, hiddenText, once, text } from "./dom.js";
+import { clock, duration, exact } from "./format.js";
+import { icon } from "./icons.js";
+import { showKeys } from "./keys.js";
+import { LogsView } from "./logs.js";
+import { MapView } from "./map.js";
+import * as model from "./model.js";
+import { Palette } from "./palette.js";
+import { RegistryView } from "./registry.js";
+import { ServicesView } from "./services.js";
+import { Store } from "./store.js";
+
+/**
+ * @typedef {import("./types.d.ts").Row} Row
+ * @typedef {import("./store.js").Changes} Changes
+ * @typedef {object} View
+ * @property {string} title
+ * @property {HTMLElement} element
+ * @property {(address: address.Address) => void} show called when it appears and when its address changes
+ * @property {(changes: Changes) => void} update
+ * @property {(now: number) => void} tick called once a second
+ * @property {(key: string) => boolean} key handles a key; false if it has no meaning here
+ * @property {() => void} [hide]
+ */
+
+/** A lost connection is reported after this time, so that a short break goes unnoticed. */
+const OUTAGE_AFTER_MS = 700;
+const EVERYTHING = { all: true, services: new Set(), links: true, second: true, lines: true };
+
+export class App {
+  /** The rows of all services. @type {Map<string, Row>} */
+  rows = new Map();
+  /** @type {Row[]} */
+  #sorted = [];
+  /** @type {View | null} */
+  #view = null;
+  #isStale = false;
+
+  constructor() {
+    takeToken();
+    const meta = /** @type {HTMLMetaElement} */ (document.querySelector('meta[name="waypost-sources"]'));
+    /** @type {import("./types.d.ts").Sources} */
+    this.sources = JSON.parse(meta.content);
+    this.store = new Store(this.sources);
+    this.actions = new Actions(this.store);
+    /** @type {Map<string, () => View>} */
+    this.views = new Map([["services", () => new ServicesView(this)]]);
+    if (this.sources.stack) this.views.set("logs", () => new LogsView(this));
+    if (this.sources.traffic || this.sources.stack) this.views.set("map", () => new MapView(this));
+    if (this.sources.registry) this.views.set("registry", () => new RegistryView(this));
+    this.views.set("add", () => new AddView(this));
+    /** @type {Map<string, View>} */
+    this.made = new Map();
+    this.palette = new Palette(this);
+    this.#frame();
+    address.interceptLinks([...this.views.keys()]);
+    address.onNavigate(() => this.#navigate());
+    document.addEventListener("keydown", (event) => this.#key(event));
+    this.store.subscribe((changes) => this.#update(changes));
+    this.#navigate();
+    this.#tick();
+  }
+
+  get state() {
+    return this.store.state;
+  }
+
+  /** All rows, trouble first. */
+  get sorted() {
+    return this.#sorted;
+  }
+
+  /** The rows that need attention. */
+  get needs() {
+    return this.#sorted.filter((row) => row.need);
+  }
+
+  // === Frame ===
+
+  #frame() {
+    const titles = /** @type {Record<string, string>} */ ({ services: "Services", logs: "Logs", map: "Map", registry: "Registry" });
+    const icons = /** @type {Record<string, any>} */ ({ services: "services", logs: "log", map: "map", registry: "registry" });
+    const shown = [...this.views.keys()].filter((name) => titles[name]);
+    const link = (/** @type {string} */ name) => address.href(name === "services" ? [] : [name]);
+    byId("views").append(...shown.map((name) => el("a", { href: link(name), "data-view": name }, titles[name])));
+    byId("dock").append(...shown.map((name) => el("a", { href: link(name), "data-view": name }, icon(icons[name]), titles[name])));
+    byId("dock").style.setProperty("--views", String(shown.length));
+    const live = byId("live");
+    if (this.sources.registry) live.before(el("a", { class: "btn add", href: "add" }, "Add a service"));
+    byId("skip").addEventListener("click", (event) => {
+      event.preventDefault();
+      byId("main").focus();
+    });
+  }
+
+  #navigate() {
+    const where = address.current();
+    const name = this.views.has(where.view) ? where.view : "services";
+    let view = this.made.get(name);
+    if (!view) this.made.set(name, (view = /** @type {() => View} */ (this.views.get(name))()));
+    if (view !== this.#view) {
+      this.#view?.hide?.();
+      this.#view = view;
+      byId("main").replaceChildren(view.element);
+      window.scrollTo(0, 0);
+    }
+    for (const link of document.querySelectorAll("[data-view]")) {
+      attribute(link, "aria-current", /** @type {HTMLElement} */ (link).dataset.view === name ? "page" : null);
+    }
+    view.show(where);
+    view.update(EVERYTHING);
+    this.#title();
+  }
+
+  /** @param {Changes} changes */
+  #update(changes) {
+    const changed = changes.all || changes.links ? model.names(this.state) : changes.services;
+    if (changes.all) {
+      for (const name of this.rows.keys()) if (!(/** @type {Set<string>} */ (changed).has(name))) this.rows.delete(name);
+    }
+    for (const name of changed) {
+      const row = model.rowOf(this.state, name);
+      if (row) this.rows.set(name, row);
+      else this.rows.delete(name);
+    }
+    if (changed.size || changes.all) this.#sorted = [...this.rows.values()].sort(model.troubleFirst);
+    this.#bars();
+    this.#view?.update(changes);
+    this.#title();
+  }
+
+  #tick() {
+    const step = () => {
+      if (!document.hidden) {
+        this.#bars();
+        this.#view?.tick(Date.now());
+      }
+      setTimeout(step, 1000 - (Date.now() % 1000));
+    };
+    setTimeout(step, 1000);
+    document.addEventListener("visibilitychange", () => !document.hidden && this.#view?.tick(Date.now()));
+  }
+
+  // === Connection ===
+
+  /** Says what can't be reached, how old the data is, and asks for a token that is missing. */
+  #bars() {
+    const { links } = this.state;
+    const now = Date.now();
+    const lost = /** @type {const} */ (["stack", "registry"]).filter((name) => links[name].state === "lost" && now - links[name].since > OUTAGE_AFTER_MS);
+    const denied = links.registry.state === "denied";
+    this.#isStale = lost.length > 0;
+    document.body.classList.toggle("stale", this.#isStale);
+    const bars = byId("bars");
+    once(bars, [...lost, denied && "denied"].join(), () => [
+      ...lost.map((name) => el("div", { class: "outage", role: "status", "data-source": name }, el("strong"), el("span"), el("span", { class: "age" }))),
+      denied && this.#tokenForm(),
+    ]);
+    for (const name of lost) {
+      const [what, why, age] = /** @type {HTMLElement} */ (bars.querySelector(`[data-source="${name}"]`)).children;
+      const whatIs = name === "registry" ? "The registry can’t be reached" : "Nothing answers at this address";
+      text(what, whatIs);
+      text(why, links[name].error);
+      const known = this.rows.size ? `Shown as it was ${duration(now - links[name].since)} ago, at ${clock(links[name].since)}` : `For ${duration(now - links[name].since)}`;
+      text(age, known);
+      attribute(age, "title", exact(links[name].since));
+    }
+    if (denied) text(byId("token-error"), this.store.token ? `The token was rejected: ${links.registry.error}.` : "");
+    const live = byId("live");
+    const main = this.sources.stack ? links.stack : this.sources.registry ? links.registry : links.traffic;
+    const state = lost.length ? "lost" : main.state;
+    live.dataset.state = state;
+    const words = { live: "Live", lost: "Not live", denied: "Token needed", connecting: "Connecting", off: "Connecting" };
+    once(live, state, () => [el("span", {}, words[state]), hiddenText(this.sources.registry ? " from the registry" : "")]);
+    const name = this.sources.name ?? this.state.stack?.name ?? this.state.datacenter;
+    byId("stack").hidden = !name;
+    once(byId("stack"), name, () => [el("b", {}, name)]);
+  }
+
+  #tokenForm() {
+    const input = el("input", { id: "token", type: "password", autocomplete: "off", required: true });
+    return el(
+      "form",
+      {
+        class: "outage", id: "token-form",
+        onsubmit: (/** @type {Event} */ event) => {
+          event.preventDefault();
+          this.store.setToken(/** @type {HTMLInputElement} */ (input).value);
+        },
+      },
+      el("label", { for: "token" }, "This registry requires a token"), input, el("button", { class: "btn go" }, "Show services"), el("span", { id: "token-error", role: "alert" }),
+    );
+  }
+
+  /** The title and the icon carry the number of what needs attention. */
+  #title() {
+    const needs = this.needs.length;
+    const name = this.sources.name ?? this.state.stack?.name ?? this.state.datacenter;
+    const first = this.#isStale ? "registry down" : needs ? `${needs} need you` : this.#view?.title ?? "";
+    document.title = [first, name, "Waypost"].filter(Boolean).join(" · ");
+    const mark = this.#isStale ? "!" : needs > 9 ? "9+" : String(needs || "");
+    const link = /** @type {HTMLLinkElement & {_mark?: string, _href?: string}} */ (document.querySelector('link[rel="icon"]'));
+    link._href ??= link.href;
+    if ((link._mark ?? "") === mark) return;
+    link._mark = mark;
+    const badge = `<circle cx="29" cy="29" r="11" fill="#b3241c"/><text x="29" y="34" font-family="sans-serif" font-size="14" font-weight="700" text-anchor="middle" fill="#fff">${mark}</text>`;
+    const drawn = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40"><rect width="40" height="40" rx="9" fill="#0f766e"/><path d="M19 7h2v27h-2z" fill="#fff"/><path d="M12 10h15l4 3.5-4 3.5H12z" fill="#fcd34d"/><path d="M28 19H13l-4 3.5 4 3.5h15z" fill="#fff"/>${badge}</svg>`;
+    link.href = mark ? `data:image/svg+xml,${encodeURIComponent(drawn)}` : link._href;
+  }
+
+  // === Keyboard ===
+
+  /** @param {KeyboardEvent} event */
+  #key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || event.defaultPrevented) return;
+    const target = /** @type {HTMLElement} */ (event.target);
+    if (document.querySelector("dialog[open]")) return;
+    if (target.closest("input, textarea, select") && event.key !== "Escape") return;
+    const handled = this.#view?.key(event.key) || this.#globalKey(event.key);
+    if (handled) event.preventDefault();
+  }
+
+  /** @param {string} key */
+  #globalKey(key) {
+    switch (key) {
+      case "/":
+        this.palette.focus();
+        return true;
+      case "s":
+        address.go("./");
+        return true;
+      case "m":
+        if (this.views.has("map")) address.go("map");
+        return true;
+      case "?":
+        showKeys(this.sources);
+        return true;
+    }
+    return false;
+  }
+}

@@ -1,0 +1,437 @@
+// The drawer: all that is known of one service.
+
+import * as address from "./address.js";
+import { ask } from "./actions.js";
+import { drawStrip, strip } from "./charts.js";
+import { attribute, clear, el, hiddenText, keyed, once, text } from "./dom.js";
+import { checkOutput, clock, count, duration, exact, parseTime, percent, rate, size } from "./format.js";
+import { icon, sign } from "./icons.js";
+import { logLine } from "./lines.js";
+import * as model from "./model.js";
+
+/**
+ * @typedef {import("./types.d.ts").Row} Row
+ * @typedef {import("./types.d.ts").Check} Check
+ */
+
+/** The number of log lines in the drawer. */
+const LOG_LINES = 12;
+const LOG_TAB_LINES = 150;
+const REQUEST_LINES = 60;
+
+export class Drawer {
+  #name = "";
+  #tab = "";
+  /** @type {Check[] | null} */
+  #checks = null;
+  /** Which change of the service the checks belong to. */
+  #checksOf = "";
+  /** @type {{ name: string, value: string, masked: boolean, source: string }[] | null} */
+  #environment = null;
+  #error = "";
+  #fetchedAt = 0;
+
+  /** @param {import("./app.js").App} app */
+  constructor(app) {
+    this.app = app;
+    this.heading = el("h2", { tabindex: "-1" });
+    this.status = el("span");
+    this.acts = el("div", { class: "acts" });
+    this.sub = el("p", { class: "sub" });
+    this.tabs = el("nav", { class: "tabs" });
+    this.content = el("div", { class: "scroll", tabindex: "0", role: "region" });
+    this.element = el("aside", { class: "side", hidden: true }, el("header", {}, el("div", { class: "title" }, this.heading, this.status, this.acts), this.sub, this.tabs), this.content);
+  }
+
+  /** Shows a service, or nothing. @param {string} name @param {string} tab */
+  show(name, tab) {
+    if (name !== this.#name) {
+      this.#checks = null;
+      this.#environment = null;
+      this.#checksOf = "";
+      this.#error = "";
+    }
+    if (tab !== this.#tab || name !== this.#name) {
+      clear(this.content);
+      this.content.scrollTop = 0;
+    }
+    this.#name = name;
+    this.#tab = tab;
+    this.element.hidden = !name;
+    attribute(this.element, "aria-label", name);
+    attribute(this.element, "data-name", name);
+    this.app.store.wantLogs(!!name && !!this.app.sources.stack && (tab === "" || tab === "log" || tab === "requests"));
+    if (name) this.#draw();
+  }
+
+  /** @param {import("./store.js").Changes} changes */
+  update(changes) {
+    if (!this.#name) return;
+    const concerns = changes.all || changes.services.has(this.#name) || changes.links;
+    if (concerns || changes.second || (changes.lines && this.#tab !== "checks" && this.#tab !== "environment")) this.#draw();
+  }
+
+  /** @param {number} now */
+  tick(now) {
+    if (!this.#name) return;
+    const row = this.app.rows.get(this.#name);
+    // A failing check has news at each run, which changes nothing in the registry.
+    if (row && row.level !== "ok" && this.#checks && now - this.#fetchedAt > this.#interval()) this.#fetchChecks(row);
+    for (const element of /** @type {NodeListOf<HTMLElement>} */ (this.content.querySelectorAll("[data-next]"))) {
+      text(element, `Next check in ${duration(Math.max(0, Number(element.dataset.next) - now))}. `);
+    }
+  }
+
+  /** How often a failing check runs, in milliseconds. */
+  #interval() {
+    const intervals = (this.#checks ?? []).map((check) => goDuration(check.Definition.Interval ?? check.Definition.TTL ?? "")).filter(Boolean);
+    return Math.max(2000, Math.min(10_000, ...intervals));
+  }
+
+  // === Frame ===
+
+  #draw() {
+    const row = this.app.rows.get(this.#name);
+    text(this.heading, this.#name);
+    if (!row) {
+      const isLoading = !this.app.rows.size;
+      once(this.status, "none", () => []);
+      once(this.acts, "none", () => [this.#closeButton()]);
+      once(this.content, `none ${isLoading}`, () => [el("p", { class: "muted" }, isLoading ? "Loading" : `There is no service ${this.#name} now.`)]);
+      return;
+    }
+    once(this.status, `${row.level} ${row.word}`, () => [el("span", { class: `st ${row.level}` }, sign(row.level), row.word)]);
+    once(this.acts, `${row.canRestart} ${row.isStopped} ${row.name}`, () => this.#actions(row));
+    const facts = [row.about];
+    once(this.sub, `${row.url} ${facts}`, () => [
+      row.url && el("a", { class: "addr", href: row.url, target: "_blank", rel: "noreferrer" }, row.url.replace(/^https?:\/\//, ""), el("span", { "aria-hidden": "true" }, " ↗")),
+      ...facts.filter(Boolean).map((fact) => el("span", {}, fact)),
+      ...this.#links(row),
+    ]);
+    const tabs = this.#tabList(row);
+    attribute(this.tabs, "aria-label", `About ${row.name}`);
+    once(this.tabs, `${row.name} ${this.#tab} ${tabs.join()} ${location.search}`, () => tabs.map(([tab, title]) =>
+      el("a", { href: this.#href(tab), "aria-current": tab === this.#tab ? "page" : null }, title)));
+    attribute(this.content, "aria-label", `${tabs.find(([tab]) => tab === this.#tab)?.[1] ?? "Overview"} of ${row.name}`);
+    const stamp = JSON.stringify(row.instances.map(({ id, level, since }) => [id, level, since]));
+    if (this.app.sources.registry && this.app.state.registry.has(row.name) && stamp !== this.#checksOf) {
+      this.#checksOf = stamp;
+      this.#fetchChecks(row);
+    }
+    if (this.#tab === "checks") this.#drawChecks();
+    else if (this.#tab === "environment") this.#drawEnvironment(row);
+    else if (this.#tab === "log") this.#drawLog(row, LOG_TAB_LINES);
+    else if (this.#tab === "requests") this.#drawRequests(row);
+    else this.#drawOverview(row);
+  }
+
+  /** @param {Row} row @returns {[string, string][]} */
+  #tabList(row) {
+    const checks = this.#checks?.filter((check) => check.ServiceID);
+    /** @type {[string, string][]} */
+    const tabs = [["", "Overview"]];
+    if (this.app.sources.stack) tabs.push(["log", "Log"]);
+    if (this.app.state.registry.has(row.name)) tabs.push(["checks", checks ? `Checks ${checks.length}` : "Checks"]);
+    if (this.app.sources.stack && row.canRestart) tabs.push(["environment", this.#environment ? `Environment ${this.#environment.length}` : "Environment"]);
+    if (this.app.sources.stack && this.app.sources.traffic) tabs.push(["requests", "Requests"]);
+    return tabs;
+  }
+
+  /** @param {string} tab */
+  #href(tab) {
+    const query = new URLSearchParams(location.search);
+    return address.href(["services", this.#name], { show: query.get("show"), q: query.get("q"), tab });
+  }
+
+  #closeButton() {
+    const query = new URLSearchParams(location.search);
+    return el("a", { class: "btn icon", href: address.href([], { show: query.get("show"), q: query.get("q") }), "aria-label": "Close", title: "Close (Esc)" }, icon("close"));
+  }
+
+  /** @param {Row} row */
+  #actions(row) {
+    const { actions } = this.app;
+    if (!row.canRestart || !this.app.sources.stack) return [this.#closeButton()];
+    const name = row.name;
+    return [
+      row.isStopped
+        ? el("button", { class: "btn", onclick: () => actions.start(name) }, icon("start"), "Start")
+        : el("button", { class: "btn", onclick: () => actions.restart(name), title: "Restart (r)" }, icon("restart"), "Restart"),
+      !row.isStopped && el("button", { class: "btn icon", "aria-label": `Stop ${name}`, title: "Stop", onclick: () => actions.stop(name) }, icon("stop")),
+      this.#closeButton(),
+    ];
+  }
+
+  /** @param {Row} row */
+  #links(row) {
+    const links = this.app.state.services.get(row.name)?.links ?? {};
+    return Object.entries(links).map(([title, href]) => el("a", { class: "addr", href, target: "_blank", rel: "noreferrer" }, title));
+  }
+
+  // === Overview ===
+
+  /** The parts of the overview; made once, so that selection and scroll survive. */
+  #overview() {
+    const parts = /** @type {any} */ (this.content)._parts;
+    if (parts?.why.isConnected) return parts;
+    const made = {
+      why: el("section", { class: "why", "aria-label": "Why it is not all ready" }, el("strong"), el("pre"), el("p")),
+      strips: el("div", { class: "strips" }),
+      axis: el("p", { class: "axis" }, el("span"), el("span", {}, "now")),
+      rows: el("ul", { class: "rows" }),
+      scale: el("span", { class: "end" }),
+      callers: el("ul"),
+      calls: el("ul"),
+      callsSection: el("section", { class: "calls" }),
+      logTitle: el("h3"),
+      log: el("ol", { class: "log", tabindex: "0" }),
+    };
+    made.callsSection.append(el("div", {}, el("h3", {}, "Called by"), made.callers), el("div", {}, el("h3", {}, "Calls"), made.calls));
+    const instances = el("section", {}, el("h3", {}, "Instances", made.scale), made.rows);
+    const health = el("section", {}, el("h3", {}, "Health ", el("span", { class: "end" }, "last 15 min")), made.strips, made.axis);
+    const log = el("section", {}, made.logTitle, made.log);
+    clear(this.content);
+    this.content.append(made.why, health, instances, made.callsSection, ...(this.app.sources.stack ? [log] : []));
+    return (/** @type {any} */ (this.content)._parts = made);
+  }
+
+  /** @param {Row} row */
+  #drawOverview(row) {
+    const parts = this.#overview();
+    this.#drawWhy(parts.why, row);
+    const now = Date.now() / 1000;
+    keyed(
+      parts.strips, row.instances, (instance) => instance.id,
+      (instance) => el("div", { class: "strip" }, el("span", { title: instance.id }, instance.id), strip(true)),
+      (line, instance) => {
+        const drawn = line.lastChild;
+        drawStrip(drawn, instance.history, now);
+        attribute(drawn, "aria-label", `${instance.id}: ${drawn.getAttribute("aria-label")}`);
+      },
+    );
+    text(parts.axis.firstChild, clock((now - 900) * 1000).slice(0, 5));
+    once(parts.scale, `${row.canRestart} ${row.name}`, () => (row.canRestart && this.app.sources.stack ? [el("button", { class: "addr", onclick: () => this.#askScale() }, "Scale…")] : []));
+    keyed(parts.rows, row.instances, (instance) => instance.id, () => this.#makeInstance(), (line, instance) => this.#drawInstance(line, instance, row));
+    this.#drawCalls(parts, row);
+    if (this.app.sources.stack) {
+      once(parts.logTitle, row.name, () => [`Log of ${row.name} `, el("span", { class: "end" }, el("a", { class: "addr", href: address.href(["logs"], { service: row.name }) }, "All of it"))]);
+      attribute(parts.log, "aria-label", `Last lines of ${row.name}`);
+      this.#drawLines(parts.log, this.#lines(row), LOG_LINES);
+    }
+  }
+
+  async #askScale() {
+    const row = this.app.rows.get(this.#name);
+    if (!row) return;
+    const answer = await ask({ title: `Scale ${row.name}`, yes: "Scale", field: { label: "Instances", value: String(row.wanted), type: "number", min: "1", max: "64" } });
+    if (answer !== null) this.app.actions.scale(row.name, Number(answer));
+  }
+
+  /** Why it isn't all ready: the failing check with its request and answer, or the end of the process. @param {HTMLElement} section @param {Row} row */
+  #drawWhy(section, row) {
+    section.hidden = row.level === "ok" || (row.level === "idle" && !row.below);
+    if (section.hidden) return;
+    section.className = `why ${row.level}`;
+    const [title, output, rest] = /** @type {HTMLElement[]} */ ([...section.children]);
+    const failing = row.instances.find((instance) => instance.level === "bad") ?? row.instances.find((instance) => instance.level !== "ok");
+    const service = this.app.state.services.get(row.name);
+    const check = this.#checks?.find((check) => check.Status !== "passing" && (!failing || check.ServiceID === failing.id || check.ServiceID === ""))
+      ?? this.#checks?.find((check) => check.Status !== "passing");
+    const seen = check ? checkOutput(check.Output) : null;
+    const lines = seen?.url ? [`${seen.method || check?.Definition.Method || "GET"} ${seen.url}${seen.status ? ` → ${seen.status}` : ""}`, seen.text].filter(Boolean) : check ? [check.Output || "no result yet"] : [];
+    const error = service?.last_error;
+    if (error && !lines.some((line) => line.includes(error))) lines.push(error);
+    const who = failing?.id ?? row.name;
+    const what = seen?.status ? `${who} answers ${seen.status} to its health check` : check ? `${who} fails the check “${check.Name}”` : row.need?.title ?? service?.why ?? row.word;
+    text(title, what);
+    text(output, lines.join("\n"));
+    output.hidden = !lines.length;
+    const next = parseTime(check?.NextRun);
+    const key = JSON.stringify([check?.CheckID, check?.LastChanged, next, service?.why, service?.advice, row.since]);
+    once(rest, key, () => [
+      check && check.LastChanged && `Since ${clock(parseTime(check.LastChanged))}. `,
+      check && next > Date.now() - 1000 && !check.Definition.TTL && el("span", { "data-next": String(next) }, `Next check in ${duration(next - Date.now())}. `),
+      check?.Status === "critical" && this.app.sources.registry && "Gets no requests until it passes. ",
+      service?.why && service.why !== what ? `${service.why} ` : "",
+      service?.advice && el("b", {}, service.advice),
+    ]);
+    rest.hidden = !rest.textContent;
+  }
+
+  #makeInstance() {
+    return el("li", {}, el("span", { class: "who-is" }), el("span", { class: "mono muted" }), el("span", { class: "num muted" }), el("span", { class: "num" }));
+  }
+
+  /** @param {HTMLElement} line @param {import("./types.d.ts").RowInstance} instance @param {Row} row */
+  #drawInstance(line, instance, row) {
+    const [who, where, use, load] = /** @type {any} */ (line.children);
+    once(who, `${instance.level} ${instance.id} ${instance.word}`, () => [el("span", { class: `st ${instance.level}`, title: instance.word }, sign(instance.level), el("span", { class: "cut" }, instance.id), hiddenText(instance.word))]);
+    text(where, [instance.address, instance.pid ? `pid ${instance.pid}` : ""].filter(Boolean).join(" · "));
+    attribute(where, "title", instance.since ? `${instance.word} since ${exact(instance.since)}` : null);
+    text(use, [instance.cpu != null ? `${Math.round(instance.cpu)} %` : "", instance.memory != null ? size(instance.memory) : ""].filter(Boolean).join(" · "));
+    const traffic = this.app.state.traffic.get(row.name)?.instances ?? {};
+    const port = /:(\d+)$/.exec(instance.address)?.[1];
+    const known = Object.entries(traffic).find(([host]) => port && host.endsWith(`:${port}`))?.[1];
+    text(load, known ? (known.ejected ? "ejected" : `${rate(known.requests)}/s`) : "");
+  }
+
+  /** @param {any} parts @param {Row} row */
+  #drawCalls(parts, row) {
+    const { state } = this.app;
+    const callers = [...model.callers(state, row.name)].map(([name, perSecond]) => ({ name, perSecond, share: 0 }));
+    const calls = this.app.sorted.map((other) => ({ name: other.name, perSecond: model.callers(state, other.name).get(row.name) ?? 0, share: model.traffic(state, other.name)?.share ?? 0 }))
+      .filter((call) => call.perSecond > 0);
+    for (const name of row.uses) if (!calls.some((call) => call.name === name)) calls.push({ name, perSecond: 0, share: 0 });
+    parts.callsSection.hidden = !callers.length && !calls.length;
+    for (const [list, items] of /** @type {[HTMLElement, typeof calls][]} */ ([[parts.callers, callers], [parts.calls, calls]])) {
+      keyed(list, items.sort((a, b) => b.perSecond - a.perSecond), (item) => item.name, () => el("li", {}, el("span"), el("a"), el("span", { class: "num" })), (line, { name, perSecond, share }) => {
+        const [mark, link, number] = line.children;
+        const level = this.app.rows.get(name)?.level ?? "idle";
+        once(mark, level, () => [el("span", { class: `sign ${level}` }, sign(level))]);
+        text(link, name);
+        attribute(link, "href", this.app.rows.has(name) ? address.href(["services", name]) : null);
+        text(number, [perSecond ? `${rate(perSecond)}/s` : "", share >= 0.999 ? "all fail" : share ? `${percent(share)} fail` : ""].filter(Boolean).join(" · "));
+      });
+      (/** @type {HTMLElement} */ (list.parentElement)).hidden = !items.length;
+    }
+  }
+
+  // === Log and requests ===
+
+  /** The log lines of a service. @param {Row} row */
+  #lines(row) {
+    return this.app.state.lines.filter((line) => line.service === row.name);
+  }
+
+  /** @param {HTMLElement} list @param {import("./types.d.ts").LogLine[]} lines @param {number} most */
+  #drawLines(list, lines, most) {
+    const shown = lines.slice(-most);
+    const isAtEnd = list.scrollHeight - list.scrollTop - list.clientHeight < 30;
+    keyed(list, shown, (line) => String(line.id), (line) => logLine(line, { short: true }), () => {});
+    if (isAtEnd) list.scrollTop = list.scrollHeight;
+  }
+
+  /** @param {Row} row @param {number} most */
+  #drawLog(row, most) {
+    let list = /** @type {HTMLElement | null} */ (this.content.querySelector("ol.log"));
+    if (!list) {
+      list = el("ol", { class: "log tall", tabindex: "0", "aria-label": `Lines of ${row.name}, oldest first` });
+      clear(this.content);
+      this.content.append(el("p", { class: "muted" }, el("a", { class: "addr", href: address.href(["logs"], { service: row.name }) }, "Search and follow in Logs")), list);
+    }
+    this.#drawLines(list, this.#lines(row), most);
+  }
+
+  /** The requests to the service, from the access log of the gateway. @param {Row} row */
+  #drawRequests(row) {
+    const requests = this.app.state.lines.map((line) => accessEntry(line)).filter((entry) => entry && (entry.route === row.name || model.isGateway(this.app.state, row.name)));
+    once(this.content, `requests ${row.name} ${requests.length} ${requests.at(-1)?.id}`, () => [
+      el("p", { class: "muted" }, requests.length ? "From the access log of the gateway, newest first." : "The access log of the gateway has no request to it yet."),
+      el("ul", { class: "rows requests" }, ...requests.slice(-REQUEST_LINES).reverse().map((entry) => {
+        const it = /** @type {NonNullable<typeof entry>} */ (entry);
+        const level = Number(it.status) >= 500 ? "bad" : Number(it.status) >= 400 ? "warn" : "ok";
+        return el(
+          "li", {}, el("span", { class: `st ${level}` }, sign(level), it.status || "–"), el("span", { class: "mono cut", title: `${it.method} ${it.path}` }, `${it.method} ${it.path}`),
+          el("span", { class: "num muted" }, it.duration_ms ? `${it.duration_ms} ms` : ""),
+          it.request_id ? el("a", { class: "addr", href: address.href(["logs"], { request: it.request_id }) }, "log", hiddenText(` of request ${it.request_id}`)) : null,
+        );
+      })),
+    ]);
+  }
+
+  // === Checks ===
+
+  /** @param {Row} row */
+  async #fetchChecks(row) {
+    this.#fetchedAt = Date.now();
+    try {
+      const checks = await this.app.actions.json(`${this.app.sources.registry}waypost/checks?service=${encodeURIComponent(row.name)}`);
+      if (this.#name !== row.name) return;
+      this.#checks = checks ?? [];
+      this.#error = "";
+    } catch (error) {
+      this.#error = /** @type {Error} */ (error).message;
+    }
+    this.#draw();
+  }
+
+  #drawChecks() {
+    const checks = this.#checks;
+    const key = `checks ${this.#error} ${checks && JSON.stringify(checks.map((check) => [check.Node, check.CheckID, check.Status, check.Output, check.History.length, check.Runs]))}`;
+    once(this.content, key, () => {
+      if (!checks) return [el("p", { class: "muted" }, this.#error ? `The checks can’t be read: ${this.#error}` : "Loading")];
+      const shown = [...checks].sort((a, b) => Number(a.Status === "passing") - Number(b.Status === "passing") || Number(!a.ServiceID) - Number(!b.ServiceID));
+      return shown.map((check) => checkSection(check));
+    });
+  }
+
+  // === Environment ===
+
+  /** @param {Row} row */
+  #drawEnvironment(row) {
+    if (!this.#environment && this.#error !== "loading") {
+      this.#error = "loading";
+      const name = row.name;
+      this.app.actions.json(`${this.app.sources.stack}services/${encodeURIComponent(name)}/environment`).then(
+        (variables) => {
+          this.#error = "";
+          if (this.#name === name) this.#environment = variables ?? [];
+          this.#draw();
+        },
+        (error) => {
+          clear(this.content);
+          this.content.append(el("p", { class: "muted" }, `The environment can’t be read: ${error.message}`));
+        },
+      );
+    }
+    const variables = this.#environment;
+    once(this.content, `environment ${variables?.length}`, () => (variables
+      ? [
+          el("p", { class: "muted" }, "What the process gets. Values that look secret are masked."),
+          el("dl", { class: "pairs" }, ...variables.map(({ name, value, masked, source }) =>
+            el("div", {}, el("dt", { class: "mono" }, name), el("dd", { class: `mono ${masked ? "muted" : ""}` }, masked ? "••••••" : value, masked && hiddenText("masked")), el("dd", { class: "muted" }, source)))),
+        ]
+      : [el("p", { class: "muted" }, "Loading")]));
+  }
+}
+
+/** @param {Check} check */
+function checkSection(check) {
+  const level = /** @type {import("./types.d.ts").Level} */ ({ passing: "ok", warning: "warn", critical: "bad" }[check.Status]);
+  const past = strip(true);
+  const history = /** @type {[number, string][]} */ (check.History.map(({ Time, Status }) => [parseTime(Time) / 1000, Status]));
+  drawStrip(past, history, Date.now() / 1000);
+  const { HTTP, TCP, GRPC, TTL, ScriptArgs, AliasService, Interval, Timeout, Method } = check.Definition;
+  const what = HTTP ? `${Method || "GET"} ${HTTP}` : TCP ? `TCP ${TCP}` : GRPC ? `gRPC ${GRPC}` : TTL ? `a heartbeat every ${TTL}` : ScriptArgs ? ScriptArgs.join(" ") : AliasService ? `as ${AliasService}` : "set by a client";
+  const how = [Interval && `every ${Interval}`, Timeout && `timeout ${Timeout}`, check.Runs && count(check.Runs, "run")].filter(Boolean).join(" · ");
+  const changes = [...check.History].reverse().slice(0, 30);
+  return el(
+    "section", { class: "check", "data-check": check.CheckID },
+    el("h3", {}, el("span", { class: `st ${level}` }, sign(level), check.Name || check.CheckID), el("span", { class: "end" }, check.ServiceID || `node ${check.Node}`)),
+    el("p", { class: "mono small" }, what), how && el("p", { class: "muted small" }, how),
+    past,
+    check.Output && el("pre", { class: "output" }, check.Output),
+    el("ol", { class: "transitions" }, ...changes.map(({ Time, Status, Output }) => {
+      const level = /** @type {import("./types.d.ts").Level} */ ({ passing: "ok", warning: "warn", critical: "bad" }[Status] ?? "idle");
+      const { status, text } = checkOutput(Output);
+      return el("li", {}, el("time", { title: exact(parseTime(Time)), datetime: Time }, clock(parseTime(Time))), el("span", { class: `st ${level}` }, sign(level), Status), el("span", { class: "muted cut", title: Output }, status ? `${status} ${text}` : text));
+    })),
+  );
+}
+
+/** A Go duration such as "1m30s" in milliseconds; 0 if there is none. @param {string} value */
+function goDuration(value) {
+  const units = /** @type {Record<string, number>} */ ({ h: 3_600_000, m: 60_000, s: 1000, ms: 1 });
+  let sum = 0;
+  for (const [, number, unit] of value.matchAll(/([\d.]+)(h|ms|m|s)/g)) sum += Number(number) * units[unit];
+  return sum;
+}
+
+/** The fields of a line of the gateway's access log; null if it isn't one. @param {import("./types.d.ts").LogLine} line */
+export function accessEntry(line) {
+  if (!line.text.includes("request_id=") || !line.text.includes("method=")) return null;
+  /** @type {Record<string, string>} */
+  const fields = {};
+  for (const [, name, quoted, plain] of line.text.matchAll(/(\w+)=(?:"((?:[^"\\]|\\.)*)"|(\S+))/g)) fields[name] = quoted ?? plain;
+  return /** @type {Record<string, string> & { id: number }} */ (/** @type {unknown} */ ({ ...fields, id: line.id }));
+}

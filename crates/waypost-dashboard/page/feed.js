@@ -1,0 +1,177 @@
+// The streams of the stack, the registry, the gateway and the logs. Each is opened again after a break, and goes on
+// after the last event that arrived.
+
+import { StreamError, readEvents } from "./sse.js";
+
+/** @typedef {import("./types.d.ts").Sources} Sources */
+/** @typedef {import("./types.d.ts").Message} Message */
+/** @typedef {import("./types.d.ts").SourceName} SourceName */
+
+const FIRST_DELAY_MS = 250;
+const MAX_DELAY_MS = 3000;
+/** The number of lines that the log begins with. */
+const FIRST_LINES = 1000;
+/** Lines that arrive within this time are one message. */
+const LINES_MS = 100;
+
+export class Feed {
+  /** @type {Map<SourceName, AbortController>} */
+  #running = new Map();
+  /** @type {Map<SourceName, string>} */
+  #lastIds = new Map();
+  #token = "";
+  #wantsLogs = false;
+  #isOpen = false;
+  /** @type {import("./types.d.ts").LogLine[]} */
+  #lines = [];
+  #linesTimer = 0;
+  #areLinesNew = true;
+
+  /** @param {Sources} sources @param {string} base the address that URLs are relative to @param {(message: Message) => void} publish */
+  constructor(sources, base, publish) {
+    this.sources = sources;
+    this.base = base;
+    this.publish = publish;
+  }
+
+  /** Opens the streams that are not open. */
+  open() {
+    this.#isOpen = true;
+    const { stack, registry, traffic } = this.sources;
+    if (stack) this.#follow("stack", () => `${stack}events`, (...event) => this.#stack(...event));
+    if (registry) this.#follow("registry", () => this.#registryUrl(registry), (...event) => this.#registry(...event));
+    if (traffic) this.#follow("traffic", () => `${traffic}?seconds=900`, (...event) => this.#traffic(...event));
+    if (stack && this.#wantsLogs) this.#openLogs(stack);
+  }
+
+  /** Closes all streams. */
+  close() {
+    this.#isOpen = false;
+    for (const running of this.#running.values()) running.abort();
+    this.#running.clear();
+  }
+
+  /** Sets the token of the registry, and tries again. @param {string} token */
+  setToken(token) {
+    this.#token = token;
+    this.#running.get("registry")?.abort();
+    this.#running.delete("registry");
+    if (this.#isOpen) this.open();
+  }
+
+  /** Whether some page shows log lines. @param {boolean} wanted */
+  wantLogs(wanted) {
+    this.#wantsLogs = wanted;
+    if (wanted && this.#isOpen && this.sources.stack) this.#openLogs(this.sources.stack);
+    if (!wanted) {
+      this.#running.get("logs")?.abort();
+      this.#running.delete("logs");
+    }
+  }
+
+  /** @param {string} stack */
+  #openLogs(stack) {
+    this.#follow("logs", () => `${stack}logs?follow=true&n=${FIRST_LINES}`, (name, line) => name === "line" && this.#line(line));
+  }
+
+  /** @param {string} registry */
+  #registryUrl(registry) {
+    const last = this.#lastIds.get("registry");
+    return `${registry}waypost/events${last ? `?after=${encodeURIComponent(last)}` : ""}`;
+  }
+
+  /**
+   * Reads a stream until it is closed.
+   * @param {SourceName} source @param {() => string} url @param {(name: string, data: any) => void} onEvent
+   */
+  async #follow(source, url, onEvent) {
+    if (this.#running.has(source)) return;
+    const controller = new AbortController();
+    const { signal } = controller;
+    this.#running.set(source, controller);
+    let delay = FIRST_DELAY_MS;
+    let lostSince = 0;
+    this.#publishLink(source, "connecting", Date.now());
+    while (!signal.aborted) {
+      try {
+        await readEvents(new URL(url(), this.base).href, {
+          headers: this.#headers(source),
+          signal,
+          onOpen: () => {
+            delay = FIRST_DELAY_MS;
+            lostSince = 0;
+            this.#publishLink(source, "live", Date.now());
+          },
+          onEvent: (name, data, id) => {
+            if (signal.aborted) return;
+            if (id) this.#lastIds.set(source, id);
+            onEvent(name, data);
+          },
+        });
+      } catch (error) {
+        if (signal.aborted) return;
+        const status = error instanceof StreamError ? error.status : 0;
+        const isDenied = status === 401 || status === 403;
+        lostSince ||= Date.now();
+        this.#publishLink(source, isDenied ? "denied" : "lost", lostSince, /** @type {Error} */ (error).message);
+        if (status === 404) this.#lastIds.delete(source);
+      }
+      await new Promise((resolve) => setTimeout(resolve, delay * (0.75 + Math.random() / 2)));
+      delay = Math.min(delay * 2, MAX_DELAY_MS);
+    }
+  }
+
+  /** @param {SourceName} source */
+  #headers(source) {
+    /** @type {Record<string, string>} */
+    const headers = {};
+    const last = this.#lastIds.get(source);
+    if (last && source === "stack") headers["last-event-id"] = last;
+    if (this.#token && source === "registry") headers["x-consul-token"] = this.#token;
+    return headers;
+  }
+
+  /** @param {SourceName} source @param {import("./types.d.ts").Link["state"]} state @param {number} since @param {string} [error] */
+  #publishLink(source, state, since, error = "") {
+    this.publish({ type: "link", source, link: { state, since, error } });
+  }
+
+  /** @param {string} name @param {any} data */
+  #stack(name, data) {
+    if (name === "snapshot") {
+      const { services, ...info } = data;
+      this.publish({ type: "stack", info, services });
+    } else if (name === "service") this.publish({ type: "service", service: data });
+    else if (name === "removed") this.publish({ type: "removed", name: data.name });
+  }
+
+  /** @param {string} name @param {any} data */
+  #registry(name, data) {
+    if (name === "snapshot") this.publish({ type: "registry", ...data });
+    else if (name === "names") this.publish({ type: "registry-names", names: data.names });
+    else if (name === "service") this.publish({ type: "registry-service", service: data });
+    else if (name === "removed") this.publish({ type: "registry-removed", name: data.name });
+    // A bridge to a registry without events tells of an outage of that registry.
+    else if (name === "outage") this.#publishLink("registry", "lost", Date.parse(data.since), data.error);
+    else if (name === "recovered") this.#publishLink("registry", "live", Date.now());
+  }
+
+  /** @param {string} name @param {any} data */
+  #traffic(name, data) {
+    if (name === "snapshot") this.publish({ type: "traffic", second: data.second, services: data.services });
+    else if (name === "second") this.publish({ type: "second", second: data.second, services: data.services });
+  }
+
+  /** @param {import("./types.d.ts").LogLine} line */
+  #line(line) {
+    this.#lines.push(line);
+    if (this.#linesTimer) return;
+    this.#linesTimer = setTimeout(() => {
+      this.#linesTimer = 0;
+      const lines = this.#lines;
+      this.#lines = [];
+      this.publish({ type: "lines", lines, anew: this.#areLinesNew });
+      this.#areLinesNew = false;
+    }, LINES_MS);
+  }
+}

@@ -1,0 +1,36 @@
+// The list of keys.
+
+import { el } from "./dom.js";
+
+/** What the keys do; the second word is whether they need a stack. @type {[string[], string, boolean][]} */
+const KEYS = [
+  [["/"], "find a service, an instance or a command", false],
+  [["j", "k"], "move through the services", false],
+  [["o"], "open the service", false],
+  [["Esc"], "close", false],
+  [["r"], "restart the service", true],
+  [["+", "-"], "one instance more or less", true],
+  [["l"], "log of the service", true],
+  [["e"], "in the logs: errors only", true],
+  [["f"], "in the logs: follow", true],
+  [["c"], "in the logs: clear the view", true],
+  [["s"], "services", false],
+  [["m"], "map", true],
+];
+
+/** The keys of one view, for the foot of it. @param {[string[], string][]} keys */
+export const keyLine = (keys) =>
+  el("p", { class: "keys" }, ...keys.map(([names, what]) => el("span", {}, ...names.map((name) => el("kbd", {}, name)), ` ${what}`)));
+
+/** Shows all keys. @param {import("./types.d.ts").Sources} sources */
+export function showKeys(sources) {
+  const rows = KEYS.filter(([, , needsStack]) => !needsStack || sources.stack).map(([names, what]) =>
+    el("li", {}, el("span", {}, ...names.map((name) => el("kbd", {}, name))), what));
+  const dialog = /** @type {HTMLDialogElement} */ (el(
+    "dialog", { class: "ask", "aria-labelledby": "keys-title" },
+    el("form", { method: "dialog" }, el("h2", { id: "keys-title" }, "Keys"), el("ul", { class: "all-keys" }, ...rows), el("button", { class: "btn go" }, "Close")),
+  ));
+  dialog.addEventListener("close", () => dialog.remove());
+  document.body.append(dialog);
+  dialog.showModal();
+}

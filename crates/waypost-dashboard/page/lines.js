@@ -1,0 +1,54 @@
+// One line of a log.
+
+import { el } from "./dom.js";
+import { exact, preciseClock } from "./format.js";
+
+/** The number of colours of services in logs. They are never the red, amber or green of states. */
+const COLOURS = 6;
+/** The levels, and how they are shown. @type {Record<string, [string, string]>} */
+const LEVELS = { error: ["ERROR", "bad"], warn: ["WARN", "warn"], info: ["INFO", "muted"], debug: ["DEBUG", "idle"], trace: ["TRACE", "idle"] };
+
+/** The class of the colour of a service. @param {string} service */
+export function colour(service) {
+  let hash = 0;
+  for (const character of service) hash = (hash * 31 + character.charCodeAt(0)) >>> 0;
+  return `c${(hash % COLOURS) + 1}`;
+}
+
+/**
+ * The element of a line. Starts and ends of instances are rulers between the lines.
+ * @param {import("./types.d.ts").LogLine} line @param {{ short?: boolean, query?: string }} [options]
+ */
+export function logLine(line, { short = false, query = "" } = {}) {
+  const time = Date.parse(line.time);
+  if (line.stream === "event") {
+    return el("li", { class: "mark" }, el("span", { title: exact(time) }, `${line.text.startsWith(line.instance) || line.text.startsWith(line.service) ? "" : `${line.instance || line.service}: `}${line.text}`));
+  }
+  const [word, level] = LEVELS[line.level ?? ""] ?? [line.stream === "stderr" ? "err" : "", "muted"];
+  return el(
+    "li", { class: line.level === "error" ? "err" : null },
+    el("time", { title: exact(time), datetime: line.time }, preciseClock(time)),
+    !short && el("span", { class: `svc ${colour(line.service)}`, title: line.instance }, line.instance || line.service),
+    el("span", { class: `lv ${level}` }, word),
+    el("span", { class: "msg" }, ...highlight(plain(line.text), query)),
+  );
+}
+
+/** A text without the escape sequences of terminals. @param {string} text */
+// eslint-disable-next-line no-control-regex
+const plain = (text) => text.replace(/\u001b\[[0-9;?]*[ -/]*[@-~]/g, "").replace(/[\u0000-\u0008\u000b-\u001f\u007f]/g, "");
+
+/** @param {string} text @param {string} query */
+function highlight(text, query) {
+  if (!query) return [text];
+  const parts = [];
+  const lower = text.toLowerCase();
+  let at = 0;
+  for (;;) {
+    const found = lower.indexOf(query, at);
+    if (found < 0 || parts.length > 40) break;
+    parts.push(text.slice(at, found), el("mark", {}, text.slice(found, found + query.length)));
+    at = found + query.length;
+  }
+  return [...parts, text.slice(at)];
+}

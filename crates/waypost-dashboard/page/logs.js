@@ -1,0 +1,257 @@
+// The logs of all services, merged: filters, search, follow, and one request across services.
+
+import * as address from "./address.js";
+import { attribute, clear, el, hiddenText, keyed, once, text } from "./dom.js";
+import { accessEntry } from "./drawer.js";
+import { byName, count, preciseClock } from "./format.js";
+import { icon, sign } from "./icons.js";
+import { keyLine } from "./keys.js";
+import { logLine } from "./lines.js";
+
+/** The number of lines in the page. */
+const MAX_SHOWN = 350;
+/** The number of services that have a chip; the others are in a list. */
+const MAX_CHIPS = 5;
+
+export class LogsView {
+  title = "Logs";
+  #services = /** @type {Set<string>} */ (new Set());
+  #level = "";
+  #query = "";
+  #request = "";
+  #isFollowing = true;
+  /** Lines up to this id were cleared. */
+  #cleared = -1;
+  #typing = 0;
+
+  /** @param {import("./app.js").App} app */
+  constructor(app) {
+    this.app = app;
+    this.whose = el("div", { class: "chips", role: "group", "aria-label": "Whose" });
+    this.more = /** @type {HTMLSelectElement} */ (el("select", { class: "chip", "aria-label": "Another service", onchange: () => this.#toggle(this.more.value, true) }));
+    this.levels = el("div", { class: "chips", role: "group", "aria-label": "Level" });
+    this.search = /** @type {HTMLInputElement} */ (el("input", {
+      type: "search", placeholder: "Search", "aria-label": "Search in the lines", spellcheck: "false", autocomplete: "off",
+      oninput: () => {
+        clearTimeout(this.#typing);
+        this.#typing = setTimeout(() => address.setQuery({ q: this.search.value.trim() || null }), 150);
+      },
+    }));
+    this.restart = el("button", { class: "btn", onclick: () => this.#restart() }, icon("restart"), el("span", {}, "Restart"));
+    this.follow = el("button", { class: "btn", onclick: () => this.#setFollowing(!this.#isFollowing) }, "Follow");
+    this.list = el("ol", { class: "log", tabindex: "0", "aria-label": "Lines of all services, oldest first" });
+    this.list.addEventListener("scroll", () => {
+      const isAtEnd = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 30;
+      // Scrolling back pauses, scrolling to the end goes on.
+      if (isAtEnd !== this.#isFollowing) this.#setFollowing(isAtEnd);
+    }, { passive: true });
+    this.status = el("p", { class: "log-status muted", role: "status" });
+    this.request = el("section", { class: "card", "aria-labelledby": "t-one", hidden: true });
+    const card = el(
+      "section", { class: "card logs-card", "aria-label": "Logs" },
+      el(
+        "div", { class: "bar" }, el("h2", {}, "Logs"), this.whose, this.levels,
+        el("label", { class: "find small" }, icon("find"), this.search),
+        el("div", { class: "acts" }, el("button", { class: "btn", onclick: () => this.#clear() }, "Clear"), this.restart, this.follow),
+      ),
+      this.list, this.status,
+    );
+    const foot = keyLine([[["/"], "search"], [["e"], "errors only"], [["f"], "follow"], [["c"], "clear the view"], [["r"], "restart"]]);
+    foot.append(el("span", {}, "The filter is in the address: send it to a colleague."));
+    this.element = el("div", { class: "main logs" }, el("h1", { class: "sr" }, "Logs"), card, this.request, foot);
+  }
+
+  /** @param {address.Address} where */
+  show({ query }) {
+    this.#services = new Set((query.get("service") ?? "").split(",").filter(Boolean));
+    this.#level = query.get("level") ?? "";
+    this.#query = (query.get("q") ?? "").toLowerCase();
+    this.#request = query.get("request") ?? "";
+    if (document.activeElement !== this.search) this.search.value = query.get("q") ?? "";
+    this.app.store.wantLogs(true);
+    clear(this.list);
+    attribute(this.follow, "aria-pressed", String(this.#isFollowing));
+    this.follow.classList.toggle("go", this.#isFollowing);
+  }
+
+  hide() {
+    this.app.store.wantLogs(false);
+  }
+
+  /** @param {import("./store.js").Changes} changes */
+  update(changes) {
+    if (changes.all || changes.lines || changes.links) this.#draw();
+    else if (changes.services.size) this.#chips();
+  }
+
+  tick() {}
+
+  /** @param {string} key */
+  key(key) {
+    switch (key) {
+      case "/":
+        this.search.focus();
+        this.search.select();
+        return true;
+      case "e":
+        address.setQuery({ level: this.#level === "error" ? null : "error" });
+        return true;
+      case "f":
+        this.#setFollowing(!this.#isFollowing);
+        return true;
+      case "c":
+        this.#clear();
+        return true;
+      case "r":
+        this.#restart();
+        return true;
+      case "Escape":
+        if (this.#request) address.setQuery({ request: null });
+        else this.search.blur();
+        return true;
+    }
+    return false;
+  }
+
+  // === Filters ===
+
+  /** @param {string} service @param {boolean} [add] */
+  #toggle(service, add) {
+    const services = new Set(this.#services);
+    if (services.has(service) && !add) services.delete(service);
+    else services.add(service);
+    address.setQuery({ service: service ? [...services].filter(Boolean).join(",") : null });
+  }
+
+  #chips() {
+    const { lines } = this.app.state;
+    /** @type {Map<string, number>} */
+    const counts = new Map();
+    for (const name of this.app.state.services.keys()) counts.set(name, 0);
+    for (const { service, level } of lines) counts.set(service, (counts.get(service) ?? 0) + (level === "error" ? 1 : 0));
+    // Those with errors first.
+    const names = [...counts].sort((a, b) => b[1] - a[1] || byName(a[0], b[0])).map(([name]) => name);
+    const first = [...new Set([...this.#services, ...names])].slice(0, Math.max(MAX_CHIPS, this.#services.size));
+    const others = names.filter((name) => !first.includes(name));
+    keyed(
+      this.whose, ["", ...first, ...(others.length ? ["…"] : [])], (name) => name || "all",
+      (name) => (name === "…" ? this.more : el("button", { class: "chip", onclick: () => this.#toggle(name) }, name || "All")),
+      (chip, name) => {
+        if (name === "…") {
+          once(chip, others.join(), () => [el("option", { value: "" }, `+ ${others.length}`), ...others.sort(byName).map((other) => el("option", {}, other))]);
+        } else attribute(chip, "aria-pressed", String(name ? this.#services.has(name) : !this.#services.size));
+      },
+    );
+    const levels = /** @type {[string, string, string][]} */ ([["error", "Error", "bad"], ["warn", "Warn", "warn"]]);
+    const ofService = lines.filter((line) => line.id > this.#cleared && (!this.#services.size || this.#services.has(line.service)));
+    keyed(
+      this.levels, levels, ([level]) => level,
+      ([level, , css]) => el("button", { class: "chip", onclick: () => address.setQuery({ level: this.#level === level ? null : level }) }, el("span", { class: css })),
+      (chip, [level, title]) => {
+        text(chip.firstChild, `${title} ${ofService.filter((line) => line.level === level).length}`);
+        attribute(chip, "aria-pressed", String(this.#level === level));
+      },
+    );
+    const target = this.#restartTarget();
+    text(/** @type {Node} */ (this.restart.lastChild), target ? `Restart ${target}` : "Restart");
+    attribute(this.restart, "disabled", target ? null : "");
+    attribute(this.restart, "title", target ? "Restart (r)" : "Choose one service to restart it");
+  }
+
+  #restartTarget() {
+    const [only, ...others] = this.#services;
+    return only && !others.length && this.app.rows.get(only)?.canRestart ? only : "";
+  }
+
+  #restart() {
+    const target = this.#restartTarget();
+    if (target) this.app.actions.restart(target);
+  }
+
+  #clear() {
+    this.#cleared = this.app.state.lines.at(-1)?.id ?? -1;
+    this.#draw();
+  }
+
+  /** @param {boolean} following */
+  #setFollowing(following) {
+    this.#isFollowing = following;
+    text(this.follow, following ? "Following" : "Follow");
+    attribute(this.follow, "aria-pressed", String(following));
+    this.follow.classList.toggle("go", following);
+    if (following) this.#draw();
+  }
+
+  // === Lines ===
+
+  /** @param {import("./types.d.ts").LogLine} line */
+  #matches(line) {
+    if (line.id <= this.#cleared) return false;
+    if (this.#services.size && !this.#services.has(line.service)) return false;
+    if (this.#request && !line.text.includes(this.#request)) return false;
+    if (this.#level === "error" && line.level !== "error") return false;
+    if (this.#level === "warn" && line.level !== "error" && line.level !== "warn") return false;
+    return !this.#query || line.text.toLowerCase().includes(this.#query) || line.instance.toLowerCase().includes(this.#query);
+  }
+
+  #draw() {
+    this.#chips();
+    this.#drawRequest();
+    text(this.follow, this.#isFollowing ? "Following" : "Follow");
+    const matching = this.app.state.lines.filter((line) => this.#matches(line));
+    // While the user reads, nothing is taken away above.
+    const held = !this.#isFollowing && this.list.children.length ? Number(/** @type {any} */ (this.list.firstElementChild)._item) : 0;
+    const from = held ? Math.max(0, matching.findIndex((line) => line.id >= held)) : Math.max(0, matching.length - MAX_SHOWN);
+    const shown = matching.slice(from, from + MAX_SHOWN);
+    keyed(this.list, shown, (line) => String(line.id), (line) => logLine(line, { query: this.#query }), () => {});
+    if (this.#isFollowing) this.list.scrollTop = this.list.scrollHeight;
+    const below = matching.length - from - shown.length;
+    const { logs } = this.app.state.links;
+    const filtered = this.#services.size || this.#level || this.#query || this.#request;
+    text(this.status, [
+      !matching.length ? (logs.state === "live" ? (filtered ? "No line matches." : "No line yet.") : logs.error ? `The log can’t be read: ${logs.error}` : "Loading") : "",
+      from > 0 && matching.length ? `${count(from, "earlier line")} not shown` : "",
+      below > 0 ? `${count(below, "newer line")} below: press f to follow` : "",
+    ].filter(Boolean).join(" · "));
+    this.status.hidden = !this.status.textContent;
+  }
+
+  // === One request ===
+
+  /** What the gateway logged of one request, as bars on one scale. */
+  #drawRequest() {
+    this.request.hidden = !this.#request;
+    if (!this.#request) return;
+    const entries = this.app.state.lines.filter((line) => line.text.includes(this.#request)).map((line) => ({ line, entry: accessEntry(line) })).filter(({ entry }) => entry);
+    const spans = entries.map(({ line, entry }) => {
+      const fields = /** @type {Record<string, string>} */ (/** @type {unknown} */ (entry));
+      const lasted = Number(fields.duration_ms) || 0;
+      const end = Date.parse(line.time);
+      return { name: fields.instance || fields.route || line.service, via: line.service, fields, lasted, start: end - lasted, end };
+    });
+    spans.sort((a, b) => a.start - b.start || b.lasted - a.lasted);
+    once(this.request, `${this.#request} ${spans.length}`, () => {
+      const first = spans[0];
+      const start = first ? Math.min(...spans.map((span) => span.start)) : 0;
+      const whole = first ? Math.max(1, Math.max(...spans.map((span) => span.end)) - start) : 1;
+      return [
+        el(
+          "div", { class: "bar" }, el("h2", { id: "t-one" }, "One request"),
+          el("span", { class: "muted" }, first ? el("code", {}, `${first.fields.method} ${first.fields.path}`) : "", first ? ` ${first.fields.status ?? ""} in ${first.lasted} ms · ` : "", el("code", {}, `request_id ${this.#request}`)),
+          el("span", { class: "end" }, "From the access log"),
+          el("button", { class: "btn icon", "aria-label": "Show all lines", onclick: () => address.setQuery({ request: null }) }, icon("close")),
+        ),
+        spans.length
+          ? el("ol", { class: "fall" }, ...spans.map((span) => {
+              const level = Number(span.fields.status) >= 500 ? "bad" : "ok";
+              const bar = el("i", { class: level });
+              bar.style.setProperty("--from", `${(((span.start - start) / whole) * 100).toFixed(1)}%`);
+              bar.style.setProperty("--for", `${((span.lasted / whole) * 100).toFixed(1)}%`);
+              const result = [span.fields.status, `${span.lasted} ms`, Number(span.fields.attempts) > 1 ? `${span.fields.attempts} attempts` : "", span.fields.cause].filter(Boolean).join(", ");
+              return el("li", {}, el("span", {}, el("span", { class: `st ${level}` }, sign(level), span.name)), el("span", { class: "track", title: `from ${preciseClock(span.start)}` }, bar), el("span", { class: level === "bad" ? "bad" : "muted" }, result, hiddenText(`, ${span.lasted} milliseconds`)));
+            }))
+          : el("p", { class: "nothing" }, "The access log has no request with this id yet. The lines above have it in their text."),
+      ];
+    });
+  }
+}

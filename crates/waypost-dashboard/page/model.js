@@ -1,0 +1,277 @@
+// What the page shows of a service: what the stack and the registry say of it, in one row.
+
+import { byName, checkOutput, count, duration, firstLine, parseTime } from "./format.js";
+
+/**
+ * @typedef {import("./types.d.ts").State} State
+ * @typedef {import("./types.d.ts").Row} Row
+ * @typedef {import("./types.d.ts").RowInstance} RowInstance
+ * @typedef {import("./types.d.ts").Level} Level
+ * @typedef {import("./types.d.ts").StackService} StackService
+ * @typedef {import("./types.d.ts").RegistryService} RegistryService
+ */
+
+/** The registry's own entry. It isn't a service that somebody added. */
+const OWN_SERVICE = "consul";
+
+/** How the states of the runner are shown. @type {Record<string, [Level, string]>} */
+const STATES = {
+  ready: ["ok", "Ready"],
+  running: ["ok", "Running"],
+  completed: ["ok", "Completed"],
+  degraded: ["warn", "Degraded"],
+  failed: ["bad", "Failed"],
+  "crash-looping": ["bad", "Crash-looping"],
+  unreachable: ["bad", "Unreachable"],
+  building: ["idle", "Building"],
+  starting: ["idle", "Starting"],
+  waiting: ["idle", "Waiting"],
+  stopping: ["idle", "Stopping"],
+  stopped: ["idle", "Stopped"],
+  disabled: ["idle", "Disabled"],
+  // Of an instance, while its probe fails.
+  unhealthy: ["bad", "Unhealthy"],
+  healthy: ["ok", "Ready"],
+};
+
+/** @type {Record<string, [Level, string]>} */
+const HEALTH = { passing: ["ok", "Ready"], warning: ["warn", "Warning"], critical: ["bad", "Failing"] };
+
+const RANK = { bad: 0, warn: 1, idle: 2, ok: 3 };
+
+/** Whether anything has been added. @param {State} state */
+export function isEmpty(state) {
+  const hasOthers = [...state.registry.keys()].some((name) => name !== OWN_SERVICE);
+  return !state.services.size && !hasOthers;
+}
+
+/** The names of all services. @param {State} state */
+export function names(state) {
+  const all = new Set(state.services.keys());
+  for (const name of state.registry.keys()) if (name !== OWN_SERVICE) all.add(name);
+  return all;
+}
+
+/** Trouble first, then by name. @param {Row} a @param {Row} b */
+export const troubleFirst = (a, b) => RANK[a.level] - RANK[b.level] || byName(a.name, b.name);
+
+/** The row of a service, or null if there is none. @param {State} state @param {string} name @returns {Row | null} */
+export function rowOf(state, name) {
+  const service = state.services.get(name);
+  const registered = name === OWN_SERVICE ? undefined : state.registry.get(name);
+  if (service) return stackRow(state, service, registered);
+  return registered ? registryRow(registered) : null;
+}
+
+/** @param {State} state @param {StackService} service @param {RegistryService | undefined} registered @returns {Row} */
+function stackRow(state, service, registered) {
+  let [level, word] = STATES[service.state] ?? ["idle", capital(service.state)];
+  const since = parseTime(service.since);
+  let below = firstLine(service.why ?? "");
+  if (service.kind === "external" && service.state === "ready") word = "Reachable";
+  if (service.state === "degraded") word = `${service.ready} of ${service.wanted} ready`;
+  const instances = service.instances.map((instance) => stackInstance(instance, service, registered));
+  const failing = registered?.instances.filter((instance) => instance.status === "critical") ?? [];
+  // The runner looks at its own probes; the registry may have other checks.
+  if (level === "ok" && registered && failing.length) {
+    level = failing.length === registered.instances.length ? "bad" : "warn";
+    word = level === "bad" ? "Failing" : `${registered.instances.length - failing.length} of ${registered.instances.length} ready`;
+    below = failing[0].why ? shortOutput(failing[0].why.output) : below;
+  }
+  if (!instances.some((instance) => instance.history.length)) {
+    const past = state.pasts.get(service.name) ?? [];
+    if (instances[0]) instances[0].history = past.map(([second, state]) => [second, pastStatus(state)]);
+  }
+  const isOwn = service.kind === "process" || service.kind === "once" || service.kind === "builtin";
+  /** @type {Row} */
+  const row = {
+    name: service.name, about: about(service, registered), level, word, below, since,
+    ready: service.ready, wanted: service.wanted, address: service.address ?? "", url: service.url ?? httpUrl(service.address),
+    tags: registered?.tags ?? [], instances, canRestart: isOwn, isStopped: service.state === "stopped" || service.state === "failed" || service.state === "completed",
+    uses: service.uses ?? [], need: null,
+  };
+  row.need = stackNeed(service, row);
+  return row;
+}
+
+/** @param {string | null} address */
+const httpUrl = (address) => (address ? `http://${address}/` : null);
+
+/** @param {StackService} service @param {RegistryService | undefined} registered */
+function about(service, registered) {
+  if (service.kind === "builtin") return "built in";
+  if (service.kind === "external") return "not run by Waypost";
+  if (service.kind === "once") return "runs once";
+  const version = registered?.instances.find((instance) => instance.meta.version)?.meta.version;
+  return [version && `v${version}`, service.restarts ? count(service.restarts, "restart") : "", service.address ? "" : "no port"].filter(Boolean).join(" · ") || "process";
+}
+
+/** @param {import("./types.d.ts").StackInstance} instance @param {StackService} service @param {RegistryService | undefined} registered @returns {RowInstance} */
+function stackInstance(instance, service, registered) {
+  const known = registered?.instances.find((it) => it.id === instance.id || (instance.port && it.port === instance.port));
+  let [level, word] = STATES[instance.state] ?? ["idle", capital(instance.state)];
+  let why = instance.why ?? "";
+  if (level === "ok" && known && known.status !== "passing") {
+    [level, word] = HEALTH[known.status];
+    why = known.why?.output ?? why;
+  }
+  return {
+    id: instance.id, level, word, since: parseTime(instance.since), pid: instance.pid, why,
+    address: instance.port ? `:${instance.port}` : "", cpu: instance.cpu_percent, memory: instance.memory_bytes,
+    history: known?.history ?? [],
+  };
+}
+
+/** @param {RegistryService} service @returns {Row} */
+function registryRow(service) {
+  const instances = service.instances.map((instance) => {
+    const [level, word] = HEALTH[instance.status];
+    return {
+      id: instance.id, level, word, since: parseTime(instance.since), address: `${bracketed(instance.address)}:${instance.port}`, pid: null, cpu: null,
+      memory: null, why: instance.why?.output ?? "", history: instance.history,
+    };
+  });
+  const wanted = instances.length;
+  const ready = instances.filter((instance) => instance.level !== "bad").length;
+  const worst = instances.reduce((/** @type {Level} */ level, it) => (RANK[it.level] < RANK[level] ? it.level : level), "ok");
+  /** @type {Level} */
+  const level = ready === 0 ? "bad" : worst === "bad" ? "warn" : worst;
+  const word = ready === 0 ? "None ready" : ready < wanted ? `${ready} of ${wanted} ready` : level === "warn" ? "Warning" : "Ready";
+  const failing = service.instances.find((instance) => HEALTH[instance.status][0] !== "ok" && (level !== "bad" || instance.status === "critical"));
+  const versions = [...new Set(service.instances.map((it) => it.meta.version).filter(Boolean))];
+  const first = instances[0];
+  /** @type {Row} */
+  const row = {
+    name: service.name, about: [versions.length === 1 ? `v${versions[0]}` : "", service.tags.slice(0, 3).join(", ")].filter(Boolean).join(" · "),
+    level, word, below: failing?.why ? shortOutput(failing.why.output) : "",
+    since: Math.max(0, ...instances.map((instance) => (level === "ok" || instance.level !== "ok" ? instance.since : 0))),
+    ready, wanted, address: wanted === 1 && first ? first.address : "", url: null, tags: service.tags, instances,
+    canRestart: false, isStopped: false, uses: [], need: null,
+  };
+  row.need = registryNeed(service, row);
+  return row;
+}
+
+/** @param {string} host */
+const bracketed = (host) => (host.includes(":") ? `[${host}]` : host);
+
+/** A check's output in a few words, such as "503 from /health". @param {string} output */
+export function shortOutput(output) {
+  const { status, path, text } = checkOutput(output);
+  if (status) return `${status} from ${path}`;
+  return firstLine(text).replace(/^dial tcp (\S+): connect: /, "$1: ") || "no result yet";
+}
+
+/** @param {StackService} service @param {Row} row @returns {import("./types.d.ts").Need | null} */
+function stackNeed(service, row) {
+  if (row.level !== "bad" && row.level !== "warn") return null;
+  const failing = row.instances.filter((instance) => instance.level === "bad" || instance.level === "warn");
+  const error = service.last_error ?? "";
+  const line = [firstLine(service.why ?? failing[0]?.why ?? ""), service.advice ?? ""].filter(Boolean);
+  if (row.level === "warn" && failing.length) return instanceNeed(row, failing, error || firstLine(failing[0].why));
+  const exit = service.instances.find((instance) => instance.exit)?.exit;
+  const ended = exit?.signal ? `ended by SIG${exit.signal.replace(/^SIG/, "")}` : exit?.code != null ? `exit code ${exit.code}` : "";
+  const detail = [service.restarts ? count(service.restarts, "restart") : "", ended].filter(Boolean).join(", ");
+  return { level: row.level, title: `${service.name} is ${row.word.toLowerCase()}`, detail, code: error, line: (error ? line.filter((it) => !it.includes(error)) : line).join(" · ") };
+}
+
+/** @param {RegistryService} service @param {Row} row @returns {import("./types.d.ts").Need | null} */
+function registryNeed(service, row) {
+  if (row.level !== "bad" && row.level !== "warn") return null;
+  const failing = row.instances.filter((instance) => instance.level !== "ok");
+  if (row.level === "warn") return instanceNeed(row, failing, "");
+  const output = service.instances.find((instance) => instance.why)?.why?.output ?? "";
+  const { status, path, text } = checkOutput(output);
+  return {
+    level: "bad", title: `${service.name} has no ready instance`, detail: count(row.wanted, "instance fails", "instances fail"),
+    code: status ? `${status} from ${path}` : "", line: firstLine(text) || "no result yet",
+  };
+}
+
+/** @param {Row} row @param {RowInstance[]} failing @param {string} code @returns {import("./types.d.ts").Need} */
+function instanceNeed(row, failing, code) {
+  const ready = row.instances.filter((instance) => instance.level === "ok");
+  const warns = failing.every((instance) => instance.level === "warn");
+  const verb = warns ? (failing.length === 1 ? "has a warning" : "have warnings") : failing.length === 1 ? "fails its check" : "fail their checks";
+  const who = failing.length < 4 ? failing.map((instance) => instance.id).join(", ") : `${failing.length} instances of ${row.name}`;
+  const rest = !warns && ready.length ? (ready.length === 1 ? `${ready[0].id} takes all requests` : `${ready.length} others take the requests`) : "";
+  const { status, path, text } = checkOutput(failing[0].why);
+  return { level: "warn", title: `${who} ${verb}`, detail: rest, code: status ? `${status} from ${path}` : code, line: status || !code ? firstLine(text) : "" };
+}
+
+/** @param {string} state */
+function pastStatus(state) {
+  const level = STATES[state]?.[0] ?? "idle";
+  return { ok: "passing", warn: "warning", bad: "critical", idle: "removed" }[level];
+}
+
+/** @param {string} word */
+const capital = (word) => word.charAt(0).toUpperCase() + word.slice(1);
+
+/** How long a row has had its state. @param {number} since @param {number} now */
+export const lasting = (since, now) => (since ? duration(now - since) : "");
+
+// === Traffic ===
+
+/**
+ * The traffic of a service over the last ten seconds that are complete.
+ * @param {State} state @param {string} name
+ */
+export function traffic(state, name) {
+  const seconds = 10;
+  const known = trafficOf(state, name);
+  if (!known) return null;
+  const recent = known.buckets.filter(([second]) => second > state.second - seconds);
+  const requests = sum(recent, 1);
+  const failures = sum(recent, 2);
+  const last = [...recent].reverse().find((bucket) => bucket[4] != null);
+  return {
+    rate: requests / seconds, failed: failures / seconds, share: requests ? failures / requests : 0,
+    p50: last ? last[3] : null, p99: recent.length ? Math.max(0, ...recent.map((bucket) => bucket[4] ?? 0)) || null : null,
+    isKnown: known.buckets.length > 0,
+  };
+}
+
+/** The gateway's own row shows all traffic. @param {State} state @param {string} name */
+export function trafficOf(state, name) {
+  const own = state.traffic.get(name);
+  if (own || !isGateway(state, name)) return own;
+  return total(state);
+}
+
+/** @param {State} state @param {string} name */
+export const isGateway = (state, name) => (name === "gateway" || name === "api-gateway") && state.links.traffic.state !== "off";
+
+/** The traffic of all services together. @param {State} state @returns {import("./types.d.ts").ServiceTraffic} */
+export function total(state) {
+  /** @type {Map<number, import("./types.d.ts").Bucket>} */
+  const bySecond = new Map();
+  for (const { buckets } of state.traffic.values()) {
+    for (const [second, requests, failures, p50, p99] of buckets) {
+      const sum = bySecond.get(second);
+      if (!sum) bySecond.set(second, [second, requests, failures, p50, p99]);
+      else {
+        sum[1] += requests;
+        sum[2] += failures;
+        // Percentiles can't be added: the slowest service decides.
+        sum[3] = Math.max(sum[3] ?? 0, p50 ?? 0) || null;
+        sum[4] = Math.max(sum[4] ?? 0, p99 ?? 0) || null;
+      }
+    }
+  }
+  return { buckets: [...bySecond.values()].sort((a, b) => a[0] - b[0]), callers: [], instances: {} };
+}
+
+/** @param {import("./types.d.ts").Bucket[]} buckets @param {1 | 2} field */
+const sum = (buckets, field) => buckets.reduce((sum, bucket) => sum + bucket[field], 0);
+
+/** Who calls a service, per second over the last minute. @param {State} state @param {string} name @returns {Map<string, number>} */
+export function callers(state, name) {
+  const calls = new Map();
+  const known = state.traffic.get(name)?.callers ?? [];
+  for (const [second, counts] of known) {
+    if (second <= state.second - 60) continue;
+    for (const [caller, number] of Object.entries(counts)) calls.set(caller, (calls.get(caller) ?? 0) + number / 60);
+  }
+  return calls;
+}

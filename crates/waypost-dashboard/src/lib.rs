@@ -1,0 +1,37 @@
+//! The web page of Waypost: which services need attention and why, their logs, who calls whom, and
+//! what the registry holds.
+//!
+//! There is one set of files. Who serves it says with [`Sources`] where the data comes from, and the
+//! page shows the views that these sources can feed:
+//!
+//! | served by | sources |
+//! |---|---|
+//! | `waypost up` | the stack, its registry and its gateway |
+//! | the embedded registry, at `/ui/` | the registry |
+//! | the gateway, to browsers | the traffic |
+//! | `waypost ui` | a registry that runs elsewhere, such as a Consul |
+//!
+//! [`Dashboard::respond`] works with any HTTP server. The feature `server` adds a router
+//! that also forwards to the registry and the gateway.
+//!
+//! ```
+//! use waypost_dashboard::{Dashboard, Sources};
+//!
+//! let dashboard = Dashboard::new(&Sources {
+//!     registry: Some("../v1/".into()),
+//!     ..Sources::default()
+//! });
+//! let headers = http::HeaderMap::new();
+//! let page = dashboard.respond("services/orders", &headers).unwrap();
+//! assert_eq!(page.headers()["content-type"], "text/html; charset=utf-8");
+//! assert!(dashboard.respond("something/else", &headers).is_none());
+//! ```
+
+#![cfg_attr(docsrs, feature(doc_cfg))]
+
+mod assets;
+mod dashboard;
+mod minify;
+mod module_bundle;
+
+pub use dashboard::{Dashboard, Sources};
