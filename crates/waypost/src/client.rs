@@ -1,6 +1,5 @@
 //! The client: looks services up, picks instances, and registers the application.
 
-use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -14,6 +13,7 @@ use crate::balance::{
     factory_named,
 };
 use crate::directory::{Directory, DirectoryOptions};
+use crate::name_map::{NameMap, Shard};
 use crate::outlier::OutlierDetection;
 use crate::registrar::Registrar;
 use crate::settings::Settings;
@@ -43,8 +43,7 @@ struct Inner {
     directory: Directory,
     strategy: ArcSwap<StrategyFactory>,
     balancing: BalancerOptions,
-    /// Read on each pick; copied when a service is used for the first time.
-    balancers: ArcSwap<HashMap<ServiceName, Arc<Balancer>>>,
+    balancers: NameMap<Arc<Balancer>>,
     registrar: Option<Registrar>,
 }
 
@@ -85,7 +84,7 @@ impl ServiceDiscoveryClient {
                 directory,
                 strategy: ArcSwap::from_pointee(strategy),
                 balancing,
-                balancers: ArcSwap::default(),
+                balancers: NameMap::default(),
                 registrar,
             }),
         }
@@ -179,7 +178,7 @@ impl ServiceDiscoveryClient {
 
     fn replace_strategy(&self, strategy: StrategyFactory) {
         self.inner.strategy.store(Arc::new(Arc::clone(&strategy)));
-        for balancer in self.inner.balancers.load().values() {
+        for balancer in self.inner.balancers.values() {
             balancer.set_strategy(strategy());
         }
     }
@@ -267,20 +266,19 @@ impl ServiceDiscoveryClient {
     /// The fast path: picks if the service is already watched and has usable instances.
     #[inline]
     fn pick_from_memory(&self, service: &str) -> Option<Pick> {
-        let balancers = self.inner.balancers.load();
-        let balancer = balancers
-            .get(service)
-            .filter(|balancer| balancer.is_live())?;
+        let shard = self.inner.balancers.shard(service);
+        let balancer = shard.get(service).filter(|balancer| balancer.is_live())?;
         balancer.pick().ok()
     }
 
     /// The balancer that all callers of this client share; starts one if there is none.
     pub(crate) fn shared_balancer(&self, service: &ServiceName) -> Arc<Balancer> {
-        let live = |balancers: &HashMap<ServiceName, Arc<Balancer>>| {
+        let live = |balancers: &Shard<Arc<Balancer>>| {
             let balancer = balancers.get(service)?;
             balancer.is_live().then(|| Arc::clone(balancer))
         };
-        if let Some(balancer) = live(&self.inner.balancers.load()) {
+        let balancers = &self.inner.balancers;
+        if let Some(balancer) = live(&balancers.shard(service.as_str())) {
             return balancer;
         }
         let directory = &self.inner.directory;
@@ -290,16 +288,16 @@ impl ServiceDiscoveryClient {
             (self.inner.strategy.load())(),
             self.inner.balancing.clone(),
         ));
-        self.inner.balancers.rcu(|balancers| {
+        balancers.change(service.as_str(), |shard| {
             // If another thread was first, use its balancer: round robin needs a single position.
-            if let Some(first) = live(balancers) {
+            if let Some(first) = live(shard) {
                 shared = first;
-                return Arc::clone(balancers);
+                return None;
             }
-            let mut balancers = HashMap::clone(balancers);
-            balancers.retain(|_, balancer| !balancer.is_closed());
-            balancers.insert(service.clone(), Arc::clone(&shared));
-            Arc::new(balancers)
+            let mut shard = shard.clone();
+            shard.retain(|_, balancer| !balancer.is_closed());
+            shard.insert(service.clone(), Arc::clone(&shared));
+            Some(shard)
         });
         shared
     }

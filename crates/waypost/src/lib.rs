@@ -13,6 +13,7 @@ pub mod fuzz;
 mod global;
 pub mod health;
 pub mod integration;
+mod name_map;
 pub mod outlier;
 pub mod provider;
 mod registrar;

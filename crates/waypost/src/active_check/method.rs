@@ -10,6 +10,12 @@ use waypost_core::{Host, Instance};
 
 use crate::balance::panic_message;
 
+#[cfg(feature = "http-check")]
+type HttpClient = hyper_util::client::legacy::Client<
+    hyper_rustls::HttpsConnector<hyper_util::client::legacy::connect::HttpConnector>,
+    http_body_util::Empty<hyper::body::Bytes>,
+>;
+
 type Function = dyn Fn(Arc<Instance>) -> BoxFuture<'static, Result<(), String>> + Send + Sync;
 
 /// How a check tests an endpoint.
@@ -18,7 +24,7 @@ pub(super) enum CheckMethod {
     Tcp,
     #[cfg(feature = "http-check")]
     Http {
-        client: reqwest::Client,
+        client: Arc<HttpClient>,
         path: Arc<str>,
     },
     Custom(Arc<Function>),
@@ -32,7 +38,7 @@ impl CheckMethod {
             return Err(waypost_core::Invalid::new("path of a check", path, why).into());
         }
         Ok(Self::Http {
-            client: client()?,
+            client: Arc::new(client()?),
             path: path.into(),
         })
     }
@@ -61,7 +67,11 @@ impl CheckMethod {
                     _ => "http",
                 };
                 let url = format!("{scheme}://{}:{port}{path}", instance.host());
-                result_of(client.get(url).send().await)
+                let url = url.parse().map_err(|_| format!("{url:?} is not a URL"))?;
+                match client.get(url).await {
+                    Ok(response) => result_of(response.status()),
+                    Err(error) => Err(innermost(&error)),
+                }
             }
             Self::Custom(check) => {
                 // A panic in the application's function is a failed check; the loop continues.
@@ -76,29 +86,28 @@ impl CheckMethod {
 }
 
 #[cfg(feature = "http-check")]
-fn result_of(answer: reqwest::Result<reqwest::Response>) -> Result<(), String> {
-    let error = match answer {
-        Ok(answer) => {
-            let status = answer.status();
-            let passes = status.is_success() || status == reqwest::StatusCode::TOO_MANY_REQUESTS;
-            return if passes {
-                Ok(())
-            } else {
-                Err(format!("status {status}"))
-            };
-        }
-        Err(error) => error,
-    };
-    // The innermost cause names the actual problem ("connection refused").
-    let mut cause: &dyn std::error::Error = &error;
+fn result_of(status: http::StatusCode) -> Result<(), String> {
+    if status.is_success() || status == http::StatusCode::TOO_MANY_REQUESTS {
+        Ok(())
+    } else {
+        Err(format!("status {status}"))
+    }
+}
+
+/// The innermost cause, which names the actual problem ("connection refused").
+#[cfg(feature = "http-check")]
+fn innermost(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
     while let Some(deeper) = cause.source() {
         cause = deeper;
     }
-    Err(cause.to_string())
+    cause.to_string()
 }
 
 #[cfg(feature = "http-check")]
-fn client() -> Result<reqwest::Client, waypost_core::ConfigError> {
+fn client() -> Result<HttpClient, waypost_core::ConfigError> {
+    use hyper_util::client::legacy::Client;
+    use hyper_util::rt::TokioExecutor;
     use rustls_platform_verifier::Verifier;
 
     let unusable = |cause: &dyn fmt::Display| waypost_core::ConfigError::new("HTTP check", cause);
@@ -110,14 +119,15 @@ fn client() -> Result<reqwest::Client, waypost_core::ConfigError> {
         .dangerous()
         .with_custom_certificate_verifier(Arc::new(verifier))
         .with_no_client_auth();
-    reqwest::Client::builder()
-        .tls_backend_preconfigured(tls)
-        // A pooled connection would not show whether a new one can be made.
-        .pool_max_idle_per_host(0)
-        .redirect(reqwest::redirect::Policy::none())
-        .no_proxy()
-        .build()
-        .map_err(|cause| unusable(&cause))
+    let connector = hyper_rustls::HttpsConnectorBuilder::new()
+        .with_tls_config(tls)
+        .https_or_http()
+        .enable_http1()
+        .build();
+    let mut builder = Client::builder(TokioExecutor::new());
+    // A pooled connection would not show whether a new one can be made.
+    builder.pool_max_idle_per_host(0);
+    Ok(builder.build(connector))
 }
 
 impl fmt::Debug for CheckMethod {

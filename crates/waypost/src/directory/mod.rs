@@ -12,7 +12,6 @@ mod options;
 mod shared_watch;
 mod snapshot_file;
 
-use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -26,6 +25,7 @@ use self::hold_empty::{Before, hold_empty};
 use self::shared_watch::{Event, WatchedState};
 use self::snapshot_file::{Known, SnapshotFile};
 use crate::active_check::run_checks;
+use crate::name_map::NameMap;
 use crate::snapshot::{Catalog, Snapshot};
 
 pub use options::DirectoryOptions;
@@ -45,8 +45,7 @@ struct Inner {
     snapshot_file: Option<Arc<SnapshotFile>>,
     /// Whether a task writes the snapshot file.
     writer_runs: AtomicBool,
-    /// Read on each look-up; copied when a watch is started or closed.
-    services: ArcSwap<HashMap<ServiceName, Arc<SharedWatch<Snapshot>>>>,
+    services: NameMap<Arc<SharedWatch<Snapshot>>>,
     catalog: ArcSwap<Option<Arc<SharedWatch<Catalog>>>>,
     /// Locked while a watch is started or closed.
     changing: Mutex<()>,
@@ -76,7 +75,7 @@ impl Directory {
                 supervisor,
                 snapshot_file,
                 writer_runs: AtomicBool::new(false),
-                services: ArcSwap::default(),
+                services: NameMap::default(),
                 catalog: ArcSwap::default(),
                 changing: Mutex::new(()),
             }),
@@ -122,8 +121,7 @@ impl Directory {
 
     /// The snapshots of all services that are watched now, in order of their names.
     pub fn watched(&self) -> Vec<Arc<Snapshot>> {
-        let services = self.inner.services.load();
-        let mut all: Vec<_> = services.values().map(|watch| watch.load_full()).collect();
+        let mut all = self.inner.snapshots();
         all.sort_by(|a, b| a.service().cmp(b.service()));
         all
     }
@@ -176,22 +174,26 @@ impl Directory {
 
     /// The running watch of a service; starts one if there is none.
     pub(crate) fn watch(&self, service: &ServiceName) -> Arc<SharedWatch<Snapshot>> {
-        let running = |services: &HashMap<ServiceName, Arc<SharedWatch<Snapshot>>>| {
-            let watch = services.get(service)?;
+        let services = &self.inner.services;
+        let running = || {
+            let shard = services.shard(service.as_str());
+            let watch = shard.get(service)?;
             (watch.touch() && watch.is_running()).then(|| Arc::clone(watch))
         };
-        if let Some(watch) = running(&self.inner.services.load()) {
+        if let Some(watch) = running() {
             return watch;
         }
         let _changing = self.inner.changing();
-        if let Some(watch) = running(&self.inner.services.load()) {
+        if let Some(watch) = running() {
             return watch;
         }
         let watch = self.start_watch(service);
-        let mut services = HashMap::clone(&self.inner.services.load());
-        services.retain(|_, watch| !watch.is_closed());
-        services.insert(service.clone(), Arc::clone(&watch));
-        self.inner.services.store(Arc::new(services));
+        services.change(service.as_str(), |shard| {
+            let mut shard = shard.clone();
+            shard.retain(|_, watch| !watch.is_closed());
+            shard.insert(service.clone(), Arc::clone(&watch));
+            Some(shard)
+        });
         watch
     }
 
@@ -199,7 +201,7 @@ impl Directory {
         let inner = &self.inner;
         let earlier = inner
             .services
-            .load()
+            .shard(service.as_str())
             .get(service)
             .map(|watch| watch.load_full());
         // Clones share the state of the endpoints.
@@ -247,6 +249,7 @@ impl Directory {
         let answers = hold_empty(answers.boxed(), &inner.options, description, before);
         self.start_writer();
         let weak = Arc::downgrade(inner);
+        let name = service.clone();
         let watch = SharedWatch::start(
             first,
             remembered,
@@ -255,7 +258,7 @@ impl Directory {
             move |event| {
                 let Some(inner) = weak.upgrade() else { return };
                 match (event, &inner.snapshot_file) {
-                    (Event::Closed, _) => inner.remove_closed(),
+                    (Event::Closed, _) => inner.remove_closed(&name),
                     (Event::Changed, Some(file)) => file.mark_changed(),
                     (Event::Changed, None) => {}
                 }
@@ -285,10 +288,9 @@ impl Directory {
         tokio::spawn(async move {
             let known = || {
                 let inner = running.0.upgrade()?;
-                let services = inner.services.load();
                 let catalog = Option::clone(&inner.catalog.load());
                 Some(Known {
-                    services: services.values().map(|watch| watch.load_full()).collect(),
+                    services: inner.snapshots(),
                     // A closed watch no longer confirms what it knew.
                     catalog: (catalog.filter(|watch| !watch.is_closed()))
                         .map(|watch| watch.load_full()),
@@ -356,12 +358,19 @@ impl Inner {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Removes the watches that have closed.
-    fn remove_closed(&self) {
+    /// Removes the watch of a service, if it has closed.
+    fn remove_closed(&self, service: &ServiceName) {
         let _changing = self.changing();
-        let mut services = HashMap::clone(&self.services.load());
-        services.retain(|_, watch| !watch.is_closed());
-        self.services.store(Arc::new(services));
+        self.services.change(service.as_str(), |shard| {
+            let mut shard = shard.clone();
+            shard.retain(|_, watch| !watch.is_closed());
+            Some(shard)
+        });
+    }
+
+    fn snapshots(&self) -> Vec<Arc<Snapshot>> {
+        let watches = self.services.values();
+        watches.iter().map(|watch| watch.load_full()).collect()
     }
 }
 
@@ -380,7 +389,7 @@ impl std::fmt::Debug for Directory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Directory")
             .field("provider", &self.inner.description)
-            .field("services", &self.inner.services.load().len())
+            .field("services", &self.inner.services.len())
             .finish_non_exhaustive()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use futures_util::future::join_all;
 use tokio::time::{Instant, advance, sleep};
 use waypost::directory::{Directory, DirectoryOptions};
-use waypost::provider::ServiceAnswer;
+use waypost::provider::{MemoryProvider, ServiceAnswer};
 use waypost::{Error, ServiceDiscoveryClient};
 
 use crate::scripted::{ScriptedProvider, auth, instances, refused};
@@ -211,4 +211,28 @@ async fn a_first_lookup_sees_an_immediate_answer() {
         let found = tokio::time::timeout(Duration::from_secs(60), directory.lookup(&auth())).await;
         assert!(found.expect("an answer at once").is_ok());
     }
+}
+
+/// How many bytes are allocated tells the cost of copies without a clock.
+#[test]
+fn a_first_lookup_costs_no_more_when_ten_thousand_services_are_known() {
+    let memory = MemoryProvider::new();
+    let client = ServiceDiscoveryClient::new(Arc::new(memory));
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
+    let look_up = |numbers: std::ops::Range<u32>| {
+        let lookups = || {
+            runtime.block_on(async {
+                for number in numbers.clone() {
+                    let _ = client.pick(format!("service-{number}")).await;
+                }
+            });
+        };
+        allocation_counter::measure(lookups).bytes_total
+    };
+    look_up(0..100);
+    let first = look_up(100..600);
+    look_up(600..10_000);
+    let last = look_up(10_000..10_500);
+    assert!(last < 3 * first, "{first} bytes, then {last} bytes");
 }

@@ -7,6 +7,7 @@ mod balance;
 mod blocking;
 mod calls;
 mod consul;
+mod dependencies;
 mod directory;
 mod global;
 mod kubernetes;
