@@ -1,136 +1,438 @@
-//! The access log: one event per request, emitted when the last byte has been sent or the request
-//! has ended early.
+//! The access log: one line per request, written when the last byte has been sent or the request has
+//! ended early.
+//!
+//! Each worker formats its lines into a buffer of its own. A thread writes full buffers, so no request
+//! waits for a disk or a pipe.
 
-use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
+use std::fmt::{self, Write as _};
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, SystemTime};
 
-use http::{HeaderValue, Method, StatusCode};
-use tokio::time::Instant;
-use tracing::Level;
+use crate::exchange::Exchange;
 
-/// The entry of one request. It is emitted on drop, so that a request abandoned by its client is
-/// logged too.
-#[derive(Debug)]
-pub(crate) struct AccessLog {
-    pub(crate) method: Method,
-    pub(crate) path: String,
-    pub(crate) peer: SocketAddr,
-    pub(crate) request_id: HeaderValue,
-    pub(crate) route: Option<String>,
-    pub(crate) instance: Option<String>,
-    pub(crate) attempts: u32,
-    /// The age of the data from which the instance was picked, if its registry is failing.
-    pub(crate) stale: Option<Duration>,
-    pub(crate) status: Option<StatusCode>,
-    pub(crate) first_byte: Option<Duration>,
-    pub(crate) request_bytes: Option<Arc<AtomicU64>>,
-    pub(crate) response_bytes: u64,
-    pub(crate) end: EndReason,
-    /// The last error, even if a later attempt succeeded.
-    pub(crate) cause: Option<String>,
-    started: Instant,
+/// A worker hands its buffer over when it has this many bytes, and otherwise ten times a second.
+const BUFFER: usize = 16 * 1024;
+/// The number of buffers that wait for the disk. Beyond that, lines are dropped and counted.
+const QUEUE: usize = 256;
+
+/// How a line is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum AccessLogFormat {
+    /// `key=value` pairs, for people.
+    #[default]
+    Text,
+    /// One JSON object per line, for programs.
+    Json,
 }
 
-/// How a request ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum EndReason {
-    /// The client disconnected before it had received the whole response.
-    ClientClosed,
-    /// The whole response was sent.
-    Complete,
-    /// The gateway produced the response itself: one of its own pages, or an error.
-    Local(&'static str),
-    /// The instance ended its response early.
-    UpstreamBroken,
-    /// The instance sent nothing for the idle timeout in the middle of its response.
-    IdleTimeout,
-    /// The connection was upgraded, and the tunnel has been closed.
-    Tunnel,
-    /// The gateway shut down while the tunnel was open.
-    Shutdown,
-}
-
-impl EndReason {
-    fn as_str(self) -> &'static str {
-        match self {
-            Self::ClientClosed => "client_closed",
-            Self::Complete => "complete",
-            Self::Local(reason) => reason,
-            Self::UpstreamBroken => "upstream_broken",
-            Self::IdleTimeout => "idle_timeout",
-            Self::Tunnel => "tunnel_closed",
-            Self::Shutdown => "shutdown",
-        }
-    }
+/// Where requests are logged.
+///
+/// ```
+/// use waypost_gateway::{AccessLog, AccessLogFormat, Config};
+///
+/// let mut config = Config::default();
+/// config.access_log = Some(AccessLog::to_stderr(AccessLogFormat::Json));
+/// ```
+#[derive(Clone)]
+pub struct AccessLog {
+    format: AccessLogFormat,
+    lines: SyncSender<Vec<u8>>,
 }
 
 impl AccessLog {
-    pub(crate) fn new(
-        method: Method,
-        path: String,
-        peer: SocketAddr,
-        request_id: HeaderValue,
-    ) -> Self {
-        Self {
-            method,
-            path,
-            peer,
-            request_id,
-            route: None,
-            instance: None,
-            attempts: 0,
-            stale: None,
-            status: None,
-            first_byte: None,
-            request_bytes: None,
-            response_bytes: 0,
-            end: EndReason::ClientClosed,
-            cause: None,
-            started: Instant::now(),
-        }
+    /// Logs to the program's stderr.
+    pub fn to_stderr(format: AccessLogFormat) -> Self {
+        Self::to_writer(io::stderr(), format)
     }
 
-    /// Records the status of the response and the time to its first byte.
-    pub(crate) fn response_started(&mut self, status: StatusCode) {
-        self.status = Some(status);
-        self.first_byte = Some(self.started.elapsed());
+    /// Logs to the program's stdout.
+    pub fn to_stdout(format: AccessLogFormat) -> Self {
+        Self::to_writer(io::stdout(), format)
+    }
+
+    /// Appends to a file, which is created if it doesn't exist. If it is renamed, a new one is created
+    /// within a second, so a log can be rotated by renaming it.
+    ///
+    /// # Errors
+    /// If the file can't be opened.
+    pub fn to_file(path: &Path, format: AccessLogFormat) -> io::Result<Self> {
+        let path = path.to_owned();
+        let mut file = open(&path)?;
+        Ok(Self::start(format, move |lines| {
+            if !is_at(&file, &path)
+                && let Ok(new) = open(&path)
+            {
+                file = new;
+            }
+            file.write_all(lines)
+        }))
+    }
+
+    /// Logs to anything that can be written to, from a thread of its own.
+    pub fn to_writer(mut writer: impl Write + Send + 'static, format: AccessLogFormat) -> Self {
+        Self::start(format, move |lines| {
+            writer.write_all(lines)?;
+            writer.flush()
+        })
+    }
+
+    fn start(
+        format: AccessLogFormat,
+        mut write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
+    ) -> Self {
+        let (lines, received) = sync_channel::<Vec<u8>>(QUEUE);
+        let writing = move || {
+            let mut is_failing = false;
+            for lines in received {
+                let result = write(&lines);
+                if let Err(error) = &result
+                    && !is_failing
+                {
+                    tracing::warn!(%error, "the access log can't be written; lines are lost");
+                }
+                is_failing = result.is_err();
+            }
+        };
+        let spawned = std::thread::Builder::new()
+            .name("access-log".into())
+            .spawn(writing);
+        if let Err(error) = spawned {
+            tracing::warn!(%error, "no thread for the access log; nothing is logged");
+        }
+        Self { format, lines }
     }
 }
 
-/// Probes of these paths are logged at debug level only: registries and orchestrators send them
-/// every few seconds.
-const PROBED: [&str; 4] = ["/health", "/livez", "/readyz", "/internal/health"];
+impl fmt::Debug for AccessLog {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AccessLog")
+            .field("format", &self.format)
+            .finish_non_exhaustive()
+    }
+}
 
-impl Drop for AccessLog {
-    fn drop(&mut self) {
-        let is_probe = self.route.is_none() && PROBED.contains(&self.path.as_str());
-        if is_probe && !tracing::enabled!(target: "waypost_gateway::access", Level::DEBUG) {
+fn open(path: &Path) -> io::Result<File> {
+    OpenOptions::new().create(true).append(true).open(path)
+}
+
+/// Whether the file is still the one at that path.
+fn is_at(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    match (file.metadata(), path.metadata()) {
+        (Ok(open), Ok(there)) => open.ino() == there.ino() && open.dev() == there.dev(),
+        _ => false,
+    }
+}
+
+/// One worker's lines.
+pub(crate) struct LogBuffer {
+    log: Option<AccessLog>,
+    buffer: Mutex<Buffer>,
+}
+
+#[derive(Default)]
+struct Buffer {
+    lines: String,
+    dropped: u64,
+    /// The time of the second that `date` was formatted for.
+    second: u64,
+    date: String,
+}
+
+/// Probes of these paths aren't logged: registries and orchestrators send them every few seconds.
+const PROBED: [&str; 3] = ["/health", "/livez", "/readyz"];
+
+impl LogBuffer {
+    pub(crate) fn new(log: Option<AccessLog>) -> Self {
+        Self {
+            log,
+            buffer: Mutex::default(),
+        }
+    }
+
+    pub(crate) fn write(&self, exchange: &Exchange, duration: Duration) {
+        let Some(log) = &self.log else {
+            return;
+        };
+        let path = exchange.uri.path();
+        if exchange.route.is_none() && PROBED.contains(&path) {
             return;
         }
-        tracing::info!(
-            target: "waypost_gateway::access",
-            method = %self.method,
-            path = self.path,
-            status = self.status.map(|status| status.as_u16()),
-            route = self.route,
-            instance = self.instance,
-            attempts = self.attempts,
-            stale_ms = self.stale.map(millis),
-            first_byte_ms = self.first_byte.map(millis),
-            duration_ms = millis(self.started.elapsed()),
-            request_bytes = self.request_bytes.as_ref().map_or(0, |bytes| bytes.load(Ordering::Relaxed)),
-            response_bytes = self.response_bytes,
-            end = self.end.as_str(),
-            cause = self.cause,
-            peer = %self.peer,
-            request_id = self.request_id.to_str().unwrap_or_default(),
-        );
+        let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+        buffer.update_date();
+        let Buffer { lines, date, .. } = &mut *buffer;
+        let result = match log.format {
+            AccessLogFormat::Text => write_text(lines, date, exchange, duration),
+            AccessLogFormat::Json => write_json(lines, date, exchange, duration),
+        };
+        // Writing to a string can't fail.
+        debug_assert!(result.is_ok());
+        if lines.len() >= BUFFER {
+            buffer.hand_over(log);
+        }
+    }
+
+    /// Hands the lines to the writing thread.
+    pub(crate) fn flush(&self) {
+        if let Some(log) = &self.log {
+            let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
+            buffer.hand_over(log);
+        }
     }
 }
 
-/// Milliseconds, rounded to microseconds.
-fn millis(time: Duration) -> f64 {
-    (time.as_secs_f64() * 1e6).round() / 1e3
+impl Drop for LogBuffer {
+    fn drop(&mut self) {
+        self.flush();
+    }
+}
+
+impl Buffer {
+    fn hand_over(&mut self, log: &AccessLog) {
+        if self.lines.is_empty() {
+            return;
+        }
+        let capacity = self.lines.capacity();
+        let lines = std::mem::replace(&mut self.lines, String::with_capacity(capacity));
+        match log.lines.try_send(lines.into_bytes()) {
+            Ok(()) => {}
+            Err(TrySendError::Full(lines)) => {
+                let lost = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+                if self.dropped == 0 {
+                    tracing::warn!("the access log is written too slowly; lines are dropped");
+                }
+                self.dropped += lost;
+            }
+            Err(TrySendError::Disconnected(_)) => {}
+        }
+    }
+
+    /// Formats the date once a second.
+    fn update_date(&mut self) {
+        let now = SystemTime::now()
+            .duration_since(SystemTime::UNIX_EPOCH)
+            .unwrap_or_default();
+        if self.second != now.as_secs() || self.date.is_empty() {
+            self.second = now.as_secs();
+            self.date = rfc3339(self.second);
+        }
+    }
+}
+
+/// A time in UTC, by the days-to-civil algorithm of Howard Hinnant.
+fn rfc3339(seconds: u64) -> String {
+    let (days, second) = (seconds / 86_400, seconds % 86_400);
+    let shifted = days + 719_468;
+    let era = shifted / 146_097;
+    let day_of_era = shifted % 146_097;
+    let year_of_era =
+        (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let month_from_march = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * month_from_march + 2) / 5 + 1;
+    let month = (month_from_march + 2) % 12 + 1;
+    let year = year_of_era + era * 400 + u64::from(month <= 2);
+    let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
+}
+
+fn write_text(
+    out: &mut String,
+    date: &str,
+    exchange: &Exchange,
+    duration: Duration,
+) -> fmt::Result {
+    write!(out, "{date} access method={} path=", exchange.method)?;
+    write_quoted(out, exchange.uri.path());
+    if let Some(status) = exchange.status {
+        write!(out, " status={}", status.as_u16())?;
+    }
+    if let Some(route) = &exchange.route {
+        out.push_str(" route=");
+        write_quoted(out, route.name());
+    }
+    if let Some(service) = &exchange.service {
+        out.push_str(" service=");
+        write_quoted(out, service.name().as_str());
+    }
+    if let Some(instance) = &exchange.instance {
+        out.push_str(" instance=");
+        write_quoted(out, instance.id().as_str());
+    }
+    if exchange.attempts > 0 {
+        write!(out, " attempts={}", exchange.attempts)?;
+    }
+    if let Some(stale) = exchange.stale {
+        out.push_str(" stale_ms=");
+        write_millis(out, stale)?;
+    }
+    if let Some(first_byte) = exchange.first_byte {
+        out.push_str(" first_byte_ms=");
+        write_millis(out, first_byte)?;
+    }
+    out.push_str(" duration_ms=");
+    write_millis(out, duration)?;
+    write!(
+        out,
+        " request_bytes={} response_bytes={} end=",
+        request_bytes(exchange),
+        exchange.response_bytes
+    )?;
+    write_quoted(out, exchange.end.as_str());
+    if let Some(cause) = &exchange.cause {
+        out.push_str(" cause=");
+        write_quoted(out, cause);
+    }
+    write!(out, " peer={} request_id=", exchange.client.peer())?;
+    write_quoted(out, exchange.request_id.to_str().unwrap_or_default());
+    out.push('\n');
+    Ok(())
+}
+
+fn write_json(
+    out: &mut String,
+    date: &str,
+    exchange: &Exchange,
+    duration: Duration,
+) -> fmt::Result {
+    write!(
+        out,
+        "{{\"time\":\"{date}\",\"method\":\"{}\",\"path\":",
+        exchange.method
+    )?;
+    write_quoted(out, exchange.uri.path());
+    write!(out, ",\"version\":\"{:?}\"", exchange.version)?;
+    if let Some(status) = exchange.status {
+        write!(out, ",\"status\":{}", status.as_u16())?;
+    }
+    if let Some(route) = &exchange.route {
+        out.push_str(",\"route\":");
+        write_quoted(out, route.name());
+    }
+    if let Some(service) = &exchange.service {
+        out.push_str(",\"service\":");
+        write_quoted(out, service.name().as_str());
+    }
+    if let Some(instance) = &exchange.instance {
+        out.push_str(",\"instance\":");
+        write_quoted(out, instance.id().as_str());
+    }
+    write!(out, ",\"attempts\":{}", exchange.attempts)?;
+    if let Some(stale) = exchange.stale {
+        out.push_str(",\"stale_ms\":");
+        write_millis(out, stale)?;
+    }
+    if let Some(first_byte) = exchange.first_byte {
+        out.push_str(",\"first_byte_ms\":");
+        write_millis(out, first_byte)?;
+    }
+    out.push_str(",\"duration_ms\":");
+    write_millis(out, duration)?;
+    write!(
+        out,
+        ",\"request_bytes\":{},\"response_bytes\":{},\"end\":\"{}\"",
+        request_bytes(exchange),
+        exchange.response_bytes,
+        exchange.end.as_str()
+    )?;
+    if let Some(cause) = &exchange.cause {
+        out.push_str(",\"cause\":");
+        write_quoted(out, cause);
+    }
+    write!(
+        out,
+        ",\"peer\":\"{}\",\"request_id\":",
+        exchange.client.peer()
+    )?;
+    write_quoted(out, exchange.request_id.to_str().unwrap_or_default());
+    out.push_str("}\n");
+    Ok(())
+}
+
+fn request_bytes(exchange: &Exchange) -> u64 {
+    exchange
+        .request_body
+        .as_ref()
+        .map_or(0, |body| body.bytes())
+}
+
+/// Milliseconds with three decimals.
+fn write_millis(out: &mut String, time: Duration) -> fmt::Result {
+    let micros = time.as_micros();
+    write!(out, "{}.{:03}", micros / 1000, micros % 1000)
+}
+
+/// A JSON string. Everything that could control a terminal or forge a line is escaped.
+fn write_quoted(out: &mut String, text: &str) {
+    out.push('"');
+    if text.bytes().all(is_plain) {
+        out.push_str(text);
+    } else {
+        for c in text.chars() {
+            match c {
+                '"' => out.push_str("\\\""),
+                '\\' => out.push_str("\\\\"),
+                ' '..='~' => out.push(c),
+                c => {
+                    for unit in c.encode_utf16(&mut [0; 2]) {
+                        // Writing to a string can't fail.
+                        let _ = write!(out, "\\u{unit:04x}");
+                    }
+                }
+            }
+        }
+    }
+    out.push('"');
+}
+
+fn is_plain(byte: u8) -> bool {
+    matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\'
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn dates_are_in_utc() {
+        assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
+        assert_eq!(rfc3339(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(rfc3339(1_709_164_800), "2024-02-29T00:00:00Z");
+    }
+
+    #[test]
+    fn text_from_outside_is_escaped() {
+        let mut out = String::new();
+        write_quoted(&mut out, "a\"b\\c\u{1b}[2J\nd\u{2028}😀");
+        assert_eq!(out, r#""a\"b\\c\u001b[2J\u000ad\u2028\ud83d\ude00""#);
+        let parsed: String = serde_json::from_str(&out).unwrap();
+        assert_eq!(parsed, "a\"b\\c\u{1b}[2J\nd\u{2028}😀");
+    }
+
+    #[test]
+    fn a_log_that_is_renamed_is_continued_in_a_new_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let (path, old) = (folder.path().join("log"), folder.path().join("log.1"));
+        let log = AccessLog::to_file(&path, AccessLogFormat::Text).unwrap();
+        let wait_for = |path: &Path, text: &str| {
+            let deadline = Instant::now() + Duration::from_secs(30);
+            while std::fs::read_to_string(path).unwrap_or_default() != text {
+                assert!(Instant::now() < deadline, "{text} in {path:?}");
+                std::thread::yield_now();
+            }
+        };
+        log.lines.send(b"one\n".to_vec()).unwrap();
+        wait_for(&path, "one\n");
+        std::fs::rename(&path, &old).unwrap();
+        log.lines.send(b"two\n".to_vec()).unwrap();
+        wait_for(&path, "two\n");
+        wait_for(&old, "one\n");
+    }
 }

@@ -1,9 +1,7 @@
 //! Why one attempt to get a response from an instance failed.
 
 use std::error::Error as StdError;
-use std::io;
 
-use hyper_util::client::legacy::Error as ClientError;
 use waypost::Outcome;
 
 /// Why one attempt failed.
@@ -24,6 +22,11 @@ pub(crate) enum AttemptErrorKind {
     NotCallable,
     /// The connection broke after something was sent and before a response began.
     Broken,
+    /// The same, on a connection that had served requests before: the instance may have closed it
+    /// because it was idle.
+    BrokenReused,
+    /// The gateway has no file descriptor, port or memory left for a connection.
+    Shortage,
     /// What the instance sent is not an HTTP response.
     BadResponse,
     /// The response did not begin within the time limit.
@@ -32,6 +35,8 @@ pub(crate) enum AttemptErrorKind {
     ClientStalled,
     /// The client's request body is incomplete or its chunked framing is invalid.
     ClientBody,
+    /// The client's request body is longer than allowed.
+    ClientBodyTooLarge,
 }
 
 impl AttemptErrorKind {
@@ -39,8 +44,22 @@ impl AttemptErrorKind {
     pub(crate) fn is_unsent(self) -> bool {
         matches!(
             self,
+            Self::Connect | Self::ConnectTimeout | Self::NotCallable | Self::Shortage
+        )
+    }
+
+    /// Whether the instance can't be connected to, so that others are preferred for a while.
+    pub(crate) fn is_refusal(self) -> bool {
+        matches!(
+            self,
             Self::Connect | Self::ConnectTimeout | Self::NotCallable
         )
+    }
+
+    /// Whether the connection broke before a response, so that only an idempotent request may be
+    /// repeated.
+    pub(crate) fn is_broken(self) -> bool {
+        matches!(self, Self::Broken | Self::BrokenReused)
     }
 
     /// The `reason` in problem documents and in the access log.
@@ -49,11 +68,13 @@ impl AttemptErrorKind {
             Self::Connect => "connect_failed",
             Self::ConnectTimeout => "connect_timeout",
             Self::NotCallable => "not_callable",
-            Self::Broken => "connection_broken",
+            Self::Broken | Self::BrokenReused => "connection_broken",
+            Self::Shortage => "gateway_overloaded",
             Self::BadResponse => "bad_response",
             Self::ResponseTimeout => "response_timeout",
             Self::ClientStalled => "client_stalled",
             Self::ClientBody => "client_body",
+            Self::ClientBodyTooLarge => "body_too_large",
         }
     }
 
@@ -65,7 +86,13 @@ impl AttemptErrorKind {
             }
             // An instance that refuses connections is passed over for a few seconds instead: it is
             // usable as soon as it listens again, and an ejection would outlast its restart.
-            Self::Connect | Self::NotCallable | Self::ClientStalled | Self::ClientBody => None,
+            Self::Connect
+            | Self::NotCallable
+            | Self::BrokenReused
+            | Self::Shortage
+            | Self::ClientStalled
+            | Self::ClientBody
+            | Self::ClientBodyTooLarge => None,
         }
     }
 }
@@ -78,34 +105,14 @@ impl AttemptError {
         }
     }
 
-    pub(crate) fn from_client(error: &ClientError) -> Self {
-        let kind = if error.is_connect() {
-            let timed_out = sources(error)
-                .filter_map(|source| source.downcast_ref::<io::Error>())
-                .any(|io| io.kind() == io::ErrorKind::TimedOut);
-            if timed_out {
-                AttemptErrorKind::ConnectTimeout
-            } else {
-                AttemptErrorKind::Connect
-            }
-        } else {
-            match sources(error).find_map(|source| source.downcast_ref::<hyper::Error>()) {
-                Some(hyper) if hyper.is_parse() => AttemptErrorKind::BadResponse,
-                // hyper cancels a request only before it has written any of it.
-                Some(hyper) if hyper.is_canceled() => AttemptErrorKind::Connect,
-                _ => AttemptErrorKind::Broken,
-            }
-        };
-        let cause = sources(error)
-            .last()
-            .map_or_else(|| error.to_string(), ToString::to_string);
-        Self::new(kind, cause)
+    /// An attempt that failed with an error of hyper, whose root cause becomes the message.
+    pub(crate) fn from_hyper(kind: AttemptErrorKind, error: &hyper::Error) -> Self {
+        let mut cause: &(dyn StdError + 'static) = error;
+        while let Some(source) = cause.source() {
+            cause = source;
+        }
+        Self::new(kind, cause.to_string())
     }
-}
-
-/// The chain of sources of an error, the root cause last.
-fn sources(error: &ClientError) -> impl Iterator<Item = &(dyn StdError + 'static)> {
-    std::iter::successors(error.source(), |&source| source.source())
 }
 
 #[cfg(test)]
@@ -113,8 +120,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instance_is_not_charged_for_a_failure_of_the_client() {
+    fn an_instance_is_not_charged_for_a_failure_of_the_client_or_the_gateway() {
         assert_eq!(AttemptErrorKind::Broken.outcome(), Some(Outcome::Failed));
         assert_eq!(AttemptErrorKind::ClientBody.outcome(), None);
+        assert_eq!(AttemptErrorKind::Shortage.outcome(), None);
     }
 }

@@ -6,6 +6,8 @@ use std::time::Duration;
 use ipnet::IpNet;
 use waypost::ServiceName;
 
+use crate::access_log::AccessLog;
+
 /// The settings of a gateway. Start from the default and change fields:
 ///
 /// ```
@@ -51,6 +53,32 @@ pub struct Config {
     /// A PEM file of the certificate authorities that `https` instances are verified with. By default,
     /// `None`, those of the system are used, which `SSL_CERT_FILE` can replace.
     pub ca_file: Option<PathBuf>,
+    /// The number of threads that serve clients, each with a runtime and connections of its own. The
+    /// number of cores by default; with 0, the runtime that [`Gateway::serve`](crate::Gateway::serve)
+    /// runs in serves them.
+    pub worker_threads: usize,
+    /// The number of connections of clients. Further ones wait until one is closed. By default half
+    /// of the file descriptors that the process may open.
+    pub max_connections: Option<usize>,
+    /// The number of connections from one address. Further ones are closed. Not limited by default,
+    /// since many clients may share the address of a proxy.
+    pub max_connections_per_address: Option<usize>,
+    /// The time limit from the first byte of a request's head to the last. 10 s by default.
+    pub head_timeout: Duration,
+    /// How long a connection may be idle between two requests. 75 s by default.
+    pub keep_alive_timeout: Duration,
+    /// How long a client may read nothing of what is sent to it. 60 s by default.
+    pub write_timeout: Duration,
+    /// The least speed of a request body in bytes per second, once it has taken longer than
+    /// [`upload_idle_timeout`](Self::upload_idle_timeout). 240 by default. Does not apply to gRPC.
+    pub min_upload_rate: Option<u64>,
+    /// The largest request body in bytes. Not limited by default.
+    pub max_body: Option<u64>,
+    /// Where requests are logged. Nowhere by default.
+    pub access_log: Option<AccessLog>,
+    /// Whether `/` lists the routes to every client. False by default; the internal listener lists
+    /// them in any case.
+    pub list_routes: bool,
     /// Services that get no route, besides the gateway itself. By default `consul`, under which Consul
     /// lists its own servers, and `kubernetes`, the API server: neither is meant for clients of a
     /// gateway.
@@ -81,6 +109,16 @@ impl Default for Config {
             replay_limit: 64 * 1024,
             trusted_proxies: Vec::new(),
             ca_file: None,
+            worker_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            max_connections: None,
+            max_connections_per_address: None,
+            head_timeout: Duration::from_secs(10),
+            keep_alive_timeout: Duration::from_secs(75),
+            write_timeout: Duration::from_secs(60),
+            min_upload_rate: Some(240),
+            max_body: None,
+            access_log: None,
+            list_routes: false,
             hidden: vec![valid("consul"), valid("kubernetes")],
         }
     }

@@ -11,9 +11,6 @@ use std::mem::take;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use tokio::io::AsyncRead;
-use tokio_util::io::InspectReader;
-
 /// The maximum size of a request head in bytes.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
 
@@ -31,20 +28,10 @@ impl FramingConflict {
     }
 }
 
-/// Wraps a connection so that the requests read from it are scanned.
-pub(crate) fn inspect<S: AsyncRead>(
-    stream: S,
-) -> (InspectReader<S, impl FnMut(&[u8])>, FramingConflict) {
-    let mut scanner = Scanner::default();
-    let conflict = scanner.conflict.clone();
-    let stream = InspectReader::new(stream, move |bytes: &[u8]| scanner.scan(bytes));
-    (stream, conflict)
-}
-
 /// Reads the lines of request heads and skips bodies, up to the first malformed line: hyper rejects
 /// that as well, and reads no further request from the connection.
 #[derive(Default)]
-struct Scanner {
+pub(crate) struct Scanner {
     conflict: FramingConflict,
     /// The part of the request that the next line belongs to.
     part: Part,
@@ -66,12 +53,25 @@ enum Part {
 }
 
 impl Scanner {
-    fn scan(&mut self, mut bytes: &[u8]) {
+    pub(crate) fn conflict(&self) -> &FramingConflict {
+        &self.conflict
+    }
+
+    /// Whether a part of a request's head has been received.
+    pub(crate) fn is_in_head(&self) -> bool {
+        match self.part {
+            Part::RequestLine => self.skip == 0 && !self.partial.is_empty(),
+            Part::Headers(..) => true,
+            _ => false,
+        }
+    }
+
+    pub(crate) fn scan(&mut self, mut bytes: &[u8]) {
         while !matches!(self.part, Part::Malformed) {
             let body = bytes.len().min(self.skip.try_into().unwrap_or(usize::MAX));
             self.skip -= body as u64;
             let (_, rest) = bytes.split_at(body);
-            let Some(end) = rest.iter().position(|&byte| byte == b'\n') else {
+            let Some(end) = memchr::memchr(b'\n', rest) else {
                 self.partial.extend_from_slice(rest);
                 if self.partial.len() > MAX_HEAD {
                     // hyper accepts a chunk size with this many leading zeros.

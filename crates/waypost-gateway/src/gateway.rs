@@ -1,20 +1,28 @@
 //! The gateway's lifecycle: register, serve, deregister, drain.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
 use std::time::Duration;
 
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
+use tokio::sync::mpsc;
+use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use waypost::{Check, Error, Host, Registrar, ServiceDiscoveryClient, ServiceRegistration};
+use waypost::{
+    Check, ConfigError, Error, Host, Registrar, ServiceDiscoveryClient, ServiceRegistration,
+};
 
 use crate::config::Config;
-use crate::server::{Server, serve_connection};
+use crate::listener::{Assignment, ConnectionLimits};
+use crate::server::Server;
+use crate::worker::Worker;
+use crate::{internal, listener};
 
-/// The pause after a failed `accept`, which happens when file descriptors run out.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How often the registry checks the gateway's health.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// The file descriptors that are not for clients' connections or for those to instances.
+const RESERVED_DESCRIPTORS: u64 = 32;
 
 /// An API gateway; see the [crate documentation](crate).
 ///
@@ -34,8 +42,12 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 /// let mut config = Config::default();
 /// config.deregistration_delay = Duration::ZERO;
 /// let listener = TcpListener::bind("127.0.0.1:0").await?;
+/// let internal = TcpListener::bind("127.0.0.1:0").await?;
 /// let stop = std::future::ready(());
-/// Gateway::new(client, config).serve(listener, stop).await?;
+/// Gateway::new(client, config)
+///     .with_internal(internal)
+///     .serve(listener, stop)
+///     .await?;
 /// # Ok(())
 /// # }
 /// ```
@@ -43,12 +55,23 @@ const CHECK_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Gateway {
     client: ServiceDiscoveryClient,
     config: Config,
+    internal: Option<TcpListener>,
 }
 
 impl Gateway {
     /// Creates a gateway to the services that `client` discovers.
     pub fn new(client: ServiceDiscoveryClient, config: Config) -> Self {
-        Self { client, config }
+        Self {
+            client,
+            config,
+            internal: None,
+        }
+    }
+
+    /// Serves `/internal/*` and `/metrics` on this listener. Without one, they are not served.
+    pub fn with_internal(mut self, listener: TcpListener) -> Self {
+        self.internal = Some(listener);
+        self
     }
 
     /// Registers the gateway and serves until `stop` completes, then shuts down in this order: its
@@ -60,18 +83,34 @@ impl Gateway {
     /// can't be reached: the registration is retried.
     ///
     /// # Errors
-    /// If the configuration or the registration is invalid.
+    /// If the configuration or the registration is invalid, or a thread can't be started.
     pub async fn serve(
-        self,
+        mut self,
         listener: TcpListener,
         stop: impl Future<Output = ()>,
     ) -> Result<(), Error> {
+        let internal = self.internal.take();
         let running = Running::new(self)?;
-        let registrar = running.register(&listener)?;
-        tokio::select! {
-            () = running.accept(&listener) => {}
-            () = running.server.routes().follow() => {}
-            () = running.shut_down(registrar, stop) => {}
+        let pages = internal.as_ref().and_then(|pages| pages.local_addr().ok());
+        let registrar = running.register(&listener, pages)?;
+        let stop_internal = CancellationToken::new();
+        let _stop_internal = stop_internal.clone().drop_guard();
+        if let Some(internal) = internal {
+            let server = Arc::clone(&running.server);
+            tokio::spawn(internal::serve(internal, server, stop_internal));
+        }
+        {
+            let accept = async {
+                if let Err(error) = running.accept(&listener).await {
+                    tracing::error!(%error, "the listener failed");
+                }
+            };
+            tokio::select! {
+                () = accept => {}
+                () = running.server.routes().follow() => {}
+                () = running.server.traffic().collect_every_second() => {}
+                () = running.shut_down(registrar, stop) => {}
+            }
         }
         drop(listener);
         running.drain().await;
@@ -83,28 +122,63 @@ impl Gateway {
 struct Running {
     gateway: Gateway,
     server: Arc<Server>,
+    workers: Vec<Arc<Worker>>,
+    assignments: Vec<Assignment>,
+    limits: Arc<ConnectionLimits>,
     connections: TaskTracker,
-    /// Cancelled to make connections close after their current request.
-    draining: CancellationToken,
-    /// Cancelled to close the remaining connections when the drain timeout has passed.
+    /// Cancelled to close tunnels when the drain timeout has passed.
     closing: CancellationToken,
+    /// Ends the workers.
+    _stop: DropGuard,
 }
 
 impl Running {
     fn new(gateway: Gateway) -> Result<Self, Error> {
         let (connections, closing) = (TaskTracker::new(), CancellationToken::new());
         let (client, config) = (gateway.client.clone(), gateway.config.clone());
+        let limits = ConnectionLimits::new(
+            config.max_connections.unwrap_or_else(default_connections),
+            config.max_connections_per_address,
+        );
+        let threads = config.worker_threads;
         let server = Server::new(client, config, connections.clone(), closing.clone())?;
-        Ok(Self {
+        let server = Arc::new(server);
+        let stop = CancellationToken::new();
+        let mut running = Self {
             gateway,
-            server: Arc::new(server),
+            server,
+            workers: Vec::new(),
+            assignments: Vec::new(),
+            limits: Arc::new(limits),
             connections,
-            draining: CancellationToken::new(),
             closing,
-        })
+            _stop: stop.clone().drop_guard(),
+        };
+        for number in 0..threads.max(1) {
+            let worker = Arc::new(Worker::new(Arc::clone(&running.server), threads));
+            let (sender, accepted) = mpsc::unbounded_channel();
+            running.assignments.push(Assignment {
+                accepted: sender,
+                open: Arc::new(AtomicUsize::new(0)),
+            });
+            running.workers.push(Arc::clone(&worker));
+            let tracker = running.connections.clone();
+            let work = worker.run(accepted, tracker, stop.clone());
+            if threads == 0 {
+                tokio::spawn(work);
+            } else {
+                start_thread(number, work)?;
+            }
+        }
+        Ok(running)
     }
 
-    fn register(&self, listener: &TcpListener) -> Result<Option<Registrar>, Error> {
+    /// `pages` is the address of the internal pages, which the registration tells.
+    fn register(
+        &self,
+        listener: &TcpListener,
+        pages: Option<SocketAddr>,
+    ) -> Result<Option<Registrar>, Error> {
         let Ok(address) = listener.local_addr() else {
             return Ok(None);
         };
@@ -113,37 +187,25 @@ impl Running {
                 .tag("gateway")
                 .version(env!("CARGO_PKG_VERSION"))
                 .check(Check::http("/health").every(CHECK_INTERVAL))
-                .health(self.server.health().clone());
+                .health(self.server.pages().health().clone());
+        if let Some(pages) = pages {
+            registration = registration.meta("internal", pages.to_string());
+        }
         if !address.ip().is_unspecified() {
             registration = registration.host(Host::Ip(address.ip()));
         }
         Registrar::start_if_supported(Arc::clone(self.gateway.client.provider()), registration)
     }
 
-    async fn accept(&self, listener: &TcpListener) {
-        loop {
-            match listener.accept().await {
-                Ok((stream, peer)) => {
-                    let server = Arc::clone(&self.server);
-                    let connection = serve_connection(server, stream, peer, self.draining.clone());
-                    let closing = self.closing.clone();
-                    self.connections.spawn(async move {
-                        let _ = closing.run_until_cancelled_owned(connection).await;
-                    });
-                }
-                Err(error) => {
-                    tracing::warn!(%error, "accepting a connection failed");
-                    tokio::time::sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        }
+    async fn accept(&self, listener: &TcpListener) -> std::io::Result<()> {
+        listener::accept(listener, Arc::clone(&self.limits), &self.assignments).await
     }
 
     /// Waits for `stop`, then fails readiness and deregisters while connections are still accepted.
     async fn shut_down(&self, registrar: Option<Registrar>, stop: impl Future<Output = ()>) {
         stop.await;
         tracing::info!("shutting down");
-        self.server.health().set_ready(false);
+        self.server.pages().health().set_ready(false);
         if let Some(registrar) = registrar {
             if let Err(error) = registrar.deregister().await {
                 tracing::warn!(%error, "deregistration failed");
@@ -153,7 +215,9 @@ impl Running {
     }
 
     async fn drain(&self) {
-        self.draining.cancel();
+        for worker in &self.workers {
+            worker.drain();
+        }
         self.connections.close();
         let timeout = self.gateway.config.drain_timeout;
         if tokio::time::timeout(timeout, self.connections.wait())
@@ -165,8 +229,15 @@ impl Running {
                 open,
                 "drain timeout of {timeout:?} exceeded, closing open connections"
             );
-            self.closing.cancel();
+            self.close();
             self.connections.wait().await;
+        }
+    }
+
+    fn close(&self) {
+        self.closing.cancel();
+        for worker in &self.workers {
+            worker.close();
         }
     }
 }
@@ -174,6 +245,37 @@ impl Running {
 impl Drop for Running {
     /// Closes all connections even if the future of [`Gateway::serve`] is dropped.
     fn drop(&mut self) {
-        self.closing.cancel();
+        self.close();
     }
+}
+
+/// Runs a worker on a thread and a runtime of its own.
+fn start_thread(
+    number: usize,
+    work: impl Future<Output = ()> + Send + 'static,
+) -> Result<(), ConfigError> {
+    let failed = |error: std::io::Error| {
+        ConfigError::new(
+            "worker threads".to_owned(),
+            format!("can't be started: {error}"),
+        )
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(failed)?;
+    std::thread::Builder::new()
+        .name(format!("gateway-{number}"))
+        .spawn(move || runtime.block_on(work))
+        .map(|_| ())
+        .map_err(failed)
+}
+
+/// Half of the file descriptors that are free: each request may need one to an instance.
+fn default_connections() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let free = limit
+        .unwrap_or(u64::MAX)
+        .saturating_sub(RESERVED_DESCRIPTORS);
+    usize::try_from(free / 2).unwrap_or(usize::MAX).max(8)
 }

@@ -1,10 +1,9 @@
-//! Hop-by-hop headers, and the headers that the gateway adds.
-
-use std::net::{IpAddr, SocketAddr};
+//! Hop-by-hop headers, `Via` and request ids.
 
 use http::header;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
-use ipnet::IpNet;
+
+use crate::forwarded::is_forwarding_header;
 
 /// The headers of RFC 9110, section 7.6.1, and the two of section 11.7 that address a proxy.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -20,19 +19,21 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     HeaderName::from_static("proxy"),
 ];
 
-const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
-const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
-const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port");
-const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
-const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
-
-/// The number of headers that are added to a request; reserved at once.
-const ADDED: usize = 8;
-
 /// Identifies a request across all hops.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The id of the instance that sent the response.
 pub(crate) const INSTANCE: HeaderName = HeaderName::from_static("x-waypost-instance");
+/// The name of the calling service, as it says itself.
+pub(crate) const CALLER: HeaderName = HeaderName::from_static("x-waypost-caller");
+
+/// Trailers that services send without announcing them. hyper sends only announced trailers with
+/// HTTP/1.1, so these are announced for them.
+pub(crate) const COMMON_TRAILERS: HeaderValue = HeaderValue::from_static(
+    "grpc-status, grpc-message, grpc-status-details-bin, digest, content-digest, repr-digest, \
+     content-md5, etag, expires, last-modified, server-timing, signature, signature-input, \
+     x-amz-checksum-crc32, x-amz-checksum-crc32c, x-amz-checksum-sha1, x-amz-checksum-sha256, \
+     x-checksum, x-stream-error",
+);
 
 /// Removes the headers that apply to one connection only, including those listed in `Connection`.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
@@ -43,8 +44,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
             .filter_map(|value| value.to_str().ok())
             .flat_map(|value| value.split(','))
             .filter_map(|name| name.trim().parse().ok())
-            // Removing these would change what the request means to the service.
-            .filter(|name| !matches!(*name, header::HOST | header::CONTENT_LENGTH))
+            .filter(may_be_listed_in_connection)
             .collect();
         for name in named {
             headers.remove(name);
@@ -52,6 +52,50 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
     for name in &HOP_BY_HOP {
         headers.remove(name);
+    }
+}
+
+/// Removing some headers would change what the request means to the service, or hide from it what a
+/// proxy said about the client (compare CVE-2022-31813).
+fn may_be_listed_in_connection(name: &HeaderName) -> bool {
+    let is_needed = [
+        header::HOST,
+        header::CONTENT_LENGTH,
+        header::AUTHORIZATION,
+        header::COOKIE,
+        header::VIA,
+        REQUEST_ID,
+    ]
+    .contains(name);
+    !is_needed && !is_forwarding_header(name.as_str())
+}
+
+/// Removes what must not be in trailers (RFC 9110, section 6.5.1): a service might take it for a
+/// header that the gateway has checked.
+pub(crate) fn strip_from_trailers(trailers: &mut HeaderMap) {
+    let forbidden: Vec<HeaderName> = trailers
+        .keys()
+        .filter(|name| {
+            let is_control = [
+                header::AUTHORIZATION,
+                header::CONTENT_ENCODING,
+                header::CONTENT_LENGTH,
+                header::CONTENT_TYPE,
+                header::COOKIE,
+                header::EXPECT,
+                header::HOST,
+                header::RANGE,
+                header::SET_COOKIE,
+                header::TRAILER,
+                header::VIA,
+            ]
+            .contains(name);
+            is_control || HOP_BY_HOP.contains(name) || is_forwarding_header(name.as_str())
+        })
+        .cloned()
+        .collect();
+    for name in forbidden {
+        trailers.remove(name);
     }
 }
 
@@ -65,96 +109,16 @@ pub(crate) fn has_token(headers: &HeaderMap, name: &HeaderName, token: &str) -> 
         .any(|item| item.trim().eq_ignore_ascii_case(token))
 }
 
-/// The networks of the proxies whose forwarding headers are trusted.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct TrustedProxies(pub(crate) Vec<IpNet>);
-
-impl TrustedProxies {
-    fn contains(&self, peer: IpAddr) -> bool {
-        self.0.iter().any(|net| net.contains(&peer.to_canonical()))
-    }
-}
-
-/// The information about a request that goes into the forwarding headers.
-pub(crate) struct ForwardedRequest<'a> {
-    pub(crate) peer: SocketAddr,
-    /// The authority that the client requested.
-    pub(crate) host: Option<&'a str>,
-    /// The service name that was removed from the path.
-    pub(crate) service: &'a str,
-}
-
-/// Adds `Forwarded` (RFC 7239) and the `X-Forwarded-*` headers. Those of a trusted proxy are
-/// extended, those of any other client are dropped first.
-pub(crate) fn write_forwarded(
-    headers: &mut HeaderMap,
-    request: &ForwardedRequest<'_>,
-    trusted: &TrustedProxies,
-) {
-    let peer = request.peer.ip().to_canonical();
-    if !trusted.contains(peer) {
-        let untrusted: Vec<HeaderName> = headers
-            .keys()
-            .filter(|name| is_forwarding_header(name.as_str()))
-            .cloned()
-            .collect();
-        for name in untrusted {
-            headers.remove(name);
-        }
-    }
-    headers.reserve(ADDED);
-    append(headers, header::FORWARDED, forwarded(peer, request.host));
-    append(headers, X_FORWARDED_FOR, peer.to_string());
-    // A trusted proxy has seen the original request, so its values are kept.
-    if !headers.contains_key(X_FORWARDED_PROTO) {
-        headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static("http"));
-    }
-    if let Some(host) = request.host {
-        if !headers.contains_key(X_FORWARDED_PORT) {
-            set(headers, X_FORWARDED_PORT, port(host).to_owned());
-        }
-        if !headers.contains_key(X_FORWARDED_HOST) {
-            set(headers, X_FORWARDED_HOST, host.to_owned());
-        }
-    }
-    let outer = headers
-        .get(X_FORWARDED_PREFIX)
-        .and_then(|value| value.to_str().ok());
-    let outer = outer.unwrap_or_default().trim_end_matches('/');
-    let prefix = format!("{outer}/{}", request.service);
-    set(headers, X_FORWARDED_PREFIX, prefix);
-}
-
-/// The port of an authority, by default 80.
-fn port(host: &str) -> &str {
-    match host.rsplit_once(':') {
-        // In an IPv6 address without a port, the last colon is inside the brackets.
-        Some((_, port)) if !port.ends_with(']') => port,
-        _ => "80",
-    }
-}
-
-/// Matches underscores too, since CGI programs can't tell `X_Forwarded_For` from the real header.
-fn is_forwarding_header(name: &str) -> bool {
-    let name = name.replace('_', "-");
-    name == "forwarded" || name == "x-real-ip" || name.starts_with("x-forwarded-")
-}
-
-fn forwarded(peer: IpAddr, host: Option<&str>) -> String {
-    let node = match peer {
-        IpAddr::V4(ip) => ip.to_string(),
-        IpAddr::V6(ip) => format!("\"[{ip}]\""),
-    };
-    match host {
-        // An authority contains no quote or backslash, so nothing needs escaping.
-        Some(host) => format!("for={node};host=\"{host}\";proto=http"),
-        None => format!("for={node};proto=http"),
-    }
+/// Whether the client expects a gRPC status.
+pub(crate) fn is_grpc(headers: &HeaderMap) -> bool {
+    headers
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|kind| kind.as_bytes().starts_with(b"application/grpc"))
 }
 
 /// Appends this gateway to `Via` (RFC 9110, section 7.6.3).
-pub(crate) fn append_via(headers: &mut HeaderMap, pseudonym: &str) {
-    append(headers, header::VIA, format!("1.1 {pseudonym}"));
+pub(crate) fn append_via(headers: &mut HeaderMap, via: &HeaderValue) {
+    append(headers, header::VIA, via);
 }
 
 /// Whether `Via` lists this gateway.
@@ -177,32 +141,36 @@ pub(crate) fn request_id(headers: &HeaderMap) -> HeaderValue {
     });
     match received {
         Some(id) => id.clone(),
-        None => value(format!("{:032x}", fastrand::u128(..))),
+        None => random_id(),
     }
+}
+
+/// 32 hexadecimal digits.
+fn random_id() -> HeaderValue {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let random = fastrand::u128(..);
+    let mut id = [0; 32];
+    for (at, digit) in id.iter_mut().enumerate() {
+        *digit = DIGITS[(random >> (4 * at)) as usize & 15];
+    }
+    HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// Appends an item to a list header, joining its lines into one.
-fn append(headers: &mut HeaderMap, name: HeaderName, item: String) {
+pub(crate) fn append(headers: &mut HeaderMap, name: HeaderName, item: &HeaderValue) {
     if !headers.contains_key(&name) {
-        return set(headers, name, item);
+        headers.insert(name, item.clone());
+        return;
     }
-    let mut list = String::new();
+    let mut list = Vec::new();
     for line in headers.get_all(&name) {
-        if let Ok(line) = line.to_str() {
-            list.push_str(line);
-            list.push_str(", ");
-        }
+        list.extend_from_slice(line.as_bytes());
+        list.extend_from_slice(b", ");
     }
-    set(headers, name, list + &item);
-}
-
-fn set(headers: &mut HeaderMap, name: HeaderName, text: String) {
-    headers.insert(name, value(text));
-}
-
-/// Callers pass visible ASCII only; anything else becomes an empty value.
-fn value(text: String) -> HeaderValue {
-    HeaderValue::try_from(text).unwrap_or(HeaderValue::from_static(""))
+    list.extend_from_slice(item.as_bytes());
+    if let Ok(list) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
+        headers.insert(name, list);
+    }
 }
 
 #[cfg(test)]
@@ -217,75 +185,57 @@ mod tests {
         headers
     }
 
-    fn forwarded_headers(lines: &[(&'static str, &'static str)], trusted: &[&str]) -> HeaderMap {
-        let mut headers = map(lines);
-        let trusted = TrustedProxies(trusted.iter().map(|net| net.parse().unwrap()).collect());
-        let peer = "192.0.2.7:4711".parse().unwrap();
-        let request = ForwardedRequest {
-            peer,
-            host: Some("shop.example:8000"),
-            service: "auth",
-        };
-        write_forwarded(&mut headers, &request, &trusted);
-        headers
+    fn names(headers: &HeaderMap) -> Vec<&str> {
+        let mut names: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
+        names.sort_unstable();
+        names
     }
 
     #[test]
-    fn headers_listed_in_connection_are_removed_except_host_and_content_length() {
+    fn headers_listed_in_connection_are_removed_except_those_a_service_relies_on() {
         let mut headers = map(&[
             ("connection", "close, X-Secret"),
             ("connection", "content-length,host, not a name"),
+            (
+                "connection",
+                "X-Forwarded-For, x_forwarded_proto, Forwarded",
+            ),
             ("x-secret", "1"),
             ("content-length", "5"),
             ("host", "a"),
+            ("forwarded", "for=1.1.1.1"),
+            ("x-forwarded-for", "1.1.1.1"),
             ("keep-alive", "timeout=5"),
             ("te", "trailers"),
             ("x-kept", "1"),
         ]);
         strip_hop_by_hop(&mut headers);
-        let mut left: Vec<_> = headers.keys().map(HeaderName::as_str).collect();
-        left.sort_unstable();
-        assert_eq!(left, ["content-length", "host", "x-kept"]);
-    }
-
-    #[test]
-    fn forwarding_headers_of_an_untrusted_client_are_dropped() {
-        let forged = [
-            ("forwarded", "for=1.1.1.1"),
-            ("x-forwarded-for", "1.1.1.1"),
-            ("x_forwarded_for", "1.1.1.1"),
-            ("x-forwarded-prefix", "/admin"),
-            ("x-real-ip", "1.1.1.1"),
-        ];
-        let headers = forwarded_headers(&forged, &["10.0.0.0/8"]);
         assert_eq!(
-            headers["forwarded"],
-            "for=192.0.2.7;host=\"shop.example:8000\";proto=http"
+            names(&headers),
+            [
+                "content-length",
+                "forwarded",
+                "host",
+                "x-forwarded-for",
+                "x-kept"
+            ]
         );
-        assert_eq!(headers["x-forwarded-for"], "192.0.2.7");
-        assert_eq!(headers["x-forwarded-host"], "shop.example:8000");
-        assert_eq!(headers["x-forwarded-port"], "8000");
-        assert_eq!(headers["x-forwarded-prefix"], "/auth");
-        assert!(!headers.contains_key("x-real-ip") && !headers.contains_key("x_forwarded_for"));
     }
 
     #[test]
-    fn forwarding_headers_of_a_trusted_proxy_are_extended() {
-        let received = [
-            ("forwarded", "for=1.1.1.1;proto=https"),
+    fn trailers_that_a_service_could_take_for_checked_headers_are_removed() {
+        let mut trailers = map(&[
             ("x-forwarded-for", "1.1.1.1"),
-            ("x-forwarded-proto", "https"),
-            ("x-forwarded-prefix", "/shop/"),
-        ];
-        let headers = forwarded_headers(&received, &["192.0.2.0/24"]);
-        assert_eq!(headers["x-forwarded-for"], "1.1.1.1, 192.0.2.7");
-        assert_eq!(headers["x-forwarded-proto"], "https");
-        assert_eq!(headers["x-forwarded-prefix"], "/shop/auth");
-        let forwarded = headers["forwarded"].to_str().unwrap();
-        assert!(
-            forwarded.starts_with("for=1.1.1.1;proto=https, for=192.0.2.7"),
-            "{forwarded}"
-        );
+            ("x_real_ip", "1.1.1.1"),
+            ("host", "a"),
+            ("content-length", "1"),
+            ("transfer-encoding", "chunked"),
+            ("authorization", "Bearer x"),
+            ("digest", "abc"),
+            ("grpc-status", "0"),
+        ]);
+        strip_from_trailers(&mut trailers);
+        assert_eq!(names(&trailers), ["digest", "grpc-status"]);
     }
 
     #[test]
@@ -295,19 +245,17 @@ mod tests {
             "a-1.b_2:c"
         );
         for bad in ["", "a b", "a\"b"] {
-            assert_eq!(
-                request_id(&map(&[("x-request-id", bad)])).len(),
-                32,
-                "{bad:?}"
-            );
+            let id = request_id(&map(&[("x-request-id", bad)]));
+            assert_eq!(id.len(), 32, "{bad:?}");
         }
+        assert_ne!(request_id(&map(&[])), request_id(&map(&[])));
     }
 
     #[test]
     fn a_request_that_passed_this_gateway_before_is_recognised() {
         let mut headers = map(&[("via", "1.0 fred, 1.1 p.example.net (x)")]);
         assert!(!has_via(&headers, "waypost-1"));
-        append_via(&mut headers, "waypost-1");
+        append_via(&mut headers, &HeaderValue::from_static("1.1 waypost-1"));
         assert!(has_via(&headers, "waypost-1") && !has_via(&headers, "waypost-2"));
         assert!(headers["via"].to_str().unwrap().starts_with("1.0 fred, "));
     }

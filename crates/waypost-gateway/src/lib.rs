@@ -22,29 +22,42 @@
 //! |---|---|
 //! | `/{service}/…` | forwarded without the service name, which is sent in `X-Forwarded-Prefix` |
 //! | `/{service}` | 308 to `/{service}/` for GET and HEAD, so that relative links work |
-//! | `/` | the routes, as HTML or JSON |
+//! | `/` | the routes, as HTML or JSON, if [`Config::list_routes`] is set |
 //! | `/health`, `/livez` | the health of the gateway itself |
 //! | `/readyz` | the same, but 503 until the registry has listed the services once |
-//! | `/internal/health` | the same as `/health`, with the state of the registry |
-//! | `/internal/services` | every service with its instances |
-//! | `/internal/routes` | every route, with the reason if it does not work |
 //!
-//! Services named `internal`, `health`, `readyz` or `livez` therefore get no route. Neither does
-//! the gateway's own service, nor any service in [`Config::hidden`]. Every client of the gateway
-//! can read `/internal/*`: restrict access to these paths before exposing the gateway publicly.
+//! Services named `internal`, `metrics`, `health`, `readyz` or `livez` therefore get no route. Neither
+//! does the gateway's own service, nor any service in [`Config::hidden`].
+//!
+//! A [listener of their own](Gateway::with_internal) serves the pages for operators:
+//!
+//! | path | response |
+//! |---|---|
+//! | `/internal/health` | the same as `/health`, with the state of the registry |
+//! | `/internal/services` | the services with their instances, `?limit=` at a time |
+//! | `/internal/routes` | the routes, with the reason if one does not work |
+//! | `/internal/traffic` | the last 15 minutes second by second, then each second as an event |
+//! | `/metrics` | metrics in Prometheus' format |
+//!
+//! # Threads
+//! Each core has a thread with a runtime, clients and connections to instances of its own, so cores
+//! don't wait for each other. The runtime that [`Gateway::serve`] runs in does the rest: discovery,
+//! registration, accepting connections and the pages for operators.
 //!
 //! # Errors
 //! An error response is a problem document (RFC 9457) with the members `reason` and `retryable`:
 //!
 //! | status | reason |
 //! |---|---|
-//! | 404 | `unknown_service`: the registry has no such service; `known_services` lists the others |
-//! | 503 | `no_instances`, `none_healthy`, `connect_failed`, `registry_unreachable`, with `Retry-After` |
+//! | 404 | `unknown_service`: the registry has no such service; `similar_services` has names like it |
+//! | 503 | `no_instances`, `none_healthy`, `connect_failed`, `registry_unreachable`, `registry_stale`, `gateway_overloaded`, with `Retry-After` |
 //! | 502 | `connection_broken`, `bad_response`, `not_callable` |
 //! | 504 | `connect_timeout`, `response_timeout`, `registry_timeout` |
 //! | 500 | `registry_not_authorised`, `registry_error` |
 //! | 508 | `loop`: the request has passed through this gateway before |
-//! | 400, 408, 501 | what is wrong with the request |
+//! | 400, 408, 413, 501 | what is wrong with the request |
+//!
+//! A browser gets a page instead, and a gRPC client a gRPC status.
 //!
 //! # Retries
 //! A request is retried on another instance if the first instance cannot have received any of it,
@@ -66,23 +79,38 @@
 
 mod access_log;
 mod attempt_error;
+mod client;
+mod client_stream;
 mod config;
+mod connection;
+mod deadlines;
+mod exchange;
+mod forwarded;
 mod framing;
 mod gateway;
 mod headers;
-mod location;
+mod html;
+mod internal;
+mod listener;
 mod pages;
 mod problem;
 mod proxy;
-mod read_after_write_error;
 mod recently_refused;
 mod request_body;
 mod response_body;
+mod response_framing;
+mod retry_budget;
+mod rewrite;
 mod routes;
 mod server;
+mod service;
+mod similar;
 mod target;
+mod traffic;
 mod tunnel;
 mod upstream;
+mod worker;
 
+pub use access_log::{AccessLog, AccessLogFormat};
 pub use config::Config;
 pub use gateway::Gateway;

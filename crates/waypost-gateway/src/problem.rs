@@ -1,16 +1,15 @@
-//! Error responses as problem documents (RFC 9457).
+//! Error responses: problem documents (RFC 9457) for programs, a page for browsers, a status for gRPC.
 
-use bytes::Bytes;
-use http::{HeaderValue, Response, StatusCode, header};
-use http_body_util::{Either, Full};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::response_body::ResponseBody;
 use crate::target::InvalidRequest;
+use crate::{headers, html};
 
 /// The `Retry-After` of a 503, in seconds. Registries announce a new instance sooner than that.
-const RETRY_AFTER: HeaderValue = HeaderValue::from_static("2");
+const RETRY_AFTER: u64 = 2;
 
 /// An error response: `reason` is for programs, `detail` for people.
 #[derive(Clone, Debug)]
@@ -21,7 +20,39 @@ pub(crate) struct Problem {
     pub(crate) detail: String,
     /// Whether the client may repeat the same request.
     pub(crate) retryable: bool,
+    /// In seconds.
+    retry_after: Option<u64>,
     extensions: Map<String, Value>,
+}
+
+/// What the client can show or read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ErrorFormat {
+    /// A problem document.
+    Json,
+    /// A page.
+    Html,
+    /// A response that consists of trailers only.
+    Grpc,
+}
+
+impl ErrorFormat {
+    /// The format for a request.
+    pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Self {
+        let accepts_html = || {
+            headers
+                .get(header::ACCEPT)
+                .and_then(|accept| accept.to_str().ok())
+                .is_some_and(|accept| accept.contains("text/html"))
+        };
+        if matches!(*method, Method::GET | Method::HEAD) && accepts_html() {
+            Self::Html
+        } else if *method == Method::POST && headers::is_grpc(headers) {
+            Self::Grpc
+        } else {
+            Self::Json
+        }
+    }
 }
 
 impl Problem {
@@ -32,6 +63,7 @@ impl Problem {
             reason,
             detail: detail.into(),
             retryable,
+            retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
             extensions: Map::new(),
         }
     }
@@ -84,7 +116,7 @@ impl Problem {
             AttemptErrorKind::NotCallable => {
                 (StatusCode::BAD_GATEWAY, "the instance can't be called")
             }
-            AttemptErrorKind::Broken => (
+            AttemptErrorKind::Broken | AttemptErrorKind::BrokenReused => (
                 StatusCode::BAD_GATEWAY,
                 "the instance closed the connection without a response",
             ),
@@ -104,6 +136,14 @@ impl Problem {
                 StatusCode::BAD_REQUEST,
                 "the request body is incomplete or badly framed",
             ),
+            AttemptErrorKind::ClientBodyTooLarge => (
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "the request body is longer than allowed",
+            ),
+            AttemptErrorKind::Shortage => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "the gateway has no resources for another connection",
+            ),
         };
         let mut problem = Self::new(
             status,
@@ -115,39 +155,112 @@ impl Problem {
     }
 
     /// Builds the response. After some problems the connection can't be reused.
-    pub(crate) fn into_response(self) -> Response<ResponseBody> {
-        let mut body = json!({
-            // The problem has no type beyond its status (RFC 9457, section 4.2.1).
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or_default(),
-            "status": self.status.as_u16(),
-            "detail": self.detail,
-            "reason": self.reason,
-            "retryable": self.retryable,
-        });
-        if let Value::Object(members) = &mut body {
-            members.extend(self.extensions);
-        }
-        let mut response = Response::new(Either::Left(Full::new(Bytes::from(body.to_string()))));
+    pub(crate) fn into_response(self, format: ErrorFormat) -> Response<ResponseBody> {
+        let mut response = match format {
+            ErrorFormat::Json => self.document(),
+            ErrorFormat::Html => self.page(),
+            ErrorFormat::Grpc => return self.grpc_status(),
+        };
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
-        headers.insert(
-            header::CONTENT_TYPE,
-            HeaderValue::from_static("application/problem+json"),
-        );
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-        if self.status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, RETRY_AFTER);
+        if let Some(seconds) = self.retry_after {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
         if matches!(
             self.status,
-            StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT
+            StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE
         ) {
             // What follows on the connection may be the rest of the rejected request.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
     }
+
+    fn title(&self) -> &'static str {
+        self.status.canonical_reason().unwrap_or_default()
+    }
+
+    fn document(&self) -> Response<ResponseBody> {
+        let mut body = json!({
+            // The problem has no type beyond its status (RFC 9457, section 4.2.1).
+            "type": "about:blank",
+            "title": self.title(),
+            "status": self.status.as_u16(),
+            "detail": self.detail,
+            "reason": self.reason,
+            "retryable": self.retryable,
+        });
+        if let Value::Object(members) = &mut body {
+            members.extend(self.extensions.clone());
+        }
+        with_content(body.to_string(), "application/problem+json")
+    }
+
+    fn page(&self) -> Response<ResponseBody> {
+        let similar = self.extensions.get("similar_services");
+        let similar = similar.and_then(Value::as_array).into_iter().flatten();
+        let links: String = similar
+            .filter_map(Value::as_str)
+            .map(|name| format!("<li><a href=\"/{0}/\">{0}</a></li>", html::escape(name)))
+            .collect();
+        let suggestions = if links.is_empty() {
+            String::new()
+        } else {
+            format!("<p>Similar names:</p><ul>{links}</ul>")
+        };
+        let retry = if self.retryable {
+            "<p>Trying again in a few seconds may help.</p>"
+        } else {
+            ""
+        };
+        let title = format!("{} {}", self.status.as_u16(), self.title());
+        let content = format!(
+            "<h1>{title}</h1><p>{}</p>{suggestions}{retry}<p><small>{}</small></p>",
+            html::escape(&self.detail),
+            self.reason
+        );
+        with_content(html::page(&title, &content), "text/html; charset=utf-8")
+    }
+
+    /// As gRPC over HTTP/2 specifies for a response without messages ("Trailers-Only").
+    fn grpc_status(&self) -> Response<ResponseBody> {
+        let mut response = Response::new(ResponseBody::empty());
+        let headers = response.headers_mut();
+        let kind = HeaderValue::from_static("application/grpc");
+        headers.insert(header::CONTENT_TYPE, kind);
+        headers.insert("grpc-status", HeaderValue::from(self.grpc_code()));
+        let message = format!("{}: {}", self.reason, self.detail);
+        let message = percent_encoding::utf8_percent_encode(&message, GRPC_MESSAGE).to_string();
+        if let Ok(message) = HeaderValue::try_from(message) {
+            headers.insert("grpc-message", message);
+        }
+        response
+    }
+
+    /// The code that clients derive from an HTTP status, or a closer one.
+    fn grpc_code(&self) -> u16 {
+        const INTERNAL: u16 = 13;
+        match self.status {
+            StatusCode::UNAUTHORIZED => 16,
+            StatusCode::FORBIDDEN => 7,
+            StatusCode::NOT_FOUND | StatusCode::NOT_IMPLEMENTED => 12,
+            StatusCode::TOO_MANY_REQUESTS | StatusCode::PAYLOAD_TOO_LARGE => 8,
+            StatusCode::GATEWAY_TIMEOUT | StatusCode::REQUEST_TIMEOUT => 4,
+            StatusCode::BAD_GATEWAY | StatusCode::SERVICE_UNAVAILABLE => 14,
+            _ => INTERNAL,
+        }
+    }
+}
+
+/// What `grpc-message` must not contain literally.
+const GRPC_MESSAGE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
+
+fn with_content(body: String, kind: &'static str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::from(body));
+    let kind = HeaderValue::from_static(kind);
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
 }
 
 impl From<InvalidRequest> for Problem {

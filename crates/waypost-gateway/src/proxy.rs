@@ -1,41 +1,44 @@
-//! Forwards a request to an instance, retries it if that fails, and returns the response.
+//! Forwards a request to an instance, retries it if that fails, and adapts the response.
 
+use std::future::poll_fn;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::Poll;
 use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, header, request};
-use http_body_util::{Either, Full};
-use hyper::body::Incoming;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use waypost::integration::http::classify;
-use waypost::{ConfigError, InstanceId, Lease};
+use waypost::{Instance, InstanceId, Lease};
 
-use crate::access_log::AccessLog;
 use crate::attempt_error::{AttemptError, AttemptErrorKind};
-use crate::config::Config;
-use crate::headers::{ForwardedRequest, TrustedProxies};
+use crate::deadlines::Deadline;
+use crate::exchange::Exchange;
+use crate::forwarded;
 use crate::problem::Problem;
-use crate::request_body::{RequestBody, WaitingFor};
-use crate::response_body::{ProxiedBody, ResponseBody};
-use crate::routes::Route;
-use crate::target::Target;
-use crate::upstream::Upstream;
-use crate::{headers, location, tunnel};
+use crate::request_body::{AttemptBody, BodyFailure, RequestBody};
+use crate::response_body::{BodySource, ProxiedBody, ResponseBody};
+use crate::rewrite::Rewriter;
+use crate::routes::{Limits, Route};
+use crate::upstream::{Channel, Http1, Peer};
+use crate::{headers, response_framing, tunnel};
 
 /// The maximum pause before the same instance is tried again.
 const MAX_RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// The longest interval at which a waiting request is checked against its time limits.
-const TIMEOUT_CHECK_INTERVAL: Duration = Duration::from_secs(1);
+/// The longest interval at which an upload is checked against its time limits: the side that it waits
+/// for changes meanwhile.
+const UPLOAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// Forwards requests to instances.
+/// Forwards requests to instances. Shared by all workers.
 pub(crate) struct Proxy {
-    config: Config,
-    trusted: TrustedProxies,
-    upstream: Upstream,
     /// This gateway's name in `Via`. It is unique, so that loops can be detected.
     pseudonym: String,
+    via: [HeaderValue; 3],
+    min_upload_rate: Option<u64>,
     tunnels: TaskTracker,
     closing: CancellationToken,
 }
@@ -43,104 +46,176 @@ pub(crate) struct Proxy {
 /// A response of an instance, before it is adapted for the client.
 pub(crate) struct UpstreamResponse {
     response: Response<Incoming>,
+    connection: Option<Http1>,
+    peer: Arc<Peer>,
     lease: Lease,
     /// The client's side of the tunnel, if the response accepts an upgrade.
     tunnel: Option<OnUpgrade>,
+    deadline: Arc<Deadline>,
+    /// The path as the instance saw it.
+    path: PathAndQuery,
+    accepts_trailers: bool,
+}
+
+/// The parts of a request that each attempt needs.
+struct Outgoing<'a> {
+    method: Method,
+    headers: HeaderMap,
+    host: Option<&'a HeaderValue>,
+    /// The target without the route's prefix.
+    path: PathAndQuery,
+    body: RequestBody,
+    /// Whether the same request may be sent again after it was sent.
+    may_repeat: bool,
+    limits: &'a Limits,
+    is_grpc: bool,
+    deadline: Arc<Deadline>,
+}
+
+/// What an attempt has got.
+struct Attempted {
+    response: Response<Incoming>,
+    connection: Option<Http1>,
 }
 
 impl Proxy {
     /// Creates a proxy. `tunnels` tracks its upgraded connections, which are closed when `closing`
-    /// is cancelled.
-    ///
-    /// # Errors
-    /// If the CA file can't be read.
+    /// is cancelled. `min_upload_rate` is in bytes per second.
     pub(crate) fn new(
-        config: Config,
+        min_upload_rate: Option<u64>,
         tunnels: TaskTracker,
         closing: CancellationToken,
-    ) -> Result<Self, ConfigError> {
-        Ok(Self {
-            trusted: TrustedProxies(config.trusted_proxies.clone()),
-            upstream: Upstream::new(&config)?,
-            pseudonym: format!("waypost-{:016x}", fastrand::u64(..)),
-            config,
+    ) -> Self {
+        let pseudonym = format!("waypost-{:016x}", fastrand::u64(..));
+        let via = ["1.0", "1.1", "2"].map(|version| {
+            HeaderValue::try_from(format!("{version} {pseudonym}"))
+                .expect("digits and letters make a valid header")
+        });
+        Self {
+            pseudonym,
+            via,
+            min_upload_rate,
             tunnels,
             closing,
-        })
+        }
     }
 
     /// Sends the request to an instance of the route's service, and to others if that fails and a
-    /// retry is allowed.
+    /// retry is allowed. `host` is the authority that the client asked for.
     ///
     /// # Errors
     /// If there is no instance, or the last attempt failed.
     pub(crate) async fn forward(
         &self,
         route: &Route,
-        target: &Target,
+        host: Option<&HeaderValue>,
         mut request: Request<Incoming>,
-        log: &mut AccessLog,
+        exchange: &mut Exchange,
     ) -> Result<UpstreamResponse, Problem> {
         if headers::has_via(request.headers(), &self.pseudonym) {
             let detail = "the request has passed through this gateway before";
             return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop", detail));
         }
-        let service = route.service().as_str();
-        let unavailable = |error| Problem::from_discovery(&error).with("service", service);
-        let balancer = route.ready_balancer().await.map_err(unavailable)?;
+        let limits = &route.limits;
+        let announced = request.body().size_hint().lower();
+        if announced > limits.body {
+            return Err(too_large(limits.body));
+        }
+        let service = Arc::clone(route.service());
+        let client = Arc::clone(&exchange.client);
+        let worker = client.worker();
+        let name = service.name().as_str();
+        let unavailable = |error| Problem::from_discovery(&error).with("service", name);
+        exchange.service = Some(Arc::clone(&service));
+        worker.deposit_retry(service.index());
+        let balancer = service.ready_balancer().await.map_err(unavailable)?;
 
         let upgrade = tunnel::requested_protocol(request.version(), request.headers());
-        let client = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-        let (mut parts, incoming) = request.into_parts();
-        self.rewrite_request_headers(&mut parts.headers, target, service, log, upgrade.as_ref());
+        let tunnel = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
+        let (parts, incoming) = request.into_parts();
+        let mut headers = parts.headers;
+        let is_grpc = headers::is_grpc(&headers);
+        let accepts_trailers = headers::has_token(&headers, &header::TE, "trailers");
+        self.rewrite_request_headers(&mut headers, route, host, exchange, upgrade.as_ref());
+        if accepts_trailers && upgrade.is_none() {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        }
         let is_idempotent = parts.method.is_idempotent();
-        let replay_limit = if is_idempotent {
-            self.config.bounded_replay_limit()
-        } else {
-            0
+        let replay_limit = if is_idempotent { limits.replay } else { 0 };
+        let deadline = client.request_deadline();
+        let body = RequestBody::new(incoming, replay_limit, limits.body, &deadline);
+        exchange.request_body = Some(body.clone());
+        let mut outgoing = Outgoing {
+            method: parts.method,
+            headers,
+            host,
+            path: without_prefix(&exchange.uri, route.prefix()),
+            body,
+            may_repeat: is_idempotent && limits.max_attempts > 1,
+            limits,
+            is_grpc,
+            deadline,
         };
-        let body = RequestBody::new(incoming, replay_limit);
-        log.request_bytes = Some(body.bytes());
 
         let mut tried: Vec<InstanceId> = Vec::new();
         loop {
             let lease = {
-                let pick = route.pick(balancer, &tried).map_err(unavailable)?;
+                let pick = service.pick(balancer, &tried).map_err(unavailable)?;
                 let freshness = pick.snapshot().freshness();
-                log.stale = freshness.age().filter(|_| freshness.is_stale());
+                if freshness.is_stale() {
+                    exchange.stale = freshness.age();
+                }
                 pick.lease()
             };
             if tried.contains(lease.id()) {
                 tokio::time::sleep(MAX_RETRY_PAUSE.mul_f64(fastrand::f64())).await;
             }
-            log.attempts += 1;
-            log.instance = Some(lease.id().as_str().to_owned());
-            let error = match self.attempt(&parts, &body, target, &lease).await {
-                Ok(response) => {
-                    route.connection_accepted(lease.id());
+            exchange.attempts += 1;
+            let instance = lease.endpoint().instance();
+            exchange.instance = Some(Arc::clone(instance));
+            let peer = worker.upstream().peer(instance);
+            let path = below_path_prefix(&outgoing.path, &lease);
+            let error = match self.attempt(&mut outgoing, &peer, &path).await {
+                Ok(attempted) => {
+                    service.connection_accepted(lease.id());
+                    let response = &attempted.response;
                     lease.record(classify(response.status(), response.headers()));
-                    return accept(response, lease, upgrade, client);
+                    check(response, upgrade.as_ref(), lease.id())?;
+                    let tunnel =
+                        tunnel.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
+                    let mut response = UpstreamResponse {
+                        response: attempted.response,
+                        connection: attempted.connection,
+                        peer,
+                        lease,
+                        tunnel,
+                        deadline: outgoing.deadline,
+                        path,
+                        accepts_trailers,
+                    };
+                    response.detach_if_needed(&outgoing.body);
+                    return Ok(response);
                 }
                 Err(error) => error,
             };
-            log.cause = Some(format!("{}: {}", error.kind.as_str(), error.cause));
+            exchange.cause = Some(format!("{}: {}", error.kind.as_str(), error.cause));
             if let Some(outcome) = error.kind.outcome() {
                 lease.record(outcome);
             }
-            if error.kind.is_unsent() {
-                route.connection_refused(lease.id());
+            if error.kind.is_refusal() {
+                service.connection_refused(lease.id());
             }
-            let is_safe =
-                error.kind.is_unsent() || (is_idempotent && error.kind == AttemptErrorKind::Broken);
+            let is_safe = error.kind.is_unsent() || (is_idempotent && error.kind.is_broken());
             let may_retry = is_safe
-                && body.can_be_replayed()
-                && log.attempts < self.config.max_attempts
-                && route.withdraw_retry();
+                && outgoing.body.can_be_replayed()
+                && exchange.attempts < limits.max_attempts
+                && worker.withdraw_retry(service.index());
             if !may_retry {
                 return Err(Problem::from_attempt(&error)
-                    .with("service", service)
+                    .with("service", name)
                     .with("instance", lease.id().as_str())
-                    .with("attempts", log.attempts));
+                    .with("attempts", exchange.attempts));
             }
             tried.push(lease.id().clone());
         }
@@ -150,48 +225,79 @@ impl Proxy {
     pub(crate) fn respond(
         &self,
         upstream: UpstreamResponse,
-        target: &Target,
-        mut log: AccessLog,
+        route: &Route,
+        host: Option<&HeaderValue>,
+        mut exchange: Exchange,
     ) -> Response<ResponseBody> {
         let UpstreamResponse {
             mut response,
+            connection,
+            peer,
             lease,
             tunnel,
+            deadline,
+            path,
+            accepts_trailers,
         } = upstream;
-        log.response_started(response.status());
+        exchange.response_started(response.status());
         let instance = tunnel.is_some().then(|| hyper::upgrade::on(&mut response));
         let (mut parts, incoming) = response.into_parts();
-        let protocol = parts.headers.get(header::UPGRADE).cloned();
         let headers = &mut parts.headers;
+        // Says which protocols the service speaks, if it insists on one (RFC 9110, section 15.5.22).
+        let protocol = (tunnel.is_some() || parts.status == StatusCode::UPGRADE_REQUIRED)
+            .then(|| headers.get(header::UPGRADE).cloned())
+            .flatten();
+        let via = self.via(parts.version);
+        response_framing::remove_conflicts(headers);
         headers::strip_hop_by_hop(headers);
-        headers::append_via(headers, &self.pseudonym);
-        if let Ok(id) = HeaderValue::from_str(lease.id().as_str()) {
-            headers.insert(headers::INSTANCE, id);
+        headers::append_via(headers, via);
+        if let Some(id) = &peer.id {
+            headers.insert(headers::INSTANCE, id.clone());
         }
-        let location = headers
-            .get(header::LOCATION)
-            .and_then(|location| location.to_str().ok())
-            .and_then(|location| location::rewrite(location, &lease, target.host.as_deref()))
-            .and_then(|location| HeaderValue::from_str(&location).ok());
-        if let Some(location) = location {
-            headers.insert(header::LOCATION, location);
+        if !route.prefix().is_empty() {
+            let public = exchange.client.forwarding.public_address(headers, host);
+            let rewriter = Rewriter {
+                prefix: route.prefix(),
+                instance: &lease,
+                host: public.as_ref(),
+                requested: path.path(),
+            };
+            rewriter.rewrite(headers);
         }
+        if let Some(protocol) = protocol {
+            write_upgrade(headers, protocol);
+        }
+        if exchange.version == Version::HTTP_10 && incoming.size_hint().exact().is_none() {
+            // Only the end of the connection can end the body (RFC 9112, section 9.3).
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
+        if accepts_trailers
+            && exchange.version == Version::HTTP_11
+            && !headers.contains_key(header::TRAILER)
+            && incoming.size_hint().exact().is_none()
+        {
+            headers.insert(header::TRAILER, headers::COMMON_TRAILERS);
+        }
+        // The version describes the instance's connection. The client's is the server's business.
+        parts.version = Version::HTTP_11;
         let body = match (tunnel, instance) {
             (Some(client), Some(instance)) => {
-                if let Some(protocol) = protocol {
-                    write_upgrade(headers, protocol);
-                }
                 let closing = self.closing.clone();
                 self.tunnels
-                    .spawn(tunnel::run(client, instance, log, lease, closing));
-                Either::Left(Full::default())
+                    .spawn(tunnel::run(client, instance, exchange, lease, closing));
+                ResponseBody::empty()
             }
-            _ => Either::Right(ProxiedBody::new(
-                incoming,
-                self.config.idle_timeout,
-                log,
-                lease,
-            )),
+            _ => {
+                let source = BodySource {
+                    incoming,
+                    connection,
+                    peer,
+                    lease,
+                };
+                let idle = route.limits.idle;
+                let body = ProxiedBody::new(source, idle, deadline, exchange);
+                ResponseBody::Proxied(Box::new(body))
+            }
         };
         Response::from_parts(parts, body)
     }
@@ -200,127 +306,275 @@ impl Proxy {
     fn rewrite_request_headers(
         &self,
         headers: &mut HeaderMap,
-        target: &Target,
-        service: &str,
-        log: &AccessLog,
+        route: &Route,
+        host: Option<&HeaderValue>,
+        exchange: &Exchange,
         upgrade: Option<&HeaderValue>,
     ) {
-        let accepts_trailers = headers::has_token(headers, &header::TE, "trailers");
+        headers.reserve(forwarded::ADDED);
         headers::strip_hop_by_hop(headers);
         // hyper sends the client `100 Continue` when the body is first polled.
         headers.remove(header::EXPECT);
-        let forwarded = ForwardedRequest {
-            peer: log.peer,
-            host: target.host.as_deref(),
-            service,
-        };
-        headers::write_forwarded(headers, &forwarded, &self.trusted);
-        headers::append_via(headers, &self.pseudonym);
-        headers.insert(headers::REQUEST_ID, log.request_id.clone());
-        if let Some(host) = target.host.as_deref().and_then(|host| host.parse().ok()) {
-            headers.insert(header::HOST, host);
-        }
+        let forwarding = &exchange.client.forwarding;
+        forwarding.write(headers, host, route.prefix_value());
+        headers::append_via(headers, self.via(exchange.version));
+        headers.insert(headers::REQUEST_ID, exchange.request_id.clone());
         if let Some(protocol) = upgrade {
             write_upgrade(headers, protocol.clone());
-        } else if accepts_trailers {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
         }
     }
 
+    fn via(&self, version: Version) -> &HeaderValue {
+        let [http_10, http_11, http_2] = &self.via;
+        match version {
+            Version::HTTP_10 => http_10,
+            Version::HTTP_2 => http_2,
+            _ => http_11,
+        }
+    }
+
+    /// Sends the request to one instance. A connection that was closed while it was idle is replaced.
     async fn attempt(
         &self,
-        client: &request::Parts,
-        body: &RequestBody,
-        target: &Target,
-        lease: &Lease,
-    ) -> Result<Response<Incoming>, AttemptError> {
-        let url = lease.url_for(&target.path);
-        let mut request = Request::new(body.attempt());
-        *request.method_mut() = client.method.clone();
-        *request.uri_mut() = url.parse().map_err(|error| {
-            AttemptError::new(AttemptErrorKind::NotCallable, format!("{url}: {error}"))
-        })?;
-        *request.headers_mut() = client.headers.clone();
-        // An `http` instance receives the client's host, as in X-Forwarded-Host. With TLS the host
-        // selects the certificate and the site, so it has to be the instance's own.
-        let is_missing = !client.headers.contains_key(header::HOST);
-        if (lease.scheme() == "https" || is_missing)
-            && let Ok(host) = lease.authority().parse()
-        {
-            request.headers_mut().insert(header::HOST, host);
-        }
-        let result = tokio::select! {
-            biased;
-            result = self.upstream.send(request) => result,
-            timeout = self.timeout(body) => Err(timeout),
-        };
-        result.map_err(|error| {
-            if body.has_failed() {
-                AttemptError::new(AttemptErrorKind::ClientBody, error.cause)
-            } else {
-                error
+        outgoing: &mut Outgoing<'_>,
+        peer: &Peer,
+        path: &PathAndQuery,
+    ) -> Result<Attempted, AttemptError> {
+        loop {
+            let now = outgoing.deadline.now();
+            let mut channel = peer.channel(now).await?;
+            let is_http2 = matches!(channel, Channel::Http2 { .. });
+            let mut request = outgoing.request(peer, is_http2)?;
+            peer.set_target(&mut request, path.clone(), is_http2)?;
+            outgoing.deadline.set(outgoing.first_check());
+            let sent = {
+                let mut sending = pin!(channel.send(request));
+                poll_fn(|cx| {
+                    if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
+                        return Poll::Ready(Ok(sent));
+                    }
+                    outgoing.deadline.register(cx.waker());
+                    match self.overdue(outgoing, now) {
+                        Some(error) => Poll::Ready(Err(error)),
+                        None => Poll::Pending,
+                    }
+                })
+                .await?
+            };
+            let error = match sent {
+                Ok(response) => {
+                    return Ok(Attempted {
+                        response,
+                        connection: channel.into_http1(),
+                    });
+                }
+                Err(error) => error,
+            };
+            if let Some(failure) = outgoing.body.failure() {
+                let kind = match failure {
+                    BodyFailure::Broken => AttemptErrorKind::ClientBody,
+                    BodyFailure::TooLarge => AttemptErrorKind::ClientBodyTooLarge,
+                };
+                return Err(AttemptError::new(kind, error.error.cause));
             }
-        })
+            let was_unsent = error.unsent.is_some();
+            outgoing.take_back(error.unsent);
+            if was_unsent && channel.is_reused() && outgoing.body.can_be_replayed() {
+                continue;
+            }
+            if error.has_too_many_headers && peer.expect_many_headers() && outgoing.may_repeat {
+                continue;
+            }
+            return Err(error.error);
+        }
     }
 
-    /// Completes when the client or the instance exceeds its time limit.
-    async fn timeout(&self, body: &RequestBody) -> AttemptError {
-        loop {
-            let (side, since) = body.waiting_for();
-            let (kind, limit) = match side {
-                WaitingFor::Client => (
-                    AttemptErrorKind::ClientStalled,
-                    self.config.upload_idle_timeout,
-                ),
-                WaitingFor::Instance => (
-                    AttemptErrorKind::ResponseTimeout,
-                    self.config.first_byte_timeout,
-                ),
-            };
-            let now = Instant::now();
-            if since + limit <= now {
-                return AttemptError::new(kind, format!("nothing received for {limit:?}"));
+    /// The error if the client or the instance has exceeded a time limit. `began` is when the attempt
+    /// did.
+    fn overdue(&self, outgoing: &Outgoing<'_>, began: u64) -> Option<AttemptError> {
+        if !outgoing.deadline.has_passed() {
+            return None;
+        }
+        let now = outgoing.deadline.now();
+        let limits = outgoing.limits;
+        let millis = |limit: Duration| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        let progress = outgoing.body.progress();
+        let (kind, since, limit) = match progress {
+            Some(progress) if progress.waits_for_client && outgoing.is_grpc => {
+                // Both sides of a stream may be quiet for as long as they like.
+                (AttemptErrorKind::ResponseTimeout, now, limits.first_byte)
             }
-            // The side that the request waits for changes while its body is streamed.
-            let next_check = now + TIMEOUT_CHECK_INTERVAL.min(self.config.upload_idle_timeout);
-            tokio::time::sleep_until(next_check.min(since + limit)).await;
+            Some(progress) if progress.waits_for_client => (
+                AttemptErrorKind::ClientStalled,
+                progress.since,
+                limits.upload_idle,
+            ),
+            Some(progress) => (
+                AttemptErrorKind::ResponseTimeout,
+                progress.since,
+                limits.first_byte,
+            ),
+            None => (AttemptErrorKind::ResponseTimeout, began, limits.first_byte),
+        };
+        let passed = now.saturating_sub(since);
+        if passed >= millis(limit) {
+            return Some(AttemptError::new(
+                kind,
+                format!("nothing received for {limit:?}"),
+            ));
+        }
+        let mut next = Duration::from_millis(millis(limit) - passed);
+        if let Some(progress) = progress {
+            // A client that sends a byte now and then keeps a connection for as long as it likes.
+            let grace = millis(limits.upload_idle);
+            let took = now.saturating_sub(progress.began);
+            if let Some(rate) = self.min_upload_rate
+                && !progress.is_complete
+                && !outgoing.is_grpc
+                && took > grace
+                && progress.bytes < rate.saturating_mul(took / 1000)
+            {
+                return Some(AttemptError::new(
+                    AttemptErrorKind::ClientStalled,
+                    format!("received less than {rate} bytes per second"),
+                ));
+            }
+            if !progress.is_complete {
+                next = next.min(UPLOAD_CHECK_INTERVAL).min(limits.upload_idle);
+            }
+        }
+        outgoing.deadline.set(next);
+        None
+    }
+}
+
+impl UpstreamResponse {
+    /// A connection that is used in both directions at once needs a task of its own: while the client
+    /// is slow to read, nobody would read its request.
+    fn detach_if_needed(&mut self, body: &RequestBody) {
+        let is_needed =
+            self.response.status() == StatusCode::SWITCHING_PROTOCOLS || body.is_sending();
+        if is_needed && let Some(connection) = self.connection.take() {
+            connection.detach();
         }
     }
 }
 
-/// Accepts a response unless it switches to a protocol that the client did not request.
-fn accept(
-    response: Response<Incoming>,
-    lease: Lease,
-    requested: Option<HeaderValue>,
-    client: Option<OnUpgrade>,
-) -> Result<UpstreamResponse, Problem> {
-    if response.status() != StatusCode::SWITCHING_PROTOCOLS {
-        return Ok(UpstreamResponse {
-            response,
-            lease,
-            tunnel: None,
-        });
+impl Outgoing<'_> {
+    /// When to look at the time limits first.
+    fn first_check(&self) -> Duration {
+        let limits = self.limits;
+        if self.body.progress().is_some() {
+            let upload = limits.upload_idle.min(UPLOAD_CHECK_INTERVAL);
+            upload.min(limits.first_byte)
+        } else {
+            limits.first_byte
+        }
     }
-    let is_requested = match (&requested, response.headers().get(header::UPGRADE)) {
+
+    /// The request for one attempt.
+    fn request(
+        &mut self,
+        peer: &Peer,
+        is_http2: bool,
+    ) -> Result<Request<AttemptBody>, AttemptError> {
+        let mut request = Request::new(self.body.attempt());
+        *request.method_mut() = self.method.clone();
+        let headers = request.headers_mut();
+        *headers = if self.may_repeat {
+            self.headers.clone()
+        } else {
+            std::mem::take(&mut self.headers)
+        };
+        // An `http` instance receives the client's host, as in X-Forwarded-Host. With TLS the host
+        // selects the certificate and the site, so it has to be the instance's own.
+        let own = self.host.is_none() || peer.uses_tls();
+        let host = if own {
+            peer.authority.as_ref()
+        } else {
+            self.host
+        };
+        if let Some(host) = host {
+            headers.insert(header::HOST, host.clone());
+        }
+        if is_http2 {
+            headers.remove(header::CONNECTION);
+            if headers.contains_key(header::UPGRADE) {
+                return Err(AttemptError::new(
+                    AttemptErrorKind::NotCallable,
+                    "an instance with HTTP/2 can't switch protocols",
+                ));
+            }
+        }
+        Ok(request)
+    }
+
+    /// Keeps the headers of a request that was not sent for the next attempt.
+    fn take_back(&mut self, unsent: Option<Request<AttemptBody>>) {
+        if !self.may_repeat
+            && let Some(request) = unsent
+        {
+            self.headers = request.into_parts().0.headers;
+        }
+    }
+}
+
+/// Rejects a response whose framing is ambiguous, or that switches to a protocol that the client did
+/// not request.
+fn check(
+    response: &Response<Incoming>,
+    requested: Option<&HeaderValue>,
+    instance: &InstanceId,
+) -> Result<(), Problem> {
+    let problem = if !response_framing::is_clear(response) {
+        "its Transfer-Encoding is not \"chunked\", or its lengths differ"
+    } else if response.status() == StatusCode::SWITCHING_PROTOCOLS
+        && !is_requested(requested, response.headers().get(header::UPGRADE))
+    {
+        "it switches to a protocol that the client did not request"
+    } else {
+        return Ok(());
+    };
+    let error = AttemptError::new(AttemptErrorKind::BadResponse, problem);
+    Err(Problem::from_attempt(&error).with("instance", instance.as_str()))
+}
+
+fn is_requested(requested: Option<&HeaderValue>, protocol: Option<&HeaderValue>) -> bool {
+    match (requested, protocol) {
         (Some(requested), Some(protocol)) => requested
             .as_bytes()
             .eq_ignore_ascii_case(protocol.as_bytes()),
         _ => false,
-    };
-    if !is_requested {
-        let error = AttemptError::new(
-            AttemptErrorKind::BadResponse,
-            "it switches to a protocol that the client did not request",
-        );
-        return Err(Problem::from_attempt(&error).with("instance", lease.id().as_str()));
     }
-    Ok(UpstreamResponse {
-        response,
-        lease,
-        tunnel: client,
-    })
+}
+
+/// The problem of a request body that is longer than allowed.
+fn too_large(limit: u64) -> Problem {
+    let detail = format!("the request body is longer than {limit} bytes");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
+}
+
+/// The target of a request without the route's prefix.
+fn without_prefix(uri: &Uri, prefix: &str) -> PathAndQuery {
+    let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
+    let rest = whole.strip_prefix(prefix).unwrap_or(whole);
+    let parsed = if rest.starts_with('/') {
+        rest.parse()
+    } else {
+        format!("/{rest}").parse()
+    };
+    // The rest of a valid target is valid.
+    parsed.unwrap_or(PathAndQuery::from_static("/"))
+}
+
+/// The path below the path that precedes all paths of an instance.
+fn below_path_prefix(path: &PathAndQuery, instance: &Instance) -> PathAndQuery {
+    let prefix = instance.path_prefix();
+    if prefix.is_empty() {
+        return path.clone();
+    }
+    let whole = format!("{prefix}{path}");
+    whole.parse().unwrap_or(path.clone())
 }
 
 fn write_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {

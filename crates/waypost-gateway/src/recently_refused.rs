@@ -1,5 +1,6 @@
 //! The instances that have recently refused a connection, which are passed over for a few seconds.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -12,7 +13,11 @@ const PASSED_OVER: Duration = Duration::from_secs(5);
 
 /// The instances of one service that refused a connection within the last [`PASSED_OVER`].
 #[derive(Debug, Default)]
-pub(crate) struct RecentlyRefused(Mutex<Vec<(InstanceId, Instant)>>);
+pub(crate) struct RecentlyRefused {
+    entries: Mutex<Vec<(InstanceId, Instant)>>,
+    /// The number of entries. Mostly 0, and then no worker takes the lock.
+    count: AtomicUsize,
+}
 
 impl RecentlyRefused {
     /// Adds an instance, or restarts its time.
@@ -20,19 +25,30 @@ impl RecentlyRefused {
         let mut entries = self.unexpired();
         entries.retain(|(other, _)| other != id);
         entries.push((id.clone(), Instant::now() + PASSED_OVER));
+        self.count.store(entries.len(), Ordering::Relaxed);
     }
 
     /// Removes an instance that has answered.
     pub(crate) fn remove(&self, id: &InstanceId) {
-        self.unexpired().retain(|(other, _)| other != id);
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return;
+        }
+        let mut entries = self.unexpired();
+        entries.retain(|(other, _)| other != id);
+        self.count.store(entries.len(), Ordering::Relaxed);
     }
 
     pub(crate) fn ids(&self) -> Vec<InstanceId> {
-        self.unexpired().iter().map(|(id, _)| id.clone()).collect()
+        if self.count.load(Ordering::Relaxed) == 0 {
+            return Vec::new();
+        }
+        let entries = self.unexpired();
+        self.count.store(entries.len(), Ordering::Relaxed);
+        entries.iter().map(|(id, _)| id.clone()).collect()
     }
 
     fn unexpired(&self) -> MutexGuard<'_, Vec<(InstanceId, Instant)>> {
-        let mut entries = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if !entries.is_empty() {
             let now = Instant::now();
             entries.retain(|(_, until)| *until > now);

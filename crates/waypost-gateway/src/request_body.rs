@@ -1,14 +1,15 @@
 //! The client's request body, streamed to an instance and replayed if the request is retried.
 
 use std::pin::Pin;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
 use bytes::Bytes;
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::Instant;
+
+use crate::deadlines::Deadline;
+use crate::headers;
 
 /// The body of one request, shared by all attempts to send it.
 ///
@@ -16,7 +17,7 @@ use tokio::time::Instant;
 /// buffered up to `limit` bytes, and the next attempt begins with that. Nothing is read from the
 /// client before an instance is ready to receive it.
 #[derive(Clone, Debug)]
-pub(crate) struct RequestBody(Arc<Mutex<Source>>);
+pub(crate) struct RequestBody(Option<Arc<Mutex<Source>>>);
 
 #[derive(Debug)]
 struct Source {
@@ -24,103 +25,155 @@ struct Source {
     hint: SizeHint,
     /// The number of the latest attempt. Bodies of earlier ones that still exist can't read.
     attempt: u32,
+    /// Whether the latest attempt still holds its body.
+    is_sending: bool,
     buffered: Vec<Bytes>,
     buffered_bytes: usize,
-    limit: usize,
-    /// More than `limit` bytes were read, so the body can't be replayed.
+    /// How much is buffered for another attempt.
+    replay_limit: usize,
+    /// More than `replay_limit` bytes were read, so the body can't be replayed.
     over_limit: bool,
+    /// How much a client may send.
+    max_bytes: u64,
     trailers: Option<HeaderMap>,
     ended: bool,
-    failed: bool,
+    failure: Option<BodyFailure>,
     /// Number of bytes read from the client.
-    bytes: Arc<AtomicU64>,
+    bytes: u64,
     /// Whether the last poll of `incoming` was pending.
     waiting_for_client: bool,
-    /// When the present wait began.
-    since: Instant,
+    deadline: Arc<Deadline>,
+    /// When the first attempt began, and when the present wait did.
+    began: u64,
+    since: u64,
+}
+
+/// Why the client's body can't be sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyFailure {
+    /// It is incomplete or badly framed.
+    Broken,
+    /// It is longer than allowed.
+    TooLarge,
 }
 
 impl RequestBody {
-    /// Takes a client's body, of which up to `limit` bytes are buffered for a retry.
-    pub(crate) fn new(incoming: Incoming, limit: usize) -> Self {
-        Self(Arc::new(Mutex::new(Source {
+    /// Takes a client's body of at most `max_bytes`, of which up to `replay_limit` bytes are buffered
+    /// for a retry. `deadline` tells the time.
+    pub(crate) fn new(
+        incoming: Incoming,
+        replay_limit: usize,
+        max_bytes: u64,
+        deadline: &Arc<Deadline>,
+    ) -> Self {
+        if incoming.is_end_stream() {
+            return Self(None);
+        }
+        let now = deadline.now();
+        Self(Some(Arc::new(Mutex::new(Source {
             hint: incoming.size_hint(),
-            ended: incoming.is_end_stream(),
+            ended: false,
             incoming,
             attempt: 0,
+            is_sending: false,
             buffered: Vec::new(),
             buffered_bytes: 0,
-            limit,
+            replay_limit,
             over_limit: false,
+            max_bytes,
             trailers: None,
-            failed: false,
-            bytes: Arc::default(),
+            failure: None,
+            bytes: 0,
             waiting_for_client: false,
-            since: Instant::now(),
-        })))
+            deadline: Arc::clone(deadline),
+            began: now,
+            since: now,
+        }))))
     }
 
     /// The body for one more attempt, from its beginning. Bodies of earlier attempts fail from now
     /// on.
     pub(crate) fn attempt(&self) -> AttemptBody {
-        let mut source = self.source();
+        let Some(shared) = &self.0 else {
+            return AttemptBody(None);
+        };
+        let mut source = lock(shared);
         source.attempt += 1;
-        source.since = Instant::now();
-        let hint = source.hint;
-        AttemptBody {
-            body: self.clone(),
+        source.is_sending = true;
+        source.since = source.deadline.now();
+        AttemptBody(Some(Streamed {
+            source: Arc::clone(shared),
             number: source.attempt,
             position: 0,
             trailers_sent: false,
-            hint,
-        }
+            hint: source.hint,
+        }))
     }
 
     /// Whether another attempt can send the whole body.
     pub(crate) fn can_be_replayed(&self) -> bool {
-        let source = self.source();
-        !source.over_limit && !source.failed
+        self.source()
+            .is_none_or(|source| !source.over_limit && source.failure.is_none())
     }
 
-    /// Whether reading from the client has failed: the body is incomplete or badly framed.
-    pub(crate) fn has_failed(&self) -> bool {
-        self.source().failed
+    /// Whether the latest attempt has not sent the whole body yet.
+    pub(crate) fn is_sending(&self) -> bool {
+        self.source().is_some_and(|source| source.is_sending)
     }
 
-    /// The number of bytes read from the client, readable after the body has been dropped.
-    pub(crate) fn bytes(&self) -> Arc<AtomicU64> {
-        Arc::clone(&self.source().bytes)
+    /// Why the client's body could not be read.
+    pub(crate) fn failure(&self) -> Option<BodyFailure> {
+        self.source().and_then(|source| source.failure)
     }
 
-    /// Which side has to act next, and since when.
-    pub(crate) fn waiting_for(&self) -> (WaitingFor, Instant) {
-        let source = self.source();
-        let side = if source.waiting_for_client && !source.ended {
-            WaitingFor::Client
-        } else {
-            WaitingFor::Instance
-        };
-        (side, source.since)
+    /// The number of bytes read from the client.
+    pub(crate) fn bytes(&self) -> u64 {
+        self.source().map_or(0, |source| source.bytes)
     }
 
-    fn source(&self) -> MutexGuard<'_, Source> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Who has to act next, and since when.
+    pub(crate) fn progress(&self) -> Option<Progress> {
+        self.source().map(|source| Progress {
+            waits_for_client: source.waiting_for_client && !source.ended,
+            is_complete: source.ended,
+            since: source.since,
+            began: source.began,
+            bytes: source.bytes,
+        })
+    }
+
+    fn source(&self) -> Option<MutexGuard<'_, Source>> {
+        self.0.as_deref().map(lock)
     }
 }
 
-/// The side that has to act before a request can proceed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum WaitingFor {
-    /// The client has to send more of its body.
-    Client,
-    /// The instance has to read more of the body, or to respond.
-    Instance,
+/// How far the body has come. Times are in milliseconds since the worker started.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Progress {
+    /// The client has to send more of its body. Otherwise the instance has to read more of it, or to
+    /// respond.
+    pub(crate) waits_for_client: bool,
+    /// The client has sent all of it.
+    pub(crate) is_complete: bool,
+    /// When the present wait began.
+    pub(crate) since: u64,
+    /// When the first byte could be sent.
+    pub(crate) began: u64,
+    /// The number of bytes read from the client.
+    pub(crate) bytes: u64,
 }
 
-/// The body that one attempt sends.
+fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
+    source.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The body that one attempt sends: empty, or streamed from the client.
 #[derive(Debug)]
-pub(crate) struct AttemptBody {
-    body: RequestBody,
+pub(crate) struct AttemptBody(Option<Streamed>);
+
+#[derive(Debug)]
+struct Streamed {
+    source: Arc<Mutex<Source>>,
     number: u32,
     position: usize,
     trailers_sent: bool,
@@ -132,6 +185,8 @@ pub(crate) struct AttemptBody {
 pub(crate) enum BodyError {
     #[error("the client's request body is incomplete or badly framed")]
     Client(#[source] hyper::Error),
+    #[error("the client's request body is longer than allowed")]
+    TooLarge,
     #[error("superseded by another attempt")]
     Superseded,
 }
@@ -146,31 +201,46 @@ impl Source {
         }
         let polled = Pin::new(&mut self.incoming).poll_frame(cx);
         if polled.is_ready() || !self.waiting_for_client {
-            self.since = Instant::now();
+            self.since = self.deadline.now();
         }
         self.waiting_for_client = polled.is_pending();
         let Poll::Ready(frame) = polled else {
             return Poll::Pending;
         };
         match frame {
-            None => self.ended = true,
-            Some(Err(error)) => {
-                self.failed = true;
-                return Poll::Ready(Some(Err(BodyError::Client(error))));
+            None => {
+                self.ended = true;
+                Poll::Ready(None)
             }
-            Some(Ok(ref frame)) => {
-                self.buffer(frame);
+            Some(Err(error)) => {
+                self.failure = Some(BodyFailure::Broken);
+                Poll::Ready(Some(Err(BodyError::Client(error))))
+            }
+            Some(Ok(mut frame)) => {
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::strip_from_trailers(trailers);
+                }
+                if !self.count(&frame) {
+                    self.failure = Some(BodyFailure::TooLarge);
+                    return Poll::Ready(Some(Err(BodyError::TooLarge)));
+                }
+                self.buffer(&frame);
                 self.ended = self.incoming.is_end_stream();
+                Poll::Ready(Some(Ok(frame)))
             }
         }
-        Poll::Ready(frame.and_then(Result::ok).map(Ok))
+    }
+
+    /// False if the body is too long.
+    fn count(&mut self, frame: &Frame<Bytes>) -> bool {
+        self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
+        self.bytes <= self.max_bytes
     }
 
     fn buffer(&mut self, frame: &Frame<Bytes>) {
         if let Some(data) = frame.data_ref() {
-            self.bytes.fetch_add(data.len() as u64, Ordering::Relaxed);
             self.buffered_bytes += data.len();
-            if self.buffered_bytes > self.limit {
+            if self.buffered_bytes > self.replay_limit {
                 self.over_limit = true;
                 self.buffered = Vec::new();
             }
@@ -191,8 +261,10 @@ impl Body for AttemptBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let this = self.get_mut();
-        let mut source = this.body.source();
+        let Some(this) = &mut self.get_mut().0 else {
+            return Poll::Ready(None);
+        };
+        let mut source = lock(&this.source);
         if source.attempt != this.number {
             return Poll::Ready(Some(Err(BodyError::Superseded)));
         }
@@ -215,13 +287,28 @@ impl Body for AttemptBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        let source = self.body.source();
+        let Some(this) = &self.0 else {
+            return true;
+        };
+        let source = lock(&this.source);
         source.ended
-            && self.position >= source.buffered.len()
-            && (self.trailers_sent || source.trailers.is_none())
+            && this.position >= source.buffered.len()
+            && (this.trailers_sent || source.trailers.is_none())
     }
 
     fn size_hint(&self) -> SizeHint {
-        self.hint
+        match &self.0 {
+            Some(streamed) => streamed.hint,
+            None => SizeHint::with_exact(0),
+        }
+    }
+}
+
+impl Drop for Streamed {
+    fn drop(&mut self) {
+        let mut source = lock(&self.source);
+        if source.attempt == self.number {
+            source.is_sending = false;
+        }
     }
 }

@@ -1,32 +1,60 @@
 //! The bodies of responses to clients.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::{Either, Full};
+use futures_util::stream::BoxStream;
+use http::Version;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
-use tokio::time::{Instant, Sleep};
 use waypost::Lease;
 
-use crate::access_log::{AccessLog, EndReason};
+use crate::deadlines::Deadline;
+use crate::exchange::{EndReason, Exchange};
+use crate::headers;
+use crate::upstream::{Http1, Peer};
 
-/// The body of a response to a client: the gateway's own, or one that an instance sends.
-pub(crate) type ResponseBody = Either<Full<Bytes>, ProxiedBody>;
+/// The body of a response to a client.
+pub(crate) enum ResponseBody {
+    /// The gateway's own, complete.
+    Full(Option<Bytes>),
+    /// The gateway's own, made piece by piece.
+    Stream(BoxStream<'static, Bytes>),
+    /// One that an instance sends.
+    Proxied(Box<ProxiedBody>),
+}
+
+impl ResponseBody {
+    pub(crate) fn empty() -> Self {
+        Self::Full(None)
+    }
+}
+
+impl From<String> for ResponseBody {
+    fn from(text: String) -> Self {
+        Self::Full(Some(Bytes::from(text)).filter(|bytes| !bytes.is_empty()))
+    }
+}
 
 /// The body of an instance's response. Each frame is passed on as soon as it arrives.
 ///
-/// While the body exists, the request counts as in flight on the instance. Dropping it emits the
-/// access log; if the response is incomplete, that also closes the connection to the instance.
+/// While the body exists, the request counts as in flight on the instance. Dropping it records the
+/// exchange; if the response is incomplete, that also closes the connection to the instance.
 pub(crate) struct ProxiedBody {
     incoming: Incoming,
+    /// The connection that the body comes from, unless it has a task of its own.
+    connection: Option<Http1>,
+    peer: Arc<Peer>,
     idle_timeout: Duration,
-    idle: Pin<Box<Sleep>>,
-    /// Whether `idle` is running. It does not run while the client is slow to read, since the body
+    deadline: Arc<Deadline>,
+    /// Whether `deadline` is running. It does not run while the client is slow to read, since the body
     /// is not polled then.
-    waiting: bool,
-    log: AccessLog,
+    is_waiting: bool,
+    /// Returned by the next poll.
+    failure: Option<hyper::Error>,
+    exchange: Exchange,
     _lease: Lease,
 }
 
@@ -40,24 +68,70 @@ pub(crate) enum ProxiedBodyError {
     Idle,
 }
 
+/// What a body is made of, besides the bytes that arrive.
+pub(crate) struct BodySource {
+    pub(crate) incoming: Incoming,
+    pub(crate) connection: Option<Http1>,
+    pub(crate) peer: Arc<Peer>,
+    pub(crate) lease: Lease,
+}
+
 impl ProxiedBody {
     pub(crate) fn new(
-        incoming: Incoming,
+        source: BodySource,
         idle_timeout: Duration,
-        mut log: AccessLog,
-        lease: Lease,
+        deadline: Arc<Deadline>,
+        exchange: Exchange,
     ) -> Self {
-        if incoming.is_end_stream() {
-            log.end = EndReason::Complete;
-        }
-        let idle = Box::pin(tokio::time::sleep(idle_timeout));
-        Self {
-            incoming,
+        let mut body = Self {
+            incoming: source.incoming,
+            connection: source.connection,
+            peer: source.peer,
             idle_timeout,
-            idle,
-            waiting: false,
-            log,
-            _lease: lease,
+            deadline,
+            is_waiting: false,
+            failure: None,
+            exchange,
+            _lease: source.lease,
+        };
+        if body.incoming.is_end_stream() {
+            body.complete();
+        }
+        body
+    }
+
+    /// The next frame. Lets the connection read, unless a frame is there already.
+    fn poll_incoming(
+        &mut self,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
+        let Some(connection) = &mut self.connection else {
+            return Pin::new(&mut self.incoming).poll_frame(cx);
+        };
+        // Only driving the connection can bring a frame, so nobody needs to be woken for one.
+        let mut noop = Context::from_waker(Waker::noop());
+        let polled = Pin::new(&mut self.incoming).poll_frame(&mut noop);
+        if polled.is_ready() {
+            return polled;
+        }
+        connection.drive(cx);
+        Pin::new(&mut self.incoming).poll_frame(&mut noop)
+    }
+
+    /// The whole body has arrived.
+    fn complete(&mut self) {
+        self.exchange.end = EndReason::Complete;
+        if let Some(connection) = self.connection.take() {
+            self.peer.release(connection, self.deadline.now());
+        }
+    }
+
+    fn fail(&mut self, end: EndReason) {
+        self.exchange.end = end;
+        if self.exchange.version == Version::HTTP_10 {
+            // The end of the connection is the end of the body, so only a reset tells the client that
+            // something is missing.
+            self.exchange.client.reset_when_closed();
         }
     }
 }
@@ -71,32 +145,49 @@ impl Body for ProxiedBody {
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, ProxiedBodyError>>> {
         let this = self.get_mut();
-        let Poll::Ready(frame) = Pin::new(&mut this.incoming).poll_frame(cx) else {
-            if !this.waiting {
-                this.waiting = true;
-                this.idle.as_mut().reset(Instant::now() + this.idle_timeout);
+        if let Some(error) = this.failure.take() {
+            return Poll::Ready(Some(Err(ProxiedBodyError::Broken(error))));
+        }
+        let Poll::Ready(frame) = this.poll_incoming(cx) else {
+            if !this.is_waiting {
+                this.is_waiting = true;
+                this.deadline.set(this.idle_timeout);
+                this.deadline.register(cx.waker());
             }
-            if this.idle.as_mut().poll(cx).is_pending() {
+            if !this.deadline.has_passed() {
                 return Poll::Pending;
             }
-            this.log.end = EndReason::IdleTimeout;
+            this.fail(EndReason::IdleTimeout);
             return Poll::Ready(Some(Err(ProxiedBodyError::Idle)));
         };
-        this.waiting = false;
-        match &frame {
-            Some(Ok(frame)) => {
-                this.log.response_bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
-                if this.incoming.is_end_stream() {
-                    this.log.end = EndReason::Complete;
+        this.is_waiting = false;
+        Poll::Ready(match frame {
+            Some(Ok(mut frame)) => {
+                this.exchange.response_bytes +=
+                    frame.data_ref().map_or(0, |data| data.len() as u64);
+                let is_last = frame.is_trailers() || this.incoming.is_end_stream();
+                if let Some(trailers) = frame.trailers_mut() {
+                    headers::strip_from_trailers(trailers);
                 }
+                if is_last {
+                    this.complete();
+                }
+                Some(Ok(frame))
             }
             Some(Err(error)) => {
-                this.log.end = EndReason::UpstreamBroken;
-                this.log.cause = Some(error.to_string());
+                this.exchange.cause = Some(error.to_string());
+                this.fail(EndReason::UpstreamBroken);
+                // hyper drops what it has not written yet when it gets the error, and writes it when it
+                // has to wait.
+                this.failure = Some(error);
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
-            None => this.log.end = EndReason::Complete,
-        }
-        Poll::Ready(frame.map(|frame| frame.map_err(ProxiedBodyError::Broken)))
+            None => {
+                this.complete();
+                None
+            }
+        })
     }
 
     fn is_end_stream(&self) -> bool {
@@ -105,5 +196,43 @@ impl Body for ProxiedBody {
 
     fn size_hint(&self) -> SizeHint {
         self.incoming.size_hint()
+    }
+}
+
+impl Body for ResponseBody {
+    type Data = Bytes;
+    type Error = ProxiedBodyError;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, ProxiedBodyError>>> {
+        match self.get_mut() {
+            Self::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::data(bytes)))),
+            Self::Stream(pieces) => {
+                let piece = pieces.as_mut();
+                let piece = futures_util::Stream::poll_next(piece, cx);
+                piece.map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
+            }
+            Self::Proxied(body) => Pin::new(&mut **body).poll_frame(cx),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Full(bytes) => bytes.is_none(),
+            Self::Stream(_) => false,
+            Self::Proxied(body) => body.is_end_stream(),
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Full(bytes) => {
+                SizeHint::with_exact(bytes.as_ref().map_or(0, |bytes| bytes.len() as u64))
+            }
+            Self::Stream(_) => SizeHint::default(),
+            Self::Proxied(body) => body.size_hint(),
+        }
     }
 }

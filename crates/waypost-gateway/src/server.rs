@@ -1,86 +1,113 @@
-//! Serves client connections, and dispatches requests to the gateway's own pages or to a route.
+//! Answers a request: by one of the gateway's own pages, by a route, or by an error.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, header};
-use http_body_util::{Either, Full};
 use hyper::body::Incoming;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use waypost::{ConfigError, HealthChecks, ServiceDiscoveryClient};
+use waypost::{ConfigError, ServiceDiscoveryClient};
 
-use crate::access_log::{AccessLog, EndReason};
+use crate::client::Client;
 use crate::config::Config;
-use crate::framing::{FramingConflict, MAX_HEAD};
+use crate::exchange::{EndReason, Exchange};
 use crate::pages::Pages;
-use crate::problem::Problem;
+use crate::problem::{ErrorFormat, Problem};
 use crate::proxy::Proxy;
 use crate::response_body::ResponseBody;
 use crate::routes::Routes;
-use crate::target::{InvalidRequest, Target};
-use crate::{framing, headers, target};
+use crate::target::InvalidRequest;
+use crate::traffic::Traffic;
+use crate::upstream::ClientTls;
+use crate::{headers, target};
 
-/// The time limit for receiving a request head, and for an idle connection.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
-/// The idle time after which TCP keep-alive probes are sent.
-const KEEPALIVE: Duration = Duration::from_secs(60);
-
-/// Responds to the requests of all connections.
+/// What all workers share.
 pub(crate) struct Server {
+    config: Config,
     routes: Arc<Routes>,
     pages: Pages,
     proxy: Proxy,
+    traffic: Arc<Traffic>,
+    client_tls: Arc<ClientTls>,
 }
 
 impl Server {
+    /// Must be called within the runtime that watches run on. `tunnels` tracks upgraded connections,
+    /// which are closed when `closing` is cancelled.
+    ///
+    /// # Errors
+    /// If a file that the configuration names can't be read.
     pub(crate) fn new(
         client: ServiceDiscoveryClient,
         config: Config,
         tunnels: TaskTracker,
         closing: CancellationToken,
     ) -> Result<Self, ConfigError> {
+        let client_tls = ClientTls::new(config.ca_file.as_deref().map(Path::new))?;
         let routes = Arc::new(Routes::new(client.clone(), &config));
-        let pages = Pages::new(client, Arc::clone(&routes), &config);
-        let proxy = Proxy::new(config, tunnels, closing)?;
+        let traffic = Arc::new(Traffic::new());
+        let pages = Pages::new(client, Arc::clone(&routes), Arc::clone(&traffic), &config);
         Ok(Self {
+            proxy: Proxy::new(config.min_upload_rate, tunnels, closing),
             routes,
             pages,
-            proxy,
+            traffic,
+            client_tls: Arc::new(client_tls),
+            config,
         })
+    }
+
+    pub(crate) fn config(&self) -> &Config {
+        &self.config
     }
 
     pub(crate) fn routes(&self) -> &Routes {
         &self.routes
     }
 
-    pub(crate) fn health(&self) -> &HealthChecks {
-        self.pages.health()
+    pub(crate) fn pages(&self) -> &Pages {
+        &self.pages
     }
 
-    async fn respond(
+    pub(crate) fn traffic(&self) -> &Traffic {
+        &self.traffic
+    }
+
+    pub(crate) fn client_tls(&self) -> &Arc<ClientTls> {
+        &self.client_tls
+    }
+
+    /// The TLS of clients' connections; `None` if they have none.
+    pub(crate) fn tls_acceptor(&self) -> Option<TlsAcceptor> {
+        None
+    }
+
+    /// Answers a request of a client.
+    pub(crate) async fn respond(
         &self,
-        request: Request<Incoming>,
-        peer: SocketAddr,
-        conflict: &FramingConflict,
+        mut request: Request<Incoming>,
+        client: Arc<Client>,
     ) -> Response<ResponseBody> {
         let id = headers::request_id(request.headers());
-        let path = request.uri().path().to_owned();
-        let log = AccessLog::new(request.method().clone(), path, peer, id.clone());
-        let target = if conflict.is_detected() {
+        let host = if client.conflict.is_detected() {
             Err(InvalidRequest::AmbiguousLength)
         } else {
-            target::read(&request)
+            target::check(&request)
         };
-        let mut response = match target {
-            Ok(target) => self.dispatch(request, &target, log).await,
-            Err(invalid) => problem_response(invalid.into(), log),
+        let mut exchange = Exchange::begin(
+            client,
+            request.method().clone(),
+            std::mem::take(request.uri_mut()),
+            request.version(),
+            id.clone(),
+        );
+        exchange.caller = request.headers().get(headers::CALLER).cloned();
+        let format = ErrorFormat::of(request.method(), request.headers());
+        let mut response = match host {
+            Ok(host) => self.dispatch(request, host, exchange, format).await,
+            Err(invalid) => problem_response(invalid.into(), format, exchange),
         };
         response.headers_mut().insert(headers::REQUEST_ID, id);
         response
@@ -89,88 +116,65 @@ impl Server {
     async fn dispatch(
         &self,
         request: Request<Incoming>,
-        target: &Target,
-        mut log: AccessLog,
+        host: Option<HeaderValue>,
+        mut exchange: Exchange,
+        format: ErrorFormat,
     ) -> Response<ResponseBody> {
-        if let Some(page) = self.pages.find(target, request.headers()).await {
-            return local_response(page, "local", log);
+        let path = exchange.uri.path();
+        if let Some(page) = self.pages.public(path, format).await {
+            return local_response(page, "local", exchange);
         }
-        let route = match self.routes.find(&target.service).await {
+        let route = match self.routes.find(path).await {
             Ok(route) => route,
-            Err(problem) => return problem_response(problem, log),
+            Err(problem) => return problem_response(problem, format, exchange),
         };
-        log.route = Some(route.service().as_str().to_owned());
-        if target.bare && matches!(*request.method(), Method::GET | Method::HEAD) {
-            return local_response(redirect_to_slash(target), "redirect", log);
+        exchange.route = Some(Arc::clone(&route));
+        let is_bare = path == route.prefix();
+        if is_bare && matches!(*request.method(), Method::GET | Method::HEAD) {
+            let response = redirect_to_slash(&exchange, route.prefix());
+            return local_response(response, "redirect", exchange);
         }
-        match self.proxy.forward(&route, target, request, &mut log).await {
-            Ok(upstream) => self.proxy.respond(upstream, target, log),
-            Err(problem) => problem_response(problem, log),
+        let forwarded = self
+            .proxy
+            .forward(&route, host.as_ref(), request, &mut exchange)
+            .await;
+        match forwarded {
+            Ok(upstream) => self
+                .proxy
+                .respond(upstream, &route, host.as_ref(), exchange),
+            Err(problem) => problem_response(problem, format, exchange),
         }
-    }
-}
-
-/// Serves one connection until the client closes it, an error occurs, or `draining` is cancelled.
-pub(crate) async fn serve_connection(
-    server: Arc<Server>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    draining: CancellationToken,
-) {
-    let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE);
-    if let Err(error) = stream
-        .set_nodelay(true)
-        .and_then(|()| socket2::SockRef::from(&stream).set_tcp_keepalive(&keepalive))
-    {
-        tracing::debug!(%error, %peer, "setting socket options failed");
-    }
-    let (stream, conflict) = framing::inspect(stream);
-    let service = service_fn(move |request| {
-        let (server, conflict) = (Arc::clone(&server), conflict.clone());
-        async move { Ok::<_, Infallible>(server.respond(request, peer, &conflict).await) }
-    });
-    let connection = http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEAD_TIMEOUT)
-        .max_buf_size(MAX_HEAD)
-        .serve_connection(TokioIo::new(stream), service)
-        .with_upgrades();
-    tokio::pin!(connection);
-    let served = tokio::select! {
-        served = connection.as_mut() => served,
-        () = draining.cancelled() => {
-            connection.as_mut().graceful_shutdown();
-            connection.await
-        }
-    };
-    if let Err(error) = served {
-        tracing::debug!(%error, %peer, "connection failed");
     }
 }
 
 /// Without the slash, relative links on a page would resolve to another service.
-fn redirect_to_slash(target: &Target) -> Response<ResponseBody> {
-    let mut response = Response::new(Either::Left(Full::default()));
+fn redirect_to_slash(exchange: &Exchange, prefix: &str) -> Response<ResponseBody> {
+    let mut response = Response::new(ResponseBody::empty());
     *response.status_mut() = StatusCode::PERMANENT_REDIRECT;
-    let location = format!("/{}{}", target.service, target.path);
+    let query = exchange.uri.query().map(|query| format!("?{query}"));
+    let location = format!("{prefix}/{}", query.unwrap_or_default());
     if let Ok(location) = HeaderValue::from_str(&location) {
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
 }
 
-fn problem_response(problem: Problem, mut log: AccessLog) -> Response<ResponseBody> {
-    log.cause.get_or_insert_with(|| problem.detail.clone());
+fn problem_response(
+    problem: Problem,
+    format: ErrorFormat,
+    mut exchange: Exchange,
+) -> Response<ResponseBody> {
+    exchange.cause.get_or_insert_with(|| problem.detail.clone());
     let reason = problem.reason;
-    local_response(problem.into_response(), reason, log)
+    local_response(problem.into_response(format), reason, exchange)
 }
 
 fn local_response(
     response: Response<ResponseBody>,
     end: &'static str,
-    mut log: AccessLog,
+    mut exchange: Exchange,
 ) -> Response<ResponseBody> {
-    log.response_started(response.status());
-    log.end = EndReason::Local(end);
+    exchange.response_started(response.status());
+    exchange.end = EndReason::Local(end);
     response
 }

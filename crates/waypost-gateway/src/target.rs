@@ -1,20 +1,7 @@
-//! Extracts the target of a request, and rejects requests whose target or framing is ambiguous.
+//! Rejects requests whose target or framing is ambiguous, and finds out which host they are for.
 
 use http::uri::Authority;
-use http::{HeaderMap, Method, Request, Version, header};
-
-/// The target of a request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Target {
-    /// The first segment of the path.
-    pub(crate) service: String,
-    /// The rest of the path with its query, beginning with a slash.
-    pub(crate) path: String,
-    /// Whether nothing follows the first segment, not even a slash.
-    pub(crate) bare: bool,
-    /// The authority that the client requested.
-    pub(crate) host: Option<String>,
-}
+use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 
 /// Why a request is rejected without being forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,8 +18,8 @@ pub(crate) enum InvalidRequest {
     Method(&'static str),
 }
 
-/// Reads the target of a request.
-pub(crate) fn read<B>(request: &Request<B>) -> Result<Target, InvalidRequest> {
+/// Checks a request, and returns the authority that the client asked for, if there is one.
+pub(crate) fn check<B>(request: &Request<B>) -> Result<Option<HeaderValue>, InvalidRequest> {
     match *request.method() {
         // CONNECT would open a tunnel to any address; TRACE would disclose what proxies in front of
         // the gateway have added.
@@ -42,23 +29,10 @@ pub(crate) fn read<B>(request: &Request<B>) -> Result<Target, InvalidRequest> {
     }
     check_transfer_coding(request.headers())?;
     let host = host(request)?;
-    let uri = request.uri();
-    let path = uri.path();
-    if path.split('/').any(is_dot_segment) {
+    if has_dot_segment(request.uri().path()) {
         return Err(InvalidRequest::DotSegment);
     }
-    let query = uri
-        .query()
-        .map(|query| format!("?{query}"))
-        .unwrap_or_default();
-    let path = path.strip_prefix('/').unwrap_or(path);
-    let (service, rest) = path.split_once('/').unwrap_or((path, ""));
-    Ok(Target {
-        service: service.to_owned(),
-        path: format!("/{rest}{query}"),
-        bare: service.len() == path.len(),
-        host,
-    })
+    Ok(host)
 }
 
 /// hyper accepts any codings that end in `chunked`. A coding before it, such as `gzip`, would be
@@ -72,65 +46,89 @@ fn check_transfer_coding(headers: &HeaderMap) -> Result<(), InvalidRequest> {
     }
 }
 
-/// The authority of an absolute URI takes precedence over `Host` (RFC 9112, section 3.2.2).
-fn host<B>(request: &Request<B>) -> Result<Option<String>, InvalidRequest> {
+/// The authority of an absolute URI takes precedence over `Host` (RFC 9112, section 3.2.2), which
+/// must be valid nevertheless.
+fn host<B>(request: &Request<B>) -> Result<Option<HeaderValue>, InvalidRequest> {
     let mut hosts = request.headers().get_all(header::HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (None, _) if request.version() == Version::HTTP_10 => None,
-        (Some(host), None) => Some(host.to_str().map_err(|_| InvalidRequest::Host)?),
+        (None, _) if request.version() == Version::HTTP_2 => None,
+        (Some(host), None) => Some(host),
         _ => return Err(InvalidRequest::Host),
     };
-    let host = match (request.uri().authority(), host) {
-        (Some(authority), _) => authority.as_str(),
-        // A client without an authority sends an empty Host.
-        (None, None | Some("")) => return Ok(None),
-        (None, Some(host)) => host,
+    // A client without an authority sends an empty Host.
+    let host = host.filter(|host| !host.is_empty());
+    if !host.is_none_or(|host| is_valid_host(host.as_bytes())) {
+        return Err(InvalidRequest::Host);
+    }
+    let Some(authority) = request.uri().authority() else {
+        return Ok(host.cloned());
     };
-    match host.parse::<Authority>() {
-        Ok(authority) if !authority.as_str().contains('@') => Ok(Some(host.to_owned())),
-        _ => Err(InvalidRequest::Host),
+    if !is_valid_host(authority.as_str().as_bytes()) {
+        return Err(InvalidRequest::Host);
+    }
+    // With HTTP/2, both are said to be the same (RFC 9113, section 8.3.1).
+    let differs = host.is_some_and(|host| {
+        !host
+            .as_bytes()
+            .eq_ignore_ascii_case(authority.as_str().as_bytes())
+    });
+    if differs && request.version() == Version::HTTP_2 {
+        return Err(InvalidRequest::Host);
+    }
+    HeaderValue::from_str(authority.as_str())
+        .map(Some)
+        .map_err(|_| InvalidRequest::Host)
+}
+
+/// A host name or address, with a port in digits if there is one, and without user information.
+fn is_valid_host(host: &[u8]) -> bool {
+    let is_plain = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_');
+    let is_port = |port: &[u8]| port.len() <= 5 && port.iter().all(u8::is_ascii_digit);
+    // The common case, without parsing.
+    let end = host.iter().position(|byte| !is_plain(byte));
+    let (name, rest) = host.split_at(end.unwrap_or(host.len()));
+    match rest {
+        [] => !name.is_empty(),
+        [b':', port @ ..] if !name.is_empty() => is_port(port),
+        _ => match Authority::try_from(host) {
+            Ok(authority) => {
+                !authority.as_str().contains('@')
+                    && !authority.host().is_empty()
+                    && authority
+                        .as_str()
+                        .strip_prefix(authority.host())
+                        .is_some_and(|rest| {
+                            rest.strip_prefix(':')
+                                .map_or(rest.is_empty(), |port| is_port(port.as_bytes()))
+                        })
+            }
+            Err(_) => false,
+        },
     }
 }
 
-/// Matches `.` and `..`, also with encoded dots: a server that decodes them could resolve the path
-/// to one outside of the instance's prefix.
-fn is_dot_segment(segment: &str) -> bool {
-    // The longest spelling is "%2e%2e".
-    segment.len() <= 6
-        && matches!(
-            segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
-            "." | ".."
-        )
+/// Finds `.` and `..`, also with encoded dots: a server that decodes them could resolve the path to
+/// one outside of the instance's prefix.
+pub(crate) fn has_dot_segment(path: &str) -> bool {
+    path.split('/').any(|segment| {
+        // The longest spelling is "%2e%2e".
+        segment.len() <= 6
+            && segment.starts_with(['.', '%'])
+            && matches!(
+                segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
+                "." | ".."
+            )
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn read_uri(uri: &str) -> Result<Target, InvalidRequest> {
-        read(
-            &Request::get(uri)
-                .header("host", "gw:8000")
-                .body(())
-                .unwrap(),
-        )
-    }
-
-    #[test]
-    fn the_first_segment_is_the_service_and_the_rest_is_unchanged() {
-        for (uri, service, path, bare) in [
-            ("/", "", "/", true),
-            ("/auth", "auth", "/", true),
-            ("/auth?x=1", "auth", "/?x=1", true),
-            ("/auth/", "auth", "/", false),
-            ("/auth/a//b%2Fc/?q=/../", "auth", "/a//b%2Fc/?q=/../", false),
-            ("//auth/x", "", "/auth/x", false),
-            ("/auth/...", "auth", "/...", false),
-        ] {
-            let target = read_uri(uri).unwrap();
-            let read = (target.service.as_str(), target.path.as_str(), target.bare);
-            assert_eq!(read, (service, path, bare), "{uri}");
-        }
+    fn check_uri(uri: &str) -> Result<Option<HeaderValue>, InvalidRequest> {
+        let request = Request::get(uri).header("host", "gw:8000");
+        check(&request.body(()).unwrap())
     }
 
     #[test]
@@ -139,10 +137,14 @@ mod tests {
             "/auth/../admin",
             "/auth/%2e%2E/admin",
             "/auth/.%2e",
+            "/auth/%2E.",
             "/./auth/",
             "/auth/x/.",
         ] {
-            assert_eq!(read_uri(uri), Err(InvalidRequest::DotSegment), "{uri}");
+            assert_eq!(check_uri(uri), Err(InvalidRequest::DotSegment), "{uri}");
+        }
+        for uri in ["/auth/...", "/auth/.well-known", "/auth/?q=/../", "/a/%2F."] {
+            assert!(check_uri(uri).is_ok(), "{uri}");
         }
     }
 
@@ -153,23 +155,42 @@ mod tests {
             for host in hosts {
                 request = request.header("host", *host);
             }
-            read(&request.body(()).unwrap()).map(|target| target.host)
+            check(&request.body(()).unwrap())
         };
-        assert_eq!(hosts(&["a:1"], Version::HTTP_11), Ok(Some("a:1".into())));
+        for good in ["a", "a:1", "a.b-c_d:", "[::1]", "[::1]:8000"] {
+            let read = hosts(&[good], Version::HTTP_11).unwrap().unwrap();
+            assert_eq!(read, good);
+        }
         assert_eq!(hosts(&[""], Version::HTTP_11), Ok(None));
         assert_eq!(hosts(&[], Version::HTTP_10), Ok(None));
-        for bad in [&[][..], &["a", "a"], &["a b"], &["me@a"], &["a/b"]] {
+        for bad in [
+            &[][..],
+            &["a", "a"],
+            &["a b"],
+            &["me@a"],
+            &["a/b"],
+            &["a:b"],
+            &["a:1:2"],
+            &[":80"],
+            &["a:123456"],
+            &["[::1]x"],
+        ] {
             assert_eq!(
                 hosts(bad, Version::HTTP_11),
                 Err(InvalidRequest::Host),
                 "{bad:?}"
             );
         }
-        let absolute = Request::get("http://b:2/auth/")
-            .header("host", "a:1")
-            .body(())
-            .unwrap();
-        assert_eq!(read(&absolute).unwrap().host.as_deref(), Some("b:2"));
+    }
+
+    #[test]
+    fn an_absolute_target_takes_precedence_over_a_valid_host() {
+        let read = |host| {
+            let request = Request::get("http://b:2/auth/").header("host", host);
+            check(&request.body(()).unwrap())
+        };
+        assert_eq!(read("a:1").unwrap().unwrap(), "b:2");
+        assert_eq!(read("a b"), Err(InvalidRequest::Host));
     }
 
     #[test]
@@ -186,7 +207,7 @@ mod tests {
                 request = request.header("transfer-encoding", *coding);
             }
             assert_eq!(
-                read(&request.body(()).unwrap()).is_ok(),
+                check(&request.body(()).unwrap()).is_ok(),
                 allowed,
                 "{codings:?}"
             );

@@ -7,7 +7,7 @@ use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use waypost::Lease;
 
-use crate::access_log::{AccessLog, EndReason};
+use crate::exchange::{EndReason, Exchange};
 use crate::headers;
 
 /// The value of `Upgrade` if the request asks to switch to another protocol.
@@ -26,7 +26,7 @@ pub(crate) fn requested_protocol(version: Version, headers: &HeaderMap) -> Optio
 pub(crate) async fn run(
     client: OnUpgrade,
     instance: OnUpgrade,
-    mut log: AccessLog,
+    mut exchange: Exchange,
     _lease: Lease,
     closing: CancellationToken,
 ) {
@@ -38,14 +38,14 @@ pub(crate) async fn run(
     let copied = tokio::select! {
         copied = copying => copied,
         () = closing.cancelled() => {
-            log.end = EndReason::Shutdown;
+            exchange.end = EndReason::Shutdown;
             return;
         }
     };
-    log.end = EndReason::Tunnel;
+    exchange.end = EndReason::Tunnel;
     match copied {
-        Ok((_, from_instance)) => log.response_bytes = from_instance,
-        Err(error) => log.cause = Some(error.to_string()),
+        Ok((_, from_instance)) => exchange.response_bytes = from_instance,
+        Err(error) => exchange.cause = Some(error.to_string()),
     }
 }
 

@@ -1,18 +1,21 @@
 //! `waypost gateway`
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use waypost::ServiceDiscoveryClient;
 use waypost::integration::shutdown_signal;
 use waypost::settings::Settings;
-use waypost_gateway::Config;
+use waypost_gateway::{AccessLog, AccessLogFormat, Config};
 
 use super::listen::listen_error;
-use crate::error::CommandResult;
+use crate::error::{CommandError, CommandResult};
 use crate::terminal::announce;
 
 /// Run the API gateway, which forwards /NAME/... to a healthy instance of service NAME
@@ -24,13 +27,36 @@ pub(crate) struct Gateway {
     /// Port to listen on
     #[arg(long, default_value_t = 8000)]
     port: u16,
+    /// Address of the internal pages: /internal/services, /internal/routes, /internal/traffic, /metrics;
+    /// "off" for none. Without this option another port is taken if 8001 is in use
+    #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_internal)]
+    internal: Option<Internal>,
+    /// Log requests to this file; "-" for stderr, "off" for nowhere
+    #[arg(long, value_name = "FILE", default_value = "-")]
+    access_log: String,
+    /// Format of the access log
+    #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"], default_value = "text")]
+    access_log_format: String,
+    /// Number of threads that serve clients [default: number of cores]
+    #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    threads: Option<u16>,
     /// Trust the Forwarded and X-Forwarded-* headers of proxies in this network; can be repeated
     #[arg(long, value_name = "ADDRESS/BITS")]
     trust: Vec<ipnet::IpNet>,
 }
 
+/// Where the internal pages are served.
+#[derive(Clone, Copy)]
+enum Internal {
+    Off,
+    At(SocketAddr),
+}
+
+const DEFAULT_INTERNAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8001);
+
 impl Gateway {
     pub(super) async fn run(self) -> CommandResult {
+        raise_descriptor_limit();
         let shutdown = shutdown_signal();
         // The fallback of ENVIRONMENT=development is a gateway, so it can't be used here.
         let settings = Settings::of_this_process()?;
@@ -40,6 +66,12 @@ impl Gateway {
             .environment(settings.environment().clone())
             .build()?;
         let mut config = Config::default();
+        config.access_log = self.access_log()?;
+        config.list_routes = self.bind.is_loopback();
+        if let Some(threads) = self.threads {
+            config.worker_threads = threads.into();
+        }
+        let internal = self.bind_internal().await?;
         config.trusted_proxies = self.trust;
 
         let address = SocketAddr::new(self.bind, self.port);
@@ -51,9 +83,74 @@ impl Gateway {
             listener.local_addr()?,
             provider.describe()
         ));
-        waypost_gateway::Gateway::new(client, config)
-            .serve(listener, shutdown)
-            .await?;
+        let mut gateway = waypost_gateway::Gateway::new(client, config);
+        if let Some(internal) = internal {
+            let address = internal.local_addr()?;
+            announce(format_args!("internal pages: http://{address}/"));
+            if !address.ip().is_loopback() {
+                tracing::warn!(
+                    "the internal pages at {address} show all services to everybody who can reach it"
+                );
+            }
+            gateway = gateway.with_internal(internal);
+        }
+        gateway.serve(listener, shutdown).await?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn access_log(&self) -> Result<Option<AccessLog>, CommandError> {
+        let format = match self.access_log_format.as_str() {
+            "json" => AccessLogFormat::Json,
+            _ => AccessLogFormat::Text,
+        };
+        match self.access_log.as_str() {
+            "off" => Ok(None),
+            "-" => Ok(Some(AccessLog::to_stderr(format))),
+            file => match AccessLog::to_file(Path::new(file), format) {
+                Ok(log) => Ok(Some(log)),
+                Err(error) => Err(CommandError::Invalid(format!(
+                    "--access-log {file}: {error}"
+                ))),
+            },
+        }
+    }
+
+    async fn bind_internal(&self) -> Result<Option<TcpListener>, CommandError> {
+        let address = match self.internal {
+            Some(Internal::Off) => return Ok(None),
+            Some(Internal::At(address)) => address,
+            None => DEFAULT_INTERNAL,
+        };
+        match TcpListener::bind(address).await {
+            Ok(listener) => Ok(Some(listener)),
+            Err(error) if self.internal.is_none() && error.kind() == ErrorKind::AddrInUse => {
+                Ok(Some(TcpListener::bind((address.ip(), 0)).await?))
+            }
+            Err(error) => Err(listen_error(address, &error, "--internal")),
+        }
+    }
+}
+
+fn parse_internal(text: &str) -> Result<Internal, String> {
+    if text == "off" {
+        return Ok(Internal::Off);
+    }
+    let address = text.parse();
+    address
+        .map(Internal::At)
+        .map_err(|_| "expected ADDRESS:PORT, such as 127.0.0.1:8001, or \"off\"".to_owned())
+}
+
+/// Lets the process open as many files as it may. Each request can need two.
+fn raise_descriptor_limit() {
+    let limit = getrlimit(Resource::Nofile);
+    let raised = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if limit.current != limit.maximum
+        && let Err(error) = setrlimit(Resource::Nofile, raised)
+    {
+        tracing::debug!(%error, "the limit of open files can't be raised");
     }
 }

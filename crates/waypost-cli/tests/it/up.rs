@@ -207,8 +207,7 @@ async fn one_command_starts_the_stack_and_ctrl_c_stops_all_of_it() {
         (stack.ui, "/", "<html"),
         (stack.models, "/docs", "swagger"),
         (stack.registry, "/ui/", "<html"),
-        (stack.gateway, "/internal/health", "passing"),
-        (stack.gateway, "/internal/routes", "ai-models"),
+        (stack.gateway, "/health", "passing"),
         (stack.gateway, "/ui/", "<html"),
     ] {
         let (status, body) = get(&url(port, path)).await;

@@ -1,69 +1,58 @@
 //! The access log.
 
-use std::io;
-use std::sync::{Arc, Mutex};
+use std::path::PathBuf;
 
 use http::Request;
-use tracing::subscriber::NoSubscriber;
-use tracing_subscriber::fmt::MakeWriter;
+use serde_json::Value;
+use waypost_gateway::{AccessLog, AccessLogFormat};
 
 use crate::support::{Origin, RawClient, RawOrigin, TestGateway, unused_address, wait_until};
 
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Lines {
-    fn text(&self) -> String {
-        String::from_utf8_lossy(&self.0.lock().expect("not poisoned")).into_owned()
-    }
-
-    /// Waits for the access log line of a path.
-    async fn of(&self, path: &str) -> String {
-        let matches =
-            |line: &&str| line.contains("access") && line.contains(&format!("path=\"{path}\""));
-        wait_until(path, || self.text().lines().any(|line| matches(&line))).await;
-        self.text()
-            .lines()
-            .find(matches)
-            .expect("the line")
-            .to_owned()
-    }
+/// A log file in a folder of its own.
+struct LogFile {
+    _folder: tempfile::TempDir,
+    path: PathBuf,
 }
 
-impl io::Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0
-            .lock()
-            .expect("not poisoned")
-            .extend_from_slice(bytes);
-        Ok(bytes.len())
+impl LogFile {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("access.log");
+        Self {
+            _folder: folder,
+            path,
+        }
     }
 
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
+    fn open(&self, format: AccessLogFormat) -> AccessLog {
+        AccessLog::to_file(&self.path, format).expect("a file")
     }
-}
 
-impl<'a> MakeWriter<'a> for Lines {
-    type Writer = Self;
+    /// Waits for the line that contains a text.
+    async fn line_with(&self, text: &str) -> String {
+        let find = || {
+            let lines = std::fs::read_to_string(&self.path).unwrap_or_default();
+            let found = lines.lines().find(|line| line.contains(text));
+            found.map(str::to_owned)
+        };
+        wait_until(text, || find().is_some()).await;
+        find().expect("the line")
+    }
 
-    fn make_writer(&'a self) -> Self {
-        self.clone()
+    /// Waits for the JSON line of a path.
+    async fn of(&self, path: &str) -> Value {
+        let line = self.line_with(&format!("\"path\":\"{path}\"")).await;
+        serde_json::from_str(&line).expect("JSON")
     }
 }
 
 #[tokio::test]
 async fn every_request_is_logged_with_its_outcome() {
-    let lines = Lines::default();
-    let subscriber = tracing_subscriber::fmt()
-        .with_ansi(false)
-        .with_writer(lines.clone())
-        .finish();
-    // tracing caches whether a callsite is enabled. With only one subscriber it would cache the
-    // answer of the other tests' threads, which have none, so a global one is registered as well.
-    let _ = tracing::subscriber::set_global_default(NoSubscriber::default());
-    let _guard = tracing::subscriber::set_default(subscriber);
-    let gateway = TestGateway::start().await;
+    let log = LogFile::new();
+    let gateway = TestGateway::start_with(|config| {
+        config.access_log = Some(log.open(AccessLogFormat::Json));
+    })
+    .await;
     gateway.add("auth", "dead", unused_address()).await;
     gateway
         .add("auth", "live", Origin::echo().await.address)
@@ -78,34 +67,33 @@ async fn every_request_is_logged_with_its_outcome() {
             Request::post(gateway.url(&format!("/auth/{n}"))).header("x-request-id", "my-id");
         gateway.send_body(request, "12345").await;
     }
-    let (zero, one) = (lines.of("/auth/0").await, lines.of("/auth/1").await);
-    for line in [&zero, &one] {
-        for part in [
-            "method=POST",
-            "status=200",
-            "route=\"auth\"",
-            "instance=\"live\"",
-            "request_bytes=5",
-            "end=\"complete\"",
-            "request_id=\"my-id\"",
-            "duration_ms=",
-            "first_byte_ms=",
-            "peer=127.0.0.1:",
+    let lines = [log.of("/auth/0").await, log.of("/auth/1").await];
+    for line in &lines {
+        for (member, value) in [
+            ("method", Value::from("POST")),
+            ("status", 200.into()),
+            ("route", "auth".into()),
+            ("service", "auth".into()),
+            ("instance", "live".into()),
+            ("request_bytes", 5.into()),
+            ("end", "complete".into()),
+            ("request_id", "my-id".into()),
         ] {
-            assert!(line.contains(part), "{part} in {line}");
+            assert_eq!(line[member], value, "{line}");
         }
+        let (first, whole) = (&line["first_byte_ms"], &line["duration_ms"]);
+        assert!(first.as_f64() <= whole.as_f64(), "{line}");
+        assert!(line["peer"].as_str().unwrap().starts_with("127.0.0.1:"));
     }
-    let retried = [&zero, &one]
-        .into_iter()
-        .find(|line| line.contains("attempts=2"))
-        .unwrap();
-    assert!(retried.contains("cause=\"connect_failed: "), "{retried}");
+    let retried = lines.iter().find(|line| line["attempts"] == 2).unwrap();
+    let cause = retried["cause"].as_str().unwrap();
+    assert!(cause.starts_with("connect_failed: "), "{retried}");
 
     gateway.get("/unknown/").await;
-    let line = lines.of("/unknown/").await;
-    assert!(
-        line.contains("status=404") && line.contains("end=\"unknown_service\""),
-        "{line}"
+    let line = log.of("/unknown/").await;
+    assert_eq!(
+        (&line["status"], &line["end"]),
+        (&404.into(), &"unknown_service".into())
     );
 
     let mut client = RawClient::connect(gateway.address).await;
@@ -113,11 +101,9 @@ async fn every_request_is_logged_with_its_outcome() {
         .send("GET /broken/ HTTP/1.1\r\nHost: a\r\n\r\n")
         .await;
     client.read_to_end().await;
-    let line = lines.of("/broken/").await;
-    assert!(
-        line.contains("end=\"upstream_broken\"") && line.contains("response_bytes=4"),
-        "{line}"
-    );
+    let line = log.of("/broken/").await;
+    assert_eq!(line["end"], "upstream_broken");
+    assert_eq!(line["response_bytes"], 4);
 
     let mut client = RawClient::connect(gateway.address).await;
     client
@@ -125,10 +111,34 @@ async fn every_request_is_logged_with_its_outcome() {
         .await;
     wait_until("the request", || silent.requests() == 1).await;
     drop(client);
-    let line = lines.of("/silent/").await;
-    assert!(
-        line.contains("end=\"client_closed\"") && line.contains("instance=\"s\""),
-        "{line}"
+    let line = log.of("/silent/").await;
+    assert_eq!(
+        (&line["end"], &line["instance"]),
+        (&"client_closed".into(), &"s".into())
     );
-    assert!(!line.contains("status="), "{line}");
+    assert!(line["status"].is_null(), "{line}");
+}
+
+#[tokio::test]
+async fn a_line_of_text_names_route_instance_and_end() {
+    let log = LogFile::new();
+    let gateway = TestGateway::start_with(|config| {
+        config.access_log = Some(log.open(AccessLogFormat::Text));
+    })
+    .await;
+    let origin = Origin::text("hello").await;
+    gateway.add("auth", "a\u{1b}[2J", origin.address).await;
+    gateway.get("/auth/x").await;
+    let line = log.line_with("path=\"/auth/x\"").await;
+    for part in [
+        "method=GET",
+        "status=200",
+        "route=\"auth\"",
+        r#"instance="a\u001b[2J""#,
+        "attempts=1",
+        "response_bytes=5",
+        "end=\"complete\"",
+    ] {
+        assert!(line.contains(part), "{part} in {line}");
+    }
 }

@@ -13,4 +13,5 @@ mod smuggling;
 mod streaming;
 mod support;
 mod tls;
+mod traffic;
 mod tunnels;

@@ -125,13 +125,15 @@ async fn an_unknown_service_gets_a_404_without_a_query_to_the_registry() {
         let response = gateway.get(&format!("/name-{n}/")).await;
         assert_eq!(response.status, StatusCode::NOT_FOUND);
         assert_eq!(response.reason(), "unknown_service");
-        let known: Vec<_> = response.json()["known_services"]
-            .as_array()
-            .unwrap()
-            .to_vec();
-        assert_eq!(known, ["auth", "billing"]);
+        assert_eq!(response.json()["similar_services"], serde_json::json!([]));
     }
     assert_eq!(registry.watches(), before);
+    let mistyped = gateway.get("/biling/").await;
+    assert_eq!(mistyped.reason(), "unknown_service");
+    assert_eq!(
+        mistyped.json()["similar_services"],
+        serde_json::json!(["billing"])
+    );
 }
 
 #[tokio::test]
@@ -151,6 +153,9 @@ async fn reserved_and_hidden_names_get_no_route() {
         );
     }
     assert_eq!(origin.requests(), 0);
+    let response = gateway.get("/health/x").await;
+    assert_eq!(response.reason(), "reserved_name");
+    assert_eq!(response.json()["service"], "health");
 }
 
 #[tokio::test]
@@ -170,7 +175,7 @@ async fn redirects_of_a_service_are_rewritten_to_its_prefix() {
     gateway.add("shop", "s", origin.address).await;
     for (to, expected) in [
         ("/cart", "/shop/cart"),
-        ("http://HOST/cart", "/shop/cart"),
+        ("http://HOST/cart", "http://HOST/shop/cart"),
         ("/shop/cart", "/shop/cart"),
         ("https://elsewhere.example/", "https://elsewhere.example/"),
     ] {
@@ -179,7 +184,7 @@ async fn redirects_of_a_service_are_rewritten_to_its_prefix() {
                 .get(&format!("/shop/?{to}"))
                 .await
                 .header("location"),
-            expected,
+            expected.replace("HOST", &gateway.address.to_string()),
             "{to}"
         );
     }

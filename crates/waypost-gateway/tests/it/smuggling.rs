@@ -260,8 +260,8 @@ const BAD_CHUNKS: &[Case] = &[
     ),
 ];
 
-/// A request that would list the services if it was read as one.
-const SMUGGLED: &str = "GET /internal/services HTTP/1.1\r\nHost: a\r\n\r\n";
+/// A request that would be answered if it was read as one.
+const SMUGGLED: &str = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// Sends a request followed by [`SMUGGLED`] and returns all that the gateway sends.
 async fn send(gateway: &TestGateway, request: &str) -> String {

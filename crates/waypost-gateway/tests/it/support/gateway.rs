@@ -24,6 +24,7 @@ type AnyBody = UnsyncBoxBody<Bytes, std::io::Error>;
 
 pub(crate) struct TestGateway {
     pub(crate) address: SocketAddr,
+    pub(crate) internal: SocketAddr,
     pub(crate) memory: MemoryProvider,
     pub(crate) discovery: ServiceDiscoveryClient,
     http: Client<HttpConnector, AnyBody>,
@@ -58,17 +59,22 @@ impl TestGateway {
     ) -> Self {
         let mut config = Config::default();
         config.deregistration_delay = std::time::Duration::ZERO;
+        config.worker_threads = 2;
+        config.list_routes = true;
         edit(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
+        let pages = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let internal = pages.local_addr().expect("an address");
         let (stop, stopped) = oneshot::channel();
-        let gateway = Gateway::new(discovery.clone(), config);
+        let gateway = Gateway::new(discovery.clone(), config).with_internal(pages);
         let serving = tokio::spawn(gateway.serve(listener, async {
             let _ = stopped.await;
         }));
         let http = Client::builder(TokioExecutor::new()).build_http();
         Self {
             address,
+            internal,
             memory,
             discovery,
             http,
@@ -138,8 +144,15 @@ impl TestGateway {
             .clone()
     }
 
+    /// The URL of a path, on the internal listener if it is one of its pages.
     pub(crate) fn url(&self, path: &str) -> String {
-        format!("http://{}{path}", self.address)
+        let is_internal = path.starts_with("/internal/") || path == "/metrics";
+        let address = if is_internal {
+            self.internal
+        } else {
+            self.address
+        };
+        format!("http://{address}{path}")
     }
 
     /// Starts the shutdown without waiting for it.

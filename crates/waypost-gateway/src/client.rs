@@ -1,0 +1,94 @@
+//! A client's connection, as the requests on it see it.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
+use crate::deadlines::Deadline;
+use crate::forwarded::Forwarding;
+use crate::framing::FramingConflict;
+use crate::worker::Worker;
+
+/// What the requests of one connection share.
+pub(crate) struct Client {
+    worker: Arc<Worker>,
+    peer: SocketAddr,
+    pub(crate) forwarding: Forwarding,
+    pub(crate) conflict: FramingConflict,
+    pub(crate) state: Arc<ConnectionState>,
+    /// The time limit of the present request. With HTTP/2, each request has its own.
+    deadline: Option<Arc<Deadline>>,
+}
+
+/// What the byte stream of a connection has to know about its requests.
+#[derive(Debug, Default)]
+pub(crate) struct ConnectionState {
+    /// The number of requests that have begun and not ended.
+    in_progress: AtomicU32,
+    /// Close with a reset, so that the client notices that a response is incomplete.
+    reset: AtomicBool,
+}
+
+impl Client {
+    pub(crate) fn new(
+        worker: Arc<Worker>,
+        peer: SocketAddr,
+        is_tls: bool,
+        is_http2: bool,
+        state: Arc<ConnectionState>,
+        conflict: FramingConflict,
+    ) -> Self {
+        let trusted = &worker.server().config().trusted_proxies;
+        let scheme = if is_tls { "https" } else { "http" };
+        Self {
+            forwarding: Forwarding::new(peer.ip(), trusted, scheme),
+            deadline: (!is_http2).then(|| worker.deadlines().deadline()),
+            worker,
+            peer,
+            conflict,
+            state,
+        }
+    }
+
+    pub(crate) fn worker(&self) -> &Arc<Worker> {
+        &self.worker
+    }
+
+    pub(crate) fn peer(&self) -> SocketAddr {
+        self.peer
+    }
+
+    /// The time limit for one request, not set.
+    pub(crate) fn request_deadline(&self) -> Arc<Deadline> {
+        match &self.deadline {
+            Some(deadline) => {
+                deadline.clear();
+                Arc::clone(deadline)
+            }
+            None => self.worker.deadlines().deadline(),
+        }
+    }
+
+    pub(crate) fn request_began(&self) {
+        self.state.in_progress.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn request_ended(&self) {
+        self.state.in_progress.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Makes the connection end with a reset.
+    pub(crate) fn reset_when_closed(&self) {
+        self.state.reset.store(true, Ordering::Relaxed);
+    }
+}
+
+impl ConnectionState {
+    pub(crate) fn is_idle(&self) -> bool {
+        self.in_progress.load(Ordering::Relaxed) == 0
+    }
+
+    pub(crate) fn must_reset(&self) -> bool {
+        self.reset.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,160 @@
+//! `/metrics`, in the text format of Prometheus.
+
+use std::fmt::Write as _;
+
+use http::{Response, StatusCode};
+use waypost::outlier::BalanceCounters;
+
+use super::respond;
+use crate::response_body::ResponseBody;
+use crate::routes::Routes;
+use crate::traffic::{ServiceCounts, Traffic};
+
+/// The number of services with figures of their own, so that a scrape stays small.
+const MAX_SERVICES: usize = 1000;
+const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
+
+/// The metrics of one counter: its name, what it counts, and its value.
+type Counter = (&'static str, &'static str, fn(&ServiceCounts) -> u64);
+
+const COUNTERS: [Counter; 5] = [
+    (
+        "waypost_gateway_failures_total",
+        "Requests that got a 5xx or an incomplete response.",
+        |counts| counts.failures,
+    ),
+    (
+        "waypost_gateway_retries_total",
+        "Attempts after the first.",
+        |counts| counts.retries,
+    ),
+    (
+        "waypost_gateway_client_closed_total",
+        "Requests whose client left before the end of the response.",
+        |counts| counts.client_closed,
+    ),
+    (
+        "waypost_gateway_request_bytes_total",
+        "Bytes of request bodies.",
+        |counts| counts.request_bytes,
+    ),
+    (
+        "waypost_gateway_response_bytes_total",
+        "Bytes of response bodies.",
+        |counts| counts.response_bytes,
+    ),
+];
+
+pub(super) fn page(routes: &Routes, traffic: &Traffic) -> Response<ResponseBody> {
+    let mut services: Vec<_> = traffic.totals().into_iter().collect();
+    services.sort_by(|a, b| a.0.cmp(&b.0));
+    services.truncate(MAX_SERVICES);
+    let mut out = String::new();
+    // Writing to a string can't fail. Names of services contain nothing that needs escaping.
+    let _ = write_all(&mut out, routes, &services);
+    let kind = "text/plain; version=0.0.4; charset=utf-8";
+    respond(StatusCode::OK, kind, out.into())
+}
+
+fn write_all(
+    out: &mut String,
+    routes: &Routes,
+    services: &[(std::sync::Arc<str>, ServiceCounts)],
+) -> std::fmt::Result {
+    let requests = "waypost_gateway_requests_total";
+    head(out, requests, "counter", "Requests by class of status.")?;
+    for (name, counts) in services {
+        for (class, count) in CLASSES.iter().zip(counts.by_class) {
+            if count > 0 {
+                writeln!(
+                    out,
+                    "{requests}{{service=\"{name}\",class=\"{class}\"}} {count}"
+                )?;
+            }
+        }
+    }
+    for (metric, help, value) in COUNTERS {
+        head(out, metric, "counter", help)?;
+        for (name, counts) in services {
+            writeln!(out, "{metric}{{service=\"{name}\"}} {}", value(counts))?;
+        }
+    }
+    let latency = "waypost_gateway_first_byte_seconds";
+    head(
+        out,
+        latency,
+        "histogram",
+        "Time to the head of the response.",
+    )?;
+    for (name, counts) in services {
+        // Every fourth bound: about a factor of 2.4 from one to the next.
+        for (micros, count) in counts.latencies.cumulative().step_by(4) {
+            let bound = f64::from(micros) / 1e6;
+            writeln!(
+                out,
+                "{latency}_bucket{{service=\"{name}\",le=\"{bound}\"}} {count}"
+            )?;
+        }
+        let (sum, count) = (counts.latencies.sum as f64 / 1e6, counts.requests);
+        writeln!(
+            out,
+            "{latency}_bucket{{service=\"{name}\",le=\"+Inf\"}} {count}"
+        )?;
+        writeln!(out, "{latency}_sum{{service=\"{name}\"}} {sum}")?;
+        writeln!(out, "{latency}_count{{service=\"{name}\"}} {count}")?;
+    }
+    let gauges: [(&str, &str, &str); 3] = [
+        (
+            "waypost_gateway_ejected_instances",
+            "gauge",
+            "Instances ejected now.",
+        ),
+        ("waypost_gateway_ejections_total", "counter", "Ejections."),
+        (
+            "waypost_gateway_stale_seconds",
+            "gauge",
+            "Age of the instances, if the registry fails.",
+        ),
+    ];
+    let used: Vec<_> = routes
+        .all()
+        .into_iter()
+        .filter(|route| route.service().used_balancer().is_some())
+        .take(MAX_SERVICES)
+        .collect();
+    for (metric, kind, help) in gauges {
+        head(out, metric, kind, help)?;
+        for route in &used {
+            let Some(balancer) = route.service().used_balancer() else {
+                continue;
+            };
+            let counters = balancer.counters();
+            let snapshot = balancer.snapshot();
+            let freshness = snapshot.freshness();
+            let value = match metric {
+                "waypost_gateway_ejected_instances" => counters.ejected_now as f64,
+                "waypost_gateway_ejections_total" => ejections(&counters) as f64,
+                _ if freshness.is_stale() => freshness.age().map_or(0.0, |age| age.as_secs_f64()),
+                _ => 0.0,
+            };
+            writeln!(
+                out,
+                "{metric}{{service=\"{}\"}} {value}",
+                route.service().name().as_str()
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn ejections(counters: &BalanceCounters) -> u64 {
+    counters.ejected_consecutive_failures
+        + counters.ejected_success_rate
+        + counters.ejected_overloaded
+        + counters.ejected_probe_failed
+        + counters.ejected_active_check
+}
+
+fn head(out: &mut String, metric: &str, kind: &str, help: &str) -> std::fmt::Result {
+    writeln!(out, "# HELP {metric} {help}\n# TYPE {metric} {kind}")
+}

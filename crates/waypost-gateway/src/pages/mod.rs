@@ -1,0 +1,189 @@
+//! The gateway's own pages: those that every client may see, and those of the internal listener.
+
+mod index;
+mod listing;
+mod metrics;
+mod traffic;
+
+use std::sync::Arc;
+
+use http::{HeaderValue, Response, StatusCode, header};
+use serde_json::{Value, json};
+use waypost::health::CheckFunction;
+use waypost::snapshot::Freshness;
+use waypost::{HealthChecks, ServiceDiscoveryClient};
+
+use self::listing::Listing;
+use crate::config::Config;
+use crate::problem::{ErrorFormat, Problem};
+use crate::response_body::ResponseBody;
+use crate::routes::Routes;
+use crate::traffic::Traffic;
+
+/// Responds to requests that are not for a service.
+pub(crate) struct Pages {
+    routes: Arc<Routes>,
+    health: HealthChecks,
+    listing: Listing,
+    traffic: Arc<Traffic>,
+    lists_routes: bool,
+}
+
+impl Pages {
+    pub(crate) fn new(
+        client: ServiceDiscoveryClient,
+        routes: Arc<Routes>,
+        traffic: Arc<Traffic>,
+        config: &Config,
+    ) -> Self {
+        let checked = Arc::clone(&routes);
+        let health = HealthChecks::new(config.service.as_str()).with(
+            // Advisory: while the registry is unavailable, the last known instances are used, so the
+            // gateway should keep its traffic.
+            CheckFunction::new("registry", move || {
+                std::future::ready(check_registry(checked.freshness()))
+            })
+            .advisory(),
+        );
+        Self {
+            listing: Listing::new(client, Arc::clone(&routes)),
+            routes,
+            health,
+            traffic,
+            lists_routes: config.list_routes,
+        }
+    }
+
+    pub(crate) fn health(&self) -> &HealthChecks {
+        &self.health
+    }
+
+    /// The page at a path that every client may see, or `None` if it is not one of the gateway's.
+    pub(crate) async fn public(
+        &self,
+        path: &str,
+        format: ErrorFormat,
+    ) -> Option<Response<ResponseBody>> {
+        Some(match path {
+            "/" if self.lists_routes => self.index(format),
+            "/livez" => json_response(StatusCode::OK, &json!({"status": "passing"})),
+            "/health" => self.own_health(false).await,
+            "/readyz" => self.readiness().await,
+            _ => return None,
+        })
+    }
+
+    /// The page at a path of the internal listener.
+    pub(crate) async fn internal(
+        &self,
+        path: &str,
+        query: Option<&str>,
+        format: ErrorFormat,
+    ) -> Response<ResponseBody> {
+        let page = match path {
+            "/" => Ok(self.index(format)),
+            "/internal/health" => Ok(self.own_health(true).await),
+            "/internal/services" => self.listing.services(query).await,
+            "/internal/routes" => self.listing.routes(query).await,
+            "/internal/traffic" => traffic::stream(&self.routes, &self.traffic, query),
+            "/metrics" => Ok(metrics::page(&self.routes, &self.traffic)),
+            _ => match self.public(path, format).await {
+                Some(page) => Ok(page),
+                None => Err(Problem::new(
+                    StatusCode::NOT_FOUND,
+                    "unknown_page",
+                    "the internal pages are /internal/health, /internal/services, \
+                     /internal/routes, /internal/traffic and /metrics",
+                )),
+            },
+        };
+        page.unwrap_or_else(|problem| problem.into_response(format))
+    }
+
+    async fn own_health(&self, with_registry: bool) -> Response<ResponseBody> {
+        let report = self.health.report().await;
+        let status = if report.is_serving() {
+            StatusCode::OK
+        } else {
+            StatusCode::SERVICE_UNAVAILABLE
+        };
+        let mut body = json!(report);
+        if with_registry && let Value::Object(members) = &mut body {
+            members.insert("registry".into(), self.listing.registry());
+        }
+        json_response(status, &body)
+    }
+
+    /// 503 until the registry has listed its services once. A registry that fails later does not
+    /// make the gateway unready, since the routes are known.
+    async fn readiness(&self) -> Response<ResponseBody> {
+        let freshness = self.routes.freshness();
+        if freshness.is_some_and(|freshness| freshness.is_known()) {
+            return self.own_health(false).await;
+        }
+        let mut response = self.own_health(true).await;
+        *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
+        response
+    }
+
+    fn index(&self, format: ErrorFormat) -> Response<ResponseBody> {
+        index::page(self.health.service(), &self.routes, &self.traffic, format)
+    }
+}
+
+fn check_registry(freshness: Option<Freshness>) -> Result<(), String> {
+    let Some(freshness) = freshness else {
+        return Err("the registry has not answered yet".into());
+    };
+    match (freshness.failure(), freshness.age()) {
+        (None, _) => Ok(()),
+        (Some(failure), Some(age)) => Err(format!(
+            "{}; the last answer is {} s old",
+            failure.error(),
+            age.as_secs()
+        )),
+        (Some(failure), None) => Err(failure.error().to_string()),
+    }
+}
+
+fn json_response(status: StatusCode, body: &Value) -> Response<ResponseBody> {
+    respond(status, "application/json", body.to_string().into())
+}
+
+fn respond(status: StatusCode, kind: &'static str, body: ResponseBody) -> Response<ResponseBody> {
+    let mut response = Response::new(body);
+    *response.status_mut() = status;
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}
+
+/// The value of a parameter in a query.
+fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
+    query?
+        .split('&')
+        .filter_map(|pair| pair.split_once('='))
+        .find(|(key, _)| *key == name)
+        .map(|(_, value)| value)
+}
+
+/// A number in a query.
+fn number(
+    query: Option<&str>,
+    name: &'static str,
+    default: usize,
+    max: usize,
+) -> Result<usize, Problem> {
+    let Some(text) = parameter(query, name) else {
+        return Ok(default);
+    };
+    match text.parse() {
+        Ok(number) if (1..=max).contains(&number) => Ok(number),
+        _ => Err(Problem::new(
+            StatusCode::BAD_REQUEST,
+            "parameter",
+            format!("{name}={text:?} is not a number from 1 to {max}"),
+        )),
+    }
+}

@@ -1,0 +1,163 @@
+//! `/internal/traffic`: the last minutes, and then each second as it passes, as server-sent events.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http::{Response, StatusCode};
+use serde_json::{Map, Value, json};
+use tokio::sync::broadcast;
+use tokio::sync::broadcast::error::RecvError;
+use waypost::balance::Selection;
+
+use super::{number, respond};
+use crate::problem::Problem;
+use crate::response_body::ResponseBody;
+use crate::routes::Routes;
+use crate::traffic::{History, InstanceCounts, SECONDS, Second, ServiceCounts, Traffic};
+
+/// Streams `snapshot` and then `second` events. `?seconds=` says how much history is sent first.
+pub(super) fn stream(
+    routes: &Arc<Routes>,
+    traffic: &Arc<Traffic>,
+    query: Option<&str>,
+) -> Result<Response<ResponseBody>, Problem> {
+    let seconds = number(query, "seconds", SECONDS, SECONDS)?;
+    let subscription = Subscription::new(Arc::clone(routes), Arc::clone(traffic), seconds);
+    let events = stream::unfold(subscription, |mut subscription| async move {
+        subscription.next().await.map(|event| (event, subscription))
+    });
+    let body = ResponseBody::Stream(events.boxed());
+    Ok(respond(StatusCode::OK, "text/event-stream", body))
+}
+
+struct Subscription {
+    routes: Arc<Routes>,
+    traffic: Arc<Traffic>,
+    seconds: usize,
+    /// To be sent before anything else.
+    snapshot: Option<History>,
+    following: broadcast::Receiver<Arc<Second>>,
+    /// What was last sent about the instances of each service.
+    instances: HashMap<Arc<str>, Value>,
+}
+
+impl Subscription {
+    fn new(routes: Arc<Routes>, traffic: Arc<Traffic>, seconds: usize) -> Self {
+        let (history, following) = traffic.subscribe();
+        Self {
+            routes,
+            traffic,
+            seconds,
+            snapshot: Some(history),
+            following,
+            instances: HashMap::new(),
+        }
+    }
+
+    /// The next event; `None` when the gateway ends.
+    async fn next(&mut self) -> Option<Bytes> {
+        if let Some(history) = self.snapshot.take() {
+            return Some(event("snapshot", &snapshot(&history, self.seconds)));
+        }
+        match self.following.recv().await {
+            Ok(second) => Some(event("second", &self.describe(&second))),
+            Err(RecvError::Closed) => None,
+            Err(RecvError::Lagged(_)) => {
+                // The reader was too slow. What it has missed is in a new snapshot.
+                let (history, following) = self.traffic.subscribe();
+                self.following = following;
+                Some(event("snapshot", &snapshot(&history, self.seconds)))
+            }
+        }
+    }
+
+    /// One second: the services with traffic, and those whose instances are in another state.
+    fn describe(&mut self, second: &Second) -> Value {
+        let mut services = Map::new();
+        for route in self.routes.all() {
+            let service = route.service();
+            let Some(balancer) = service.used_balancer() else {
+                continue;
+            };
+            let name: Arc<str> = service.name().as_str().into();
+            let none = ServiceCounts::default();
+            let counts = second.services.get(&name).unwrap_or(&none);
+            let explained = balancer.explain().instances;
+            let instances: Map<String, Value> = explained
+                .iter()
+                .map(|instance| {
+                    let counts = counts.instances.get(instance.id.as_str());
+                    let counts = counts.copied().unwrap_or_default();
+                    let is_ejected = instance.selection == Selection::Ejected;
+                    let described = describe(counts, instance.in_flight, is_ejected);
+                    (host_and_port(&instance.url).to_owned(), described)
+                })
+                .collect();
+            let instances = Value::Object(instances);
+            let has_changed = self.instances.get(&name) != Some(&instances);
+            if counts.requests == 0 && !has_changed {
+                continue;
+            }
+            let latencies = &counts.latencies;
+            services.insert(
+                name.as_ref().to_owned(),
+                json!({
+                    "requests": counts.requests,
+                    "failures": counts.failures,
+                    "p50_ms": latencies.quantile_ms(0.5),
+                    "p99_ms": latencies.quantile_ms(0.99),
+                    "callers": counts.callers,
+                    "instances": instances,
+                }),
+            );
+            self.instances.insert(name, instances);
+        }
+        json!({"second": second.unix_second, "services": services})
+    }
+}
+
+fn describe(counts: InstanceCounts, in_flight: usize, is_ejected: bool) -> Value {
+    json!({
+        "requests": counts.requests,
+        "failures": counts.failures,
+        "in_flight": in_flight,
+        "ejected": is_ejected,
+    })
+}
+
+fn snapshot(history: &History, seconds: usize) -> Value {
+    let since = history.last_second.saturating_sub(seconds as u64);
+    let services: Map<String, Value> = history
+        .services
+        .iter()
+        .map(|(name, buckets)| {
+            let buckets: Vec<_> = buckets
+                .iter()
+                .filter(|bucket| bucket.unix_second > since)
+                .map(|bucket| {
+                    json!([
+                        bucket.unix_second,
+                        bucket.requests,
+                        bucket.failures,
+                        bucket.p50_ms,
+                        bucket.p99_ms,
+                    ])
+                })
+                .collect();
+            (name.as_ref().to_owned(), json!({"buckets": buckets}))
+        })
+        .collect();
+    json!({"second": history.last_second, "services": services})
+}
+
+/// The host and port of `scheme://host:port/path`.
+fn host_and_port(url: &str) -> &str {
+    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
+    rest.split('/').next().unwrap_or(rest)
+}
+
+fn event(name: &str, data: &Value) -> Bytes {
+    format!("event: {name}\ndata: {data}\n\n").into()
+}

@@ -1,0 +1,122 @@
+//! A service that requests can be forwarded to, as all workers share it.
+
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use tokio::runtime::Handle;
+use waypost::balance::Explanation;
+use waypost::{Balancer, Error, InstanceId, Pick, ServiceDiscoveryClient, ServiceName};
+
+use crate::recently_refused::RecentlyRefused;
+
+/// One service of the registry.
+pub(crate) struct Service {
+    name: ServiceName,
+    /// A small number that no other service has, for tables of figures.
+    index: usize,
+    client: ServiceDiscoveryClient,
+    /// Where watches run: they outlive the worker that needed them first.
+    runtime: Handle,
+    /// Created by the first request, so that unused services are not watched.
+    balancer: OnceLock<Balancer>,
+    is_listed: AtomicBool,
+    refused: RecentlyRefused,
+}
+
+impl Service {
+    pub(crate) fn new(
+        name: ServiceName,
+        index: usize,
+        client: ServiceDiscoveryClient,
+        runtime: Handle,
+    ) -> Self {
+        Self {
+            name,
+            index,
+            client,
+            runtime,
+            balancer: OnceLock::new(),
+            is_listed: AtomicBool::new(true),
+            refused: RecentlyRefused::default(),
+        }
+    }
+
+    pub(crate) fn name(&self) -> &ServiceName {
+        &self.name
+    }
+
+    pub(crate) fn index(&self) -> usize {
+        self.index
+    }
+
+    /// Whether the registry lists the service now.
+    pub(crate) fn is_listed(&self) -> bool {
+        self.is_listed.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_listed(&self, is_listed: bool) {
+        self.is_listed.store(is_listed, Ordering::Relaxed);
+    }
+
+    /// The instances that have recently refused a connection.
+    pub(crate) fn recently_refused(&self) -> Vec<InstanceId> {
+        self.refused.ids()
+    }
+
+    /// The balancer, if the service has been used.
+    pub(crate) fn used_balancer(&self) -> Option<&Balancer> {
+        self.balancer.get()
+    }
+
+    /// The balancer's state of each instance, if the service has been used.
+    pub(crate) fn explain(&self) -> Option<Explanation> {
+        self.balancer.get().map(Balancer::explain)
+    }
+
+    /// The balancer, once it knows the service's instances.
+    ///
+    /// # Errors
+    /// If the instances are unknown and the registry does not answer.
+    pub(crate) async fn ready_balancer(&self) -> Result<&Balancer, Error> {
+        let balancer = match self.balancer.get() {
+            Some(balancer) => balancer,
+            None => self.create_balancer()?,
+        };
+        if !balancer.snapshot().freshness().is_known() {
+            balancer.ready().await?;
+        }
+        Ok(balancer)
+    }
+
+    fn create_balancer(&self) -> Result<&Balancer, Error> {
+        let _context = self.runtime.enter();
+        let balancer = self.client.balancer(&self.name)?;
+        Ok(self.balancer.get_or_init(|| balancer))
+    }
+
+    /// Picks an instance: preferably one that is neither in `tried` nor recently refused a connection,
+    /// otherwise one that is not in `tried`, otherwise any.
+    pub(crate) fn pick(&self, balancer: &Balancer, tried: &[InstanceId]) -> Result<Pick, Error> {
+        let refused = self.refused.ids();
+        if refused.is_empty() {
+            return balancer.pick_except(tried);
+        }
+        let excluded = [tried, &refused].concat();
+        let pick = balancer.pick_except(&excluded)?;
+        if excluded.contains(pick.id()) {
+            balancer.pick_except(tried)
+        } else {
+            Ok(pick)
+        }
+    }
+
+    /// Records that an instance could not be connected to.
+    pub(crate) fn connection_refused(&self, instance: &InstanceId) {
+        self.refused.add(instance);
+    }
+
+    /// Records that an instance responded.
+    pub(crate) fn connection_accepted(&self, instance: &InstanceId) {
+        self.refused.remove(instance);
+    }
+}

@@ -1,0 +1,39 @@
+//! Names that a mistyped one may have meant.
+
+/// The number of names that are suggested.
+const SUGGESTIONS: usize = 3;
+/// Names longer than this are not compared.
+const MAX_LENGTH: usize = 64;
+
+/// The names closest to a mistyped one, the closest first. Unlike a list of all names, this tells a
+/// stranger little.
+pub(crate) fn closest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
+    if typed.is_empty() || typed.len() > MAX_LENGTH {
+        return Vec::new();
+    }
+    let allowed = 1 + typed.len() / 4;
+    let mut close: Vec<_> = names
+        .filter(|name| name.len().abs_diff(typed.len()) <= allowed)
+        .map(|name| (strsim::osa_distance(typed, name), name))
+        .filter(|(distance, _)| *distance <= allowed)
+        .collect();
+    close.sort_unstable();
+    let closest = close.into_iter().take(SUGGESTIONS);
+    closest.map(|(_, name)| name.to_owned()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typing_error_finds_the_name_and_a_stranger_finds_nothing() {
+        let names = ["auth", "billing", "bill", "orders", "order"];
+        let found = |typed| closest(typed, names.into_iter());
+        assert_eq!(found("oders"), ["orders", "order"]);
+        assert_eq!(found("biling"), ["billing"]);
+        assert_eq!(found("ordre"), ["order", "orders"]);
+        assert_eq!(found("admin"), [""; 0]);
+        assert_eq!(found(""), [""; 0]);
+    }
+}

@@ -1,0 +1,74 @@
+//! Connections to instances: one pool per worker, so that no lock is shared between cores.
+
+mod connect;
+mod connection;
+mod peer;
+mod stream;
+mod tls;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use waypost::Instance;
+
+pub(crate) use connection::Http1;
+pub(crate) use peer::{Channel, Peer};
+pub(crate) use tls::ClientTls;
+
+use crate::config::Config;
+
+/// How long an idle connection is kept. Many servers close idle connections after 5 s; closing them
+/// first avoids sending a request on a connection that the server is just closing.
+const MAX_IDLE: Duration = Duration::from_secs(4);
+/// How long an instance that gets no request is remembered.
+const FORGET_AFTER: Duration = Duration::from_secs(60);
+/// The number of idle connections that a worker keeps to one instance.
+const MAX_IDLE_CONNECTIONS: usize = 256;
+
+/// The connections of one worker to all instances.
+#[derive(Debug)]
+pub(crate) struct Upstream {
+    /// By the address of the `Arc<Instance>`, which each peer holds, so that no other instance can
+    /// get that address. An instance that the registry changes is a new peer.
+    peers: Mutex<HashMap<usize, Arc<Peer>>>,
+    connect_timeout: Duration,
+    tls: Arc<ClientTls>,
+}
+
+impl Upstream {
+    pub(crate) fn new(config: &Config, tls: Arc<ClientTls>) -> Self {
+        Self {
+            peers: Mutex::default(),
+            connect_timeout: config.connect_timeout,
+            tls,
+        }
+    }
+
+    /// What this worker knows of an instance.
+    pub(crate) fn peer(&self, instance: &Arc<Instance>) -> Arc<Peer> {
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        let peer = peers
+            .entry(Arc::as_ptr(instance) as usize)
+            .or_insert_with(|| {
+                Arc::new(Peer::new(
+                    Arc::clone(instance),
+                    Arc::clone(&self.tls),
+                    self.connect_timeout,
+                ))
+            });
+        Arc::clone(peer)
+    }
+
+    /// Closes connections that have been idle for too long. `now` is in milliseconds since the worker
+    /// started. Returns whether instances are remembered.
+    pub(crate) fn close_idle(&self, now: u64) -> bool {
+        let since = |limit: Duration| now.saturating_sub(limit.as_millis() as u64);
+        let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
+        peers.retain(|_, peer| {
+            peer.close_idle(since(MAX_IDLE));
+            Arc::strong_count(peer) > 1 || peer.used_at() >= since(FORGET_AFTER)
+        });
+        !peers.is_empty()
+    }
+}

@@ -1,0 +1,271 @@
+//! What one worker knows of one instance: its addresses as header values, and open connections.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use http::uri::{Authority, PathAndQuery, Scheme};
+use http::{HeaderValue, Request, Response, Uri};
+use hyper::body::Incoming;
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use waypost::Instance;
+
+use super::connection::{Http1, SendError};
+use super::tls::ClientTls;
+use super::{MAX_IDLE_CONNECTIONS, connect};
+use crate::attempt_error::{AttemptError, AttemptErrorKind};
+use crate::request_body::AttemptBody;
+
+/// The number of header lines accepted from an instance that has sent more than hyper's default of
+/// 100. hyper is slower with a limit that is set.
+const MANY_HEADERS: usize = 1000;
+/// How often an HTTP/2 connection is checked with a ping, and how long the answer may take.
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+const PING_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What TLS offers for each protocol.
+const HTTP1_ALPN: &[&[u8]] = &[b"http/1.1"];
+const HTTP2_ALPN: &[&[u8]] = &[b"h2"];
+
+/// One instance, as one worker sees it.
+#[derive(Debug)]
+pub(crate) struct Peer {
+    instance: Arc<Instance>,
+    protocol: Result<Protocol, String>,
+    /// The instance's own `Host`.
+    pub(crate) authority: Option<HeaderValue>,
+    /// The instance's id, for a response header.
+    pub(crate) id: Option<HeaderValue>,
+    tls: Arc<ClientTls>,
+    connect_timeout: Duration,
+    idle: Mutex<Vec<Http1>>,
+    http2: tokio::sync::Mutex<Option<http2::SendRequest<AttemptBody>>>,
+    has_many_headers: AtomicBool,
+    used_at: AtomicU64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Protocol {
+    tls: bool,
+    http2: bool,
+}
+
+/// A connection that a request can be sent on.
+#[derive(Debug)]
+pub(crate) enum Channel {
+    /// Used by one request at a time.
+    Http1(Http1),
+    /// Shared by many requests.
+    Http2 {
+        sender: http2::SendRequest<AttemptBody>,
+        is_reused: bool,
+    },
+}
+
+impl Channel {
+    /// Sends a request and waits for the head of its response.
+    pub(crate) async fn send(
+        &mut self,
+        request: Request<AttemptBody>,
+    ) -> Result<Response<Incoming>, SendError> {
+        match self {
+            Self::Http1(connection) => connection.send(request).await,
+            Self::Http2 { sender, is_reused } => {
+                let sent = sender.try_send_request(request).await;
+                sent.map_err(|error| SendError::new(error, *is_reused))
+            }
+        }
+    }
+
+    /// Whether the connection existed before this request.
+    pub(crate) fn is_reused(&self) -> bool {
+        match self {
+            Self::Http1(connection) => connection.is_reused,
+            Self::Http2 { is_reused, .. } => *is_reused,
+        }
+    }
+
+    /// The connection, unless it is shared.
+    pub(crate) fn into_http1(self) -> Option<Http1> {
+        match self {
+            Self::Http1(connection) => Some(connection),
+            Self::Http2 { .. } => None,
+        }
+    }
+}
+
+impl Peer {
+    pub(super) fn new(
+        instance: Arc<Instance>,
+        tls: Arc<ClientTls>,
+        connect_timeout: Duration,
+    ) -> Self {
+        Self {
+            protocol: protocol(&instance),
+            authority: HeaderValue::from_str(&instance.authority()).ok(),
+            id: HeaderValue::from_str(instance.id().as_str()).ok(),
+            tls,
+            connect_timeout,
+            idle: Mutex::default(),
+            http2: tokio::sync::Mutex::default(),
+            has_many_headers: AtomicBool::new(false),
+            used_at: AtomicU64::new(0),
+            instance,
+        }
+    }
+
+    /// Whether the instance is called with TLS.
+    pub(crate) fn uses_tls(&self) -> bool {
+        self.protocol.as_ref().is_ok_and(|protocol| protocol.tls)
+    }
+
+    /// Accepts more header lines from now on. False if that was so before.
+    pub(crate) fn expect_many_headers(&self) -> bool {
+        !self.has_many_headers.swap(true, Ordering::Relaxed)
+    }
+
+    pub(super) fn used_at(&self) -> u64 {
+        self.used_at.load(Ordering::Relaxed)
+    }
+
+    /// A connection: an idle one, or a new one. `now` is in milliseconds since the worker started.
+    pub(crate) async fn channel(&self, now: u64) -> Result<Channel, AttemptError> {
+        self.used_at.store(now, Ordering::Relaxed);
+        let protocol = self
+            .protocol
+            .as_ref()
+            .map_err(|cause| AttemptError::new(AttemptErrorKind::NotCallable, cause.clone()))?;
+        if protocol.http2 {
+            return self.http2(protocol.tls).await;
+        }
+        while let Some(mut connection) = self.take_idle() {
+            // It was ready when it became idle.
+            if connection.idle_since == now || connection.is_ready() {
+                connection.is_reused = true;
+                return Ok(Channel::Http1(connection));
+            }
+        }
+        let tls = protocol.tls.then_some((&*self.tls, HTTP1_ALPN));
+        let stream = connect::connect(&self.instance, tls, self.connect_timeout).await?;
+        let has_many_headers = self.has_many_headers.load(Ordering::Relaxed);
+        let max_headers = has_many_headers.then_some(MANY_HEADERS);
+        Http1::start(stream, max_headers).await.map(Channel::Http1)
+    }
+
+    /// Keeps a connection for another request if it can be used again.
+    pub(crate) fn release(&self, mut connection: Http1, now: u64) {
+        if connection.is_ready() {
+            connection.idle_since = now;
+            let mut idle = self.idle();
+            if idle.len() < MAX_IDLE_CONNECTIONS {
+                idle.push(connection);
+            }
+        }
+    }
+
+    /// Closes the connections that became idle before `limit`.
+    pub(super) fn close_idle(&self, limit: u64) {
+        self.idle()
+            .retain(|connection| connection.idle_since >= limit);
+    }
+
+    /// Sets the target of a request: a path for HTTP/1.1, a whole URI for HTTP/2.
+    pub(crate) fn set_target(
+        &self,
+        request: &mut Request<AttemptBody>,
+        path: PathAndQuery,
+        is_http2: bool,
+    ) -> Result<(), AttemptError> {
+        if !is_http2 {
+            *request.uri_mut() = Uri::from(path);
+            return Ok(());
+        }
+        let host = request.headers_mut().remove(http::header::HOST);
+        let host = host.or_else(|| self.authority.clone());
+        let authority = host.and_then(|host| Authority::try_from(host.as_bytes()).ok());
+        let scheme = if self.uses_tls() {
+            Scheme::HTTPS
+        } else {
+            Scheme::HTTP
+        };
+        let mut parts = http::uri::Parts::default();
+        parts.scheme = Some(scheme);
+        parts.authority = authority;
+        parts.path_and_query = Some(path);
+        *request.uri_mut() = Uri::from_parts(parts)
+            .map_err(|error| AttemptError::new(AttemptErrorKind::NotCallable, error.to_string()))?;
+        *request.version_mut() = http::Version::HTTP_2;
+        Ok(())
+    }
+
+    fn take_idle(&self) -> Option<Http1> {
+        self.idle().pop()
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Http1>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The HTTP/2 connection. Requests that need a new one wait for the one that is being made.
+    async fn http2(&self, tls: bool) -> Result<Channel, AttemptError> {
+        let mut shared = self.http2.lock().await;
+        if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
+            return Ok(Channel::Http2 {
+                sender: sender.clone(),
+                is_reused: true,
+            });
+        }
+        let tls = tls.then_some((&*self.tls, HTTP2_ALPN));
+        let stream = connect::connect(&self.instance, tls, self.connect_timeout).await?;
+        let handshake = http2::Builder::new(TokioExecutor::new())
+            .timer(TokioTimer::new())
+            .keep_alive_interval(PING_INTERVAL)
+            .keep_alive_timeout(PING_TIMEOUT)
+            .adaptive_window(true)
+            .handshake(TokioIo::new(stream))
+            .await;
+        let (sender, connection) = handshake
+            .map_err(|error| AttemptError::from_hyper(AttemptErrorKind::Connect, &error))?;
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "HTTP/2 connection to an instance failed");
+            }
+        });
+        *shared = Some(sender.clone());
+        Ok(Channel::Http2 {
+            sender,
+            is_reused: false,
+        })
+    }
+}
+
+/// How an instance is called: by its scheme, or by what it says in its tags or metadata.
+fn protocol(instance: &Instance) -> Result<Protocol, String> {
+    let asks_for_http2 = instance
+        .meta("protocol")
+        .or_else(|| instance.meta("appProtocol"))
+        .or_else(|| instance.meta("app_protocol"))
+        .is_some_and(is_http2)
+        || instance.tags().any(is_http2);
+    let (tls, http2) = match instance.scheme() {
+        "http" | "ws" => (false, asks_for_http2),
+        "https" | "wss" => (true, asks_for_http2),
+        "h2c" | "grpc" => (false, true),
+        "h2" | "grpcs" => (true, true),
+        other => {
+            return Err(format!(
+                "the scheme {other:?} is not http, https, h2c, h2, grpc or grpcs"
+            ));
+        }
+    };
+    Ok(Protocol { tls, http2 })
+}
+
+/// Names of HTTP/2 in metadata, tags and Kubernetes' `appProtocol`.
+fn is_http2(name: &str) -> bool {
+    matches!(
+        name,
+        "h2" | "h2c" | "http2" | "grpc" | "kubernetes.io/h2c" | "protocol=h2c" | "protocol=grpc"
+    )
+}

@@ -1,0 +1,98 @@
+//! TLS to instances.
+
+use std::path::Path;
+use std::sync::{Arc, OnceLock};
+
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, ServerName};
+use rustls::{ClientConfig, RootCertStore};
+use rustls_platform_verifier::Verifier;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use waypost::{ConfigError, Host, Instance};
+
+use super::stream::UpstreamStream;
+use crate::attempt_error::{AttemptError, AttemptErrorKind};
+
+/// How instances are verified. Shared by all workers.
+#[derive(Debug)]
+pub(crate) struct ClientTls {
+    /// Replaces the system's certificates.
+    roots: Option<RootCertStore>,
+    /// Made for the first `https` instance: loading the system's certificates takes time, and may fail
+    /// on systems that need none.
+    config: OnceLock<Result<ClientConfig, String>>,
+}
+
+impl ClientTls {
+    /// # Errors
+    /// If the file of certificate authorities can't be read.
+    pub(crate) fn new(ca_file: Option<&Path>) -> Result<Self, ConfigError> {
+        Ok(Self {
+            roots: ca_file.map(read_roots).transpose()?,
+            config: OnceLock::new(),
+        })
+    }
+
+    pub(super) async fn connect(
+        &self,
+        instance: &Instance,
+        stream: TcpStream,
+        protocols: &[&[u8]],
+    ) -> Result<UpstreamStream, AttemptError> {
+        let mut config = self
+            .config
+            .get_or_init(|| self.client_config())
+            .clone()
+            .map_err(|reason| {
+                let cause = format!("TLS is unavailable: {reason}");
+                AttemptError::new(AttemptErrorKind::NotCallable, cause)
+            })?;
+        config.alpn_protocols = protocols.iter().map(|name| name.to_vec()).collect();
+        let name = match instance.host() {
+            Host::Ip(ip) => ServerName::from(*ip),
+            Host::Name(name) => ServerName::try_from(name.to_string()).map_err(|error| {
+                AttemptError::new(AttemptErrorKind::NotCallable, format!("{name}: {error}"))
+            })?,
+        };
+        let connector = TlsConnector::from(Arc::new(config));
+        match connector.connect(name, stream).await {
+            Ok(stream) => Ok(UpstreamStream::from(stream)),
+            Err(error) => Err(AttemptError::new(
+                AttemptErrorKind::Connect,
+                format!("TLS: {error}"),
+            )),
+        }
+    }
+
+    fn client_config(&self) -> Result<ClientConfig, String> {
+        let provider = Arc::new(rustls::crypto::ring::default_provider());
+        let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+            .with_safe_default_protocol_versions()
+            .map_err(|error| error.to_string())?;
+        let builder = match &self.roots {
+            Some(roots) => builder.with_root_certificates(roots.clone()),
+            None => {
+                let verifier = Verifier::new(provider).map_err(|error| error.to_string())?;
+                builder
+                    .dangerous()
+                    .with_custom_certificate_verifier(Arc::new(verifier))
+            }
+        };
+        Ok(builder.with_no_client_auth())
+    }
+}
+
+fn read_roots(file: &Path) -> Result<RootCertStore, ConfigError> {
+    let bad = |problem: String| ConfigError::new(file.display().to_string(), problem);
+    let certificates = CertificateDer::pem_file_iter(file).map_err(|e| bad(e.to_string()))?;
+    let mut roots = RootCertStore::empty();
+    for certificate in certificates {
+        let certificate = certificate.map_err(|e| bad(e.to_string()))?;
+        roots.add(certificate).map_err(|e| bad(e.to_string()))?;
+    }
+    if roots.is_empty() {
+        return Err(bad("contains no certificate in PEM format".to_owned()));
+    }
+    Ok(roots)
+}
