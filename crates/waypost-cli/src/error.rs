@@ -89,7 +89,7 @@ impl fmt::Display for CommandError {
 fn code_of(error: &Error) -> u8 {
     match error {
         error if error.is_no_usable_instance() => 3,
-        Error::Unreachable { .. } | Error::TimedOut { .. } => 4,
+        Error::Unreachable { .. } | Error::TimedOut { .. } | Error::Stale { .. } => 4,
         Error::NotAuthorised { .. } => 5,
         Error::Invalid(_) | Error::Config(_) => 2,
         _ => 1,

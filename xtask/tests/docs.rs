@@ -1,0 +1,228 @@
+//! The documentation agrees with the code, and its links lead somewhere.
+
+#![allow(clippy::unwrap_used)] // a panic fails the test
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+fn workspace() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap()
+}
+
+/// All files below a directory with this extension.
+fn files(directory: &Path, extension: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(directory).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() && !path.ends_with("target") {
+            found.extend(files(&path, extension));
+        } else if path.extension().is_some_and(|it| it == extension) {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
+fn read(path: &Path) -> String {
+    fs::read_to_string(path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+fn page(name: &str) -> String {
+    read(&workspace().join("docs").join(name))
+}
+
+/// The code of the published crates, without comments and unit tests.
+fn code() -> String {
+    let mut code = String::new();
+    for members in ["crates", "samples"] {
+        for member in fs::read_dir(workspace().join(members)).unwrap() {
+            for file in files(&member.unwrap().path().join("src"), "rs") {
+                let text = read(&file);
+                let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+                let lines = text.lines().map(str::trim_start);
+                for line in lines.filter(|line| !line.starts_with("//")) {
+                    code.push_str(line);
+                    code.push('\n');
+                }
+            }
+        }
+    }
+    code
+}
+
+fn is_upper_case(text: &str) -> bool {
+    let mut bytes = text.bytes();
+    bytes.all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == b'_')
+}
+
+/// Whether a string in the code has the form of a variable's name.
+fn is_variable(text: &str) -> bool {
+    const SINGLE_WORDS: [&str; 4] = ["ENVIRONMENT", "HOME", "KUBECONFIG", "PORT"];
+    let has_parts = text.contains('_') && text.split('_').all(|part| !part.is_empty());
+    (has_parts && is_upper_case(text)) || SINGLE_WORDS.contains(&text)
+}
+
+#[test]
+fn the_reference_has_every_environment_variable_and_no_other() {
+    /// Read by the compiler, set for other programs, or only reserved.
+    const NOT_READ: [&str; 4] = [
+        "CARGO_MANIFEST_DIR",
+        "CARGO_PKG_VERSION",
+        "KUBERNETES_EXEC_INFO",
+        "SERVICE_REGISTRY_URL",
+    ];
+    /// Read by a library, or too short to be told from other strings.
+    const OTHERS: [&str; 4] = ["PATH", "RUST_LOG", "SSL_CERT_FILE", "TERM"];
+
+    let code = code();
+    let mut expected: BTreeSet<&str> = code
+        .split('"')
+        .filter(|text| is_variable(text) && !NOT_READ.contains(text))
+        .collect();
+    expected.extend(OTHERS);
+
+    let page = page("environment.md");
+    let rows = page.lines().filter(|line| line.starts_with("| `"));
+    let names = rows.filter_map(|row| row.trim_start_matches("| ").split(" | ").next());
+    let documented: BTreeSet<&str> = names
+        .flat_map(|cell| cell.split('`'))
+        .filter(|name| name.len() > 3 && is_upper_case(name))
+        .collect();
+
+    let missing: Vec<_> = expected.difference(&documented).collect();
+    let unknown: Vec<_> = documented.difference(&expected).collect();
+    assert!(
+        missing.is_empty(),
+        "not in docs/environment.md: {missing:?}"
+    );
+    assert!(
+        unknown.is_empty(),
+        "only in docs/environment.md: {unknown:?}"
+    );
+}
+
+/// The names of the variants of a public enum in a source file.
+fn variants(source: &str, name: &str) -> BTreeSet<String> {
+    let (_, body) = source.split_once(&format!("pub enum {name} {{\n")).unwrap();
+    let (body, _) = body.split_once("\n}").unwrap();
+    let lines = body.lines().filter_map(|line| line.strip_prefix("    "));
+    let names = lines.filter(|line| line.starts_with(|c: char| c.is_ascii_uppercase()));
+    let is_part = |c: char| c.is_ascii_alphanumeric();
+    names
+        .map(|line| line.chars().take_while(|c| is_part(*c)).collect())
+        .collect()
+}
+
+#[test]
+fn the_reference_has_every_error_and_no_other() {
+    let source = read(&workspace().join("crates/waypost-core/src/error.rs"));
+    let page = page("errors.md");
+    let (errors, rest) = page.split_once("## Failed attempts").unwrap();
+    let (attempts, _) = rest.split_once("\n## ").unwrap();
+    for (name, part) in [("Error", errors), ("ProviderErrorKind", attempts)] {
+        let rows = part.lines().filter_map(|line| line.strip_prefix("| `"));
+        let documented: BTreeSet<String> = rows
+            .filter_map(|row| row.split('`').next().map(str::to_owned))
+            .collect();
+        assert_eq!(documented, variants(&source, name), "{name}");
+    }
+}
+
+/// The Markdown files of the repository.
+fn markdown() -> Vec<PathBuf> {
+    let root = workspace();
+    let mut found: Vec<_> = fs::read_dir(root)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|it| it == "md"))
+        .collect();
+    for directory in [
+        "bench",
+        "crates",
+        "deploy",
+        "docs",
+        "fuzz",
+        "public-api",
+        "samples",
+        "testing",
+    ] {
+        found.extend(files(&root.join(directory), "md"));
+    }
+    found
+}
+
+/// The targets of the links in a text, without those in code blocks.
+fn links(text: &str) -> Vec<&str> {
+    let mut in_code = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_code = !in_code;
+        }
+        if !in_code {
+            let after = line.split("](").skip(1);
+            found.extend(after.filter_map(|rest| rest.split(')').next()));
+        }
+    }
+    found
+}
+
+/// The anchors of the headings of a page, as GitHub makes them.
+fn anchors(text: &str) -> BTreeSet<String> {
+    let headings = text.lines().filter(|line| line.starts_with('#'));
+    headings
+        .map(|line| {
+            let title = line.trim_start_matches('#').trim().to_lowercase();
+            let kept = title.chars().filter_map(|c| match c {
+                ' ' => Some('-'),
+                '-' | '_' => Some(c),
+                _ => c.is_alphanumeric().then_some(c),
+            });
+            kept.collect()
+        })
+        .collect()
+}
+
+#[test]
+fn every_relative_link_leads_to_a_file_and_a_heading() {
+    let mut broken = Vec::new();
+    for file in markdown() {
+        let text = read(&file);
+        for link in links(&text) {
+            // Links of rustdoc name items, which rustdoc checks.
+            let is_item = link.contains("::") || !link.contains(['/', '.', '#']);
+            if link.contains("://") || is_item {
+                continue;
+            }
+            let (path, anchor) = link.split_once('#').unwrap_or((link, ""));
+            let target = match path {
+                "" => file.clone(),
+                path => file.parent().unwrap().join(path),
+            };
+            let has_anchor = |anchor: &str| anchors(&read(&target)).contains(anchor);
+            let is_page = target.extension().is_some_and(|it| it == "md");
+            if !target.exists() || (!anchor.is_empty() && is_page && !has_anchor(anchor)) {
+                let shown = file.strip_prefix(workspace()).unwrap().display();
+                broken.push(format!("{shown}: {link}"));
+            }
+        }
+    }
+    assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
+}
+
+#[test]
+fn every_page_is_in_the_contents() {
+    let contents = page("README.md");
+    let listed: BTreeSet<&str> = links(&contents).into_iter().collect();
+    let missing: Vec<String> = files(&workspace().join("docs"), "md")
+        .iter()
+        .map(|path| path.strip_prefix(workspace().join("docs")).unwrap())
+        .map(|path| path.display().to_string())
+        .filter(|path| path != "README.md" && !listed.contains(path.as_str()))
+        // Each decision is listed on the page of decisions.
+        .filter(|path| !path.starts_with("decisions/") || path == "decisions/README.md")
+        .collect();
+    assert!(missing.is_empty(), "not in docs/README.md: {missing:?}");
+}
