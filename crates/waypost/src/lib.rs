@@ -46,3 +46,13 @@ pub use crate::registrar::{Registrar, RegistrationState};
 #[cfg(all(doctest, feature = "axum", feature = "consul"))]
 #[doc = include_str!("../../../README.md")]
 struct ReadmeOfTheRepository;
+
+/// Compiles the examples in `docs/finding.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/finding.md")]
+struct FindingServices;
+
+/// Compiles the examples in `docs/registering.md`.
+#[cfg(all(doctest, feature = "axum"))]
+#[doc = include_str!("../../../docs/registering.md")]
+struct BeingFound;
