@@ -4,36 +4,16 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use crate::shell::Result;
-use crate::{packages, public_api, shell, tools};
-
-/// Variables of the user or the cluster that would change the outcome of tests.
-const REMOVED_FROM_TESTS: &[&str] = &[
-    "CONSUL_CACERT",
-    "CONSUL_HOST",
-    "CONSUL_HTTP_ADDR",
-    "CONSUL_HTTP_SSL",
-    "CONSUL_HTTP_TOKEN",
-    "CONSUL_HTTP_TOKEN_FILE",
-    "CONSUL_NAMESPACE",
-    "CONSUL_PORT",
-    "CONSUL_TOKEN",
-    "ENVIRONMENT",
-    "KUBECONFIG",
-    "KUBERNETES_NAMESPACE",
-    "KUBERNETES_SERVICE_HOST",
-    "KUBERNETES_SERVICE_PORT",
-    "SERVICE_DISCOVERY_CONFIG_FILE",
-    "SERVICE_DISCOVERY_PROVIDER",
-    "SERVICE_REGISTRY_HOST",
-    "SERVICE_REGISTRY_PORT",
-];
+use crate::{packages, public_api, python, shell, test_environment, tools};
 
 pub(crate) fn format() -> Result {
-    shell::run(cargo("fmt").arg("--all"))
+    shell::run(cargo("fmt").arg("--all"))?;
+    python::format(&[])
 }
 
 pub(crate) fn check_format() -> Result {
-    shell::run(cargo("fmt").args(["--all", "--check"]))
+    shell::run(cargo("fmt").args(["--all", "--check"]))?;
+    python::format(&["--check"])
 }
 
 pub(crate) fn lint() -> Result {
@@ -41,7 +21,8 @@ pub(crate) fn lint() -> Result {
         cargo("clippy")
             .args(["--workspace", "--all-targets", "--all-features"])
             .args(["--", "-D", "warnings"]),
-    )
+    )?;
+    python::lint()
 }
 
 /// Checks each library with no feature, and with each of its features alone.
@@ -87,18 +68,23 @@ pub(crate) fn test(args: &[String]) -> Result {
         command.arg("--workspace");
     }
     command.arg("--all-features").args(args);
-    for name in REMOVED_FROM_TESTS {
-        command.env_remove(name);
+    test_environment::isolate(&mut command);
+    shell::run(command.envs(tools.environment()))?;
+    if selects_packages(args) || args.iter().any(|arg| arg == "--") {
+        return Ok(());
     }
-    // Cargo may need a proxy to fetch crates, but the tests talk to this machine.
-    for name in ["NO_PROXY", "no_proxy"] {
-        let mut hosts = std::env::var(name).unwrap_or_default();
-        if !hosts.is_empty() {
-            hosts.push(',');
-        }
-        command.env(name, hosts + "127.0.0.1,localhost,::1");
-    }
-    shell::run(command.envs(tools.environment()))
+    // The program that the tests above have built.
+    python::test(
+        &shell::workspace().join("target/debug/waypost"),
+        tools.consul(),
+        &[],
+    )
+}
+
+/// Runs the tests of the Python package alone.
+pub(crate) fn test_python(args: &[String]) -> Result {
+    let consul = tools::consul()?;
+    python::test(&python::debug_program()?, &consul, args)
 }
 
 /// Runs the simulation of the whole system. `args` are its arguments.

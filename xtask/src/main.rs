@@ -6,7 +6,9 @@ mod checks;
 mod minimal_versions;
 mod packages;
 mod public_api;
+mod python;
 mod shell;
+mod test_environment;
 mod tools;
 
 use std::process::ExitCode;
@@ -27,10 +29,13 @@ Commands:
   public-api [--update]
                     Check the listings of the public API in public-api/, or write them
   docs              Build the API documentation; warnings are errors
-  test [ARGS]       Run setup, then all tests; ARGS are arguments of `cargo test`, for example:
-                    cargo xtask test -p waypost -- weighted
+  test [ARGS]       Run setup, then all tests, those of the Python package last; ARGS are arguments
+                    of `cargo test`, for example: cargo xtask test -p waypost -- weighted
   simulate [ARGS]   Run the system on a simulated clock through 10,000 schedules of faults; ARGS
                     choose others: --schedules N, --first SEED, or --seed SEED to replay one
+  test-python [ARGS]
+                    Run the tests of the Python package alone; ARGS are arguments of pytest
+  wheel             Build a wheel of the Python package for this machine, in target/wheels
   ci                Run all checks that must pass before a merge: fmt --check, package, lint, features,
                     public-api (with the toolchain that it needs), docs, simulate, test
 
@@ -62,6 +67,8 @@ fn main() -> ExitCode {
         ("docs", []) => checks::docs(),
         ("test", args) => checks::test(args),
         ("simulate", args) => checks::simulate(args),
+        ("test-python", args) => checks::test_python(args),
+        ("wheel", []) => python::wheel().map(|wheel| println!("{}", wheel.display())),
         ("ci", []) => checks::ci(),
         ("help" | "-h" | "--help", _) => {
             print!("{HELP}");

@@ -9,7 +9,7 @@ use waypost_core::{Environment, Error, Instance, Invalid, ServiceName, ServiceRe
 
 use crate::active_check::ActiveCheck;
 use crate::balance::{
-    Balancer, BalancerOptions, Explanation, Pick, RoundRobin, Strategy, StrategyFactory,
+    Balancer, BalancerOptions, Explanation, Key, Pick, RoundRobin, Strategy, StrategyFactory,
     factory_named,
 };
 use crate::directory::{Directory, DirectoryOptions};
@@ -139,6 +139,35 @@ impl ServiceDiscoveryClient {
         }
         balancer.ready().await?;
         balancer.pick()
+    }
+
+    /// An instance for a key; see [`Balancer::pick_for`].
+    ///
+    /// # Errors
+    /// As [`discover_service`](Self::discover_service).
+    pub async fn pick_for<N>(&self, service: N, key: Key) -> Result<Pick, Error>
+    where
+        N: TryInto<ServiceName, Error = Invalid>,
+    {
+        let balancer = self.shared_balancer(&service.try_into()?);
+        if let Ok(pick) = balancer.pick_for(key) {
+            return Ok(pick);
+        }
+        balancer.ready().await?;
+        balancer.pick_for(key)
+    }
+
+    /// An instance, if picking one needs neither waiting nor a lock: the service is already watched and
+    /// has usable instances. `None` says nothing about the service; [`pick`](Self::pick) does.
+    ///
+    /// For callers that hold a lock which a [`Strategy`] may need, such as an interpreter's.
+    #[inline]
+    pub fn try_pick(&self, service: &str) -> Option<Pick> {
+        let balancers = self.inner.balancers.load();
+        let balancer = balancers
+            .get(service)
+            .filter(|balancer| balancer.is_live())?;
+        balancer.try_pick()
     }
 
     /// A balancer of one service. Hold one if picks are frequent: its picks don't look up the name.

@@ -73,6 +73,23 @@ pub(crate) fn find_or_install() -> Result<Clients> {
     })
 }
 
+/// A Python 3 with `venv`.
+pub(crate) fn python() -> Result<PathBuf> {
+    if PYTHON.find().is_none() && debian::is_debian() && debian::is_root() {
+        debian::install(PYTHON.packages)?;
+    }
+    let variable = PYTHON.variable;
+    PYTHON.find().ok_or_else(|| {
+        let packages = PYTHON.packages.join(" ");
+        let how = if debian::is_debian() {
+            format!("run: sudo apt-get update && sudo apt-get install {packages}")
+        } else {
+            "install Python 3.10 or later with venv".to_owned()
+        };
+        format!("the Python package needs Python 3 with venv: {how}\n(or set {variable} to it)")
+    })
+}
+
 impl Program {
     const fn new(
         variable: &'static str,

@@ -9,12 +9,14 @@ mod consul;
 mod debian;
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use crate::shell::Result;
 
 pub(crate) use browser::Browser;
 use clients::Clients;
+pub(crate) use clients::python;
+pub(crate) use consul::find_or_fetch as consul;
 
 /// Where the tools are.
 pub(crate) struct Tools {
@@ -34,6 +36,11 @@ pub(crate) fn setup() -> Result<Tools> {
 }
 
 impl Tools {
+    /// The Consul.
+    pub(crate) fn consul(&self) -> &Path {
+        &self.consul
+    }
+
     /// The variables with which a test finds the tools.
     pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 9] {
         [

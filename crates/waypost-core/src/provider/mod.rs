@@ -25,9 +25,9 @@ mod traits;
 
 pub use env::EnvProvider;
 pub use fallback::FallbackProvider;
-pub use file::StaticProvider;
 #[cfg(feature = "fuzz")]
 pub(crate) use file::parse_file;
+pub use file::{StaticProvider, services_from_json};
 pub use ignored_values::IgnoredValues;
 pub use layered::{LayerPolicy, LayeredProvider};
 pub use memory::MemoryProvider;

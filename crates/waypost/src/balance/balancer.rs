@@ -163,6 +163,14 @@ impl Balancer {
         self.choose(None)
     }
 
+    /// Chooses an endpoint if that needs no lock.
+    #[inline]
+    pub(crate) fn try_pick(&self) -> Option<Pick> {
+        let picker = self.state.picker.load();
+        let index = picker.choose_if_ready(None)?;
+        Some(Pick::new(picker, index))
+    }
+
     /// Chooses the endpoint for a key; any endpoint, if the strategy ignores keys.
     ///
     /// # Errors

@@ -9,7 +9,7 @@ mod leased_body;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
 #[cfg(any(feature = "reqwest", feature = "tower"))]
-mod retry;
+pub mod retry;
 #[cfg(feature = "signal")]
 mod shutdown;
 #[cfg(feature = "tonic")]

@@ -11,12 +11,11 @@ use http::Method;
 use reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use serde::Serialize;
 use tokio::time::timeout;
-use tower::retry::budget::{Budget, TpsBudget};
 use waypost_core::{Error, InstanceId, Invalid, ServiceAddress};
 
 use super::http::classify;
 use super::leased_body::LeasedBody;
-use super::retry::{ATTEMPTS, may_retry, pick_for, retry_budget};
+use super::retry::{ATTEMPTS, RetryBudget, may_retry, pick_for};
 use crate::balance::Lease;
 use crate::client::ServiceDiscoveryClient;
 use crate::outlier::Outcome;
@@ -38,7 +37,7 @@ use crate::outlier::Outcome;
 pub struct Client {
     discovery: ServiceDiscoveryClient,
     http: reqwest::Client,
-    budget: Arc<TpsBudget>,
+    budget: Arc<RetryBudget>,
     attempt_timeout: Option<Duration>,
 }
 
@@ -75,7 +74,7 @@ impl Client {
         Self {
             discovery,
             http,
-            budget: Arc::new(retry_budget()),
+            budget: Arc::new(RetryBudget::new()),
             attempt_timeout: None,
         }
     }

@@ -1,23 +1,70 @@
 //! Picks an instance for each attempt of an HTTP request, and decides whether a failed attempt may be
-//! retried.
+//! retried. The integrations use this; so can an HTTP client that has none.
 
 use std::error::Error as StdError;
 use std::io;
 use std::time::Duration;
 
 use http::Method;
-use tower::retry::budget::TpsBudget;
+use tower::retry::budget::{Budget, TpsBudget};
 use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceAddress};
 
 use crate::balance::{Balancer, Lease, Pick};
+use crate::client::ServiceDiscoveryClient;
 
 /// The number of attempts of a request, the first included.
-pub(crate) const ATTEMPTS: usize = 3;
+pub const ATTEMPTS: usize = 3;
 
 /// Limits retries to 20 % of the requests of about the last ten seconds, plus one per second, so that
 /// they don't multiply the load on a service that is failing. Finagle and Linkerd use the same limits.
-pub(crate) fn retry_budget() -> TpsBudget {
-    TpsBudget::new(Duration::from_secs(10), 1, 0.2)
+///
+/// ```
+/// use waypost::integration::retry::RetryBudget;
+///
+/// let budget = RetryBudget::new();
+/// budget.deposit();                        // for each request
+/// let may_retry = budget.withdraw();       // for each retry
+/// # assert!(may_retry);
+/// ```
+#[derive(Debug)]
+pub struct RetryBudget(TpsBudget);
+
+impl RetryBudget {
+    /// A budget with its reserve only, since there was no request yet.
+    pub fn new() -> Self {
+        Self(TpsBudget::new(Duration::from_secs(10), 1, 0.2))
+    }
+
+    /// Counts a request.
+    pub fn deposit(&self) {
+        self.0.deposit();
+    }
+
+    /// Whether there may be a retry, which then counts.
+    pub fn withdraw(&self) -> bool {
+        self.0.withdraw()
+    }
+}
+
+impl Default for RetryBudget {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// A lease on an instance that has the port and scheme of the address, and the URL to call. Instances
+/// in `tried` are avoided if there is another. Waits for the provider's first answer.
+///
+/// # Errors
+/// As [`ServiceDiscoveryClient::discover_service`]; [`Error::Invalid`] if no instance has that port and
+/// scheme.
+pub async fn lease_for(
+    client: &ServiceDiscoveryClient,
+    address: &ServiceAddress,
+    tried: &[InstanceId],
+) -> Result<(Lease, String), Error> {
+    let balancer = client.shared_balancer(address.service());
+    pick_for(&balancer, address, tried).await
 }
 
 /// Whether a request that failed without a response may be retried: if it was never sent, or if its
@@ -115,11 +162,9 @@ mod tests {
     use std::sync::Arc;
 
     use tokio::time::advance;
-    use tower::retry::budget::Budget;
     use waypost_core::provider::MemoryProvider;
 
     use super::*;
-    use crate::client::ServiceDiscoveryClient;
 
     #[test]
     fn only_unsent_or_idempotent_requests_are_retried() {
@@ -151,7 +196,7 @@ mod tests {
     }
 
     /// How many of this many requests may be retried.
-    fn retries(budget: &TpsBudget, requests: usize) -> usize {
+    fn retries(budget: &RetryBudget, requests: usize) -> usize {
         let retry = |_| {
             budget.deposit();
             usize::from(budget.withdraw())
@@ -161,7 +206,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn at_most_a_fifth_of_the_requests_is_retried() {
-        let budget = retry_budget();
+        let budget = RetryBudget::new();
         assert_eq!(retries(&budget, 1_000), 1_000 / 5 + 10);
         // Withdrawals expire like deposits.
         advance(Duration::from_secs(5)).await;
@@ -170,8 +215,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn deposits_expire_after_ten_seconds() {
-        let budget = retry_budget();
-        let burst = |budget: &TpsBudget| {
+        let budget = RetryBudget::new();
+        let burst = |budget: &RetryBudget| {
             let retries = (0..10_000).take_while(|_| budget.withdraw());
             retries.count()
         };

@@ -15,13 +15,12 @@ use futures_util::{Stream, StreamExt, stream};
 use http::{Request, Response, Uri};
 use http_body::Body;
 use tower::discover::Change;
-use tower::retry::budget::{Budget, TpsBudget};
 use tower::{BoxError, Layer, Service, ServiceExt};
 use waypost_core::{Instance, InstanceId, ServiceAddress};
 
 use super::http::classify;
 use super::leased_body::LeasedBody;
-use super::retry::{ATTEMPTS, may_retry, pick_for, retry_budget};
+use super::retry::{ATTEMPTS, RetryBudget, may_retry, pick_for};
 use crate::balance::Balancer;
 use crate::directory::Subscription;
 use crate::outlier::Outcome;
@@ -46,7 +45,7 @@ pub struct BalanceLayer<B> {
 struct Shared {
     balancer: Balancer,
     address: ServiceAddress,
-    budget: TpsBudget,
+    budget: RetryBudget,
 }
 
 impl<B> BalanceLayer<B> {
@@ -61,7 +60,7 @@ impl<B> BalanceLayer<B> {
             shared: Arc::new(Shared {
                 balancer,
                 address,
-                budget: retry_budget(),
+                budget: RetryBudget::new(),
             }),
             copy,
         }

@@ -15,33 +15,60 @@ use crate::model::{Health, Host, Instance, InstanceBuilder, Invalid, ServiceName
 /// The instances of each service.
 pub(crate) type Services = BTreeMap<ServiceName, Vec<Arc<Instance>>>;
 
+/// The instances of services, from JSON in the format that [`StaticProvider`](super::StaticProvider)
+/// reads. `origin` says where the text comes from, for the location in an error.
+///
+/// ```
+/// use waypost_core::provider::services_from_json;
+///
+/// let json = r#"{"auth": [{"address": "10.0.0.7", "port": 80}, "http://10.0.0.8"]}"#;
+/// let services = services_from_json("the response of zk:2181", json)?;
+/// assert_eq!(services["auth"].len(), 2);
+/// # Ok::<(), waypost_core::ConfigError>(())
+/// ```
+///
+/// # Errors
+/// If the text is not JSON of this format. The error has line and column.
+pub fn services_from_json(
+    origin: &str,
+    json: &str,
+) -> Result<BTreeMap<ServiceName, Vec<Arc<Instance>>>, ConfigError> {
+    parse_json(Path::new(origin), json.as_bytes())
+}
+
 /// Parses the content of the file at `path`: as JSON if the name ends in `.json`, else as YAML.
 pub(crate) fn parse(path: &Path, content: &[u8]) -> Result<Services, ConfigError> {
     let is_json = path.extension().is_some_and(|ending| ending == "json");
-    let location = |line: u64, column: u64| format!("{}:{line}:{column}", path.display());
-
-    let Document(services) = if is_json {
-        serde_json::from_slice(content).map_err(|error| {
-            let text = error.to_string();
-            let position = format!(" at line {} column {}", error.line(), error.column());
-            ConfigError::new(
-                location(error.line() as u64, error.column() as u64),
-                text.trim_end_matches(&position),
-            )
-        })?
-    } else {
-        let text = std::str::from_utf8(content).map_err(|error| {
-            ConfigError::new(path.display().to_string(), format!("not UTF-8: {error}"))
-        })?;
-        serde_saphyr::from_str(text).map_err(|error| {
-            let location = error.location().map_or_else(
-                || path.display().to_string(),
-                |position| location(position.line(), position.column()),
-            );
-            ConfigError::new(location, error.without_snippet())
-        })?
-    };
+    if is_json {
+        return parse_json(path, content);
+    }
+    let text = std::str::from_utf8(content).map_err(|error| {
+        ConfigError::new(path.display().to_string(), format!("not UTF-8: {error}"))
+    })?;
+    let Document(services) = serde_saphyr::from_str(text).map_err(|error| {
+        let location = error.location().map_or_else(
+            || path.display().to_string(),
+            |position| location(path, position.line(), position.column()),
+        );
+        ConfigError::new(location, error.without_snippet())
+    })?;
     Ok(services)
+}
+
+fn parse_json(path: &Path, content: &[u8]) -> Result<Services, ConfigError> {
+    let Document(services) = serde_json::from_slice(content).map_err(|error| {
+        let text = error.to_string();
+        let position = format!(" at line {} column {}", error.line(), error.column());
+        ConfigError::new(
+            location(path, error.line() as u64, error.column() as u64),
+            text.trim_end_matches(&position),
+        )
+    })?;
+    Ok(services)
+}
+
+fn location(path: &Path, line: u64, column: u64) -> String {
+    format!("{}:{line}:{column}", path.display())
 }
 
 /// The whole file.

@@ -17,6 +17,7 @@ use crate::model::ServiceName;
 
 #[cfg(feature = "fuzz")]
 pub(crate) use format::parse as parse_file;
+pub use format::services_from_json;
 
 /// Reads services from a JSON or YAML file, and watches the file for changes.
 ///
