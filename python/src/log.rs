@@ -6,9 +6,10 @@
 use std::fmt::{self, Write};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Mutex, MutexGuard, Once, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, Once, PoisonError};
 use std::thread::{self, JoinHandle};
 
+use arc_swap::ArcSwapOption;
 use pyo3::prelude::*;
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
@@ -22,22 +23,21 @@ const CAPACITY: usize = 1024;
 /// The name of the logger.
 const LOGGER: &str = "waypost";
 
-static THREAD: Mutex<Option<LogThread>> = Mutex::new(None);
+/// The way to the thread. Not behind a lock: threads log without the GIL, so one of them might hold the
+/// lock while another forks.
+static LINES: ArcSwapOption<SyncSender<Line>> = ArcSwapOption::const_empty();
+
+static THREAD: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
 
 /// Whether lines of level DEBUG are passed on.
 static DEBUG: AtomicBool = AtomicBool::new(false);
-
-struct LogThread {
-    lines: SyncSender<Line>,
-    thread: JoinHandle<()>,
-}
 
 struct Line {
     level: Level,
     text: String,
 }
 
-fn log_thread() -> MutexGuard<'static, Option<LogThread>> {
+fn log_thread() -> MutexGuard<'static, Option<JoinHandle<()>>> {
     THREAD.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -52,15 +52,17 @@ pub(crate) fn start() {
     let (lines, received) = sync_channel(CAPACITY);
     let thread = thread::Builder::new().name("waypost-log".to_owned());
     if let Ok(thread) = thread.spawn(move || pass_on(&received)) {
-        *log_thread() = Some(LogThread { lines, thread });
+        LINES.store(Some(Arc::new(lines)));
+        *log_thread() = Some(thread);
     }
 }
 
 /// Waits until all lines are logged, and ends the thread.
 pub(crate) fn stop() {
+    // The thread ends when nobody can send any more.
+    LINES.store(None);
     let thread = log_thread().take();
-    if let Some(LogThread { lines, thread }) = thread {
-        drop(lines);
+    if let Some(thread) = thread {
         // A panic on that thread was already reported.
         let _ = thread.join();
     }
@@ -68,6 +70,7 @@ pub(crate) fn stop() {
 
 /// Forgets the thread, which is not in this process.
 pub(crate) fn forget() {
+    std::mem::forget(LINES.swap(None));
     std::mem::forget(log_thread().take());
 }
 
@@ -119,7 +122,8 @@ impl<S: Subscriber> Layer<S> for Forward {
         let mut text = Text::default();
         event.record(&mut text);
         let text = text.message + &text.fields;
-        if let Some(LogThread { lines, .. }) = &*log_thread() {
+        if let Some(lines) = &*LINES.load() {
+            // If the thread doesn't keep up, lines are lost rather than requests delayed.
             let _ = lines.try_send(Line { level, text });
         }
     }

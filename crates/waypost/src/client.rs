@@ -163,10 +163,8 @@ impl ServiceDiscoveryClient {
     /// For callers that hold a lock which a [`Strategy`] may need, such as an interpreter's.
     #[inline]
     pub fn try_pick(&self, service: &str) -> Option<Pick> {
-        let balancers = self.inner.balancers.load();
-        let balancer = balancers
-            .get(service)
-            .filter(|balancer| balancer.is_live())?;
+        let shard = self.inner.balancers.shard(service);
+        let balancer = shard.get(service).filter(|balancer| balancer.is_live())?;
         balancer.try_pick()
     }
 
