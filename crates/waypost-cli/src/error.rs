@@ -32,7 +32,7 @@ impl CommandError {
         Self::Other(error.to_string())
     }
 
-    /// An invalid stack file: all that is wrong with it, each below the other.
+    /// The error for an invalid stack file. The message lists all problems, one per line.
     pub(crate) fn stack_file(error: StackFileError) -> Self {
         Self::Invalid(match error {
             StackFileError::Invalid(problems) => {

@@ -133,15 +133,15 @@ pub(crate) fn print_instances(
     print_staleness(snapshot.freshness())
 }
 
-/// Why an instance is not healthy: one of its checks, or what is known without one.
+/// Why an instance is not healthy: a failing check, or another reason if no check fails.
 struct Reason {
     health: Health,
-    /// Since when it has been so, if the registry says.
+    /// When it became unhealthy, if the registry reports that.
     since: Option<SystemTime>,
     text: String,
 }
 
-/// Why an instance is not healthy. There always is a reason if it isn't.
+/// Why an instance is not healthy. Not empty if it isn't.
 fn reasons(instance: &Instance, checks: &[CheckResult], provider: &str) -> Vec<Reason> {
     let health = instance.health();
     if !matches!(health, Health::Warning | Health::Critical) {
@@ -179,7 +179,7 @@ fn reasons(instance: &Instance, checks: &[CheckResult], provider: &str) -> Vec<R
     }]
 }
 
-/// How many lines of a check's output are printed, unless the output is wide.
+/// The number of lines of a check's output that are printed without `-o wide`.
 const MAX_LINES: usize = 5;
 
 /// Prints why an instance is not healthy, if it isn't.

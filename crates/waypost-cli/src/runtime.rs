@@ -30,7 +30,7 @@ pub(crate) struct Verbosity {
 }
 
 impl Verbosity {
-    /// The filter for a command that logs from `level` on by itself; `None` if nothing was asked for.
+    /// The filter for a command that logs from `level` on by default. `None` if no option was given.
     fn filter(self, level: Level) -> Option<String> {
         const LEVELS: [&str; 4] = ["warn", "info", "debug", "trace"];
         if self.quiet {
@@ -48,7 +48,7 @@ impl Verbosity {
     }
 }
 
-/// The level from which on a kind of commands logs.
+/// The default log level of a command.
 #[derive(Clone, Copy)]
 enum Level {
     Warn,
@@ -57,12 +57,12 @@ enum Level {
 
 static VERBOSITY: OnceLock<Verbosity> = OnceLock::new();
 
-/// Sets how much the commands log. The first call counts.
+/// Sets how much the commands log. Only the first call has an effect.
 pub(crate) fn set_verbosity(verbosity: Verbosity) {
     let _ = VERBOSITY.set(verbosity);
 }
 
-/// The log filter of a command that ends with an error: nothing that the error repeats.
+/// The log filter of a command that prints its error: leaves out what the error says too.
 const QUERY_FILTER: &str = "warn,waypost_core::supervision=error,waypost::registrar=error";
 
 /// Runs a command that makes a few requests and exits. One thread is enough.
@@ -92,7 +92,7 @@ pub(crate) fn log_outages() {
 
 type SetFilter = Box<dyn Fn(&str) + Send + Sync>;
 
-/// Changes the filter. Not set if the user has chosen one.
+/// The function that changes the filter. Not set if the user has chosen a filter.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
 /// Logs to stderr what passes `filter`, unless the command line or else `RUST_LOG` says otherwise.

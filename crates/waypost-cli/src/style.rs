@@ -10,7 +10,7 @@ use waypost::Health;
 use crate::error::CommandError;
 use crate::terminal::{escaped, print_verbatim};
 
-/// What the colour of a text says.
+/// The meaning of a text, which determines its colour.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) enum Tone {
     #[default]
@@ -49,8 +49,8 @@ impl From<Health> for Tone {
     }
 }
 
-/// Whether stdout takes colours: a terminal that knows them, and `NO_COLOR` (no-color.org) is not
-/// set or empty.
+/// Whether to print colours: stdout is a terminal that supports them, and `NO_COLOR` (no-color.org) is
+/// not set or is empty.
 pub(crate) fn has_colours() -> bool {
     static HAS_COLOURS: OnceLock<bool> = OnceLock::new();
     *HAS_COLOURS.get_or_init(|| io::stdout().is_terminal() && allows_colours())
@@ -87,7 +87,7 @@ impl Text {
         }
     }
 
-    /// A `-` for what there isn't.
+    /// A `-`, for a missing value.
     pub(crate) fn none() -> Self {
         Self::toned(Tone::Faint, "-")
     }
@@ -104,7 +104,7 @@ impl Text {
         self.escaped.width()
     }
 
-    /// The text in at most this many columns.
+    /// The text, shortened to this number of columns.
     fn shortened(&self, limit: usize) -> String {
         if self.width() <= limit {
             return self.escaped.clone();
@@ -123,7 +123,7 @@ impl Text {
     }
 }
 
-/// A text on its way to the terminal.
+/// Adds the escape sequences for a tone to a text.
 fn painted(text: &str, tone: Tone) -> String {
     match tone.parameters() {
         parameters if !parameters.is_empty() && has_colours() => {
@@ -169,7 +169,7 @@ impl Column {
         }
     }
 
-    /// In `-o wide` only.
+    /// Shown only with `-o wide`.
     pub(crate) const fn wide_only(self) -> Self {
         Self {
             is_wide_only: true,
@@ -177,7 +177,7 @@ impl Column {
         }
     }
 
-    /// Is cut off if the terminal is too narrow.
+    /// Shortened if the terminal is too narrow.
     pub(crate) const fn can_shrink(self) -> Self {
         Self {
             can_shrink: true,
@@ -193,9 +193,9 @@ pub(crate) struct Table {
     is_wide: bool,
 }
 
-/// The narrowest that a column becomes when it shrinks.
+/// The minimum width of a column that is shortened.
 const MIN_WIDTH: usize = 12;
-/// What is between two columns.
+/// The space between two columns.
 const GAP: &str = "  ";
 
 impl Table {
@@ -214,7 +214,7 @@ impl Table {
         self.rows.push(texts.into());
     }
 
-    /// Prints the table; cut to the terminal, except for a wide one and through a pipe.
+    /// Prints the table. On a terminal it is shortened to the terminal's width, unless it is wide.
     ///
     /// # Errors
     /// As [`print_verbatim`].
@@ -335,7 +335,7 @@ mod tests {
             lines(true, None)[0],
             "web-1         1  eu    a,long,list,of,tags,東京"
         );
-        // What can't shrink is never cut off.
+        // Columns that can't shrink are never shortened.
         assert!(lines(false, Some(5))[0].starts_with("web-1         1  "));
     }
 }

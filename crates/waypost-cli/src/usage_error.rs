@@ -1,4 +1,4 @@
-//! Errors of the arguments, in one line like every other error.
+//! Errors in the arguments, printed on one line like every other error.
 
 use std::process::ExitCode;
 
@@ -10,8 +10,8 @@ use crate::terminal::print_error;
 /// The exit code for invalid arguments.
 const INVALID: u8 = 2;
 
-/// Prints what clap has to say, and returns the exit code. What was asked for, such as the help, goes
-/// to stdout.
+/// Prints clap's message and returns the exit code. Requested output, such as the help, is printed on
+/// stdout.
 pub(crate) fn report(error: clap::Error) -> ExitCode {
     let is_error =
         error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
@@ -20,12 +20,12 @@ pub(crate) fn report(error: clap::Error) -> ExitCode {
         return ExitCode::from(INVALID);
     }
     let code = error.exit_code();
-    // Nobody may read the help to its end.
+    // Fails if the reader of stdout, such as a pager, has ended early. That is no error.
     let _ = error.print();
     ExitCode::from(u8::try_from(code).unwrap_or(INVALID))
 }
 
-/// The message, what was probably meant, and where the help is.
+/// The message, a suggestion, and how to show the help.
 fn one_line(error: clap::Error) -> String {
     let rendered = error.render().to_string();
     // The first paragraph is the message; a list in it has a line for each item.
@@ -53,7 +53,7 @@ fn tips(error: &clap::Error) -> Vec<String> {
         });
     let mut tips: Vec<_> = meant.collect();
     if let Some(ContextValue::StyledStrs(texts)) = error.get(ContextKind::Suggested) {
-        // One tip is enough, and a word that was meant is the better one.
+        // One tip is enough, and the suggested word is the better one.
         if tips.is_empty() {
             tips.extend(texts.iter().map(ToString::to_string));
         }
@@ -61,7 +61,7 @@ fn tips(error: &clap::Error) -> Vec<String> {
     tips
 }
 
-/// The command that the usage in a rendered error is of, such as `waypost agent leave`.
+/// The command in the usage line of a rendered error, such as `waypost agent leave`.
 fn command_of(rendered: &str) -> String {
     let usage = rendered
         .lines()

@@ -43,7 +43,8 @@ pub(super) struct AgentClient {
 /// The time limit for a request that doesn't wait for a change.
 const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The number of concurrent requests that don't wait for a change. More don't make an agent faster.
+/// The maximum number of concurrent requests that don't wait for a change. An agent isn't faster with
+/// more.
 const MAX_REQUESTS: usize = 32;
 
 /// A response with status 2xx.
@@ -95,7 +96,7 @@ impl AgentClient {
         }
     }
 
-    /// The address of the agent that answers, if the provider has a name for it.
+    /// The address that answered last, if the agent's address is a DNS name.
     pub(super) fn answering_address(&self) -> Option<IpAddr> {
         self.resolver.chosen()
     }
@@ -163,7 +164,7 @@ impl AgentClient {
         self.send_limited(request, None).await
     }
 
-    /// The request, or why there can be none.
+    /// Builds the request. Fails if its parts are invalid.
     fn request(
         &self,
         method: Method,

@@ -112,7 +112,8 @@ impl<D: Decoder> QueryState<D> {
             check_leader(agent, &response)?;
             let rules = &self.query.required_rules;
             self.query.agents.check_rules(agent, rules).await?;
-            // Something was cut and now the instances are gone: the registry may have been replaced.
+            // The query was interrupted and now the instances are gone: the registry may have been
+            // replaced.
             let had_some = self
                 .last
                 .as_ref()
@@ -125,7 +126,7 @@ impl<D: Decoder> QueryState<D> {
         Ok(item)
     }
 
-    /// The response, and the error of the blocking query if that was cut.
+    /// The response, and the error of the blocking query if it was interrupted.
     async fn request(
         &mut self,
         agent: &AgentClient,
@@ -142,11 +143,11 @@ impl<D: Decoder> QueryState<D> {
             }
         };
         match self.query.get(agent, block).await {
-            // A proxy has closed a request that waited for too long, or was reloaded. That is no
-            // failure of the registry if that answers now; if it doesn't, that is the failure.
+            // A proxy has closed a request that waited for too long, or was reloaded. The registry is
+            // fine if it answers a request that doesn't wait.
             Err(cut) if block.is_some() && cut.kind() == ProviderErrorKind::Unreachable => {
                 drop(permit);
-                tracing::debug!(%cut, path = self.query.path, "a waiting request was cut");
+                tracing::debug!(%cut, path = self.query.path, "a blocking query was closed before its wait was over");
                 self.rate_limiter.acquire(false).await;
                 Ok((self.query.get(agent, None).await?, Some(cut)))
             }

@@ -458,7 +458,7 @@ impl ConsulBuilder {
     }
 }
 
-/// The limits of the wait of a blocking query. The upper one is Consul's.
+/// The shortest and the longest wait of a blocking query. The longest is Consul's own limit.
 const MIN_WAIT: Duration = Duration::from_secs(1);
 const MAX_WAIT: Duration = Duration::from_secs(600);
 

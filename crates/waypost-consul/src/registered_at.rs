@@ -8,11 +8,11 @@ use std::time::Duration;
 use tokio::time::Instant;
 use waypost_core::InstanceId;
 
-/// The agents that instances were registered with, for an agent's name that leads to several of them.
+/// The agents with which instances were registered. Used if several agents share a DNS name.
 ///
-/// When the agent that has a registration doesn't answer, the instance is registered with another one.
-/// The first may come back, with the registration still in its files; nobody would send heartbeats for
-/// it or deregister it.
+/// If the agent that has a registration doesn't answer, the instance is registered with another one.
+/// When the first agent comes back, it may restore the registration from its data directory. Without
+/// this record, that registration would get no heartbeats and would never be removed.
 #[derive(Debug, Default)]
 pub(super) struct RegisteredAt {
     instances: Mutex<HashMap<InstanceId, Entry>>,

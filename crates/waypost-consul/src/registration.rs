@@ -54,8 +54,8 @@ async fn deregister_with(agent: &AgentClient, id: &InstanceId) -> Result<(), Pro
     }
 }
 
-/// Removes the registrations that other agents behind the same name have, now and then until they
-/// answer.
+/// Removes registrations that were made earlier with other agents of the same DNS name. An agent that
+/// doesn't answer is tried again later.
 async fn deregister_with_earlier_agents(agent: &AgentClient, id: &InstanceId) {
     let Some(current) = agent.answering_address() else {
         return;
@@ -244,7 +244,7 @@ mod tests {
         agent.allow_host("agents.test").start().await.unwrap()
     }
 
-    /// A client of the name of both agents, whose addresses come in another order each time.
+    /// A client for the DNS name of both agents. The order of the addresses changes with each look-up.
     fn client_of_both(port: u16) -> AgentClient {
         let turn = AtomicUsize::new(0);
         let resolver = AgentResolver::with_lookup(move |_| {

@@ -13,10 +13,10 @@ use tower_service::Service;
 
 /// Resolves the name in an agent's address.
 ///
-/// Several agents may be behind one name, and each has registrations of its own. With a new choice for
-/// each connection, the registration would be made with one agent and its heartbeats sent to another.
-/// So the address that was chosen first is tried first from then on. If another one answers, because
-/// the first doesn't, that one takes its place.
+/// A name may have the addresses of several agents, each with its own registrations. If each connection
+/// chose an address anew, a service could be registered with one agent and its heartbeats be sent to
+/// another. So the address that was used last is always tried first. If it doesn't answer and another
+/// one does, the other one is used from then on.
 #[derive(Clone)]
 pub(super) struct AgentResolver {
     shared: Arc<Shared>,
@@ -63,8 +63,8 @@ impl AgentResolver {
         *self.shared.chosen()
     }
 
-    /// Called with the address that has answered. Returns the one that was used before, if it was
-    /// another one.
+    /// Records the address that has answered. Returns the address used before, if it was a different
+    /// one.
     pub(super) fn answered(&self, address: IpAddr) -> Option<IpAddr> {
         let mut chosen = self.shared.chosen();
         let before = chosen.filter(|before| *before != address)?;
@@ -120,7 +120,7 @@ mod tests {
     #[tokio::test]
     async fn the_address_that_was_used_comes_first_until_another_one_answers() {
         let turn = AtomicUsize::new(0);
-        // As many DNS servers do, this one rotates the addresses.
+        // Like many DNS servers, this one rotates the addresses.
         let resolver = AgentResolver::with_lookup(move |_| {
             let mut addresses = vec![A, B];
             addresses.rotate_left(turn.fetch_add(1, Ordering::SeqCst) % 2);

@@ -1,4 +1,4 @@
-// What the page can do: start, stop, restart and scale services, and write to the registry.
+// The actions of the page: start, stop, restart and scale services, and write to the registry.
 
 import { byId, el } from "./dom.js";
 import { problem } from "./sse.js";
@@ -8,7 +8,7 @@ const TOKEN_KEY = "waypost-session";
 /** How long a message is shown. */
 const TOAST_MS = 6000;
 
-/** Takes the token out of the link that `waypost up` has printed, so that it isn't in the address or a screenshot. */
+/** Removes the token from the address that `waypost up` has printed, so that it isn't in screenshots or shared links. */
 export function takeToken() {
   const url = new URL(location.href);
   const token = new URLSearchParams(url.hash.slice(1)).get("token") ?? url.searchParams.get("token");
@@ -50,7 +50,7 @@ export class Actions {
       });
       if (response.ok) toast(done);
       else if (response.status === 403 && !sessionStorage.getItem(TOKEN_KEY)) {
-        toast("This page may only look. To change something, open the link that “waypost up” has printed.", "bad");
+        toast("This page is read-only. To make changes, open the link that “waypost up” has printed.", "bad");
       } else toast(`Can’t ${verb} ${name}: ${await problem(response)}`, "bad");
     } catch {
       toast(`Can’t ${verb} ${name}: no connection`, "bad");
@@ -75,7 +75,7 @@ export class Actions {
   }
 }
 
-/** Copies a text, and says so. @param {string} value */
+/** Copies a text and shows a message. @param {string} value */
 export async function copy(value) {
   try {
     await navigator.clipboard.writeText(value);
@@ -86,7 +86,7 @@ export async function copy(value) {
 }
 
 /**
- * Asks a question in a dialog. Resolves with the value of the field, "" without one, or null if it was cancelled.
+ * Shows a dialog with a question. Resolves with the value of the field, "" if there is no field, or null if cancelled.
  * @param {{ title: string, text?: string, yes: string, field?: { label: string, value: string, type?: string, min?: string, max?: string } }} question
  * @returns {Promise<string | null>}
  */

@@ -1,4 +1,4 @@
-// The address says what the page shows, so that a link shows a colleague the same.
+// The address contains everything that determines what the page shows, so links can be shared.
 
 /**
  * @typedef {object} Address

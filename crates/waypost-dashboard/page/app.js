@@ -24,7 +24,7 @@ import { Store } from "./store.js";
  * @property {(address: address.Address) => void} show called when it appears and when its address changes
  * @property {(changes: Changes) => void} update
  * @property {(now: number) => void} tick called once a second
- * @property {(key: string) => boolean} key handles a key; false if it has no meaning here
+ * @property {(key: string) => boolean} key handles a key; returns false if the view doesn't use it
  * @property {() => void} [hide]
  */
 
@@ -148,7 +148,7 @@ export class App {
 
   // === Connection ===
 
-  /** Says what can't be reached, how old the data is, and asks for a token that is missing. */
+  /** Shows what can't be reached and how old the data is, and asks for a token if one is required. */
   #bars() {
     const { links } = this.state;
     const now = Date.now();
@@ -197,7 +197,7 @@ export class App {
     );
   }
 
-  /** The title and the icon carry the number of what needs attention. */
+  /** Shows in the title and the icon how many services need attention. */
   #title() {
     const needs = this.needs.length;
     const name = this.sources.name ?? this.state.stack?.name ?? this.state.datacenter;

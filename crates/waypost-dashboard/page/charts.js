@@ -1,4 +1,4 @@
-// Sparklines, and strips that show the past of a service.
+// Sparklines, and strips that show the history of a service.
 
 import { clock } from "./format.js";
 import { attribute, svg } from "./dom.js";
@@ -23,7 +23,7 @@ export function spark() {
  */
 export function drawSpark(element, buckets, second, { seconds = 300, value = (bucket) => bucket[1], mean = false } = {}) {
   const width = seconds / POINTS;
-  // A new point moves the line; between, nothing is drawn.
+  // Drawn only when there is a new point.
   const drawn = Math.floor(second / width);
   if (element._drawn === drawn) return;
   element._drawn = drawn;
@@ -55,7 +55,7 @@ export const strip = (wide = false) =>
  */
 export function drawStrip(element, history, now) {
   const start = now - STRIP_SECONDS;
-  // It moves by a pixel in about ten seconds.
+  // In ten seconds the strip moves by about a pixel.
   const key = `${Math.floor(now / 10)} ${history.length} ${history.at(-1)?.join()}`;
   if (element._key === key) return;
   element._key = key;
@@ -68,7 +68,7 @@ export function drawStrip(element, history, now) {
   const all = [{ from: 0, to: first, status: "removed" }, ...parts];
   element.replaceChildren(
     ...all.filter((part) => part.to > part.from).map(({ from, to, status }) => {
-      // A short failure is still seen, and a gap separates two states.
+      // A minimum width keeps short failures visible, and a gap separates two states.
       const least = status === "removed" ? 2 : 14;
       const width = Math.max(to - from - 6, least);
       return svg("rect", { class: CLASSES[status] ?? "none", x: Math.min(from, STRIP_SECONDS - width).toFixed(0), y: "0", width: width.toFixed(0), height: "10" });

@@ -25,7 +25,7 @@ function fill(element, attributes, children) {
   return element;
 }
 
-/** Sets text only if it differs, so that nothing is drawn or announced again. @param {Node} node @param {string} value */
+/** Sets a text only if it differs, so that it isn't drawn or announced again. @param {Node} node @param {string} value */
 export function text(node, value) {
   if (node.textContent !== value) node.textContent = value;
 }

@@ -24,7 +24,7 @@ export class Drawer {
   #tab = "";
   /** @type {Check[] | null} */
   #checks = null;
-  /** Which change of the service the checks belong to. */
+  /** The change of the service for which the checks were loaded. */
   #checksOf = "";
   /** @type {{ name: string, value: string, masked: boolean, source: string }[] | null} */
   #environment = null;
@@ -75,7 +75,7 @@ export class Drawer {
   tick(now) {
     if (!this.#name) return;
     const row = this.app.rows.get(this.#name);
-    // A failing check has news at each run, which changes nothing in the registry.
+    // A failing check may have a new output after each run, even if the registry reports no change.
     if (row && row.level !== "ok" && this.#checks && now - this.#fetchedAt > this.#interval()) this.#fetchChecks(row);
     for (const element of /** @type {NodeListOf<HTMLElement>} */ (this.content.querySelectorAll("[data-next]"))) {
       text(element, `Next check in ${duration(Math.max(0, Number(element.dataset.next) - now))}. `);
@@ -170,7 +170,7 @@ export class Drawer {
 
   // === Overview ===
 
-  /** The parts of the overview; made once, so that selection and scroll survive. */
+  /** The parts of the overview; created once, so that the selection and the scroll position are kept. */
   #overview() {
     const parts = /** @type {any} */ (this.content)._parts;
     if (parts?.why.isConnected) return parts;
@@ -326,7 +326,7 @@ export class Drawer {
   #drawRequests(row) {
     const requests = this.app.state.lines.map((line) => accessEntry(line)).filter((entry) => entry && (entry.route === row.name || model.isGateway(this.app.state, row.name)));
     once(this.content, `requests ${row.name} ${requests.length} ${requests.at(-1)?.id}`, () => [
-      el("p", { class: "muted" }, requests.length ? "From the access log of the gateway, newest first." : "The access log of the gateway has no request to it yet."),
+      el("p", { class: "muted" }, requests.length ? "From the access log of the gateway, newest first." : "The gateway’s access log has no requests to it yet."),
       el("ul", { class: "rows requests" }, ...requests.slice(-REQUEST_LINES).reverse().map((entry) => {
         const it = /** @type {NonNullable<typeof entry>} */ (entry);
         const level = Number(it.status) >= 500 ? "bad" : Number(it.status) >= 400 ? "warn" : "ok";
@@ -387,7 +387,7 @@ export class Drawer {
     const variables = this.#environment;
     once(this.content, `environment ${variables?.length}`, () => (variables
       ? [
-          el("p", { class: "muted" }, "What the process gets. Values that look secret are masked."),
+          el("p", { class: "muted" }, "The variables that are passed to the process. Values that look secret are masked."),
           el("dl", { class: "pairs" }, ...variables.map(({ name, value, masked, source }) =>
             el("div", {}, el("dt", { class: "mono" }, name), el("dd", { class: `mono ${masked ? "muted" : ""}` }, masked ? "••••••" : value, masked && hiddenText("masked")), el("dd", { class: "muted" }, source)))),
         ]

@@ -1,5 +1,5 @@
-// The streams of the stack, the registry, the gateway and the logs. Each is opened again after a break, and goes on
-// after the last event that arrived.
+// The streams of the stack, the registry, the gateway and the logs. A stream that breaks is opened again, and continues
+// after the last event that was received.
 
 import { StreamError, readEvents } from "./sse.js";
 
@@ -9,7 +9,7 @@ import { StreamError, readEvents } from "./sse.js";
 
 const FIRST_DELAY_MS = 250;
 const MAX_DELAY_MS = 3000;
-/** The number of lines that the log begins with. */
+/** The number of earlier log lines that are loaded first. */
 const FIRST_LINES = 1000;
 /** Lines that arrive within this time are one message. */
 const LINES_MS = 100;
@@ -151,7 +151,7 @@ export class Feed {
     else if (name === "names") this.publish({ type: "registry-names", names: data.names });
     else if (name === "service") this.publish({ type: "registry-service", service: data });
     else if (name === "removed") this.publish({ type: "registry-removed", name: data.name });
-    // A bridge to a registry without events tells of an outage of that registry.
+    // If the registry has no events, the server polls it and reports its outages here.
     else if (name === "outage") this.#publishLink("registry", "lost", Date.parse(data.since), data.error);
     else if (name === "recovered") this.#publishLink("registry", "live", Date.now());
   }

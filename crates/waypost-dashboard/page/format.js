@@ -55,7 +55,7 @@ export const count = (number, one, many = `${one}s`) => `${number.toLocaleString
 /** Compares names as people sort them: web-2 before web-10. @param {string} a @param {string} b */
 export const byName = (a, b) => a.localeCompare(b, "en", { numeric: true });
 
-/** A path from the output of a health check: the start of what a person wants to know.
+/** The parts of the output of a health check: the request, the status and the text.
  * @param {string} output */
 export function checkOutput(output) {
   const http = /^HTTP (\w+) (\S+): (\d{3})[^\n]*?Output: ([^]*)$/.exec(output);

@@ -1,4 +1,4 @@
-// The signs and icons, drawn as SVG. A sign always stands beside a word.
+// The signs and icons, drawn as SVG. Next to a sign there is always a word with the same meaning.
 
 import { svg } from "./dom.js";
 

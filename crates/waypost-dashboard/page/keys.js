@@ -18,7 +18,7 @@ const KEYS = [
   [["m"], "map", true],
 ];
 
-/** The keys of one view, for the foot of it. @param {[string[], string][]} keys */
+/** The keys of one view, for its footer. @param {[string[], string][]} keys */
 export const keyLine = (keys) =>
   el("p", { class: "keys" }, ...keys.map(([names, what]) => el("span", {}, ...names.map((name) => el("kbd", {}, name)), ` ${what}`)));
 

@@ -16,7 +16,7 @@ export function colour(service) {
 }
 
 /**
- * The element of a line. Starts and ends of instances are rulers between the lines.
+ * The element of a line. Starts and ends of instances are shown as rules between the lines.
  * @param {import("./types.d.ts").LogLine} line @param {{ short?: boolean, query?: string }} [options]
  */
 export function logLine(line, { short = false, query = "" } = {}) {

@@ -42,7 +42,7 @@ export class LogsView {
     this.list = el("ol", { class: "log", tabindex: "0", "aria-label": "Lines of all services, oldest first" });
     this.list.addEventListener("scroll", () => {
       const isAtEnd = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 30;
-      // Scrolling back pauses, scrolling to the end goes on.
+      // Scrolling back pauses; scrolling to the end resumes.
       if (isAtEnd !== this.#isFollowing) this.#setFollowing(isAtEnd);
     }, { passive: true });
     this.status = el("p", { class: "log-status muted", role: "status" });
@@ -57,7 +57,7 @@ export class LogsView {
       this.list, this.status,
     );
     const foot = keyLine([[["/"], "search"], [["e"], "errors only"], [["f"], "follow"], [["c"], "clear the view"], [["r"], "restart"]]);
-    foot.append(el("span", {}, "The filter is in the address: send it to a colleague."));
+    foot.append(el("span", {}, "The address contains the filter, so you can share it."));
     this.element = el("div", { class: "main logs" }, el("h1", { class: "sr" }, "Logs"), card, this.request, foot);
   }
 
@@ -199,7 +199,7 @@ export class LogsView {
     this.#drawRequest();
     text(this.follow, this.#isFollowing ? "Following" : "Follow");
     const matching = this.app.state.lines.filter((line) => this.#matches(line));
-    // While the user reads, nothing is taken away above.
+    // While the user reads, no lines above are removed.
     const held = !this.#isFollowing && this.list.children.length ? Number(/** @type {any} */ (this.list.firstElementChild)._item) : 0;
     const from = held ? Math.max(0, matching.findIndex((line) => line.id >= held)) : Math.max(0, matching.length - MAX_SHOWN);
     const shown = matching.slice(from, from + MAX_SHOWN);
@@ -250,7 +250,7 @@ export class LogsView {
               const result = [span.fields.status, `${span.lasted} ms`, Number(span.fields.attempts) > 1 ? `${span.fields.attempts} attempts` : "", span.fields.cause].filter(Boolean).join(", ");
               return el("li", {}, el("span", {}, el("span", { class: `st ${level}` }, sign(level), span.name)), el("span", { class: "track", title: `from ${preciseClock(span.start)}` }, bar), el("span", { class: level === "bad" ? "bad" : "muted" }, result, hiddenText(`, ${span.lasted} milliseconds`)));
             }))
-          : el("p", { class: "nothing" }, "The access log has no request with this id yet. The lines above have it in their text."),
+          : el("p", { class: "nothing" }, "The access log has no request with this id yet. The lines above contain the id."),
       ];
     });
   }

@@ -1,4 +1,4 @@
-// Who calls whom: as a map, and as a table with the same figures.
+// Which service calls which: as a map, and as a table with the same figures.
 
 import * as address from "./address.js";
 import { attribute, el, once, svg, text } from "./dom.js";
@@ -13,7 +13,7 @@ import * as model from "./model.js";
  * @typedef {{ name: string, level: Level, words: string, column: number, x: number, y: number, isService: boolean }} Box
  */
 
-/** Who calls from outside of the stack. */
+/** The name for callers outside of the stack. */
 const OUTSIDE = "outside";
 const WIDTH = 156;
 const HEIGHT = 52;
@@ -31,7 +31,7 @@ export class MapView {
     this.rows = el("tbody");
     this.note = el("p", { class: "nothing", hidden: true });
     const head = ["From", "To", "Calls", "p50", "p99", "Failed", "What fails"];
-    const about = app.sources.traffic ? "Calls seen by the gateway in the last minute; those that fail are dashed" : "What each service says that it uses";
+    const about = app.sources.traffic ? "Calls seen by the gateway in the last minute; those that fail are dashed" : "The services that each service says it uses";
     this.element = el(
       "div", { class: "main" }, el("h1", { class: "sr" }, "Map"),
       el("section", { class: "card", "aria-label": "Map" }, el("div", { class: "bar" }, el("h2", {}, "Map"), el("span", { class: "muted small" }, about), el("span", { class: "end" }, app.sources.traffic ? "Last minute" : "")), this.plan, this.note),
@@ -51,7 +51,7 @@ export class MapView {
   /** @param {import("./store.js").Changes} changes */
   update(changes) {
     if (changes.all || changes.services.size || changes.links) this.#draw();
-    // Figures of a minute needn't move each second.
+    // Figures for a whole minute needn't be updated every second.
     else if (changes.second && this.app.state.second % 2 === 0) this.#draw();
   }
 
@@ -123,7 +123,7 @@ export class MapView {
     const names = new Set(this.app.sorted.map((row) => row.name));
     for (const { from, to } of calls) names.add(from).add(to);
     if (gateway) names.add(gateway);
-    // The column of a service is one more than that of its callers; a cycle ends the search.
+    // A service is one column further right than its callers. Cycles are not followed.
     /** @type {Map<string, number>} */
     const columns = new Map();
     const place = (/** @type {string} */ name, /** @type {number} */ column, /** @type {string[]} */ path) => {
@@ -153,7 +153,7 @@ export class MapView {
     const isEmpty = !calls.length;
     this.note.hidden = !isEmpty;
     if (isEmpty) {
-      const how = this.app.sources.traffic ? "The gateway has seen no call in the last minute. Send one to the gateway, and it appears here." : "No service says what it uses, and there is no gateway.";
+      const how = this.app.sources.traffic ? "The gateway has seen no call in the last minute. Send one to the gateway, and it appears here." : "No service declares which services it uses, and there is no gateway.";
       text(this.note, how);
     }
     this.#drawPlan(boxes, calls);
@@ -171,7 +171,7 @@ export class MapView {
     const height = Math.max(3, ...byColumn.map((column) => column.length)) * LINE;
     const places = new Map(boxes.map((box) => [box.name, box]));
     for (const [index, column] of byColumn.entries()) {
-      // Beneath its callers, so that few lines cross.
+      // Ordered by the heights of their callers, so that few lines cross.
       const middle = (/** @type {Box} */ box) => {
         const from = calls.filter((call) => call.to === box.name).map((call) => places.get(call.from)?.y ?? 0).filter(Boolean);
         return from.length ? from.reduce((a, b) => a + b, 0) / from.length : Infinity;
@@ -188,7 +188,7 @@ export class MapView {
     const lines = known.map(({ call, from, to }) => this.#line(call, /** @type {Box} */ (from), /** @type {Box} */ (to)));
     const labels = known.filter(({ call }) => call.rate > 0).map(({ call, from, to }) => this.#label(call, /** @type {Box} */ (from), /** @type {Box} */ (to)));
     const drawing = svg(
-      "svg", { class: "map", viewBox: `0 0 ${width} ${height}`, width: String(width), height: String(height), role: "group", "aria-label": "Who calls whom. The same is in the table below." },
+      "svg", { class: "map", viewBox: `0 0 ${width} ${height}`, width: String(width), height: String(height), role: "group", "aria-label": "Which service calls which. The table below has the same data." },
       ...lines, ...boxes.map((box) => this.#box(box)), ...labels,
     );
     this.plan.replaceChildren(drawing);
@@ -244,19 +244,19 @@ export class MapView {
   }
 }
 
-/** A curve from the right of one box to the left of another, and where its label stands. @param {Box} from @param {Box} to */
+/** A curve from the right of one box to the left of another, and the position of its label. @param {Box} from @param {Box} to */
 function curve(from, to) {
   const x1 = from.x + WIDTH;
   const y1 = from.y + HEIGHT / 2;
   const x2 = to.x;
   const y2 = to.y + HEIGHT / 2;
   if (x2 <= x1) {
-    // Back to an earlier column, or within one: around the right.
+    // A curve to the same or an earlier column goes around the right side.
     const out = Math.max(x1, to.x + WIDTH) + 46;
     return { d: `M${x1} ${y1}C${out} ${y1} ${out} ${y2} ${to.x + WIDTH} ${y2}`, x: out - 12, y: (y1 + y2) / 2 };
   }
   const middle = (x1 + x2) / 2;
-  // Nearer to the callee, where lines from one caller are apart.
+  // The label is nearer to the callee, where the lines from one caller have spread out.
   const t = 0.62;
   const at = (/** @type {number} */ a, /** @type {number} */ b, /** @type {number} */ c, /** @type {number} */ d) => (1 - t) ** 3 * a + 3 * (1 - t) ** 2 * t * b + 3 * (1 - t) * t ** 2 * c + t ** 3 * d;
   return { d: `M${x1} ${y1}C${middle} ${y1} ${middle} ${y2} ${x2} ${y2}`, x: at(x1, middle, middle, x2), y: at(y1, y1, y2, y2) };

@@ -1,4 +1,4 @@
-// What the page shows of a service: what the stack and the registry say of it, in one row.
+// The rows of the page: each combines the data of the stack and of the registry for one service.
 
 import { byName, checkOutput, count, duration, firstLine, parseTime } from "./format.js";
 
@@ -11,7 +11,7 @@ import { byName, checkOutput, count, duration, firstLine, parseTime } from "./fo
  * @typedef {import("./types.d.ts").RegistryService} RegistryService
  */
 
-/** The registry's own entry. It isn't a service that somebody added. */
+/** The registry's own entry, which the user hasn't added. */
 const OWN_SERVICE = "consul";
 
 /** How the states of the runner are shown. @type {Record<string, [Level, string]>} */
@@ -29,7 +29,7 @@ const STATES = {
   stopping: ["idle", "Stopping"],
   stopped: ["idle", "Stopped"],
   disabled: ["idle", "Disabled"],
-  // Of an instance, while its probe fails.
+  // The state of an instance whose probe fails.
   unhealthy: ["bad", "Unhealthy"],
   healthy: ["ok", "Ready"],
 };
@@ -39,7 +39,7 @@ const HEALTH = { passing: ["ok", "Ready"], warning: ["warn", "Warning"], critica
 
 const RANK = { bad: 0, warn: 1, idle: 2, ok: 3 };
 
-/** Whether anything has been added. @param {State} state */
+/** Whether any service has been added. @param {State} state */
 export function isEmpty(state) {
   const hasOthers = [...state.registry.keys()].some((name) => name !== OWN_SERVICE);
   return !state.services.size && !hasOthers;
@@ -72,7 +72,7 @@ function stackRow(state, service, registered) {
   if (service.state === "degraded") word = `${service.ready} of ${service.wanted} ready`;
   const instances = service.instances.map((instance) => stackInstance(instance, service, registered));
   const failing = registered?.instances.filter((instance) => instance.status === "critical") ?? [];
-  // The runner looks at its own probes; the registry may have other checks.
+  // The runner knows only its own probes; the registry may have other checks.
   if (level === "ok" && registered && failing.length) {
     level = failing.length === registered.instances.length ? "bad" : "warn";
     word = level === "bad" ? "Failing" : `${registered.instances.length - failing.length} of ${registered.instances.length} ready`;

@@ -1,4 +1,4 @@
-// What the registry holds: instances, keys, names in DNS, and nodes.
+// The contents of the registry: instances, keys, DNS names and nodes.
 
 import * as address from "./address.js";
 import { ask, copy, toast } from "./actions.js";
@@ -16,7 +16,7 @@ const PARTS = /** @type {[string, string][]} */ ([["instances", "Instances"], ["
 const LEVELS = /** @type {Record<string, Level>} */ ({ passing: "ok", warning: "warn", critical: "bad" });
 /** The number of rows in the page. */
 const MAX_ROWS = 100;
-/** A value that is longer isn't edited here, in bytes. */
+/** The maximum length in bytes of a value that can be edited here. */
 const MAX_VALUE = 64 * 1024;
 
 export class RegistryView {
@@ -212,7 +212,7 @@ export class RegistryView {
       once(section, `loading ${this.#key}`, () => [el("p", { class: "muted" }, "Loading")]);
       return;
     }
-    // A value that is being edited isn't replaced: saving finds out that somebody has changed it.
+    // A value that is being edited isn't replaced: saving detects that it has been changed meanwhile.
     const field = section.querySelector("textarea");
     if (field && field.dataset.key === this.#key && field.value !== field.defaultValue && entry) return;
     once(section, `${this.#key} ${entry?.ModifyIndex}`, () => this.#editor(entry));
@@ -226,7 +226,7 @@ export class RegistryView {
     const get = `curl ${this.#url}kv/${keyPath(key)}?raw`;
     const acts = (/** @type {HTMLTextAreaElement | null} */ field) => el(
       "div", { class: "acts" },
-      field && el("button", { class: "btn go", onclick: () => this.#save(field, entry?.ModifyIndex ?? 0) }, entry ? "Save if nobody changed it" : "Create"),
+      field && el("button", { class: "btn go", onclick: () => this.#save(field, entry?.ModifyIndex ?? 0) }, entry ? "Save if unchanged" : "Create"),
       entry && this.#curl(get, key), entry && el("button", { class: "btn", onclick: () => this.#delete(key, entry.ModifyIndex) }, "Delete…"),
     );
     if (value === null) return [el("p", {}, el("b", { class: "mono" }, key), " ", el("span", { class: "muted" }, "· a value that isn’t text, or is too long to be edited here")), acts(null)];
@@ -257,7 +257,7 @@ export class RegistryView {
 
   /** @param {string} key @param {number} index */
   async #delete(key, index) {
-    const sure = await ask({ title: `Delete ${key}?`, text: "It is deleted only if nobody has changed it meanwhile.", yes: "Delete" });
+    const sure = await ask({ title: `Delete ${key}?`, text: "It is deleted only if it hasn’t been changed meanwhile.", yes: "Delete" });
     if (sure === null) return;
     const response = await this.app.actions.request(`${this.api}kv/${keyPath(key)}?cas=${index}`, { method: "DELETE" }).catch(() => null);
     if (!response?.ok) toast(`Can’t delete ${key}: ${response ? await problem(response) : "no connection"}`, "bad");

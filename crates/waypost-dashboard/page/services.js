@@ -1,4 +1,5 @@
-// The services: what needs you, vital figures, and a table with trouble first. A drawer shows one service.
+// The services: those that need attention, overall figures, and a table with failing services first. A drawer shows one
+// service.
 
 import * as address from "./address.js";
 import { ask } from "./actions.js";
@@ -271,7 +272,7 @@ export class ServicesView {
     });
   }
 
-  /** Which service fails most. */
+  /** The service with the most failures. */
   #worst() {
     const failing = this.app.sorted.map((row) => ({ name: row.name, failed: model.isGateway(this.app.state, row.name) ? 0 : model.traffic(this.app.state, row.name)?.failed ?? 0 }));
     failing.sort((a, b) => b.failed - a.failed);

@@ -1,4 +1,4 @@
-// The script of the page and of the shared worker is the same file: this finds out which of both it is.
+// The page and the shared worker run the same script. This module starts the right part.
 
 import { App } from "./app.js";
 import { runWorker } from "./worker.js";

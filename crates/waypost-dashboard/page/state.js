@@ -1,5 +1,5 @@
-// What is known of the stack, the registry and the traffic, and how a message changes it. The worker and each page
-// hold the same state: a page that joins gets all of it, and then the same messages.
+// The known state of the stack, the registry and the traffic, and how messages change it. The worker and each page have
+// the same state: a new page receives all of it first, and then the same messages.
 
 /** @typedef {import("./types.d.ts").State} State */
 /** @typedef {import("./types.d.ts").Message} Message */
@@ -11,7 +11,7 @@ const TRAFFIC_SECONDS = 900;
 export const CALLER_SECONDS = 60;
 /** The number of log lines that are kept. */
 export const MAX_LINES = 2000;
-/** The number of changes that are kept of the state of a service. */
+/** The number of state changes that are kept for each service. */
 const MAX_PAST = 100;
 
 /** @returns {State} */
@@ -33,7 +33,7 @@ export function apply(state, message) {
       state.links[message.source] = message.link;
       break;
     case "stack":
-      // Another run of the stack numbers its log lines anew.
+      // After a restart of the stack, log lines are numbered from the start again.
       if (state.stack && state.stack.started_at !== message.info.started_at) {
         state.lines = [];
         state.pasts = new Map();
@@ -76,7 +76,7 @@ export function apply(state, message) {
       addSecond(state, message.second, message.services);
       break;
     case "lines": {
-      // After a reconnect the last lines come again.
+      // After a reconnect, the last lines are received again.
       const newest = message.anew ? -1 : (state.lines.at(-1)?.id ?? -1);
       if (message.anew) state.lines = [];
       state.lines.push(...message.lines.filter((line) => line.id > newest));

@@ -1,5 +1,5 @@
-// The state of this page. It follows the streams through the shared worker, or by itself where there are no shared
-// workers, as on phones. Changes are handed on once per frame.
+// The state of this page. It receives the streams through the shared worker, or directly in browsers without shared
+// workers, as on phones. Listeners are called once per frame.
 
 import { Feed } from "./feed.js";
 import { apply, emptyState } from "./state.js";
@@ -43,7 +43,7 @@ export class Store {
     this.#listeners.add(listener);
   }
 
-  /** Says whether the page shows log lines. @param {boolean} wanted */
+  /** Sets whether the page shows log lines. @param {boolean} wanted */
   wantLogs(wanted) {
     if (this.#wantsLogs === wanted) return;
     this.#wantsLogs = wanted;
@@ -61,7 +61,7 @@ export class Store {
     this.#send({ type: "token", token });
   }
 
-  /** Removes the log lines that are known. */
+  /** Removes all log lines. */
   clearLines() {
     this.#receive({ type: "lines", lines: [], anew: true });
   }

@@ -1,14 +1,14 @@
-// Types for the checker of the scripts (`cargo xtask lint`); the page doesn't load this file.
+// Types for the type checker (`cargo xtask lint`). The page doesn't load this file.
 
-/** Where the data of the page comes from. URLs are relative to the base of the page. */
+/** The sources of the page's data. URLs are relative to the base of the page. */
 export interface Sources {
-  /** The name of what is shown, such as a stack. */
+  /** The title of the page, such as the name of a stack. */
   name: string | null;
   /** The runner's API, ending in "/". */
   stack: string | null;
   /** The registry's API, ending in "/v1/". */
   registry: string | null;
-  /** What the registry is: "embedded", "Consul". */
+  /** The kind of registry: "embedded", "Consul". */
   registryKind: string | null;
   /** The gateway's stream of traffic. */
   traffic: string | null;
@@ -140,7 +140,7 @@ export interface LogLine {
 export interface State {
   stack: StackInfo | null;
   services: Map<string, StackService>;
-  /** The states of each service of the stack since the page is open: seconds and state. */
+  /** The states of each service of the stack since the page was opened: seconds and state. */
   pasts: Map<string, [number, string][]>;
   node: string;
   datacenter: string;

@@ -1,5 +1,6 @@
-// A shared worker: it has one set of streams for all pages of a browser. A browser opens only about six connections to
-// a host, so streams of each page would leave none for anything else. While all pages are hidden, none is open.
+// The shared worker opens one set of streams for all pages of a browser. A browser opens only about six connections to
+// a host; if each page had its own streams, no connection would be left for anything else. While all pages are hidden,
+// no stream is open.
 
 import { Feed } from "./feed.js";
 import { apply, emptyState } from "./state.js";
@@ -10,7 +11,7 @@ let state = emptyState();
 /** The visible pages, and whether each shows log lines. @type {Map<MessagePort, boolean>} */
 const pages = new Map();
 
-/** Serves the pages that connect. */
+/** Accepts pages that connect. */
 export function runWorker() {
   self.addEventListener("connect", (event) => {
     const [port] = /** @type {MessageEvent} */ (event).ports;

@@ -50,7 +50,7 @@ pub(crate) struct Assets {
 }
 
 impl Assets {
-    /// The files, which are made at the first call.
+    /// The files. They are created by the first call.
     pub(crate) fn get() -> &'static Self {
         static ASSETS: OnceLock<Assets> = OnceLock::new();
         ASSETS.get_or_init(|| {
@@ -124,7 +124,7 @@ mod tests {
             let name = file.unwrap().file_name().into_string().unwrap();
             let is_served = match name.strip_suffix(".js") {
                 Some(module) => MODULES.iter().any(|(known, _)| *known == module),
-                // The types are for the checker.
+                // The types are only used by the type checker.
                 None => ["index.html", "style.css", "icon.svg", "types.d.ts"].contains(&&*name),
             };
             assert!(is_served, "{name}");

@@ -12,8 +12,8 @@ use serde::Serialize;
 
 use crate::assets::{Assets, INDEX, compress, hash};
 
-/// Allows only what this page brings along, and no inline scripts or styles, so that text from
-/// services can't be executed. The icon with a count is a `data:` URL.
+/// Allows only the page's own files, and no inline scripts or styles, so that text from services can't
+/// be executed. The icon with a count is a `data:` URL.
 const POLICY: &str = "default-src 'none'; script-src 'self'; worker-src 'self'; style-src 'self'; \
                       img-src 'self' data:; connect-src 'self'; base-uri 'self'; \
                       form-action 'none'; frame-ancestors 'none'";
@@ -25,13 +25,13 @@ const VIEWS: [&str; 5] = ["services", "logs", "map", "registry", "add"];
 /// origin. A view whose sources are all `None` isn't shown. The default has none.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Sources {
-    /// The name of what is shown. `None`: that of the stack or the datacenter.
+    /// The title of the page. With `None`, the name of the stack or the datacenter.
     pub name: Option<String>,
     /// The API of the runner, such as `api/`.
     pub stack: Option<String>,
     /// The API of the registry, such as `v1/`.
     pub registry: Option<String>,
-    /// What the registry is, such as `Consul`, for people.
+    /// The kind of registry as shown to users, such as `Consul`.
     #[serde(rename = "registryKind")]
     pub registry_kind: Option<String>,
     /// The stream of the gateway's traffic, such as `internal/traffic`.
@@ -97,7 +97,7 @@ impl Dashboard {
             HeaderValue::from_static("text/html; charset=utf-8"),
         );
         fields.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY));
-        // The browser asks each time whether it is still the same.
+        // The browser checks for a new version each time.
         fields.insert(CACHE_CONTROL, HeaderValue::from_static("no-cache"));
         response
     }

@@ -1,8 +1,8 @@
 //! The web page of Waypost: which services need attention and why, their logs, who calls whom, and
 //! what the registry holds.
 //!
-//! There is one set of files. Who serves it says with [`Sources`] where the data comes from, and the
-//! page shows the views that these sources can feed:
+//! There is one set of files. The program that serves it passes [`Sources`], which say where the data
+//! comes from. The page shows the views for which there is a source:
 //!
 //! | served by | sources |
 //! |---|---|

@@ -110,7 +110,7 @@ impl Script {
         } else if self.has_space
             && let Some(last) = last
         {
-            // "+ +" and "- -" are other operators without the space.
+            // Without the space, "+ +" and "- -" would be different operators.
             let joins = is_word(last) && is_word(next) || (last == next && "+-".contains(last));
             if joins {
                 self.text.push(' ');
@@ -155,7 +155,7 @@ fn regular_expression(text: &[char]) -> usize {
     })
 }
 
-/// The length up to the character that ends it, past escaped ones.
+/// The length up to the character that ends the literal. Escaped characters don't end it.
 fn quoted(text: &[char], mut is_end: impl FnMut(char) -> bool) -> usize {
     let mut at = 1;
     while at < text.len() {

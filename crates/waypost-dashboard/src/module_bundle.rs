@@ -1,9 +1,9 @@
 //! Joins the modules of the page into one script, so that a first visit needs one request instead
 //! of twenty. Checkers and editors see the modules as they are.
 //!
-//! Each module becomes a function that returns its exports. It works for modules written as those
-//! of the page are: `import { a, b } from "./name.js";` or `import * as a from "./name.js";` on one
-//! line, named exports at the beginning of a line, and no cycle of imports.
+//! Each module becomes a function that returns its exports. Modules have to be written like those of
+//! the page: with `import { a, b } from "./name.js";` or `import * as a from "./name.js";` on one line,
+//! named exports at the beginning of a line, and without import cycles.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,7 +15,7 @@ struct Module {
     script: String,
 }
 
-/// The script that runs the module `first` and all that it imports.
+/// A script that consists of the module `first` and all modules that it imports.
 ///
 /// # Panics
 /// If an imported module is missing, which a test would find.

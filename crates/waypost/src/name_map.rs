@@ -13,8 +13,8 @@ pub(crate) type Shard<V> = HashMap<ServiceName, V, RandomState>;
 
 /// A map from service names, whose reads take no lock.
 ///
-/// A change copies what it changes, so the map consists of shards: copying the whole map for each name
-/// would take seconds for the first look-ups of 10,000 names.
+/// A change copies the map, so it consists of shards, of which only one is copied: copying the whole map
+/// for each of 10,000 first look-ups would take seconds.
 pub(crate) struct NameMap<V> {
     hasher: RandomState,
     shards: Box<[ArcSwap<Shard<V>>]>,
@@ -57,7 +57,7 @@ impl<V: Clone> NameMap<V> {
 
 impl<V: Clone> Default for NameMap<V> {
     fn default() -> Self {
-        // All of them share the empty map until they have a name.
+        // All shards share one empty map until a name is added to them.
         let empty = Arc::new(Shard::default());
         let shards = (0..Self::SHARDS).map(|_| ArcSwap::new(Arc::clone(&empty)));
         Self {

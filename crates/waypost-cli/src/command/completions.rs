@@ -12,7 +12,7 @@ use crate::terminal::print_verbatim;
 
 /// Print a shell completion script, which also completes the names of services
 ///
-/// Load it when the shell starts, so that it belongs to the installed version: with bash,
+/// Load it when the shell starts, so that it always matches the installed version: with bash,
 /// `source <(waypost completions bash)` in ~/.bashrc; with zsh the same in ~/.zshrc; with fish,
 /// `waypost completions fish | source` in ~/.config/fish/config.fish.
 #[derive(Args)]

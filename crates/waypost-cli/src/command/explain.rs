@@ -52,7 +52,7 @@ pub(crate) struct Explain {
 const CHECK_INTERVAL: Duration = Duration::from_millis(100);
 
 impl Explain {
-    /// Succeeds if there is an instance to pick.
+    /// Succeeds if the balancer has an instance to pick.
     pub(super) async fn run(self) -> CommandResult {
         let mut client = self
             .registry

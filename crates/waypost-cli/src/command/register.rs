@@ -86,7 +86,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 impl Register {
     pub(super) async fn run(self) -> CommandResult {
-        // Before anything is registered that must be undone.
+        // Created before anything is registered that must be deregistered on a signal.
         let mut shutdown = pin!(shutdown_signal());
         let provider = self.registry.provider()?;
         let registration = self.registration(&*provider)?;

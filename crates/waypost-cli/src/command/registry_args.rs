@@ -23,8 +23,8 @@ pub(crate) struct RegistryArgs {
     /// Query this Consul agent or embedded registry instead of the one that the environment names;
     /// the token and certificates are still taken from there
     ///
-    /// Without it, CONSUL_HTTP_ADDR, CONSUL_HOST, SERVICE_REGISTRY_HOST, SERVICE_DISCOVERY_PROVIDER
-    /// and others decide; `waypost config show` lists them all with their values.
+    /// Without it, the registry is chosen by CONSUL_HTTP_ADDR, CONSUL_HOST, SERVICE_REGISTRY_HOST,
+    /// SERVICE_DISCOVERY_PROVIDER and others; `waypost config show` lists them all with their values.
     #[arg(long, value_name = "HOST:PORT", help_heading = "Registry")]
     registry: Option<String>,
 
@@ -87,8 +87,8 @@ impl RegistryArgs {
             .shared_provider(self.provider()?))
     }
 
-    /// The results of the registry's checks of a service. They are details: if the registry fails to
-    /// return them, there are none.
+    /// The results of the registry's checks of a service. Empty if the registry fails to return them:
+    /// the output is still useful without these details.
     pub(crate) async fn check_results(
         &self,
         directory: &Directory,
@@ -101,7 +101,7 @@ impl RegistryArgs {
         }
     }
 
-    /// The error, with the service that was probably meant if this one is unknown.
+    /// Adds a suggestion to the error if the service is unknown: the service with the most similar name.
     pub(crate) async fn with_suggestion(
         &self,
         directory: &Directory,

@@ -28,7 +28,7 @@ pub(crate) struct Services {
     registry: RegistryArgs,
 }
 
-/// How many services are asked for at the same time.
+/// The number of concurrent look-ups.
 const CONCURRENCY: usize = 16;
 
 impl Services {
@@ -62,18 +62,18 @@ impl Services {
 /// The instances of a service by their health.
 struct Service {
     name: ServiceName,
-    /// The health of each instance, or why it could not be asked for.
+    /// The health of each instance, or why the look-up failed.
     instances: Result<Vec<Health>, Error>,
 }
 
-/// Counts the instances of a service, with one request of its own at most.
+/// Counts the instances of a service, with at most one request.
 async fn count(provider: &Arc<dyn Provider>, name: ServiceName, limit: Duration) -> Service {
     let mut answers = provider.watch(&name);
     let instances = match timeout(limit, answers.next()).await {
         Ok(Some(Ok(ServiceAnswer::Instances(instances)))) => {
             Ok(instances.iter().map(|instance| instance.health()).collect())
         }
-        // It has lost its last instance since it was listed.
+        // The service has lost its last instance since it was listed.
         Ok(Some(Ok(ServiceAnswer::Unknown)) | None) => Ok(Vec::new()),
         Ok(Some(Err(error))) => Err(Error::from_provider(Some(name.clone()), &error)),
         Err(_) => Err(Error::TimedOut {
@@ -144,7 +144,7 @@ fn print(services: &[Service], is_wide: bool) -> Result<(), CommandError> {
         ]);
     }
     table.print()?;
-    // The same failure of many services is told once.
+    // If many look-ups failed, only the first error is printed.
     let mut errors = services.iter().filter_map(|it| it.instances.as_ref().err());
     if let Some(first) = errors.next() {
         match errors.count() {

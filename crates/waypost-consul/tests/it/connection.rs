@@ -206,7 +206,7 @@ async fn the_number_of_connections_is_bounded_whatever_the_number_of_services() 
     let mut watches = JoinSet::new();
     for n in 0..1_500 {
         let mut watch = provider.watch(&ServiceName::new(&format!("service-{n}")).unwrap());
-        // Its first answer, and one more after it has waited or has been in the queue.
+        // The first answer, and one more after the request has waited or has been in the queue.
         watches.spawn(async move {
             for _ in 0..2 {
                 watch.next().await.unwrap().unwrap();

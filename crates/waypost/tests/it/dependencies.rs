@@ -1,4 +1,4 @@
-//! What the library does to the other dependencies of an application.
+//! The library doesn't change features of an application's other dependencies.
 
 use std::process::Command;
 

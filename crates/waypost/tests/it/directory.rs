@@ -213,7 +213,7 @@ async fn a_first_lookup_sees_an_immediate_answer() {
     }
 }
 
-/// How many bytes are allocated tells the cost of copies without a clock.
+/// The number of allocated bytes measures the cost of copies without a clock.
 #[test]
 fn a_first_lookup_costs_no_more_when_ten_thousand_services_are_known() {
     let memory = MemoryProvider::new();
