@@ -21,10 +21,10 @@ use crate::status::{InstanceState, InstanceStatus};
 use crate::status_table::{Row, StartRequest, StatusTable, is_met};
 use crate::text::rounded;
 
-/// How long the output of a program that has ended may take to be read.
+/// How long to wait for the last output of a program that has ended.
 const LAST_LINES_TIMEOUT: Duration = Duration::from_millis(500);
 
-/// A run that is shorter is one that has failed at its start.
+/// A program that ends sooner than this has failed at its start.
 const SHORT_RUN: Duration = Duration::from_secs(5);
 
 /// The state that all instances of a stack share.
@@ -360,7 +360,7 @@ impl Instance {
         }
     }
 
-    /// Checks something that runs elsewhere until the goal changes.
+    /// Checks an external service until the goal changes.
     async fn observe(&mut self) -> RunEnd {
         let launch = match self.service.launch(self.replica, &self.ports) {
             Ok(launch) => launch,
@@ -438,7 +438,7 @@ impl Instance {
             Some(exit) => exit,
             None => self.stop(&mut run.child).await,
         };
-        // With a slow sink the readers finish later; the report of the end does not wait for them.
+        // With a slow sink the readers finish later. The end is reported without waiting for them.
         let last_lines = async {
             for reader in run.readers {
                 let _ = reader.await;
@@ -453,7 +453,7 @@ impl Instance {
         if stopped {
             return RunEnd::Stopped(reason);
         }
-        // A program that ends soon after its start has a mistake that its output tells.
+        // If a program ends soon after its start, its output probably explains why.
         let reason = match run.started.elapsed() {
             lasted if lasted < SHORT_RUN => format!("{reason} after {}", rounded(lasted)),
             _ => reason,

@@ -66,7 +66,8 @@ impl Probe {
         Self::new(Kind::Tcp)
     }
 
-    /// A line of the program's output matches this regular expression. It stays healthy from then on.
+    /// A line of the program's output matches this regular expression. The instance stays healthy from
+    /// then on.
     pub fn log(pattern: impl Into<String>) -> Self {
         Self::new(Kind::Log(pattern.into()))
     }
@@ -120,7 +121,7 @@ impl Probe {
         self.timing
     }
 
-    /// Whether nothing but the start decides.
+    /// Whether an instance is ready as soon as it was started.
     pub(crate) fn is_running(&self) -> bool {
         matches!(self.kind, Kind::Running)
     }

@@ -22,7 +22,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Begins the description of a stack.
+    /// Starts the description of a stack.
     ///
     /// ```
     /// use waypost_runner::{ServiceSpec, Stack};

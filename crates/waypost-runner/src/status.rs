@@ -93,11 +93,11 @@ pub struct InstanceStatus {
     pub since: SystemTime,
     /// When the program was started; `None` before the first start.
     pub started: Option<SystemTime>,
-    /// How the program ended when it last did.
+    /// How the program ended the last time.
     pub exit: Option<ExitStatus>,
-    /// When it is started again, while it waits for that after a crash.
+    /// When it will be started again. Only set while it waits for that after a crash.
     pub next_start: Option<SystemTime>,
-    /// The result of its last check while it is not ready for the first time.
+    /// The result of its last check, until it is ready for the first time.
     pub last_check: Option<String>,
     /// How long it waits until [`next_start`](Self::next_start).
     pub restart_delay: Option<Duration>,

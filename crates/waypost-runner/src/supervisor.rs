@@ -18,7 +18,7 @@ use crate::stack::Stack;
 use crate::status::{Events, InstanceStatus};
 use crate::status_table::{Row, StartRequest, StatusTable};
 
-/// How many lines of output an error shows.
+/// The number of lines of output in an error.
 const LINES_IN_ERROR: usize = 20;
 /// How long the sink may take to write the remaining lines after the last program has ended.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -209,7 +209,7 @@ impl Supervisor {
     }
 
     /// Starts the instances of a service, or one instance, if they were stopped or are disabled. Returns
-    /// at once; [`statuses`](Self::statuses) tell how it goes.
+    /// at once; see [`statuses`](Self::statuses) for the progress.
     ///
     /// # Errors
     /// There is no such service or instance, or the stack is shutting down.
@@ -265,7 +265,7 @@ impl Supervisor {
         self.0.shared.table.subscribe()
     }
 
-    /// The services that come after this one, directly or not, in the order in which they start.
+    /// The services that depend on this one, directly or indirectly, in the order in which they start.
     pub fn dependents(&self, service: &str) -> Vec<String> {
         let mut all = vec![service.to_owned()];
         for wave in &self.0.stack.waves {
@@ -423,7 +423,7 @@ impl Inner {
         *self.shared.phase.borrow() == Phase::Running
     }
 
-    /// Tells an instance something, unless the stack is shutting down.
+    /// Sends a request to an instance, unless the stack is shutting down.
     fn request(
         &self,
         instance: &str,
@@ -440,7 +440,7 @@ impl Inner {
             .ok_or_else(|| self.unknown_among(&instances, instance))
     }
 
-    /// Starts the missing replicas of a service and tells the surplus ones to stop. Returns the
+    /// Starts the missing replicas of a service and requests the surplus ones to stop. Returns the
     /// requests to start and the names of the instances that are stopping.
     fn resize(
         &self,
@@ -523,7 +523,7 @@ impl Inner {
 }
 
 impl Instances {
-    /// Tells some instances something, and returns their names.
+    /// Sends a request to some instances, and returns their names.
     fn tell(
         &self,
         which: impl Fn(&InstanceHandle) -> bool,

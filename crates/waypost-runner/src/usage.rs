@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// What a process group uses.
+/// The CPU time and memory that a process group uses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Usage {
     /// In percent of one core, since the last sample. `None` in the first sample.
@@ -13,7 +13,7 @@ pub(crate) struct Usage {
     pub(crate) memory_bytes: u64,
 }
 
-/// Takes samples, and remembers the last one in order to tell what was used since.
+/// Takes samples, and keeps the last one to compute the use since then.
 #[derive(Debug, Default)]
 pub(crate) struct UsageSampler {
     last: HashMap<u32, (Duration, Instant)>,
@@ -27,8 +27,8 @@ struct Total {
 }
 
 impl UsageSampler {
-    /// What each of these process groups uses. Those without a process are left out; on systems other
-    /// than Linux, all are.
+    /// The use of each of these process groups. Groups without processes are left out. On systems other
+    /// than Linux, the result is empty.
     pub(crate) fn sample(&mut self, groups: &[u32]) -> HashMap<u32, Usage> {
         let now = Instant::now();
         let totals = totals(groups);

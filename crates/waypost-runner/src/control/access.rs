@@ -1,4 +1,4 @@
-//! Who may use the API from a browser.
+//! Access control of the API for browsers.
 
 use std::net::IpAddr;
 use std::sync::Arc;
@@ -16,18 +16,18 @@ pub const TOKEN_HEADER: &str = "x-waypost-token";
 
 /// The rules for browsers:
 ///
-/// - The `Host` is `localhost` or a loopback address, so that a name of another site that resolves to
-///   this machine (DNS rebinding) leads nowhere.
-/// - A request with an `Origin` comes from the same host and port.
-/// - Whatever changes something, and the environment of a service, needs the token of this session in
-///   the header `X-Waypost-Token`.
+/// - The `Host` must be `localhost` or a loopback address, which prevents DNS rebinding: the name of
+///   another site that resolves to this machine is refused.
+/// - An `Origin` must have the same host and port.
+/// - Requests that change something or read the environment of a service must have the token of this
+///   session in the header `X-Waypost-Token`.
 ///
 /// Anything else is answered with 403.
 #[derive(Clone, Debug)]
 pub struct BrowserAccess(Arc<str>);
 
 impl BrowserAccess {
-    /// `token` is a secret of this session, which the user gets in the link to the dashboard.
+    /// `token` is a secret of this session. It is part of the link to the dashboard that the user gets.
     pub fn new(token: &str) -> Self {
         Self(token.into())
     }
@@ -83,7 +83,7 @@ fn is_local(authority: &Authority) -> bool {
     host.eq_ignore_ascii_case("localhost") || host.parse().is_ok_and(is_loopback)
 }
 
-/// Compares without telling by its duration how much is equal.
+/// Compares in constant time, so that the duration doesn't reveal how many bytes are equal.
 fn is_equal(a: &[u8], b: &[u8]) -> bool {
     a.len() == b.len()
         && a.iter()

@@ -1,4 +1,4 @@
-//! The changes of the services, numbered, with the last ones kept for those who reconnect.
+//! Numbers the changes of the services, and keeps the last ones for clients that reconnect.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use tokio::sync::broadcast;
 
 use super::view::ServiceView;
 
-/// How many changes are kept.
+/// The number of changes that are kept.
 const KEPT: usize = 1024;
 
 /// A change of a service, as JSON.
@@ -27,7 +27,7 @@ pub(super) struct Changes {
 }
 
 impl Changes {
-    /// The numbers begin with the time, so that those of an earlier run are never taken for ones of this.
+    /// The first number is derived from the time, so that the numbers of two runs can't be confused.
     pub(super) fn new() -> Self {
         let now = SystemTime::now()
             .duration_since(SystemTime::UNIX_EPOCH)
@@ -52,7 +52,7 @@ impl Changes {
         self.followers.receiver_count() > 0
     }
 
-    /// Takes the new state of all services.
+    /// Publishes the differences between the last state of all services and this one.
     pub(super) fn publish(&mut self, services: Vec<ServiceView>) {
         for service in &services {
             let before = self.services.iter().find(|it| it.name == service.name);
@@ -74,7 +74,7 @@ impl Changes {
         self.services = services;
     }
 
-    /// The changes from now on, and those since `last_seen`; `None` if not all of them are kept.
+    /// The future changes, and those since `last_seen`. The latter are `None` if some are no longer kept.
     pub(super) fn follow(
         &self,
         last_seen: Option<u64>,

@@ -21,7 +21,7 @@ pub struct Client {
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
-    /// Nobody listens on the socket.
+    /// No process listens on the socket.
     #[error("no stack is running")]
     NotRunning,
     /// The stack has refused the request.
@@ -41,7 +41,7 @@ impl Client {
     /// Connects to a socket; see [`socket_of_file`](super::socket_of_file).
     ///
     /// # Errors
-    /// Nobody listens there, or the socket can't be opened.
+    /// No process listens on the socket, or it can't be opened.
     pub async fn connect(socket: &Path) -> Result<Self, ClientError> {
         let stream = UnixStream::connect(socket)
             .await

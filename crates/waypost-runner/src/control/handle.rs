@@ -15,14 +15,14 @@ use crate::status::InstanceStatus;
 use crate::supervisor::Supervisor;
 use crate::usage::{Usage, UsageSampler};
 
-/// How long changes are gathered before they are published together.
+/// The time for which changes are collected before they are published together.
 const GATHER: Duration = Duration::from_millis(20);
-/// How often the use of CPU and memory is measured while somebody follows the changes.
+/// How often the use of CPU and memory is measured while a client follows the changes.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
-/// How many of the last lines are searched for an error.
+/// The number of last lines that are searched for an error.
 const LINES_FOR_ERROR: usize = 200;
 
-/// What a stack is, beside its services.
+/// The properties of a stack, without its services.
 #[derive(Clone, Debug)]
 pub struct About {
     /// The name of the stack.
@@ -54,7 +54,7 @@ struct Inner {
     is_down_requested: watch::Sender<bool>,
 }
 
-/// What the programs use.
+/// The CPU time and memory that the programs use.
 #[derive(Debug, Default)]
 struct Sampled {
     sampler: UsageSampler,
@@ -112,7 +112,7 @@ impl Control {
         self.view(&changes)
     }
 
-    /// Notes whether the registry has an instance.
+    /// Records whether the registry has an instance.
     pub fn set_registered(&self, instance: &str, is_registered: bool) {
         let before = lock(&self.0.registered).insert(instance.to_owned(), is_registered);
         if before != Some(is_registered) {
@@ -120,14 +120,14 @@ impl Control {
         }
     }
 
-    /// Waits until somebody asks for the end of the stack.
+    /// Waits until a client requests that the stack is stopped.
     pub async fn down_requested(&self) {
         let mut requested = self.0.is_down_requested.subscribe();
         let _ = requested.wait_for(|requested| *requested).await;
     }
 
-    /// The changes after `last_seen`, or the whole stack if they are not all kept, and the changes from
-    /// now on.
+    /// The changes after `last_seen`, or the whole stack if some of them are no longer kept; and the
+    /// future changes.
     pub(super) fn follow(
         &self,
         last_seen: Option<u64>,
@@ -145,7 +145,7 @@ impl Control {
         &self.0.supervisor
     }
 
-    /// Asks for the end of the stack.
+    /// Requests that the stack is stopped.
     pub(super) fn request_down(&self) {
         self.0.is_down_requested.send_replace(true);
     }
@@ -178,7 +178,7 @@ impl Control {
                 .and_then(|pid| lock(&self.0.sampled).usage.get(&pid).copied());
             let step = |value: f64, step: f64| (value / step).round() * step;
             Extra {
-                // Rounded, so that what hardly changes is not a change.
+                // Rounded, so that small differences don't count as changes.
                 cpu_percent: usage
                     .and_then(|usage| usage.cpu_percent)
                     .map(|percent| step(percent, if percent < 5.0 { 0.5 } else { 1.0 })),

@@ -24,7 +24,7 @@ pub(super) struct LogParams {
     pub(super) follow: bool,
 }
 
-/// How many lines are sent unless the request says otherwise.
+/// The number of lines that are sent by default.
 const DEFAULT_LINES: usize = 200;
 
 impl LogParams {
@@ -61,7 +61,7 @@ impl LogParams {
     }
 }
 
-/// A time, or how long it is ago.
+/// Parses a time, or a duration before now.
 fn time(text: &str) -> Result<SystemTime, ApiError> {
     let ago = humantime::parse_duration(text).ok();
     let ago = ago.and_then(|ago| SystemTime::now().checked_sub(ago));
@@ -74,15 +74,15 @@ fn time(text: &str) -> Result<SystemTime, ApiError> {
         })
 }
 
-/// The lines after `last_seen`, or the last `count` ones, and then those that are written. The second
-/// value is the number of lines that this reader was too slow for.
+/// The lines after `last_seen`, or the last `count` lines, followed by new lines. An error is the number
+/// of lines that were skipped because the reader was too slow.
 pub(super) fn follow(
     store: &LogStore,
     filter: LogFilter,
     last_seen: Option<u64>,
     count: usize,
 ) -> impl Stream<Item = Result<LineView, u64>> + use<> {
-    // First, so that no line is missed in between.
+    // Subscribes first, so that no line is missed in between.
     let live = store.follow();
     let mut past = match last_seen {
         Some(_) => store.last(&filter, usize::MAX),

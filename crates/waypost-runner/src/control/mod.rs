@@ -10,7 +10,7 @@
 //! | `GET /api/services/NAME/environment` | the variables that it is started with ([`VariableView`]) |
 //! | `POST /api/down` | 202; the whole stack is stopped |
 //!
-//! `/api/events` and a followed `/api/logs` go on where a client was if it sends `Last-Event-ID`.
+//! If a client sends `Last-Event-ID`, `/api/events` and `/api/logs?follow=true` continue after that event.
 //! `/api/logs` takes `service` (names, separated by commas), `level`, `q` (a text), `since` (`10m` or a
 //! time), `n` (the number of lines, 200 by default) and `follow`. Errors are
 //! `application/problem+json`.

@@ -22,14 +22,14 @@ use super::logs::{LogParams, follow};
 use super::view::{LineView, ServiceKind, ServiceView, StackView, VariableView, is_secret};
 use crate::service::VariableSource;
 
-/// The longest body of a request.
+/// The maximum size of a request body.
 const BODY_LIMIT: usize = 16 * 1024;
-/// How often a comment is sent on a stream that is silent.
+/// How often a comment is sent on a stream without events.
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
-/// More replicas are a typing error.
+/// The maximum number of replicas; a larger number is probably a typing error.
 const MAX_REPLICAS: u32 = 200;
 
-/// The API for those who may do everything: whoever can open the socket.
+/// The API without access control, for the socket that only the user can open.
 pub fn router(control: Control) -> Router {
     Router::new()
         .route("/api/stack", get(stack))
@@ -44,8 +44,8 @@ pub fn router(control: Control) -> Router {
         .with_state(control)
 }
 
-/// The API for browsers. What changes something needs the token, and requests of other sites are
-/// refused.
+/// The API for browsers. Requests that change something need the token, and requests from other sites
+/// are refused.
 pub fn browser_router(control: Control, access: BrowserAccess) -> Router {
     access.protect(router(control))
 }
@@ -58,8 +58,8 @@ async fn events(State(control): State<Control>, headers: HeaderMap) -> Response 
     sse(changes(control, last_seen(&headers)))
 }
 
-/// The snapshot or what was missed, and then each change. Whoever falls too far behind gets another
-/// snapshot.
+/// The snapshot or the missed changes, and then each change. A client that falls too far behind gets
+/// another snapshot.
 fn changes(control: Control, last_seen: Option<u64>) -> impl Stream<Item = Event> {
     let begin = |control: &Control, last_seen| {
         let (missed, live) = control.follow(last_seen);
@@ -177,7 +177,7 @@ async fn restart(
     // It goes on if the client doesn't wait.
     tokio::spawn(async move {
         for service in services {
-            // One that fails shows it by its state; the others are restarted all the same.
+            // A failed restart is visible in the state of the service. The others are restarted anyway.
             let _ = supervisor.restart(&service).await;
         }
     });
@@ -235,7 +235,7 @@ async fn environment(
     let mut all: Vec<VariableView> = own
         .into_iter()
         .chain(shell)
-        // Cleared by Waypost: for a program it is as if it were not set.
+        // Waypost sets some variables to an empty value, which programs treat like an unset variable.
         .filter(|(_, value, source)| *source != VariableSource::Waypost || !value.is_empty())
         .map(|(name, value, source)| {
             let masked = is_secret(&name, &value);
@@ -276,7 +276,7 @@ fn view_of(control: &Control, name: &str) -> Result<ServiceView, ApiError> {
     })
 }
 
-/// The JSON of a request; nothing counts as `{}`.
+/// Parses the JSON body of a request. An empty body counts as `{}`.
 async fn body<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
     let bytes = axum::body::to_bytes(request.into_body(), BODY_LIMIT)
         .await

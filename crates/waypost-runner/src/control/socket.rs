@@ -7,12 +7,12 @@ use std::path::{Path, PathBuf};
 
 use tokio::net::UnixListener;
 
-/// The socket of a stack, which is removed when this is dropped.
+/// The socket of a stack. It is removed on drop.
 #[derive(Debug)]
 pub struct Socket {
     path: PathBuf,
     listener: Option<UnixListener>,
-    /// Locked for as long as the stack runs; the kernel unlocks it whatever happens.
+    /// Locked while the stack runs. The kernel unlocks it even if the process is killed.
     _lock: File,
 }
 
@@ -34,7 +34,7 @@ pub enum SocketError {
 }
 
 impl Socket {
-    /// Opens a socket; see [`socket_of_file`]. One that was left by a process that is gone is replaced.
+    /// Opens a socket; see [`socket_of_file`]. Replaces a socket that a killed process has left.
     /// Must be called within a Tokio runtime.
     ///
     /// # Errors
@@ -59,7 +59,7 @@ impl Socket {
             Err(TryLockError::WouldBlock) => return Err(SocketError::Running),
             Err(TryLockError::Error(error)) => return Err(failed(error)),
         }
-        // Nobody has the lock, so a socket that is there is stale.
+        // No other process has the lock, so an existing socket is stale.
         match std::fs::remove_file(path) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(failed(error)),
             _ => {}
@@ -92,7 +92,7 @@ impl Drop for Socket {
     }
 }
 
-/// Makes the folder for sockets. Others must not be able to put anything there.
+/// Creates the folder for sockets. Other users must not be able to create files in it.
 fn private_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new()
         .recursive(true)
@@ -137,7 +137,7 @@ pub fn socket_of_sample(gateway_port: u16) -> PathBuf {
     runtime_folder().join(format!("sample-{gateway_port}.sock"))
 }
 
-/// The sockets of all stacks of this user that run, or have ended without removing theirs.
+/// The sockets of all running stacks of this user, and stale sockets of stacks that were killed.
 pub fn running_stacks() -> Vec<PathBuf> {
     let entries = std::fs::read_dir(runtime_folder());
     let paths = entries
@@ -176,7 +176,7 @@ mod tests {
         assert!(matches!(Socket::open(&path), Err(SocketError::Running)));
         drop(socket);
         assert!(!path.exists());
-        // As after a kill: the file is there, and nobody listens.
+        // As after a kill: the file exists, but no process listens on it.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         drop(Socket::open(&path).unwrap());

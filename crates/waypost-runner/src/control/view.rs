@@ -1,4 +1,4 @@
-//! What the control API says about a stack: the types of its JSON.
+//! The JSON types of the control API.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -9,7 +9,7 @@ use crate::log::{Level, Line, Stream};
 use crate::service::ServiceSpec;
 use crate::status::{ExitStatus, InstanceState, InstanceStatus};
 
-/// The version of the JSON. It grows when a field is removed or changes its meaning.
+/// The version of the JSON. It is incremented when a field is removed or changes its meaning.
 pub const SCHEMA: u32 = 1;
 
 /// A stack and all its services.
@@ -52,17 +52,17 @@ pub struct ServiceView {
     pub since: String,
     /// The reason for the state, in one line.
     pub why: Option<String>,
-    /// What to do about it.
+    /// What to do about a problem.
     pub advice: Option<String>,
-    /// The last line of its output that tells of an error, while something is wrong.
+    /// The last line of its output that reports an error. Only set while the service has a problem.
     pub last_error: Option<String>,
     /// How many instances are ready (or have completed).
     pub ready: usize,
-    /// How many should be.
+    /// How many instances should be ready.
     pub wanted: usize,
     /// `HOST:PORT` of the first instance.
     pub address: Option<String>,
-    /// Its URL for others.
+    /// The URL under which other programs reach it.
     pub url: Option<String>,
     /// The restarts of all instances.
     pub restarts: u32,
@@ -70,7 +70,7 @@ pub struct ServiceView {
     pub cpu_percent: Option<f64>,
     /// Resident memory.
     pub memory_bytes: Option<u64>,
-    /// The services that it comes after.
+    /// The services that must be ready (or started, or completed) before it starts.
     pub after: Vec<String>,
     /// The services that it calls.
     pub uses: Vec<String>,
@@ -97,9 +97,9 @@ pub struct InstanceView {
     pub port: Option<u16>,
     /// How often it was restarted.
     pub restarts: u32,
-    /// How it ended when it last did.
+    /// How it ended the last time.
     pub exit: Option<ExitView>,
-    /// When it is started again (RFC 3339), while it waits for that.
+    /// When it will be started again (RFC 3339). Only set while it waits for that.
     pub next_start_at: Option<String>,
     /// In percent of one core.
     pub cpu_percent: Option<f64>,
@@ -109,12 +109,12 @@ pub struct InstanceView {
     pub why: Option<String>,
     /// When the program was started (RFC 3339).
     pub started_at: Option<String>,
-    /// Whether the registry has it. `None` if that isn't known here, as for a program that registers
-    /// by itself.
+    /// Whether it is registered. `None` if the runner doesn't know, as for a program that registers
+    /// itself.
     pub registered: Option<bool>,
 }
 
-/// How a program ended: one of both is set.
+/// How a program ended. Either `code` or `signal` is set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitView {
     /// The exit code.
@@ -127,18 +127,18 @@ pub struct ExitView {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ServiceKind {
-    /// A program that goes on running.
+    /// A program that keeps running.
     Process,
     /// A step that ends.
     Once,
-    /// It runs elsewhere.
+    /// Something that is not started by the stack.
     External,
-    /// It is a part of Waypost.
+    /// A part of Waypost.
     Builtin,
 }
 
-/// The state of a service or an instance. The order is from the worst to the best for a service whose
-/// instances differ.
+/// The state of a service or an instance, ordered from the worst to the best. The state of a service is
+/// derived from the worst state of its instances.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ServiceState {
@@ -162,7 +162,7 @@ pub enum ServiceState {
     Stopped,
     /// It is not part of what was started.
     Disabled,
-    /// It runs, and nothing says when it is ready.
+    /// It runs, and has no check of its readiness.
     Running,
     /// It is ready.
     Ready,
@@ -190,7 +190,7 @@ impl ServiceState {
         }
     }
 
-    /// Whether something is wrong that doesn't pass by itself.
+    /// Whether there is a problem that needs attention.
     pub fn is_trouble(self) -> bool {
         self <= Self::Degraded
     }
@@ -209,9 +209,9 @@ pub struct LineView {
     pub instance: String,
     /// Where it comes from.
     pub stream: LineStream,
-    /// The level that the text names.
+    /// The level that is named in the text.
     pub level: Option<Level>,
-    /// The text as the program has written it: escape it before you show it.
+    /// The text as the program has written it. Escape it before showing it.
     pub text: String,
 }
 
@@ -234,9 +234,9 @@ pub struct VariableView {
     pub name: String,
     /// The value, or `***` for one that is likely secret.
     pub value: String,
-    /// Whether the value is left out.
+    /// Whether the value is hidden.
     pub masked: bool,
-    /// Where it comes from: `waypost`, `env`, `env-file PATH` or `shell`.
+    /// Its source: `waypost`, `env`, `env-file PATH` or `shell`.
     pub source: String,
 }
 
@@ -268,7 +268,7 @@ pub(crate) fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time).to_string()
 }
 
-/// What is known beside the status of an instance.
+/// What is known about an instance in addition to its status.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Extra {
     pub(crate) cpu_percent: Option<f64>,
@@ -302,7 +302,7 @@ pub(crate) fn service_view(
         .filter(|instance| is_wanted(instance.state) || wanted == 0)
         .min_by_key(|instance| instance.state);
     let state = worst.map_or(ServiceState::Stopped, |worst| worst.state);
-    // Some instances serve, and some don't.
+    // Some instances are ready, and some are not.
     let state = if ready > 0 && ready < wanted {
         ServiceState::Degraded
     } else {
@@ -433,7 +433,7 @@ fn why(status: &InstanceStatus, statuses: &[InstanceStatus]) -> Option<String> {
             let waits: Vec<String> = on.iter().map(|name| dependency(name, statuses)).collect();
             Some(format!("waits for {}", waits.join(", ")))
         }
-        // After "after 0.4 s" there is nothing to explain.
+        // The reason of a healthy instance, such as "after 0.4 s", explains nothing.
         InstanceState::Healthy => None,
         InstanceState::Starting if status.next_start.is_none() => {
             let check = status.last_check.as_ref();
@@ -443,7 +443,7 @@ fn why(status: &InstanceStatus, statuses: &[InstanceStatus]) -> Option<String> {
     }
 }
 
-/// A dependency that is waited for, and what it is doing unless it is just on its way.
+/// A dependency that is waited for, with its state unless it is simply starting.
 fn dependency(name: &str, statuses: &[InstanceStatus]) -> String {
     let worst = statuses.iter().find(|status| {
         status.service == name

@@ -1,4 +1,4 @@
-//! The level of a line of output, as far as its text says.
+//! Finds the level of a line of output in its text.
 
 use std::fmt;
 use std::str::FromStr;
@@ -17,13 +17,13 @@ pub enum Level {
     Warn,
     /// Information.
     Info,
-    /// For those who look for a fault.
+    /// Details for debugging.
     Debug,
     /// Everything.
     Trace,
 }
 
-/// The words for each level, in the logs of many libraries and languages.
+/// The names of the levels in the logs of common libraries and languages.
 const WORDS: [(&str, Level); 16] = [
     ("error", Level::Error),
     ("err", Level::Error),
@@ -47,7 +47,7 @@ impl Level {
     /// The level that a line names near its beginning: a word in capitals (`ERROR`), in brackets
     /// (`[warn]`) or before a colon (`info:`), or the value of `level` in a line of JSON or logfmt.
     pub(crate) fn of(text: &str) -> Option<Self> {
-        /// A level further to the right is part of the message.
+        /// A level name after these bytes is considered part of the message.
         const LOOKED_AT: usize = 96;
 
         let text = sanitize(text, false);

@@ -63,7 +63,7 @@ pub struct Line {
 }
 
 impl Line {
-    /// The level that the text names, if it does.
+    /// The level that is named in the text, if there is one.
     pub fn level(&self) -> Option<Level> {
         match self.stream {
             Stream::Stdout | Stream::Stderr => Level::of(&self.text),

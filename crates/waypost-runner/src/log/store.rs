@@ -14,8 +14,8 @@ use super::writer::LogWriter;
 /// How many lines a follower may fall behind before it misses some.
 const FOLLOW_CAPACITY: usize = 8192;
 
-/// Keeps the last lines, and passes every line on to the sink and to those who follow. Clones refer to
-/// the same store.
+/// Keeps the last lines, and passes every line on to the sink and to followers. Clones refer to the same
+/// store.
 #[derive(Clone, Debug)]
 pub(crate) struct LogStore {
     kept: Arc<Mutex<Kept>>,
@@ -30,14 +30,14 @@ struct Kept {
     instances: BTreeMap<Arc<str>, RecentLines>,
 }
 
-/// Which lines are wanted. The default is all.
+/// Selects lines. By default, all are selected.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct LogFilter {
     /// Names of services or instances; empty for all.
     pub(crate) names: Vec<String>,
     /// This level or a more severe one. Lines without a level are left out.
     pub(crate) level: Option<Level>,
-    /// A text that the line contains, whatever its case.
+    /// A text that the line contains, in any case.
     pub(crate) text: Option<String>,
     pub(crate) since: Option<SystemTime>,
 }
@@ -76,7 +76,7 @@ impl LogStore {
         &self.writer
     }
 
-    /// Takes lines of one instance. Waits while the sink is slow.
+    /// Adds lines of one instance. Waits if the sink is slow.
     pub(crate) async fn add(&self, mut lines: Vec<Line>) {
         let Some(instance) = lines.first().map(|line| line.instance.clone()) else {
             return;
@@ -138,7 +138,7 @@ impl LogStore {
         lines
     }
 
-    /// All lines from now on.
+    /// Subscribes to all new lines.
     pub(crate) fn follow(&self) -> broadcast::Receiver<Line> {
         self.followers.subscribe()
     }

@@ -1,4 +1,4 @@
-//! A valid stack file, and why one isn't.
+//! A valid stack file, and the errors of an invalid one.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ pub enum StackFileError {
     /// It is invalid.
     #[error("{}", OnePerLine(.0))]
     Invalid(
-        /// Everything that is wrong, in the order of the file.
+        /// All problems, in the order of the file.
         Vec<Problem>,
     ),
 }
@@ -79,10 +79,10 @@ impl StackFile {
         Self::parse(path, &text)
     }
 
-    /// Checks the text of a file. Folders and files that it names are looked for beside `path`.
+    /// Checks the text of a file. Relative paths in it refer to the folder of `path`.
     ///
     /// # Errors
-    /// [`StackFileError::Invalid`] with everything that is wrong.
+    /// [`StackFileError::Invalid`] with all problems.
     pub fn parse(path: &Path, text: &str) -> Result<Self, StackFileError> {
         let mut document = Document::parse(path, text);
         let mut contents: Contents = document.read("services");
@@ -134,7 +134,7 @@ impl StackFile {
         &self.order
     }
 
-    /// What the file says.
+    /// The parsed contents of the file.
     pub fn contents(&self) -> &Contents {
         &self.contents
     }
@@ -164,7 +164,7 @@ impl fmt::Display for OnePerLine<'_> {
 mod tests {
     use super::*;
 
-    /// What is wrong with a text, without the name of the file.
+    /// The problems of a text, without the name of the file.
     fn problems(text: &str) -> Vec<String> {
         match StackFile::parse(Path::new("waypost.toml"), text) {
             Ok(_) => Vec::new(),

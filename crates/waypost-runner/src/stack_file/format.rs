@@ -1,4 +1,4 @@
-//! The keys of a stack file, as types. The JSON schema for editors is made of the same types.
+//! The keys of a stack file, as types. The JSON schema for editors is derived from them.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,10 +19,10 @@ use crate::service::{RestartRule, StopSignal};
 pub struct Contents {
     /// The name of the stack; default: the name of the file's folder.
     pub name: Option<String>,
-    /// Files of environment variables for all services. `?` at the end: the file may be missing. Later
-    /// files take precedence over earlier ones, and the shell's environment over all.
+    /// Files of environment variables for all services. A file whose name ends in `?` may be missing.
+    /// Later files take precedence over earlier ones, and the shell's environment over all.
     pub env_files: Vec<String>,
-    /// What Waypost itself runs.
+    /// The services that Waypost provides.
     pub waypost: BuiltIn,
     /// Values for the services that don't set their own.
     pub defaults: Defaults,
@@ -30,7 +30,7 @@ pub struct Contents {
     pub services: BTreeMap<String, Service>,
 }
 
-/// What Waypost itself runs.
+/// The services that Waypost provides.
 #[derive(Clone, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -100,19 +100,19 @@ pub struct Service {
     pub shell: bool,
     /// The working folder, relative to the file; default: the file's folder.
     pub dir: Option<String>,
-    /// The port of the first instance, which it keeps when it is restarted; 0 for any free one. Other
-    /// instances get free ones. Without it, the service has none.
+    /// The port of the first instance; 0 for any free port. The instance keeps it when it is restarted.
+    /// Further instances get free ports. Default: the service has no port.
     pub port: Option<u16>,
     /// The number of instances; default: 1.
     #[schemars(range(min = 1))]
     pub replicas: Option<u32>,
-    /// What must be there before this starts: `NAME` (ready, or completed if it is a step),
-    /// `NAME:started`, `NAME:ready` or `NAME:completed`.
+    /// The services that this one waits for before it starts: `NAME` (ready, or completed if it is a
+    /// step), `NAME:started`, `NAME:ready` or `NAME:completed`.
     pub after: Vec<String>,
     /// When an instance is ready; default: it accepts connections on its port, or runs if it has none.
     pub ready: Option<Ready>,
-    /// A command that builds the program: before the first start and after a change. If it fails, the
-    /// program of the last build goes on running.
+    /// A command that builds the program, run before the first start and after a change. If it fails, the
+    /// program of the last build keeps running.
     pub build: Option<CommandLine>,
     /// Restart the service when these files change.
     pub watch: Option<Watch>,
@@ -120,27 +120,26 @@ pub struct Service {
     pub env: BTreeMap<String, EnvValue>,
     /// Files of environment variables, in addition to those of the stack.
     pub env_files: Vec<String>,
-    /// Variables that must be set, or the service isn't started.
+    /// Variables that must be set. Otherwise the service isn't started.
     pub needs_env: Vec<String>,
-    /// Services that it calls: it gets `SERVICE_<NAME>_URL` and `<NAME>_URL` for each.
+    /// The services that it calls. For each, the variables `SERVICE_<NAME>_URL` and `<NAME>_URL` are set.
     pub uses: Vec<String>,
-    /// How it is registered: `true` on its behalf, `"self"` if it registers by itself, `false` not at
-    /// all, or a table with more about it; default: `true` for a service with a port.
+    /// How it is registered: `true` (by Waypost), `"self"` (by itself), `false` (not at all), or a table
+    /// with tags and other properties; default: `true` for a service with a port.
     pub register: Option<Register>,
     /// A step that ends, such as a migration; default: false.
     pub once: bool,
-    /// The `HOST:PORT` of something that runs elsewhere: it isn't started, only checked, registered
-    /// and shown.
+    /// The `HOST:PORT` of something that Waypost doesn't start. It is only checked, registered and shown.
     pub external: Option<String>,
-    /// Started only with `--profile` and one of these names, or when it is named itself.
+    /// Started only with `--profile` and one of these names, or if the service itself is named.
     pub profiles: Vec<String>,
     /// When the program is started again after it has ended; default: `crash`.
     pub restart: Option<RestartRule>,
     /// How the program is stopped.
     pub stop: Option<Stop>,
-    /// Open it in the browser once it is ready; default: false.
+    /// Open its URL in the browser once it is ready; default: false.
     pub open: bool,
-    /// Links to show beside the service, by title.
+    /// Links that are shown with the service, by title.
     pub links: BTreeMap<String, String>,
 }
 
@@ -209,8 +208,8 @@ pub struct Ready {
     /// How many checks in a row must fail before the instance isn't ready any more; default: 3.
     #[schemars(range(min = 1))]
     pub failures: Option<u32>,
-    /// How long the start may take before it counts as failed; default: 30s, and 3s for an external
-    /// service. The program isn't stopped.
+    /// How long the start may take until it counts as failed; default: 30s, and 3s for an external
+    /// service. The program is not stopped.
     #[serde(deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]
     pub start_within: Option<Duration>,
@@ -224,11 +223,11 @@ pub struct Watch {
     /// Patterns as in a `.gitignore`, relative to the service's folder; default: everything. What a
     /// `.gitignore` ignores is never watched.
     pub paths: Vec<String>,
-    /// How long it must be quiet after a change; default: 200ms.
+    /// The time without further changes after which the service is restarted; default: 200ms.
     #[serde(deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]
     pub wait: Option<Duration>,
-    /// Restart also the services that come `after` this one; default: false.
+    /// Also restart the services that depend on this one (`after`); default: false.
     pub cascade: bool,
 }
 
@@ -237,9 +236,9 @@ pub struct Watch {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Stop {
-    /// The signal that asks it to end; default: `TERM`.
+    /// The signal that is sent to stop the program; default: `TERM`.
     pub signal: Option<StopSignal>,
-    /// How long it may take before it is killed; default: 10s.
+    /// How long stopping may take before the program is killed; default: 10s.
     #[serde(deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]
     pub within: Option<Duration>,
@@ -252,15 +251,15 @@ pub struct Stop {
     expecting = "expected true, false, \"self\", or a table with name, tags, meta and version"
 )]
 pub enum Register {
-    /// On its behalf, or not at all.
+    /// `true`: registered by Waypost; `false`: not registered.
     Switch(bool),
-    /// By itself.
+    /// The program registers itself.
     Own(OwnRegistration),
-    /// On its behalf, with more about it.
+    /// Registered by Waypost with these properties.
     Details(Registration),
 }
 
-/// The service registers by itself.
+/// The service registers itself.
 #[derive(Clone, Copy, Debug, Deserialize, JsonSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum OwnRegistration {
@@ -269,7 +268,7 @@ pub enum OwnRegistration {
     Itself,
 }
 
-/// What a registry is told about a service.
+/// The properties with which a service is registered.
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]

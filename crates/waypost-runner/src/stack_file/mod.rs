@@ -1,7 +1,7 @@
-//! The stack file, `waypost.toml`: which services a stack has and how each is run.
+//! The stack file, `waypost.toml`: the services of a stack, and how each is run.
 //!
-//! [`StackFile::read`] parses and checks a file, and reports everything that is wrong with it at once.
-//! [`services`] makes the descriptions that a [`Stack`](crate::Stack) is built of.
+//! [`StackFile::read`] parses and checks a file, and reports all problems at once. [`services`] converts
+//! it to the descriptions from which a [`Stack`](crate::Stack) is built.
 
 mod check;
 mod document;

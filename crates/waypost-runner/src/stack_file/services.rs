@@ -1,4 +1,4 @@
-//! Makes the descriptions of the services from what a stack file says.
+//! Converts the services of a stack file to service descriptions.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,7 +13,7 @@ use crate::port::free_port;
 use crate::probe::Probe;
 use crate::service::{RestartRule, ServiceDetails, ServiceSpec, VariableSource};
 
-/// Where the services find each other.
+/// The addresses through which the services find each other.
 #[derive(Clone, Debug)]
 pub struct Addresses {
     /// The host of the registry.
@@ -24,8 +24,8 @@ pub struct Addresses {
     pub gateway: Option<String>,
 }
 
-/// Variables that would override the registry that the stack uses. One that is set but empty counts as
-/// not set.
+/// Variables that would make services use another registry than the stack's. They are set to an empty
+/// value, which counts as not set.
 const OVERRIDING: [&str; 4] = [
     "CONSUL_HOST",
     "CONSUL_PORT",
@@ -60,11 +60,11 @@ pub fn services(
     Ok(specs.collect())
 }
 
-/// The services of a file that are started: those with one of these names, or all whose profiles allow
-/// it if there are no names; and, unless `alone`, those that they come after, directly or not.
+/// The services of a file to start: those with one of these names or, without names, all services that
+/// the profiles enable. Unless `alone`, their direct and indirect dependencies are included.
 ///
 /// # Errors
-/// The name that is no service.
+/// Returns the first name that is not a service.
 pub fn selected(
     file: &StackFile,
     names: &[String],
@@ -101,8 +101,8 @@ pub fn selected(
     Ok(selected.into_iter().map(str::to_owned).collect())
 }
 
-/// The port of the first instance of each service. It is chosen now if it may be any, so that others
-/// can be told.
+/// The port of the first instance of each service. A port of 0 is replaced by a free one now, because
+/// other services need it in their settings.
 fn first_ports(file: &StackFile) -> io::Result<BTreeMap<String, u16>> {
     let mut ports = BTreeMap::new();
     for (name, service) in &file.contents().services {
@@ -181,7 +181,7 @@ impl Conversion<'_> {
         self.environment(name, spec, service)
     }
 
-    /// The service's folder.
+    /// The working folder of the service.
     fn folder(&self, service: &Service) -> std::path::PathBuf {
         let directory = self.file.directory();
         match &service.dir {
@@ -219,8 +219,8 @@ impl Conversion<'_> {
         }
     }
 
-    /// Files first, then the shell (which the program inherits anyway), then Waypost, then the service
-    /// itself: each takes precedence over those before.
+    /// Sets the variables from files, then from the shell (which the program inherits anyway), from
+    /// Waypost, and from the service itself. Later ones take precedence.
     fn environment(&self, name: &str, spec: ServiceSpec, service: &Service) -> ServiceSpec {
         let mut files: BTreeMap<String, (String, String)> = BTreeMap::new();
         let entries = self
@@ -323,8 +323,8 @@ impl Conversion<'_> {
         variables
     }
 
-    /// The URL of a service for others: through the gateway if there is one. What speaks TCP alone has
-    /// its own address.
+    /// The URL under which others reach a service: through the gateway if there is one. Services without
+    /// HTTP are reached directly.
     fn url(&self, name: &str, service: &Service) -> Option<String> {
         let port = self.ports.get(name)?;
         let is_http = || {
@@ -348,7 +348,7 @@ impl Conversion<'_> {
         })
     }
 
-    /// A text with the ports of other services.
+    /// Replaces placeholders for ports of other services in a text.
     fn text(&self, text: &str) -> String {
         expand_service_ports(text, |name| self.ports.get(name).copied())
     }
