@@ -1,8 +1,8 @@
 //! The access log: one line per request, written when the last byte has been sent or the request has
 //! ended early.
 //!
-//! Each worker formats its lines into a buffer of its own. A thread writes full buffers, so no request
-//! waits for a disk or a pipe.
+//! Each worker formats its lines into its own buffer. A thread writes full buffers, so no request waits
+//! for a disk or a pipe.
 
 use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
@@ -14,9 +14,9 @@ use std::time::{Duration, SystemTime};
 
 use crate::exchange::Exchange;
 
-/// A worker hands its buffer over when it has this many bytes, and otherwise ten times a second.
+/// A worker passes its buffer on when it has this many bytes, or after a tenth of a second.
 const BUFFER: usize = 16 * 1024;
-/// The number of buffers that wait for the disk. Beyond that, lines are dropped and counted.
+/// The maximum number of buffers that wait to be written. Further lines are dropped and counted.
 const QUEUE: usize = 256;
 
 /// How a line is written.
@@ -73,7 +73,7 @@ impl AccessLog {
         }))
     }
 
-    /// Logs to anything that can be written to, from a thread of its own.
+    /// Logs to any writer, on a separate thread.
     pub fn to_writer(mut writer: impl Write + Send + 'static, format: AccessLogFormat) -> Self {
         Self::start(format, move |lines| {
             writer.write_all(lines)?;
@@ -120,7 +120,7 @@ fn open(path: &Path) -> io::Result<File> {
     OpenOptions::new().create(true).append(true).open(path)
 }
 
-/// Whether the file is still the one at that path.
+/// Whether an open file is still the one at this path.
 fn is_at(file: &File, path: &Path) -> bool {
     use std::os::unix::fs::MetadataExt;
     match (file.metadata(), path.metadata()) {
@@ -129,7 +129,7 @@ fn is_at(file: &File, path: &Path) -> bool {
     }
 }
 
-/// One worker's lines.
+/// The access log of one worker.
 pub(crate) struct LogBuffer {
     log: Option<AccessLog>,
     buffer: Mutex<Buffer>,
@@ -177,7 +177,7 @@ impl LogBuffer {
         }
     }
 
-    /// Hands the lines to the writing thread.
+    /// Passes the lines to the writing thread.
     pub(crate) fn flush(&self) {
         if let Some(log) = &self.log {
             let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
@@ -367,7 +367,7 @@ fn write_millis(out: &mut String, time: Duration) -> fmt::Result {
     write!(out, "{}.{:03}", micros / 1000, micros % 1000)
 }
 
-/// A JSON string. Everything that could control a terminal or forge a line is escaped.
+/// Writes a JSON string. Characters that could control a terminal or forge a line are escaped.
 fn write_quoted(out: &mut String, text: &str) {
     out.push('"');
     if text.bytes().all(is_plain) {

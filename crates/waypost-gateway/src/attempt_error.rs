@@ -22,8 +22,8 @@ pub(crate) enum AttemptErrorKind {
     NotCallable,
     /// The connection broke after something was sent and before a response began.
     Broken,
-    /// The same, on a connection that had served requests before: the instance may have closed it
-    /// because it was idle.
+    /// The connection broke before a response, and it had served requests before: the instance may have
+    /// closed it because it was idle.
     BrokenReused,
     /// The gateway has no file descriptor, port or memory left for a connection.
     Shortage,
@@ -48,7 +48,8 @@ impl AttemptErrorKind {
         )
     }
 
-    /// Whether the instance can't be connected to, so that others are preferred for a while.
+    /// Whether no connection to the instance can be established, so that others are preferred for a
+    /// while.
     pub(crate) fn is_refusal(self) -> bool {
         matches!(
             self,

@@ -1,4 +1,4 @@
-//! A client's connection, as the requests on it see it.
+//! The data of a client's connection that its requests use.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -9,23 +9,23 @@ use crate::forwarded::Forwarding;
 use crate::framing::FramingConflict;
 use crate::worker::Worker;
 
-/// What the requests of one connection share.
+/// The data that the requests of one connection share.
 pub(crate) struct Client {
     worker: Arc<Worker>,
     peer: SocketAddr,
     pub(crate) forwarding: Forwarding,
     pub(crate) conflict: FramingConflict,
     pub(crate) state: Arc<ConnectionState>,
-    /// The time limit of the present request. With HTTP/2, each request has its own.
+    /// The time limit of the current request. With HTTP/2, each request has its own.
     deadline: Option<Arc<Deadline>>,
 }
 
-/// What the byte stream of a connection has to know about its requests.
+/// The data about the requests that the byte stream of the connection uses.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionState {
     /// The number of requests that have begun and not ended.
     in_progress: AtomicU32,
-    /// Close with a reset, so that the client notices that a response is incomplete.
+    /// Whether to close with a reset, so that the client notices that a response is incomplete.
     reset: AtomicBool,
 }
 
@@ -58,7 +58,7 @@ impl Client {
         self.peer
     }
 
-    /// The time limit for one request, not set.
+    /// Creates the time limit for one request. It is not set yet.
     pub(crate) fn request_deadline(&self) -> Arc<Deadline> {
         match &self.deadline {
             Some(deadline) => {

@@ -1,4 +1,4 @@
-//! The byte stream from and to a client, with limits on how slow it may be.
+//! The byte stream from and to a client, with time limits.
 
 use std::io;
 use std::pin::Pin;
@@ -14,14 +14,14 @@ use crate::client::ConnectionState;
 use crate::deadlines::{Deadline, Deadlines};
 use crate::framing::{FramingConflict, Scanner};
 
-/// How slow a client may be.
+/// The time limits for a client.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientLimits {
-    /// From the first byte of a request's head to the last.
+    /// The time from the first byte of a request's head to the last.
     pub(crate) head: Duration,
-    /// Between two requests.
+    /// The time between two requests.
     pub(crate) idle: Duration,
-    /// How long a client may read nothing of what is sent to it.
+    /// The time in which a client reads nothing of what is sent to it.
     pub(crate) write: Duration,
 }
 
@@ -35,7 +35,7 @@ pub(crate) struct ClientStream {
     read_deadline: Arc<Deadline>,
     reading: Reading,
     deadlines: Deadlines,
-    /// Running while the client reads nothing.
+    /// Set while the client reads nothing.
     write_deadline: Option<Arc<Deadline>>,
 }
 
@@ -47,7 +47,7 @@ enum Transport {
 /// What `read_deadline` limits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Reading {
-    /// A request is in progress and has limits of its own.
+    /// A request is in progress, which has its own limits.
     Nothing,
     /// The time until the next request.
     Idle,
@@ -112,7 +112,7 @@ impl ClientStream {
         } else {
             Reading::Idle
         };
-        // After a request its deadline has to start anew, even if the state looks the same.
+        // After a request the deadline has to start again, even if the state is the same as before.
         if reading != self.reading || !self.read_deadline.is_set() {
             self.reading = reading;
             match reading {

@@ -24,10 +24,10 @@ use crate::worker::Worker;
 
 /// The idle time after which TCP keep-alive probes are sent.
 const KEEPALIVE: Duration = Duration::from_secs(60);
-/// How often an HTTP/2 connection is checked with a ping, and how long the answer may take.
+/// How often an HTTP/2 connection is checked with a ping, and how long the response may take.
 const PING_INTERVAL: Duration = Duration::from_secs(30);
 const PING_TIMEOUT: Duration = Duration::from_secs(20);
-/// The number of requests at a time on an HTTP/2 connection.
+/// The number of concurrent requests on an HTTP/2 connection.
 const MAX_STREAMS: u32 = 200;
 /// The first bytes of an HTTP/2 connection. No method of HTTP/1.1 begins with them.
 const HTTP2_PREFACE: &[u8] = b"PRI ";
@@ -92,7 +92,7 @@ async fn begins_with_http2(stream: &TcpStream) -> std::io::Result<bool> {
         if count == HTTP2_PREFACE.len() || count == 0 || !HTTP2_PREFACE.starts_with(received) {
             return Ok(received == HTTP2_PREFACE);
         }
-        // The rest is on its way; peeking again would return the same at once.
+        // More bytes have to arrive. Peeking again now would return the same bytes.
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
@@ -142,8 +142,8 @@ async fn serve_http(
     Ok(())
 }
 
-/// Polls a connection until it ends. Asks it to end when the worker drains, and drops it when the
-/// worker closes.
+/// Polls a connection until it ends. Shuts it down gracefully when the worker drains, and drops it when
+/// the worker closes.
 async fn drive<C: Future<Output = hyper::Result<()>>>(
     worker: &Worker,
     deadline: &Deadline,

@@ -1,8 +1,8 @@
 //! Coarse time limits: one periodic task per worker instead of a timer per request.
 //!
-//! Setting a limit is one store. A task looks at all limits ten times a second and wakes the tasks
-//! whose limit has passed, so a limit is accurate to about 0.2 s. A timer of the runtime would be
-//! exact, but costs more than the rest of what a request does with time.
+//! Setting a limit is a single memory write. A task checks all limits ten times a second and wakes the
+//! tasks whose limit has passed, so limits are accurate to about 0.2 s. Timers of the runtime would be
+//! exact, but setting one for each request takes too much CPU time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -13,7 +13,7 @@ use futures_util::task::AtomicWaker;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 
-/// How often limits are looked at.
+/// How often limits are checked.
 pub(crate) const RESOLUTION: Duration = Duration::from_millis(100);
 
 /// The value of a limit that is not set.
@@ -26,7 +26,7 @@ pub(crate) struct Deadlines(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     epoch: Instant,
-    /// Milliseconds since `epoch`, as of the last look.
+    /// Milliseconds since `epoch`, as of the last check.
     now: AtomicU64,
     limits: Mutex<Vec<Weak<Deadline>>>,
     added: Notify,
@@ -76,7 +76,7 @@ impl Deadlines {
         self.0.wake(|_| true);
     }
 
-    /// Wakes tasks whose limit has passed, and calls `tick` after each look. Sleeps while there is no
+    /// Wakes tasks whose limit has passed, and calls `tick` after each check. Sleeps while there is no
     /// limit and `tick` returns false. Never returns.
     pub(crate) async fn run(&self, mut tick: impl FnMut() -> bool) {
         loop {

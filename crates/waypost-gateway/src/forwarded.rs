@@ -15,14 +15,14 @@ const X_FORWARDED_PORT: HeaderName = HeaderName::from_static("x-forwarded-port")
 const X_FORWARDED_PREFIX: HeaderName = HeaderName::from_static("x-forwarded-prefix");
 const X_FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
 
-/// The number of headers that are added to a request; reserved at once.
+/// The number of headers that are added to a request, for which space is reserved.
 pub(crate) const ADDED: usize = 9;
 
-/// What the forwarding headers say about a client. Kept per connection, so that most values are made
-/// once.
+/// The values of the forwarding headers for a client. Kept per connection, so that most values are
+/// created only once.
 #[derive(Debug)]
 pub(crate) struct Forwarding {
-    /// Whether the client is a proxy whose own forwarding headers are believed.
+    /// Whether the client is a proxy whose forwarding headers are trusted.
     is_trusted: bool,
     scheme: &'static str,
     peer: IpAddr,
@@ -51,9 +51,9 @@ impl Forwarding {
         }
     }
 
-    /// Adds the headers. Those of a trusted proxy are extended, those of any other client are dropped
-    /// first. `host` is the authority that the client asked for, `prefix` the part of the path that
-    /// was removed.
+    /// Adds the headers. Headers from a trusted proxy are extended; those from any other client are
+    /// removed first. `host` is the authority that the client requested, and `prefix` the part of the
+    /// path that was removed.
     pub(crate) fn write(
         &self,
         headers: &mut HeaderMap,
@@ -80,7 +80,7 @@ impl Forwarding {
         }
     }
 
-    /// The scheme and authority under which the client sees the gateway, as far as they are known.
+    /// The scheme and authority that the client uses for the gateway, as far as they are known.
     pub(crate) fn public_address(
         &self,
         headers: &HeaderMap,
@@ -90,8 +90,8 @@ impl Forwarding {
         named.or(host).cloned()
     }
 
-    /// A trusted proxy has seen the original request, so its values are kept. Values that it left out
-    /// follow from those it set, not from the connection between it and the gateway.
+    /// A trusted proxy has seen the original request, so its values are kept. Missing values are derived
+    /// from the values that it has set, not from the connection between it and the gateway.
     fn extend(&self, headers: &mut HeaderMap, values: ForHost, prefix: Option<&HeaderValue>) {
         append(headers, header::FORWARDED, &values.forwarded);
         append(headers, X_FORWARDED_FOR, &self.peer_value);
@@ -163,7 +163,7 @@ fn remove_forwarding_headers(headers: &mut HeaderMap) {
     }
 }
 
-/// Matches underscores too, since CGI programs can't tell `X_Forwarded_For` from the real header.
+/// Matches underscores too, since CGI programs can't distinguish `X_Forwarded_For` from the real header.
 pub(crate) fn is_forwarding_header(name: &str) -> bool {
     let is_like = |start: &str| {
         name.len() >= start.len()

@@ -23,7 +23,7 @@ const HOP_BY_HOP: [HeaderName; 9] = [
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The id of the instance that sent the response.
 pub(crate) const INSTANCE: HeaderName = HeaderName::from_static("x-waypost-instance");
-/// The name of the calling service, as it says itself.
+/// The header in which a calling service states its name.
 pub(crate) const CALLER: HeaderName = HeaderName::from_static("x-waypost-caller");
 
 /// Trailers that services send without announcing them. hyper sends only announced trailers with
@@ -55,8 +55,8 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// Removing some headers would change what the request means to the service, or hide from it what a
-/// proxy said about the client (compare CVE-2022-31813).
+/// A client could otherwise have headers removed that change the meaning of a request, or that tell the
+/// service something about the client (compare CVE-2022-31813).
 fn may_be_listed_in_connection(name: &HeaderName) -> bool {
     let is_needed = [
         header::HOST,
@@ -70,8 +70,8 @@ fn may_be_listed_in_connection(name: &HeaderName) -> bool {
     !is_needed && !is_forwarding_header(name.as_str())
 }
 
-/// Removes what must not be in trailers (RFC 9110, section 6.5.1): a service might take it for a
-/// header that the gateway has checked.
+/// Removes fields that must not be in trailers (RFC 9110, section 6.5.1): a service might mistake them
+/// for headers that the gateway has checked.
 pub(crate) fn strip_from_trailers(trailers: &mut HeaderMap) {
     let forbidden: Vec<HeaderName> = trailers
         .keys()

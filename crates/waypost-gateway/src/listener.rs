@@ -1,4 +1,4 @@
-//! Accepts connections and hands each to the worker with the fewest.
+//! Accepts connections and passes each to the worker with the fewest connections.
 
 use std::collections::HashMap;
 use std::io;
@@ -21,14 +21,14 @@ pub(crate) struct Accepted {
     pub(crate) permit: Permit,
 }
 
-/// A worker, as the listener sees it.
+/// The listener's handle to a worker.
 pub(crate) struct Assignment {
     pub(crate) accepted: mpsc::UnboundedSender<Accepted>,
     /// The number of the worker's connections.
     pub(crate) open: Arc<AtomicUsize>,
 }
 
-/// Accepts connections for as long as it is polled.
+/// Accepts connections while it is polled.
 pub(crate) async fn accept(
     listener: &TcpListener,
     limits: Arc<ConnectionLimits>,
@@ -47,7 +47,7 @@ pub(crate) async fn accept(
                 continue;
             }
         };
-        // Of workers with equally many, each in turn.
+        // Workers with the same number of connections take turns.
         next += 1;
         let least = (0..workers.len())
             .map(|at| (at + next) % workers.len())

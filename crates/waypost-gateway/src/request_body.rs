@@ -25,15 +25,15 @@ struct Source {
     hint: SizeHint,
     /// The number of the latest attempt. Bodies of earlier ones that still exist can't read.
     attempt: u32,
-    /// Whether the latest attempt still holds its body.
+    /// Whether the latest attempt has not dropped its body yet.
     is_sending: bool,
     buffered: Vec<Bytes>,
     buffered_bytes: usize,
-    /// How much is buffered for another attempt.
+    /// How many bytes may be buffered for another attempt.
     replay_limit: usize,
     /// More than `replay_limit` bytes were read, so the body can't be replayed.
     over_limit: bool,
-    /// How much a client may send.
+    /// How many bytes a client may send.
     max_bytes: u64,
     trailers: Option<HeaderMap>,
     ended: bool,
@@ -43,7 +43,7 @@ struct Source {
     /// Whether the last poll of `incoming` was pending.
     waiting_for_client: bool,
     deadline: Arc<Deadline>,
-    /// When the first attempt began, and when the present wait did.
+    /// When the first attempt began, and when the current wait began.
     began: u64,
     since: u64,
 }
@@ -131,7 +131,7 @@ impl RequestBody {
         self.source().map_or(0, |source| source.bytes)
     }
 
-    /// Who has to act next, and since when.
+    /// Which side has to act next, and since when.
     pub(crate) fn progress(&self) -> Option<Progress> {
         self.source().map(|source| Progress {
             waits_for_client: source.waiting_for_client && !source.ended,
@@ -147,15 +147,15 @@ impl RequestBody {
     }
 }
 
-/// How far the body has come. Times are in milliseconds since the worker started.
+/// The progress of the body. Times are in milliseconds since the worker started.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Progress {
     /// The client has to send more of its body. Otherwise the instance has to read more of it, or to
     /// respond.
     pub(crate) waits_for_client: bool,
-    /// The client has sent all of it.
+    /// The client has sent the whole body.
     pub(crate) is_complete: bool,
-    /// When the present wait began.
+    /// When the current wait began.
     pub(crate) since: u64,
     /// When the first byte could be sent.
     pub(crate) began: u64,

@@ -1,4 +1,4 @@
-//! Where an instance's response ends must be as clear to the client as it is to the gateway.
+//! Ensures that the client and the gateway agree on where an instance's response ends.
 
 use http::header::{HeaderMap, HeaderValue};
 use http::{Response, header};

@@ -4,26 +4,26 @@
 const WINDOW: u64 = 10_000;
 /// The retries per second that are always allowed, for services with few requests.
 const MIN_PER_SECOND: f32 = 10.0;
-/// What each worker is allowed at least, however many workers share [`MIN_PER_SECOND`].
+/// The minimum for each worker, even if many workers share [`MIN_PER_SECOND`].
 const MIN_RESERVE: f32 = 10.0;
 
 /// The retries of one service and one worker: a token bucket that requests fill.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RetryBudget {
-    /// The retries allowed now.
+    /// The number of retries that are allowed now.
     balance: f32,
-    /// What each request adds.
+    /// The number that each request adds.
     ratio: f32,
     per_milli: f32,
     reserve: f32,
-    /// What requests have added beyond the reserve, at most.
+    /// The maximum that requests can add to the reserve.
     max: f32,
     /// In milliseconds since the worker started.
     updated: u64,
 }
 
 impl RetryBudget {
-    /// A budget of `ratio` retries per request, for one of `workers`.
+    /// A budget of `ratio` retries per request, for one of this number of workers.
     pub(crate) fn new(ratio: f32, workers: usize) -> Self {
         let share = 1.0 / workers.max(1) as f32;
         let per_milli = MIN_PER_SECOND * share / 1e3;
@@ -43,7 +43,7 @@ impl RetryBudget {
         self.balance = (self.balance + self.ratio).min(self.max);
     }
 
-    /// Takes one retry; false if none is left.
+    /// Takes one retry. Returns false if none is left.
     pub(crate) fn withdraw(&mut self, now: u64) -> bool {
         let passed = now.saturating_sub(self.updated) as f32;
         self.updated = now;

@@ -1,12 +1,12 @@
-//! Names that a mistyped one may have meant.
+//! Suggestions for mistyped names.
 
 /// The number of names that are suggested.
 const SUGGESTIONS: usize = 3;
 /// Names longer than this are not compared.
 const MAX_LENGTH: usize = 64;
 
-/// The names closest to a mistyped one, the closest first. Unlike a list of all names, this tells a
-/// stranger little.
+/// The names most similar to a mistyped one, the most similar first. Unlike a list of all names, they
+/// reveal little to strangers.
 pub(crate) fn closest<'a>(typed: &str, names: impl Iterator<Item = &'a str>) -> Vec<String> {
     if typed.is_empty() || typed.len() > MAX_LENGTH {
         return Vec::new();

@@ -18,7 +18,7 @@ pub(crate) enum InvalidRequest {
     Method(&'static str),
 }
 
-/// Checks a request, and returns the authority that the client asked for, if there is one.
+/// Checks a request, and returns the authority that the client requested, if there is one.
 pub(crate) fn check<B>(request: &Request<B>) -> Result<Option<HeaderValue>, InvalidRequest> {
     match *request.method() {
         // CONNECT would open a tunnel to any address; TRACE would disclose what proxies in front of
@@ -67,7 +67,7 @@ fn host<B>(request: &Request<B>) -> Result<Option<HeaderValue>, InvalidRequest> 
     if !is_valid_host(authority.as_str().as_bytes()) {
         return Err(InvalidRequest::Host);
     }
-    // With HTTP/2, both are said to be the same (RFC 9113, section 8.3.1).
+    // With HTTP/2, both must be the same (RFC 9113, section 8.3.1).
     let differs = host.is_some_and(|host| {
         !host
             .as_bytes()

@@ -1,7 +1,7 @@
-//! A worker: one thread with a runtime of its own, its share of the clients' connections, and its own
+//! A worker: one thread with its own runtime, its share of the clients' connections, and its own
 //! connections to instances.
 //!
-//! Workers share what rarely changes (routes, configuration) and nothing that a request writes to, so
+//! Workers share data that rarely changes (routes, configuration), but nothing that requests write to, so
 //! a core never waits for another one.
 
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -102,7 +102,7 @@ impl Worker {
         &self.deadlines
     }
 
-    /// How slow clients may be.
+    /// The time limits for clients.
     pub(crate) fn client_limits(&self) -> ClientLimits {
         let config = self.server.config();
         ClientLimits {
@@ -123,7 +123,7 @@ impl Worker {
         self.with_budget(service, RetryBudget::deposit);
     }
 
-    /// Takes one retry from the budget of a service; false if it is spent.
+    /// Takes one retry from the budget of a service. Returns false if none is left.
     pub(crate) fn withdraw_retry(&self, service: usize) -> bool {
         let now = self.deadlines.now();
         self.with_budget(service, |budget| budget.withdraw(now))
@@ -140,7 +140,7 @@ impl Worker {
         }
     }
 
-    /// Makes connections close after their present requests.
+    /// Makes connections close after their current requests.
     pub(crate) fn drain(&self) {
         self.phase.fetch_max(DRAINING, Ordering::SeqCst);
         self.deadlines.wake_all();

@@ -1,4 +1,4 @@
-//! What one worker has counted since the last collection.
+//! The counts of one worker since the last collection.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -8,7 +8,7 @@ use crate::exchange::{EndReason, Exchange};
 
 use super::latency::Latencies;
 
-/// The number of callers and instances of a service that are counted by name in a second.
+/// The number of callers, and of instances, of a service that are counted by name within a second.
 const MAX_NAMES: usize = 64;
 
 /// The counts of one worker, by the index of the service.
@@ -26,7 +26,7 @@ pub(crate) struct ServiceCounts {
     pub(crate) requests: u64,
     pub(crate) failures: u64,
     pub(crate) retries: u64,
-    /// By the first digit of the status; at 0, requests that got no response.
+    /// By the first digit of the status. Requests without a response are at index 0.
     pub(crate) by_class: [u64; 6],
     pub(crate) request_bytes: u64,
     pub(crate) response_bytes: u64,
@@ -136,7 +136,7 @@ impl ServiceCounts {
         }
     }
 
-    /// Zero, without giving memory back that the next second needs.
+    /// Resets the counts to zero. Keeps the memory, which the next second needs.
     fn clear(&mut self) {
         let mut callers = std::mem::take(&mut self.callers);
         callers.clear();
@@ -154,7 +154,7 @@ impl ServiceCounts {
     }
 }
 
-/// The count of a name; of `other`, once there are too many names.
+/// The count for a name, or for `other` if there are too many names.
 fn slot<'a, T: Default>(counts: &'a mut HashMap<Box<str>, T>, name: &str) -> &'a mut T {
     let name = if counts.contains_key(name) || counts.len() < MAX_NAMES {
         name

@@ -1,4 +1,4 @@
-//! The last 15 minutes, second by second.
+//! The traffic of the last 15 minutes, second by second.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ pub(crate) struct Second {
     pub(crate) services: HashMap<Arc<str>, ServiceCounts>,
 }
 
-/// What is kept of a second: one small record per service with requests.
+/// The traffic of one second: one small record for each service with requests.
 #[derive(Clone, Default)]
 pub(crate) struct History {
     pub(crate) last_second: u64,

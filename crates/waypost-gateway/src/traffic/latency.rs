@@ -1,9 +1,9 @@
-//! How long requests took, counted in ranges.
+//! A histogram of latencies.
 
 use std::time::Duration;
 
-/// The upper bounds of the ranges, in microseconds: each about a quarter above the one before, from
-/// 100 us to 5 minutes. A quantile read from them is too high by at most a quarter.
+/// The upper bounds of the ranges in microseconds, from 100 us to 5 minutes. Each is about a quarter
+/// larger than the one before, so a quantile is too high by at most a quarter.
 pub(crate) const BOUNDS: [u32; RANGES - 1] = bounds();
 
 const RANGES: usize = 68;
@@ -12,7 +12,7 @@ const RANGES: usize = 68;
 #[derive(Clone, Debug)]
 pub(crate) struct Latencies {
     ranges: [u32; RANGES],
-    /// The sum of all, in microseconds.
+    /// The sum of all latencies, in microseconds.
     pub(crate) sum: u64,
 }
 
@@ -60,7 +60,7 @@ impl Latencies {
         })
     }
 
-    /// The time within which a share of the requests ended, in milliseconds.
+    /// A quantile of the latency, in milliseconds.
     pub(crate) fn quantile_ms(&self, share: f64) -> f64 {
         let all: u64 = self.ranges.iter().map(|count| u64::from(*count)).sum();
         let wanted = (all as f64 * share).ceil() as u64;

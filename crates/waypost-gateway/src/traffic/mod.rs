@@ -1,4 +1,4 @@
-//! The figures of the last minutes: requests, failures and latencies per service, second by second.
+//! Traffic figures: requests, failures and latencies per service, second by second.
 //!
 //! Each worker counts by itself. Once a second the counts of all workers are collected into a history
 //! of 15 minutes and into totals since the start.
@@ -17,7 +17,7 @@ use tokio::time::MissedTickBehavior;
 pub(crate) use counts::{InstanceCounts, ServiceCounts, WorkerCounts};
 pub(crate) use history::{History, SECONDS, Second};
 
-/// The number of seconds that a subscriber may be late.
+/// The number of seconds by which a subscriber may fall behind.
 const BACKLOG: usize = 16;
 
 /// The figures of all workers.
@@ -43,7 +43,7 @@ impl Traffic {
         }
     }
 
-    /// The counts of one more worker, for as long as it holds them.
+    /// Adds the counts of a worker. They are removed when the worker drops them.
     pub(crate) fn add_worker(&self) -> Arc<WorkerCounts> {
         let counts = Arc::new(WorkerCounts::default());
         let mut workers = self.workers.lock().unwrap_or_else(PoisonError::into_inner);
@@ -58,7 +58,7 @@ impl Traffic {
         loop {
             ticks.tick().await;
             let second = Arc::new(self.collect(unix_seconds()));
-            // It fails while nobody subscribes.
+            // Fails if there are no subscribers.
             let _ = self.seconds.send(second);
         }
     }

@@ -15,7 +15,7 @@ use crate::attempt_error::{AttemptError, AttemptErrorKind};
 /// The idle time after which TCP keep-alive probes are sent.
 const KEEPALIVE: Duration = Duration::from_secs(60);
 
-/// Opens a connection, with TLS if the instance's scheme asks for it.
+/// Opens a connection, with TLS if the instance's scheme requires it.
 pub(super) async fn connect(
     instance: &Instance,
     tls: Option<(&ClientTls, &[&[u8]])>,
@@ -56,8 +56,8 @@ async fn connect_to_any(name: &str, port: u16) -> io::Result<TcpStream> {
 
 fn connect_error(error: io::Error) -> AttemptError {
     let kind = match error.raw_os_error() {
-        // No file descriptor, local port or memory is left. Another instance would not help, and this
-        // one is not to blame.
+        // No file descriptor, local port or memory is left. The instance is not the cause, and another
+        // instance would not help.
         Some(code) if is_shortage(code) => AttemptErrorKind::Shortage,
         _ if error.kind() == io::ErrorKind::TimedOut => AttemptErrorKind::ConnectTimeout,
         _ => AttemptErrorKind::Connect,

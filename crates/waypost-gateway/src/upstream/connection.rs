@@ -1,8 +1,8 @@
 //! An HTTP/1.1 connection to an instance that is driven by the request that uses it.
 //!
-//! A connection with a task of its own costs two switches between tasks per request. Here the task
-//! that serves the client polls the connection itself: while it waits for the response, and then
-//! while it reads the body.
+//! If each connection had its own task, each request would need two switches between tasks. Here the
+//! task that serves the client polls the connection itself: while it waits for the response, and while
+//! it reads the body.
 
 use std::fmt;
 use std::future::poll_fn;
@@ -20,13 +20,14 @@ use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::framing::MAX_HEAD;
 use crate::request_body::AttemptBody;
 
-/// hyper's future for a connection that can be upgraded has no name.
+/// hyper's future for a connection that can be upgraded. The trait is needed because its type can't be
+/// named.
 type Connection = BoxFuture<'static, hyper::Result<()>>;
 
-/// A connection to an instance, and both ends of it: the sender of requests and the protocol.
+/// A connection to an instance: hyper's sender of requests, and its future that does the I/O.
 pub(crate) struct Http1 {
     sender: http1::SendRequest<AttemptBody>,
-    /// `None` once it has ended. Dropping it returns a request that was not sent.
+    /// `None` once the connection has ended. Dropping it returns a request that was not sent.
     connection: Option<Connection>,
     /// Whether it has served a request before this one.
     pub(super) is_reused: bool,
@@ -101,7 +102,7 @@ impl Http1 {
         let mut response = pin!(sender.try_send_request(request));
         let result = poll_fn(|cx| {
             drive(connection, cx);
-            // Only polling the connection can complete the response, so nobody needs to be woken.
+            // Only polling the connection can complete the response, so no waker is needed.
             response
                 .as_mut()
                 .poll(&mut Context::from_waker(Waker::noop()))
@@ -110,20 +111,20 @@ impl Http1 {
         result.map_err(|error| SendError::new(error, *is_reused))
     }
 
-    /// Reads and writes what is possible now.
+    /// Reads and writes as much as possible without waiting.
     pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
         drive(&mut self.connection, cx);
     }
 
     /// Whether another request can be sent. Notices that the instance has closed the connection.
     pub(super) fn is_ready(&mut self) -> bool {
-        // Nobody waits for an idle connection.
+        // No task waits for an idle connection.
         self.drive(&mut Context::from_waker(Waker::noop()));
         self.connection.is_some() && self.sender.is_ready()
     }
 
-    /// Lets a task of its own drive the connection until the present request is done. For requests
-    /// whose two directions are used at the same time.
+    /// Spawns a task that drives the connection until the current request is done. For requests that are
+    /// sent and answered at the same time.
     pub(crate) fn detach(self) {
         let Self {
             sender, connection, ..

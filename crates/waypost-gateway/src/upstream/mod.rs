@@ -21,7 +21,7 @@ use crate::config::Config;
 /// How long an idle connection is kept. Many servers close idle connections after 5 s; closing them
 /// first avoids sending a request on a connection that the server is just closing.
 const MAX_IDLE: Duration = Duration::from_secs(4);
-/// How long an instance that gets no request is remembered.
+/// How long a worker keeps its data about an instance that gets no requests.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
 /// The number of idle connections that a worker keeps to one instance.
 const MAX_IDLE_CONNECTIONS: usize = 256;
@@ -29,8 +29,8 @@ const MAX_IDLE_CONNECTIONS: usize = 256;
 /// The connections of one worker to all instances.
 #[derive(Debug)]
 pub(crate) struct Upstream {
-    /// By the address of the `Arc<Instance>`, which each peer holds, so that no other instance can
-    /// get that address. An instance that the registry changes is a new peer.
+    /// The key is the address of the `Arc<Instance>`. The peer holds the `Arc`, so no other instance can
+    /// get the same address. If the registry changes an instance, that is a new peer.
     peers: Mutex<HashMap<usize, Arc<Peer>>>,
     connect_timeout: Duration,
     tls: Arc<ClientTls>,
@@ -45,7 +45,7 @@ impl Upstream {
         }
     }
 
-    /// What this worker knows of an instance.
+    /// This worker's data about an instance.
     pub(crate) fn peer(&self, instance: &Arc<Instance>) -> Arc<Peer> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let peer = peers
@@ -61,7 +61,7 @@ impl Upstream {
     }
 
     /// Closes connections that have been idle for too long. `now` is in milliseconds since the worker
-    /// started. Returns whether instances are remembered.
+    /// started. Returns whether there are any peers.
     pub(crate) fn close_idle(&self, now: u64) -> bool {
         let since = |limit: Duration| now.saturating_sub(limit.as_millis() as u64);
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);

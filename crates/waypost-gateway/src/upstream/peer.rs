@@ -1,4 +1,4 @@
-//! What one worker knows of one instance: its addresses as header values, and open connections.
+//! The data that a worker has about an instance: its addresses as header values, and open connections.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -20,15 +20,15 @@ use crate::request_body::AttemptBody;
 /// The number of header lines accepted from an instance that has sent more than hyper's default of
 /// 100. hyper is slower with a limit that is set.
 const MANY_HEADERS: usize = 1000;
-/// How often an HTTP/2 connection is checked with a ping, and how long the answer may take.
+/// How often an HTTP/2 connection is checked with a ping, and how long the response may take.
 const PING_INTERVAL: Duration = Duration::from_secs(20);
 const PING_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What TLS offers for each protocol.
+/// The ALPN identifiers for each protocol.
 const HTTP1_ALPN: &[&[u8]] = &[b"http/1.1"];
 const HTTP2_ALPN: &[&[u8]] = &[b"h2"];
 
-/// One instance, as one worker sees it.
+/// One worker's data about an instance.
 #[derive(Debug)]
 pub(crate) struct Peer {
     instance: Arc<Instance>,
@@ -120,7 +120,7 @@ impl Peer {
         self.protocol.as_ref().is_ok_and(|protocol| protocol.tls)
     }
 
-    /// Accepts more header lines from now on. False if that was so before.
+    /// Accepts more header lines from now on. Returns false if it did so before.
     pub(crate) fn expect_many_headers(&self) -> bool {
         !self.has_many_headers.swap(true, Ordering::Relaxed)
     }
@@ -129,7 +129,7 @@ impl Peer {
         self.used_at.load(Ordering::Relaxed)
     }
 
-    /// A connection: an idle one, or a new one. `now` is in milliseconds since the worker started.
+    /// Returns an idle connection or opens a new one. `now` is in milliseconds since the worker started.
     pub(crate) async fn channel(&self, now: u64) -> Result<Channel, AttemptError> {
         self.used_at.store(now, Ordering::Relaxed);
         let protocol = self
@@ -140,7 +140,7 @@ impl Peer {
             return self.http2(protocol.tls).await;
         }
         while let Some(mut connection) = self.take_idle() {
-            // It was ready when it became idle.
+            // The connection was ready when it became idle.
             if connection.idle_since == now || connection.is_ready() {
                 connection.is_reused = true;
                 return Ok(Channel::Http1(connection));
@@ -207,7 +207,8 @@ impl Peer {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The HTTP/2 connection. Requests that need a new one wait for the one that is being made.
+    /// The HTTP/2 connection. While it is being opened, other requests wait for it instead of opening
+    /// another one.
     async fn http2(&self, tls: bool) -> Result<Channel, AttemptError> {
         let mut shared = self.http2.lock().await;
         if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
@@ -240,7 +241,7 @@ impl Peer {
     }
 }
 
-/// How an instance is called: by its scheme, or by what it says in its tags or metadata.
+/// The protocol of an instance, from its scheme, tags or metadata.
 fn protocol(instance: &Instance) -> Result<Protocol, String> {
     let asks_for_http2 = instance
         .meta("protocol")
@@ -262,7 +263,7 @@ fn protocol(instance: &Instance) -> Result<Protocol, String> {
     Ok(Protocol { tls, http2 })
 }
 
-/// Names of HTTP/2 in metadata, tags and Kubernetes' `appProtocol`.
+/// Whether a value in metadata, tags or Kubernetes' `appProtocol` means HTTP/2.
 fn is_http2(name: &str) -> bool {
     matches!(
         name,

@@ -17,10 +17,10 @@ use crate::attempt_error::{AttemptError, AttemptErrorKind};
 /// How instances are verified. Shared by all workers.
 #[derive(Debug)]
 pub(crate) struct ClientTls {
-    /// Replaces the system's certificates.
+    /// The certificate authorities that replace those of the system.
     roots: Option<RootCertStore>,
-    /// Made for the first `https` instance: loading the system's certificates takes time, and may fail
-    /// on systems that need none.
+    /// Created for the first `https` instance: loading the system's certificates takes time, and may fail
+    /// on systems that don't need them.
     config: OnceLock<Result<ClientConfig, String>>,
 }
 

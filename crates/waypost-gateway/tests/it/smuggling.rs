@@ -260,7 +260,7 @@ const BAD_CHUNKS: &[Case] = &[
     ),
 ];
 
-/// A request that would be answered if it was read as one.
+/// A request that would get a response if it were parsed as a request.
 const SMUGGLED: &str = "GET /health HTTP/1.1\r\nHost: a\r\n\r\n";
 
 /// Sends a request followed by [`SMUGGLED`] and returns all that the gateway sends.

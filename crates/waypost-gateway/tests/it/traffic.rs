@@ -1,4 +1,4 @@
-//! The figures of the last minutes, and metrics.
+//! Traffic figures and metrics.
 
 use http::{Request, Response};
 use http_body_util::BodyExt;
@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::support::{Origin, RawClient, TestGateway, body, with_deadline};
 
-/// An open `/internal/traffic`.
+/// An open event stream of `/internal/traffic`.
 struct Events {
     body: hyper::body::Incoming,
     text: String,
@@ -85,7 +85,7 @@ async fn each_second_shows_requests_failures_latencies_callers_and_instances() {
     }
     assert_eq!((requests, failures, from_ui, of_instance), (10, 2, 10, 10));
 
-    // Who subscribes later gets what has passed.
+    // A later subscriber receives the history.
     let (name, snapshot) = Events::open(&gateway).await.next().await;
     assert_eq!(name, "snapshot");
     let buckets = snapshot["services"]["shop"]["buckets"].as_array().unwrap();
