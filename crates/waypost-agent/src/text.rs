@@ -10,7 +10,7 @@ pub(crate) fn truncate(text: &mut String, limit: usize) {
     }
 }
 
-/// A URL whose password, if it has one, is replaced by `***`, as Go does in errors.
+/// Replaces the password in a URL by `***`, like Go does in errors.
 pub(crate) fn mask_password(url: &str) -> String {
     match Url::parse(url) {
         Ok(mut parsed) if parsed.password().is_some() => {

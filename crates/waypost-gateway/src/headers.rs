@@ -55,8 +55,8 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     }
 }
 
-/// A client could otherwise have headers removed that change the meaning of a request, or that tell the
-/// service something about the client (compare CVE-2022-31813).
+/// Whether `Connection` may list a header for removal. A client must not be able to remove headers that
+/// determine the meaning of the request, or that describe the client (compare CVE-2022-31813).
 fn may_be_listed_in_connection(name: &HeaderName) -> bool {
     let is_needed = [
         header::HOST,

@@ -541,7 +541,7 @@ mod tests {
         );
     }
 
-    /// A registry that is down, and records when it was asked.
+    /// A registry that is down, and records when it got requests.
     #[derive(Clone, Debug, Default)]
     struct Down {
         attempts: Arc<Mutex<Vec<Instant>>>,

@@ -27,7 +27,7 @@ struct Args {
     /// How many schedules to run.
     #[arg(long, default_value_t = 10_000)]
     schedules: u64,
-    /// The seed of the first schedule. The others follow it.
+    /// The seed of the first schedule. Each further schedule has the next number.
     #[arg(long, default_value_t = 0)]
     first: u64,
     /// Run only the schedule with this seed, on this thread.

@@ -17,7 +17,7 @@ use waypost::{Health, Instance, InstanceId, ProviderError, ServiceName};
 /// An instance without a heartbeat for this long is critical, as after a TTL check in Consul.
 pub(super) const TTL: Duration = Duration::from_secs(15);
 
-/// What goes wrong between somebody and the registry.
+/// A fault between a process and the registry.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub(super) struct Faults {
     /// The registry answers no requests.
@@ -26,7 +26,7 @@ pub(super) struct Faults {
     pub(super) readers_cut: bool,
     /// Writes fail.
     pub(super) writers_cut: bool,
-    /// Writes are applied, but their answers are lost.
+    /// Writes are applied, but their responses are lost.
     pub(super) answers_lost: bool,
     /// Writes are applied twice.
     pub(super) duplicated: bool,
@@ -45,7 +45,7 @@ struct Shared {
 #[derive(Debug, Default)]
 struct State {
     faults: Faults,
-    /// With the time of the last heartbeat.
+    /// Each instance has the time of its last heartbeat.
     instances: BTreeMap<InstanceId, (Arc<Instance>, Instant)>,
     known: BTreeSet<ServiceName>,
 }

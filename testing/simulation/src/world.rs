@@ -21,9 +21,9 @@ const STRATEGIES: [&str; 5] = [
     "p2c_peak_ewma",
     "consistent_hash",
 ];
-/// A call is given up after this time.
+/// The timeout of a call.
 const TIME_LIMIT: Duration = Duration::from_millis(500);
-/// A change in the registry reaches an undisturbed client within a heartbeat and a little more.
+/// Without faults, a client sees a change in the registry within this time: a heartbeat and a little more.
 const SETTLED: Duration = Duration::from_secs(8);
 
 /// How a process responds to calls.
@@ -50,9 +50,9 @@ impl Process {
 
 struct Client {
     balancers: Vec<Balancer>,
-    /// Per service, the generation and the ids of the latest snapshot.
+    /// For each service, the generation and the ids of the latest snapshot.
     seen: Vec<(u64, BTreeSet<String>)>,
-    /// Per process.
+    /// The failures of each process.
     failures: BTreeMap<u16, Failures>,
 }
 
@@ -61,7 +61,7 @@ struct Failures {
     /// When it stopped responding.
     since: Instant,
     count: u64,
-    /// How many endpoints of its service were spared by then.
+    /// How many endpoints of its service were spared until then.
     spared: u64,
 }
 
@@ -69,7 +69,7 @@ pub(super) struct World {
     random: fastrand::Rng,
     registry: FaultyRegistry,
     faults: Faults,
-    /// Since when there has been no fault of the registry.
+    /// When the last fault of the registry ended.
     calm_since: Option<Instant>,
     processes: Vec<Process>,
     clients: Vec<Client>,
@@ -120,7 +120,7 @@ impl World {
         world
     }
 
-    /// Runs about two minutes of faults, lets everything recover, and checks that it has.
+    /// Runs about two minutes of faults, ends all faults, and checks that everything recovers.
     pub(super) async fn run(mut self) {
         for _ in 0..self.random.usize(4..12) {
             self.disturb();
@@ -146,7 +146,7 @@ impl World {
         process.registrar = Some(registrar.unwrap());
     }
 
-    /// One random fault, or the end of one.
+    /// Starts or ends a random fault.
     fn disturb(&mut self) {
         let index = self.random.usize(..self.processes.len());
         match self.random.u8(..10) {
@@ -291,7 +291,7 @@ impl World {
         }
     }
 
-    /// Without a fault of the registry for a while: clients know what there is.
+    /// Checks that clients know all instances if the registry had no fault for a while.
     fn check_settled(&self) {
         for client in &self.clients {
             for (service, balancer) in client.balancers.iter().enumerate() {
@@ -323,7 +323,7 @@ impl World {
         }
     }
 
-    /// Ends all faults; then everything is found, and no request is in flight.
+    /// Ends all faults, and checks that all instances are found and no request is in flight.
     async fn recover(&mut self) {
         self.faults = Faults::default();
         self.registry.set_faults(self.faults);

@@ -30,12 +30,12 @@ const SLOW: u8 = 3;
 
 const SECONDS: u64 = 60;
 const PER_SECOND: u64 = 200;
-/// A caller waits this long for a response.
+/// The time that a caller waits for a response.
 const TIME_LIMIT: Duration = Duration::from_millis(500);
-/// Requests that begin earlier aren't counted.
+/// The warm-up: requests that begin earlier aren't counted.
 const WARM_UP: Duration = Duration::from_secs(SECONDS / 3);
 
-/// What is wrong with the endpoints.
+/// The faults of the endpoints.
 #[derive(Clone, Copy)]
 enum Fault {
     OneHangs,
@@ -161,7 +161,7 @@ async fn balancer(strategy: Box<dyn Strategy>) -> Arc<Balancer> {
 fn tower(
     endpoints: impl Iterator<Item = Endpoint>,
 ) -> Balance<ServiceList<Vec<PeakEwma<Endpoint>>>, u64> {
-    // The values that tower's documentation proposes.
+    // The values proposed in tower's documentation.
     let (initial, decay) = (Duration::from_millis(50), 10e9);
     let measured = endpoints
         .map(|endpoint| PeakEwma::new(endpoint, initial, decay, CompleteOnResponse::default()));

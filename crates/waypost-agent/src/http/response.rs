@@ -196,7 +196,7 @@ impl LineStream {
         Self { lines, encoder }
     }
 
-    /// The line as it is sent. The client can decompress it at once.
+    /// The line as it is sent, flushed so that the client can decompress it at once.
     fn encode(&mut self, line: Bytes) -> Bytes {
         let Some(encoder) = &mut self.encoder else {
             return line;

@@ -108,12 +108,12 @@ impl Changes {
         });
     }
 
-    /// Notes that a check has a new status.
+    /// Records that a check has a new status.
     pub(super) fn status_changed(&mut self, check: &Check) {
         self.add_transition(check, Some(check.status), check.output.clone());
     }
 
-    /// Notes that a check was removed.
+    /// Records that a check was removed.
     pub(super) fn check_removed(&mut self, check: &Check) {
         self.check_failed(&check.node, &check.id);
         self.add_transition(check, None, String::new());

@@ -1,4 +1,4 @@
-//! The last transitions of each check: when its status changed, and to what.
+//! The last status changes of each check.
 //!
 //! The history of a check outlives the check for a while, so that it also covers the restart of an
 //! instance, which deregisters and registers it again.
@@ -13,7 +13,7 @@ use crate::text::truncate;
 /// The number of transitions that are kept of each check.
 const MAX_TRANSITIONS: usize = 256;
 
-/// How much output is kept of each transition, in bytes. A check that flaps then takes 128 KiB.
+/// The maximum output that is kept of each transition, in bytes. A flapping check needs up to 128 KiB.
 const MAX_OUTPUT: usize = 512;
 
 /// The number of removed checks whose history is kept.
@@ -40,7 +40,7 @@ pub(super) struct CheckKey {
 #[derive(Debug, Default)]
 pub(crate) struct CheckHistory {
     by_check: HashMap<CheckKey, VecDeque<Transition>>,
-    /// The removed checks, the longest removed first.
+    /// The removed checks, in the order of their removal.
     removed: VecDeque<CheckKey>,
 }
 
@@ -130,7 +130,7 @@ mod tests {
         assert_eq!(history.of("n", "1").count(), 2);
         let key = CheckKey::new("n", "0");
         history.record(key, at(4, None));
-        assert_eq!(history.of("n", "1").count(), 0, "the longest removed");
+        assert_eq!(history.of("n", "1").count(), 0, "removed first");
         assert_eq!(history.of("n", "0").count(), 4);
     }
 }

@@ -44,7 +44,7 @@ pub(crate) struct CheckRecord {
     pub check: Arc<Check>,
     /// `None` for a maintenance check.
     pub definition: Option<Arc<CheckDefinition>>,
-    /// How often it has run, or a client has reported its status.
+    /// How often the check has run, or a client has reported its status.
     pub runs: u64,
     pub last_run: Option<SystemTime>,
     critical_since: Option<Instant>,
@@ -287,7 +287,7 @@ impl LocalState {
         true
     }
 
-    /// Counts a run of a check whose result doesn't count yet.
+    /// Counts a run that doesn't change the status yet.
     pub(crate) fn count_run(&mut self, id: &str, time: SystemTime) {
         if let Some(record) = self.checks.get_mut(id) {
             record.runs += 1;

@@ -193,7 +193,7 @@ async fn events_continue_after_a_break_with_what_has_changed_since() {
     assert_eq!(names.name, "names");
     assert_eq!(names.data["names"], json!(["consul", "quiet", "web"]));
     assert_eq!(resumed.next().await.data["name"], "web");
-    // Not of an agent that ran before.
+    // The id of an agent that ran before is not valid.
     let mut anew = Events::start(&agent, "?after=1.99999", false).await;
     assert_eq!(anew.next().await.name, "snapshot");
     let wrong = Request::new("GET", "/v1/waypost/events?after=x", "");
@@ -266,7 +266,7 @@ impl Events {
                 continue;
             }
             let chunk = timeout(SOON, self.chunks.next()).await.unwrap();
-            let mut chunk = chunk.expect("the stream should go on").unwrap().to_vec();
+            let mut chunk = chunk.expect("the stream should continue").unwrap().to_vec();
             if let Some(decoder) = &mut self.decoder {
                 decoder.write_all(&chunk).unwrap();
                 decoder.flush().unwrap();

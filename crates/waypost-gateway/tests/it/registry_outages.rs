@@ -1,4 +1,4 @@
-//! What the gateway serves while the registry fails.
+//! The gateway's responses while the registry fails.
 
 use std::path::Path;
 use std::time::Duration;
@@ -73,7 +73,7 @@ async fn an_answer_older_than_the_limit_is_a_503_that_may_be_retried() {
     assert_eq!(refused.status, StatusCode::SERVICE_UNAVAILABLE);
     assert_eq!(refused.reason(), "registry_stale");
     assert_eq!(refused.json()["retryable"], true);
-    // It recovers by itself.
+    // The gateway recovers by itself.
     registry.set_down(false);
     with_deadline("the recovery", async {
         while gateway.get("/auth/").await.status != StatusCode::OK {}

@@ -325,7 +325,7 @@ impl Directory {
             .filter(|watch| !watch.is_closed())
             .map(|watch| watch.load_full());
         let first = match earlier {
-            // As with a service: its task has ended with its runtime.
+            // Like the watch of a service, it has ended with its runtime.
             Some(catalog) if catalog.freshness().is_known() => {
                 let reason = "the watch ended with its runtime";
                 catalog.failed(ProviderError::unreachable(description(), reason))

@@ -29,7 +29,7 @@ impl Catalog {
         self
     }
 
-    /// What was known at an earlier time.
+    /// A list that was confirmed at an earlier time.
     pub(crate) fn remembered(&self, names: BTreeSet<ServiceName>, at: Instant) -> Self {
         let mut known = self.answered(names);
         known.freshness.confirmed_at = Some(at);

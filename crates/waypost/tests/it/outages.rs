@@ -303,7 +303,7 @@ async fn the_snapshot_file_serves_a_start_while_the_registry_is_down() {
     assert_eq!(logs.lines(&["WARN", "ignored", "checksum"]).len(), 1);
 }
 
-/// A gateway makes its routes from this list.
+/// A gateway creates its routes from this list.
 #[tokio::test]
 async fn the_snapshot_file_serves_the_list_of_services_while_the_registry_is_down() {
     let folder = tempfile::tempdir().unwrap();
@@ -333,7 +333,7 @@ async fn the_snapshot_file_serves_the_list_of_services_while_the_registry_is_dow
     let found = second.catalog().await.unwrap();
     assert_eq!(names(&found), ["auth", "never-called"]);
     assert!(found.freshness().is_stale() && found.freshness().age().unwrap() > Duration::ZERO);
-    // When the registry is back: its own list.
+    // When the registry is back, its own list is used.
     script.set_names(Ok(&["billing"]));
     let mut subscription = second.subscribe_catalog();
     let fresh = async {
@@ -344,7 +344,7 @@ async fn the_snapshot_file_serves_the_list_of_services_while_the_registry_is_dow
     timeout(Duration::from_secs(60), fresh).await.unwrap();
     assert_eq!(names(&subscription.current()), ["billing"]);
 
-    // A hanging registry as well, once the look-up has waited for its time limit.
+    // The same with a hanging registry, once the look-up has timed out.
     let silent = directory(&ScriptedProvider::default(), |options| {
         options.snapshot_file = Some(file.clone());
         options.lookup_timeout = Duration::from_millis(50);

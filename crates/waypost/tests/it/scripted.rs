@@ -31,8 +31,8 @@ impl ScriptedProvider {
         *self.shared.first_item.lock().unwrap() = Some(item);
     }
 
-    /// Sets what each watch of the list of services answers from now on. Without this it answers
-    /// nothing.
+    /// Sets the answer of each watch of the list of services from now on. Before the first call they
+    /// don't answer.
     pub(crate) fn set_names(&self, names: Result<&[&str], ProviderError>) {
         let parse = |name: &&str| ServiceName::new(name).unwrap();
         let names = names.map(|names| names.iter().map(parse).collect());

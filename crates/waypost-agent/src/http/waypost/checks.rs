@@ -35,22 +35,22 @@ struct CheckView {
     service_id: String,
     service_name: String,
     status: CheckStatus,
-    /// The newest, which the catalog may show later.
+    /// The newest output. The catalog may show it later.
     output: String,
     last_changed: Option<String>,
     definition: DefinitionView,
     /// 0 for a check that this agent doesn't run.
     runs: u64,
     last_run: Option<String>,
-    /// Of a TTL check: when it expires. `None` before the second run of another one, which comes
-    /// after a random part of the interval.
+    /// The next run; for a TTL check, when it expires. `None` before the second run, which comes after a
+    /// random part of the interval.
     next_run: Option<String>,
     /// Oldest first.
     history: Vec<TransitionView>,
 }
 
-/// What is checked and how often. The headers and the body of a request are left out, and the
-/// password in a URL, because they may be secret.
+/// The definition of a check. The headers and the body of its request and the password in a URL are
+/// omitted, because they may be secret.
 #[derive(Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct DefinitionView {

@@ -1,5 +1,5 @@
-//! `/v1/waypost/events`: the services as server-sent events. After the first picture, which has
-//! all services, each event has one service that has changed.
+//! `/v1/waypost/events`: the services as server-sent events. The first event has all services. Each
+//! later event has one service that has changed.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -37,10 +37,10 @@ const KEEP_ALIVE: Duration = Duration::from_secs(15);
 /// The number of events that a client may lag behind before the changes wait for it.
 const BUFFERED_EVENTS: usize = 16;
 
-/// How much output of a failing check is sent, in bytes.
+/// The maximum output of a failing check that is sent, in bytes.
 const MAX_OUTPUT: usize = 300;
 
-/// Identifies a state of this agent: a restarted one begins anew.
+/// Identifies a state of this agent. After a restart of the agent, earlier ids are not valid.
 #[derive(Clone, Copy, PartialEq)]
 struct EventId {
     started: u128,
@@ -59,7 +59,7 @@ struct Snapshot<'a> {
 #[derive(Serialize)]
 struct ServiceView {
     name: String,
-    /// Those of all instances.
+    /// The tags of all instances.
     tags: Vec<String>,
     instances: Vec<InstanceView>,
 }
@@ -72,13 +72,13 @@ struct InstanceView {
     port: i64,
     tags: Vec<String>,
     meta: BTreeMap<String, String>,
-    /// The worst of its checks.
+    /// The worst status of its checks.
     status: CheckStatus,
-    /// When it got that status. `None` for one without checks.
+    /// When it got that status. `None` without checks.
     since: Option<String>,
     /// The first check that isn't passing.
     why: Option<Cause>,
-    /// Unix seconds and status of each change in the last 15 minutes.
+    /// The time in Unix seconds and the status of each change in the last 15 minutes.
     history: Vec<(u64, &'static str)>,
 }
 
@@ -88,8 +88,8 @@ struct Cause {
     output: String,
 }
 
-/// Starts the stream. `?after=ID` continues after the event with that id: only the services that
-/// have changed since are sent, and those that are gone.
+/// Starts the stream. `?after=ID` continues after the event with that id: only services that have
+/// changed or were removed since then are sent.
 fn events(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
     let after = match request.query.get("after") {
         "" => None,
@@ -144,7 +144,7 @@ async fn send_events(app: Arc<App>, after: Option<EventId>, events: Sender<Bytes
     }
 }
 
-/// The event with all services. Returns the index and the names of the services as well.
+/// The event with all services. Also returns the index and the names of the services.
 fn snapshot(app: &App, started: u128) -> (u64, Vec<String>, Bytes) {
     let now = wall_clock::now();
     app.store.read(|state| {
@@ -168,9 +168,9 @@ fn snapshot(app: &App, started: u128) -> (u64, Vec<String>, Bytes) {
     })
 }
 
-/// The events for the changes after `last`. `known` are the names of the services that the client
-/// has seen; `None` if that isn't known, so that it gets the names of all services. Returns the
-/// index and the names of the services as well.
+/// The events for the changes after `last`. `known` are the names of the services that the client has
+/// seen. If it is `None`, the client gets the names of all services. Also returns the index and the names
+/// of the services.
 fn changes(app: &App, last: EventId, known: Option<&[String]>) -> (u64, Vec<String>, String) {
     let now = wall_clock::now();
     app.store.read(|state| {

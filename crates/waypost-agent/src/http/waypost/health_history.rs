@@ -1,14 +1,14 @@
-//! The history of the health of an instance, which is the worst status of its checks.
+//! The health history of an instance. Its health is the worst status of its checks.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::store::{CheckHistory, CheckStatus, Instance};
 
-/// How far back the history goes.
+/// The time that the history covers.
 pub(super) const WINDOW: Duration = Duration::from_secs(15 * 60);
 
-/// The number of changes that are sent of an instance.
+/// The number of changes that are sent for each instance.
 const MAX_CHANGES: usize = 60;
 
 /// When an instance got a status. `None`: it was removed.
@@ -34,7 +34,7 @@ pub(super) fn changes(history: &CheckHistory, instance: &Instance, now: SystemTi
             Some(status) => statuses.insert(number, status),
             None => statuses.remove(&number),
         };
-        // An instance without any of its own checks was deregistered.
+        // Every instance has its own checks, so one without any was deregistered.
         let is_present =
             instance.checks.iter().enumerate().any(|(number, check)| {
                 !check.service_id.is_empty() && statuses.contains_key(&number)
@@ -42,9 +42,9 @@ pub(super) fn changes(history: &CheckHistory, instance: &Instance, now: SystemTi
         let worst = statuses.values().max().copied().filter(|_| is_present);
         match changes.last_mut() {
             Some(last) if last.1 == worst => {}
-            // The node is older than the instance.
+            // The node's checks may be older than the instance.
             None if worst.is_none() => {}
-            // Several checks that change at once are one change.
+            // Simultaneous changes of several checks count as one change.
             Some(last) if last.0 == time => last.1 = worst,
             _ => changes.push((time, worst)),
         }

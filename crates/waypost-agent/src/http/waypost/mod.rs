@@ -1,4 +1,5 @@
-//! `/v1/waypost`: what Consul's API lacks. The dashboard is built on it, and scripts can be.
+//! `/v1/waypost`: an API that Consul doesn't have. It is used by the dashboard, and can be used by
+//! scripts.
 
 pub(super) mod checks;
 pub(super) mod events;
@@ -6,7 +7,7 @@ mod health_history;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// A time as in RFC 3339, with milliseconds.
+/// Formats a time as in RFC 3339, with milliseconds.
 fn rfc3339(time: SystemTime) -> String {
     humantime::format_rfc3339_millis(time.max(UNIX_EPOCH)).to_string()
 }

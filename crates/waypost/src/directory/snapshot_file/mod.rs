@@ -8,8 +8,8 @@
 //!  "catalog":{"confirmed_unix_ms":…,"names":["auth",…]}}
 //! ```
 //!
-//! `services` has the services that this program has looked up, `catalog` the names of all services, if
-//! it has asked for them.
+//! `services` has the services that this program has looked up. `catalog` has the names of all services,
+//! if the program has listed them.
 //!
 //! It is written to a temporary file, synced and renamed, so a reader finds either the old file or the
 //! new one. A file that is damaged, or of another version or provider, is ignored with a warning; it
@@ -68,7 +68,7 @@ pub(super) struct Remembered<T> {
 }
 
 impl<T> Remembered<T> {
-    /// The answer of a snapshot that is this fresh; `None` before the first one.
+    /// The answer of a snapshot with this freshness. `None` before the first answer.
     fn new(answer: impl FnOnce() -> T, freshness: &Freshness) -> Option<Self> {
         let age = freshness.age()?;
         let now = SystemTime::now();
@@ -86,7 +86,7 @@ impl<T> Remembered<T> {
         }
     }
 
-    /// When it was last confirmed, on the clock that measures ages.
+    /// When it was last confirmed, on the monotonic clock.
     pub(super) fn confirmed_at(&self) -> Instant {
         let now = Instant::now();
         now.checked_sub(self.age()).unwrap_or(now)
@@ -102,7 +102,7 @@ impl<T> Remembered<T> {
     }
 }
 
-/// What is known at one moment.
+/// The known services at one moment.
 pub(super) struct Known {
     /// The services that are watched.
     pub(super) services: Vec<Arc<Snapshot>>,
