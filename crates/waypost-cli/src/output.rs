@@ -70,13 +70,18 @@ pub(crate) fn checks_json(checks: &[CheckResult], id: &InstanceId) -> Value {
 
 /// Why an instance is not healthy, as one text; null if it is.
 pub(crate) fn why_json(instance: &Instance, checks: &[CheckResult], provider: &str) -> Value {
+    json!(why_text(instance, checks, provider))
+}
+
+/// Why an instance is not healthy, as one text; `None` if it is.
+pub(crate) fn why_text(
+    instance: &Instance,
+    checks: &[CheckResult],
+    provider: &str,
+) -> Option<String> {
     let reasons = reasons(instance, checks, provider);
     let reasons: Vec<_> = reasons.iter().map(|reason| reason.text.as_str()).collect();
-    if reasons.is_empty() {
-        Value::Null
-    } else {
-        reasons.join("; ").into()
-    }
+    (!reasons.is_empty()).then(|| reasons.join("; "))
 }
 
 pub(crate) fn freshness_json(freshness: &Freshness) -> Value {

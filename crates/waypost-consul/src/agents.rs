@@ -77,30 +77,43 @@ impl Agents {
         agent: &AgentClient,
         rules: &[AclRule],
     ) -> Result<(), ProviderError> {
+        match self.missing_rules(agent, rules).await?.first() {
+            None => Ok(()),
+            Some(rule) => Err(agent.error(
+                ProviderErrorKind::NotAuthorised,
+                format!("the token may not read this; its policy needs the rule: {rule}"),
+            )),
+        }
+    }
+
+    /// The rules of these that the token lacks, each as in a policy.
+    pub(super) async fn missing_rules(
+        &self,
+        agent: &AgentClient,
+        rules: &[AclRule],
+    ) -> Result<Vec<String>, ProviderError> {
         if self.acls_disabled.load(Ordering::Relaxed) {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let body = rules.iter().map(AclRule::authorization_request).collect();
         let response = match agent.post("/v1/internal/acl/authorize", &body).await {
             Ok(response) => response,
             Err(error) if says_acls_disabled(&error) => {
                 self.acls_disabled.store(true, Ordering::Relaxed);
-                return Ok(());
+                return Ok(Vec::new());
             }
             Err(error) => return Err(error),
         };
-        let Ok(authorizations) = serde_json::from_slice::<Vec<Authorization>>(&response.body)
-        else {
-            return Ok(());
-        };
-        let mut rules = rules.iter().zip(authorizations);
-        match rules.find(|(_, authorization)| !authorization.allow) {
-            None => Ok(()),
-            Some((rule, _)) => Err(agent.error(
-                ProviderErrorKind::NotAuthorised,
-                format!("the token may not read this; its policy needs the rule: {rule}"),
-            )),
-        }
+        let authorizations: Vec<Authorization> =
+            serde_json::from_slice(&response.body).unwrap_or_default();
+        let rules = rules.iter().zip(authorizations);
+        let missing = rules.filter(|(_, authorization)| !authorization.allow);
+        Ok(missing.map(|(rule, _)| rule.to_string()).collect())
+    }
+
+    /// All agents, in the order of their addresses.
+    pub(super) fn all(&self) -> &[AgentClient] {
+        &self.all
     }
 }
 

@@ -24,7 +24,7 @@ struct Entry {
 }
 
 /// The checks of a service as Waypost's own registry reports them, with when they changed.
-const WAYPOST_CHECKS: &str = "/v1/waypost/checks";
+pub(super) const WAYPOST_CHECKS: &str = "/v1/waypost/checks";
 
 /// One item of [`WAYPOST_CHECKS`].
 #[derive(Deserialize)]

@@ -14,6 +14,7 @@
 mod acl;
 mod address;
 mod agent_client;
+mod agent_report;
 mod agents;
 mod blocking_query;
 mod connection_limit;
@@ -34,5 +35,6 @@ mod responses;
 mod tls;
 mod token;
 
+pub use agent_report::{AgentIdentity, AgentReport};
 pub use provider::{ConsulBuilder, ConsulProvider};
 pub use query_options::Consistency;

@@ -19,6 +19,7 @@ use waypost_core::{
 use crate::acl::AclRule;
 use crate::address::Address;
 use crate::agent_client::AgentClient;
+use crate::agent_report::AgentReport;
 use crate::agents::Agents;
 use crate::blocking_query::{BlockingQuery, Decoder};
 use crate::query_options::{Consistency, QueryOptions};
@@ -92,6 +93,16 @@ impl ConsulProvider {
     /// If a variable is not valid, or a file that it names can't be used.
     pub fn from_environment(environment: &Environment) -> Result<Self, Error> {
         ConsulBuilder::from_environment(environment)?.build()
+    }
+
+    /// What each agent says of itself, in the order of the addresses; for people who look for a fault.
+    /// One attempt for each.
+    pub async fn agent_reports(&self) -> Vec<Result<AgentReport, ProviderError>> {
+        let mut reports = Vec::new();
+        for agent in self.agents.all() {
+            reports.push(AgentReport::of(&self.agents, agent).await);
+        }
+        reports
     }
 
     fn query<D: Decoder>(

@@ -37,4 +37,5 @@ mod sync_state;
 mod watch_stream;
 
 pub use config::check_service_account;
-pub use provider::{KubernetesBuilder, KubernetesProvider};
+pub use provider::{AccessReport, KubernetesBuilder, KubernetesProvider};
+pub use rbac::MissingPermissions;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
+use serde::Deserialize;
 use waypost_core::provider::{
     HeartbeatResponse, InstanceReport, NamesWatch, Provider, Registry, Watch,
 };
@@ -14,11 +15,11 @@ use waypost_core::{
     ConfigError, Environment, Error, InstanceId, ProviderError, Registration, ServiceName,
 };
 
-use crate::client::ApiClient;
+use crate::client::{ApiClient, GetRequest};
 use crate::config::{CONTEXT, ConfigSource, KUBECONFIG};
 use crate::informer_factory::InformerFactory;
 use crate::options::DiscoveryOptions;
-use crate::rbac::RbacAdvisor;
+use crate::rbac::{DISCOVERY, MissingPermissions, REGISTRATION, RbacAdvisor};
 use crate::registry::SliceRegistry;
 use crate::service_ref::is_dns_label;
 
@@ -71,6 +72,8 @@ use crate::service_ref::is_dns_label;
 pub struct KubernetesProvider {
     informers: Arc<InformerFactory>,
     registry: Arc<SliceRegistry>,
+    advisor: Arc<RbacAdvisor>,
+    namespace: Arc<str>,
 }
 
 impl KubernetesProvider {
@@ -86,6 +89,45 @@ impl KubernetesProvider {
     pub fn from_environment(environment: &Environment) -> Result<Self, Error> {
         KubernetesBuilder::new(environment).build()
     }
+
+    /// Asks the API server for its version, and for what this client may do; for people who look for a
+    /// fault. One attempt.
+    ///
+    /// # Errors
+    /// If the server can't be reached, or refuses to answer.
+    pub async fn access_report(&self) -> Result<AccessReport, ProviderError> {
+        let client = self.informers.client();
+        let request = GetRequest::new("/version", &[]);
+        let version: Result<Version, _> = client.get(request, ApiClient::DEADLINE).await;
+        let review = |role| self.advisor.review(&self.namespace, role);
+        Ok(AccessReport {
+            missing_for_lookups: review(&DISCOVERY).await.map_err(|error| error.error)?,
+            missing_for_registration: review(&REGISTRATION).await.map_err(|error| error.error)?,
+            namespace: self.namespace.to_string(),
+            server_version: version.ok().map(|version| version.git_version),
+        })
+    }
+}
+
+/// What an API server says of itself and of what this client may do.
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct AccessReport {
+    /// The namespace of names that do not include one.
+    pub namespace: String,
+    /// The version of the server, such as `v1.33.1`, if it says.
+    pub server_version: Option<String>,
+    /// What is missing for finding services.
+    pub missing_for_lookups: Option<MissingPermissions>,
+    /// What is missing for registering instances that run outside of the cluster.
+    pub missing_for_registration: Option<MissingPermissions>,
+}
+
+/// The response of `/version`.
+#[derive(Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Version {
+    git_version: String,
 }
 
 impl fmt::Debug for KubernetesProvider {
@@ -263,6 +305,8 @@ impl KubernetesBuilder {
             Arc::clone(&options.cluster_domain),
         );
         Ok(KubernetesProvider {
+            namespace: Arc::clone(&options.namespace),
+            advisor: Arc::clone(&advisor),
             informers: Arc::new(InformerFactory::new(advisor, options)),
             registry: Arc::new(registry),
         })

@@ -68,6 +68,16 @@ pub(crate) const REGISTRATION: Role = Role {
     ],
 };
 
+/// What an identity may not do, of what Waypost needs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub struct MissingPermissions {
+    /// Each as `verb resource`, such as `watch services`.
+    pub permissions: Vec<String>,
+    /// The Role and RoleBinding to apply, as YAML.
+    pub manifest: String,
+}
+
 /// Adds to "access denied" errors which permissions are missing and the YAML that grants them, by
 /// asking the API server.
 pub(crate) struct RbacAdvisor {
@@ -116,6 +126,24 @@ impl RbacAdvisor {
             error.error = self.client.error(kind, message);
         }
         error
+    }
+
+    /// What the identity of this client lacks of a role, and how to grant it; `None` if it lacks nothing.
+    pub(crate) async fn review(
+        &self,
+        namespace: &str,
+        role: &Role,
+    ) -> Result<Option<MissingPermissions>, RequestError> {
+        let missing = self.missing(namespace, role).await?;
+        if missing.is_empty() {
+            return Ok(None);
+        }
+        let user = self.username().await;
+        let user = user.as_deref();
+        Ok(Some(MissingPermissions {
+            manifest: render_manifest(namespace, role, user),
+            permissions: missing,
+        }))
     }
 
     async fn cached_advice(&self, namespace: &str, role: &Role, message: &str) -> Option<Arc<str>> {
@@ -229,16 +257,19 @@ const ANONYMOUS: &str = "system:anonymous";
 /// change the permissions of other users, because role and binding are named after the user.
 fn render_advice(namespace: &str, role: &Role, missing: &[String], user: Option<&str>) -> String {
     let missing = missing.join(", ");
-    let Role {
-        name,
-        purpose,
-        rules,
-    } = role;
+    let (purpose, manifest) = (role.purpose, render_manifest(namespace, role, user));
+    format!(
+        "missing permissions to {purpose} in namespace {namespace}: {missing}; \
+         to grant them, kubectl apply -f:\n{manifest}"
+    )
+}
+
+/// The Role and its RoleBinding as YAML.
+fn render_manifest(namespace: &str, role: &Role, user: Option<&str>) -> String {
+    let Role { name, rules, .. } = role;
     let name = format!("{name}:{}", object_name(namespace, user));
     let mut text = format!(
-        "missing permissions to {purpose} in namespace {namespace}: {missing}; \
-         to grant them, kubectl apply -f:\n\
-         apiVersion: rbac.authorization.k8s.io/v1\n\
+        "apiVersion: rbac.authorization.k8s.io/v1\n\
          kind: Role\n\
          metadata:\n  name: {name}\n  namespace: {namespace}\n\
          rules:\n"

@@ -4,6 +4,7 @@ mod agent;
 mod completions;
 mod consul_binary;
 mod deregister;
+mod doctor;
 mod explain;
 mod gateway;
 mod instances;
@@ -49,6 +50,7 @@ pub(crate) enum Command {
     Watch(watch::Watch),
     Register(register::Register),
     Deregister(deregister::Deregister),
+    Doctor(doctor::Doctor),
     Completions(completions::Completions),
     Man(man::Man),
     /// Show whether the registry responds; the same as `waypost registry status`
@@ -76,6 +78,7 @@ impl Command {
             Self::Watch(watch) => run_query(watch.run()),
             Self::Register(register) => run_query(register.run()),
             Self::Deregister(deregister) => run_query(deregister.run()),
+            Self::Doctor(doctor) => run_query(doctor.run()),
             Self::Completions(completions) => completions.run(),
             Self::Man(man) => man.run::<C>(),
             Self::Status(status) => run_query(status.run()),

@@ -60,25 +60,40 @@ impl RegistryArgs {
     /// The provider to query. `ENVIRONMENT=development` adds no fallback here: the command shows
     /// what is registered, and nothing else.
     pub(crate) fn provider(&self) -> Result<Arc<dyn Provider>, CommandError> {
-        let Some(address) = &self.registry else {
-            return Ok(Settings::of_this_process()?.chosen_provider()?);
-        };
+        match self.environment_of_flag() {
+            None => Ok(Settings::of_this_process()?.chosen_provider()?),
+            Some(environment) => Ok(Arc::new(self.consul(&environment)?)),
+        }
+    }
+
+    /// The environment with the registry that `--registry` names; `None` without the flag.
+    pub(crate) fn environment_of_flag(&self) -> Option<Environment> {
+        let address = self.registry.as_ref()?;
         let environment = Environment::of_this_process()
             .with("CONSUL_HOST", "")
             .with("CONSUL_PORT", "")
             .with(ADDRESS_VARIABLE, address);
-        let provider =
-            ConsulProvider::from_environment(&environment).map_err(|error| match error {
-                Error::Config(error) if error.location() == ADDRESS_VARIABLE => {
-                    ConfigError::new("--registry", error.problem()).into()
-                }
-                other => other,
-            })?;
-        Ok(Arc::new(provider))
+        Some(environment)
+    }
+
+    /// The provider for the registry of [`environment_of_flag`](Self::environment_of_flag).
+    pub(crate) fn consul(&self, environment: &Environment) -> Result<ConsulProvider, CommandError> {
+        let provider = ConsulProvider::from_environment(environment);
+        Ok(provider.map_err(|error| match error {
+            Error::Config(error) if error.location() == ADDRESS_VARIABLE => {
+                ConfigError::new("--registry", error.problem()).into()
+            }
+            other => other,
+        })?)
     }
 
     pub(crate) fn directory(&self) -> Result<Directory, CommandError> {
-        Ok(Directory::with_options(self.provider()?, self.options()))
+        Ok(self.directory_of(self.provider()?))
+    }
+
+    /// A directory of this provider, with the options of the command line.
+    pub(crate) fn directory_of(&self, provider: Arc<dyn Provider>) -> Directory {
+        Directory::with_options(provider, self.options())
     }
 
     pub(crate) fn client_builder(&self) -> Result<ClientBuilder, CommandError> {

@@ -4,6 +4,7 @@
 
 mod agent;
 mod deploy;
+mod doctor;
 mod kubernetes_register;
 mod manual_setup;
 mod messages;

@@ -8,6 +8,7 @@ mod document;
 mod env_file;
 mod file;
 mod format;
+mod needs_env;
 mod services;
 mod template;
 
@@ -17,4 +18,5 @@ pub use format::{
     BuiltIn, CommandLine, Contents, Defaults, EnvValue, OwnRegistration, PortOrOff, Ready,
     Register, Registration, Service, Stop, Watch,
 };
+pub use needs_env::{MissingVariables, missing_variables};
 pub use services::{Addresses, selected, services};

@@ -8,6 +8,7 @@ use super::check::{host_and_port, split_dependency, words};
 use super::env_file::EnvFile;
 use super::file::StackFile;
 use super::format::{Ready, Register, Service};
+use super::needs_env::{file_of_variables, missing_variables_of};
 use super::template::expand_service_ports;
 use crate::port::free_port;
 use crate::probe::Probe;
@@ -238,24 +239,11 @@ impl Conversion<'_> {
         }
         files.retain(|variable, _| std::env::var_os(variable).is_none());
 
-        let own = |variable: &str| service.env.get(variable).map(ToString::to_string);
         let mut spec = spec;
-        let is_set = |variable: &str| {
-            let set = |value: &String| !value.is_empty();
-            own(variable).as_ref().is_some_and(set)
-                || files.get(variable).is_some_and(|(value, _)| set(value))
-                || std::env::var_os(variable).is_some_and(|value| !value.is_empty())
-        };
-        let missing: Vec<&str> = service
-            .needs_env
-            .iter()
-            .map(String::as_str)
-            .filter(|variable| !is_set(variable))
-            .collect();
+        let missing = missing_variables_of(self.file, service);
         if !missing.is_empty() {
             let plural = if missing.len() == 1 { "is" } else { "are" };
-            let file = self.file.contents().env_files.last();
-            let place = file.map_or(".env", |entry| entry.trim_end_matches('?'));
+            let place = file_of_variables(self.file);
             spec = spec.blocked(
                 format!("{} {plural} not set", missing.join(", ")),
                 format!("it is in needs-env; add it to {place}, or set it in the shell"),

@@ -1,0 +1,156 @@
+//! What `waypost doctor` has found.
+
+use std::process::ExitCode;
+
+use serde_json::{Value, json};
+
+use crate::error::CommandError;
+use crate::output::JSON_SCHEMA;
+use crate::style::{Text, Tone, print_texts};
+use crate::terminal::print_json;
+
+/// How bad a finding is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Severity {
+    /// All is well.
+    Ok,
+    /// Something works, but not as well as it could, or not everywhere.
+    Warning,
+    /// Something does not work.
+    Error,
+}
+
+impl Severity {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Error => "error",
+        }
+    }
+
+    fn tone(self) -> Tone {
+        match self {
+            Self::Ok => Tone::Good,
+            Self::Warning => Tone::Caution,
+            Self::Error => Tone::Bad,
+        }
+    }
+}
+
+/// One thing that was looked at.
+#[derive(Clone, Debug)]
+pub(super) struct Finding {
+    severity: Severity,
+    /// What was looked at, in one word.
+    subject: &'static str,
+    /// What was found.
+    what: String,
+    /// What to do about it; empty if there is nothing to do.
+    advice: String,
+}
+
+impl Finding {
+    pub(super) fn ok(subject: &'static str, what: impl Into<String>) -> Self {
+        Self {
+            severity: Severity::Ok,
+            subject,
+            what: what.into(),
+            advice: String::new(),
+        }
+    }
+
+    pub(super) fn warning(
+        subject: &'static str,
+        what: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity: Severity::Warning,
+            subject,
+            what: what.into(),
+            advice: advice.into(),
+        }
+    }
+
+    pub(super) fn error(
+        subject: &'static str,
+        what: impl Into<String>,
+        advice: impl Into<String>,
+    ) -> Self {
+        Self {
+            severity: Severity::Error,
+            ..Self::warning(subject, what, advice)
+        }
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "severity": self.severity.as_str(),
+            "subject": self.subject,
+            "what": self.what,
+            "advice": Some(&self.advice).filter(|advice| !advice.is_empty()),
+        })
+    }
+}
+
+/// Prints the findings as JSON.
+pub(super) fn print_findings_json(findings: &[Finding]) -> Result<(), CommandError> {
+    print_json(&json!({
+        "schema": JSON_SCHEMA,
+        "worst": worst(findings).as_str(),
+        "findings": findings.iter().map(Finding::json).collect::<Vec<_>>(),
+    }))
+}
+
+/// Prints the findings for a person, in the order in which they were made, and how many are bad.
+pub(super) fn print_findings(findings: &[Finding]) -> Result<(), CommandError> {
+    let widest = findings.iter().map(|finding| finding.subject.len()).max();
+    let width = widest.unwrap_or(0);
+    for finding in findings {
+        let Finding {
+            severity, subject, ..
+        } = finding;
+        let mut lines = finding.what.lines();
+        print_texts(&[
+            Text::toned(severity.tone(), format_args!("{:<7}", severity.as_str())),
+            Text::toned(Tone::Heading, format_args!("  {subject:<width$}")),
+            Text::new(format_args!("  {}", lines.next().unwrap_or_default())),
+        ])?;
+        let indent = " ".repeat(width + 11);
+        for line in lines {
+            print_texts(&[Text::new(format_args!("{indent}{line}"))])?;
+        }
+        for (index, line) in finding.advice.lines().enumerate() {
+            let arrow = if index == 0 { "→ " } else { "  " };
+            print_texts(&[Text::new(format_args!("{indent}{arrow}{line}"))])?;
+        }
+    }
+    let count = |severity| {
+        let all = findings.iter();
+        all.filter(|finding| finding.severity == severity).count()
+    };
+    let plural = |count: usize, word: &str| match count {
+        1 => format!("1 {word}"),
+        count => format!("{count} {word}s"),
+    };
+    let errors = plural(count(Severity::Error), "error");
+    let warnings = plural(count(Severity::Warning), "warning");
+    let tone = worst(findings).tone();
+    print_texts(&[Text::new("")])?;
+    print_texts(&[Text::toned(tone, format_args!("{errors}, {warnings}"))])
+}
+
+/// The exit code: 0 if all is well, 1 with warnings, 2 with errors.
+pub(super) fn exit_code(findings: &[Finding]) -> ExitCode {
+    ExitCode::from(match worst(findings) {
+        Severity::Ok => 0,
+        Severity::Warning => 1,
+        Severity::Error => 2,
+    })
+}
+
+fn worst(findings: &[Finding]) -> Severity {
+    let severities = findings.iter().map(|finding| finding.severity);
+    severities.max().unwrap_or(Severity::Ok)
+}

@@ -1,0 +1,79 @@
+//! The API server of Kubernetes, and what this client may do there.
+
+use std::time::Duration;
+
+use tokio::time::timeout;
+use waypost::provider::Provider;
+use waypost::provider::kubernetes::{KubernetesProvider, MissingPermissions};
+use waypost::{ProviderError, ProviderErrorKind};
+
+use super::finding::Finding;
+
+const SUBJECT: &str = "registry";
+
+/// Looks at the API server, and returns whether it can be used.
+pub(super) async fn examine(
+    cluster: &KubernetesProvider,
+    limit: Duration,
+    findings: &mut Vec<Finding>,
+) -> bool {
+    let report = match timeout(limit, cluster.access_report()).await {
+        Ok(Ok(report)) => report,
+        Ok(Err(error)) => {
+            findings.push(failure(&error));
+            return false;
+        }
+        Err(_) => {
+            let what = format!("{} does not respond within {limit:?}", cluster.describe());
+            let advice = "see whether `kubectl get --raw /version` does; a VPN may be needed";
+            findings.push(Finding::error(SUBJECT, what, advice));
+            return false;
+        }
+    };
+    let (server, namespace) = (cluster.describe(), &report.namespace);
+    let version = report.server_version.as_deref();
+    let version = version.map(|version| format!(", version {version}"));
+    let what = format!(
+        "{server}{}, namespace {namespace}",
+        version.unwrap_or_default()
+    );
+    findings.push(Finding::ok(SUBJECT, what));
+    match &report.missing_for_lookups {
+        None => {
+            let what = format!("services can be found in namespace {namespace}");
+            findings.push(Finding::ok("rights", what));
+        }
+        Some(missing) => {
+            let what = format!("finding services needs: {}", missing.permissions.join(", "));
+            findings.push(Finding::error("rights", what, advice(missing)));
+        }
+    }
+    if let Some(missing) = &report.missing_for_registration {
+        let needed = missing.permissions.join(", ");
+        let what = format!(
+            "programs outside of the cluster can't register in namespace {namespace}; that would \
+             need: {needed}"
+        );
+        // A program in a pod never needs them, so that this is no fault.
+        findings.push(Finding::ok("rights", what));
+    }
+    report.missing_for_lookups.is_none()
+}
+
+fn advice(missing: &MissingPermissions) -> String {
+    format!("to grant them, kubectl apply -f:\n{}", missing.manifest)
+}
+
+fn failure(error: &ProviderError) -> Finding {
+    let advice = match error.kind() {
+        ProviderErrorKind::NotAuthorised => {
+            "see whether `kubectl auth whoami` works: the token may have expired, or belong to \
+             another cluster"
+        }
+        _ => {
+            "see whether `kubectl get --raw /version` works; KUBECONFIG and KUBERNETES_CONTEXT \
+             choose the cluster"
+        }
+    };
+    Finding::error(SUBJECT, error.to_string(), advice)
+}

@@ -1,0 +1,84 @@
+//! Ports, and the processes that hold them.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
+
+use waypost_runner::{TakenPort, Transport, check_port};
+
+use super::finding::Finding;
+
+/// A port that `waypost up` uses.
+pub(super) struct Wanted {
+    /// What uses it.
+    pub(super) user: String,
+    pub(super) port: u16,
+    /// How to choose another.
+    pub(super) option: String,
+}
+
+/// Says of each port whether it is free, and who has it if not.
+pub(super) fn examine(wanted: &[Wanted]) -> Vec<Finding> {
+    let mut findings = Vec::new();
+    let mut free = Vec::new();
+    let mut ours = Vec::new();
+    for Wanted { user, port, option } in wanted {
+        let local = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
+        let local_v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, *port));
+        // On a machine without IPv6 that one fails with an error, and is free in effect.
+        let other = || taken(local_v6).filter(|taken| taken.error.is_none());
+        let Some(taken) = taken(local).or_else(other) else {
+            free.push(port.to_string());
+            continue;
+        };
+        match (&taken.holder, &taken.error) {
+            (Some(holder), _) if is_waypost(&holder.command) => {
+                ours.push(format!("{user} on {port}"))
+            }
+            (_, Some(error)) => {
+                let what = format!("port {port} of {user} can't be opened: {error}");
+                let advice = format!("choose one from 1024 on with {option}");
+                findings.push(Finding::warning("ports", what, advice));
+            }
+            (holder, None) => {
+                let (holder, stop) = match holder {
+                    Some(holder) => (
+                        holder.to_string(),
+                        format!("stop it (kill {}), or ", holder.pid),
+                    ),
+                    None => (
+                        "a process that is not visible from here".to_owned(),
+                        String::new(),
+                    ),
+                };
+                let what = format!("port {port} of {user} is in use by {holder}");
+                let advice = format!("{stop}choose another port with {option}");
+                findings.push(Finding::warning("ports", what, advice));
+            }
+        }
+    }
+    if !ours.is_empty() {
+        let what = format!("running already: {}", ours.join(", "));
+        findings.push(Finding::ok("ports", what));
+    }
+    if !free.is_empty() {
+        findings.push(Finding::ok("ports", format!("free: {}", free.join(", "))));
+    }
+    findings
+}
+
+/// Whether a command line is one of this program.
+fn is_waypost(command: &str) -> bool {
+    let program = command.split_whitespace().next().unwrap_or_default();
+    Path::new(program)
+        .file_name()
+        .is_some_and(|name| name == "waypost")
+}
+
+/// The process that listens on an address of this machine.
+pub(super) fn holder_of(address: SocketAddr) -> Option<String> {
+    Some(taken(address)?.holder?.to_string())
+}
+
+fn taken(address: SocketAddr) -> Option<TakenPort> {
+    check_port("", address, Transport::Tcp).err()
+}

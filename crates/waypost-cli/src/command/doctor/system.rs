@@ -1,0 +1,94 @@
+//! This machine: name resolution, proxies and limits.
+
+use std::net::ToSocketAddrs;
+
+use rustix::process::{Resource, getrlimit};
+use waypost::{Environment, mask_secrets};
+
+use super::finding::Finding;
+
+/// Fewer open files than this are not enough for a gateway or a registry under load: each connection
+/// takes one.
+const MIN_OPEN_FILES: u64 = 1024;
+
+pub(super) fn examine() -> Vec<Finding> {
+    vec![
+        localhost(),
+        proxies(&Environment::of_this_process()),
+        open_files(getrlimit(Resource::Nofile).current),
+    ]
+}
+
+/// Whether `localhost` is this machine, as the defaults of all clients assume.
+fn localhost() -> Finding {
+    const SUBJECT: &str = "dns";
+    const ADVICE: &str = "add `127.0.0.1 localhost` to /etc/hosts";
+    match ("localhost", 0).to_socket_addrs().map(Vec::from_iter) {
+        Ok(addresses)
+            if addresses
+                .iter()
+                .any(|it| it.ip().to_canonical().is_loopback()) =>
+        {
+            let addresses: Vec<_> = addresses.iter().map(|it| it.ip().to_string()).collect();
+            Finding::ok(SUBJECT, format!("localhost is {}", addresses.join(", ")))
+        }
+        Ok(addresses) => {
+            let what = format!("localhost is not this machine, but {addresses:?}");
+            Finding::error(SUBJECT, what, ADVICE)
+        }
+        Err(error) => {
+            let what = format!("localhost can't be resolved: {error}");
+            Finding::error(SUBJECT, what, ADVICE)
+        }
+    }
+}
+
+/// Whether a proxy would be asked for addresses of this machine. Waypost itself never does that, but
+/// curl and most HTTP libraries do.
+fn proxies(environment: &Environment) -> Finding {
+    const SUBJECT: &str = "proxy";
+    let either = |names: [&'static str; 2]| {
+        let found = names.map(|name| Some((name, environment.get(name)?)));
+        found.into_iter().flatten().next()
+    };
+    let proxy = either(["http_proxy", "HTTP_PROXY"]).or_else(|| either(["all_proxy", "ALL_PROXY"]));
+    let Some((name, proxy)) = proxy else {
+        return Finding::ok(SUBJECT, "none is set for HTTP");
+    };
+    let excepted = either(["no_proxy", "NO_PROXY"]).map_or("", |(_, excepted)| excepted);
+    let excepts = |host: &str| {
+        excepted
+            .split(',')
+            .any(|it| matches!(it.trim(), "*") || it.trim() == host)
+    };
+    let missing: Vec<_> = ["localhost", "127.0.0.1"]
+        .into_iter()
+        .filter(|host| !excepts(host))
+        .collect();
+    let proxy = mask_secrets(proxy);
+    if missing.is_empty() {
+        let what = format!("{name} is {proxy}, with an exception for this machine");
+        return Finding::ok(SUBJECT, what);
+    }
+    let what = format!(
+        "{name} is {proxy}, and NO_PROXY does not except {}: your programs and curl ask the proxy \
+         for services on this machine",
+        missing.join(" and ")
+    );
+    let advice = "export NO_PROXY=localhost,127.0.0.1,::1 and the network of your services";
+    Finding::warning(SUBJECT, what, advice)
+}
+
+fn open_files(limit: Option<u64>) -> Finding {
+    const SUBJECT: &str = "limits";
+    match limit {
+        Some(limit) if limit < MIN_OPEN_FILES => {
+            let what = format!("a process may open only {limit} files and connections");
+            let advice = "raise the limit: `ulimit -n 65536` in the shell, LimitNOFILE= in a unit of \
+                          systemd";
+            Finding::warning(SUBJECT, what, advice)
+        }
+        Some(limit) => Finding::ok(SUBJECT, format!("{limit} open files")),
+        None => Finding::ok(SUBJECT, "open files are not limited"),
+    }
+}
