@@ -130,6 +130,64 @@ fn the_reference_has_every_error_and_no_other() {
     }
 }
 
+/// The first names in the rows of the section of a page with this heading.
+fn documented(page: &str, heading: &str) -> BTreeSet<String> {
+    let start = format!("\n## {heading}\n");
+    let (_, section) = page
+        .split_once(&start)
+        .unwrap_or_else(|| panic!("no {heading}"));
+    let section = section.split("\n## ").next().unwrap();
+    let rows = section.lines().filter_map(|line| line.strip_prefix("| `"));
+    let cells = rows.filter_map(|row| row.split('|').next());
+    cells
+        .flat_map(|cell| cell.split('`').step_by(2))
+        .map(str::to_owned)
+        .filter(|name| !name.is_empty())
+        .collect()
+}
+
+#[test]
+fn observing_has_every_metric_field_and_counter_and_no_other() {
+    let page = page("observing.md");
+    let source = |path: &str| read(&workspace().join("crates").join(path));
+
+    let metrics = source("waypost-gateway/src/pages/metrics.rs");
+    let metrics: BTreeSet<String> = metrics
+        .split('"')
+        .filter(|text| text.starts_with("waypost_gateway_"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(documented(&page, "Metrics of the gateway"), metrics);
+
+    let log = source("waypost-gateway/src/access_log.rs");
+    let (_, log) = log.split_once("\nfn write_json(").unwrap();
+    let log = log.split("\n}\n").next().unwrap();
+    let keys = log
+        .split("\\\":")
+        .filter_map(|text| text.rsplit("\\\"").next());
+    let fields: BTreeSet<String> = keys
+        .filter(|key| *key != "time" && key.bytes().all(|c| c.is_ascii_lowercase() || c == b'_'))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(documented(&page, "The gateway's access log"), fields);
+
+    let counters = source("waypost/src/outlier/events.rs");
+    let (_, counters) = counters.split_once("pub struct BalanceCounters {").unwrap();
+    let counters = counters.split("\n}\n").next().unwrap();
+    let counters: BTreeSet<String> = counters
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("pub ")?.split(':').next())
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(documented(&page, "Counters in the library"), counters);
+
+    let code = code();
+    for line in documented(&page, "Log lines") {
+        let text = line.trim_start_matches("… ").split(" for ").next().unwrap();
+        assert!(code.contains(text), "no log line {text:?}");
+    }
+}
+
 /// The Markdown files of the repository.
 fn markdown() -> Vec<PathBuf> {
     let root = workspace();
