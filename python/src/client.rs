@@ -21,11 +21,11 @@ use crate::registration::{self, Registrar};
 use crate::strategy::StrategyChoice;
 use crate::{errors, log, runtime};
 
-/// Looks services up and picks instances. After a fork it is built again on first use, because its
-/// threads are in the parent process.
+/// Looks services up and picks instances. After a fork, the client is built again on first use, because
+/// its threads are in the parent process.
 #[pyclass(frozen)]
 pub(crate) struct Client {
-    /// Variables that precede those of the process.
+    /// Variables that take precedence over those of the process.
     variables: Vec<(String, String)>,
     provider: Option<Py<PyAny>>,
     state: Mutex<State>,
@@ -103,7 +103,7 @@ impl Client {
     }
 }
 
-/// Waits for the future that a client makes.
+/// Waits for a future that is created with the client.
 fn wait<T, F>(py: Python<'_>, future: F) -> PyResult<T>
 where
     T: Send + 'static,
@@ -145,12 +145,12 @@ impl Client {
                 strategy: None,
             }),
         };
-        // So that a wrong setting is an error now.
+        // Reports invalid settings now.
         client.get(py)?;
         Ok(client)
     }
 
-    /// Another client of the same provider, with a cache and a strategy of its own.
+    /// Another client of the same provider, with its own cache and strategy.
     fn another(&self, py: Python<'_>) -> PyResult<Self> {
         let provider = self.provider.as_ref().map(|object| object.clone_ref(py));
         Self::new(py, self.variables.iter().cloned().collect(), provider)
@@ -438,8 +438,8 @@ fn parse_address(py: Python<'_>, address: &str) -> PyResult<ServiceAddress> {
     address.parse().map_err(|error| errors::invalid(py, error))
 }
 
-// A pick can't be held across an await of a task that moves between threads, so each of these ends
-// with it.
+// A pick can't be held across an await in a task that moves between threads, so these functions use it
+// up after the last await.
 
 async fn picked(
     client: &ServiceDiscoveryClient,

@@ -61,7 +61,7 @@ pub(crate) fn invalid(py: Python<'_>, invalid: Invalid) -> PyErr {
     to_exception(py, &invalid.into())
 }
 
-/// What an exception from a provider written in Python says.
+/// The meaning of an exception from a provider written in Python.
 pub(crate) enum Raised {
     /// `UnknownService`: an answer.
     Unknown,

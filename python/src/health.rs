@@ -67,7 +67,7 @@ impl HealthChecks {
         self.checks().is_ready()
     }
 
-    /// Sets whether the service wants traffic.
+    /// Sets whether the service is ready for traffic.
     fn set_ready(&self, ready: bool) {
         self.checks().set_ready(ready);
     }
@@ -96,7 +96,7 @@ fn to_json(report: &HealthReport) -> PyResult<(bool, String)> {
 
 type Callback = (Py<PyAny>, Py<PyAny>, f64);
 
-/// Calls a check function; the error is what it says is wrong.
+/// Calls a check function. The error describes the problem.
 fn run(callback: &Callback) -> Result<bool, String> {
     static RUN_CHECK: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
     let (function, event_loop, timeout) = callback;

@@ -61,7 +61,7 @@ impl Lease {
         self.record(Outcome::Succeeded);
     }
 
-    /// The request failed, and the instance is to blame.
+    /// The request failed because of the instance.
     fn failed(&self) {
         self.record(Outcome::Failed);
     }
@@ -91,7 +91,7 @@ impl Lease {
         Ok(())
     }
 
-    /// Ends the request. Without an outcome, its caller has given up.
+    /// Ends the request. If no outcome was recorded, it counts as abandoned by its caller.
     fn close(&self) {
         let lease = self
             .lease

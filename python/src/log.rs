@@ -1,6 +1,6 @@
 //! Passes the library's log lines to Python's `logging`.
 //!
-//! A thread of its own does it, because a line may be logged while the library holds a lock, and
+//! This is done on a separate thread, because a line may be logged while the library holds a lock, and
 //! `logging` needs the GIL.
 
 use std::fmt::{self, Write};
@@ -23,8 +23,8 @@ const CAPACITY: usize = 1024;
 /// The name of the logger.
 const LOGGER: &str = "waypost";
 
-/// The way to the thread. Not behind a lock: threads log without the GIL, so one of them might hold the
-/// lock while another forks.
+/// The channel to the thread. It is not behind a lock: threads log without the GIL, so one of them might
+/// hold the lock while another forks.
 static LINES: ArcSwapOption<SyncSender<Line>> = ArcSwapOption::const_empty();
 
 static THREAD: Mutex<Option<JoinHandle<()>>> = Mutex::new(None);
@@ -46,7 +46,7 @@ pub(crate) fn start() {
     static SUBSCRIBE: Once = Once::new();
     SUBSCRIBE.call_once(|| {
         let subscriber = registry().with(Forward.with_filter(LevelFilter::DEBUG));
-        // This module has its own copy of `tracing`, so nobody else can have set one.
+        // This module has its own copy of `tracing`, so no other subscriber can be set.
         let _ = tracing::subscriber::set_global_default(subscriber);
     });
     let (lines, received) = sync_channel(CAPACITY);
@@ -59,7 +59,7 @@ pub(crate) fn start() {
 
 /// Waits until all lines are logged, and ends the thread.
 pub(crate) fn stop() {
-    // The thread ends when nobody can send any more.
+    // The thread ends when there is no sender left.
     LINES.store(None);
     let thread = log_thread().take();
     if let Some(thread) = thread {
@@ -68,7 +68,7 @@ pub(crate) fn stop() {
     }
 }
 
-/// Forgets the thread, which is not in this process.
+/// Drops the channel to the thread, which doesn't exist in this process.
 pub(crate) fn forget() {
     std::mem::forget(LINES.swap(None));
     std::mem::forget(log_thread().take());
@@ -102,7 +102,7 @@ fn pass_on(lines: &Receiver<Line>) {
     }
 }
 
-/// Hands lines to the thread.
+/// Sends lines to the thread.
 struct Forward;
 
 impl<S: Subscriber> Layer<S> for Forward {

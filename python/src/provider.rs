@@ -1,7 +1,7 @@
 //! A provider that is written in Python, as one of the library.
 //!
-//! Python objects are called on blocking threads. They answer when they are asked, so a watch asks
-//! again after each interval, and reports an answer if it differs from the one before.
+//! Python objects are called on blocking threads. They can't report changes, so a watch calls them after
+//! each interval, and reports an answer if it differs from the one before.
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -23,10 +23,10 @@ use waypost::{InstanceId, ProviderError, ProviderErrorKind, ServiceName};
 
 use crate::errors::{self, Raised};
 
-/// How many methods of one provider may run at the same time.
+/// The number of concurrent method calls of one provider.
 const CONCURRENT_CALLS: usize = 4;
 
-/// How long a method may take.
+/// The time limit of a method.
 const CALL_LIMIT: Duration = Duration::from_secs(30);
 
 /// A `waypost.discovery.ServiceDiscovery`.
@@ -40,7 +40,7 @@ pub(crate) struct PythonProvider {
 }
 
 impl PythonProvider {
-    /// Reads what the object says about itself.
+    /// Reads the object's description and settings.
     pub(crate) fn new(object: &Bound<'_, PyAny>) -> PyResult<Self> {
         let interval: f64 = object.getattr("refresh_interval")?.extract()?;
         let interval = Duration::try_from_secs_f64(interval).map_err(|error| {
@@ -70,7 +70,7 @@ impl PythonProvider {
         let call = async {
             let permit = Arc::clone(&self.calls).acquire_owned().await;
             tokio::task::spawn_blocking(move || {
-                // Held until the method returns, even if nobody waits for it any more.
+                // Held until the method returns, even if its caller no longer waits.
                 let _permit = permit;
                 Python::try_attach(|py| this.call_attached(py, method, arguments))
             })
@@ -140,7 +140,8 @@ impl PythonProvider {
     }
 }
 
-/// Asks again after each interval. Ends after an error, so that the directory asks again after a backoff.
+/// Calls `ask` after each interval. Ends after an error, so that the directory tries again after a
+/// backoff.
 fn poll<T, F>(interval: Duration, ask: F) -> BoxStream<'static, Result<T, ProviderError>>
 where
     T: Clone + PartialEq + Send + 'static,
@@ -226,7 +227,7 @@ impl Registry for PythonProvider {
         .boxed()
     }
 
-    /// The object has no method for it. It is taken to know what was registered.
+    /// The object has no method for heartbeats, so the registration is assumed to exist.
     fn heartbeat<'a>(
         &'a self,
         _: &'a Registration,

@@ -21,7 +21,7 @@ use crate::{errors, runtime};
 #[pyclass(frozen)]
 pub(crate) struct Registrar {
     registrar: Mutex<Option<Arc<RustRegistrar>>>,
-    /// After a fork it belongs to the parent.
+    /// After a fork, the registration belongs to the parent process.
     generation: u64,
 }
 
@@ -214,7 +214,7 @@ pub(crate) fn parse(
     health: Option<HealthChecks>,
 ) -> Result<ServiceRegistration, Error> {
     let data: ServiceData = serde_json::from_str(json).map_err(|error| {
-        // The position is that in the JSON, which the caller has not written.
+        // The position refers to JSON that the caller hasn't written, so it is removed.
         let text = error.to_string();
         let problem = text.split(" at line ").next().unwrap_or_default();
         ConfigError::new(format!("registration of {service:?}"), problem)

@@ -19,7 +19,7 @@ impl RetryBudget {
         self.0.deposit();
     }
 
-    /// Whether there may be a retry, which then counts.
+    /// Whether a retry is allowed. If so, it is counted.
     fn withdraw(&self) -> bool {
         self.0.withdraw()
     }

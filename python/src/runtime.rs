@@ -1,4 +1,4 @@
-//! The Tokio runtime of this process, and how Python waits for what runs on it.
+//! The Tokio runtime of this process, and functions that let Python wait for its tasks.
 
 use std::future::Future;
 use std::mem;
@@ -17,17 +17,17 @@ use tokio::task::AbortHandle;
 
 use crate::log;
 
-/// How often a waiting main thread looks for signals such as Ctrl-C.
+/// How often a waiting main thread checks for signals such as Ctrl-C.
 const SIGNAL_INTERVAL: Duration = Duration::from_millis(50);
 
-/// How long the end of the program waits for functions of the application that still run.
+/// How long the program waits at its end for functions of the application that still run.
 const SHUTDOWN_LIMIT: Duration = Duration::from_secs(1);
 
-/// How many functions of the application may run at the same time.
+/// The number of functions of the application that can run concurrently.
 const BLOCKING_THREADS: usize = 16;
 
-/// Counts the forks that this process is away from the one that imported the module. Threads don't
-/// survive a fork, so whatever belongs to an earlier generation no longer runs.
+/// The number of forks between the process that imported the module and this one. Threads don't survive
+/// a fork, so tasks of an earlier generation no longer run.
 static GENERATION: AtomicU64 = AtomicU64::new(0);
 
 static RUNTIME: Mutex<Option<Runtime>> = Mutex::new(None);
@@ -100,14 +100,14 @@ pub(crate) fn wait<T: Send + 'static>(
     let mut future: Pin<Box<dyn Future<Output = T> + Send>> = Box::pin(future);
     let step = py.detach(move || {
         let _entered = handle.enter();
-        // Mostly there is nothing to wait for, and so nothing to hand to another thread.
+        // Usually the result is ready at once, so no other thread is needed.
         let mut context = Context::from_waker(Waker::noop());
         if let Poll::Ready(result) = future.as_mut().poll(&mut context) {
             return Step::Ready(result);
         }
         let (sender, receiver) = sync_channel(1);
         let task = handle.spawn(async move {
-            // Nobody waits any more if a signal has interrupted it.
+            // Fails if a signal has interrupted the wait.
             let _ = sender.send(future.await);
         });
         Step::Waiting(receiver, task.abort_handle())
@@ -158,7 +158,7 @@ pub(crate) fn into_asyncio<'py, T: Send + 'static>(
             let result = future.await;
             Python::try_attach(|py| {
                 let result = convert(py, result);
-                // Fails only if the loop was closed meanwhile; then nobody waits.
+                // Fails only if the loop was closed meanwhile; then no task waits for the result.
                 let _ = resolve_in_loop(py, &event_loop, unbound, result);
             });
         })
@@ -207,7 +207,7 @@ impl Resolve {
     }
 }
 
-/// Aborts a task when its `asyncio.Future` is done; without effect if the task is.
+/// Aborts a task when its `asyncio.Future` is done. Has no effect if the task is done too.
 #[pyclass(frozen)]
 struct Abort(AbortHandle);
 

@@ -60,6 +60,6 @@ fn weight_of(function: &Py<PyAny>, instance: &RustInstance) -> f64 {
         error = message,
         "the weight function failed, using the weights in the registry"
     );
-    // The balancer catches it. Unlike a panic it prints nothing, since it is logged above.
+    // The balancer catches this. Unlike `panic!`, it prints nothing; the error is logged above.
     resume_unwind(Box::new(message))
 }

@@ -1,4 +1,4 @@
-"""What the HTTP clients have in common: which URLs name services, and which failures may be retried."""
+"""Shared by the HTTP clients: which URLs name services, and which failures may be retried."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from . import _waypost
 #: The default time limit of a check, in seconds: shorter than that of a Kubernetes probe, 1 s.
 DEFAULT_TIMEOUT = 0.9
 
-#: The answer of /livez. No check is run, so that a failing dependency doesn't get the process restarted.
+#: The response of /livez. No check is run, so that a failing dependency doesn't get the process restarted.
 LIVE = '{"status":"passing"}'
 
 HEADERS = {"cache-control": "no-store"}
@@ -82,7 +82,7 @@ def add_starlette_routes(app: Any, health: AppHealth, path: str) -> None:
     known = {getattr(route, "path", None) for route in app.router.routes}
     for route_path, endpoint in {path: report, "/readyz": report, "/livez": live}.items():
         if route_path not in known:
-            # Before any route that matches every path.
+            # Inserted before any route that matches every path.
             route = Route(route_path, endpoint, methods=["GET"], include_in_schema=False)
             app.router.routes.insert(0, route)
 

@@ -27,11 +27,11 @@ from ._process import registrations, service_data
 
 logger = logging.getLogger("waypost")
 
-#: How often is looked whether the server accepts connections, in seconds.
+#: How often to check whether the server accepts connections, in seconds.
 _PROBE_INTERVAL = 0.05
 
-#: After this time it is registered even if its port can't be reached from here, as behind a socket or
-#: a port mapping. The registry's check still decides whether it gets requests.
+#: After this time the server is registered even if its port can't be reached from here, for example
+#: behind a socket or a port mapping. The registry's check still decides whether it gets requests.
 _PROBE_LIMIT = 10.0
 
 
@@ -161,11 +161,11 @@ class _Group:
             fcntl.flock(self._file, fcntl.LOCK_SH)
             if _is_at(self._file, path):
                 return
-            # The last process of an earlier group has removed it meanwhile.
+            # The last process of an earlier group has removed the file meanwhile.
             os.close(self._file)
 
     def leave(self) -> bool:
-        """Leaves the group. Returns whether nobody else is in it."""
+        """Leaves the group. Returns whether it was the last member."""
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._path.unlink(missing_ok=True)
@@ -199,7 +199,7 @@ class HeldSignals:
         for number in (signal.SIGTERM, signal.SIGINT):
             previous = signal.getsignal(number)
             if previous in (signal.SIG_IGN, None, signal.default_int_handler):
-                # Ctrl-C of a plain program raises KeyboardInterrupt, and its end deregisters.
+                # In a plain program, Ctrl-C raises KeyboardInterrupt; it deregisters at its end.
                 continue
             if getattr(previous, "__self__", None) is self:
                 continue

@@ -1,5 +1,5 @@
-"""What this process holds: its registrations, which end with it, and its threads, which a fork does
-not copy."""
+"""The registrations and threads of this process. Registrations end with the process, and a fork doesn't
+copy threads."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ class Registrations:
         return instance_id
 
     def discard(self, registrar: _waypost.Registrar) -> None:
-        """Forgets a registration that somebody else ends."""
+        """Removes a registration without deregistering it."""
         with self._lock:
             for instance_id, other in list(self._by_id.items()):
                 if other is registrar:
                     del self._by_id[instance_id]
 
     def get(self, instance_id: str) -> _waypost.Registrar | None:
-        """The registration of an id."""
+        """The registration with this id."""
         with self._lock:
             return self._by_id.get(instance_id)
 
     def remove(self, service_name: str) -> list[_waypost.Registrar]:
-        """Removes the registrations of a service, which the caller deregisters."""
+        """Removes the registrations of a service. The caller has to deregister them."""
         with self._lock:
             removed = {
                 instance_id: registrar
@@ -71,13 +71,13 @@ class Registrations:
         return len(removed)
 
     def instances(self) -> list[_waypost.Instance]:
-        """What is registered."""
+        """The registered instances."""
         with self._lock:
             own = [registrar for registrar in self._by_id.values() if registrar.is_own]
         return [registrar.instance for registrar in own]
 
     def _after_fork(self) -> None:
-        # Another thread of the parent may have held the lock.
+        # A thread of the parent process may have held the lock during the fork.
         self._lock = threading.Lock()
         self._by_id.clear()
 
@@ -91,7 +91,7 @@ def _end() -> None:
     try:
         registrations.deregister_all()
     except Exception:
-        # It is in the log, and the registry's checks will remove the instance.
+        # The error has been logged, and the registry's checks will remove the instance.
         pass
     _waypost.shutdown()
 

@@ -63,14 +63,14 @@ class Lease(Instance):
     def succeeded(self) -> None:
         """The request was answered."""
     def failed(self) -> None:
-        """The request failed, and the instance is to blame."""
+        """The request failed because of the instance."""
     def rejected(self, retry_after: float | None = None) -> None:
         """The instance is overloaded; it gets no requests for ``retry_after`` seconds."""
     def responded(self, status: int, retry_after: str | None = None) -> None:
         """The request was answered over HTTP, with this status and ``Retry-After`` header: 429 and
         503 with that header are overload, other 5xx except 501 and 505 are failures."""
     def close(self) -> None:
-        """Ends the request. Without an outcome, its caller has given up."""
+        """Ends the request. If no outcome was recorded, it counts as abandoned by its caller."""
     def __enter__(self) -> Lease: ...
     def __exit__(
         self,

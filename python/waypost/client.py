@@ -17,7 +17,7 @@ __all__ = ["Instance", "Lease", "ServiceDiscoveryClient"]
 
 
 class BaseClient:
-    """What the clients with and without asyncio have in common."""
+    """The common base of the clients with and without asyncio."""
 
     def __init__(
         self,
@@ -46,7 +46,7 @@ class BaseClient:
 
     @property
     def instance(self) -> Instance | None:
-        """What is registered by this client, if anything."""
+        """The instance that this client has registered, if any."""
         return None if self._registrar is None else self._registrar.instance
 
     def __repr__(self) -> str:

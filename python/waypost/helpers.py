@@ -27,9 +27,9 @@ class HealthCheck:
     function: Callable[[], Any]
     #: By default the function's name without ``check_``.
     name: str | None = None
-    #: After this time in seconds the check has failed.
+    #: The time limit in seconds, after which the check fails.
     timeout: float = DEFAULT_TIMEOUT
-    #: Whether a failure is only a warning, and the service goes on serving.
+    #: Whether a failure is only a warning, so that the service keeps serving.
     advisory: bool = False
 
 

@@ -164,7 +164,7 @@ def _request_to(request: httpx.Request, url: str) -> httpx.Request:
 
 
 def _failed(lease: Lease, error: BaseException) -> bool:
-    """Records a failed attempt. Returns whether the instance is to blame."""
+    """Records a failed attempt. Returns whether the instance caused it."""
     is_failure = isinstance(error, httpx.TransportError) and not isinstance(
         error, (httpx.PoolTimeout, httpx.UnsupportedProtocol, httpx.LocalProtocolError)
     )

@@ -23,7 +23,7 @@ __all__ = [
 
 
 class Strategy(ABC):
-    """How an instance is chosen of those that are healthy and not ejected."""
+    """Chooses an instance from those that are healthy and not ejected."""
 
     @abstractmethod
     def _apply(self, client: _waypost.Client) -> None: ...

@@ -100,7 +100,7 @@ def register_service(
         data["check"] = {"http": health_check_path, "interval": check_interval}
     data.update(service_data or {})
     if app is None and health_check_path is not None and "check" not in (service_data or {}):
-        # Without an application nobody is known to serve the path.
+        # Without an application, nothing is known to serve the path.
         data["check"] = {"tcp": True, "interval": check_interval}
     client = discovery.client if provider is None else provider._client
     lifecycle = Lifecycle(client, service_name, data, health.native, propagation)
@@ -129,13 +129,13 @@ def _wrap_lifespan(
         async with inner(app) as state:
             health.loop = asyncio.get_running_loop()
             add_starlette_routes(app, health, health_check_path or "/health")
-            # The server has installed its own handlers before.
+            # The server has already installed its own handlers.
             signals.install()
             lifecycle.start_when_serving()
             try:
                 yield state
             finally:
-                # Without a signal before, the server has already closed its port.
+                # If there was no signal, the server has already closed its port.
                 await asyncio.to_thread(lifecycle.server_ended)
 
     app.router.lifespan_context = lifespan

@@ -61,7 +61,7 @@ class WaypostAdapter(HTTPAdapter):
         cert: None | bytes | str | tuple[bytes | str, bytes | str] = None,
         proxies: Mapping[str, str] | None = None,
     ) -> requests.Response:
-        """Sends a request to an instance, and to another if that may be."""
+        """Sends a request to an instance, and retries at another one if that is allowed."""
         parts = urlsplit(request.url or "")
         if not names_a_service(parts.hostname or "", parts.port):
             return super().send(request, stream, timeout, verify, cert, proxies)
@@ -85,7 +85,7 @@ class WaypostAdapter(HTTPAdapter):
                     raise
                 continue
             lease.responded(response.status_code, response.headers.get("retry-after"))
-            # The original, with the service's name: redirects are relative to it.
+            # Redirects are relative to the original request, which has the service's name.
             response.request = request
             response.url = request.url or ""
             _hold(response, lease)
@@ -93,7 +93,7 @@ class WaypostAdapter(HTTPAdapter):
 
 
 def _failed(lease: Lease, error: BaseException) -> bool:
-    """Records a failed attempt. Returns whether the instance is to blame."""
+    """Records a failed attempt. Returns whether the instance caused it."""
     is_failure = isinstance(error, (ConnectionError, ReadTimeout, ChunkedEncodingError))
     if is_failure:
         lease.failed()

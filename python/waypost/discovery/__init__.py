@@ -76,7 +76,7 @@ def get_service_url(service_name: str, default: str | None = None) -> str:
 
 
 def get_service(service_name: str, default: str | Mapping[str, Any] | None = None) -> ServiceInfo:
-    """As :func:`get_service_url`, but all that is known of the instance: a dict with ``url``,
+    """As :func:`get_service_url`, but returns all known data of the instance: a dict with ``url``,
     ``address``, ``port``, ``tags``, ``meta``, ``version``, ``health`` and more. The default may be a URL
     or such a dict."""
     try:
@@ -112,8 +112,8 @@ def deregister_service(service_name: str) -> bool:
 
 
 def deregister_all_services() -> int:
-    """Deregisters all that this program has registered; the end of the program does it too. Returns how
-    many instances there were."""
+    """Deregisters everything that this program has registered, as the end of the program does. Returns
+    the number of instances."""
     return registrations.deregister_all()
 
 
@@ -182,7 +182,7 @@ def _factory(name: str) -> Callable[[], ServiceDiscovery]:
 
 def _after_fork() -> None:
     global _lock
-    # Another thread of the parent may have held it.
+    # A thread of the parent process may have held it during the fork.
     _lock = threading.Lock()
 
 

@@ -74,7 +74,7 @@ def register(client: _waypost.Client, service_name: str, data: Mapping[str, Any]
 
 
 def default_url(error: WaypostError, default: str | None) -> str:
-    """The default, unless there is none or the mistake is the caller's."""
+    """Returns the default. Raises the error if there is none, or if the caller caused the error."""
     if default is None or isinstance(error, (InvalidArgument, ConfigError)):
         raise error
     return default
@@ -83,7 +83,7 @@ def default_url(error: WaypostError, default: str | None) -> str:
 def default_service(
     error: WaypostError, service_name: str, default: str | Mapping[str, Any] | None
 ) -> ServiceInfo:
-    """The same for a service's dict; a URL becomes one."""
+    """The same for a service's dict. A URL is converted to a dict."""
     if default is None or isinstance(error, (InvalidArgument, ConfigError)):
         raise error
     if isinstance(default, str):

@@ -12,7 +12,7 @@ from typing import Any
 from .. import _waypost
 from ..errors import Unsupported
 
-#: What is known of an instance: ``url``, or ``address`` and ``port``; and optionally ``id``,
+#: The data of an instance: ``url``, or ``address`` and ``port``; and optionally ``id``,
 #: ``scheme``, ``path``, ``version``, ``tags``, ``meta``, ``weight``, ``zone``, ``health``, ``ports``.
 ServiceInfo = dict[str, Any]
 
@@ -77,7 +77,7 @@ class ServiceDiscovery(ABC):
         """What the provider is and its address, for errors and logs; without secrets."""
         return type(self).__name__
 
-    # What the extension module calls.
+    # Called by the extension module.
 
     def _answer(self, service_name: str) -> str | None:
         instances = _resolved(self.get_instances(service_name))
