@@ -16,7 +16,7 @@ use waypost_core::conformance::{Capabilities, CaseResult, Harness};
 use waypost_core::provider::{
     EnvProvider, MemoryProvider, NamesWatch, Provider, ServiceAnswer, StaticProvider, Watch,
 };
-use waypost_core::{Environment, Instance, ServiceName, conformance};
+use waypost_core::{Environment, Instance, ProviderError, ServiceName, conformance};
 
 #[tokio::test]
 async fn the_memory_provider_conforms() {
@@ -35,6 +35,12 @@ async fn the_file_provider_conforms() {
         content: Mutex::default(),
     };
     assert_conforms(&harness, 0).await;
+}
+
+/// Such as DNS, or a list of URLs.
+#[tokio::test(start_paused = true)]
+async fn a_provider_that_knows_only_addresses_conforms() {
+    assert_conforms(&AddressesHarness::default(), 4).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -225,5 +231,63 @@ impl Harness for ForgetfulHarness {
     fn clear_fault(&self) -> BoxFuture<'_, ()> {
         self.is_down.send_replace(false);
         async {}.boxed()
+    }
+}
+
+/// A provider of addresses alone, which reports only changes of them and can't list names.
+#[derive(Debug)]
+struct AddressesProvider(MemoryProvider);
+
+impl Provider for AddressesProvider {
+    fn describe(&self) -> Arc<str> {
+        "a list of addresses".into()
+    }
+
+    fn watch(&self, service: &ServiceName) -> Watch {
+        let service = service.clone();
+        let mut last = None;
+        let answers = self.0.watch(&service).map(move |item| match item {
+            Ok(ServiceAnswer::Instances(instances)) => {
+                let bare = instances.iter().map(|instance| {
+                    let (host, port) = (instance.host().clone(), instance.port());
+                    Arc::new(
+                        Instance::builder(service.clone(), host, port)
+                            .build()
+                            .unwrap(),
+                    )
+                });
+                Ok(ServiceAnswer::Instances(bare.collect()))
+            }
+            item => item,
+        });
+        let changes = answers.filter(move |item| {
+            let answer = item.as_ref().ok().cloned();
+            let is_new = answer != last;
+            last = answer;
+            std::future::ready(is_new)
+        });
+        changes.boxed()
+    }
+
+    fn watch_names(&self) -> NamesWatch {
+        let error = ProviderError::unsupported(self.describe(), "services can't be listed");
+        stream::iter([Err(error)]).boxed()
+    }
+}
+
+#[derive(Default)]
+struct AddressesHarness(MemoryHarness);
+
+impl Harness for AddressesHarness {
+    fn capabilities(&self) -> Capabilities {
+        self.0.capabilities().addresses_only().without_names()
+    }
+
+    fn provider(&self) -> Arc<dyn Provider> {
+        Arc::new(AddressesProvider(self.0.provider.clone()))
+    }
+
+    fn publish(&self, content: Vec<Instance>) -> BoxFuture<'_, ()> {
+        self.0.publish(content)
     }
 }

@@ -222,8 +222,8 @@ impl<'a> Mapper<'a> {
         if let Some(id) = self.annotated_id().or_else(|| self.target_id(endpoint)) {
             builder = builder.id(id);
         }
-        let hint = zone_hint(endpoint).filter(|_| self.context.use_hints);
-        if let Some(zone) = hint.or(endpoint.zone.as_deref()) {
+        // Without hints the Service doesn't ask for traffic to stay in a zone.
+        if let Some(zone) = zone_hint(endpoint).filter(|_| self.context.use_hints) {
             builder = builder.zone(zone);
         }
         let pod = endpoint.target_ref.as_ref();
@@ -451,6 +451,8 @@ mod tests {
                 cluster_domain: "cluster.local".into(),
                 annotations: Vec::new(),
                 port: None,
+                node: None,
+                zone: None,
                 ignored: Default::default(),
             }),
             service: None,

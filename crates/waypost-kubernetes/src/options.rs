@@ -14,6 +14,9 @@ pub(crate) struct DiscoveryOptions {
     pub(crate) annotations: Vec<Box<str>>,
     /// The name of the port to call.
     pub(crate) port: Option<Box<str>>,
+    /// The node and the zone that this process runs in, if they are known.
+    pub(crate) node: Option<Box<str>>,
+    pub(crate) zone: Option<Box<str>>,
     /// Logs what is ignored.
     pub(crate) ignored: IgnoredValues,
 }

@@ -206,11 +206,14 @@ impl Registry for KubernetesProvider {
 
 const NAMESPACE: &str = "KUBERNETES_NAMESPACE";
 const CLUSTER_DOMAIN: &str = "KUBERNETES_CLUSTER_DOMAIN";
+const NODE_NAME: &str = "KUBERNETES_NODE_NAME";
+const ZONE: &str = "SERVICE_DISCOVERY_ZONE";
 
 /// Builds a [`KubernetesProvider`].
 ///
 /// Options that are not set are taken from the environment: `KUBECONFIG`, `KUBERNETES_CONTEXT`,
-/// `KUBERNETES_NAMESPACE`, `KUBERNETES_CLUSTER_DOMAIN`, and in a pod its service account.
+/// `KUBERNETES_NAMESPACE`, `KUBERNETES_CLUSTER_DOMAIN`, `KUBERNETES_NODE_NAME`, `SERVICE_DISCOVERY_ZONE`,
+/// and in a pod its service account.
 #[derive(Clone, Debug, Default)]
 #[must_use = "call `build` to get a provider"]
 pub struct KubernetesBuilder {
@@ -219,6 +222,8 @@ pub struct KubernetesBuilder {
     cluster_domain: Option<String>,
     annotations: Vec<String>,
     port: Option<String>,
+    node: Option<String>,
+    zone: Option<String>,
 }
 
 impl KubernetesBuilder {
@@ -269,6 +274,20 @@ impl KubernetesBuilder {
         self
     }
 
+    /// Sets the node that this process runs on. A Service with `internalTrafficPolicy: Local` then has
+    /// the endpoints on this node only, and `trafficDistribution: PreferSameNode` applies.
+    pub fn node(mut self, name: impl Into<String>) -> Self {
+        self.node = Some(name.into());
+        self
+    }
+
+    /// Sets the zone that this process runs in. A Service whose endpoints have hints for zones, as with
+    /// `trafficDistribution: PreferSameZone`, then has the endpoints for this zone only.
+    pub fn zone(mut self, name: impl Into<String>) -> Self {
+        self.zone = Some(name.into());
+        self
+    }
+
     /// Reads the configuration and builds the provider. Nothing is sent to the API server yet.
     ///
     /// # Errors
@@ -296,6 +315,8 @@ impl KubernetesBuilder {
             cluster_domain: domain.trim_matches('.').into(),
             annotations: self.annotations.into_iter().map(Into::into).collect(),
             port: self.port.map(Into::into),
+            node: self.node.or_else(|| variable(NODE_NAME)).map(Into::into),
+            zone: self.zone.or_else(|| variable(ZONE)).map(Into::into),
             ignored: Default::default(),
         };
         let advisor = Arc::new(RbacAdvisor::new(Arc::new(client)));

@@ -124,12 +124,13 @@ pub(crate) struct ObjectReference {
 #[derive(Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct EndpointHints {
-    pub(crate) for_zones: Option<Vec<ForZone>>,
+    pub(crate) for_nodes: Option<Vec<HintTarget>>,
+    pub(crate) for_zones: Option<Vec<HintTarget>>,
 }
 
 #[derive(Debug, Default, PartialEq, Eq, Hash, Deserialize)]
 #[serde(default)]
-pub(crate) struct ForZone {
+pub(crate) struct HintTarget {
     pub(crate) name: Box<str>,
 }
 
@@ -190,6 +191,7 @@ pub(crate) struct ServiceSpec {
     pub(crate) external_name: Option<Box<str>>,
     #[serde(rename = "clusterIP")]
     pub(crate) cluster_ip: Option<Box<str>>,
+    pub(crate) internal_traffic_policy: Option<Box<str>>,
     pub(crate) ip_families: Option<Vec<Box<str>>>,
     pub(crate) ports: Option<Vec<ServicePort>>,
 }

@@ -8,13 +8,16 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
+use futures_util::StreamExt;
 use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::time::{sleep, timeout};
 use waypost_core::health::CheckStatus;
-use waypost_core::provider::{HeartbeatResponse, InstanceReport, Provider};
+use waypost_core::provider::{HeartbeatResponse, InstanceReport, Provider, ServiceAnswer};
 use waypost_core::supervision::Backoff;
-use waypost_core::{Error, Health, InstanceId, ProviderError, Registration, ServiceRegistration};
+use waypost_core::{
+    Error, Health, Host, InstanceId, ProviderError, Registration, ServiceName, ServiceRegistration,
+};
 
 /// Keeps one instance registered until it is dropped.
 ///
@@ -122,7 +125,8 @@ impl Registrar {
 
     /// As [`start`](Self::start), but returns `None` if nothing can be registered with the provider,
     /// either because it only looks services up or because the platform does the registration. The
-    /// reason is logged.
+    /// reason is logged; and a warning with advice if the platform has not registered the instance after
+    /// two minutes.
     ///
     /// # Errors
     /// If the registration is invalid.
@@ -131,10 +135,16 @@ impl Registrar {
         registration: ServiceRegistration,
     ) -> Result<Option<Self>, Error> {
         let service = registration.service().clone();
-        match Self::start(provider, registration) {
+        match Self::start(Arc::clone(&provider), registration) {
             Ok(registrar) => Ok(Some(registrar)),
             Err(Error::Unsupported(reason)) => {
-                tracing::info!(%service, "not registering: {reason}");
+                // What follows the first line is advice for a platform that should register.
+                let reason = reason.to_string();
+                let (summary, advice) = reason.split_once('\n').unwrap_or((&reason, ""));
+                tracing::info!(%service, "not registering: {summary}");
+                if !advice.is_empty() {
+                    tokio::spawn(advise_unless_listed(provider, service, advice.to_owned()));
+                }
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -211,6 +221,27 @@ impl Drop for Registrar {
             }
             was_registered
         });
+    }
+}
+
+/// How long a platform has to register an instance, before there is advice.
+const PLATFORM_TIME: Duration = Duration::from_secs(120);
+
+/// Logs advice unless the provider lists an instance of the service at this machine's address in time.
+async fn advise_unless_listed(provider: Arc<dyn Provider>, service: ServiceName, advice: String) {
+    sleep(PLATFORM_TIME).await;
+    let address = provider.registry().ok().and_then(|it| it.local_address());
+    let answer = provider.watch(&service).next().await;
+    // If the provider fails, nothing is known.
+    let (Some(address), Some(Ok(answer))) = (address, answer) else {
+        return;
+    };
+    let is_listed = match answer {
+        ServiceAnswer::Instances(all) => all.iter().any(|it| *it.host() == Host::Ip(address)),
+        ServiceAnswer::Unknown => false,
+    };
+    if !is_listed {
+        tracing::warn!(%service, %address, "no instance at this address is registered. {advice}");
     }
 }
 
@@ -489,13 +520,11 @@ async fn deregister(
 mod tests {
     use std::sync::Mutex;
 
+    use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
-    use futures_util::{FutureExt, StreamExt};
     use tokio::time::Instant;
-    use waypost_core::provider::{
-        EnvProvider, MemoryProvider, NamesWatch, Registry, ServiceAnswer, Watch,
-    };
-    use waypost_core::{Environment, ServiceName};
+    use waypost_core::Environment;
+    use waypost_core::provider::{EnvProvider, MemoryProvider, NamesWatch, Registry, Watch};
 
     use super::*;
 
@@ -609,6 +638,47 @@ mod tests {
         assert!((250..800).contains(&attempts.len()), "{}", attempts.len());
         let last = attempts.last().unwrap().elapsed();
         assert!(last <= MAX_BACKOFF, "{last:?}");
+    }
+
+    /// A platform that registers instances itself, at this machine's address or not at all.
+    #[derive(Debug)]
+    struct Platform {
+        memory: MemoryProvider,
+        looked_up: Mutex<u32>,
+    }
+
+    impl Provider for Platform {
+        fn describe(&self) -> Arc<str> {
+            "a platform".into()
+        }
+
+        fn watch(&self, service: &ServiceName) -> Watch {
+            *self.looked_up.lock().unwrap() += 1;
+            self.memory.watch(service)
+        }
+
+        fn watch_names(&self) -> NamesWatch {
+            self.memory.watch_names()
+        }
+
+        fn registry(&self) -> Result<&dyn Registry, ProviderError> {
+            let reason = "the platform registers the instance\nAdvice: select the pod";
+            Err(ProviderError::unsupported(self.describe(), reason))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_platform_has_time_to_register_the_instance_before_it_is_looked_for() {
+        let platform = Arc::new(Platform {
+            memory: MemoryProvider::new(),
+            looked_up: Mutex::default(),
+        });
+        let none = Registrar::start_if_supported(platform.clone(), registration());
+        assert!(none.unwrap().is_none());
+        sleep(PLATFORM_TIME / 2).await;
+        assert_eq!(*platform.looked_up.lock().unwrap(), 0);
+        sleep(PLATFORM_TIME).await;
+        assert_eq!(*platform.looked_up.lock().unwrap(), 1);
     }
 
     fn on_a_new_runtime<T>(future: impl Future<Output = T>) -> T {

@@ -50,6 +50,7 @@
 //! | namespace of names without one | `KUBERNETES_NAMESPACE` | the pod's, the context's, `default` |
 //! | context of the kubeconfig | `KUBERNETES_CONTEXT` | the current one |
 //! | domain of the cluster's DNS | `KUBERNETES_CLUSTER_DOMAIN` | `cluster.local` |
+//! | node of this process, for traffic policies and hints | `KUBERNETES_NODE_NAME` | none |
 //! | folder of the service account | `WAYPOST_SERVICE_ACCOUNT_DIR` | `/var/run/secrets/kubernetes.io/serviceaccount` |
 //! | HTTP proxy | the kubeconfig's `proxy-url`, `HTTPS_PROXY` unless `NO_PROXY` | none |
 //!

@@ -31,11 +31,11 @@ pub(super) const ALL: &[Case] = cases! {
     "an unknown name is answered immediately", |_| true, unknown_name;
     "the first answer has all instances", |_| true, first_answer;
     "a watch of an unknown service reports its first instance", |c| c.live, from_empty;
-    "a changed instance is reported without removing it", |c| c.live && c.multiple_instances, updates;
+    "a changed instance is reported without removing it", |c| c.live && c.multiple_instances && c.details, updates;
     "each removed instance is reported, including the last", |c| c.live && c.multiple_instances, removals;
     "similar names are kept apart", |_| true, similar_names;
     "a watch reports nothing about other services", |c| c.live, other_services;
-    "the list of names is complete and follows changes", |_| true, service_names;
+    "the list of names is complete and follows changes", |c| c.names, service_names;
     "many watches of one service all report a change", |c| c.live, many_watches;
     "dropped watches release their resources", |_| true, dropped_watches;
     "a large service is reported completely", |_| true, large_service;

@@ -49,6 +49,8 @@ pub struct Capabilities {
     pub multiple_instances: bool,
     /// Ids, tags, metadata, versions and weights are preserved.
     pub details: bool,
+    /// The names of all services can be listed.
+    pub names: bool,
     /// The largest number of instances of a service to test with.
     pub max_instances: usize,
 }
@@ -61,6 +63,7 @@ impl Capabilities {
             faults: true,
             multiple_instances: true,
             details: true,
+            names: true,
             max_instances: 1000,
         }
     }
@@ -76,6 +79,21 @@ impl Capabilities {
     #[must_use]
     pub fn without_changes(mut self) -> Self {
         self.live = false;
+        self
+    }
+
+    /// Only the addresses of instances are known, as in DNS or in a list of URLs: a change of anything
+    /// else is no change.
+    #[must_use]
+    pub fn addresses_only(mut self) -> Self {
+        self.details = false;
+        self
+    }
+
+    /// The names of all services can't be listed.
+    #[must_use]
+    pub fn without_names(mut self) -> Self {
+        self.names = false;
         self
     }
 

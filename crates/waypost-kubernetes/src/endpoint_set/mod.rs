@@ -4,6 +4,7 @@
 //! are unchanged stay the same objects, and the rest of the service is not touched.
 
 mod expiry;
+mod locality;
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use waypost_core::{Health, Host, Instance, InstanceId};
 
 use self::expiry::Expiry;
+use self::locality::{Locality, Rule};
 use crate::clock::Now;
 use crate::mapping::{MappingContext, lacks_hint, map_slice};
 use crate::ports::PortChoice;
@@ -53,6 +55,7 @@ struct Candidate {
     rank: (Health, bool),
     slice: Arc<str>,
     instance: Arc<Instance>,
+    locality: Locality,
 }
 
 impl EndpointSet {
@@ -75,27 +78,43 @@ impl EndpointSet {
         !self.slices.is_empty()
     }
 
-    /// All instances, ordered by id. If several have the same address, only the healthiest is used, or
-    /// the one with the lowest id among equals: otherwise the address would get several shares of the
-    /// traffic.
+    /// The instances to use, ordered by id: those that kube-proxy on this node would choose, if node and
+    /// zone are known.
     pub(crate) fn instances(&self) -> Vec<Arc<Instance>> {
+        let candidates = self.candidates();
+        let options = &*self.context.options;
+        let policy = self.context.service.as_deref();
+        let policy = policy.and_then(|service| service.spec.internal_traffic_policy.as_deref());
+        let ready = (candidates.iter())
+            .filter(|candidate| candidate.instance.health().takes_traffic())
+            .map(|candidate| candidate.locality);
+        let rule = Rule::of(policy == Some("Local"), options, ready);
+        let selected = candidates.iter().filter(|it| rule.selects(it.locality));
+        selected.map(|it| Arc::clone(&it.instance)).collect()
+    }
+
+    /// The best candidate for each id, ordered by id. If several have the same address, only the
+    /// healthiest is used, or the one with the lowest id among equals: otherwise the address would get
+    /// several shares of the traffic.
+    fn candidates(&self) -> Vec<&Candidate> {
         let candidates = self.by_id.values().filter_map(|all| all.first());
-        let instances = candidates.map(|best| &best.instance);
         if !self.addresses.are_shared() {
-            return instances.cloned().collect();
+            return candidates.collect();
         }
-        let mut best_at: HashMap<_, &Arc<Instance>> = HashMap::new();
-        for instance in instances.clone() {
-            let best = best_at.entry(address(instance)).or_insert(instance);
-            if instance.health() < best.health() {
-                *best = instance;
+        let mut best_at: HashMap<_, &Candidate> = HashMap::new();
+        for candidate in candidates.clone() {
+            let best = best_at
+                .entry(address(&candidate.instance))
+                .or_insert(candidate);
+            if candidate.instance.health() < best.instance.health() {
+                *best = candidate;
             }
         }
-        let is_best = |instance: &&Arc<Instance>| {
-            let best = best_at.get(&address(instance));
-            best.is_some_and(|best| Arc::ptr_eq(best, instance))
+        let is_best = |candidate: &&Candidate| {
+            let best = best_at.get(&address(&candidate.instance));
+            best.is_some_and(|best| Arc::ptr_eq(&best.instance, &candidate.instance))
         };
-        instances.filter(is_best).cloned().collect()
+        candidates.filter(is_best).collect()
     }
 
     /// Sets the Service, and what could not be read.
@@ -246,12 +265,14 @@ impl EndpointSet {
         let families = service.and_then(|service| service.spec.ip_families.as_ref());
         let preferred = families.and_then(|families| families.first());
         let is_secondary = preferred.is_some_and(|preferred| *preferred != slice.address_type);
-        for instance in instances.iter().flatten() {
+        for (endpoint, instance) in slice.endpoints().iter().zip(&instances) {
+            let Some(instance) = instance else { continue };
             let candidates = self.by_id.entry(instance.id().clone()).or_default();
             let candidate = Candidate {
                 rank: (instance.health(), is_secondary),
                 slice: Arc::clone(name),
                 instance: Arc::clone(instance),
+                locality: Locality::of(endpoint, &self.context.options),
             };
             let key = |candidate: &Candidate| (candidate.rank, Arc::clone(&candidate.slice));
             let at = candidates.partition_point(|other| key(other) <= key(&candidate));
@@ -344,6 +365,8 @@ mod tests {
                 cluster_domain: "cluster.local".into(),
                 annotations: Vec::new(),
                 port: None,
+                node: Some("node-1".into()),
+                zone: Some("a".into()),
                 ignored: Default::default(),
             }),
             service: None,
@@ -398,6 +421,90 @@ mod tests {
         });
         let service = serde_json::from_value(service).unwrap();
         random.bool().then(|| Arc::new(service))
+    }
+
+    /// Of each of seven endpoints: its node, its zone, and whether it has hints for both.
+    fn spread(hinted: bool, ready: impl Fn(usize) -> bool) -> Arc<EndpointSlice> {
+        let endpoint = |n: usize| {
+            let (node, zone) = (format!("node-{n}"), if n == 1 { "a" } else { "b" });
+            let mut endpoint = json!({
+                "addresses": [format!("10.0.0.{n}")], "nodeName": node, "zone": zone,
+                "conditions": { "ready": ready(n) },
+            });
+            if hinted {
+                endpoint["hints"] = json!({ "forZones": [{ "name": zone }] });
+            }
+            endpoint
+        };
+        let slice = json!({
+            "metadata": { "name": "s" }, "addressType": "IPv4", "ports": [{ "port": 80 }],
+            "endpoints": (1..8).map(endpoint).collect::<Vec<_>>(),
+        });
+        Arc::new(serde_json::from_value(slice).unwrap())
+    }
+
+    fn hosts(set: &EndpointSet) -> Vec<String> {
+        let instances = set.instances();
+        instances
+            .iter()
+            .map(|instance| instance.host().to_string())
+            .collect()
+    }
+
+    /// As kube-proxy does: all traffic stays in the zone, even if one of seven endpoints is there.
+    #[test]
+    fn with_hints_only_the_endpoints_for_this_zone_are_used_while_one_is_ready() {
+        let now = Now::read();
+        let mut set = endpoint_set();
+        set.apply(&spread(true, |_| true), now);
+        assert_eq!(hosts(&set), ["10.0.0.1"]);
+        set.apply(&spread(true, |n| n != 1), now);
+        assert_eq!(hosts(&set).len(), 7);
+        // Without hints nobody has asked for traffic to stay in the zone.
+        set.apply(&spread(false, |_| true), now);
+        assert_eq!(hosts(&set).len(), 7);
+        assert!(
+            set.instances()
+                .iter()
+                .all(|instance| instance.zone().is_none())
+        );
+        assert_eq!(set.instances()[0].meta("zone"), Some("a"));
+    }
+
+    #[test]
+    fn hints_for_nodes_come_before_those_for_zones() {
+        let mut set = endpoint_set();
+        let endpoint = |host: &str, node: &str| {
+            json!({ "addresses": [host], "hints": {
+                "forNodes": [{ "name": node }], "forZones": [{ "name": "a" }],
+            }})
+        };
+        let slice = json!({
+            "metadata": { "name": "s" }, "addressType": "IPv4", "ports": [{ "port": 80 }],
+            "endpoints": [endpoint("10.0.0.1", "node-1"), endpoint("10.0.0.2", "node-2")],
+        });
+        set.apply(
+            &Arc::new(serde_json::from_value(slice).unwrap()),
+            Now::read(),
+        );
+        assert_eq!(hosts(&set), ["10.0.0.1"]);
+    }
+
+    #[test]
+    fn with_the_local_traffic_policy_only_endpoints_on_this_node_are_used() {
+        let now = Now::read();
+        let mut set = endpoint_set();
+        let service = json!({
+            "metadata": { "name": "web" }, "spec": { "internalTrafficPolicy": "Local" },
+        });
+        let service: Service = serde_json::from_value(service).unwrap();
+        set.set_service(Some(&Arc::new(service)), None);
+        set.apply(&spread(false, |_| true), now);
+        assert_eq!(hosts(&set), ["10.0.0.1"]);
+        // Not even if it is not ready are others used.
+        set.apply(&spread(false, |n| n != 1), now);
+        assert_eq!(hosts(&set), ["10.0.0.1"]);
+        assert_eq!(set.instances()[0].health(), Health::Critical);
     }
 
     #[test]

@@ -440,6 +440,8 @@ mod tests {
             cluster_domain: "cluster.local".into(),
             annotations: Vec::new(),
             port: None,
+            node: None,
+            zone: None,
             ignored: Default::default(),
         };
         State::new(&"demo".into(), &Arc::new(options))

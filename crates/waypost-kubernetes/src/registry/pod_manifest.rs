@@ -31,7 +31,7 @@ pub(super) fn advice(registration: &Registration) -> String {
     // JSON is valid YAML, so each line can be pasted as it is.
     format!(
         "in a pod, Kubernetes registers the instance: a Service that selects the pod lists it while \
-         it is ready. The manifests need\n  \
+         it is ready\nThe manifests need\n  \
          Service     {service}\n  \
          pod labels  {labels}\n  \
          container   {container}"

@@ -25,7 +25,16 @@ pub struct BalancerOptions {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Subset {
     pub(crate) size: usize,
-    pub(crate) client: u64,
+    pub(crate) client: SubsetClient,
+}
+
+/// What a client's subset depends on.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum SubsetClient {
+    /// The hash of its name.
+    Named(u64),
+    /// Its number among all clients of the service, from 0.
+    Numbered(usize),
 }
 
 impl Default for BalancerOptions {
@@ -60,12 +69,26 @@ impl BalancerOptions {
     /// Uses only `size` endpoints of a service that has 100 or more. Each client uses different ones,
     /// chosen by rendezvous hashing of the client's name, so that few change when endpoints are added
     /// or removed. Off by default.
+    ///
+    /// The subsets are random, so some endpoints are in several and some in none: of 200 endpoints, about
+    /// 26 are in no subset of 40 clients with 10 endpoints each, and one is in 6. Where clients have
+    /// consecutive numbers, use [`subset_of`](Self::subset_of).
     #[must_use]
-    pub fn subset(mut self, size: usize, client: &str) -> Self {
-        self.subset = (size > 0).then(|| Subset {
-            size,
-            client: hash(2, client.as_bytes()),
-        });
+    pub fn subset(self, size: usize, client: &str) -> Self {
+        self.with_subset(size, SubsetClient::Named(hash(2, client.as_bytes())))
+    }
+
+    /// As [`subset`](Self::subset), for clients that are numbered consecutively from 0, as the pods of a
+    /// StatefulSet are. All endpoints are in the same number of subsets, or in one more or less:
+    /// deterministic subsetting, as in "Site Reliability Engineering" (Beyer and others, 2016, chapter
+    /// 20).
+    #[must_use]
+    pub fn subset_of(self, size: usize, client: usize) -> Self {
+        self.with_subset(size, SubsetClient::Numbered(client))
+    }
+
+    fn with_subset(mut self, size: usize, client: SubsetClient) -> Self {
+        self.subset = (size > 0).then_some(Subset { size, client });
         self
     }
 

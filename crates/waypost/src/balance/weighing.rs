@@ -7,7 +7,7 @@ use serde::Serialize;
 use tokio::time::{Duration, Instant};
 
 use super::key::hash;
-use super::options::Subset;
+use super::options::{Subset, SubsetClient};
 use super::panic_message;
 use super::{BalancerOptions, Strategy};
 use crate::endpoint::{Endpoint, RegistryState};
@@ -255,19 +255,34 @@ impl Weighed {
     }
 
     fn take_subset(&mut self, endpoints: &[Arc<Endpoint>], subset: Subset) {
-        let mut ranked: Vec<(u64, usize)> = self
-            .used()
-            .map(|index| {
-                let id = endpoints[index].instance().id().as_str();
-                (hash(subset.client, id.as_bytes()), index)
-            })
-            .collect();
-        if ranked.len() < SUBSET_FROM || ranked.len() <= subset.size {
+        let used: Vec<usize> = self.used().collect();
+        let (count, size) = (used.len(), subset.size);
+        if count < SUBSET_FROM || count <= size {
             return;
         }
-        let (_, _, outside) = ranked.select_nth_unstable(subset.size - 1);
-        for &mut (_, index) in outside {
-            self.exclude(index, Selection::OutsideSubset);
+        // The position in the ranking where the subset begins, and the seed of the ranking.
+        let (seed, start) = match subset.client {
+            SubsetClient::Named(client) => (client, 0),
+            SubsetClient::Numbered(client) => {
+                // The clients of a round have adjacent parts of the same ranking; what the last of them
+                // leaves over is elsewhere in the ranking of the next round.
+                let subsets = count / size;
+                let (round, position) = (client / subsets, client % subsets);
+                (hash(3, &round.to_le_bytes()), position * size)
+            }
+        };
+        let mut ranked: Vec<(u64, usize)> = used
+            .into_iter()
+            .map(|index| {
+                let id = endpoints[index].instance().id().as_str();
+                (hash(seed, id.as_bytes()), index)
+            })
+            .collect();
+        ranked.sort_unstable();
+        for (rank, (_, index)) in ranked.into_iter().enumerate() {
+            if !(start..start + size).contains(&rank) {
+                self.exclude(index, Selection::OutsideSubset);
+            }
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Weights before the strategy: zones, slow start, subsets, drained instances, alike for all
 //! strategies.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::time::advance;
@@ -176,6 +177,40 @@ async fn an_instance_warms_up_whenever_it_becomes_healthy() {
     trial.succeeded();
     settle().await;
     assert!((0.05..0.15).contains(&share()), "{}", share());
+}
+
+/// 40 clients with 10 of 200 endpoints each: twice each endpoint.
+#[tokio::test(start_paused = true)]
+async fn subsets_of_numbered_clients_use_each_endpoint_equally() {
+    for (count, size, clients, least, most) in [(200, 10, 40, 2, 2), (205, 10, 40, 1, 2)] {
+        let mut used = BTreeMap::<String, usize>::new();
+        for client in 0..clients {
+            let options = BalancerOptions::default().subset_of(size, client);
+            let fixture = Fixture::with(
+                many(count),
+                RoundRobin::new(),
+                options,
+                OutlierDetection::default(),
+            )
+            .await;
+            let picked: Vec<_> = fixture.counts(size).into_keys().collect();
+            assert_eq!(picked.len(), size);
+            for id in &picked {
+                *used.entry(id.clone()).or_default() += 1;
+            }
+            // One endpoint more moves the subset by one endpoint.
+            fixture.update(many(count + 1)).await;
+            let after: Vec<_> = fixture.counts(size).into_keys().collect();
+            let kept = after.iter().filter(|id| picked.contains(id)).count();
+            assert!(kept >= size - 1, "client {client} keeps {kept}");
+        }
+        let counts = used.values();
+        assert!(
+            counts.clone().min() >= Some(&least) && counts.max() <= Some(&most),
+            "{used:?}"
+        );
+        assert!(used.len() >= count - 5, "{} are used", used.len());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -21,6 +21,7 @@ use waypost::{
 use waypost_fake_kubernetes::ApiServer;
 
 use super::{TIMEOUT, start_server};
+use crate::logs::Logs;
 
 fn provider(server: &ApiServer) -> Arc<KubernetesProvider> {
     Arc::new(super::provider(server))
@@ -282,6 +283,8 @@ async fn registration_in_a_pod_is_refused_with_advice_and_the_service_runs() {
         assert!(error.to_string().contains(part), "{error}");
     }
 
+    // Advice at each start would be wrong where the manifests are right.
+    let (logs, _guard) = Logs::take();
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
@@ -299,4 +302,11 @@ async fn registration_in_a_pod_is_refused_with_advice_and_the_service_runs() {
     stop.send(()).unwrap();
     serving.await.unwrap().unwrap();
     assert!(server.requests().is_empty(), "{:?}", server.requests());
+    let not_registering = logs.lines(&["not registering: ", "Kubernetes registers the instance"]);
+    assert_eq!(not_registering.len(), 1, "{}", logs.text());
+    assert!(
+        !logs.text().contains("The manifests need"),
+        "{}",
+        logs.text()
+    );
 }
