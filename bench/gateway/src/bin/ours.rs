@@ -1,0 +1,44 @@
+//! Waypost's gateway with everything on: discovery, balancing, ejection, metrics, the route table,
+//! and the access log to a file unless it is switched off.
+//!
+//! Usage: `ours PORT ORIGIN_PORT WORKERS LOG_FILE|off`
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use waypost::provider::MemoryProvider;
+use waypost::{Host, Instance, ServiceDiscoveryClient, ServiceName};
+use waypost_gateway::{AccessLog, AccessLogFormat, Config, Gateway};
+
+#[tokio::main(flavor = "current_thread")]
+async fn main() {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let [port, origin, workers, log] = arguments.as_slice() else {
+        panic!("usage: ours PORT ORIGIN_PORT WORKERS LOG_FILE|off");
+    };
+    let registry = MemoryProvider::new();
+    let name = ServiceName::new("origin").expect("a valid name");
+    let host = Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let instance = Instance::builder(name, host, origin.parse().expect("a port"));
+    registry.insert(instance.id("origin-1").build().expect("a valid instance"));
+    let client = ServiceDiscoveryClient::new(Arc::new(registry));
+    let mut config = Config::default();
+    config.worker_threads = workers.parse().expect("a number of workers");
+    config.access_log = (log != "off").then(|| {
+        AccessLog::to_file(Path::new(log), AccessLogFormat::Text).expect("a file for the log")
+    });
+    let port: u16 = port.parse().expect("a port");
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
+        .await
+        .expect("a free port");
+    let internal = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))
+        .await
+        .expect("a free port");
+    let served = Gateway::new(client, config)
+        .with_internal(internal)
+        .serve(listener, std::future::pending())
+        .await;
+    served.expect("a gateway");
+}

@@ -1,0 +1,68 @@
+//! Counts the instructions of a request with callgrind: the difference between two runs with different
+//! numbers of requests, so that starting the program doesn't count.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::Path;
+use std::process::Command;
+
+use crate::proxies::{self, Origin, Process};
+
+const FEW: u64 = 500;
+const MANY: u64 = 2500;
+
+/// The instructions in user space that a proxy executes for one request over a kept connection.
+pub(crate) fn per_request(name: &str, origin: &Origin, folder: &Path) -> Result<u64, String> {
+    let few = count(name, origin, folder, FEW)?;
+    let many = count(name, origin, folder, MANY)?;
+    Ok(many.saturating_sub(few) / (MANY - FEW))
+}
+
+fn count(name: &str, origin: &Origin, folder: &Path, requests: u64) -> Result<u64, String> {
+    let port = proxies::free_port()?;
+    let proxy = proxies::program(name, port, origin.port, folder)?;
+    let out = folder.join(format!("callgrind.{requests}"));
+    let mut command = Command::new("valgrind");
+    command
+        .arg("--tool=callgrind")
+        .arg(format!("--callgrind-out-file={}", out.display()))
+        .arg(proxy.get_program())
+        .args(proxy.get_args());
+    let mut process = Process::start(&mut command)?;
+    proxies::wait_for(port)?;
+    let path = if name.starts_with("waypost") { "/origin/" } else { "/" };
+    send(port, path, requests).map_err(|error| format!("{name}: {error}"))?;
+    process.terminate();
+    let written = fs::read_to_string(&out).map_err(|error| error.to_string())?;
+    if let Ok(kept) = std::env::var("KEEP_PROFILE") {
+        let _ = fs::copy(&out, format!("{kept}.{}.{requests}", name.replace(' ', "-")));
+    }
+    written
+        .lines()
+        .find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")))
+        .and_then(|total| total.trim().parse().ok())
+        .ok_or_else(|| "callgrind wrote no total".to_owned())
+}
+
+/// Sends requests one after the other, with the headers that wrk sends.
+fn send(port: u16, path: &str, requests: u64) -> std::io::Result<()> {
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
+    stream.set_nodelay(true)?;
+    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n");
+    let mut received = Vec::new();
+    let mut buffer = [0; 4096];
+    for _ in 0..requests {
+        stream.write_all(request.as_bytes())?;
+        received.clear();
+        // The body of the origin ends with this.
+        while !received.ends_with(b"xxxxxxxx") {
+            let count = stream.read(&mut buffer)?;
+            if count == 0 {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            received.extend_from_slice(buffer.get(..count).unwrap_or_default());
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,197 @@
+//! The origin and the proxies in front of it.
+
+use std::fs;
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+/// How long a program may take to listen; under valgrind that is long.
+const START: Duration = Duration::from_secs(60);
+
+/// All proxies that can be started.
+pub(crate) const NAMES: [&str; 5] = ["nginx", "haproxy", "hyper", "waypost", "waypost without log"];
+
+/// An nginx that answers each request with 64 bytes.
+pub(crate) struct Origin {
+    pub(crate) port: u16,
+    _process: Process,
+}
+
+impl Origin {
+    pub(crate) fn start(folder: &Path) -> Result<Self, String> {
+        let port = free_port()?;
+        let body = "x".repeat(64);
+        let server = format!(
+            "server {{ listen 127.0.0.1:{port} reuseport backlog=1024; location / {{ return 200 '{body}'; }} }}"
+        );
+        let process = nginx("origin", &server, folder)?;
+        wait_for(port)?;
+        Ok(Self {
+            port,
+            _process: process,
+        })
+    }
+}
+
+/// A proxy in front of the origin.
+pub(crate) struct Proxy {
+    port: u16,
+    path: &'static str,
+    process: Process,
+}
+
+impl Proxy {
+    pub(crate) fn start(name: &str, origin: &Origin, folder: &Path) -> Result<Self, String> {
+        let port = free_port()?;
+        let process = match name {
+            "nginx" => nginx("proxy", &nginx_server(port, origin.port), folder)?,
+            "haproxy" => haproxy(port, origin.port, folder)?,
+            _ => Process::start(&mut program(name, port, origin.port, folder)?)?,
+        };
+        wait_for(port)?;
+        let path = if name.starts_with("waypost") { "/origin/" } else { "/" };
+        Ok(Self {
+            port,
+            path,
+            process,
+        })
+    }
+
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}{}", self.port, self.path)
+    }
+
+    /// The user and system time that the proxy has used.
+    pub(crate) fn cpu_micros(&self) -> Result<f64, String> {
+        let ticks: u64 = self.process.family()?.into_iter().map(ticks).sum();
+        Ok(ticks as f64 * 1e6 / rustix::param::clock_ticks_per_second() as f64)
+    }
+}
+
+/// The command of one of this package's programs.
+pub(crate) fn program(
+    name: &str,
+    port: u16,
+    origin: u16,
+    folder: &Path,
+) -> Result<Command, String> {
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let log = folder.join("access.log");
+    let (binary, log) = match name {
+        "hyper" => ("bare", None),
+        "waypost" => ("ours", log.to_str()),
+        "waypost without log" => ("ours", Some("off")),
+        _ => return Err(format!("{name:?} is none of {NAMES:?}")),
+    };
+    let mut command = Command::new(own.with_file_name(binary));
+    command.args([port.to_string(), origin.to_string()]);
+    if let Some(log) = log {
+        command.args(["1", log]);
+    }
+    Ok(command)
+}
+
+fn nginx_server(port: u16, origin: u16) -> String {
+    format!(
+        "upstream origin {{ server 127.0.0.1:{origin}; keepalive 64; keepalive_requests 1000000; }}
+         server {{ listen 127.0.0.1:{port}; access_log off; keepalive_requests 1000000;
+         location / {{ proxy_pass http://origin; proxy_http_version 1.1;
+         proxy_set_header Connection ''; proxy_set_header Host $host;
+         proxy_set_header X-Forwarded-For $remote_addr; }} }}"
+    )
+}
+
+fn nginx(name: &str, server: &str, folder: &Path) -> Result<Process, String> {
+    let file = folder.join(format!("{name}.conf"));
+    let prefix = folder.display();
+    let config = format!(
+        "worker_processes 1; daemon off; pid {prefix}/{name}.pid; error_log {prefix}/{name}.log;
+         events {{ worker_connections 8192; }}
+         http {{ access_log off; client_body_temp_path {prefix}; proxy_temp_path {prefix};
+         fastcgi_temp_path {prefix}; uwsgi_temp_path {prefix}; scgi_temp_path {prefix};
+         keepalive_requests 1000000; {server} }}"
+    );
+    fs::write(&file, config).map_err(|error| error.to_string())?;
+    Process::start(Command::new("nginx").arg("-c").arg(&file))
+}
+
+fn haproxy(port: u16, origin: u16, folder: &Path) -> Result<Process, String> {
+    let file: PathBuf = folder.join("haproxy.cfg");
+    let config = format!(
+        "global\n nbthread 1\n maxconn 8192\n\
+         defaults\n mode http\n timeout client 60s\n timeout server 60s\n timeout connect 5s\n \
+         option forwardfor\n http-reuse always\n\
+         frontend f\n bind 127.0.0.1:{port}\n default_backend b\n\
+         backend b\n server s 127.0.0.1:{origin}\n"
+    );
+    fs::write(&file, config).map_err(|error| error.to_string())?;
+    Process::start(Command::new("haproxy").arg("-f").arg(&file))
+}
+
+/// A program that ends with this value.
+pub(crate) struct Process(Child);
+
+impl Process {
+    pub(crate) fn start(command: &mut Command) -> Result<Self, String> {
+        let program = command.get_program().to_string_lossy().into_owned();
+        command
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .map(Self)
+            .map_err(|error| format!("{program}: {error}"))
+    }
+
+    /// Its id and those of its children, such as nginx' workers.
+    fn family(&self) -> Result<Vec<u32>, String> {
+        let parent = self.0.id();
+        let children = format!("/proc/{parent}/task/{parent}/children");
+        let children = fs::read_to_string(children).map_err(|error| error.to_string())?;
+        let children = children.split_whitespace().filter_map(|id| id.parse().ok());
+        Ok(std::iter::once(parent).chain(children).collect())
+    }
+
+    /// Ends it in an orderly way, so that it can write what it has measured.
+    pub(crate) fn terminate(&mut self) {
+        if let Some(pid) = rustix::process::Pid::from_raw(self.0.id() as i32) {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
+        }
+        let _ = self.0.wait();
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.terminate();
+    }
+}
+
+/// The clock ticks that a process has used; 0 if it has ended.
+fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+    // The name, in parentheses, may contain spaces. User and system time are the fields 14 and 15.
+    let (_, fields) = stat.rsplit_once(')').unwrap_or_default();
+    let times = fields.split_whitespace().skip(11).take(2);
+    times.filter_map(|time| time.parse::<u64>().ok()).sum()
+}
+
+pub(crate) fn free_port() -> Result<u16, String> {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
+    let address = listener.and_then(|listener| listener.local_addr());
+    address
+        .map(|address| address.port())
+        .map_err(|error| error.to_string())
+}
+
+pub(crate) fn wait_for(port: u16) -> Result<(), String> {
+    let began = Instant::now();
+    while TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_err() {
+        if began.elapsed() > START {
+            return Err(format!("nothing listens on port {port}"));
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}

@@ -1,0 +1,42 @@
+//! Makes load with wrk: one thread, 32 connections.
+
+use std::process::Command;
+
+/// What wrk has counted.
+pub(crate) struct Load {
+    pub(crate) requests: u64,
+    /// Requests without a response, or with one that is not 2xx or 3xx.
+    pub(crate) failed: u64,
+    pub(crate) median: String,
+    pub(crate) p99: String,
+}
+
+/// Sends requests for a number of seconds.
+pub(crate) fn run(url: &str, seconds: u32) -> Result<Load, String> {
+    let seconds = format!("-d{seconds}s");
+    let output = Command::new("wrk")
+        .args(["-t1", "-c32", "--latency", &seconds, url])
+        .output()
+        .map_err(|error| format!("wrk: {error}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    let value = |label: &str| {
+        let line = text.lines().find(|line| line.trim_start().starts_with(label))?;
+        Some(line.trim_start().strip_prefix(label)?.trim().to_owned())
+    };
+    let requests = text
+        .lines()
+        .find_map(|line| line.trim().split_once(" requests in "))
+        .and_then(|(count, _)| count.parse().ok())
+        .ok_or_else(|| format!("wrk printed no number of requests: {text}"))?;
+    let sum = |line: Option<String>| -> u64 {
+        let line = line.unwrap_or_default();
+        let numbers = line.split(|c: char| !c.is_ascii_digit());
+        numbers.filter_map(|number| number.parse::<u64>().ok()).sum()
+    };
+    Ok(Load {
+        requests,
+        failed: sum(value("Non-2xx or 3xx responses:")) + sum(value("Socket errors:")),
+        median: value("50%").unwrap_or_default(),
+        p99: value("99%").unwrap_or_default(),
+    })
+}
