@@ -76,6 +76,19 @@ pub struct Config {
     pub max_body: Option<u64>,
     /// Where requests are logged. Nowhere by default.
     pub access_log: Option<AccessLog>,
+    /// A file of routes, YAML or TOML by its name; see the [guide](crate#routes). It is read again when
+    /// it changes. None by default.
+    pub routes_file: Option<PathBuf>,
+    /// Whether each discovered service has a route `/{service}/…`. True by default.
+    pub discovered_routes: bool,
+    /// The only services that have such a route. Empty by default, which means all.
+    pub only: Vec<ServiceName>,
+    /// Whether the gateway registers itself. True by default.
+    pub register: bool,
+    /// Whether only addresses are called that an instance in a cluster can have: no loopback or
+    /// link-local address, and no name from outside of the cluster, which an `ExternalName` Service
+    /// could point to anything. False by default; meant for gateways that discover in Kubernetes.
+    pub cluster_addresses_only: bool,
     /// Whether `/` lists the routes to every client. False by default; the internal listener lists
     /// them in any case.
     pub list_routes: bool,
@@ -90,7 +103,11 @@ const MAX_REPLAY_LIMIT: usize = 2 * 1024 * 1024;
 
 impl Config {
     pub(crate) fn bounded_replay_limit(&self) -> usize {
-        self.replay_limit.min(MAX_REPLAY_LIMIT)
+        Self::bound_replay_limit(self.replay_limit)
+    }
+
+    pub(crate) fn bound_replay_limit(bytes: usize) -> usize {
+        bytes.min(MAX_REPLAY_LIMIT)
     }
 }
 
@@ -118,6 +135,11 @@ impl Default for Config {
             min_upload_rate: Some(240),
             max_body: None,
             access_log: None,
+            routes_file: None,
+            discovered_routes: true,
+            only: Vec::new(),
+            register: true,
+            cluster_addresses_only: false,
             list_routes: false,
             hidden: vec![valid("consul"), valid("kubernetes")],
         }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderValue, Method, StatusCode, Uri, Version};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use waypost::Instance;
 
@@ -25,6 +26,8 @@ pub(crate) struct Exchange {
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) service: Option<Arc<Service>>,
     pub(crate) instance: Option<Arc<Instance>>,
+    /// Held until the request ends, if its route limits the number of requests.
+    pub(crate) permit: Option<OwnedSemaphorePermit>,
     pub(crate) attempts: u32,
     /// The age of the data from which the instance was picked, if its registry is failing.
     pub(crate) stale: Option<Duration>,
@@ -91,6 +94,7 @@ impl Exchange {
             route: None,
             service: None,
             instance: None,
+            permit: None,
             attempts: 0,
             stale: None,
             status: None,

@@ -108,6 +108,7 @@ impl Gateway {
             tokio::select! {
                 () = accept => {}
                 () = running.server.routes().follow() => {}
+                () = running.server.routes().follow_file() => {}
                 () = running.server.traffic().collect_every_second() => {}
                 () = running.shut_down(registrar, stop) => {}
             }
@@ -179,7 +180,7 @@ impl Running {
         listener: &TcpListener,
         pages: Option<SocketAddr>,
     ) -> Result<Option<Registrar>, Error> {
-        let Ok(address) = listener.local_addr() else {
+        let (true, Ok(address)) = (self.gateway.config.register, listener.local_addr()) else {
             return Ok(None);
         };
         let mut registration =

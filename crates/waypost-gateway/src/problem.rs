@@ -74,6 +74,13 @@ impl Problem {
         self
     }
 
+    /// Says when the client may try again, in seconds.
+    pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
+        self.retry_after = Some(seconds);
+        self.retryable = true;
+        self
+    }
+
     /// Why no instance of a service is available, or why that is unknown.
     pub(crate) fn from_discovery(error: &waypost::Error) -> Self {
         use waypost::Error as E;

@@ -7,23 +7,25 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri, Version, header};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use waypost::integration::http::classify;
-use waypost::{Instance, InstanceId, Lease};
+use waypost::{Balancer, Error, Instance, InstanceId, Lease, Pick};
 
 use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::deadlines::Deadline;
 use crate::exchange::Exchange;
 use crate::forwarded;
+use crate::policy::StickyKey;
 use crate::problem::Problem;
 use crate::request_body::{AttemptBody, BodyFailure, RequestBody};
-use crate::response_body::{BodySource, ProxiedBody, ResponseBody};
+use crate::response_body::{BodyLimits, BodySource, ProxiedBody, ResponseBody};
 use crate::rewrite::Rewriter;
-use crate::routes::{Limits, Route};
+use crate::routes::{Destination, Limits, Route, Subset};
+use crate::service::Service;
 use crate::upstream::{Channel, Http1, Peer};
 use crate::{headers, response_framing, tunnel};
 
@@ -55,6 +57,10 @@ pub(crate) struct UpstreamResponse {
     /// The path as the instance saw it.
     path: PathAndQuery,
     accepts_trailers: bool,
+    /// When the request must have ended, in milliseconds since the worker started.
+    ends_at: Option<u64>,
+    /// Whether the client has to learn which instance it is at.
+    sets_cookie: bool,
 }
 
 /// The parts of a request that each attempt needs.
@@ -69,6 +75,8 @@ struct Outgoing<'a> {
     may_repeat: bool,
     limits: &'a Limits,
     is_grpc: bool,
+    /// When the request must have ended, in milliseconds since the worker started.
+    ends_at: Option<u64>,
     deadline: Arc<Deadline>,
 }
 
@@ -112,6 +120,9 @@ impl Proxy {
         mut request: Request<Incoming>,
         exchange: &mut Exchange,
     ) -> Result<UpstreamResponse, Problem> {
+        let Destination {
+            service, subset, ..
+        } = route.choose();
         if headers::has_via(request.headers(), &self.pseudonym) {
             let detail = "the request has passed through this gateway before";
             return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop", detail));
@@ -121,12 +132,11 @@ impl Proxy {
         if announced > limits.body {
             return Err(too_large(limits.body));
         }
-        let service = Arc::clone(route.service());
         let client = Arc::clone(&exchange.client);
         let worker = client.worker();
         let name = service.name().as_str();
         let unavailable = |error| Problem::from_discovery(&error).with("service", name);
-        exchange.service = Some(Arc::clone(&service));
+        exchange.service = Some(Arc::clone(service));
         worker.deposit_retry(service.index());
         let balancer = service.ready_balancer().await.map_err(unavailable)?;
 
@@ -136,6 +146,8 @@ impl Proxy {
         let mut headers = parts.headers;
         let is_grpc = headers::is_grpc(&headers);
         let accepts_trailers = headers::has_token(&headers, &header::TE, "trailers");
+        let sticky = route.policies.sticky.as_ref();
+        let sticky_key = sticky.and_then(|sticky| sticky.key(&headers));
         self.rewrite_request_headers(&mut headers, route, host, exchange, upgrade.as_ref());
         if accepts_trailers && upgrade.is_none() {
             headers.insert(header::TE, HeaderValue::from_static("trailers"));
@@ -150,18 +162,21 @@ impl Proxy {
             method: parts.method,
             headers,
             host,
-            path: without_prefix(&exchange.uri, route.prefix()),
+            path: route.rewritten(&exchange.uri),
             body,
             may_repeat: is_idempotent && limits.max_attempts > 1,
             limits,
             is_grpc,
+            ends_at: limits.total.map(|total| deadline.now() + millis(total)),
             deadline,
         };
 
         let mut tried: Vec<InstanceId> = Vec::new();
         loop {
             let lease = {
-                let pick = service.pick(balancer, &tried).map_err(unavailable)?;
+                let pick = pick(service, balancer, subset, sticky_key, &tried)
+                    .map_err(unavailable)?
+                    .ok_or_else(|| none_in(subset).with("service", name))?;
                 let freshness = pick.snapshot().freshness();
                 if freshness.is_stale() {
                     exchange.stale = freshness.age();
@@ -184,6 +199,8 @@ impl Proxy {
                     check(response, upgrade.as_ref(), lease.id())?;
                     let tunnel =
                         tunnel.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
+                    let sets_cookie =
+                        sticky.is_some() && sticky_key.is_none_or(|key| !key.names(instance));
                     let mut response = UpstreamResponse {
                         response: attempted.response,
                         connection: attempted.connection,
@@ -191,8 +208,10 @@ impl Proxy {
                         lease,
                         tunnel,
                         deadline: outgoing.deadline,
+                        ends_at: outgoing.ends_at,
                         path,
                         accepts_trailers,
+                        sets_cookie,
                     };
                     response.detach_if_needed(&outgoing.body);
                     return Ok(response);
@@ -238,6 +257,8 @@ impl Proxy {
             deadline,
             path,
             accepts_trailers,
+            ends_at,
+            sets_cookie,
         } = upstream;
         exchange.response_started(response.status());
         let instance = tunnel.is_some().then(|| hyper::upgrade::on(&mut response));
@@ -258,6 +279,7 @@ impl Proxy {
             let public = exchange.client.forwarding.public_address(headers, host);
             let rewriter = Rewriter {
                 prefix: route.prefix(),
+                replacement: route.replacement(),
                 instance: &lease,
                 host: public.as_ref(),
                 requested: path.path(),
@@ -267,9 +289,11 @@ impl Proxy {
         if let Some(protocol) = protocol {
             write_upgrade(headers, protocol);
         }
-        if exchange.version == Version::HTTP_10 && incoming.size_hint().exact().is_none() {
-            // Only the end of the connection can end the body (RFC 9112, section 9.3).
-            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if sets_cookie
+            && let Some(sticky) = &route.policies.sticky
+            && let Some(cookie) = sticky.set_cookie(lease.id(), route.prefix())
+        {
+            headers.append(header::SET_COOKIE, cookie);
         }
         if accepts_trailers
             && exchange.version == Version::HTTP_11
@@ -280,6 +304,12 @@ impl Proxy {
         }
         // The version describes the instance's connection. The client's is the server's business.
         parts.version = Version::HTTP_11;
+        if exchange.version == Version::HTTP_10 && incoming.size_hint().exact().is_none() {
+            // Only the end of the connection can end the body (RFC 9112, section 9.3). With this
+            // version hyper does not promise to keep the connection.
+            parts.version = Version::HTTP_10;
+            headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+        }
         let body = match (tunnel, instance) {
             (Some(client), Some(instance)) => {
                 let closing = self.closing.clone();
@@ -294,8 +324,11 @@ impl Proxy {
                     peer,
                     lease,
                 };
-                let idle = route.limits.idle;
-                let body = ProxiedBody::new(source, idle, deadline, exchange);
+                let limits = BodyLimits {
+                    idle: route.limits.idle,
+                    ends_at,
+                };
+                let body = ProxiedBody::new(source, limits, deadline, exchange);
                 ResponseBody::Proxied(Box::new(body))
             }
         };
@@ -319,6 +352,7 @@ impl Proxy {
         forwarding.write(headers, host, route.prefix_value());
         headers::append_via(headers, self.via(exchange.version));
         headers.insert(headers::REQUEST_ID, exchange.request_id.clone());
+        route.policies.request_headers.apply(headers);
         if let Some(protocol) = upgrade {
             write_upgrade(headers, protocol.clone());
         }
@@ -397,7 +431,15 @@ impl Proxy {
         }
         let now = outgoing.deadline.now();
         let limits = outgoing.limits;
-        let millis = |limit: Duration| u64::try_from(limit.as_millis()).unwrap_or(u64::MAX);
+        if outgoing.ends_at.is_some_and(|end| end <= now) {
+            return Some(AttemptError::new(
+                AttemptErrorKind::ResponseTimeout,
+                format!(
+                    "the request took longer than {:?}",
+                    limits.total.unwrap_or_default()
+                ),
+            ));
+        }
         let progress = outgoing.body.progress();
         let (kind, since, limit) = match progress {
             Some(progress) if progress.waits_for_client && outgoing.is_grpc => {
@@ -443,7 +485,7 @@ impl Proxy {
                 next = next.min(UPLOAD_CHECK_INTERVAL).min(limits.upload_idle);
             }
         }
-        outgoing.deadline.set(next);
+        outgoing.deadline.set(outgoing.until_end(next));
         None
     }
 }
@@ -464,11 +506,22 @@ impl Outgoing<'_> {
     /// When to look at the time limits first.
     fn first_check(&self) -> Duration {
         let limits = self.limits;
-        if self.body.progress().is_some() {
+        let first = if self.body.progress().is_some() {
             let upload = limits.upload_idle.min(UPLOAD_CHECK_INTERVAL);
             upload.min(limits.first_byte)
         } else {
             limits.first_byte
+        };
+        self.until_end(first)
+    }
+
+    /// A time from now, or that to the end of the request if it is shorter.
+    fn until_end(&self, time: Duration) -> Duration {
+        match self.ends_at {
+            Some(end) => time.min(Duration::from_millis(
+                end.saturating_sub(self.deadline.now()),
+            )),
+            None => time,
         }
     }
 
@@ -554,17 +607,36 @@ fn too_large(limit: u64) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
 }
 
-/// The target of a request without the route's prefix.
-fn without_prefix(uri: &Uri, prefix: &str) -> PathAndQuery {
-    let whole = uri.path_and_query().map_or("/", PathAndQuery::as_str);
-    let rest = whole.strip_prefix(prefix).unwrap_or(whole);
-    let parsed = if rest.starts_with('/') {
-        rest.parse()
-    } else {
-        format!("/{rest}").parse()
-    };
-    // The rest of a valid target is valid.
-    parsed.unwrap_or(PathAndQuery::from_static("/"))
+/// Picks an instance of the subset: the one that the client was at before, if it is usable.
+fn pick(
+    service: &Service,
+    balancer: &Balancer,
+    subset: &Subset,
+    sticky: Option<StickyKey>,
+    tried: &[InstanceId],
+) -> Result<Option<Pick>, Error> {
+    if let Some(key) = sticky {
+        let is_sticky = |instance: &Instance| {
+            key.names(instance) && subset.contains(instance) && !tried.contains(instance.id())
+        };
+        if let Some(pick) = balancer.pick_where(is_sticky)? {
+            return Ok(Some(pick));
+        }
+    }
+    if subset.is_all() {
+        return service.pick(balancer, tried).map(Some);
+    }
+    service.pick_where(balancer, tried, |instance| subset.contains(instance))
+}
+
+/// The problem of a subset without usable instances.
+fn none_in(subset: &Subset) -> Problem {
+    let detail = format!("no usable instance has {}", subset.describe());
+    Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_instances", detail)
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// The path below the path that precedes all paths of an instance.

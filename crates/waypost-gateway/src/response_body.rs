@@ -47,7 +47,7 @@ pub(crate) struct ProxiedBody {
     /// The connection that the body comes from, unless it has a task of its own.
     connection: Option<Http1>,
     peer: Arc<Peer>,
-    idle_timeout: Duration,
+    limits: BodyLimits,
     deadline: Arc<Deadline>,
     /// Whether `deadline` is running. It does not run while the client is slow to read, since the body
     /// is not polled then.
@@ -76,10 +76,19 @@ pub(crate) struct BodySource {
     pub(crate) lease: Lease,
 }
 
+/// How long a body may take.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct BodyLimits {
+    /// Without sending anything.
+    pub(crate) idle: Duration,
+    /// When it must have ended, in milliseconds since the worker started.
+    pub(crate) ends_at: Option<u64>,
+}
+
 impl ProxiedBody {
     pub(crate) fn new(
         source: BodySource,
-        idle_timeout: Duration,
+        limits: BodyLimits,
         deadline: Arc<Deadline>,
         exchange: Exchange,
     ) -> Self {
@@ -87,7 +96,7 @@ impl ProxiedBody {
             incoming: source.incoming,
             connection: source.connection,
             peer: source.peer,
-            idle_timeout,
+            limits,
             deadline,
             is_waiting: false,
             failure: None,
@@ -116,6 +125,17 @@ impl ProxiedBody {
         }
         connection.drive(cx);
         Pin::new(&mut self.incoming).poll_frame(&mut noop)
+    }
+
+    /// How long the instance may send nothing from now on.
+    fn time_left(&self) -> Duration {
+        let BodyLimits { idle, ends_at } = self.limits;
+        match ends_at {
+            Some(end) => idle.min(Duration::from_millis(
+                end.saturating_sub(self.deadline.now()),
+            )),
+            None => idle,
+        }
     }
 
     /// The whole body has arrived.
@@ -151,7 +171,7 @@ impl Body for ProxiedBody {
         let Poll::Ready(frame) = this.poll_incoming(cx) else {
             if !this.is_waiting {
                 this.is_waiting = true;
-                this.deadline.set(this.idle_timeout);
+                this.deadline.set(this.time_left());
                 this.deadline.register(cx.waker());
             }
             if !this.deadline.has_passed() {

@@ -11,6 +11,8 @@ use waypost::Instance;
 pub(crate) struct Rewriter<'a> {
     /// The part of the path that the service doesn't see, such as `/auth`.
     pub(crate) prefix: &'a str,
+    /// What it sees instead; mostly empty.
+    pub(crate) replacement: &'a str,
     pub(crate) instance: &'a Instance,
     /// The authority that the client asked for.
     pub(crate) host: Option<&'a HeaderValue>,
@@ -84,6 +86,7 @@ impl Rewriter<'_> {
     /// The path below the prefix, or `None` if it is there already.
     fn path(&self, path: &[u8]) -> Option<Vec<u8>> {
         let own = strip_prefix(path, self.instance.path_prefix()).unwrap_or(path);
+        let own = strip_prefix(own, self.replacement).unwrap_or(own);
         // A service that knows its prefix, from `X-Forwarded-Prefix`, writes it itself. One that has
         // been asked for a path which begins in the same way has such paths of its own.
         let has_such_paths = strip_prefix(self.requested.as_bytes(), self.prefix).is_some();
@@ -239,6 +242,7 @@ mod tests {
     ) -> Rewriter<'a> {
         Rewriter {
             prefix: "/auth",
+            replacement: "",
             instance,
             host: Some(host),
             requested,

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use http::{HeaderValue, Method, Request, Response, StatusCode, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
@@ -14,10 +14,11 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::exchange::{EndReason, Exchange};
 use crate::pages::Pages;
+use crate::policy::Admission;
 use crate::problem::{ErrorFormat, Problem};
 use crate::proxy::Proxy;
 use crate::response_body::ResponseBody;
-use crate::routes::Routes;
+use crate::routes::{Route, Routes, decode_unreserved};
 use crate::target::InvalidRequest;
 use crate::traffic::Traffic;
 use crate::upstream::ClientTls;
@@ -46,7 +47,7 @@ impl Server {
         closing: CancellationToken,
     ) -> Result<Self, ConfigError> {
         let client_tls = ClientTls::new(config.ca_file.as_deref().map(Path::new))?;
-        let routes = Arc::new(Routes::new(client.clone(), &config));
+        let routes = Arc::new(Routes::new(client.clone(), &config)?);
         let traffic = Arc::new(Traffic::new());
         let pages = Pages::new(client, Arc::clone(&routes), Arc::clone(&traffic), &config);
         Ok(Self {
@@ -99,7 +100,7 @@ impl Server {
         let mut exchange = Exchange::begin(
             client,
             request.method().clone(),
-            std::mem::take(request.uri_mut()),
+            normalized(std::mem::take(request.uri_mut())),
             request.version(),
             id.clone(),
         );
@@ -121,30 +122,84 @@ impl Server {
         format: ErrorFormat,
     ) -> Response<ResponseBody> {
         let path = exchange.uri.path();
-        if let Some(page) = self.pages.public(path, format).await {
+        if let Some(page) = self.pages.public(path).await {
             return local_response(page, "local", exchange);
         }
-        let route = match self.routes.find(path).await {
+        let authority = host.as_ref().and_then(|host| host.to_str().ok());
+        let (method, headers) = (request.method(), request.headers());
+        let route = match self.routes.find(authority, path, method, headers).await {
             Ok(route) => route,
-            Err(problem) => return problem_response(problem, format, exchange),
+            Err(problem) => {
+                return match self.pages.front_page(path, format) {
+                    Some(page) => local_response(page, "local", exchange),
+                    None => problem_response(problem, format, exchange),
+                };
+            }
         };
         exchange.route = Some(Arc::clone(&route));
-        let is_bare = path == route.prefix();
+        let is_bare = route.redirects_bare_prefix && path == route.prefix();
         if is_bare && matches!(*request.method(), Method::GET | Method::HEAD) {
             let response = redirect_to_slash(&exchange, route.prefix());
             return local_response(response, "redirect", exchange);
         }
+        let policies = &route.policies;
+        let origin = policies
+            .cors
+            .as_ref()
+            .and(request.headers().get(header::ORIGIN));
+        let origin = origin.cloned();
+        let mut response = self
+            .pass(request, &route, host.as_ref(), exchange, format)
+            .await;
+        let origin = origin.as_ref().and_then(|origin| origin.to_str().ok());
+        policies.edit_response(origin, response.headers_mut());
+        response
+    }
+
+    /// Forwards a request that the route's policies admit.
+    async fn pass(
+        &self,
+        request: Request<Incoming>,
+        route: &Route,
+        host: Option<&HeaderValue>,
+        mut exchange: Exchange,
+        format: ErrorFormat,
+    ) -> Response<ResponseBody> {
+        let client = exchange.client.peer().ip();
+        let admission = route
+            .policies
+            .admit(request.method(), request.headers(), client)
+            .await;
+        match admission {
+            Ok(Admission::Forward(permit)) => exchange.permit = permit,
+            Ok(Admission::Respond(response)) => {
+                return local_response(response, "preflight", exchange);
+            }
+            Err(problem) => return problem_response(problem, format, exchange),
+        }
         let forwarded = self
             .proxy
-            .forward(&route, host.as_ref(), request, &mut exchange)
+            .forward(route, host, request, &mut exchange)
             .await;
         match forwarded {
-            Ok(upstream) => self
-                .proxy
-                .respond(upstream, &route, host.as_ref(), exchange),
+            Ok(upstream) => self.proxy.respond(upstream, route, host, exchange),
             Err(problem) => problem_response(problem, format, exchange),
         }
     }
+}
+
+/// The URI with the path as routes and services agree on it.
+fn normalized(uri: Uri) -> Uri {
+    let Some(path) = decode_unreserved(uri.path()) else {
+        return uri;
+    };
+    let target = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = target.parse().ok();
+    Uri::from_parts(parts).unwrap_or(uri)
 }
 
 /// Without the slash, relative links on a page would resolve to another service.

@@ -1,11 +1,12 @@
 //! A service that requests can be forwarded to, as all workers share it.
 
+use std::fmt;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::runtime::Handle;
 use waypost::balance::Explanation;
-use waypost::{Balancer, Error, InstanceId, Pick, ServiceDiscoveryClient, ServiceName};
+use waypost::{Balancer, Error, Instance, InstanceId, Pick, ServiceDiscoveryClient, ServiceName};
 
 use crate::recently_refused::RecentlyRefused;
 
@@ -21,6 +22,12 @@ pub(crate) struct Service {
     balancer: OnceLock<Balancer>,
     is_listed: AtomicBool,
     refused: RecentlyRefused,
+}
+
+impl fmt::Debug for Service {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Service").field(&self.name).finish()
+    }
 }
 
 impl Service {
@@ -92,6 +99,29 @@ impl Service {
         let _context = self.runtime.enter();
         let balancer = self.client.balancer(&self.name)?;
         Ok(self.balancer.get_or_init(|| balancer))
+    }
+
+    /// Picks an instance that `accepts`, as [`pick`](Self::pick) does among all. `None` if there is none.
+    pub(crate) fn pick_where(
+        &self,
+        balancer: &Balancer,
+        tried: &[InstanceId],
+        accepts: impl Fn(&Instance) -> bool,
+    ) -> Result<Option<Pick>, Error> {
+        let refused = self.refused.ids();
+        let is_untried = |instance: &Instance| !tried.contains(instance.id());
+        let is_fresh = |instance: &Instance| !refused.contains(instance.id());
+        let pick = balancer.pick_where(|instance| {
+            accepts(instance) && is_untried(instance) && is_fresh(instance)
+        })?;
+        if pick.is_some() {
+            return Ok(pick);
+        }
+        let pick = balancer.pick_where(|instance| accepts(instance) && is_untried(instance))?;
+        match pick {
+            Some(pick) => Ok(Some(pick)),
+            None => balancer.pick_where(accepts),
+        }
     }
 
     /// Picks an instance: preferably one that is neither in `tried` nor recently refused a connection,

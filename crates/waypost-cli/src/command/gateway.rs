@@ -2,16 +2,16 @@
 
 use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::TcpListener;
-use waypost::ServiceDiscoveryClient;
 use waypost::integration::shutdown_signal;
-use waypost::settings::Settings;
+use waypost::settings::{ProviderKind, Settings};
+use waypost::{ServiceDiscoveryClient, ServiceName};
 use waypost_gateway::{AccessLog, AccessLogFormat, Config};
 
 use super::listen::listen_error;
@@ -40,6 +40,31 @@ pub(crate) struct Gateway {
     /// Number of threads that serve clients [default: number of cores]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// File of routes, YAML or TOML by its name; it is read again when it changes
+    #[arg(long, value_name = "FILE")]
+    routes: Option<PathBuf>,
+    /// Check a routes file and exit
+    #[arg(long, value_name = "FILE", conflicts_with = "routes")]
+    check: Option<PathBuf>,
+    /// Give only this service a route /NAME/...; can be repeated
+    #[arg(long, value_name = "NAME")]
+    only: Vec<ServiceName>,
+    /// Give this service no route /NAME/...; can be repeated
+    #[arg(long, value_name = "NAME")]
+    hide: Vec<ServiceName>,
+    /// Give no service a route /NAME/...; only the routes file counts
+    #[arg(long, conflicts_with_all = ["only", "hide"])]
+    no_discovered_routes: bool,
+    /// Whether the gateway registers itself: "auto" means not in Kubernetes
+    #[arg(long, value_name = "WHEN", value_parser = ["auto", "always", "never"], default_value = "auto")]
+    register: String,
+    /// In Kubernetes, also call loopback and link-local addresses, and the names of ExternalName
+    /// Services
+    #[arg(long)]
+    allow_external_names: bool,
+    /// Largest request body in bytes [default: unlimited]
+    #[arg(long, value_name = "BYTES")]
+    max_body: Option<u64>,
     /// Trust the Forwarded and X-Forwarded-* headers of proxies in this network; can be repeated
     #[arg(long, value_name = "ADDRESS/BITS")]
     trust: Vec<ipnet::IpNet>,
@@ -56,6 +81,12 @@ const DEFAULT_INTERNAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALH
 
 impl Gateway {
     pub(super) async fn run(self) -> CommandResult {
+        if let Some(file) = &self.check {
+            let count = waypost_gateway::check_routes(file)
+                .map_err(|error| CommandError::Invalid(error.to_string()))?;
+            announce(format_args!("{}: {count} routes are valid", file.display()));
+            return Ok(ExitCode::SUCCESS);
+        }
         raise_descriptor_limit();
         let shutdown = shutdown_signal();
         // The fallback of ENVIRONMENT=development is a gateway, so it can't be used here.
@@ -71,7 +102,19 @@ impl Gateway {
         if let Some(threads) = self.threads {
             config.worker_threads = threads.into();
         }
+        let is_kubernetes = settings.kind() == ProviderKind::Kubernetes;
+        config.register = match self.register.as_str() {
+            "always" => true,
+            "never" => false,
+            _ => !is_kubernetes,
+        };
+        config.cluster_addresses_only = is_kubernetes && !self.allow_external_names;
+        config.max_body = self.max_body;
+        config.discovered_routes = !self.no_discovered_routes;
+        config.routes_file = self.routes.clone();
         let internal = self.bind_internal().await?;
+        config.only = self.only;
+        config.hidden.extend(self.hide);
         config.trusted_proxies = self.trust;
 
         let address = SocketAddr::new(self.bind, self.port);
@@ -83,6 +126,9 @@ impl Gateway {
             listener.local_addr()?,
             provider.describe()
         ));
+        if !config.register {
+            tracing::info!("the gateway does not register itself; see --register");
+        }
         let mut gateway = waypost_gateway::Gateway::new(client, config);
         if let Some(internal) = internal {
             let address = internal.local_addr()?;

@@ -1,7 +1,6 @@
 //! The front page: the routes, their state and their traffic.
 
 use std::fmt::Write as _;
-use std::sync::Arc;
 
 use http::{Response, StatusCode};
 use serde_json::json;
@@ -10,7 +9,8 @@ use super::{json_response, respond};
 use crate::html;
 use crate::problem::ErrorFormat;
 use crate::response_body::ResponseBody;
-use crate::routes::{Route, Routes};
+use crate::routes::{Destination, Route, Routes};
+use crate::service::Service;
 use crate::traffic::{History, Traffic};
 
 /// The number of routes on the page.
@@ -34,16 +34,20 @@ pub(super) fn page(
     let mut rows = String::new();
     for route in routes.iter().take(MAX_ROUTES) {
         let path = html::escape(&path(route));
-        let (requests, failures) = rate(&history, route);
-        // Writing to a string can't fail.
-        let _ = write!(
-            rows,
-            "<tr><td><a href=\"{path}\">{path}</a><td>{}<td>{requests:.1}<td>{failures:.1}",
-            html::escape(&state(route))
-        );
+        for Destination { service, .. } in route.destinations() {
+            let (requests, failures) = rate(&history, service);
+            let name = html::escape(service.name().as_str());
+            let state = html::escape(&state(service));
+            // Writing to a string can't fail.
+            let _ = write!(
+                rows,
+                "<tr><td><a href=\"{path}\">{path}</a><td>{name}<td>{state}\
+                 <td>{requests:.1}<td>{failures:.1}"
+            );
+        }
     }
     if rows.is_empty() {
-        rows.push_str("<tr><td colspan=4>no services discovered yet");
+        rows.push_str("<tr><td colspan=5>no services discovered yet");
     }
     let left_out = routes.len().saturating_sub(MAX_ROUTES);
     let more = if left_out > 0 {
@@ -52,7 +56,7 @@ pub(super) fn page(
         String::new()
     };
     let content = format!(
-        "<h1>{}</h1><table><tr><th>route<th>instances<th>requests/s<th>failures/s{rows}</table>{more}",
+        "<h1>{}</h1><table><tr><th>route<th>service<th>instances<th>requests/s<th>failures/s{rows}</table>{more}",
         html::escape(gateway)
     );
     let page = html::page(gateway, &content);
@@ -60,12 +64,11 @@ pub(super) fn page(
 }
 
 fn path(route: &Route) -> String {
-    format!("{}/", route.prefix())
+    route.path().to_string()
 }
 
 /// How many instances are usable, as far as that is known without asking the registry.
-fn state(route: &Arc<Route>) -> String {
-    let service = route.service();
+fn state(service: &Service) -> String {
     match service.used_balancer() {
         None if service.is_listed() => "not used yet".into(),
         None => "none".into(),
@@ -80,9 +83,9 @@ fn state(route: &Arc<Route>) -> String {
 }
 
 /// Requests and failures per second.
-fn rate(history: &History, route: &Route) -> (f64, f64) {
+fn rate(history: &History, service: &Service) -> (f64, f64) {
     let since = history.last_second.saturating_sub(RATE_SECONDS);
-    let buckets = history.services.get(route.service().name().as_str());
+    let buckets = history.services.get(service.name().as_str());
     let recent = buckets
         .into_iter()
         .flatten()

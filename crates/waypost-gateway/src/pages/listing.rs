@@ -13,6 +13,7 @@ use super::{json_response, number, parameter};
 use crate::problem::Problem;
 use crate::response_body::ResponseBody;
 use crate::routes::Routes;
+use crate::service::Service;
 
 /// The number of services that are looked up concurrently.
 const CONCURRENT_LOOKUPS: usize = 16;
@@ -68,21 +69,17 @@ impl Listing {
         let (routes, next) = page(self.routes.all(), query, |route| route.name())?;
         let routes = stream::iter(routes)
             .map(|route| async move {
-                let service = route.service();
-                let found = self.client.directory().lookup(service.name()).await;
-                let mut described = describe(&found);
-                described["path"] = json!(format!("{}/", route.prefix()));
-                described["service"] = json!(service.name());
-                described["listed"] = json!(service.is_listed());
-                described["balancing"] = json!(service.explain());
-                if let Some(instances) = described["balancing"]["instances"].as_array_mut() {
-                    instances.truncate(MAX_INSTANCES);
+                let mut services = Vec::new();
+                for destination in route.destinations() {
+                    services.push(self.describe_service(&destination.service).await);
                 }
-                described["avoided"] = service
-                    .recently_refused()
-                    .iter()
-                    .map(|id| json!(id.as_str()))
-                    .collect();
+                // Most routes have one service, whose state is the route's.
+                let mut described = match services.len() {
+                    1 => services.remove(0),
+                    _ => json!({"services": services}),
+                };
+                described["name"] = json!(route.name());
+                described["path"] = json!(route.path().to_string());
                 described
             })
             .buffered(CONCURRENT_LOOKUPS)
@@ -90,6 +87,23 @@ impl Listing {
             .await;
         let body = json!({"registry": self.registry(), "routes": routes, "next": next});
         Ok(json_response(StatusCode::OK, &body))
+    }
+
+    async fn describe_service(&self, service: &Service) -> Value {
+        let found = self.client.directory().lookup(service.name()).await;
+        let mut described = describe(&found);
+        described["service"] = json!(service.name());
+        described["listed"] = json!(service.is_listed());
+        described["balancing"] = json!(service.explain());
+        if let Some(instances) = described["balancing"]["instances"].as_array_mut() {
+            instances.truncate(MAX_INSTANCES);
+        }
+        described["avoided"] = service
+            .recently_refused()
+            .iter()
+            .map(|id| json!(id.as_str()))
+            .collect();
+        described
     }
 
     /// The source of the list of services and its age.

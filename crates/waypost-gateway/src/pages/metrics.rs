@@ -116,18 +116,14 @@ fn write_all(
             "Age of the instances, if the registry fails.",
         ),
     ];
-    let used: Vec<_> = routes
-        .all()
-        .into_iter()
-        .filter(|route| route.service().used_balancer().is_some())
-        .take(MAX_SERVICES)
-        .collect();
+    let services = routes.all_services();
+    let used = services
+        .iter()
+        .filter_map(|service| Some((service.name(), service.used_balancer()?)))
+        .take(MAX_SERVICES);
     for (metric, kind, help) in gauges {
         head(out, metric, kind, help)?;
-        for route in &used {
-            let Some(balancer) = route.service().used_balancer() else {
-                continue;
-            };
+        for (name, balancer) in used.clone() {
             let counters = balancer.counters();
             let snapshot = balancer.snapshot();
             let freshness = snapshot.freshness();
@@ -137,11 +133,7 @@ fn write_all(
                 _ if freshness.is_stale() => freshness.age().map_or(0.0, |age| age.as_secs_f64()),
                 _ => 0.0,
             };
-            writeln!(
-                out,
-                "{metric}{{service=\"{}\"}} {value}",
-                route.service().name().as_str()
-            )?;
+            writeln!(out, "{metric}{{service=\"{}\"}} {value}", name.as_str())?;
         }
     }
     Ok(())

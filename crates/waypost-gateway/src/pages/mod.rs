@@ -59,18 +59,22 @@ impl Pages {
     }
 
     /// The page at a path that every client may see, or `None` if it is not one of the gateway's.
-    pub(crate) async fn public(
-        &self,
-        path: &str,
-        format: ErrorFormat,
-    ) -> Option<Response<ResponseBody>> {
+    pub(crate) async fn public(&self, path: &str) -> Option<Response<ResponseBody>> {
         Some(match path {
-            "/" if self.lists_routes => self.index(format),
             "/livez" => json_response(StatusCode::OK, &json!({"status": "passing"})),
             "/health" => self.own_health(false).await,
             "/readyz" => self.readiness().await,
             _ => return None,
         })
+    }
+
+    /// The page at `/`, if every client may see it and no route is for it.
+    pub(crate) fn front_page(
+        &self,
+        path: &str,
+        format: ErrorFormat,
+    ) -> Option<Response<ResponseBody>> {
+        (path == "/" && self.lists_routes).then(|| self.index(format))
     }
 
     /// The page at a path of the internal listener.
@@ -87,7 +91,7 @@ impl Pages {
             "/internal/routes" => self.listing.routes(query).await,
             "/internal/traffic" => traffic::stream(&self.routes, &self.traffic, query),
             "/metrics" => Ok(metrics::page(&self.routes, &self.traffic)),
-            _ => match self.public(path, format).await {
+            _ => match self.public(path).await {
                 Some(page) => Ok(page),
                 None => Err(Problem::new(
                     StatusCode::NOT_FOUND,

@@ -76,8 +76,7 @@ impl Subscription {
     /// One second: the services with traffic, and those whose instances are in another state.
     fn describe(&mut self, second: &Second) -> Value {
         let mut services = Map::new();
-        for route in self.routes.all() {
-            let service = route.service();
+        for service in self.routes.all_services() {
             let Some(balancer) = service.used_balancer() else {
                 continue;
             };

@@ -1,26 +1,33 @@
-//! The routes: one for each service that the registry has listed.
+//! The routes: those of the routes file, and one for each service that the registry has listed.
 //!
 //! Names in requests are only looked up here. Clients therefore can't make the gateway query the
 //! registry for arbitrary names.
 
+mod file;
+mod pattern;
 mod route;
+mod table;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use http::StatusCode;
+use http::{HeaderMap, Method, StatusCode};
 use tokio::runtime::Handle;
 use waypost::snapshot::{Catalog, Freshness};
-use waypost::{ServiceDiscoveryClient, ServiceName};
+use waypost::{ConfigError, ServiceDiscoveryClient, ServiceName};
 
 use crate::config::Config;
 use crate::problem::Problem;
 use crate::service::Service;
 use crate::similar;
 
-pub(crate) use route::{Limits, Route};
+pub(crate) use pattern::decode_unreserved;
+pub(crate) use route::{Destination, Limits, Route, Subset};
+
+use self::table::{RouteTable, first_segment};
 
 /// First segments of the gateway's own paths. A service with such a name gets no route.
 pub(crate) const RESERVED: [&str; 5] = ["internal", "health", "livez", "readyz", "metrics"];
@@ -28,40 +35,95 @@ pub(crate) const RESERVED: [&str; 5] = ["internal", "health", "livez", "readyz",
 /// The number of routes that are kept for services no longer listed by the registry.
 const MAX_UNLISTED: usize = 10_000;
 
-/// All routes, kept in step with the registry's list of services.
+/// How often the routes file is read.
+const FILE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// All routes, kept in step with the registry's list of services and the routes file.
 pub(crate) struct Routes {
     client: ServiceDiscoveryClient,
     runtime: Handle,
-    /// Services that get no route.
+    /// Services that get no route of their own.
     hidden: Vec<ServiceName>,
+    /// The only services that get a route of their own; empty for all.
+    only: Vec<ServiceName>,
+    /// Whether services get routes of their own.
+    discovers: bool,
     limits: Limits,
-    next_index: AtomicUsize,
+    file: Option<PathBuf>,
     table: ArcSwap<RouteTable>,
-    /// Held while a new table is made.
-    updating: Mutex<()>,
-}
-
-#[derive(Default)]
-struct RouteTable {
-    /// By the first segment of the path.
-    discovered: HashMap<ServiceName, Arc<Route>>,
-    freshness: Option<Freshness>,
+    /// Also held while a new table is made.
+    services: Mutex<HashMap<ServiceName, Arc<Service>>>,
 }
 
 impl Routes {
     /// Must be called within the runtime that watches run on.
-    pub(crate) fn new(client: ServiceDiscoveryClient, config: &Config) -> Self {
+    ///
+    /// # Errors
+    /// If the routes file can't be read or is invalid.
+    pub(crate) fn new(
+        client: ServiceDiscoveryClient,
+        config: &Config,
+    ) -> Result<Self, ConfigError> {
         let mut hidden = config.hidden.clone();
         hidden.push(config.service.clone());
-        Self {
+        let routes = Self {
             client,
             runtime: Handle::current(),
             hidden,
+            only: config.only.clone(),
+            discovers: config.discovered_routes,
             limits: Limits::new(config),
-            next_index: AtomicUsize::new(0),
+            file: config.routes_file.clone(),
             table: ArcSwap::default(),
-            updating: Mutex::default(),
+            services: Mutex::default(),
+        };
+        if let Some(path) = &routes.file {
+            let content = read(path)?;
+            routes.apply_file(path, &content)?;
         }
+        Ok(routes)
+    }
+
+    /// Applies each change of the routes file. A file with an error is reported once, and the routes
+    /// stay as they are. Never returns.
+    pub(crate) async fn follow_file(&self) {
+        let Some(path) = &self.file else {
+            return std::future::pending().await;
+        };
+        let mut applied = read(path).map_err(|error| error.to_string());
+        loop {
+            tokio::time::sleep(FILE_INTERVAL).await;
+            let content = read(path).map_err(|error| error.to_string());
+            if content == applied {
+                continue;
+            }
+            let result = match &content {
+                Ok(content) => self
+                    .apply_file(path, content)
+                    .map_err(|error| error.to_string()),
+                Err(error) => Err(error.clone()),
+            };
+            match result {
+                Ok(()) => tracing::info!(file = %path.display(), "new routes are in use"),
+                Err(error) => {
+                    tracing::error!("{error}; the routes stay as they were");
+                }
+            }
+            applied = content;
+        }
+    }
+
+    fn apply_file(&self, path: &Path, content: &str) -> Result<(), ConfigError> {
+        let file = file::parse(path, content)?;
+        let mut services = self.services();
+        let routes = file.routes.into_iter().enumerate().map(|(index, spec)| {
+            let service = |name: &ServiceName| self.service(&mut services, name);
+            Arc::new(Route::from_file(spec, index, &self.limits, service))
+        });
+        let routes = routes.collect();
+        self.table
+            .store(Arc::new(self.table.load().with_file(routes)));
+        Ok(())
     }
 
     /// Applies each change of the registry's list of services. Never returns.
@@ -73,21 +135,34 @@ impl Routes {
         }
     }
 
-    /// The route of a request for this path.
+    /// The route of a request.
     ///
     /// # Errors
-    /// If the registry has never listed the service, or does not answer.
-    pub(crate) async fn find(&self, path: &str) -> Result<Arc<Route>, Problem> {
-        let service = first_segment(path);
-        if let Some(route) = self.table.load().discovered.get(service) {
+    /// If there is none and the registry has never listed the service, or does not answer.
+    pub(crate) async fn find(
+        &self,
+        host: Option<&str>,
+        path: &str,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Route>, Problem> {
+        if let Some(route) = self.table.load().find(host, path, method, headers) {
             return Ok(Arc::clone(route));
         }
+        let service = first_segment(path);
         if RESERVED.contains(&service) {
             let detail = format!(
                 "\"/{service}\" is a path of the gateway itself; a service of that name gets no route"
             );
             let problem = Problem::new(StatusCode::NOT_FOUND, "reserved_name", detail);
             return Err(problem.with("service", service));
+        }
+        if !self.discovers {
+            return Err(Problem::new(
+                StatusCode::NOT_FOUND,
+                "no_route",
+                format!("no route is for {path:?}"),
+            ));
         }
         // At startup the registry may not have answered yet. All requests wait for that first
         // answer; later ones find it in memory.
@@ -100,15 +175,21 @@ impl Routes {
         if !self.has_applied(&catalog) {
             self.update(&catalog);
         }
-        match self.table.load().discovered.get(service) {
+        match self.table.load().find(host, path, method, headers) {
             Some(route) => Ok(Arc::clone(route)),
             None => Err(self.unknown(service, catalog.freshness())),
         }
     }
 
-    /// All routes in order of names, including those of services no longer listed.
+    /// All routes: those of the file in order of precedence, then those of services by name, including
+    /// services no longer listed.
     pub(crate) fn all(&self) -> Vec<Arc<Route>> {
-        let mut all: Vec<_> = self.table.load().discovered.values().cloned().collect();
+        self.table.load().all()
+    }
+
+    /// The services of all routes, in order of names.
+    pub(crate) fn all_services(&self) -> Vec<Arc<Service>> {
+        let mut all: Vec<_> = self.services().values().cloned().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
     }
@@ -126,40 +207,53 @@ impl Routes {
     }
 
     fn update(&self, catalog: &Catalog) {
-        let _updating = self.updating.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut discovered = self.table.load().discovered.clone();
-        for (name, route) in &discovered {
-            route.service().set_listed(catalog.names().contains(name));
+        let mut services = self.services();
+        let table = self.table.load();
+        let mut discovered = table.discovered.clone();
+        for (name, service) in services.iter() {
+            service.set_listed(catalog.names().contains(name));
         }
         for name in catalog.names() {
             if !discovered.contains_key(name) && self.may_have_route(name) {
-                let route = Route::discovered(self.new_service(name), self.limits.clone());
+                let service = self.service(&mut services, name);
+                let route = Route::discovered(service, self.limits.clone());
                 discovered.insert(name.clone(), Arc::new(route));
             }
         }
-        let mut unlisted = discovered
-            .values()
-            .filter(|route| !route.service().is_listed())
-            .count();
-        discovered.retain(|_, route| {
-            let keep = route.service().is_listed() || unlisted <= MAX_UNLISTED;
+        let is_listed = |name: &ServiceName| catalog.names().contains(name);
+        let mut unlisted = discovered.keys().filter(|name| !is_listed(name)).count();
+        discovered.retain(|name, _| {
+            let keep = is_listed(name) || unlisted <= MAX_UNLISTED;
             unlisted -= usize::from(!keep);
             keep
         });
-        self.table.store(Arc::new(RouteTable {
-            discovered,
-            freshness: Some(catalog.freshness().clone()),
-        }));
+        let table = table.with_discovered(discovered, catalog.freshness().clone());
+        self.table.store(Arc::new(table));
     }
 
     fn may_have_route(&self, name: &ServiceName) -> bool {
-        !RESERVED.contains(&name.as_str()) && !self.hidden.contains(name)
+        self.discovers
+            && !RESERVED.contains(&name.as_str())
+            && !self.hidden.contains(name)
+            && (self.only.is_empty() || self.only.contains(name))
     }
 
-    fn new_service(&self, name: &ServiceName) -> Arc<Service> {
-        let index = self.next_index.fetch_add(1, Ordering::Relaxed);
-        let (client, runtime) = (self.client.clone(), self.runtime.clone());
-        Arc::new(Service::new(name.clone(), index, client, runtime))
+    fn services(&self) -> MutexGuard<'_, HashMap<ServiceName, Arc<Service>>> {
+        self.services.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The service of a name, which several routes may share.
+    fn service(
+        &self,
+        services: &mut HashMap<ServiceName, Arc<Service>>,
+        name: &ServiceName,
+    ) -> Arc<Service> {
+        let index = services.len();
+        let service = services.entry(name.clone()).or_insert_with(|| {
+            let (client, runtime) = (self.client.clone(), self.runtime.clone());
+            Arc::new(Service::new(name.clone(), index, client, runtime))
+        });
+        Arc::clone(service)
     }
 
     fn unknown(&self, service: &str, freshness: &Freshness) -> Problem {
@@ -187,8 +281,28 @@ impl Routes {
     }
 }
 
-/// The first segment of a path that begins with a slash.
-pub(crate) fn first_segment(path: &str) -> &str {
-    let path = path.strip_prefix('/').unwrap_or(path);
-    path.split('/').next().unwrap_or_default()
+fn read(path: &Path) -> Result<String, ConfigError> {
+    std::fs::read_to_string(path)
+        .map_err(|error| ConfigError::new(path.display().to_string(), error.to_string()))
+}
+
+/// Checks a routes file, and returns the number of its routes.
+///
+/// ```
+/// # let folder = tempfile::tempdir()?;
+/// # let path = folder.path().join("routes.yaml");
+/// std::fs::write(&path, "routes: [{service: auth, match: {path: /login}}]")?;
+/// assert_eq!(waypost_gateway::check_routes(&path)?, 1);
+///
+/// std::fs::write(&path, "routes: [{servcie: auth}]")?;
+/// let error = waypost_gateway::check_routes(&path).unwrap_err();
+/// assert!(error.to_string().contains("routes.yaml:1:"));
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+///
+/// # Errors
+/// If it can't be read, or what is wrong with it and at which line.
+pub fn check_routes(path: &Path) -> Result<usize, ConfigError> {
+    let file = file::parse(path, &read(path)?)?;
+    Ok(file.routes.len())
 }

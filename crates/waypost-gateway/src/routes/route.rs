@@ -1,21 +1,68 @@
-//! One route: which requests it takes, where they go, and under which limits.
+//! One route: which requests it takes, where they go, and under which limits and policies.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::HeaderValue;
+use http::uri::PathAndQuery;
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use waypost::{Instance, ServiceName};
 
+use super::file::{CorsSpec, DestinationSpec, LimitsSpec, RateBy, RateLimitSpec, RouteSpec};
+use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
 use crate::config::Config;
+use crate::policy::{Concurrency, Cors, Policies, RateKey, RateLimit, Sticky};
 use crate::service::Service;
 
-/// A route to a service.
+/// How long a browser remembers the answer to a preflight, unless the route says otherwise.
+const CORS_MAX_AGE: Duration = Duration::from_secs(600);
+/// How long a request waits for others to end, unless the route says otherwise.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+
+/// A route to a service, or to several.
+#[derive(Debug)]
 pub(crate) struct Route {
     name: Arc<str>,
-    service: Arc<Service>,
-    /// The beginning of the path that the service doesn't see, such as `/auth`.
-    prefix: Arc<str>,
+    /// Empty for all hosts.
+    hosts: Vec<HostPattern>,
+    path: PathPattern,
+    conditions: Conditions,
+    destinations: Vec<Destination>,
+    /// The sum of the weights of the destinations.
+    total_weight: u32,
+    /// The beginning of the path that the service doesn't see, such as `/auth`; empty if it sees the
+    /// whole path.
+    prefix: String,
     prefix_value: Option<HeaderValue>,
+    rewrite: Rewrite,
+    /// Whether a GET of the bare prefix is redirected to the prefix with a slash.
+    pub(crate) redirects_bare_prefix: bool,
     pub(crate) limits: Limits,
+    pub(crate) policies: Policies,
+}
+
+/// A service, or those of its instances that a route is for.
+#[derive(Debug)]
+pub(crate) struct Destination {
+    pub(crate) service: Arc<Service>,
+    pub(crate) subset: Subset,
+    weight: u32,
+}
+
+/// Some instances of a service.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Subset {
+    version: Option<String>,
+    tag: Option<String>,
+}
+
+/// What becomes of the path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Rewrite {
+    Keep,
+    /// The prefix is replaced.
+    Prefix(String),
+    /// The path is replaced.
+    Whole(Vec<Segment>),
 }
 
 /// The limits of a route's requests.
@@ -27,6 +74,8 @@ pub(crate) struct Limits {
     pub(crate) idle: Duration,
     /// How long a client may send nothing in the middle of its body.
     pub(crate) upload_idle: Duration,
+    /// How long a request may take in all.
+    pub(crate) total: Option<Duration>,
     /// The attempts per request, the first included.
     pub(crate) max_attempts: u32,
     /// The largest body that is buffered for a retry, in bytes.
@@ -41,24 +90,139 @@ impl Limits {
             first_byte: config.first_byte_timeout,
             idle: config.idle_timeout,
             upload_idle: config.upload_idle_timeout,
+            total: None,
             max_attempts: config.max_attempts,
             replay: config.bounded_replay_limit(),
             body: config.max_body.unwrap_or(u64::MAX),
         }
+    }
+
+    /// Those of a route of the file; what it doesn't set is as in `self`.
+    fn with(&self, spec: &RouteSpec) -> Self {
+        let (timeouts, retries) = (&spec.timeouts, &spec.retries);
+        let replay = retries.replay_limit.map(|bytes| {
+            let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+            Config::bound_replay_limit(bytes)
+        });
+        Self {
+            first_byte: timeouts.first_byte.unwrap_or(self.first_byte),
+            idle: timeouts.idle.unwrap_or(self.idle),
+            upload_idle: timeouts.upload_idle.unwrap_or(self.upload_idle),
+            total: timeouts.total.or(self.total),
+            max_attempts: retries.attempts.unwrap_or(self.max_attempts),
+            replay: replay.unwrap_or(self.replay),
+            body: spec.max_body.unwrap_or(self.body),
+        }
+    }
+}
+
+impl Subset {
+    /// Whether it is all instances.
+    pub(crate) fn is_all(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(crate) fn contains(&self, instance: &Instance) -> bool {
+        let has_version = self
+            .version
+            .as_deref()
+            .is_none_or(|version| instance.version() == Some(version));
+        has_version && self.tag.as_deref().is_none_or(|tag| instance.has_tag(tag))
+    }
+
+    /// As in an error message.
+    pub(crate) fn describe(&self) -> String {
+        let version = self
+            .version
+            .as_ref()
+            .map(|version| format!("version {version:?}"));
+        let tag = self.tag.as_ref().map(|tag| format!("tag {tag:?}"));
+        let parts: Vec<_> = [version, tag].into_iter().flatten().collect();
+        parts.join(" and ")
     }
 }
 
 impl Route {
     /// The route of a discovered service: `/{service}/…`.
     pub(crate) fn discovered(service: Arc<Service>, limits: Limits) -> Self {
-        let name: Arc<str> = service.name().as_str().into();
-        let prefix: Arc<str> = format!("/{name}").into();
+        let prefix = format!("/{}", service.name().as_str());
+        let destination = Destination {
+            subset: Subset::default(),
+            weight: 1,
+            service,
+        };
         Self {
-            name,
+            name: destination.service.name().as_str().into(),
+            hosts: Vec::new(),
+            path: PathPattern::Prefix(prefix.clone()),
+            conditions: Conditions::default(),
+            destinations: vec![destination],
+            total_weight: 1,
             prefix_value: HeaderValue::from_str(&prefix).ok(),
             prefix,
-            service,
+            rewrite: Rewrite::Prefix(String::new()),
+            redirects_bare_prefix: true,
             limits,
+            policies: Policies::default(),
+        }
+    }
+
+    /// The route number `index` of a routes file.
+    pub(crate) fn from_file(
+        spec: RouteSpec,
+        index: usize,
+        defaults: &Limits,
+        mut service: impl FnMut(&ServiceName) -> Arc<Service>,
+    ) -> Self {
+        let limits = defaults.with(&spec);
+        let destinations: Vec<_> = spec
+            .destinations
+            .into_iter()
+            .map(|part: DestinationSpec| Destination {
+                service: service(&part.service),
+                subset: Subset {
+                    version: part.version,
+                    tag: part.tag,
+                },
+                weight: part.weight,
+            })
+            .collect();
+        let (prefix, rewrite) = match (&spec.path, spec.rewrite) {
+            (_, None) => (String::new(), Rewrite::Keep),
+            (PathPattern::Prefix(prefix), Some(to)) => (prefix.clone(), Rewrite::Prefix(to)),
+            (_, Some(to)) => (String::new(), Rewrite::Whole(segments(&to))),
+        };
+        let policies = Policies {
+            rate_limit: spec.rate_limit.map(rate_limit),
+            concurrency: spec.limits.map(concurrency),
+            cors: spec.cors.map(cors),
+            request_headers: spec.request_headers,
+            response_headers: spec.response_headers,
+            sticky: spec.sticky.map(|sticky| Sticky {
+                cookie: sticky.cookie,
+                secure: sticky.secure,
+            }),
+        };
+        Self {
+            name: spec
+                .name
+                .unwrap_or_else(|| format!("routes[{index}]"))
+                .into(),
+            hosts: spec.hosts,
+            path: spec.path,
+            conditions: spec.conditions,
+            total_weight: destinations
+                .iter()
+                .fold(0, |sum, part| sum.saturating_add(part.weight)),
+            destinations,
+            prefix_value: Some(prefix.as_str())
+                .filter(|prefix| !prefix.is_empty())
+                .and_then(|prefix| HeaderValue::from_str(prefix).ok()),
+            prefix,
+            rewrite,
+            redirects_bare_prefix: false,
+            limits,
+            policies,
         }
     }
 
@@ -66,8 +230,29 @@ impl Route {
         &self.name
     }
 
-    pub(crate) fn service(&self) -> &Arc<Service> {
-        &self.service
+    /// The paths that it is for, for people.
+    pub(crate) fn path(&self) -> &PathPattern {
+        &self.path
+    }
+
+    /// Where its requests go; at least one.
+    pub(crate) fn destinations(&self) -> &[Destination] {
+        &self.destinations
+    }
+
+    /// Chooses a destination by weight.
+    pub(crate) fn choose(&self) -> &Destination {
+        let [only] = self.destinations.as_slice() else {
+            let mut rest = fastrand::u32(..self.total_weight.max(1));
+            for destination in &self.destinations {
+                if rest < destination.weight {
+                    return destination;
+                }
+                rest -= destination.weight;
+            }
+            return &self.destinations[0];
+        };
+        only
     }
 
     /// The beginning of the path that the service doesn't see; empty if it sees the whole path.
@@ -78,5 +263,123 @@ impl Route {
     /// The prefix as the value of `X-Forwarded-Prefix`.
     pub(crate) fn prefix_value(&self) -> Option<&HeaderValue> {
         self.prefix_value.as_ref()
+    }
+
+    /// What the service sees instead of the prefix.
+    pub(crate) fn replacement(&self) -> &str {
+        match &self.rewrite {
+            Rewrite::Prefix(to) => to,
+            Rewrite::Keep | Rewrite::Whole(_) => "",
+        }
+    }
+
+    pub(crate) fn matches(
+        &self,
+        host: Option<&str>,
+        path: &str,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> bool {
+        let is_host = self.hosts.is_empty()
+            || host.is_some_and(|host| self.hosts.iter().any(|pattern| pattern.matches(host)));
+        is_host && self.path.matches(path) && self.conditions.hold(method, headers)
+    }
+
+    /// Whether it takes a path before the route that a discovered service has at it. A route for
+    /// everything doesn't, unless it is for a host.
+    pub(crate) fn precedes_discovered(&self) -> bool {
+        !self.hosts.is_empty() || !self.path.is_everything()
+    }
+
+    /// The route with the greater value takes a request that both match.
+    pub(crate) fn rank(&self) -> impl Ord + use<> {
+        let host = self.hosts.iter().map(HostPattern::rank).max();
+        (host, self.path.rank(), self.conditions.rank())
+    }
+
+    /// The target of a request as the service sees it.
+    pub(crate) fn rewritten(&self, uri: &Uri) -> PathAndQuery {
+        let whole = uri.path_and_query();
+        let target = whole.map_or("/", PathAndQuery::as_str);
+        let rewritten = match &self.rewrite {
+            Rewrite::Keep => return whole.cloned().unwrap_or(PathAndQuery::from_static("/")),
+            Rewrite::Prefix(to) => {
+                let rest = target.strip_prefix(self.prefix.as_str()).unwrap_or(target);
+                if to.is_empty() && rest.starts_with('/') {
+                    rest.parse()
+                } else if rest.is_empty() || rest.starts_with('?') {
+                    format!("{to}/{rest}").parse()
+                } else {
+                    format!("{to}{rest}").parse()
+                }
+            }
+            Rewrite::Whole(segments) => {
+                let values = self.path.parameters(uri.path());
+                let query = uri.query().map(|query| format!("?{query}"));
+                let path = fill(segments, &values);
+                format!("{path}{}", query.unwrap_or_default()).parse()
+            }
+        };
+        // Parts of a valid target are valid.
+        rewritten.unwrap_or(PathAndQuery::from_static("/"))
+    }
+}
+
+fn segments(path: &str) -> Vec<Segment> {
+    match PathPattern::template(path) {
+        Ok(PathPattern::Template(segments)) => segments,
+        _ => Vec::new(),
+    }
+}
+
+fn fill(segments: &[Segment], values: &[(&str, &str)]) -> String {
+    let mut path = String::new();
+    for segment in segments {
+        path.push('/');
+        match segment {
+            Segment::Literal(text) => path.push_str(text),
+            Segment::Parameter(name) => {
+                let value = values.iter().find(|(known, _)| known == name);
+                path.push_str(value.map_or("", |(_, value)| value));
+            }
+        }
+    }
+    if path.is_empty() { "/".into() } else { path }
+}
+
+fn rate_limit(spec: RateLimitSpec) -> RateLimit {
+    let key = match (spec.by, spec.header) {
+        (RateBy::All, _) => RateKey::All,
+        (RateBy::Header, Some(header)) => RateKey::Header(header.0),
+        _ => RateKey::Client,
+    };
+    let per = spec.per.unwrap_or(Duration::from_secs(1));
+    let burst = spec.burst.unwrap_or(spec.requests);
+    RateLimit::new(spec.requests, per, burst, key)
+}
+
+fn concurrency(spec: LimitsSpec) -> Concurrency {
+    let wait = spec.max_wait.unwrap_or(MAX_WAIT);
+    Concurrency::new(spec.concurrent, spec.pending, wait)
+}
+
+fn cors(spec: CorsSpec) -> Cors {
+    let list = |names: Vec<String>| {
+        Some(names.join(", "))
+            .filter(|names| !names.is_empty())
+            .and_then(|names| HeaderValue::try_from(names).ok())
+    };
+    let names = |names: Vec<super::file::Checked<HeaderName>>| {
+        names.into_iter().map(|name| name.0.to_string()).collect()
+    };
+    let methods = spec.methods.into_iter().map(|method| method.0.to_string());
+    Cors {
+        origins: Some(spec.origins)
+            .filter(|origins| !origins.is_empty() && !origins.iter().any(|origin| origin == "*")),
+        methods: list(methods.collect()),
+        headers: list(names(spec.headers)),
+        expose: list(names(spec.expose)),
+        credentials: spec.credentials,
+        max_age: spec.max_age.unwrap_or(CORS_MAX_AGE),
     }
 }

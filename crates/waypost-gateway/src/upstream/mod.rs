@@ -33,6 +33,7 @@ pub(crate) struct Upstream {
     /// get the same address. If the registry changes an instance, that is a new peer.
     peers: Mutex<HashMap<usize, Arc<Peer>>>,
     connect_timeout: Duration,
+    cluster_only: bool,
     tls: Arc<ClientTls>,
 }
 
@@ -41,6 +42,7 @@ impl Upstream {
         Self {
             peers: Mutex::default(),
             connect_timeout: config.connect_timeout,
+            cluster_only: config.cluster_addresses_only,
             tls,
         }
     }
@@ -55,6 +57,7 @@ impl Upstream {
                     Arc::clone(instance),
                     Arc::clone(&self.tls),
                     self.connect_timeout,
+                    self.cluster_only,
                 ))
             });
         Arc::clone(peer)

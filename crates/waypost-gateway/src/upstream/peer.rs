@@ -1,5 +1,6 @@
 //! The data that a worker has about an instance: its addresses as header values, and open connections.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -9,7 +10,7 @@ use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
 use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use waypost::Instance;
+use waypost::{Host, Instance};
 
 use super::connection::{Http1, SendError};
 use super::tls::ClientTls;
@@ -100,9 +101,13 @@ impl Peer {
         instance: Arc<Instance>,
         tls: Arc<ClientTls>,
         connect_timeout: Duration,
+        cluster_only: bool,
     ) -> Self {
         Self {
-            protocol: protocol(&instance),
+            protocol: protocol(&instance).and_then(|protocol| {
+                check_address(&instance, cluster_only)?;
+                Ok(protocol)
+            }),
             authority: HeaderValue::from_str(&instance.authority()).ok(),
             id: HeaderValue::from_str(instance.id().as_str()).ok(),
             tls,
@@ -239,6 +244,30 @@ impl Peer {
             is_reused: false,
         })
     }
+}
+
+/// Rejects addresses that an instance in a cluster can't have. A name from outside of the cluster, such
+/// as an `ExternalName` Service's, could resolve to any address of this machine or of the cloud.
+fn check_address(instance: &Instance, cluster_only: bool) -> Result<(), String> {
+    if !cluster_only {
+        return Ok(());
+    }
+    match instance.host() {
+        Host::Ip(ip) if is_cluster_address(*ip) => Ok(()),
+        Host::Name(name) if name.contains(".svc.") => Ok(()),
+        host => Err(format!(
+            "{host} is not the address of an instance in a cluster"
+        )),
+    }
+}
+
+fn is_cluster_address(ip: IpAddr) -> bool {
+    let is_link_local = match ip.to_canonical() {
+        IpAddr::V4(ip) => ip.is_link_local(),
+        IpAddr::V6(ip) => ip.is_unicast_link_local(),
+    };
+    let ip = ip.to_canonical();
+    !(is_link_local || ip.is_loopback() || ip.is_unspecified() || ip.is_multicast())
 }
 
 /// The protocol of an instance, from its scheme, tags or metadata.

@@ -1,0 +1,140 @@
+//! Limits the rate of requests with a token bucket per client, header or route.
+
+use std::collections::HashMap;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
+
+use http::header::HeaderName;
+use http::{HeaderMap, StatusCode};
+use tokio::time::Instant;
+
+use crate::problem::Problem;
+
+/// Keys are distributed over this many locks, so that cores seldom wait for each other.
+const SHARDS: usize = 16;
+/// The number of keys per shard at which those that are full again are forgotten.
+const SHARD_KEYS: usize = 4096;
+
+/// Whose requests are counted together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum RateKey {
+    /// Those from one address.
+    Client,
+    /// Those with the same value of a header, such as an API key. Requests without it count together.
+    Header(HeaderName),
+    /// All requests of the route.
+    All,
+}
+
+/// A limit of one route.
+///
+/// The generic cell rate algorithm: a bucket is the one time at which it will be full again.
+#[derive(Debug)]
+pub(crate) struct RateLimit {
+    key: RateKey,
+    /// The time that one request uses up.
+    interval: Duration,
+    /// How far ahead of the present a bucket may be.
+    tolerance: Duration,
+    epoch: Instant,
+    shards: [Mutex<HashMap<u64, Duration>>; SHARDS],
+}
+
+impl RateLimit {
+    /// `requests` in each `period`, and up to `burst` at once.
+    pub(crate) fn new(requests: u32, period: Duration, burst: u32, key: RateKey) -> Self {
+        let interval = period / requests.max(1);
+        Self {
+            key,
+            interval,
+            tolerance: interval * burst.max(1).saturating_sub(1),
+            epoch: Instant::now(),
+            shards: Default::default(),
+        }
+    }
+
+    /// Counts a request.
+    ///
+    /// # Errors
+    /// A 429 with the time after which the next one is allowed.
+    pub(crate) fn check(&self, headers: &HeaderMap, client: IpAddr) -> Result<(), Problem> {
+        let hash = match &self.key {
+            RateKey::All => 0,
+            RateKey::Client => hash(&client.to_canonical()),
+            RateKey::Header(name) => {
+                hash(&headers.get(name).map(|value| value.as_bytes().to_vec()))
+            }
+        };
+        let now = self.epoch.elapsed();
+        match self.take(hash, now) {
+            Ok(()) => Ok(()),
+            Err(wait) => {
+                let seconds = wait.as_secs() + u64::from(wait.subsec_nanos() > 0);
+                let detail = format!("too many requests; the next is allowed in {seconds} s");
+                let problem = Problem::new(StatusCode::TOO_MANY_REQUESTS, "rate_limited", detail);
+                Err(problem.retry_after(seconds))
+            }
+        }
+    }
+
+    /// Takes a token, or returns the time until there is one.
+    fn take(&self, hash: u64, now: Duration) -> Result<(), Duration> {
+        let shard = &self.shards[hash as usize % SHARDS];
+        let mut buckets = shard.lock().unwrap_or_else(PoisonError::into_inner);
+        if buckets.len() >= SHARD_KEYS {
+            buckets.retain(|_, full_at| *full_at > now);
+        }
+        let full_at = buckets.get(&hash).copied().unwrap_or(now).max(now);
+        let ahead = full_at - now;
+        if ahead > self.tolerance {
+            return Err(ahead - self.tolerance);
+        }
+        buckets.insert(hash, full_at + self.interval);
+        Ok(())
+    }
+}
+
+fn hash(key: &impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    key.hash(&mut hasher);
+    hasher.finish()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_burst_is_allowed_and_then_the_rate() {
+        let limit = RateLimit::new(10, Duration::from_secs(1), 5, RateKey::All);
+        let at = Duration::from_millis;
+        let allowed = (0..20).filter(|_| limit.take(0, at(0)).is_ok()).count();
+        assert_eq!(allowed, 5);
+        assert_eq!(limit.take(0, at(0)), Err(at(100)));
+        assert_eq!(limit.take(0, at(100)), Ok(()));
+        assert!(limit.take(0, at(100)).is_err());
+        let allowed = (0..1000)
+            .filter(|n| limit.take(0, at(101 + n * 10)).is_ok())
+            .count();
+        assert!((99..=101).contains(&allowed), "{allowed} in 10 s");
+        let allowed = (0..20)
+            .filter(|_| limit.take(0, at(60_000)).is_ok())
+            .count();
+        assert_eq!(allowed, 5, "no more than the burst after a pause");
+    }
+
+    #[tokio::test]
+    async fn keys_have_buckets_of_their_own() {
+        let by_key = RateKey::Header(HeaderName::from_static("x-key"));
+        let limit = RateLimit::new(1, Duration::from_secs(3600), 1, by_key);
+        let client = "192.0.2.1".parse().unwrap();
+        let mut one = HeaderMap::new();
+        one.insert("x-key", "one".parse().unwrap());
+        assert!(limit.check(&one, client).is_ok());
+        assert!(limit.check(&HeaderMap::new(), client).is_ok());
+        let problem = limit.check(&one, client).unwrap_err();
+        assert_eq!(problem.status, StatusCode::TOO_MANY_REQUESTS);
+    }
+}

@@ -1,0 +1,691 @@
+//! The routes file: YAML, or TOML if its name ends in `.toml`. Errors have line and column.
+
+use std::collections::BTreeMap;
+use std::fmt::Display;
+use std::path::Path;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, Method};
+use serde::de::{Error as _, Visitor};
+use serde::{Deserialize, Deserializer};
+use waypost::{ConfigError, ServiceName};
+
+use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
+use crate::policy::HeaderEdits;
+
+/// A routes file.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RoutesFile {
+    /// In this order, where nothing else decides.
+    #[serde(default)]
+    pub(crate) routes: Vec<RouteSpec>,
+}
+
+/// As [`RoutesFile`], with the places that TOML's errors would not name otherwise.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct TomlFile {
+    #[serde(default)]
+    routes: Vec<toml::Spanned<Fields>>,
+}
+
+/// One route of the file, checked.
+#[derive(Debug, Deserialize)]
+#[serde(try_from = "Fields")]
+pub(crate) struct RouteSpec {
+    pub(crate) name: Option<String>,
+    pub(crate) hosts: Vec<HostPattern>,
+    pub(crate) path: PathPattern,
+    pub(crate) conditions: Conditions,
+    /// With their weights.
+    pub(crate) destinations: Vec<DestinationSpec>,
+    /// What the matched prefix, or the whole path, becomes. `None` leaves the path as it is.
+    pub(crate) rewrite: Option<String>,
+    pub(crate) request_headers: HeaderEdits,
+    pub(crate) response_headers: HeaderEdits,
+    pub(crate) timeouts: Timeouts,
+    pub(crate) retries: Retries,
+    pub(crate) limits: Option<LimitsSpec>,
+    pub(crate) rate_limit: Option<RateLimitSpec>,
+    pub(crate) cors: Option<CorsSpec>,
+    pub(crate) max_body: Option<u64>,
+    pub(crate) sticky: Option<StickySpec>,
+}
+
+/// A route as it is written.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fields {
+    name: Option<String>,
+    #[serde(default, rename = "match")]
+    matches: MatchSpec,
+    service: Option<ServiceName>,
+    version: Option<String>,
+    tag: Option<String>,
+    #[serde(default)]
+    split: Vec<DestinationSpec>,
+    #[serde(default)]
+    strip_prefix: bool,
+    rewrite: Option<String>,
+    #[serde(default)]
+    request_headers: EditsSpec,
+    #[serde(default)]
+    response_headers: EditsSpec,
+    #[serde(default)]
+    timeouts: Timeouts,
+    #[serde(default)]
+    retries: Retries,
+    limits: Option<LimitsSpec>,
+    rate_limit: Option<RateLimitSpec>,
+    cors: Option<CorsSpec>,
+    #[serde(default, deserialize_with = "size")]
+    max_body: Option<u64>,
+    sticky: Option<StickySpec>,
+}
+
+/// Which requests a route is for.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MatchSpec {
+    #[serde(default)]
+    hosts: Vec<Checked<HostPattern>>,
+    path: Option<String>,
+    exact: Option<String>,
+    template: Option<String>,
+    #[serde(default)]
+    methods: Vec<Checked<Method>>,
+    #[serde(default)]
+    headers: BTreeMap<String, Checked<HeaderValue>>,
+}
+
+/// Where a share of the requests goes.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct DestinationSpec {
+    pub(crate) service: ServiceName,
+    pub(crate) version: Option<String>,
+    pub(crate) tag: Option<String>,
+    #[serde(default = "one")]
+    pub(crate) weight: u32,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EditsSpec {
+    #[serde(default)]
+    set: BTreeMap<String, Checked<HeaderValue>>,
+    #[serde(default)]
+    add: BTreeMap<String, Checked<HeaderValue>>,
+    #[serde(default)]
+    remove: Vec<Checked<HeaderName>>,
+}
+
+/// Those left out are the gateway's.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Timeouts {
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) first_byte: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) idle: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) upload_idle: Option<Duration>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) total: Option<Duration>,
+}
+
+/// Those left out are the gateway's.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Retries {
+    pub(crate) attempts: Option<u32>,
+    #[serde(default, deserialize_with = "size")]
+    pub(crate) replay_limit: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct LimitsSpec {
+    pub(crate) concurrent: usize,
+    #[serde(default)]
+    pub(crate) pending: usize,
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) max_wait: Option<Duration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RateLimitSpec {
+    pub(crate) requests: u32,
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) per: Option<Duration>,
+    pub(crate) burst: Option<u32>,
+    #[serde(default)]
+    pub(crate) by: RateBy,
+    pub(crate) header: Option<Checked<HeaderName>>,
+}
+
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum RateBy {
+    #[default]
+    Client,
+    Header,
+    All,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CorsSpec {
+    #[serde(default)]
+    pub(crate) origins: Vec<String>,
+    #[serde(default)]
+    pub(crate) methods: Vec<Checked<Method>>,
+    #[serde(default)]
+    pub(crate) headers: Vec<Checked<HeaderName>>,
+    #[serde(default)]
+    pub(crate) expose: Vec<Checked<HeaderName>>,
+    #[serde(default)]
+    pub(crate) credentials: bool,
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) max_age: Option<Duration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StickySpec {
+    pub(crate) cookie: String,
+    #[serde(default)]
+    pub(crate) secure: bool,
+}
+
+/// Parses the content of the file at `path`.
+///
+/// # Errors
+/// What is wrong, and at which line and column.
+pub(crate) fn parse(path: &Path, content: &str) -> Result<RoutesFile, ConfigError> {
+    let at = |position: Option<(u64, u64)>, problem: &dyn Display| {
+        let path = path.display();
+        let location = match position {
+            Some((line, column)) => format!("{path}:{line}:{column}"),
+            None => path.to_string(),
+        };
+        ConfigError::new(location, problem.to_string())
+    };
+    if path.extension().is_some_and(|ending| ending == "toml") {
+        let position = |at: usize| Some(line_and_column(content, at));
+        let file: TomlFile = toml::from_str(content).map_err(|error| {
+            let start = error.span().map(|span| span.start);
+            at(start.and_then(position), &error.message())
+        })?;
+        let routes = file.routes.into_iter().map(|fields| {
+            let start = fields.span().start;
+            RouteSpec::try_from(fields.into_inner())
+                .map_err(|problem| at(position(start), &problem))
+        });
+        Ok(RoutesFile {
+            routes: routes.collect::<Result<_, _>>()?,
+        })
+    } else if content.trim().is_empty() {
+        Ok(RoutesFile::default())
+    } else {
+        serde_saphyr::from_str(content).map_err(|error| {
+            let position = error
+                .location()
+                .map(|position| (position.line(), position.column()));
+            at(position, &error.without_snippet())
+        })
+    }
+}
+
+fn line_and_column(text: &str, at: usize) -> (u64, u64) {
+    let before = text.get(..at).unwrap_or(text);
+    let line = before.matches('\n').count() as u64 + 1;
+    let start = before.rfind('\n').map_or(0, |newline| newline + 1);
+    (line, before.len().saturating_sub(start) as u64 + 1)
+}
+
+impl TryFrom<Fields> for RouteSpec {
+    type Error = String;
+
+    fn try_from(fields: Fields) -> Result<Self, String> {
+        let path = fields.matches.path_pattern()?;
+        let destinations = fields.destinations()?;
+        let rewrite = match (fields.rewrite, fields.strip_prefix) {
+            (Some(_), true) => {
+                return Err("`rewrite` and `strip_prefix` exclude each other".into());
+            }
+            (Some(rewrite), false) => Some(check_rewrite(rewrite, &path)?),
+            (None, true) if matches!(path, PathPattern::Prefix(_)) => Some(String::new()),
+            (None, true) => return Err("`strip_prefix` needs `match.path`".into()),
+            (None, false) => None,
+        };
+        if let Some(limit) = &fields.rate_limit {
+            if limit.requests == 0 || limit.per == Some(Duration::ZERO) {
+                return Err("`rate_limit` must allow at least one request".into());
+            }
+            if (limit.by == RateBy::Header) != limit.header.is_some() {
+                return Err(
+                    "`rate_limit.header` is needed with `by: header`, and only then".into(),
+                );
+            }
+        }
+        if fields
+            .limits
+            .as_ref()
+            .is_some_and(|limits| limits.concurrent == 0)
+        {
+            return Err("`limits.concurrent` must be at least 1".into());
+        }
+        if fields.retries.attempts == Some(0) {
+            return Err("`retries.attempts` counts the first attempt, so it is at least 1".into());
+        }
+        if let Some(sticky) = &fields.sticky
+            && !is_cookie_name(&sticky.cookie)
+        {
+            return Err(format!(
+                "`sticky.cookie`: {:?} is no cookie name",
+                sticky.cookie
+            ));
+        }
+        let conditions = Conditions {
+            methods: fields
+                .matches
+                .methods
+                .into_iter()
+                .map(|method| method.0)
+                .collect(),
+            headers: pairs(fields.matches.headers)?,
+        };
+        Ok(Self {
+            name: fields.name,
+            hosts: fields
+                .matches
+                .hosts
+                .into_iter()
+                .map(|host| host.0)
+                .collect(),
+            path,
+            conditions,
+            destinations,
+            rewrite,
+            request_headers: fields.request_headers.try_into()?,
+            response_headers: fields.response_headers.try_into()?,
+            timeouts: fields.timeouts,
+            retries: fields.retries,
+            limits: fields.limits,
+            rate_limit: fields.rate_limit,
+            cors: fields.cors,
+            max_body: fields.max_body,
+            sticky: fields.sticky,
+        })
+    }
+}
+
+impl Fields {
+    fn destinations(&self) -> Result<Vec<DestinationSpec>, String> {
+        let has_subset = self.version.is_some() || self.tag.is_some();
+        match (&self.service, self.split.is_empty()) {
+            (Some(service), true) => Ok(vec![DestinationSpec {
+                service: service.clone(),
+                version: self.version.clone(),
+                tag: self.tag.clone(),
+                weight: 1,
+            }]),
+            (Some(_), false) => Err("`service` and `split` exclude each other".into()),
+            (None, true) => Err("a route needs `service`, or `split` with several".into()),
+            (None, false) if has_subset => {
+                Err("with `split`, write `version` and `tag` in its entries".into())
+            }
+            (None, false) if self.split.iter().all(|part| part.weight == 0) => {
+                Err("all weights of `split` are 0".into())
+            }
+            (None, false) => Ok(self.split.clone()),
+        }
+    }
+}
+
+impl MatchSpec {
+    fn path_pattern(&self) -> Result<PathPattern, String> {
+        match (&self.path, &self.exact, &self.template) {
+            (None, None, None) => Ok(PathPattern::Prefix(String::new())),
+            (Some(prefix), None, None) => PathPattern::prefix(prefix),
+            (None, Some(path), None) => PathPattern::exact(path),
+            (None, None, Some(template)) => PathPattern::template(template),
+            _ => Err("`path`, `exact` and `template` exclude each other".into()),
+        }
+    }
+}
+
+impl TryFrom<EditsSpec> for HeaderEdits {
+    type Error = String;
+
+    fn try_from(spec: EditsSpec) -> Result<Self, String> {
+        Ok(Self {
+            remove: spec.remove.into_iter().map(|name| name.0).collect(),
+            set: pairs(spec.set)?,
+            add: pairs(spec.add)?,
+        })
+    }
+}
+
+fn pairs(
+    map: BTreeMap<String, Checked<HeaderValue>>,
+) -> Result<Vec<(HeaderName, HeaderValue)>, String> {
+    map.into_iter()
+        .map(|(name, value)| Ok((HeaderName::check(&name)?, value.0)))
+        .collect()
+}
+
+/// A rewritten path begins with a slash and uses only parameters of the template.
+fn check_rewrite(rewrite: String, pattern: &PathPattern) -> Result<String, String> {
+    PathPattern::template(&rewrite).or_else(|_| PathPattern::prefix(&rewrite))?;
+    if let Ok(PathPattern::Template(segments)) = PathPattern::template(&rewrite) {
+        let known: Vec<&str> = match pattern {
+            PathPattern::Template(segments) => segments.iter().filter_map(parameter).collect(),
+            _ => Vec::new(),
+        };
+        if let Some(unknown) = segments
+            .iter()
+            .filter_map(parameter)
+            .find(|name| !known.contains(name))
+        {
+            return Err(format!("`rewrite`: `match.template` has no {{{unknown}}}"));
+        }
+    }
+    Ok(rewrite.trim_end_matches('/').to_owned())
+}
+
+fn parameter(segment: &Segment) -> Option<&str> {
+    match segment {
+        Segment::Parameter(name) => Some(name),
+        Segment::Literal(_) => None,
+    }
+}
+
+fn is_cookie_name(name: &str) -> bool {
+    !name.is_empty()
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+fn one() -> u32 {
+    1
+}
+
+/// A value that is written as text and valid once it exists.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Checked<T>(pub(crate) T);
+
+/// Checks a text.
+pub(crate) trait Check: Sized {
+    /// # Errors
+    /// What is wrong.
+    fn check(text: &str) -> Result<Self, String>;
+}
+
+impl Check for HostPattern {
+    fn check(text: &str) -> Result<Self, String> {
+        Self::parse(text)
+    }
+}
+
+impl Check for Method {
+    fn check(text: &str) -> Result<Self, String> {
+        match Self::from_bytes(text.as_bytes()) {
+            Ok(method) if !text.bytes().any(|byte| byte.is_ascii_lowercase()) => Ok(method),
+            _ => Err(format!(
+                "{text:?} is no HTTP method; they are in capitals, such as GET"
+            )),
+        }
+    }
+}
+
+impl Check for HeaderName {
+    fn check(text: &str) -> Result<Self, String> {
+        let name = Self::try_from(text).map_err(|_| format!("{text:?} is no header name"))?;
+        let is_framing = [
+            http::header::CONNECTION,
+            http::header::CONTENT_LENGTH,
+            http::header::TRANSFER_ENCODING,
+            http::header::UPGRADE,
+        ]
+        .contains(&name);
+        if is_framing {
+            return Err(format!(
+                "the header {text} belongs to one connection and can't be used"
+            ));
+        }
+        Ok(name)
+    }
+}
+
+impl Check for HeaderValue {
+    fn check(text: &str) -> Result<Self, String> {
+        Self::from_str(text).map_err(|_| format!("{text:?} can't be the value of a header"))
+    }
+}
+
+impl<'de, T: Check> Deserialize<'de> for Checked<T> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        T::check(&text).map(Self).map_err(D::Error::custom)
+    }
+}
+
+/// A time such as `500ms` or `1m 30s`.
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    humantime::parse_duration(&text).map(Some).map_err(|_| {
+        D::Error::custom(format_args!(
+            "{text:?} is no time; expected a number and a unit, such as 500ms, 10s or 5m"
+        ))
+    })
+}
+
+/// A number of bytes, such as `1000`, `64KiB` or `10MB`.
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    struct SizeVisitor;
+
+    impl Visitor<'_> for SizeVisitor {
+        type Value = u64;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str("a number of bytes, such as 1000, 64KiB or 10MB")
+        }
+
+        fn visit_u64<E>(self, bytes: u64) -> Result<u64, E> {
+            Ok(bytes)
+        }
+
+        fn visit_i64<E: serde::de::Error>(self, bytes: i64) -> Result<u64, E> {
+            u64::try_from(bytes).map_err(|_| E::custom("a number of bytes can't be negative"))
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<u64, E> {
+            parse_size(text).ok_or_else(|| {
+                E::custom(format_args!(
+                    "{text:?} is no number of bytes; expected one such as 1000, 64KiB or 10MB"
+                ))
+            })
+        }
+    }
+
+    deserializer.deserialize_any(SizeVisitor).map(Some)
+}
+
+fn parse_size(text: &str) -> Option<u64> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
+    let unit = text.strip_prefix(digits)?.trim();
+    let factor: u64 = match unit {
+        "" | "B" => 1,
+        "kB" | "KB" => 1000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "KiB" => 1 << 10,
+        "MiB" => 1 << 20,
+        "GiB" => 1 << 30,
+        _ => return None,
+    };
+    digits.parse::<u64>().ok()?.checked_mul(factor)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FULL: &str = r#"
+routes:
+  - name: orders
+    match:
+      hosts: [shop.example, "*.shop.example"]
+      path: /orders
+      methods: [GET, POST]
+      headers: {x-beta: "1"}
+    split:
+      - {service: orders, version: "1.0", weight: 95}
+      - {service: orders, version: "1.1", weight: 5}
+    strip_prefix: true
+    request_headers: {set: {x-team: orders}, remove: [x-debug]}
+    response_headers: {add: {x-served-by: waypost}}
+    timeouts: {first_byte: 10s, idle: 1m, total: 30s}
+    retries: {attempts: 2, replay_limit: 16KiB}
+    limits: {concurrent: 100, pending: 50, max_wait: 2s}
+    rate_limit: {requests: 10, per: 1s, burst: 20, by: header, header: x-api-key}
+    cors: {origins: ["https://shop.example"], credentials: true}
+    max_body: 10MB
+    sticky: {cookie: at}
+"#;
+
+    fn error(name: &str, text: &str) -> String {
+        parse(Path::new(name), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_key_is_read() {
+        let file = parse(Path::new("routes.yaml"), FULL).unwrap();
+        let [route] = file.routes.as_slice() else {
+            panic!("{file:?}");
+        };
+        assert_eq!(route.path, PathPattern::Prefix("/orders".into()));
+        assert_eq!(route.destinations[1].weight, 5);
+        assert_eq!(route.rewrite.as_deref(), Some(""));
+        assert_eq!(route.timeouts.total, Some(Duration::from_secs(30)));
+        assert_eq!(route.retries.replay_limit, Some(16 * 1024));
+        assert_eq!(route.max_body, Some(10_000_000));
+        assert_eq!(route.conditions.methods, [Method::GET, Method::POST]);
+    }
+
+    #[test]
+    fn toml_is_read_too() {
+        let text = "[[routes]]\nservice = \"auth\"\nmatch.path = \"/login\"\nmax_body = 5\n";
+        let file = parse(Path::new("routes.toml"), text).unwrap();
+        assert_eq!(file.routes[0].destinations[0].service.as_str(), "auth");
+        assert_eq!(file.routes[0].max_body, Some(5));
+    }
+
+    #[test]
+    fn an_empty_file_has_no_routes() {
+        for name in ["a.yaml", "a.toml"] {
+            assert!(
+                parse(Path::new(name), "\n").unwrap().routes.is_empty(),
+                "{name}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_error_names_line_and_cause() {
+        for (text, at, cause) in [
+            (
+                "routes:\n  - service: a\n    servcie: b\n",
+                "r.yaml:3:",
+                "servcie",
+            ),
+            (
+                "routes:\n  - service: \"a b\"\n",
+                "r.yaml:2:",
+                "is not allowed",
+            ),
+            (
+                "routes:\n  - service: a\n    match: {hosts: [\"a:80\"]}\n",
+                "r.yaml:3:",
+                "without a port",
+            ),
+            (
+                "routes:\n  - service: a\n  - match: {path: /x}\n",
+                "r.yaml:3:",
+                "needs `service`",
+            ),
+            (
+                "routes:\n  - service: a\n    match:\n      path: x\n",
+                "r.yaml:",
+                "begin with a slash",
+            ),
+            (
+                "routes:\n  - service: a\n    timeouts: {first_byte: 10}\n",
+                "r.yaml:3:",
+                "such as 500ms",
+            ),
+            (
+                "routes:\n  - service: a\n    max_body: 10XB\n",
+                "r.yaml:3:",
+                "no number of bytes",
+            ),
+            ("routes: [", "r.yaml:", ""),
+        ] {
+            let error = error("r.yaml", text);
+            assert!(
+                error.starts_with(at) && error.contains(cause),
+                "{text:?}: {error}"
+            );
+        }
+        let toml = "[[routes]]\nservice = \"a\"\n[[routes]]\nmatch.path = \"/x\"\n";
+        let found = error("r.toml", toml);
+        assert!(
+            found.starts_with("r.toml:3:") && found.contains("needs `service`"),
+            "{found}"
+        );
+    }
+
+    #[test]
+    fn rules_that_contradict_each_other_are_errors() {
+        for (route, cause) in [
+            ("service: a, split: [{service: b}]", "exclude each other"),
+            (
+                "service: a, strip_prefix: true, rewrite: /x, match: {path: /a}",
+                "exclude each other",
+            ),
+            (
+                "service: a, strip_prefix: true, match: {exact: /a}",
+                "needs `match.path`",
+            ),
+            (
+                "service: a, match: {path: /a, exact: /b}",
+                "exclude each other",
+            ),
+            ("split: [{service: a, weight: 0}]", "weights"),
+            (
+                "service: a, rewrite: \"/x/{id}\", match: {path: /a}",
+                "has no {id}",
+            ),
+            (
+                "service: a, rate_limit: {requests: 1, by: header}",
+                "rate_limit.header",
+            ),
+            ("service: a, rate_limit: {requests: 0}", "at least one"),
+            ("service: a, retries: {attempts: 0}", "at least 1"),
+            ("service: a, sticky: {cookie: \"a;b\"}", "no cookie name"),
+            ("service: a, match: {methods: [get]}", "in capitals"),
+            (
+                "service: a, request_headers: {set: {connection: x}}",
+                "one connection",
+            ),
+        ] {
+            let error = error("r.yaml", &format!("routes:\n  - {{{route}}}\n"));
+            assert!(error.contains(cause), "{route}: {error}");
+        }
+    }
+}

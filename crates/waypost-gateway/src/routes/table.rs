@@ -1,0 +1,110 @@
+//! Finds the route of a request.
+
+use std::cmp::Reverse;
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use http::{HeaderMap, Method};
+use waypost::ServiceName;
+use waypost::snapshot::Freshness;
+
+use super::pattern::bare_host;
+use super::route::Route;
+
+/// All routes at one moment.
+#[derive(Default)]
+pub(super) struct RouteTable {
+    /// Those of the routes file, in order of precedence.
+    from_file: Vec<Arc<Route>>,
+    /// The positions in `from_file` of those that can match a path, by its first segment.
+    by_segment: HashMap<String, Vec<usize>>,
+    /// The same for all other first segments.
+    by_no_segment: Vec<usize>,
+    /// By the first segment of the path.
+    pub(super) discovered: HashMap<ServiceName, Arc<Route>>,
+    /// That of the list of services.
+    pub(super) freshness: Option<Freshness>,
+}
+
+impl RouteTable {
+    /// Replaces the routes of the file.
+    pub(super) fn with_file(&self, mut routes: Vec<Arc<Route>>) -> Self {
+        // The sort is stable, so the file's order decides between equals.
+        routes.sort_by_key(|route| Reverse(route.rank()));
+        let mut by_segment: HashMap<String, Vec<usize>> = HashMap::new();
+        for route in &routes {
+            if let Some(segment) = route.path().first_segment() {
+                by_segment.entry(segment.to_owned()).or_default();
+            }
+        }
+        let mut by_no_segment = Vec::new();
+        for (at, route) in routes.iter().enumerate() {
+            match route.path().first_segment() {
+                Some(segment) => by_segment.entry(segment.to_owned()).or_default().push(at),
+                None => {
+                    by_no_segment.push(at);
+                    by_segment.values_mut().for_each(|list| list.push(at));
+                }
+            }
+        }
+        Self {
+            from_file: routes,
+            by_segment,
+            by_no_segment,
+            discovered: self.discovered.clone(),
+            freshness: self.freshness.clone(),
+        }
+    }
+
+    /// Replaces the discovered routes.
+    pub(super) fn with_discovered(
+        &self,
+        discovered: HashMap<ServiceName, Arc<Route>>,
+        freshness: Freshness,
+    ) -> Self {
+        Self {
+            from_file: self.from_file.clone(),
+            by_segment: self.by_segment.clone(),
+            by_no_segment: self.by_no_segment.clone(),
+            discovered,
+            freshness: Some(freshness),
+        }
+    }
+
+    /// The route that takes a request.
+    pub(super) fn find(
+        &self,
+        host: Option<&str>,
+        path: &str,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Option<&Arc<Route>> {
+        let segment = first_segment(path);
+        if self.from_file.is_empty() {
+            return self.discovered.get(segment);
+        }
+        let host = host.map(bare_host);
+        let candidates = self.by_segment.get(segment).unwrap_or(&self.by_no_segment);
+        let from_file = candidates
+            .iter()
+            .filter_map(|at| self.from_file.get(*at))
+            .find(|route| route.matches(host.as_deref(), path, method, headers));
+        match from_file {
+            Some(route) if route.precedes_discovered() => Some(route),
+            from_file => self.discovered.get(segment).or(from_file),
+        }
+    }
+
+    /// All routes: those of the file in order of precedence, then the discovered ones by name.
+    pub(super) fn all(&self) -> Vec<Arc<Route>> {
+        let mut discovered: Vec<_> = self.discovered.values().cloned().collect();
+        discovered.sort_by(|a, b| a.name().cmp(b.name()));
+        [self.from_file.clone(), discovered].concat()
+    }
+}
+
+/// The first segment of a path that begins with a slash.
+pub(super) fn first_segment(path: &str) -> &str {
+    let path = path.strip_prefix('/').unwrap_or(path);
+    path.split('/').next().unwrap_or_default()
+}
