@@ -10,7 +10,8 @@
 balancer picks. URLs with a port, an IP address or ``localhost`` are left alone.
 
 A request that fails without a response is sent to up to two other instances, provided that it never
-reached the first one or that its method is idempotent, and that its body can be sent again. Retries are
+reached the first one or that its method is idempotent, and that its body can be sent again. A response of
+up to 64 KiB whose length is known is read at once, so one that is cut short counts as none. Retries are
 limited to a fifth of the requests. Instances that fail are left out for a while. If there is no instance,
 httpx raises its own :class:`httpx.ConnectError`, whose ``__cause__`` is one of :mod:`waypost.errors`.
 """
@@ -27,6 +28,9 @@ from ._waypost import Lease
 from .client import BaseClient
 from .discovery import ServiceDiscovery
 from .errors import WaypostError
+
+#: The largest response that is read at once, in bytes.
+SMALL = 64 * 1024
 
 __all__ = ["AsyncWaypostTransport", "WaypostTransport"]
 
@@ -60,6 +64,8 @@ class WaypostTransport(httpx.BaseTransport):
                 raise _no_instance(error, request) from error
             try:
                 response = self._transport.handle_request(_request_to(request, url))
+                if _is_small(response):
+                    _read(response)
             except BaseException as error:
                 if not _failed(lease, error):
                     raise
@@ -68,8 +74,11 @@ class WaypostTransport(httpx.BaseTransport):
                     raise
                 continue
             _responded(lease, response)
-            assert isinstance(response.stream, httpx.SyncByteStream)
-            response.stream = _LeasedStream(response.stream, lease)
+            if isinstance(response.stream, httpx.ByteStream):
+                lease.close()
+            else:
+                assert isinstance(response.stream, httpx.SyncByteStream)
+                response.stream = _LeasedStream(response.stream, lease)
             return response
 
     def close(self) -> None:
@@ -112,6 +121,8 @@ class AsyncWaypostTransport(httpx.AsyncBaseTransport):
                 raise _no_instance(error, request) from error
             try:
                 response = await self._transport.handle_async_request(_request_to(request, url))
+                if _is_small(response):
+                    await _read_async(response)
             except BaseException as error:
                 if not _failed(lease, error):
                     raise
@@ -120,8 +131,11 @@ class AsyncWaypostTransport(httpx.AsyncBaseTransport):
                     raise
                 continue
             _responded(lease, response)
-            assert isinstance(response.stream, httpx.AsyncByteStream)
-            response.stream = _AsyncLeasedStream(response.stream, lease)
+            if isinstance(response.stream, httpx.ByteStream):
+                lease.close()
+            else:
+                assert isinstance(response.stream, httpx.AsyncByteStream)
+                response.stream = _AsyncLeasedStream(response.stream, lease)
             return response
 
     async def _lease_for(self, address: str, tried: list[str]) -> tuple[Lease, str]:
@@ -179,6 +193,30 @@ def _may_retry(request: httpx.Request, error: BaseException, tried: list[str]) -
         return False
     never_sent = isinstance(error, (httpx.ConnectError, httpx.ConnectTimeout))
     return never_sent or request.method.upper() in IDEMPOTENT
+
+
+def _is_small(response: httpx.Response) -> bool:
+    """Whether the body may be read at once: a stream has no length."""
+    length = response.headers.get("content-length", "")
+    return length.isascii() and length.isdigit() and int(length) <= SMALL
+
+
+def _read(response: httpx.Response) -> None:
+    stream = response.stream
+    assert isinstance(stream, httpx.SyncByteStream)
+    try:
+        response.stream = httpx.ByteStream(b"".join(stream))
+    finally:
+        stream.close()
+
+
+async def _read_async(response: httpx.Response) -> None:
+    stream = response.stream
+    assert isinstance(stream, httpx.AsyncByteStream)
+    try:
+        response.stream = httpx.ByteStream(b"".join([part async for part in stream]))
+    finally:
+        await stream.aclose()
 
 
 def _responded(lease: Lease, response: httpx.Response) -> None:

@@ -77,6 +77,10 @@ class WaypostAdapter(HTTPAdapter):
             try:
                 # Instances are reached directly, also if the environment names a proxy.
                 response = super().send(attempt, True, timeout, verify, cert, {})
+                if not stream:
+                    # Here rather than by the session, so that a response which is cut short may be
+                    # retried.
+                    _ = response.content
             except BaseException as error:
                 if not _failed(lease, error):
                     raise
@@ -88,7 +92,10 @@ class WaypostAdapter(HTTPAdapter):
             # Redirects are relative to the original request, which has the service's name.
             response.request = request
             response.url = request.url or ""
-            _hold(response, lease)
+            if stream:
+                _hold(response, lease)
+            else:
+                lease.close()
             return response
 
 
