@@ -6,6 +6,7 @@ mod command;
 mod completion;
 mod error;
 mod output;
+mod random;
 mod runtime;
 mod style;
 mod suggest;

@@ -83,6 +83,15 @@ pub(crate) fn run_server(command: impl Future<Output = CommandResult>) -> Comman
         .block_on(command)
 }
 
+/// As [`run_server`], for a command that shows the output of other programs: it logs only warnings.
+pub(crate) fn run_stack(command: impl Future<Output = CommandResult>) -> CommandResult {
+    log_to_stderr(Level::Warn, QUERY_FILTER);
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(command)
+}
+
 /// Enables the logging of outages, for a command started by [`run_query`] that runs until it is stopped.
 pub(crate) fn log_outages() {
     if let Some(set_filter) = SET_FILTER.get() {

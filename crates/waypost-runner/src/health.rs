@@ -15,6 +15,9 @@ const FIRST_DELAY_FOR: Duration = Duration::from_secs(2);
 /// The longest delay between the checks of a starting instance.
 const LONGEST_DELAY: Duration = Duration::from_millis(500);
 
+/// The longest delay between the checks after a failure.
+const AFTER_FAILURE: Duration = Duration::from_secs(1);
+
 /// A change of health. A problem is the result of the last check.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HealthEvent {
@@ -67,7 +70,12 @@ where
 
     let mut failures = 0_u32;
     loop {
-        sleep(timing.interval).await;
+        // A failure is confirmed, and its end noticed, sooner than the next regular check.
+        sleep(match failures {
+            0 => timing.interval,
+            _ => timing.interval.min(AFTER_FAILURE),
+        })
+        .await;
         match check().await {
             Ok(()) => {
                 if failures >= timing.failures {
@@ -160,8 +168,8 @@ mod tests {
             run(5, &results).await[..3],
             [
                 (0, HealthEvent::Ready),
-                (12, unhealthy("refused")),
-                (16, HealthEvent::Recovered)
+                (8, unhealthy("refused")),
+                (10, HealthEvent::Recovered)
             ]
         );
     }
@@ -169,6 +177,6 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_check_that_hangs_has_failed() {
         let events = run(5, &[(1, true)]).await;
-        assert_eq!(events[1], (9, unhealthy("no response within 1 s")));
+        assert_eq!(events[1], (7, unhealthy("no response within 1 s")));
     }
 }

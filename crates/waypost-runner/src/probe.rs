@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use regex::Regex;
 use tokio::net::TcpStream;
 use tokio::process::Command;
+use tokio::time::Instant;
 
 use crate::template::Variables;
 
@@ -42,7 +43,7 @@ enum Kind {
     Tcp,
     Log(String),
     Exec(Vec<String>),
-    Running,
+    Running(Duration),
     Completed,
 }
 
@@ -80,7 +81,12 @@ impl Probe {
 
     /// The program has been started. Nothing else is checked.
     pub fn running() -> Self {
-        Self::new(Kind::Running)
+        Self::running_for(Duration::ZERO)
+    }
+
+    /// The program has been running for this long. A program that can't start usually ends sooner.
+    pub fn running_for(duration: Duration) -> Self {
+        Self::new(Kind::Running(duration))
     }
 
     /// The program has exited with code 0. For a one-time task such as a migration, which is neither
@@ -123,7 +129,7 @@ impl Probe {
 
     /// Whether an instance is ready as soon as it was started.
     pub(crate) fn is_running(&self) -> bool {
-        matches!(self.kind, Kind::Running)
+        matches!(self.kind, Kind::Running(_))
     }
 
     /// Whether this is the probe of a one-time task.
@@ -184,7 +190,7 @@ impl Probe {
                     dir: dir.map(Path::to_owned),
                 }))
             }
-            Kind::Running => Ok(Check::Running),
+            Kind::Running(duration) => Ok(Check::Running(Instant::now() + *duration)),
             Kind::Completed => Ok(Check::Completed),
         }
     }
@@ -193,11 +199,19 @@ impl Probe {
 /// A probe with the address of one instance.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Check {
-    Http { host: String, port: u16, uri: Uri },
-    Tcp { host: String, port: u16 },
+    Http {
+        host: String,
+        port: u16,
+        uri: Uri,
+    },
+    Tcp {
+        host: String,
+        port: u16,
+    },
     Log(LogMatch),
     Exec(ExecCheck),
-    Running,
+    /// From this time on.
+    Running(Instant),
     Completed,
 }
 
@@ -216,7 +230,8 @@ impl Check {
     /// Why the check failed.
     pub(crate) async fn run(&self) -> Result<(), String> {
         match self {
-            Self::Running => Ok(()),
+            Self::Running(since) if Instant::now() >= *since => Ok(()),
+            Self::Running(_) => Err("it has just been started".to_owned()),
             // Completion is noticed when the program exits.
             Self::Completed => Err("not completed yet".to_owned()),
             Self::Tcp { host, port } => connect(host, *port).await.map(drop),

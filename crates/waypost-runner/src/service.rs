@@ -354,6 +354,11 @@ impl ServiceSpec {
         self
     }
 
+    /// Whether it runs elsewhere; see [`external`](Self::external).
+    pub fn is_external(&self) -> bool {
+        self.external.is_some()
+    }
+
     fn dependency(mut self, service: String, condition: Condition) -> Self {
         self.after.push(Dependency { service, condition });
         self

@@ -1,11 +1,12 @@
 //! The status of every instance, in one table: each instance writes its own row, and the supervisor
 //! reads them and waits for changes.
 
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use tokio::sync::{broadcast, watch};
 
-use crate::service::{Condition, Dependency};
+use crate::service::{Condition, Dependency, ServiceSpec};
 use crate::status::{Events, InstanceState, InstanceStatus};
 
 /// How many events a subscriber may fall behind before it misses some.
@@ -123,6 +124,33 @@ impl StatusTable {
             if !pending || table.changed().await.is_err() {
                 return Ok(());
             }
+        }
+    }
+
+    /// Waits until each of these instances has been ready once or has failed, or waits for one that
+    /// isn't ready. Returns whether all are ready.
+    pub(crate) async fn wait_settled(
+        &self,
+        instances: &[String],
+        services: &[Arc<ServiceSpec>],
+    ) -> bool {
+        let mut table = self.rows.subscribe();
+        let is_ours = |row: &&Row| instances.contains(&row.status.instance);
+        let can_start = |row: &Row, rows: &[Row]| {
+            let service = services.iter().find(|it| it.name == row.status.service);
+            service.is_none_or(|service| service.after.iter().all(|it| is_met(it, rows)))
+        };
+        let settled = table.wait_for(|rows| {
+            rows.iter()
+                .filter(is_ours)
+                .all(|row| match row.status.state {
+                    InstanceState::Waiting { .. } => !can_start(row, rows),
+                    _ => row.start_result.is_some(),
+                })
+        });
+        match settled.await {
+            Ok(rows) => rows.iter().filter(is_ours).all(|row| row.status.is_ready()),
+            Err(_) => false,
         }
     }
 

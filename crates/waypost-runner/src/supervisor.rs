@@ -145,6 +145,21 @@ impl Supervisor {
         self.0.wait_ready(&requests).await
     }
 
+    /// Waits until every instance that is wanted to run is healthy, has completed or has failed, or waits
+    /// for one that has failed. Returns whether all are healthy or have completed.
+    pub async fn settled(&self) -> bool {
+        let is_wanted: Vec<String> = {
+            let instances = self.0.lock();
+            let wanted = instances.handles.iter().filter(|handle| handle.is_wanted());
+            wanted.map(|handle| handle.name.clone()).collect()
+        };
+        self.0
+            .shared
+            .table
+            .wait_settled(&is_wanted, self.specs())
+            .await
+    }
+
     /// The current status of every instance.
     pub fn statuses(&self) -> Vec<InstanceStatus> {
         self.0.shared.table.statuses()

@@ -57,6 +57,8 @@ struct Desired {
     target: Target,
     /// The reason for maintenance, if the instance should be in maintenance.
     maintenance: Option<Arc<str>>,
+    /// How many reports of the health were asked for.
+    reports: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +114,7 @@ impl Registrar {
         let (desired, changes) = watch::channel(Desired {
             target: Target::Registered,
             maintenance: None,
+            reports: 0,
         });
         let task = reconcile(Arc::clone(&provider), registration.clone(), state, changes);
         tokio::spawn(task);
@@ -180,6 +183,12 @@ impl Registrar {
     pub fn leave_maintenance(&self) {
         self.desired
             .send_modify(|desired| desired.maintenance = None);
+    }
+
+    /// Runs the health checks and reports the result now instead of at the next heartbeat, for a change
+    /// of the health that is known at once.
+    pub fn report_now(&self) {
+        self.desired.send_modify(|desired| desired.reports += 1);
     }
 
     /// Stops without deregistering: the instance stays in the registry until its checks fail.

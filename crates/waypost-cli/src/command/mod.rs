@@ -29,7 +29,7 @@ use clap::{CommandFactory, Subcommand};
 
 pub(crate) use self::registry_args::RegistryArgs;
 use crate::error::CommandResult;
-use crate::runtime::{run_query, run_server};
+use crate::runtime::{run_query, run_server, run_stack};
 use crate::terminal::print_verbatim;
 
 #[derive(Subcommand)]
@@ -65,7 +65,7 @@ impl Command {
     /// Runs the command. `C` is the whole command line, for the man page.
     pub(crate) fn run<C: CommandFactory>(self) -> CommandResult {
         match self {
-            Self::Up(up) => run_server(up.run()),
+            Self::Up(up) => run_stack(up.run()),
             Self::Stack(stack) => stack.run(),
             Self::Agent(agent) => agent.run(),
             Self::Gateway(gateway) => run_server(gateway.run()),

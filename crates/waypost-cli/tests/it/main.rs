@@ -12,5 +12,6 @@ mod output;
 mod queries;
 mod registry;
 mod shutdown;
+mod stack;
 mod support;
 mod up;

@@ -7,6 +7,7 @@
 //! slows down only the program that writes, because its pipe fills up.
 
 mod console;
+mod files;
 mod level;
 mod line;
 mod reader;
@@ -17,6 +18,7 @@ mod store;
 mod writer;
 
 pub use console::Console;
+pub use files::{KeptLine, LogFiles};
 pub use level::Level;
 pub use line::{Line, LogSink, Stream};
 pub(crate) use reader::OutputStream;

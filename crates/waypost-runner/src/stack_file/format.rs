@@ -197,7 +197,7 @@ pub struct Ready {
     pub log: Option<String>,
     /// This command exits with 0. It runs in the service's folder and environment.
     pub exec: Option<CommandLine>,
-    /// The time between two checks of a ready instance; default: 2s.
+    /// The time between two checks of a ready instance; default: 5s.
     #[serde(deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]
     pub every: Option<Duration>,

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
 use super::check::{host_and_port, split_dependency, words};
 use super::env_file::EnvFile;
@@ -21,9 +22,19 @@ pub struct Addresses {
     pub registry_host: String,
     /// The port of the registry.
     pub registry_port: u16,
-    /// The URL of the gateway without a slash at the end, such as `http://localhost:8000`.
-    pub gateway: Option<String>,
+    /// The port of the gateway on this machine.
+    pub gateway_port: Option<u16>,
+    /// Ports that replace those of the file, by service.
+    pub ports: BTreeMap<String, u16>,
+    /// Numbers of instances that replace those of the file, by service.
+    pub replicas: BTreeMap<String, u32>,
 }
+
+/// The time between two checks of a ready instance. The end of a program is noticed at once, whatever
+/// it is.
+const EVERY: Duration = Duration::from_secs(5);
+/// How long a program without a port has to run before it counts as started.
+const SETTLED_AFTER: Duration = Duration::from_millis(500);
 
 /// Variables that would make services use another registry than the stack's. They are set to an empty
 /// value, which counts as not set.
@@ -47,7 +58,7 @@ pub fn services(
     let conversion = Conversion {
         file,
         addresses,
-        ports: first_ports(file)?,
+        ports: first_ports(file, &addresses.ports)?,
     };
     let services = &file.contents().services;
     let specs = file.order().iter().filter_map(|name| {
@@ -104,11 +115,14 @@ pub fn selected(
 
 /// The port of the first instance of each service. A port of 0 is replaced by a free one now, because
 /// other services need it in their settings.
-fn first_ports(file: &StackFile) -> io::Result<BTreeMap<String, u16>> {
+fn first_ports(
+    file: &StackFile,
+    chosen: &BTreeMap<String, u16>,
+) -> io::Result<BTreeMap<String, u16>> {
     let mut ports = BTreeMap::new();
     for (name, service) in &file.contents().services {
         let external = service.external.as_deref().and_then(host_and_port);
-        let port = match (external, service.port) {
+        let port = match (external, chosen.get(name).copied().or(service.port)) {
             (Some((_, port)), _) => port,
             (None, Some(0)) => free_port(IpAddr::V4(Ipv4Addr::LOCALHOST))?,
             (None, Some(port)) => port,
@@ -141,11 +155,11 @@ impl Conversion<'_> {
         let spec = match &service.ready {
             Some(ready) => self.ready(spec, service, ready),
             None if service.once => spec.ready(Probe::completed()),
-            None => spec,
+            None => self.ready(spec, service, &Ready::default()),
         };
         spec.details(ServiceDetails {
             built_in: false,
-            url: self.url(name, service),
+            url: self.url(name, service, "localhost"),
             uses: service.uses.clone(),
             links: service.links.clone(),
             profiles: service.profiles.clone(),
@@ -169,7 +183,8 @@ impl Conversion<'_> {
         if let Some(port) = self.ports.get(name) {
             spec = spec.port(*port);
         }
-        if let Some(replicas) = service.replicas {
+        let replicas = self.addresses.replicas.get(name).copied();
+        if let Some(replicas) = replicas.or(service.replicas) {
             spec = spec.replicas(replicas);
         }
         let stop = service.stop.as_ref();
@@ -202,11 +217,9 @@ impl Conversion<'_> {
         } else if service.port.is_some() || service.external.is_some() {
             Probe::tcp()
         } else {
-            Probe::running()
-        };
-        if let Some(every) = ready.every {
-            probe = probe.interval(every);
+            Probe::running_for(SETTLED_AFTER)
         }
+        .interval(ready.every.unwrap_or(EVERY));
         if let Some(timeout) = ready.timeout {
             probe = probe.timeout(timeout);
         }
@@ -290,7 +303,8 @@ impl Conversion<'_> {
                 .contents()
                 .services
                 .get(target)
-                .and_then(|service| self.url(target, service))
+                // Not localhost, which may also be [::1], where nothing listens.
+                .and_then(|service| self.url(target, service, "127.0.0.1"))
             else {
                 continue;
             };
@@ -313,7 +327,7 @@ impl Conversion<'_> {
 
     /// The URL under which others reach a service: through the gateway if there is one. Services without
     /// HTTP are reached directly.
-    fn url(&self, name: &str, service: &Service) -> Option<String> {
+    fn url(&self, name: &str, service: &Service, host: &str) -> Option<String> {
         let port = self.ports.get(name)?;
         let is_http = || {
             service
@@ -330,9 +344,9 @@ impl Conversion<'_> {
             Some(Register::Details(details)) => details.name.as_deref().unwrap_or(name),
             _ => name,
         };
-        Some(match &self.addresses.gateway {
-            Some(gateway) => format!("{gateway}/{name}/"),
-            None => format!("http://localhost:{port}/"),
+        Some(match self.addresses.gateway_port {
+            Some(gateway) => format!("http://{host}:{gateway}/{name}/"),
+            None => format!("http://{host}:{port}/"),
         })
     }
 

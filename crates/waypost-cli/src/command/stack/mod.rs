@@ -6,6 +6,7 @@ mod stack_args;
 
 use clap::Subcommand;
 
+pub(crate) use self::stack_args::StackArgs;
 use crate::error::CommandResult;
 
 #[derive(Subcommand)]

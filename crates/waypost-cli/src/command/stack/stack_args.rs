@@ -32,10 +32,12 @@ impl StackArgs {
 
     /// As [`file`](Self::file), but the error says what to do if there is none.
     pub(crate) fn require_file(&self) -> Result<PathBuf, CommandError> {
-        self.file().ok_or_else(|| {
-            CommandError::Invalid(format!(
-                "no {FILE_NAME} in this folder or one above it; write one: waypost init"
-            ))
-        })
+        self.file().ok_or_else(|| self.no_file())
+    }
+
+    pub(crate) fn no_file(&self) -> CommandError {
+        CommandError::Invalid(format!(
+            "no {FILE_NAME} in this folder or one above it; write one: waypost init"
+        ))
     }
 }

@@ -1,8 +1,16 @@
-//! `waypost up`: runs the whole stack on this machine.
+//! `waypost up`: runs a whole stack on this machine.
 
-mod plan;
+mod built_in;
+mod dashboard;
+mod file_stack;
+mod registrations;
 mod registry_choice;
+mod sample;
+mod session;
+mod sink;
+mod summary;
 
+use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::str::FromStr;
@@ -11,32 +19,57 @@ use std::time::Duration;
 
 use clap::Args;
 use futures_util::future::join_all;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 use waypost::ServiceDiscoveryClient;
 use waypost::integration::shutdown_signal;
 use waypost::provider::consul::ConsulProvider;
+use waypost_runner::control::{Control, router, socket_of_file, socket_of_sample};
 use waypost_runner::{Console, Supervisor};
 
-use self::plan::Plan;
+use self::dashboard::Dashboard;
+use self::file_stack::{FileStack, Selection};
+use self::registrations::Registrations;
 use self::registry_choice::RegistryChoice;
+use self::sample::Sample;
+use self::session::open_socket;
+use self::sink::StackSink;
+use self::summary::Summary;
+use super::stack::StackArgs;
 use crate::error::{CommandError, CommandResult};
 use crate::terminal::{announce, announce_verbatim};
 
-/// Start a registry, the gateway, the UI and the AI models, and run them until Ctrl-C
+/// Start the services of waypost.toml with a registry, a gateway and a dashboard, until Ctrl-C
+///
+/// The stack file is waypost.toml in this folder or the nearest one above it. Without one, a sample is
+/// started: a UI and AI models.
 ///
 /// Each program runs as a separate process, and finds the others through the registry. Every log
 /// line is prefixed with the name of its process. Ctrl-C stops all processes in reverse order; a
 /// second Ctrl-C stops them immediately.
 #[derive(Args)]
 pub(crate) struct Up {
+    /// The services to start, with those that they come after [default: all without a profile]
+    #[arg(value_name = "SERVICE")]
+    services: Vec<String>,
+    #[command(flatten)]
+    stack: StackArgs,
+    /// Start also the services of this profile; can be repeated
+    #[arg(long, value_name = "NAME")]
+    profile: Vec<String>,
+    /// Start only the named services, without those that they come after
+    #[arg(long, requires = "services")]
+    no_deps: bool,
+    /// Use a free port wherever one is taken
+    #[arg(long)]
+    auto_port: bool,
     /// Registry to use: `embedded`, `consul` to start `consul agent -dev`, or the HOST:PORT of a
-    /// running one
-    #[arg(long, default_value = "embedded")]
-    registry: RegistryChoice,
-    /// Number of instances of gateway, ui or ai-models; can be repeated
+    /// running one [default: what the stack file says, or embedded]
+    #[arg(long)]
+    registry: Option<RegistryChoice>,
+    /// Number of instances of a service; can be repeated
     #[arg(long, value_name = "NAME=N")]
     scale: Vec<Setting<Replicas>>,
-    /// Port of registry, gateway, ui or ai-models; can be repeated
+    /// Port of a service, or of registry, gateway or dashboard; can be repeated
     #[arg(long = "port", value_name = "NAME=PORT")]
     ports: Vec<Setting<Port>>,
     /// Start everything, wait until it is healthy, and stop; succeeds if everything became healthy
@@ -46,6 +79,8 @@ pub(crate) struct Up {
 
 /// How long healthy services may take to appear in the registry.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the registry may take to deregister the instances at the end.
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `NAME=VALUE`.
 #[derive(Clone, Debug)]
@@ -106,19 +141,101 @@ impl<T: SettingValue> FromStr for Setting<T> {
 
 impl Up {
     pub(super) async fn run(self) -> CommandResult {
+        match self.stack.file() {
+            Some(file) => self.run_file(&file).await,
+            None if self.services.is_empty() && self.profile.is_empty() => self.run_sample().await,
+            None => Err(self.stack.no_file()),
+        }
+    }
+
+    /// Runs the stack of a file. A service that fails leaves the others running.
+    async fn run_file(self, path: &Path) -> CommandResult {
         let mut shutdown = pin!(shutdown_signal());
-        let mut plan = Plan::new(self.registry);
+        let selection = Selection {
+            services: &self.services,
+            profiles: &self.profile,
+            alone: self.no_deps,
+        };
+        let mut plan = FileStack::read(path, self.registry, &selection)?;
         for Setting { name, value } in &self.ports {
             plan.set_port(name, value.0)?;
         }
         for Setting { name, value } in &self.scale {
             plan.set_replicas(name, value.0)?;
         }
+        let mut socket = open_socket(&socket_of_file(path)?).await?;
+        if self.auto_port {
+            plan.choose_free_ports()?;
+        }
         let stack = plan.stack()?;
+        plan.check_ports(&stack)?;
+
+        let began = Instant::now();
+        let sink = StackSink::new(Console::stdout(), plan.file().directory())?;
+        let supervisor = Supervisor::start(stack, sink).map_err(CommandError::other)?;
+        let control = Control::start(supervisor.clone(), plan.about());
+        socket.serve(router(control.clone()));
+        let registrations = Registrations::start(
+            &plan.registry_address(),
+            plan.on_behalf(),
+            supervisor.clone(),
+            control.clone(),
+        )?;
+        let dashboard = match plan.dashboard() {
+            Some(address) => Some(Dashboard::start(address, control.clone()).await?),
+            None => None,
+        };
+
+        let mut all_ready = false;
+        tokio::select! {
+            ready = supervisor.settled() => {
+                all_ready = ready;
+                let summary = Summary {
+                    stack: &control.stack(),
+                    supervisor: &supervisor,
+                    dashboard: dashboard.as_ref().map(|dashboard| dashboard.link.as_str()),
+                    took: began.elapsed(),
+                };
+                announce_verbatim(&format!("\n{summary}\n"));
+                if !self.check {
+                    tokio::select! {
+                        () = &mut shutdown => {}
+                        () = control.down_requested() => {}
+                    }
+                }
+            }
+            () = &mut shutdown => {}
+            () = control.down_requested() => {}
+        }
+        announce("stopping in reverse order; press Ctrl-C again to stop immediately");
+        // While the registry is still there.
+        let _ = timeout(DEREGISTER_TIMEOUT, registrations.end()).await;
+        stop(&supervisor).await;
+        Ok(if self.check && !all_ready {
+            ExitCode::FAILURE
+        } else {
+            ExitCode::SUCCESS
+        })
+    }
+
+    /// Runs the sample. If a part of it fails, all of it ends.
+    async fn run_sample(self) -> CommandResult {
+        let mut shutdown = pin!(shutdown_signal());
+        let mut sample = Sample::new(self.registry.unwrap_or(RegistryChoice::Embedded));
+        for Setting { name, value } in &self.ports {
+            sample.set_port(name, value.0)?;
+        }
+        for Setting { name, value } in &self.scale {
+            sample.set_replicas(name, value.0)?;
+        }
+        let mut socket = open_socket(&socket_of_sample(sample.gateway_port())).await?;
+        let stack = sample.stack()?;
         stack.check_ports().map_err(CommandError::other)?;
-        plan.check_localhost()?;
+        sample.registry().check_localhost()?;
         let supervisor =
             Supervisor::start(stack, Console::stdout()).map_err(CommandError::other)?;
+        let control = Control::start(supervisor.clone(), sample.about());
+        socket.serve(router(control.clone()));
 
         let ready = tokio::select! {
             ready = supervisor.ready() => ready,
@@ -132,12 +249,15 @@ impl Up {
             return Err(CommandError::other(error));
         }
         let is_stopping = tokio::select! {
-            () = all_discovered(&plan) => false,
+            () = all_discovered(&sample) => false,
             () = &mut shutdown => true,
         };
-        announce_verbatim(&format!("\n{plan}\n\n"));
+        announce_verbatim(&format!("\n{sample}\n\n"));
         if !self.check && !is_stopping {
-            shutdown.await;
+            tokio::select! {
+                () = &mut shutdown => {}
+                () = control.down_requested() => {}
+            }
         }
         announce("");
         announce("stopping in reverse order; press Ctrl-C again to stop immediately");
@@ -148,12 +268,12 @@ impl Up {
 
 /// Waits until every service is found in the registry: a service can be healthy some time before
 /// that. Gives up after a while, since the stack can be used even if the registry is slow.
-async fn all_discovered(plan: &Plan) {
-    let Ok(provider) = ConsulProvider::new(&plan.registry_address()) else {
+async fn all_discovered(sample: &Sample) {
+    let Ok(provider) = ConsulProvider::new(&sample.registry().address()) else {
         return;
     };
     let client = ServiceDiscoveryClient::new(Arc::new(provider));
-    let waits = plan.registered_names().map(|name| client.wait_for(name));
+    let waits = sample.registered_names().map(|name| client.wait_for(name));
     let _ = timeout(DISCOVERY_TIMEOUT, join_all(waits)).await;
 }
 

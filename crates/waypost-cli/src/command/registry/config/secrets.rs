@@ -10,6 +10,7 @@ use rcgen::{
 };
 
 use crate::error::CommandError;
+use crate::random::random;
 
 /// The secrets that all nodes of a cluster depend on.
 pub(super) struct Secrets {
@@ -95,15 +96,6 @@ fn set_lifetime(params: &mut CertificateParams, lifetime: Duration) {
     let now = SystemTime::now();
     params.not_before = (now - DAY).into();
     params.not_after = (now + lifetime).into();
-}
-
-fn random<const N: usize>() -> Result<[u8; N], CommandError> {
-    let mut bytes = [0; N];
-    rustls::crypto::ring::default_provider()
-        .secure_random
-        .fill(&mut bytes)
-        .map_err(|_| CommandError::other("the system's random number generator failed"))?;
-    Ok(bytes)
 }
 
 /// A random UUID, the form of Consul's tokens.

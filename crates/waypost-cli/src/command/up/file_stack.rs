@@ -1,0 +1,262 @@
+//! The stack that a stack file describes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+
+use waypost_runner::control::About;
+use waypost_runner::stack_file::{self, Addresses, Register, Registration, Service, StackFile};
+use waypost_runner::{RestartRule, Stack, TakenPort, Transport, check_port, free_port};
+
+use super::built_in::Registry;
+use super::registry_choice::RegistryChoice;
+use crate::error::CommandError;
+use crate::suggest::closest;
+
+/// The address that the programs listen on.
+const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
+
+/// What is started of a stack file, and where.
+pub(super) struct FileStack {
+    file: StackFile,
+    registry: Registry,
+    gateway: Option<u16>,
+    dashboard: Option<u16>,
+    /// The names of the services that are started.
+    selected: BTreeSet<String>,
+    ports: BTreeMap<String, u16>,
+    replicas: BTreeMap<String, u32>,
+}
+
+/// A service that is registered on its behalf.
+#[derive(Clone, Debug)]
+pub(super) struct OnBehalf {
+    /// What the registry is told.
+    pub(super) details: Registration,
+    /// The host of something external; this machine otherwise.
+    pub(super) host: Option<String>,
+}
+
+/// Which part of a stack file is started.
+pub(super) struct Selection<'a> {
+    /// The services; empty for all.
+    pub(super) services: &'a [String],
+    pub(super) profiles: &'a [String],
+    /// Without those that they come after.
+    pub(super) alone: bool,
+}
+
+impl FileStack {
+    pub(super) fn read(
+        path: &Path,
+        registry: Option<RegistryChoice>,
+        selection: &Selection<'_>,
+    ) -> Result<Self, CommandError> {
+        let file = StackFile::read(path).map_err(CommandError::stack_file)?;
+        let built_in = &file.contents().waypost;
+        let choice = match registry {
+            Some(choice) => choice,
+            // Checked with the file.
+            None => built_in.registry.parse().map_err(CommandError::Invalid)?,
+        };
+        let Selection {
+            services,
+            profiles,
+            alone,
+        } = *selection;
+        let selected = stack_file::selected(&file, services, profiles, alone)
+            .map_err(|name| unknown_service(&file, &name))?;
+        Ok(Self {
+            registry: Registry::new(choice, built_in.registry_port),
+            gateway: built_in.gateway.port(),
+            dashboard: built_in.dashboard.port(),
+            selected,
+            ports: BTreeMap::new(),
+            replicas: BTreeMap::new(),
+            file,
+        })
+    }
+
+    pub(super) fn set_port(&mut self, name: &str, port: u16) -> Result<(), CommandError> {
+        match name {
+            "registry" if !self.registry.is_started() => {
+                let message = "--port registry: the port is already given by the stack file or \
+                               --registry";
+                return Err(CommandError::Invalid(message.to_owned()));
+            }
+            "registry" => self.registry.port = port,
+            "gateway" => self.gateway = Some(port),
+            "dashboard" => self.dashboard = Some(port),
+            _ => {
+                self.program("--port", name)?;
+                self.ports.insert(name.to_owned(), port);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_replicas(&mut self, name: &str, replicas: u32) -> Result<(), CommandError> {
+        if self.program("--scale", name)?.once {
+            let message = format!("--scale: {name} is a step that ends");
+            return Err(CommandError::Invalid(message));
+        }
+        self.replicas.insert(name.to_owned(), replicas);
+        Ok(())
+    }
+
+    /// The service with this name, which must be a program.
+    fn program(&self, option: &str, name: &str) -> Result<&Service, CommandError> {
+        let service = self.file.contents().services.get(name);
+        let service = service.ok_or_else(|| match unknown_service(&self.file, name) {
+            CommandError::Invalid(message) => CommandError::Invalid(format!("{option}: {message}")),
+            other => other,
+        })?;
+        if service.external.is_some() {
+            let message = format!("{option}: {name} is external; `waypost up` doesn't start it");
+            return Err(CommandError::Invalid(message));
+        }
+        Ok(service)
+    }
+
+    /// Replaces every port that another process holds by a free one.
+    pub(super) fn choose_free_ports(&mut self) -> Result<(), CommandError> {
+        let choose = |port: &mut u16| -> Result<(), CommandError> {
+            if *port != 0 && check("", *port).is_err() {
+                *port = free_port(HOST)?;
+            }
+            Ok(())
+        };
+        if self.registry.is_started() {
+            choose(&mut self.registry.port)?;
+        }
+        for port in [&mut self.gateway, &mut self.dashboard]
+            .into_iter()
+            .flatten()
+        {
+            choose(port)?;
+        }
+        for name in &self.selected {
+            let service = self.file.contents().services.get(name);
+            let given = service.filter(|service| service.external.is_none());
+            let given = given.and_then(|service| service.port);
+            if let Some(mut port) = self.ports.get(name).copied().or(given) {
+                choose(&mut port)?;
+                self.ports.insert(name.clone(), port);
+            }
+        }
+        Ok(())
+    }
+
+    /// Checks what the runner itself does not: the ports of this process, and the registry's port on
+    /// the other loopback address.
+    pub(super) fn check_ports(&self, stack: &Stack) -> Result<(), CommandError> {
+        let mut taken: Vec<String> = Vec::new();
+        if let Err(error) = stack.check_ports() {
+            taken.push(error.to_string());
+        }
+        if let Some(Err(error)) = self.dashboard.map(|port| check("dashboard", port)) {
+            taken.push(error.to_string());
+        }
+        if taken.is_empty() {
+            return self.registry.check_localhost();
+        }
+        taken.push(
+            "stop these, or choose other ports with --auto-port or --port NAME=PORT".to_owned(),
+        );
+        Err(CommandError::Other(taken.join("\n")))
+    }
+
+    pub(super) fn stack(&self) -> Result<Stack, CommandError> {
+        let waypost = std::env::current_exe()?;
+        let mut builder = Stack::builder().keep_lines(2000);
+        if let Some(registry) = self.registry.spec(&waypost)? {
+            builder = builder.service(registry);
+        }
+        if let Some(port) = self.gateway {
+            let gateway = self
+                .registry
+                .program(&waypost, "gateway", &["gateway"], port);
+            builder = builder.service(gateway.restart(RestartRule::Always));
+        }
+        let addresses = Addresses {
+            registry_host: self.registry.host().to_owned(),
+            registry_port: self.registry.port,
+            gateway_port: self.gateway,
+            ports: self.ports.clone(),
+            replicas: self.replicas.clone(),
+        };
+        let is_selected = |name: &str| self.selected.contains(name);
+        for service in stack_file::services(&self.file, &addresses, is_selected)? {
+            // A program may look others up as soon as it starts.
+            let service = if self.registry.is_started() && !service.is_external() {
+                service.after("registry")
+            } else {
+                service
+            };
+            builder = builder.service(service);
+        }
+        builder.build().map_err(CommandError::other)
+    }
+
+    pub(super) fn about(&self) -> About {
+        let local = |port: u16| format!("http://localhost:{port}");
+        About {
+            name: self.file.name(),
+            file: std::path::absolute(self.file.path()).ok(),
+            directory: std::path::absolute(self.file.directory()).unwrap_or_default(),
+            registry: if self.registry.is_started() {
+                local(self.registry.port)
+            } else {
+                format!("http://{}", self.registry.address())
+            },
+            gateway: self.gateway.map(local),
+            dashboard: self.dashboard.map(local),
+        }
+    }
+
+    pub(super) fn file(&self) -> &StackFile {
+        &self.file
+    }
+
+    pub(super) fn registry_address(&self) -> String {
+        self.registry.address()
+    }
+
+    pub(super) fn dashboard(&self) -> Option<SocketAddr> {
+        self.dashboard.map(|port| SocketAddr::new(HOST, port))
+    }
+
+    /// The services that are registered on their behalf.
+    pub(super) fn on_behalf(&self) -> BTreeMap<String, OnBehalf> {
+        let services = self.file.contents().services.iter();
+        let registered = services.filter_map(|(name, service)| {
+            let has_address = service.port.is_some() || service.external.is_some();
+            let details = match &service.register {
+                None | Some(Register::Switch(true)) => Registration::default(),
+                Some(Register::Details(details)) => details.clone(),
+                Some(Register::Switch(false) | Register::Own(_)) => return None,
+            };
+            let host = service.external.as_ref().and_then(|it| it.rsplit_once(':'));
+            let on_behalf = OnBehalf {
+                details,
+                host: host.map(|(host, _)| host.trim_matches(['[', ']']).to_owned()),
+            };
+            (has_address && !service.once).then(|| (name.clone(), on_behalf))
+        });
+        registered.collect()
+    }
+}
+
+fn check(service: &str, port: u16) -> Result<(), TakenPort> {
+    check_port(service, SocketAddr::new(HOST, port), Transport::Tcp)
+}
+
+fn unknown_service(file: &StackFile, name: &str) -> CommandError {
+    let known = file.order().iter().map(String::as_str);
+    let advice = match closest(name, known) {
+        Some(meant) => format!("did you mean {meant}?"),
+        None => format!("there are {}", file.order().join(", ")),
+    };
+    let path = file.path().display();
+    CommandError::Invalid(format!("there is no service {name:?} in {path}; {advice}"))
+}

@@ -1,0 +1,136 @@
+//! The programs that `waypost up` starts, and their ports.
+
+use std::fmt;
+
+use waypost_runner::Stack;
+use waypost_runner::control::About;
+
+use super::built_in::Registry;
+use super::registry_choice::RegistryChoice;
+use crate::error::CommandError;
+use crate::suggest::closest;
+
+/// The programs of the stack.
+pub(super) struct Sample {
+    registry: Registry,
+    services: [Service; 3],
+}
+
+/// A program that registers itself.
+struct Service {
+    /// The name on the command line.
+    name: &'static str,
+    /// The name in the registry.
+    registered_as: &'static str,
+    /// The arguments of `waypost` that run it.
+    arguments: &'static [&'static str],
+    port: u16,
+    replicas: Option<u32>,
+}
+
+impl Sample {
+    pub(super) fn new(registry: RegistryChoice) -> Self {
+        let service = |name, registered_as, arguments, port| Service {
+            name,
+            registered_as,
+            arguments,
+            port,
+            replicas: None,
+        };
+        Self {
+            registry: Registry::new(registry, 8500),
+            services: [
+                service("ai-models", "ai-models", &["service", "ai-models"], 8002),
+                service("gateway", "api-gateway", &["gateway"], 8000),
+                service("ui", "ui", &["service", "ui"], 3000),
+            ],
+        }
+    }
+
+    pub(super) fn set_port(&mut self, name: &str, port: u16) -> Result<(), CommandError> {
+        if name != "registry" {
+            self.service_mut("--port", name)?.port = port;
+        } else if !self.registry.is_started() {
+            return Err(CommandError::other(
+                "--port registry: the port is already given by --registry",
+            ));
+        } else {
+            self.registry.port = port;
+        }
+        Ok(())
+    }
+
+    pub(super) fn set_replicas(&mut self, name: &str, replicas: u32) -> Result<(), CommandError> {
+        self.service_mut("--scale", name)?.replicas = Some(replicas);
+        Ok(())
+    }
+
+    /// The service with this name. The error names the command line option.
+    fn service_mut(&mut self, option: &str, name: &str) -> Result<&mut Service, CommandError> {
+        let names = self.services.each_ref().map(|service| service.name);
+        let mut services = self.services.iter_mut();
+        services.find(|it| it.name == name).ok_or_else(|| {
+            let advice = match closest(name, names) {
+                Some(meant) => format!("did you mean {meant}?"),
+                None => format!("use one of {}", names.join(", ")),
+            };
+            CommandError::Other(format!("{option}: unknown name {name:?}; {advice}"))
+        })
+    }
+
+    /// The services, each with the ones it depends on.
+    pub(super) fn stack(&self) -> Result<Stack, CommandError> {
+        let waypost = std::env::current_exe()?;
+        let mut builder = Stack::builder();
+        if let Some(registry) = self.registry.spec(&waypost)? {
+            builder = builder.service(registry);
+        }
+        for service in &self.services {
+            let (name, arguments) = (service.name, service.arguments);
+            let mut spec = self
+                .registry
+                .program(&waypost, name, arguments, service.port);
+            if let Some(replicas) = service.replicas {
+                spec = spec.replicas(replicas);
+            }
+            builder = builder.service(spec);
+        }
+        builder.build().map_err(CommandError::other)
+    }
+
+    pub(super) fn registry(&self) -> &Registry {
+        &self.registry
+    }
+
+    pub(super) fn gateway_port(&self) -> u16 {
+        self.services[1].port
+    }
+
+    pub(super) fn about(&self) -> About {
+        let local = |port: u16| format!("http://localhost:{port}");
+        About {
+            name: "sample".to_owned(),
+            file: None,
+            directory: std::env::current_dir().unwrap_or_default(),
+            registry: format!("http://{}", self.registry.address()),
+            gateway: Some(local(self.gateway_port())),
+            dashboard: None,
+        }
+    }
+
+    /// The names under which the services register.
+    pub(super) fn registered_names(&self) -> impl Iterator<Item = &'static str> {
+        self.services.iter().map(|service| service.registered_as)
+    }
+}
+
+impl fmt::Display for Sample {
+    /// The URL of each program.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let [models, gateway, ui] = self.services.each_ref().map(|service| service.port);
+        writeln!(f, "  API gateway   http://127.0.0.1:{gateway}/")?;
+        writeln!(f, "  UI            http://127.0.0.1:{ui}/")?;
+        writeln!(f, "  AI models     http://127.0.0.1:{models}/docs")?;
+        write!(f, "  Registry      http://{}/ui/", self.registry.address())
+    }
+}

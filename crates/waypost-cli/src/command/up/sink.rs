@@ -1,0 +1,55 @@
+//! Where the output of a stack goes: to the terminal and to files.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use waypost_runner::{Line, LogFiles, LogSink};
+
+/// The folder for what a stack leaves behind, in the folder of its file.
+const FOLDER: &str = ".waypost";
+
+/// The folder of the log files of a stack.
+pub(crate) fn log_folder(directory: &Path) -> PathBuf {
+    directory.join(FOLDER).join("logs")
+}
+
+/// Passes each line on to the terminal and to a file.
+pub(super) struct StackSink<T> {
+    /// `None` once it can't be written, as when the terminal is closed.
+    terminal: Option<T>,
+    files: LogFiles,
+}
+
+impl<T: LogSink> StackSink<T> {
+    /// Makes the folder for the files in that of the stack.
+    pub(super) fn new(terminal: T, directory: &Path) -> io::Result<Self> {
+        let files = LogFiles::create(&log_folder(directory))?;
+        // Nobody wants these in version control.
+        let ignore = directory.join(FOLDER).join(".gitignore");
+        if !ignore.exists() {
+            fs::write(ignore, "*\n")?;
+        }
+        Ok(Self {
+            terminal: Some(terminal),
+            files,
+        })
+    }
+}
+
+impl<T: LogSink> LogSink for StackSink<T> {
+    fn set_instances(&mut self, names: &[String]) {
+        if let Some(terminal) = &mut self.terminal {
+            terminal.set_instances(names);
+        }
+    }
+
+    fn write(&mut self, lines: &[Line]) -> io::Result<()> {
+        if let Some(terminal) = &mut self.terminal
+            && terminal.write(lines).is_err()
+        {
+            self.terminal = None;
+        }
+        self.files.write(lines)
+    }
+}

@@ -1,0 +1,355 @@
+//! Stacks of `waypost.toml`: `waypost up` and the commands that control it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use waypost_testkit::free_ports;
+
+use crate::support::*;
+
+/// An HTTP service in Python that answers each request with its port and its environment, unless the
+/// file `unhealthy` is in its folder.
+const SERVER: &str = r#"
+import http.server, json, os, sys
+port = int(sys.argv[1])
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        ok = not os.path.exists("unhealthy")
+        body = json.dumps({"port": port, "pid": os.getpid(), "env": dict(os.environ)}).encode()
+        body = body if ok else b"database timed out"
+        self.send_response(200 if ok else 503)
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+    def log_message(self, *args):
+        pass
+print("listening on", port, flush=True)
+http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
+"#;
+
+/// A folder with a stack file, a folder for sockets of its own, and free ports for what Waypost brings.
+struct Folder {
+    dir: TempDir,
+    registry: u16,
+    gateway: u16,
+}
+
+impl Folder {
+    /// `services` is the part of the file with the services.
+    fn new(services: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let [registry, gateway, dashboard] = free_ports();
+        std::fs::write(dir.path().join("server.py"), SERVER).unwrap();
+        let head = format!(
+            "name = \"shop\"\n[waypost]\nregistry-port = {registry}\ngateway = {gateway}\n\
+             dashboard = {dashboard}\n"
+        );
+        std::fs::write(dir.path().join("waypost.toml"), head + services).unwrap();
+        Self {
+            dir,
+            registry,
+            gateway,
+        }
+    }
+
+    fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    fn command(&self, arguments: &[&str]) -> tokio::process::Command {
+        let mut command = waypost(arguments);
+        command
+            .current_dir(self.path())
+            .env("XDG_RUNTIME_DIR", self.path().join("run"));
+        command
+    }
+
+    async fn run(&self, arguments: &[&str]) -> Finished {
+        Finished::of(self.command(arguments)).await
+    }
+
+    /// Starts the stack and waits for its summary.
+    async fn up(&self, arguments: &[&str]) -> Program {
+        let mut all = vec!["up"];
+        all.extend(arguments);
+        let mut up = Program::start(self.command(&all));
+        up.wait_for_output("Ctrl-C ends all").await;
+        up
+    }
+
+    /// The instances in the registry that pass their checks, as ids.
+    async fn passing(&self, service: &str) -> Vec<String> {
+        let path = format!("/v1/health/service/{service}?passing");
+        let entries = get_json(&format!("http://127.0.0.1:{}{path}", self.registry)).await;
+        let ids = entries.as_array().unwrap().iter();
+        ids.map(|entry| entry["Service"]["ID"].as_str().unwrap().to_owned())
+            .collect()
+    }
+
+    /// What a service answers through the gateway.
+    async fn call(&self, service: &str) -> Value {
+        get_json(&format!("http://127.0.0.1:{}/{service}/", self.gateway)).await
+    }
+
+    fn write(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.path().join(name);
+        std::fs::write(&path, text).unwrap();
+        path
+    }
+}
+
+/// Sends Ctrl-C, and checks that no process is left. Returns all output.
+async fn stop(mut up: Program) -> String {
+    let all = descendants(up.pid());
+    up.interrupt();
+    assert_eq!(up.wait_for_exit().await, Some(0), "{}", up.output());
+    assert!(all.iter().all(|pid| !is_running(*pid)), "{}", up.output());
+    up.output()
+}
+
+#[tokio::test]
+async fn programs_that_know_nothing_of_waypost_are_found_and_balanced() {
+    let [port] = free_ports();
+    let folder = Folder::new(&format!(
+        r#"
+[services.orders]
+run = "python3 server.py {{port}}"
+port = {port}
+replicas = 2
+ready = {{ http = "/health" }}
+register = {{ tags = ["v1"], version = "1.4.2" }}
+uses = ["catalog"]
+env = {{ CATALOG_PORT = "{{services.catalog.port}}" }}
+
+[services.catalog]
+run = "python3 server.py {{port}}"
+port = 0
+"#
+    ));
+    let up = folder.up(&[]).await;
+    eventually("both instances are found", async || {
+        (folder.passing("orders").await == ["orders-1", "orders-2"]).then_some(())
+    })
+    .await;
+    let mut ports = std::collections::BTreeSet::new();
+    eventually("both are called", async || {
+        ports.insert(folder.call("orders").await["port"].as_u64().unwrap());
+        (ports.len() == 2).then_some(())
+    })
+    .await;
+    let catalog = folder.call("catalog").await["port"].to_string();
+    let env = folder.call("orders").await["env"].clone();
+    assert_eq!(env["CATALOG_PORT"], catalog);
+    assert_eq!(
+        env["CONSUL_HTTP_ADDR"],
+        format!("127.0.0.1:{}", folder.registry)
+    );
+    assert_eq!(env["SERVICE_REGISTRY_PORT"], folder.registry.to_string());
+    let url = format!("http://127.0.0.1:{}/catalog", folder.gateway);
+    assert_eq!(
+        (&env["CATALOG_URL"], &env["SERVICE_CATALOG_URL"]),
+        (&json!(url), &json!(url))
+    );
+    assert!(ports.contains(&env["PORT"].as_str().unwrap().parse().unwrap()));
+    stop(up).await;
+}
+
+#[tokio::test]
+async fn one_that_fails_leaves_the_others_running_and_is_shown_with_its_last_lines() {
+    let folder = Folder::new(
+        r#"
+[services.web]
+run = "python3 server.py {port}"
+port = 0
+[services.payments]
+run = "sh -c 'echo starting; echo Error: STRIPE_KEY is wrong >&2; exit 3'"
+[services.mailer]
+run = "true"
+needs-env = ["SMTP_URL"]
+[services.late]
+run = "sleep 600"
+after = ["payments"]
+"#,
+    );
+    let up = folder.up(&[]).await;
+    let output = up.output();
+    for text in [
+        ": exited with code 3 after ",
+        "Error: STRIPE_KEY is wrong",
+        "waypost logs payments",
+        "mailer is failed: SMTP_URL is not set",
+        "add it to .env",
+        "late is waiting: waits for payments",
+        "3 of 6 ready",
+    ] {
+        assert!(output.contains(text), "no {text:?} in:\n{output}");
+    }
+    folder.call("web").await;
+    stop(up).await;
+}
+
+#[tokio::test]
+async fn a_second_up_says_that_one_runs_and_what_to_do() {
+    let folder = Folder::new("[services.worker]\nrun = \"sleep 600\"\n");
+    let up = folder.up(&[]).await;
+    let second = folder.run(&["up"]).await;
+    assert_eq!(second.code, Some(1));
+    let pid = format!("the stack `shop` is already running (pid {})", up.pid());
+    assert!(second.stderr.contains(&pid), "{}", second.stderr);
+    assert!(second.stderr.contains("waypost down"), "{}", second.stderr);
+    stop(up).await;
+    // The socket is gone, and another one can run.
+    stop(folder.up(&[]).await).await;
+}
+
+#[tokio::test]
+async fn only_what_is_named_and_what_it_needs_is_started() {
+    let folder = Folder::new(
+        r#"
+[services.web]
+run = "sleep 600"
+after = ["database"]
+[services.database]
+run = "sleep 600"
+[services.other]
+run = "sleep 600"
+[services.storybook]
+run = "sleep 600"
+profiles = ["ui"]
+"#,
+    );
+    let started = async |arguments: &[&str]| {
+        let lines = stop(folder.up(arguments).await).await;
+        let names = ["web", "database", "other", "storybook"].into_iter();
+        names
+            .filter(|name| {
+                lines
+                    .lines()
+                    .any(|line| line.starts_with(name) && line.contains("| healthy"))
+            })
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(started(&[]).await, ["web", "database", "other"]);
+    assert_eq!(started(&["web"]).await, ["web", "database"]);
+    assert_eq!(started(&["web", "--no-deps"]).await, ["web"]);
+    assert_eq!(started(&["storybook"]).await, ["storybook"]);
+    let all = ["web", "database", "other", "storybook"];
+    assert_eq!(started(&["--profile", "ui"]).await, all);
+    let wrong = folder.run(&["up", "wbe"]).await;
+    assert_eq!(wrong.code, Some(2));
+    assert!(
+        wrong.stderr.contains("did you mean web?"),
+        "{}",
+        wrong.stderr
+    );
+}
+
+#[tokio::test]
+async fn a_taken_port_is_named_with_its_holder_and_auto_port_uses_another() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let folder = Folder::new(&format!(
+        "[services.web]\nrun = \"python3 server.py {{port}}\"\nport = {port}\n"
+    ));
+    let refused = folder.run(&["up"]).await;
+    assert_eq!(refused.code, Some(1));
+    let expected = format!(
+        "port {port} of `web` is in use by pid {}",
+        std::process::id()
+    );
+    assert!(refused.stderr.contains(&expected), "{}", refused.stderr);
+    assert!(refused.stderr.contains("--auto-port"), "{}", refused.stderr);
+    let up = folder.up(&["--auto-port"]).await;
+    eventually("it is found", async || {
+        (!folder.passing("web").await.is_empty()).then_some(())
+    })
+    .await;
+    assert_ne!(folder.call("web").await["port"], json!(port));
+    stop(up).await;
+}
+
+#[tokio::test]
+async fn a_failing_check_is_in_the_registry_with_its_reason() {
+    let folder = Folder::new(
+        r#"
+[services.orders]
+run = "python3 server.py {port}"
+port = 0
+ready = { http = "/health", every = "100ms" }
+"#,
+    );
+    let up = folder.up(&[]).await;
+    eventually("it passes", async || {
+        (folder.passing("orders").await.len() == 1).then_some(())
+    })
+    .await;
+    folder.write("unhealthy", "");
+    let url = format!(
+        "http://127.0.0.1:{}/v1/health/checks/orders",
+        folder.registry
+    );
+    let output = eventually("it is critical", async || {
+        let checks = get_json(&url).await;
+        let check = checks
+            .as_array()?
+            .iter()
+            .find(|it| it["Status"] == "critical")?;
+        Some(check["Output"].as_str()?.to_owned())
+    })
+    .await;
+    assert!(output.contains("503"), "{output}");
+    assert!(output.contains("database timed out"), "{output}");
+    std::fs::remove_file(folder.path().join("unhealthy")).unwrap();
+    eventually("it passes again", async || {
+        (folder.passing("orders").await.len() == 1).then_some(())
+    })
+    .await;
+    stop(up).await;
+}
+
+#[tokio::test]
+async fn an_invalid_file_is_reported_whole_before_anything_starts() {
+    let folder = Folder::new("[services.web]\nrun = \"x {port}\"\nprot = 1\nafter = [\"y\"]\n");
+    for command in ["check", "up"] {
+        let result = folder.run(&[command]).await;
+        assert_eq!(result.code, Some(2));
+        let errors: Vec<_> = result.stderr.lines().collect();
+        assert_eq!(errors.len(), 2, "{errors:?}");
+        assert_eq!(errors[0], "waypost: 1 error in the stack file");
+        assert_eq!(
+            errors[1],
+            "  waypost.toml:8:1: unknown key `prot`; did you mean `port`?"
+        );
+    }
+}
+
+#[tokio::test]
+async fn nothing_is_left_when_the_runner_is_killed() {
+    let folder = Folder::new(
+        "[services.web]\nrun = \"python3 server.py {port}\"\nport = 0\n\
+         [services.stubborn]\nrun = \"sh -c 'trap : TERM HUP INT; while :; do sleep 1; done'\"\n",
+    );
+    let mut up = folder.up(&[]).await;
+    let all = descendants(up.pid());
+    assert!(all.len() >= 8, "{all:?}");
+    signal(up.pid(), rustix::process::Signal::KILL);
+    up.wait_for_exit().await;
+    eventually("all are gone", async || {
+        all.iter().all(|pid| !is_running(*pid)).then_some(())
+    })
+    .await;
+    // Its socket is stale, and is replaced.
+    let second = folder.up(&[]).await;
+    stop(second).await;
+}
+
+#[tokio::test]
+async fn up_check_succeeds_only_if_everything_is_ready() {
+    let good = Folder::new("[services.worker]\nrun = \"sleep 600\"\n");
+    assert_eq!(good.run(&["up", "--check"]).await.code, Some(0));
+    let bad = Folder::new("[services.worker]\nrun = \"false\"\n");
+    let result = tokio::time::timeout(Duration::from_secs(60), bad.run(&["up", "--check"])).await;
+    assert_eq!(result.unwrap().code, Some(1));
+}
