@@ -23,7 +23,7 @@ pub(crate) fn format(args: &[&str]) -> Result {
 pub(crate) fn lint() -> Result {
     shell::run(
         cargo("clippy")
-            .args(["--locked", "--all-targets", "--target-dir"])
+            .args(["--all-targets", "--target-dir"])
             .arg(target())
             // The stable ABI of Python needs no interpreter, and a module is not linked to one.
             .env("PYO3_NO_PYTHON", "1")
@@ -83,7 +83,7 @@ fn build_wheel(venv: &Path, program: &Path, profile: &[&str], to: &Path) -> Resu
     let _ = fs::remove_dir_all(to);
     let mut maturin = Command::new(venv.join("bin/maturin"));
     maturin
-        .args(["build", "--locked", "--strip"])
+        .args(["build", "--strip"])
         .args(profile)
         .arg("--interpreter")
         .arg(venv.join("bin/python"))
