@@ -1,4 +1,4 @@
-//! What an agent says of itself, for people who look for a fault.
+//! An agent's state, for diagnosis.
 
 use std::time::SystemTime;
 
@@ -10,26 +10,26 @@ use crate::agent_client::AgentClient;
 use crate::agents::Agents;
 use crate::diagnosis::WAYPOST_CHECKS;
 
-/// What one agent says of itself.
+/// The state of one agent, for diagnosis.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AgentReport {
     /// Its address, such as `http://localhost:8500`.
     pub address: String,
-    /// Its node, datacenter and version, or why it doesn't say: that takes the rule `agent:read`.
+    /// Its node, datacenter and version; an error without the rule `agent:read`.
     pub identity: Result<AgentIdentity, ProviderError>,
-    /// Whether it is the registry that comes with Waypost, rather than Consul.
+    /// Whether it is Waypost's own registry instead of Consul.
     pub is_waypost: bool,
     /// The address of the cluster's leader, if there is one. Without one, nothing can be registered.
     pub leader: Option<String>,
-    /// The rules that the token lacks for looking services up, each as in a policy; or why that can't
-    /// be found out.
+    /// The rules that the token lacks for look-ups, each as in a policy; or why they can't be
+    /// determined.
     pub missing_rules: Result<Vec<String>, ProviderError>,
     /// The agent's clock, to the second.
     pub clock: Option<SystemTime>,
 }
 
-/// What an agent is.
+/// The identity of an agent.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 #[non_exhaustive]
@@ -38,7 +38,7 @@ pub struct AgentIdentity {
     pub node_name: String,
     /// Its datacenter.
     pub datacenter: String,
-    /// The version of Consul; for Waypost's registry, the one whose API it has.
+    /// The version of Consul. For Waypost's registry, the version whose API it implements.
     pub version: String,
 }
 
@@ -50,7 +50,7 @@ struct AgentSelf {
 }
 
 impl AgentReport {
-    /// Asks one agent.
+    /// Queries one agent.
     pub(super) async fn of(agents: &Agents, agent: &AgentClient) -> Result<Self, ProviderError> {
         const LEADER: &str = "/v1/status/leader";
         let leader = agent.get(LEADER, &[], None, None).await;
@@ -82,7 +82,7 @@ async fn identity(agent: &AgentClient) -> Result<AgentIdentity, ProviderError> {
     Ok(found.config)
 }
 
-/// Whether the agent has an endpoint that Consul lacks.
+/// Whether the agent has an endpoint that Consul doesn't have.
 async fn is_waypost(agent: &AgentClient) -> bool {
     let query = [("service".to_owned(), "consul".to_owned())];
     let response = agent.get(WAYPOST_CHECKS, &query, None, None).await;

@@ -86,7 +86,7 @@ impl Agents {
         }
     }
 
-    /// The rules of these that the token lacks, each as in a policy.
+    /// The rules that the token lacks, each as in a policy.
     pub(super) async fn missing_rules(
         &self,
         agent: &AgentClient,
@@ -117,8 +117,8 @@ impl Agents {
     }
 }
 
-/// Without ACLs, Consul answers 401 with this text; other servers of its API don't have the path at
-/// all.
+/// Without ACLs, Consul responds with 401 and this text. Other servers with Consul's API don't have the
+/// path at all.
 fn says_acls_disabled(error: &ProviderError) -> bool {
     error.message().contains("ACL support disabled") || error.kind() == ProviderErrorKind::Rejected
 }

@@ -68,11 +68,11 @@ pub(crate) const REGISTRATION: Role = Role {
     ],
 };
 
-/// What an identity may not do, of what Waypost needs.
+/// The permissions that an identity lacks.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct MissingPermissions {
-    /// Each as `verb resource`, such as `watch services`.
+    /// The missing permissions, each as `verb resource`, such as `watch services`.
     pub permissions: Vec<String>,
     /// The Role and RoleBinding to apply, as YAML.
     pub manifest: String,
@@ -128,7 +128,8 @@ impl RbacAdvisor {
         error
     }
 
-    /// What the identity of this client lacks of a role, and how to grant it; `None` if it lacks nothing.
+    /// The permissions of a role that the identity of this client lacks, and how to grant them. `None` if
+    /// it lacks none.
     pub(crate) async fn review(
         &self,
         namespace: &str,

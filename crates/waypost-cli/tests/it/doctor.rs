@@ -1,4 +1,4 @@
-//! `waypost doctor` on broken set-ups: each time it names the cause and what to do.
+//! `waypost doctor` on broken set-ups: it names the cause and what to do about it.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -13,14 +13,14 @@ use waypost_testkit::{Ca, Consul, ROOT_TOKEN, free_ports};
 
 use crate::support::*;
 
-/// What the command found.
+/// The findings of the command.
 struct Diagnosis {
     code: Option<i32>,
     findings: Vec<Value>,
 }
 
 impl Diagnosis {
-    /// Runs `waypost doctor` in a folder without a stack file, as for most of these tests.
+    /// Runs `waypost doctor` in a folder without a stack file.
     async fn of(command: Command) -> Self {
         let folder = tempfile::tempdir().unwrap();
         Self::in_folder(command, folder.path()).await
@@ -59,7 +59,7 @@ impl Diagnosis {
         let found = self.findings.iter().find(is_match);
         let expected = format!("{severity} {subject}: {what} → {advice}");
         assert!(found.is_some(), "no {expected}\nin {:#?}", self.findings);
-        // Whatever is not well comes with advice.
+        // Each warning and error has advice.
         for finding in &self.findings {
             assert_eq!(
                 finding["severity"] != "ok",
@@ -79,7 +79,7 @@ fn doctor(arguments: &[&str]) -> Command {
 }
 
 #[tokio::test]
-async fn a_healthy_set_up_has_nothing_to_mend() {
+async fn a_healthy_set_up_has_nothing_to_fix() {
     let registry = Registry::start(&[]).await;
     let consul = Consul::start().await;
     let instance = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -194,21 +194,26 @@ async fn an_unknown_token_and_one_without_rights() {
         Diagnosis::of(command).await
     };
     let unknown = with_token("5f1d0f4e-6c1c-4d0e-9c44-7f6a7f3c2d00").await;
-    unknown.assert("error", "rights", "ACL not found", "set CONSUL_HTTP_TOKEN");
+    unknown.assert(
+        "error",
+        "permissions",
+        "ACL not found",
+        "set CONSUL_HTTP_TOKEN",
+    );
     let weak = with_token(&weak).await;
     weak.assert(
         "error",
-        "rights",
-        "may not read what look-ups need",
+        "permissions",
+        "the token doesn't allow look-ups",
         "service_prefix \"\" { policy = \"read\" }",
     );
     let root = with_token(ROOT_TOKEN).await;
-    root.assert("ok", "rights", "can be read", "");
+    root.assert("ok", "permissions", "can be read", "");
 
     // The registry that comes with Waypost has one token.
     let registry = Registry::start(&["--token", "secret"]).await;
     let found = Diagnosis::of(doctor(&["--registry", &registry.address])).await;
-    found.assert("error", "rights", "403", "set CONSUL_HTTP_TOKEN");
+    found.assert("error", "permissions", "403", "set CONSUL_HTTP_TOKEN");
 }
 
 #[tokio::test]
@@ -224,8 +229,8 @@ async fn missing_permissions_in_kubernetes() {
         .env("KUBECONFIG", server.kubeconfig_of("weak").unwrap());
     let found = Diagnosis::of(command).await;
     let what = "finding services needs: watch services, watch endpointslices";
-    found.assert("error", "rights", what, "kind: Role\n");
-    found.assert("error", "rights", what, "kind: RoleBinding\n");
+    found.assert("error", "permissions", what, "kind: Role\n");
+    found.assert("error", "permissions", what, "kind: RoleBinding\n");
 }
 
 #[tokio::test]
@@ -246,7 +251,7 @@ async fn a_service_whose_check_fails() {
         "error",
         "service",
         "0 of 1 instances take requests",
-        "mend one",
+        "fix one",
     );
     found.assert(
         "error",
@@ -381,7 +386,7 @@ async fn with_other_date(server: String, date: &'static str) -> String {
                 let mut request = vec![0; 65_536];
                 let count = client.read(&mut request).await.unwrap();
                 let request = String::from_utf8_lossy(&request[..count]);
-                // So that the response ends with the connection.
+                // Makes the response end with the connection.
                 let request = request.replacen("\r\n", "\r\nConnection: close\r\n", 1);
                 let mut upstream = TcpStream::connect(server).await.unwrap();
                 upstream.write_all(request.as_bytes()).await.unwrap();
@@ -496,7 +501,7 @@ async fn a_registry_that_hangs() {
 }
 
 #[tokio::test]
-async fn a_person_reads_what_is_wrong_and_below_it_what_to_do() {
+async fn the_text_output_has_each_problem_with_its_advice_below() {
     let [unused] = free_ports();
     let folder = tempfile::tempdir().unwrap();
     let mut command = doctor(&["--registry", &format!("127.0.0.1:{unused}")]);

@@ -1,4 +1,4 @@
-//! The variables that services need and that nobody sets.
+//! Variables that services need and that are not set.
 
 use super::env_file::EnvFile;
 use super::file::StackFile;
@@ -54,7 +54,7 @@ pub(super) fn missing_variables_of(file: &StackFile, service: &Service) -> Vec<S
         .collect()
 }
 
-/// The file that a missing variable is best added to.
+/// The file to which a missing variable should be added.
 pub(super) fn file_of_variables(file: &StackFile) -> &str {
     let last = file.contents().env_files.last();
     last.map_or(".env", |entry| entry.trim_end_matches('?'))

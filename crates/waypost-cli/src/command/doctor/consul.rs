@@ -14,10 +14,10 @@ use crate::output::rounded;
 
 const SUBJECT: &str = "registry";
 
-/// How far clocks may differ without causing trouble.
+/// The maximum difference of clocks that causes no trouble.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
 
-/// Looks at each agent, and returns whether one can be used.
+/// Examines each agent. Returns whether one can be used.
 pub(super) async fn examine(
     consul: &ConsulProvider,
     limit: Duration,
@@ -40,7 +40,7 @@ pub(super) async fn examine(
     is_usable
 }
 
-/// What an agent that responds says, and whether it can be used.
+/// Adds the findings about an agent that responds. Returns whether it can be used.
 fn examine_report(report: &AgentReport, findings: &mut Vec<Finding>) -> bool {
     let address = &report.address;
     let product = match (&report.identity, report.is_waypost) {
@@ -71,22 +71,26 @@ fn examine_report(report: &AgentReport, findings: &mut Vec<Finding>) -> bool {
     }
     match &report.missing_rules {
         Ok(rules) if rules.is_empty() => {
-            findings.push(Finding::ok("rights", "services and nodes can be read"));
+            findings.push(Finding::ok("permissions", "services and nodes can be read"));
         }
         Ok(rules) => {
-            let what = "the token may not read what look-ups need".to_owned();
+            let what = "the token doesn't allow look-ups".to_owned();
             let advice = format!("add to its policy:\n{}", rules.join("\n"));
-            findings.push(Finding::error("rights", what, advice));
+            findings.push(Finding::error("permissions", what, advice));
         }
         Err(error) if error.kind() == ProviderErrorKind::NotAuthorised => {
             is_usable = false;
             findings.push(refusal(error));
         }
-        // Without a leader there is no answer to this either.
+        // Without a leader, this query fails too.
         Err(_) if report.leader.is_none() => {}
         Err(error) => {
-            let what = format!("the rights of the token can't be found out: {error}");
-            findings.push(Finding::warning("rights", what, "see the log of the agent"));
+            let what = format!("the permissions of the token can't be determined: {error}");
+            findings.push(Finding::warning(
+                "permissions",
+                what,
+                "see the log of the agent",
+            ));
         }
     }
     if let Some(clock) = report.clock {
@@ -113,7 +117,7 @@ fn compare_clocks(theirs: SystemTime, ours: SystemTime, address: &str) -> Findin
     Finding::warning("clock", what, advice)
 }
 
-/// Why there is no report, and what to do.
+/// The finding about an agent that gave no report.
 fn failure(error: &ProviderError) -> Finding {
     let provider = error.provider();
     let address = provider.strip_prefix("consul at ").unwrap_or(provider);
@@ -126,7 +130,7 @@ fn failure(error: &ProviderError) -> Finding {
         let holder = local_port(address).and_then(holder_of);
         let holder = holder.map(|holder| format!(": {holder}"));
         let what = format!(
-            "{address} is no registry, but another program{}",
+            "{address} is not a registry, but another program{}",
             holder.unwrap_or_default()
         );
         let advice = "name the registry with --registry or CONSUL_HTTP_ADDR, or stop that program";
@@ -163,7 +167,7 @@ fn failure(error: &ProviderError) -> Finding {
 fn refusal(error: &ProviderError) -> Finding {
     let advice = "set CONSUL_HTTP_TOKEN, or CONSUL_HTTP_TOKEN_FILE, to a token that the registry \
                   knows and whose policy allows it";
-    Finding::error("rights", error.to_string(), advice)
+    Finding::error("permissions", error.to_string(), advice)
 }
 
 /// The port of a registry on this machine.

@@ -1,4 +1,4 @@
-//! What `waypost doctor` has found.
+//! The findings of `waypost doctor`.
 
 use std::process::ExitCode;
 
@@ -9,7 +9,7 @@ use crate::output::JSON_SCHEMA;
 use crate::style::{Text, Tone, print_texts};
 use crate::terminal::print_json;
 
-/// How bad a finding is.
+/// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Severity {
     /// All is well.
@@ -38,11 +38,11 @@ impl Severity {
     }
 }
 
-/// One thing that was looked at.
+/// The result of one examination.
 #[derive(Clone, Debug)]
 pub(super) struct Finding {
     severity: Severity,
-    /// What was looked at, in one word.
+    /// What was examined, in one word.
     subject: &'static str,
     /// What was found.
     what: String,
@@ -103,7 +103,7 @@ pub(super) fn print_findings_json(findings: &[Finding]) -> Result<(), CommandErr
     }))
 }
 
-/// Prints the findings for a person, in the order in which they were made, and how many are bad.
+/// Prints the findings for people, in their order, and the number of warnings and errors.
 pub(super) fn print_findings(findings: &[Finding]) -> Result<(), CommandError> {
     let widest = findings.iter().map(|finding| finding.subject.len()).max();
     let width = widest.unwrap_or(0);

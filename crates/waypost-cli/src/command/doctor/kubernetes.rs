@@ -1,4 +1,4 @@
-//! The API server of Kubernetes, and what this client may do there.
+//! The API server of Kubernetes, and the permissions of this client.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::finding::Finding;
 
 const SUBJECT: &str = "registry";
 
-/// Looks at the API server, and returns whether it can be used.
+/// Examines the API server. Returns whether it can be used.
 pub(super) async fn examine(
     cluster: &KubernetesProvider,
     limit: Duration,
@@ -41,11 +41,11 @@ pub(super) async fn examine(
     match &report.missing_for_lookups {
         None => {
             let what = format!("services can be found in namespace {namespace}");
-            findings.push(Finding::ok("rights", what));
+            findings.push(Finding::ok("permissions", what));
         }
         Some(missing) => {
             let what = format!("finding services needs: {}", missing.permissions.join(", "));
-            findings.push(Finding::error("rights", what, advice(missing)));
+            findings.push(Finding::error("permissions", what, advice(missing)));
         }
     }
     if let Some(missing) = &report.missing_for_registration {
@@ -54,8 +54,8 @@ pub(super) async fn examine(
             "programs outside of the cluster can't register in namespace {namespace}; that would \
              need: {needed}"
         );
-        // A program in a pod never needs them, so that this is no fault.
-        findings.push(Finding::ok("rights", what));
+        // Programs in pods don't need these permissions, so this is no error.
+        findings.push(Finding::ok("permissions", what));
     }
     report.missing_for_lookups.is_none()
 }

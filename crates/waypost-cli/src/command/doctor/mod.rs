@@ -1,4 +1,4 @@
-//! `waypost doctor`: finds out why something does not work, and says what to do.
+//! `waypost doctor`: finds out why something does not work, and suggests what to do.
 
 mod consul;
 mod finding;
@@ -21,14 +21,14 @@ use crate::error::CommandResult;
 
 /// Find out why something does not work, and what to do about it
 ///
-/// Looks at the settings, the registry, the rights there, the stack file, ports, clock, name resolution,
-/// proxies and limits; and with NAME at the instances of that service, their checks, and whether their
-/// addresses can be reached from here. It changes nothing.
+/// Examines the settings, the registry, the permissions there, the stack file, ports, clock, name
+/// resolution, proxies and limits; with NAME also the instances of that service, their checks, and whether
+/// their addresses can be reached from here. It changes nothing.
 ///
 /// Exit codes: 0 if all is well, 1 with warnings, 2 with errors.
 #[derive(Args)]
 pub(crate) struct Doctor {
-    /// Look at this service too
+    /// Also examine this service
     #[arg(value_name = "NAME", add = completion::services())]
     service: Option<ServiceName>,
     #[command(flatten)]
@@ -66,7 +66,7 @@ impl Doctor {
             (Some(service), _) => findings.push(Finding::error(
                 "service",
                 format!("{service} can't be looked up"),
-                "mend the errors above first",
+                "fix the errors above first",
             )),
             (None, _) => {}
         }

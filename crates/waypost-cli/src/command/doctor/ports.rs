@@ -12,11 +12,11 @@ pub(super) struct Wanted {
     /// What uses it.
     pub(super) user: String,
     pub(super) port: u16,
-    /// How to choose another.
+    /// How to choose another port.
     pub(super) option: String,
 }
 
-/// Says of each port whether it is free, and who has it if not.
+/// Reports whether each port is free, and otherwise which process uses it.
 pub(super) fn examine(wanted: &[Wanted]) -> Vec<Finding> {
     let mut findings = Vec::new();
     let mut free = Vec::new();
@@ -24,7 +24,7 @@ pub(super) fn examine(wanted: &[Wanted]) -> Vec<Finding> {
     for Wanted { user, port, option } in wanted {
         let local = SocketAddr::from((Ipv4Addr::LOCALHOST, *port));
         let local_v6 = SocketAddr::from((Ipv6Addr::LOCALHOST, *port));
-        // On a machine without IPv6 that one fails with an error, and is free in effect.
+        // On a machine without IPv6, the IPv6 port fails with an error. It counts as free.
         let other = || taken(local_v6).filter(|taken| taken.error.is_none());
         let Some(taken) = taken(local).or_else(other) else {
             free.push(port.to_string());

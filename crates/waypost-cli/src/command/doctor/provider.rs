@@ -18,7 +18,7 @@ const SUBJECT: &str = "provider";
 pub(super) enum Chosen {
     Consul(ConsulProvider),
     Kubernetes(KubernetesProvider),
-    /// One without a server.
+    /// A provider without a server.
     Other(Arc<dyn Provider>),
 }
 
@@ -32,7 +32,7 @@ impl Chosen {
     }
 }
 
-/// What is known of the choice, and the provider unless its settings are invalid.
+/// The findings about the choice, and the provider unless its settings are invalid.
 pub(super) fn examine(registry: &RegistryArgs) -> (Vec<Finding>, Option<Chosen>) {
     let mut findings = Vec::new();
     match choose(registry, &mut findings) {
@@ -77,7 +77,7 @@ fn choose(registry: &RegistryArgs, findings: &mut Vec<Finding>) -> Result<Chosen
     Ok(chosen)
 }
 
-/// In a pod whose token can't be read, the reason says why.
+/// Why the token of a pod can't be read, according to the reason for the choice.
 fn unusable_token(reason: &str) -> Option<&'static str> {
     let is_unusable = reason.starts_with("KUBERNETES_SERVICE_HOST is set, but");
     is_unusable.then_some(

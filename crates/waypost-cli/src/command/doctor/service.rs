@@ -19,9 +19,9 @@ use crate::output::why_text;
 
 const SUBJECT: &str = "service";
 
-/// How long an address may take to accept a connection.
+/// The time limit for connecting to an address.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
-/// How many addresses are tried at the same time.
+/// The number of addresses that are tried concurrently.
 const CONCURRENCY: usize = 16;
 
 pub(super) async fn examine(
@@ -52,7 +52,7 @@ pub(super) async fn examine(
     let (ready, all) = (ready.count(), instances.len());
     let what = format!("{service}: {ready} of {all} instances take requests");
     findings.push(if ready == 0 {
-        let advice = "mend one of the instances below; until then every call fails";
+        let advice = "fix one of the instances below; until then every call fails";
         Finding::error(SUBJECT, what, advice)
     } else {
         Finding::ok(SUBJECT, what)
@@ -69,7 +69,7 @@ pub(super) async fn examine(
     }
 }
 
-/// Why there is nothing to look at.
+/// The finding about a service that has no instances.
 async fn not_found(error: Error, directory: &Directory, registry: &RegistryArgs) -> Finding {
     let Error::UnknownService { service, .. } = &error else {
         let advice = "see the other findings";
@@ -93,7 +93,7 @@ fn no_instances(service: &ServiceName) -> Finding {
     Finding::error(SUBJECT, format!("{service} has no instances"), advice)
 }
 
-/// What is wrong with one instance; nothing if all is well.
+/// The problem of one instance, if there is one.
 fn of_instance(
     instance: &Instance,
     reached: &Result<(), String>,
@@ -106,7 +106,7 @@ fn of_instance(
     let health = instance.health();
     if let Some(why) = why_text(instance, checks, provider) {
         let advice = match reached {
-            Ok(()) => format!("{address} accepts connections, so mend what its check looks at"),
+            Ok(()) => format!("{address} accepts connections, so fix what its check tests"),
             Err(_) => format!(
                 "start the program at {address}, or deregister it: `waypost deregister {id}`"
             ),

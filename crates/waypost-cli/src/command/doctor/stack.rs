@@ -1,4 +1,4 @@
-//! The stack file and the ports of what `waypost up` starts.
+//! The stack file, and the ports that `waypost up` uses.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use super::ports::{self, Wanted};
 
 const SUBJECT: &str = "stack";
 
-/// Looks at the stack file of this folder, if there is one, and at the ports.
+/// Examines the stack file of this folder, if there is one, and the ports.
 pub(super) fn examine(findings: &mut Vec<Finding>) {
     let folder = std::env::current_dir().unwrap_or_default();
     let file = StackFile::find(&folder);
@@ -64,7 +64,7 @@ fn examine_file(file: &StackFile, findings: &mut Vec<Finding>) {
     findings.extend(ports::examine(&wanted_ports(contents, path)));
 }
 
-/// The ports of the services, and of what Waypost itself runs.
+/// The ports of the services and of Waypost itself.
 fn wanted_ports(contents: &Contents, path: &Path) -> Vec<Wanted> {
     let path = path.display();
     let built_in = &contents.waypost;

@@ -7,8 +7,8 @@ use waypost::{Environment, mask_secrets};
 
 use super::finding::Finding;
 
-/// Fewer open files than this are not enough for a gateway or a registry under load: each connection
-/// takes one.
+/// The minimum number of open files. A gateway or a registry under load needs more: each connection takes
+/// one.
 const MIN_OPEN_FILES: u64 = 1024;
 
 pub(super) fn examine() -> Vec<Finding> {
@@ -43,8 +43,8 @@ fn localhost() -> Finding {
     }
 }
 
-/// Whether a proxy would be asked for addresses of this machine. Waypost itself never does that, but
-/// curl and most HTTP libraries do.
+/// Whether requests for addresses of this machine would be sent to a proxy. Waypost itself never does
+/// that, but curl and most HTTP libraries do.
 fn proxies(environment: &Environment) -> Finding {
     const SUBJECT: &str = "proxy";
     let either = |names: [&'static str; 2]| {
