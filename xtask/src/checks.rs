@@ -4,7 +4,7 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use crate::shell::Result;
-use crate::{packages, public_api, python, shell, test_environment, tools};
+use crate::{commands, packages, public_api, python, shell, test_environment, tools};
 
 pub(crate) fn format() -> Result {
     shell::run(cargo("fmt").arg("--all"))?;
@@ -112,7 +112,7 @@ pub(crate) fn ci() -> Result {
         }
     };
     let simulation = || simulate(&[]);
-    let steps: [(&str, &dyn Fn() -> Result); 8] = [
+    let steps: [(&str, &dyn Fn() -> Result); 9] = [
         ("fmt", &check_format),
         ("package", &package),
         ("lint", &lint),
@@ -121,6 +121,7 @@ pub(crate) fn ci() -> Result {
         ("docs", &docs),
         ("simulate", &simulation),
         ("test", &tests),
+        ("commands", &commands::check),
     ];
     for (name, step) in steps {
         let start = SystemTime::now();

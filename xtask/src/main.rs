@@ -3,6 +3,7 @@
 //! Run as `cargo xtask COMMAND`. It has no dependencies, so that it builds in a second.
 
 mod checks;
+mod commands;
 mod minimal_versions;
 mod packages;
 mod public_api;
@@ -29,6 +30,8 @@ Commands:
   public-api [--update]
                     Check the listings of the public API in public-api/, or write them
   docs              Build the API documentation; warnings are errors
+  commands [--update]
+                    Check the reference of commands in docs/commands.md, or write it
   test [ARGS]       Run setup, then all tests, those of the Python package last; ARGS are arguments
                     of `cargo test`, for example: cargo xtask test -p waypost -- weighted
   simulate [ARGS]   Run the system on a simulated clock through 10,000 schedules of faults; ARGS
@@ -37,7 +40,7 @@ Commands:
                     Run the tests of the Python package alone; ARGS are arguments of pytest
   wheel             Build a wheel of the Python package for this machine, in target/wheels
   ci                Run all checks that must pass before a merge: fmt --check, package, lint, features,
-                    public-api (with the toolchain that it needs), docs, simulate, test
+                    public-api (with the toolchain that it needs), docs, simulate, test, commands
 
 Environment:
   CONSUL_BIN            a Consul of 1.8 or newer, to use instead of fetching one
@@ -65,6 +68,8 @@ fn main() -> ExitCode {
         ("public-api", []) => public_api::check(),
         ("public-api", [flag]) if flag == "--update" => public_api::update(),
         ("docs", []) => checks::docs(),
+        ("commands", []) => commands::check(),
+        ("commands", [flag]) if flag == "--update" => commands::update(),
         ("test", args) => checks::test(args),
         ("simulate", args) => checks::simulate(args),
         ("test-python", args) => checks::test_python(args),
