@@ -14,6 +14,7 @@ import random
 import socket
 import statistics
 import subprocess
+import sys
 import tempfile
 import threading
 import time
@@ -22,11 +23,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import consul
+import consul  # type: ignore[import-untyped]
 import httpx
 
 from waypost import ServiceDiscoveryClient, aio
-from waypost.discovery import ConsulServiceDiscovery, get_service_url, set_discovery_provider
+from waypost.discovery import (
+    ConsulServiceDiscovery,
+    EnvServiceDiscovery,
+    get_service_url,
+    set_discovery_provider,
+)
 from waypost.httpx import AsyncWaypostTransport, WaypostTransport
 
 ROUNDS = 15
@@ -88,19 +94,6 @@ def lookups(port: int) -> None:
         print(f"{name:32} {seconds * 1e6:10.2f} us {seconds / ours:8.1f} x")
 
 
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-
-    def do_GET(self) -> None:
-        self.send_response(200)
-        self.send_header("content-length", "2")
-        self.end_headers()
-        self.wfile.write(b"ok")
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass
-
-
 SERVER = """
 import asyncio
 
@@ -119,15 +112,11 @@ asyncio.run(main())
 
 def calls() -> None:
     """Calls of a server in another process, so that it doesn't compete for the GIL."""
-    import sys
-
     command = [sys.executable, "-c", SERVER]
     server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert server.stdout is not None
     port = int(server.stdout.readline())
     os.environ["SERVICE_ECHO_URL"] = f"http://127.0.0.1:{port}"
-    from waypost.discovery import EnvServiceDiscovery
-
     provider = EnvServiceDiscovery()
     bare = httpx.Client()
     ours = httpx.Client(transport=WaypostTransport(provider))

@@ -39,19 +39,6 @@ impl Lease {
             self.has_outcome.store(true, Ordering::Relaxed);
         }
     }
-
-    fn end(&self, exception: Option<&Bound<'_, PyAny>>) -> PyResult<()> {
-        if !self.has_outcome.load(Ordering::Relaxed) {
-            match exception {
-                None => self.succeeded(),
-                Some(exception) if is_failure(exception)? => self.failed(),
-                // The error is the caller's own and says nothing about the instance.
-                Some(_) => {}
-            }
-        }
-        self.close();
-        Ok(())
-    }
 }
 
 #[pymethods]
@@ -106,18 +93,24 @@ impl Lease {
     }
 
     fn __exit__(
-        &self,
+        slf: &Bound<'_, Self>,
         _class: &Bound<'_, PyAny>,
         exception: Option<Bound<'_, PyAny>>,
         _traceback: &Bound<'_, PyAny>,
     ) -> PyResult<()> {
-        self.end(exception.as_ref())
+        static RECORD: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
+        let lease = slf.get();
+        if !lease.has_outcome.load(Ordering::Relaxed) {
+            match exception {
+                None => lease.succeeded(),
+                Some(exception) => {
+                    let record =
+                        RECORD.import(slf.py(), "waypost._callbacks", "record_exception")?;
+                    record.call1((slf, exception))?;
+                }
+            }
+        }
+        lease.close();
+        Ok(())
     }
-}
-
-/// Whether an exception means that the request failed at the instance.
-fn is_failure(exception: &Bound<'_, PyAny>) -> PyResult<bool> {
-    static IS_FAILURE: PyOnceLock<Py<PyAny>> = PyOnceLock::new();
-    let is_failure = IS_FAILURE.import(exception.py(), "waypost._callbacks", "is_failure")?;
-    is_failure.call1((exception,))?.is_truthy()
 }

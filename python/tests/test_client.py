@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import email.message
 import logging
 import os
 import pickle
 import signal
 import threading
 import time
+import urllib.error
 from collections import Counter
 from typing import Any
 
+import httpx
 import pytest
+import requests
 from support import DEADLINE, Registry, eventually, free_port
 from test_discovery import Inventory
 
@@ -193,6 +197,34 @@ def test_exceptions_of_a_request_are_failures_and_others_are_not() -> None:
             with client.pick("auth"):
                 raise error
         assert failed() == counts, error
+
+
+def test_an_error_status_counts_by_its_status() -> None:
+    client = ServiceDiscoveryClient(provider=inventory(a="1"))
+
+    def counts() -> tuple[int, int]:
+        [instance] = client.explain("auth")["instances"]
+        return instance["succeeded"], instance["failed"]
+
+    def of_httpx(status: int) -> Exception:
+        request = httpx.Request("GET", "http://a")
+        response = httpx.Response(status, request=request)
+        return httpx.HTTPStatusError("", request=request, response=response)
+
+    def of_requests(status: int) -> Exception:
+        response = requests.Response()
+        response.status_code = status
+        return requests.HTTPError(response=response)
+
+    def of_urllib(status: int) -> Exception:
+        return urllib.error.HTTPError("http://a", status, "", email.message.Message(), None)
+
+    for number, make in enumerate([of_httpx, of_requests, of_urllib], start=1):
+        for status in (404, 500):
+            with pytest.raises(type(make(status))):
+                with client.pick("auth"):
+                    raise make(status)
+        assert counts() == (number, number), make
 
 
 def test_an_instance_that_fails_is_left_out() -> None:

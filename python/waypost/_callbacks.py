@@ -6,12 +6,35 @@ import asyncio
 import concurrent.futures
 import inspect
 import sys
+import urllib.error
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ._waypost import Lease
 
 
-def is_failure(exception: BaseException) -> bool:
-    """Whether an exception means that a request failed at the instance that it was sent to."""
+def record_exception(lease: Lease, exception: BaseException) -> None:
+    """Records what an exception from a request says about the instance that it was sent to; nothing, if
+    it is about something else."""
+    status, headers = _response_of(exception)
+    if status is not None:
+        lease.responded(status, headers.get("retry-after"))
+    elif _is_failure(exception):
+        lease.failed()
+
+
+def _response_of(exception: BaseException) -> tuple[int | None, Any]:
+    """The status and headers of an exception that was raised for a response, as by
+    ``raise_for_status``."""
+    if isinstance(exception, urllib.error.HTTPError):
+        return exception.code, exception.headers
+    response: Any = getattr(exception, "response", None)
+    status = getattr(response, "status_code", None)
+    return (status, response.headers) if isinstance(status, int) else (None, {})
+
+
+def _is_failure(exception: BaseException) -> bool:
     if isinstance(exception, (OSError, asyncio.TimeoutError, concurrent.futures.TimeoutError)):
         # Exceptions of `requests` are OSErrors, except that some are about the caller's arguments.
         return not isinstance(exception, ValueError)

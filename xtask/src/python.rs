@@ -46,7 +46,7 @@ pub(crate) fn test(program: &Path, consul: &Path, args: &[String]) -> Result {
         Command::new(venv.join("bin/mypy"))
             .args(["--cache-dir"])
             .arg(target().join("python/mypy"))
-            .args(["waypost", "tests", "examples"])
+            .args(["waypost", "tests", "examples", "benches"])
             .current_dir(folder()),
     )?;
     let mut pytest = Command::new(venv.join("bin/pytest"));
