@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import threading
 import time
@@ -94,6 +95,16 @@ def test_a_program_is_found_while_it_serves(
     assert ServiceDiscoveryClient().discover_service("shop")[0].version == "1.0.0"
     program.stop()
     assert registry.instances("shop") == []
+
+
+def test_sigterm_also_deregisters_what_was_registered_otherwise(
+    embedded: Registry, run_program: Any
+) -> None:
+    more = "import waypost; waypost.register_service('more', {'port': 1})"
+    program = run_program(f"{more}\n{PLAIN}", str(free_port()))
+    eventually(lambda: embedded.instances("shop") and embedded.instances("more"))
+    assert program.stop() == -signal.SIGTERM
+    assert embedded.instances("shop") == embedded.instances("more") == []
 
 
 def test_the_end_of_a_server_loses_no_request(embedded: Registry, run_program: Any) -> None:
@@ -191,8 +202,6 @@ def pid():
         return len(pids) == 3
 
     eventually(all_workers)
-    import os
-
     gone = pids.pop()
     os.kill(gone, signal.SIGTERM)
     eventually(lambda: not _is_running(gone))

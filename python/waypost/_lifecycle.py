@@ -224,6 +224,9 @@ class HeldSignals:
     def _run(self, number: int) -> None:
         try:
             self._before()
+            if self._previous.get(number) == signal.SIG_DFL:
+                # The signal will end the program at once, without the functions of `atexit`.
+                registrations.deregister_all()
         except Exception:
             logger.exception("the end of the registration failed")
         os.kill(os.getpid(), number)

@@ -101,6 +101,9 @@ def register_service(service_name: str, service_data: Mapping[str, Any]) -> str:
 
     An unreachable registry is not an error: registration is retried. If nothing can be registered with
     the provider, that is logged and this function succeeds.
+
+    A signal such as SIGTERM that ends the program at once leaves deregistration to the registry's
+    checks; :func:`waypost.registration.register_service` handles it.
     """
     return register(client(), service_name, service_data)
 
