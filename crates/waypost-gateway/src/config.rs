@@ -7,6 +7,7 @@ use ipnet::IpNet;
 use waypost::ServiceName;
 
 use crate::access_log::AccessLog;
+use crate::server_tls::TlsCertificate;
 
 /// The settings of a gateway. Start from the default and change fields:
 ///
@@ -76,6 +77,10 @@ pub struct Config {
     pub max_body: Option<u64>,
     /// Where requests are logged. Nowhere by default.
     pub access_log: Option<AccessLog>,
+    /// The certificates of clients' connections, chosen by the name that a client asks for; the first
+    /// if there is none for it. They are read again when their files change. Empty by default: without
+    /// certificates, clients connect without TLS.
+    pub tls: Vec<TlsCertificate>,
     /// A file of routes, YAML or TOML by its name; see the [guide](crate#routes). It is read again when
     /// it changes. None by default.
     pub routes_file: Option<PathBuf>,
@@ -135,6 +140,7 @@ impl Default for Config {
             min_upload_rate: Some(240),
             max_body: None,
             access_log: None,
+            tls: Vec::new(),
             routes_file: None,
             discovered_routes: true,
             only: Vec::new(),

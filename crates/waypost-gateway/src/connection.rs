@@ -51,7 +51,7 @@ async fn serve_stream(
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
     let (state, limits) = (Arc::<ConnectionState>::default(), worker.client_limits());
     let deadlines = worker.deadlines();
-    let Some(acceptor) = worker.server().tls_acceptor() else {
+    let Some(tls) = worker.server().tls() else {
         let waiting = tokio::time::timeout(limits.idle, begins_with_http2(&stream));
         let Ok(is_http2) = until_draining(worker, waiting).await? else {
             return Ok(());
@@ -59,7 +59,7 @@ async fn serve_stream(
         let stream = ClientStream::plain(stream, Arc::clone(&state), limits, deadlines);
         return serve_http(worker, stream, peer, state, false, is_http2?).await;
     };
-    let handshake = tokio::time::timeout(limits.head, acceptor.accept(stream));
+    let handshake = tokio::time::timeout(limits.head, tls.acceptor().accept(stream));
     let stream = until_draining(worker, handshake).await???;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let stream = ClientStream::tls(stream, Arc::clone(&state), limits, deadlines);

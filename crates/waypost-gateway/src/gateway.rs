@@ -109,6 +109,7 @@ impl Gateway {
                 () = accept => {}
                 () = running.server.routes().follow() => {}
                 () = running.server.routes().follow_file() => {}
+                () = follow_certificates(&running.server) => {}
                 () = running.server.traffic().collect_every_second() => {}
                 () = running.shut_down(registrar, stop) => {}
             }
@@ -183,12 +184,22 @@ impl Running {
         let (true, Ok(address)) = (self.gateway.config.register, listener.local_addr()) else {
             return Ok(None);
         };
+        // A registry may not trust the certificate.
+        let has_tls = self.server.tls().is_some();
+        let health_check = if has_tls {
+            Check::tcp()
+        } else {
+            Check::http("/health")
+        };
         let mut registration =
             ServiceRegistration::new(&self.gateway.config.service, address.port())?
                 .tag("gateway")
                 .version(env!("CARGO_PKG_VERSION"))
-                .check(Check::http("/health").every(CHECK_INTERVAL))
+                .check(health_check.every(CHECK_INTERVAL))
                 .health(self.server.pages().health().clone());
+        if has_tls {
+            registration = registration.scheme("https");
+        }
         if let Some(pages) = pages {
             registration = registration.meta("internal", pages.to_string());
         }
@@ -247,6 +258,13 @@ impl Drop for Running {
     /// Closes all connections even if the future of [`Gateway::serve`] is dropped.
     fn drop(&mut self) {
         self.close();
+    }
+}
+
+async fn follow_certificates(server: &Server) {
+    match server.tls() {
+        Some(tls) => tls.follow_files().await,
+        None => std::future::pending().await,
     }
 }
 

@@ -1,23 +1,9 @@
 //! Hop-by-hop headers, `Via` and request ids.
 
 use http::header;
-use http::header::{HeaderMap, HeaderName, HeaderValue};
+use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
 
 use crate::forwarded::is_forwarding_header;
-
-/// The headers of RFC 9110, section 7.6.1, and the two of section 11.7 that address a proxy.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-    // Not a standard header. CGI programs would read it as the variable HTTP_PROXY ("httpoxy").
-    HeaderName::from_static("proxy"),
-];
 
 /// Identifies a request across all hops.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -37,20 +23,50 @@ pub(crate) const COMMON_TRAILERS: HeaderValue = HeaderValue::from_static(
 
 /// Removes the headers that apply to one connection only, including those listed in `Connection`.
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
-    if headers.contains_key(header::CONNECTION) {
-        let named: Vec<HeaderName> = headers
-            .get_all(header::CONNECTION)
-            .iter()
-            .filter_map(|value| value.to_str().ok())
-            .flat_map(|value| value.split(','))
-            .filter_map(|name| name.trim().parse().ok())
-            .filter(may_be_listed_in_connection)
-            .collect();
-        for name in named {
-            headers.remove(name);
+    let mut lines = headers.get_all(header::CONNECTION).iter();
+    if let Some(line) = lines.next() {
+        // Nearly all say only this, which names no header to remove.
+        let is_usual = |line: &[u8]| {
+            line.eq_ignore_ascii_case(b"keep-alive") || line.eq_ignore_ascii_case(b"close")
+        };
+        if lines.next().is_some() || !is_usual(line.as_bytes()) {
+            remove_listed_in_connection(headers);
         }
     }
-    for name in &HOP_BY_HOP {
+    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)) {
+        let name = name.clone();
+        headers.remove(name);
+    }
+}
+
+/// Whether it is one of the headers of RFC 9110, section 7.6.1, or one of the two of section 11.7 that
+/// address a proxy.
+fn is_hop_by_hop(name: &HeaderName) -> bool {
+    matches!(
+        name.as_str(),
+        "connection"
+            | "keep-alive"
+            | "proxy-connection"
+            | "proxy-authenticate"
+            | "proxy-authorization"
+            | "te"
+            | "transfer-encoding"
+            | "upgrade"
+            // Not a standard header. CGI programs would read it as the variable HTTP_PROXY ("httpoxy").
+            | "proxy"
+    )
+}
+
+fn remove_listed_in_connection(headers: &mut HeaderMap) {
+    let listed: Vec<HeaderName> = headers
+        .get_all(header::CONNECTION)
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .filter_map(|name| name.trim().parse().ok())
+        .filter(may_be_listed_in_connection)
+        .collect();
+    for name in listed {
         headers.remove(name);
     }
 }
@@ -90,7 +106,7 @@ pub(crate) fn strip_from_trailers(trailers: &mut HeaderMap) {
                 header::VIA,
             ]
             .contains(name);
-            is_control || HOP_BY_HOP.contains(name) || is_forwarding_header(name.as_str())
+            is_control || is_hop_by_hop(name) || is_forwarding_header(name.as_str())
         })
         .cloned()
         .collect();
@@ -150,18 +166,24 @@ fn random_id() -> HeaderValue {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let random = fastrand::u128(..);
     let mut id = [0; 32];
-    for (at, digit) in id.iter_mut().enumerate() {
-        *digit = DIGITS[(random >> (4 * at)) as usize & 15];
+    for (digits, byte) in id.chunks_exact_mut(2).zip(random.to_le_bytes()) {
+        digits.copy_from_slice(&[
+            DIGITS[usize::from(byte >> 4)],
+            DIGITS[usize::from(byte & 15)],
+        ]);
     }
     HeaderValue::from_bytes(&id).unwrap_or(HeaderValue::from_static(""))
 }
 
 /// Appends an item to a list header, joining its lines into one.
 pub(crate) fn append(headers: &mut HeaderMap, name: HeaderName, item: &HeaderValue) {
-    if !headers.contains_key(&name) {
-        headers.insert(name, item.clone());
-        return;
-    }
+    let name = match headers.entry(name) {
+        Entry::Vacant(vacant) => {
+            vacant.insert(item.clone());
+            return;
+        }
+        Entry::Occupied(occupied) => occupied.key().clone(),
+    };
     let mut list = Vec::new();
     for line in headers.get_all(&name) {
         list.extend_from_slice(line.as_bytes());
@@ -171,6 +193,12 @@ pub(crate) fn append(headers: &mut HeaderMap, name: HeaderName, item: &HeaderVal
     if let Ok(list) = HeaderValue::from_maybe_shared(bytes::Bytes::from(list)) {
         headers.insert(name, list);
     }
+}
+
+/// Writes the headers of a switch to another protocol.
+pub(crate) fn write_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
+    headers.insert(header::UPGRADE, protocol);
+    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
 }
 
 #[cfg(test)]

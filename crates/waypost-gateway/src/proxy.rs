@@ -7,7 +7,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio_util::sync::CancellationToken;
@@ -18,7 +18,7 @@ use waypost::{Balancer, Error, Instance, InstanceId, Lease, Pick};
 use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::deadlines::Deadline;
 use crate::exchange::Exchange;
-use crate::forwarded;
+use crate::outgoing_headers::OutgoingHeaders;
 use crate::policy::StickyKey;
 use crate::problem::Problem;
 use crate::request_body::{AttemptBody, BodyFailure, RequestBody};
@@ -27,7 +27,7 @@ use crate::rewrite::Rewriter;
 use crate::routes::{Destination, Limits, Route, Subset};
 use crate::service::Service;
 use crate::upstream::{Channel, Http1, Peer};
-use crate::{headers, response_framing, tunnel};
+use crate::{headers, response_framing, rewrite, tunnel};
 
 /// The maximum pause before the same instance is tried again.
 const MAX_RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -56,6 +56,8 @@ pub(crate) struct UpstreamResponse {
     deadline: Arc<Deadline>,
     /// The path as the instance saw it.
     path: PathAndQuery,
+    /// The authority under which the client knows the gateway.
+    public_host: Option<HeaderValue>,
     accepts_trailers: bool,
     /// When the request must have ended, in milliseconds since the worker started.
     ends_at: Option<u64>,
@@ -66,8 +68,7 @@ pub(crate) struct UpstreamResponse {
 /// The parts of a request that each attempt needs.
 struct Outgoing<'a> {
     method: Method,
-    headers: HeaderMap,
-    host: Option<&'a HeaderValue>,
+    headers: OutgoingHeaders<'a>,
     /// The target without the route's prefix.
     path: PathAndQuery,
     body: RequestBody,
@@ -143,17 +144,18 @@ impl Proxy {
         let upgrade = tunnel::requested_protocol(request.version(), request.headers());
         let tunnel = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let (parts, incoming) = request.into_parts();
-        let mut headers = parts.headers;
-        let is_grpc = headers::is_grpc(&headers);
-        let accepts_trailers = headers::has_token(&headers, &header::TE, "trailers");
+        let is_grpc = headers::is_grpc(&parts.headers);
         let sticky = route.policies.sticky.as_ref();
-        let sticky_key = sticky.and_then(|sticky| sticky.key(&headers));
-        self.rewrite_request_headers(&mut headers, route, host, exchange, upgrade.as_ref());
-        if accepts_trailers && upgrade.is_none() {
-            headers.insert(header::TE, HeaderValue::from_static("trailers"));
-            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
-        }
+        let sticky_key = sticky.and_then(|sticky| sticky.key(&parts.headers));
         let is_idempotent = parts.method.is_idempotent();
+        let may_repeat = is_idempotent && limits.max_attempts > 1;
+        let (via, id) = (self.via(exchange.version), exchange.request_id.clone());
+        // Redirects name the host that the client asked for, which a proxy in between knows.
+        let public_host = client.forwarding.public_address(&parts.headers, host);
+        let mut headers = OutgoingHeaders::new(route, &client, host, via, id);
+        headers.upgrade = upgrade.clone();
+        headers.prepare(parts.headers, may_repeat);
+        let accepts_trailers = headers.accepts_trailers;
         let replay_limit = if is_idempotent { limits.replay } else { 0 };
         let deadline = client.request_deadline();
         let body = RequestBody::new(incoming, replay_limit, limits.body, &deadline);
@@ -161,10 +163,9 @@ impl Proxy {
         let mut outgoing = Outgoing {
             method: parts.method,
             headers,
-            host,
             path: route.rewritten(&exchange.uri),
             body,
-            may_repeat: is_idempotent && limits.max_attempts > 1,
+            may_repeat,
             limits,
             is_grpc,
             ends_at: limits.total.map(|total| deadline.now() + millis(total)),
@@ -210,6 +211,7 @@ impl Proxy {
                         deadline: outgoing.deadline,
                         ends_at: outgoing.ends_at,
                         path,
+                        public_host,
                         accepts_trailers,
                         sets_cookie,
                     };
@@ -245,7 +247,6 @@ impl Proxy {
         &self,
         upstream: UpstreamResponse,
         route: &Route,
-        host: Option<&HeaderValue>,
         mut exchange: Exchange,
     ) -> Response<ResponseBody> {
         let UpstreamResponse {
@@ -256,6 +257,7 @@ impl Proxy {
             tunnel,
             deadline,
             path,
+            public_host,
             accepts_trailers,
             ends_at,
             sets_cookie,
@@ -275,19 +277,18 @@ impl Proxy {
         if let Some(id) = &peer.id {
             headers.insert(headers::INSTANCE, id.clone());
         }
-        if !route.prefix().is_empty() {
-            let public = exchange.client.forwarding.public_address(headers, host);
+        if !route.prefix().is_empty() && rewrite::is_needed(headers) {
             let rewriter = Rewriter {
                 prefix: route.prefix(),
                 replacement: route.replacement(),
                 instance: &lease,
-                host: public.as_ref(),
+                host: public_host.as_ref(),
                 requested: path.path(),
             };
             rewriter.rewrite(headers);
         }
         if let Some(protocol) = protocol {
-            write_upgrade(headers, protocol);
+            headers::write_upgrade(headers, protocol);
         }
         if sets_cookie
             && let Some(sticky) = &route.policies.sticky
@@ -333,29 +334,6 @@ impl Proxy {
             }
         };
         Response::from_parts(parts, body)
-    }
-
-    /// Replaces the headers of the client's connection by those for the instance's.
-    fn rewrite_request_headers(
-        &self,
-        headers: &mut HeaderMap,
-        route: &Route,
-        host: Option<&HeaderValue>,
-        exchange: &Exchange,
-        upgrade: Option<&HeaderValue>,
-    ) {
-        headers.reserve(forwarded::ADDED);
-        headers::strip_hop_by_hop(headers);
-        // hyper sends the client `100 Continue` when the body is first polled.
-        headers.remove(header::EXPECT);
-        let forwarding = &exchange.client.forwarding;
-        forwarding.write(headers, host, route.prefix_value());
-        headers::append_via(headers, self.via(exchange.version));
-        headers.insert(headers::REQUEST_ID, exchange.request_id.clone());
-        route.policies.request_headers.apply(headers);
-        if let Some(protocol) = upgrade {
-            write_upgrade(headers, protocol.clone());
-        }
     }
 
     fn via(&self, version: Version) -> &HeaderValue {
@@ -534,18 +512,12 @@ impl Outgoing<'_> {
         let mut request = Request::new(self.body.attempt());
         *request.method_mut() = self.method.clone();
         let headers = request.headers_mut();
-        *headers = if self.may_repeat {
-            self.headers.clone()
-        } else {
-            std::mem::take(&mut self.headers)
-        };
+        *headers = self.headers.take();
         // An `http` instance receives the client's host, as in X-Forwarded-Host. With TLS the host
         // selects the certificate and the site, so it has to be the instance's own.
-        let own = self.host.is_none() || peer.uses_tls();
-        let host = if own {
-            peer.authority.as_ref()
-        } else {
-            self.host
+        let host = match self.headers.host {
+            Some(host) if !peer.uses_tls() => Some(host),
+            _ => peer.authority.as_ref(),
         };
         if let Some(host) = host {
             headers.insert(header::HOST, host.clone());
@@ -564,10 +536,8 @@ impl Outgoing<'_> {
 
     /// Keeps the headers of a request that was not sent for the next attempt.
     fn take_back(&mut self, unsent: Option<Request<AttemptBody>>) {
-        if !self.may_repeat
-            && let Some(request) = unsent
-        {
-            self.headers = request.into_parts().0.headers;
+        if let Some(request) = unsent {
+            self.headers.put_back(request.into_parts().0.headers);
         }
     }
 }
@@ -647,9 +617,4 @@ fn below_path_prefix(path: &PathAndQuery, instance: &Instance) -> PathAndQuery {
     }
     let whole = format!("{prefix}{path}");
     whole.parse().unwrap_or(path.clone())
-}
-
-fn write_upgrade(headers: &mut HeaderMap, protocol: HeaderValue) {
-    headers.insert(header::UPGRADE, protocol);
-    headers.insert(header::CONNECTION, HeaderValue::from_static("upgrade"));
 }

@@ -37,8 +37,13 @@ pub(crate) fn remove_conflicts(headers: &mut HeaderMap) {
 
 /// The length, if there is one. An error if there are several different ones.
 fn one_length(headers: &HeaderMap) -> Result<Option<HeaderValue>, ()> {
-    if !headers.contains_key(header::CONTENT_LENGTH) {
-        return Ok(None);
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    match (lines.next(), lines.next()) {
+        (None, _) => return Ok(None),
+        (Some(line), None) if line.as_bytes().iter().all(u8::is_ascii_digit) => {
+            return Ok(Some(line.clone()));
+        }
+        _ => {}
     }
     let mut lengths = headers
         .get_all(header::CONTENT_LENGTH)

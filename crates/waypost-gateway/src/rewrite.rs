@@ -23,6 +23,20 @@ pub(crate) struct Rewriter<'a> {
 /// The headers that hold a reference and nothing else.
 const REFERENCES: [HeaderName; 2] = [header::LOCATION, header::CONTENT_LOCATION];
 
+/// All headers that may be rewritten.
+const REWRITTEN: [HeaderName; 5] = [
+    header::LOCATION,
+    header::CONTENT_LOCATION,
+    header::LINK,
+    header::REFRESH,
+    header::SET_COOKIE,
+];
+
+/// Whether a response has anything to rewrite.
+pub(crate) fn is_needed(headers: &HeaderMap) -> bool {
+    headers.keys().any(|name| REWRITTEN.contains(name))
+}
+
 impl Rewriter<'_> {
     /// Rewrites the references in the headers of a response.
     pub(crate) fn rewrite(&self, headers: &mut HeaderMap) {

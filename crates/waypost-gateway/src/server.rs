@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use http::{HeaderValue, Method, Request, Response, StatusCode, Uri, header};
 use hyper::body::Incoming;
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use waypost::{ConfigError, ServiceDiscoveryClient};
@@ -19,6 +18,7 @@ use crate::problem::{ErrorFormat, Problem};
 use crate::proxy::Proxy;
 use crate::response_body::ResponseBody;
 use crate::routes::{Route, Routes, decode_unreserved};
+use crate::server_tls::ServerTls;
 use crate::target::InvalidRequest;
 use crate::traffic::Traffic;
 use crate::upstream::ClientTls;
@@ -32,6 +32,7 @@ pub(crate) struct Server {
     proxy: Proxy,
     traffic: Arc<Traffic>,
     client_tls: Arc<ClientTls>,
+    tls: Option<ServerTls>,
 }
 
 impl Server {
@@ -56,6 +57,7 @@ impl Server {
             pages,
             traffic,
             client_tls: Arc::new(client_tls),
+            tls: ServerTls::new(config.tls.clone())?,
             config,
         })
     }
@@ -81,8 +83,8 @@ impl Server {
     }
 
     /// The TLS of clients' connections; `None` if they have none.
-    pub(crate) fn tls_acceptor(&self) -> Option<TlsAcceptor> {
-        None
+    pub(crate) fn tls(&self) -> Option<&ServerTls> {
+        self.tls.as_ref()
     }
 
     /// Answers a request of a client.
@@ -182,7 +184,7 @@ impl Server {
             .forward(route, host, request, &mut exchange)
             .await;
         match forwarded {
-            Ok(upstream) => self.proxy.respond(upstream, route, host, exchange),
+            Ok(upstream) => self.proxy.respond(upstream, route, exchange),
             Err(problem) => problem_response(problem, format, exchange),
         }
     }

@@ -90,7 +90,7 @@ impl Service {
             None => self.create_balancer()?,
         };
         if !balancer.snapshot().freshness().is_known() {
-            balancer.ready().await?;
+            Box::pin(balancer.ready()).await?;
         }
         Ok(balancer)
     }

@@ -12,7 +12,7 @@ use tokio::net::TcpListener;
 use waypost::integration::shutdown_signal;
 use waypost::settings::{ProviderKind, Settings};
 use waypost::{ServiceDiscoveryClient, ServiceName};
-use waypost_gateway::{AccessLog, AccessLogFormat, Config};
+use waypost_gateway::{AccessLog, AccessLogFormat, Config, TlsCertificate};
 
 use super::listen::listen_error;
 use crate::error::{CommandError, CommandResult};
@@ -40,6 +40,13 @@ pub(crate) struct Gateway {
     /// Number of threads that serve clients [default: number of cores]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
+    /// PEM file with the certificate for clients and its chain; repeat it for several names, each with a
+    /// --tls-key
+    #[arg(long, value_name = "FILE", requires = "tls_key")]
+    tls_cert: Vec<PathBuf>,
+    /// PEM file with the private key of a certificate, in the order of --tls-cert
+    #[arg(long, value_name = "FILE", requires = "tls_cert")]
+    tls_key: Vec<PathBuf>,
     /// File of routes, YAML or TOML by its name; it is read again when it changes
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
@@ -110,6 +117,7 @@ impl Gateway {
         };
         config.cluster_addresses_only = is_kubernetes && !self.allow_external_names;
         config.max_body = self.max_body;
+        config.tls = self.tls()?;
         config.discovered_routes = !self.no_discovered_routes;
         config.routes_file = self.routes.clone();
         let internal = self.bind_internal().await?;
@@ -121,8 +129,13 @@ impl Gateway {
         let listener = TcpListener::bind(address)
             .await
             .map_err(|error| listen_error(address, &error, "--port"))?;
+        let scheme = if config.tls.is_empty() {
+            "http"
+        } else {
+            "https"
+        };
         announce(format_args!(
-            "gateway: http://{} (registry: {})",
+            "gateway: {scheme}://{} (registry: {})",
             listener.local_addr()?,
             provider.describe()
         ));
@@ -142,6 +155,22 @@ impl Gateway {
         }
         gateway.serve(listener, shutdown).await?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn tls(&self) -> Result<Vec<TlsCertificate>, CommandError> {
+        let (certificates, keys) = (self.tls_cert.len(), self.tls_key.len());
+        if certificates != keys {
+            return Err(CommandError::Invalid(format!(
+                "each --tls-cert needs a --tls-key: {certificates} and {keys} are given"
+            )));
+        }
+        let pairs = self.tls_cert.iter().zip(&self.tls_key);
+        Ok(pairs
+            .map(|(certificate, key)| TlsCertificate {
+                certificate: certificate.clone(),
+                key: key.clone(),
+            })
+            .collect())
     }
 
     fn access_log(&self) -> Result<Option<AccessLog>, CommandError> {

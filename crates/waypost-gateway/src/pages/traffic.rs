@@ -100,6 +100,12 @@ impl Subscription {
                 continue;
             }
             let latencies = &counts.latencies;
+            let callers: Map<String, Value> = counts
+                .callers
+                .0
+                .iter()
+                .map(|(name, count)| (name.to_string(), json!(count)))
+                .collect();
             services.insert(
                 name.as_ref().to_owned(),
                 json!({
@@ -107,7 +113,7 @@ impl Subscription {
                     "failures": counts.failures,
                     "p50_ms": latencies.quantile_ms(0.5),
                     "p99_ms": latencies.quantile_ms(0.99),
-                    "callers": counts.callers,
+                    "callers": callers,
                     "instances": instances,
                 }),
             );

@@ -61,7 +61,7 @@ impl Policies {
             limit.check(headers, client)?;
         }
         match &self.concurrency {
-            Some(concurrency) => concurrency.enter().await.map(Some),
+            Some(concurrency) => Box::pin(concurrency.enter()).await.map(Some),
             None => Ok(None),
         }
         .map(Admission::Forward)

@@ -149,6 +149,18 @@ impl Routes {
         if let Some(route) = self.table.load().find(host, path, method, headers) {
             return Ok(Arc::clone(route));
         }
+        // Boxed, so that the future of a request with a route is small.
+        Box::pin(self.find_or_explain(host, path, method, headers)).await
+    }
+
+    /// Waits for the registry's list of services if it is unknown, and says why there is no route.
+    async fn find_or_explain(
+        &self,
+        host: Option<&str>,
+        path: &str,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Result<Arc<Route>, Problem> {
         let service = first_segment(path);
         if RESERVED.contains(&service) {
             let detail = format!(

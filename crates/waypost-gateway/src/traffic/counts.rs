@@ -1,6 +1,5 @@
 //! The counts of one worker since the last collection.
 
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -32,9 +31,9 @@ pub(crate) struct ServiceCounts {
     pub(crate) response_bytes: u64,
     pub(crate) client_closed: u64,
     pub(crate) latencies: Latencies,
-    pub(crate) callers: HashMap<Box<str>, u64>,
+    pub(crate) callers: ByName<u64>,
     /// By the id of the instance.
-    pub(crate) instances: HashMap<Box<str>, InstanceCounts>,
+    pub(crate) instances: ByName<InstanceCounts>,
 }
 
 /// The requests to one instance.
@@ -106,10 +105,10 @@ impl ServiceCounts {
         self.latencies
             .record(exchange.first_byte.unwrap_or(duration));
         if let Some(caller) = exchange.caller.as_ref().and_then(|name| name.to_str().ok()) {
-            *slot(&mut self.callers, caller) += 1;
+            *self.callers.slot(caller) += 1;
         }
         if let Some(instance) = &exchange.instance {
-            let counts = slot(&mut self.instances, instance.id().as_str());
+            let counts = self.instances.slot(instance.id().as_str());
             counts.requests += 1;
             counts.failures += u64::from(has_failed);
         }
@@ -126,11 +125,11 @@ impl ServiceCounts {
         self.response_bytes += other.response_bytes;
         self.client_closed += other.client_closed;
         self.latencies.add(&other.latencies);
-        for (name, count) in &other.callers {
-            *slot(&mut self.callers, name) += count;
+        for (name, count) in &other.callers.0 {
+            *self.callers.slot(name) += count;
         }
-        for (name, counts) in &other.instances {
-            let sum = slot(&mut self.instances, name);
+        for (name, counts) in &other.instances.0 {
+            let sum = self.instances.slot(name);
             sum.requests += counts.requests;
             sum.failures += counts.failures;
         }
@@ -139,9 +138,9 @@ impl ServiceCounts {
     /// Resets the counts to zero. Keeps the memory, which the next second needs.
     fn clear(&mut self) {
         let mut callers = std::mem::take(&mut self.callers);
-        callers.clear();
+        callers.0.clear();
         let mut instances = std::mem::take(&mut self.instances);
-        instances.retain(|_, counts| {
+        instances.0.retain_mut(|(_, counts)| {
             let is_used = counts.requests > 0;
             *counts = InstanceCounts::default();
             is_used
@@ -154,17 +153,32 @@ impl ServiceCounts {
     }
 }
 
-/// The count for a name, or for `other` if there are too many names.
-fn slot<'a, T: Default>(counts: &'a mut HashMap<Box<str>, T>, name: &str) -> &'a mut T {
-    let name = if counts.contains_key(name) || counts.len() < MAX_NAMES {
-        name
-    } else {
-        "other"
-    };
-    if !counts.contains_key(name) {
-        counts.insert(name.into(), T::default());
+/// Counts of a few names. Comparing these is faster than hashing them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ByName<T>(pub(crate) Vec<(Box<str>, T)>);
+
+impl<T: Default> ByName<T> {
+    pub(crate) fn get(&self, name: &str) -> Option<&T> {
+        let found = self.0.iter().find(|(known, _)| **known == *name);
+        found.map(|(_, counts)| counts)
     }
-    counts
-        .get_mut(name)
-        .expect("inserted above if it was missing")
+
+    /// The count for a name, or for `other` if there are too many names.
+    fn slot(&mut self, name: &str) -> &mut T {
+        let position = |name: &str| self.0.iter().position(|(known, _)| **known == *name);
+        let at = match position(name) {
+            Some(at) => at,
+            None if self.0.len() < MAX_NAMES => self.push(name),
+            None => match position("other") {
+                Some(at) => at,
+                None => self.push("other"),
+            },
+        };
+        &mut self.0[at].1
+    }
+
+    fn push(&mut self, name: &str) -> usize {
+        self.0.push((name.into(), T::default()));
+        self.0.len() - 1
+    }
 }

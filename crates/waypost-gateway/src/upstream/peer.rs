@@ -141,8 +141,9 @@ impl Peer {
             .protocol
             .as_ref()
             .map_err(|cause| AttemptError::new(AttemptErrorKind::NotCallable, cause.clone()))?;
+        // Rare operations are boxed, so that the future of each request is small.
         if protocol.http2 {
-            return self.http2(protocol.tls).await;
+            return Box::pin(self.http2(protocol.tls)).await;
         }
         while let Some(mut connection) = self.take_idle() {
             // The connection was ready when it became idle.
@@ -151,11 +152,16 @@ impl Peer {
                 return Ok(Channel::Http1(connection));
             }
         }
-        let tls = protocol.tls.then_some((&*self.tls, HTTP1_ALPN));
+        Box::pin(self.connect_http1(protocol.tls))
+            .await
+            .map(Channel::Http1)
+    }
+
+    async fn connect_http1(&self, tls: bool) -> Result<Http1, AttemptError> {
+        let tls = tls.then_some((&*self.tls, HTTP1_ALPN));
         let stream = connect::connect(&self.instance, tls, self.connect_timeout).await?;
         let has_many_headers = self.has_many_headers.load(Ordering::Relaxed);
-        let max_headers = has_many_headers.then_some(MANY_HEADERS);
-        Http1::start(stream, max_headers).await.map(Channel::Http1)
+        Http1::start(stream, has_many_headers.then_some(MANY_HEADERS)).await
     }
 
     /// Keeps a connection for another request if it can be used again.

@@ -1,9 +1,11 @@
 //! Integration tests: a gateway over real HTTP, with small servers as instances.
 
 mod access_log;
+mod client_tls;
 mod consul;
 mod failures;
 mod headers;
+mod http2;
 mod pages;
 mod registry_outages;
 mod responses;

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 pub(crate) use client::{FullResponse, RawClient};
 pub(crate) use gateway::{TestGateway, instance};
-pub(crate) use origin::{Origin, RawOrigin, body, streamed, unused_address};
+pub(crate) use origin::{Body, Origin, RawOrigin, body, streamed, unused_address};
 pub(crate) use registry::FlakyRegistry;
 
 /// The time limit of every wait.

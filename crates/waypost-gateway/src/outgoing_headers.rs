@@ -1,0 +1,91 @@
+//! The headers of a request as an instance receives them.
+
+use http::header::{self, HeaderMap, HeaderValue};
+
+use crate::client::Client;
+use crate::routes::Route;
+use crate::{forwarded, headers};
+
+/// The headers of one request, for each attempt to send it.
+pub(crate) struct OutgoingHeaders<'a> {
+    pub(crate) route: &'a Route,
+    pub(crate) client: &'a Client,
+    /// The authority that the client asked for.
+    pub(crate) host: Option<&'a HeaderValue>,
+    pub(crate) via: &'a HeaderValue,
+    pub(crate) request_id: HeaderValue,
+    /// The protocol that the client asks to switch to.
+    pub(crate) upgrade: Option<HeaderValue>,
+    pub(crate) accepts_trailers: bool,
+    /// For the next attempt.
+    next: Option<HeaderMap>,
+    /// Those of the client, if another attempt may follow one that was sent. Copying them and adding the
+    /// gateway's again is rarely needed, and copying all of them would cost each request.
+    original: Option<HeaderMap>,
+}
+
+impl<'a> OutgoingHeaders<'a> {
+    pub(crate) fn new(
+        route: &'a Route,
+        client: &'a Client,
+        host: Option<&'a HeaderValue>,
+        via: &'a HeaderValue,
+        request_id: HeaderValue,
+    ) -> Self {
+        Self {
+            route,
+            client,
+            host,
+            via,
+            request_id,
+            upgrade: None,
+            accepts_trailers: false,
+            next: None,
+            original: None,
+        }
+    }
+
+    /// Takes the client's headers, and replaces those for its connection by those for the instance's.
+    /// `may_repeat` says whether the request may be sent again after it was sent.
+    pub(crate) fn prepare(&mut self, mut headers: HeaderMap, may_repeat: bool) {
+        self.accepts_trailers = headers::has_token(&headers, &header::TE, "trailers");
+        headers::strip_hop_by_hop(&mut headers);
+        // hyper sends the client `100 Continue` when the body is first polled.
+        headers.remove(header::EXPECT);
+        if may_repeat {
+            self.original = Some(headers.clone());
+        }
+        self.next = Some(self.complete(headers));
+    }
+
+    /// The headers for one attempt. Empty if the request must not be sent again.
+    pub(crate) fn take(&mut self) -> HeaderMap {
+        if let Some(headers) = self.next.take() {
+            return headers;
+        }
+        let original = self.original.clone();
+        original.map_or_else(HeaderMap::new, |headers| self.complete(headers))
+    }
+
+    /// Keeps the headers of an attempt that was not sent.
+    pub(crate) fn put_back(&mut self, headers: HeaderMap) {
+        self.next = Some(headers);
+    }
+
+    /// Adds the gateway's headers and the route's.
+    fn complete(&self, mut headers: HeaderMap) -> HeaderMap {
+        headers.reserve(forwarded::ADDED);
+        let forwarding = &self.client.forwarding;
+        forwarding.write(&mut headers, self.host, self.route.prefix_value());
+        headers::append_via(&mut headers, self.via);
+        headers.insert(headers::REQUEST_ID, self.request_id.clone());
+        self.route.policies.request_headers.apply(&mut headers);
+        if let Some(protocol) = &self.upgrade {
+            headers::write_upgrade(&mut headers, protocol.clone());
+        } else if self.accepts_trailers {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+            headers.insert(header::CONNECTION, HeaderValue::from_static("te"));
+        }
+        headers
+    }
+}

@@ -1,0 +1,135 @@
+//! TLS between clients and the gateway.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use http::Request;
+use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::net::TcpStream;
+use tokio_rustls::TlsConnector;
+use tokio_rustls::client::TlsStream;
+use tokio_rustls::rustls::crypto::ring;
+use tokio_rustls::rustls::pki_types::pem::PemObject;
+use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
+use tokio_rustls::rustls::{ClientConfig, RootCertStore};
+use waypost_gateway::TlsCertificate;
+
+use crate::support::{Body, Origin, TestGateway, body, with_deadline};
+
+/// Writes a certificate for a name and its key to files, and returns the certificate.
+fn write_certificate(folder: &Path, name: &str) -> String {
+    let pair = rcgen::generate_simple_self_signed([name.to_owned()]).expect("a certificate");
+    let write = |ending: &str, text: &str| {
+        let new = folder.join("new");
+        std::fs::write(&new, text).expect("a file");
+        std::fs::rename(&new, folder.join(format!("{name}.{ending}"))).expect("a file");
+    };
+    write("key", &pair.signing_key.serialize_pem());
+    write("crt", &pair.cert.pem());
+    pair.cert.pem()
+}
+
+fn files(folder: &Path, name: &str) -> TlsCertificate {
+    TlsCertificate {
+        certificate: folder.join(format!("{name}.crt")),
+        key: folder.join(format!("{name}.key")),
+    }
+}
+
+/// Connects as a client that trusts one certificate only.
+async fn connect(
+    gateway: &TestGateway,
+    name: &str,
+    trusted: &str,
+    protocols: &[&str],
+) -> std::io::Result<TlsStream<TcpStream>> {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_slice(trusted.as_bytes()).expect("a certificate");
+    roots.add(certificate).expect("a root");
+    let mut config = ClientConfig::builder_with_provider(ring::default_provider().into())
+        .with_safe_default_protocol_versions()
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth();
+    config.alpn_protocols = protocols
+        .iter()
+        .map(|name| name.as_bytes().to_vec())
+        .collect();
+    let stream = TcpStream::connect(gateway.address).await?;
+    let name = ServerName::try_from(name.to_owned()).expect("a name");
+    let connector = TlsConnector::from(Arc::new(config));
+    with_deadline("the handshake", connector.connect(name, stream)).await
+}
+
+#[tokio::test]
+async fn the_certificate_is_that_of_the_name_and_the_protocol_is_negotiated() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = write_certificate(folder.path(), "shop.test");
+    let api = write_certificate(folder.path(), "api.test");
+    let tls = vec![
+        files(folder.path(), "shop.test"),
+        files(folder.path(), "api.test"),
+    ];
+    let gateway = TestGateway::start_with(|config| config.tls = tls).await;
+    gateway.add("echo", "e", Origin::echo().await.address).await;
+    for (name, certificate) in [("shop.test", &shop), ("api.test", &api)] {
+        for protocol in ["h2", "http/1.1"] {
+            let stream = connect(&gateway, name, certificate, &[protocol])
+                .await
+                .unwrap();
+            assert_eq!(
+                stream.get_ref().1.alpn_protocol(),
+                Some(protocol.as_bytes())
+            );
+            let request = Request::get(format!("https://{name}/echo/x"))
+                .header("host", name)
+                .body(body(""))
+                .unwrap();
+            let stream = TokioIo::new(stream);
+            let response = if protocol == "h2" {
+                let (mut sender, connection) = hyper::client::conn::http2::handshake::<_, _, Body>(
+                    TokioExecutor::new(),
+                    stream,
+                )
+                .await
+                .unwrap();
+                tokio::spawn(connection);
+                sender.send_request(request).await.unwrap()
+            } else {
+                let (mut sender, connection) =
+                    hyper::client::conn::http1::handshake::<_, Body>(stream)
+                        .await
+                        .unwrap();
+                tokio::spawn(connection);
+                sender.send_request(request).await.unwrap()
+            };
+            let seen = response.into_body().collect().await.unwrap().to_bytes();
+            let seen: serde_json::Value = serde_json::from_slice(&seen).unwrap();
+            assert_eq!(seen["headers"]["x-forwarded-proto"], "https", "{seen}");
+            assert_eq!(seen["headers"]["x-forwarded-host"], name, "{seen}");
+            assert_eq!(seen["headers"]["x-forwarded-port"], "443", "{seen}");
+        }
+    }
+    // A client without a name that any certificate is for gets the first one.
+    assert!(connect(&gateway, "shop.test", &api, &[]).await.is_err());
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_changes_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let old = write_certificate(folder.path(), "shop.test");
+    let tls = vec![files(folder.path(), "shop.test")];
+    let gateway = TestGateway::start_with(|config| config.tls = tls).await;
+    assert!(connect(&gateway, "shop.test", &old, &[]).await.is_ok());
+    let new = write_certificate(folder.path(), "shop.test");
+    with_deadline("the new certificate", async {
+        while connect(&gateway, "shop.test", &new, &[]).await.is_err() {
+            tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    std::fs::write(folder.path().join("shop.test.crt"), "no certificate").unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
+    assert!(connect(&gateway, "shop.test", &new, &[]).await.is_ok());
+}
