@@ -3,18 +3,8 @@
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 /// Commands of similar programs, and their equivalents here.
-const ELSEWHERE: [(&str, &str); 14] = [
-    ("start", "waypost up"),
-    ("run", "waypost up"),
+const ELSEWHERE: [(&str, &str); 7] = [
     ("serve", "waypost up"),
-    ("stop", "Ctrl-C in the terminal of `waypost up`"),
-    ("down", "Ctrl-C in the terminal of `waypost up`"),
-    (
-        "restart",
-        "Ctrl-C in the terminal of `waypost up`, then `waypost up`",
-    ),
-    ("logs", "the terminal of `waypost up`"),
-    ("scale", "waypost up --scale NAME=N"),
     ("get", "waypost instances NAME"),
     ("show", "waypost instances NAME"),
     ("describe", "waypost instances NAME"),

@@ -54,7 +54,7 @@ pub struct ServiceSpec {
     program: OsString,
     args: Vec<String>,
     env: Vec<Variable>,
-    dir: Option<PathBuf>,
+    pub(crate) dir: Option<PathBuf>,
     pub(crate) external: Option<String>,
     pub(crate) host: IpAddr,
     pub(crate) ports: Vec<PortSpec>,

@@ -1,5 +1,6 @@
 //! Starts the instances of a stack, and restarts, scales and stops them on request.
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -223,20 +224,28 @@ impl Supervisor {
         Ok(())
     }
 
+    /// The working folder of a service.
+    pub(crate) fn directory(&self, service: &str) -> Result<PathBuf, SupervisorError> {
+        let spec = self.specs().iter().find(|known| known.name == service);
+        let spec = spec.ok_or_else(|| self.0.unknown(service))?;
+        Ok(spec.dir.clone().unwrap_or_else(|| PathBuf::from(".")))
+    }
+
     /// Starts the instances of a service, or one instance, if they were stopped or are disabled. Returns
-    /// at once; see [`statuses`](Self::statuses) for the progress.
+    /// when they are healthy.
     ///
     /// # Errors
-    /// There is no such service or instance, or the stack is shutting down.
-    pub fn start_service(&self, name: &str) -> Result<(), SupervisorError> {
+    /// There is no such service or instance, the stack is shutting down, or one did not become healthy.
+    pub async fn start_service(&self, name: &str) -> Result<(), SupervisorError> {
         let instances = self.0.instances_of(name);
         if instances.is_empty() {
             return Err(self.0.unknown(name));
         }
-        for instance in instances {
-            self.0.request(&instance, InstanceHandle::start)?;
-        }
-        Ok(())
+        let requests = instances
+            .iter()
+            .map(|it| self.0.request(it, InstanceHandle::start));
+        let requests: Vec<_> = requests.collect::<Result<_, _>>()?;
+        self.0.wait_ready(&requests).await
     }
 
     /// Stops the instances of a service, or one instance. Returns when they have exited. They stay

@@ -42,7 +42,7 @@ pub(crate) enum Command {
     Service(service::Service),
     #[command(subcommand)]
     Registry(registry::Registry),
-    #[command(aliases = ["list", "ls", "ps"])]
+    #[command(aliases = ["list", "ls"])]
     Services(services::Services),
     Instances(instances::Instances),
     Resolve(resolve::Resolve),

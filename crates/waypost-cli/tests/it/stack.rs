@@ -326,6 +326,179 @@ async fn an_invalid_file_is_reported_whole_before_anything_starts() {
 }
 
 #[tokio::test]
+async fn a_running_stack_is_controlled_from_another_terminal() {
+    let folder = Folder::new(
+        r#"
+[services.orders]
+run = "python3 server.py {port}"
+port = 0
+ready = { http = "/health" }
+env = { STRIPE_KEY = "sk_live_1", MODE = "test" }
+[services.web]
+run = "python3 server.py {port}"
+port = 0
+after = ["orders"]
+[services.worker]
+run = "sh -c 'echo INFO working; echo ERROR no mail; sleep 600'"
+"#,
+    );
+    let up = folder.up(&[]).await;
+    let pid = async |service: &str| {
+        let stack = folder.run(&["ps", service, "--json"]).await;
+        let stack: Value = serde_json::from_str(&stack.stdout).unwrap();
+        stack["services"][0]["instances"][0]["pid"].clone()
+    };
+    let ps = folder.run(&["ps"]).await;
+    assert_eq!(ps.code, Some(0), "{}", ps.stderr);
+    for text in [
+        "SERVICE",
+        "orders",
+        "● ready",
+        "1/1",
+        "● running",
+        "registry",
+    ] {
+        assert!(ps.stdout.contains(text), "no {text:?} in:\n{}", ps.stdout);
+    }
+
+    let (orders, web) = (pid("orders").await, pid("web").await);
+    let restarted = folder.run(&["restart", "orders"]).await;
+    assert_eq!(
+        (restarted.code, &*restarted.stdout),
+        (Some(0), "orders restarted\n")
+    );
+    assert_ne!(pid("orders").await, orders);
+    assert_eq!(pid("web").await, web);
+    folder.run(&["restart", "--cascade", "orders"]).await;
+    assert_ne!(pid("web").await, web);
+
+    let scaled = folder.run(&["scale", "orders=3"]).await;
+    assert_eq!(scaled.code, Some(0), "{}", scaled.stderr);
+    eventually("all three are found", async || {
+        (folder.passing("orders").await.len() == 3).then_some(())
+    })
+    .await;
+    assert_eq!(folder.run(&["stop", "orders"]).await.code, Some(0));
+    assert!(
+        folder
+            .run(&["ps", "orders"])
+            .await
+            .stdout
+            .contains("○ stopped")
+    );
+    eventually("none is registered", async || {
+        let path = format!(
+            "http://127.0.0.1:{}/v1/health/service/orders",
+            folder.registry
+        );
+        get_json(&path).await.as_array()?.is_empty().then_some(())
+    })
+    .await;
+    assert_eq!(folder.run(&["start", "orders"]).await.code, Some(0));
+
+    let logs = folder.run(&["logs", "worker", "--level", "error"]).await;
+    assert_eq!(logs.stdout, "worker  ERROR no mail\n");
+    let logs = folder.run(&["logs", "--grep", "WORKING", "--json"]).await;
+    let line: Value = serde_json::from_str(&logs.stdout).unwrap();
+    assert_eq!(
+        (&line["service"], &line["level"]),
+        (&json!("worker"), &json!("info"))
+    );
+
+    let env = folder.run(&["env", "orders"]).await.stdout;
+    assert!(env.contains("MODE=test  # env\n"), "{env}");
+    assert!(env.contains("STRIPE_KEY=***  # env\n"), "{env}");
+    assert!(env.contains("  # waypost\n"), "{env}");
+    let exec = folder
+        .run(&["exec", "orders", "--", "sh", "-c", "echo $STRIPE_KEY; pwd"])
+        .await;
+    let directory = folder.path().canonicalize().unwrap();
+    assert_eq!(exec.stdout, format!("sk_live_1\n{}\n", directory.display()));
+
+    for (arguments, code, text) in [
+        (&["restart", "odrers"][..], 3, "unknown service `odrers`"),
+        (&["ps", "odrers"], 3, "did you mean orders?"),
+        (&["logs", "odrers"], 3, "did you mean `orders`?"),
+        (
+            &["logs", "--level", "loud"],
+            2,
+            "use error, warn, info, debug or trace",
+        ),
+        (&["scale", "orders=many"], 2, "must be a number"),
+        (&["scale", "worker"], 2, "use NAME=N"),
+        (&["stop", "../x"], 2, "is not the name of a service"),
+    ] {
+        let result = folder.run(arguments).await;
+        assert_eq!(result.code, Some(code), "{arguments:?}: {}", result.stderr);
+        assert!(
+            result.stderr.contains(text),
+            "{arguments:?}: {}",
+            result.stderr
+        );
+    }
+
+    let all = descendants(up.pid());
+    let down = folder.run(&["down"]).await;
+    assert_eq!((down.code, &*down.stdout), (Some(0), "shop is down\n"));
+    assert!(all.iter().all(|pid| !is_running(*pid)));
+    let gone = folder.run(&["ps"]).await;
+    assert_eq!(gone.code, Some(3));
+    assert!(
+        gone.stderr.contains("start it: waypost up"),
+        "{}",
+        gone.stderr
+    );
+    // What it wrote is still there.
+    let kept = folder.run(&["logs", "worker", "--level", "error"]).await;
+    assert_eq!(kept.stdout, "worker  ERROR no mail\n");
+}
+
+#[tokio::test]
+async fn a_restart_that_fails_says_why_and_shows_the_last_lines() {
+    let folder = Folder::new(
+        "[services.web]\nrun = \"sh -c 'test ! -e broken || { echo Error: broken; exit 1; }; exec sleep 600'\"\n",
+    );
+    let up = folder.up(&[]).await;
+    folder.write("broken", "");
+    let result = folder.run(&["restart", "web"]).await;
+    assert_eq!(result.code, Some(1));
+    assert!(
+        result.stderr.contains("exited with code 1"),
+        "{}",
+        result.stderr
+    );
+    assert!(result.stderr.contains("Error: broken"), "{}", result.stderr);
+    stop(up).await;
+}
+
+#[tokio::test]
+async fn a_detached_stack_runs_on_and_a_failure_is_told() {
+    let folder = Folder::new("[services.web]\nrun = \"python3 server.py {port}\"\nport = 0\n");
+    let up = folder.run(&["up", "-d", "--wait"]).await;
+    assert_eq!(up.code, Some(0), "{}", up.stderr);
+    assert!(up.stdout.contains("3 of 3 ready"), "{}", up.stdout);
+    folder.call("web").await;
+    let again = folder.run(&["up", "-d"]).await;
+    assert!(again.stderr.contains("already running"), "{}", again.stderr);
+    assert_eq!(folder.run(&["down"]).await.code, Some(0));
+
+    let folder = Folder::new("[services.web]\nrun = \"false\"\n");
+    let up = folder.run(&["up", "-d", "--wait"]).await;
+    assert_eq!(up.code, Some(1));
+    assert!(up.stdout.contains("exited with code 1"), "{}", up.stdout);
+    assert_eq!(folder.run(&["down"]).await.code, Some(0));
+
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let folder = Folder::new(&format!(
+        "[services.web]\nrun = \"sleep 9\"\nport = {port}\n"
+    ));
+    let up = folder.run(&["up", "-d"]).await;
+    assert_eq!(up.code, Some(1));
+    assert!(up.stderr.contains("is in use by pid"), "{}", up.stderr);
+}
+
+#[tokio::test]
 async fn nothing_is_left_when_the_runner_is_killed() {
     let folder = Folder::new(
         "[services.web]\nrun = \"python3 server.py {port}\"\nport = 0\n\

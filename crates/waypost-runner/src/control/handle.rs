@@ -52,6 +52,7 @@ struct Inner {
     sampled: Mutex<Sampled>,
     registered: Mutex<HashMap<String, bool>>,
     is_down_requested: watch::Sender<bool>,
+    dashboard_link: Mutex<String>,
 }
 
 /// The CPU time and memory that the programs use.
@@ -73,6 +74,7 @@ impl Control {
             sampled: Mutex::default(),
             registered: Mutex::default(),
             is_down_requested: watch::Sender::new(false),
+            dashboard_link: Mutex::default(),
             supervisor,
         });
         let weak: Weak<Inner> = Arc::downgrade(&inner);
@@ -139,6 +141,15 @@ impl Control {
         let changes = lock(&self.0.changes);
         let (missed, live) = changes.follow(last_seen);
         (missed.ok_or_else(|| Box::new(self.view(&changes))), live)
+    }
+
+    /// Sets the link to the dashboard with the token of the session, for the user of the socket.
+    pub fn set_dashboard_link(&self, link: &str) {
+        link.clone_into(&mut lock(&self.0.dashboard_link));
+    }
+
+    pub(super) fn dashboard_link(&self) -> String {
+        lock(&self.0.dashboard_link).clone()
     }
 
     pub(super) fn supervisor(&self) -> &Supervisor {

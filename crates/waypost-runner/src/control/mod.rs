@@ -9,6 +9,11 @@
 //! | `POST /api/services/NAME/start`, `stop`, `restart`, `scale` | 202 with the [`ServiceView`] |
 //! | `GET /api/services/NAME/environment` | the variables that it is started with ([`VariableView`]) |
 //! | `POST /api/down` | 202; the whole stack is stopped |
+//! | `GET /api/services/NAME/launch` | on the socket only: its folder and variables ([`LaunchView`]) |
+//! | `GET /api/dashboard-link` | on the socket only: the link with the token |
+//!
+//! With `?wait=true`, the actions on services answer when they are done: 200, or an error if a service
+//! did not become ready.
 //!
 //! If a client sends `Last-Event-ID`, `/api/events` and `/api/logs?follow=true` continue after that event.
 //! `/api/logs` takes `service` (names, separated by commas), `level`, `q` (a text), `since` (`10m` or a
@@ -31,6 +36,6 @@ pub use handle::{About, Control};
 pub use routes::{browser_router, router};
 pub use socket::{Socket, SocketError, running_stacks, socket_of_file, socket_of_sample};
 pub use view::{
-    ExitView, InstanceView, LineStream, LineView, SCHEMA, ServiceKind, ServiceState, ServiceView,
-    StackView, VariableView,
+    ExitView, InstanceView, LaunchView, LineStream, LineView, SCHEMA, ServiceKind, ServiceState,
+    ServiceView, StackView, VariableView,
 };

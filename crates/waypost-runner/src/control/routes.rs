@@ -19,7 +19,10 @@ use super::changes::Change;
 use super::error::ApiError;
 use super::handle::Control;
 use super::logs::{LogParams, follow};
-use super::view::{LineView, ServiceKind, ServiceView, StackView, VariableView, is_secret};
+use super::view::{
+    LaunchView, LineView, ServiceKind, ServiceView, StackView, VariableView, is_secret,
+};
+use crate::error::SupervisorError;
 use crate::service::VariableSource;
 
 /// The maximum size of a request body.
@@ -31,6 +34,20 @@ const MAX_REPLICAS: u32 = 200;
 
 /// The API without access control, for the socket that only the user can open.
 pub fn router(control: Control) -> Router {
+    let private = Router::new()
+        .route("/api/services/{name}/launch", get(launch))
+        .route("/api/dashboard-link", get(dashboard_link))
+        .with_state(control.clone());
+    common(control).merge(private)
+}
+
+/// The API for browsers. Requests that change something need the token, and requests from other sites
+/// are refused.
+pub fn browser_router(control: Control, access: BrowserAccess) -> Router {
+    access.protect(common(control))
+}
+
+fn common(control: Control) -> Router {
     Router::new()
         .route("/api/stack", get(stack))
         .route("/api/events", get(events))
@@ -42,12 +59,6 @@ pub fn router(control: Control) -> Router {
         .route("/api/services/{name}/environment", get(environment))
         .route("/api/down", post(down))
         .with_state(control)
-}
-
-/// The API for browsers. Requests that change something need the token, and requests from other sites
-/// are refused.
-pub fn browser_router(control: Control, access: BrowserAccess) -> Router {
-    access.protect(router(control))
 }
 
 async fn stack(State(control): State<Control>) -> Json<StackView> {
@@ -135,25 +146,59 @@ async fn logs(
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
+/// Whether to answer when something is done, or at once.
+#[derive(Default, Deserialize)]
+#[serde(default)]
+struct Wait {
+    wait: bool,
+}
+
+impl Wait {
+    /// Does something with a service, and answers with the service.
+    async fn answer(
+        self,
+        control: &Control,
+        name: &str,
+        action: impl Future<Output = Result<(), SupervisorError>> + Send + 'static,
+    ) -> Result<Response, ApiError> {
+        // It goes on if the client goes away.
+        let task = tokio::spawn(action);
+        let status = if self.wait {
+            if let Ok(result) = task.await {
+                result?;
+            }
+            StatusCode::OK
+        } else {
+            // Lets it begin, so that the answer shows it.
+            tokio::task::yield_now().await;
+            StatusCode::ACCEPTED
+        };
+        Ok((status, Json(view_of(control, name)?)).into_response())
+    }
+}
+
 async fn start(
     State(control): State<Control>,
     Path(name): Path<String>,
+    Query(wait): Query<Wait>,
 ) -> Result<Response, ApiError> {
-    control.supervisor().start_service(&name)?;
-    accepted(&control, &name)
+    let supervisor = control.supervisor().clone();
+    supervisor.check_known(&name)?;
+    let service = name.clone();
+    let action = async move { supervisor.start_service(&service).await };
+    wait.answer(&control, &name, action).await
 }
 
 async fn stop(
     State(control): State<Control>,
     Path(name): Path<String>,
+    Query(wait): Query<Wait>,
 ) -> Result<Response, ApiError> {
     let supervisor = control.supervisor().clone();
     supervisor.check_known(&name)?;
-    let stopped = name.clone();
-    // It goes on if the client doesn't wait.
-    tokio::spawn(async move { supervisor.stop_service(&stopped).await });
-    tokio::task::yield_now().await;
-    accepted(&control, &name)
+    let service = name.clone();
+    let action = async move { supervisor.stop_service(&service).await };
+    wait.answer(&control, &name, action).await
 }
 
 #[derive(Default, Deserialize)]
@@ -165,6 +210,7 @@ struct RestartBody {
 async fn restart(
     State(control): State<Control>,
     Path(name): Path<String>,
+    Query(wait): Query<Wait>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let RestartBody { cascade } = body(request).await?;
@@ -174,15 +220,16 @@ async fn restart(
     if cascade {
         services.extend(supervisor.dependents(&name));
     }
-    // It goes on if the client doesn't wait.
-    tokio::spawn(async move {
+    let action = async move {
+        let mut first_error = Ok(());
         for service in services {
-            // A failed restart is visible in the state of the service. The others are restarted anyway.
-            let _ = supervisor.restart(&service).await;
+            // The others are restarted even if one fails.
+            let result = supervisor.restart(&service).await;
+            first_error = first_error.and(result);
         }
-    });
-    tokio::task::yield_now().await;
-    accepted(&control, &name)
+        first_error
+    };
+    wait.answer(&control, &name, action).await
 }
 
 #[derive(Deserialize)]
@@ -194,6 +241,7 @@ struct ScaleBody {
 async fn scale(
     State(control): State<Control>,
     Path(name): Path<String>,
+    Query(wait): Query<Wait>,
     request: Request,
 ) -> Result<Response, ApiError> {
     let ScaleBody { replicas } = body(request).await?;
@@ -203,21 +251,35 @@ async fn scale(
         let detail = format!("{replicas} instances are more than {MAX_REPLICAS}");
         return Err(ApiError::bad_request(detail));
     }
-    let view = view_of(&control, &name)?;
-    let detail = match view.kind {
+    let problem = match view_of(&control, &name)?.kind {
         ServiceKind::External => Some("it runs elsewhere"),
         ServiceKind::Once => Some("it is a step that ends"),
         ServiceKind::Process | ServiceKind::Builtin => None,
     };
-    if let Some(detail) = detail {
-        let detail = format!("`{name}` can't be scaled: {detail}");
+    if let Some(problem) = problem {
+        let detail = format!("`{name}` can't be scaled: {problem}");
         return Err(ApiError::new(StatusCode::CONFLICT, detail));
     }
-    let scaled = name.clone();
-    // It goes on if the client doesn't wait.
-    tokio::spawn(async move { supervisor.scale(&scaled, replicas).await });
-    tokio::task::yield_now().await;
-    accepted(&control, &name)
+    let service = name.clone();
+    let action = async move { supervisor.scale(&service, replicas).await };
+    wait.answer(&control, &name, action).await
+}
+
+async fn launch(
+    State(control): State<Control>,
+    Path(name): Path<String>,
+) -> Result<Json<LaunchView>, ApiError> {
+    let supervisor = control.supervisor();
+    let variables = supervisor.environment(&name)?;
+    let variables = variables.into_iter().map(|(name, value, _)| (name, value));
+    Ok(Json(LaunchView {
+        directory: std::path::absolute(supervisor.directory(&name)?).unwrap_or_default(),
+        environment: variables.collect(),
+    }))
+}
+
+async fn dashboard_link(State(control): State<Control>) -> Json<String> {
+    Json(control.dashboard_link())
 }
 
 async fn environment(
@@ -254,11 +316,6 @@ async fn environment(
 async fn down(State(control): State<Control>) -> StatusCode {
     control.request_down();
     StatusCode::ACCEPTED
-}
-
-/// 202 with the service as it is now.
-fn accepted(control: &Control, name: &str) -> Result<Response, ApiError> {
-    Ok((StatusCode::ACCEPTED, Json(view_of(control, name)?)).into_response())
 }
 
 /// The service with this name, or that of the instance.

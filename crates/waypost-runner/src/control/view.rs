@@ -1,11 +1,12 @@
 //! The JSON types of the control API.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use serde::{Deserialize, Serialize};
 
-use crate::log::{Level, Line, Stream};
+use crate::log::{KeptLine, Level, Line, Stream};
 use crate::service::ServiceSpec;
 use crate::status::{ExitStatus, InstanceState, InstanceStatus};
 
@@ -240,6 +241,15 @@ pub struct VariableView {
     pub source: String,
 }
 
+/// What a program of a service is started with. Only the socket tells it, since values are not masked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LaunchView {
+    /// The working folder.
+    pub directory: PathBuf,
+    /// The variables in addition to those of the shell.
+    pub environment: BTreeMap<String, String>,
+}
+
 impl From<&Line> for LineView {
     fn from(line: &Line) -> Self {
         let mark = if line.truncated {
@@ -252,13 +262,37 @@ impl From<&Line> for LineView {
             time: rfc3339(line.at),
             service: line.service.to_string(),
             instance: line.instance.to_string(),
-            stream: match line.stream {
-                Stream::Stdout => LineStream::Stdout,
-                Stream::Stderr => LineStream::Stderr,
-                Stream::Runner => LineStream::Event,
-            },
+            stream: line.stream.into(),
             level: line.level(),
             text: format!("{}{mark}", line.text),
+        }
+    }
+}
+
+impl KeptLine {
+    /// The line as that of a service.
+    pub fn view(&self, service: &str) -> LineView {
+        LineView {
+            id: 0,
+            time: rfc3339(self.at),
+            service: service.to_owned(),
+            instance: self.instance.clone(),
+            stream: self.stream.into(),
+            level: match self.stream {
+                Stream::Stdout | Stream::Stderr => Level::of(&self.text),
+                Stream::Runner => None,
+            },
+            text: self.text.clone(),
+        }
+    }
+}
+
+impl From<Stream> for LineStream {
+    fn from(stream: Stream) -> Self {
+        match stream {
+            Stream::Stdout => Self::Stdout,
+            Stream::Stderr => Self::Stderr,
+            Stream::Runner => Self::Event,
         }
     }
 }

@@ -23,5 +23,6 @@ pub use level::Level;
 pub use line::{Line, LogSink, Stream};
 pub(crate) use reader::OutputStream;
 pub(crate) use sanitize::sanitize;
+pub use sanitize::without_escapes;
 pub(crate) use store::{LogFilter, LogStore};
 pub(crate) use writer::LogWriter;

@@ -2,6 +2,16 @@
 
 use std::borrow::Cow;
 
+/// The text without escape sequences, and with every other control character except the tab replaced by
+/// `U+FFFD`, so that it can't control a terminal.
+///
+/// ```
+/// assert_eq!(waypost_runner::without_escapes("\x1b[31mred\x1b[0m\x07"), "red\u{fffd}");
+/// ```
+pub fn without_escapes(text: &str) -> Cow<'_, str> {
+    sanitize(text, false)
+}
+
 /// The text without escape sequences, except those for colours if `colour` is set, and with every
 /// other control character except the tab replaced by `U+FFFD`, as well as separators of lines and the
 /// characters that change the direction of text.

@@ -1,14 +1,15 @@
-//! The option of every command that works with a stack file.
+//! The option of every command that works with a stack.
 
 use std::path::PathBuf;
 
 use clap::Args;
+use waypost_runner::control::{Client, ClientError, StackView, running_stacks, socket_of_file};
 use waypost_runner::stack_file::{FILE_NAME, StackFile};
 
 use crate::error::CommandError;
 
 /// Which stack is meant.
-#[derive(Args)]
+#[derive(Args, Clone, Debug)]
 pub(crate) struct StackArgs {
     /// The stack file [default: waypost.toml in this folder or the nearest one above it]
     #[arg(short, long, value_name = "FILE")]
@@ -40,4 +41,64 @@ impl StackArgs {
             "no {FILE_NAME} in this folder or one above it; write one: waypost init"
         ))
     }
+
+    /// Connects to the running stack of the file; without a file, to the only stack that runs.
+    ///
+    /// # Errors
+    /// None runs, or several do: says what to do.
+    pub(super) async fn connect(&self) -> Result<Client, CommandError> {
+        if let Some(file) = self.file() {
+            let socket = socket_of_file(&file)
+                .map_err(|error| CommandError::Invalid(format!("{}: {error}", file.display())))?;
+            return Client::connect(&socket).await.map_err(|error| match error {
+                ClientError::NotRunning => CommandError::NothingThere(format!(
+                    "the stack of {} is not running; start it: waypost up",
+                    file.display()
+                )),
+                error => CommandError::other(error),
+            });
+        }
+        let mut running = Vec::new();
+        for socket in running_stacks() {
+            if let Ok(client) = Client::connect(&socket).await {
+                running.push(client);
+            }
+        }
+        if running.len() > 1 {
+            let mut files = Vec::new();
+            for client in &mut running {
+                let stack: StackView = client.get("/api/stack").await.map_err(client_error)?;
+                files.push(stack.file.unwrap_or(stack.name));
+            }
+            return Err(CommandError::Invalid(format!(
+                "several stacks are running; choose one with --file: {}",
+                files.join(", ")
+            )));
+        }
+        running.pop().ok_or_else(|| {
+            CommandError::NothingThere("no stack is running; start one: waypost up".to_owned())
+        })
+    }
+}
+
+/// The error of a request to a running stack.
+pub(super) fn client_error(error: ClientError) -> CommandError {
+    match error {
+        ClientError::Refused {
+            status: 404,
+            detail,
+        } => CommandError::NothingThere(detail),
+        error => CommandError::other(error),
+    }
+}
+
+/// A name in the path or query of a request. Names have no characters that need escaping; anything
+/// else is no name.
+pub(super) fn name_in_path(name: &str) -> Result<&str, CommandError> {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
+    if name.is_empty() || !name.chars().all(is_allowed) {
+        let message = format!("{name:?} is not the name of a service");
+        return Err(CommandError::Invalid(message));
+    }
+    Ok(name)
 }

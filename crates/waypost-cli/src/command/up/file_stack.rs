@@ -226,6 +226,23 @@ impl FileStack {
         self.dashboard.map(|port| SocketAddr::new(HOST, port))
     }
 
+    /// The addresses of the services that are opened in the browser.
+    pub(super) fn pages(&self) -> Vec<String> {
+        let services = self.file.contents().services.iter();
+        let opened =
+            services.filter(|(name, service)| service.open && self.selected.contains(*name));
+        let ports = opened.filter_map(|(name, service)| {
+            self.ports
+                .get(name)
+                .copied()
+                .or(service.port)
+                .filter(|port| *port != 0)
+        });
+        ports
+            .map(|port| format!("http://localhost:{port}/"))
+            .collect()
+    }
+
     /// The services that are registered on their behalf.
     pub(super) fn on_behalf(&self) -> BTreeMap<String, OnBehalf> {
         let services = self.file.contents().services.iter();

@@ -2,6 +2,7 @@
 
 mod built_in;
 mod dashboard;
+mod detach;
 mod file_stack;
 mod registrations;
 mod registry_choice;
@@ -10,6 +11,7 @@ mod session;
 mod sink;
 mod summary;
 
+use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::pin::pin;
 use std::process::ExitCode;
@@ -27,14 +29,16 @@ use waypost_runner::control::{Control, router, socket_of_file, socket_of_sample}
 use waypost_runner::{Console, Supervisor};
 
 use self::dashboard::Dashboard;
+use self::detach::detach;
 use self::file_stack::{FileStack, Selection};
 use self::registrations::Registrations;
 use self::registry_choice::RegistryChoice;
 use self::sample::Sample;
-use self::session::open_socket;
+use self::session::{check_not_running, open_socket};
 use self::sink::StackSink;
+pub(crate) use self::sink::log_folder;
 use self::summary::Summary;
-use super::stack::StackArgs;
+use super::stack::{StackArgs, open_in_browser};
 use crate::error::{CommandError, CommandResult};
 use crate::terminal::{announce, announce_verbatim};
 
@@ -59,6 +63,12 @@ pub(crate) struct Up {
     /// Start only the named services, without those that they come after
     #[arg(long, requires = "services")]
     no_deps: bool,
+    /// Run in the background; `waypost logs -f` follows it, `waypost down` stops it
+    #[arg(short, long, conflicts_with = "check")]
+    detach: bool,
+    /// With --detach: return when every service is ready, and fail if one is not
+    #[arg(long, requires = "detach")]
+    wait: bool,
     /// Use a free port wherever one is taken
     #[arg(long)]
     auto_port: bool,
@@ -163,7 +173,13 @@ impl Up {
         for Setting { name, value } in &self.scale {
             plan.set_replicas(name, value.0)?;
         }
-        let mut socket = open_socket(&socket_of_file(path)?).await?;
+        let socket = socket_of_file(path)?;
+        if self.detach {
+            check_not_running(&socket).await?;
+            let log = log_folder(plan.file().directory()).join("up.out");
+            return detach(&socket, &log, self.wait).await;
+        }
+        let mut socket = open_socket(&socket).await?;
         if self.auto_port {
             plan.choose_free_ports()?;
         }
@@ -185,6 +201,9 @@ impl Up {
             Some(address) => Some(Dashboard::start(address, control.clone()).await?),
             None => None,
         };
+        if let Some(dashboard) = &dashboard {
+            control.set_dashboard_link(&dashboard.link);
+        }
 
         let mut all_ready = false;
         tokio::select! {
@@ -198,6 +217,9 @@ impl Up {
                 };
                 announce_verbatim(&format!("\n{summary}\n"));
                 if !self.check {
+                    if io::stdout().is_terminal() {
+                        plan.pages().iter().for_each(|url| open_in_browser(url));
+                    }
                     tokio::select! {
                         () = &mut shutdown => {}
                         () = control.down_requested() => {}
@@ -228,7 +250,12 @@ impl Up {
         for Setting { name, value } in &self.scale {
             sample.set_replicas(name, value.0)?;
         }
-        let mut socket = open_socket(&socket_of_sample(sample.gateway_port())).await?;
+        let socket = socket_of_sample(sample.gateway_port());
+        if self.detach {
+            check_not_running(&socket).await?;
+            return detach(&socket, &socket.with_extension("out"), self.wait).await;
+        }
+        let mut socket = open_socket(&socket).await?;
         let stack = sample.stack()?;
         stack.check_ports().map_err(CommandError::other)?;
         sample.registry().check_localhost()?;

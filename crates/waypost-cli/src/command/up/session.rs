@@ -18,17 +18,32 @@ pub(super) async fn open_socket(path: &Path) -> Result<Socket, CommandError> {
     if !matches!(error, SocketError::Running) {
         return Err(CommandError::other(error));
     }
-    let running = async {
-        let mut client = Client::connect(path).await.ok()?;
-        client.get::<StackView>("/api/stack").await.ok()
-    };
-    Err(CommandError::Other(match running.await {
-        Some(StackView { name, pid, .. }) => format!(
-            "the stack `{name}` is already running (pid {pid}); `waypost ps` shows it, `waypost \
-             logs -f` follows it, and `waypost down` stops it"
-        ),
+    Err(match running(path).await {
+        Some(stack) => already_running(&stack),
         // It is starting or stopping.
-        None => "this stack is already running; `waypost ps` shows it, and `waypost down` stops it"
-            .to_owned(),
-    }))
+        None => CommandError::other(
+            "this stack is already running; `waypost ps` shows it, and `waypost down` stops it",
+        ),
+    })
+}
+
+/// # Errors
+/// The stack runs already.
+pub(super) async fn check_not_running(socket: &Path) -> Result<(), CommandError> {
+    match running(socket).await {
+        Some(stack) => Err(already_running(&stack)),
+        None => Ok(()),
+    }
+}
+
+async fn running(socket: &Path) -> Option<StackView> {
+    let mut client = Client::connect(socket).await.ok()?;
+    client.get("/api/stack").await.ok()
+}
+
+fn already_running(StackView { name, pid, .. }: &StackView) -> CommandError {
+    CommandError::Other(format!(
+        "the stack `{name}` is already running (pid {pid}); `waypost ps` shows it, `waypost logs \
+         -f` follows it, and `waypost down` stops it"
+    ))
 }

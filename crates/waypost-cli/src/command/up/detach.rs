@@ -1,0 +1,120 @@
+//! `waypost up --detach`: the same command in the background.
+
+use std::ffi::OsString;
+use std::fs::{File, OpenOptions};
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, ExitCode, Stdio};
+use std::time::Duration;
+
+use tokio::time::sleep;
+use waypost_runner::control::{Client, ServiceState, ServiceView, StackView};
+
+use crate::error::{CommandError, CommandResult};
+use crate::terminal::{announce, print_line};
+
+/// The arguments that are not passed on.
+const OWN: [&str; 3] = ["-d", "--detach", "--wait"];
+/// How often the stack is asked for its state.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Starts this same command without `--detach` in the background, its output in `log`. Returns when
+/// its socket answers, or, if `wait` is set, when every service is ready or has failed.
+///
+/// # Errors
+/// It ends before that: with its own error.
+pub(super) async fn detach(socket: &Path, log: &Path, wait: bool) -> CommandResult {
+    if let Some(folder) = log.parent() {
+        std::fs::create_dir_all(folder)?;
+    }
+    let output = OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(true)
+        .open(log)?;
+    let arguments: Vec<OsString> = std::env::args_os()
+        .skip(1)
+        .filter(|argument| !OWN.iter().any(|own| argument == own))
+        .collect();
+    let mut child = Command::new(std::env::current_exe()?)
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(output.try_clone()?)
+        .stderr(output)
+        // So that Ctrl-C in this terminal does not reach it.
+        .process_group(0)
+        .spawn()?;
+    let mut client = loop {
+        if let Ok(client) = Client::connect(socket).await {
+            break client;
+        }
+        if let Some(status) = child.try_wait()? {
+            let message = std::io::read_to_string(File::open(log)?)?;
+            let message = message.trim().trim_start_matches("waypost: ");
+            return Err(match status.code() {
+                Some(2) => CommandError::Invalid(message.to_owned()),
+                _ => CommandError::Other(message.to_owned()),
+            });
+        }
+        sleep(POLL).await;
+    };
+    let stack: StackView = client
+        .get("/api/stack")
+        .await
+        .map_err(CommandError::other)?;
+    announce(format_args!(
+        "{} runs in the background (pid {}); `waypost ps` shows it, `waypost logs -f` follows it, \
+         `waypost down` stops it",
+        stack.name, stack.pid
+    ));
+    if !wait {
+        return Ok(ExitCode::SUCCESS);
+    }
+    loop {
+        let stack: StackView = client
+            .get("/api/stack")
+            .await
+            .map_err(CommandError::other)?;
+        let pending = |service: &&ServiceView| is_pending(service, &stack);
+        if stack.services.iter().any(|service| pending(&service)) {
+            sleep(POLL).await;
+            continue;
+        }
+        let wanted = stack.services.iter().filter(|service| service.wanted > 0);
+        let (ready, failed): (Vec<_>, Vec<_>) = wanted.partition(|it| it.ready == it.wanted);
+        for service in &failed {
+            let why = service.why.as_deref().unwrap_or("no reason is known");
+            print_line(format_args!(
+                "{} is {}: {why}",
+                service.name,
+                service.state.name()
+            ))?;
+        }
+        let total = ready.len() + failed.len();
+        print_line(format_args!("{} of {total} ready", ready.len()))?;
+        return Ok(if failed.is_empty() {
+            ExitCode::SUCCESS
+        } else {
+            ExitCode::FAILURE
+        });
+    }
+}
+
+/// Whether a service may become ready without anybody's help.
+fn is_pending(service: &ServiceView, stack: &StackView) -> bool {
+    match service.state {
+        ServiceState::Building | ServiceState::Starting | ServiceState::Stopping => true,
+        ServiceState::Running => service.ready < service.wanted,
+        ServiceState::Degraded => service
+            .instances
+            .iter()
+            .any(|it| matches!(it.state, ServiceState::Starting | ServiceState::Building)),
+        ServiceState::Waiting => service.after.iter().any(|name| {
+            let dependency = stack.services.iter().find(|it| it.name == *name);
+            dependency.is_some_and(|dependency| {
+                dependency.ready == dependency.wanted || is_pending(dependency, stack)
+            })
+        }),
+        _ => false,
+    }
+}
