@@ -1,7 +1,8 @@
 //! The environment variables of a process, as a value.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use crate::error::ConfigError;
@@ -19,7 +20,11 @@ use crate::error::ConfigError;
 /// # Ok::<(), waypost_core::ConfigError>(())
 /// ```
 #[derive(Clone, Default)]
-pub struct Environment(BTreeMap<String, String>);
+pub struct Environment {
+    variables: BTreeMap<String, String>,
+    /// The names that have been asked for, if that is recorded. Clones share it.
+    reads: Option<Arc<Mutex<BTreeSet<String>>>>,
+}
 
 impl Environment {
     /// The variables of this process. Those whose name or value is not UTF-8 are left out.
@@ -32,16 +37,47 @@ impl Environment {
     /// Sets a variable; an empty value unsets it.
     #[must_use]
     pub fn with(mut self, name: &str, value: &str) -> Self {
-        self.0.insert(name.to_owned(), value.to_owned());
+        self.variables.insert(name.to_owned(), value.to_owned());
         self
+    }
+
+    /// The same, recording which variables are asked for by name from now on; clones record into the
+    /// same list. It is for people who want to know which settings a program reads.
+    ///
+    /// ```
+    /// # use waypost_core::Environment;
+    /// let environment = Environment::from_iter([("CONSUL_HOST", "c")]).recording();
+    /// environment.get("CONSUL_HOST");
+    /// environment.port("CONSUL_PORT")?;
+    /// assert_eq!(environment.reads(), ["CONSUL_HOST", "CONSUL_PORT"]);
+    /// # Ok::<(), waypost_core::ConfigError>(())
+    /// ```
+    #[must_use]
+    pub fn recording(mut self) -> Self {
+        self.reads = Some(Arc::default());
+        self
+    }
+
+    /// The variables that have been asked for by name, set or not, sorted; empty unless that is
+    /// [recorded](Self::recording).
+    pub fn reads(&self) -> Vec<String> {
+        let reads = self.reads.as_ref();
+        let reads = reads.map(|it| it.lock().unwrap_or_else(PoisonError::into_inner).clone());
+        reads.unwrap_or_default().into_iter().collect()
     }
 
     /// The value of a variable, if it is set and not empty.
     pub fn get(&self, name: &str) -> Option<&str> {
-        self.0
-            .get(name)
-            .map(|value| value.trim())
-            .filter(|value| !value.is_empty())
+        if let Some(reads) = &self.reads {
+            let mut reads = reads.lock().unwrap_or_else(PoisonError::into_inner);
+            reads.insert(name.to_owned());
+        }
+        self.value(name)
+    }
+
+    fn value(&self, name: &str) -> Option<&str> {
+        let value = self.variables.get(name)?.trim();
+        (!value.is_empty()).then_some(value)
     }
 
     /// The value of a boolean variable, in any form that Go's `strconv.ParseBool` accepts.
@@ -87,9 +123,9 @@ impl Environment {
 
     /// All variables that are set and not empty, sorted by name.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
+        self.variables
             .keys()
-            .filter_map(|name| Some((name.as_str(), self.get(name)?)))
+            .filter_map(|name| Some((name.as_str(), self.value(name)?)))
     }
 }
 
@@ -118,13 +154,16 @@ pub(crate) fn parse_port(variable: &str, value: &str) -> Result<u16, ConfigError
 impl<K: Into<String>, V: Into<String>> FromIterator<(K, V)> for Environment {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
         let owned = variables.into_iter().map(|(k, v)| (k.into(), v.into()));
-        Self(owned.collect())
+        Self {
+            variables: owned.collect(),
+            reads: None,
+        }
     }
 }
 
 impl fmt::Debug for Environment {
     /// Prints names only, because values may be secret.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
+        f.debug_set().entries(self.variables.keys()).finish()
     }
 }

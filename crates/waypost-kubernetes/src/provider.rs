@@ -90,6 +90,11 @@ impl KubernetesProvider {
         KubernetesBuilder::new(environment).build()
     }
 
+    /// The namespace of names that do not include one.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
     /// Asks the API server for its version, and for what this client may do; for people who look for a
     /// fault. One attempt.
     ///

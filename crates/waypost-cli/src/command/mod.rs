@@ -2,11 +2,13 @@
 
 mod agent;
 mod completions;
+mod config;
 mod consul_binary;
 mod deregister;
 mod doctor;
 mod explain;
 mod gateway;
+mod init;
 mod instances;
 mod listen;
 mod local_check;
@@ -35,6 +37,7 @@ use crate::terminal::print_verbatim;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Up(up::Up),
+    Init(init::Init),
     #[command(flatten)]
     Stack(stack::StackCommand),
     Agent(agent::Agent),
@@ -51,6 +54,8 @@ pub(crate) enum Command {
     Register(register::Register),
     Deregister(deregister::Deregister),
     Doctor(doctor::Doctor),
+    #[command(subcommand)]
+    Config(config::Config),
     Completions(completions::Completions),
     Man(man::Man),
     /// Show whether the registry responds; the same as `waypost registry status`
@@ -65,6 +70,7 @@ impl Command {
     /// Runs the command. `C` is the whole command line, for the man page.
     pub(crate) fn run<C: CommandFactory>(self) -> CommandResult {
         match self {
+            Self::Init(init) => init.run(),
             Self::Up(up) => run_stack(up.run()),
             Self::Stack(stack) => stack.run(),
             Self::Agent(agent) => agent.run(),
@@ -78,6 +84,7 @@ impl Command {
             Self::Watch(watch) => run_query(watch.run()),
             Self::Register(register) => run_query(register.run()),
             Self::Deregister(deregister) => run_query(deregister.run()),
+            Self::Config(config) => config.run::<C>(),
             Self::Doctor(doctor) => run_query(doctor.run()),
             Self::Completions(completions) => completions.run(),
             Self::Man(man) => man.run::<C>(),

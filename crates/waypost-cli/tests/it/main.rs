@@ -3,8 +3,10 @@
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
 mod agent;
+mod config;
 mod deploy;
 mod doctor;
+mod init;
 mod kubernetes_register;
 mod manual_setup;
 mod messages;

@@ -155,7 +155,7 @@ fn pods_meet_the_restricted_security_standard() {
 
 #[test]
 fn every_environment_variable_is_documented() {
-    let documented = include_str!("../../../../waypost/src/settings.rs");
+    let documented = include_str!("../../../../waypost/src/settings/mod.rs");
     for (name, container) in containers(&documents(BASE)) {
         for variable in container.env.iter().flatten() {
             let quoted = format!("`{}", variable.name);

@@ -1,0 +1,177 @@
+//! The text of a stack file for what was found.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use serde_json::json;
+
+use super::candidate::{Candidate, Port, folder_name, service_name};
+
+/// The port of the first service that may have any; the others follow in steps of 100.
+const FIRST_PORT: u16 = 4100;
+
+/// The stack file, with a comment on each choice.
+pub(super) fn stack_text(root: &Path, candidates: &[Candidate]) -> String {
+    let name = json!(service_name(&folder_name(root)));
+    let mut text = format!(
+        "# What `waypost up` starts in this folder. `waypost check` checks the file, `waypost schema` \
+         prints\n# the schema for editors: docs/running-locally.md of Waypost has all keys.\n\n\
+         name = {name}\n\
+         env-files = [\".env?\"]   # variables for all services; \"?\" says that it may be missing\n"
+    );
+    let mut ports = Ports::avoiding(candidates);
+    text.push_str(&built_in(candidates));
+    for candidate in candidates {
+        text.push('\n');
+        write_service(&mut text, candidate, &mut ports);
+    }
+    if candidates.is_empty() {
+        text.push_str(EXAMPLE);
+    }
+    text
+}
+
+const EXAMPLE: &str = "
+# [services.web]
+# run = \"python3 -m http.server {port}\"   # split as a shell does; `shell = true` for pipes and &&
+# port = 4100                             # others find it at localhost:8000/web/ through the gateway
+# ready = { http = \"/\" }                  # when it is ready; default: it accepts connections
+# after = [\"db\"]                          # what must be ready before it starts
+";
+
+/// The ports of Waypost itself that a service of the stack has, moved out of the way.
+fn built_in(candidates: &[Candidate]) -> String {
+    let is_taken = |port| candidates.iter().any(|it| it.port == Port::Fixed(port));
+    let mut lines = String::new();
+    for (key, port) in [
+        ("registry-port", 8500),
+        ("gateway", 8000),
+        ("dashboard", 3000),
+    ] {
+        if let Some(free) = (port..)
+            .find(|port| !is_taken(*port))
+            .filter(|free| *free != port)
+        {
+            let _ = writeln!(
+                lines,
+                "{key} = {free}   # {port} is that of a service below"
+            );
+        }
+    }
+    if lines.is_empty() {
+        lines
+    } else {
+        format!("\n[waypost]\n{lines}")
+    }
+}
+
+/// Chooses ports.
+struct Ports {
+    /// The fixed ports that are written already.
+    written: Vec<u16>,
+    taken: Vec<u16>,
+    next: u16,
+}
+
+impl Ports {
+    fn avoiding(candidates: &[Candidate]) -> Self {
+        let fixed = candidates
+            .iter()
+            .filter_map(|candidate| match candidate.port {
+                Port::Fixed(port) => Some(port),
+                _ => None,
+            });
+        Self {
+            written: Vec::new(),
+            // Those of the registry, its DNS, the gateway and the dashboard.
+            taken: fixed.chain([8500, 8600, 8000, 3000]).collect(),
+            next: FIRST_PORT,
+        }
+    }
+
+    /// Whether a fixed port is written for the first time.
+    fn is_first(&mut self, port: u16) -> bool {
+        let is_first = !self.written.contains(&port);
+        self.written.push(port);
+        is_first
+    }
+
+    fn next(&mut self) -> u16 {
+        loop {
+            let port = self.next;
+            self.next = self.next.checked_add(100).unwrap_or(FIRST_PORT + 1);
+            if !self.taken.contains(&port) {
+                self.taken.push(port);
+                return port;
+            }
+        }
+    }
+}
+
+fn write_service(text: &mut String, candidate: &Candidate, ports: &mut Ports) {
+    // JSON strings and lists are TOML strings and lists.
+    let mut line = |line: String| {
+        let _ = writeln!(text, "{line}");
+    };
+    let Candidate {
+        name,
+        source,
+        dir,
+        run,
+        ..
+    } = candidate;
+    line(format!("# From {}.", one_line(source)));
+    for note in &candidate.notes {
+        line(format!("# {}", one_line(note)));
+    }
+    line(format!("[services.{name}]"));
+    if let Some(address) = &candidate.external {
+        line(format!("external = {}", json!(address)));
+        line("ready = { tcp = true }".to_owned());
+        return;
+    }
+    if let Some(build) = &candidate.build {
+        line(format!(
+            "build = {}   # before the first start, and after a change",
+            json!(build)
+        ));
+    }
+    line(format!("run = {}", json!(run)));
+    if candidate.shell {
+        line("shell = true".to_owned());
+    }
+    if !dir.is_empty() {
+        line(format!("dir = {}", json!(dir)));
+    }
+    match candidate.port {
+        Port::None => line(
+            "# port = 4100   # found none in its code; without one it is a worker that nobody calls"
+                .to_owned(),
+        ),
+        Port::Any => {
+            let how = if run.contains("{port}") {
+                ""
+            } else {
+                "   # it gets it as the variable PORT"
+            };
+            line(format!("port = {}{how}", ports.next()));
+        }
+        Port::Fixed(port) if !ports.is_first(port) => line(format!(
+            "# port = {port}   # as in its code, but a service above has it: let one read PORT"
+        )),
+        Port::Fixed(port) => line(format!(
+            "port = {port}   # as in its code; if it read the variable PORT, it could have replicas"
+        )),
+    }
+    if !candidate.watch.is_empty() {
+        let paths = json!(candidate.watch);
+        line(format!(
+            "watch = {{ paths = {paths} }}   # restart after a change"
+        ));
+    }
+}
+
+/// A text from a file in a comment, which ends with the line.
+fn one_line(text: &str) -> String {
+    text.replace(|c: char| c.is_control(), " ")
+}

@@ -1,0 +1,102 @@
+//! `waypost config show`
+
+use serde_json::Value;
+
+use crate::support::*;
+
+/// The settings that the command prints in an empty folder, and its exit code.
+async fn settings(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, Vec<Value>) {
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = waypost(&[&["config", "show", "-o", "json"], arguments].concat());
+    command
+        .envs(variables.iter().copied())
+        .current_dir(folder.path());
+    let output = Finished::of(command).await;
+    let printed: Value = serde_json::from_str(&output.stdout).unwrap();
+    assert_eq!(printed["schema"], 1);
+    (output.code, printed["settings"].as_array().unwrap().clone())
+}
+
+#[track_caller]
+fn assert_setting(settings: &[Value], name: &str, value: &str, source: &str, from: Option<&str>) {
+    let found = settings.iter().find(|setting| setting["name"] == name);
+    let found = found.unwrap_or_else(|| panic!("no {name} in {settings:#?}"));
+    assert_eq!(
+        (&found["value"], &found["source"], found["from"].as_str()),
+        (&value.into(), &source.into(), from),
+        "{name}"
+    );
+}
+
+#[tokio::test]
+async fn each_setting_says_where_it_comes_from() {
+    let variables = [
+        ("CONSUL_HTTP_ADDR", "consul.example:8501"),
+        ("CONSUL_HTTP_TOKEN", "TOP-SECRET"),
+        ("WAYPOST_AGENT_TOKEN", "TOP-SECRET"),
+        ("SERVICE_DISCOVERY_ZONE", "eu-1"),
+        ("RUST_LOG", "debug"),
+    ];
+    let (code, found) = settings(&[], &variables).await;
+    assert_eq!(code, Some(0));
+    let from_variable = |name, value, variable| {
+        assert_setting(&found, name, value, "variable", Some(variable));
+    };
+    from_variable("provider", "consul", "CONSUL_HTTP_ADDR");
+    from_variable(
+        "consul.address",
+        "http://consul.example:8501",
+        "CONSUL_HTTP_ADDR",
+    );
+    from_variable("consul.token", "***", "CONSUL_HTTP_TOKEN");
+    from_variable("zone", "eu-1", "SERVICE_DISCOVERY_ZONE");
+    from_variable("agent --token", "***", "WAYPOST_AGENT_TOKEN");
+    from_variable("explain --zone", "eu-1", "SERVICE_DISCOVERY_ZONE");
+    from_variable("log-filter", "debug", "RUST_LOG");
+    assert_setting(&found, "strategy", "round_robin", "default", None);
+    assert_setting(&found, "agent --http-port", "8500", "default", None);
+    assert!(!format!("{found:?}").contains("TOP-SECRET"));
+
+    let arguments = ["--registry", "other:1", "--timeout", "1s"];
+    let (_, found) = settings(&arguments, &variables).await;
+    assert_setting(
+        &found,
+        "consul.address",
+        "http://other:1",
+        "flag",
+        Some("--registry"),
+    );
+    assert_setting(&found, "timeout", "1s", "flag", Some("--timeout"));
+}
+
+#[tokio::test]
+async fn the_stack_file_is_a_source() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("waypost.toml");
+    std::fs::write(&file, "[waypost]\ngateway = 8123\n").unwrap();
+    let mut command = waypost(&["config", "show", "-o", "wide"]);
+    command.current_dir(folder.path());
+    let printed = Finished::of(command).await.stdout;
+    let line = |name: &str| printed.lines().find(|line| line.starts_with(name)).unwrap();
+    assert!(line("stack.gateway").contains("8123"), "{printed}");
+    assert!(line("stack.gateway").contains("waypost.toml"), "{printed}");
+    assert!(line("stack.dashboard").contains("default"), "{printed}");
+}
+
+#[tokio::test]
+async fn an_invalid_setting_is_named_and_the_others_are_shown() {
+    let mut command = waypost(&["config", "show"]);
+    command.env("SERVICE_DISCOVERY_MAX_STALE", "soon");
+    let output = Finished::of(command).await;
+    assert_eq!(output.code, Some(2), "{output:?}");
+    assert!(
+        output
+            .stderr
+            .contains("SERVICE_DISCOVERY_MAX_STALE: \"soon\""),
+        "{output:?}"
+    );
+    assert!(
+        output.stdout.contains("http://localhost:8500"),
+        "{output:?}"
+    );
+}
