@@ -68,7 +68,7 @@ def register_health_check_endpoint(
         ]
     for check in checks:
         if not callable(check.function):
-            raise TypeError(f"{check.function!r} is no function; a check is called without arguments")
+            raise TypeError(f"{check.function!r} is not a function; a check is called without arguments")
         name = check.name or check_name(check.function)
         health.add(name, check.function, check.timeout, not check.advisory)
     if is_starlette(app):

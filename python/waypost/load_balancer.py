@@ -89,7 +89,7 @@ class WeightedRandomStrategy(NamedStrategy):
     def __init__(self, weight_function: Callable[[Instance], float] | None = None) -> None:
         super().__init__("weighted_random")
         if weight_function is not None and not callable(weight_function):
-            raise TypeError(f"{weight_function!r} is no function; it gets an instance")
+            raise TypeError(f"{weight_function!r} is not a function; it gets an instance")
         self.weight_function = weight_function
 
     def _apply(self, client: _waypost.Client) -> None:
@@ -134,7 +134,7 @@ class LoadBalancer:
     def strategy(self, strategy: Strategy) -> None:
         if not isinstance(strategy, Strategy):
             raise TypeError(
-                f"{strategy!r} is no strategy; use one of waypost.load_balancer, such as "
+                f"{strategy!r} is not a strategy; use one of waypost.load_balancer, such as "
                 "WeightedRandomStrategy"
             )
         strategy._apply(self._client)

@@ -1,4 +1,4 @@
-//! One request and its response: what is recorded about it for the access log and the figures.
+//! The data about a request and its response, for the access log and the traffic figures.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,15 +13,15 @@ use crate::request_body::RequestBody;
 use crate::routes::Route;
 use crate::service::Service;
 
-/// What is known of a request and its response. Recorded on drop, so that a request abandoned by its
-/// client is recorded too.
+/// A request and its response. Recorded on drop, so that a request abandoned by its client is recorded
+/// too.
 pub(crate) struct Exchange {
     pub(crate) client: Arc<Client>,
     pub(crate) method: Method,
     pub(crate) uri: Uri,
     pub(crate) version: Version,
     pub(crate) request_id: HeaderValue,
-    /// The name of the calling service, if it says so.
+    /// The name that the calling service states, if any.
     pub(crate) caller: Option<HeaderValue>,
     pub(crate) route: Option<Arc<Route>>,
     pub(crate) service: Option<Arc<Service>>,
@@ -113,7 +113,7 @@ impl Exchange {
         self.first_byte = Some(self.started.elapsed());
     }
 
-    /// Whether the caller got no usable answer through the fault of a service or of the gateway.
+    /// Whether the service or the gateway failed to send a usable response.
     pub(crate) fn has_failed(&self) -> bool {
         let is_error = self.status.is_some_and(|status| status.is_server_error());
         is_error || matches!(self.end, EndReason::UpstreamBroken | EndReason::IdleTimeout)

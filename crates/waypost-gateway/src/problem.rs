@@ -25,7 +25,7 @@ pub(crate) struct Problem {
     extensions: Map<String, Value>,
 }
 
-/// What the client can show or read.
+/// The formats of an error response.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ErrorFormat {
     /// A problem document.
@@ -74,7 +74,7 @@ impl Problem {
         self
     }
 
-    /// Says when the client may try again, in seconds.
+    /// Sets the number of seconds after which the client may try again.
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self.retryable = true;
@@ -178,7 +178,7 @@ impl Problem {
             self.status,
             StatusCode::BAD_REQUEST | StatusCode::REQUEST_TIMEOUT | StatusCode::PAYLOAD_TOO_LARGE
         ) {
-            // What follows on the connection may be the rest of the rejected request.
+            // The next bytes on the connection may be the rest of the rejected request.
             headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
         }
         response
@@ -245,7 +245,7 @@ impl Problem {
         response
     }
 
-    /// The code that clients derive from an HTTP status, or a closer one.
+    /// The code that clients derive from the HTTP status, or a more specific one.
     fn grpc_code(&self) -> u16 {
         const INTERNAL: u16 = 13;
         match self.status {
@@ -260,7 +260,7 @@ impl Problem {
     }
 }
 
-/// What `grpc-message` must not contain literally.
+/// Characters that must be encoded in `grpc-message`.
 const GRPC_MESSAGE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
 
 fn with_content(body: String, kind: &'static str) -> Response<ResponseBody> {

@@ -18,11 +18,11 @@ use crate::upstream::{Http1, Peer};
 
 /// The body of a response to a client.
 pub(crate) enum ResponseBody {
-    /// The gateway's own, complete.
+    /// A complete body from the gateway itself.
     Full(Option<Bytes>),
-    /// The gateway's own, made piece by piece.
+    /// A stream from the gateway itself.
     Stream(BoxStream<'static, Bytes>),
-    /// One that an instance sends.
+    /// The body of an instance's response.
     Proxied(Box<ProxiedBody>),
 }
 
@@ -68,7 +68,7 @@ pub(crate) enum ProxiedBodyError {
     Idle,
 }
 
-/// What a body is made of, besides the bytes that arrive.
+/// The parts of which a [`ProxiedBody`] is built.
 pub(crate) struct BodySource {
     pub(crate) incoming: Incoming,
     pub(crate) connection: Option<Http1>,
@@ -76,10 +76,10 @@ pub(crate) struct BodySource {
     pub(crate) lease: Lease,
 }
 
-/// How long a body may take.
+/// The time limits of a body.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct BodyLimits {
-    /// Without sending anything.
+    /// How long the instance may send nothing.
     pub(crate) idle: Duration,
     /// When it must have ended, in milliseconds since the worker started.
     pub(crate) ends_at: Option<u64>,
@@ -109,7 +109,7 @@ impl ProxiedBody {
         body
     }
 
-    /// The next frame. Lets the connection read, unless a frame is there already.
+    /// Polls for the next frame. Drives the connection if no frame has been received yet.
     fn poll_incoming(
         &mut self,
         cx: &mut Context<'_>,
@@ -117,7 +117,7 @@ impl ProxiedBody {
         let Some(connection) = &mut self.connection else {
             return Pin::new(&mut self.incoming).poll_frame(cx);
         };
-        // Only driving the connection can bring a frame, so nobody needs to be woken for one.
+        // A frame can only arrive while the connection is driven here, so no waker is needed.
         let mut noop = Context::from_waker(Waker::noop());
         let polled = Pin::new(&mut self.incoming).poll_frame(&mut noop);
         if polled.is_ready() {
@@ -138,7 +138,7 @@ impl ProxiedBody {
         }
     }
 
-    /// The whole body has arrived.
+    /// Called when the whole body has arrived.
     fn complete(&mut self) {
         self.exchange.end = EndReason::Complete;
         if let Some(connection) = self.connection.take() {
@@ -149,8 +149,8 @@ impl ProxiedBody {
     fn fail(&mut self, end: EndReason) {
         self.exchange.end = end;
         if self.exchange.version == Version::HTTP_10 {
-            // The end of the connection is the end of the body, so only a reset tells the client that
-            // something is missing.
+            // The client takes the end of the connection for the end of the body, so a missing part can
+            // only be reported by a reset.
             self.exchange.client.reset_when_closed();
         }
     }
@@ -197,8 +197,8 @@ impl Body for ProxiedBody {
             Some(Err(error)) => {
                 this.exchange.cause = Some(error.to_string());
                 this.fail(EndReason::UpstreamBroken);
-                // hyper drops what it has not written yet when it gets the error, and writes it when it
-                // has to wait.
+                // On an error, hyper drops what it has not written yet; if it has to wait first, it
+                // writes it.
                 this.failure = Some(error);
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

@@ -126,7 +126,7 @@ def set_discovery_provider(provider: ServiceDiscovery) -> None:
     global _provider, _current
     if not isinstance(provider, ServiceDiscovery):
         raise TypeError(
-            f"{provider!r} is no provider; use a class that inherits from ServiceDiscovery"
+            f"{provider!r} is not a provider; use a class that inherits from ServiceDiscovery"
         )
     new = provider._client()
     with _lock:

@@ -1,4 +1,4 @@
-//! `/internal/services` and `/internal/routes`: what the gateway knows, page by page.
+//! `/internal/services` and `/internal/routes`: the known services and routes, page by page.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +17,10 @@ use crate::service::Service;
 
 /// The number of services that are looked up concurrently.
 const CONCURRENT_LOOKUPS: usize = 16;
-/// The number of entries on a page, unless `limit` says otherwise, and at most.
+/// The default and maximum number of entries on a page.
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
-/// The number of instances that are shown of a service.
+/// The maximum number of instances that are listed for a service.
 const MAX_INSTANCES: usize = 1000;
 
 /// Lists services and routes. A page looks up only the services on it, so that a list of thousands

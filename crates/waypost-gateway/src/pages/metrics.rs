@@ -10,7 +10,7 @@ use crate::response_body::ResponseBody;
 use crate::routes::Routes;
 use crate::traffic::{ServiceCounts, Traffic};
 
-/// The number of services with figures of their own, so that a scrape stays small.
+/// The maximum number of services that are listed, so that a scrape stays small.
 const MAX_SERVICES: usize = 1000;
 const CLASSES: [&str; 6] = ["none", "1xx", "2xx", "3xx", "4xx", "5xx"];
 
@@ -30,7 +30,7 @@ const COUNTERS: [Counter; 5] = [
     ),
     (
         "waypost_gateway_client_closed_total",
-        "Requests whose client left before the end of the response.",
+        "Requests whose client disconnected before the end of the response.",
         |counts| counts.client_closed,
     ),
     (
@@ -107,13 +107,13 @@ fn write_all(
         (
             "waypost_gateway_ejected_instances",
             "gauge",
-            "Instances ejected now.",
+            "Instances that are ejected now.",
         ),
         ("waypost_gateway_ejections_total", "counter", "Ejections."),
         (
             "waypost_gateway_stale_seconds",
             "gauge",
-            "Age of the instances, if the registry fails.",
+            "Age of the instances while the registry fails, otherwise 0.",
         ),
     ];
     let services = routes.all_services();

@@ -18,7 +18,7 @@ pub(crate) struct Concurrency {
     max_wait: Duration,
 }
 
-/// Counts a request that waits, also if its client leaves meanwhile.
+/// Counts a waiting request until it is dropped, for example because its client disconnects.
 struct Waiting<'a>(&'a AtomicUsize);
 
 impl Drop for Waiting<'_> {
@@ -28,7 +28,7 @@ impl Drop for Waiting<'_> {
 }
 
 impl Concurrency {
-    /// `concurrent` requests at a time, while up to `pending` others wait for up to `max_wait`.
+    /// Allows `concurrent` requests at a time, while up to `pending` others wait for up to `max_wait`.
     pub(crate) fn new(concurrent: usize, pending: usize, max_wait: Duration) -> Self {
         Self {
             permits: Arc::new(Semaphore::new(concurrent.min(Semaphore::MAX_PERMITS))),

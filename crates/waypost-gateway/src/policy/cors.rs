@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use crate::headers::append;
 use crate::response_body::ResponseBody;
 
-/// Which pages may call a route's service from a browser.
+/// Determines which web pages may call a route's service.
 #[derive(Clone, Debug)]
 pub(crate) struct Cors {
     /// Origins such as `https://shop.example`; `None` allows all.
@@ -18,14 +18,14 @@ pub(crate) struct Cors {
     pub(crate) headers: Option<HeaderValue>,
     /// Response headers that pages may read.
     pub(crate) expose: Option<HeaderValue>,
-    /// Whether cookies are sent along.
+    /// Whether browsers send cookies.
     pub(crate) credentials: bool,
-    /// How long a browser may remember the answer to a preflight.
+    /// How long a browser may cache the response to a preflight.
     pub(crate) max_age: Duration,
 }
 
 impl Cors {
-    /// The answer to a preflight; `None` for any other request.
+    /// The response to a preflight; `None` for any other request.
     pub(crate) fn preflight(
         &self,
         method: &Method,
@@ -42,7 +42,7 @@ impl Cors {
             return Some(response);
         }
         *response.status_mut() = StatusCode::NO_CONTENT;
-        // Its origin is allowed when all responses are edited.
+        // `allow` adds the header for the origin, as to all responses.
         let answer = response.headers_mut();
         let methods = self.methods.as_ref().unwrap_or(asked);
         answer.insert(header::ACCESS_CONTROL_ALLOW_METHODS, methods.clone());
@@ -55,10 +55,10 @@ impl Cors {
         Some(response)
     }
 
-    /// Lets a page of `origin` read a response, if it may.
+    /// Adds the headers that let a page of `origin` read a response, if that is allowed.
     pub(crate) fn allow(&self, origin: &str, headers: &mut HeaderMap) {
         append(headers, header::VARY, &HeaderValue::from_static("origin"));
-        // The service may say something else; the route decides.
+        // The route takes precedence over what the service has set.
         headers.remove(header::ACCESS_CONTROL_ALLOW_ORIGIN);
         headers.remove(header::ACCESS_CONTROL_ALLOW_CREDENTIALS);
         let Ok(value) = HeaderValue::from_str(origin) else {

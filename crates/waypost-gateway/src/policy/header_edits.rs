@@ -1,4 +1,4 @@
-//! Changes of headers that a route asks for.
+//! Changes to headers that are configured for a route.
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 

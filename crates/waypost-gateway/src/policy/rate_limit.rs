@@ -14,15 +14,16 @@ use crate::problem::Problem;
 
 /// Keys are distributed over this many locks, so that cores seldom wait for each other.
 const SHARDS: usize = 16;
-/// The number of keys per shard at which those that are full again are forgotten.
+/// The number of keys per shard at which full buckets are removed.
 const SHARD_KEYS: usize = 4096;
 
-/// Whose requests are counted together.
+/// Determines which requests are counted together.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum RateKey {
-    /// Those from one address.
+    /// Requests from the same address.
     Client,
-    /// Those with the same value of a header, such as an API key. Requests without it count together.
+    /// Requests with the same value of a header, such as an API key. Requests without the header are
+    /// counted together.
     Header(HeaderName),
     /// All requests of the route.
     All,
@@ -30,20 +31,20 @@ pub(crate) enum RateKey {
 
 /// A limit of one route.
 ///
-/// The generic cell rate algorithm: a bucket is the one time at which it will be full again.
+/// Uses the generic cell rate algorithm: a bucket is represented by the time at which it will be full.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     key: RateKey,
-    /// The time that one request uses up.
+    /// The time until one request is allowed again.
     interval: Duration,
-    /// How far ahead of the present a bucket may be.
+    /// How far in the future the time of a bucket may be.
     tolerance: Duration,
     epoch: Instant,
     shards: [Mutex<HashMap<u64, Duration>>; SHARDS],
 }
 
 impl RateLimit {
-    /// `requests` in each `period`, and up to `burst` at once.
+    /// Allows `requests` in each `period`, and up to `burst` at once.
     pub(crate) fn new(requests: u32, period: Duration, burst: u32, key: RateKey) -> Self {
         let interval = period / requests.max(1);
         Self {

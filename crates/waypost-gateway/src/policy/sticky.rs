@@ -1,4 +1,4 @@
-//! Keeps a client at one instance, by a cookie.
+//! Sends a client's requests to the same instance, by a cookie.
 
 use http::{HeaderMap, HeaderValue, header};
 use waypost::{Instance, InstanceId};
@@ -17,7 +17,7 @@ pub(crate) struct Sticky {
 pub(crate) struct StickyKey(u64);
 
 impl Sticky {
-    /// The instance that the client was at before.
+    /// The instance that got the client's earlier requests.
     pub(crate) fn key(&self, headers: &HeaderMap) -> Option<StickyKey> {
         headers
             .get_all(header::COOKIE)
@@ -30,7 +30,7 @@ impl Sticky {
             .map(StickyKey)
     }
 
-    /// The `Set-Cookie` that keeps the client at this instance.
+    /// The `Set-Cookie` value that names this instance.
     pub(crate) fn set_cookie(&self, instance: &InstanceId, path: &str) -> Option<HeaderValue> {
         let (name, StickyKey(key)) = (&self.cookie, StickyKey::of(instance));
         let path = if path.is_empty() { "/" } else { path };

@@ -17,12 +17,12 @@ use crate::policy::HeaderEdits;
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RoutesFile {
-    /// In this order, where nothing else decides.
+    /// The routes. Their order decides between routes that are equally specific.
     #[serde(default)]
     pub(crate) routes: Vec<RouteSpec>,
 }
 
-/// As [`RoutesFile`], with the places that TOML's errors would not name otherwise.
+/// As [`RoutesFile`], with the positions that errors of TOML otherwise lack.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TomlFile {
@@ -30,7 +30,7 @@ struct TomlFile {
     routes: Vec<toml::Spanned<Fields>>,
 }
 
-/// One route of the file, checked.
+/// One validated route of the file.
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Fields")]
 pub(crate) struct RouteSpec {
@@ -38,9 +38,9 @@ pub(crate) struct RouteSpec {
     pub(crate) hosts: Vec<HostPattern>,
     pub(crate) path: PathPattern,
     pub(crate) conditions: Conditions,
-    /// With their weights.
+    /// The destinations with their weights.
     pub(crate) destinations: Vec<DestinationSpec>,
-    /// What the matched prefix, or the whole path, becomes. `None` leaves the path as it is.
+    /// The replacement of the matched prefix or of the whole path. `None` leaves the path as it is.
     pub(crate) rewrite: Option<String>,
     pub(crate) request_headers: HeaderEdits,
     pub(crate) response_headers: HeaderEdits,
@@ -53,7 +53,7 @@ pub(crate) struct RouteSpec {
     pub(crate) sticky: Option<StickySpec>,
 }
 
-/// A route as it is written.
+/// A route as written in the file.
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Fields {
@@ -84,7 +84,7 @@ struct Fields {
     sticky: Option<StickySpec>,
 }
 
-/// Which requests a route is for.
+/// The requests that a route matches.
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct MatchSpec {
@@ -99,7 +99,7 @@ struct MatchSpec {
     headers: BTreeMap<String, Checked<HeaderValue>>,
 }
 
-/// Where a share of the requests goes.
+/// A destination of a share of the requests.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct DestinationSpec {
@@ -285,7 +285,7 @@ impl TryFrom<Fields> for RouteSpec {
             && !is_cookie_name(&sticky.cookie)
         {
             return Err(format!(
-                "`sticky.cookie`: {:?} is no cookie name",
+                "`sticky.cookie`: {:?} is not a cookie name",
                 sticky.cookie
             ));
         }
@@ -378,7 +378,7 @@ fn pairs(
         .collect()
 }
 
-/// A rewritten path begins with a slash and uses only parameters of the template.
+/// Checks that a rewritten path begins with a slash and uses only parameters of the template.
 fn check_rewrite(rewrite: String, pattern: &PathPattern) -> Result<String, String> {
     PathPattern::template(&rewrite).or_else(|_| PathPattern::prefix(&rewrite))?;
     if let Ok(PathPattern::Template(segments)) = PathPattern::template(&rewrite) {
@@ -415,11 +415,11 @@ fn one() -> u32 {
     1
 }
 
-/// A value that is written as text and valid once it exists.
+/// A value that is parsed from text and validated.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Checked<T>(pub(crate) T);
 
-/// Checks a text.
+/// A type that validates its text.
 pub(crate) trait Check: Sized {
     /// # Errors
     /// What is wrong.
@@ -437,7 +437,7 @@ impl Check for Method {
         match Self::from_bytes(text.as_bytes()) {
             Ok(method) if !text.bytes().any(|byte| byte.is_ascii_lowercase()) => Ok(method),
             _ => Err(format!(
-                "{text:?} is no HTTP method; they are in capitals, such as GET"
+                "{text:?} is not an HTTP method; methods are in capitals, such as GET"
             )),
         }
     }
@@ -445,7 +445,7 @@ impl Check for Method {
 
 impl Check for HeaderName {
     fn check(text: &str) -> Result<Self, String> {
-        let name = Self::try_from(text).map_err(|_| format!("{text:?} is no header name"))?;
+        let name = Self::try_from(text).map_err(|_| format!("{text:?} is not a header name"))?;
         let is_framing = [
             http::header::CONNECTION,
             http::header::CONTENT_LENGTH,
@@ -480,7 +480,7 @@ fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duratio
     let text = String::deserialize(deserializer)?;
     humantime::parse_duration(&text).map(Some).map_err(|_| {
         D::Error::custom(format_args!(
-            "{text:?} is no time; expected a number and a unit, such as 500ms, 10s or 5m"
+            "{text:?} is not a time; expected a number and a unit, such as 500ms, 10s or 5m"
         ))
     })
 }
@@ -507,7 +507,7 @@ fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Er
         fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<u64, E> {
             parse_size(text).ok_or_else(|| {
                 E::custom(format_args!(
-                    "{text:?} is no number of bytes; expected one such as 1000, 64KiB or 10MB"
+                    "{text:?} is not a number of bytes; expected one such as 1000, 64KiB or 10MB"
                 ))
             })
         }
@@ -632,7 +632,7 @@ routes:
             (
                 "routes:\n  - service: a\n    max_body: 10XB\n",
                 "r.yaml:3:",
-                "no number of bytes",
+                "not a number of bytes",
             ),
             ("routes: [", "r.yaml:", ""),
         ] {
@@ -677,7 +677,7 @@ routes:
             ),
             ("service: a, rate_limit: {requests: 0}", "at least one"),
             ("service: a, retries: {attempts: 0}", "at least 1"),
-            ("service: a, sticky: {cookie: \"a;b\"}", "no cookie name"),
+            ("service: a, sticky: {cookie: \"a;b\"}", "not a cookie name"),
             ("service: a, match: {methods: [get]}", "in capitals"),
             (
                 "service: a, request_headers: {set: {connection: x}}",

@@ -7,7 +7,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
 use crate::target::has_dot_segment;
 
-/// Which hosts a route is for.
+/// The hosts that a route matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum HostPattern {
     /// This host.
@@ -41,7 +41,7 @@ impl HostPattern {
         })
     }
 
-    /// Whether a host in lower case, without port, is one of these.
+    /// Whether a host, in lower case and without a port, matches.
     pub(crate) fn matches(&self, host: &str) -> bool {
         match self {
             Self::Exact(name) => name == host,
@@ -58,14 +58,14 @@ impl HostPattern {
     }
 }
 
-/// Which paths a route is for.
+/// The paths that a route matches.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum PathPattern {
-    /// This path and all below it; without a slash at the end, so `""` means all.
+    /// This path and all paths below it. Stored without a slash at the end, so `""` means all.
     Prefix(String),
     /// This path only.
     Exact(String),
-    /// A path with one segment for each of these.
+    /// A path with these segments.
     Template(Vec<Segment>),
 }
 
@@ -74,7 +74,7 @@ pub(crate) enum PathPattern {
 pub(crate) enum Segment {
     /// This text.
     Literal(String),
-    /// Any text, which the rewritten path may contain.
+    /// Any text. The rewritten path can contain it.
     Parameter(String),
 }
 
@@ -158,7 +158,7 @@ impl PathPattern {
             .collect()
     }
 
-    /// The first segment, if it is a certain text.
+    /// The first segment, if it is a literal.
     pub(crate) fn first_segment(&self) -> Option<&str> {
         let path = match self {
             Self::Prefix(path) | Self::Exact(path) => path,
@@ -230,7 +230,8 @@ fn no_slash(text: &str) -> String {
 /// The path with `%XX` replaced where it stands for a character that needs no encoding (RFC 3986,
 /// section 6.2.2.2). `None` if there is nothing to replace.
 ///
-/// Without this, `/%61dmin` would not be `/admin` for a route, but would be for the service.
+/// Without this, `/%61dmin` would not match a route for `/admin`, but the service would treat it as
+/// `/admin`.
 pub(crate) fn decode_unreserved(path: &str) -> Option<String> {
     let mut rest = path.split_once('%').map(|_| path)?;
     let mut decoded = String::with_capacity(path.len());
@@ -260,10 +261,10 @@ pub(crate) fn decode_unreserved(path: &str) -> Option<String> {
     is_changed.then_some(decoded)
 }
 
-/// What a route demands of a request besides host and path.
+/// The conditions of a route besides host and path.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Conditions {
-    /// Empty for all methods.
+    /// The methods; empty for all.
     pub(crate) methods: Vec<Method>,
     /// Headers that must have these values.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
@@ -279,7 +280,7 @@ impl Conditions {
                 .all(|(name, value)| headers.get_all(name).iter().any(|found| found == value))
     }
 
-    /// The stricter of two has the greater value.
+    /// The stricter of two conditions has the greater value.
     pub(crate) fn rank(&self) -> (bool, usize) {
         (!self.methods.is_empty(), self.headers.len())
     }

@@ -1,4 +1,4 @@
-//! One route: which requests it takes, where they go, and under which limits and policies.
+//! A route: the requests it matches, its destinations, limits and policies.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,16 +13,16 @@ use crate::config::Config;
 use crate::policy::{Concurrency, Cors, Policies, RateKey, RateLimit, Sticky};
 use crate::service::Service;
 
-/// How long a browser remembers the answer to a preflight, unless the route says otherwise.
+/// How long browsers cache the response to a preflight, by default.
 const CORS_MAX_AGE: Duration = Duration::from_secs(600);
-/// How long a request waits for others to end, unless the route says otherwise.
+/// How long a request waits for others to end, by default.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
 /// A route to a service, or to several.
 #[derive(Debug)]
 pub(crate) struct Route {
     name: Arc<str>,
-    /// Empty for all hosts.
+    /// The hosts; empty for all.
     hosts: Vec<HostPattern>,
     path: PathPattern,
     conditions: Conditions,
@@ -40,7 +40,7 @@ pub(crate) struct Route {
     pub(crate) policies: Policies,
 }
 
-/// A service, or those of its instances that a route is for.
+/// A service, or a subset of its instances.
 #[derive(Debug)]
 pub(crate) struct Destination {
     pub(crate) service: Arc<Service>,
@@ -55,7 +55,7 @@ pub(crate) struct Subset {
     tag: Option<String>,
 }
 
-/// What becomes of the path.
+/// How the path is changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Rewrite {
     Keep,
@@ -97,7 +97,7 @@ impl Limits {
         }
     }
 
-    /// Those of a route of the file; what it doesn't set is as in `self`.
+    /// The limits of a route of the file. Those that it doesn't set are as in `self`.
     fn with(&self, spec: &RouteSpec) -> Self {
         let (timeouts, retries) = (&spec.timeouts, &spec.retries);
         let replay = retries.replay_limit.map(|bytes| {
@@ -130,7 +130,7 @@ impl Subset {
         has_version && self.tag.as_deref().is_none_or(|tag| instance.has_tag(tag))
     }
 
-    /// As in an error message.
+    /// A description for error messages.
     pub(crate) fn describe(&self) -> String {
         let version = self
             .version
@@ -230,12 +230,12 @@ impl Route {
         &self.name
     }
 
-    /// The paths that it is for, for people.
+    /// The paths that it matches, for display.
     pub(crate) fn path(&self) -> &PathPattern {
         &self.path
     }
 
-    /// Where its requests go; at least one.
+    /// The destinations of its requests; at least one.
     pub(crate) fn destinations(&self) -> &[Destination] {
         &self.destinations
     }
@@ -265,7 +265,7 @@ impl Route {
         self.prefix_value.as_ref()
     }
 
-    /// What the service sees instead of the prefix.
+    /// The path that the service sees instead of the prefix.
     pub(crate) fn replacement(&self) -> &str {
         match &self.rewrite {
             Rewrite::Prefix(to) => to,
@@ -285,13 +285,13 @@ impl Route {
         is_host && self.path.matches(path) && self.conditions.hold(method, headers)
     }
 
-    /// Whether it takes a path before the route that a discovered service has at it. A route for
-    /// everything doesn't, unless it is for a host.
+    /// Whether it takes precedence over the routes of discovered services. A route for all paths doesn't,
+    /// unless it is for a host.
     pub(crate) fn precedes_discovered(&self) -> bool {
         !self.hosts.is_empty() || !self.path.is_everything()
     }
 
-    /// The route with the greater value takes a request that both match.
+    /// If two routes match a request, the one with the greater value is used.
     pub(crate) fn rank(&self) -> impl Ord + use<> {
         let host = self.hosts.iter().map(HostPattern::rank).max();
         (host, self.path.rank(), self.conditions.rank())

@@ -14,15 +14,15 @@ use super::route::Route;
 /// All routes at one moment.
 #[derive(Default)]
 pub(super) struct RouteTable {
-    /// Those of the routes file, in order of precedence.
+    /// The routes of the routes file, in order of precedence.
     from_file: Vec<Arc<Route>>,
-    /// The positions in `from_file` of those that can match a path, by its first segment.
+    /// The positions in `from_file` of the routes that can match a path, by its first segment.
     by_segment: HashMap<String, Vec<usize>>,
-    /// The same for all other first segments.
+    /// The positions for all other first segments.
     by_no_segment: Vec<usize>,
-    /// By the first segment of the path.
+    /// The routes of discovered services, by the first segment of the path.
     pub(super) discovered: HashMap<ServiceName, Arc<Route>>,
-    /// That of the list of services.
+    /// The freshness of the list of services.
     pub(super) freshness: Option<Freshness>,
 }
 
@@ -71,7 +71,7 @@ impl RouteTable {
         }
     }
 
-    /// The route that takes a request.
+    /// The route that matches a request.
     pub(super) fn find(
         &self,
         host: Option<&str>,

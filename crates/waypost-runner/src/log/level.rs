@@ -127,8 +127,9 @@ impl FromStr for Level {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        of_word(text)
-            .ok_or_else(|| format!("{text:?} is no level; use error, warn, info, debug or trace"))
+        of_word(text).ok_or_else(|| {
+            format!("{text:?} is not a level; use error, warn, info, debug or trace")
+        })
     }
 }
 

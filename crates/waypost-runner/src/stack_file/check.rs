@@ -102,7 +102,8 @@ impl<'c> Checker<'c, '_> {
         let built_in = &self.contents.waypost;
         let registry = built_in.registry.as_str();
         if !matches!(registry, "embedded" | "consul") && host_and_port(registry).is_none() {
-            let message = format!("{registry:?} is no registry; use embedded, consul or HOST:PORT");
+            let message =
+                format!("{registry:?} is not a registry; use embedded, consul or HOST:PORT");
             self.problem(&["waypost".into(), "registry".into()], message);
         }
         for (key, port) in [
@@ -406,7 +407,8 @@ impl<'c> Checker<'c, '_> {
                     }
                 }
                 ServicePort::Malformed(text) => {
-                    let message = format!("{text} is no placeholder; use {{services.NAME.port}}");
+                    let message =
+                        format!("{text} is not a placeholder; use {{services.NAME.port}}");
                     self.in_service(name, path, message);
                 }
             }

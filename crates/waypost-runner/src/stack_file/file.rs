@@ -215,7 +215,7 @@ env = { URL = "http://localhost:{services.postgres.prot}" }
             "20:7: a quote is not closed, or the last character is a backslash",
             "21:8: port 8000 is also that of the gateway; use another one, or 0",
             "22:9: there is no service `order`; did you mean `orders`?",
-            "23:15: {services.postgres.prot} is no placeholder; use {services.NAME.port}",
+            "23:15: {services.postgres.prot} is not a placeholder; use {services.NAME.port}",
         ];
         assert_eq!(problems(text), expected);
     }
