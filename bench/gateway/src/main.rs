@@ -1,5 +1,5 @@
-//! Runs nginx, haproxy, a bare hyper proxy and Waypost's gateway against one origin in turn, and prints
-//! what a request costs each of them.
+//! Runs nginx, haproxy, a minimal hyper proxy and Waypost's gateway in front of one origin in turn, and
+//! prints the CPU time per request.
 //!
 //! CPU is the user and system time of the proxy's own processes, from `/proc/PID/stat`, so it hardly
 //! depends on what else the machine does. Needs nginx, haproxy, wrk and, with `--instructions`,

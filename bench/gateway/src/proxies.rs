@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
-/// How long a program may take to listen; under valgrind that is long.
+/// The time limit for a program to listen. Under valgrind it takes long.
 const START: Duration = Duration::from_secs(60);
 
 /// All proxies that can be started.
@@ -129,7 +129,7 @@ fn haproxy(port: u16, origin: u16, folder: &Path) -> Result<Process, String> {
     Process::start(Command::new("haproxy").arg("-f").arg(&file))
 }
 
-/// A program that ends with this value.
+/// A program. It is stopped on drop.
 pub(crate) struct Process(Child);
 
 impl Process {
@@ -153,7 +153,7 @@ impl Process {
         Ok(std::iter::once(parent).chain(children).collect())
     }
 
-    /// Ends it in an orderly way, so that it can write what it has measured.
+    /// Stops it gracefully, so that it can write its measurements.
     pub(crate) fn terminate(&mut self) {
         if let Some(pid) = rustix::process::Pid::from_raw(self.0.id() as i32) {
             let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);

@@ -1,8 +1,8 @@
-//! Makes load with wrk: one thread, 32 connections.
+//! Generates load with wrk: one thread, 32 connections.
 
 use std::process::Command;
 
-/// What wrk has counted.
+/// The results of wrk.
 pub(crate) struct Load {
     pub(crate) requests: u64,
     /// Requests without a response, or with one that is not 2xx or 3xx.

@@ -2,7 +2,7 @@
 
 use crate::error::CommandError;
 
-/// Bytes that nobody can guess.
+/// Unpredictable bytes.
 pub(crate) fn random<const N: usize>() -> Result<[u8; N], CommandError> {
     let mut bytes = [0; N];
     rustls::crypto::ring::default_provider()

@@ -37,7 +37,7 @@ async fn the_file_provider_conforms() {
     assert_conforms(&harness, 0).await;
 }
 
-/// Such as DNS, or a list of URLs.
+/// The features of a provider such as DNS or a list of URLs.
 #[tokio::test(start_paused = true)]
 async fn a_provider_that_knows_only_addresses_conforms() {
     assert_conforms(&AddressesHarness::default(), 4).await;
@@ -234,7 +234,7 @@ impl Harness for ForgetfulHarness {
     }
 }
 
-/// A provider of addresses alone, which reports only changes of them and can't list names.
+/// A provider that has only addresses, reports only changes of these, and can't list names.
 #[derive(Debug)]
 struct AddressesProvider(MemoryProvider);
 

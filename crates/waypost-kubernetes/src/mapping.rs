@@ -222,7 +222,7 @@ impl<'a> Mapper<'a> {
         if let Some(id) = self.annotated_id().or_else(|| self.target_id(endpoint)) {
             builder = builder.id(id);
         }
-        // Without hints the Service doesn't ask for traffic to stay in a zone.
+        // Without hints, traffic of the Service doesn't have to stay in a zone.
         if let Some(zone) = zone_hint(endpoint).filter(|_| self.context.use_hints) {
             builder = builder.zone(zone);
         }

@@ -70,7 +70,7 @@ where
 
     let mut failures = 0_u32;
     loop {
-        // A failure is confirmed, and its end noticed, sooner than the next regular check.
+        // A failure is confirmed, and its end noticed, before the next regular check.
         sleep(match failures {
             0 => timing.interval,
             _ => timing.interval.min(AFTER_FAILURE),

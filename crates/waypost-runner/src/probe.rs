@@ -210,7 +210,7 @@ pub(crate) enum Check {
     },
     Log(LogMatch),
     Exec(ExecCheck),
-    /// From this time on.
+    /// Ready from this time on.
     Running(Instant),
     Completed,
 }

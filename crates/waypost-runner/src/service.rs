@@ -354,7 +354,7 @@ impl ServiceSpec {
         self
     }
 
-    /// Whether it runs elsewhere; see [`external`](Self::external).
+    /// Whether the stack doesn't start it; see [`external`](Self::external).
     pub fn is_external(&self) -> bool {
         self.external.is_some()
     }

@@ -57,7 +57,7 @@ struct Desired {
     target: Target,
     /// The reason for maintenance, if the instance should be in maintenance.
     maintenance: Option<Arc<str>>,
-    /// How many reports of the health were asked for.
+    /// The number of reports that were requested.
     reports: u64,
 }
 
@@ -141,7 +141,7 @@ impl Registrar {
         match Self::start(Arc::clone(&provider), registration) {
             Ok(registrar) => Ok(Some(registrar)),
             Err(Error::Unsupported(reason)) => {
-                // What follows the first line is advice for a platform that should register.
+                // The lines after the first are advice for platforms that should register instances.
                 let reason = reason.to_string();
                 let (summary, advice) = reason.split_once('\n').unwrap_or((&reason, ""));
                 tracing::info!(%service, "not registering: {summary}");
@@ -185,8 +185,8 @@ impl Registrar {
             .send_modify(|desired| desired.maintenance = None);
     }
 
-    /// Runs the health checks and reports the result now instead of at the next heartbeat, for a change
-    /// of the health that is known at once.
+    /// Runs the health checks and reports the result now instead of at the next heartbeat. Useful if the
+    /// application knows that its health has changed.
     pub fn report_now(&self) {
         self.desired.send_modify(|desired| desired.reports += 1);
     }
@@ -233,7 +233,7 @@ impl Drop for Registrar {
     }
 }
 
-/// How long a platform has to register an instance, before there is advice.
+/// The time in which a platform must register an instance before advice is logged.
 const PLATFORM_TIME: Duration = Duration::from_secs(120);
 
 /// Logs advice unless the provider lists an instance of the service at this machine's address in time.
@@ -241,7 +241,7 @@ async fn advise_unless_listed(provider: Arc<dyn Provider>, service: ServiceName,
     sleep(PLATFORM_TIME).await;
     let address = provider.registry().ok().and_then(|it| it.local_address());
     let answer = provider.watch(&service).next().await;
-    // If the provider fails, nothing is known.
+    // If the provider fails, it is unknown whether the instance is registered.
     let (Some(address), Some(Ok(answer))) = (address, answer) else {
         return;
     };

@@ -1,4 +1,4 @@
-//! The least that a proxy on hyper does: one thread, hyper-util's pooled client, nothing else.
+//! A minimal proxy on hyper: one thread, hyper-util's pooled client, nothing else.
 //!
 //! Usage: `bare PORT ORIGIN_PORT`
 

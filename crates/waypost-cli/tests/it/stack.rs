@@ -29,7 +29,7 @@ print("listening on", port, flush=True)
 http.server.ThreadingHTTPServer(("127.0.0.1", port), Handler).serve_forever()
 "#;
 
-/// A folder with a stack file, a folder for sockets of its own, and free ports for what Waypost brings.
+/// A folder with a stack file, its own folder for sockets, and free ports for Waypost's programs.
 struct Folder {
     dir: TempDir,
     registry: u16,
@@ -88,7 +88,7 @@ impl Folder {
             .collect()
     }
 
-    /// What a service answers through the gateway.
+    /// The response of a service through the gateway.
     async fn call(&self, service: &str) -> Value {
         get_json(&format!("http://127.0.0.1:{}/{service}/", self.gateway)).await
     }
@@ -200,7 +200,7 @@ async fn a_second_up_says_that_one_runs_and_what_to_do() {
     assert!(second.stderr.contains(&pid), "{}", second.stderr);
     assert!(second.stderr.contains("waypost down"), "{}", second.stderr);
     stop(up).await;
-    // The socket is gone, and another one can run.
+    // The socket was removed, so the stack can be started again.
     stop(folder.up(&[]).await).await;
 }
 
@@ -513,7 +513,7 @@ async fn nothing_is_left_when_the_runner_is_killed() {
         all.iter().all(|pid| !is_running(*pid)).then_some(())
     })
     .await;
-    // Its socket is stale, and is replaced.
+    // The stale socket is replaced.
     let second = folder.up(&[]).await;
     stop(second).await;
 }

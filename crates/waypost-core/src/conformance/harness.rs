@@ -83,7 +83,7 @@ impl Capabilities {
     }
 
     /// Only the addresses of instances are known, as in DNS or in a list of URLs: a change of anything
-    /// else is no change.
+    /// else is not reported.
     #[must_use]
     pub fn addresses_only(mut self) -> Self {
         self.details = false;

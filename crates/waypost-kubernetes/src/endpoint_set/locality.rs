@@ -1,9 +1,9 @@
-//! Which endpoints a client on this node and in this zone uses: the choice that kube-proxy makes.
+//! Selects the endpoints for a client on this node and in this zone, as kube-proxy does.
 
 use crate::options::DiscoveryOptions;
 use crate::resources::{Endpoint, HintTarget};
 
-/// Where an endpoint is, seen from this process, and for whom it is meant.
+/// The location of an endpoint relative to this process, and its hints.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Locality {
     on_this_node: bool,
@@ -15,9 +15,9 @@ pub(super) struct Locality {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Hint {
     None,
-    /// For others.
+    /// The hint is for other nodes or zones.
     Elsewhere,
-    /// For this process's node or zone.
+    /// The hint is for this process's node or zone.
     Here,
 }
 
@@ -48,11 +48,11 @@ impl Locality {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Rule {
     All,
-    /// Those on this node, even if there are none (`internalTrafficPolicy: Local`).
+    /// Only endpoints on this node, even if there are none (`internalTrafficPolicy: Local`).
     OnThisNode,
-    /// Those with a hint for this node.
+    /// Only endpoints with a hint for this node.
     ForThisNode,
-    /// Those with a hint for this zone.
+    /// Only endpoints with a hint for this zone.
     ForThisZone,
 }
 

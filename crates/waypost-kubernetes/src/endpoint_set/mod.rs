@@ -460,7 +460,7 @@ mod tests {
         assert_eq!(hosts(&set), ["10.0.0.1"]);
         set.apply(&spread(true, |n| n != 1), now);
         assert_eq!(hosts(&set).len(), 7);
-        // Without hints nobody has asked for traffic to stay in the zone.
+        // Without hints, traffic doesn't have to stay in the zone.
         set.apply(&spread(false, |_| true), now);
         assert_eq!(hosts(&set).len(), 7);
         assert!(
@@ -501,7 +501,7 @@ mod tests {
         set.set_service(Some(&Arc::new(service)), None);
         set.apply(&spread(false, |_| true), now);
         assert_eq!(hosts(&set), ["10.0.0.1"]);
-        // Not even if it is not ready are others used.
+        // No others are used, even if it is not ready.
         set.apply(&spread(false, |n| n != 1), now);
         assert_eq!(hosts(&set), ["10.0.0.1"]);
         assert_eq!(set.instances()[0].health(), Health::Critical);

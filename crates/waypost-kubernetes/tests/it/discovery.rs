@@ -50,7 +50,7 @@ async fn a_pod_becomes_an_instance_with_the_labels_of_its_service() {
     assert_eq!(web.url(), "http://10.0.0.1:8080");
     assert_eq!(web.named_port("admin"), Some(9000));
     assert_eq!(web.version(), Some("2.1.0"));
-    // Only a hint makes it the instance's zone, which clients prefer.
+    // Only with a hint does the instance have this zone, which clients then prefer.
     assert_eq!(web.zone(), None);
     assert_eq!(web.health(), Health::Passing);
     let metadata: BTreeMap<_, _> = web.metadata().collect();

@@ -10,7 +10,7 @@ use std::time::SystemTime;
 use super::line::{Line, LogSink, Stream};
 use super::sanitize::sanitize;
 
-/// The size at which a file is full. It is kept as `NAME.log.1`, and a new one is begun.
+/// The size at which a file is renamed to `NAME.log.1` and a new one is started.
 const FULL: u64 = 10 * 1024 * 1024;
 
 /// Writes the lines of each service to a file `NAME.log` in a folder:
@@ -20,7 +20,7 @@ const FULL: u64 = 10 * 1024 * 1024;
 /// ```
 ///
 /// Escape sequences and control characters are left out. When a file has 10 MiB, it is renamed to
-/// `NAME.log.1`, which replaces an older one. A file that can't be written is given up.
+/// `NAME.log.1`, which replaces an older one. After a write to a file has failed, its lines are dropped.
 ///
 /// ```no_run
 /// use waypost_runner::LogFiles;
@@ -31,7 +31,7 @@ const FULL: u64 = 10 * 1024 * 1024;
 #[derive(Debug)]
 pub struct LogFiles {
     folder: PathBuf,
-    /// By service; `None` for one that can't be written.
+    /// The files by service. `None` if a file can't be written.
     files: HashMap<Arc<str>, Option<LogFile>>,
 }
 
@@ -56,10 +56,10 @@ pub struct KeptLine {
 }
 
 impl LogFiles {
-    /// Makes the folder if there is none. Files that are there are continued.
+    /// Creates the folder if it doesn't exist. Appends to existing files.
     ///
     /// # Errors
-    /// The folder can't be made.
+    /// The folder can't be created.
     pub fn create(folder: &Path) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         Ok(Self {
@@ -68,7 +68,7 @@ impl LogFiles {
         })
     }
 
-    /// The lines that are kept of a service, oldest first. Lines of another form are left out.
+    /// The stored lines of a service, oldest first. Lines in another format are skipped.
     pub fn read(folder: &Path, service: &str) -> Vec<KeptLine> {
         let path = folder.join(format!("{service}.log"));
         let texts = [rotated(&path), path].into_iter();
@@ -170,7 +170,7 @@ fn stream_name(stream: Stream) -> &'static str {
     }
 }
 
-/// Where a full file is kept.
+/// The path to which a full file is renamed.
 fn rotated(path: &Path) -> PathBuf {
     path.with_extension("log.1")
 }

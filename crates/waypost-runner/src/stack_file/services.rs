@@ -30,8 +30,7 @@ pub struct Addresses {
     pub replicas: BTreeMap<String, u32>,
 }
 
-/// The time between two checks of a ready instance. The end of a program is noticed at once, whatever
-/// it is.
+/// The time between two checks of a ready instance. The end of a program is always noticed at once.
 const EVERY: Duration = Duration::from_secs(5);
 /// How long a program without a port has to run before it counts as started.
 const SETTLED_AFTER: Duration = Duration::from_millis(500);

@@ -28,7 +28,7 @@ pub(crate) struct Subset {
     pub(crate) client: SubsetClient,
 }
 
-/// What a client's subset depends on.
+/// The value that determines a client's subset.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum SubsetClient {
     /// The hash of its name.

@@ -264,8 +264,8 @@ impl Weighed {
         let (seed, start) = match subset.client {
             SubsetClient::Named(client) => (client, 0),
             SubsetClient::Numbered(client) => {
-                // The clients of a round have adjacent parts of the same ranking; what the last of them
-                // leaves over is elsewhere in the ranking of the next round.
+                // The clients of a round have adjacent parts of the same ranking. The endpoints that the
+                // last one leaves over have other positions in the ranking of the next round.
                 let subsets = count / size;
                 let (round, position) = (client / subsets, client % subsets);
                 (hash(3, &round.to_le_bytes()), position * size)

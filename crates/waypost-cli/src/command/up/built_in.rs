@@ -1,4 +1,4 @@
-//! The programs that Waypost itself brings to a stack.
+//! The programs that Waypost itself adds to a stack.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;
@@ -13,7 +13,7 @@ use crate::error::CommandError;
 #[derive(Clone, Debug)]
 pub(super) struct Registry {
     pub(super) choice: RegistryChoice,
-    /// The port of one that is started.
+    /// The port of the registry, if it is started with the stack.
     pub(super) port: u16,
 }
 
@@ -53,7 +53,7 @@ impl Registry {
         !matches!(self.choice, RegistryChoice::At { .. })
     }
 
-    /// The program, unless it is one that runs already.
+    /// The program to start. `None` if the registry is already running.
     pub(super) fn spec(&self, waypost: &Path) -> Result<Option<ServiceSpec>, CommandError> {
         let loopback = Ipv4Addr::LOCALHOST.to_string();
         let spec = match self.choice {
@@ -111,7 +111,7 @@ impl Registry {
         }
     }
 
-    /// A program of Waypost that registers by itself.
+    /// A program of Waypost that registers itself.
     pub(super) fn program(
         &self,
         waypost: &Path,

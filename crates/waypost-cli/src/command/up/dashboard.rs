@@ -13,7 +13,7 @@ use crate::command::listen::listen_error;
 use crate::error::CommandError;
 use crate::random::random;
 
-/// A server that ends when this is dropped.
+/// The server. It is stopped on drop.
 pub(super) struct Dashboard {
     /// The link for the user, with the token of this session.
     pub(super) link: String,
@@ -28,11 +28,11 @@ impl Dashboard {
         let token = HEXLOWER.encode(&random::<16>()?);
         let router: Router = browser_router(control, BrowserAccess::new(&token));
         let server: JoinHandle<()> = tokio::spawn(async move {
-            // It never ends by itself.
+            // The server never ends by itself.
             let _ = axum::serve(listener, router).await;
         });
         Ok(Self {
-            // A fragment is sent to no server and is in no log.
+            // A fragment is never sent to a server, so the token doesn't appear in logs.
             link: format!("http://localhost:{}/#token={token}", address.port()),
             _server: AbortOnDropHandle::new(server),
         })

@@ -1,4 +1,4 @@
-//! The stack that a stack file describes.
+//! Builds the stack that is described by a stack file.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -16,7 +16,7 @@ use crate::suggest::closest;
 /// The address that the programs listen on.
 const HOST: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST);
 
-/// What is started of a stack file, and where.
+/// The part of a stack file that is started, with its addresses.
 pub(super) struct FileStack {
     file: StackFile,
     registry: Registry,
@@ -28,21 +28,21 @@ pub(super) struct FileStack {
     replicas: BTreeMap<String, u32>,
 }
 
-/// A service that is registered on its behalf.
+/// A service that Waypost registers.
 #[derive(Clone, Debug)]
 pub(super) struct OnBehalf {
-    /// What the registry is told.
+    /// The properties to register.
     pub(super) details: Registration,
-    /// The host of something external; this machine otherwise.
+    /// The host of an external service; otherwise this machine.
     pub(super) host: Option<String>,
 }
 
-/// Which part of a stack file is started.
+/// The options that select the part of a stack file to start.
 pub(super) struct Selection<'a> {
     /// The services; empty for all.
     pub(super) services: &'a [String],
     pub(super) profiles: &'a [String],
-    /// Without those that they come after.
+    /// Whether to leave out their dependencies.
     pub(super) alone: bool,
 }
 
@@ -56,7 +56,7 @@ impl FileStack {
         let built_in = &file.contents().waypost;
         let choice = match registry {
             Some(choice) => choice,
-            // Checked with the file.
+            // Already validated with the file.
             None => built_in.registry.parse().map_err(CommandError::Invalid)?,
         };
         let Selection {
@@ -147,8 +147,8 @@ impl FileStack {
         Ok(())
     }
 
-    /// Checks what the runner itself does not: the ports of this process, and the registry's port on
-    /// the other loopback address.
+    /// Checks ports that the runner doesn't check: those of this process, and the registry's port on the
+    /// other loopback address.
     pub(super) fn check_ports(&self, stack: &Stack) -> Result<(), CommandError> {
         let mut taken: Vec<String> = Vec::new();
         if let Err(error) = stack.check_ports() {
@@ -187,7 +187,7 @@ impl FileStack {
         };
         let is_selected = |name: &str| self.selected.contains(name);
         for service in stack_file::services(&self.file, &addresses, is_selected)? {
-            // A program may look others up as soon as it starts.
+            // Programs may look up other services as soon as they start.
             let service = if self.registry.is_started() && !service.is_external() {
                 service.after("registry")
             } else {
@@ -243,7 +243,7 @@ impl FileStack {
             .collect()
     }
 
-    /// The services that are registered on their behalf.
+    /// The services that Waypost registers.
     pub(super) fn on_behalf(&self) -> BTreeMap<String, OnBehalf> {
         let services = self.file.contents().services.iter();
         let registered = services.filter_map(|(name, service)| {

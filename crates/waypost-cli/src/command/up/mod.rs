@@ -52,15 +52,15 @@ use crate::terminal::{announce, announce_verbatim};
 /// second Ctrl-C stops them immediately.
 #[derive(Args)]
 pub(crate) struct Up {
-    /// The services to start, with those that they come after [default: all without a profile]
+    /// Services to start, with their dependencies [default: all services without a profile]
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
     #[command(flatten)]
     stack: StackArgs,
-    /// Start also the services of this profile; can be repeated
+    /// Also start the services of this profile; can be repeated
     #[arg(long, value_name = "NAME")]
     profile: Vec<String>,
-    /// Start only the named services, without those that they come after
+    /// Start only the named services, without their dependencies
     #[arg(long, requires = "services")]
     no_deps: bool,
     /// Run in the background; `waypost logs -f` follows it, `waypost down` stops it
@@ -69,11 +69,11 @@ pub(crate) struct Up {
     /// With --detach: return when every service is ready, and fail if one is not
     #[arg(long, requires = "detach")]
     wait: bool,
-    /// Use a free port wherever one is taken
+    /// Replace each port that is in use by a free one
     #[arg(long)]
     auto_port: bool,
     /// Registry to use: `embedded`, `consul` to start `consul agent -dev`, or the HOST:PORT of a
-    /// running one [default: what the stack file says, or embedded]
+    /// running one [default: as in the stack file, or embedded]
     #[arg(long)]
     registry: Option<RegistryChoice>,
     /// Number of instances of a service; can be repeated
@@ -89,7 +89,7 @@ pub(crate) struct Up {
 
 /// How long healthy services may take to appear in the registry.
 const DISCOVERY_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the registry may take to deregister the instances at the end.
+/// The time limit for deregistering the instances at the end.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// `NAME=VALUE`.
@@ -230,7 +230,7 @@ impl Up {
             () = control.down_requested() => {}
         }
         announce("stopping in reverse order; press Ctrl-C again to stop immediately");
-        // While the registry is still there.
+        // Done while the registry is still running.
         let _ = timeout(DEREGISTER_TIMEOUT, registrations.end()).await;
         stop(&supervisor).await;
         Ok(if self.check && !all_ready {

@@ -1,10 +1,10 @@
-//! Registers the instances of programs that know nothing of Waypost, on their behalf.
+//! Registers instances of programs that don't use Waypost themselves.
 //!
-//! This is here and not in the runner, because it is done by the registrar of the `waypost` library, of
-//! which the runner knows nothing: the runner tells the states of the instances, and this keeps the
-//! registry in agreement with them. The check of an instance is its readiness, as the runner sees it,
-//! reported at each change and as a heartbeat, so that a program is asked by the runner alone and the
-//! registry knows of a change at once.
+//! This is not in the runner, because it uses the registrar of the `waypost` library, on which the runner
+//! doesn't depend. The runner reports the states of the instances, and this module registers them
+//! accordingly. The health of an instance is its readiness according to the runner. It is reported with
+//! each change and as a heartbeat, so only the runner sends requests to a program, and the registry gets
+//! each change at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -70,12 +70,12 @@ impl Registrations {
     }
 }
 
-/// What the registry should have and has.
+/// The desired and the actual registrations.
 struct Reconciler {
     provider: Arc<dyn Provider>,
     services: BTreeMap<String, OnBehalf>,
     control: Control,
-    /// By instance.
+    /// The registrations by instance.
     registered: HashMap<String, Registered>,
 }
 
@@ -131,7 +131,7 @@ impl Reconciler {
             Ok(registrar) => Arc::new(registrar),
             Err(error) => {
                 tracing::error!("{} can't be registered: {error}", status.instance);
-                // Not again at each change.
+                // Not retried at each change.
                 self.services.remove(&status.service);
                 return;
             }
@@ -139,7 +139,7 @@ impl Reconciler {
         let (control, instance) = (self.control.clone(), status.instance.clone());
         let waiting = Arc::clone(&registrar);
         tokio::spawn(async move {
-            // Ends also when the instance is deregistered before.
+            // Also ends if the instance is deregistered before.
             waiting.registered().await;
             if matches!(waiting.state(), RegistrationState::Registered) {
                 control.set_registered(&instance, true);
@@ -170,12 +170,12 @@ impl Registered {
     }
 }
 
-/// The health to report of an instance; `None` if it should not be registered.
+/// The health to report for an instance. `None` if it should not be registered.
 fn health(status: &InstanceStatus) -> Option<Result<(), String>> {
     match status.state {
         InstanceState::Healthy => Some(Ok(())),
         InstanceState::Unhealthy => Some(Err(status.reason.clone().unwrap_or_default())),
-        // It runs, or did so: the registry says why it doesn't serve.
+        // It is or was running, so it stays registered, and the registry shows the reason.
         InstanceState::Starting | InstanceState::CrashLooping { .. } | InstanceState::Failed
             if status.started.is_some() =>
         {

@@ -9,7 +9,7 @@ use crate::error::CommandError;
 /// Opens the socket.
 ///
 /// # Errors
-/// The same stack runs already: says which process it is and what to do.
+/// If the same stack is already running. The message names the process, and what to do.
 pub(super) async fn open_socket(path: &Path) -> Result<Socket, CommandError> {
     let error = match Socket::open(path) {
         Ok(socket) => return Ok(socket),
@@ -20,7 +20,7 @@ pub(super) async fn open_socket(path: &Path) -> Result<Socket, CommandError> {
     }
     Err(match running(path).await {
         Some(stack) => already_running(&stack),
-        // It is starting or stopping.
+        // The other process is starting or stopping.
         None => CommandError::other(
             "this stack is already running; `waypost ps` shows it, and `waypost down` stops it",
         ),

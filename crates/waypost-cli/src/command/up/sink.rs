@@ -1,4 +1,4 @@
-//! Where the output of a stack goes: to the terminal and to files.
+//! Writes the output of a stack to the terminal and to files.
 
 use std::fs;
 use std::io;
@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use waypost_runner::{Line, LogFiles, LogSink};
 
-/// The folder for what a stack leaves behind, in the folder of its file.
+/// The folder for files that a stack writes, in the folder of the stack file.
 const FOLDER: &str = ".waypost";
 
 /// The folder of the log files of a stack.
@@ -16,16 +16,16 @@ pub(crate) fn log_folder(directory: &Path) -> PathBuf {
 
 /// Passes each line on to the terminal and to a file.
 pub(super) struct StackSink<T> {
-    /// `None` once it can't be written, as when the terminal is closed.
+    /// `None` after a write has failed, for example because the terminal was closed.
     terminal: Option<T>,
     files: LogFiles,
 }
 
 impl<T: LogSink> StackSink<T> {
-    /// Makes the folder for the files in that of the stack.
+    /// Creates the folder for the files in the folder of the stack file.
     pub(super) fn new(terminal: T, directory: &Path) -> io::Result<Self> {
         let files = LogFiles::create(&log_folder(directory))?;
-        // Nobody wants these in version control.
+        // Keeps the files out of version control.
         let ignore = directory.join(FOLDER).join(".gitignore");
         if !ignore.exists() {
             fs::write(ignore, "*\n")?;

@@ -1,4 +1,4 @@
-//! What `waypost up` says once everything has started or failed.
+//! The summary that `waypost up` prints when everything has started or failed.
 
 use std::fmt;
 use std::time::Duration;
@@ -8,10 +8,10 @@ use waypost_runner::control::{ServiceView, StackView};
 
 use crate::terminal::escaped;
 
-/// How many of the last lines of a failed service are shown.
+/// The number of last lines of a failed service that are shown.
 const LINES: usize = 5;
 
-/// The addresses, and what is wrong. Text from programs is escaped.
+/// The addresses and the problems. Text from programs is escaped.
 pub(super) struct Summary<'a> {
     pub(super) stack: &'a StackView,
     pub(super) supervisor: &'a Supervisor,
@@ -53,7 +53,7 @@ impl Summary<'_> {
         let (name, state) = (&service.name, service.state.name());
         let why = service.why.as_deref().unwrap_or("no reason is known");
         writeln!(f, "  {name} is {state}: {}", escaped(why))?;
-        // Something that waits for another has nothing to tell.
+        // A service that waits for another one has no output.
         if service.state.is_trouble() {
             let failed = service.instances.iter().find(|it| it.state.is_trouble());
             let instance = failed.map_or(name, |instance| &instance.id);
