@@ -22,7 +22,7 @@ use crate::error::ConfigError;
 #[derive(Clone, Default)]
 pub struct Environment {
     variables: BTreeMap<String, String>,
-    /// The names that have been asked for, if that is recorded. Clones share it.
+    /// The names that have been read, if they are recorded. Clones share the list.
     reads: Option<Arc<Mutex<BTreeSet<String>>>>,
 }
 
@@ -41,8 +41,8 @@ impl Environment {
         self
     }
 
-    /// The same, recording which variables are asked for by name from now on; clones record into the
-    /// same list. It is for people who want to know which settings a program reads.
+    /// Returns an environment that records which variables are read by name from now on. Clones record
+    /// into the same list. Useful to show which settings a program reads.
     ///
     /// ```
     /// # use waypost_core::Environment;
@@ -58,8 +58,8 @@ impl Environment {
         self
     }
 
-    /// The variables that have been asked for by name, set or not, sorted; empty unless that is
-    /// [recorded](Self::recording).
+    /// The sorted names of the variables that have been read, whether they are set or not. Empty unless
+    /// they are [recorded](Self::recording).
     pub fn reads(&self) -> Vec<String> {
         let reads = self.reads.as_ref();
         let reads = reads.map(|it| it.lock().unwrap_or_else(PoisonError::into_inner).clone());

@@ -22,7 +22,7 @@ fn in_folder(folder: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// The file that `waypost init` writes for these files. It is valid for `waypost check`.
+/// The file that `waypost init` writes for these files. `waypost check` accepts it.
 async fn stack_file(files: &[(&str, &str)]) -> String {
     let folder = tempfile::tempdir().unwrap();
     write(folder.path(), files);
@@ -101,7 +101,7 @@ async fn a_service_of_each_language_is_found_here_and_one_level_below() {
             "external = \"localhost:5432\"",
         ],
     );
-    // Once each, and nothing that others have written.
+    // Each service once, and none from dependencies.
     assert_eq!(text.matches("cargo build").count(), 1, "{text}");
     assert_eq!(text.matches("[services.").count(), 7, "{text}");
 }

@@ -448,7 +448,7 @@ run = "sh -c 'echo INFO working; echo ERROR no mail; sleep 600'"
         "{}",
         gone.stderr
     );
-    // What it wrote is still there.
+    // Its output is still available.
     let kept = folder.run(&["logs", "worker", "--level", "error"]).await;
     assert_eq!(kept.stdout, "worker  ERROR no mail\n");
 }

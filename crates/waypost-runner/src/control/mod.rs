@@ -12,8 +12,8 @@
 //! | `GET /api/services/NAME/launch` | on the socket only: its folder and variables ([`LaunchView`]) |
 //! | `GET /api/dashboard-link` | on the socket only: the link with the token |
 //!
-//! With `?wait=true`, the actions on services answer when they are done: 200, or an error if a service
-//! did not become ready.
+//! With `?wait=true`, the response to an action on a service is sent when the action is done: 200, or an
+//! error if a service did not become ready.
 //!
 //! If a client sends `Last-Event-ID`, `/api/events` and `/api/logs?follow=true` continue after that event.
 //! `/api/logs` takes `service` (names, separated by commas), `level`, `q` (a text), `since` (`10m` or a

@@ -146,7 +146,7 @@ async fn logs(
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
-/// Whether to answer when something is done, or at once.
+/// Whether to respond when an action is done, or at once.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Wait {
@@ -154,14 +154,14 @@ struct Wait {
 }
 
 impl Wait {
-    /// Does something with a service, and answers with the service.
+    /// Performs an action on a service, and responds with the service.
     async fn answer(
         self,
         control: &Control,
         name: &str,
         action: impl Future<Output = Result<(), SupervisorError>> + Send + 'static,
     ) -> Result<Response, ApiError> {
-        // It goes on if the client goes away.
+        // The action continues if the client disconnects.
         let task = tokio::spawn(action);
         let status = if self.wait {
             if let Ok(result) = task.await {
@@ -169,7 +169,7 @@ impl Wait {
             }
             StatusCode::OK
         } else {
-            // Lets it begin, so that the answer shows it.
+            // Lets the action begin, so that the response shows it.
             tokio::task::yield_now().await;
             StatusCode::ACCEPTED
         };

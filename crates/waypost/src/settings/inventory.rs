@@ -1,11 +1,11 @@
-//! Every setting with its value and where that comes from, for people.
+//! Lists every setting with its value and its source.
 
 use waypost_core::provider::Provider;
 use waypost_core::{Environment, Error, mask_secrets};
 
 use super::selection::{ProviderKind, Settings};
 
-/// One setting as it is in effect.
+/// The effective value of a setting.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct Setting {
@@ -27,16 +27,16 @@ pub struct Setting {
 pub enum Source {
     /// These environment variables together.
     Variables(Vec<String>),
-    /// A file that no variable names, such as `~/.kube/config`.
+    /// A file that is not named by a variable, such as `~/.kube/config`.
     File(String),
-    /// Nothing sets it.
+    /// The setting is not set.
     Default,
 }
 
 /// A setting that a variable can set.
 struct Known {
     name: &'static str,
-    /// In order of precedence.
+    /// The variables, in order of precedence.
     variables: &'static [&'static str],
     default: &'static str,
     /// The provider that uses it; `None` if all do.
@@ -160,9 +160,9 @@ const KNOWN: &[Known] = &[
     known("kubernetes.no-proxy", &["NO_PROXY", "no_proxy"], "none").of(ProviderKind::Kubernetes),
 ];
 
-/// Every setting with its value in this environment, and what is invalid, if anything is. The
-/// environment is read by the code that programs use, so a variable that another one overrides is not
-/// a source.
+/// Every setting with its value in this environment, and the first invalid setting, if any. The
+/// environment is read by the same code as in programs, so a variable that another one overrides is not a
+/// source.
 ///
 /// ```
 /// # use waypost::Environment;
@@ -219,10 +219,10 @@ pub fn effective_settings(environment: &Environment) -> (Vec<Setting>, Option<Er
     (settings, problem)
 }
 
-/// What came of reading all settings.
+/// The result of reading all settings.
 enum Outcome {
     Complete(Settings, Described),
-    /// As far as they could be read, and the first that is invalid.
+    /// The settings, as far as they could be read, and the first invalid one.
     Invalid(Option<Settings>, Error),
 }
 
@@ -243,9 +243,9 @@ fn read_all(environment: &Environment) -> Outcome {
     }
 }
 
-/// What the provider itself says of its settings.
+/// The settings that the provider itself reports.
 struct Described {
-    /// Such as `consul at http://localhost:8500`.
+    /// The description, such as `consul at http://localhost:8500`.
     description: String,
     #[cfg_attr(not(feature = "kubernetes"), allow(dead_code))]
     namespace: Option<String>,
@@ -268,7 +268,8 @@ impl Described {
         })
     }
 
-    /// Replaces the value of a setting that the provider has combined of several, or read from a file.
+    /// Replaces the value of a setting that the provider has combined from several variables, or read from
+    /// a file.
     fn complete(&self, setting: &mut Setting, environment: &Environment) {
         let address = || {
             self.description
@@ -309,8 +310,8 @@ fn home_kubeconfig(environment: &Environment) -> String {
     format!("{}/.kube/config", environment.get("HOME").unwrap_or("~"))
 }
 
-/// The variables that a setting is taken from: those that are set and were asked for. One is enough
-/// except for an address, which may be combined of several.
+/// The variables that determine a setting: those that are set and were read. An address may be combined
+/// from several; any other setting has only one.
 fn sources(known: &Known, environment: &Environment, reads: &[String]) -> Vec<String> {
     let is_source = |name: &&&str| {
         let is_read = reads.iter().any(|read| read == **name);
@@ -403,7 +404,7 @@ clusters: [{name: c, cluster: {server: 'https://10.0.0.1:6443'}}]
             read_all(&environment);
             reads.extend(environment.reads());
         }
-        // Only to find ~/.kube/config.
+        // Only used to find ~/.kube/config.
         reads.remove("HOME");
         let listed = KNOWN.iter().flat_map(|known| known.variables);
         let listed: BTreeSet<_> = listed.map(|&name| name.to_owned()).collect();

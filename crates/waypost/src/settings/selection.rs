@@ -1,4 +1,4 @@
-//! The provider that an environment chooses, and how it is used.
+//! Chooses the provider and its options by the environment.
 
 use std::fmt;
 use std::str::FromStr;

@@ -28,7 +28,7 @@ pub(crate) struct Show {
     registry: RegistryArgs,
 }
 
-/// A setting as it is shown.
+/// A row of the output.
 struct Row {
     name: String,
     value: String,
@@ -65,7 +65,7 @@ impl Show {
         problem.map_or(Ok(ExitCode::SUCCESS), Err)
     }
 
-    /// The settings that the library reads, in this program as in any other.
+    /// The settings of the library, which it reads in any program.
     fn of_library(&self, environment: &Environment) -> (Vec<Row>, Option<waypost::Error>) {
         let with_flag = self.registry.environment_of_flag();
         let is_flag = with_flag.is_some();
@@ -194,7 +194,7 @@ fn of_stack_file() -> Result<Vec<Row>, CommandError> {
     Ok(rows.collect())
 }
 
-/// What this program alone reads.
+/// The settings that only this program reads.
 fn of_this_program(environment: &Environment) -> impl Iterator<Item = Row> {
     let known = [
         ("log-filter", "RUST_LOG", "by command; -q, -v"),

@@ -1,4 +1,4 @@
-//! A service that could be started.
+//! A service that was found, for the stack file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -9,7 +9,7 @@ pub(super) struct Candidate {
     pub(super) name: String,
     /// The file that it was found in, relative to the stack file.
     pub(super) source: String,
-    /// Its folder, relative to the stack file; empty for that of the file.
+    /// Its folder, relative to the stack file; empty for the folder of the stack file.
     pub(super) dir: String,
     pub(super) run: String,
     /// Whether `run` needs a shell.
@@ -18,21 +18,21 @@ pub(super) struct Candidate {
     pub(super) watch: Vec<String>,
     /// Whether it listens on a port.
     pub(super) port: Port,
-    /// The address of something that is not started.
+    /// The address of an external service, which is not started.
     pub(super) external: Option<String>,
-    /// What a reader should know, one sentence for each line.
+    /// Comments for the stack file, one sentence per line.
     pub(super) notes: Vec<String>,
 }
 
 /// The port of a service.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) enum Port {
-    /// It has none.
+    /// The service has no port.
     #[default]
     None,
-    /// Any: it is told by an argument or by the variable PORT.
+    /// Any port: it is passed as an argument or in the variable PORT.
     Any,
-    /// The one that its code names.
+    /// The port in its code.
     Fixed(u16),
 }
 
@@ -59,13 +59,13 @@ fn relative(root: &Path, folder: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
-/// The name of a folder, for what has no other.
+/// The name of a folder, for services without another name.
 pub(super) fn folder_name(folder: &Path) -> String {
     let name = folder.file_name().unwrap_or_default();
     name.to_string_lossy().into_owned()
 }
 
-/// A name of which a service name can be made: that of a scoped package is its last part.
+/// Converts a name to a service name. Of a scoped package, the last part is used.
 pub(super) fn service_name(text: &str) -> String {
     let last = text.rsplit('/').next().unwrap_or(text).to_lowercase();
     let dashed = last.replace(|c: char| !c.is_ascii_alphanumeric(), "-");
@@ -84,13 +84,13 @@ pub(super) fn service_name(text: &str) -> String {
     }
 }
 
-/// Names that `waypost up` uses itself.
+/// Names that `waypost up` itself uses.
 const RESERVED: [&str; 4] = ["registry", "gateway", "dashboard", "waypost"];
 
 /// Gives services with the same name different ones.
 pub(super) fn make_unique(candidates: &mut [Candidate]) {
     let mut taken: BTreeSet<String> = RESERVED.iter().map(|&name| name.to_owned()).collect();
-    // What is named after its folder keeps that name.
+    // Services that are named after their folder keep their name.
     let mut by_precedence: Vec<_> = candidates.iter_mut().collect();
     by_precedence.sort_by_key(|candidate| service_name(&candidate.dir) != candidate.name);
     for candidate in by_precedence {

@@ -20,7 +20,7 @@ pub(super) fn candidates(root: &Path, folder: &Path) -> Vec<Candidate> {
     let mut found = Vec::new();
     for package in packages {
         let is_in_workspace_of_root = folder != root && manifest_has_workspace(root);
-        // The workspace's own folder lists it.
+        // Members are listed with their workspace.
         if !is_in_workspace_of_root {
             found.extend(candidate(root, folder, &package));
         }

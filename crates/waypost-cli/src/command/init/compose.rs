@@ -30,7 +30,7 @@ enum Published {
     Long {
         published: Option<Number>,
     },
-    /// Only the port in the container: docker chooses the one here.
+    /// Only the port in the container: docker chooses the port on this machine.
     Other(serde::de::IgnoredAny),
 }
 
@@ -41,9 +41,9 @@ enum Number {
     Text(String),
 }
 
-/// The services of a compose file that come from an image and publish a port, such as databases: they
-/// are left to `docker compose`, and only looked at. What a compose file builds has a file of its own
-/// language.
+/// The services of a compose file that use an image and publish a port, such as databases. They are still
+/// started by `docker compose`, so they are external. Services that a compose file builds are found by
+/// the files of their language.
 pub(super) fn candidates(root: &Path, folder: &Path) -> Vec<Candidate> {
     let files = [
         "compose.yaml",
@@ -64,7 +64,7 @@ pub(super) fn candidates(root: &Path, folder: &Path) -> Vec<Candidate> {
         let mut found = Candidate::new(root, folder, file, &name);
         let file = &found.source;
         found.notes = vec![
-            format!("{image}, which is not started here but checked, registered and shown."),
+            format!("{image}. It is not started, but checked, registered and shown."),
             format!("Start it with: docker compose -f {file} up -d {name}"),
         ];
         found.external = Some(format!("localhost:{port}"));

@@ -29,7 +29,7 @@ pub(super) fn candidates(root: &Path, folder: &Path) -> Vec<Candidate> {
     let found = programs.into_iter().filter_map(|(name, package, path)| {
         let main = source_file::read(&path.join("main.go"))?;
         let mut found = Candidate::new(root, folder, FILE, &name);
-        // Beside its sources, so that the path is the same from wherever it is built.
+        // Next to its sources, so that the path doesn't depend on the current folder.
         found.build = Some(format!("go build -o .waypost/bin/{} {package}", found.name));
         found.run = format!(".waypost/bin/{}", found.name);
         found.watch = vec!["**/*.go".to_owned(), "go.mod".to_owned()];

@@ -1,4 +1,4 @@
-//! `waypost init`: writes a stack file for what is found in a folder.
+//! `waypost init`: writes a stack file for the services that are found in a folder.
 
 mod candidate;
 mod cargo;
@@ -34,7 +34,7 @@ pub(crate) struct Init {
     print: bool,
 }
 
-/// Folders that hold what others have written or built.
+/// Folders with dependencies or build results.
 const SKIPPED: [&str; 9] = [
     "node_modules",
     "target",
@@ -56,7 +56,7 @@ impl Init {
         }
         let found = find(&root)?;
         let text = stack_text(&root, &found);
-        // What is written must be valid, whatever the files say that it was made of.
+        // The result must be valid, whatever the contents of the files from which it was created.
         StackFile::parse(path, &text).map_err(CommandError::stack_file)?;
         if self.print {
             print_verbatim(&text)?;
@@ -86,11 +86,11 @@ impl Init {
 
 fn already_there() -> CommandError {
     CommandError::Invalid(format!(
-        "{FILE_NAME} exists, and is not overwritten; `waypost init --print` prints what it would be"
+        "{FILE_NAME} exists, and is not overwritten; `waypost init --print` prints the new one"
     ))
 }
 
-/// What could be started in a folder and the ones in it.
+/// The services in a folder and its subfolders.
 fn find(root: &Path) -> Result<Vec<Candidate>, CommandError> {
     let mut found: Vec<Candidate> = Vec::new();
     for folder in folders(root)? {
@@ -108,7 +108,7 @@ fn find(root: &Path) -> Result<Vec<Candidate>, CommandError> {
     Ok(found)
 }
 
-/// The folder and those in it, sorted by name.
+/// The folder and its subfolders, sorted by name.
 fn folders(root: &Path) -> Result<Vec<PathBuf>, CommandError> {
     let unreadable = |error| CommandError::Other(format!("can't read this folder: {error}"));
     let mut folders = Vec::new();
@@ -124,7 +124,7 @@ fn folders(root: &Path) -> Result<Vec<PathBuf>, CommandError> {
     Ok(folders)
 }
 
-/// What could be started in one folder. A Procfile says it best, since people wrote it for that.
+/// The services in one folder. A Procfile takes precedence, because it was written for this purpose.
 fn candidates(root: &Path, folder: &Path) -> Vec<Candidate> {
     let named = procfile::candidates(root, folder);
     let mut all = if named.is_empty() {

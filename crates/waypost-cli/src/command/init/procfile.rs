@@ -42,7 +42,7 @@ pub(super) fn candidates(root: &Path, folder: &Path) -> Vec<Candidate> {
         found.shell = found
             .run
             .contains(['|', '&', ';', '$', '>', '<', '*', '`', '~']);
-        // By its convention, the process `web` is the one that gets requests.
+        // By convention, the process `web` gets requests.
         if has_port || name.trim() == "web" {
             found.port = Port::Any;
         }

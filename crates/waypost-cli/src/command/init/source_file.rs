@@ -1,4 +1,4 @@
-//! What the text of a program says of its port.
+//! Finds the port of a program in its source code.
 
 use std::fs;
 use std::path::Path;
@@ -8,17 +8,17 @@ use regex::Regex;
 
 use super::candidate::Port;
 
-/// The longest file that is read; those with more are not written by hand.
+/// The maximum size of a file that is read. Longer files are probably generated.
 const MAX_BYTES: u64 = 1 << 20;
 
-/// The text of a file; `None` if there is none, or it is no text.
+/// The text of a file. `None` if it doesn't exist or isn't text.
 pub(super) fn read(path: &Path) -> Option<String> {
     let is_short = fs::metadata(path).is_ok_and(|it| it.is_file() && it.len() <= MAX_BYTES);
     is_short.then(|| fs::read_to_string(path).ok()).flatten()
 }
 
-/// The port that a program listens on, by its text: any if it reads the variable PORT, else the first
-/// that it seems to listen on. A program in which neither is found has none.
+/// The port that a program listens on, according to its source code: any port if it reads the variable
+/// PORT, otherwise the first port that it seems to listen on, otherwise none.
 pub(super) fn port(text: &str) -> Port {
     static VARIABLE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#"['".]PORT\b"#).ok());
     static LITERAL: LazyLock<Option<Regex>> = LazyLock::new(|| {

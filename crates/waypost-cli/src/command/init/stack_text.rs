@@ -1,4 +1,4 @@
-//! The text of a stack file for what was found.
+//! Writes the text of a stack file for the services that were found.
 
 use std::fmt::Write;
 use std::path::Path;
@@ -7,10 +7,10 @@ use serde_json::json;
 
 use super::candidate::{Candidate, Port, folder_name, service_name};
 
-/// The port of the first service that may have any; the others follow in steps of 100.
+/// The port of the first service without a fixed port. The next ones follow in steps of 100.
 const FIRST_PORT: u16 = 4100;
 
-/// The stack file, with a comment on each choice.
+/// The stack file, with a comment that explains each choice.
 pub(super) fn stack_text(root: &Path, candidates: &[Candidate]) -> String {
     let name = json!(service_name(&folder_name(root)));
     let mut text = format!(
@@ -39,7 +39,7 @@ const EXAMPLE: &str = "
 # after = [\"db\"]                          # what must be ready before it starts
 ";
 
-/// The ports of Waypost itself that a service of the stack has, moved out of the way.
+/// Other ports for Waypost's own programs whose default port is used by a service of the stack.
 fn built_in(candidates: &[Candidate]) -> String {
     let is_taken = |port| candidates.iter().any(|it| it.port == Port::Fixed(port));
     let mut lines = String::new();
@@ -67,7 +67,7 @@ fn built_in(candidates: &[Candidate]) -> String {
 
 /// Chooses ports.
 struct Ports {
-    /// The fixed ports that are written already.
+    /// The fixed ports that are already written.
     written: Vec<u16>,
     taken: Vec<u16>,
     next: u16,
@@ -83,7 +83,7 @@ impl Ports {
             });
         Self {
             written: Vec::new(),
-            // Those of the registry, its DNS, the gateway and the dashboard.
+            // The ports of the registry, its DNS, the gateway and the dashboard.
             taken: fixed.chain([8500, 8600, 8000, 3000]).collect(),
             next: FIRST_PORT,
         }
@@ -171,7 +171,7 @@ fn write_service(text: &mut String, candidate: &Candidate, ports: &mut Ports) {
     }
 }
 
-/// A text from a file in a comment, which ends with the line.
+/// Makes a text from a file fit into a comment, which is a single line.
 fn one_line(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ")
 }

@@ -25,7 +25,7 @@ pub(crate) struct Start {
     stack: StackArgs,
 }
 
-/// Stop services; the rest of the stack goes on
+/// Stop services; the rest of the stack keeps running
 ///
 /// Returns when they have exited. They stay stopped until `waypost start`.
 #[derive(Args)]
@@ -45,14 +45,14 @@ pub(crate) struct Restart {
     /// Services or instances
     #[arg(value_name = "SERVICE", required = true)]
     services: Vec<String>,
-    /// Restart also the services that come after them
+    /// Also restart the services that depend on them
     #[arg(long)]
     cascade: bool,
     #[command(flatten)]
     stack: StackArgs,
 }
 
-/// Run another number of instances of a service
+/// Change the number of instances of a service
 ///
 /// Returns when the new ones are ready and the surplus ones have exited.
 #[derive(Args)]
@@ -153,7 +153,7 @@ impl Down {
     }
 }
 
-/// Does something with a service, waits until it is done, and says so.
+/// Performs an action on a service, waits until it is done, and prints the result.
 async fn act(
     stack: &StackArgs,
     name: &str,

@@ -20,7 +20,7 @@ pub(crate) struct Env {
     /// The service
     #[arg(value_name = "SERVICE")]
     service: String,
-    /// Show also the variables of the shell that `waypost up` was started in
+    /// Also show the variables of the shell in which `waypost up` was started
     #[arg(short, long)]
     all: bool,
     /// Print JSON

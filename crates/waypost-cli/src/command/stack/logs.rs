@@ -19,25 +19,25 @@ use crate::terminal::print_json;
 
 /// Show the output of the services, in the order in which it was written
 ///
-/// If the stack is not running, shows what is kept of its last runs in .waypost/logs.
+/// If the stack is not running, shows the output of its last runs, which is kept in .waypost/logs.
 #[derive(Args)]
 pub(crate) struct Logs {
     /// Only these services or instances
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
-    /// Go on with what is written from now on, until Ctrl-C
+    /// Continue with new output until Ctrl-C
     #[arg(short, long)]
     follow: bool,
-    /// Only lines since then: how long ago (10m), or a time (2026-01-31T12:00:00Z)
+    /// Only lines since this time: a duration before now (10m), or a time (2026-01-31T12:00:00Z)
     #[arg(long, value_name = "TIME")]
     since: Option<String>,
     /// Only lines of this level or a more severe one: error, warn, info, debug or trace
     #[arg(long)]
     level: Option<Level>,
-    /// Only lines that contain this text, whatever its case
+    /// Only lines that contain this text, in any case
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
-    /// At most this number of lines, the last ones
+    /// Only the last lines, at most this number
     #[arg(short = 'n', long = "lines", default_value_t = 200)]
     lines: usize,
     /// Print each line as a JSON object
@@ -97,7 +97,7 @@ impl Logs {
         path
     }
 
-    /// Prints what is kept of the last runs.
+    /// Prints the stored output of the last runs.
     fn print_kept(&self, file: &std::path::Path) -> CommandResult {
         let folder = file.parent().unwrap_or(std::path::Path::new("."));
         let folder = log_folder(folder);
@@ -168,7 +168,7 @@ impl Logs {
     }
 }
 
-/// A time, or how long it is ago.
+/// Parses a time, or a duration before now.
 fn time(text: &str) -> Result<SystemTime, CommandError> {
     let ago = humantime::parse_duration(text).ok();
     let ago = ago.and_then(|ago| SystemTime::now().checked_sub(ago));

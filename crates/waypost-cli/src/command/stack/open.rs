@@ -44,7 +44,7 @@ fn service_url(stack: &StackView, name: &str) -> Result<String, CommandError> {
         let advice = advice.unwrap_or_default();
         CommandError::NothingThere(format!("the stack has no service {name:?}{advice}"))
     })?;
-    // Its own address: a page's paths may not work below a prefix of the gateway.
+    // Uses the service's own address: its pages may not work below the gateway's prefix.
     let own = service
         .address
         .as_ref()
@@ -72,7 +72,7 @@ async fn dashboard_url(
     })
 }
 
-/// Opens a URL by the program that the system has for it. Nothing happens if there is none.
+/// Opens a URL with the system's program for URLs, if there is one.
 pub(crate) fn open_in_browser(url: &str) {
     let program = match std::env::var_os("BROWSER").filter(|program| !program.is_empty()) {
         Some(program) => program,

@@ -157,7 +157,7 @@ fn row(table: &mut Table, service: &ServiceView, is_wide: bool) {
     }
 }
 
-/// The reason, and for a program that has failed what it said last.
+/// The reason for the state, and the last output of a program that has failed.
 fn why(service: &ServiceView) -> Option<String> {
     match (&service.why, &service.last_error) {
         (Some(why), Some(error)) => Some(format!("{why}: {error}")),
@@ -170,7 +170,7 @@ fn pids(instances: &[InstanceView]) -> Vec<String> {
     pids.map(|pid| pid.to_string()).collect()
 }
 
-/// A state with a sign, so that it can be told without colours.
+/// A state with a sign, so that it can be recognised without colours.
 pub(super) fn state(state: ServiceState) -> Text {
     let (tone, sign) = match state {
         ServiceState::Ready | ServiceState::Running => (Tone::Good, "●"),

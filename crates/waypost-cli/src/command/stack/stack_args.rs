@@ -45,7 +45,7 @@ impl StackArgs {
     /// Connects to the running stack of the file; without a file, to the only stack that runs.
     ///
     /// # Errors
-    /// None runs, or several do: says what to do.
+    /// If no stack is running, or several are. The message says what to do.
     pub(super) async fn connect(&self) -> Result<Client, CommandError> {
         if let Some(file) = self.file() {
             let socket = socket_of_file(&file)
@@ -92,8 +92,8 @@ pub(super) fn client_error(error: ClientError) -> CommandError {
     }
 }
 
-/// A name in the path or query of a request. Names have no characters that need escaping; anything
-/// else is no name.
+/// Checks a name that is used in the path or query of a request. Valid names have no characters that
+/// need escaping.
 pub(super) fn name_in_path(name: &str) -> Result<&str, CommandError> {
     let is_allowed = |c: char| c.is_ascii_alphanumeric() || "-_.".contains(c);
     if name.is_empty() || !name.chars().all(is_allowed) {

@@ -15,14 +15,14 @@ use crate::terminal::{announce, print_line};
 
 /// The arguments that are not passed on.
 const OWN: [&str; 3] = ["-d", "--detach", "--wait"];
-/// How often the stack is asked for its state.
+/// How often the state of the stack is queried.
 const POLL: Duration = Duration::from_millis(50);
 
 /// Starts this same command without `--detach` in the background, its output in `log`. Returns when
 /// its socket answers, or, if `wait` is set, when every service is ready or has failed.
 ///
 /// # Errors
-/// It ends before that: with its own error.
+/// If the program ends before that. The error is its own.
 pub(super) async fn detach(socket: &Path, log: &Path, wait: bool) -> CommandResult {
     if let Some(folder) = log.parent() {
         std::fs::create_dir_all(folder)?;
@@ -41,7 +41,7 @@ pub(super) async fn detach(socket: &Path, log: &Path, wait: bool) -> CommandResu
         .stdin(Stdio::null())
         .stdout(output.try_clone()?)
         .stderr(output)
-        // So that Ctrl-C in this terminal does not reach it.
+        // Prevents Ctrl-C in this terminal from reaching it.
         .process_group(0)
         .spawn()?;
     let mut client = loop {
@@ -100,7 +100,7 @@ pub(super) async fn detach(socket: &Path, log: &Path, wait: bool) -> CommandResu
     }
 }
 
-/// Whether a service may become ready without anybody's help.
+/// Whether a service may still become ready by itself.
 fn is_pending(service: &ServiceView, stack: &StackView) -> bool {
     match service.state {
         ServiceState::Building | ServiceState::Starting | ServiceState::Stopping => true,
