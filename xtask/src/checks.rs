@@ -6,6 +6,9 @@ use std::time::SystemTime;
 use crate::shell::Result;
 use crate::{commands, packages, public_api, python, shell, test_environment, tools};
 
+/// The checker of types in scripts.
+const TYPE_CHECKER: (&str, &str) = ("typescript", "5.9.3");
+
 pub(crate) fn format() -> Result {
     shell::run(cargo("fmt").arg("--all"))?;
     python::format(&[])
@@ -22,7 +25,23 @@ pub(crate) fn lint() -> Result {
             .args(["--workspace", "--all-targets", "--all-features"])
             .args(["--", "-D", "warnings"]),
     )?;
+    scripts()?;
     python::lint()
+}
+
+/// Checks the types of the scripts of the dashboard, where npm is there to fetch the checker.
+fn scripts() -> Result {
+    let Some(npm) = tools::npm::find() else {
+        eprintln!("xtask: the scripts of the dashboard are not checked: there is no npm");
+        return Ok(());
+    };
+    let modules = tools::npm::package(&npm, TYPE_CHECKER)?;
+    let project = shell::workspace().join("crates/waypost-dashboard/jsconfig.json");
+    shell::run(
+        Command::new(modules.join(".bin/tsc"))
+            .arg("--project")
+            .arg(project),
+    )
 }
 
 /// Checks each library with no feature, and with each of its features alone.

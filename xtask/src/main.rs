@@ -23,7 +23,8 @@ Commands:
   setup             Find or fetch the programs that the tests need: a real Consul, clients of it,
                     a browser and its driver
   fmt [--check]     Format the code, or only check the format
-  lint              Run clippy on all targets; warnings are errors
+  lint              Run clippy on all targets, and the type checker on the scripts of the dashboard
+                    (if npm is there); warnings are errors
   features          Run clippy on each library with each feature alone and with none
   minimal-versions  Check with the lowest versions of dependencies that the manifests allow
   package           Build the archives for crates.io, without compiling them
@@ -47,6 +48,7 @@ Environment:
   WAYPOST_PROMETHEUS    a Prometheus that supports consul_sd_configs
   WAYPOST_HAPROXY, WAYPOST_DIG, WAYPOST_PYTHON, WAYPOST_NODE, WAYPOST_NPM
                         these programs, where they aren't on PATH
+  WAYPOST_AXE           the file axe.min.js of axe-core
   WAYPOST_CHROMIUM      a Chromium or Chrome to use
   WAYPOST_CHROMEDRIVER  the driver for that Chromium
 ";

@@ -40,6 +40,8 @@ export class App {
   /** @type {View | null} */
   #view = null;
   #isStale = false;
+  /** @type {Map<string, number>} */
+  #ranks = new Map();
 
   constructor() {
     takeToken();
@@ -119,7 +121,7 @@ export class App {
 
   /** @param {Changes} changes */
   #update(changes) {
-    const changed = changes.all || changes.links ? model.names(this.state) : changes.services;
+    const changed = changes.all || changes.links ? model.names(this.state) : new Set([...changes.services].map((name) => model.stackName(this.state, name) ?? name));
     if (changes.all) {
       for (const name of this.rows.keys()) if (!(/** @type {Set<string>} */ (changed).has(name))) this.rows.delete(name);
     }
@@ -128,7 +130,7 @@ export class App {
       if (row) this.rows.set(name, row);
       else this.rows.delete(name);
     }
-    if (changed.size || changes.all) this.#sorted = [...this.rows.values()].sort(model.troubleFirst);
+    if (changed.size || changes.all) this.#sorted = model.sortRows(this.rows, this.#ranks);
     this.#bars();
     this.#view?.update(changes);
     this.#title();
@@ -138,6 +140,7 @@ export class App {
     const step = () => {
       if (!document.hidden) {
         this.#bars();
+        this.#title();
         this.#view?.tick(Date.now());
       }
       setTimeout(step, 1000 - (Date.now() % 1000));

@@ -6,7 +6,7 @@ import { drawStrip, strip } from "./charts.js";
 import { attribute, clear, el, hiddenText, keyed, once, text } from "./dom.js";
 import { checkOutput, clock, count, duration, exact, parseTime, percent, rate, size } from "./format.js";
 import { icon, sign } from "./icons.js";
-import { logLine } from "./lines.js";
+import { accessEntry, logLine } from "./lines.js";
 import * as model from "./model.js";
 
 /**
@@ -252,14 +252,14 @@ export class Drawer {
       check && check.LastChanged && `Since ${clock(parseTime(check.LastChanged))}. `,
       check && next > Date.now() - 1000 && !check.Definition.TTL && el("span", { "data-next": String(next) }, `Next check in ${duration(next - Date.now())}. `),
       check?.Status === "critical" && this.app.sources.registry && "Gets no requests until it passes. ",
-      service?.why && service.why !== what ? `${service.why} ` : "",
+      !check && service?.why && service.why !== what ? `${service.why} ` : "",
       service?.advice && el("b", {}, service.advice),
     ]);
     rest.hidden = !rest.textContent;
   }
 
   #makeInstance() {
-    return el("li", {}, el("span", { class: "who-is" }), el("span", { class: "mono muted" }), el("span", { class: "num muted" }), el("span", { class: "num" }));
+    return el("li", {}, el("span", { class: "who-is" }), el("span", { class: "mono muted cut" }), el("span", { class: "num muted" }), el("span", { class: "num" }));
   }
 
   /** @param {HTMLElement} line @param {import("./types.d.ts").RowInstance} instance @param {Row} row */
@@ -425,13 +425,4 @@ function goDuration(value) {
   let sum = 0;
   for (const [, number, unit] of value.matchAll(/([\d.]+)(h|ms|m|s)/g)) sum += Number(number) * units[unit];
   return sum;
-}
-
-/** The fields of a line of the gateway's access log; null if it isn't one. @param {import("./types.d.ts").LogLine} line */
-export function accessEntry(line) {
-  if (!line.text.includes("request_id=") || !line.text.includes("method=")) return null;
-  /** @type {Record<string, string>} */
-  const fields = {};
-  for (const [, name, quoted, plain] of line.text.matchAll(/(\w+)=(?:"((?:[^"\\]|\\.)*)"|(\S+))/g)) fields[name] = quoted ?? plain;
-  return /** @type {Record<string, string> & { id: number }} */ (/** @type {unknown} */ ({ ...fields, id: line.id }));
 }

@@ -1,5 +1,6 @@
 // One line of a log.
 
+import { href } from "./address.js";
 import { el } from "./dom.js";
 import { exact, preciseClock } from "./format.js";
 
@@ -30,8 +31,20 @@ export function logLine(line, { short = false, query = "" } = {}) {
     el("time", { title: exact(time), datetime: line.time }, preciseClock(time)),
     !short && el("span", { class: `svc ${colour(line.service)}`, title: line.instance }, line.instance || line.service),
     el("span", { class: `lv ${level}` }, word),
-    el("span", { class: "msg" }, ...highlight(plain(line.text), query)),
+    el("span", { class: "msg" }, ...(accessMessage(line) ?? highlight(plain(line.text), query))),
   );
+}
+
+/** An entry of the access log in the words of a person; the request is a link to all lines of it. @param {import("./types.d.ts").LogLine} line */
+function accessMessage(line) {
+  const entry = accessEntry(line);
+  if (!entry) return null;
+  const { method, path, status, instance, route, duration_ms, attempts, cause, request_id } = entry;
+  return [
+    `${method} ${path} `, el("b", {}, status ?? "–"), instance || route ? ` → ${instance || route}` : "", duration_ms ? ` in ${duration_ms} ms` : "",
+    Number(attempts) > 1 ? `, ${attempts} attempts` : "", cause ? `: ${plain(cause)}` : "",
+    request_id ? el("a", { class: "addr request", href: href(["logs"], { request: request_id }), title: "All lines of this request" }, request_id.slice(0, 8)) : null,
+  ].filter((part) => part !== null);
 }
 
 /** A text without the escape sequences of terminals. @param {string} text */
@@ -51,4 +64,13 @@ function highlight(text, query) {
     at = found + query.length;
   }
   return [...parts, text.slice(at)];
+}
+
+/** The fields of a line of the gateway's access log; null if it isn't one. @param {import("./types.d.ts").LogLine} line */
+export function accessEntry(line) {
+  if (!line.text.includes("request_id=") || !line.text.includes("method=")) return null;
+  /** @type {Record<string, string>} */
+  const fields = {};
+  for (const [, name, quoted, plain] of line.text.matchAll(/(\w+)=(?:"((?:[^"\\]|\\.)*)"|(\S+))/g)) fields[name] = quoted ?? plain;
+  return /** @type {Record<string, string> & { id: number }} */ (/** @type {unknown} */ ({ ...fields, id: line.id }));
 }

@@ -2,11 +2,10 @@
 
 import * as address from "./address.js";
 import { attribute, clear, el, hiddenText, keyed, once, text } from "./dom.js";
-import { accessEntry } from "./drawer.js";
 import { byName, count, preciseClock } from "./format.js";
 import { icon, sign } from "./icons.js";
 import { keyLine } from "./keys.js";
-import { logLine } from "./lines.js";
+import { accessEntry, logLine } from "./lines.js";
 
 /** The number of lines in the page. */
 const MAX_SHOWN = 350;

@@ -38,7 +38,7 @@ export class MapView {
       el(
         "section", { class: "card", "aria-labelledby": "t-calls" },
         el("div", { class: "bar" }, el("h2", { id: "t-calls" }, "Calls"), el("span", { class: "end" }, "Worst first")),
-        el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Calls" }, el("table", { class: "calls-table", "aria-labelledby": "t-calls" }, el("thead", {}, el("tr", {}, ...head.map((title, index) => el("th", { scope: "col", class: index > 1 && index < 6 ? "num" : null }, title)))), this.rows)),
+        el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table of calls" }, el("table", { class: "calls-table", "aria-labelledby": "t-calls" }, el("thead", {}, el("tr", {}, ...head.map((title, index) => el("th", { scope: "col", class: index > 1 && index < 6 ? "num" : null }, title)))), this.rows)),
       ),
       keyLine([[["/"], "find"], [["s"], "services"], [["?"], "all keys"]]),
     );
@@ -51,8 +51,7 @@ export class MapView {
   /** @param {import("./store.js").Changes} changes */
   update(changes) {
     if (changes.all || changes.services.size || changes.links) this.#draw();
-    // Figures for a whole minute needn't be updated every second.
-    else if (changes.second && this.app.state.second % 2 === 0) this.#draw();
+    else if (changes.second) this.#draw();
   }
 
   tick() {}
@@ -83,14 +82,19 @@ export class MapView {
     };
     for (const name of state.traffic.keys()) {
       const lastMinute = this.#lastMinute(name);
+      if (!lastMinute.rate) continue;
       const known = model.callers(state, name);
+      // The callers of what happened before the page was opened aren't known: they are taken to be the same.
+      const seconds = state.traffic.get(name)?.callers.filter(([second]) => second > state.second - 60) ?? [];
+      const all = seconds.reduce((sum, [, , requests]) => sum + requests, 0) / 60;
       let rest = lastMinute.rate;
       for (const [caller, perSecond] of known) {
         if (!this.app.rows.has(caller) || caller === gateway) continue;
-        add(caller, name, perSecond);
-        rest -= perSecond;
+        const part = (lastMinute.rate * perSecond) / all;
+        add(caller, name, part);
+        rest -= part;
       }
-      if (rest > 0.01) {
+      if (rest > lastMinute.rate / 1000) {
         add(gateway, name, rest);
         add(OUTSIDE, gateway, rest);
       }
@@ -199,10 +203,10 @@ export class MapView {
   #box(box) {
     const name = box.name.length > 16 ? `${box.name.slice(0, 15)}…` : box.name;
     const mark = svg("g", { class: box.level, transform: "translate(13 12)" }, sign(box.level));
-    const parts = [svg("rect", { width: String(WIDTH), height: String(HEIGHT), rx: "10" }), mark, svg("text", { x: "34", y: "23" }, name), svg("text", { class: "s", x: "34", y: "40" }, box.words.slice(0, 20))];
+    const parts = [svg("rect", { width: String(WIDTH), height: String(HEIGHT), rx: "10" }), mark, svg("text", { x: "34", y: "23" }, `${name} `), svg("text", { class: "s", x: "34", y: "40" }, box.words.slice(0, 20))];
     const attributes = { class: `n ${box.level}`, transform: `translate(${box.x} ${box.y})`, "data-box": box.name };
     if (!box.isService) return svg("g", attributes, ...parts);
-    return svg("a", { ...attributes, href: address.href(["services", box.name]), "aria-label": `${box.name}, ${box.words}` }, ...parts);
+    return svg("a", { ...attributes, href: address.href(["services", box.name]) }, ...parts);
   }
 
   /** @param {Call} call @param {Box} from @param {Box} to */

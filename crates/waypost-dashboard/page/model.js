@@ -14,6 +14,9 @@ import { byName, checkOutput, count, duration, firstLine, parseTime } from "./fo
 /** The registry's own entry, which the user hasn't added. */
 const OWN_SERVICE = "consul";
 
+/** The names under which built-in services of a stack are registered. @type {Record<string, string>} */
+const REGISTERED_AS = { gateway: "api-gateway" };
+
 /** How the states of the runner are shown. @type {Record<string, [Level, string]>} */
 const STATES = {
   ready: ["ok", "Ready"],
@@ -48,17 +51,35 @@ export function isEmpty(state) {
 /** The names of all services. @param {State} state */
 export function names(state) {
   const all = new Set(state.services.keys());
-  for (const name of state.registry.keys()) if (name !== OWN_SERVICE) all.add(name);
+  for (const name of state.registry.keys()) if (name !== OWN_SERVICE && !stackName(state, name)) all.add(name);
   return all;
 }
 
-/** Trouble first, then by name. @param {Row} a @param {Row} b */
-export const troubleFirst = (a, b) => RANK[a.level] - RANK[b.level] || byName(a.name, b.name);
+/**
+ * Sorts rows: trouble first, then by name. Comparing names is slow, so their order is kept in `ranks` while the names
+ * are the same.
+ * @param {Map<string, Row>} rows @param {Map<string, number>} ranks
+ */
+export function sortRows(rows, ranks) {
+  const isSame = ranks.size === rows.size && [...rows.keys()].every((name) => ranks.has(name));
+  if (!isSame) {
+    ranks.clear();
+    [...rows.keys()].sort(byName).forEach((name, rank) => ranks.set(name, rank));
+  }
+  const rank = (/** @type {Row} */ row) => RANK[row.level] * 1e6 + /** @type {number} */ (ranks.get(row.name));
+  return [...rows.values()].sort((a, b) => rank(a) - rank(b));
+}
+
+/** The name in the stack of a service that is registered under another name. @param {State} state @param {string} registered */
+export function stackName(state, registered) {
+  return Object.keys(REGISTERED_AS).find((name) => REGISTERED_AS[name] === registered && state.services.has(name));
+}
 
 /** The row of a service, or null if there is none. @param {State} state @param {string} name @returns {Row | null} */
 export function rowOf(state, name) {
   const service = state.services.get(name);
-  const registered = name === OWN_SERVICE ? undefined : state.registry.get(name);
+  if (stackName(state, name)) return null;
+  const registered = name === OWN_SERVICE ? undefined : state.registry.get(service && REGISTERED_AS[name] ? REGISTERED_AS[name] : name);
   if (service) return stackRow(state, service, registered);
   return registered ? registryRow(registered) : null;
 }
@@ -267,6 +288,7 @@ const sum = (buckets, field) => buckets.reduce((sum, bucket) => sum + bucket[fie
 
 /** Who calls a service, per second over the last minute. @param {State} state @param {string} name @returns {Map<string, number>} */
 export function callers(state, name) {
+  /** @type {Map<string, number>} */
   const calls = new Map();
   const known = state.traffic.get(name)?.callers ?? [];
   for (const [second, counts] of known) {

@@ -143,7 +143,7 @@ export class RegistryView {
   }
 
   #drawInstances() {
-    const table = this.#table("Instances", ["Service", "Instance", "Address", "Node", "Tags", "Metadata", ""]);
+    const table = this.#table("Instances", ["Service", "Instance", "Address", "Node", "Tags", "Metadata", "Copy"]);
     const all = [...this.app.state.registry.values()].flatMap((service) => service.instances.map((instance) => ({ service: service.name, instance })));
     const found = all.filter(({ service, instance }) => this.#matches([service, instance.id, instance.address, instance.node, ...instance.tags, ...Object.entries(instance.meta).flat()]));
     found.sort((a, b) => byName(a.service, b.service) || byName(a.instance.id, b.instance.id));

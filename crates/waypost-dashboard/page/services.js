@@ -2,7 +2,6 @@
 // service.
 
 import * as address from "./address.js";
-import { ask } from "./actions.js";
 import { ways } from "./add.js";
 import { drawSpark, drawStrip, spark, strip, worstOf } from "./charts.js";
 import { attribute, el, hasSelection, hiddenText, keyed, once, text } from "./dom.js";
@@ -114,7 +113,10 @@ export class ServicesView {
   /** @param {number} now */
   tick(now) {
     for (const element of /** @type {NodeListOf<HTMLElement>} */ (this.element.querySelectorAll("[data-since]"))) {
-      text(element, (element.dataset.before ?? "") + model.lasting(Number(element.dataset.since), now));
+      const since = Number(element.dataset.since);
+      // An older time needn't move each second.
+      if (now - since > 60_000 && Math.floor(now / 1000) % 5) continue;
+      text(element, (element.dataset.before ?? "") + model.lasting(since, now));
     }
     if (Math.floor(now / 1000) % 10 === 0) this.#rows();
     this.drawer.tick(now);
@@ -335,7 +337,8 @@ export class ServicesView {
     if (rows.length > MAX_ROWS) {
       const measured = this.body.firstElementChild?.getBoundingClientRect().height;
       if (measured) this.#height = measured;
-      const top = this.above.getBoundingClientRect().top;
+      const head = /** @type {HTMLElement} */ (this.table.firstElementChild);
+      const top = this.table.getBoundingClientRect().top + head.offsetHeight;
       first = Math.max(0, Math.floor(-top / this.#height) - OVERSCAN);
       last = Math.min(rows.length, Math.ceil((innerHeight - top) / this.#height) + OVERSCAN);
       first = Math.min(first, Math.max(0, last - 1));
@@ -444,10 +447,4 @@ export class ServicesView {
     if (!row.url) return el("span", { class: "mono muted", title: row.address }, short);
     return el("a", { class: "addr", href: row.url, target: "_blank", rel: "noreferrer" }, short || "open", el("span", { "aria-hidden": "true" }, " ↗"), hiddenText(` opens ${row.name}`));
   }
-}
-
-/** Asks how many instances a service should have. @param {App} app @param {Row} row */
-export async function askScale(app, row) {
-  const answer = await ask({ title: `Scale ${row.name}`, yes: "Scale", field: { label: "Instances", value: String(row.wanted), type: "number", min: "1", max: "64" } });
-  if (answer !== null) app.actions.scale(row.name, Number(answer));
 }

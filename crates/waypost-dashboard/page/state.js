@@ -68,8 +68,8 @@ export function apply(state, message) {
     case "traffic":
       state.second = message.second;
       state.traffic = new Map();
-      for (const [name, { buckets, callers }] of Object.entries(message.services)) {
-        state.traffic.set(name, { buckets, callers: callers ? [[message.second, callers]] : [], instances: {} });
+      for (const [name, { buckets }] of Object.entries(message.services)) {
+        state.traffic.set(name, { buckets, callers: [], instances: {} });
       }
       break;
     case "second":
@@ -105,7 +105,7 @@ function addSecond(state, second, services) {
     if (now.requests || now.failures) {
       traffic.buckets.push([second, now.requests, now.failures, now.p50_ms ?? null, now.p99_ms ?? null]);
     }
-    if (now.callers && Object.keys(now.callers).length) traffic.callers.push([second, now.callers]);
+    if (now.requests) traffic.callers.push([second, now.callers ?? {}, now.requests]);
     if (now.instances) traffic.instances = { ...traffic.instances, ...now.instances };
     while (traffic.buckets.length && traffic.buckets[0][0] <= second - TRAFFIC_SECONDS) traffic.buckets.shift();
     while (traffic.callers.length && traffic.callers[0][0] <= second - CALLER_SECONDS) traffic.callers.shift();

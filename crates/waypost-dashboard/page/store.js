@@ -15,6 +15,10 @@ import { apply, emptyState } from "./state.js";
  * @property {boolean} lines
  */
 
+/** With more services, changes are collected for a while before they are drawn. */
+const MANY = 100;
+const LARGE_MS = 200;
+
 /** The key of the registry's token in the session storage, which lasts until the tab is closed. */
 const TOKEN_KEY = "waypost-token";
 
@@ -97,7 +101,10 @@ export class Store {
     this.state = apply(this.state, message);
     if (!this.#changes) {
       this.#changes = { all: false, services: new Set(), links: false, second: false, lines: false };
-      requestAnimationFrame(() => this.#publish());
+      // Of many services several change in each frame.
+      const isLarge = this.state.registry.size > MANY || this.state.services.size > MANY;
+      if (isLarge) setTimeout(() => this.#publish(), LARGE_MS);
+      else requestAnimationFrame(() => this.#publish());
     }
     const changes = this.#changes;
     if (message.type === "state" || message.type === "stack" || message.type === "registry") changes.all = true;

@@ -122,8 +122,8 @@ export interface InstanceTraffic {
 
 export interface ServiceTraffic {
   buckets: Bucket[];
-  /** By second: the requests of each caller. */
-  callers: [number, Record<string, number>][];
+  /** By second: the requests of each caller that is known, and of all. */
+  callers: [number, Record<string, number>, number][];
   instances: Record<string, InstanceTraffic>;
 }
 

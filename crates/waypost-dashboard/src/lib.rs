@@ -33,5 +33,8 @@ mod assets;
 mod dashboard;
 mod minify;
 mod module_bundle;
+#[cfg(feature = "server")]
+#[cfg_attr(docsrs, doc(cfg(feature = "server")))]
+pub mod server;
 
 pub use dashboard::{Dashboard, Sources};

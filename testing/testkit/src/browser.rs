@@ -132,13 +132,18 @@ impl Page {
 
     /// Sends keys to the element that has the focus.
     pub async fn type_keys(&self, keys: &str) {
-        self.client
-            .active_element()
-            .await
-            .unwrap()
-            .send_keys(keys)
-            .await
-            .unwrap();
+        let typed = async {
+            loop {
+                let focused = self.client.active_element().await.unwrap();
+                match focused.send_keys(keys).await {
+                    Ok(()) => return,
+                    // The page replaces the element, or a dialog still closes.
+                    Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
+                }
+            }
+        };
+        let typed = tokio::time::timeout(TIMEOUT, typed).await;
+        assert!(typed.is_ok(), "can't type {keys:?}");
     }
 
     /// The visible text of an element.

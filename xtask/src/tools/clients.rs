@@ -1,9 +1,9 @@
-//! Clients of Consul's API, for the tests of the embedded registry.
+//! Clients of Consul's API, for the tests of the embedded registry, and axe for those of the pages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::debian;
+use super::{debian, npm};
 use crate::shell;
 use crate::shell::{Result, find_on_path};
 
@@ -14,6 +14,7 @@ const PROMETHEUS_AMD64_SHA256: &str =
 
 const PYTHON_CLIENT: (&str, &str) = ("py-consul", "1.8.0");
 const NODE_CLIENT: (&str, &str) = ("consul", "2.0.1");
+const AXE: (&str, &str) = ("axe-core", "4.14.1");
 
 /// The paths of the clients.
 pub(crate) struct Clients {
@@ -25,6 +26,8 @@ pub(crate) struct Clients {
     pub(crate) node: PathBuf,
     /// The directory with the client for Node.
     pub(crate) node_modules: PathBuf,
+    /// The script that finds what is not accessible in a page.
+    pub(crate) axe: PathBuf,
 }
 
 /// A program, and the Debian packages that contain it.
@@ -69,7 +72,8 @@ pub(crate) fn find_or_install() -> Result<Clients> {
         dig: found(DIG)?,
         python: python_with_client(&found(PYTHON)?)?,
         node: found(NODE)?,
-        node_modules: node_client(&found(NPM)?)?,
+        node_modules: npm::package(&found(NPM)?, NODE_CLIENT)?,
+        axe: npm::package(&found(NPM)?, AXE)?.join("axe-core/axe.min.js"),
     })
 }
 
@@ -156,30 +160,6 @@ fn python_with_client(python: &Path) -> Result<PathBuf> {
         shell::output(Command::new(&own).args(install))?;
     }
     Ok(own)
-}
-
-fn node_client(npm: &Path) -> Result<PathBuf> {
-    let (name, version) = NODE_CLIENT;
-    let folder = tools().join(format!("npm-{name}-{version}"));
-    let modules = folder.join("node_modules");
-    if !modules.join(name).join("package.json").is_file() {
-        eprintln!("xtask: fetching {name} {version} for Node");
-        let package = format!("{name}@{version}");
-        shell::output(
-            Command::new(npm)
-                .args([
-                    "install",
-                    "--no-save",
-                    "--no-audit",
-                    "--no-fund",
-                    "--fetch-retries=5",
-                    "--prefix",
-                ])
-                .arg(&folder)
-                .arg(package),
-        )?;
-    }
-    Ok(modules)
 }
 
 fn tools() -> PathBuf {

@@ -7,6 +7,7 @@ mod browser;
 mod clients;
 mod consul;
 mod debian;
+pub(crate) mod npm;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -42,7 +43,7 @@ impl Tools {
     }
 
     /// The variables with which a test finds the tools.
-    pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 9] {
+    pub(crate) fn environment(&self) -> [(&'static str, &PathBuf); 10] {
         [
             ("CONSUL_BIN", &self.consul),
             ("WAYPOST_PROMETHEUS", &self.clients.prometheus),
@@ -51,6 +52,7 @@ impl Tools {
             ("WAYPOST_PYTHON", &self.clients.python),
             ("WAYPOST_NODE", &self.clients.node),
             ("NODE_PATH", &self.clients.node_modules),
+            ("WAYPOST_AXE", &self.clients.axe),
             ("WAYPOST_CHROMIUM", &self.browser.chromium),
             ("WAYPOST_CHROMEDRIVER", &self.browser.driver),
         ]

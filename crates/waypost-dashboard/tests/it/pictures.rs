@@ -1,0 +1,54 @@
+//! Takes the pictures of the documentation, and checks each view in light and dark, wide and narrow.
+
+use std::path::PathBuf;
+
+use waypost_testkit::browser::Page;
+
+use crate::fake_stack::TOKEN;
+use crate::shop;
+
+/// The views by the name of their picture.
+const VIEWS: [(&str, &str, &str); 6] = [
+    ("services", "services/orders", "tr[data-name='payments']"),
+    ("logs", "logs?request=147cd2c3", "#t-one"),
+    ("logs-all", "logs", ".log .err"),
+    ("map", "map", ".map .n"),
+    ("registry", "registry/keys/shop/flags", "textarea"),
+    ("add", "add", ".hello"),
+];
+
+/// Where pictures go: where `WAYPOST_PICTURES` says, or nowhere.
+fn directory() -> Option<PathBuf> {
+    std::env::var_os("WAYPOST_PICTURES").map(PathBuf::from)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_view_is_drawn_in_each_scheme_and_width() {
+    let stack = shop::shop();
+    let server = stack.serve().await;
+    Page::test(&format!("{}#token={TOKEN}", server.url), async |page| {
+        page.wait_for("#live", "Live").await;
+        for _ in 0..3 {
+            stack.second(&shop::second());
+        }
+        for scheme in ["light", "dark"] {
+            page.emulate(&[("prefers-color-scheme", scheme), ("prefers-reduced-motion", "reduce")]).await;
+            for (device, width, height) in [("desktop", 1440, 900), ("phone", 390, 844), ("narrow", 320, 640)] {
+                page.resize(width, height).await;
+                for (name, path, shown) in VIEWS {
+                    page.open(&format!("{}{path}", server.url)).await;
+                    page.wait_for(shown, "").await;
+                    stack.second(&shop::second());
+                    page.wait_until("document.querySelector('#live').textContent.includes('Live')").await;
+                    let overflow = page.js("document.documentElement.scrollWidth - document.documentElement.clientWidth").await;
+                    assert_eq!(overflow, 0, "{name} {scheme} {width} px is too wide");
+                    if let Some(directory) = directory() {
+                        tokio::time::sleep(std::time::Duration::from_millis(250)).await;
+                        std::fs::write(directory.join(format!("{name}-{device}-{scheme}.png")), page.screenshot().await).unwrap();
+                    }
+                }
+            }
+        }
+    })
+    .await;
+}
