@@ -1,6 +1,7 @@
 //! The task of one instance: waits for the dependencies, runs the program, checks its health,
 //! restarts it after a crash and stops it.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -11,6 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::task::AbortOnDropHandle;
 
 use crate::backoff::Backoff;
+use crate::build::Build;
 use crate::child::{Child, Exit};
 use crate::health::{HealthEvent, monitor};
 use crate::log::{LogStore, OutputStream, Stream};
@@ -34,6 +36,8 @@ pub(crate) struct Shared {
     pub(crate) log: LogStore,
     pub(crate) ports: PortAllocator,
     pub(crate) shim_executable: OsString,
+    /// By service.
+    pub(crate) builds: HashMap<String, Build>,
     pub(crate) phase: watch::Sender<Phase>,
 }
 
@@ -179,6 +183,7 @@ pub(crate) fn initial_status(service: &ServiceSpec, replica: u32, run: bool) -> 
         next_start: None,
         restart_delay: None,
         last_check: None,
+        build_error: None,
         pid: None,
         host: service.host,
         port: ports.main().filter(|&port| port != 0),
@@ -282,6 +287,21 @@ impl Instance {
             });
             let _ = self.goal.changed().await;
             return None;
+        }
+        if let Some(build) = self.shared.builds.get(&self.service.name) {
+            self.enter(InstanceState::Building, None);
+            let mut goal = self.goal.clone();
+            let result = tokio::select! {
+                result = build.ensure() => result,
+                _ = goal.changed() => return None,
+            };
+            if let Err(problem) = result {
+                self.enter(InstanceState::Failed, Some(problem.clone()));
+                let _ = self.goal.changed().await;
+                return Some(problem);
+            }
+            self.update(|row| row.status.build_error = None);
+            self.enter(InstanceState::Starting, None);
         }
         loop {
             let end = self.run_once().await;

@@ -101,8 +101,10 @@ pub use service::{RestartRule, ServiceDetails, ServiceSpec, StopSignal, Variable
 pub use stack::{Stack, StackBuilder};
 pub use status::{Events, ExitStatus, InstanceState, InstanceStatus};
 pub use supervisor::Supervisor;
+pub use watch::WatchSpec;
 
 mod backoff;
+mod build;
 mod child;
 mod error;
 mod event_logger;

@@ -16,6 +16,7 @@ use crate::port::Transport;
 use crate::ports::{PortSpec, Ports};
 use crate::probe::{Check, Probe};
 use crate::template::Variables;
+use crate::watch::WatchSpec;
 
 /// Describes one service: the program to run, what it depends on, and when it counts as healthy.
 ///
@@ -67,6 +68,8 @@ pub struct ServiceSpec {
     pub(crate) stop_grace: Duration,
     pub(crate) is_enabled: bool,
     pub(crate) blocked: Option<Blocked>,
+    build: Vec<String>,
+    pub(crate) watch: Option<WatchSpec>,
     pub(crate) details: ServiceDetails,
 }
 
@@ -196,6 +199,8 @@ impl ServiceSpec {
             stop_grace: Duration::from_secs(10),
             is_enabled: true,
             blocked: None,
+            build: Vec::new(),
+            watch: None,
             details: ServiceDetails::default(),
         }
     }
@@ -342,6 +347,21 @@ impl ServiceSpec {
         self
     }
 
+    /// A command that builds the program, in the same folder and with the same variables: before the
+    /// first start, and after a change of a file that is [watched](Self::watch). If it fails, the
+    /// service fails, or the program of the build before goes on running. The words may contain
+    /// placeholders.
+    pub fn build(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.build = words.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// Restarts the service when files change.
+    pub fn watch(mut self, watch: WatchSpec) -> Self {
+        self.watch = Some(watch);
+        self
+    }
+
     /// What is shown about the service.
     pub fn details(mut self, details: ServiceDetails) -> Self {
         self.details = details;
@@ -431,16 +451,7 @@ impl ServiceSpec {
     /// invalid.
     pub(crate) fn launch(&self, replica: u32, ports: &Ports) -> Result<Launch, BuildError> {
         let instance = self.instance_name(replica);
-        let variables = Variables {
-            service: &self.name,
-            instance: &instance,
-            replica,
-            host: match &self.external {
-                Some(host) => host.clone(),
-                None => self.host.to_string(),
-            },
-            ports,
-        };
+        let variables = self.variables(&instance, replica, ports);
         let expand = |field: String, template: &str| {
             let expanded = variables.expand(template);
             expanded.map_err(|problem| self.invalid(field, problem))
@@ -464,6 +475,43 @@ impl ServiceSpec {
             dir: self.dir.clone(),
             check: check.map_err(|problem| self.invalid("ready", problem))?,
             instance,
+        })
+    }
+
+    fn variables<'a>(&'a self, instance: &'a str, replica: u32, ports: &'a Ports) -> Variables<'a> {
+        Variables {
+            service: &self.name,
+            instance,
+            replica,
+            host: match &self.external {
+                Some(host) => host.clone(),
+                None => self.host.to_string(),
+            },
+            ports,
+        }
+    }
+
+    pub(crate) fn has_build(&self) -> bool {
+        !self.build.is_empty()
+    }
+
+    /// What to run to build the program.
+    ///
+    /// # Errors
+    /// As [`launch`](Self::launch).
+    pub(crate) fn build_launch(&self) -> Result<Launch, BuildError> {
+        let ports = Ports::new(&self.ports, 1);
+        let launch = self.launch(1, &ports)?;
+        let variables = self.variables(&launch.instance, 1, &ports);
+        let words = self.build.iter().map(|word| variables.expand(word));
+        let words = words.collect::<Result<Vec<_>, _>>();
+        let mut words = words
+            .map_err(|problem| self.invalid("build", problem))?
+            .into_iter();
+        Ok(Launch {
+            program: words.next().unwrap_or_default().into(),
+            args: words.collect(),
+            ..launch
         })
     }
 

@@ -99,6 +99,8 @@ pub struct InstanceStatus {
     pub next_start: Option<SystemTime>,
     /// The result of its last check, until it is ready for the first time.
     pub last_check: Option<String>,
+    /// Why the last build has failed, while the program of the build before is running.
+    pub build_error: Option<String>,
     /// How long it waits until [`next_start`](Self::next_start).
     pub restart_delay: Option<Duration>,
     /// The process id while it runs. The process leads its own process group.

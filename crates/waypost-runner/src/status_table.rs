@@ -77,6 +77,14 @@ impl StatusTable {
         });
     }
 
+    /// Changes the rows of all instances of a service.
+    pub(crate) fn update_service(&self, service: &str, change: impl Fn(&mut Row)) {
+        self.rows.send_modify(|rows| {
+            let mine = rows.iter_mut().filter(|row| row.status.service == service);
+            mine.for_each(change);
+        });
+    }
+
     pub(crate) fn statuses(&self) -> Vec<InstanceStatus> {
         self.rows
             .borrow()

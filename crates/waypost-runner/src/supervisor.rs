@@ -1,23 +1,26 @@
 //! Starts the instances of a stack, and restarts, scales and stops them on request.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::{Duration, SystemTime};
 
 use tokio::sync::{Mutex as AsyncMutex, watch};
 use tokio::time::timeout;
 
 use crate::backoff::Backoff;
+use crate::build::Build;
 use crate::error::SupervisorError;
 use crate::event_logger::EventLogger;
 use crate::instance::{InstanceHandle, Phase, Shared, initial_status};
-use crate::log::{Line, LogSink, LogStore, LogWriter, sanitize};
+use crate::log::{Line, LogSink, LogStore, LogWriter, Stream, sanitize};
 use crate::ports::{PortAllocator, Ports};
 use crate::service::{ServiceSpec, VariableSource};
 use crate::shim;
 use crate::stack::Stack;
 use crate::status::{Events, InstanceStatus};
 use crate::status_table::{Row, StartRequest, StatusTable};
+use crate::watch::Watcher;
 
 /// The number of lines of output in an error.
 const LINES_IN_ERROR: usize = 20;
@@ -103,9 +106,16 @@ impl Supervisor {
                 action: "start the log thread",
                 source,
             })?;
+        let log = LogStore::new(writer, stack.keep_lines);
+        let built = stack.services.iter().filter(|service| service.has_build());
+        let builds = built.map(|service| {
+            let build = Build::new(service.clone(), shim_executable.clone(), log.clone());
+            (service.name.clone(), build)
+        });
         let shared = Arc::new(Shared {
+            builds: builds.collect(),
             table: StatusTable::new(),
-            log: LogStore::new(writer, stack.keep_lines),
+            log,
             ports: PortAllocator::new(fixed_ports.map(|port| port.number)),
             shim_executable,
             phase: watch::Sender::new(Phase::Running),
@@ -129,7 +139,11 @@ impl Supervisor {
         for (service, replica) in &replicas {
             inner.spawn(&mut inner.lock(), service, *replica, service.is_enabled);
         }
-        Ok(Self(Arc::new(inner)))
+        let inner = Arc::new(inner);
+        for service in inner.stack.services.iter().filter(|it| it.watch.is_some()) {
+            tokio::spawn(restart_on_change(Arc::downgrade(&inner), service.clone()));
+        }
+        Ok(Self(inner))
     }
 
     /// Waits until every instance that is wanted to run is healthy or has completed.
@@ -352,6 +366,54 @@ impl Supervisor {
     }
 }
 
+/// Builds and restarts a service whenever its files change.
+async fn restart_on_change(inner: Weak<Inner>, service: Arc<ServiceSpec>) {
+    let Some(watch) = &service.watch else { return };
+    let mut watcher = match Watcher::start(watch) {
+        Ok(watcher) => watcher,
+        Err(problem) => {
+            if let Some(inner) = inner.upgrade() {
+                inner.note(&service.name, problem).await;
+            }
+            return;
+        }
+    };
+    while let Some(files) = watcher.next().await {
+        let Some(inner) = inner.upgrade() else { return };
+        inner.note(&service.name, changed(&files)).await;
+        if let Some(build) = inner.shared.builds.get(&service.name) {
+            let result = build.rebuild().await;
+            inner.shared.table.update_service(&service.name, |row| {
+                row.status.build_error = result.as_ref().err().cloned();
+            });
+            if result.is_err() {
+                continue;
+            }
+        }
+        let supervisor = Supervisor(inner);
+        let mut services = vec![service.name.clone()];
+        if watch.cascade {
+            services.extend(supervisor.dependents(&service.name));
+        }
+        // Not waited for: the next change may come before the service is healthy.
+        tokio::spawn(async move {
+            for service in services {
+                if supervisor.0.is_wanted(&service) {
+                    let _ = supervisor.restart(&service).await;
+                }
+            }
+        });
+    }
+}
+
+/// `main.go changed`, or how many files.
+fn changed(files: &BTreeSet<PathBuf>) -> String {
+    match files.first() {
+        Some(file) if files.len() == 1 => format!("{} changed", file.display()),
+        _ => format!("{} files changed", files.len()),
+    }
+}
+
 /// Stops the waves of the stack, the last one first.
 async fn stop_all(inner: Arc<Inner>) {
     for wave in inner.stack.waves.iter().rev() {
@@ -441,6 +503,27 @@ impl Inner {
             .iter()
             .filter(|handle| handle.service.name == service && handle.is_surplus());
         surplus.map(|handle| handle.name.clone()).collect()
+    }
+
+    /// Whether any instance of a service is wanted to run.
+    fn is_wanted(&self, service: &str) -> bool {
+        let instances = self.lock();
+        let mut handles = instances.handles.iter();
+        handles.any(|handle| handle.service.name == service && handle.is_wanted())
+    }
+
+    /// Writes a line of the runner among the output of a service.
+    async fn note(&self, service: &str, text: String) {
+        let line = Line {
+            id: 0,
+            service: service.into(),
+            instance: service.into(),
+            stream: Stream::Runner,
+            at: SystemTime::now(),
+            text: text.into(),
+            truncated: false,
+        };
+        self.shared.log.add(vec![line]).await;
     }
 
     fn is_running(&self) -> bool {

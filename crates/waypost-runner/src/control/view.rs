@@ -468,7 +468,10 @@ fn why(status: &InstanceStatus, statuses: &[InstanceStatus]) -> Option<String> {
             Some(format!("waits for {}", waits.join(", ")))
         }
         // The reason of a healthy instance, such as "after 0.4 s", explains nothing.
-        InstanceState::Healthy => None,
+        InstanceState::Healthy => status
+            .build_error
+            .as_ref()
+            .map(|problem| format!("{}; the build before is still running", one_line(problem))),
         InstanceState::Starting if status.next_start.is_none() => {
             let check = status.last_check.as_ref();
             check.map(|check| format!("is not ready yet: {}", one_line(check)))

@@ -14,6 +14,7 @@ use super::template::expand_service_ports;
 use crate::port::free_port;
 use crate::probe::Probe;
 use crate::service::{RestartRule, ServiceDetails, ServiceSpec, VariableSource};
+use crate::watch::WatchSpec;
 
 /// The addresses through which the services find each other.
 #[derive(Clone, Debug)]
@@ -192,6 +193,19 @@ impl Conversion<'_> {
         }
         if let Some(within) = stop.and_then(|stop| stop.within).or(defaults.stop.within) {
             spec = spec.stop_grace(within);
+        }
+        if let Some(build) = &service.build {
+            let words = words(build, service.shell).unwrap_or_default();
+            spec = spec.build(words.iter().map(|word| self.text(word)));
+        }
+        if let Some(watch) = &service.watch {
+            let mut files = WatchSpec::new(self.folder(service))
+                .paths(&watch.paths)
+                .cascade(watch.cascade);
+            if let Some(wait) = watch.wait {
+                files = files.wait(wait);
+            }
+            spec = spec.watch(files);
         }
         self.environment(name, spec, service)
     }

@@ -1,6 +1,7 @@
 //! Tests that run stacks of real processes.
 #![allow(clippy::unwrap_used, reason = "a test may fail")]
 
+mod build;
 mod control;
 mod crash;
 mod logs;

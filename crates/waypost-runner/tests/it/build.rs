@@ -1,0 +1,139 @@
+//! Builds, and restarts when files change.
+
+use std::fs;
+use std::path::Path;
+
+use waypost_runner::{InstanceState, ServiceSpec, WatchSpec};
+
+use crate::support::*;
+
+/// A service whose program is a copy of `source`, which a build makes; the build fails if `source`
+/// contains `broken`.
+fn built(name: &str, dir: &Path) -> ServiceSpec {
+    let build = format!("! grep broken source && cp source {name}.sh");
+    ServiceSpec::new(name, "sh")
+        .args([format!("{name}.sh")])
+        .dir(dir)
+        .build(["sh", "-c", &build])
+        .watch(WatchSpec::new(dir).paths(["source"]))
+}
+
+fn write(dir: &Path, text: &str) {
+    fs::write(dir.join("source"), format!("echo {text}; exec sleep 600\n")).unwrap();
+}
+
+async fn until_written(log: &Recorder, instance: &str, text: &str) {
+    eventually(text, || {
+        log.texts(instance)
+            .iter()
+            .any(|line| line == text)
+            .then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_builds_and_restarts_its_service_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "one");
+    let other = shell("other", "exec sleep 600").after("web");
+    let (supervisor, log) = start(stack([built("web", dir.path()).replicas(2), other]));
+    supervisor.ready().await.unwrap();
+    until_written(&log, "web-1", "one").await;
+    until_written(&log, "web-2", "one").await;
+    let builds = || {
+        let events = log.events();
+        events
+            .iter()
+            .filter(|event| *event == "web: building")
+            .count()
+    };
+    assert_eq!(builds(), 1, "{:#?}", log.events());
+
+    write(dir.path(), "two");
+    until_written(&log, "web-1", "two").await;
+    until_written(&log, "web-2", "two").await;
+    assert_eq!(builds(), 2, "{:#?}", log.events());
+    assert!(log.events().contains(&"web: source changed".to_owned()));
+    assert_eq!(status(&supervisor, "other").restarts, 0);
+    supervisor.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_build_that_fails_leaves_the_program_of_the_build_before_running() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "one");
+    let (supervisor, log) = start(stack([built("web", dir.path())]));
+    supervisor.ready().await.unwrap();
+    let pid = status(&supervisor, "web").pid;
+    write(dir.path(), "broken");
+    let failed = eventually("the build fails", || {
+        Some(status(&supervisor, "web")).filter(|status| status.build_error.is_some())
+    })
+    .await;
+    assert_eq!((failed.pid, failed.state), (pid, InstanceState::Healthy));
+    assert_eq!(
+        failed.build_error.as_deref(),
+        Some("the build has failed: it exited with code 1")
+    );
+    write(dir.path(), "three");
+    until_written(&log, "web", "three").await;
+    eventually("the error is gone", || {
+        status(&supervisor, "web")
+            .build_error
+            .is_none()
+            .then_some(())
+    })
+    .await;
+    supervisor.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_first_build_that_fails_is_repeated_after_a_change() {
+    let dir = tempfile::tempdir().unwrap();
+    write(dir.path(), "broken");
+    let (supervisor, log) = start(stack([built("web", dir.path())]));
+    let error = supervisor.ready().await.unwrap_err().to_string();
+    assert!(
+        error.contains("the build has failed: it exited with code 1"),
+        "{error}"
+    );
+    assert_eq!(status(&supervisor, "web").state, InstanceState::Failed);
+    write(dir.path(), "repaired");
+    until_written(&log, "web", "repaired").await;
+    supervisor.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_change_restarts_what_comes_after_if_it_cascades() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("config"), "1").unwrap();
+    let watch = WatchSpec::new(dir.path()).paths(["config"]).cascade(true);
+    let (supervisor, _) = start(stack([
+        shell("web", "exec sleep 600").watch(watch),
+        shell("after", "exec sleep 600").after("web"),
+        shell("stopped", "exec sleep 600").after("web"),
+    ]));
+    supervisor.ready().await.unwrap();
+    supervisor.stop_service("stopped").await.unwrap();
+    fs::write(dir.path().join("config"), "2").unwrap();
+    eventually("both are restarted", || {
+        let restarts = ["web", "after"].map(|name| status(&supervisor, name).restarts);
+        (restarts == [1, 1]).then_some(())
+    })
+    .await;
+    assert_eq!(status(&supervisor, "stopped").state, InstanceState::Stopped);
+    supervisor.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_build_ends_with_the_stack() {
+    let dir = tempfile::tempdir().unwrap();
+    let build = ["sh", "-c", "echo $$ > build.pid; exec sleep 600"];
+    let (supervisor, _) = start(stack([shell("web", "true").dir(dir.path()).build(build)]));
+    let file = dir.path().join("build.pid");
+    let pid = eventually("it is being built", || pid_in(&file)).await;
+    assert_eq!(status(&supervisor, "web").state, InstanceState::Building);
+    supervisor.shutdown().await;
+    eventually("it is gone", || (!alive(pid)).then_some(())).await;
+}
