@@ -3,10 +3,27 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, final
+
+from typing_extensions import disjoint_base
+
+__all__ = [
+    "ATTEMPTS",
+    "Client",
+    "HealthChecks",
+    "Instance",
+    "Lease",
+    "Registrar",
+    "RetryBudget",
+    "after_fork_in_child",
+    "deregister_all",
+    "fallback_instance",
+    "shutdown",
+]
 
 ATTEMPTS: int
 
+@disjoint_base
 class Instance:
     """One instance of a service, as the provider describes it."""
 
@@ -57,6 +74,7 @@ class Instance:
     def to_dict(self) -> dict[str, Any]:
         """All of it as a dict."""
 
+@final
 class Lease(Instance):
     """An instance that was picked for one request, which is in flight until the lease is closed."""
 
@@ -79,13 +97,15 @@ class Lease(Instance):
         traceback: TracebackType | None,
     ) -> None: ...
 
+@final
 class RetryBudget:
-    def __init__(self) -> None: ...
+    def __new__(cls) -> RetryBudget: ...
     def deposit(self) -> None: ...
     def withdraw(self) -> bool: ...
 
+@final
 class HealthChecks:
-    def __init__(self, service: str) -> None: ...
+    def __new__(cls, service: str) -> HealthChecks: ...
     def add(
         self,
         name: str,
@@ -102,6 +122,7 @@ class HealthChecks:
     def report(self) -> tuple[bool, str]: ...
     def report_async(self) -> Awaitable[tuple[bool, str]]: ...
 
+@final
 class Registrar:
     @property
     def instance(self) -> Instance: ...
@@ -116,8 +137,9 @@ class Registrar:
     def enter_maintenance(self, reason: str) -> None: ...
     def leave_maintenance(self) -> None: ...
 
+@final
 class Client:
-    def __init__(self, variables: dict[str, str], provider: Any = None) -> None: ...
+    def __new__(cls, variables: dict[str, str], provider: Any = None) -> Client: ...
     def another(self) -> Client: ...
     def describe(self) -> str: ...
     def try_service_url(self, service: str, path: str) -> str | None: ...

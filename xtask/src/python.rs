@@ -49,6 +49,12 @@ pub(crate) fn test(program: &Path, consul: &Path, args: &[String]) -> Result {
             .args(["waypost", "tests", "examples", "benches"])
             .current_dir(folder()),
     )?;
+    // The type stubs against the module.
+    shell::run(
+        Command::new(venv.join("bin/stubtest"))
+            .arg("waypost._waypost")
+            .current_dir(&venv),
+    )?;
     let mut pytest = Command::new(venv.join("bin/pytest"));
     test_environment::isolate(&mut pytest);
     shell::run(
