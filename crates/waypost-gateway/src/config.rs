@@ -54,32 +54,32 @@ pub struct Config {
     /// A PEM file of the certificate authorities that `https` instances are verified with. By default,
     /// `None`, those of the system are used, which `SSL_CERT_FILE` can replace.
     pub ca_file: Option<PathBuf>,
-    /// The number of threads that serve clients, each with a runtime and connections of its own. The
-    /// number of cores by default; with 0, the runtime that [`Gateway::serve`](crate::Gateway::serve)
-    /// runs in serves them.
+    /// The number of threads that serve clients, each with its own runtime and connections. The number
+    /// of cores by default. With 0, clients are served by the runtime in which
+    /// [`Gateway::serve`](crate::Gateway::serve) runs.
     pub worker_threads: usize,
-    /// The number of connections of clients. Further ones wait until one is closed. By default half
+    /// The maximum number of client connections. Further ones wait until one is closed. By default half
     /// of the file descriptors that the process may open.
     pub max_connections: Option<usize>,
-    /// The number of connections from one address. Further ones are closed. Not limited by default,
-    /// since many clients may share the address of a proxy.
+    /// The maximum number of connections from one address. Further ones are closed. Not limited by
+    /// default, since many clients may share the address of a proxy.
     pub max_connections_per_address: Option<usize>,
     /// The time limit from the first byte of a request's head to the last. 10 s by default.
     pub head_timeout: Duration,
     /// How long a connection may be idle between two requests. 75 s by default.
     pub keep_alive_timeout: Duration,
-    /// How long a client may read nothing of what is sent to it. 60 s by default.
+    /// How long a client may read nothing of the response. 60 s by default.
     pub write_timeout: Duration,
-    /// The least speed of a request body in bytes per second, once it has taken longer than
+    /// The minimum rate of a request body in bytes per second, once it has taken longer than
     /// [`upload_idle_timeout`](Self::upload_idle_timeout). 240 by default. Does not apply to gRPC.
     pub min_upload_rate: Option<u64>,
     /// The largest request body in bytes. Not limited by default.
     pub max_body: Option<u64>,
     /// Where requests are logged. Nowhere by default.
     pub access_log: Option<AccessLog>,
-    /// The certificates of clients' connections, chosen by the name that a client asks for; the first
-    /// if there is none for it. They are read again when their files change. Empty by default: without
-    /// certificates, clients connect without TLS.
+    /// The certificates for client connections. They are selected by the name that a client requests; if
+    /// none matches, the first is used. They are read again when their files change. Empty by default:
+    /// without certificates, clients connect without TLS.
     pub tls: Vec<TlsCertificate>,
     /// A file of routes, YAML or TOML by its name; see the [guide](crate#routes). It is read again when
     /// it changes. None by default.
@@ -90,9 +90,9 @@ pub struct Config {
     pub only: Vec<ServiceName>,
     /// Whether the gateway registers itself. True by default.
     pub register: bool,
-    /// Whether only addresses are called that an instance in a cluster can have: no loopback or
-    /// link-local address, and no name from outside of the cluster, which an `ExternalName` Service
-    /// could point to anything. False by default; meant for gateways that discover in Kubernetes.
+    /// Whether to call only addresses that an instance in a cluster can have: no loopback or link-local
+    /// addresses, and no names from outside of the cluster, which an `ExternalName` Service could point
+    /// to anything. False by default; meant for gateways in Kubernetes.
     pub cluster_addresses_only: bool,
     /// Whether `/` lists the routes to every client. False by default; the internal listener lists
     /// them in any case.

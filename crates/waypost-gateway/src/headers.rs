@@ -25,7 +25,7 @@ pub(crate) const COMMON_TRAILERS: HeaderValue = HeaderValue::from_static(
 pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     let mut lines = headers.get_all(header::CONNECTION).iter();
     if let Some(line) = lines.next() {
-        // Nearly all say only this, which names no header to remove.
+        // Nearly all `Connection` headers are one of these, which list no header for removal.
         let is_usual = |line: &[u8]| {
             line.eq_ignore_ascii_case(b"keep-alive") || line.eq_ignore_ascii_case(b"close")
         };

@@ -1,4 +1,4 @@
-//! The headers of a request as an instance receives them.
+//! The headers of a request to an instance.
 
 use http::header::{self, HeaderMap, HeaderValue};
 
@@ -10,17 +10,18 @@ use crate::{forwarded, headers};
 pub(crate) struct OutgoingHeaders<'a> {
     pub(crate) route: &'a Route,
     pub(crate) client: &'a Client,
-    /// The authority that the client asked for.
+    /// The authority that the client requested.
     pub(crate) host: Option<&'a HeaderValue>,
     pub(crate) via: &'a HeaderValue,
     pub(crate) request_id: HeaderValue,
-    /// The protocol that the client asks to switch to.
+    /// The protocol to which the client wants to switch.
     pub(crate) upgrade: Option<HeaderValue>,
     pub(crate) accepts_trailers: bool,
-    /// For the next attempt.
+    /// The headers for the next attempt.
     next: Option<HeaderMap>,
-    /// Those of the client, if another attempt may follow one that was sent. Copying them and adding the
-    /// gateway's again is rarely needed, and copying all of them would cost each request.
+    /// The client's headers, if the request may be sent again. For a retry they are copied and the
+    /// gateway's headers are added again, which is rare; copying all headers in advance would cost each
+    /// request CPU time.
     original: Option<HeaderMap>,
 }
 
@@ -45,8 +46,8 @@ impl<'a> OutgoingHeaders<'a> {
         }
     }
 
-    /// Takes the client's headers, and replaces those for its connection by those for the instance's.
-    /// `may_repeat` says whether the request may be sent again after it was sent.
+    /// Takes the client's headers, and replaces those for its connection by those for the connection to
+    /// the instance. `may_repeat` determines whether the request may be sent again after it was sent.
     pub(crate) fn prepare(&mut self, mut headers: HeaderMap, may_repeat: bool) {
         self.accepts_trailers = headers::has_token(&headers, &header::TE, "trailers");
         headers::strip_hop_by_hop(&mut headers);

@@ -31,8 +31,8 @@ use crate::{headers, response_framing, rewrite, tunnel};
 
 /// The maximum pause before the same instance is tried again.
 const MAX_RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// The longest interval at which an upload is checked against its time limits: the side that it waits
-/// for changes meanwhile.
+/// The maximum interval between checks of an upload's time limits. Which limit applies can change, since
+/// an upload waits for the client and the instance in turn.
 const UPLOAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Forwards requests to instances. Shared by all workers.
@@ -54,14 +54,14 @@ pub(crate) struct UpstreamResponse {
     /// The client's side of the tunnel, if the response accepts an upgrade.
     tunnel: Option<OnUpgrade>,
     deadline: Arc<Deadline>,
-    /// The path as the instance saw it.
+    /// The path that was sent to the instance.
     path: PathAndQuery,
     /// The authority under which the client knows the gateway.
     public_host: Option<HeaderValue>,
     accepts_trailers: bool,
     /// When the request must have ended, in milliseconds since the worker started.
     ends_at: Option<u64>,
-    /// Whether the client has to learn which instance it is at.
+    /// Whether to send a cookie that names the instance.
     sets_cookie: bool,
 }
 
@@ -81,7 +81,7 @@ struct Outgoing<'a> {
     deadline: Arc<Deadline>,
 }
 
-/// What an attempt has got.
+/// The result of a successful attempt.
 struct Attempted {
     response: Response<Incoming>,
     connection: Option<Http1>,
@@ -110,7 +110,7 @@ impl Proxy {
     }
 
     /// Sends the request to an instance of the route's service, and to others if that fails and a
-    /// retry is allowed. `host` is the authority that the client asked for.
+    /// retry is allowed. `host` is the authority that the client requested.
     ///
     /// # Errors
     /// If there is no instance, or the last attempt failed.
@@ -266,7 +266,7 @@ impl Proxy {
         let instance = tunnel.is_some().then(|| hyper::upgrade::on(&mut response));
         let (mut parts, incoming) = response.into_parts();
         let headers = &mut parts.headers;
-        // Says which protocols the service speaks, if it insists on one (RFC 9110, section 15.5.22).
+        // With 426, `Upgrade` lists the protocols that the service requires (RFC 9110, section 15.5.22).
         let protocol = (tunnel.is_some() || parts.status == StatusCode::UPGRADE_REQUIRED)
             .then(|| headers.get(header::UPGRADE).cloned())
             .flatten();
@@ -303,7 +303,7 @@ impl Proxy {
         {
             headers.insert(header::TRAILER, headers::COMMON_TRAILERS);
         }
-        // The version describes the instance's connection. The client's is the server's business.
+        // The version is that of the instance's connection. hyper sets the client's version itself.
         parts.version = Version::HTTP_11;
         if exchange.version == Version::HTTP_10 && incoming.size_hint().exact().is_none() {
             // Only the end of the connection can end the body (RFC 9112, section 9.3). With this
@@ -401,8 +401,8 @@ impl Proxy {
         }
     }
 
-    /// The error if the client or the instance has exceeded a time limit. `began` is when the attempt
-    /// did.
+    /// The error if the client or the instance has exceeded a time limit. `began` is the start of the
+    /// attempt.
     fn overdue(&self, outgoing: &Outgoing<'_>, began: u64) -> Option<AttemptError> {
         if !outgoing.deadline.has_passed() {
             return None;
@@ -421,7 +421,7 @@ impl Proxy {
         let progress = outgoing.body.progress();
         let (kind, since, limit) = match progress {
             Some(progress) if progress.waits_for_client && outgoing.is_grpc => {
-                // Both sides of a stream may be quiet for as long as they like.
+                // Both sides of a stream may be idle without a limit.
                 (AttemptErrorKind::ResponseTimeout, now, limits.first_byte)
             }
             Some(progress) if progress.waits_for_client => (
@@ -445,7 +445,7 @@ impl Proxy {
         }
         let mut next = Duration::from_millis(millis(limit) - passed);
         if let Some(progress) = progress {
-            // A client that sends a byte now and then keeps a connection for as long as it likes.
+            // Without this limit, a client could occupy a connection by sending a byte now and then.
             let grace = millis(limits.upload_idle);
             let took = now.saturating_sub(progress.began);
             if let Some(rate) = self.min_upload_rate
@@ -469,8 +469,8 @@ impl Proxy {
 }
 
 impl UpstreamResponse {
-    /// A connection that is used in both directions at once needs a task of its own: while the client
-    /// is slow to read, nobody would read its request.
+    /// Spawns a task for a connection that is used in both directions at once. Otherwise the request
+    /// would not be read while the client is slow to read the response.
     fn detach_if_needed(&mut self, body: &RequestBody) {
         let is_needed =
             self.response.status() == StatusCode::SWITCHING_PROTOCOLS || body.is_sending();
@@ -481,7 +481,7 @@ impl UpstreamResponse {
 }
 
 impl Outgoing<'_> {
-    /// When to look at the time limits first.
+    /// The time until the time limits are checked first.
     fn first_check(&self) -> Duration {
         let limits = self.limits;
         let first = if self.body.progress().is_some() {
@@ -493,7 +493,7 @@ impl Outgoing<'_> {
         self.until_end(first)
     }
 
-    /// A time from now, or that to the end of the request if it is shorter.
+    /// This time, or the time left for the request if that is shorter.
     fn until_end(&self, time: Duration) -> Duration {
         match self.ends_at {
             Some(end) => time.min(Duration::from_millis(
@@ -577,7 +577,7 @@ fn too_large(limit: u64) -> Problem {
     Problem::new(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", detail)
 }
 
-/// Picks an instance of the subset: the one that the client was at before, if it is usable.
+/// Picks an instance of the subset: the one named by the client's cookie, if it is usable.
 fn pick(
     service: &Service,
     balancer: &Balancer,
@@ -609,7 +609,7 @@ fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
-/// The path below the path that precedes all paths of an instance.
+/// The path without the path of the instance's URL.
 fn below_path_prefix(path: &PathAndQuery, instance: &Instance) -> PathAndQuery {
     let prefix = instance.path_prefix();
     if prefix.is_empty() {

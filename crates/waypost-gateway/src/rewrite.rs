@@ -1,7 +1,8 @@
-//! Maps paths that a service writes into response headers below the prefix that it is served under.
+//! Adds the prefix of a route to paths in response headers.
 //!
-//! A service that doesn't know its prefix redirects to its own `/login` and means `/{service}/login`
-//! here. The same holds for the path of a cookie, for `Content-Location`, `Refresh` and `Link`.
+//! A service that doesn't know its prefix redirects to `/login`, which is `/{service}/login` for clients
+//! of the gateway. The same applies to the path of a cookie, and to `Content-Location`, `Refresh` and
+//! `Link`.
 
 use http::header;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -11,16 +12,16 @@ use waypost::Instance;
 pub(crate) struct Rewriter<'a> {
     /// The part of the path that the service doesn't see, such as `/auth`.
     pub(crate) prefix: &'a str,
-    /// What it sees instead; mostly empty.
+    /// The path that the service sees instead; usually empty.
     pub(crate) replacement: &'a str,
     pub(crate) instance: &'a Instance,
-    /// The authority that the client asked for.
+    /// The authority that the client requested.
     pub(crate) host: Option<&'a HeaderValue>,
-    /// The path of the request as the service saw it.
+    /// The path of the request that the service received.
     pub(crate) requested: &'a str,
 }
 
-/// The headers that hold a reference and nothing else.
+/// The headers that consist of a single reference.
 const REFERENCES: [HeaderName; 2] = [header::LOCATION, header::CONTENT_LOCATION];
 
 /// All headers that may be rewritten.
@@ -60,9 +61,9 @@ impl Rewriter<'_> {
         }
     }
 
-    /// The reference to send to the client, or `None` if the service's can be passed on unchanged.
+    /// The reference to send to the client, or `None` if it doesn't have to be changed.
     ///
-    /// It means the service itself if it is a path, or a URL with the service's own address or the
+    /// A reference to the service itself is a path, or a URL with the service's own address or the
     /// client's `Host`. References to other hosts, and relative ones, are not changed.
     fn reference(&self, text: &[u8]) -> Option<Vec<u8>> {
         let text = text.trim_ascii();
@@ -86,8 +87,8 @@ impl Rewriter<'_> {
         Some(percent_encode(rewritten))
     }
 
-    /// What to write before the path if the authority is the service's own address (nothing: the
-    /// client can't reach it) or the client's (the same again). `None` if it is another one.
+    /// The text before the path: empty if the authority is the service's own address, which the client
+    /// can't reach; unchanged if it is the client's. `None` for any other authority.
     fn own_origin(&self, scheme: &[u8], authority: &[u8], before: &[u8]) -> Option<Vec<u8>> {
         let named = normalize(authority, scheme);
         if named == normalize(self.instance.authority().as_bytes(), scheme) {
@@ -97,12 +98,12 @@ impl Rewriter<'_> {
         (named == host).then(|| [before, authority].concat())
     }
 
-    /// The path below the prefix, or `None` if it is there already.
+    /// The path with the prefix, or `None` if it already has it.
     fn path(&self, path: &[u8]) -> Option<Vec<u8>> {
         let own = strip_prefix(path, self.instance.path_prefix()).unwrap_or(path);
         let own = strip_prefix(own, self.replacement).unwrap_or(own);
-        // A service that knows its prefix, from `X-Forwarded-Prefix`, writes it itself. One that has
-        // been asked for a path which begins in the same way has such paths of its own.
+        // A service that knows its prefix, from `X-Forwarded-Prefix`, writes it itself. If the service
+        // received a path that begins with the prefix, it has such paths itself.
         let has_such_paths = strip_prefix(self.requested.as_bytes(), self.prefix).is_some();
         if strip_prefix(path, self.prefix).is_some() && !has_such_paths {
             return None;
@@ -149,8 +150,8 @@ impl Rewriter<'_> {
         is_changed.then_some(rewritten)
     }
 
-    /// The `Path` of a cookie. A cookie for `/` is left as it is: it reaches the service, and services
-    /// that share a log-in rely on it.
+    /// The `Path` of a cookie. A cookie for `/` is not changed: it reaches the service, and services with
+    /// a common log-in rely on it.
     fn cookie(&self, text: &[u8]) -> Option<Vec<u8>> {
         let mut parts: Vec<Vec<u8>> = text
             .split(|byte| *byte == b';')
@@ -227,7 +228,7 @@ fn is_ascii(text: &[u8]) -> bool {
     text.iter().all(u8::is_ascii_graphic)
 }
 
-/// Encodes what a URL must not contain and clients encode themselves (RFC 3987, section 3.1).
+/// Encodes characters that a URL must not contain, as clients do (RFC 3987, section 3.1).
 fn percent_encode(text: Vec<u8>) -> Vec<u8> {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     if is_ascii(&text) {

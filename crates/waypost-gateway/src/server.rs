@@ -1,4 +1,4 @@
-//! Answers a request: by one of the gateway's own pages, by a route, or by an error.
+//! Responds to a request: with one of the gateway's own pages, through a route, or with an error.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -24,7 +24,7 @@ use crate::traffic::Traffic;
 use crate::upstream::ClientTls;
 use crate::{headers, target};
 
-/// What all workers share.
+/// The state that all workers share.
 pub(crate) struct Server {
     config: Config,
     routes: Arc<Routes>,

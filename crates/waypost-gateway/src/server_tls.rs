@@ -20,7 +20,7 @@ const FILE_INTERVAL: Duration = Duration::from_secs(1);
 /// A certificate with its chain, and its private key, in PEM files.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsCertificate {
-    /// The certificate, followed by those of the authorities between it and the root.
+    /// The certificate, followed by the intermediate certificates.
     pub certificate: PathBuf,
     /// The private key: PKCS #8, SEC 1 or PKCS #1.
     pub key: PathBuf,
@@ -37,7 +37,7 @@ impl ServerTls {
     /// `None` without certificates.
     ///
     /// # Errors
-    /// If a file can't be read or does not contain what it should.
+    /// If a file can't be read, or does not contain a certificate or key.
     pub(crate) fn new(files: Vec<TlsCertificate>) -> Result<Option<Self>, ConfigError> {
         if files.is_empty() {
             return Ok(None);
@@ -147,7 +147,7 @@ impl Pem {
 struct Certificates(ArcSwap<Vec<Arc<CertifiedKey>>>);
 
 impl ResolvesServerCert for Certificates {
-    /// The first certificate that is for the name that the client asks for, else the first of all.
+    /// The first certificate for the name that the client requests, otherwise the first of all.
     fn resolve(&self, hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let keys = self.0.load();
         let name = hello

@@ -1,4 +1,4 @@
-//! A service that requests can be forwarded to, as all workers share it.
+//! A service to which requests can be forwarded. It is shared by all workers.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -13,10 +13,10 @@ use crate::recently_refused::RecentlyRefused;
 /// One service of the registry.
 pub(crate) struct Service {
     name: ServiceName,
-    /// A small number that no other service has, for tables of figures.
+    /// A small unique number, used as an index into traffic figures.
     index: usize,
     client: ServiceDiscoveryClient,
-    /// Where watches run: they outlive the worker that needed them first.
+    /// The runtime on which watches run. They outlive the worker that needed them first.
     runtime: Handle,
     /// Created by the first request, so that unused services are not watched.
     balancer: OnceLock<Balancer>,

@@ -1,4 +1,4 @@
-//! The gateway's own pages: those that every client may see, and those of the internal listener.
+//! The gateway's own pages: the public ones, and those of the internal listener.
 
 mod index;
 mod listing;
@@ -58,7 +58,7 @@ impl Pages {
         &self.health
     }
 
-    /// The page at a path that every client may see, or `None` if it is not one of the gateway's.
+    /// The public page at this path, or `None` if there is none.
     pub(crate) async fn public(&self, path: &str) -> Option<Response<ResponseBody>> {
         // Boxed, so that the future of a request to a service is small.
         match path {
@@ -76,7 +76,7 @@ impl Pages {
         })
     }
 
-    /// The page at `/`, if every client may see it and no route is for it.
+    /// The page at `/`, if it is public and no route matches.
     pub(crate) fn front_page(
         &self,
         path: &str,
@@ -126,8 +126,8 @@ impl Pages {
         json_response(status, &body)
     }
 
-    /// 503 until the registry has listed its services once. A registry that fails later does not
-    /// make the gateway unready, since the routes are known.
+    /// Responds with 503 until the registry has listed its services once. A registry that fails later
+    /// does not make the gateway unready, since the routes are known.
     async fn readiness(&self) -> Response<ResponseBody> {
         let freshness = self.routes.freshness();
         if freshness.is_some_and(|freshness| freshness.is_known()) {

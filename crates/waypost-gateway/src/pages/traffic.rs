@@ -17,7 +17,7 @@ use crate::response_body::ResponseBody;
 use crate::routes::Routes;
 use crate::traffic::{History, InstanceCounts, SECONDS, Second, ServiceCounts, Traffic};
 
-/// Streams `snapshot` and then `second` events. `?seconds=` says how much history is sent first.
+/// Streams `snapshot` and then `second` events. `?seconds=` is the length of the history in `snapshot`.
 pub(super) fn stream(
     routes: &Arc<Routes>,
     traffic: &Arc<Traffic>,
@@ -36,10 +36,10 @@ struct Subscription {
     routes: Arc<Routes>,
     traffic: Arc<Traffic>,
     seconds: usize,
-    /// To be sent before anything else.
+    /// The history, which is sent first.
     snapshot: Option<History>,
     following: broadcast::Receiver<Arc<Second>>,
-    /// What was last sent about the instances of each service.
+    /// The last data that was sent about the instances of each service.
     instances: HashMap<Arc<str>, Value>,
 }
 
@@ -65,7 +65,7 @@ impl Subscription {
             Ok(second) => Some(event("second", &self.describe(&second))),
             Err(RecvError::Closed) => None,
             Err(RecvError::Lagged(_)) => {
-                // The reader was too slow. What it has missed is in a new snapshot.
+                // The reader was too slow. It gets a new snapshot, which has the missed seconds.
                 let (history, following) = self.traffic.subscribe();
                 self.following = following;
                 Some(event("snapshot", &snapshot(&history, self.seconds)))
@@ -73,7 +73,7 @@ impl Subscription {
         }
     }
 
-    /// One second: the services with traffic, and those whose instances are in another state.
+    /// The data of one second: services with traffic, and services whose instances have changed.
     fn describe(&mut self, second: &Second) -> Value {
         let mut services = Map::new();
         for service in self.routes.all_services() {

@@ -1,5 +1,5 @@
-//! What a route demands of requests beyond being for it. Each policy is a type of its own; requests pass
-//! all of them in [`Policies::admit`].
+//! The policies of a route. Each policy is a separate type; [`Policies::admit`] applies all of them to a
+//! request.
 
 mod concurrency;
 mod cors;
@@ -32,11 +32,11 @@ pub(crate) struct Policies {
     pub(crate) sticky: Option<Sticky>,
 }
 
-/// What the policies say about a request.
+/// The result of applying the policies to a request.
 pub(crate) enum Admission {
-    /// It may be forwarded. The permit is held until it ends.
+    /// The request may be forwarded. The permit is held until it ends.
     Forward(Option<OwnedSemaphorePermit>),
-    /// It is answered without the service.
+    /// The gateway itself responds.
     Respond(Response<ResponseBody>),
 }
 
@@ -51,7 +51,7 @@ impl Policies {
         headers: &HeaderMap,
         client: IpAddr,
     ) -> Result<Admission, Problem> {
-        // A preflight has no credentials, so it must not need any, and it says nothing about load.
+        // Preflights have no credentials, so none must be required, and they don't count for limits.
         if let Some(cors) = &self.cors
             && let Some(response) = cors.preflight(method, headers)
         {
@@ -67,7 +67,7 @@ impl Policies {
         .map(Admission::Forward)
     }
 
-    /// Changes the headers of a response; those of an error too, so that a page may read it.
+    /// Changes the headers of a response, including errors, so that web pages can read them.
     pub(crate) fn edit_response(&self, request_origin: Option<&str>, headers: &mut HeaderMap) {
         if let (Some(cors), Some(origin)) = (&self.cors, request_origin) {
             cors.allow(origin, headers);

@@ -153,7 +153,7 @@ impl ServiceCounts {
     }
 }
 
-/// Counts of a few names. Comparing these is faster than hashing them.
+/// Counts for a small number of names. Comparing the names is faster than hashing them.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ByName<T>(pub(crate) Vec<(Box<str>, T)>);
 

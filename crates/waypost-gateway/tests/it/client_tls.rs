@@ -111,7 +111,7 @@ async fn the_certificate_is_that_of_the_name_and_the_protocol_is_negotiated() {
             assert_eq!(seen["headers"]["x-forwarded-port"], "443", "{seen}");
         }
     }
-    // A client without a name that any certificate is for gets the first one.
+    // A client that requests an unknown name gets the first certificate.
     assert!(connect(&gateway, "shop.test", &api, &[]).await.is_err());
 }
 

@@ -18,7 +18,7 @@ use tokio::sync::mpsc;
 
 use crate::support::{Body, Origin, TestGateway, body, instance, wait_until, with_deadline};
 
-/// A client that speaks HTTP/2 without asking.
+/// A client that uses HTTP/2 with prior knowledge.
 async fn connect(address: SocketAddr) -> SendRequest<Body> {
     connect_with_socket(address).await.0
 }
@@ -36,7 +36,7 @@ async fn connect_with_socket(address: SocketAddr) -> (SendRequest<Body>, std::ne
     (sender, socket)
 }
 
-/// A server that speaks HTTP/2 only, and sends back each message as it arrives, then trailers.
+/// A server that only supports HTTP/2. It echoes each message as it arrives, then sends trailers.
 async fn echo() -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
     let address = listener.local_addr().expect("an address");
