@@ -84,7 +84,7 @@ export class MapView {
       const lastMinute = this.#lastMinute(name);
       if (!lastMinute.rate) continue;
       const known = model.callers(state, name);
-      // The callers of what happened before the page was opened aren't known: they are taken to be the same.
+      // Callers before the page was opened aren't known. Their shares are assumed to be the same as since then.
       const seconds = state.traffic.get(name)?.callers.filter(([second]) => second > state.second - 60) ?? [];
       const all = seconds.reduce((sum, [, , requests]) => sum + requests, 0) / 60;
       let rest = lastMinute.rate;

@@ -114,7 +114,7 @@ export class ServicesView {
   tick(now) {
     for (const element of /** @type {NodeListOf<HTMLElement>} */ (this.element.querySelectorAll("[data-since]"))) {
       const since = Number(element.dataset.since);
-      // An older time needn't move each second.
+      // Older times needn't be updated every second.
       if (now - since > 60_000 && Math.floor(now / 1000) % 5) continue;
       text(element, (element.dataset.before ?? "") + model.lasting(since, now));
     }

@@ -101,7 +101,7 @@ export class Store {
     this.state = apply(this.state, message);
     if (!this.#changes) {
       this.#changes = { all: false, services: new Set(), links: false, second: false, lines: false };
-      // Of many services several change in each frame.
+      // With many services, several change in each frame.
       const isLarge = this.state.registry.size > MANY || this.state.services.size > MANY;
       if (isLarge) setTimeout(() => this.#publish(), LARGE_MS);
       else requestAnimationFrame(() => this.#publish());

@@ -349,7 +349,7 @@ impl ServiceSpec {
 
     /// A command that builds the program, in the same folder and with the same variables: before the
     /// first start, and after a change of a file that is [watched](Self::watch). If it fails, the
-    /// service fails, or the program of the build before goes on running. The words may contain
+    /// service fails, or the program of the previous build keeps running. The words may contain
     /// placeholders.
     pub fn build(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.build = words.into_iter().map(Into::into).collect();

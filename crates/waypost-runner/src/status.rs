@@ -99,7 +99,7 @@ pub struct InstanceStatus {
     pub next_start: Option<SystemTime>,
     /// The result of its last check, until it is ready for the first time.
     pub last_check: Option<String>,
-    /// Why the last build has failed, while the program of the build before is running.
+    /// Why the last build has failed, while the program of the previous build is running.
     pub build_error: Option<String>,
     /// How long it waits until [`next_start`](Self::next_start).
     pub restart_delay: Option<Duration>,

@@ -1,4 +1,4 @@
-//! Notices changes of files.
+//! Watches files for changes.
 
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::OsStr;
@@ -12,7 +12,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-/// Changes that go on for this long are reported even if it is not quiet yet.
+/// Changes that continue for this time are reported even if they have not stopped.
 const LONGEST_GATHERING: Duration = Duration::from_secs(5);
 /// Folders that are never watched.
 const NEVER: [&str; 2] = [".git", ".waypost"];
@@ -50,13 +50,13 @@ impl WatchSpec {
         self
     }
 
-    /// How long it must be quiet after a change; default: 200 ms.
+    /// The time without further changes after which changes are reported; default: 200 ms.
     pub fn wait(mut self, wait: Duration) -> Self {
         self.wait = wait;
         self
     }
 
-    /// Restart also the services that come after this one.
+    /// Also restart the services that depend on this one.
     pub fn cascade(mut self, cascade: bool) -> Self {
         self.cascade = cascade;
         self
@@ -125,7 +125,7 @@ impl Watcher {
             };
             if is_change {
                 for path in event.paths {
-                    // Fails only if nobody asks any more.
+                    // Fails only if the receiver was dropped.
                     let _ = sender.send(path);
                 }
             }
@@ -143,7 +143,8 @@ impl Watcher {
         Ok(watcher)
     }
 
-    /// Waits for changes, and until it is quiet again. Returns the changed files relative to the folder.
+    /// Waits for changes, until there are no more for a while. Returns the changed files relative to the
+    /// folder.
     pub(crate) async fn next(&mut self) -> Option<BTreeSet<PathBuf>> {
         let mut files = BTreeSet::new();
         let mut first = None;
@@ -175,7 +176,8 @@ impl Watcher {
             return None;
         }
         if is_folder {
-            // What is in it already can't be told from what was there before, so that is no change.
+            // Files that the folder already contains may have been there before, so they don't count as
+            // changed.
             let _ = self.add_folder(path);
             return None;
         }
@@ -205,10 +207,10 @@ impl Watcher {
     }
 }
 
-/// What the `.gitignore` files ignore. They are read when they are needed.
+/// The rules of `.gitignore` files, which are read when they are needed.
 #[derive(Default)]
 struct Ignored {
-    /// By folder.
+    /// The rules by folder.
     files: HashMap<PathBuf, Gitignore>,
 }
 
@@ -223,7 +225,7 @@ impl Ignored {
                 // A file that is missing or invalid ignores nothing, as for git.
                 Gitignore::new(folder.join(".gitignore")).0
             });
-            // The nearest file decides.
+            // The nearest file takes precedence.
             match rules.matched_path_or_any_parents(path, is_folder) {
                 Match::Ignore(_) => return true,
                 Match::Whitelist(_) => return false,

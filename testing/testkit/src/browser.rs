@@ -137,7 +137,7 @@ impl Page {
                 let focused = self.client.active_element().await.unwrap();
                 match focused.send_keys(keys).await {
                     Ok(()) => return,
-                    // The page replaces the element, or a dialog still closes.
+                    // The page is replacing the element, or a dialog is still closing.
                     Err(_) => tokio::time::sleep(Duration::from_millis(20)).await,
                 }
             }

@@ -1,5 +1,5 @@
-//! The events and checks of a registry that doesn't have them itself, such as a Consul: made from
-//! blocking queries. The history of a check begins when the bridge first sees it.
+//! Provides `/v1/waypost` for registries that don't have it, such as Consul, by blocking queries. The
+//! history of a check begins when the bridge first sees it.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::convert::Infallible;
@@ -22,14 +22,14 @@ use super::problem::problem;
 
 /// The wait of a blocking query.
 const WAIT: &str = "240s";
-/// The pause after a failure, at first and at most.
+/// The first and the longest pause after a failure.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 const MAX_PAUSE: Duration = Duration::from_secs(5);
 /// Changes within this time are read together.
 const DEBOUNCE: Duration = Duration::from_millis(100);
-/// The number of services that are read at the same time.
+/// The number of services that are read concurrently.
 const CONCURRENT_READS: usize = 8;
-/// The number of changes that are kept of a check.
+/// The number of changes that are kept for each check.
 const MAX_CHANGES: usize = 256;
 const KEEP_ALIVE: Duration = Duration::from_secs(15);
 
@@ -100,7 +100,7 @@ struct Check {
 
 /// Why the registry can't be read.
 enum ReadError {
-    /// The token is missing or not allowed to.
+    /// The token is missing or not sufficient.
     Denied(String),
     Unreachable(String),
 }
@@ -127,7 +127,7 @@ impl ConsulBridge {
             token: token.or_else(|| self.token.clone()),
             ..self.clone()
         };
-        // The first answer decides about the status of the response.
+        // The first answer determines the status of the response.
         if let Err(error) = bridge.names(0).await {
             return error.into_response();
         }
@@ -144,7 +144,7 @@ impl ConsulBridge {
         (headers, Body::from_stream(events)).into_response()
     }
 
-    /// The checks of the service that the query names, with the history since the bridge runs.
+    /// The checks of the service in the query, with their history since the bridge was started.
     pub(super) async fn checks(&self, query: &str, token: Option<String>) -> Response {
         let bridge = Self {
             token: token.or_else(|| self.token.clone()),
@@ -171,7 +171,7 @@ impl ConsulBridge {
         }
     }
 
-    /// Sends all services, and then those that change, until the page is closed.
+    /// Sends all services, and then services that change, until the page is closed.
     async fn send_events(&self, events: Sender<String>) {
         let mut known: Option<BTreeMap<String, Vec<Instance>>> = None;
         let (mut names_index, mut checks_index) = (0, 0);
@@ -202,7 +202,7 @@ impl ConsulBridge {
                     text
                 }
                 Err(error) => {
-                    // A restarted registry may count from the beginning.
+                    // A restarted registry may count from the start again.
                     (names_index, checks_index) = (0, 0);
                     let is_new = failing_since.is_none();
                     let since = *failing_since.get_or_insert_with(SystemTime::now);
@@ -263,7 +263,7 @@ impl ConsulBridge {
         Ok(services)
     }
 
-    /// JSON from the registry. With an index it waits until there is a newer one.
+    /// Reads JSON from the registry. With an index, waits until there is a newer one.
     async fn read<T: DeserializeOwned>(
         &self,
         path: &str,
@@ -326,7 +326,7 @@ impl ConsulBridge {
 
     // === Views ===
 
-    /// The events that lead from what the page knows to `services`.
+    /// The events that update the page to `services`.
     fn difference(
         &self,
         known: Option<&BTreeMap<String, Vec<Instance>>>,

@@ -10,7 +10,7 @@ use http::{HeaderName, StatusCode};
 
 use super::problem::problem;
 
-/// The time to connect. The registry is nearby.
+/// The time limit for connecting. The registry is usually nearby.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(3);
 
 /// The largest body of a request: the largest value of a key.
@@ -40,7 +40,7 @@ pub(super) struct Forward {
 /// Why there is no response to forward.
 #[derive(Debug)]
 pub(super) struct ForwardError {
-    /// What was asked, such as `the registry`.
+    /// The target, such as `the registry`.
     what: &'static str,
     cause: String,
 }
@@ -50,7 +50,7 @@ impl Forward {
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
-            // What is shown is nearby, and a proxy would hold back events.
+            // The registry is usually nearby, and a proxy could delay events.
             .no_proxy();
         Ok(Self {
             client: client.build()?,

@@ -1,8 +1,8 @@
 //! A server of the page, which forwards to a registry and to the gateway that is registered in it.
 //!
-//! The page asks only its own origin, so that it needs no CORS headers and its content security
-//! policy can forbid everything else. A registry without `/v1/waypost`, such as a Consul, is read
-//! with blocking queries and shown in the same way.
+//! The page sends requests only to its own origin, so it needs no CORS headers, and its content security
+//! policy can forbid everything else. A registry without `/v1/waypost`, such as Consul, is read with
+//! blocking queries and shown in the same way.
 
 mod consul_bridge;
 mod forward;
@@ -25,16 +25,16 @@ use crate::dashboard::{Dashboard, Sources};
 /// The header with the token of the session.
 pub const TOKEN_HEADER: &str = "x-waypost-token";
 
-/// What the server shows.
+/// The settings of the server.
 #[derive(Clone, Debug)]
 pub struct Config {
-    /// The name of what is shown. Default: that of the stack or the datacenter.
+    /// The title of the page. Default: the name of the stack or the datacenter.
     pub name: Option<String>,
     /// The URL of the registry, such as `http://127.0.0.1:8500`.
     pub registry: String,
-    /// What the registry is, for people: `embedded`, `Consul`.
+    /// The kind of registry as shown to users: `embedded`, `Consul`.
     pub registry_kind: Option<String>,
-    /// The token of the registry, if it needs one. Default: that which the user enters in the page.
+    /// The token of the registry, if it needs one. Default: the token that the user enters in the page.
     pub registry_token: Option<String>,
     /// The name under which the gateway is registered; its metadata `internal` is the address of
     /// the traffic. Default: no traffic is shown.
@@ -42,7 +42,7 @@ pub struct Config {
     /// Whether the API of a runner is served at `/api/`, by a router that is merged with this one.
     /// Default: false.
     pub has_stack: bool,
-    /// The token that a change of the registry needs, in the header [`TOKEN_HEADER`].
+    /// The token that is required to change the registry, in the header [`TOKEN_HEADER`].
     pub session_token: String,
     /// Pages of registered services to link to. Default: none.
     pub pages: Vec<ServicePage>,
@@ -83,8 +83,8 @@ struct Server {
     bridge: ConsulBridge,
 }
 
-/// The page, `/v1/…` of the registry and `/internal/traffic` of the gateway. A registry that can't
-/// be reached is not an error: the page shows it.
+/// Serves the page, `/v1/…` of the registry and `/internal/traffic` of the gateway. It is not an error if
+/// the registry can't be reached: the page shows that.
 ///
 /// It doesn't check the `Host` header: wrap it in a protection against other web pages.
 ///
@@ -178,7 +178,7 @@ async fn page(
     }
 }
 
-/// Forwards to the registry. A change needs the token of the session.
+/// Forwards to the registry. Changes need the token of the session.
 async fn registry(State(server): State<Arc<Server>>, request: Request) -> Response {
     let is_change = request.method() != Method::GET && request.method() != Method::HEAD;
     if is_change && !server.is_allowed(request.headers()) {
@@ -194,7 +194,7 @@ async fn registry(State(server): State<Arc<Server>>, request: Request) -> Respon
         .unwrap_or_else(IntoResponse::into_response)
 }
 
-/// The events of the registry, or those of the bridge if it has none.
+/// The events of the registry, or of the bridge if the registry has none.
 async fn events(State(server): State<Arc<Server>>, request: Request) -> Response {
     let token = server.registry_token(request.headers());
     match server.to_registry(request).await {
@@ -273,7 +273,7 @@ impl Server {
             .get(TOKEN_HEADER)
             .map_or(&b""[..], |token| token.as_bytes());
         let wanted = self.config.session_token.as_bytes();
-        // In a time that doesn't depend on where they differ.
+        // Compares in constant time.
         let difference = given
             .iter()
             .zip(wanted)
@@ -281,7 +281,7 @@ impl Server {
         given.len() == wanted.len() && difference == 0
     }
 
-    /// Where the gateway serves its traffic, from its registration.
+    /// The URL of the gateway's traffic, from its registration.
     async fn gateway_address(&self) -> Result<Option<String>, ForwardError> {
         let Some(name) = &self.config.gateway else {
             return Ok(None);

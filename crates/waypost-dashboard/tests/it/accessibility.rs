@@ -1,4 +1,4 @@
-//! axe finds nothing, in each view, scheme and width.
+//! axe finds no problems in any view, colour scheme and width.
 
 use std::path::PathBuf;
 

@@ -1,4 +1,4 @@
-//! What the page costs, measured. The figures are printed with `--nocapture`.
+//! Measures the page's use of CPU, memory and network. The figures are printed with `--nocapture`.
 
 use std::time::Duration;
 
@@ -54,7 +54,7 @@ async fn five_hundred_services_with_ten_changes_a_second_stay_within_the_budget(
         assert!(share <= 0.10, "{:.1} % of a core", share * 100.0);
         assert!(rate <= 5000.0, "{rate} bytes/s");
 
-        // Far down, the rows are others, and not more.
+        // Far down there are different rows, but not more.
         page.run("scrollTo(0, document.body.scrollHeight)").await;
         page.wait_for(".services table", "service-499").await;
         let nodes = page.js("document.querySelectorAll('*').length").await.as_u64().unwrap();

@@ -1,5 +1,5 @@
-//! A stack that doesn't run: it answers as the runner, the registry and the gateway would, and a
-//! test decides what happens.
+//! A fake stack: it responds like the runner, the registry and the gateway, and is controlled by the
+//! test.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -53,7 +53,7 @@ struct World {
     traffic: Value,
     lines: Vec<Value>,
     keys: BTreeMap<String, (String, u64)>,
-    /// What was asked for: the verb, the service and the body.
+    /// The received actions: the verb, the service and the body.
     actions: Vec<(String, String, Value)>,
     event_id: u64,
     streams: usize,

@@ -17,7 +17,7 @@ const VIEWS: [(&str, &str, &str); 6] = [
     ("add", "add", ".hello"),
 ];
 
-/// Where pictures go: where `WAYPOST_PICTURES` says, or nowhere.
+/// The folder for pictures, from `WAYPOST_PICTURES`. Without it, none are written.
 fn directory() -> Option<PathBuf> {
     std::env::var_os("WAYPOST_PICTURES").map(PathBuf::from)
 }

@@ -1,4 +1,4 @@
-//! The stack of the pictures: a shop of ten services, of which two have trouble.
+//! The stack in the pictures: a shop with ten services, of which two fail.
 
 use serde_json::{Value, json};
 
@@ -171,7 +171,7 @@ fn orders_checks() -> Value {
     ])
 }
 
-/// A quarter of an hour that looks like use.
+/// Plausible traffic of a quarter of an hour.
 fn traffic() -> Value {
     let mut services = serde_json::Map::new();
     for (number, (name, _, state, _, _, rate, latency, _)) in SERVICES.into_iter().enumerate() {

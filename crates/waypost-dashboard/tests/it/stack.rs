@@ -1,4 +1,4 @@
-//! What the page of a stack does: with a stack whose every step the test decides.
+//! The page of a stack, with a fake stack that the test controls.
 
 use std::time::Duration;
 

@@ -7,8 +7,7 @@ use waypost_runner::{InstanceState, ServiceSpec, WatchSpec};
 
 use crate::support::*;
 
-/// A service whose program is a copy of `source`, which a build makes; the build fails if `source`
-/// contains `broken`.
+/// A service whose build copies `source` to its program. The build fails if `source` contains `broken`.
 fn built(name: &str, dir: &Path) -> ServiceSpec {
     let build = format!("! grep broken source && cp source {name}.sh");
     ServiceSpec::new(name, "sh")
