@@ -185,7 +185,7 @@ def _is_at(file: int, path: Path) -> bool:
 
 class HeldSignals:
     """Holds SIGTERM and SIGINT back until a function has returned, which runs on a thread of its own
-    while the server goes on. A second signal is not held back."""
+    while the server keeps running. A second signal is not held back."""
 
     def __init__(self, before: Callable[[], None]) -> None:
         self._before = before

@@ -7,7 +7,7 @@ use std::process::Command;
 use crate::shell::{self, Result};
 
 /// Resolves direct dependencies to their lowest versions in a copy of the workspace, and checks that.
-/// The resolver option is unstable, so cargo is told to accept it.
+/// The resolver option is unstable, so unstable features of cargo have to be enabled.
 pub(crate) fn check() -> Result {
     let copy = shell::workspace().join("target/minimal-versions/source");
     copy_workspace(&copy)?;

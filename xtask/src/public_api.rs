@@ -57,7 +57,7 @@ fn file(name: &str) -> PathBuf {
 
 fn listing(name: &str) -> Result<String> {
     let target = shell::workspace().join("target/public-api");
-    // The JSON output of rustdoc is unstable, so it is told to accept the option.
+    // The JSON output of rustdoc is unstable, so unstable options have to be enabled.
     let mut rustdoc = shell::cargo("rustdoc");
     rustdoc
         .args(["--package", name, "--lib", "--all-features", "--target-dir"])

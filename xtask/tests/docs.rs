@@ -1,4 +1,4 @@
-//! The documentation agrees with the code, and its links lead somewhere.
+//! The documentation agrees with the code, and its links are valid.
 
 #![allow(clippy::unwrap_used)] // a panic fails the test
 

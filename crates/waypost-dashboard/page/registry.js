@@ -236,7 +236,7 @@ export class RegistryView {
   }
 
   async #newKey() {
-    const key = await ask({ title: "New key", yes: "Go on", field: { label: "Key, with slashes as in a path", value: "" } });
+    const key = await ask({ title: "New key", yes: "Continue", field: { label: "Key, with slashes as in a path", value: "" } });
     if (key) address.go(keyHref(key.replace(/^\/+/, "")));
   }
 

@@ -59,7 +59,7 @@ pub(crate) enum BodyFailure {
 
 impl RequestBody {
     /// Takes a client's body of at most `max_bytes`, of which up to `replay_limit` bytes are buffered
-    /// for a retry. `deadline` tells the time.
+    /// for a retry. `deadline` provides the current time.
     pub(crate) fn new(
         incoming: Incoming,
         replay_limit: usize,

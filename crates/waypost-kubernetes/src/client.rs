@@ -482,7 +482,7 @@ impl HttpClient {
         number: u64,
         runtime: tokio::runtime::Id,
     ) -> Result<Self, String> {
-        // If a program enables several of its crypto backends, rustls must be told which to use.
+        // If a program enables several crypto backends of rustls, one has to be chosen explicitly.
         if rustls::crypto::CryptoProvider::get_default().is_none() {
             let _ = rustls::crypto::ring::default_provider().install_default();
         }

@@ -54,7 +54,7 @@ impl ServiceAddress {
         &self.service
     }
 
-    /// The name of the port, if the address has one; otherwise the instance's main port is meant.
+    /// The name of the port, if the address has one. Otherwise the instance's main port is used.
     pub fn endpoint(&self) -> Option<&str> {
         self.endpoint.as_deref()
     }

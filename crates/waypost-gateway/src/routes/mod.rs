@@ -38,7 +38,7 @@ const MAX_UNLISTED: usize = 10_000;
 /// How often the routes file is read.
 const FILE_INTERVAL: Duration = Duration::from_secs(1);
 
-/// All routes, kept in step with the registry's list of services and the routes file.
+/// All routes. They follow changes of the registry's list of services and of the routes file.
 pub(crate) struct Routes {
     client: ServiceDiscoveryClient,
     runtime: Handle,

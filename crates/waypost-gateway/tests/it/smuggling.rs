@@ -147,7 +147,7 @@ const OURS: &[Case] = &[
         "chunked twice in one header",
         "Host: a\r\nTransfer-Encoding: chunked, chunked\r\n\r\n0\r\n\r\n",
     ),
-    // Two readings of which site is meant; see `target.rs`.
+    // Servers could disagree about the host of the request; see `target.rs`.
     ("no host", "Content-Length: 0\r\n\r\n"),
     (
         "two hosts",

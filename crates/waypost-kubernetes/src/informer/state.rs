@@ -45,7 +45,7 @@ pub(super) enum Event {
     Expiry,
 }
 
-/// What [`State::apply`] tells the task to do.
+/// The action that the task takes after [`State::apply`].
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
     FollowSlices(Scope),

@@ -241,7 +241,8 @@ pub struct VariableView {
     pub source: String,
 }
 
-/// What a program of a service is started with. Only the socket tells it, since values are not masked.
+/// The folder and variables with which a program is started. Only available on the socket, since values
+/// are not masked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct LaunchView {
     /// The working folder.

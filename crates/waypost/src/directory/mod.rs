@@ -88,7 +88,7 @@ impl Directory {
     }
 
     /// The snapshot of a service: at once if it is already watched, otherwise after the provider's
-    /// first answer. [`Snapshot::usable`] tells whether it has an instance that can be used.
+    /// first answer. [`Snapshot::usable`] returns the instances that can be used.
     ///
     /// Must be called within a Tokio runtime.
     ///

@@ -176,7 +176,7 @@ impl Snapshot {
         &self.group
     }
 
-    /// [`ready`](Self::ready), or the reason why nothing is.
+    /// As [`ready`](Self::ready), or an error with the reason if there are none.
     pub fn usable(&self) -> Result<&[Arc<Endpoint>], Error> {
         match self.ready() {
             [] => Err(self.why_not_usable()),

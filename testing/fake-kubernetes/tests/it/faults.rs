@@ -44,7 +44,11 @@ async fn a_terminated_server_serves_open_watches_for_a_while() {
         }
         it.put_slice("web-1", "10.0.0.1");
         let seen = watch.named().await;
-        assert_eq!(watch.next().await.unwrap(), None, "the watch goes on");
+        assert_eq!(
+            watch.next().await.unwrap(),
+            None,
+            "the watch should continue"
+        );
         seen
     });
     assert_eq!(seen, event("ADDED", "web-1"));

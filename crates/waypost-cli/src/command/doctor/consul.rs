@@ -14,7 +14,7 @@ use crate::output::rounded;
 
 const SUBJECT: &str = "registry";
 
-/// The maximum difference of clocks that causes no trouble.
+/// The maximum difference of clocks without a warning.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
 
 /// Examines each agent. Returns whether one can be used.

@@ -145,7 +145,7 @@ fn write_service(text: &mut String, candidate: &Candidate, ports: &mut Ports) {
     }
     match candidate.port {
         Port::None => line(
-            "# port = 4100   # found none in its code; without one it is a worker that nobody calls"
+            "# port = 4100   # found no port in its code; without one, it is a worker without clients"
                 .to_owned(),
         ),
         Port::Any => {

@@ -8,7 +8,7 @@ use waypost_runner::stack_file::{FILE_NAME, StackFile};
 
 use crate::error::CommandError;
 
-/// Which stack is meant.
+/// The option that selects a stack.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct StackArgs {
     /// The stack file [default: waypost.toml in this folder or the nearest one above it]
