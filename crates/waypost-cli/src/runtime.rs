@@ -104,7 +104,7 @@ type SetFilter = Box<dyn Fn(&str) + Send + Sync>;
 /// The function that changes the filter. Not set if the user has chosen a filter.
 static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 
-/// Logs to stderr what passes `filter`, unless the command line or else `RUST_LOG` says otherwise.
+/// Logs to stderr, with this filter unless the command line or `RUST_LOG` sets another one.
 fn log_to_stderr(level: Level, filter: &str) {
     let verbosity = VERBOSITY.get().copied().unwrap_or_default();
     let chosen = match verbosity.filter(level) {

@@ -68,7 +68,7 @@ fn terminal_width() -> Option<usize> {
     (size.ws_col != 0).then_some(usize::from(size.ws_col))
 }
 
-/// A text with a tone. What could control the terminal is escaped.
+/// A text with a tone. Characters that could control the terminal are escaped.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Text {
     escaped: String,

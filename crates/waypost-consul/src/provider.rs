@@ -95,7 +95,7 @@ impl ConsulProvider {
         ConsulBuilder::from_environment(environment)?.build()
     }
 
-    /// What each agent says of itself, in the order of the addresses; for people who look for a fault.
+    /// The state of each agent, in the order of the addresses. For diagnosis.
     /// One attempt for each.
     pub async fn agent_reports(&self) -> Vec<Result<AgentReport, ProviderError>> {
         let mut reports = Vec::new();

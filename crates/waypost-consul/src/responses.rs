@@ -17,7 +17,7 @@ pub(super) struct HealthDecoder {
     pub(super) tagged_address: Option<String>,
     /// Whether a warning counts as critical.
     pub(super) passing_only: bool,
-    /// Logs what is ignored.
+    /// Logs ignored values.
     pub(super) ignored: Arc<IgnoredValues>,
 }
 

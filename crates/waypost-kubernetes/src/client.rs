@@ -54,7 +54,7 @@ struct CurrentClient {
     failure: Option<(Instant, String)>,
 }
 
-/// An HTTP client, and what it was built from.
+/// An HTTP client, and the configuration from which it was built.
 struct HttpClient {
     number: u64,
     client: Client,

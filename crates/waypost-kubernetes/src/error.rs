@@ -10,7 +10,7 @@ use waypost_core::{ProviderError, ProviderErrorKind};
 #[derive(Clone, Debug)]
 pub(crate) struct RequestError {
     pub(crate) error: ProviderError,
-    /// What the server answered; `None` if there was no response.
+    /// The server's response; `None` if there was none.
     status: Option<Box<ApiStatus>>,
     /// The `Retry-After` of the response.
     pub(crate) retry_after: Option<Duration>,

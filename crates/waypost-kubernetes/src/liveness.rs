@@ -28,7 +28,7 @@ use crate::error::RequestError;
 use crate::reflector::{WatchProgress, parse_resource_version};
 use crate::resources::List;
 
-/// What the monitor reports.
+/// A report of the monitor.
 #[derive(Debug)]
 pub(crate) enum LivenessEvent {
     /// The server does not respond; reported for each probe that fails.

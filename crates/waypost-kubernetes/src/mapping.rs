@@ -14,7 +14,7 @@ use crate::resources::{
     Endpoint, EndpointConditions, EndpointSlice, ObjectMeta, Service, StringMap,
 };
 
-/// What all instances of a service have in common.
+/// The data that all instances of a service share.
 #[derive(Clone, Debug)]
 pub(crate) struct MappingContext {
     /// The name that was looked up.

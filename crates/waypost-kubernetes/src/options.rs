@@ -17,6 +17,6 @@ pub(crate) struct DiscoveryOptions {
     /// The node and the zone that this process runs in, if they are known.
     pub(crate) node: Option<Box<str>>,
     pub(crate) zone: Option<Box<str>>,
-    /// Logs what is ignored.
+    /// Logs ignored values.
     pub(crate) ignored: IgnoredValues,
 }

@@ -114,7 +114,7 @@ impl KubernetesProvider {
     }
 }
 
-/// What an API server says of itself and of what this client may do.
+/// The state of an API server and the permissions of this client.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct AccessReport {
@@ -122,9 +122,9 @@ pub struct AccessReport {
     pub namespace: String,
     /// The version of the server, such as `v1.33.1`, if it says.
     pub server_version: Option<String>,
-    /// What is missing for finding services.
+    /// The missing permissions for finding services.
     pub missing_for_lookups: Option<MissingPermissions>,
-    /// What is missing for registering instances that run outside of the cluster.
+    /// The missing permissions for registering instances that run outside of the cluster.
     pub missing_for_registration: Option<MissingPermissions>,
 }
 

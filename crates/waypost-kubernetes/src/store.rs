@@ -11,9 +11,9 @@ use crate::sync_state::SyncState;
 
 /// The objects of one kind in one namespace, and the error of the latest request for them.
 pub(crate) struct Store<T> {
-    /// What the reflector follows.
+    /// The objects that the reflector follows.
     requested: Scope,
-    /// What the latest list covered.
+    /// The scope of the latest list.
     listed: Option<Scope>,
     error: Option<RequestError>,
     objects: HashMap<Arc<str>, Arc<T>>,

@@ -1,4 +1,4 @@
-//! What an answer about a service can be based on, and which failure to report with it.
+//! The kinds of objects on which an answer about a service can be based, and the failure to report with it.
 //!
 //! Reading EndpointSlices and reading Services are separate permissions, and either request can fail
 //! by itself. [`SyncState`] is the state of one of the two kinds; [`basis`] and [`failing`] are the
@@ -21,7 +21,7 @@ pub(crate) enum SyncState {
     Denied,
 }
 
-/// What an answer is based on.
+/// The kinds of objects on which an answer is based.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Basis {
     SlicesAndService,
@@ -67,7 +67,7 @@ pub(crate) fn failing(slices: SyncState, service: SyncState) -> Option<Kind> {
 }
 
 impl Basis {
-    /// What is missing from answers on this basis, for logs and for the metadata of instances.
+    /// The data that is missing from answers on this basis, for logs and for the metadata of instances.
     pub(crate) fn degraded(self) -> Option<&'static str> {
         match self {
             Self::SlicesOnly => Some("no permission to read the Service"),

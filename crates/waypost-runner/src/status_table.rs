@@ -223,7 +223,7 @@ pub(crate) fn is_met(dependency: &Dependency, rows: &[Row]) -> bool {
         .peekable();
     instances.peek().is_some()
         && instances.all(|row| match dependency.condition {
-            // It isn't part of what was started.
+            // It wasn't started with the stack.
             _ if row.status.state == InstanceState::Disabled => true,
             Condition::Ready => row.status.is_ready(),
             Condition::Started => row.status.pid.is_some() || row.start_result.is_some(),

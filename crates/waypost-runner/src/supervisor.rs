@@ -215,7 +215,7 @@ impl Supervisor {
         let services = &self.0.stack.services;
         let spec = services.iter().find(|known| known.name == service);
         let spec = spec.ok_or_else(|| self.0.unknown(service))?;
-        // What was valid when the stack was built is valid now.
+        // The specification was validated when the stack was built.
         let launch = spec.launch(1, &Ports::new(&spec.ports, 1));
         Ok(launch.map_or_else(|_| Vec::new(), |launch| spec.environment(&launch)))
     }

@@ -1,10 +1,10 @@
-//! Parses names: the zone of a name, and what a name in the `consul.` zone stands for.
+//! Parses names: the zone of a name, and the meaning of a name in the `consul.` zone.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use hickory_proto::rr::{Name, RecordType};
 
-/// What a name in the `consul.` zone stands for.
+/// The meaning of a name in the `consul.` zone.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Lookup {
     /// `[TAG.]NAME.service[.DC]`, `_NAME._TAG[.service][.DC]`

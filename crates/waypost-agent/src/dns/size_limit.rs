@@ -17,7 +17,7 @@ const MAX_UDP: usize = 65_507;
 /// The smallest record: a compressed name, ten fixed bytes and an IPv4 address.
 const MIN_RECORD: usize = 16;
 
-/// What limits the size of a response.
+/// The limit of a response's size.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SizeLimit {
     /// The payload size that the client announces with EDNS.

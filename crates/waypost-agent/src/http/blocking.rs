@@ -30,7 +30,7 @@ pub(crate) struct BlockingQuery {
     pub kind: QueryKind,
 }
 
-/// What a query reads. The response headers and a few rules depend on it.
+/// The kind of data that a query reads. The response headers and a few rules depend on it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum QueryKind {
     /// Nodes, services and checks. The response has a consistency header.

@@ -39,7 +39,7 @@ const BAD_REQUEST: &[u8] =
     b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
     Connection: close\r\n\r\n400 Bad Request";
 
-/// What a connection is waiting for. Shared by the stream and the service that answers requests.
+/// The event for which a connection is waiting. Shared by the stream and the service that handles requests.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ConnectionState(Arc<StateInner>);
 

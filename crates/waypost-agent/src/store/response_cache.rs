@@ -14,7 +14,7 @@ pub(crate) struct CachedBody {
     gzip: OnceLock<Bytes>,
 }
 
-/// What a response depends on besides the state of its service.
+/// The part of a request, besides the service, that determines the response.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CacheKey {
     pub view: View,

@@ -1,4 +1,4 @@
-//! What an author of a provider implements to run the suite.
+//! The trait that the author of a provider implements to run the suite.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,7 +11,7 @@ use crate::provider::Provider;
 
 /// Gives the suite access to a provider and to the source behind it.
 pub trait Harness: Send + Sync {
-    /// What the provider supports.
+    /// The features that the provider supports.
     fn capabilities(&self) -> Capabilities;
 
     /// A provider with the content that was published last and, if it is [live](Capabilities::live),
@@ -37,7 +37,7 @@ pub trait Harness: Send + Sync {
     }
 }
 
-/// What a provider supports. Cases that need more are skipped.
+/// The features that a provider supports. Cases that need more are skipped.
 #[derive(Clone, Copy, Debug)]
 #[non_exhaustive]
 pub struct Capabilities {

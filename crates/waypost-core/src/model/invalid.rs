@@ -2,7 +2,7 @@
 
 use crate::secrets::{mask_secrets, mask_secrets_in_url};
 
-/// Why a value was refused: what it was, and what would be valid instead.
+/// Why a value was refused, with the value and a description of valid values.
 ///
 /// ```
 /// # use waypost_core::Invalid;
@@ -32,7 +32,7 @@ impl Invalid {
         }
     }
 
-    /// What kind of value it is, such as `"service name"`.
+    /// The kind of value, such as `"service name"`.
     pub fn what(&self) -> &str {
         self.what
     }
@@ -42,7 +42,7 @@ impl Invalid {
         &self.value
     }
 
-    /// What is wrong with it, or would be valid instead.
+    /// The problem, or a description of valid values.
     pub fn why(&self) -> &str {
         &self.why
     }

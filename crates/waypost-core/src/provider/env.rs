@@ -35,7 +35,7 @@ use crate::model::{Host, Instance, InstanceBuilder, ServiceName};
 /// ```
 #[derive(Clone, Debug)]
 pub struct EnvProvider {
-    /// The instance of each service, or what is wrong with its variables.
+    /// The instance of each service, or the problem of its variables.
     services: Arc<BTreeMap<String, Result<InstanceBuilder, ConfigError>>>,
 }
 

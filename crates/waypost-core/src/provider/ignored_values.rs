@@ -16,7 +16,7 @@ use crate::model::{Invalid, ServiceName};
 #[derive(Debug, Default)]
 pub struct IgnoredValues {
     hasher: RandomState,
-    /// Digests of what has been logged.
+    /// Digests of the values that have been logged.
     logged: Mutex<HashSet<u64>>,
 }
 

@@ -16,7 +16,7 @@ use crate::supervision::ProviderStatus;
 
 /// A source of service instances.
 pub trait Provider: fmt::Debug + Send + Sync + 'static {
-    /// What the provider is and its address, such as `consul at http://127.0.0.1:8500`. It is part of
+    /// The kind of provider and its address, such as `consul at http://127.0.0.1:8500`. It is part of
     /// errors and status reports, so it must not contain secrets.
     fn describe(&self) -> Arc<str>;
 
@@ -62,7 +62,7 @@ pub trait Registry: Provider {
     /// must not do any I/O.
     ///
     /// # Errors
-    /// If the registry doesn't support what the registration asks for.
+    /// If the registry doesn't support a part of the registration.
     fn accepts(&self, _registration: &Registration) -> Result<(), ProviderError> {
         Ok(())
     }
@@ -131,7 +131,7 @@ pub type Watch = BoxStream<'static, Result<ServiceAnswer, ProviderError>>;
 /// A stream of the names of all services; each item is the complete set.
 pub type NamesWatch = BoxStream<'static, Result<BTreeSet<ServiceName>, ProviderError>>;
 
-/// What an instance reports about itself when it registers and in each heartbeat.
+/// The report of an instance when it registers and in each heartbeat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InstanceReport {

@@ -1,4 +1,4 @@
-//! What an application registers: [`ServiceRegistration`] as the application writes it, and
+//! The registration of an application: [`ServiceRegistration`] as the application writes it, and
 //! [`Registration`] as registries get it, with every default filled in.
 
 mod check;

@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::status::ProviderStatus;
 use crate::error::{ProviderError, ProviderErrorKind};
 
-/// What a failure says about the provider as a whole.
+/// Whether a failure affects the whole provider.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum FailureScope {
     /// The provider gives no usable answer: all services are affected.

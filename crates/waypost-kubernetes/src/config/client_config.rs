@@ -10,7 +10,7 @@ use waypost_core::provider::TokenFile;
 
 use super::plugin::CredentialPlugin;
 
-/// What a client is built from.
+/// The configuration from which a client is built.
 pub(crate) struct ClientConfig {
     pub(crate) kube: Config,
     /// The file with the bearer token. It is not in the configuration of `kube`, because Waypost reads

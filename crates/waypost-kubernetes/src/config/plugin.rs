@@ -17,7 +17,7 @@ pub(crate) struct CredentialPlugin {
     config: ExecConfig,
 }
 
-/// What a plugin has printed.
+/// The output of a plugin.
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct Credentials {

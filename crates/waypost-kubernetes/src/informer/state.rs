@@ -26,7 +26,7 @@ pub(super) type Instances = Option<Arc<Vec<Arc<Instance>>>>;
 /// The names of all Services of the namespace.
 pub(super) type Names = BTreeSet<Arc<str>>;
 
-/// What has subscribers.
+/// The objects that have subscribers.
 #[derive(Debug, Default)]
 pub(super) struct Interest {
     /// The names with subscribers, and the Service that each refers to.
@@ -60,7 +60,7 @@ pub(super) struct Updates {
     pub(super) services: Vec<(ServiceName, Update<Instances>)>,
     pub(super) names: Option<Update<Names>>,
     pub(super) cause: Cause,
-    /// What is missing from the answers because of missing permissions.
+    /// The objects that are missing from answers because of missing permissions.
     pub(super) degraded: Option<&'static str>,
 }
 

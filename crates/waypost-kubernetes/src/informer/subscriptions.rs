@@ -53,7 +53,7 @@ impl Subscriptions {
         self.changed.notified().await;
     }
 
-    /// What is subscribed to now. Removes channels without subscribers.
+    /// The current subscriptions. Removes channels without subscribers.
     pub(super) fn interest(&self) -> Interest {
         let mut services = lock(&self.services);
         services.retain(|_, channel| channel.sender.receiver_count() > 0);

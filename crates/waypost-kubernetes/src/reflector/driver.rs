@@ -14,7 +14,7 @@ use crate::rbac::{DISCOVERY, RbacAdvisor};
 use crate::resources::Resource;
 use crate::watch_stream::{WatchEvent, WatchEventContent, WatchStream};
 
-/// What a reflector reports.
+/// A report of a reflector.
 #[derive(Debug)]
 pub(crate) enum ReflectorEvent<T> {
     /// All objects; known objects that are not among them were deleted. With a `watch_error` the list is

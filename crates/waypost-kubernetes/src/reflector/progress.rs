@@ -1,4 +1,4 @@
-//! What a reflector and the liveness monitor of its namespace share.
+//! The state that a reflector shares with the liveness monitor of its namespace.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 

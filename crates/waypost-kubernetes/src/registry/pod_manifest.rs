@@ -1,4 +1,4 @@
-//! What a pod's manifests must contain instead of a registration.
+//! Advice for pods: the parts of the manifests that replace a registration.
 
 use serde_json::{Value, json};
 use waypost_core::{Check, CheckKind, Registration};

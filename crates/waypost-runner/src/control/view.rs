@@ -161,7 +161,7 @@ pub enum ServiceState {
     Stopping,
     /// It is stopped.
     Stopped,
-    /// It is not part of what was started.
+    /// It was not started with the stack.
     Disabled,
     /// It runs, and has no check of its readiness.
     Running,

@@ -1,4 +1,4 @@
-//! What can be wrong with a stack file whose keys and types are right.
+//! Checks a stack file whose keys and types are valid.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;

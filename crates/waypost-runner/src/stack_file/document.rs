@@ -1,4 +1,4 @@
-//! The text of a stack file with the position of everything in it, and what is wrong with it.
+//! The text of a stack file, with the positions of its parts and its problems.
 
 use std::collections::HashSet;
 use std::fmt;
@@ -22,7 +22,7 @@ pub struct Problem {
     pub line: usize,
     /// The column in characters, from 1.
     pub column: usize,
-    /// What is wrong, and what would be right.
+    /// The problem, and how to correct it.
     pub message: String,
 }
 

@@ -1,6 +1,6 @@
 //! Keys for consistent hashing.
 
-/// What related requests have in common, such as a user's name or a session's id:
+/// A value that related requests share, such as a user's name or a session's id:
 /// [`ConsistentHash`](crate::balance::ConsistentHash) sends them to the same endpoint.
 ///
 /// The same bytes are the same key in every process and on every machine.

@@ -291,7 +291,7 @@ impl Directory {
                 let catalog = Option::clone(&inner.catalog.load());
                 Some(Known {
                     services: inner.snapshots(),
-                    // A closed watch no longer confirms what it knew.
+                    // A closed watch no longer confirms its last value.
                     catalog: (catalog.filter(|watch| !watch.is_closed()))
                         .map(|watch| watch.load_full()),
                 })

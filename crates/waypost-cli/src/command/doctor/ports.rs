@@ -9,7 +9,7 @@ use super::finding::Finding;
 
 /// A port that `waypost up` uses.
 pub(super) struct Wanted {
-    /// What uses it.
+    /// The name of the program that uses it.
     pub(super) user: String,
     pub(super) port: u16,
     /// How to choose another port.

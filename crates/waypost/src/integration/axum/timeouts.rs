@@ -29,7 +29,7 @@ pub(super) struct Timeouts {
     pub(super) header: Duration,
     /// For a request body, in addition to a second for each [`MIN_BODY_RATE`] bytes.
     pub(super) body: Duration,
-    /// Without reading any of what has been written.
+    /// The time in which the client reads nothing of the response.
     pub(super) write: Duration,
     /// Between requests.
     pub(super) idle: Duration,
