@@ -44,7 +44,7 @@ where
     black_box(balancer.select(key, 256).expect("a backend").addr);
 }
 
-/// What pingora does when one backend changes: it rebuilds its selection.
+/// The work of pingora when one backend changes: it rebuilds its selection.
 pub fn pingora_rebuild<S>(count: usize) -> Duration
 where
     S: BackendSelection + 'static,

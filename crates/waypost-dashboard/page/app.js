@@ -1,4 +1,4 @@
-// The start of the page: its frame, its views, and what happens in all of them.
+// The start of the page: its frame, its views, and the behaviour that all views share.
 
 import { Actions, takeToken } from "./actions.js";
 import * as address from "./address.js";

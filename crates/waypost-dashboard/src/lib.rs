@@ -1,5 +1,5 @@
 //! The web page of Waypost: which services need attention and why, their logs, who calls whom, and
-//! what the registry holds.
+//! the contents of the registry.
 //!
 //! There is one set of files. The program that serves it passes [`Sources`], which say where the data
 //! comes from. The page shows the views for which there is a source:

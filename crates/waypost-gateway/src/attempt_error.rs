@@ -27,7 +27,7 @@ pub(crate) enum AttemptErrorKind {
     BrokenReused,
     /// The gateway has no file descriptor, port or memory left for a connection.
     Shortage,
-    /// What the instance sent is not an HTTP response.
+    /// The instance sent an invalid HTTP response.
     BadResponse,
     /// The response did not begin within the time limit.
     ResponseTimeout,
@@ -79,7 +79,7 @@ impl AttemptErrorKind {
         }
     }
 
-    /// What outlier detection records for the instance; `None` if the instance did not cause it.
+    /// The outcome for outlier detection; `None` if the instance did not cause the error.
     pub(crate) fn outcome(self) -> Option<Outcome> {
         match self {
             Self::ConnectTimeout | Self::Broken | Self::BadResponse | Self::ResponseTimeout => {

@@ -1,4 +1,4 @@
-//! The internal listener: pages for operators, apart from what clients can reach.
+//! The internal listener: pages for operators, which clients can't reach.
 
 use std::convert::Infallible;
 use std::net::SocketAddr;

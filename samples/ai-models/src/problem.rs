@@ -21,7 +21,7 @@ pub(crate) struct Problem {
     #[serde(serialize_with = "as_number")]
     #[schema(value_type = u16, example = 404)]
     pub(crate) status: StatusCode,
-    /// What is wrong with this request, and what would be valid.
+    /// The problem of this request, and how to correct it.
     #[schema(
         example = "There is no model \"sentimnt\". The models are: language, sentiment, keywords."
     )]

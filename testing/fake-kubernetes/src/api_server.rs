@@ -203,7 +203,7 @@ impl ApiServer {
         }
     }
 
-    /// Revokes what was granted to a user in a namespace. Open watches continue.
+    /// Revokes the permissions of a user in a namespace. Open watches continue.
     pub fn revoke(&self, user: &str, namespace: &str) {
         self.delete("rolebindings", namespace, &grant_name(user));
     }

@@ -91,7 +91,7 @@ impl Kind {
     }
 }
 
-/// What is known of a kind from its published type.
+/// The properties of a kind, from its published type.
 struct Description {
     group: &'static str,
     api_version: &'static str,

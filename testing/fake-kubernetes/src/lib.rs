@@ -5,7 +5,7 @@
 //! certificates, over TLS. It can fail as real servers do: it can be killed and restarted without its
 //! history of changes, or frozen, and its etcd can be frozen or restored to an earlier state.
 //!
-//! It has what the tests of this workspace need. Everything else is answered with 404, 405 or 501.
+//! It implements the parts that the tests of this workspace need. Any other request gets 404, 405 or 501.
 //!
 //! ```
 //! use waypost_fake_kubernetes::{ApiServer, manifest};

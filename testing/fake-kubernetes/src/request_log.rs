@@ -19,7 +19,7 @@ pub struct Request {
     pub resource: String,
     /// The namespace of the objects.
     pub namespace: String,
-    /// What follows the `?`.
+    /// The query, without the `?`.
     pub query: String,
     /// The status of the response; `None` until it is sent.
     pub code: Option<u16>,

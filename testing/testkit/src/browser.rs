@@ -192,7 +192,7 @@ impl Page {
             .await;
     }
 
-    /// A picture of what is visible, as a PNG.
+    /// A screenshot of the visible part of the page, as a PNG.
     pub async fn screenshot(&self) -> Vec<u8> {
         self.client.screenshot().await.unwrap()
     }

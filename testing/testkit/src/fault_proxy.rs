@@ -10,7 +10,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// What a [`FaultProxy`] does to a response.
+/// How a [`FaultProxy`] changes a response.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// Forwards it unchanged.

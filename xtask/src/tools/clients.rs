@@ -26,7 +26,7 @@ pub(crate) struct Clients {
     pub(crate) node: PathBuf,
     /// The directory with the client for Node.
     pub(crate) node_modules: PathBuf,
-    /// The script that finds what is not accessible in a page.
+    /// The script that finds accessibility problems in a page.
     pub(crate) axe: PathBuf,
 }
 

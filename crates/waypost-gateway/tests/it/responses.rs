@@ -1,4 +1,4 @@
-//! What the gateway changes in responses, and what it refuses.
+//! How the gateway changes responses, and which ones it refuses.
 
 use http::{Request, StatusCode};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};

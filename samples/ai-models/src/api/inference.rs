@@ -179,7 +179,7 @@ fn check_text(field: &str, text: &str, model: &FoundModel) -> Result<usize, Prob
     }
 }
 
-/// What runs the texts of one request.
+/// The model that runs the texts of one request.
 enum Runner<'a> {
     Local(&'a Arc<dyn Model>, Slot),
     Upstream(&'a Upstream, &'a str),

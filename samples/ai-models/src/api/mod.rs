@@ -1,4 +1,4 @@
-//! The HTTP API: its routes, and what all responses have in common.
+//! The HTTP API: its routes, and the headers of all responses.
 
 mod docs;
 mod inference;

@@ -1,4 +1,4 @@
-//! What all models have in common.
+//! The common interface of all models.
 
 use serde::Serialize;
 use serde_json::{Map, Value};
@@ -47,7 +47,7 @@ impl ModelInfo {
     }
 }
 
-/// What a model does with a text.
+/// The task of a model.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "kebab-case")]
 pub(crate) enum Task {

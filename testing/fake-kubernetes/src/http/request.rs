@@ -13,7 +13,7 @@ use crate::store::object::Key;
 pub(crate) struct ApiRequest {
     pub method: Method,
     pub path: String,
-    /// What follows the `?`.
+    /// The query, without the `?`.
     pub query: String,
     /// The header `Accept`.
     pub accept: String,

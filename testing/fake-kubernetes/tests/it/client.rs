@@ -145,7 +145,7 @@ impl Watch {
     }
 }
 
-/// What [`Watch::named`] returns for an event of this type.
+/// The value that [`Watch::named`] returns for an event of this type.
 pub(crate) fn event(kind: &str, name: &str) -> (String, String) {
     (kind.to_owned(), name.to_owned())
 }
