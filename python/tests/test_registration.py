@@ -361,5 +361,5 @@ def test_what_cannot_be_registered_is_refused() -> None:
         register_service(port=80)
     with pytest.raises(TypeError, match="FastAPI, Starlette or Flask"):
         register_health_check_endpoint(object(), "shop")
-    with pytest.raises(TypeError, match="no function"):
+    with pytest.raises(TypeError, match="not a function"):
         register_health_check_endpoint(FastAPI(), "shop", [True])  # type: ignore[list-item]
