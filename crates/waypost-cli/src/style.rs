@@ -62,6 +62,18 @@ pub(crate) fn allows_colours() -> bool {
     !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
+/// The columns and rows of the terminal; 80 and 24 if it doesn't tell.
+pub(crate) fn terminal_size() -> (usize, usize) {
+    let or = |value: u16, default| match value {
+        0 => default,
+        value => usize::from(value),
+    };
+    match rustix::termios::tcgetwinsize(io::stdout()) {
+        Ok(size) => (or(size.ws_col, 80), or(size.ws_row, 24)),
+        Err(_) => (80, 24),
+    }
+}
+
 /// The number of columns of the terminal; `None` if stdout is not one.
 fn terminal_width() -> Option<usize> {
     let size = rustix::termios::tcgetwinsize(io::stdout()).ok()?;

@@ -94,7 +94,7 @@ pub mod shim;
 pub mod stack_file;
 
 pub use error::{BuildError, SupervisorError};
-pub use log::{Console, KeptLine, Level, Line, LogFiles, LogSink, Stream, without_escapes};
+pub use log::{Console, KeptLine, Level, Line, LogFiles, LogSink, Stream, printable};
 pub use port::{PortHolder, TakenPort, Transport, check_port, free_port};
 pub use probe::Probe;
 pub use service::{RestartRule, ServiceDetails, ServiceSpec, StopSignal, VariableSource};

@@ -194,6 +194,12 @@ impl Supervisor {
         self.0.shared.table.events()
     }
 
+    /// The last lines of all instances that `accepts` accepts, at most `count`, oldest first. Those of the
+    /// runner are among them.
+    pub fn last_lines(&self, accepts: impl Fn(&Line) -> bool, count: usize) -> Vec<Line> {
+        self.0.shared.log.last(accepts, count)
+    }
+
     /// The last lines that an instance has written, at most `count`, oldest first.
     ///
     /// # Errors

@@ -37,6 +37,7 @@ use crate::terminal::print_verbatim;
 #[derive(Subcommand)]
 pub(crate) enum Command {
     Up(up::Up),
+    Run(up::Run),
     Init(init::Init),
     #[command(flatten)]
     Stack(stack::StackCommand),
@@ -72,6 +73,7 @@ impl Command {
         match self {
             Self::Init(init) => init.run(),
             Self::Up(up) => run_stack(up.run()),
+            Self::Run(run) => run_stack(run.run()),
             Self::Stack(stack) => stack.run(),
             Self::Agent(agent) => agent.run(),
             Self::Gateway(gateway) => run_server(gateway.run()),

@@ -16,4 +16,5 @@ mod registry;
 mod shutdown;
 mod stack;
 mod support;
+mod terminal;
 mod up;

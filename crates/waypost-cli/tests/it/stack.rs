@@ -499,6 +499,41 @@ async fn a_detached_stack_runs_on_and_a_failure_is_told() {
 }
 
 #[tokio::test]
+async fn one_program_is_registered_for_as_long_as_it_runs() {
+    let registry = Registry::start(&[]).await;
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("server.py"), SERVER).unwrap();
+    let arguments = ["run", "orders", "--health", "/health", "--"];
+    let mut command =
+        registry.command(&[&arguments[..], &["python3", "server.py", "{port}"]].concat());
+    command.current_dir(dir.path());
+    let mut program = Program::start(command);
+    let port = eventually("it is registered", async || {
+        let path = format!(
+            "http://{}/v1/health/service/orders?passing",
+            registry.address
+        );
+        get_json(&path).await[0]["Service"]["Port"].as_u64()
+    })
+    .await;
+    let answer = get_json(&format!("http://127.0.0.1:{port}/")).await;
+    assert_eq!(answer["env"]["PORT"], port.to_string());
+    program.interrupt();
+    assert_eq!(
+        program.wait_for_exit().await,
+        Some(0),
+        "{}",
+        program.output()
+    );
+    assert!(registry.instances("orders").await.is_empty());
+
+    let failed = registry
+        .run(&["run", "job", "--", "sh", "-c", "exit 7"])
+        .await;
+    assert_eq!(failed.code, Some(7), "{failed:?}");
+}
+
+#[tokio::test]
 async fn nothing_is_left_when_the_runner_is_killed() {
     let folder = Folder::new(
         "[services.web]\nrun = \"python3 server.py {port}\"\nport = 0\n\

@@ -85,8 +85,8 @@ pub(super) fn follow(
     // Subscribes first, so that no line is missed in between.
     let live = store.follow();
     let mut past = match last_seen {
-        Some(_) => store.last(&filter, usize::MAX),
-        None => store.last(&filter, count),
+        Some(_) => store.last(|line| filter.accepts(line), usize::MAX),
+        None => store.last(|line| filter.accepts(line), count),
     };
     past.retain(|line| last_seen.is_none_or(|seen| line.id > seen));
     let shown = past.last().map(|line| line.id).or(last_seen).unwrap_or(0);

@@ -137,7 +137,9 @@ async fn logs(
             Err(missed) => Event::default().comment(format!("{missed} lines were left out")),
         })));
     }
-    let lines = supervisor.log().last(&filter, params.count());
+    let lines = supervisor
+        .log()
+        .last(|line| filter.accepts(line), params.count());
     let mut body = String::new();
     for line in &lines {
         body += &serde_json::to_string(&LineView::from(line)).unwrap_or_default();

@@ -22,7 +22,7 @@ pub use files::{KeptLine, LogFiles};
 pub use level::Level;
 pub use line::{Line, LogSink, Stream};
 pub(crate) use reader::OutputStream;
+pub use sanitize::printable;
 pub(crate) use sanitize::sanitize;
-pub use sanitize::without_escapes;
 pub(crate) use store::{LogFilter, LogStore};
 pub(crate) use writer::LogWriter;

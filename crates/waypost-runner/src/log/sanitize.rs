@@ -2,14 +2,14 @@
 
 use std::borrow::Cow;
 
-/// The text without escape sequences, and with every other control character except the tab replaced by
-/// `U+FFFD`, so that it can't control a terminal.
+/// The text with nothing that could control a terminal: without escape sequences, except those for
+/// colours if `colour` is set, and with other control characters replaced by `U+FFFD`.
 ///
 /// ```
-/// assert_eq!(waypost_runner::without_escapes("\x1b[31mred\x1b[0m\x07"), "red\u{fffd}");
+/// assert_eq!(waypost_runner::printable("\x1b[31mred\x1b[0m\x07", false), "red\u{fffd}");
 /// ```
-pub fn without_escapes(text: &str) -> Cow<'_, str> {
-    sanitize(text, false)
+pub fn printable(text: &str, colour: bool) -> Cow<'_, str> {
+    sanitize(text, colour)
 }
 
 /// The text without escape sequences, except those for colours if `colour` is set, and with every

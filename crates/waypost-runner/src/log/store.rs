@@ -121,13 +121,13 @@ impl LogStore {
     }
 
     /// The last lines of all instances that the filter accepts, at most `count`, oldest first.
-    pub(crate) fn last(&self, filter: &LogFilter, count: usize) -> Vec<Line> {
+    pub(crate) fn last(&self, accepts: impl Fn(&Line) -> bool, count: usize) -> Vec<Line> {
         let kept = self.lock();
         let mut lines: Vec<Line> = kept
             .instances
             .values()
             .flat_map(|recent| {
-                let accepted = recent.newest_first().filter(|line| filter.accepts(line));
+                let accepted = recent.newest_first().filter(|line| accepts(line));
                 accepted.take(count)
             })
             .cloned()

@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::Args;
 use serde_json::{Value, json};
 use tokio::time::sleep;
-use waypost_runner::control::StackView;
+use waypost_runner::control::{ClientError, StackView};
 
 use super::stack_args::{StackArgs, client_error, name_in_path};
 use crate::error::{CommandError, CommandResult};
@@ -140,10 +140,11 @@ impl Down {
     pub(super) async fn run(self) -> CommandResult {
         let mut client = self.stack.connect().await?;
         let stack: StackView = client.get("/api/stack").await.map_err(client_error)?;
-        client
-            .post("/api/down", &json!({}))
-            .await
-            .map_err(client_error)?;
+        match client.post("/api/down", &json!({})).await {
+            // It may be down before it has answered.
+            Ok(()) | Err(ClientError::Connection(_)) => {}
+            Err(error) => return Err(client_error(error)),
+        }
         // The socket is removed when the last program has exited.
         while self.stack.connect().await.is_ok() {
             sleep(Duration::from_millis(50)).await;

@@ -9,7 +9,7 @@ use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::json;
 use waypost_runner::control::{LineStream, LineView};
 use waypost_runner::stack_file::StackFile;
-use waypost_runner::{Level, LogFiles};
+use waypost_runner::{Level, LogFiles, printable};
 
 use super::stack_args::{StackArgs, client_error, name_in_path};
 use crate::command::up::log_folder;
@@ -163,7 +163,7 @@ impl Logs {
         } else {
             ""
         };
-        let text = waypost_runner::without_escapes(&line.text);
+        let text = printable(&line.text, false);
         print_texts(&[name, Text::toned(tone, format_args!("{mark}{text}"))])
     }
 }

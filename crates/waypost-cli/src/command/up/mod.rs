@@ -6,7 +6,9 @@ mod detach;
 mod file_stack;
 mod registrations;
 mod registry_choice;
+mod run;
 mod sample;
+mod screen;
 mod session;
 mod sink;
 mod summary;
@@ -33,10 +35,12 @@ use self::detach::detach;
 use self::file_stack::{FileStack, Selection};
 use self::registrations::Registrations;
 use self::registry_choice::RegistryChoice;
+pub(crate) use self::run::Run;
 use self::sample::Sample;
+use self::screen::Screen;
 use self::session::{check_not_running, open_socket};
-use self::sink::StackSink;
 pub(crate) use self::sink::log_folder;
+use self::sink::{StackSink, Terminal};
 use self::summary::Summary;
 use super::stack::{StackArgs, open_in_browser};
 use crate::error::{CommandError, CommandResult};
@@ -187,16 +191,21 @@ impl Up {
         plan.check_ports(&stack)?;
 
         let began = Instant::now();
-        let sink = StackSink::new(Console::stdout(), plan.file().directory())?;
+        let screen = Screen::new();
+        let terminal = match &screen {
+            Some(screen) => Terminal::Screen(screen.clone()),
+            None => Terminal::Plain(Console::stdout()),
+        };
+        let sink = StackSink::new(terminal, plan.file().directory())?;
         let supervisor = Supervisor::start(stack, sink).map_err(CommandError::other)?;
         let control = Control::start(supervisor.clone(), plan.about());
         socket.serve(router(control.clone()));
         let registrations = Registrations::start(
-            &plan.registry_address(),
+            Arc::new(ConsulProvider::new(&plan.registry_address())?),
             plan.on_behalf(),
             supervisor.clone(),
             control.clone(),
-        )?;
+        );
         let dashboard = match plan.dashboard() {
             Some(address) => Some(Dashboard::start(address, control.clone()).await?),
             None => None,
@@ -212,10 +221,16 @@ impl Up {
                 let summary = Summary {
                     stack: &control.stack(),
                     supervisor: &supervisor,
+                    has_failures: screen.is_none(),
                     dashboard: dashboard.as_ref().map(|dashboard| dashboard.link.as_str()),
                     took: began.elapsed(),
                 };
-                announce_verbatim(&format!("\n{summary}\n"));
+                match &screen {
+                    Some(screen) => {
+                        screen.started(&control, began.elapsed(), &format!("\n{summary}\n"));
+                    }
+                    None => announce_verbatim(&format!("\n{summary}\n")),
+                }
                 if !self.check {
                     if io::stdout().is_terminal() {
                         plan.pages().iter().for_each(|url| open_in_browser(url));
@@ -223,11 +238,16 @@ impl Up {
                     tokio::select! {
                         () = &mut shutdown => {}
                         () = control.down_requested() => {}
+                        () = interact(screen.as_ref(), &control, &supervisor) => {}
                     }
                 }
             }
+            () = follow_start(screen.as_ref(), &control) => {}
             () = &mut shutdown => {}
             () = control.down_requested() => {}
+        }
+        if let Some(screen) = &screen {
+            screen.finish();
         }
         announce("stopping in reverse order; press Ctrl-C again to stop immediately");
         // Done while the registry is still running.
@@ -290,6 +310,22 @@ impl Up {
         announce("stopping in reverse order; press Ctrl-C again to stop immediately");
         stop(&supervisor).await;
         Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Draws the table of a screen until the services have started; never returns.
+async fn follow_start(screen: Option<&Screen>, control: &Control) {
+    match screen {
+        Some(screen) => screen.follow_start(control).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Returns when the user of a screen wants to end the stack.
+async fn interact(screen: Option<&Screen>, control: &Control, supervisor: &Supervisor) {
+    match screen {
+        Some(screen) => screen.interact(control, supervisor).await,
+        None => std::future::pending().await,
     }
 }
 

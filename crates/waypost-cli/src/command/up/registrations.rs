@@ -14,13 +14,11 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use waypost::provider::Provider;
-use waypost::provider::consul::ConsulProvider;
 use waypost::{Check, HealthChecks, Host, Registrar, RegistrationState, ServiceRegistration};
 use waypost_runner::control::Control;
 use waypost_runner::{InstanceState, InstanceStatus, Supervisor};
 
 use super::file_stack::OnBehalf;
-use crate::error::CommandError;
 
 /// How long an instance stays healthy in the registry after the last report; a third of it is the
 /// interval of the reports.
@@ -33,14 +31,13 @@ pub(super) struct Registrations {
 }
 
 impl Registrations {
-    /// Starts to register instances with the registry at this address.
+    /// Starts to register instances with this registry.
     pub(super) fn start(
-        registry: &str,
+        provider: Arc<dyn Provider>,
         services: BTreeMap<String, OnBehalf>,
         supervisor: Supervisor,
         control: Control,
-    ) -> Result<Self, CommandError> {
-        let provider: Arc<dyn Provider> = Arc::new(ConsulProvider::new(registry)?);
+    ) -> Self {
         let end = watch::Sender::new(false);
         let mut ended = end.subscribe();
         let task = tokio::spawn(async move {
@@ -60,7 +57,7 @@ impl Registrations {
             }
             reconciler.deregister_all().await;
         });
-        Ok(Self { task, end })
+        Self { task, end }
     }
 
     /// Deregisters all instances. Returns when that is done or has failed.

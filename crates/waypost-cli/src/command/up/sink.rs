@@ -4,7 +4,9 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use waypost_runner::{Line, LogFiles, LogSink};
+use waypost_runner::{Console, Line, LogFiles, LogSink};
+
+use super::screen::Screen;
 
 /// The folder for files that a stack writes, in the folder of the stack file.
 const FOLDER: &str = ".waypost";
@@ -14,16 +16,40 @@ pub(crate) fn log_folder(directory: &Path) -> PathBuf {
     directory.join(FOLDER).join("logs")
 }
 
+/// What the output is shown on.
+pub(super) enum Terminal {
+    /// A terminal that is drawn on.
+    Screen(Screen),
+    /// Plain lines.
+    Plain(Console),
+}
+
+impl LogSink for Terminal {
+    fn set_instances(&mut self, names: &[String]) {
+        match self {
+            Self::Screen(screen) => screen.set_instances(names),
+            Self::Plain(console) => console.set_instances(names),
+        }
+    }
+
+    fn write(&mut self, lines: &[Line]) -> io::Result<()> {
+        match self {
+            Self::Screen(screen) => screen.write(lines),
+            Self::Plain(console) => console.write(lines),
+        }
+    }
+}
+
 /// Passes each line on to the terminal and to a file.
-pub(super) struct StackSink<T> {
+pub(super) struct StackSink {
     /// `None` after a write has failed, for example because the terminal was closed.
-    terminal: Option<T>,
+    terminal: Option<Terminal>,
     files: LogFiles,
 }
 
-impl<T: LogSink> StackSink<T> {
+impl StackSink {
     /// Creates the folder for the files in the folder of the stack file.
-    pub(super) fn new(terminal: T, directory: &Path) -> io::Result<Self> {
+    pub(super) fn new(terminal: Terminal, directory: &Path) -> io::Result<Self> {
         let files = LogFiles::create(&log_folder(directory))?;
         // Keeps the files out of version control.
         let ignore = directory.join(FOLDER).join(".gitignore");
@@ -37,7 +63,7 @@ impl<T: LogSink> StackSink<T> {
     }
 }
 
-impl<T: LogSink> LogSink for StackSink<T> {
+impl LogSink for StackSink {
     fn set_instances(&mut self, names: &[String]) {
         if let Some(terminal) = &mut self.terminal {
             terminal.set_instances(names);

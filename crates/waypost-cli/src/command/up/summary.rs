@@ -15,6 +15,8 @@ const LINES: usize = 5;
 pub(super) struct Summary<'a> {
     pub(super) stack: &'a StackView,
     pub(super) supervisor: &'a Supervisor,
+    /// Whether what is wrong is told.
+    pub(super) has_failures: bool,
     /// The link to the dashboard.
     pub(super) dashboard: Option<&'a str>,
     pub(super) took: Duration,
@@ -25,7 +27,7 @@ impl fmt::Display for Summary<'_> {
         let stack = self.stack;
         let started = stack.services.iter().filter(|service| service.wanted > 0);
         let (good, bad): (Vec<_>, Vec<_>) = started.partition(|it| it.ready == it.wanted);
-        for service in &bad {
+        for service in bad.iter().filter(|_| self.has_failures) {
             self.failed(service, f)?;
         }
         if let Some(dashboard) = self.dashboard {
