@@ -60,6 +60,11 @@ impl Build {
         self.build().await
     }
 
+    /// Whether the last build has succeeded.
+    pub(crate) fn has_succeeded(&self) -> bool {
+        matches!(self.last().result, Some(Ok(())))
+    }
+
     /// Builds the program again.
     ///
     /// # Errors

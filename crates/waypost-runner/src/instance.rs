@@ -288,7 +288,8 @@ impl Instance {
             let _ = self.goal.changed().await;
             return None;
         }
-        if let Some(build) = self.shared.builds.get(&self.service.name) {
+        let build = self.shared.builds.get(&self.service.name);
+        if let Some(build) = build.filter(|build| !build.has_succeeded()) {
             self.enter(InstanceState::Building, None);
             let mut goal = self.goal.clone();
             let result = tokio::select! {

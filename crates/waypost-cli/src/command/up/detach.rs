@@ -44,9 +44,12 @@ pub(super) async fn detach(socket: &Path, log: &Path, wait: bool) -> CommandResu
         // Prevents Ctrl-C in this terminal from reaching it.
         .process_group(0)
         .spawn()?;
-    let mut client = loop {
-        if let Ok(client) = Client::connect(socket).await {
-            break client;
+    let (mut client, stack) = loop {
+        // It opens the socket first, and answers once the stack is started.
+        if let Ok(mut client) = Client::connect(socket).await
+            && let Ok(stack) = client.get::<StackView>("/api/stack").await
+        {
+            break (client, stack);
         }
         if let Some(status) = child.try_wait()? {
             let message = std::io::read_to_string(File::open(log)?)?;
@@ -58,10 +61,6 @@ pub(super) async fn detach(socket: &Path, log: &Path, wait: bool) -> CommandResu
         }
         sleep(POLL).await;
     };
-    let stack: StackView = client
-        .get("/api/stack")
-        .await
-        .map_err(CommandError::other)?;
     announce(format_args!(
         "{} runs in the background (pid {}); `waypost ps` shows it, `waypost logs -f` follows it, \
          `waypost down` stops it",
