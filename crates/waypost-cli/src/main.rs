@@ -30,7 +30,7 @@ use crate::terminal::print_error;
 /// `waypost up` starts a complete local stack. `waypost services`, `waypost instances NAME` and
 /// `waypost watch NAME` show what is registered.
 #[derive(Parser)]
-#[command(name = "waypost", version, after_long_help = EXIT_CODES)]
+#[command(name = "waypost", version, after_long_help = AFTER_HELP)]
 struct Cli {
     #[command(flatten)]
     verbosity: Verbosity,
@@ -38,7 +38,16 @@ struct Cli {
     command: Command,
 }
 
-const EXIT_CODES: &str = "\
+const AFTER_HELP: &str = "\
+Environment variables, of which `waypost config show` lists all with their values:
+  SERVICE_DISCOVERY_PROVIDER             env, static, consul or kubernetes
+  CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN    the registry, and the token for it
+  SERVICE_REGISTRY_HOST, SERVICE_REGISTRY_PORT
+                                         the registry, if CONSUL_HTTP_ADDR is not set
+  SERVICE_DISCOVERY_CONFIG_FILE          the file of services for the provider static
+  KUBECONFIG, KUBERNETES_NAMESPACE       the cluster and the namespace for kubernetes
+  RUST_LOG, NO_COLOR                     what is logged; no colours
+
 Exit codes:
   0  success
   1  any other error

@@ -100,3 +100,24 @@ async fn an_invalid_setting_is_named_and_the_others_are_shown() {
         "{output:?}"
     );
 }
+
+#[tokio::test]
+async fn the_variables_in_the_help_are_settings() {
+    let help = Finished::of(waypost(&["--help"])).await.stdout;
+    let (_, section) = help.split_once("Environment variables").unwrap();
+    let (section, _) = section.split_once("Exit codes").unwrap();
+    let words = section.split([' ', ',', '\n']);
+    let named: Vec<_> = words
+        .filter(|word| word.contains('_') && word.to_uppercase() == *word)
+        .collect();
+    assert!(named.len() > 5, "{section}");
+    let (_, settings) = settings(&[], &[]).await;
+    let known: Vec<_> = settings
+        .iter()
+        .flat_map(|setting| setting["variables"].as_array().unwrap())
+        .filter_map(Value::as_str)
+        .collect();
+    for name in named {
+        assert!(known.contains(&name), "{name}");
+    }
+}

@@ -340,6 +340,57 @@ async fn a_stack_file_with_a_mistake_and_one_whose_variables_are_missing() {
 }
 
 #[tokio::test]
+async fn a_service_of_the_running_stack_that_crashes() {
+    let [registry, gateway, dashboard, web] = free_ports();
+    let folder = tempfile::tempdir().unwrap();
+    let stack = format!(
+        "[services.web]\nrun = \"python3 -m http.server {{port}} --bind 127.0.0.1\"\nport = {web}\n\
+         [services.broken]\nrun = \"sh -c 'echo ERROR no database >&2; exit 3'\"\n\
+         [waypost]\nregistry-port = {registry}\ngateway = {gateway}\ndashboard = {dashboard}\n"
+    );
+    std::fs::write(folder.path().join("waypost.toml"), stack).unwrap();
+    let run = |arguments: &[&str]| {
+        let mut command = waypost(arguments);
+        command
+            .current_dir(folder.path())
+            .env("XDG_RUNTIME_DIR", folder.path())
+            .env("CONSUL_HTTP_ADDR", format!("127.0.0.1:{registry}"));
+        command
+    };
+    let mut up = Program::start(run(&["up"]));
+    let found = eventually("the service has crashed", async || {
+        let found = Diagnosis::in_folder(run(&["doctor"]), folder.path()).await;
+        let is_broken = |it: &Value| {
+            it["what"]
+                .as_str()
+                .unwrap()
+                .starts_with("broken is crash-looping")
+        };
+        let is_ready = |it: &Value| {
+            it["what"]
+                .as_str()
+                .unwrap()
+                .contains("3 of 4 services are ready")
+        };
+        let is_seen = found.findings.iter().any(is_broken) && found.findings.iter().any(is_ready);
+        is_seen.then_some(found)
+    })
+    .await;
+    found.assert(
+        "error",
+        "stack",
+        "exited with code 3",
+        "waypost logs broken",
+    );
+    // The ports that the stack itself holds are no trouble.
+    let is_port = |it: &&Value| it["subject"] == "ports" && it["severity"] != "ok";
+    let ports: Vec<_> = found.findings.iter().filter(is_port).collect();
+    assert!(ports.is_empty(), "{ports:#?}");
+    up.interrupt();
+    assert_eq!(up.wait_for_exit().await, Some(0), "{}", up.output());
+}
+
+#[tokio::test]
 async fn a_proxy_that_is_asked_for_services_on_this_machine() {
     let registry = Registry::start(&[]).await;
     let mut command = registry.command(&["doctor"]);

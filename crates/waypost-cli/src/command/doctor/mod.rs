@@ -5,6 +5,7 @@ mod finding;
 mod kubernetes;
 mod ports;
 mod provider;
+mod running_stack;
 mod service;
 mod stack;
 mod system;
@@ -70,7 +71,7 @@ impl Doctor {
             )),
             (None, _) => {}
         }
-        stack::examine(&mut findings);
+        stack::examine(&mut findings).await;
         findings.extend(system::examine());
         findings
     }

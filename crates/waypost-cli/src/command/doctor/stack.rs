@@ -8,11 +8,12 @@ use waypost_runner::stack_file::{
 
 use super::finding::Finding;
 use super::ports::{self, Wanted};
+use super::running_stack;
 
 const SUBJECT: &str = "stack";
 
 /// Examines the stack file of this folder, if there is one, and the ports.
-pub(super) fn examine(findings: &mut Vec<Finding>) {
+pub(super) async fn examine(findings: &mut Vec<Finding>) {
     let folder = std::env::current_dir().unwrap_or_default();
     let file = StackFile::find(&folder);
     let Some(path) = file else {
@@ -33,7 +34,7 @@ pub(super) fn examine(findings: &mut Vec<Finding>) {
         return;
     };
     match StackFile::read(&path) {
-        Ok(file) => examine_file(&file, findings),
+        Ok(file) => examine_file(&file, findings).await,
         Err(StackFileError::Invalid(problems)) => {
             for problem in problems {
                 let advice = "correct it; `waypost check` checks the file alone";
@@ -47,7 +48,7 @@ pub(super) fn examine(findings: &mut Vec<Finding>) {
     }
 }
 
-fn examine_file(file: &StackFile, findings: &mut Vec<Finding>) {
+async fn examine_file(file: &StackFile, findings: &mut Vec<Finding>) {
     let contents = file.contents();
     let (path, count) = (file.path().display(), contents.services.len());
     let what = format!("{path}: the stack `{}`, {count} services", file.name());
@@ -61,7 +62,12 @@ fn examine_file(file: &StackFile, findings: &mut Vec<Finding>) {
         }
     }
     let path = file.path();
-    findings.extend(ports::examine(&wanted_ports(contents, path)));
+    let mut wanted = wanted_ports(contents, path);
+    if let Some(stack) = running_stack::running(path).await {
+        findings.extend(running_stack::examine(&stack));
+        wanted.retain(|port| !running_stack::has_process(&stack, &port.user));
+    }
+    findings.extend(ports::examine(&wanted));
 }
 
 /// The ports of the services and of Waypost itself.
