@@ -64,7 +64,7 @@ fn main() -> ExitCode {
         .complete();
     let cli = match parse(std::env::args_os()) {
         Ok(cli) => cli,
-        Err(error) => return usage_error::report(error),
+        Err(error) => return usage_error::report(error, &Cli::command()),
     };
     runtime::set_verbosity(cli.verbosity);
     match cli.command.run::<Cli>() {

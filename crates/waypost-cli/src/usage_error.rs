@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use clap::Command;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
 use crate::suggest;
@@ -12,11 +13,11 @@ const INVALID: u8 = 2;
 
 /// Prints clap's message and returns the exit code. Requested output, such as the help, is printed on
 /// stdout.
-pub(crate) fn report(error: clap::Error) -> ExitCode {
+pub(crate) fn report(error: clap::Error, command: &Command) -> ExitCode {
     let is_error =
         error.use_stderr() && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand;
     if is_error {
-        print_error(one_line(suggest::improve(error)));
+        print_error(one_line(suggest::improve(error), command));
         return ExitCode::from(INVALID);
     }
     let code = error.exit_code();
@@ -26,7 +27,7 @@ pub(crate) fn report(error: clap::Error) -> ExitCode {
 }
 
 /// The message, a suggestion, and how to show the help.
-fn one_line(error: clap::Error) -> String {
+fn one_line(error: clap::Error, command: &Command) -> String {
     let rendered = error.render().to_string();
     // The first paragraph is the message; a list in it has a line for each item.
     let message = rendered.lines().take_while(|line| !line.is_empty());
@@ -34,7 +35,7 @@ fn one_line(error: clap::Error) -> String {
     let message = message.strip_prefix("error: ").unwrap_or(&message);
     let mut parts = vec![message.to_owned()];
     parts.extend(tips(&error));
-    let help = format!("see `{} --help`", command_of(&rendered));
+    let help = format!("see `{} --help`", path(command));
     parts.push(help);
     parts.join("; ")
 }
@@ -61,12 +62,15 @@ fn tips(error: &clap::Error) -> Vec<String> {
     tips
 }
 
-/// The command in the usage line of a rendered error, such as `waypost agent leave`.
-fn command_of(rendered: &str) -> String {
-    let usage = rendered
-        .lines()
-        .find_map(|line| line.strip_prefix("Usage: "));
-    let words = usage.unwrap_or("waypost").split_whitespace();
-    let command = words.take_while(|word| !word.starts_with(['-', '<', '[']));
-    command.collect::<Vec<_>>().join(" ")
+/// The command that the arguments of this process name, such as `waypost agent leave`.
+fn path(command: &Command) -> String {
+    let mut path = command.get_name().to_owned();
+    let mut command = command;
+    for argument in std::env::args_os().skip(1) {
+        if let Some(subcommand) = command.find_subcommand(argument) {
+            path = format!("{path} {}", subcommand.get_name());
+            command = subcommand;
+        }
+    }
+    path
 }

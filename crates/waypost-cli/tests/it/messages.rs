@@ -22,6 +22,7 @@ async fn text_from_the_registry_is_escaped() {
         &["instances", "web"][..],
         &["explain", "web"],
         &["watch", "web", "--count", "1"],
+        &["doctor", "web"],
         &["agent", "leftovers"],
         &["deregister", "nope\x1b"],
     ] {

@@ -212,7 +212,10 @@ async fn a_mistake_is_one_line_that_says_what_was_meant_and_where_the_help_is() 
             &["register", "web"],
             "the following required arguments were not provided: --port <PORT>; see `waypost register --help`",
         ),
-        (&["services", "-o", "wid"], "did you mean 'wide'?"),
+        (
+            &["services", "-o", "wid"],
+            "did you mean 'wide'?; see `waypost services --help`",
+        ),
     ] {
         let output = Finished::of(waypost(arguments)).await;
         assert_eq!(output.code, Some(2), "{output:?}");
