@@ -12,6 +12,8 @@ use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
+use http::Version;
+
 use crate::exchange::Exchange;
 
 /// A worker passes its buffer on when it has this many bytes, or after a tenth of a second.
@@ -166,12 +168,7 @@ impl LogBuffer {
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         buffer.update_date();
         let Buffer { lines, date, .. } = &mut *buffer;
-        let result = match log.format {
-            AccessLogFormat::Text => write_text(lines, date, exchange, duration),
-            AccessLogFormat::Json => write_json(lines, date, exchange, duration),
-        };
-        // Writing to a string can't fail.
-        debug_assert!(result.is_ok());
+        write_line(lines, log.format, date, exchange, duration);
         if lines.len() >= BUFFER {
             buffer.hand_over(log);
         }
@@ -241,132 +238,124 @@ fn rfc3339(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-fn write_text(
+/// A line being written, in either format: ` name=value` or `,"name":value`.
+struct Line<'a> {
+    out: &'a mut String,
+    format: AccessLogFormat,
+}
+
+impl Line<'_> {
+    fn name(&mut self, name: &str) {
+        let [before, after] = match self.format {
+            AccessLogFormat::Text => [" ", "="],
+            AccessLogFormat::Json => [",\"", "\":"],
+        };
+        for part in [before, name, after] {
+            self.out.push_str(part);
+        }
+    }
+
+    fn text(&mut self, name: &str, value: &str) {
+        self.name(name);
+        write_quoted(self.out, value);
+    }
+
+    /// A word that needs no quotes in text.
+    fn word(&mut self, name: &str, value: &str) {
+        self.name(name);
+        match self.format {
+            AccessLogFormat::Text => self.out.push_str(value),
+            AccessLogFormat::Json => write_quoted(self.out, value),
+        }
+    }
+
+    fn number(&mut self, name: &str, value: u64) {
+        self.name(name);
+        self.out.push_str(itoa::Buffer::new().format(value));
+    }
+
+    /// Milliseconds with three decimals.
+    fn millis(&mut self, name: &str, time: Duration) {
+        let micros = time.as_micros() as u64;
+        self.number(name, micros / 1000);
+        self.out.push('.');
+        let rest = micros % 1000;
+        self.out.push_str(match rest {
+            0..10 => "00",
+            10..100 => "0",
+            _ => "",
+        });
+        self.out.push_str(itoa::Buffer::new().format(rest));
+    }
+}
+
+fn write_line(
     out: &mut String,
+    format: AccessLogFormat,
     date: &str,
     exchange: &Exchange,
     duration: Duration,
-) -> fmt::Result {
-    write!(out, "{date} access method={} path=", exchange.method)?;
-    write_quoted(out, exchange.uri.path());
+) {
+    match format {
+        AccessLogFormat::Text => {
+            out.push_str(date);
+            out.push_str(" access");
+        }
+        AccessLogFormat::Json => {
+            out.push_str("{\"time\":\"");
+            out.push_str(date);
+            out.push('"');
+        }
+    }
+    let mut line = Line { out, format };
+    line.word("method", exchange.method.as_str());
+    line.text("path", exchange.uri.path());
+    line.word("version", version(exchange.version));
     if let Some(status) = exchange.status {
-        write!(out, " status={}", status.as_u16())?;
+        line.number("status", status.as_u16().into());
     }
     if let Some(route) = &exchange.route {
-        out.push_str(" route=");
-        write_quoted(out, route.name());
+        line.text("route", route.name());
     }
     if let Some(service) = &exchange.service {
-        out.push_str(" service=");
-        write_quoted(out, service.name().as_str());
+        line.text("service", service.name().as_str());
     }
     if let Some(instance) = &exchange.instance {
-        out.push_str(" instance=");
-        write_quoted(out, instance.id().as_str());
+        line.text("instance", instance.id().as_str());
     }
-    if exchange.attempts > 0 {
-        write!(out, " attempts={}", exchange.attempts)?;
-    }
+    line.number("attempts", exchange.attempts.into());
     if let Some(stale) = exchange.stale {
-        out.push_str(" stale_ms=");
-        write_millis(out, stale)?;
+        line.millis("stale_ms", stale);
     }
     if let Some(first_byte) = exchange.first_byte {
-        out.push_str(" first_byte_ms=");
-        write_millis(out, first_byte)?;
+        line.millis("first_byte_ms", first_byte);
     }
-    out.push_str(" duration_ms=");
-    write_millis(out, duration)?;
-    write!(
-        out,
-        " request_bytes={} response_bytes={} end=",
-        request_bytes(exchange),
-        exchange.response_bytes
-    )?;
-    write_quoted(out, exchange.end.as_str());
+    line.millis("duration_ms", duration);
+    let request_body = exchange.request_body.as_ref();
+    line.number("request_bytes", request_body.map_or(0, |body| body.bytes()));
+    line.number("response_bytes", exchange.response_bytes);
+    line.text("end", exchange.end.as_str());
     if let Some(cause) = &exchange.cause {
-        out.push_str(" cause=");
-        write_quoted(out, cause);
+        line.text("cause", cause);
     }
-    write!(out, " peer={} request_id=", exchange.client.peer())?;
-    write_quoted(out, exchange.request_id.to_str().unwrap_or_default());
-    out.push('\n');
-    Ok(())
+    line.word("peer", exchange.client.peer_text());
+    line.text(
+        "request_id",
+        exchange.request_id.to_str().unwrap_or_default(),
+    );
+    out.push_str(match format {
+        AccessLogFormat::Text => "\n",
+        AccessLogFormat::Json => "}\n",
+    });
 }
 
-fn write_json(
-    out: &mut String,
-    date: &str,
-    exchange: &Exchange,
-    duration: Duration,
-) -> fmt::Result {
-    write!(
-        out,
-        "{{\"time\":\"{date}\",\"method\":\"{}\",\"path\":",
-        exchange.method
-    )?;
-    write_quoted(out, exchange.uri.path());
-    write!(out, ",\"version\":\"{:?}\"", exchange.version)?;
-    if let Some(status) = exchange.status {
-        write!(out, ",\"status\":{}", status.as_u16())?;
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "HTTP/1.0",
+        Version::HTTP_2 => "HTTP/2",
+        _ => "HTTP/1.1",
     }
-    if let Some(route) = &exchange.route {
-        out.push_str(",\"route\":");
-        write_quoted(out, route.name());
-    }
-    if let Some(service) = &exchange.service {
-        out.push_str(",\"service\":");
-        write_quoted(out, service.name().as_str());
-    }
-    if let Some(instance) = &exchange.instance {
-        out.push_str(",\"instance\":");
-        write_quoted(out, instance.id().as_str());
-    }
-    write!(out, ",\"attempts\":{}", exchange.attempts)?;
-    if let Some(stale) = exchange.stale {
-        out.push_str(",\"stale_ms\":");
-        write_millis(out, stale)?;
-    }
-    if let Some(first_byte) = exchange.first_byte {
-        out.push_str(",\"first_byte_ms\":");
-        write_millis(out, first_byte)?;
-    }
-    out.push_str(",\"duration_ms\":");
-    write_millis(out, duration)?;
-    write!(
-        out,
-        ",\"request_bytes\":{},\"response_bytes\":{},\"end\":\"{}\"",
-        request_bytes(exchange),
-        exchange.response_bytes,
-        exchange.end.as_str()
-    )?;
-    if let Some(cause) = &exchange.cause {
-        out.push_str(",\"cause\":");
-        write_quoted(out, cause);
-    }
-    write!(
-        out,
-        ",\"peer\":\"{}\",\"request_id\":",
-        exchange.client.peer()
-    )?;
-    write_quoted(out, exchange.request_id.to_str().unwrap_or_default());
-    out.push_str("}\n");
-    Ok(())
 }
-
-fn request_bytes(exchange: &Exchange) -> u64 {
-    exchange
-        .request_body
-        .as_ref()
-        .map_or(0, |body| body.bytes())
-}
-
-/// Milliseconds with three decimals.
-fn write_millis(out: &mut String, time: Duration) -> fmt::Result {
-    let micros = time.as_micros();
-    write!(out, "{}.{:03}", micros / 1000, micros % 1000)
-}
-
 /// Writes a JSON string. Characters that could control a terminal or forge a line are escaped.
 fn write_quoted(out: &mut String, text: &str) {
     out.push('"');

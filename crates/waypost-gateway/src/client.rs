@@ -13,6 +13,7 @@ use crate::worker::Worker;
 pub(crate) struct Client {
     worker: Arc<Worker>,
     peer: SocketAddr,
+    peer_text: String,
     pub(crate) forwarding: Forwarding,
     pub(crate) conflict: FramingConflict,
     pub(crate) state: Arc<ConnectionState>,
@@ -45,6 +46,7 @@ impl Client {
             deadline: (!is_http2).then(|| worker.deadlines().deadline()),
             worker,
             peer,
+            peer_text: peer.to_string(),
             conflict,
             state,
         }
@@ -56,6 +58,11 @@ impl Client {
 
     pub(crate) fn peer(&self) -> SocketAddr {
         self.peer
+    }
+
+    /// The client's address, for the access log.
+    pub(crate) fn peer_text(&self) -> &str {
+        &self.peer_text
     }
 
     /// Creates the time limit for one request. It is not set yet.

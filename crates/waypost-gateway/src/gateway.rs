@@ -14,13 +14,16 @@ use waypost::{
 };
 
 use crate::config::Config;
-use crate::listener::{Assignment, ConnectionLimits};
+use crate::internal;
+use crate::listener::{Acceptor, Assignment, ConnectionLimits};
 use crate::server::Server;
 use crate::worker::Worker;
-use crate::{internal, listener};
 
 /// How often the registry checks the gateway's health.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
+/// How long connections are served as before when no more are accepted: the first request of the last
+/// ones may still be on its way.
+const LAST_REQUESTS: Duration = Duration::from_millis(100);
 /// The file descriptors that are not for clients' connections or for those to instances.
 const RESERVED_DESCRIPTORS: u64 = 32;
 
@@ -101,9 +104,8 @@ impl Gateway {
         }
         {
             let accept = async {
-                if let Err(error) = running.accept(&listener).await {
-                    tracing::error!(%error, "the listener failed");
-                }
+                let Err(error) = running.acceptor.accept(&listener).await;
+                tracing::error!(%error, "the listener failed");
             };
             tokio::select! {
                 () = accept => {}
@@ -114,7 +116,10 @@ impl Gateway {
                 () = running.shut_down(registrar, stop) => {}
             }
         }
-        drop(listener);
+        if let Err(error) = running.acceptor.accept_rest(listener) {
+            tracing::warn!(%error, "accepting the last connections failed");
+        }
+        tokio::time::sleep(LAST_REQUESTS).await;
         running.drain().await;
         Ok(())
     }
@@ -125,8 +130,7 @@ struct Running {
     gateway: Gateway,
     server: Arc<Server>,
     workers: Vec<Arc<Worker>>,
-    assignments: Vec<Assignment>,
-    limits: Arc<ConnectionLimits>,
+    acceptor: Acceptor,
     connections: TaskTracker,
     /// Cancelled to close tunnels when the drain timeout has passed.
     closing: CancellationToken,
@@ -146,33 +150,32 @@ impl Running {
         let server = Server::new(client, config, connections.clone(), closing.clone())?;
         let server = Arc::new(server);
         let stop = CancellationToken::new();
-        let mut running = Self {
-            gateway,
-            server,
-            workers: Vec::new(),
-            assignments: Vec::new(),
-            limits: Arc::new(limits),
-            connections,
-            closing,
-            _stop: stop.clone().drop_guard(),
-        };
+        let _stop = stop.clone().drop_guard();
+        let (mut workers, mut assignments) = (Vec::new(), Vec::new());
         for number in 0..threads.max(1) {
-            let worker = Arc::new(Worker::new(Arc::clone(&running.server), threads));
+            let worker = Arc::new(Worker::new(Arc::clone(&server), threads));
             let (sender, accepted) = mpsc::unbounded_channel();
-            running.assignments.push(Assignment {
+            assignments.push(Assignment {
                 accepted: sender,
                 open: Arc::new(AtomicUsize::new(0)),
             });
-            running.workers.push(Arc::clone(&worker));
-            let tracker = running.connections.clone();
-            let work = worker.run(accepted, tracker, stop.clone());
+            workers.push(Arc::clone(&worker));
+            let work = worker.run(accepted, connections.clone(), stop.clone());
             if threads == 0 {
                 tokio::spawn(work);
             } else {
                 start_thread(number, work)?;
             }
         }
-        Ok(running)
+        Ok(Self {
+            gateway,
+            server,
+            workers,
+            acceptor: Acceptor::new(limits, assignments),
+            connections,
+            closing,
+            _stop,
+        })
     }
 
     /// `pages` is the address of the internal pages, which the registration tells.
@@ -207,10 +210,6 @@ impl Running {
             registration = registration.host(Host::Ip(address.ip()));
         }
         Registrar::start_if_supported(Arc::clone(self.gateway.client.provider()), registration)
-    }
-
-    async fn accept(&self, listener: &TcpListener) -> std::io::Result<()> {
-        listener::accept(listener, Arc::clone(&self.limits), &self.assignments).await
     }
 
     /// Waits for `stop`, then fails readiness and deregisters while connections are still accepted.

@@ -87,6 +87,9 @@ mod deadlines;
 mod exchange;
 mod forwarded;
 mod framing;
+#[cfg(any(test, feature = "fuzz"))]
+#[doc(hidden)]
+pub mod fuzz;
 mod gateway;
 mod headers;
 mod html;

@@ -1,6 +1,7 @@
 //! Accepts connections and passes each to the worker with the fewest connections.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -28,37 +29,68 @@ pub(crate) struct Assignment {
     pub(crate) open: Arc<AtomicUsize>,
 }
 
-/// Accepts connections while it is polled.
-pub(crate) async fn accept(
-    listener: &TcpListener,
+/// Accepts connections and distributes them.
+pub(crate) struct Acceptor {
     limits: Arc<ConnectionLimits>,
-    workers: &[Assignment],
-) -> io::Result<()> {
-    let mut next = 0;
-    loop {
-        limits.room().await;
-        let (stream, peer) = match listener.accept().await {
-            Ok((stream, peer)) => (stream.into_std()?, peer),
-            Err(error) => {
-                if !is_of_one_connection(&error) {
+    workers: Vec<Assignment>,
+    /// Counts the connections, so that workers with equally many take turns.
+    turn: AtomicUsize,
+}
+
+impl Acceptor {
+    pub(crate) fn new(limits: ConnectionLimits, workers: Vec<Assignment>) -> Self {
+        Self {
+            limits: Arc::new(limits),
+            workers,
+            turn: AtomicUsize::new(0),
+        }
+    }
+
+    /// Accepts connections. Never returns, except with an error.
+    pub(crate) async fn accept(&self, listener: &TcpListener) -> io::Result<Infallible> {
+        loop {
+            self.limits.room().await;
+            match listener.accept().await {
+                Ok((stream, peer)) => self.assign(stream.into_std()?, peer),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => {
                     tracing::warn!(%error, "accepting a connection failed");
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
-                continue;
             }
-        };
-        // Workers with the same number of connections take turns.
-        next += 1;
-        let least = (0..workers.len())
-            .map(|at| (at + next) % workers.len())
-            .filter_map(|at| workers.get(at))
+        }
+    }
+
+    /// Accepts the connections that the system has established already, and closes the listener. Without
+    /// this, closing it would reset them.
+    pub(crate) fn accept_rest(&self, listener: TcpListener) -> io::Result<()> {
+        let listener = listener.into_std()?;
+        loop {
+            match listener.accept() {
+                Ok((stream, peer)) => {
+                    stream.set_nonblocking(true)?;
+                    self.assign(stream, peer);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
+                Err(error) if is_of_one_connection(&error) => {}
+                Err(error) => return Err(error),
+            }
+        }
+    }
+
+    /// Hands a connection to the worker with the fewest.
+    fn assign(&self, stream: std::net::TcpStream, peer: SocketAddr) {
+        let turn = self.turn.fetch_add(1, Ordering::Relaxed);
+        let least = (0..self.workers.len())
+            .map(|at| (at + turn) % self.workers.len())
+            .filter_map(|at| self.workers.get(at))
             .min_by_key(|worker| worker.open.load(Ordering::Relaxed));
         let Some(worker) = least else {
-            return Ok(());
+            return;
         };
-        let Some(permit) = Permit::new(&limits, peer.ip(), &worker.open) else {
+        let Some(permit) = Permit::new(&self.limits, peer.ip(), &worker.open) else {
             tracing::debug!(%peer, "refused: too many connections from this address");
-            continue;
+            return;
         };
         let accepted = Accepted {
             stream,
@@ -66,7 +98,7 @@ pub(crate) async fn accept(
             permit,
         };
         if worker.accepted.send(accepted).is_err() {
-            return Ok(());
+            tracing::warn!(%peer, "a worker has ended; a connection is closed");
         }
     }
 }

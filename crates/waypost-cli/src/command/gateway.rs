@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use waypost::integration::shutdown_signal;
 use waypost::settings::{ProviderKind, Settings};
 use waypost::{ServiceDiscoveryClient, ServiceName};
@@ -37,6 +37,10 @@ pub(crate) struct Gateway {
     /// Format of the access log
     #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"], default_value = "text")]
     access_log_format: String,
+    /// Share the port with another gateway that has this option too, to replace that one without losing a
+    /// request
+    #[arg(long)]
+    reuse_port: bool,
     /// Number of threads that serve clients [default: number of cores]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
@@ -125,10 +129,9 @@ impl Gateway {
         config.hidden.extend(self.hide);
         config.trusted_proxies = self.trust;
 
-        let address = SocketAddr::new(self.bind, self.port);
-        let listener = TcpListener::bind(address)
-            .await
-            .map_err(|error| listen_error(address, &error, "--port"))?;
+        let (address, reuse_port) = (SocketAddr::new(self.bind, self.port), self.reuse_port);
+        let listener =
+            listen(address, reuse_port).map_err(|error| listen_error(address, &error, "--port"))?;
         let scheme = if config.tls.is_empty() {
             "http"
         } else {
@@ -204,6 +207,23 @@ impl Gateway {
             Err(error) => Err(listen_error(address, &error, "--internal")),
         }
     }
+}
+
+/// The number of connections that wait to be accepted.
+const BACKLOG: u32 = 4096;
+
+/// Listens as `TcpListener::bind` does, with a longer backlog, and on a port that is shared if wanted.
+fn listen(address: SocketAddr, reuse_port: bool) -> std::io::Result<TcpListener> {
+    let socket = match address {
+        SocketAddr::V4(_) => TcpSocket::new_v4()?,
+        SocketAddr::V6(_) => TcpSocket::new_v6()?,
+    };
+    socket.set_reuseaddr(true)?;
+    if reuse_port {
+        socket.set_reuseport(true)?;
+    }
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
 }
 
 fn parse_internal(text: &str) -> Result<Internal, String> {

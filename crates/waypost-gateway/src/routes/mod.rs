@@ -24,6 +24,10 @@ use crate::problem::Problem;
 use crate::service::Service;
 use crate::similar;
 
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use file::parse as parse_routes;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use pattern::PathPattern;
 pub(crate) use pattern::decode_unreserved;
 pub(crate) use route::{Destination, Limits, Route, Subset};
 

@@ -87,3 +87,83 @@ async fn it_deregisters_first_and_keeps_serving_for_the_deregistration_delay() {
     assert_eq!(gateway.get("/livez").await.status, StatusCode::OK);
     gateway.stopped().await;
 }
+
+/// A listener on an address that another one may have at the same time.
+fn shared_listener(address: std::net::SocketAddr) -> tokio::net::TcpListener {
+    let socket = tokio::net::TcpSocket::new_v4().expect("a socket");
+    socket.set_reuseport(true).expect("an option");
+    socket.bind(address).expect("the address");
+    socket.listen(1024).expect("a listener")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn no_request_fails_while_a_gateway_is_replaced_by_another_on_its_port() {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+    let origin = Origin::text("hello").await;
+    let memory = waypost::provider::MemoryProvider::new();
+    let instance = crate::support::instance("auth", "a", origin.address);
+    memory.insert(instance.build().unwrap());
+    let start = |listener: tokio::net::TcpListener| {
+        let client = waypost::ServiceDiscoveryClient::new(Arc::new(memory.clone()));
+        let mut config = waypost_gateway::Config::default();
+        config.worker_threads = 1;
+        config.register = false;
+        let (stop, stopped) = oneshot::channel::<()>();
+        let serving = waypost_gateway::Gateway::new(client, config).serve(listener, async {
+            let _ = stopped.await;
+        });
+        (stop, tokio::spawn(serving))
+    };
+    let first = shared_listener("127.0.0.1:0".parse().unwrap());
+    let address = first.local_addr().unwrap();
+    let (stop_first, first) = start(first);
+    let (stop, done, failed) = (
+        Arc::new(AtomicBool::new(false)),
+        Arc::new(AtomicUsize::new(0)),
+        Arc::new(AtomicUsize::new(0)),
+    );
+    let clients: Vec<_> = (0..8)
+        .map(|_| {
+            let (stop, done, failed) = (Arc::clone(&stop), Arc::clone(&done), Arc::clone(&failed));
+            tokio::spawn(async move {
+                while !stop.load(Ordering::Relaxed) {
+                    // A connection for each request: each could be the one that is lost.
+                    let mut client = RawClient::connect(address).await;
+                    client
+                        .send("GET /auth/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+                        .await;
+                    let answer = client.read_to_end().await;
+                    let is_good = answer.starts_with("HTTP/1.1 200") && answer.ends_with("hello");
+                    failed.fetch_add(usize::from(!is_good), Ordering::Relaxed);
+                    done.fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    let load = async |more: usize| {
+        let target = done.load(Ordering::Relaxed) + more;
+        let reached = || done.load(Ordering::Relaxed) > target;
+        crate::support::wait_until("requests", reached).await;
+    };
+    load(300).await;
+    let (stop_second, second) = start(shared_listener(address));
+    load(300).await;
+    stop_first.send(()).unwrap();
+    with_deadline("the end of the first", first)
+        .await
+        .unwrap()
+        .unwrap();
+    load(300).await;
+    stop.store(true, Ordering::Relaxed);
+    for client in clients {
+        client.await.unwrap();
+    }
+    assert_eq!(failed.load(Ordering::Relaxed), 0, "of {done:?}");
+    stop_second.send(()).unwrap();
+    with_deadline("the end of the second", second)
+        .await
+        .unwrap()
+        .unwrap();
+}

@@ -157,6 +157,58 @@ const OURS: &[Case] = &[
         "a host with a path",
         "Host: a/internal\r\nContent-Length: 0\r\n\r\n",
     ),
+    (
+        "a host with a port in letters",
+        "Host: a:b\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a host with two ports",
+        "Host: a:1:2\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a host that is only a port",
+        "Host: :80\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a host with user information",
+        "Host: me@a\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a host with a space",
+        "Host: a b\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a host with a comma",
+        "Host: a, b\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a host with a query",
+        "Host: a?b\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "an address with text behind it",
+        "Host: [::1]x\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "two equal hosts",
+        "Host: a\r\nHost: a\r\nContent-Length: 0\r\n\r\n",
+    ),
+    (
+        "a coding in two parts",
+        "Host: a\r\nTransfer-Encoding: deflate\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a coding with a parameter",
+        "Host: a\r\nTransfer-Encoding: gzip;q=1, chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "two lengths before a coding",
+        "Host: a\r\nContent-Length: 4\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
+    (
+        "a length of zero before a coding",
+        "Host: a\r\nContent-Length: 0\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    ),
 ];
 
 /// Whole requests that hyper rejects because of their first line or version.
@@ -181,6 +233,33 @@ const REJECTED_REQUESTS: &[Case] = &[
     (
         "a space before the method",
         " GET /auth/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "an absolute target beside an invalid host",
+        "GET http://a/auth/ HTTP/1.1\r\nHost: a b\r\n\r\n",
+    ),
+    (
+        "an absolute target without a host",
+        "GET http://a/auth/ HTTP/1.1\r\n\r\n",
+    ),
+    (
+        "a target with user information",
+        "GET http://me@a/auth/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    ("no target", "GET HTTP/1.1\r\nHost: a\r\n\r\n"),
+    ("an empty method", " / HTTP/1.1\r\nHost: a\r\n\r\n"),
+    (
+        "a method with a colon",
+        "GE:T /auth/ HTTP/1.1\r\nHost: a\r\n\r\n",
+    ),
+    (
+        "a lower-case version",
+        "GET /auth/ http/1.1\r\nHost: a\r\n\r\n",
+    ),
+    ("version 1.10", "GET /auth/ HTTP/1.10\r\nHost: a\r\n\r\n"),
+    (
+        "a version with a space",
+        "GET /auth/ HTTP/1.1 \r\nHost: a\r\n\r\n",
     ),
     (
         "a carriage return as line break",
@@ -239,6 +318,14 @@ const BAD_CHUNKS: &[Case] = &[
         "fffffffffffffffff\r\nhello\r\n0\r\n\r\n",
     ),
     ("a negative size", "-5\r\nhello\r\n0\r\n\r\n"),
+    ("a size in letters", "5g\r\nhello\r\n0\r\n\r\n"),
+    ("a size with a fraction", "5.0\r\nhello\r\n0\r\n\r\n"),
+    ("a size with an underscore", "0_5\r\nhello\r\n0\r\n\r\n"),
+    ("a null after the size", "5\0\r\nhello\r\n0\r\n\r\n"),
+    (
+        "a trailer without a colon",
+        "5\r\nhello\r\n0\r\nX-A\r\n\r\n",
+    ),
     ("a size with a plus sign", "+5\r\nhello\r\n0\r\n\r\n"),
     ("a size with a prefix", "0x5\r\nhello\r\n0\r\n\r\n"),
     ("a space before the size", " 5\r\nhello\r\n0\r\n\r\n"),

@@ -1,0 +1,5 @@
+//! Targets of requests and hosts.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| waypost_gateway::fuzz::targets(input));
