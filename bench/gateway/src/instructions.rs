@@ -31,16 +31,26 @@ fn count(name: &str, origin: &Origin, folder: &Path, requests: u64) -> Result<u6
         .args(proxy.get_args());
     let mut process = Process::start(&mut command)?;
     proxies::wait_for(port)?;
-    let path = if name.starts_with("waypost") { "/origin/" } else { "/" };
+    let path = if name.starts_with("waypost") {
+        "/origin/"
+    } else {
+        "/"
+    };
     send(port, path, requests).map_err(|error| format!("{name}: {error}"))?;
     process.terminate();
     let written = fs::read_to_string(&out).map_err(|error| error.to_string())?;
     if let Ok(kept) = std::env::var("KEEP_PROFILE") {
-        let _ = fs::copy(&out, format!("{kept}.{}.{requests}", name.replace(' ', "-")));
+        let _ = fs::copy(
+            &out,
+            format!("{kept}.{}.{requests}", name.replace(' ', "-")),
+        );
     }
     written
         .lines()
-        .find_map(|line| line.strip_prefix("totals: ").or(line.strip_prefix("summary: ")))
+        .find_map(|line| {
+            line.strip_prefix("totals: ")
+                .or(line.strip_prefix("summary: "))
+        })
         .and_then(|total| total.trim().parse().ok())
         .ok_or_else(|| "callgrind wrote no total".to_owned())
 }

@@ -59,9 +59,9 @@ impl Default for Options {
 fn run(options: &Options) -> Result<(), String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
     let origin = Origin::start(folder.path())?;
-    let names = proxies::NAMES.iter().filter(|name| {
-        options.only.is_empty() || options.only.iter().any(|only| only == *name)
-    });
+    let names = proxies::NAMES
+        .iter()
+        .filter(|name| options.only.is_empty() || options.only.iter().any(|only| only == *name));
     if options.instructions {
         println!("| proxy | instructions per request |\n|---|---|");
         for name in ["hyper", "waypost", "waypost without log"] {
@@ -71,9 +71,13 @@ fn run(options: &Options) -> Result<(), String> {
         return Ok(());
     }
     println!("| proxy | CPU per request | requests/s | p50 | p99 |\n|---|---|---|---|---|");
-    for name in names {
-        for _ in 0..options.rounds {
-            println!("| {name} | {} |", measure(name, &origin, folder.path(), options)?);
+    // In turn, so that a busy moment of the machine doesn't hit one proxy only.
+    for _ in 0..options.rounds {
+        for name in names.clone() {
+            println!(
+                "| {name} | {} |",
+                measure(name, &origin, folder.path(), options)?
+            );
         }
     }
     Ok(())

@@ -10,7 +10,13 @@ use std::time::{Duration, Instant};
 const START: Duration = Duration::from_secs(60);
 
 /// All proxies that can be started.
-pub(crate) const NAMES: [&str; 5] = ["nginx", "haproxy", "hyper", "waypost", "waypost without log"];
+pub(crate) const NAMES: [&str; 5] = [
+    "nginx",
+    "haproxy",
+    "hyper",
+    "waypost",
+    "waypost without log",
+];
 
 /// An nginx that answers each request with 64 bytes.
 pub(crate) struct Origin {
@@ -50,7 +56,11 @@ impl Proxy {
             _ => Process::start(&mut program(name, port, origin.port, folder)?)?,
         };
         wait_for(port)?;
-        let path = if name.starts_with("waypost") { "/origin/" } else { "/" };
+        let path = if name.starts_with("waypost") {
+            "/origin/"
+        } else {
+            "/"
+        };
         Ok(Self {
             port,
             path,

@@ -20,7 +20,9 @@ pub(crate) fn run(url: &str, seconds: u32) -> Result<Load, String> {
         .map_err(|error| format!("wrk: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let value = |label: &str| {
-        let line = text.lines().find(|line| line.trim_start().starts_with(label))?;
+        let line = text
+            .lines()
+            .find(|line| line.trim_start().starts_with(label))?;
         Some(line.trim_start().strip_prefix(label)?.trim().to_owned())
     };
     let requests = text
@@ -31,7 +33,9 @@ pub(crate) fn run(url: &str, seconds: u32) -> Result<Load, String> {
     let sum = |line: Option<String>| -> u64 {
         let line = line.unwrap_or_default();
         let numbers = line.split(|c: char| !c.is_ascii_digit());
-        numbers.filter_map(|number| number.parse::<u64>().ok()).sum()
+        numbers
+            .filter_map(|number| number.parse::<u64>().ok())
+            .sum()
     };
     Ok(Load {
         requests,

@@ -29,7 +29,10 @@ async fn main() {
         stream.set_nodelay(true).expect("an option");
         let client = client.clone();
         let service = service_fn(move |mut request: Request<hyper::body::Incoming>| {
-            let path = request.uri().path_and_query().map_or("/", |path| path.as_str());
+            let path = request
+                .uri()
+                .path_and_query()
+                .map_or("/", |path| path.as_str());
             let uri = format!("http://127.0.0.1:{origin}{path}");
             *request.uri_mut() = uri.parse().expect("a URI");
             let response = client.request(request);
