@@ -10,6 +10,7 @@ const CRATES: [&str; 4] = [
     "waypost",
     "waypost-consul",
     "waypost-core",
+    "waypost-dns",
     "waypost-kubernetes",
 ];
 

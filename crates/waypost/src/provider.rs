@@ -18,5 +18,7 @@ pub use waypost_core::{CheckKind, HttpCheck, Registration};
 
 #[cfg(feature = "consul")]
 pub use waypost_consul as consul;
+#[cfg(feature = "dns")]
+pub use waypost_dns as dns;
 #[cfg(feature = "kubernetes")]
 pub use waypost_kubernetes as kubernetes;

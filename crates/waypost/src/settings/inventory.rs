@@ -127,6 +127,34 @@ const KNOWN: &[Known] = &[
     known("consul.partition", &["CONSUL_PARTITION"], "none").of(ProviderKind::Consul),
     known("consul.wait", &["CONSUL_WAIT"], "1m").of(ProviderKind::Consul),
     known(
+        "dns.server",
+        &["SERVICE_DISCOVERY_DNS_SERVER"],
+        "those of /etc/resolv.conf",
+    )
+    .of(ProviderKind::Dns),
+    known(
+        "dns.search",
+        &["SERVICE_DISCOVERY_DNS_SEARCH"],
+        "those of /etc/resolv.conf",
+    )
+    .of(ProviderKind::Dns),
+    known("dns.name", &["SERVICE_DISCOVERY_DNS_NAME"], "{service}").of(ProviderKind::Dns),
+    known("dns.port", &["SERVICE_DISCOVERY_DNS_PORT"], "none").of(ProviderKind::Dns),
+    known("dns.scheme", &["SERVICE_DISCOVERY_DNS_SCHEME"], "http").of(ProviderKind::Dns),
+    known("dns.udp", &["SERVICE_DISCOVERY_DNS_UDP"], "false").of(ProviderKind::Dns),
+    known(
+        "dns.min-refresh",
+        &["SERVICE_DISCOVERY_DNS_MIN_REFRESH"],
+        "1s",
+    )
+    .of(ProviderKind::Dns),
+    known(
+        "dns.max-refresh",
+        &["SERVICE_DISCOVERY_DNS_MAX_REFRESH"],
+        "1m",
+    )
+    .of(ProviderKind::Dns),
+    known(
         SERVER,
         &[
             "KUBECONFIG",
@@ -358,7 +386,7 @@ fn services(environment: &Environment) -> impl Iterator<Item = Setting> {
     })
 }
 
-#[cfg(all(test, feature = "consul", feature = "kubernetes"))]
+#[cfg(all(test, feature = "consul", feature = "dns", feature = "kubernetes"))]
 mod tests {
     use std::collections::BTreeSet;
 
@@ -385,6 +413,7 @@ clusters: [{name: c, cluster: {server: 'https://10.0.0.1:6443'}}]
         for variables in [
             &[][..],
             &[("SERVICE_DISCOVERY_PROVIDER", "static")],
+            &[("SERVICE_DISCOVERY_PROVIDER", "dns")],
             &[
                 ("SERVICE_DISCOVERY_PROVIDER", "kubernetes"),
                 ("KUBECONFIG", file),

@@ -7,7 +7,7 @@
 //!
 //! | environment | provider |
 //! |---|---|
-//! | `SERVICE_DISCOVERY_PROVIDER` | the named one: `env`, `static`, `consul`, `kubernetes` |
+//! | `SERVICE_DISCOVERY_PROVIDER` | the named one: `env`, `static`, `consul`, `dns`, `kubernetes` |
 //! | `SERVICE_DISCOVERY_CONFIG_FILE` | `static` |
 //! | `CONSUL_HTTP_ADDR`, `CONSUL_HOST` or `SERVICE_REGISTRY_HOST` | `consul` |
 //! | `KUBERNETES_SERVICE_HOST` (set in every pod), and the service account's token is readable | `kubernetes` |
@@ -35,6 +35,17 @@
 //!
 //! `CONSUL_HTTP_ADDR` may also be a socket, `unix:///path`, or a comma-separated list of addresses. If
 //! an agent of the list doesn't respond, look-ups go to the next one.
+//!
+//! # DNS
+//! | setting | variable | default |
+//! |---|---|---|
+//! | servers, as IP addresses with or without a port, separated by commas | `SERVICE_DISCOVERY_DNS_SERVER`, such as `127.0.0.1:8600` | those of `/etc/resolv.conf` |
+//! | search domains, separated by commas | `SERVICE_DISCOVERY_DNS_SEARCH` | those of `/etc/resolv.conf`; none if servers are set |
+//! | name to look up | `SERVICE_DISCOVERY_DNS_NAME`, such as `{service}.service.consul` | `{service}` |
+//! | port, which makes A and AAAA records be used instead of SRV records | `SERVICE_DISCOVERY_DNS_PORT` | none |
+//! | UDP instead of TCP | `SERVICE_DISCOVERY_DNS_UDP` | `false` |
+//! | scheme | `SERVICE_DISCOVERY_DNS_SCHEME` | `http` |
+//! | bounds of the time between look-ups, which is the records' time to live | `SERVICE_DISCOVERY_DNS_MIN_REFRESH`, `SERVICE_DISCOVERY_DNS_MAX_REFRESH` | `1s`, `1m` |
 //!
 //! # Kubernetes
 //! The first row that applies is used, as with `kubectl`:

@@ -24,6 +24,8 @@ pub enum ProviderKind {
     Static,
     /// A Consul agent.
     Consul,
+    /// DNS servers.
+    Dns,
     /// A Kubernetes cluster.
     Kubernetes,
 }
@@ -38,6 +40,7 @@ const KINDS: &[(ProviderKind, &str, Build)] = &[
     }),
     (ProviderKind::Static, "static", build_static),
     (ProviderKind::Consul, "consul", build_consul),
+    (ProviderKind::Dns, "dns", build_dns),
     (ProviderKind::Kubernetes, "kubernetes", build_kubernetes),
 ];
 
@@ -280,6 +283,18 @@ fn build_consul(environment: &Environment) -> Result<Arc<dyn Provider>, Error> {
 #[cfg(not(feature = "consul"))]
 fn build_consul(_: &Environment) -> Result<Arc<dyn Provider>, Error> {
     let problem = "consul is set, but this program was built without the feature `consul`";
+    Err(ConfigError::new(PROVIDER, problem).into())
+}
+
+#[cfg(feature = "dns")]
+fn build_dns(environment: &Environment) -> Result<Arc<dyn Provider>, Error> {
+    let provider = waypost_dns::DnsProvider::from_environment(environment)?;
+    Ok(Arc::new(provider))
+}
+
+#[cfg(not(feature = "dns"))]
+fn build_dns(_: &Environment) -> Result<Arc<dyn Provider>, Error> {
+    let problem = "dns is set, but this program was built without the feature `dns`";
     Err(ConfigError::new(PROVIDER, problem).into())
 }
 

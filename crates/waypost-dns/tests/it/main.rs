@@ -1,0 +1,12 @@
+//! The provider against DNS servers: the embedded registry's, a real Consul's, and one of the test's own.
+
+#![allow(clippy::unwrap_used)] // a panic fails the test
+
+mod conformance;
+mod records;
+mod server;
+
+use std::time::Duration;
+
+/// How long a test waits for what must happen.
+const TIMEOUT: Duration = Duration::from_secs(60);
