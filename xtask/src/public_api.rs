@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use crate::shell::{self, Result};
 
 /// The crates whose API applications and providers use.
-const CRATES: [&str; 4] = [
+const CRATES: [&str; 5] = [
     "waypost",
     "waypost-consul",
     "waypost-core",

@@ -6,14 +6,15 @@ use http::Method;
 
 use super::blocking::{QueryKind, QueryResult};
 use super::health::instances;
+use super::json;
 use super::request::ApiRequest;
-use super::response::{ApiError, ApiResponse};
+use super::response::{ApiError, ApiResponse, ResponseBody};
 use super::route::{Handler, Route};
 use super::select::Selection;
 use super::unsupported::mesh_error;
 use crate::decode::{CatalogDeregistration, CatalogRegistration};
 use crate::filter::{NODE, SERVICE};
-use crate::store::{Node, Service, Topic, View};
+use crate::store::{CachedBody, Node, Service, Topic, View};
 use crate::wire::{NodeServices, Pairs};
 
 const CATALOG: QueryKind = QueryKind::Catalog;
@@ -152,18 +153,24 @@ fn nodes(request: &ApiRequest) -> Result<QueryResult, ApiError> {
 
 fn services(request: &ApiRequest) -> Result<QueryResult, ApiError> {
     let selection = Selection::without_filter(request);
+    let pretty = request.is_pretty();
     request.app.store.read(|state| {
-        let (index, services) = if selection.is_unconditional() {
-            state.catalog.services()
-        } else {
-            state
+        if !selection.is_unconditional() {
+            let (index, services) = state
                 .catalog
-                .services_on(|node| selection.matches_node(node))
-        };
-        Ok(QueryResult {
-            index,
-            body: request.json_body(&services)?,
-        })
+                .services_on(|node| selection.matches_node(node));
+            let body = request.json_body(&services)?;
+            return Ok(QueryResult { index, body });
+        }
+        let (index, slot) = state.catalog.services_cache_slot(pretty);
+        let body = slot.get_or_init(|| {
+            let (_, services) = state.catalog.services();
+            // Names and tags can always be serialized.
+            let text = json::to_vec(&services, pretty);
+            Arc::new(CachedBody::new(text.unwrap_or_default()))
+        });
+        let body = ResponseBody::Shared(Arc::clone(body));
+        Ok(QueryResult { index, body })
     })
 }
 

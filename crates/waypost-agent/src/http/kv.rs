@@ -1,17 +1,23 @@
 //! `/v1/kv`: keys, their values and their locks.
 
+use std::sync::Arc;
+
 use http::Method;
 use tokio::time::Instant;
 
 use super::blocking::{QueryKind, QueryResult};
+use super::json;
 use super::request::ApiRequest;
 use super::response::{ApiError, ApiResponse, ResponseBody};
 use super::route::{Handler, Route};
 use crate::go_compat;
-use crate::store::{KvEntry, Topic};
+use crate::store::{CachedBody, KvEntry, SharedListKey, Topic};
 
 /// The largest value (Consul's `kv_max_value_size`), in bytes.
 const MAX_VALUE_BYTES: usize = 512 * 1024;
+
+/// Requests for the same list of keys share a response of at least this length, in bytes.
+const MIN_SHARED_BYTES: usize = 64 * 1024;
 
 pub(super) const ROUTES: &[Route] = &[Route::new(
     "/v1/kv/",
@@ -39,11 +45,21 @@ fn read(request: &ApiRequest) -> Result<QueryResult, ApiError> {
     if !is_list(request) {
         return read_key(request);
     }
-    let (index, entries) = request
-        .app
-        .store
-        .read(|state| state.kv.list(&request.suffix));
     let only_keys = request.query.has("keys");
+    let key_of = |index| SharedListKey {
+        prefix: request.suffix.clone(),
+        pretty: request.is_pretty(),
+        index,
+    };
+    let (index, entries, shared) = request.app.store.read(|state| {
+        let (index, entries) = state.kv.list(&request.suffix);
+        let shared = state.kv.shared_lists().get(&key_of(index));
+        (index, entries, shared.filter(|_| !only_keys))
+    });
+    if let Some(body) = shared {
+        let body = ResponseBody::Shared(body);
+        return Ok(QueryResult { index, body });
+    }
     // Only the list of all keys may be empty.
     let body = if entries.is_empty() && !(only_keys && request.suffix.is_empty()) {
         ResponseBody::NotFound
@@ -55,7 +71,13 @@ fn read(request: &ApiRequest) -> Result<QueryResult, ApiError> {
             request.query.get("separator"),
         ))?
     } else {
-        request.json_body(&entries)?
+        let text = json::to_vec(&entries, request.is_pretty())?;
+        let body = Arc::new(CachedBody::new(text));
+        if body.uncompressed.len() >= MIN_SHARED_BYTES {
+            let store = &request.app.store;
+            store.read(|state| state.kv.shared_lists().insert(key_of(index), &body));
+        }
+        ResponseBody::Shared(body)
     };
     Ok(QueryResult { index, body })
 }

@@ -171,6 +171,8 @@ impl ApiResponse {
         let body = match self.body {
             ResponseBody::Owned(body) if compressed => compress(&body),
             ResponseBody::Shared(cached) if compressed => cached.gzip(compress),
+            // Kept alive until it is sent, so that later requests can share it.
+            ResponseBody::Shared(cached) => Bytes::from_owner(Uncompressed(cached)),
             body => body.uncompressed().clone(),
         };
         let mut response = Response::new(match self.lines {
@@ -236,6 +238,15 @@ impl ResponseBody {
             Self::Shared(cached) => &cached.uncompressed,
             Self::NotFound => &EMPTY,
         }
+    }
+}
+
+/// The uncompressed bytes of a shared body.
+struct Uncompressed(Arc<CachedBody>);
+
+impl AsRef<[u8]> for Uncompressed {
+    fn as_ref(&self) -> &[u8] {
+        &self.0.uncompressed
     }
 }
 

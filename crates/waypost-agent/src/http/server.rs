@@ -148,7 +148,6 @@ async fn serve_connection(
     });
     let served = http1::Builder::new()
         .title_case_headers(true)
-        .pipeline_flush(true)
         .max_buf_size(MAX_HEAD_BYTES)
         .serve_connection(TokioIo::new(stream), service)
         .await;

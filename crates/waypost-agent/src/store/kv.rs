@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use super::changes::Changes;
 use super::journal_record::JournalRecord;
 use super::model::KvEntry;
+use super::response_cache::SharedResponses;
 use super::watch::Topic;
 
 /// When there are more tombstones than this, the older half is dropped. Lists then have at least
@@ -35,8 +36,17 @@ pub(crate) struct Kv {
     dropped_tombstone_index: u64,
     /// When the lock delay of a key ends.
     lock_delays: HashMap<String, Instant>,
+    shared_lists: SharedResponses<SharedListKey>,
     /// Set during a transaction.
     undo_log: Option<Vec<UndoRecord>>,
+}
+
+/// What a serialized list of keys depends on. Two lists of one prefix with the same index are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct SharedListKey {
+    pub prefix: String,
+    pub pretty: bool,
+    pub index: u64,
 }
 
 /// A key before it was changed.
@@ -59,6 +69,11 @@ impl Kv {
     pub(crate) fn get(&self, key: &str) -> (u64, Option<&Arc<KvEntry>>) {
         let entry = self.entries.get(key);
         (entry.map_or(self.index, |entry| entry.modify_index), entry)
+    }
+
+    /// The lists that are being sent.
+    pub(crate) fn shared_lists(&self) -> &SharedResponses<SharedListKey> {
+        &self.shared_lists
     }
 
     /// The keys with a prefix, sorted, and the index of the list.

@@ -39,6 +39,7 @@ pub(crate) use check_history::CheckHistory;
 pub(crate) use coordinates::{Coordinate, NodeCoordinate};
 pub(crate) use events::UserEvent;
 pub(crate) use journal_record::{JournalRecord, RestoredState};
+pub(crate) use kv::SharedListKey;
 pub(crate) use local::{CheckRecord, CheckResult, NewCheck};
 pub(crate) use model::{
     CatalogCheckDefinition, Check, CheckDefinition, CheckKind, CheckStatus, Connect, Expose,

@@ -1,9 +1,9 @@
-//! Serialized responses, kept until the service they describe changes. A thousand watchers of one
-//! service that wake together share one serialization.
+//! Serialized responses, kept until what they describe changes. A thousand watchers that wake together
+//! share one serialization.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, OnceLock, Weak};
 
 use bytes::Bytes;
 
@@ -74,5 +74,32 @@ impl ResponseCache {
 
     pub(super) fn clear(&mut self) {
         self.slots.get_mut().clear();
+    }
+}
+
+/// Long responses that are being sent, by what they depend on. Unlike [`ResponseCache`] it keeps nothing
+/// alive: a list of keys may be larger than the rest of the process.
+#[derive(Debug)]
+pub(crate) struct SharedResponses<K> {
+    bodies: RefCell<HashMap<K, Weak<CachedBody>>>,
+}
+
+impl<K: Eq + std::hash::Hash> SharedResponses<K> {
+    pub(crate) fn get(&self, key: &K) -> Option<Arc<CachedBody>> {
+        self.bodies.borrow().get(key)?.upgrade()
+    }
+
+    pub(crate) fn insert(&self, key: K, body: &Arc<CachedBody>) {
+        let mut bodies = self.bodies.borrow_mut();
+        bodies.retain(|_, body| body.strong_count() > 0);
+        bodies.insert(key, Arc::downgrade(body));
+    }
+}
+
+impl<K> Default for SharedResponses<K> {
+    fn default() -> Self {
+        Self {
+            bodies: RefCell::default(),
+        }
     }
 }

@@ -17,6 +17,7 @@ mod persistence;
 mod raw_http;
 mod real_consul;
 mod security;
+mod shared_responses;
 mod stale_instances;
 mod third_party_clients;
 mod waypost_api;

@@ -26,6 +26,8 @@ pub(crate) struct Catalog {
     local_node: String,
     nodes_index: u64,
     services_index: u64,
+    /// The serialized list of services, compact and indented.
+    services_cache: [CacheSlot; 2],
     checks_index: u64,
     /// The index at which a service last lost its last instance. It is the index of every unknown
     /// service.
@@ -69,6 +71,7 @@ impl Catalog {
             local_node: fold_case(local_node),
             nodes_index: 0,
             services_index: 0,
+            services_cache: Default::default(),
             checks_index: 0,
             extinction_index: None,
             nodes: BTreeMap::new(),
@@ -228,6 +231,14 @@ impl Catalog {
             let service = row.services.values().find(|service| is_wanted(service))?;
             Some((service, &row.node))
         })
+    }
+
+    /// The index of the list of services, and the slot for it serialized.
+    pub(crate) fn services_cache_slot(&self, pretty: bool) -> (u64, &CacheSlot) {
+        (
+            self.services_index,
+            &self.services_cache[usize::from(pretty)],
+        )
     }
 
     /// The slot for a serialized response about a service. `None` if the service is unknown.
@@ -570,6 +581,7 @@ impl Catalog {
 
     fn touch_services(&mut self, node_key: String, changes: &mut Changes) {
         self.services_index = changes.index();
+        self.services_cache = Default::default();
         changes.touch(Topic::Services);
         changes.touch(Topic::Node(node_key));
     }
