@@ -77,6 +77,7 @@ pub(crate) fn run_query(command: impl Future<Output = CommandResult>) -> Command
 /// Runs a command that serves until it is stopped, on one thread per core.
 pub(crate) fn run_server(command: impl Future<Output = CommandResult>) -> CommandResult {
     log_to_stderr(Level::Info, "info");
+    raise_file_limit();
     tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?
@@ -140,4 +141,16 @@ fn log_to_stderr(level: Level, filter: &str) {
     }
     // This fails only if a subscriber is installed already; that one is kept.
     let _ = builder.try_init();
+}
+
+/// Raises the limit of open files to what the administrator allows. The lower limit of 1,024 that many
+/// systems set is for programs that use `select`; a server would refuse connections from there on.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::debug!(%error, "the limit of open files can't be raised");
+    }
 }

@@ -1,6 +1,7 @@
 //! `waypost agent`: running the registry, listing stale instances, shutting down.
 
 use serde_json::{Value, json};
+use tokio::process::Command;
 use waypost_testkit::free_ports;
 
 use crate::support::*;
@@ -72,4 +73,25 @@ async fn leave_shuts_the_agent_down() {
     let (code, output) = run(&["agent", "leave", "--registry", &address]).await;
     assert_eq!(code, Some(1), "{output}");
     assert!(output.contains(&address), "{output}");
+}
+
+#[tokio::test]
+async fn a_server_raises_its_limit_of_open_files() {
+    let [port] = free_ports().map(|port| port.to_string());
+    let agent = waypost(&["agent", "--http-port", &port, "--dns-port", "0"]);
+    let mut limited = Command::new("sh");
+    limited
+        .args(["-c", "ulimit -Sn 256 && exec \"$0\" \"$@\""])
+        .arg(agent.as_std().get_program())
+        .args(agent.as_std().get_args());
+    let mut agent = Program::start(limited);
+    agent.wait_for_output("/ui/").await;
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", agent.pid())).unwrap();
+    let files = limits
+        .lines()
+        .find(|line| line.starts_with("Max open files"));
+    let values: Vec<_> = files.unwrap().split_whitespace().collect();
+    assert_ne!(values[3], "256", "{limits}");
+    assert_eq!(values[3], values[4], "{limits}");
+    agent.interrupt();
 }
