@@ -37,6 +37,15 @@ struct State {
     strategy: Option<Arc<StrategyChoice>>,
 }
 
+impl Drop for State {
+    fn drop(&mut self) {
+        if self.generation != runtime::generation() {
+            // Dropping it would abort tasks of the parent's runtime.
+            std::mem::forget(self.client.take());
+        }
+    }
+}
+
 impl Client {
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,7 +1,7 @@
 //! `Registrar`: keeps this program registered; and what is registered, from JSON.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -20,7 +20,7 @@ use crate::{errors, runtime};
 /// Keeps one instance registered until it is deregistered or the program ends.
 #[pyclass(frozen)]
 pub(crate) struct Registrar {
-    registrar: Mutex<Option<Arc<RustRegistrar>>>,
+    registrar: Arc<RustRegistrar>,
     /// After a fork, the registration belongs to the parent process.
     generation: u64,
 }
@@ -28,24 +28,26 @@ pub(crate) struct Registrar {
 impl Registrar {
     pub(crate) fn new(registrar: RustRegistrar) -> Self {
         Self {
-            registrar: Mutex::new(Some(Arc::new(registrar))),
+            registrar: Arc::new(registrar),
             generation: runtime::generation(),
         }
     }
 
     fn get(&self) -> PyResult<Arc<RustRegistrar>> {
-        let registrar = self
-            .registrar
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match &*registrar {
-            Some(registrar) if self.generation == runtime::generation() => {
-                Ok(Arc::clone(registrar))
-            }
-            Some(_) => Err(PyRuntimeError::new_err(
-                "this registration belongs to the parent process, which keeps it registered",
-            )),
-            None => Err(PyRuntimeError::new_err("the registration was abandoned")),
+        if self.generation == runtime::generation() {
+            return Ok(Arc::clone(&self.registrar));
+        }
+        Err(PyRuntimeError::new_err(
+            "this registration belongs to the parent process, which keeps it registered",
+        ))
+    }
+}
+
+impl Drop for Registrar {
+    fn drop(&mut self) {
+        if self.generation != runtime::generation() {
+            // Dropping it would take locks that a thread of the parent may have held at the fork.
+            std::mem::forget(Arc::clone(&self.registrar));
         }
     }
 }
@@ -108,15 +110,9 @@ impl Registrar {
     }
 
     /// Stops without deregistering.
-    fn abandon(&self) {
-        let registrar = self
-            .registrar
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(Ok(registrar)) = registrar.map(Arc::try_unwrap) {
-            registrar.abandon();
-        }
+    fn abandon(&self) -> PyResult<()> {
+        self.get()?.abandon();
+        Ok(())
     }
 
     fn enter_maintenance(&self, reason: &str) -> PyResult<()> {

@@ -213,6 +213,17 @@ def pid():
     assert embedded.instances("shop") == [], server.output()
 
 
+def test_a_lock_file_that_cannot_be_opened_does_not_prevent_registration(
+    embedded: Registry, run_program: Any
+) -> None:
+    source = PLAIN.replace("import http.server", "import tempfile, http.server")
+    source = source.replace("port = int", "tempfile.tempdir = '/nonexistent'\nport = int")
+    program = run_program(source, str(free_port()))
+    eventually(lambda: embedded.passing("shop"), program.output())
+    program.stop()
+    assert embedded.instances("shop") == []
+
+
 def _is_running(pid: int) -> bool:
     try:
         with open(f"/proc/{pid}/stat") as stat:

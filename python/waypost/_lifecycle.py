@@ -157,7 +157,15 @@ class _Group:
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._path = path
         while True:
-            self._file = os.open(path, flags, 0o600)
+            try:
+                self._file = os.open(path, flags, 0o600)
+            except OSError as error:
+                # Somebody else's file, or a folder that can't be written to.
+                logger.warning(
+                    "can't open %s (%s): each worker deregisters the instance of all", path, error
+                )
+                self._file = -1
+                return
             fcntl.flock(self._file, fcntl.LOCK_SH)
             if _is_at(self._file, path):
                 return
@@ -166,6 +174,8 @@ class _Group:
 
     def leave(self) -> bool:
         """Leaves the group. Returns whether it was the last member."""
+        if self._file < 0:
+            return True
         try:
             fcntl.flock(self._file, fcntl.LOCK_EX | fcntl.LOCK_NB)
             self._path.unlink(missing_ok=True)

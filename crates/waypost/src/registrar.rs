@@ -192,7 +192,7 @@ impl Registrar {
     }
 
     /// Stops without deregistering: the instance stays in the registry until its checks fail.
-    pub fn abandon(self) {
+    pub fn abandon(&self) {
         self.set_target(Target::Abandoned);
     }
 
