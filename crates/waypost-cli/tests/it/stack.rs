@@ -534,6 +534,55 @@ async fn one_program_is_registered_for_as_long_as_it_runs() {
 }
 
 #[tokio::test]
+async fn a_second_ctrl_c_ends_at_once_what_ignores_the_first() {
+    let folder = Folder::new(
+        "[services.stubborn]\nrun = \"sh -c 'trap : TERM; while :; do sleep 1; done'\"\n\
+         stop = { within = \"10m\" }\n",
+    );
+    let mut up = folder.up(&[]).await;
+    let all = descendants(up.pid());
+    up.interrupt();
+    up.wait_for_output("stubborn | stopping").await;
+    assert!(all.iter().any(|pid| is_running(*pid)));
+    up.interrupt();
+    assert_eq!(up.wait_for_exit().await, Some(0), "{}", up.output());
+    assert!(all.iter().all(|pid| !is_running(*pid)));
+}
+
+#[tokio::test]
+async fn a_service_that_was_changed_is_the_only_one_that_is_restarted() {
+    let folder = Folder::new(
+        "[services.web]\nrun = \"python3 server.py {port}\"\nport = 0\n\
+         build = \"cp page.txt built.txt\"\nwatch = { paths = [\"page.txt\"] }\n\
+         [services.other]\nrun = \"sleep 600\"\nafter = [\"web\"]\n",
+    );
+    folder.write("page.txt", "one");
+    let up = folder.up(&[]).await;
+    folder.write("page.txt", "two");
+    let built = folder.path().join("built.txt");
+    eventually("it is built and restarted", async || {
+        let stack = folder.run(&["ps", "--json"]).await;
+        let stack: Value = serde_json::from_str(&stack.stdout).unwrap();
+        let services = stack["services"].as_array().unwrap();
+        let find = |name: &str| {
+            services
+                .iter()
+                .find(|it| it["name"] == name)
+                .unwrap()
+                .clone()
+        };
+        let (web, other) = (find("web"), find("other"));
+        assert_eq!(other["restarts"], 0);
+        (web["restarts"] == 1 && web["state"] == "ready").then_some(())
+    })
+    .await;
+    assert_eq!(std::fs::read_to_string(built).unwrap(), "two");
+    let logs = folder.run(&["logs", "web"]).await.stdout;
+    assert!(logs.contains("── page.txt changed"), "{logs}");
+    stop(up).await;
+}
+
+#[tokio::test]
 async fn nothing_is_left_when_the_runner_is_killed() {
     let folder = Folder::new(
         "[services.web]\nrun = \"python3 server.py {port}\"\nport = 0\n\

@@ -126,6 +126,8 @@ async fn a_terminal_shows_a_table_and_then_the_output_above_a_footer_and_obeys_k
     assert!(!shown.contains("INFO begun"), "{shown}");
     terminal.press("0/begun\r");
     terminal.until("── \"begun\" ──").await;
+    terminal.press("c");
+    terminal.until("\x1b[2J").await;
     terminal.press("q");
     terminal.until("stopping in reverse order").await;
     let status = tokio::time::timeout(TIMEOUT, terminal.child.wait()).await;

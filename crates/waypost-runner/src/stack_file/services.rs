@@ -272,7 +272,7 @@ impl Conversion<'_> {
             let place = file_of_variables(self.file);
             spec = spec.blocked(
                 format!("{} {plural} not set", missing.join(", ")),
-                format!("it is in needs-env; add it to {place}, or set it in the shell"),
+                format!("it is in needs-env; add it to {place} or set it in the shell, and run `waypost up` again"),
             );
         }
 

@@ -6,6 +6,7 @@ mod control;
 mod crash;
 mod logs;
 mod orphans;
+mod rules;
 mod scale;
 mod start;
 mod stop;
