@@ -40,7 +40,7 @@ struct Cli {
 
 const AFTER_HELP: &str = "\
 Environment variables, of which `waypost config show` lists all with their values:
-  SERVICE_DISCOVERY_PROVIDER             env, static, consul or kubernetes
+  SERVICE_DISCOVERY_PROVIDER             env, static, consul, dns or kubernetes
   CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN    the registry, and the token for it
   SERVICE_REGISTRY_HOST, SERVICE_REGISTRY_PORT
                                          the registry, if CONSUL_HTTP_ADDR is not set

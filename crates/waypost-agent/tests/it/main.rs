@@ -12,6 +12,7 @@ mod grpc_checks;
 mod kv;
 mod laptop;
 mod lifecycle;
+mod memory;
 mod paused_clock;
 mod persistence;
 mod raw_http;

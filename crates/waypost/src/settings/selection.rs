@@ -425,7 +425,7 @@ mod tests {
         assert_eq!(
             error.to_string(),
             "SERVICE_DISCOVERY_PROVIDER: unknown provider \"etcd\"; \
-             use one of: env, static, consul, kubernetes"
+             use one of: env, static, consul, dns, kubernetes"
         );
     }
 
