@@ -143,8 +143,8 @@ fn log_to_stderr(level: Level, filter: &str) {
     let _ = builder.try_init();
 }
 
-/// Raises the limit of open files to what the administrator allows. The lower limit of 1,024 that many
-/// systems set is for programs that use `select`; a server would refuse connections from there on.
+/// Raises the soft limit of open files to the hard limit. Many systems set the soft limit to 1,024 for
+/// programs that use `select`; a server with that limit would soon refuse connections.
 fn raise_file_limit() {
     use rustix::process::{Resource, getrlimit, setrlimit};
 

@@ -62,7 +62,7 @@ pub(crate) fn allows_colours() -> bool {
     !is_set("NO_COLOR") && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
 }
 
-/// The columns and rows of the terminal; 80 and 24 if it doesn't tell.
+/// The columns and rows of the terminal; 80 and 24 if they are unknown.
 pub(crate) fn terminal_size() -> (usize, usize) {
     let or = |value: u16, default| match value {
         0 => default,

@@ -4,8 +4,8 @@
 //! | module | contents |
 //! |---|---|
 //! | `provider` | the provider and its builder |
-//! | `query` | one look-up of a service: the queries, and what their answers mean |
-//! | `mapping` | makes instances of records |
+//! | `query` | one look-up of a service: its queries and their responses |
+//! | `mapping` | converts records to instances |
 
 mod mapping;
 mod provider;

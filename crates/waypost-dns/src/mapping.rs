@@ -1,4 +1,4 @@
-//! Makes instances of DNS records.
+//! Converts DNS records to instances.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, SocketAddr};
@@ -10,7 +10,7 @@ use waypost_core::{Host, Instance, ServiceName, Weight};
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Target {
     pub(super) address: SocketAddr,
-    /// What the SRV record says, if the address comes from one.
+    /// The fields of the SRV record, if the address comes from one.
     pub(super) srv: Option<Srv>,
 }
 

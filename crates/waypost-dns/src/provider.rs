@@ -119,7 +119,7 @@ impl Default for DnsBuilder {
     }
 }
 
-/// What is replaced by the service in the name to look up.
+/// The placeholder for the service in the name to look up.
 const SERVICE: &str = "{service}";
 
 const SERVER: &str = "SERVICE_DISCOVERY_DNS_SERVER";
@@ -171,7 +171,7 @@ impl DnsBuilder {
         self
     }
 
-    /// Sets whether to ask over UDP first, and over TCP only if a response says that it is truncated.
+    /// Sets whether to query over UDP first, and over TCP only if a response is marked as truncated.
     /// Default: `false`, TCP alone. Some servers, among them Consul, leave records out of long UDP
     /// responses without saying so, and instances would be missing.
     pub fn udp(mut self, udp: bool) -> Self {
@@ -213,8 +213,8 @@ impl DnsBuilder {
         self
     }
 
-    /// Sets the longest time between two look-ups of a service, whatever the time to live of its records:
-    /// how late a change may be noticed. Default: 60 s.
+    /// Sets the longest time between two look-ups of a service, whatever the time to live of its records.
+    /// A change is noticed within this time. Default: 60 s.
     pub fn max_refresh(mut self, max: Duration) -> Self {
         self.max_refresh = max;
         self
@@ -265,7 +265,7 @@ impl DnsBuilder {
         }
         options.timeout = ATTEMPT_TIMEOUT;
         options.attempts = ATTEMPTS;
-        // The server's time to live decides when to ask again; a cache would only hide it.
+        // The provider uses the time to live to schedule the next look-up, which a cache would hide.
         options.cache_size = 0;
         let mut builder = Resolver::builder_with_config(config, TokioRuntimeProvider::default());
         *builder.options_mut() = options;

@@ -1,4 +1,4 @@
-//! One look-up of a service: the queries, and what their answers mean.
+//! One look-up of a service: its queries and their responses.
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
@@ -17,18 +17,18 @@ use waypost_core::{ProviderError, ProviderErrorKind, ServiceName};
 
 use crate::mapping::{Srv, Target, instances, targets_at_port};
 
-/// The number of concurrent queries, whatever the number of services.
+/// The maximum number of concurrent queries, regardless of the number of services.
 const MAX_QUERIES: usize = 32;
 
 /// The time limit of one attempt at one server, and the number of attempts.
 pub(super) const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
 pub(super) const ATTEMPTS: usize = 2;
 
-/// Asks the servers about services.
+/// Queries the servers for services.
 pub(super) struct Queries {
     pub(super) resolver: TokioResolver,
     pub(super) description: Arc<str>,
-    /// The name to ask for, with `{service}` in place of the service.
+    /// The name to query, with `{service}` in place of the service.
     pub(super) name: String,
     /// The port of A and AAAA records; without it, SRV records are used.
     pub(super) port: Option<u16>,
@@ -45,7 +45,7 @@ pub(super) struct Answer {
 /// The records of a name.
 enum Found<T> {
     Records(Vec<T>, Duration),
-    /// There are none; `exists` tells whether the name has records of another type.
+    /// There are none. `exists` is true if the name has records of another type.
     Nothing {
         exists: bool,
         ttl: Duration,
@@ -121,7 +121,7 @@ impl Queries {
         }
     }
 
-    /// The addresses and ports that the SRV records of a name lead to.
+    /// The addresses and ports of the SRV records of a name.
     async fn srv_targets(&self, name: &Name) -> Result<Found<Target>, ProviderError> {
         let srv = |record: &Record| match &record.data {
             RData::SRV(srv) => Some(srv.clone()),
@@ -132,7 +132,7 @@ impl Queries {
             Found::Records(records, ttl) => (records, ttl),
             Found::Nothing { exists, ttl } => return Ok(Found::Nothing { exists, ttl }),
         };
-        // The root as a target means that the service is decidedly not available (RFC 2782).
+        // The root as a target means that the service is not available (RFC 2782).
         let records: Vec<SRV> = records
             .into_iter()
             .filter(|srv| !srv.target.is_root())
@@ -238,7 +238,7 @@ impl Queries {
         Ok((found, lookup.additionals().to_vec()))
     }
 
-    /// The error for a response code that is no answer.
+    /// The error for a response code that reports a failure.
     fn refused(&self, name: &Name, code: ResponseCode) -> ProviderError {
         match code {
             ResponseCode::Refused => self.error(

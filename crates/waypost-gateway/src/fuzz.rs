@@ -47,7 +47,7 @@ pub fn paths(input: &[u8]) {
     }
 }
 
-/// The bytes of a connection. However they are cut, the same requests are found.
+/// The bytes of a connection. The requests that are found don't depend on how the bytes are split.
 pub fn request_heads(input: &[u8]) {
     let mut whole = Scanner::default();
     whole.scan(input);

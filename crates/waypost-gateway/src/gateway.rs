@@ -21,8 +21,8 @@ use crate::worker::Worker;
 
 /// How often the registry checks the gateway's health.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
-/// How long connections are served as before when no more are accepted: the first request of the last
-/// ones may still be on its way.
+/// How long connections are still served normally after the last one was accepted, because its first
+/// request may not have arrived yet.
 const LAST_REQUESTS: Duration = Duration::from_millis(100);
 /// The file descriptors that are not for clients' connections or for those to instances.
 const RESERVED_DESCRIPTORS: u64 = 32;

@@ -33,7 +33,7 @@ pub(crate) struct Assignment {
 pub(crate) struct Acceptor {
     limits: Arc<ConnectionLimits>,
     workers: Vec<Assignment>,
-    /// Counts the connections, so that workers with equally many take turns.
+    /// Counts the connections, so that workers with the same number of connections take turns.
     turn: AtomicUsize,
 }
 
@@ -78,7 +78,7 @@ impl Acceptor {
         }
     }
 
-    /// Hands a connection to the worker with the fewest.
+    /// Passes a connection to the worker with the fewest connections.
     fn assign(&self, stream: std::net::TcpStream, peer: SocketAddr) {
         let turn = self.turn.fetch_add(1, Ordering::Relaxed);
         let least = (0..self.workers.len())

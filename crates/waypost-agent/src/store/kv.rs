@@ -41,7 +41,7 @@ pub(crate) struct Kv {
     undo_log: Option<Vec<UndoRecord>>,
 }
 
-/// What a serialized list of keys depends on. Two lists of one prefix with the same index are equal.
+/// Identifies a serialized list of keys. Two lists of one prefix with the same index are equal.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct SharedListKey {
     pub prefix: String,

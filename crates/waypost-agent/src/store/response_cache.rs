@@ -77,8 +77,8 @@ impl ResponseCache {
     }
 }
 
-/// Long responses that are being sent, by what they depend on. Unlike [`ResponseCache`] it keeps nothing
-/// alive: a list of keys may be larger than the rest of the process.
+/// Long responses that are being sent. Unlike [`ResponseCache`], it doesn't keep them in memory afterwards:
+/// a list of keys may be larger than the rest of the process.
 #[derive(Debug)]
 pub(crate) struct SharedResponses<K> {
     bodies: RefCell<HashMap<K, Weak<CachedBody>>>,

@@ -1,4 +1,4 @@
-//! How much memory the registry takes.
+//! The memory use of the registry.
 
 use allocation_counter::measure;
 use tokio::runtime::Builder;
@@ -8,8 +8,7 @@ use crate::raw_http::Request;
 
 const INSTANCES: usize = 10_000;
 
-/// Counts what is allocated and not freed, which is steadier than the memory that the system gives to the
-/// process.
+/// Counts allocated bytes, which vary less than the resident memory of the process.
 #[test]
 fn ten_thousand_instances_with_a_ttl_check_each_take_at_most_60_mib() {
     let runtime = Builder::new_current_thread().enable_all().build().unwrap();

@@ -1,4 +1,4 @@
-//! Long responses that many clients ask for at once take the memory of one.
+//! A long response that many clients request at once is in memory only once.
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -79,7 +79,7 @@ fn all_watchers_of_the_list_of_services_share_one_response() {
             sleep(Duration::from_millis(500)).await;
         });
     });
-    // The list is made once, in a buffer that grows; each would be 40 times as much.
+    // The list is serialized once, in a growing buffer. Without sharing, it would take 40 times as much.
     let bytes = woken.bytes_total as usize;
     assert!(
         bytes < CLIENTS * length / 3,
@@ -109,7 +109,7 @@ fn requests_for_the_same_keys_share_one_response_while_it_is_sent() {
             sleep(Duration::from_secs(1)).await;
         });
     });
-    // Made once, in a buffer that grows.
+    // Serialized once, in a growing buffer.
     let most = sent.bytes_max as usize;
     assert!(
         most < CLIENTS * length / 4,

@@ -382,7 +382,7 @@ async fn a_service_of_the_running_stack_that_crashes() {
         "exited with code 3",
         "waypost logs broken",
     );
-    // The ports that the stack itself holds are no trouble.
+    // Ports that the stack itself uses are not reported.
     let is_port = |it: &&Value| it["subject"] == "ports" && it["severity"] != "ok";
     let ports: Vec<_> = found.findings.iter().filter(is_port).collect();
     assert!(ports.is_empty(), "{ports:#?}");

@@ -8,5 +8,5 @@ mod server;
 
 use std::time::Duration;
 
-/// How long a test waits for what must happen.
+/// The deadline of a test's steps.
 const TIMEOUT: Duration = Duration::from_secs(60);

@@ -1,4 +1,4 @@
-//! What records, times to live and negative answers mean.
+//! The handling of records, times to live and negative answers.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -168,7 +168,7 @@ async fn if_the_address_of_a_target_is_not_known_the_whole_look_up_fails() {
     );
     let provider = builder(&server).build().unwrap();
     next(&mut provider.watch(&web())).await.unwrap_err();
-    // A target that doesn't exist harms only itself.
+    // A target that doesn't exist doesn't affect the others.
     server.set(
         "b.test.",
         RecordType::A,

@@ -11,7 +11,7 @@ use hickory_proto::serialize::binary::{BinDecodable, BinEncodable};
 use tokio::net::UdpSocket;
 use tokio::task::JoinHandle;
 
-/// What it answers for a name and a type.
+/// The response for a name and a type.
 #[derive(Clone, Debug)]
 pub(crate) enum Answer {
     Records(Vec<Record>),

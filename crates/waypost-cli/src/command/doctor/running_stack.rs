@@ -10,10 +10,10 @@ use super::finding::Finding;
 
 const SUBJECT: &str = "stack";
 
-/// How long the stack may take to respond.
+/// The time limit for a response of the stack.
 const TIMEOUT: Duration = Duration::from_secs(2);
 
-/// What runs of the stack of this file; `None` if it isn't running.
+/// The running stack of this file; `None` if it isn't running.
 pub(super) async fn running(path: &Path) -> Option<StackView> {
     let socket = socket_of_file(path).ok()?;
     let asking = async {

@@ -18,9 +18,9 @@ use crate::terminal::escaped;
 
 /// How often the table is drawn while the services start.
 const FRAME: Duration = Duration::from_millis(100);
-/// How many lines of output are held back while the table is shown.
+/// The number of lines of output that are buffered while the table is shown.
 const HELD: usize = 500;
-/// How many of the last lines are shown when another filter is chosen.
+/// The number of last lines that are shown when the filter is changed.
 const SHOWN_AGAIN: usize = 40;
 /// Cyan, blue, magenta and their bright forms: none of them is the colour of a state.
 const COLOURS: [u8; 6] = [36, 34, 35, 96, 94, 95];
@@ -128,7 +128,7 @@ impl Screen {
         state.write_above("");
     }
 
-    /// Keeps the footer true and obeys the keys. Returns when the user wants to end the stack.
+    /// Updates the footer and handles keys. Returns when the user wants to end the stack.
     pub(super) async fn interact(&self, control: &Control, supervisor: &Supervisor) {
         let mut events = supervisor.events();
         let mut keys = Keys::start();
@@ -190,7 +190,7 @@ impl Screen {
         }
     }
 
-    /// Changes what is shown, and shows the last lines of it.
+    /// Changes the filter, and shows the last lines that it accepts.
     fn choose(&self, supervisor: &Supervisor, change: impl FnOnce(&mut Filter)) {
         let mut state = self.lock();
         change(&mut state.filter);
@@ -214,7 +214,7 @@ impl LogSink for Screen {
     fn write(&mut self, lines: &[Line]) -> io::Result<()> {
         let mut state = self.lock();
         if let Some(held) = &mut state.held {
-            // The table has told what the runner says meanwhile.
+            // The table has already shown the runner's own lines.
             held.extend(
                 lines
                     .iter()
@@ -243,7 +243,7 @@ impl LogSink for Screen {
 }
 
 impl State {
-    /// The table of the services: what each is doing, and for how long.
+    /// The table of the services: the state of each, and since when.
     fn table(&self, stack: &StackView, elapsed: Duration) -> Vec<String> {
         let (columns, rows) = terminal_size();
         let title = match &stack.file {
@@ -381,7 +381,7 @@ fn sign(state: ServiceState) -> (&'static str, Option<u8>) {
     }
 }
 
-/// What a service is doing, in one line.
+/// The state of a service, in one line.
 fn progress(service: &ServiceView) -> String {
     let since = || {
         let since = humantime::parse_rfc3339(&service.since).ok()?;
@@ -431,7 +431,7 @@ fn start_time(service: &ServiceView) -> Option<Duration> {
     times.max()
 }
 
-/// The addresses, what is wrong, and the keys.
+/// The addresses, the problems, and the keys.
 fn footer(stack: &StackView) -> Vec<String> {
     let started = stack.services.iter().filter(|it| it.wanted > 0);
     let (ready, bad): (Vec<_>, Vec<_>) = started.partition(|it| it.ready == it.wanted);
@@ -482,7 +482,7 @@ fn cut(row: &str, columns: usize) -> String {
     out
 }
 
-/// The text without a time at its beginning, which a terminal that shows it at once doesn't need.
+/// Removes a time at the beginning of a line: on a terminal, lines are shown as soon as they are written.
 fn without_time(text: &str) -> &str {
     let is_digit = |index: usize| text.as_bytes().get(index).is_some_and(u8::is_ascii_digit);
     let has_time = text.get(4..5) == Some("-")
@@ -511,10 +511,10 @@ impl Keys {
         let before = tcgetattr(&stdin).ok().filter(|_| is_foreground);
         if let Some(before) = &before {
             let mut raw = before.clone();
-            // Ctrl-C stays a signal.
+            // Ctrl-C still sends a signal.
             raw.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
             let _ = tcsetattr(&stdin, OptionalActions::Now, &raw);
-            // It ends with the process: a read can't be interrupted.
+            // The thread ends with the process, because a read can't be interrupted.
             std::thread::spawn(move || {
                 for key in io::stdin().lock().bytes().map_while(Result::ok) {
                     if sender.blocking_send(key).is_err() {
@@ -529,7 +529,7 @@ impl Keys {
     async fn next(&mut self) -> u8 {
         match self.keys.recv().await {
             Some(key) => key,
-            // Nobody types.
+            // No key was pressed.
             None => std::future::pending().await,
         }
     }

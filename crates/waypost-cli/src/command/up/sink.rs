@@ -16,9 +16,9 @@ pub(crate) fn log_folder(directory: &Path) -> PathBuf {
     directory.join(FOLDER).join("logs")
 }
 
-/// What the output is shown on.
+/// The destination of the output.
 pub(super) enum Terminal {
-    /// A terminal that is drawn on.
+    /// A terminal with a footer.
     Screen(Screen),
     /// Plain lines.
     Plain(Console),

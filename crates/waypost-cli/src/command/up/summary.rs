@@ -15,7 +15,7 @@ const LINES: usize = 5;
 pub(super) struct Summary<'a> {
     pub(super) stack: &'a StackView,
     pub(super) supervisor: &'a Supervisor,
-    /// Whether what is wrong is told.
+    /// Whether problems are shown.
     pub(super) has_failures: bool,
     /// The link to the dashboard.
     pub(super) dashboard: Option<&'a str>,
