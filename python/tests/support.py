@@ -32,8 +32,9 @@ def free_port() -> int:
                 continue
 
 
-def eventually(condition: Callable[[], Any], what: str = "") -> Any:
-    """Waits until a condition holds, and returns its value."""
+def eventually(condition: Callable[[], Any], what: str | Callable[[], str] = "") -> Any:
+    """Waits until a condition holds, and returns its value. `what` describes it, or returns the output of a
+    program, which a failure then shows."""
     deadline = time.monotonic() + DEADLINE
     problem: object = None
     while time.monotonic() < deadline:
@@ -45,6 +46,7 @@ def eventually(condition: Callable[[], Any], what: str = "") -> Any:
         except Exception as error:
             problem = error
         time.sleep(0.02)
+    what = what() if callable(what) else what
     raise AssertionError(f"{what or condition} is not so after {DEADLINE:.0f} s: {problem!r}")
 
 

@@ -130,7 +130,7 @@ def test_register_a_fastapi_service_with_health_checks(
     names = ["register_a_fastapi_service", "add_health_check_endpoints"]
     blocks = [source(name, registry, port) for name in names]
     program = run_program("\n".join([*blocks, SERVE.format(port=port)]))
-    [found] = eventually(lambda: registry.passing("my-service"), program.output())
+    [found] = eventually(lambda: registry.passing("my-service"), program.output)
     assert found["Service"]["Port"] == port
     report = get_json(f"http://127.0.0.1:{port}/health")
     assert [check["name"] for check in report["checks"]] == ["database", "cache"]
@@ -144,7 +144,7 @@ def test_register_with_metadata(registry: Registry, run_program: Any) -> None:
     start = "from fastapi import FastAPI\nfrom waypost.registration import register_service\napp = FastAPI()"
     block = source("register_with_metadata", registry, port)
     program = run_program("\n".join([start, block, SERVE.format(port=port)]))
-    [found] = eventually(lambda: registry.instances("my-service"), program.output())
+    [found] = eventually(lambda: registry.instances("my-service"), program.output)
     assert found["Service"]["Meta"].items() >= {
         "api_version": "v2",
         "features": "authentication,billing,reporting",

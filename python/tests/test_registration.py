@@ -89,7 +89,7 @@ def test_a_program_is_found_while_it_serves(
 ) -> None:
     port = free_port()
     program = run_program(source, str(port))
-    [found] = eventually(lambda: registry.passing("shop"), program.output())
+    [found] = eventually(lambda: registry.passing("shop"), program.output)
     assert found["Service"]["Port"] == port
     assert found["Service"]["Meta"]["region"] == "us-east"
     assert ServiceDiscoveryClient().discover_service("shop")[0].version == "1.0.0"
@@ -169,7 +169,7 @@ def test_a_registry_that_is_down_at_the_start_gets_the_registration_later(
     program = run_program(FASTAPI, str(port))
     eventually(lambda: get_json(f"http://127.0.0.1:{port}/")["state"] == "pending")
     embedded.start()
-    eventually(lambda: embedded.passing("shop"), program.output())
+    eventually(lambda: embedded.passing("shop"), program.output)
 
 
 def test_workers_on_one_port_are_one_instance_until_the_last_ends(
@@ -219,7 +219,7 @@ def test_a_lock_file_that_cannot_be_opened_does_not_prevent_registration(
     source = PLAIN.replace("import http.server", "import tempfile, http.server")
     source = source.replace("port = int", "tempfile.tempdir = '/nonexistent'\nport = int")
     program = run_program(source, str(free_port()))
-    eventually(lambda: embedded.passing("shop"), program.output())
+    eventually(lambda: embedded.passing("shop"), program.output)
     program.stop()
     assert embedded.instances("shop") == []
 
@@ -261,7 +261,7 @@ def auth():
         answers[answer["pid"]] = answer["auth"]
         return len(answers) == 2
 
-    eventually(both, server.output())
+    eventually(both, server.output)
     assert set(answers.values()) == {"http://127.0.0.1:5001"}
     embedded.register("auth", 5002)
     eventually(lambda: get_json(f"http://127.0.0.1:{port}/")["auth"].endswith(":5002"))

@@ -104,7 +104,7 @@ def test_services_find_and_call_each_other_and_one_that_is_killed_costs_no_reque
             except OSError as error:
                 through_gateway[repr(error)] += 1
 
-    eventually(lambda: calls_by_name()["succeeded"] > 100 and passing() == 3, up.output())
+    eventually(lambda: calls_by_name()["succeeded"] > 100 and passing() == 3, up.output)
     killed: int = eventually(lambda: get_json(url))["pid"]
     caller = threading.Thread(target=call_through_gateway)
     caller.start()
