@@ -50,12 +50,16 @@ export class App {
     this.sources = JSON.parse(meta.content);
     this.store = new Store(this.sources);
     this.actions = new Actions(this.store);
+    const { stack, registry, traffic } = this.sources;
     /** @type {Map<string, () => View>} */
-    this.views = new Map([["services", () => new ServicesView(this)]]);
-    if (this.sources.stack) this.views.set("logs", () => new LogsView(this));
-    if (this.sources.traffic || this.sources.stack) this.views.set("map", () => new MapView(this));
-    if (this.sources.registry) this.views.set("registry", () => new RegistryView(this));
-    this.views.set("add", () => new AddView(this));
+    this.views = new Map();
+    // A gateway alone knows only its traffic.
+    if (stack || registry) this.views.set("services", () => new ServicesView(this));
+    if (stack) this.views.set("logs", () => new LogsView(this));
+    if (traffic || stack) this.views.set("map", () => new MapView(this));
+    if (registry) this.views.set("registry", () => new RegistryView(this));
+    if (stack || registry) this.views.set("add", () => new AddView(this));
+    this.start = [...this.views.keys()][0] ?? "";
     /** @type {Map<string, View>} */
     this.made = new Map();
     this.palette = new Palette(this);
@@ -88,7 +92,7 @@ export class App {
     const titles = /** @type {Record<string, string>} */ ({ services: "Services", logs: "Logs", map: "Map", registry: "Registry" });
     const icons = /** @type {Record<string, any>} */ ({ services: "services", logs: "log", map: "map", registry: "registry" });
     const shown = [...this.views.keys()].filter((name) => titles[name]);
-    const link = (/** @type {string} */ name) => address.href(name === "services" ? [] : [name]);
+    const link = (/** @type {string} */ name) => address.href(name === this.start ? [] : [name]);
     byId("views").append(...shown.map((name) => el("a", { href: link(name), "data-view": name }, titles[name])));
     byId("dock").append(...shown.map((name) => el("a", { href: link(name), "data-view": name }, icon(icons[name]), titles[name])));
     byId("dock").style.setProperty("--views", String(shown.length));
@@ -102,7 +106,7 @@ export class App {
 
   #navigate() {
     const where = address.current();
-    const name = this.views.has(where.view) ? where.view : "services";
+    const name = this.views.has(where.view) ? where.view : this.start;
     let view = this.made.get(name);
     if (!view) this.made.set(name, (view = /** @type {() => View} */ (this.views.get(name))()));
     if (view !== this.#view) {
@@ -121,7 +125,7 @@ export class App {
 
   /** @param {Changes} changes */
   #update(changes) {
-    const changed = changes.all || changes.links ? model.names(this.state) : new Set([...changes.services].map((name) => model.stackName(this.state, name) ?? name));
+    const changed = changes.all || changes.links || (changes.second && !this.sources.stack && !this.sources.registry) ? model.names(this.state) : new Set([...changes.services].map((name) => model.stackName(this.state, name) ?? name));
     if (changes.all) {
       for (const name of this.rows.keys()) if (!(/** @type {Set<string>} */ (changed).has(name))) this.rows.delete(name);
     }

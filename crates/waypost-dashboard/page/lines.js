@@ -25,19 +25,21 @@ export function logLine(line, { short = false, query = "" } = {}) {
   if (line.stream === "event") {
     return el("li", { class: "mark" }, el("span", { title: exact(time) }, `${line.text.startsWith(line.instance) || line.text.startsWith(line.service) ? "" : `${line.instance || line.service}: `}${line.text}`));
   }
-  const [word, level] = LEVELS[line.level ?? ""] ?? [line.stream === "stderr" ? "err" : "", "muted"];
+  const access = accessEntry(line);
+  // The access log has no levels.
+  const known = line.level ?? (access ? (Number(access.status) >= 500 ? "error" : Number(access.status) >= 400 ? "warn" : "info") : "");
+  const [word, level] = LEVELS[known] ?? [line.stream === "stderr" ? "err" : "", "muted"];
   return el(
     "li", { class: line.level === "error" ? "err" : null },
     el("time", { title: exact(time), datetime: line.time }, preciseClock(time)),
     !short && el("span", { class: `svc ${colour(line.service)}`, title: line.instance }, line.instance || line.service),
     el("span", { class: `lv ${level}` }, word),
-    el("span", { class: "msg" }, ...(accessMessage(line) ?? highlight(plain(line.text), query))),
+    el("span", { class: "msg" }, ...(accessMessage(access) ?? highlight(plain(line.text), query))),
   );
 }
 
-/** An entry of the access log in the words of a person; the request is a link to all lines of it. @param {import("./types.d.ts").LogLine} line */
-function accessMessage(line) {
-  const entry = accessEntry(line);
+/** An entry of the access log in the words of a person; the request is a link to all lines of it. @param {ReturnType<typeof accessEntry>} entry */
+function accessMessage(entry) {
   if (!entry) return null;
   const { method, path, status, instance, route, duration_ms, attempts, cause, request_id } = entry;
   return [

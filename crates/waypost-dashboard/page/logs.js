@@ -22,6 +22,8 @@ export class LogsView {
   /** Lines up to this id were cleared. */
   #cleared = -1;
   #typing = 0;
+  /** Where the list was scrolled to. */
+  #scrolled = 0;
 
   /** @param {import("./app.js").App} app */
   constructor(app) {
@@ -41,8 +43,10 @@ export class LogsView {
     this.list = el("ol", { class: "log", tabindex: "0", "aria-label": "Lines of all services, oldest first" });
     this.list.addEventListener("scroll", () => {
       const isAtEnd = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 30;
+      const isBack = this.list.scrollTop < this.#scrolled - 4;
+      this.#scrolled = this.list.scrollTop;
       // Scrolling back pauses; scrolling to the end resumes.
-      if (isAtEnd !== this.#isFollowing) this.#setFollowing(isAtEnd);
+      if (this.#isFollowing ? isBack && !isAtEnd : isAtEnd) this.#setFollowing(isAtEnd);
     }, { passive: true });
     this.status = el("p", { class: "log-status muted", role: "status" });
     this.request = el("section", { class: "card", "aria-labelledby": "t-one", hidden: true });
@@ -69,6 +73,7 @@ export class LogsView {
     if (document.activeElement !== this.search) this.search.value = query.get("q") ?? "";
     this.app.store.wantLogs(true);
     clear(this.list);
+    this.#scrolled = 0;
     attribute(this.follow, "aria-pressed", String(this.#isFollowing));
     this.follow.classList.toggle("go", this.#isFollowing);
   }

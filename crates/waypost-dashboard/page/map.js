@@ -81,20 +81,15 @@ export class MapView {
       calls.set(key, call);
     };
     for (const name of state.traffic.keys()) {
-      const lastMinute = this.#lastMinute(name);
-      if (!lastMinute.rate) continue;
-      const known = model.callers(state, name);
-      // Callers before the page was opened aren't known. Their shares are assumed to be the same as since then.
-      const seconds = state.traffic.get(name)?.callers.filter(([second]) => second > state.second - 60) ?? [];
-      const all = seconds.reduce((sum, [, , requests]) => sum + requests, 0) / 60;
-      let rest = lastMinute.rate;
-      for (const [caller, perSecond] of known) {
+      const { rate: all } = model.lastMinute(state, name);
+      if (!all) continue;
+      let rest = all;
+      for (const [caller, perSecond] of model.callers(state, name)) {
         if (!this.app.rows.has(caller) || caller === gateway) continue;
-        const part = (lastMinute.rate * perSecond) / all;
-        add(caller, name, part);
-        rest -= part;
+        add(caller, name, perSecond);
+        rest -= perSecond;
       }
-      if (rest > lastMinute.rate / 1000) {
+      if (rest > all / 1000) {
         add(gateway, name, rest);
         add(OUTSIDE, gateway, rest);
       }
@@ -104,21 +99,10 @@ export class MapView {
     }
     for (const call of calls.values()) {
       if (call.to === gateway || !call.rate) continue;
-      const { share, p50, p99 } = this.#lastMinute(call.to);
+      const { share, p50, p99 } = model.lastMinute(state, call.to);
       Object.assign(call, { share, p50, p99, level: share >= 0.05 ? "bad" : share > 0 ? "warn" : "ok" });
     }
     return [...calls.values()];
-  }
-
-  /** The calls of a service in the last minute. @param {string} name */
-  #lastMinute(name) {
-    const { state } = this.app;
-    const buckets = (state.traffic.get(name)?.buckets ?? []).filter(([second]) => second > state.second - 60);
-    const requests = buckets.reduce((sum, bucket) => sum + bucket[1], 0);
-    const failures = buckets.reduce((sum, bucket) => sum + bucket[2], 0);
-    const medians = buckets.map((bucket) => bucket[3]).filter((it) => it != null).sort((a, b) => Number(a) - Number(b));
-    const slowest = Math.max(-1, ...buckets.map((bucket) => bucket[4] ?? -1));
-    return { rate: requests / 60, share: requests ? failures / requests : 0, p50: medians[medians.length >> 1] ?? null, p99: slowest < 0 ? null : slowest };
   }
 
   /** @param {Call[]} calls @returns {Box[]} */
@@ -145,7 +129,7 @@ export class MapView {
     return [...names].map((name) => {
       const row = this.app.rows.get(name);
       const words = name === OUTSIDE ? "browsers, curl" : row ? (row.level === "ok" ? (row.wanted > 1 ? `${row.ready} ready` : row.word.toLowerCase()) : row.word.toLowerCase()) : "";
-      return { name, level: row?.level ?? "idle", words, column: used.indexOf(columns.get(name) ?? 0), x: 0, y: 0, isService: !!row };
+      return { name, level: row?.level ?? "idle", words, column: used.indexOf(columns.get(name) ?? 0), x: 0, y: 0, isService: !!row && this.app.views.has("services") };
     });
   }
 
@@ -239,7 +223,7 @@ export class MapView {
       const latency = (/** @type {number | null} */ value) => (value == null ? "–" : `${millis(value)} ms`);
       const failed = call.share ? percent(call.share) : "0";
       return el(
-        "tr", {}, el("td", {}, call.from), el("td", {}, el("a", { class: `st ${level}`, href: address.href(["services", call.to]) }, sign(level), call.to)),
+        "tr", {}, el("td", {}, call.from), el("td", {}, el("a", { class: `st ${level}`, href: this.app.views.has("services") ? address.href(["services", call.to]) : null }, sign(level), call.to)),
         el("td", { class: "num" }, `${rate(call.rate)} /s`), el("td", { class: "num" }, latency(call.p50)), el("td", { class: "num" }, latency(call.p99)),
         el("td", { class: `num ${call.share ? call.level : "muted"}` }, failed), el("td", { class: "muted" }, call.share ? row?.need?.line || row?.below || "" : ""),
       );

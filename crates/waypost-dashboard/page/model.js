@@ -52,8 +52,12 @@ export function isEmpty(state) {
 export function names(state) {
   const all = new Set(state.services.keys());
   for (const name of state.registry.keys()) if (name !== OWN_SERVICE && !stackName(state, name)) all.add(name);
+  if (isTrafficOnly(state)) for (const name of state.traffic.keys()) all.add(name);
   return all;
 }
+
+/** Whether nothing but the traffic is known. @param {State} state */
+const isTrafficOnly = (state) => state.links.registry.state === "off" && state.links.stack.state === "off";
 
 /**
  * Sorts rows: trouble first, then by name. Comparing names is slow, so their order is kept in `ranks` while the names
@@ -81,7 +85,19 @@ export function rowOf(state, name) {
   if (stackName(state, name)) return null;
   const registered = name === OWN_SERVICE ? undefined : state.registry.get(service && REGISTERED_AS[name] ? REGISTERED_AS[name] : name);
   if (service) return stackRow(state, service, registered);
-  return registered ? registryRow(registered) : null;
+  if (registered) return registryRow(registered);
+  return isTrafficOnly(state) && state.traffic.has(name) ? trafficRow(state, name) : null;
+}
+
+/** The row of a service of which only the traffic is known. @param {State} state @param {string} name @returns {Row} */
+function trafficRow(state, name) {
+  const { share } = lastMinute(state, name);
+  /** @type {Level} */
+  const level = share >= 0.5 ? "bad" : share >= 0.01 ? "warn" : "ok";
+  return {
+    name, about: "", level, word: level === "ok" ? "Answers" : "Fails", below: "", since: 0, ready: 0, wanted: 0, address: "", url: null, tags: [],
+    instances: [], canRestart: false, isStopped: false, uses: [], need: null,
+  };
 }
 
 /** @param {State} state @param {StackService} service @param {RegistryService | undefined} registered @returns {Row} */
@@ -189,11 +205,11 @@ function stackNeed(service, row) {
   const failing = row.instances.filter((instance) => instance.level === "bad" || instance.level === "warn");
   const error = service.last_error ?? "";
   const line = [firstLine(service.why ?? failing[0]?.why ?? ""), service.advice ?? ""].filter(Boolean);
-  if (row.level === "warn" && failing.length) return instanceNeed(row, failing, error || firstLine(failing[0].why));
+  if (row.level === "warn" && failing.length) return instanceNeed(row, failing, failing[0].why ? "" : error);
   const exit = service.instances.find((instance) => instance.exit)?.exit;
   const ended = exit?.signal ? `ended by SIG${exit.signal.replace(/^SIG/, "")}` : exit?.code != null ? `exit code ${exit.code}` : "";
   const detail = [service.restarts ? count(service.restarts, "restart") : "", ended].filter(Boolean).join(", ");
-  return { level: row.level, title: `${service.name} is ${row.word.toLowerCase()}`, detail, code: error, line: (error ? line.filter((it) => !it.includes(error)) : line).join(" · ") };
+  return { level: row.level, title: `${service.name} ${row.word === "Failed" ? "has failed" : `is ${row.word.toLowerCase()}`}`, detail, code: error, line: (error ? line.filter((it) => !it.includes(error)) : line).join(" · ") };
 }
 
 /** @param {RegistryService} service @param {Row} row @returns {import("./types.d.ts").Need | null} */
@@ -213,7 +229,8 @@ function registryNeed(service, row) {
 function instanceNeed(row, failing, code) {
   const ready = row.instances.filter((instance) => instance.level === "ok");
   const warns = failing.every((instance) => instance.level === "warn");
-  const verb = warns ? (failing.length === 1 ? "has a warning" : "have warnings") : failing.length === 1 ? "fails its check" : "fail their checks";
+  const ended = failing.every((instance) => instance.word === "Failed" || instance.word === "Crash-looping");
+  const verb = ended ? (failing.length === 1 ? "has ended" : "have ended") : warns ? (failing.length === 1 ? "has a warning" : "have warnings") : failing.length === 1 ? "fails its check" : "fail their checks";
   const who = failing.length < 4 ? failing.map((instance) => instance.id).join(", ") : `${failing.length} instances of ${row.name}`;
   const rest = !warns && ready.length ? (ready.length === 1 ? `${ready[0].id} takes all requests` : `${ready.length} others take the requests`) : "";
   const { status, path, text } = checkOutput(failing[0].why);
@@ -286,14 +303,28 @@ export function total(state) {
 /** @param {import("./types.d.ts").Bucket[]} buckets @param {1 | 2} field */
 const sum = (buckets, field) => buckets.reduce((sum, bucket) => sum + bucket[field], 0);
 
-/** Who calls a service, per second over the last minute. @param {State} state @param {string} name @returns {Map<string, number>} */
+/** The calls of a service in the last minute: per second, the share that failed, and the latency. @param {State} state @param {string} name */
+export function lastMinute(state, name) {
+  const buckets = (state.traffic.get(name)?.buckets ?? []).filter(([second]) => second > state.second - 60);
+  const requests = sum(buckets, 1);
+  const medians = buckets.map((bucket) => bucket[3]).filter((it) => it != null).sort((a, b) => Number(a) - Number(b));
+  const slowest = Math.max(-1, ...buckets.map((bucket) => bucket[4] ?? -1));
+  return { rate: requests / 60, share: requests ? sum(buckets, 2) / requests : 0, p50: medians[medians.length >> 1] ?? null, p99: slowest < 0 ? null : slowest };
+}
+
+/**
+ * The callers of a service that are known by name, with their calls per second in the last minute. Those of what
+ * happened before the page was opened aren't known, and are taken to be the same.
+ * @param {State} state @param {string} name @returns {Map<string, number>}
+ */
 export function callers(state, name) {
+  const known = (state.traffic.get(name)?.callers ?? []).filter(([second]) => second > state.second - 60);
+  const all = known.reduce((sum, [, , requests]) => sum + requests, 0) || 1;
+  const { rate } = lastMinute(state, name);
   /** @type {Map<string, number>} */
   const calls = new Map();
-  const known = state.traffic.get(name)?.callers ?? [];
-  for (const [second, counts] of known) {
-    if (second <= state.second - 60) continue;
-    for (const [caller, number] of Object.entries(counts)) calls.set(caller, (calls.get(caller) ?? 0) + number / 60);
+  for (const [, counts] of known) {
+    for (const [caller, number] of Object.entries(counts)) calls.set(caller, (calls.get(caller) ?? 0) + (number / all) * rate);
   }
   return calls;
 }

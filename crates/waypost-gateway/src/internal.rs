@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use http::{HeaderMap, Method, Request, Response, StatusCode, header};
@@ -13,6 +13,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use waypost_dashboard::{Dashboard, Sources};
 
 use crate::pages::Pages;
 use crate::problem::{ErrorFormat, Problem};
@@ -82,7 +83,25 @@ async fn respond(
         return problem.into_response(format);
     }
     let uri = request.uri();
+    // A browser gets the dashboard; its files and views have paths of their own.
+    let path = uri.path().trim_start_matches('/');
+    if (!path.is_empty() || format == ErrorFormat::Html)
+        && let Some(response) = dashboard().respond(path, request.headers())
+    {
+        return response.map(|body| ResponseBody::Full(Some(body).filter(|it| !it.is_empty())));
+    }
     pages.internal(uri.path(), uri.query(), format).await
+}
+
+/// The dashboard, with the traffic of this gateway.
+fn dashboard() -> &'static Dashboard {
+    static DASHBOARD: OnceLock<Dashboard> = OnceLock::new();
+    DASHBOARD.get_or_init(|| {
+        Dashboard::new(&Sources {
+            traffic: Some("internal/traffic".to_owned()),
+            ..Sources::default()
+        })
+    })
 }
 
 /// Whether the request's `Host` is an address or `localhost`.

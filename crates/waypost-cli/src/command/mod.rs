@@ -22,6 +22,7 @@ mod service;
 mod services;
 mod stack;
 mod token_args;
+mod ui;
 mod up;
 mod watch;
 
@@ -44,6 +45,7 @@ pub(crate) enum Command {
     Agent(agent::Agent),
     Gateway(gateway::Gateway),
     Service(service::Service),
+    Ui(ui::Ui),
     #[command(subcommand)]
     Registry(registry::Registry),
     #[command(aliases = ["list", "ls"])]
@@ -78,6 +80,7 @@ impl Command {
             Self::Agent(agent) => agent.run(),
             Self::Gateway(gateway) => run_server(gateway.run()),
             Self::Service(service) => run_server(service.run()),
+            Self::Ui(ui) => run_server(ui.run()),
             Self::Registry(registry) => registry.run(),
             Self::Services(services) => run_query(services.run()),
             Self::Instances(instances) => run_query(instances.run()),

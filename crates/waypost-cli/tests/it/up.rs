@@ -177,7 +177,7 @@ async fn the_proxy_that_the_environment_names_is_not_used_for_local_addresses() 
         ],
     );
     stack.up.wait_for_output("API gateway   http").await;
-    let models = get_json(&url(stack.ui, "/api/models")).await;
+    let models = get_json(&url(stack.ui, "/try/ai-models/api/models")).await;
     assert_eq!(models["upstream"]["status"], "available", "{models}");
     let services = waypost(&["services", "--registry", &url(stack.registry, "")])
         .env("HTTP_PROXY", &proxy)
@@ -205,6 +205,9 @@ async fn one_command_starts_the_stack_and_ctrl_c_stops_all_of_it() {
 
     for (port, path, text) in [
         (stack.ui, "/", "<html"),
+        (stack.ui, "/try/ai-models/", "ask a model"),
+        (stack.ui, "/api/stack", "ai-models"),
+        (stack.ui, "/v1/catalog/services", "ai-models"),
         (stack.models, "/docs", "swagger"),
         (stack.registry, "/ui/", "<html"),
         (stack.gateway, "/health", "passing"),
@@ -215,7 +218,7 @@ async fn one_command_starts_the_stack_and_ctrl_c_stops_all_of_it() {
         assert!(body.to_lowercase().contains(text), "{path}: {body}");
     }
     // The UI calls the models through the gateway, which it finds by name.
-    let through_ui = get_json(&url(stack.ui, "/api/models")).await;
+    let through_ui = get_json(&url(stack.ui, "/try/ai-models/api/models")).await;
     assert_eq!(through_ui["models"], models["models"]);
 
     let services = get_json(&url(stack.registry, "/v1/catalog/services")).await;

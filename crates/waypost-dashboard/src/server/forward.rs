@@ -47,6 +47,8 @@ pub(super) struct ForwardError {
 
 impl Forward {
     pub(super) fn new() -> Result<Self, reqwest::Error> {
+        // Fails if the program has chosen a provider already, which is then used.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())

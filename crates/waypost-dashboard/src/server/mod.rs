@@ -89,12 +89,11 @@ struct Server {
 /// It doesn't check the `Host` header: wrap it in a protection against other web pages.
 ///
 /// # Errors
-/// If the HTTP client can't be created, for example because no TLS provider is installed.
+/// If the HTTP client can't be created, for example because no root certificates are installed.
 ///
 /// ```
 /// use waypost_dashboard::server::{Config, router};
 ///
-/// # let _ = rustls::crypto::ring::default_provider().install_default();
 /// let config = Config::new("http://127.0.0.1:8500", "random text");
 /// let app = router(config)?;
 /// # let _: axum::Router = app;

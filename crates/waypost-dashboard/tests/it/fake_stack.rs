@@ -72,16 +72,27 @@ pub(crate) fn now() -> u64 {
 }
 
 impl FakeStack {
+    /// A gateway without a stack or a registry.
+    pub(crate) fn gateway() -> Self {
+        Self::with_sources(&Sources {
+            traffic: Some("internal/traffic".into()),
+            ..Sources::default()
+        })
+    }
+
     /// A stack without services.
     pub(crate) fn new() -> Self {
-        let sources = Sources {
+        Self::with_sources(&Sources {
             stack: Some("api/".into()),
             registry: Some("v1/".into()),
             registry_kind: Some("embedded".into()),
             traffic: Some("internal/traffic".into()),
             links: [("AI models demo".to_owned(), "try/ai-models/".to_owned())].into(),
             ..Sources::default()
-        };
+        })
+    }
+
+    fn with_sources(sources: &Sources) -> Self {
         Self {
             shared: Arc::new(Shared {
                 world: Mutex::new(World {
@@ -91,7 +102,7 @@ impl FakeStack {
                 events: broadcast::channel(4096).0,
                 requests: AtomicU64::new(0),
                 bytes: Arc::default(),
-                dashboard: Dashboard::new(&sources),
+                dashboard: Dashboard::new(sources),
             }),
         }
     }

@@ -40,7 +40,7 @@ async fn a_killed_instance_has_a_card_with_the_cause_within_a_second() {
         );
         failed["last_error"] = json!("Error: out of memory");
         stack.set_service(failed);
-        page.wait_for(".need[data-name='orders']", "orders is failed")
+        page.wait_for(".need[data-name='orders']", "orders has failed")
             .await;
         page.wait_for(".need[data-name='orders'] code", "Error: out of memory")
             .await;
@@ -378,6 +378,25 @@ async fn text_from_outside_is_never_parsed_as_html() {
             0
         );
         assert_eq!(page.js("window.hacked ?? null").await, Value::Null);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_gateway_alone_shows_the_map_of_its_traffic() {
+    let stack = FakeStack::gateway();
+    let server = stack.serve().await;
+    Page::test(&server.url, async |page| {
+        page.wait_for("#live", "Live").await;
+        page.wait_for(".nothing", "The gateway has seen no call")
+            .await;
+        stack.second(&shop::second());
+        page.wait_for(".map", "catalog").await;
+        page.wait_for(".calls-table", "payments").await;
+        let views = page
+            .js("[...document.querySelectorAll('#views a')].map((it) => it.textContent)")
+            .await;
+        assert_eq!(views, json!(["Map"]));
     })
     .await;
 }

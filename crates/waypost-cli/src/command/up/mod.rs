@@ -207,7 +207,12 @@ impl Up {
             control.clone(),
         );
         let dashboard = match plan.dashboard() {
-            Some(address) => Some(Dashboard::start(address, control.clone()).await?),
+            Some(address) => {
+                let (option, registry) = ("--port dashboard=PORT", plan.registry_address());
+                let start =
+                    Dashboard::start(address, option, control.clone(), &registry, Vec::new());
+                Some(start.await?)
+            }
             None => None,
         };
         if let Some(dashboard) = &dashboard {
@@ -278,11 +283,20 @@ impl Up {
         let mut socket = open_socket(&socket).await?;
         let stack = sample.stack()?;
         stack.check_ports().map_err(CommandError::other)?;
+        sample.check_dashboard_port()?;
         sample.registry().check_localhost()?;
         let supervisor =
             Supervisor::start(stack, Console::stdout()).map_err(CommandError::other)?;
         let control = Control::start(supervisor.clone(), sample.about());
         socket.serve(router(control.clone()));
+        let dashboard = Dashboard::start(
+            sample.dashboard_address(),
+            "--port ui=PORT",
+            control.clone(),
+            &sample.registry().address(),
+            Sample::pages(),
+        )
+        .await?;
 
         let ready = tokio::select! {
             ready = supervisor.ready() => ready,
@@ -299,7 +313,10 @@ impl Up {
             () = all_discovered(&sample) => false,
             () = &mut shutdown => true,
         };
-        announce_verbatim(&format!("\n{sample}\n\n"));
+        announce_verbatim(&format!(
+            "\n  Dashboard     {}\n{sample}\n\n",
+            dashboard.link
+        ));
         if !self.check && !is_stopping {
             tokio::select! {
                 () = &mut shutdown => {}

@@ -1,9 +1,11 @@
 //! The programs that `waypost up` starts, and their ports.
 
 use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
 
-use waypost_runner::Stack;
+use waypost_dashboard::server::ServicePage;
 use waypost_runner::control::About;
+use waypost_runner::{Stack, Transport, check_port};
 
 use super::built_in::Registry;
 use super::registry_choice::RegistryChoice;
@@ -14,6 +16,8 @@ use crate::suggest::closest;
 pub(super) struct Sample {
     registry: Registry,
     services: [Service; 3],
+    /// The port of the dashboard, which shows the page of the service `ui` as well.
+    dashboard_port: u16,
 }
 
 /// A program that registers itself.
@@ -42,13 +46,16 @@ impl Sample {
             services: [
                 service("ai-models", "ai-models", &["service", "ai-models"], 8002),
                 service("gateway", "api-gateway", &["gateway"], 8000),
-                service("ui", "ui", &["service", "ui"], 3000),
+                service("ui", "ui", &["service", "ui"], 0),
             ],
+            dashboard_port: 3000,
         }
     }
 
     pub(super) fn set_port(&mut self, name: &str, port: u16) -> Result<(), CommandError> {
-        if name != "registry" {
+        if name == "ui" {
+            self.dashboard_port = port;
+        } else if name != "registry" {
             self.service_mut("--port", name)?.port = port;
         } else if !self.registry.is_started() {
             return Err(CommandError::other(
@@ -114,8 +121,30 @@ impl Sample {
             directory: std::env::current_dir().unwrap_or_default(),
             registry: format!("http://{}", self.registry.address()),
             gateway: Some(local(self.gateway_port())),
-            dashboard: None,
+            dashboard: Some(local(self.dashboard_port)),
         }
+    }
+
+    pub(super) fn dashboard_address(&self) -> SocketAddr {
+        SocketAddr::from((Ipv4Addr::LOCALHOST, self.dashboard_port))
+    }
+
+    /// Checks that the port of the dashboard is free, before anything is started.
+    ///
+    /// # Errors
+    /// Names the process that has it.
+    pub(super) fn check_dashboard_port(&self) -> Result<(), CommandError> {
+        let address = self.dashboard_address();
+        check_port("ui", address, Transport::Tcp).map_err(CommandError::other)
+    }
+
+    /// The pages that the dashboard links to.
+    pub(super) fn pages() -> Vec<ServicePage> {
+        vec![ServicePage {
+            title: "AI models demo".to_owned(),
+            path: "try/ai-models".to_owned(),
+            service: "ui".to_owned(),
+        }]
     }
 
     /// The names under which the services register.
@@ -127,9 +156,10 @@ impl Sample {
 impl fmt::Display for Sample {
     /// The URL of each program.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let [models, gateway, ui] = self.services.each_ref().map(|service| service.port);
+        let [models, gateway, _] = self.services.each_ref().map(|service| service.port);
+        let ui = self.dashboard_port;
         writeln!(f, "  API gateway   http://127.0.0.1:{gateway}/")?;
-        writeln!(f, "  UI            http://127.0.0.1:{ui}/")?;
+        writeln!(f, "  UI            http://127.0.0.1:{ui}/try/ai-models/")?;
         writeln!(f, "  AI models     http://127.0.0.1:{models}/docs")?;
         write!(f, "  Registry      http://{}/ui/", self.registry.address())
     }
