@@ -84,6 +84,10 @@ pub struct Config {
     /// A file of routes, YAML or TOML by its name; see the [guide](crate#routes). It is read again when
     /// it changes. None by default.
     pub routes_file: Option<PathBuf>,
+    /// Whether services get the routes that their instances ask for, by the tags or metadata
+    /// `waypost.path=/billing`, `waypost.host=billing.example` and `waypost.strip=true`. False by default,
+    /// since it watches every service.
+    pub routes_from_tags: bool,
     /// Whether each discovered service has a route `/{service}/…`. True by default.
     pub discovered_routes: bool,
     /// The only services that have such a route. Empty by default, which means all.
@@ -142,6 +146,7 @@ impl Default for Config {
             access_log: None,
             tls: Vec::new(),
             routes_file: None,
+            routes_from_tags: false,
             discovered_routes: true,
             only: Vec::new(),
             register: true,

@@ -111,6 +111,7 @@ impl Gateway {
                 () = accept => {}
                 () = running.server.routes().follow() => {}
                 () = running.server.routes().follow_file() => {}
+                () = running.server.routes().follow_tags() => {}
                 () = follow_certificates(&running.server) => {}
                 () = running.server.traffic().collect_every_second() => {}
                 () = running.shut_down(registrar, stop) => {}

@@ -54,6 +54,10 @@ pub(crate) struct Gateway {
     /// File of routes, YAML or TOML by its name; it is read again when it changes
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
+    /// Give services the routes that they ask for by the tags or metadata waypost.path=/PATH,
+    /// waypost.host=HOST and waypost.strip=true; watches every service
+    #[arg(long)]
+    routes_from_tags: bool,
     /// Check a routes file and exit
     #[arg(long, value_name = "FILE", conflicts_with = "routes")]
     check: Option<PathBuf>,
@@ -124,6 +128,7 @@ impl Gateway {
         config.tls = self.tls()?;
         config.discovered_routes = !self.no_discovered_routes;
         config.routes_file = self.routes.clone();
+        config.routes_from_tags = self.routes_from_tags;
         let internal = self.bind_internal().await?;
         config.only = self.only;
         config.hidden.extend(self.hide);

@@ -3,17 +3,20 @@
 //! Names in requests are only looked up here. Clients therefore can't make the gateway query the
 //! registry for arbitrary names.
 
+mod asked;
 mod file;
 mod pattern;
 mod route;
 mod table;
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::runtime::Handle;
 use waypost::snapshot::{Catalog, Freshness};
@@ -31,6 +34,7 @@ pub(crate) use pattern::PathPattern;
 pub(crate) use pattern::decode_unreserved;
 pub(crate) use route::{Destination, Limits, Route, Subset};
 
+use self::asked::AskedRoute;
 use self::table::{RouteTable, first_segment};
 
 /// First segments of the gateway's own paths. A service with such a name gets no route.
@@ -54,9 +58,20 @@ pub(crate) struct Routes {
     discovers: bool,
     limits: Limits,
     file: Option<PathBuf>,
+    /// Whether services get the routes that they ask for.
+    reads_tags: bool,
+    explicit: Mutex<ExplicitRoutes>,
     table: ArcSwap<RouteTable>,
     /// Also held while a new table is made.
     services: Mutex<HashMap<ServiceName, Arc<Service>>>,
+}
+
+/// The routes that somebody has written.
+#[derive(Default)]
+struct ExplicitRoutes {
+    from_file: Vec<Arc<Route>>,
+    /// Those that services ask for.
+    asked: BTreeMap<ServiceName, (AskedRoute, Arc<Route>)>,
 }
 
 impl Routes {
@@ -78,6 +93,8 @@ impl Routes {
             discovers: config.discovered_routes,
             limits: Limits::new(config),
             file: config.routes_file.clone(),
+            reads_tags: config.routes_from_tags,
+            explicit: Mutex::default(),
             table: ArcSwap::default(),
             services: Mutex::default(),
         };
@@ -124,10 +141,86 @@ impl Routes {
             let service = |name: &ServiceName| self.service(&mut services, name);
             Arc::new(Route::from_file(spec, index, &self.limits, service))
         });
-        let routes = routes.collect();
+        self.explicit().from_file = routes.collect();
+        self.use_explicit(&services);
+        Ok(())
+    }
+
+    /// Gives services the routes that their instances ask for. Never returns.
+    ///
+    /// This watches every service, which a gateway otherwise does only for those that are called.
+    pub(crate) async fn follow_tags(&self) {
+        if !self.reads_tags {
+            return std::future::pending().await;
+        }
+        let mut names = self.client.directory().subscribe_catalog();
+        let mut known = HashSet::new();
+        let mut following = FuturesUnordered::new();
+        loop {
+            let catalog = tokio::select! {
+                catalog = names.changed() => catalog,
+                Some(()) = following.next() => continue,
+            };
+            for name in catalog.names() {
+                if self.may_ask(name) && known.insert(name.clone()) {
+                    following.push(self.follow_tags_of(name.clone()));
+                }
+            }
+        }
+    }
+
+    async fn follow_tags_of(&self, name: ServiceName) {
+        let mut instances = self.client.directory().subscribe(&name);
+        loop {
+            let snapshot = instances.changed().await;
+            // Without instances, as during an outage, the route stays.
+            if snapshot.instances().len() == 0 {
+                continue;
+            }
+            match asked::asked_for(&snapshot) {
+                Ok(asked) => self.apply_asked(&name, asked),
+                Err(error) => {
+                    tracing::warn!(service = %name, "the route it asks for is invalid: {error}");
+                }
+            }
+        }
+    }
+
+    fn apply_asked(&self, name: &ServiceName, asked: Option<AskedRoute>) {
+        let mut services = self.services();
+        let service = self.service(&mut services, name);
+        let mut explicit = self.explicit();
+        let applied = explicit.asked.get(name).map(|(asked, _)| asked);
+        if applied == asked.as_ref() {
+            return;
+        }
+        match asked {
+            None => drop(explicit.asked.remove(name)),
+            Some(asked) => {
+                let route = Arc::new(Route::asked(service, asked.clone(), self.limits.clone()));
+                explicit.asked.insert(name.clone(), (asked, route));
+            }
+        }
+        drop(explicit);
+        self.use_explicit(&services);
+    }
+
+    /// Puts the written routes into the table. The lock on the services keeps others from doing so.
+    fn use_explicit(&self, _services: &HashMap<ServiceName, Arc<Service>>) {
+        let explicit = self.explicit();
+        let asked = explicit.asked.values().map(|(_, route)| route);
+        let routes = explicit.from_file.iter().chain(asked).cloned().collect();
         self.table
             .store(Arc::new(self.table.load().with_file(routes)));
-        Ok(())
+    }
+
+    fn explicit(&self) -> MutexGuard<'_, ExplicitRoutes> {
+        self.explicit.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether a service may have a route.
+    fn may_ask(&self, name: &ServiceName) -> bool {
+        !self.hidden.contains(name) && (self.only.is_empty() || self.only.contains(name))
     }
 
     /// Applies each change of the registry's list of services. Never returns.
@@ -248,10 +341,7 @@ impl Routes {
     }
 
     fn may_have_route(&self, name: &ServiceName) -> bool {
-        self.discovers
-            && !RESERVED.contains(&name.as_str())
-            && !self.hidden.contains(name)
-            && (self.only.is_empty() || self.only.contains(name))
+        self.discovers && !RESERVED.contains(&name.as_str()) && self.may_ask(name)
     }
 
     fn services(&self) -> MutexGuard<'_, HashMap<ServiceName, Arc<Service>>> {

@@ -7,6 +7,7 @@ use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use waypost::{Instance, ServiceName};
 
+use super::asked::AskedRoute;
 use super::file::{CorsSpec, DestinationSpec, LimitsSpec, RateBy, RateLimitSpec, RouteSpec};
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
 use crate::config::Config;
@@ -224,6 +225,25 @@ impl Route {
             limits,
             policies,
         }
+    }
+
+    /// The route that a service asks for.
+    pub(super) fn asked(service: Arc<Service>, asked: AskedRoute, limits: Limits) -> Self {
+        let mut route = Self::discovered(service, limits);
+        let strips = asked.strips && !asked.path.is_everything();
+        let (prefix, rewrite) = match &asked.path {
+            PathPattern::Prefix(prefix) if strips => {
+                (prefix.clone(), Rewrite::Prefix(String::new()))
+            }
+            _ => (String::new(), Rewrite::Keep),
+        };
+        route.prefix_value = HeaderValue::from_str(&prefix).ok().filter(|_| strips);
+        route.prefix = prefix;
+        route.rewrite = rewrite;
+        route.hosts = asked.hosts;
+        route.path = asked.path;
+        route.redirects_bare_prefix = false;
+        route
     }
 
     pub(crate) fn name(&self) -> &str {

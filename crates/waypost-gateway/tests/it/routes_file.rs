@@ -413,3 +413,43 @@ async fn a_gateway_in_a_cluster_calls_no_loopback_address_and_no_foreign_name() 
         assert_eq!(answer.reason(), "not_callable");
     }
 }
+
+#[tokio::test]
+async fn a_service_gets_the_route_that_it_asks_for_and_a_bad_one_is_ignored() {
+    let gateway = TestGateway::start_with(|config| config.routes_from_tags = true).await;
+    let origin = Origin::echo().await;
+    let billing = instance("billing", "b", origin.address).tag("waypost.path=/bills");
+    let shop = instance("shop", "s", origin.address)
+        .meta("waypost.host", "shop.example, *.shop.example")
+        .meta("waypost.path", "/s")
+        .meta("waypost.strip", "true");
+    let odd = instance("odd", "o", origin.address).tag("waypost.path=odd");
+    for asking in [billing, shop, odd] {
+        gateway.insert(asking).await;
+    }
+    let served = async |host: &str, path: &str| {
+        let request = Request::get(gateway.url(path)).header("host", host);
+        gateway.send(request).await
+    };
+    for (host, path, instance, arrives) in [
+        ("a", "/bills/7", "b", "/bills/7"),
+        ("de.shop.example", "/s/cart", "s", "/cart"),
+        ("a", "/billing/7", "b", "/7"),
+        ("a", "/odd/x", "o", "/x"),
+    ] {
+        with_deadline(path, async {
+            while served(host, path).await.status != StatusCode::OK {}
+        })
+        .await;
+        let answer = served(host, path).await;
+        assert_eq!(answer.instance(), instance, "{host}{path}");
+        assert_eq!(answer.json()["uri"], arrives, "{host}{path}");
+    }
+    assert_eq!(served("a", "/s/cart").await.status, StatusCode::NOT_FOUND);
+    // The route stays when the last instance is gone.
+    gateway.memory.remove(&waypost::InstanceId::new("b"));
+    with_deadline("a 503", async {
+        while served("a", "/bills/7").await.status != StatusCode::SERVICE_UNAVAILABLE {}
+    })
+    .await;
+}
