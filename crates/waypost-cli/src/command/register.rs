@@ -138,7 +138,10 @@ impl Register {
             registration = registration.version(version);
         }
         let http = self.check_http.as_ref().map(Check::http);
-        if let Some(ttl) = self.check_ttl {
+        // Kubernetes runs no checks outside of pods, so the process that holds the instance does.
+        let has_check = http.is_some() || self.check_tcp;
+        let runs_check = self.hold && has_check && self.registry.is_kubernetes();
+        if self.check_ttl.is_some() || runs_check {
             let local_address = provider.registry().map_err(Error::from)?.local_address();
             let instance = registration.clone().resolve(local_address)?;
             let check = LocalCheck::new(http.as_ref(), instance.instance())?;
@@ -146,7 +149,10 @@ impl Register {
                 let check = check.clone();
                 async move { check.run().await }
             });
-            registration = registration.check(Check::ttl(ttl)).health(health);
+            registration = registration.health(health);
+            if let Some(ttl) = self.check_ttl {
+                registration = registration.check(Check::ttl(ttl));
+            }
         } else if let Some(http) = http {
             registration = registration.check(http.every(self.interval));
         } else if self.check_tcp {

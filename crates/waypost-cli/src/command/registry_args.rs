@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use waypost::directory::{Directory, DirectoryOptions};
 use waypost::provider::consul::ConsulProvider;
 use waypost::provider::{CheckResult, Provider};
-use waypost::settings::Settings;
+use waypost::settings::{ProviderKind, Settings};
 use waypost::{
     ClientBuilder, ConfigError, Environment, Error, Invalid, ServiceAddress,
     ServiceDiscoveryClient, ServiceName,
@@ -64,6 +64,12 @@ impl RegistryArgs {
             None => Ok(Settings::of_this_process()?.chosen_provider()?),
             Some(environment) => Ok(Arc::new(self.consul(&environment)?)),
         }
+    }
+
+    /// Whether the registry is a Kubernetes cluster.
+    pub(crate) fn is_kubernetes(&self) -> bool {
+        let kind = Settings::of_this_process().map(|settings| settings.kind());
+        self.registry.is_none() && matches!(kind, Ok(ProviderKind::Kubernetes))
     }
 
     /// The environment with the registry that `--registry` names; `None` without the flag.

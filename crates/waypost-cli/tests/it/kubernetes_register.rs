@@ -168,3 +168,59 @@ async fn an_address_selects_instances_and_a_port() {
     assert_eq!(code, Some(2));
     assert!(stderr.contains("leave the port out"), "{stderr}");
 }
+
+#[tokio::test]
+async fn the_process_that_holds_an_instance_runs_its_check() {
+    let server = ApiServer::builder()
+        .namespace("demo")
+        .start()
+        .await
+        .unwrap();
+    let service = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = service.local_addr().unwrap().port().to_string();
+    let arguments = [
+        "register",
+        "billing",
+        "--port",
+        &port,
+        "--address",
+        "10.0.0.7",
+        "--id",
+        "b-1",
+        "--hold",
+        "--check-http",
+        &format!("http://127.0.0.1:{port}/health"),
+    ];
+    let serving = tokio::spawn(async move {
+        use tokio::io::{AsyncReadExt, AsyncWriteExt};
+        while let Ok((mut stream, _)) = service.accept().await {
+            let _ = stream.read(&mut [0; 1024]).await;
+            let response = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+            let _ = stream.write_all(response).await;
+        }
+    });
+    let mut held = Program::start(command(&server, &arguments));
+    held.wait_for_output("b-1").await;
+    let is_ready = async || {
+        let slice = server.get("endpointslices", "demo", "waypost-b-1");
+        slice.map(|slice| slice["endpoints"][0]["conditions"]["ready"].clone())
+    };
+    assert_eq!(
+        is_ready().await,
+        Some(Value::Bool(true)),
+        "{}",
+        held.output()
+    );
+    assert!(
+        !held.output().contains("runs no health checks"),
+        "{}",
+        held.output()
+    );
+    serving.abort();
+    eventually("the instance is not ready", async || {
+        (is_ready().await == Some(Value::Bool(false))).then_some(())
+    })
+    .await;
+    held.interrupt();
+    assert_eq!(held.wait_for_exit().await, Some(0));
+}
