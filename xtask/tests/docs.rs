@@ -282,3 +282,77 @@ fn every_page_is_in_the_contents() {
         .collect();
     assert!(missing.is_empty(), "not in docs/README.md: {missing:?}");
 }
+
+/// The commands `waypost …` in the code of a page: in blocks and inline.
+fn commands(text: &str) -> Vec<Vec<&str>> {
+    let mut in_block = false;
+    let mut found = Vec::new();
+    for line in text.lines() {
+        if line.trim_start().starts_with("```") {
+            in_block = !in_block;
+            continue;
+        }
+        let code: Vec<&str> = if in_block {
+            vec![line.split(" #").next().unwrap()]
+        } else {
+            line.split('`').skip(1).step_by(2).collect()
+        };
+        for code in code
+            .iter()
+            .flat_map(|code| code.split([';', '|', '&', '(', '$']))
+        {
+            let words: Vec<&str> = code.split_whitespace().collect();
+            if words.first() == Some(&"waypost") && words.len() > 1 && words[1] != "help" {
+                found.push(words);
+            }
+        }
+    }
+    found
+}
+
+#[test]
+fn every_command_in_the_documentation_exists_with_its_options() {
+    let reference = page("commands.md");
+    let (common, _) = reference.split_once("\n## `").unwrap();
+    let section = |name: &str| {
+        let start = format!("\n## `{name}`\n");
+        let (_, rest) = reference.split_once(&start)?;
+        rest.split("\n## `").next()
+    };
+    let mut unknown = Vec::new();
+    for file in markdown() {
+        // The history names what no longer exists; the reference lists examples of its own.
+        if file.ends_with("CHANGELOG.md") || file.ends_with("docs/commands.md") {
+            continue;
+        }
+        let text = read(&file);
+        for words in commands(&text) {
+            let mut name = "waypost".to_owned();
+            let mut depth = 1;
+            while let Some(longer) = words.get(depth).map(|word| format!("{name} {word}"))
+                && section(&longer).is_some()
+            {
+                name = longer;
+                depth += 1;
+            }
+            let text = section(&name).unwrap();
+            let known = |option: &str| {
+                let mut lines = text.lines().chain(common.lines());
+                let is_it = |word: &str| word.trim_end_matches(['.', ',']) == option;
+                lines.any(|line| line.trim_start().starts_with('-') && line.split(' ').any(is_it))
+            };
+            let options = words[depth..].iter().take_while(|word| **word != "--");
+            let options = options.filter(|word| word.starts_with('-') && word.len() > 1);
+            let options = options.map(|word| word.split('=').next().unwrap());
+            let wrong: Vec<_> = options.filter(|it| !known(it) && *it != "--help").collect();
+            let is_group = text.contains("\nCommands:\n");
+            let next = words.get(depth).copied().unwrap_or("-");
+            let lacks_command = is_group && next.starts_with(|c: char| c.is_ascii_lowercase());
+            if !wrong.is_empty() || lacks_command {
+                let shown = file.strip_prefix(workspace()).unwrap().display();
+                unknown.push(format!("{shown}: {}", words.join(" ")));
+            }
+        }
+    }
+    assert!(unknown.is_empty(), "{}", unknown.join("\n"));
+}

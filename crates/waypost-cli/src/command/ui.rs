@@ -17,9 +17,9 @@ use crate::error::{CommandError, CommandResult};
 use crate::random::random;
 use crate::terminal::announce;
 
-/// Show a registry that runs elsewhere, such as a Consul, in the browser
+/// Show another registry, such as Consul, in the browser
 ///
-/// Prints a link with a token, which changes need. Anybody who can connect to the port can look.
+/// Prints a link with a token, which is required for changes. Anyone who can connect to the port can read.
 #[derive(Args)]
 pub(crate) struct Ui {
     /// The registry to show
@@ -31,10 +31,10 @@ pub(crate) struct Ui {
     /// Port to listen on
     #[arg(long, default_value_t = 3000)]
     port: u16,
-    /// Name of the gateway, if its traffic is to be shown
+    /// Name of the gateway whose traffic is shown [default: none]
     #[arg(long, value_name = "NAME")]
     gateway: Option<String>,
-    /// Token for the registry; without it the page asks for one if needed
+    /// Token for the registry; without it, the page asks for one if needed
     #[arg(
         long,
         env = "CONSUL_HTTP_TOKEN",

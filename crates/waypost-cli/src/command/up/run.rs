@@ -23,8 +23,8 @@ use crate::error::{CommandError, CommandResult};
 
 /// Run one program and keep it registered, without a stack file
 ///
-/// The program gets PORT, and {port} in its arguments is replaced. It is registered with the registry that
-/// runs, its readiness as check, until it ends; its exit code is that of this command.
+/// PORT is set for the program, and {port} in its arguments is replaced. It is registered with the running
+/// registry until it ends, with its readiness as its check. Its exit code is that of this command.
 #[derive(Args)]
 pub(crate) struct Run {
     /// Service name
