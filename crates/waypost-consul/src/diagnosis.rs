@@ -85,11 +85,50 @@ pub(super) async fn check_results(
     let path = format!("/v1/health/service/{service}");
     let rule = AclRule::read_service(service.as_str());
     let response = agent.get(&path, &[], None, Some(&rule)).await?;
-    let entries: Vec<Entry> = serde_json::from_slice(&response.body).map_err(|error| {
+    let mut entries: Vec<Entry> = serde_json::from_slice(&response.body).map_err(|error| {
         let message = format!("{path}: unreadable response: {error}");
         agent.error(ProviderErrorKind::InvalidResponse, message)
     })?;
+    add_recent_outputs(agent, &mut entries).await;
     Ok(results(entries, &changes(agent, service).await))
+}
+
+/// One item of `/v1/agent/checks`.
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct AgentCheck {
+    #[serde(default)]
+    node: String,
+    #[serde(default)]
+    output: String,
+}
+
+/// Replaces the outputs of failing checks by those that the agent itself has. If only the output of a
+/// check changes, Consul's catalog learns it up to 5 minutes later (`check_update_interval`), and a
+/// check that has failed since it was registered has none there until then.
+async fn add_recent_outputs(agent: &AgentClient, entries: &mut [Entry]) {
+    let is_failing = |check: &Check| check.status != "passing";
+    if !entries
+        .iter()
+        .any(|entry| entry.checks.iter().any(is_failing))
+    {
+        return;
+    }
+    // The agent may be another one than that of the instance, or the token may not read this.
+    let Ok(response) = agent.get("/v1/agent/checks", &[], None, None).await else {
+        return;
+    };
+    let recent: HashMap<String, AgentCheck> =
+        serde_json::from_slice(&response.body).unwrap_or_default();
+    for entry in entries {
+        for check in entry.checks.iter_mut().filter(|check| is_failing(check)) {
+            let found = recent.get(&check.id);
+            let found = found.filter(|recent| recent.node == entry.node.node);
+            if let Some(recent) = found.filter(|recent| !recent.output.is_empty()) {
+                check.output.clone_from(&recent.output);
+            }
+        }
+    }
 }
 
 /// When each check has changed, by node and id. Empty unless the registry is Waypost's own: Consul

@@ -9,6 +9,7 @@ use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use rustix::termios::{Winsize, tcsetwinsize};
 use serde_json::{Value, json};
 use tokio::process::Command;
+use waypost_fake_kubernetes::{ApiServer, manifest};
 use waypost_testkit::{Consul, free_ports};
 
 use crate::support::*;
@@ -297,4 +298,109 @@ async fn quiet_and_verbose_choose_what_is_logged() {
     assert_eq!(run(&["-q"]).await, "");
     let verbose = run(&["-v"]).await;
     assert!(verbose.contains("provider chosen"), "{verbose}");
+}
+
+/// Waits until the output of a command contains a text.
+async fn until_printed(command: impl Fn() -> Command, text: &str) -> String {
+    eventually(&format!("{text:?} is printed"), async || {
+        let output = Finished::of(command()).await;
+        output.stdout.contains(text).then_some(output.stdout)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_failing_check_says_since_when_where_the_registry_knows_it() {
+    let registry = Registry::start(&[]).await;
+    let consul = Consul::start().await;
+    let [dead] = free_ports();
+    let check = json!({ "Name": "alive", "TCP": format!("127.0.0.1:{dead}"), "Interval": "1s" });
+    let definition = json!({ "ID": "web-1", "Name": "web", "Port": dead, "Check": check });
+    registry.register(definition.clone()).await;
+    consul.put("/v1/agent/service/register", &definition).await;
+    for command in ["instances", "explain"] {
+        let ask = |address: &str, more: &[&str]| {
+            let mut ask = waypost(&[&[command, "web"], more].concat());
+            ask.args(["--registry", address]);
+            ask
+        };
+        let ours = until_printed(|| ask(&registry.address, &[]), "refused").await;
+        let reason = ours
+            .lines()
+            .find(|line| line.starts_with("web-1: critical for "));
+        assert!(reason.is_some(), "{ours}");
+        let json = Finished::of(ask(&registry.address, &["-o", "json"]))
+            .await
+            .stdout;
+        let json: Value = serde_json::from_str(&json).unwrap();
+        let instance = &json["instances"][0];
+        assert!(
+            instance["why"].as_str().unwrap().contains("refused"),
+            "{json}"
+        );
+        let checks = instance["checks"].as_array().unwrap();
+        let alive = checks
+            .iter()
+            .find(|check| check["name"] == "alive")
+            .unwrap();
+        let since = alive["since"].as_str().unwrap();
+        assert!(humantime::parse_rfc3339(since).is_ok(), "{since}");
+
+        // Consul keeps no time, so there is the reason alone.
+        let theirs = until_printed(|| ask(&consul.address(), &[]), "refused").await;
+        assert!(
+            theirs.contains("web-1: critical: check \"alive\": "),
+            "{theirs}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_critical_instance_always_has_a_reason() {
+    let registry = Registry::start(&[]).await;
+    let consul = Consul::start().await;
+    for address in [registry.address.clone(), consul.address()] {
+        let put = async |path: &str, body: &Value| {
+            let url = format!("http://{address}{path}");
+            let response = http().put(url).json(body).send().await.unwrap();
+            assert_eq!(response.status(), 200);
+        };
+        let check = json!({ "Name": "silent", "TTL": "1h", "Status": "critical" });
+        let silent = json!({ "ID": "a-1", "Name": "silent", "Port": 80, "Check": check });
+        put("/v1/agent/service/register", &silent).await;
+        put(
+            "/v1/agent/service/register",
+            &json!({ "ID": "m-1", "Name": "out", "Port": 80 }),
+        )
+        .await;
+        let maintenance = "/v1/agent/service/maintenance/m-1?enable=true&reason=new%20disks";
+        put(maintenance, &Value::Null).await;
+        let ask = |service: &'static str| {
+            let address = address.clone();
+            move || {
+                let mut command = waypost(&["instances", service]);
+                command.args(["--registry", &address]);
+                command
+            }
+        };
+        let text = "check \"silent\" has not run yet, or reports nothing";
+        until_printed(ask("silent"), text).await;
+        until_printed(ask("out"), "check \"Service Maintenance Mode\": new disks").await;
+    }
+
+    let server = ApiServer::builder().namespace("demo").start();
+    let server = server.await.unwrap();
+    server.put(&manifest::service("demo", "web", &[("http", 80)]));
+    let mut endpoint = manifest::pod("10.0.0.1", "web-abc", "node-1", "eu-1");
+    endpoint["conditions"] = json!({ "ready": false });
+    let slice = manifest::slice("demo", "web", "web-1", &[("http", 8080)], [endpoint]);
+    server.put(&slice);
+    let ask = || {
+        let mut command = waypost(&["instances", "web.demo"]);
+        command
+            .env("KUBECONFIG", server.kubeconfig())
+            .env("SERVICE_DISCOVERY_PROVIDER", "kubernetes");
+        command
+    };
+    until_printed(ask, "kubectl describe pod web-abc -n demo").await;
 }

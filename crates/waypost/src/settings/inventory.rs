@@ -1,5 +1,6 @@
 //! Lists every setting with its value and its source.
 
+#[cfg(feature = "kubernetes")]
 use waypost_core::provider::Provider;
 use waypost_core::{Environment, Error, mask_secrets};
 
