@@ -27,8 +27,8 @@ use tokio::time::{Instant, timeout};
 use waypost::ServiceDiscoveryClient;
 use waypost::integration::shutdown_signal;
 use waypost::provider::consul::ConsulProvider;
+use waypost_runner::Supervisor;
 use waypost_runner::control::{Control, router, socket_of_file, socket_of_sample};
-use waypost_runner::{Console, Supervisor};
 
 use self::dashboard::Dashboard;
 use self::detach::detach;
@@ -192,11 +192,7 @@ impl Up {
 
         let began = Instant::now();
         let screen = Screen::new();
-        let terminal = match &screen {
-            Some(screen) => Terminal::Screen(screen.clone()),
-            None => Terminal::Plain(Console::stdout()),
-        };
-        let sink = StackSink::new(terminal, plan.file().directory())?;
+        let sink = StackSink::new(Terminal::new(screen.as_ref()), plan.file().directory())?;
         let supervisor = Supervisor::start(stack, sink).map_err(CommandError::other)?;
         let control = Control::start(supervisor.clone(), plan.about());
         socket.serve(router(control.clone()));
@@ -251,9 +247,7 @@ impl Up {
             () = &mut shutdown => {}
             () = control.down_requested() => {}
         }
-        if let Some(screen) = &screen {
-            screen.finish();
-        }
+        finish(screen.as_ref());
         announce("stopping in reverse order; press Ctrl-C again to stop immediately");
         // Done while the registry is still running.
         let _ = timeout(DEREGISTER_TIMEOUT, registrations.end()).await;
@@ -285,8 +279,10 @@ impl Up {
         stack.check_ports().map_err(CommandError::other)?;
         sample.check_dashboard_port()?;
         sample.registry().check_localhost()?;
-        let supervisor =
-            Supervisor::start(stack, Console::stdout()).map_err(CommandError::other)?;
+        let began = Instant::now();
+        let screen = Screen::new();
+        let terminal = Terminal::new(screen.as_ref());
+        let supervisor = Supervisor::start(stack, terminal).map_err(CommandError::other)?;
         let control = Control::start(supervisor.clone(), sample.about());
         socket.serve(router(control.clone()));
         let dashboard = Dashboard::start(
@@ -300,12 +296,15 @@ impl Up {
 
         let ready = tokio::select! {
             ready = supervisor.ready() => ready,
+            () = follow_start(screen.as_ref(), &control) => Ok(()),
             () = &mut shutdown => {
+                finish(screen.as_ref());
                 stop(&supervisor).await;
                 return Ok(ExitCode::SUCCESS);
             }
         };
         if let Err(error) = ready {
+            finish(screen.as_ref());
             stop(&supervisor).await;
             return Err(CommandError::other(error));
         }
@@ -313,16 +312,19 @@ impl Up {
             () = all_discovered(&sample) => false,
             () = &mut shutdown => true,
         };
-        announce_verbatim(&format!(
-            "\n  Dashboard     {}\n{sample}\n\n",
-            dashboard.link
-        ));
+        let addresses = format!("\n  Dashboard     {}\n{sample}\n\n", dashboard.link);
+        match &screen {
+            Some(screen) => screen.started(&control, began.elapsed(), &addresses),
+            None => announce_verbatim(&addresses),
+        }
         if !self.check && !is_stopping {
             tokio::select! {
                 () = &mut shutdown => {}
                 () = control.down_requested() => {}
+                () = interact(screen.as_ref(), &control, &supervisor) => {}
             }
         }
+        finish(screen.as_ref());
         announce("");
         announce("stopping in reverse order; press Ctrl-C again to stop immediately");
         stop(&supervisor).await;
@@ -335,6 +337,13 @@ async fn follow_start(screen: Option<&Screen>, control: &Control) {
     match screen {
         Some(screen) => screen.follow_start(control).await,
         None => std::future::pending().await,
+    }
+}
+
+/// Removes the footer of a screen.
+fn finish(screen: Option<&Screen>) {
+    if let Some(screen) = screen {
+        screen.finish();
     }
 }
 

@@ -24,6 +24,15 @@ pub(super) enum Terminal {
     Plain(Console),
 }
 
+impl Terminal {
+    pub(super) fn new(screen: Option<&Screen>) -> Self {
+        match screen {
+            Some(screen) => Self::Screen(screen.clone()),
+            None => Self::Plain(Console::stdout()),
+        }
+    }
+}
+
 impl LogSink for Terminal {
     fn set_instances(&mut self, names: &[String]) {
         match self {
