@@ -6,7 +6,7 @@ use std::time::Duration;
 use clap_complete::engine::{ArgValueCandidates, CompletionCandidate};
 use tokio::time::timeout;
 
-use crate::command::RegistryArgs;
+use crate::command::registry_args::RegistryArgs;
 
 /// The variable that makes this program print completions instead of running a command. It is set by
 /// the scripts that `waypost completions` prints.

@@ -7,7 +7,7 @@ use http::header;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use crate::headers::append;
+use crate::headers::{append, is_forwarding_header};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -160,22 +160,6 @@ fn remove_forwarding_headers(headers: &mut HeaderMap) {
         .cloned()
     {
         headers.remove(name);
-    }
-}
-
-/// Matches underscores too, since CGI programs can't distinguish `X_Forwarded_For` from the real header.
-pub(crate) fn is_forwarding_header(name: &str) -> bool {
-    let is_like = |start: &str| {
-        name.len() >= start.len()
-            && name
-                .bytes()
-                .zip(start.bytes())
-                .all(|(a, b)| a == b || (a == b'_' && b == b'-'))
-    };
-    match name.as_bytes().first() {
-        Some(b'f') => name == "forwarded",
-        Some(b'x') => is_like("x-forwarded-") || (is_like("x-real-ip") && name.len() == 9),
-        _ => false,
     }
 }
 

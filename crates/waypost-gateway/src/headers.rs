@@ -3,8 +3,6 @@
 use http::header;
 use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
 
-use crate::forwarded::is_forwarding_header;
-
 /// Identifies a request across all hops.
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The id of the instance that sent the response.
@@ -84,6 +82,22 @@ fn may_be_listed_in_connection(name: &HeaderName) -> bool {
     ]
     .contains(name);
     !is_needed && !is_forwarding_header(name.as_str())
+}
+
+/// Whether a header describes the client of a proxy. Matches underscores too, since CGI programs can't distinguish `X_Forwarded_For` from the real header.
+pub(crate) fn is_forwarding_header(name: &str) -> bool {
+    let is_like = |start: &str| {
+        name.len() >= start.len()
+            && name
+                .bytes()
+                .zip(start.bytes())
+                .all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+    };
+    match name.as_bytes().first() {
+        Some(b'f') => name == "forwarded",
+        Some(b'x') => is_like("x-forwarded-") || (is_like("x-real-ip") && name.len() == 9),
+        _ => false,
+    }
 }
 
 /// Removes fields that must not be in trailers (RFC 9110, section 6.5.1): a service might mistake them

@@ -16,7 +16,7 @@ mod man;
 mod output_args;
 mod register;
 mod registry;
-mod registry_args;
+pub(crate) mod registry_args;
 mod resolve;
 mod service;
 mod services;
@@ -30,7 +30,6 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Subcommand};
 
-pub(crate) use self::registry_args::RegistryArgs;
 use crate::error::CommandResult;
 use crate::runtime::{run_query, run_server, run_stack};
 use crate::terminal::print_verbatim;

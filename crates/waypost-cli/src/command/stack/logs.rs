@@ -11,8 +11,7 @@ use waypost_runner::control::{LineStream, LineView};
 use waypost_runner::stack_file::StackFile;
 use waypost_runner::{Level, LogFiles, printable};
 
-use super::stack_args::{StackArgs, client_error, name_in_path};
-use crate::command::up::log_folder;
+use super::stack_args::{StackArgs, client_error, log_folder, name_in_path};
 use crate::error::{CommandError, CommandResult};
 use crate::style::{Text, Tone, print_texts};
 use crate::terminal::print_json;

@@ -1,12 +1,20 @@
 //! The option of every command that works with a stack.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
 use waypost_runner::control::{Client, ClientError, StackView, running_stacks, socket_of_file};
 use waypost_runner::stack_file::{FILE_NAME, StackFile};
 
 use crate::error::CommandError;
+
+/// The folder for files that a stack writes, in the folder of the stack file.
+pub(crate) const FOLDER: &str = ".waypost";
+
+/// The folder of the log files of a stack.
+pub(crate) fn log_folder(directory: &Path) -> PathBuf {
+    directory.join(FOLDER).join("logs")
+}
 
 /// The option that selects a stack.
 #[derive(Args, Clone, Debug)]

@@ -39,10 +39,9 @@ pub(crate) use self::run::Run;
 use self::sample::Sample;
 use self::screen::Screen;
 use self::session::{check_not_running, open_socket};
-pub(crate) use self::sink::log_folder;
 use self::sink::{StackSink, Terminal};
 use self::summary::Summary;
-use super::stack::{StackArgs, open_in_browser};
+use super::stack::{StackArgs, log_folder, open_in_browser};
 use crate::error::{CommandError, CommandResult};
 use crate::terminal::{announce, announce_verbatim};
 

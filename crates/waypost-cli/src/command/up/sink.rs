@@ -2,19 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use waypost_runner::{Console, Line, LogFiles, LogSink};
 
 use super::screen::Screen;
-
-/// The folder for files that a stack writes, in the folder of the stack file.
-const FOLDER: &str = ".waypost";
-
-/// The folder of the log files of a stack.
-pub(crate) fn log_folder(directory: &Path) -> PathBuf {
-    directory.join(FOLDER).join("logs")
-}
+use crate::command::stack::{FOLDER, log_folder};
 
 /// The destination of the output.
 pub(super) enum Terminal {
