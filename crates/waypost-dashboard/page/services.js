@@ -331,6 +331,8 @@ export class ServicesView {
   #rows() {
     const rows = this.#shown();
     this.none.hidden = rows.length > 0;
+    const isLoading = Object.values(this.app.state.links).every(({ state }) => state === "connecting" || state === "off");
+    text(this.none, isLoading ? "Loading" : "No service matches.");
     this.table.hidden = !rows.length;
     let first = 0;
     let last = rows.length;
