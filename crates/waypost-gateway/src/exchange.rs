@@ -8,6 +8,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::Instant;
 use waypost::Instance;
 
+use crate::auth::Identity;
 use crate::client::Client;
 use crate::request_body::RequestBody;
 use crate::routes::Route;
@@ -28,6 +29,8 @@ pub(crate) struct Exchange {
     pub(crate) instance: Option<Arc<Instance>>,
     /// Held until the request ends, if its route limits the number of requests.
     pub(crate) permit: Option<OwnedSemaphorePermit>,
+    /// What is known about the client, if its route asks for credentials.
+    pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) attempts: u32,
     /// The age of the data from which the instance was picked, if its registry is failing.
     pub(crate) stale: Option<Duration>,
@@ -95,6 +98,7 @@ impl Exchange {
             service: None,
             instance: None,
             permit: None,
+            identity: None,
             attempts: 0,
             stale: None,
             status: None,

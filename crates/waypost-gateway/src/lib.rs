@@ -55,6 +55,8 @@
 //! | 504 | `connect_timeout`, `response_timeout`, `registry_timeout` |
 //! | 500 | `registry_not_authorised`, `registry_error` |
 //! | 508 | `loop`: the request has passed through this gateway before |
+//! | 401 | `token_missing`, `token_invalid`, with `WWW-Authenticate` |
+//! | 403 | `claim_missing` |
 //! | 400, 408, 413, 501 | what is wrong with the request |
 //!
 //! A browser gets a page instead, and a gRPC client a gRPC status.
@@ -79,6 +81,7 @@
 
 mod access_log;
 mod attempt_error;
+mod auth;
 mod client;
 mod client_stream;
 mod config;
@@ -91,6 +94,7 @@ mod framing;
 #[doc(hidden)]
 pub mod fuzz;
 mod gateway;
+mod header_edits;
 mod headers;
 mod html;
 mod internal;

@@ -1,7 +1,10 @@
 //! The headers of a request to an instance.
 
+use std::sync::Arc;
+
 use http::header::{self, HeaderMap, HeaderValue};
 
+use crate::auth::Identity;
 use crate::client::Client;
 use crate::routes::Route;
 use crate::{forwarded, headers};
@@ -17,6 +20,8 @@ pub(crate) struct OutgoingHeaders<'a> {
     /// The protocol to which the client wants to switch.
     pub(crate) upgrade: Option<HeaderValue>,
     pub(crate) accepts_trailers: bool,
+    /// What is known about the sender.
+    pub(crate) identity: Option<Arc<Identity>>,
     /// The headers for the next attempt.
     next: Option<HeaderMap>,
     /// The client's headers, if the request may be sent again. For a retry they are copied and the
@@ -41,6 +46,7 @@ impl<'a> OutgoingHeaders<'a> {
             request_id,
             upgrade: None,
             accepts_trailers: false,
+            identity: None,
             next: None,
             original: None,
         }
@@ -80,6 +86,10 @@ impl<'a> OutgoingHeaders<'a> {
         forwarding.write(&mut headers, self.host, self.route.prefix_value());
         headers::append_via(&mut headers, self.via);
         headers.insert(headers::REQUEST_ID, self.request_id.clone());
+        if let Some(identity) = &self.identity {
+            identity.edits.remove_lookalikes(&mut headers);
+            identity.edits.apply(&mut headers);
+        }
         self.route.policies.request_headers.apply(&mut headers);
         if let Some(protocol) = &self.upgrade {
             headers::write_upgrade(&mut headers, protocol.clone());

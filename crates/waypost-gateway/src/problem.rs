@@ -23,6 +23,8 @@ pub(crate) struct Problem {
     /// In seconds.
     retry_after: Option<u64>,
     extensions: Map<String, Value>,
+    /// The value of `WWW-Authenticate`.
+    challenge: Option<&'static str>,
 }
 
 /// The formats of an error response.
@@ -65,6 +67,7 @@ impl Problem {
             retryable,
             retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
             extensions: Map::new(),
+            challenge: None,
         }
     }
 
@@ -78,6 +81,12 @@ impl Problem {
     pub(crate) fn retry_after(mut self, seconds: u64) -> Self {
         self.retry_after = Some(seconds);
         self.retryable = true;
+        self
+    }
+
+    /// Sets how the client can authenticate (RFC 9110, section 11.6.1).
+    pub(crate) fn challenge(mut self, challenge: &'static str) -> Self {
+        self.challenge = Some(challenge);
         self
     }
 
@@ -173,6 +182,10 @@ impl Problem {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
+        if let Some(challenge) = self.challenge {
+            let challenge = HeaderValue::from_static(challenge);
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         if matches!(
             self.status,

@@ -154,6 +154,7 @@ impl Proxy {
         let public_host = client.forwarding.public_address(&parts.headers, host);
         let mut headers = OutgoingHeaders::new(route, &client, host, via, id);
         headers.upgrade = upgrade.clone();
+        headers.identity = exchange.identity.clone();
         headers.prepare(parts.headers, may_repeat);
         let accepts_trailers = headers.accepts_trailers;
         let replay_limit = if is_idempotent { limits.replay } else { 0 };

@@ -95,13 +95,13 @@ impl RequestBody {
     /// on.
     pub(crate) fn attempt(&self) -> AttemptBody {
         let Some(shared) = &self.0 else {
-            return AttemptBody(None);
+            return AttemptBody(Content::Empty);
         };
         let mut source = lock(shared);
         source.attempt += 1;
         source.is_sending = true;
         source.since = source.deadline.now();
-        AttemptBody(Some(Streamed {
+        AttemptBody(Content::Streamed(Streamed {
             source: Arc::clone(shared),
             number: source.attempt,
             position: 0,
@@ -169,7 +169,26 @@ fn lock(source: &Mutex<Source>) -> MutexGuard<'_, Source> {
 
 /// The body that one attempt sends: empty, or streamed from the client.
 #[derive(Debug)]
-pub(crate) struct AttemptBody(Option<Streamed>);
+pub(crate) struct AttemptBody(Content);
+
+#[derive(Debug)]
+enum Content {
+    Empty,
+    /// Of a request that the gateway makes itself.
+    Whole(Bytes),
+    Streamed(Streamed),
+}
+
+impl AttemptBody {
+    /// A body that is in memory.
+    pub(crate) fn whole(bytes: Bytes) -> Self {
+        if bytes.is_empty() {
+            Self(Content::Empty)
+        } else {
+            Self(Content::Whole(bytes))
+        }
+    }
+}
 
 #[derive(Debug)]
 struct Streamed {
@@ -261,8 +280,15 @@ impl Body for AttemptBody {
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
-        let Some(this) = &mut self.get_mut().0 else {
-            return Poll::Ready(None);
+        let content = &mut self.get_mut().0;
+        let this = match content {
+            Content::Empty => return Poll::Ready(None),
+            Content::Whole(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *content = Content::Empty;
+                return Poll::Ready(Some(Ok(Frame::data(bytes))));
+            }
+            Content::Streamed(this) => this,
         };
         let mut source = lock(&this.source);
         if source.attempt != this.number {
@@ -287,8 +313,10 @@ impl Body for AttemptBody {
     }
 
     fn is_end_stream(&self) -> bool {
-        let Some(this) = &self.0 else {
-            return true;
+        let this = match &self.0 {
+            Content::Empty => return true,
+            Content::Whole(_) => return false,
+            Content::Streamed(this) => this,
         };
         let source = lock(&this.source);
         source.ended
@@ -298,8 +326,9 @@ impl Body for AttemptBody {
 
     fn size_hint(&self) -> SizeHint {
         match &self.0 {
-            Some(streamed) => streamed.hint,
-            None => SizeHint::with_exact(0),
+            Content::Empty => SizeHint::with_exact(0),
+            Content::Whole(bytes) => SizeHint::with_exact(bytes.len() as u64),
+            Content::Streamed(streamed) => streamed.hint,
         }
     }
 }

@@ -47,8 +47,8 @@ impl Server {
         tunnels: TaskTracker,
         closing: CancellationToken,
     ) -> Result<Self, ConfigError> {
-        let client_tls = ClientTls::new(config.ca_file.as_deref().map(Path::new))?;
-        let routes = Arc::new(Routes::new(client.clone(), &config)?);
+        let client_tls = Arc::new(ClientTls::new(config.ca_file.as_deref().map(Path::new))?);
+        let routes = Arc::new(Routes::new(client.clone(), &config, &client_tls)?);
         let traffic = Arc::new(Traffic::new());
         let pages = Pages::new(client, Arc::clone(&routes), Arc::clone(&traffic), &config);
         Ok(Self {
@@ -56,7 +56,7 @@ impl Server {
             routes,
             pages,
             traffic,
-            client_tls: Arc::new(client_tls),
+            client_tls,
             tls: ServerTls::new(config.tls.clone())?,
             config,
         })
@@ -173,7 +173,10 @@ impl Server {
             .admit(request.method(), request.headers(), client)
             .await;
         match admission {
-            Ok(Admission::Forward(permit)) => exchange.permit = permit,
+            Ok(Admission::Forward(permit, identity)) => {
+                exchange.permit = permit;
+                exchange.identity = identity;
+            }
             Ok(Admission::Respond(response)) => {
                 return local_response(response, "preflight", exchange);
             }

@@ -3,27 +3,29 @@
 
 mod concurrency;
 mod cors;
-mod header_edits;
 mod rate_limit;
 mod sticky;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use http::{HeaderMap, Method, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use concurrency::Concurrency;
 pub(crate) use cors::Cors;
-pub(crate) use header_edits::HeaderEdits;
 pub(crate) use rate_limit::{RateKey, RateLimit};
 pub(crate) use sticky::{Sticky, StickyKey};
 
+use crate::auth::{Authentication, Identity};
+use crate::header_edits::HeaderEdits;
 use crate::problem::Problem;
 use crate::response_body::ResponseBody;
 
 /// The policies of one route.
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
+    pub(crate) authentication: Option<Box<Authentication>>,
     pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) concurrency: Option<Concurrency>,
     pub(crate) cors: Option<Cors>,
@@ -35,7 +37,7 @@ pub(crate) struct Policies {
 /// The result of applying the policies to a request.
 pub(crate) enum Admission {
     /// The request may be forwarded. The permit is held until it ends.
-    Forward(Option<OwnedSemaphorePermit>),
+    Forward(Option<OwnedSemaphorePermit>, Option<Arc<Identity>>),
     /// The gateway itself responds.
     Respond(Response<ResponseBody>),
 }
@@ -44,7 +46,7 @@ impl Policies {
     /// Checks a request from `client`. Waits if requests may wait for others to end.
     ///
     /// # Errors
-    /// If the request exceeds a limit.
+    /// If the request is not authenticated, or exceeds a limit.
     pub(crate) async fn admit(
         &self,
         method: &Method,
@@ -57,14 +59,18 @@ impl Policies {
         {
             return Ok(Admission::Respond(response));
         }
+        let identity = match &self.authentication {
+            Some(authentication) => Some(Box::pin(authentication.check(headers)).await?),
+            None => None,
+        };
         if let Some(limit) = &self.rate_limit {
             limit.check(headers, client)?;
         }
-        match &self.concurrency {
-            Some(concurrency) => Box::pin(concurrency.enter()).await.map(Some),
-            None => Ok(None),
-        }
-        .map(Admission::Forward)
+        let permit = match &self.concurrency {
+            Some(concurrency) => Some(Box::pin(concurrency.enter()).await?),
+            None => None,
+        };
+        Ok(Admission::Forward(permit, identity.map(Arc::new)))
     }
 
     /// Changes the headers of a response, including errors, so that web pages can read them.

@@ -6,23 +6,30 @@ use std::path::Path;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
-use serde::de::{Error as _, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::Deserialize;
 use waypost::{ConfigError, ServiceName};
 
+use super::auth_spec::{AuthSpec, JwtSpec};
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
-use crate::policy::HeaderEdits;
+use super::values::{Check, Checked, duration, size};
+use crate::header_edits::HeaderEdits;
 
 /// A routes file.
-#[derive(Debug, Default, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Debug, Default)]
 pub(crate) struct RoutesFile {
     /// The routes. Their order decides between routes that are equally specific.
-    #[serde(default)]
     pub(crate) routes: Vec<RouteSpec>,
 }
 
-/// As [`RoutesFile`], with the positions that errors of TOML otherwise lack.
+/// A file in YAML.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct YamlFile {
+    #[serde(default)]
+    routes: Vec<serde_saphyr::Spanned<RouteSpec>>,
+}
+
+/// A file in TOML, with the positions that errors otherwise lack.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TomlFile {
@@ -34,6 +41,8 @@ struct TomlFile {
 #[derive(Debug, Deserialize)]
 #[serde(try_from = "Fields")]
 pub(crate) struct RouteSpec {
+    /// Line and column in the file.
+    pub(crate) position: Option<(u64, u64)>,
     pub(crate) name: Option<String>,
     pub(crate) hosts: Vec<HostPattern>,
     pub(crate) path: PathPattern,
@@ -51,6 +60,7 @@ pub(crate) struct RouteSpec {
     pub(crate) cors: Option<CorsSpec>,
     pub(crate) max_body: Option<u64>,
     pub(crate) sticky: Option<StickySpec>,
+    pub(crate) auth: AuthSpec,
 }
 
 /// A route as written in the file.
@@ -82,6 +92,7 @@ struct Fields {
     #[serde(default, deserialize_with = "size")]
     max_body: Option<u64>,
     sticky: Option<StickySpec>,
+    jwt: Option<JwtSpec>,
 }
 
 /// The requests that a route matches.
@@ -205,38 +216,57 @@ pub(crate) struct StickySpec {
 /// # Errors
 /// What is wrong, and at which line and column.
 pub(crate) fn parse(path: &Path, content: &str) -> Result<RoutesFile, ConfigError> {
-    let at = |position: Option<(u64, u64)>, problem: &dyn Display| {
-        let path = path.display();
-        let location = match position {
-            Some((line, column)) => format!("{path}:{line}:{column}"),
-            None => path.to_string(),
-        };
-        ConfigError::new(location, problem.to_string())
-    };
-    if path.extension().is_some_and(|ending| ending == "toml") {
+    let at = |position, problem: &dyn Display| located(path, position, problem);
+    let file = if path.extension().is_some_and(|ending| ending == "toml") {
         let position = |at: usize| Some(line_and_column(content, at));
         let file: TomlFile = toml::from_str(content).map_err(|error| {
             let start = error.span().map(|span| span.start);
             at(start.and_then(position), &error.message())
         })?;
         let routes = file.routes.into_iter().map(|fields| {
-            let start = fields.span().start;
-            RouteSpec::try_from(fields.into_inner())
-                .map_err(|problem| at(position(start), &problem))
+            let position = position(fields.span().start);
+            let route = RouteSpec::try_from(fields.into_inner());
+            route
+                .map(|route| RouteSpec { position, ..route })
+                .map_err(|problem| at(position, &problem))
         });
-        Ok(RoutesFile {
-            routes: routes.collect::<Result<_, _>>()?,
-        })
+        routes.collect::<Result<_, _>>()?
     } else if content.trim().is_empty() {
-        Ok(RoutesFile::default())
+        Vec::new()
     } else {
-        serde_saphyr::from_str(content).map_err(|error| {
-            let position = error
-                .location()
-                .map(|position| (position.line(), position.column()));
-            at(position, &error.without_snippet())
-        })
+        let position = |place: serde_saphyr::Location| Some((place.line(), place.column()));
+        let file: YamlFile = serde_saphyr::from_str(content).map_err(|error| {
+            at(
+                error.location().and_then(position),
+                &error.without_snippet(),
+            )
+        })?;
+        let routes = file.routes.into_iter().map(|route| RouteSpec {
+            position: position(route.referenced),
+            ..route.value
+        });
+        routes.collect()
+    };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    for route in &file {
+        let checked = route.auth.check_files(folder);
+        checked.map_err(|problem| at(route.position, &problem))?;
     }
+    Ok(RoutesFile { routes: file })
+}
+
+/// An error at a line and column of the file.
+pub(super) fn located(
+    path: &Path,
+    position: Option<(u64, u64)>,
+    problem: &dyn Display,
+) -> ConfigError {
+    let path = path.display();
+    let location = match position {
+        Some((line, column)) => format!("{path}:{line}:{column}"),
+        None => path.to_string(),
+    };
+    ConfigError::new(location, problem.to_string())
 }
 
 fn line_and_column(text: &str, at: usize) -> (u64, u64) {
@@ -289,6 +319,8 @@ impl TryFrom<Fields> for RouteSpec {
                 sticky.cookie
             ));
         }
+        let auth = AuthSpec { jwt: fields.jwt };
+        auth.validate()?;
         let conditions = Conditions {
             methods: fields
                 .matches
@@ -299,6 +331,7 @@ impl TryFrom<Fields> for RouteSpec {
             headers: pairs(fields.matches.headers)?,
         };
         Ok(Self {
+            position: None,
             name: fields.name,
             hosts: fields
                 .matches
@@ -319,6 +352,7 @@ impl TryFrom<Fields> for RouteSpec {
             cors: fields.cors,
             max_body: fields.max_body,
             sticky: fields.sticky,
+            auth,
         })
     }
 }
@@ -413,123 +447,6 @@ fn is_cookie_name(name: &str) -> bool {
 
 fn one() -> u32 {
     1
-}
-
-/// A value that is parsed from text and validated.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Checked<T>(pub(crate) T);
-
-/// A type that validates its text.
-pub(crate) trait Check: Sized {
-    /// # Errors
-    /// What is wrong.
-    fn check(text: &str) -> Result<Self, String>;
-}
-
-impl Check for HostPattern {
-    fn check(text: &str) -> Result<Self, String> {
-        Self::parse(text)
-    }
-}
-
-impl Check for Method {
-    fn check(text: &str) -> Result<Self, String> {
-        match Self::from_bytes(text.as_bytes()) {
-            Ok(method) if !text.bytes().any(|byte| byte.is_ascii_lowercase()) => Ok(method),
-            _ => Err(format!(
-                "{text:?} is not an HTTP method; methods are in capitals, such as GET"
-            )),
-        }
-    }
-}
-
-impl Check for HeaderName {
-    fn check(text: &str) -> Result<Self, String> {
-        let name = Self::try_from(text).map_err(|_| format!("{text:?} is not a header name"))?;
-        let is_framing = [
-            http::header::CONNECTION,
-            http::header::CONTENT_LENGTH,
-            http::header::TRANSFER_ENCODING,
-            http::header::UPGRADE,
-        ]
-        .contains(&name);
-        if is_framing {
-            return Err(format!(
-                "the header {text} belongs to one connection and can't be used"
-            ));
-        }
-        Ok(name)
-    }
-}
-
-impl Check for HeaderValue {
-    fn check(text: &str) -> Result<Self, String> {
-        Self::from_str(text).map_err(|_| format!("{text:?} can't be the value of a header"))
-    }
-}
-
-impl<'de, T: Check> Deserialize<'de> for Checked<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        T::check(&text).map(Self).map_err(D::Error::custom)
-    }
-}
-
-/// A time such as `500ms` or `1m 30s`.
-fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    humantime::parse_duration(&text).map(Some).map_err(|_| {
-        D::Error::custom(format_args!(
-            "{text:?} is not a time; expected a number and a unit, such as 500ms, 10s or 5m"
-        ))
-    })
-}
-
-/// A number of bytes, such as `1000`, `64KiB` or `10MB`.
-fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
-    struct SizeVisitor;
-
-    impl Visitor<'_> for SizeVisitor {
-        type Value = u64;
-
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-            f.write_str("a number of bytes, such as 1000, 64KiB or 10MB")
-        }
-
-        fn visit_u64<E>(self, bytes: u64) -> Result<u64, E> {
-            Ok(bytes)
-        }
-
-        fn visit_i64<E: serde::de::Error>(self, bytes: i64) -> Result<u64, E> {
-            u64::try_from(bytes).map_err(|_| E::custom("a number of bytes can't be negative"))
-        }
-
-        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<u64, E> {
-            parse_size(text).ok_or_else(|| {
-                E::custom(format_args!(
-                    "{text:?} is not a number of bytes; expected one such as 1000, 64KiB or 10MB"
-                ))
-            })
-        }
-    }
-
-    deserializer.deserialize_any(SizeVisitor).map(Some)
-}
-
-fn parse_size(text: &str) -> Option<u64> {
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic() || c == ' ');
-    let unit = text.strip_prefix(digits)?.trim();
-    let factor: u64 = match unit {
-        "" | "B" => 1,
-        "kB" | "KB" => 1000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "KiB" => 1 << 10,
-        "MiB" => 1 << 20,
-        "GiB" => 1 << 30,
-        _ => return None,
-    };
-    digits.parse::<u64>().ok()?.checked_mul(factor)
 }
 
 #[cfg(test)]

@@ -4,10 +4,12 @@
 //! registry for arbitrary names.
 
 mod asked;
+mod auth_spec;
 mod file;
 mod pattern;
 mod route;
 mod table;
+mod values;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::{Path, PathBuf};
@@ -26,6 +28,7 @@ use crate::config::Config;
 use crate::problem::Problem;
 use crate::service::Service;
 use crate::similar;
+use crate::upstream::ClientTls;
 
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use file::parse as parse_routes;
@@ -35,6 +38,7 @@ pub(crate) use pattern::decode_unreserved;
 pub(crate) use route::{Destination, Limits, Route, Subset};
 
 use self::asked::AskedRoute;
+use self::auth_spec::AuthResources;
 use self::table::{RouteTable, first_segment};
 
 /// First segments of the gateway's own paths. A service with such a name gets no route.
@@ -50,6 +54,7 @@ const FILE_INTERVAL: Duration = Duration::from_secs(1);
 pub(crate) struct Routes {
     client: ServiceDiscoveryClient,
     runtime: Handle,
+    auth: AuthResources,
     /// Services that get no route of their own.
     hidden: Vec<ServiceName>,
     /// The only services that get a route of their own; empty for all.
@@ -82,12 +87,14 @@ impl Routes {
     pub(crate) fn new(
         client: ServiceDiscoveryClient,
         config: &Config,
+        tls: &Arc<ClientTls>,
     ) -> Result<Self, ConfigError> {
         let mut hidden = config.hidden.clone();
         hidden.push(config.service.clone());
         let routes = Self {
             client,
             runtime: Handle::current(),
+            auth: AuthResources::new(Handle::current(), Arc::clone(tls)),
             hidden,
             only: config.only.clone(),
             discovers: config.discovered_routes,
@@ -136,12 +143,22 @@ impl Routes {
 
     fn apply_file(&self, path: &Path, content: &str) -> Result<(), ConfigError> {
         let file = file::parse(path, content)?;
+        let folder = path.parent().unwrap_or(Path::new(""));
         let mut services = self.services();
-        let routes = file.routes.into_iter().enumerate().map(|(index, spec)| {
-            let service = |name: &ServiceName| self.service(&mut services, name);
-            Arc::new(Route::from_file(spec, index, &self.limits, service))
-        });
-        self.explicit().from_file = routes.collect();
+        let routes = file
+            .routes
+            .into_iter()
+            .enumerate()
+            .map(|(index, mut spec)| {
+                let authentication = std::mem::take(&mut spec.auth)
+                    .build(folder, &self.auth)
+                    .map_err(|problem| file::located(path, spec.position, &problem))?;
+                let service = |name: &ServiceName| self.service(&mut services, name);
+                let route = Route::from_file(spec, index, &self.limits, authentication, service);
+                Ok(Arc::new(route))
+            });
+        let routes = routes.collect::<Result<_, ConfigError>>()?;
+        self.explicit().from_file = routes;
         self.use_explicit(&services);
         Ok(())
     }

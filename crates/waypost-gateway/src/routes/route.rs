@@ -10,6 +10,7 @@ use waypost::{Instance, ServiceName};
 use super::asked::AskedRoute;
 use super::file::{CorsSpec, DestinationSpec, LimitsSpec, RateBy, RateLimitSpec, RouteSpec};
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
+use crate::auth::Authentication;
 use crate::config::Config;
 use crate::policy::{Concurrency, Cors, Policies, RateKey, RateLimit, Sticky};
 use crate::service::Service;
@@ -173,6 +174,7 @@ impl Route {
         spec: RouteSpec,
         index: usize,
         defaults: &Limits,
+        authentication: Option<Box<Authentication>>,
         mut service: impl FnMut(&ServiceName) -> Arc<Service>,
     ) -> Self {
         let limits = defaults.with(&spec);
@@ -194,6 +196,7 @@ impl Route {
             (_, Some(to)) => (String::new(), Rewrite::Whole(segments(&to))),
         };
         let policies = Policies {
+            authentication,
             rate_limit: spec.rate_limit.map(rate_limit),
             concurrency: spec.limits.map(concurrency),
             cors: spec.cors.map(cors),
@@ -389,7 +392,7 @@ fn cors(spec: CorsSpec) -> Cors {
             .filter(|names| !names.is_empty())
             .and_then(|names| HeaderValue::try_from(names).ok())
     };
-    let names = |names: Vec<super::file::Checked<HeaderName>>| {
+    let names = |names: Vec<super::values::Checked<HeaderName>>| {
         names.into_iter().map(|name| name.0.to_string()).collect()
     };
     let methods = spec.methods.into_iter().map(|method| method.0.to_string());

@@ -1,10 +1,12 @@
 //! Connections to instances: one pool per worker, so that no lock is shared between cores.
 
+mod call;
 mod connect;
 mod connection;
 mod peer;
 mod stream;
 mod tls;
+mod url;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -12,9 +14,11 @@ use std::time::Duration;
 
 use waypost::Instance;
 
+pub(crate) use call::call;
 pub(crate) use connection::Http1;
 pub(crate) use peer::{Channel, Peer};
 pub(crate) use tls::ClientTls;
+pub(crate) use url::HttpUrl;
 
 use crate::config::Config;
 

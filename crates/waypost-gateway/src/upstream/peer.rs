@@ -97,7 +97,7 @@ impl Channel {
 }
 
 impl Peer {
-    pub(super) fn new(
+    pub(crate) fn new(
         instance: Arc<Instance>,
         tls: Arc<ClientTls>,
         connect_timeout: Duration,

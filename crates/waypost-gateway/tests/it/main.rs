@@ -6,6 +6,7 @@ mod consul;
 mod failures;
 mod headers;
 mod http2;
+mod jwt;
 mod pages;
 mod registry_outages;
 mod responses;

@@ -1,55 +1,13 @@
 //! Routes from a file.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use http::{Method, Request, StatusCode};
 
 use crate::support::{
-    FullResponse, Origin, TestGateway, instance, unused_address, wait_until, with_deadline,
+    FullResponse, Origin, Routed, TestGateway, instance, unused_address, wait_until, with_deadline,
 };
-
-/// A gateway with a routes file.
-struct Routed {
-    gateway: TestGateway,
-    _folder: tempfile::TempDir,
-    file: PathBuf,
-}
-
-impl Routed {
-    async fn start(routes: &str) -> Self {
-        let folder = tempfile::tempdir().expect("a folder");
-        let file = folder.path().join("routes.yaml");
-        std::fs::write(&file, routes).expect("a file");
-        let path = file.clone();
-        let gateway = TestGateway::start_with(move |config| config.routes_file = Some(path)).await;
-        Self {
-            gateway,
-            _folder: folder,
-            file,
-        }
-    }
-
-    /// Replaces the file in one step.
-    fn write(&self, routes: &str) {
-        let new = self.file.with_extension("new");
-        std::fs::write(&new, routes).expect("a file");
-        std::fs::rename(&new, &self.file).expect("the file");
-    }
-
-    async fn get(&self, path: &str) -> FullResponse {
-        self.gateway.get(path).await
-    }
-
-    async fn get_with(&self, path: &str, headers: &[(&str, &str)]) -> FullResponse {
-        let mut request = Request::get(self.gateway.url(path));
-        for (name, value) in headers {
-            request = request.header(*name, *value);
-        }
-        self.gateway.send(request).await
-    }
-}
 
 #[tokio::test]
 async fn the_most_specific_route_takes_a_request() {

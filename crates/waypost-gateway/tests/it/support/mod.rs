@@ -2,15 +2,19 @@
 
 mod client;
 mod gateway;
+mod issuer;
 mod origin;
 mod registry;
+mod routed;
 
 use std::time::Duration;
 
 pub(crate) use client::{FullResponse, RawClient};
 pub(crate) use gateway::{TestGateway, instance};
+pub(crate) use issuer::{Issuer, KeyServer, seconds_from_now};
 pub(crate) use origin::{Body, Origin, RawOrigin, body, streamed, unused_address};
 pub(crate) use registry::FlakyRegistry;
+pub(crate) use routed::Routed;
 
 /// The time limit of every wait.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(60);

@@ -1,0 +1,310 @@
+//! Keeps the keys of an issuer up to date, from a file or a URL.
+//!
+//! While the source fails, the last keys that were read stay in use.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, StatusCode, Uri, header};
+use tokio::runtime::Handle;
+use tokio::sync::{Notify, watch};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
+
+use super::key_set::KeySet;
+use crate::upstream::{ClientTls, HttpUrl, Peer, call};
+
+/// How often a file is read.
+const FILE_INTERVAL: Duration = Duration::from_secs(1);
+/// The time limit of a request for keys.
+const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// The pause after a request that failed.
+const RETRY: Duration = Duration::from_secs(5);
+/// How often tokens with unknown keys can cause a request, in addition to the regular ones.
+const EARLY_INTERVAL: Duration = Duration::from_secs(5);
+/// How long a request of a client waits for keys.
+const MAX_WAIT: Duration = Duration::from_secs(5);
+/// The largest key set, in bytes.
+const MAX_BYTES: usize = 1024 * 1024;
+
+/// Where keys come from.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum KeyLocation {
+    /// A file.
+    File(PathBuf),
+    /// A URL, requested again after this time.
+    Url(HttpUrl, Duration),
+}
+
+impl KeyLocation {
+    /// # Errors
+    /// If it is a file without usable keys.
+    pub(crate) fn check(&self) -> Result<(), String> {
+        match self {
+            Self::File(path) => read_keys(path).map(drop),
+            Self::Url(..) => Ok(()),
+        }
+    }
+}
+
+/// The keys of one location. Shared by the routes that name it, and kept when the routes change.
+#[derive(Debug)]
+pub(crate) struct KeySource {
+    location: KeyLocation,
+    state: watch::Sender<State>,
+    early: Notify,
+}
+
+#[derive(Clone, Debug, Default)]
+struct State {
+    keys: Option<Arc<KeySet>>,
+    /// The error of the last attempt, if it failed.
+    error: Option<String>,
+    /// The number of attempts so far.
+    attempts: u64,
+    /// When the last regular or early attempt began.
+    attempted_at: Option<Instant>,
+}
+
+impl KeySource {
+    /// Reads the keys of a file, or begins to request those of a URL, and follows their changes until the
+    /// source is dropped.
+    ///
+    /// # Errors
+    /// If the file has no usable keys.
+    pub(crate) fn start(
+        location: KeyLocation,
+        runtime: &Handle,
+        tls: &Arc<ClientTls>,
+    ) -> Result<Arc<Self>, String> {
+        let (mut state, mut content) = (State::default(), Vec::new());
+        if let KeyLocation::File(path) = &location {
+            let keys;
+            (content, keys) = read_keys(path)?;
+            state.keys = Some(Arc::new(keys));
+        }
+        let source = Arc::new(Self {
+            location: location.clone(),
+            state: watch::Sender::new(state),
+            early: Notify::new(),
+        });
+        let followed = Arc::downgrade(&source);
+        match location {
+            KeyLocation::File(path) => runtime.spawn(follow_file(followed, path, content)),
+            KeyLocation::Url(url, refresh) => {
+                let tls = Arc::clone(tls);
+                runtime.spawn(follow_url(followed, url, refresh, tls))
+            }
+        };
+        Ok(source)
+    }
+
+    pub(crate) fn location(&self) -> &KeyLocation {
+        &self.location
+    }
+
+    /// The current keys. Waits for the first ones.
+    ///
+    /// # Errors
+    /// Why there are none.
+    pub(super) async fn keys(&self) -> Result<Arc<KeySet>, String> {
+        if let Some(keys) = &self.state.borrow().keys {
+            return Ok(Arc::clone(keys));
+        }
+        let mut state = self.state.subscribe();
+        let known = state.wait_for(|state| state.keys.is_some() || state.error.is_some());
+        match timeout(MAX_WAIT, known).await {
+            Ok(Ok(state)) => match (&state.keys, &state.error) {
+                (Some(keys), _) => Ok(Arc::clone(keys)),
+                (None, error) => Err(error.clone().unwrap_or_default()),
+            },
+            _ => Err(format!("{} does not answer", self.location)),
+        }
+    }
+
+    /// Newer keys than `known`, for a token that was signed with an unknown one. `None` if there are none,
+    /// or the source was asked recently.
+    pub(super) async fn newer(&self, known: &Arc<KeySet>) -> Option<Arc<KeySet>> {
+        let mut state = self.state.subscribe();
+        let attempts = {
+            let state = state.borrow_and_update();
+            let keys = state.keys.as_ref()?;
+            if !Arc::ptr_eq(keys, known) {
+                return Some(Arc::clone(keys));
+            }
+            let is_recent = state
+                .attempted_at
+                .is_none_or(|at| at.elapsed() < EARLY_INTERVAL);
+            if is_recent {
+                return None;
+            }
+            state.attempts
+        };
+        self.early.notify_one();
+        let attempted = state.wait_for(|state| state.attempts > attempts);
+        let state = timeout(MAX_WAIT, attempted).await.ok()?.ok()?;
+        let keys = state.keys.as_ref()?;
+        (!Arc::ptr_eq(keys, known)).then(|| Arc::clone(keys))
+    }
+
+    /// Takes the result of an attempt. An error leaves the keys as they are, and is logged once.
+    fn update(&self, result: Result<KeySet, String>) {
+        let location = &self.location;
+        self.state.send_modify(|state| {
+            state.attempts += 1;
+            match result {
+                Ok(keys) => {
+                    if state.error.take().is_some() {
+                        tracing::info!("{location}: the keys for tokens can be read again");
+                    }
+                    state.keys = Some(Arc::new(keys));
+                }
+                Err(error) => {
+                    if state.error.is_none() && state.keys.is_some() {
+                        tracing::warn!("{location}: {error}; the keys stay as they were");
+                    } else if state.error.is_none() {
+                        tracing::warn!("{location}: {error}; tokens can't be verified");
+                    }
+                    state.error = Some(error);
+                }
+            }
+        });
+    }
+}
+
+impl fmt::Display for KeyLocation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => path.display().fmt(f),
+            Self::Url(url, _) => url.fmt(f),
+        }
+    }
+}
+
+/// `applied` is the content that is in use.
+async fn follow_file(source: Weak<KeySource>, path: PathBuf, applied: Vec<u8>) {
+    let mut applied = Ok(applied);
+    loop {
+        sleep(FILE_INTERVAL).await;
+        let Some(source) = source.upgrade() else {
+            return;
+        };
+        let content = read(&path);
+        if content != applied {
+            let parsed = content.clone().and_then(|json| KeySet::parse(&json));
+            source.update(parsed);
+            applied = content;
+        }
+    }
+}
+
+async fn follow_url(source: Weak<KeySource>, url: HttpUrl, refresh: Duration, tls: Arc<ClientTls>) {
+    loop {
+        let began = Instant::now();
+        match source.upgrade() {
+            Some(source) => source
+                .state
+                .send_modify(|state| state.attempted_at = Some(began)),
+            None => return,
+        }
+        let result = fetch(&url, &tls).await;
+        let Some(current) = source.upgrade() else {
+            return;
+        };
+        let pause = match result {
+            Ok(_) => refresh,
+            Err(_) => RETRY.min(refresh),
+        };
+        current.update(result);
+        // Holding the source while waiting would keep it forever, so the wait is cut into pieces.
+        let next = began + pause;
+        drop(current);
+        while Instant::now() < next {
+            let Some(current) = source.upgrade() else {
+                return;
+            };
+            let piece = next.min(Instant::now() + FILE_INTERVAL);
+            if timeout_at(piece, current.early.notified()).await.is_ok() {
+                break;
+            }
+        }
+    }
+}
+
+/// The content of a file, and its keys.
+fn read_keys(path: &Path) -> Result<(Vec<u8>, KeySet), String> {
+    let read = read(path).and_then(|json| {
+        let keys = KeySet::parse(&json)?;
+        Ok((json, keys))
+    });
+    read.map_err(|error| format!("{}: {error}", path.display()))
+}
+
+fn read(path: &Path) -> Result<Vec<u8>, String> {
+    std::fs::read(path).map_err(|error| error.to_string())
+}
+
+async fn fetch(url: &HttpUrl, tls: &Arc<ClientTls>) -> Result<KeySet, String> {
+    let instance = Arc::clone(&url.instance);
+    let peer = Peer::new(instance, Arc::clone(tls), FETCH_TIMEOUT, false);
+    let mut request = Request::new(Bytes::new());
+    *request.uri_mut() = Uri::from(url.target.clone());
+    let json = HeaderValue::from_static("application/json");
+    request.headers_mut().insert(header::ACCEPT, json);
+    let response = match timeout(FETCH_TIMEOUT, call(&peer, 0, request, MAX_BYTES)).await {
+        Ok(response) => response.map_err(|error| error.cause)?,
+        Err(_) => return Err(format!("no response within {FETCH_TIMEOUT:?}")),
+    };
+    if response.status != StatusCode::OK {
+        return Err(format!("the response was {}", response.status));
+    }
+    KeySet::parse(&response.body)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEYS: &str = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519",
+        "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_file_that_becomes_invalid_leaves_the_keys_as_they_were() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.json");
+        std::fs::write(&path, KEYS).unwrap();
+        let tls = Arc::new(ClientTls::new(None).unwrap());
+        let location = KeyLocation::File(path.clone());
+        let source = KeySource::start(location, &Handle::current(), &tls).unwrap();
+        let first = source.keys().await.unwrap();
+
+        let mut state = source.state.subscribe();
+        for content in ["{", "{\"keys\": []}"] {
+            std::fs::write(&path, content).unwrap();
+            state.changed().await.unwrap();
+            assert!(state.borrow_and_update().error.is_some());
+            assert!(Arc::ptr_eq(&source.keys().await.unwrap(), &first));
+        }
+        std::fs::write(&path, KEYS).unwrap();
+        state.changed().await.unwrap();
+        assert!(state.borrow_and_update().error.is_none());
+        assert!(!Arc::ptr_eq(&source.keys().await.unwrap(), &first));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_source_that_nobody_uses_ends() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keys.json");
+        std::fs::write(&path, KEYS).unwrap();
+        let tls = Arc::new(ClientTls::new(None).unwrap());
+        let location = KeyLocation::File(path);
+        let source = KeySource::start(location, &Handle::current(), &tls).unwrap();
+        let tasks = || Handle::current().metrics().num_alive_tasks();
+        assert_eq!(tasks(), 1);
+        drop(source);
+        sleep(FILE_INTERVAL * 2).await;
+        assert_eq!(tasks(), 0);
+    }
+}

@@ -1,0 +1,115 @@
+//! Requests that the gateway makes itself, to which it reads the whole response.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker};
+
+use bytes::{Bytes, BytesMut};
+use http::{Request, StatusCode, Uri, header};
+use hyper::body::{Body, Frame, Incoming};
+
+use super::connection::Http1;
+use super::peer::{Channel, Peer};
+use crate::attempt_error::{AttemptError, AttemptErrorKind};
+use crate::request_body::AttemptBody;
+
+/// A response that was read to its end.
+#[derive(Debug)]
+pub(crate) struct WholeResponse {
+    pub(crate) status: StatusCode,
+    pub(crate) body: Bytes,
+}
+
+/// Sends a request whose URI is a path, and reads a response of at most `max_body` bytes. A connection that
+/// the instance has closed while it was idle is replaced. `now` is in milliseconds since the worker started.
+///
+/// # Errors
+/// If there is no response, or it is too long. There is no time limit except for connecting.
+pub(crate) async fn call(
+    peer: &Peer,
+    now: u64,
+    request: Request<Bytes>,
+    max_body: usize,
+) -> Result<WholeResponse, AttemptError> {
+    let (parts, body) = request.into_parts();
+    let mut response = loop {
+        let mut channel = peer.channel(now).await?;
+        let is_http2 = matches!(channel, Channel::Http2 { .. });
+        let mut request = Request::new(AttemptBody::whole(body.clone()));
+        *request.method_mut() = parts.method.clone();
+        *request.headers_mut() = parts.headers.clone();
+        if let Some(authority) = &peer.authority
+            && !request.headers().contains_key(header::HOST)
+        {
+            request
+                .headers_mut()
+                .insert(header::HOST, authority.clone());
+        }
+        let path = path(&parts.uri);
+        peer.set_target(&mut request, path, is_http2)?;
+        match channel.send(request).await {
+            Ok(response) => {
+                break Response {
+                    head: response,
+                    connection: channel.into_http1(),
+                };
+            }
+            Err(error) if error.unsent.is_some() && channel.is_reused() => {}
+            Err(error) => return Err(error.error),
+        }
+    };
+    let body = response.read(max_body).await?;
+    if let Some(connection) = response.connection {
+        peer.release(connection, now);
+    }
+    Ok(WholeResponse {
+        status: response.head.status(),
+        body,
+    })
+}
+
+fn path(uri: &Uri) -> http::uri::PathAndQuery {
+    let root = http::uri::PathAndQuery::from_static("/");
+    uri.path_and_query().cloned().unwrap_or(root)
+}
+
+struct Response {
+    head: http::Response<Incoming>,
+    /// The connection that the body comes from, unless it has a task of its own.
+    connection: Option<Http1>,
+}
+
+impl Response {
+    async fn read(&mut self, max_body: usize) -> Result<Bytes, AttemptError> {
+        let mut body = BytesMut::new();
+        while let Some(frame) = poll_fn(|cx| self.poll_frame(cx)).await {
+            let frame = frame
+                .map_err(|error| AttemptError::from_hyper(AttemptErrorKind::Broken, &error))?;
+            let Ok(data) = frame.into_data() else {
+                continue;
+            };
+            if body.len() + data.len() > max_body {
+                return Err(AttemptError::new(
+                    AttemptErrorKind::BadResponse,
+                    format!("the response is longer than {max_body} bytes"),
+                ));
+            }
+            body.extend_from_slice(&data);
+        }
+        Ok(body.freeze())
+    }
+
+    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+        let mut incoming = std::pin::Pin::new(self.head.body_mut());
+        let Some(connection) = &mut self.connection else {
+            return incoming.poll_frame(cx);
+        };
+        // A frame can only arrive while the connection is driven here, so no waker is needed.
+        let mut noop = Context::from_waker(Waker::noop());
+        let polled = incoming.as_mut().poll_frame(&mut noop);
+        if polled.is_ready() {
+            return polled;
+        }
+        connection.drive(cx);
+        incoming.poll_frame(&mut noop)
+    }
+}
