@@ -41,11 +41,11 @@ impl Build {
         }
     }
 
-    /// Builds the program unless the last build has succeeded. Instances that wait for the same build
+    /// Builds the program unless the last build succeeded. Instances that wait for the same build
     /// get the same result. Dropping the future ends the build.
     ///
     /// # Errors
-    /// Why the build has failed.
+    /// Why the build failed.
     pub(crate) async fn ensure(&self) -> Result<(), String> {
         let before = self.last().number;
         let _running = self.running.lock().await;
@@ -60,7 +60,7 @@ impl Build {
         self.build().await
     }
 
-    /// Whether the last build has succeeded.
+    /// Whether the last build succeeded.
     pub(crate) fn has_succeeded(&self) -> bool {
         matches!(self.last().result, Some(Ok(())))
     }
@@ -68,7 +68,7 @@ impl Build {
     /// Builds the program again.
     ///
     /// # Errors
-    /// As [`ensure`](Self::ensure).
+    /// The same as for [`ensure`](Self::ensure).
     pub(crate) async fn rebuild(&self) -> Result<(), String> {
         let _running = self.running.lock().await;
         self.build().await
@@ -79,8 +79,8 @@ impl Build {
         self.note("building".to_owned()).await;
         let result = match self.run().await {
             Ok(Exit::Code(0)) => Ok(()),
-            Ok(exit) => Err(format!("the build has failed: it {exit}")),
-            Err(problem) => Err(format!("the build has failed: {problem}")),
+            Ok(exit) => Err(format!("the build failed: it {exit}")),
+            Err(problem) => Err(format!("the build failed: {problem}")),
         };
         self.note(match &result {
             Ok(()) => format!("built in {}", rounded(started.elapsed())),
@@ -113,7 +113,7 @@ impl Build {
         Ok(exit)
     }
 
-    /// Writes a line about the build among the output of the service.
+    /// Writes a line about the build to the output of the service.
     async fn note(&self, text: String) {
         let line = Line {
             id: 0,

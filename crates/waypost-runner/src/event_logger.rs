@@ -1,4 +1,4 @@
-//! Writes each change of an instance's state to the log, among the output of that instance.
+//! Writes each change of an instance's state to the log, as a line of that instance.
 
 use std::time::SystemTime;
 
@@ -8,7 +8,7 @@ use tokio_util::sync::CancellationToken;
 use crate::log::{Line, LogStore, Stream};
 use crate::status::Events;
 
-/// The task that writes the events. It ends by itself when the supervisor is dropped.
+/// The task that writes the events. It ends when the supervisor is dropped.
 #[derive(Debug)]
 pub(crate) struct EventLogger {
     task: JoinHandle<()>,
@@ -23,7 +23,7 @@ impl EventLogger {
         Self { task, finish }
     }
 
-    /// Writes the events that were published so far and ends the task.
+    /// Writes the events published so far and ends the task.
     pub(crate) async fn finish(self) {
         self.finish.cancel();
         let _ = self.task.await;

@@ -58,7 +58,7 @@ struct Goal {
     run: bool,
     /// The number of requests to start after the first.
     generation: u64,
-    /// It is to be removed once it has stopped.
+    /// Remove it once it has stopped.
     surplus: bool,
 }
 
@@ -124,7 +124,7 @@ impl InstanceHandle {
         self.start_request()
     }
 
-    /// Starts the program, unless it is wanted already.
+    /// Requests that the program runs. Has no effect if that is already requested.
     pub(crate) fn start(&self) -> StartRequest {
         self.goal.send_if_modified(|goal| {
             let is_stopped = !goal.run;
@@ -135,12 +135,12 @@ impl InstanceHandle {
         self.start_request()
     }
 
-    /// Whether the program is wanted to run.
+    /// Whether the program should run.
     pub(crate) fn is_wanted(&self) -> bool {
         self.goal.borrow().run
     }
 
-    /// Whether the instance is to be removed once it has stopped.
+    /// Whether the instance will be removed once it has stopped.
     pub(crate) fn is_surplus(&self) -> bool {
         self.goal.borrow().surplus
     }
@@ -150,7 +150,7 @@ impl InstanceHandle {
         self.goal.send_modify(|goal| goal.run = false);
     }
 
-    /// Stops the program for good: the instance is removed afterwards.
+    /// Stops the program; the instance is removed afterwards.
     pub(crate) fn stop_surplus(&self) {
         self.goal.send_modify(|goal| {
             goal.run = false;
@@ -208,9 +208,9 @@ enum RunEnd {
     Stopped(String),
     /// The one-time task has succeeded.
     Completed,
-    /// It has ended with exit code 0 and is not started again.
+    /// It has exited with code 0 and is not restarted.
     Ended(String),
-    /// It has failed and is not started again.
+    /// It has failed and is not restarted.
     Failed(String),
     Crashed {
         reason: String,
@@ -257,7 +257,7 @@ impl Instance {
         }
     }
 
-    /// Waits until all dependencies are met. Returns false if the goal changed before.
+    /// Waits until all dependencies are met. Returns false if the goal changed first.
     async fn wait_for_dependencies(&mut self) -> bool {
         let mut table = self.shared.table.subscribe();
         loop {
@@ -336,7 +336,7 @@ impl Instance {
         }
     }
 
-    /// Waits before the next start. Returns false if the goal changed before.
+    /// Waits before the next start. Returns false if the goal changed first.
     async fn back_off(&mut self, reason: &str, healthy_for: Option<Duration>) -> bool {
         let (crashes, delay) = self.backoff.crashed(healthy_for);
         let state = match crashes {
@@ -497,7 +497,7 @@ impl Instance {
         }
     }
 
-    /// Enters the state that a health event leads to. Returns since when the instance is healthy.
+    /// Enters the state that a health event leads to. Returns when the instance became healthy.
     fn report_health(&self, event: HealthEvent, started: Instant) -> Option<Instant> {
         match event {
             HealthEvent::NotYet(problem) => {

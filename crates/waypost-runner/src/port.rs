@@ -108,7 +108,7 @@ pub fn check_port(
     check(service, address.ip(), address.port(), transport)
 }
 
-/// As [`check_port`].
+/// Implements [`check_port`].
 pub(crate) fn check(
     service: &str,
     host: IpAddr,

@@ -20,8 +20,8 @@ use crate::watch::WatchSpec;
 
 /// Describes one service: the program to run, what it depends on, and when it counts as healthy.
 ///
-/// The program is expected to stay in the foreground. If it exits without having been told to, it is
-/// restarted; see [`restart`](Self::restart). The exception is a one-time task such as a migration; see
+/// The program is expected to stay in the foreground. If it exits on its own, it is restarted; see
+/// [`restart`](Self::restart). The exception is a one-time task such as a migration; see
 /// [`Probe::completed`].
 ///
 /// # Placeholders
@@ -107,19 +107,19 @@ impl fmt::Display for VariableSource {
     }
 }
 
-/// When a program that has ended by itself is started again.
+/// When a program that exited on its own is restarted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum RestartRule {
     /// After an exit code other than 0 or a signal.
     Crash,
-    /// After any end.
+    /// After any exit.
     Always,
     /// Never.
     Never,
 }
 
-/// A signal that asks a program to end.
+/// A signal that requests a program to exit.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 #[non_exhaustive]
@@ -165,13 +165,13 @@ pub(crate) struct Blocked {
 /// What is shown about a service. It has no effect on how the service is run.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct ServiceDetails {
-    /// Whether Waypost itself brings it, such as the registry.
+    /// Whether it is a part of Waypost, such as the registry.
     pub built_in: bool,
-    /// Its URL for others, such as that through a gateway.
+    /// The URL at which others reach it, for example through a gateway.
     pub url: Option<String>,
     /// The services that it calls.
     pub uses: Vec<String>,
-    /// Links to show beside it, by title.
+    /// Links to show with it, by title.
     pub links: BTreeMap<String, String>,
     /// The profiles that it belongs to.
     pub profiles: Vec<String>,
@@ -232,7 +232,7 @@ impl ServiceSpec {
         self.variable(name, value, VariableSource::Service)
     }
 
-    /// As [`env`](Self::env), with where the variable comes from. A later variable replaces an earlier
+    /// Like [`env`](Self::env), with the source of the variable. A later variable replaces an earlier
     /// one with the same name.
     pub fn variable(
         mut self,
@@ -316,20 +316,20 @@ impl ServiceSpec {
         self
     }
 
-    /// When a program that has ended by itself is started again; default: [`RestartRule::Always`].
-    /// A program that isn't started again is stopped if its exit code was 0, and has failed otherwise.
+    /// When a program that exited on its own is restarted; default: [`RestartRule::Always`]. If it isn't
+    /// restarted, its state is stopped after exit code 0, and failed otherwise.
     pub fn restart(mut self, rule: RestartRule) -> Self {
         self.restart = rule;
         self
     }
 
-    /// The signal that asks the program to end; default: SIGTERM.
+    /// The signal that requests the program to exit; default: SIGTERM.
     pub fn stop_signal(mut self, signal: StopSignal) -> Self {
         self.stop_signal = signal;
         self
     }
 
-    /// Does not start the service with the stack, but only by
+    /// Does not start the service with the stack, only by
     /// [`Supervisor::start_service`](crate::Supervisor::start_service). Services that come after it
     /// don't wait for it until then.
     pub fn disabled(mut self) -> Self {
@@ -337,8 +337,8 @@ impl ServiceSpec {
         self
     }
 
-    /// Makes the service fail instead of being started, for a reason that is known already, such as a
-    /// missing variable. `advice` says what to do about it.
+    /// Makes the service fail instead of starting it, for a reason known beforehand, such as a missing
+    /// variable. `advice` says what to do about it.
     pub fn blocked(mut self, reason: impl Into<String>, advice: impl Into<String>) -> Self {
         self.blocked = Some(Blocked {
             reason: reason.into(),
@@ -374,7 +374,7 @@ impl ServiceSpec {
         self
     }
 
-    /// Whether the stack doesn't start it; see [`external`](Self::external).
+    /// Whether it runs elsewhere, so that the stack doesn't start it; see [`external`](Self::external).
     pub fn is_external(&self) -> bool {
         self.external.is_some()
     }
@@ -460,7 +460,7 @@ impl ServiceSpec {
         let args = args.map(|(index, arg)| expand(format!("args[{index}]"), arg));
         let env = self.env.iter().map(|variable| {
             let value = match variable.source {
-                // A file is not written for Waypost: its values are taken as they are.
+                // Files of variables are not written for Waypost, so their values are used literally.
                 VariableSource::File(_) => variable.value.clone(),
                 _ => expand(format!("env {}", variable.name), &variable.value)?,
             };
@@ -495,10 +495,10 @@ impl ServiceSpec {
         !self.build.is_empty()
     }
 
-    /// What to run to build the program.
+    /// The command that builds the program.
     ///
     /// # Errors
-    /// As [`launch`](Self::launch).
+    /// The same as for [`launch`](Self::launch).
     pub(crate) fn build_launch(&self) -> Result<Launch, BuildError> {
         let ports = Ports::new(&self.ports, 1);
         let launch = self.launch(1, &ports)?;
@@ -516,7 +516,7 @@ impl ServiceSpec {
     }
 
     /// The variables that an instance is started with in addition to the runner's own, each with its
-    /// source. Of several with one name, the last counts.
+    /// source. If a name occurs more than once, the last value counts.
     pub(crate) fn environment(&self, launch: &Launch) -> Vec<(String, String, VariableSource)> {
         let mut all: Vec<(String, String, VariableSource)> = Vec::new();
         for (variable, (name, value)) in self.env.iter().zip(&launch.env) {

@@ -224,7 +224,7 @@ struct ProcessTree {
 #[derive(Default)]
 struct TreeState {
     mode: Mode,
-    /// The signal that asks the program to end.
+    /// The signal that requests the program to exit.
     stop_signal: Option<Signal>,
     /// The program has ended and its group is empty, so the kernel may reuse its number.
     group_gone: bool,

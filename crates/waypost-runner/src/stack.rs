@@ -22,7 +22,7 @@ pub struct Stack {
 }
 
 impl Stack {
-    /// Starts the description of a stack.
+    /// A builder for a stack without services.
     ///
     /// ```
     /// use waypost_runner::{ServiceSpec, Stack};
@@ -44,7 +44,7 @@ impl Stack {
         }
     }
 
-    /// Checks that every fixed port is free of the services that are started with the stack.
+    /// Checks that the fixed ports of all services that start with the stack are free.
     ///
     /// # Errors
     /// [`SupervisorError::PortsTaken`] with every port that is in use, and the process that holds it.

@@ -19,7 +19,7 @@ pub enum InstanceState {
     Disabled,
     /// Not started yet, because a dependency is not ready (or not started).
     Waiting {
-        /// The names of the services that it waits for.
+        /// The names of the services it waits for.
         on: Vec<String>,
     },
     /// Not started yet, because its program is being built.
@@ -37,11 +37,11 @@ pub enum InstanceState {
     },
     /// A one-time task has succeeded.
     Completed,
-    /// It can't be started, or it has failed and is not started again.
+    /// It can't be started, or it has failed and is not restarted.
     Failed,
-    /// It was told to stop and has not exited yet.
+    /// It was requested to stop and has not exited yet.
     Stopping,
-    /// It was told to stop and has exited, or it has ended with exit code 0 and is not started again.
+    /// It was stopped, or it has exited with code 0 and is not restarted.
     Stopped,
 }
 
@@ -72,8 +72,8 @@ impl fmt::Display for InstanceState {
     }
 }
 
-/// The status of one instance at one moment. It displays as `state: reason`, and when it
-/// is started again.
+/// The status of one instance at one moment. It displays as `state: reason`, followed by the time
+/// until a restart if there is one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct InstanceStatus {
@@ -93,13 +93,13 @@ pub struct InstanceStatus {
     pub since: SystemTime,
     /// When the program was started; `None` before the first start.
     pub started: Option<SystemTime>,
-    /// How the program ended the last time.
+    /// How the program ended when it last ran.
     pub exit: Option<ExitStatus>,
-    /// When it will be started again. Only set while it waits for that after a crash.
+    /// When it will be restarted. Only set during the delay after a crash.
     pub next_start: Option<SystemTime>,
     /// The result of its last check, until it is ready for the first time.
     pub last_check: Option<String>,
-    /// Why the last build has failed, while the program of the previous build is running.
+    /// Why the last build failed, while the program of the previous build is running.
     pub build_error: Option<String>,
     /// How long it waits until [`next_start`](Self::next_start).
     pub restart_delay: Option<Duration>,
@@ -111,7 +111,7 @@ pub struct InstanceStatus {
     pub port: Option<u16>,
     /// Its other ports, by name.
     pub named_ports: BTreeMap<String, u16>,
-    /// How often it was restarted, after a crash or by [`restart`](crate::Supervisor::restart).
+    /// The number of restarts, after a crash or by [`restart`](crate::Supervisor::restart).
     pub restarts: u32,
 }
 

@@ -70,7 +70,7 @@ impl StatusTable {
                 new.since = SystemTime::now();
             }
             if (&new.state, &new.reason) != (&old.state, &old.reason) {
-                // Sent while the table is locked, so that events have the order of the changes.
+                // Sent while the table is locked, so that events are in the order of the changes.
                 let _ = self.events.send(new.clone());
             }
             *row != before
@@ -214,8 +214,7 @@ impl Row {
     }
 }
 
-/// Whether every instance of the service that is depended on meets the condition, and there is at
-/// least one.
+/// Whether the service that is depended on has instances, and all of them meet the condition.
 pub(crate) fn is_met(dependency: &Dependency, rows: &[Row]) -> bool {
     let mut instances = rows
         .iter()

@@ -77,8 +77,8 @@ impl Supervisor {
     /// [`shim::run_if_requested`].
     ///
     /// # Errors
-    /// A port is in use, `main` does not call the shim, or the system refuses a thread. Nothing was
-    /// started then.
+    /// A port is in use, `main` does not call the shim, or the system can't start a thread. In these
+    /// cases nothing was started.
     pub fn start(stack: Stack, sink: impl LogSink) -> Result<Self, SupervisorError> {
         if shim::was_bypassed() {
             return Err(SupervisorError::ShimNotCalled);
@@ -146,7 +146,7 @@ impl Supervisor {
         Ok(Self(inner))
     }
 
-    /// Waits until every instance that is wanted to run is healthy or has completed.
+    /// Waits until every instance that should run is healthy or has completed.
     ///
     /// # Errors
     /// [`SupervisorError::NotHealthy`] as soon as one has crashed or exceeded its start timeout.
@@ -160,8 +160,8 @@ impl Supervisor {
         self.0.wait_ready(&requests).await
     }
 
-    /// Waits until every instance that is wanted to run is healthy, has completed or has failed, or waits
-    /// for one that has failed. Returns whether all are healthy or have completed.
+    /// Waits until every instance that should run is healthy, has completed, has failed, or waits for one
+    /// that has failed. Returns whether all are healthy or have completed.
     pub async fn settled(&self) -> bool {
         let is_wanted: Vec<String> = {
             let instances = self.0.lock();
@@ -194,13 +194,13 @@ impl Supervisor {
         self.0.shared.table.events()
     }
 
-    /// The last lines of all instances that `accepts` accepts, at most `count`, oldest first. Those of the
-    /// runner are among them.
+    /// The last lines of all instances for which `accepts` returns true, at most `count`, oldest first,
+    /// including the runner's own lines.
     pub fn last_lines(&self, accepts: impl Fn(&Line) -> bool, count: usize) -> Vec<Line> {
         self.0.shared.log.last(accepts, count)
     }
 
-    /// The last lines that an instance has written, at most `count`, oldest first.
+    /// The last lines written by an instance, at most `count`, oldest first.
     ///
     /// # Errors
     /// [`SupervisorError::UnknownService`] if there is no such instance.
@@ -334,7 +334,7 @@ impl Supervisor {
         let inner = &self.0;
         let scaling = inner.scaling.lock().await;
         if inner.is_running() {
-            // Left by a call that was dropped.
+            // Left behind by a call whose future was dropped.
             let surplus = inner.surplus_instances(service);
             inner.remove(&surplus).await;
         }
@@ -412,7 +412,7 @@ async fn restart_on_change(inner: Weak<Inner>, service: Arc<ServiceSpec>) {
     }
 }
 
-/// `main.go changed`, or how many files.
+/// `main.go changed`, or the number of changed files.
 fn changed(files: &BTreeSet<PathBuf>) -> String {
     match files.first() {
         Some(file) if files.len() == 1 => format!("{} changed", file.display()),
@@ -501,7 +501,7 @@ impl Inner {
         matching.map(|handle| handle.name.clone()).collect()
     }
 
-    /// The instances of a service that are to be removed.
+    /// The instances of a service that will be removed.
     fn surplus_instances(&self, service: &str) -> Vec<String> {
         let instances = self.lock();
         let surplus = instances
@@ -511,14 +511,14 @@ impl Inner {
         surplus.map(|handle| handle.name.clone()).collect()
     }
 
-    /// Whether any instance of a service is wanted to run.
+    /// Whether any instance of a service should run.
     fn is_wanted(&self, service: &str) -> bool {
         let instances = self.lock();
         let mut handles = instances.handles.iter();
         handles.any(|handle| handle.service.name == service && handle.is_wanted())
     }
 
-    /// Writes a line of the runner among the output of a service.
+    /// Writes a line of the runner to the output of a service.
     async fn note(&self, service: &str, text: String) {
         let line = Line {
             id: 0,

@@ -18,8 +18,8 @@ pub(crate) fn rounded(duration: Duration) -> String {
     }
 }
 
-/// The candidate that is closest to the word, if it is close enough to be meant: with one typing error
-/// for each three letters, at least one.
+/// The candidate closest to the word, if the word is likely a typing error of it: one error is allowed
+/// per three letters, and at least one.
 pub(crate) fn closest<'a>(
     word: &str,
     candidates: impl IntoIterator<Item = &'a str>,

@@ -27,8 +27,8 @@ struct Total {
 }
 
 impl UsageSampler {
-    /// The use of each of these process groups. Groups without processes are left out. On systems other
-    /// than Linux, the result is empty.
+    /// The CPU time and memory of each of these process groups. Groups without processes are left out. On
+    /// systems other than Linux, the result is empty.
     pub(crate) fn sample(&mut self, groups: &[u32]) -> HashMap<u32, Usage> {
         let now = Instant::now();
         let totals = totals(groups);
@@ -108,7 +108,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_fields_of_stat_are_found_behind_any_name() {
+    fn the_fields_of_stat_are_found_after_any_process_name() {
         let stat = "42 (a) b) S 1 40 40 0 -1 4194560 1 0 0 0 150 50 0 0 20 0 1 0 100 999 256 18446";
         assert_eq!(parse_stat(stat), Some((40, 200, 256)));
         assert_eq!(parse_stat(""), None);

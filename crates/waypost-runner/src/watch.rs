@@ -12,7 +12,7 @@ use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-/// Changes that continue for this time are reported even if they have not stopped.
+/// Changes that don't stop are reported after this time.
 const LONGEST_GATHERING: Duration = Duration::from_secs(5);
 /// Folders that are never watched.
 const NEVER: [&str; 2] = [".git", ".waypost"];
@@ -44,7 +44,7 @@ impl WatchSpec {
         }
     }
 
-    /// Only files that match one of these patterns, which are as in a `.gitignore`.
+    /// Only files that match one of these patterns, which have the syntax of a `.gitignore`.
     pub fn paths(mut self, paths: impl IntoIterator<Item = impl Into<String>>) -> Self {
         self.paths.extend(paths.into_iter().map(Into::into));
         self
@@ -63,7 +63,7 @@ impl WatchSpec {
     }
 }
 
-/// Patterns as in a `.gitignore`, each naming files to watch.
+/// Patterns in the syntax of a `.gitignore` that name files to watch.
 #[derive(Clone, Debug)]
 pub(crate) struct Patterns(Gitignore);
 
@@ -83,7 +83,7 @@ impl Patterns {
         Ok(Self(builder.build()?))
     }
 
-    /// Whether a file is named. A pattern that begins with `!` takes files out again.
+    /// Whether a file matches. A pattern that begins with `!` excludes files again.
     fn names(&self, file: &Path) -> bool {
         if self.0.is_empty() {
             return true;
@@ -166,7 +166,7 @@ impl Watcher {
         }
     }
 
-    /// The path relative to the folder, if it is one that is watched.
+    /// The path relative to the folder, if the file is watched.
     fn relevant(&mut self, path: &Path) -> Option<PathBuf> {
         if path.file_name() == Some(OsStr::new(".gitignore")) {
             self.ignored.forget();
@@ -176,8 +176,7 @@ impl Watcher {
             return None;
         }
         if is_folder {
-            // Files that the folder already contains may have been there before, so they don't count as
-            // changed.
+            // The files in it may be older than the watch, so they don't count as changed.
             let _ = self.add_folder(path);
             return None;
         }

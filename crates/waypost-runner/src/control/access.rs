@@ -22,7 +22,7 @@ pub const TOKEN_HEADER: &str = "x-waypost-token";
 /// - Requests that change something or read the environment of a service must have the token of this
 ///   session in the header `X-Waypost-Token`.
 ///
-/// Anything else is answered with 403.
+/// Any other request gets a 403.
 #[derive(Clone, Debug)]
 pub struct BrowserAccess(Arc<str>);
 
@@ -41,7 +41,9 @@ impl BrowserAccess {
     fn check(&self, method: &Method, path: &str, headers: &HeaderMap) -> Result<(), &'static str> {
         let host = authority(headers, header::HOST).ok_or("there is no valid Host header")?;
         if !is_local(&host) {
-            return Err("the Host is not this machine; open the dashboard by localhost");
+            return Err(
+                "the Host header doesn't name this machine; open the dashboard at localhost",
+            );
         }
         if let Some(origin) = headers.get(header::ORIGIN) {
             let origin = origin

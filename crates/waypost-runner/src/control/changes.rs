@@ -1,4 +1,4 @@
-//! Numbers the changes of the services, and keeps the last ones for clients that reconnect.
+//! Numbers the changes of the services, and keeps the most recent ones for clients that reconnect.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -74,7 +74,8 @@ impl Changes {
         self.services = services;
     }
 
-    /// The future changes, and those since `last_seen`. The latter are `None` if some are no longer kept.
+    /// Subscribes to future changes. Also returns those since `last_seen`, or `None` if some of them are
+    /// no longer kept.
     pub(super) fn follow(
         &self,
         last_seen: Option<u64>,

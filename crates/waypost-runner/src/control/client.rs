@@ -17,14 +17,14 @@ pub struct Client {
     sender: http1::SendRequest<Full<Bytes>>,
 }
 
-/// Why a request to a running stack has failed.
+/// Why a request to a running stack failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum ClientError {
     /// No process listens on the socket.
     #[error("no stack is running")]
     NotRunning,
-    /// The stack has refused the request.
+    /// The stack refused the request.
     #[error("{detail}")]
     Refused {
         /// The HTTP status.
@@ -32,7 +32,7 @@ pub enum ClientError {
         /// The reason.
         detail: String,
     },
-    /// The connection has failed.
+    /// The connection failed.
     #[error("the connection to the stack has failed: {0}")]
     Connection(String),
 }
@@ -66,7 +66,7 @@ impl Client {
         json(self.send(Method::GET, path, None).await?).await
     }
 
-    /// Sends a GET request whose answer has one JSON value on each line.
+    /// Sends a GET request whose response has one JSON value per line.
     ///
     /// # Errors
     /// As [`get`](Self::get).
@@ -156,7 +156,7 @@ pub struct Event {
 pub struct EventStream {
     body: Incoming,
     buffer: Vec<u8>,
-    /// Dropping it would end the connection.
+    /// Kept because dropping it would end the connection.
     _client: Client,
 }
 

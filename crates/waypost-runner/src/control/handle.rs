@@ -17,9 +17,9 @@ use crate::usage::{Usage, UsageSampler};
 
 /// The time for which changes are collected before they are published together.
 const GATHER: Duration = Duration::from_millis(20);
-/// How often the use of CPU and memory is measured while a client follows the changes.
+/// How often CPU and memory use is measured while a client follows the changes.
 const SAMPLE_EVERY: Duration = Duration::from_secs(2);
-/// The number of last lines that are searched for an error.
+/// How many of the last lines are searched for an error.
 const LINES_FOR_ERROR: usize = 200;
 
 /// The properties of a stack, without its services.
@@ -128,8 +128,8 @@ impl Control {
         let _ = requested.wait_for(|requested| *requested).await;
     }
 
-    /// The changes after `last_seen`, or the whole stack if some of them are no longer kept; and the
-    /// future changes.
+    /// Subscribes to future changes. Also returns those after `last_seen`, or the whole stack if some of
+    /// them are no longer kept.
     pub(super) fn follow(
         &self,
         last_seen: Option<u64>,
@@ -222,7 +222,7 @@ impl Control {
         Some(sanitize(line.text.trim(), false).into_owned())
     }
 
-    /// Measures what the programs use, unless that was done a moment ago.
+    /// Measures the CPU and memory use of the programs, unless that was done less than a second ago.
     fn sample(&self) {
         let mut sampled = lock(&self.0.sampled);
         let is_recent = |at: Instant| at.elapsed() < SAMPLE_EVERY / 2;

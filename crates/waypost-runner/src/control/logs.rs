@@ -12,7 +12,7 @@ use super::view::LineView;
 use crate::log::{LogFilter, LogStore};
 use crate::text::closest;
 
-/// The parameters of a request for lines.
+/// The query parameters.
 #[derive(Debug, Default, Deserialize)]
 #[serde(default)]
 pub(super) struct LogParams {

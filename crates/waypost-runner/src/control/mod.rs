@@ -1,7 +1,7 @@
 //! Watches and controls a running stack: an HTTP API with JSON and server-sent events, served on a Unix
 //! socket for the command line and to browsers for a dashboard.
 //!
-//! | request | answer |
+//! | request | response |
 //! |---|---|
 //! | `GET /api/stack` | the stack and all its services ([`StackView`]) |
 //! | `GET /api/events` | server-sent events: `snapshot`, then a `service` for each change |

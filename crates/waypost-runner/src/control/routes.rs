@@ -134,7 +134,7 @@ async fn logs(
                     .id(line.id.to_string())
                     .data(data)
             }
-            Err(missed) => Event::default().comment(format!("{missed} lines were left out")),
+            Err(missed) => Event::default().comment(format!("{missed} lines were skipped")),
         })));
     }
     let lines = supervisor
@@ -148,7 +148,7 @@ async fn logs(
     Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], body).into_response())
 }
 
-/// Whether to respond when an action is done, or at once.
+/// Whether to respond only when the action is done.
 #[derive(Default, Deserialize)]
 #[serde(default)]
 struct Wait {
@@ -255,7 +255,7 @@ async fn scale(
     }
     let problem = match view_of(&control, &name)?.kind {
         ServiceKind::External => Some("it runs elsewhere"),
-        ServiceKind::Once => Some("it is a step that ends"),
+        ServiceKind::Once => Some("it is a one-time task"),
         ServiceKind::Process | ServiceKind::Builtin => None,
     };
     if let Some(problem) = problem {
@@ -339,7 +339,7 @@ fn view_of(control: &Control, name: &str) -> Result<ServiceView, ApiError> {
 async fn body<T: DeserializeOwned>(request: Request) -> Result<T, ApiError> {
     let bytes = axum::body::to_bytes(request.into_body(), BODY_LIMIT)
         .await
-        .map_err(|_| ApiError::bad_request("the body is too long, or has broken off"))?;
+        .map_err(|_| ApiError::bad_request("the body is too long or incomplete"))?;
     let bytes: &[u8] = if bytes.is_empty() { b"{}" } else { &bytes };
     serde_json::from_slice(bytes).map_err(|error| ApiError::bad_request(format!("body: {error}")))
 }

@@ -16,14 +16,14 @@ pub struct Socket {
     _lock: File,
 }
 
-/// Why a stack has no socket.
+/// Why the socket of a stack can't be opened.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum SocketError {
     /// Another process runs the same stack.
     #[error("this stack is already running")]
     Running,
-    /// The operating system refuses it.
+    /// The operating system reported an error.
     #[error("cannot open the control socket {}: {source}", path.display())]
     Io {
         /// The socket.
@@ -34,11 +34,11 @@ pub enum SocketError {
 }
 
 impl Socket {
-    /// Opens a socket; see [`socket_of_file`]. Replaces a socket that a killed process has left.
+    /// Opens a socket; see [`socket_of_file`]. Replaces a socket left behind by a killed process.
     /// Must be called within a Tokio runtime.
     ///
     /// # Errors
-    /// The stack runs already, or the socket can't be made.
+    /// The stack is already running, or the socket can't be created.
     pub fn open(path: &Path) -> Result<Self, SocketError> {
         let failed = |source| SocketError::Io {
             path: path.to_owned(),
@@ -101,17 +101,14 @@ fn private_folder(folder: &Path) -> io::Result<()> {
     let metadata = std::fs::metadata(folder)?;
     let user = rustix::process::getuid().as_raw();
     if metadata.uid() != user || metadata.mode() & 0o022 != 0 {
-        let message = format!(
-            "{} belongs to others, or they may write to it",
-            folder.display()
-        );
+        let message = format!("{} is owned or writable by other users", folder.display());
         return Err(io::Error::other(message));
     }
     Ok(())
 }
 
-/// The folder of the sockets: `waypost` in `XDG_RUNTIME_DIR`, or else one of the user in the folder for
-/// temporary files.
+/// The folder of the sockets: `waypost` in `XDG_RUNTIME_DIR`, or else a folder per user in the
+/// directory for temporary files.
 fn runtime_folder() -> PathBuf {
     match std::env::var_os("XDG_RUNTIME_DIR").filter(|folder| !folder.is_empty()) {
         Some(folder) => PathBuf::from(folder).join("waypost"),
@@ -155,7 +152,7 @@ pub fn running_stacks() -> Vec<PathBuf> {
     sockets
 }
 
-/// The hash FNV-1a, which is the same in every version of this program.
+/// The FNV-1a hash, because it is the same in every version of this program.
 fn fnv1a(bytes: &[u8]) -> u64 {
     bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
@@ -187,11 +184,14 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         std::fs::set_permissions(dir.path(), Permissions::from_mode(0o777)).unwrap();
         let error = Socket::open(&dir.path().join("stack.sock")).unwrap_err();
-        assert!(error.to_string().contains("belongs to others"), "{error}");
+        assert!(
+            error.to_string().contains("writable by other users"),
+            "{error}"
+        );
     }
 
     #[test]
-    fn the_hash_is_that_of_its_definition() {
+    fn the_hash_is_fnv_1a() {
         assert_eq!(fnv1a(b""), 0xcbf2_9ce4_8422_2325);
         assert_eq!(fnv1a(b"a"), 0xaf63_dc4c_8601_ec8c);
     }

@@ -26,7 +26,7 @@ pub struct StackView {
     pub directory: String,
     /// When the stack was started (RFC 3339).
     pub started_at: String,
-    /// The number of the last change; see `/api/events`.
+    /// The number of the latest change; see `/api/events`.
     pub event_id: u64,
     /// The process id of the runner.
     pub pid: u32,
@@ -36,7 +36,7 @@ pub struct StackView {
     pub gateway: Option<String>,
     /// The URL of the dashboard.
     pub dashboard: Option<String>,
-    /// The services, in the order of the stack file, after those of Waypost itself.
+    /// The services: first those of Waypost itself, then the others in the order of the stack file.
     pub services: Vec<ServiceView>,
 }
 
@@ -96,11 +96,11 @@ pub struct InstanceView {
     pub pid: Option<u32>,
     /// The port that it listens on.
     pub port: Option<u16>,
-    /// How often it was restarted.
+    /// The number of restarts.
     pub restarts: u32,
-    /// How it ended the last time.
+    /// How its last run ended.
     pub exit: Option<ExitView>,
-    /// When it will be started again (RFC 3339). Only set while it waits for that.
+    /// When it will be restarted (RFC 3339). Only set during the delay after a crash.
     pub next_start_at: Option<String>,
     /// In percent of one core.
     pub cpu_percent: Option<f64>,
@@ -130,7 +130,7 @@ pub struct ExitView {
 pub enum ServiceKind {
     /// A program that keeps running.
     Process,
-    /// A step that ends.
+    /// A one-time task, such as a migration.
     Once,
     /// Something that is not started by the stack.
     External,
@@ -145,7 +145,7 @@ pub enum ServiceKind {
 pub enum ServiceState {
     /// It crashes again and again.
     CrashLooping,
-    /// It has ended with an error, or can't be started.
+    /// It ended with an error, or can't be started.
     Failed,
     /// Something external that can't be reached.
     Unreachable,
@@ -157,7 +157,7 @@ pub enum ServiceState {
     Starting,
     /// It waits for other services.
     Waiting,
-    /// It was told to stop and has not exited yet.
+    /// It was requested to stop and has not exited yet.
     Stopping,
     /// It is stopped.
     Stopped,
@@ -167,12 +167,12 @@ pub enum ServiceState {
     Running,
     /// It is ready.
     Ready,
-    /// A step has succeeded.
+    /// A one-time task has succeeded.
     Completed,
 }
 
 impl ServiceState {
-    /// As in the JSON.
+    /// The name used in the JSON.
     pub fn name(self) -> &'static str {
         match self {
             Self::CrashLooping => "crash-looping",
@@ -208,15 +208,15 @@ pub struct LineView {
     pub service: String,
     /// The instance.
     pub instance: String,
-    /// Where it comes from.
+    /// Its source.
     pub stream: LineStream,
     /// The level that is named in the text.
     pub level: Option<Level>,
-    /// The text as the program has written it. Escape it before showing it.
+    /// The text as the program wrote it. Escape it before showing it.
     pub text: String,
 }
 
-/// Where a line comes from.
+/// The source of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LineStream {
@@ -233,7 +233,7 @@ pub enum LineStream {
 pub struct VariableView {
     /// The name.
     pub name: String,
-    /// The value, or `***` for one that is likely secret.
+    /// The value, or `***` if it is likely to be secret.
     pub value: String,
     /// Whether the value is hidden.
     pub masked: bool,
@@ -271,7 +271,7 @@ impl From<&Line> for LineView {
 }
 
 impl KeptLine {
-    /// The line as that of a service.
+    /// Converts a line of `service`.
     pub fn view(&self, service: &str) -> LineView {
         LineView {
             id: 0,
@@ -469,10 +469,12 @@ fn why(status: &InstanceStatus, statuses: &[InstanceStatus]) -> Option<String> {
             Some(format!("waits for {}", waits.join(", ")))
         }
         // The reason of a healthy instance, such as "after 0.4 s", explains nothing.
-        InstanceState::Healthy => status
-            .build_error
-            .as_ref()
-            .map(|problem| format!("{}; the build before is still running", one_line(problem))),
+        InstanceState::Healthy => status.build_error.as_ref().map(|problem| {
+            format!(
+                "{}; the program of the previous build is still running",
+                one_line(problem)
+            )
+        }),
         InstanceState::Starting if status.next_start.is_none() => {
             let check = status.last_check.as_ref();
             check.map(|check| format!("is not ready yet: {}", one_line(check)))
@@ -517,11 +519,11 @@ fn advice(
             } else if reason.contains("is in use by") {
                 "stop that process, or give the service another port".to_owned()
             } else {
-                format!("see what it wrote: waypost logs {name}")
+                format!("see its output: waypost logs {name}")
             })
         }
         (ServiceState::Unreachable, _) => Some("is it running?".to_owned()),
-        (ServiceState::Degraded, _) => Some(format!("see what it wrote: waypost logs {name}")),
+        (ServiceState::Degraded, _) => Some(format!("see its output: waypost logs {name}")),
         (ServiceState::Waiting, InstanceState::Waiting { on }) => {
             let failed = on.iter().find(|name| {
                 statuses.iter().any(|status| {

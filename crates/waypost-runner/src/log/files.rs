@@ -49,7 +49,7 @@ pub struct KeptLine {
     pub at: SystemTime,
     /// The instance.
     pub instance: String,
-    /// Where it comes from.
+    /// Its source.
     pub stream: Stream,
     /// The text.
     pub text: String,
@@ -180,7 +180,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lines_survive_the_end_of_the_sink_without_what_controls_a_terminal() {
+    fn lines_survive_the_end_of_the_sink_without_escape_sequences() {
         let dir = tempfile::tempdir().unwrap();
         for text in ["\x1b[31mred\x1b[0m and\0 more", "second run"] {
             let mut files = LogFiles::create(dir.path()).unwrap();

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::sanitize::sanitize;
 
-/// How severe a line is. The order is from the most severe one.
+/// How severe a line is, ordered from the most to the least severe.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Level {

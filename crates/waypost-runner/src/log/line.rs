@@ -51,7 +51,7 @@ pub struct Line {
     pub service: Arc<str>,
     /// The instance, such as `ai-models-2`.
     pub instance: Arc<str>,
-    /// Where the line comes from.
+    /// The source of the line.
     pub stream: Stream,
     /// When it was read.
     pub at: SystemTime,
@@ -85,7 +85,7 @@ impl Line {
     }
 }
 
-/// Where a line comes from.
+/// The source of a line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Stream {
     /// Standard output of the program.

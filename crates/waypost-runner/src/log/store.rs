@@ -37,7 +37,7 @@ pub(crate) struct LogFilter {
     pub(crate) names: Vec<String>,
     /// This level or a more severe one. Lines without a level are left out.
     pub(crate) level: Option<Level>,
-    /// A text that the line contains, in any case.
+    /// A text that the line contains, ignoring case.
     pub(crate) text: Option<String>,
     pub(crate) since: Option<SystemTime>,
 }
@@ -103,7 +103,7 @@ impl LogStore {
         self.writer.write(lines).await;
     }
 
-    /// The last lines that an instance itself has written, at most `count`, oldest first.
+    /// The last lines written by an instance itself, at most `count`, oldest first.
     pub(crate) fn last_of(&self, instance: &str, count: usize) -> Vec<Line> {
         let kept = self.lock();
         let Some(recent) = kept.instances.get(instance) else {

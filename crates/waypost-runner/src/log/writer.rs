@@ -45,7 +45,7 @@ impl LogWriter {
         self.send(Message::Lines(lines)).await;
     }
 
-    /// Waits until the sink has taken everything that was sent before.
+    /// Waits until the sink has processed everything sent so far.
     pub(crate) async fn flush(&self) {
         let (done, flushed) = oneshot::channel();
         self.send(Message::Flush(done)).await;

@@ -12,8 +12,8 @@ use crate::text::closest;
 /// The names of the services that Waypost itself runs.
 pub(super) const BUILT_IN: [&str; 3] = ["registry", "gateway", "dashboard"];
 
-/// Checks the contents, and adds what is wrong to the document's problems. `names` are those of all
-/// services, among them the ones that could not be read.
+/// Checks the contents, and adds any problems to those of the document. `names` are the names of all
+/// services, including the ones that could not be read.
 pub(super) fn check(
     document: &mut Document<'_>,
     directory: &Path,
@@ -40,7 +40,7 @@ pub(super) fn check(
     checker.cycles();
 }
 
-/// How the dependency of an entry of `after` is written.
+/// Splits an entry of `after` into the name of the service and the condition.
 pub(super) fn split_dependency(entry: &str) -> (&str, Option<&str>) {
     match entry.split_once(':') {
         Some((name, condition)) => (name, Some(condition)),
@@ -139,7 +139,7 @@ impl<'c> Checker<'c, '_> {
         }
     }
 
-    /// Each fixed port has one user.
+    /// Checks that no fixed port is used twice.
     fn ports(&mut self) {
         let built_in = &self.contents.waypost;
         let mut users: BTreeMap<u16, String> = BTreeMap::new();
@@ -153,7 +153,7 @@ impl<'c> Checker<'c, '_> {
             if let Some(port) = port
                 && let Some(other) = users.insert(port, user.to_owned())
             {
-                let message = format!("port {port} is also that of {other}");
+                let message = format!("port {port} is also used by {other}");
                 self.problem(&["waypost".into(), key.into()], message);
             }
         }
@@ -165,7 +165,7 @@ impl<'c> Checker<'c, '_> {
                 continue;
             };
             if let Some(other) = users.insert(port, format!("`{name}`")) {
-                let message = format!("port {port} is also that of {other}; use another one, or 0");
+                let message = format!("port {port} is also used by {other}; use another one, or 0");
                 self.in_service(name, &["port".into()], message);
             }
         }
@@ -229,7 +229,8 @@ impl<'c> Checker<'c, '_> {
         }
     }
 
-    /// A service is a program, a step or external, and its keys fit.
+    /// Checks that a service is a program, a one-time task or external, and that its keys are valid for
+    /// that.
     fn kind(&mut self, name: &str, service: &Service) {
         let given = |is_given: bool, key: &'static str| is_given.then_some(key);
         if let Some(external) = &service.external {
@@ -273,8 +274,7 @@ impl<'c> Checker<'c, '_> {
                 given(service.open, "open"),
             ];
             for key in unfit.into_iter().flatten() {
-                let message =
-                    format!("`{key}` has no meaning for a step, which ends (`once = true`)");
+                let message = format!("`{key}` has no meaning for a one-time task (`once = true`)");
                 self.in_service(name, &[key.into()], message);
             }
         }
@@ -311,7 +311,7 @@ impl<'c> Checker<'c, '_> {
         }
     }
 
-    /// Whether a service with this name exists.
+    /// Checks that a service with this name exists.
     fn reference(&mut self, name: &str, path: &[Step<'_>], target: &str) -> bool {
         if self.names.iter().any(|known| known == target) {
             return true;
@@ -348,7 +348,7 @@ impl<'c> Checker<'c, '_> {
                 );
                 self.in_service(name, &path, message);
             } else if target.starts_with('/') && !has_port {
-                self.in_service(name, &path, "there is no `port` to ask");
+                self.in_service(name, &path, "there is no `port` to send the request to");
             }
             self.template(name, service, &path, target);
         }
@@ -433,7 +433,7 @@ impl<'c> Checker<'c, '_> {
         }
     }
 
-    /// No service waits for itself.
+    /// Checks that no service depends on itself, directly or indirectly.
     fn cycles(&mut self) {
         let mut done: BTreeSet<&str> = BTreeSet::new();
         for name in self.names {

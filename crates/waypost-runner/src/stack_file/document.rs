@@ -100,7 +100,7 @@ impl<'t> Document<'t> {
                 problem(file, text, start, error.message().to_owned())
             })
             .collect();
-        // One mistake often makes the parser stumble several times on the same line.
+        // One mistake often causes several errors of the parser on the same line.
         let mut lines = HashSet::new();
         problems.retain(|problem| lines.insert(problem.line));
         Self {
@@ -111,8 +111,8 @@ impl<'t> Document<'t> {
         }
     }
 
-    /// Reads the keys of the document other than `elsewhere`. Those with an error are left out, and each
-    /// is a problem.
+    /// Reads the keys of the document other than `elsewhere`. A key with an error is left out, and the
+    /// error is added to the problems.
     pub(super) fn read<T: Section>(&mut self, elsewhere: &str) -> T {
         let mut table = self.root.get_ref().clone();
         table.remove(elsewhere);
@@ -120,8 +120,8 @@ impl<'t> Document<'t> {
         self.collect(|errors| read_table(&table, errors))
     }
 
-    /// Reads the tables below a key, in the order of the file. `None` for one with an error; each error
-    /// is a problem.
+    /// Reads the tables below a key, in the order of the file. A table with an error is `None`, and the
+    /// error is added to the problems.
     pub(super) fn read_each<T: Section>(&mut self, key: &str) -> Vec<(String, Option<T>)> {
         let Some(tables) = self.root.get_ref().get(key).cloned() else {
             return Vec::new();
@@ -168,12 +168,12 @@ impl<'t> Document<'t> {
             .push(problem(self.file, self.text, start, message.into()));
     }
 
-    /// Adds a problem of another file that this one names.
+    /// Adds a problem of another file that this one refers to.
     pub(super) fn add(&mut self, problem: Problem) {
         self.problems.push(problem);
     }
 
-    /// What is wrong, in the order of the file.
+    /// All problems, in the order of the file.
     pub(super) fn into_problems(mut self) -> Vec<Problem> {
         self.problems.sort();
         self.problems.dedup();
@@ -210,7 +210,7 @@ pub(super) fn read_table<T: Section>(table: &Spanned<DeTable<'_>>, errors: &mut 
             good.insert(key.clone(), value.clone());
         }
     }
-    // Every key was read successfully by itself.
+    // Each key was already read successfully on its own.
     deserialize(good, table.span()).unwrap_or_default()
 }
 
@@ -221,7 +221,7 @@ fn deserialize<T: DeserializeOwned>(
     T::deserialize(toml::de::Deserializer::from(Spanned::new(span, table)))
 }
 
-/// The message of serde without its line breaks.
+/// A message of serde without line breaks.
 fn sentence(message: &str) -> String {
     message.trim().replace('\n', "; ")
 }
@@ -281,7 +281,7 @@ fn position(root: &Spanned<DeTable<'_>>, path: &[Step<'_>]) -> usize {
     start
 }
 
-/// The names of the keys of a section, as its deserialization asks for them. Empty if it takes any.
+/// The keys of a section, as its `Deserialize` implementation requests them. Empty if it accepts any key.
 fn field_names<T: DeserializeOwned>() -> &'static [&'static str] {
     struct Asked<'a>(&'a mut &'static [&'static str]);
 
@@ -309,7 +309,7 @@ fn field_names<T: DeserializeOwned>() -> &'static [&'static str] {
     }
 
     let mut fields: &'static [&'static str] = &[];
-    // It always fails, after it has asked.
+    // It always fails, but only after it has passed on the names.
     let _ = T::deserialize(Asked(&mut fields));
     fields
 }

@@ -7,7 +7,7 @@ use super::document::Problem;
 /// The variables of one file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct EnvFile {
-    /// As the stack file names it.
+    /// Its path, as written in the stack file.
     pub(super) name: String,
     pub(super) variables: Vec<(String, String)>,
 }
@@ -17,13 +17,13 @@ pub(super) enum EnvFileError {
     /// It is missing, and the entry has no `?` at its end.
     Missing(PathBuf),
     Unreadable(PathBuf, std::io::Error),
-    /// A line has another form.
+    /// A line isn't valid.
     Invalid(Problem),
 }
 
 impl EnvFile {
-    /// Reads the file that an entry of `env-files` names. `None` if it is missing and may be, which a
-    /// `?` at the end of the entry says.
+    /// Reads the file that an entry of `env-files` names. `None` if it is missing and the entry ends in
+    /// `?`, which makes the file optional.
     pub(super) fn read(directory: &Path, entry: &str) -> Result<Option<Self>, EnvFileError> {
         let (name, may_be_missing) = match entry.strip_suffix('?') {
             Some(name) => (name, true),
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_another_form_is_reported_with_its_position() {
+    fn an_invalid_line_is_reported_with_its_position() {
         let Err(EnvFileError::Invalid(problem)) = read("A=1\n\nnot a variable\n") else {
             panic!("it should be invalid");
         };
@@ -108,7 +108,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_may_be_missing_if_its_entry_says_so() {
+    fn a_file_may_be_missing_if_its_entry_ends_in_a_question_mark() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(EnvFile::read(dir.path(), ".env?"), Ok(None)));
         let missing = EnvFile::read(dir.path(), ".env");

@@ -119,7 +119,7 @@ impl StackFile {
         folder_of(&self.path)
     }
 
-    /// The name of the stack: the one that the file gives, or that of its folder.
+    /// The name of the stack: the one in the file, or else the name of its folder.
     pub fn name(&self) -> String {
         let folder = || {
             let folder = std::path::absolute(self.directory()).ok()?;
@@ -177,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn all_that_is_wrong_is_reported_at_once_with_its_position() {
+    fn all_problems_are_reported_at_once_with_their_positions() {
         let text = r#"
 nmae = "shop"
 env-files = [".env"]
@@ -213,7 +213,7 @@ env = { URL = "http://localhost:{services.postgres.prot}" }
             "16:12: \"localhost\" is not an address; use HOST:PORT, such as localhost:5432",
             "17:12: `replicas` has no meaning for an external service, which Waypost doesn't start",
             "20:7: a quote is not closed, or the last character is a backslash",
-            "21:8: port 8000 is also that of the gateway; use another one, or 0",
+            "21:8: port 8000 is also used by the gateway; use another one, or 0",
             "22:9: there is no service `order`; did you mean `orders`?",
             "23:15: {services.postgres.prot} is not a placeholder; use {services.NAME.port}",
         ];
@@ -261,7 +261,7 @@ env = { URL = "http://localhost:{services.postgres.prot}" }
     }
 
     #[test]
-    fn a_service_needs_to_be_one_kind_of_service() {
+    fn the_keys_of_a_service_must_fit_its_kind() {
         for (keys, expected) in [
             ("", "neither `run`"),
             ("run = \"\"", "the command is empty"),
@@ -269,7 +269,7 @@ env = { URL = "http://localhost:{services.postgres.prot}" }
             ("run = [\"a\"]\nshell = true", "without a shell"),
             ("run = \"a\"\nopen = true", "no `port` to open"),
             ("run = \"a {port}\"", "add `port = 0`"),
-            ("run = \"a\"\nonce = true\nreplicas = 2", "which ends"),
+            ("run = \"a\"\nonce = true\nreplicas = 2", "one-time task"),
             (
                 "run = \"a\"\nready = { tcp = true }",
                 "no `port` to connect to",

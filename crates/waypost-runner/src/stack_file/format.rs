@@ -63,12 +63,12 @@ impl Default for BuiltIn {
 pub enum PortOrOff {
     /// The port.
     Port(#[schemars(range(min = 1))] u16),
-    /// `false` turns it off; `true` is not valid.
+    /// `false` disables it; `true` is not valid.
     Switch(bool),
 }
 
 impl PortOrOff {
-    /// The port, unless it is off.
+    /// The port; `None` if it is disabled.
     pub fn port(self) -> Option<u16> {
         match self {
             Self::Port(port) => Some(port),
@@ -82,13 +82,13 @@ impl PortOrOff {
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
 pub struct Defaults {
-    /// When a program that has ended is started again; default: `crash`.
+    /// When a program that has exited is restarted; default: `crash`.
     pub restart: Option<RestartRule>,
     /// How programs are stopped.
     pub stop: Stop,
 }
 
-/// One service: a program, a step that ends (`once`) or something that runs elsewhere (`external`).
+/// One service: a program, a one-time task (`once`) or something that runs elsewhere (`external`).
 #[derive(Clone, Debug, Default, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields, default)]
 #[non_exhaustive]
@@ -107,7 +107,7 @@ pub struct Service {
     #[schemars(range(min = 1))]
     pub replicas: Option<u32>,
     /// The services that this one waits for before it starts: `NAME` (ready, or completed if it is a
-    /// step), `NAME:started`, `NAME:ready` or `NAME:completed`.
+    /// one-time task), `NAME:started`, `NAME:ready` or `NAME:completed`.
     pub after: Vec<String>,
     /// When an instance is ready; default: it accepts connections on its port, or runs if it has none.
     pub ready: Option<Ready>,
@@ -127,13 +127,13 @@ pub struct Service {
     /// How it is registered: `true` (by Waypost), `"self"` (by itself), `false` (not at all), or a table
     /// with tags and other properties; default: `true` for a service with a port.
     pub register: Option<Register>,
-    /// A step that ends, such as a migration; default: false.
+    /// A one-time task, such as a migration; default: false.
     pub once: bool,
     /// The `HOST:PORT` of something that Waypost doesn't start. It is only checked, registered and shown.
     pub external: Option<String>,
     /// Started only with `--profile` and one of these names, or if the service itself is named.
     pub profiles: Vec<String>,
-    /// When the program is started again after it has ended; default: `crash`.
+    /// When the program is restarted after it has exited; default: `crash`.
     pub restart: Option<RestartRule>,
     /// How the program is stopped.
     pub stop: Option<Stop>,
@@ -205,10 +205,10 @@ pub struct Ready {
     #[serde(deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]
     pub timeout: Option<Duration>,
-    /// How many checks in a row must fail before the instance isn't ready any more; default: 3.
+    /// How many consecutive checks must fail before the instance is no longer ready; default: 3.
     #[schemars(range(min = 1))]
     pub failures: Option<u32>,
-    /// How long the start may take until it counts as failed; default: 30s, and 3s for an external
+    /// How long the start may take before it counts as failed; default: 30s, or 3s for an external
     /// service. The program is not stopped.
     #[serde(deserialize_with = "duration")]
     #[schemars(with = "Option<String>")]

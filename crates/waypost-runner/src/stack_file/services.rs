@@ -49,7 +49,7 @@ const OVERRIDING: [&str; 4] = [
 /// with the stack.
 ///
 /// # Errors
-/// There is no free port for a service that asks for one.
+/// There is no free port for a service that needs one.
 pub fn services(
     file: &StackFile,
     addresses: &Addresses,
@@ -72,8 +72,8 @@ pub fn services(
     Ok(specs.collect())
 }
 
-/// The services of a file to start: those with one of these names or, without names, all services that
-/// the profiles enable. Unless `alone`, their direct and indirect dependencies are included.
+/// The services of a file to start: those with one of these names or, without names, all services
+/// enabled by the profiles. Unless `alone`, their direct and indirect dependencies are included.
 ///
 /// # Errors
 /// Returns the first name that is not a service.
@@ -338,7 +338,7 @@ impl Conversion<'_> {
         variables
     }
 
-    /// The URL under which others reach a service: through the gateway if there is one. Services without
+    /// The URL at which others reach a service: through the gateway if there is one. Services without
     /// HTTP are reached directly.
     fn url(&self, name: &str, service: &Service, host: &str) -> Option<String> {
         let port = self.ports.get(name)?;

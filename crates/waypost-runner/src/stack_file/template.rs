@@ -6,7 +6,7 @@ const END: &str = ".port}";
 /// A placeholder for the port of another service.
 pub(super) enum ServicePort<'t> {
     Of(&'t str),
-    /// Something that begins like one.
+    /// Text that begins like a placeholder but isn't one.
     Malformed(&'t str),
 }
 
@@ -31,7 +31,7 @@ pub(super) fn service_ports(text: &str) -> Vec<ServicePort<'_>> {
     found
 }
 
-/// The text with every placeholder replaced whose service has a port.
+/// Replaces every placeholder whose service has a port.
 pub(super) fn expand_service_ports(text: &str, port: impl Fn(&str) -> Option<u16>) -> String {
     let mut expanded = text.to_owned();
     for reference in service_ports(text) {
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn what_only_begins_like_a_placeholder_is_malformed() {
+    fn an_incomplete_placeholder_is_malformed() {
         for text in ["{services.a.prt}", "{services.a", "{services.}"] {
             let found = service_ports(text);
             assert!(

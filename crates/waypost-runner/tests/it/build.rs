@@ -59,7 +59,7 @@ async fn a_change_builds_and_restarts_its_service_alone() {
 }
 
 #[tokio::test]
-async fn a_build_that_fails_leaves_the_program_of_the_build_before_running() {
+async fn a_failed_build_leaves_the_program_of_the_previous_build_running() {
     let dir = tempfile::tempdir().unwrap();
     write(dir.path(), "one");
     let (supervisor, log) = start(stack([built("web", dir.path())]));
@@ -73,7 +73,7 @@ async fn a_build_that_fails_leaves_the_program_of_the_build_before_running() {
     assert_eq!((failed.pid, failed.state), (pid, InstanceState::Healthy));
     assert_eq!(
         failed.build_error.as_deref(),
-        Some("the build has failed: it exited with code 1")
+        Some("the build failed: it exited with code 1")
     );
     write(dir.path(), "three");
     until_written(&log, "web", "three").await;
@@ -94,7 +94,7 @@ async fn a_first_build_that_fails_is_repeated_after_a_change() {
     let (supervisor, log) = start(stack([built("web", dir.path())]));
     let error = supervisor.ready().await.unwrap_err().to_string();
     assert!(
-        error.contains("the build has failed: it exited with code 1"),
+        error.contains("the build failed: it exited with code 1"),
         "{error}"
     );
     assert_eq!(status(&supervisor, "web").state, InstanceState::Failed);
@@ -104,7 +104,7 @@ async fn a_first_build_that_fails_is_repeated_after_a_change() {
 }
 
 #[tokio::test]
-async fn a_change_restarts_what_comes_after_if_it_cascades() {
+async fn a_cascading_change_restarts_the_dependent_services() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("config"), "1").unwrap();
     let watch = WatchSpec::new(dir.path()).paths(["config"]).cascade(true);

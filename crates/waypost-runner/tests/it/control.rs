@@ -93,7 +93,7 @@ async fn next(events: &mut EventStream) -> Event {
 }
 
 #[tokio::test]
-async fn a_stack_tells_what_each_service_is_doing() {
+async fn a_stack_reports_the_state_of_each_service_and_its_reason() {
     let dir = tempfile::tempdir().unwrap();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -139,7 +139,7 @@ async fn a_stack_tells_what_each_service_is_doing() {
 }
 
 #[tokio::test]
-async fn a_crash_names_the_exit_the_last_error_and_the_next_start() {
+async fn a_crash_is_reported_with_its_exit_code_the_last_error_and_the_next_start() {
     let script = "echo fine; echo 'Error: STRIPE_KEY is not set' >&2; echo '    at config.ts:14' >&2; exit 3";
     let running = Running::start([shell("payments", script).port(0)]);
     let payments = running
@@ -157,7 +157,7 @@ async fn a_crash_names_the_exit_the_last_error_and_the_next_start() {
     );
     assert_eq!(
         payments.advice.as_deref(),
-        Some("see what it wrote: waypost logs payments")
+        Some("see its output: waypost logs payments")
     );
     let instance = &payments.instances[0];
     assert_eq!(instance.exit.as_ref().unwrap().code, Some(3));
@@ -198,7 +198,7 @@ async fn a_service_is_stopped_started_restarted_and_scaled() {
         .until("web", "there are three", |web| web.ready == 3)
         .await;
 
-    // Several at once are one after the other, and none starts a program twice.
+    // Concurrent restarts run one after the other, and none starts a program twice.
     for _ in 0..3 {
         running
             .post("/api/services/web/restart", json!({}))
@@ -223,7 +223,7 @@ async fn a_service_is_stopped_started_restarted_and_scaled() {
 }
 
 #[tokio::test]
-async fn a_restart_concerns_its_service_alone_unless_it_cascades() {
+async fn a_restart_affects_only_its_service_unless_it_cascades() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::start([
         service("database", dir.path()),
@@ -326,7 +326,7 @@ async fn wrong_requests_are_refused_with_a_reason() {
             "services/migrate/scale",
             json!({"replicas": 2}),
             409,
-            "a step that ends",
+            "a one-time task",
         ),
         (
             "services/web/restart",
@@ -401,7 +401,7 @@ async fn lines_are_filtered_and_followed_across_a_restart() {
         let line: LineView = serde_json::from_str(&event.data).unwrap();
         texts.push(line.text);
     }
-    // The restart is a line between those of both runs.
+    // The restart is reported by a line between the output of the two runs.
     let end = texts
         .iter()
         .position(|text| text.starts_with("starting"))
@@ -412,7 +412,7 @@ async fn lines_are_filtered_and_followed_across_a_restart() {
 }
 
 #[tokio::test]
-async fn events_begin_with_a_snapshot_and_then_tell_each_change_once() {
+async fn events_begin_with_a_snapshot_and_then_report_each_change_once() {
     let dir = tempfile::tempdir().unwrap();
     let running = Running::start([service("web", dir.path())]);
     running
@@ -447,7 +447,7 @@ async fn events_begin_with_a_snapshot_and_then_tell_each_change_once() {
 }
 
 #[tokio::test]
-async fn the_environment_tells_the_source_of_each_variable_and_hides_secrets() {
+async fn the_environment_shows_the_source_of_each_variable_and_hides_secrets() {
     let web = shell("web", "exec sleep 600")
         .port(0)
         .variable(
@@ -474,7 +474,7 @@ async fn the_environment_tells_the_source_of_each_variable_and_hides_secrets() {
 }
 
 #[tokio::test]
-async fn down_is_passed_on_to_whoever_runs_the_stack() {
+async fn a_request_for_down_reaches_the_process_that_runs_the_stack() {
     let running = Running::start([shell("web", "exec sleep 600")]);
     running.post("/api/down", json!({})).await.unwrap();
     running.control.down_requested().await;
@@ -482,7 +482,7 @@ async fn down_is_passed_on_to_whoever_runs_the_stack() {
 }
 
 #[tokio::test]
-async fn without_a_stack_the_client_says_so() {
+async fn the_client_reports_that_no_stack_is_running() {
     let error = Client::connect(Path::new("/nonexistent/stack.sock"))
         .await
         .unwrap_err();

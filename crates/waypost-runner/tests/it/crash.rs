@@ -23,7 +23,7 @@ async fn a_killed_replica_is_restarted_on_the_same_port() {
 }
 
 #[tokio::test]
-async fn the_reason_of_a_crash_is_logged() {
+async fn the_reason_for_a_crash_is_logged() {
     let dir = tempfile::tempdir().unwrap();
     let (supervisor, log) = start(stack([service("web", dir.path())]));
     supervisor.ready().await.unwrap();

@@ -5,7 +5,7 @@ use waypost_runner::{InstanceState, Probe, RestartRule, StopSignal};
 use crate::support::*;
 
 #[tokio::test]
-async fn a_program_is_started_again_as_its_rule_says() {
+async fn a_program_is_restarted_according_to_its_rule() {
     let (supervisor, _) = start(stack([
         shell("crash-0", "exit 0").restart(RestartRule::Crash),
         shell("crash-1", "exit 1").restart(RestartRule::Crash),
@@ -112,18 +112,18 @@ async fn a_program_may_close_its_output() {
 }
 
 #[tokio::test]
-async fn something_external_is_followed_as_it_comes_and_goes() {
+async fn the_state_of_an_external_service_follows_its_availability() {
     let port = waypost_runner::free_port("127.0.0.1".parse().unwrap()).unwrap();
     let external = waypost_runner::ServiceSpec::external("db", "127.0.0.1", port)
         .ready(Probe::tcp().interval(std::time::Duration::from_millis(20)))
         .start_timeout(std::time::Duration::from_millis(50));
     let (supervisor, _) = start(stack([external]));
     let is = |state: InstanceState| (status(&supervisor, "db").state == state).then_some(());
-    eventually("it is missed", || is(InstanceState::Unhealthy)).await;
+    eventually("it is unreachable", || is(InstanceState::Unhealthy)).await;
     let listener = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
-    eventually("it is found", || is(InstanceState::Healthy)).await;
+    eventually("it is reachable", || is(InstanceState::Healthy)).await;
     drop(listener);
-    eventually("it is missed again", || is(InstanceState::Unhealthy)).await;
+    eventually("it is unreachable again", || is(InstanceState::Unhealthy)).await;
     assert_eq!(status(&supervisor, "db").pid, None);
     supervisor.shutdown().await;
 }

@@ -97,7 +97,7 @@ impl FileStack {
 
     pub(super) fn set_replicas(&mut self, name: &str, replicas: u32) -> Result<(), CommandError> {
         if self.program("--scale", name)?.once {
-            let message = format!("--scale: {name} is a step that ends");
+            let message = format!("--scale: {name} is a one-time task");
             return Err(CommandError::Invalid(message));
         }
         self.replicas.insert(name.to_owned(), replicas);
@@ -118,7 +118,7 @@ impl FileStack {
         Ok(service)
     }
 
-    /// Replaces every port that another process holds by a free one.
+    /// Replaces every port that is in use by a free one.
     pub(super) fn choose_free_ports(&mut self) -> Result<(), CommandError> {
         let choose = |port: &mut u16| -> Result<(), CommandError> {
             if *port != 0 && check("", *port).is_err() {
