@@ -12,10 +12,10 @@ use crate::command::registry_args::RegistryArgs;
 /// the scripts that `waypost completions` prints.
 pub(crate) const VARIABLE: &str = "WAYPOST_COMPLETE";
 
-/// How long a person who has pressed the tab key waits for a registry.
+/// How long a completion waits for the registry: about as long as a person who pressed Tab would.
 const PATIENCE: Duration = Duration::from_millis(700);
 
-/// Completes an argument by the names of the services that are registered.
+/// Completes an argument with the names of the registered services.
 pub(crate) fn services() -> ArgValueCandidates {
     ArgValueCandidates::new(|| {
         let names = service_names().unwrap_or_default();
@@ -38,7 +38,7 @@ fn service_names() -> Option<Vec<String>> {
     })
 }
 
-/// The value of `--registry` on the line that is being completed, which is passed as arguments.
+/// The value of `--registry` in the command line that is being completed.
 fn registry_on_the_line(words: impl IntoIterator<Item = OsString>) -> Option<String> {
     let mut words = words.into_iter().filter_map(|word| word.into_string().ok());
     while let Some(word) = words.next() {
@@ -57,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_registry_named_on_the_line_is_asked() {
+    fn the_registry_on_the_command_line_is_used() {
         for (line, expected) in [
             ("waypost -- waypost instances we", None),
             (

@@ -15,7 +15,7 @@ pub(crate) type CommandResult = Result<ExitCode, CommandError>;
 pub(crate) enum CommandError {
     /// An error of service discovery.
     Discovery(Error),
-    /// As [`Discovery`](Self::Discovery), with advice.
+    /// The same as [`Discovery`](Self::Discovery), with advice.
     WithHint(Box<Error>, String),
     /// The arguments or a file that they name are invalid.
     Invalid(String),
@@ -23,7 +23,7 @@ pub(crate) enum CommandError {
     NothingThere(String),
     /// Any other error, as a message.
     Other(String),
-    /// The reader of stdout has closed it. This is not a failure.
+    /// Stdout was closed by its reader. This is not a failure.
     StdoutClosed,
 }
 
@@ -96,7 +96,7 @@ fn code_of(error: &Error) -> u8 {
     }
 }
 
-/// Writes one line that describes the failure to reach the registry, and what to do.
+/// Writes, in one line, why the registry can't be reached and what to do.
 fn unreachable(cause: &ProviderError, f: &mut fmt::Formatter<'_>) -> fmt::Result {
     let Some(address) = cause.provider().strip_prefix("consul at ") else {
         return write!(f, "registry unreachable: {cause}");

@@ -69,7 +69,7 @@ fn main() -> ExitCode {
     runtime::set_verbosity(cli.verbosity);
     match cli.command.run::<Cli>() {
         Ok(code) => code,
-        // The reader of stdout, such as `head`, has closed it.
+        // Stdout was closed by its reader, such as `head`.
         Err(CommandError::StdoutClosed) => ExitCode::SUCCESS,
         Err(error) => {
             print_error(&error);
@@ -86,7 +86,7 @@ fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Err
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
 }
 
-/// Makes a variable that is set but empty count as not set, as everywhere in Waypost.
+/// Treats a variable that is set but empty as not set, as everywhere in Waypost.
 fn ignore_empty_variables(command: clap::Command) -> clap::Command {
     let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
     command

@@ -146,7 +146,7 @@ struct Reason {
     text: String,
 }
 
-/// Why an instance is not healthy. Not empty if it isn't.
+/// Why an instance is not healthy: at least one reason if it isn't, none if it is.
 fn reasons(instance: &Instance, checks: &[CheckResult], provider: &str) -> Vec<Reason> {
     let health = instance.health();
     if !matches!(health, Health::Warning | Health::Critical) {
@@ -169,7 +169,7 @@ fn reasons(instance: &Instance, checks: &[CheckResult], provider: &str) -> Vec<R
     }
     let text = match (instance.meta("pod"), instance.meta("namespace")) {
         (Some(pod), Some(namespace)) if provider.starts_with("kubernetes") => format!(
-            "the endpoint is not ready, as when a readiness probe of its Pod fails; see \
+            "the endpoint is not ready, for example because a readiness probe of its Pod fails; see \
              `kubectl describe pod {pod} -n {namespace}`"
         ),
         _ if provider.starts_with("kubernetes") => {

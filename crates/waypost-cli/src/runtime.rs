@@ -30,7 +30,7 @@ pub(crate) struct Verbosity {
 }
 
 impl Verbosity {
-    /// The filter for a command that logs from `level` on by default. `None` if no option was given.
+    /// The filter for a command whose default level is `level`. `None` if no option was given.
     fn filter(self, level: Level) -> Option<String> {
         const LEVELS: [&str; 4] = ["warn", "info", "debug", "trace"];
         if self.quiet {
@@ -62,7 +62,7 @@ pub(crate) fn set_verbosity(verbosity: Verbosity) {
     let _ = VERBOSITY.set(verbosity);
 }
 
-/// The log filter of a command that prints its error: leaves out what the error says too.
+/// The log filter of a command that prints its error: leaves out events that repeat the error.
 const QUERY_FILTER: &str = "warn,waypost_core::supervision=error,waypost::registrar=error";
 
 /// Runs a command that makes a few requests and exits. One thread is enough.
@@ -84,7 +84,7 @@ pub(crate) fn run_server(command: impl Future<Output = CommandResult>) -> Comman
         .block_on(command)
 }
 
-/// As [`run_server`], for a command that shows the output of other programs: it logs only warnings.
+/// Like [`run_server`], for a command that shows the output of other programs: logs only warnings.
 pub(crate) fn run_stack(command: impl Future<Output = CommandResult>) -> CommandResult {
     log_to_stderr(Level::Warn, QUERY_FILTER);
     tokio::runtime::Builder::new_multi_thread()

@@ -173,7 +173,7 @@ impl Column {
         }
     }
 
-    /// Aligned to the right.
+    /// A column aligned to the right.
     pub(crate) const fn number(header: &'static str) -> Self {
         Self {
             is_number: true,
@@ -181,7 +181,7 @@ impl Column {
         }
     }
 
-    /// Shown only with `-o wide`.
+    /// Shows the column only with `-o wide`.
     pub(crate) const fn wide_only(self) -> Self {
         Self {
             is_wide_only: true,
@@ -189,7 +189,7 @@ impl Column {
         }
     }
 
-    /// Shortened if the terminal is too narrow.
+    /// Allows the column to be shortened if the terminal is too narrow.
     pub(crate) const fn can_shrink(self) -> Self {
         Self {
             can_shrink: true,
@@ -205,7 +205,7 @@ pub(crate) struct Table {
     is_wide: bool,
 }
 
-/// The minimum width of a column that is shortened.
+/// The minimum width of a shortened column.
 const MIN_WIDTH: usize = 12;
 /// The space between two columns.
 const GAP: &str = "  ";
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn columns_are_aligned_by_what_a_terminal_shows() {
+    fn columns_are_aligned_by_their_visible_width() {
         assert_eq!(
             lines(false, None),
             [

@@ -2,7 +2,7 @@
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-/// Commands of similar programs, and their equivalents here.
+/// Commands of similar programs, and their equivalents in Waypost.
 const ELSEWHERE: [(&str, &str); 7] = [
     ("serve", "waypost up"),
     ("get", "waypost instances NAME"),
@@ -28,7 +28,7 @@ pub(crate) fn closest<'a>(
         .map(|(_, candidate)| candidate)
 }
 
-/// Replaces the suggestions of clap, which include words that only have the same beginning.
+/// Replaces clap's suggestions, which include words that only share a prefix.
 pub(crate) fn improve(mut error: clap::Error) -> clap::Error {
     let text = |value: &ContextValue| match value {
         ContextValue::String(text) => vec![text.clone()],
@@ -67,8 +67,8 @@ pub(crate) fn improve(mut error: clap::Error) -> clap::Error {
     error
 }
 
-/// The number of insertions, deletions, substitutions and swaps of neighbours that make one word the
-/// other (optimal string alignment), without regard to case.
+/// The number of insertions, deletions, substitutions and swaps of adjacent letters that turn one word
+/// into the other (optimal string alignment), ignoring case.
 fn distance(a: &str, b: &str) -> usize {
     let letters = |word: &str| word.to_lowercase().chars().collect::<Vec<_>>();
     let (a, b) = (letters(a), letters(b));

@@ -40,7 +40,7 @@ pub(crate) fn announce(line: impl fmt::Display) {
     let _ = print_line(line);
 }
 
-/// As [`announce`], for text of this program with line breaks in it.
+/// Like [`announce`], for text of this program with line breaks in it.
 pub(crate) fn announce_verbatim(text: &str) {
     let _ = write_stdout(text);
 }
@@ -48,7 +48,7 @@ pub(crate) fn announce_verbatim(text: &str) {
 /// Prints an error to stderr. Further lines are indented, so that a line break in a text from outside
 /// can't begin a message of its own.
 pub(crate) fn print_error(error: impl fmt::Display) {
-    // There is nowhere to report a failure to.
+    // A failure can't be reported anywhere.
     let _ = io::stderr().write_all(error_text(&error.to_string()).as_bytes());
 }
 
@@ -87,8 +87,8 @@ pub(crate) fn escaped(text: &str) -> Cow<'_, str> {
     Cow::Owned(result)
 }
 
-/// JSON that means the same, with the characters escaped that [`escaped`] escapes and JSON does not
-/// require to be. They can only be inside of strings.
+/// Equivalent JSON that also escapes the characters that [`escaped`] escapes but JSON doesn't. They can
+/// only occur inside strings.
 fn escaped_json(json: &str) -> Cow<'_, str> {
     if !json.contains(is_unsafe) {
         return Cow::Borrowed(json);
@@ -123,7 +123,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn whatever_controls_a_terminal_is_escaped() {
+    fn characters_that_control_a_terminal_are_escaped() {
         for (text, expected) in [
             ("web-1 café 東京 🚀", "web-1 café 東京 🚀"),
             ("a\x1b[2J", "a\\u{1b}[2J"),
@@ -150,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_break_in_an_error_begins_no_message_of_its_own() {
+    fn a_line_break_in_an_error_does_not_start_a_new_message() {
         assert_eq!(
             error_text("refused: \x1b[31mno\nwaypost: all is well\n"),
             "waypost: refused: \\u{1b}[31mno\n  waypost: all is well\n"

@@ -21,7 +21,7 @@ pub(crate) fn report(error: clap::Error, command: &Command) -> ExitCode {
         return ExitCode::from(INVALID);
     }
     let code = error.exit_code();
-    // Fails if the reader of stdout, such as a pager, has ended early. That is no error.
+    // Fails if the reader of stdout, such as a pager, has exited early. That is not an error.
     let _ = error.print();
     ExitCode::from(u8::try_from(code).unwrap_or(INVALID))
 }
@@ -62,7 +62,7 @@ fn tips(error: &clap::Error) -> Vec<String> {
     tips
 }
 
-/// The command that the arguments of this process name, such as `waypost agent leave`.
+/// The command in the arguments of this process, such as `waypost agent leave`.
 fn path(command: &Command) -> String {
     let mut path = command.get_name().to_owned();
     let mut command = command;

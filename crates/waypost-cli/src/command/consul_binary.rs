@@ -5,10 +5,10 @@ use std::process::Command;
 
 use crate::error::CommandError;
 
-/// A Consul binary that runs.
+/// A working Consul binary.
 pub(super) struct ConsulBinary {
     pub(super) path: PathBuf,
-    /// Such as `1.8.7`.
+    /// The version, such as `1.8.7`.
     pub(super) version: String,
 }
 
@@ -33,7 +33,7 @@ impl ConsulBinary {
         Ok(binary)
     }
 
-    /// As [`find`](Self::find), but the error says how to get Consul if there is none.
+    /// Like [`find`](Self::find), but if there is none, returns an error that says how to get Consul.
     pub(super) fn require() -> Result<Self, CommandError> {
         Self::find()?.ok_or_else(|| {
             CommandError::Other(

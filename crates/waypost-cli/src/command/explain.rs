@@ -106,7 +106,7 @@ async fn all_checked(balancer: &Balancer) {
     }
 }
 
-/// The explanation with the field names of the other commands.
+/// Converts the explanation to JSON with the field names of the other commands.
 fn explanation_json(
     explanation: &Explanation,
     snapshot: &Snapshot,
@@ -149,7 +149,7 @@ fn explanation_json(
     value
 }
 
-/// Replaces a duration in seconds by one in milliseconds.
+/// Converts a field in seconds to one in milliseconds.
 fn in_milliseconds(value: &mut Value, from: &str, to: &str) {
     let Some(fields) = value.as_object_mut() else {
         return;

@@ -12,7 +12,7 @@ use crate::error::CommandError;
 /// The kind and target of a check.
 #[derive(Clone)]
 pub(super) enum LocalCheck {
-    /// A request is answered with status 2xx, or with 429, as when Consul checks.
+    /// A request is answered with status 2xx, or with 429, which is only a warning for Consul.
     Http {
         client: reqwest::Client,
         url: String,
@@ -22,7 +22,7 @@ pub(super) enum LocalCheck {
 }
 
 impl LocalCheck {
-    /// The HTTP check, or one of the instance's port if there is none.
+    /// The HTTP check, or a TCP check of the instance's port if there is none.
     pub(super) fn new(check: Option<&Check>, instance: &Instance) -> Result<Self, CommandError> {
         let Some(CheckKind::Http(http)) = check.map(Check::kind) else {
             return Ok(Self::Tcp {

@@ -86,7 +86,7 @@ fn key_value(text: &str) -> Result<(String, String), String> {
 
 impl Register {
     pub(super) async fn run(self) -> CommandResult {
-        // Created before anything is registered that must be deregistered on a signal.
+        // Created before the registration, which must be undone on a signal.
         let mut shutdown = pin!(shutdown_signal());
         let provider = self.registry.provider()?;
         let registration = self.registration(&*provider)?;
@@ -111,7 +111,7 @@ impl Register {
             print_line(instance.id())
         };
         if self.hold {
-            // The instance is held even if stdout is closed.
+            // The instance stays registered even if stdout is closed.
             log_outages();
             shutdown.await;
             return deregister(registrar).await;
@@ -138,7 +138,7 @@ impl Register {
             registration = registration.version(version);
         }
         let http = self.check_http.as_ref().map(Check::http);
-        // Kubernetes runs no checks outside of pods, so the process that holds the instance does.
+        // Kubernetes checks only pods, so this process checks the instance itself.
         let has_check = http.is_some() || self.check_tcp;
         let runs_check = self.hold && has_check && self.registry.is_kubernetes();
         if self.check_ttl.is_some() || runs_check {

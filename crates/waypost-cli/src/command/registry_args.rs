@@ -39,7 +39,7 @@ pub(crate) struct RegistryArgs {
     pub(crate) timeout: Duration,
 }
 
-/// The variable that carries `--registry` to the provider.
+/// The variable by which `--registry` is passed to the provider.
 const ADDRESS_VARIABLE: &str = "CONSUL_HTTP_ADDR";
 
 /// Parses a service name or an address. A path is accepted only in an address with a scheme: without
@@ -52,7 +52,7 @@ pub(crate) fn service_or_address(text: &str) -> Result<ServiceAddress, Invalid> 
 }
 
 impl RegistryArgs {
-    /// The arguments of a command line that is still being written.
+    /// The arguments of a command line that is being completed.
     pub(crate) fn for_completion(registry: Option<String>, timeout: Duration) -> Self {
         Self { registry, timeout }
     }
@@ -72,7 +72,7 @@ impl RegistryArgs {
         self.registry.is_none() && matches!(kind, Ok(ProviderKind::Kubernetes))
     }
 
-    /// The environment with the registry that `--registry` names; `None` without the flag.
+    /// The environment with the registry named by `--registry`; `None` without the flag.
     pub(crate) fn environment_of_flag(&self) -> Option<Environment> {
         let address = self.registry.as_ref()?;
         let environment = Environment::of_this_process()
@@ -138,7 +138,7 @@ impl RegistryArgs {
         let hint = match (closest(service.as_str(), names), catalog.names().len()) {
             (Some(name), _) => format!("did you mean {name}?"),
             (None, 0) => "nothing is registered there".to_owned(),
-            (None, _) => "`waypost services` lists those that are known".to_owned(),
+            (None, _) => "`waypost services` lists the known ones".to_owned(),
         };
         CommandError::WithHint(Box::new(error), hint)
     }

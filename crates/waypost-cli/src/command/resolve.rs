@@ -85,7 +85,7 @@ fn pick_matching(
         {
             return Ok((pick, url));
         }
-        // The balancer returns a rejected instance only when there is no other.
+        // The balancer returns a rejected instance only if there is no other.
         if rejected.contains(pick.id()) {
             return Err(no_match(address));
         }

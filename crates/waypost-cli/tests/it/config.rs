@@ -29,7 +29,7 @@ fn assert_setting(settings: &[Value], name: &str, value: &str, source: &str, fro
 }
 
 #[tokio::test]
-async fn each_setting_says_where_it_comes_from() {
+async fn each_setting_is_shown_with_its_source() {
     let variables = [
         ("CONSUL_HTTP_ADDR", "consul.example:8501"),
         ("CONSUL_HTTP_TOKEN", "TOP-SECRET"),

@@ -79,7 +79,7 @@ fn doctor(arguments: &[&str]) -> Command {
 }
 
 #[tokio::test]
-async fn a_healthy_set_up_has_nothing_to_fix() {
+async fn a_healthy_setup_has_no_warnings() {
     let registry = Registry::start(&[]).await;
     let consul = Consul::start().await;
     let instance = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -391,13 +391,13 @@ async fn a_service_of_the_running_stack_that_crashes() {
 }
 
 #[tokio::test]
-async fn a_proxy_that_is_asked_for_services_on_this_machine() {
+async fn a_proxy_without_an_exception_for_this_machine() {
     let registry = Registry::start(&[]).await;
     let mut command = registry.command(&["doctor"]);
     command.env("HTTP_PROXY", "http://ann:PW@proxy.example:3128");
     let found = Diagnosis::of(command).await;
     let what =
-        "HTTP_PROXY is http://***@proxy.example:3128, and NO_PROXY does not except localhost";
+        "HTTP_PROXY is http://***@proxy.example:3128, and NO_PROXY does not include localhost";
     found.assert(
         "warning",
         "proxy",

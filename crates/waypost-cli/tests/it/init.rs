@@ -107,7 +107,7 @@ async fn a_service_of_each_language_is_found_here_and_one_level_below() {
 }
 
 #[tokio::test]
-async fn frameworks_are_started_as_they_are_meant_to_be() {
+async fn frameworks_are_started_by_their_own_commands() {
     let flask = "from flask import Flask\nserver: Flask = Flask(__name__)\n";
     for (files, run) in [
         (
@@ -150,7 +150,7 @@ async fn frameworks_are_started_as_they_are_meant_to_be() {
 }
 
 #[tokio::test]
-async fn ports_that_the_code_names_are_kept_and_do_not_collide() {
+async fn ports_in_the_code_are_kept_and_do_not_collide() {
     let listen = |port: u16| format!("app.listen({port})");
     let package = r#"{"scripts": {"start": "node server.js"}}"#;
     let text = stack_file(&[
@@ -205,7 +205,7 @@ async fn an_empty_folder_gets_an_example_that_is_valid_too() {
 }
 
 #[tokio::test]
-async fn whatever_the_files_hold_the_result_is_valid() {
+async fn the_result_is_valid_whatever_the_files_contain() {
     let name = "a\\\"b\u{7f}\n[services.evil]\nrun = \"x\"";
     let package = serde_json::json!({ "name": name, "scripts": { "start": "node x" } }).to_string();
     let procfile = "web: echo {a,b} ${HOME} \"$PORT\"\n: nothing\nregistry: sleep 1\n";

@@ -170,7 +170,7 @@ async fn an_address_selects_instances_and_a_port() {
 }
 
 #[tokio::test]
-async fn the_process_that_holds_an_instance_runs_its_check() {
+async fn the_process_that_registers_an_instance_runs_its_check() {
     let server = ApiServer::builder()
         .namespace("demo")
         .start()

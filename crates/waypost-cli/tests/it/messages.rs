@@ -120,7 +120,7 @@ async fn json_has_one_schema() {
 }
 
 #[tokio::test]
-async fn deregistering_an_unknown_id_says_that_there_was_nothing() {
+async fn deregistering_an_unknown_id_is_an_error() {
     let registry = Registry::start(&[]).await;
     let consul = waypost_testkit::Consul::start().await;
     for address in [registry.address.clone(), consul.address()] {
@@ -142,7 +142,7 @@ async fn deregistering_an_unknown_id_says_that_there_was_nothing() {
 }
 
 #[tokio::test]
-async fn an_instance_in_another_namespace_is_not_said_to_be_deregistered() {
+async fn deregistering_an_instance_in_another_namespace_is_an_error() {
     let server = ApiServer::builder().namespace("demo").start();
     let server = server.await.unwrap();
     server.put(&waypost_fake_kubernetes::manifest::namespace("reg2"));
@@ -168,7 +168,7 @@ async fn an_instance_in_another_namespace_is_not_said_to_be_deregistered() {
 }
 
 #[tokio::test]
-async fn unknown_words_get_the_suggestion_that_was_meant() {
+async fn unknown_words_get_a_suggestion() {
     let registry = Registry::start(&[]).await;
     registry
         .register(json!({ "ID": "m-1", "Name": "ai-models", "Port": 80 }))
@@ -214,7 +214,7 @@ async fn unknown_words_get_the_suggestion_that_was_meant() {
 }
 
 #[tokio::test]
-async fn commands_of_other_tools_do_what_they_do_there() {
+async fn commands_of_other_tools_are_aliases() {
     let registry = Registry::start(&[]).await;
     let services = registry.run(&["services"]).await.stdout;
     for name in ["list", "ls"] {
@@ -315,7 +315,7 @@ async fn secrets_in_addresses_are_not_printed() {
 }
 
 #[tokio::test]
-async fn names_that_are_not_valid_here_are_said_to_be_left_out() {
+async fn the_output_says_that_invalid_names_are_left_out() {
     let registry = Registry::start(&[]).await;
     for name in ["team/users", "my service", "web"] {
         registry
@@ -336,7 +336,7 @@ async fn names_that_are_not_valid_here_are_said_to_be_left_out() {
 }
 
 #[tokio::test]
-async fn a_whole_url_is_checked_as_it_is() {
+async fn a_check_requests_a_full_url_unchanged() {
     let registry = Registry::start(&[]).await;
     let url = "http://localhost:9001/health";
     let register = ["register", "orders", "--port", "9001", "--check-http", url];
@@ -353,7 +353,7 @@ async fn a_whole_url_is_checked_as_it_is() {
 }
 
 #[tokio::test]
-async fn heartbeats_report_on_the_service_and_not_on_the_command() {
+async fn heartbeats_report_the_health_of_the_service_not_of_the_command() {
     let registry = Registry::start(&[]).await;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let port = listener.local_addr().unwrap().port().to_string();
@@ -391,7 +391,7 @@ async fn heartbeats_report_on_the_service_and_not_on_the_command() {
 }
 
 #[tokio::test]
-async fn the_token_of_the_agent_comes_from_a_file_and_an_empty_one_is_none() {
+async fn the_token_of_the_agent_can_be_read_from_a_file_and_an_empty_token_is_none() {
     let directory = tempfile::tempdir().unwrap();
     let file = directory.path().join("token");
     std::fs::write(&file, "secret\n").unwrap();

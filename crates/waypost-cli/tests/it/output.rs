@@ -68,7 +68,7 @@ async fn registry_with_two_services() -> Registry {
 }
 
 #[tokio::test]
-async fn services_shows_how_many_instances_are_in_which_health() {
+async fn services_shows_the_number_of_instances_by_health() {
     let registry = registry_with_two_services().await;
     let consul = Consul::start().await;
     let definition = json!({ "ID": "web-1", "Name": "web", "Port": 80,
@@ -95,7 +95,7 @@ async fn services_shows_how_many_instances_are_in_which_health() {
         ]
     );
     assert_eq!(cells("web"), ["web", "2", "1", "-", "1", "-"], "{table}");
-    // Without a check of its own, it is as healthy as its node.
+    // Without a check of its own, it has the health of its node.
     assert_eq!(cells("db"), ["db", "1", "1", "-", "-", "-"], "{table}");
 
     let mut command = waypost(&["services", "-o", "json", "--registry"]);
@@ -151,7 +151,7 @@ async fn every_query_prints_each_format() {
 }
 
 #[tokio::test]
-async fn colours_are_for_terminals_that_know_them() {
+async fn colours_are_used_only_on_terminals_that_support_them() {
     let registry = registry_with_two_services().await;
     let run = async |name: &str, value: &str| {
         let mut command = registry.command(&["instances", "web"]);
@@ -195,7 +195,7 @@ async fn a_table_fits_the_terminal_and_a_pipe_gets_everything() {
 }
 
 #[tokio::test]
-async fn a_mistake_is_one_line_that_says_what_was_meant_and_where_the_help_is() {
+async fn a_usage_error_is_one_line_with_a_suggestion_and_how_to_get_help() {
     for (arguments, expected) in [
         (
             &["sevices"][..],
@@ -249,7 +249,7 @@ async fn the_names_of_services_are_completed() {
     }
     let named = ["waypost", "instances", "--registry", &registry.address, "d"];
     assert_eq!(complete(&named, &[]).await.trim(), "db");
-    // Without a registry there is nothing to offer, and no error on the line being written.
+    // Without a registry there are no completions, and no error disturbs the command line.
     let [unused] = free_ports();
     let unused = format!("127.0.0.1:{unused}");
     let words = ["waypost", "instances", "w"];
@@ -264,7 +264,7 @@ async fn the_names_of_services_are_completed() {
 }
 
 #[tokio::test]
-async fn the_man_page_is_that_of_the_command_line() {
+async fn the_man_pages_match_the_command_line() {
     let page = Finished::of(waypost(&["man", "services"])).await;
     assert!(page.stdout.contains(".TH"), "{page:?}");
     assert!(page.stdout.contains("\\-\\-registry"), "{page:?}");
@@ -310,7 +310,7 @@ async fn until_printed(command: impl Fn() -> Command, text: &str) -> String {
 }
 
 #[tokio::test]
-async fn a_failing_check_says_since_when_where_the_registry_knows_it() {
+async fn a_failing_check_is_shown_with_its_duration_if_the_registry_reports_it() {
     let registry = Registry::start(&[]).await;
     let consul = Consul::start().await;
     let [dead] = free_ports();
@@ -346,7 +346,7 @@ async fn a_failing_check_says_since_when_where_the_registry_knows_it() {
         let since = alive["since"].as_str().unwrap();
         assert!(humantime::parse_rfc3339(since).is_ok(), "{since}");
 
-        // Consul keeps no time, so there is the reason alone.
+        // Consul doesn't record the time, so only the reason is shown.
         let theirs = until_printed(|| ask(&consul.address(), &[]), "refused").await;
         assert!(
             theirs.contains("web-1: critical: check \"alive\": "),

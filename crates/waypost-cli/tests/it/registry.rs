@@ -44,7 +44,7 @@ async fn a_development_server_starts_responds_and_stops() {
 }
 
 #[tokio::test]
-async fn without_consul_the_output_says_how_to_get_it() {
+async fn without_consul_the_output_says_how_to_install_it() {
     let empty = tempfile::tempdir().unwrap();
     for (arguments, code, expected) in [
         (&["registry", "start", "--dev"][..], 1, "registry install"),

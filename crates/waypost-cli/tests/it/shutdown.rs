@@ -12,7 +12,7 @@ use waypost_testkit::free_ports;
 use crate::support::*;
 
 #[tokio::test]
-async fn a_held_registration_is_taken_back_on_each_signal() {
+async fn a_held_instance_is_deregistered_on_each_signal() {
     let registry = Registry::start(&[]).await;
     for signal_number in [Signal::TERM, Signal::INT, Signal::HUP] {
         let arguments = ["register", "hello", "--port", "9100", "--hold"];
@@ -28,7 +28,7 @@ async fn a_held_registration_is_taken_back_on_each_signal() {
 }
 
 #[tokio::test]
-async fn a_held_registration_in_kubernetes_is_taken_back_on_sigterm() {
+async fn a_held_instance_in_kubernetes_is_deregistered_on_sigterm() {
     let server = ApiServer::builder().namespace("demo").start();
     let server = server.await.unwrap();
     let mut command = waypost(&["register", "web", "--port", "80", "--address", "10.0.0.7"]);
@@ -45,7 +45,7 @@ async fn a_held_registration_in_kubernetes_is_taken_back_on_sigterm() {
 }
 
 #[tokio::test]
-async fn a_registration_that_is_stopped_before_it_succeeds_leaves_nothing() {
+async fn a_registration_that_is_stopped_before_it_succeeds_leaves_no_instance() {
     let [port] = free_ports();
     let address = format!("127.0.0.1:{port}");
     let mut command = waypost(&["register", "hello", "--port", "9100", "--hold"]);
@@ -55,12 +55,12 @@ async fn a_registration_that_is_stopped_before_it_succeeds_leaves_nothing() {
     held.wait_for_output("registr").await;
     signal(held.pid(), Signal::TERM);
     let code = held.wait_for_exit().await;
-    // It is unknown whether a registry that doesn't answer has the instance.
+    // It is unknown whether a registry that doesn't respond has the instance.
     assert_eq!(code, Some(4), "{}", held.output());
 }
 
 #[tokio::test]
-async fn servers_end_in_order_when_their_terminal_is_closed() {
+async fn servers_shut_down_gracefully_when_their_terminal_is_closed() {
     let registry = Registry::start(&[]).await;
     let [gateway, ui, models] = free_ports().map(|port| port.to_string());
     for (service, arguments) in [
@@ -100,7 +100,7 @@ async fn nohup_survives_the_end_of_the_terminal() {
     assert!(registry.instances("hello").await.is_empty());
 }
 
-/// Runs a command with a closed stdout, and with a closed stderr if `with_stderr` is set.
+/// Runs a command with stdout closed, and stderr too if `with_stderr` is set.
 async fn run_unread(mut command: Command, with_stderr: bool) -> (Option<i32>, String) {
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
@@ -167,7 +167,7 @@ async fn a_closed_stdout_ends_a_query_quietly() {
 }
 
 #[tokio::test]
-async fn an_error_that_nobody_reads_keeps_its_exit_code() {
+async fn a_closed_stderr_does_not_change_the_exit_code() {
     let [unused] = free_ports();
     let mut command = waypost(&["services"]);
     command.env("CONSUL_HTTP_ADDR", format!("127.0.0.1:{unused}"));
@@ -176,7 +176,7 @@ async fn an_error_that_nobody_reads_keeps_its_exit_code() {
 }
 
 #[tokio::test]
-async fn a_server_goes_on_when_nobody_reads_its_output() {
+async fn a_server_keeps_running_when_its_output_is_closed() {
     let [port] = free_ports();
     let mut command = waypost(&["agent", "--dns-port", "0", "--http-port"]);
     command.arg(port.to_string());

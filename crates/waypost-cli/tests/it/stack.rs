@@ -110,7 +110,7 @@ async fn stop(mut up: Program) -> String {
 }
 
 #[tokio::test]
-async fn programs_that_know_nothing_of_waypost_are_found_and_balanced() {
+async fn programs_that_do_not_use_waypost_are_found_and_balanced() {
     let [port] = free_ports();
     let folder = Folder::new(&format!(
         r#"
@@ -157,7 +157,7 @@ port = 0
 }
 
 #[tokio::test]
-async fn one_that_fails_leaves_the_others_running_and_is_shown_with_its_last_lines() {
+async fn a_failed_service_is_shown_with_its_last_lines_and_the_others_keep_running() {
     let folder = Folder::new(
         r#"
 [services.web]
@@ -191,7 +191,7 @@ after = ["payments"]
 }
 
 #[tokio::test]
-async fn a_second_up_says_that_one_runs_and_what_to_do() {
+async fn a_second_up_reports_that_the_stack_is_already_running() {
     let folder = Folder::new("[services.worker]\nrun = \"sleep 600\"\n");
     let up = folder.up(&[]).await;
     let second = folder.run(&["up"]).await;
@@ -205,7 +205,7 @@ async fn a_second_up_says_that_one_runs_and_what_to_do() {
 }
 
 #[tokio::test]
-async fn only_what_is_named_and_what_it_needs_is_started() {
+async fn only_the_named_services_and_their_dependencies_are_started() {
     let folder = Folder::new(
         r#"
 [services.web]
@@ -247,7 +247,7 @@ profiles = ["ui"]
 }
 
 #[tokio::test]
-async fn a_taken_port_is_named_with_its_holder_and_auto_port_uses_another() {
+async fn a_port_in_use_is_reported_with_its_process_and_auto_port_chooses_another() {
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let port = listener.local_addr().unwrap().port();
     let folder = Folder::new(&format!(
@@ -310,7 +310,7 @@ ready = { http = "/health", every = "100ms" }
 }
 
 #[tokio::test]
-async fn an_invalid_file_is_reported_whole_before_anything_starts() {
+async fn all_problems_of_an_invalid_file_are_reported_before_anything_starts() {
     let folder = Folder::new("[services.web]\nrun = \"x {port}\"\nprot = 1\nafter = [\"y\"]\n");
     for command in ["check", "up"] {
         let result = folder.run(&[command]).await;
@@ -454,7 +454,7 @@ run = "sh -c 'echo INFO working; echo ERROR no mail; sleep 600'"
 }
 
 #[tokio::test]
-async fn a_restart_that_fails_says_why_and_shows_the_last_lines() {
+async fn a_failed_restart_is_reported_with_its_reason_and_the_last_lines() {
     let folder = Folder::new(
         "[services.web]\nrun = \"sh -c 'test ! -e broken || { echo Error: broken; exit 1; }; exec sleep 600'\"\n",
     );
@@ -472,7 +472,7 @@ async fn a_restart_that_fails_says_why_and_shows_the_last_lines() {
 }
 
 #[tokio::test]
-async fn a_detached_stack_runs_on_and_a_failure_is_told() {
+async fn a_detached_stack_keeps_running_and_a_failure_is_reported() {
     let folder = Folder::new("[services.web]\nrun = \"python3 server.py {port}\"\nport = 0\n");
     let up = folder.run(&["up", "-d", "--wait"]).await;
     assert_eq!(up.code, Some(0), "{}", up.stderr);
@@ -534,7 +534,7 @@ async fn one_program_is_registered_for_as_long_as_it_runs() {
 }
 
 #[tokio::test]
-async fn a_second_ctrl_c_ends_at_once_what_ignores_the_first() {
+async fn a_second_ctrl_c_kills_programs_that_ignore_the_first() {
     let folder = Folder::new(
         "[services.stubborn]\nrun = \"sh -c 'trap : TERM; while :; do sleep 1; done'\"\n\
          stop = { within = \"10m\" }\n",
@@ -550,7 +550,7 @@ async fn a_second_ctrl_c_ends_at_once_what_ignores_the_first() {
 }
 
 #[tokio::test]
-async fn a_service_that_was_changed_is_the_only_one_that_is_restarted() {
+async fn only_the_changed_service_is_restarted() {
     let folder = Folder::new(
         "[services.web]\nrun = \"python3 server.py {port}\"\nport = 0\n\
          build = \"cp page.txt built.txt\"\nwatch = { paths = [\"page.txt\"] }\n\
@@ -583,7 +583,7 @@ async fn a_service_that_was_changed_is_the_only_one_that_is_restarted() {
 }
 
 #[tokio::test]
-async fn nothing_is_left_when_the_runner_is_killed() {
+async fn no_process_is_left_when_the_runner_is_killed() {
     let folder = Folder::new(
         "[services.web]\nrun = \"python3 server.py {port}\"\nport = 0\n\
          [services.stubborn]\nrun = \"sh -c 'trap : TERM HUP INT; while :; do sleep 1; done'\"\n",

@@ -99,7 +99,7 @@ fn up(dir: &Path) -> Command {
 }
 
 #[tokio::test]
-async fn a_terminal_shows_a_table_and_then_the_output_above_a_footer_and_obeys_keys() {
+async fn a_terminal_shows_a_table_then_the_output_above_a_footer_and_handles_keys() {
     let dir = tempfile::tempdir().unwrap();
     let mut terminal = OnTerminal::start(up(dir.path()));
     let printed = terminal.until("q or Ctrl-C ends all").await;
@@ -135,7 +135,7 @@ async fn a_terminal_shows_a_table_and_then_the_output_above_a_footer_and_obeys_k
 }
 
 #[tokio::test]
-async fn without_colours_nothing_is_coloured_and_a_dumb_terminal_gets_plain_lines() {
+async fn no_color_disables_colours_and_a_dumb_terminal_gets_plain_lines() {
     let dir = tempfile::tempdir().unwrap();
     let mut command = up(dir.path());
     command.env("NO_COLOR", "1");
@@ -157,7 +157,7 @@ async fn without_colours_nothing_is_coloured_and_a_dumb_terminal_gets_plain_line
     let printed = terminal.until("Ctrl-C ends all").await;
     assert!(!printed.contains('\x1b'), "{printed}");
     assert!(printed.contains("worker   | INFO begun"), "{printed}");
-    // As when the window is closed.
+    // The same as when the window is closed.
     let pid = terminal.child.id().unwrap().try_into().unwrap();
     let all = descendants(pid);
     drop(terminal);

@@ -29,7 +29,7 @@ impl Stack {
         stack
     }
 
-    /// With this registry instead of starting one.
+    /// Starts the stack with this registry, which is already running.
     fn spawn_on(registry: &str) -> Self {
         let [gateway, ui, models] = free_ports();
         let mut command = waypost(&["up", "--registry", registry]);
@@ -49,7 +49,7 @@ impl Stack {
         Self::spawn_with(arguments, &[])
     }
 
-    /// With these environment variables.
+    /// Starts the stack with these environment variables.
     fn spawn_with(arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let [registry, gateway, ui, models] = free_ports();
         let ports = [
@@ -162,7 +162,7 @@ async fn count_connections(body: &'static str) -> (String, Arc<AtomicUsize>) {
 }
 
 #[tokio::test]
-async fn the_proxy_that_the_environment_names_is_not_used_for_local_addresses() {
+async fn the_proxy_in_the_environment_is_not_used_for_local_addresses() {
     let (proxy, asked) = count_connections("{}").await;
     let (upstream, _) = count_connections(r#"{"data": [{"id": "tiny-llm"}]}"#).await;
     let upstream = format!("{upstream}/v1");
@@ -336,7 +336,7 @@ async fn no_process_survives_a_killed_runner() {
 }
 
 #[tokio::test]
-async fn a_stranger_on_the_other_localhost_is_named_before_anything_starts() {
+async fn another_process_on_the_ipv6_localhost_is_reported_before_anything_starts() {
     let Ok(stranger) = std::net::TcpListener::bind("[::1]:0") else {
         return; // no IPv6 on this machine
     };
@@ -369,7 +369,7 @@ async fn a_closed_terminal_stops_the_stack_in_order() {
 }
 
 #[tokio::test]
-async fn the_stack_goes_on_when_nobody_reads_its_output() {
+async fn the_stack_keeps_running_when_its_output_is_closed() {
     let [registry, gateway, ui, models] = free_ports();
     let mut command = waypost(&["up"]);
     for (name, port) in [

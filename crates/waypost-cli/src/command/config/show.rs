@@ -65,7 +65,7 @@ impl Show {
         problem.map_or(Ok(ExitCode::SUCCESS), Err)
     }
 
-    /// The settings of the library, which it reads in any program.
+    /// The settings that the library reads in every program.
     fn of_library(&self, environment: &Environment) -> (Vec<Row>, Option<waypost::Error>) {
         let with_flag = self.registry.environment_of_flag();
         let is_flag = with_flag.is_some();
@@ -194,7 +194,7 @@ fn of_stack_file() -> Result<Vec<Row>, CommandError> {
     Ok(rows.collect())
 }
 
-/// The settings that only this program reads.
+/// The settings that only the `waypost` command reads.
 fn of_this_program(environment: &Environment) -> impl Iterator<Item = Row> {
     let known = [
         ("log-filter", "RUST_LOG", "by command; -q, -v"),
@@ -212,7 +212,7 @@ fn of_this_program(environment: &Environment) -> impl Iterator<Item = Row> {
     })
 }
 
-/// The options of all commands that variables can set, from the definition of the command line.
+/// The options of all commands that can be set by variables, from the definition of the command line.
 fn of_options(command: &clap::Command, environment: &Environment, path: &str, rows: &mut Vec<Row>) {
     for argument in command.get_arguments() {
         let Some(variable) = argument.get_env().and_then(|name| name.to_str()) else {

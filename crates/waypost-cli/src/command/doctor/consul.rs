@@ -1,4 +1,4 @@
-//! The Consul agent, or the registry that comes with Waypost.
+//! The Consul agent, or the embedded registry.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, SystemTime};
@@ -14,7 +14,7 @@ use crate::output::rounded;
 
 const SUBJECT: &str = "registry";
 
-/// The maximum difference of clocks without a warning.
+/// A larger difference between the clocks is a warning.
 const MAX_CLOCK_DIFFERENCE: Duration = Duration::from_secs(5);
 
 /// Examines each agent. Returns whether one can be used.
@@ -99,7 +99,7 @@ fn examine_report(report: &AgentReport, findings: &mut Vec<Finding>) -> bool {
     is_usable
 }
 
-/// Compares the clock of the registry, which is exact to the second, with this machine's.
+/// Compares the clock of the registry, known to the second, with this machine's.
 fn compare_clocks(theirs: SystemTime, ours: SystemTime, address: &str) -> Finding {
     let (difference, word) = match ours.duration_since(theirs) {
         Ok(ahead) => (ahead, "ahead of"),
@@ -117,7 +117,7 @@ fn compare_clocks(theirs: SystemTime, ours: SystemTime, address: &str) -> Findin
     Finding::warning("clock", what, advice)
 }
 
-/// The finding about an agent that gave no report.
+/// The finding about an agent that could not be examined.
 fn failure(error: &ProviderError) -> Finding {
     let provider = error.provider();
     let address = provider.strip_prefix("consul at ").unwrap_or(provider);
@@ -170,7 +170,7 @@ fn refusal(error: &ProviderError) -> Finding {
     Finding::error("permissions", error.to_string(), advice)
 }
 
-/// The port of a registry on this machine.
+/// The address of a registry on this machine; `None` for another machine.
 fn local_port(address: &str) -> Option<SocketAddr> {
     let (_, authority) = address.split_once("://")?;
     let (host, port) = authority.rsplit_once(':')?;

@@ -12,11 +12,11 @@ use crate::terminal::print_json;
 /// The severity of a finding.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Severity {
-    /// All is well.
+    /// No problem.
     Ok,
-    /// Something works, but not as well as it could, or not everywhere.
+    /// It works, but not as well as it could, or not everywhere.
     Warning,
-    /// Something does not work.
+    /// It does not work.
     Error,
 }
 

@@ -57,7 +57,7 @@ pub(super) fn examine(wanted: &[Wanted]) -> Vec<Finding> {
         }
     }
     if !ours.is_empty() {
-        let what = format!("running already: {}", ours.join(", "));
+        let what = format!("already running: {}", ours.join(", "));
         findings.push(Finding::ok("ports", what));
     }
     if !free.is_empty() {

@@ -86,7 +86,7 @@ fn unusable_token(reason: &str) -> Option<&'static str> {
     )
 }
 
-/// A registry that is named by variables, but not used because of another one.
+/// A registry that variables name, but that isn't used because another setting takes precedence.
 fn overruled(settings: &Settings) -> Option<Finding> {
     if settings.kind() == ProviderKind::Consul {
         return None;

@@ -23,7 +23,7 @@ pub(super) async fn running(path: &Path) -> Option<StackView> {
     timeout(TIMEOUT, asking).await.ok()?
 }
 
-/// How many services are ready, and why others are not.
+/// How many services are ready, and why the others are not.
 pub(super) fn examine(stack: &StackView) -> Vec<Finding> {
     let wanted = stack.services.iter();
     let wanted = wanted.filter(|it| it.state != ServiceState::Disabled);
@@ -68,7 +68,7 @@ fn of_service(service: &ServiceView) -> Finding {
     }
 }
 
-/// Whether a process of this service of the stack is running, so that its port is its own.
+/// Whether a process of this service is running. Its port is then used by the service itself.
 pub(super) fn has_process(stack: &StackView, service: &str) -> bool {
     let found = stack.services.iter().find(|it| it.name == service);
     found.is_some_and(|service| service.instances.iter().any(|it| it.pid.is_some()))

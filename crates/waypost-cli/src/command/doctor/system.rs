@@ -19,7 +19,7 @@ pub(super) fn examine() -> Vec<Finding> {
     ]
 }
 
-/// Whether `localhost` is this machine, as the defaults of all clients assume.
+/// Whether `localhost` is this machine, which the defaults of all clients assume.
 fn localhost() -> Finding {
     const SUBJECT: &str = "dns";
     const ADVICE: &str = "add `127.0.0.1 localhost` to /etc/hosts";
@@ -71,8 +71,8 @@ fn proxies(environment: &Environment) -> Finding {
         return Finding::ok(SUBJECT, what);
     }
     let what = format!(
-        "{name} is {proxy}, and NO_PROXY does not except {}: your programs and curl ask the proxy \
-         for services on this machine",
+        "{name} is {proxy}, and NO_PROXY does not include {}: your programs and curl send requests \
+         for services on this machine to the proxy",
         missing.join(" and ")
     );
     let advice = "export NO_PROXY=localhost,127.0.0.1,::1 and the network of your services";

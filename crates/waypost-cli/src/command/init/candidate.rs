@@ -1,4 +1,4 @@
-//! A service that was found, for the stack file.
+//! A service that was found and can be added to the stack file.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -37,7 +37,7 @@ pub(super) enum Port {
 }
 
 impl Candidate {
-    /// A service of a folder, found in a file of this name there.
+    /// A service in `folder`, found in the file with this name there.
     pub(super) fn new(root: &Path, folder: &Path, file: &str, name: &str) -> Self {
         let dir = relative(root, folder);
         Self {
@@ -87,7 +87,7 @@ pub(super) fn service_name(text: &str) -> String {
 /// Names that `waypost up` itself uses.
 const RESERVED: [&str; 4] = ["registry", "gateway", "dashboard", "waypost"];
 
-/// Gives services with the same name different ones.
+/// Renames services so that no two have the same name.
 pub(super) fn make_unique(candidates: &mut [Candidate]) {
     let mut taken: BTreeSet<String> = RESERVED.iter().map(|&name| name.to_owned()).collect();
     // Services that are named after their folder keep their name.
@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn any_name_becomes_that_of_a_service() {
+    fn any_name_becomes_a_valid_service_name() {
         for (text, expected) in [
             ("@shop/Web_App", "web-app"),
             ("github.com/acme/orders", "orders"),
@@ -126,7 +126,7 @@ mod tests {
     }
 
     #[test]
-    fn services_with_one_name_get_different_ones() {
+    fn services_with_the_same_name_are_renamed() {
         let named = |name: &str, dir: &str| Candidate {
             name: name.to_owned(),
             dir: dir.to_owned(),

@@ -36,7 +36,7 @@ fn manifest_has_workspace(folder: &Path) -> bool {
     manifest(folder).is_some_and(|manifest| manifest.contains_key("workspace"))
 }
 
-/// The folders of the members, of which an entry may end with `/*`.
+/// The folders of the members. An entry that ends with `/*` stands for all folders below it.
 fn members(folder: &Path, manifest: &Table) -> Vec<PathBuf> {
     let members = manifest.get("workspace").and_then(|it| it.get("members"));
     let members = members.and_then(|it| it.as_array()).into_iter().flatten();
@@ -58,7 +58,7 @@ fn members(folder: &Path, manifest: &Table) -> Vec<PathBuf> {
     folders
 }
 
-/// The program of a package. Cargo is run in `folder`, where the target folder is.
+/// The program of a package. Cargo is run in `folder`, which contains the target folder.
 fn candidate(root: &Path, folder: &Path, package: &Path) -> Option<Candidate> {
     let manifest = manifest(package)?;
     let name = manifest.get("package")?.get("name")?.as_str()?;

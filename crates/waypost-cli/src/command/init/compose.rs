@@ -8,7 +8,7 @@ use serde::Deserialize;
 use super::candidate::Candidate;
 use super::source_file;
 
-/// The part of a compose file that is read.
+/// The parts of a compose file that are used.
 #[derive(Deserialize)]
 struct ComposeFile {
     #[serde(default)]

@@ -34,7 +34,7 @@ pub(crate) struct Init {
     print: bool,
 }
 
-/// Folders with dependencies or build results.
+/// Folders that contain dependencies or build results.
 const SKIPPED: [&str; 9] = [
     "node_modules",
     "target",

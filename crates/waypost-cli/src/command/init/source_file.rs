@@ -18,7 +18,7 @@ pub(super) fn read(path: &Path) -> Option<String> {
 }
 
 /// The port that a program listens on, according to its source code: any port if it reads the variable
-/// PORT, otherwise the first port that it seems to listen on, otherwise none.
+/// PORT, or else the first port that it seems to listen on, or else none.
 pub(super) fn port(text: &str) -> Port {
     static VARIABLE: LazyLock<Option<Regex>> = LazyLock::new(|| Regex::new(r#"['".]PORT\b"#).ok());
     static LITERAL: LazyLock<Option<Regex>> = LazyLock::new(|| {

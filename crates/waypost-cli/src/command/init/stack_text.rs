@@ -67,7 +67,7 @@ fn built_in(candidates: &[Candidate]) -> String {
 
 /// Chooses ports.
 struct Ports {
-    /// The fixed ports that are already written.
+    /// The fixed ports that are already in the text.
     written: Vec<u16>,
     taken: Vec<u16>,
     next: u16,
@@ -89,7 +89,7 @@ impl Ports {
         }
     }
 
-    /// Whether a fixed port is written for the first time.
+    /// Whether a fixed port is used for the first time.
     fn is_first(&mut self, port: u16) -> bool {
         let is_first = !self.written.contains(&port);
         self.written.push(port);
@@ -152,12 +152,12 @@ fn write_service(text: &mut String, candidate: &Candidate, ports: &mut Ports) {
             let how = if run.contains("{port}") {
                 ""
             } else {
-                "   # it gets it as the variable PORT"
+                "   # passed to it as the variable PORT"
             };
             line(format!("port = {}{how}", ports.next()));
         }
         Port::Fixed(port) if !ports.is_first(port) => line(format!(
-            "# port = {port}   # as in its code, but a service above has it: let one read PORT"
+            "# port = {port}   # as in its code, but a service above uses it: make one of them read PORT"
         )),
         Port::Fixed(port) => line(format!(
             "port = {port}   # as in its code; if it read the variable PORT, it could have replicas"
@@ -171,7 +171,7 @@ fn write_service(text: &mut String, candidate: &Candidate, ports: &mut Ports) {
     }
 }
 
-/// Makes a text from a file fit into a comment, which is a single line.
+/// Reduces a text to a single line, so that it can be a comment.
 fn one_line(text: &str) -> String {
     text.replace(|c: char| c.is_control(), " ")
 }

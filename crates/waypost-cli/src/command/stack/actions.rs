@@ -141,7 +141,7 @@ impl Down {
         let mut client = self.stack.connect().await?;
         let stack: StackView = client.get("/api/stack").await.map_err(client_error)?;
         match client.post("/api/down", &json!({})).await {
-            // It may be down before it has answered.
+            // It may stop before it has responded.
             Ok(()) | Err(ClientError::Connection(_)) => {}
             Err(error) => return Err(client_error(error)),
         }

@@ -33,7 +33,7 @@ pub(crate) struct Logs {
     /// Only lines of this level or a more severe one: error, warn, info, debug or trace
     #[arg(long)]
     level: Option<Level>,
-    /// Only lines that contain this text, in any case
+    /// Only lines that contain this text, ignoring case
     #[arg(long, value_name = "TEXT")]
     grep: Option<String>,
     /// Only the last lines, at most this number
@@ -133,7 +133,7 @@ impl Logs {
             })
             .map(|(_, line)| line)
             .collect();
-        // The times have the same form, so they can be compared as texts.
+        // The times have the same format, so they can be compared as strings.
         lines.sort_by(|a, b| a.time.cmp(&b.time));
         lines.drain(..lines.len().saturating_sub(self.lines));
         self.print_all(&lines)?;

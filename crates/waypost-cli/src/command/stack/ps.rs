@@ -170,7 +170,7 @@ fn pids(instances: &[InstanceView]) -> Vec<String> {
     pids.map(|pid| pid.to_string()).collect()
 }
 
-/// A state with a sign, so that it can be recognised without colours.
+/// A state with a symbol, so that it can be recognised without colours.
 pub(super) fn state(state: ServiceState) -> Text {
     let (tone, sign) = match state {
         ServiceState::Ready | ServiceState::Running => (Tone::Good, "●"),

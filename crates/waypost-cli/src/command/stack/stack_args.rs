@@ -30,7 +30,7 @@ impl StackArgs {
         let find = || {
             let current = std::env::current_dir().ok()?;
             let file = StackFile::find(&current)?;
-            // As a person would write it.
+            // Relative, as a person would write it.
             Some(match file.strip_prefix(&current) {
                 Ok(relative) => relative.to_owned(),
                 Err(_) => file,
@@ -39,7 +39,7 @@ impl StackArgs {
         self.file.clone().or_else(find)
     }
 
-    /// As [`file`](Self::file), but the error says what to do if there is none.
+    /// Like [`file`](Self::file), but if there is none, returns an error that says what to do.
     pub(crate) fn require_file(&self) -> Result<PathBuf, CommandError> {
         self.file().ok_or_else(|| self.no_file())
     }
@@ -50,7 +50,7 @@ impl StackArgs {
         ))
     }
 
-    /// Connects to the running stack of the file; without a file, to the only stack that runs.
+    /// Connects to the running stack of the file; without a file, to the only running stack.
     ///
     /// # Errors
     /// If no stack is running, or several are. The message says what to do.

@@ -1,4 +1,4 @@
-//! The programs that Waypost itself adds to a stack.
+//! The programs that Waypost adds to a stack.
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::path::Path;

@@ -25,8 +25,8 @@ pub(super) struct Dashboard {
 }
 
 impl Dashboard {
-    /// Starts the server. `option` is the option that chooses its port, for errors; `pages` are
-    /// those of services of the stack.
+    /// Starts the server. `option` is the option that sets its port, for errors; `pages` are the pages
+    /// of the stack's services.
     pub(super) async fn start(
         address: SocketAddr,
         option: &str,
@@ -47,7 +47,7 @@ impl Dashboard {
         let app = CrossOriginProtection::new().protect(pages);
         let app = app.merge(browser_router(control, BrowserAccess::new(&token)));
         let server: JoinHandle<()> = tokio::spawn(async move {
-            // It never ends by itself.
+            // It ends only when it is aborted.
             let _ = axum::serve(listener, app).await;
         });
         Ok(Self {

@@ -18,11 +18,11 @@ const OWN: [&str; 3] = ["-d", "--detach", "--wait"];
 /// How often the state of the stack is queried.
 const POLL: Duration = Duration::from_millis(50);
 
-/// Starts this same command without `--detach` in the background, its output in `log`. Returns when
-/// its socket answers, or, if `wait` is set, when every service is ready or has failed.
+/// Starts this same command without `--detach` in the background, with its output in `log`. Returns when
+/// its socket responds or, if `wait` is set, when every service is ready or has failed.
 ///
 /// # Errors
-/// If the program ends before that. The error is its own.
+/// If the program ends before that. The error is the one that it printed.
 pub(super) async fn detach(socket: &Path, log: &Path, wait: bool) -> CommandResult {
     if let Some(folder) = log.parent() {
         std::fs::create_dir_all(folder)?;
@@ -45,7 +45,7 @@ pub(super) async fn detach(socket: &Path, log: &Path, wait: bool) -> CommandResu
         .process_group(0)
         .spawn()?;
     let (mut client, stack) = loop {
-        // It opens the socket first, and answers once the stack is started.
+        // It opens the socket first, and responds once the stack is started.
         if let Ok(mut client) = Client::connect(socket).await
             && let Ok(stack) = client.get::<StackView>("/api/stack").await
         {
@@ -99,7 +99,7 @@ pub(super) async fn detach(socket: &Path, log: &Path, wait: bool) -> CommandResu
     }
 }
 
-/// Whether a service may still become ready by itself.
+/// Whether a service may still become ready without user action.
 fn is_pending(service: &ServiceView, stack: &StackView) -> bool {
     match service.state {
         ServiceState::Building | ServiceState::Starting | ServiceState::Stopping => true,

@@ -258,7 +258,7 @@ impl Up {
         })
     }
 
-    /// Runs the sample. If a part of it fails, all of it ends.
+    /// Runs the sample. If one program fails, all are stopped.
     async fn run_sample(self) -> CommandResult {
         let mut shutdown = pin!(shutdown_signal());
         let mut sample = Sample::new(self.registry.unwrap_or(RegistryChoice::Embedded));
@@ -346,7 +346,7 @@ fn finish(screen: Option<&Screen>) {
     }
 }
 
-/// Returns when the user of a screen wants to end the stack.
+/// Returns when the user of a screen stops the stack.
 async fn interact(screen: Option<&Screen>, control: &Control, supervisor: &Supervisor) {
     match screen {
         Some(screen) => screen.interact(control, supervisor).await,
@@ -354,8 +354,8 @@ async fn interact(screen: Option<&Screen>, control: &Control, supervisor: &Super
     }
 }
 
-/// Waits until every service is found in the registry: a service can be healthy some time before
-/// that. Gives up after a while, since the stack can be used even if the registry is slow.
+/// Waits until every service is found in the registry, which may be some time after it is healthy.
+/// Gives up after [`DISCOVERY_TIMEOUT`], since the stack can be used even if the registry is slow.
 async fn all_discovered(sample: &Sample) {
     let Ok(provider) = ConsulProvider::new(&sample.registry().address()) else {
         return;

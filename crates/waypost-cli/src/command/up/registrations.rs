@@ -2,9 +2,9 @@
 //!
 //! This is not in the runner, because it uses the registrar of the `waypost` library, on which the runner
 //! doesn't depend. The runner reports the states of the instances, and this module registers them
-//! accordingly. The health of an instance is its readiness according to the runner. It is reported with
-//! each change and as a heartbeat, so only the runner sends requests to a program, and the registry gets
-//! each change at once.
+//! accordingly. The health of an instance is its readiness according to the runner. It is reported at
+//! each change and as a heartbeat. So only the runner checks a program, and the registry learns of each
+//! change at once.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -24,7 +24,7 @@ use super::file_stack::OnBehalf;
 /// interval of the reports.
 const TTL: Duration = Duration::from_secs(15);
 
-/// The task that keeps the instances registered.
+/// Keeps the instances registered, in a task.
 pub(super) struct Registrations {
     task: JoinHandle<()>,
     end: watch::Sender<bool>,
@@ -136,7 +136,7 @@ impl Reconciler {
         let (control, instance) = (self.control.clone(), status.instance.clone());
         let waiting = Arc::clone(&registrar);
         tokio::spawn(async move {
-            // Also ends if the instance is deregistered before.
+            // Also ends if the instance is deregistered first.
             waiting.registered().await;
             if matches!(waiting.state(), RegistrationState::Registered) {
                 control.set_registered(&instance, true);

@@ -106,8 +106,8 @@ async fn ended(supervisor: &Supervisor) {
     }
 }
 
-/// The exit code of the program; 128 and more for a signal that is not the end of this command, as in a
-/// shell.
+/// The exit code of the program. SIGTERM, by which this command stops it, counts as success, and any other
+/// signal as a failure.
 fn exit_code(supervisor: &Supervisor) -> ExitCode {
     let statuses = supervisor.statuses();
     match statuses.first().and_then(|status| status.exit.as_ref()) {

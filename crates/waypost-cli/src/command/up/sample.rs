@@ -16,7 +16,7 @@ use crate::suggest::closest;
 pub(super) struct Sample {
     registry: Registry,
     services: [Service; 3],
-    /// The port of the dashboard, which shows the page of the service `ui` as well.
+    /// The port of the dashboard, which also shows the page of the service `ui`.
     dashboard_port: u16,
 }
 
@@ -132,7 +132,7 @@ impl Sample {
     /// Checks that the port of the dashboard is free, before anything is started.
     ///
     /// # Errors
-    /// Names the process that has it.
+    /// Names the process that uses it.
     pub(super) fn check_dashboard_port(&self) -> Result<(), CommandError> {
         let address = self.dashboard_address();
         check_port("ui", address, Transport::Tcp).map_err(CommandError::other)

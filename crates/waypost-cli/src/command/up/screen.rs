@@ -20,12 +20,12 @@ use crate::terminal::escaped;
 const FRAME: Duration = Duration::from_millis(100);
 /// The number of lines of output that are buffered while the table is shown.
 const HELD: usize = 500;
-/// The number of last lines that are shown when the filter is changed.
+/// How many of the last lines are shown again when the filter is changed.
 const SHOWN_AGAIN: usize = 40;
 /// Cyan, blue, magenta and their bright forms: none of them is the colour of a state.
 const COLOURS: [u8; 6] = [36, 34, 35, 96, 94, 95];
 
-/// A terminal that is drawn on. Clones refer to the same one.
+/// Draws on a terminal. Clones refer to the same one.
 #[derive(Clone)]
 pub(super) struct Screen(Arc<Mutex<State>>);
 
@@ -33,13 +33,13 @@ struct State {
     colour: bool,
     /// The rows of the table or footer at the bottom, which are drawn again after each line.
     bottom: Vec<String>,
-    /// How many rows of it are on the terminal.
+    /// How many of these rows are on the terminal.
     drawn: usize,
-    /// Lines that wait until the table is gone. `None` once they are written at once.
+    /// Lines to be written when the table is removed. `None` after that: lines are then written directly.
     held: Option<VecDeque<Line>>,
     names: Vec<String>,
     filter: Filter,
-    /// The terminal is gone.
+    /// The terminal was closed.
     is_closed: bool,
 }
 
@@ -105,7 +105,7 @@ impl Screen {
         }
     }
 
-    /// Leaves the final table and a text on the terminal, and begins to show the output.
+    /// Leaves the final table and a text on the terminal, and starts to show the output.
     pub(super) fn started(&self, control: &Control, took: Duration, text: &str) {
         let mut state = self.lock();
         let stack = control.stack();
@@ -128,7 +128,7 @@ impl Screen {
         state.write_above("");
     }
 
-    /// Updates the footer and handles keys. Returns when the user wants to end the stack.
+    /// Updates the footer and handles keys. Returns when the user stops the stack.
     pub(super) async fn interact(&self, control: &Control, supervisor: &Supervisor) {
         let mut events = supervisor.events();
         let mut keys = Keys::start();
@@ -184,7 +184,7 @@ impl Screen {
             }
             let mut rows = footer(&stack);
             if let (Some(text), Some(last)) = (&typed, rows.last_mut()) {
-                *last = format!("  find: {text}_   (Enter shows the lines, Esc ends it)");
+                *last = format!("  find: {text}_   (Enter shows the lines, Esc cancels)");
             }
             self.lock().draw_bottom(rows);
         }
@@ -243,7 +243,7 @@ impl LogSink for Screen {
 }
 
 impl State {
-    /// The table of the services: the state of each, and since when.
+    /// The table of the services: the state of each, and how long it has been in it.
     fn table(&self, stack: &StackView, elapsed: Duration) -> Vec<String> {
         let (columns, rows) = terminal_size();
         let title = match &stack.file {
@@ -456,7 +456,7 @@ fn footer(stack: &StackView) -> Vec<String> {
     ]
 }
 
-/// A row of at most this many columns. Escape sequences take none.
+/// The row cut to this many columns. Escape sequences take up no columns.
 fn cut(row: &str, columns: usize) -> String {
     let mut out = String::new();
     let mut width = 0;
@@ -496,7 +496,7 @@ fn without_time(text: &str) -> &str {
     end.map_or(text, |end| text[end..].trim_start())
 }
 
-/// The keys that are typed, one by one. The terminal is as before once this is dropped.
+/// Reads single keys. Dropping it restores the terminal.
 struct Keys {
     keys: mpsc::Receiver<u8>,
     before: Option<Termios>,
@@ -548,7 +548,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn rows_are_cut_by_what_the_terminal_shows() {
+    fn rows_are_cut_by_their_visible_width() {
         assert_eq!(cut("\x1b[31mabcdef\x1b[0m", 4), "\x1b[31mabc…");
         assert_eq!(cut("東京都", 5), "東京…");
         assert_eq!(cut("abc", 80), "abc");

@@ -1,4 +1,4 @@
-//! The control socket of a stack that is about to run.
+//! Opens the control socket of a stack before it starts.
 
 use std::path::Path;
 
@@ -28,7 +28,7 @@ pub(super) async fn open_socket(path: &Path) -> Result<Socket, CommandError> {
 }
 
 /// # Errors
-/// The stack runs already.
+/// The stack is already running.
 pub(super) async fn check_not_running(socket: &Path) -> Result<(), CommandError> {
     match running(socket).await {
         Some(stack) => Err(already_running(&stack)),

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::manifests::*;
 
 #[test]
-fn a_misspelt_field_is_an_error() {
+fn a_misspelled_field_is_an_error() {
     let policy = |field: &str| {
         let spec = json!({ "selector": {"matchLabels": {"app": "web"}}, field: 1 });
         json!({ "apiVersion": "policy/v1", "kind": "PodDisruptionBudget", "metadata": {}, "spec": spec })

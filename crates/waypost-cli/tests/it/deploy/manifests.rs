@@ -76,8 +76,8 @@ pub(super) fn parse(document: &Value) -> Result<Document, String> {
     }
 }
 
-/// Parses a document as `T`. A field that `T` lacks is lost in the process, so the result is
-/// serialized again and compared.
+/// Parses a document as `T`. Fields that `T` doesn't have are dropped, so the result is serialized
+/// again and compared.
 fn typed<T: DeserializeOwned + Serialize>(
     document: &Value,
     kind: impl Fn(T) -> Document,

@@ -79,7 +79,7 @@ impl Cluster<'_> {
         Ok(directory)
     }
 
-    /// The configuration that servers and client agents share.
+    /// The configuration that is common to servers and client agents.
     fn agent_config(&self, name: &str, node: &Node, installed_at: &Path) -> Value {
         let mut nodes = self.servers.iter().chain(self.clients);
         let data_dir = if nodes.all(Node::has_default_ports) {

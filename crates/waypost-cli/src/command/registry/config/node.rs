@@ -42,7 +42,7 @@ impl Node {
         self.first_port.is_none()
     }
 
-    /// The `ports` of Consul's configuration. Those that are left out keep their default, such as
+    /// The `ports` of Consul's configuration. Ports that are left out have their default, such as
     /// 8500 for the plain HTTP API.
     pub(super) fn ports(&self) -> Value {
         match self.first_port {

@@ -91,7 +91,7 @@ impl Secrets {
     }
 }
 
-/// The certificate is valid from yesterday on, to allow for clocks that are behind.
+/// Makes the certificate valid from yesterday on, to allow for clocks that are behind.
 fn set_lifetime(params: &mut CertificateParams, lifetime: Duration) {
     let now = SystemTime::now();
     params.not_before = (now - DAY).into();
