@@ -41,7 +41,7 @@ struct Config<'a> {
     version: &'static str,
 }
 
-/// The settings that clients read, out of many.
+/// The settings that clients read. Consul has many more.
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]
 struct DebugConfig<'a> {

@@ -76,7 +76,7 @@ impl AgentServices {
         Ok(())
     }
 
-    /// Registers the sidecar of an instance. Without a port it keeps that of its last registration,
+    /// Registers the sidecar of an instance. Without a port it keeps the port of its last registration,
     /// or gets the first free one. The error is Consul's.
     pub(crate) fn register_sidecar(
         &self,

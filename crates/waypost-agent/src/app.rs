@@ -28,16 +28,16 @@ pub(crate) struct App {
     pub faults: Faults,
     pub auth: Auth,
     pub monitor: Monitor,
-    /// Set to true when a client asks the agent to leave.
+    /// Set to true when a client requests that the agent leaves.
     pub leave_requested: tokio::sync::watch::Sender<bool>,
     pub random: Mutex<fastrand::Rng>,
-    /// A permit for each large body that is read.
+    /// Each large body needs a permit while it is read.
     pub large_bodies: Arc<Semaphore>,
     /// The bytes of request heads that aren't complete yet.
     pub unfinished_heads: Arc<MemoryBudget>,
     /// The largest number of connections per listener.
     pub max_connections: usize,
-    /// A permit for each evaluation of a filter.
+    /// Each evaluation of a filter needs a permit.
     pub evaluations: Arc<Semaphore>,
 }
 

@@ -1,5 +1,5 @@
 //! Authentication of requests: by the token if there is one, and otherwise by the `Host` and `Origin`
-//! headers, which protects against requests of web pages.
+//! headers, which protects against requests from web pages.
 
 use std::net::IpAddr;
 
@@ -27,7 +27,7 @@ pub(crate) enum AuthError {
 impl Auth {
     pub(crate) fn new(token: Option<String>, allowed_hosts: Vec<String>) -> Self {
         Self {
-            // An empty token comes from a variable that is set but empty, which counts as unset.
+            // An empty token comes from a variable that is set but empty, which counts as not set.
             token: token.filter(|token| !token.is_empty()),
             allowed_hosts,
         }

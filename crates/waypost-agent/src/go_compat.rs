@@ -120,7 +120,7 @@ pub(crate) fn optional_nanoseconds<'de, D: Deserializer<'de>>(
     Ok(Some(nanoseconds))
 }
 
-/// Deserializes a duration to the string that shows it, which is empty for 0.
+/// Deserializes a duration to its text, which is empty for 0.
 pub(crate) fn duration_text<'de, D: Deserializer<'de>>(
     deserializer: D,
 ) -> Result<String, D::Error> {

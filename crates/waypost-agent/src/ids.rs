@@ -23,8 +23,8 @@ pub(crate) fn check_node_id(text: &str) -> Result<(), String> {
     }
 }
 
-/// Checks the id of a session. The error is Consul's, which checks them in another way than those
-/// of nodes.
+/// Checks the id of a session. The error is Consul's, which checks session ids differently from node
+/// ids.
 pub(crate) fn check_session_id(text: &str) -> Result<(), String> {
     let hyphens = text.matches('-').count();
     if text.len() != 36 {

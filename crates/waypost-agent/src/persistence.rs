@@ -5,8 +5,8 @@
 //! startup, and whenever the file has grown to several times the size of the state, the state is
 //! written to a new file that replaces the old one.
 //!
-//! Changes that can't be written, because the disk is full, are undone: the rows that they touched
-//! get their values on disk again. Later changes are tried anew. Only results of checks are kept.
+//! Changes that can't be written, because the disk is full, are undone: the rows that they touched are
+//! reset to their values on disk. Later changes are attempted again. Only results of checks are kept.
 
 use std::path::Path;
 use std::sync::Arc;

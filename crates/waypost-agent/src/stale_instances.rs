@@ -52,7 +52,7 @@ struct RegisteredCheck {
 
 /// Lists the stale instances on this machine. An instance is stale if none of its checks is passing
 /// or warning, and either its port is closed or its TTL check has expired. Ports of instances on
-/// other machines aren't probed, because a dead process can't be told from a network failure.
+/// other machines aren't probed, because a dead process can't be distinguished from a network failure.
 ///
 /// `url` is the URL of the registry, such as `http://127.0.0.1:8500`, and `token` its token if it
 /// requires one.

@@ -6,8 +6,8 @@ use tokio::time::Instant;
 
 /// The time of day. While a test pauses Tokio's clock, it advances with that clock.
 ///
-/// It is not the start time plus what has elapsed since: the monotonic clock stands still while a
-/// laptop sleeps.
+/// It is not computed as the start time plus the elapsed time, because the monotonic clock stops while
+/// a laptop sleeps.
 #[expect(
     clippy::disallowed_methods,
     reason = "the difference between both clocks is how far a test has advanced Tokio's"

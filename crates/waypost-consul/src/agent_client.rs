@@ -80,7 +80,7 @@ impl AgentClient {
         })
     }
 
-    /// A client of the agent at this address of the name.
+    /// A client of the agent at `address`, one of the addresses of the DNS name.
     pub(super) fn at(&self, address: IpAddr) -> Self {
         let resolver = AgentResolver::fixed(address);
         Self {

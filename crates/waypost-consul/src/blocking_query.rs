@@ -40,7 +40,7 @@ impl<D: Decoder> BlockingQuery<D> {
     /// Sends one request after the other, by the rules of Consul's documentation ("Blocking
     /// Queries"). The stream ends with the first failure.
     ///
-    /// A response without a change is an item as well: it confirms that the last one is still right.
+    /// A response without a change is an item as well: it confirms that the last one is still valid.
     pub(super) fn watch(self) -> BoxStream<'static, Result<D::Item, ProviderError>> {
         let state = QueryState {
             query: self,
@@ -94,7 +94,7 @@ impl<D: Decoder> QueryState<D> {
     async fn next_from(&mut self, agent: &AgentClient) -> Result<D::Item, ProviderError> {
         let (response, cut) = self.request(agent).await?;
         self.index = next_index(self.index, &response);
-        // Most responses only end a wait, and parsing is the most expensive step.
+        // Most responses end a wait without a change, and parsing is the most expensive step.
         let digest = digest(&response.body);
         if let Some((last_digest, item)) = &self.last
             && *last_digest == digest

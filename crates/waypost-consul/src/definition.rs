@@ -9,7 +9,7 @@ use waypost_core::{Check, CheckKind, Health, Instance, InstanceId, Registration}
 /// The body of a request to `/v1/agent/service/register`.
 pub(super) fn service_definition(registration: &Registration, report: &InstanceReport) -> Value {
     let instance = registration.instance();
-    // A service without an address has that of the agent's node.
+    // A service without an address gets the address of the agent's node.
     let address = if registration.uses_agent_address() {
         String::new()
     } else {

@@ -114,7 +114,7 @@ async fn add_recent_outputs(agent: &AgentClient, entries: &mut [Entry]) {
     {
         return;
     }
-    // The agent may be another one than that of the instance, or the token may not read this.
+    // The instance may belong to another agent, or the token may not read this.
     let Ok(response) = agent.get("/v1/agent/checks", &[], None, None).await else {
         return;
     };
@@ -131,8 +131,8 @@ async fn add_recent_outputs(agent: &AgentClient, entries: &mut [Entry]) {
     }
 }
 
-/// When each check has changed, by node and id. Empty unless the registry is Waypost's own: Consul
-/// doesn't keep that.
+/// When each check last changed, by node and id. Empty unless the registry is Waypost's own: Consul
+/// doesn't record that.
 async fn changes(
     agent: &AgentClient,
     service: &ServiceName,
@@ -153,7 +153,7 @@ fn results(
     entries: Vec<Entry>,
     changes: &HashMap<(String, String), SystemTime>,
 ) -> Vec<CheckResult> {
-    // The ids are those of the instances: with the node's name where two nodes have the same id.
+    // These are instance ids, which include the node's name where two nodes have the same id.
     let mut uses: HashMap<String, usize> = HashMap::new();
     for entry in &entries {
         *uses.entry(entry.service.id.clone()).or_default() += 1;

@@ -8,7 +8,7 @@
 //! | `responses`, `query_options` | decodes responses to instances and names; the options of reads |
 //! | `registration`, `definition`, `registered_at` | registers instances and reports their health |
 //! | `agents`, `agent_client`, `address` | chooses an agent; sends requests to one agent |
-//! | `http_client`, `resolver`, `escape` | connections to an agent, and which one its name leads to |
+//! | `http_client`, `resolver`, `escape` | connections to an agent, and the address that its name resolves to |
 //! | `acl`, `token`, `tls` | the ACL rules that requests need; tokens; certificates |
 
 mod acl;

@@ -95,8 +95,7 @@ impl ConsulProvider {
         ConsulBuilder::from_environment(environment)?.build()
     }
 
-    /// The state of each agent, in the order of the addresses. For diagnosis.
-    /// One attempt for each.
+    /// The state of each agent, in the order of the addresses, for diagnosis. Makes one attempt for each.
     pub async fn agent_reports(&self) -> Vec<Result<AgentReport, ProviderError>> {
         let mut reports = Vec::new();
         for agent in self.agents.all() {

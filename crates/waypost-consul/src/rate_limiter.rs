@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, sleep};
 
-/// A token bucket that keeps a watch from becoming a hot loop.
+/// A token bucket that keeps a watch from becoming a busy loop.
 ///
 /// A request after a response without a change costs one token; one after a change costs a fifth. So
 /// a burst of changes passes without delay, while a server that answers at once without any change,

@@ -1,4 +1,4 @@
-//! Remembers with which agents an instance was registered.
+//! Records which agents an instance was registered with.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -29,7 +29,7 @@ impl RegisteredAt {
     /// The time between two attempts to deregister with an earlier agent.
     const RETRY: Duration = Duration::from_secs(30);
 
-    /// The instance may be registered with this agent from now on.
+    /// Records that the instance may be registered with this agent.
     pub(super) fn add(&self, id: &InstanceId, agent: IpAddr) {
         let mut instances = self.instances();
         let entry = instances.entry(id.clone()).or_insert_with(|| Entry {
@@ -60,20 +60,20 @@ impl RegisteredAt {
         others
     }
 
-    /// The instance is no longer registered with this agent.
+    /// Records that the instance is no longer registered with this agent.
     pub(super) fn remove(&self, id: &InstanceId, agent: IpAddr) {
         if let Some(entry) = self.instances().get_mut(id) {
             entry.agents.retain(|each| *each != agent);
         }
     }
 
-    /// All agents that the instance was registered with; they are forgotten.
+    /// Removes and returns all agents that the instance was registered with.
     pub(super) fn take(&self, id: &InstanceId) -> Vec<IpAddr> {
         let entry = self.instances().remove(id);
         entry.map_or_else(Vec::new, |entry| entry.agents)
     }
 
-    /// Each entry is valid by itself, so a poisoned lock is used as it is.
+    /// Each entry is valid on its own, so a poisoned lock can still be used.
     fn instances(&self) -> MutexGuard<'_, HashMap<InstanceId, Entry>> {
         (self.instances.lock()).unwrap_or_else(PoisonError::into_inner)
     }

@@ -270,7 +270,8 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn behind_a_name_of_two_agents_an_instance_is_registered_once_and_not_after_the_end() {
+    async fn with_two_agents_behind_one_name_an_instance_is_registered_once_and_finally_deregistered()
+     {
         let [port] = free_ports();
         let mut agents = Vec::new();
         for host in HOSTS {

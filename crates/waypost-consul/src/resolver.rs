@@ -1,4 +1,4 @@
-//! Resolves the name of an agent, to the same address for as long as that one works.
+//! Resolves the name of an agent, always to the same address as long as that address works.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};
@@ -14,8 +14,8 @@ use tower_service::Service;
 /// Resolves the name in an agent's address.
 ///
 /// A name may have the addresses of several agents, each with its own registrations. If each connection
-/// chose an address anew, a service could be registered with one agent and its heartbeats be sent to
-/// another. So the address that was used last is always tried first. If it doesn't answer and another
+/// chose an address independently, a service could be registered with one agent and send its heartbeats
+/// to another. So the address that was used last is always tried first. If it doesn't respond and another
 /// one does, the other one is used from then on.
 #[derive(Clone)]
 pub(super) struct AgentResolver {

@@ -28,7 +28,7 @@ impl Decoder for HealthDecoder {
     fn decode(&self, entries: Self::Body) -> ServiceAnswer {
         let instances = self.instances(entries);
         if instances.is_empty() {
-            // Consul answers alike for a service without instances and for one that doesn't exist.
+            // Consul gives the same response for a service without instances and for one that doesn't exist.
             // The directory remembers which services existed.
             ServiceAnswer::Unknown
         } else {
@@ -43,7 +43,7 @@ impl Decoder for HealthDecoder {
 
 impl HealthDecoder {
     /// The instances of a response. An instance without a valid address is left out with a warning, so
-    /// that it doesn't hide the others. Any other field that is not valid has its default.
+    /// that it doesn't hide the others. Any other invalid field gets its default.
     pub(super) fn instances(&self, entries: Vec<Entry>) -> Vec<Arc<Instance>> {
         // Ids are unique per node only. If several nodes have the same id, each gets the name of its
         // node; otherwise the id stays as it was registered.
@@ -353,7 +353,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_field_of_metadata_has_its_default_and_the_instance_stays() {
+    fn an_invalid_field_of_metadata_gets_its_default_and_the_instance_is_kept() {
         let with = |meta: &str, weights: &str| {
             let json = format!(
                 r#"[{{"Node": {{"Node": "n"}}, "Checks": [{{"Status": "passing"}}],

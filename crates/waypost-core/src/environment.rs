@@ -104,7 +104,7 @@ impl Environment {
         let parse = |text: &str| {
             humantime::parse_duration(text).map_err(|cause| {
                 let problem =
-                    format!("{text:?} is not a duration ({cause}); use a form such as 30s or 5m");
+                    format!("{text:?} is not a duration ({cause}); use a value such as 30s or 5m");
                 ConfigError::new(name, problem)
             })
         };

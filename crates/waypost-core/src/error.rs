@@ -77,7 +77,7 @@ pub enum Error {
         /// The failed attempt.
         cause: ProviderError,
     },
-    /// The registry refuses the request for lack of valid credentials or of a permission.
+    /// The registry refuses the request because valid credentials or a permission are missing.
     #[error("{}not authorised: {cause}", Subject(.service))]
     NotAuthorised {
         /// The service, if the call was about one.

@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
-/// The text with `***` for what may be secret in the URLs in it: user names, passwords, and the values
-/// of queries and fragments. A URL need not be valid, since it is the invalid ones that are reported.
+/// Replaces what may be secret in the URLs of a text by `***`: user names, passwords, and the values of
+/// queries and fragments. The URLs may be invalid, because errors quote invalid ones.
 ///
 /// ```
 /// # use waypost_core::mask_secrets;
@@ -12,7 +12,7 @@ use std::borrow::Cow;
 /// assert_eq!(mask_secrets("http://host:8500/x"), "http://host:8500/x");
 /// ```
 ///
-/// A password may contain any character, so what precedes the last `@` of a word is masked whole.
+/// A password may contain any character, so everything before the last `@` of a word is masked.
 pub fn mask_secrets(text: &str) -> Cow<'_, str> {
     if !text.contains(['@', '=']) {
         return Cow::Borrowed(text);
@@ -29,7 +29,7 @@ pub fn mask_secrets(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// As [`mask_secrets`], for a text that is one URL, with whatever characters in it.
+/// Like [`mask_secrets`], for a text that is a single URL, which may contain any characters.
 pub(crate) fn mask_secrets_in_url(url: &str) -> String {
     let mut masked = String::with_capacity(url.len());
     mask_word(url, &mut masked);
@@ -43,7 +43,7 @@ fn mask_word(word: &str, masked: &mut String) {
     };
     masked.push_str(scheme);
     let rest = match rest.rfind('@') {
-        // Without a scheme, only `user:password@host` is one.
+        // Without a scheme, only `user:password@host` counts as a URL.
         Some(at) if !scheme.is_empty() || rest[..at].contains(':') => {
             masked.push_str("***");
             &rest[at..]

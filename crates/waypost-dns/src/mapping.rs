@@ -36,8 +36,8 @@ pub(super) fn targets_at_port(addresses: Vec<IpAddr>, port: u16) -> Vec<Target> 
 /// The instances at these targets, ordered by address, one for each address.
 ///
 /// Instances of the lowest-numbered priority get their weight; all others get the weight 0, so that they
-/// are used only if no instance of the first priority is left. A record of weight 0 beside others has
-/// "a very small chance of being selected", which is the weight 1.
+/// are used only if no instance of the first priority is left. RFC 2782 gives a record of weight 0 among
+/// others "a very small chance of being selected", so its weight is 1.
 pub(super) fn instances(
     service: &ServiceName,
     scheme: &str,
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_first_priority_takes_traffic_while_it_is_there() {
+    fn only_the_first_priority_gets_traffic_while_it_has_instances() {
         let all = vec![
             target("10.0.0.3:80", 20, 5),
             target("10.0.0.1:80", 10, 3),

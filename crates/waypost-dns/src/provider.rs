@@ -165,7 +165,7 @@ impl DnsBuilder {
         Ok(builder)
     }
 
-    /// Adds a DNS server. By default the servers in `/etc/resolv.conf` are asked.
+    /// Adds a DNS server. By default the servers in `/etc/resolv.conf` are used.
     pub fn server(mut self, address: SocketAddr) -> Self {
         self.servers.push(address);
         self
@@ -179,7 +179,7 @@ impl DnsBuilder {
         self
     }
 
-    /// Sets the domains that are appended to a name that has no dot at its end, one after the other. By
+    /// Sets the domains that are appended, one after the other, to a name that has no dot at its end. By
     /// default they are those in `/etc/resolv.conf`, or none if a [server](Self::server) is set.
     pub fn search<T: Into<String>>(mut self, domains: impl IntoIterator<Item = T>) -> Self {
         self.search = Some(domains.into_iter().map(Into::into).collect());
@@ -194,7 +194,7 @@ impl DnsBuilder {
         self
     }
 
-    /// Sets the port of all instances, which makes A and AAAA records be used instead of SRV records.
+    /// Sets the port of all instances. A and AAAA records are then used instead of SRV records.
     pub fn port(mut self, port: u16) -> Self {
         self.port = Some(port);
         self

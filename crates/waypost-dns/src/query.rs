@@ -70,7 +70,8 @@ impl Queries {
         }
     }
 
-    /// Looks a service up. Negative answers are answers: the name doesn't exist, or has no records.
+    /// Looks a service up. A negative response (the name doesn't exist, or has no records) is an answer, not
+    /// an error.
     pub(super) async fn look_up(&self, service: &ServiceName) -> Result<Answer, ProviderError> {
         let name = self.name.replace("{service}", service.as_str());
         let name = Name::from_ascii(&name).map_err(|cause| {

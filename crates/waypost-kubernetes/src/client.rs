@@ -92,7 +92,7 @@ impl Token {
     }
 }
 
-/// A GET request. The path must need no escaping; the query is escaped when it is sent.
+/// A GET request. The path must not need escaping; the query is escaped when it is sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct GetRequest<'a> {
     pub(crate) path: &'a str,

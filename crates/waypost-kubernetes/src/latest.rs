@@ -45,7 +45,7 @@ pub(crate) struct Cause {
     pub(crate) interruption: Option<ProviderError>,
 }
 
-/// Publishes the current value and error, if either has changed or `cause` asks for it.
+/// Publishes the current value and error, if either has changed or `cause` requires it.
 pub(crate) fn publish<T: PartialEq>(
     channel: &watch::Sender<Latest<T>>,
     value: Option<T>,

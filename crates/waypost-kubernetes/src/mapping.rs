@@ -421,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_annotation_has_its_default_and_the_instance_stays() {
+    fn an_invalid_annotation_gets_its_default_and_the_instance_is_kept() {
         for (key, value) in [
             ("weight", "1.0"),
             ("weight", ""),

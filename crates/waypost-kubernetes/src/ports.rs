@@ -85,7 +85,7 @@ struct Candidate<'a> {
     name: &'a str,
     app_protocol: Option<&'a str>,
     is_tcp: bool,
-    /// The numbers that it is known by; first that of the endpoints.
+    /// Its numbers: first the endpoints' number, then those of the Service.
     numbers: [Option<u16>; 2],
 }
 

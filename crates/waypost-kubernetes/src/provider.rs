@@ -95,8 +95,8 @@ impl KubernetesProvider {
         &self.namespace
     }
 
-    /// Asks the API server for its version, and for what this client may do; for people who look for a
-    /// fault. One attempt.
+    /// Queries the API server's version and the permissions of this client, for diagnosis. Makes one
+    /// attempt.
     ///
     /// # Errors
     /// If the server can't be reached, or refuses to answer.
@@ -120,7 +120,7 @@ impl KubernetesProvider {
 pub struct AccessReport {
     /// The namespace of names that do not include one.
     pub namespace: String,
-    /// The version of the server, such as `v1.33.1`, if it says.
+    /// The version of the server, such as `v1.33.1`, if the server reports it.
     pub server_version: Option<String>,
     /// The missing permissions for finding services.
     pub missing_for_lookups: Option<MissingPermissions>,

@@ -78,8 +78,8 @@ pub struct MissingPermissions {
     pub manifest: String,
 }
 
-/// Adds to "access denied" errors which permissions are missing and the YAML that grants them, by
-/// asking the API server.
+/// Adds the missing permissions, which it queries from the API server, and the YAML that grants them to
+/// "access denied" errors.
 pub(crate) struct RbacAdvisor {
     client: Arc<ApiClient>,
     cache: Mutex<BTreeMap<CacheKey, CachedAdvice>>,

@@ -1,4 +1,4 @@
-//! Alias checks, which have the status of another service or node. They are updated when that
+//! Alias checks, which have the status of another service or node. They are updated when that status
 //! changes, not at intervals.
 
 use std::sync::Arc;

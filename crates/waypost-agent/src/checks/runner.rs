@@ -124,8 +124,8 @@ impl RunningCheck {
         }
     }
 
-    /// Whether this runs the definition already, so that it needn't be restarted. A TTL check is
-    /// always restarted, because registering it anew restarts its time to live.
+    /// Whether this already runs the definition, so that it needn't be restarted. A TTL check is
+    /// always restarted, because registering it again restarts its time to live.
     pub(crate) fn runs(&self, definition: &CheckDefinition) -> bool {
         match &self.kind {
             RunningKind::Ttl(_) => false,

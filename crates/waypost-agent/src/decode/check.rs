@@ -1,5 +1,5 @@
-//! The bodies of `/v1/agent/check/register` and `/v1/agent/check/update/:id`, and the checks in that
-//! of `/v1/agent/service/register`.
+//! The bodies of `/v1/agent/check/register` and `/v1/agent/check/update/:id`, and the checks in the
+//! body of `/v1/agent/service/register`.
 
 use std::collections::BTreeMap;
 

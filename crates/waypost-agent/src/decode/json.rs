@@ -352,12 +352,12 @@ mod tests {
     }
 
     #[test]
-    fn the_last_value_of_a_repeated_field_counts_unless_it_is_null() {
+    fn the_last_value_of_a_repeated_field_is_used_unless_it_is_null() {
         assert_eq!(read(r#"{"Name":"a","name":"b","NAME":null}"#), named("b"));
     }
 
     #[test]
-    fn of_two_aliases_the_first_counts_unless_it_is_empty() {
+    fn the_first_of_two_aliases_is_used_unless_it_is_empty() {
         for (body, expected) in [
             (r#"{"WithAlias":true,"with_alias":false}"#, true),
             (r#"{"With_Alias":true,"withALIAS":false}"#, true),

@@ -8,7 +8,7 @@ use super::check::ServiceCheck;
 use crate::metadata;
 use crate::store::{CheckDefinition, Connect, Proxy, Service, ServiceAddress, Weights};
 
-/// The interval of the check whether a sidecar listens, in nanoseconds.
+/// The interval of the TCP check of a sidecar, in nanoseconds.
 const SIDECAR_CHECK_INTERVAL: i64 = 10_000_000_000;
 
 /// An instance to register, with its checks.

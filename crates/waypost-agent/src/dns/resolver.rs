@@ -226,7 +226,7 @@ impl Resolver<'_> {
                     self.message.authorities.extend(records::soa(now()));
                 }
             }
-            // Consul would ask its upstream resolvers. There are none.
+            // Consul would query its upstream resolvers. The agent has none.
             None => self.fail(),
         }
     }

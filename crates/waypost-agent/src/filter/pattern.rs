@@ -15,13 +15,13 @@ const MAX_LENGTH: usize = 2048;
 /// letters of all scripts.
 const MAX_COMPILED_SIZE: usize = 1024 * 1024;
 
-/// The sizes that an expression is counted as: the first one that it fits into.
+/// An expression is counted as the smallest of these sizes that it fits into.
 const SIZES: [usize; 3] = [16 * 1024, 64 * 1024, 256 * 1024];
 
 /// The memory that matching one expression may use, in bytes.
 const MAX_CACHE_SIZE: usize = 256 * 1024;
 
-/// Compiles the expressions of one request, and counts what they need.
+/// Compiles the expressions of one request, and adds up their sizes.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct PatternCompiler {
     count: usize,

@@ -113,7 +113,7 @@ const WEIGHTS: Shape = Record(&[("Passing", Number), ("Warning", Number)]);
 
 const CONNECT: Shape = Record(&[("Native", Bool)]);
 
-/// No instance has a proxy, because Connect isn't supported, but filters may select its fields.
+/// The configuration of a Connect proxy. Instances that aren't proxies have an empty one.
 const PROXY: Shape = Record(&[
     ("DestinationServiceName", Text),
     ("DestinationServiceID", Text),
@@ -157,7 +157,7 @@ impl Shape {
         Some(shape)
     }
 
-    /// The shape of what a name selects; of a list, from each of its items.
+    /// The shape of the value that a name selects. For a list, that is the value selected from each item.
     pub(super) fn below(&self, name: &str) -> Option<&Self> {
         match self {
             Self::Map(of) => Some(of),
@@ -177,7 +177,7 @@ impl Shape {
         }
     }
 
-    /// The type as error messages name it.
+    /// The name of the type in error messages.
     pub(super) fn describe(&self) -> &'static str {
         match self {
             Self::Text => "a string",

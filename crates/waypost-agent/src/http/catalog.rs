@@ -213,7 +213,7 @@ fn find_node(request: &ApiRequest) -> Result<FoundNode, ApiError> {
     let selection = Selection::of(request, &SERVICE)?;
     let (index, mut found) = request.app.store.read(|state| {
         let Some((index, node, services)) = state.catalog.node(name) else {
-            // Consul responds with index 1, with which blocking queries miss that a node is removed.
+            // Consul responds with index 1, so that blocking queries miss the removal of a node.
             return (state.catalog.nodes().0, None);
         };
         let services: Vec<_> = services.cloned().collect();

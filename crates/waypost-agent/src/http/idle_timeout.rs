@@ -25,7 +25,7 @@ const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// An idle connection is closed after this long, and at the latest after twice this long.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 
-/// The limits of a connection whose client has to send a token and hasn't sent it yet.
+/// Replaces both limits for a client that must send a token and hasn't done so yet.
 const UNKNOWN_CLIENT_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// Smaller heads aren't counted in [`MemoryBudget`]. In bytes.
@@ -57,7 +57,7 @@ struct StateInner {
 #[derive(Debug, Default)]
 pub(crate) struct MemoryBudget(AtomicUsize);
 
-/// A part of a [`MemoryBudget`], which is given back when this is dropped.
+/// A part of a [`MemoryBudget`], which is returned when this is dropped.
 #[derive(Debug)]
 struct BudgetShare {
     budget: Arc<MemoryBudget>,
@@ -112,7 +112,7 @@ impl ConnectionState {
         }))
     }
 
-    /// The client has made an allowed request.
+    /// Records that the client has made an allowed request.
     pub(super) fn authenticated(&self) {
         self.0.is_authenticated.store(true, Relaxed);
     }

@@ -60,7 +60,7 @@ fn read(request: &ApiRequest) -> Result<QueryResult, ApiError> {
         let body = ResponseBody::Shared(body);
         return Ok(QueryResult { index, body });
     }
-    // Only the list of all keys may be empty.
+    // Only a list of all keys responds with an empty list instead of 404.
     let body = if entries.is_empty() && !(only_keys && request.suffix.is_empty()) {
         ResponseBody::NotFound
     } else if only_keys {

@@ -1,4 +1,4 @@
-//! The steps that every request passes, from its head to its response: [`handle`] lists them in
+//! The steps that every request goes through, from its head to its response: [`handle`] lists them in
 //! order. A step that rejects a request ends the sequence with a [`Rejection`].
 
 use std::pin::pin;
@@ -50,7 +50,7 @@ const DISCARD_TIMEOUT: Duration = Duration::from_secs(5);
 /// Routes that need no token: the leader, and the web page without its data.
 const PUBLIC_PATHS: [&str; 2] = ["/v1/status/", "/ui/"];
 
-/// The connection is to be closed without a response.
+/// Closes the connection without a response.
 #[derive(Debug, thiserror::Error)]
 #[error("connection closed by an injected fault")]
 pub(crate) struct ConnectionClosed;

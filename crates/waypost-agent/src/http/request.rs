@@ -26,7 +26,7 @@ pub(crate) struct ApiRequest {
     pub query: QueryParams,
     /// The part of the path after the route's path: a name, an id or a key.
     pub suffix: String,
-    /// When the evaluation of filters ends. `None` is never.
+    /// The limit on the evaluation of filters; `None` for no limit.
     pub evaluation_limit: Option<Arc<EvaluationLimit>>,
 }
 

@@ -17,7 +17,7 @@ pub(super) struct Selection {
     node_meta: Vec<(String, String)>,
     filter: Option<Filter>,
     near: Option<String>,
-    /// Whether the list is that of Connect-native instances and proxies.
+    /// Whether to list Connect-native instances and proxies instead.
     for_connect: bool,
 }
 
@@ -58,7 +58,7 @@ impl Selection {
         })
     }
 
-    /// Whether the list is that of the Connect-native instances and proxies of a service.
+    /// Whether to list the Connect-native instances and proxies of a service instead.
     pub(super) fn for_connect(self, for_connect: bool) -> Self {
         Self {
             for_connect,
@@ -162,7 +162,7 @@ pub(super) fn parse_filter(
     }
 }
 
-/// Whether a filter matches a record in the format of the response. No filter matches everything.
+/// Whether a filter matches a record in the format of the response. `None` matches every record.
 pub(super) fn matches<T: Serialize>(filter: Option<&Filter>, view: impl FnOnce() -> T) -> bool {
     // Every record can be serialized.
     filter.is_none_or(|filter| {

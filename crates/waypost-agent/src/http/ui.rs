@@ -14,7 +14,7 @@ pub(super) const ROUTES: &[Route] =
 
 fn page(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
     let response = dashboard().respond(&request.suffix, &request.headers);
-    // Links to Consul's page are such as /ui/dc1/services, and begin at the start here.
+    // Links to Consul's page, such as /ui/dc1/services, get the start page.
     let response = match response {
         Some(response) => response,
         None if request.suffix.starts_with("assets/") => {

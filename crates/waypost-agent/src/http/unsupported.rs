@@ -1,9 +1,9 @@
 //! Features of Consul that this registry doesn't have: prepared queries, intentions, config
 //! entries, gateways, further ACL tokens and more.
 //!
-//! Reads respond as a Consul in which nothing of the kind exists: lists are empty and names are not
-//! found. Writes fail with the error of a Consul that has the feature disabled, if it can be
-//! disabled, and with 501 otherwise.
+//! Reads respond like a Consul that has no such items: lists are empty and names are not found. Writes
+//! fail with the error of a Consul that has the feature disabled, if it can be disabled, and with 501
+//! otherwise.
 
 use bytes::Bytes;
 use http::{Method, StatusCode};

@@ -97,7 +97,7 @@ impl JournalBuffer {
     pub(crate) fn push_for_later(&mut self, records: &[impl Serialize + Debug]) {
         for record in records {
             self.count += 1;
-            // They could be serialized before.
+            // Can't fail, because they were serialized before.
             let _ = file::append_frame(record, &mut self.bytes);
         }
     }

@@ -45,7 +45,7 @@ pub(crate) struct JournalError {
     pub message: String,
 }
 
-/// An open journal. Its directory is locked for other agents.
+/// An open journal. Its directory is locked against other agents.
 #[derive(Debug)]
 pub(crate) struct JournalFile {
     directory: PathBuf,
@@ -120,8 +120,8 @@ impl JournalFile {
         self.size > self.compacted_size * 2
     }
 
-    /// Appends encoded records. They are on disk when this returns. After an error the file is as
-    /// before.
+    /// Appends encoded records. They are on disk when this returns. After an error the file is
+    /// unchanged.
     pub(crate) fn append(&mut self, frames: &[u8]) -> Result<(), JournalError> {
         let written = self.append_at_end(frames);
         if written.is_err() {
@@ -158,7 +158,7 @@ impl JournalFile {
         Ok(records.0)
     }
 
-    /// Replaces the file by one with just these records. A crash leaves either the old or the new
+    /// Replaces the file by one with only these records. A crash leaves either the old or the new
     /// file.
     pub(crate) fn rewrite(&mut self, records: &[impl Serialize]) -> Result<(), JournalError> {
         let (path, new_path) = (self.directory.join(FILE), self.directory.join(NEW_FILE));

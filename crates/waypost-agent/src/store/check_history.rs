@@ -45,7 +45,7 @@ pub(crate) struct CheckHistory {
 }
 
 impl CheckHistory {
-    /// Adds a transition. Does nothing if the check has that status already.
+    /// Adds a transition. Does nothing if the check already has that status.
     pub(super) fn record(&mut self, key: CheckKey, mut transition: Transition) {
         let known = self.by_check.get(&key).and_then(VecDeque::back);
         if known.map(|last| last.status) == Some(transition.status) {
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_last_transitions_are_kept_and_a_repeated_status_is_none() {
+    fn the_last_transitions_are_kept_and_a_repeated_status_is_not_a_transition() {
         let mut history = CheckHistory::default();
         let both = [Some(CheckStatus::Passing), Some(CheckStatus::Critical)];
         for second in 0..1000 {
@@ -116,7 +116,8 @@ mod tests {
     }
 
     #[test]
-    fn a_check_that_returns_keeps_its_history_and_of_many_removed_ones_the_oldest_is_forgotten() {
+    fn a_check_that_is_registered_again_keeps_its_history_and_the_oldest_removed_checks_are_dropped()
+     {
         let mut history = CheckHistory::default();
         for number in 0..=MAX_REMOVED {
             let key = CheckKey::new("n", &number.to_string());

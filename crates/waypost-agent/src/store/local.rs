@@ -49,7 +49,7 @@ pub(crate) struct CheckRecord {
     pub last_run: Option<SystemTime>,
     critical_since: Option<Instant>,
     deregister_after: Option<Duration>,
-    /// Since when the output is newer than in the catalog.
+    /// When the output became newer than in the catalog.
     output_unsynced_since: Option<Instant>,
 }
 

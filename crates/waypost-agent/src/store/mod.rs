@@ -175,7 +175,7 @@ impl Store {
     }
 
     /// Waits until every change so far is on disk. Returns at once if nothing is persisted. The
-    /// error is why they can't be written.
+    /// error says why they can't be written.
     pub(crate) async fn persisted(&self) -> Result<(), String> {
         let written = self.lock().journal.as_ref().map(JournalBuffer::written);
         match written {

@@ -322,7 +322,7 @@ mod tests {
 
     /// The hashes are those of a real Consul.
     #[test]
-    fn the_content_hash_of_a_proxy_is_consuls() {
+    fn the_content_hash_of_a_proxy_matches_consul() {
         let sidecar = serde_json::json!({
             "Kind": "connect-proxy", "ID": "w1-sidecar-proxy", "Service": "web-sidecar-proxy",
             "Tags": ["a"], "Meta": {"k": "v"}, "Port": 21000,

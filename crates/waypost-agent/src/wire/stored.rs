@@ -1,5 +1,5 @@
-//! Records in the responses of `/v1/txn` and `/v1/internal/ui`. They are as in those of the health
-//! API, except that empty lists are `null`.
+//! Records in the responses of `/v1/txn` and `/v1/internal/ui`. They are the same as in the health API,
+//! except that empty lists are `null`.
 
 use std::collections::BTreeMap;
 

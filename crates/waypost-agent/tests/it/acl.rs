@@ -25,7 +25,7 @@ fn with_token(method: &str, target: &str, body: &str, token: &str) -> Request {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn responses_with_and_without_the_token_are_consuls() {
+async fn responses_with_and_without_the_token_match_consul() {
     let consul = Consul::start_with_token(NODE, TOKEN).await;
     let builder = dns_agent(NODE).token(TOKEN);
     let agent = builder.start().await.unwrap();

@@ -12,7 +12,7 @@ use waypost_agent::Agent;
 use crate::raw_http::{Request, Response};
 
 const SOON: Duration = Duration::from_secs(50);
-/// How long a query that must not wake is observed.
+/// How long a query that must not wake is waited for.
 const A_WHILE: Duration = Duration::from_millis(300);
 
 async fn put(agent: &Agent, target: &str, body: &str) {

@@ -128,7 +128,7 @@ pub(crate) enum Transport {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn responses_are_those_of_a_real_consul() {
+async fn responses_match_a_real_consul() {
     let consul = Consul::start(NODE).await;
     let agent = agent().await;
     for body in SERVICES {

@@ -109,7 +109,7 @@ async fn the_agent_starts_with_any_number_of_network_interfaces() {
 }
 
 #[tokio::test]
-async fn the_time_of_a_registration_does_not_depend_on_their_number() {
+async fn the_time_of_a_registration_does_not_depend_on_the_number_of_instances() {
     const SAMPLE: usize = 200;
     const MANY: usize = 4_000;
     let (empty, full) = (Agent::start().await.unwrap(), Agent::start().await.unwrap());

@@ -93,7 +93,7 @@ async fn a_unix_socket_is_served_and_removed_at_shutdown() {
 
 #[cfg(unix)]
 #[tokio::test]
-async fn only_the_own_unix_socket_is_removed() {
+async fn only_the_agents_own_unix_socket_is_removed() {
     let folder = tempfile::TempDir::new().unwrap();
     let path = folder.path().join("consul.sock");
     let builder = || Agent::builder().http_socket(&path);

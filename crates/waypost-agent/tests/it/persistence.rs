@@ -248,7 +248,7 @@ async fn the_journal_is_compacted() {
 struct Item {
     /// The last acknowledged value.
     acknowledged: Option<u64>,
-    /// A value that was written but not acknowledged, so that it may or may not be persisted.
+    /// A value that was written but not acknowledged. It may or may not be persisted.
     unacknowledged: Option<Option<u64>>,
 }
 
@@ -448,7 +448,7 @@ async fn only_the_user_can_read_the_data_directory() {
         assert_eq!(mode(&folder), 0o700);
         for file in &files {
             assert_eq!(mode(file), 0o600, "{}", file.display());
-            // As an earlier version left it.
+            // The permissions with which an earlier version created it.
             let public = std::fs::Permissions::from_mode(0o644);
             std::fs::set_permissions(file, public).unwrap();
         }

@@ -1,5 +1,5 @@
-//! A minimal HTTP client that hides nothing: it keeps the case of header names, doesn't follow
-//! redirects and doesn't decompress bodies.
+//! A minimal HTTP client that shows responses unchanged: it keeps the case of header names, doesn't
+//! follow redirects and doesn't decompress bodies.
 
 use std::io;
 use std::net::SocketAddr;

@@ -69,7 +69,7 @@ async fn requests_without_the_token_are_rejected() {
 }
 
 #[tokio::test]
-async fn requests_of_foreign_web_pages_are_rejected() {
+async fn requests_from_other_web_sites_are_rejected() {
     let agent = Agent::builder()
         .allow_host("registry.test")
         .start()
@@ -127,7 +127,7 @@ async fn a_request_with_two_hosts_is_rejected() {
 }
 
 #[tokio::test]
-async fn an_empty_token_is_no_token() {
+async fn an_empty_token_counts_as_none() {
     let agent = Agent::builder().token("").start().await.unwrap();
     assert_eq!(ask(&agent, get("/v1/agent/services")).await.text(), "{}");
     let everywhere = "0.0.0.0:0".parse().unwrap();
@@ -260,7 +260,7 @@ async fn a_rejected_request_keeps_the_connection_open() {
 
 /// Silent connections neither block clients with the token nor accumulate memory.
 #[tokio::test(start_paused = true)]
-async fn silent_connections_leave_room_for_clients_with_the_token() {
+async fn silent_connections_do_not_lock_out_clients_with_the_token() {
     let agent = Agent::builder().token("secret").max_connections(20);
     let agent = agent.start().await.unwrap();
     let mut known = TcpStream::connect(agent.http_addr()).await.unwrap();

@@ -139,7 +139,7 @@ async fn a_check_of_another_node_has_a_history_too() {
 }
 
 #[tokio::test]
-async fn events_begin_with_all_services_and_continue_with_those_that_change() {
+async fn events_begin_with_all_services_and_continue_with_changed_services() {
     let agent = Agent::start().await.unwrap();
     put(&agent, REGISTER, WEB).await;
     let mut events = Events::start(&agent, "", false).await;
@@ -179,7 +179,7 @@ async fn events_begin_with_all_services_and_continue_with_those_that_change() {
 }
 
 #[tokio::test]
-async fn events_continue_after_a_break_with_what_has_changed_since() {
+async fn events_continue_after_a_disconnect_with_the_changes_since() {
     let agent = Agent::start().await.unwrap();
     put(&agent, REGISTER, WEB).await;
     put(&agent, REGISTER, r#"{"Name":"gone"}"#).await;

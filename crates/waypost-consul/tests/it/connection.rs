@@ -108,7 +108,7 @@ async fn services_are_looked_up_with_another_agent_if_one_does_not_respond() {
     until_ids(&provider, &["web-1"]).await;
 }
 
-/// How a proxy ends a request that waits for too long.
+/// How a proxy ends a request that waits too long.
 #[derive(Clone, Copy, Debug)]
 enum Cut {
     Close,
@@ -147,7 +147,7 @@ async fn start_impatient_proxy(cut: Cut, waiting: Arc<AtomicUsize>) -> String {
 }
 
 #[tokio::test]
-async fn a_proxy_that_cuts_waiting_requests_is_no_outage() {
+async fn a_proxy_that_cuts_waiting_requests_is_not_an_outage() {
     for cut in [Cut::Close, Cut::GatewayTimeout] {
         let waiting = Arc::new(AtomicUsize::new(0));
         let address = start_impatient_proxy(cut, Arc::clone(&waiting)).await;

@@ -312,8 +312,8 @@ impl InstanceBuilder {
         self
     }
 
-    /// Like [`scheme`](Self::scheme), but validates the scheme immediately. For values that other
-    /// programs may have written, such as the metadata in a registry.
+    /// Like [`scheme`](Self::scheme), but validates the scheme immediately. For values that may come
+    /// from other programs, such as the metadata in a registry.
     ///
     /// # Errors
     /// If the scheme is not valid; the builder is unchanged.
@@ -332,7 +332,7 @@ impl InstanceBuilder {
         Ok(())
     }
 
-    /// Sets the path that precedes every request path.
+    /// Sets the path that precedes every request path. Default: none.
     pub fn path_prefix(mut self, path: impl Into<String>) -> Self {
         self.path_prefix = path.into();
         self

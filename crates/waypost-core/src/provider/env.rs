@@ -136,7 +136,7 @@ enum Field {
     InjectedPort,
 }
 
-/// The prefix and suffix of each variable. The first match counts: `SERVICE_X_SERVICE_HOST` is the
+/// The prefix and suffix of each variable. The first match is used: `SERVICE_X_SERVICE_HOST` is the
 /// host of `X_SERVICE`.
 const FORMS: [(&str, &str, Field); 5] = [
     ("SERVICE_", "_URL", Field::Url),

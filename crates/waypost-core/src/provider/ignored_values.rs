@@ -50,7 +50,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_is_new_once_per_instance_and_the_memory_is_bounded() {
+    fn a_value_is_logged_once_per_instance_and_the_memory_is_bounded() {
         let ignored = IgnoredValues::default();
         let web = ServiceName::new("web").unwrap();
         let weight = |value: &str| Invalid::new("weight", value, "use a number");

@@ -40,7 +40,7 @@ pub enum LayerPolicy {
     #[default]
     FirstKnown,
     /// The answer holds the instances of all layers. If several layers have the same id, the first
-    /// one counts.
+    /// one is used.
     Merge,
 }
 
@@ -378,7 +378,7 @@ mod tests {
         }
     }
 
-    /// Answers, or fails, with what is sent to it.
+    /// Yields the answers and failures that are sent to it.
     #[derive(Debug)]
     struct Scripted(std::sync::Mutex<Option<UnboundedReceiver<Item>>>);
 

@@ -173,7 +173,7 @@ pub struct CheckResult {
 }
 
 impl CheckResult {
-    /// A result of which nothing is known of when it began.
+    /// A result whose start time is unknown.
     pub fn new(
         instance: InstanceId,
         name: impl Into<String>,
@@ -189,7 +189,7 @@ impl CheckResult {
         }
     }
 
-    /// The same, since a point in time.
+    /// Sets the time since which the check has had this health.
     #[must_use]
     pub fn since(mut self, since: SystemTime) -> Self {
         self.since = Some(since);

@@ -50,7 +50,7 @@ pub struct ServiceRegistration {
 
 impl ServiceRegistration {
     /// The default time after which the registry removes an instance that stays critical: 10 minutes.
-    /// It keeps instances that were killed from staying in the catalog for ever.
+    /// Without it, instances that were killed would stay in the catalog forever.
     pub const DEREGISTER_CRITICAL_AFTER: Duration = Duration::from_secs(600);
 
     /// A registration of `service` on a port of this host. Port 0 is replaced by integrations with

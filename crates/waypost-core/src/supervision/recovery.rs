@@ -1,4 +1,4 @@
-//! Lets all watches of a provider learn within seconds that it is available again.
+//! Wakes all watches of a provider within seconds after it is available again.
 
 use std::time::Duration;
 

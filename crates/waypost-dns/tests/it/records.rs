@@ -152,7 +152,7 @@ async fn negative_answers_are_answers_and_failures_are_not() {
 }
 
 #[tokio::test]
-async fn if_the_address_of_a_target_is_not_known_the_whole_look_up_fails() {
+async fn the_whole_look_up_fails_if_the_address_of_a_target_is_unknown() {
     let server = Server::start().await;
     let records = [(1, 1, 80, "a.test."), (1, 1, 80, "b.test.")];
     server.set("web.test.", RecordType::SRV, srv(&records));

@@ -19,7 +19,7 @@ pub(crate) struct ClientConfig {
     /// The program that prints the credentials. It is not in the configuration of `kube`, which would
     /// run it several times.
     pub(crate) plugin: Option<CredentialPlugin>,
-    /// The namespace that the files name.
+    /// The namespace in the files.
     pub(crate) namespace: Option<String>,
     /// Where the credentials come from, for error messages.
     pub(crate) identity: String,

@@ -309,7 +309,7 @@ impl State {
         }
     }
 
-    /// An attempt has failed. The server is probed, unless it has just answered.
+    /// Handles a failed attempt: the server is probed, unless it has just answered.
     fn note_failure(&mut self, server_is_up: bool) -> Vec<Action> {
         self.pending.cause.is_new_attempt = true;
         if server_is_up {

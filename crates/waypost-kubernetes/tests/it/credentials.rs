@@ -1,4 +1,4 @@
-//! With which credentials the provider reaches the API server, and when it reads them again.
+//! Which credentials the provider sends to the API server, and when it reads them again.
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! What instances the provider finds for Services and EndpointSlices.
+//! Which instances the provider finds for Services and EndpointSlices.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -169,7 +169,7 @@ async fn a_dual_stack_endpoint_is_one_instance_per_family_unless_an_id_joins_the
 
 /// The selector of a Service also fits pods that do not have the port its targetPort names.
 #[tokio::test]
-async fn pods_without_the_port_of_their_service_take_no_traffic() {
+async fn pods_without_the_port_of_their_service_get_no_traffic() {
     let server = start_server().await;
     let mut service = manifest::service("demo", "web", &[("http", 80), ("metrics", 9090)]);
     service["spec"]["ports"][0]["targetPort"] = "http".into();

@@ -13,7 +13,7 @@ use crate::{
 };
 
 #[tokio::test]
-async fn a_changed_slice_leaves_other_instances_as_they_are() {
+async fn a_changed_slice_leaves_other_instances_unchanged() {
     let server = start_server().await;
     server.put(&manifest::service("demo", "web", &[("http", 80)]));
     let slices: Vec<_> = manifest::many_slices("demo", "web", 5, 20).collect();

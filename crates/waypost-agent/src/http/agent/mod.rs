@@ -113,7 +113,7 @@ fn checks(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
     let filter = parse_filter(request, &CHECK).map_err(ApiError::internal)?;
     let checks: Vec<_> = request.app.store.read(|state| {
         let checks = state.local.checks();
-        // The indexes belong to the catalog, with which the check is shared.
+        // The check is shared with the catalog, and the indexes are the catalog's.
         let without_indexes = |check: &Check| Check {
             create_index: 0,
             modify_index: 0,

@@ -36,7 +36,7 @@ pub(in super::super) const ROUTES: &[Route] = &[
     ),
 ];
 
-/// Reads an instance. With `?hash`, waits until its content hash differs from that.
+/// Reads an instance. With `?hash`, waits until its content hash differs from that value.
 async fn read(request: ApiRequest) -> Result<ApiResponse, ApiError> {
     let wait = request.wait()?.unwrap_or(DEFAULT_WAIT).min(MAX_WAIT);
     let deadline = Instant::now() + wait;

@@ -136,7 +136,7 @@ impl Catalog {
         (self.services_index, services.collect())
     }
 
-    /// The same for the instances on nodes that match a condition.
+    /// The same as [`services`](Self::services), for the instances on nodes that match a condition.
     pub(crate) fn services_on(
         &self,
         is_wanted: impl Fn(&Node) -> bool,
@@ -285,7 +285,7 @@ impl Catalog {
 
     // === Writes ===
 
-    /// Adds or changes a node. One with a known id and another name replaces the old node, with
+    /// Adds or changes a node. A node with a known id and a different name replaces the old node and
     /// everything on it.
     pub(super) fn put_node_by_id(&mut self, mut node: Node, changes: &mut Changes) {
         let mut rows = self.nodes.values();

@@ -9,7 +9,7 @@ use super::Catalog;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct CatalogEntry {
     pub node: Node,
-    /// Doesn't change a node that already exists.
+    /// Leaves a node that already exists unchanged.
     pub skip_node_update: bool,
     pub service: Option<Service>,
     pub checks: Vec<Check>,

@@ -1,5 +1,5 @@
-//! All instances of one service name, with an index and cached responses of their own, so that a
-//! change costs the same however many other services there are.
+//! All instances of one service name, with an index and cached responses of their own, so that the
+//! cost of a change doesn't depend on the number of other services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -16,8 +16,8 @@ pub(super) struct ServiceGroup {
     index: u64,
     /// By case-folded node name and service id.
     rows: BTreeMap<(String, String), InstanceRow>,
-    /// By name as registered: the instances may differ in case. So listing services doesn't need to
-    /// look at each instance.
+    /// By name as registered, because the instances may differ in case. Saves looking at each instance
+    /// when services are listed.
     tag_counts: BTreeMap<String, TagCounts>,
     /// The case-folded names of services that instances are or were Connect proxies of.
     proxied: BTreeSet<String>,

@@ -68,7 +68,7 @@ struct Comparison {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn responses_are_those_of_a_real_consul() {
+async fn responses_match_a_real_consul() {
     let consul = Consul::start(NODE).await;
     let agent = Agent::builder().node_name(NODE).start().await.unwrap();
     let mut comparison = Comparison::of(&consul, &agent).await;

@@ -20,7 +20,7 @@ const CHANGES: usize = 12;
 const SETTLE: &str = "GET /v1/health/state/any\nGET /v1/catalog/node/n1\n";
 
 #[tokio::test(flavor = "multi_thread")]
-async fn responses_to_random_requests_are_those_of_a_real_consul() {
+async fn responses_to_random_requests_match_a_real_consul() {
     let consul = Consul::start(NODE).await;
     let agent = Agent::builder().node_name(NODE).start().await.unwrap();
     let mut comparison = Comparison::of(&consul, &agent).await;
