@@ -201,7 +201,7 @@ Variant = tuple[Callable[[], Any], int]
 
 
 def in_turns(variants: dict[str, Variant]) -> dict[str, float]:
-    """The median time of a call, in seconds."""
+    """The median duration of a call, in seconds."""
     times: dict[str, list[float]] = {name: [] for name in variants}
     for _ in range(ROUNDS):
         for name, (function, count) in variants.items():

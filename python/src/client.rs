@@ -63,7 +63,7 @@ impl Client {
         let client = self.build(py, strategy.as_deref())?;
         let mut state = self.state();
         match &state.client {
-            // Another thread was first.
+            // Another thread has built it first.
             Some(client) if state.generation == generation => return Ok(client.clone()),
             _ => {}
         }
@@ -170,7 +170,7 @@ impl Client {
         Ok(self.get(py)?.provider().describe().to_string())
     }
 
-    /// The URL of a path on an instance that the balancer picks, if that needs no waiting.
+    /// The URL of a path on an instance that the balancer picks, but only if that needs no waiting.
     fn try_service_url(
         &self,
         py: Python<'_>,
@@ -332,7 +332,7 @@ impl Client {
         })
     }
 
-    /// As `lease_for`, if it needs no waiting.
+    /// Like `lease_for`, but only if that needs no waiting.
     fn try_lease_for(
         &self,
         py: Python<'_>,

@@ -74,7 +74,7 @@ pub(crate) fn forget() {
     std::mem::forget(log_thread().take());
 }
 
-/// Reads from the logger whether it wants lines of level DEBUG.
+/// Reads whether the logger is enabled for DEBUG.
 pub(crate) fn read_level(py: Python<'_>) -> PyResult<()> {
     let logger = py.import("logging")?.call_method1("getLogger", (LOGGER,))?;
     let debug = logger.call_method1("isEnabledFor", (10,))?.is_truthy()?;
@@ -96,7 +96,7 @@ fn pass_on(lines: &Receiver<Line>) {
                 logger.call_method1("log", (level, "%s", line.text))?;
                 Ok(())
             };
-            // A handler of the application has failed; there is nowhere else to log that.
+            // A handler of the application has failed, so this can't be logged either.
             let _ = log();
         });
     }

@@ -10,7 +10,7 @@ use waypost::{Error, Instance as RustInstance, ServiceDiscoveryClient};
 use crate::errors;
 use crate::instance::Instance;
 
-/// A strategy that a client is to use.
+/// The strategy of a client.
 pub(crate) enum StrategyChoice {
     Named(String),
     /// Random choice by the weights that a function returns.
@@ -39,8 +39,8 @@ impl StrategyChoice {
     }
 }
 
-/// The weight that a function returns. If it raises, that is logged, and the balancer uses the weights
-/// in the registry.
+/// The weight that a function returns. If it raises, the exception is logged and the balancer uses the
+/// weights in the registry.
 fn weight_of(function: &Py<PyAny>, instance: &RustInstance) -> f64 {
     let called = Python::try_attach(|py| {
         let argument = Instance::new(Arc::new(instance.clone()));

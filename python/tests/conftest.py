@@ -18,7 +18,7 @@ from waypost import discovery
 def registry(
     request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[Registry]:
-    """A registry that the environment names."""
+    """A registry, set as the provider in the environment."""
     registry = Registry(request.param, tmp_path)
     registry.start()
     monkeypatch.setenv("SERVICE_REGISTRY_HOST", "127.0.0.1")
@@ -29,7 +29,7 @@ def registry(
 
 @pytest.fixture
 def embedded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Registry]:
-    """The embedded registry, where it doesn't matter which it is."""
+    """The embedded registry, for tests that work the same with any registry."""
     registry = Registry("embedded", tmp_path)
     registry.start()
     monkeypatch.setenv("SERVICE_REGISTRY_HOST", "127.0.0.1")

@@ -236,7 +236,7 @@ def test_an_instance_that_fails_is_left_out() -> None:
     eventually(lambda: "b" not in picks(client, 100))
 
 
-def test_an_overloaded_instance_rests() -> None:
+def test_an_overloaded_instance_gets_no_requests_for_a_while() -> None:
     client = ServiceDiscoveryClient(provider=inventory(a="1", b="1", c="1", d="1"))
     for _ in range(4):
         with client.pick("auth") as endpoint:
@@ -283,7 +283,7 @@ def test_asyncio_has_the_same_client(registry: Registry) -> None:
     assert registry.instances("asynchronous") == []
 
 
-def test_a_cancelled_lookup_ends_and_the_loop_goes_on() -> None:
+def test_a_cancelled_lookup_ends_and_the_loop_continues() -> None:
     class Slow(Inventory):
         def get_instances(self, service_name: str) -> Any:
             time.sleep(0.3)
@@ -366,7 +366,7 @@ def test_a_client_made_before_a_fork_works_after_it(registry: Registry) -> None:
     with os.fdopen(reading) as output:
         assert output.read() == " ".join(["http://127.0.0.1:5001"] * 3)
     os.waitpid(child, 0)
-    # The child's end does not deregister what is the parent's.
+    # The end of the child does not deregister the parent's instance.
     assert registry.instances("parent")
     client.close()
     assert registry.instances("parent") == []

@@ -70,7 +70,7 @@ def test_an_error_in_the_file_names_the_line(tmp_path: Path) -> None:
         StaticServiceDiscovery(file)
 
 
-def test_a_registry_is_asked_and_watched(registry: Registry) -> None:
+def test_a_registry_is_queried_and_watched(registry: Registry) -> None:
     registry.register("auth", 5001, Tags=["api"], Meta={"version": "2.0.0", "region": "eu"})
     auth = get_service("auth")
     assert auth["url"] == "http://127.0.0.1:5001"
@@ -138,7 +138,7 @@ def test_each_cause_is_an_exception_of_its_own(registry: Registry) -> None:
     assert all(isinstance(e, WaypostError) for e in [error, sick.value, unreachable.value])
 
 
-def test_a_default_is_for_failures_not_for_mistakes(embedded: Registry) -> None:
+def test_a_default_is_used_for_failures_but_not_for_invalid_arguments(embedded: Registry) -> None:
     assert get_service_url("nobody", "http://localhost:9") == "http://localhost:9"
     assert get_service("nobody", "http://localhost:9")["port"] == 9
     assert get_service("nobody", {"url": "x"}) == {"url": "x"}
@@ -225,7 +225,7 @@ class Inventory(ServiceDiscovery):
         return {name: instances[0] for name, instances in self.services.items()}
 
 
-def test_a_provider_in_python_is_balanced_and_asked_once_for_all_callers() -> None:
+def test_a_provider_in_python_is_balanced_and_called_once_for_all_callers() -> None:
     inventory = Inventory()
     inventory.refresh_interval = 60.0
     inventory.services["auth"] = [{"address": f"10.0.0.{n}", "port": 80} for n in range(1, 4)]
@@ -244,7 +244,7 @@ def test_a_provider_in_python_is_balanced_and_asked_once_for_all_callers() -> No
     assert get_discovery_provider() is inventory
 
 
-def test_changes_of_a_provider_in_python_are_seen_and_its_failures_are_bridged() -> None:
+def test_changes_of_a_provider_in_python_are_seen_and_its_last_answer_is_used_while_it_fails() -> None:
     inventory = Inventory()
     inventory.services["auth"] = [{"url": "http://a:1"}]
     set_discovery_provider(inventory)

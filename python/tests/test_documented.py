@@ -1,4 +1,4 @@
-"""The Python examples of the documents that this system was asked for, as they stand there.
+"""The Python examples of the documents that this system was specified by, unchanged.
 
 The files in `documented/` differ from the documents in their import lines only, except for the two about
 adding a provider: the documents leave its methods empty. Their ports 8500 and 8080 are replaced by ports of

@@ -22,7 +22,7 @@ from waypost.requests import WaypostAdapter
 
 
 class Server(http.server.ThreadingHTTPServer):
-    """A server that counts its requests, and can be told how to fail."""
+    """A server that counts its requests and can be made to fail."""
 
     daemon_threads = True
 
@@ -225,7 +225,7 @@ def test_retries_are_limited_to_a_budget(make: Any, servers: list[Server]) -> No
 
 
 @clients
-def test_why_there_is_no_instance_is_the_cause(make: Any) -> None:
+def test_the_reason_why_there_is_no_instance_is_the_cause_of_the_exception(make: Any) -> None:
     client = discovery_of(1)
     with pytest.raises(CONNECT_ERRORS, match="nobody") as unknown:
         make(client)("GET", "http://nobody/")

@@ -107,7 +107,7 @@ def test_sigterm_also_deregisters_what_was_registered_otherwise(
     assert embedded.instances("shop") == embedded.instances("more") == []
 
 
-def test_the_end_of_a_server_loses_no_request(embedded: Registry, run_program: Any) -> None:
+def test_shutting_down_a_server_loses_no_request(embedded: Registry, run_program: Any) -> None:
     first, second = free_port(), free_port()
     programs = [run_program(FASTAPI, str(port)) for port in (first, second)]
     eventually(lambda: len(embedded.passing("shop")) == 2)
@@ -365,7 +365,7 @@ def test_an_endpoint_of_the_application_is_kept(embedded: Registry) -> None:
         assert client.get("/livez").json() == {"status": "passing"}
 
 
-def test_what_cannot_be_registered_is_refused() -> None:
+def test_invalid_registrations_are_refused() -> None:
     with pytest.raises(ValueError, match="port 0 is not valid"):
         register_service(service_name="shop")
     with pytest.raises(TypeError, match="service_name"):

@@ -74,7 +74,7 @@ def test_up_check_starts_everything(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stdout + result.stderr
 
 
-def test_services_find_and_call_each_other_and_one_that_is_killed_costs_no_request(
+def test_services_find_and_call_each_other_and_no_request_fails_when_one_is_killed(
     tmp_path: Path, run_program: Any
 ) -> None:
     registry, gateway = free_port(), free_port()
@@ -113,7 +113,7 @@ def test_services_find_and_call_each_other_and_one_that_is_killed_costs_no_reque
     os.kill(killed, signal.SIGKILL)
     eventually(lambda: calls_by_name()["succeeded"] > before + 300)
     eventually(lambda: through_gateway["succeeded"] > before_gateway + 100)
-    # The runner starts it again.
+    # The runner restarts it.
     eventually(lambda: passing() == 3)
     stop.set()
     caller.join()

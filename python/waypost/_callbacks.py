@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 
 def record_exception(lease: Lease, exception: BaseException) -> None:
-    """Records what an exception from a request says about the instance that it was sent to; nothing, if
-    it is about something else."""
+    """Records the outcome of a request that raised an exception. Does nothing if the exception says
+    nothing about the instance."""
     status, headers = _response_of(exception)
     if status is not None:
         lease.responded(status, headers.get("retry-after"))
@@ -25,7 +25,7 @@ def record_exception(lease: Lease, exception: BaseException) -> None:
 
 
 def _response_of(exception: BaseException) -> tuple[int | None, Any]:
-    """The status and headers of an exception that was raised for a response, as by
+    """The status and headers of an exception that was raised for a response, for example by
     ``raise_for_status``."""
     if isinstance(exception, urllib.error.HTTPError):
         return exception.code, exception.headers
@@ -51,7 +51,7 @@ def run_check(
     event_loop: Callable[[], asyncio.AbstractEventLoop | None],
     timeout: float,
 ) -> bool:
-    """Calls a check function on a thread of its own. Returning ``None`` counts as passing."""
+    """Calls a check function on a separate thread. Returning ``None`` counts as passing."""
     result = function()
     if inspect.isawaitable(result):
         result = _run_awaitable(result, event_loop(), timeout)

@@ -32,8 +32,8 @@ class Caller:
 
 
 def names_a_service(host: str, port: int | None) -> bool:
-    """Whether a URL's host is the name of a service. A URL with a port or an IP address is that of one
-    server, and so is ``localhost``."""
+    """Whether a URL's host is the name of a service. A URL with a port, an IP address or ``localhost``
+    refers to one server instead."""
     if port is not None or host in ("", "localhost"):
         return False
     try:

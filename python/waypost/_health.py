@@ -13,7 +13,7 @@ from . import _waypost
 #: The default time limit of a check, in seconds: shorter than that of a Kubernetes probe, 1 s.
 DEFAULT_TIMEOUT = 0.9
 
-#: The response of /livez. No check is run, so that a failing dependency doesn't get the process restarted.
+#: The response of /livez. It runs no check, so that a failing dependency doesn't cause a restart.
 LIVE = '{"status":"passing"}'
 
 HEADERS = {"cache-control": "no-store"}
@@ -105,7 +105,7 @@ def add_flask_routes(app: Any, health: AppHealth, path: str) -> None:
 
 
 def add_flask_fallback(app: Any, health: AppHealth, path: str) -> None:
-    """Answers the endpoints for which the application still has no rules when it gets a request."""
+    """Responds to the endpoints for which the application still has no rules when it gets a request."""
     inner = app.wsgi_app
     views: Mapping[str, Callable[[], tuple[int, str]]] = {
         path: health.report,

@@ -1,7 +1,7 @@
-"""Keeps a server registered while it serves, and ends in an order that loses no request.
+"""Keeps a server registered while it serves, and shuts down in an order that loses no request.
 
 At SIGTERM a server stops accepting connections at once, while clients still have its address. So the
-signal is held back: readiness fails, the instance is deregistered, requests are served until all clients
+signal is delayed: readiness fails, the instance is deregistered, requests are served until all clients
 have seen that, and only then does the server get the signal.
 """
 
@@ -113,8 +113,8 @@ class Lifecycle:
         self.end()
 
     def end(self) -> bool:
-        """Fails readiness and deregisters. Returns whether clients have yet to see it. A second call
-        waits for the first."""
+        """Fails readiness and deregisters. Returns whether to wait until clients have seen it. A second
+        call waits for the first."""
         with self._ending:
             return self._end()
 
@@ -194,8 +194,8 @@ def _is_at(file: int, path: Path) -> bool:
 
 
 class HeldSignals:
-    """Holds SIGTERM and SIGINT back until a function has returned, which runs on a thread of its own
-    while the server keeps running. A second signal is not held back."""
+    """Delays SIGTERM and SIGINT until a function has returned, which runs on a separate thread while the
+    server keeps running. A second signal is not delayed."""
 
     def __init__(self, before: Callable[[], None]) -> None:
         self._before = before

@@ -4,9 +4,9 @@
 
     auth_url = await aio.get_service_url("auth")
 
-They share everything with those: the provider, the cache and the registrations. Whatever needs no
-waiting is answered from memory at once; otherwise the event loop waits for the library, without a
-thread per call. Cancelling a call cancels its work.
+They share the provider, the cache and the registrations with those functions. A call that needn't wait
+returns from memory at once; otherwise the event loop waits for the library, without a thread per call.
+Cancelling a call cancels its work.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
 
 
 async def get_service_url(service_name: str, default: str | None = None) -> str:
-    """As :func:`waypost.discovery.get_service_url`."""
+    """Like :func:`waypost.discovery.get_service_url`."""
     client = discovery.client()
     try:
         url = client.try_service_url(service_name, "")
@@ -47,7 +47,7 @@ async def get_service_url(service_name: str, default: str | None = None) -> str:
 async def get_service(
     service_name: str, default: str | Mapping[str, Any] | None = None
 ) -> ServiceInfo:
-    """As :func:`waypost.discovery.get_service`."""
+    """Like :func:`waypost.discovery.get_service`."""
     try:
         return (await discovery.client().instance_async(service_name)).to_dict()
     except WaypostError as error:
@@ -55,7 +55,7 @@ async def get_service(
 
 
 async def get_services() -> dict[str, ServiceInfo]:
-    """As :func:`waypost.discovery.get_services`."""
+    """Like :func:`waypost.discovery.get_services`."""
     services = await discovery.client().services_async()
     return {name: instance.to_dict() for name, instance in services.items()}
 
@@ -63,7 +63,7 @@ async def get_services() -> dict[str, ServiceInfo]:
 async def register_service(
     service_name: str, service_data: Mapping[str, Any], wait: float | None = None
 ) -> str:
-    """As :func:`waypost.discovery.register_service`; waits for up to ``wait`` seconds until it is
+    """Like :func:`waypost.discovery.register_service`; waits for up to ``wait`` seconds until it is
     registered."""
     instance_id = discovery.register_service(service_name, service_data)
     registrar = registrations.get(instance_id)
@@ -73,7 +73,7 @@ async def register_service(
 
 
 async def deregister_service(service_name: str) -> bool:
-    """As :func:`waypost.discovery.deregister_service`."""
+    """Like :func:`waypost.discovery.deregister_service`."""
     removed = registrations.remove(service_name)
     await asyncio.gather(*(registrar.deregister_async() for registrar in removed))
     return bool(removed)

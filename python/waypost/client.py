@@ -91,10 +91,11 @@ class ServiceDiscoveryClient(BaseClient):
     def pick(self, service_name: str, key: str | None = None) -> Lease:
         """An instance for one request, which counts as in flight until the lease is closed.
 
-        Use it in a ``with`` statement. The request has succeeded if its body ends. It has failed if that
-        raises an :class:`OSError`, a transport error of httpx, or what ``raise_for_status`` raises for
-        an error of the server; other exceptions say nothing about the instance. Or say it: ``endpoint.succeeded()``, ``failed()``, ``rejected(retry_after)``,
-        ``responded(status)``. Instances that fail are left out for a while.
+        Use it in a ``with`` statement. The request counts as succeeded if the statement's body ends
+        without an exception. It counts as failed if the body raises an :class:`OSError`, a transport error
+        of httpx, or what ``raise_for_status`` raises for a server error; other exceptions say nothing about
+        the instance. To report the outcome yourself, call ``endpoint.succeeded()``, ``failed()``,
+        ``rejected(retry_after)`` or ``responded(status)``. Instances that fail are left out for a while.
 
         ``key`` is for :class:`~waypost.load_balancer.ConsistentHashStrategy`.
         """

@@ -8,7 +8,7 @@
     ├── RegistryUnreachable      no connection, and no earlier answer
     ├── Stale                    the last answer is older than SERVICE_DISCOVERY_MAX_STALE
     ├── TimedOut                 no answer in time
-    ├── NotAuthorised            the registry wants (other) credentials
+    ├── NotAuthorised            credentials are missing or invalid, or lack a permission
     ├── Rejected                 the registry refuses the request
     ├── Unsupported              the provider can't do this
     ├── InvalidArgument          also a ValueError
@@ -81,7 +81,7 @@ class TimedOut(WaypostError, TimeoutError):
 
 
 class NotAuthorised(WaypostError):
-    """The registry refuses the request for lack of valid credentials or of a permission."""
+    """The registry refuses the request because valid credentials or a permission are missing."""
 
 
 class Rejected(WaypostError):

@@ -44,7 +44,7 @@ def register_health_check_endpoint(
     path: str = "/health",
     timeout: float = DEFAULT_TIMEOUT,
 ) -> None:
-    """Adds the endpoints by which others find out whether the service works:
+    """Adds the endpoints that report whether the service works:
 
     ``/health`` and ``/readyz``
         run the checks at the same time, each for at most ``timeout`` seconds, and respond with the

@@ -40,7 +40,7 @@ class WaypostTransport(httpx.BaseTransport):
     """Sends requests to instances of services.
 
     ``discovery`` is a :class:`~waypost.ServiceDiscoveryClient` or a provider; by default those of
-    :mod:`waypost.discovery` are used. ``transport`` does the sending, by default an
+    :mod:`waypost.discovery` are used. ``transport`` sends the requests, by default an
     :class:`httpx.HTTPTransport`.
     """
 
@@ -181,7 +181,7 @@ def _request_to(request: httpx.Request, url: str) -> httpx.Request:
     )
 
 
-#: Parsing takes httpx longer than all of the rest.
+#: Cached, because parsing takes httpx longer than everything else.
 _parsed = functools.lru_cache(maxsize=4096)(httpx.URL)
 
 

@@ -81,9 +81,9 @@ class P2cPeakEwmaStrategy(NamedStrategy):
 class WeightedRandomStrategy(NamedStrategy):
     """A random instance, with a probability in proportion to its weight.
 
-    With a function, the weight is what that returns for an instance. It is called when instances
-    change, not for each pick. A weight of 0 means that the instance is not used while there is
-    another. If the function raises, that is logged and the weights in the registry are used.
+    With a function, its result for an instance is the weight. It is called when instances change, not
+    for each pick. A weight of 0 means that the instance is not used while there is another. If the
+    function raises, the exception is logged and the weights in the registry are used.
     """
 
     def __init__(self, weight_function: Callable[[Instance], float] | None = None) -> None:
@@ -100,7 +100,7 @@ class WeightedRandomStrategy(NamedStrategy):
 
 
 class ConsistentHashStrategy(NamedStrategy):
-    """The same instance for the same key, for as long as it is there; see ``key`` of
+    """The same instance for the same key, as long as the instance exists; see ``key`` of
     :meth:`ServiceDiscoveryClient.pick <waypost.client.ServiceDiscoveryClient.pick>`.
 
     ``bound`` limits the requests in flight at an instance to this multiple of the average; its other

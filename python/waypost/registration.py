@@ -81,7 +81,7 @@ def register_service(
     :func:`waypost.helpers.register_health_check_endpoint`. The registry requests that path every
     ``check_interval``; with ``None`` as the path there is no such check.
 
-    At SIGTERM, or Ctrl-C where the server handles it, the program ends in an order that loses no
+    At SIGTERM, or Ctrl-C where the server handles it, the program shuts down in an order that loses no
     request: the health endpoint responds with 503, the instance is deregistered, and after
     ``propagation`` seconds, when all clients have seen that, the server gets the signal. Call this
     function in the main thread, since only that can handle signals. Several workers of a server on

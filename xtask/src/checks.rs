@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use crate::shell::Result;
 use crate::{commands, packages, public_api, python, shell, test_environment, tools};
 
-/// The checker of types in scripts.
+/// The type checker for scripts: npm package and version.
 const TYPE_CHECKER: (&str, &str) = ("typescript", "5.9.3");
 
 pub(crate) fn format() -> Result {
@@ -29,10 +29,10 @@ pub(crate) fn lint() -> Result {
     python::lint()
 }
 
-/// Checks the types of the scripts of the dashboard, where npm is there to fetch the checker.
+/// Checks the types in the scripts of the dashboard, if npm is available to fetch the checker.
 fn scripts() -> Result {
     let Some(npm) = tools::npm::find() else {
-        eprintln!("xtask: the scripts of the dashboard are not checked: there is no npm");
+        eprintln!("xtask: the scripts of the dashboard are not checked, because npm was not found");
         return Ok(());
     };
     let modules = tools::npm::package(&npm, TYPE_CHECKER)?;

@@ -24,7 +24,7 @@ Commands:
                     a browser and its driver
   fmt [--check]     Format the code, or only check the format
   lint              Run clippy on all targets, and the type checker on the scripts of the dashboard
-                    (if npm is there); warnings are errors
+                    (if npm is installed); warnings are errors
   features          Run clippy on each library with each feature alone and with none
   minimal-versions  Check with the lowest versions of dependencies that the manifests allow
   package           Build the archives for crates.io, without compiling them

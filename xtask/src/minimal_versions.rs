@@ -25,7 +25,7 @@ pub(crate) fn check() -> Result {
     )
 }
 
-/// Copies the files that git knows, so that this workspace keeps its `Cargo.lock`.
+/// Copies the files tracked by git, so that this workspace keeps its `Cargo.lock`.
 fn copy_workspace(to: &Path) -> Result {
     let mut list = Command::new("git");
     let files = shell::output(list.arg("ls-files").current_dir(shell::workspace()))?;

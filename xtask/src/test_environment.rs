@@ -24,7 +24,7 @@ const REMOVED_FROM_TESTS: &[&str] = &[
     "SERVICE_REGISTRY_PORT",
 ];
 
-/// Keeps a test's command from what the user or the cluster has set.
+/// Isolates a test's command from variables that the user or the cluster has set.
 pub(crate) fn isolate(command: &mut Command) {
     for name in REMOVED_FROM_TESTS {
         command.env_remove(name);

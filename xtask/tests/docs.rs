@@ -73,7 +73,7 @@ fn the_reference_has_every_environment_variable_and_no_other() {
         "KUBERNETES_EXEC_INFO",
         "SERVICE_REGISTRY_URL",
     ];
-    /// Read by a library, or too short to be told from other strings.
+    /// Read by a library, or too short to be distinguished from other strings.
     const OTHERS: [&str; 4] = ["PATH", "RUST_LOG", "SSL_CERT_FILE", "TERM"];
 
     let code = code();

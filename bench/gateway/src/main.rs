@@ -71,7 +71,7 @@ fn run(options: &Options) -> Result<(), String> {
         return Ok(());
     }
     println!("| proxy | CPU per request | requests/s | p50 | p99 |\n|---|---|---|---|---|");
-    // In turn, so that a busy moment of the machine doesn't hit one proxy only.
+    // In turn, so that other load on the machine doesn't affect only one proxy.
     for _ in 0..options.rounds {
         for name in names.clone() {
             println!(

@@ -2,8 +2,8 @@
 //! `cargo run --release --manifest-path bench/Cargo.toml -p picks -- docs/benchmarks.md`
 //!
 //! Without an argument the report is printed. `only round_robin` prints the rows whose names contain
-//! `round_robin`. `check docs/benchmarks.md` fails if a pick takes more instructions than the report
-//! says.
+//! `round_robin`. `check docs/benchmarks.md` fails if a pick takes more instructions than in the
+//! report.
 
 mod measure;
 mod ours;

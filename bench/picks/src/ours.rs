@@ -100,7 +100,7 @@ impl Setup {
     }
 
     /// CPU time from a change in the provider until picks see it, averaged over many changes. One
-    /// thread does everything, so nothing is left out.
+    /// thread does all the work, so its CPU time is the whole cost.
     pub fn change(&self) -> Duration {
         const CHANGES: u16 = 100;
         let generation = || self.balancer.explain_generation();

@@ -76,7 +76,7 @@ def get_service_url(service_name: str, default: str | None = None) -> str:
 
 
 def get_service(service_name: str, default: str | Mapping[str, Any] | None = None) -> ServiceInfo:
-    """As :func:`get_service_url`, but returns all known data of the instance: a dict with ``url``,
+    """Like :func:`get_service_url`, but returns all known data of the instance: a dict with ``url``,
     ``address``, ``port``, ``tags``, ``meta``, ``version``, ``health`` and more. The default may be a URL
     or such a dict."""
     try:

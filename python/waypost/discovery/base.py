@@ -34,16 +34,16 @@ class ServiceDiscovery(ABC):
 
         set_discovery_provider(HostsFile())
 
-    Report what is there, and raise an exception if that can't be found out. Waypost asks once for
-    all callers, keeps the last good answer while your provider fails, balances over the instances and
-    asks again every :attr:`refresh_interval` seconds. Methods are called on threads, of which up to
+    Return what exists, and raise an exception if that can't be determined. Waypost makes one call for
+    all callers, repeats it every :attr:`refresh_interval` seconds, keeps the last good answer while your
+    provider fails, and balances over the instances. Methods are called on threads, of which up to
     four run at the same time, so they may block; they may also be ``async``.
 
-    A provider with several instances of a service overrides :meth:`get_instances`. One with which
-    services can be registered overrides :meth:`register_service` and :meth:`deregister_service`.
+    A provider with several instances of a service overrides :meth:`get_instances`. A provider that
+    services can be registered with overrides :meth:`register_service` and :meth:`deregister_service`.
     """
 
-    #: How long an answer is used before the next is asked for, in seconds.
+    #: The time between two calls, in seconds.
     refresh_interval: float = 5.0
 
     def get_service_url(self, service_name: str, default: Any = None) -> Any:

@@ -7,8 +7,8 @@ from ._client import ClientServiceDiscovery
 
 
 class ConsulServiceDiscovery(ClientServiceDiscovery):
-    """Looks services up at a Consul agent and registers with it. What isn't given comes from the
-    environment: ``CONSUL_HOST``, ``CONSUL_PORT``, ``CONSUL_TOKEN``, and so on."""
+    """Looks services up with a Consul agent and registers with it. Parameters that aren't given come from
+    the environment: ``CONSUL_HOST``, ``CONSUL_PORT``, ``CONSUL_TOKEN``, and so on."""
 
     def __init__(
         self,

@@ -26,7 +26,7 @@ async function loadModels() {
     const response = await fetch("api/models");
     if (!response.ok) throw await problemOf(response);
     const { models: latest } = await response.json();
-    // Drawing replaces the elements, also one that is just being clicked.
+    // Drawing replaces the elements, including one that is being clicked.
     if (JSON.stringify(latest) === JSON.stringify(models)) return;
     models = latest;
     drawModels();

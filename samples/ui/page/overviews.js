@@ -19,7 +19,7 @@ function subscribeShared(received) {
   window.addEventListener("pageshow", (event) => event.persisted && port.postMessage("open"));
 }
 
-/** For browsers without shared workers, which are those of phones: a hidden tab has no event stream. */
+/** For browsers without shared workers, mostly on phones. A hidden tab has no event stream. */
 function subscribeWhileVisible(received) {
   let source = null;
   let state = { overview: null, receivedAt: 0, connected: true };

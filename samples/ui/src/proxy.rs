@@ -68,8 +68,8 @@ impl Proxy {
         let http = reqwest::Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .redirect(reqwest::redirect::Policy::none())
-            // The addresses come from the registry, so that the proxy that the environment names
-            // for other addresses may not reach them.
+            // The addresses come from the registry. The proxy in the environment is meant for other
+            // addresses and may not reach them.
             .no_proxy()
             .build()?;
         Ok(Self {

@@ -44,7 +44,7 @@ pub fn router(client: &ServiceDiscoveryClient, peers: &Peers) -> Result<Router, 
     Ok(CrossOriginProtection::new().protect(app))
 }
 
-/// As [`router`], but without protection from web pages of other sites. The event streams end when
+/// Like [`router`], but without protection from web pages of other sites. The event streams end when
 /// `shutdown` is cancelled.
 pub(crate) fn router_until(
     client: &ServiceDiscoveryClient,

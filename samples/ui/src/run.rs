@@ -66,10 +66,10 @@ pub async fn run(config: Config) -> Result<(), Error> {
     run_until(config, shutdown_signal()).await
 }
 
-/// As [`run`], but stops when `shutdown` completes instead of on a signal.
+/// Like [`run`], but stops when `shutdown` completes instead of on a signal.
 ///
 /// # Errors
-/// As [`run`].
+/// The same as for [`run`].
 pub async fn run_until(
     config: Config,
     shutdown: impl Future<Output = ()> + Send + 'static,

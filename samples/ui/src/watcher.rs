@@ -35,7 +35,7 @@ struct Watcher {
     services: BTreeMap<ServiceName, WatchedService>,
 }
 
-/// Dropping it ends its subscription.
+/// A watched service. Dropping it ends its subscription.
 struct WatchedService {
     latest: Option<Arc<Snapshot>>,
     _task: AbortOnDropHandle<()>,

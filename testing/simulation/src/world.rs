@@ -23,7 +23,8 @@ const STRATEGIES: [&str; 5] = [
 ];
 /// The timeout of a call.
 const TIME_LIMIT: Duration = Duration::from_millis(500);
-/// Without faults, a client sees a change in the registry within this time: a heartbeat and a little more.
+/// Without faults, a client sees a change in the registry within this time, which is a little longer than
+/// the interval of heartbeats.
 const SETTLED: Duration = Duration::from_secs(8);
 
 /// How a process responds to calls.
@@ -61,7 +62,7 @@ struct Failures {
     /// When it stopped responding.
     since: Instant,
     count: u64,
-    /// How many endpoints of its service were spared until then.
+    /// The service's counter of endpoints that were spared from ejection, at that time.
     spared: u64,
 }
 

@@ -33,7 +33,7 @@ struct Ports {
 /// The token with all rights, for agents started with [`Consul::with_acl`].
 pub const ROOT_TOKEN: &str = "0b1d0f4e-6c1c-4d0e-9c44-7f6a7f3c2d11";
 
-/// How long the election of a leader may take; it usually takes 0.3 s.
+/// The time limit for the election of a leader, which usually takes 0.3 s.
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 impl Consul {
@@ -45,21 +45,21 @@ impl Consul {
         Self::with(json!({})).await
     }
 
-    /// As [`start`](Self::start), with additional configuration, which has precedence over the
+    /// Like [`start`](Self::start), with additional configuration, which takes precedence over the
     /// default.
     ///
     /// # Panics
-    /// As [`start`](Self::start).
+    /// The same as for [`start`](Self::start).
     pub async fn with(config: Value) -> Self {
         let mut consul = Self::prepare(config, true);
         consul.restart().await;
         consul
     }
 
-    /// As [`start`](Self::start), with ACLs that deny by default.
+    /// Like [`start`](Self::start), with ACLs that deny by default.
     ///
     /// # Panics
-    /// As [`start`](Self::start).
+    /// The same as for [`start`](Self::start).
     pub async fn with_acl() -> Self {
         let acl = json!({
             "enabled": true,
@@ -135,7 +135,7 @@ impl Consul {
         self.wait_for_leader().await;
     }
 
-    /// As [`restart`](Self::restart), without waiting.
+    /// Like [`restart`](Self::restart), without waiting.
     pub(crate) async fn spawn(&mut self) {
         self.kill().await;
         let mut config = json!({

@@ -1,4 +1,4 @@
-//! Clients of Consul's API, for the tests of the embedded registry, and axe for those of the pages.
+//! Clients of Consul's API, for the tests of the embedded registry, and axe, for the tests of the pages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

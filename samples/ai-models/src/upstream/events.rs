@@ -1,7 +1,7 @@
 //! Reads server-sent events with limits.
 //!
-//! A crate for this would drop what it doesn't know, but llama.cpp reports failures in a field of
-//! its own (`error: {…}`), and it would buffer a line without an end.
+//! Not a crate, because those drop unknown fields, in which llama.cpp reports failures (`error: {…}`),
+//! and buffer lines without a limit.
 
 use bytes::Bytes;
 use futures_util::stream::{BoxStream, StreamExt};
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_read_whatever_the_line_ends_and_the_pieces() {
+    fn events_are_read_with_any_line_ends_and_in_pieces_of_any_size() {
         let response = "\u{feff}data: é\n\n: comment\nid: 1\ndata: b\ndata:c\n\nerror: d\n\n";
         for line_end in ["\n", "\r\n", "\r"] {
             for size in 1..12 {

@@ -334,8 +334,8 @@ fn client(base: &Url, key: Option<&str>) -> Result<reqwest::Client, UpstreamErro
         .connect_timeout(CONNECT_TIMEOUT)
         .default_headers(headers)
         .redirect(same_origin_redirects());
-    // A hosted server may only be reachable through the proxy that the environment names, but one
-    // on this machine is not reachable through it.
+    // A hosted server may only be reachable through the proxy in the environment, but a server on
+    // this machine is not reachable through it.
     if is_loopback(base) {
         builder = builder.no_proxy();
     }

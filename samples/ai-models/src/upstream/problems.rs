@@ -100,7 +100,7 @@ impl Problems {
         .with("limit", json!(limit))
     }
 
-    /// The model stopped for a reason that is not the end of its answer.
+    /// The model stopped before the end of its answer.
     pub(super) fn failed_finish(&self, reason: &str) -> Problem {
         Problem::new(
             StatusCode::BAD_GATEWAY,

@@ -18,8 +18,8 @@ const MAX_RESPONSE: usize = 32 * 1024 * 1024;
 /// The longest text of a response, in bytes.
 const MAX_TEXT: usize = 1024 * 1024;
 
-/// How long to wait for further tokens after a reason to finish. The response should end at once
-/// then, but a server may leave the connection open.
+/// How long to wait for the end of the response after a `finish_reason`. It should end at once, but a
+/// server may leave the connection open.
 const FINISH_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// The tokens of a streamed response. Ends after the last token or the first problem.
@@ -52,8 +52,8 @@ struct Reader {
     events: EventReader,
     idle_timeout: Duration,
     problems: Problems,
-    /// Whether there was a `finish_reason`. Only then is the answer whole: servers send `[DONE]`
-    /// after a failure too. How the response ends after that makes no difference.
+    /// Whether there was a `finish_reason`. Only then is the answer complete: servers send `[DONE]`
+    /// after a failure too. It doesn't matter how the response ends after that.
     is_finished: bool,
     remaining_text: usize,
 }
@@ -75,7 +75,7 @@ impl Reader {
                 if self.is_finished {
                     return Ok(None);
                 }
-                return Err(problems.interrupted("the stream ended without a reason to finish"));
+                return Err(problems.interrupted("the stream ended without a finish_reason"));
             }
             let json = match serde_json::from_str::<Value>(&event.data) {
                 Ok(json) => json,
@@ -113,7 +113,7 @@ impl Reader {
         }
     }
 
-    /// The next event; `None` at the end of a whole answer.
+    /// The next event; `None` at the end of a complete answer.
     async fn next_event(&mut self) -> Result<Option<ServerEvent>, Problem> {
         let limit = if self.is_finished {
             FINISH_TIMEOUT

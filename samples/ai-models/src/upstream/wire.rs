@@ -1,5 +1,5 @@
-//! The responses of the OpenAI API, as far as they are used. Servers differ in details, so what is
-//! not needed is optional, and `null` is the same as a missing member.
+//! The parts of the responses of the OpenAI API that are used. Servers differ in details, so members that
+//! are not needed are optional, and `null` is the same as a missing member.
 
 use serde::{Deserialize, Deserializer};
 use serde_json::Value;
@@ -53,7 +53,7 @@ struct Message {
 /// Why the model stopped writing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Finish {
-    /// The answer is whole, or as long as it may be.
+    /// The answer is complete, or has reached the maximum length.
     Complete,
     /// Something went wrong.
     Failed,
@@ -82,7 +82,7 @@ impl Choice {
         }
     }
 
-    /// The reason to finish, as the server names it.
+    /// The server's `finish_reason`.
     pub(super) fn finish_reason(&self) -> &str {
         let reason = self.finish_reason.as_ref().and_then(Value::as_str);
         reason.unwrap_or_default()
@@ -164,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn an_empty_error_member_is_no_error() {
+    fn an_empty_error_member_is_not_an_error() {
         for event in [
             json!({"choices": [{"delta": {"content": "Hi"}}], "error": null}),
             json!({"choices": [{"delta": {"content": "Hi"}, "error": null}], "error": ""}),

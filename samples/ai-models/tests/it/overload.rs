@@ -1,4 +1,4 @@
-//! The service under more load than it can serve.
+//! The service under more load than it can handle.
 
 use std::sync::Arc;
 

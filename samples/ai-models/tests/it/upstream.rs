@@ -102,7 +102,7 @@ fn upstream_at(server: &Server) -> Upstream {
     Upstream::new(&server.url("/v1"), Some("k3y")).unwrap()
 }
 
-/// The service, its upstream server, and the control of the latter.
+/// The service, its upstream server, and the handle that controls the upstream server.
 async fn servers() -> (Server, Server, FakeUpstream) {
     let fake = FakeUpstream::default();
     let upstream = Server::of(fake.router()).await;
@@ -395,7 +395,7 @@ async fn models_with(complete: axum::routing::MethodRouter) -> (Server, Server) 
 }
 
 #[tokio::test]
-async fn a_failure_in_a_stream_is_an_error_in_whatever_form_the_server_reports_it() {
+async fn a_failure_in_a_stream_is_an_error_in_any_form_that_servers_use() {
     const SSE: &str = "text/event-stream";
     const DONE: &str = "data: [DONE]\n\n";
     let message = "the prompt is longer than the context";
@@ -442,7 +442,7 @@ async fn a_failure_in_a_stream_is_an_error_in_whatever_form_the_server_reports_i
 }
 
 #[tokio::test]
-async fn an_answer_is_whole_only_with_a_reason_to_finish() {
+async fn an_answer_is_complete_only_with_a_finish_reason() {
     for end in [
         "data: [DONE]\n\n".to_owned(),
         // Sent with every event by some servers.
@@ -459,7 +459,7 @@ async fn an_answer_is_whole_only_with_a_reason_to_finish() {
 }
 
 #[tokio::test]
-async fn a_whole_answer_is_no_error_however_the_response_ends() {
+async fn a_complete_answer_is_not_an_error_however_the_response_ends() {
     let finished = token("A") + &finish("stop");
     let usage = r#"{"choices": null, "usage": {"total_tokens": 3}}"#;
     let whole = json!({"choices": [{"message": {"content": "A"}, "finish_reason": "stop"}]});
@@ -493,7 +493,7 @@ async fn a_whole_answer_is_no_error_however_the_response_ends() {
 }
 
 #[tokio::test]
-async fn a_connection_that_breaks_or_stays_open_after_a_whole_answer_is_no_error() {
+async fn a_connection_that_breaks_or_stays_open_after_a_complete_answer_is_not_an_error() {
     let chunks =
         || [token("A"), finish("stop")].map(|chunk| Ok::<_, std::io::Error>(Bytes::from(chunk)));
     let broken = move || {

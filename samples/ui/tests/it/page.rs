@@ -31,7 +31,7 @@ async fn the_answer_of_a_model_is_shown_with_its_instance() {
             answered.contains("through the gateway at 127.0.0.1:"),
             "{answered}"
         );
-        // The result for each sentence is streamed, and shown below that for the whole text.
+        // The result for each sentence is streamed, and shown below the result for the whole text.
         page.wait_for("#answer .parts li:nth-child(1)", "Positive")
             .await;
         page.wait_for("#answer .parts li:nth-child(2)", "Negative")

@@ -83,7 +83,7 @@ fn check(cluster: &Cluster, options: &Options) -> Result<(), Status> {
     Ok(())
 }
 
-/// The reader is gone, or too slow.
+/// The reader has disconnected, or is too slow.
 struct Closed;
 
 /// How a watch begins.

@@ -60,7 +60,7 @@ async fn roles_decide_and_an_open_watch_continues_without_them() {
 }
 
 #[tokio::test]
-async fn users_can_ask_what_they_may_do() {
+async fn users_can_query_their_permissions() {
     let it = Fixture::new().await;
     let token = it.server.add_user("reader");
     let named = json!([{

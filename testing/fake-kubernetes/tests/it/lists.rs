@@ -71,7 +71,7 @@ async fn a_list_can_have_the_metadata_alone() {
 }
 
 #[tokio::test]
-async fn what_the_server_does_not_support_is_refused() {
+async fn unsupported_requests_are_refused() {
     let it = Fixture::new().await;
     for (method, path, code) in [
         (Method::GET, format!("{SLICES}?resourceVersion=1"), 501),

@@ -86,7 +86,7 @@ async fn a_deletion_can_be_of_one_version_only() {
 }
 
 #[tokio::test]
-async fn a_namespace_is_deleted_with_all_that_is_in_it() {
+async fn a_namespace_is_deleted_with_all_its_objects() {
     let builder = ApiServer::builder().namespace_deletion(Duration::from_millis(500));
     let it = Fixture::with(builder).await;
     it.put_slice("web-1", "10.0.0.1");
