@@ -148,7 +148,7 @@ fn painted(text: &str, tone: Tone) -> String {
 /// Prints texts side by side on one line.
 ///
 /// # Errors
-/// As [`print_verbatim`].
+/// The same as for [`print_verbatim`].
 pub(crate) fn print_texts(texts: &[Text]) -> Result<(), CommandError> {
     let painted = texts.iter().map(|text| painted(&text.escaped, text.tone));
     print_verbatim(&format!("{}\n", painted.collect::<String>()))
@@ -229,7 +229,7 @@ impl Table {
     /// Prints the table. On a terminal it is shortened to the terminal's width, unless it is wide.
     ///
     /// # Errors
-    /// As [`print_verbatim`].
+    /// The same as for [`print_verbatim`].
     pub(crate) fn print(&self) -> Result<(), CommandError> {
         let limit = terminal_width().filter(|_| !self.is_wide);
         let headings = self

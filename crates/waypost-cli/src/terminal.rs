@@ -22,7 +22,7 @@ pub(crate) fn print_line(line: impl fmt::Display) -> Result<(), CommandError> {
 /// Prints text of this program, which may contain line breaks, to stdout without escaping.
 ///
 /// # Errors
-/// As [`print_line`].
+/// The same as for [`print_line`].
 pub(crate) fn print_verbatim(text: &str) -> Result<(), CommandError> {
     write_stdout(text)
 }
@@ -30,7 +30,7 @@ pub(crate) fn print_verbatim(text: &str) -> Result<(), CommandError> {
 /// Prints JSON on one line, so that a stream of values can be read line by line.
 ///
 /// # Errors
-/// As [`print_line`].
+/// The same as for [`print_line`].
 pub(crate) fn print_json(value: &Value) -> Result<(), CommandError> {
     write_stdout(&format!("{}\n", escaped_json(&value.to_string())))
 }

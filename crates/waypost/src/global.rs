@@ -75,10 +75,10 @@ where
     Ok(instance.url().to_owned())
 }
 
-/// As [`get_service_url`], but returns the whole instance; with the default, an instance at that URL.
+/// Like [`get_service_url`], but returns the whole instance; with the default, an instance at that URL.
 ///
 /// # Errors
-/// As [`get_service_url`].
+/// The same as for [`get_service_url`].
 pub async fn get_service<N>(service: N, default: Option<&str>) -> Result<Arc<Instance>, Error>
 where
     N: TryInto<ServiceName, Error = Invalid>,
@@ -160,7 +160,7 @@ where
 /// Call it at the end of a program.
 ///
 /// # Errors
-/// As [`deregister_service`].
+/// The same as for [`deregister_service`].
 pub async fn deregister_all_services() -> Result<usize, Error> {
     let all = mem::take(&mut global().registrars);
     deregister_each(all).await

@@ -13,8 +13,8 @@ pub(crate) type Shard<V> = HashMap<ServiceName, V, RandomState>;
 
 /// A map from service names, whose reads take no lock.
 ///
-/// A change copies the map, so it consists of shards, of which only one is copied: copying the whole map
-/// for each of 10,000 first look-ups would take seconds.
+/// A change copies a part of the map. So the map consists of shards, and only one of them is copied:
+/// copying the whole map for each of 10,000 first look-ups would take seconds.
 pub(crate) struct NameMap<V> {
     hasher: RandomState,
     shards: Box<[ArcSwap<Shard<V>>]>,

@@ -126,10 +126,10 @@ impl Registrar {
         })
     }
 
-    /// As [`start`](Self::start), but returns `None` if nothing can be registered with the provider,
+    /// Like [`start`](Self::start), but returns `None` if nothing can be registered with the provider,
     /// either because it only looks services up or because the platform does the registration. The
-    /// reason is logged; and a warning with advice if the platform has not registered the instance after
-    /// two minutes.
+    /// reason is logged. If the platform has not registered the instance after two minutes, a warning
+    /// with advice is logged.
     ///
     /// # Errors
     /// If the registration is invalid.
@@ -305,8 +305,8 @@ async fn reconcile(
                 known = false;
                 continue;
             }
-            // Right after it was registered, a difference means that the registry stores it in another
-            // form, or that another process has been quicker. Registering at once would be a loop.
+            // A difference right after the registration means that the registry stores it in another
+            // form, or that another process has registered since. Registering at once would be a busy loop.
             Ok(HeartbeatResponse::Known | HeartbeatResponse::Changed(_)) => {
                 backoff.reset();
                 if known {
@@ -435,7 +435,7 @@ impl ChangesByOthers {
     /// The number of heartbeats without a change after which a conflict has ended.
     const RESOLVED: u32 = 10;
 
-    /// Another process has changed the registration. Logs each kind of change once.
+    /// Handles a change by another process. Logs each kind of change once.
     fn changed(&mut self, id: &InstanceId, provider: &str, difference: &Arc<str>) {
         let is_conflict = self.quiet.is_some_and(|quiet| quiet < Self::CONFLICT);
         self.quiet = Some(0);
@@ -446,7 +446,7 @@ impl ChangesByOthers {
                 provider,
                 %difference,
                 "another process registers the same id, and each replaces the registration of the \
-                 other; give each instance an id of its own"
+                 other; give each instance its own id"
             );
         } else if !is_conflict && self.last_difference.as_ref() != Some(difference) {
             tracing::warn!(
@@ -459,7 +459,7 @@ impl ChangesByOthers {
         self.last_difference = Some(Arc::clone(difference));
     }
 
-    /// A heartbeat found the registration unchanged.
+    /// Handles a heartbeat that found the registration unchanged.
     fn unchanged(&mut self) {
         let Some(quiet) = &mut self.quiet else { return };
         *quiet += 1;
@@ -635,7 +635,7 @@ mod tests {
 
     /// Clients of a registry that has lost its data accept after 10 s that a service has no instances.
     #[tokio::test(start_paused = true)]
-    async fn a_failed_registration_is_retried_within_three_seconds_however_long_the_outage() {
+    async fn a_failed_registration_is_retried_within_three_seconds_even_after_a_long_outage() {
         let down = Down::default();
         let _registrar = Registrar::start(Arc::new(down.clone()), registration()).unwrap();
         sleep(Duration::from_secs(600)).await;
@@ -677,7 +677,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_platform_has_time_to_register_the_instance_before_it_is_looked_for() {
+    async fn a_platform_has_two_minutes_to_register_the_instance() {
         let platform = Arc::new(Platform {
             memory: MemoryProvider::new(),
             looked_up: Mutex::default(),

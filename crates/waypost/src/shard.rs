@@ -1,5 +1,4 @@
-//! Numbers with a copy per core. A shared counter makes picks slower with each additional core; a sharded
-//! one doesn't.
+//! Numbers with a copy per core. A shared counter would make picks slower with each additional core.
 
 use std::cell::Cell;
 use std::sync::OnceLock;

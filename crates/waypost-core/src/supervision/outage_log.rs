@@ -163,7 +163,7 @@ impl OutageLog {
         }
     }
 
-    /// The counters are valid after any panic, so a poisoned lock is used as it is.
+    /// The counters are valid after any panic, so a poisoned lock can still be used.
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -14,7 +14,7 @@ fn registered(number: usize, status: &str) -> Value {
         "port": 4000 + number, "tags": ["v1"], "meta": {}, "status": status, "since": ago(1), "why": null, "history": [[1_700_000_000, "passing"]]}]})
 }
 
-/// The seconds that the page's process has computed, on all its threads that draw or run scripts.
+/// The CPU time of the page's process in seconds, on all threads that draw or run scripts.
 async fn task_seconds(page: &Page) -> f64 {
     let metrics = page.devtools("Performance.getMetrics", json!({})).await;
     let metrics = metrics["metrics"].as_array().unwrap();
@@ -64,7 +64,7 @@ async fn five_hundred_services_with_ten_changes_a_second_stay_within_the_budget(
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_idle_page_sends_no_request_and_hardly_computes() {
+async fn an_idle_page_sends_no_request_and_uses_hardly_any_cpu() {
     let stack = shop();
     stack.set_service({
         let mut orders = stack.service("orders");

@@ -22,7 +22,7 @@ async fn register(consul: &Consul, id: &str) {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn each_view_that_a_consul_can_feed_shows_it_and_follows_it() {
+async fn each_view_with_data_from_consul_shows_it_and_is_kept_up_to_date() {
     let consul = Consul::start().await;
     register(&consul, "orders-1").await;
     let server = server_of(&consul).await;
@@ -72,7 +72,7 @@ async fn each_view_that_a_consul_can_feed_shows_it_and_follows_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_of_consul_is_shown_with_its_age_and_ends_by_itself() {
+async fn an_outage_of_consul_is_shown_with_its_age_until_consul_is_back() {
     let mut consul = Consul::start().await;
     register(&consul, "orders-1").await;
     let server = server_of(&consul).await;

@@ -29,7 +29,7 @@ impl Server {
         let stop = CancellationToken::new();
         let stopped = stop.clone();
         let listener = listener.into_std().unwrap();
-        // A runtime of its own: when it ends, all connections are closed, as in a crash.
+        // A separate runtime: when it ends, all connections are closed, as in a crash.
         let task = tokio::task::spawn_blocking(move || {
             let runtime = Builder::new_current_thread().enable_all().build().unwrap();
             runtime.block_on(async {

@@ -114,7 +114,7 @@ async fn services_are_restarted_and_scaled_by_button_and_by_key() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn without_the_token_of_the_session_the_page_only_looks() {
+async fn without_the_token_of_the_session_the_page_is_read_only() {
     let stack = shop();
     let server = stack.serve().await;
     Page::test(&server.url, async |page| {
@@ -243,7 +243,7 @@ async fn eight_tabs_stay_live_with_one_set_of_streams() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_outage_is_shown_with_its_age_and_ends_by_itself() {
+async fn an_outage_is_shown_with_its_age_until_the_registry_is_back() {
     let stack = small_stack();
     let server = stack.serve().await;
     let address = server.url.clone();

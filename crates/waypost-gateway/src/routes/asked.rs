@@ -1,4 +1,4 @@
-//! Routes that services ask for: by the tags or metadata `waypost.path=/billing`,
+//! Routes that services request by the tags or metadata `waypost.path=/billing`,
 //! `waypost.host=billing.example` and `waypost.strip=true` of their instances.
 
 use waypost::Instance;
@@ -6,7 +6,7 @@ use waypost::snapshot::Snapshot;
 
 use super::pattern::{HostPattern, PathPattern};
 
-/// A route that a service asks for.
+/// A route that a service requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct AskedRoute {
     pub(super) hosts: Vec<HostPattern>,
@@ -15,8 +15,8 @@ pub(super) struct AskedRoute {
     pub(super) strips: bool,
 }
 
-/// The route that the instances of a service ask for. If they disagree, as during an update, the one
-/// with the smallest id decides.
+/// The route that the instances of a service request. If they disagree, as during an update, the
+/// request of the instance with the smallest id is used.
 ///
 /// # Errors
 /// What is wrong with it.

@@ -1,7 +1,7 @@
 //! Traffic figures: requests, failures and latencies per service, second by second.
 //!
-//! Each worker counts by itself. Once a second the counts of all workers are collected into a history
-//! of 15 minutes and into totals since the start.
+//! Each worker has its own counts. Once a second they are collected into a history of 15 minutes and
+//! into totals since the start.
 
 mod counts;
 mod history;

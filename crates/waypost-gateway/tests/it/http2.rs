@@ -23,7 +23,7 @@ async fn connect(address: SocketAddr) -> SendRequest<Body> {
     connect_with_socket(address).await.0
 }
 
-/// As [`connect`], with the socket, which can be closed at any time.
+/// Like [`connect`], with the socket, which can be closed at any time.
 async fn connect_with_socket(address: SocketAddr) -> (SendRequest<Body>, std::net::TcpStream) {
     let stream = TcpStream::connect(address).await.expect("a connection");
     let stream = stream.into_std().expect("a socket");

@@ -57,7 +57,7 @@ async fn a_service_whose_paths_begin_with_its_name_is_redirected_to_them() {
 }
 
 #[tokio::test]
-async fn a_426_keeps_the_protocol_that_it_requires() {
+async fn a_426_keeps_the_protocol_that_the_service_requires() {
     let response = "HTTP/1.1 426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
                     Content-Length: 0\r\n\r\n";
     let gateway = gateway_to("chat", response).await;

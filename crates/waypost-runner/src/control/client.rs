@@ -69,7 +69,7 @@ impl Client {
     /// Sends a GET request whose response has one JSON value per line.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// The same as for [`get`](Self::get).
     pub async fn get_lines<T: DeserializeOwned>(
         &mut self,
         path: &str,
@@ -92,7 +92,7 @@ impl Client {
     /// Sends a POST request with a JSON body.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// The same as for [`get`](Self::get).
     pub async fn post(&mut self, path: &str, body: &serde_json::Value) -> Result<(), ClientError> {
         let response = self
             .send(Method::POST, path, Some(body.to_string()))
@@ -104,7 +104,7 @@ impl Client {
     /// Follows a stream of server-sent events.
     ///
     /// # Errors
-    /// As [`get`](Self::get).
+    /// The same as for [`get`](Self::get).
     pub async fn events(mut self, path: &str) -> Result<EventStream, ClientError> {
         let response = self.send(Method::GET, path, None).await?;
         Ok(EventStream {

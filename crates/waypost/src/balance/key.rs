@@ -1,7 +1,8 @@
 //! Keys for consistent hashing.
 
-/// A value that related requests share, such as a user's name or a session's id:
-/// [`ConsistentHash`](crate::balance::ConsistentHash) sends them to the same endpoint.
+/// A value that related requests have in common, such as a user's name or a session's id.
+/// [`ConsistentHash`](crate::balance::ConsistentHash) sends requests with the same key to the same
+/// endpoint.
 ///
 /// The same bytes are the same key in every process and on every machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -63,7 +63,7 @@ impl Pick {
         self.picker.lease(self.index, timing, self.is_trial)
     }
 
-    /// As [`lease`](Self::lease), for a caller that has read the clock.
+    /// Like [`lease`](Self::lease), for a caller that has read the clock.
     #[inline(always)]
     pub fn lease_at(&self, now: Instant) -> Lease {
         let timing = Timing::Since(now);

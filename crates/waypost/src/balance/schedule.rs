@@ -7,7 +7,7 @@ use super::Candidates;
 const TURNS_PER_ENDPOINT: usize = 64;
 
 /// A cycle in which each endpoint has turns in proportion to its weight, spread evenly: with weights 5,
-/// 1 and 1, the first endpoint has five of seven turns, but never five in a row.
+/// 1 and 1, the first endpoint has five of seven turns, but not five in a row.
 ///
 /// `None` if each endpoint has one turn. Whole weights with a small sum are represented exactly.
 pub(crate) fn schedule(candidates: &Candidates) -> Option<Box<[u32]>> {

@@ -17,7 +17,7 @@ fn background() -> Result<&'static Background, Error> {
     Ok(SHARED.get_or_init(|| new))
 }
 
-/// As [`crate::get_service_url`].
+/// Like [`crate::get_service_url`].
 ///
 /// ```no_run
 /// # fn main() -> Result<(), waypost::Error> {
@@ -35,7 +35,7 @@ where
     background()?.block_on(crate::global::get_service_url(service, default))?
 }
 
-/// As [`crate::get_service`].
+/// Like [`crate::get_service`].
 ///
 /// # Errors
 /// The same; and [`Error::WithinRuntime`] within an async runtime.
@@ -46,7 +46,7 @@ where
     background()?.block_on(crate::global::get_service(service, default))?
 }
 
-/// As [`crate::get_services`].
+/// Like [`crate::get_services`].
 ///
 /// # Errors
 /// The same; and [`Error::WithinRuntime`] within an async runtime.
@@ -54,7 +54,7 @@ pub fn get_services() -> Result<BTreeMap<ServiceName, Arc<Instance>>, Error> {
     background()?.block_on(crate::global::get_services())?
 }
 
-/// As [`crate::register_service`]. Call [`deregister_service`] before the program ends, or use a
+/// Like [`crate::register_service`]. Call [`deregister_service`] before the program ends, or use a
 /// [`Registrar`](super::Registrar), which deregisters when it is dropped.
 ///
 /// # Errors
@@ -63,7 +63,7 @@ pub fn register_service(registration: ServiceRegistration) -> Result<InstanceId,
     background()?.block_on(crate::global::register_service(registration))?
 }
 
-/// As [`crate::deregister_service`].
+/// Like [`crate::deregister_service`].
 ///
 /// # Errors
 /// The same; and [`Error::WithinRuntime`] within an async runtime.
@@ -74,7 +74,7 @@ where
     background()?.block_on(crate::global::deregister_service(service))?
 }
 
-/// As [`crate::deregister_all_services`]. Call it before the program ends: the background thread of
+/// Like [`crate::deregister_all_services`]. Call it before the program ends: the background thread of
 /// these functions never stops by itself, so it can't deregister on its own.
 ///
 /// # Errors

@@ -23,7 +23,7 @@ impl Registrar {
     /// Starts to register, on a new background thread.
     ///
     /// # Errors
-    /// As [`crate::Registrar::start`]; and [`Error::WithinRuntime`] within an async runtime.
+    /// The same as for [`crate::Registrar::start`]; and [`Error::WithinRuntime`] within an async runtime.
     pub fn start(
         provider: Arc<dyn Provider>,
         registration: ServiceRegistration,

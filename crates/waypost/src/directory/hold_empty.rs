@@ -25,7 +25,7 @@ pub(super) struct Before {
 /// Holds back an answer without instances for a while, if there were instances before.
 ///
 /// A registry that was wiped gives such answers until its services have registered again. A registry
-/// that ran all the time gives them when the last instance has left. Therefore there are two durations:
+/// without an outage gives them when the last instance has left. Therefore there are two durations:
 /// one after an outage, and one otherwise. Meanwhile the last known good answer is kept and marked stale.
 pub(super) fn hold_empty(
     items: BoxStream<'static, Item>,

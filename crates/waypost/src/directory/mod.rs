@@ -104,7 +104,7 @@ impl Directory {
     /// The names of all services that the provider knows.
     ///
     /// # Errors
-    /// As [`lookup`](Self::lookup).
+    /// The same as for [`lookup`](Self::lookup).
     pub async fn catalog(&self) -> Result<Arc<Catalog>, Error> {
         self.settled(&self.watch_catalog(), None).await
     }
@@ -353,7 +353,7 @@ impl Directory {
 }
 
 impl Inner {
-    /// Locked while the set of watches changes. It guards no data, so a poisoned lock is used as it is.
+    /// Locked while the set of watches changes. It guards no data, so a poisoned lock can still be used.
     fn changing(&self) -> MutexGuard<'_, ()> {
         self.changing.lock().unwrap_or_else(PoisonError::into_inner)
     }

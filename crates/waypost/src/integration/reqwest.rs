@@ -257,7 +257,7 @@ impl RequestBuilder {
     /// Sends the request.
     ///
     /// # Errors
-    /// As [`Client::execute`].
+    /// The same as for [`Client::execute`].
     pub async fn send(self) -> Result<Response, RequestError> {
         let (address, request) = (self.address?, self.request.build()?);
         self.client.execute(&address, request).await

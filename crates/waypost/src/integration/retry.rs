@@ -56,7 +56,7 @@ impl Default for RetryBudget {
 /// in `tried` are avoided if there is another. Waits for the provider's first answer.
 ///
 /// # Errors
-/// As [`ServiceDiscoveryClient::discover_service`]; [`Error::Invalid`] if no instance has that port and
+/// The same as for [`ServiceDiscoveryClient::discover_service`]; [`Error::Invalid`] if no instance has that port and
 /// scheme.
 pub async fn lease_for(
     client: &ServiceDiscoveryClient,

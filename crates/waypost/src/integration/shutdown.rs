@@ -10,15 +10,15 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 /// SIGHUP is not handled if the process was started with it ignored, as `nohup` does. This is detected
 /// on Linux only; elsewhere SIGHUP always counts.
 ///
-/// The signals no longer end the process by themselves from the moment of the call, not only from the
-/// first poll. So call it before doing anything that must be undone at the end. Outside of a Tokio
+/// From the moment of the call, and not only from the first poll, the signals no longer terminate the
+/// process. So call it before doing anything that must be undone at the end. Outside of a Tokio
 /// runtime, they are handled from the first poll on.
 pub fn shutdown_signal() -> impl Future<Output = ()> + Send + 'static {
     let listening = Handle::try_current().is_ok().then(Signals::listen);
     async move {
         match listening.unwrap_or_else(Signals::listen) {
             Ok(mut signals) => signals.received().await,
-            // Without handlers, the signals end the process by themselves.
+            // Without handlers, the signals terminate the process.
             Err(_) => std::future::pending().await,
         }
     }

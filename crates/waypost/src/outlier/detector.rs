@@ -367,7 +367,7 @@ impl OutlierDetector {
         self.changed.send_replace(());
     }
 
-    /// Each entry is valid by itself, so a poisoned lock is used as it is.
+    /// Each entry is valid on its own, so a poisoned lock can still be used.
     fn table(&self) -> MutexGuard<'_, EjectionTable> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -26,11 +26,11 @@ pub enum BalanceEvent {
         /// Number of consecutive ejections.
         times: u32,
     },
-    /// An endpoint was to be ejected, but too many others already are.
+    /// An endpoint was due for ejection, but too many others are already ejected.
     Spared {
         /// The endpoint.
         instance: InstanceId,
-        /// Why it was to be ejected.
+        /// Why it was due for ejection.
         cause: EjectionCause,
     },
     /// An ejected endpoint is used again: a trial request succeeded, or its active checks pass.
@@ -211,7 +211,7 @@ impl EventSink {
         }
     }
 
-    /// Counters are valid after any panic, so a poisoned lock is used as it is.
+    /// Counters are valid after any panic, so a poisoned lock can still be used.
     fn lock(&self) -> MutexGuard<'_, BalanceCounters> {
         self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// How a request ended, as far as it says something about the endpoint.
+/// How a request ended, as far as this depends on the endpoint.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Outcome {

@@ -41,7 +41,7 @@ impl OutcomeWindow {
         self.counts(self.count(number(now), |window| window.plus_failure()))
     }
 
-    /// Counts a consecutive failure that says nothing about the success rate. Returns the number of
+    /// Counts a consecutive failure that doesn't count in the success rate. Returns the number of
     /// consecutive failures.
     pub(super) fn count_abandoned(&self, now: u64) -> u32 {
         let window = self.count(number(now), |window| {

@@ -471,7 +471,7 @@ clusters: [{name: c, cluster: {server: 'https://10.0.0.1:6443'}}]
     }
 
     #[tokio::test]
-    async fn what_a_kubeconfig_sets_comes_from_that_file() {
+    async fn settings_from_a_kubeconfig_have_that_file_as_their_source() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("kubeconfig");
         std::fs::write(&file, KUBECONFIG).unwrap();

@@ -42,7 +42,7 @@
 //! | servers, as IP addresses with or without a port, separated by commas | `SERVICE_DISCOVERY_DNS_SERVER`, such as `127.0.0.1:8600` | those of `/etc/resolv.conf` |
 //! | search domains, separated by commas | `SERVICE_DISCOVERY_DNS_SEARCH` | those of `/etc/resolv.conf`; none if servers are set |
 //! | name to look up | `SERVICE_DISCOVERY_DNS_NAME`, such as `{service}.service.consul` | `{service}` |
-//! | port, which makes A and AAAA records be used instead of SRV records | `SERVICE_DISCOVERY_DNS_PORT` | none |
+//! | port; if it is set, A and AAAA records are used instead of SRV records | `SERVICE_DISCOVERY_DNS_PORT` | none |
 //! | UDP instead of TCP | `SERVICE_DISCOVERY_DNS_UDP` | `false` |
 //! | scheme | `SERVICE_DISCOVERY_DNS_SCHEME` | `http` |
 //! | bounds of the time between look-ups, which is the records' time to live | `SERVICE_DISCOVERY_DNS_MIN_REFRESH`, `SERVICE_DISCOVERY_DNS_MAX_REFRESH` | `1s`, `1m` |

@@ -119,7 +119,7 @@ impl Settings {
     /// Reads the settings from the process's environment.
     ///
     /// # Errors
-    /// As [`new`](Self::new).
+    /// The same as for [`new`](Self::new).
     pub fn of_this_process() -> Result<Self, ConfigError> {
         Self::new(Environment::of_this_process())
     }
@@ -210,7 +210,7 @@ impl Settings {
     /// Makes the provider without the fallback.
     ///
     /// # Errors
-    /// As [`provider`](Self::provider).
+    /// The same as for [`provider`](Self::provider).
     pub fn chosen_provider(&self) -> Result<Arc<dyn Provider>, Error> {
         let entry = KINDS.iter().find(|(kind, ..)| *kind == self.kind);
         let (.., build) = entry.ok_or_else(|| ConfigError::new(PROVIDER, "unknown provider"))?;

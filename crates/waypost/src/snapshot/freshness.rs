@@ -53,7 +53,7 @@ impl Freshness {
         }
     }
 
-    /// After an answer; the generation grows only if the content has changed.
+    /// The freshness after an answer. The generation increases only if the content has changed.
     pub(crate) fn confirmed(&self, changed: bool) -> Self {
         Self {
             provider: Arc::clone(&self.provider),
@@ -64,7 +64,7 @@ impl Freshness {
         }
     }
 
-    /// After a failed attempt.
+    /// The freshness after a failed attempt.
     pub(crate) fn failed(&self, error: ProviderError) -> Self {
         let (since, attempts) = match &self.failure {
             Some(earlier) => (earlier.since, earlier.attempts.saturating_add(1)),

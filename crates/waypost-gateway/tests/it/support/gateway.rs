@@ -51,7 +51,7 @@ impl TestGateway {
         Self::start_with_client(ServiceDiscoveryClient::new(provider), memory, edit).await
     }
 
-    /// As [`start_on`](Self::start_on), with a client with other options.
+    /// Like [`start_on`](Self::start_on), with a client with other options.
     pub(crate) async fn start_with_client(
         discovery: ServiceDiscoveryClient,
         memory: MemoryProvider,

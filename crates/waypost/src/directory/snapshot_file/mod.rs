@@ -224,7 +224,7 @@ impl SnapshotFile {
         replace(&self.path, &[header.as_bytes(), &body])
     }
 
-    /// Each entry is valid by itself, so a poisoned lock is used as it is.
+    /// Each entry is valid on its own, so a poisoned lock can still be used.
     fn remembered(&self) -> MutexGuard<'_, Answers> {
         (self.remembered.lock()).unwrap_or_else(PoisonError::into_inner)
     }

@@ -53,7 +53,7 @@ use crate::registrar::Registrar;
 /// | path | response |
 /// |---|---|
 /// | `/health`, `/readyz` | the report; 200 if no critical check fails and the service is [ready](HealthChecks::is_ready), else 503 |
-/// | `/livez` | always 200 and `{"status": "passing"}`; no check is run, so that a failing dependency doesn't get the process restarted |
+/// | `/livez` | always 200 and `{"status": "passing"}`; no check is run, so that a failing dependency doesn't cause a restart |
 pub fn health_router<S>(health: HealthChecks) -> Router<S>
 where
     S: Clone + Send + Sync + 'static,

@@ -29,7 +29,7 @@ pub(super) struct Timeouts {
     pub(super) header: Duration,
     /// For a request body, in addition to a second for each [`MIN_BODY_RATE`] bytes.
     pub(super) body: Duration,
-    /// The time in which the client reads nothing of the response.
+    /// How long the client may read nothing of the response.
     pub(super) write: Duration,
     /// Between requests.
     pub(super) idle: Duration,
@@ -65,14 +65,14 @@ struct ActivityState {
 }
 
 impl Activity {
-    /// A request head has been received.
+    /// Records that a request head has been received.
     pub(super) fn request_started(&self) -> RequestGuard {
         self.0.started.fetch_add(1, Ordering::SeqCst);
         self.0.in_flight.fetch_add(1, Ordering::SeqCst);
         RequestGuard(self.clone())
     }
 
-    /// The connection no longer carries HTTP.
+    /// Records that the connection no longer carries HTTP.
     pub(super) fn upgraded(&self) {
         self.0.is_upgraded.store(true, Ordering::SeqCst);
     }

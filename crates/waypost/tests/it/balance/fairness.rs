@@ -145,7 +145,7 @@ async fn two_choices_follow_weights_of_990_5_and_5() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn round_robin_starts_anywhere_so_that_clients_do_not_move_in_step() {
+async fn round_robin_starts_at_a_random_position_so_that_clients_do_not_move_in_step() {
     let mut first = BTreeMap::new();
     for _ in 0..200 {
         let fixture = Fixture::new(many(8), RoundRobin::new()).await;

@@ -41,7 +41,7 @@ async fn failed_share(strategy: impl Strategy) -> f64 {
 }
 
 #[tokio::test(start_paused = true)]
-async fn callers_with_a_time_limit_hardly_ever_meet_an_instance_that_hangs() {
+async fn callers_with_a_time_limit_rarely_reach_a_hanging_instance() {
     for (name, share) in [
         ("p2c", failed_share(P2cPeakEwma::seeded(3)).await),
         (
@@ -59,14 +59,14 @@ async fn callers_with_a_time_limit_hardly_ever_meet_an_instance_that_hangs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_trial_that_is_given_up_ejects_again_and_others_are_not_sent_after_it() {
+async fn an_abandoned_trial_ejects_again_and_no_further_trials_follow_it() {
     let fixture = Fixture::new(plain(&["a", "b", "c", "d"]), RoundRobin::new()).await;
     fixture.fail("b", 5);
     settle().await;
     advance(Duration::from_secs(34)).await;
     settle().await;
     assert_eq!(fixture.selection("b"), Selection::Probing);
-    // As `curl -m 1`, one after another, while `b` hangs.
+    // Like `curl -m 1`, one after another, while `b` hangs.
     let mut lost = 0;
     for _ in 0..20 {
         lost += usize::from(!call(&fixture, "b", Duration::from_secs(1)).await);
@@ -91,7 +91,7 @@ async fn a_trial_that_is_dropped_at_once_leaves_a_pause_before_the_next() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn short_leases_without_an_outcome_eject_nobody() {
+async fn short_leases_without_an_outcome_eject_no_endpoint() {
     let fixture = Fixture::new(plain(&["a", "b"]), RoundRobin::new()).await;
     for _ in 0..100 {
         let lease = fixture.balancer.pick().unwrap().lease();

@@ -1,4 +1,4 @@
-//! Outlier detection: causes and durations of ejections, probing, limits, panic mode.
+//! Outlier detection: causes and durations of ejections, trial requests, limits, panic mode.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use waypost::outlier::{BalanceEvent, EjectionCause, OutlierDetection};
 use super::fixture::{Fixture, instance, many, plain, settle};
 
 #[tokio::test(start_paused = true)]
-async fn five_consecutive_failures_eject_and_a_successful_probe_readmits() {
+async fn five_consecutive_failures_eject_and_a_successful_trial_readmits() {
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
     let mut events = fixture.balancer.events();
     fixture.fail("b", 4);
@@ -53,7 +53,7 @@ async fn five_consecutive_failures_eject_and_a_successful_probe_readmits() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn each_failed_probe_lengthens_the_next_ejection_up_to_the_maximum() {
+async fn each_failed_trial_lengthens_the_next_ejection_up_to_the_maximum() {
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
     let mut events = fixture.balancer.events();
     fixture.fail("b", 5);

@@ -1,5 +1,5 @@
-//! Weights before the strategy: zones, slow start, subsets, drained instances, alike for all
-//! strategies.
+//! Weights before the strategy: zones, slow start, subsets, drained instances. They are the same for
+//! all strategies.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

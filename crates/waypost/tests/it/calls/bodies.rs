@@ -129,7 +129,7 @@ async fn black_hole() -> (u16, Vec<std::net::TcpStream>, std::net::TcpListener) 
 }
 
 #[tokio::test]
-async fn a_post_that_never_left_goes_to_another_instance() {
+async fn a_post_that_was_never_sent_goes_to_another_instance() {
     let good = post_server().await;
     let unresolved = Instance::builder(auth(), "nowhere.invalid".parse().unwrap(), 80);
     let (hole, _pending, _listener) = black_hole().await;
