@@ -40,7 +40,7 @@ impl<D: Decoder> BlockingQuery<D> {
     /// Sends one request after the other, by the rules of Consul's documentation ("Blocking
     /// Queries"). The stream ends with the first failure.
     ///
-    /// A response without a change is an item as well: it confirms that the last one is still valid.
+    /// A response without a change is an item as well: it confirms that the last one is still right.
     pub(super) fn watch(self) -> BoxStream<'static, Result<D::Item, ProviderError>> {
         let state = QueryState {
             query: self,

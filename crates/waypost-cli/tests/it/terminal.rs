@@ -157,7 +157,7 @@ async fn no_color_disables_colours_and_a_dumb_terminal_gets_plain_lines() {
     let printed = terminal.until("Ctrl-C ends all").await;
     assert!(!printed.contains('\x1b'), "{printed}");
     assert!(printed.contains("worker   | INFO begun"), "{printed}");
-    // The same as when the window is closed.
+    // As when the window is closed.
     let pid = terminal.child.id().unwrap().try_into().unwrap();
     let all = descendants(pid);
     drop(terminal);
