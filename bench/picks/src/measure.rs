@@ -14,7 +14,7 @@ const ROUNDS: usize = 60;
 const TURNS: usize = 300;
 
 /// Time limit of a measurement with two threads, for machines that are always busy.
-const PATIENCE: Duration = Duration::from_secs(3);
+const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 /// The CPU time of this thread. It excludes other processes, and includes waiting for a cache line.
 pub struct Stopwatch(Duration);
@@ -117,7 +117,7 @@ pub fn nanos_of_two<T>(call: impl Fn() -> T + Sync) -> f64 {
 /// which a thread had to wait for a CPU is repeated, within the time limit.
 fn rates<T>(call: &(impl Fn() -> T + Sync)) -> [f64; 2] {
     let calls = calibrate(&mut |calls| time(calls, &mut || call())) / 4;
-    let end = Instant::now() + PATIENCE;
+    let end = Instant::now() + TIME_LIMIT;
     let mut rates = [Vec::new(), Vec::new()];
     while rates.iter().any(|rates| rates.len() < TURNS) && Instant::now() < end {
         for (threads, rates) in [1, 2].into_iter().zip(&mut rates) {
@@ -134,8 +134,8 @@ fn together<T>(threads: usize, calls: u64, call: &(impl Fn() -> T + Sync)) -> Op
         time(calls / 4, &mut || call());
         // Threads that see each other while spinning are on different CPUs.
         ready.fetch_add(1, Ordering::SeqCst);
-        let patience = Instant::now() + ROUND;
-        while ready.load(Ordering::SeqCst) < threads && Instant::now() < patience {
+        let deadline = Instant::now() + ROUND;
+        while ready.load(Ordering::SeqCst) < threads && Instant::now() < deadline {
             std::hint::spin_loop();
         }
         let start = Instant::now();

@@ -338,18 +338,18 @@ fn instructions() -> impl Iterator<Item = (&'static str, Option<f64>)> {
 
 /// The strategies that take over a tenth more instructions than the report says.
 pub fn regressions(report: &str) -> Vec<String> {
-    let said = |strategy: &str| {
+    let reported = |strategy: &str| {
         let start = format!("| `{strategy}` | ");
         let row = report.lines().find_map(|line| line.strip_prefix(&start))?;
         row.trim_end_matches(" |").parse::<f64>().ok()
     };
-    let fault = |(strategy, count): (&str, Option<f64>)| match (said(strategy), count) {
+    let fault = |(strategy, count): (&str, Option<f64>)| match (reported(strategy), count) {
         (None, _) => Some(format!("{strategy}: the report has no count")),
         (_, None) => Some(format!(
             "{strategy}: valgrind counted nothing; is it installed?"
         )),
-        (Some(said), Some(count)) if count > said * 1.1 => Some(format!(
-            "{strategy}: {count:.0} instructions, the report says {said:.0}"
+        (Some(reported), Some(count)) if count > reported * 1.1 => Some(format!(
+            "{strategy}: {count:.0} instructions, the report says {reported:.0}"
         )),
         _ => None,
     };
@@ -363,8 +363,8 @@ fn collected(strategy: &str, count: usize) -> Option<f64> {
         .args(["calls", strategy, "1000", &count.to_string()])
         .output()
         .ok()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    let line = said.lines().find(|line| line.contains("Collected :"))?;
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    let line = stderr.lines().find(|line| line.contains("Collected :"))?;
     line.split_whitespace().last()?.parse().ok()
 }
 

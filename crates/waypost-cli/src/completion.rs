@@ -13,7 +13,7 @@ use crate::command::registry_args::RegistryArgs;
 pub(crate) const VARIABLE: &str = "WAYPOST_COMPLETE";
 
 /// How long a completion waits for the registry: about as long as a person who pressed Tab would.
-const PATIENCE: Duration = Duration::from_millis(700);
+const TIMEOUT: Duration = Duration::from_millis(700);
 
 /// Completes an argument with the names of the registered services.
 pub(crate) fn services() -> ArgValueCandidates {
@@ -29,10 +29,10 @@ fn service_names() -> Option<Vec<String>> {
         .enable_all()
         .build()
         .ok()?;
-    let args = RegistryArgs::for_completion(registry_on_the_line(std::env::args_os()), PATIENCE);
+    let args = RegistryArgs::for_completion(registry_on_the_line(std::env::args_os()), TIMEOUT);
     runtime.block_on(async {
         let directory = args.directory().ok()?;
-        let catalog = timeout(PATIENCE, directory.catalog()).await.ok()?.ok()?;
+        let catalog = timeout(TIMEOUT, directory.catalog()).await.ok()?.ok()?;
         let names = catalog.names().iter().map(ToString::to_string);
         Some(names.collect())
     })

@@ -49,7 +49,7 @@ impl Acceptor {
     /// Accepts connections. Never returns, except with an error.
     pub(crate) async fn accept(&self, listener: &TcpListener) -> io::Result<Infallible> {
         loop {
-            self.limits.room().await;
+            self.limits.available().await;
             match listener.accept().await {
                 Ok((stream, peer)) => self.assign(stream.into_std()?, peer),
                 Err(error) if is_of_one_connection(&error) => {}
@@ -146,7 +146,7 @@ impl ConnectionLimits {
     }
 
     /// Waits until another connection may be accepted. Until then clients wait in the backlog.
-    async fn room(&self) {
+    async fn available(&self) {
         let mut has_warned = false;
         loop {
             let freed = self.freed.notified();

@@ -642,11 +642,12 @@ impl Instances {
         which: impl Fn(&InstanceHandle) -> bool,
         what: impl Fn(&InstanceHandle),
     ) -> Vec<String> {
-        let told = self.handles.iter().filter(|handle| which(handle));
-        told.map(|handle| {
-            what(handle);
-            handle.name.clone()
-        })
-        .collect()
+        let selected = self.handles.iter().filter(|handle| which(handle));
+        selected
+            .map(|handle| {
+                what(handle);
+                handle.name.clone()
+            })
+            .collect()
     }
 }

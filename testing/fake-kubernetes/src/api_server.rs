@@ -405,8 +405,8 @@ impl Builder {
     /// Closes a watch if its reader takes nothing for this time while more than this number of
     /// changes wait. The default is 250 ms and 100 changes.
     #[must_use]
-    pub fn slow_reader(mut self, patience: Duration, changes: usize) -> Self {
-        self.settings.slow_reader = (patience, changes);
+    pub fn slow_reader(mut self, max_stall: Duration, changes: usize) -> Self {
+        self.settings.slow_reader = (max_stall, changes);
         self
     }
 

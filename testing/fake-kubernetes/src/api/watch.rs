@@ -229,10 +229,10 @@ impl Watch {
         let mut line = format!(r#"{{"type":"{event}","object":"#).into_bytes();
         line.extend_from_slice(object);
         line.extend_from_slice(b"}\n");
-        let (patience, most) = self.cluster.settings.slow_reader;
+        let (max_stall, most) = self.cluster.settings.slow_reader;
         loop {
             // Giving up a reservation loses nothing.
-            if let Ok(permit) = timeout(patience, self.sender.reserve()).await {
+            if let Ok(permit) = timeout(max_stall, self.sender.reserve()).await {
                 permit.map_err(|_| Closed)?.send(line.into());
                 return Ok(());
             }

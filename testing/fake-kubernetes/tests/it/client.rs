@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use waypost_fake_kubernetes::{ApiServer, Builder, manifest};
 
 /// Longer than any step of a test takes.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The path of the slices in the namespace `demo`.
 pub(crate) const SLICES: &str = "/apis/discovery.k8s.io/v1/namespaces/demo/endpointslices";
@@ -95,7 +95,7 @@ pub(crate) async fn answer(request: RequestBuilder) -> (StatusCode, Value) {
         let body = serde_json::from_str(&text).unwrap_or_else(|_| json!(text));
         (status, body)
     };
-    tokio::time::timeout(PATIENCE, answer).await.unwrap()
+    tokio::time::timeout(DEADLINE, answer).await.unwrap()
 }
 
 /// The events of a watch.
@@ -119,7 +119,7 @@ impl Watch {
                 let line: Vec<u8> = self.buffer.drain(..=end).collect();
                 return Ok(Some(serde_json::from_slice(&line).unwrap()));
             }
-            let chunk = tokio::time::timeout(PATIENCE, self.response.chunk());
+            let chunk = tokio::time::timeout(DEADLINE, self.response.chunk());
             match chunk.await.expect("no event in time")? {
                 Some(chunk) => self.buffer.extend_from_slice(&chunk),
                 None => return Ok(None),

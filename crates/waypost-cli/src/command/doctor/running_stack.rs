@@ -16,11 +16,11 @@ const TIMEOUT: Duration = Duration::from_secs(2);
 /// The running stack of this file; `None` if it isn't running.
 pub(super) async fn running(path: &Path) -> Option<StackView> {
     let socket = socket_of_file(path).ok()?;
-    let asking = async {
+    let request = async {
         let mut client = Client::connect(&socket).await.ok()?;
         client.get("/api/stack").await.ok()
     };
-    timeout(TIMEOUT, asking).await.ok()?
+    timeout(TIMEOUT, request).await.ok()?
 }
 
 /// How many services are ready, and why the others are not.
