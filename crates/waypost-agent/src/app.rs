@@ -28,7 +28,7 @@ pub(crate) struct App {
     pub faults: Faults,
     pub auth: Auth,
     pub monitor: Monitor,
-    /// Set to true when a client requests that the agent leaves.
+    /// Set to true when a client requests that the agent leave.
     pub leave_requested: tokio::sync::watch::Sender<bool>,
     pub random: Mutex<fastrand::Rng>,
     /// Each large body needs a permit while it is read.

@@ -37,7 +37,7 @@ pub(crate) struct RegistryClient<'a> {
     client: Client,
 }
 
-/// Requests an agent to leave (`/v1/agent/leave`). A Consul agent stops. An [`Agent`](crate::Agent)
+/// Makes an agent leave (`/v1/agent/leave`). A Consul agent stops. An [`Agent`](crate::Agent)
 /// stops accepting connections and completes [`left`](crate::Agent::left).
 ///
 /// # Errors

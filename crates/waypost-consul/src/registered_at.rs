@@ -11,8 +11,8 @@ use waypost_core::InstanceId;
 /// The agents with which instances were registered. Used if several agents share a DNS name.
 ///
 /// If the agent that has a registration doesn't answer, the instance is registered with another one.
-/// When the first agent comes back, it may restore the registration from its data directory. Without
-/// this record, that registration would get no heartbeats and would never be removed.
+/// When the first agent is available again, it may restore the registration from its data directory.
+/// Without this record, that registration would get no heartbeats and would never be removed.
 #[derive(Debug, Default)]
 pub(super) struct RegisteredAt {
     instances: Mutex<HashMap<InstanceId, Entry>>,

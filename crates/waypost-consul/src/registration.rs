@@ -301,7 +301,7 @@ mod tests {
         register(&client, &registration, &report).await.unwrap();
         assert!(is_registered(other, port, "web-1").await);
 
-        // It comes back and remembers the registration, as an agent with a data directory does.
+        // It returns and still has the registration, like an agent with a data directory.
         agents.push(start_agent(first, port).await);
         let body = service_definition(&registration, &report);
         let returned = client.at(first);

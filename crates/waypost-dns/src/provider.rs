@@ -27,7 +27,7 @@ use crate::query::{ATTEMPT_TIMEOUT, ATTEMPTS, Queries};
 /// | no port is set | SRV, and A or AAAA of the targets | each address of each target, at the record's port, with the record's weight |
 ///
 /// Instances of an SRV priority other than the first have the weight 0: they are used if no others are
-/// left. DNS knows no health, so all instances are unchecked; use outlier detection or active checks.
+/// left. DNS reports no health, so all instances are unchecked; use outlier detection or active checks.
 ///
 /// A service is looked up again when the records' time to live is over, but not before
 /// [`min_refresh`](DnsBuilder::min_refresh) and not after [`max_refresh`](DnsBuilder::max_refresh).

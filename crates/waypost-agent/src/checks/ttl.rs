@@ -1,4 +1,4 @@
-//! TTL checks: a client reports the status, and the check becomes critical if no report comes in
+//! TTL checks: a client reports the status, and the check becomes critical if no report arrives in
 //! time.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

@@ -50,7 +50,7 @@ impl Expiry {
         }
     }
 
-    /// As if the slice had been renewed now. What has expired stays expired.
+    /// Restarts the time limit, as if the slice had been renewed now. A slice that has expired stays expired.
     pub(super) fn restarted(self, now: Instant) -> Self {
         Self {
             expires_at: now + TIMEOUT,

@@ -75,7 +75,7 @@ where
 }
 
 /// Like [`crate::deregister_all_services`]. Call it before the program ends: the background thread of
-/// these functions never stops by itself, so it can't deregister on its own.
+/// these functions runs until the process exits, and doesn't deregister the services then.
 ///
 /// # Errors
 /// The same; and [`Error::WithinRuntime`] within an async runtime.

@@ -103,7 +103,7 @@ mod tests {
         assert!(!ejection.claim_trial(999));
         assert!(ejection.claim_trial(1_000));
         assert!(!ejection.claim_trial(1_001));
-        // A trial without an outcome doesn't block for good.
+        // A trial without an outcome doesn't block further trials forever.
         assert!(ejection.claim_trial(6_000));
         assert!(!ejection.claim_trial(6_001));
     }

@@ -1,5 +1,5 @@
-//! All instances of one service name, with an index and cached responses of their own, so that the
-//! cost of a change doesn't depend on the number of other services.
+//! All instances of one service name, with their own index and cached responses, so that the cost of a
+//! change doesn't depend on the number of other services.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
