@@ -9,8 +9,8 @@ use crate::error::ConfigError;
 
 /// A snapshot of the environment variables of a process.
 ///
-/// Code that reads variables takes one of these, so that a test can pass any. Values are trimmed. A
-/// variable that is set but empty counts as unset, as in a shell's `${NAME:-default}`.
+/// Code that reads variables takes one of these, so that tests can pass their own. Values are trimmed. A
+/// variable that is set but empty counts as not set, as in a shell's `${NAME:-default}`.
 ///
 /// ```
 /// # use waypost_core::Environment;
@@ -111,8 +111,8 @@ impl Environment {
         self.get(name).map(parse).transpose()
     }
 
-    /// The value of a variable that holds a port. A value such as `tcp://10.0.0.1:8500` counts as
-    /// unset: Kubernetes sets `CONSUL_PORT` to that in the pods beside a Service named `consul`.
+    /// The value of a variable that holds a port. A value such as `tcp://10.0.0.1:8500` counts as not
+    /// set: Kubernetes sets `CONSUL_PORT` to such a value in pods if there is a Service named `consul`.
     ///
     /// # Errors
     /// If the value is not an integer from 1 to 65535.

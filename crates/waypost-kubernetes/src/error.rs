@@ -26,7 +26,7 @@ pub(crate) struct ApiStatus {
 }
 
 impl RequestError {
-    /// The server answered with this status. `identity` says where the credentials came from.
+    /// The error for a response with this status. `identity` says where the credentials came from.
     pub(crate) fn from_status(provider: &str, status: ApiStatus, identity: &str) -> Self {
         let message = match status.message.trim() {
             "" => status.reason.as_str(),

@@ -176,7 +176,7 @@ impl RbacAdvisor {
         let missing = match self.missing(namespace, role).await {
             Ok(missing) => missing,
             Err(error) => {
-                tracing::debug!(%error, "cannot ask the API server for our permissions");
+                tracing::debug!(%error, "cannot query the permissions of this client");
                 return None;
             }
         };

@@ -1,8 +1,8 @@
 //! The kinds of objects on which an answer about a service can be based, and the failure to report with it.
 //!
 //! Reading EndpointSlices and reading Services are separate permissions, and either request can fail
-//! by itself. [`SyncState`] is the state of one of the two kinds; [`basis`] and [`failing`] are the
-//! truth tables over both.
+//! while the other succeeds. [`SyncState`] is the state of one of the two kinds; [`basis`] and
+//! [`failing`] are the truth tables over both.
 
 /// Whether one kind of object has been listed, and how the latest request for it went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

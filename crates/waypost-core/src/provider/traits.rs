@@ -168,7 +168,7 @@ pub struct CheckResult {
     pub health: Health,
     /// The output of the check, such as the response to an HTTP request; may be empty.
     pub output: String,
-    /// Since when the check has had this health, if the registry says.
+    /// The time since which the check has had this health, if the registry reports it.
     pub since: Option<SystemTime>,
 }
 
@@ -203,8 +203,8 @@ impl CheckResult {
 pub enum HeartbeatResponse {
     /// The instance is registered.
     Known,
-    /// There is an instance of this id, but it differs from the registration: another tool or another
-    /// process has changed it. It must be registered again. The text names what differs.
+    /// There is an instance with this id, but it differs from the registration: another tool or another
+    /// process has changed it. It must be registered again. The text names the fields that differ.
     Changed(Arc<str>),
     /// The instance is not registered, because the registry was wiped, replaced or restarted. It must
     /// be registered again.

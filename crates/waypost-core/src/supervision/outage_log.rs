@@ -70,7 +70,7 @@ impl OutageLog {
         self.state().status.watches += 1;
     }
 
-    /// A watch was dropped; `failing` is the scope of its failure at that time, if any.
+    /// Records that a watch was dropped; `failing` is the scope of its failure at that time, if any.
     pub(super) fn watch_dropped(&self, failing: Option<FailureScope>) {
         let mut state = self.state();
         state.status.watches -= 1;
@@ -89,7 +89,7 @@ impl OutageLog {
         self.state().status.reconnects += 1;
     }
 
-    /// A watch has answered; `before` is the scope of its failure until now, if any.
+    /// Records an answer of a watch; `before` is the scope of its failure until now, if any.
     pub(super) fn succeeded(&self, before: Option<FailureScope>) {
         let mut state = self.state();
         state.status.last_success = Some(Instant::now());
@@ -101,7 +101,7 @@ impl OutageLog {
         }
     }
 
-    /// A watch has failed; `before` is the scope of its failure until now, if any.
+    /// Records a failure of a watch; `before` is the scope of its failure until now, if any.
     pub(super) fn failed(
         &self,
         subject: &str,
@@ -177,7 +177,7 @@ impl State {
         }
     }
 
-    /// One watch no longer fails with this scope. Returns the counters if it was the last one.
+    /// Records that one watch no longer fails with this scope. Returns the counters if it was the last one.
     fn recovered(&mut self, scope: FailureScope) -> Option<FailingWatches> {
         let watches = self.failing(scope);
         watches.now -= 1;

@@ -11,11 +11,11 @@ use tokio::time::sleep;
 /// backoff. The role passes on in the order of arrival. The first watch that succeeds wakes all
 /// others. So an unavailable registry gets one request from this process about every two seconds,
 /// plus the retries of each watch's own backoff, and all watches recover within about three seconds
-/// of the registry.
+/// after the registry is available again.
 ///
-/// Alternatives that were considered: a low cap on the backoff costs one request per *watch* and
-/// step; a separate probe needs one more method in every provider, and an open port doesn't mean
-/// that look-ups are answered.
+/// Two alternatives were considered. A low cap on the backoff costs one request per *watch* in that
+/// time. A separate probe needs another method in every provider, and an open port doesn't mean that
+/// look-ups succeed.
 #[derive(Debug, Default)]
 pub(super) struct Recovery {
     /// Held by the prober. Tokio's mutex is fair, so the role passes on in order of arrival.

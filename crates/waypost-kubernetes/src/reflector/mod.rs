@@ -6,8 +6,8 @@
 //! detection of changes":
 //!
 //! - A list takes effect when it is complete. An attempt that fails before that changes nothing.
-//! - A watch that ends is reopened from the latest resource version. The server is asked to end it
-//!   after 30 to 60 s, so that a dead connection is noticed by then.
+//! - A watch that ends is reopened from the latest resource version. Each watch has a timeout of 30 to
+//!   60 s, so that a dead connection is noticed by then.
 //! - 410 Gone means that the resource version has expired: everything is listed again at once.
 //! - Other failures are reported and retried with exponential backoff, at most 30 s. A retry after
 //!   access was denied costs one request.

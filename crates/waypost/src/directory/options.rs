@@ -29,7 +29,7 @@ pub struct DirectoryOptions {
     /// The same without an outage. Zero by default: an empty answer then means that the last instance
     /// has left.
     pub hold_empty: Duration,
-    /// A file that stores the snapshots, for a start while the registry is down. None by default.
+    /// A file that stores the snapshots, for a program that starts while the registry is down. None by default.
     pub snapshot_file: Option<PathBuf>,
     /// When endpoints are ejected for failed requests.
     pub outlier_detection: OutlierDetection,

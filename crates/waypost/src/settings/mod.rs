@@ -69,7 +69,7 @@
 //! | setting | variable | default |
 //! |---|---|---|
 //! | the age up to which a stale answer is served | `SERVICE_DISCOVERY_MAX_STALE`, such as `10m` | no limit |
-//! | file that stores answers, for a start while the provider is down | `SERVICE_DISCOVERY_SNAPSHOT_FILE` | none |
+//! | file that stores answers, for programs that start while the provider is down | `SERVICE_DISCOVERY_SNAPSHOT_FILE` | none |
 //!
 //! # Load balancing
 //! | setting | variable | default |

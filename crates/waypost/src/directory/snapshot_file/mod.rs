@@ -1,4 +1,4 @@
-//! The snapshot file: the last known answers on disk, for a start while the registry is down.
+//! The snapshot file: the last known answers on disk, for programs that start while the registry is down.
 //!
 //! The file has a header line and a line of JSON:
 //!
