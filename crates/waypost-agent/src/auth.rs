@@ -88,9 +88,9 @@ impl Auth {
                 return reject("Origin", origin);
             }
         } else if text(HeaderName::from_static("sec-fetch-site")) == Some("cross-site") {
-            // A browser sends a simple GET of a foreign page without Origin, as for an image.
+            // Browsers send no Origin with a simple GET by a page of another site, such as for an image.
             return Err(AuthError::ForeignHost(
-                "Requests of other web sites are not allowed (Sec-Fetch-Site: cross-site)."
+                "Requests from other web sites are not allowed (Sec-Fetch-Site: cross-site)."
                     .to_owned(),
             ));
         }

@@ -33,7 +33,7 @@ pub enum ClientError {
         detail: String,
     },
     /// The connection failed.
-    #[error("the connection to the stack has failed: {0}")]
+    #[error("the connection to the stack failed: {0}")]
     Connection(String),
 }
 
@@ -209,6 +209,6 @@ fn failed(error: hyper::Error) -> ClientError {
 
 fn invalid(error: serde_json::Error) -> ClientError {
     ClientError::Connection(format!(
-        "its answer is not understood ({error}); is it of another version of waypost?"
+        "its response can't be parsed ({error}); is it another version of waypost?"
     ))
 }

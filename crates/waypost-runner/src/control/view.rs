@@ -49,7 +49,7 @@ pub struct ServiceView {
     pub kind: ServiceKind,
     /// Its state, derived from those of its instances.
     pub state: ServiceState,
-    /// Since when it is in this state (RFC 3339).
+    /// When it entered this state (RFC 3339).
     pub since: String,
     /// The reason for the state, in one line.
     pub why: Option<String>,
@@ -90,7 +90,7 @@ pub struct InstanceView {
     pub id: String,
     /// Its state.
     pub state: ServiceState,
-    /// Since when it is in this state (RFC 3339).
+    /// When it entered this state (RFC 3339).
     pub since: String,
     /// The process id while it runs.
     pub pid: Option<u32>,

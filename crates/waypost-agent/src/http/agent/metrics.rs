@@ -102,6 +102,6 @@ fn monitor(request: &ApiRequest) -> Result<ApiResponse, ApiError> {
 fn host(_: &ApiRequest) -> Result<ApiResponse, ApiError> {
     Err(ApiError::new(
         StatusCode::NOT_IMPLEMENTED,
-        "Facts about the machine aren't served by this registry.",
+        "This registry doesn't serve information about the host.",
     ))
 }
