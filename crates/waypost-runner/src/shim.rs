@@ -1,8 +1,8 @@
 //! The processes between the runner and a program, which make sure that no program outlives its
 //! runner.
 //!
-//! A runner that is killed by SIGKILL cannot clean up, so another process has to. Two small
-//! processes do it, both this same executable with a hidden first argument:
+//! A runner that is killed by SIGKILL cannot clean up, so other processes have to. Two small ones do
+//! it. Both are this same executable, started with a hidden first argument:
 //!
 //! ```text
 //! runner ──socket── shim ──▶ launcher ──exec──▶ program ──▶ its own children
@@ -228,7 +228,7 @@ struct TreeState {
     stop_signal: Option<Signal>,
     /// The program has ended and its group is empty, so the kernel may reuse its number.
     group_gone: bool,
-    /// The processes that were sent the signal. None is sent it twice, because many programs take a
+    /// The processes that were sent the signal. No process is sent it twice, because many programs take a
     /// second one as a request to exit at once.
     terminated: Vec<Pid>,
 }
@@ -267,7 +267,7 @@ impl ProcessTree {
         }
     }
 
-    /// A child has ended. The kernel has made its children ours, and they have to end as well.
+    /// Handles the end of a child. Its children are now children of this process and have to end as well.
     fn reaped(&self, pid: Pid) {
         let mut state = self.lock();
         if pid == self.group {

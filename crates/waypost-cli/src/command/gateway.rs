@@ -217,7 +217,7 @@ impl Gateway {
 /// The number of connections that wait to be accepted.
 const BACKLOG: u32 = 4096;
 
-/// Listens as `TcpListener::bind` does, with a longer backlog, and on a port that is shared if wanted.
+/// Listens like `TcpListener::bind`, but with a longer backlog, and optionally on a shared port.
 fn listen(address: SocketAddr, reuse_port: bool) -> std::io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
