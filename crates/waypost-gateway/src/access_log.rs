@@ -323,6 +323,13 @@ fn write_line(
     if let Some(instance) = &exchange.instance {
         line.text("instance", instance.id().as_str());
     }
+    if let Some(key) = exchange
+        .identity
+        .as_ref()
+        .and_then(|identity| identity.key.as_ref())
+    {
+        line.text("key", key);
+    }
     line.number("attempts", exchange.attempts.into());
     if let Some(stale) = exchange.stale {
         line.millis("stale_ms", stale);

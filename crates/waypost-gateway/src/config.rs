@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use ipnet::IpNet;
-use waypost::ServiceName;
+use waypost::{Environment, ServiceName};
 
 use crate::access_log::AccessLog;
 use crate::server_tls::TlsCertificate;
@@ -84,6 +84,8 @@ pub struct Config {
     /// A file of routes, YAML or TOML by its name; see the [guide](crate#routes). It is read again when
     /// it changes. None by default.
     pub routes_file: Option<PathBuf>,
+    /// The variables that a routes file can name. Those of this process by default.
+    pub environment: Environment,
     /// Whether services get the routes that their instances ask for, by the tags or metadata
     /// `waypost.path=/billing`, `waypost.host=billing.example` and `waypost.strip=true`. False by default,
     /// since it watches every service.
@@ -146,6 +148,7 @@ impl Default for Config {
             access_log: None,
             tls: Vec::new(),
             routes_file: None,
+            environment: Environment::of_this_process(),
             routes_from_tags: false,
             discovered_routes: true,
             only: Vec::new(),

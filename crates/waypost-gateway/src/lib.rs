@@ -55,7 +55,7 @@
 //! | 504 | `connect_timeout`, `response_timeout`, `registry_timeout` |
 //! | 500 | `registry_not_authorised`, `registry_error` |
 //! | 508 | `loop`: the request has passed through this gateway before |
-//! | 401 | `token_missing`, `token_invalid`, with `WWW-Authenticate` |
+//! | 401 | `token_missing`, `token_invalid`, `api_key_missing`, `api_key_invalid`, with `WWW-Authenticate` |
 //! | 403 | `claim_missing` |
 //! | 400, 408, 413, 501 | what is wrong with the request |
 //!

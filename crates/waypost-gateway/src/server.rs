@@ -170,11 +170,14 @@ impl Server {
         let client = exchange.client.peer().ip();
         let admission = route
             .policies
-            .admit(request.method(), request.headers(), client)
+            .admit(request.method(), request.headers(), &exchange.uri, client)
             .await;
         match admission {
             Ok(Admission::Forward(permit, identity)) => {
                 exchange.permit = permit;
+                if let Some(uri) = identity.as_ref().and_then(|identity| identity.uri.clone()) {
+                    exchange.uri = uri;
+                }
                 exchange.identity = identity;
             }
             Ok(Admission::Respond(response)) => {

@@ -11,13 +11,12 @@ use bytes::Bytes;
 use http::{HeaderValue, Request, StatusCode, Uri, header};
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, watch};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
+use super::followed_file::{self, FILE_INTERVAL, read};
 use super::key_set::KeySet;
 use crate::upstream::{ClientTls, HttpUrl, Peer, call};
 
-/// How often a file is read.
-const FILE_INTERVAL: Duration = Duration::from_secs(1);
 /// The time limit of a request for keys.
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after a request that failed.
@@ -92,7 +91,12 @@ impl KeySource {
         });
         let followed = Arc::downgrade(&source);
         match location {
-            KeyLocation::File(path) => runtime.spawn(follow_file(followed, path, content)),
+            KeyLocation::File(path) => {
+                let change = |source: &Self, content: Result<Vec<u8>, String>| {
+                    source.update(content.and_then(|json| KeySet::parse(&json)));
+                };
+                runtime.spawn(followed_file::follow(followed, path, content, change))
+            }
             KeyLocation::Url(url, refresh) => {
                 let tls = Arc::clone(tls);
                 runtime.spawn(follow_url(followed, url, refresh, tls))
@@ -183,23 +187,6 @@ impl fmt::Display for KeyLocation {
     }
 }
 
-/// `applied` is the content that is in use.
-async fn follow_file(source: Weak<KeySource>, path: PathBuf, applied: Vec<u8>) {
-    let mut applied = Ok(applied);
-    loop {
-        sleep(FILE_INTERVAL).await;
-        let Some(source) = source.upgrade() else {
-            return;
-        };
-        let content = read(&path);
-        if content != applied {
-            let parsed = content.clone().and_then(|json| KeySet::parse(&json));
-            source.update(parsed);
-            applied = content;
-        }
-    }
-}
-
 async fn follow_url(source: Weak<KeySource>, url: HttpUrl, refresh: Duration, tls: Arc<ClientTls>) {
     loop {
         let began = Instant::now();
@@ -242,10 +229,6 @@ fn read_keys(path: &Path) -> Result<(Vec<u8>, KeySet), String> {
     read.map_err(|error| format!("{}: {error}", path.display()))
 }
 
-fn read(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| error.to_string())
-}
-
 async fn fetch(url: &HttpUrl, tls: &Arc<ClientTls>) -> Result<KeySet, String> {
     let instance = Arc::clone(&url.instance);
     let peer = Peer::new(instance, Arc::clone(tls), FETCH_TIMEOUT, false);
@@ -265,6 +248,8 @@ async fn fetch(url: &HttpUrl, tls: &Arc<ClientTls>) -> Result<KeySet, String> {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::sleep;
+
     use super::*;
 
     const KEYS: &str = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519",

@@ -9,7 +9,7 @@ mod sticky;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Response};
+use http::{HeaderMap, Method, Response, Uri};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use concurrency::Concurrency;
@@ -51,6 +51,7 @@ impl Policies {
         &self,
         method: &Method,
         headers: &HeaderMap,
+        uri: &Uri,
         client: IpAddr,
     ) -> Result<Admission, Problem> {
         // Preflights have no credentials, so none must be required, and they don't count for limits.
@@ -60,11 +61,14 @@ impl Policies {
             return Ok(Admission::Respond(response));
         }
         let identity = match &self.authentication {
-            Some(authentication) => Some(Box::pin(authentication.check(headers)).await?),
+            Some(authentication) => Some(Box::pin(authentication.check(headers, uri)).await?),
             None => None,
         };
         if let Some(limit) = &self.rate_limit {
-            limit.check(headers, client)?;
+            let key = identity
+                .as_ref()
+                .and_then(|identity| identity.key.as_deref());
+            limit.check(headers, client, key)?;
         }
         let permit = match &self.concurrency {
             Some(concurrency) => Some(Box::pin(concurrency.enter()).await?),

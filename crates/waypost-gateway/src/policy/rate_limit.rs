@@ -25,6 +25,8 @@ pub(crate) enum RateKey {
     /// Requests with the same value of a header, such as an API key. Requests without the header are
     /// counted together.
     Header(HeaderName),
+    /// Requests with the API key of the same name.
+    ApiKey,
     /// All requests of the route.
     All,
 }
@@ -56,13 +58,19 @@ impl RateLimit {
         }
     }
 
-    /// Counts a request.
+    /// Counts a request. `key` is the name of its API key.
     ///
     /// # Errors
     /// A 429 with the time after which the next one is allowed.
-    pub(crate) fn check(&self, headers: &HeaderMap, client: IpAddr) -> Result<(), Problem> {
+    pub(crate) fn check(
+        &self,
+        headers: &HeaderMap,
+        client: IpAddr,
+        key: Option<&str>,
+    ) -> Result<(), Problem> {
         let hash = match &self.key {
             RateKey::All => 0,
+            RateKey::ApiKey => hash(&key),
             RateKey::Client => hash(&client.to_canonical()),
             RateKey::Header(name) => {
                 hash(&headers.get(name).map(|value| value.as_bytes().to_vec()))
@@ -133,9 +141,9 @@ mod tests {
         let client = "192.0.2.1".parse().unwrap();
         let mut one = HeaderMap::new();
         one.insert("x-key", "one".parse().unwrap());
-        assert!(limit.check(&one, client).is_ok());
-        assert!(limit.check(&HeaderMap::new(), client).is_ok());
-        let problem = limit.check(&one, client).unwrap_err();
+        assert!(limit.check(&one, client, None).is_ok());
+        assert!(limit.check(&HeaderMap::new(), client, None).is_ok());
+        let problem = limit.check(&one, client, None).unwrap_err();
         assert_eq!(problem.status, StatusCode::TOO_MANY_REQUESTS);
     }
 }

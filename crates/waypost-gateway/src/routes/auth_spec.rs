@@ -9,9 +9,13 @@ use http::{HeaderName, header};
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::{Deserialize, Deserializer};
 use tokio::runtime::Handle;
+use waypost::Environment;
 
 use super::values::{Checked, duration, one_or_more};
-use crate::auth::{Authentication, Jwt, JwtRules, KeyLocation, KeySource};
+use crate::auth::{
+    ApiKeyCheck, ApiKeySource, ApiKeys, Authentication, Jwt, JwtRules, KeyLocation, KeySource,
+    read_api_keys,
+};
 use crate::upstream::{ClientTls, HttpUrl};
 
 /// How often keys are requested, by default.
@@ -37,6 +41,16 @@ const ALGORITHMS: [Algorithm; 9] = [
 #[derive(Debug, Default)]
 pub(crate) struct AuthSpec {
     pub(crate) jwt: Option<JwtSpec>,
+    pub(crate) api_keys: Option<ApiKeysSpec>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ApiKeysSpec {
+    header: Option<Checked<HeaderName>>,
+    query: Option<String>,
+    file: Option<PathBuf>,
+    env: Option<String>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -68,6 +82,14 @@ pub(crate) struct JwtSpec {
 #[serde(transparent)]
 struct OneOrMore(#[serde(deserialize_with = "one_or_more")] Vec<String>);
 
+/// Where files and variables that a routes file names are looked up.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Surroundings<'a> {
+    /// The folder of the routes file.
+    pub(super) folder: &'a Path,
+    pub(super) environment: &'a Environment,
+}
+
 /// What routes with authentication share, and keep when the routes file changes.
 pub(crate) struct AuthResources {
     runtime: Handle,
@@ -81,36 +103,92 @@ impl AuthSpec {
     /// # Errors
     /// Which keys contradict each other.
     pub(super) fn validate(&self) -> Result<(), String> {
-        self.jwt.as_ref().map_or(Ok(()), JwtSpec::validate)
+        self.jwt.as_ref().map_or(Ok(()), JwtSpec::validate)?;
+        self.api_keys.as_ref().map_or(Ok(()), ApiKeysSpec::validate)
     }
 
-    /// Reads the files that are named, relative to `folder`.
+    /// Reads the files and variables that are named.
     ///
     /// # Errors
-    /// What is wrong with which file.
-    pub(super) fn check_files(&self, folder: &Path) -> Result<(), String> {
-        match &self.jwt {
-            Some(jwt) => jwt
-                .location(folder)
-                .check()
-                .map_err(|e| format!("`jwt`: {e}")),
-            None => Ok(()),
+    /// What is wrong with which.
+    pub(super) fn check_sources(&self, around: Surroundings<'_>) -> Result<(), String> {
+        if let Some(keys) = &self.api_keys {
+            let checked = match keys.path(around) {
+                Some(path) => read_api_keys(&path).map(drop),
+                None => keys.variable_keys(around).map(drop),
+            };
+            checked.map_err(|error| format!("`api_keys`: {error}"))?;
+        }
+        if let Some(jwt) = &self.jwt {
+            let checked = jwt.location(around).check();
+            checked.map_err(|error| format!("`jwt`: {error}"))?;
+        }
+        Ok(())
+    }
+
+    /// # Errors
+    /// As [`check_sources`](Self::check_sources).
+    pub(super) fn build(
+        self,
+        around: Surroundings<'_>,
+        resources: &AuthResources,
+    ) -> Result<Option<Box<Authentication>>, String> {
+        if self.jwt.is_none() && self.api_keys.is_none() {
+            return Ok(None);
+        }
+        let mut authentication = Authentication::default();
+        if let Some(keys) = self.api_keys {
+            let check = keys.build(around, resources);
+            authentication.api_keys = Some(check.map_err(|e| format!("`api_keys`: {e}"))?);
+        }
+        if let Some(jwt) = self.jwt {
+            let source = resources.source(jwt.location(around));
+            let source = source.map_err(|error| format!("`jwt`: {error}"))?;
+            authentication.jwt = Some(Jwt::new(jwt.rules(), source));
+        }
+        Ok(Some(Box::new(authentication)))
+    }
+}
+
+impl ApiKeysSpec {
+    fn validate(&self) -> Result<(), String> {
+        match (&self.file, &self.env) {
+            (None, None) => Err("`api_keys` needs `file` or `env`".into()),
+            (Some(_), Some(_)) => {
+                Err("`api_keys.file` and `api_keys.env` exclude each other".into())
+            }
+            _ if self.query.as_deref() == Some("") => Err("`api_keys.query` is empty".into()),
+            _ => Ok(()),
         }
     }
 
-    /// # Errors
-    /// As [`check_files`](Self::check_files).
-    pub(super) fn build(
+    fn path(&self, around: Surroundings<'_>) -> Option<PathBuf> {
+        self.file.as_ref().map(|file| around.folder.join(file))
+    }
+
+    fn variable_keys(&self, around: Surroundings<'_>) -> Result<ApiKeys, String> {
+        let name = self.env.as_deref().unwrap_or_default();
+        let value = around.environment.get(name);
+        let value = value.ok_or_else(|| format!("the variable {name} is not set"))?;
+        ApiKeys::parse(value).map_err(|error| format!("the variable {name}: {error}"))
+    }
+
+    fn build(
         self,
-        folder: &Path,
+        around: Surroundings<'_>,
         resources: &AuthResources,
-    ) -> Result<Option<Box<Authentication>>, String> {
-        let Some(jwt) = self.jwt else {
-            return Ok(None);
+    ) -> Result<ApiKeyCheck, String> {
+        let source = match self.path(around) {
+            Some(path) => ApiKeySource::start(path, &resources.runtime)?,
+            None => ApiKeySource::fixed(self.variable_keys(around)?),
         };
-        let source = resources.source(jwt.location(folder));
-        let jwt = Jwt::new(jwt.rules(), source.map_err(|e| format!("`jwt`: {e}"))?);
-        Ok(Some(Box::new(Authentication { jwt: Some(jwt) })))
+        Ok(ApiKeyCheck {
+            header: self
+                .header
+                .map_or(HeaderName::from_static("x-api-key"), |name| name.0),
+            query: self.query,
+            source,
+        })
     }
 }
 
@@ -135,10 +213,12 @@ impl JwtSpec {
         Ok(())
     }
 
-    fn location(&self, folder: &Path) -> KeyLocation {
+    fn location(&self, around: Surroundings<'_>) -> KeyLocation {
         match (&self.jwks_url, &self.jwks_file) {
             (Some(url), _) => KeyLocation::Url(url.clone(), self.refresh.unwrap_or(REFRESH)),
-            (None, file) => KeyLocation::File(folder.join(file.as_deref().unwrap_or(folder))),
+            (None, file) => {
+                KeyLocation::File(around.folder.join(file.as_deref().unwrap_or(around.folder)))
+            }
         }
     }
 

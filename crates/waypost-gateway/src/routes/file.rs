@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 use waypost::{ConfigError, ServiceName};
 
-use super::auth_spec::{AuthSpec, JwtSpec};
+use super::auth_spec::{ApiKeysSpec, AuthSpec, JwtSpec};
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
 use super::values::{Check, Checked, duration, size};
 use crate::header_edits::HeaderEdits;
@@ -93,6 +93,7 @@ struct Fields {
     max_body: Option<u64>,
     sticky: Option<StickySpec>,
     jwt: Option<JwtSpec>,
+    api_keys: Option<ApiKeysSpec>,
 }
 
 /// The requests that a route matches.
@@ -183,6 +184,7 @@ pub(crate) enum RateBy {
     #[default]
     Client,
     Header,
+    Key,
     All,
 }
 
@@ -247,11 +249,6 @@ pub(crate) fn parse(path: &Path, content: &str) -> Result<RoutesFile, ConfigErro
         });
         routes.collect()
     };
-    let folder = path.parent().unwrap_or(Path::new(""));
-    for route in &file {
-        let checked = route.auth.check_files(folder);
-        checked.map_err(|problem| at(route.position, &problem))?;
-    }
     Ok(RoutesFile { routes: file })
 }
 
@@ -295,6 +292,9 @@ impl TryFrom<Fields> for RouteSpec {
             if limit.requests == 0 || limit.per == Some(Duration::ZERO) {
                 return Err("`rate_limit` must allow at least one request".into());
             }
+            if limit.by == RateBy::Key && fields.api_keys.is_none() {
+                return Err("`rate_limit.by: key` needs `api_keys`".into());
+            }
             if (limit.by == RateBy::Header) != limit.header.is_some() {
                 return Err(
                     "`rate_limit.header` is needed with `by: header`, and only then".into(),
@@ -319,7 +319,10 @@ impl TryFrom<Fields> for RouteSpec {
                 sticky.cookie
             ));
         }
-        let auth = AuthSpec { jwt: fields.jwt };
+        let auth = AuthSpec {
+            jwt: fields.jwt,
+            api_keys: fields.api_keys,
+        };
         auth.validate()?;
         let conditions = Conditions {
             methods: fields

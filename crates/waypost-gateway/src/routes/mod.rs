@@ -22,7 +22,7 @@ use futures_util::stream::FuturesUnordered;
 use http::{HeaderMap, Method, StatusCode};
 use tokio::runtime::Handle;
 use waypost::snapshot::{Catalog, Freshness};
-use waypost::{ConfigError, ServiceDiscoveryClient, ServiceName};
+use waypost::{ConfigError, Environment, ServiceDiscoveryClient, ServiceName};
 
 use crate::config::Config;
 use crate::problem::Problem;
@@ -38,7 +38,7 @@ pub(crate) use pattern::decode_unreserved;
 pub(crate) use route::{Destination, Limits, Route, Subset};
 
 use self::asked::AskedRoute;
-use self::auth_spec::AuthResources;
+use self::auth_spec::{AuthResources, Surroundings};
 use self::table::{RouteTable, first_segment};
 
 /// First segments of the gateway's own paths. A service with such a name gets no route.
@@ -55,6 +55,7 @@ pub(crate) struct Routes {
     client: ServiceDiscoveryClient,
     runtime: Handle,
     auth: AuthResources,
+    environment: Environment,
     /// Services that get no route of their own.
     hidden: Vec<ServiceName>,
     /// The only services that get a route of their own; empty for all.
@@ -94,6 +95,7 @@ impl Routes {
         let routes = Self {
             client,
             runtime: Handle::current(),
+            environment: config.environment.clone(),
             auth: AuthResources::new(Handle::current(), Arc::clone(tls)),
             hidden,
             only: config.only.clone(),
@@ -143,7 +145,7 @@ impl Routes {
 
     fn apply_file(&self, path: &Path, content: &str) -> Result<(), ConfigError> {
         let file = file::parse(path, content)?;
-        let folder = path.parent().unwrap_or(Path::new(""));
+        let around = surroundings(path, &self.environment);
         let mut services = self.services();
         let routes = file
             .routes
@@ -151,7 +153,7 @@ impl Routes {
             .enumerate()
             .map(|(index, mut spec)| {
                 let authentication = std::mem::take(&mut spec.auth)
-                    .build(folder, &self.auth)
+                    .build(around, &self.auth)
                     .map_err(|problem| file::located(path, spec.position, &problem))?;
                 let service = |name: &ServiceName| self.service(&mut services, name);
                 let route = Route::from_file(spec, index, &self.limits, authentication, service);
@@ -409,7 +411,14 @@ fn read(path: &Path) -> Result<String, ConfigError> {
         .map_err(|error| ConfigError::new(path.display().to_string(), error.to_string()))
 }
 
-/// Checks a routes file, and returns the number of its routes.
+fn surroundings<'a>(file: &'a Path, environment: &'a Environment) -> Surroundings<'a> {
+    Surroundings {
+        folder: file.parent().unwrap_or(Path::new("")),
+        environment,
+    }
+}
+
+/// Checks a routes file with the files and variables that it names, and returns the number of its routes.
 ///
 /// ```
 /// # let folder = tempfile::tempdir()?;
@@ -427,5 +436,10 @@ fn read(path: &Path) -> Result<String, ConfigError> {
 /// If it can't be read, or what is wrong with it and at which line.
 pub fn check_routes(path: &Path) -> Result<usize, ConfigError> {
     let file = file::parse(path, &read(path)?)?;
+    let environment = Environment::of_this_process();
+    for route in &file.routes {
+        let checked = route.auth.check_sources(surroundings(path, &environment));
+        checked.map_err(|problem| file::located(path, route.position, &problem))?;
+    }
     Ok(file.routes.len())
 }

@@ -373,6 +373,7 @@ fn fill(segments: &[Segment], values: &[(&str, &str)]) -> String {
 fn rate_limit(spec: RateLimitSpec) -> RateLimit {
     let key = match (spec.by, spec.header) {
         (RateBy::All, _) => RateKey::All,
+        (RateBy::Key, _) => RateKey::ApiKey,
         (RateBy::Header, Some(header)) => RateKey::Header(header.0),
         _ => RateKey::Client,
     };

@@ -1,6 +1,7 @@
 //! Integration tests: a gateway over real HTTP, with small servers as instances.
 
 mod access_log;
+mod api_keys;
 mod client_tls;
 mod consul;
 mod failures;

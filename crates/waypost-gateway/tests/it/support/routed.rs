@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use http::Request;
+use waypost_gateway::Config;
 
 use super::{FullResponse, TestGateway};
 
@@ -19,12 +20,25 @@ impl Routed {
 
     /// Starts a gateway with other files in the same folder: their names and contents.
     pub(crate) async fn start_with(routes: &str, files: &[(&str, &str)]) -> Self {
+        Self::start_edited(routes, files, |_| ()).await
+    }
+
+    /// As [`start_with`](Self::start_with), with other settings.
+    pub(crate) async fn start_edited(
+        routes: &str,
+        files: &[(&str, &str)],
+        edit: impl FnOnce(&mut Config),
+    ) -> Self {
         let folder = tempfile::tempdir().expect("a folder");
         for (name, content) in files.iter().chain(&[("routes.yaml", routes)]) {
             std::fs::write(folder.path().join(name), content).expect("a file");
         }
         let path = folder.path().join("routes.yaml");
-        let gateway = TestGateway::start_with(move |config| config.routes_file = Some(path)).await;
+        let gateway = TestGateway::start_with(move |config| {
+            config.routes_file = Some(path);
+            edit(config);
+        })
+        .await;
         Self { gateway, folder }
     }
 
