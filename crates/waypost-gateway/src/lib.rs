@@ -57,6 +57,7 @@
 //! | 508 | `loop`: the request has passed through this gateway before |
 //! | 401 | `token_missing`, `token_invalid`, `api_key_missing`, `api_key_invalid`, with `WWW-Authenticate` |
 //! | 403 | `claim_missing` |
+//! | 503 | `external_auth_failed`, `token_keys_unavailable` |
 //! | 400, 408, 413, 501 | what is wrong with the request |
 //!
 //! A browser gets a page instead, and a gRPC client a gRPC status.

@@ -32,6 +32,12 @@ impl ResponseBody {
     }
 }
 
+impl From<Bytes> for ResponseBody {
+    fn from(bytes: Bytes) -> Self {
+        Self::Full(Some(bytes).filter(|bytes| !bytes.is_empty()))
+    }
+}
+
 impl From<String> for ResponseBody {
     fn from(text: String) -> Self {
         Self::Full(Some(Bytes::from(text)).filter(|bytes| !bytes.is_empty()))

@@ -9,6 +9,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use waypost::{ConfigError, ServiceDiscoveryClient};
 
+use crate::auth::ClientRequest;
 use crate::client::Client;
 use crate::config::Config;
 use crate::exchange::{EndReason, Exchange};
@@ -167,11 +168,20 @@ impl Server {
         mut exchange: Exchange,
         format: ErrorFormat,
     ) -> Response<ResponseBody> {
-        let client = exchange.client.peer().ip();
-        let admission = route
-            .policies
-            .admit(request.method(), request.headers(), &exchange.uri, client)
-            .await;
+        let client = Arc::clone(&exchange.client);
+        let worker = client.worker();
+        let asking = ClientRequest {
+            method: request.method(),
+            headers: request.headers(),
+            uri: &exchange.uri,
+            host,
+            id: &exchange.request_id,
+            forwarding: &client.forwarding,
+        };
+        let (upstream, now) = (worker.upstream(), worker.deadlines().now());
+        let policies = &route.policies;
+        let admission = policies.admit(&asking, client.peer().ip(), upstream, now);
+        let admission = admission.await;
         match admission {
             Ok(Admission::Forward(permit, identity)) => {
                 exchange.permit = permit;
@@ -180,8 +190,8 @@ impl Server {
                 }
                 exchange.identity = identity;
             }
-            Ok(Admission::Respond(response)) => {
-                return local_response(response, "preflight", exchange);
+            Ok(Admission::Respond(response, reason)) => {
+                return local_response(response, reason, exchange);
             }
             Err(problem) => return problem_response(problem, format, exchange),
         }

@@ -1,6 +1,7 @@
-//! Who may use a route: tokens and API keys.
+//! Who may use a route: API keys, tokens, and the decision of another service.
 
 mod api_keys;
+mod external;
 mod followed_file;
 mod jwt;
 mod key_set;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Uri};
 
 pub(crate) use api_keys::{ApiKeyCheck, ApiKeySource, ApiKeys, read as read_api_keys};
+pub(crate) use external::{Authority, ClientRequest, Decision, ExternalAuth};
 pub(crate) use jwt::{Jwt, JwtRules};
 pub(crate) use key_source::{KeyLocation, KeySource};
 

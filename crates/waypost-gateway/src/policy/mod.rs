@@ -9,7 +9,7 @@ mod sticky;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use http::{HeaderMap, Method, Response, Uri};
+use http::{HeaderMap, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
 pub(crate) use concurrency::Concurrency;
@@ -17,15 +17,17 @@ pub(crate) use cors::Cors;
 pub(crate) use rate_limit::{RateKey, RateLimit};
 pub(crate) use sticky::{Sticky, StickyKey};
 
-use crate::auth::{Authentication, Identity};
+use crate::auth::{Authentication, ClientRequest, Decision, ExternalAuth, Identity};
 use crate::header_edits::HeaderEdits;
 use crate::problem::Problem;
 use crate::response_body::ResponseBody;
+use crate::upstream::Upstream;
 
 /// The policies of one route.
 #[derive(Debug, Default)]
 pub(crate) struct Policies {
     pub(crate) authentication: Option<Box<Authentication>>,
+    pub(crate) external_auth: Option<Box<ExternalAuth>>,
     pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) concurrency: Option<Concurrency>,
     pub(crate) cors: Option<Cors>,
@@ -38,30 +40,34 @@ pub(crate) struct Policies {
 pub(crate) enum Admission {
     /// The request may be forwarded. The permit is held until it ends.
     Forward(Option<OwnedSemaphorePermit>, Option<Arc<Identity>>),
-    /// The gateway itself responds.
-    Respond(Response<ResponseBody>),
+    /// The client gets this response, for this reason.
+    Respond(Response<ResponseBody>, &'static str),
 }
 
 impl Policies {
-    /// Checks a request from `client`. Waits if requests may wait for others to end.
+    /// Checks a request from `client`. `now` is in milliseconds since the worker started, whose
+    /// connections are `upstream`. Waits if requests may wait for others to end.
     ///
     /// # Errors
     /// If the request is not authenticated, or exceeds a limit.
     pub(crate) async fn admit(
         &self,
-        method: &Method,
-        headers: &HeaderMap,
-        uri: &Uri,
+        request: &ClientRequest<'_>,
         client: IpAddr,
+        upstream: &Upstream,
+        now: u64,
     ) -> Result<Admission, Problem> {
+        let headers = request.headers;
         // Preflights have no credentials, so none must be required, and they don't count for limits.
         if let Some(cors) = &self.cors
-            && let Some(response) = cors.preflight(method, headers)
+            && let Some(response) = cors.preflight(request.method, headers)
         {
-            return Ok(Admission::Respond(response));
+            return Ok(Admission::Respond(response, "preflight"));
         }
-        let identity = match &self.authentication {
-            Some(authentication) => Some(Box::pin(authentication.check(headers, uri)).await?),
+        let mut identity = match &self.authentication {
+            Some(authentication) => {
+                Some(Box::pin(authentication.check(headers, request.uri)).await?)
+            }
             None => None,
         };
         if let Some(limit) = &self.rate_limit {
@@ -69,6 +75,22 @@ impl Policies {
                 .as_ref()
                 .and_then(|identity| identity.key.as_deref());
             limit.check(headers, client, key)?;
+        }
+        if let Some(external) = &self.external_auth {
+            let uri = identity.as_ref().and_then(|identity| identity.uri.as_ref());
+            let request = ClientRequest {
+                uri: uri.unwrap_or(request.uri),
+                ..*request
+            };
+            match Box::pin(external.ask(&request, upstream, now)).await? {
+                Decision::Allowed(edits) => {
+                    identity.get_or_insert_default().edits.extend(edits);
+                }
+                Decision::Refused(response) => {
+                    let response = response.map(ResponseBody::from);
+                    return Ok(Admission::Respond(response, "external_auth_refused"));
+                }
+            }
         }
         let permit = match &self.concurrency {
             Some(concurrency) => Some(Box::pin(concurrency.enter()).await?),

@@ -2,20 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use http::uri::PathAndQuery;
 use http::{HeaderName, header};
 use jsonwebtoken::{Algorithm, AlgorithmFamily};
 use serde::{Deserialize, Deserializer};
 use tokio::runtime::Handle;
-use waypost::Environment;
+use waypost::{Environment, ServiceName};
 
 use super::values::{Checked, duration, one_or_more};
 use crate::auth::{
-    ApiKeyCheck, ApiKeySource, ApiKeys, Authentication, Jwt, JwtRules, KeyLocation, KeySource,
-    read_api_keys,
+    ApiKeyCheck, ApiKeySource, ApiKeys, Authentication, Authority, ExternalAuth, Jwt, JwtRules,
+    KeyLocation, KeySource, read_api_keys,
 };
+use crate::service::Service;
 use crate::upstream::{ClientTls, HttpUrl};
 
 /// How often keys are requested, by default.
@@ -24,6 +27,8 @@ const MIN_REFRESH: Duration = Duration::from_secs(1);
 /// The tolerance for other clocks, by default (as Envoy's and Spring Security's).
 const LEEWAY: Duration = Duration::from_secs(60);
 const MAX_LEEWAY: Duration = Duration::from_secs(24 * 60 * 60);
+/// The time limit for the decision of another service, by default.
+const EXTERNAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The algorithms that are allowed by default. The key decides which of them it fits.
 const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS256,
@@ -42,6 +47,14 @@ const ALGORITHMS: [Algorithm; 9] = [
 pub(crate) struct AuthSpec {
     pub(crate) jwt: Option<JwtSpec>,
     pub(crate) api_keys: Option<ApiKeysSpec>,
+    pub(crate) external: Option<ExternalAuthSpec>,
+}
+
+/// Who may use a route, with what is needed to check that.
+#[derive(Debug, Default)]
+pub(crate) struct Access {
+    pub(crate) authentication: Option<Box<Authentication>>,
+    pub(crate) external: Option<Box<ExternalAuth>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -79,6 +92,22 @@ pub(crate) struct JwtSpec {
 }
 
 #[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ExternalAuthSpec {
+    service: Option<ServiceName>,
+    path: Option<String>,
+    #[serde(default, deserialize_with = "url")]
+    url: Option<HttpUrl>,
+    #[serde(default, deserialize_with = "duration")]
+    timeout: Option<Duration>,
+    send_headers: Option<Vec<Checked<HeaderName>>>,
+    #[serde(default)]
+    copy_headers: Vec<Checked<HeaderName>>,
+    #[serde(default)]
+    fail_open: bool,
+}
+
+#[derive(Debug, Deserialize)]
 #[serde(transparent)]
 struct OneOrMore(#[serde(deserialize_with = "one_or_more")] Vec<String>);
 
@@ -104,7 +133,11 @@ impl AuthSpec {
     /// Which keys contradict each other.
     pub(super) fn validate(&self) -> Result<(), String> {
         self.jwt.as_ref().map_or(Ok(()), JwtSpec::validate)?;
-        self.api_keys.as_ref().map_or(Ok(()), ApiKeysSpec::validate)
+        self.api_keys
+            .as_ref()
+            .map_or(Ok(()), ApiKeysSpec::validate)?;
+        let external = self.external.as_ref();
+        external.map_or(Ok(()), ExternalAuthSpec::validate)
     }
 
     /// Reads the files and variables that are named.
@@ -132,21 +165,79 @@ impl AuthSpec {
         self,
         around: Surroundings<'_>,
         resources: &AuthResources,
-    ) -> Result<Option<Box<Authentication>>, String> {
-        if self.jwt.is_none() && self.api_keys.is_none() {
-            return Ok(None);
+        service: impl FnOnce(&ServiceName) -> Arc<Service>,
+    ) -> Result<Access, String> {
+        let mut access = Access::default();
+        if self.jwt.is_some() || self.api_keys.is_some() {
+            let mut authentication = Authentication::default();
+            if let Some(keys) = self.api_keys {
+                let check = keys.build(around, resources);
+                authentication.api_keys = Some(check.map_err(|e| format!("`api_keys`: {e}"))?);
+            }
+            if let Some(jwt) = self.jwt {
+                let source = resources.source(jwt.location(around));
+                let source = source.map_err(|error| format!("`jwt`: {error}"))?;
+                authentication.jwt = Some(Jwt::new(jwt.rules(), source));
+            }
+            access.authentication = Some(Box::new(authentication));
         }
-        let mut authentication = Authentication::default();
-        if let Some(keys) = self.api_keys {
-            let check = keys.build(around, resources);
-            authentication.api_keys = Some(check.map_err(|e| format!("`api_keys`: {e}"))?);
+        if let Some(external) = self.external {
+            access.external = Some(Box::new(external.build(service)?));
         }
-        if let Some(jwt) = self.jwt {
-            let source = resources.source(jwt.location(around));
-            let source = source.map_err(|error| format!("`jwt`: {error}"))?;
-            authentication.jwt = Some(Jwt::new(jwt.rules(), source));
+        Ok(access)
+    }
+}
+
+impl ExternalAuthSpec {
+    fn validate(&self) -> Result<(), String> {
+        match (&self.service, &self.url) {
+            (None, None) => return Err("`external_auth` needs `service` or `url`".into()),
+            (Some(_), Some(_)) => {
+                return Err(
+                    "`external_auth.service` and `external_auth.url` exclude each other".into(),
+                );
+            }
+            (None, Some(_)) if self.path.is_some() => {
+                return Err("`external_auth.path` is for `service`; a `url` has its own".into());
+            }
+            _ => {}
         }
-        Ok(Some(Box::new(authentication)))
+        if self.timeout == Some(Duration::ZERO) {
+            return Err("`external_auth.timeout` must not be 0".into());
+        }
+        self.target().map(drop)
+    }
+
+    fn target(&self) -> Result<PathAndQuery, String> {
+        let path = self.path.as_deref().unwrap_or("/");
+        let target: Option<PathAndQuery> = path.parse().ok();
+        let target = target.filter(|_| path.starts_with('/'));
+        target.ok_or_else(|| format!("`external_auth.path`: {path:?} must begin with a slash"))
+    }
+
+    fn build(
+        self,
+        service: impl FnOnce(&ServiceName) -> Arc<Service>,
+    ) -> Result<ExternalAuth, String> {
+        let target = self.target()?;
+        let names =
+            |names: Vec<Checked<HeaderName>>| names.into_iter().map(|name| name.0).collect();
+        let authority = match (&self.service, self.url) {
+            (Some(name), _) => Authority::Service(service(name), target),
+            (None, Some(url)) => Authority::Url(url),
+            (None, None) => return Err("`external_auth` needs `service` or `url`".into()),
+        };
+        Ok(ExternalAuth {
+            authority,
+            timeout: self.timeout.unwrap_or(EXTERNAL_TIMEOUT),
+            send_headers: match self.send_headers {
+                Some(sent) => names(sent),
+                None => vec![header::AUTHORIZATION, header::COOKIE],
+            },
+            copy_headers: names(self.copy_headers),
+            fail_open: self.fail_open,
+            is_failing: AtomicBool::new(false),
+        })
     }
 }
 

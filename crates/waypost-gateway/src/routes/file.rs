@@ -9,7 +9,7 @@ use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
 use waypost::{ConfigError, ServiceName};
 
-use super::auth_spec::{ApiKeysSpec, AuthSpec, JwtSpec};
+use super::auth_spec::{ApiKeysSpec, AuthSpec, ExternalAuthSpec, JwtSpec};
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
 use super::values::{Check, Checked, duration, size};
 use crate::header_edits::HeaderEdits;
@@ -94,6 +94,7 @@ struct Fields {
     sticky: Option<StickySpec>,
     jwt: Option<JwtSpec>,
     api_keys: Option<ApiKeysSpec>,
+    external_auth: Option<ExternalAuthSpec>,
 }
 
 /// The requests that a route matches.
@@ -322,6 +323,7 @@ impl TryFrom<Fields> for RouteSpec {
         let auth = AuthSpec {
             jwt: fields.jwt,
             api_keys: fields.api_keys,
+            external: fields.external_auth,
         };
         auth.validate()?;
         let conditions = Conditions {

@@ -152,11 +152,11 @@ impl Routes {
             .into_iter()
             .enumerate()
             .map(|(index, mut spec)| {
-                let authentication = std::mem::take(&mut spec.auth)
-                    .build(around, &self.auth)
+                let mut service = |name: &ServiceName| self.service(&mut services, name);
+                let access = std::mem::take(&mut spec.auth)
+                    .build(around, &self.auth, &mut service)
                     .map_err(|problem| file::located(path, spec.position, &problem))?;
-                let service = |name: &ServiceName| self.service(&mut services, name);
-                let route = Route::from_file(spec, index, &self.limits, authentication, service);
+                let route = Route::from_file(spec, index, &self.limits, access, service);
                 Ok(Arc::new(route))
             });
         let routes = routes.collect::<Result<_, ConfigError>>()?;

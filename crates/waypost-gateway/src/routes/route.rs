@@ -8,9 +8,9 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use waypost::{Instance, ServiceName};
 
 use super::asked::AskedRoute;
+use super::auth_spec::Access;
 use super::file::{CorsSpec, DestinationSpec, LimitsSpec, RateBy, RateLimitSpec, RouteSpec};
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
-use crate::auth::Authentication;
 use crate::config::Config;
 use crate::policy::{Concurrency, Cors, Policies, RateKey, RateLimit, Sticky};
 use crate::service::Service;
@@ -174,7 +174,7 @@ impl Route {
         spec: RouteSpec,
         index: usize,
         defaults: &Limits,
-        authentication: Option<Box<Authentication>>,
+        access: Access,
         mut service: impl FnMut(&ServiceName) -> Arc<Service>,
     ) -> Self {
         let limits = defaults.with(&spec);
@@ -196,7 +196,8 @@ impl Route {
             (_, Some(to)) => (String::new(), Rewrite::Whole(segments(&to))),
         };
         let policies = Policies {
-            authentication,
+            authentication: access.authentication,
+            external_auth: access.external,
             rate_limit: spec.rate_limit.map(rate_limit),
             concurrency: spec.limits.map(concurrency),
             cors: spec.cors.map(cors),

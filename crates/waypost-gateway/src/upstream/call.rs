@@ -4,7 +4,7 @@ use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
 
 use bytes::{Bytes, BytesMut};
-use http::{Request, StatusCode, Uri, header};
+use http::{HeaderMap, Request, StatusCode, Uri, header};
 use hyper::body::{Body, Frame, Incoming};
 
 use super::connection::Http1;
@@ -16,6 +16,7 @@ use crate::request_body::AttemptBody;
 #[derive(Debug)]
 pub(crate) struct WholeResponse {
     pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
     pub(crate) body: Bytes,
 }
 
@@ -61,8 +62,10 @@ pub(crate) async fn call(
     if let Some(connection) = response.connection {
         peer.release(connection, now);
     }
+    let (parts, _) = response.head.into_parts();
     Ok(WholeResponse {
-        status: response.head.status(),
+        status: parts.status,
+        headers: parts.headers,
         body,
     })
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use waypost::Instance;
 
-pub(crate) use call::call;
+pub(crate) use call::{WholeResponse, call};
 pub(crate) use connection::Http1;
 pub(crate) use peer::{Channel, Peer};
 pub(crate) use tls::ClientTls;
@@ -53,6 +53,15 @@ impl Upstream {
 
     /// This worker's data about an instance.
     pub(crate) fn peer(&self, instance: &Arc<Instance>) -> Arc<Peer> {
+        self.peer_within(instance, self.cluster_only)
+    }
+
+    /// This worker's data about the server of a URL, which may be at any address.
+    pub(crate) fn peer_of(&self, url: &HttpUrl) -> Arc<Peer> {
+        self.peer_within(&url.instance, false)
+    }
+
+    fn peer_within(&self, instance: &Arc<Instance>, cluster_only: bool) -> Arc<Peer> {
         let mut peers = self.peers.lock().unwrap_or_else(PoisonError::into_inner);
         let peer = peers
             .entry(Arc::as_ptr(instance) as usize)
@@ -61,7 +70,7 @@ impl Upstream {
                     Arc::clone(instance),
                     Arc::clone(&self.tls),
                     self.connect_timeout,
-                    self.cluster_only,
+                    cluster_only,
                 ))
             });
         Arc::clone(peer)

@@ -4,6 +4,7 @@ mod access_log;
 mod api_keys;
 mod client_tls;
 mod consul;
+mod external_auth;
 mod failures;
 mod headers;
 mod http2;

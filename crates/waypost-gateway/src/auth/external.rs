@@ -1,0 +1,239 @@
+//! Asks another service whether a request is allowed, as Envoy's `ext_authz`, nginx' `auth_request` and
+//! Traefik's `ForwardAuth` do.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::uri::PathAndQuery;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Request, Response, StatusCode, Uri, header,
+};
+use tokio::time::{Instant, timeout_at};
+use waypost::Outcome;
+use waypost::integration::http::classify;
+
+use crate::attempt_error::AttemptError;
+use crate::forwarded::Forwarding;
+use crate::header_edits::HeaderEdits;
+use crate::headers;
+use crate::problem::Problem;
+use crate::service::Service;
+use crate::upstream::{HttpUrl, Upstream, WholeResponse, call};
+
+const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
+const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
+/// The largest response, in bytes.
+const MAX_BODY: usize = 64 * 1024;
+/// How often a request that was not sent is tried with another instance, the first attempt included.
+const ATTEMPTS: usize = 3;
+
+/// The service that decides.
+#[derive(Debug)]
+pub(crate) enum Authority {
+    Service(Arc<Service>, PathAndQuery),
+    Url(HttpUrl),
+}
+
+/// The settings of a route.
+#[derive(Debug)]
+pub(crate) struct ExternalAuth {
+    pub(crate) authority: Authority,
+    pub(crate) timeout: Duration,
+    /// Headers of the client that the authority gets.
+    pub(crate) send_headers: Vec<HeaderName>,
+    /// Headers of the authority's response that the service gets instead of the client's.
+    pub(crate) copy_headers: Vec<HeaderName>,
+    /// Whether requests are allowed while the authority fails.
+    pub(crate) fail_open: bool,
+    /// Whether the last request to the authority failed.
+    pub(crate) is_failing: AtomicBool,
+}
+
+/// The request of a client, as far as an authority learns of it.
+pub(crate) struct ClientRequest<'a> {
+    pub(crate) method: &'a Method,
+    pub(crate) headers: &'a HeaderMap,
+    pub(crate) uri: &'a Uri,
+    pub(crate) host: Option<&'a HeaderValue>,
+    pub(crate) id: &'a HeaderValue,
+    pub(crate) forwarding: &'a Forwarding,
+}
+
+/// What the authority has decided.
+pub(crate) enum Decision {
+    /// The request may be forwarded, with these changes.
+    Allowed(HeaderEdits),
+    /// The client gets this response.
+    Refused(Response<Bytes>),
+}
+
+impl ExternalAuth {
+    /// `now` is in milliseconds since the worker started, whose connections are `upstream`.
+    ///
+    /// # Errors
+    /// If the authority does not answer.
+    pub(crate) async fn ask(
+        &self,
+        request: &ClientRequest<'_>,
+        upstream: &Upstream,
+        now: u64,
+    ) -> Result<Decision, Problem> {
+        let headers = self.headers(request);
+        let answer = self.send(headers, upstream, now).await;
+        let answer = answer.and_then(|answer| {
+            if answer.status.is_server_error() || answer.status.is_informational() {
+                Err(format!("the response was {}", answer.status))
+            } else {
+                Ok(answer)
+            }
+        });
+        self.note(answer.as_ref().err());
+        match answer {
+            Ok(answer) if answer.status.is_success() => {
+                Ok(Decision::Allowed(self.edits(&answer.headers)))
+            }
+            Ok(answer) if headers::is_grpc(request.headers) => {
+                let detail = "the request was refused by the authorisation service";
+                Err(Problem::new(answer.status, "external_auth_refused", detail))
+            }
+            Ok(answer) => Ok(Decision::Refused(for_client(answer))),
+            Err(_) if self.fail_open => Ok(Decision::Allowed(self.edits(&HeaderMap::new()))),
+            Err(cause) => {
+                let detail = format!("the authorisation service failed: {cause}");
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                Err(Problem::new(status, "external_auth_failed", detail))
+            }
+        }
+    }
+
+    fn headers(&self, request: &ClientRequest<'_>) -> HeaderMap {
+        let mut sent = HeaderMap::new();
+        let is_sent = |name: &HeaderName| {
+            self.send_headers.contains(name) || headers::is_forwarding_header(name.as_str())
+        };
+        for (name, value) in request.headers {
+            if is_sent(name) {
+                sent.append(name.clone(), value.clone());
+            }
+        }
+        request.forwarding.write(&mut sent, request.host, None);
+        let uri = request.uri.path_and_query();
+        let uri = uri.map_or("/", PathAndQuery::as_str);
+        for (name, value) in [
+            (FORWARDED_METHOD, request.method.as_str()),
+            (FORWARDED_URI, uri),
+        ] {
+            if let Ok(value) = HeaderValue::from_str(value) {
+                sent.insert(name, value);
+            }
+        }
+        sent.insert(headers::REQUEST_ID, request.id.clone());
+        sent
+    }
+
+    async fn send(
+        &self,
+        headers: HeaderMap,
+        upstream: &Upstream,
+        now: u64,
+    ) -> Result<WholeResponse, String> {
+        let deadline = Instant::now() + self.timeout;
+        let too_late = || format!("no response within {:?}", self.timeout);
+        let request = |target: &PathAndQuery| {
+            let mut request = Request::new(Bytes::new());
+            *request.uri_mut() = Uri::from(target.clone());
+            *request.headers_mut() = headers.clone();
+            request
+        };
+        let (service, target) = match &self.authority {
+            Authority::Service(service, target) => (service, target),
+            Authority::Url(url) => {
+                let peer = upstream.peer_of(url);
+                let asking = call(&peer, now, request(&url.target), MAX_BODY);
+                let answer = timeout_at(deadline, asking).await;
+                return answer.map_err(|_| too_late())?.map_err(|error| error.cause);
+            }
+        };
+        let ready = timeout_at(deadline, service.ready_balancer()).await;
+        let balancer = ready
+            .map_err(|_| too_late())?
+            .map_err(|error| error.to_string())?;
+        let mut tried = Vec::new();
+        loop {
+            let pick = service.pick(balancer, &tried).map_err(|e| e.to_string())?;
+            let lease = pick.lease();
+            let peer = upstream.peer(lease.endpoint().instance());
+            let asking = call(&peer, now, request(target), MAX_BODY);
+            let Ok(answer) = timeout_at(deadline, asking).await else {
+                lease.record(Outcome::Failed);
+                return Err(too_late());
+            };
+            match answer {
+                Ok(answer) => {
+                    lease.record(classify(answer.status, &answer.headers));
+                    service.connection_accepted(lease.id());
+                    return Ok(answer);
+                }
+                Err(error) => {
+                    let AttemptError { kind, cause } = error;
+                    if let Some(outcome) = kind.outcome() {
+                        lease.record(outcome);
+                    }
+                    if kind.is_refusal() {
+                        service.connection_refused(lease.id());
+                    }
+                    tried.push(lease.id().clone());
+                    // A question may be asked twice.
+                    let may_retry = kind.is_unsent() || kind.is_broken();
+                    if !may_retry || tried.len() >= ATTEMPTS {
+                        return Err(cause);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The client's headers of these names are removed in any case.
+    fn edits(&self, answer: &HeaderMap) -> HeaderEdits {
+        let mut edits = HeaderEdits {
+            remove: self.copy_headers.clone(),
+            ..HeaderEdits::default()
+        };
+        for name in &self.copy_headers {
+            let values = answer.get_all(name).iter();
+            edits
+                .add
+                .extend(values.map(|value| (name.clone(), value.clone())));
+        }
+        edits
+    }
+
+    /// Logs the first of several failures, and the first success after them.
+    fn note(&self, error: Option<&String>) {
+        let was_failing = self.is_failing.load(Ordering::Relaxed);
+        if was_failing == error.is_some() {
+            return;
+        }
+        self.is_failing.store(error.is_some(), Ordering::Relaxed);
+        let effect = if self.fail_open { "allowed" } else { "refused" };
+        match error {
+            Some(error) => {
+                tracing::warn!(%error, "the authorisation service fails, requests are {effect}");
+            }
+            None => tracing::info!("the authorisation service answers again"),
+        }
+    }
+}
+
+/// The authority's response as the client gets it.
+fn for_client(answer: WholeResponse) -> Response<Bytes> {
+    let mut response = Response::new(answer.body);
+    *response.status_mut() = answer.status;
+    let mut headers = answer.headers;
+    headers::strip_hop_by_hop(&mut headers);
+    headers.remove(header::CONTENT_LENGTH);
+    *response.headers_mut() = headers;
+    response
+}
