@@ -174,7 +174,7 @@ pub(crate) struct AttemptBody(Content);
 #[derive(Debug)]
 enum Content {
     Empty,
-    /// Of a request that the gateway makes itself.
+    /// The body of a request that the gateway makes itself.
     Whole(Bytes),
     Streamed(Streamed),
 }

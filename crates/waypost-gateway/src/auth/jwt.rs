@@ -17,16 +17,16 @@ use crate::problem::Problem;
 /// What a token needs to be accepted.
 #[derive(Debug)]
 pub(crate) struct JwtRules {
-    /// The issuers; empty for any.
+    /// The accepted issuers; empty for any.
     pub(crate) issuers: Vec<String>,
-    /// The audiences, of which a token has to name one; empty for any.
+    /// The accepted audiences, at least one of which the token must name; empty for any.
     pub(crate) audiences: Vec<String>,
     pub(crate) algorithms: Vec<Algorithm>,
-    /// The tolerance for the clocks of others, in seconds.
+    /// The tolerance for differences between clocks, in seconds.
     pub(crate) leeway: u64,
     /// The header with the token. In `Authorization` it follows `Bearer`.
     pub(crate) header: HeaderName,
-    /// Claims with the values of which a token needs one; with none, any value is accepted.
+    /// Claims that a token needs, each with its accepted values; empty for any value.
     pub(crate) require: BTreeMap<String, Vec<String>>,
     /// Claims that are sent to the service, each in a header.
     pub(crate) forward_claims: Vec<(String, HeaderName)>,
@@ -46,7 +46,7 @@ type Claims = Map<String, Value>;
 
 /// Why a signature was not verified.
 enum Unverified {
-    /// No key fits, so newer keys may.
+    /// None of the known keys fits; a newer one may.
     NoKey,
     Refused(Problem),
 }
@@ -134,7 +134,7 @@ impl Jwt {
 
     fn verify(&self, token: &str, keys: &KeySet) -> Result<Claims, Unverified> {
         let invalid = |why: &str| Unverified::Refused(refused(why));
-        // The library knows no algorithm "none".
+        // The library doesn't support the algorithm "none".
         let head =
             decode_header(token).map_err(|_| invalid("it is not a signed JSON Web Token"))?;
         if !self.rules.algorithms.contains(&head.alg) {
@@ -153,7 +153,7 @@ impl Jwt {
             match decode::<Claims>(token, key, &validation) {
                 Ok(decoded) => return Ok(decoded.claims),
                 Err(error) => match error.kind() {
-                    // A token without key id may be of another key.
+                    // A token without a key id may have been signed with another key.
                     ErrorKind::InvalidSignature => problem = invalid("its signature is wrong"),
                     kind => return Err(invalid(&explain(kind))),
                 },
@@ -233,7 +233,7 @@ fn refused(why: &str) -> Problem {
         .challenge("Bearer error=\"invalid_token\"")
 }
 
-/// The reason for a client. It doesn't tell what would have been accepted.
+/// The reason for a client. It doesn't reveal what would have been accepted.
 fn explain(kind: &ErrorKind) -> String {
     match kind {
         ErrorKind::ExpiredSignature => "it has expired".to_owned(),

@@ -88,8 +88,8 @@ impl Key {
     }
 }
 
-/// The algorithms that a kind of key can be used with. Secrets (`oct`) are not among them: whoever can read
-/// the key set could sign tokens.
+/// The algorithms that a kind of key can be used with. Secrets (`oct`) have none, because anyone who can
+/// read the key set could sign tokens with them.
 fn algorithms(parameters: &AlgorithmParameters) -> Result<&'static [Algorithm], String> {
     match parameters {
         AlgorithmParameters::RSA(_) => Ok(&[

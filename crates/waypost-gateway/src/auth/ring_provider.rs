@@ -22,7 +22,7 @@ pub(super) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         if CryptoProvider::try_get_default().is_none() {
-            // An error means that another thread of the program was faster, whose choice is as good.
+            // An error means that another thread has already chosen a provider, which works as well.
             let _ = PROVIDER.install_default();
         }
     });
@@ -33,8 +33,8 @@ fn refuse_to_sign(_: &Algorithm, _: &EncodingKey) -> Result<Box<dyn JwtSigner>> 
 }
 
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>> {
-    // A key of another kind must never be used: with a public key as an HMAC secret, everybody could
-    // sign tokens.
+    // A key of another kind must never be used: if a public key were accepted as an HMAC secret, anyone
+    // could sign tokens.
     if key.family() != algorithm.family() || key.family() == AlgorithmFamily::Hmac {
         return Err(new_error(ErrorKind::InvalidAlgorithm));
     }

@@ -1,4 +1,4 @@
-//! Requests that the gateway makes itself, to which it reads the whole response.
+//! Requests that the gateway makes itself. It reads the whole response before it continues.
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};

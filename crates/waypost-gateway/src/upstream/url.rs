@@ -6,7 +6,7 @@ use std::sync::Arc;
 use http::uri::PathAndQuery;
 use waypost::{Instance, ServiceName};
 
-/// An `http` or `https` URL, as the instance that it leads to and the target there.
+/// An `http` or `https` URL, split into the instance to call and the request target.
 #[derive(Clone, Debug)]
 pub(crate) struct HttpUrl {
     text: String,
