@@ -1,4 +1,4 @@
-//! Keys that programs send with their requests.
+//! API keys, which programs send with their requests.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -19,8 +19,8 @@ use crate::problem::Problem;
 
 type Digest = [u8; digest::SHA256_OUTPUT_LEN];
 
-/// Keys by the beginning of their SHA-256 digest. A digest that is almost right says nothing about a key,
-/// so the time of the look-up tells nothing; the digests themselves are compared in constant time.
+/// Keys by the beginning of their SHA-256 digest. The time of the look-up may reveal the beginning of a
+/// digest, but not anything about a key; the digests themselves are compared in constant time.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct ApiKeys(HashMap<[u8; 4], Vec<ApiKey>>);
 
@@ -41,7 +41,7 @@ impl ApiKeys {
     /// hexadecimal. Lines that begin with `#` are comments.
     ///
     /// # Errors
-    /// What is wrong in which line. The key is not part of it.
+    /// The line, and what is wrong with it. The key is not part of the error.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let mut keys = Self::default();
         for (index, line) in text.lines().enumerate() {
@@ -54,7 +54,7 @@ impl ApiKeys {
             }
         }
         if keys.0.is_empty() {
-            return Err("it contains no key; write NAME KEY in each line".to_owned());
+            return Err("it contains no key; write one NAME KEY per line".to_owned());
         }
         Ok(keys)
     }

@@ -1,5 +1,5 @@
-//! Asks another service whether a request is allowed, as Envoy's `ext_authz`, nginx' `auth_request` and
-//! Traefik's `ForwardAuth` do.
+//! External authorisation: another service decides whether a request is allowed, as with Envoy's
+//! `ext_authz`, nginx' `auth_request` and Traefik's `ForwardAuth`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -26,10 +26,10 @@ const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method
 const FORWARDED_URI: HeaderName = HeaderName::from_static("x-forwarded-uri");
 /// The largest response, in bytes.
 const MAX_BODY: usize = 64 * 1024;
-/// How often a request that was not sent is tried with another instance, the first attempt included.
+/// The number of instances that are tried if a request can't be sent or its connection breaks.
 const ATTEMPTS: usize = 3;
 
-/// The service that decides.
+/// The authorisation service.
 #[derive(Debug)]
 pub(crate) enum Authority {
     Service(Arc<Service>, PathAndQuery),
@@ -51,7 +51,7 @@ pub(crate) struct ExternalAuth {
     pub(crate) is_failing: AtomicBool,
 }
 
-/// The request of a client, as far as an authority learns of it.
+/// The parts of a client's request that are sent to the authority.
 pub(crate) struct ClientRequest<'a> {
     pub(crate) method: &'a Method,
     pub(crate) headers: &'a HeaderMap,
@@ -185,7 +185,7 @@ impl ExternalAuth {
                         service.connection_refused(lease.id());
                     }
                     tried.push(lease.id().clone());
-                    // A question may be asked twice.
+                    // The authority may get the same request twice.
                     let may_retry = kind.is_unsent() || kind.is_broken();
                     if !may_retry || tried.len() >= ATTEMPTS {
                         return Err(cause);
@@ -195,7 +195,7 @@ impl ExternalAuth {
         }
     }
 
-    /// The client's headers of these names are removed in any case.
+    /// Always removes the client's own headers with these names.
     fn edits(&self, answer: &HeaderMap) -> HeaderEdits {
         let mut edits = HeaderEdits {
             remove: self.copy_headers.clone(),
@@ -220,14 +220,14 @@ impl ExternalAuth {
         let effect = if self.fail_open { "allowed" } else { "refused" };
         match error {
             Some(error) => {
-                tracing::warn!(%error, "the authorisation service fails, requests are {effect}");
+                tracing::warn!(%error, "the authorisation service is failing, requests are {effect}");
             }
-            None => tracing::info!("the authorisation service answers again"),
+            None => tracing::info!("the authorisation service is available again"),
         }
     }
 }
 
-/// The authority's response as the client gets it.
+/// The authority's response, adapted for the client.
 fn for_client(answer: WholeResponse) -> Response<Bytes> {
     let mut response = Response::new(answer.body);
     *response.status_mut() = answer.status;

@@ -28,7 +28,7 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The largest key set, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
 
-/// Where keys come from.
+/// The source of keys.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum KeyLocation {
     /// A file.
@@ -129,7 +129,7 @@ impl KeySource {
     }
 
     /// Newer keys than `known`, for a token that was signed with an unknown one. `None` if there are none,
-    /// or the source was asked recently.
+    /// or if the source was queried recently.
     pub(super) async fn newer(&self, known: &Arc<KeySet>) -> Option<Arc<KeySet>> {
         let mut state = self.state.subscribe();
         let attempts = {

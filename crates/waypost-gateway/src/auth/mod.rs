@@ -1,4 +1,4 @@
-//! Who may use a route: API keys, tokens, and the decision of another service.
+//! Authentication and authorisation of requests, by API keys, tokens, or another service.
 
 mod api_keys;
 mod external;
@@ -42,7 +42,7 @@ impl Authentication {
     /// Checks the credentials of a request.
     ///
     /// # Errors
-    /// If they are missing or not accepted, or that is unknown.
+    /// If they are missing or not accepted, or can't be checked.
     pub(crate) async fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<Identity, Problem> {
         let mut identity = Identity::default();
         if let Some(keys) = &self.api_keys {

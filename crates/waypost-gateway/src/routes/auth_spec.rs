@@ -1,4 +1,4 @@
-//! The part of a routes file that says who may use a route.
+//! The part of a routes file that configures authentication and authorisation.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -21,15 +21,15 @@ use crate::auth::{
 use crate::service::Service;
 use crate::upstream::{ClientTls, HttpUrl};
 
-/// How often keys are requested, by default.
+/// The default interval between requests for keys.
 const REFRESH: Duration = Duration::from_secs(5 * 60);
 const MIN_REFRESH: Duration = Duration::from_secs(1);
-/// The tolerance for other clocks, by default (as Envoy's and Spring Security's).
+/// The default tolerance for differences between clocks, as in Envoy and Spring Security.
 const LEEWAY: Duration = Duration::from_secs(60);
 const MAX_LEEWAY: Duration = Duration::from_secs(24 * 60 * 60);
-/// The time limit for the decision of another service, by default.
+/// The default time limit for the decision of another service.
 const EXTERNAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// The algorithms that are allowed by default. The key decides which of them it fits.
+/// The algorithms that are allowed by default. The kind of a key determines which of them apply to it.
 const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::RS256,
     Algorithm::RS384,
@@ -42,7 +42,7 @@ const ALGORITHMS: [Algorithm; 9] = [
     Algorithm::EdDSA,
 ];
 
-/// Who may use a route.
+/// The authentication and authorisation of a route, as configured.
 #[derive(Debug, Default)]
 pub(crate) struct AuthSpec {
     pub(crate) jwt: Option<JwtSpec>,
@@ -50,7 +50,7 @@ pub(crate) struct AuthSpec {
     pub(crate) external: Option<ExternalAuthSpec>,
 }
 
-/// Who may use a route, with what is needed to check that.
+/// The authentication and authorisation of a route, ready to be checked.
 #[derive(Debug, Default)]
 pub(crate) struct Access {
     pub(crate) authentication: Option<Box<Authentication>>,
@@ -111,7 +111,7 @@ pub(crate) struct ExternalAuthSpec {
 #[serde(transparent)]
 struct OneOrMore(#[serde(deserialize_with = "one_or_more")] Vec<String>);
 
-/// Where files and variables that a routes file names are looked up.
+/// The folder and the environment in which a routes file's files and variables are looked up.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Surroundings<'a> {
     /// The folder of the routes file.
@@ -119,7 +119,7 @@ pub(super) struct Surroundings<'a> {
     pub(super) environment: &'a Environment,
 }
 
-/// What routes with authentication share, and keep when the routes file changes.
+/// The state that routes with authentication share, and that is kept when the routes file changes.
 pub(crate) struct AuthResources {
     runtime: Handle,
     tls: Arc<ClientTls>,
@@ -130,7 +130,7 @@ impl AuthSpec {
     /// Checks what can be checked without the files that are named.
     ///
     /// # Errors
-    /// Which keys contradict each other.
+    /// The keys that contradict each other.
     pub(super) fn validate(&self) -> Result<(), String> {
         self.jwt.as_ref().map_or(Ok(()), JwtSpec::validate)?;
         self.api_keys
@@ -143,7 +143,7 @@ impl AuthSpec {
     /// Reads the files and variables that are named.
     ///
     /// # Errors
-    /// What is wrong with which.
+    /// The file or variable, and what is wrong with it.
     pub(super) fn check_sources(&self, around: Surroundings<'_>) -> Result<(), String> {
         if let Some(keys) = &self.api_keys {
             let checked = match keys.path(around) {
@@ -160,7 +160,7 @@ impl AuthSpec {
     }
 
     /// # Errors
-    /// As [`check_sources`](Self::check_sources).
+    /// The same as for [`check_sources`](Self::check_sources).
     pub(super) fn build(
         self,
         around: Surroundings<'_>,
