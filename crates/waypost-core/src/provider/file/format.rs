@@ -45,14 +45,50 @@ pub(crate) fn parse(path: &Path, content: &[u8]) -> Result<Services, ConfigError
     let text = std::str::from_utf8(content).map_err(|error| {
         ConfigError::new(path.display().to_string(), format!("not UTF-8: {error}"))
     })?;
-    let Document(services) = serde_saphyr::from_str(text).map_err(|error| {
+    let Document(services) = from_yaml(text).map_err(|error| {
         let location = error.location().map_or_else(
             || path.display().to_string(),
             |position| location(path, position.line(), position.column()),
         );
-        ConfigError::new(location, error.without_snippet())
+        ConfigError::new(location, yaml_problem(&error))
     })?;
     Ok(services)
+}
+
+/// A file of services may be as long as its author likes. Only what aliases can multiply is limited.
+fn from_yaml<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, serde_saphyr::Error> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: usize::MAX,
+            max_nodes: usize::MAX,
+            max_aliases: usize::MAX,
+            max_anchors: usize::MAX,
+            max_merge_keys: usize::MAX,
+            max_total_scalar_bytes: usize::MAX,
+            enforce_alias_anchor_ratio: false,
+        },
+    };
+    serde_saphyr::from_str_with_options(text, options)
+}
+
+/// What is wrong. The limits of the parser are said in words that an author of YAML knows.
+fn yaml_problem(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    if text.starts_with("budget breached: Depth") {
+        return "it is nested too deeply".into();
+    }
+    // Of the other limits, only those of aliases are left.
+    if ["budget breached", "alias replay"]
+        .iter()
+        .any(|limit| text.starts_with(limit))
+    {
+        return "its aliases (`*name`) stand for more than a million values; use fewer".into();
+    }
+    let Some(place) = error.location() else {
+        return text;
+    };
+    let position = format!(" at line {}, column {}", place.line(), place.column());
+    text.strip_suffix(&position).unwrap_or(&text).to_owned()
 }
 
 fn parse_json(path: &Path, content: &[u8]) -> Result<Services, ConfigError> {
@@ -445,10 +481,44 @@ none: []
                 "s.yaml",
                 "unique",
             ),
+            ("s.yaml", &nested_lists(), "s.yaml:1:", "nested too deeply"),
         ] {
             let error = read(name, content).unwrap_err();
             assert!(error.location().starts_with(location), "{error}");
             assert!(error.problem().contains(hint), "{error}");
         }
+    }
+
+    fn nested_lists() -> String {
+        format!("a: {}{}\n", "[".repeat(100), "]".repeat(100))
+    }
+
+    #[test]
+    fn aliases_that_multiply_are_refused_in_plain_words() {
+        let mut yaml = "a: &l0 [x]\n".to_owned();
+        for level in 1..10 {
+            let items = vec![format!("*l{}", level - 1); 9].join(", ");
+            yaml += &format!("a{level}: &l{level} [{items}]\n");
+        }
+        let error = from_yaml::<serde::de::IgnoredAny>(&yaml).unwrap_err();
+        let problem = yaml_problem(&error);
+        assert!(problem.contains("aliases (`*name`)"), "{problem}");
+    }
+
+    /// As a program writes it, with one anchor for what the services have in common.
+    #[test]
+    fn a_generated_file_may_have_any_number_of_aliases_of_one_anchor() {
+        let mut yaml = "base: &base {address: 10.0.0.7, port: 80, tags: [a, b]}\n".to_owned();
+        yaml += "url: &url http://10.0.0.8\n";
+        for number in 0..1_000 {
+            yaml += &format!("s{number}: *base\n");
+        }
+        for number in 0..50_000 {
+            yaml += &format!("t{number}: *url\n");
+        }
+        let services = read("s.yaml", &yaml).unwrap();
+        assert_eq!(services.len(), 51_002);
+        assert_eq!(services["s999"][0].url(), "http://10.0.0.7:80");
+        assert_eq!(services["t49999"][0].url(), "http://10.0.0.8:80");
     }
 }
