@@ -79,7 +79,7 @@ pub(super) fn supports(kind: &CheckKind) -> bool {
 
 /// The instance's metadata, and the properties that Consul has no field for; see
 /// [`ConsulProvider`](crate::ConsulProvider).
-fn metadata(instance: &Instance) -> Map<String, Value> {
+pub(super) fn metadata(instance: &Instance) -> Map<String, Value> {
     let mut all: Map<String, Value> = instance
         .metadata()
         .map(|(key, value)| (key.to_owned(), value.into()))

@@ -34,6 +34,7 @@ mod resolver;
 mod responses;
 mod tls;
 mod token;
+mod validation;
 
 pub use agent_report::{AgentIdentity, AgentReport};
 pub use provider::{ConsulBuilder, ConsulProvider};

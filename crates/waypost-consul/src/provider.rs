@@ -13,7 +13,8 @@ use waypost_core::provider::{
     Watch,
 };
 use waypost_core::{
-    ConfigError, Environment, Error, InstanceId, ProviderError, Registration, ServiceName,
+    ConfigError, Environment, Error, InstanceId, ProviderError, ProviderErrorKind, Registration,
+    ServiceName,
 };
 
 use crate::acl::AclRule;
@@ -27,6 +28,7 @@ use crate::resolver::AgentResolver;
 use crate::responses::{CatalogDecoder, HealthDecoder};
 use crate::tls::TlsOptions;
 use crate::token::TokenSource;
+use crate::validation::validate_metadata;
 use crate::{definition, diagnosis, registration};
 
 /// Finds and registers services with a Consul agent over its HTTP API.
@@ -176,13 +178,17 @@ impl Provider for ConsulProvider {
 impl Registry for ConsulProvider {
     fn accepts(&self, registration: &Registration) -> Result<(), ProviderError> {
         let mut checks = registration.checks().iter();
-        match checks.find(|check| !definition::supports(check.kind())) {
-            None => Ok(()),
-            Some(check) => Err(ProviderError::unsupported(
+        if let Some(check) = checks.find(|check| !definition::supports(check.kind())) {
+            return Err(ProviderError::unsupported(
                 Arc::clone(&self.description),
                 format!("checks of this kind are not supported: {:?}", check.kind()),
-            )),
+            ));
         }
+        let metadata = definition::metadata(registration.instance());
+        validate_metadata(&metadata).map_err(|problem| {
+            let kind = ProviderErrorKind::Rejected;
+            ProviderError::new(Arc::clone(&self.description), kind, problem)
+        })
     }
 
     fn register<'a>(
