@@ -111,7 +111,7 @@ async fn difference(
     if let Some(difference) = service_difference(&wanted, &stored) {
         return Ok(Some(difference));
     }
-    let wanted: Vec<_> = definition_check_ids(&wanted).collect();
+    let wanted: Vec<_> = definition_checks(&wanted).collect();
     if wanted.is_empty() {
         return Ok(None);
     }
@@ -123,8 +123,20 @@ async fn difference(
     let Ok(stored) = serde_json::from_slice::<Map<String, Value>>(&stored.body) else {
         return Ok(None);
     };
-    let missing = wanted.into_iter().find(|id| !stored.contains_key(*id));
-    Ok(missing.map(|id| format!("the check {id} is missing")))
+    let difference = |(id, kind)| check_difference(id, kind, stored.get(id));
+    Ok(wanted.into_iter().find_map(difference))
+}
+
+/// How a stored check differs. Agents don't tell what a check requests, but newer ones tell its type.
+fn check_difference(id: &str, kind: &str, stored: Option<&Value>) -> Option<String> {
+    let Some(stored) = stored else {
+        return Some(format!("the check {id} is missing"));
+    };
+    let stored = stored["Type"]
+        .as_str()
+        .filter(|stored| !stored.is_empty())?;
+    let differs = stored != kind;
+    differs.then(|| format!("the check {id} is of the type {stored} instead of {kind}"))
 }
 
 /// The first field of a stored service that differs from its definition. Fields that only newer agents
@@ -171,12 +183,24 @@ fn service_difference(wanted: &Value, stored: &Value) -> Option<String> {
     })
 }
 
-/// The ids of the checks in a service definition.
-fn definition_check_ids(definition: &Value) -> impl Iterator<Item = &str> {
+/// The ids and types of the checks in a service definition.
+fn definition_checks(definition: &Value) -> impl Iterator<Item = (&str, &'static str)> {
     let checks = definition["Checks"].as_array();
-    let checks = checks.into_iter().flatten();
-    checks.filter_map(|check| check["CheckID"].as_str())
+    checks.into_iter().flatten().filter_map(|check| {
+        let of_type = |(field, _): &(&str, _)| !check[*field].is_null();
+        let (_, kind) = CHECK_TYPES.into_iter().find(of_type)?;
+        Some((check["CheckID"].as_str()?, kind))
+    })
 }
+
+/// The field of a definition that makes a check one of this type.
+const CHECK_TYPES: [(&str, &str); 5] = [
+    ("HTTP", "http"),
+    ("TCP", "tcp"),
+    ("GRPC", "grpc"),
+    ("Args", "script"),
+    ("TTL", "ttl"),
+];
 
 /// Starts maintenance mode with a reason, or ends it if there is none.
 pub(super) async fn set_maintenance(

@@ -33,12 +33,19 @@ impl Server {
         [Self::Consul(Consul::start().await), Self::Embedded(agent)]
     }
 
-    fn provider(&self) -> ConsulProvider {
-        let address = match self {
+    fn address(&self) -> String {
+        match self {
             Self::Consul(consul) => consul.address(),
             Self::Embedded(agent) => agent.http_addr().to_string(),
-        };
-        ConsulProvider::new(&address).unwrap()
+        }
+    }
+
+    fn url(&self, path: &str) -> String {
+        format!("http://{}{path}", self.address())
+    }
+
+    fn provider(&self) -> ConsulProvider {
+        ConsulProvider::new(&self.address()).unwrap()
     }
 }
 

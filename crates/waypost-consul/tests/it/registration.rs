@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::Value;
 use waypost_consul::ConsulProvider;
 use waypost_core::provider::{HeartbeatResponse, InstanceReport, Provider, Registry};
-use waypost_core::{Check, Health, Instance, InstanceId};
+use waypost_core::{Check, Health, Instance, InstanceId, ProviderErrorKind};
 use waypost_testkit::{Consul, free_ports, http_client};
 
 use crate::{Server, provider_at, register, until, web, web_registration};
@@ -90,6 +90,126 @@ async fn every_kind_of_check_is_registered_with_all_its_options() {
     register(&provider, with_one_check).await;
     let checks = get(&consul, "/v1/agent/checks").await;
     assert_eq!(checks.as_object().unwrap().len(), 1, "{checks:#}");
+}
+
+/// A change of a registration by another program: a path of the agent's API, a body, and a part of the
+/// difference that the next heartbeat reports.
+type Change = (&'static str, &'static str, &'static str);
+
+const CHANGES: [Change; 7] = [
+    (
+        "/v1/agent/check/deregister/service:web-1:1",
+        "",
+        "check service:web-1:1 is missing",
+    ),
+    (
+        REGISTER,
+        r#"{"ID":"web-1","Name":"web","Port":9,"Address":"10.0.0.1"}"#,
+        "Port is 9",
+    ),
+    (
+        REGISTER,
+        r#"{"ID":"web-1","Name":"api","Port":80}"#,
+        "Service is \"api\"",
+    ),
+    (
+        REGISTER,
+        r#"{"ID":"web-1","Name":"web","Port":80,"Address":"10.0.0.9"}"#,
+        "Address is \"10.0.0.9\"",
+    ),
+    (
+        REGISTER,
+        r#"{"ID":"web-1","Name":"web","Port":80,"Address":"10.0.0.1","Tags":["b"]}"#,
+        "Meta is",
+    ),
+    (
+        REGISTER,
+        r#"{"ID":"web-1","Name":"web","Port":80,"Address":"10.0.0.1","Tags":["b"],
+            "Meta":{"team":"x"}}"#,
+        "Tags is [\"b\"]",
+    ),
+    (
+        "/v1/agent/check/register",
+        r#"{"ID":"service:web-1:1","Name":"other","ServiceID":"web-1","TTL":"1h"}"#,
+        "check service:web-1:1 is of the type ttl instead of tcp",
+    ),
+];
+
+const REGISTER: &str = "/v1/agent/service/register";
+
+#[tokio::test]
+async fn a_heartbeat_reports_what_another_program_has_changed_until_it_is_registered_again() {
+    for server in Server::start_each().await {
+        let provider = server.provider();
+        let registration = web_registration("web-1", 80)
+            .host("10.0.0.1".parse().unwrap())
+            .tag("a")
+            .meta("team", "x")
+            .check(Check::tcp().every(Duration::from_secs(60)));
+        let registration = register(&provider, registration).await;
+        let heartbeat = async || {
+            let response = provider.heartbeat(&registration, InstanceReport::alive());
+            response.await.unwrap()
+        };
+        assert_eq!(heartbeat().await, HeartbeatResponse::Known);
+        for (path, body, difference) in CHANGES {
+            let request = http_client().put(server.url(path)).body(body);
+            let response = request.send().await.unwrap();
+            assert!(response.status().is_success(), "{path} {body}");
+            match heartbeat().await {
+                HeartbeatResponse::Changed(found) => {
+                    assert!(found.contains(difference), "{difference}: {found}");
+                }
+                other => panic!("{difference}: {other:?}"),
+            }
+            let report = InstanceReport::alive();
+            provider.register(&registration, &report).await.unwrap();
+            assert_eq!(heartbeat().await, HeartbeatResponse::Known, "{difference}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn metadata_that_consul_refuses_is_rejected_before_any_request() {
+    let servers = Server::start_each().await;
+    let long = |length: usize| "a".repeat(length);
+    for (pairs, problem) in [
+        (vec![("a.b".to_owned(), "c".to_owned())], "key \"a.b\""),
+        (vec![(String::new(), "c".to_owned())], "key \"\""),
+        (vec![("consul-x".to_owned(), "c".to_owned())], "reserved"),
+        (vec![(long(129), "c".to_owned())], "at most 128"),
+        (vec![("a".to_owned(), long(513))], "513 bytes"),
+        (
+            (0..65).map(|n| (format!("k{n}"), String::new())).collect(),
+            "65 metadata entries",
+        ),
+    ] {
+        let mut registration = web_registration("web-1", 80).host("10.0.0.1".parse().unwrap());
+        for (key, value) in pairs {
+            registration = registration.meta(key, value);
+        }
+        let registration = registration.resolve(None).unwrap();
+        for server in &servers {
+            let provider = server.provider();
+            let error = provider.accepts(&registration).unwrap_err();
+            assert_eq!(error.kind(), ProviderErrorKind::Rejected);
+            assert!(error.message().contains(problem), "{error}");
+            // The server agrees.
+            let report = InstanceReport::alive();
+            let refused = provider.register(&registration, &report).await.unwrap_err();
+            assert_eq!(refused.kind(), ProviderErrorKind::Rejected, "{refused}");
+        }
+    }
+    // The limits themselves are accepted.
+    let mut registration = web_registration("web-1", 80).meta(long(128), long(512));
+    for number in 1..64 {
+        registration = registration.meta(format!("k_{number}-x"), String::new());
+    }
+    for server in &servers {
+        let provider = server.provider();
+        let registration = register(&provider, registration.clone()).await;
+        provider.accepts(&registration).unwrap();
+    }
 }
 
 #[tokio::test]
