@@ -47,6 +47,9 @@ const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 /// more.
 const MAX_REQUESTS: usize = 32;
 
+/// The message of an error if the connection ended after the request was sent.
+const CONNECTION_LOST: &str = "connection lost";
+
 /// A response with status 2xx.
 pub(super) struct Response {
     pub(super) headers: HeaderMap,
@@ -247,6 +250,11 @@ impl AgentClient {
         self.error(ProviderErrorKind::InvalidResponse, message)
     }
 
+    /// Whether a request failed because its connection ended after it was sent.
+    pub(super) fn is_connection_loss(error: &ProviderError) -> bool {
+        error.message() == CONNECTION_LOST
+    }
+
     fn transport_error(&self, failure: Failure) -> ProviderError {
         use ProviderErrorKind::{InvalidResponse, TimedOut, Unreachable};
         match failure {
@@ -257,7 +265,7 @@ impl AgentClient {
                 let after = CONNECT_TIMEOUT;
                 self.error(TimedOut { after }, "no connection in time")
             }
-            Failure::Lost(cause) => (self.error(Unreachable, "connection lost")).with_source(cause),
+            Failure::Lost(cause) => (self.error(Unreachable, CONNECTION_LOST)).with_source(cause),
             Failure::TooLong(limit) => {
                 let message = format!("the response is longer than {limit} bytes");
                 self.error(InvalidResponse, message)

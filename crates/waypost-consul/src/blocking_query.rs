@@ -40,7 +40,9 @@ impl<D: Decoder> BlockingQuery<D> {
     /// Sends one request after the other, by the rules of Consul's documentation ("Blocking
     /// Queries"). The stream ends with the first failure.
     ///
-    /// A response without a change is an item as well: it confirms that the last one is still right.
+    /// A response without a change is an item as well: it confirms that the last one is still right. So
+    /// does the end of a connection on which a request was waiting: the agent would have responded to a
+    /// change before. The last item is therefore sent once more before the error.
     pub(super) fn watch(self) -> BoxStream<'static, Result<D::Item, ProviderError>> {
         let state = QueryState {
             query: self,
@@ -48,6 +50,8 @@ impl<D: Decoder> BlockingQuery<D> {
             rate_limiter: RateLimiter::new(),
             last: None,
             has_changed: false,
+            was_waiting: false,
+            failure: None,
         };
         stream::try_unfold(state, |mut state| async move {
             let item = state.next().await?;
@@ -80,15 +84,28 @@ struct QueryState<D: Decoder> {
     last: Option<(u64, D::Item)>,
     /// Whether the last response differed from the one before.
     has_changed: bool,
+    /// Whether the connection of the last request ended while the agent held it.
+    was_waiting: bool,
+    /// The error that comes after the item that was sent once more.
+    failure: Option<ProviderError>,
 }
 
 impl<D: Decoder> QueryState<D> {
     async fn next(&mut self) -> Result<D::Item, ProviderError> {
+        if let Some(failure) = self.failure.take() {
+            return Err(failure);
+        }
         let agents = Arc::clone(&self.query.agents);
         let (number, agent) = agents.current();
-        self.next_from(agent)
-            .await
-            .inspect_err(|error| agents.report_failure(number, error))
+        let result = self.next_from(agent).await;
+        let result = result.inspect_err(|error| agents.report_failure(number, error));
+        match (result, &self.last) {
+            (Err(failure), Some((_, confirmed))) if self.was_waiting => {
+                self.failure = Some(failure);
+                Ok(confirmed.clone())
+            }
+            (result, _) => result,
+        }
     }
 
     async fn next_from(&mut self, agent: &AgentClient) -> Result<D::Item, ProviderError> {
@@ -131,6 +148,7 @@ impl<D: Decoder> QueryState<D> {
         &mut self,
         agent: &AgentClient,
     ) -> Result<(Response, Option<ProviderError>), ProviderError> {
+        self.was_waiting = false;
         self.rate_limiter.acquire(self.has_changed).await;
         let limit = &self.query.agents.connection_limit;
         let (permit, block) = match self.index {
@@ -147,6 +165,7 @@ impl<D: Decoder> QueryState<D> {
             // fine if it answers a request that doesn't wait.
             Err(cut) if block.is_some() && cut.kind() == ProviderErrorKind::Unreachable => {
                 drop(permit);
+                self.was_waiting = AgentClient::is_connection_loss(&cut);
                 tracing::debug!(%cut, path = self.query.path, "a blocking query was closed before its wait was over");
                 self.rate_limiter.acquire(false).await;
                 Ok((self.query.get(agent, None).await?, Some(cut)))

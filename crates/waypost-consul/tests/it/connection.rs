@@ -168,11 +168,47 @@ async fn an_agent_that_ends_while_a_request_waits_is_an_outage_at_once() {
     let mut consul = Consul::start().await;
     let provider = ConsulProvider::new(&consul.address()).unwrap();
     let mut watch = provider.watch(&web());
-    next(&mut watch).await.unwrap();
-    let (outage, ()) = tokio::join!(next(&mut watch), consul.kill());
+    let first = next(&mut watch).await.unwrap();
+    consul.kill().await;
+    // If the request was already waiting, the answer is confirmed once more.
+    let outage = match next(&mut watch).await {
+        Ok(confirmed) => {
+            assert_eq!(confirmed, first);
+            next(&mut watch).await
+        }
+        outage => outage,
+    };
     // The kernel may still accept a connection for the dying process, so the message is either of
     // "can't connect" and "connection lost".
     assert_eq!(outage.unwrap_err().kind(), ProviderErrorKind::Unreachable);
+}
+
+/// Nothing had changed until the connection ended. The age of the answer counts from there, and not from
+/// the last response, which may be minutes old.
+#[tokio::test]
+async fn an_answer_is_confirmed_by_a_connection_that_ends_while_a_request_waits() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut is_down = false;
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 4096];
+            while !is_down && let Ok(length @ 1..) = stream.read(&mut request).await {
+                is_down = String::from_utf8_lossy(&request[..length]).contains("index=");
+                if !is_down {
+                    let response =
+                        "HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nContent-Length: 2\r\n\r\n[]";
+                    stream.write_all(response.as_bytes()).await.unwrap();
+                }
+            }
+        }
+    });
+    let provider = ConsulProvider::new(&address).unwrap();
+    let mut watch = provider.watch(&web());
+    let first = next(&mut watch).await.unwrap();
+    assert_eq!(next(&mut watch).await.expect("a confirmation"), first);
+    let error = next(&mut watch).await.unwrap_err();
+    assert_eq!(error.kind(), ProviderErrorKind::Unreachable, "{error}");
 }
 
 /// Passes connections on to a server, and counts them.
