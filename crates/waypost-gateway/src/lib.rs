@@ -95,6 +95,7 @@ mod framing;
 #[doc(hidden)]
 pub mod fuzz;
 mod gateway;
+mod gzip_body;
 mod header_edits;
 mod headers;
 mod html;

@@ -355,7 +355,7 @@ impl Proxy {
     ) -> Result<Attempted, AttemptError> {
         loop {
             let now = outgoing.deadline.now();
-            let mut channel = peer.channel(now).await?;
+            let mut channel = peer.channel(now, outgoing.limits.connect).await?;
             let is_http2 = matches!(channel, Channel::Http2 { .. });
             let mut request = outgoing.request(peer, is_http2)?;
             peer.set_target(&mut request, path.clone(), is_http2)?;

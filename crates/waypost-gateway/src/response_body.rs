@@ -13,6 +13,7 @@ use waypost::Lease;
 
 use crate::deadlines::Deadline;
 use crate::exchange::{EndReason, Exchange};
+use crate::gzip_body::GzipBody;
 use crate::headers;
 use crate::upstream::{Http1, Peer};
 
@@ -24,11 +25,21 @@ pub(crate) enum ResponseBody {
     Stream(BoxStream<'static, Bytes>),
     /// The body of an instance's response.
     Proxied(Box<ProxiedBody>),
+    /// The same, compressed.
+    Compressed(Box<GzipBody<ProxiedBody>>),
 }
 
 impl ResponseBody {
     pub(crate) fn empty() -> Self {
         Self::Full(None)
+    }
+
+    /// Compresses the body of an instance's response. `level` is 1 to 9.
+    pub(crate) fn compressed(self, level: u32) -> Self {
+        match self {
+            Self::Proxied(body) => Self::Compressed(Box::new(GzipBody::new(*body, level))),
+            other => other,
+        }
     }
 }
 
@@ -241,6 +252,7 @@ impl Body for ResponseBody {
                 piece.map(|piece| piece.map(|bytes| Ok(Frame::data(bytes))))
             }
             Self::Proxied(body) => Pin::new(&mut **body).poll_frame(cx),
+            Self::Compressed(body) => Pin::new(&mut **body).poll_frame(cx),
         }
     }
 
@@ -249,6 +261,7 @@ impl Body for ResponseBody {
             Self::Full(bytes) => bytes.is_none(),
             Self::Stream(_) => false,
             Self::Proxied(body) => body.is_end_stream(),
+            Self::Compressed(body) => body.is_end_stream(),
         }
     }
 
@@ -259,6 +272,7 @@ impl Body for ResponseBody {
             }
             Self::Stream(_) => SizeHint::default(),
             Self::Proxied(body) => body.size_hint(),
+            Self::Compressed(body) => body.size_hint(),
         }
     }
 }

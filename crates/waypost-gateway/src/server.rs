@@ -14,7 +14,7 @@ use crate::client::Client;
 use crate::config::Config;
 use crate::exchange::{EndReason, Exchange};
 use crate::pages::Pages;
-use crate::policy::Admission;
+use crate::policy::{Admission, CompressionRules};
 use crate::problem::{ErrorFormat, Problem};
 use crate::proxy::Proxy;
 use crate::response_body::ResponseBody;
@@ -151,9 +151,21 @@ impl Server {
             .as_ref()
             .and(request.headers().get(header::ORIGIN));
         let origin = origin.cloned();
+        let accepts_gzip = policies.compression.is_some()
+            && CompressionRules::is_accepted(
+                request.method(),
+                request.version(),
+                request.headers(),
+            );
         let mut response = self
             .pass(request, &route, host.as_ref(), exchange, format)
             .await;
+        if let Some(compression) = &policies.compression
+            && matches!(response.body(), ResponseBody::Proxied(_))
+            && compression.prepare(accepts_gzip, &mut response)
+        {
+            response = response.map(|body| body.compressed(compression.level));
+        }
         let origin = origin.as_ref().and_then(|origin| origin.to_str().ok());
         policies.edit_response(origin, response.headers_mut());
         response

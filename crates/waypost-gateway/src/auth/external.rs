@@ -151,7 +151,7 @@ impl ExternalAuth {
             Authority::Service(service, target) => (service, target),
             Authority::Url(url) => {
                 let peer = upstream.peer_of(url);
-                let asking = call(&peer, now, request(&url.target), MAX_BODY);
+                let asking = call(&peer, now, request(&url.target), self.timeout, MAX_BODY);
                 let answer = timeout_at(deadline, asking).await;
                 return answer.map_err(|_| too_late())?.map_err(|error| error.cause);
             }
@@ -165,7 +165,7 @@ impl ExternalAuth {
             let pick = service.pick(balancer, &tried).map_err(|e| e.to_string())?;
             let lease = pick.lease();
             let peer = upstream.peer(lease.endpoint().instance());
-            let asking = call(&peer, now, request(target), MAX_BODY);
+            let asking = call(&peer, now, request(target), self.timeout, MAX_BODY);
             let Ok(answer) = timeout_at(deadline, asking).await else {
                 lease.record(Outcome::Failed);
                 return Err(too_late());

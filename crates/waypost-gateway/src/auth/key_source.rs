@@ -231,12 +231,17 @@ fn read_keys(path: &Path) -> Result<(Vec<u8>, KeySet), String> {
 
 async fn fetch(url: &HttpUrl, tls: &Arc<ClientTls>) -> Result<KeySet, String> {
     let instance = Arc::clone(&url.instance);
-    let peer = Peer::new(instance, Arc::clone(tls), FETCH_TIMEOUT, false);
+    let peer = Peer::new(instance, Arc::clone(tls), false);
     let mut request = Request::new(Bytes::new());
     *request.uri_mut() = Uri::from(url.target.clone());
     let json = HeaderValue::from_static("application/json");
     request.headers_mut().insert(header::ACCEPT, json);
-    let response = match timeout(FETCH_TIMEOUT, call(&peer, 0, request, MAX_BYTES)).await {
+    let response = match timeout(
+        FETCH_TIMEOUT,
+        call(&peer, 0, request, FETCH_TIMEOUT, MAX_BYTES),
+    )
+    .await
+    {
         Ok(response) => response.map_err(|error| error.cause)?,
         Err(_) => return Err(format!("no response within {FETCH_TIMEOUT:?}")),
     };

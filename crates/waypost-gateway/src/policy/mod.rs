@@ -1,6 +1,7 @@
 //! The policies of a route. Each policy is a separate type; [`Policies::admit`] applies all of them to a
 //! request.
 
+mod compression;
 mod concurrency;
 mod cors;
 mod rate_limit;
@@ -12,6 +13,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
+pub(crate) use compression::{COMPRESSED_TYPES, CompressionRules};
 pub(crate) use concurrency::Concurrency;
 pub(crate) use cors::Cors;
 pub(crate) use rate_limit::{RateKey, RateLimit};
@@ -31,6 +33,7 @@ pub(crate) struct Policies {
     pub(crate) rate_limit: Option<RateLimit>,
     pub(crate) concurrency: Option<Concurrency>,
     pub(crate) cors: Option<Cors>,
+    pub(crate) compression: Option<CompressionRules>,
     pub(crate) request_headers: HeaderEdits,
     pub(crate) response_headers: HeaderEdits,
     pub(crate) sticky: Option<Sticky>,

@@ -58,6 +58,7 @@ pub(crate) struct RouteSpec {
     pub(crate) limits: Option<LimitsSpec>,
     pub(crate) rate_limit: Option<RateLimitSpec>,
     pub(crate) cors: Option<CorsSpec>,
+    pub(crate) compress: Option<CompressSpec>,
     pub(crate) max_body: Option<u64>,
     pub(crate) sticky: Option<StickySpec>,
     pub(crate) auth: AuthSpec,
@@ -89,6 +90,7 @@ struct Fields {
     limits: Option<LimitsSpec>,
     rate_limit: Option<RateLimitSpec>,
     cors: Option<CorsSpec>,
+    compress: Option<CompressSpec>,
     #[serde(default, deserialize_with = "size")]
     max_body: Option<u64>,
     sticky: Option<StickySpec>,
@@ -138,6 +140,8 @@ struct EditsSpec {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Timeouts {
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) connect: Option<Duration>,
     #[serde(default, deserialize_with = "duration")]
     pub(crate) first_byte: Option<Duration>,
     #[serde(default, deserialize_with = "duration")]
@@ -204,6 +208,15 @@ pub(crate) struct CorsSpec {
     pub(crate) credentials: bool,
     #[serde(default, deserialize_with = "duration")]
     pub(crate) max_age: Option<Duration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CompressSpec {
+    #[serde(default, deserialize_with = "size")]
+    pub(crate) min_size: Option<u64>,
+    pub(crate) types: Option<Vec<String>>,
+    pub(crate) level: Option<u32>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -309,6 +322,16 @@ impl TryFrom<Fields> for RouteSpec {
         {
             return Err("`limits.concurrent` must be at least 1".into());
         }
+        if fields.timeouts.connect == Some(Duration::ZERO) {
+            return Err("`timeouts.connect` must not be 0".into());
+        }
+        if let Some(CompressSpec {
+            level: Some(level), ..
+        }) = &fields.compress
+            && !(1..=9).contains(level)
+        {
+            return Err("`compress.level` is 1 (fast) to 9 (small)".into());
+        }
         if fields.retries.attempts == Some(0) {
             return Err("`retries.attempts` counts the first attempt, so it is at least 1".into());
         }
@@ -355,6 +378,7 @@ impl TryFrom<Fields> for RouteSpec {
             limits: fields.limits,
             rate_limit: fields.rate_limit,
             cors: fields.cors,
+            compress: fields.compress,
             max_body: fields.max_body,
             sticky: fields.sticky,
             auth,
@@ -599,6 +623,8 @@ routes:
             ),
             ("service: a, rate_limit: {requests: 0}", "at least one"),
             ("service: a, retries: {attempts: 0}", "at least 1"),
+            ("service: a, compress: {level: 10}", "1 (fast) to 9"),
+            ("service: a, timeouts: {connect: 0s}", "must not be 0"),
             ("service: a, sticky: {cookie: \"a;b\"}", "not a cookie name"),
             ("service: a, match: {methods: [get]}", "in capitals"),
             (

@@ -9,14 +9,22 @@ use waypost::{Instance, ServiceName};
 
 use super::asked::AskedRoute;
 use super::auth_spec::Access;
-use super::file::{CorsSpec, DestinationSpec, LimitsSpec, RateBy, RateLimitSpec, RouteSpec};
+use super::file::{
+    CompressSpec, CorsSpec, DestinationSpec, LimitsSpec, RateBy, RateLimitSpec, RouteSpec,
+};
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
 use crate::config::Config;
-use crate::policy::{Concurrency, Cors, Policies, RateKey, RateLimit, Sticky};
+use crate::policy::{
+    COMPRESSED_TYPES, CompressionRules, Concurrency, Cors, Policies, RateKey, RateLimit, Sticky,
+};
 use crate::service::Service;
 
 /// How long browsers cache the response to a preflight, by default.
 const CORS_MAX_AGE: Duration = Duration::from_secs(600);
+/// The smallest response that is compressed, by default.
+const MIN_COMPRESSED: u64 = 1024;
+/// The level of compression, by default.
+const COMPRESSION_LEVEL: u32 = 5;
 /// How long a request waits for others to end, by default.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 
@@ -70,6 +78,8 @@ enum Rewrite {
 /// The limits of a route's requests.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Limits {
+    /// How long connecting to an instance may take.
+    pub(crate) connect: Duration,
     /// How long an instance may take to begin its response.
     pub(crate) first_byte: Duration,
     /// How long an instance may send nothing in the middle of its response.
@@ -89,6 +99,7 @@ pub(crate) struct Limits {
 impl Limits {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
+            connect: config.connect_timeout,
             first_byte: config.first_byte_timeout,
             idle: config.idle_timeout,
             upload_idle: config.upload_idle_timeout,
@@ -107,6 +118,7 @@ impl Limits {
             Config::bound_replay_limit(bytes)
         });
         Self {
+            connect: timeouts.connect.unwrap_or(self.connect),
             first_byte: timeouts.first_byte.unwrap_or(self.first_byte),
             idle: timeouts.idle.unwrap_or(self.idle),
             upload_idle: timeouts.upload_idle.unwrap_or(self.upload_idle),
@@ -201,6 +213,7 @@ impl Route {
             rate_limit: spec.rate_limit.map(rate_limit),
             concurrency: spec.limits.map(concurrency),
             cors: spec.cors.map(cors),
+            compression: spec.compress.map(compression),
             request_headers: spec.request_headers,
             response_headers: spec.response_headers,
             sticky: spec.sticky.map(|sticky| Sticky {
@@ -386,6 +399,18 @@ fn rate_limit(spec: RateLimitSpec) -> RateLimit {
 fn concurrency(spec: LimitsSpec) -> Concurrency {
     let wait = spec.max_wait.unwrap_or(MAX_WAIT);
     Concurrency::new(spec.concurrent, spec.pending, wait)
+}
+
+fn compression(spec: CompressSpec) -> CompressionRules {
+    let types = spec.types.unwrap_or_else(|| {
+        let types = COMPRESSED_TYPES.iter();
+        types.map(|kind| (*kind).to_owned()).collect()
+    });
+    CompressionRules {
+        min_size: spec.min_size.unwrap_or(MIN_COMPRESSED),
+        types,
+        level: spec.level.unwrap_or(COMPRESSION_LEVEL),
+    }
 }
 
 fn cors(spec: CorsSpec) -> Cors {

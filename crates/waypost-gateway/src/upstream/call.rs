@@ -2,6 +2,7 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, StatusCode, Uri, header};
@@ -29,11 +30,12 @@ pub(crate) async fn call(
     peer: &Peer,
     now: u64,
     request: Request<Bytes>,
+    connect_timeout: Duration,
     max_body: usize,
 ) -> Result<WholeResponse, AttemptError> {
     let (parts, body) = request.into_parts();
     let mut response = loop {
-        let mut channel = peer.channel(now).await?;
+        let mut channel = peer.channel(now, connect_timeout).await?;
         let is_http2 = matches!(channel, Channel::Http2 { .. });
         let mut request = Request::new(AttemptBody::whole(body.clone()));
         *request.method_mut() = parts.method.clone();

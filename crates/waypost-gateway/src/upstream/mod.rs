@@ -36,7 +36,6 @@ pub(crate) struct Upstream {
     /// The key is the address of the `Arc<Instance>`. The peer holds the `Arc`, so no other instance can
     /// get the same address. If the registry changes an instance, that is a new peer.
     peers: Mutex<HashMap<usize, Arc<Peer>>>,
-    connect_timeout: Duration,
     cluster_only: bool,
     tls: Arc<ClientTls>,
 }
@@ -45,7 +44,6 @@ impl Upstream {
     pub(crate) fn new(config: &Config, tls: Arc<ClientTls>) -> Self {
         Self {
             peers: Mutex::default(),
-            connect_timeout: config.connect_timeout,
             cluster_only: config.cluster_addresses_only,
             tls,
         }
@@ -69,7 +67,6 @@ impl Upstream {
                 Arc::new(Peer::new(
                     Arc::clone(instance),
                     Arc::clone(&self.tls),
-                    self.connect_timeout,
                     cluster_only,
                 ))
             });

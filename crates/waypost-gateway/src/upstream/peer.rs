@@ -39,7 +39,6 @@ pub(crate) struct Peer {
     /// The instance's id, for a response header.
     pub(crate) id: Option<HeaderValue>,
     tls: Arc<ClientTls>,
-    connect_timeout: Duration,
     idle: Mutex<Vec<Http1>>,
     http2: tokio::sync::Mutex<Option<http2::SendRequest<AttemptBody>>>,
     has_many_headers: AtomicBool,
@@ -97,12 +96,7 @@ impl Channel {
 }
 
 impl Peer {
-    pub(crate) fn new(
-        instance: Arc<Instance>,
-        tls: Arc<ClientTls>,
-        connect_timeout: Duration,
-        cluster_only: bool,
-    ) -> Self {
+    pub(crate) fn new(instance: Arc<Instance>, tls: Arc<ClientTls>, cluster_only: bool) -> Self {
         Self {
             protocol: protocol(&instance).and_then(|protocol| {
                 check_address(&instance, cluster_only)?;
@@ -111,7 +105,6 @@ impl Peer {
             authority: HeaderValue::from_str(&instance.authority()).ok(),
             id: HeaderValue::from_str(instance.id().as_str()).ok(),
             tls,
-            connect_timeout,
             idle: Mutex::default(),
             http2: tokio::sync::Mutex::default(),
             has_many_headers: AtomicBool::new(false),
@@ -135,7 +128,11 @@ impl Peer {
     }
 
     /// Returns an idle connection or opens a new one. `now` is in milliseconds since the worker started.
-    pub(crate) async fn channel(&self, now: u64) -> Result<Channel, AttemptError> {
+    pub(crate) async fn channel(
+        &self,
+        now: u64,
+        connect_timeout: Duration,
+    ) -> Result<Channel, AttemptError> {
         self.used_at.store(now, Ordering::Relaxed);
         let protocol = self
             .protocol
@@ -143,7 +140,7 @@ impl Peer {
             .map_err(|cause| AttemptError::new(AttemptErrorKind::NotCallable, cause.clone()))?;
         // Rare operations are boxed, so that the future of each request is small.
         if protocol.http2 {
-            return Box::pin(self.http2(protocol.tls)).await;
+            return Box::pin(self.http2(protocol.tls, connect_timeout)).await;
         }
         while let Some(mut connection) = self.take_idle() {
             // The connection was ready when it became idle.
@@ -152,14 +149,14 @@ impl Peer {
                 return Ok(Channel::Http1(connection));
             }
         }
-        Box::pin(self.connect_http1(protocol.tls))
+        Box::pin(self.connect_http1(protocol.tls, connect_timeout))
             .await
             .map(Channel::Http1)
     }
 
-    async fn connect_http1(&self, tls: bool) -> Result<Http1, AttemptError> {
+    async fn connect_http1(&self, tls: bool, timeout: Duration) -> Result<Http1, AttemptError> {
         let tls = tls.then_some((&*self.tls, HTTP1_ALPN));
-        let stream = connect::connect(&self.instance, tls, self.connect_timeout).await?;
+        let stream = connect::connect(&self.instance, tls, timeout).await?;
         let has_many_headers = self.has_many_headers.load(Ordering::Relaxed);
         Http1::start(stream, has_many_headers.then_some(MANY_HEADERS)).await
     }
@@ -220,7 +217,7 @@ impl Peer {
 
     /// The HTTP/2 connection. While it is being opened, other requests wait for it instead of opening
     /// another one.
-    async fn http2(&self, tls: bool) -> Result<Channel, AttemptError> {
+    async fn http2(&self, tls: bool, timeout: Duration) -> Result<Channel, AttemptError> {
         let mut shared = self.http2.lock().await;
         if let Some(sender) = shared.as_ref().filter(|sender| !sender.is_closed()) {
             return Ok(Channel::Http2 {
@@ -229,7 +226,7 @@ impl Peer {
             });
         }
         let tls = tls.then_some((&*self.tls, HTTP2_ALPN));
-        let stream = connect::connect(&self.instance, tls, self.connect_timeout).await?;
+        let stream = connect::connect(&self.instance, tls, timeout).await?;
         let handshake = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
             .keep_alive_interval(PING_INTERVAL)

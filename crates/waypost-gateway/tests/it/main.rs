@@ -3,6 +3,7 @@
 mod access_log;
 mod api_keys;
 mod client_tls;
+mod compression;
 mod consul;
 mod external_auth;
 mod failures;
