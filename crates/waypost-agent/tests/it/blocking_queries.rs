@@ -30,7 +30,7 @@ async fn watch(agent: &Agent, path: &str) -> JoinHandle<Response> {
     let address = agent.http_addr();
     let now = get(address, path).await;
     let index = now.header("X-Consul-Index").unwrap();
-    let target = format!("{path}?index={index}&wait=60s");
+    let target = format!("{path}?index={index}&wait=10m");
     tokio::spawn(async move { get(address, &target).await })
 }
 

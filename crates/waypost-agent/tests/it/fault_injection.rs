@@ -76,7 +76,7 @@ async fn a_reset_index_goes_back_and_then_increases() {
 async fn dropping_watchers_closes_their_connections() {
     let agent = Agent::start().await.unwrap();
     let address = agent.http_addr();
-    let target = "/v1/catalog/services?index=1000&wait=1m";
+    let target = "/v1/catalog/services?index=1000&wait=10m";
     let watcher = tokio::spawn(async move { Request::new("GET", target, "").send(address).await });
     let dropped = async {
         while !watcher.is_finished() {

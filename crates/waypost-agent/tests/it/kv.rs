@@ -35,7 +35,7 @@ async fn watch(agent: &Agent, target: &str) -> JoinHandle<Response> {
     let now = get(address, target).await;
     let index = now.header("X-Consul-Index").unwrap();
     let separator = if target.contains('?') { '&' } else { '?' };
-    let target = format!("{target}{separator}index={index}&wait=60s");
+    let target = format!("{target}{separator}index={index}&wait=10m");
     tokio::spawn(async move { get(address, &target).await })
 }
 

@@ -3,12 +3,12 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 use tokio::time::{Instant, advance, sleep, timeout};
 use waypost_agent::Agent;
 
-use crate::raw_http::{Request, Response};
+use crate::raw_http::{Request, Response, read_response};
 
 const SOON: Duration = Duration::from_secs(30);
 const REGISTER: &str = "/v1/agent/service/register";
@@ -123,13 +123,10 @@ async fn the_time_of_a_registration_does_not_depend_on_the_number_of_instances()
         of_few.push(few.register(n).await);
         of_many.push(many.register(MANY + n).await);
     }
-    let median = |times: &mut [Duration]| {
-        times.sort_unstable();
-        times[times.len() / 2]
-    };
-    let (few, many) = (median(&mut of_few), median(&mut of_many));
+    // The fastest of each, because the others depend on what else the machine is doing.
+    let (few, many) = (of_few.iter().min().unwrap(), of_many.iter().min().unwrap());
     // In Consul the factor is twenty.
-    assert!(many < few * 4, "{few:?} of few, {many:?} of many");
+    assert!(*many < *few * 4, "{few:?} of few, {many:?} of many");
 }
 
 /// A connection that registers instances one after the other.
@@ -154,11 +151,9 @@ impl Client {
         );
         let start = Instant::now();
         self.0.write_all(request.as_bytes()).await.unwrap();
-        let mut response = [0; 1024];
-        let read = timeout(SOON, self.0.read(&mut response)).await;
-        let length = read.unwrap().unwrap();
+        let response = timeout(SOON, read_response(&mut self.0)).await.unwrap();
         let took = start.elapsed();
-        assert!(response[..length].starts_with(b"HTTP/1.1 200 OK"));
+        assert_eq!(response.unwrap().status, "200 OK");
         took
     }
 }

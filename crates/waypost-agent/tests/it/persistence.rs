@@ -154,7 +154,10 @@ fn without_indexes(value: &mut Value) {
 #[tokio::test]
 async fn checks_continue_after_a_restart() {
     let folder = TempDir::new().unwrap();
-    let first = agent(folder.path()).await.unwrap();
+    let [port] = free_ports();
+    let builder = Agent::builder().node_name("n1").data_dir(folder.path());
+    let builder = builder.http((Ipv4Addr::LOCALHOST, port).into());
+    let first = builder.start().await.unwrap();
     let body = format!(
         r#"{{"Name":"web","Check":{{"TCP":"{}","Interval":"1h"}}}}"#,
         first.http_addr()

@@ -5,11 +5,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-const TIMEOUT: Duration = Duration::from_secs(120);
+/// Longer than the longest blocking query, 10 minutes and a sixteenth.
+const TIMEOUT: Duration = Duration::from_secs(11 * 60);
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Request {
@@ -67,6 +68,23 @@ impl Request {
     }
 }
 
+/// Reads one response with a `Content-Length`, or the head of one without, from a connection that stays
+/// open. It may arrive in any number of pieces.
+pub(crate) async fn read_response(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Response> {
+    let mut received = Vec::new();
+    while !received.ends_with(b"\r\n\r\n") {
+        received.push(stream.read_u8().await?);
+    }
+    let invalid = || io::Error::new(io::ErrorKind::InvalidData, "not an HTTP response");
+    let mut response = parse_head(&received).ok_or_else(invalid)?;
+    if let Some(length) = response.header("Content-Length") {
+        let mut body = vec![0; length.parse().map_err(|_| invalid())?];
+        stream.read_exact(&mut body).await?;
+        response.body = body;
+    }
+    Ok(response)
+}
+
 impl Response {
     /// The value of a header. The name isn't case-sensitive.
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
@@ -84,7 +102,18 @@ fn parse(received: &[u8]) -> Option<Response> {
     let end = received
         .windows(4)
         .position(|window| window == b"\r\n\r\n")?;
-    let head = std::str::from_utf8(&received[..end]).ok()?;
+    let (head, body) = received.split_at(end + 4);
+    let mut response = parse_head(head)?;
+    response.body = body.to_vec();
+    if response.header("transfer-encoding") == Some("chunked") {
+        response.body = join_chunks(&response.body)?;
+    }
+    Some(response)
+}
+
+/// A response without its body. `head` ends with an empty line.
+fn parse_head(head: &[u8]) -> Option<Response> {
+    let head = std::str::from_utf8(head).ok()?.strip_suffix("\r\n\r\n")?;
     let mut lines = head.split("\r\n");
     let status = lines.next()?.strip_prefix("HTTP/1.1 ")?.to_owned();
     let headers = lines
@@ -93,15 +122,11 @@ fn parse(received: &[u8]) -> Option<Response> {
             Some((name.to_owned(), value.to_owned()))
         })
         .collect::<Option<Vec<_>>>()?;
-    let mut response = Response {
+    Some(Response {
         status,
         headers,
-        body: received[end + 4..].to_vec(),
-    };
-    if response.header("transfer-encoding") == Some("chunked") {
-        response.body = join_chunks(&response.body)?;
-    }
-    Some(response)
+        body: Vec::new(),
+    })
 }
 
 fn join_chunks(mut chunked: &[u8]) -> Option<Vec<u8>> {

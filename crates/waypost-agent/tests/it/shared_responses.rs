@@ -62,7 +62,7 @@ fn all_watchers_of_the_list_of_services_share_one_response() {
             put(address, "/v1/txn", &format!("[{}]", operations.join(","))).await;
         }
         let (index, length) = get(address, "/v1/catalog/services").await;
-        let target = format!("/v1/catalog/services?index={index}&wait=60s");
+        let target = format!("/v1/catalog/services?index={index}&wait=10m");
         let mut watchers = Vec::new();
         for _ in 0..CLIENTS {
             watchers.push(ask(address, &target).await);
@@ -76,7 +76,9 @@ fn all_watchers_of_the_list_of_services_share_one_response() {
         runtime.block_on(async {
             let service = r#"{"Name":"one-more"}"#;
             put(agent.http_addr(), "/v1/agent/service/register", service).await;
-            sleep(Duration::from_millis(500)).await;
+            for watcher in &watchers {
+                watcher.readable().await.unwrap();
+            }
         });
     });
     // The list is serialized once, in a growing buffer. Without sharing, it would take 40 times as much.
@@ -106,7 +108,9 @@ fn requests_for_the_same_keys_share_one_response_while_it_is_sent() {
             for _ in 0..CLIENTS {
                 clients.push(ask(agent.http_addr(), "/v1/kv/files?recurse").await);
             }
-            sleep(Duration::from_secs(1)).await;
+            for client in &clients {
+                client.readable().await.unwrap();
+            }
         });
     });
     // Serialized once, in a growing buffer.

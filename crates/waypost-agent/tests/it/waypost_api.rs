@@ -108,7 +108,7 @@ async fn a_query_for_the_checks_of_a_service_waits_for_a_change_of_that_service(
     let address = agent.http_addr();
     let now = Request::new("GET", target, "").send(address).await.unwrap();
     let index = now.header("X-Consul-Index").unwrap();
-    let target = format!("{target}&index={index}&wait=60s");
+    let target = format!("{target}&index={index}&wait=10m");
     let query = Request::new("GET", &target, "");
     let mut waiting = tokio::spawn(async move { query.send(address).await.unwrap() });
     put(&agent, REGISTER, r#"{"Name":"other"}"#).await;

@@ -9,7 +9,7 @@ const [host, port] = process.argv.slice(2);
 const c = new Consul({ host, port: Number(port) });
 
 async function until(condition, what) {
-  const deadline = Date.now() + 20_000;
+  const deadline = Date.now() + 60_000;
   for (;;) {
     const found = await condition();
     if (found) return found;
@@ -43,12 +43,12 @@ async function keys() {
 }
 
 async function locks() {
-  const { ID: session } = await c.session.create({ name: "npm", ttl: "10s", lockdelay: "0s" });
+  const { ID: session } = await c.session.create({ name: "npm", ttl: "1h", lockdelay: "0s" });
   assert.equal(await c.kv.set({ key: "npm/lock", value: "x", acquire: session }), true);
-  const { ID: other } = await c.session.create({ name: "other", ttl: "10s" });
+  const { ID: other } = await c.session.create({ name: "other", ttl: "1h" });
   assert.ok(!(await c.kv.set({ key: "npm/lock", value: "y", acquire: other })));
   assert.equal((await c.session.get(session)).Name, "npm");
-  assert.equal((await c.session.renew(session))[0].TTL, "10s");
+  assert.equal((await c.session.renew(session))[0].TTL, "1h");
   assert.ok((await c.session.list()).some((it) => it.ID === session));
   const node = (await c.agent.self()).Config.NodeName;
   assert.ok((await c.session.node(node)).some((it) => it.ID === other));
@@ -80,7 +80,7 @@ async function services() {
     port: 80,
     tags: ["v1"],
     meta: { k: "v" },
-    check: { ttl: "10s", notes: "a note" },
+    check: { ttl: "1h", notes: "a note" },
   });
   assert.equal((await c.agent.services())["npm-1"].Port, 80);
   await until(async () => (await health()).length === 1, "not in the catalog");
@@ -99,7 +99,7 @@ async function services() {
   const checks = Object.values(await c.agent.checks());
   assert.ok(checks.some((check) => check.Notes === "why not"));
   await c.agent.service.maintenance({ id: "npm-1", enable: false });
-  await c.agent.check.register({ name: "npm-own", ttl: "10s", serviceid: "npm-1" });
+  await c.agent.check.register({ name: "npm-own", ttl: "1h", serviceid: "npm-1" });
   await c.agent.check.deregister("npm-own");
   await c.agent.service.deregister("npm-1");
   await until(async () => !(await health()).length, "still in the catalog");

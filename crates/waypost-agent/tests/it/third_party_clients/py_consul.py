@@ -14,7 +14,7 @@ c = consul.Consul(host=host, port=port)
 
 
 def until(condition, what):
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (found := condition()):
         assert time.monotonic() < deadline, what
         time.sleep(0.02)
@@ -46,19 +46,19 @@ def keys():
     watcher = threading.Thread(target=watch, daemon=True)
     watcher.start()
     c.kv.put("py/w", "now")
-    watcher.join(15)
+    watcher.join(60)
     assert woken and woken[0]["Value"] == b"now", woken
     assert c.kv.delete("py/", recurse=True)
     assert c.kv.get("py/", recurse=True)[1] is None
 
 
 def locks():
-    holder = c.session.create(name="holder", ttl=10, lock_delay=0, behavior="delete")
-    other = c.session.create(name="other", ttl=10, lock_delay=0)
+    holder = c.session.create(name="holder", ttl=3600, lock_delay=0, behavior="delete")
+    other = c.session.create(name="other", ttl=3600, lock_delay=0)
     assert c.kv.put("py/lock", "mine", acquire=holder)
     assert not c.kv.put("py/lock", "theirs", acquire=other)
     assert c.kv.get("py/lock")[1]["Session"] == holder
-    assert c.session.renew(holder)["TTL"] == "10s"
+    assert c.session.renew(holder)["TTL"] == "3600s"
     assert c.session.info(holder)[1]["Name"] == "holder"
     node = c.agent.self()["Config"]["NodeName"]
     ids = {s["ID"] for s in c.session.node(node)[1]}
@@ -89,7 +89,7 @@ def transactions():
 
 
 def services():
-    check = consul.Check.ttl("10s")
+    check = consul.Check.ttl("1h")
     assert c.agent.service.register(
         "py-web", service_id="py-1", port=80, tags=["v1"], meta={"k": "v"}, check=check
     )
@@ -99,7 +99,10 @@ def services():
     assert c.health.service("py-web", passing=True)[1] == []
     index = c.health.service("py-web")[0]
     assert c.agent.check.ttl_pass("service:py-1", notes="fine")
-    index, found = c.health.service("py-web", passing=True, index=index, wait="10s", tag="v1")
+    found = until(
+        lambda: c.health.service("py-web", passing=True, index=index, wait="1s", tag="v1")[1],
+        "not passing",
+    )
     assert found[0]["Checks"][-1]["Output"] == "fine", found
     assert c.agent.check.ttl_warn("service:py-1")
     assert c.agent.check.ttl_fail("service:py-1")
@@ -109,7 +112,7 @@ def services():
     assert c.agent.service.maintenance("py-1", True, "why not")
     assert any(k["Notes"] == "why not" for k in c.agent.checks().values())
     assert c.agent.service.maintenance("py-1", False)
-    assert c.agent.check.register("py-own", check=consul.Check.ttl("10s"), service_id="py-1")
+    assert c.agent.check.register("py-own", check=consul.Check.ttl("1h"), service_id="py-1")
     assert c.agent.check.deregister("py-own")
     assert c.agent.service.deregister("py-1")
     until(lambda: c.catalog.service("py-web")[1] == [], "still in the catalog")
