@@ -32,7 +32,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
         ("503", Outage::Failing),
     ] {
         let load = Load::start(ApiServer::builder()).await;
-        let effect = load.run_outage(outage, duration).await;
+        let effect = load.run_outage(outage, duration, duration).await;
         let (lookups, failures) = load.stop();
         let stale = effect
             .stale_after

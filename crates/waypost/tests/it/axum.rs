@@ -9,7 +9,7 @@ use ::axum::routing::get;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use waypost::integration::axum::{ServeError, serve};
 use waypost::provider::MemoryProvider;
 use waypost::{HealthChecks, ServiceDiscoveryClient, ServiceRegistration};
@@ -118,7 +118,8 @@ async fn a_served_application_is_registered_and_reports_its_health() {
     assert_eq!(app.get("/livez").await.0, "HTTP/1.1 200 OK");
 }
 
-#[tokio::test]
+/// The clock is paused, so that the time for clients to notice passes only when nothing else can happen.
+#[tokio::test(start_paused = true)]
 async fn shutdown_deregisters_first_and_finishes_requests_in_flight() {
     let app = App::start().await;
     let authority = app.client.pick("web").await.unwrap().authority();
@@ -141,7 +142,11 @@ async fn shutdown_deregisters_first_and_finishes_requests_in_flight() {
     );
 
     // Then it accepts no new connections, and the request in flight completes.
-    let closed = async { while TcpStream::connect(&authority).await.is_ok() {} };
+    let closed = async {
+        while TcpStream::connect(&authority).await.is_ok() {
+            sleep(Duration::from_millis(100)).await;
+        }
+    };
     timeout(DEADLINE, closed).await.unwrap();
     app.slow.release.notify_one();
     assert_eq!(slow.await.unwrap().1, "slow but complete");
@@ -165,7 +170,8 @@ async fn a_rolling_restart_under_load_fails_no_request() {
         let serving = serve(listener, app)
             .register(ServiceRegistration::new("web", 0).unwrap())
             .provider(Arc::clone(&provider))
-            .propagation(Duration::from_millis(1500))
+            // Enough for the client to notice on a busy machine.
+            .propagation(Duration::from_secs(5))
             .shutdown_when(async {
                 let _ = stopped.await;
             });
@@ -189,6 +195,7 @@ async fn a_rolling_restart_under_load_fails_no_request() {
                     let (status, generation) = get_from(&authority, "/").await;
                     assert_eq!(status, "HTTP/1.1 200 OK");
                     requests += 1;
+                    sleep(Duration::from_millis(5)).await;
                     if generation == "3" {
                         return requests;
                     }

@@ -9,6 +9,7 @@ use waypost::directory::{Directory, DirectoryOptions, Subscription};
 use waypost::provider::ServiceAnswer;
 use waypost::snapshot::Snapshot;
 use waypost::{Error, ProviderError, ProviderErrorKind, ServiceName};
+use waypost_testkit::free_ports;
 
 use crate::logs::Logs;
 use crate::scripted::{ScriptedProvider, auth, instances, refused};
@@ -415,9 +416,8 @@ async fn watches_restart_at_different_times_after_an_outage() {
 /// The layers of a program in development: a registry that is down, over a fallback.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn in_development_a_first_lookup_never_fails_because_the_registry_is_down() {
-    let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
-    let port = unused.local_addr().unwrap().port().to_string();
-    drop(unused);
+    let [unused] = free_ports();
+    let port = unused.to_string();
     let environment = waypost::Environment::default()
         .with("ENVIRONMENT", "development")
         .with("CONSUL_HOST", "127.0.0.1")

@@ -16,6 +16,7 @@ use tower::{Layer, ServiceExt, service_fn};
 use waypost::balance::{Explanation, Selection};
 use waypost::integration::reqwest::Client;
 use waypost::integration::tower::BalanceLayer;
+use waypost::outlier::OutlierDetection;
 use waypost::provider::MemoryProvider;
 use waypost::{Health, Instance, ServiceDiscoveryClient};
 use waypost_testkit::free_ports;
@@ -23,8 +24,8 @@ use waypost_testkit::free_ports;
 use super::{Server, plain_reqwest};
 use crate::scripted::auth;
 
-/// The timeout of an attempt. A response takes a few milliseconds, on a busy machine a few dozen.
-const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(2);
+/// The timeout of an attempt. A response takes a few milliseconds, on a busy machine much longer.
+const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(8);
 
 /// The number of concurrent requests.
 const CONCURRENCY: usize = 16;
@@ -43,8 +44,13 @@ impl Servers {
             memory.insert(instance(port, Health::Passing));
         }
         // Round robin sends a third of the requests to each, so only ejection helps.
+        // An ejection lasts until the end of the test.
+        let mut outliers = OutlierDetection::default();
+        outliers.base_ejection = Duration::from_secs(60 * 60);
+        outliers.max_ejection = Duration::from_secs(60 * 60);
         let discovery = ServiceDiscoveryClient::builder()
             .provider(memory.clone())
+            .outlier_detection(outliers)
             .strategy_named("round_robin");
         let discovery = discovery.build().unwrap();
         Self {

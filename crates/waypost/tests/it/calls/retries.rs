@@ -133,8 +133,9 @@ async fn serve(mut connection: TcpStream, behaviour: Behaviour, received: Arc<At
     let _ = connection.write_all(answer).await;
 }
 
-/// The server may have processed a request even if no response arrived.
-#[tokio::test]
+/// The server may have processed a request even if no response arrived. The clock is paused, so that
+/// timeouts pass only when nothing else can happen.
+#[tokio::test(start_paused = true)]
 async fn a_post_that_was_sent_is_never_retried() {
     let servers = Servers::start(Behaviour::CloseConnection).await;
     assert!(servers.tower(Method::POST).await.is_err());
@@ -312,7 +313,7 @@ async fn the_retry_budget_is_a_fifth_of_the_requests_plus_ten() {
     );
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_request_that_ran_out_of_time_is_not_sent_again() {
     let servers = Servers::start(Behaviour::Hang).await;
     let http = super::reqwest_builder().timeout(Duration::from_millis(300));

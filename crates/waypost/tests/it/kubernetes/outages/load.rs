@@ -113,11 +113,17 @@ impl Load {
         }
     }
 
-    /// Begins an outage, changes an endpoint, ends the outage and waits for the change.
-    pub(crate) async fn run_outage(&self, outage: Outage, duration: Duration) -> Effect {
+    /// Begins an outage, waits for as long as it takes until the instances are stale, at most `limit`,
+    /// and at least `duration`, changes an endpoint, ends the outage and waits for the change.
+    pub(crate) async fn run_outage(
+        &self,
+        outage: Outage,
+        duration: Duration,
+        limit: Duration,
+    ) -> Effect {
         outage.begin(&self.server).await;
         let began = Instant::now();
-        let stale = timeout(duration, self.until(|it| it.freshness().is_stale())).await;
+        let stale = timeout(limit, self.until(|it| it.freshness().is_stale())).await;
         let stale_after = stale.ok().map(|_| began.elapsed());
         sleep(duration.saturating_sub(began.elapsed())).await;
         if outage.allows_changes() {
