@@ -1,7 +1,7 @@
 //! Timeouts of a connection. A request head must be complete soon after its first byte, so that a
 //! client can't keep thousands of connections open by sending a byte now and then. Between requests a
 //! connection may be idle for a long time, as clients with connection pools expect. Input that
-//! isn't HTTP gets the response of Go's HTTP server.
+//! isn't HTTP, or has too long a head, gets the response of Go's HTTP server.
 
 use std::io;
 use std::pin::Pin;
@@ -34,10 +34,28 @@ const SMALL_HEAD: usize = 4 * 1024;
 /// The memory for large heads that aren't complete yet, of all connections together. In bytes.
 const MAX_UNFINISHED_HEADS: usize = 64 * 1024 * 1024;
 
-/// The response of Go's HTTP server to input that it can't parse.
-const BAD_REQUEST: &[u8] =
-    b"HTTP/1.1 400 Bad Request\r\nContent-Type: text/plain; charset=utf-8\r\n\
-    Connection: close\r\n\r\n400 Bad Request";
+/// A response of Go's HTTP server to a head that it refuses.
+macro_rules! refusal {
+    ($status:literal) => {
+        concat!(
+            "HTTP/1.1 ",
+            $status,
+            "\r\nContent-Type: text/plain; charset=utf-8\r\nConnection: close\r\n\r\n",
+            $status
+        )
+    };
+}
+
+/// The refusal of input that isn't HTTP.
+const BAD_REQUEST: &str = refusal!("400 Bad Request");
+
+/// For each status with which hyper refuses a head, the response of Go's HTTP server. That has no 414: it
+/// limits only the whole head.
+const REFUSALS: [(&str, &str); 3] = [
+    ("400", BAD_REQUEST),
+    ("414", refusal!("414 Request URI Too Long")),
+    ("431", refusal!("431 Request Header Fields Too Large")),
+];
 
 /// The event for which a connection is waiting. Shared by the stream and the service that handles requests.
 #[derive(Clone, Debug, Default)]
@@ -76,6 +94,8 @@ pub(super) struct TimeoutStream {
     unread: Bytes,
     /// Whether bytes have been received since the last write.
     has_unanswered_input: bool,
+    /// The response to a head that is refused.
+    refusal: &'static str,
     /// Whether bytes have been received since the idle timer was set.
     was_active: bool,
     /// Whether the timer is set for the rest of a head.
@@ -168,6 +188,7 @@ impl TimeoutStream {
             head_share,
             unread: Bytes::new(),
             has_unanswered_input: false,
+            refusal: BAD_REQUEST,
             was_active: false,
             has_head_timer: false,
             timer,
@@ -201,14 +222,22 @@ impl TimeoutStream {
         buffer.put_slice(&self.unread.split_to(fitting));
     }
 
-    /// Whether `bytes` is hyper's own response to input that it can't parse. It has no body. When hyper
-    /// then closes the connection, [`BAD_REQUEST`] is sent in its place.
-    fn is_response_of_hyper(&self, bytes: &[u8]) -> bool {
+    /// Whether `bytes` is hyper's own response to a head that it refuses. It has no body. When hyper then
+    /// closes the connection, the one of [`REFUSALS`] is sent in its place.
+    fn is_response_of_hyper(&mut self, bytes: &[u8]) -> bool {
         let has_body = || bytes.windows(13).any(|part| part == b"Content-Type:");
-        self.has_unanswered_input
-            && self.state.get() == READING_HEAD
-            && bytes.starts_with(b"HTTP/1.1 400 ")
-            && !has_body()
+        if !self.has_unanswered_input || self.state.get() != READING_HEAD || has_body() {
+            return false;
+        }
+        let Some(status) = bytes.strip_prefix(b"HTTP/1.1 ") else {
+            return false;
+        };
+        let mut refusals = REFUSALS.iter();
+        let found = refusals.find(|(code, _)| status.starts_with(code.as_bytes()));
+        if let Some((_, refusal)) = found {
+            self.refusal = refusal;
+        }
+        found.is_some()
     }
 
     /// Checks the timer while there is no input.
@@ -305,8 +334,9 @@ impl AsyncWrite for TimeoutStream {
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         if self.has_unanswered_input && self.state.get() == READING_HEAD {
             self.has_unanswered_input = false;
+            let refusal = self.refusal.as_bytes();
             // Best effort: the connection is closed anyway.
-            let _ = Pin::new(&mut self.stream).poll_write(context, BAD_REQUEST);
+            let _ = Pin::new(&mut self.stream).poll_write(context, refusal);
         }
         Pin::new(&mut self.stream).poll_shutdown(context)
     }

@@ -189,6 +189,36 @@ async fn a_head_or_body_that_is_too_large_is_rejected() {
     assert_eq!(ask(&agent, get("/v1/agent/services")).await.text(), "{}");
 }
 
+/// Consul uses Go's HTTP server.
+#[tokio::test]
+async fn a_head_that_is_refused_gets_the_response_of_gos_server() {
+    let agent = Agent::start().await.unwrap();
+    let long = "a".repeat(70_000);
+    let many: String = (0..200).map(|n| format!("X-{n}: 1\r\n")).collect();
+    for (head, status) in [
+        ("nonsense\r\n\r\n".to_owned(), "400 Bad Request"),
+        (
+            format!("GET /v1/kv/{long} HTTP/1.1\r\nHost: a\r\n\r\n"),
+            "414 Request URI Too Long",
+        ),
+        (
+            format!("GET /v1/kv/a HTTP/1.1\r\nHost: a\r\n{many}\r\n"),
+            "431 Request Header Fields Too Large",
+        ),
+    ] {
+        let mut stream = TcpStream::connect(agent.http_addr()).await.unwrap();
+        stream.write_all(head.as_bytes()).await.unwrap();
+        let mut response = String::new();
+        let read = timeout(SOON, stream.read_to_string(&mut response)).await;
+        read.unwrap().unwrap();
+        let expected = format!(
+            "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\n\
+             Connection: close\r\n\r\n{status}"
+        );
+        assert_eq!(response, expected);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_slow_request_times_out() {
     let agent = Agent::start().await.unwrap();
