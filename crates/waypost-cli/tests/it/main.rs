@@ -12,6 +12,7 @@ mod manual_setup;
 mod messages;
 mod output;
 mod queries;
+mod register;
 mod registry;
 mod shutdown;
 mod stack;

@@ -1,0 +1,31 @@
+//! Registering what another process registers as well.
+
+use crate::support::*;
+
+#[tokio::test]
+async fn two_processes_that_register_one_id_both_say_so() {
+    let registry = Registry::start(&[]).await;
+    let hold = async |port: &str| {
+        let arguments = ["register", "web", "--id", "web-1", "--hold", "--port", port];
+        let mut program = Program::start(registry.command(&arguments));
+        program.wait_for_output("web-1").await;
+        program
+    };
+    let mut both = [hold("8001").await, hold("8002").await];
+    for program in &mut both {
+        program
+            .wait_for_output("another process registers the same id")
+            .await;
+        let output = program.output();
+        assert!(output.contains("id=web-1"), "{output}");
+        assert!(output.contains("give each instance an id of its own"));
+    }
+    // The registry has one instance, that of the last to register.
+    let instances = registry.instances("web").await;
+    assert_eq!(instances.len(), 1, "{instances:?}");
+    for program in &mut both {
+        program.interrupt();
+        program.wait_for_exit().await;
+    }
+    assert!(registry.instances("web").await.is_empty());
+}
