@@ -1,6 +1,9 @@
 //! Checks whether a port is free, and finds the process that holds it.
 
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
+use std::ops::Range;
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::{fmt, io};
 
 use serde::Serialize;
@@ -67,6 +70,9 @@ impl fmt::Display for PortHolder {
     }
 }
 
+/// The ports from which [`free_port`] chooses.
+const RANGE: Range<u16> = 20_000..32_768;
+
 /// A port number that is not in use on `host` at the moment, neither for TCP nor for UDP.
 ///
 /// It is taken from 20000–32767. That is below the ephemeral ports, which systems assign to outgoing
@@ -83,9 +89,14 @@ impl fmt::Display for PortHolder {
 /// The system's error if no port can be opened on that address.
 pub fn free_port(host: IpAddr) -> io::Result<u16> {
     const TRIES: u32 = 1000;
+    /// A process returns each port once before it returns one again, so that two programs that don't
+    /// listen yet never get the same.
+    static NEXT: LazyLock<AtomicUsize> =
+        LazyLock::new(|| AtomicUsize::new(fastrand::usize(..1 << 16)));
     let mut last = Ok(0);
     for _ in 0..TRIES {
-        let port = fastrand::u16(20_000..32_768);
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        let port = RANGE.start + (next % RANGE.len()) as u16;
         let opened = TcpListener::bind((host, port)).and_then(|_tcp| UdpSocket::bind((host, port)));
         match opened {
             Ok(_) => return Ok(port),
