@@ -18,7 +18,14 @@ fn built(name: &str, dir: &Path) -> ServiceSpec {
 }
 
 fn write(dir: &Path, text: &str) {
-    fs::write(dir.join("source"), format!("echo {text}; exec sleep 600\n")).unwrap();
+    replace(dir, "source", &format!("echo {text}; exec sleep 600\n"));
+}
+
+/// Replaces a file at once, so that there is one change, and nobody reads half a file.
+fn replace(dir: &Path, name: &str, text: &str) {
+    let new = dir.join("new");
+    fs::write(&new, text).unwrap();
+    fs::rename(new, dir.join(name)).unwrap();
 }
 
 async fn until_written(log: &Recorder, instance: &str, text: &str) {
@@ -115,7 +122,7 @@ async fn a_cascading_change_restarts_the_dependent_services() {
     ]));
     supervisor.ready().await.unwrap();
     supervisor.stop_service("stopped").await.unwrap();
-    fs::write(dir.path().join("config"), "2").unwrap();
+    replace(dir.path(), "config", "2");
     eventually("both are restarted", || {
         let restarts = ["web", "after"].map(|name| status(&supervisor, name).restarts);
         (restarts == [1, 1]).then_some(())

@@ -128,8 +128,12 @@ async fn a_stack_reports_the_state_of_each_service_and_its_reason() {
         Some(format!("localhost:{}", web.instances[0].port.unwrap()))
     );
     assert!(web.instances.iter().all(|instance| instance.pid.is_some()));
-    let search = running.service("search").await;
-    assert!(search.why.unwrap().contains("onnection refused"));
+    running
+        .until("search", "its reason", |search| {
+            let why = search.why.as_deref().unwrap_or_default();
+            why.contains("onnection refused")
+        })
+        .await;
     let late = running.service("late").await.why.unwrap();
     assert_eq!(late, "waits for search, which is unhealthy");
     let payments = running.service("payments").await;

@@ -78,7 +78,7 @@ async fn a_running_service_is_scaled_up_and_down() {
 
 #[tokio::test]
 async fn a_dropped_call_does_not_affect_the_next_one() {
-    let (supervisor, log) = start(stack([graceful("web", 300).replicas(2)]));
+    let (supervisor, log) = start(stack([graceful("web", 2_000).replicas(2)]));
     wait_until_ready(&log, &["web-1", "web-2"]).await;
     let before = status(&supervisor, "web-2").pid;
     let scaling_down = supervisor.scale("web", 1);

@@ -7,8 +7,8 @@ use waypost_runner::InstanceState;
 
 use crate::support::*;
 
-/// The default. A shutdown that takes less did not wait for it to pass.
-const DEFAULT_GRACE: Duration = Duration::from_secs(10);
+/// A shutdown that takes less did not wait for it to pass, whatever else the machine is doing.
+const LONG_GRACE: Duration = Duration::from_secs(10 * 60);
 
 const IGNORES_TERM: &str = "trap '' TERM; echo ready; while :; do sleep 0.02; done";
 
@@ -53,7 +53,7 @@ async fn a_program_that_does_not_exit_in_time_is_killed() {
     let began = Instant::now();
     supervisor.shutdown().await;
     let took = began.elapsed();
-    assert!(took >= grace && took < DEFAULT_GRACE, "{took:?}");
+    assert!(took >= grace, "{took:?}");
     assert!(!alive(pid));
     let reason = status(&supervisor, "stubborn").reason.unwrap();
     assert_eq!(
@@ -65,8 +65,10 @@ async fn a_program_that_does_not_exit_in_time_is_killed() {
 #[tokio::test]
 async fn a_second_shutdown_call_kills_everything_at_once() {
     let (supervisor, log) = start(stack([
-        shell("first", IGNORES_TERM),
-        shell("second", IGNORES_TERM).after("first"),
+        shell("first", IGNORES_TERM).stop_grace(LONG_GRACE),
+        shell("second", IGNORES_TERM)
+            .stop_grace(LONG_GRACE)
+            .after("first"),
     ]));
     supervisor.ready().await.unwrap();
     wait_until_ready(&log, &["first", "second"]).await;
@@ -81,7 +83,7 @@ async fn a_second_shutdown_call_kills_everything_at_once() {
     let began = Instant::now();
     supervisor.shutdown().await;
     let took = began.elapsed();
-    assert!(took < DEFAULT_GRACE, "{took:?}");
+    assert!(took < LONG_GRACE, "{took:?}");
     assert!(!pids.iter().any(|&pid| alive(pid)));
 }
 
@@ -109,12 +111,12 @@ async fn children_can_exit_gracefully_as_well() {
 #[tokio::test]
 async fn a_child_that_is_started_after_the_signal_gets_one_too() {
     let script = "sleep 600 & trap 'sleep 600 & sleep 0.2; exit 0' TERM; echo ready; wait";
-    let (supervisor, log) = start(stack([shell("web", script)]));
+    let (supervisor, log) = start(stack([shell("web", script).stop_grace(LONG_GRACE)]));
     wait_until_ready(&log, &["web"]).await;
     let began = Instant::now();
     supervisor.shutdown().await;
     assert!(
-        began.elapsed() < DEFAULT_GRACE,
+        began.elapsed() < LONG_GRACE,
         "it got no SIGTERM, only SIGKILL"
     );
 }
@@ -124,13 +126,14 @@ async fn a_daemon_is_stopped_with_its_parent() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("daemon.pid");
     let script = "setsid sh -c 'echo $$ > daemon.pid; exec sleep 600' & exec sleep 600";
-    let (supervisor, _) = start(stack([shell("web", script).dir(dir.path())]));
+    let web = shell("web", script).dir(dir.path());
+    let (supervisor, _) = start(stack([web.stop_grace(LONG_GRACE)]));
     let daemon = eventually("the daemon runs", || pid_in(&file)).await;
     let began = Instant::now();
     supervisor.shutdown().await;
     assert!(!alive(daemon));
     assert!(
-        began.elapsed() < DEFAULT_GRACE,
+        began.elapsed() < LONG_GRACE,
         "it got no SIGTERM, only SIGKILL"
     );
 }
@@ -138,7 +141,9 @@ async fn a_daemon_is_stopped_with_its_parent() {
 #[tokio::test]
 async fn a_stack_that_is_still_starting_can_be_stopped() {
     let (supervisor, _) = start(stack([
-        shell("never-ready", "exec sleep 600").port(0),
+        shell("never-ready", "exec sleep 600")
+            .port(0)
+            .stop_grace(LONG_GRACE),
         shell("waits", "exec sleep 600").after("never-ready"),
         shell("crashes", "exit 1").port(0),
     ]));
@@ -152,7 +157,7 @@ async fn a_stack_that_is_still_starting_can_be_stopped() {
     .await;
     let began = Instant::now();
     supervisor.shutdown().await;
-    assert!(began.elapsed() < DEFAULT_GRACE);
+    assert!(began.elapsed() < LONG_GRACE);
     assert!(
         supervisor
             .statuses()

@@ -150,9 +150,13 @@ pub(crate) fn kill_9(pid: u32) {
     send_signal(pid, Signal::KILL);
 }
 
+/// Sends a signal to a process, which may have ended in the meantime.
 pub(crate) fn send_signal(pid: u32, signal: Signal) {
     let pid = Pid::from_raw(pid.try_into().unwrap()).unwrap();
-    rustix::process::kill_process(pid, signal).unwrap();
+    match rustix::process::kill_process(pid, signal) {
+        Ok(()) | Err(rustix::io::Errno::SRCH) => {}
+        Err(error) => panic!("{error}"),
+    }
 }
 
 /// Whether a process runs. A zombie does not count.
