@@ -31,9 +31,13 @@ impl LogFile {
     /// Waits for the line that contains a text.
     async fn line_with(&self, text: &str) -> String {
         let find = || {
-            let lines = std::fs::read_to_string(&self.path).unwrap_or_default();
-            let found = lines.lines().find(|line| line.contains(text));
-            found.map(str::to_owned)
+            let read = std::fs::read_to_string(&self.path).unwrap_or_default();
+            // The last line may not be complete yet.
+            let mut lines = read
+                .split_inclusive('\n')
+                .filter(|line| line.ends_with('\n'));
+            let found = lines.find(|line| line.contains(text));
+            found.map(|line| line.trim_end().to_owned())
         };
         wait_until(text, || find().is_some()).await;
         find().expect("the line")

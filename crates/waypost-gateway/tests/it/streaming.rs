@@ -10,7 +10,6 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::{Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
 
 use crate::support::{
     FullResponse, Origin, RawClient, TestGateway, body, streamed, wait_until, with_deadline,
@@ -133,13 +132,7 @@ async fn a_client_that_disconnects_during_the_response_cancels_the_request() {
     client.send("GET /model/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
     client.read_until("tick\n").await;
     drop(client);
-    let left = Instant::now();
     with_deadline("the end of the response", end).await.unwrap();
-    assert!(
-        left.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        left.elapsed()
-    );
 }
 
 #[tokio::test]
@@ -151,13 +144,7 @@ async fn a_client_that_disconnects_before_the_response_cancels_the_request() {
     client.send("GET /model/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
     let _ = with_deadline("the request", begun.acquire()).await.unwrap();
     drop(client);
-    let left = Instant::now();
     with_deadline("the end of the request", end).await.unwrap();
-    assert!(
-        left.elapsed() < Duration::from_secs(5),
-        "{:?}",
-        left.elapsed()
-    );
     // The gateway no longer counts the request as in flight.
     with_deadline("no request in flight", async {
         while gateway.service("model").await["instances"][0]["in_flight"] != 0 {}
@@ -231,7 +218,7 @@ async fn a_client_that_does_not_read_applies_backpressure_to_the_instance() {
 #[tokio::test]
 async fn a_response_is_aborted_when_the_instance_is_silent_for_the_idle_timeout() {
     let gateway =
-        TestGateway::start_with(|config| config.idle_timeout = Duration::from_secs(1)).await;
+        TestGateway::start_with(|config| config.idle_timeout = Duration::from_secs(5)).await;
     let origin = Origin::start(|request: Request<_>| async move {
         let pause: u64 = request.uri().query().unwrap().parse().unwrap();
         let pieces = stream::iter(0..4).then(move |n: u64| async move {
@@ -243,7 +230,10 @@ async fn a_response_is_aborted_when_the_instance_is_silent_for_the_idle_timeout(
     .await;
     gateway.add("model", "m", origin.address).await;
     // Longer than the timeout in total, but no pause is.
-    assert_eq!(gateway.get("/model/?400").await.text(), "piece\n".repeat(4));
+    assert_eq!(
+        gateway.get("/model/?1700").await.text(),
+        "piece\n".repeat(4)
+    );
     let mut client = RawClient::connect(gateway.address).await;
     client
         .send("GET /model/?60000 HTTP/1.1\r\nHost: a\r\n\r\n")

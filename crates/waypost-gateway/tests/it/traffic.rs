@@ -105,9 +105,18 @@ async fn metrics_count_requests_by_service_and_class() {
     for _ in 0..3 {
         gateway.get("/shop/").await;
     }
-    let metrics = gateway.get("/metrics").await;
+    // A request is counted after its response has been sent.
+    let counted = "waypost_gateway_requests_total{service=\"shop\",class=\"2xx\"} 3";
+    let metrics = with_deadline("the third request to be counted", async {
+        loop {
+            let metrics = gateway.get("/metrics").await;
+            if metrics.text().lines().any(|found| found == counted) {
+                return metrics;
+            }
+        }
+    })
+    .await;
     for line in [
-        "waypost_gateway_requests_total{service=\"shop\",class=\"2xx\"} 3",
         "waypost_gateway_failures_total{service=\"shop\"} 0",
         "waypost_gateway_response_bytes_total{service=\"shop\"} 15",
         "waypost_gateway_first_byte_seconds_bucket{service=\"shop\",le=\"+Inf\"} 3",
