@@ -113,7 +113,7 @@ async fn the_written_configuration_starts_a_cluster_with_tls_and_acls() {
         "bootstrap can be repeated"
     );
 
-    let deadline = Instant::now() + TIMEOUT;
+    let deadline = Instant::now() + 3 * TIMEOUT;
     loop {
         let peers = http_client()
             .get(format!("{plain}/v1/status/peers"))
@@ -152,7 +152,7 @@ async fn the_written_configuration_starts_a_cluster_with_tls_and_acls() {
         "--address",
         "127.0.0.1",
         "--timeout",
-        "20s",
+        "2m",
     ];
     let registered = run(&register, true, true).await;
     assert!(registered.status.success(), "{registered:?}");

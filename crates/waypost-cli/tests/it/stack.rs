@@ -93,9 +93,12 @@ impl Folder {
         get_json(&format!("http://127.0.0.1:{}/{service}/", self.gateway)).await
     }
 
+    /// Replaces a file at once, so that there is one change, and nobody reads half a file.
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path().join(name);
-        std::fs::write(&path, text).unwrap();
+        let new = self.path().join("new");
+        std::fs::write(&new, text).unwrap();
+        std::fs::rename(new, &path).unwrap();
         path
     }
 }

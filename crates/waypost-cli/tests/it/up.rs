@@ -3,7 +3,6 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 use serde_json::json;
@@ -247,22 +246,20 @@ async fn no_request_fails_after_an_instance_is_killed_and_it_is_restarted() {
     let victim = descendant(stack.up.pid(), &victim_port);
     let leaving = tokio::spawn(until_passing(stack.registry, "ai-models", 2));
     signal(victim, Signal::KILL);
-    // Calls the models for at least a second, and until the instance has left and returned.
-    let mut requests = 0;
-    let killed = SystemTime::now();
+    // A POST that may have reached the instance can't be retried, because it may have been carried out.
+    // That is one for each connection that the gateway's workers have kept open to the instance.
+    let connections = std::thread::available_parallelism().map_or(2, usize::from);
+    let (mut requests, mut broken) = (0, 0);
     eventually("the instance leaves and returns", async || {
-        let elapsed = killed.elapsed().unwrap();
         let (status, _) = stack.infer(&client).await;
         requests += 1;
-        // A POST that had reached the instance can't be retried, because it may have been carried
-        // out. Later requests must not fail.
-        let first_second = elapsed < Duration::from_secs(1);
+        broken += usize::from(status == 502);
         assert!(
-            status == 200 || (first_second && status == 502),
-            "request {requests}, {elapsed:?} after the kill: {status}"
+            status == 200 || (status == 502 && broken <= connections),
+            "request {requests} after the kill: {status}, {broken} broken"
         );
         let passing = stack.passing("ai-models").await.len();
-        (leaving.is_finished() && passing == 3 && !first_second).then_some(())
+        (leaving.is_finished() && passing == 3 && requests >= 20).then_some(())
     })
     .await;
     leaving.await.unwrap();
