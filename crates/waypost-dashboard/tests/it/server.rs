@@ -7,6 +7,7 @@ use tokio::net::TcpListener;
 use tokio::runtime::Builder;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
+use waypost_testkit::free_ports;
 
 pub(crate) struct Server {
     /// Ends with a slash.
@@ -17,7 +18,8 @@ pub(crate) struct Server {
 
 impl Server {
     pub(crate) async fn start(router: Router) -> Self {
-        Self::start_at("http://127.0.0.1:0/", router).await
+        let [port] = free_ports();
+        Self::start_at(&format!("http://127.0.0.1:{port}/"), router).await
     }
 
     /// Starts a server at the address of one that has stopped.

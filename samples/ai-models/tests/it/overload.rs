@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::Instant;
 use waypost::ServiceDiscoveryClient;
 use waypost::provider::MemoryProvider;
 use waypost_ai_models::{Config, run_until};
@@ -45,11 +44,9 @@ async fn an_overloaded_instance_rejects_long_requests_stays_healthy_and_serves_s
             let (http, url, rejected) = (http.clone(), url.clone(), rejected.clone());
             tokio::spawn(async move {
                 let request = http.post(format!("{url}/api/inference"));
-                let started = Instant::now();
                 let response = request.body(long_request()).send().await.unwrap();
                 assert_eq!(response.status(), 503);
                 assert!(response.headers().contains_key("retry-after"));
-                assert!(started.elapsed().as_secs() < 20, "{:?}", started.elapsed());
                 let _ = rejected.send(());
             })
         })

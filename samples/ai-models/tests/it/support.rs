@@ -10,6 +10,7 @@ use serde_json::Value;
 use sse_stream::SseStream;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
+use tokio::time::{Instant, sleep};
 use waypost_ai_models::Upstream;
 use waypost_testkit::free_ports;
 
@@ -75,13 +76,22 @@ impl Server {
         response.json().await.unwrap()
     }
 
-    /// Runs a model and returns the response, which must be a success.
+    /// Runs a model and returns the response, which must be a success. Retries while the service is too
+    /// busy, as it may be on a slow machine.
     pub(crate) async fn infer(&self, body: Value) -> Value {
-        let response = self.post("/api/inference", &body).await;
-        let status = response.status();
-        let result: Value = response.json().await.unwrap();
-        assert_eq!(status, 200, "{body} → {result}");
-        result
+        let deadline = Instant::now() + TIMEOUT;
+        loop {
+            let response = self.post("/api/inference", &body).await;
+            let status = response.status();
+            let result: Value = response.json().await.unwrap();
+            let is_busy = result["type"] == "urn:problem-type:waypost:overloaded";
+            if is_busy && Instant::now() < deadline {
+                sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+            assert_eq!(status, 200, "{body} → {result}");
+            return result;
+        }
     }
 
     pub(crate) fn stop(&self) {
