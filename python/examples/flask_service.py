@@ -23,7 +23,7 @@ def stock() -> dict[str, Any]:
 
 @app.get("/value")
 def value() -> dict[str, Any]:
-    price = session.get("http://shop/price", timeout=5).json()["price"]
+    price = session.get("http://shop/price", timeout=30).json()["price"]
     return {"value": 3 * price}
 
 

@@ -20,7 +20,7 @@ counts: Counter[str] = Counter()
 def call(http: httpx.Client, url: str) -> None:
     while True:
         try:
-            http.get(url, timeout=5).raise_for_status()
+            http.get(url, timeout=30).raise_for_status()
             counts["succeeded"] += 1
         except httpx.HTTPError as error:
             counts["failed"] += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import random
@@ -17,13 +18,19 @@ from typing import Any
 import waypost.__main__
 
 #: How long a test waits for a condition before it fails.
-DEADLINE = 30.0
+DEADLINE = 60.0
+
+
+#: Outside of the range of outgoing connections.
+_PORTS = itertools.cycle(range(12_000, 20_000))
+for _ in range(random.randrange(8_000)):
+    next(_PORTS)
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 that is free, outside of the range of outgoing connections."""
+    """A port of 127.0.0.1 that is free. Each is returned once before one is returned again."""
     while True:
-        port = random.randrange(12_000, 20_000)
+        port = next(_PORTS)
         with socket.socket() as listener:
             try:
                 listener.bind(("127.0.0.1", port))
@@ -51,7 +58,7 @@ def eventually(condition: Callable[[], Any], what: str | Callable[[], str] = "")
 
 
 def get_json(url: str) -> Any:
-    with urllib.request.urlopen(url, timeout=5) as response:
+    with urllib.request.urlopen(url, timeout=DEADLINE) as response:
         return json.load(response)
 
 
@@ -106,7 +113,7 @@ class Registry:
         request = urllib.request.Request(
             self.url + path, data=json.dumps(body).encode(), method="PUT"
         )
-        urllib.request.urlopen(request, timeout=5).close()
+        urllib.request.urlopen(request, timeout=DEADLINE).close()
 
     def register(self, service: str, port: int, instance: str = "", **more: Any) -> None:
         """Registers an instance without checks, as another program would."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from support import Registry, eventually, free_port
+from support import DEADLINE, Registry, eventually, free_port
 
 import waypost
 from waypost import aio
@@ -105,7 +105,7 @@ while not pathlib.Path("end").exists():
 """)
     eventually(lambda: registry.instances("short"))
     (program.log.parent / "end").touch()
-    assert program.process.wait(20) == 0, program.output()
+    assert program.process.wait(DEADLINE) == 0, program.output()
     assert registry.instances("short") == []
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 import pytest
 import requests
-from support import eventually, free_port
+from support import DEADLINE, eventually, free_port
 from test_discovery import Inventory
 
 from waypost import NoneHealthy, ServiceDiscoveryClient, UnknownService
@@ -121,7 +121,7 @@ def by_requests(client: ServiceDiscoveryClient) -> Send:
     session.mount("http://", WaypostAdapter(client))
 
     def send(method: str, url: str, content: Any = None, **kwargs: Any) -> tuple[int, str]:
-        response = session.request(method, url, data=content, timeout=5, **kwargs)
+        response = session.request(method, url, data=content, timeout=DEADLINE, **kwargs)
         return response.status_code, response.text
 
     return send
@@ -291,7 +291,7 @@ def test_a_streamed_response_is_in_flight_until_it_is_read(servers: list[Server]
     servers[0].hold.clear()
     session2 = requests.Session()
     session2.mount("http://", WaypostAdapter(client))
-    with session2.get("http://auth/", stream=True, timeout=5) as answer:
+    with session2.get("http://auth/", stream=True, timeout=DEADLINE) as answer:
         assert in_flight(client) == 1
         servers[0].hold.set()
         assert answer.content
@@ -307,5 +307,5 @@ def test_the_environments_provider_is_the_default(
         assert str(session.get("http://auth/users").url) == "http://auth/users"
     session2 = requests.Session()
     session2.mount("http://", WaypostAdapter())
-    assert session2.get("http://auth/users", timeout=5).url == "http://auth/users"
+    assert session2.get("http://auth/users", timeout=DEADLINE).url == "http://auth/users"
     assert {path for _, path, *_ in servers[0].seen} == {"/v2/users"}
