@@ -101,6 +101,7 @@ mod headers;
 mod html;
 mod internal;
 mod listener;
+mod mirror;
 mod outgoing_headers;
 mod pages;
 mod policy;

@@ -74,6 +74,11 @@ impl<'a> OutgoingHeaders<'a> {
         original.map_or_else(HeaderMap::new, |headers| self.complete(headers))
     }
 
+    /// A copy of the headers for the first attempt.
+    pub(crate) fn copy(&self) -> HeaderMap {
+        self.next.clone().unwrap_or_default()
+    }
+
     /// Keeps the headers of an attempt that was not sent.
     pub(crate) fn put_back(&mut self, headers: HeaderMap) {
         self.next = Some(headers);

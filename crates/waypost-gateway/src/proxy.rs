@@ -27,7 +27,7 @@ use crate::rewrite::Rewriter;
 use crate::routes::{Destination, Limits, Route, Subset};
 use crate::service::Service;
 use crate::upstream::{Channel, Http1, Peer};
-use crate::{headers, response_framing, rewrite, tunnel};
+use crate::{headers, mirror, response_framing, rewrite, tunnel};
 
 /// The maximum pause before the same instance is tried again.
 const MAX_RETRY_PAUSE: Duration = Duration::from_millis(50);
@@ -173,6 +173,20 @@ impl Proxy {
             deadline,
         };
 
+        if let Some(mirror) = &route.mirror
+            && upgrade.is_none()
+            && let Some(permit) = mirror.choose()
+        {
+            let copy = mirror::Copy {
+                method: outgoing.method.clone(),
+                target: outgoing.path.clone(),
+                headers: outgoing.headers.copy(),
+                body: outgoing.body.copy(mirror.max_body),
+                permit,
+            };
+            mirror::spawn(Arc::clone(mirror), copy, Arc::clone(worker));
+        }
+
         let mut tried: Vec<InstanceId> = Vec::new();
         loop {
             let lease = {
@@ -192,7 +206,7 @@ impl Proxy {
             let instance = lease.endpoint().instance();
             exchange.instance = Some(Arc::clone(instance));
             let peer = worker.upstream().peer(instance);
-            let path = below_path_prefix(&outgoing.path, &lease);
+            let path = peer.below_path_prefix(&outgoing.path);
             let error = match self.attempt(&mut outgoing, &peer, &path).await {
                 Ok(attempted) => {
                     service.connection_accepted(lease.id());
@@ -608,14 +622,4 @@ fn none_in(subset: &Subset) -> Problem {
 
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
-}
-
-/// The path without the path of the instance's URL.
-fn below_path_prefix(path: &PathAndQuery, instance: &Instance) -> PathAndQuery {
-    let prefix = instance.path_prefix();
-    if prefix.is_empty() {
-        return path.clone();
-    }
-    let whole = format!("{prefix}{path}");
-    whole.parse().unwrap_or(path.clone())
 }

@@ -4,9 +4,10 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::HeaderMap;
 use hyper::body::{Body, Frame, Incoming, SizeHint};
+use tokio::sync::oneshot;
 
 use crate::deadlines::Deadline;
 use crate::headers;
@@ -36,6 +37,7 @@ struct Source {
     /// How many bytes a client may send.
     max_bytes: u64,
     trailers: Option<HeaderMap>,
+    copy: Option<BodyCopy>,
     ended: bool,
     failure: Option<BodyFailure>,
     /// Number of bytes read from the client.
@@ -46,6 +48,15 @@ struct Source {
     /// When the first attempt began, and when the current wait began.
     began: u64,
     since: u64,
+}
+
+/// A copy of the body that is made while an attempt reads it.
+#[derive(Debug)]
+struct BodyCopy {
+    bytes: BytesMut,
+    limit: usize,
+    /// Gets the bytes when the body has ended. Dropped if the copy can't be completed.
+    done: oneshot::Sender<Bytes>,
 }
 
 /// Why the client's body can't be sent.
@@ -82,6 +93,7 @@ impl RequestBody {
             over_limit: false,
             max_bytes,
             trailers: None,
+            copy: None,
             failure: None,
             bytes: 0,
             waiting_for_client: false,
@@ -108,6 +120,24 @@ impl RequestBody {
             trailers_sent: false,
             hint: source.hint,
         }))
+    }
+
+    /// A copy of the body once it was read to its end. It fails if the body is longer than `limit` bytes or
+    /// is not read completely.
+    pub(crate) fn copy(&self, limit: usize) -> oneshot::Receiver<Bytes> {
+        let (done, copied) = oneshot::channel();
+        match self.source() {
+            Some(mut source) => {
+                source.copy = Some(BodyCopy {
+                    bytes: BytesMut::new(),
+                    limit,
+                    done,
+                });
+            }
+            // The receiver may not be used.
+            None => drop(done.send(Bytes::new())),
+        }
+        copied
     }
 
     /// Whether another attempt can send the whole body.
@@ -229,6 +259,7 @@ impl Source {
         match frame {
             None => {
                 self.ended = true;
+                self.complete_copy();
                 Poll::Ready(None)
             }
             Some(Err(error)) => {
@@ -244,7 +275,11 @@ impl Source {
                     return Poll::Ready(Some(Err(BodyError::TooLarge)));
                 }
                 self.buffer(&frame);
+                self.extend_copy(&frame);
                 self.ended = self.incoming.is_end_stream();
+                if self.ended {
+                    self.complete_copy();
+                }
                 Poll::Ready(Some(Ok(frame)))
             }
         }
@@ -254,6 +289,23 @@ impl Source {
     fn count(&mut self, frame: &Frame<Bytes>) -> bool {
         self.bytes += frame.data_ref().map_or(0, |data| data.len() as u64);
         self.bytes <= self.max_bytes
+    }
+
+    fn extend_copy(&mut self, frame: &Frame<Bytes>) {
+        if let (Some(copy), Some(data)) = (&mut self.copy, frame.data_ref()) {
+            if copy.bytes.len() + data.len() > copy.limit {
+                self.copy = None;
+            } else {
+                copy.bytes.extend_from_slice(data);
+            }
+        }
+    }
+
+    fn complete_copy(&mut self) {
+        if let Some(copy) = self.copy.take() {
+            // The receiver may be gone.
+            drop(copy.done.send(copy.bytes.freeze()));
+        }
     }
 
     fn buffer(&mut self, frame: &Frame<Bytes>) {

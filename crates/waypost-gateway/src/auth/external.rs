@@ -165,7 +165,8 @@ impl ExternalAuth {
             let pick = service.pick(balancer, &tried).map_err(|e| e.to_string())?;
             let lease = pick.lease();
             let peer = upstream.peer(lease.endpoint().instance());
-            let asking = call(&peer, now, request(target), self.timeout, MAX_BODY);
+            let request = request(&peer.below_path_prefix(target));
+            let asking = call(&peer, now, request, self.timeout, MAX_BODY);
             let Ok(answer) = timeout_at(deadline, asking).await else {
                 lease.record(Outcome::Failed);
                 return Err(too_late());

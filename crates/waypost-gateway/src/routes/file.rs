@@ -62,6 +62,7 @@ pub(crate) struct RouteSpec {
     pub(crate) max_body: Option<u64>,
     pub(crate) sticky: Option<StickySpec>,
     pub(crate) auth: AuthSpec,
+    pub(crate) mirror: Option<MirrorSpec>,
 }
 
 /// A route as written in the file.
@@ -94,6 +95,7 @@ struct Fields {
     #[serde(default, deserialize_with = "size")]
     max_body: Option<u64>,
     sticky: Option<StickySpec>,
+    mirror: Option<MirrorSpec>,
     jwt: Option<JwtSpec>,
     api_keys: Option<ApiKeysSpec>,
     external_auth: Option<ExternalAuthSpec>,
@@ -212,6 +214,20 @@ pub(crate) struct CorsSpec {
 
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
+pub(crate) struct MirrorSpec {
+    pub(crate) service: ServiceName,
+    pub(crate) version: Option<String>,
+    pub(crate) tag: Option<String>,
+    pub(crate) percent: Option<f64>,
+    #[serde(default, deserialize_with = "size")]
+    pub(crate) max_body: Option<u64>,
+    pub(crate) max_in_flight: Option<usize>,
+    #[serde(default, deserialize_with = "duration")]
+    pub(crate) timeout: Option<Duration>,
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub(crate) struct CompressSpec {
     #[serde(default, deserialize_with = "size")]
     pub(crate) min_size: Option<u64>,
@@ -322,6 +338,17 @@ impl TryFrom<Fields> for RouteSpec {
         {
             return Err("`limits.concurrent` must be at least 1".into());
         }
+        if let Some(mirror) = &fields.mirror {
+            if !mirror
+                .percent
+                .is_none_or(|percent| (0.0..=100.0).contains(&percent))
+            {
+                return Err("`mirror.percent` is between 0 and 100".into());
+            }
+            if mirror.max_in_flight == Some(0) {
+                return Err("`mirror.max_in_flight` must be at least 1".into());
+            }
+        }
         if fields.timeouts.connect == Some(Duration::ZERO) {
             return Err("`timeouts.connect` must not be 0".into());
         }
@@ -382,6 +409,7 @@ impl TryFrom<Fields> for RouteSpec {
             max_body: fields.max_body,
             sticky: fields.sticky,
             auth,
+            mirror: fields.mirror,
         })
     }
 }
@@ -623,6 +651,14 @@ routes:
             ),
             ("service: a, rate_limit: {requests: 0}", "at least one"),
             ("service: a, retries: {attempts: 0}", "at least 1"),
+            (
+                "service: a, mirror: {service: b, percent: 101}",
+                "between 0 and 100",
+            ),
+            (
+                "service: a, mirror: {service: b, max_in_flight: 0}",
+                "at least 1",
+            ),
             ("service: a, compress: {level: 10}", "1 (fast) to 9"),
             ("service: a, timeouts: {connect: 0s}", "must not be 0"),
             ("service: a, sticky: {cookie: \"a;b\"}", "not a cookie name"),

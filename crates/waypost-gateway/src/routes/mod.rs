@@ -35,7 +35,7 @@ pub(crate) use file::parse as parse_routes;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use pattern::PathPattern;
 pub(crate) use pattern::decode_unreserved;
-pub(crate) use route::{Destination, Limits, Route, Subset};
+pub(crate) use route::{Destination, Limits, MirrorTo, Route, Subset};
 
 use self::asked::AskedRoute;
 use self::auth_spec::{AuthResources, Surroundings};

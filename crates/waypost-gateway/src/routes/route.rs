@@ -5,12 +5,14 @@ use std::time::Duration;
 
 use http::uri::PathAndQuery;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use waypost::{Instance, ServiceName};
 
 use super::asked::AskedRoute;
 use super::auth_spec::Access;
 use super::file::{
-    CompressSpec, CorsSpec, DestinationSpec, LimitsSpec, RateBy, RateLimitSpec, RouteSpec,
+    CompressSpec, CorsSpec, DestinationSpec, LimitsSpec, MirrorSpec, RateBy, RateLimitSpec,
+    RouteSpec,
 };
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
 use crate::config::Config;
@@ -21,6 +23,9 @@ use crate::service::Service;
 
 /// How long browsers cache the response to a preflight, by default.
 const CORS_MAX_AGE: Duration = Duration::from_secs(600);
+/// The number of copies in progress, and the largest body that is copied, by default.
+const MIRRORED_IN_FLIGHT: usize = 100;
+const MIRRORED_BODY: u64 = 64 * 1024;
 /// The smallest response that is compressed, by default.
 const MIN_COMPRESSED: u64 = 1024;
 /// The level of compression, by default.
@@ -48,6 +53,7 @@ pub(crate) struct Route {
     pub(crate) redirects_bare_prefix: bool,
     pub(crate) limits: Limits,
     pub(crate) policies: Policies,
+    pub(crate) mirror: Option<Arc<MirrorTo>>,
 }
 
 /// A service, or a subset of its instances.
@@ -56,6 +62,30 @@ pub(crate) struct Destination {
     pub(crate) service: Arc<Service>,
     pub(crate) subset: Subset,
     weight: u32,
+}
+
+/// Where copies of a route's requests are sent.
+#[derive(Debug)]
+pub(crate) struct MirrorTo {
+    pub(crate) destination: Destination,
+    /// The share of the requests that are copied, in millionths.
+    share: u32,
+    /// The largest request body that is copied, in bytes.
+    pub(crate) max_body: usize,
+    /// How many copies may be in progress at a time. Further requests aren't copied.
+    permits: Arc<Semaphore>,
+    /// The time limit from the end of the request's body to the end of the response.
+    pub(crate) timeout: Duration,
+}
+
+impl MirrorTo {
+    /// Whether to copy a request: `None` if it isn't chosen, or too many copies are in progress.
+    pub(crate) fn choose(&self) -> Option<OwnedSemaphorePermit> {
+        if fastrand::u32(..1_000_000) >= self.share {
+            return None;
+        }
+        Arc::clone(&self.permits).try_acquire_owned().ok()
+    }
 }
 
 /// Some instances of a service.
@@ -178,6 +208,7 @@ impl Route {
             redirects_bare_prefix: true,
             limits,
             policies: Policies::default(),
+            mirror: None,
         }
     }
 
@@ -202,6 +233,10 @@ impl Route {
                 weight: part.weight,
             })
             .collect();
+        let mirror = spec.mirror.map(|mirror| {
+            let service = service(&mirror.service);
+            Arc::new(mirror_to(mirror, service, limits.first_byte))
+        });
         let (prefix, rewrite) = match (&spec.path, spec.rewrite) {
             (_, None) => (String::new(), Rewrite::Keep),
             (PathPattern::Prefix(prefix), Some(to)) => (prefix.clone(), Rewrite::Prefix(to)),
@@ -241,6 +276,7 @@ impl Route {
             redirects_bare_prefix: false,
             limits,
             policies,
+            mirror,
         }
     }
 
@@ -399,6 +435,25 @@ fn rate_limit(spec: RateLimitSpec) -> RateLimit {
 fn concurrency(spec: LimitsSpec) -> Concurrency {
     let wait = spec.max_wait.unwrap_or(MAX_WAIT);
     Concurrency::new(spec.concurrent, spec.pending, wait)
+}
+
+fn mirror_to(spec: MirrorSpec, service: Arc<Service>, timeout: Duration) -> MirrorTo {
+    let in_flight = spec.max_in_flight.unwrap_or(MIRRORED_IN_FLIGHT);
+    let max_body = spec.max_body.unwrap_or(MIRRORED_BODY);
+    MirrorTo {
+        destination: Destination {
+            service,
+            subset: Subset {
+                version: spec.version,
+                tag: spec.tag,
+            },
+            weight: 1,
+        },
+        share: (spec.percent.unwrap_or(100.0) * 10_000.0).round() as u32,
+        max_body: usize::try_from(max_body).unwrap_or(usize::MAX),
+        permits: Arc::new(Semaphore::new(in_flight.min(Semaphore::MAX_PERMITS))),
+        timeout: spec.timeout.unwrap_or(timeout),
+    }
 }
 
 fn compression(spec: CompressSpec) -> CompressionRules {

@@ -21,8 +21,8 @@ pub(crate) struct WholeResponse {
     pub(crate) body: Bytes,
 }
 
-/// Sends a request whose URI is a path, and reads a response of at most `max_body` bytes. A connection that
-/// the instance has closed while it was idle is replaced. `now` is in milliseconds since the worker started.
+/// Sends a request whose URI is a path, and reads a response of at most `max_body` bytes, as
+/// [`begin_call`] and [`CallResponse::read`] do.
 ///
 /// # Errors
 /// If there is no response, or it is too long. There is no time limit except for connecting.
@@ -33,43 +33,49 @@ pub(crate) async fn call(
     connect_timeout: Duration,
     max_body: usize,
 ) -> Result<WholeResponse, AttemptError> {
+    let response = begin_call(peer, now, request, connect_timeout).await?;
+    response.read(peer, now, max_body).await
+}
+
+/// Sends a request whose URI is a path. A connection that the instance has closed while it was idle is
+/// replaced. `now` is in milliseconds since the worker started.
+///
+/// # Errors
+/// If there is no response. There is no time limit except for connecting.
+pub(crate) async fn begin_call(
+    peer: &Peer,
+    now: u64,
+    request: Request<Bytes>,
+    connect_timeout: Duration,
+) -> Result<CallResponse, AttemptError> {
     let (parts, body) = request.into_parts();
-    let mut response = loop {
+    loop {
         let mut channel = peer.channel(now, connect_timeout).await?;
         let is_http2 = matches!(channel, Channel::Http2 { .. });
         let mut request = Request::new(AttemptBody::whole(body.clone()));
         *request.method_mut() = parts.method.clone();
-        *request.headers_mut() = parts.headers.clone();
-        if let Some(authority) = &peer.authority
-            && !request.headers().contains_key(header::HOST)
-        {
-            request
-                .headers_mut()
-                .insert(header::HOST, authority.clone());
+        let headers = request.headers_mut();
+        *headers = parts.headers.clone();
+        if is_http2 {
+            headers.remove(header::CONNECTION);
         }
-        let path = path(&parts.uri);
-        peer.set_target(&mut request, path, is_http2)?;
+        if let Some(authority) = &peer.authority
+            && !headers.contains_key(header::HOST)
+        {
+            headers.insert(header::HOST, authority.clone());
+        }
+        peer.set_target(&mut request, path(&parts.uri), is_http2)?;
         match channel.send(request).await {
-            Ok(response) => {
-                break Response {
-                    head: response,
+            Ok(head) => {
+                return Ok(CallResponse {
+                    head,
                     connection: channel.into_http1(),
-                };
+                });
             }
             Err(error) if error.unsent.is_some() && channel.is_reused() => {}
             Err(error) => return Err(error.error),
         }
-    };
-    let body = response.read(max_body).await?;
-    if let Some(connection) = response.connection {
-        peer.release(connection, now);
     }
-    let (parts, _) = response.head.into_parts();
-    Ok(WholeResponse {
-        status: parts.status,
-        headers: parts.headers,
-        body,
-    })
 }
 
 fn path(uri: &Uri) -> http::uri::PathAndQuery {
@@ -77,14 +83,45 @@ fn path(uri: &Uri) -> http::uri::PathAndQuery {
     uri.path_and_query().cloned().unwrap_or(root)
 }
 
-struct Response {
+/// A response whose body was not read yet.
+pub(crate) struct CallResponse {
     head: http::Response<Incoming>,
     /// The connection that the body comes from, unless it has a task of its own.
     connection: Option<Http1>,
 }
 
-impl Response {
-    async fn read(&mut self, max_body: usize) -> Result<Bytes, AttemptError> {
+impl CallResponse {
+    pub(crate) fn status(&self) -> StatusCode {
+        self.head.status()
+    }
+
+    pub(crate) fn headers(&self) -> &HeaderMap {
+        self.head.headers()
+    }
+
+    /// Reads a body of at most `max_body` bytes. After that, the connection can be used again.
+    ///
+    /// # Errors
+    /// If it is incomplete or too long.
+    pub(crate) async fn read(
+        mut self,
+        peer: &Peer,
+        now: u64,
+        max_body: usize,
+    ) -> Result<WholeResponse, AttemptError> {
+        let body = self.read_body(max_body).await?;
+        if let Some(connection) = self.connection {
+            peer.release(connection, now);
+        }
+        let (parts, _) = self.head.into_parts();
+        Ok(WholeResponse {
+            status: parts.status,
+            headers: parts.headers,
+            body,
+        })
+    }
+
+    async fn read_body(&mut self, max_body: usize) -> Result<Bytes, AttemptError> {
         let mut body = BytesMut::new();
         while let Some(frame) = poll_fn(|cx| self.poll_frame(cx)).await {
             let frame = frame

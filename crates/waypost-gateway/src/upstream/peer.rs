@@ -118,6 +118,16 @@ impl Peer {
         self.protocol.as_ref().is_ok_and(|protocol| protocol.tls)
     }
 
+    /// A path below the path of the instance's URL.
+    pub(crate) fn below_path_prefix(&self, path: &PathAndQuery) -> PathAndQuery {
+        let prefix = self.instance.path_prefix();
+        if prefix.is_empty() {
+            return path.clone();
+        }
+        let whole = format!("{prefix}{path}");
+        whole.parse().unwrap_or(path.clone())
+    }
+
     /// Accepts more header lines from now on. Returns false if it did so before.
     pub(crate) fn expect_many_headers(&self) -> bool {
         !self.has_many_headers.swap(true, Ordering::Relaxed)

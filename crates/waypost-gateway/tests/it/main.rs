@@ -10,6 +10,7 @@ mod failures;
 mod headers;
 mod http2;
 mod jwt;
+mod mirror;
 mod pages;
 mod registry_outages;
 mod responses;
