@@ -23,7 +23,7 @@ impl Routed {
         Self::start_edited(routes, files, |_| ()).await
     }
 
-    /// As [`start_with`](Self::start_with), with other settings.
+    /// Like [`start_with`](Self::start_with), with other settings.
     pub(crate) async fn start_edited(
         routes: &str,
         files: &[(&str, &str)],
