@@ -18,7 +18,7 @@ async fn two_processes_that_register_one_id_both_say_so() {
             .await;
         let output = program.output();
         assert!(output.contains("id=web-1"), "{output}");
-        assert!(output.contains("give each instance an id of its own"));
+        assert!(output.contains("give each instance its own id"), "{output}");
     }
     // The registry has one instance, that of the last to register.
     let instances = registry.instances("web").await;
