@@ -14,7 +14,7 @@ use std::time::{Duration, SystemTime};
 
 use http::Version;
 
-use crate::exchange::Exchange;
+use crate::stream_info::StreamInfo;
 
 /// A worker passes its buffer on when it has this many bytes, or after a tenth of a second.
 const BUFFER: usize = 16 * 1024;
@@ -157,18 +157,19 @@ impl LogBuffer {
         }
     }
 
-    pub(crate) fn write(&self, exchange: &Exchange, duration: Duration) {
+    /// Adds the line of a request that has ended. `peer` is the address of the client.
+    pub(crate) fn write(&self, info: &StreamInfo, peer: &str, duration: Duration) {
         let Some(log) = &self.log else {
             return;
         };
-        let path = exchange.uri.path();
-        if exchange.route.is_none() && PROBED.contains(&path) {
+        let path = info.uri.path();
+        if info.route.is_none() && PROBED.contains(&path) {
             return;
         }
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
         buffer.update_date();
         let Buffer { lines, date, .. } = &mut *buffer;
-        write_line(lines, log.format, date, exchange, duration);
+        write_line(lines, log.format, date, info, peer, duration);
         if lines.len() >= BUFFER {
             buffer.hand_over(log);
         }
@@ -293,7 +294,8 @@ fn write_line(
     out: &mut String,
     format: AccessLogFormat,
     date: &str,
-    exchange: &Exchange,
+    info: &StreamInfo,
+    peer: &str,
     duration: Duration,
 ) {
     match format {
@@ -308,48 +310,41 @@ fn write_line(
         }
     }
     let mut line = Line { out, format };
-    line.word("method", exchange.method.as_str());
-    line.text("path", exchange.uri.path());
-    line.word("version", version(exchange.version));
-    if let Some(status) = exchange.status {
+    line.word("method", info.method.as_str());
+    line.text("path", info.uri.path());
+    line.word("version", version(info.version));
+    if let Some(status) = info.status {
         line.number("status", status.as_u16().into());
     }
-    if let Some(route) = &exchange.route {
-        line.text("route", route.name());
+    if let Some(route) = &info.route {
+        line.text("route", route);
     }
-    if let Some(service) = &exchange.service {
+    if let Some(service) = &info.service {
         line.text("service", service.name().as_str());
     }
-    if let Some(instance) = &exchange.instance {
+    if let Some(instance) = &info.instance {
         line.text("instance", instance.id().as_str());
     }
-    if let Some(key) = exchange
-        .identity
-        .as_ref()
-        .and_then(|identity| identity.key.as_ref())
-    {
+    if let Some(key) = &info.api_key {
         line.text("key", key);
     }
-    line.number("attempts", exchange.attempts.into());
-    if let Some(stale) = exchange.stale {
+    line.number("attempts", info.attempts.into());
+    if let Some(stale) = info.stale {
         line.millis("stale_ms", stale);
     }
-    if let Some(first_byte) = exchange.first_byte {
+    if let Some(first_byte) = info.first_byte {
         line.millis("first_byte_ms", first_byte);
     }
     line.millis("duration_ms", duration);
-    let request_body = exchange.request_body.as_ref();
+    let request_body = info.request_body.as_ref();
     line.number("request_bytes", request_body.map_or(0, |body| body.bytes()));
-    line.number("response_bytes", exchange.response_bytes);
-    line.text("end", exchange.end.as_str());
-    if let Some(cause) = &exchange.cause {
+    line.number("response_bytes", info.response_bytes);
+    line.text("end", info.end.as_str());
+    if let Some(cause) = &info.cause {
         line.text("cause", cause);
     }
-    line.word("peer", exchange.client.peer_text());
-    line.text(
-        "request_id",
-        exchange.request_id.to_str().unwrap_or_default(),
-    );
+    line.word("peer", peer);
+    line.text("request_id", info.request_id.to_str().unwrap_or_default());
     out.push_str(match format {
         AccessLogFormat::Text => "\n",
         AccessLogFormat::Json => "}\n",

@@ -34,15 +34,13 @@ impl Client {
     pub(crate) fn new(
         worker: Arc<Worker>,
         peer: SocketAddr,
-        is_tls: bool,
+        forwarding: Forwarding,
         is_http2: bool,
         state: Arc<ConnectionState>,
         conflict: FramingConflict,
     ) -> Self {
-        let trusted = &worker.server().config().trusted_proxies;
-        let scheme = if is_tls { "https" } else { "http" };
         Self {
-            forwarding: Forwarding::new(peer.ip(), trusted, scheme),
+            forwarding,
             deadline: (!is_http2).then(|| worker.deadlines().deadline()),
             worker,
             peer,

@@ -11,6 +11,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
 use crate::client::ConnectionState;
+use crate::config::Config;
 use crate::deadlines::{Deadline, Deadlines};
 use crate::framing::{FramingConflict, Scanner};
 
@@ -53,6 +54,16 @@ enum Reading {
     Idle,
     /// The time to the end of a head.
     Head,
+}
+
+impl ClientLimits {
+    pub(crate) fn new(config: &Config) -> Self {
+        Self {
+            head: config.head_timeout,
+            idle: config.keep_alive_timeout,
+            write: config.write_timeout,
+        }
+    }
 }
 
 impl ClientStream {

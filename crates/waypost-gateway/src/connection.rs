@@ -17,9 +17,11 @@ use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
 use crate::client::{Client, ConnectionState};
-use crate::client_stream::ClientStream;
+use crate::client_stream::{ClientLimits, ClientStream};
 use crate::deadlines::Deadline;
+use crate::forwarded::Forwarding;
 use crate::framing::{FramingConflict, MAX_HEAD};
+use crate::server::Server;
 use crate::worker::Worker;
 
 /// The idle time after which TCP keep-alive probes are sent.
@@ -33,8 +35,13 @@ const MAX_STREAMS: u32 = 200;
 const HTTP2_PREFACE: &[u8] = b"PRI ";
 
 /// Serves a connection until the client closes it, an error occurs, or the worker ends.
-pub(crate) async fn serve(worker: Arc<Worker>, stream: std::net::TcpStream, peer: SocketAddr) {
-    if let Err(error) = serve_stream(&worker, stream, peer).await {
+pub(crate) async fn serve(
+    server: Arc<Server>,
+    worker: Arc<Worker>,
+    stream: std::net::TcpStream,
+    peer: SocketAddr,
+) {
+    if let Err(error) = serve_stream(server, &worker, stream, peer).await {
         tracing::debug!(%error, %peer, "connection failed");
     }
 }
@@ -42,6 +49,7 @@ pub(crate) async fn serve(worker: Arc<Worker>, stream: std::net::TcpStream, peer
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
 async fn serve_stream(
+    server: Arc<Server>,
     worker: &Arc<Worker>,
     stream: std::net::TcpStream,
     peer: SocketAddr,
@@ -49,21 +57,29 @@ async fn serve_stream(
     let stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
     SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-    let (state, limits) = (Arc::<ConnectionState>::default(), worker.client_limits());
+    let limits = ClientLimits::new(server.config());
+    let state = Arc::<ConnectionState>::default();
     let deadlines = worker.deadlines();
-    let Some(tls) = worker.server().tls() else {
-        let waiting = tokio::time::timeout(limits.idle, begins_with_http2(&stream));
-        let Ok(is_http2) = until_draining(worker, waiting).await? else {
-            return Ok(());
-        };
-        let stream = ClientStream::plain(stream, Arc::clone(&state), limits, deadlines);
-        return serve_http(worker, stream, peer, state, false, is_http2?).await;
+    let trusted = &server.config().trusted_proxies;
+    let (stream, is_http2, scheme) = match server.tls() {
+        None => {
+            let waiting = tokio::time::timeout(limits.idle, begins_with_http2(&stream));
+            let Ok(is_http2) = until_draining(worker, waiting).await? else {
+                return Ok(());
+            };
+            let stream = ClientStream::plain(stream, Arc::clone(&state), limits, deadlines);
+            (stream, is_http2?, "http")
+        }
+        Some(tls) => {
+            let handshake = tokio::time::timeout(limits.head, tls.acceptor().accept(stream));
+            let stream = until_draining(worker, handshake).await???;
+            let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+            let stream = ClientStream::tls(stream, Arc::clone(&state), limits, deadlines);
+            (stream, is_http2, "https")
+        }
     };
-    let handshake = tokio::time::timeout(limits.head, tls.acceptor().accept(stream));
-    let stream = until_draining(worker, handshake).await???;
-    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let stream = ClientStream::tls(stream, Arc::clone(&state), limits, deadlines);
-    serve_http(worker, stream, peer, state, true, is_http2).await
+    let forwarding = Forwarding::new(peer.ip(), trusted, scheme);
+    serve_http(server, worker, stream, peer, forwarding, state, is_http2).await
 }
 
 /// Waits for a connection's first bytes. A connection without any is closed when the worker drains.
@@ -98,11 +114,12 @@ async fn begins_with_http2(stream: &TcpStream) -> std::io::Result<bool> {
 }
 
 async fn serve_http(
+    server: Arc<Server>,
     worker: &Arc<Worker>,
     mut stream: ClientStream,
     peer: SocketAddr,
+    forwarding: Forwarding,
     state: Arc<ConnectionState>,
-    is_tls: bool,
     is_http2: bool,
 ) -> Result<(), BoxError> {
     let conflict = if is_http2 {
@@ -111,14 +128,18 @@ async fn serve_http(
         stream.scan()
     };
     let deadline = Arc::clone(stream.read_deadline());
-    let client = Client::new(Arc::clone(worker), peer, is_tls, is_http2, state, conflict);
+    let client = Client::new(
+        Arc::clone(worker),
+        peer,
+        forwarding,
+        is_http2,
+        state,
+        conflict,
+    );
     let client = Arc::new(client);
     let service = service_fn(move |request: Request<Incoming>| {
-        let client = Arc::clone(&client);
-        async move {
-            let server = Arc::clone(client.worker().server());
-            Ok::<_, Infallible>(server.respond(request, client).await)
-        }
+        let (server, client) = (Arc::clone(&server), Arc::clone(&client));
+        async move { Ok::<_, Infallible>(server.respond(request, client).await) }
     });
     if is_http2 {
         let connection = http2::Builder::new(TokioExecutor::new())

@@ -9,15 +9,14 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tokio_util::task::TaskTracker;
-use waypost::{
-    Check, ConfigError, Error, Host, Registrar, ServiceDiscoveryClient, ServiceRegistration,
-};
+use waypost::{Check, Error, Host, Registrar, ServiceDiscoveryClient, ServiceRegistration};
 
 use crate::config::Config;
-use crate::internal;
 use crate::listener::{Acceptor, Assignment, ConnectionLimits};
 use crate::server::Server;
+use crate::upstream::Upstream;
 use crate::worker::Worker;
+use crate::{internal, worker_thread};
 
 /// How often the registry checks the gateway's health.
 const CHECK_INTERVAL: Duration = Duration::from_secs(5);
@@ -154,18 +153,27 @@ impl Running {
         let _stop = stop.clone().drop_guard();
         let (mut workers, mut assignments) = (Vec::new(), Vec::new());
         for number in 0..threads.max(1) {
-            let worker = Arc::new(Worker::new(Arc::clone(&server), threads));
+            let config = server.config();
+            let upstream = Upstream::new(config, Arc::clone(server.client_tls()));
+            let counts = server.traffic().add_worker();
+            let worker = Arc::new(Worker::new(config, threads, upstream, counts));
             let (sender, accepted) = mpsc::unbounded_channel();
             assignments.push(Assignment {
                 accepted: sender,
                 open: Arc::new(AtomicUsize::new(0)),
             });
             workers.push(Arc::clone(&worker));
-            let work = worker.run(accepted, connections.clone(), stop.clone());
+            let work = worker_thread::run(
+                Arc::clone(&server),
+                worker,
+                accepted,
+                connections.clone(),
+                stop.clone(),
+            );
             if threads == 0 {
                 tokio::spawn(work);
             } else {
-                start_thread(number, work)?;
+                worker_thread::start(number, work)?;
             }
         }
         Ok(Self {
@@ -266,28 +274,6 @@ async fn follow_certificates(server: &Server) {
         Some(tls) => tls.follow_files().await,
         None => std::future::pending().await,
     }
-}
-
-/// Runs a worker on a thread and a runtime of its own.
-fn start_thread(
-    number: usize,
-    work: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), ConfigError> {
-    let failed = |error: std::io::Error| {
-        ConfigError::new(
-            "worker threads".to_owned(),
-            format!("can't be started: {error}"),
-        )
-    };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(failed)?;
-    std::thread::Builder::new()
-        .name(format!("gateway-{number}"))
-        .spawn(move || runtime.block_on(work))
-        .map(|_| ())
-        .map_err(failed)
 }
 
 /// Half of the file descriptors that are free: each request may need one to an instance.

@@ -75,12 +75,12 @@ async fn respond(
         // A page of another site could have its name resolve to this address ("DNS rebinding").
         let detail = "the internal listener answers to localhost and addresses only";
         let problem = Problem::new(StatusCode::FORBIDDEN, "foreign_host", detail);
-        return problem.into_response(format);
+        return problem.into_response(format).map(ResponseBody::from);
     }
     if !matches!(*request.method(), Method::GET | Method::HEAD) {
         let detail = "the internal pages can only be read";
         let problem = Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method", detail);
-        return problem.into_response(format);
+        return problem.into_response(format).map(ResponseBody::from);
     }
     let uri = request.uri();
     // A browser gets the dashboard; its files and views have paths of their own.
@@ -88,7 +88,7 @@ async fn respond(
     if (!path.is_empty() || format == ErrorFormat::Html)
         && let Some(response) = dashboard().respond(path, request.headers())
     {
-        return response.map(|body| ResponseBody::Full(Some(body).filter(|it| !it.is_empty())));
+        return response.map(ResponseBody::from);
     }
     pages.internal(uri.path(), uri.query(), format).await
 }

@@ -118,11 +118,13 @@ mod server;
 mod server_tls;
 mod service;
 mod similar;
+mod stream_info;
 mod target;
 mod traffic;
 mod tunnel;
 mod upstream;
 mod worker;
+mod worker_thread;
 
 pub use access_log::{AccessLog, AccessLogFormat};
 pub use config::Config;

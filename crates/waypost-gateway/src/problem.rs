@@ -1,10 +1,10 @@
 //! Error responses: problem documents (RFC 9457) for programs, a page for browsers, a status for gRPC.
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::attempt_error::{AttemptError, AttemptErrorKind};
-use crate::response_body::ResponseBody;
 use crate::target::InvalidRequest;
 use crate::{headers, html};
 
@@ -171,7 +171,7 @@ impl Problem {
     }
 
     /// Builds the response. After some problems the connection can't be reused.
-    pub(crate) fn into_response(self, format: ErrorFormat) -> Response<ResponseBody> {
+    pub(crate) fn into_response(self, format: ErrorFormat) -> Response<Bytes> {
         let mut response = match format {
             ErrorFormat::Json => self.document(),
             ErrorFormat::Html => self.page(),
@@ -201,7 +201,7 @@ impl Problem {
         self.status.canonical_reason().unwrap_or_default()
     }
 
-    fn document(&self) -> Response<ResponseBody> {
+    fn document(&self) -> Response<Bytes> {
         let mut body = json!({
             // The problem has no type beyond its status (RFC 9457, section 4.2.1).
             "type": "about:blank",
@@ -217,7 +217,7 @@ impl Problem {
         with_content(body.to_string(), "application/problem+json")
     }
 
-    fn page(&self) -> Response<ResponseBody> {
+    fn page(&self) -> Response<Bytes> {
         let similar = self.extensions.get("similar_services");
         let similar = similar.and_then(Value::as_array).into_iter().flatten();
         let links: String = similar
@@ -244,8 +244,8 @@ impl Problem {
     }
 
     /// As gRPC over HTTP/2 specifies for a response without messages ("Trailers-Only").
-    fn grpc_status(&self) -> Response<ResponseBody> {
-        let mut response = Response::new(ResponseBody::empty());
+    fn grpc_status(&self) -> Response<Bytes> {
+        let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
         let kind = HeaderValue::from_static("application/grpc");
         headers.insert(header::CONTENT_TYPE, kind);
@@ -276,8 +276,8 @@ impl Problem {
 /// Characters that must be encoded in `grpc-message`.
 const GRPC_MESSAGE: &percent_encoding::AsciiSet = &percent_encoding::CONTROLS.add(b'%');
 
-fn with_content(body: String, kind: &'static str) -> Response<ResponseBody> {
-    let mut response = Response::new(ResponseBody::from(body));
+fn with_content(body: String, kind: &'static str) -> Response<Bytes> {
+    let mut response = Response::new(Bytes::from(body));
     let kind = HeaderValue::from_static(kind);
     response.headers_mut().insert(header::CONTENT_TYPE, kind);
     response

@@ -12,9 +12,10 @@ use hyper::body::{Body, Frame, Incoming, SizeHint};
 use waypost::Lease;
 
 use crate::deadlines::Deadline;
-use crate::exchange::{EndReason, Exchange};
+use crate::exchange::Exchange;
 use crate::gzip_body::GzipBody;
 use crate::headers;
+use crate::stream_info::EndReason;
 use crate::upstream::{Http1, Peer};
 
 /// The body of a response to a client.
@@ -51,7 +52,7 @@ impl From<Bytes> for ResponseBody {
 
 impl From<String> for ResponseBody {
     fn from(text: String) -> Self {
-        Self::Full(Some(Bytes::from(text)).filter(|bytes| !bytes.is_empty()))
+        Self::from(Bytes::from(text))
     }
 }
 

@@ -12,7 +12,7 @@ use waypost::{ConfigError, ServiceDiscoveryClient};
 use crate::auth::ClientRequest;
 use crate::client::Client;
 use crate::config::Config;
-use crate::exchange::{EndReason, Exchange};
+use crate::exchange::Exchange;
 use crate::pages::Pages;
 use crate::policy::{Admission, CompressionRules};
 use crate::problem::{ErrorFormat, Problem};
@@ -20,6 +20,7 @@ use crate::proxy::Proxy;
 use crate::response_body::ResponseBody;
 use crate::routes::{Route, Routes, decode_unreserved};
 use crate::server_tls::ServerTls;
+use crate::stream_info::{EndReason, StreamInfo};
 use crate::target::InvalidRequest;
 use crate::traffic::Traffic;
 use crate::upstream::ClientTls;
@@ -100,13 +101,13 @@ impl Server {
         } else {
             target::check(&request)
         };
-        let mut exchange = Exchange::begin(
-            client,
+        let info = StreamInfo::new(
             request.method().clone(),
             normalized(std::mem::take(request.uri_mut())),
             request.version(),
             id.clone(),
         );
+        let mut exchange = Exchange::begin(client, info);
         exchange.caller = request.headers().get(headers::CALLER).cloned();
         let format = ErrorFormat::of(request.method(), request.headers());
         let mut response = match host {
@@ -139,8 +140,8 @@ impl Server {
                 };
             }
         };
-        exchange.route = Some(Arc::clone(&route));
-        let is_bare = route.redirects_bare_prefix && path == route.prefix();
+        exchange.route = Some(Arc::clone(route.name()));
+        let is_bare = route.redirects_bare_prefix && exchange.uri.path() == route.prefix();
         if is_bare && matches!(*request.method(), Method::GET | Method::HEAD) {
             let response = redirect_to_slash(&exchange, route.prefix());
             return local_response(response, "redirect", exchange);
@@ -200,10 +201,11 @@ impl Server {
                 if let Some(uri) = identity.as_ref().and_then(|identity| identity.uri.clone()) {
                     exchange.uri = uri;
                 }
+                exchange.api_key = identity.as_ref().and_then(|identity| identity.key.clone());
                 exchange.identity = identity;
             }
             Ok(Admission::Respond(response, reason)) => {
-                return local_response(response, reason, exchange);
+                return local_response(response.map(ResponseBody::from), reason, exchange);
             }
             Err(problem) => return problem_response(problem, format, exchange),
         }
@@ -251,7 +253,8 @@ fn problem_response(
 ) -> Response<ResponseBody> {
     exchange.cause.get_or_insert_with(|| problem.detail.clone());
     let reason = problem.reason;
-    local_response(problem.into_response(format), reason, exchange)
+    let response = problem.into_response(format).map(ResponseBody::from);
+    local_response(response, reason, exchange)
 }
 
 fn local_response(

@@ -7,8 +7,9 @@ use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
 use waypost::Lease;
 
-use crate::exchange::{EndReason, Exchange};
+use crate::exchange::Exchange;
 use crate::headers;
+use crate::stream_info::EndReason;
 
 /// The value of `Upgrade` if the request asks to switch to another protocol.
 ///

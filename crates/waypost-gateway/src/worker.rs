@@ -1,31 +1,22 @@
-//! A worker: one thread with its own runtime, its share of the clients' connections, and its own
-//! connections to instances.
+//! The state of a worker: its connections to instances, its time limits, and what it has counted.
 //!
+//! A worker is a thread with its own runtime and its share of the clients' connections.
 //! Workers share data that rarely changes (routes, configuration), but nothing that requests write to, so
 //! a core never waits for another one.
 
 use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use tokio::sync::mpsc;
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 use crate::access_log::LogBuffer;
-use crate::client_stream::ClientLimits;
-use crate::connection;
+use crate::config::Config;
 use crate::deadlines::Deadlines;
-use crate::exchange::Exchange;
-use crate::listener::Accepted;
 use crate::retry_budget::RetryBudget;
-use crate::server::Server;
+use crate::stream_info::StreamInfo;
 use crate::traffic::WorkerCounts;
 use crate::upstream::Upstream;
 
 /// The state of one worker.
 pub(crate) struct Worker {
-    server: Arc<Server>,
     upstream: Upstream,
     deadlines: Deadlines,
     counts: Arc<WorkerCounts>,
@@ -42,56 +33,35 @@ const CLOSING: u8 = 2;
 
 impl Worker {
     /// `workers` is the number of all workers, among which limits are divided.
-    pub(crate) fn new(server: Arc<Server>, workers: usize) -> Self {
-        let config = server.config();
+    pub(crate) fn new(
+        config: &Config,
+        workers: usize,
+        upstream: Upstream,
+        counts: Arc<WorkerCounts>,
+    ) -> Self {
         Self {
-            upstream: Upstream::new(config, Arc::clone(server.client_tls())),
+            upstream,
             deadlines: Deadlines::new(),
-            counts: server.traffic().add_worker(),
+            counts,
             log: LogBuffer::new(config.access_log.clone()),
             budgets: Mutex::default(),
             budget: RetryBudget::new(config.retry_ratio, workers),
             phase: AtomicU8::new(SERVING),
-            server,
         }
     }
 
-    /// Serves the connections that arrive until `stop` is cancelled.
-    pub(crate) async fn run(
-        self: Arc<Self>,
-        mut accepted: mpsc::UnboundedReceiver<Accepted>,
-        tracker: TaskTracker,
-        stop: CancellationToken,
-    ) {
-        let accept = async {
-            while let Some(Accepted {
-                stream,
-                peer,
-                permit,
-            }) = accepted.recv().await
-            {
-                let worker = Arc::clone(&self);
-                tracker.spawn(async move {
-                    connection::serve(worker, stream, peer).await;
-                    drop(permit);
-                });
-            }
-            std::future::pending::<()>().await;
-        };
+    /// Enforces time limits, closes idle connections and passes on the access log. Never returns.
+    pub(crate) async fn run(&self) {
         let tick = || {
             self.log.flush();
             self.upstream.close_idle(self.deadlines.now())
         };
-        tokio::select! {
-            () = accept => {}
-            () = self.deadlines.run(tick) => {}
-            () = stop.cancelled() => {}
-        }
-        self.log.flush();
+        self.deadlines.run(tick).await;
     }
 
-    pub(crate) fn server(&self) -> &Arc<Server> {
-        &self.server
+    /// Passes on the rest of the access log.
+    pub(crate) fn flush_log(&self) {
+        self.log.flush();
     }
 
     pub(crate) fn upstream(&self) -> &Upstream {
@@ -102,20 +72,11 @@ impl Worker {
         &self.deadlines
     }
 
-    /// The time limits for clients.
-    pub(crate) fn client_limits(&self) -> ClientLimits {
-        let config = self.server.config();
-        ClientLimits {
-            head: config.head_timeout,
-            idle: config.keep_alive_timeout,
-            write: config.write_timeout,
-        }
-    }
-
-    /// Records a request that has ended.
-    pub(crate) fn record(&self, exchange: &Exchange, duration: Duration) {
-        self.counts.record(exchange, duration);
-        self.log.write(exchange, duration);
+    /// Records a request that has ended. `peer` is the address of the client.
+    pub(crate) fn record(&self, info: &StreamInfo, peer: &str) {
+        let duration = info.elapsed();
+        self.counts.record(info, duration);
+        self.log.write(info, peer, duration);
     }
 
     /// Counts a request to a service in its retry budget.

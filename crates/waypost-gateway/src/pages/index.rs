@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use http::{Response, StatusCode};
 use serde_json::json;
 
-use super::{json_response, respond};
+use super::response::{json_response, respond};
 use crate::html;
 use crate::problem::ErrorFormat;
 use crate::response_body::ResponseBody;

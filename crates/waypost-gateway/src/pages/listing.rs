@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 use waypost::snapshot::{Endpoint, Freshness, Snapshot};
 use waypost::{Error, ServiceDiscoveryClient, ServiceName};
 
-use super::{json_response, number, parameter};
+use super::query::{number, parameter};
+use super::response::json_response;
 use crate::problem::Problem;
 use crate::response_body::ResponseBody;
 use crate::routes::Routes;
@@ -78,7 +79,7 @@ impl Listing {
                     1 => services.remove(0),
                     _ => json!({"services": services}),
                 };
-                described["name"] = json!(route.name());
+                described["name"] = json!(&**route.name());
                 described["path"] = json!(route.path().to_string());
                 described
             })

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use http::{Response, StatusCode};
 use waypost::outlier::BalanceCounters;
 
-use super::respond;
+use super::response::respond;
 use crate::response_body::ResponseBody;
 use crate::routes::Routes;
 use crate::traffic::{ServiceCounts, Traffic};

@@ -3,17 +3,20 @@
 mod index;
 mod listing;
 mod metrics;
+mod query;
+mod response;
 mod traffic;
 
 use std::sync::Arc;
 
-use http::{HeaderValue, Response, StatusCode, header};
+use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use waypost::health::CheckFunction;
 use waypost::snapshot::Freshness;
 use waypost::{HealthChecks, ServiceDiscoveryClient};
 
 use self::listing::Listing;
+use self::response::json_response;
 use crate::config::Config;
 use crate::problem::{ErrorFormat, Problem};
 use crate::response_body::ResponseBody;
@@ -109,7 +112,7 @@ impl Pages {
                 )),
             },
         };
-        page.unwrap_or_else(|problem| problem.into_response(format))
+        page.unwrap_or_else(|problem| problem.into_response(format).map(ResponseBody::from))
     }
 
     async fn own_health(&self, with_registry: bool) -> Response<ResponseBody> {
@@ -155,47 +158,5 @@ fn check_registry(freshness: Option<Freshness>) -> Result<(), String> {
             age.as_secs()
         )),
         (Some(failure), None) => Err(failure.error().to_string()),
-    }
-}
-
-fn json_response(status: StatusCode, body: &Value) -> Response<ResponseBody> {
-    respond(status, "application/json", body.to_string().into())
-}
-
-fn respond(status: StatusCode, kind: &'static str, body: ResponseBody) -> Response<ResponseBody> {
-    let mut response = Response::new(body);
-    *response.status_mut() = status;
-    let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(kind));
-    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
-}
-
-/// The value of a parameter in a query.
-fn parameter<'a>(query: Option<&'a str>, name: &str) -> Option<&'a str> {
-    query?
-        .split('&')
-        .filter_map(|pair| pair.split_once('='))
-        .find(|(key, _)| *key == name)
-        .map(|(_, value)| value)
-}
-
-/// A number in a query.
-fn number(
-    query: Option<&str>,
-    name: &'static str,
-    default: usize,
-    max: usize,
-) -> Result<usize, Problem> {
-    let Some(text) = parameter(query, name) else {
-        return Ok(default);
-    };
-    match text.parse() {
-        Ok(number) if (1..=max).contains(&number) => Ok(number),
-        _ => Err(Problem::new(
-            StatusCode::BAD_REQUEST,
-            "parameter",
-            format!("{name}={text:?} is not a number from 1 to {max}"),
-        )),
     }
 }

@@ -11,7 +11,8 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use waypost::balance::Selection;
 
-use super::{number, respond};
+use super::query::number;
+use super::response::respond;
 use crate::problem::Problem;
 use crate::response_body::ResponseBody;
 use crate::routes::Routes;

@@ -2,10 +2,10 @@
 
 use std::time::Duration;
 
+use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
 
 use crate::headers::append;
-use crate::response_body::ResponseBody;
 
 /// Determines which web pages may call a route's service.
 #[derive(Clone, Debug)]
@@ -30,13 +30,13 @@ impl Cors {
         &self,
         method: &Method,
         headers: &HeaderMap,
-    ) -> Option<Response<ResponseBody>> {
+    ) -> Option<Response<Bytes>> {
         if *method != Method::OPTIONS {
             return None;
         }
         let asked = headers.get(header::ACCESS_CONTROL_REQUEST_METHOD)?;
         let origin = headers.get(header::ORIGIN)?.to_str().ok()?;
-        let mut response = Response::new(ResponseBody::empty());
+        let mut response = Response::new(Bytes::new());
         if !self.allows(origin) {
             *response.status_mut() = StatusCode::FORBIDDEN;
             return Some(response);

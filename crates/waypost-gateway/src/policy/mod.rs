@@ -10,6 +10,7 @@ mod sticky;
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use bytes::Bytes;
 use http::{HeaderMap, Response};
 use tokio::sync::OwnedSemaphorePermit;
 
@@ -22,7 +23,6 @@ pub(crate) use sticky::{Sticky, StickyKey};
 use crate::auth::{Authentication, ClientRequest, Decision, ExternalAuth, Identity};
 use crate::header_edits::HeaderEdits;
 use crate::problem::Problem;
-use crate::response_body::ResponseBody;
 use crate::upstream::Upstream;
 
 /// The policies of one route.
@@ -44,7 +44,7 @@ pub(crate) enum Admission {
     /// The request may be forwarded. The permit is held until it ends.
     Forward(Option<OwnedSemaphorePermit>, Option<Arc<Identity>>),
     /// The client gets this response, for this reason.
-    Respond(Response<ResponseBody>, &'static str),
+    Respond(Response<Bytes>, &'static str),
 }
 
 impl Policies {
@@ -90,7 +90,6 @@ impl Policies {
                     identity.get_or_insert_default().edits.extend(edits);
                 }
                 Decision::Refused(response) => {
-                    let response = response.map(ResponseBody::from);
                     return Ok(Admission::Respond(response, "external_auth_refused"));
                 }
             }

@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use crate::exchange::{EndReason, Exchange};
+use crate::stream_info::{EndReason, StreamInfo};
 
 use super::latency::Latencies;
 
@@ -45,8 +45,8 @@ pub(crate) struct InstanceCounts {
 
 impl WorkerCounts {
     /// Counts a request that has ended.
-    pub(crate) fn record(&self, exchange: &Exchange, duration: Duration) {
-        let Some(service) = &exchange.service else {
+    pub(crate) fn record(&self, info: &StreamInfo, duration: Duration) {
+        let Some(service) = &info.service else {
             return;
         };
         let mut services = self.0.lock().unwrap_or_else(PoisonError::into_inner);
@@ -63,7 +63,7 @@ impl WorkerCounts {
                 counts: ServiceCounts::default(),
             })
             .counts
-            .record(exchange, duration);
+            .record(info, duration);
     }
 
     /// Passes the counts on and starts again at zero.
@@ -87,27 +87,23 @@ impl WorkerCounts {
 }
 
 impl ServiceCounts {
-    fn record(&mut self, exchange: &Exchange, duration: Duration) {
-        let has_failed = exchange.has_failed();
+    fn record(&mut self, info: &StreamInfo, duration: Duration) {
+        let has_failed = info.has_failed();
         self.requests += 1;
         self.failures += u64::from(has_failed);
-        self.retries += u64::from(exchange.attempts.saturating_sub(1));
-        let class = exchange.status.map_or(0, |status| status.as_u16() / 100);
+        self.retries += u64::from(info.attempts.saturating_sub(1));
+        let class = info.status.map_or(0, |status| status.as_u16() / 100);
         if let Some(count) = self.by_class.get_mut(usize::from(class)) {
             *count += 1;
         }
-        self.request_bytes += exchange
-            .request_body
-            .as_ref()
-            .map_or(0, |body| body.bytes());
-        self.response_bytes += exchange.response_bytes;
-        self.client_closed += u64::from(exchange.end == EndReason::ClientClosed);
-        self.latencies
-            .record(exchange.first_byte.unwrap_or(duration));
-        if let Some(caller) = exchange.caller.as_ref().and_then(|name| name.to_str().ok()) {
+        self.request_bytes += info.request_body.as_ref().map_or(0, |body| body.bytes());
+        self.response_bytes += info.response_bytes;
+        self.client_closed += u64::from(info.end == EndReason::ClientClosed);
+        self.latencies.record(info.first_byte.unwrap_or(duration));
+        if let Some(caller) = info.caller.as_ref().and_then(|name| name.to_str().ok()) {
             *self.callers.slot(caller) += 1;
         }
-        if let Some(instance) = &exchange.instance {
+        if let Some(instance) = &info.instance {
             let counts = self.instances.slot(instance.id().as_str());
             counts.requests += 1;
             counts.failures += u64::from(has_failed);

@@ -27,8 +27,6 @@ use crate::config::Config;
 const MAX_IDLE: Duration = Duration::from_secs(4);
 /// How long a worker keeps its data about an instance that gets no requests.
 const FORGET_AFTER: Duration = Duration::from_secs(60);
-/// The number of idle connections that a worker keeps to one instance.
-const MAX_IDLE_CONNECTIONS: usize = 256;
 
 /// The connections of one worker to all instances.
 #[derive(Debug)]

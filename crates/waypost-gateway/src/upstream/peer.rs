@@ -12,11 +12,14 @@ use hyper::client::conn::http2;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use waypost::{Host, Instance};
 
+use super::connect;
 use super::connection::{Http1, SendError};
 use super::tls::ClientTls;
-use super::{MAX_IDLE_CONNECTIONS, connect};
 use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::request_body::AttemptBody;
+
+/// The number of idle connections that a worker keeps to one instance.
+const MAX_IDLE_CONNECTIONS: usize = 256;
 
 /// The number of header lines accepted from an instance that has sent more than hyper's default of
 /// 100. hyper is slower with a limit that is set.
