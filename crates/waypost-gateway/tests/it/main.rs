@@ -9,6 +9,7 @@ mod external_auth;
 mod failures;
 mod headers;
 mod http2;
+mod http2_frames;
 mod jwt;
 mod mirror;
 mod pages;
