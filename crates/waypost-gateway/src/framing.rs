@@ -13,6 +13,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 /// The maximum size of a request head in bytes.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
+/// The number of bytes of a line that are looked at. The lines that matter are shorter; keeping more
+/// would double the memory that an unfinished head takes.
+const MAX_LINE: usize = 256;
+const CONTENT_LENGTH: &[u8] = b"content-length";
 
 /// Whether a connection has received a request with conflicting framing.
 #[derive(Clone, Debug, Default)]
@@ -37,8 +41,10 @@ pub(crate) struct Scanner {
     part: Part,
     /// The number of body bytes before the next line.
     skip: u64,
-    /// The beginning of a line whose end has not been received yet.
+    /// The beginning of a line whose end has not been received yet, at most [`MAX_LINE`] bytes.
     partial: Vec<u8>,
+    /// Whether more of that line has been received than is kept.
+    is_cut: bool,
 }
 
 #[derive(Default)]
@@ -72,31 +78,59 @@ impl Scanner {
             self.skip -= body as u64;
             let (_, rest) = bytes.split_at(body);
             let Some(end) = memchr::memchr(b'\n', rest) else {
-                self.partial.extend_from_slice(rest);
-                if self.partial.len() > MAX_HEAD {
-                    // hyper accepts a chunk size with this many leading zeros.
-                    self.conflict.report();
-                    self.part = Part::Malformed;
-                    self.partial = Vec::new();
-                }
+                self.keep(rest);
                 return;
             };
             let (line, rest) = rest.split_at(end + 1);
             bytes = rest;
-            let mut whole = take(&mut self.partial);
-            let line = if whole.is_empty() {
-                line
+            if self.partial.is_empty() {
+                let kept = line.get(..MAX_LINE);
+                self.read_line(kept.unwrap_or(line), kept.is_some());
             } else {
-                whole.extend_from_slice(line);
-                &whole
-            };
-            self.part = self.read_line(line.trim_ascii()).unwrap_or(Part::Malformed);
+                self.keep(line);
+                let whole = take(&mut self.partial);
+                let is_cut = take(&mut self.is_cut);
+                self.read_line(&whole, is_cut);
+            }
+        }
+    }
+
+    /// Adds to the partial line.
+    fn keep(&mut self, bytes: &[u8]) {
+        let room = MAX_LINE - self.partial.len();
+        let kept = bytes.get(..room);
+        self.is_cut |= kept.is_some_and(|kept| kept.len() < bytes.len());
+        self.partial.extend_from_slice(kept.unwrap_or(bytes));
+    }
+
+    /// Reads a line, of which `is_cut` tells that it is longer.
+    fn read_line(&mut self, line: &[u8], is_cut: bool) {
+        let line = line.trim_ascii();
+        if is_cut && self.is_number_cut(line) {
+            // hyper accepts numbers with this many zeros.
+            self.conflict.report();
+            self.part = Part::Malformed;
+            return;
+        }
+        let is_empty = line.is_empty() && !is_cut;
+        self.part = self.after(line, is_empty).unwrap_or(Part::Malformed);
+    }
+
+    /// Whether the number that a long line contains may be incomplete.
+    fn is_number_cut(&self, line: &[u8]) -> bool {
+        match self.part {
+            Part::Headers(..) => {
+                let mut parts = line.split(|byte| *byte == b':');
+                let name = parts.next().unwrap_or_default();
+                name.eq_ignore_ascii_case(CONTENT_LENGTH)
+            }
+            Part::ChunkSize => line.iter().all(u8::is_ascii_hexdigit),
+            _ => false,
         }
     }
 
     /// Returns the part that the next line belongs to, or `None` if this one is malformed.
-    fn read_line(&mut self, line: &[u8]) -> Option<Part> {
-        let is_empty = line.is_empty();
+    fn after(&mut self, line: &[u8], is_empty: bool) -> Option<Part> {
         Some(match self.part {
             Part::RequestLine if is_empty => Part::RequestLine,
             Part::RequestLine => Part::Headers(None, false),
@@ -113,7 +147,7 @@ impl Scanner {
             Part::Headers(length, chunked) => {
                 let colon = line.iter().position(|&byte| byte == b':')?;
                 let (name, value) = (line.get(..colon)?, line.get(colon + 1..)?);
-                if name.eq_ignore_ascii_case(b"content-length") {
+                if name.eq_ignore_ascii_case(CONTENT_LENGTH) {
                     // hyper rejects an invalid length, except after `Transfer-Encoding`.
                     let length = number(value.trim_ascii_start(), 10).unwrap_or(0);
                     Part::Headers(Some(length), chunked)
@@ -210,7 +244,32 @@ mod tests {
         for _ in 0..3 * MAX_HEAD {
             scanner.scan(b"G");
         }
-        assert!(scanner.conflict.is_detected());
-        assert_eq!(scanner.partial.capacity(), 0);
+        assert!(scanner.partial.capacity() <= MAX_LINE);
+    }
+
+    #[test]
+    fn the_end_of_a_long_line_is_found_and_a_long_number_is_a_conflict() {
+        let long = "x".repeat(1000);
+        let zeros = "0".repeat(1000);
+        let header = format!("POST /{long} HTTP/1.1\r\nX: {long}\r\n");
+        let conflict = format!("{header}Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n");
+        let chunks = format!(
+            "{header}Transfer-Encoding: chunked\r\n\r\n5;{long}\r\nhello\r\n0\r\n{long}: 1\r\n\r\n"
+        );
+        let length = format!("{header}Content-Length: {zeros}5\r\n\r\nhello");
+        let size = format!("{header}Transfer-Encoding: chunked\r\n\r\n{zeros}5\r\nhello");
+        for step in [1, 100, 1 << 20] {
+            assert!(has_conflict(&conflict, step), "by {step}");
+            assert!(
+                !has_conflict(&[&*chunks, PLAIN].concat(), step),
+                "by {step}"
+            );
+            assert!(
+                has_conflict(&[&*chunks, CONFLICT].concat(), step),
+                "by {step}"
+            );
+            assert!(has_conflict(&length, step), "by {step}");
+            assert!(has_conflict(&size, step), "by {step}");
+        }
     }
 }

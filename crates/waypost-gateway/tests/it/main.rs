@@ -12,6 +12,7 @@ mod headers;
 mod http2;
 mod http2_frames;
 mod jwt;
+mod limits;
 mod mirror;
 mod pages;
 mod registry_outages;

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http::{Request, Response, StatusCode};
+use http::{Request, Response, StatusCode, Version};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -243,6 +243,58 @@ async fn a_response_is_aborted_when_the_instance_is_silent_for_the_idle_timeout(
         response.contains("piece\n") && !response.ends_with("0\r\n\r\n"),
         "{response}"
     );
+}
+
+/// With a paused clock, time passes whenever nothing else happens.
+#[tokio::test]
+async fn a_stream_that_is_silent_for_ten_minutes_survives() {
+    const SILENCE: Duration = Duration::from_secs(600);
+    let gateway = TestGateway::start_with(|config| config.worker_threads = 0).await;
+    let origin = Origin::start(|_| async {
+        let events = stream::iter(["before", "after"]).then(|event| async move {
+            if event == "after" {
+                tokio::time::sleep(SILENCE).await;
+            }
+            Bytes::from(event)
+        });
+        Response::new(streamed(events))
+    })
+    .await;
+    gateway.add("model", "m", origin.address).await;
+    for version in [Version::HTTP_11, Version::HTTP_2] {
+        let request = Request::get(gateway.url("/model/")).body(body("")).unwrap();
+        let response = if version == Version::HTTP_2 {
+            let stream = tokio::net::TcpStream::connect(gateway.address)
+                .await
+                .unwrap();
+            let executor = hyper_util::rt::TokioExecutor::new();
+            let io = hyper_util::rt::TokioIo::new(stream);
+            let handshake = hyper::client::conn::http2::handshake(executor, io);
+            let (mut sender, connection) = handshake.await.unwrap();
+            tokio::spawn(connection);
+            with_deadline("the response", sender.send_request(request))
+                .await
+                .unwrap()
+        } else {
+            gateway.begin(request).await.unwrap()
+        };
+        assert_eq!(response.version(), version);
+        let mut events = response.into_body();
+        let frame = with_deadline("the event", events.frame()).await;
+        assert_eq!(frame.unwrap().unwrap().into_data().unwrap(), "before");
+        let began = tokio::time::Instant::now();
+        tokio::time::pause();
+        let frame = tokio::time::timeout(2 * SILENCE, events.frame()).await;
+        tokio::time::resume();
+        assert_eq!(
+            frame.unwrap().unwrap().unwrap().into_data().unwrap(),
+            "after"
+        );
+        // The silence began a little before the clock was paused.
+        assert!(began.elapsed() > SILENCE / 2, "{:?}", began.elapsed());
+        let end = with_deadline("the end", events.collect()).await.unwrap();
+        assert_eq!(end.to_bytes(), "", "{version:?}");
+    }
 }
 
 #[tokio::test]

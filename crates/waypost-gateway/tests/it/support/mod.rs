@@ -4,6 +4,7 @@ mod client;
 mod gateway;
 mod issuer;
 mod origin;
+mod process;
 mod registry;
 mod routed;
 
@@ -13,6 +14,7 @@ pub(crate) use client::{FullResponse, RawClient};
 pub(crate) use gateway::{TestGateway, instance};
 pub(crate) use issuer::{Issuer, KeyServer, seconds_from_now};
 pub(crate) use origin::{Body, Origin, RawOrigin, body, streamed, unused_address};
+pub(crate) use process::GatewayProcess;
 pub(crate) use registry::FlakyRegistry;
 pub(crate) use routed::Routed;
 
