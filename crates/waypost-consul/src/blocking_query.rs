@@ -40,9 +40,9 @@ impl<D: Decoder> BlockingQuery<D> {
     /// Sends one request after the other, by the rules of Consul's documentation ("Blocking
     /// Queries"). The stream ends with the first failure.
     ///
-    /// A response without a change is an item as well: it confirms that the last one is still right. So
-    /// does the end of a connection on which a request was waiting: the agent would have responded to a
-    /// change before. The last item is therefore sent once more before the error.
+    /// A response without a change is an item as well: it confirms that the last one is still valid. The
+    /// end of a connection on which a request was waiting confirms it too, because the agent would have
+    /// responded to an earlier change. So the last item is sent once more before the error.
     pub(super) fn watch(self) -> BoxStream<'static, Result<D::Item, ProviderError>> {
         let state = QueryState {
             query: self,

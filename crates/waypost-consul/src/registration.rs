@@ -127,7 +127,7 @@ async fn difference(
     Ok(wanted.into_iter().find_map(difference))
 }
 
-/// How a stored check differs. Agents don't tell what a check requests, but newer ones tell its type.
+/// How a stored check differs. Agents don't report what a check requests, but newer ones report its type.
 fn check_difference(id: &str, kind: &str, stored: Option<&Value>) -> Option<String> {
     let Some(stored) = stored else {
         return Some(format!("the check {id} is missing"));

@@ -1,5 +1,5 @@
-//! Rejects registrations that every Consul agent refuses, before anything is sent. What a registration
-//! needs beyond metadata, [`service_definition`](crate::definition::service_definition) writes in a form
+//! Rejects registrations that every Consul agent refuses, before anything is sent. Only metadata has to be
+//! checked: [`service_definition`](crate::definition::service_definition) writes everything else in a form
 //! that agents accept.
 
 use serde_json::{Map, Value};

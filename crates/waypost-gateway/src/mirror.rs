@@ -15,7 +15,7 @@ use crate::routes::MirrorTo;
 use crate::upstream::begin_call;
 use crate::worker::Worker;
 
-/// Tells a service that a request is a copy.
+/// The header that marks a request as a copy.
 const MIRRORED: HeaderName = HeaderName::from_static("x-waypost-mirrored");
 /// How much of a response is read. To end a longer one, its connection is closed.
 const MAX_RESPONSE: usize = 1024 * 1024;
@@ -25,7 +25,7 @@ pub(crate) struct Copy {
     pub(crate) method: Method,
     pub(crate) target: PathAndQuery,
     pub(crate) headers: HeaderMap,
-    /// Arrives when the original body was read to its end; fails if it is too long or incomplete.
+    /// Receives the original body once it has been read completely; fails if it is too long or incomplete.
     pub(crate) body: oneshot::Receiver<Bytes>,
     /// Counts the copy as in progress.
     pub(crate) permit: OwnedSemaphorePermit,

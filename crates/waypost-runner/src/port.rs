@@ -90,7 +90,7 @@ const RANGE: Range<u16> = 20_000..32_768;
 pub fn free_port(host: IpAddr) -> io::Result<u16> {
     const TRIES: u32 = 1000;
     /// A process returns each port once before it returns one again, so that two programs that don't
-    /// listen yet never get the same.
+    /// listen yet never get the same one.
     static NEXT: LazyLock<AtomicUsize> =
         LazyLock::new(|| AtomicUsize::new(fastrand::usize(..1 << 16)));
     let mut last = Ok(0);

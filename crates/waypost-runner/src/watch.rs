@@ -266,7 +266,7 @@ mod tests {
         assert!(all.names(Path::new("/stack/README.md")));
     }
 
-    /// The changes up to the one of `last`. On a busy machine they are gathered in several parts.
+    /// The changes up to that of `last`. On a busy machine they arrive in several parts.
     async fn until(watcher: &mut Watcher, last: &str) -> BTreeSet<String> {
         let mut all = BTreeSet::new();
         while !all.contains(last) {

@@ -1,7 +1,7 @@
 //! Timeouts of a connection. A request head must be complete soon after its first byte, so that a
 //! client can't keep thousands of connections open by sending a byte now and then. Between requests a
 //! connection may be idle for a long time, as clients with connection pools expect. Input that
-//! isn't HTTP, or has too long a head, gets the response of Go's HTTP server.
+//! isn't HTTP, or whose head is too long, gets the response of Go's HTTP server.
 
 use std::io;
 use std::pin::Pin;
@@ -49,8 +49,8 @@ macro_rules! refusal {
 /// The refusal of input that isn't HTTP.
 const BAD_REQUEST: &str = refusal!("400 Bad Request");
 
-/// For each status with which hyper refuses a head, the response of Go's HTTP server. That has no 414: it
-/// limits only the whole head.
+/// The response of Go's HTTP server for each status with which hyper refuses a head. Go's server has no
+/// 414: it limits only the whole head.
 const REFUSALS: [(&str, &str); 3] = [
     ("400", BAD_REQUEST),
     ("414", refusal!("414 Request URI Too Long")),
@@ -223,7 +223,7 @@ impl TimeoutStream {
     }
 
     /// Whether `bytes` is hyper's own response to a head that it refuses. It has no body. When hyper then
-    /// closes the connection, the one of [`REFUSALS`] is sent in its place.
+    /// closes the connection, the matching one of [`REFUSALS`] is sent instead.
     fn is_response_of_hyper(&mut self, bytes: &[u8]) -> bool {
         let has_body = || bytes.windows(13).any(|part| part == b"Content-Type:");
         if !self.has_unanswered_input || self.state.get() != READING_HEAD || has_body() {

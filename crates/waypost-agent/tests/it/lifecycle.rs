@@ -13,7 +13,7 @@ use crate::raw_http::{Request, read_response};
 
 const SOON: Duration = Duration::from_secs(30);
 
-/// The clock is paused: it goes on only if something waits for a time to pass.
+/// The clock is paused: it advances only if something waits for a time.
 #[tokio::test(start_paused = true)]
 async fn the_agent_starts_and_answers_without_waiting_for_anything() {
     let start = Instant::now();

@@ -1,4 +1,4 @@
-//! Registering what another process registers as well.
+//! Registering an id that another process registers too.
 
 use crate::support::*;
 
@@ -20,7 +20,7 @@ async fn two_processes_that_register_one_id_both_say_so() {
         assert!(output.contains("id=web-1"), "{output}");
         assert!(output.contains("give each instance its own id"), "{output}");
     }
-    // The registry has one instance, that of the last to register.
+    // The registry has one instance, from the process that registered last.
     let instances = registry.instances("web").await;
     assert_eq!(instances.len(), 1, "{instances:?}");
     for program in &mut both {

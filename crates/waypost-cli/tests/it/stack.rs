@@ -93,7 +93,7 @@ impl Folder {
         get_json(&format!("http://127.0.0.1:{}/{service}/", self.gateway)).await
     }
 
-    /// Replaces a file at once, so that there is one change, and nobody reads half a file.
+    /// Replaces a file atomically, so that there is one change, and no reader sees half a file.
     fn write(&self, name: &str, text: &str) -> PathBuf {
         let path = self.path().join(name);
         let new = self.path().join("new");

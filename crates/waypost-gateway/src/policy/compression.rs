@@ -11,7 +11,7 @@ use crate::headers;
 pub(crate) struct CompressionRules {
     /// The smallest body that is compressed, in bytes. Bodies of unknown length are compressed.
     pub(crate) min_size: u64,
-    /// Media types, of which `text/*` stands for several.
+    /// Media types; `*` stands for any text.
     pub(crate) types: Vec<String>,
     /// 1 (fast) to 9 (small).
     pub(crate) level: u32,
@@ -61,7 +61,7 @@ impl CompressionRules {
         if is_small || !self.can_compress(response) {
             return false;
         }
-        // Caches have to know that others get another response.
+        // Tells caches that other clients get a different response.
         let headers = response.headers_mut();
         let vary = HeaderValue::from_static("accept-encoding");
         if !headers::has_token(headers, &header::VARY, "accept-encoding")

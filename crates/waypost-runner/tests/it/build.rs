@@ -21,7 +21,7 @@ fn write(dir: &Path, text: &str) {
     replace(dir, "source", &format!("echo {text}; exec sleep 600\n"));
 }
 
-/// Replaces a file at once, so that there is one change, and nobody reads half a file.
+/// Replaces a file atomically, so that there is one change, and no reader sees half a file.
 fn replace(dir: &Path, name: &str, text: &str) {
     let new = dir.join("new");
     fs::write(&new, text).unwrap();

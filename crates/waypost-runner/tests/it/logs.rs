@@ -6,8 +6,8 @@ use waypost_runner::{Line, LogSink, ServiceSpec, Stream, Supervisor};
 
 use crate::support::*;
 
-/// Asserts that another program's lines reach the sink during a flood of output that never ends. How late
-/// they are depends on the machine: it is printed, and may be much.
+/// Asserts that another program's lines reach the sink during a flood of output that never ends. Their
+/// delay depends on the machine, so it is only printed.
 async fn does_not_hold_up_others(flood: &str) {
     const TICKS: usize = 100;
     const LIMIT: Duration = Duration::from_secs(30);

@@ -7,7 +7,7 @@ use waypost_runner::InstanceState;
 
 use crate::support::*;
 
-/// A shutdown that takes less did not wait for it to pass, whatever else the machine is doing.
+/// So long that a shutdown within the time limit of a test can't have waited for it, even on a busy machine.
 const LONG_GRACE: Duration = Duration::from_secs(10 * 60);
 
 const IGNORES_TERM: &str = "trap '' TERM; echo ready; while :; do sleep 0.02; done";

@@ -55,7 +55,7 @@ pub(crate) fn parse(path: &Path, content: &[u8]) -> Result<Services, ConfigError
     Ok(services)
 }
 
-/// A file of services may be as long as its author likes. Only what aliases can multiply is limited.
+/// A file of services may have any length. Only the number of values that aliases produce is limited.
 fn from_yaml<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, serde_saphyr::Error> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! {
@@ -71,13 +71,13 @@ fn from_yaml<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, serde_saphyr
     serde_saphyr::from_str_with_options(text, options)
 }
 
-/// What is wrong. The limits of the parser are said in words that an author of YAML knows.
+/// What is wrong. The parser's limits are described in terms that an author of YAML knows.
 fn yaml_problem(error: &serde_saphyr::Error) -> String {
     let text = error.without_snippet().to_string();
     if text.starts_with("budget breached: Depth") {
         return "it is nested too deeply".into();
     }
-    // Of the other limits, only those of aliases are left.
+    // The only other limits are those on aliases.
     if ["budget breached", "alias replay"]
         .iter()
         .any(|limit| text.starts_with(limit))
@@ -505,7 +505,7 @@ none: []
         assert!(problem.contains("aliases (`*name`)"), "{problem}");
     }
 
-    /// As a program writes it, with one anchor for what the services have in common.
+    /// As a program writes it, with one anchor for the services' common fields.
     #[test]
     fn a_generated_file_may_have_any_number_of_aliases_of_one_anchor() {
         let mut yaml = "base: &base {address: 10.0.0.7, port: 80, tags: [a, b]}\n".to_owned();

@@ -113,8 +113,8 @@ impl Load {
         }
     }
 
-    /// Begins an outage, waits for as long as it takes until the instances are stale, at most `limit`,
-    /// and at least `duration`, changes an endpoint, ends the outage and waits for the change.
+    /// Begins an outage and waits until the instances are stale, for at least `duration` and at most
+    /// `limit`. Then changes an endpoint, ends the outage and waits for the change.
     pub(crate) async fn run_outage(
         &self,
         outage: Outage,
