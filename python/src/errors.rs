@@ -11,6 +11,7 @@ pub(crate) fn to_exception(py: Python<'_>, error: &Error) -> PyErr {
         Error::UnknownService { .. } => "UnknownService",
         Error::NoInstances { .. } => "NoInstances",
         Error::NoneHealthy { .. } => "NoneHealthy",
+        Error::NoMatch { .. } => "NoUsableInstance",
         Error::Stale { .. } => "Stale",
         Error::Unreachable { .. } => "RegistryUnreachable",
         Error::NotAuthorised { .. } => "NotAuthorised",
@@ -39,7 +40,8 @@ fn service_of(error: &Error) -> Option<&str> {
     match error {
         Error::UnknownService { service, .. }
         | Error::NoInstances { service, .. }
-        | Error::NoneHealthy { service, .. } => Some(service.as_str()),
+        | Error::NoneHealthy { service, .. }
+        | Error::NoMatch { service, .. } => Some(service.as_str()),
         Error::Stale { service, .. }
         | Error::Unreachable { service, .. }
         | Error::NotAuthorised { service, .. }

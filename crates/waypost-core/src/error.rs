@@ -51,6 +51,23 @@ pub enum Error {
         /// The number of instances.
         instances: usize,
     },
+    /// The service has instances, but none is what the caller asked for.
+    #[error(
+        "no instance of service {service:?} has {wanted}; {available}, according to {provider}{}",
+        Age(*.age)
+    )]
+    NoMatch {
+        /// The service.
+        service: ServiceName,
+        /// The provider that answered, with its address.
+        provider: Arc<str>,
+        /// The age of the answer; zero while the provider's watch is live.
+        age: Duration,
+        /// What was asked for, such as `tag "canary"`.
+        wanted: Arc<str>,
+        /// What the instances have instead, such as `its 3 instances have tags "blue", "green"`.
+        available: Arc<str>,
+    },
     /// The provider has been failing for longer than `max_stale`, the time for which the directory
     /// serves old answers.
     #[error(
@@ -157,6 +174,7 @@ impl Error {
         match self {
             Self::NoInstances { .. }
             | Self::NoneHealthy { .. }
+            | Self::NoMatch { .. }
             | Self::Stale { .. }
             | Self::Unreachable { .. }
             | Self::TimedOut { .. } => true,
@@ -176,6 +194,7 @@ impl Error {
             Self::UnknownService { provider, .. }
             | Self::NoInstances { provider, .. }
             | Self::NoneHealthy { provider, .. }
+            | Self::NoMatch { provider, .. }
             | Self::Stale { provider, .. }
             | Self::TimedOut { provider, .. } => Some(provider),
             Self::Unreachable { cause, .. }
@@ -192,17 +211,21 @@ impl Error {
             Self::UnknownService { age, .. }
             | Self::NoInstances { age, .. }
             | Self::NoneHealthy { age, .. }
+            | Self::NoMatch { age, .. }
             | Self::Stale { age, .. } => Some(*age),
             _ => None,
         }
     }
 
     /// Whether the provider answered that the service has no usable instance: it is unknown, has no
-    /// instances, or none of them is healthy. A caller may then use a fallback.
+    /// instances, or none of them is healthy or what was asked for. A caller may then use a fallback.
     pub fn is_no_usable_instance(&self) -> bool {
         matches!(
             self,
-            Self::UnknownService { .. } | Self::NoInstances { .. } | Self::NoneHealthy { .. }
+            Self::UnknownService { .. }
+                | Self::NoInstances { .. }
+                | Self::NoneHealthy { .. }
+                | Self::NoMatch { .. }
         )
     }
 }

@@ -96,7 +96,7 @@ impl Problem {
         let (status, reason) = match error {
             // Only services with a route get here: the last instance has deregistered, after which
             // some registries no longer list the name.
-            E::UnknownService { .. } | E::NoInstances { .. } => {
+            E::UnknownService { .. } | E::NoInstances { .. } | E::NoMatch { .. } => {
                 (StatusCode::SERVICE_UNAVAILABLE, "no_instances")
             }
             E::NoneHealthy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "none_healthy"),

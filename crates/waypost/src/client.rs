@@ -1,5 +1,6 @@
 //! The client: looks services up, picks instances, and registers the application.
 
+use std::collections::HashMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,11 +14,12 @@ use crate::balance::{
     factory_named,
 };
 use crate::directory::{Directory, DirectoryOptions};
-use crate::name_map::{NameMap, Shard};
+use crate::name_map::NameMap;
 use crate::outlier::OutlierDetection;
 use crate::registrar::Registrar;
+use crate::selector::Selector;
 use crate::settings::Settings;
-use crate::snapshot::{Catalog, Snapshot};
+use crate::snapshot::{Catalog, Endpoint, Snapshot};
 
 /// Looks services up by name and balances requests over their instances. Clones share all state.
 ///
@@ -37,6 +39,8 @@ use crate::snapshot::{Catalog, Snapshot};
 #[derive(Clone)]
 pub struct ServiceDiscoveryClient {
     inner: Arc<Inner>,
+    /// `None` if every instance is accepted.
+    selector: Option<Arc<Selector>>,
 }
 
 struct Inner {
@@ -44,8 +48,15 @@ struct Inner {
     strategy: ArcSwap<StrategyFactory>,
     balancing: BalancerOptions,
     balancers: NameMap<Arc<Balancer>>,
+    /// The balancers of clients with a selector, for each service.
+    selected: NameMap<Arc<SelectedBalancers>>,
     registrar: Option<Registrar>,
 }
+
+type SelectedBalancers = HashMap<Arc<Selector>, Arc<Balancer>>;
+
+/// How many selectors of one service are kept prepared. With more, one that is kept is replaced at random.
+const MAX_SELECTORS: usize = 64;
 
 impl ServiceDiscoveryClient {
     /// Builds a client. The environment chooses the provider unless one is set; see
@@ -85,24 +96,62 @@ impl ServiceDiscoveryClient {
                 strategy: ArcSwap::from_pointee(strategy),
                 balancing,
                 balancers: NameMap::default(),
+                selected: NameMap::default(),
                 registrar,
             }),
+            selector: None,
         }
+    }
+
+    /// This client, but only with the instances that the selector accepts; see [`Selector`]. It shares
+    /// everything else with this client: watches, requests in flight, latencies, ejections. It replaces
+    /// the selector of this client, if that has one.
+    ///
+    /// It is cheap to create one for each call. The instances that a selector accepts are found and
+    /// weighed once for each change of the service, not for each pick. This is kept for up to 64
+    /// selectors of each service, so don't make selectors from unbounded input such as the name of a
+    /// user; use [`pick_for`](Self::pick_for) for that.
+    ///
+    /// ```no_run
+    /// # async fn example(client: waypost::ServiceDiscoveryClient) -> Result<(), waypost::Error> {
+    /// use waypost::Selector;
+    ///
+    /// let canary = Selector::new().metadata("track", "canary");
+    /// let pick = client.with_selector(canary).pick("auth").await?;
+    /// # let _ = pick; Ok(())
+    /// # }
+    /// ```
+    #[must_use]
+    pub fn with_selector(&self, selector: impl Into<Arc<Selector>>) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            selector: Some(selector.into()).filter(|selector| !selector.is_empty()),
+        }
+    }
+
+    /// The selector of this client, if it has one.
+    pub fn selector(&self) -> Option<&Selector> {
+        self.selector.as_deref()
     }
 
     /// The instances of a service that accept new requests, sorted by id.
     ///
     /// # Errors
-    /// If there are none, or if the provider fails and has never answered; see [`Error`].
+    /// If there are none, or if the provider fails and has never answered; [`Error::NoMatch`] if there are
+    /// some, but none that the [selector](Self::with_selector) accepts. See [`Error`].
     pub async fn discover_service<N>(&self, service: N) -> Result<Vec<Arc<Instance>>, Error>
     where
         N: TryInto<ServiceName, Error = Invalid>,
     {
         let snapshot = self.inner.directory.lookup(&service.try_into()?).await?;
-        let endpoints = snapshot.usable()?.iter();
-        Ok(endpoints
-            .map(|endpoint| Arc::clone(endpoint.instance()))
-            .collect())
+        let instance = |endpoint: &Arc<Endpoint>| Arc::clone(endpoint.instance());
+        Ok(match &self.selector {
+            None => snapshot.usable()?.iter().map(instance).collect(),
+            Some(selector) => {
+                let endpoints = snapshot.usable_matching(selector)?;
+                endpoints.iter().map(instance).collect()
+            }
+        })
     }
 
     /// The URL of a path on an instance that the load balancer picks. The first look-up of a service
@@ -163,9 +212,7 @@ impl ServiceDiscoveryClient {
     /// For callers that hold a lock which a [`Strategy`] may need, such as an interpreter's.
     #[inline]
     pub fn try_pick(&self, service: &str) -> Option<Pick> {
-        let shard = self.inner.balancers.shard(service);
-        let balancer = shard.get(service).filter(|balancer| balancer.is_live())?;
-        balancer.try_pick()
+        self.with_live_balancer(service, Balancer::try_pick)
     }
 
     /// A balancer of one service. Hold one if picks are frequent: its picks don't look up the name.
@@ -181,7 +228,7 @@ impl ServiceDiscoveryClient {
             &self.inner.directory,
             &service.try_into()?,
             strategy,
-            self.inner.balancing.clone(),
+            self.balancer_options(),
         ))
     }
 
@@ -205,7 +252,9 @@ impl ServiceDiscoveryClient {
 
     fn replace_strategy(&self, strategy: StrategyFactory) {
         self.inner.strategy.store(Arc::new(Arc::clone(&strategy)));
-        for balancer in self.inner.balancers.values() {
+        let selected = self.inner.selected.values();
+        let selected = selected.iter().flat_map(|balancers| balancers.values());
+        for balancer in self.inner.balancers.values().iter().chain(selected) {
             balancer.set_strategy(strategy());
         }
     }
@@ -235,7 +284,11 @@ impl ServiceDiscoveryClient {
         let mut subscription = self.inner.directory.subscribe(&service.try_into()?);
         loop {
             let snapshot = subscription.changed().await;
-            if snapshot.usable().is_ok() {
+            let is_usable = match &self.selector {
+                None => snapshot.usable().is_ok(),
+                Some(selector) => snapshot.usable_matching(selector).is_ok(),
+            };
+            if is_usable {
                 return Ok(snapshot);
             }
         }
@@ -293,40 +346,101 @@ impl ServiceDiscoveryClient {
     /// The fast path: picks if the service is already watched and has usable instances.
     #[inline]
     fn pick_from_memory(&self, service: &str) -> Option<Pick> {
-        let shard = self.inner.balancers.shard(service);
-        let balancer = shard.get(service).filter(|balancer| balancer.is_live())?;
-        balancer.pick().ok()
+        self.with_live_balancer(service, |balancer| balancer.pick().ok())
     }
 
-    /// The balancer that all callers of this client share; starts one if there is none.
-    pub(crate) fn shared_balancer(&self, service: &ServiceName) -> Arc<Balancer> {
-        let live = |balancers: &Shard<Arc<Balancer>>| {
-            let balancer = balancers.get(service)?;
-            balancer.is_live().then(|| Arc::clone(balancer))
+    /// Calls `pick` with the shared balancer of a service, if there is one.
+    #[inline]
+    fn with_live_balancer<T>(
+        &self,
+        service: &str,
+        pick: impl FnOnce(&Balancer) -> Option<T>,
+    ) -> Option<T> {
+        let Some(selector) = &self.selector else {
+            let shard = self.inner.balancers.shard(service);
+            let balancer = shard.get(service).filter(|balancer| balancer.is_live())?;
+            return pick(balancer);
         };
-        let balancers = &self.inner.balancers;
-        if let Some(balancer) = live(&balancers.shard(service.as_str())) {
+        let shard = self.inner.selected.shard(service);
+        let balancer = shard.get(service)?.get(selector);
+        pick(balancer.filter(|balancer| balancer.is_live())?)
+    }
+
+    fn balancer_options(&self) -> BalancerOptions {
+        BalancerOptions {
+            selector: self.selector.clone(),
+            ..self.inner.balancing.clone()
+        }
+    }
+
+    /// The balancer that all callers with this selector share; starts one if there is none.
+    pub(crate) fn shared_balancer(&self, service: &ServiceName) -> Arc<Balancer> {
+        let running = self.inner.running_balancer(service, self.selector.as_ref());
+        if let Some(balancer) = running {
             return balancer;
         }
-        let directory = &self.inner.directory;
         let mut shared = Arc::new(Balancer::unpinned(
-            directory,
+            &self.inner.directory,
             service,
             (self.inner.strategy.load())(),
-            self.inner.balancing.clone(),
+            self.balancer_options(),
         ));
-        balancers.change(service.as_str(), |shard| {
-            // If another thread was first, use its balancer: round robin needs a single position.
-            if let Some(first) = live(shard) {
-                shared = first;
+        // If another thread was first, its balancer is used: round robin needs a single position.
+        let Some(selector) = &self.selector else {
+            self.inner.balancers.change(service.as_str(), |shard| {
+                if let Some(first) = shard.get(service).filter(|first| first.is_live()) {
+                    shared = Arc::clone(first);
+                    return None;
+                }
+                let mut shard = shard.clone();
+                shard.retain(|_, balancer| !balancer.is_closed());
+                shard.insert(service.clone(), Arc::clone(&shared));
+                Some(shard)
+            });
+            return shared;
+        };
+        self.inner.selected.change(service.as_str(), |shard| {
+            let of_service = shard.get(service);
+            let first = of_service.and_then(|balancers| balancers.get(selector));
+            if let Some(first) = first.filter(|first| first.is_live()) {
+                shared = Arc::clone(first);
                 return None;
             }
+            let mut balancers = of_service
+                .map(|balancers| (**balancers).clone())
+                .unwrap_or_default();
+            balancers.retain(|_, balancer| !balancer.is_closed());
+            if balancers.len() >= MAX_SELECTORS {
+                let evicted = balancers
+                    .keys()
+                    .nth(fastrand::usize(..MAX_SELECTORS))
+                    .cloned();
+                evicted.map(|evicted| balancers.remove(&evicted));
+            }
+            balancers.insert(Arc::clone(selector), Arc::clone(&shared));
             let mut shard = shard.clone();
-            shard.retain(|_, balancer| !balancer.is_closed());
-            shard.insert(service.clone(), Arc::clone(&shared));
+            shard.retain(|_, others| others.values().any(|balancer| !balancer.is_closed()));
+            shard.insert(service.clone(), Arc::new(balancers));
             Some(shard)
         });
         shared
+    }
+}
+
+impl Inner {
+    fn running_balancer(
+        &self,
+        service: &ServiceName,
+        selector: Option<&Arc<Selector>>,
+    ) -> Option<Arc<Balancer>> {
+        let balancer = match selector {
+            None => self.balancers.shard(service.as_str()).get(service).cloned(),
+            Some(selector) => {
+                let shard = self.selected.shard(service.as_str());
+                shard.get(service)?.get(selector).cloned()
+            }
+        };
+        balancer.filter(|balancer| balancer.is_live())
     }
 }
 
@@ -334,6 +448,7 @@ impl fmt::Debug for ServiceDiscoveryClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ServiceDiscoveryClient")
             .field("directory", &self.inner.directory)
+            .field("selector", &self.selector)
             .field("registrar", &self.inner.registrar)
             .finish_non_exhaustive()
     }

@@ -17,6 +17,7 @@ mod name_map;
 pub mod outlier;
 pub mod provider;
 mod registrar;
+mod selector;
 pub mod settings;
 mod shard;
 pub mod snapshot;
@@ -41,6 +42,7 @@ pub use crate::global::{
 };
 pub use crate::outlier::outcome::Outcome;
 pub use crate::registrar::{Registrar, RegistrationState};
+pub use crate::selector::Selector;
 
 /// Compiles the examples in the README of the repository.
 #[cfg(all(doctest, feature = "axum", feature = "consul"))]

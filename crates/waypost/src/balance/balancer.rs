@@ -157,7 +157,8 @@ impl Balancer {
     /// Chooses an endpoint.
     ///
     /// # Errors
-    /// If there is none to choose from: as [`Snapshot::usable`].
+    /// If there is none to choose from: as [`Snapshot::usable`], or, with a
+    /// [selector](BalancerOptions::selector), as [`Snapshot::usable_matching`].
     #[inline]
     pub fn pick(&self) -> Result<Pick, Error> {
         self.choose(None)
@@ -259,7 +260,10 @@ impl Balancer {
             self.state.picker.load()
         };
         if !picker.has_candidates() {
-            return Err(picker.snapshot().why_not_usable());
+            return Err(match &self.state.options().selector {
+                Some(selector) => picker.snapshot().why_none_matches(selector),
+                None => picker.snapshot().why_not_usable(),
+            });
         }
         if picker.expires() {
             picker.snapshot().usable()?;

@@ -148,7 +148,11 @@ pub(super) fn explain(picker: &PreparedPicker, options: &BalancerOptions) -> Exp
         failure: freshness
             .failure()
             .map(|failure| failure.error().to_string()),
-        error: snapshot.usable().err().map(|error| error.to_string()),
+        error: match &options.selector {
+            Some(selector) => snapshot.usable_matching(selector).err(),
+            None => snapshot.usable().err(),
+        }
+        .map(|error| error.to_string()),
         panic: weighed.panic,
         healthy: weighed.healthy,
         known: weighed.known,

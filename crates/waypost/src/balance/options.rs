@@ -3,7 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use waypost_core::Instance;
+
 use super::key::hash;
+use crate::selector::Selector;
 
 /// How the weights of endpoints are changed before a strategy sees them.
 ///
@@ -20,6 +23,7 @@ pub struct BalancerOptions {
     pub(crate) slow_start: Option<Duration>,
     pub(crate) subset: Option<Subset>,
     pub(crate) panic_threshold: f64,
+    pub(crate) selector: Option<Arc<Selector>>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -44,6 +48,7 @@ impl Default for BalancerOptions {
             slow_start: None,
             subset: None,
             panic_threshold: 0.5,
+            selector: None,
         }
     }
 }
@@ -99,5 +104,19 @@ impl BalancerOptions {
     pub fn panic_threshold(mut self, share: f64) -> Self {
         self.panic_threshold = share.clamp(0.0, 1.0);
         self
+    }
+
+    /// Uses only the instances that the selector accepts. If it accepts none, a pick fails with
+    /// [`Error::NoMatch`](crate::Error::NoMatch). Zone, subset and panic threshold are applied to the
+    /// accepted instances. Off by default.
+    #[must_use]
+    pub fn selector(mut self, selector: impl Into<Arc<Selector>>) -> Self {
+        self.selector = Some(selector.into()).filter(|selector| !selector.is_empty());
+        self
+    }
+
+    /// Whether the selector, if there is one, accepts an instance.
+    pub(super) fn selects(&self, instance: &Instance) -> bool {
+        (self.selector.as_ref()).is_none_or(|selector| selector.matches(instance))
     }
 }

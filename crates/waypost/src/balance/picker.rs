@@ -229,7 +229,8 @@ fn candidates(snapshot: &Snapshot, weighed: &Weighed) -> Option<Candidates> {
         return None;
     }
     // All used endpoints are ready, so an equal number means the same list: no copy is needed.
-    let endpoints = if used == snapshot.ready().len() {
+    let all_selected = !weighed.selections.contains(&Selection::NotSelected);
+    let endpoints = if all_selected && used == snapshot.ready().len() {
         snapshot.ready_shared()
     } else {
         selected(snapshot, weighed, |s| s == Selection::Used).collect()

@@ -91,7 +91,10 @@ impl BalancerState {
             let message = Arc::clone(message);
             events.emit(BalanceEvent::PrepareFailed { message });
         }
-        events.set_panicking(picker.panic, picker.healthy, picker.known);
+        // Panic mode is reported for the service, and not for each selection of its instances.
+        if self.options.selector.is_none() {
+            events.set_panicking(picker.panic, picker.healthy, picker.known);
+        }
         self.picker.store(Arc::new(picker));
     }
 

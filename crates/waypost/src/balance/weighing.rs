@@ -21,6 +21,8 @@ use crate::snapshot::Snapshot;
 pub enum Selection {
     /// Picked, in proportion to its weight.
     Used,
+    /// Not picked: it is not what the [selector](crate::Selector) asks for.
+    NotSelected,
     /// Not picked: it fails its checks.
     Critical,
     /// Not picked: it is shutting down.
@@ -80,7 +82,7 @@ pub(crate) fn weigh(
     mut step: impl FnMut(&'static str, &[f64]),
 ) -> Weighed {
     let endpoints = snapshot.endpoints();
-    let (mut weighed, base) = by_registry(snapshot, strategy);
+    let (mut weighed, base) = by_registry(snapshot, strategy, options);
     step("registry", &weighed.weights);
     if snapshot.group().detector.has_ejected() {
         weighed.eject(endpoints, options, now);
@@ -102,7 +104,11 @@ pub(crate) fn weigh(
 }
 
 /// The weights from registry and strategy: first of the endpoints in use, then of all.
-fn by_registry(snapshot: &Snapshot, strategy: &dyn Strategy) -> (Weighed, Vec<f64>) {
+fn by_registry(
+    snapshot: &Snapshot,
+    strategy: &dyn Strategy,
+    options: &BalancerOptions,
+) -> (Weighed, Vec<f64>) {
     let endpoints = snapshot.endpoints();
     let weights = || {
         let weights = endpoints.iter().map(|endpoint| strategy.weight(endpoint));
@@ -117,6 +123,7 @@ fn by_registry(snapshot: &Snapshot, strategy: &dyn Strategy) -> (Weighed, Vec<f6
         }
     };
     let selection = |(endpoint, weight): (&Arc<Endpoint>, &f64)| match endpoint.registry_state() {
+        _ if !options.selects(endpoint.instance()) => Selection::NotSelected,
         RegistryState::Critical => Selection::Critical,
         RegistryState::Draining => Selection::Draining,
         RegistryState::Ready if *weight > 0.0 => Selection::Used,
@@ -124,12 +131,18 @@ fn by_registry(snapshot: &Snapshot, strategy: &dyn Strategy) -> (Weighed, Vec<f6
     };
     let mut selections: Vec<Selection> = endpoints.iter().zip(&base).map(selection).collect();
     let mut weights = base.clone();
-    if !selections.contains(&Selection::Used)
-        && let Some(best) = snapshot.ready().first()
-    {
+    if !selections.contains(&Selection::Used) {
         // Drained or draining endpoints are used if there are no others.
+        let selected = |selection: &Selection| *selection != Selection::NotSelected;
+        let states = endpoints.iter().zip(&selections);
+        let states = states
+            .filter(|(_, s)| selected(s))
+            .map(|(e, _)| e.registry_state());
+        let best = states
+            .min()
+            .filter(|state| *state != RegistryState::Critical);
         for (index, endpoint) in endpoints.iter().enumerate() {
-            if endpoint.registry_state() == best.registry_state() {
+            if selected(&selections[index]) && Some(endpoint.registry_state()) == best {
                 (selections[index], weights[index]) = (Selection::Used, 1.0);
             }
         }
@@ -234,7 +247,10 @@ impl Weighed {
         // The weight of an average zone if all registered endpoints were healthy.
         let mut zones: Vec<Option<&str>> = Vec::new();
         let mut registered = 0.0;
-        for (endpoint, weight) in endpoints.iter().zip(base) {
+        for (index, (endpoint, weight)) in endpoints.iter().zip(base).enumerate() {
+            if self.selections[index] == Selection::NotSelected {
+                continue;
+            }
             let zone = endpoint.instance().zone();
             if !zones.contains(&zone) {
                 zones.push(zone);

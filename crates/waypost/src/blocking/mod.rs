@@ -38,6 +38,7 @@ use self::background::Background;
 use crate::balance::{Balancer as AsyncBalancer, Explanation, Pick};
 use crate::client::{ClientBuilder, ServiceDiscoveryClient as AsyncClient};
 use crate::registrar::Registrar as AsyncRegistrar;
+use crate::selector::Selector;
 use crate::snapshot::{Catalog, Snapshot};
 
 pub use self::global::{
@@ -94,6 +95,16 @@ impl ServiceDiscoveryClient {
     /// Within an async runtime, or if the background thread can't be started.
     pub fn new(provider: Arc<dyn Provider>) -> Result<Self, Error> {
         Self::builder().shared_provider(provider).build_blocking()
+    }
+
+    /// This client, but only with the instances that the selector accepts; see
+    /// [`waypost::ServiceDiscoveryClient::with_selector`](AsyncClient::with_selector).
+    #[must_use]
+    pub fn with_selector(&self, selector: impl Into<Arc<Selector>>) -> Self {
+        Self {
+            client: self.client.with_selector(selector),
+            ..self.clone()
+        }
     }
 
     /// The instances of a service that accept new requests, sorted by id.

@@ -38,7 +38,7 @@ pub struct Endpoint {
 }
 
 /// Whether an endpoint takes new work according to the registry, in order of preference.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum RegistryState {
     /// Healthy, with a weight above 0.
     Ready,

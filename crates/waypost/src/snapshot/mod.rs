@@ -14,6 +14,7 @@ use waypost_core::{Error, Instance, InstanceId, ProviderError, ServiceName};
 
 use crate::endpoint::{EndpointGroup, RegistryState};
 use crate::outlier::OutlierDetection;
+use crate::selector::Selector;
 
 pub use self::catalog::Catalog;
 pub use self::freshness::{Failure, Freshness};
@@ -151,7 +152,7 @@ impl Snapshot {
     }
 
     /// All instances in order of their ids, regardless of health.
-    pub fn instances(&self) -> impl ExactSizeIterator<Item = &Arc<Instance>> {
+    pub fn instances(&self) -> impl ExactSizeIterator<Item = &Arc<Instance>> + Clone {
         self.endpoints().iter().map(|endpoint| endpoint.instance())
     }
 
@@ -184,6 +185,55 @@ impl Snapshot {
                 Err(self.freshness.expired(Some(self.service.clone())))
             }
             ready => Ok(ready),
+        }
+    }
+
+    /// As [`usable`](Self::usable), of the instances that a selector accepts.
+    ///
+    /// # Errors
+    /// [`Error::NoMatch`] if it accepts none of the service's instances, [`Error::NoneHealthy`] if those
+    /// that it accepts are critical; otherwise as [`usable`](Self::usable).
+    pub fn usable_matching(&self, selector: &Selector) -> Result<Vec<Arc<Endpoint>>, Error> {
+        let matching = || self.matching(selector);
+        let best = matching().map(|endpoint| endpoint.registry_state()).min();
+        match best {
+            None | Some(RegistryState::Critical) => Err(self.why_none_matches(selector)),
+            Some(_) if self.freshness.is_expired() => {
+                Err(self.freshness.expired(Some(self.service.clone())))
+            }
+            best => Ok(matching()
+                .filter(|endpoint| Some(endpoint.registry_state()) == best)
+                .cloned()
+                .collect()),
+        }
+    }
+
+    fn matching<'a>(&'a self, selector: &'a Selector) -> impl Iterator<Item = &'a Arc<Endpoint>> {
+        let all = self.endpoints().iter();
+        all.filter(|endpoint| selector.matches(endpoint.instance()))
+    }
+
+    /// Why no instance that the selector accepts can be used.
+    #[cold]
+    pub(crate) fn why_none_matches(&self, selector: &Selector) -> Error {
+        let service = self.service.clone();
+        let provider = Arc::clone(&self.freshness.provider);
+        let age = self.freshness.age().unwrap_or_default();
+        match self.matching(selector).count() {
+            _ if self.endpoints().is_empty() => self.why_not_usable(),
+            0 => Error::NoMatch {
+                service,
+                provider,
+                age,
+                wanted: selector.to_string().into(),
+                available: selector.describe_available(self.instances()).into(),
+            },
+            instances => Error::NoneHealthy {
+                service,
+                provider,
+                age,
+                instances,
+            },
         }
     }
 

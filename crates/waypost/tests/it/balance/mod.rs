@@ -7,6 +7,7 @@ mod fixture;
 mod leases;
 mod outliers;
 mod properties;
+mod selectors;
 mod simulation;
 mod weights;
 
