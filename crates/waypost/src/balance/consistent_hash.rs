@@ -1,8 +1,8 @@
 //! Consistent hashing.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use super::key::{hash, mix};
+use super::slot_claims::{SlotClaims, next_slot, slot_of};
 use super::{Candidates, Chooser, Strategy};
 use crate::shard::ShardedRng;
 
@@ -26,6 +26,8 @@ use crate::shard::ShardedRng;
 pub struct ConsistentHash {
     rng: Arc<ShardedRng>,
     bound: f64,
+    /// The claims of the current candidates, from which those of the next are made.
+    claims: Mutex<Option<SlotClaims>>,
 }
 
 impl ConsistentHash {
@@ -34,6 +36,7 @@ impl ConsistentHash {
         Self {
             rng: Arc::new(ShardedRng::new()),
             bound: f64::INFINITY,
+            claims: Mutex::default(),
         }
     }
 
@@ -60,12 +63,21 @@ impl Strategy for ConsistentHash {
     }
 
     fn prepare(&self, candidates: &Candidates) -> Box<Chooser> {
-        let table = SlotTable::new(candidates);
+        let owners = {
+            // Taken out, so that a panic leaves nothing half changed.
+            let mut last = self.claims.lock().unwrap_or_else(PoisonError::into_inner);
+            let claims = match last.take() {
+                Some(claims) => claims.updated(candidates),
+                None => SlotClaims::new(candidates),
+            };
+            last.insert(claims).owners()
+        };
+        let owner = move |slot: u16| owners[usize::from(slot)] as usize;
         let (rng, bound) = (Arc::clone(&self.rng), self.bound);
         if bound.is_infinite() {
             return Box::new(move |_, key| {
                 let key = key.map_or_else(|| rng.next_u64(), |key| key.0);
-                table.owner(slot_of(key))
+                owner(slot_of(key))
             });
         }
         Box::new(move |candidates, key| {
@@ -74,9 +86,9 @@ impl Strategy for ConsistentHash {
             let slots = std::iter::successors(Some(first), |slot| Some(next_slot(*slot)));
             slots
                 .take(MAX_PASSES)
-                .map(|slot| table.owner(slot))
+                .map(&owner)
                 .find(|&index| is_within_bound(candidates, index, bound))
-                .unwrap_or_else(|| table.owner(first))
+                .unwrap_or_else(|| owner(first))
         })
     }
 }
@@ -102,71 +114,4 @@ fn is_within_bound(candidates: &Candidates, index: usize, bound: f64) -> bool {
     // The endpoint's share of the load, including this request.
     let share = (load + 1) as f64 * candidates.weight(index) / weight;
     (in_flight + 1) as f64 <= (bound * share).ceil()
-}
-
-const SLOTS: usize = 1 << 16;
-
-fn slot_of(key: u64) -> u16 {
-    (key >> 48) as u16
-}
-
-/// The slot to try after this one: a fixed pseudo-random permutation step.
-fn next_slot(slot: u16) -> u16 {
-    slot_of(mix(u64::from(slot) + 0x9e37_79b9_7f4a_7c15))
-}
-
-/// Which endpoint owns each slot.
-///
-/// Rendezvous hashing can be described as a race: each endpoint claims slots at random times, at a rate
-/// equal to its weight, and the earliest claim of a slot wins. Computing the claim of each endpoint on
-/// each slot would take long for many endpoints. Instead, each endpoint's claims are generated in order
-/// of time: the *j*-th claim is at a time between *j* and *j + 1*, divided by the weight, on a slot that
-/// is a hash of the endpoint's id and *j*. An endpoint's claims depend only on its id and weight, so
-/// adding an endpoint only moves slots to that endpoint.
-///
-/// Claims are generated until there are [`CLAIMS_PER_SLOT`] per slot on average. The few slots without
-/// a claim (one in a thousand) take the owner of another slot.
-#[derive(Debug)]
-struct SlotTable(Box<[u32]>);
-
-const CLAIMS_PER_SLOT: f64 = 7.0;
-
-const UNCLAIMED: u32 = u32::MAX;
-
-impl SlotTable {
-    fn new(candidates: &Candidates) -> Self {
-        let count = candidates.len();
-        let total: f64 = (0..count).map(|index| candidates.weight(index)).sum();
-        let end = CLAIMS_PER_SLOT * SLOTS as f64 / total;
-        let mut claims = vec![(f32::INFINITY, UNCLAIMED); SLOTS];
-        for index in 0..count {
-            let weight = candidates.weight(index);
-            let (end, step) = ((end * weight) as f32, weight.recip() as f32);
-            let id = candidates.endpoint(index).instance().id();
-            let seed = hash(1, id.as_str().as_bytes());
-            for number in 0..end.ceil() as u32 {
-                let random = mix(seed.wrapping_add(number.into()));
-                // The upper 16 bits are the slot, the lower 24 the time between two claims.
-                let fraction = (random as u32 & 0xff_ffff) as f32 / 16_777_216.0;
-                let steps = number as f32 + fraction;
-                let slot = &mut claims[usize::from(slot_of(random))];
-                // Candidates are sorted by id, so of equal times the lower id wins in every process.
-                if steps < end && steps * step < slot.0 {
-                    *slot = (steps * step, index as u32);
-                }
-            }
-        }
-        let owner = |slot: u16| claims[usize::from(slot)].1;
-        let owners = (0..=u16::MAX).map(|slot| {
-            let others = std::iter::successors(Some(slot), |slot| Some(next_slot(*slot)));
-            let claimed = others.map(owner).take(SLOTS).find(|o| *o != UNCLAIMED);
-            claimed.unwrap_or_default()
-        });
-        Self(owners.collect())
-    }
-
-    #[inline]
-    fn owner(&self, slot: u16) -> usize {
-        self.0[usize::from(slot)] as usize
-    }
 }

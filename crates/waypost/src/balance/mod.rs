@@ -23,6 +23,7 @@ mod random;
 mod refresh;
 mod round_robin;
 mod schedule;
+mod slot_claims;
 mod smooth_weighted_round_robin;
 mod strategy;
 mod weighing;
