@@ -21,6 +21,7 @@ mod selector;
 pub mod settings;
 mod shard;
 pub mod snapshot;
+mod telemetry;
 
 #[cfg(feature = "conformance")]
 pub use waypost_core::conformance;

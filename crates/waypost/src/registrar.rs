@@ -19,6 +19,8 @@ use waypost_core::{
     Error, Health, Host, InstanceId, ProviderError, Registration, ServiceName, ServiceRegistration,
 };
 
+use crate::telemetry::ServiceMetrics;
+
 /// Keeps one instance registered until it is dropped.
 ///
 /// Failed registrations are retried. A registry that was down, restarted, replaced or lost its data
@@ -268,8 +270,9 @@ async fn reconcile(
         registration: registration.clone(),
         state,
         desired: changes.clone(),
+        metrics: ServiceMetrics::of(registration.instance().service()),
     };
-    let state = &ending.state;
+    let (state, metrics) = (&ending.state, &ending.metrics);
     let id = registration.instance().id();
     let every = registration.ttl().map_or(HEARTBEAT, |ttl| ttl / 3);
     let mut backoff = Backoff::new(Duration::from_millis(200), MAX_BACKOFF);
@@ -315,6 +318,10 @@ async fn reconcile(
                 if !known || !matches!(*state.borrow(), RegistrationState::Registered) {
                     tracing::info!(%id, provider = %provider.describe(), "registered");
                 }
+                if !known {
+                    metrics.registration_attempt(true);
+                }
+                metrics.registered(true);
                 known = true;
                 state.send_replace(RegistrationState::Registered);
                 every.mul_f64(0.9 + 0.1 * fastrand::f64())
@@ -331,6 +338,7 @@ async fn reconcile(
             // The registration was lost right after it was accepted: back off instead of looping.
             Ok(_) => backoff.next_delay(),
             Err(error) => {
+                metrics.registration_attempt(false);
                 let next = if known {
                     RegistrationState::Lost(error)
                 } else {
@@ -360,6 +368,7 @@ struct DeregisterOnDrop {
     registration: Registration,
     state: watch::Sender<RegistrationState>,
     desired: watch::Receiver<Desired>,
+    metrics: ServiceMetrics,
 }
 
 impl DeregisterOnDrop {
@@ -376,6 +385,7 @@ impl DeregisterOnDrop {
                 "could not deregister, leaving it to the registry's health checks"
             ),
         }
+        self.metrics.registered(false);
         let deregistered = RegistrationState::Deregistered(result);
         self.state.send_replace(deregistered);
     }

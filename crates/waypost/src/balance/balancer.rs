@@ -16,6 +16,7 @@ use crate::directory::{Directory, Pin, SharedWatch};
 use crate::endpoint::Endpoint;
 use crate::outlier::{BalanceCounters, BalanceEvents};
 use crate::snapshot::Snapshot;
+use crate::telemetry::ServiceMetrics;
 
 /// Picks endpoints of one service.
 ///
@@ -90,6 +91,18 @@ impl Balancer {
 
     fn watch(&self) -> &Arc<SharedWatch<Snapshot>> {
         &self.state.watch
+    }
+
+    /// The metrics of the service.
+    #[inline(always)]
+    pub(crate) fn metrics(&self) -> &ServiceMetrics {
+        &self.state.group.metrics
+    }
+
+    /// How many endpoints a pick chooses from.
+    #[cfg(any(feature = "reqwest", feature = "tower"))]
+    pub(crate) fn candidate_count(&self) -> usize {
+        self.state.picker.load().candidate_count()
     }
 
     /// Whether its watch still runs; if not, another balancer is needed.
@@ -169,6 +182,7 @@ impl Balancer {
     pub(crate) fn try_pick(&self) -> Option<Pick> {
         let picker = self.state.picker.load();
         let index = picker.choose_if_ready(None)?;
+        self.metrics().picked();
         Some(Pick::new(picker, index))
     }
 
@@ -210,6 +224,9 @@ impl Balancer {
     pub fn pick_where(&self, accept: impl Fn(&Instance) -> bool) -> Result<Option<Pick>, Error> {
         let picker = self.usable(self.state.picker.load())?;
         let index = picker.choose_where(accept);
+        if index.is_some() {
+            self.metrics().picked();
+        }
         Ok(index.map(|index| Pick::new(picker, index)))
     }
 
@@ -230,6 +247,7 @@ impl Balancer {
             Some(index) => index,
             None => return self.choose_slow(picker, key).map_err(|error| *error),
         };
+        self.metrics().picked();
         Ok(Pick::new(picker, index))
     }
 
@@ -240,15 +258,31 @@ impl Balancer {
         key: Option<Key>,
     ) -> Result<Pick, Box<Error>> {
         if let Some(index) = picker.claim_trial() {
+            self.metrics().picked();
             return Ok(Pick::trial(picker, index));
         }
         let picker = self.usable(picker).map_err(Box::new)?;
         let index = picker.choose(key).unwrap_or_default();
+        self.metrics().picked();
         Ok(Pick::new(picker, index))
     }
 
     /// A picker with candidates.
     fn usable(
+        &self,
+        picker: Guard<Arc<PreparedPicker>>,
+    ) -> Result<Guard<Arc<PreparedPicker>>, Error> {
+        let usable = self.find_usable(picker);
+        if let Err(error) = &usable
+            // Before the first answer, the caller will wait for it.
+            && self.watch().load().freshness().is_settled()
+        {
+            self.metrics().pick_failed(error);
+        }
+        usable
+    }
+
+    fn find_usable(
         &self,
         picker: Guard<Arc<PreparedPicker>>,
     ) -> Result<Guard<Arc<PreparedPicker>>, Error> {

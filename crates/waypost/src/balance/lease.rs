@@ -106,6 +106,7 @@ impl Lease {
                 .record_success(&state.outcomes, &state.ejection)
         {
             self.has_outcome.store(true, Relaxed);
+            group.metrics.outcome(outcome, || None);
             return;
         }
         self.record_at(outcome, Instant::now());
@@ -119,6 +120,10 @@ impl Lease {
         let state = endpoint.state();
         let millis = state.group.clock.millis(now);
         let seconds = |started| now.saturating_duration_since(started).as_secs_f32();
+        state.group.metrics.outcome(outcome, || match self.timing {
+            Timing::NotSampled => None,
+            Timing::Since(started) => Some(now.saturating_duration_since(started)),
+        });
         match (outcome, self.timing) {
             (Outcome::Succeeded, Timing::NotSampled) => {}
             (Outcome::Succeeded, Timing::Since(started)) => {
@@ -150,6 +155,7 @@ impl Drop for Lease {
         let has_outcome = *self.has_outcome.get_mut();
         let endpoint: &Endpoint = self.endpoint();
         endpoint.end(self.counted_by);
+        endpoint.state().group.metrics.request_ended(!has_outcome);
         if !has_outcome && let Timing::Since(started) = self.timing {
             abandon(endpoint, started, self.is_trial);
         }

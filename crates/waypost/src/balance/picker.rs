@@ -128,6 +128,12 @@ impl PreparedPicker {
         self.prepared.is_some()
     }
 
+    /// How many candidates there are.
+    #[cfg(any(feature = "reqwest", feature = "tower"))]
+    pub(crate) fn candidate_count(&self) -> usize {
+        (self.prepared.as_ref()).map_or(0, |prepared| prepared.candidates.len())
+    }
+
     /// Whether the snapshot may become too old to be used.
     pub(crate) fn expires(&self) -> bool {
         self.expires
@@ -214,6 +220,7 @@ impl PreparedPicker {
         };
         let endpoint = self.endpoint(index);
         endpoint.begin(counted_by);
+        endpoint.state().group.metrics.request_started();
         let held = prepared.and_then(|prepared| prepared.lists.hold(index));
         let held = held.unwrap_or_else(|| HeldEndpoint::Own(Arc::clone(endpoint)));
         Lease::new(held, counted_by, timing, is_trial)

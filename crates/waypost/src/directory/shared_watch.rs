@@ -14,7 +14,8 @@ use tokio::time::{Instant, sleep_until};
 use waypost_core::ProviderError;
 
 use crate::endpoint::{Endpoint, RegistryState};
-use crate::snapshot::{Catalog, Freshness, Snapshot};
+use crate::snapshot::{Catalog, Failure, Freshness, Snapshot};
+use crate::telemetry::ServiceState;
 
 /// A value that follows the answers of a watch.
 pub(crate) trait WatchedState: Send + Sync + 'static {
@@ -49,6 +50,7 @@ impl WatchedState for Snapshot {
 
     fn replaced(&self, before: &Self) {
         update_outlier_detector(before, self);
+        update_metrics(before, self);
     }
 
     fn is_negative(&self) -> bool {
@@ -94,6 +96,23 @@ fn update_outlier_detector(before: &Snapshot, after: &Snapshot) {
             detector.clear(endpoint.view(Instant::now()));
         }
     }
+}
+
+fn update_metrics(before: &Snapshot, after: &Snapshot) {
+    let metrics = &after.group().metrics;
+    let freshness = after.freshness();
+    let attempts = |failure: Option<&Failure>| failure.map_or(0, Failure::attempts);
+    if let Some(failure) = freshness.failure()
+        && attempts(Some(failure)) != attempts(before.freshness().failure())
+    {
+        metrics.watch_failed(failure.error().kind());
+    }
+    metrics.watched(|| ServiceState {
+        ready: after.ready().len(),
+        all: after.endpoints().len(),
+        stale: freshness.failure().is_some(),
+        confirmed_at: freshness.confirmed_at(),
+    });
 }
 
 /// One watch at the provider, shared by all readers of the service, and its current value.
@@ -161,8 +180,7 @@ impl<P: WatchedState> SharedWatch<P> {
         let mut changes = self.changed.subscribe();
         loop {
             let value = self.current.load();
-            let freshness = value.freshness();
-            if freshness.is_known() || freshness.failure().is_some() {
+            if value.freshness().is_settled() {
                 return Guard::into_inner(value);
             }
             drop(value);

@@ -10,6 +10,7 @@ use super::clock::SampledClock;
 use super::in_flight::InFlightCounters;
 use super::latency::PeakEwma;
 use crate::outlier::{Ejection, OutcomeWindow, OutlierDetection, OutlierDetector};
+use crate::telemetry::ServiceMetrics;
 
 /// The state that the endpoints of one service share.
 #[derive(Debug)]
@@ -17,6 +18,7 @@ pub(crate) struct EndpointGroup {
     pub(crate) clock: SampledClock,
     pub(crate) detector: OutlierDetector,
     pub(super) in_flight: InFlightCounters,
+    pub(crate) metrics: ServiceMetrics,
 }
 
 impl EndpointGroup {
@@ -27,6 +29,7 @@ impl EndpointGroup {
 
     pub(crate) fn new(service: ServiceName, options: OutlierDetection) -> Self {
         Self {
+            metrics: ServiceMetrics::of(&service),
             clock: SampledClock::new(),
             detector: OutlierDetector::new(service, options),
             in_flight: InFlightCounters::default(),

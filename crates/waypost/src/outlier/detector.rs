@@ -304,7 +304,7 @@ impl OutlierDetector {
         let mut table = self.table();
         table.spared.remove(id);
         if table.ejected.remove(id).is_some() {
-            self.ejected.store(table.ejected.len(), Relaxed);
+            self.set_ejected(table.ejected.len());
         }
     }
 
@@ -361,9 +361,14 @@ impl OutlierDetector {
         self.table().checks.get(endpoint.id).cloned()
     }
 
+    fn set_ejected(&self, count: usize) {
+        self.ejected.store(count, Relaxed);
+        self.events.set_ejected(count);
+    }
+
     /// Publishes which endpoints are ejected now.
     fn ejections_changed(&self, table: &EjectionTable) {
-        self.ejected.store(table.ejected.len(), Relaxed);
+        self.set_ejected(table.ejected.len());
         self.changed.send_replace(());
     }
 

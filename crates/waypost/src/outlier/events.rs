@@ -10,6 +10,8 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use waypost_core::{InstanceId, ServiceName};
 
+use crate::telemetry::ServiceMetrics;
+
 /// A decision of load balancing. Each is also written to the log.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 #[serde(tag = "event", rename_all = "snake_case")]
@@ -157,6 +159,7 @@ impl BalanceEvents {
 #[derive(Debug)]
 pub(crate) struct EventSink {
     service: ServiceName,
+    metrics: ServiceMetrics,
     counters: Mutex<BalanceCounters>,
     /// Created by the first subscriber.
     sender: OnceLock<broadcast::Sender<BalanceEvent>>,
@@ -166,6 +169,7 @@ pub(crate) struct EventSink {
 impl EventSink {
     pub(super) fn new(service: ServiceName) -> Self {
         Self {
+            metrics: ServiceMetrics::of(&service),
             service,
             counters: Mutex::default(),
             sender: OnceLock::new(),
@@ -184,6 +188,9 @@ impl EventSink {
 
     pub(crate) fn emit(&self, event: BalanceEvent) {
         self.lock().count(&event);
+        if let BalanceEvent::Ejected { cause, .. } = &event {
+            self.metrics.ejected(cause.as_str());
+        }
         log(&event, self.service.as_str());
         if let Some(sender) = self.sender.get() {
             // An error only means that there is no subscriber.
@@ -200,6 +207,11 @@ impl EventSink {
                 BalanceEvent::PanicEnded
             });
         }
+    }
+
+    /// Publishes how many endpoints are ejected now.
+    pub(super) fn set_ejected(&self, count: usize) {
+        self.metrics.ejected_now(count);
     }
 
     pub(super) fn count_check(&self, passed: bool) {

@@ -90,6 +90,11 @@ impl Freshness {
         self.generation
     }
 
+    /// Whether the provider has answered, or failed to.
+    pub(crate) fn is_settled(&self) -> bool {
+        self.is_known() || self.failure.is_some()
+    }
+
     /// Whether the provider has answered at all.
     pub fn is_known(&self) -> bool {
         self.confirmed_at.is_some()
@@ -108,6 +113,11 @@ impl Freshness {
             Some(_) => confirmed_at.elapsed(),
             None => Duration::ZERO,
         })
+    }
+
+    /// When the provider last confirmed the answer.
+    pub(crate) fn confirmed_at(&self) -> Option<Instant> {
+        self.confirmed_at
     }
 
     /// Whether it is older than [`max_stale`](crate::directory::DirectoryOptions::max_stale) allows.
