@@ -159,6 +159,23 @@ fn observing_has_every_metric_field_and_counter_and_no_other() {
         .collect();
     assert_eq!(documented(&page, "Metrics of the gateway"), metrics);
 
+    let metrics = source("waypost/src/telemetry/recorded.rs");
+    let metrics: BTreeSet<String> = metrics
+        .split('"')
+        .filter(|text| text.starts_with("waypost_client_"))
+        .map(str::to_owned)
+        .collect();
+    assert_eq!(documented(&page, "Metrics of the library"), metrics);
+
+    let span = source("waypost/src/integration/span.rs");
+    let (_, span) = span.split_once("info_span!(").unwrap();
+    let (span, _) = span.split_once("));").unwrap();
+    let fields = span.lines().filter_map(|line| line.split_once(" = "));
+    let fields: BTreeSet<String> = fields
+        .map(|(name, _)| name.trim().trim_matches('"').to_owned())
+        .collect();
+    assert_eq!(documented(&page, "Spans"), fields);
+
     let log = source("waypost-gateway/src/access_log.rs");
     let (_, log) = log.split_once("\nfn write_line(").unwrap();
     let log = log.split("\n}\n").next().unwrap();

@@ -12,6 +12,8 @@ pub mod reqwest;
 pub mod retry;
 #[cfg(feature = "signal")]
 mod shutdown;
+#[cfg(any(feature = "reqwest", feature = "tower"))]
+mod span;
 #[cfg(feature = "tonic")]
 pub mod tonic;
 #[cfg(feature = "tower")]

@@ -7,18 +7,19 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::Method;
+use futures_util::future::{BoxFuture, FutureExt};
+use http::{HeaderMap, Method, StatusCode};
 use reqwest::{Body, Request, Response, ResponseBuilderExt, Url};
 use serde::Serialize;
-use tokio::time::timeout;
-use waypost_core::{Error, InstanceId, Invalid, ServiceAddress};
+use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceAddress};
 
-use super::http::classify;
 use super::leased_body::LeasedBody;
-use super::retry::{ATTEMPTS, RetryBudget, may_retry, pick_for};
-use crate::balance::Lease;
+use super::retry::{
+    AttemptTimeout, Call, Failure, HttpClient, RetryBudget, RetryPolicy, send, was_never_sent,
+};
+use crate::balance::{Key, Lease};
 use crate::client::ServiceDiscoveryClient;
-use crate::outlier::Outcome;
+use crate::selector::Selector;
 
 /// An HTTP client that looks services up by name. Clones share all state.
 ///
@@ -38,7 +39,7 @@ pub struct Client {
     discovery: ServiceDiscoveryClient,
     http: reqwest::Client,
     budget: Arc<RetryBudget>,
-    attempt_timeout: Option<Duration>,
+    policy: RetryPolicy,
 }
 
 /// Why a request got no response.
@@ -49,7 +50,7 @@ pub enum RequestError {
     #[error(transparent)]
     Discovery(#[from] Error),
     /// The last instance that it was sent to did not start to respond within
-    /// [`attempt_timeout`](Client::attempt_timeout).
+    /// [`RetryPolicy::attempt_timeout`].
     #[error("no response from {instance} within {}", humantime::format_duration(*.after))]
     AttemptTimeout {
         /// The instance.
@@ -68,6 +69,12 @@ impl From<Invalid> for RequestError {
     }
 }
 
+impl From<AttemptTimeout> for RequestError {
+    fn from(AttemptTimeout { instance, after }: AttemptTimeout) -> Self {
+        Self::AttemptTimeout { instance, after }
+    }
+}
+
 impl Client {
     /// A client that sends requests through `http` to instances from `discovery`.
     pub fn new(discovery: ServiceDiscoveryClient, http: reqwest::Client) -> Self {
@@ -75,17 +82,23 @@ impl Client {
             discovery,
             http,
             budget: Arc::new(RetryBudget::new()),
-            attempt_timeout: None,
+            policy: RetryPolicy::new(),
         }
     }
 
-    /// The time limit of one attempt, until the response headers arrive. An attempt that takes longer
-    /// fails, so an instance that hangs is ejected like one that refuses connections. If the method is
-    /// idempotent, the request is sent to another instance. The limit for the whole request is
-    /// [`reqwest::ClientBuilder::timeout`]. None by default.
+    /// Sets how many attempts a request has, their time limit, and whether there are retries after a
+    /// response or hedges. [`RequestBuilder::policy`] sets it for one request.
     #[must_use]
-    pub fn attempt_timeout(mut self, limit: Duration) -> Self {
-        self.attempt_timeout = Some(limit);
+    pub fn policy(mut self, policy: RetryPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    /// The time limit of one attempt; see [`RetryPolicy::attempt_timeout`]. 15 s by default. The limit for
+    /// the whole request is [`reqwest::ClientBuilder::timeout`].
+    #[must_use]
+    pub fn attempt_timeout(mut self, limit: impl Into<Option<Duration>>) -> Self {
+        self.policy = self.policy.attempt_timeout(limit);
         self
     }
 
@@ -115,70 +128,100 @@ impl Client {
         RequestBuilder {
             client: self.clone(),
             address: address.parse(),
+            key: None,
             // A placeholder: the URL is set when an instance has been picked.
             request: self.http.request(method, "http://instance.invalid/"),
         }
     }
 
     /// Sends a request to an instance. If it fails without a response, it is retried at up to two other
-    /// instances, provided that it was never sent or that its method is idempotent. Retries are limited
-    /// to a fifth of the requests. The request counts as in flight until the response body ends or is
-    /// dropped.
+    /// instances, provided that it was never sent or that its method is idempotent; a
+    /// [policy](Self::policy) changes that. Retries are limited to a fifth of the requests. The request
+    /// counts as in flight until the response body ends or is dropped.
     ///
     /// # Errors
     /// If there is no usable instance, or sending fails. 4xx and 5xx are not errors.
     pub async fn execute(
         &self,
         address: &ServiceAddress,
-        mut request: Request,
+        request: Request,
     ) -> Result<Response, RequestError> {
-        self.budget.deposit();
-        let balancer = self.discovery.shared_balancer(address.service());
-        // The query that was added with `RequestBuilder::query`.
-        let query = request.url().query().map(str::to_owned);
-        let mut tried = Vec::new();
-        loop {
-            let (lease, url) = pick_for(&balancer, address, &tried).await?;
-            *request.url_mut() = with_query(&url, query.as_deref())?;
-            let is_last = tried.len() + 1 == ATTEMPTS;
-            // `None` if the body is a stream.
-            let copy = if is_last { None } else { request.try_clone() };
-            let method = request.method().clone();
-            let (error, may_retry) = match self.attempt(request, &lease).await {
-                Ok(response) => {
-                    lease.record(classify(response.status(), response.headers()));
-                    return Ok(with_lease(response, lease));
-                }
-                Err(RequestError::Http(error)) if error.is_builder() => return Err(error.into()),
-                Err(RequestError::Http(error)) => {
-                    // Any other timeout is that of the whole request, so no time is left to retry.
-                    let may_retry =
-                        error.is_connect() || !error.is_timeout() && may_retry(&method, &error);
-                    (error.into(), may_retry)
-                }
-                Err(error) => (error, method.is_idempotent()),
-            };
-            lease.record(Outcome::Failed);
-            match copy {
-                Some(copy) if may_retry && self.budget.withdraw() => request = copy,
-                _ => return Err(error),
-            }
-            tried.push(lease.id().clone());
-        }
+        self.send(address, None, request).await
     }
 
-    async fn attempt(&self, request: Request, lease: &Lease) -> Result<Response, RequestError> {
-        let response = self.http.execute(request);
-        let Some(after) = self.attempt_timeout else {
-            return Ok(response.await?);
+    async fn send(
+        &self,
+        address: &ServiceAddress,
+        key: Option<Key>,
+        request: Request,
+    ) -> Result<Response, RequestError> {
+        let balancer = self.discovery.shared_balancer(address.service());
+        let call = Call {
+            balancer: &balancer,
+            address,
+            key,
+            policy: &self.policy,
+            budget: &self.budget,
         };
-        match timeout(after, response).await {
-            Ok(response) => Ok(response?),
-            Err(_) => Err(RequestError::AttemptTimeout {
-                instance: lease.id().clone(),
-                after,
-            }),
+        let http = Http {
+            client: self.http.clone(),
+            // The query that was added with `RequestBuilder::query`.
+            query: request.url().query().map(str::to_owned),
+        };
+        let (response, lease) = send(http, call, request).await?;
+        Ok(with_lease(response, lease))
+    }
+}
+
+/// reqwest's client, with the query of the request.
+struct Http {
+    client: reqwest::Client,
+    query: Option<String>,
+}
+
+impl HttpClient for Http {
+    type Request = Request;
+    type Response = Response;
+    type Error = RequestError;
+    type Sending = BoxFuture<'static, Result<Response, Failure<RequestError>>>;
+
+    fn method(request: &Request) -> &Method {
+        request.method()
+    }
+
+    fn copy(&self, request: &Request) -> Option<Request> {
+        // `None` if the body is a stream.
+        request.try_clone()
+    }
+
+    fn start(
+        &self,
+        mut request: Request,
+        _: &Instance,
+        url: &str,
+    ) -> Result<Self::Sending, RequestError> {
+        *request.url_mut() = with_query(url, self.query.as_deref())?;
+        let response = self.client.execute(request);
+        Ok(async {
+            response.await.map_err(|error| {
+                let failure = if error.is_builder() {
+                    Failure::InvalidRequest
+                } else if was_never_sent(&error) {
+                    Failure::NotSent
+                } else if error.is_timeout() {
+                    // Attempts have a time limit of their own, so it is that of the whole request.
+                    Failure::OutOfTime
+                } else {
+                    Failure::Lost
+                };
+                failure(RequestError::Http(error))
+            })
         }
+        .boxed())
+    }
+
+    fn head(response: &Response) -> (StatusCode, &HeaderMap) {
+        (response.status(), response.headers())
     }
 }
 
@@ -221,6 +264,7 @@ impl fmt::Debug for Client {
 pub struct RequestBuilder {
     client: Client,
     address: Result<ServiceAddress, Invalid>,
+    key: Option<Key>,
     request: reqwest::RequestBuilder,
 }
 
@@ -254,12 +298,32 @@ impl RequestBuilder {
         self.with(|request| request.query(query))
     }
 
+    /// Sends the request only to instances that the selector accepts.
+    pub fn select(mut self, selector: impl Into<Arc<Selector>>) -> Self {
+        self.client.discovery = self.client.discovery.with_selector(selector);
+        self
+    }
+
+    /// Sends all requests with the same key to the same instance, if the strategy is `consistent_hash`;
+    /// other strategies ignore the key. While that instance can't be used, the key belongs to another one;
+    /// a retry goes to any other.
+    pub fn key(mut self, key: Key) -> Self {
+        self.key = Some(key);
+        self
+    }
+
+    /// Sets the attempts of this request, in place of the [client's](Client::policy).
+    pub fn policy(mut self, policy: RetryPolicy) -> Self {
+        self.client.policy = policy;
+        self
+    }
+
     /// Sends the request.
     ///
     /// # Errors
     /// The same as for [`Client::execute`].
     pub async fn send(self) -> Result<Response, RequestError> {
         let (address, request) = (self.address?, self.request.build()?);
-        self.client.execute(&address, request).await
+        self.client.send(&address, self.key, request).await
     }
 }

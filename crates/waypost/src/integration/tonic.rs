@@ -216,7 +216,7 @@ impl Service<Request<Body>> for BalancedChannel {
 async fn send(inner: Arc<Inner>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
     let mut tried = Vec::new();
     let (lease, channel) = loop {
-        let (lease, _) = pick_for(&inner.balancer, &inner.address, &tried)
+        let (lease, _) = pick_for(&inner.balancer, &inner.address, None, &tried)
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
         match inner.channels.connect(lease.endpoint().instance()).await {

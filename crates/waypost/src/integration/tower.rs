@@ -12,34 +12,36 @@ use std::task::{Context, Poll};
 
 use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::{Stream, StreamExt, stream};
-use http::{Request, Response, Uri};
+use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 use tower::discover::Change;
 use tower::{BoxError, Layer, Service, ServiceExt};
 use waypost_core::{Instance, InstanceId, ServiceAddress};
 
-use super::http::classify;
 use super::leased_body::LeasedBody;
-use super::retry::{ATTEMPTS, RetryBudget, may_retry, pick_for};
-use crate::balance::Balancer;
+use super::retry::{Call, Failure, HttpClient, RetryBudget, RetryPolicy, send, was_never_sent};
+use crate::balance::{Balancer, Key};
 use crate::directory::Subscription;
-use crate::outlier::Outcome;
 use crate::snapshot::Snapshot;
 
 /// Wraps an HTTP client so that its requests go to instances of one service.
 ///
 /// The scheme and host of a request's URI are replaced, and its path is appended to the instance's
 /// base path. The outcome is recorded for outlier detection: an error is a failure, and a response is
-/// classified by [`classify`].
+/// classified by [`classify`](super::http::classify).
 ///
-/// Put a timeout below this layer, such as Tower's `Timeout` around the HTTP client. Then an attempt at
-/// an instance that hangs fails, the instance is ejected, and the request is retried at another one. A
-/// timeout above this layer cancels the request, which outlier detection counts as abandoned.
+/// An attempt has at most 15 s until the head of the response arrives; see [`policy`](Self::policy). Then
+/// an instance that hangs is ejected, and the request is retried at another one. A timeout above this layer
+/// cancels the request, which outlier detection counts as abandoned.
+///
+/// A request with a [`Key`] among its extensions goes to the key's instance, if the strategy is
+/// [`ConsistentHash`](crate::balance::ConsistentHash).
 ///
 /// A request counts as in flight until the body of its response ends or is dropped.
 pub struct BalanceLayer<B> {
     shared: Arc<Shared>,
-    copy: fn(&Request<B>) -> Option<Request<B>>,
+    copy: Copy<B>,
+    policy: RetryPolicy,
 }
 
 struct Shared {
@@ -48,13 +50,23 @@ struct Shared {
     budget: RetryBudget,
 }
 
+type Copy<B> = fn(&Request<B>) -> Option<Request<B>>;
+
 impl<B> BalanceLayer<B> {
     /// Sends each request once, without retries.
     pub fn new(balancer: Balancer) -> Self {
         Self::with(balancer, |_| None)
     }
 
-    fn with(balancer: Balancer, copy: fn(&Request<B>) -> Option<Request<B>>) -> Self {
+    /// Sets how many attempts a request has, their time limit, and whether there are retries after a
+    /// response or hedges. With [`new`](Self::new), only the time limit counts.
+    #[must_use]
+    pub fn policy(mut self, policy: RetryPolicy) -> Self {
+        self.policy = policy;
+        self
+    }
+
+    fn with(balancer: Balancer, copy: Copy<B>) -> Self {
         let address = ServiceAddress::of(balancer.service().clone());
         Self {
             shared: Arc::new(Shared {
@@ -63,13 +75,15 @@ impl<B> BalanceLayer<B> {
                 budget: RetryBudget::new(),
             }),
             copy,
+            policy: RetryPolicy::new(),
         }
     }
 }
 
 impl<B: Clone> BalanceLayer<B> {
     /// Retries a request that failed without a response at up to two other instances, provided that it
-    /// was never sent or that its method is idempotent. Retries are limited to a fifth of the requests.
+    /// was never sent or that its method is idempotent; a [policy](Self::policy) changes that. Retries are
+    /// limited to a fifth of the requests.
     pub fn retrying(balancer: Balancer) -> Self {
         Self::with(balancer, |request| {
             let mut copy = Request::new(request.body().clone());
@@ -88,6 +102,7 @@ impl<B> Clone for BalanceLayer<B> {
         Self {
             shared: Arc::clone(&self.shared),
             copy: self.copy,
+            policy: self.policy.clone(),
         }
     }
 }
@@ -150,53 +165,78 @@ where
     }
 
     fn call(&mut self, request: Request<B>) -> Self::Future {
-        let (inner, layer) = (self.inner.clone(), self.layer.clone());
-        send(inner, layer, request).boxed()
+        let layer = self.layer.clone();
+        let path = request.uri().path_and_query();
+        let http = Http {
+            inner: self.inner.clone(),
+            copy: layer.copy,
+            path: path.map_or("/", |path| path.as_str()).to_owned(),
+        };
+        async move {
+            let call = Call {
+                balancer: &layer.shared.balancer,
+                address: &layer.shared.address,
+                key: request.extensions().get::<Key>().copied(),
+                policy: &layer.policy,
+                budget: &layer.shared.budget,
+            };
+            let (response, lease) = send(http, call, request).await?;
+            Ok(response.map(|body| LeasedBody::new(body, lease)))
+        }
+        .boxed()
     }
 }
 
-async fn send<S, B, R>(
+/// The HTTP client below the layer, with the path of the request.
+struct Http<S, B> {
     inner: S,
-    layer: BalanceLayer<B>,
-    mut request: Request<B>,
-) -> Result<Response<LeasedBody<R>>, BoxError>
+    copy: Copy<B>,
+    path: String,
+}
+
+impl<S, B, R> HttpClient for Http<S, B>
 where
-    S: Service<Request<B>, Response = Response<R>> + Clone,
+    S: Service<Request<B>, Response = Response<R>> + Clone + Send + 'static,
     S::Error: Into<BoxError>,
-    R: Body,
+    S::Future: Send,
+    B: Send + 'static,
 {
-    let Shared {
-        balancer,
-        address,
-        budget,
-    } = &*layer.shared;
-    budget.deposit();
-    let path = request.uri().path_and_query().cloned();
-    let path = path.as_ref().map_or("/", |path| path.as_str());
-    let mut tried = Vec::new();
-    loop {
-        let (lease, _) = pick_for(balancer, address, &tried).await?;
-        *request.uri_mut() = Uri::try_from(lease.url_for(path))?;
-        let is_last = tried.len() + 1 == ATTEMPTS;
-        let copy = if is_last {
-            None
-        } else {
-            (layer.copy)(&request)
-        };
-        let method = request.method().clone();
-        let error: BoxError = match inner.clone().oneshot(request).await {
-            Ok(response) => {
-                lease.record(classify(response.status(), response.headers()));
-                return Ok(response.map(|body| LeasedBody::new(body, lease)));
-            }
-            Err(error) => error.into(),
-        };
-        lease.record(Outcome::Failed);
-        match copy {
-            Some(copy) if may_retry(&method, &*error) && budget.withdraw() => request = copy,
-            _ => return Err(error),
+    type Request = Request<B>;
+    type Response = Response<R>;
+    type Error = BoxError;
+    type Sending = BoxFuture<'static, Result<Response<R>, Failure<BoxError>>>;
+
+    fn method(request: &Request<B>) -> &Method {
+        request.method()
+    }
+
+    fn copy(&self, request: &Request<B>) -> Option<Request<B>> {
+        (self.copy)(request)
+    }
+
+    fn start(
+        &self,
+        mut request: Request<B>,
+        instance: &Instance,
+        _: &str,
+    ) -> Result<Self::Sending, BoxError> {
+        *request.uri_mut() = Uri::try_from(instance.url_for(&self.path))?;
+        let response = self.inner.clone().oneshot(request);
+        Ok(async {
+            response.await.map_err(|error| {
+                let error: BoxError = error.into();
+                if was_never_sent(&*error) {
+                    Failure::NotSent(error)
+                } else {
+                    Failure::Lost(error)
+                }
+            })
         }
-        tried.push(lease.id().clone());
+        .boxed())
+    }
+
+    fn head(response: &Response<R>) -> (StatusCode, &HeaderMap) {
+        (response.status(), response.headers())
     }
 }
 

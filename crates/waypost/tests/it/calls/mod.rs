@@ -3,6 +3,7 @@
 mod bodies;
 mod grpc;
 mod load;
+mod policies;
 mod retries;
 
 use std::process::{Child, Command, Stdio};

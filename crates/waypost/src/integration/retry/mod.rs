@@ -1,0 +1,15 @@
+//! How the attempts of an HTTP request are made: which instance each goes to, how long it may take, and
+//! whether another one follows. The integrations use this; so can an HTTP client that has none.
+
+mod budget;
+mod pick;
+mod policy;
+#[cfg(any(feature = "reqwest", feature = "tower"))]
+mod send;
+
+pub use self::budget::RetryBudget;
+pub use self::pick::lease_for;
+pub(crate) use self::pick::pick_for;
+pub use self::policy::{ATTEMPTS, AttemptTimeout, RetryPolicy};
+#[cfg(any(feature = "reqwest", feature = "tower"))]
+pub(crate) use self::send::{Call, Failure, HttpClient, send, was_never_sent};

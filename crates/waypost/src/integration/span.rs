@@ -1,0 +1,63 @@
+//! A `tracing` span for each attempt of an HTTP request.
+
+use http::{Method, StatusCode};
+use tracing::field::{Empty, display};
+use tracing::{Instrument, Span};
+use waypost_core::{Instance, ServiceName};
+
+/// The span of one attempt, with the attributes of OpenTelemetry's semantic conventions for HTTP clients
+/// (version 1.23). It costs nothing if no subscriber wants spans of `waypost::http` at level info.
+///
+/// The URL is not recorded, since its path and query may contain secrets.
+pub(crate) struct AttemptSpan(Span);
+
+impl AttemptSpan {
+    /// `resends` is the number of attempts before this one.
+    pub(crate) fn new(
+        method: &Method,
+        service: &ServiceName,
+        instance: &Instance,
+        resends: usize,
+    ) -> Self {
+        let method = match method.as_str() {
+            known @ ("GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "CONNECT" | "OPTIONS"
+            | "TRACE" | "PATCH") => known,
+            _ => "_OTHER",
+        };
+        Self(tracing::info_span!(
+            target: "waypost::http",
+            "HTTP request",
+            otel.name = method,
+            otel.kind = "client",
+            otel.status_code = Empty,
+            http.request.method = method,
+            http.request.resend_count = (resends > 0).then_some(resends),
+            http.response.status_code = Empty,
+            server.address = %instance.host(),
+            server.port = instance.port(),
+            url.scheme = instance.scheme(),
+            peer.service = %service,
+            "error.type" = Empty,
+        ))
+    }
+
+    /// Runs a future within the span.
+    pub(crate) fn follow<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+        future.instrument(self.0.clone())
+    }
+
+    /// Records the response.
+    pub(crate) fn responded(&self, status: StatusCode) {
+        self.0.record("http.response.status_code", status.as_u16());
+        if status.is_client_error() || status.is_server_error() {
+            self.0.record("error.type", display(status.as_u16()));
+            self.0.record("otel.status_code", "ERROR");
+        }
+    }
+
+    /// Records why there is no response.
+    pub(crate) fn failed(&self, kind: &'static str) {
+        self.0.record("error.type", kind);
+        self.0.record("otel.status_code", "ERROR");
+    }
+}
