@@ -9,7 +9,7 @@ use crate::client::ServiceDiscoveryClient;
 /// in `tried` are avoided if there is another. Waits for the provider's first answer.
 ///
 /// # Errors
-/// As [`ServiceDiscoveryClient::discover_service`]; [`Error::Invalid`] if no instance has that port and
+/// The same as for [`ServiceDiscoveryClient::discover_service`]; [`Error::Invalid`] if no instance has that port and
 /// scheme.
 pub async fn lease_for(
     client: &ServiceDiscoveryClient,
