@@ -249,7 +249,10 @@ async fn requests_for(service: &str) {
 
 /// The fields of the spans that have ended or are open, in order of their creation.
 #[derive(Clone, Default)]
-struct Spans(Arc<Mutex<Vec<(Id, Vec<String>)>>>);
+struct Spans(Arc<Mutex<Vec<Span>>>);
+
+/// The id and the fields of a span.
+type Span = (Id, Vec<String>);
 
 struct Fields<'a>(&'a mut Vec<String>);
 

@@ -182,7 +182,7 @@ async fn a_refused_request_is_sent_again_if_the_policy_says_so() {
 #[tokio::test]
 async fn a_retry_waits_for_retry_after_and_not_longer_than_the_policy_allows() {
     let service = Service::start(&[refuse(429, Some("1")), None]).await;
-    let began = std::time::Instant::now();
+    let began = Instant::now();
     let retry = RetryPolicy::new().retry_rejected(MINUTE);
     assert_eq!(
         service.reqwest(Method::GET, &retry).await,
