@@ -51,7 +51,7 @@ pub enum Error {
         /// The number of instances.
         instances: usize,
     },
-    /// The service has instances, but none is what the caller asked for.
+    /// The service has instances, but none meets the caller's conditions.
     #[error(
         "no instance of service {service:?} has {wanted}; {available}, according to {provider}{}",
         Age(*.age)
@@ -63,7 +63,7 @@ pub enum Error {
         provider: Arc<str>,
         /// The age of the answer; zero while the provider's watch is live.
         age: Duration,
-        /// What was asked for, such as `tag "canary"`.
+        /// The conditions, such as `tag "canary"`.
         wanted: Arc<str>,
         /// What the instances have instead, such as `its 3 instances have tags "blue", "green"`.
         available: Arc<str>,
@@ -218,7 +218,7 @@ impl Error {
     }
 
     /// Whether the provider answered that the service has no usable instance: it is unknown, has no
-    /// instances, or none of them is healthy or what was asked for. A caller may then use a fallback.
+    /// instances, or none of them is healthy or meets the conditions. A caller may then use a fallback.
     pub fn is_no_usable_instance(&self) -> bool {
         matches!(
             self,

@@ -158,7 +158,7 @@ impl ServiceDiscoveryClient {
     /// waits for the provider; later ones read memory.
     ///
     /// # Errors
-    /// As [`discover_service`](Self::discover_service).
+    /// The same as for [`discover_service`](Self::discover_service).
     pub async fn service_url<N>(&self, service: N, path: &str) -> Result<String, Error>
     where
         N: AsRef<str> + TryInto<ServiceName, Error = Invalid>,
@@ -173,7 +173,7 @@ impl ServiceDiscoveryClient {
     /// An instance that the load balancer picks.
     ///
     /// # Errors
-    /// As [`discover_service`](Self::discover_service).
+    /// The same as for [`discover_service`](Self::discover_service).
     pub async fn pick<N>(&self, service: N) -> Result<Pick, Error>
     where
         N: AsRef<str> + TryInto<ServiceName, Error = Invalid>,
@@ -193,7 +193,7 @@ impl ServiceDiscoveryClient {
     /// An instance for a key; see [`Balancer::pick_for`].
     ///
     /// # Errors
-    /// As [`discover_service`](Self::discover_service).
+    /// The same as for [`discover_service`](Self::discover_service).
     pub async fn pick_for<N>(&self, service: N, key: Key) -> Result<Pick, Error>
     where
         N: TryInto<ServiceName, Error = Invalid>,
@@ -244,7 +244,7 @@ impl ServiceDiscoveryClient {
         Ok(())
     }
 
-    /// As [`set_strategy_named`](Self::set_strategy_named), with a function that makes a strategy for
+    /// Like [`set_strategy_named`](Self::set_strategy_named), with a function that makes a strategy for
     /// each service.
     pub fn set_strategy<S: Strategy>(&self, make: impl Fn() -> S + Send + Sync + 'static) {
         self.replace_strategy(Arc::new(move || Box::new(make())));
@@ -262,7 +262,7 @@ impl ServiceDiscoveryClient {
     /// Explains for each instance of a service whether it is picked, and why.
     ///
     /// # Errors
-    /// As [`Directory::lookup`].
+    /// The same as for [`Directory::lookup`].
     pub async fn explain<N>(&self, service: N) -> Result<Explanation, Error>
     where
         N: TryInto<ServiceName, Error = Invalid>,
@@ -474,7 +474,7 @@ impl ClientBuilder {
         self.shared_provider(Arc::new(provider))
     }
 
-    /// As [`provider`](Self::provider), for a provider that is shared.
+    /// Like [`provider`](Self::provider), for a provider that is shared.
     pub fn shared_provider(mut self, provider: Arc<dyn Provider>) -> Self {
         self.provider = Some(provider);
         self

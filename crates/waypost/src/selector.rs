@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use waypost_core::Instance;
 
-/// Which instances of a service a caller wants: those that have all of the given tags, the version and
-/// the metadata. An empty selector accepts every instance.
+/// Selects instances of a service: those that have all of the given tags, the version and the metadata.
+/// An empty selector accepts every instance.
 ///
 /// ```
 /// # tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap().block_on(async {
@@ -82,7 +82,7 @@ impl Selector {
             && (self.metadata.iter()).all(|(key, value)| instance.meta(key) == Some(&**value))
     }
 
-    /// What these instances have of the kinds that are asked for, for the message of an error.
+    /// The values that these instances have for the properties in the conditions, for an error message.
     pub(crate) fn describe_available<'a>(
         &self,
         instances: impl ExactSizeIterator<Item = &'a Arc<Instance>> + Clone,

@@ -1,7 +1,7 @@
 //! Prints the library's metrics in Prometheus' text format, after some look-ups of a service:
 //! `SERVICE_AUTH_URL=http://localhost:5001 cargo run --example metrics --features metrics -- auth`
 //!
-//! The recorder in `recorder.rs` shows all that the facade needs. In production, install a recorder from a
+//! `recorder.rs` shows a complete recorder for the facade. In production, install a recorder from a
 //! crate, such as `metrics-exporter-prometheus`, before the first look-up:
 //! `PrometheusBuilder::new().install()?`.
 

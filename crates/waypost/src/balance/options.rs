@@ -83,7 +83,7 @@ impl BalancerOptions {
         self.with_subset(size, SubsetClient::Named(hash(2, client.as_bytes())))
     }
 
-    /// As [`subset`](Self::subset), for clients that are numbered consecutively from 0, as the pods of a
+    /// Like [`subset`](Self::subset), for clients that are numbered consecutively from 0, as the pods of a
     /// StatefulSet are. All endpoints are in the same number of subsets, or in one more or less:
     /// deterministic subsetting, as in "Site Reliability Engineering" (Beyer and others, 2016, chapter
     /// 20).

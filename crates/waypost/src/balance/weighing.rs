@@ -21,7 +21,7 @@ use crate::snapshot::Snapshot;
 pub enum Selection {
     /// Picked, in proportion to its weight.
     Used,
-    /// Not picked: it is not what the [selector](crate::Selector) asks for.
+    /// Not picked: the [selector](crate::Selector) doesn't accept it.
     NotSelected,
     /// Not picked: it fails its checks.
     Critical,

@@ -61,7 +61,7 @@ impl ClientBuilder {
     /// The instance is deregistered when the last clone of the client is dropped.
     ///
     /// # Errors
-    /// As [`build`](Self::build); and [`Error::WithinRuntime`] within an async runtime.
+    /// The same as for [`build`](Self::build); and [`Error::WithinRuntime`] within an async runtime.
     pub fn build_blocking(mut self) -> Result<ServiceDiscoveryClient, Error> {
         let background = Background::start()?;
         let registration = self.take_registration();
@@ -123,7 +123,7 @@ impl ServiceDiscoveryClient {
     /// waits for the provider; later ones read memory.
     ///
     /// # Errors
-    /// As [`discover_service`](Self::discover_service).
+    /// The same as for [`discover_service`](Self::discover_service).
     pub fn service_url<N>(&self, service: N, path: &str) -> Result<String, Error>
     where
         N: AsRef<str> + TryInto<ServiceName, Error = Invalid>,
@@ -136,7 +136,7 @@ impl ServiceDiscoveryClient {
     /// records its outcome.
     ///
     /// # Errors
-    /// As [`discover_service`](Self::discover_service).
+    /// The same as for [`discover_service`](Self::discover_service).
     pub fn pick<N>(&self, service: N) -> Result<Pick, Error>
     where
         N: AsRef<str> + TryInto<ServiceName, Error = Invalid>,
@@ -211,7 +211,7 @@ impl ServiceDiscoveryClient {
     /// Registers with the client's provider, until the registrar is dropped.
     ///
     /// # Errors
-    /// As [`crate::Registrar::start`].
+    /// The same as for [`crate::Registrar::start`].
     pub fn register(&self, registration: ServiceRegistration) -> Result<Registrar, Error> {
         let provider = Arc::clone(self.client.provider());
         let start = || AsyncRegistrar::start(provider, registration);

@@ -177,7 +177,7 @@ impl Snapshot {
         &self.group
     }
 
-    /// As [`ready`](Self::ready), or an error with the reason if there are none.
+    /// Like [`ready`](Self::ready), or an error with the reason if there are none.
     pub fn usable(&self) -> Result<&[Arc<Endpoint>], Error> {
         match self.ready() {
             [] => Err(self.why_not_usable()),
@@ -188,7 +188,7 @@ impl Snapshot {
         }
     }
 
-    /// As [`usable`](Self::usable), of the instances that a selector accepts.
+    /// Like [`usable`](Self::usable), of the instances that a selector accepts.
     ///
     /// # Errors
     /// [`Error::NoMatch`] if it accepts none of the service's instances, [`Error::NoneHealthy`] if those

@@ -31,7 +31,7 @@ const WATCH_FAILURES: &str = "waypost_client_watch_failures_total";
 const REGISTRATIONS: &str = "waypost_client_registration_attempts_total";
 const REGISTERED: &str = "waypost_client_registered";
 
-/// How many services have metrics of their own. Others share the label `other`, so that names from outside
+/// How many services have their own metrics. Others share the label `other`, so that names from outside
 /// can't fill the memory of a monitoring system.
 const MAX_SERVICES: usize = 1_000;
 
@@ -70,7 +70,7 @@ impl ServiceMetrics {
     pub(crate) fn of(service: &ServiceName) -> Self {
         static SERVICES: OnceLock<Mutex<HashMap<String, ServiceMetrics>>> = OnceLock::new();
         let services = SERVICES.get_or_init(Mutex::default);
-        // Each entry is complete, so a poisoned lock is used as it is.
+        // Each entry is complete, so a poisoned lock can still be used.
         let mut services = services.lock().unwrap_or_else(PoisonError::into_inner);
         let name = if services.len() < MAX_SERVICES || services.contains_key(service.as_str()) {
             service.as_str()

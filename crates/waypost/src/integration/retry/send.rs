@@ -18,7 +18,7 @@ use crate::balance::{Balancer, Key, Lease};
 use crate::integration::span::AttemptSpan;
 use crate::outlier::Outcome;
 
-/// An HTTP client, as the attempts of a request see it.
+/// The operations of an HTTP client that attempts need.
 pub(crate) trait HttpClient {
     type Request;
     type Response;
@@ -46,7 +46,7 @@ pub(crate) trait HttpClient {
 pub(crate) enum Failure<E> {
     /// The request is not valid, which is not the instance's fault.
     InvalidRequest(E),
-    /// No connection was made, so the instance knows nothing of the request.
+    /// No connection was made, so the instance has not received the request.
     NotSent(E),
     /// It is unknown whether the instance has processed the request.
     Lost(E),
@@ -117,7 +117,7 @@ pub(crate) fn was_never_sent(error: &(dyn StdError + 'static)) -> bool {
     }
 }
 
-/// What a request needs beside the request itself.
+/// The parameters of a request.
 pub(crate) struct Call<'a> {
     pub(crate) balancer: &'a Balancer,
     pub(crate) address: &'a ServiceAddress,
