@@ -14,6 +14,7 @@ use waypost::settings::{ProviderKind, Settings};
 use waypost::{ServiceDiscoveryClient, ServiceName};
 use waypost_gateway::{AccessLog, AccessLogFormat, Config, TlsCertificate};
 
+use super::inherited::inherited_listener;
 use super::listen::listen_error;
 use crate::error::{CommandError, CommandResult};
 use crate::terminal::announce;
@@ -102,6 +103,8 @@ impl Gateway {
             announce(format_args!("{}: {count} routes are valid", file.display()));
             return Ok(ExitCode::SUCCESS);
         }
+        // The variables are removed, which is safest before other threads read any.
+        let inherited = inherited_listener()?;
         raise_descriptor_limit();
         let shutdown = shutdown_signal();
         // The fallback of ENVIRONMENT=development is a gateway, so it can't be used here.
@@ -113,7 +116,10 @@ impl Gateway {
             .build()?;
         let mut config = Config::default();
         config.access_log = self.access_log()?;
-        config.list_routes = self.bind.is_loopback();
+        config.list_routes = match &inherited {
+            Some(listener) => listener.local_addr()?.ip().is_loopback(),
+            None => self.bind.is_loopback(),
+        };
         if let Some(threads) = self.threads {
             config.worker_threads = threads.into();
         }
@@ -135,8 +141,12 @@ impl Gateway {
         config.trusted_proxies = self.trust;
 
         let (address, reuse_port) = (SocketAddr::new(self.bind, self.port), self.reuse_port);
-        let listener =
-            listen(address, reuse_port).map_err(|error| listen_error(address, &error, "--port"))?;
+        let is_inherited = inherited.is_some();
+        let listener = match inherited {
+            Some(listener) => listener,
+            None => listen(address, reuse_port)
+                .map_err(|error| listen_error(address, &error, "--port"))?,
+        };
         let scheme = if config.tls.is_empty() {
             "http"
         } else {
@@ -147,6 +157,9 @@ impl Gateway {
             listener.local_addr()?,
             provider.describe()
         ));
+        if is_inherited {
+            tracing::info!("the listener comes from LISTEN_FDS; --bind and --port are ignored");
+        }
         if !config.register {
             tracing::info!("the gateway does not register itself; see --register");
         }

@@ -8,6 +8,7 @@ mod deregister;
 mod doctor;
 mod explain;
 mod gateway;
+mod inherited;
 mod init;
 mod instances;
 mod listen;

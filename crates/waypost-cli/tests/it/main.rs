@@ -15,6 +15,7 @@ mod queries;
 mod register;
 mod registry;
 mod shutdown;
+mod socket_activation;
 mod stack;
 mod support;
 mod terminal;
