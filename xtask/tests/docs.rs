@@ -169,7 +169,7 @@ fn observing_has_every_metric_field_and_counter_and_no_other() {
 
     let span = source("waypost/src/integration/span.rs");
     let (_, span) = span.split_once("info_span!(").unwrap();
-    let (span, _) = span.split_once("));").unwrap();
+    let (span, _) = span.split_once("\n        ))").unwrap();
     let fields = span.lines().filter_map(|line| line.split_once(" = "));
     let fields: BTreeSet<String> = fields
         .map(|(name, _)| name.trim().trim_matches('"').to_owned())
