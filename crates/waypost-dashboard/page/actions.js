@@ -21,7 +21,7 @@ export function takeToken() {
 
 /** Shows a message for a while; with `undo` also a button. @param {string} message @param {"ok" | "bad"} [level] */
 export function toast(message, level = "ok") {
-  const shown = el("p", { class: `toast ${level}` }, message);
+  const shown = el(`p.toast.${level}`, message);
   byId("toasts").append(shown);
   setTimeout(() => shown.remove(), TOAST_MS);
 }
@@ -87,29 +87,21 @@ export async function copy(value) {
 
 /**
  * Shows a dialog with a question. Resolves with the value of the field, "" if there is no field, or null if cancelled.
- * @param {{ title: string, text?: string, yes: string, field?: { label: string, value: string, type?: string, min?: string, max?: string } }} question
+ * @param {{ title: string, content?: string | Node, yes?: string, no?: string, field?: { label: string, value: string, type?: string, min?: string, max?: string } }} question
  * @returns {Promise<string | null>}
  */
-export function ask({ title, text, yes, field }) {
-  const input = field && /** @type {HTMLInputElement} */ (el("input", {
-    type: field.type ?? "text", value: field.value, min: field.min, max: field.max, required: true, id: "ask-field", autocomplete: "off",
-  }));
-  const form = el(
-    "form", { method: "dialog" },
-    el("h2", { id: "ask-title" }, title),
-    text && el("p", { class: "muted" }, text),
-    field && el("label", { for: "ask-field" }, field.label),
-    input,
-    el("div", { class: "acts" }, el("button", { class: "btn go", value: "yes" }, yes), el("button", { class: "btn", value: "no", formnovalidate: true }, "Cancel")),
-  );
-  const dialog = /** @type {HTMLDialogElement} */ (el("dialog", { class: "ask", "aria-labelledby": "ask-title" }, form));
+export function ask({ title, content, yes, no = "Cancel", field }) {
+  const { label = "", ...attributes } = field ?? {};
+  const input = field && /** @type {HTMLInputElement} */ (el("input", { ...attributes, required: true, id: "ask-field", autocomplete: "off" }));
+  const dialog = /** @type {HTMLDialogElement} */ (el("dialog.ask", { "aria-labelledby": "ask-title" }, el(
+    "form", { method: "dialog" }, el("h2", { id: "ask-title" }, title), typeof content === "string" ? el("p.muted", content) : content, input && el("label", { for: "ask-field" }, label), input,
+    el("div.acts", yes && el("button.btn.go", { value: "yes" }, yes), el("button.btn", { value: "no", formnovalidate: true }, no)),
+  )));
   document.body.append(dialog);
   dialog.showModal();
   input?.select();
-  return new Promise((resolve) => {
-    dialog.addEventListener("close", () => {
-      dialog.remove();
-      resolve(dialog.returnValue === "yes" ? (input?.value ?? "") : null);
-    });
-  });
+  return new Promise((resolve) => dialog.addEventListener("close", () => {
+    dialog.remove();
+    resolve(dialog.returnValue === "yes" ? (input?.value ?? "") : null);
+  }));
 }

@@ -1,8 +1,7 @@
 // How to add a service: shown while there is none, and on request.
 
-import { copy } from "./actions.js";
 import { el } from "./dom.js";
-import { icon } from "./icons.js";
+import { copyButton } from "./parts.js";
 
 /** The ways to add a service: title, explanation, commands. @type {[string, string, string][]} */
 const WAYS = [
@@ -14,21 +13,21 @@ const WAYS = [
 /** @param {string} title @param {string} lead */
 export function ways(title, lead) {
   return el(
-    "div", { class: "hello" },
-    el("h1", {}, title),
-    el("p", {}, lead),
-    el("div", { class: "ways" }, ...WAYS.map(([name, what, commands]) =>
+    "div.hello",
+    el("h1", title),
+    el("p", lead),
+    el("div.ways", ...WAYS.map(([name, what, commands]) =>
       el(
-        "section", { class: "card way" },
-        el("h2", {}, name), el("p", {}, what), el("pre", { tabindex: "0", "aria-label": `Commands: ${name}` }, commands),
-        el("button", { class: "btn copy", onclick: () => copy(commands.replace(/ \\\n +/g, " ")) }, icon("copy"), "Copy", el("span", { class: "sr" }, ` the commands of “${name}”`)),
+        "section.card.way",
+        el("h2", name), el("p", what), el("pre", { tabindex: "0", "aria-label": `Commands: ${name}` }, commands),
+        copyButton(commands.replace(/ \\\n +/g, " "), "Copy", `the commands of “${name}”`),
       ))),
   );
 }
 
 export class AddView {
   title = "Add a service";
-  element = el("div", {}, ways("Add a service", "In one of three ways. It appears among the services by itself."));
+  element = el("div", ways("Add a service", "In one of three ways. It appears among the services by itself."));
   /** @param {import("./app.js").App} _app */
   constructor(_app) {}
   show() {}

@@ -9,7 +9,7 @@ import { icon } from "./icons.js";
 import { showKeys } from "./keys.js";
 import { LogsView } from "./logs.js";
 import { MapView } from "./map.js";
-import * as model from "./model.js";
+import { rowOf, serviceNames, sortRows, stackName } from "./model.js";
 import { Palette } from "./palette.js";
 import { RegistryView } from "./registry.js";
 import { ServicesView } from "./services.js";
@@ -53,8 +53,7 @@ export class App {
     const { stack, registry, traffic } = this.sources;
     /** @type {Map<string, () => View>} */
     this.views = new Map();
-    // A gateway alone knows only its traffic.
-    if (stack || registry) this.views.set("services", () => new ServicesView(this));
+    this.views.set("services", () => new ServicesView(this));
     if (stack) this.views.set("logs", () => new LogsView(this));
     if (traffic || stack) this.views.set("map", () => new MapView(this));
     if (registry) this.views.set("registry", () => new RegistryView(this));
@@ -97,7 +96,7 @@ export class App {
     byId("dock").append(...shown.map((name) => el("a", { href: link(name), "data-view": name }, icon(icons[name]), titles[name])));
     byId("dock").style.setProperty("--views", String(shown.length));
     const live = byId("live");
-    if (this.sources.registry) live.before(el("a", { class: "btn add", href: "add" }, "Add a service"));
+    if (this.sources.registry) live.before(el("a.btn.add", { href: "add" }, "Add a service"));
     byId("skip").addEventListener("click", (event) => {
       event.preventDefault();
       byId("main").focus();
@@ -125,16 +124,16 @@ export class App {
 
   /** @param {Changes} changes */
   #update(changes) {
-    const changed = changes.all || changes.links || (changes.second && !this.sources.stack && !this.sources.registry) ? model.names(this.state) : new Set([...changes.services].map((name) => model.stackName(this.state, name) ?? name));
+    const changed = changes.all || changes.links || (changes.second && !this.sources.stack && !this.sources.registry) ? serviceNames(this.state) : new Set([...changes.services].map((name) => stackName(this.state, name) ?? name));
     if (changes.all) {
       for (const name of this.rows.keys()) if (!(/** @type {Set<string>} */ (changed).has(name))) this.rows.delete(name);
     }
     for (const name of changed) {
-      const row = model.rowOf(this.state, name);
+      const row = rowOf(this.state, name);
       if (row) this.rows.set(name, row);
       else this.rows.delete(name);
     }
-    if (changed.size || changes.all) this.#sorted = model.sortRows(this.rows, this.#ranks);
+    if (changed.size || changes.all) this.#sorted = sortRows(this.rows, this.#ranks);
     this.#bars();
     this.#view?.update(changes);
     this.#title();
@@ -165,7 +164,7 @@ export class App {
     document.body.classList.toggle("stale", this.#isStale);
     const bars = byId("bars");
     once(bars, [...lost, denied && "denied"].join(), () => [
-      ...lost.map((name) => el("div", { class: "outage", role: "status", "data-source": name }, el("strong"), el("span"), el("span", { class: "age" }))),
+      ...lost.map((name) => el("div.outage", { role: "status", "data-source": name }, el("strong"), el("span"), el("span.age"))),
       denied && this.#tokenForm(),
     ]);
     for (const name of lost) {
@@ -183,10 +182,10 @@ export class App {
     const state = lost.length ? "lost" : main.state;
     live.dataset.state = state;
     const words = { live: "Live", lost: "Not live", denied: "Token needed", connecting: "Connecting", off: "Connecting" };
-    once(live, state, () => [el("span", {}, words[state]), hiddenText(this.sources.registry ? " from the registry" : "")]);
+    once(live, state, () => [el("span", words[state]), hiddenText(this.sources.registry ? " from the registry" : "")]);
     const name = this.sources.name ?? this.state.stack?.name ?? this.state.datacenter;
     byId("stack").hidden = !name;
-    once(byId("stack"), name, () => [el("b", {}, name)]);
+    once(byId("stack"), name, () => [el("b", name)]);
   }
 
   #tokenForm() {
@@ -200,7 +199,7 @@ export class App {
           this.store.setToken(/** @type {HTMLInputElement} */ (input).value);
         },
       },
-      el("label", { for: "token" }, "This registry requires a token"), input, el("button", { class: "btn go" }, "Show services"), el("span", { id: "token-error", role: "alert" }),
+      el("label", { for: "token" }, "This registry requires a token"), input, el("button.btn.go", "Show services"), el("span", { id: "token-error", role: "alert" }),
     );
   }
 
@@ -215,9 +214,8 @@ export class App {
     link._href ??= link.href;
     if ((link._mark ?? "") === mark) return;
     link._mark = mark;
-    const badge = `<circle cx="29" cy="29" r="11" fill="#b3241c"/><text x="29" y="34" font-family="sans-serif" font-size="14" font-weight="700" text-anchor="middle" fill="#fff">${mark}</text>`;
-    const drawn = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40"><rect width="40" height="40" rx="9" fill="#0f766e"/><path d="M19 7h2v27h-2z" fill="#fff"/><path d="M12 10h15l4 3.5-4 3.5H12z" fill="#fcd34d"/><path d="M28 19H13l-4 3.5 4 3.5h15z" fill="#fff"/>${badge}</svg>`;
-    link.href = mark ? `data:image/svg+xml,${encodeURIComponent(drawn)}` : link._href;
+    const badge = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40"><circle cx="20" cy="20" r="20" fill="#b3241c"/><text x="20" y="29" font-family="sans-serif" font-size="25" font-weight="700" text-anchor="middle" fill="#fff">${mark}</text></svg>`;
+    link.href = mark ? `data:image/svg+xml,${encodeURIComponent(badge)}` : link._href;
   }
 
   // === Keyboard ===

@@ -2,17 +2,17 @@
 
 import { clock } from "./format.js";
 import { attribute, svg } from "./dom.js";
+import { LEVELS } from "./icons.js";
 
 /** The number of points of a sparkline. */
 const POINTS = 60;
 /** How far back the strips go, in seconds. */
 const STRIP_SECONDS = 900;
-const CLASSES = /** @type {Record<string, string>} */ ({ passing: "ok", warning: "warn", critical: "bad", removed: "none" });
 
 export function spark() {
   return svg(
-    "svg", { class: "spark", viewBox: "0 0 120 30", preserveAspectRatio: "none", "aria-hidden": "true" },
-    svg("path", { class: "a" }), svg("path", { class: "l" }),
+    "svg.spark", { viewBox: "0 0 120 30", preserveAspectRatio: "none", "aria-hidden": "true" },
+    svg("path.a"), svg("path.l"),
   );
 }
 
@@ -71,7 +71,7 @@ export function drawStrip(element, history, now) {
       // A minimum width keeps short failures visible, and a gap separates two states.
       const least = status === "removed" ? 2 : 14;
       const width = Math.max(to - from - 6, least);
-      return svg("rect", { class: CLASSES[status] ?? "none", x: Math.min(from, STRIP_SECONDS - width).toFixed(0), y: "0", width: width.toFixed(0), height: "10" });
+      return svg("rect", { class: LEVELS[status] ?? "none", x: Math.min(from, STRIP_SECONDS - width).toFixed(0), y: "0", width: width.toFixed(0), height: "10" });
     }),
   );
   attribute(element, "aria-label", describe(history, now));

@@ -5,23 +5,30 @@
  * @typedef {Record<string, any>} Attributes Functions named `on…` are listeners; null and false are left out.
  */
 
-/** Creates an element. @param {string} tag @param {Attributes | null} [attributes] @param {...Child} children @returns {HTMLElement} */
-export function el(tag, attributes, ...children) {
-  return /** @type {HTMLElement} */ (fill(document.createElement(tag), attributes, children));
-}
+/**
+ * Creates an element, as in `el("button.btn.go", { title: "Restart" }, "Restart")`.
+ * @param {string} tag with classes @param {...(Attributes | Child)} content attributes, if there are any, and children
+ * @returns {HTMLElement}
+ */
+export const el = (tag, ...content) => /** @type {HTMLElement} */ (create("http://www.w3.org/1999/xhtml", tag, content));
 
-/** Creates an SVG element. @param {string} tag @param {Attributes | null} [attributes] @param {...Child} children @returns {SVGElement} */
-export function svg(tag, attributes, ...children) {
-  return /** @type {SVGElement} */ (fill(document.createElementNS("http://www.w3.org/2000/svg", tag), attributes, children));
-}
+/** Creates an SVG element, as `el` does. @param {string} tag @param {...(Attributes | Child)} content @returns {SVGElement} */
+export const svg = (tag, ...content) => /** @type {SVGElement} */ (create("http://www.w3.org/2000/svg", tag, content));
 
-/** @param {Element} element @param {Attributes | null | undefined} attributes @param {Child[]} children */
-function fill(element, attributes, children) {
-  for (const [name, value] of Object.entries(attributes ?? {})) {
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
-    else if (value != null && value !== false) element.setAttribute(name, value === true ? "" : value);
+/** @param {string} namespace @param {string} tag @param {(Attributes | Child)[]} content */
+function create(namespace, tag, content) {
+  const [name, ...classes] = tag.split(".");
+  const element = document.createElementNS(namespace, name);
+  if (classes.length) element.setAttribute("class", classes.join(" ").trim());
+  for (const part of content) {
+    if (typeof part === "string" || part instanceof Node) element.append(part);
+    else if (part) {
+      for (const [name, value] of Object.entries(part)) {
+        if (name.startsWith("on")) element.addEventListener(name.slice(2), value);
+        else if (value != null && value !== false) element.setAttribute(name, value === true ? "" : value);
+      }
+    }
   }
-  for (const child of children) if (child != null && child !== false) element.append(child);
   return element;
 }
 
@@ -108,4 +115,4 @@ export function hasSelection(element) {
 export const byId = (id) => /** @type {HTMLElement} */ (document.getElementById(id));
 
 /** A span that only screen readers read. @param {string} words */
-export const hiddenText = (words) => el("span", { class: "sr" }, words);
+export const hiddenText = (words) => el("span.sr", words);

@@ -5,9 +5,10 @@ import { ask } from "./actions.js";
 import { drawStrip, strip } from "./charts.js";
 import { attribute, clear, el, hiddenText, keyed, once, text } from "./dom.js";
 import { checkOutput, clock, count, duration, exact, parseTime, percent, rate, size } from "./format.js";
-import { icon, sign } from "./icons.js";
+import { LEVELS, icon, sign } from "./icons.js";
 import { accessEntry, logLine } from "./lines.js";
-import * as model from "./model.js";
+import { callersOf, isGateway, measure } from "./model.js";
+import { external, status } from "./parts.js";
 
 /**
  * @typedef {import("./types.d.ts").Row} Row
@@ -18,6 +19,8 @@ import * as model from "./model.js";
 const LOG_LINES = 12;
 const LOG_TAB_LINES = 150;
 const REQUEST_LINES = 60;
+/** How often the checks of a failing service are read. */
+const FAILING_MS = 4000;
 
 export class Drawer {
   #name = "";
@@ -36,11 +39,11 @@ export class Drawer {
     this.app = app;
     this.heading = el("h2", { tabindex: "-1" });
     this.status = el("span");
-    this.acts = el("div", { class: "acts" });
-    this.sub = el("p", { class: "sub" });
-    this.tabs = el("nav", { class: "tabs" });
-    this.content = el("div", { class: "scroll", tabindex: "0", role: "region" });
-    this.element = el("aside", { class: "side", hidden: true }, el("header", {}, el("div", { class: "title" }, this.heading, this.status, this.acts), this.sub, this.tabs), this.content);
+    this.acts = el("div.acts");
+    this.sub = el("p.sub");
+    this.tabs = el("nav.tabs");
+    this.content = el("div.scroll", { tabindex: "0", role: "region" });
+    this.element = el("aside.side", { hidden: true }, el("header", el("div.title", this.heading, this.status, this.acts), this.sub, this.tabs), this.content);
   }
 
   /** Shows a service, or nothing. @param {string} name @param {string} tab */
@@ -76,16 +79,10 @@ export class Drawer {
     if (!this.#name) return;
     const row = this.app.rows.get(this.#name);
     // A failing check may have a new output after each run, even if the registry reports no change.
-    if (row && row.level !== "ok" && this.#checks && now - this.#fetchedAt > this.#interval()) this.#fetchChecks(row);
+    if (row && row.level !== "ok" && this.#checks && now - this.#fetchedAt > FAILING_MS) this.#fetchChecks(row);
     for (const element of /** @type {NodeListOf<HTMLElement>} */ (this.content.querySelectorAll("[data-next]"))) {
       text(element, `Next check in ${duration(Math.max(0, Number(element.dataset.next) - now))}. `);
     }
-  }
-
-  /** How often a failing check runs, in milliseconds. */
-  #interval() {
-    const intervals = (this.#checks ?? []).map((check) => goDuration(check.Definition.Interval ?? check.Definition.TTL ?? "")).filter(Boolean);
-    return Math.max(2000, Math.min(10_000, ...intervals));
   }
 
   // === Frame ===
@@ -97,15 +94,15 @@ export class Drawer {
       const isLoading = !this.app.rows.size;
       once(this.status, "none", () => []);
       once(this.acts, "none", () => [this.#closeButton()]);
-      once(this.content, `none ${isLoading}`, () => [el("p", { class: "muted" }, isLoading ? "Loading" : `There is no service ${this.#name} now.`)]);
+      once(this.content, `none ${isLoading}`, () => [el("p.muted", isLoading ? "Loading" : `There is no service ${this.#name} now.`)]);
       return;
     }
-    once(this.status, `${row.level} ${row.word}`, () => [el("span", { class: `st ${row.level}` }, sign(row.level), row.word)]);
+    once(this.status, `${row.level} ${row.word}`, () => [status(row.level, row.word)]);
     once(this.acts, `${row.canRestart} ${row.isStopped} ${row.name}`, () => this.#actions(row));
     const facts = [row.about];
     once(this.sub, `${row.url} ${facts}`, () => [
-      row.url && el("a", { class: "addr", href: row.url, target: "_blank", rel: "noreferrer" }, row.url.replace(/^https?:\/\//, ""), el("span", { "aria-hidden": "true" }, " ↗")),
-      ...facts.filter(Boolean).map((fact) => el("span", {}, fact)),
+      row.url && external(row.url, row.url.replace(/^https?:\/\//, "")),
+      ...facts.filter(Boolean).map((fact) => el("span", fact)),
       ...this.#links(row),
     ]);
     const tabs = this.#tabList(row);
@@ -145,7 +142,7 @@ export class Drawer {
 
   #closeButton() {
     const query = new URLSearchParams(location.search);
-    return el("a", { class: "btn icon", href: address.href([], { show: query.get("show"), q: query.get("q") }), "aria-label": "Close", title: "Close (Esc)" }, icon("close"));
+    return el("a.btn.icon", { href: address.href([], { show: query.get("show"), q: query.get("q") }), "aria-label": "Close", title: "Close (Esc)" }, icon("close"));
   }
 
   /** @param {Row} row */
@@ -155,9 +152,9 @@ export class Drawer {
     const name = row.name;
     return [
       row.isStopped
-        ? el("button", { class: "btn", onclick: () => actions.start(name) }, icon("start"), "Start")
-        : el("button", { class: "btn", onclick: () => actions.restart(name), title: "Restart (r)" }, icon("restart"), "Restart"),
-      !row.isStopped && el("button", { class: "btn icon", "aria-label": `Stop ${name}`, title: "Stop", onclick: () => actions.stop(name) }, icon("stop")),
+        ? el("button.btn", { onclick: () => actions.start(name) }, icon("start"), "Start")
+        : el("button.btn", { onclick: () => actions.restart(name), title: "Restart (r)" }, icon("restart"), "Restart"),
+      !row.isStopped && el("button.btn.icon", { "aria-label": `Stop ${name}`, title: "Stop", onclick: () => actions.stop(name) }, icon("stop")),
       this.#closeButton(),
     ];
   }
@@ -165,7 +162,7 @@ export class Drawer {
   /** @param {Row} row */
   #links(row) {
     const links = this.app.state.services.get(row.name)?.links ?? {};
-    return Object.entries(links).map(([title, href]) => el("a", { class: "addr", href, target: "_blank", rel: "noreferrer" }, title));
+    return Object.entries(links).map(([title, href]) => external(href, title));
   }
 
   // === Overview ===
@@ -175,21 +172,21 @@ export class Drawer {
     const parts = /** @type {any} */ (this.content)._parts;
     if (parts?.why.isConnected) return parts;
     const made = {
-      why: el("section", { class: "why", "aria-label": "Why it is not all ready" }, el("strong"), el("pre"), el("p")),
-      strips: el("div", { class: "strips" }),
-      axis: el("p", { class: "axis" }, el("span"), el("span", {}, "now")),
-      rows: el("ul", { class: "rows" }),
-      scale: el("span", { class: "end" }),
+      why: el("section.why", { "aria-label": "Why it is not all ready" }, el("strong"), el("pre"), el("p")),
+      strips: el("div.strips"),
+      axis: el("p.axis", el("span"), el("span", "now")),
+      rows: el("ul.rows"),
+      scale: el("span.end"),
       callers: el("ul"),
       calls: el("ul"),
-      callsSection: el("section", { class: "calls" }),
+      callsSection: el("section.calls"),
       logTitle: el("h3"),
-      log: el("ol", { class: "log", tabindex: "0" }),
+      log: el("ol.log", { tabindex: "0" }),
     };
-    made.callsSection.append(el("div", {}, el("h3", {}, "Called by"), made.callers), el("div", {}, el("h3", {}, "Calls"), made.calls));
-    const instances = el("section", {}, el("h3", {}, "Instances", made.scale), made.rows);
-    const health = el("section", {}, el("h3", {}, "Health ", el("span", { class: "end" }, "last 15 min")), made.strips, made.axis);
-    const log = el("section", {}, made.logTitle, made.log);
+    made.callsSection.append(el("div", el("h3", "Called by"), made.callers), el("div", el("h3", "Calls"), made.calls));
+    const instances = el("section", el("h3", "Instances", made.scale), made.rows);
+    const health = el("section", el("h3", "Health ", el("span.end", "last 15 min")), made.strips, made.axis);
+    const log = el("section", made.logTitle, made.log);
     clear(this.content);
     this.content.append(made.why, health, instances, made.callsSection, ...(this.app.sources.stack ? [log] : []));
     return (/** @type {any} */ (this.content)._parts = made);
@@ -202,7 +199,7 @@ export class Drawer {
     const now = Date.now() / 1000;
     keyed(
       parts.strips, row.instances, (instance) => instance.id,
-      (instance) => el("div", { class: "strip" }, el("span", { title: instance.id }, instance.id), strip(true)),
+      (instance) => el("div.strip", el("span", { title: instance.id }, instance.id), strip(true)),
       (line, instance) => {
         const drawn = line.lastChild;
         drawStrip(drawn, instance.history, now);
@@ -210,11 +207,11 @@ export class Drawer {
       },
     );
     text(parts.axis.firstChild, clock((now - 900) * 1000).slice(0, 5));
-    once(parts.scale, `${row.canRestart} ${row.name}`, () => (row.canRestart && this.app.sources.stack ? [el("button", { class: "addr", onclick: () => this.#askScale() }, "Scale…")] : []));
+    once(parts.scale, `${row.canRestart} ${row.name}`, () => (row.canRestart && this.app.sources.stack ? [el("button.addr", { onclick: () => this.#askScale() }, "Scale…")] : []));
     keyed(parts.rows, row.instances, (instance) => instance.id, () => this.#makeInstance(), (line, instance) => this.#drawInstance(line, instance, row));
     this.#drawCalls(parts, row);
     if (this.app.sources.stack) {
-      once(parts.logTitle, row.name, () => [`Log of ${row.name} `, el("span", { class: "end" }, el("a", { class: "addr", href: address.href(["logs"], { service: row.name }) }, "All of it"))]);
+      once(parts.logTitle, row.name, () => [`Log of ${row.name} `, el("span.end", el("a.addr", { href: address.href(["logs"], { service: row.name }) }, "All of it"))]);
       attribute(parts.log, "aria-label", `Last lines of ${row.name}`);
       this.#drawLines(parts.log, this.#lines(row), LOG_LINES);
     }
@@ -253,19 +250,19 @@ export class Drawer {
       check && next > Date.now() - 1000 && !check.Definition.TTL && el("span", { "data-next": String(next) }, `Next check in ${duration(next - Date.now())}. `),
       check?.Status === "critical" && this.app.sources.registry && "Gets no requests until it passes. ",
       !check && service?.why && service.why !== what ? `${service.why} ` : "",
-      service?.advice && el("b", {}, service.advice),
+      service?.advice && el("b", service.advice),
     ]);
     rest.hidden = !rest.textContent;
   }
 
   #makeInstance() {
-    return el("li", {}, el("span", { class: "who-is" }), el("span", { class: "mono muted cut" }), el("span", { class: "num muted" }), el("span", { class: "num" }));
+    return el("li", el("span.who-is"), el("span.mono.muted.cut"), el("span.num.muted"), el("span.num"));
   }
 
   /** @param {HTMLElement} line @param {import("./types.d.ts").RowInstance} instance @param {Row} row */
   #drawInstance(line, instance, row) {
     const [who, where, use, load] = /** @type {any} */ (line.children);
-    once(who, `${instance.level} ${instance.id} ${instance.word}`, () => [el("span", { class: `st ${instance.level}`, title: instance.word }, sign(instance.level), el("span", { class: "cut" }, instance.id), hiddenText(instance.word))]);
+    once(who, `${instance.level} ${instance.id} ${instance.word}`, () => [status(instance.level, el("span.cut", { title: instance.word }, instance.id), hiddenText(instance.word))]);
     text(where, [instance.address, instance.pid ? `pid ${instance.pid}` : ""].filter(Boolean).join(" · "));
     attribute(where, "title", instance.since ? `${instance.word} since ${exact(instance.since)}` : null);
     text(use, [instance.cpu != null ? `${Math.round(instance.cpu)} %` : "", instance.memory != null ? size(instance.memory) : ""].filter(Boolean).join(" · "));
@@ -278,16 +275,16 @@ export class Drawer {
   /** @param {any} parts @param {Row} row */
   #drawCalls(parts, row) {
     const { state } = this.app;
-    const callers = [...model.callers(state, row.name)].map(([name, perSecond]) => ({ name, perSecond, share: 0 }));
-    const calls = this.app.sorted.map((other) => ({ name: other.name, perSecond: model.callers(state, other.name).get(row.name) ?? 0, share: model.traffic(state, other.name)?.share ?? 0 }))
+    const callers = [...callersOf(state, row.name)].map(([name, perSecond]) => ({ name, perSecond, share: 0 }));
+    const calls = this.app.sorted.map((other) => ({ name: other.name, perSecond: callersOf(state, other.name).get(row.name) ?? 0, share: measure(state, other.name).share }))
       .filter((call) => call.perSecond > 0);
     for (const name of row.uses) if (!calls.some((call) => call.name === name)) calls.push({ name, perSecond: 0, share: 0 });
     parts.callsSection.hidden = !callers.length && !calls.length;
     for (const [list, items] of /** @type {[HTMLElement, typeof calls][]} */ ([[parts.callers, callers], [parts.calls, calls]])) {
-      keyed(list, items.sort((a, b) => b.perSecond - a.perSecond), (item) => item.name, () => el("li", {}, el("span"), el("a"), el("span", { class: "num" })), (line, { name, perSecond, share }) => {
+      keyed(list, items.sort((a, b) => b.perSecond - a.perSecond), (item) => item.name, () => el("li", el("span"), el("a"), el("span.num")), (line, { name, perSecond, share }) => {
         const [mark, link, number] = line.children;
         const level = this.app.rows.get(name)?.level ?? "idle";
-        once(mark, level, () => [el("span", { class: `sign ${level}` }, sign(level))]);
+        once(mark, level, () => [el(`span.sign.${level}`, sign(level))]);
         text(link, name);
         attribute(link, "href", this.app.rows.has(name) ? address.href(["services", name]) : null);
         text(number, [perSecond ? `${rate(perSecond)}/s` : "", share >= 0.999 ? "all fail" : share ? `${percent(share)} fail` : ""].filter(Boolean).join(" · "));
@@ -315,25 +312,25 @@ export class Drawer {
   #drawLog(row, most) {
     let list = /** @type {HTMLElement | null} */ (this.content.querySelector("ol.log"));
     if (!list) {
-      list = el("ol", { class: "log tall", tabindex: "0", "aria-label": `Lines of ${row.name}, oldest first` });
+      list = el("ol.log", { tabindex: "0", "aria-label": `Lines of ${row.name}, oldest first` });
       clear(this.content);
-      this.content.append(el("p", { class: "muted" }, el("a", { class: "addr", href: address.href(["logs"], { service: row.name }) }, "Search and follow in Logs")), list);
+      this.content.append(el("p.muted", el("a.addr", { href: address.href(["logs"], { service: row.name }) }, "Search and follow in Logs")), list);
     }
     this.#drawLines(list, this.#lines(row), most);
   }
 
   /** The requests to the service, from the access log of the gateway. @param {Row} row */
   #drawRequests(row) {
-    const requests = this.app.state.lines.map((line) => accessEntry(line)).filter((entry) => entry && (entry.route === row.name || model.isGateway(this.app.state, row.name)));
+    const requests = this.app.state.lines.map((line) => accessEntry(line)).filter((entry) => entry && (entry.route === row.name || isGateway(this.app.state, row.name)));
     once(this.content, `requests ${row.name} ${requests.length} ${requests.at(-1)?.id}`, () => [
-      el("p", { class: "muted" }, requests.length ? "From the access log of the gateway, newest first." : "The gateway’s access log has no requests to it yet."),
-      el("ul", { class: "rows requests" }, ...requests.slice(-REQUEST_LINES).reverse().map((entry) => {
+      el("p.muted", requests.length ? "From the access log of the gateway, newest first." : "The gateway’s access log has no requests to it yet."),
+      el("ul.rows.requests", ...requests.slice(-REQUEST_LINES).reverse().map((entry) => {
         const it = /** @type {NonNullable<typeof entry>} */ (entry);
         const level = Number(it.status) >= 500 ? "bad" : Number(it.status) >= 400 ? "warn" : "ok";
         return el(
-          "li", {}, el("span", { class: `st ${level}` }, sign(level), it.status || "–"), el("span", { class: "mono cut", title: `${it.method} ${it.path}` }, `${it.method} ${it.path}`),
-          el("span", { class: "num muted" }, it.duration_ms ? `${it.duration_ms} ms` : ""),
-          it.request_id ? el("a", { class: "addr", href: address.href(["logs"], { request: it.request_id }) }, "log", hiddenText(` of request ${it.request_id}`)) : null,
+          "li", status(level, it.status || "–"), el("span.mono.cut", { title: `${it.method} ${it.path}` }, `${it.method} ${it.path}`),
+          el("span.num.muted", it.duration_ms ? `${it.duration_ms} ms` : ""),
+          it.request_id ? el("a.addr", { href: address.href(["logs"], { request: it.request_id }) }, "log", hiddenText(` of request ${it.request_id}`)) : null,
         );
       })),
     ]);
@@ -359,7 +356,7 @@ export class Drawer {
     const checks = this.#checks;
     const key = `checks ${this.#error} ${checks && JSON.stringify(checks.map((check) => [check.Node, check.CheckID, check.Status, check.Output, check.History.length, check.Runs]))}`;
     once(this.content, key, () => {
-      if (!checks) return [el("p", { class: "muted" }, this.#error ? `The checks can’t be read: ${this.#error}` : "Loading")];
+      if (!checks) return [el("p.muted", this.#error ? `The checks can’t be read: ${this.#error}` : "Loading")];
       const shown = [...checks].sort((a, b) => Number(a.Status === "passing") - Number(b.Status === "passing") || Number(!a.ServiceID) - Number(!b.ServiceID));
       return shown.map((check) => checkSection(check));
     });
@@ -380,24 +377,24 @@ export class Drawer {
         },
         (error) => {
           clear(this.content);
-          this.content.append(el("p", { class: "muted" }, `The environment can’t be read: ${error.message}`));
+          this.content.append(el("p.muted", `The environment can’t be read: ${error.message}`));
         },
       );
     }
     const variables = this.#environment;
     once(this.content, `environment ${variables?.length}`, () => (variables
       ? [
-          el("p", { class: "muted" }, "The variables that are passed to the process. Values that look secret are masked."),
-          el("dl", { class: "pairs" }, ...variables.map(({ name, value, masked, source }) =>
-            el("div", {}, el("dt", { class: "mono" }, name), el("dd", { class: `mono ${masked ? "muted" : ""}` }, masked ? "••••••" : value, masked && hiddenText("masked")), el("dd", { class: "muted" }, source)))),
+          el("p.muted", "The variables that are passed to the process. Values that look secret are masked."),
+          el("dl.pairs", ...variables.map(({ name, value, masked, source }) =>
+            el("div", el("dt.mono", name), el(`dd.mono.${masked ? "muted" : ""}`, masked ? "••••••" : value, masked && hiddenText("masked")), el("dd.muted", source)))),
         ]
-      : [el("p", { class: "muted" }, "Loading")]));
+      : [el("p.muted", "Loading")]));
   }
 }
 
 /** @param {Check} check */
 function checkSection(check) {
-  const level = /** @type {import("./types.d.ts").Level} */ ({ passing: "ok", warning: "warn", critical: "bad" }[check.Status]);
+  const level = LEVELS[check.Status];
   const past = strip(true);
   const history = /** @type {[number, string][]} */ (check.History.map(({ Time, Status }) => [parseTime(Time) / 1000, Status]));
   drawStrip(past, history, Date.now() / 1000);
@@ -406,23 +403,15 @@ function checkSection(check) {
   const how = [Interval && `every ${Interval}`, Timeout && `timeout ${Timeout}`, check.Runs && count(check.Runs, "run")].filter(Boolean).join(" · ");
   const changes = [...check.History].reverse().slice(0, 30);
   return el(
-    "section", { class: "check", "data-check": check.CheckID },
-    el("h3", {}, el("span", { class: `st ${level}` }, sign(level), check.Name || check.CheckID), el("span", { class: "end" }, check.ServiceID || `node ${check.Node}`)),
-    el("p", { class: "mono small" }, what), how && el("p", { class: "muted small" }, how),
+    "section.check", { "data-check": check.CheckID },
+    el("h3", status(level, check.Name || check.CheckID), el("span.end", check.ServiceID || `node ${check.Node}`)),
+    el("p.mono.small", what), how && el("p.muted.small", how),
     past,
-    check.Output && el("pre", { class: "output" }, check.Output),
-    el("ol", { class: "transitions" }, ...changes.map(({ Time, Status, Output }) => {
-      const level = /** @type {import("./types.d.ts").Level} */ ({ passing: "ok", warning: "warn", critical: "bad" }[Status] ?? "idle");
-      const { status, text } = checkOutput(Output);
-      return el("li", {}, el("time", { title: exact(parseTime(Time)), datetime: Time }, clock(parseTime(Time))), el("span", { class: `st ${level}` }, sign(level), Status), el("span", { class: "muted cut", title: Output }, status ? `${status} ${text}` : text));
+    check.Output && el("pre.output", check.Output),
+    el("ol.transitions", ...changes.map(({ Time, Status, Output }) => {
+      const level = LEVELS[Status] ?? "idle";
+      const seen = checkOutput(Output);
+      return el("li", el("time", { title: exact(parseTime(Time)), datetime: Time }, clock(parseTime(Time))), status(level, Status), el("span.muted.cut", { title: Output }, `${seen.status} ${seen.text}`.trim()));
     })),
   );
-}
-
-/** A Go duration such as "1m30s" in milliseconds; 0 if there is none. @param {string} value */
-function goDuration(value) {
-  const units = /** @type {Record<string, number>} */ ({ h: 3_600_000, m: 60_000, s: 1000, ms: 1 });
-  let sum = 0;
-  for (const [, number, unit] of value.matchAll(/([\d.]+)(h|ms|m|s)/g)) sum += Number(number) * units[unit];
-  return sum;
 }

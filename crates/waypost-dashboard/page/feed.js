@@ -38,40 +38,37 @@ export class Feed {
   open() {
     this.#isOpen = true;
     const { stack, registry, traffic } = this.sources;
-    if (stack) this.#follow("stack", () => `${stack}events`, (...event) => this.#stack(...event));
-    if (registry) this.#follow("registry", () => this.#registryUrl(registry), (...event) => this.#registry(...event));
-    if (traffic) this.#follow("traffic", () => `${traffic}?seconds=900`, (...event) => this.#traffic(...event));
-    if (stack && this.#wantsLogs) this.#openLogs(stack);
+    if (stack) this.#follow("stack", () => `${stack}events`);
+    if (registry) this.#follow("registry", () => this.#registryUrl(registry));
+    if (traffic) this.#follow("traffic", () => `${traffic}?seconds=900`);
+    if (stack && this.#wantsLogs) this.#follow("logs", () => `${stack}logs?follow=true&n=${FIRST_LINES}`);
   }
 
   /** Closes all streams. */
   close() {
     this.#isOpen = false;
-    for (const running of this.#running.values()) running.abort();
-    this.#running.clear();
+    for (const source of this.#running.keys()) this.#stop(source);
+  }
+
+  /** @param {SourceName} source */
+  #stop(source) {
+    this.#running.get(source)?.abort();
+    this.#running.delete(source);
   }
 
   /** Sets the token of the registry, and tries again. @param {string} token */
   setToken(token) {
+    if (token === this.#token) return;
     this.#token = token;
-    this.#running.get("registry")?.abort();
-    this.#running.delete("registry");
+    this.#stop("registry");
     if (this.#isOpen) this.open();
   }
 
   /** Whether some page shows log lines. @param {boolean} wanted */
   wantLogs(wanted) {
     this.#wantsLogs = wanted;
-    if (wanted && this.#isOpen && this.sources.stack) this.#openLogs(this.sources.stack);
-    if (!wanted) {
-      this.#running.get("logs")?.abort();
-      this.#running.delete("logs");
-    }
-  }
-
-  /** @param {string} stack */
-  #openLogs(stack) {
-    this.#follow("logs", () => `${stack}logs?follow=true&n=${FIRST_LINES}`, (name, line) => name === "line" && this.#line(line));
+    if (!wanted) this.#stop("logs");
+    else if (this.#isOpen) this.open();
   }
 
   /** @param {string} registry */
@@ -82,9 +79,9 @@ export class Feed {
 
   /**
    * Reads a stream until it is closed.
-   * @param {SourceName} source @param {() => string} url @param {(name: string, data: any) => void} onEvent
+   * @param {SourceName} source @param {() => string} url
    */
-  async #follow(source, url, onEvent) {
+  async #follow(source, url) {
     if (this.#running.has(source)) return;
     const controller = new AbortController();
     const { signal } = controller;
@@ -105,7 +102,7 @@ export class Feed {
           onEvent: (name, data, id) => {
             if (signal.aborted) return;
             if (id) this.#lastIds.set(source, id);
-            onEvent(name, data);
+            this.#received(source, name, data);
           },
         });
       } catch (error) {
@@ -133,44 +130,27 @@ export class Feed {
 
   /** @param {SourceName} source @param {import("./types.d.ts").Link["state"]} state @param {number} since @param {string} [error] */
   #publishLink(source, state, since, error = "") {
-    this.publish({ type: "link", source, link: { state, since, error } });
+    this.publish({ source, name: "link", data: { state, since, error } });
   }
 
-  /** @param {string} name @param {any} data */
-  #stack(name, data) {
-    if (name === "snapshot") {
-      const { services, ...info } = data;
-      this.publish({ type: "stack", info, services });
-    } else if (name === "service") this.publish({ type: "service", service: data });
-    else if (name === "removed") this.publish({ type: "removed", name: data.name });
-  }
-
-  /** @param {string} name @param {any} data */
-  #registry(name, data) {
-    if (name === "snapshot") this.publish({ type: "registry", ...data });
-    else if (name === "names") this.publish({ type: "registry-names", names: data.names });
-    else if (name === "service") this.publish({ type: "registry-service", service: data });
-    else if (name === "removed") this.publish({ type: "registry-removed", name: data.name });
+  /** @param {SourceName} source @param {string} name @param {any} data */
+  #received(source, name, data) {
+    if (name === "line") this.#line(data);
     // If the registry has no events, the server polls it and reports its outages here.
-    else if (name === "outage") this.#publishLink("registry", "lost", Date.parse(data.since), data.error);
-    else if (name === "recovered") this.#publishLink("registry", "live", Date.now());
-  }
-
-  /** @param {string} name @param {any} data */
-  #traffic(name, data) {
-    if (name === "snapshot") this.publish({ type: "traffic", second: data.second, services: data.services });
-    else if (name === "second") this.publish({ type: "second", second: data.second, services: data.services });
+    else if (name === "outage") this.#publishLink(source, "lost", Date.parse(data.since), data.error);
+    else if (name === "recovered") this.#publishLink(source, "live", Date.now());
+    else this.publish({ source, name, data });
+    // A gateway alone says whether its registry can be reached.
+    if (name === "routes" && !this.sources.registry) this.#publishLink("registry", data.outage ? "lost" : "off", Date.now() - (data.age_seconds ?? 0) * 1000, data.outage ?? "");
   }
 
   /** @param {import("./types.d.ts").LogLine} line */
   #line(line) {
     this.#lines.push(line);
-    if (this.#linesTimer) return;
-    this.#linesTimer = setTimeout(() => {
+    this.#linesTimer ||= setTimeout(() => {
       this.#linesTimer = 0;
-      const lines = this.#lines;
+      this.publish({ source: "logs", name: this.#areLinesNew ? "first lines" : "lines", data: this.#lines });
       this.#lines = [];
-      this.publish({ type: "lines", lines, anew: this.#areLinesNew });
       this.#areLinesNew = false;
     }, LINES_MS);
   }

@@ -4,6 +4,9 @@ import { svg } from "./dom.js";
 
 /** @typedef {import("./types.d.ts").Level} Level */
 
+/** The level of the status of a check. @type {Record<string, Level>} */
+export const LEVELS = { passing: "ok", warning: "warn", critical: "bad" };
+
 /** The sign of a level: a cross, a triangle, a dashed ring or a dot. @param {Level} level */
 export function sign(level) {
   const shape = {
@@ -22,7 +25,7 @@ const PATHS = {
   close: "m3.5 3.5 9 9m0-9-9 9",
   start: "M5 3.2v9.6l7.6-4.8z",
   stop: "M4 4h8v8H4z",
-  services: "M3.3 2.5h9.4A1.3 1.3 0 0 1 14 3.8v1.8a1.3 1.3 0 0 1-1.3 1.3H3.3A1.3 1.3 0 0 1 2 5.6V3.8a1.3 1.3 0 0 1 1.3-1.3M3.3 9.1h9.4a1.3 1.3 0 0 1 1.3 1.3v1.8a1.3 1.3 0 0 1-1.3 1.3H3.3A1.3 1.3 0 0 1 2 12.2v-1.8a1.3 1.3 0 0 1 1.3-1.3",
+  services: "M2 2.5h12v4.4H2zM2 9.1h12v4.4H2z",
   map: "M5.3 8a1.9 1.9 0 1 1-3.8 0 1.9 1.9 0 0 1 3.8 0M14.3 3.6a1.9 1.9 0 1 1-3.8 0 1.9 1.9 0 0 1 3.8 0M14.3 12.4a1.9 1.9 0 1 1-3.8 0 1.9 1.9 0 0 1 3.8 0M5.2 7.1l5.4-2.6M5.2 8.9l5.4 2.6",
   registry: "M3 3.2h10M3 8h10M3 12.8h10M1.4 3.2h.01M1.4 8h.01M1.4 12.8h.01",
   copy: "M5.5 5.5h7v8h-7zM3.5 10.5v-8h7",

@@ -1,5 +1,6 @@
 // The list of keys.
 
+import { ask } from "./actions.js";
 import { el } from "./dom.js";
 
 /** What the keys do; the second word is whether they need a stack. @type {[string[], string, boolean][]} */
@@ -20,17 +21,11 @@ const KEYS = [
 
 /** The keys of one view, for its footer. @param {[string[], string][]} keys */
 export const keyLine = (keys) =>
-  el("p", { class: "keys" }, ...keys.map(([names, what]) => el("span", {}, ...names.map((name) => el("kbd", {}, name)), ` ${what}`)));
+  el("p.keys", ...keys.map(([names, what]) => el("span", ...names.map((name) => el("kbd", name)), ` ${what}`)));
 
 /** Shows all keys. @param {import("./types.d.ts").Sources} sources */
 export function showKeys(sources) {
   const rows = KEYS.filter(([, , needsStack]) => !needsStack || sources.stack).map(([names, what]) =>
-    el("li", {}, el("span", {}, ...names.map((name) => el("kbd", {}, name))), what));
-  const dialog = /** @type {HTMLDialogElement} */ (el(
-    "dialog", { class: "ask", "aria-labelledby": "keys-title" },
-    el("form", { method: "dialog" }, el("h2", { id: "keys-title" }, "Keys"), el("ul", { class: "all-keys" }, ...rows), el("button", { class: "btn go" }, "Close")),
-  ));
-  dialog.addEventListener("close", () => dialog.remove());
-  document.body.append(dialog);
-  dialog.showModal();
+    el("li", el("span", ...names.map((name) => el("kbd", name))), what));
+  ask({ title: "Keys", content: el("ul.all-keys", ...rows), no: "Close" });
 }

@@ -3,9 +3,10 @@
 import * as address from "./address.js";
 import { attribute, clear, el, hiddenText, keyed, once, text } from "./dom.js";
 import { byName, count, preciseClock } from "./format.js";
-import { icon, sign } from "./icons.js";
+import { icon } from "./icons.js";
 import { keyLine } from "./keys.js";
 import { accessEntry, logLine } from "./lines.js";
+import { searchField, status } from "./parts.js";
 
 /** The number of lines in the page. */
 const MAX_SHOWN = 350;
@@ -21,26 +22,19 @@ export class LogsView {
   #isFollowing = true;
   /** Lines up to this id were cleared. */
   #cleared = -1;
-  #typing = 0;
   /** Where the list was scrolled to. */
   #scrolled = 0;
 
   /** @param {import("./app.js").App} app */
   constructor(app) {
     this.app = app;
-    this.whose = el("div", { class: "chips", role: "group", "aria-label": "Whose" });
-    this.more = /** @type {HTMLSelectElement} */ (el("select", { class: "chip", "aria-label": "Another service", onchange: () => this.#toggle(this.more.value, true) }));
-    this.levels = el("div", { class: "chips", role: "group", "aria-label": "Level" });
-    this.search = /** @type {HTMLInputElement} */ (el("input", {
-      type: "search", placeholder: "Search", "aria-label": "Search in the lines", spellcheck: "false", autocomplete: "off",
-      oninput: () => {
-        clearTimeout(this.#typing);
-        this.#typing = setTimeout(() => address.setQuery({ q: this.search.value.trim() || null }), 150);
-      },
-    }));
-    this.restart = el("button", { class: "btn", onclick: () => this.#restart() }, icon("restart"), el("span", {}, "Restart"));
-    this.follow = el("button", { class: "btn", onclick: () => this.#setFollowing(!this.#isFollowing) }, "Follow");
-    this.list = el("ol", { class: "log", tabindex: "0", "aria-label": "Lines of all services, oldest first" });
+    this.whose = el("div.chips", { role: "group", "aria-label": "Whose" });
+    this.more = /** @type {HTMLSelectElement} */ (el("select.chip", { "aria-label": "Another service", onchange: () => this.#toggle(this.more.value, true) }));
+    this.levels = el("div.chips", { role: "group", "aria-label": "Level" });
+    this.search = searchField("Search");
+    this.restart = el("button.btn", { onclick: () => this.#restart() }, icon("restart"), el("span", "Restart"));
+    this.follow = el("button.btn", { onclick: () => this.#setFollowing(!this.#isFollowing) }, "Follow");
+    this.list = el("ol.log", { tabindex: "0", "aria-label": "Lines of all services, oldest first" });
     this.list.addEventListener("scroll", () => {
       const isAtEnd = this.list.scrollHeight - this.list.scrollTop - this.list.clientHeight < 30;
       const isBack = this.list.scrollTop < this.#scrolled - 4;
@@ -48,20 +42,20 @@ export class LogsView {
       // Scrolling back pauses; scrolling to the end resumes.
       if (this.#isFollowing ? isBack && !isAtEnd : isAtEnd) this.#setFollowing(isAtEnd);
     }, { passive: true });
-    this.status = el("p", { class: "log-status muted", role: "status" });
-    this.request = el("section", { class: "card", "aria-labelledby": "t-one", hidden: true });
+    this.status = el("p.log-status.muted", { role: "status" });
+    this.request = el("section.card", { "aria-labelledby": "t-one", hidden: true });
     const card = el(
-      "section", { class: "card logs-card", "aria-label": "Logs" },
+      "section.card.logs-card", { "aria-label": "Logs" },
       el(
-        "div", { class: "bar" }, el("h2", {}, "Logs"), this.whose, this.levels,
-        el("label", { class: "find small" }, icon("find"), this.search),
-        el("div", { class: "acts" }, el("button", { class: "btn", onclick: () => this.#clear() }, "Clear"), this.restart, this.follow),
+        "div.bar", el("h2", "Logs"), this.whose, this.levels,
+        el("label.find.small", icon("find"), this.search),
+        el("div.acts", el("button.btn", { onclick: () => this.#clear() }, "Clear"), this.restart, this.follow),
       ),
       this.list, this.status,
     );
     const foot = keyLine([[["/"], "search"], [["e"], "errors only"], [["f"], "follow"], [["c"], "clear the view"], [["r"], "restart"]]);
-    foot.append(el("span", {}, "The address contains the filter, so you can share it."));
-    this.element = el("div", { class: "main logs" }, el("h1", { class: "sr" }, "Logs"), card, this.request, foot);
+    foot.append(el("span", "The address contains the filter, so you can share it."));
+    this.element = el("div.main.logs", el("h1.sr", "Logs"), card, this.request, foot);
   }
 
   /** @param {address.Address} where */
@@ -139,10 +133,10 @@ export class LogsView {
     const others = names.filter((name) => !first.includes(name));
     keyed(
       this.whose, ["", ...first, ...(others.length ? ["…"] : [])], (name) => name || "all",
-      (name) => (name === "…" ? this.more : el("button", { class: "chip", onclick: () => this.#toggle(name) }, name || "All")),
+      (name) => (name === "…" ? this.more : el("button.chip", { onclick: () => this.#toggle(name) }, name || "All")),
       (chip, name) => {
         if (name === "…") {
-          once(chip, others.join(), () => [el("option", { value: "" }, `+ ${others.length}`), ...others.sort(byName).map((other) => el("option", {}, other))]);
+          once(chip, others.join(), () => [el("option", { value: "" }, `+ ${others.length}`), ...others.sort(byName).map((other) => el("option", other))]);
         } else attribute(chip, "aria-pressed", String(name ? this.#services.has(name) : !this.#services.size));
       },
     );
@@ -150,7 +144,7 @@ export class LogsView {
     const ofService = lines.filter((line) => line.id > this.#cleared && (!this.#services.size || this.#services.has(line.service)));
     keyed(
       this.levels, levels, ([level]) => level,
-      ([level, , css]) => el("button", { class: "chip", onclick: () => address.setQuery({ level: this.#level === level ? null : level }) }, el("span", { class: css })),
+      ([level, , css]) => el("button.chip", { onclick: () => address.setQuery({ level: this.#level === level ? null : level }) }, el(`span.${css}`)),
       (chip, [level, title]) => {
         text(chip.firstChild, `${title} ${ofService.filter((line) => line.level === level).length}`);
         attribute(chip, "aria-pressed", String(this.#level === level));
@@ -240,21 +234,21 @@ export class LogsView {
       const whole = first ? Math.max(1, Math.max(...spans.map((span) => span.end)) - start) : 1;
       return [
         el(
-          "div", { class: "bar" }, el("h2", { id: "t-one" }, "One request"),
-          el("span", { class: "muted" }, first ? el("code", {}, `${first.fields.method} ${first.fields.path}`) : "", first ? ` ${first.fields.status ?? ""} in ${first.lasted} ms · ` : "", el("code", {}, `request_id ${this.#request}`)),
-          el("span", { class: "end" }, "From the access log"),
-          el("button", { class: "btn icon", "aria-label": "Show all lines", onclick: () => address.setQuery({ request: null }) }, icon("close")),
+          "div.bar", el("h2", { id: "t-one" }, "One request"),
+          el("span.muted", first ? el("code", `${first.fields.method} ${first.fields.path}`) : "", first ? ` ${first.fields.status ?? ""} in ${first.lasted} ms · ` : "", el("code", `request_id ${this.#request}`)),
+          el("span.end", "From the access log"),
+          el("button.btn.icon", { "aria-label": "Show all lines", onclick: () => address.setQuery({ request: null }) }, icon("close")),
         ),
         spans.length
-          ? el("ol", { class: "fall" }, ...spans.map((span) => {
+          ? el("ol.fall", ...spans.map((span) => {
               const level = Number(span.fields.status) >= 500 ? "bad" : "ok";
-              const bar = el("i", { class: level });
+              const bar = el(`i.${level}`);
               bar.style.setProperty("--from", `${(((span.start - start) / whole) * 100).toFixed(1)}%`);
               bar.style.setProperty("--for", `${((span.lasted / whole) * 100).toFixed(1)}%`);
               const result = [span.fields.status, `${span.lasted} ms`, Number(span.fields.attempts) > 1 ? `${span.fields.attempts} attempts` : "", span.fields.cause].filter(Boolean).join(", ");
-              return el("li", {}, el("span", {}, el("span", { class: `st ${level}` }, sign(level), span.name)), el("span", { class: "track", title: `from ${preciseClock(span.start)}` }, bar), el("span", { class: level === "bad" ? "bad" : "muted" }, result, hiddenText(`, ${span.lasted} milliseconds`)));
+              return el("li", el("span", status(level, span.name)), el("span.track", { title: `from ${preciseClock(span.start)}` }, bar), el("span", { class: level === "bad" ? "bad" : "muted" }, result, hiddenText(`, ${span.lasted} milliseconds`)));
             }))
-          : el("p", { class: "nothing" }, "The access log has no request with this id yet. The lines above contain the id."),
+          : el("p.nothing", "The access log has no request with this id yet. The lines above contain the id."),
       ];
     });
   }

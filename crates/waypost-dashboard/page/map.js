@@ -5,7 +5,7 @@ import { attribute, el, once, svg, text } from "./dom.js";
 import { byName, millis, percent, rate } from "./format.js";
 import { sign } from "./icons.js";
 import { keyLine } from "./keys.js";
-import * as model from "./model.js";
+import { callersOf, isGateway, measure } from "./model.js";
 
 /**
  * @typedef {import("./types.d.ts").Level} Level
@@ -27,18 +27,18 @@ export class MapView {
   /** @param {import("./app.js").App} app */
   constructor(app) {
     this.app = app;
-    this.plan = el("div", { class: "plan", tabindex: "0", role: "region", "aria-label": "Map, scrolls sideways" });
+    this.plan = el("div.plan", { tabindex: "0", role: "region", "aria-label": "Map, scrolls sideways" });
     this.rows = el("tbody");
-    this.note = el("p", { class: "nothing", hidden: true });
+    this.note = el("p.nothing", { hidden: true });
     const head = ["From", "To", "Calls", "p50", "p99", "Failed", "What fails"];
     const about = app.sources.traffic ? "Calls seen by the gateway in the last minute; those that fail are dashed" : "The services that each service says it uses";
     this.element = el(
-      "div", { class: "main" }, el("h1", { class: "sr" }, "Map"),
-      el("section", { class: "card", "aria-label": "Map" }, el("div", { class: "bar" }, el("h2", {}, "Map"), el("span", { class: "muted small" }, about), el("span", { class: "end" }, app.sources.traffic ? "Last minute" : "")), this.plan, this.note),
+      "div.main", el("h1.sr", "Map"),
+      el("section.card", { "aria-label": "Map" }, el("div.bar", el("h2", "Map"), el("span.muted.small", about), el("span.end", app.sources.traffic ? "Last minute" : "")), this.plan, this.note),
       el(
-        "section", { class: "card", "aria-labelledby": "t-calls" },
-        el("div", { class: "bar" }, el("h2", { id: "t-calls" }, "Calls"), el("span", { class: "end" }, "Worst first")),
-        el("div", { class: "wide", tabindex: "0", role: "region", "aria-label": "Table of calls" }, el("table", { class: "calls-table", "aria-labelledby": "t-calls" }, el("thead", {}, el("tr", {}, ...head.map((title, index) => el("th", { scope: "col", class: index > 1 && index < 6 ? "num" : null }, title)))), this.rows)),
+        "section.card", { "aria-labelledby": "t-calls" },
+        el("div.bar", el("h2", { id: "t-calls" }, "Calls"), el("span.end", "Worst first")),
+        el("div.wide", { tabindex: "0", role: "region", "aria-label": "Table of calls" }, el("table.calls-table", { "aria-labelledby": "t-calls" }, el("thead", el("tr", ...head.map((title, index) => el("th", { scope: "col", class: index > 1 && index < 6 ? "num" : null }, title)))), this.rows)),
       ),
       keyLine([[["/"], "find"], [["s"], "services"], [["?"], "all keys"]]),
     );
@@ -64,7 +64,7 @@ export class MapView {
 
   /** The name of the gateway, if there is one. */
   #gateway() {
-    const named = this.app.sorted.find((row) => model.isGateway(this.app.state, row.name));
+    const named = this.app.sorted.find((row) => isGateway(this.app.state, row.name));
     return named?.name ?? (this.app.sources.traffic ? "gateway" : "");
   }
 
@@ -81,10 +81,10 @@ export class MapView {
       calls.set(key, call);
     };
     for (const name of state.traffic.keys()) {
-      const { rate: all } = model.lastMinute(state, name);
+      const { rate: all } = measure(state, name, 60);
       if (!all) continue;
       let rest = all;
-      for (const [caller, perSecond] of model.callers(state, name)) {
+      for (const [caller, perSecond] of callersOf(state, name)) {
         if (!this.app.rows.has(caller) || caller === gateway) continue;
         add(caller, name, perSecond);
         rest -= perSecond;
@@ -99,7 +99,7 @@ export class MapView {
     }
     for (const call of calls.values()) {
       if (call.to === gateway || !call.rate) continue;
-      const { share, p50, p99 } = model.lastMinute(state, call.to);
+      const { share, p50, p99 } = measure(state, call.to, 60);
       Object.assign(call, { share, p50, p99, level: share >= 0.05 ? "bad" : share > 0 ? "warn" : "ok" });
     }
     return [...calls.values()];
@@ -176,7 +176,7 @@ export class MapView {
     const lines = known.map(({ call, from, to }) => this.#line(call, /** @type {Box} */ (from), /** @type {Box} */ (to)));
     const labels = known.filter(({ call }) => call.rate > 0).map(({ call, from, to }) => this.#label(call, /** @type {Box} */ (from), /** @type {Box} */ (to)));
     const drawing = svg(
-      "svg", { class: "map", viewBox: `0 0 ${width} ${height}`, width: String(width), height: String(height), role: "group", "aria-label": "Which service calls which. The table below has the same data." },
+      "svg.map", { viewBox: `0 0 ${width} ${height}`, width: String(width), height: String(height), role: "group", "aria-label": "Which service calls which. The table below has the same data." },
       ...lines, ...boxes.map((box) => this.#box(box)), ...labels,
     );
     this.plan.replaceChildren(drawing);
@@ -187,7 +187,7 @@ export class MapView {
   #box(box) {
     const name = box.name.length > 16 ? `${box.name.slice(0, 15)}…` : box.name;
     const mark = svg("g", { class: box.level, transform: "translate(13 12)" }, sign(box.level));
-    const parts = [svg("rect", { width: String(WIDTH), height: String(HEIGHT), rx: "10" }), mark, svg("text", { x: "34", y: "23" }, `${name} `), svg("text", { class: "s", x: "34", y: "40" }, box.words.slice(0, 20))];
+    const parts = [svg("rect", { width: String(WIDTH), height: String(HEIGHT), rx: "10" }), mark, svg("text", { x: "34", y: "23" }, `${name} `), svg("text.s", { x: "34", y: "40" }, box.words.slice(0, 20))];
     const attributes = { class: `n ${box.level}`, transform: `translate(${box.x} ${box.y})`, "data-box": box.name };
     if (!box.isService) return svg("g", attributes, ...parts);
     return svg("a", { ...attributes, href: address.href(["services", box.name]) }, ...parts);
@@ -197,7 +197,7 @@ export class MapView {
   #line(call, from, to) {
     const { d } = curve(from, to);
     const thickness = call.rate ? Math.min(4.5, 1 + Math.log10(1 + call.rate) * 1.5) : 1;
-    return svg("path", { class: `e ${call.rate ? call.level : "unused"}`, d, "stroke-width": thickness.toFixed(1) });
+    return svg(`path.e.${call.rate ? call.level : "unused"}`, { d, "stroke-width": thickness.toFixed(1) });
   }
 
   /** @param {Call} call @param {Box} from @param {Box} to */
@@ -207,7 +207,7 @@ export class MapView {
     const words = [`${rate(call.rate)}/s`, what].filter(Boolean).join(" · ");
     const width = words.length * 6.5 + 12;
     return svg(
-      "g", { class: `t ${call.level === "ok" ? "" : call.level}`, transform: `translate(${(x - width / 2).toFixed(0)} ${(y - 10).toFixed(0)})`, "aria-hidden": "true" },
+      `g.t.${call.level === "ok" ? "" : call.level}`, { transform: `translate(${(x - width / 2).toFixed(0)} ${(y - 10).toFixed(0)})`, "aria-hidden": "true" },
       svg("rect", { width: width.toFixed(0), height: "20", rx: "5" }), svg("text", { x: (width / 2).toFixed(0), y: "14", "text-anchor": "middle" }, words),
     );
   }
@@ -223,9 +223,9 @@ export class MapView {
       const latency = (/** @type {number | null} */ value) => (value == null ? "–" : `${millis(value)} ms`);
       const failed = call.share ? percent(call.share) : "0";
       return el(
-        "tr", {}, el("td", {}, call.from), el("td", {}, el("a", { class: `st ${level}`, href: this.app.views.has("services") ? address.href(["services", call.to]) : null }, sign(level), call.to)),
-        el("td", { class: "num" }, `${rate(call.rate)} /s`), el("td", { class: "num" }, latency(call.p50)), el("td", { class: "num" }, latency(call.p99)),
-        el("td", { class: `num ${call.share ? call.level : "muted"}` }, failed), el("td", { class: "muted" }, call.share ? row?.need?.line || row?.below || "" : ""),
+        "tr", el("td", call.from), el("td", el(`a.st.${level}`, { href: this.app.views.has("services") ? address.href(["services", call.to]) : null }, sign(level), call.to)),
+        el("td.num", `${rate(call.rate)} /s`), el("td.num", latency(call.p50)), el("td.num", latency(call.p99)),
+        el(`td.num.${call.share ? call.level : "muted"}`, failed), el("td.muted", call.share ? row?.need?.line || row?.below || "" : ""),
       );
     }));
     attribute(this.rows, "data-empty", seen.length ? null : "true");

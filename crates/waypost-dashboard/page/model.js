@@ -17,7 +17,7 @@ const OWN_SERVICE = "consul";
 /** The names under which built-in services of a stack are registered. @type {Record<string, string>} */
 const REGISTERED_AS = { gateway: "api-gateway" };
 
-/** How the states of the runner are shown. @type {Record<string, [Level, string]>} */
+/** How the states of the runner are shown; the others, such as `starting`, are idle. @type {Record<string, [Level, string]>} */
 const STATES = {
   ready: ["ok", "Ready"],
   running: ["ok", "Running"],
@@ -26,12 +26,6 @@ const STATES = {
   failed: ["bad", "Failed"],
   "crash-looping": ["bad", "Crash-looping"],
   unreachable: ["bad", "Unreachable"],
-  building: ["idle", "Building"],
-  starting: ["idle", "Starting"],
-  waiting: ["idle", "Waiting"],
-  stopping: ["idle", "Stopping"],
-  stopped: ["idle", "Stopped"],
-  disabled: ["idle", "Disabled"],
   // The state of an instance whose probe fails.
   unhealthy: ["bad", "Unhealthy"],
   healthy: ["ok", "Ready"],
@@ -43,21 +37,21 @@ const HEALTH = { passing: ["ok", "Ready"], warning: ["warn", "Warning"], critica
 const RANK = { bad: 0, warn: 1, idle: 2, ok: 3 };
 
 /** Whether any service has been added. @param {State} state */
-export function isEmpty(state) {
+export function hasNoService(state) {
   const hasOthers = [...state.registry.keys()].some((name) => name !== OWN_SERVICE);
   return !state.services.size && !hasOthers;
 }
 
 /** The names of all services. @param {State} state */
-export function names(state) {
+export function serviceNames(state) {
   const all = new Set(state.services.keys());
   for (const name of state.registry.keys()) if (name !== OWN_SERVICE && !stackName(state, name)) all.add(name);
-  if (isTrafficOnly(state)) for (const name of state.traffic.keys()) all.add(name);
+  if (isTrafficOnly(state)) for (const name of [...state.traffic.keys(), ...state.routes.map((route) => route.service)]) all.add(name);
   return all;
 }
 
-/** Whether nothing but the traffic is known. @param {State} state */
-const isTrafficOnly = (state) => state.links.registry.state === "off" && state.links.stack.state === "off";
+/** Whether nothing but the gateway is known. @param {State} state */
+const isTrafficOnly = ({ links, registry }) => links.stack.state === "off" && !registry.size && (links.registry.state === "off" || links.registry.state === "lost");
 
 /**
  * Sorts rows: trouble first, then by name. Comparing names is slow, so their order is kept in `ranks` while the names
@@ -86,17 +80,24 @@ export function rowOf(state, name) {
   const registered = name === OWN_SERVICE ? undefined : state.registry.get(service && REGISTERED_AS[name] ? REGISTERED_AS[name] : name);
   if (service) return stackRow(state, service, registered);
   if (registered) return registryRow(registered);
-  return isTrafficOnly(state) && state.traffic.has(name) ? trafficRow(state, name) : null;
+  return isTrafficOnly(state) ? routeRow(state, name) : null;
 }
 
-/** The row of a service of which only the traffic is known. @param {State} state @param {string} name @returns {Row} */
-function trafficRow(state, name) {
-  const { share } = lastMinute(state, name);
-  /** @type {Level} */
-  const level = share >= 0.5 ? "bad" : share >= 0.01 ? "warn" : "ok";
+/** The row of a service of which only the gateway's routes and traffic are known. @param {State} state @param {string} name @returns {Row} */
+function routeRow(state, name) {
+  const routes = state.routes.filter((route) => route.service === name);
+  const { usable = null, instances = null, error = null } = routes[0] ?? {};
+  const path = routes[0]?.path ?? "";
+  /** @type {[Level, string]} */
+  const [level, word] = error ? ["bad", "None ready"] : instances === null ? ["idle", "Not called yet"]
+    : instances === usable ? ["ok", "Ready"] : ["warn", `${usable} of ${instances} ready`];
   return {
-    name, about: "", level, word: level === "ok" ? "Answers" : "Fails", below: "", since: 0, ready: 0, wanted: 0, address: "", url: null, tags: [],
-    instances: [], canRestart: false, isStopped: false, uses: [], need: null,
+    name, about: routes.slice(1).map((route) => route.path).join(", "), level, word, below: error ?? "", since: 0, ready: usable ?? 0, wanted: instances ?? 0,
+    address: path, url: path.startsWith("/") ? path : null, tags: [], canRestart: false, isStopped: false, uses: [],
+    instances: Object.entries(state.traffic.get(name)?.instances ?? {}).map(([address, { ejected }]) => ({
+      id: address, level: ejected ? "warn" : "ok", word: ejected ? "Ejected" : "Ready", since: 0, address, pid: null, cpu: null, memory: null, why: "", history: [],
+    })),
+    need: error ? { level: "bad", title: `${name} has no ready instance`, detail: "", code: "", line: error } : null,
   };
 }
 
@@ -193,7 +194,7 @@ function registryRow(service) {
 const bracketed = (host) => (host.includes(":") ? `[${host}]` : host);
 
 /** A check's output in a few words, such as "503 from /health". @param {string} output */
-export function shortOutput(output) {
+function shortOutput(output) {
   const { status, path, text } = checkOutput(output);
   if (status) return `${status} from ${path}`;
   return firstLine(text).replace(/^dial tcp (\S+): connect: /, "$1: ") || "no result yet";
@@ -246,42 +247,34 @@ function pastStatus(state) {
 /** @param {string} word */
 const capital = (word) => word.charAt(0).toUpperCase() + word.slice(1);
 
-/** How long a row has had its state. @param {number} since @param {number} now */
-export const lasting = (since, now) => (since ? duration(now - since) : "");
-
 // === Traffic ===
 
 /**
- * The traffic of a service over the last ten seconds that are complete.
- * @param {State} state @param {string} name
+ * The traffic of a service in the last seconds that are complete: per second, the share that failed, and the latency.
+ * @param {State} state @param {string} name @param {number} [seconds]
  */
-export function traffic(state, name) {
-  const seconds = 10;
-  const known = trafficOf(state, name);
-  if (!known) return null;
-  const recent = known.buckets.filter(([second]) => second > state.second - seconds);
+export function measure(state, name, seconds = 10) {
+  const known = trafficOf(state, name)?.buckets ?? [];
+  const recent = known.filter(([second]) => second > state.second - seconds);
   const requests = sum(recent, 1);
   const failures = sum(recent, 2);
-  const last = [...recent].reverse().find((bucket) => bucket[4] != null);
+  const medians = recent.map((bucket) => bucket[3]).filter((it) => it != null).sort((a, b) => Number(a) - Number(b));
   return {
-    rate: requests / seconds, failed: failures / seconds, share: requests ? failures / requests : 0,
-    p50: last ? last[3] : null, p99: recent.length ? Math.max(0, ...recent.map((bucket) => bucket[4] ?? 0)) || null : null,
-    isKnown: known.buckets.length > 0,
+    rate: requests / seconds, failed: failures / seconds, share: requests ? failures / requests : 0, isKnown: known.length > 0,
+    p50: medians[medians.length >> 1] ?? null, p99: Math.max(0, ...recent.map((bucket) => bucket[4] ?? 0)) || null,
   };
 }
 
 /** The gateway's own row shows all traffic. @param {State} state @param {string} name */
 export function trafficOf(state, name) {
-  const own = state.traffic.get(name);
-  if (own || !isGateway(state, name)) return own;
-  return total(state);
+  return state.traffic.get(name) ?? (isGateway(state, name) ? totalTraffic(state) : undefined);
 }
 
 /** @param {State} state @param {string} name */
 export const isGateway = (state, name) => (name === "gateway" || name === "api-gateway") && state.links.traffic.state !== "off";
 
 /** The traffic of all services together. @param {State} state @returns {import("./types.d.ts").ServiceTraffic} */
-export function total(state) {
+export function totalTraffic(state) {
   /** @type {Map<number, import("./types.d.ts").Bucket>} */
   const bySecond = new Map();
   for (const { buckets } of state.traffic.values()) {
@@ -303,24 +296,15 @@ export function total(state) {
 /** @param {import("./types.d.ts").Bucket[]} buckets @param {1 | 2} field */
 const sum = (buckets, field) => buckets.reduce((sum, bucket) => sum + bucket[field], 0);
 
-/** The calls of a service in the last minute: per second, the share that failed, and the latency. @param {State} state @param {string} name */
-export function lastMinute(state, name) {
-  const buckets = (state.traffic.get(name)?.buckets ?? []).filter(([second]) => second > state.second - 60);
-  const requests = sum(buckets, 1);
-  const medians = buckets.map((bucket) => bucket[3]).filter((it) => it != null).sort((a, b) => Number(a) - Number(b));
-  const slowest = Math.max(-1, ...buckets.map((bucket) => bucket[4] ?? -1));
-  return { rate: requests / 60, share: requests ? sum(buckets, 2) / requests : 0, p50: medians[medians.length >> 1] ?? null, p99: slowest < 0 ? null : slowest };
-}
-
 /**
  * The callers of a service that are known by name, with their calls per second in the last minute. Those of what
  * happened before the page was opened aren't known, and are taken to be the same.
  * @param {State} state @param {string} name @returns {Map<string, number>}
  */
-export function callers(state, name) {
+export function callersOf(state, name) {
   const known = (state.traffic.get(name)?.callers ?? []).filter(([second]) => second > state.second - 60);
-  const all = known.reduce((sum, [, , requests]) => sum + requests, 0) || 1;
-  const { rate } = lastMinute(state, name);
+  const all = known.reduce((all, [, , requests]) => all + requests, 0) || 1;
+  const { rate } = measure(state, name, 60);
   /** @type {Map<string, number>} */
   const calls = new Map();
   for (const [, counts] of known) {

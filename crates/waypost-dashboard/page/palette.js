@@ -101,7 +101,7 @@ export class Palette {
             this.#run(run);
           },
         },
-        level && el("span", { class: `sign ${level}` }, sign(level)), el("b", {}, words), el("span", { class: "muted" }, note),
+        level && el(`span.sign.${level}`, sign(level)), el("b", words), el("span.muted", note),
       )));
   }
 

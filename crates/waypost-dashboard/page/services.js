@@ -6,10 +6,11 @@ import { ways } from "./add.js";
 import { drawSpark, drawStrip, spark, strip, worstOf } from "./charts.js";
 import { attribute, el, hasSelection, hiddenText, keyed, once, text } from "./dom.js";
 import { Drawer } from "./drawer.js";
-import { exact, millis, percent, rate } from "./format.js";
+import { millis, percent, rate } from "./format.js";
 import { icon, sign } from "./icons.js";
 import { keyLine } from "./keys.js";
-import * as model from "./model.js";
+import { hasNoService, isGateway, measure, totalTraffic, trafficOf } from "./model.js";
+import { external, lasting, status, update } from "./parts.js";
 
 /**
  * @typedef {import("./types.d.ts").Row} Row
@@ -29,7 +30,7 @@ const ROW_HEIGHT = 46;
 const FILTERS = [
   ["", "All", () => true],
   ["need", "Need you", (row) => row.need !== null],
-  ["starting", "Starting", (row) => row.level === "idle" && !row.isStopped],
+  ["starting", "Starting", (row) => row.level === "idle" && row.canRestart && !row.isStopped],
   ["stopped", "Stopped", (row) => row.level === "idle" && row.isStopped],
 ];
 
@@ -45,29 +46,29 @@ export class ServicesView {
     this.app = app;
     this.hasTraffic = !!app.sources.traffic;
     this.hasStack = !!app.sources.stack;
-    this.needs = el("section", { class: "needs", "aria-label": "What needs you" });
-    this.vitals = el("dl", { class: "vitals" });
-    this.chips = el("div", { class: "chips", role: "group", "aria-label": "Show" });
-    this.note = el("span", { class: "end" }, "Trouble first, then by name");
-    this.above = el("tbody", { class: "gap", "aria-hidden": "true" }, el("tr", {}, el("td", { colspan: "12" })));
+    this.needs = el("section.needs", { "aria-label": "What needs you" });
+    this.vitals = el("dl.vitals");
+    this.chips = el("div.chips", { role: "group", "aria-label": "Show" });
+    this.note = el("span.end", "Trouble first, then by name");
+    this.above = el("tbody.gap", { "aria-hidden": "true" }, el("tr", el("td", { colspan: "12" })));
     this.body = el("tbody");
-    this.below = el("tbody", { class: "gap", "aria-hidden": "true" }, el("tr", {}, el("td", { colspan: "12" })));
+    this.below = el("tbody.gap", { "aria-hidden": "true" }, el("tr", el("td", { colspan: "12" })));
     this.table = el("table", { "aria-labelledby": "t-services" }, this.#head(), this.above, this.body, this.below);
-    this.none = el("p", { class: "nothing", hidden: true }, "No service matches.");
+    this.none = el("p.nothing", { hidden: true }, "No service matches.");
     this.card = el(
-      "section", { class: "card", "aria-labelledby": "t-services" },
-      el("div", { class: "bar" }, el("h2", { id: "t-services" }, "Services"), this.chips, this.note), this.table, this.none,
+      "section.card", { "aria-labelledby": "t-services" },
+      el("div.bar", el("h2", { id: "t-services" }, "Services"), this.chips, this.note), this.table, this.none,
     );
     this.foot = keyLine([
       [["/"], "find"], [["j", "k"], "move"], [["o"], "open"],
       ...(this.hasStack ? /** @type {[string[], string][]} */ ([[["r"], "restart"], [["l"], "log"], [["m"], "map"]]) : []), [["?"], "all keys"],
     ]);
-    for (const [title, href] of Object.entries(app.sources.links)) this.foot.append(el("a", { class: "addr", href }, title));
-    this.main = el("div", { class: "main" }, el("h1", { class: "sr" }, "Services"), this.needs, this.vitals, this.card, this.foot);
+    for (const [title, href] of Object.entries(app.sources.links)) this.foot.append(el("a.addr", { href }, title));
+    this.main = el("div.main", el("h1.sr", "Services"), this.needs, this.vitals, this.card, this.foot);
     this.empty = ways("The registry is ready. No service has been added yet.", "Add your first service in one of three ways. It appears on this page by itself.");
     this.empty.hidden = true;
     this.drawer = new Drawer(app);
-    this.element = el("div", { class: "services" }, this.main, this.empty, this.drawer.element);
+    this.element = el("div.services", this.main, this.empty, this.drawer.element);
     let isPlanned = false;
     window.addEventListener("scroll", () => {
       if (isPlanned || this.#shown().length <= MAX_ROWS) return;
@@ -97,7 +98,7 @@ export class ServicesView {
   update(changes) {
     const { state } = this.app;
     const isKnown = state.links.registry.state === "live" || state.links.stack.state === "live";
-    const isEmpty = isKnown && model.isEmpty(state);
+    const isEmpty = isKnown && hasNoService(state);
     this.empty.hidden = !isEmpty;
     this.main.hidden = isEmpty;
     if (isEmpty) return;
@@ -112,12 +113,7 @@ export class ServicesView {
 
   /** @param {number} now */
   tick(now) {
-    for (const element of /** @type {NodeListOf<HTMLElement>} */ (this.element.querySelectorAll("[data-since]"))) {
-      const since = Number(element.dataset.since);
-      // Older times needn't be updated every second.
-      if (now - since > 60_000 && Math.floor(now / 1000) % 5) continue;
-      text(element, (element.dataset.before ?? "") + model.lasting(since, now));
-    }
+    update(this.element, now);
     if (Math.floor(now / 1000) % 10 === 0) this.#rows();
     this.drawer.tick(now);
   }
@@ -195,13 +191,13 @@ export class ServicesView {
     this.needs.hidden = !needs.length;
     keyed(this.needs, needs.slice(0, MAX_CARDS), (row) => row.name, () => this.#makeCard(), (card, row) => this.#drawCard(card, row));
     if (needs.length > MAX_CARDS) {
-      this.needs.append(el("p", { class: "muted more" }, `${needs.length - MAX_CARDS} more in the table`));
+      this.needs.append(el("p.muted.more", `${needs.length - MAX_CARDS} more in the table`));
     }
   }
 
   #makeCard() {
-    const acts = el("div", { class: "acts" });
-    return el("article", { class: "need" }, el("span", { class: "mark" }), el("h2", {}, el("a"), el("span")), el("p", {}, el("code"), el("span", { class: "muted" })), acts);
+    const acts = el("div.acts");
+    return el("article.need", el("span.mark"), el("h2", el("a"), el("span")), el("p", el("code"), el("span.muted")), acts);
   }
 
   /** @param {HTMLElement} card @param {Row} row */
@@ -216,7 +212,7 @@ export class ServicesView {
     const details = [need.detail].filter(Boolean);
     once(heading.lastChild, `${details} ${row.since}`, () => [
       ...(details.length ? [` · ${details.join(" · ")}`] : []),
-      ...(row.since ? [" · ", el("span", { title: exact(row.since), "data-since": String(row.since), "data-before": "for " }, `for ${model.lasting(row.since, Date.now())}`)] : []),
+      row.since > 0 && lasting(row.since, " · for "),
     ]);
     text(cause.firstChild, need.code);
     text(cause.lastChild, (need.code && need.line ? " " : "") + need.line);
@@ -227,10 +223,10 @@ export class ServicesView {
   /** @param {Row} row */
   #cardActions(row) {
     const { actions } = this.app;
-    if (!this.hasStack) return [el("a", { class: "btn", href: this.#href(row.name) }, "Why")];
+    if (!this.hasStack) return [el("a.btn", { href: this.#href(row.name) }, "Why")];
     return [
-      el("a", { class: "btn", href: address.href(["logs"], { service: row.name }) }, icon("log"), "Log", hiddenText(` of ${row.name}`)),
-      row.canRestart && el("button", { class: `btn ${row.level === "bad" ? "go" : ""}`, onclick: () => (row.isStopped ? actions.start : actions.restart)(row.name) },
+      el("a.btn", { href: address.href(["logs"], { service: row.name }) }, icon("log"), "Log", hiddenText(` of ${row.name}`)),
+      row.canRestart && el(`button.btn.${row.level === "bad" ? "go" : ""}`, { onclick: () => (row.isStopped ? actions.start : actions.restart)(row.name) },
         icon(row.isStopped ? "start" : "restart"), row.isStopped ? "Start" : "Restart", hiddenText(` ${row.name}`)),
     ];
   }
@@ -244,7 +240,7 @@ export class ServicesView {
     const readyInstances = rows.reduce((sum, row) => sum + row.ready, 0);
     if (!this.vitals.children.length) {
       const vital = (/** @type {string} */ title, /** @type {boolean} */ graph) =>
-        el("div", { class: "vital" }, el("dt", {}, title), el("dd", {}, el("b"), el("small")), graph && el("dd", { class: "graph" }, spark()));
+        el("div.vital", el("dt", title), el("dd", el("b"), el("small")), graph && el("dd.graph", spark()));
       this.vitals.append(vital("Services ready", false));
       if (this.hasTraffic) this.vitals.append(vital("Requests", true), vital("Failed", false), vital("Slowest 1 %", true));
       else this.vitals.append(vital("Instances ready", false), vital("Need you", false));
@@ -252,7 +248,7 @@ export class ServicesView {
     const figures = /** @type {[string, string, string?][]} */ ([[String(ready), `of ${rows.length}${this.hasTraffic ? ` · ${readyInstances} of ${instances} instances` : ""}`]]);
     if (this.hasTraffic) {
       const { state } = this.app;
-      const all = model.total(state);
+      const all = totalTraffic(state);
       const recent = all.buckets.filter(([second]) => second > state.second - 10);
       const sum = (/** @type {1 | 2} */ field) => recent.reduce((sum, bucket) => sum + bucket[field], 0) / 10;
       const failed = sum(2);
@@ -276,7 +272,7 @@ export class ServicesView {
 
   /** The service with the most failures. */
   #worst() {
-    const failing = this.app.sorted.map((row) => ({ name: row.name, failed: model.isGateway(this.app.state, row.name) ? 0 : model.traffic(this.app.state, row.name)?.failed ?? 0 }));
+    const failing = this.app.sorted.map((row) => ({ name: row.name, failed: isGateway(this.app.state, row.name) ? 0 : measure(this.app.state, row.name).failed }));
     failing.sort((a, b) => b.failed - a.failed);
     if (!failing[0]?.failed) return "";
     return failing[1]?.failed ? `, most calls to ${failing[0].name}` : `, all calls to ${failing[0].name}`;
@@ -286,17 +282,17 @@ export class ServicesView {
 
   #head() {
     const heads = [
-      el("th", { scope: "col" }, "Service"), el("th", { scope: "col" }, "State"), el("th", { scope: "col" }, "Instances"), el("th", { scope: "col", class: "at" }, "Address"),
+      el("th", { scope: "col" }, "Service"), el("th", { scope: "col" }, "State"), el("th", { scope: "col" }, "Instances"), el("th.at", { scope: "col" }, "Address"),
       ...(this.hasTraffic
         ? [
-            el("th", { scope: "col", class: "num rate" }, "Requests"), el("th", { scope: "col", class: "h-spark" }, hiddenText("Requests over 5 minutes")),
-            el("th", { scope: "col", class: "num lat" }, "p99"), el("th", { scope: "col", class: "num errs" }, "Failed"),
+            el("th.num.rate", { scope: "col" }, "Requests"), el("th.h-spark", { scope: "col" }, hiddenText("Requests over 5 minutes")),
+            el("th.num.lat", { scope: "col" }, "p99"), el("th.num.errs", { scope: "col" }, "Failed"),
           ]
         : []),
-      el("th", { scope: "col", class: "h-past" }, "Last 15 min"),
-      this.hasStack && el("th", { scope: "col", class: "do" }, hiddenText("Actions")),
+      el("th.h-past", { scope: "col" }, "Last 15 min"),
+      this.hasStack && el("th.do", { scope: "col" }, hiddenText("Actions")),
     ];
-    return el("thead", {}, el("tr", {}, ...heads));
+    return el("thead", el("tr", ...heads));
   }
 
   /** The rows that the filter shows. */
@@ -316,7 +312,7 @@ export class ServicesView {
     const shown = counts.filter(({ name, number }) => !name || number || name === this.#filter);
     keyed(
       this.chips, shown, ({ name }) => name || "all",
-      ({ name }) => el("button", { class: "chip", onclick: () => address.setQuery({ show: name }) }),
+      ({ name }) => el("button.chip", { onclick: () => address.setQuery({ show: name }) }),
       (chip, { name, title, number }) => {
         text(chip, `${title} ${number.toLocaleString("en")}`);
         attribute(chip, "aria-pressed", String(name === this.#filter));
@@ -324,7 +320,7 @@ export class ServicesView {
     );
     const query = this.#query;
     once(this.note, query, () => (query
-      ? [el("button", { class: "chip", "aria-pressed": "true", onclick: () => address.setQuery({ q: null }) }, `with “${query}”`, icon("close"), hiddenText("remove the filter"))]
+      ? [el("button.chip", { "aria-pressed": "true", onclick: () => address.setQuery({ q: null }) }, `with “${query}”`, icon("close"), hiddenText("remove the filter"))]
       : ["Trouble first, then by name"]));
   }
 
@@ -332,7 +328,7 @@ export class ServicesView {
     const rows = this.#shown();
     this.none.hidden = rows.length > 0;
     const isLoading = Object.values(this.app.state.links).every(({ state }) => state === "connecting" || state === "off");
-    text(this.none, isLoading ? "Loading" : "No service matches.");
+    text(this.none, isLoading ? "Loading" : this.app.rows.size ? "No service matches." : "There is no service yet.");
     this.table.hidden = !rows.length;
     let first = 0;
     let last = rows.length;
@@ -372,20 +368,15 @@ export class ServicesView {
     /** @type {any} */
     const line = el("tr", { "data-name": name });
     const parts = {
-      link: el("a", {}, name), about: el("small"), sign: el("span"), since: el("small", { class: "muted" }), below: el("small", { class: "muted below" }),
-      inst: el("span", { class: "inst", "aria-hidden": "true" }), number: el("span", { class: "muted num" }), at: el("td", { class: "at" }),
-      rate: el("td", { class: "num rate" }), spark: spark(), lat: el("td", { class: "num lat" }), errs: el("td", { class: "num errs" }), past: strip(),
-      acts: el("div", { class: "acts" }),
+      link: el("a", name), about: el("small"), state: el("td.state"), ins: el("td.ins"), at: el("td.at"), rate: el("td.num.rate"), spark: spark(),
+      lat: el("td.num.lat"), errs: el("td.num.errs"), past: strip(), acts: el("div.acts"),
     };
     line._parts = parts;
     line.append(...[
-      el("td", { class: "name" }, el("div", { class: "who" }, el("div", {}, parts.link, parts.about))),
-      el("td", { class: "state" }, parts.sign, parts.since, parts.below),
-      el("td", { class: "ins" }, parts.inst, parts.number),
-      parts.at,
-      ...(this.hasTraffic ? [parts.rate, el("td", { class: "h-spark" }, parts.spark), parts.lat, parts.errs] : []),
-      el("td", { class: "h-past" }, parts.past),
-      ...(this.hasStack ? [el("td", { class: "do" }, parts.acts)] : []),
+      el("td.name", el("div.who", el("div", parts.link, parts.about))), parts.state, parts.ins, parts.at,
+      ...(this.hasTraffic ? [parts.rate, el("td.h-spark", parts.spark), parts.lat, parts.errs] : []),
+      el("td.h-past", parts.past),
+      ...(this.hasStack ? [el("td.do", parts.acts)] : []),
     ]);
     line.addEventListener("click", (/** @type {MouseEvent} */ event) => {
       const target = /** @type {Element} */ (event.target);
@@ -393,9 +384,9 @@ export class ServicesView {
     });
     if (row.canRestart) {
       const act = (/** @type {"restart" | "start" | "stop"} */ verb, /** @type {string} */ title, /** @type {(name: string) => void} */ run) =>
-        el("button", { class: "btn icon", "aria-label": `${title} ${name}`, title: verb === "restart" ? "Restart (r)" : title, onclick: () => run(name) }, icon(verb));
+        el("button.btn.icon", { "aria-label": `${title} ${name}`, title: verb === "restart" ? "Restart (r)" : title, onclick: () => run(name) }, icon(verb));
       parts.acts.append(act("restart", "Restart", actions.restart));
-      parts.acts.append(el("a", { class: "btn icon", "aria-label": `Log of ${name}`, title: "Log (l)", href: address.href(["logs"], { service: name }) }, icon("log")));
+      parts.acts.append(el("a.btn.icon", { "aria-label": `Log of ${name}`, title: "Log (l)", href: address.href(["logs"], { service: name }) }, icon("log")));
     }
     return line;
   }
@@ -409,44 +400,36 @@ export class ServicesView {
     if (line._row !== row) {
       line._row = row;
       text(parts.about, row.about);
-      once(parts.sign, `${row.level} ${row.word}`, () => [el("span", { class: `st ${row.level}` }, sign(row.level), row.word)]);
-      const isQuiet = row.level === "ok";
-      parts.since.hidden = !isQuiet || !row.since;
-      if (isQuiet && row.since) {
-        parts.since.dataset.since = String(row.since);
-        attribute(parts.since, "title", exact(row.since));
-        text(parts.since, model.lasting(row.since, Date.now()));
-      }
-      once(parts.below, isQuiet ? "" : `${row.below} ${row.since}`, () => (isQuiet
-        ? []
-        : [row.below, row.since ? el("span", { title: exact(row.since), "data-since": String(row.since), "data-before": row.below ? ", " : "since " }, (row.below ? ", " : "since ") + model.lasting(row.since, Date.now())) : null]));
-      parts.below.hidden = isQuiet;
-      attribute(parts.below, "title", isQuiet ? null : row.below);
+      const { level, word, below, since } = row;
+      once(parts.state, `${level} ${word} ${below} ${since}`, () => [
+        status(level, word),
+        level === "ok" ? since > 0 && el("small.muted", lasting(since, "")) : el("small.muted.below", { title: below }, below, since > 0 && lasting(since, below ? ", " : "since ")),
+      ]);
       const bars = row.instances.slice(0, 8).map((instance) => instance.level);
-      once(parts.inst, bars.join(), () => bars.map((level) => el("i", { class: level })));
-      text(parts.number, row.wanted ? `${row.ready}/${row.wanted}` : "");
+      const number = row.wanted ? `${row.ready}/${row.wanted}` : "";
+      once(parts.ins, `${bars} ${number}`, () => [el("span.inst", { "aria-hidden": "true" }, ...bars.map((level) => el(`i.${level}`))), el("span.muted.num", number)]);
       once(parts.at, `${row.address} ${row.url}`, () => [this.#address(row)]);
     }
     const now = Date.now() / 1000;
     const history = worstOf(row.instances.map((instance) => instance.history).filter((it) => it.length));
     drawStrip(parts.past, history, now);
     if (!this.hasTraffic) return;
-    const traffic = model.traffic(state, row.name);
-    const isQuiet = !traffic?.isKnown;
-    once(parts.rate, isQuiet ? "" : rate(traffic.rate), () => (isQuiet ? [] : [rate(traffic.rate), el("span", { class: "muted" }, " /s")]));
+    const traffic = measure(state, row.name);
+    const isQuiet = !traffic.isKnown;
+    once(parts.rate, isQuiet ? "" : rate(traffic.rate), () => (isQuiet ? [] : [rate(traffic.rate), el("span.muted", " /s")]));
     const latency = isQuiet || traffic.p99 == null ? "" : millis(traffic.p99);
-    once(parts.lat, isQuiet ? "" : latency || "–", () => (isQuiet ? [] : latency ? [latency, el("span", { class: "muted" }, " ms")] : ["–"]));
+    once(parts.lat, isQuiet ? "" : latency || "–", () => (isQuiet ? [] : latency ? [latency, el("span.muted", " ms")] : ["–"]));
     const share = isQuiet ? "" : traffic.share ? percent(traffic.share) : "0";
-    once(parts.errs, share, () => (share ? [el("span", { class: share === "0" ? "muted" : traffic && traffic.share >= 0.05 ? "bad" : "warn" }, share)] : []));
+    once(parts.errs, share, () => (share ? [el("span", { class: share === "0" ? "muted" : traffic.share >= 0.05 ? "bad" : "warn" }, share)] : []));
     attribute(parts.spark, "hidden", isQuiet ? "" : null);
-    if (!isQuiet) drawSpark(parts.spark, model.trafficOf(state, row.name)?.buckets ?? [], state.second);
+    if (!isQuiet) drawSpark(parts.spark, trafficOf(state, row.name)?.buckets ?? [], state.second);
   }
 
   /** @param {Row} row */
   #address(row) {
-    if (!row.address && !row.url) return el("span", { class: "mono muted" }, "–");
+    if (!row.address && !row.url) return el("span.mono.muted", "–");
     const short = row.address.replace(/^(localhost|127\.0\.0\.1)(?=:)/, "");
-    if (!row.url) return el("span", { class: "mono muted", title: row.address }, short);
-    return el("a", { class: "addr", href: row.url, target: "_blank", rel: "noreferrer" }, short || "open", el("span", { "aria-hidden": "true" }, " ↗"), hiddenText(` opens ${row.name}`));
+    if (!row.url) return el("span.mono.muted", { title: row.address }, short);
+    return external(row.url, short || "open", ` opens ${row.name}`);
   }
 }

@@ -20,71 +20,62 @@ export function emptyState() {
   const off = () => ({ state: "off", since: Date.now(), error: "" });
   return {
     stack: null, services: new Map(), pasts: new Map(), node: "", datacenter: "", registry: new Map(), second: 0,
-    traffic: new Map(), lines: [], links: { stack: off(), registry: off(), traffic: off(), logs: off() },
+    traffic: new Map(), routes: [], lines: [], links: { stack: off(), registry: off(), traffic: off(), logs: off() },
   };
 }
 
 /** Applies a message. Returns the state, which is a new one only for `state`. @param {State} state @param {Message} message @returns {State} */
-export function apply(state, message) {
-  switch (message.type) {
-    case "state":
-      return message.state;
-    case "link":
-      state.links[message.source] = message.link;
-      break;
-    case "stack":
-      // After a restart of the stack, log lines are numbered from the start again.
-      if (state.stack && state.stack.started_at !== message.info.started_at) {
-        state.lines = [];
-        state.pasts = new Map();
+export function apply(state, { source, name, data }) {
+  if (name === "state") return data;
+  if (name === "link") state.links[source] = data;
+  else if (source === "logs") addLines(state, data, name === "first lines");
+  else if (source === "traffic") applyTraffic(state, name, data);
+  else {
+    const services = source === "stack" ? state.services : state.registry;
+    const { services: all, ...rest } = data;
+    if (name === "snapshot") {
+      services.clear();
+      if (source === "registry") Object.assign(state, { node: data.node, datacenter: data.datacenter });
+      else {
+        // After a restart of the stack, log lines are numbered from the start again.
+        if (state.stack && state.stack.started_at !== data.started_at) {
+          state.lines = [];
+          state.pasts.clear();
+        }
+        state.stack = rest;
       }
-      state.stack = message.info;
-      state.services = new Map(message.services.map((service) => [service.name, service]));
-      for (const service of message.services) addPast(state, service);
-      break;
-    case "service":
-      state.services.set(message.service.name, message.service);
-      addPast(state, message.service);
-      break;
-    case "removed":
-      state.services.delete(message.name);
-      break;
-    case "registry":
-      state.node = message.node;
-      state.datacenter = message.datacenter;
-      state.registry = new Map(message.services.map((service) => [service.name, service]));
-      break;
-    case "registry-names": {
-      const names = new Set(message.names);
-      for (const name of state.registry.keys()) if (!names.has(name)) state.registry.delete(name);
-      break;
     }
-    case "registry-service":
-      state.registry.set(message.service.name, message.service);
-      break;
-    case "registry-removed":
-      state.registry.delete(message.name);
-      break;
-    case "traffic":
-      state.second = message.second;
-      state.traffic = new Map();
-      for (const [name, { buckets }] of Object.entries(message.services)) {
-        state.traffic.set(name, { buckets, callers: [], instances: {} });
-      }
-      break;
-    case "second":
-      addSecond(state, message.second, message.services);
-      break;
-    case "lines": {
-      // After a reconnect, the last lines are received again.
-      const newest = message.anew ? -1 : (state.lines.at(-1)?.id ?? -1);
-      if (message.anew) state.lines = [];
-      state.lines.push(...message.lines.filter((line) => line.id > newest));
-      if (state.lines.length > MAX_LINES * 1.25) state.lines.splice(0, state.lines.length - MAX_LINES);
-      break;
+    if (name === "names") for (const known of services.keys()) if (!data.names.includes(known)) services.delete(known);
+    if (name === "removed") services.delete(data.name);
+    for (const service of name === "snapshot" ? all : name === "service" ? [data] : []) {
+      services.set(service.name, service);
+      if (source === "stack") addPast(state, service);
     }
   }
   return state;
+}
+
+/** @param {State} state @param {import("./types.d.ts").LogLine[]} lines @param {boolean} areFirst */
+function addLines(state, lines, areFirst) {
+  // After a reconnect, the last lines are received again.
+  const newest = areFirst ? -1 : (state.lines.at(-1)?.id ?? -1);
+  if (areFirst) state.lines = [];
+  state.lines.push(...lines.filter((line) => line.id > newest));
+  if (state.lines.length > MAX_LINES * 1.25) state.lines.splice(0, state.lines.length - MAX_LINES);
+}
+
+/** @param {State} state @param {string} name @param {any} data */
+function applyTraffic(state, name, data) {
+  if (name === "routes") {
+    state.routes = data.routes;
+    return;
+  }
+  state.second = data.second;
+  if (name === "second") addSecond(state, data.second, data.services);
+  else {
+    state.traffic = new Map();
+    for (const [service, { buckets }] of Object.entries(data.services)) state.traffic.set(service, { buckets, callers: [], instances: {} });
+  }
 }
 
 /** @param {State} state @param {import("./types.d.ts").StackService} service */
@@ -98,7 +89,6 @@ function addPast(state, service) {
 
 /** @param {State} state @param {number} second @param {Record<string, any>} services */
 function addSecond(state, second, services) {
-  state.second = second;
   for (const [name, now] of Object.entries(services)) {
     let traffic = state.traffic.get(name);
     if (!traffic) state.traffic.set(name, (traffic = { buckets: [], callers: [], instances: {} }));

@@ -1,8 +1,8 @@
 // The state of this page. It receives the streams through the shared worker, or directly in browsers without shared
 // workers, as on phones. Listeners are called once per frame.
 
-import { Feed } from "./feed.js";
 import { apply, emptyState } from "./state.js";
+import { accept } from "./worker.js";
 
 /**
  * @typedef {import("./types.d.ts").Sources} Sources
@@ -20,7 +20,7 @@ const MANY = 100;
 const LARGE_MS = 200;
 
 /** The key of the registry's token in the session storage, which lasts until the tab is closed. */
-const TOKEN_KEY = "waypost-token";
+const REGISTRY_TOKEN_KEY = "waypost-token";
 
 export class Store {
   state = emptyState();
@@ -29,17 +29,17 @@ export class Store {
   /** @type {Changes | null} */
   #changes = null;
   #wantsLogs = false;
-  /** @type {(message: any) => void} */
-  #send;
 
   /** @param {Sources} sources */
   constructor(sources) {
     this.sources = sources;
-    this.#send = window.SharedWorker ? this.#connectShared() : this.#connectAlone();
-    document.addEventListener("visibilitychange", () => this.#show(!document.hidden));
-    window.addEventListener("pagehide", () => this.#show(false));
-    window.addEventListener("pageshow", (event) => event.persisted && this.#show(true));
-    this.#show(!document.hidden);
+    this.port = connect();
+    this.port.addEventListener("message", ({ data }) => this.#receive(data));
+    this.port.start();
+    document.addEventListener("visibilitychange", () => this.#show());
+    window.addEventListener("pagehide", () => this.#show(true));
+    window.addEventListener("pageshow", (event) => event.persisted && this.#show());
+    this.#show();
   }
 
   /** Calls `listener` once per frame with what has changed. @param {(changes: Changes) => void} listener */
@@ -51,49 +51,24 @@ export class Store {
   wantLogs(wanted) {
     if (this.#wantsLogs === wanted) return;
     this.#wantsLogs = wanted;
-    this.#send({ type: "logs", wanted });
+    this.#show();
   }
 
   /** The token of the registry; empty if there is none. */
   get token() {
-    return sessionStorage.getItem(TOKEN_KEY) ?? "";
+    return sessionStorage.getItem(REGISTRY_TOKEN_KEY) ?? "";
   }
 
   /** @param {string} token */
   setToken(token) {
-    sessionStorage.setItem(TOKEN_KEY, token);
-    this.#send({ type: "token", token });
+    sessionStorage.setItem(REGISTRY_TOKEN_KEY, token);
+    this.#show();
   }
 
-  /** Removes all log lines. */
-  clearLines() {
-    this.#receive({ type: "lines", lines: [], anew: true });
-  }
-
-  /** @param {boolean} visible */
-  #show(visible) {
-    const message = { sources: this.sources, base: document.baseURI, token: this.token, logs: this.#wantsLogs };
-    this.#send(visible ? { type: "show", ...message } : { type: "hide" });
-  }
-
-  #connectShared() {
-    const { port } = new SharedWorker(import.meta.url, { type: "module", name: document.baseURI });
-    port.addEventListener("message", ({ data }) => this.#receive(data));
-    port.start();
-    return (/** @type {any} */ message) => port.postMessage(message);
-  }
-
-  #connectAlone() {
-    const feed = new Feed(this.sources, document.baseURI, (message) => this.#receive(message));
-    return (/** @type {any} */ message) => {
-      if (message.type === "show") {
-        if (message.token) feed.setToken(message.token);
-        feed.open();
-        feed.wantLogs(message.logs);
-      } else if (message.type === "hide") feed.close();
-      else if (message.type === "logs") feed.wantLogs(message.wanted);
-      else if (message.type === "token") feed.setToken(message.token);
-    };
+  /** Says what the page needs. */
+  #show(isHidden = document.hidden) {
+    const { sources, token } = this;
+    this.port.postMessage(isHidden ? { type: "hide" } : { type: "show", sources, base: document.baseURI, token, logs: this.#wantsLogs });
   }
 
   /** @param {Message} message */
@@ -107,13 +82,12 @@ export class Store {
       else requestAnimationFrame(() => this.#publish());
     }
     const changes = this.#changes;
-    if (message.type === "state" || message.type === "stack" || message.type === "registry") changes.all = true;
-    else if (message.type === "registry-names") changes.all = true;
-    else if (message.type === "link") changes.links = true;
-    else if (message.type === "service" || message.type === "registry-service") changes.services.add(message.service.name);
-    else if (message.type === "removed" || message.type === "registry-removed") changes.services.add(message.name);
-    else if (message.type === "traffic" || message.type === "second") changes.second = true;
-    else if (message.type === "lines") changes.lines = true;
+    const { source, name, data } = message;
+    if (name === "link") changes.links = true;
+    else if (name === "service" || name === "removed") changes.services.add(data.name);
+    else if (source === "traffic" && name !== "routes") changes.second = true;
+    else if (source === "logs") changes.lines = true;
+    else changes.all = true;
   }
 
   #publish() {
@@ -121,4 +95,12 @@ export class Store {
     this.#changes = null;
     if (changes) for (const listener of this.#listeners) listener(changes);
   }
+}
+
+/** The connection to the shared worker, or to a worker of this page alone. */
+function connect() {
+  if (window.SharedWorker) return new SharedWorker(import.meta.url, { type: "module", name: document.baseURI }).port;
+  const { port1, port2 } = new MessageChannel();
+  accept(port1);
+  return port2;
 }

@@ -127,6 +127,18 @@ export interface ServiceTraffic {
   instances: Record<string, InstanceTraffic>;
 }
 
+/** A destination of the gateway, as a gateway alone shows it. */
+export interface Route {
+  /** The path under which clients reach it. */
+  path: string;
+  service: string;
+  /** How many instances there are, and how many of them get requests; null before the first request. */
+  instances: number | null;
+  usable: number | null;
+  /** Why no instance gets requests. */
+  error: string | null;
+}
+
 export interface LogLine {
   id: number;
   time: string;
@@ -147,23 +159,17 @@ export interface State {
   registry: Map<string, RegistryService>;
   second: number;
   traffic: Map<string, ServiceTraffic>;
+  routes: Route[];
   lines: LogLine[];
   links: Record<SourceName, Link>;
 }
 
-export type Message =
-  | { type: "state"; state: State }
-  | { type: "link"; source: SourceName; link: Link }
-  | { type: "stack"; info: StackInfo; services: StackService[] }
-  | { type: "service"; service: StackService }
-  | { type: "removed"; name: string }
-  | { type: "registry"; node: string; datacenter: string; services: RegistryService[] }
-  | { type: "registry-names"; names: string[] }
-  | { type: "registry-service"; service: RegistryService }
-  | { type: "registry-removed"; name: string }
-  | { type: "traffic"; second: number; services: Record<string, any> }
-  | { type: "second"; second: number; services: Record<string, any> }
-  | { type: "lines"; lines: LogLine[]; anew?: boolean };
+/** An event of a source as it was received, a `link`, or the whole `state` for a new page. */
+export interface Message {
+  source: SourceName;
+  name: string;
+  data: any;
+}
 
 export type Level = "bad" | "warn" | "idle" | "ok";
 

@@ -1,6 +1,6 @@
 // The shared worker opens one set of streams for all pages of a browser. A browser opens only about six connections to
 // a host; if each page had its own streams, no connection would be left for anything else. While all pages are hidden,
-// no stream is open.
+// no stream is open. In browsers without shared workers, as on phones, a page runs this itself.
 
 import { Feed } from "./feed.js";
 import { apply, emptyState } from "./state.js";
@@ -13,32 +13,24 @@ const pages = new Map();
 
 /** Accepts pages that connect. */
 export function runWorker() {
-  self.addEventListener("connect", (event) => {
-    const [port] = /** @type {MessageEvent} */ (event).ports;
-    port.addEventListener("message", ({ data }) => receive(port, data));
-    port.start();
-  });
+  self.addEventListener("connect", (event) => accept(/** @type {MessageEvent} */ (event).ports[0]));
+}
+
+/** Answers a page. @param {MessagePort} port */
+export function accept(port) {
+  port.addEventListener("message", ({ data }) => receive(port, data));
+  port.start();
 }
 
 /** @param {MessagePort} port @param {any} message */
-function receive(port, message) {
-  switch (message.type) {
-    case "show":
-      feed ??= new Feed(message.sources, message.base, publish);
-      if (message.token) feed.setToken(message.token);
-      pages.set(port, message.logs);
-      port.postMessage({ type: "state", state });
-      feed.open();
-      break;
-    case "logs":
-      if (pages.has(port)) pages.set(port, message.wanted);
-      break;
-    case "token":
-      feed?.setToken(message.token);
-      break;
-    case "hide":
-      pages.delete(port);
-      break;
+function receive(port, { type, sources, base, token, logs }) {
+  if (type === "hide") pages.delete(port);
+  else {
+    feed ??= new Feed(sources, base, publish);
+    if (token) feed.setToken(token);
+    if (!pages.has(port)) port.postMessage({ name: "state", data: state });
+    pages.set(port, logs);
+    feed.open();
   }
   feed?.wantLogs([...pages.values()].includes(true));
   if (!pages.size) feed?.close();
@@ -46,6 +38,6 @@ function receive(port, message) {
 
 /** @param {import("./types.d.ts").Message} message */
 function publish(message) {
-  state = apply(state, message);
+  apply(state, message);
   for (const port of pages.keys()) port.postMessage(message);
 }

@@ -207,6 +207,30 @@ mod tests {
         }
     }
 
+    /// Everything that a first visit loads, as the browser receives it.
+    #[test]
+    fn the_whole_page_is_at_most_40_kb() {
+        let sources = Sources {
+            name: Some("a stack with a long name".into()),
+            stack: Some("api/".into()),
+            registry: Some("v1/".into()),
+            registry_kind: Some("embedded".into()),
+            traffic: Some("internal/traffic".into()),
+            links: [("AI models demo".to_owned(), "try/ai-models/".to_owned())].into(),
+        };
+        let dashboard = Dashboard::new(&sources);
+        let gzip = headers(&[("accept-encoding", "gzip")]);
+        let files = Assets::get().files.iter();
+        let paths = files.map(|file| format!("assets/{}/{}", Assets::get().hash, file.name));
+        let sizes: Vec<_> = std::iter::once("services/orders".to_owned())
+            .chain(paths)
+            .map(|path| (dashboard.respond(&path, &gzip).unwrap().body().len(), path))
+            .collect();
+        let total: usize = sizes.iter().map(|(size, _)| size).sum();
+        println!("compressed: {total} bytes, {sizes:?}");
+        assert!(total <= 40_000, "{total}: {sizes:?}");
+    }
+
     #[test]
     fn a_name_cannot_leave_its_attribute() {
         let sources = Sources {

@@ -31,10 +31,19 @@
 
 mod assets;
 mod dashboard;
-mod minify;
-mod module_bundle;
 #[cfg(feature = "server")]
 #[cfg_attr(docsrs, doc(cfg(feature = "server")))]
 pub mod server;
 
 pub use dashboard::{Dashboard, Sources};
+
+/// The parts of the build script, for their tests.
+#[cfg(test)]
+#[path = "../build/module_bundle.rs"]
+mod module_bundle;
+#[cfg(test)]
+#[path = "../build/script.rs"]
+mod script;
+#[cfg(test)]
+#[path = "../build/style.rs"]
+mod style;

@@ -186,6 +186,12 @@ impl FakeStack {
         self.world(|world| world.traffic = services);
     }
 
+    /// The routes of the gateway, and why its registry can't be read.
+    pub(crate) fn set_routes(&self, routes: &Value, outage: Option<&str>) {
+        let data = json!({"routes": routes, "left_out": 0, "outage": outage, "age_seconds": 0});
+        self.send(Channel::Traffic, "routes", &data);
+    }
+
     /// The traffic of one second.
     pub(crate) fn second(&self, services: &Value) {
         let data = json!({"second": now(), "services": services});

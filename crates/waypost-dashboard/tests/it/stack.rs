@@ -216,6 +216,44 @@ async fn a_reload_shows_the_same_view() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_line_does_not_repeat_the_time_beside_it() {
+    let stack = FakeStack::new();
+    let time = ago(7).replace("Z", "").replace(".000", "");
+    let (date, clock) = time.split_once('T').unwrap();
+    let slashed = date.replace('-', "/");
+    for text in [
+        format!("{time}.123456Z  INFO waypost: one"),
+        format!("\u{1b}[2m{time}.1Z\u{1b}[0m two"),
+        format!("{date} {clock},123 three"),
+        format!("[{date} {clock} +0000] [71] four"),
+        format!("{slashed} {clock} five"),
+        format!("[{clock}] six"),
+        // The time of something else.
+        "1999-12-31T23:59:59Z seven".to_owned(),
+    ] {
+        stack.log(7, "orders", "stdout", None, &text);
+    }
+    let server = stack.serve().await;
+    Page::test(&format!("{}logs", server.url), async |page| {
+        page.wait_for(".log", "seven").await;
+        let shown = page
+            .js("[...document.querySelectorAll('.log .msg')].map((it) => it.textContent)")
+            .await;
+        let expected = [
+            "INFO waypost: one",
+            "two",
+            "three",
+            "[71] four",
+            "five",
+            "six",
+            "1999-12-31T23:59:59Z seven",
+        ];
+        assert_eq!(shown, json!(expected));
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn eight_tabs_stay_live_with_one_set_of_streams() {
     let stack = small_stack();
     let server = stack.serve().await;
@@ -379,20 +417,47 @@ async fn text_from_outside_is_never_parsed_as_html() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_gateway_alone_shows_the_map_of_its_traffic() {
+async fn a_gateway_alone_shows_its_routes_and_the_map_of_its_traffic() {
     let stack = FakeStack::gateway();
     let server = stack.serve().await;
     Page::test(&server.url, async |page| {
         page.wait_for("#live", "Live").await;
-        page.wait_for(".nothing", "The gateway has seen no call")
-            .await;
+        page.wait_for(".nothing", "There is no service yet").await;
+        let route = |service: &str, usable: Option<u8>, error: Option<&str>| {
+            json!({"path": format!("/{service}/"), "service": service, "instances": usable.map(|_| 2), "usable": usable, "error": error})
+        };
+        let routes = json!([
+            route("catalog", Some(2), None),
+            route("payments", Some(0), Some("all 2 instances of payments are critical")),
+            route("orders", Some(1), None),
+            route("unused", None, None),
+        ]);
+        stack.set_routes(&routes, None);
         stack.second(&shop::second());
+        page.wait_for("tr[data-name='catalog']", "2/2").await;
+        page.wait_for("tr[data-name='orders']", "1 of 2 ready").await;
+        page.wait_for("tr[data-name='unused']", "Not called yet").await;
+        page.wait_for(".need", "payments has no ready instance").await;
+        page.wait_for(".need", "all 2 instances of payments are critical").await;
+        page.wait_for("tr[data-name='catalog'] .rate", "/s").await;
+        let link = page.js("new URL(document.querySelector(\"tr[data-name='catalog'] .at a\").href).pathname");
+        assert_eq!(link.await, "/catalog/");
+        page.click("tr[data-name='orders'] .name a").await;
+        page.wait_for(".side .rows", "127.0.0.1:4100").await;
+
+        stack.set_routes(&routes, Some("the registry at 127.0.0.1:8500 can't be reached"));
+        page.wait_for(".outage", "127.0.0.1:8500").await;
+        page.wait_for("tr[data-name='catalog']", "2/2").await;
+        stack.set_routes(&routes, None);
+        page.wait_until("!document.querySelector('.outage')").await;
+
+        page.click("#views [data-view='map']").await;
         page.wait_for(".map", "catalog").await;
         page.wait_for(".calls-table", "payments").await;
         let views = page
             .js("[...document.querySelectorAll('#views a')].map((it) => it.textContent)")
             .await;
-        assert_eq!(views, json!(["Map"]));
+        assert_eq!(views, json!(["Services", "Map"]));
     })
     .await;
 }
