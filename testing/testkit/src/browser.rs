@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 use std::panic::AssertUnwindSafe;
+use std::path::PathBuf;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -207,6 +208,17 @@ impl Page {
         self.client.execute_async(script, vec![]).await.unwrap()
     }
 
+    /// Checks the page as it is now with axe.
+    ///
+    /// # Panics
+    /// If axe finds a problem with accessibility; `what` says in which state the page was.
+    pub async fn assert_accessible(&self, what: &str) {
+        self.run(&axe()).await;
+        let script = "const done = arguments[0]; axe.run().then(({ violations }) => done(violations.map((it) => \
+                      `${it.id}: ${it.nodes.slice(0, 3).map((node) => `${node.html.slice(0, 200)} ${node.failureSummary}`).join(' | ')}`)), (error) => done([String(error)]))";
+        assert_eq!(self.run_async(script).await, json!([]), "{what}");
+    }
+
     /// Sends a command of the Chrome DevTools Protocol.
     pub async fn devtools(&self, command: &str, parameters: Value) -> Value {
         let command = DevTools {
@@ -229,6 +241,22 @@ impl Page {
             .collect();
         assert!(errors.is_empty(), "{errors:?}");
     }
+}
+
+/// The script of axe, which `cargo xtask setup` fetches.
+fn axe() -> String {
+    let named = std::env::var_os("WAYPOST_AXE").map(PathBuf::from);
+    let fetched = || {
+        let tools = concat!(env!("CARGO_MANIFEST_DIR"), "/../../target/tools");
+        let folders = std::fs::read_dir(tools).ok()?;
+        let mut folders = folders.filter_map(|folder| folder.ok().map(|folder| folder.path()));
+        let folder = folders.find(|it| it.to_string_lossy().contains("npm-axe-core-"))?;
+        Some(folder.join("node_modules/axe-core/axe.min.js"))
+    };
+    let script = named.or_else(fetched).map(std::fs::read_to_string);
+    script
+        .expect("this test needs axe-core: run `cargo xtask setup` to fetch it")
+        .unwrap()
 }
 
 /// chromedriver's command to read the log of the browser.
