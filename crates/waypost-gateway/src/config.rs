@@ -100,8 +100,8 @@ pub struct Config {
     /// addresses, and no names from outside of the cluster, which an `ExternalName` Service could point
     /// to anything. False by default; meant for gateways in Kubernetes.
     pub cluster_addresses_only: bool,
-    /// Whether `/` lists the routes to every client. False by default; the internal listener lists
-    /// them in any case.
+    /// Whether `/` shows the routes to every client, with the state and the traffic of their services but
+    /// without addresses. False by default; the internal listener shows them in any case.
     pub list_routes: bool,
     /// Services that get no route, besides the gateway itself. By default `consul`, under which Consul
     /// lists its own servers, and `kubernetes`, the API server: neither is meant for clients of a

@@ -235,6 +235,7 @@ impl Running {
     }
 
     async fn drain(&self) {
+        self.server.traffic().end();
         for worker in &self.workers {
             worker.drain();
         }

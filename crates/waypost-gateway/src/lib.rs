@@ -22,7 +22,8 @@
 //! |---|---|
 //! | `/{service}/…` | forwarded without the service name, which is sent in `X-Forwarded-Prefix` |
 //! | `/{service}` | 308 to `/{service}/` for GET and HEAD, so that relative links work |
-//! | `/` | the routes, as HTML or JSON, if [`Config::list_routes`] is set |
+//! | `/` | the routes as JSON, for browsers the dashboard, if [`Config::list_routes`] is set |
+//! | `/.waypost/…` | the files of that dashboard, and its data |
 //! | `/health`, `/livez` | the health of the gateway itself |
 //! | `/readyz` | the same, but 503 until the registry has listed the services once |
 //!

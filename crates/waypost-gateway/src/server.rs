@@ -134,7 +134,7 @@ impl Server {
         let route = match self.routes.find(authority, path, method, headers).await {
             Ok(route) => route,
             Err(problem) => {
-                return match self.pages.front_page(path, format) {
+                return match self.pages.front_page(method, &exchange.uri, headers) {
                     Some(page) => local_response(page, "local", exchange),
                     None => problem_response(problem, format, exchange),
                 };

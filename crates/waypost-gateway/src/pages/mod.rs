@@ -7,21 +7,28 @@ mod query;
 mod response;
 mod traffic;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use http::{Response, StatusCode};
+use http::{HeaderMap, Method, Response, StatusCode, Uri};
 use serde_json::{Value, json};
 use waypost::health::CheckFunction;
 use waypost::snapshot::Freshness;
 use waypost::{HealthChecks, ServiceDiscoveryClient};
+use waypost_dashboard::{Dashboard, Sources};
 
 use self::listing::Listing;
 use self::response::json_response;
+use self::traffic::Audience;
 use crate::config::Config;
 use crate::problem::{ErrorFormat, Problem};
 use crate::response_body::ResponseBody;
 use crate::routes::Routes;
 use crate::traffic::Traffic;
+
+/// Where the files of the front page are. No service has such a name, so no route of a service is hidden.
+const FRONT_ROOT: &str = ".waypost/";
+/// The stream of the front page, below its root.
+const TRAFFIC: &str = "traffic";
 
 /// Responds to requests that are not for a service.
 pub(crate) struct Pages {
@@ -79,13 +86,37 @@ impl Pages {
         })
     }
 
-    /// The page at `/`, if it is public and no route matches.
+    /// The page at `/` and its files, if they are public and no route matches. A browser gets the dashboard.
     pub(crate) fn front_page(
         &self,
-        path: &str,
-        format: ErrorFormat,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
     ) -> Option<Response<ResponseBody>> {
-        (path == "/" && self.lists_routes).then(|| self.index(format))
+        if !self.lists_routes || !matches!(*method, Method::GET | Method::HEAD) {
+            return None;
+        }
+        let format = ErrorFormat::of(method, headers);
+        if uri.path() == "/" {
+            let page = || {
+                front_dashboard()
+                    .start_page(FRONT_ROOT, headers)
+                    .map(ResponseBody::from)
+            };
+            return Some(match format {
+                ErrorFormat::Html => page(),
+                _ => index::page(self.health.service(), &self.routes),
+            });
+        }
+        let path = uri.path().strip_prefix('/')?.strip_prefix(FRONT_ROOT)?;
+        if path != TRAFFIC {
+            return front_dashboard()
+                .respond(path, headers)
+                .map(|response| response.map(ResponseBody::from));
+        }
+        let (routes, traffic) = (&self.routes, &self.traffic);
+        let stream = traffic::stream(routes, traffic, uri.query(), Audience::Public);
+        Some(stream.unwrap_or_else(|problem| problem.into_response(format)))
     }
 
     /// The page at a path of the internal listener.
@@ -96,11 +127,13 @@ impl Pages {
         format: ErrorFormat,
     ) -> Response<ResponseBody> {
         let page = match path {
-            "/" => Ok(self.index(format)),
+            "/" => Ok(index::page(self.health.service(), &self.routes)),
             "/internal/health" => Ok(self.own_health(true).await),
             "/internal/services" => self.listing.services(query).await,
             "/internal/routes" => self.listing.routes(query).await,
-            "/internal/traffic" => traffic::stream(&self.routes, &self.traffic, query),
+            "/internal/traffic" => {
+                traffic::stream(&self.routes, &self.traffic, query, Audience::Internal)
+            }
             "/metrics" => Ok(metrics::page(&self.routes, &self.traffic)),
             _ => match self.public(path).await {
                 Some(page) => Ok(page),
@@ -140,10 +173,17 @@ impl Pages {
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response
     }
+}
 
-    fn index(&self, format: ErrorFormat) -> Response<ResponseBody> {
-        index::page(self.health.service(), &self.routes, &self.traffic, format)
-    }
+/// The dashboard at `/` of the public listener.
+fn front_dashboard() -> &'static Dashboard {
+    static DASHBOARD: OnceLock<Dashboard> = OnceLock::new();
+    DASHBOARD.get_or_init(|| {
+        Dashboard::new(&Sources {
+            traffic: Some(TRAFFIC.to_owned()),
+            ..Sources::default()
+        })
+    })
 }
 
 fn check_registry(freshness: Option<Freshness>) -> Result<(), String> {

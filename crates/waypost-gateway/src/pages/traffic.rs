@@ -1,4 +1,5 @@
-//! `/internal/traffic`: the last minutes, and then each second as it passes, as server-sent events.
+//! `/internal/traffic`: the last minutes, the routes, and then each second as it passes, as server-sent
+//! events.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -16,16 +17,32 @@ use super::response::respond;
 use crate::problem::Problem;
 use crate::response_body::ResponseBody;
 use crate::routes::Routes;
+use crate::service::Service;
 use crate::traffic::{History, InstanceCounts, SECONDS, Second, ServiceCounts, Traffic};
 
-/// Streams `snapshot` and then `second` events. `?seconds=` is the length of the history in `snapshot`.
+/// The number of routes that are described.
+const MAX_ROUTES: usize = 500;
+
+/// Who reads the stream.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Audience {
+    /// Operators, who may know the addresses of instances.
+    Internal,
+    /// Anyone who can reach the gateway.
+    Public,
+}
+
+/// Streams `snapshot` and then `second` events, and `routes` after the first one and after each change.
+/// `?seconds=` is the length of the history in `snapshot`.
 pub(super) fn stream(
     routes: &Arc<Routes>,
     traffic: &Arc<Traffic>,
     query: Option<&str>,
+    audience: Audience,
 ) -> Result<Response<ResponseBody>, Problem> {
     let seconds = number(query, "seconds", SECONDS, SECONDS)?;
-    let subscription = Subscription::new(Arc::clone(routes), Arc::clone(traffic), seconds);
+    let subscription =
+        Subscription::new(Arc::clone(routes), Arc::clone(traffic), seconds, audience);
     let events = stream::unfold(subscription, |mut subscription| async move {
         subscription.next().await.map(|event| (event, subscription))
     });
@@ -37,6 +54,9 @@ struct Subscription {
     routes: Arc<Routes>,
     traffic: Arc<Traffic>,
     seconds: usize,
+    audience: Audience,
+    /// The data of the last `routes` event.
+    described_routes: Value,
     /// The history, which is sent first.
     snapshot: Option<History>,
     following: broadcast::Receiver<Arc<Second>>,
@@ -45,33 +65,57 @@ struct Subscription {
 }
 
 impl Subscription {
-    fn new(routes: Arc<Routes>, traffic: Arc<Traffic>, seconds: usize) -> Self {
+    fn new(routes: Arc<Routes>, traffic: Arc<Traffic>, seconds: usize, audience: Audience) -> Self {
         let (history, following) = traffic.subscribe();
         Self {
             routes,
             traffic,
             seconds,
+            audience,
+            described_routes: Value::Null,
             snapshot: Some(history),
             following,
             instances: HashMap::new(),
         }
     }
 
-    /// The next event; `None` when the gateway ends.
+    /// The next events; `None` when the gateway ends.
     async fn next(&mut self) -> Option<Bytes> {
         if let Some(history) = self.snapshot.take() {
-            return Some(event("snapshot", &snapshot(&history, self.seconds)));
+            return Some(self.with_routes(event("snapshot", &snapshot(&history, self.seconds))));
         }
-        match self.following.recv().await {
-            Ok(second) => Some(event("second", &self.describe(&second))),
-            Err(RecvError::Closed) => None,
+        let traffic = Arc::clone(&self.traffic);
+        let received = tokio::select! {
+            received = self.following.recv() => received,
+            () = traffic.ended() => return None,
+        };
+        let next = match received {
+            Ok(second) => event("second", &self.describe(&second)),
+            Err(RecvError::Closed) => return None,
             Err(RecvError::Lagged(_)) => {
                 // The reader was too slow. It gets a new snapshot, which has the missed seconds.
                 let (history, following) = self.traffic.subscribe();
                 self.following = following;
-                Some(event("snapshot", &snapshot(&history, self.seconds)))
+                event("snapshot", &snapshot(&history, self.seconds))
             }
+        };
+        Some(self.with_routes(next))
+    }
+
+    /// An event, followed by one with the routes if they have changed.
+    fn with_routes(&mut self, next: String) -> Bytes {
+        let mut described = describe_routes(&self.routes);
+        if described == self.described_routes {
+            return next.into();
         }
+        self.described_routes = described.clone();
+        // It changes all the time, so it doesn't count as a change.
+        let age = self
+            .routes
+            .freshness()
+            .and_then(|freshness| freshness.age());
+        described["age_seconds"] = json!(age.map(|age| age.as_secs()));
+        (next + &event("routes", &described)).into()
     }
 
     /// The data of one second: services with traffic, and services whose instances have changed.
@@ -95,7 +139,10 @@ impl Subscription {
                     (host_and_port(&instance.url).to_owned(), described)
                 })
                 .collect();
-            let instances = Value::Object(instances);
+            let instances = match self.audience {
+                Audience::Internal => Value::Object(instances),
+                Audience::Public => json!({}),
+            };
             let has_changed = self.instances.get(&name) != Some(&instances);
             if counts.requests == 0 && !has_changed {
                 continue;
@@ -164,6 +211,41 @@ fn host_and_port(url: &str) -> &str {
     rest.split('/').next().unwrap_or(rest)
 }
 
-fn event(name: &str, data: &Value) -> Bytes {
-    format!("event: {name}\ndata: {data}\n\n").into()
+fn event(name: &str, data: &Value) -> String {
+    format!("event: {name}\ndata: {data}\n\n")
+}
+
+/// The routes with the state of their services, and why the registry can't be read.
+fn describe_routes(routes: &Routes) -> Value {
+    let all = routes.all();
+    let described = all.iter().take(MAX_ROUTES).flat_map(|route| {
+        let destinations = route.destinations().iter();
+        destinations
+            .map(|destination| describe_route(&route.path().to_string(), &destination.service))
+    });
+    let described: Vec<_> = described.collect();
+    let freshness = routes.freshness();
+    let failure = freshness.as_ref().and_then(|freshness| freshness.failure());
+    json!({
+        "routes": described,
+        "left_out": all.len().saturating_sub(MAX_ROUTES),
+        "outage": failure.map(|failure| failure.error().to_string()),
+    })
+}
+
+/// `instances` and `usable` are null if the service hasn't been used, since the registry isn't asked.
+fn describe_route(path: &str, service: &Service) -> Value {
+    let mut described = json!({"path": path, "service": service.name().as_str(), "instances": null, "usable": null, "error": null});
+    match service.used_balancer() {
+        None if service.is_listed() => {}
+        None => described["error"] = json!("the registry lists no such service"),
+        Some(balancer) => {
+            let snapshot = balancer.snapshot();
+            let usable = snapshot.usable();
+            described["instances"] = json!(snapshot.endpoints().len());
+            described["usable"] = json!(usable.as_ref().map_or(0, |usable| usable.len()));
+            described["error"] = json!(usable.err().map(|error| error.to_string()));
+        }
+    }
+    described
 }

@@ -13,6 +13,7 @@ use std::time::{Duration, SystemTime};
 
 use tokio::sync::broadcast;
 use tokio::time::MissedTickBehavior;
+use tokio_util::sync::CancellationToken;
 
 pub(crate) use counts::{InstanceCounts, ServiceCounts, WorkerCounts};
 pub(crate) use history::{History, SECONDS, Second};
@@ -25,6 +26,7 @@ pub(crate) struct Traffic {
     workers: Mutex<Vec<Weak<WorkerCounts>>>,
     collected: Mutex<Collected>,
     seconds: broadcast::Sender<Arc<Second>>,
+    ended: CancellationToken,
 }
 
 #[derive(Default)]
@@ -40,7 +42,18 @@ impl Traffic {
             workers: Mutex::default(),
             collected: Mutex::default(),
             seconds: broadcast::Sender::new(BACKLOG),
+            ended: CancellationToken::new(),
         }
+    }
+
+    /// Ends all streams, so that nobody who watches delays the end of the gateway.
+    pub(crate) fn end(&self) {
+        self.ended.cancel();
+    }
+
+    /// Completes after [`end`](Self::end).
+    pub(crate) async fn ended(&self) {
+        self.ended.cancelled().await;
     }
 
     /// Adds the counts of a worker. They are removed when the worker drops them.

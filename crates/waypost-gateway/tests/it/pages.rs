@@ -8,7 +8,7 @@ use waypost::Health;
 use crate::support::{FlakyRegistry, Origin, TestGateway, instance, with_deadline};
 
 #[tokio::test]
-async fn the_index_lists_the_routes_as_html_and_json() {
+async fn the_index_lists_the_routes_as_json() {
     let gateway = TestGateway::start().await;
     let origin = Origin::text("hello").await;
     gateway.add("ui", "u", origin.address).await;
@@ -19,15 +19,29 @@ async fn the_index_lists_the_routes_as_html_and_json() {
         serde_json::json!(["/auth/", "/ui/"])
     );
     assert_eq!(response.json()["service"], "api-gateway");
+}
+
+#[tokio::test]
+async fn a_browser_gets_the_dashboard_at_the_root() {
+    let gateway = TestGateway::start().await;
     let browser = Request::get(gateway.url("/")).header("accept", "text/html,*/*;q=0.8");
     let page = gateway.send(browser).await;
     assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    assert!(!page.text().contains("://"), "no external resources");
     assert!(
-        page.text().contains("<a href=\"/auth/\">/auth/</a>"),
+        page.text().contains("<base href=\".waypost/\">"),
         "{}",
         page.text()
     );
-    assert!(!page.text().contains("://"), "no external resources");
+    let script = page.text().split("src=\"").nth(1).unwrap().to_owned();
+    let script = script.split('"').next().unwrap();
+    let script = gateway.get(&format!("/.waypost/{script}")).await;
+    assert_eq!(
+        script.header("content-type"),
+        "text/javascript; charset=utf-8"
+    );
+    let missing = gateway.get("/.waypost/nothing").await;
+    assert_eq!(missing.status, StatusCode::NOT_FOUND);
 }
 
 #[tokio::test]

@@ -3,10 +3,11 @@
 use http::{Request, Response};
 use http_body_util::BodyExt;
 use serde_json::Value;
+use waypost::Health;
 
-use crate::support::{Origin, RawClient, TestGateway, body, with_deadline};
+use crate::support::{Origin, RawClient, TestGateway, body, instance, with_deadline};
 
-/// An open event stream of `/internal/traffic`.
+/// An open event stream of traffic.
 struct Events {
     body: hyper::body::Incoming,
     text: String,
@@ -14,7 +15,11 @@ struct Events {
 
 impl Events {
     async fn open(gateway: &TestGateway) -> Self {
-        let request = Request::get(gateway.url("/internal/traffic?seconds=60"));
+        Self::open_at(gateway, "/internal/traffic?seconds=60").await
+    }
+
+    async fn open_at(gateway: &TestGateway, path: &str) -> Self {
+        let request = Request::get(gateway.url(path));
         let response = gateway
             .begin(request.body(body("")).expect("a request"))
             .await;
@@ -26,8 +31,27 @@ impl Events {
         }
     }
 
-    /// The name and the data of the next event.
+    /// The data of the next event with that name.
+    async fn next_named(&mut self, wanted: &str) -> Value {
+        loop {
+            let (name, data) = self.next_of_any_name().await;
+            if name == wanted {
+                return data;
+            }
+        }
+    }
+
+    /// The name and the data of the next event about traffic.
     async fn next(&mut self) -> (String, Value) {
+        loop {
+            let event = self.next_of_any_name().await;
+            if event.0 != "routes" {
+                return event;
+            }
+        }
+    }
+
+    async fn next_of_any_name(&mut self) -> (String, Value) {
         loop {
             if let Some((event, rest)) = self.text.split_once("\n\n") {
                 let (name, data) = event.split_once('\n').expect("two lines");
@@ -97,6 +121,70 @@ async fn each_second_shows_requests_failures_latencies_callers_and_instances() {
 }
 
 #[tokio::test]
+async fn the_routes_are_described_and_again_when_their_state_changes() {
+    let gateway = TestGateway::start().await;
+    let origin = Origin::text("hello").await;
+    gateway.add("shop", "a", origin.address).await;
+    let mut events = Events::open(&gateway).await;
+    let described = events.next_named("routes").await;
+    let shop = &described["routes"][0];
+    assert_eq!(
+        (&shop["path"], &shop["service"]),
+        (&"/shop/".into(), &"shop".into())
+    );
+    assert_eq!(shop["instances"], Value::Null, "not used yet: {shop}");
+    assert_eq!(described["outage"], Value::Null);
+
+    gateway.get("/shop/").await;
+    let shop = &events.next_named("routes").await["routes"][0];
+    assert_eq!(
+        (&shop["instances"], &shop["usable"]),
+        (&1.into(), &1.into())
+    );
+    gateway
+        .insert(instance("shop", "a", origin.address).health(Health::Critical))
+        .await;
+    let mut shop = Value::Null;
+    while shop["usable"] != 0 {
+        shop = events.next_named("routes").await["routes"][0].clone();
+    }
+    let error = shop["error"].as_str().unwrap();
+    assert!(error.contains("shop"), "{error}");
+}
+
+#[tokio::test]
+async fn the_public_stream_has_rates_but_no_address_of_an_instance() {
+    let gateway = TestGateway::start().await;
+    let origin = Origin::text("hello").await;
+    gateway.add("shop", "a", origin.address).await;
+    let mut events = Events::open_at(&gateway, "/.waypost/traffic").await;
+    events.next_named("snapshot").await;
+    gateway.get("/shop/").await;
+    let mut shop = Value::Null;
+    while shop["requests"] != 1 {
+        let second = events.next_named("second").await;
+        assert!(
+            !second.to_string().contains(&origin.address.to_string()),
+            "{second}"
+        );
+        shop = second["services"]["shop"].clone();
+    }
+    assert_eq!(shop["instances"], serde_json::json!({}));
+}
+
+#[tokio::test]
+async fn an_open_stream_does_not_delay_the_end_of_the_gateway() {
+    let mut gateway = TestGateway::start_with(|config| {
+        config.drain_timeout = std::time::Duration::from_secs(3600);
+    })
+    .await;
+    let mut events = Events::open_at(&gateway, "/.waypost/traffic").await;
+    events.next_named("snapshot").await;
+    gateway.begin_shutdown();
+    with_deadline("the end of the gateway", gateway.stopped()).await;
+}
+
+#[tokio::test]
 async fn metrics_count_requests_by_service_and_class() {
     let gateway = TestGateway::start().await;
     gateway
@@ -135,7 +223,14 @@ async fn the_internal_pages_are_not_on_the_public_listener() {
     gateway
         .add("shop", "a", Origin::text("hello").await.address)
         .await;
-    for path in ["/internal/services", "/internal/routes", "/metrics", "/"] {
+    for path in [
+        "/internal/services",
+        "/internal/routes",
+        "/metrics",
+        "/",
+        "/.waypost/",
+        "/.waypost/traffic",
+    ] {
         let mut client = RawClient::connect(gateway.address).await;
         client
             .send(format!(
