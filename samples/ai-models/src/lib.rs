@@ -13,7 +13,7 @@
 //! | `GET /api/models`, `GET /api/models/{id}` | the models, and whether each is available |
 //! | `POST /api/inference` | `{"model": "sentiment", "input": "What a day!"}`; `input` may be a list |
 //! | `POST /api/inference/stream` | the same, as server-sent events while the result is computed |
-//! | `GET /openapi.json`, `GET /docs/` | the OpenAPI description, and Swagger UI |
+//! | `GET /openapi.json`, `GET /docs/` | the OpenAPI description, and a page to read it and send requests |
 //!
 //! Errors are problem details (RFC 9457). An overloaded instance rejects requests within two seconds,
 //! with status 503 and `retry-after`. Requests of web pages of other sites are refused (403).

@@ -1,24 +1,30 @@
-//! The OpenAPI description, and Swagger UI, which is embedded in the program.
+//! The OpenAPI description, and a page that shows it and sends requests.
 
 use std::borrow::Cow;
 use std::future::ready;
-use std::io::Read;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::Write;
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
-use axum::{Json, Router};
-use flate2::read::GzDecoder;
-use http::header;
+use bytes::Bytes;
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use http::{HeaderMap, StatusCode, header};
 use utoipa::{OpenApi, openapi};
 
 use crate::problem::Problem;
 
-const INDEX: &str = include_str!("../../swagger-ui/index.html");
+const INDEX: &str = include_str!("../../docs-page/index.html");
+const STYLE: &str = include_str!("../../docs-page/docs.css");
+const SCRIPT: &str = include_str!("../../docs-page/docs.js");
 
-/// Allows only resources of this service. Swagger UI needs inline styles and `data:` images.
-const POLICY: &str = "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; frame-ancestors 'none'";
+/// Allows only resources of this service, and the empty icon.
+const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src data:; \
+                      connect-src 'self'; base-uri 'self'; form-action 'none'; frame-ancestors 'none'";
 
 #[derive(OpenApi)]
 #[openapi(
@@ -47,64 +53,98 @@ pub(super) fn router(mut description: openapi::OpenApi) -> Router {
             .paths
             .insert("/api/models/{id}".to_owned(), model);
     }
-    let description = Arc::new(description);
+    // A description can always be serialized.
+    let description = serde_json::to_string(&description).unwrap_or_default();
+    let description = Arc::new(File::new("application/json", description));
+    // Without a trailing slash, a base URL makes relative links work.
+    let bare = INDEX.replacen("<head>", "<head><base href=\"docs/\">", 1);
+    let bare = Arc::new(File::new("text/html; charset=utf-8", bare));
+    let files = Arc::new([
+        ("", File::new("text/html; charset=utf-8", INDEX)),
+        ("docs.css", File::new("text/css; charset=utf-8", STYLE)),
+        (
+            "docs.js",
+            File::new("text/javascript; charset=utf-8", SCRIPT),
+        ),
+    ]);
+    let page = Arc::clone(&files);
     Router::new()
         .route(
             "/openapi.json",
-            get(move || ready(Json(description.clone()))),
+            get(move |headers: HeaderMap| ready(description.respond(&headers))),
         )
         // Relative, so that a gateway's path prefix is kept.
         .route("/", get(|| ready(Redirect::temporary("docs"))))
-        .route("/docs", get(|| ready(page_without_slash())))
-        .route("/docs/", get(|| ready(file("index.html"))))
+        .route(
+            "/docs",
+            get(move |headers: HeaderMap| ready(bare.respond(&headers))),
+        )
+        .route(
+            "/docs/",
+            get(move |headers: HeaderMap| ready(page[0].1.respond(&headers))),
+        )
         .route(
             "/docs/{*file}",
-            get(|Path(name): Path<String>| ready(file(&name))),
+            get(move |Path(name): Path<String>, headers: HeaderMap| {
+                let found = files.iter().find(|(known, _)| *known == name);
+                ready(match found {
+                    Some((_, file)) => file.respond(&headers),
+                    None => Problem::no_such_path(&format!("/docs/{name}")).into_response(),
+                })
+            }),
         )
 }
 
-/// The page at `/docs`, without a trailing slash: a base URL makes its relative links work.
-fn page_without_slash() -> Response {
-    let html = INDEX.replacen("<head>", "<head><base href=\"docs/\">", 1);
-    respond("text/html", Cow::Owned(html.into_bytes()))
+/// A file as it is sent.
+struct File {
+    media_type: &'static str,
+    plain: Bytes,
+    gzip: Bytes,
+    tag: String,
 }
 
-/// A file of the page; the answer is 404 for any other name.
-fn file(name: &str) -> Response {
-    match name {
-        "index.html" => respond("text/html", Cow::Borrowed(INDEX.as_bytes())),
-        "swagger-initializer.js" => respond(
-            "text/javascript",
-            Cow::Borrowed(include_bytes!("../../swagger-ui/swagger-initializer.js")),
-        ),
-        "swagger-ui-bundle.js" => respond(
-            "text/javascript",
-            decompress(include_bytes!("../../swagger-ui/swagger-ui-bundle.js.gz")),
-        ),
-        "swagger-ui.css" => respond(
-            "text/css",
-            decompress(include_bytes!("../../swagger-ui/swagger-ui.css.gz")),
-        ),
-        "favicon-32x32.png" => respond(
-            "image/png",
-            Cow::Borrowed(include_bytes!("../../swagger-ui/favicon-32x32.png")),
-        ),
-        _ => Problem::no_such_path(&format!("/docs/{name}")).into_response(),
+impl File {
+    fn new(media_type: &'static str, content: impl Into<Cow<'static, str>>) -> Self {
+        let plain = Bytes::from(content.into().into_owned());
+        let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+        // Writing to memory doesn't fail.
+        let _ = encoder.write_all(&plain);
+        let mut hasher = DefaultHasher::new();
+        plain.hash(&mut hasher);
+        Self {
+            media_type,
+            gzip: encoder.finish().unwrap_or_default().into(),
+            // Weak, since the compressed content has the same tag.
+            tag: format!("W/\"{:016x}\"", hasher.finish()),
+            plain,
+        }
     }
-}
 
-fn decompress(file: &'static [u8]) -> Cow<'static, [u8]> {
-    let mut bytes = Vec::new();
-    // The input is in memory and was compressed by us, so this cannot fail.
-    let _ = GzDecoder::new(file).read_to_end(&mut bytes);
-    Cow::Owned(bytes)
-}
-
-fn respond(content_type: &'static str, body: Cow<'static, [u8]>) -> Response {
-    let headers = [
-        (header::CONTENT_TYPE, content_type),
-        (header::CONTENT_SECURITY_POLICY, POLICY),
-        (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
-    ];
-    (headers, body).into_response()
+    /// The content, compressed if the client accepts that, or 304 if the client has it.
+    fn respond(&self, headers: &HeaderMap) -> Response {
+        let field = |name| headers.get(name).and_then(|value| value.to_str().ok());
+        let known = field(header::IF_NONE_MATCH).unwrap_or_default();
+        let accepted = field(header::ACCEPT_ENCODING).unwrap_or_default();
+        let common = [
+            (header::CONTENT_TYPE, self.media_type),
+            (header::ETAG, self.tag.as_str()),
+            // The browser asks each time whether its copy is current.
+            (header::CACHE_CONTROL, "no-cache"),
+            (header::VARY, "accept-encoding"),
+            (header::CONTENT_SECURITY_POLICY, POLICY),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+        ];
+        let accepts_gzip = accepted.split(',').any(|coding| {
+            let (name, weight) = coding.split_once(';').unwrap_or((coding, ""));
+            name.trim().eq_ignore_ascii_case("gzip") && !matches!(weight.trim(), "q=0" | "q=0.0")
+        });
+        if known.split(',').any(|tag| tag.trim() == self.tag) {
+            (StatusCode::NOT_MODIFIED, common).into_response()
+        } else if accepts_gzip {
+            let encoding = [(header::CONTENT_ENCODING, "gzip")];
+            (common, encoding, self.gzip.clone()).into_response()
+        } else {
+            (common, self.plain.clone()).into_response()
+        }
+    }
 }
