@@ -215,7 +215,7 @@ export class ServicesView {
       row.since > 0 && lasting(row.since, " · for "),
     ]);
     text(cause.firstChild, need.code);
-    text(cause.lastChild, (need.code && need.line ? " " : "") + need.line);
+    text(cause.lastChild, (need.code && need.line ? " · " : "") + need.line);
     cause.hidden = !need.code && !need.line;
     once(acts, `${row.isStopped} ${row.canRestart}`, () => this.#cardActions(row));
   }

@@ -207,7 +207,7 @@ async fn one_command_starts_the_stack_and_ctrl_c_stops_all_of_it() {
         (stack.ui, "/try/ai-models/", "ask a model"),
         (stack.ui, "/api/stack", "ai-models"),
         (stack.ui, "/v1/catalog/services", "ai-models"),
-        (stack.models, "/docs", "swagger"),
+        (stack.models, "/docs", "docs.js"),
         (stack.registry, "/ui/", "<html"),
         (stack.gateway, "/health", "passing"),
         (stack.gateway, "/ui/", "<html"),

@@ -8,8 +8,15 @@ use crate::fake_stack::TOKEN;
 use crate::shop;
 
 /// The views by the name of their picture.
-const VIEWS: [(&str, &str, &str); 6] = [
-    ("services", "services/orders", "tr[data-name='payments']"),
+const VIEWS: [(&str, &str, &str); 9] = [
+    (
+        "services",
+        "services/orders",
+        "tr[data-name='payments'], .side",
+    ),
+    ("services-all", "", "tr[data-name='payments']"),
+    ("checks", "services/orders?tab=checks", ".transitions"),
+    ("environment", "services/orders?tab=environment", ".pairs"),
     ("logs", "logs?request=147cd2c3", "#t-one"),
     ("logs-all", "logs", ".log .err"),
     ("map", "map", ".map .n"),

@@ -116,7 +116,7 @@ impl Pages {
         }
         let (routes, traffic) = (&self.routes, &self.traffic);
         let stream = traffic::stream(routes, traffic, uri.query(), Audience::Public);
-        Some(stream.unwrap_or_else(|problem| problem.into_response(format)))
+        Some(stream.unwrap_or_else(|problem| problem.into_response(format).map(ResponseBody::from)))
     }
 
     /// The page at a path of the internal listener.

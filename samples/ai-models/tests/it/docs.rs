@@ -125,7 +125,7 @@ async fn the_page_is_accessible_in_each_scheme_and_width_and_sends_requests() {
                 page.assert_accessible(&format!("{scheme}, {width} px"))
                     .await;
                 let overflow = page
-                    .js("document.documentElement.scrollWidth - innerWidth")
+                    .js("document.documentElement.scrollWidth - document.documentElement.clientWidth")
                     .await;
                 assert_eq!(overflow, 0, "{width} px");
             }
