@@ -13,4 +13,5 @@ mod global;
 mod kubernetes;
 mod logs;
 mod outages;
+mod registrars;
 mod scripted;

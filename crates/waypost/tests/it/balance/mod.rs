@@ -2,6 +2,7 @@
 
 mod active_checks;
 mod allocations;
+mod callbacks;
 mod fairness;
 mod fixture;
 mod leases;
