@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use waypost::integration::shutdown_signal;
 use waypost::provider::Provider;
 use waypost::{
-    Check, Error, HealthChecks, Host, Registrar, RegistrationState, ServiceName,
+    Check, Error, HealthChecks, Host, ProviderErrorKind, Registrar, RegistrationState, ServiceName,
     ServiceRegistration, Weight,
 };
 
@@ -90,10 +90,14 @@ impl Register {
         let mut shutdown = pin!(shutdown_signal());
         let provider = self.registry.provider()?;
         let registration = self.registration(&*provider)?;
-        let registrar = Registrar::start(provider, registration)?;
+        let registrar = Registrar::start(provider, registration).map_err(unless_rejected)?;
         let limit = self.registry.timeout;
         let registered = tokio::select! {
             registered = timeout(limit, registrar.registered()) => registered,
+            rejected = rejected(&registrar) => {
+                registrar.abandon();
+                return Err(unless_rejected(rejected));
+            }
             () = &mut shutdown => return deregister(registrar).await,
         };
         if registered.is_err() {
@@ -159,6 +163,26 @@ impl Register {
             registration = registration.check(Check::tcp().every(self.interval));
         }
         Ok(registration)
+    }
+}
+
+/// Waits until the registry has refused the registration, which another attempt would not change.
+async fn rejected(registrar: &Registrar) -> Error {
+    loop {
+        if let RegistrationState::Pending(Some(error)) = registrar.state()
+            && error.kind() == ProviderErrorKind::Rejected
+        {
+            return error.into();
+        }
+        sleep(Duration::from_millis(20)).await;
+    }
+}
+
+/// A registration that the registry refuses has invalid arguments.
+fn unless_rejected(error: Error) -> CommandError {
+    match error {
+        Error::Rejected(_) => CommandError::Invalid(error.to_string()),
+        error => error.into(),
     }
 }
 

@@ -86,7 +86,7 @@ async fn errors_say_how_to_fix_them() {
         .await
         .unwrap();
     let (code, _, stderr) = run(&server, &["register", "billing", "--port", "8080"]).await;
-    assert_eq!(code, Some(1));
+    assert_eq!(code, Some(2));
     assert!(
         stderr.contains("127.0.0.1") && stderr.contains("--address"),
         "{stderr}"
@@ -223,4 +223,42 @@ async fn the_process_that_registers_an_instance_runs_its_check() {
     .await;
     held.interrupt();
     assert_eq!(held.wait_for_exit().await, Some(0));
+}
+
+/// The kubeconfig of a developer may point anywhere, so nothing is written without being asked.
+#[tokio::test]
+async fn a_gateway_registers_nothing_in_a_cluster_unless_it_is_told_to() {
+    let server = ApiServer::builder().namespace("demo").start();
+    let server = server.await.unwrap();
+    server.put(&manifest::service("demo", "web", &[("http", 80)]));
+    let [port] = waypost_testkit::free_ports().map(|port| port.to_string());
+    let arguments = ["gateway", "--port", &port, "--internal", "off"];
+    let mut gateway = Program::start(command(&server, &arguments));
+    gateway
+        .wait_for_output("the gateway does not register itself; see --register")
+        .await;
+    let url = format!("http://127.0.0.1:{port}");
+    eventually("the gateway is ready", async || {
+        let ready = http().get(format!("{url}/readyz")).send().await.ok()?;
+        ready.status().is_success().then_some(())
+    })
+    .await;
+    let web = http().get(format!("{url}/web/")).send().await.unwrap();
+    assert_eq!(web.status(), 503, "known, without instances");
+    gateway.interrupt();
+    assert_eq!(gateway.wait_for_exit().await, Some(0));
+    assert_eq!(server.get("services", "demo", "api-gateway"), None);
+    let writes = server.requests();
+    let mut writes = writes.iter().filter(|request| {
+        let is_read = matches!(&*request.verb, "get" | "list" | "watch");
+        // Reviews of the user's own rights are created, but nothing is stored.
+        !is_read && !request.resource.starts_with("self")
+    });
+    assert!(writes.next().is_none(), "{:?}", server.requests());
+
+    // Told to, it says why it can't be registered with a loopback address.
+    let told = [&arguments[..], &["--register", "always"]].concat();
+    let (code, _, stderr) = run(&server, &told).await;
+    assert_eq!(code, Some(1), "{stderr}");
+    assert!(stderr.contains("127.0.0.1"), "{stderr}");
 }

@@ -141,6 +141,40 @@ async fn deregistering_an_unknown_id_is_an_error() {
     assert!(output.stderr.contains("no instance \"nope\""), "{output:?}");
 }
 
+/// Another attempt would not change the response, so there is none.
+#[tokio::test]
+async fn a_registration_that_is_always_refused_is_refused_at_once() {
+    let registry = Registry::start(&[]).await;
+    let consul = waypost_testkit::Consul::start().await;
+    let [unused] = free_ports();
+    let unused = format!("127.0.0.1:{unused}");
+    let too_long = format!("note={}", "x".repeat(600));
+    let addresses = [registry.address.clone(), consul.address(), unused];
+    for (arguments, reason) in [
+        (["--meta", "a.b=c"], "the metadata key \"a.b\""),
+        (["--meta", &too_long], "600 bytes: the limit is 512"),
+        (["--meta", "consul-x=1"], "reserved"),
+    ] {
+        for address in &addresses {
+            let mut command = waypost(&["register", "web", "--port", "1", "--timeout", "10m"]);
+            command.args(arguments).args(["--registry", address]);
+            let output = Finished::of(command).await;
+            assert_eq!(output.code, Some(2), "{address}: {output:?}");
+            assert!(output.stderr.contains(reason), "{address}: {output:?}");
+        }
+    }
+    // Reasons that only the registry knows.
+    for (arguments, reason) in [
+        (&["--address", "0.0.0.0"][..], "Invalid service address"),
+        (&["--check-tcp", "--interval", "0s"], "Interval must be > 0"),
+    ] {
+        let register = ["register", "web", "--port", "1", "--timeout", "10m"];
+        let output = registry.run(&[&register[..], arguments].concat()).await;
+        assert_eq!(output.code, Some(2), "{output:?}");
+        assert!(output.stderr.contains(reason), "{output:?}");
+    }
+}
+
 #[tokio::test]
 async fn deregistering_an_instance_in_another_namespace_is_an_error() {
     let server = ApiServer::builder().namespace("demo").start();

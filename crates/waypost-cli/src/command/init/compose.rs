@@ -55,7 +55,11 @@ pub(super) fn candidates(root: &Path, folder: &Path) -> Vec<Candidate> {
     let Some((file, text)) = texts.into_iter().flatten().next() else {
         return Vec::new();
     };
-    let Ok(compose) = serde_saphyr::from_str::<ComposeFile>(&text) else {
+    // Compose files share fields by aliases, often many of one anchor.
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { enforce_alias_anchor_ratio: false },
+    };
+    let Ok(compose) = serde_saphyr::from_str_with_options::<ComposeFile>(&text, options) else {
         return Vec::new();
     };
     let found = compose.services.into_iter().filter_map(|(name, service)| {
