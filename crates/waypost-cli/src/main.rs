@@ -80,19 +80,31 @@ fn main() -> ExitCode {
 
 /// Parses the arguments.
 fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, clap::Error> {
-    let matches = ignore_empty_variables(Cli::command())
+    let matches = ignore_unset_variables(Cli::command())
         .try_get_matches_from(arguments)
         .map_err(|error| error.with_cmd(&Cli::command()))?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut Cli::command()))
 }
 
-/// Treats a variable that is set but empty as not set, as everywhere in Waypost.
-fn ignore_empty_variables(command: clap::Command) -> clap::Command {
-    let is_empty = |name: &OsStr| std::env::var_os(name).is_some_and(|value| value.is_empty());
+/// Treats a variable that is set but empty as not set, as everywhere in Waypost, and so a service link:
+/// Kubernetes sets `<SERVICE>_PORT` to a URL.
+fn ignore_unset_variables(command: clap::Command) -> clap::Command {
+    let is_unset = |name: &OsStr| {
+        let Some(value) = std::env::var_os(name) else {
+            return false;
+        };
+        let (name, value) = (name.to_string_lossy(), value.to_string_lossy());
+        let is_link = || {
+            ["tcp://", "udp://", "sctp://"]
+                .iter()
+                .any(|link| value.starts_with(link))
+        };
+        value.is_empty() || (name.ends_with("_PORT") && is_link())
+    };
     command
         .mut_args(|argument| match argument.get_env() {
-            Some(name) if is_empty(name) => argument.env(Resettable::Reset),
+            Some(name) if is_unset(name) => argument.env(Resettable::Reset),
             _ => argument,
         })
-        .mut_subcommands(ignore_empty_variables)
+        .mut_subcommands(ignore_unset_variables)
 }

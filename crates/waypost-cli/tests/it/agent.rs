@@ -95,3 +95,17 @@ async fn a_server_raises_its_limit_of_open_files() {
     assert_eq!(values[3], values[4], "{limits}");
     agent.interrupt();
 }
+
+/// In a namespace with a Service named `service-registry`, every pod has this variable.
+#[tokio::test]
+async fn a_service_link_of_kubernetes_is_not_the_port_of_the_agent() {
+    let folder = tempfile::tempdir().unwrap();
+    let empty = folder.path().join("token");
+    std::fs::write(&empty, "").unwrap();
+    // The default port may be in use here, so the agent is stopped by its empty token file.
+    let mut command = waypost(&["agent", "--token-file", empty.to_str().unwrap()]);
+    command.env("SERVICE_REGISTRY_PORT", "tcp://10.0.0.1:8500");
+    let output = Finished::of(command).await;
+    assert_eq!(output.code, Some(1), "{output:?}");
+    assert!(output.stderr.contains("is empty"), "{output:?}");
+}
