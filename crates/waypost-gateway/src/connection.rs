@@ -148,6 +148,7 @@ async fn serve_http(
             .keep_alive_timeout(PING_TIMEOUT)
             .max_concurrent_streams(MAX_STREAMS)
             .max_header_list_size(MAX_HEAD as u32)
+            .enable_connect_protocol()
             .serve_connection(TokioIo::new(stream), service);
         let shut_down = http2::Connection::graceful_shutdown;
         drive(worker, &deadline, pin!(connection), shut_down).await?;

@@ -141,9 +141,10 @@ impl Proxy {
         worker.deposit_retry(service.index());
         let balancer = service.ready_balancer().await.map_err(unavailable)?;
 
-        let upgrade = tunnel::requested_protocol(request.version(), request.headers());
+        let upgrade = tunnel::requested_protocol(&request);
         let tunnel = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let (parts, incoming) = request.into_parts();
+        let is_over_http2 = tunnel::is_over_http2(&parts.extensions);
         let is_grpc = headers::is_grpc(&parts.headers);
         let sticky = route.policies.sticky.as_ref();
         let sticky_key = sticky.and_then(|sticky| sticky.key(&parts.headers));
@@ -212,7 +213,7 @@ impl Proxy {
                     service.connection_accepted(lease.id());
                     let response = &attempted.response;
                     lease.record(classify(response.status(), response.headers()));
-                    check(response, upgrade.as_ref(), lease.id())?;
+                    check(response, upgrade.as_ref(), is_over_http2, lease.id())?;
                     let tunnel =
                         tunnel.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
                     let sets_cookie =
@@ -302,7 +303,10 @@ impl Proxy {
             };
             rewriter.rewrite(headers);
         }
-        if let Some(protocol) = protocol {
+        if tunnel.is_some() && exchange.version == Version::HTTP_2 {
+            parts.status = StatusCode::OK;
+            headers.remove(header::SEC_WEBSOCKET_ACCEPT);
+        } else if let Some(protocol) = protocol {
             headers::write_upgrade(headers, protocol);
         }
         if sets_cookie
@@ -562,6 +566,7 @@ impl Outgoing<'_> {
 fn check(
     response: &Response<Incoming>,
     requested: Option<&HeaderValue>,
+    is_over_http2: bool,
     instance: &InstanceId,
 ) -> Result<(), Problem> {
     let problem = if !response_framing::is_clear(response) {
@@ -570,6 +575,9 @@ fn check(
         && !is_requested(requested, response.headers().get(header::UPGRADE))
     {
         "it switches to a protocol that the client did not request"
+    } else if is_over_http2 && response.status().is_success() {
+        // The client would take it for the beginning of the WebSocket.
+        "it does not switch protocols"
     } else {
         return Ok(());
     };

@@ -24,7 +24,7 @@ use crate::stream_info::{EndReason, StreamInfo};
 use crate::target::InvalidRequest;
 use crate::traffic::Traffic;
 use crate::upstream::ClientTls;
-use crate::{headers, target};
+use crate::{headers, target, tunnel};
 
 /// The state that all workers share.
 pub(crate) struct Server {
@@ -95,6 +95,9 @@ impl Server {
         mut request: Request<Incoming>,
         client: Arc<Client>,
     ) -> Response<ResponseBody> {
+        if tunnel::is_websocket_connect(&request) {
+            tunnel::into_handshake(&mut request);
+        }
         let id = headers::request_id(request.headers());
         let host = if client.conflict.is_detected() {
             Err(InvalidRequest::AmbiguousLength)

@@ -1,7 +1,9 @@
 //! Upgraded connections such as WebSockets: after `101 Switching Protocols`, bytes are copied both
 //! ways.
 
-use http::{HeaderMap, HeaderValue, Version, header};
+use data_encoding::BASE64;
+use http::{Extensions, HeaderValue, Method, Request, Version, header};
+use hyper::ext::Protocol;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
 use tokio_util::sync::CancellationToken;
@@ -11,16 +13,45 @@ use crate::exchange::Exchange;
 use crate::headers;
 use crate::stream_info::EndReason;
 
+/// Whether the client wants to switch protocols on a stream of an HTTP/2 connection.
+pub(crate) fn is_over_http2(extensions: &Extensions) -> bool {
+    extensions.get::<Protocol>().is_some()
+}
+
 /// The value of `Upgrade` if the request asks to switch to another protocol.
 ///
 /// `h2c` is ignored: requests inside it would bypass the gateway's checks ("h2c smuggling"). RFC
 /// 9113 has deprecated it, and a server may ignore any upgrade (RFC 9110, section 7.8).
-pub(crate) fn requested_protocol(version: Version, headers: &HeaderMap) -> Option<HeaderValue> {
+pub(crate) fn requested_protocol<B>(request: &Request<B>) -> Option<HeaderValue> {
+    let headers = request.headers();
     let protocol = headers.get(header::UPGRADE)?;
-    let upgrades = version == Version::HTTP_11
+    let may_upgrade = request.version() == Version::HTTP_11 || is_over_http2(request.extensions());
+    let upgrades = may_upgrade
         && headers::has_token(headers, &header::CONNECTION, "upgrade")
         && !headers::has_token(headers, &header::UPGRADE, "h2c");
     upgrades.then(|| protocol.clone())
+}
+
+/// Whether a request opens a WebSocket over HTTP/2 (RFC 8441).
+pub(crate) fn is_websocket_connect<B>(request: &Request<B>) -> bool {
+    let protocol = request.extensions().get::<Protocol>();
+    *request.method() == Method::CONNECT
+        && protocol.is_some_and(|name| name.as_str() == "websocket")
+}
+
+/// Turns a request that opens a WebSocket over HTTP/2 into the handshake of HTTP/1.1, which instances
+/// understand. The protocol stays in the extensions.
+pub(crate) fn into_handshake<B>(request: &mut Request<B>) {
+    *request.method_mut() = Method::GET;
+    let key = BASE64.encode(&fastrand::u128(..).to_ne_bytes());
+    let headers = request.headers_mut();
+    let websocket = HeaderValue::from_static("websocket");
+    headers.insert(header::UPGRADE, websocket);
+    let upgrade = HeaderValue::from_static("upgrade");
+    headers.insert(header::CONNECTION, upgrade);
+    if let Ok(key) = HeaderValue::try_from(key) {
+        headers.insert(header::SEC_WEBSOCKET_KEY, key);
+    }
 }
 
 /// Copies bytes until both sides have closed, or until `closing` is cancelled.

@@ -1,10 +1,19 @@
 //! Upgraded connections, such as WebSockets.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
+use http::{Method, Request, Response, StatusCode};
+use hyper::body::Incoming;
+use hyper::client::conn::http2::SendRequest;
+use hyper::ext::Protocol;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
-use crate::support::{Origin, RawClient, RawOrigin, TestGateway, unused_address};
+use crate::support::{
+    Body, Origin, RawClient, RawOrigin, TestGateway, body, unused_address, with_deadline,
+};
 
 const HANDSHAKE: &str = "GET /chat/room HTTP/1.1\r\nHost: a\r\nConnection: keep-alive, Upgrade\r\n\
                          Upgrade: websocket\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
@@ -58,6 +67,82 @@ async fn bytes_are_copied_in_both_directions_after_the_handshake() {
     }
     let service = gateway.service("chat").await;
     assert_eq!(service["instances"][0]["in_flight"], 1);
+}
+
+#[tokio::test]
+async fn a_websocket_over_http2_reaches_an_instance_with_http1() {
+    let gateway = TestGateway::start().await;
+    gateway
+        .add("chat", "c", upper_case_echo().await.address)
+        .await;
+    let mut client = http2_client(gateway.address).await;
+    let response = open_websocket(&mut client, "/chat/room").await;
+    assert_eq!(response.status(), StatusCode::OK);
+    for name in ["upgrade", "connection", "sec-websocket-accept"] {
+        assert!(!response.headers().contains_key(name), "{response:?}");
+    }
+    let upgraded = hyper::upgrade::on(response).await.expect("a stream");
+    let mut stream = TokioIo::new(upgraded);
+    for word in ["hello", "world"] {
+        stream.write_all(word.as_bytes()).await.expect("written");
+        let mut echoed = [0; 5];
+        let read = with_deadline("the echo", stream.read_exact(&mut echoed));
+        read.await.expect("the echo");
+        assert_eq!(echoed, word.to_uppercase().as_bytes());
+    }
+    // Other requests use the same connection, and the end is passed on.
+    let health = Request::get("http://gw.test/livez")
+        .body(body(""))
+        .expect("a request");
+    let health = client.send_request(health).await.expect("a response");
+    assert_eq!(health.status(), StatusCode::OK);
+    stream.shutdown().await.expect("the end");
+    let mut rest = Vec::new();
+    let end = with_deadline("the end", stream.read_to_end(&mut rest));
+    end.await.expect("the end");
+    assert!(rest.is_empty());
+}
+
+#[tokio::test]
+async fn an_instance_that_does_not_open_the_websocket_is_an_error_over_http2() {
+    let gateway = TestGateway::start().await;
+    gateway.add("web", "w", Origin::echo().await.address).await;
+    let refusing = RawOrigin::writes("HTTP/1.1 403 Forbidden\r\nContent-Length: 0\r\n\r\n").await;
+    gateway.add("shut", "s", refusing.address).await;
+    let mut client = http2_client(gateway.address).await;
+    let response = open_websocket(&mut client, "/web/room").await;
+    assert_eq!(response.status(), StatusCode::BAD_GATEWAY);
+    let response = open_websocket(&mut client, "/shut/room").await;
+    assert_eq!(response.status(), StatusCode::FORBIDDEN);
+    let response = open_websocket(&mut client, "/unknown/room").await;
+    assert_eq!(response.status(), StatusCode::NOT_FOUND);
+}
+
+/// A client whose server has said that it supports the extended CONNECT.
+async fn http2_client(address: SocketAddr) -> SendRequest<Body> {
+    let stream = TcpStream::connect(address).await.expect("a connection");
+    let handshake =
+        hyper::client::conn::http2::handshake(TokioExecutor::new(), TokioIo::new(stream));
+    let (mut client, connection) = handshake.await.expect("HTTP/2");
+    tokio::spawn(connection);
+    // The settings arrive before the first response.
+    let first = Request::get("http://gw.test/livez")
+        .body(body(""))
+        .expect("a request");
+    client.send_request(first).await.expect("a response");
+    client
+}
+
+async fn open_websocket(client: &mut SendRequest<Body>, path: &str) -> Response<Incoming> {
+    let request = Request::builder()
+        .method(Method::CONNECT)
+        .uri(format!("http://gw.test{path}"))
+        .header("sec-websocket-version", "13")
+        .extension(Protocol::from_static("websocket"))
+        .body(body(""))
+        .expect("a request");
+    let response = with_deadline("the response", client.send_request(request));
+    response.await.expect("a response")
 }
 
 #[tokio::test]
