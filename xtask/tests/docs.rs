@@ -373,3 +373,78 @@ fn every_command_in_the_documentation_exists_with_its_options() {
     }
     assert!(unknown.is_empty(), "{}", unknown.join("\n"));
 }
+
+/// The names in a file of the fields of all structs that are deserialized.
+fn deserialized_fields(source: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    let mut is_deserialized = false;
+    let mut in_struct = false;
+    let mut renamed = None;
+    for line in source.lines() {
+        let text = line.trim();
+        if text.starts_with("#[derive(") {
+            is_deserialized = text.contains("Deserialize");
+        } else if line.contains("struct ") && line.ends_with('{') {
+            in_struct = is_deserialized;
+        } else if line == "}" {
+            in_struct = false;
+        } else if text.starts_with("#[serde(") {
+            let name = text.split("rename = \"").nth(1);
+            renamed = name.and_then(|rest| rest.split('"').next());
+            // Such a struct is read as another one.
+            is_deserialized &= !text.contains("try_from");
+            if text.contains("flatten") || text.contains("skip") {
+                renamed = Some("");
+            }
+        } else if in_struct && text.ends_with(',') && !text.starts_with("//") {
+            let name = text.split(':').next().unwrap();
+            let name = name.split_whitespace().last().unwrap();
+            let name = renamed.take().unwrap_or(name);
+            if !name.is_empty() {
+                found.insert(name.to_owned());
+            }
+        }
+    }
+    found
+}
+
+/// The words in the inline code of a text.
+fn words_of_code(text: &str) -> BTreeSet<&str> {
+    let code = text.split('`').skip(1).step_by(2);
+    code.flat_map(|code| code.split(|c: char| !c.is_ascii_alphanumeric() && c != '_' && c != '-'))
+        .collect()
+}
+
+#[test]
+fn the_references_of_the_files_have_every_key() {
+    for (source, page_name, heading, replaced) in [
+        (
+            "waypost-gateway/src/routes/file.rs",
+            "gateway.md",
+            "Routes file",
+            "_",
+        ),
+        (
+            "waypost-runner/src/stack_file/format.rs",
+            "running-locally.md",
+            "The file",
+            "-",
+        ),
+    ] {
+        let source = read(&workspace().join("crates").join(source));
+        let page = page(page_name);
+        let (_, section) = page.split_once(&format!("\n## {heading}\n")).unwrap();
+        // The next section has details of some keys.
+        let section: Vec<&str> = section.split("\n## ").take(2).collect();
+        let section = section.join("\n");
+        let documented = words_of_code(&section);
+        let missing: Vec<String> = deserialized_fields(&source)
+            .into_iter()
+            .map(|name| name.replace('_', replaced))
+            .filter(|name| {
+                !documented.contains(name.as_str()) && !section.contains(&format!("{name}:"))
+            })
+            .collect();
+        assert!(missing.is_empty(), "not in docs/{page_name}: {missing:?}");
+    }
+}
