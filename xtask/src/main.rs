@@ -4,6 +4,7 @@
 
 mod checks;
 mod commands;
+mod dist;
 mod minimal_versions;
 mod packages;
 mod public_api;
@@ -39,6 +40,9 @@ Commands:
                     choose others: --schedules N, --first SEED, or --seed SEED to replay one
   test-python [ARGS]
                     Run the tests of the Python package alone; ARGS are arguments of pytest
+  dist [--program FILE] [--out DIRECTORY]
+                    Build the release archive for this machine with completions and man pages, a Debian
+                    package if dpkg-deb is there, and their checksums, in target/dist
   wheel             Build a wheel of the Python package for this machine, in target/wheels
   ci                Run all checks that must pass before a merge: fmt --check, package, lint, features,
                     public-api (with the toolchain that it needs), docs, simulate, test, commands
@@ -75,6 +79,11 @@ fn main() -> ExitCode {
         ("test", args) => checks::test(args),
         ("simulate", args) => checks::simulate(args),
         ("test-python", args) => checks::test_python(args),
+        ("dist", args) => dist::build(args).map(|files| {
+            for file in files {
+                println!("{}", file.display());
+            }
+        }),
         ("wheel", []) => python::wheel().map(|wheel| println!("{}", wheel.display())),
         ("ci", []) => checks::ci(),
         ("help" | "-h" | "--help", _) => {
