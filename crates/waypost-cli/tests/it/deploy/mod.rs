@@ -2,6 +2,7 @@
 //! together, and that the programs run as the manifests configure them.
 
 mod consul;
+mod example;
 mod kubernetes;
 mod manifests;
 mod stack;
