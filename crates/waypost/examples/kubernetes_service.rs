@@ -43,6 +43,8 @@ async fn main() -> Result<(), Box<dyn Error>> {
     let port = std::env::var("PORT").unwrap_or_else(|_| "8080".into());
     let bind = std::env::var("BIND").unwrap_or_else(|_| "0.0.0.0".into());
 
+    // A program that enables one of reqwest's TLS features doesn't need this. An error means that it is installed.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let http = reqwest::Client::builder().no_proxy();
     let client = Client::new(discovery()?, http.build()?);
     let app = Router::new().route("/", get(hello)).with_state(client);

@@ -55,6 +55,11 @@ struct ReadmeOfTheRepository;
 #[doc = include_str!("../../../docs/finding.md")]
 struct FindingServices;
 
+/// Runs the examples in `docs/testing.md`.
+#[cfg(doctest)]
+#[doc = include_str!("../../../docs/testing.md")]
+struct Testing;
+
 /// Compiles the examples in `docs/registering.md`.
 #[cfg(all(doctest, feature = "axum"))]
 #[doc = include_str!("../../../docs/registering.md")]

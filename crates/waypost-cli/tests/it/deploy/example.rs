@@ -102,9 +102,10 @@ async fn the_example_for_kubernetes_runs_with_the_permissions_of_its_manifest() 
 
     let account = tempfile::tempdir().unwrap();
     let token = server.add_user(&format!("system:serviceaccount:{NAMESPACE}:hello"));
+    let authority = server.ca_pem();
     for (name, content) in [
         ("token", token.as_str()),
-        ("ca.crt", server.ca_pem()),
+        ("ca.crt", authority.as_str()),
         ("namespace", NAMESPACE),
     ] {
         fs::write(account.path().join(name), content).unwrap();
