@@ -19,6 +19,8 @@ pub(crate) struct Latest<T> {
     errors: u64,
     /// The latest error, even if it is over.
     last_error: Option<ProviderError>,
+    /// Incremented with each interruption that is published with an error.
+    interruptions: u64,
 }
 
 impl<T> Default for Latest<T> {
@@ -29,6 +31,7 @@ impl<T> Default for Latest<T> {
             error: None,
             errors: 0,
             last_error: None,
+            interruptions: 0,
         }
     }
 }
@@ -66,6 +69,9 @@ pub(crate) fn publish<T: PartialEq>(
         if failed || recovered {
             latest.error = error.cloned();
         }
+        if error.is_some() && cause.interruption.is_some() {
+            latest.interruptions += 1;
+        }
         if let Some(error) = error.filter(|_| failed).or(interruption) {
             latest.errors += 1;
             latest.last_error = Some(error.clone());
@@ -76,7 +82,7 @@ pub(crate) fn publish<T: PartialEq>(
 
 /// The values and errors published on a channel, starting with the latest. If a value was published
 /// with an error, the value is yielded first, and again when the error is over. An error that is
-/// already over is yielded before the value. When the sender is dropped, the stream ends with `closed`.
+/// already over is yielded before the value, and so is an interruption, whose value may be incomplete. When the sender is dropped, the stream ends with `closed`.
 /// `keep_alive` is dropped with the stream.
 pub(crate) fn subscribe<T: Clone + Send + Sync + 'static>(
     mut channel: watch::Receiver<Latest<T>>,
@@ -84,8 +90,12 @@ pub(crate) fn subscribe<T: Clone + Send + Sync + 'static>(
     keep_alive: impl Send + 'static,
 ) -> BoxStream<'static, Result<T, ProviderError>> {
     channel.mark_changed();
-    let errors = channel.borrow().errors;
-    let state = (channel, (0, errors), Some(closed), keep_alive);
+    let (errors, interruptions) = {
+        let latest = channel.borrow();
+        (latest.errors, latest.interruptions)
+    };
+    let seen = (0, errors, interruptions);
+    let state = (channel, seen, Some(closed), keep_alive);
     stream::unfold(
         state,
         |(mut channel, mut seen, mut closed, keep_alive)| async move {
@@ -95,12 +105,13 @@ pub(crate) fn subscribe<T: Clone + Send + Sync + 'static>(
                     return Some((stream::iter(items), (channel, seen, closed, keep_alive)));
                 }
                 let latest = channel.borrow_and_update().clone();
-                let (generation, errors) =
-                    std::mem::replace(&mut seen, (latest.generation, latest.errors));
+                let now = (latest.generation, latest.errors, latest.interruptions);
+                let (generation, errors, interruptions) = std::mem::replace(&mut seen, now);
                 let is_new = latest.generation != generation;
-                let missed = latest.errors != errors && latest.error.is_none();
-                let missed = latest.last_error.filter(|_| missed);
                 let value = latest.value.filter(|_| is_new || latest.error.is_none());
+                let missed = latest.errors != errors && latest.error.is_none();
+                let interrupted = latest.interruptions != interruptions && value.is_some();
+                let missed = latest.last_error.filter(|_| missed || interrupted);
                 let items: Vec<_> = (missed.map(Err).into_iter())
                     .chain(value.map(Ok))
                     .chain(latest.error.map(Err))
@@ -120,6 +131,40 @@ mod tests {
     use futures_util::FutureExt;
 
     use super::*;
+
+    /// After a rollback of etcd the objects of one kind can be listed before those of the other.
+    #[tokio::test]
+    async fn incomplete_value_after_an_interruption_follows_the_error() {
+        let sender = watch::Sender::new(Latest::default());
+        let back = ProviderError::unreachable("test", "back");
+        let mut items = subscribe(sender.subscribe(), back.clone(), ());
+        let mut next = || {
+            items.next().now_or_never().map(|item| match item {
+                Some(Ok(number)) => format!("{number}"),
+                Some(Err(error)) => error.message().to_owned(),
+                None => "end".to_owned(),
+            })
+        };
+        let none = Cause::default();
+        let interruption = Cause {
+            is_new_attempt: true,
+            interruption: Some(back.clone()),
+            ..Cause::default()
+        };
+        publish(&sender, Some(2), None, &none);
+        assert_eq!(next().as_deref(), Some("2"));
+        publish(&sender, Some(0), Some(&back), &interruption);
+        assert_eq!(next().as_deref(), Some("back"));
+        assert_eq!(next().as_deref(), Some("0"));
+        assert_eq!(next().as_deref(), Some("back"));
+        publish(&sender, Some(1), None, &none);
+        assert_eq!(next().as_deref(), Some("1"));
+        // Both at once.
+        publish(&sender, Some(1), Some(&back), &interruption);
+        publish(&sender, Some(0), Some(&back), &none);
+        assert_eq!(next().as_deref(), Some("back"));
+        assert_eq!(next().as_deref(), Some("0"));
+    }
 
     #[tokio::test]
     async fn slow_subscriber_gets_the_latest_value_and_then_the_error() {

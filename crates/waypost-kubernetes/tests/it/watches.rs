@@ -97,10 +97,11 @@ async fn the_answer_after_etcd_was_wiped_comes_after_an_error() {
     let empty = server.backup();
     let provider = provider(&server);
     for restarts in [true, true, false] {
-        for _ in 0..20 {
-            put_web(&server, "10.0.0.2");
-            put_web(&server, "10.0.0.1");
+        // The last address is a new one, so that whoever has seen it has seen all of these versions.
+        for n in 0..20 {
+            put_web(&server, &format!("10.0.1.{n}"));
         }
+        put_web(&server, "10.0.0.1");
         let mut watch = watch_web(&provider);
         until_only(&mut watch, WEB_URL).await;
         if restarts {
