@@ -144,7 +144,7 @@ impl Proxy {
         let upgrade = tunnel::requested_protocol(&request);
         let tunnel = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
         let (parts, incoming) = request.into_parts();
-        let is_over_http2 = tunnel::is_over_http2(&parts.extensions);
+        let is_over_http2 = upgrade.is_some() && tunnel::is_over_http2(&parts.extensions);
         let is_grpc = headers::is_grpc(&parts.headers);
         let sticky = route.policies.sticky.as_ref();
         let sticky_key = sticky.and_then(|sticky| sticky.key(&parts.headers));
