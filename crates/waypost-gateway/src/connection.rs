@@ -72,7 +72,7 @@ async fn serve_stream(
         }
         Some(tls) => {
             let handshake = tokio::time::timeout(limits.head, tls.acceptor().accept(stream));
-            let stream = until_draining(worker, handshake).await???;
+            let stream = until_draining(worker, Box::pin(handshake)).await???;
             let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
             let stream = ClientStream::tls(stream, Arc::clone(&state), limits, deadlines);
             (stream, is_http2, "https")
@@ -141,6 +141,7 @@ async fn serve_http(
         let (server, client) = (Arc::clone(&server), Arc::clone(&client));
         async move { Ok::<_, Infallible>(server.respond(request, client).await) }
     });
+    // Boxed, so that a connection takes the memory of its own protocol only.
     if is_http2 {
         let connection = http2::Builder::new(TokioExecutor::new())
             .timer(TokioTimer::new())
@@ -151,14 +152,14 @@ async fn serve_http(
             .enable_connect_protocol()
             .serve_connection(TokioIo::new(stream), service);
         let shut_down = http2::Connection::graceful_shutdown;
-        drive(worker, &deadline, pin!(connection), shut_down).await?;
+        drive(worker, &deadline, Box::pin(connection).as_mut(), shut_down).await?;
     } else {
         let connection = http1::Builder::new()
             .max_buf_size(MAX_HEAD)
             .serve_connection(TokioIo::new(stream), service)
             .with_upgrades();
         let shut_down = http1::UpgradeableConnection::graceful_shutdown;
-        drive(worker, &deadline, pin!(connection), shut_down).await?;
+        drive(worker, &deadline, Box::pin(connection).as_mut(), shut_down).await?;
     }
     Ok(())
 }

@@ -10,6 +10,7 @@ use hyper::ext::Protocol;
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
+use waypost_testkit::browser::Page;
 
 use crate::support::{
     Body, Origin, RawClient, RawOrigin, TestGateway, body, unused_address, with_deadline,
@@ -67,6 +68,75 @@ async fn bytes_are_copied_in_both_directions_after_the_handshake() {
     }
     let service = gateway.service("chat").await;
     assert_eq!(service["instances"][0]["in_flight"], 1);
+}
+
+/// A page that opens a WebSocket beside itself, sends a word and shows what comes back.
+const PAGE: &str = "<!doctype html><title>chat</title><link rel=icon href='data:,'><p id=said></p><script>\
+    const socket = new WebSocket(`ws://${location.host}/chat/socket`, 'shout');\
+    socket.onopen = () => socket.send('hello');\
+    socket.onmessage = ({data}) => {\
+        document.querySelector('#said').textContent += `${data} (${socket.protocol}) `;\
+        if (data === 'HELLO') socket.send('wörld'); else socket.close(1000);\
+    };\
+    socket.onclose = ({code, wasClean}) => {\
+        document.querySelector('#said').textContent += `closed ${code} ${wasClean}`;\
+    };</script>";
+
+/// Serves the page, and a WebSocket that answers in capitals (RFC 6455).
+async fn chat(mut stream: TcpStream) {
+    let head = RawOrigin::read_head(&mut stream).await;
+    let key = head.lines().find_map(|line| {
+        let (name, value) = line.split_once(": ")?;
+        let is_key = name.eq_ignore_ascii_case("sec-websocket-key");
+        is_key.then(|| format!("{value}258EAFA5-E914-47DA-95CA-C5AB0DC85B11"))
+    });
+    let Some(key) = key else {
+        let length = PAGE.len();
+        let page = format!(
+            "HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=utf-8\r\nContent-Length: {length}\r\n\
+             Connection: close\r\n\r\n{PAGE}"
+        );
+        let _ = stream.write_all(page.as_bytes()).await;
+        return;
+    };
+    let hash = ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, key.as_bytes());
+    let accept = data_encoding::BASE64.encode(hash.as_ref());
+    let switch = format!(
+        "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+         Sec-WebSocket-Accept: {accept}\r\nSec-WebSocket-Protocol: shout\r\n\r\n"
+    );
+    stream.write_all(switch.as_bytes()).await.expect("a client");
+    loop {
+        // Frames of a browser are masked. These are short.
+        let mut start = [0; 6];
+        if stream.read_exact(&mut start).await.is_err() {
+            return;
+        }
+        let [kind, length, mask @ ..] = start;
+        let mut payload = vec![0; usize::from(length & 0x7f)];
+        stream.read_exact(&mut payload).await.expect("a payload");
+        for (byte, mask) in payload.iter_mut().zip(mask.iter().cycle()) {
+            *byte ^= mask;
+        }
+        if kind & 0x0f == 1 {
+            let text = String::from_utf8(payload).expect("text");
+            payload = text.to_uppercase().into_bytes();
+        }
+        let head = [kind, payload.len() as u8];
+        let _ = stream.write_all(&[&head, &*payload].concat()).await;
+    }
+}
+
+#[tokio::test]
+async fn a_browser_opens_a_web_socket() {
+    let gateway = TestGateway::start().await;
+    let origin = RawOrigin::start(chat).await;
+    gateway.add("chat", "c", origin.address).await;
+    Page::test(&gateway.url("/chat/"), async |page| {
+        page.wait_for("#said", "HELLO (shout) WÖRLD (shout) closed 1000 true")
+            .await;
+    })
+    .await;
 }
 
 #[tokio::test]
