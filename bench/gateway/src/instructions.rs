@@ -11,6 +11,34 @@ use crate::proxies::{self, Origin, Process};
 
 const FEW: u64 = 500;
 const MANY: u64 = 2500;
+/// The programs that are counted.
+pub(crate) const PROGRAMS: [&str; 3] = ["hyper", "waypost", "waypost without log"];
+/// How far a count may be from the report's: 3 %.
+const TOLERANCE: f64 = 0.03;
+
+/// The programs whose counts differ from those in a report, with the reasons.
+pub(crate) fn differences(
+    report: &str,
+    origin: &Origin,
+    folder: &Path,
+) -> Result<Vec<String>, String> {
+    let mut differences = Vec::new();
+    for name in PROGRAMS {
+        let start = format!("| {name} | ");
+        let row = report.lines().find_map(|line| line.strip_prefix(&start));
+        let said = row
+            .and_then(|row| row.trim_end_matches(" |").parse::<f64>().ok())
+            .ok_or_else(|| format!("the report has no row \"{start}INSTRUCTIONS |\""))?;
+        let count = per_request(name, origin, folder)? as f64;
+        println!("{name}: {count} instructions, the report says {said}");
+        if (count - said).abs() > said * TOLERANCE {
+            differences.push(format!(
+                "{name}: {count} instructions, the report says {said}"
+            ));
+        }
+    }
+    Ok(differences)
+}
 
 /// The instructions in user space that a proxy executes for one request over a kept connection.
 pub(crate) fn per_request(name: &str, origin: &Origin, folder: &Path) -> Result<u64, String> {
@@ -21,7 +49,7 @@ pub(crate) fn per_request(name: &str, origin: &Origin, folder: &Path) -> Result<
 
 fn count(name: &str, origin: &Origin, folder: &Path, requests: u64) -> Result<u64, String> {
     let port = proxies::free_port()?;
-    let proxy = proxies::program(name, port, origin.port, folder)?;
+    let proxy = proxies::program(name, port, &origin.port.to_string(), folder)?;
     let out = folder.join(format!("callgrind.{requests}"));
     let mut command = Command::new("valgrind");
     command

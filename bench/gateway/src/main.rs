@@ -1,20 +1,33 @@
-//! Runs nginx, haproxy, a minimal hyper proxy and Waypost's gateway in front of one origin in turn, and
-//! prints the CPU time per request.
+//! Runs nginx, haproxy, a minimal hyper proxy and Waypost's gateway in front of one origin in turn.
 //!
 //! CPU is the user and system time of the proxy's own processes, from `/proc/PID/stat`, so it hardly
-//! depends on what else the machine does. Needs nginx, haproxy, wrk and, with `--instructions`,
-//! valgrind.
+//! depends on what else the machine does. Needs nginx, haproxy and wrk; some commands need valgrind or
+//! Consul.
 //!
-//! Usage: `gateway [--seconds N] [--rounds N] [--instructions] [NAME…]`
+//! ```text
+//! gateway [cpu] [--seconds N] [--rounds N] [NAME…]   CPU time per request, p50 and p99
+//! gateway cores [--seconds N] [--rounds N]           the same for one and for two workers
+//! gateway idle [--connections N]                     memory of idle connections
+//! gateway bodies [--rounds N]                        CPU time of 10 MB in each direction
+//! gateway streaming [--seconds N]                    chunks as they arrive, against direct
+//! gateway outages [--seconds N]                      failed requests while instances and Consul restart
+//! gateway instructions                               instructions per request
+//! gateway check FILE                                 compares these with a report; fails if they differ
+//! ```
 
+mod bodies;
+mod idle;
 mod instructions;
+mod load;
+mod outages;
 mod proxies;
+mod streaming;
 mod wrk;
 
 use std::path::Path;
 use std::process::ExitCode;
 
-use crate::proxies::{Origin, Proxy};
+use crate::proxies::{NAMES, Origin, Proxy, TWO_WORKERS};
 
 fn main() -> ExitCode {
     let mut options = Options::default();
@@ -22,10 +35,10 @@ fn main() -> ExitCode {
     while let Some(argument) = arguments.next() {
         let mut number = || arguments.next().and_then(|text| text.parse().ok());
         match argument.as_str() {
-            "--seconds" => options.seconds = number().expect("a number of seconds"),
+            "--seconds" => options.seconds = Some(number().expect("a number of seconds")),
             "--rounds" => options.rounds = number().expect("a number of rounds"),
-            "--instructions" => options.instructions = true,
-            _ => options.only.push(argument),
+            "--connections" => options.connections = number().expect("a number of connections"),
+            _ => options.words.push(argument),
         }
     }
     match run(&options) {
@@ -38,61 +51,78 @@ fn main() -> ExitCode {
 }
 
 struct Options {
-    seconds: u32,
+    seconds: Option<u32>,
     rounds: u32,
-    instructions: bool,
-    /// The names of the proxies to run; all if there are none.
-    only: Vec<String>,
+    connections: u32,
+    /// The command and its arguments.
+    words: Vec<String>,
 }
 
 impl Default for Options {
     fn default() -> Self {
         Self {
-            seconds: 5,
+            seconds: None,
             rounds: 3,
-            instructions: false,
-            only: Vec::new(),
+            connections: 5000,
+            words: Vec::new(),
         }
     }
 }
 
 fn run(options: &Options) -> Result<(), String> {
     let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
-    let origin = Origin::start(folder.path())?;
-    let names = proxies::NAMES
-        .iter()
-        .filter(|name| options.only.is_empty() || options.only.iter().any(|only| only == *name));
-    if options.instructions {
-        println!("| proxy | instructions per request |\n|---|---|");
-        for name in ["hyper", "waypost", "waypost without log"] {
-            let count = instructions::per_request(name, &origin, folder.path())?;
-            println!("| {name} | {count} |");
+    let folder = folder.path();
+    let words: Vec<&str> = options.words.iter().map(String::as_str).collect();
+    match words.as_slice() {
+        ["cores"] => cpu(&["waypost", TWO_WORKERS], options, folder),
+        ["idle"] => idle::run(options.connections, folder),
+        ["bodies"] => bodies::run(options.rounds, folder),
+        ["streaming"] => streaming::run(options.seconds, folder),
+        ["outages"] => outages::run(options.seconds.unwrap_or(60), folder),
+        ["instructions"] => {
+            let origin = Origin::start(folder)?;
+            println!("| proxy | instructions per request |\n|---|---|");
+            for name in instructions::PROGRAMS {
+                let count = instructions::per_request(name, &origin, folder)?;
+                println!("| {name} | {count} |");
+            }
+            Ok(())
         }
-        return Ok(());
+        ["check", file] => {
+            let report =
+                std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+            let differences = instructions::differences(&report, &Origin::start(folder)?, folder)?;
+            if differences.is_empty() {
+                Ok(())
+            } else {
+                Err(differences.join("\n"))
+            }
+        }
+        [] | ["cpu"] => cpu(&NAMES, options, folder),
+        ["cpu", only @ ..] => cpu(only, options, folder),
+        _ => Err(format!("unknown command: {}", words.join(" "))),
     }
+}
+
+/// The CPU time per request of each proxy.
+fn cpu(names: &[&str], options: &Options, folder: &Path) -> Result<(), String> {
+    let origin = Origin::start(folder)?;
+    let seconds = options.seconds.unwrap_or(5);
     println!("| proxy | CPU per request | requests/s | p50 | p99 |\n|---|---|---|---|---|");
     // In turn, so that other load on the machine doesn't affect only one proxy.
     for _ in 0..options.rounds {
-        for name in names.clone() {
-            println!(
-                "| {name} | {} |",
-                measure(name, &origin, folder.path(), options)?
-            );
+        for name in names {
+            let proxy = Proxy::start(name, origin.port, folder)?;
+            println!("| {name} | {} |", measure(name, &proxy, seconds)?);
         }
     }
     Ok(())
 }
 
-fn measure(
-    name: &str,
-    origin: &Origin,
-    folder: &Path,
-    options: &Options,
-) -> Result<String, String> {
-    let proxy = Proxy::start(name, origin, folder)?;
+fn measure(name: &str, proxy: &Proxy, seconds: u32) -> Result<String, String> {
     wrk::run(&proxy.url(), 1)?;
     let before = proxy.cpu_micros()?;
-    let result = wrk::run(&proxy.url(), options.seconds)?;
+    let result = wrk::run(&proxy.url(), seconds)?;
     let cpu = proxy.cpu_micros()? - before;
     if result.failed > 0 {
         return Err(format!("{name}: {} requests failed", result.failed));
@@ -100,7 +130,7 @@ fn measure(
     Ok(format!(
         "{:.1} us | {:.0} | {} | {}",
         cpu / result.requests as f64,
-        result.requests as f64 / f64::from(options.seconds),
+        result.requests as f64 / f64::from(seconds),
         result.median,
         result.p99
     ))

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 /// The time limit for a program to listen. Under valgrind it takes long.
 const START: Duration = Duration::from_secs(60);
 
-/// All proxies that can be started.
+/// All proxies that can be started, with one thread each.
 pub(crate) const NAMES: [&str; 5] = [
     "nginx",
     "haproxy",
@@ -17,6 +17,8 @@ pub(crate) const NAMES: [&str; 5] = [
     "waypost",
     "waypost without log",
 ];
+/// The gateway with two threads.
+pub(crate) const TWO_WORKERS: &str = "waypost with two workers";
 
 /// An nginx that answers each request with 64 bytes.
 pub(crate) struct Origin {
@@ -48,12 +50,12 @@ pub(crate) struct Proxy {
 }
 
 impl Proxy {
-    pub(crate) fn start(name: &str, origin: &Origin, folder: &Path) -> Result<Self, String> {
+    pub(crate) fn start(name: &str, origin: u16, folder: &Path) -> Result<Self, String> {
         let port = free_port()?;
         let process = match name {
-            "nginx" => nginx("proxy", &nginx_server(port, origin.port), folder)?,
-            "haproxy" => haproxy(port, origin.port, folder)?,
-            _ => Process::start(&mut program(name, port, origin.port, folder)?)?,
+            "nginx" => nginx("proxy", &nginx_server(port, origin), folder)?,
+            "haproxy" => haproxy(port, origin, folder)?,
+            _ => Process::start(&mut program(name, port, &origin.to_string(), folder)?)?,
         };
         wait_for(port)?;
         let path = if name.starts_with("waypost") {
@@ -72,6 +74,28 @@ impl Proxy {
         format!("http://127.0.0.1:{}{}", self.port, self.path)
     }
 
+    pub(crate) fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// The path of the origin's root.
+    pub(crate) fn path(&self) -> &'static str {
+        self.path
+    }
+
+    /// The memory that its processes use, in kilobytes. Pages that they share count in part for each.
+    pub(crate) fn memory(&self) -> Result<u64, String> {
+        let sizes = self.process.family()?.into_iter().map(|pid| {
+            let rollup = fs::read_to_string(format!("/proc/{pid}/smaps_rollup"));
+            let rollup = rollup.unwrap_or_default();
+            let size = rollup.lines().find_map(|line| line.strip_prefix("Pss:"));
+            size.and_then(|size| size.trim().trim_end_matches(" kB").parse::<u64>().ok())
+        });
+        sizes
+            .sum::<Option<u64>>()
+            .ok_or_else(|| "no size of a process".to_owned())
+    }
+
     /// The user and system time that the proxy has used.
     pub(crate) fn cpu_micros(&self) -> Result<f64, String> {
         let ticks: u64 = self.process.family()?.into_iter().map(ticks).sum();
@@ -83,21 +107,22 @@ impl Proxy {
 pub(crate) fn program(
     name: &str,
     port: u16,
-    origin: u16,
+    origin: &str,
     folder: &Path,
 ) -> Result<Command, String> {
     let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let log = folder.join("access.log");
     let (binary, log) = match name {
         "hyper" => ("bare", None),
-        "waypost" => ("ours", log.to_str()),
+        "waypost" | TWO_WORKERS => ("ours", log.to_str()),
         "waypost without log" => ("ours", Some("off")),
         _ => return Err(format!("{name:?} is none of {NAMES:?}")),
     };
     let mut command = Command::new(own.with_file_name(binary));
-    command.args([port.to_string(), origin.to_string()]);
+    command.args([&port.to_string(), origin]);
     if let Some(log) = log {
-        command.args(["1", log]);
+        let workers = if name == TWO_WORKERS { "2" } else { "1" };
+        command.args([workers, log]);
     }
     Ok(command)
 }
@@ -106,6 +131,7 @@ fn nginx_server(port: u16, origin: u16) -> String {
     format!(
         "upstream origin {{ server 127.0.0.1:{origin}; keepalive 64; keepalive_requests 1000000; }}
          server {{ listen 127.0.0.1:{port}; access_log off; keepalive_requests 1000000;
+         client_max_body_size 0; proxy_request_buffering off; proxy_max_temp_file_size 0;
          location / {{ proxy_pass http://origin; proxy_http_version 1.1;
          proxy_set_header Connection ''; proxy_set_header Host $host;
          proxy_set_header X-Forwarded-For $remote_addr; }} }}"
@@ -116,7 +142,7 @@ fn nginx(name: &str, server: &str, folder: &Path) -> Result<Process, String> {
     let file = folder.join(format!("{name}.conf"));
     let prefix = folder.display();
     let config = format!(
-        "worker_processes 1; daemon off; pid {prefix}/{name}.pid; error_log {prefix}/{name}.log;
+        "worker_processes 1; worker_rlimit_nofile 20000; daemon off; pid {prefix}/{name}.pid; error_log {prefix}/{name}.log;
          events {{ worker_connections 8192; }}
          http {{ access_log off; client_body_temp_path {prefix}; proxy_temp_path {prefix};
          fastcgi_temp_path {prefix}; uwsgi_temp_path {prefix}; scgi_temp_path {prefix};
@@ -140,7 +166,7 @@ fn haproxy(port: u16, origin: u16, folder: &Path) -> Result<Process, String> {
 }
 
 /// A program. It is stopped on drop.
-pub(crate) struct Process(Child);
+pub(crate) struct Process(pub(crate) Child);
 
 impl Process {
     pub(crate) fn start(command: &mut Command) -> Result<Self, String> {
@@ -161,6 +187,12 @@ impl Process {
         let children = fs::read_to_string(children).map_err(|error| error.to_string())?;
         let children = children.split_whitespace().filter_map(|id| id.parse().ok());
         Ok(std::iter::once(parent).chain(children).collect())
+    }
+
+    /// Stops it at once.
+    pub(crate) fn kill(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 
     /// Stops it gracefully, so that it can write its measurements.

@@ -1,7 +1,10 @@
 //! Waypost's gateway with everything on: discovery, balancing, ejection, metrics, the route table,
 //! and the access log to a file unless it is switched off.
 //!
-//! Usage: `ours PORT ORIGIN_PORT WORKERS LOG_FILE|off`
+//! The service is `origin`: one instance at `ORIGIN_PORT`, or with `consul:PORT` those that the Consul
+//! there knows.
+//!
+//! Usage: `ours PORT ORIGIN_PORT|consul:PORT WORKERS LOG_FILE|off`
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -16,14 +19,15 @@ use waypost_gateway::{AccessLog, AccessLogFormat, Config, Gateway};
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [port, origin, workers, log] = arguments.as_slice() else {
-        panic!("usage: ours PORT ORIGIN_PORT WORKERS LOG_FILE|off");
+        panic!("usage: ours PORT ORIGIN_PORT|consul:PORT WORKERS LOG_FILE|off");
     };
-    let registry = MemoryProvider::new();
-    let name = ServiceName::new("origin").expect("a valid name");
-    let host = Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
-    let instance = Instance::builder(name, host, origin.parse().expect("a port"));
-    registry.insert(instance.id("origin-1").build().expect("a valid instance"));
-    let client = ServiceDiscoveryClient::new(Arc::new(registry));
+    let client = match origin.strip_prefix("consul:") {
+        Some(consul) => ServiceDiscoveryClient::builder()
+            .registry("127.0.0.1", consul.parse().expect("a port"))
+            .build()
+            .expect("a client"),
+        None => ServiceDiscoveryClient::new(Arc::new(one_instance(origin))),
+    };
     let mut config = Config::default();
     config.worker_threads = workers.parse().expect("a number of workers");
     config.access_log = (log != "off").then(|| {
@@ -41,4 +45,14 @@ async fn main() {
         .serve(listener, std::future::pending())
         .await;
     served.expect("a gateway");
+}
+
+/// A registry that knows one instance.
+fn one_instance(port: &str) -> MemoryProvider {
+    let registry = MemoryProvider::new();
+    let name = ServiceName::new("origin").expect("a valid name");
+    let host = Host::Ip(IpAddr::V4(Ipv4Addr::LOCALHOST));
+    let instance = Instance::builder(name, host, port.parse().expect("a port"));
+    registry.insert(instance.id("origin-1").build().expect("a valid instance"));
+    registry
 }
