@@ -2,13 +2,19 @@
 
 #[cfg(feature = "axum")]
 pub mod axum;
+#[cfg(any(feature = "axum", feature = "tonic-server"))]
+mod graceful;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "hyper-util")]
+pub mod hyper_util;
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 mod leased_body;
+#[cfg(any(feature = "hyper-util", feature = "reqwest"))]
+mod names;
 #[cfg(feature = "reqwest")]
 pub mod reqwest;
-#[cfg(any(feature = "reqwest", feature = "tower"))]
+#[cfg(any(feature = "hyper-util", feature = "reqwest", feature = "tower"))]
 pub mod retry;
 #[cfg(feature = "signal")]
 mod shutdown;
@@ -16,6 +22,8 @@ mod shutdown;
 mod span;
 #[cfg(feature = "tonic")]
 pub mod tonic;
+#[cfg(feature = "tonic-server")]
+pub mod tonic_server;
 #[cfg(feature = "tower")]
 pub mod tower;
 

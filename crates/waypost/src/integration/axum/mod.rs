@@ -24,8 +24,6 @@ mod cross_origin;
 mod timeouts;
 
 use std::fmt;
-use std::net::SocketAddr;
-use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,19 +32,15 @@ use axum::http::StatusCode;
 use axum::response::IntoResponse;
 use axum::routing::get;
 use axum::{Json, Router};
-use futures_util::future::BoxFuture;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
 use waypost_core::health::HealthChecks;
 use waypost_core::provider::Provider;
-use waypost_core::{Check, Error, Host, Invalid, ServiceRegistration};
+use waypost_core::{Check, ServiceRegistration};
 
 pub use self::cross_origin::CrossOriginProtection;
 use self::timeouts::Timeouts;
-use super::shutdown::shutdown_signal;
-use crate::global::get_discovery_provider;
-use crate::registrar::Registrar;
+use super::graceful::Lifecycle;
+pub use super::graceful::ServeError;
 
 /// The health endpoints of a service:
 ///
@@ -83,12 +77,7 @@ pub fn serve(listener: TcpListener, app: Router) -> Serve {
     Serve {
         listener,
         app,
-        health: None,
-        registration: None,
-        provider: None,
-        shutdown: None,
-        propagation: Duration::from_millis(500),
-        drain: Duration::from_secs(10),
+        lifecycle: Lifecycle::default(),
         timeouts: Timeouts::default(),
     }
 }
@@ -113,12 +102,7 @@ pub fn serve(listener: TcpListener, app: Router) -> Serve {
 pub struct Serve {
     listener: TcpListener,
     app: Router,
-    health: Option<HealthChecks>,
-    registration: Option<ServiceRegistration>,
-    provider: Option<Arc<dyn Provider>>,
-    shutdown: Option<BoxFuture<'static, ()>>,
-    propagation: Duration,
-    drain: Duration,
+    lifecycle: Lifecycle,
     timeouts: Timeouts,
 }
 
@@ -126,7 +110,7 @@ impl Serve {
     /// Serves these checks at `/health`, `/readyz` and `/livez`. Without this call, an application that
     /// registers has these endpoints without checks.
     pub fn health(mut self, health: HealthChecks) -> Self {
-        self.health = Some(health);
+        self.lifecycle.health = Some(health);
         self
     }
 
@@ -135,19 +119,19 @@ impl Serve {
     /// an HTTP check of `/health` if the registration has no checks. If the provider can't register
     /// services, as in a Kubernetes pod, this is logged, and the application is still served.
     pub fn register(mut self, registration: ServiceRegistration) -> Self {
-        self.registration = Some(registration);
+        self.lifecycle.registration = Some(registration);
         self
     }
 
     /// Registers with this provider instead of the one that the environment chooses.
     pub fn provider(mut self, provider: Arc<dyn Provider>) -> Self {
-        self.provider = Some(provider);
+        self.lifecycle.provider = Some(provider);
         self
     }
 
     /// Shuts down when this future completes, instead of on SIGTERM or SIGINT.
     pub fn shutdown_when(mut self, shutdown: impl Future<Output = ()> + Send + 'static) -> Self {
-        self.shutdown = Some(Box::pin(shutdown));
+        self.lifecycle.shutdown = Some(Box::pin(shutdown));
         self
     }
 
@@ -155,13 +139,13 @@ impl Serve {
     /// default, which is ample for clients that watch; for clients that use DNS or poll, set it to
     /// their TTL or interval.
     pub fn propagation(mut self, wait: Duration) -> Self {
-        self.propagation = wait;
+        self.lifecycle.propagation = wait;
         self
     }
 
     /// How long requests in flight may take to finish. 10 s by default.
     pub fn drain(mut self, limit: Duration) -> Self {
-        self.drain = limit;
+        self.lifecycle.drain = limit;
         self
     }
 
@@ -201,58 +185,19 @@ impl Serve {
     /// If the registration or the settings are invalid, or the listener has no address.
     pub async fn run(self) -> Result<(), ServeError> {
         let address = self.listener.local_addr()?;
-        let mut app = self.app;
-        let health = match (self.health, &self.registration) {
-            (Some(health), _) => Some(health),
-            (None, Some(registration)) => Some(HealthChecks::new(registration.service().as_str())),
-            (None, None) => None,
-        };
-        if let Some(health) = &health {
+        let (mut app, mut lifecycle) = (self.app, self.lifecycle);
+        if let (None, Some(registration)) = (&lifecycle.health, &lifecycle.registration) {
+            lifecycle.health = Some(HealthChecks::new(registration.service().as_str()));
+        }
+        if let Some(health) = &lifecycle.health {
             app = app.merge(health_router(health.clone()));
         }
-        let registrar = match self.registration {
-            None => None,
-            Some(mut registration) => {
-                if let Some(health) = &health {
-                    registration = registration.health(health.clone());
-                }
-                let provider = self.provider.map_or_else(get_discovery_provider, Ok)?;
-                Registrar::start_if_supported(provider, complete(registration, address))?
-            }
-        };
-
-        let (stop, stopped) = watch::channel(());
-        // It ends only after `stop` is dropped. It is polled here, so that dropping this future
-        // closes the connections.
-        let mut server = pin!(connection::serve(
-            self.listener,
-            app,
-            self.timeouts,
-            stopped
-        ));
-
-        let shutdown = self.shutdown.unwrap_or_else(|| Box::pin(shutdown_signal()));
-        tokio::select! {
-            () = &mut server => return Ok(()),
-            () = shutdown => {}
-        }
-        let deregister = async {
-            if let Some(health) = &health {
-                health.set_ready(false);
-            }
-            let Some(registrar) = registrar else { return };
-            if registrar.deregister().await.is_ok() {
-                sleep(self.propagation).await;
-            }
-        };
-        tokio::select! {
-            () = &mut server => return Ok(()),
-            () = deregister => {}
-        }
-        drop(stop);
-        if timeout(self.drain, server).await.is_err() {
-            tracing::warn!(limit = ?self.drain, "drain timeout, aborting requests in flight");
-        }
+        let running = lifecycle.start(address, Check::http("/health"))?;
+        // It ends only when it is told to stop. Dropping this future closes the connections.
+        let stopped = running.stopped();
+        running
+            .run(connection::serve(self.listener, app, self.timeouts, stopped))
+            .await;
         Ok(())
     }
 }
@@ -261,38 +206,7 @@ impl fmt::Debug for Serve {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Serve")
             .field("listener", &self.listener)
-            .field("registration", &self.registration)
+            .field("registration", &self.lifecycle.registration)
             .finish_non_exhaustive()
-    }
-}
-
-/// Fills in the values that are missing from the registration.
-fn complete(mut registration: ServiceRegistration, address: SocketAddr) -> ServiceRegistration {
-    registration = registration.port_if_unset(address.port());
-    if !registration.has_host() && !address.ip().is_unspecified() {
-        registration = registration.host(Host::Ip(address.ip()));
-    }
-    if registration.has_checks() {
-        registration
-    } else {
-        registration.check(Check::http("/health"))
-    }
-}
-
-/// Why an application could not be served.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum ServeError {
-    /// The registration or the settings are invalid.
-    #[error(transparent)]
-    Discovery(#[from] Error),
-    /// The listener failed.
-    #[error("the listener failed: {0}")]
-    Io(#[from] std::io::Error),
-}
-
-impl From<Invalid> for ServeError {
-    fn from(invalid: Invalid) -> Self {
-        Self::Discovery(invalid.into())
     }
 }

@@ -3,13 +3,15 @@
 
 mod budget;
 mod pick;
+#[cfg(any(feature = "reqwest", feature = "tower"))]
 mod policy;
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 mod send;
 
 pub use self::budget::RetryBudget;
-pub use self::pick::lease_for;
+pub use self::pick::{ATTEMPTS, lease_for};
 pub(crate) use self::pick::pick_for;
-pub use self::policy::{ATTEMPTS, AttemptTimeout, RetryPolicy};
+#[cfg(any(feature = "reqwest", feature = "tower"))]
+pub use self::policy::{AttemptTimeout, RetryPolicy};
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 pub(crate) use self::send::{Call, Failure, HttpClient, send, was_never_sent};

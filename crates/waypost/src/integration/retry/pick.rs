@@ -5,6 +5,9 @@ use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceAddress};
 use crate::balance::{Balancer, Key, Lease, Pick};
 use crate::client::ServiceDiscoveryClient;
 
+/// The number of attempts of a request, the first included, unless a policy sets another.
+pub const ATTEMPTS: usize = 3;
+
 /// A lease on an instance that has the port and scheme of the address, and the URL to call. Instances
 /// in `tried` are avoided if there is another. Waits for the provider's first answer.
 ///

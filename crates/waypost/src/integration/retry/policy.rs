@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use waypost_core::InstanceId;
 
-/// The number of attempts of a request, the first included, unless a [`RetryPolicy`] sets another.
-pub const ATTEMPTS: usize = 3;
+use super::pick::ATTEMPTS;
 
 /// The default time limit of an attempt; Envoy's for a request.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);

@@ -3,6 +3,8 @@
 //! An instance is picked for each request, so kept-alive connections don't tie the client to the
 //! instances that existed when it started.
 
+mod resolver;
+
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -20,6 +22,8 @@ use super::retry::{
 use crate::balance::{Key, Lease};
 use crate::client::ServiceDiscoveryClient;
 use crate::selector::Selector;
+
+pub use self::resolver::ServiceResolver;
 
 /// An HTTP client that looks services up by name. Clones share all state.
 ///
