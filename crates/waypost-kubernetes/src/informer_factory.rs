@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 
+use futures_util::future::ready;
 use futures_util::{FutureExt, StreamExt, TryStreamExt, stream};
 use waypost_core::provider::{NamesWatch, ServiceAnswer, Watch};
 use waypost_core::{ProviderError, ServiceName};
@@ -51,13 +52,33 @@ impl InformerFactory {
     }
 
     pub(crate) fn watch_names(self: &Arc<Self>) -> NamesWatch {
-        let factory = Arc::clone(self);
-        let start = async move {
-            let informer = factory.informer(&factory.options.namespace);
-            Informer::watch_names(&informer, factory.stopped())
+        let options = &self.options;
+        let own = std::iter::once(&options.namespace);
+        let others = options.listed_namespaces.iter();
+        let others = others.filter(|namespace| **namespace != options.namespace);
+        let namespaces = own.chain(others);
+        all_names(namespaces.map(|namespace| self.watch_names_in(namespace)))
+    }
+
+    /// Watches the names of the Services in a namespace, as [`watch`](Self::watch) accepts them.
+    fn watch_names_in(self: &Arc<Self>, namespace: &Arc<str>) -> NamesWatch {
+        let (factory, namespace) = (Arc::clone(self), Arc::clone(namespace));
+        let is_default = namespace == factory.options.namespace;
+        let start = {
+            let namespace = Arc::clone(&namespace);
+            async move {
+                let informer = factory.informer(&namespace);
+                Informer::watch_names(&informer, factory.stopped())
+            }
         };
-        let valid = |names: BTreeSet<Arc<str>>| {
-            let names = names.iter().filter_map(|name| ServiceName::new(name).ok());
+        let valid = move |names: BTreeSet<Arc<str>>| {
+            let names = names.iter().filter_map(|name| {
+                if is_default {
+                    ServiceName::new(name).ok()
+                } else {
+                    ServiceName::new(&format!("{name}.{namespace}")).ok()
+                }
+            });
             names.collect()
         };
         start.into_stream().flatten().map_ok(valid).boxed()
@@ -80,4 +101,47 @@ impl InformerFactory {
         let provider = Arc::clone(self.client().describe());
         ProviderError::unreachable(provider, "the watch ended with its tokio runtime")
     }
+}
+
+/// The names of all watches together, once each has answered. The error of one is reported, and its names
+/// stay as they were. Ends with the first watch that ends, since its names would no longer change.
+fn all_names(watches: impl Iterator<Item = NamesWatch>) -> NamesWatch {
+    let watches: Vec<_> = watches
+        .enumerate()
+        .map(|(index, watch)| {
+            let items = watch.map(move |item| (index, Some(item)));
+            items.chain(stream::iter([(index, None)])).boxed()
+        })
+        .collect();
+    let latest: Vec<LatestNames> = watches.iter().map(|_| LatestNames::default()).collect();
+    let items = stream::select_all(watches).scan(latest, |latest, (index, item)| {
+        let Some(item) = item else {
+            return ready(None);
+        };
+        let error = match item {
+            Err(error) => {
+                latest[index].error = Some(error.clone());
+                return ready(Some(vec![Err(error)]));
+            }
+            Ok(names) => {
+                latest[index] = LatestNames {
+                    names: Some(names),
+                    error: None,
+                };
+                latest.iter().find_map(|latest| latest.error.clone())
+            }
+        };
+        let all: Option<Vec<_>> = latest.iter().map(|latest| latest.names.as_ref()).collect();
+        let all = all.map(|all| Ok(all.into_iter().flatten().cloned().collect()));
+        // The answer of one namespace doesn't end the outage of another.
+        ready(Some(all.into_iter().chain(error.map(Err)).collect()))
+    });
+    items.flat_map(stream::iter).boxed()
+}
+
+/// The names of one namespace, and the error since, if there is one.
+#[derive(Default)]
+struct LatestNames {
+    names: Option<BTreeSet<ServiceName>>,
+    error: Option<ProviderError>,
 }

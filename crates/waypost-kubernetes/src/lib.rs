@@ -19,6 +19,7 @@ mod endpoint_set;
 mod error;
 mod informer;
 mod informer_factory;
+mod label_selector;
 mod latest;
 mod liveness;
 mod mapping;

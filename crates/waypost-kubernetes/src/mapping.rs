@@ -448,6 +448,8 @@ mod tests {
             namespace: "demo".into(),
             options: Arc::new(DiscoveryOptions {
                 namespace: "demo".into(),
+                listed_namespaces: Vec::new(),
+                listed_services: Default::default(),
                 cluster_domain: "cluster.local".into(),
                 annotations: Vec::new(),
                 port: None,

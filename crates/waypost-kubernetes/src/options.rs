@@ -4,11 +4,17 @@ use std::sync::Arc;
 
 use waypost_core::provider::IgnoredValues;
 
+use crate::label_selector::LabelSelector;
+
 /// Which Services names refer to, and how Services become instances.
 #[derive(Debug)]
 pub(crate) struct DiscoveryOptions {
     /// The namespace of names that do not include one.
     pub(crate) namespace: Arc<str>,
+    /// Further namespaces whose Services are listed.
+    pub(crate) listed_namespaces: Vec<Arc<str>>,
+    /// Which Services are listed.
+    pub(crate) listed_services: LabelSelector,
     pub(crate) cluster_domain: Arc<str>,
     /// Keys of the annotations that are copied into the metadata.
     pub(crate) annotations: Vec<Box<str>>,

@@ -18,6 +18,7 @@ use waypost_core::{
 use crate::client::{ApiClient, GetRequest};
 use crate::config::{CONTEXT, ConfigSource, KUBECONFIG};
 use crate::informer_factory::InformerFactory;
+use crate::label_selector::LabelSelector;
 use crate::options::DiscoveryOptions;
 use crate::rbac::{DISCOVERY, MissingPermissions, REGISTRATION, RbacAdvisor};
 use crate::registry::SliceRegistry;
@@ -210,6 +211,8 @@ impl Registry for KubernetesProvider {
 }
 
 const NAMESPACE: &str = "KUBERNETES_NAMESPACE";
+const NAMESPACES: &str = "KUBERNETES_NAMESPACES";
+const SERVICE_SELECTOR: &str = "KUBERNETES_SERVICE_SELECTOR";
 const CLUSTER_DOMAIN: &str = "KUBERNETES_CLUSTER_DOMAIN";
 const NODE_NAME: &str = "KUBERNETES_NODE_NAME";
 const ZONE: &str = "SERVICE_DISCOVERY_ZONE";
@@ -217,13 +220,15 @@ const ZONE: &str = "SERVICE_DISCOVERY_ZONE";
 /// Builds a [`KubernetesProvider`].
 ///
 /// Options that are not set are taken from the environment: `KUBECONFIG`, `KUBERNETES_CONTEXT`,
-/// `KUBERNETES_NAMESPACE`, `KUBERNETES_CLUSTER_DOMAIN`, `KUBERNETES_NODE_NAME`, `SERVICE_DISCOVERY_ZONE`,
+/// `KUBERNETES_NAMESPACE`, `KUBERNETES_NAMESPACES`, `KUBERNETES_SERVICE_SELECTOR`, `KUBERNETES_CLUSTER_DOMAIN`, `KUBERNETES_NODE_NAME`, `SERVICE_DISCOVERY_ZONE`,
 /// and in a pod its service account.
 #[derive(Clone, Debug, Default)]
 #[must_use = "call `build` to get a provider"]
 pub struct KubernetesBuilder {
     environment: Environment,
     namespace: Option<String>,
+    namespaces: Option<Vec<String>>,
+    service_selector: Option<String>,
     cluster_domain: Option<String>,
     annotations: Vec<String>,
     port: Option<String>,
@@ -256,6 +261,21 @@ impl KubernetesBuilder {
     /// the kubeconfig's context, else `default`.
     pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
         self.namespace = Some(namespace.into());
+        self
+    }
+
+    /// Also lists the Services of these namespaces, as `web.shop`. It doesn't limit look-ups: a name that
+    /// includes a namespace is looked up there, if the permissions allow it.
+    pub fn namespaces<N: Into<String>>(mut self, namespaces: impl IntoIterator<Item = N>) -> Self {
+        self.namespaces = Some(namespaces.into_iter().map(Into::into).collect());
+        self
+    }
+
+    /// Lists only Services whose labels meet these conditions, in the syntax of
+    /// `kubectl get --selector`: `key=value`, `key!=value`, `key` or `!key`, separated by commas. It
+    /// doesn't limit look-ups.
+    pub fn service_selector(mut self, selector: impl Into<String>) -> Self {
+        self.service_selector = Some(selector.into());
         self
     }
 
@@ -306,17 +326,26 @@ impl KubernetesBuilder {
             .or_else(|| variable(NAMESPACE))
             .or(config.namespace)
             .unwrap_or_else(|| "default".to_owned());
-        if !is_dns_label(&namespace) {
-            let problem = format!(
-                "{namespace:?} is not a valid namespace; use at most 63 of a-z, 0-9 and '-', \
-                 beginning and ending with a letter or digit"
-            );
-            return Err(ConfigError::new(NAMESPACE, problem).into());
+        check_namespace(NAMESPACE, &namespace)?;
+        let listed = self.namespaces.or_else(|| {
+            let list = variable(NAMESPACES)?;
+            let names = list.split(',').map(str::trim);
+            let names = names.filter(|name| !name.is_empty());
+            Some(names.map(str::to_owned).collect())
+        });
+        let listed = listed.unwrap_or_default();
+        for namespace in &listed {
+            check_namespace(NAMESPACES, namespace)?;
         }
+        let selector = (self.service_selector).or_else(|| variable(SERVICE_SELECTOR));
+        let selector = LabelSelector::parse(selector.as_deref().unwrap_or_default())
+            .map_err(|invalid| ConfigError::new(SERVICE_SELECTOR, invalid))?;
         let domain = self.cluster_domain.or_else(|| variable(CLUSTER_DOMAIN));
         let domain = domain.as_deref().unwrap_or("cluster.local");
         let options = DiscoveryOptions {
             namespace: namespace.into(),
+            listed_namespaces: listed.into_iter().map(Into::into).collect(),
+            listed_services: selector,
             cluster_domain: domain.trim_matches('.').into(),
             annotations: self.annotations.into_iter().map(Into::into).collect(),
             port: self.port.map(Into::into),
@@ -337,4 +366,15 @@ impl KubernetesBuilder {
             registry: Arc::new(registry),
         })
     }
+}
+
+fn check_namespace(variable: &str, namespace: &str) -> Result<(), ConfigError> {
+    if is_dns_label(namespace) {
+        return Ok(());
+    }
+    let problem = format!(
+        "{namespace:?} is not a valid namespace; use at most 63 of a-z, 0-9 and '-', beginning and \
+         ending with a letter or digit"
+    );
+    Err(ConfigError::new(variable, problem))
 }

@@ -397,8 +397,10 @@ impl State {
 
     fn names(&self) -> Option<Names> {
         if self.services.has_listed_namespace() {
-            let services = self.services.objects();
-            return Some(services.map(|s| Arc::clone(&s.metadata.name)).collect());
+            let selector = &self.options.listed_services;
+            let services = self.services.objects().map(|service| &service.metadata);
+            let services = services.filter(|s| selector.matches(s.labels.as_ref()));
+            return Some(services.map(|s| Arc::clone(&s.name)).collect());
         }
         if self.services.is_access_denied() && self.slices.has_listed_namespace() {
             let services = self.slices.objects().filter_map(|slice| slice.service());
@@ -437,6 +439,8 @@ mod tests {
     fn state() -> State {
         let options = DiscoveryOptions {
             namespace: "demo".into(),
+            listed_namespaces: Vec::new(),
+            listed_services: Default::default(),
             cluster_domain: "cluster.local".into(),
             annotations: Vec::new(),
             port: None,

@@ -5,6 +5,7 @@
 mod conformance;
 mod credentials;
 mod discovery;
+mod names;
 mod permissions;
 mod watches;
 

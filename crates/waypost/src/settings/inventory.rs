@@ -173,6 +173,13 @@ const KNOWN: &[Known] = &[
     )
     .of(ProviderKind::Kubernetes),
     known(NAMESPACE, &["KUBERNETES_NAMESPACE"], "default").of(ProviderKind::Kubernetes),
+    known("kubernetes.namespaces", &["KUBERNETES_NAMESPACES"], "none").of(ProviderKind::Kubernetes),
+    known(
+        "kubernetes.service-selector",
+        &["KUBERNETES_SERVICE_SELECTOR"],
+        "none",
+    )
+    .of(ProviderKind::Kubernetes),
     known(
         "kubernetes.cluster-domain",
         &["KUBERNETES_CLUSTER_DOMAIN"],

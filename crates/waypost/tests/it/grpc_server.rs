@@ -40,21 +40,30 @@ async fn a_grpc_server_deregisters_first_and_finishes_calls_in_flight() {
             "slow but complete"
         }
     };
-    let routes = Router::new().route("/slow", any(slow)).route("/quick", any(async || "quick"));
+    let routes = Router::new()
+        .route("/slow", any(slow))
+        .route("/quick", any(async || "quick"));
     let router = Server::builder().add_routes(Routes::from(routes));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let health = HealthChecks::new("greeter");
     let serving = serve(listener, router)
         .health(health.clone())
-        .register(ServiceRegistration::new("greeter", 0).unwrap().version("1.0.0"))
+        .register(
+            ServiceRegistration::new("greeter", 0)
+                .unwrap()
+                .version("1.0.0"),
+        )
         .provider(Arc::new(memory))
         .propagation(Duration::from_secs(2))
         .shutdown_when(async {
             let _ = stopped.await;
         });
     let served = tokio::spawn(serving.run());
-    timeout(DEADLINE, client.wait_for("greeter")).await.unwrap().unwrap();
+    timeout(DEADLINE, client.wait_for("greeter"))
+        .await
+        .unwrap()
+        .unwrap();
     let instance = client.discover_service("greeter").await.unwrap().remove(0);
     assert_eq!(instance.version(), Some("1.0.0"));
     let channel = Endpoint::from_shared(instance.url().to_owned()).unwrap();
@@ -75,7 +84,10 @@ async fn a_grpc_server_deregisters_first_and_finishes_calls_in_flight() {
     let closed = async { while TcpStream::connect(&address).await.is_ok() {} };
     timeout(DEADLINE, closed).await.unwrap();
     release.notify_one();
-    assert_eq!(timeout(DEADLINE, slow).await.unwrap().unwrap(), "slow but complete");
+    assert_eq!(
+        timeout(DEADLINE, slow).await.unwrap().unwrap(),
+        "slow but complete"
+    );
     timeout(DEADLINE, served).await.unwrap().unwrap().unwrap();
 }
 
@@ -89,13 +101,16 @@ async fn a_call_that_does_not_end_is_cut_off_after_the_drain_time() {
             std::future::pending::<&'static str>().await
         }
     };
-    let router = Server::builder().add_routes(Routes::from(Router::new().route("/hang", any(hanging))));
+    let router =
+        Server::builder().add_routes(Routes::from(Router::new().route("/hang", any(hanging))));
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
-    let serving = serve(listener, router).drain(Duration::from_millis(10)).shutdown_when(async {
-        let _ = stopped.await;
-    });
+    let serving = serve(listener, router)
+        .drain(Duration::from_millis(10))
+        .shutdown_when(async {
+            let _ = stopped.await;
+        });
     let served = tokio::spawn(serving.run());
     let channel = Endpoint::from_shared(format!("http://{address}")).unwrap();
     let channel = channel.connect().await.unwrap();

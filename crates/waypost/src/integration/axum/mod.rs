@@ -196,7 +196,12 @@ impl Serve {
         // It ends only when it is told to stop. Dropping this future closes the connections.
         let stopped = running.stopped();
         running
-            .run(connection::serve(self.listener, app, self.timeouts, stopped))
+            .run(connection::serve(
+                self.listener,
+                app,
+                self.timeouts,
+                stopped,
+            ))
             .await;
         Ok(())
     }

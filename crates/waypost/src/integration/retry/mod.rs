@@ -9,8 +9,8 @@ mod policy;
 mod send;
 
 pub use self::budget::RetryBudget;
-pub use self::pick::{ATTEMPTS, lease_for};
 pub(crate) use self::pick::pick_for;
+pub use self::pick::{ATTEMPTS, lease_for};
 #[cfg(any(feature = "reqwest", feature = "tower"))]
 pub use self::policy::{AttemptTimeout, RetryPolicy};
 #[cfg(any(feature = "reqwest", feature = "tower"))]
