@@ -12,7 +12,7 @@ use super::pick::Pick;
 use super::picker::PreparedPicker;
 use super::refresh::BalancerState;
 use super::{BalancerOptions, Key, Strategy, explain, refresh};
-use crate::directory::{Directory, Pin, SharedWatch};
+use crate::directory::{Current, Directory, Pin, SharedWatch};
 use crate::endpoint::Endpoint;
 use crate::outlier::{BalanceCounters, BalanceEvents};
 use crate::snapshot::Snapshot;
@@ -142,8 +142,8 @@ impl Balancer {
     }
 
     /// The current snapshot of the service.
-    pub fn snapshot(&self) -> Guard<Arc<Snapshot>> {
-        self.watch().load()
+    pub fn snapshot(&self) -> Current<Snapshot> {
+        Current::new(self.watch().load())
     }
 
     /// Which instances are picked, which are not, and why. For diagnosis: too slow to call for each

@@ -7,6 +7,7 @@
 //!
 //! `docs/outages.md` describes what happens while a provider fails.
 
+mod current;
 mod hold_empty;
 mod options;
 mod shared_watch;
@@ -15,7 +16,7 @@ mod snapshot_file;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use waypost_core::provider::{Provider, ServiceAnswer};
 use waypost_core::supervision::{ProviderStatus, WatchSupervisor};
@@ -28,6 +29,7 @@ use crate::active_check::run_checks;
 use crate::name_map::NameMap;
 use crate::snapshot::{Catalog, Snapshot};
 
+pub use current::Current;
 pub use options::DirectoryOptions;
 pub(crate) use shared_watch::{Pin, SharedWatch};
 
@@ -420,8 +422,8 @@ impl<P> Subscription<P> {
     }
 
     /// The current value, without waiting or copying.
-    pub fn current(&self) -> Guard<Arc<P>> {
-        self.pin.watch().load()
+    pub fn current(&self) -> Current<P> {
+        Current::new(self.pin.watch().load())
     }
 
     /// The value after the next change of content or freshness. The first call returns the current
