@@ -1,7 +1,6 @@
 //! Names of services for clients that know nothing of Waypost: hyper-util's with a connector, reqwest's
 //! with a resolver.
 
-
 use ::axum::Router;
 use ::axum::routing::get;
 use http_body_util::{BodyExt, Empty};
@@ -37,7 +36,10 @@ fn discovery(instances: &[(&str, &str, u16)]) -> ServiceDiscoveryClient {
     }
     let builder = ServiceDiscoveryClient::builder().provider(memory);
     let builder = builder.strategy(|| RoundRobin::starting_at(0));
-    builder.outlier_detection(OutlierDetection::off()).build().unwrap()
+    builder
+        .outlier_detection(OutlierDetection::off())
+        .build()
+        .unwrap()
 }
 
 type HyperClient = legacy::Client<ServiceConnector<HttpConnector>, Empty<bytes::Bytes>>;
@@ -52,7 +54,8 @@ fn hyper_client(discovery: &ServiceDiscoveryClient) -> HyperClient {
 async fn get_text(client: &HyperClient, uri: &str) -> Result<String, String> {
     use std::error::Error;
     let response = client.get(uri.parse().unwrap()).await;
-    let response = response.map_err(|error| error.source().map(ToString::to_string).unwrap_or_default())?;
+    let response =
+        response.map_err(|error| error.source().map(ToString::to_string).unwrap_or_default())?;
     let body = response.into_body().collect().await.unwrap().to_bytes();
     Ok(String::from_utf8_lossy(&body).into_owned())
 }
@@ -81,7 +84,10 @@ async fn a_hyper_client_connects_to_the_instances_of_a_service() {
 async fn a_connector_tries_another_instance_if_it_can_not_connect() {
     let [refusing] = free_ports::<1>();
     let responding = server().await;
-    let discovery = discovery(&[("auth", "127.0.0.1", refusing), ("auth", "127.0.0.1", responding)]);
+    let discovery = discovery(&[
+        ("auth", "127.0.0.1", refusing),
+        ("auth", "127.0.0.1", responding),
+    ]);
     let client = hyper_client(&discovery);
     for _ in 0..4 {
         let answer = get_text(&client, "http://auth/who").await;
@@ -114,7 +120,11 @@ fn reqwest_client(discovery: ServiceDiscoveryClient) -> reqwest::Client {
         .with_no_client_auth();
     let builder = reqwest::Client::builder().tls_backend_preconfigured(tls);
     let builder = builder.dns_resolver(ServiceResolver::new(discovery));
-    builder.no_proxy().pool_max_idle_per_host(0).build().unwrap()
+    builder
+        .no_proxy()
+        .pool_max_idle_per_host(0)
+        .build()
+        .unwrap()
 }
 
 #[tokio::test]
@@ -163,4 +173,3 @@ async fn other_hosts_are_resolved_by_the_system() {
     let answer = client.get(url).send().await.unwrap().text().await;
     assert_eq!(answer.unwrap(), port.to_string());
 }
-
