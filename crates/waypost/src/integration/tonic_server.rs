@@ -4,10 +4,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{Request, Response};
 use hyper::body::Bytes;
 use tokio::net::TcpListener;
 use tonic::body::Body;
-use tonic::codegen::http::{Request, Response};
 use tonic::service::Routes;
 use tonic::transport::server::{Router, TcpIncoming};
 use tower::layer::util::Identity;
