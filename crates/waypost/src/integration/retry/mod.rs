@@ -9,6 +9,7 @@ mod policy;
 mod send;
 
 pub use self::budget::RetryBudget;
+#[cfg(any(feature = "hyper-util", feature = "tonic"))]
 pub(crate) use self::pick::pick_for;
 pub use self::pick::{ATTEMPTS, lease_for};
 #[cfg(any(feature = "reqwest", feature = "tower"))]
