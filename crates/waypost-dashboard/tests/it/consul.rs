@@ -55,6 +55,10 @@ async fn each_view_with_data_from_consul_shows_it_and_is_kept_up_to_date() {
 
         page.open(&format!("{}registry", server.url)).await;
         page.wait_for("table", "version=1.4.2").await;
+        page.wait_until(
+            "document.querySelector('table [title^=curl][title$=\"/v1/health/service/orders\"]')",
+        )
+        .await;
         page.wait_for(".bar .end", "Consul").await;
         page.open(&format!("{}registry/dns", server.url)).await;
         page.wait_for("table", "orders.service.consul").await;
@@ -67,6 +71,19 @@ async fn each_view_with_data_from_consul_shows_it_and_is_kept_up_to_date() {
         page.click(".entry .btn.go").await;
         page.wait_for("#toasts", "Saved shop/flags").await;
         page.wait_for(".keys-list", "shop/flags").await;
+        page.wait_until(
+            "document.querySelector('.entry [title^=curl][title$=\"/v1/kv/shop/flags?raw\"]')",
+        )
+        .await;
+
+        // A value that somebody else has changed meanwhile isn't overwritten.
+        page.write("#kv", "mine").await;
+        consul.put("/v1/kv/shop/flags", &json!("theirs")).await;
+        page.click(".entry .btn.go").await;
+        page.wait_for("dialog", "was changed meanwhile").await;
+        page.click("dialog .btn.go").await;
+        page.wait_until("document.querySelector('#kv')?.value === '\"theirs\"'")
+            .await;
     })
     .await;
 }
