@@ -25,9 +25,11 @@ pub(crate) fn differences(
     let mut differences = Vec::new();
     for name in PROGRAMS {
         let start = format!("| {name} | ");
-        let row = report.lines().find_map(|line| line.strip_prefix(&start));
-        let said = row
-            .and_then(|row| row.trim_end_matches(" |").parse::<f64>().ok())
+        // Other tables of the report have such rows too, with more columns.
+        let rows = report.lines().filter_map(|line| line.strip_prefix(&start));
+        let said = rows
+            .filter_map(|row| row.trim_end_matches(" |").parse::<f64>().ok())
+            .next()
             .ok_or_else(|| format!("the report has no row \"{start}INSTRUCTIONS |\""))?;
         let count = per_request(name, origin, folder)? as f64;
         println!("{name}: {count} instructions, the report says {said}");

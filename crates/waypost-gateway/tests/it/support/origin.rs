@@ -180,9 +180,14 @@ impl RawOrigin {
 
 /// A listener whose port no other test uses, even after it is closed.
 async fn listener() -> TcpListener {
-    TcpListener::bind(unused_address())
-        .await
-        .expect("a free port")
+    loop {
+        match TcpListener::bind(unused_address()).await {
+            Ok(listener) => return listener,
+            // Another program has taken it since.
+            Err(error) if error.kind() == std::io::ErrorKind::AddrInUse => {}
+            Err(error) => panic!("no listener: {error}"),
+        }
+    }
 }
 
 /// An address that refuses connections.
