@@ -43,6 +43,10 @@ pub(crate) trait HttpClient {
 }
 
 /// Why an attempt got no response.
+#[cfg_attr(
+    not(feature = "reqwest"),
+    allow(dead_code, reason = "only reqwest has them all")
+)]
 pub(crate) enum Failure<E> {
     /// The request is not valid, which is not the instance's fault.
     InvalidRequest(E),
