@@ -51,6 +51,7 @@
 //! | status | reason |
 //! |---|---|
 //! | 404 | `unknown_service`: the registry has no such service; `similar_services` has names like it |
+//! | 308 | `other_letter_case`: the service is registered in another letter case, which `Location` has |
 //! | 503 | `no_instances`, `none_healthy`, `connect_failed`, `registry_unreachable`, `registry_stale`, `gateway_overloaded`, with `Retry-After` |
 //! | 502 | `connection_broken`, `bad_response`, `not_callable` |
 //! | 504 | `connect_timeout`, `response_timeout`, `registry_timeout` |

@@ -126,6 +126,8 @@ pub(crate) struct ConnectionLimits {
 struct Open {
     total: usize,
     by_address: HashMap<IpAddr, usize>,
+    /// Whether the limit was reached, and a tenth of it has not become free since. Logged once.
+    is_full: bool,
 }
 
 /// One of the connections that may be open.
@@ -147,19 +149,26 @@ impl ConnectionLimits {
 
     /// Waits until another connection may be accepted. Until then clients wait in the backlog.
     async fn available(&self) {
-        let mut has_warned = false;
         loop {
             let freed = self.freed.notified();
-            if self.open().total < self.total {
+            if self.may_accept() {
                 return;
-            }
-            if !has_warned {
-                has_warned = true;
-                let total = self.total;
-                tracing::warn!("{total} connections are open; further clients wait");
             }
             freed.await;
         }
+    }
+
+    fn may_accept(&self) -> bool {
+        let mut open = self.open();
+        if open.total < self.total {
+            return true;
+        }
+        if !open.is_full {
+            open.is_full = true;
+            let total = self.total;
+            tracing::warn!("{total} connections are open; further clients wait");
+        }
+        false
     }
 
     fn open(&self) -> MutexGuard<'_, Open> {
@@ -195,6 +204,7 @@ impl Drop for Permit {
         self.of_worker.fetch_sub(1, Ordering::Relaxed);
         let mut open = self.limits.open();
         open.total -= 1;
+        open.is_full &= open.total > self.limits.total - self.limits.total / 10;
         if let Some(count) = open.by_address.get_mut(&self.address) {
             *count -= 1;
             if *count == 0 {

@@ -1,7 +1,7 @@
 //! Error responses: problem documents (RFC 9457) for programs, a page for browsers, a status for gRPC.
 
 use bytes::Bytes;
-use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header};
 use serde_json::{Map, Value, json};
 
 use crate::attempt_error::{AttemptError, AttemptErrorKind};
@@ -23,8 +23,8 @@ pub(crate) struct Problem {
     /// In seconds.
     retry_after: Option<u64>,
     extensions: Map<String, Value>,
-    /// The value of `WWW-Authenticate`.
-    challenge: Option<&'static str>,
+    /// A header of the response, such as `WWW-Authenticate`. Boxed, so that a problem is small.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// The formats of an error response.
@@ -67,7 +67,7 @@ impl Problem {
             retryable,
             retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
             extensions: Map::new(),
-            challenge: None,
+            header: None,
         }
     }
 
@@ -85,8 +85,18 @@ impl Problem {
     }
 
     /// Sets how the client can authenticate (RFC 9110, section 11.6.1).
-    pub(crate) fn challenge(mut self, challenge: &'static str) -> Self {
-        self.challenge = Some(challenge);
+    pub(crate) fn challenge(self, challenge: &'static str) -> Self {
+        let challenge = HeaderValue::from_static(challenge);
+        self.header(header::WWW_AUTHENTICATE, challenge)
+    }
+
+    /// Sets the path that the client should request instead.
+    pub(crate) fn location(self, location: HeaderValue) -> Self {
+        self.header(header::LOCATION, location)
+    }
+
+    fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some(Box::new((name, value)));
         self
     }
 
@@ -183,9 +193,8 @@ impl Problem {
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
         }
-        if let Some(challenge) = self.challenge {
-            let challenge = HeaderValue::from_static(challenge);
-            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        if let Some((name, value)) = self.header.map(|header| *header) {
+            headers.insert(name, value);
         }
         if matches!(
             self.status,

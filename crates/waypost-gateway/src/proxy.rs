@@ -333,8 +333,10 @@ impl Proxy {
         let body = match (tunnel, instance) {
             (Some(client), Some(instance)) => {
                 let closing = self.closing.clone();
-                self.tunnels
-                    .spawn(tunnel::run(client, instance, exchange, lease, closing));
+                let idle = route.limits.idle;
+                self.tunnels.spawn(tunnel::run(
+                    client, instance, exchange, lease, idle, closing,
+                ));
                 ResponseBody::empty()
             }
             _ => {

@@ -134,7 +134,8 @@ impl Server {
         }
         let authority = host.as_ref().and_then(|host| host.to_str().ok());
         let (method, headers) = (request.method(), request.headers());
-        let route = match self.routes.find(authority, path, method, headers).await {
+        let found = self.routes.find(authority, &exchange.uri, method, headers);
+        let route = match found.await {
             Ok(route) => route,
             Err(problem) => {
                 return match self.pages.front_page(method, &exchange.uri, headers) {

@@ -1,11 +1,19 @@
 //! Upgraded connections such as WebSockets: after `101 Switching Protocols`, bytes are copied both
-//! ways.
+//! ways, until neither side has sent any for the route's idle timeout.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
 
 use data_encoding::BASE64;
 use http::{Extensions, HeaderValue, Method, Request, Version, header};
 use hyper::ext::Protocol;
 use hyper::upgrade::{OnUpgrade, Upgraded};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use waypost::Lease;
 
@@ -54,21 +62,27 @@ pub(crate) fn into_handshake<B>(request: &mut Request<B>) {
     }
 }
 
-/// Copies bytes until both sides have closed, or until `closing` is cancelled.
+/// Copies bytes until both sides have closed, until neither has sent any for `idle`, or until `closing`
+/// is cancelled.
 pub(crate) async fn run(
     client: OnUpgrade,
     instance: OnUpgrade,
     mut exchange: Exchange,
     _lease: Lease,
+    idle: Duration,
     closing: CancellationToken,
 ) {
+    let activity = Activity::new();
     let copying = async {
         let (client, instance) = futures_util::future::try_join(client, instance).await?;
-        let (mut client, mut instance) = (TokioIo::new(client), TokioIo::new(instance));
-        copy(&mut client, &mut instance).await
+        copy(activity.observe(client), activity.observe(instance)).await
     };
     let copied = tokio::select! {
         copied = copying => copied,
+        () = activity.ended(idle) => {
+            exchange.end = EndReason::IdleTimeout;
+            return;
+        }
         () = closing.cancelled() => {
             exchange.end = EndReason::Shutdown;
             return;
@@ -83,9 +97,78 @@ pub(crate) async fn run(
 
 type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-async fn copy(
-    client: &mut TokioIo<Upgraded>,
-    instance: &mut TokioIo<Upgraded>,
-) -> Result<(u64, u64), BoxError> {
-    Ok(tokio::io::copy_bidirectional(client, instance).await?)
+async fn copy(mut client: Observed, mut instance: Observed) -> Result<(u64, u64), BoxError> {
+    Ok(tokio::io::copy_bidirectional(&mut client, &mut instance).await?)
+}
+
+/// When either side of a tunnel last sent something.
+#[derive(Clone)]
+struct Activity(Arc<Mutex<Instant>>);
+
+impl Activity {
+    fn new() -> Self {
+        Self(Arc::new(Mutex::new(Instant::now())))
+    }
+
+    /// Records what is read from a connection.
+    fn observe(&self, connection: Upgraded) -> Observed {
+        Observed {
+            connection: TokioIo::new(connection),
+            activity: self.clone(),
+        }
+    }
+
+    /// Returns when nothing has been read for `idle`.
+    async fn ended(&self, idle: Duration) {
+        loop {
+            let last = *self.last();
+            tokio::time::sleep_until(last + idle).await;
+            if *self.last() == last {
+                return;
+            }
+        }
+    }
+
+    fn last(&self) -> MutexGuard<'_, Instant> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// One side of a tunnel.
+struct Observed {
+    connection: TokioIo<Upgraded>,
+    activity: Activity,
+}
+
+impl AsyncRead for Observed {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        let result = Pin::new(&mut self.connection).poll_read(context, buffer);
+        if buffer.filled().len() > before {
+            *self.activity.last() = Instant::now();
+        }
+        result
+    }
+}
+
+impl AsyncWrite for Observed {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(context)
+    }
 }

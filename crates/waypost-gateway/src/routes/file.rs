@@ -267,7 +267,12 @@ pub(crate) fn parse(path: &Path, content: &str) -> Result<RoutesFile, ConfigErro
         Vec::new()
     } else {
         let position = |place: serde_saphyr::Location| Some((place.line(), place.column()));
-        let file: YamlFile = serde_saphyr::from_str(content).map_err(|error| {
+        // By default a file whose aliases (`*name`) are far more than its anchors is refused.
+        let options = serde_saphyr::options! {
+            budget: serde_saphyr::budget! { enforce_alias_anchor_ratio: false },
+        };
+        let parsed = serde_saphyr::from_str_with_options(content, options);
+        let file: YamlFile = parsed.map_err(|error| {
             at(
                 error.location().and_then(position),
                 &error.without_snippet(),
@@ -535,6 +540,21 @@ routes:
 
     fn error(name: &str, text: &str) -> String {
         parse(Path::new(name), text).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_anchor_may_have_any_number_of_aliases() {
+        let route = |n| format!("  - {{match: {{path: /{n}}}, service: s, timeouts: *limits}}\n");
+        let first = "routes:\n  - {match: {path: /}, service: s, timeouts: &limits {idle: 1m}}\n";
+        let text = format!("{first}{}", (0..150).map(route).collect::<String>());
+        let file = parse(Path::new("routes.yaml"), &text).unwrap();
+        let minute = Some(Duration::from_secs(60));
+        assert_eq!(file.routes.len(), 151);
+        assert!(
+            file.routes
+                .iter()
+                .all(|route| route.timeouts.idle == minute)
+        );
     }
 
     #[test]

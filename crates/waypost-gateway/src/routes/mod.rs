@@ -19,7 +19,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
-use http::{HeaderMap, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tokio::runtime::Handle;
 use waypost::snapshot::{Catalog, Freshness};
 use waypost::{ConfigError, Environment, ServiceDiscoveryClient, ServiceName};
@@ -258,25 +258,26 @@ impl Routes {
     pub(crate) async fn find(
         &self,
         host: Option<&str>,
-        path: &str,
+        uri: &Uri,
         method: &Method,
         headers: &HeaderMap,
     ) -> Result<Arc<Route>, Problem> {
-        if let Some(route) = self.table.load().find(host, path, method, headers) {
+        if let Some(route) = self.table.load().find(host, uri.path(), method, headers) {
             return Ok(Arc::clone(route));
         }
         // Boxed, so that the future of a request with a route is small.
-        Box::pin(self.find_or_explain(host, path, method, headers)).await
+        Box::pin(self.find_or_explain(host, uri, method, headers)).await
     }
 
     /// Waits for the registry's list of services if it is unknown, and says why there is no route.
     async fn find_or_explain(
         &self,
         host: Option<&str>,
-        path: &str,
+        uri: &Uri,
         method: &Method,
         headers: &HeaderMap,
     ) -> Result<Arc<Route>, Problem> {
+        let path = uri.path();
         let service = first_segment(path);
         if RESERVED.contains(&service) {
             let detail = format!(
@@ -305,8 +306,30 @@ impl Routes {
         }
         match self.table.load().find(host, path, method, headers) {
             Some(route) => Ok(Arc::clone(route)),
-            None => Err(self.unknown(service, catalog.freshness())),
+            None => Err((self.other_letter_case(service, uri))
+                .unwrap_or_else(|| self.unknown(service, catalog.freshness()))),
         }
+    }
+
+    /// The redirect to the only service whose name differs from the requested one in letter case alone.
+    /// Consul finds services in any letter case.
+    ///
+    /// It is a redirect rather than a route, so that a request in another case can't bypass the policies of
+    /// a route for the registered name.
+    fn other_letter_case(&self, service: &str, uri: &Uri) -> Option<Problem> {
+        let table = self.table.load();
+        let mut names = table.discovered.keys().map(ServiceName::as_str);
+        let is_same = |name: &&str| name.eq_ignore_ascii_case(service);
+        let name = names.find(is_same)?;
+        if names.any(|other| is_same(&other)) {
+            return None;
+        }
+        let target = uri.path_and_query()?.as_str();
+        let rest = target.strip_prefix('/')?.strip_prefix(service)?;
+        let location = HeaderValue::try_from(format!("/{name}{rest}")).ok()?;
+        let detail = format!("the service is registered as {name:?}");
+        let problem = Problem::new(StatusCode::PERMANENT_REDIRECT, "other_letter_case", detail);
+        Some(problem.with("service", name).location(location))
     }
 
     /// All routes: those of the file in order of precedence, then those of services by name, including

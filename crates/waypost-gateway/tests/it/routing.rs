@@ -137,6 +137,25 @@ async fn an_unknown_service_gets_a_404_without_a_query_to_the_registry() {
 }
 
 #[tokio::test]
+async fn a_name_in_another_letter_case_is_redirected_to_the_registered_one() {
+    let gateway = TestGateway::start().await;
+    let origin = Origin::text("hello").await;
+    gateway.add("UserService", "u", origin.address).await;
+    gateway.add("twin", "a", origin.address).await;
+    gateway.add("Twin", "b", origin.address).await;
+
+    let redirect = gateway.get("/userservice/users/7?all=1").await;
+    assert_eq!(redirect.status, StatusCode::PERMANENT_REDIRECT);
+    assert_eq!(redirect.headers["location"], "/UserService/users/7?all=1");
+    assert_eq!(redirect.reason(), "other_letter_case");
+    assert_eq!(gateway.get("/UserService/").await.text(), "hello");
+
+    // Which of the two is meant is unknown.
+    let ambiguous = gateway.get("/TWIN/").await;
+    assert_eq!(ambiguous.reason(), "unknown_service");
+}
+
+#[tokio::test]
 async fn reserved_and_hidden_names_get_no_route() {
     let gateway = TestGateway::start().await;
     let origin = Origin::text("hello").await;

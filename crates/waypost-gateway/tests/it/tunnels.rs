@@ -70,6 +70,25 @@ async fn bytes_are_copied_in_both_directions_after_the_handshake() {
     assert_eq!(service["instances"][0]["in_flight"], 1);
 }
 
+#[tokio::test]
+async fn a_tunnel_in_which_neither_side_sends_anything_ends_after_the_idle_timeout() {
+    let gateway =
+        TestGateway::start_with(|config| config.idle_timeout = Duration::from_millis(500)).await;
+    gateway
+        .add("chat", "c", upper_case_echo().await.address)
+        .await;
+    let mut client = RawClient::connect(gateway.address).await;
+    client.send(HANDSHAKE).await;
+    client.read_until("\r\n\r\n").await;
+    with_deadline("the end of the tunnel", client.read_to_end()).await;
+    with_deadline("the end of the lease", async {
+        while gateway.service("chat").await["instances"][0]["in_flight"] != 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
 /// A page that opens a WebSocket beside itself, sends a word and shows what comes back.
 const PAGE: &str = "<!doctype html><title>chat</title><link rel=icon href='data:,'><p id=said></p><script>\
     const socket = new WebSocket(`ws://${location.host}/chat/socket`, 'shout');\
