@@ -4,6 +4,7 @@
 
 mod agent;
 mod config;
+mod dashboard;
 mod deploy;
 mod doctor;
 mod init;
