@@ -1,10 +1,9 @@
 //! The dashboard of a real `waypost up`, in a real browser.
 
-use std::time::Instant;
-
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+use tokio::time::Instant;
 use waypost_testkit::browser::Page;
 use waypost_testkit::free_ports;
 
@@ -140,10 +139,17 @@ impl Shop {
     }
 }
 
-/// Collects the text of each card that appears, however briefly.
-const WATCH_CARDS: &str = "window.cards = []; \
-    const look = () => document.querySelectorAll('.need').forEach((it) => cards.push(it.textContent)); \
-    new MutationObserver(look).observe(document.querySelector('.needs'), { childList: true, subtree: true, characterData: true });";
+/// Collects the text of each card and outage bar that appears, however briefly.
+const COLLECT: &str = "window.seen = []; \
+    const look = () => document.querySelectorAll('.need, .outage').forEach((it) => seen.push(it.textContent)); \
+    new MutationObserver(look).observe(document.body, { childList: true, subtree: true, characterData: true }); \
+    look();";
+
+/// Waits until a card or bar with a text has appeared since [`COLLECT`] ran.
+async fn until_seen(page: &Page, text: &str) {
+    page.wait_until(&format!("seen.some((it) => it.includes({}))", json!(text)))
+        .await;
+}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_killed_instance_has_a_card_with_its_cause_and_services_are_controlled_from_the_page() {
@@ -151,16 +157,14 @@ async fn a_killed_instance_has_a_card_with_its_cause_and_services_are_controlled
     let killed = shop.until_ready("orders", "orders-2").await;
     Page::test(&shop.link, async |page| {
         page.wait_for("tr[data-name='orders']", "2/2").await;
-        page.run(WATCH_CARDS).await;
+        page.run(COLLECT).await;
         let pid = killed["pid"].as_i64().unwrap();
         let start = Instant::now();
         signal(i32::try_from(pid).unwrap(), Signal::KILL);
-        page.wait_until("cards.some((it) => it.includes('orders-2 has ended'))")
-            .await;
+        until_seen(page, "orders-2 has ended").await;
         println!("the card appeared {:?} after kill -9", start.elapsed());
-        let cards = page.js("cards").await.to_string();
-        assert!(cards.contains("killed by SIGKILL"), "{cards}");
-        assert!(cards.contains("orders-1 takes all requests"), "{cards}");
+        until_seen(page, "killed by SIGKILL").await;
+        until_seen(page, "orders-1 takes all requests").await;
         page.wait_for("tr[data-name='orders']", "2/2").await;
         page.wait_until("!document.querySelector('.need')").await;
 
@@ -235,7 +239,11 @@ async fn the_map_of_six_services_under_load_agrees_with_the_gateways_metrics() {
         }
         for (caller, service, count) in CALLS {
             // Health checks don't pass through the gateway, so all requests are those of the test.
-            assert_eq!(shop.counted(service).await, count, "{service}");
+            eventually(
+                &format!("the metrics count {count} requests to {service}"),
+                async || (shop.counted(service).await == count).then_some(()),
+            )
+            .await;
             let script = seen_by_the_page(caller, service);
             eventually(
                 &format!("the page knows {count} requests to {service}"),
@@ -297,13 +305,14 @@ async fn the_history_of_a_check_survives_a_reload_and_an_outage_of_the_registry_
             page.wait_for("tr[data-name='web']", "Ready").await;
         }
 
+        page.run(COLLECT).await;
         let registry = descendant(shop.up.pid(), " agent ");
         signal(registry, Signal::STOP);
         signal(registry, Signal::KILL);
         let start = Instant::now();
-        page.wait_for(".outage", "The registry can’t be reached").await;
+        until_seen(page, "The registry can’t be reached").await;
         println!("the bar appeared {:?} after the registry's death", start.elapsed());
-        page.wait_for(".outage .age", "Shown as it was").await;
+        until_seen(page, "Shown as it was").await;
         page.wait_for("tr[data-name='web']", "Ready").await;
         for window in page.windows().await {
             page.switch_to(window).await;
