@@ -47,6 +47,9 @@ async fn every_view_is_drawn_in_each_scheme_and_width() {
                     page.wait_for(shown, "").await;
                     stack.second(&shop::second());
                     page.wait_until("document.querySelector('#live').textContent.includes('Live')").await;
+                    // The map learns from a second of traffic after the callers are known who calls whom.
+                    stack.second(&shop::second());
+                    page.wait_until("!document.querySelector('.calls-table') || [...document.querySelectorAll('.calls-table tbody tr')].some((row) => row.cells[0].textContent === 'orders')").await;
                     let overflow = page.js("document.documentElement.scrollWidth - document.documentElement.clientWidth").await;
                     assert_eq!(overflow, 0, "{name} {scheme} {width} px is too wide");
                     if let Some(directory) = directory().filter(|_| device != "narrow") {
