@@ -328,6 +328,37 @@ async fn all_problems_of_an_invalid_file_are_reported_before_anything_starts() {
     }
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn the_gateway_of_a_stack_has_the_routes_of_its_file_and_reads_them_again_after_a_change() {
+    let folder = Folder::new(
+        "routes = \"routes.yaml\"\n[services.orders]\nrun = \"python3 server.py {port}\"\nport = 0\n",
+    );
+    folder.write(
+        "routes.yaml",
+        "routes:\n- {match: {path: /api}, servce: orders}\n",
+    );
+    for command in ["check", "up"] {
+        let refused = folder.run(&[command]).await;
+        assert_ne!(refused.code, Some(0));
+        for part in ["routes.yaml:2:", "servce"] {
+            assert!(refused.stderr.contains(part), "{}", refused.stderr);
+        }
+    }
+
+    let routes = |path: &str| format!("routes:\n- {{match: {{path: {path}}}, service: orders}}\n");
+    folder.write("routes.yaml", &routes("/api"));
+    let up = folder.up(&[]).await;
+    for path in ["/api", "/v2"] {
+        folder.write("routes.yaml", &routes(path));
+        eventually(&format!("{path} is a route"), async || {
+            let (status, _) = get(&format!("http://127.0.0.1:{}{path}/", folder.gateway)).await;
+            (status == 200).then_some(())
+        })
+        .await;
+    }
+    stop(up).await;
+}
+
 #[tokio::test]
 async fn a_running_stack_is_controlled_from_another_terminal() {
     let folder = Folder::new(

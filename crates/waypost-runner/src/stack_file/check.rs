@@ -117,6 +117,17 @@ impl<'c> Checker<'c, '_> {
             };
             self.problem(&["waypost".into(), key.into()], message);
         }
+        if let Some(routes) = &built_in.routes {
+            let file = self.directory.join(routes);
+            let message = if built_in.gateway.port().is_none() {
+                "there is no gateway to use it, because `gateway` is false".to_owned()
+            } else if !file.is_file() {
+                format!("there is no file {}", file.display())
+            } else {
+                return;
+            };
+            self.problem(&["waypost".into(), "routes".into()], message);
+        }
     }
 
     fn name(&mut self, name: &str) {

@@ -119,6 +119,12 @@ impl StackFile {
         folder_of(&self.path)
     }
 
+    /// The path of the gateway's routes file.
+    pub fn routes(&self) -> Option<PathBuf> {
+        let routes = self.contents.waypost.routes.as_ref()?;
+        Some(self.directory().join(routes))
+    }
+
     /// The name of the stack: the one in the file, or else the name of its folder.
     pub fn name(&self) -> String {
         let folder = || {
@@ -218,6 +224,16 @@ env = { URL = "http://localhost:{services.postgres.prot}" }
             "23:15: {services.postgres.prot} is not a placeholder; use {services.NAME.port}",
         ];
         assert_eq!(problems(text), expected);
+    }
+
+    #[test]
+    fn a_routes_file_needs_a_gateway_and_has_to_exist() {
+        let missing = "[waypost]\nroutes = \"routes.yaml\"\n";
+        let expected = ["2:10: there is no file ./routes.yaml"];
+        assert_eq!(problems(missing), expected);
+        let unused = "[waypost]\ngateway = false\nroutes = \"routes.yaml\"\n";
+        let expected = ["3:10: there is no gateway to use it, because `gateway` is false"];
+        assert_eq!(problems(unused), expected);
     }
 
     #[test]

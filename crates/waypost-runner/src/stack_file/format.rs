@@ -44,6 +44,8 @@ pub struct BuiltIn {
     pub dashboard: PortOrOff,
     /// The port of the gateway, or `false` for none; default: 8000.
     pub gateway: PortOrOff,
+    /// The gateway's routes file, which it reads again whenever it changes; default: none.
+    pub routes: Option<String>,
 }
 
 impl Default for BuiltIn {
@@ -53,6 +55,7 @@ impl Default for BuiltIn {
             registry_port: 8500,
             dashboard: PortOrOff::Port(3000),
             gateway: PortOrOff::Port(8000),
+            routes: None,
         }
     }
 }

@@ -1,5 +1,6 @@
 //! `waypost check`
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -21,7 +22,7 @@ pub(crate) struct Check {
 impl Check {
     pub(super) fn run(&self) -> CommandResult {
         let path = self.stack.require_file()?;
-        let file = StackFile::read(&path).map_err(CommandError::stack_file)?;
+        let file = read(&path)?;
         let services = file.contents().services.len();
         let plural = if services == 1 { "service" } else { "services" };
         print_line(format_args!(
@@ -31,4 +32,14 @@ impl Check {
         ))?;
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// Reads a stack file, and checks it and the routes file that it names.
+pub(crate) fn read(path: &Path) -> Result<StackFile, CommandError> {
+    let file = StackFile::read(path).map_err(CommandError::stack_file)?;
+    if let Some(routes) = file.routes() {
+        waypost_gateway::check_routes(&routes)
+            .map_err(|error| CommandError::Invalid(error.to_string()))?;
+    }
+    Ok(file)
 }

@@ -11,6 +11,7 @@ mod stack_args;
 
 use clap::Subcommand;
 
+pub(crate) use self::check::read;
 pub(crate) use self::open::open_in_browser;
 pub(crate) use self::stack_args::{FOLDER, StackArgs, log_folder};
 use crate::error::CommandResult;

@@ -10,6 +10,7 @@ use waypost_runner::{RestartRule, Stack, TakenPort, Transport, check_port, free_
 
 use super::built_in::Registry;
 use super::registry_choice::RegistryChoice;
+use crate::command::stack;
 use crate::error::CommandError;
 use crate::suggest::closest;
 
@@ -52,7 +53,7 @@ impl FileStack {
         registry: Option<RegistryChoice>,
         selection: &Selection<'_>,
     ) -> Result<Self, CommandError> {
-        let file = StackFile::read(path).map_err(CommandError::stack_file)?;
+        let file = stack::read(path)?;
         let built_in = &file.contents().waypost;
         let choice = match registry {
             Some(choice) => choice,
@@ -173,9 +174,14 @@ impl FileStack {
             builder = builder.service(registry);
         }
         if let Some(port) = self.gateway {
-            let gateway = self
+            let mut gateway = self
                 .registry
                 .program(&waypost, "gateway", &["gateway"], port);
+            if let Some(routes) = &self.file.contents().waypost.routes {
+                gateway = gateway
+                    .args(["--routes", routes.as_str()])
+                    .dir(self.file.directory());
+            }
             builder = builder.service(gateway.restart(RestartRule::Always));
         }
         let addresses = Addresses {
