@@ -324,6 +324,7 @@ def test_other_threads_run_while_one_waits() -> None:
 
 def test_ctrl_c_ends_a_lookup_that_waits(run_program: Any) -> None:
     program = run_program("""
+import signal
 import threading
 from waypost import ServiceDiscoveryClient
 from waypost.discovery import ServiceDiscovery
@@ -335,6 +336,8 @@ class Stuck(ServiceDiscovery):
     def get_services(self):
         return {}
 
+# A job in the background inherits from its shell that the signal is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 try:
     ServiceDiscoveryClient(provider=Stuck()).get_service_url("auth")
 except KeyboardInterrupt:
