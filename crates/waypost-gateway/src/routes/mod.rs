@@ -3,12 +3,12 @@
 //! Names in requests are only looked up here. Clients therefore can't make the gateway query the
 //! registry for arbitrary names.
 
-mod asked;
 mod auth_spec;
 mod file;
 mod pattern;
 mod route;
 mod table;
+mod tagged;
 mod values;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -37,9 +37,9 @@ pub(crate) use pattern::PathPattern;
 pub(crate) use pattern::decode_unreserved;
 pub(crate) use route::{Destination, Limits, MirrorTo, Route, Subset};
 
-use self::asked::AskedRoute;
 use self::auth_spec::{AuthResources, Surroundings};
 use self::table::{RouteTable, first_segment};
+use self::tagged::TaggedRoute;
 
 /// First segments of the gateway's own paths. A service with such a name gets no route.
 pub(crate) const RESERVED: [&str; 5] = ["internal", "health", "livez", "readyz", "metrics"];
@@ -77,7 +77,7 @@ pub(crate) struct Routes {
 struct ExplicitRoutes {
     from_file: Vec<Arc<Route>>,
     /// Those that services ask for.
-    asked: BTreeMap<ServiceName, (AskedRoute, Arc<Route>)>,
+    tagged: BTreeMap<ServiceName, (TaggedRoute, Arc<Route>)>,
 }
 
 impl Routes {
@@ -196,8 +196,8 @@ impl Routes {
             if snapshot.instances().len() == 0 {
                 continue;
             }
-            match asked::asked_for(&snapshot) {
-                Ok(asked) => self.apply_asked(&name, asked),
+            match tagged::tagged_route(&snapshot) {
+                Ok(tagged) => self.apply_tagged(&name, tagged),
                 Err(error) => {
                     tracing::warn!(service = %name, "the route it asks for is invalid: {error}");
                 }
@@ -205,19 +205,19 @@ impl Routes {
         }
     }
 
-    fn apply_asked(&self, name: &ServiceName, asked: Option<AskedRoute>) {
+    fn apply_tagged(&self, name: &ServiceName, tagged: Option<TaggedRoute>) {
         let mut services = self.services();
         let service = self.service(&mut services, name);
         let mut explicit = self.explicit();
-        let applied = explicit.asked.get(name).map(|(asked, _)| asked);
-        if applied == asked.as_ref() {
+        let applied = explicit.tagged.get(name).map(|(tagged, _)| tagged);
+        if applied == tagged.as_ref() {
             return;
         }
-        match asked {
-            None => drop(explicit.asked.remove(name)),
-            Some(asked) => {
-                let route = Arc::new(Route::asked(service, asked.clone(), self.limits.clone()));
-                explicit.asked.insert(name.clone(), (asked, route));
+        match tagged {
+            None => drop(explicit.tagged.remove(name)),
+            Some(tagged) => {
+                let route = Arc::new(Route::tagged(service, tagged.clone(), self.limits.clone()));
+                explicit.tagged.insert(name.clone(), (tagged, route));
             }
         }
         drop(explicit);
@@ -227,8 +227,8 @@ impl Routes {
     /// Puts the written routes into the table. The lock on the services keeps others from doing so.
     fn use_explicit(&self, _services: &HashMap<ServiceName, Arc<Service>>) {
         let explicit = self.explicit();
-        let asked = explicit.asked.values().map(|(_, route)| route);
-        let routes = explicit.from_file.iter().chain(asked).cloned().collect();
+        let tagged = explicit.tagged.values().map(|(_, route)| route);
+        let routes = explicit.from_file.iter().chain(tagged).cloned().collect();
         self.table
             .store(Arc::new(self.table.load().with_file(routes)));
     }

@@ -8,13 +8,13 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use waypost::{Instance, ServiceName};
 
-use super::asked::AskedRoute;
 use super::auth_spec::Access;
 use super::file::{
     CompressSpec, CorsSpec, DestinationSpec, LimitsSpec, MirrorSpec, RateBy, RateLimitSpec,
     RouteSpec,
 };
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
+use super::tagged::TaggedRoute;
 use crate::config::Config;
 use crate::policy::{
     COMPRESSED_TYPES, CompressionRules, Concurrency, Cors, Policies, RateKey, RateLimit, Sticky,
@@ -281,10 +281,10 @@ impl Route {
     }
 
     /// The route that a service asks for.
-    pub(super) fn asked(service: Arc<Service>, asked: AskedRoute, limits: Limits) -> Self {
+    pub(super) fn tagged(service: Arc<Service>, tagged: TaggedRoute, limits: Limits) -> Self {
         let mut route = Self::discovered(service, limits);
-        let strips = asked.strips && !asked.path.is_everything();
-        let (prefix, rewrite) = match &asked.path {
+        let strips = tagged.strips && !tagged.path.is_everything();
+        let (prefix, rewrite) = match &tagged.path {
             PathPattern::Prefix(prefix) if strips => {
                 (prefix.clone(), Rewrite::Prefix(String::new()))
             }
@@ -293,8 +293,8 @@ impl Route {
         route.prefix_value = HeaderValue::from_str(&prefix).ok().filter(|_| strips);
         route.prefix = prefix;
         route.rewrite = rewrite;
-        route.hosts = asked.hosts;
-        route.path = asked.path;
+        route.hosts = tagged.hosts;
+        route.path = tagged.path;
         route.redirects_bare_prefix = false;
         route
     }

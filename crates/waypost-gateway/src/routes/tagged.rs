@@ -8,7 +8,7 @@ use super::pattern::{HostPattern, PathPattern};
 
 /// A route that a service requests.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct AskedRoute {
+pub(super) struct TaggedRoute {
     pub(super) hosts: Vec<HostPattern>,
     pub(super) path: PathPattern,
     /// Whether the service doesn't see the path.
@@ -20,7 +20,7 @@ pub(super) struct AskedRoute {
 ///
 /// # Errors
 /// What is wrong with it.
-pub(super) fn asked_for(snapshot: &Snapshot) -> Result<Option<AskedRoute>, String> {
+pub(super) fn tagged_route(snapshot: &Snapshot) -> Result<Option<TaggedRoute>, String> {
     let asking = snapshot
         .instances()
         .filter(|instance| {
@@ -33,7 +33,7 @@ pub(super) fn asked_for(snapshot: &Snapshot) -> Result<Option<AskedRoute>, Strin
     let path = value(instance, "waypost.path").unwrap_or("/");
     let hosts = value(instance, "waypost.host").into_iter();
     let hosts = hosts.flat_map(|hosts| hosts.split(','));
-    Ok(Some(AskedRoute {
+    Ok(Some(TaggedRoute {
         hosts: hosts
             .map(|host| HostPattern::parse(host.trim()))
             .collect::<Result<_, _>>()?,
