@@ -17,7 +17,7 @@ use crate::worker::Worker;
 
 /// The header that marks a request as a copy.
 const MIRRORED: HeaderName = HeaderName::from_static("x-waypost-mirrored");
-/// How much of a response is read. To end a longer one, its connection is closed.
+/// The most bytes that are read from a response. If it is longer, its connection is closed.
 const MAX_RESPONSE: usize = 1024 * 1024;
 
 /// A copy of a request that is being forwarded.
@@ -31,7 +31,7 @@ pub(crate) struct Copy {
     pub(crate) permit: OwnedSemaphorePermit,
 }
 
-/// Spawns a task that sends a copy. Its errors only count for the instance.
+/// Spawns a task that sends a copy. Errors only count against the instance.
 pub(crate) fn spawn(to: Arc<MirrorTo>, copy: Copy, worker: Arc<Worker>) {
     tokio::spawn(async move {
         let Copy {

@@ -48,7 +48,7 @@ pub(crate) enum EndReason {
     Local(&'static str),
     /// The instance ended its response early.
     UpstreamBroken,
-    /// The instance sent nothing for the idle timeout in the middle of its response.
+    /// In the middle of its response, the instance sent nothing for as long as the idle timeout.
     IdleTimeout,
     /// The connection was upgraded, and the tunnel has been closed.
     Tunnel,

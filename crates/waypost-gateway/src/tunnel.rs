@@ -1,5 +1,5 @@
 //! Upgraded connections such as WebSockets: after `101 Switching Protocols`, bytes are copied both
-//! ways, until neither side has sent any for the route's idle timeout.
+//! ways, until neither side has sent anything for as long as the route's idle timeout.
 
 use std::io;
 use std::pin::Pin;

@@ -108,7 +108,7 @@ impl Selector {
     }
 }
 
-/// Such as `tags "a", "b"`, or `no tags`. Values are escaped, since they come from a registry.
+/// For example `tags "a", "b"`, or `no tags`. Values are escaped, since they come from a registry.
 fn listed(kind: &str, values: BTreeSet<&str>) -> String {
     let some: Vec<_> = (values.iter().take(LISTED))
         .map(|v| format!("{v:?}"))
@@ -122,7 +122,7 @@ fn listed(kind: &str, values: BTreeSet<&str>) -> String {
     }
 }
 
-/// Such as `tag "eu", version "2.0.0", metadata "track" = "canary"`.
+/// For example `tag "eu", version "2.0.0", metadata "track" = "canary"`.
 impl fmt::Display for Selector {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let tags = self.tags.iter().map(|tag| format!("tag {tag:?}"));

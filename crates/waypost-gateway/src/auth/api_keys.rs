@@ -19,8 +19,8 @@ use crate::problem::Problem;
 
 type Digest = [u8; digest::SHA256_OUTPUT_LEN];
 
-/// Keys by the beginning of their SHA-256 digest. The time of the look-up may reveal the beginning of a
-/// digest, but not anything about a key; the digests themselves are compared in constant time.
+/// Keys by the beginning of their SHA-256 digest. The timing of a look-up may reveal the beginning of a
+/// digest, but nothing about a key; the digests themselves are compared in constant time.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct ApiKeys(HashMap<[u8; 4], Vec<ApiKey>>);
 
@@ -164,7 +164,7 @@ fn parse(content: &[u8]) -> Result<ApiKeys, String> {
     ApiKeys::parse(text)
 }
 
-/// Where a request has its key, and which keys are accepted.
+/// Where a request carries its key, and which keys are accepted.
 #[derive(Debug)]
 pub(crate) struct ApiKeyCheck {
     pub(crate) header: HeaderName,
@@ -182,7 +182,7 @@ pub(super) struct AcceptedKey {
 
 impl ApiKeyCheck {
     /// # Errors
-    /// A 401 without an accepted key.
+    /// A 401 if the request has no accepted key.
     pub(super) fn check(&self, headers: &HeaderMap, uri: &Uri) -> Result<AcceptedKey, Problem> {
         let mut sent = headers.get_all(&self.header).iter();
         let from_header = sent.next().map(|value| value.as_bytes().to_vec());

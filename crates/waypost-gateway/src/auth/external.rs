@@ -1,5 +1,5 @@
 //! External authorisation: another service decides whether a request is allowed, as with Envoy's
-//! `ext_authz`, nginx' `auth_request` and Traefik's `ForwardAuth`.
+//! `ext_authz`, nginx's `auth_request` and Traefik's `ForwardAuth`.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,7 +41,7 @@ pub(crate) enum Authority {
 pub(crate) struct ExternalAuth {
     pub(crate) authority: Authority,
     pub(crate) timeout: Duration,
-    /// Headers of the client that the authority gets.
+    /// The client's headers that are sent to the authority.
     pub(crate) send_headers: Vec<HeaderName>,
     /// Headers of the authority's response that the service gets instead of the client's.
     pub(crate) copy_headers: Vec<HeaderName>,

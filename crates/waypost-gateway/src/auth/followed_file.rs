@@ -1,4 +1,4 @@
-//! Reads a file again when its content has changed.
+//! Follows changes to a file's content.
 
 use std::path::{Path, PathBuf};
 use std::sync::Weak;

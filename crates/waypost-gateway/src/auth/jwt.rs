@@ -26,7 +26,7 @@ pub(crate) struct JwtRules {
     pub(crate) leeway: u64,
     /// The header with the token. In `Authorization` it follows `Bearer`.
     pub(crate) header: HeaderName,
-    /// Claims that a token needs, each with its accepted values; empty for any value.
+    /// Claims that a token must contain, each with its accepted values; empty for any value.
     pub(crate) require: BTreeMap<String, Vec<String>>,
     /// Claims that are sent to the service, each in a header.
     pub(crate) forward_claims: Vec<(String, HeaderName)>,
@@ -78,7 +78,7 @@ impl Jwt {
     /// Checks the token of a request, and returns the changes to the headers that the service gets.
     ///
     /// # Errors
-    /// A 401 without a valid token, a 403 if a claim is not as required, or a 503 without keys.
+    /// A 401 if there is no valid token, a 403 if a claim is not as required, or a 503 if there are no keys.
     pub(super) async fn check(&self, headers: &HeaderMap) -> Result<HeaderEdits, Problem> {
         let token = self.token(headers)?;
         let keys = self.keys.keys().await.map_err(|error| {
@@ -121,7 +121,7 @@ impl Jwt {
         }
     }
 
-    /// Without a token, the challenge names no error (RFC 6750, section 3.1).
+    /// If there was no token, the challenge names no error (RFC 6750, section 3.1).
     fn missing(&self) -> Problem {
         let form = if self.rules.header == header::AUTHORIZATION {
             "Authorization: Bearer TOKEN".to_owned()
@@ -233,7 +233,7 @@ fn refused(why: &str) -> Problem {
         .challenge("Bearer error=\"invalid_token\"")
 }
 
-/// The reason for a client. It doesn't reveal what would have been accepted.
+/// The reason that the client is given. It doesn't reveal what would have been accepted.
 fn explain(kind: &ErrorKind) -> String {
     match kind {
         ErrorKind::ExpiredSignature => "it has expired".to_owned(),

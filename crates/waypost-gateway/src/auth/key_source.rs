@@ -21,9 +21,9 @@ use crate::upstream::{ClientTls, HttpUrl, Peer, call};
 const FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The pause after a request that failed.
 const RETRY: Duration = Duration::from_secs(5);
-/// How often tokens with unknown keys can cause a request, in addition to the regular ones.
+/// The minimum time after a request before a token with an unknown key may cause another.
 const EARLY_INTERVAL: Duration = Duration::from_secs(5);
-/// How long a request of a client waits for keys.
+/// How long a client's request waits for keys.
 const MAX_WAIT: Duration = Duration::from_secs(5);
 /// The largest key set, in bytes.
 const MAX_BYTES: usize = 1024 * 1024;
@@ -128,7 +128,7 @@ impl KeySource {
         }
     }
 
-    /// Newer keys than `known`, for a token that was signed with an unknown one. `None` if there are none,
+    /// Keys newer than `known`, for a token that was signed with an unknown key. `None` if there are none,
     /// or if the source was queried recently.
     pub(super) async fn newer(&self, known: &Arc<KeySet>) -> Option<Arc<KeySet>> {
         let mut state = self.state.subscribe();

@@ -20,7 +20,7 @@ pub(crate) use key_source::{KeyLocation, KeySource};
 use crate::header_edits::HeaderEdits;
 use crate::problem::Problem;
 
-/// What the requests of a route need to be accepted: all of these.
+/// The checks that a request of a route must pass, all of them, to be accepted.
 #[derive(Debug, Default)]
 pub(crate) struct Authentication {
     pub(crate) api_keys: Option<ApiKeyCheck>,

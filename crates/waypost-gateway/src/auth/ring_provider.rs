@@ -17,7 +17,7 @@ static PROVIDER: CryptoProvider = CryptoProvider {
     key_utils: KeyUtils::new_unimplemented(),
 };
 
-/// Makes `jsonwebtoken` use ring, unless the program has chosen something else already.
+/// Makes `jsonwebtoken` use ring, unless the program has already chosen something else.
 pub(super) fn install() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {

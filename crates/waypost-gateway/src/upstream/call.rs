@@ -37,8 +37,8 @@ pub(crate) async fn call(
     response.read(peer, now, max_body).await
 }
 
-/// Sends a request whose URI is a path. A connection that the instance has closed while it was idle is
-/// replaced. `now` is in milliseconds since the worker started.
+/// Sends a request whose URI is a path. If the instance has closed an idle connection, another is
+/// used. `now` is in milliseconds since the worker started.
 ///
 /// # Errors
 /// If there is no response. There is no time limit except for connecting.
@@ -83,7 +83,7 @@ fn path(uri: &Uri) -> http::uri::PathAndQuery {
     uri.path_and_query().cloned().unwrap_or(root)
 }
 
-/// A response whose body was not read yet.
+/// A response whose body has not been read yet.
 pub(crate) struct CallResponse {
     head: http::Response<Incoming>,
     /// The connection that the body comes from, unless it has a task of its own.

@@ -1,4 +1,4 @@
-//! The end of a server without lost requests: deregister, let clients see it, drain, end.
+//! Ends a server without losing requests: deregister, let clients notice, drain, end.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -40,8 +40,8 @@ impl Default for Lifecycle {
 }
 
 impl Lifecycle {
-    /// Registers, and starts to wait for the signal to shut down. `address` is the listener's, and
-    /// `check` that of a registration without checks.
+    /// Registers, and starts to wait for the signal to shut down. `address` is the listener's; `check` is
+    /// used if the registration has no checks.
     pub(super) fn start(self, address: SocketAddr, check: Check) -> Result<Running, ServeError> {
         let registrar = match self.registration {
             None => None,
@@ -82,9 +82,9 @@ impl Running {
         self.stop.subscribe()
     }
 
-    /// Runs the server until it ends by itself, or until the signal to shut down and then as described at
-    /// [`axum::Serve`](super::axum::Serve). Returns what the server has returned; `None` if it was aborted
-    /// after the drain time. The server is polled here, so that dropping this future ends it.
+    /// Runs the server until it ends by itself, or until the signal to shut down; then shuts it down as
+    /// described at [`axum::Serve`](super::axum::Serve). Returns what the server returned, or `None` if it
+    /// was aborted after the drain time. The server is polled here, so that dropping this future ends it.
     pub(super) async fn run<T>(self, server: impl Future<Output = T>) -> Option<T> {
         let mut server = pin!(server);
         tokio::select! {

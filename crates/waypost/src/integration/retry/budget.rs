@@ -19,7 +19,7 @@ use tower::retry::budget::{Budget, TpsBudget};
 pub struct RetryBudget(TpsBudget);
 
 impl RetryBudget {
-    /// A budget with its reserve only, since there was no request yet.
+    /// A budget that has counted no requests yet, and so has only its reserve.
     pub fn new() -> Self {
         Self(TpsBudget::new(Duration::from_secs(10), 1, 0.2))
     }
@@ -29,7 +29,7 @@ impl RetryBudget {
         self.0.deposit();
     }
 
-    /// Whether there may be a retry, which then counts.
+    /// Whether a retry is allowed; if so, it is counted.
     pub fn withdraw(&self) -> bool {
         self.0.withdraw()
     }
@@ -47,7 +47,7 @@ mod tests {
 
     use super::*;
 
-    /// How many of this many requests may be retried.
+    /// How many retries are allowed among this number of requests.
     fn retries(budget: &RetryBudget, requests: usize) -> usize {
         let retry = |_| {
             budget.deposit();

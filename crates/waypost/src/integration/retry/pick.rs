@@ -5,7 +5,7 @@ use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceAddress};
 use crate::balance::{Balancer, Key, Lease, Pick};
 use crate::client::ServiceDiscoveryClient;
 
-/// The number of attempts of a request, the first included, unless a policy sets another.
+/// The number of attempts of a request, the first included, unless a policy sets another number.
 pub const ATTEMPTS: usize = 3;
 
 /// A lease on an instance that has the port and scheme of the address, and the URL to call. Instances
@@ -24,7 +24,7 @@ pub async fn lease_for(
 }
 
 /// Picks an instance that has the port and scheme of the address, and returns a lease and the URL to
-/// call. Instances in `tried` are avoided if there is another. The key counts only if none was tried.
+/// call. Instances in `tried` are avoided if there is another. The key is used only if `tried` is empty.
 /// Waits for the provider's first answer.
 pub(crate) async fn pick_for(
     balancer: &Balancer,

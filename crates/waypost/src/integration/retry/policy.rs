@@ -6,11 +6,11 @@ use waypost_core::InstanceId;
 
 use super::pick::ATTEMPTS;
 
-/// The default time limit of an attempt; Envoy's for a request.
+/// The default time limit of an attempt; Envoy has the same default for a request.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 
-/// Which attempts a request gets: how many, how long each may take, and whether a response of an
-/// overloaded instance, or a slow one, leads to another.
+/// Which attempts a request gets: how many, how long each may take, and whether a response from an
+/// overloaded instance, or a slow response, leads to another attempt.
 ///
 /// A request that failed without a response is sent to another instance if it was never sent, or if its
 /// method is idempotent (RFC 9110, section 9.2.2) and its body can be sent again. All attempts after the
@@ -65,9 +65,9 @@ impl RetryPolicy {
     /// Sends an idempotent request again after the response 429 or 503. If the response has
     /// `Retry-After`, the next attempt waits for that time; if that is longer than `longest_pause`, the
     /// response is returned as it is. Without `Retry-After`, the pause is 25 ms before the second attempt
-    /// and doubles with each further one, minus up to half at random.
+    /// and doubles with each further one, less a random part of up to half.
     ///
-    /// Off by default: a service that refuses requests because of its load is best helped by fewer.
+    /// Off by default: what best helps an overloaded service is fewer requests.
     #[must_use]
     pub fn retry_rejected(mut self, longest_pause: Duration) -> Self {
         self.longest_pause = Some(longest_pause);
@@ -113,7 +113,7 @@ impl Default for RetryPolicy {
 #[error("no response from {instance} within {}", humantime::format_duration(*.after))]
 #[non_exhaustive]
 pub struct AttemptTimeout {
-    /// The instance that the last attempt was made at.
+    /// The instance of the last attempt.
     pub instance: InstanceId,
     /// The time limit.
     pub after: Duration,

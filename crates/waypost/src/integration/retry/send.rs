@@ -208,7 +208,7 @@ struct Attempts<'a, C: HttpClient> {
 }
 
 impl<C: HttpClient> Attempts<'_, C> {
-    /// Picks an instance and starts an attempt at it; `None` if there may be no other attempt.
+    /// Picks an instance and starts an attempt on it; `None` if there may be no other attempt.
     async fn start(&mut self) -> Result<Option<Started<C>>, C::Error> {
         let Some(request) = self.next.take() else {
             return Ok(None);
@@ -266,7 +266,7 @@ impl<C: HttpClient> Attempts<'_, C> {
         }
     }
 
-    /// Whether a hedge may be sent: only to an instance that was not tried yet.
+    /// Whether a hedge may be sent: only to an instance that has not been tried yet.
     fn may_hedge(&self) -> bool {
         self.next.is_some() && self.call.balancer.candidate_count() > self.tried.len()
     }
@@ -293,7 +293,7 @@ enum Step<C: HttpClient> {
     Done(Result<Sent<C>, C::Error>),
     /// Another attempt after a pause.
     RetryAfter(Duration),
-    /// The attempts that are under way.
+    /// Wait for the attempts that are still under way.
     Wait,
 }
 
