@@ -32,7 +32,11 @@ pub(crate) fn admit(kind: Kind, object: &mut Value, before: Option<&Value>) -> R
                 faults.push("addressType: field is immutable".to_owned());
             }
         }
-        Kind::Namespace | Kind::Role | Kind::RoleBinding => {}
+        Kind::Namespace
+        | Kind::Role
+        | Kind::RoleBinding
+        | Kind::ClusterRole
+        | Kind::ClusterRoleBinding => {}
     }
     if faults.is_empty() {
         Ok(())

@@ -192,8 +192,8 @@ impl ApiServer {
         self.cluster.credentials.remove_token(token);
     }
 
-    /// Grants a user these rules in a namespace, replacing an earlier grant there. They have the form of
-    /// a Role's rules: `[{"apiGroups": …, "resources": …, "verbs": …}]`.
+    /// Grants a user these rules in a namespace, replacing an earlier grant there; in all namespaces and
+    /// for objects without one if `namespace` is empty. They have the form of a Role's rules: `[{"apiGroups": …, "resources": …, "verbs": …}]`.
     ///
     /// # Panics
     /// If the rules are invalid.
@@ -203,9 +203,14 @@ impl ApiServer {
         }
     }
 
-    /// Revokes the permissions of a user in a namespace. Open watches continue.
+    /// Revokes what [`grant`](Self::grant) gave a user for this namespace. Open watches continue.
     pub fn revoke(&self, user: &str, namespace: &str) {
-        self.delete("rolebindings", namespace, &grant_name(user));
+        let bindings = if namespace.is_empty() {
+            "clusterrolebindings"
+        } else {
+            "rolebindings"
+        };
+        self.delete(bindings, namespace, &grant_name(user));
     }
 
     /// Writes a kubeconfig of a user with the user's token. `admin-certificate` is the user `admin`

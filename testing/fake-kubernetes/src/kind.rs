@@ -3,7 +3,7 @@
 use k8s_openapi::Resource;
 use k8s_openapi::api::core::v1::{Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
-use k8s_openapi::api::rbac::v1::{Role, RoleBinding};
+use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -16,16 +16,20 @@ pub(crate) enum Kind {
     EndpointSlice,
     Role,
     RoleBinding,
+    ClusterRole,
+    ClusterRoleBinding,
 }
 
 impl Kind {
     /// In the order of the discriminants.
-    pub(crate) const ALL: [Self; 5] = [
+    pub(crate) const ALL: [Self; 7] = [
         Self::Namespace,
         Self::Service,
         Self::EndpointSlice,
         Self::Role,
         Self::RoleBinding,
+        Self::ClusterRole,
+        Self::ClusterRoleBinding,
     ];
 
     /// The kind with this plural in this API group.
@@ -71,7 +75,10 @@ impl Kind {
     }
 
     pub(crate) fn is_namespaced(self) -> bool {
-        self != Self::Namespace
+        !matches!(
+            self,
+            Self::Namespace | Self::ClusterRole | Self::ClusterRoleBinding
+        )
     }
 
     /// Checks the types of an object's fields and drops the fields that the kind does not have, as
@@ -87,6 +94,8 @@ impl Kind {
             Self::EndpointSlice => const { &Description::of::<EndpointSlice>() },
             Self::Role => const { &Description::of::<Role>() },
             Self::RoleBinding => const { &Description::of::<RoleBinding>() },
+            Self::ClusterRole => const { &Description::of::<ClusterRole>() },
+            Self::ClusterRoleBinding => const { &Description::of::<ClusterRoleBinding>() },
         }
     }
 }

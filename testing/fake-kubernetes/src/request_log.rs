@@ -17,7 +17,7 @@ pub struct Request {
     pub verb: String,
     /// The plural, such as `endpointslices`.
     pub resource: String,
-    /// The namespace of the objects.
+    /// The namespace of the objects; empty for all namespaces.
     pub namespace: String,
     /// The query, without the `?`.
     pub query: String,

@@ -193,9 +193,8 @@ impl Watch {
 
     /// The event of a change for a client that sees only the objects that it selects.
     fn event(&self, change: &Change) -> Option<&'static str> {
-        let sees = |object: &Object| {
-            object.key.namespace == self.namespace && self.selector.matches(object)
-        };
+        let sees =
+            |object: &Object| object.key.is_in(&self.namespace) && self.selector.matches(object);
         let was_seen = change.before.as_deref().is_some_and(sees);
         let is_seen = !change.is_deletion && sees(&change.current);
         match (was_seen, is_seen) {

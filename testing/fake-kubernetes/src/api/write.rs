@@ -52,7 +52,10 @@ fn object_for(scope: &Scope, request: &ApiRequest) -> Result<Value, Status> {
     let mut object = request.json()?;
     let meta = &mut object["metadata"];
     let expected = [
-        ("namespace", Some(scope.namespace.as_str())),
+        (
+            "namespace",
+            Some(&*scope.namespace).filter(|it| !it.is_empty()),
+        ),
         ("name", scope.name.as_deref()),
     ];
     for (field, expected) in expected {

@@ -30,16 +30,22 @@ pub(crate) enum Target {
     Unknown,
 }
 
-/// The objects of one kind in a namespace, or one of them.
+/// The objects of one kind in a namespace or in all namespaces, or one of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Scope {
     pub kind: Kind,
+    /// Empty for all namespaces, and for kinds that aren't in one.
     pub namespace: String,
     /// None for all.
     pub name: Option<String>,
 }
 
 impl Scope {
+    /// Whether it has objects of several namespaces, which can only be read.
+    fn is_across_namespaces(&self) -> bool {
+        self.kind.is_namespaced() && self.namespace.is_empty()
+    }
+
     /// The key of the one object. Without a name, no object has this key.
     pub(crate) fn key(&self) -> Key {
         Key::new(&self.namespace, self.name.as_deref().unwrap_or_default())
@@ -61,6 +67,7 @@ impl ApiRequest {
             (&Method::GET, true) => Some("get"),
             (&Method::GET, false) if is_watch => Some("watch"),
             (&Method::GET, false) => Some("list"),
+            (&Method::POST, false) if scope.is_across_namespaces() => None,
             (&Method::POST, false) => Some("create"),
             (&Method::PUT, true) => Some("update"),
             (&Method::DELETE, true) => Some("delete"),
@@ -83,7 +90,8 @@ impl ApiRequest {
     }
 }
 
-/// `/api/v1/namespaces/demo/services/web` and the like; None for paths that are not served.
+/// `/api/v1/namespaces/demo/services/web`, `/api/v1/services` and the like; None for paths that are
+/// not served.
 fn scope(path: &str) -> Option<Scope> {
     let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
     let (group, rest) = match parts.as_slice() {
@@ -92,14 +100,21 @@ fn scope(path: &str) -> Option<Scope> {
         _ => return None,
     };
     let (namespace, plural, name) = match rest {
-        ["namespaces", namespace, plural] => (namespace, plural, None),
-        ["namespaces", namespace, plural, name] => (namespace, plural, Some(*name)),
+        ["namespaces", "", ..] => return None,
+        ["namespaces", namespace, plural] => (*namespace, plural, None),
+        ["namespaces", namespace, plural, name] => (*namespace, plural, Some(*name)),
+        [plural] => ("", plural, None),
+        [plural, name] => ("", plural, Some(*name)),
         _ => return None,
     };
-    let kind = Kind::of_resource(group, plural).filter(|it| it.is_namespaced())?;
-    Some(Scope {
+    let kind = Kind::of_resource(group, plural)?;
+    let is_served = match (kind.is_namespaced(), namespace.is_empty()) {
+        (true, true) => name.is_none(),
+        (is_namespaced, is_everywhere) => is_namespaced != is_everywhere,
+    };
+    is_served.then(|| Scope {
         kind,
-        namespace: (*namespace).to_owned(),
+        namespace: namespace.to_owned(),
         name: name.map(str::to_owned),
     })
 }
@@ -111,27 +126,32 @@ mod tests {
     #[test]
     fn paths_name_a_kind_a_namespace_and_an_object() {
         let slices = "/apis/discovery.k8s.io/v1/namespaces/demo/endpointslices";
-        for (path, kind, name) in [
-            ("/api/v1/namespaces/demo/services", Kind::Service, None),
-            (
-                "/api/v1/namespaces/demo/services/web",
-                Kind::Service,
-                Some("web"),
-            ),
-            (slices, Kind::EndpointSlice, None),
+        let services = "/api/v1/namespaces/demo/services";
+        let web = "/api/v1/namespaces/demo/services/web";
+        let roles = "/apis/rbac.authorization.k8s.io/v1/clusterroles";
+        let role = "/apis/rbac.authorization.k8s.io/v1/clusterroles/reader";
+        for (path, kind, namespace, name) in [
+            (services, Kind::Service, "demo", None),
+            (web, Kind::Service, "demo", Some("web")),
+            (slices, Kind::EndpointSlice, "demo", None),
+            ("/api/v1/services", Kind::Service, "", None),
+            ("/api/v1/namespaces/demo", Kind::Namespace, "", Some("demo")),
+            (roles, Kind::ClusterRole, "", None),
+            (role, Kind::ClusterRole, "", Some("reader")),
         ] {
             let expected = Scope {
                 kind,
-                namespace: "demo".to_owned(),
+                namespace: namespace.to_owned(),
                 name: name.map(str::to_owned),
             };
             assert_eq!(scope(path), Some(expected), "{path}");
         }
         for path in [
             "/api/v1",
-            "/api/v1/services",
-            "/api/v1/namespaces/demo",
+            "/api/v1/services/web",
             "/api/v1/namespaces/demo/namespaces",
+            "/api/v1/namespaces//services",
+            "/apis/rbac.authorization.k8s.io/v1/namespaces/demo/clusterroles",
             "/apis/discovery.k8s.io/v1/namespaces/demo/services",
             "/version",
         ] {

@@ -51,9 +51,13 @@ impl Status {
         if !name.is_empty() {
             subject = format!("{subject} {name:?}");
         }
+        let place = if namespace.is_empty() {
+            "at the cluster scope".to_owned()
+        } else {
+            format!("in the namespace {namespace:?}")
+        };
         let why = format!(
-            "User {:?} cannot {verb} resource {resource:?} in API group {group:?} in the namespace \
-             {namespace:?}",
+            "User {:?} cannot {verb} resource {resource:?} in API group {group:?} {place}",
             user.name
         );
         Self::forbidden(&subject, &why)

@@ -70,7 +70,8 @@ impl Store {
         self.collection(kind).objects.get(key)
     }
 
-    /// The objects of a namespace in the order of their names.
+    /// The objects of a namespace in the order of their names; if `namespace` is empty, those of all
+    /// namespaces.
     pub(crate) fn objects<'a>(
         &'a self,
         kind: Kind,
@@ -80,7 +81,7 @@ impl Store {
         let objects = self.collection(kind).objects.range(from..);
         objects
             .map(|(_, object)| object)
-            .take_while(move |object| object.key.namespace == namespace)
+            .take_while(move |object| object.key.is_in(namespace))
     }
 
     /// Stores an object, in place of the one of the same name. `value` is complete except for its

@@ -12,7 +12,7 @@ use crate::kind::Kind;
 /// The namespace and name of an object.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
-    /// Empty for a namespace itself.
+    /// Empty for objects that aren't in a namespace.
     pub namespace: String,
     pub name: String,
 }
@@ -23,6 +23,11 @@ impl Key {
             namespace: namespace.to_owned(),
             name: name.to_owned(),
         }
+    }
+
+    /// Whether the object is in this namespace. All objects are in the empty one, as in requests.
+    pub(crate) fn is_in(&self, namespace: &str) -> bool {
+        namespace.is_empty() || self.namespace == namespace
     }
 
     /// The key that an object's metadata names.

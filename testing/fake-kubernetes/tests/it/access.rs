@@ -90,3 +90,51 @@ async fn users_can_query_their_permissions() {
     let one = format!("{services}?fieldSelector=metadata.name%3Dweb");
     assert_eq!(user.get(&one).await.0.as_u16(), 200);
 }
+
+#[tokio::test]
+async fn a_cluster_role_gives_rights_in_the_namespace_of_its_binding_or_in_all() {
+    const RBAC: &str = "rbac.authorization.k8s.io";
+    let it = Fixture::new().await;
+    let token = it.server.add_user("reader");
+    let user = Client::new(&it.server, Some(token));
+    let everywhere = "/apis/discovery.k8s.io/v1/endpointslices";
+    let elsewhere = SLICES.replace("demo", "other");
+    let allowed = async || {
+        let mut codes = Vec::new();
+        for path in [SLICES, &elsewhere, everywhere] {
+            codes.push(user.get(path).await.0.as_u16());
+        }
+        codes
+    };
+    it.server.put(&json!({
+        "apiVersion": format!("{RBAC}/v1"), "kind": "ClusterRole", "metadata": { "name": "reader" },
+        "rules": manifest::read_rules(&["list", "watch"]),
+    }));
+    assert_eq!(allowed().await, [403, 403, 403]);
+    let (_, refused) = user.get(everywhere).await;
+    assert_eq!(
+        refused["message"],
+        "endpointslices.discovery.k8s.io is forbidden: User \"reader\" cannot list resource \
+         \"endpointslices\" in API group \"discovery.k8s.io\" at the cluster scope"
+    );
+    let binding = |kind: &str, meta: Value| {
+        json!({
+            "apiVersion": format!("{RBAC}/v1"), "kind": kind, "metadata": meta,
+            "subjects": [{ "kind": "User", "name": "reader", "apiGroup": RBAC }],
+            "roleRef": { "apiGroup": RBAC, "kind": "ClusterRole", "name": "reader" },
+        })
+    };
+    let meta = json!({ "name": "reader", "namespace": "demo" });
+    it.server.put(&binding("RoleBinding", meta));
+    assert_eq!(allowed().await, [200, 403, 403]);
+    let meta = json!({ "name": "reader" });
+    it.server.put(&binding("ClusterRoleBinding", meta));
+    assert_eq!(allowed().await, [200, 200, 200]);
+    it.server.delete("clusterrolebindings", "", "reader");
+    it.server
+        .grant("reader", "", &manifest::read_rules(&["list"]));
+    it.server.delete("rolebindings", "demo", "reader");
+    assert_eq!(allowed().await, [200, 200, 200]);
+    it.server.revoke("reader", "");
+    assert_eq!(allowed().await, [403, 403, 403]);
+}

@@ -3,8 +3,9 @@
 use reqwest::Method;
 use reqwest::header::ACCEPT;
 use serde_json::{Value, json};
+use waypost_fake_kubernetes::manifest;
 
-use crate::client::{Fixture, SLICES, answer};
+use crate::client::{Fixture, SLICES, answer, event};
 
 fn names(list: &Value) -> Vec<&str> {
     let items = list["items"].as_array().into_iter().flatten();
@@ -56,6 +57,29 @@ async fn a_list_in_an_absent_namespace_is_empty() {
     let path = SLICES.replace("demo", "dmeo");
     let (status, list) = it.client.get(&path).await;
     assert_eq!((status.as_u16(), &list["items"]), (200, &json!([])));
+}
+
+#[tokio::test]
+async fn objects_of_all_namespaces_are_listed_and_watched_together_but_not_created() {
+    let it = Fixture::new().await;
+    let services = "/api/v1/services";
+    for namespace in ["shop", "demo"] {
+        let service = manifest::service(namespace, &format!("web-{namespace}"), &[("http", 80)]);
+        it.server.put(&service);
+    }
+    let (_, list) = it.client.get(services).await;
+    assert_eq!(names(&list), ["web-demo", "web-shop"]);
+    let revision = it.server.revision();
+    let path = format!("{services}?watch=true&resourceVersion={revision}");
+    let mut watch = it.client.watch(&path).await;
+    it.server
+        .put(&manifest::service("new", "web", &[("http", 80)]));
+    assert_eq!(watch.named().await, event("ADDED", "web"));
+    it.server.delete("services", "shop", "web-shop");
+    assert_eq!(watch.named().await, event("DELETED", "web-shop"));
+    let service = manifest::service("demo", "db", &[("http", 80)]);
+    let (status, _) = it.client.send(Method::POST, services, &service).await;
+    assert_eq!(status.as_u16(), 405);
 }
 
 #[tokio::test]
