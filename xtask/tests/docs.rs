@@ -286,6 +286,36 @@ fn every_relative_link_leads_to_a_file_and_a_heading() {
     assert!(broken.is_empty(), "broken links:\n{}", broken.join("\n"));
 }
 
+/// Whether a text in backticks has the form of a test's name.
+fn is_test_name(text: &str) -> bool {
+    let is_word = |part: &str| {
+        let mut bytes = part.bytes();
+        !part.is_empty() && bytes.all(|c| c.is_ascii_lowercase() || c.is_ascii_digit())
+    };
+    text.split('_').count() > 3 && text.split('_').all(is_word)
+}
+
+#[test]
+fn every_test_that_a_page_names_exists() {
+    let mut sources = String::new();
+    for directory in ["crates", "samples", "testing", "xtask"] {
+        for file in files(&workspace().join(directory), "rs") {
+            sources.push_str(&read(&file));
+        }
+    }
+    let pages = ["failure-cases.md", "requirements.md"].map(page);
+    let rows = pages.iter().flat_map(|page| page.lines());
+    let rows = rows.filter(|line| line.starts_with('|'));
+    let quoted = rows.flat_map(|row| row.split('`').skip(1).step_by(2));
+    let names = quoted.filter_map(|text| text.rsplit("::").next());
+    let names: BTreeSet<&str> = names.filter(|name| is_test_name(name)).collect();
+    assert!(names.len() > 100, "the names of the tests are not found");
+    for name in names {
+        let function = format!("fn {name}(");
+        assert!(sources.contains(&function), "there is no test `{name}`");
+    }
+}
+
 #[test]
 fn every_page_is_in_the_contents() {
     let contents = page("README.md");
