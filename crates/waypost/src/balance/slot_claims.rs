@@ -44,19 +44,31 @@ pub(super) struct SlotClaims {
     earliest: Box<[Claim]>,
 }
 
-#[derive(Clone, Copy, Debug)]
-struct Claim {
-    time: f32,
+/// The time of a claim and the index of the endpoint, in one number: the earlier claim is the smaller
+/// number, since times aren't negative. Candidates are sorted by id, so of equal times the lower id is the
+/// smaller in every process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Claim(u64);
+
+impl Claim {
+    /// No claim, which is later than any other.
+    const NONE: Self = Self(u64::MAX);
+
+    fn new(time: f32, owner: u32) -> Self {
+        Self(u64::from(time.to_bits()) << 32 | u64::from(owner))
+    }
+
+    fn time(self) -> f32 {
+        f32::from_bits((self.0 >> 32) as u32)
+    }
+
     /// The index of an endpoint.
-    owner: u32,
+    fn owner(self) -> u32 {
+        self.0 as u32
+    }
 }
 
 const CLAIMS_PER_SLOT: f64 = 7.0;
-
-const NONE: Claim = Claim {
-    time: f32::INFINITY,
-    owner: u32::MAX,
-};
 
 /// The new index of an endpoint that is no longer there, or has another weight.
 const GONE: u32 = u32::MAX;
@@ -69,7 +81,7 @@ impl SlotClaims {
             weights: weights_of(candidates),
             seeds,
             horizon: 0.0,
-            earliest: vec![NONE; SLOTS].into(),
+            earliest: vec![Claim::NONE; SLOTS].into(),
         };
         claims.horizon = horizon_of(&claims.weights);
         claims.claim_where(|_| true);
@@ -85,23 +97,28 @@ impl SlotClaims {
         let before = std::mem::replace(&mut self.horizon, horizon_of(&weights));
         self.endpoints = Arc::clone(candidates.endpoints_shared());
         (self.weights, self.seeds) = (weights, change.seeds);
-        // A claim near the horizon may be on its other side now. The margin is wider than any rounding.
-        let (grows, limit) = (self.horizon > before, self.horizon.min(before) * 0.999_9);
+        // Whether a claim this near the horizon is within it must be computed. The margin is wider than
+        // any rounding.
+        let grows = self.horizon > before;
+        let (near, past) = (self.horizon.min(before) * 0.999_99, self.horizon * 1.000_01);
         let mut open = vec![false; SLOTS];
         let mut any_open = false;
         for (claim, open) in self.earliest.iter_mut().zip(&mut open) {
-            let is_claimed = claim.owner != NONE.owner;
-            let moved = if is_claimed {
-                change.moved[claim.owner as usize]
+            if *claim == Claim::NONE {
+                *open = grows;
             } else {
-                GONE
-            };
-            let is_near = f64::from(claim.time) >= limit;
-            if is_claimed && moved != GONE && !is_near {
-                claim.owner = moved;
-            } else if is_claimed || grows {
-                (*claim, *open, any_open) = (NONE, true, true);
+                let moved = change.moved[claim.owner() as usize];
+                let time = f64::from(claim.time());
+                if moved == GONE || (time >= near && time <= past) {
+                    (*claim, *open) = (Claim::NONE, true);
+                } else if time > past {
+                    // All other claims on the slot are even later.
+                    *claim = Claim::NONE;
+                } else {
+                    *claim = Claim::new(claim.time(), moved);
+                }
             }
+            any_open |= *open;
         }
         if any_open {
             self.claim_where(|slot| open[usize::from(slot)]);
@@ -133,23 +150,27 @@ impl SlotClaims {
             }
             let fraction = (random as u32 & 0xff_ffff) as f32 / 16_777_216.0;
             let steps = number as f32 + fraction;
-            let (time, earliest) = (steps * step, &mut self.earliest[usize::from(slot)]);
-            // Candidates are sorted by id, so of equal times the lower id wins in every process.
-            let wins = time < earliest.time || (time == earliest.time && owner < earliest.owner);
-            if steps < end && wins {
-                *earliest = Claim { time, owner };
-            }
+            // Without branches, which would be mispredicted too often.
+            let claim = if steps < end {
+                Claim::new(steps * step, owner)
+            } else {
+                Claim::NONE
+            };
+            let earliest = &mut self.earliest[usize::from(slot)];
+            *earliest = claim.min(*earliest);
         }
     }
 
     /// The index of each slot's owner.
     pub(super) fn owners(&self) -> Box<[u32]> {
-        let mut owners: Box<[u32]> = self.earliest.iter().map(|claim| claim.owner).collect();
+        let mut owners: Box<[u32]> = self.earliest.iter().map(|claim| claim.owner()).collect();
         for slot in 0..=u16::MAX {
-            if owners[usize::from(slot)] == NONE.owner {
+            if owners[usize::from(slot)] == Claim::NONE.owner() {
                 let others = std::iter::successors(Some(slot), |slot| Some(next_slot(*slot)));
-                let claims = others.map(|slot| self.earliest[usize::from(slot)].owner);
-                let claimed = claims.take(SLOTS).find(|owner| *owner != NONE.owner);
+                let claims = others.map(|slot| self.earliest[usize::from(slot)].owner());
+                let claimed = claims
+                    .take(SLOTS)
+                    .find(|owner| *owner != Claim::NONE.owner());
                 owners[usize::from(slot)] = claimed.unwrap_or_default();
             }
         }
@@ -159,7 +180,7 @@ impl SlotClaims {
     /// What has changed; `None` if it is so much that computing everything is quicker.
     fn change(&self, candidates: &Candidates, weights: &[f64]) -> Option<Change> {
         let (old, new) = (&*self.endpoints, candidates.endpoints());
-        let most = new.len() / 8;
+        let (most_gone, most_added) = (old.len() / 8, new.len() / 2);
         let mut change = Change {
             moved: Vec::with_capacity(old.len()),
             added: Vec::new(),
@@ -195,13 +216,13 @@ impl SlotClaims {
             }
             gone += usize::from(moved == GONE);
             change.moved.push(moved);
-            if gone.max(change.added.len()) > most {
+            if gone > most_gone || change.added.len() > most_added {
                 return None;
             }
         }
         change.added.extend(next..new.len());
         change.seeds.extend(new[next..].iter().map(|e| seed_of(e)));
-        (change.added.len() <= most).then_some(change)
+        (change.added.len() <= most_added).then_some(change)
     }
 }
 
@@ -257,6 +278,7 @@ mod tests {
         for (count, changes) in [
             (1, 0),
             (3, 1),
+            (8, 1),
             (40, 3),
             (1_000, 5),
             (1_000, 120),
