@@ -36,13 +36,59 @@ pub(crate) fn admit(kind: Kind, object: &mut Value, before: Option<&Value>) -> R
         | Kind::Role
         | Kind::RoleBinding
         | Kind::ClusterRole
-        | Kind::ClusterRoleBinding => {}
+        | Kind::ClusterRoleBinding
+        | Kind::GatewayClass
+        | Kind::Gateway
+        | Kind::HttpRoute
+        | Kind::ReferenceGrant => {}
     }
     if faults.is_empty() {
         Ok(())
     } else {
         Err(Status::invalid(kind, &name, &faults))
     }
+}
+
+/// Checks all conditions within a status, as the schema of each CustomResourceDefinition does.
+pub(crate) fn condition_faults(field: &str, status: &Value) -> Vec<String> {
+    let mut faults = Vec::new();
+    match status {
+        Value::Array(items) => {
+            for (number, item) in items.iter().enumerate() {
+                faults.extend(condition_faults(&format!("{field}[{number}]"), item));
+            }
+        }
+        Value::Object(members) => {
+            for (name, value) in members {
+                let field = format!("{field}.{name}");
+                if name == "conditions" {
+                    let conditions = value.as_array().into_iter().flatten();
+                    let wrong = conditions.filter(|it| !is_condition(it));
+                    faults.extend(wrong.map(|it| format!("{field}: {it} is not a condition")));
+                } else {
+                    faults.extend(condition_faults(&field, value));
+                }
+            }
+        }
+        _ => {}
+    }
+    faults
+}
+
+fn is_condition(condition: &Value) -> bool {
+    let text = |field: &str| condition[field].as_str();
+    let is_word = |text: &str| {
+        text.starts_with(|it: char| it.is_ascii_alphabetic())
+            && text
+                .chars()
+                .all(|it| it.is_ascii_alphanumeric() || "_,:".contains(it))
+    };
+    text("type").is_some_and(|it| !it.is_empty())
+        && text("reason").is_some_and(is_word)
+        && matches!(text("status"), Some("True" | "False" | "Unknown"))
+        && text("message").is_some_and(|it| it.len() <= 32_768)
+        && text("lastTransitionTime").is_some_and(|it| humantime::parse_rfc3339(it).is_ok())
+        && condition["observedGeneration"].is_u64()
 }
 
 fn set_service_defaults(spec: &mut Value) {

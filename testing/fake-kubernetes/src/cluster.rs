@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
 
-use crate::admission::admit;
+use crate::admission::{admit, condition_faults};
 use crate::auth::credentials::Credentials;
 use crate::faults::Faults;
 use crate::http::status::Status;
@@ -93,6 +93,12 @@ impl Cluster {
         }
         object["metadata"]["uid"] = self.new_id().into();
         object["metadata"]["creationTimestamp"] = now().into();
+        if kind.is_custom() {
+            object["metadata"]["generation"] = 1.into();
+            if let Some(object) = object.as_object_mut() {
+                object.remove("status");
+            }
+        }
         admit(kind, &mut object, None)?;
         Ok(store.put(kind, object))
     }
@@ -114,7 +120,45 @@ impl Cluster {
         for field in ["uid", "creationTimestamp", "resourceVersion"] {
             object["metadata"][field] = before["metadata"][field].clone();
         }
+        if kind.is_custom() {
+            let generation = before["metadata"]["generation"].as_u64().unwrap_or(0);
+            let is_changed = object["spec"] != before["spec"];
+            object["metadata"]["generation"] = (generation + u64::from(is_changed)).into();
+            match before.get("status") {
+                Some(status) => object["status"] = status.clone(),
+                None => drop(object.as_object_mut().map(|object| object.remove("status"))),
+            }
+        }
         admit(kind, &mut object, Some(&before))?;
+        if object == before {
+            return Ok(current);
+        }
+        Ok(store.put(kind, object))
+    }
+
+    /// Applies a merge patch to the status of an object. If nothing changes, nothing is stored.
+    pub(crate) fn patch_status(
+        &self,
+        kind: Kind,
+        key: &Key,
+        patch: &Value,
+    ) -> Result<Arc<Object>, Status> {
+        let mut store = self.store();
+        let current = store.get(kind, key).cloned();
+        let current = current.ok_or_else(|| Status::not_found(kind, &key.name))?;
+        let version = patch["metadata"]["resourceVersion"].as_str();
+        if version.is_some_and(|it| it != current.revision.to_string()) {
+            let why = "the object has been modified; please apply your changes to the latest \
+                       version and try again";
+            return Err(Status::conflict(kind, &key.name, why));
+        }
+        let before = current.value();
+        let mut object = before.clone();
+        merge(&mut object["status"], &patch["status"]);
+        let faults = condition_faults("status", &object["status"]);
+        if !faults.is_empty() {
+            return Err(Status::invalid(kind, &key.name, &faults));
+        }
         if object == before {
             return Ok(current);
         }
@@ -165,6 +209,24 @@ impl Cluster {
             }
             store.remove(Kind::Namespace, &namespace);
         });
+    }
+}
+
+/// Applies a JSON merge patch (RFC 7396).
+fn merge(target: &mut Value, patch: &Value) {
+    let Value::Object(changes) = patch else {
+        *target = patch.clone();
+        return;
+    };
+    if !target.is_object() {
+        *target = json!({});
+    }
+    for (key, change) in changes {
+        if change.is_null() {
+            target.as_object_mut().map(|target| target.remove(key));
+        } else {
+            merge(&mut target[key], change);
+        }
     }
 }
 

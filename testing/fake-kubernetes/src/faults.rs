@@ -13,6 +13,7 @@ pub struct Faults {
     is_etcd_frozen: watch::Sender<bool>,
     is_watch_list_disabled: AtomicBool,
     is_watch_list_failing: AtomicBool,
+    is_gateway_api_missing: AtomicBool,
     /// 0 for none.
     failing_with: AtomicU16,
 }
@@ -23,6 +24,7 @@ impl Default for Faults {
             is_etcd_frozen: watch::Sender::new(false),
             is_watch_list_disabled: AtomicBool::new(false),
             is_watch_list_failing: AtomicBool::new(false),
+            is_gateway_api_missing: AtomicBool::new(false),
             failing_with: AtomicU16::new(0),
         }
     }
@@ -44,6 +46,12 @@ impl Faults {
         self.is_watch_list_failing.store(on, Relaxed);
     }
 
+    /// Answers 404 to requests for the Gateway API's objects, as without its CustomResourceDefinitions.
+    /// Open watches continue.
+    pub fn uninstall_gateway_api(&self, on: bool) {
+        self.is_gateway_api_missing.store(on, Relaxed);
+    }
+
     /// Answers each request for objects with this status: 429, 500 or 503. `None` ends this.
     pub fn fail_with(&self, code: Option<u16>) {
         self.failing_with.store(code.unwrap_or(0), Relaxed);
@@ -54,6 +62,7 @@ impl Faults {
         self.freeze_etcd(false);
         self.disable_watch_list(false);
         self.fail_watch_list(false);
+        self.uninstall_gateway_api(false);
         self.fail_with(None);
     }
 
@@ -69,6 +78,10 @@ impl Faults {
 
     pub(crate) fn is_watch_list_failing(&self) -> bool {
         self.is_watch_list_failing.load(Relaxed)
+    }
+
+    pub(crate) fn has_gateway_api(&self) -> bool {
+        !self.is_gateway_api_missing.load(Relaxed)
     }
 
     pub(crate) fn failure(&self) -> Option<StatusCode> {

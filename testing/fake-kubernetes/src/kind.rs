@@ -18,11 +18,20 @@ pub(crate) enum Kind {
     RoleBinding,
     ClusterRole,
     ClusterRoleBinding,
+    GatewayClass,
+    Gateway,
+    HttpRoute,
+    ReferenceGrant,
 }
+
+/// The group of the Gateway API's custom resources.
+const GATEWAY_API: &str = "gateway.networking.k8s.io";
+const GATEWAY_API_V1: &str = "gateway.networking.k8s.io/v1";
+const GATEWAY_API_BETA: &str = "gateway.networking.k8s.io/v1beta1";
 
 impl Kind {
     /// In the order of the discriminants.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::Namespace,
         Self::Service,
         Self::EndpointSlice,
@@ -30,12 +39,16 @@ impl Kind {
         Self::RoleBinding,
         Self::ClusterRole,
         Self::ClusterRoleBinding,
+        Self::GatewayClass,
+        Self::Gateway,
+        Self::HttpRoute,
+        Self::ReferenceGrant,
     ];
 
-    /// The kind with this plural in this API group.
-    pub(crate) fn of_resource(group: &str, plural: &str) -> Option<Self> {
+    /// The kind with this plural in this API group and version, such as `discovery.k8s.io/v1`.
+    pub(crate) fn of_resource(api_version: &str, plural: &str) -> Option<Self> {
         let mut kinds = Self::ALL.into_iter();
-        kinds.find(|it| it.group() == group && it.plural() == plural)
+        kinds.find(|it| it.api_version() == api_version && it.plural() == plural)
     }
 
     /// The kind that a manifest names.
@@ -77,8 +90,13 @@ impl Kind {
     pub(crate) fn is_namespaced(self) -> bool {
         !matches!(
             self,
-            Self::Namespace | Self::ClusterRole | Self::ClusterRoleBinding
+            Self::Namespace | Self::ClusterRole | Self::ClusterRoleBinding | Self::GatewayClass
         )
+    }
+
+    /// Whether it is defined by a CustomResourceDefinition of the Gateway API.
+    pub(crate) fn is_custom(self) -> bool {
+        self.group() == GATEWAY_API
     }
 
     /// Checks the types of an object's fields and drops the fields that the kind does not have, as
@@ -96,6 +114,10 @@ impl Kind {
             Self::RoleBinding => const { &Description::of::<RoleBinding>() },
             Self::ClusterRole => const { &Description::of::<ClusterRole>() },
             Self::ClusterRoleBinding => const { &Description::of::<ClusterRoleBinding>() },
+            Self::GatewayClass => &GATEWAY_CLASS,
+            Self::Gateway => &GATEWAY,
+            Self::HttpRoute => &HTTP_ROUTE,
+            Self::ReferenceGrant => &REFERENCE_GRANT,
         }
     }
 }
@@ -118,6 +140,26 @@ impl Description {
             plural: T::URL_PATH_SEGMENT,
             normalize: |object| serde_json::to_value(serde_json::from_value::<T>(object)?),
         }
+    }
+}
+
+const GATEWAY_CLASS: Description = custom(GATEWAY_API_V1, "GatewayClass", "gatewayclasses");
+const GATEWAY: Description = custom(GATEWAY_API_V1, "Gateway", "gateways");
+const HTTP_ROUTE: Description = custom(GATEWAY_API_V1, "HTTPRoute", "httproutes");
+const REFERENCE_GRANT: Description = custom(GATEWAY_API_BETA, "ReferenceGrant", "referencegrants");
+
+/// A custom resource of the Gateway API. Its fields are not checked.
+const fn custom(
+    api_version: &'static str,
+    name: &'static str,
+    plural: &'static str,
+) -> Description {
+    Description {
+        group: GATEWAY_API,
+        api_version,
+        name,
+        plural,
+        normalize: Ok,
     }
 }
 

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::header::{ACCEPT, AUTHORIZATION};
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE};
 use http::{HeaderMap, Request};
 use http_body_util::BodyExt;
 use hyper::body::Incoming;
@@ -125,12 +125,14 @@ async fn answer(
             return Ok(response::failure(&status));
         }
     };
-    let accept = head.headers.get(ACCEPT).and_then(|it| it.to_str().ok());
+    let header = |name| head.headers.get(name).and_then(|it| it.to_str().ok());
+    let (accept, content_type) = (header(ACCEPT), header(CONTENT_TYPE));
     let request = ApiRequest {
+        content_type: content_type.unwrap_or_default().to_owned(),
+        accept: accept.unwrap_or_default().to_owned(),
         method: head.method,
         path: head.uri.path().to_owned(),
         query: head.uri.query().unwrap_or_default().to_owned(),
-        accept: accept.unwrap_or_default().to_owned(),
         body,
     };
     Ok(api::answer(cluster, user, request, shutdown).await)

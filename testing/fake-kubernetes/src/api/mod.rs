@@ -53,10 +53,13 @@ async fn answer_logged(
     let Some(verb) = request.verb(&scope, is_watch) else {
         return response::failure(&Status::method_not_allowed());
     };
+    if scope.kind.is_custom() && !cluster.faults.has_gateway_api() {
+        return response::failure(&Status::no_such_resource());
+    }
     let number = cluster.requests.begin(Request {
         user: user.as_ref().map_or_else(String::new, |it| it.name.clone()),
         verb: verb.to_owned(),
-        resource: scope.kind.plural().to_owned(),
+        resource: scope.resource(),
         namespace: scope.namespace.clone(),
         query: request.query.clone(),
         code: None,
@@ -88,10 +91,11 @@ fn authorize(
 ) -> Result<(), Status> {
     // A list with a field selector for one name needs the permission for that name only.
     let name = scope.name.as_deref().or(options.selector.name());
+    let resource = scope.resource();
     let action = Action {
         verb,
         group: scope.kind.group(),
-        resource: scope.kind.plural(),
+        resource: &resource,
         namespace: &scope.namespace,
         name: name.unwrap_or_default(),
     };
@@ -121,6 +125,7 @@ async fn dispatch(
             "get" => read::get(cluster, scope).await,
             "list" => read::list(cluster, scope, &options, request.wants_metadata()).await,
             "create" => write::create(cluster, scope, request).await,
+            "patch" => write::patch_status(cluster, scope, request).await,
             "update" => write::update(cluster, scope, request).await,
             _ => write::delete(cluster, scope, request).await,
         }

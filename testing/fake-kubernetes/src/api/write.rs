@@ -33,6 +33,21 @@ pub(super) async fn update(
     Ok(response::json(StatusCode::OK, object.with_kind(scope.kind)))
 }
 
+/// Applies a JSON merge patch to the status of an object.
+pub(super) async fn patch_status(
+    cluster: &Cluster,
+    scope: &Scope,
+    request: &ApiRequest,
+) -> Result<Response, Status> {
+    if request.content_type != "application/merge-patch+json" {
+        return Err(Status::unsupported("a patch of this type"));
+    }
+    let patch = request.json()?;
+    cluster.faults.etcd().await;
+    let object = cluster.patch_status(scope.kind, &scope.key(), &patch)?;
+    Ok(response::json(StatusCode::OK, object.with_kind(scope.kind)))
+}
+
 pub(super) async fn delete(
     cluster: &Arc<Cluster>,
     scope: &Scope,

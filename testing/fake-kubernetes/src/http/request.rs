@@ -17,6 +17,8 @@ pub(crate) struct ApiRequest {
     pub query: String,
     /// The header `Accept`.
     pub accept: String,
+    /// The header `Content-Type`.
+    pub content_type: String,
     pub body: Bytes,
 }
 
@@ -38,12 +40,24 @@ pub(crate) struct Scope {
     pub namespace: String,
     /// None for all.
     pub name: Option<String>,
+    /// Whether only the status of the object is meant.
+    pub is_status: bool,
 }
 
 impl Scope {
     /// Whether it has objects of several namespaces, which can only be read.
     fn is_across_namespaces(&self) -> bool {
         self.kind.is_namespaced() && self.namespace.is_empty()
+    }
+
+    /// The resource as roles name it, such as `httproutes` or `httproutes/status`.
+    pub(crate) fn resource(&self) -> String {
+        let plural = self.kind.plural();
+        if self.is_status {
+            format!("{plural}/status")
+        } else {
+            plural.to_owned()
+        }
     }
 
     /// The key of the one object. Without a name, no object has this key.
@@ -63,6 +77,9 @@ impl ApiRequest {
 
     /// The verb, as roles name it; None if the method is not supported.
     pub(crate) fn verb(&self, scope: &Scope, is_watch: bool) -> Option<&'static str> {
+        if scope.is_status {
+            return (self.method == Method::PATCH).then_some("patch");
+        }
         match (&self.method, scope.name.is_some()) {
             (&Method::GET, true) => Some("get"),
             (&Method::GET, false) if is_watch => Some("watch"),
@@ -94,10 +111,14 @@ impl ApiRequest {
 /// not served.
 fn scope(path: &str) -> Option<Scope> {
     let parts: Vec<&str> = path.strip_prefix('/')?.split('/').collect();
-    let (group, rest) = match parts.as_slice() {
-        ["api", "v1", rest @ ..] => ("", rest),
-        ["apis", group, "v1", rest @ ..] => (*group, rest),
+    let (api_version, rest) = match parts.as_slice() {
+        ["api", "v1", rest @ ..] => ("v1".to_owned(), rest),
+        ["apis", group, version, rest @ ..] => (format!("{group}/{version}"), rest),
         _ => return None,
+    };
+    let (rest, is_status) = match rest {
+        [rest @ .., "status"] => (rest, true),
+        rest => (rest, false),
     };
     let (namespace, plural, name) = match rest {
         ["namespaces", "", ..] => return None,
@@ -107,15 +128,16 @@ fn scope(path: &str) -> Option<Scope> {
         [plural, name] => ("", plural, Some(*name)),
         _ => return None,
     };
-    let kind = Kind::of_resource(group, plural)?;
+    let kind = Kind::of_resource(&api_version, plural)?;
     let is_served = match (kind.is_namespaced(), namespace.is_empty()) {
         (true, true) => name.is_none(),
         (is_namespaced, is_everywhere) => is_namespaced != is_everywhere,
     };
-    is_served.then(|| Scope {
+    (is_served && (!is_status || name.is_some())).then(|| Scope {
         kind,
         namespace: namespace.to_owned(),
         name: name.map(str::to_owned),
+        is_status,
     })
 }
 
@@ -143,9 +165,15 @@ mod tests {
                 kind,
                 namespace: namespace.to_owned(),
                 name: name.map(str::to_owned),
+                is_status: false,
             };
             assert_eq!(scope(path), Some(expected), "{path}");
         }
+        let all = scope("/api/v1/services").unwrap();
+        assert_eq!((all.namespace.as_str(), all.name), ("", None));
+        let status = "/apis/gateway.networking.k8s.io/v1/namespaces/demo/httproutes/web/status";
+        let status = scope(status).unwrap();
+        assert!(status.kind == Kind::HttpRoute && status.resource() == "httproutes/status");
         for path in [
             "/api/v1",
             "/api/v1/services/web",

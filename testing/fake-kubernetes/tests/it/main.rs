@@ -4,6 +4,7 @@
 
 mod access;
 mod client;
+mod custom_resources;
 mod faults;
 mod lists;
 mod watches;
