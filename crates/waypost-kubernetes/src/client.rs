@@ -162,6 +162,22 @@ impl ApiClient {
         self.request_json(request, Self::DEADLINE).await
     }
 
+    /// Changes parts of an object by a JSON merge patch (RFC 7396).
+    pub(crate) async fn merge_patch(
+        &self,
+        path: &str,
+        patch: &impl Serialize,
+    ) -> Result<(), RequestError> {
+        let body = serde_json::to_vec(patch)
+            .map_err(|cause| self.error(ProviderErrorKind::Rejected, cause.to_string()))?;
+        let request = request_builder(Method::PATCH, path, "application/json")
+            .header(header::CONTENT_TYPE, "application/merge-patch+json")
+            .body(body);
+        self.request_json::<IgnoredAny>(request, Self::DEADLINE)
+            .await
+            .map(drop)
+    }
+
     /// Deletes an object. It is not an error if it doesn't exist.
     pub(crate) async fn delete(&self, path: &str) -> Result<(), RequestError> {
         let request = request_builder(Method::DELETE, path, "application/json").body(Vec::new());

@@ -10,6 +10,7 @@
 //! | `informer` | combines these for one namespace: events change a state, updates are published |
 //! | `mapping`, `ports`, `endpoint_set` | from EndpointSlices and Services to instances |
 //! | `registry` | writes EndpointSlices for instances outside the cluster |
+//! | `objects` | follows objects of any kind in all namespaces, for controllers |
 //! | `rbac` | says which permissions are missing, and how to grant them |
 
 mod client;
@@ -23,6 +24,7 @@ mod label_selector;
 mod latest;
 mod liveness;
 mod mapping;
+pub mod objects;
 mod options;
 mod ports;
 mod provider;

@@ -23,6 +23,8 @@ pub(crate) struct MappingContext {
     pub(crate) options: Arc<DiscoveryOptions>,
     pub(crate) service: Option<Arc<Service>>,
     pub(crate) port: PortChoice,
+    /// The port that the name chooses; no other is called.
+    pub(crate) named_port: Option<Box<str>>,
     /// Whether zone hints apply, which they do if every ready endpoint has one ("Topology Aware
     /// Routing" in the Kubernetes documentation).
     pub(crate) use_hints: bool,
@@ -37,6 +39,9 @@ impl MappingContext {
         slices: impl Iterator<Item = &'a EndpointSlice> + Clone,
     ) -> PortChoice {
         let service = self.service.as_deref();
+        if let Some(name) = &self.named_port {
+            return PortChoice::named(service, name);
+        }
         let annotation = |key: &str| {
             let key = format!("{ANNOTATION_PREFIX}{key}");
             service.and_then(|service| service.metadata.annotation(&key))
@@ -180,6 +185,7 @@ impl<'a> Mapper<'a> {
             slice.metadata.annotation(&key)
         };
         let own = annotation("port").or_else(|| annotation("scheme"));
+        let own = own.filter(|_| context.named_port.is_none());
         let ports = Ports::of_slice(slice, &context.port, own)?;
         Some(Self::new(context, slice, ports))
     }
@@ -459,6 +465,7 @@ mod tests {
             }),
             service: None,
             port: PortChoice::Default,
+            named_port: None,
             use_hints: false,
             degraded: None,
         };

@@ -78,6 +78,17 @@ impl PortChoice {
             None => Self::Default,
         }
     }
+
+    /// The port of this name, whether the Service has it or not.
+    pub(crate) fn named(service: Option<&Service>, name: &str) -> Self {
+        let mut ports = service.map(Service::ports).unwrap_or_default().iter();
+        let port = ports.find(|port| port.name.as_deref() == Some(name));
+        Self::Named {
+            name: name.into(),
+            app_protocol: port.and_then(|port| port.app_protocol.clone()),
+            target: port.and_then(target_port),
+        }
+    }
 }
 
 /// A port that can be chosen.

@@ -19,6 +19,7 @@ use crate::client::{ApiClient, GetRequest};
 use crate::config::{CONTEXT, ConfigSource, KUBECONFIG};
 use crate::informer_factory::InformerFactory;
 use crate::label_selector::LabelSelector;
+use crate::objects::ObjectClient;
 use crate::options::DiscoveryOptions;
 use crate::rbac::{DISCOVERY, MissingPermissions, REGISTRATION, RbacAdvisor};
 use crate::registry::SliceRegistry;
@@ -28,7 +29,8 @@ use crate::service_ref::is_dns_label;
 ///
 /// Instances come from the EndpointSlices ([`discovery.k8s.io/v1`]) of a Service. The name `web` is
 /// that Service in the default namespace; `web.demo`, `web.demo.svc` and `web.demo.svc.cluster.local`
-/// are in the namespace `demo`.
+/// are in the namespace `demo`. `web_admin` and `web_admin.demo` are these Services at their port named
+/// `admin`.
 ///
 /// | Kubernetes | instance |
 /// |---|---|
@@ -94,6 +96,11 @@ impl KubernetesProvider {
     /// The namespace of names that do not include one.
     pub fn namespace(&self) -> &str {
         &self.namespace
+    }
+
+    /// Access to objects of any kind, for controllers.
+    pub fn objects(&self) -> ObjectClient {
+        ObjectClient::new(self.informers.client())
     }
 
     /// Queries the API server's version and the permissions of this client, for diagnosis. Makes one

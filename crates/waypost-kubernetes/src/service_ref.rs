@@ -11,10 +11,18 @@ pub(crate) struct ServiceRef {
     pub(crate) service: Arc<str>,
 }
 
+/// The port that a name chooses: `admin` in `web_admin` and `web_admin.demo`. Names of Services have no
+/// underscore.
+pub(crate) fn port_of(name: &ServiceName) -> Option<&str> {
+    let label = name.as_str().split('.').next()?;
+    label.split_once('_').map(|(_, port)| port)
+}
+
 impl ServiceRef {
     /// Resolves a name as cluster DNS does ("DNS for Services and Pods" in the Kubernetes
     /// documentation): `web` is in `default_namespace`; `web.demo`, `web.demo.svc` and
-    /// `web.demo.svc.cluster.local` are in `demo`. `None` if no Service can have such a name.
+    /// `web.demo.svc.cluster.local` are in `demo`. `web_admin.demo` is the same Service at its port
+    /// `admin` ([`port_of`]). `None` if no Service can have such a name.
     pub(crate) fn resolve(
         name: &ServiceName,
         default_namespace: &Arc<str>,
@@ -25,14 +33,22 @@ impl ServiceRef {
         let short = name
             .strip_suffix(&in_cluster)
             .or_else(|| name.strip_suffix(".svc"));
-        let (service, namespace) = match (short.unwrap_or(name).split_once('.'), short) {
-            (Some((service, namespace)), _) => (service, namespace.into()),
-            (None, None) => (name, Arc::clone(default_namespace)),
-            // "web.svc" is the Service `web` in the namespace `svc`.
-            (None, Some(service)) if name == format!("{service}.svc") => (service, "svc".into()),
-            (None, Some(_)) => return None,
+        let (service, namespace): (_, Arc<str>) =
+            match (short.unwrap_or(name).split_once('.'), short) {
+                (Some((service, namespace)), _) => (service, namespace.into()),
+                (None, None) => (name, Arc::clone(default_namespace)),
+                // "web.svc" is the Service `web` in the namespace `svc`.
+                (None, Some(service)) if name == format!("{service}.svc") => {
+                    (service, "svc".into())
+                }
+                (None, Some(_)) => return None,
+            };
+        let (service, port) = match service.split_once('_') {
+            Some((service, port)) => (service, Some(port)),
+            None => (service, None),
         };
-        (is_dns_label(service) && is_dns_label(&namespace)).then(|| Self {
+        let is_valid = is_dns_label(service) && is_dns_label(&namespace);
+        (is_valid && port.is_none_or(is_dns_label)).then(|| Self {
             service: service.into(),
             namespace,
         })
@@ -66,13 +82,19 @@ mod tests {
             ("web.demo.svc.elsewhere", None),
             ("web.demo.example", None),
             ("Web", None),
-            ("web_1", None),
+            ("web_admin", Some(("web", "shop"))),
+            ("web_admin.demo.svc", Some(("web", "demo"))),
+            ("web_a_b", None),
+            ("web_Admin", None),
             ("web.De", None),
         ] {
             let resolved = ServiceRef::resolve(&name.parse().unwrap(), &own, "cluster.local");
             let resolved = resolved.as_ref().map(|r| (&*r.service, &*r.namespace));
             assert_eq!(resolved, expected, "{name}");
         }
+        let port = |name: &str| port_of(&name.parse().unwrap()).map(str::to_owned);
+        assert_eq!(port("web_admin.demo").as_deref(), Some("admin"));
+        assert_eq!(port("web.demo"), None);
         let long = "a".repeat(64).parse().unwrap();
         assert_eq!(ServiceRef::resolve(&long, &own, "cluster.local"), None);
     }

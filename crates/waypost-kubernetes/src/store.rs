@@ -73,8 +73,8 @@ impl<T: Resource> Store<T> {
                     after: Some(object),
                 }
             }
-            ReflectorEvent::Deleted(name) => Delta::Object {
-                before: self.objects.remove(&*name),
+            ReflectorEvent::Deleted(object) => Delta::Object {
+                before: self.objects.remove(&*object.name),
                 after: None,
             },
             ReflectorEvent::Resumed | ReflectorEvent::Confirmed => Delta::None,

@@ -39,13 +39,21 @@ pub(crate) struct WatchEvent<T> {
 pub(crate) enum WatchEventContent<T> {
     /// The object was added or modified.
     Applied(T),
-    /// The object of this name was deleted.
-    Deleted(Box<str>),
+    /// This object was deleted.
+    Deleted(DeletedObject),
     /// Nothing changed up to the event's resource version. In a watch that began with a list, one
     /// bookmark marks the end of the list.
     Bookmark { ends_initial_list: bool },
     /// The watch has failed and ends.
     Error(ApiStatus),
+}
+
+/// The key of a deleted object.
+#[derive(Debug)]
+pub(crate) struct DeletedObject {
+    /// Empty for an object that belongs to the whole cluster.
+    pub(crate) namespace: Box<str>,
+    pub(crate) name: Box<str>,
 }
 
 /// Why a watch could not be read any further.
@@ -116,6 +124,7 @@ impl WatchStream {
 fn parse<T: DeserializeOwned>(line: &[u8]) -> serde_json::Result<WatchEvent<T>> {
     let Envelope { r#type, object } = serde_json::from_slice(line)?;
     let PartialMetadata {
+        namespace,
         name,
         resource_version,
         annotations,
@@ -124,7 +133,7 @@ fn parse<T: DeserializeOwned>(line: &[u8]) -> serde_json::Result<WatchEvent<T>> 
         "ADDED" | "MODIFIED" => {
             WatchEventContent::Applied(serde_json::from_slice::<Typed<T>>(line)?.object)
         }
-        "DELETED" => WatchEventContent::Deleted(name),
+        "DELETED" => WatchEventContent::Deleted(DeletedObject { namespace, name }),
         "ERROR" => WatchEventContent::Error(ApiStatus {
             code: object.code,
             reason: object.reason,
@@ -164,6 +173,7 @@ struct PartialObject {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct PartialMetadata {
+    namespace: Box<str>,
     name: Box<str>,
     resource_version: Box<str>,
     annotations: Option<BookmarkAnnotations>,
@@ -216,7 +226,9 @@ mod tests {
                     WatchEventContent::Applied(slice) => {
                         format!("{version} applied {}", slice.metadata.name)
                     }
-                    WatchEventContent::Deleted(name) => format!("{version} deleted {name}"),
+                    WatchEventContent::Deleted(object) => {
+                        format!("{version} deleted {}", object.name)
+                    }
                     WatchEventContent::Bookmark { ends_initial_list } => {
                         format!("{version} bookmark {ends_initial_list}")
                     }

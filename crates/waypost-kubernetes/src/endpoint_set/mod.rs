@@ -373,6 +373,7 @@ mod tests {
             }),
             service: None,
             port: PortChoice::Default,
+            named_port: None,
             use_hints: false,
             degraded: None,
         })

@@ -17,6 +17,7 @@ use crate::ports::PortChoice;
 use crate::reflector::ReflectorEvent;
 use crate::resources::{EndpointSlice, Service};
 use crate::scope::Scope;
+use crate::service_ref::port_of;
 use crate::store::{Delta, Store};
 use crate::sync_state::{Basis, Kind, SyncState, basis, failing};
 
@@ -202,6 +203,7 @@ impl State {
             options: Arc::clone(&self.options),
             service: self.services.get(service).cloned(),
             port: PortChoice::Default,
+            named_port: port_of(name).map(Into::into),
             use_hints: false,
             degraded: None,
         });
@@ -435,6 +437,7 @@ mod tests {
 
     use super::*;
     use crate::error::ApiStatus;
+    use crate::watch_stream::DeletedObject;
 
     fn state() -> State {
         let options = DiscoveryOptions {
@@ -536,7 +539,10 @@ mod tests {
         list_slices(&mut state, &[("shop-1", "shop"), ("web-1", "web")]);
         list_services(&mut state, &["shop", "web"]);
         assert_eq!(updates(&mut state).len(), 2);
-        let deleted = ReflectorEvent::Deleted("web-1".into());
+        let deleted = ReflectorEvent::Deleted(DeletedObject {
+            namespace: "demo".into(),
+            name: "web-1".into(),
+        });
         apply(&mut state, Event::Slices(deleted));
         assert_eq!(updates(&mut state), [("web".into(), Some(0), None)]);
     }

@@ -173,7 +173,9 @@ impl<T: Resource> Source<T> {
             progress,
             ..
         } = self;
-        self.reflector = Some(Reflector::new(advisor, namespace, selector, progress));
+        self.reflector = Some(Reflector::for_discovery(
+            advisor, namespace, selector, progress,
+        ));
     }
 
     /// The next event; never, if nothing is followed. Cancel safe.

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 use waypost_core::supervision::Backoff;
@@ -11,8 +12,7 @@ use super::list_watch::{ListWatch, WatchListError};
 use super::progress::{WatchProgress, parse_resource_version};
 use crate::error::RequestError;
 use crate::rbac::{DISCOVERY, RbacAdvisor};
-use crate::resources::Resource;
-use crate::watch_stream::{WatchEvent, WatchEventContent, WatchStream};
+use crate::watch_stream::{DeletedObject, WatchEvent, WatchEventContent, WatchStream};
 
 /// A report of a reflector.
 #[derive(Debug)]
@@ -27,8 +27,8 @@ pub(crate) enum ReflectorEvent<T> {
     },
     /// An object was added or modified.
     Applied(T),
-    /// The object of this name was deleted.
-    Deleted(Box<str>),
+    /// This object was deleted.
+    Deleted(DeletedObject),
     /// The watch works again after a failure; no object has changed.
     Resumed,
     /// The watch works, and no object has changed: the server has sent a bookmark.
@@ -37,10 +37,16 @@ pub(crate) enum ReflectorEvent<T> {
     Failed(RequestError),
 }
 
+/// Who explains missing permissions for discovery, and in which namespace.
+pub(super) struct Advice {
+    pub(super) advisor: Arc<RbacAdvisor>,
+    pub(super) namespace: Arc<str>,
+}
+
 pub(super) struct Driver {
     list_watch: ListWatch,
-    advisor: Arc<RbacAdvisor>,
-    namespace: Arc<str>,
+    /// Explains missing permissions for discovery in a namespace.
+    advice: Option<Advice>,
     progress: Arc<WatchProgress>,
     /// The number of relists that were requested. A notification with an unchanged number means: reopen
     /// the watch.
@@ -77,15 +83,13 @@ impl Driver {
 
     pub(super) fn new(
         list_watch: ListWatch,
-        advisor: Arc<RbacAdvisor>,
-        namespace: Arc<str>,
+        advice: Option<Advice>,
         progress: Arc<WatchProgress>,
         relists: watch::Receiver<u64>,
     ) -> Self {
         Self {
             list_watch,
-            advisor,
-            namespace,
+            advice,
             progress,
             relists,
             relists_seen: 0,
@@ -102,7 +106,7 @@ impl Driver {
     }
 
     /// The next event.
-    pub(super) async fn next<T: Resource>(&mut self) -> ReflectorEvent<T> {
+    pub(super) async fn next<T: DeserializeOwned>(&mut self) -> ReflectorEvent<T> {
         loop {
             let mut relists = self.relists.clone();
             tokio::select! {
@@ -134,7 +138,9 @@ impl Driver {
 
     /// Takes one step: pauses, lists, opens the watch or reads an event. A restart can cancel it at
     /// any point, so the state must be consistent at each `await`.
-    async fn step<T: Resource>(&mut self) -> Result<Option<ReflectorEvent<T>>, RequestError> {
+    async fn step<T: DeserializeOwned>(
+        &mut self,
+    ) -> Result<Option<ReflectorEvent<T>>, RequestError> {
         if let Some(until) = self.paused_until {
             sleep_until(until).await;
             self.paused_until = None;
@@ -159,7 +165,7 @@ impl Driver {
 
     // --- list ---
 
-    async fn list<T: Resource>(&mut self) -> Result<ReflectorEvent<T>, RequestError> {
+    async fn list<T: DeserializeOwned>(&mut self) -> Result<ReflectorEvent<T>, RequestError> {
         // The client may be allowed to watch but not to list, or the reverse. The first attempt
         // tries both. After a denial, attempts alternate, so that a retry costs one request.
         if self.use_watch_list && self.denials.is_multiple_of(2) {
@@ -230,7 +236,9 @@ impl Driver {
         Ok(())
     }
 
-    async fn read<T: Resource>(&mut self) -> Result<Option<ReflectorEvent<T>>, RequestError> {
+    async fn read<T: DeserializeOwned>(
+        &mut self,
+    ) -> Result<Option<ReflectorEvent<T>>, RequestError> {
         let Some(watch) = &mut self.watch else {
             return Ok(None);
         };
@@ -266,7 +274,7 @@ impl Driver {
         }
     }
 
-    fn apply<T: Resource>(
+    fn apply<T: DeserializeOwned>(
         &mut self,
         event: WatchEvent<T>,
     ) -> Result<Option<ReflectorEvent<T>>, RequestError> {
@@ -278,7 +286,7 @@ impl Driver {
         self.advance(event.resource_version);
         Ok(match event.content {
             WatchEventContent::Applied(object) => Some(ReflectorEvent::Applied(object)),
-            WatchEventContent::Deleted(name) => Some(ReflectorEvent::Deleted(name)),
+            WatchEventContent::Deleted(object) => Some(ReflectorEvent::Deleted(object)),
             _ if was_failing => Some(ReflectorEvent::Resumed),
             _ => Some(ReflectorEvent::Confirmed),
         })
@@ -330,8 +338,12 @@ impl Driver {
         let retry_after = retry_after.min(Self::MAX_RETRY_AFTER);
         let delay = self.backoff.next_delay();
         self.pause(delay.max(retry_after));
-        let namespace = &self.namespace;
-        Some(self.advisor.explain(namespace, &DISCOVERY, error).await)
+        Some(match &self.advice {
+            Some(Advice { advisor, namespace }) => {
+                advisor.explain(namespace, &DISCOVERY, error).await
+            }
+            None => error,
+        })
     }
 
     fn reset_failures(&mut self) {

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::de::DeserializeOwned;
 use tokio::time::timeout;
 use waypost_core::ProviderErrorKind;
 
 use crate::client::{ApiClient, GetRequest};
 use crate::error::RequestError;
-use crate::resources::{List, Resource};
+use crate::resources::List;
 use crate::scope::Selector;
 use crate::watch_stream::{WatchEventContent, WatchStream, WatchStreamError};
 
@@ -54,7 +55,9 @@ impl ListWatch {
 
     /// Opens a watch that sends all objects first (WatchList, KEP-3157). It begins with any state
     /// that the server has cached, so it works even if the server can't reach etcd.
-    pub(super) async fn watch_list<T: Resource>(&self) -> Result<WatchList<T>, WatchListError> {
+    pub(super) async fn watch_list<T: DeserializeOwned>(
+        &self,
+    ) -> Result<WatchList<T>, WatchListError> {
         let initial_events = [
             ("sendInitialEvents", "true"),
             ("resourceVersionMatch", "NotOlderThan"),
@@ -88,7 +91,7 @@ impl ListWatch {
     }
 
     /// Lists all objects at once, from the server's cache.
-    pub(super) async fn list<T: Resource>(&self) -> Result<List<T>, RequestError> {
+    pub(super) async fn list<T: DeserializeOwned>(&self) -> Result<List<T>, RequestError> {
         let mut query = vec![("resourceVersion", "0")];
         query.extend(self.selector_query());
         let get = GetRequest::new(&self.path, &query);

@@ -1,4 +1,4 @@
-//! Lists one kind of object in one namespace and follows its changes.
+//! Lists one kind of object, in one namespace or in all, and follows its changes.
 //!
 //! A list is received as the beginning of a watch (WatchList, KEP-3157), which is cheapest for the
 //! server and works even while etcd is down. If the server does not support that, a LIST from the
@@ -20,12 +20,14 @@ use std::sync::Arc;
 
 use futures_util::stream::BoxStream;
 use futures_util::{StreamExt, stream};
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
-use self::driver::Driver;
 pub(crate) use self::driver::ReflectorEvent;
+use self::driver::{Advice, Driver};
 use self::list_watch::ListWatch;
 pub(crate) use self::progress::{WatchProgress, parse_resource_version};
+use crate::client::ApiClient;
 use crate::rbac::RbacAdvisor;
 use crate::resources::Resource;
 use crate::scope::Selector;
@@ -37,26 +39,46 @@ pub(crate) struct Reflector<T> {
     relists: watch::Sender<u64>,
 }
 
-impl<T: Resource> Reflector<T> {
-    pub(crate) fn new(
+impl<T: DeserializeOwned + Send + 'static> Reflector<T> {
+    /// Follows objects that discovery needs. Errors say which permissions for it are missing.
+    pub(crate) fn for_discovery(
         advisor: &Arc<RbacAdvisor>,
         namespace: &Arc<str>,
         selector: Option<Selector>,
         progress: &Arc<WatchProgress>,
-    ) -> Self {
-        let (relists, requested) = watch::channel(0);
+    ) -> Self
+    where
+        T: Resource,
+    {
         let list_watch = ListWatch {
             client: Arc::clone(advisor.client()),
             path: T::path(namespace),
             selector,
         };
-        let driver = Driver::new(
-            list_watch,
-            Arc::clone(advisor),
-            Arc::clone(namespace),
-            Arc::clone(progress),
-            requested,
-        );
+        let advice = Advice {
+            advisor: Arc::clone(advisor),
+            namespace: Arc::clone(namespace),
+        };
+        Self::start(list_watch, Some(advice), progress)
+    }
+
+    /// Follows the objects of a collection, which is the URL path `path`.
+    pub(crate) fn new(
+        client: &Arc<ApiClient>,
+        path: String,
+        progress: &Arc<WatchProgress>,
+    ) -> Self {
+        let list_watch = ListWatch {
+            client: Arc::clone(client),
+            path,
+            selector: None,
+        };
+        Self::start(list_watch, None, progress)
+    }
+
+    fn start(list_watch: ListWatch, advice: Option<Advice>, progress: &Arc<WatchProgress>) -> Self {
+        let (relists, requested) = watch::channel(0);
+        let driver = Driver::new(list_watch, advice, Arc::clone(progress), requested);
         let events = stream::unfold(driver, |mut driver| async move {
             let event = driver.next::<T>().await;
             Some((event, driver))

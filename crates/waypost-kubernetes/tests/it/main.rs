@@ -6,6 +6,7 @@ mod conformance;
 mod credentials;
 mod discovery;
 mod names;
+mod objects;
 mod permissions;
 mod watches;
 

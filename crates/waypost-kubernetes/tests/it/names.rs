@@ -1,14 +1,16 @@
 //! The list of services: several namespaces, and labels.
 
+use std::sync::Arc;
+
 use futures_util::StreamExt;
 use serde_json::json;
 use tokio::time::timeout;
 use waypost_core::provider::{NamesWatch, Provider, ServiceAnswer};
-use waypost_core::{Environment, ProviderError, ProviderErrorKind};
+use waypost_core::{Environment, Instance, ProviderError, ProviderErrorKind};
 use waypost_fake_kubernetes::manifest;
 use waypost_kubernetes::KubernetesProvider;
 
-use crate::{TIMEOUT, next, start_server};
+use crate::{TIMEOUT, next, provider, start_server, until};
 
 /// The first answer about a service.
 async fn look_up(provider: &KubernetesProvider, name: &str) -> ServiceAnswer {
@@ -129,5 +131,37 @@ async fn invalid_namespaces_and_selectors_are_errors_that_name_the_variable() {
         let environment = Environment::from_iter(environment);
         let error = KubernetesProvider::from_environment(&environment).unwrap_err();
         assert!(error.to_string().starts_with(variable), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_name_can_choose_a_port_of_the_service() {
+    let server = start_server().await;
+    let mut service = manifest::service("demo", "web", &[("http", 80), ("rpc", 81)]);
+    service["spec"]["ports"][1]["appProtocol"] = "kubernetes.io/h2c".into();
+    service["metadata"]["annotations"] = json!({ "waypost.dev/port": "http" });
+    server.put(&service);
+    let ports = [("http", 8080), ("rpc", 9000)];
+    let pod = || [manifest::endpoint("10.0.0.1")];
+    server.put(&manifest::slice("demo", "web", "web-1", &ports, pod()));
+    let other = [("http", 8080)];
+    let old = [manifest::endpoint("10.0.0.2")];
+    server.put(&manifest::slice("demo", "web", "web-2", &other, old));
+    let provider = provider(&server);
+    for (name, expected) in [
+        ("web_rpc", &["10.0.0.1:9000"][..]),
+        ("web_http.demo.svc", &["10.0.0.1:8080", "10.0.0.2:8080"]),
+        ("web_other", &[]),
+    ] {
+        let is_expected = |all: &[Arc<Instance>]| {
+            all.iter()
+                .map(|it| it.authority())
+                .eq(expected.iter().copied())
+        };
+        let mut watch = provider.watch(&name.parse().unwrap());
+        let found = until(&mut watch, is_expected).await;
+        if name == "web_rpc" {
+            assert_eq!(found[0].meta("app_protocol"), Some("kubernetes.io/h2c"));
+        }
     }
 }
