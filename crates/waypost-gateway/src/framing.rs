@@ -84,8 +84,8 @@ impl Scanner {
             let (line, rest) = rest.split_at(end + 1);
             bytes = rest;
             if self.partial.is_empty() {
-                let kept = line.get(..MAX_LINE);
-                self.read_line(kept.unwrap_or(line), kept.is_some());
+                let kept = line.get(..MAX_LINE).unwrap_or(line);
+                self.read_line(kept, kept.len() < line.len());
             } else {
                 self.keep(line);
                 let whole = take(&mut self.partial);
@@ -245,6 +245,18 @@ mod tests {
             scanner.scan(b"G");
         }
         assert!(scanner.partial.capacity() <= MAX_LINE);
+    }
+
+    #[test]
+    fn a_line_that_just_fits_is_read_alike_in_one_piece_and_in_many() {
+        for (length, conflict) in [(MAX_LINE, false), (MAX_LINE + 1, true)] {
+            let zeros = "0".repeat(length - "Content-Length:5\r\n".len());
+            let request = format!("POST / HTTP/1.1\r\nContent-Length:{zeros}5\r\n\r\nhello");
+            for step in [1, 100, 1 << 20] {
+                let found = has_conflict(&request, step);
+                assert_eq!(found, conflict, "{length} by {step}");
+            }
+        }
     }
 
     #[test]
