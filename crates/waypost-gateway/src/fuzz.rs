@@ -8,6 +8,7 @@ use std::path::Path;
 use http::{HeaderMap, HeaderValue, Request};
 use waypost::Instance;
 
+use crate::auth;
 use crate::framing::Scanner;
 use crate::rewrite::Rewriter;
 use crate::routes::{PathPattern, decode_unreserved, parse_routes};
@@ -94,11 +95,30 @@ pub fn references(input: &[u8]) {
     rewriter.rewrite(&mut headers);
 }
 
+/// The query of a request, and from the second line on a file of API keys.
+pub fn api_keys(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let (query, file) = text.split_once('\n').unwrap_or((&text, ""));
+    auth::fuzz::accepts_api_key(query, file);
+}
+
+/// A token, and from the second line on a JSON Web Key Set.
+pub fn tokens(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let (token, keys) = text.split_once('\n').unwrap_or((&text, ""));
+    auth::fuzz::accepts_token(token, keys.as_bytes());
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     const INPUTS: usize = 5_000;
+
+    /// The token of RFC 7515, appendix A.3.
+    const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.\
+        eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.\
+        DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
 
     /// Fragments that the mutator inserts.
     const FRAGMENTS: &[&str] = &[
@@ -201,6 +221,37 @@ mod tests {
                 "5; url='/next'",
                 "</a>; rel=next, <b>",
                 "sid=1; Path=/admin; Secure",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_mutated_query_passes_no_api_key_on() {
+        assert!(auth::fuzz::accepts_api_key("a&key=x", "n x"));
+        run(
+            api_keys,
+            &[
+                "a=1&key=secret&b\n# keys\nmobile secret\n",
+                "%6bey=x%2By\na x+y, b sha256:00",
+                "key=&key=1\na 1",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_mutated_token_is_not_accepted_with_other_claims() {
+        assert!(auth::fuzz::accepts_token(TOKEN, b""));
+        let with = |keys| format!("{TOKEN}\n{keys}");
+        run(
+            tokens,
+            &[
+                TOKEN,
+                &with(
+                    r#"{"keys":[{"kty":"OKP","crv":"Ed25519","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#,
+                ),
+                &with(
+                    r#"{"keys":[{"kty":"RSA","n":"AQAB","e":"AQAB","alg":"RS256","use":"sig"},{"kty":"oct","k":"AQAB"}]}"#,
+                ),
             ],
         );
     }

@@ -105,6 +105,20 @@ impl KeySource {
         Ok(source)
     }
 
+    /// Keys that never change.
+    #[cfg(any(test, feature = "fuzz"))]
+    pub(super) fn fixed(keys: KeySet) -> Arc<Self> {
+        let state = State {
+            keys: Some(Arc::new(keys)),
+            ..State::default()
+        };
+        Arc::new(Self {
+            location: KeyLocation::File(PathBuf::new()),
+            state: watch::Sender::new(state),
+            early: Notify::new(),
+        })
+    }
+
     pub(crate) fn location(&self) -> &KeyLocation {
         &self.location
     }

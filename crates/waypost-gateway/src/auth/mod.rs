@@ -3,6 +3,8 @@
 mod api_keys;
 mod external;
 mod followed_file;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod jwt;
 mod key_set;
 mod key_source;
