@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use crate::deadlines::Deadline;
 use crate::forwarded::Forwarding;
@@ -21,13 +21,48 @@ pub(crate) struct Client {
     deadline: Option<Arc<Deadline>>,
 }
 
-/// The data about the requests that the byte stream of the connection uses.
+/// What the requests of a connection and its byte stream know of each other.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionState {
-    /// The number of requests that have begun and not ended.
-    in_progress: AtomicU32,
+    /// The number of requests that have begun, and of those that have ended.
+    begun: AtomicU32,
+    ended: AtomicU32,
+    /// The number of reads from an HTTP/2 connection.
+    reads: AtomicU32,
+    reading: AtomicU8,
+    /// Whether something is written and not flushed.
+    writing: AtomicBool,
     /// Whether to close with a reset, so that the client notices that a response is incomplete.
     reset: AtomicBool,
+    /// Whether hyper's part of the connection ends, and the connection stays open.
+    released: AtomicBool,
+}
+
+/// What the byte stream of a connection is reading.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Reading {
+    /// It isn't waiting for more.
+    Nothing,
+    /// The next request.
+    Request,
+    /// The rest of a head.
+    Head,
+    /// The rest of a body, or a request after empty lines.
+    Rest,
+}
+
+/// What is expected of a client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Expected {
+    /// A request is in progress, which has limits of its own.
+    Nothing,
+    /// The next request.
+    Request,
+    /// The rest of a request's head.
+    Head,
+    /// The rest of a request that was answered before it was complete, or a request after empty lines.
+    Rest,
 }
 
 impl Client {
@@ -75,11 +110,11 @@ impl Client {
     }
 
     pub(crate) fn request_began(&self) {
-        self.state.in_progress.fetch_add(1, Ordering::Relaxed);
+        self.state.begun.fetch_add(1, Ordering::Relaxed);
     }
 
     pub(crate) fn request_ended(&self) {
-        self.state.in_progress.fetch_sub(1, Ordering::Relaxed);
+        self.state.ended.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Makes the connection end with a reset.
@@ -89,11 +124,48 @@ impl Client {
 }
 
 impl ConnectionState {
-    pub(crate) fn is_idle(&self) -> bool {
-        self.in_progress.load(Ordering::Relaxed) == 0
+    /// What is expected of the client as of now.
+    pub(crate) fn expected(&self) -> Expected {
+        let has_requests = self.begun.load(Ordering::Relaxed) != self.ended.load(Ordering::Relaxed);
+        if has_requests || self.writing.load(Ordering::Relaxed) {
+            return Expected::Nothing;
+        }
+        let reading = self.reading.load(Ordering::Relaxed);
+        match reading {
+            _ if reading == Reading::Request as u8 => Expected::Request,
+            _ if reading == Reading::Head as u8 => Expected::Head,
+            _ if reading == Reading::Rest as u8 => Expected::Rest,
+            _ => Expected::Nothing,
+        }
+    }
+
+    /// A number that changes whenever the client has sent a request, or anything over HTTP/2.
+    pub(crate) fn activity(&self) -> u32 {
+        let begun = self.begun.load(Ordering::Relaxed);
+        begun.wrapping_add(self.reads.load(Ordering::Relaxed))
+    }
+
+    pub(crate) fn count_read(&self) {
+        self.reads.fetch_add(1, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_reading(&self, reading: Reading) {
+        self.reading.store(reading as u8, Ordering::Relaxed);
+    }
+
+    pub(crate) fn set_writing(&self, is_writing: bool) {
+        self.writing.store(is_writing, Ordering::Relaxed);
     }
 
     pub(crate) fn must_reset(&self) -> bool {
         self.reset.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn is_released(&self) -> bool {
+        self.released.load(Ordering::Relaxed)
+    }
+
+    pub(crate) fn set_released(&self, is_released: bool) {
+        self.released.store(is_released, Ordering::Relaxed);
     }
 }

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::server::TlsStream;
 
-use crate::client::ConnectionState;
+use crate::client::{ConnectionState, Reading};
 use crate::config::Config;
 use crate::deadlines::{Deadline, Deadlines};
 use crate::framing::{FramingConflict, Scanner};
@@ -26,34 +26,22 @@ pub(crate) struct ClientLimits {
     pub(crate) write: Duration,
 }
 
-/// A client's connection, with or without TLS.
+/// A client's byte stream while HTTP is served.
 pub(crate) struct ClientStream {
     transport: Transport,
     state: Arc<ConnectionState>,
-    limits: ClientLimits,
     /// Looks for conflicting framing in HTTP/1.1.
     scanner: Option<Scanner>,
-    read_deadline: Arc<Deadline>,
-    reading: Reading,
     deadlines: Deadlines,
+    write_limit: Duration,
     /// Set while the client reads nothing.
     write_deadline: Option<Arc<Deadline>>,
 }
 
-enum Transport {
+/// A client's socket, with or without TLS.
+pub(crate) enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
-}
-
-/// What `read_deadline` limits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Reading {
-    /// A request is in progress, which has its own limits.
-    Nothing,
-    /// The time until the next request.
-    Idle,
-    /// The time to the end of a head.
-    Head,
 }
 
 impl ClientLimits {
@@ -66,39 +54,43 @@ impl ClientLimits {
     }
 }
 
+impl Transport {
+    /// Ready when there is something to read: bytes, the end, or an error.
+    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => stream.poll_read_ready(cx),
+            Self::Tls(stream) => {
+                let (socket, tls) = stream.get_ref();
+                if !tls.wants_read() {
+                    // It has decrypted bytes.
+                    return Poll::Ready(Ok(()));
+                }
+                socket.poll_read_ready(cx)
+            }
+        }
+    }
+
+    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self {
+            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        }
+    }
+}
+
 impl ClientStream {
-    pub(crate) fn plain(
-        stream: TcpStream,
-        state: Arc<ConnectionState>,
-        limits: ClientLimits,
-        deadlines: &Deadlines,
-    ) -> Self {
-        Self::new(Transport::Plain(stream), state, limits, deadlines)
-    }
-
-    pub(crate) fn tls(
-        stream: TlsStream<TcpStream>,
-        state: Arc<ConnectionState>,
-        limits: ClientLimits,
-        deadlines: &Deadlines,
-    ) -> Self {
-        Self::new(Transport::Tls(Box::new(stream)), state, limits, deadlines)
-    }
-
-    fn new(
+    pub(crate) fn new(
         transport: Transport,
         state: Arc<ConnectionState>,
-        limits: ClientLimits,
+        write_limit: Duration,
         deadlines: &Deadlines,
     ) -> Self {
         Self {
             transport,
             state,
-            limits,
             scanner: None,
-            read_deadline: deadlines.deadline(),
-            reading: Reading::Nothing,
             deadlines: deadlines.clone(),
+            write_limit,
             write_deadline: None,
         }
     }
@@ -109,34 +101,24 @@ impl ClientStream {
         scanner.conflict().clone()
     }
 
-    /// The limit on reading, which the task of the connection waits for.
-    pub(crate) fn read_deadline(&self) -> &Arc<Deadline> {
-        &self.read_deadline
+    pub(crate) fn scheme(&self) -> &'static str {
+        match self.transport {
+            Transport::Plain(_) => "http",
+            Transport::Tls(_) => "https",
+        }
     }
 
-    /// Fails if the client has sent nothing for too long.
-    fn check_read(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let reading = if !self.state.is_idle() {
-            Reading::Nothing
-        } else if self.scanner.as_ref().is_some_and(Scanner::is_in_head) {
-            Reading::Head
-        } else {
-            Reading::Idle
-        };
-        // After a request the deadline has to start again, even if the state is the same as before.
-        if reading != self.reading || !self.read_deadline.is_set() {
-            self.reading = reading;
-            match reading {
-                Reading::Nothing => self.read_deadline.clear(),
-                Reading::Idle => self.read_deadline.set(self.limits.idle),
-                Reading::Head => self.read_deadline.set(self.limits.head),
-            }
-            self.read_deadline.register(cx.waker());
+    pub(crate) fn into_transport(self) -> Transport {
+        self.transport
+    }
+
+    /// What is read next.
+    fn reading(&self) -> Reading {
+        match &self.scanner {
+            Some(scanner) if scanner.is_in_head() => Reading::Head,
+            Some(scanner) if !scanner.is_between_requests() => Reading::Rest,
+            _ => Reading::Request,
         }
-        if self.read_deadline.has_passed() {
-            return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
-        }
-        Poll::Pending
     }
 
     /// Fails if the client has read nothing for too long.
@@ -155,7 +137,7 @@ impl ClientStream {
             .write_deadline
             .get_or_insert_with(|| self.deadlines.deadline());
         if !deadline.is_set() {
-            deadline.set(self.limits.write);
+            deadline.set(self.write_limit);
         }
         deadline.register(cx.waker());
         if deadline.has_passed() {
@@ -166,7 +148,7 @@ impl ClientStream {
     }
 
     /// Makes the connection end with a reset, which also drops what the client has not read.
-    fn reset(&self) {
+    pub(crate) fn reset(&self) {
         let socket = match &self.transport {
             Transport::Plain(stream) => stream,
             Transport::Tls(stream) => stream.get_ref().0,
@@ -190,21 +172,16 @@ impl AsyncRead for ClientStream {
             Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
             Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         };
-        match read {
-            Poll::Pending => this.check_read(cx),
-            Poll::Ready(Ok(())) => {
-                if let (Some(scanner), Some(new)) =
-                    (&mut this.scanner, buffer.filled().get(before..))
-                {
-                    scanner.scan(new);
-                }
-                if this.reading == Reading::Idle {
-                    this.read_deadline.clear();
-                }
-                Poll::Ready(Ok(()))
-            }
-            Poll::Ready(Err(error)) => Poll::Ready(Err(error)),
+        if read.is_pending() {
+            this.state.set_reading(this.reading());
+            return Poll::Pending;
         }
+        this.state.set_reading(Reading::Nothing);
+        match (&mut this.scanner, buffer.filled().get(before..)) {
+            (Some(scanner), Some(new)) => scanner.scan(new),
+            _ => this.state.count_read(),
+        }
+        read
     }
 }
 
@@ -215,6 +192,7 @@ impl AsyncWrite for ClientStream {
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.state.set_writing(true);
         let written = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
             Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
@@ -228,6 +206,7 @@ impl AsyncWrite for ClientStream {
         buffers: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
+        this.state.set_writing(true);
         let written = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
             Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
@@ -243,30 +222,27 @@ impl AsyncWrite for ClientStream {
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
+        let this = self.get_mut();
+        let flushed = match &mut this.transport {
             Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
             Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        };
+        if flushed.is_ready() {
+            this.state.set_writing(false);
         }
+        flushed
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
+        if this.state.is_released() {
+            return Poll::Ready(Ok(()));
+        }
         if this.state.must_reset() {
             // A regular end would look like the end of the response.
             this.reset();
             return Poll::Ready(Ok(()));
         }
-        match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
-        }
-    }
-}
-
-impl Drop for ClientStream {
-    fn drop(&mut self) {
-        if self.state.must_reset() {
-            self.reset();
-        }
+        this.transport.poll_shutdown(cx)
     }
 }

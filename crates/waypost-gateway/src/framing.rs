@@ -45,6 +45,8 @@ pub(crate) struct Scanner {
     partial: Vec<u8>,
     /// Whether more of that line has been received than is kept.
     is_cut: bool,
+    /// Whether there are empty lines in front of the next request, which hyper keeps until it comes.
+    is_after_blank: bool,
 }
 
 #[derive(Default)]
@@ -70,6 +72,12 @@ impl Scanner {
             Part::Headers(..) => true,
             _ => false,
         }
+    }
+
+    /// Whether all that has been received belongs to complete requests.
+    pub(crate) fn is_between_requests(&self) -> bool {
+        let is_first_line = matches!(self.part, Part::RequestLine) && !self.is_after_blank;
+        is_first_line && self.skip == 0 && self.partial.is_empty()
     }
 
     pub(crate) fn scan(&mut self, mut bytes: &[u8]) {
@@ -132,8 +140,14 @@ impl Scanner {
     /// Returns the part that the next line belongs to, or `None` if this one is malformed.
     fn after(&mut self, line: &[u8], is_empty: bool) -> Option<Part> {
         Some(match self.part {
-            Part::RequestLine if is_empty => Part::RequestLine,
-            Part::RequestLine => Part::Headers(None, false),
+            Part::RequestLine => {
+                self.is_after_blank = is_empty;
+                if is_empty {
+                    Part::RequestLine
+                } else {
+                    Part::Headers(None, false)
+                }
+            }
             Part::Headers(length, true) if is_empty => {
                 if length.is_some() {
                     self.conflict.report();

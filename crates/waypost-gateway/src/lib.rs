@@ -101,6 +101,7 @@ mod gzip_body;
 mod header_edits;
 mod headers;
 mod html;
+mod http_connection;
 mod internal;
 mod listener;
 mod mirror;

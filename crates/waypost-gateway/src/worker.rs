@@ -4,7 +4,7 @@
 //! Workers share data that rarely changes (routes, configuration), but nothing that requests write to, so
 //! a core never waits for another one.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::access_log::LogBuffer;
@@ -24,8 +24,21 @@ pub(crate) struct Worker {
     /// By the index of the service.
     budgets: Mutex<Vec<RetryBudget>>,
     budget: RetryBudget,
+    /// The number of idle connections that still have their buffers.
+    idle: AtomicUsize,
     phase: AtomicU8,
 }
+
+/// Whether a connection counts among those that are idle and still have their buffers.
+pub(crate) struct IdleCount<'a> {
+    idle: &'a AtomicUsize,
+    is_counted: bool,
+}
+
+/// The number of idle connections of a worker that may have their buffers. It limits how far the
+/// buffers of many connections that send a request each spread in memory: the allocator can't return
+/// pages between those that are still in use.
+const MAX_IDLE: usize = 64;
 
 const SERVING: u8 = 0;
 const DRAINING: u8 = 1;
@@ -46,6 +59,7 @@ impl Worker {
             log: LogBuffer::new(config.access_log.clone()),
             budgets: Mutex::default(),
             budget: RetryBudget::new(config.retry_ratio, workers),
+            idle: AtomicUsize::new(0),
             phase: AtomicU8::new(SERVING),
         }
     }
@@ -70,6 +84,14 @@ impl Worker {
 
     pub(crate) fn deadlines(&self) -> &Deadlines {
         &self.deadlines
+    }
+
+    /// Counts a connection while it is idle.
+    pub(crate) fn idle_count(&self) -> IdleCount<'_> {
+        IdleCount {
+            idle: &self.idle,
+            is_counted: false,
+        }
     }
 
     /// Records a request that has ended. `peer` is the address of the client.
@@ -119,5 +141,30 @@ impl Worker {
 
     pub(crate) fn is_closing(&self) -> bool {
         self.phase.load(Ordering::Relaxed) >= CLOSING
+    }
+}
+
+impl IdleCount<'_> {
+    pub(crate) fn set(&mut self, is_idle: bool) {
+        if is_idle == self.is_counted {
+            return;
+        }
+        self.is_counted = is_idle;
+        if is_idle {
+            self.idle.fetch_add(1, Ordering::Relaxed);
+        } else {
+            self.idle.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Whether more connections are counted than may have their buffers.
+    pub(crate) fn is_above_limit(&self) -> bool {
+        self.idle.load(Ordering::Relaxed) > MAX_IDLE
+    }
+}
+
+impl Drop for IdleCount<'_> {
+    fn drop(&mut self) {
+        self.set(false);
     }
 }

@@ -7,7 +7,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use waypost::ConfigError;
 
-use crate::connection;
+use crate::connection::Connection;
 use crate::listener::Accepted;
 use crate::server::Server;
 use crate::worker::Worker;
@@ -21,17 +21,15 @@ pub(crate) async fn run(
     stop: CancellationToken,
 ) {
     let accept = async {
-        while let Some(Accepted {
-            stream,
-            peer,
-            permit,
-        }) = accepted.recv().await
-        {
+        while let Some(accepted) = accepted.recv().await {
             let (server, worker) = (Arc::clone(&server), Arc::clone(&worker));
-            tracker.spawn(async move {
-                connection::serve(server, worker, stream, peer).await;
-                drop(permit);
-            });
+            let peer = accepted.peer;
+            match Connection::new(server, worker, accepted) {
+                Ok(mut connection) => {
+                    tracker.spawn(async move { connection.serve().await });
+                }
+                Err(error) => tracing::debug!(%error, %peer, "connection failed"),
+            }
         }
         std::future::pending::<()>().await;
     };

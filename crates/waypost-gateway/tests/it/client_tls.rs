@@ -2,10 +2,12 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use http::Request;
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
@@ -15,7 +17,7 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, ServerName};
 use tokio_rustls::rustls::{ClientConfig, RootCertStore};
 use waypost_gateway::TlsCertificate;
 
-use crate::support::{Body, Origin, TestGateway, body, with_deadline};
+use crate::support::{Body, Origin, TestGateway, body, pass_time, with_deadline};
 
 /// Writes a certificate for a name and its key to files, and returns the certificate.
 fn write_certificate(folder: &Path, name: &str) -> String {
@@ -132,4 +134,59 @@ async fn a_new_certificate_is_used_without_a_restart_and_a_bad_one_changes_nothi
     std::fs::write(folder.path().join("shop.test.crt"), "no certificate").unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(1500)).await;
     assert!(connect(&gateway, "shop.test", &new, &[]).await.is_ok());
+}
+
+#[tokio::test]
+async fn an_idle_connection_answers_again_and_ends_as_tls_requires() {
+    let folder = tempfile::tempdir().unwrap();
+    let shop = write_certificate(folder.path(), "shop.test");
+    let tls = vec![files(folder.path(), "shop.test")];
+    let mut gateway = TestGateway::start_with(|config| {
+        config.tls = tls;
+        config.worker_threads = 0;
+    })
+    .await;
+    gateway
+        .add("shop", "s", Origin::text("hello").await.address)
+        .await;
+    let mut clients = Vec::new();
+    for _ in 0..2 {
+        let client = connect(&gateway, "shop.test", &shop, &["http/1.1"]).await;
+        clients.push(client.unwrap());
+    }
+    for seconds in [0, 30, 1] {
+        pass_time(Duration::from_secs(seconds)).await;
+        for client in &mut clients {
+            let request = "GET /shop/ HTTP/1.1\r\nHost: shop.test\r\n\r\n";
+            client.write_all(request.as_bytes()).await.unwrap();
+            let mut response = Vec::new();
+            while !response.ends_with(b"hello") {
+                let read = with_deadline("the response", client.read_buf(&mut response));
+                assert_ne!(read.await.unwrap(), 0, "the connection is closed");
+            }
+        }
+    }
+    // The first is closed since it is idle, the second since the gateway ends. Without the alert
+    // `close_notify`, reading would be an error.
+    let mut second = clients.pop().unwrap();
+    pass_time(Duration::from_secs(60)).await;
+    second
+        .write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")
+        .await
+        .unwrap();
+    let mut response = vec![0; 12];
+    with_deadline("the response", second.read_exact(&mut response))
+        .await
+        .unwrap();
+    assert_eq!(response, b"HTTP/1.1 200");
+    pass_time(Duration::from_secs(30)).await;
+    let mut first = clients.pop().unwrap();
+    for client in [&mut first, &mut second] {
+        let mut rest = Vec::new();
+        with_deadline("the end", client.read_to_end(&mut rest))
+            .await
+            .unwrap();
+        gateway.begin_shutdown();
+    }
+    gateway.stopped().await;
 }

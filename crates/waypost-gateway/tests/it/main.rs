@@ -11,6 +11,7 @@ mod grpc;
 mod headers;
 mod http2;
 mod http2_frames;
+mod idle_connections;
 mod jwt;
 mod limits;
 mod mirror;

@@ -30,6 +30,20 @@ async fn a_connection_without_a_request_is_closed_after_the_keep_alive_timeout()
 }
 
 #[tokio::test]
+async fn a_connection_is_closed_after_the_keep_alive_timeout_once_an_instance_has_answered() {
+    let gateway =
+        TestGateway::start_with(|config| config.keep_alive_timeout = Duration::from_millis(300))
+            .await;
+    gateway
+        .add("shop", "s", Origin::text("hello").await.address)
+        .await;
+    let mut client = RawClient::connect(gateway.address).await;
+    client.send("GET /shop/ HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let answer = client.read_to_end().await;
+    assert!(answer.ends_with("hello"), "{answer}");
+}
+
+#[tokio::test]
 async fn a_body_that_arrives_too_slowly_gets_a_408() {
     let gateway = TestGateway::start_with(|config| {
         config.upload_idle_timeout = Duration::from_secs(3);

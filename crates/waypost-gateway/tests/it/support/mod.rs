@@ -38,3 +38,10 @@ pub(crate) async fn wait_until(what: &str, mut holds: impl FnMut() -> bool) {
     })
     .await;
 }
+
+/// Lets time pass, during which nothing is sent. The gateway must run in the test's runtime.
+pub(crate) async fn pass_time(time: Duration) {
+    tokio::time::pause();
+    tokio::time::sleep(time).await;
+    tokio::time::resume();
+}

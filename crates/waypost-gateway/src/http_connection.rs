@@ -1,0 +1,277 @@
+//! Serves HTTP on a client's connection.
+
+use std::convert::Infallible;
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::server::conn::{http1, http2};
+use hyper::service::{HttpService, Service, service_fn};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+
+use crate::client::{Client, ConnectionState, Expected};
+use crate::client_stream::{ClientLimits, ClientStream, Transport};
+use crate::connection::{BoxError, Connection};
+use crate::deadlines::Deadline;
+use crate::forwarded::Forwarding;
+use crate::framing::{FramingConflict, MAX_HEAD};
+use crate::response_body::ResponseBody;
+use crate::worker::Worker;
+
+/// How often an HTTP/2 connection is checked with a ping, and how long the response may take.
+const PING_INTERVAL: Duration = Duration::from_secs(30);
+const PING_TIMEOUT: Duration = Duration::from_secs(20);
+/// The number of concurrent requests on an HTTP/2 connection.
+const MAX_STREAMS: u32 = 200;
+/// How long an idle HTTP/1 connection keeps its buffers. A client that sends its next request sooner
+/// doesn't make the gateway allocate them again.
+const KEEP_BUFFERS: Duration = Duration::from_millis(100);
+
+/// How serving HTTP/1 ended.
+pub(crate) enum Http1End {
+    Closed,
+    /// The client has sent nothing since its last request, for the given time.
+    Idle(Transport, Duration),
+}
+
+pub(crate) async fn serve_http1(
+    connection: &Connection,
+    transport: Transport,
+    limits: ClientLimits,
+) -> Result<Http1End, BoxError> {
+    let state = Arc::<ConnectionState>::default();
+    let worker = &connection.worker;
+    let mut stream = ClientStream::new(
+        transport,
+        Arc::clone(&state),
+        limits.write,
+        worker.deadlines(),
+    );
+    let scheme = stream.scheme();
+    let conflict = stream.scan();
+    let service = service(connection, scheme, false, Arc::clone(&state), conflict);
+    let mut http = http1::Builder::new()
+        .max_buf_size(MAX_HEAD)
+        .serve_connection(TokioIo::new(stream), service)
+        .with_upgrades();
+    let kept = KEEP_BUFFERS.min(limits.idle);
+    let mut limit = ReadLimit::new(&state, &connection.deadline, limits, kept);
+    let mut idle = worker.idle_count();
+    let mut driver = Driver::new(worker, &connection.deadline);
+    let mut was_released = Duration::ZERO;
+    let ended = poll_fn(|cx| {
+        let shut_down = http1::UpgradeableConnection::graceful_shutdown;
+        if let Poll::Ready(ended) = driver.poll(cx, Pin::new(&mut http), shut_down) {
+            return Poll::Ready(ended.map_err(BoxError::from));
+        }
+        let has_passed = limit.check();
+        let is_idle = limit.expected == Expected::Request;
+        idle.set(is_idle);
+        if is_idle && (has_passed || idle.is_above_limit()) {
+            was_released = if has_passed { kept } else { Duration::ZERO };
+            return release(&state, cx, &mut http).map_err(BoxError::from);
+        }
+        if has_passed {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        }
+        Poll::Pending
+    })
+    .await;
+    connection.deadline.clear();
+    let Some(parts) = http.into_parts() else {
+        // The connection was upgraded.
+        return Ok(Http1End::Closed);
+    };
+    let stream = parts.io.into_inner();
+    if state.must_reset() {
+        stream.reset();
+    }
+    ended?;
+    if !state.is_released() {
+        return Ok(Http1End::Closed);
+    }
+    if !parts.read_buf.is_empty() {
+        return Err("a part of a request was left unread".into());
+    }
+    Ok(Http1End::Idle(stream.into_transport(), was_released))
+}
+
+/// Ends hyper's part of an idle connection and leaves the socket open.
+fn release<S>(
+    state: &ConnectionState,
+    cx: &mut Context<'_>,
+    http: &mut http1::UpgradeableConnection<TokioIo<ClientStream>, S>,
+) -> Poll<hyper::Result<()>>
+where
+    S: HttpService<Incoming, ResBody = ResponseBody, Error = Infallible>,
+{
+    state.set_released(true);
+    // hyper ends an idle connection at once.
+    Pin::new(&mut *http).graceful_shutdown();
+    let ended = Pin::new(http).poll(cx);
+    if ended.is_pending() {
+        state.set_released(false);
+    }
+    ended
+}
+
+pub(crate) async fn serve_http2(
+    connection: &Connection,
+    transport: Transport,
+    limits: ClientLimits,
+) -> Result<(), BoxError> {
+    let state = Arc::<ConnectionState>::default();
+    let worker = &connection.worker;
+    let stream = ClientStream::new(
+        transport,
+        Arc::clone(&state),
+        limits.write,
+        worker.deadlines(),
+    );
+    let conflict = FramingConflict::default();
+    let scheme = stream.scheme();
+    let service = service(connection, scheme, true, Arc::clone(&state), conflict);
+    let mut http = http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_TIMEOUT)
+        .max_concurrent_streams(MAX_STREAMS)
+        .max_header_list_size(MAX_HEAD as u32)
+        .enable_connect_protocol()
+        .serve_connection(TokioIo::new(stream), service);
+    let mut limit = ReadLimit::new(&state, &connection.deadline, limits, limits.idle);
+    let mut driver = Driver::new(worker, &connection.deadline);
+    poll_fn(|cx| {
+        let shut_down = http2::Connection::graceful_shutdown;
+        if let Poll::Ready(ended) = driver.poll(cx, Pin::new(&mut http), shut_down) {
+            return Poll::Ready(ended.map_err(BoxError::from));
+        }
+        if limit.check() {
+            return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut).into()));
+        }
+        Poll::Pending
+    })
+    .await
+}
+
+/// Answers the requests of a connection.
+fn service(
+    connection: &Connection,
+    scheme: &'static str,
+    is_http2: bool,
+    state: Arc<ConnectionState>,
+    conflict: FramingConflict,
+) -> impl Service<
+    Request<Incoming>,
+    Response = Response<ResponseBody>,
+    Error = Infallible,
+    Future: Send + 'static,
+> + Send
++ 'static {
+    let server = Arc::clone(&connection.server);
+    let trusted = &server.config().trusted_proxies;
+    let forwarding = Forwarding::new(connection.peer.ip(), trusted, scheme);
+    let worker = Arc::clone(&connection.worker);
+    let client = Client::new(
+        worker,
+        connection.peer,
+        forwarding,
+        is_http2,
+        state,
+        conflict,
+    );
+    let client = Arc::new(client);
+    service_fn(move |request: Request<Incoming>| {
+        let (server, client) = (Arc::clone(&server), Arc::clone(&client));
+        async move { Ok(server.respond(request, client).await) }
+    })
+}
+
+/// Polls hyper's part of a connection.
+struct Driver<'a> {
+    worker: &'a Worker,
+    deadline: &'a Deadline,
+    is_shutting_down: bool,
+}
+
+impl<'a> Driver<'a> {
+    fn new(worker: &'a Worker, deadline: &'a Deadline) -> Self {
+        Self {
+            worker,
+            deadline,
+            is_shutting_down: false,
+        }
+    }
+
+    /// Shuts the connection down gracefully when the worker drains, and ends when the worker closes.
+    fn poll<C: Future<Output = hyper::Result<()>>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut http: Pin<&mut C>,
+        shut_down: impl Fn(Pin<&mut C>),
+    ) -> Poll<hyper::Result<()>> {
+        // The worker wakes all connections when it drains and when it closes.
+        self.deadline.register(cx.waker());
+        if self.worker.is_closing() {
+            return Poll::Ready(Ok(()));
+        }
+        // Also when the worker drains, so that a request that has arrived already gets a response.
+        let polled = http.as_mut().poll(cx);
+        if polled.is_pending() && self.worker.is_draining() && !self.is_shutting_down {
+            self.is_shutting_down = true;
+            shut_down(http.as_mut());
+            return http.poll(cx);
+        }
+        polled
+    }
+}
+
+/// The limit on the time until a client sends what is expected of it.
+struct ReadLimit<'a> {
+    state: &'a ConnectionState,
+    deadline: &'a Deadline,
+    limits: ClientLimits,
+    /// The limit on the time until the next request.
+    request: Duration,
+    expected: Expected,
+    /// The value of [`ConnectionState::activity`] when the limit was set.
+    activity: u32,
+}
+
+impl<'a> ReadLimit<'a> {
+    fn new(
+        state: &'a ConnectionState,
+        deadline: &'a Deadline,
+        limits: ClientLimits,
+        request: Duration,
+    ) -> Self {
+        Self {
+            state,
+            deadline,
+            limits,
+            request,
+            expected: Expected::Nothing,
+            activity: 0,
+        }
+    }
+
+    /// Sets or clears the limit after the connection was polled. Returns whether it has passed.
+    fn check(&mut self) -> bool {
+        let (expected, activity) = (self.state.expected(), self.state.activity());
+        if expected != self.expected || activity != self.activity {
+            (self.expected, self.activity) = (expected, activity);
+            match expected {
+                Expected::Nothing => self.deadline.clear(),
+                Expected::Request => self.deadline.set(self.request),
+                Expected::Head => self.deadline.set(self.limits.head),
+                Expected::Rest => self.deadline.set(self.limits.idle),
+            }
+        }
+        self.deadline.has_passed()
+    }
+}
