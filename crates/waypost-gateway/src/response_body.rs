@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll, Waker};
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use crate::exchange::Exchange;
 use crate::gzip_body::GzipBody;
 use crate::headers;
 use crate::stream_info::EndReason;
-use crate::upstream::{Http1, Peer};
+use crate::upstream::{Http1, Peer, poll_frame};
 
 /// The body of a response to a client.
 pub(crate) enum ResponseBody {
@@ -127,24 +127,6 @@ impl ProxiedBody {
         body
     }
 
-    /// Polls for the next frame. Drives the connection if no frame has been received yet.
-    fn poll_incoming(
-        &mut self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, hyper::Error>>> {
-        let Some(connection) = &mut self.connection else {
-            return Pin::new(&mut self.incoming).poll_frame(cx);
-        };
-        // A frame can only arrive while the connection is driven here, so no waker is needed.
-        let mut noop = Context::from_waker(Waker::noop());
-        let polled = Pin::new(&mut self.incoming).poll_frame(&mut noop);
-        if polled.is_ready() {
-            return polled;
-        }
-        connection.drive(cx);
-        Pin::new(&mut self.incoming).poll_frame(&mut noop)
-    }
-
     /// How long the instance may send nothing from now on.
     fn time_left(&self) -> Duration {
         let BodyLimits { idle, ends_at } = self.limits;
@@ -186,7 +168,7 @@ impl Body for ProxiedBody {
         if let Some(error) = this.failure.take() {
             return Poll::Ready(Some(Err(ProxiedBodyError::Broken(error))));
         }
-        let Poll::Ready(frame) = this.poll_incoming(cx) else {
+        let Poll::Ready(frame) = poll_frame(&mut this.incoming, &mut this.connection, cx) else {
             if !this.is_waiting {
                 this.is_waiting = true;
                 this.deadline.set(this.time_left());

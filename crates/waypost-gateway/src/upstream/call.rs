@@ -1,14 +1,13 @@
 //! Requests that the gateway makes itself. It reads the whole response before it continues.
 
 use std::future::poll_fn;
-use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use http::{HeaderMap, Request, StatusCode, Uri, header};
-use hyper::body::{Body, Frame, Incoming};
+use hyper::body::Incoming;
 
-use super::connection::Http1;
+use super::connection::{Http1, poll_frame};
 use super::peer::{Channel, Peer};
 use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::request_body::AttemptBody;
@@ -123,7 +122,9 @@ impl CallResponse {
 
     async fn read_body(&mut self, max_body: usize) -> Result<Bytes, AttemptError> {
         let mut body = BytesMut::new();
-        while let Some(frame) = poll_fn(|cx| self.poll_frame(cx)).await {
+        while let Some(frame) =
+            poll_fn(|cx| poll_frame(self.head.body_mut(), &mut self.connection, cx)).await
+        {
             let frame = frame
                 .map_err(|error| AttemptError::from_hyper(AttemptErrorKind::Broken, &error))?;
             let Ok(data) = frame.into_data() else {
@@ -138,20 +139,5 @@ impl CallResponse {
             body.extend_from_slice(&data);
         }
         Ok(body.freeze())
-    }
-
-    fn poll_frame(&mut self, cx: &mut Context<'_>) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
-        let mut incoming = std::pin::Pin::new(self.head.body_mut());
-        let Some(connection) = &mut self.connection else {
-            return incoming.poll_frame(cx);
-        };
-        // A frame can only arrive while the connection is driven here, so no waker is needed.
-        let mut noop = Context::from_waker(Waker::noop());
-        let polled = incoming.as_mut().poll_frame(&mut noop);
-        if polled.is_ready() {
-            return polled;
-        }
-        connection.drive(cx);
-        incoming.poll_frame(&mut noop)
     }
 }

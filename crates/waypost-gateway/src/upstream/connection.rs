@@ -6,12 +6,13 @@
 
 use std::fmt;
 use std::future::poll_fn;
-use std::pin::pin;
-use std::task::{Context, Waker};
+use std::pin::{Pin, pin};
+use std::task::{Context, Poll, Waker};
 
+use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use http::{Request, Response};
-use hyper::body::Incoming;
+use hyper::body::{Body, Frame, Incoming};
 use hyper::client::conn::{TrySendError, http1};
 use hyper_util::rt::TokioIo;
 
@@ -112,7 +113,7 @@ impl Http1 {
     }
 
     /// Reads and writes as much as possible without waiting.
-    pub(crate) fn drive(&mut self, cx: &mut Context<'_>) {
+    fn drive(&mut self, cx: &mut Context<'_>) {
         drive(&mut self.connection, cx);
     }
 
@@ -146,6 +147,27 @@ impl fmt::Debug for Http1 {
             .field("is_reused", &self.is_reused)
             .finish_non_exhaustive()
     }
+}
+
+/// Polls the body of a response for its next frame. Drives the connection that it comes from if no frame
+/// has been received yet; `None` if the connection has a task of its own.
+pub(crate) fn poll_frame(
+    incoming: &mut Incoming,
+    connection: &mut Option<Http1>,
+    cx: &mut Context<'_>,
+) -> Poll<Option<hyper::Result<Frame<Bytes>>>> {
+    let mut incoming = Pin::new(incoming);
+    let Some(connection) = connection else {
+        return incoming.poll_frame(cx);
+    };
+    // A frame can only arrive while the connection is driven here, so no waker is needed.
+    let mut noop = Context::from_waker(Waker::noop());
+    let polled = incoming.as_mut().poll_frame(&mut noop);
+    if polled.is_ready() {
+        return polled;
+    }
+    connection.drive(cx);
+    incoming.poll_frame(&mut noop)
 }
 
 fn drive(connection: &mut Option<Connection>, cx: &mut Context<'_>) {

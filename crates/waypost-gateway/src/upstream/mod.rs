@@ -15,7 +15,7 @@ use std::time::Duration;
 use waypost::Instance;
 
 pub(crate) use call::{WholeResponse, begin_call, call};
-pub(crate) use connection::Http1;
+pub(crate) use connection::{Http1, poll_frame};
 pub(crate) use peer::{Channel, Peer};
 pub(crate) use tls::ClientTls;
 pub(crate) use url::HttpUrl;
