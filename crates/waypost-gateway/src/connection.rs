@@ -7,9 +7,9 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
@@ -17,7 +17,7 @@ use tokio::net::TcpStream;
 
 use crate::client_stream::{ClientLimits, Transport};
 use crate::deadlines::Deadline;
-use crate::http_connection::{self, Http1End};
+use crate::http_connection::{serve_http1, serve_http2};
 use crate::listener::{Accepted, Permit};
 use crate::server::Server;
 use crate::worker::Worker;
@@ -29,17 +29,39 @@ const HTTP2_PREFACE: &[u8] = b"PRI ";
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// A client's connection.
+/// A client's connection. Ends when the client closes it, an error occurs, or the worker ends.
 pub(crate) struct Connection {
+    scope: Scope,
+    step: Step,
+    _permit: Permit,
+}
+
+/// What serving a connection needs.
+#[derive(Clone)]
+pub(crate) struct Scope {
     pub(crate) server: Arc<Server>,
     pub(crate) worker: Arc<Worker>,
     pub(crate) peer: SocketAddr,
-    /// The limit on the time in which the client sends nothing. The worker wakes the task of the
-    /// connection through it when it drains or closes.
+    /// The limit on the time in which the client sends nothing. Through it the worker wakes the task of
+    /// the connection when it drains or closes.
     pub(crate) deadline: Arc<Deadline>,
-    /// `None` while HTTP is served.
-    transport: Option<Transport>,
-    _permit: Permit,
+}
+
+enum Step {
+    /// The client has sent nothing yet.
+    New(Transport),
+    /// The client has sent nothing since its last request.
+    Idle(Transport),
+    /// Boxed, so that the task of an idle connection is small.
+    Serving(Pin<Box<dyn Future<Output = Result<Served, BoxError>> + Send>>),
+    Closed,
+}
+
+/// How serving a connection ended.
+pub(crate) enum Served {
+    Closed,
+    /// The client has sent nothing since its last request, for the given time.
+    Idle(Transport, Duration),
 }
 
 impl Connection {
@@ -55,84 +77,85 @@ impl Connection {
         let stream = TcpStream::from_std(accepted.stream)?;
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-        Ok(Self {
+        let scope = Scope {
             server,
             deadline: worker.deadlines().deadline(),
             worker,
             peer: accepted.peer,
-            transport: Some(Transport::Plain(stream)),
+        };
+        let step = if scope.server.tls().is_some() {
+            Step::Serving(Box::pin(serve_tls(scope.clone(), stream)))
+        } else {
+            scope.deadline.set(scope.limits().idle);
+            Step::New(Transport::Plain(stream))
+        };
+        Ok(Self {
+            scope,
+            step,
             _permit: accepted.permit,
         })
     }
 
-    /// Serves the connection until the client closes it, an error occurs, or the worker ends.
-    pub(crate) async fn serve(&mut self) {
-        if let Err(error) = self.try_serve().await {
-            tracing::debug!(%error, peer = %self.peer, "connection failed");
-        }
-    }
-
-    /// The futures of its steps are boxed, so that the task of an idle connection is small.
-    async fn try_serve(&mut self) -> Result<(), BoxError> {
-        let limits = ClientLimits::new(self.server.config());
-        let mut idle = limits.idle;
-        let mut is_http2 = match self.transport.take() {
-            Some(Transport::Plain(stream)) if self.server.tls().is_some() => {
-                Some(Box::pin(self.accept_tls(stream, limits.head)).await?)
-            }
-            transport => {
-                self.transport = transport;
-                None
-            }
-        };
+    fn poll_steps(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         loop {
-            if is_http2 != Some(true) && !self.receives(idle).await? {
-                return Ok(());
-            }
-            if is_http2.is_none() {
-                is_http2 = Some(Box::pin(self.begins_with_http2(limits.head)).await?);
-            }
-            let Some(transport) = self.transport.take() else {
-                return Ok(());
-            };
-            if is_http2 == Some(true) {
-                return Box::pin(http_connection::serve_http2(self, transport, limits)).await;
-            }
-            match Box::pin(http_connection::serve_http1(self, transport, limits)).await? {
-                Http1End::Closed => return Ok(()),
-                Http1End::Idle(transport, since) => {
-                    self.transport = Some(transport);
-                    idle = limits.idle.saturating_sub(since);
+            self.step = match &mut self.step {
+                Step::New(transport) | Step::Idle(transport) => {
+                    let receives = ready!(self.scope.poll_receives(transport, cx))?;
+                    if !receives {
+                        return Poll::Ready(Ok(()));
+                    }
+                    self.scope.deadline.clear();
+                    let scope = self.scope.clone();
+                    match std::mem::replace(&mut self.step, Step::Closed) {
+                        Step::New(transport) => {
+                            Step::Serving(Box::pin(serve_plain(scope, transport)))
+                        }
+                        Step::Idle(transport) => {
+                            Step::Serving(Box::pin(serve_http1(scope, transport)))
+                        }
+                        other => other,
+                    }
                 }
-            }
+                Step::Serving(serving) => match ready!(serving.as_mut().poll(cx))? {
+                    Served::Closed => Step::Closed,
+                    Served::Idle(transport, time) => {
+                        let limit = self.scope.limits().idle.saturating_sub(time);
+                        self.scope.deadline.set(limit);
+                        Step::Idle(transport)
+                    }
+                },
+                Step::Closed => return Poll::Ready(Ok(())),
+            };
         }
     }
+}
 
-    /// Negotiates TLS. Returns whether the client chose HTTP/2.
-    async fn accept_tls(&mut self, stream: TcpStream, limit: Duration) -> Result<bool, BoxError> {
-        let Some(tls) = self.server.tls() else {
-            return Ok(false);
-        };
-        let handshake = tokio::time::timeout(limit, tls.acceptor().accept(stream));
-        let stream = self.until_draining(handshake).await???;
-        let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-        self.transport = Some(Transport::Tls(Box::new(stream)));
-        Ok(is_http2)
+impl Future for Connection {
+    type Output = ();
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        let this = self.get_mut();
+        let ended = ready!(this.poll_steps(cx));
+        this.step = Step::Closed;
+        if let Err(error) = ended {
+            tracing::debug!(%error, peer = %this.scope.peer, "connection failed");
+        }
+        Poll::Ready(())
+    }
+}
+
+impl Scope {
+    pub(crate) fn limits(&self) -> ClientLimits {
+        ClientLimits::new(self.server.config())
     }
 
-    /// Waits until the client has sent something. Returns false if the connection is to be closed, since
-    /// nothing was sent for `idle` or the worker drains.
-    async fn receives(&mut self, idle: Duration) -> io::Result<bool> {
-        self.deadline.set(idle);
-        let received = poll_fn(|cx| self.poll_receives(cx)).await;
-        self.deadline.clear();
-        received
-    }
-
-    fn poll_receives(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
-        let Some(transport) = &mut self.transport else {
-            return Poll::Ready(Ok(false));
-        };
+    /// Waits until the client has sent something. False if the connection is to be closed, since the
+    /// limit has passed or the worker drains.
+    fn poll_receives(
+        &self,
+        transport: &mut Transport,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
         self.deadline.register(cx.waker());
         if let Poll::Ready(readable) = transport.poll_readable(cx) {
             return Poll::Ready(readable.map(|()| true));
@@ -145,29 +168,56 @@ impl Connection {
         Poll::Pending
     }
 
-    /// Whether a connection without TLS begins with HTTP/2 ("prior knowledge").
-    async fn begins_with_http2(&self, limit: Duration) -> Result<bool, BoxError> {
-        let Some(Transport::Plain(stream)) = &self.transport else {
-            return Ok(false);
-        };
-        let deciding = tokio::time::timeout(limit, begins_with_http2(stream));
-        Ok(self.until_draining(deciding).await???)
-    }
-
-    /// Awaits a future that is dropped when the worker drains.
-    async fn until_draining<T>(&self, waiting: impl Future<Output = T>) -> Result<T, &'static str> {
-        let mut waiting = pin!(waiting);
+    /// Awaits a future for at most `limit`, and until the worker drains.
+    async fn within<T>(
+        &self,
+        limit: Duration,
+        waiting: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, BoxError> {
+        let mut waiting = pin!(tokio::time::timeout(limit, waiting));
         poll_fn(|cx| {
             self.deadline.register(cx.waker());
             if self.worker.is_draining() {
-                return Poll::Ready(Err("the gateway ends"));
+                return Poll::Ready(Err("the gateway ends".into()));
             }
-            waiting.as_mut().poll(cx).map(Ok)
+            Poll::Ready(Ok(ready!(waiting.as_mut().poll(cx))??))
         })
         .await
     }
 }
 
+async fn serve_tls(scope: Scope, stream: TcpStream) -> Result<Served, BoxError> {
+    let Some(tls) = scope.server.tls() else {
+        return Ok(Served::Closed);
+    };
+    let handshake = tls.acceptor().accept(stream);
+    let stream = scope.within(scope.limits().head, handshake).await?;
+    let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
+    let transport = Transport::Tls(Box::new(stream));
+    if is_http2 {
+        Box::pin(serve_http2(scope, transport)).await
+    } else {
+        Ok(Served::Idle(transport, Duration::ZERO))
+    }
+}
+
+/// Serves a connection without TLS, whose first bytes tell the version of HTTP.
+async fn serve_plain(scope: Scope, transport: Transport) -> Result<Served, BoxError> {
+    let is_http2 = match &transport {
+        Transport::Plain(stream) => {
+            let deciding = begins_with_http2(stream);
+            scope.within(scope.limits().head, deciding).await?
+        }
+        Transport::Tls(_) => false,
+    };
+    if is_http2 {
+        Box::pin(serve_http2(scope, transport)).await
+    } else {
+        Box::pin(serve_http1(scope, transport)).await
+    }
+}
+
+/// Whether a connection without TLS begins with HTTP/2 ("prior knowledge").
 async fn begins_with_http2(stream: &TcpStream) -> io::Result<bool> {
     let mut buffer = [0; HTTP2_PREFACE.len()];
     loop {

@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::future::poll_fn;
 use std::io;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use crate::client::{Client, ConnectionState, Expected};
 use crate::client_stream::{ClientLimits, ClientStream, Transport};
-use crate::connection::{BoxError, Connection};
+use crate::connection::{BoxError, Scope, Served};
 use crate::deadlines::Deadline;
 use crate::forwarded::Forwarding;
 use crate::framing::{FramingConflict, MAX_HEAD};
@@ -32,20 +32,11 @@ const MAX_STREAMS: u32 = 200;
 /// doesn't make the gateway allocate them again.
 const KEEP_BUFFERS: Duration = Duration::from_millis(100);
 
-/// How serving HTTP/1 ended.
-pub(crate) enum Http1End {
-    Closed,
-    /// The client has sent nothing since its last request, for the given time.
-    Idle(Transport, Duration),
-}
-
-pub(crate) async fn serve_http1(
-    connection: &Connection,
-    transport: Transport,
-    limits: ClientLimits,
-) -> Result<Http1End, BoxError> {
+/// Serves HTTP/1 until the connection ends or has been idle for a moment.
+pub(crate) async fn serve_http1(scope: Scope, transport: Transport) -> Result<Served, BoxError> {
+    let limits = scope.limits();
     let state = Arc::<ConnectionState>::default();
-    let worker = &connection.worker;
+    let worker = &scope.worker;
     let mut stream = ClientStream::new(
         transport,
         Arc::clone(&state),
@@ -54,15 +45,15 @@ pub(crate) async fn serve_http1(
     );
     let scheme = stream.scheme();
     let conflict = stream.scan();
-    let service = service(connection, scheme, false, Arc::clone(&state), conflict);
+    let service = service(&scope, scheme, false, Arc::clone(&state), conflict);
     let mut http = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let kept = KEEP_BUFFERS.min(limits.idle);
-    let mut limit = ReadLimit::new(&state, &connection.deadline, limits, kept);
+    let mut limit = ReadLimit::new(&state, &scope.deadline, limits, kept);
     let mut idle = worker.idle_count();
-    let mut driver = Driver::new(worker, &connection.deadline);
+    let mut driver = Driver::new(worker, &scope.deadline);
     let mut was_released = Duration::ZERO;
     let ended = poll_fn(|cx| {
         let shut_down = http1::UpgradeableConnection::graceful_shutdown;
@@ -82,10 +73,10 @@ pub(crate) async fn serve_http1(
         Poll::Pending
     })
     .await;
-    connection.deadline.clear();
+    scope.deadline.clear();
     let Some(parts) = http.into_parts() else {
         // The connection was upgraded.
-        return Ok(Http1End::Closed);
+        return Ok(Served::Closed);
     };
     let stream = parts.io.into_inner();
     if state.must_reset() {
@@ -93,12 +84,12 @@ pub(crate) async fn serve_http1(
     }
     ended?;
     if !state.is_released() {
-        return Ok(Http1End::Closed);
+        return Ok(Served::Closed);
     }
     if !parts.read_buf.is_empty() {
         return Err("a part of a request was left unread".into());
     }
-    Ok(Http1End::Idle(stream.into_transport(), was_released))
+    Ok(Served::Idle(stream.into_transport(), was_released))
 }
 
 /// Ends hyper's part of an idle connection and leaves the socket open.
@@ -120,13 +111,10 @@ where
     ended
 }
 
-pub(crate) async fn serve_http2(
-    connection: &Connection,
-    transport: Transport,
-    limits: ClientLimits,
-) -> Result<(), BoxError> {
+pub(crate) async fn serve_http2(scope: Scope, transport: Transport) -> Result<Served, BoxError> {
+    let limits = scope.limits();
     let state = Arc::<ConnectionState>::default();
-    let worker = &connection.worker;
+    let worker = &scope.worker;
     let stream = ClientStream::new(
         transport,
         Arc::clone(&state),
@@ -135,8 +123,8 @@ pub(crate) async fn serve_http2(
     );
     let conflict = FramingConflict::default();
     let scheme = stream.scheme();
-    let service = service(connection, scheme, true, Arc::clone(&state), conflict);
-    let mut http = http2::Builder::new(TokioExecutor::new())
+    let service = service(&scope, scheme, true, Arc::clone(&state), conflict);
+    let http = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
         .keep_alive_timeout(PING_TIMEOUT)
@@ -144,24 +132,32 @@ pub(crate) async fn serve_http2(
         .max_header_list_size(MAX_HEAD as u32)
         .enable_connect_protocol()
         .serve_connection(TokioIo::new(stream), service);
-    let mut limit = ReadLimit::new(&state, &connection.deadline, limits, limits.idle);
-    let mut driver = Driver::new(worker, &connection.deadline);
+    let mut http = pin!(http);
+    let mut limit = ReadLimit::new(&state, &scope.deadline, limits, limits.idle);
+    let mut driver = Driver::new(worker, &scope.deadline);
     poll_fn(|cx| {
         let shut_down = http2::Connection::graceful_shutdown;
-        if let Poll::Ready(ended) = driver.poll(cx, Pin::new(&mut http), shut_down) {
+        if let Poll::Ready(ended) = driver.poll(cx, http.as_mut(), shut_down) {
             return Poll::Ready(ended.map_err(BoxError::from));
         }
-        if limit.check() {
+        if !limit.check() {
+            return Poll::Pending;
+        }
+        if driver.is_shutting_down {
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut).into()));
         }
-        Poll::Pending
+        // The client gets a GOAWAY frame, and has some time to confirm that it has.
+        scope.deadline.set(limits.head);
+        let ended = driver.shut_down(cx, http.as_mut(), shut_down);
+        ended.map_err(BoxError::from)
     })
-    .await
+    .await?;
+    Ok(Served::Closed)
 }
 
 /// Answers the requests of a connection.
 fn service(
-    connection: &Connection,
+    scope: &Scope,
     scheme: &'static str,
     is_http2: bool,
     state: Arc<ConnectionState>,
@@ -173,18 +169,11 @@ fn service(
     Future: Send + 'static,
 > + Send
 + 'static {
-    let server = Arc::clone(&connection.server);
+    let server = Arc::clone(&scope.server);
     let trusted = &server.config().trusted_proxies;
-    let forwarding = Forwarding::new(connection.peer.ip(), trusted, scheme);
-    let worker = Arc::clone(&connection.worker);
-    let client = Client::new(
-        worker,
-        connection.peer,
-        forwarding,
-        is_http2,
-        state,
-        conflict,
-    );
+    let forwarding = Forwarding::new(scope.peer.ip(), trusted, scheme);
+    let worker = Arc::clone(&scope.worker);
+    let client = Client::new(worker, scope.peer, forwarding, is_http2, state, conflict);
     let client = Arc::new(client);
     service_fn(move |request: Request<Incoming>| {
         let (server, client) = (Arc::clone(&server), Arc::clone(&client));
@@ -223,11 +212,20 @@ impl<'a> Driver<'a> {
         // Also when the worker drains, so that a request that has arrived already gets a response.
         let polled = http.as_mut().poll(cx);
         if polled.is_pending() && self.worker.is_draining() && !self.is_shutting_down {
-            self.is_shutting_down = true;
-            shut_down(http.as_mut());
-            return http.poll(cx);
+            return self.shut_down(cx, http, shut_down);
         }
         polled
+    }
+
+    fn shut_down<C: Future<Output = hyper::Result<()>>>(
+        &mut self,
+        cx: &mut Context<'_>,
+        mut http: Pin<&mut C>,
+        shut_down: impl Fn(Pin<&mut C>),
+    ) -> Poll<hyper::Result<()>> {
+        self.is_shutting_down = true;
+        shut_down(http.as_mut());
+        http.poll(cx)
     }
 }
 

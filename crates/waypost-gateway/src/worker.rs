@@ -38,7 +38,7 @@ pub(crate) struct IdleCount<'a> {
 /// The number of idle connections of a worker that may have their buffers. It limits how far the
 /// buffers of many connections that send a request each spread in memory: the allocator can't return
 /// pages between those that are still in use.
-const MAX_IDLE: usize = 64;
+const MAX_IDLE: usize = 32;
 
 const SERVING: u8 = 0;
 const DRAINING: u8 = 1;

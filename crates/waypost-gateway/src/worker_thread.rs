@@ -25,8 +25,8 @@ pub(crate) async fn run(
             let (server, worker) = (Arc::clone(&server), Arc::clone(&worker));
             let peer = accepted.peer;
             match Connection::new(server, worker, accepted) {
-                Ok(mut connection) => {
-                    tracker.spawn(async move { connection.serve().await });
+                Ok(connection) => {
+                    tracker.spawn(connection);
                 }
                 Err(error) => tracing::debug!(%error, %peer, "connection failed"),
             }

@@ -198,6 +198,40 @@ async fn idle_connections_are_closed_at_once_when_the_gateway_ends() {
     gateway.stopped().await;
 }
 
+/// The type and the payload of the next frame; `None` at the end of the connection.
+async fn read_frame(client: &mut RawClient) -> Option<(u8, Vec<u8>)> {
+    with_deadline("a frame", async {
+        let mut head = [0; 9];
+        client.0.read_exact(&mut head).await.ok()?;
+        let mut payload = vec![0; usize::from(head[2])];
+        client.0.read_exact(&mut payload).await.ok()?;
+        Some((head[3], payload))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn an_idle_http2_connection_gets_a_goaway_before_it_is_closed() {
+    const SETTINGS: [u8; 9] = [0, 0, 0, 4, 0, 0, 0, 0, 0];
+    const GOAWAY: u8 = 7;
+    let gateway = gateway().await;
+    let mut client = RawClient::connect(gateway.address).await;
+    client.send("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n").await;
+    client.send(SETTINGS).await;
+    // The gateway's settings.
+    assert!(read_frame(&mut client).await.is_some());
+    pass_time(Duration::from_secs(76)).await;
+    let mut goaways = Vec::new();
+    while let Some((kind, payload)) = read_frame(&mut client).await {
+        if kind == GOAWAY {
+            goaways.push(payload[4..8].to_vec());
+            // The client doesn't confirm it.
+            pass_time(Duration::from_secs(60)).await;
+        }
+    }
+    assert_eq!(goaways, [[0; 4]], "one without an error");
+}
+
 #[tokio::test]
 async fn the_buffers_of_idle_connections_are_released() {
     const CLIENTS: u64 = 600;
