@@ -1,4 +1,4 @@
-//! Starts an informer for each namespace in which services are looked up.
+//! Starts an informer for each namespace in which services are looked up, or one for all of them.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -10,15 +10,17 @@ use waypost_core::{ProviderError, ServiceName};
 
 use crate::client::ApiClient;
 use crate::informer::Informer;
+use crate::namespaces::Namespaces;
+use crate::object_key::ObjectKey;
 use crate::options::DiscoveryOptions;
 use crate::rbac::RbacAdvisor;
-use crate::service_ref::ServiceRef;
+use crate::service_ref::resolve_service;
 
-/// One informer per namespace, shared by all watches of that namespace and stopped with the last.
+/// One informer per namespace, or one for all, shared by all watches and stopped with the last of them.
 pub(crate) struct InformerFactory {
     advisor: Arc<RbacAdvisor>,
     options: Arc<DiscoveryOptions>,
-    running: Mutex<HashMap<Arc<str>, Weak<Informer>>>,
+    running: Mutex<HashMap<Namespaces, Weak<Informer>>>,
 }
 
 impl InformerFactory {
@@ -36,7 +38,7 @@ impl InformerFactory {
 
     pub(crate) fn watch(self: &Arc<Self>, name: &ServiceName) -> Watch {
         let options = &self.options;
-        let service = ServiceRef::resolve(name, &options.namespace, &options.cluster_domain);
+        let service = resolve_service(name, &options.namespace, &options.cluster_domain);
         let Some(service) = service else {
             // No Service can ever have this name.
             let unknown = stream::iter([Ok(ServiceAnswer::Unknown)]);
@@ -45,35 +47,29 @@ impl InformerFactory {
         let (factory, name) = (Arc::clone(self), name.clone());
         // Starting an informer spawns a task, so it must wait until the stream is polled.
         let start = async move {
-            let informer = factory.informer(&service.namespace);
-            Informer::watch(&informer, name, service.service, factory.stopped())
+            let namespaces = factory.namespaces_with(&service);
+            let informer = factory.informer(&namespaces);
+            Informer::watch(&informer, name, service, factory.stopped())
         };
         start.into_stream().flatten().boxed()
     }
 
     pub(crate) fn watch_names(self: &Arc<Self>) -> NamesWatch {
-        let options = &self.options;
-        let own = std::iter::once(&options.namespace);
-        let others = options.listed_namespaces.iter();
-        let others = others.filter(|namespace| **namespace != options.namespace);
-        let namespaces = own.chain(others);
-        all_names(namespaces.map(|namespace| self.watch_names_in(namespace)))
+        let listed = self.options.listed_namespaces.iter();
+        all_names(listed.map(|namespaces| self.watch_names_in(namespaces)))
     }
 
-    /// Watches the names of the Services in a namespace, as [`watch`](Self::watch) accepts them.
-    fn watch_names_in(self: &Arc<Self>, namespace: &Arc<str>) -> NamesWatch {
-        let (factory, namespace) = (Arc::clone(self), Arc::clone(namespace));
-        let is_default = namespace == factory.options.namespace;
-        let start = {
-            let namespace = Arc::clone(&namespace);
-            async move {
-                let informer = factory.informer(&namespace);
-                Informer::watch_names(&informer, factory.stopped())
-            }
+    /// Watches the names of the Services in these namespaces, as [`watch`](Self::watch) accepts them.
+    fn watch_names_in(self: &Arc<Self>, namespaces: &Namespaces) -> NamesWatch {
+        let (factory, namespaces) = (Arc::clone(self), namespaces.clone());
+        let default_namespace = Arc::clone(&self.options.namespace);
+        let start = async move {
+            let informer = factory.informer(&namespaces);
+            Informer::watch_names(&informer, factory.stopped())
         };
-        let valid = move |names: BTreeSet<Arc<str>>| {
-            let names = names.iter().filter_map(|name| {
-                if is_default {
+        let valid = move |names: BTreeSet<ObjectKey>| {
+            let names = names.iter().filter_map(|ObjectKey { namespace, name }| {
+                if *namespace == default_namespace {
                     ServiceName::new(name).ok()
                 } else {
                     ServiceName::new(&format!("{name}.{namespace}")).ok()
@@ -84,15 +80,29 @@ impl InformerFactory {
         start.into_stream().flatten().map_ok(valid).boxed()
     }
 
-    fn informer(&self, namespace: &Arc<str>) -> Arc<Informer> {
+    pub(crate) fn lists_all_namespaces(&self) -> bool {
+        self.options.listed_namespaces.contains(&Namespaces::All)
+    }
+
+    /// The namespaces that the informer of a Service follows. If all are listed, one informer serves all
+    /// look-ups too: two watches cost the server less than two per namespace.
+    fn namespaces_with(&self, service: &ObjectKey) -> Namespaces {
+        if self.lists_all_namespaces() {
+            Namespaces::All
+        } else {
+            Namespaces::One(Arc::clone(&service.namespace))
+        }
+    }
+
+    fn informer(&self, namespaces: &Namespaces) -> Arc<Informer> {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let informer = running.get(namespace).and_then(Weak::upgrade);
+        let informer = running.get(namespaces).and_then(Weak::upgrade);
         if let Some(informer) = informer.filter(|informer| informer.is_running()) {
             return informer;
         }
         running.retain(|_, informer| informer.strong_count() > 0);
-        let informer = Arc::new(Informer::start(&self.advisor, &self.options, namespace));
-        running.insert(Arc::clone(namespace), Arc::downgrade(&informer));
+        let informer = Arc::new(Informer::start(&self.advisor, &self.options, namespaces));
+        running.insert(namespaces.clone(), Arc::downgrade(&informer));
         informer
     }
 

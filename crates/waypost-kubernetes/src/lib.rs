@@ -7,7 +7,7 @@
 //! | `reflector` | lists one kind of object and follows its changes |
 //! | `store`, `sync_state` | the objects of one kind, and whether they can be relied on |
 //! | `liveness` | detects a server that does not respond, or whose etcd was rolled back |
-//! | `informer` | combines these for one namespace: events change a state, updates are published |
+//! | `informer` | combines these for one namespace or all: events change a state, updates are published |
 //! | `mapping`, `ports`, `endpoint_set` | from EndpointSlices and Services to instances |
 //! | `registry` | writes EndpointSlices for instances outside the cluster |
 //! | `objects` | follows objects of any kind in all namespaces, for controllers |
@@ -24,6 +24,8 @@ mod label_selector;
 mod latest;
 mod liveness;
 mod mapping;
+mod namespaces;
+mod object_key;
 pub mod objects;
 mod options;
 mod ports;

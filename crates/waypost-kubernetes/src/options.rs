@@ -5,14 +5,15 @@ use std::sync::Arc;
 use waypost_core::provider::IgnoredValues;
 
 use crate::label_selector::LabelSelector;
+use crate::namespaces::Namespaces;
 
 /// Which Services names refer to, and how Services become instances.
 #[derive(Debug)]
 pub(crate) struct DiscoveryOptions {
     /// The namespace of names that do not include one.
     pub(crate) namespace: Arc<str>,
-    /// Further namespaces whose Services are listed.
-    pub(crate) listed_namespaces: Vec<Arc<str>>,
+    /// The namespaces whose Services are listed: the default one and others, or all.
+    pub(crate) listed_namespaces: Vec<Namespaces>,
     /// Which Services are listed.
     pub(crate) listed_services: LabelSelector,
     pub(crate) cluster_domain: Arc<str>,

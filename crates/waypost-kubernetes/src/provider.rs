@@ -19,6 +19,7 @@ use crate::client::{ApiClient, GetRequest};
 use crate::config::{CONTEXT, ConfigSource, KUBECONFIG};
 use crate::informer_factory::InformerFactory;
 use crate::label_selector::LabelSelector;
+use crate::namespaces::Namespaces;
 use crate::objects::ObjectClient;
 use crate::options::DiscoveryOptions;
 use crate::rbac::{DISCOVERY, MissingPermissions, REGISTRATION, RbacAdvisor};
@@ -48,8 +49,8 @@ use crate::service_ref::is_dns_label;
 /// Service is one instance at its cluster DNS name. The metadata `degraded` says what could not be
 /// read.
 ///
-/// Each namespace takes two watches, however many services are looked up. They are reopened every 30
-/// to 60 s. Known objects are kept whatever happens to the API server; only a complete new list
+/// Each namespace, or all of them together ([`KubernetesBuilder::all_namespaces`]), takes two watches,
+/// however many services are looked up. They are reopened every 30 to 60 s. Known objects are kept whatever happens to the API server; only a complete new list
 /// replaces them:
 ///
 /// | failure | noticed after | recovers after |
@@ -112,10 +113,19 @@ impl KubernetesProvider {
         let client = self.informers.client();
         let request = GetRequest::new("/version", &[]);
         let version: Result<Version, _> = client.get(request, ApiClient::DEADLINE).await;
-        let review = |role| self.advisor.review(&self.namespace, role);
+        let own = Namespaces::One(Arc::clone(&self.namespace));
+        let lists_all_namespaces = self.informers.lists_all_namespaces();
+        let found_in = if lists_all_namespaces {
+            &Namespaces::All
+        } else {
+            &own
+        };
+        let lookups = self.advisor.review(found_in, &DISCOVERY).await;
+        let registration = self.advisor.review(&own, &REGISTRATION).await;
         Ok(AccessReport {
-            missing_for_lookups: review(&DISCOVERY).await.map_err(|error| error.error)?,
-            missing_for_registration: review(&REGISTRATION).await.map_err(|error| error.error)?,
+            lists_all_namespaces,
+            missing_for_lookups: lookups.map_err(|error| error.error)?,
+            missing_for_registration: registration.map_err(|error| error.error)?,
             namespace: self.namespace.to_string(),
             server_version: version.ok().map(|version| version.git_version),
         })
@@ -128,6 +138,9 @@ impl KubernetesProvider {
 pub struct AccessReport {
     /// The namespace of names that do not include one.
     pub namespace: String,
+    /// Whether services are found in all namespaces with one informer, which needs permissions at the
+    /// cluster scope ([`KubernetesBuilder::all_namespaces`]).
+    pub lists_all_namespaces: bool,
     /// The version of the server, such as `v1.33.1`, if the server reports it.
     pub server_version: Option<String>,
     /// The missing permissions for finding services.
@@ -219,6 +232,8 @@ impl Registry for KubernetesProvider {
 
 const NAMESPACE: &str = "KUBERNETES_NAMESPACE";
 const NAMESPACES: &str = "KUBERNETES_NAMESPACES";
+/// The value of [`NAMESPACES`] that stands for all.
+const ALL_NAMESPACES: &str = "*";
 const SERVICE_SELECTOR: &str = "KUBERNETES_SERVICE_SELECTOR";
 const CLUSTER_DOMAIN: &str = "KUBERNETES_CLUSTER_DOMAIN";
 const NODE_NAME: &str = "KUBERNETES_NODE_NAME";
@@ -272,10 +287,18 @@ impl KubernetesBuilder {
     }
 
     /// Also lists the Services of these namespaces, as `web.shop`. It doesn't limit look-ups: a name that
-    /// includes a namespace is looked up there, if the permissions allow it.
+    /// includes a namespace is looked up there, if the permissions allow it. `*` stands for
+    /// [all namespaces](Self::all_namespaces).
     pub fn namespaces<N: Into<String>>(mut self, namespaces: impl IntoIterator<Item = N>) -> Self {
         self.namespaces = Some(namespaces.into_iter().map(Into::into).collect());
         self
+    }
+
+    /// Lists the Services of all namespaces, as `web.shop` unless they are in the default one. Two watches
+    /// of the whole cluster then serve all look-ups. They need permissions at the cluster scope: a
+    /// ClusterRole and a ClusterRoleBinding. Namespaces that are created later are included.
+    pub fn all_namespaces(self) -> Self {
+        self.namespaces([ALL_NAMESPACES])
     }
 
     /// Lists only Services whose labels meet these conditions, in the syntax of
@@ -334,24 +357,22 @@ impl KubernetesBuilder {
             .or(config.namespace)
             .unwrap_or_else(|| "default".to_owned());
         check_namespace(NAMESPACE, &namespace)?;
-        let listed = self.namespaces.or_else(|| {
+        let namespace: Arc<str> = namespace.into();
+        let further = self.namespaces.or_else(|| {
             let list = variable(NAMESPACES)?;
             let names = list.split(',').map(str::trim);
             let names = names.filter(|name| !name.is_empty());
             Some(names.map(str::to_owned).collect())
         });
-        let listed = listed.unwrap_or_default();
-        for namespace in &listed {
-            check_namespace(NAMESPACES, namespace)?;
-        }
+        let listed = listed_namespaces(&namespace, further.unwrap_or_default())?;
         let selector = (self.service_selector).or_else(|| variable(SERVICE_SELECTOR));
         let selector = LabelSelector::parse(selector.as_deref().unwrap_or_default())
             .map_err(|invalid| ConfigError::new(SERVICE_SELECTOR, invalid))?;
         let domain = self.cluster_domain.or_else(|| variable(CLUSTER_DOMAIN));
         let domain = domain.as_deref().unwrap_or("cluster.local");
         let options = DiscoveryOptions {
-            namespace: namespace.into(),
-            listed_namespaces: listed.into_iter().map(Into::into).collect(),
+            namespace,
+            listed_namespaces: listed,
             listed_services: selector,
             cluster_domain: domain.trim_matches('.').into(),
             annotations: self.annotations.into_iter().map(Into::into).collect(),
@@ -373,6 +394,29 @@ impl KubernetesBuilder {
             registry: Arc::new(registry),
         })
     }
+}
+
+/// The default namespace and further ones, or all.
+fn listed_namespaces(
+    default: &Arc<str>,
+    further: Vec<String>,
+) -> Result<Vec<Namespaces>, ConfigError> {
+    if further.iter().any(|name| name == ALL_NAMESPACES) {
+        if further.len() > 1 {
+            let problem = "\"*\" stands for all namespaces; don't name others beside it";
+            return Err(ConfigError::new(NAMESPACES, problem));
+        }
+        return Ok(vec![Namespaces::All]);
+    }
+    let mut listed = vec![Namespaces::One(Arc::clone(default))];
+    for name in further {
+        check_namespace(NAMESPACES, &name)?;
+        let namespace = Namespaces::One(name.into());
+        if !listed.contains(&namespace) {
+            listed.push(namespace);
+        }
+    }
+    Ok(listed)
 }
 
 fn check_namespace(variable: &str, namespace: &str) -> Result<(), ConfigError> {

@@ -1,6 +1,6 @@
 //! The permissions that this provider needs, and what to apply when they are missing.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -14,8 +14,9 @@ use waypost_core::ProviderErrorKind;
 
 use crate::client::ApiClient;
 use crate::error::{RequestError, denied_user};
+use crate::namespaces::Namespaces;
 
-/// A Role that this provider may need.
+/// A Role or a ClusterRole that this provider may need.
 #[derive(Debug)]
 pub(crate) struct Role {
     /// The first part of the suggested name.
@@ -32,7 +33,7 @@ struct PolicyRule {
     verbs: &'static [&'static str],
 }
 
-/// The Role for finding services.
+/// The role for finding services.
 pub(crate) const DISCOVERY: Role = Role {
     name: "waypost-discovery",
     purpose: "find services",
@@ -50,7 +51,7 @@ pub(crate) const DISCOVERY: Role = Role {
     ],
 };
 
-/// The Role for registering instances that run outside the cluster.
+/// The role for registering instances that run outside the cluster.
 pub(crate) const REGISTRATION: Role = Role {
     name: "waypost-registration",
     purpose: "register instances",
@@ -74,7 +75,8 @@ pub(crate) const REGISTRATION: Role = Role {
 pub struct MissingPermissions {
     /// The missing permissions, each as `verb resource`, such as `watch services`.
     pub permissions: Vec<String>,
-    /// The Role and RoleBinding to apply, as YAML.
+    /// The Role and RoleBinding to apply, as YAML; for all namespaces a ClusterRole and a
+    /// ClusterRoleBinding.
     pub manifest: String,
 }
 
@@ -82,11 +84,11 @@ pub struct MissingPermissions {
 /// "access denied" errors.
 pub(crate) struct RbacAdvisor {
     client: Arc<ApiClient>,
-    cache: Mutex<BTreeMap<CacheKey, CachedAdvice>>,
+    cache: Mutex<HashMap<CacheKey, CachedAdvice>>,
 }
 
-/// Namespace and name of the Role.
-type CacheKey = (Box<str>, &'static str);
+/// Where the role is needed, and its name.
+type CacheKey = (Namespaces, &'static str);
 
 #[derive(Clone)]
 struct CachedAdvice {
@@ -112,7 +114,7 @@ impl RbacAdvisor {
     /// The same error, with advice if the server answered 403 because a permission is missing.
     pub(crate) async fn explain(
         &self,
-        namespace: &str,
+        namespaces: &Namespaces,
         role: &Role,
         mut error: RequestError,
     ) -> RequestError {
@@ -120,7 +122,7 @@ impl RbacAdvisor {
             return error;
         }
         let message = error.error.message();
-        if let Some(advice) = self.cached_advice(namespace, role, message).await {
+        if let Some(advice) = self.cached_advice(namespaces, role, message).await {
             let message = format!("{message}\n{advice}");
             let kind = ProviderErrorKind::NotAuthorised;
             error.error = self.client.error(kind, message);
@@ -132,23 +134,28 @@ impl RbacAdvisor {
     /// it lacks none.
     pub(crate) async fn review(
         &self,
-        namespace: &str,
+        namespaces: &Namespaces,
         role: &Role,
     ) -> Result<Option<MissingPermissions>, RequestError> {
-        let missing = self.missing(namespace, role).await?;
+        let missing = self.missing(namespaces, role).await?;
         if missing.is_empty() {
             return Ok(None);
         }
         let user = self.username().await;
         let user = user.as_deref();
         Ok(Some(MissingPermissions {
-            manifest: render_manifest(namespace, role, user),
+            manifest: render_manifest(namespaces, role, user),
             permissions: missing,
         }))
     }
 
-    async fn cached_advice(&self, namespace: &str, role: &Role, message: &str) -> Option<Arc<str>> {
-        let key = (namespace.into(), role.name);
+    async fn cached_advice(
+        &self,
+        namespaces: &Namespaces,
+        role: &Role,
+        message: &str,
+    ) -> Option<Arc<str>> {
+        let key = (namespaces.clone(), role.name);
         // A panic elsewhere cannot leave the map half changed.
         let lock = || self.cache.lock().unwrap_or_else(PoisonError::into_inner);
         let cached = lock().get(&key).cloned();
@@ -157,7 +164,7 @@ impl RbacAdvisor {
         {
             return cached.advice;
         }
-        let advice = self.advice(namespace, role, message).await.map(Arc::from);
+        let advice = self.advice(namespaces, role, message).await.map(Arc::from);
         let cached = CachedAdvice {
             asked_at: Instant::now(),
             advice,
@@ -167,13 +174,13 @@ impl RbacAdvisor {
     }
 
     /// What to do about missing permissions; `None` if none are missing or the server does not say.
-    async fn advice(&self, namespace: &str, role: &Role, message: &str) -> Option<String> {
+    async fn advice(&self, namespaces: &Namespaces, role: &Role, message: &str) -> Option<String> {
         if denied_user(message) == Some(ANONYMOUS) {
             return Some(
                 "no credentials reached the server: it treats this client as anonymous".into(),
             );
         }
-        let missing = match self.missing(namespace, role).await {
+        let missing = match self.missing(namespaces, role).await {
             Ok(missing) => missing,
             Err(error) => {
                 tracing::debug!(%error, "cannot query the permissions of this client");
@@ -185,14 +192,18 @@ impl RbacAdvisor {
         }
         let user = self.username().await;
         let user = user.as_deref().or(denied_user(message));
-        Some(render_advice(namespace, role, &missing, user))
+        Some(render_advice(namespaces, role, &missing, user))
     }
 
     /// The permissions of the role that are missing, each as `verb resource`.
-    async fn missing(&self, namespace: &str, role: &Role) -> Result<Vec<String>, RequestError> {
+    async fn missing(
+        &self,
+        namespaces: &Namespaces,
+        role: &Role,
+    ) -> Result<Vec<String>, RequestError> {
         let reviews = role.rules.iter().flat_map(|rule| {
             rule.verbs.iter().map(move |verb| async move {
-                let allowed = self.is_allowed(namespace, rule, verb).await?;
+                let allowed = self.is_allowed(namespaces, rule, verb).await?;
                 Ok::<_, RequestError>((!allowed).then(|| format!("{verb} {}", rule.resource)))
             })
         });
@@ -201,7 +212,7 @@ impl RbacAdvisor {
 
     async fn is_allowed(
         &self,
-        namespace: &str,
+        namespaces: &Namespaces,
         rule: &PolicyRule,
         verb: &str,
     ) -> Result<bool, RequestError> {
@@ -209,7 +220,8 @@ impl RbacAdvisor {
             "apiVersion": "authorization.k8s.io/v1",
             "kind": "SelfSubjectAccessReview",
             "spec": {"resourceAttributes": {
-                "namespace": namespace,
+                // Empty for all namespaces.
+                "namespace": namespaces.one().map_or("", |namespace| namespace),
                 "group": rule.api_group,
                 "resource": rule.resource,
                 "verb": verb,
@@ -256,23 +268,32 @@ const ANONYMOUS: &str = "system:anonymous";
 
 /// Says which permissions are missing, followed by the YAML that grants the role. Applying it doesn't
 /// change the permissions of other users, because role and binding are named after the user.
-fn render_advice(namespace: &str, role: &Role, missing: &[String], user: Option<&str>) -> String {
+fn render_advice(
+    namespaces: &Namespaces,
+    role: &Role,
+    missing: &[String],
+    user: Option<&str>,
+) -> String {
     let missing = missing.join(", ");
-    let (purpose, manifest) = (role.purpose, render_manifest(namespace, role, user));
+    let (purpose, manifest) = (role.purpose, render_manifest(namespaces, role, user));
     format!(
-        "missing permissions to {purpose} in namespace {namespace}: {missing}; \
+        "missing permissions to {purpose} in {namespaces}: {missing}; \
          to grant them, kubectl apply -f:\n{manifest}"
     )
 }
 
-/// The Role and its RoleBinding as YAML.
-fn render_manifest(namespace: &str, role: &Role, user: Option<&str>) -> String {
+/// The role and its binding as YAML.
+fn render_manifest(namespaces: &Namespaces, role: &Role, user: Option<&str>) -> String {
     let Role { name, rules, .. } = role;
+    let (kind, namespace, in_namespace) = match namespaces {
+        Namespaces::One(name) => ("Role", &**name, format!("\n  namespace: {name}")),
+        Namespaces::All => ("ClusterRole", "default", String::new()),
+    };
     let name = format!("{name}:{}", object_name(namespace, user));
     let mut text = format!(
         "apiVersion: rbac.authorization.k8s.io/v1\n\
-         kind: Role\n\
-         metadata:\n  name: {name}\n  namespace: {namespace}\n\
+         kind: {kind}\n\
+         metadata:\n  name: {name}{in_namespace}\n\
          rules:\n"
     );
     for rule in rules {
@@ -286,9 +307,9 @@ fn render_manifest(namespace: &str, role: &Role, user: Option<&str>) -> String {
         text,
         "---\n\
          apiVersion: rbac.authorization.k8s.io/v1\n\
-         kind: RoleBinding\n\
-         metadata:\n  name: {name}\n  namespace: {namespace}\n\
-         roleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: Role\n  name: {name}\n\
+         kind: {kind}Binding\n\
+         metadata:\n  name: {name}{in_namespace}\n\
+         roleRef:\n  apiGroup: rbac.authorization.k8s.io\n  kind: {kind}\n  name: {name}\n\
          subjects:\n{subject}",
         subject = render_subject(namespace, user)
     );
@@ -321,7 +342,7 @@ fn object_name(namespace: &str, user: Option<&str>) -> String {
     format!("user:{name}-{:08x}", crc32fast::hash(user.as_bytes()))
 }
 
-/// The subject of the RoleBinding.
+/// The subject of the binding. `namespace` is that of an account that isn't known.
 fn render_subject(namespace: &str, user: Option<&str>) -> String {
     let Some(user) = user else {
         return format!(
@@ -352,11 +373,15 @@ mod tests {
         assert_eq!(&*review.status.user_info.username, "ann");
     }
 
+    fn shop() -> Namespaces {
+        Namespaces::One("shop".into())
+    }
+
     #[test]
     fn advice_is_the_role_and_its_binding() {
         let missing = ["watch services".to_owned()];
         let account = Some("system:serviceaccount:shop:web");
-        let advice = render_advice("shop", &DISCOVERY, &missing, account);
+        let advice = render_advice(&shop(), &DISCOVERY, &missing, account);
         let (words, yaml) = advice.split_once('\n').unwrap();
         assert_eq!(
             words,
@@ -404,7 +429,7 @@ mod tests {
             .iter()
             .flat_map(|user| [(&DISCOVERY, user), (&REGISTRATION, user)])
         {
-            let advice = render_advice("shop", role, &missing, *user);
+            let advice = render_advice(&shop(), role, &missing, *user);
             let (_, yaml) = advice.split_once('\n').unwrap();
             let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(yaml).unwrap();
             let name = &documents[1]["metadata"]["name"];
@@ -419,7 +444,7 @@ mod tests {
     #[test]
     fn a_user_name_with_special_characters_is_quoted() {
         let missing = ["watch services".to_owned()];
-        let advice = render_advice("shop", &REGISTRATION, &missing, Some("Ann: \"A\""));
+        let advice = render_advice(&shop(), &REGISTRATION, &missing, Some("Ann: \"A\""));
         let (_, yaml) = advice.split_once('\n').unwrap();
         let documents: Vec<serde_json::Value> = serde_saphyr::from_multiple(yaml).unwrap();
         assert_eq!(documents[1]["subjects"][0]["name"], "Ann: \"A\"");

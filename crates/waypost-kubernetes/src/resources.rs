@@ -8,6 +8,9 @@ use std::sync::Arc;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
+use crate::namespaces::Namespaces;
+use crate::object_key::ObjectKey;
+
 /// A namespaced kind of object that can be listed and watched.
 pub(crate) trait Resource: DeserializeOwned + PartialEq + Send + Sync + 'static {
     /// The URL path of the API group and version.
@@ -21,6 +24,14 @@ pub(crate) trait Resource: DeserializeOwned + PartialEq + Send + Sync + 'static 
     fn path(namespace: &str) -> String {
         format!("{}/namespaces/{namespace}/{}", Self::API, Self::PLURAL)
     }
+
+    /// The URL path of the collection in these namespaces.
+    fn path_in(namespaces: &Namespaces) -> String {
+        match namespaces {
+            Namespaces::One(namespace) => Self::path(namespace),
+            Namespaces::All => format!("{}/{}", Self::API, Self::PLURAL),
+        }
+    }
 }
 
 /// Labels or annotations.
@@ -30,6 +41,7 @@ pub(crate) type StringMap = BTreeMap<Box<str>, Box<str>>;
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct ObjectMeta {
     pub(crate) name: Arc<str>,
+    pub(crate) namespace: Arc<str>,
     pub(crate) uid: Box<str>,
     pub(crate) resource_version: Box<str>,
     pub(crate) labels: Option<StringMap>,
@@ -37,6 +49,13 @@ pub(crate) struct ObjectMeta {
 }
 
 impl ObjectMeta {
+    pub(crate) fn key(&self) -> ObjectKey {
+        ObjectKey {
+            namespace: Arc::clone(&self.namespace),
+            name: Arc::clone(&self.name),
+        }
+    }
+
     pub(crate) fn label(&self, key: &str) -> Option<&str> {
         Some(self.labels.as_ref()?.get(key)?)
     }
@@ -77,6 +96,10 @@ impl EndpointSlice {
     /// The name of the Service that the slice belongs to.
     pub(crate) fn service(&self) -> Option<&str> {
         self.metadata.label(SERVICE_NAME_LABEL)
+    }
+
+    pub(crate) fn belongs_to(&self, service: &ObjectKey) -> bool {
+        self.metadata.namespace == service.namespace && self.service() == Some(&service.name)
     }
 
     pub(crate) fn endpoints(&self) -> &[Endpoint] {

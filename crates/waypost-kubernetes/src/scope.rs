@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use crate::resources::SERVICE_NAME_LABEL;
 
-/// The Services whose objects are followed in one namespace.
+/// The Services whose objects are followed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Scope {
+    /// The Services of these names, in any of the namespaces.
     Services(BTreeSet<Arc<str>>),
-    Namespace,
+    All,
 }
 
 /// A query parameter, `labelSelector` or `fieldSelector`, and its value.
@@ -22,15 +23,15 @@ impl Scope {
 
     pub(crate) fn includes(&self, service: &str) -> bool {
         match self {
-            Self::Namespace => true,
+            Self::All => true,
             Self::Services(names) => names.contains(service),
         }
     }
 
     pub(crate) fn is_within(&self, other: &Self) -> bool {
         match (self, other) {
-            (_, Self::Namespace) => true,
-            (Self::Namespace, _) => false,
+            (_, Self::All) => true,
+            (Self::All, _) => false,
             (Self::Services(these), Self::Services(those)) => these.is_subset(those),
         }
     }

@@ -1,22 +1,23 @@
-//! The objects of one kind in one namespace, as a reflector has reported them.
+//! The objects of one kind, as a reflector has reported them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
 
 use crate::error::RequestError;
+use crate::object_key::ObjectKey;
 use crate::reflector::ReflectorEvent;
 use crate::resources::Resource;
 use crate::scope::Scope;
 use crate::sync_state::SyncState;
 
-/// The objects of one kind in one namespace, and the error of the latest request for them.
+/// The objects of one kind, and the error of the latest request for them.
 pub(crate) struct Store<T> {
     /// The objects that the reflector follows.
     requested: Scope,
     /// The scope of the latest list.
     listed: Option<Scope>,
     error: Option<RequestError>,
-    objects: HashMap<Arc<str>, Arc<T>>,
+    objects: HashMap<ObjectKey, Arc<T>>,
 }
 
 /// The change that an event made to a store.
@@ -66,15 +67,15 @@ impl<T: Resource> Store<T> {
                 Delta::Replaced
             }
             ReflectorEvent::Applied(object) => {
-                let name = Arc::clone(&object.metadata().name);
+                let name = object.metadata().key();
                 let object = Arc::new(object);
                 Delta::Object {
                     before: self.objects.insert(name, Arc::clone(&object)),
                     after: Some(object),
                 }
             }
-            ReflectorEvent::Deleted(object) => Delta::Object {
-                before: self.objects.remove(&*object.name),
+            ReflectorEvent::Deleted(name) => Delta::Object {
+                before: self.objects.remove(&name),
                 after: None,
             },
             ReflectorEvent::Resumed | ReflectorEvent::Confirmed => Delta::None,
@@ -98,7 +99,7 @@ impl<T: Resource> Store<T> {
         self.objects = objects
             .into_iter()
             .map(|object| {
-                let name = Arc::clone(&object.metadata().name);
+                let name = object.metadata().key();
                 // Comparing resource versions is not enough: after a rollback of etcd, an object with
                 // the same version can have different content.
                 let unchanged = before.remove(&name).filter(|before| **before == object);
@@ -107,7 +108,7 @@ impl<T: Resource> Store<T> {
             .collect();
     }
 
-    pub(crate) fn get(&self, name: &str) -> Option<&Arc<T>> {
+    pub(crate) fn get(&self, name: &ObjectKey) -> Option<&Arc<T>> {
         self.objects.get(name)
     }
 
@@ -127,9 +128,9 @@ impl<T: Resource> Store<T> {
             .is_some_and(RequestError::is_access_denied)
     }
 
-    /// Whether all objects of the namespace have been listed once.
-    pub(crate) fn has_listed_namespace(&self) -> bool {
-        self.listed == Some(Scope::Namespace)
+    /// Whether all objects have been listed once.
+    pub(crate) fn has_listed_all(&self) -> bool {
+        self.listed == Some(Scope::All)
     }
 
     /// Whether the objects are up to date, as far as the reflector can tell.
@@ -137,15 +138,15 @@ impl<T: Resource> Store<T> {
         self.listed.is_some() && self.error.is_none()
     }
 
-    /// The state of the objects of one Service.
+    /// The state of the objects of one Service, given by its name.
     pub(crate) fn sync_state(&self, service: &str) -> SyncState {
         let listed = self.listed.as_ref();
         self.sync_state_if(listed.is_some_and(|scope| scope.includes(service)))
     }
 
-    /// The state of all objects of the namespace.
-    pub(crate) fn sync_state_of_namespace(&self) -> SyncState {
-        self.sync_state_if(self.has_listed_namespace())
+    /// The state of all objects.
+    pub(crate) fn sync_state_of_all(&self) -> SyncState {
+        self.sync_state_if(self.has_listed_all())
     }
 
     fn sync_state_if(&self, is_listed: bool) -> SyncState {
@@ -177,8 +178,16 @@ mod tests {
     use crate::resources::EndpointSlice;
 
     fn slice(name: &str, address_type: &str) -> EndpointSlice {
-        let object = json!({ "metadata": { "name": name }, "addressType": address_type });
+        let meta = json!({ "name": name, "namespace": "demo" });
+        let object = json!({ "metadata": meta, "addressType": address_type });
         serde_json::from_value(object).unwrap()
+    }
+
+    fn name(name: &str) -> ObjectKey {
+        ObjectKey {
+            namespace: "demo".into(),
+            name: name.into(),
+        }
     }
 
     fn listed(objects: Vec<EndpointSlice>) -> ReflectorEvent<EndpointSlice> {
@@ -192,12 +201,12 @@ mod tests {
     #[test]
     fn a_new_list_keeps_unchanged_objects_and_deletes_missing_ones() {
         let mut store = Store::new();
-        assert!(store.request(&Scope::Namespace));
+        assert!(store.request(&Scope::All));
         store.apply(listed(vec![slice("a", "IPv4"), slice("b", "IPv4")]));
-        let before = Arc::clone(store.get("a").unwrap());
+        let before = Arc::clone(store.get(&name("a")).unwrap());
         store.apply(listed(vec![slice("a", "IPv4"), slice("c", "IPv6")]));
-        assert!(Arc::ptr_eq(&before, store.get("a").unwrap()));
-        assert!(store.get("b").is_none() && store.get("c").is_some());
+        assert!(Arc::ptr_eq(&before, store.get(&name("a")).unwrap()));
+        assert!(store.get(&name("b")).is_none() && store.get(&name("c")).is_some());
     }
 
     #[test]
@@ -207,11 +216,11 @@ mod tests {
         assert!(!store.request(&Scope::empty()));
         assert!(store.request(&web) && !store.request(&web));
         store.apply(listed(Vec::new()));
-        assert!(store.request(&Scope::Namespace) && !store.request(&web));
+        assert!(store.request(&Scope::All) && !store.request(&web));
         assert_eq!(store.sync_state("web"), SyncState::Synced);
         assert_eq!(store.sync_state("shop"), SyncState::Pending);
-        assert_eq!(store.sync_state_of_namespace(), SyncState::Pending);
+        assert_eq!(store.sync_state_of_all(), SyncState::Pending);
         store.apply(listed(Vec::new()));
-        assert_eq!(store.sync_state_of_namespace(), SyncState::Synced);
+        assert_eq!(store.sync_state_of_all(), SyncState::Synced);
     }
 }

@@ -1,6 +1,7 @@
 //! The events of an open watch: one JSON object per line (Kubernetes API concepts, "Efficient
 //! detection of changes").
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
@@ -11,6 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::time::{Instant, sleep_until};
 
 use crate::error::ApiStatus;
+use crate::object_key::ObjectKey;
 
 /// The body of a response as it arrives.
 pub(crate) type Chunks = BoxStream<'static, Result<Bytes, kube::Error>>;
@@ -40,20 +42,12 @@ pub(crate) enum WatchEventContent<T> {
     /// The object was added or modified.
     Applied(T),
     /// This object was deleted.
-    Deleted(DeletedObject),
+    Deleted(ObjectKey),
     /// Nothing changed up to the event's resource version. In a watch that began with a list, one
     /// bookmark marks the end of the list.
     Bookmark { ends_initial_list: bool },
     /// The watch has failed and ends.
     Error(ApiStatus),
-}
-
-/// The key of a deleted object.
-#[derive(Debug)]
-pub(crate) struct DeletedObject {
-    /// Empty for an object that belongs to the whole cluster.
-    pub(crate) namespace: Box<str>,
-    pub(crate) name: Box<str>,
 }
 
 /// Why a watch could not be read any further.
@@ -133,7 +127,7 @@ fn parse<T: DeserializeOwned>(line: &[u8]) -> serde_json::Result<WatchEvent<T>> 
         "ADDED" | "MODIFIED" => {
             WatchEventContent::Applied(serde_json::from_slice::<Typed<T>>(line)?.object)
         }
-        "DELETED" => WatchEventContent::Deleted(DeletedObject { namespace, name }),
+        "DELETED" => WatchEventContent::Deleted(ObjectKey { namespace, name }),
         "ERROR" => WatchEventContent::Error(ApiStatus {
             code: object.code,
             reason: object.reason,
@@ -173,8 +167,8 @@ struct PartialObject {
 #[derive(Default, Deserialize)]
 #[serde(default, rename_all = "camelCase")]
 struct PartialMetadata {
-    namespace: Box<str>,
-    name: Box<str>,
+    namespace: Arc<str>,
+    name: Arc<str>,
     resource_version: Box<str>,
     annotations: Option<BookmarkAnnotations>,
 }
@@ -205,7 +199,7 @@ mod tests {
             "\n\n",
             r#"{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":"8","annotations":null}}}"#,
             "\n",
-            r#"{"type":"DELETED","object":{"metadata":{"name":"a","resourceVersion":"9"}}}"#,
+            r#"{"type":"DELETED","object":{"metadata":{"name":"a","namespace":"n","resourceVersion":"9"}}}"#,
             "\n",
             r#"{"type":"ERROR","object":{"kind":"Status","metadata":{},"code":410,"reason":"Expired","message":"too old"}}"#,
             "\n",
@@ -226,8 +220,8 @@ mod tests {
                     WatchEventContent::Applied(slice) => {
                         format!("{version} applied {}", slice.metadata.name)
                     }
-                    WatchEventContent::Deleted(object) => {
-                        format!("{version} deleted {}", object.name)
+                    WatchEventContent::Deleted(ObjectKey { namespace, name }) => {
+                        format!("{version} deleted {name} of {namespace}")
                     }
                     WatchEventContent::Bookmark { ends_initial_list } => {
                         format!("{version} bookmark {ends_initial_list}")
@@ -239,7 +233,7 @@ mod tests {
                 "5 applied a",
                 "7 bookmark true",
                 "8 bookmark false",
-                "9 deleted a",
+                "9 deleted a of n",
                 "- error 410",
             ];
             assert_eq!(events, expected, "{size}");

@@ -231,6 +231,23 @@ async fn missing_permissions_in_kubernetes() {
     let what = "finding services needs: watch services, watch endpointslices";
     found.assert("error", "permissions", what, "kind: Role\n");
     found.assert("error", "permissions", what, "kind: RoleBinding\n");
+
+    // Everything is allowed in the namespace, nothing at the cluster scope.
+    server.grant("weak", "demo", &manifest::read_rules(&["list", "watch"]));
+    let in_all_namespaces = async || {
+        let mut command = doctor(&[]);
+        command
+            .env("SERVICE_DISCOVERY_PROVIDER", "kubernetes")
+            .env("KUBERNETES_NAMESPACES", "*")
+            .env("KUBECONFIG", server.kubeconfig_of("weak").unwrap());
+        Diagnosis::of(command).await
+    };
+    let what = "finding services needs: list services, watch services, list endpointslices";
+    let found = in_all_namespaces().await;
+    found.assert("error", "permissions", what, "kind: ClusterRoleBinding\n");
+    server.grant("weak", "", &manifest::read_rules(&["list", "watch"]));
+    let found = in_all_namespaces().await;
+    found.assert("ok", "permissions", "in all namespaces", "");
 }
 
 #[tokio::test]

@@ -8,6 +8,7 @@ mod dashboard;
 mod deploy;
 mod doctor;
 mod init;
+mod kubernetes_gateway;
 mod kubernetes_register;
 mod manual_setup;
 mod messages;

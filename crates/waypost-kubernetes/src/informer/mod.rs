@@ -1,5 +1,5 @@
-//! Follows the EndpointSlices and Services of one namespace, with one watch for each, however many
-//! services are looked up.
+//! Follows the EndpointSlices and Services of one namespace or all, with one watch for each kind, however
+//! many services are looked up.
 //!
 //! ```text
 //!  reflectors ──┐                                        ┌─► publisher ──► subscriptions
@@ -27,6 +27,8 @@ use self::state::Names;
 use self::subscriptions::Subscriptions;
 use self::task::Task;
 use crate::latest;
+use crate::namespaces::Namespaces;
+use crate::object_key::ObjectKey;
 use crate::options::DiscoveryOptions;
 use crate::rbac::RbacAdvisor;
 
@@ -41,10 +43,10 @@ impl Informer {
     pub(crate) fn start(
         advisor: &Arc<RbacAdvisor>,
         options: &Arc<DiscoveryOptions>,
-        namespace: &Arc<str>,
+        namespaces: &Namespaces,
     ) -> Self {
         let subscriptions = Arc::new(Subscriptions::default());
-        let task = Task::new(advisor, options, namespace, &subscriptions);
+        let task = Task::new(advisor, options, namespaces, &subscriptions);
         Self {
             subscriptions,
             task: tokio::spawn(task.run()),
@@ -60,7 +62,7 @@ impl Informer {
     pub(crate) fn watch(
         self: &Arc<Self>,
         name: ServiceName,
-        service: Arc<str>,
+        service: ObjectKey,
         stopped: ProviderError,
     ) -> Watch {
         let answers = self.subscriptions.subscribe(name, service);

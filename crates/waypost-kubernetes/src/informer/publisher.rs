@@ -4,20 +4,21 @@ use std::sync::Arc;
 
 use super::state::Updates;
 use super::subscriptions::Subscriptions;
+use crate::namespaces::Namespaces;
 
 /// Publishes to the subscribers of an informer, and ends their subscriptions when it is dropped.
 pub(super) struct Publisher {
     subscriptions: Arc<Subscriptions>,
-    namespace: Arc<str>,
+    namespaces: Namespaces,
     /// The missing permission that was logged last.
     degraded: Option<&'static str>,
 }
 
 impl Publisher {
-    pub(super) fn new(subscriptions: &Arc<Subscriptions>, namespace: &Arc<str>) -> Self {
+    pub(super) fn new(subscriptions: &Arc<Subscriptions>, namespaces: &Namespaces) -> Self {
         Self {
             subscriptions: Arc::clone(subscriptions),
-            namespace: Arc::clone(namespace),
+            namespaces: namespaces.clone(),
             degraded: None,
         }
     }
@@ -26,8 +27,8 @@ impl Publisher {
         if let Some(reason) = updates.degraded
             && self.degraded.replace(reason) != Some(reason)
         {
-            let namespace = &*self.namespace;
-            tracing::warn!(namespace, reason, "kubernetes discovery is degraded");
+            let namespaces = &self.namespaces;
+            tracing::warn!(reason, "kubernetes discovery in {namespaces} is degraded");
         }
         self.subscriptions.publish(updates);
     }

@@ -12,10 +12,11 @@ use crate::error::RequestError;
 use crate::latest::Cause;
 use crate::liveness::LivenessEvent;
 use crate::mapping::{MappingContext, map_cluster_dns, map_external_name};
+use crate::object_key::ObjectKey;
 use crate::options::DiscoveryOptions;
 use crate::ports::PortChoice;
 use crate::reflector::ReflectorEvent;
-use crate::resources::{EndpointSlice, Service};
+use crate::resources::{EndpointSlice, ObjectMeta, Service};
 use crate::scope::Scope;
 use crate::service_ref::port_of;
 use crate::store::{Delta, Store};
@@ -24,14 +25,14 @@ use crate::sync_state::{Basis, Kind, SyncState, basis, failing};
 /// The instances of a service, shared by its subscribers; `None` if there is no such service.
 pub(super) type Instances = Option<Arc<Vec<Arc<Instance>>>>;
 
-/// The names of all Services of the namespace.
-pub(super) type Names = BTreeSet<Arc<str>>;
+/// The names of all Services.
+pub(super) type Names = BTreeSet<ObjectKey>;
 
 /// The objects that have subscribers.
 #[derive(Debug, Default)]
 pub(super) struct Interest {
     /// The names with subscribers, and the Service that each refers to.
-    pub(super) services: BTreeMap<ServiceName, Arc<str>>,
+    pub(super) services: BTreeMap<ServiceName, ObjectKey>,
     /// Whether the list of all names has subscribers.
     pub(super) names: bool,
 }
@@ -74,13 +75,12 @@ pub(super) struct Update<T> {
 
 /// The state of an informer.
 pub(super) struct State {
-    namespace: Arc<str>,
     options: Arc<DiscoveryOptions>,
     interest: Interest,
     slices: Store<EndpointSlice>,
     services: Store<Service>,
     /// The endpoints of each name with subscribers, and the Service that it refers to.
-    endpoint_sets: HashMap<ServiceName, (Arc<str>, EndpointSet)>,
+    endpoint_sets: HashMap<ServiceName, (ObjectKey, EndpointSet)>,
     /// The error of the latest liveness probe, while the server does not respond.
     unresponsive: Option<RequestError>,
     /// Whether slices were followed after the last event, so that renewals could arrive.
@@ -92,18 +92,17 @@ pub(super) struct State {
 #[derive(Default)]
 struct Pending {
     all: bool,
-    services: HashSet<Arc<str>>,
+    services: HashSet<ObjectKey>,
     cause: Cause,
 }
 
 impl State {
     /// The maximum number of Services whose slices are selected by label. If there are more, all slices
-    /// of the namespace are followed.
+    /// are followed.
     const MAX_SELECTED: usize = 8;
 
-    pub(super) fn new(namespace: &Arc<str>, options: &Arc<DiscoveryOptions>) -> Self {
+    pub(super) fn new(options: &Arc<DiscoveryOptions>) -> Self {
         Self {
-            namespace: Arc::clone(namespace),
             options: Arc::clone(options),
             interest: Interest::default(),
             slices: Store::new(),
@@ -156,8 +155,8 @@ impl State {
                 continue;
             }
             let states = (
-                self.slices.sync_state(service),
-                self.services.sync_state(service),
+                self.slices.sync_state(&service.name),
+                self.services.sync_state(&service.name),
             );
             let basis = basis(states.0, states.1);
             degraded = degraded.or(basis.degraded());
@@ -186,9 +185,9 @@ impl State {
         for (name, service) in &interest.services {
             if !self.endpoint_sets.contains_key(name) {
                 let set = self.new_endpoint_set(name, service, now);
-                let entry = (Arc::clone(service), set);
+                let entry = (service.clone(), set);
                 self.endpoint_sets.insert(name.clone(), entry);
-                self.pending.services.insert(Arc::clone(service));
+                self.pending.services.insert(service.clone());
             }
         }
         self.pending.all |= interest.names;
@@ -196,10 +195,10 @@ impl State {
         self.follow_interest()
     }
 
-    fn new_endpoint_set(&self, name: &ServiceName, service: &Arc<str>, now: Now) -> EndpointSet {
+    fn new_endpoint_set(&self, name: &ServiceName, service: &ObjectKey, now: Now) -> EndpointSet {
         let mut set = EndpointSet::new(MappingContext {
             name: name.clone(),
-            namespace: Arc::clone(&self.namespace),
+            namespace: Arc::clone(&service.namespace),
             options: Arc::clone(&self.options),
             service: self.services.get(service).cloned(),
             port: PortChoice::Default,
@@ -208,7 +207,7 @@ impl State {
             degraded: None,
         });
         let slices = self.slices.objects();
-        let slices = slices.filter(|slice| slice.service() == Some(&**service));
+        let slices = slices.filter(|slice| slice.belongs_to(service));
         set.replace(slices, now);
         set
     }
@@ -216,12 +215,13 @@ impl State {
     /// Widens what is followed to what has subscribers. If Services may not be read, their names are
     /// taken from the slices.
     fn follow_interest(&mut self) -> Vec<Action> {
-        let services: BTreeSet<_> = self.interest.services.values().cloned().collect();
+        let services = self.interest.services.values();
+        let services: BTreeSet<_> = services.map(|service| Arc::clone(&service.name)).collect();
         let all_names = self.interest.names;
         let names_from_slices = all_names && self.services.is_access_denied();
         let scope = |all: bool, max: usize| {
             if all || services.len() > max {
-                Scope::Namespace
+                Scope::All
             } else {
                 Scope::Services(services.clone())
             }
@@ -246,30 +246,29 @@ impl State {
         match self.slices.apply(event) {
             Delta::None => self.pending.all = true,
             Delta::Replaced => {
-                let mut by_service: HashMap<&str, Vec<&Arc<EndpointSlice>>> = HashMap::new();
+                let mut by_service: HashMap<_, Vec<&Arc<EndpointSlice>>> = HashMap::new();
                 for slice in self.slices.objects() {
                     let service = slice.service().unwrap_or_default();
+                    let service = (&*slice.metadata.namespace, service);
                     by_service.entry(service).or_default().push(slice);
                 }
                 for (service, set) in self.endpoint_sets.values_mut() {
-                    let slices = by_service.get(&**service);
+                    let slices = by_service.get(&(&*service.namespace, &*service.name));
                     set.replace(slices.into_iter().flatten().copied(), now);
                 }
                 self.pending.all = true;
             }
             Delta::Object { before, after } => {
                 // A changed label moves a slice to another Service.
-                let old_service = before.as_deref().and_then(EndpointSlice::service);
-                let new_service = after.as_deref().and_then(EndpointSlice::service);
                 for (service, set) in self.endpoint_sets.values_mut() {
                     match (&before, &after) {
-                        (_, Some(slice)) if new_service == Some(service) => set.apply(slice, now),
-                        (Some(slice), _) if old_service == Some(service) => {
+                        (_, Some(slice)) if slice.belongs_to(service) => set.apply(slice, now),
+                        (Some(slice), _) if slice.belongs_to(service) => {
                             set.delete(&slice.metadata.name);
                         }
                         _ => continue,
                     }
-                    self.pending.services.insert(Arc::clone(service));
+                    self.pending.services.insert(service.clone());
                 }
             }
         }
@@ -284,7 +283,7 @@ impl State {
         match self.services.apply(event) {
             Delta::None | Delta::Replaced => self.pending.all = true,
             Delta::Object { before, after } => {
-                let name = after.or(before).map(|s| Arc::clone(&s.metadata.name));
+                let name = after.or(before).map(|s| s.metadata.key());
                 self.pending.services.extend(name);
             }
         }
@@ -355,7 +354,7 @@ impl State {
     fn expire(&mut self, now: Instant) {
         for (service, set) in self.endpoint_sets.values_mut() {
             if set.expire(now) {
-                self.pending.services.insert(Arc::clone(service));
+                self.pending.services.insert(service.clone());
             }
         }
     }
@@ -388,8 +387,8 @@ impl State {
 
     fn names_update(&self) -> Update<Names> {
         let states = (
-            self.slices.sync_state_of_namespace(),
-            self.services.sync_state_of_namespace(),
+            self.slices.sync_state_of_all(),
+            self.services.sync_state_of_all(),
         );
         Update {
             value: self.names(),
@@ -398,15 +397,20 @@ impl State {
     }
 
     fn names(&self) -> Option<Names> {
-        if self.services.has_listed_namespace() {
+        if self.services.has_listed_all() {
             let selector = &self.options.listed_services;
             let services = self.services.objects().map(|service| &service.metadata);
             let services = services.filter(|s| selector.matches(s.labels.as_ref()));
-            return Some(services.map(|s| Arc::clone(&s.name)).collect());
+            return Some(services.map(ObjectMeta::key).collect());
         }
-        if self.services.is_access_denied() && self.slices.has_listed_namespace() {
-            let services = self.slices.objects().filter_map(|slice| slice.service());
-            return Some(services.map(Arc::from).collect());
+        if self.services.is_access_denied() && self.slices.has_listed_all() {
+            let service_of = |slice: &Arc<EndpointSlice>| {
+                Some(ObjectKey {
+                    namespace: Arc::clone(&slice.metadata.namespace),
+                    name: slice.service()?.into(),
+                })
+            };
+            return Some(self.slices.objects().filter_map(service_of).collect());
         }
         None
     }
@@ -437,7 +441,6 @@ mod tests {
 
     use super::*;
     use crate::error::ApiStatus;
-    use crate::watch_stream::DeletedObject;
 
     fn state() -> State {
         let options = DiscoveryOptions {
@@ -451,7 +454,14 @@ mod tests {
             zone: None,
             ignored: Default::default(),
         };
-        State::new(&"demo".into(), &Arc::new(options))
+        State::new(&Arc::new(options))
+    }
+
+    fn in_demo(name: &str) -> ObjectKey {
+        ObjectKey {
+            namespace: "demo".into(),
+            name: name.into(),
+        }
     }
 
     fn apply(state: &mut State, event: Event) -> Vec<Action> {
@@ -459,7 +469,7 @@ mod tests {
     }
 
     fn subscribe(state: &mut State, services: &[&str], names: bool) -> Vec<Action> {
-        let service = |name: &&str| (name.parse().unwrap(), (*name).into());
+        let service = |name: &&str| (name.parse().unwrap(), in_demo(name));
         let interest = Interest {
             services: services.iter().map(service).collect(),
             names,
@@ -470,7 +480,11 @@ mod tests {
     fn list_slices(state: &mut State, slices: &[(&str, &str)]) -> Vec<Action> {
         let slice = |(name, service): &(&str, &str)| {
             object(json!({
-                "metadata": { "name": name, "labels": { "kubernetes.io/service-name": service } },
+                "metadata": {
+                    "name": name,
+                    "namespace": "demo",
+                    "labels": { "kubernetes.io/service-name": service },
+                },
                 "endpoints": [{ "addresses": ["10.0.0.1"] }],
             }))
         };
@@ -483,7 +497,8 @@ mod tests {
     }
 
     fn list_services(state: &mut State, services: &[&str]) -> Vec<Action> {
-        let service = |name: &&str| object(json!({ "metadata": { "name": name } }));
+        let service =
+            |name: &&str| object(json!({ "metadata": { "name": name, "namespace": "demo" } }));
         let event = ReflectorEvent::Listed {
             objects: services.iter().map(service).collect(),
             watch_error: None,
@@ -539,10 +554,7 @@ mod tests {
         list_slices(&mut state, &[("shop-1", "shop"), ("web-1", "web")]);
         list_services(&mut state, &["shop", "web"]);
         assert_eq!(updates(&mut state).len(), 2);
-        let deleted = ReflectorEvent::Deleted(DeletedObject {
-            namespace: "demo".into(),
-            name: "web-1".into(),
-        });
+        let deleted = ReflectorEvent::Deleted(in_demo("web-1"));
         apply(&mut state, Event::Slices(deleted));
         assert_eq!(updates(&mut state), [("web".into(), Some(0), None)]);
     }
@@ -568,14 +580,14 @@ mod tests {
     #[test]
     fn names_are_taken_from_slices_if_access_to_services_is_denied() {
         let mut state = state();
-        let follow = vec![Action::FollowServices(Scope::Namespace)];
+        let follow = vec![Action::FollowServices(Scope::All)];
         assert_eq!(subscribe(&mut state, &[], true), follow);
         let denied = ReflectorEvent::Failed(status(403));
-        let follow = vec![Action::FollowSlices(Scope::Namespace)];
+        let follow = vec![Action::FollowSlices(Scope::All)];
         assert_eq!(apply(&mut state, Event::Services(denied)), follow);
         list_slices(&mut state, &[("a-1", "a"), ("a-2", "a"), ("b-1", "b")]);
         let names = state.take_updates().names.unwrap();
-        assert_eq!(names.value, Some(["a".into(), "b".into()].into()));
+        assert_eq!(names.value, Some(["a", "b"].map(in_demo).into()));
         assert!(names.error.is_none());
     }
 

@@ -1,13 +1,14 @@
-//! The subscriptions to Services of one namespace, and the channels that serve them.
+//! The subscriptions to Services, and the channels that serve them.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use tokio::sync::{Notify, watch};
 use waypost_core::ServiceName;
 
 use super::state::{Instances, Interest, Names, Updates};
 use crate::latest::{Latest, publish};
+use crate::object_key::ObjectKey;
 
 /// The subscriptions of an informer. A subscriber is gone when it has dropped its receiver.
 #[derive(Default)]
@@ -18,7 +19,7 @@ pub(super) struct Subscriptions {
 }
 
 struct ServiceChannel {
-    service: Arc<str>,
+    service: ObjectKey,
     sender: watch::Sender<Latest<Instances>>,
 }
 
@@ -27,7 +28,7 @@ impl Subscriptions {
     pub(super) fn subscribe(
         &self,
         name: ServiceName,
-        service: Arc<str>,
+        service: ObjectKey,
     ) -> watch::Receiver<Latest<Instances>> {
         let receiver = lock(&self.services)
             .entry(name)
@@ -60,7 +61,7 @@ impl Subscriptions {
         let mut names = lock(&self.names);
         names.take_if(|sender| sender.receiver_count() == 0);
         let channels = services.iter();
-        let channels = channels.map(|(name, channel)| (name.clone(), Arc::clone(&channel.service)));
+        let channels = channels.map(|(name, channel)| (name.clone(), channel.service.clone()));
         Interest {
             services: channels.collect(),
             names: names.is_some(),

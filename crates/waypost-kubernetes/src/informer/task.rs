@@ -12,6 +12,7 @@ use super::state::{Action, Event, State};
 use super::subscriptions::Subscriptions;
 use crate::clock::Now;
 use crate::liveness::{LivenessMonitor, ProbeTarget};
+use crate::namespaces::Namespaces;
 use crate::options::DiscoveryOptions;
 use crate::rbac::RbacAdvisor;
 use crate::reflector::{Reflector, ReflectorEvent, WatchProgress};
@@ -20,7 +21,7 @@ use crate::scope::Selector;
 
 pub(super) struct Task {
     provider: Arc<str>,
-    namespace: Arc<str>,
+    namespaces: Namespaces,
     subscriptions: Arc<Subscriptions>,
     slices: Source<EndpointSlice>,
     services: Source<Service>,
@@ -41,22 +42,22 @@ impl Task {
     pub(super) fn new(
         advisor: &Arc<RbacAdvisor>,
         options: &Arc<DiscoveryOptions>,
-        namespace: &Arc<str>,
+        namespaces: &Namespaces,
         subscriptions: &Arc<Subscriptions>,
     ) -> Self {
-        let slices = Source::new(advisor, namespace);
-        let services = Source::new(advisor, namespace);
+        let slices = Source::new(advisor, namespaces);
+        let services = Source::new(advisor, namespaces);
         let client = advisor.client();
         let targets = vec![slices.probe_target(), services.probe_target()];
         Self {
             provider: Arc::clone(client.describe()),
-            namespace: Arc::clone(namespace),
+            namespaces: namespaces.clone(),
             subscriptions: Arc::clone(subscriptions),
             slices,
             services,
             liveness: LivenessMonitor::new(Arc::clone(client), targets),
-            state: State::new(namespace, options),
-            publisher: Publisher::new(subscriptions, namespace),
+            state: State::new(options),
+            publisher: Publisher::new(subscriptions, namespaces),
         }
     }
 
@@ -129,9 +130,9 @@ impl Task {
             Action::Relist => {
                 tracing::warn!(
                     provider = &*self.provider,
-                    namespace = &*self.namespace,
                     "the API server's resource version went backwards, as after a restore of etcd; \
-                     listing everything again"
+                     listing everything in {} again",
+                    self.namespaces
                 );
                 self.slices.reflector.iter().for_each(Reflector::relist);
                 self.services.reflector.iter().for_each(Reflector::relist);
@@ -143,16 +144,16 @@ impl Task {
 /// The reflector of one kind of object; `None` until objects of that kind are followed.
 struct Source<T> {
     advisor: Arc<RbacAdvisor>,
-    namespace: Arc<str>,
+    namespaces: Namespaces,
     progress: Arc<WatchProgress>,
     reflector: Option<Reflector<T>>,
 }
 
 impl<T: Resource> Source<T> {
-    fn new(advisor: &Arc<RbacAdvisor>, namespace: &Arc<str>) -> Self {
+    fn new(advisor: &Arc<RbacAdvisor>, namespaces: &Namespaces) -> Self {
         Self {
             advisor: Arc::clone(advisor),
-            namespace: Arc::clone(namespace),
+            namespaces: namespaces.clone(),
             progress: Arc::default(),
             reflector: None,
         }
@@ -160,7 +161,7 @@ impl<T: Resource> Source<T> {
 
     fn probe_target(&self) -> ProbeTarget {
         ProbeTarget {
-            path: T::path(&self.namespace),
+            path: T::path_in(&self.namespaces),
             progress: Arc::clone(&self.progress),
         }
     }
@@ -169,12 +170,12 @@ impl<T: Resource> Source<T> {
     fn follow(&mut self, selector: Option<Selector>) {
         let Self {
             advisor,
-            namespace,
+            namespaces,
             progress,
             ..
         } = self;
         self.reflector = Some(Reflector::for_discovery(
-            advisor, namespace, selector, progress,
+            advisor, namespaces, selector, progress,
         ));
     }
 

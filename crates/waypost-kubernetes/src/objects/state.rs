@@ -67,8 +67,7 @@ impl<T> KindState<T> {
                 }
             }
             ReflectorEvent::Applied(object) => self.received.extend([keyed(object)]),
-            ReflectorEvent::Deleted(object) => {
-                let key = ObjectKey::new(&object.namespace, &object.name);
+            ReflectorEvent::Deleted(key) => {
                 self.received.remove(&key);
             }
             ReflectorEvent::Resumed | ReflectorEvent::Confirmed => {}
@@ -183,7 +182,6 @@ mod tests {
 
     use super::*;
     use crate::error::ApiStatus;
-    use crate::watch_stream::DeletedObject;
 
     const KIND: ObjectKind = ObjectKind::new("example.org", "v1", "things");
 
@@ -223,7 +221,7 @@ mod tests {
         apply(&mut state, ReflectorEvent::Resumed);
         apply(
             &mut state,
-            ReflectorEvent::Deleted(DeletedObject {
+            ReflectorEvent::Deleted(ObjectKey {
                 namespace: "demo".into(),
                 name: "a".into(),
             }),

@@ -11,8 +11,10 @@ use waypost_core::supervision::Backoff;
 use super::list_watch::{ListWatch, WatchListError};
 use super::progress::{WatchProgress, parse_resource_version};
 use crate::error::RequestError;
+use crate::namespaces::Namespaces;
+use crate::object_key::ObjectKey;
 use crate::rbac::{DISCOVERY, RbacAdvisor};
-use crate::watch_stream::{DeletedObject, WatchEvent, WatchEventContent, WatchStream};
+use crate::watch_stream::{WatchEvent, WatchEventContent, WatchStream};
 
 /// A report of a reflector.
 #[derive(Debug)]
@@ -28,7 +30,7 @@ pub(crate) enum ReflectorEvent<T> {
     /// An object was added or modified.
     Applied(T),
     /// This object was deleted.
-    Deleted(DeletedObject),
+    Deleted(ObjectKey),
     /// The watch works again after a failure; no object has changed.
     Resumed,
     /// The watch works, and no object has changed: the server has sent a bookmark.
@@ -37,10 +39,10 @@ pub(crate) enum ReflectorEvent<T> {
     Failed(RequestError),
 }
 
-/// Who explains missing permissions for discovery, and in which namespace.
+/// Who explains missing permissions for discovery, and in which namespaces.
 pub(super) struct Advice {
     pub(super) advisor: Arc<RbacAdvisor>,
-    pub(super) namespace: Arc<str>,
+    pub(super) namespaces: Namespaces,
 }
 
 pub(super) struct Driver {
@@ -339,9 +341,10 @@ impl Driver {
         let delay = self.backoff.next_delay();
         self.pause(delay.max(retry_after));
         Some(match &self.advice {
-            Some(Advice { advisor, namespace }) => {
-                advisor.explain(namespace, &DISCOVERY, error).await
-            }
+            Some(Advice {
+                advisor,
+                namespaces,
+            }) => advisor.explain(namespaces, &DISCOVERY, error).await,
             None => error,
         })
     }

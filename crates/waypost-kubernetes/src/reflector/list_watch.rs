@@ -1,4 +1,4 @@
-//! LIST and WATCH requests for one kind of object in one namespace.
+//! LIST and WATCH requests for one kind of object in one namespace or all.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use crate::resources::List;
 use crate::scope::Selector;
 use crate::watch_stream::{WatchEventContent, WatchStream, WatchStreamError};
 
-/// Lists and watches one kind of object in one namespace.
+/// Lists and watches one kind of object.
 pub(super) struct ListWatch {
     pub(super) client: Arc<ApiClient>,
     /// The URL path of the collection.

@@ -28,6 +28,7 @@ use self::driver::{Advice, Driver};
 use self::list_watch::ListWatch;
 pub(crate) use self::progress::{WatchProgress, parse_resource_version};
 use crate::client::ApiClient;
+use crate::namespaces::Namespaces;
 use crate::rbac::RbacAdvisor;
 use crate::resources::Resource;
 use crate::scope::Selector;
@@ -43,7 +44,7 @@ impl<T: DeserializeOwned + Send + 'static> Reflector<T> {
     /// Follows objects that discovery needs. Errors say which permissions for it are missing.
     pub(crate) fn for_discovery(
         advisor: &Arc<RbacAdvisor>,
-        namespace: &Arc<str>,
+        namespaces: &Namespaces,
         selector: Option<Selector>,
         progress: &Arc<WatchProgress>,
     ) -> Self
@@ -52,12 +53,12 @@ impl<T: DeserializeOwned + Send + 'static> Reflector<T> {
     {
         let list_watch = ListWatch {
             client: Arc::clone(advisor.client()),
-            path: T::path(namespace),
+            path: T::path_in(namespaces),
             selector,
         };
         let advice = Advice {
             advisor: Arc::clone(advisor),
-            namespace: Arc::clone(namespace),
+            namespaces: namespaces.clone(),
         };
         Self::start(list_watch, Some(advice), progress)
     }

@@ -28,10 +28,12 @@ use self::objects::{
 use self::validation::{validate_content, validate_host};
 use crate::client::{ApiClient, GetRequest};
 use crate::error::RequestError;
+use crate::namespaces::Namespaces;
+use crate::object_key::ObjectKey;
 use crate::rbac::{REGISTRATION, RbacAdvisor};
 use crate::renewal;
 use crate::resources::{EndpointSlice, List, Resource, SERVICE_NAME_LABEL, Service};
-use crate::service_ref::ServiceRef;
+use crate::service_ref::resolve_service;
 
 /// Writes the slices of the instances that this process registers.
 pub(crate) struct SliceRegistry {
@@ -41,7 +43,7 @@ pub(crate) struct SliceRegistry {
     cluster_domain: Arc<str>,
     slices: Mutex<HashMap<InstanceId, RegisteredSlice>>,
     /// The Services that were created for instances whose slices could not be written yet.
-    created: Mutex<HashMap<InstanceId, ServiceRef>>,
+    created: Mutex<HashMap<InstanceId, ObjectKey>>,
 }
 
 /// A slice that this process has written.
@@ -224,7 +226,7 @@ impl SliceRegistry {
         if let Some(service) = deleted
             && let Err(error) = self.delete_unused_service(&service).await
         {
-            tracing::warn!(service = %service.service, %error, "cannot delete the Service without endpoints");
+            tracing::warn!(service = %service.name, %error, "cannot delete the Service without endpoints");
         }
         Ok(())
     }
@@ -251,9 +253,9 @@ impl SliceRegistry {
 
     // --- Services ---
 
-    fn resolve(&self, instance: &Instance) -> Result<ServiceRef, ProviderError> {
+    fn resolve(&self, instance: &Instance) -> Result<ObjectKey, ProviderError> {
         let name = instance.service();
-        ServiceRef::resolve(name, &self.namespace, &self.cluster_domain).ok_or_else(|| {
+        resolve_service(name, &self.namespace, &self.cluster_domain).ok_or_else(|| {
             self.rejected(format!(
                 "{name:?} is not a valid name for a Kubernetes Service; use at most 63 of a-z, 0-9 \
                  and '-', and NAME.NAMESPACE for another namespace"
@@ -265,13 +267,10 @@ impl SliceRegistry {
     /// Waypost.
     async fn ensure_service(
         &self,
-        service_ref: &ServiceRef,
+        service_ref: &ObjectKey,
         instance: &Instance,
     ) -> Result<Arc<str>, ProviderError> {
-        let ServiceRef {
-            namespace,
-            service: name,
-        } = service_ref;
+        let ObjectKey { namespace, name } = service_ref;
         let collection = Service::path(namespace);
         let path = format!("{collection}/{name}");
         let object = service(service_ref, instance);
@@ -320,18 +319,18 @@ impl SliceRegistry {
                 self.created().remove(id);
             }
             Err(error) => {
-                let service = &*service.service;
+                let service = &*service.name;
                 tracing::debug!(service, %error, "cannot delete the Service without endpoints");
             }
         }
     }
 
     /// Deletes the Service if it has no slices and is managed by Waypost.
-    async fn delete_unused_service(&self, service: &ServiceRef) -> Result<(), RequestError> {
+    async fn delete_unused_service(&self, service: &ObjectKey) -> Result<(), RequestError> {
         if !self.list_slices(service, None).await?.is_empty() {
             return Ok(());
         }
-        let path = format!("{}/{}", Service::path(&service.namespace), service.service);
+        let path = format!("{}/{}", Service::path(&service.namespace), service.name);
         match self.get(&path).await {
             Ok(stored) if stored.is_service_of_waypost() => self.client().delete(&path).await,
             Ok(_) => Ok(()),
@@ -387,7 +386,7 @@ impl SliceRegistry {
         &self,
         namespace: &Arc<str>,
         id: &InstanceId,
-    ) -> Result<Option<ServiceRef>, RequestError> {
+    ) -> Result<Option<ObjectKey>, RequestError> {
         let path = slice_path(namespace, id);
         let stored = match self.get(&path).await {
             Ok(stored) if stored.is_slice_of(id) => stored,
@@ -397,16 +396,16 @@ impl SliceRegistry {
         };
         self.client().delete(&path).await?;
         let service = stored.metadata.label(SERVICE_NAME_LABEL);
-        Ok(service.map(|service| ServiceRef {
+        Ok(service.map(|service| ObjectKey {
             namespace: Arc::clone(namespace),
-            service: service.into(),
+            name: service.into(),
         }))
     }
 
     /// Deletes the slices of the service that expired more than `grace` ago.
     async fn delete_expired_slices(
         &self,
-        service: &ServiceRef,
+        service: &ObjectKey,
         grace: Duration,
     ) -> Result<(), ProviderError> {
         let slices = match self.list_slices(service, Some(WAYPOST)).await {
@@ -431,10 +430,10 @@ impl SliceRegistry {
     /// The slices of a Service: all, or those of one manager.
     async fn list_slices(
         &self,
-        service: &ServiceRef,
+        service: &ObjectKey,
         manager: Option<&str>,
     ) -> Result<Vec<ExistingObject>, RequestError> {
-        let mut selector = format!("{SERVICE_NAME_LABEL}={}", service.service);
+        let mut selector = format!("{SERVICE_NAME_LABEL}={}", service.name);
         if let Some(manager) = manager {
             selector.push_str(&format!(",{SLICE_MANAGED_BY}={manager}"));
         }
@@ -465,15 +464,19 @@ impl SliceRegistry {
                  KUBERNETES_NAMESPACE, or as NAME.NAMESPACE"
             ));
         }
-        let explained = self.advisor.explain(namespace, &REGISTRATION, error).await;
-        explained.error
+        let namespaces = Namespaces::One(namespace.into());
+        let advisor = &self.advisor;
+        advisor
+            .explain(&namespaces, &REGISTRATION, error)
+            .await
+            .error
     }
 
     fn rejected(&self, message: String) -> ProviderError {
         self.client().error(ProviderErrorKind::Rejected, message)
     }
 
-    fn created(&self) -> MutexGuard<'_, HashMap<InstanceId, ServiceRef>> {
+    fn created(&self) -> MutexGuard<'_, HashMap<InstanceId, ObjectKey>> {
         self.created.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

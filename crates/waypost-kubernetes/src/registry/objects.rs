@@ -12,9 +12,10 @@ use serde_json::{Value, json};
 use waypost_core::{Host, Instance, InstanceId, Registration};
 
 use crate::mapping::ANNOTATION_PREFIX;
+use crate::object_key::ObjectKey;
 use crate::renewal::{EXPIRES_AFTER, RENEWED_AT, Renewal, TIMEOUT};
 use crate::resources::{ObjectMeta, SERVICE_NAME_LABEL, StringMap};
-use crate::service_ref::{ServiceRef, is_dns_label};
+use crate::service_ref::is_dns_label;
 
 /// The label of a Service that says what manages it.
 pub(super) const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
@@ -29,7 +30,7 @@ const ID: &str = "waypost.dev/id";
 /// The Service that owns a slice. Kubernetes deletes the slice with it.
 #[derive(Clone)]
 pub(super) struct Owner {
-    pub(super) service: ServiceRef,
+    pub(super) service: ObjectKey,
     pub(super) uid: Arc<str>,
 }
 
@@ -69,7 +70,7 @@ impl ExistingObject {
 }
 
 /// The Service of an instance. It has no selector, so Kubernetes leaves its slices alone.
-pub(super) fn service(service: &ServiceRef, instance: &Instance) -> Value {
+pub(super) fn service(service: &ObjectKey, instance: &Instance) -> Value {
     // In a Service port numbers must be unique, in a slice port names.
     let mut numbers = BTreeSet::new();
     let ports: Vec<_> = ports(instance)
@@ -79,7 +80,7 @@ pub(super) fn service(service: &ServiceRef, instance: &Instance) -> Value {
     json!({
         "apiVersion": "v1",
         "kind": "Service",
-        "metadata": { "name": &*service.service, "labels": { MANAGED_BY: WAYPOST } },
+        "metadata": { "name": &*service.name, "labels": { MANAGED_BY: WAYPOST } },
         "spec": { "ports": ports },
     })
 }
@@ -97,7 +98,10 @@ pub(super) fn endpoint_slice(registration: &Registration, owner: &Owner, is_read
     let ports: Vec<_> = ports(instance)
         .map(|(name, port)| json!({ "name": name, "port": port, "protocol": "TCP" }))
         .collect();
-    let ServiceRef { namespace, service } = &owner.service;
+    let ObjectKey {
+        namespace,
+        name: service,
+    } = &owner.service;
     json!({
         "apiVersion": "discovery.k8s.io/v1",
         "kind": "EndpointSlice",

@@ -10,11 +10,13 @@ use waypost_core::conformance::{Capabilities, Harness};
 use waypost_core::provider::Provider;
 use waypost_core::{Instance, conformance};
 use waypost_fake_kubernetes::{ApiServer, manifest};
+use waypost_kubernetes::KubernetesProvider;
 
-use crate::{provider, start_server};
+use crate::start_server;
 
 struct Cluster {
     server: ApiServer,
+    in_all_namespaces: bool,
     slices: tokio::sync::Mutex<BTreeMap<String, Instance>>,
 }
 
@@ -24,7 +26,13 @@ impl Harness for Cluster {
     }
 
     fn provider(&self) -> Arc<dyn Provider> {
-        Arc::new(provider(&self.server))
+        let builder = KubernetesProvider::builder().kubeconfig(self.server.kubeconfig());
+        let builder = if self.in_all_namespaces {
+            builder.all_namespaces()
+        } else {
+            builder
+        };
+        Arc::new(builder.build().unwrap())
     }
 
     /// Writes a slice for each instance, as for instances outside the cluster.
@@ -83,9 +91,12 @@ fn slice_of(instance: &Instance) -> Value {
 
 #[tokio::test]
 async fn the_kubernetes_provider_conforms() {
-    let cluster = Cluster {
-        server: start_server().await,
-        slices: tokio::sync::Mutex::default(),
-    };
-    conformance::run(&cluster).await.assert();
+    for in_all_namespaces in [false, true] {
+        let cluster = Cluster {
+            server: start_server().await,
+            in_all_namespaces,
+            slices: tokio::sync::Mutex::default(),
+        };
+        conformance::run(&cluster).await.assert();
+    }
 }

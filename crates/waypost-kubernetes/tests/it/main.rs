@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used)] // in a test a panic is the report
 
+mod all_namespaces;
 mod conformance;
 mod credentials;
 mod discovery;

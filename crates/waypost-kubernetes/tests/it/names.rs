@@ -19,13 +19,13 @@ async fn look_up(provider: &KubernetesProvider, name: &str) -> ServiceAnswer {
 }
 
 /// The next answer of a watch of names.
-async fn next_names(names: &mut NamesWatch) -> Result<Vec<String>, ProviderError> {
+pub(crate) async fn next_names(names: &mut NamesWatch) -> Result<Vec<String>, ProviderError> {
     let next = timeout(TIMEOUT, names.next()).await.unwrap().unwrap();
     next.map(|names| names.iter().map(ToString::to_string).collect())
 }
 
 /// Skips answers until one is as expected.
-async fn until_names(names: &mut NamesWatch, expected: &[&str]) {
+pub(crate) async fn until_names(names: &mut NamesWatch, expected: &[&str]) {
     let found = async {
         loop {
             match names.next().await.unwrap() {

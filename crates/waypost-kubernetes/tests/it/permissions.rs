@@ -35,7 +35,7 @@ fn grant(server: &ApiServer, slices: &[&str], services: &[&str]) {
 }
 
 /// The YAML documents in an error.
-fn advised_documents(error: ProviderError) -> Vec<Value> {
+pub(crate) fn advised_documents(error: ProviderError) -> Vec<Value> {
     let error = Error::from(error);
     assert!(matches!(error, Error::NotAuthorised { .. }), "{error:?}");
     let text = error.to_string();

@@ -59,7 +59,7 @@
 //! | setting | variables, in order of precedence | default |
 //! |---|---|---|
 //! | namespace of names without one | `KUBERNETES_NAMESPACE` | the pod's, the context's, `default` |
-//! | further namespaces whose Services are listed | `KUBERNETES_NAMESPACES` | none |
+//! | further namespaces whose Services are listed; `*` for all | `KUBERNETES_NAMESPACES` | none |
 //! | labels of the Services that are listed | `KUBERNETES_SERVICE_SELECTOR` | none |
 //! | context of the kubeconfig | `KUBERNETES_CONTEXT` | the current one |
 //! | domain of the cluster's DNS | `KUBERNETES_CLUSTER_DOMAIN` | `cluster.local` |

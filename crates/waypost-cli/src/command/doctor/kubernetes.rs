@@ -40,7 +40,12 @@ pub(super) async fn examine(
     findings.push(Finding::ok(SUBJECT, what));
     match &report.missing_for_lookups {
         None => {
-            let what = format!("services can be found in namespace {namespace}");
+            let place = if report.lists_all_namespaces {
+                "all namespaces".to_owned()
+            } else {
+                format!("namespace {namespace}")
+            };
+            let what = format!("services can be found in {place}");
             findings.push(Finding::ok("permissions", what));
         }
         Some(missing) => {
