@@ -1,9 +1,9 @@
 //! `/internal/services` and `/internal/routes`: the known services and routes, page by page.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{StreamExt, stream};
 use http::{Response, StatusCode};
 use serde_json::{Value, json};
 use waypost::snapshot::{Endpoint, Freshness, Snapshot};
@@ -16,16 +16,16 @@ use crate::response_body::ResponseBody;
 use crate::routes::Routes;
 use crate::service::Service;
 
-/// The number of services that are looked up concurrently.
-const CONCURRENT_LOOKUPS: usize = 16;
 /// The default and maximum number of entries on a page.
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
-/// The maximum number of instances that are listed for a service.
+/// The maximum number of instances on a page, whatever number of services they are of.
 const MAX_INSTANCES: usize = 1000;
+/// The state of a service whose instances the gateway doesn't know, since nobody has called it.
+const NOT_WATCHED: &str = "not_watched";
 
-/// Lists services and routes. A page looks up only the services on it, so that a list of thousands
-/// doesn't watch them all.
+/// Lists services and routes, with what the gateway knows about them already. Only a service that the
+/// request names is looked up: otherwise each page would start up to a thousand watches.
 pub(super) struct Listing {
     client: ServiceDiscoveryClient,
     routes: Arc<Routes>,
@@ -44,20 +44,21 @@ impl Listing {
         let catalog = catalog.map_err(|error| Problem::from_discovery(&error))?;
         let names: Vec<_> = catalog.names().iter().cloned().collect();
         let (names, next) = page(names, query, ServiceName::as_str)?;
-        let services = stream::iter(names)
-            .map(|name| async move {
-                let found = self.client.directory().lookup(&name).await;
-                let mut service = describe(&found);
-                service["name"] = json!(name);
-                if let Ok(snapshot) = &found {
-                    let instances = snapshot.endpoints().iter().take(MAX_INSTANCES);
-                    service["instances"] = instances.map(|endpoint| instance(endpoint)).collect();
-                }
-                service
-            })
-            .buffered(CONCURRENT_LOOKUPS)
-            .collect::<Vec<_>>()
-            .await;
+        let known = self.known(names.iter(), query).await;
+        let mut room = MAX_INSTANCES;
+        let services = names.iter().map(|name| {
+            let found = known.get(name);
+            let mut service = describe(found);
+            service["name"] = json!(name);
+            if let Some(Ok(snapshot)) = found {
+                let endpoints = snapshot.endpoints();
+                let instances = endpoints.iter().take(room);
+                service["instances"] = instances.map(|endpoint| instance(endpoint)).collect();
+                leave_out(&mut service, endpoints.len(), &mut room);
+            }
+            service
+        });
+        let services: Vec<_> = services.collect();
         let registry = freshness(catalog.freshness());
         let body = json!({"registry": registry, "services": services, "next": next});
         Ok(json_response(StatusCode::OK, &body))
@@ -68,43 +69,48 @@ impl Listing {
         query: Option<&str>,
     ) -> Result<Response<ResponseBody>, Problem> {
         let (routes, next) = page(self.routes.all(), query, |route| route.name())?;
-        let routes = stream::iter(routes)
-            .map(|route| async move {
-                let mut services = Vec::new();
-                for destination in route.destinations() {
-                    services.push(self.describe_service(&destination.service).await);
-                }
-                // Most routes have one service, whose state is the route's.
-                let mut described = match services.len() {
-                    1 => services.remove(0),
-                    _ => json!({"services": services}),
-                };
-                described["name"] = json!(&**route.name());
-                described["path"] = json!(route.path().to_string());
-                described
-            })
-            .buffered(CONCURRENT_LOOKUPS)
-            .collect::<Vec<_>>()
-            .await;
+        let destinations = routes.iter().flat_map(|route| route.destinations());
+        let names = destinations.map(|destination| destination.service.name());
+        let known = self.known(names, query).await;
+        let mut room = MAX_INSTANCES;
+        let routes = routes.iter().map(|route| {
+            let services = route.destinations().iter().map(|destination| {
+                let service = &destination.service;
+                describe_service(service, known.get(service.name()), &mut room)
+            });
+            let mut services: Vec<_> = services.collect();
+            // Most routes have one service, whose state is the route's.
+            let mut described = match services.len() {
+                1 => services.remove(0),
+                _ => json!({"services": services}),
+            };
+            described["name"] = json!(&**route.name());
+            described["path"] = json!(route.path().to_string());
+            described
+        });
+        let routes: Vec<_> = routes.collect();
         let body = json!({"registry": self.registry(), "routes": routes, "next": next});
         Ok(json_response(StatusCode::OK, &body))
     }
 
-    async fn describe_service(&self, service: &Service) -> Value {
-        let found = self.client.directory().lookup(service.name()).await;
-        let mut described = describe(&found);
-        described["service"] = json!(service.name());
-        described["listed"] = json!(service.is_listed());
-        described["balancing"] = json!(service.explain());
-        if let Some(instances) = described["balancing"]["instances"].as_array_mut() {
-            instances.truncate(MAX_INSTANCES);
-        }
-        described["avoided"] = service
-            .recently_refused()
-            .iter()
-            .map(|id| json!(id.as_str()))
+    /// What is known about services: those that are watched, and these if the request names one.
+    async fn known(
+        &self,
+        services: impl Iterator<Item = &ServiceName>,
+        query: Option<&str>,
+    ) -> Known {
+        let directory = self.client.directory();
+        let watched = directory.watched().into_iter();
+        let mut known: Known = watched
+            .map(|snapshot| (snapshot.service().clone(), Ok(snapshot)))
             .collect();
-        described
+        if parameter(query, "service").is_some() {
+            for name in services {
+                let found = directory.lookup(name).await;
+                known.insert(name.clone(), found);
+            }
+        }
+        known
     }
 
     /// The source of the list of services and its age.
@@ -113,6 +119,42 @@ impl Listing {
             .freshness()
             .as_ref()
             .map_or(Value::Null, freshness)
+    }
+}
+
+/// The services that are watched, and errors of those that were looked up.
+type Known = HashMap<ServiceName, Result<Arc<Snapshot>, Error>>;
+
+/// A service of a route. `room` is the number of instances for which the page has room.
+fn describe_service(
+    service: &Service,
+    found: Option<&Result<Arc<Snapshot>, Error>>,
+    room: &mut usize,
+) -> Value {
+    let mut described = describe(found);
+    described["service"] = json!(service.name());
+    described["listed"] = json!(service.is_listed());
+    described["balancing"] = Value::Null;
+    if let Some(mut balancing) = service.explain() {
+        let instances = balancing.instances.len();
+        balancing.instances.truncate(*room);
+        described["balancing"] = json!(balancing);
+        leave_out(&mut described, instances, room);
+    }
+    described["avoided"] = service
+        .recently_refused()
+        .iter()
+        .map(|id| json!(id.as_str()))
+        .collect();
+    described
+}
+
+/// Says how many of a service's instances don't fit on the page any more.
+fn leave_out(service: &mut Value, instances: usize, room: &mut usize) {
+    let left_out = instances.saturating_sub(*room);
+    *room = room.saturating_sub(instances);
+    if left_out > 0 {
+        service["left_out"] = json!(left_out);
     }
 }
 
@@ -135,7 +177,10 @@ fn page<T: Clone>(
     Ok((entries, next))
 }
 
-fn describe(found: &Result<Arc<Snapshot>, Error>) -> Value {
+fn describe(found: Option<&Result<Arc<Snapshot>, Error>>) -> Value {
+    let Some(found) = found else {
+        return json!({"state": NOT_WATCHED});
+    };
     let (state, detail) = match found.as_ref().map(|snapshot| snapshot.usable()) {
         Ok(Ok(_)) => ("ready", None),
         Ok(Err(error)) => (

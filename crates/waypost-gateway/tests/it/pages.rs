@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use http::{Request, StatusCode};
-use waypost::Health;
+use waypost::{Health, ServiceName};
 
-use crate::support::{FlakyRegistry, Origin, TestGateway, instance, with_deadline};
+use crate::support::{FlakyRegistry, Origin, TestGateway, instance, unused_address, with_deadline};
 
 #[tokio::test]
 async fn the_index_lists_the_routes_as_json() {
@@ -142,5 +142,53 @@ async fn an_unknown_internal_page_is_a_404_that_lists_the_pages() {
                 .unwrap()
                 .contains("/internal/routes")
         );
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_services_with_20000_instances_stays_small() {
+    const SERVICES: usize = 100;
+    const INSTANCES: usize = 200;
+    let gateway = TestGateway::start_with(|config| config.register = false).await;
+    let address = unused_address();
+    for number in 0..SERVICES {
+        let name = format!("s{number:03}");
+        for id in 0..INSTANCES {
+            let instance = instance(&name, &format!("{name}-{id}"), address);
+            gateway.memory.insert(instance.build().unwrap());
+        }
+    }
+    // Each service is called, so its instances are known.
+    let mut names = gateway.discovery.directory().subscribe_catalog();
+    with_deadline("the services", async {
+        while names.changed().await.names().len() < SERVICES {}
+    })
+    .await;
+    for number in 0..SERVICES {
+        let name = ServiceName::new(&format!("s{number:03}")).unwrap();
+        let found = gateway.discovery.directory().lookup(&name).await;
+        assert_eq!(found.unwrap().endpoints().len(), INSTANCES);
+        gateway.get(&format!("/s{number:03}/")).await;
+    }
+    for (page, list) in [("services", "services"), ("routes", "routes")] {
+        let path = format!("/internal/{page}");
+        let pages = std::iter::repeat_with(|| gateway.get(&path)).take(6);
+        for page in futures_util::future::join_all(pages).await {
+            assert_eq!(page.status, StatusCode::OK);
+            let size = page.body.len();
+            assert!(size < 1024 * 1024, "{size} bytes");
+            let shown = page.json();
+            let shown = shown[list].as_array().unwrap();
+            assert!(shown.iter().all(|entry| entry["total"] == INSTANCES));
+            let listed = shown.iter().map(|entry| {
+                let own = entry["instances"].as_array();
+                let balanced = entry["balancing"]["instances"].as_array();
+                let listed = own.or(balanced).map_or(0, Vec::len) as u64;
+                let left_out = entry["left_out"].as_u64().unwrap_or_default();
+                assert_eq!(listed + left_out, INSTANCES as u64);
+                listed
+            });
+            assert_eq!(listed.sum::<u64>(), 1000);
+        }
     }
 }
