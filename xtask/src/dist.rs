@@ -61,7 +61,8 @@ pub(crate) fn build(args: &[String]) -> Result<Vec<PathBuf>> {
 
 fn compile() -> Result<PathBuf> {
     let build = ["--profile", PROFILE, "--locked", "--package", "waypost-cli"];
-    shell::run(shell::cargo("build").args(build))?;
+    let features = ["--features", "otlp"];
+    shell::run(shell::cargo("build").args(build).args(features))?;
     Ok(shell::workspace()
         .join("target")
         .join(PROFILE)

@@ -146,8 +146,11 @@ struct Buffer {
     date: String,
 }
 
-/// Probes of these paths aren't logged: registries and orchestrators send them every few seconds.
-const PROBED: [&str; 3] = ["/health", "/livez", "/readyz"];
+/// Whether it is the path of a probe, which isn't logged: registries and orchestrators send them every few
+/// seconds.
+pub(crate) fn is_probe(path: &str) -> bool {
+    matches!(path, "/health" | "/livez" | "/readyz")
+}
 
 impl LogBuffer {
     pub(crate) fn new(log: Option<AccessLog>) -> Self {
@@ -162,8 +165,7 @@ impl LogBuffer {
         let Some(log) = &self.log else {
             return;
         };
-        let path = info.uri.path();
-        if info.route.is_none() && PROBED.contains(&path) {
+        if info.route.is_none() && is_probe(info.uri.path()) {
             return;
         }
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);

@@ -84,7 +84,8 @@ pub struct Config {
     /// A file of routes, YAML or TOML by its name; see the [guide](crate#routes). It is read again when
     /// it changes. None by default.
     pub routes_file: Option<PathBuf>,
-    /// The variables that a routes file can name. Those of this process by default.
+    /// The variables that a routes file can name, and those of OpenTelemetry, which the feature `otlp` reads.
+    /// Those of this process by default.
     pub environment: Environment,
     /// Whether services get the routes that their instances ask for, by the tags or metadata
     /// `waypost.path=/billing`, `waypost.host=billing.example` and `waypost.strip=true`. False by default,

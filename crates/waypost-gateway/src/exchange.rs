@@ -4,9 +4,12 @@ use std::ops::{Deref, DerefMut};
 use std::sync::Arc;
 
 use tokio::sync::OwnedSemaphorePermit;
+use waypost::Instance;
 
+use crate::attempt_error::AttemptError;
 use crate::auth::Identity;
 use crate::client::Client;
+use crate::spans::{RequestSpan, TraceHeaders};
 use crate::stream_info::StreamInfo;
 
 /// A request of a client and its response. Recorded on drop, so that a request abandoned by its client
@@ -17,6 +20,7 @@ pub(crate) struct Exchange {
     pub(crate) permit: Option<OwnedSemaphorePermit>,
     /// What is known about the client, if its route asks for credentials.
     pub(crate) identity: Option<Arc<Identity>>,
+    pub(crate) span: RequestSpan,
     info: StreamInfo,
 }
 
@@ -27,8 +31,23 @@ impl Exchange {
             client,
             permit: None,
             identity: None,
+            span: RequestSpan::default(),
             info,
         }
+    }
+
+    /// Records the begin of an attempt. Returns the headers that name its span.
+    pub(crate) fn begin_attempt(&mut self, instance: &Arc<Instance>) -> Option<TraceHeaders> {
+        self.info.attempts += 1;
+        self.info.instance = Some(Arc::clone(instance));
+        self.span.attempt_began(&self.info, instance)
+    }
+
+    /// Records that the attempt failed.
+    pub(crate) fn attempt_failed(&mut self, error: &AttemptError) {
+        let kind = error.kind.as_str();
+        self.info.cause = Some(format!("{kind}: {}", error.cause));
+        self.span.attempt_failed(&self.info, kind);
     }
 }
 
@@ -51,5 +70,6 @@ impl Drop for Exchange {
         self.client.request_ended();
         let worker = self.client.worker();
         worker.record(&self.info, self.client.peer_text());
+        self.span.end(&self.info);
     }
 }

@@ -90,6 +90,20 @@ impl Forwarding {
         named.or(host).cloned()
     }
 
+    /// The scheme of the client's connection.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn scheme(&self) -> &'static str {
+        self.scheme
+    }
+
+    /// The client's address, if a trusted proxy names it.
+    #[cfg(feature = "otlp")]
+    pub(crate) fn named_client<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
+        let list = headers.get(X_FORWARDED_FOR).filter(|_| self.is_trusted)?;
+        let first = list.to_str().ok()?.split(',').next()?.trim();
+        (!first.is_empty()).then_some(first)
+    }
+
     /// A trusted proxy has seen the original request, so its values are kept. Missing values are derived
     /// from the values that it has set, not from the connection between it and the gateway.
     fn extend(&self, headers: &mut HeaderMap, values: ForHost, prefix: Option<&HeaderValue>) {

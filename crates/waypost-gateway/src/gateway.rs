@@ -121,6 +121,7 @@ impl Gateway {
         }
         tokio::time::sleep(LAST_REQUESTS).await;
         running.drain().await;
+        running.server.tracer().shut_down().await;
         Ok(())
     }
 }

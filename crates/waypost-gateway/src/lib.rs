@@ -45,6 +45,11 @@
 //! don't wait for each other. The runtime that [`Gateway::serve`] runs in does the rest: discovery,
 //! registration, accepting connections and the pages for operators.
 //!
+//! # Spans
+//! With the feature `otlp`, a span for each request and each attempt is exported by OTLP. It is configured by
+//! OpenTelemetry's variables in [`Config::environment`], such as `OTEL_EXPORTER_OTLP_ENDPOINT`. Without the
+//! feature or an endpoint, `traceparent` is passed on unchanged.
+//!
 //! # Errors
 //! An error response is a problem document (RFC 9457) with the members `reason` and `retryable`:
 //!
@@ -121,6 +126,7 @@ mod server;
 mod server_tls;
 mod service;
 mod similar;
+mod spans;
 mod stream_info;
 mod target;
 mod traffic;

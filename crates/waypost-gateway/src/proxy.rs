@@ -26,6 +26,7 @@ use crate::response_body::{BodyLimits, BodySource, ProxiedBody, ResponseBody};
 use crate::rewrite::Rewriter;
 use crate::routes::{Destination, Limits, Route, Subset};
 use crate::service::Service;
+use crate::spans::TraceHeaders;
 use crate::upstream::{Channel, Http1, Peer};
 use crate::{headers, mirror, response_framing, rewrite, tunnel};
 
@@ -79,6 +80,8 @@ struct Outgoing<'a> {
     /// When the request must have ended, in milliseconds since the worker started.
     ends_at: Option<u64>,
     deadline: Arc<Deadline>,
+    /// The headers that name the span of the current attempt.
+    trace: Option<TraceHeaders>,
 }
 
 /// The result of a successful attempt.
@@ -172,6 +175,7 @@ impl Proxy {
             is_grpc,
             ends_at: limits.total.map(|total| deadline.now() + millis(total)),
             deadline,
+            trace: None,
         };
 
         if let Some(mirror) = &route.mirror
@@ -203,15 +207,15 @@ impl Proxy {
             if tried.contains(lease.id()) {
                 tokio::time::sleep(MAX_RETRY_PAUSE.mul_f64(fastrand::f64())).await;
             }
-            exchange.attempts += 1;
             let instance = lease.endpoint().instance();
-            exchange.instance = Some(Arc::clone(instance));
+            outgoing.trace = exchange.begin_attempt(instance);
             let peer = worker.upstream().peer(instance);
             let path = peer.below_path_prefix(&outgoing.path);
             let error = match self.attempt(&mut outgoing, &peer, &path).await {
                 Ok(attempted) => {
                     service.connection_accepted(lease.id());
                     let response = &attempted.response;
+                    exchange.span.attempt_responded(response.status());
                     lease.record(classify(response.status(), response.headers()));
                     check(response, upgrade.as_ref(), is_over_http2, lease.id())?;
                     let tunnel =
@@ -236,7 +240,7 @@ impl Proxy {
                 }
                 Err(error) => error,
             };
-            exchange.cause = Some(format!("{}: {}", error.kind.as_str(), error.cause));
+            exchange.attempt_failed(&error);
             if let Some(outcome) = error.kind.outcome() {
                 lease.record(outcome);
             }
@@ -542,6 +546,9 @@ impl Outgoing<'_> {
         };
         if let Some(host) = host {
             headers.insert(header::HOST, host.clone());
+        }
+        if let Some(trace) = &self.trace {
+            trace.write(headers);
         }
         if is_http2 {
             headers.remove(header::CONNECTION);

@@ -20,6 +20,7 @@ use crate::proxy::Proxy;
 use crate::response_body::ResponseBody;
 use crate::routes::{Route, Routes, decode_unreserved};
 use crate::server_tls::ServerTls;
+use crate::spans::Tracer;
 use crate::stream_info::{EndReason, StreamInfo};
 use crate::target::InvalidRequest;
 use crate::traffic::Traffic;
@@ -33,6 +34,7 @@ pub(crate) struct Server {
     pages: Pages,
     proxy: Proxy,
     traffic: Arc<Traffic>,
+    tracer: Arc<Tracer>,
     client_tls: Arc<ClientTls>,
     tls: Option<ServerTls>,
 }
@@ -52,12 +54,20 @@ impl Server {
         let client_tls = Arc::new(ClientTls::new(config.ca_file.as_deref().map(Path::new))?);
         let routes = Arc::new(Routes::new(client.clone(), &config, &client_tls)?);
         let traffic = Arc::new(Traffic::new());
-        let pages = Pages::new(client, Arc::clone(&routes), Arc::clone(&traffic), &config);
+        let tracer = Arc::new(Tracer::new(&config)?);
+        let pages = Pages::new(
+            client,
+            Arc::clone(&routes),
+            Arc::clone(&traffic),
+            Arc::clone(&tracer),
+            &config,
+        );
         Ok(Self {
             proxy: Proxy::new(config.min_upload_rate, tunnels, closing),
             routes,
             pages,
             traffic,
+            tracer,
             client_tls,
             tls: ServerTls::new(config.tls.clone())?,
             config,
@@ -78,6 +88,10 @@ impl Server {
 
     pub(crate) fn traffic(&self) -> &Traffic {
         &self.traffic
+    }
+
+    pub(crate) fn tracer(&self) -> &Tracer {
+        &self.tracer
     }
 
     pub(crate) fn client_tls(&self) -> &Arc<ClientTls> {
@@ -111,6 +125,10 @@ impl Server {
             id.clone(),
         );
         let mut exchange = Exchange::begin(client, info);
+        let authority = host.as_ref().map_or(None, Option::as_ref);
+        exchange.span =
+            self.tracer
+                .begin(request.headers(), authority, &exchange.client, &exchange);
         exchange.caller = request.headers().get(headers::CALLER).cloned();
         let format = ErrorFormat::of(request.method(), request.headers());
         let mut response = match host {
@@ -145,6 +163,7 @@ impl Server {
             }
         };
         exchange.route = Some(Arc::clone(route.name()));
+        exchange.span.routed(route.path());
         let is_bare = route.redirects_bare_prefix && exchange.uri.path() == route.prefix();
         if is_bare && matches!(*request.method(), Method::GET | Method::HEAD) {
             let response = redirect_to_slash(&exchange, route.prefix());

@@ -18,6 +18,8 @@ mod register;
 mod registry;
 mod shutdown;
 mod socket_activation;
+#[cfg(feature = "otlp")]
+mod spans;
 mod stack;
 mod support;
 mod terminal;

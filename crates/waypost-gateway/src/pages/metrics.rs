@@ -8,6 +8,7 @@ use waypost::outlier::BalanceCounters;
 use super::response::respond;
 use crate::response_body::ResponseBody;
 use crate::routes::Routes;
+use crate::spans::SpanCounts;
 use crate::traffic::{ServiceCounts, Traffic};
 
 /// The maximum number of services that are listed, so that a scrape stays small.
@@ -45,13 +46,20 @@ const COUNTERS: [Counter; 5] = [
     ),
 ];
 
-pub(super) fn page(routes: &Routes, traffic: &Traffic) -> Response<ResponseBody> {
+pub(super) fn page(
+    routes: &Routes,
+    traffic: &Traffic,
+    spans: Option<SpanCounts>,
+) -> Response<ResponseBody> {
     let mut services: Vec<_> = traffic.totals().into_iter().collect();
     services.sort_by(|a, b| a.0.cmp(&b.0));
     services.truncate(MAX_SERVICES);
     let mut out = String::new();
     // Writing to a string can't fail. Names of services contain nothing that needs escaping.
     let _ = write_all(&mut out, routes, &services);
+    if let Some(spans) = spans {
+        let _ = write_spans(&mut out, spans);
+    }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     respond(StatusCode::OK, kind, out.into())
 }
@@ -135,6 +143,31 @@ fn write_all(
             };
             writeln!(out, "{metric}{{service=\"{}\"}} {value}", name.as_str())?;
         }
+    }
+    Ok(())
+}
+
+fn write_spans(out: &mut String, spans: SpanCounts) -> std::fmt::Result {
+    let exported = "waypost_gateway_spans_exported_total";
+    head(
+        out,
+        exported,
+        "counter",
+        "Spans that the collector accepted.",
+    )?;
+    writeln!(out, "{exported} {}", spans.exported)?;
+    let lost = "waypost_gateway_spans_lost_total";
+    head(
+        out,
+        lost,
+        "counter",
+        "Spans that were not exported, by reason.",
+    )?;
+    for (reason, count) in [
+        ("not_accepted", spans.not_accepted),
+        ("queue_full", spans.queue_full),
+    ] {
+        writeln!(out, "{lost}{{reason=\"{reason}\"}} {count}")?;
     }
     Ok(())
 }

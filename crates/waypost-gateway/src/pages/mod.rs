@@ -23,6 +23,7 @@ use crate::config::Config;
 use crate::problem::{ErrorFormat, Problem};
 use crate::response_body::ResponseBody;
 use crate::routes::Routes;
+use crate::spans::Tracer;
 use crate::traffic::Traffic;
 
 /// Where the files of the front page are. No service has such a name, so no route of a service is hidden.
@@ -36,6 +37,7 @@ pub(crate) struct Pages {
     health: HealthChecks,
     listing: Listing,
     traffic: Arc<Traffic>,
+    tracer: Arc<Tracer>,
     lists_routes: bool,
 }
 
@@ -44,6 +46,7 @@ impl Pages {
         client: ServiceDiscoveryClient,
         routes: Arc<Routes>,
         traffic: Arc<Traffic>,
+        tracer: Arc<Tracer>,
         config: &Config,
     ) -> Self {
         let checked = Arc::clone(&routes);
@@ -60,6 +63,7 @@ impl Pages {
             routes,
             health,
             traffic,
+            tracer,
             lists_routes: config.list_routes,
         }
     }
@@ -134,7 +138,11 @@ impl Pages {
             "/internal/traffic" => {
                 traffic::stream(&self.routes, &self.traffic, query, Audience::Internal)
             }
-            "/metrics" => Ok(metrics::page(&self.routes, &self.traffic)),
+            "/metrics" => Ok(metrics::page(
+                &self.routes,
+                &self.traffic,
+                self.tracer.counts(),
+            )),
             _ => match self.public(path).await {
                 Some(page) => Ok(page),
                 None => Err(Problem::new(

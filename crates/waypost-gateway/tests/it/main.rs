@@ -24,6 +24,8 @@ mod routing;
 mod shutdown;
 mod slow_clients;
 mod smuggling;
+#[cfg(feature = "otlp")]
+mod spans;
 mod streaming;
 mod support;
 mod tls;

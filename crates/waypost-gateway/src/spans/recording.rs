@@ -1,0 +1,259 @@
+//! What is recorded about a request, and the spans made of it, with the attributes of OpenTelemetry's semantic conventions for HTTP.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use http::uri::Authority;
+use http::{HeaderValue, Method, StatusCode, Version};
+use opentelemetry::trace::{SpanContext, SpanId, SpanKind, Status};
+use opentelemetry::{InstrumentationScope, KeyValue, Value};
+use opentelemetry_sdk::trace::{SpanData, SpanEvents, SpanLinks};
+use waypost::{Host, Instance};
+
+use crate::stream_info::{EndReason, StreamInfo};
+
+/// The maximum length of a text from a client, in bytes.
+const MAX_TEXT: usize = 1024;
+
+/// What is recorded about a request until it has ended.
+pub(super) struct Recording {
+    pub(super) context: SpanContext,
+    pub(super) parent: Option<SpanContext>,
+    pub(super) started: SystemTime,
+    pub(super) scheme: &'static str,
+    pub(super) peer: String,
+    pub(super) client: String,
+    pub(super) host: Option<HeaderValue>,
+    pub(super) user_agent: Option<HeaderValue>,
+    /// The pattern of the route's path.
+    pub(super) route: Option<String>,
+    pub(super) attempts: Vec<Attempt>,
+}
+
+/// An attempt to get a response from an instance. Times are since the start of the request.
+pub(super) struct Attempt {
+    pub(super) id: SpanId,
+    pub(super) instance: Arc<Instance>,
+    pub(super) began: Duration,
+    /// `None` until the end of the request for an attempt with a response.
+    pub(super) ended: Option<Duration>,
+    pub(super) status: Option<StatusCode>,
+    pub(super) error: Option<&'static str>,
+}
+
+impl Recording {
+    /// The span of a request that has ended.
+    pub(super) fn of_request(&self, info: &StreamInfo, scope: &InstrumentationScope) -> SpanData {
+        let mut attributes = Attributes::default();
+        attributes.method(&info.method);
+        attributes.add("url.scheme", self.scheme);
+        attributes.text("url.path", info.uri.path());
+        attributes.optional("http.route", self.route.clone());
+        let host = self.host.as_ref().and_then(|host| host.to_str().ok());
+        if let Some(authority) = host.and_then(|host| host.parse::<Authority>().ok()) {
+            attributes.text("server.address", authority.host());
+            attributes.optional("server.port", authority.port_u16().map(i64::from));
+        }
+        attributes.text("client.address", &self.client);
+        attributes.add("network.peer.address", self.peer.clone());
+        attributes.add("network.protocol.version", version(info.version));
+        if let Some(agent) = &self.user_agent {
+            let agent = String::from_utf8_lossy(agent.as_bytes());
+            attributes.text("user_agent.original", &agent);
+        }
+        attributes.status(info.status);
+        let error = request_error(info);
+        let status = match &error {
+            Some(_) => Status::error(info.cause.clone().unwrap_or_default()),
+            None => Status::Unset,
+        };
+        attributes.optional("error.type", error);
+        attributes.optional(
+            "waypost.route",
+            info.route.as_ref().map(|name| name.to_string()),
+        );
+        let service = info.service.as_ref();
+        attributes.optional(
+            "waypost.service",
+            service.map(|service| service.name().as_str().to_owned()),
+        );
+        let instance = info.instance.as_ref();
+        attributes.optional(
+            "waypost.instance",
+            instance.map(|instance| instance.id().as_str().to_owned()),
+        );
+        attributes.add("waypost.attempts", i64::from(info.attempts));
+        attributes.add("waypost.end", info.end.as_str());
+        if let Ok(id) = info.request_id.to_str() {
+            attributes.text("waypost.request_id", id);
+        }
+        let method = method_name(&info.method).unwrap_or("HTTP");
+        let parent = self.parent.as_ref();
+        SpanData {
+            span_context: self.context.clone(),
+            parent_span_id: parent.map_or(SpanId::INVALID, SpanContext::span_id),
+            parent_span_is_remote: parent.is_some(),
+            span_kind: SpanKind::Server,
+            name: match &self.route {
+                Some(route) => format!("{method} {route}").into(),
+                None => Cow::Owned(method.to_owned()),
+            },
+            start_time: self.started,
+            end_time: self.started + info.elapsed(),
+            attributes: attributes.0,
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status,
+            instrumentation_scope: scope.clone(),
+        }
+    }
+
+    /// The span of an attempt, whose number is 0 for the first.
+    pub(super) fn of_attempt(
+        &self,
+        number: usize,
+        attempt: &Attempt,
+        info: &StreamInfo,
+        scope: &InstrumentationScope,
+    ) -> SpanData {
+        let mut attributes = Attributes::default();
+        attributes.method(&info.method);
+        if number > 0 {
+            attributes.add("http.request.resend_count", number as i64);
+        }
+        let instance = &attempt.instance;
+        attributes.add("url.scheme", instance.scheme().to_owned());
+        attributes.add(
+            "server.address",
+            match instance.host() {
+                Host::Ip(ip) => ip.to_string(),
+                Host::Name(name) => name.to_string(),
+            },
+        );
+        attributes.add("server.port", i64::from(instance.port()));
+        attributes.add("peer.service", instance.service().as_str().to_owned());
+        attributes.add("waypost.instance", instance.id().as_str().to_owned());
+        attributes.status(attempt.status);
+        let error = attempt_error(attempt, info);
+        let status = match &error {
+            Some(_) => Status::error(""),
+            None => Status::Unset,
+        };
+        attributes.optional("error.type", error);
+        let context = &self.context;
+        SpanData {
+            span_context: SpanContext::new(
+                context.trace_id(),
+                attempt.id,
+                context.trace_flags(),
+                false,
+                context.trace_state().clone(),
+            ),
+            parent_span_id: context.span_id(),
+            parent_span_is_remote: false,
+            span_kind: SpanKind::Client,
+            name: method_name(&info.method)
+                .unwrap_or("HTTP")
+                .to_owned()
+                .into(),
+            start_time: self.started + attempt.began,
+            end_time: self.started + attempt.ended.unwrap_or_else(|| info.elapsed()),
+            attributes: attributes.0,
+            dropped_attributes_count: 0,
+            events: SpanEvents::default(),
+            links: SpanLinks::default(),
+            status,
+            instrumentation_scope: scope.clone(),
+        }
+    }
+}
+
+/// `error.type` of a request: only failures of the service or the gateway count.
+fn request_error(info: &StreamInfo) -> Option<String> {
+    if !info.has_failed() {
+        return None;
+    }
+    match info.end {
+        EndReason::Local(_) | EndReason::UpstreamBroken | EndReason::IdleTimeout => {
+            Some(info.end.as_str().to_owned())
+        }
+        _ => info.status.map(|status| status.as_str().to_owned()),
+    }
+}
+
+/// `error.type` of an attempt: for a client, a status from 400 on is an error too.
+fn attempt_error(attempt: &Attempt, info: &StreamInfo) -> Option<String> {
+    if let Some(error) = attempt.error {
+        return Some(error.to_owned());
+    }
+    match (attempt.status, info.end) {
+        (_, EndReason::UpstreamBroken | EndReason::IdleTimeout) => {
+            Some(info.end.as_str().to_owned())
+        }
+        // The gateway didn't accept the response.
+        (Some(_), EndReason::Local(reason)) => Some(reason.to_owned()),
+        (Some(status), _) if status.is_client_error() || status.is_server_error() => {
+            Some(status.as_str().to_owned())
+        }
+        (None, _) => Some(info.end.as_str().to_owned()),
+        _ => None,
+    }
+}
+
+#[derive(Default)]
+struct Attributes(Vec<KeyValue>);
+
+impl Attributes {
+    fn add(&mut self, name: &'static str, value: impl Into<Value>) {
+        self.0.push(KeyValue::new(name, value));
+    }
+
+    fn optional(&mut self, name: &'static str, value: Option<impl Into<Value>>) {
+        if let Some(value) = value {
+            self.add(name, value);
+        }
+    }
+
+    /// A text of any length from outside.
+    fn text(&mut self, name: &'static str, text: &str) {
+        let mut end = text.len().min(MAX_TEXT);
+        while !text.is_char_boundary(end) {
+            end -= 1;
+        }
+        self.add(name, text[..end].to_owned());
+    }
+
+    fn method(&mut self, method: &Method) {
+        match method_name(method) {
+            Some(name) => self.add("http.request.method", name),
+            None => {
+                self.add("http.request.method", "_OTHER");
+                self.text("http.request.method_original", method.as_str());
+            }
+        }
+    }
+
+    fn status(&mut self, status: Option<StatusCode>) {
+        let status = status.map(|status| i64::from(status.as_u16()));
+        self.optional("http.response.status_code", status);
+    }
+}
+
+/// The methods of RFC 9110 and RFC 5789. Others would make the number of names unlimited.
+fn method_name(method: &Method) -> Option<&'static str> {
+    [
+        "GET", "HEAD", "POST", "PUT", "DELETE", "CONNECT", "OPTIONS", "TRACE", "PATCH",
+    ]
+    .into_iter()
+    .find(|name| *name == method.as_str())
+}
+
+fn version(version: Version) -> &'static str {
+    match version {
+        Version::HTTP_10 => "1.0",
+        Version::HTTP_2 => "2",
+        _ => "1.1",
+    }
+}
