@@ -26,6 +26,7 @@ pub mod provider;
 mod registration;
 mod secrets;
 pub mod supervision;
+mod yaml;
 
 pub use environment::Environment;
 pub use error::{ConfigError, Error, ProviderError, ProviderErrorKind};
@@ -35,3 +36,4 @@ pub use model::{
 };
 pub use registration::{Check, CheckKind, HttpCheck, Registration, ServiceRegistration};
 pub use secrets::mask_secrets;
+pub use yaml::parse_yaml;

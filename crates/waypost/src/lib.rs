@@ -29,7 +29,7 @@ pub use waypost_core::health::HealthChecks;
 pub use waypost_core::{
     Check, ConfigError, Environment, Error, Health, Host, Instance, InstanceBuilder, InstanceId,
     Invalid, ProviderError, ProviderErrorKind, ServiceAddress, ServiceName, ServiceRegistration,
-    Weight, mask_secrets,
+    Weight, mask_secrets, parse_yaml,
 };
 
 pub use crate::active_check::ActiveCheck;

@@ -205,6 +205,20 @@ async fn an_empty_folder_gets_an_example_that_is_valid_too() {
 }
 
 #[tokio::test]
+async fn a_compose_file_that_is_skipped_is_named_with_line_and_cause() {
+    let folder = tempfile::tempdir().unwrap();
+    let compose = "services:\n  db: {image: postgres, ports: 5432}\n";
+    write(folder.path(), &[("db/compose.yaml", compose)]);
+    let output = Finished::of(in_folder(folder.path(), &["init", "--print"])).await;
+    assert_eq!(output.code, Some(0), "{output:?}");
+    assert!(
+        output.stderr.contains("skipped db/compose.yaml:2:"),
+        "{output:?}"
+    );
+    assert!(!output.stdout.contains("skipped"), "{output:?}");
+}
+
+#[tokio::test]
 async fn the_result_is_valid_whatever_the_files_contain() {
     let name = "a\\\"b\u{7f}\n[services.evil]\nrun = \"x\"";
     let package = serde_json::json!({ "name": name, "scripts": { "start": "node x" } }).to_string();

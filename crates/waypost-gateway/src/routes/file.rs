@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, Method};
 use serde::Deserialize;
-use waypost::{ConfigError, ServiceName};
+use waypost::{ConfigError, ServiceName, parse_yaml};
 
 use super::auth_spec::{ApiKeysSpec, AuthSpec, ExternalAuthSpec, JwtSpec};
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
@@ -263,23 +263,12 @@ pub(crate) fn parse(path: &Path, content: &str) -> Result<RoutesFile, ConfigErro
                 .map_err(|problem| at(position, &problem))
         });
         routes.collect::<Result<_, _>>()?
-    } else if content.trim().is_empty() {
-        Vec::new()
     } else {
-        let position = |place: serde_saphyr::Location| Some((place.line(), place.column()));
-        // By default a file whose aliases (`*name`) are far more than its anchors is refused.
-        let options = serde_saphyr::options! {
-            budget: serde_saphyr::budget! { enforce_alias_anchor_ratio: false },
-        };
-        let parsed = serde_saphyr::from_str_with_options(content, options);
-        let file: YamlFile = parsed.map_err(|error| {
-            at(
-                error.location().and_then(position),
-                &error.without_snippet(),
-            )
-        })?;
-        let routes = file.routes.into_iter().map(|route| RouteSpec {
-            position: position(route.referenced),
+        // An empty file, or one with only comments, is `null`.
+        let file: Option<YamlFile> = parse_yaml(path.display(), content)?;
+        let routes = file.map(|file| file.routes).unwrap_or_default();
+        let routes = routes.into_iter().map(|route| RouteSpec {
+            position: Some((route.referenced.line(), route.referenced.column())),
             ..route.value
         });
         routes.collect()
@@ -585,6 +574,13 @@ routes:
         for name in ["a.yaml", "a.toml"] {
             assert!(
                 parse(Path::new(name), "\n").unwrap().routes.is_empty(),
+                "{name}"
+            );
+            assert!(
+                parse(Path::new(name), "# None yet\n")
+                    .unwrap()
+                    .routes
+                    .is_empty(),
                 "{name}"
             );
         }

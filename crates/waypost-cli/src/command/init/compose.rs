@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use serde::Deserialize;
+use waypost::parse_yaml;
 
 use super::candidate::Candidate;
 use super::source_file;
+use crate::terminal::print_error;
 
 /// The parts of a compose file that are used.
 #[derive(Deserialize)]
@@ -55,12 +57,14 @@ pub(super) fn candidates(root: &Path, folder: &Path) -> Vec<Candidate> {
     let Some((file, text)) = texts.into_iter().flatten().next() else {
         return Vec::new();
     };
-    // Compose files share fields by aliases, often many of one anchor.
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! { enforce_alias_anchor_ratio: false },
-    };
-    let Ok(compose) = serde_saphyr::from_str_with_options::<ComposeFile>(&text, options) else {
-        return Vec::new();
+    let path = folder.join(file);
+    let path = path.strip_prefix(root).unwrap_or(&path);
+    let compose = match parse_yaml::<ComposeFile>(path.display(), &text) {
+        Ok(compose) => compose,
+        Err(error) => {
+            print_error(format_args!("skipped {error}"));
+            return Vec::new();
+        }
     };
     let found = compose.services.into_iter().filter_map(|(name, service)| {
         let image = service.image?;

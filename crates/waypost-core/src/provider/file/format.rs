@@ -11,6 +11,7 @@ use serde::{Deserialize, Deserializer};
 
 use crate::error::ConfigError;
 use crate::model::{Health, Host, Instance, InstanceBuilder, Invalid, ServiceName, Weight};
+use crate::yaml::parse_yaml;
 
 /// The instances of each service.
 pub(crate) type Services = BTreeMap<ServiceName, Vec<Arc<Instance>>>;
@@ -45,50 +46,8 @@ pub(crate) fn parse(path: &Path, content: &[u8]) -> Result<Services, ConfigError
     let text = std::str::from_utf8(content).map_err(|error| {
         ConfigError::new(path.display().to_string(), format!("not UTF-8: {error}"))
     })?;
-    let Document(services) = from_yaml(text).map_err(|error| {
-        let location = error.location().map_or_else(
-            || path.display().to_string(),
-            |position| location(path, position.line(), position.column()),
-        );
-        ConfigError::new(location, yaml_problem(&error))
-    })?;
+    let Document(services) = parse_yaml(path.display(), text)?;
     Ok(services)
-}
-
-/// A file of services may have any length. Only the number of values that aliases produce is limited.
-fn from_yaml<'de, T: Deserialize<'de>>(text: &'de str) -> Result<T, serde_saphyr::Error> {
-    let options = serde_saphyr::options! {
-        budget: serde_saphyr::budget! {
-            max_events: usize::MAX,
-            max_nodes: usize::MAX,
-            max_aliases: usize::MAX,
-            max_anchors: usize::MAX,
-            max_merge_keys: usize::MAX,
-            max_total_scalar_bytes: usize::MAX,
-            enforce_alias_anchor_ratio: false,
-        },
-    };
-    serde_saphyr::from_str_with_options(text, options)
-}
-
-/// What is wrong. The parser's limits are described in terms that an author of YAML knows.
-fn yaml_problem(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
-    if text.starts_with("budget breached: Depth") {
-        return "it is nested too deeply".into();
-    }
-    // The only other limits are those on aliases.
-    if ["budget breached", "alias replay"]
-        .iter()
-        .any(|limit| text.starts_with(limit))
-    {
-        return "its aliases (`*name`) stand for more than a million values; use fewer".into();
-    }
-    let Some(place) = error.location() else {
-        return text;
-    };
-    let position = format!(" at line {}, column {}", place.line(), place.column());
-    text.strip_suffix(&position).unwrap_or(&text).to_owned()
 }
 
 fn parse_json(path: &Path, content: &[u8]) -> Result<Services, ConfigError> {
@@ -491,18 +450,6 @@ none: []
 
     fn nested_lists() -> String {
         format!("a: {}{}\n", "[".repeat(100), "]".repeat(100))
-    }
-
-    #[test]
-    fn aliases_that_multiply_are_refused_in_plain_words() {
-        let mut yaml = "a: &l0 [x]\n".to_owned();
-        for level in 1..10 {
-            let items = vec![format!("*l{}", level - 1); 9].join(", ");
-            yaml += &format!("a{level}: &l{level} [{items}]\n");
-        }
-        let error = from_yaml::<serde::de::IgnoredAny>(&yaml).unwrap_err();
-        let problem = yaml_problem(&error);
-        assert!(problem.contains("aliases (`*name`)"), "{problem}");
     }
 
     /// As a program writes it, with one anchor for the services' common fields.

@@ -1,0 +1,108 @@
+//! Parses YAML files, with the same limits and errors everywhere.
+
+use std::fmt::Display;
+
+use serde::de::DeserializeOwned;
+
+use crate::error::ConfigError;
+
+/// Parses YAML. `origin` says where the text comes from, usually the path of a file; an error adds line and
+/// column to it.
+///
+/// The text may have any length and any number of aliases (`*name`), since programs that write YAML use
+/// many aliases of one anchor. But all aliases together may stand for a million values at most, so that a short
+/// file can't fill the memory, and lists and mappings may be nested 64 deep.
+///
+/// ```
+/// # use std::collections::BTreeMap;
+/// let ports: BTreeMap<String, u16> = waypost_core::parse_yaml("ports.yaml", "auth: 5001\n")?;
+/// assert_eq!(ports["auth"], 5001);
+///
+/// let error = waypost_core::parse_yaml::<BTreeMap<String, u16>>("ports.yaml", "a: 1\nb: high\n");
+/// assert_eq!(error.unwrap_err().location(), "ports.yaml:2:4");
+/// # Ok::<(), waypost_core::ConfigError>(())
+/// ```
+///
+/// # Errors
+/// If the text is not YAML, doesn't describe a `T`, or exceeds the limits.
+pub fn parse_yaml<T: DeserializeOwned>(origin: impl Display, yaml: &str) -> Result<T, ConfigError> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! {
+            max_events: usize::MAX,
+            max_nodes: usize::MAX,
+            max_aliases: usize::MAX,
+            max_anchors: usize::MAX,
+            max_merge_keys: usize::MAX,
+            max_total_scalar_bytes: usize::MAX,
+            enforce_alias_anchor_ratio: false,
+        },
+    };
+    serde_saphyr::from_str_with_options(yaml, options).map_err(|error| located(&origin, &error))
+}
+
+fn located(origin: &dyn Display, error: &serde_saphyr::Error) -> ConfigError {
+    let location = match error.location() {
+        Some(place) => format!("{origin}:{}:{}", place.line(), place.column()),
+        None => origin.to_string(),
+    };
+    ConfigError::new(location, problem(error))
+}
+
+/// What is wrong. The parser's limits are described in terms that an author of YAML knows.
+fn problem(error: &serde_saphyr::Error) -> String {
+    let text = error.without_snippet().to_string();
+    if text.starts_with("budget breached: Depth") {
+        return "it is nested too deeply".into();
+    }
+    // The only other limits are those on aliases.
+    if ["budget breached", "alias replay"]
+        .iter()
+        .any(|limit| text.starts_with(limit))
+    {
+        return "its aliases (`*name`) stand for more than a million values; use fewer".into();
+    }
+    let Some(place) = error.location() else {
+        return text;
+    };
+    let position = format!(" at line {}, column {}", place.line(), place.column());
+    text.strip_suffix(&position).unwrap_or(&text).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::de::IgnoredAny;
+
+    use super::*;
+
+    fn error(yaml: &str) -> String {
+        parse_yaml::<IgnoredAny>("a.yaml", yaml)
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn aliases_that_multiply_are_refused_in_plain_words() {
+        let mut yaml = "a: &l0 [x]\n".to_owned();
+        for level in 1..10 {
+            let items = vec![format!("*l{}", level - 1); 9].join(", ");
+            yaml += &format!("a{level}: &l{level} [{items}]\n");
+        }
+        let error = error(&yaml);
+        assert!(error.starts_with("a.yaml:"), "{error}");
+        assert!(error.contains("aliases (`*name`)"), "{error}");
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_in_plain_words() {
+        let error = error(&format!("a: {}{}\n", "[".repeat(100), "]".repeat(100)));
+        assert!(error.starts_with("a.yaml:1:"), "{error}");
+        assert!(error.contains("nested too deeply"), "{error}");
+    }
+
+    #[test]
+    fn an_error_says_its_position_once() {
+        let error = error("a: b\nc: [\n");
+        assert!(error.starts_with("a.yaml:"), "{error}");
+        assert!(!error.contains(" at line "), "{error}");
+    }
+}
