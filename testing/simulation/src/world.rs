@@ -62,8 +62,8 @@ struct Failures {
     /// When it stopped responding.
     since: Instant,
     count: u64,
-    /// The service's counter of endpoints that were spared from ejection, at that time.
-    spared: u64,
+    /// The service's counter of ejections that the limit prevented, at that time.
+    overflow: u64,
 }
 
 pub(super) struct World {
@@ -226,7 +226,7 @@ impl World {
                         let fresh = Failures {
                             since: process.since,
                             count: 0,
-                            spared: balancer.counters().spared,
+                            overflow: balancer.counters().ejections_overflow,
                         };
                         let failures = client.failures.entry(process.port);
                         let failures = failures.and_modify(|failures| {
@@ -271,11 +271,13 @@ impl World {
             for (port, failures) in &client.failures {
                 let process = &self.processes[usize::from(port - 1_000)];
                 let trials = failures.since.elapsed().as_secs() / 27 + 1;
-                let spared = client.balancers[process.service].counters().spared;
+                let overflow = client.balancers[process.service]
+                    .counters()
+                    .ejections_overflow;
                 let is_comparable = calm_since.is_some_and(|calm| calm < failures.since)
                     && process.since == failures.since
                     && process.behaviour != Behaviour::Responds
-                    && spared == failures.spared;
+                    && overflow == failures.overflow;
                 assert!(
                     !is_comparable || failures.count <= 5 + trials,
                     "{} is {:?} for {:?} and was called {} times",

@@ -34,7 +34,7 @@ pub(crate) struct OutlierDetector {
 struct EjectionTable {
     ejected: HashMap<InstanceId, EjectionCause>,
     /// Endpoints that were not ejected because too many others were, and when, in milliseconds.
-    spared: HashMap<InstanceId, u64>,
+    overflowed: HashMap<InstanceId, u64>,
     checks: HashMap<InstanceId, CheckResults>,
 }
 
@@ -235,7 +235,7 @@ impl OutlierDetector {
             if table.ejected.remove(id).is_some() {
                 self.ejections_changed(&table);
             }
-            return self.spare(&mut table, endpoint, cause);
+            return self.report_overflow(&mut table, endpoint, cause);
         }
         let (pause, times) = match duration {
             EjectionDuration::UntilChecksPass => (None, endpoint.ejection.consecutive()),
@@ -249,7 +249,7 @@ impl OutlierDetector {
         let until = pause.map(|pause| endpoint.now + pause.as_millis() as u64);
         endpoint.ejection.start(until);
         table.ejected.insert(id.clone(), cause);
-        table.spared.remove(id);
+        table.overflowed.remove(id);
         self.ejections_changed(&table);
         self.events.emit(BalanceEvent::Ejected {
             instance: id.clone(),
@@ -261,12 +261,18 @@ impl OutlierDetector {
 
     /// Reports that an endpoint isn't ejected because too many others are. It is reported once, and
     /// again only after the endpoint has not been due for ejection for a while.
-    fn spare(&self, table: &mut EjectionTable, endpoint: EndpointView<'_>, cause: EjectionCause) {
+    fn report_overflow(
+        &self,
+        table: &mut EjectionTable,
+        endpoint: EndpointView<'_>,
+        cause: EjectionCause,
+    ) {
         let instance = endpoint.id.clone();
-        let last = table.spared.insert(instance.clone(), endpoint.now);
+        let last = table.overflowed.insert(instance.clone(), endpoint.now);
         let quiet = self.options.base_ejection.as_millis() as u64;
         if last.is_none_or(|last| endpoint.now.saturating_sub(last) > quiet) {
-            self.events.emit(BalanceEvent::Spared { instance, cause });
+            self.events
+                .emit(BalanceEvent::EjectionOverflow { instance, cause });
         }
     }
 
@@ -302,7 +308,7 @@ impl OutlierDetector {
     /// Removes an endpoint that the registry no longer lists.
     pub(crate) fn remove(&self, id: &InstanceId) {
         let mut table = self.table();
-        table.spared.remove(id);
+        table.overflowed.remove(id);
         if table.ejected.remove(id).is_some() {
             self.set_ejected(table.ejected.len());
         }

@@ -28,8 +28,8 @@ pub enum BalanceEvent {
         /// Number of consecutive ejections.
         times: u32,
     },
-    /// An endpoint was due for ejection, but too many others are already ejected.
-    Spared {
+    /// An endpoint was due for ejection, but is not ejected, since too many others are.
+    EjectionOverflow {
         /// The endpoint.
         instance: InstanceId,
         /// Why it was due for ejection.
@@ -102,8 +102,8 @@ pub struct BalanceCounters {
     pub ejected_probe_failed: u64,
     /// Ejections for failed active checks.
     pub ejected_active_check: u64,
-    /// Ejections that were prevented because too many endpoints were ejected.
-    pub spared: u64,
+    /// Ejections that were prevented because too many endpoints were ejected already, as Envoy counts them.
+    pub ejections_overflow: u64,
     /// Endpoints that returned after an ejection.
     pub returned: u64,
     /// How many times panic mode began.
@@ -128,7 +128,7 @@ impl BalanceCounters {
                 EjectionCause::ProbeFailed => &mut self.ejected_probe_failed,
                 EjectionCause::ActiveCheck => &mut self.ejected_active_check,
             },
-            BalanceEvent::Spared { .. } => &mut self.spared,
+            BalanceEvent::EjectionOverflow { .. } => &mut self.ejections_overflow,
             BalanceEvent::Returned { .. } => &mut self.returned,
             BalanceEvent::PanicBegan { .. } => &mut self.panics,
             BalanceEvent::PanicEnded => return,
@@ -247,7 +247,7 @@ fn log(event: &BalanceEvent, service: &str) {
             };
             tracing::warn!(service, %instance, cause, times, "endpoint ejected {duration}");
         }
-        BalanceEvent::Spared { instance, cause } => {
+        BalanceEvent::EjectionOverflow { instance, cause } => {
             let cause = cause.as_str();
             tracing::warn!(
                 service, %instance, cause,

@@ -117,7 +117,7 @@ async fn an_abandoned_lease_raises_the_latency_and_never_lowers_it() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn an_endpoint_that_is_spared_is_reported_once() {
+async fn an_ejection_that_the_limit_prevents_is_reported_once() {
     let fixture = Fixture::new(plain(&["a", "b"]), RoundRobin::new()).await;
     let mut events = fixture.balancer.events();
     // One of two may be ejected; the other continues to fail.
@@ -127,11 +127,11 @@ async fn an_endpoint_that_is_spared_is_reported_once() {
         fixture.balancer.pick().unwrap().lease().failed();
     }
     settle().await;
-    let mut spared = 0;
+    let mut prevented = 0;
     while let Ok(Some(event)) = timeout(Duration::from_millis(1), events.next()).await {
-        spared += usize::from(matches!(event, BalanceEvent::Spared { .. }));
+        prevented += usize::from(matches!(event, BalanceEvent::EjectionOverflow { .. }));
     }
-    assert_eq!(spared, 1);
+    assert_eq!(prevented, 1);
 }
 
 #[tokio::test(start_paused = true)]
