@@ -30,7 +30,7 @@ import { Store } from "./store.js";
 
 /** A lost connection is reported after this time, so that a short break goes unnoticed. */
 const OUTAGE_AFTER_MS = 700;
-const EVERYTHING = { all: true, services: new Set(), links: true, second: true, lines: true };
+const EVERYTHING = { all: true, services: new Set(), streams: true, second: true, lines: true };
 
 export class App {
   /** The rows of all services. @type {Map<string, Row>} */
@@ -124,7 +124,7 @@ export class App {
 
   /** @param {Changes} changes */
   #update(changes) {
-    const changed = changes.all || changes.links || (changes.second && !this.sources.stack && !this.sources.registry) ? serviceNames(this.state) : new Set([...changes.services].map((name) => stackName(this.state, name) ?? name));
+    const changed = changes.all || changes.streams || (changes.second && !this.sources.stack && !this.sources.registry) ? serviceNames(this.state) : new Set([...changes.services].map((name) => stackName(this.state, name) ?? name));
     if (changes.all) {
       for (const name of this.rows.keys()) if (!(/** @type {Set<string>} */ (changed).has(name))) this.rows.delete(name);
     }
@@ -156,10 +156,10 @@ export class App {
 
   /** Shows what can't be reached and how old the data is, and asks for a token if one is required. */
   #bars() {
-    const { links } = this.state;
+    const { streams } = this.state;
     const now = Date.now();
-    const lost = /** @type {const} */ (["stack", "registry"]).filter((name) => links[name].state === "lost" && now - links[name].since > OUTAGE_AFTER_MS);
-    const denied = links.registry.state === "denied";
+    const lost = /** @type {const} */ (["stack", "registry"]).filter((name) => streams[name].state === "lost" && now - streams[name].since > OUTAGE_AFTER_MS);
+    const denied = streams.registry.state === "denied";
     this.#isStale = lost.length > 0;
     document.body.classList.toggle("stale", this.#isStale);
     const bars = byId("bars");
@@ -171,14 +171,14 @@ export class App {
       const [what, why, age] = /** @type {HTMLElement} */ (bars.querySelector(`[data-source="${name}"]`)).children;
       const whatIs = name === "registry" ? "The registry can’t be reached" : "Nothing answers at this address";
       text(what, whatIs);
-      text(why, links[name].error);
-      const known = this.rows.size ? `Shown as it was ${duration(now - links[name].since)} ago, at ${clock(links[name].since)}` : `For ${duration(now - links[name].since)}`;
+      text(why, streams[name].error);
+      const known = this.rows.size ? `Shown as it was ${duration(now - streams[name].since)} ago, at ${clock(streams[name].since)}` : `For ${duration(now - streams[name].since)}`;
       text(age, known);
-      attribute(age, "title", exact(links[name].since));
+      attribute(age, "title", exact(streams[name].since));
     }
-    if (denied) text(byId("token-error"), this.store.token ? `The token was rejected: ${links.registry.error}.` : "");
+    if (denied) text(byId("token-error"), this.store.token ? `The token was rejected: ${streams.registry.error}.` : "");
     const live = byId("live");
-    const main = this.sources.stack ? links.stack : this.sources.registry ? links.registry : links.traffic;
+    const main = this.sources.stack ? streams.stack : this.sources.registry ? streams.registry : streams.traffic;
     const state = lost.length ? "lost" : main.state;
     live.dataset.state = state;
     const words = { live: "Live", lost: "Not live", denied: "Token needed", connecting: "Connecting", off: "Connecting" };

@@ -70,7 +70,7 @@ export class Drawer {
   /** @param {import("./store.js").Changes} changes */
   update(changes) {
     if (!this.#name) return;
-    const concerns = changes.all || changes.services.has(this.#name) || changes.links;
+    const concerns = changes.all || changes.services.has(this.#name) || changes.streams;
     if (concerns || changes.second || (changes.lines && this.#tab !== "checks" && this.#tab !== "environment")) this.#draw();
   }
 
@@ -384,7 +384,7 @@ export class Drawer {
     const variables = this.#environment;
     once(this.content, `environment ${variables?.length}`, () => (variables
       ? [
-          el("p.muted", "The variables that are passed to the process. Values that look secret are masked."),
+          el("p.muted", "The variables of the process. Values that look secret are masked."),
           el("dl.pairs", ...variables.map(({ name, value, masked, source }) =>
             el("div", el("dt.mono", name), el(`dd.mono.${masked ? "muted" : ""}`, masked ? "••••••" : value, masked && hiddenText("masked")), el("dd.muted", source)))),
         ]

@@ -78,7 +78,7 @@ export class LogsView {
 
   /** @param {import("./store.js").Changes} changes */
   update(changes) {
-    if (changes.all || changes.lines || changes.links) this.#draw();
+    if (changes.all || changes.lines || changes.streams) this.#draw();
     else if (changes.services.size) this.#chips();
   }
 
@@ -204,7 +204,7 @@ export class LogsView {
     keyed(this.list, shown, (line) => String(line.id), (line) => logLine(line, { query: this.#query }), () => {});
     if (this.#isFollowing) this.list.scrollTop = this.list.scrollHeight;
     const below = matching.length - from - shown.length;
-    const { logs } = this.app.state.links;
+    const { logs } = this.app.state.streams;
     const filtered = this.#services.size || this.#level || this.#query || this.#request;
     text(this.status, [
       !matching.length ? (logs.state === "live" ? (filtered ? "No line matches." : "No line yet.") : logs.error ? `The log can’t be read: ${logs.error}` : "Loading") : "",

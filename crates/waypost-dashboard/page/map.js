@@ -50,7 +50,7 @@ export class MapView {
 
   /** @param {import("./store.js").Changes} changes */
   update(changes) {
-    if (changes.all || changes.services.size || changes.links) this.#draw();
+    if (changes.all || changes.services.size || changes.streams) this.#draw();
     else if (changes.second) this.#draw();
   }
 

@@ -51,7 +51,7 @@ export function serviceNames(state) {
 }
 
 /** Whether nothing but the gateway is known. @param {State} state */
-const isTrafficOnly = ({ links, registry }) => links.stack.state === "off" && !registry.size && (links.registry.state === "off" || links.registry.state === "lost");
+const isTrafficOnly = ({ streams, registry }) => streams.stack.state === "off" && !registry.size && ["off", "lost"].includes(streams.registry.state);
 
 /**
  * Sorts rows: trouble first, then by name. Comparing names is slow, so their order is kept in `ranks` while the names
@@ -271,7 +271,7 @@ export function trafficOf(state, name) {
 }
 
 /** @param {State} state @param {string} name */
-export const isGateway = (state, name) => (name === "gateway" || name === "api-gateway") && state.links.traffic.state !== "off";
+export const isGateway = (state, name) => (name === "gateway" || name === "api-gateway") && state.streams.traffic.state !== "off";
 
 /** The traffic of all services together. @param {State} state @returns {import("./types.d.ts").ServiceTraffic} */
 export function totalTraffic(state) {

@@ -65,7 +65,7 @@ export class RegistryView {
 
   /** @param {import("./store.js").Changes} changes */
   update(changes) {
-    if (changes.all || changes.services.size || changes.links) this.#draw();
+    if (changes.all || changes.services.size || changes.streams) this.#draw();
   }
 
   tick() {}

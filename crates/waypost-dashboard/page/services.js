@@ -65,7 +65,7 @@ export class ServicesView {
     ]);
     for (const [title, href] of Object.entries(app.sources.links)) this.foot.append(el("a.addr", { href }, title));
     this.main = el("div.main", el("h1.sr", "Services"), this.needs, this.vitals, this.card, this.foot);
-    this.empty = ways("The registry is ready. No service has been added yet.", "Add your first service in one of three ways. It appears on this page by itself.");
+    this.empty = ways("The registry is ready. No service has been added yet.", "Add your first service in one of three ways. It appears here by itself.");
     this.empty.hidden = true;
     this.drawer = new Drawer(app);
     this.element = el("div.services", this.main, this.empty, this.drawer.element);
@@ -97,12 +97,12 @@ export class ServicesView {
   /** @param {import("./store.js").Changes} changes */
   update(changes) {
     const { state } = this.app;
-    const isKnown = state.links.registry.state === "live" || state.links.stack.state === "live";
+    const isKnown = state.streams.registry.state === "live" || state.streams.stack.state === "live";
     const isEmpty = isKnown && hasNoService(state);
     this.empty.hidden = !isEmpty;
     this.main.hidden = isEmpty;
     if (isEmpty) return;
-    if (changes.all || changes.links || changes.services.size) {
+    if (changes.all || changes.streams || changes.services.size) {
       this.#cards();
       this.#filters();
       this.#rows();
@@ -327,7 +327,7 @@ export class ServicesView {
   #rows() {
     const rows = this.#shown();
     this.none.hidden = rows.length > 0;
-    const isLoading = Object.values(this.app.state.links).every(({ state }) => state === "connecting" || state === "off");
+    const isLoading = Object.values(this.app.state.streams).every(({ state }) => state === "connecting" || state === "off");
     text(this.none, isLoading ? "Loading" : this.app.rows.size ? "No service matches." : "There is no service yet.");
     this.table.hidden = !rows.length;
     let first = 0;

@@ -3,7 +3,7 @@
 
 /** @typedef {import("./types.d.ts").State} State */
 /** @typedef {import("./types.d.ts").Message} Message */
-/** @typedef {import("./types.d.ts").Link} Link */
+/** @typedef {import("./types.d.ts").StreamState} StreamState */
 
 /** How long traffic is kept, in seconds. */
 const TRAFFIC_SECONDS = 900;
@@ -16,18 +16,18 @@ const MAX_PAST = 100;
 
 /** @returns {State} */
 export function emptyState() {
-  /** @returns {Link} */
+  /** @returns {StreamState} */
   const off = () => ({ state: "off", since: Date.now(), error: "" });
   return {
     stack: null, services: new Map(), pasts: new Map(), node: "", datacenter: "", registry: new Map(), second: 0,
-    traffic: new Map(), routes: [], lines: [], links: { stack: off(), registry: off(), traffic: off(), logs: off() },
+    traffic: new Map(), routes: [], lines: [], streams: { stack: off(), registry: off(), traffic: off(), logs: off() },
   };
 }
 
 /** Applies a message. Returns the state, which is a new one only for `state`. @param {State} state @param {Message} message @returns {State} */
 export function apply(state, { source, name, data }) {
   if (name === "state") return data;
-  if (name === "link") state.links[source] = data;
+  if (name === "stream") state.streams[source] = data;
   else if (source === "logs") addLines(state, data, name === "first lines");
   else if (source === "traffic") applyTraffic(state, name, data);
   else {

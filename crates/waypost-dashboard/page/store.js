@@ -10,7 +10,7 @@ import { accept } from "./worker.js";
  * @typedef {object} Changes What has changed since the last frame.
  * @property {boolean} all
  * @property {Set<string>} services names
- * @property {boolean} links
+ * @property {boolean} streams
  * @property {boolean} second
  * @property {boolean} lines
  */
@@ -75,7 +75,7 @@ export class Store {
   #receive(message) {
     this.state = apply(this.state, message);
     if (!this.#changes) {
-      this.#changes = { all: false, services: new Set(), links: false, second: false, lines: false };
+      this.#changes = { all: false, services: new Set(), streams: false, second: false, lines: false };
       // With many services, several change in each frame.
       const isLarge = this.state.registry.size > MANY || this.state.services.size > MANY;
       if (isLarge) setTimeout(() => this.#publish(), LARGE_MS);
@@ -83,7 +83,7 @@ export class Store {
     }
     const changes = this.#changes;
     const { source, name, data } = message;
-    if (name === "link") changes.links = true;
+    if (name === "stream") changes.streams = true;
     else if (name === "service" || name === "removed") changes.services.add(data.name);
     else if (source === "traffic" && name !== "routes") changes.second = true;
     else if (source === "logs") changes.lines = true;

@@ -14,7 +14,7 @@ const FIRST_LINES = 1000;
 /** Lines that arrive within this time are one message. */
 const LINES_MS = 100;
 
-export class Feed {
+export class Streams {
   /** @type {Map<SourceName, AbortController>} */
   #running = new Map();
   /** @type {Map<SourceName, string>} */
@@ -88,7 +88,7 @@ export class Feed {
     this.#running.set(source, controller);
     let delay = FIRST_DELAY_MS;
     let lostSince = 0;
-    this.#publishLink(source, "connecting", Date.now());
+    this.#publishState(source, "connecting", Date.now());
     while (!signal.aborted) {
       try {
         await readEvents(new URL(url(), this.base).href, {
@@ -97,7 +97,7 @@ export class Feed {
           onOpen: () => {
             delay = FIRST_DELAY_MS;
             lostSince = 0;
-            this.#publishLink(source, "live", Date.now());
+            this.#publishState(source, "live", Date.now());
           },
           onEvent: (name, data, id) => {
             if (signal.aborted) return;
@@ -110,7 +110,7 @@ export class Feed {
         const status = error instanceof StreamError ? error.status : 0;
         const isDenied = status === 401 || status === 403;
         lostSince ||= Date.now();
-        this.#publishLink(source, isDenied ? "denied" : "lost", lostSince, /** @type {Error} */ (error).message);
+        this.#publishState(source, isDenied ? "denied" : "lost", lostSince, /** @type {Error} */ (error).message);
         if (status === 404) this.#lastIds.delete(source);
       }
       await new Promise((resolve) => setTimeout(resolve, delay * (0.75 + Math.random() / 2)));
@@ -128,20 +128,20 @@ export class Feed {
     return headers;
   }
 
-  /** @param {SourceName} source @param {import("./types.d.ts").Link["state"]} state @param {number} since @param {string} [error] */
-  #publishLink(source, state, since, error = "") {
-    this.publish({ source, name: "link", data: { state, since, error } });
+  /** @param {SourceName} source @param {import("./types.d.ts").StreamState["state"]} state @param {number} since @param {string} [error] */
+  #publishState(source, state, since, error = "") {
+    this.publish({ source, name: "stream", data: { state, since, error } });
   }
 
   /** @param {SourceName} source @param {string} name @param {any} data */
   #received(source, name, data) {
     if (name === "line") this.#line(data);
     // If the registry has no events, the server polls it and reports its outages here.
-    else if (name === "outage") this.#publishLink(source, "lost", Date.parse(data.since), data.error);
-    else if (name === "recovered") this.#publishLink(source, "live", Date.now());
+    else if (name === "outage") this.#publishState(source, "lost", Date.parse(data.since), data.error);
+    else if (name === "recovered") this.#publishState(source, "live", Date.now());
     else this.publish({ source, name, data });
     // A gateway alone says whether its registry can be reached.
-    if (name === "routes" && !this.sources.registry) this.#publishLink("registry", data.outage ? "lost" : "off", Date.now() - (data.age_seconds ?? 0) * 1000, data.outage ?? "");
+    if (name === "routes" && !this.sources.registry) this.#publishState("registry", data.outage ? "lost" : "off", Date.now() - (data.age_seconds ?? 0) * 1000, data.outage ?? "");
   }
 
   /** @param {import("./types.d.ts").LogLine} line */

@@ -18,7 +18,7 @@ export interface Sources {
 
 export type SourceName = "stack" | "registry" | "traffic" | "logs";
 
-export interface Link {
+export interface StreamState {
   state: "off" | "connecting" | "live" | "lost" | "denied";
   /** When the state began, in milliseconds. */
   since: number;
@@ -161,10 +161,10 @@ export interface State {
   traffic: Map<string, ServiceTraffic>;
   routes: Route[];
   lines: LogLine[];
-  links: Record<SourceName, Link>;
+  streams: Record<SourceName, StreamState>;
 }
 
-/** An event of a source as it was received, a `link`, or the whole `state` for a new page. */
+/** An event of a source as it was received, a `stream` (its state), or the whole `state` for a new page. */
 export interface Message {
   source: SourceName;
   name: string;

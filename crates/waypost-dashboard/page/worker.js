@@ -2,11 +2,11 @@
 // a host; if each page had its own streams, no connection would be left for anything else. While all pages are hidden,
 // no stream is open. In browsers without shared workers, as on phones, a page runs this itself.
 
-import { Feed } from "./feed.js";
+import { Streams } from "./streams.js";
 import { apply, emptyState } from "./state.js";
 
-/** @type {Feed | null} */
-let feed = null;
+/** @type {Streams | null} */
+let allStreams = null;
 let state = emptyState();
 /** The visible pages, and whether each shows log lines. @type {Map<MessagePort, boolean>} */
 const pages = new Map();
@@ -26,14 +26,14 @@ export function accept(port) {
 function receive(port, { type, sources, base, token, logs }) {
   if (type === "hide") pages.delete(port);
   else {
-    feed ??= new Feed(sources, base, publish);
-    if (token) feed.setToken(token);
+    allStreams ??= new Streams(sources, base, publish);
+    if (token) allStreams.setToken(token);
     if (!pages.has(port)) port.postMessage({ name: "state", data: state });
     pages.set(port, logs);
-    feed.open();
+    allStreams.open();
   }
-  feed?.wantLogs([...pages.values()].includes(true));
-  if (!pages.size) feed?.close();
+  allStreams?.wantLogs([...pages.values()].includes(true));
+  if (!pages.size) allStreams?.close();
 }
 
 /** @param {import("./types.d.ts").Message} message */
