@@ -87,9 +87,9 @@ pub struct Config {
     /// The variables that a routes file can name, and those of OpenTelemetry, which the feature `otlp` reads.
     /// Those of this process by default.
     pub environment: Environment,
-    /// Whether services get the routes that their instances ask for, by the tags or metadata
-    /// `waypost.path=/billing`, `waypost.host=billing.example` and `waypost.strip=true`. False by default,
-    /// since it watches every service.
+    /// Whether routes are also read from the tags or metadata of instances: `waypost.path=/billing`,
+    /// `waypost.host=billing.example` and `waypost.strip=true`. False by default, since it watches every
+    /// service.
     pub routes_from_tags: bool,
     /// Whether each discovered service has a route `/{service}/…`. True by default.
     pub discovered_routes: bool,

@@ -55,8 +55,8 @@ pub(crate) struct Gateway {
     /// File of routes, YAML or TOML by its name; it is read again when it changes
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
-    /// Give services the routes that they ask for by the tags or metadata waypost.path=/PATH,
-    /// waypost.host=HOST and waypost.strip=true; watches every service
+    /// Also read routes from the tags or metadata of instances: waypost.path=/PATH, waypost.host=HOST
+    /// and waypost.strip=true; watches every service
     #[arg(long)]
     routes_from_tags: bool,
     /// Check a routes file and exit

@@ -357,6 +357,36 @@ async fn a_stack_file_with_a_mistake_and_one_whose_variables_are_missing() {
 }
 
 #[tokio::test]
+async fn the_routes_file_that_a_stack_file_names() {
+    let folder = tempfile::tempdir().unwrap();
+    let routes = folder.path().join("routes.yaml");
+    let stack = "[waypost]\nroutes = \"routes.yaml\"\n[services.orders]\nrun = \"orders\"\n";
+    std::fs::write(folder.path().join("waypost.toml"), stack).unwrap();
+
+    std::fs::write(
+        &routes,
+        "routes:\n  - {match: {path: /o}, servcie: orders}\n",
+    )
+    .unwrap();
+    let diagnosis = Diagnosis::in_folder(waypost(&["doctor"]), folder.path()).await;
+    diagnosis.assert(
+        "error",
+        "routes",
+        "routes.yaml:2:",
+        "waypost gateway --check",
+    );
+    assert_eq!(diagnosis.code, Some(2));
+
+    std::fs::write(
+        &routes,
+        "routes:\n  - {match: {path: /o}, service: orders}\n",
+    )
+    .unwrap();
+    let diagnosis = Diagnosis::in_folder(waypost(&["doctor"]), folder.path()).await;
+    diagnosis.assert("ok", "routes", "routes.yaml: 1 route", "");
+}
+
+#[tokio::test]
 async fn a_service_of_the_running_stack_that_crashes() {
     let [registry, gateway, dashboard, web] = free_ports();
     let folder = tempfile::tempdir().unwrap();

@@ -22,9 +22,9 @@ use crate::error::CommandResult;
 
 /// Find out why something does not work, and what to do about it
 ///
-/// Examines the settings, the registry, the permissions there, the stack file, ports, clock, name
-/// resolution, proxies and limits; with NAME also the instances of that service, their checks, and whether
-/// their addresses can be reached from here. It changes nothing.
+/// Examines the settings, the registry, the permissions there, the stack file and its routes
+/// file, ports, clock, name resolution, proxies and limits; with NAME also the instances of that service,
+/// their checks, and whether their addresses can be reached from here. It changes nothing.
 ///
 /// Exit codes: 0 if all is well, 1 with warnings, 2 with errors.
 #[derive(Args)]

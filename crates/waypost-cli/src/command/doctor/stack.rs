@@ -11,6 +11,7 @@ use super::ports::{self, Wanted};
 use super::running_stack;
 
 const SUBJECT: &str = "stack";
+const ROUTES: &str = "routes";
 
 /// Examines the stack file of this folder, if there is one, and the ports.
 pub(super) async fn examine(findings: &mut Vec<Finding>) {
@@ -53,6 +54,9 @@ async fn examine_file(file: &StackFile, findings: &mut Vec<Finding>) {
     let (path, count) = (file.path().display(), contents.services.len());
     let what = format!("{path}: the stack `{}`, {count} services", file.name());
     findings.push(Finding::ok(SUBJECT, what));
+    if let Some(routes) = file.routes() {
+        findings.push(routes_finding(&routes));
+    }
     for missing in missing_variables(file) {
         let (service, place) = (&missing.service, &missing.file);
         for variable in &missing.variables {
@@ -68,6 +72,20 @@ async fn examine_file(file: &StackFile, findings: &mut Vec<Finding>) {
         wanted.retain(|port| !running_stack::has_process(&stack, &port.user));
     }
     findings.extend(ports::examine(&wanted));
+}
+
+/// Whether the routes file that the stack file names is valid.
+fn routes_finding(routes: &Path) -> Finding {
+    let path = routes.display();
+    match waypost_gateway::check_routes(routes) {
+        Ok(1) => Finding::ok(ROUTES, format!("{path}: 1 route")),
+        Ok(count) => Finding::ok(ROUTES, format!("{path}: {count} routes")),
+        Err(error) => {
+            let advice =
+                format!("correct it; `waypost gateway --check {path}` checks the file alone");
+            Finding::error(ROUTES, error.to_string(), advice)
+        }
+    }
 }
 
 /// The ports of the services and of Waypost itself.
