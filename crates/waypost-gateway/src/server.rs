@@ -206,7 +206,7 @@ impl Server {
     ) -> Response<ResponseBody> {
         let client = Arc::clone(&exchange.client);
         let worker = client.worker();
-        let asking = ClientRequest {
+        let client_request = ClientRequest {
             method: request.method(),
             headers: request.headers(),
             uri: &exchange.uri,
@@ -216,7 +216,7 @@ impl Server {
         };
         let (upstream, now) = (worker.upstream(), worker.deadlines().now());
         let policies = &route.policies;
-        let admission = policies.admit(&asking, client.peer().ip(), upstream, now);
+        let admission = policies.admit(&client_request, client.peer().ip(), upstream, now);
         let admission = admission.await;
         match admission {
             Ok(Admission::Forward(permit, identity)) => {

@@ -256,9 +256,9 @@ async fn a_gateway_registers_nothing_in_a_cluster_unless_it_is_told_to() {
     });
     assert!(writes.next().is_none(), "{:?}", server.requests());
 
-    // Told to, it says why it can't be registered with a loopback address.
-    let told = [&arguments[..], &["--register", "always"]].concat();
-    let (code, _, stderr) = run(&server, &told).await;
+    // If it must register, it says why it can't be registered with a loopback address.
+    let always = [&arguments[..], &["--register", "always"]].concat();
+    let (code, _, stderr) = run(&server, &always).await;
     assert_eq!(code, Some(1), "{stderr}");
     assert!(stderr.contains("127.0.0.1"), "{stderr}");
 }

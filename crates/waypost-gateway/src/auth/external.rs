@@ -151,8 +151,8 @@ impl ExternalAuth {
             Authority::Service(service, target) => (service, target),
             Authority::Url(url) => {
                 let peer = upstream.peer_of(url);
-                let asking = call(&peer, now, request(&url.target), self.timeout, MAX_BODY);
-                let answer = timeout_at(deadline, asking).await;
+                let answer = call(&peer, now, request(&url.target), self.timeout, MAX_BODY);
+                let answer = timeout_at(deadline, answer).await;
                 return answer.map_err(|_| too_late())?.map_err(|error| error.cause);
             }
         };
@@ -166,8 +166,8 @@ impl ExternalAuth {
             let lease = pick.lease();
             let peer = upstream.peer(lease.endpoint().instance());
             let request = request(&peer.below_path_prefix(target));
-            let asking = call(&peer, now, request, self.timeout, MAX_BODY);
-            let Ok(answer) = timeout_at(deadline, asking).await else {
+            let answer = call(&peer, now, request, self.timeout, MAX_BODY);
+            let Ok(answer) = timeout_at(deadline, answer).await else {
                 lease.record(Outcome::Failed);
                 return Err(too_late());
             };

@@ -1,4 +1,4 @@
-//! The routes as JSON, for programs that ask for `/`. Browsers get the dashboard.
+//! The routes as JSON, for programs that request `/`. Browsers get the dashboard.
 
 use http::{Response, StatusCode};
 use serde_json::json;

@@ -64,7 +64,7 @@ pub(crate) struct Routes {
     discovers: bool,
     limits: Limits,
     file: Option<PathBuf>,
-    /// Whether services get the routes that they ask for.
+    /// Whether routes are read from the tags of instances.
     reads_tags: bool,
     explicit: Mutex<ExplicitRoutes>,
     table: ArcSwap<RouteTable>,
@@ -72,11 +72,11 @@ pub(crate) struct Routes {
     services: Mutex<HashMap<ServiceName, Arc<Service>>>,
 }
 
-/// The routes that somebody has written.
+/// The routes of the routes file and of tags, in contrast to those of discovered services.
 #[derive(Default)]
 struct ExplicitRoutes {
     from_file: Vec<Arc<Route>>,
-    /// Those that services ask for.
+    /// Those from the tags of instances.
     tagged: BTreeMap<ServiceName, (TaggedRoute, Arc<Route>)>,
 }
 
@@ -165,7 +165,7 @@ impl Routes {
         Ok(())
     }
 
-    /// Gives services the routes that their instances ask for. Never returns.
+    /// Keeps the routes that are defined by the tags of instances up to date. Never returns.
     ///
     /// This watches every service, which a gateway otherwise does only for those that are called.
     pub(crate) async fn follow_tags(&self) {
@@ -199,7 +199,7 @@ impl Routes {
             match tagged::tagged_route(&snapshot) {
                 Ok(tagged) => self.apply_tagged(&name, tagged),
                 Err(error) => {
-                    tracing::warn!(service = %name, "the route it asks for is invalid: {error}");
+                    tracing::warn!(service = %name, "the route in its tags is invalid: {error}");
                 }
             }
         }
@@ -224,7 +224,7 @@ impl Routes {
         self.use_explicit(&services);
     }
 
-    /// Puts the written routes into the table. The lock on the services keeps others from doing so.
+    /// Puts the explicit routes into the table. The lock on the services keeps others from doing so.
     fn use_explicit(&self, _services: &HashMap<ServiceName, Arc<Service>>) {
         let explicit = self.explicit();
         let tagged = explicit.tagged.values().map(|(_, route)| route);

@@ -280,7 +280,7 @@ impl Route {
         }
     }
 
-    /// The route that a service asks for.
+    /// The route that the tags of a service's instances define.
     pub(super) fn tagged(service: Arc<Service>, tagged: TaggedRoute, limits: Limits) -> Self {
         let mut route = Self::discovered(service, limits);
         let strips = tagged.strips && !tagged.path.is_everything();

@@ -1,12 +1,12 @@
-//! Routes that services request by the tags or metadata `waypost.path=/billing`,
-//! `waypost.host=billing.example` and `waypost.strip=true` of their instances.
+//! Routes from the tags or metadata of a service's instances: `waypost.path=/billing`,
+//! `waypost.host=billing.example` and `waypost.strip=true`.
 
 use waypost::Instance;
 use waypost::snapshot::Snapshot;
 
 use super::pattern::{HostPattern, PathPattern};
 
-/// A route that a service requests.
+/// The route that the tags of a service's instances define.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TaggedRoute {
     pub(super) hosts: Vec<HostPattern>,
@@ -15,19 +15,19 @@ pub(super) struct TaggedRoute {
     pub(super) strips: bool,
 }
 
-/// The route that the instances of a service request. If they disagree, as during an update, the
-/// request of the instance with the smallest id is used.
+/// The route that the instances of a service define. If they differ, as during an update, that of the
+/// instance with the smallest id is used.
 ///
 /// # Errors
 /// What is wrong with it.
 pub(super) fn tagged_route(snapshot: &Snapshot) -> Result<Option<TaggedRoute>, String> {
-    let asking = snapshot
+    let defining = snapshot
         .instances()
         .filter(|instance| {
             value(instance, "waypost.path").is_some() || value(instance, "waypost.host").is_some()
         })
         .min_by(|a, b| a.id().as_str().cmp(b.id().as_str()));
-    let Some(instance) = asking else {
+    let Some(instance) = defining else {
         return Ok(None);
     };
     let path = value(instance, "waypost.path").unwrap_or("/");

@@ -42,7 +42,7 @@ pub(crate) struct SendError {
     pub(crate) error: AttemptError,
     /// The request, if nothing of it was written.
     pub(crate) unsent: Option<Request<AttemptBody>>,
-    /// The response has more header lines than hyper was told to accept.
+    /// The response has more header lines than hyper's limit.
     pub(crate) has_too_many_headers: bool,
 }
 

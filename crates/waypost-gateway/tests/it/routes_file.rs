@@ -373,7 +373,7 @@ async fn a_gateway_in_a_cluster_calls_no_loopback_address_and_no_foreign_name() 
 }
 
 #[tokio::test]
-async fn a_service_gets_the_route_that_it_asks_for_and_a_bad_one_is_ignored() {
+async fn a_service_gets_the_route_that_its_tags_define_and_a_bad_one_is_ignored() {
     let gateway = TestGateway::start_with(|config| config.routes_from_tags = true).await;
     let origin = Origin::echo().await;
     let billing = instance("billing", "b", origin.address).tag("waypost.path=/bills");
@@ -382,8 +382,8 @@ async fn a_service_gets_the_route_that_it_asks_for_and_a_bad_one_is_ignored() {
         .meta("waypost.path", "/s")
         .meta("waypost.strip", "true");
     let odd = instance("odd", "o", origin.address).tag("waypost.path=odd");
-    for asking in [billing, shop, odd] {
-        gateway.insert(asking).await;
+    for instance in [billing, shop, odd] {
+        gateway.insert(instance).await;
     }
     let served = async |host: &str, path: &str| {
         let request = Request::get(gateway.url(path)).header("host", host);
