@@ -51,6 +51,8 @@ struct World {
     registered: BTreeMap<String, Value>,
     checks: BTreeMap<String, Value>,
     traffic: Value,
+    /// The last event of the traffic, which a stream that begins later gets too.
+    last_traffic: String,
     lines: Vec<Value>,
     keys: BTreeMap<String, (String, u64)>,
     /// The received actions: the verb, the service and the body.
@@ -139,12 +141,15 @@ impl FakeStack {
     }
 
     fn send(&self, channel: Channel, name: &str, data: &Value) {
-        let id = self.world(|world| {
+        // Sent while the world is locked, so that a stream gets each event exactly once.
+        self.world(|world| {
             world.event_id += 1;
-            world.event_id
+            let event = format!("event: {name}\nid: {}\ndata: {data}\n\n", world.event_id);
+            if channel == Channel::Traffic {
+                world.last_traffic.clone_from(&event);
+            }
+            let _ = self.shared.events.send((channel, event));
         });
-        let event = format!("event: {name}\nid: {id}\ndata: {data}\n\n");
-        let _ = self.shared.events.send((channel, event));
     }
 
     /// Adds or changes a service of the stack.
@@ -239,9 +244,11 @@ impl FakeStack {
         self.world(|world| world.streams)
     }
 
-    fn stream(&self, channel: Channel, first: String) -> Response {
-        self.world(|world| world.streams += 1);
-        let events = self.shared.events.subscribe();
+    fn stream(&self, channel: Channel, first: impl FnOnce(&World) -> String) -> Response {
+        let (first, events) = self.world(|world| {
+            world.streams += 1;
+            (first(world), self.shared.events.subscribe())
+        });
         let rest = stream::unfold(events, move |mut events| async move {
             loop {
                 let (sent_to, event) = events.recv().await.ok()?;
@@ -279,42 +286,37 @@ async fn page(State(stack): State<FakeStack>, uri: Uri, headers: HeaderMap) -> R
 }
 
 async fn stack_events(State(stack): State<FakeStack>) -> Response {
-    let services = stack.world(|world| world.services.values().cloned().collect::<Vec<_>>());
-    let data = json!({"schema": 1, "name": "shop", "file": "/home/dana/shop/waypost.toml",
+    stack.stream(Channel::Stack, |world| {
+        let services: Vec<_> = world.services.values().collect();
+        let data = json!({"schema": 1, "name": "shop", "file": "/home/dana/shop/waypost.toml",
         "directory": "/home/dana/shop", "started_at": "2026-01-01T12:00:00Z", "pid": 1,
         "registry": "http://localhost:8500", "gateway": "http://localhost:8000",
         "dashboard": "http://localhost:3000", "services": services});
-    stack.stream(
-        Channel::Stack,
-        format!("event: snapshot\nid: 0\ndata: {data}\n\n"),
-    )
+        format!("event: snapshot\nid: 0\ndata: {data}\n\n")
+    })
 }
 
 async fn log_events(State(stack): State<FakeStack>) -> Response {
-    let lines = stack.world(|world| world.lines.clone());
-    let first: String = lines
-        .iter()
-        .map(|line| format!("event: line\nid: {}\ndata: {line}\n\n", line["id"]))
-        .collect();
-    stack.stream(Channel::Logs, first + ":\n\n")
+    stack.stream(Channel::Logs, |world| {
+        let lines = world.lines.iter();
+        let events = lines.map(|line| format!("event: line\nid: {}\ndata: {line}\n\n", line["id"]));
+        events.collect::<String>() + ":\n\n"
+    })
 }
 
 async fn registry_events(State(stack): State<FakeStack>) -> Response {
-    let services = stack.world(|world| world.registered.values().cloned().collect::<Vec<_>>());
-    let data = json!({"index": 1, "node": "laptop", "datacenter": "dc1", "services": services});
-    stack.stream(
-        Channel::Registry,
-        format!("event: snapshot\nid: 1.1\ndata: {data}\n\n"),
-    )
+    stack.stream(Channel::Registry, |world| {
+        let services: Vec<_> = world.registered.values().collect();
+        let data = json!({"index": 1, "node": "laptop", "datacenter": "dc1", "services": services});
+        format!("event: snapshot\nid: 1.1\ndata: {data}\n\n")
+    })
 }
 
 async fn traffic_events(State(stack): State<FakeStack>) -> Response {
-    let services = stack.world(|world| world.traffic.clone());
-    let data = json!({"second": now(), "services": services});
-    stack.stream(
-        Channel::Traffic,
-        format!("event: snapshot\ndata: {data}\n\n"),
-    )
+    stack.stream(Channel::Traffic, |world| {
+        let data = json!({"second": now(), "services": world.traffic});
+        format!("event: snapshot\ndata: {data}\n\n{}", world.last_traffic)
+    })
 }
 
 async fn act(
