@@ -17,6 +17,7 @@ use waypost_gateway::{AccessLog, AccessLogFormat, Config, TlsCertificate};
 use super::inherited::inherited_listener;
 use super::listen::listen_error;
 use crate::error::{CommandError, CommandResult};
+use crate::runtime::run_server;
 use crate::terminal::announce;
 
 /// Run the API gateway, which forwards /NAME/... to a healthy instance of service NAME
@@ -96,15 +97,19 @@ enum Internal {
 const DEFAULT_INTERNAL: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 8001);
 
 impl Gateway {
-    pub(super) async fn run(self) -> CommandResult {
+    pub(super) fn run(self) -> CommandResult {
+        let inherited = inherited_listener()?;
+        run_server(self.serve(inherited))
+    }
+
+    /// `inherited` is the listener that the service manager has handed over.
+    async fn serve(self, inherited: Option<std::net::TcpListener>) -> CommandResult {
         if let Some(file) = &self.check {
             let count = waypost_gateway::check_routes(file)
                 .map_err(|error| CommandError::Invalid(error.to_string()))?;
             announce(format_args!("{}: {count} routes are valid", file.display()));
             return Ok(ExitCode::SUCCESS);
         }
-        // The variables are removed, which is safest before other threads read any.
-        let inherited = inherited_listener()?;
         raise_descriptor_limit();
         let shutdown = shutdown_signal();
         // The fallback of ENVIRONMENT=development is a gateway, so it can't be used here.
@@ -143,7 +148,7 @@ impl Gateway {
         let (address, reuse_port) = (SocketAddr::new(self.bind, self.port), self.reuse_port);
         let is_inherited = inherited.is_some();
         let listener = match inherited {
-            Some(listener) => listener,
+            Some(listener) => TcpListener::from_std(listener)?,
             None => listen(address, reuse_port)
                 .map_err(|error| listen_error(address, &error, "--port"))?,
         };

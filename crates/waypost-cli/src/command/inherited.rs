@@ -1,12 +1,13 @@
 //! A listener that the service manager hands over, as described in sd_listen_fds(3).
 
+use std::net::TcpListener;
+
 use listenfd::ListenFd;
-use tokio::net::TcpListener;
 
 use crate::error::CommandError;
 
 /// The listener in `LISTEN_FDS`, if it is for this process. It stays open while this process is replaced,
-/// so that clients wait instead of being refused.
+/// so that clients wait instead of being refused. Removes the variables, so no other thread may run yet.
 ///
 /// # Errors
 /// If there are several, or it isn't a TCP listener.
@@ -28,7 +29,6 @@ pub(super) fn inherited_listener() -> Result<Option<TcpListener>, CommandError> 
     };
     listener
         .set_nonblocking(true)
-        .and_then(|()| TcpListener::from_std(listener))
-        .map(Some)
-        .map_err(|error| invalid(error.to_string()))
+        .map_err(|error| invalid(error.to_string()))?;
+    Ok(Some(listener))
 }

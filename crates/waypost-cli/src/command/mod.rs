@@ -78,7 +78,7 @@ impl Command {
             Self::Run(run) => run_stack(run.run()),
             Self::Stack(stack) => stack.run(),
             Self::Agent(agent) => agent.run(),
-            Self::Gateway(gateway) => run_server(gateway.run()),
+            Self::Gateway(gateway) => gateway.run(),
             Self::Service(service) => run_server(service.run()),
             Self::Ui(ui) => run_server(ui.run()),
             Self::Registry(registry) => registry.run(),
