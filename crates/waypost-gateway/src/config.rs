@@ -58,6 +58,11 @@ pub struct Config {
     /// of cores by default. With 0, clients are served by the runtime in which
     /// [`Gateway::serve`](crate::Gateway::serve) runs.
     pub worker_threads: usize,
+    /// Whether other processes listen on the same port with sockets of their own (`SO_REUSEPORT`), such as
+    /// the gateway that replaces this one. On Linux, no connection is then reset when this one stops
+    /// listening. Must not be set if the listener was inherited, since other processes have the same
+    /// socket. `false` by default.
+    pub reuse_port: bool,
     /// The maximum number of client connections. Further ones wait until one is closed. By default half
     /// of the file descriptors that the process may open.
     pub max_connections: Option<usize>,
@@ -139,6 +144,7 @@ impl Default for Config {
             trusted_proxies: Vec::new(),
             ca_file: None,
             worker_threads: std::thread::available_parallelism().map_or(1, usize::from),
+            reuse_port: false,
             max_connections: None,
             max_connections_per_address: None,
             head_timeout: Duration::from_secs(10),

@@ -116,7 +116,8 @@ impl Gateway {
                 () = running.shut_down(registrar, stop) => {}
             }
         }
-        if let Err(error) = running.acceptor.accept_rest(listener) {
+        let is_shared = running.server.config().reuse_port;
+        if let Err(error) = running.acceptor.accept_rest(listener, is_shared).await {
             tracing::warn!(%error, "accepting the last connections failed");
         }
         tokio::time::sleep(LAST_REQUESTS).await;

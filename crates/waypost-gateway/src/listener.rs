@@ -14,6 +14,9 @@ use tokio::sync::{Notify, mpsc};
 /// The pause after a failed `accept`, which happens when file descriptors run out.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
+/// How long the handshakes that have begun may take once new connections are ignored.
+const HANDSHAKES: Duration = Duration::from_millis(100);
+
 /// A connection that was accepted.
 pub(crate) struct Accepted {
     pub(crate) stream: std::net::TcpStream,
@@ -63,7 +66,22 @@ impl Acceptor {
 
     /// Accepts the connections that the system has established already, and closes the listener. Without
     /// this, closing it would reset them.
-    pub(crate) fn accept_rest(&self, listener: TcpListener) -> io::Result<()> {
+    ///
+    /// `is_shared` tells that other sockets listen on the same port (`SO_REUSEPORT`). Then clients still
+    /// connect, and a connection that the system establishes between the last `accept` and the end of the
+    /// listener would be reset. So new ones are ignored for a while: a client whose first packet is
+    /// ignored sends it again after a second, and another socket gets it.
+    pub(crate) async fn accept_rest(
+        &self,
+        listener: TcpListener,
+        is_shared: bool,
+    ) -> io::Result<()> {
+        if is_shared {
+            ignore_new_connections(&listener)?;
+            if let Ok(Err(error)) = tokio::time::timeout(HANDSHAKES, self.accept(&listener)).await {
+                return Err(error);
+            }
+        }
         let listener = listener.into_std()?;
         loop {
             match listener.accept() {
@@ -101,6 +119,30 @@ impl Acceptor {
             tracing::warn!(%peer, "a worker has ended; a connection is closed");
         }
     }
+}
+
+/// Makes the system drop packets that ask for a connection (SYN without ACK). Handshakes that have begun
+/// are completed.
+#[cfg(target_os = "linux")]
+fn ignore_new_connections(listener: &TcpListener) -> io::Result<()> {
+    use socket2::SockFilter;
+    const FLAGS: u32 = 13;
+    const SYN: u32 = 0x02;
+    const SYN_AND_ACK: u32 = 0x12;
+    // The filter sees a packet from its TCP header on. The codes are those of linux/bpf_common.h.
+    let filter = [
+        SockFilter::new(0x30, 0, 0, FLAGS), // load the byte with the flags
+        SockFilter::new(0x54, 0, 0, SYN_AND_ACK), // mask it
+        SockFilter::new(0x15, 0, 1, SYN),   // skip the next instruction unless equal
+        SockFilter::new(0x06, 0, 0, 0),     // drop the packet
+        SockFilter::new(0x06, 0, 0, u32::MAX), // keep all of it
+    ];
+    socket2::SockRef::from(listener).attach_filter(&filter)
+}
+
+#[cfg(not(target_os = "linux"))]
+fn ignore_new_connections(_listener: &TcpListener) -> io::Result<()> {
+    Ok(())
 }
 
 /// Whether only the connection that was to be accepted is affected.

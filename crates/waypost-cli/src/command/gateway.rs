@@ -125,6 +125,8 @@ impl Gateway {
             Some(listener) => listener.local_addr()?.ip().is_loopback(),
             None => self.bind.is_loopback(),
         };
+        // A service manager has the inherited listener too.
+        config.reuse_port = self.reuse_port && inherited.is_none();
         if let Some(threads) = self.threads {
             config.worker_threads = threads.into();
         }

@@ -115,15 +115,16 @@ async fn no_request_fails_while_a_gateway_is_replaced_by_another_on_its_port() {
         let mut config = waypost_gateway::Config::default();
         config.worker_threads = 1;
         config.register = false;
+        config.reuse_port = true;
         let (stop, stopped) = oneshot::channel::<()>();
         let serving = waypost_gateway::Gateway::new(client, config).serve(listener, async {
             let _ = stopped.await;
         });
         (stop, tokio::spawn(serving))
     };
-    let first = shared_listener("127.0.0.1:0".parse().unwrap());
-    let address = first.local_addr().unwrap();
-    let (stop_first, first) = start(first);
+    let listener = shared_listener("127.0.0.1:0".parse().unwrap());
+    let address = listener.local_addr().unwrap();
+    let (mut stop_current, mut current) = start(listener);
     let (stop, done, failed) = (
         Arc::new(AtomicBool::new(false)),
         Arc::new(AtomicUsize::new(0)),
@@ -153,21 +154,24 @@ async fn no_request_fails_while_a_gateway_is_replaced_by_another_on_its_port() {
         crate::support::wait_until("requests", reached).await;
     };
     load(300).await;
-    let (stop_second, second) = start(shared_listener(address));
-    load(300).await;
-    stop_first.send(()).unwrap();
-    with_deadline("the end of the first", first)
-        .await
-        .unwrap()
-        .unwrap();
-    load(300).await;
+    for _ in 0..3 {
+        let (stop_next, next) = start(shared_listener(address));
+        load(300).await;
+        stop_current.send(()).unwrap();
+        with_deadline("the end of the replaced gateway", current)
+            .await
+            .unwrap()
+            .unwrap();
+        load(300).await;
+        (stop_current, current) = (stop_next, next);
+    }
     stop.store(true, Ordering::Relaxed);
     for client in clients {
         client.await.unwrap();
     }
     assert_eq!(failed.load(Ordering::Relaxed), 0, "of {done:?}");
-    stop_second.send(()).unwrap();
-    with_deadline("the end of the second", second)
+    stop_current.send(()).unwrap();
+    with_deadline("the end of the last", current)
         .await
         .unwrap()
         .unwrap();
