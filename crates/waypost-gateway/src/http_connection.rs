@@ -54,7 +54,7 @@ pub(crate) async fn serve_http1(scope: Scope, transport: Transport) -> Result<Se
     let mut limit = ReadLimit::new(&state, &scope.deadline, limits, kept);
     let mut idle = worker.idle_count();
     let mut driver = Driver::new(worker, &scope.deadline);
-    let mut was_released = Duration::ZERO;
+    let (mut has_waited, mut was_released) = (false, Duration::ZERO);
     let ended = poll_fn(|cx| {
         let shut_down = http1::UpgradeableConnection::graceful_shutdown;
         if let Poll::Ready(ended) = driver.poll(cx, Pin::new(&mut http), shut_down) {
@@ -62,8 +62,16 @@ pub(crate) async fn serve_http1(scope: Scope, transport: Transport) -> Result<Se
         }
         let has_passed = limit.check();
         let is_idle = limit.expected == Expected::Request;
-        idle.set(is_idle);
+        if idle.set(is_idle) {
+            has_waited = false;
+        }
         if is_idle && (has_passed || idle.is_above_limit()) {
+            if !has_passed && !has_waited {
+                // A busy worker looks for requests that have arrived meanwhile before it polls this again.
+                has_waited = true;
+                let _ = pin!(tokio::task::yield_now()).poll(cx);
+                return Poll::Pending;
+            }
             was_released = if has_passed { kept } else { Duration::ZERO };
             return release(&state, cx, &mut http).map_err(BoxError::from);
         }

@@ -35,10 +35,10 @@ pub(crate) struct IdleCount<'a> {
     is_counted: bool,
 }
 
-/// The number of idle connections of a worker that may have their buffers. It limits how far the
-/// buffers of many connections that send a request each spread in memory: the allocator can't return
-/// pages between those that are still in use.
-const MAX_IDLE: usize = 32;
+/// The number of idle connections of a worker that keep their buffers for some time. Further ones release
+/// them as soon as the worker has nothing else to do. Otherwise the buffers of many connections that send
+/// a request each would spread in memory, and the allocator can't return pages that are partly in use.
+const MAX_IDLE: usize = 16;
 
 const SERVING: u8 = 0;
 const DRAINING: u8 = 1;
@@ -145,9 +145,10 @@ impl Worker {
 }
 
 impl IdleCount<'_> {
-    pub(crate) fn set(&mut self, is_idle: bool) {
+    /// Returns whether that changes anything.
+    pub(crate) fn set(&mut self, is_idle: bool) -> bool {
         if is_idle == self.is_counted {
-            return;
+            return false;
         }
         self.is_counted = is_idle;
         if is_idle {
@@ -155,6 +156,7 @@ impl IdleCount<'_> {
         } else {
             self.idle.fetch_sub(1, Ordering::Relaxed);
         }
+        true
     }
 
     /// Whether more connections are counted than may have their buffers.
