@@ -28,7 +28,7 @@ pub(crate) fn run(connections: u32, folder: &Path) -> Result<(), String> {
         }
         let after = proxy.memory()?;
         let each = after.saturating_sub(before) as f64 / f64::from(connections);
-        println!("| {name} | {before} kB | {after} kB | {each:.1} kB |");
+        println!("| {name} | {before} kB | {after} kB | {each:.2} kB |");
     }
     Ok(())
 }

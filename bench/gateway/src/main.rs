@@ -7,6 +7,8 @@
 //! ```text
 //! gateway [cpu] [--seconds N] [--rounds N] [NAME…]   CPU time per request, p50 and p99
 //! gateway cores [--seconds N] [--rounds N]           the same for one and for two workers
+//! gateway scaling [--seconds N] [--rounds N]         requests per second of two limited workers against one
+//! gateway latency [--seconds N] [--rounds N]         p99 against nginx's, round by round
 //! gateway idle [--connections N]                     memory of idle connections
 //! gateway bodies [--rounds N]                        CPU time of 10 MB in each direction
 //! gateway streaming [--seconds N]                    chunks as they arrive, against direct
@@ -18,9 +20,11 @@
 mod bodies;
 mod idle;
 mod instructions;
+mod latency;
 mod load;
 mod outages;
 mod proxies;
+mod scaling;
 mod streaming;
 mod wrk;
 
@@ -75,6 +79,8 @@ fn run(options: &Options) -> Result<(), String> {
     let words: Vec<&str> = options.words.iter().map(String::as_str).collect();
     match words.as_slice() {
         ["cores"] => cpu(&["waypost", TWO_WORKERS], options, folder),
+        ["scaling"] => scaling::run(options.rounds, options.seconds.unwrap_or(3), folder),
+        ["latency"] => latency::run(options.rounds, options.seconds.unwrap_or(2), folder),
         ["idle"] => idle::run(options.connections, folder),
         ["bodies"] => bodies::run(options.rounds, folder),
         ["streaming"] => streaming::run(options.seconds, folder),

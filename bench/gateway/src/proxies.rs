@@ -44,6 +44,7 @@ impl Origin {
 
 /// A proxy in front of the origin.
 pub(crate) struct Proxy {
+    name: String,
     port: u16,
     path: &'static str,
     process: Process,
@@ -64,10 +65,27 @@ impl Proxy {
             "/"
         };
         Ok(Self {
+            name: name.to_owned(),
             port,
             path,
             process,
         })
+    }
+
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The ids of its threads whose name begins with this.
+    pub(crate) fn threads(&self, prefix: &str) -> Result<Vec<u32>, String> {
+        let folder = format!("/proc/{}/task", self.process.0.id());
+        let entries = fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?;
+        let named = entries.flatten().filter(|entry| {
+            let name = fs::read_to_string(entry.path().join("comm"));
+            name.is_ok_and(|name| name.starts_with(prefix))
+        });
+        let ids = named.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+        Ok(ids.collect())
     }
 
     pub(crate) fn url(&self) -> String {

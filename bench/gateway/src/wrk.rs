@@ -11,6 +11,18 @@ pub(crate) struct Load {
     pub(crate) p99: String,
 }
 
+impl Load {
+    /// The 99th percentile of the latency in milliseconds.
+    pub(crate) fn p99_millis(&self) -> Result<f64, String> {
+        let units = [("us", 0.001), ("ms", 1.0), ("s", 1000.0)];
+        let found = units.iter().find_map(|(unit, millis)| {
+            let number = self.p99.strip_suffix(unit)?.parse::<f64>().ok()?;
+            Some(number * millis)
+        });
+        found.ok_or_else(|| format!("wrk printed {:?} for the 99th percentile", self.p99))
+    }
+}
+
 /// Sends requests for a number of seconds.
 pub(crate) fn run(url: &str, seconds: u32) -> Result<Load, String> {
     let seconds = format!("-d{seconds}s");
