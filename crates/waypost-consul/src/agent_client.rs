@@ -290,13 +290,21 @@ impl AgentClient {
             StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT => {
                 self.error(ProviderErrorKind::Unreachable, message)
             }
-            status if status.is_client_error() => self.error(ProviderErrorKind::Rejected, message),
+            status if status.is_client_error() || is_refusal(&text) => {
+                self.error(ProviderErrorKind::Rejected, message)
+            }
             _ => self.error(ProviderErrorKind::Unreachable, message),
         }
     }
 }
 
-/// How to fix a refusal.
+/// Whether the text of a status 500 says that the agent works but doesn't accept the definition. It
+/// answers all other invalid definitions with 400.
+fn is_refusal(text: &str) -> bool {
+    text.starts_with("Scripts are disabled on this agent")
+}
+
+/// How to fix a denial.
 fn acl_hint(text: &str, rule: Option<&AclRule>) -> String {
     if text.contains("ACL not found") {
         return "Consul doesn't know the token: it is mistyped, revoked, expired, or not yet \

@@ -127,7 +127,9 @@ async fn difference(
     Ok(wanted.into_iter().find_map(difference))
 }
 
-/// How a stored check differs. Agents don't report what a check requests, but newer ones report its type.
+/// How a stored check differs. Agents don't report what a check requests: its `Definition` is empty. Newer
+/// ones report its type. The output of an HTTP check has the URL, but isn't compared: an agent keeps it when
+/// the check is registered again, until the check runs, so a URL that is right would look wrong.
 fn check_difference(id: &str, kind: &str, stored: Option<&Value>) -> Option<String> {
     let Some(stored) = stored else {
         return Some(format!("the check {id} is missing"));

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use waypost_consul::ConsulProvider;
 use waypost_core::provider::{HeartbeatResponse, InstanceReport, Provider, Registry};
 use waypost_core::{Check, Health, Instance, InstanceId, ProviderErrorKind};
@@ -14,6 +14,22 @@ use crate::{Server, provider_at, register, until, web, web_registration};
 async fn get(consul: &Consul, path: &str) -> Value {
     let response = http_client().get(consul.url(path)).send().await.unwrap();
     serde_json::from_str(&response.text().await.unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn a_script_check_on_an_agent_that_allows_none_is_rejected_in_its_words() {
+    let consul = Consul::with(json!({ "enable_script_checks": false })).await;
+    let [port] = free_ports();
+    let check = Check::script(["/bin/true"]);
+    let registration = web_registration("web-1", port).check(check);
+    let provider = ConsulProvider::new(&consul.address()).unwrap();
+    let registration = registration.resolve(provider.local_address()).unwrap();
+    let report = InstanceReport::alive();
+    let refused = provider.register(&registration, &report).await;
+    let error = refused.unwrap_err();
+    assert_eq!(error.kind(), ProviderErrorKind::Rejected, "{error}");
+    let words = "Scripts are disabled on this agent";
+    assert!(error.message().contains(words), "{error}");
 }
 
 #[tokio::test]
