@@ -25,7 +25,10 @@ fn gateway(port: u16, web: &str) -> tokio::process::Command {
 async fn the_gateway_exports_its_last_spans_on_sigterm() {
     let exports: Arc<Mutex<Vec<Bytes>>> = Arc::default();
     let received = Arc::clone(&exports);
-    let collect = async move |body: Bytes| received.lock().unwrap().push(body);
+    let collect = move |body: Bytes| {
+        received.lock().unwrap().push(body);
+        async {}
+    };
     let server = Router::new()
         .route("/v1/traces", post(collect))
         .route("/hello", get(async || "hello"));
@@ -41,10 +44,9 @@ async fn the_gateway_exports_its_last_spans_on_sigterm() {
         .env("OTEL_BSP_SCHEDULE_DELAY", "3600000");
     let mut gateway = Program::start(command);
     gateway.wait_for_output("spans are exported").await;
-    let http = reqwest::Client::builder().no_proxy().build().unwrap();
     let url = format!("http://127.0.0.1:{port}/web/hello");
     eventually("a response", async || {
-        let response = http.get(&url).send().await.ok()?;
+        let response = http().get(&url).send().await.ok()?;
         (response.text().await.ok()? == "hello").then_some(())
     })
     .await;
