@@ -1,4 +1,5 @@
-//! Clients of Consul's API, for the tests of the embedded registry, and axe, for the tests of the pages.
+//! Clients of Consul's API, for the tests of the embedded registry; gRPC for Python, for those of the gateway; and
+//! axe, for those of the pages.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -12,7 +13,8 @@ const PROMETHEUS_SUITE: &str = "bullseye";
 const PROMETHEUS_AMD64_SHA256: &str =
     "7f98887c0fa36e0dd81bb39abc57a9e2535c2a0dc20442a431255ebc0b87b73a";
 
-const PYTHON_CLIENT: (&str, &str) = ("py-consul", "1.8.0");
+/// Packages for Python: a client of Consul, and gRPC for the tests of the gateway.
+const PYTHON_PACKAGES: [(&str, &str); 2] = [("py-consul", "1.8.0"), ("grpcio", "1.85.3")];
 const NODE_CLIENT: (&str, &str) = ("consul", "2.0.1");
 const AXE: (&str, &str) = ("axe-core", "4.14.1");
 
@@ -21,7 +23,7 @@ pub(crate) struct Clients {
     pub(crate) prometheus: PathBuf,
     pub(crate) haproxy: PathBuf,
     pub(crate) dig: PathBuf,
-    /// A Python with the client installed.
+    /// A Python with the packages installed.
     pub(crate) python: PathBuf,
     pub(crate) node: PathBuf,
     /// The directory with the client for Node.
@@ -70,7 +72,7 @@ pub(crate) fn find_or_install() -> Result<Clients> {
         prometheus: find_or_fetch_prometheus()?,
         haproxy: found(HAPROXY)?,
         dig: found(DIG)?,
-        python: python_with_client(&found(PYTHON)?)?,
+        python: python_with_packages(&found(PYTHON)?)?,
         node: found(NODE)?,
         node_modules: npm::package(&found(NPM)?, NODE_CLIENT)?,
         axe: npm::package(&found(NPM)?, AXE)?.join("axe-core/axe.min.js"),
@@ -142,22 +144,24 @@ fn find_or_fetch_prometheus() -> Result<PathBuf> {
     Ok(cached)
 }
 
-/// Installs the client in a virtual environment, so that the machine's Python does not change.
-fn python_with_client(python: &Path) -> Result<PathBuf> {
-    let (name, version) = PYTHON_CLIENT;
-    let folder = tools().join(format!("{name}-{version}"));
+/// Installs the packages in a virtual environment, so that the machine's Python does not change.
+fn python_with_packages(python: &Path) -> Result<PathBuf> {
+    let [(first, version), _] = PYTHON_PACKAGES;
+    let folder = tools().join(format!("{first}-{version}"));
     let own = folder.join("bin/python");
-    let works = |own: &Path| shell::output(Command::new(own).args(["-c", "import consul"])).is_ok();
-    if !works(&own) {
-        eprintln!("xtask: fetching {name} {version} for Python");
+    let imports = ["-c", "import consul, grpc"];
+    if shell::output(Command::new(&own).args(imports)).is_err() {
+        let packages = PYTHON_PACKAGES.map(|(name, version)| format!("{name}=={version}"));
+        eprintln!("xtask: fetching {} for Python", packages.join(" and "));
         shell::output(
             Command::new(python)
                 .args(["-m", "venv", "--clear"])
                 .arg(&folder),
         )?;
-        let package = format!("{name}=={version}");
-        let install = ["-m", "pip", "install", "-q", "--retries", "10", &package];
-        shell::output(Command::new(&own).args(install))?;
+        // Building grpcio would need a C++ compiler and half an hour.
+        let install = ["-m", "pip", "install", "-q", "--retries", "10"];
+        let binary = ["--only-binary", "grpcio"];
+        shell::output(Command::new(&own).args(install).args(binary).args(packages))?;
     }
     Ok(own)
 }
@@ -175,7 +179,7 @@ fn advice(packages: &[&str]) -> String {
         "install HAProxy, dig, Python 3 with venv, Node and npm".to_owned()
     };
     format!(
-        "the tests run clients of Consul: {how}\n(or set {} to the programs)",
+        "the tests run clients of Consul and of gRPC: {how}\n(or set {} to the programs)",
         names.join(", ")
     )
 }

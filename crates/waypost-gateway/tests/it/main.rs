@@ -8,6 +8,7 @@ mod consul;
 mod external_auth;
 mod failures;
 mod grpc;
+mod grpcio;
 mod headers;
 mod http2;
 mod http2_frames;
