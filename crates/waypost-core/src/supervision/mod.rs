@@ -313,6 +313,43 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn the_status_counts_running_and_failing_watches_and_their_attempts() {
+        let (fake, supervisor) = (Fake::default(), WatchSupervisor::new("fake".into()));
+        let watch = |subject: &str| {
+            let fake = fake.clone();
+            supervisor.supervise(subject, move || fake.watch())
+        };
+        let (mut first, mut second) = (watch("a"), watch("b"));
+        assert_eq!(supervisor.status().to_string(), "fake: no answer yet");
+        assert!(first.next().await.unwrap().is_err());
+        assert!(second.next().await.unwrap().is_err());
+        let status = supervisor.status();
+        assert_eq!(status.to_string(), "fake: 2 of 2 watches failing: no");
+        assert_eq!((status.watches(), status.failing()), (2, 2));
+        assert_eq!((status.failures(), status.reconnects()), (2, 0));
+        assert_eq!((status.last_success(), status.age()), (None, None));
+
+        drop(second);
+        let status = supervisor.status();
+        assert_eq!((status.watches(), status.failing()), (1, 1));
+
+        fake.up.store(true, Ordering::SeqCst);
+        first.next().await.unwrap().unwrap();
+        let (status, answered) = (supervisor.status(), Instant::now());
+        assert_eq!(status.to_string(), "fake: available; 1 watches");
+        assert_eq!((status.answers(), status.reconnects()), (1, 1));
+        assert_eq!(status.last_success(), Some(answered));
+        assert_eq!(status.age(), Some(Duration::ZERO));
+
+        drop(first);
+        sleep(Duration::from_secs(7)).await;
+        let status = supervisor.status();
+        assert_eq!(status.to_string(), "fake: no watch is running");
+        assert_eq!((status.watches(), status.failing()), (0, 0));
+        assert_eq!(status.age(), Some(Duration::from_secs(7)));
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_panic_of_the_provider_is_a_failed_attempt_and_is_retried() {
         let supervisor = WatchSupervisor::new("fake".into());
         let mut attempt = 0;

@@ -184,3 +184,55 @@ impl State {
         (watches.now == 0).then(|| std::mem::take(watches))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A log with this many failing watches.
+    fn failing(watches: usize) -> OutageLog {
+        let log = OutageLog::new("fake".into(), true);
+        for _ in 0..watches {
+            log.watch_started();
+            log.failed("a", None, &ProviderError::unreachable("fake", "no"));
+        }
+        log
+    }
+
+    #[test]
+    fn an_outage_ends_with_the_recovery_of_the_last_watch() {
+        let log = failing(3);
+        let mut state = log.state();
+        assert!(state.recovered(FailureScope::Outage).is_none());
+        assert!(state.recovered(FailureScope::Outage).is_none());
+        let ended = state.recovered(FailureScope::Outage).unwrap();
+        assert_eq!(ended.max, 3);
+        assert!(ended.since.is_some());
+        assert!(state.outage.since.is_none());
+    }
+
+    #[test]
+    fn an_outage_ends_with_the_drop_of_the_last_failing_watch() {
+        let log = failing(2);
+        log.watch_started();
+        log.watch_dropped(None);
+        log.watch_dropped(Some(FailureScope::Outage));
+        assert_eq!(log.status().failing(), 1);
+        assert!(log.state().outage.since.is_some());
+        log.watch_dropped(Some(FailureScope::Outage));
+        assert_eq!(log.status().failing(), 0);
+        assert_eq!(log.status().watches(), 0);
+        assert!(log.state().outage.since.is_none());
+    }
+
+    #[test]
+    fn a_watch_that_is_refused_after_an_outage_is_counted_once() {
+        let log = failing(2);
+        let refused = ProviderError::new("fake", ProviderErrorKind::NotAuthorised, "403");
+        log.failed("a", Some(FailureScope::Outage), &refused);
+        log.failed("a", Some(FailureScope::Refusal), &refused);
+        assert_eq!(log.status().failing(), 2);
+        let state = log.state();
+        assert_eq!((state.outage.now, state.refusal.now), (1, 1));
+    }
+}
