@@ -151,6 +151,16 @@ mod tests {
         );
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_check_that_takes_too_long_is_aborted() {
+        let health = HealthChecks::new("s").check("hangs", hangs);
+        let report = health.report().await;
+        assert_eq!(report.summary(), "hangs: no result within 900ms");
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let metrics = tokio::runtime::Handle::current().metrics();
+        assert_eq!(metrics.num_alive_tasks(), 0);
+    }
+
     #[tokio::test]
     async fn a_blocking_check_that_hangs_occupies_one_thread_only() {
         let (release, held) = std::sync::mpsc::channel::<()>();

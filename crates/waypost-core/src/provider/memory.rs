@@ -168,3 +168,45 @@ impl Registry for MemoryProvider {
         ready(Ok(response)).boxed()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Health;
+    use crate::registration::ServiceRegistration;
+
+    #[tokio::test]
+    async fn a_heartbeat_says_whether_the_instance_is_as_it_was_registered() {
+        let memory = MemoryProvider::new();
+        let registration = |port| {
+            let new = ServiceRegistration::new("a", port).unwrap().id("a-1");
+            let new = new.host("10.0.0.1".parse().unwrap());
+            new.resolve(None).unwrap()
+        };
+        let (registered, other) = (registration(80), registration(81));
+        let report = InstanceReport::new(Health::Passing, "");
+        let response = async |registration| {
+            let response = memory.heartbeat(registration, report.clone());
+            response.await.unwrap()
+        };
+        assert!(matches!(
+            response(&registered).await,
+            HeartbeatResponse::Forgotten
+        ));
+        memory.register(&registered, &report).await.unwrap();
+        assert!(matches!(
+            response(&registered).await,
+            HeartbeatResponse::Known
+        ));
+        assert!(matches!(
+            response(&other).await,
+            HeartbeatResponse::Changed(_)
+        ));
+        let id = registered.instance().id();
+        memory.deregister(id).await.unwrap();
+        assert!(matches!(
+            response(&registered).await,
+            HeartbeatResponse::Forgotten
+        ));
+    }
+}

@@ -410,6 +410,12 @@ none: []
             ),
             (
                 "s.json",
+                "{\"a\": {\"address\": \"a\", \"port\": 0}}",
+                "s.json:1:",
+                "1 to 65535",
+            ),
+            (
+                "s.json",
                 "{\"a\": \"http://a\",\n \"a\": \"http://b\"}",
                 "s.json:2:",
                 "twice",
