@@ -226,6 +226,24 @@ mod tests {
     }
 
     #[test]
+    fn a_conflict_is_detected_in_either_order_and_after_empty_lines() {
+        let reversed = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\
+                        Content-Length: 5\r\nHost: a\r\n\r\n0\r\n\r\n";
+        for step in [1, 3, 1 << 20] {
+            assert!(has_conflict(reversed, step), "by {step}");
+            assert!(has_conflict(&["\r\n", CONFLICT].concat(), step));
+        }
+    }
+
+    #[test]
+    fn trailers_are_no_headers() {
+        let trailers = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\
+                        A: 1\r\nB: 2\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n";
+        assert!(!has_conflict(&[trailers, PLAIN].concat(), 1 << 20));
+        assert!(has_conflict(&[trailers, CONFLICT].concat(), 1 << 20));
+    }
+
+    #[test]
     fn a_body_that_looks_like_a_conflict_is_skipped() {
         let length = CONFLICT.len();
         let sized = format!("POST / HTTP/1.1\r\nContent-Length: {length}\r\n\r\n{CONFLICT}");
