@@ -104,6 +104,11 @@ impl Connection {
                     if !receives {
                         return Poll::Ready(Ok(()));
                     }
+                    let idle_for = self
+                        .scope
+                        .limits()
+                        .idle
+                        .saturating_sub(self.scope.deadline.left());
                     self.scope.deadline.clear();
                     let scope = self.scope.clone();
                     match std::mem::replace(&mut self.step, Step::Closed) {
@@ -111,7 +116,7 @@ impl Connection {
                             Step::Serving(Box::pin(serve_plain(scope, transport)))
                         }
                         Step::Idle(transport) => {
-                            Step::Serving(Box::pin(serve_http1(scope, transport)))
+                            Step::Serving(Box::pin(serve_http1(scope, transport, Some(idle_for))))
                         }
                         other => other,
                     }
@@ -213,7 +218,7 @@ async fn serve_plain(scope: Scope, transport: Transport) -> Result<Served, BoxEr
     if is_http2 {
         Box::pin(serve_http2(scope, transport)).await
     } else {
-        Box::pin(serve_http1(scope, transport)).await
+        Box::pin(serve_http1(scope, transport, None)).await
     }
 }
 

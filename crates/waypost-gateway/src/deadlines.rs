@@ -136,6 +136,12 @@ impl Deadline {
         self.at.load(Ordering::Relaxed) != UNSET
     }
 
+    /// The time until it passes.
+    pub(crate) fn left(&self) -> Duration {
+        let at = self.at.load(Ordering::Relaxed);
+        Duration::from_millis(at.saturating_sub(self.now()))
+    }
+
     pub(crate) fn has_passed(&self) -> bool {
         self.at.load(Ordering::Relaxed) <= self.shared.now.load(Ordering::Relaxed)
     }

@@ -32,8 +32,13 @@ const MAX_STREAMS: u32 = 200;
 /// doesn't make the gateway allocate them again.
 const KEEP_BUFFERS: Duration = Duration::from_millis(100);
 
-/// Serves HTTP/1 until the connection ends or has been idle for a moment.
-pub(crate) async fn serve_http1(scope: Scope, transport: Transport) -> Result<Served, BoxError> {
+/// Serves HTTP/1 until the connection ends or has been idle for a moment. `idle_for` is the time since the
+/// last request, if there was one.
+pub(crate) async fn serve_http1(
+    scope: Scope,
+    transport: Transport,
+    idle_for: Option<Duration>,
+) -> Result<Served, BoxError> {
     let limits = scope.limits();
     let state = Arc::<ConnectionState>::default();
     let worker = &scope.worker;
@@ -52,6 +57,8 @@ pub(crate) async fn serve_http1(scope: Scope, transport: Transport) -> Result<Se
         .with_upgrades();
     let kept = KEEP_BUFFERS.min(limits.idle);
     let mut limit = ReadLimit::new(&state, &scope.deadline, limits, kept);
+    // Its buffers were released too early the last time.
+    let is_in_use = idle_for.is_some_and(|idle| idle <= KEEP_BUFFERS);
     let mut idle = worker.idle_count();
     let mut driver = Driver::new(worker, &scope.deadline);
     let (mut has_waited, mut was_released) = (false, Duration::ZERO);
@@ -65,7 +72,7 @@ pub(crate) async fn serve_http1(scope: Scope, transport: Transport) -> Result<Se
         if idle.set(is_idle) {
             has_waited = false;
         }
-        if is_idle && (has_passed || idle.is_above_limit()) {
+        if is_idle && (has_passed || (!is_in_use && idle.is_above_limit())) {
             if !has_passed && !has_waited {
                 // A busy worker looks for requests that have arrived meanwhile before it polls this again.
                 has_waited = true;
