@@ -12,8 +12,8 @@ WORKDIR /source
 COPY . .
 RUN --mount=type=cache,target=/usr/local/cargo/registry \
     --mount=type=cache,target=/source/target \
-    cargo build --locked --release --package waypost-cli --features otlp \
- && install -D --strip target/release/waypost /out/waypost
+    cargo build --locked --profile dist --package waypost-cli --features otlp \
+ && install -D target/dist/waypost /out/waypost
 
 # Debian with root certificates. The program runs as an unprivileged user.
 FROM debian:bookworm-slim

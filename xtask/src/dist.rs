@@ -59,17 +59,50 @@ pub(crate) fn build(args: &[String]) -> Result<Vec<PathBuf>> {
     Ok(files.into_iter().map(|file| out.join(file)).collect())
 }
 
-fn compile() -> Result<PathBuf> {
-    let build = ["--profile", PROFILE, "--locked", "--package", "waypost-cli"];
-    let features = ["--features", "otlp"];
-    shell::run(shell::cargo("build").args(build).args(features))?;
-    Ok(shell::workspace()
+/// Builds the program as it is published, says how large it is, and returns its path.
+pub(crate) fn compile() -> Result<PathBuf> {
+    let mut build = shell::cargo("rustc");
+    build.args(["--profile", PROFILE, "--locked"]);
+    build.args(["--package", "waypost-cli", "--bin", "waypost"]);
+    build.args(["--features", "otlp"]);
+    if folds_identical_code() {
+        build.args(["--", "-C", FOLD]);
+    }
+    shell::run(&mut build)?;
+    let program = shell::workspace()
         .join("target")
         .join(PROFILE)
-        .join("waypost"))
+        .join("waypost");
+    let bytes = fs::metadata(&program).map_err(at(&program))?.len();
+    eprintln!("xtask: the program has {:.1} MB", bytes as f64 / 1e6);
+    Ok(program)
 }
 
-const PROFILE: &str = "release";
+/// The profile in `Cargo.toml`. Its folder is also the one that archives are put into.
+const PROFILE: &str = "dist";
+
+/// Lets the linker keep one of several functions with the same code, such as those for several types. lld and
+/// gold know this option.
+const FOLD: &str = "link-arg=-Wl,--icf=all";
+
+/// Whether the linker of this machine knows [`FOLD`]: tries it with an empty library.
+fn folds_identical_code() -> bool {
+    let rustc = std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into());
+    let mut link = Command::new(rustc);
+    link.args([
+        "--crate-type",
+        "cdylib",
+        "--crate-name",
+        "empty",
+        "-C",
+        FOLD,
+    ]);
+    // Reads the source from stdin, which is empty.
+    link.arg("--out-dir")
+        .arg(shell::workspace().join("target/linker"))
+        .arg("-");
+    shell::output(&mut link).is_ok()
+}
 
 /// Puts everything that belongs to the program into a folder.
 fn fill(folder: &Path, program: &Path) -> Result {

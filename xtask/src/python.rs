@@ -5,12 +5,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::shell::Result;
-use crate::{shell, test_environment, tools};
+use crate::{dist, shell, test_environment, tools};
 
 /// Builds a wheel for this machine in `target/wheels`, with the `waypost` program in it. Returns its path.
 pub(crate) fn wheel() -> Result<PathBuf> {
-    shell::run(shell::cargo("build").args(["--release", "--locked", "--package", "waypost-cli"]))?;
-    let program = target().join("release/waypost");
+    let program = dist::compile()?;
     build_wheel(&venv()?, &program, &["--release"], &target().join("wheels"))
 }
 
