@@ -7,6 +7,8 @@ use ipnet::IpNet;
 use waypost::{Environment, ServiceName};
 
 use crate::access_log::AccessLog;
+#[cfg(feature = "kubernetes")]
+use crate::gateway_api::GatewayApi;
 use crate::server_tls::TlsCertificate;
 
 /// The settings of a gateway. Start from the default and change fields:
@@ -96,6 +98,9 @@ pub struct Config {
     /// `waypost.host=billing.example` and `waypost.strip=true`. False by default, since it watches every
     /// service.
     pub routes_from_tags: bool,
+    /// The Gateway API of a Kubernetes cluster, from whose HTTPRoutes routes are taken. None by default.
+    #[cfg(feature = "kubernetes")]
+    pub gateway_api: Option<GatewayApi>,
     /// Whether each discovered service has a route `/{service}/…`. True by default.
     pub discovered_routes: bool,
     /// The only services that have such a route. Empty by default, which means all.
@@ -157,6 +162,8 @@ impl Default for Config {
             routes_file: None,
             environment: Environment::of_this_process(),
             routes_from_tags: false,
+            #[cfg(feature = "kubernetes")]
+            gateway_api: None,
             discovered_routes: true,
             only: Vec::new(),
             register: true,

@@ -104,6 +104,17 @@ impl Forwarding {
         (!first.is_empty()).then_some(first)
     }
 
+    /// The scheme that the client uses, as far as it is known.
+    pub(crate) fn public_scheme<'a>(&self, headers: &'a HeaderMap) -> &'a str {
+        let named = headers.get(X_FORWARDED_PROTO).filter(|_| self.is_trusted);
+        let named = named.and_then(|scheme| scheme.to_str().ok());
+        match named {
+            Some(scheme) if scheme.eq_ignore_ascii_case("https") => "https",
+            Some(scheme) if scheme.eq_ignore_ascii_case("http") => "http",
+            _ => self.scheme,
+        }
+    }
+
     /// A trusted proxy has seen the original request, so its values are kept. Missing values are derived
     /// from the values that it has set, not from the connection between it and the gateway.
     fn extend(&self, headers: &mut HeaderMap, values: ForHost, prefix: Option<&HeaderValue>) {

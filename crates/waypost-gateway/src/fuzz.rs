@@ -24,6 +24,12 @@ pub fn routes_files(input: &[u8]) {
     }
 }
 
+/// An HTTPRoute, as JSON.
+#[cfg(feature = "kubernetes")]
+pub fn http_routes(input: &[u8]) {
+    crate::gateway_api::translate_text(input);
+}
+
 /// A pattern and a path, one per line.
 pub fn paths(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
@@ -195,6 +201,18 @@ mod tests {
                 "POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\nhiGET / HTTP/1.1\r\n\r\n",
                 "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\nA: b\r\n\r\n",
                 "POST / HTTP/1.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            ],
+        );
+    }
+
+    #[cfg(feature = "kubernetes")]
+    #[test]
+    fn mutated_http_routes_do_not_panic() {
+        run(
+            http_routes,
+            &[
+                r#"{"spec":{"hostnames":["*.a.example"],"rules":[{"matches":[{"path":{"type":"RegularExpression","value":"/a+"},"headers":[{"name":"x-a","value":"1"}]}],"timeouts":{"request":"1h1m"},"backendRefs":[{"name":"a","port":80,"weight":2}]}]}}"#,
+                r#"{"spec":{"rules":[{"filters":[{"type":"RequestRedirect","requestRedirect":{"port":8443,"path":{"type":"ReplacePrefixMatch","replacePrefixMatch":"/b"}}},{"type":"RequestMirror","requestMirror":{"backendRef":{"name":"b"},"fraction":{"numerator":1}}}]}]}}"#,
             ],
         );
     }

@@ -112,6 +112,7 @@ impl Gateway {
                 () = running.server.routes().follow_file() => {}
                 () = running.server.routes().follow_tags() => {}
                 () = follow_certificates(&running.server) => {}
+                () = follow_http_routes(&running.server) => {}
                 () = running.server.traffic().collect_every_second() => {}
                 () = running.shut_down(registrar, stop) => {}
             }
@@ -277,6 +278,16 @@ async fn follow_certificates(server: &Server) {
         Some(tls) => tls.follow_files().await,
         None => std::future::pending().await,
     }
+}
+
+#[cfg(feature = "kubernetes")]
+async fn follow_http_routes(server: &Server) {
+    crate::gateway_api::follow(server.config(), server.routes()).await;
+}
+
+#[cfg(not(feature = "kubernetes"))]
+async fn follow_http_routes(_: &Server) {
+    std::future::pending().await
 }
 
 /// Half of the file descriptors that are free: each request may need one to an instance.

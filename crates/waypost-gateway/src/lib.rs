@@ -62,6 +62,8 @@
 //! | 504 | `connect_timeout`, `response_timeout`, `registry_timeout` |
 //! | 500 | `registry_not_authorised`, `registry_error` |
 //! | 508 | `loop`: the request has passed through this gateway before |
+//! | 503 | `routes_unknown`: the HTTPRoutes have not been listed yet |
+//! | 500 | `backend_not_resolved`: the backend of an HTTPRoute is not valid |
 //! | 401 | `token_missing`, `token_invalid`, `api_key_missing`, `api_key_invalid`, with `WWW-Authenticate` |
 //! | 403 | `claim_missing` |
 //! | 503 | `external_auth_failed`, `token_keys_unavailable` |
@@ -102,6 +104,8 @@ mod framing;
 #[doc(hidden)]
 pub mod fuzz;
 mod gateway;
+#[cfg(feature = "kubernetes")]
+mod gateway_api;
 mod gzip_body;
 mod header_edits;
 mod headers;
@@ -121,6 +125,8 @@ mod response_body;
 mod response_framing;
 mod retry_budget;
 mod rewrite;
+// What only HTTPRoutes use is compiled in any case.
+#[cfg_attr(not(feature = "kubernetes"), allow(dead_code))]
 mod routes;
 mod server;
 mod server_tls;
@@ -138,5 +144,7 @@ mod worker_thread;
 pub use access_log::{AccessLog, AccessLogFormat};
 pub use config::Config;
 pub use gateway::Gateway;
+#[cfg(feature = "kubernetes")]
+pub use gateway_api::GatewayApi;
 pub use routes::check_routes;
 pub use server_tls::TlsCertificate;

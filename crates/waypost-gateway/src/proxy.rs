@@ -24,7 +24,7 @@ use crate::problem::Problem;
 use crate::request_body::{AttemptBody, BodyFailure, RequestBody};
 use crate::response_body::{BodyLimits, BodySource, ProxiedBody, ResponseBody};
 use crate::rewrite::Rewriter;
-use crate::routes::{Destination, Limits, Route, Subset};
+use crate::routes::{Limits, Route, Subset};
 use crate::service::Service;
 use crate::spans::TraceHeaders;
 use crate::upstream::{Channel, Http1, Peer};
@@ -124,9 +124,8 @@ impl Proxy {
         mut request: Request<Incoming>,
         exchange: &mut Exchange,
     ) -> Result<UpstreamResponse, Problem> {
-        let Destination {
-            service, subset, ..
-        } = route.choose();
+        let destination = route.choose().ok_or_else(unresolved)?;
+        let (service, subset) = (&destination.service, &destination.subset);
         if headers::has_via(request.headers(), &self.pseudonym) {
             let detail = "the request has passed through this gateway before";
             return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop", detail));
@@ -540,8 +539,9 @@ impl Outgoing<'_> {
         *headers = self.headers.take();
         // An `http` instance receives the client's host, as in X-Forwarded-Host. With TLS the host
         // selects the certificate and the site, so it has to be the instance's own.
-        let host = match self.headers.host {
-            Some(host) if !peer.uses_tls() => Some(host),
+        let host = match (self.headers.route.host(), self.headers.host) {
+            (Some(host), _) => Some(host),
+            (None, Some(host)) if !peer.uses_tls() => Some(host),
             _ => peer.authority.as_ref(),
         };
         if let Some(host) = host {
@@ -601,6 +601,16 @@ fn is_requested(requested: Option<&HeaderValue>, protocol: Option<&HeaderValue>)
             .eq_ignore_ascii_case(protocol.as_bytes()),
         _ => false,
     }
+}
+
+/// The problem of a request whose route names no service that can be resolved.
+fn unresolved() -> Problem {
+    let detail = "the route has no valid backend; its status says why";
+    Problem::new(
+        StatusCode::INTERNAL_SERVER_ERROR,
+        "backend_not_resolved",
+        detail,
+    )
 }
 
 /// The problem of a request body that is longer than allowed.

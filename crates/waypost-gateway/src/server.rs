@@ -170,6 +170,13 @@ impl Server {
             return local_response(response, "redirect", exchange);
         }
         let policies = &route.policies;
+        if let Some(redirect) = &route.redirect {
+            let target = route.rewritten(&exchange.uri);
+            let scheme = exchange.client.forwarding.public_scheme(headers);
+            let mut response = redirect.response(&target, scheme, host.as_ref());
+            policies.edit_response(None, response.headers_mut());
+            return local_response(response, "redirect", exchange);
+        }
         let origin = policies
             .cors
             .as_ref()

@@ -10,9 +10,10 @@ use clap::Args;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use waypost::integration::shutdown_signal;
+use waypost::provider::kubernetes::KubernetesProvider;
 use waypost::settings::{ProviderKind, Settings};
 use waypost::{ServiceDiscoveryClient, ServiceName};
-use waypost_gateway::{AccessLog, AccessLogFormat, Config, TlsCertificate};
+use waypost_gateway::{AccessLog, AccessLogFormat, Config, GatewayApi, TlsCertificate};
 
 use super::inherited::inherited_listener;
 use super::listen::listen_error;
@@ -60,6 +61,21 @@ pub(crate) struct Gateway {
     /// and waypost.strip=true; watches every service
     #[arg(long)]
     routes_from_tags: bool,
+    /// In Kubernetes, take routes from the HTTPRoutes of the Gateways of this class, whose controllerName is
+    /// waypost.dev/gateway. Services then get a route /NAME/... only with --only
+    #[arg(long, value_name = "NAME", conflicts_with = "tls_cert")]
+    gateway_class: Option<String>,
+    /// Port that the listeners of Gateways must have: the one under which clients reach this gateway
+    #[arg(
+        long,
+        value_name = "PORT",
+        default_value_t = 80,
+        requires = "gateway_class"
+    )]
+    gateway_port: u16,
+    /// Address at which clients reach this gateway, for the status of Gateways; can be repeated
+    #[arg(long, value_name = "ADDRESS", requires = "gateway_class")]
+    gateway_address: Vec<String>,
     /// Check a routes file and exit
     #[arg(long, value_name = "FILE", conflicts_with = "routes")]
     check: Option<PathBuf>,
@@ -139,7 +155,9 @@ impl Gateway {
         config.cluster_addresses_only = is_kubernetes && !self.allow_external_names;
         config.max_body = self.max_body;
         config.tls = self.tls()?;
-        config.discovered_routes = !self.no_discovered_routes;
+        config.discovered_routes =
+            !self.no_discovered_routes && (self.gateway_class.is_none() || !self.only.is_empty());
+        config.gateway_api = self.gateway_api(&settings)?;
         config.routes_file = self.routes.clone();
         config.routes_from_tags = self.routes_from_tags;
         let internal = self.bind_internal().await?;
@@ -183,6 +201,27 @@ impl Gateway {
         }
         gateway.serve(listener, shutdown).await?;
         Ok(ExitCode::SUCCESS)
+    }
+
+    fn gateway_api(&self, settings: &Settings) -> Result<Option<GatewayApi>, CommandError> {
+        let Some(class) = &self.gateway_class else {
+            return Ok(None);
+        };
+        if settings.kind() != ProviderKind::Kubernetes {
+            return Err(CommandError::Invalid(format!(
+                "--gateway-class needs services from Kubernetes, but they come from {} ({}); set \
+                 SERVICE_DISCOVERY_PROVIDER=kubernetes",
+                settings.kind().as_str(),
+                settings.reason()
+            )));
+        }
+        let provider = KubernetesProvider::from_environment(settings.environment())?;
+        let mut api = GatewayApi::new(provider, class);
+        api.port = self.gateway_port;
+        api.addresses.clone_from(&self.gateway_address);
+        let snapshot_file = settings.directory_options()?.snapshot_file;
+        api.snapshot_file = snapshot_file.map(|file| file.with_extension("http-routes.json"));
+        Ok(Some(api))
     }
 
     fn tls(&self) -> Result<Vec<TlsCertificate>, CommandError> {

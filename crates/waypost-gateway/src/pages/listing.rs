@@ -68,7 +68,10 @@ impl Listing {
         &self,
         query: Option<&str>,
     ) -> Result<Response<ResponseBody>, Problem> {
-        let (routes, next) = page(self.routes.all(), query, |route| route.name())?;
+        let mut routes = self.routes.all();
+        // Pages follow each other by name.
+        routes.sort_by(|a, b| a.name().cmp(b.name()));
+        let (routes, next) = page(routes, query, |route| route.name())?;
         let destinations = routes.iter().flat_map(|route| route.destinations());
         let names = destinations.map(|destination| destination.service.name());
         let known = self.known(names, query).await;
@@ -86,10 +89,25 @@ impl Listing {
             };
             described["name"] = json!(&**route.name());
             described["path"] = json!(route.path().to_string());
+            if let Some(source) = route.source() {
+                described["source"] = json!(source);
+            }
+            if !route.hosts().is_empty() {
+                let hosts = route.hosts().iter().map(ToString::to_string);
+                described["hosts"] = json!(hosts.collect::<Vec<_>>());
+            }
             described
         });
         let routes: Vec<_> = routes.collect();
-        let body = json!({"registry": self.registry(), "routes": routes, "next": next});
+        let mut body = json!({"registry": self.registry(), "routes": routes, "next": next});
+        if let Some(state) = self.routes.objects_state() {
+            body["http_routes"] = json!({
+                "known": state.is_known,
+                "stale": state.error.is_some(),
+                "age_seconds": state.confirmed_at.map(|at| seconds(at.elapsed())),
+                "error": state.error,
+            });
+        }
         Ok(json_response(StatusCode::OK, &body))
     }
 

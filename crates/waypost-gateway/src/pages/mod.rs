@@ -170,11 +170,13 @@ impl Pages {
         json_response(status, &body)
     }
 
-    /// Responds with 503 until the registry has listed its services once. A registry that fails later
+    /// Responds with 503 until the registry has listed its services once, and HTTPRoutes are known if they
+    /// are used. A registry that fails later
     /// does not make the gateway unready, since the routes are known.
     async fn readiness(&self) -> Response<ResponseBody> {
         let freshness = self.routes.freshness();
-        if freshness.is_some_and(|freshness| freshness.is_known()) {
+        let is_listed = freshness.is_some_and(|freshness| freshness.is_known());
+        if is_listed && self.routes.are_objects_known() {
             return self.own_health(false).await;
         }
         let mut response = self.own_health(true).await;

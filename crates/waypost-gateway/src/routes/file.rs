@@ -378,6 +378,7 @@ impl TryFrom<Fields> for RouteSpec {
                 .map(|method| method.0)
                 .collect(),
             headers: pairs(fields.matches.headers)?,
+            ..Conditions::default()
         };
         Ok(Self {
             position: None,

@@ -4,7 +4,9 @@
 //! registry for arbitrary names.
 
 mod auth_spec;
+mod expression;
 mod file;
+mod http_route;
 mod pattern;
 mod route;
 mod table;
@@ -16,11 +18,12 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use arc_swap::ArcSwap;
+use arc_swap::{ArcSwap, ArcSwapOption};
 use futures_util::StreamExt;
 use futures_util::stream::FuturesUnordered;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tokio::runtime::Handle;
+use tokio::time::Instant;
 use waypost::snapshot::{Catalog, Freshness};
 use waypost::{ConfigError, Environment, ServiceDiscoveryClient, ServiceName};
 
@@ -30,12 +33,19 @@ use crate::service::Service;
 use crate::similar;
 use crate::upstream::ClientTls;
 
+#[cfg(feature = "kubernetes")]
+pub(crate) use expression::Expression;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use file::parse as parse_routes;
-#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use http_route::HttpRouteSpec;
+#[cfg(feature = "kubernetes")]
+pub(crate) use http_route::{PathChange, Redirect, RuleAction};
+#[cfg(any(test, feature = "fuzz", feature = "kubernetes"))]
 pub(crate) use pattern::PathPattern;
 pub(crate) use pattern::decode_unreserved;
-pub(crate) use route::{Destination, Limits, MirrorTo, Route, Subset};
+#[cfg(feature = "kubernetes")]
+pub(crate) use pattern::{Conditions, HostPattern, ValuePattern};
+pub(crate) use route::{Limits, MirrorTo, Route, Subset};
 
 use self::auth_spec::{AuthResources, Surroundings};
 use self::table::{RouteTable, first_segment};
@@ -67,15 +77,40 @@ pub(crate) struct Routes {
     /// Whether routes are read from the tags of instances.
     reads_tags: bool,
     explicit: Mutex<ExplicitRoutes>,
+    /// The state of the HTTPRoutes; `None` if they aren't used.
+    objects: ArcSwapOption<ObjectsState>,
     table: ArcSwap<RouteTable>,
     /// Also held while a new table is made.
     services: Mutex<HashMap<ServiceName, Arc<Service>>>,
 }
 
-/// The routes of the routes file and of tags, in contrast to those of discovered services.
+/// What is known about the HTTPRoutes of a cluster.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct ObjectsState {
+    /// Whether all objects have been listed once, or restored from a file.
+    pub(crate) is_known: bool,
+    /// Why they may be outdated, or why they are unknown.
+    pub(crate) error: Option<String>,
+    /// When the API server last confirmed them.
+    pub(crate) confirmed_at: Option<Instant>,
+}
+
+#[cfg(feature = "kubernetes")]
+fn uses_objects(config: &Config) -> bool {
+    config.gateway_api.is_some()
+}
+
+#[cfg(not(feature = "kubernetes"))]
+fn uses_objects(_: &Config) -> bool {
+    false
+}
+
+/// The routes of the routes file, of HTTPRoutes and of tags, in contrast to those of discovered services.
 #[derive(Default)]
 struct ExplicitRoutes {
     from_file: Vec<Arc<Route>>,
+    /// Those of HTTPRoutes, and what they were made from.
+    from_objects: (Vec<HttpRouteSpec>, Vec<Arc<Route>>),
     /// Those from the tags of instances.
     tagged: BTreeMap<ServiceName, (TaggedRoute, Arc<Route>)>,
 }
@@ -104,6 +139,7 @@ impl Routes {
             file: config.routes_file.clone(),
             reads_tags: config.routes_from_tags,
             explicit: Mutex::default(),
+            objects: ArcSwapOption::from(uses_objects(config).then(Arc::default)),
             table: ArcSwap::default(),
             services: Mutex::default(),
         };
@@ -163,6 +199,37 @@ impl Routes {
         self.explicit().from_file = routes;
         self.use_explicit(&services);
         Ok(())
+    }
+
+    /// Uses these routes in place of earlier ones from HTTPRoutes. Between equally specific ones, their
+    /// order decides.
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn apply_http_routes(&self, specs: Vec<HttpRouteSpec>) {
+        let mut services = self.services();
+        if self.explicit().from_objects.0 != specs {
+            let route = |spec| {
+                let service = |name: &ServiceName| self.service(&mut services, name);
+                Arc::new(Route::from_http_route(spec, &self.limits, service))
+            };
+            let routes = specs.iter().map(route).collect();
+            self.explicit().from_objects = (specs, routes);
+            self.use_explicit(&services);
+        }
+    }
+
+    /// Whether HTTPRoutes are used, and what is known about them.
+    pub(crate) fn objects_state(&self) -> Option<Arc<ObjectsState>> {
+        self.objects.load_full()
+    }
+
+    #[cfg(feature = "kubernetes")]
+    pub(crate) fn set_objects_state(&self, state: ObjectsState) {
+        self.objects.store(Some(Arc::new(state)));
+    }
+
+    /// Whether the HTTPRoutes are known, if they are used at all.
+    pub(crate) fn are_objects_known(&self) -> bool {
+        self.objects_state().is_none_or(|state| state.is_known)
     }
 
     /// Keeps the routes that are defined by the tags of instances up to date. Never returns.
@@ -228,7 +295,8 @@ impl Routes {
     fn use_explicit(&self, _services: &HashMap<ServiceName, Arc<Service>>) {
         let explicit = self.explicit();
         let tagged = explicit.tagged.values().map(|(_, route)| route);
-        let routes = explicit.from_file.iter().chain(tagged).cloned().collect();
+        let written = explicit.from_file.iter().chain(&explicit.from_objects.1);
+        let routes = written.chain(tagged).cloned().collect();
         self.table
             .store(Arc::new(self.table.load().with_file(routes)));
     }
@@ -262,7 +330,8 @@ impl Routes {
         method: &Method,
         headers: &HeaderMap,
     ) -> Result<Arc<Route>, Problem> {
-        if let Some(route) = self.table.load().find(host, uri.path(), method, headers) {
+        let (path, query) = (uri.path(), uri.query());
+        if let Some(route) = (self.table.load()).find(host, path, query, method, headers) {
             return Ok(Arc::clone(route));
         }
         // Boxed, so that the future of a request with a route is small.
@@ -286,6 +355,13 @@ impl Routes {
             let problem = Problem::new(StatusCode::NOT_FOUND, "reserved_name", detail);
             return Err(problem.with("service", service));
         }
+        if let Some(state) = self.objects_state().filter(|state| !state.is_known) {
+            let why = state.error.clone();
+            let detail = why.unwrap_or_else(|| "the API server has not answered yet".into());
+            let detail = format!("the HTTPRoutes are not known yet: {detail}");
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            return Err(Problem::new(status, "routes_unknown", detail));
+        }
         if !self.discovers {
             return Err(Problem::new(
                 StatusCode::NOT_FOUND,
@@ -304,7 +380,7 @@ impl Routes {
         if !self.has_applied(&catalog) {
             self.update(&catalog);
         }
-        match self.table.load().find(host, path, method, headers) {
+        match (self.table.load()).find(host, path, uri.query(), method, headers) {
             Some(route) => Ok(Arc::clone(route)),
             None => Err((self.other_letter_case(service, uri))
                 .unwrap_or_else(|| self.unknown(service, catalog.freshness()))),

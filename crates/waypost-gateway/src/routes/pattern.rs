@@ -4,7 +4,9 @@ use std::borrow::Cow;
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use percent_encoding::percent_decode_str;
 
+use super::expression::Expression;
 use crate::target::has_dot_segment;
 
 /// The hosts that a route matches.
@@ -49,11 +51,34 @@ impl HostPattern {
         }
     }
 
+    /// The pattern of the hosts that match both; `None` if there are none.
+    pub(crate) fn intersection(&self, other: &Self) -> Option<Self> {
+        match (self, other) {
+            (Self::Exact(name), _) => other.matches(name).then(|| self.clone()),
+            (_, Self::Exact(name)) => self.matches(name).then(|| other.clone()),
+            (Self::Below(one), Self::Below(two)) if one.ends_with(two.as_str()) => {
+                Some(self.clone())
+            }
+            (Self::Below(one), Self::Below(two)) => {
+                two.ends_with(one.as_str()).then(|| other.clone())
+            }
+        }
+    }
+
     /// The more specific of two patterns has the greater value.
     pub(crate) fn rank(&self) -> (bool, usize) {
         match self {
             Self::Exact(name) => (true, name.len()),
             Self::Below(end) => (false, end.len()),
+        }
+    }
+}
+
+impl fmt::Display for HostPattern {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exact(name) => f.write_str(name),
+            Self::Below(end) => write!(f, "*{end}"),
         }
     }
 }
@@ -67,6 +92,8 @@ pub(crate) enum PathPattern {
     Exact(String),
     /// A path with these segments.
     Template(Vec<Segment>),
+    /// A path that this expression matches as a whole.
+    Expression(Expression),
 }
 
 /// A segment of a template.
@@ -140,6 +167,7 @@ impl PathPattern {
                     })
                     && found.next().is_none()
             }
+            Self::Expression(expression) => expression.matches(path),
         }
     }
 
@@ -168,6 +196,7 @@ impl PathPattern {
                     _ => None,
                 };
             }
+            Self::Expression(_) => return None,
         };
         let first = path.strip_prefix('/').unwrap_or(path).split('/').next();
         first.filter(|first| !first.is_empty())
@@ -179,7 +208,7 @@ impl PathPattern {
     }
 
     /// The more specific of two patterns has the greater value: an exact path, then a template by its
-    /// literal segments, then the longer prefix.
+    /// literal segments or an expression by its length, then the longer prefix.
     pub(crate) fn rank(&self) -> (u8, usize) {
         match self {
             Self::Exact(path) => (2, path.len()),
@@ -187,6 +216,7 @@ impl PathPattern {
                 let is_literal = |segment: &&Segment| matches!(segment, Segment::Literal(_));
                 (1, segments.iter().filter(is_literal).count())
             }
+            Self::Expression(expression) => (1, expression.as_str().len()),
             Self::Prefix(prefix) => (0, prefix.len()),
         }
     }
@@ -197,6 +227,7 @@ impl fmt::Display for PathPattern {
         match self {
             Self::Prefix(prefix) => write!(f, "{prefix}/"),
             Self::Exact(path) => f.write_str(path),
+            Self::Expression(expression) => write!(f, "~{}", expression.as_str()),
             Self::Template(segments) => segments.iter().try_for_each(|segment| match segment {
                 Segment::Literal(text) => write!(f, "/{text}"),
                 Segment::Parameter(name) => write!(f, "/{{{name}}}"),
@@ -268,22 +299,63 @@ pub(crate) struct Conditions {
     pub(crate) methods: Vec<Method>,
     /// Headers that must have these values.
     pub(crate) headers: Vec<(HeaderName, HeaderValue)>,
+    /// Headers whose values must match.
+    pub(crate) header_expressions: Vec<(HeaderName, Expression)>,
+    /// Query parameters whose first values must match.
+    pub(crate) query: Vec<(String, ValuePattern)>,
+}
+
+/// A pattern of a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum ValuePattern {
+    Exact(String),
+    Expression(Expression),
+}
+
+impl ValuePattern {
+    fn matches(&self, value: &str) -> bool {
+        match self {
+            Self::Exact(exact) => exact == value,
+            Self::Expression(expression) => expression.matches(value),
+        }
+    }
 }
 
 impl Conditions {
-    pub(crate) fn hold(&self, method: &Method, headers: &HeaderMap) -> bool {
+    pub(crate) fn hold(&self, method: &Method, headers: &HeaderMap, query: Option<&str>) -> bool {
         let has_method = self.methods.is_empty() || self.methods.contains(method);
         has_method
             && self
                 .headers
                 .iter()
                 .all(|(name, value)| headers.get_all(name).iter().any(|found| found == value))
+            && self.header_expressions.iter().all(|(name, expression)| {
+                let mut values = headers.get_all(name).iter();
+                values.any(|value| value.to_str().is_ok_and(|value| expression.matches(value)))
+            })
+            && self.query.iter().all(|(name, pattern)| {
+                first_parameter(query.unwrap_or_default(), name)
+                    .is_some_and(|value| pattern.matches(&value))
+            })
     }
 
     /// The stricter of two conditions has the greater value.
-    pub(crate) fn rank(&self) -> (bool, usize) {
-        (!self.methods.is_empty(), self.headers.len())
+    pub(crate) fn rank(&self) -> (bool, usize, usize) {
+        let headers = self.headers.len() + self.header_expressions.len();
+        (!self.methods.is_empty(), headers, self.query.len())
     }
+}
+
+/// The first value of a query parameter, decoded as that of a form is.
+fn first_parameter(query: &str, name: &str) -> Option<String> {
+    let decode = |text: &str| {
+        let spaced = text.replace('+', " ");
+        percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
+    };
+    query.split('&').find_map(|pair| {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        (decode(key) == name).then(|| decode(value))
+    })
 }
 
 /// A host as patterns compare it: in lower case, without port.

@@ -13,6 +13,7 @@ use super::file::{
     CompressSpec, CorsSpec, DestinationSpec, LimitsSpec, MirrorSpec, RateBy, RateLimitSpec,
     RouteSpec,
 };
+use super::http_route::{Redirect, with_prefix};
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
 use super::tagged::TaggedRoute;
 use crate::config::Config;
@@ -24,8 +25,8 @@ use crate::service::Service;
 /// How long browsers cache the response to a preflight, by default.
 const CORS_MAX_AGE: Duration = Duration::from_secs(600);
 /// The number of copies in progress, and the largest body that is copied, by default.
-const MIRRORED_IN_FLIGHT: usize = 100;
-const MIRRORED_BODY: u64 = 64 * 1024;
+pub(super) const MIRRORED_IN_FLIGHT: usize = 100;
+pub(super) const MIRRORED_BODY: u64 = 64 * 1024;
 /// The smallest response that is compressed, by default.
 const MIN_COMPRESSED: u64 = 1024;
 /// The level of compression, by default.
@@ -36,21 +37,31 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 /// A route to a service, or to several.
 #[derive(Debug)]
 pub(crate) struct Route {
-    name: Arc<str>,
+    pub(super) name: Arc<str>,
+    /// The object that defines it, such as `HTTPRoute shop/orders`; `None` for other routes.
+    pub(super) source: Option<Arc<str>>,
     /// The hosts; empty for all.
-    hosts: Vec<HostPattern>,
-    path: PathPattern,
-    conditions: Conditions,
-    destinations: Vec<Destination>,
-    /// The sum of the weights of the destinations.
-    total_weight: u32,
+    pub(super) hosts: Vec<HostPattern>,
+    /// Hosts that it doesn't match nevertheless.
+    pub(super) except_hosts: Vec<HostPattern>,
+    pub(super) path: PathPattern,
+    pub(super) conditions: Conditions,
+    pub(super) destinations: Vec<Destination>,
+    /// The sum of the weights of the destinations, and of those that can't be resolved.
+    pub(super) total_weight: u32,
+    /// Whether a share of the requests has no destination.
+    pub(super) has_unresolved: bool,
     /// The beginning of the path that the service doesn't see, such as `/auth`; empty if it sees the
     /// whole path.
-    prefix: String,
-    prefix_value: Option<HeaderValue>,
-    rewrite: Rewrite,
+    pub(super) prefix: String,
+    pub(super) prefix_value: Option<HeaderValue>,
+    pub(super) rewrite: Rewrite,
     /// Whether a GET of the bare prefix is redirected to the prefix with a slash.
     pub(crate) redirects_bare_prefix: bool,
+    /// The response to all requests.
+    pub(crate) redirect: Option<Box<Redirect>>,
+    /// The `Host` that the service gets instead of the client's.
+    pub(super) host: Option<HeaderValue>,
     pub(crate) limits: Limits,
     pub(crate) policies: Policies,
     pub(crate) mirror: Option<Arc<MirrorTo>>,
@@ -61,7 +72,7 @@ pub(crate) struct Route {
 pub(crate) struct Destination {
     pub(crate) service: Arc<Service>,
     pub(crate) subset: Subset,
-    weight: u32,
+    pub(super) weight: u32,
 }
 
 /// Where copies of a route's requests are sent.
@@ -69,11 +80,11 @@ pub(crate) struct Destination {
 pub(crate) struct MirrorTo {
     pub(crate) destination: Destination,
     /// The share of the requests that are copied, in millionths.
-    share: u32,
+    pub(super) share: u32,
     /// The largest request body that is copied, in bytes.
     pub(crate) max_body: usize,
     /// How many copies may be in progress at a time. Further requests aren't copied.
-    permits: Arc<Semaphore>,
+    pub(super) permits: Arc<Semaphore>,
     /// The time limit from the end of the request's body to the end of the response.
     pub(crate) timeout: Duration,
 }
@@ -97,10 +108,15 @@ pub(crate) struct Subset {
 
 /// How the path is changed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Rewrite {
+pub(super) enum Rewrite {
     Keep,
     /// The prefix is replaced.
     Prefix(String),
+    /// The prefix is replaced, and responses are left as they are.
+    MatchedPrefix {
+        from: String,
+        to: String,
+    },
     /// The path is replaced.
     Whole(Vec<Segment>),
 }
@@ -197,11 +213,16 @@ impl Route {
         };
         Self {
             name: destination.service.name().as_str().into(),
+            source: None,
             hosts: Vec::new(),
+            except_hosts: Vec::new(),
             path: PathPattern::Prefix(prefix.clone()),
             conditions: Conditions::default(),
             destinations: vec![destination],
             total_weight: 1,
+            has_unresolved: false,
+            redirect: None,
+            host: None,
             prefix_value: HeaderValue::from_str(&prefix).ok(),
             prefix,
             rewrite: Rewrite::Prefix(String::new()),
@@ -261,12 +282,17 @@ impl Route {
                 .name
                 .unwrap_or_else(|| format!("routes[{index}]"))
                 .into(),
+            source: None,
             hosts: spec.hosts,
+            except_hosts: Vec::new(),
             path: spec.path,
             conditions: spec.conditions,
             total_weight: destinations
                 .iter()
                 .fold(0, |sum, part| sum.saturating_add(part.weight)),
+            has_unresolved: false,
+            redirect: None,
+            host: None,
             destinations,
             prefix_value: Some(prefix.as_str())
                 .filter(|prefix| !prefix.is_empty())
@@ -308,24 +334,41 @@ impl Route {
         &self.path
     }
 
-    /// The destinations of its requests; at least one.
+    /// The destinations of its requests. Only the route of an HTTPRoute may have none.
     pub(crate) fn destinations(&self) -> &[Destination] {
         &self.destinations
     }
 
-    /// Chooses a destination by weight.
-    pub(crate) fn choose(&self) -> &Destination {
-        let [only] = self.destinations.as_slice() else {
-            let mut rest = fastrand::u32(..self.total_weight.max(1));
-            for destination in &self.destinations {
-                if rest < destination.weight {
-                    return destination;
-                }
-                rest -= destination.weight;
+    /// The object that defines it, such as `HTTPRoute shop/orders`.
+    pub(crate) fn source(&self) -> Option<&str> {
+        self.source.as_deref()
+    }
+
+    /// The hosts that it matches, for display; empty for all.
+    pub(crate) fn hosts(&self) -> &[HostPattern] {
+        &self.hosts
+    }
+
+    /// The `Host` that the service gets instead of the client's.
+    pub(crate) fn host(&self) -> Option<&HeaderValue> {
+        self.host.as_ref()
+    }
+
+    /// Chooses a destination by weight. `None` for the share of the requests that has none.
+    pub(crate) fn choose(&self) -> Option<&Destination> {
+        if let [only] = self.destinations.as_slice()
+            && !self.has_unresolved
+        {
+            return Some(only);
+        }
+        let mut rest = fastrand::u32(..self.total_weight.max(1));
+        for destination in &self.destinations {
+            if rest < destination.weight {
+                return Some(destination);
             }
-            return &self.destinations[0];
-        };
-        only
+            rest -= destination.weight;
+        }
+        None
     }
 
     /// The beginning of the path that the service doesn't see; empty if it sees the whole path.
@@ -342,7 +385,7 @@ impl Route {
     pub(crate) fn replacement(&self) -> &str {
         match &self.rewrite {
             Rewrite::Prefix(to) => to,
-            Rewrite::Keep | Rewrite::Whole(_) => "",
+            Rewrite::Keep | Rewrite::MatchedPrefix { .. } | Rewrite::Whole(_) => "",
         }
     }
 
@@ -350,18 +393,22 @@ impl Route {
         &self,
         host: Option<&str>,
         path: &str,
+        query: Option<&str>,
         method: &Method,
         headers: &HeaderMap,
     ) -> bool {
         let is_host = self.hosts.is_empty()
             || host.is_some_and(|host| self.hosts.iter().any(|pattern| pattern.matches(host)));
-        is_host && self.path.matches(path) && self.conditions.hold(method, headers)
+        is_host
+            && self.path.matches(path)
+            && self.conditions.hold(method, headers, query)
+            && !host.is_some_and(|host| self.except_hosts.iter().any(|it| it.matches(host)))
     }
 
     /// Whether it takes precedence over the routes of discovered services. A route for all paths doesn't,
-    /// unless it is for a host.
+    /// unless it is for a host or from an HTTPRoute.
     pub(crate) fn precedes_discovered(&self) -> bool {
-        !self.hosts.is_empty() || !self.path.is_everything()
+        self.source.is_some() || !self.hosts.is_empty() || !self.path.is_everything()
     }
 
     /// If two routes match a request, the one with the greater value is used.
@@ -386,6 +433,7 @@ impl Route {
                     format!("{to}{rest}").parse()
                 }
             }
+            Rewrite::MatchedPrefix { from, to } => with_prefix(uri, from, to).parse(),
             Rewrite::Whole(segments) => {
                 let values = self.path.parameters(uri.path());
                 let query = uri.query().map(|query| format!("?{query}"));

@@ -76,6 +76,7 @@ impl RouteTable {
         &self,
         host: Option<&str>,
         path: &str,
+        query: Option<&str>,
         method: &Method,
         headers: &HeaderMap,
     ) -> Option<&Arc<Route>> {
@@ -88,7 +89,7 @@ impl RouteTable {
         let from_file = candidates
             .iter()
             .filter_map(|at| self.from_file.get(*at))
-            .find(|route| route.matches(host.as_deref(), path, method, headers));
+            .find(|route| route.matches(host.as_deref(), path, query, method, headers));
         match from_file {
             Some(route) if route.precedes_discovered() => Some(route),
             from_file => self.discovered.get(segment).or(from_file),

@@ -12,6 +12,8 @@ mod grpcio;
 mod headers;
 mod http2;
 mod http2_frames;
+#[cfg(feature = "kubernetes")]
+mod http_routes;
 mod idle_connections;
 mod jwt;
 mod limits;

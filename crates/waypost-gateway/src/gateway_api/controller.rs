@@ -1,0 +1,275 @@
+//! Follows the objects, replaces the routes and hands changes of status to the writer.
+
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+use tokio::sync::watch;
+use waypost::ProviderErrorKind;
+use waypost::provider::kubernetes::objects::{ObjectKind, Objects as Watched};
+
+use super::objects::{
+    CLASSES, GATEWAYS, GRANTS, Gateway, GatewayClass, HttpRoute, NAMESPACES, Namespace, Objects,
+    ROUTES, ReferenceGrant, SERVICES, Service,
+};
+use super::resolve::resolve;
+use super::snapshot::SnapshotFile;
+use super::{GatewayApi, Settings, status_writer};
+use crate::config::Config;
+use crate::routes::{ObjectsState, Routes};
+
+/// The first is probed to find out whether the server responds, so it is one that every cluster has.
+const KINDS: [ObjectKind; 6] = [SERVICES, NAMESPACES, CLASSES, GATEWAYS, ROUTES, GRANTS];
+
+/// An object of one of these kinds.
+enum Object {
+    Service(Service),
+    Namespace(Namespace),
+    Class(GatewayClass),
+    Gateway(Gateway),
+    Route(HttpRoute),
+    Grant(ReferenceGrant),
+    Unreadable,
+}
+
+/// Follows the Gateway API as long as it is polled; never returns. Without a configuration for it, does
+/// nothing.
+pub(crate) async fn follow(config: &Config, routes: &Routes) {
+    let Some(api) = &config.gateway_api else {
+        return std::future::pending().await;
+    };
+    let mut controller = Controller::new(api, config, routes);
+    let (changes, wanted) = watch::channel(Vec::new());
+    let client = api.provider.objects();
+    let mut objects = client.watch(&KINDS, parse);
+    let following = async {
+        while let Some(watched) = objects.changed().await {
+            if let Some(new) = controller.apply(&watched).await {
+                changes.send_replace(new);
+            }
+        }
+        std::future::pending().await
+    };
+    tokio::select! {
+        () = following => {}
+        () = status_writer::write(&client, wanted) => {}
+    }
+}
+
+struct Controller<'a> {
+    settings: Settings,
+    routes: &'a Routes,
+    snapshot: Option<SnapshotFile>,
+    /// The objects of the snapshot file, for kinds that haven't been listed yet.
+    restored: Option<Objects>,
+    /// The error that was logged last.
+    logged: Option<String>,
+    logged_class: Option<String>,
+}
+
+impl<'a> Controller<'a> {
+    fn new(api: &GatewayApi, config: &Config, routes: &'a Routes) -> Self {
+        let settings = Settings {
+            class: api.class.clone(),
+            port: api.port,
+            addresses: api.addresses.clone(),
+            namespace: api.provider.namespace().to_owned(),
+            allows_external_names: !config.cluster_addresses_only,
+        };
+        let snapshot = api.snapshot_file.clone().map(SnapshotFile::new);
+        let restored = snapshot.as_ref().and_then(SnapshotFile::read);
+        if let Some(objects) = &restored {
+            routes.apply_http_routes(resolve(objects, &settings).routes);
+            tracing::info!("HTTPRoutes of the snapshot file are in use until they are listed");
+        }
+        Self {
+            settings,
+            routes,
+            snapshot,
+            restored,
+            logged: None,
+            logged_class: None,
+        }
+    }
+
+    /// Uses the objects that are known. Returns the changes of status, if all objects are up to date.
+    async fn apply(
+        &mut self,
+        watched: &[Watched<Object>],
+    ) -> Option<Vec<super::resolve::StatusChange>> {
+        let error = watched.iter().find_map(Watched::error);
+        self.log(watched);
+        let mut state = ObjectsState {
+            is_known: self.routes.are_objects_known(),
+            error: error.map(ToString::to_string),
+            confirmed_at: watched.iter().filter_map(Watched::confirmed_at).min(),
+        };
+        let Some(objects) = collect(watched, self.restored.as_ref()) else {
+            // Without the CustomResourceDefinitions there are no routes to wait for.
+            state.is_known |= watched.iter().any(is_absent);
+            self.routes.set_objects_state(state);
+            return None;
+        };
+        let resolution = resolve(&objects, &self.settings);
+        self.routes.apply_http_routes(resolution.routes);
+        state.is_known = true;
+        self.routes.set_objects_state(state);
+        let is_current = watched.iter().all(is_settled);
+        if !is_current {
+            return None;
+        }
+        self.log_class(&objects);
+        self.restored = None;
+        if let Some(snapshot) = &mut self.snapshot {
+            snapshot.save(&objects).await;
+        }
+        error.is_none().then_some(resolution.changes)
+    }
+
+    /// Logs the beginning and the end of an outage.
+    fn log(&mut self, watched: &[Watched<Object>]) {
+        let failing = watched.iter().find(|kind| kind.error().is_some());
+        let error = failing.and_then(Watched::error);
+        let kind = error.map(|error| (error.kind(), failing.map(|it| *it.kind())));
+        let now = kind.map(|kind| format!("{kind:?}"));
+        if now == self.logged {
+            return;
+        }
+        match error {
+            Some(error) if failing.is_some_and(Watched::is_refused) => tracing::error!(
+                "HTTPRoutes can't be followed: {error}; see the permissions in docs/gateway.md"
+            ),
+            Some(error) => {
+                tracing::warn!("HTTPRoutes may be outdated: {error}; the last known stay in use");
+            }
+            None => tracing::info!("HTTPRoutes are followed"),
+        }
+        self.logged = now;
+    }
+
+    /// Logs why no Gateway can be served, if that is because of the class.
+    fn log_class(&mut self, objects: &Objects) {
+        let name = &self.settings.class;
+        let found = objects.classes.iter().find(|it| it.metadata.name == *name);
+        let problem = match found.map(|class| class.spec.controller_name.as_str()) {
+            Some(super::CONTROLLER) => None,
+            Some(other) => Some(format!(
+                "GatewayClass {name} has the controllerName {other:?} instead of {:?}",
+                super::CONTROLLER
+            )),
+            None => Some(format!("there is no GatewayClass {name}")),
+        };
+        if problem != self.logged_class {
+            if let Some(problem) = &problem {
+                tracing::warn!("{problem}; no HTTPRoute is in use");
+            }
+            self.logged_class = problem;
+        }
+    }
+}
+
+/// Whether nothing more is to be waited for: the kind has been listed, or can be done without.
+fn is_settled(watched: &Watched<Object>) -> bool {
+    let is_optional = [NAMESPACES, GRANTS].contains(watched.kind());
+    watched.is_listed() || (is_optional && watched.is_refused())
+}
+
+/// Whether the cluster doesn't have this kind.
+fn is_absent(watched: &Watched<Object>) -> bool {
+    let kind = watched.error().map(|error| error.kind());
+    watched.is_refused() && kind == Some(ProviderErrorKind::Rejected)
+}
+
+/// The known objects; `None` if some are unknown. Those of the snapshot stand for kinds that haven't been
+/// listed.
+fn collect(watched: &[Watched<Object>], restored: Option<&Objects>) -> Option<Objects> {
+    let mut objects = restored.cloned().unwrap_or_default();
+    for kind in watched {
+        if !kind.is_listed() {
+            if restored.is_none() && !is_settled(kind) {
+                return None;
+            }
+            continue;
+        }
+        match *kind.kind() {
+            SERVICES => objects.services.clear(),
+            NAMESPACES => objects.namespaces.clear(),
+            CLASSES => objects.classes.clear(),
+            GATEWAYS => objects.gateways.clear(),
+            ROUTES => objects.routes.clear(),
+            _ => objects.grants.clear(),
+        }
+        for (_, object) in kind.iter() {
+            match &**object {
+                Object::Service(it) => objects.services.push(it.clone()),
+                Object::Namespace(it) => objects.namespaces.push(it.clone()),
+                Object::Class(it) => objects.classes.push(it.clone()),
+                Object::Gateway(it) => objects.gateways.push(it.clone()),
+                Object::Route(it) => objects.routes.push(it.clone()),
+                Object::Grant(it) => objects.grants.push(it.clone()),
+                Object::Unreadable => {}
+            }
+        }
+    }
+    Some(objects)
+}
+
+fn parse(kind: &ObjectKind, object: Value) -> Object {
+    fn read<T: DeserializeOwned>(kind: &ObjectKind, object: Value, of: fn(T) -> Object) -> Object {
+        let (namespace, name) = (
+            object["metadata"]["namespace"].to_string(),
+            object["metadata"]["name"].to_string(),
+        );
+        serde_json::from_value(object).map_or_else(
+            |error| {
+                tracing::warn!(%kind, namespace, name, %error, "an object is unreadable");
+                Object::Unreadable
+            },
+            of,
+        )
+    }
+    match *kind {
+        SERVICES => read(kind, object, Object::Service),
+        // The rest of a Namespace is of no interest.
+        NAMESPACES => Object::Namespace(Namespace {
+            metadata: serde_json::from_value(object["metadata"].clone()).unwrap_or_default(),
+            ..Namespace::default()
+        }),
+        CLASSES => read(kind, object, Object::Class),
+        GATEWAYS => read(kind, object, Object::Gateway),
+        ROUTES => read(kind, object, Object::Route),
+        _ => read(kind, object, Object::Grant),
+    }
+}
+
+/// Reads an HTTPRoute, attaches it to a Gateway and translates it.
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) fn translate_text(text: &[u8]) {
+    let Ok(mut route) = serde_json::from_slice::<HttpRoute>(text) else {
+        return;
+    };
+    let parent = serde_json::json!({ "name": "gateway", "namespace": "demo" });
+    route.spec.parent_refs =
+        serde_json::from_value(serde_json::json!([parent])).unwrap_or_default();
+    let class = serde_json::json!({
+        "metadata": { "name": "waypost" }, "spec": { "controllerName": super::CONTROLLER },
+    });
+    let gateway = serde_json::json!({
+        "metadata": { "name": "gateway", "namespace": "demo" },
+        "spec": { "gatewayClassName": "waypost", "listeners": [
+            { "name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": { "namespaces": { "from": "All" } } },
+        ] },
+    });
+    let objects = Objects {
+        classes: vec![serde_json::from_value(class).unwrap_or_default()],
+        gateways: vec![serde_json::from_value(gateway).unwrap_or_default()],
+        routes: vec![route],
+        ..Objects::default()
+    };
+    let settings = Settings {
+        class: "waypost".into(),
+        port: 80,
+        addresses: Vec::new(),
+        namespace: "demo".into(),
+        allows_external_names: false,
+    };
+    drop(resolve(&objects, &settings));
+}

@@ -1,0 +1,84 @@
+//! Routes from the Gateway API of Kubernetes: `HTTPRoute` objects that are attached to a Gateway of our
+//! class.
+//!
+//! ```text
+//!  objects ──► controller ──► resolve ──► routes ──► the route table
+//!  watched                    pure    └─► changes ──► status writer
+//! ```
+//!
+//! The rules are those of the Gateway API v1 (<https://gateway-api.sigs.k8s.io/reference/spec/>).
+
+mod conditions;
+mod controller;
+mod listeners;
+mod objects;
+mod resolve;
+mod rules;
+mod snapshot;
+mod status_writer;
+#[cfg(test)]
+mod tests;
+
+use std::path::PathBuf;
+
+use waypost::provider::kubernetes::KubernetesProvider;
+
+pub(crate) use self::controller::follow;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use self::controller::translate_text;
+
+/// The name of this controller, which a GatewayClass has in `spec.controllerName`.
+const CONTROLLER: &str = "waypost.dev/gateway";
+
+/// Takes routes from the Gateway API of a Kubernetes cluster. Start from [`new`](Self::new) and change
+/// fields:
+///
+/// ```no_run
+/// use waypost::provider::kubernetes::KubernetesProvider;
+/// use waypost_gateway::{Config, GatewayApi};
+///
+/// let provider = KubernetesProvider::builder().build()?;
+/// let mut config = Config::default();
+/// config.gateway_api = Some(GatewayApi::new(provider, "waypost"));
+/// # Ok::<(), waypost::Error>(())
+/// ```
+#[derive(Clone, Debug)]
+#[non_exhaustive]
+pub struct GatewayApi {
+    /// The cluster, which must also be the one in which the gateway discovers services.
+    pub provider: KubernetesProvider,
+    /// The name of the GatewayClass whose Gateways are served. Its `controllerName` must be
+    /// `waypost.dev/gateway`.
+    pub class: String,
+    /// The port that listeners must have: the one under which clients reach this gateway. 80 by default.
+    pub port: u16,
+    /// The addresses at which clients reach this gateway, for the status of Gateways. None by default.
+    pub addresses: Vec<String>,
+    /// The file in which the objects are kept, for a gateway that starts while the API server is down.
+    /// None by default.
+    pub snapshot_file: Option<PathBuf>,
+}
+
+impl GatewayApi {
+    /// Serves the Gateways of a class.
+    pub fn new(provider: KubernetesProvider, class: impl Into<String>) -> Self {
+        Self {
+            provider,
+            class: class.into(),
+            port: 80,
+            addresses: Vec::new(),
+            snapshot_file: None,
+        }
+    }
+}
+
+/// What the translation of objects depends on besides the objects.
+#[derive(Clone, Debug)]
+struct Settings {
+    class: String,
+    port: u16,
+    addresses: Vec<String>,
+    /// The namespace of service names that have none.
+    namespace: String,
+    allows_external_names: bool,
+}

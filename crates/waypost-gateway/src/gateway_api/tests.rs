@@ -1,0 +1,514 @@
+//! Tests of the translation: objects as a user writes them, and the routes and conditions that follow.
+
+use serde_json::{Value, json};
+
+use super::Settings;
+use super::objects::Objects;
+use super::resolve::{Resolution, resolve};
+use super::rules::duration;
+
+fn settings() -> Settings {
+    Settings {
+        class: "waypost".into(),
+        port: 80,
+        addresses: Vec::new(),
+        namespace: "shop".into(),
+        allows_external_names: false,
+    }
+}
+
+fn metadata(namespace: &str, name: &str) -> Value {
+    json!({ "namespace": namespace, "name": name, "resourceVersion": "7", "generation": 3 })
+}
+
+fn listener(name: &str, hostname: Option<&str>) -> Value {
+    let mut listener = json!({ "name": name, "port": 80, "protocol": "HTTP" });
+    if let Some(hostname) = hostname {
+        listener["hostname"] = hostname.into();
+    }
+    listener
+}
+
+fn service(namespace: &str, name: &str, ports: &[(&str, u16)]) -> Value {
+    let ports = ports
+        .iter()
+        .map(|(name, port)| json!({ "name": name, "port": port }));
+    json!({ "metadata": metadata(namespace, name), "spec": { "ports": ports.collect::<Value>() } })
+}
+
+/// A route of the namespace `shop` that is attached to the Gateway `front`.
+fn route(name: &str, hostnames: &[&str], rules: Value) -> Value {
+    json!({
+        "metadata": metadata("shop", name),
+        "spec": { "parentRefs": [{ "name": "front" }], "hostnames": hostnames, "rules": rules },
+    })
+}
+
+fn to_orders() -> Value {
+    json!([{ "backendRefs": [{ "name": "orders", "port": 80 }] }])
+}
+
+/// Objects with a class, a Gateway with these listeners and the Service `orders`.
+fn objects(listeners: &[Value], routes: &[Value]) -> Value {
+    json!({
+        "classes": [{
+            "metadata": metadata("", "waypost"), "spec": { "controllerName": "waypost.dev/gateway" },
+        }],
+        "gateways": [{
+            "metadata": metadata("shop", "front"),
+            "spec": { "gatewayClassName": "waypost", "listeners": listeners },
+        }],
+        "routes": routes,
+        "services": [service("shop", "orders", &[("", 80)])],
+    })
+}
+
+fn resolved(objects: Value) -> Resolution {
+    let objects: Objects = serde_json::from_value(objects).unwrap();
+    resolve(&objects, &settings())
+}
+
+/// The new status of an object.
+fn status<'a>(resolution: &'a Resolution, name: &str) -> &'a Value {
+    let mut changes = resolution.changes.iter();
+    let change = changes.find(|change| &*change.key.name == name);
+    &change
+        .unwrap_or_else(|| panic!("no change of {name}"))
+        .status
+}
+
+/// The status and the reason of a condition.
+fn condition<'a>(conditions: &'a Value, kind: &str) -> (&'a str, &'a str) {
+    let mut conditions = conditions.as_array().unwrap().iter();
+    let found = conditions.find(|it| it["type"] == kind);
+    let found = found.unwrap_or_else(|| panic!("no condition {kind}"));
+    (
+        found["status"].as_str().unwrap(),
+        found["reason"].as_str().unwrap(),
+    )
+}
+
+/// A condition of the only parent of a route.
+fn parent_condition<'a>(resolution: &'a Resolution, route: &str, kind: &str) -> (&'a str, &'a str) {
+    condition(&status(resolution, route)["parents"][0]["conditions"], kind)
+}
+
+fn hosts(resolution: &Resolution) -> Vec<String> {
+    let hosts = resolution.routes.iter().map(|route| &route.host);
+    hosts
+        .map(|host| host.as_ref().map_or("*".into(), ToString::to_string))
+        .collect()
+}
+
+#[test]
+fn a_route_of_an_accepted_gateway_is_used_and_everything_gets_its_status() {
+    let resolution = resolved(objects(
+        &[listener("http", None)],
+        &[route("a", &[], to_orders())],
+    ));
+    assert_eq!(resolution.routes.len(), 1);
+    assert_eq!(
+        resolution.routes[0].action.backends,
+        [("orders".parse().unwrap(), 1)]
+    );
+    let class = status(&resolution, "waypost");
+    assert_eq!(
+        condition(&class["conditions"], "Accepted"),
+        ("True", "Accepted")
+    );
+    let gateway = status(&resolution, "front");
+    assert_eq!(
+        condition(&gateway["conditions"], "Accepted"),
+        ("True", "Accepted")
+    );
+    assert_eq!(
+        condition(&gateway["conditions"], "Programmed"),
+        ("True", "Programmed")
+    );
+    let listener = &gateway["listeners"][0];
+    assert_eq!(listener["attachedRoutes"], 1);
+    assert_eq!(
+        condition(&listener["conditions"], "Conflicted"),
+        ("False", "NoConflicts")
+    );
+    let parent = &status(&resolution, "a")["parents"][0];
+    assert_eq!(parent["controllerName"], "waypost.dev/gateway");
+    assert_eq!(parent["parentRef"], json!({ "name": "front" }));
+    assert_eq!(parent["conditions"][0]["observedGeneration"], 3);
+    assert_eq!(
+        parent_condition(&resolution, "a", "Accepted"),
+        ("True", "Accepted")
+    );
+    assert_eq!(
+        parent_condition(&resolution, "a", "ResolvedRefs"),
+        ("True", "ResolvedRefs")
+    );
+}
+
+#[test]
+fn a_status_that_is_written_already_is_no_change() {
+    let mut input = objects(&[listener("http", None)], &[route("a", &[], to_orders())]);
+    for change in resolved(input.clone()).changes {
+        let list = match change.kind.plural() {
+            "gatewayclasses" => "classes",
+            "gateways" => "gateways",
+            _ => "routes",
+        };
+        input[list][0]["status"] = change.status;
+    }
+    assert_eq!(resolved(input).changes, []);
+}
+
+#[test]
+fn gateways_of_other_classes_and_classes_of_other_controllers_are_left_alone() {
+    for (field, value) in [
+        ("/classes/0/spec/controllerName", "example.org/other"),
+        ("/gateways/0/spec/gatewayClassName", "other"),
+    ] {
+        let mut input = objects(&[listener("http", None)], &[route("a", &[], to_orders())]);
+        *input.pointer_mut(field).unwrap() = value.into();
+        let resolution = resolved(input);
+        assert!(resolution.routes.is_empty());
+        let changed = resolution.changes.iter().map(|change| change.kind.plural());
+        assert!(changed.into_iter().all(|plural| plural == "gatewayclasses"));
+    }
+}
+
+#[test]
+fn only_entries_of_our_own_gateways_are_replaced() {
+    let mut input = objects(&[listener("http", None)], &[route("a", &[], to_orders())]);
+    let other_class = json!({
+        "metadata": metadata("shop", "inner"), "spec": { "gatewayClassName": "other" },
+    });
+    input["gateways"].as_array_mut().unwrap().push(other_class);
+    input["routes"][0]["spec"]["parentRefs"] = json!([{ "name": "front" }, { "name": "inner" }]);
+    let entry = |controller: &str, gateway: &str| json!({ "controllerName": controller, "parentRef": { "name": gateway }, "conditions": [] });
+    let kept = [
+        entry("example.org/other", "gone"),
+        entry("waypost.dev/gateway", "inner"),
+    ];
+    let mut present = kept.to_vec();
+    present.push(entry("waypost.dev/gateway", "gone"));
+    present.push(entry("waypost.dev/gateway", "front"));
+    input["routes"][0]["status"] = json!({ "parents": present });
+    let resolution = resolved(input);
+    let parents = status(&resolution, "a")["parents"].as_array().unwrap();
+    assert_eq!(parents.len(), 3);
+    assert_eq!(parents[..2], kept);
+    assert_eq!(parents[2]["parentRef"]["name"], "front");
+}
+
+#[test]
+fn hostnames_are_those_of_route_and_listener_together() {
+    for (of_listener, of_route, expected) in [
+        (None, &[][..], &["*"][..]),
+        (None, &["a.example"], &["a.example"]),
+        (Some("a.example"), &[], &["a.example"]),
+        (
+            Some("*.example"),
+            &["a.example", "b.other", "*.b.example"],
+            &["a.example", "*.b.example"],
+        ),
+        (Some("a.example"), &["*.example"], &["a.example"]),
+        (Some("*.a.example"), &["*.example"], &["*.a.example"]),
+        (Some("a.example"), &["b.example"], &[]),
+        (Some("*.example"), &["example"], &[]),
+    ] {
+        let routes = [route("a", of_route, to_orders())];
+        let resolution = resolved(objects(&[listener("http", of_listener)], &routes));
+        assert_eq!(hosts(&resolution), expected, "{of_listener:?} {of_route:?}");
+        let accepted = parent_condition(&resolution, "a", "Accepted");
+        let is_matching = if expected.is_empty() {
+            ("False", "NoMatchingListenerHostname")
+        } else {
+            ("True", "Accepted")
+        };
+        assert_eq!(accepted, is_matching);
+    }
+}
+
+#[test]
+fn a_request_belongs_to_the_most_specific_listener() {
+    let listeners = [
+        listener("all", None),
+        listener("below", Some("*.example")),
+        listener("one", Some("a.example")),
+    ];
+    let mut all = route("all", &[], to_orders());
+    all["spec"]["parentRefs"][0]["sectionName"] = "all".into();
+    let resolution = resolved(objects(&listeners, &[all]));
+    let except: Vec<_> = (resolution.routes[0].except_hosts.iter())
+        .map(ToString::to_string)
+        .collect();
+    assert_eq!(except, ["*.example", "a.example"]);
+    let mut below = route("below", &[], to_orders());
+    below["spec"]["parentRefs"][0]["sectionName"] = "below".into();
+    let resolution = resolved(objects(&listeners, &[below]));
+    assert_eq!(
+        resolution.routes[0].except_hosts[0].to_string(),
+        "a.example"
+    );
+}
+
+#[test]
+fn namespaces_of_routes_are_limited_by_the_listener() {
+    for (allowed, is_allowed) in [
+        (json!({}), false),
+        (json!({ "namespaces": { "from": "Same" } }), false),
+        (json!({ "namespaces": { "from": "All" } }), true),
+        (
+            json!({ "namespaces": { "from": "Selector", "selector": {
+                "matchLabels": { "team": "pay" },
+                "matchExpressions": [{ "key": "old", "operator": "DoesNotExist" }],
+            } } }),
+            true,
+        ),
+        (
+            json!({ "namespaces": { "from": "Selector", "selector": {
+                "matchExpressions": [{ "key": "team", "operator": "NotIn", "values": ["pay"] }],
+            } } }),
+            false,
+        ),
+        (
+            json!({ "namespaces": { "from": "All" }, "kinds": [{ "kind": "GRPCRoute" }] }),
+            false,
+        ),
+    ] {
+        let mut http = listener("http", None);
+        http["allowedRoutes"] = allowed.clone();
+        let mut other = route("a", &[], json!([]));
+        other["metadata"] = metadata("pay", "a");
+        other["spec"]["parentRefs"][0]["namespace"] = "shop".into();
+        let mut input = objects(&[http], &[other]);
+        input["namespaces"] =
+            json!([{ "metadata": { "name": "pay", "labels": { "team": "pay" } } }]);
+        let resolution = resolved(input);
+        let expected = if is_allowed {
+            ("True", "Accepted")
+        } else {
+            ("False", "NotAllowedByListeners")
+        };
+        assert_eq!(
+            parent_condition(&resolution, "a", "Accepted"),
+            expected,
+            "{allowed}"
+        );
+    }
+}
+
+#[test]
+fn listeners_that_cannot_be_served_say_why() {
+    let mut tls = listener("tls", None);
+    tls["protocol"] = "HTTPS".into();
+    let mut port = listener("port", None);
+    port["port"] = 8080.into();
+    let twice = [
+        listener("one", Some("a.example")),
+        listener("two", Some("a.example")),
+    ];
+    let all = [
+        tls,
+        port,
+        twice[0].clone(),
+        twice[1].clone(),
+        listener("good", None),
+    ];
+    let resolution = resolved(objects(&all, &[]));
+    let gateway = status(&resolution, "front");
+    for (index, expected) in [
+        ("False", "UnsupportedProtocol"),
+        ("False", "PortUnavailable"),
+        ("False", "HostnameConflict"),
+        ("False", "HostnameConflict"),
+        ("True", "Accepted"),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let conditions = &gateway["listeners"][index]["conditions"];
+        assert_eq!(condition(conditions, "Accepted"), expected);
+    }
+    assert_eq!(
+        condition(&gateway["conditions"], "Accepted"),
+        ("True", "ListenersNotValid")
+    );
+    let resolution = resolved(objects(&all[..1], &[route("a", &[], to_orders())]));
+    let gateway = status(&resolution, "front");
+    assert_eq!(
+        condition(&gateway["conditions"], "Programmed"),
+        ("False", "Invalid")
+    );
+    assert_eq!(parent_condition(&resolution, "a", "Accepted").0, "False");
+    assert!(resolution.routes.is_empty());
+}
+
+#[test]
+fn a_parent_without_the_section_or_port_is_no_match() {
+    for (field, value) in [("sectionName", json!("other")), ("port", json!(81))] {
+        let mut other = route("a", &[], to_orders());
+        other["spec"]["parentRefs"][0][field] = value;
+        let resolution = resolved(objects(&[listener("http", None)], &[other]));
+        let accepted = parent_condition(&resolution, "a", "Accepted");
+        assert_eq!(accepted, ("False", "NoMatchingParent"));
+    }
+}
+
+#[test]
+fn backends_are_resolved_by_kind_grant_name_and_port() {
+    let grant = json!({
+        "metadata": metadata("pay", "grant"),
+        "spec": {
+            "from": [{ "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "shop" }],
+            "to": [{ "group": "", "kind": "Service", "name": "bills" }],
+        },
+    });
+    for (backend, expected) in [
+        (json!({ "name": "orders", "port": 80 }), Ok("orders")),
+        (json!({ "name": "two", "port": 81 }), Ok("two_admin")),
+        (
+            json!({ "name": "bills", "namespace": "pay", "port": 80 }),
+            Ok("bills.pay"),
+        ),
+        (
+            json!({ "name": "other", "namespace": "pay", "port": 80 }),
+            Err("RefNotPermitted"),
+        ),
+        (
+            json!({ "name": "gone", "port": 80 }),
+            Err("BackendNotFound"),
+        ),
+        (
+            json!({ "name": "orders", "port": 81 }),
+            Err("BackendNotFound"),
+        ),
+        (json!({ "name": "orders" }), Err("BackendNotFound")),
+        (
+            json!({ "name": "x", "kind": "Bucket", "group": "example.org" }),
+            Err("InvalidKind"),
+        ),
+        (
+            json!({ "name": "outside", "port": 80 }),
+            Err("UnsupportedServiceType"),
+        ),
+        (
+            json!({ "name": "dns", "port": 53 }),
+            Err("UnsupportedProtocol"),
+        ),
+    ] {
+        let rules = json!([{ "backendRefs": [backend] }]);
+        let mut input = objects(&[listener("http", None)], &[route("a", &[], rules)]);
+        let mut outside = service("shop", "outside", &[("", 80)]);
+        outside["spec"]["type"] = "ExternalName".into();
+        let mut dns = service("shop", "dns", &[("", 53)]);
+        dns["spec"]["ports"][0]["protocol"] = "UDP".into();
+        input["services"].as_array_mut().unwrap().extend([
+            service("shop", "two", &[("http", 80), ("admin", 81)]),
+            service("pay", "bills", &[("", 80)]),
+            service("pay", "other", &[("", 80)]),
+            outside,
+            dns,
+        ]);
+        input["grants"] = json!([grant]);
+        let resolution = resolved(input);
+        let action = &resolution.routes[0].action;
+        let found = parent_condition(&resolution, "a", "ResolvedRefs");
+        match expected {
+            Ok(name) => {
+                assert_eq!(action.backends, [(name.parse().unwrap(), 1)]);
+                assert_eq!(found, ("True", "ResolvedRefs"));
+            }
+            Err(reason) => {
+                assert_eq!((action.backends.len(), action.unresolved), (0, 1));
+                assert_eq!(found, ("False", reason));
+            }
+        }
+        assert_eq!(
+            parent_condition(&resolution, "a", "Accepted"),
+            ("True", "Accepted")
+        );
+    }
+}
+
+#[test]
+fn a_rule_that_is_not_supported_fails_its_requests_instead_of_being_skipped() {
+    let backend = json!([{ "name": "orders", "port": 80 }]);
+    for rule in [
+        json!({ "backendRefs": backend, "filters": [{ "type": "CORS" }] }),
+        json!({ "backendRefs": backend, "filters": [{ "type": "ExtensionRef" }] }),
+        json!({ "backendRefs": backend, "timeouts": { "request": "1y" } }),
+        json!({ "backendRefs": backend, "filters": [{ "type": "RequestRedirect", "requestRedirect": {} }] }),
+        json!({ "backendRefs": backend, "filters": [{ "type": "URLRewrite", "urlRewrite": {
+            "path": { "type": "ReplaceFullPath", "replaceFullPath": "no-slash" } } }] }),
+        json!({ "backendRefs": [{ "name": "orders", "port": 80, "filters": [{ "type": "X" }] }] }),
+    ] {
+        let good = json!({ "matches": [{ "path": { "value": "/good" } }], "backendRefs": backend });
+        let alone = route("a", &[], json!([rule]));
+        let resolution = resolved(objects(&[listener("http", None)], &[alone]));
+        assert_eq!(
+            parent_condition(&resolution, "a", "Accepted").0,
+            "False",
+            "{rule}"
+        );
+        assert!(resolution.routes[0].action.backends.is_empty());
+        assert!(resolution.routes[0].action.redirect.is_none());
+
+        let mixed = route("a", &[], json!([rule, good]));
+        let resolution = resolved(objects(&[listener("http", None)], &[mixed]));
+        assert_eq!(
+            parent_condition(&resolution, "a", "Accepted"),
+            ("True", "Accepted")
+        );
+        assert_eq!(
+            parent_condition(&resolution, "a", "PartiallyInvalid").0,
+            "True"
+        );
+        assert_eq!(resolution.routes.len(), 2);
+    }
+    let bad = json!([{ "matches": [{ "path": { "type": "RegularExpression", "value": "(" } }] }]);
+    let resolution = resolved(objects(&[listener("http", None)], &[route("a", &[], bad)]));
+    assert_eq!(
+        parent_condition(&resolution, "a", "Accepted"),
+        ("False", "UnsupportedValue")
+    );
+    assert!(resolution.routes.is_empty());
+}
+
+#[test]
+fn the_oldest_route_comes_first() {
+    let at = |name: &str, time: &str| {
+        let mut route = route(name, &[], to_orders());
+        route["metadata"]["creationTimestamp"] = time.into();
+        route
+    };
+    let routes = [
+        at("c", "2026-01-02T00:00:00Z"),
+        at("b", "2026-01-01T00:00:00Z"),
+        at("a", "2026-01-02T00:00:00Z"),
+    ];
+    let resolution = resolved(objects(&[listener("http", None)], &routes));
+    let sources: Vec<_> = resolution.routes.iter().map(|it| &*it.source).collect();
+    assert_eq!(
+        sources,
+        ["HTTPRoute shop/b", "HTTPRoute shop/a", "HTTPRoute shop/c"]
+    );
+}
+
+#[test]
+fn durations_are_those_of_the_gateway_api() {
+    for (text, millis) in [
+        ("0s", Some(0)),
+        ("500ms", Some(500)),
+        ("1h30m10s", Some(5_410_000)),
+        ("1m", Some(60_000)),
+        ("", None),
+        ("1", None),
+        ("1d", None),
+        ("-1s", None),
+        ("1.5s", None),
+        ("100000s", None),
+        ("1h1h1h1h1h", None),
+    ] {
+        let parsed = duration(text).ok().map(|time| time.as_millis());
+        assert_eq!(parsed, millis, "{text:?}");
+    }
+}
