@@ -1,5 +1,5 @@
-//! The gateway in front of the services of all namespaces of a cluster, with the permissions that the
-//! documentation names.
+//! The gateway in front of the services of all namespaces of a cluster, and with routes from the Gateway API, with the
+//! permissions that the documentation and the manifests name.
 
 use std::fs;
 use std::path::Path;
@@ -12,10 +12,14 @@ use waypost_testkit::free_ports;
 
 use crate::support::*;
 
+fn read(path: &str) -> String {
+    let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    fs::read_to_string(workspace.join(path)).unwrap()
+}
+
 /// The ClusterRole and its binding in `docs/kubernetes.md`.
 fn documented_cluster_role() -> Vec<Value> {
-    let page = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/kubernetes.md");
-    let page = fs::read_to_string(page).unwrap();
+    let page = read("docs/kubernetes.md");
     let mut blocks = page.split("```yaml\n").skip(1);
     let block = blocks.find(|block| block.contains("kind: ClusterRole\n"));
     let (block, _) = block.unwrap().split_once("```").unwrap();
@@ -47,6 +51,38 @@ fn put(server: &ApiServer, namespace: &str, name: &str, port: u16) {
     server.put(&manifest::slice(namespace, name, &slice, &ports, endpoint));
 }
 
+/// Starts a gateway that serves the services of a cluster, and returns its port.
+fn gateway(server: &ApiServer, account: &str, namespaces: &str, args: &[&str]) -> (Program, u16) {
+    let [port] = free_ports();
+    let mut command = waypost(&["gateway", "--port", &port.to_string(), "--internal", "off"]);
+    command
+        // The endpoints of these tests are loopback addresses.
+        .arg("--allow-external-names")
+        .args(args)
+        .env("SERVICE_DISCOVERY_PROVIDER", "kubernetes")
+        .env("KUBERNETES_NAMESPACES", namespaces)
+        .env("KUBECONFIG", server.kubeconfig_of(account).unwrap());
+    (Program::start(command), port)
+}
+
+/// Waits until a request gets a response with this status and text.
+async fn until(port: u16, host: &str, path: &str, expected: (u16, &str)) {
+    let url = format!("http://127.0.0.1:{port}{path}");
+    eventually(&format!("{host}{path} is {expected:?}"), async || {
+        let response = http().get(&url).header("host", host).send().await.ok()?;
+        let status = response.status().as_u16();
+        let body = response.text().await.ok()?;
+        (status == expected.0 && body.contains(expected.1)).then_some(())
+    })
+    .await;
+}
+
+async fn stop(mut gateway: Program) {
+    gateway.interrupt();
+    let code = gateway.wait_for_exit().await;
+    assert_eq!(code, Some(0), "{}", gateway.output());
+}
+
 #[tokio::test]
 async fn services_of_all_namespaces_have_routes_and_lose_their_instances_with_their_namespace() {
     let server = ApiServer::builder().namespace("demo").start();
@@ -59,25 +95,8 @@ async fn services_of_all_namespaces_have_routes_and_lose_their_instances_with_th
     put(&server, "demo", "web", upstream("web of demo").await);
     put(&server, "shop", "web", upstream("web of shop").await);
 
-    let [port] = free_ports();
-    let mut command = waypost(&["gateway", "--port", &port.to_string(), "--internal", "off"]);
-    command
-        // The endpoints of this test are loopback addresses.
-        .arg("--allow-external-names")
-        .env("SERVICE_DISCOVERY_PROVIDER", "kubernetes")
-        .env("KUBERNETES_NAMESPACES", "*")
-        .env("KUBECONFIG", server.kubeconfig_of(account).unwrap());
-    let mut gateway = Program::start(command);
-    let until = async |path: &str, expected: (u16, &str)| {
-        let url = format!("http://127.0.0.1:{port}{path}");
-        eventually(&format!("{path} is {expected:?}"), async || {
-            let response = http().get(&url).send().await.ok()?;
-            let status = response.status().as_u16();
-            let body = response.text().await.ok()?;
-            (status == expected.0 && body.contains(expected.1)).then_some(())
-        })
-        .await;
-    };
+    let (gateway, port) = gateway(&server, account, "*", &[]);
+    let until = |path: &'static str, expected| until(port, "gateway.example", path, expected);
     until("/web/", (200, "web of demo")).await;
     until("/web.shop/", (200, "web of shop")).await;
 
@@ -87,11 +106,46 @@ async fn services_of_all_namespaces_have_routes_and_lose_their_instances_with_th
     // As for any service with a route that has lost its last instance.
     until("/cart.new/", (503, "no_instances")).await;
     until("/web.shop/", (200, "web of shop")).await;
-    gateway.interrupt();
-    assert_eq!(
-        gateway.wait_for_exit().await,
-        Some(0),
-        "{}",
-        gateway.output()
-    );
+    stop(gateway).await;
+}
+
+#[tokio::test]
+async fn routes_come_from_the_gateway_api_with_the_objects_and_the_role_of_the_manifests() {
+    let server = ApiServer::builder().namespace("waypost").start();
+    let server = server.await.unwrap();
+    let role = read("deploy/kubernetes/gateway-api/class-and-role.yaml");
+    for document in serde_saphyr::from_multiple::<Value>(&role).unwrap() {
+        server.put(&document);
+    }
+    let account = "system:serviceaccount:waypost:api-gateway";
+    server.add_user(account);
+    for name in ["orders", "orders-next"] {
+        put(&server, "shop", name, upstream("an order").await);
+    }
+    let (gateway, port) = gateway(&server, account, "waypost", &["--gateway-class", "waypost"]);
+    let example = read("deploy/kubernetes/gateway-api/example.yaml");
+    for mut document in serde_saphyr::from_multiple::<Value>(&example).unwrap() {
+        document["metadata"]["namespace"] = "shop".into();
+        server.put(&document);
+    }
+    until(port, "shop.example", "/orders/1", (200, "an order")).await;
+    until(port, "other.example", "/orders/1", (404, "")).await;
+
+    let has_condition = |status: &Value, kind: &str| {
+        let mut conditions = status["conditions"].as_array().into_iter().flatten();
+        conditions.any(|it| it["type"] == kind && it["status"] == "True")
+    };
+    eventually("the status of the objects", async || {
+        let front = server.get("gateways", "shop", "front")?;
+        let orders = server.get("httproutes", "shop", "orders")?;
+        let parent = &orders["status"]["parents"][0];
+        let is_accepted =
+            has_condition(parent, "Accepted") && has_condition(parent, "ResolvedRefs");
+        (is_accepted && has_condition(&front["status"], "Programmed")).then_some(())
+    })
+    .await;
+
+    server.delete("httproutes", "shop", "orders");
+    until(port, "shop.example", "/orders/1", (404, "")).await;
+    stop(gateway).await;
 }
