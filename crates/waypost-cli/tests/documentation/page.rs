@@ -165,7 +165,8 @@ async fn check_as(session: &mut Session, block: &Block, kind: &str) -> Result<()
             (format!("services.{end}"), command.to_owned())
         }
         "yaml" => {
-            let parsed: Result<serde_json::Value, _> = serde_saphyr::from_str(&block.text);
+            let parsed: Result<Vec<serde_json::Value>, _> =
+                serde_saphyr::from_multiple(&block.text);
             return parsed.map(drop).map_err(|error| error.to_string());
         }
         other => return Err(format!("as: there is no {other:?}")),
