@@ -64,6 +64,9 @@ struct Failures {
     count: u64,
     /// The service's counter of ejections that the limit prevented, at that time.
     overflow: u64,
+    /// Whether another process of the service was ejected at any of these failures. Only one of three may
+    /// be ejected, and an ejection that this prevents is counted once in a while, not each time.
+    another_is_ejected: bool,
 }
 
 pub(super) struct World {
@@ -227,6 +230,7 @@ impl World {
                             since: process.since,
                             count: 0,
                             overflow: balancer.counters().ejections_overflow,
+                            another_is_ejected: false,
                         };
                         let failures = client.failures.entry(process.port);
                         let failures = failures.and_modify(|failures| {
@@ -234,7 +238,15 @@ impl World {
                                 *failures = Failures { ..fresh };
                             }
                         });
-                        failures.or_insert(fresh).count += 1;
+                        let failures = failures.or_insert(fresh);
+                        failures.count += 1;
+                        let id = process.id();
+                        let explanation = balancer.explain();
+                        let mut others = explanation
+                            .instances
+                            .iter()
+                            .filter(|it| it.id.as_str() != id);
+                        failures.another_is_ejected |= others.any(|it| it.ejection.is_some());
                     }
                 }
             }
@@ -277,7 +289,8 @@ impl World {
                 let is_comparable = calm_since.is_some_and(|calm| calm < failures.since)
                     && process.since == failures.since
                     && process.behaviour != Behaviour::Responds
-                    && overflow == failures.overflow;
+                    && overflow == failures.overflow
+                    && !failures.another_is_ejected;
                 assert!(
                     !is_comparable || failures.count <= 5 + trials,
                     "{} is {:?} for {:?} and was called {} times",
