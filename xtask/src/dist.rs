@@ -78,11 +78,11 @@ pub(crate) fn compile() -> Result<PathBuf> {
     Ok(program)
 }
 
-/// The profile in `Cargo.toml`. Its folder is also the one that archives are put into.
+/// The profile in `Cargo.toml`. Archives are put into its folder, too.
 const PROFILE: &str = "dist";
 
-/// Lets the linker keep one of several functions with the same code, such as those for several types. lld and
-/// gold know this option.
+/// Makes the linker keep one of several functions with identical code, such as those of a generic function for
+/// several types. lld and gold know this option.
 const FOLD: &str = "link-arg=-Wl,--icf=all";
 
 /// Whether the linker of this machine knows [`FOLD`]: tries it with an empty library.

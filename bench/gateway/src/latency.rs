@@ -1,5 +1,5 @@
-//! The 99th percentile of the latency against nginx's. The two are measured in turn, in short rounds, and
-//! compared round by round, so that other load on the machine affects both alike.
+//! The 99th percentile of the latency, compared with nginx's. The proxies are measured in turn, in short
+//! rounds, and compared round by round, so that other load on the machine affects all alike.
 
 use std::path::Path;
 
@@ -21,7 +21,7 @@ pub(crate) fn run(rounds: u32, seconds: u32, folder: &Path) -> Result<(), String
         for (proxy, found) in &mut proxies {
             found.push(wrk::run(&proxy.url(), seconds)?.p99_millis()?);
         }
-        // Each is the first one in turn.
+        // Each round begins with another proxy.
         proxies.rotate_left(1);
     }
     proxies.sort_by_key(|(proxy, _)| PROXIES.iter().position(|name| *name == proxy.name()));

@@ -76,7 +76,7 @@ impl Proxy {
         &self.name
     }
 
-    /// The ids of its threads whose name begins with this.
+    /// The ids of the threads whose names begin with `prefix`.
     pub(crate) fn threads(&self, prefix: &str) -> Result<Vec<u32>, String> {
         let folder = format!("/proc/{}/task", self.process.0.id());
         let entries = fs::read_dir(&folder).map_err(|error| format!("{folder}: {error}"))?;

@@ -78,7 +78,7 @@ impl Limit {
 
 impl Drop for Limit {
     fn drop(&mut self) {
-        // A group can only be removed without threads.
+        // A group can only be removed when it has no threads.
         let threads = fs::read_to_string(self.0.join("tasks")).unwrap_or_default();
         for thread in threads.lines() {
             let _ = fs::write(format!("{CONTROLLER}/tasks"), thread);

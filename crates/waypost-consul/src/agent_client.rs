@@ -298,7 +298,7 @@ impl AgentClient {
     }
 }
 
-/// Whether the text of a status 500 says that the agent works but doesn't accept the definition. It
+/// Whether the text of a 500 response says that the agent works but doesn't accept the definition. It
 /// answers all other invalid definitions with 400.
 fn is_refusal(text: &str) -> bool {
     text.starts_with("Scripts are disabled on this agent")

@@ -128,8 +128,8 @@ async fn difference(
 }
 
 /// How a stored check differs. Agents don't report what a check requests: its `Definition` is empty. Newer
-/// ones report its type. The output of an HTTP check has the URL, but isn't compared: an agent keeps it when
-/// the check is registered again, until the check runs, so a URL that is right would look wrong.
+/// agents report its type. The output of an HTTP check contains the URL, but isn't compared: when the check is
+/// registered again, the agent keeps the old output until the check runs, so a correct URL would look wrong.
 fn check_difference(id: &str, kind: &str, stored: Option<&Value>) -> Option<String> {
     let Some(stored) = stored else {
         return Some(format!("the check {id} is missing"));

@@ -21,7 +21,7 @@ pub(crate) struct Client {
     deadline: Option<Arc<Deadline>>,
 }
 
-/// What the requests of a connection and its byte stream know of each other.
+/// The state that the requests of a connection share with its byte stream.
 #[derive(Debug, Default)]
 pub(crate) struct ConnectionState {
     /// The number of requests that have begun, and of those that have ended.
@@ -30,11 +30,11 @@ pub(crate) struct ConnectionState {
     /// The number of reads from an HTTP/2 connection.
     reads: AtomicU32,
     reading: AtomicU8,
-    /// Whether something is written and not flushed.
+    /// Whether something has been written but not flushed.
     writing: AtomicBool,
     /// Whether to close with a reset, so that the client notices that a response is incomplete.
     reset: AtomicBool,
-    /// Whether hyper's part of the connection ends, and the connection stays open.
+    /// Whether hyper's connection is shut down while the socket stays open.
     released: AtomicBool,
 }
 

@@ -42,15 +42,15 @@ pub(crate) struct Scope {
     pub(crate) server: Arc<Server>,
     pub(crate) worker: Arc<Worker>,
     pub(crate) peer: SocketAddr,
-    /// The limit on the time in which the client sends nothing. Through it the worker wakes the task of
-    /// the connection when it drains or closes.
+    /// The limit on the time in which the client sends nothing. The worker also uses it to wake the task of
+    /// the connection when the worker drains or closes.
     pub(crate) deadline: Arc<Deadline>,
 }
 
 enum Step {
     /// The client has sent nothing yet.
     New(Transport),
-    /// The client has sent nothing since its last request.
+    /// The client has sent nothing since its last request or the TLS handshake.
     Idle(Transport),
     /// Boxed, so that the task of an idle connection is small.
     Serving(Pin<Box<dyn Future<Output = Result<Served, BoxError>> + Send>>),
@@ -60,7 +60,7 @@ enum Step {
 /// How serving a connection ended.
 pub(crate) enum Served {
     Closed,
-    /// The client has sent nothing since its last request, for the given time.
+    /// The client has sent nothing since its last request or the TLS handshake, for the given time.
     Idle(Transport, Duration),
 }
 
@@ -166,7 +166,7 @@ impl Scope {
             return Poll::Ready(readable.map(|()| true));
         }
         if self.deadline.has_passed() || self.worker.is_draining() {
-            // With TLS, this tells the client that nothing is missing.
+            // With TLS, this sends `close_notify`, so the client knows that nothing is missing.
             let _ = transport.poll_shutdown(cx);
             return Poll::Ready(Ok(false));
         }
@@ -206,7 +206,7 @@ async fn serve_tls(scope: Scope, stream: TcpStream) -> Result<Served, BoxError> 
     }
 }
 
-/// Serves a connection without TLS, whose first bytes tell the version of HTTP.
+/// Serves a connection without TLS. Its first bytes show the version of HTTP.
 async fn serve_plain(scope: Scope, transport: Transport) -> Result<Served, BoxError> {
     let is_http2 = match &transport {
         Transport::Plain(stream) => {

@@ -36,7 +36,7 @@ impl Exchange {
         }
     }
 
-    /// Records the begin of an attempt. Returns the headers that name its span.
+    /// Records the beginning of an attempt. Returns the headers that name its span.
     pub(crate) fn begin_attempt(&mut self, instance: &Arc<Instance>) -> Option<TraceHeaders> {
         self.info.attempts += 1;
         self.info.instance = Some(Arc::clone(instance));

@@ -45,7 +45,7 @@ pub(crate) struct Scanner {
     partial: Vec<u8>,
     /// Whether more of that line has been received than is kept.
     is_cut: bool,
-    /// Whether there are empty lines in front of the next request, which hyper keeps until it comes.
+    /// Whether empty lines have been received before the next request. hyper buffers them until it begins.
     is_after_blank: bool,
 }
 

@@ -33,7 +33,7 @@ const MAX_STREAMS: u32 = 200;
 const KEEP_BUFFERS: Duration = Duration::from_millis(100);
 
 /// Serves HTTP/1 until the connection ends or has been idle for a moment. `idle_for` is the time since the
-/// last request, if there was one.
+/// last request or the TLS handshake; `None` if there was neither.
 pub(crate) async fn serve_http1(
     scope: Scope,
     transport: Transport,
@@ -57,7 +57,7 @@ pub(crate) async fn serve_http1(
         .with_upgrades();
     let kept = KEEP_BUFFERS.min(limits.idle);
     let mut limit = ReadLimit::new(&state, &scope.deadline, limits, kept);
-    // Its buffers were released too early the last time.
+    // Its buffers were released too early the last time, or this is its first request over TLS.
     let is_in_use = idle_for.is_some_and(|idle| idle <= KEEP_BUFFERS);
     let mut idle = worker.idle_count();
     let mut driver = Driver::new(worker, &scope.deadline);
@@ -107,7 +107,7 @@ pub(crate) async fn serve_http1(
     Ok(Served::Idle(stream.into_transport(), was_released))
 }
 
-/// Ends hyper's part of an idle connection and leaves the socket open.
+/// Shuts down hyper's part of an idle connection, and leaves the socket open.
 fn release<S>(
     state: &ConnectionState,
     cx: &mut Context<'_>,
@@ -161,7 +161,7 @@ pub(crate) async fn serve_http2(scope: Scope, transport: Transport) -> Result<Se
         if driver.is_shutting_down {
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut).into()));
         }
-        // The client gets a GOAWAY frame, and has some time to confirm that it has.
+        // This sends a GOAWAY frame. The client has some time to acknowledge it.
         scope.deadline.set(limits.head);
         let ended = driver.shut_down(cx, http.as_mut(), shut_down);
         ended.map_err(BoxError::from)
@@ -224,7 +224,8 @@ impl<'a> Driver<'a> {
         if self.worker.is_closing() {
             return Poll::Ready(Ok(()));
         }
-        // Also when the worker drains, so that a request that has arrived already gets a response.
+        // hyper is polled even if the worker drains, so that a request that has arrived already gets a
+        // response.
         let polled = http.as_mut().poll(cx);
         if polled.is_pending() && self.worker.is_draining() && !self.is_shutting_down {
             return self.shut_down(cx, http, shut_down);

@@ -67,10 +67,10 @@ impl Acceptor {
     /// Accepts the connections that the system has established already, and closes the listener. Without
     /// this, closing it would reset them.
     ///
-    /// `is_shared` tells that other sockets listen on the same port (`SO_REUSEPORT`). Then clients still
-    /// connect, and a connection that the system establishes between the last `accept` and the end of the
-    /// listener would be reset. So new ones are ignored for a while: a client whose first packet is
-    /// ignored sends it again after a second, and another socket gets it.
+    /// `is_shared` means that other sockets listen on the same port (`SO_REUSEPORT`). Then clients still
+    /// connect, and a connection that the system establishes between the last `accept` and the closing of
+    /// the listener would be reset. So new ones are ignored for a while: the system of a client whose first
+    /// packet is ignored sends it again after a second, and another socket gets it.
     pub(crate) async fn accept_rest(
         &self,
         listener: TcpListener,
@@ -121,7 +121,7 @@ impl Acceptor {
     }
 }
 
-/// Makes the system drop packets that ask for a connection (SYN without ACK). Handshakes that have begun
+/// Makes the system drop packets that request a connection (SYN without ACK). Handshakes that have begun
 /// are completed.
 #[cfg(target_os = "linux")]
 fn ignore_new_connections(listener: &TcpListener) -> io::Result<()> {
@@ -129,7 +129,7 @@ fn ignore_new_connections(listener: &TcpListener) -> io::Result<()> {
     const FLAGS: u32 = 13;
     const SYN: u32 = 0x02;
     const SYN_AND_ACK: u32 = 0x12;
-    // The filter sees a packet from its TCP header on. The codes are those of linux/bpf_common.h.
+    // The filter sees a packet from the TCP header on. The codes are those of linux/bpf_common.h.
     let filter = [
         SockFilter::new(0x30, 0, 0, FLAGS), // load the byte with the flags
         SockFilter::new(0x54, 0, 0, SYN_AND_ACK), // mask it

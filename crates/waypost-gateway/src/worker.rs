@@ -36,8 +36,9 @@ pub(crate) struct IdleCount<'a> {
 }
 
 /// The number of idle connections of a worker that keep their buffers for some time. Further ones release
-/// them as soon as the worker has nothing else to do. Otherwise the buffers of many connections that send
-/// a request each would spread in memory, and the allocator can't return pages that are partly in use.
+/// them as soon as the worker has nothing else to do, unless that was too early the last time. Without the
+/// limit, the buffers of many connections that send one request each would spread in memory, and the
+/// allocator can't return pages that are partly in use.
 const MAX_IDLE: usize = 16;
 
 const SERVING: u8 = 0;
@@ -159,7 +160,7 @@ impl IdleCount<'_> {
         true
     }
 
-    /// Whether more connections are counted than may have their buffers.
+    /// Whether more idle connections have their buffers than may keep them.
     pub(crate) fn is_above_limit(&self) -> bool {
         self.idle.load(Ordering::Relaxed) > MAX_IDLE
     }

@@ -84,8 +84,8 @@ impl InformerFactory {
         self.options.listed_namespaces.contains(&Namespaces::All)
     }
 
-    /// The namespaces that the informer of a Service follows. If all are listed, one informer serves all
-    /// look-ups too: two watches cost the server less than two per namespace.
+    /// The namespaces that the informer of a Service follows. If all are listed, one informer also serves all
+    /// look-ups: two watches cost the server less than two per namespace.
     fn namespaces_with(&self, service: &ObjectKey) -> Namespaces {
         if self.lists_all_namespaces() {
             Namespaces::All

@@ -23,7 +23,7 @@ pub(crate) struct MappingContext {
     pub(crate) options: Arc<DiscoveryOptions>,
     pub(crate) service: Option<Arc<Service>>,
     pub(crate) port: PortChoice,
-    /// The port that the name chooses; no other is called.
+    /// The port in the name, if there is one; no other port is called.
     pub(crate) named_port: Option<Box<str>>,
     /// Whether zone hints apply, which they do if every ready endpoint has one ("Topology Aware
     /// Routing" in the Kubernetes documentation).

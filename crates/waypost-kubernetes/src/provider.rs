@@ -50,8 +50,8 @@ use crate::service_ref::is_dns_label;
 /// read.
 ///
 /// Each namespace, or all of them together ([`KubernetesBuilder::all_namespaces`]), takes two watches,
-/// however many services are looked up. They are reopened every 30 to 60 s. Known objects are kept whatever happens to the API server; only a complete new list
-/// replaces them:
+/// however many services are looked up. They are reopened every 30 to 60 s. Known objects are kept whatever
+/// happens to the API server; only a complete new list replaces them:
 ///
 /// | failure | noticed after | recovers after |
 /// |---|---|---|

@@ -342,7 +342,7 @@ fn object_name(namespace: &str, user: Option<&str>) -> String {
     format!("user:{name}-{:08x}", crc32fast::hash(user.as_bytes()))
 }
 
-/// The subject of the binding. `namespace` is that of an account that isn't known.
+/// The subject of the binding. `namespace` is used if the account isn't known.
 fn render_subject(namespace: &str, user: Option<&str>) -> String {
     let Some(user) = user else {
         return format!(

@@ -192,8 +192,9 @@ impl ApiServer {
         self.cluster.credentials.remove_token(token);
     }
 
-    /// Grants a user these rules in a namespace, replacing an earlier grant there; in all namespaces and
-    /// for objects without one if `namespace` is empty. They have the form of a Role's rules: `[{"apiGroups": …, "resources": …, "verbs": …}]`.
+    /// Grants a user these rules in a namespace, replacing an earlier grant there. If `namespace` is empty,
+    /// they apply in all namespaces and to objects without one. They have the form of a Role's rules:
+    /// `[{"apiGroups": …, "resources": …, "verbs": …}]`.
     ///
     /// # Panics
     /// If the rules are invalid.

@@ -1,10 +1,10 @@
 //! A fake Kubernetes API server for tests, with faults on demand.
 //!
 //! It serves Services and EndpointSlices of one or all namespaces, and the Gateway API's objects, as a
-//! server of version 1.36 does: lists
-//! and watches with bookmarks and resource versions, writes and their refusals, roles and cluster roles,
-//! tokens and client certificates, over TLS. It can fail as real servers do: it can be killed and restarted without its
-//! history of changes, or frozen, and its etcd can be frozen or restored to an earlier state.
+//! server of version 1.36 does: lists and watches with bookmarks and resource versions, writes and their
+//! refusals, roles and cluster roles, tokens and client certificates, over TLS. It can fail as real servers
+//! do: it can be killed and restarted without its history of changes, or frozen, and its etcd can be frozen
+//! or restored to an earlier state.
 //!
 //! It implements the parts that the tests of this workspace need. Any other request gets 404, 405 or 501.
 //!

@@ -62,10 +62,10 @@ struct Failures {
     /// When it stopped responding.
     since: Instant,
     count: u64,
-    /// The service's counter of ejections that the limit prevented, at that time.
+    /// The service's counter of prevented ejections when the first of these failures was recorded.
     overflow: u64,
-    /// Whether another process of the service was ejected at any of these failures. Only one of three may
-    /// be ejected, and an ejection that this prevents is counted once in a while, not each time.
+    /// Whether another process of the service was ejected at any of these failures. At most one of three
+    /// may be ejected, and the counter doesn't count every ejection that this limit prevents.
     another_is_ejected: bool,
 }
 

@@ -141,7 +141,7 @@ impl Gateway {
             Some(listener) => listener.local_addr()?.ip().is_loopback(),
             None => self.bind.is_loopback(),
         };
-        // A service manager has the inherited listener too.
+        // The service manager keeps an inherited listener open, too.
         config.reuse_port = self.reuse_port && inherited.is_none();
         if let Some(threads) = self.threads {
             config.worker_threads = threads.into();

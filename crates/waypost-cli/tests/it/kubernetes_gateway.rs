@@ -103,7 +103,7 @@ async fn services_of_all_namespaces_have_routes_and_lose_their_instances_with_th
     put(&server, "new", "cart", upstream("cart of new").await);
     until("/cart.new/", (200, "cart of new")).await;
     server.delete("namespaces", "", "new");
-    // As for any service with a route that has lost its last instance.
+    // The same as for any service whose route remains after its last instance is gone.
     until("/cart.new/", (503, "no_instances")).await;
     until("/web.shop/", (200, "web of shop")).await;
     stop(gateway).await;

@@ -51,7 +51,7 @@ struct World {
     registered: BTreeMap<String, Value>,
     checks: BTreeMap<String, Value>,
     traffic: Value,
-    /// The last event of the traffic, which a stream that begins later gets too.
+    /// The last traffic event, which streams that open later get, too.
     last_traffic: String,
     lines: Vec<Value>,
     keys: BTreeMap<String, (String, u64)>,

@@ -46,7 +46,7 @@ pub(crate) fn accepts_api_key(query: &str, file: &str) -> bool {
     true
 }
 
-/// Whether the token is accepted. If it is signed with the key of RFC 7515, it is the token there.
+/// Whether the token is accepted with the key of RFC 7515. Such a token must be that of the RFC.
 pub(crate) fn accepts_token(token: &str, keys: &[u8]) -> bool {
     if let Ok(keys) = KeySet::parse(keys) {
         check_token(token, keys);

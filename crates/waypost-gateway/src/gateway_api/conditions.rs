@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// Stands for the time at which the status is written.
+/// A placeholder for the time at which the status is written.
 pub(super) const NOW: &str = "now";
 
 /// The types of conditions that this controller writes.
@@ -24,7 +24,7 @@ pub(super) struct Condition {
 }
 
 impl Condition {
-    /// A condition whose reason says everything.
+    /// A condition without a message.
     pub(super) fn is(kind: &'static str, is_true: bool, reason: &'static str) -> Self {
         Self::because(kind, is_true, reason, "")
     }
@@ -73,7 +73,7 @@ impl Problem {
 }
 
 /// The list of conditions in a status. `before` is the present list: a condition that stays true or false
-/// keeps its time, and conditions that others have written are kept.
+/// keeps its transition time, and conditions that others have written are kept.
 pub(super) fn list(conditions: &[Condition], generation: u64, before: &Value) -> Value {
     let before = before.as_array().map(Vec::as_slice).unwrap_or_default();
     let find = |kind: &str| before.iter().find(|condition| condition["type"] == kind);

@@ -90,7 +90,7 @@ impl<'a> Controller<'a> {
         }
     }
 
-    /// Uses the objects that are known. Returns the changes of status, if all objects are up to date.
+    /// Applies the objects that are known. Returns the status changes if all objects are up to date.
     async fn apply(
         &mut self,
         watched: &[Watched<Object>],
@@ -166,7 +166,7 @@ impl<'a> Controller<'a> {
     }
 }
 
-/// Whether nothing more is to be waited for: the kind has been listed, or can be done without.
+/// Whether there is nothing to wait for: the kind has been listed, or it is optional and refused.
 fn is_settled(watched: &Watched<Object>) -> bool {
     let is_optional = [NAMESPACES, GRANTS].contains(watched.kind());
     watched.is_listed() || (is_optional && watched.is_refused())
@@ -178,8 +178,8 @@ fn is_absent(watched: &Watched<Object>) -> bool {
     watched.is_refused() && kind == Some(ProviderErrorKind::Rejected)
 }
 
-/// The known objects; `None` if some are unknown. Those of the snapshot stand for kinds that haven't been
-/// listed.
+/// The known objects; `None` if some are unknown. Kinds that haven't been listed are taken from the
+/// snapshot.
 fn collect(watched: &[Watched<Object>], restored: Option<&Objects>) -> Option<Objects> {
     let mut objects = restored.cloned().unwrap_or_default();
     for kind in watched {
@@ -228,7 +228,7 @@ fn parse(kind: &ObjectKind, object: Value) -> Object {
     }
     match *kind {
         SERVICES => read(kind, object, Object::Service),
-        // The rest of a Namespace is of no interest.
+        // Only the metadata of a Namespace is used.
         NAMESPACES => Object::Namespace(Namespace {
             metadata: serde_json::from_value(object["metadata"].clone()).unwrap_or_default(),
             ..Namespace::default()

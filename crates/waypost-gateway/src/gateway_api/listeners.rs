@@ -84,7 +84,7 @@ impl ServedListener<'_> {
             })
     }
 
-    /// Whether it is the one that a reference selects, if it selects one.
+    /// Whether a reference selects this listener. One without `sectionName` and `port` selects all.
     fn is_selected(&self, parent: &ParentRef) -> bool {
         let section = parent.section_name.as_ref();
         section.is_none_or(|name| *name == self.listener.name)

@@ -72,7 +72,7 @@ impl GatewayApi {
     }
 }
 
-/// What the translation of objects depends on besides the objects.
+/// What the translation depends on, apart from the objects.
 #[derive(Clone, Debug)]
 struct Settings {
     class: String,

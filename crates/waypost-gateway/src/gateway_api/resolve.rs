@@ -1,4 +1,4 @@
-//! From the objects of a cluster to routes, and to the status of each object: a pure function.
+//! Computes the routes and the status of each object from the objects of a cluster, as a pure function.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -18,7 +18,7 @@ use crate::routes::{HostPattern, HttpRouteSpec};
 
 /// The result for all objects.
 pub(super) struct Resolution {
-    /// The routes, those that decide between equally specific ones first.
+    /// The routes. Between equally specific ones, the earlier takes precedence.
     pub(super) routes: Vec<HttpRouteSpec>,
     /// The objects whose status has to be changed.
     pub(super) changes: Vec<StatusChange>,
@@ -82,7 +82,7 @@ pub(super) fn resolve(objects: &Objects, settings: &Settings) -> Resolution {
     Resolution { routes, changes }
 }
 
-/// The routes in the order that decides between equally specific ones: the oldest first.
+/// The routes in their order of precedence between equally specific ones: the oldest first.
 fn by_age(routes: &[HttpRoute]) -> Vec<&HttpRoute> {
     let mut sorted: Vec<_> = routes.iter().collect();
     sorted.sort_by_key(|route| {
@@ -256,7 +256,7 @@ struct RouteContext<'a> {
 type Hosts = Vec<(Option<HostPattern>, Vec<HostPattern>)>;
 
 impl RouteContext<'_> {
-    /// The hosts for which the route is used, and all parents of its new status.
+    /// The hosts for which the route is used, and all `parents` of its new status.
     fn attach(&mut self, rules: &[TranslatedRule]) -> (Hosts, Vec<Value>) {
         let route = self.route;
         let present = route.status["parents"].as_array();
@@ -319,8 +319,8 @@ impl RouteContext<'_> {
             && parent.name == gateway.metadata.name
     }
 
-    /// The parents in the present status that aren't ours to write: those of other controllers, and those
-    /// of Gateways of other classes, which another deployment of this gateway may serve.
+    /// The `parents` of the present status that we must not change: those of other controllers, and those of
+    /// Gateways of other classes, which another deployment of this gateway may serve.
     fn parents_of_others(&self, present: &[Value]) -> Vec<Value> {
         let is_kept = |value: &&Value| {
             if value["controllerName"] != CONTROLLER {

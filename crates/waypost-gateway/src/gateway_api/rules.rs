@@ -19,14 +19,14 @@ use crate::routes::{
     Conditions, Expression, PathChange, PathPattern, Redirect, RuleAction, ValuePattern,
 };
 
-/// The time limit that stands for none.
+/// The time limit that means "no limit".
 const UNLIMITED: Duration = Duration::from_secs(365 * 24 * 60 * 60);
-/// The share that is everything, in millionths.
+/// A share of 100 %, in millionths.
 const ALL: u32 = 1_000_000;
 
 /// A rule as the gateway applies it.
 pub(super) struct TranslatedRule {
-    /// Its matches that are valid, with their positions.
+    /// Its valid matches, with their positions.
     pub(super) matches: Vec<(usize, PathPattern, Conditions)>,
     pub(super) action: Arc<RuleAction>,
     /// What isn't supported or valid.
@@ -35,7 +35,7 @@ pub(super) struct TranslatedRule {
     pub(super) unresolved: Vec<Problem>,
 }
 
-/// What references are resolved with.
+/// What is needed to resolve references.
 pub(super) struct References<'a> {
     objects: &'a Objects,
     services: HashMap<(&'a str, &'a str), &'a Service>,
@@ -151,7 +151,7 @@ fn conditions(written: &Match) -> Result<Conditions, String> {
     }
     for header in &written.headers {
         let name = header_name(&header.name)?;
-        // The first of several matches for a header counts.
+        // If a header has several matches, only the first is used.
         let is_known = conditions.headers.iter().any(|(known, _)| *known == name)
             || (conditions.header_expressions.iter()).any(|(known, _)| *known == name);
         if is_known {

@@ -2,8 +2,8 @@
 //!
 //! Each replica of the gateway computes the same status, so the first one writes it and the others find
 //! nothing to change. A patch names the version that it was computed from: if the object has changed in the
-//! meantime it is refused, and the watch brings the new version. If somebody else keeps replacing our
-//! status, it is written again more and more rarely.
+//! meantime it is refused, and the watch brings the new version. If another program keeps replacing our
+//! status, it is written again at longer and longer intervals.
 
 use std::collections::HashMap;
 use std::time::{Duration, SystemTime};
@@ -21,7 +21,7 @@ const RETRY: Duration = Duration::from_secs(10);
 /// The first and the longest pause before a status that was replaced is written again.
 const REPLACED: [Duration; 2] = [Duration::from_secs(10), Duration::from_secs(600)];
 
-/// Writes the changes that `wanted` has, as long as it is polled. Never returns.
+/// Writes the changes in `wanted`, as long as it is polled. Never returns.
 pub(super) async fn write(client: &ObjectClient, mut wanted: watch::Receiver<Vec<StatusChange>>) {
     let mut history = History::default();
     let mut is_failing = false;
@@ -84,7 +84,7 @@ fn patch(change: &StatusChange) -> Value {
 enum Due {
     Now,
     At(Instant),
-    /// A newer version of the object is on its way.
+    /// The watch will bring a newer version of the object.
     Never,
 }
 
@@ -99,7 +99,7 @@ struct Entry {
     version: String,
     /// What was written, without times, and when.
     written: Option<(Value, Instant)>,
-    /// How often it was replaced by somebody else.
+    /// How often another program has replaced it.
     replaced: u32,
 }
 

@@ -19,7 +19,7 @@ use crate::service::Service;
 /// The default and maximum number of entries on a page.
 const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
-/// The maximum number of instances on a page, whatever number of services they are of.
+/// The maximum number of instances on a page, of all its services together.
 const MAX_INSTANCES: usize = 1000;
 /// The state of a service whose instances the gateway doesn't know, since nobody has called it.
 const NOT_WATCHED: &str = "not_watched";
@@ -111,7 +111,8 @@ impl Listing {
         Ok(json_response(StatusCode::OK, &body))
     }
 
-    /// What is known about services: those that are watched, and these if the request names one.
+    /// What is known about watched services, and about `services`, which are looked up if the request names
+    /// one.
     async fn known(
         &self,
         services: impl Iterator<Item = &ServiceName>,
@@ -140,10 +141,10 @@ impl Listing {
     }
 }
 
-/// The services that are watched, and errors of those that were looked up.
+/// The snapshots of watched services, and the results of look-ups.
 type Known = HashMap<ServiceName, Result<Arc<Snapshot>, Error>>;
 
-/// A service of a route. `room` is the number of instances for which the page has room.
+/// A service of a route. `room` is the number of instances that still fit on the page.
 fn describe_service(
     service: &Service,
     found: Option<&Result<Arc<Snapshot>, Error>>,
@@ -167,7 +168,7 @@ fn describe_service(
     described
 }
 
-/// Says how many of a service's instances don't fit on the page any more.
+/// Records how many of a service's instances no longer fit on the page.
 fn leave_out(service: &mut Value, instances: usize, room: &mut usize) {
     let left_out = instances.saturating_sub(*room);
     *room = room.saturating_sub(instances);

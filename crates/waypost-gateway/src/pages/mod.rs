@@ -170,9 +170,8 @@ impl Pages {
         json_response(status, &body)
     }
 
-    /// Responds with 503 until the registry has listed its services once, and HTTPRoutes are known if they
-    /// are used. A registry that fails later
-    /// does not make the gateway unready, since the routes are known.
+    /// Responds with 503 until the registry has listed its services once and, if HTTPRoutes are used, they
+    /// are known. A registry that fails later does not make the gateway unready, since the routes are known.
     async fn readiness(&self) -> Response<ResponseBody> {
         let freshness = self.routes.freshness();
         let is_listed = freshness.is_some_and(|freshness| freshness.is_known());

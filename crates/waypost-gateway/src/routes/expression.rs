@@ -16,7 +16,7 @@ impl Expression {
     /// # Errors
     /// What is wrong.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
-        // By itself first, so that a stray `)` can't end the group below.
+        // Parsed by itself first, so that a stray `)` can't end the group below.
         Regex::new(text)
             .map_err(|error| format!("{text:?} is not a regular expression: {error}"))?;
         let whole = format!("^(?:{text})$");

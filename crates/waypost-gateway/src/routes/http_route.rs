@@ -98,7 +98,7 @@ impl Redirect {
         let scheme = self.scheme.unwrap_or(requested);
         let port = match (self.port, self.scheme, requested) {
             (Some(port), ..) => Some(port),
-            // A proxy in front of the gateway that ends TLS has another port than the listener.
+            // A proxy that terminates TLS in front of the gateway has another port than the listener.
             (None, None, "http") => Some(self.listener_port),
             _ => None,
         };

@@ -291,7 +291,8 @@ impl Routes {
         self.use_explicit(&services);
     }
 
-    /// Puts the explicit routes into the table. The lock on the services keeps others from doing so.
+    /// Puts the explicit routes into the table. The lock on the services keeps others from doing so at the
+    /// same time.
     fn use_explicit(&self, _services: &HashMap<ServiceName, Arc<Service>>) {
         let explicit = self.explicit();
         let tagged = explicit.tagged.values().map(|(_, route)| route);

@@ -346,7 +346,7 @@ impl Conditions {
     }
 }
 
-/// The first value of a query parameter, decoded as that of a form is.
+/// The first value of a query parameter, decoded like form data.
 fn first_parameter(query: &str, name: &str) -> Option<String> {
     let decode = |text: &str| {
         let spaced = text.replace('+', " ");

@@ -42,7 +42,7 @@ pub(crate) struct Route {
     pub(super) source: Option<Arc<str>>,
     /// The hosts; empty for all.
     pub(super) hosts: Vec<HostPattern>,
-    /// Hosts that it doesn't match nevertheless.
+    /// Hosts that it doesn't match, even if `hosts` does.
     pub(super) except_hosts: Vec<HostPattern>,
     pub(super) path: PathPattern,
     pub(super) conditions: Conditions,

@@ -14,7 +14,7 @@ use super::route::Route;
 /// All routes at one moment.
 #[derive(Default)]
 pub(super) struct RouteTable {
-    /// The routes of the routes file, in order of precedence.
+    /// The routes of the routes file, of HTTPRoutes and of tags, in order of precedence.
     from_file: Vec<Arc<Route>>,
     /// The positions in `from_file` of the routes that can match a path, by its first segment.
     by_segment: HashMap<String, Vec<usize>>,
@@ -27,9 +27,9 @@ pub(super) struct RouteTable {
 }
 
 impl RouteTable {
-    /// Replaces the routes of the file.
+    /// Replaces the routes of the file, of HTTPRoutes and of tags.
     pub(super) fn with_file(&self, mut routes: Vec<Arc<Route>>) -> Self {
-        // The sort is stable, so the file's order decides between equals.
+        // The sort is stable, so the order of `routes` decides between equals.
         routes.sort_by_key(|route| Reverse(route.rank()));
         let mut by_segment: HashMap<String, Vec<usize>> = HashMap::new();
         for route in &routes {

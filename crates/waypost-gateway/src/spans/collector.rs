@@ -19,7 +19,7 @@ use crate::upstream::{ClientTls, HttpUrl, Upstream, call};
 /// The largest response, in bytes.
 const MAX_RESPONSE: usize = 64 * 1024;
 
-/// The HTTP client of the exporter. Its requests run on a runtime, whatever thread waits for them.
+/// The HTTP client of the exporter. Its requests run on a runtime, no matter which thread waits for them.
 #[derive(Debug)]
 pub(super) struct Collector {
     connections: Arc<Connections>,
@@ -87,7 +87,7 @@ impl HttpClient for Collector {
 impl Connections {
     async fn send(&self, mut request: Request<Bytes>) -> Result<Response<Bytes>, String> {
         let now = self.started.elapsed().as_millis() as u64;
-        // Connections that are still there may have been closed by the collector.
+        // The collector may have closed connections that are still in the pool.
         self.upstream.close_idle(now);
         let peer = self.upstream.peer_of(&self.url);
         *request.uri_mut() = Uri::from(self.url.target.clone());

@@ -20,7 +20,7 @@ pub(crate) struct Tracer;
 #[derive(Default)]
 pub(crate) struct RequestSpan {}
 
-/// There are none.
+/// There are no such headers without the feature.
 pub(crate) enum TraceHeaders {}
 
 impl Tracer {

@@ -81,8 +81,8 @@ impl SpanQueue {
         })
     }
 
-    /// Reserves places for spans. Returns whether there are enough; otherwise the spans are counted as
-    /// lost.
+    /// Reserves places in the queue for spans. Returns whether there are enough; otherwise the spans are
+    /// counted as lost.
     pub(super) fn reserve(&self, spans: usize) -> bool {
         let waiting = &self.state.waiting;
         let enough = |waiting: usize| Some(waiting + spans).filter(|all| *all <= self.capacity);
@@ -94,7 +94,7 @@ impl SpanQueue {
         reserved.is_ok()
     }
 
-    /// Adds a span for which there is a place.
+    /// Adds a span for which a place has been reserved.
     pub(super) fn push(&self, span: SpanData) {
         self.processor.on_end(span);
     }
@@ -120,7 +120,7 @@ impl SpanQueue {
     }
 }
 
-/// An exporter that counts what it has exported, and logs when it begins and ceases to fail.
+/// An exporter that counts what it has exported, and logs when exports begin to fail and when they work again.
 #[derive(Debug)]
 struct CountingExporter {
     exporter: opentelemetry_otlp::SpanExporter,

@@ -1,4 +1,5 @@
-//! What is recorded about a request, and the spans made of it, with the attributes of OpenTelemetry's semantic conventions for HTTP.
+//! What is recorded about a request, and the spans made from it, with the attributes of OpenTelemetry's
+//! semantic conventions for HTTP.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -36,7 +37,7 @@ pub(super) struct Attempt {
     pub(super) id: SpanId,
     pub(super) instance: Arc<Instance>,
     pub(super) began: Duration,
-    /// `None` until the end of the request for an attempt with a response.
+    /// `None` for an attempt with a response, which ends with the request.
     pub(super) ended: Option<Duration>,
     pub(super) status: Option<StatusCode>,
     pub(super) error: Option<&'static str>,
@@ -216,7 +217,7 @@ impl Attributes {
         }
     }
 
-    /// A text of any length from outside.
+    /// Adds a text from outside, cut to at most [`MAX_TEXT`] bytes.
     fn text(&mut self, name: &'static str, text: &str) {
         let mut end = text.len().min(MAX_TEXT);
         while !text.is_char_boundary(end) {

@@ -26,10 +26,10 @@ struct Active {
     recording: Recording,
 }
 
-/// The headers by which an instance knows its parent span.
+/// The headers that tell an instance which span is the parent of its own.
 pub(crate) struct TraceHeaders {
     traceparent: HeaderValue,
-    /// Whether the caller's `tracestate` belongs to no valid trace.
+    /// Whether the trace begins here, so that the caller's `tracestate` is removed.
     is_new_trace: bool,
 }
 
@@ -70,7 +70,7 @@ impl RequestSpan {
         }
     }
 
-    /// Records the begin of an attempt. Returns the headers that its request needs.
+    /// Records the beginning of an attempt. Returns the headers that its request needs.
     pub(crate) fn attempt_began(
         &mut self,
         info: &StreamInfo,

@@ -202,8 +202,8 @@ fn gzip(environment: &Environment) -> Result<bool, ConfigError> {
     }
 }
 
-/// What the spans are from. `OTEL_SERVICE_NAME` takes precedence over the attribute `service.name`, and
-/// both over the gateway's name.
+/// The resource that the spans come from. `OTEL_SERVICE_NAME` takes precedence over the attribute
+/// `service.name`, and both over the gateway's name.
 fn resource(environment: &Environment, service: &ServiceName) -> Result<Resource, ConfigError> {
     let variable = "OTEL_RESOURCE_ATTRIBUTES";
     let attributes = match environment.get(variable) {

@@ -166,7 +166,7 @@ async fn an_idle_connection_answers_again_and_ends_as_tls_requires() {
             }
         }
     }
-    // The first is closed since it is idle, the second since the gateway ends. Without the alert
+    // The first is closed because it is idle, the second because the gateway ends. Without the alert
     // `close_notify`, reading would be an error.
     let mut second = clients.pop().unwrap();
     pass_time(Duration::from_secs(60)).await;

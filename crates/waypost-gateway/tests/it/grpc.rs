@@ -221,7 +221,7 @@ fn texts(texts: &[&str]) -> tonic::Request<BoxStream<'static, String>> {
     tonic::Request::new(stream::iter(texts).boxed())
 }
 
-/// A gateway with the service `test`. The `Notify` tells that a call of `Wait` has been cancelled.
+/// A gateway with the service `test`. The `Notify` is notified when a call of `Wait` has been cancelled.
 pub(crate) async fn start() -> (TestGateway, Arc<Notify>) {
     let gateway = TestGateway::start().await;
     let (address, cancelled) = server().await;

@@ -524,7 +524,7 @@ async fn two_gateways_agree_on_the_status_and_write_it_once() {
     cluster
         .until_condition("orders", "Accepted", "True", "Accepted")
         .await;
-    // A later change has passed through both, so what they had to write before is written.
+    // Counted again once a later change has reached both gateways, which have then written all earlier changes.
     let patches = || {
         let requests = cluster.server.requests();
         let patches = requests.into_iter().filter(|it| it.verb == "patch");

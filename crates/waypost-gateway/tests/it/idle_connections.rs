@@ -40,7 +40,7 @@ async fn a_connection_answers_again_and_again_after_it_was_idle() {
 async fn many_idle_connections_all_answer() {
     let gateway = gateway().await;
     let mut clients = Vec::new();
-    // More than may keep their buffers, so those of the last ones are released at once.
+    // More connections than may keep their buffers, so the last ones release theirs at once.
     for _ in 0..150 {
         let mut client = RawClient::connect(gateway.address).await;
         get(&mut client).await;
@@ -134,7 +134,7 @@ async fn a_head_that_stays_unfinished_after_idle_time_is_cut_off() {
     client.send("GET /livez HTTP/1.1\r\nX-").await;
     for _ in 0..4 {
         pass_time(Duration::from_secs(300)).await;
-        // More bytes don't start the limit again.
+        // More bytes don't restart the limit.
         let _ = client.0.write_all(b"x").await;
     }
     client.read_to_end().await;

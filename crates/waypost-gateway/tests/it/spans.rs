@@ -62,7 +62,7 @@ impl Collector {
         self.received.lock().expect("no panic").spans.clone()
     }
 
-    /// The spans of a trace, once there is the one of the request.
+    /// The spans of a trace, once the span of the request has been received.
     async fn trace(&self, id: &str) -> Trace {
         let find = || -> Vec<Span> {
             let spans = self.spans().into_iter();
@@ -131,7 +131,7 @@ fn called(gateway: &TestGateway, path: &str, flags: &str) -> http::request::Buil
         .header("tracestate", "vendor=1")
 }
 
-/// A header that a service has received from the gateway; it responds with what it has got.
+/// The value of a header as a service received it from the gateway. The service responds with its headers.
 fn received(response: &Value, header: &str) -> String {
     let value = response["headers"][header].as_str();
     value.unwrap_or_default().to_owned()

@@ -46,7 +46,7 @@ pub struct ObjectKind {
 }
 
 impl ObjectKind {
-    /// For example `("gateway.networking.k8s.io", "v1", "httproutes")`. The group of the core is empty.
+    /// For example `("gateway.networking.k8s.io", "v1", "httproutes")`. The core group is empty.
     pub const fn new(group: &'static str, version: &'static str, plural: &'static str) -> Self {
         Self {
             group,
@@ -60,7 +60,7 @@ impl ObjectKind {
         self.plural
     }
 
-    /// The API group; empty for the core.
+    /// The API group; empty for the core group.
     pub fn group(&self) -> &'static str {
         self.group
     }

@@ -105,7 +105,7 @@ impl<T> KindState<T> {
         self.hold_until
     }
 
-    /// Publishes an empty list that has lasted.
+    /// Publishes an empty list that has lasted for [`HOLD`].
     pub(super) fn end_hold(&mut self, now: Instant) {
         if self.hold_until.is_none_or(|end| end > now) {
             return;
@@ -118,7 +118,7 @@ impl<T> KindState<T> {
         self.publish();
     }
 
-    /// Whether the reflector depends on the server, so that probes make sense.
+    /// Whether to probe the server: not while it refuses to list these objects.
     pub(super) fn needs_liveness_probes(&self) -> bool {
         !self.is_refused()
     }

@@ -39,7 +39,7 @@ pub(crate) enum ReflectorEvent<T> {
     Failed(RequestError),
 }
 
-/// Who explains missing permissions for discovery, and in which namespaces.
+/// What explains missing permissions for discovery, and the namespaces that need them.
 pub(super) struct Advice {
     pub(super) advisor: Arc<RbacAdvisor>,
     pub(super) namespaces: Namespaces,

@@ -45,13 +45,13 @@ pub(super) struct SlotClaims {
 }
 
 /// The time of a claim and the index of the endpoint, in one number: the earlier claim is the smaller
-/// number, since times aren't negative. Candidates are sorted by id, so of equal times the lower id is the
-/// smaller in every process.
+/// number, since times aren't negative. Candidates are sorted by id, so if times are equal, the claim of the
+/// lower id is smaller in every process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Claim(u64);
 
 impl Claim {
-    /// No claim, which is later than any other.
+    /// No claim. It compares as later than any claim.
     const NONE: Self = Self(u64::MAX);
 
     fn new(time: f32, owner: u32) -> Self {
@@ -97,8 +97,8 @@ impl SlotClaims {
         let before = std::mem::replace(&mut self.horizon, horizon_of(&weights));
         self.endpoints = Arc::clone(candidates.endpoints_shared());
         (self.weights, self.seeds) = (weights, change.seeds);
-        // Whether a claim this near the horizon is within it must be computed. The margin is wider than
-        // any rounding.
+        // Claims this close to the horizon are computed again, to see whether they are within it. The margin
+        // is wider than any rounding error.
         let grows = self.horizon > before;
         let (near, past) = (self.horizon.min(before) * 0.999_99, self.horizon * 1.000_01);
         let mut open = vec![false; SLOTS];

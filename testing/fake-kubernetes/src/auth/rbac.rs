@@ -14,7 +14,7 @@ use crate::store::object::Key;
 const API_GROUP: &str = "rbac.authorization.k8s.io";
 const API_VERSION: &str = "rbac.authorization.k8s.io/v1";
 
-/// An action on objects of a namespace or, if it is empty, of all namespaces or of none.
+/// An action on objects of a namespace. An empty `namespace` stands for all, and for objects without one.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Action<'a> {
     pub verb: &'a str,

@@ -25,7 +25,7 @@ impl Key {
         }
     }
 
-    /// Whether the object is in this namespace. All objects are in the empty one, as in requests.
+    /// Whether the object is in this namespace. An empty namespace stands for all, as in requests.
     pub(crate) fn is_in(&self, namespace: &str) -> bool {
         namespace.is_empty() || self.namespace == namespace
     }
