@@ -74,7 +74,7 @@ pub(crate) fn compile() -> Result<PathBuf> {
         .join(PROFILE)
         .join("waypost");
     let bytes = fs::metadata(&program).map_err(at(&program))?.len();
-    eprintln!("xtask: the program has {:.1} MB", bytes as f64 / 1e6);
+    eprintln!("xtask: the program's size is {:.1} MB", bytes as f64 / 1e6);
     Ok(program)
 }
 

@@ -183,7 +183,7 @@ impl Scope {
         poll_fn(|cx| {
             self.deadline.register(cx.waker());
             if self.worker.is_draining() {
-                return Poll::Ready(Err("the gateway ends".into()));
+                return Poll::Ready(Err("the gateway is shutting down".into()));
             }
             Poll::Ready(Ok(ready!(waiting.as_mut().poll(cx))??))
         })

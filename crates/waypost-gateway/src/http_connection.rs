@@ -102,7 +102,7 @@ pub(crate) async fn serve_http1(
         return Ok(Served::Closed);
     }
     if !parts.read_buf.is_empty() {
-        return Err("a part of a request was left unread".into());
+        return Err("unread bytes of a request remain".into());
     }
     Ok(Served::Idle(stream.into_transport(), was_released))
 }

@@ -403,7 +403,7 @@ fn listed_namespaces(
 ) -> Result<Vec<Namespaces>, ConfigError> {
     if further.iter().any(|name| name == ALL_NAMESPACES) {
         if further.len() > 1 {
-            let problem = "\"*\" stands for all namespaces; don't name others beside it";
+            let problem = "\"*\" stands for all namespaces; don't list other namespaces with it";
             return Err(ConfigError::new(NAMESPACES, problem));
         }
         return Ok(vec![Namespaces::All]);

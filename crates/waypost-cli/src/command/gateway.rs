@@ -62,10 +62,10 @@ pub(crate) struct Gateway {
     #[arg(long)]
     routes_from_tags: bool,
     /// In Kubernetes, take routes from the HTTPRoutes of the Gateways of this class, whose controllerName is
-    /// waypost.dev/gateway. Services then get a route /NAME/... only with --only
+    /// waypost.dev/gateway. Services then get a route /NAME/... only if named with --only
     #[arg(long, value_name = "NAME", conflicts_with = "tls_cert")]
     gateway_class: Option<String>,
-    /// Port that the listeners of Gateways must have: the one under which clients reach this gateway
+    /// Port that the listeners of Gateways must have: the port at which clients reach this gateway
     #[arg(
         long,
         value_name = "PORT",

@@ -78,7 +78,9 @@ impl<'a> Controller<'a> {
         let restored = snapshot.as_ref().and_then(SnapshotFile::read);
         if let Some(objects) = &restored {
             routes.apply_http_routes(resolve(objects, &settings).routes);
-            tracing::info!("HTTPRoutes of the snapshot file are in use until they are listed");
+            tracing::info!(
+                "HTTPRoutes from the snapshot file are used until the API server has listed them"
+            );
         }
         Self {
             settings,
@@ -135,12 +137,14 @@ impl<'a> Controller<'a> {
         }
         match error {
             Some(error) if failing.is_some_and(Watched::is_refused) => tracing::error!(
-                "HTTPRoutes can't be followed: {error}; see the permissions in docs/gateway.md"
+                "can't watch HTTPRoutes: {error}; see the permissions in docs/gateway.md"
             ),
             Some(error) => {
-                tracing::warn!("HTTPRoutes may be outdated: {error}; the last known stay in use");
+                tracing::warn!(
+                    "HTTPRoutes may be outdated: {error}; the last known routes stay in use"
+                );
             }
-            None => tracing::info!("HTTPRoutes are followed"),
+            None => tracing::info!("watching HTTPRoutes"),
         }
         self.logged = now;
     }

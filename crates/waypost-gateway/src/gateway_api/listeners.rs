@@ -45,7 +45,7 @@ pub(super) fn listeners<'a>(gateway: &'a Gateway, settings: &Settings) -> Vec<Se
         }
         if listener.protocol != "HTTP" {
             let message = format!(
-                "the protocol {} is not supported, only HTTP; end TLS in front of the gateway",
+                "the protocol {} is not supported, only HTTP; terminate TLS in front of the gateway",
                 listener.protocol
             );
             problem = Some(Problem::new("UnsupportedProtocol", message));

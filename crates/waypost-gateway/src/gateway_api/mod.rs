@@ -50,7 +50,7 @@ pub struct GatewayApi {
     /// The name of the GatewayClass whose Gateways are served. Its `controllerName` must be
     /// `waypost.dev/gateway`.
     pub class: String,
-    /// The port that listeners must have: the one under which clients reach this gateway. 80 by default.
+    /// The port that listeners must have: the port at which clients reach this gateway. 80 by default.
     pub port: u16,
     /// The addresses at which clients reach this gateway, for the status of Gateways. None by default.
     pub addresses: Vec<String>,

@@ -81,7 +81,7 @@ pub(super) fn translate(
         }
     }
     if action.redirect.is_some() && (action.host.is_some() || !rule.backend_refs.is_empty()) {
-        let message = "a RequestRedirect excludes URLRewrite and backendRefs";
+        let message = "RequestRedirect can't be combined with URLRewrite or backendRefs";
         invalid.push(Problem::new("IncompatibleFilters", message));
         is_usable = false;
     }

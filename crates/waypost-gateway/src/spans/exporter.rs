@@ -56,7 +56,7 @@ impl SpanQueue {
             exporter = exporter.with_compression(Compression::Gzip);
         }
         let exporter = exporter.build().map_err(|error| {
-            ConfigError::new("the exporter of spans", format!("can't be used: {error}"))
+            ConfigError::new("the span exporter", format!("can't be started: {error}"))
         })?;
         let state = Arc::new(State::default());
         let exporter = CountingExporter {

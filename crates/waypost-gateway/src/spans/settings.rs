@@ -270,13 +270,13 @@ fn batching(environment: &Environment) -> Result<(usize, usize), ConfigError> {
     const MAX_QUEUE: usize = 1_000_000;
     let queue = number(environment, QUEUE)?.unwrap_or(2048);
     if !(1..=MAX_QUEUE).contains(&queue) {
-        return bad(QUEUE, format!("{queue} is not from 1 to {MAX_QUEUE}"));
+        return bad(QUEUE, format!("{queue} is not between 1 and {MAX_QUEUE}"));
     }
     let batch = number(environment, BATCH)?.unwrap_or(queue.min(512));
     if !(1..=queue).contains(&batch) {
         return bad(
             BATCH,
-            format!("{batch} is not from 1 to the size of the queue, {queue}"),
+            format!("{batch} is not between 1 and the size of the queue, {queue}"),
         );
     }
     Ok((queue, batch))
@@ -287,10 +287,7 @@ fn millis(
     variable: &'static str,
 ) -> Result<Option<Duration>, ConfigError> {
     match number::<u32>(environment, variable)? {
-        Some(0) => bad(
-            variable,
-            "0 is not a number of milliseconds from 1".to_owned(),
-        ),
+        Some(0) => bad(variable, "0 is too short: at least 1 ms".to_owned()),
         time => Ok(time.map(|millis| Duration::from_millis(millis.into()))),
     }
 }

@@ -251,7 +251,7 @@ fn log(event: &BalanceEvent, service: &str) {
             let cause = cause.as_str();
             tracing::warn!(
                 service, %instance, cause,
-                "endpoint not ejected: too many others are"
+                "endpoint not ejected: too many others are already ejected"
             );
         }
         BalanceEvent::Returned { instance } => {
