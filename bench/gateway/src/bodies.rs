@@ -15,9 +15,8 @@ const BODIES: u32 = 50;
 const SLOW: u32 = 50;
 
 pub(crate) fn run(rounds: u32, folder: &Path) -> Result<(), String> {
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let port = proxies::free_port()?;
-    let origin = own.with_file_name("origin");
+    let origin = proxies::sibling("origin")?;
     let _origin = Process::start(Command::new(origin).args([port.to_string(), SIZE.to_string()]))?;
     proxies::wait_for(port)?;
     println!(

@@ -78,9 +78,8 @@ fn print(event: &str, outcome: Outcome) {
 }
 
 fn instance(consul: u16) -> Result<Process, String> {
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let port = proxies::free_port()?;
-    let service = own.with_file_name("service");
+    let service = proxies::sibling("service")?;
     let process =
         Process::start(Command::new(service).args([port.to_string(), consul.to_string()]))?;
     proxies::wait_for(port)?;

@@ -121,6 +121,20 @@ impl Proxy {
     }
 }
 
+/// Another program of this package. `cargo run` builds only the one that it runs.
+pub(crate) fn sibling(name: &str) -> Result<PathBuf, String> {
+    let own = std::env::current_exe().map_err(|error| error.to_string())?;
+    let path = own.with_file_name(name);
+    if path.exists() {
+        return Ok(path);
+    }
+    Err(format!(
+        "{} is missing; build all programs first: \
+         cargo build --release --manifest-path bench/Cargo.toml -p gateway --bins",
+        path.display()
+    ))
+}
+
 /// The command of one of this package's programs.
 pub(crate) fn program(
     name: &str,
@@ -128,7 +142,6 @@ pub(crate) fn program(
     origin: &str,
     folder: &Path,
 ) -> Result<Command, String> {
-    let own = std::env::current_exe().map_err(|error| error.to_string())?;
     let log = folder.join("access.log");
     let (binary, log) = match name {
         "hyper" => ("bare", None),
@@ -136,7 +149,7 @@ pub(crate) fn program(
         "waypost without log" => ("ours", Some("off")),
         _ => return Err(format!("{name:?} is none of {NAMES:?}")),
     };
-    let mut command = Command::new(own.with_file_name(binary));
+    let mut command = Command::new(sibling(binary)?);
     command.args([&port.to_string(), origin]);
     if let Some(log) = log {
         let workers = if name == TWO_WORKERS { "2" } else { "1" };
