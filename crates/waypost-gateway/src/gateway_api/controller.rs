@@ -27,7 +27,6 @@ enum Object {
     Gateway(Gateway),
     Route(HttpRoute),
     Grant(ReferenceGrant),
-    Unreadable,
 }
 
 /// Follows the Gateway API as long as it is polled; never returns. Without a configuration for it, does
@@ -209,34 +208,41 @@ fn collect(watched: &[Watched<Object>], restored: Option<&Objects>) -> Option<Ob
                 Object::Gateway(it) => objects.gateways.push(it.clone()),
                 Object::Route(it) => objects.routes.push(it.clone()),
                 Object::Grant(it) => objects.grants.push(it.clone()),
-                Object::Unreadable => {}
             }
         }
     }
     Some(objects)
 }
 
-fn parse(kind: &ObjectKind, object: Value) -> Object {
-    fn read<T: DeserializeOwned>(kind: &ObjectKind, object: Value, of: fn(T) -> Object) -> Object {
+/// Reads an object; `None` if it is unreadable.
+fn parse(kind: &ObjectKind, object: Value) -> Option<Object> {
+    fn read<T: DeserializeOwned>(
+        kind: &ObjectKind,
+        object: Value,
+        of: fn(T) -> Object,
+    ) -> Option<Object> {
         let (namespace, name) = (
             object["metadata"]["namespace"].to_string(),
             object["metadata"]["name"].to_string(),
         );
-        serde_json::from_value(object).map_or_else(
-            |error| {
-                tracing::warn!(%kind, namespace, name, %error, "an object is unreadable");
-                Object::Unreadable
-            },
-            of,
-        )
+        let warn = |error: &serde_json::Error| {
+            tracing::warn!(
+                %kind, namespace, name, %error,
+                "an object is unreadable; its last readable version stays in use, if there is one"
+            );
+        };
+        serde_json::from_value(object)
+            .inspect_err(warn)
+            .ok()
+            .map(of)
     }
     match *kind {
         SERVICES => read(kind, object, Object::Service),
         // Only the metadata of a Namespace is used.
-        NAMESPACES => Object::Namespace(Namespace {
+        NAMESPACES => Some(Object::Namespace(Namespace {
             metadata: serde_json::from_value(object["metadata"].clone()).unwrap_or_default(),
             ..Namespace::default()
-        }),
+        })),
         CLASSES => read(kind, object, Object::Class),
         GATEWAYS => read(kind, object, Object::Gateway),
         ROUTES => read(kind, object, Object::Route),

@@ -299,7 +299,7 @@ impl Routes {
         let written = explicit.from_file.iter().chain(&explicit.from_objects.1);
         let routes = written.chain(tagged).cloned().collect();
         self.table
-            .store(Arc::new(self.table.load().with_file(routes)));
+            .store(Arc::new(self.table.load().with_explicit(routes)));
     }
 
     fn explicit(&self) -> MutexGuard<'_, ExplicitRoutes> {

@@ -15,8 +15,8 @@ use super::route::Route;
 #[derive(Default)]
 pub(super) struct RouteTable {
     /// The routes of the routes file, of HTTPRoutes and of tags, in order of precedence.
-    from_file: Vec<Arc<Route>>,
-    /// The positions in `from_file` of the routes that can match a path, by its first segment.
+    explicit: Vec<Arc<Route>>,
+    /// The positions in `explicit` of the routes that can match a path, by its first segment.
     by_segment: HashMap<String, Vec<usize>>,
     /// The positions for all other first segments.
     by_no_segment: Vec<usize>,
@@ -28,7 +28,7 @@ pub(super) struct RouteTable {
 
 impl RouteTable {
     /// Replaces the routes of the file, of HTTPRoutes and of tags.
-    pub(super) fn with_file(&self, mut routes: Vec<Arc<Route>>) -> Self {
+    pub(super) fn with_explicit(&self, mut routes: Vec<Arc<Route>>) -> Self {
         // The sort is stable, so the order of `routes` decides between equals.
         routes.sort_by_key(|route| Reverse(route.rank()));
         let mut by_segment: HashMap<String, Vec<usize>> = HashMap::new();
@@ -48,7 +48,7 @@ impl RouteTable {
             }
         }
         Self {
-            from_file: routes,
+            explicit: routes,
             by_segment,
             by_no_segment,
             discovered: self.discovered.clone(),
@@ -63,7 +63,7 @@ impl RouteTable {
         freshness: Freshness,
     ) -> Self {
         Self {
-            from_file: self.from_file.clone(),
+            explicit: self.explicit.clone(),
             by_segment: self.by_segment.clone(),
             by_no_segment: self.by_no_segment.clone(),
             discovered,
@@ -81,18 +81,18 @@ impl RouteTable {
         headers: &HeaderMap,
     ) -> Option<&Arc<Route>> {
         let segment = first_segment(path);
-        if self.from_file.is_empty() {
+        if self.explicit.is_empty() {
             return self.discovered.get(segment);
         }
         let host = host.map(bare_host);
         let candidates = self.by_segment.get(segment).unwrap_or(&self.by_no_segment);
-        let from_file = candidates
+        let explicit = candidates
             .iter()
-            .filter_map(|at| self.from_file.get(*at))
+            .filter_map(|at| self.explicit.get(*at))
             .find(|route| route.matches(host.as_deref(), path, query, method, headers));
-        match from_file {
+        match explicit {
             Some(route) if route.precedes_discovered() => Some(route),
-            from_file => self.discovered.get(segment).or(from_file),
+            explicit => self.discovered.get(segment).or(explicit),
         }
     }
 
@@ -100,7 +100,7 @@ impl RouteTable {
     pub(super) fn all(&self) -> Vec<Arc<Route>> {
         let mut discovered: Vec<_> = self.discovered.values().cloned().collect();
         discovered.sort_by(|a, b| a.name().cmp(b.name()));
-        [self.from_file.clone(), discovered].concat()
+        [self.explicit.clone(), discovered].concat()
     }
 }
 

@@ -8,7 +8,7 @@
 //!
 //! const NAMESPACES: ObjectKind = ObjectKind::new("", "v1", "namespaces");
 //! let provider = KubernetesProvider::builder().build()?;
-//! let mut watch = provider.objects().watch(&[NAMESPACES], |_, object| object);
+//! let mut watch = provider.objects().watch(&[NAMESPACES], |_, object| Some(object));
 //! let kinds = watch.changed().await.ok_or("the watch has ended")?;
 //! if let Some(error) = kinds[0].error() {
 //!     eprintln!("the list may be outdated: {error}");
@@ -167,14 +167,15 @@ impl ObjectClient {
     }
 
     /// Follows all objects of these kinds in all namespaces, until the watch is dropped. `parse` turns
-    /// the JSON of an object into what is kept of it.
+    /// the JSON of an object into what is kept of it; `None` if it can't be read. Such an object keeps its
+    /// last readable version, or is left out if there is none.
     ///
     /// Known objects are kept if the server fails. An empty list after a failure counts only if it lasts
     /// for 10 s, since a wiped etcd looks like that. Must be called within a Tokio runtime.
     pub fn watch<T: Send + Sync + 'static>(
         &self,
         kinds: &[ObjectKind],
-        parse: impl Fn(&ObjectKind, Value) -> T + Send + 'static,
+        parse: impl Fn(&ObjectKind, Value) -> Option<T> + Send + 'static,
     ) -> ObjectWatch<T> {
         let (task, latest) = Task::new(&self.client, kinds, parse);
         ObjectWatch {

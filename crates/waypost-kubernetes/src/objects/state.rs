@@ -45,13 +45,8 @@ impl<T> KindState<T> {
         &mut self,
         event: ReflectorEvent<Value>,
         now: Instant,
-        parse: impl Fn(&ObjectKind, Value) -> T,
+        parse: impl Fn(&ObjectKind, Value) -> Option<T>,
     ) -> bool {
-        let kind = self.kind;
-        let keyed = |object: Value| {
-            let key = ObjectKey::of(&object);
-            (key, Arc::new(parse(&kind, object)))
-        };
         let was_failing = self.error.take().is_some();
         match event {
             ReflectorEvent::Listed {
@@ -59,14 +54,18 @@ impl<T> KindState<T> {
                 watch_error,
                 rolled_back,
             } => {
-                self.received = objects.into_iter().map(keyed).collect();
+                let objects = objects.into_iter();
+                self.received = objects.filter_map(|it| self.parsed(it, &parse)).collect();
                 self.error = watch_error;
                 let is_suspect = was_failing || rolled_back.is_some();
                 if is_suspect && self.received.is_empty() && !self.published.is_empty() {
                     self.hold_until.get_or_insert(now + HOLD);
                 }
             }
-            ReflectorEvent::Applied(object) => self.received.extend([keyed(object)]),
+            ReflectorEvent::Applied(object) => {
+                let parsed = self.parsed(object, &parse);
+                self.received.extend(parsed);
+            }
             ReflectorEvent::Deleted(key) => {
                 self.received.remove(&key);
             }
@@ -85,6 +84,18 @@ impl<T> KindState<T> {
             self.publish();
         }
         false
+    }
+
+    /// An object with its key. One that can't be read keeps its last readable version, if there is one.
+    fn parsed(
+        &self,
+        object: Value,
+        parse: impl Fn(&ObjectKind, Value) -> Option<T>,
+    ) -> Option<(ObjectKey, Arc<T>)> {
+        let key = ObjectKey::of(&object);
+        let read = parse(&self.kind, object).map(Arc::new);
+        let read = read.or_else(|| self.received.get(&key).cloned())?;
+        Some((key, read))
     }
 
     /// Records that the objects are outdated, unless the server has refused to list them anyway.
@@ -203,7 +214,9 @@ mod tests {
     }
 
     fn apply(state: &mut KindState<Value>, event: ReflectorEvent<Value>) {
-        state.apply(event, Instant::now(), |_, object| object);
+        state.apply(event, Instant::now(), |_, object| {
+            (object["spec"] != "unreadable").then_some(object)
+        });
     }
 
     fn names(state: &KindState<Value>) -> Vec<String> {
@@ -228,6 +241,25 @@ mod tests {
         );
         assert_eq!(names(&state), ["demo/b"]);
         assert!(state.snapshot(&"test".into(), None).error().is_none());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_object_that_becomes_unreadable_keeps_its_last_readable_version() {
+        let unreadable = |name: &str| json!({ "metadata": { "namespace": "demo", "name": name }, "spec": "unreadable" });
+        let mut state = KindState::new(KIND);
+        apply(&mut state, listed(&["a", "b"]));
+        apply(&mut state, ReflectorEvent::Applied(unreadable("a")));
+        apply(&mut state, ReflectorEvent::Applied(unreadable("new")));
+        assert_eq!(names(&state), ["demo/a", "demo/b"]);
+        apply(
+            &mut state,
+            ReflectorEvent::Listed {
+                objects: vec![unreadable("a"), unreadable("new")],
+                watch_error: None,
+                rolled_back: None,
+            },
+        );
+        assert_eq!(names(&state), ["demo/a"]);
     }
 
     #[tokio::test(start_paused = true)]

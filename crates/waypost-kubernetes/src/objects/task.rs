@@ -19,7 +19,7 @@ use crate::reflector::{Reflector, ReflectorEvent, WatchProgress};
 /// The minimum time between two publications, so that a burst of changes is published once.
 const PUBLISH_INTERVAL: Duration = Duration::from_millis(20);
 
-type Parse<T> = Box<dyn Fn(&ObjectKind, Value) -> T + Send>;
+type Parse<T> = Box<dyn Fn(&ObjectKind, Value) -> Option<T> + Send>;
 
 pub(super) struct Task<T> {
     provider: Arc<str>,
@@ -36,7 +36,7 @@ impl<T: Send + Sync + 'static> Task<T> {
     pub(super) fn new(
         client: &Arc<ApiClient>,
         kinds: &[ObjectKind],
-        parse: impl Fn(&ObjectKind, Value) -> T + Send + 'static,
+        parse: impl Fn(&ObjectKind, Value) -> Option<T> + Send + 'static,
     ) -> (Self, watch::Receiver<Vec<Objects<T>>>) {
         let (mut reflectors, mut targets) = (Vec::new(), Vec::new());
         for kind in kinds {

@@ -22,7 +22,7 @@ fn route(namespace: &str, name: &str) -> Value {
 fn watch(provider: &KubernetesProvider) -> ObjectWatch<Value> {
     provider
         .objects()
-        .watch(&[SERVICES, ROUTES], |_, object| object)
+        .watch(&[SERVICES, ROUTES], |_, object| Some(object))
 }
 
 /// The routes, once they fulfil a condition.
