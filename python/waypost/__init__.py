@@ -1,5 +1,5 @@
-"""Service discovery for microservices: find, call and be found, with the same code on a laptop and in
-a cluster.
+"""Service discovery for microservices: look up, call and register services, with the same code on a
+laptop and in a cluster.
 
 ==============================  ==========================================================
 module                          contents

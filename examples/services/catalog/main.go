@@ -1,6 +1,6 @@
-// The catalogue: a service that needs only Go's standard library.
+// `catalog`, a service that needs only Go's standard library: the prices of items.
 //
-// It gets its port from PORT, as `waypost up` sets it.
+// `waypost up` sets PORT.
 package main
 
 import (

@@ -1,6 +1,6 @@
-"""The orders: a service that needs only Python's standard library.
+"""`orders`, a service that needs only Python's standard library.
 
-It gets its port from PORT and the URL of the catalogue from CATALOG_URL, as `waypost up` sets them.
+`waypost up` sets PORT, and CATALOG_URL, the URL of `catalog`.
 """
 
 import json
@@ -48,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def price(item: str) -> int:
-    """The price of an item, from an instance of the catalogue that the gateway picks."""
+    """The price of an item, from `catalog`. The gateway picks the instance."""
     with urllib.request.urlopen(f"{CATALOG}/prices/{item}", timeout=5) as response:
         return json.load(response)["price"]
 

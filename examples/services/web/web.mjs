@@ -1,6 +1,6 @@
-// The shop's page: a service that needs only Node's standard library.
+// `web`, a service that needs only Node's standard library: a page that shows an order.
 //
-// It gets its port from PORT and the URL of the orders from ORDERS_URL, as `waypost up` sets them.
+// `waypost up` sets PORT, and ORDERS_URL, the URL of `orders`.
 
 import http from "node:http";
 
