@@ -4,10 +4,8 @@
 //! the requests of a connection share, exist from the first byte of a request until the connection has
 //! been idle for a moment.
 
-use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
@@ -15,8 +13,8 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-use crate::client_stream::{ClientLimits, Transport};
-use crate::deadlines::Deadline;
+use crate::client_stream::Transport;
+use crate::connection_scope::{BoxError, Scope, Served};
 use crate::http_connection::{serve_http1, serve_http2};
 use crate::listener::{Accepted, Permit};
 use crate::server::Server;
@@ -27,24 +25,11 @@ const KEEPALIVE: Duration = Duration::from_secs(60);
 /// The first bytes of an HTTP/2 connection. No method of HTTP/1.1 begins with them.
 const HTTP2_PREFACE: &[u8] = b"PRI ";
 
-pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
-
 /// A client's connection. Ends when the client closes it, an error occurs, or the worker ends.
 pub(crate) struct Connection {
     scope: Scope,
     step: Step,
     _permit: Permit,
-}
-
-/// What serving a connection needs.
-#[derive(Clone)]
-pub(crate) struct Scope {
-    pub(crate) server: Arc<Server>,
-    pub(crate) worker: Arc<Worker>,
-    pub(crate) peer: SocketAddr,
-    /// The limit on the time in which the client sends nothing. The worker also uses it to wake the task of
-    /// the connection when the worker drains or closes.
-    pub(crate) deadline: Arc<Deadline>,
 }
 
 enum Step {
@@ -55,13 +40,6 @@ enum Step {
     /// Boxed, so that the task of an idle connection is small.
     Serving(Pin<Box<dyn Future<Output = Result<Served, BoxError>> + Send>>),
     Closed,
-}
-
-/// How serving a connection ended.
-pub(crate) enum Served {
-    Closed,
-    /// The client has sent nothing since its last request or the TLS handshake, for the given time.
-    Idle(Transport, Duration),
 }
 
 impl Connection {
@@ -146,48 +124,6 @@ impl Future for Connection {
             tracing::debug!(%error, peer = %this.scope.peer, "connection failed");
         }
         Poll::Ready(())
-    }
-}
-
-impl Scope {
-    pub(crate) fn limits(&self) -> ClientLimits {
-        ClientLimits::new(self.server.config())
-    }
-
-    /// Waits until the client has sent something. False if the connection is to be closed, since the
-    /// limit has passed or the worker drains.
-    fn poll_receives(
-        &self,
-        transport: &mut Transport,
-        cx: &mut Context<'_>,
-    ) -> Poll<io::Result<bool>> {
-        self.deadline.register(cx.waker());
-        if let Poll::Ready(readable) = transport.poll_readable(cx) {
-            return Poll::Ready(readable.map(|()| true));
-        }
-        if self.deadline.has_passed() || self.worker.is_draining() {
-            // With TLS, this sends `close_notify`, so the client knows that nothing is missing.
-            let _ = transport.poll_shutdown(cx);
-            return Poll::Ready(Ok(false));
-        }
-        Poll::Pending
-    }
-
-    /// Awaits a future for at most `limit`, and until the worker drains.
-    async fn within<T>(
-        &self,
-        limit: Duration,
-        waiting: impl Future<Output = io::Result<T>>,
-    ) -> Result<T, BoxError> {
-        let mut waiting = pin!(tokio::time::timeout(limit, waiting));
-        poll_fn(|cx| {
-            self.deadline.register(cx.waker());
-            if self.worker.is_draining() {
-                return Poll::Ready(Err("the gateway is shutting down".into()));
-            }
-            Poll::Ready(Ok(ready!(waiting.as_mut().poll(cx))??))
-        })
-        .await
     }
 }
 

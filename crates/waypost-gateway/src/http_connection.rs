@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use crate::client::{Client, ConnectionState, Expected};
 use crate::client_stream::{ClientLimits, ClientStream, Transport};
-use crate::connection::{BoxError, Scope, Served};
+use crate::connection_scope::{BoxError, Scope, Served};
 use crate::deadlines::Deadline;
 use crate::forwarded::Forwarding;
 use crate::framing::{FramingConflict, MAX_HEAD};

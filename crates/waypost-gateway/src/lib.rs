@@ -96,6 +96,7 @@ mod client;
 mod client_stream;
 mod config;
 mod connection;
+mod connection_scope;
 mod deadlines;
 mod exchange;
 mod forwarded;

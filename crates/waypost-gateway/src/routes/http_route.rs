@@ -3,18 +3,18 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use http::uri::PathAndQuery;
-use http::{HeaderValue, Response, StatusCode, Uri, header};
+use http::HeaderValue;
 use tokio::sync::Semaphore;
 use waypost::ServiceName;
 
-use super::pattern::{Conditions, HostPattern, PathPattern, Segment, bare_host};
+use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
+use super::redirect::Redirect;
 use super::route::{
-    Destination, Limits, MIRRORED_BODY, MIRRORED_IN_FLIGHT, MirrorTo, Rewrite, Route, Subset,
+    Destination, Limits, MIRRORED_BODY, MIRRORED_IN_FLIGHT, MirrorTo, Route, Subset,
 };
+use super::target_rewrite::Rewrite;
 use crate::header_edits::HeaderEdits;
 use crate::policy::Policies;
-use crate::response_body::ResponseBody;
 use crate::service::Service;
 
 /// One match of a rule for one host.
@@ -62,62 +62,14 @@ pub(crate) enum PathChange {
     Prefix(String),
 }
 
-/// A redirect of all requests of a route. What is `None` stays as it is in the request.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Redirect {
-    pub(crate) scheme: Option<&'static str>,
-    pub(crate) host: Option<String>,
-    pub(crate) port: Option<u16>,
-    /// The port of the listener, for a redirect without scheme and port.
-    pub(crate) listener_port: u16,
-    pub(crate) status: StatusCode,
-}
-
-impl Redirect {
-    /// The response. `scheme` and `host` are those that the client has used.
-    pub(crate) fn response(
+impl HttpRouteSpec {
+    /// The route of this match.
+    pub(super) fn route(
         &self,
-        target: &PathAndQuery,
-        scheme: &str,
-        host: Option<&HeaderValue>,
-    ) -> Response<ResponseBody> {
-        let mut response = Response::new(ResponseBody::empty());
-        *response.status_mut() = self.status;
-        let requested = host.and_then(|host| host.to_str().ok()).map(bare_host);
-        let location = match self.host.as_deref().or(requested.as_deref()) {
-            Some(host) => self.location(target, scheme, host),
-            None => target.to_string(),
-        };
-        if let Ok(location) = HeaderValue::try_from(location) {
-            response.headers_mut().insert(header::LOCATION, location);
-        }
-        response
-    }
-
-    fn location(&self, target: &PathAndQuery, requested: &str, host: &str) -> String {
-        let scheme = self.scheme.unwrap_or(requested);
-        let port = match (self.port, self.scheme, requested) {
-            (Some(port), ..) => Some(port),
-            // A proxy that terminates TLS in front of the gateway has another port than the listener.
-            (None, None, "http") => Some(self.listener_port),
-            _ => None,
-        };
-        let default = if scheme == "https" { 443 } else { 80 };
-        match port.filter(|port| *port != default) {
-            Some(port) => format!("{scheme}://{host}:{port}{target}"),
-            None => format!("{scheme}://{host}{target}"),
-        }
-    }
-}
-
-impl Route {
-    /// The route of one match of a rule.
-    pub(super) fn from_http_route(
-        spec: &HttpRouteSpec,
         defaults: &Limits,
         mut service: impl FnMut(&ServiceName) -> Arc<Service>,
-    ) -> Self {
-        let action = &*spec.action;
+    ) -> Route {
+        let action = &*self.action;
         let mut destination = |name: &ServiceName, weight| Destination {
             service: service(name),
             subset: Subset::default(),
@@ -142,19 +94,19 @@ impl Route {
             })
         });
         let weights = destinations.iter().map(|destination| destination.weight);
-        Self {
-            name: spec.name.as_str().into(),
-            source: Some(Arc::clone(&spec.source)),
-            hosts: spec.host.iter().cloned().collect(),
-            except_hosts: spec.except_hosts.clone(),
-            path: spec.path.clone(),
-            conditions: spec.conditions.clone(),
+        Route {
+            name: self.name.as_str().into(),
+            source: Some(Arc::clone(&self.source)),
+            hosts: self.host.iter().cloned().collect(),
+            except_hosts: self.except_hosts.clone(),
+            path: self.path.clone(),
+            conditions: self.conditions.clone(),
             total_weight: weights.fold(action.unresolved, u32::saturating_add),
             has_unresolved: action.unresolved > 0 || destinations.is_empty(),
             destinations,
             prefix: String::new(),
             prefix_value: None,
-            rewrite: rewrite(action.path.as_ref(), &spec.path),
+            rewrite: rewrite(action.path.as_ref(), &self.path),
             redirects_bare_prefix: false,
             redirect: action.redirect.clone().map(Box::new),
             host: action.host.clone(),
@@ -185,20 +137,10 @@ fn rewrite(change: Option<&PathChange>, pattern: &PathPattern) -> Rewrite {
     }
 }
 
-/// The path of a request with the prefix replaced, as in the table of the Gateway API's
-/// `HTTPPathModifier`.
-pub(super) fn with_prefix(uri: &Uri, from: &str, to: &str) -> String {
-    let rest = uri.path().strip_prefix(from).unwrap_or(uri.path());
-    let path = format!("{to}{rest}");
-    let path = if path.is_empty() { "/" } else { &path };
-    match uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use http::Uri;
+
     use super::*;
 
     #[test]
@@ -219,55 +161,9 @@ mod tests {
         ] {
             let pattern = PathPattern::prefix(prefix).unwrap();
             let change = PathChange::Prefix(to.into());
-            let Rewrite::MatchedPrefix { from, to } = rewrite(Some(&change), &pattern) else {
-                panic!("a prefix")
-            };
             let uri: Uri = path.parse().unwrap();
-            assert_eq!(with_prefix(&uri, &from, &to), expected, "{path} {prefix}");
-        }
-    }
-
-    #[test]
-    fn a_redirect_has_a_port_only_if_it_is_not_the_schemes() {
-        let redirect = |scheme, port, listener_port| Redirect {
-            scheme,
-            host: None,
-            port,
-            listener_port,
-            status: StatusCode::FOUND,
-        };
-        let host = HeaderValue::from_static("Shop.example:8000");
-        for (redirect, scheme, expected) in [
-            (redirect(None, None, 80), "http", "http://shop.example/a?b"),
-            (
-                redirect(None, None, 8080),
-                "http",
-                "http://shop.example:8080/a?b",
-            ),
-            (
-                redirect(None, None, 80),
-                "https",
-                "https://shop.example/a?b",
-            ),
-            (
-                redirect(Some("https"), None, 80),
-                "http",
-                "https://shop.example/a?b",
-            ),
-            (
-                redirect(Some("https"), Some(8443), 80),
-                "http",
-                "https://shop.example:8443/a?b",
-            ),
-            (
-                redirect(Some("https"), Some(443), 80),
-                "http",
-                "https://shop.example/a?b",
-            ),
-        ] {
-            let target = PathAndQuery::from_static("/a?b");
-            let response = redirect.response(&target, scheme, Some(&host));
-            assert_eq!(response.headers()[header::LOCATION], expected);
+            let target = rewrite(Some(&change), &pattern).apply(&uri, "", &pattern);
+            assert_eq!(target, expected, "{path} {prefix}");
         }
     }
 }

@@ -8,9 +8,11 @@ mod expression;
 mod file;
 mod http_route;
 mod pattern;
+mod redirect;
 mod route;
 mod table;
 mod tagged;
+mod target_rewrite;
 mod values;
 
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -39,12 +41,14 @@ pub(crate) use expression::Expression;
 pub(crate) use file::parse as parse_routes;
 pub(crate) use http_route::HttpRouteSpec;
 #[cfg(feature = "kubernetes")]
-pub(crate) use http_route::{PathChange, Redirect, RuleAction};
+pub(crate) use http_route::{PathChange, RuleAction};
 #[cfg(any(test, feature = "fuzz", feature = "kubernetes"))]
 pub(crate) use pattern::PathPattern;
 pub(crate) use pattern::decode_unreserved;
 #[cfg(feature = "kubernetes")]
 pub(crate) use pattern::{Conditions, HostPattern, ValuePattern};
+#[cfg(feature = "kubernetes")]
+pub(crate) use redirect::Redirect;
 pub(crate) use route::{Limits, MirrorTo, Route, Subset};
 
 use self::auth_spec::{AuthResources, Surroundings};
@@ -207,9 +211,9 @@ impl Routes {
     pub(crate) fn apply_http_routes(&self, specs: Vec<HttpRouteSpec>) {
         let mut services = self.services();
         if self.explicit().from_objects.0 != specs {
-            let route = |spec| {
+            let route = |spec: &HttpRouteSpec| {
                 let service = |name: &ServiceName| self.service(&mut services, name);
-                Arc::new(Route::from_http_route(spec, &self.limits, service))
+                Arc::new(spec.route(&self.limits, service))
             };
             let routes = specs.iter().map(route).collect();
             self.explicit().from_objects = (specs, routes);

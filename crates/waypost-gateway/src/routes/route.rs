@@ -13,9 +13,10 @@ use super::file::{
     CompressSpec, CorsSpec, DestinationSpec, LimitsSpec, MirrorSpec, RateBy, RateLimitSpec,
     RouteSpec,
 };
-use super::http_route::{Redirect, with_prefix};
-use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
+use super::pattern::{Conditions, HostPattern, PathPattern};
+use super::redirect::Redirect;
 use super::tagged::TaggedRoute;
+use super::target_rewrite::Rewrite;
 use crate::config::Config;
 use crate::policy::{
     COMPRESSED_TYPES, CompressionRules, Concurrency, Cors, Policies, RateKey, RateLimit, Sticky,
@@ -104,21 +105,6 @@ impl MirrorTo {
 pub(crate) struct Subset {
     version: Option<String>,
     tag: Option<String>,
-}
-
-/// How the path is changed.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Rewrite {
-    Keep,
-    /// The prefix is replaced.
-    Prefix(String),
-    /// The prefix is replaced, and responses are left as they are.
-    MatchedPrefix {
-        from: String,
-        to: String,
-    },
-    /// The path is replaced.
-    Whole(Vec<Segment>),
 }
 
 /// The limits of a route's requests.
@@ -261,7 +247,7 @@ impl Route {
         let (prefix, rewrite) = match (&spec.path, spec.rewrite) {
             (_, None) => (String::new(), Rewrite::Keep),
             (PathPattern::Prefix(prefix), Some(to)) => (prefix.clone(), Rewrite::Prefix(to)),
-            (_, Some(to)) => (String::new(), Rewrite::Whole(segments(&to))),
+            (_, Some(to)) => (String::new(), Rewrite::whole(&to)),
         };
         let policies = Policies {
             authentication: access.authentication,
@@ -383,10 +369,7 @@ impl Route {
 
     /// The path that the service sees instead of the prefix.
     pub(crate) fn replacement(&self) -> &str {
-        match &self.rewrite {
-            Rewrite::Prefix(to) => to,
-            Rewrite::Keep | Rewrite::MatchedPrefix { .. } | Rewrite::Whole(_) => "",
-        }
+        self.rewrite.replacement()
     }
 
     pub(crate) fn matches(
@@ -419,53 +402,8 @@ impl Route {
 
     /// The target of a request as the service sees it.
     pub(crate) fn rewritten(&self, uri: &Uri) -> PathAndQuery {
-        let whole = uri.path_and_query();
-        let target = whole.map_or("/", PathAndQuery::as_str);
-        let rewritten = match &self.rewrite {
-            Rewrite::Keep => return whole.cloned().unwrap_or(PathAndQuery::from_static("/")),
-            Rewrite::Prefix(to) => {
-                let rest = target.strip_prefix(self.prefix.as_str()).unwrap_or(target);
-                if to.is_empty() && rest.starts_with('/') {
-                    rest.parse()
-                } else if rest.is_empty() || rest.starts_with('?') {
-                    format!("{to}/{rest}").parse()
-                } else {
-                    format!("{to}{rest}").parse()
-                }
-            }
-            Rewrite::MatchedPrefix { from, to } => with_prefix(uri, from, to).parse(),
-            Rewrite::Whole(segments) => {
-                let values = self.path.parameters(uri.path());
-                let query = uri.query().map(|query| format!("?{query}"));
-                let path = fill(segments, &values);
-                format!("{path}{}", query.unwrap_or_default()).parse()
-            }
-        };
-        // Parts of a valid target are valid.
-        rewritten.unwrap_or(PathAndQuery::from_static("/"))
+        self.rewrite.apply(uri, &self.prefix, &self.path)
     }
-}
-
-fn segments(path: &str) -> Vec<Segment> {
-    match PathPattern::template(path) {
-        Ok(PathPattern::Template(segments)) => segments,
-        _ => Vec::new(),
-    }
-}
-
-fn fill(segments: &[Segment], values: &[(&str, &str)]) -> String {
-    let mut path = String::new();
-    for segment in segments {
-        path.push('/');
-        match segment {
-            Segment::Literal(text) => path.push_str(text),
-            Segment::Parameter(name) => {
-                let value = values.iter().find(|(known, _)| known == name);
-                path.push_str(value.map_or("", |(_, value)| value));
-            }
-        }
-    }
-    if path.is_empty() { "/".into() } else { path }
 }
 
 fn rate_limit(spec: RateLimitSpec) -> RateLimit {

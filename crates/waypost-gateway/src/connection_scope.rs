@@ -1,0 +1,76 @@
+//! What serving a client's connection needs, whichever version of HTTP it speaks, and how it ends.
+
+use std::future::poll_fn;
+use std::io;
+use std::net::SocketAddr;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use crate::client_stream::{ClientLimits, Transport};
+use crate::deadlines::Deadline;
+use crate::server::Server;
+use crate::worker::Worker;
+
+pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
+
+/// What serving a connection needs.
+#[derive(Clone)]
+pub(crate) struct Scope {
+    pub(crate) server: Arc<Server>,
+    pub(crate) worker: Arc<Worker>,
+    pub(crate) peer: SocketAddr,
+    /// The limit on the time in which the client sends nothing. The worker also uses it to wake the task of
+    /// the connection when the worker drains or closes.
+    pub(crate) deadline: Arc<Deadline>,
+}
+
+/// How serving a connection ended.
+pub(crate) enum Served {
+    Closed,
+    /// The client has sent nothing since its last request or the TLS handshake, for the given time.
+    Idle(Transport, Duration),
+}
+
+impl Scope {
+    pub(crate) fn limits(&self) -> ClientLimits {
+        ClientLimits::new(self.server.config())
+    }
+
+    /// Waits until the client has sent something. False if the connection is to be closed, since the
+    /// limit has passed or the worker drains.
+    pub(crate) fn poll_receives(
+        &self,
+        transport: &mut Transport,
+        cx: &mut Context<'_>,
+    ) -> Poll<io::Result<bool>> {
+        self.deadline.register(cx.waker());
+        if let Poll::Ready(readable) = transport.poll_readable(cx) {
+            return Poll::Ready(readable.map(|()| true));
+        }
+        if self.deadline.has_passed() || self.worker.is_draining() {
+            // With TLS, this sends `close_notify`, so the client knows that nothing is missing.
+            let _ = transport.poll_shutdown(cx);
+            return Poll::Ready(Ok(false));
+        }
+        Poll::Pending
+    }
+
+    /// Awaits a future for at most `limit`, and until the worker drains.
+    pub(crate) async fn within<T>(
+        &self,
+        limit: Duration,
+        waiting: impl Future<Output = io::Result<T>>,
+    ) -> Result<T, BoxError> {
+        let mut waiting = pin!(tokio::time::timeout(limit, waiting));
+        poll_fn(|cx| {
+            self.deadline.register(cx.waker());
+            if self.worker.is_draining() {
+                return Poll::Ready(Err("the gateway is shutting down".into()));
+            }
+            Poll::Ready(Ok(ready!(waiting.as_mut().poll(cx))??))
+        })
+        .await
+    }
+}
