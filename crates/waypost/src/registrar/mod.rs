@@ -4,22 +4,23 @@
 //! reports at each heartbeat, and makes the calls that are needed to reach it. This one loop covers a
 //! registry that is down at the start, is restarted, loses its data or is replaced.
 
+mod changes_by_others;
+mod deregistration;
+mod reconcile;
+mod state;
+
 use std::sync::Arc;
-use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use futures_util::StreamExt;
-use tokio::runtime::Builder;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
-use waypost_core::health::CheckStatus;
-use waypost_core::provider::{HeartbeatResponse, InstanceReport, Provider, ServiceAnswer};
-use waypost_core::supervision::Backoff;
-use waypost_core::{
-    Error, Health, Host, InstanceId, ProviderError, Registration, ServiceName, ServiceRegistration,
-};
+use tokio::time::sleep;
+use waypost_core::provider::{Provider, ServiceAnswer};
+use waypost_core::{Error, Host, ProviderError, Registration, ServiceName, ServiceRegistration};
 
-use crate::telemetry::ServiceMetrics;
+use self::reconcile::reconcile;
+pub use self::state::RegistrationState;
+use self::state::{Desired, Target};
 
 /// Keeps one instance registered until it is dropped.
 ///
@@ -52,52 +53,6 @@ pub struct Registrar {
     state: watch::Receiver<RegistrationState>,
     desired: watch::Sender<Desired>,
 }
-
-/// The state that the task reconciles the registry with.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Desired {
-    target: Target,
-    /// The reason for maintenance, if the instance should be in maintenance.
-    maintenance: Option<Arc<str>>,
-    /// The number of reports that were requested.
-    reports: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Target {
-    Registered,
-    Deregistered,
-    /// Stop without a further call to the registry.
-    Abandoned,
-}
-
-/// The state of a registration.
-#[derive(Clone, Debug)]
-#[non_exhaustive]
-pub enum RegistrationState {
-    /// Not registered yet, with the error of the latest attempt if one has failed.
-    Pending(Option<ProviderError>),
-    /// The registry has the instance.
-    Registered,
-    /// The instance was registered, and now the registry fails. Heartbeats are retried.
-    Lost(ProviderError),
-    /// Deregistered; `Err` if the registry could not be reached for that.
-    Deregistered(Result<(), ProviderError>),
-}
-
-/// The heartbeat interval if the registry runs the checks.
-const HEARTBEAT: Duration = Duration::from_secs(5);
-
-/// The longest backoff after a failed attempt. It is shorter than `hold_empty_after_outage`, so that
-/// after a registry has lost its data, instances are registered again before clients accept that
-/// there are none.
-const MAX_BACKOFF: Duration = Duration::from_secs(3);
-
-/// How long deregistration is retried. After that it is left to the registry's checks.
-const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
-
-/// The same at the end of the runtime, which waits for it.
-const LAST_DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
 impl Registrar {
     /// Starts to register in the background. Must be called within a Tokio runtime.
@@ -256,295 +211,20 @@ async fn advise_unless_listed(provider: Arc<dyn Provider>, service: ServiceName,
     }
 }
 
-async fn reconcile(
-    provider: Arc<dyn Provider>,
-    registration: Registration,
-    state: watch::Sender<RegistrationState>,
-    mut changes: watch::Receiver<Desired>,
-) {
-    let Ok(registry) = provider.registry() else {
-        return;
-    };
-    let ending = DeregisterOnDrop {
-        provider: Arc::clone(&provider),
-        registration: registration.clone(),
-        state,
-        desired: changes.clone(),
-        metrics: ServiceMetrics::of(registration.instance().service()),
-    };
-    let (state, metrics) = (&ending.state, &ending.metrics);
-    let id = registration.instance().id();
-    let every = registration.ttl().map_or(HEARTBEAT, |ttl| ttl / 3);
-    let mut backoff = Backoff::new(Duration::from_millis(200), MAX_BACKOFF);
-    let mut known = false;
-    let mut changes_by_others = ChangesByOthers::default();
-    // The maintenance that was set in the registry; a new registration has none.
-    let mut maintenance = None;
-    loop {
-        let desired = changes.borrow_and_update().clone();
-        if desired.target != Target::Registered {
-            break;
-        }
-        let attempt = async {
-            let report = report(&registration).await;
-            if !known {
-                registry.register(&registration, &report).await?;
-                maintenance = None;
-            }
-            if maintenance != desired.maintenance {
-                let reason = desired.maintenance.as_deref();
-                registry.set_maintenance(&registration, reason).await?;
-                maintenance = desired.maintenance.clone();
-            }
-            registry.heartbeat(&registration, report).await
-        };
-        let result = tokio::select! {
-            result = attempt => result,
-            _ = changes.changed() => continue,
-        };
-        let wait = match result {
-            Ok(HeartbeatResponse::Changed(difference)) if known => {
-                changes_by_others.changed(id, &provider.describe(), &difference);
-                known = false;
-                continue;
-            }
-            // A difference right after the registration means that the registry stores it in another
-            // form, or that another process has registered since. Registering at once would be a busy loop.
-            Ok(HeartbeatResponse::Known | HeartbeatResponse::Changed(_)) => {
-                backoff.reset();
-                if known {
-                    changes_by_others.unchanged();
-                }
-                if !known || !matches!(*state.borrow(), RegistrationState::Registered) {
-                    tracing::info!(%id, provider = %provider.describe(), "registered");
-                }
-                if !known {
-                    metrics.registration_attempt(true);
-                }
-                metrics.registered(true);
-                known = true;
-                state.send_replace(RegistrationState::Registered);
-                every.mul_f64(0.9 + 0.1 * fastrand::f64())
-            }
-            Ok(HeartbeatResponse::Forgotten) if known => {
-                tracing::warn!(
-                    %id,
-                    provider = %provider.describe(),
-                    "the registry has lost the registration, registering again"
-                );
-                known = false;
-                continue;
-            }
-            // The registration was lost right after it was accepted: back off instead of looping.
-            Ok(_) => backoff.next_delay(),
-            Err(error) => {
-                metrics.registration_attempt(false);
-                let next = if known {
-                    RegistrationState::Lost(error)
-                } else {
-                    RegistrationState::Pending(Some(error))
-                };
-                log_failure(id, &state.borrow(), &next);
-                state.send_replace(next);
-                backoff.next_delay()
-            }
-        };
-        tokio::select! {
-            () = sleep(wait) => {}
-            _ = changes.changed() => {}
-        }
-    }
-    if changes.borrow().target == Target::Abandoned {
-        return;
-    }
-    let result = deregister(&*provider, &registration, DEREGISTER_TIMEOUT).await;
-    ending.deregistered(result);
-}
-
-/// Deregisters the instance if the task ends early, with its runtime: no further heartbeats would be
-/// sent.
-struct DeregisterOnDrop {
-    provider: Arc<dyn Provider>,
-    registration: Registration,
-    state: watch::Sender<RegistrationState>,
-    desired: watch::Receiver<Desired>,
-    metrics: ServiceMetrics,
-}
-
-impl DeregisterOnDrop {
-    /// Logs and publishes the result.
-    fn deregistered(&self, result: Result<(), ProviderError>) {
-        let id = self.registration.instance().id();
-        let never_registered = matches!(&*self.state.borrow(), RegistrationState::Pending(Some(_)));
-        match &result {
-            _ if never_registered => tracing::debug!(%id, ?result, "stopped before registering"),
-            Ok(()) => tracing::info!(%id, "deregistered"),
-            Err(error) => tracing::warn!(
-                %id,
-                %error,
-                "could not deregister, leaving it to the registry's health checks"
-            ),
-        }
-        self.metrics.registered(false);
-        let deregistered = RegistrationState::Deregistered(result);
-        self.state.send_replace(deregistered);
-    }
-}
-
-impl Drop for DeregisterOnDrop {
-    fn drop(&mut self) {
-        // If the registry fails, waiting for it would only delay the end of the program.
-        let may_be_registered = matches!(
-            &*self.state.borrow(),
-            RegistrationState::Registered | RegistrationState::Pending(None)
-        );
-        if !may_be_registered || self.desired.borrow().target == Target::Abandoned {
-            return;
-        }
-        // The runtime is ending, so this needs another runtime on another thread.
-        let (provider, registration) = (Arc::clone(&self.provider), self.registration.clone());
-        let attempt = move || {
-            let runtime = Builder::new_current_thread().enable_all().build();
-            let runtime = runtime.map_err(|error| {
-                ProviderError::unreachable(provider.describe(), "no runtime").with_source(error)
-            })?;
-            runtime.block_on(deregister(
-                &*provider,
-                &registration,
-                LAST_DEREGISTER_TIMEOUT,
-            ))
-        };
-        let name = "waypost-deregister".to_owned();
-        let result = thread::Builder::new().name(name).spawn(attempt);
-        let result = result.map(JoinHandle::join);
-        self.deregistered(match result {
-            Ok(Ok(result)) => result,
-            _ => Err(ProviderError::unreachable(
-                self.provider.describe(),
-                "the last attempt to deregister failed",
-            )),
-        });
-    }
-}
-
-/// Tracks changes of the registration by other processes.
-#[derive(Debug, Default)]
-struct ChangesByOthers {
-    /// The number of heartbeats without a change since the last change; `None` if there was none.
-    quiet: Option<u32>,
-    /// Whether it was logged that another process registers the same id.
-    conflict_logged: bool,
-    last_difference: Option<Arc<str>>,
-}
-
-impl ChangesByOthers {
-    /// If two changes are fewer heartbeats apart than this, they were made by another process that also
-    /// sends heartbeats, not by a person or a tool.
-    const CONFLICT: u32 = 2;
-
-    /// The number of heartbeats without a change after which a conflict has ended.
-    const RESOLVED: u32 = 10;
-
-    /// Handles a change by another process. Logs each kind of change once.
-    fn changed(&mut self, id: &InstanceId, provider: &str, difference: &Arc<str>) {
-        let is_conflict = self.quiet.is_some_and(|quiet| quiet < Self::CONFLICT);
-        self.quiet = Some(0);
-        if is_conflict && !self.conflict_logged {
-            self.conflict_logged = true;
-            tracing::error!(
-                %id,
-                provider,
-                %difference,
-                "another process registers the same id, and each replaces the registration of the \
-                 other; give each instance its own id"
-            );
-        } else if !is_conflict && self.last_difference.as_ref() != Some(difference) {
-            tracing::warn!(
-                %id,
-                provider,
-                %difference,
-                "the registration was changed in the registry, registering again"
-            );
-        }
-        self.last_difference = Some(Arc::clone(difference));
-    }
-
-    /// Handles a heartbeat that found the registration unchanged.
-    fn unchanged(&mut self) {
-        let Some(quiet) = &mut self.quiet else { return };
-        *quiet += 1;
-        if *quiet >= Self::RESOLVED {
-            *self = Self::default();
-        }
-    }
-}
-
-/// Runs the application's health checks.
-async fn report(registration: &Registration) -> InstanceReport {
-    let Some(checks) = registration.health() else {
-        return InstanceReport::alive();
-    };
-    let report = checks.report().await;
-    let output = report.summary();
-    match report.status() {
-        CheckStatus::Passing => InstanceReport::new(Health::Passing, output),
-        CheckStatus::Warning => InstanceReport::new(Health::Warning, output),
-        CheckStatus::Critical => InstanceReport::new(Health::Critical, output),
-    }
-}
-
-/// Logs the first failure of an outage, not each attempt.
-fn log_failure(id: &InstanceId, before: &RegistrationState, now: &RegistrationState) {
-    use RegistrationState::{Lost, Pending, Registered};
-    match (before, now) {
-        (Pending(None), Pending(Some(error))) => {
-            tracing::warn!(%id, %error, "registry unavailable, retrying registration");
-        }
-        (Registered, Lost(error)) => {
-            tracing::warn!(%id, %error, "registry unavailable, retrying heartbeat");
-        }
-        _ => {}
-    }
-}
-
-async fn deregister(
-    provider: &dyn Provider,
-    registration: &Registration,
-    limit: Duration,
-) -> Result<(), ProviderError> {
-    let registry = provider.registry()?;
-    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
-    let mut last = None;
-    let attempts = async {
-        loop {
-            match registry.deregister(registration.instance().id()).await {
-                Ok(()) => return,
-                Err(error) => last = Some(error),
-            }
-            sleep(backoff.next_delay()).await;
-        }
-    };
-    let in_time = timeout(limit, attempts).await;
-    in_time.map_err(|_| {
-        last.unwrap_or_else(|| {
-            ProviderError::unreachable(
-                provider.describe(),
-                format!("no response to the deregistration within {limit:?}"),
-            )
-        })
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
 
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
-    use tokio::time::Instant;
-    use waypost_core::Environment;
-    use waypost_core::provider::{EnvProvider, MemoryProvider, NamesWatch, Registry, Watch};
+    use tokio::runtime::Builder;
+    use tokio::time::{Instant, timeout};
+    use waypost_core::provider::{
+        EnvProvider, HeartbeatResponse, InstanceReport, MemoryProvider, NamesWatch, Registry, Watch,
+    };
+    use waypost_core::{Environment, InstanceId};
 
+    use super::reconcile::{HEARTBEAT, MAX_BACKOFF};
     use super::*;
 
     fn registration() -> ServiceRegistration {

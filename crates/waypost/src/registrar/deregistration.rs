@@ -1,0 +1,121 @@
+//! Deregisters the instance when the registrar ends, even if its runtime ends first.
+
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use tokio::runtime::Builder;
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
+use waypost_core::provider::Provider;
+use waypost_core::supervision::Backoff;
+use waypost_core::{ProviderError, Registration};
+
+use super::state::{Desired, RegistrationState, Target};
+use crate::telemetry::ServiceMetrics;
+
+/// How long deregistration is retried. After that it is left to the registry's checks.
+const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// The same at the end of the runtime, which waits for it.
+const LAST_DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
+
+/// Deregisters the instance if the task ends early, with its runtime: no further heartbeats would be
+/// sent.
+pub(super) struct DeregisterOnDrop {
+    pub(super) provider: Arc<dyn Provider>,
+    pub(super) registration: Registration,
+    pub(super) state: watch::Sender<RegistrationState>,
+    pub(super) desired: watch::Receiver<Desired>,
+    pub(super) metrics: ServiceMetrics,
+}
+
+impl DeregisterOnDrop {
+    /// Deregisters the instance, retrying for some time, and publishes the result.
+    pub(super) async fn deregister(&self) {
+        let result = deregister(&*self.provider, &self.registration, DEREGISTER_TIMEOUT).await;
+        self.deregistered(result);
+    }
+
+    /// Logs and publishes the result.
+    fn deregistered(&self, result: Result<(), ProviderError>) {
+        let id = self.registration.instance().id();
+        let never_registered = matches!(&*self.state.borrow(), RegistrationState::Pending(Some(_)));
+        match &result {
+            _ if never_registered => tracing::debug!(%id, ?result, "stopped before registering"),
+            Ok(()) => tracing::info!(%id, "deregistered"),
+            Err(error) => tracing::warn!(
+                %id,
+                %error,
+                "could not deregister, leaving it to the registry's health checks"
+            ),
+        }
+        self.metrics.registered(false);
+        let deregistered = RegistrationState::Deregistered(result);
+        self.state.send_replace(deregistered);
+    }
+}
+
+impl Drop for DeregisterOnDrop {
+    fn drop(&mut self) {
+        // If the registry fails, waiting for it would only delay the end of the program.
+        let may_be_registered = matches!(
+            &*self.state.borrow(),
+            RegistrationState::Registered | RegistrationState::Pending(None)
+        );
+        if !may_be_registered || self.desired.borrow().target == Target::Abandoned {
+            return;
+        }
+        // The runtime is ending, so this needs another runtime on another thread.
+        let (provider, registration) = (Arc::clone(&self.provider), self.registration.clone());
+        let attempt = move || {
+            let runtime = Builder::new_current_thread().enable_all().build();
+            let runtime = runtime.map_err(|error| {
+                ProviderError::unreachable(provider.describe(), "no runtime").with_source(error)
+            })?;
+            runtime.block_on(deregister(
+                &*provider,
+                &registration,
+                LAST_DEREGISTER_TIMEOUT,
+            ))
+        };
+        let name = "waypost-deregister".to_owned();
+        let result = thread::Builder::new().name(name).spawn(attempt);
+        let result = result.map(JoinHandle::join);
+        self.deregistered(match result {
+            Ok(Ok(result)) => result,
+            _ => Err(ProviderError::unreachable(
+                self.provider.describe(),
+                "the last attempt to deregister failed",
+            )),
+        });
+    }
+}
+
+async fn deregister(
+    provider: &dyn Provider,
+    registration: &Registration,
+    limit: Duration,
+) -> Result<(), ProviderError> {
+    let registry = provider.registry()?;
+    let mut backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(1));
+    let mut last = None;
+    let attempts = async {
+        loop {
+            match registry.deregister(registration.instance().id()).await {
+                Ok(()) => return,
+                Err(error) => last = Some(error),
+            }
+            sleep(backoff.next_delay()).await;
+        }
+    };
+    let in_time = timeout(limit, attempts).await;
+    in_time.map_err(|_| {
+        last.unwrap_or_else(|| {
+            ProviderError::unreachable(
+                provider.describe(),
+                format!("no response to the deregistration within {limit:?}"),
+            )
+        })
+    })
+}
