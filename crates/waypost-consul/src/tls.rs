@@ -61,14 +61,15 @@ impl TlsOptions {
         provider: Arc<CryptoProvider>,
     ) -> Result<Arc<dyn ServerCertVerifier>, ConfigError> {
         if self.skip_verify {
-            return Ok(Arc::new(NoVerification(provider)));
+            let rule = Rule::Any;
+            return Ok(Arc::new(Verifier { provider, rule }));
         }
         let roots = self.roots()?;
         let inner: Arc<dyn ServerCertVerifier> = if roots.is_empty() {
-            let verifier = rustls_platform_verifier::Verifier::new(provider);
+            let verifier = rustls_platform_verifier::Verifier::new(Arc::clone(&provider));
             Arc::new(verifier.map_err(|cause| setup_error(&cause))?)
         } else {
-            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider)
+            WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
                 .build()
                 .map_err(|cause| setup_error(&cause))?
         };
@@ -81,7 +82,8 @@ impl TlsOptions {
                 format!("{name:?} is not a DNS name or IP address"),
             )
         })?;
-        Ok(Arc::new(OtherServerName { inner, expected }))
+        let rule = Rule::OtherName(inner, expected);
+        Ok(Arc::new(Verifier { provider, rule }))
     }
 
     /// The CAs of the file and the folder.
@@ -136,14 +138,22 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError
     Ok(all)
 }
 
-/// Expects a name in the certificate that isn't the host of the address.
+/// Verifies the agent's certificate by a rule, and always the signatures of the handshake.
 #[derive(Debug)]
-struct OtherServerName {
-    inner: Arc<dyn ServerCertVerifier>,
-    expected: ServerName<'static>,
+struct Verifier {
+    provider: Arc<CryptoProvider>,
+    rule: Rule,
 }
 
-impl ServerCertVerifier for OtherServerName {
+#[derive(Debug)]
+enum Rule {
+    /// Any certificate is accepted (`CONSUL_HTTP_SSL_VERIFY=false`).
+    Any,
+    /// The certificate has to be for this name, whatever the host of the address is.
+    OtherName(Arc<dyn ServerCertVerifier>, ServerName<'static>),
+}
+
+impl ServerCertVerifier for Verifier {
     fn verify_server_cert(
         &self,
         end_entity: &CertificateDer<'_>,
@@ -152,8 +162,12 @@ impl ServerCertVerifier for OtherServerName {
         ocsp_response: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let expected = &self.expected;
-        (self.inner).verify_server_cert(end_entity, intermediates, expected, ocsp_response, now)
+        match &self.rule {
+            Rule::Any => Ok(ServerCertVerified::assertion()),
+            Rule::OtherName(inner, name) => {
+                inner.verify_server_cert(end_entity, intermediates, name, ocsp_response, now)
+            }
+        }
     }
 
     fn verify_tls12_signature(
@@ -162,47 +176,7 @@ impl ServerCertVerifier for OtherServerName {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls12_signature(message, cert, dss)
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        self.inner.verify_tls13_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.inner.supported_verify_schemes()
-    }
-}
-
-/// Accepts any certificate (`CONSUL_HTTP_SSL_VERIFY=false`), but still checks the signatures of the
-/// handshake.
-#[derive(Debug)]
-struct NoVerification(Arc<CryptoProvider>);
-
-impl ServerCertVerifier for NoVerification {
-    fn verify_server_cert(
-        &self,
-        _: &CertificateDer<'_>,
-        _: &[CertificateDer<'_>],
-        _: &ServerName<'_>,
-        _: &[u8],
-        _: UnixTime,
-    ) -> Result<ServerCertVerified, rustls::Error> {
-        Ok(ServerCertVerified::assertion())
-    }
-
-    fn verify_tls12_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls12_signature(message, cert, dss, algorithms)
     }
 
@@ -212,11 +186,12 @@ impl ServerCertVerifier for NoVerification {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        let algorithms = &self.0.signature_verification_algorithms;
+        let algorithms = &self.provider.signature_verification_algorithms;
         rustls::crypto::verify_tls13_signature(message, cert, dss, algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        self.0.signature_verification_algorithms.supported_schemes()
+        let algorithms = &self.provider.signature_verification_algorithms;
+        algorithms.supported_schemes()
     }
 }

@@ -119,8 +119,6 @@ pub fn tokens(input: &[u8]) {
 mod tests {
     use super::*;
 
-    const INPUTS: usize = 5_000;
-
     /// The token of RFC 7515, appendix A.3.
     const TOKEN: &str = "eyJhbGciOiJFUzI1NiJ9.\
         eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.\
@@ -274,33 +272,7 @@ mod tests {
         );
     }
 
-    /// Calls a target with the seeds, and with random mutations of them.
     fn run(target: fn(&[u8]), seeds: &[&str]) {
-        let mut random = fastrand::Rng::with_seed(7);
-        for seed in seeds {
-            target(seed.as_bytes());
-        }
-        for _ in 0..INPUTS {
-            let mut input = seeds[random.usize(..seeds.len())].as_bytes().to_vec();
-            for _ in 0..random.usize(1..6) {
-                let at = random.usize(..=input.len());
-                let end = random.usize(at..=input.len().min(at + 12));
-                match random.u8(..4) {
-                    0 if at < input.len() => input[at] = random.u8(..),
-                    1 => drop(input.drain(at..end)),
-                    2 => {
-                        let copy = input[at..end].to_vec();
-                        input.splice(at..at, copy);
-                    }
-                    _ => {
-                        let fragment = FRAGMENTS[random.usize(..FRAGMENTS.len())];
-                        input.splice(at..end, fragment.bytes());
-                    }
-                }
-            }
-            let text = String::from_utf8_lossy(&input).into_owned();
-            let result = std::panic::catch_unwind(|| target(&input));
-            assert!(result.is_ok(), "panicked on {text:?}");
-        }
+        waypost_testkit::call_with_mutations(target, seeds, FRAGMENTS);
     }
 }

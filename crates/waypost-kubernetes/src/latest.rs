@@ -128,9 +128,20 @@ pub(crate) fn subscribe<T: Clone + Send + Sync + 'static>(
 
 #[cfg(test)]
 mod tests {
-    use futures_util::FutureExt;
+    use futures_util::{FutureExt, Stream};
 
     use super::*;
+
+    /// The next item of a subscription, or `None` if it has to wait: the value, the error's message, or `end`.
+    fn next(
+        items: &mut (impl Stream<Item = Result<i32, ProviderError>> + Unpin),
+    ) -> Option<String> {
+        items.next().now_or_never().map(|item| match item {
+            Some(Ok(number)) => number.to_string(),
+            Some(Err(error)) => error.message().to_owned(),
+            None => "end".to_owned(),
+        })
+    }
 
     /// After a rollback of etcd the objects of one kind can be listed before those of the other.
     #[tokio::test]
@@ -138,13 +149,7 @@ mod tests {
         let sender = watch::Sender::new(Latest::default());
         let back = ProviderError::unreachable("test", "back");
         let mut items = subscribe(sender.subscribe(), back.clone(), ());
-        let mut next = || {
-            items.next().now_or_never().map(|item| match item {
-                Some(Ok(number)) => format!("{number}"),
-                Some(Err(error)) => error.message().to_owned(),
-                None => "end".to_owned(),
-            })
-        };
+        let mut next = || next(&mut items);
         let none = Cause::default();
         let interruption = Cause {
             is_new_attempt: true,
@@ -171,13 +176,7 @@ mod tests {
         let sender = watch::Sender::new(Latest::default());
         let error = |text: &str| ProviderError::unreachable("test", text);
         let mut items = subscribe(sender.subscribe(), error("closed"), ());
-        let mut next = || {
-            items.next().now_or_never().map(|item| match item {
-                Some(Ok(number)) => format!("{number}"),
-                Some(Err(error)) => error.message().to_owned(),
-                None => "end".to_owned(),
-            })
-        };
+        let mut next = || next(&mut items);
         let none = Cause::default();
         let attempt = Cause {
             is_new_attempt: true,
@@ -202,6 +201,7 @@ mod tests {
         assert_eq!(next().as_deref(), Some("closed"));
         assert_eq!(next().as_deref(), Some("end"));
     }
+
     #[tokio::test]
     async fn a_confirmed_value_is_published_again_unless_there_is_an_error() {
         let sender = watch::Sender::new(Latest::default());

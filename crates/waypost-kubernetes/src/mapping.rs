@@ -452,17 +452,7 @@ mod tests {
         let mut context = MappingContext {
             name: "web".parse().unwrap(),
             namespace: "demo".into(),
-            options: Arc::new(DiscoveryOptions {
-                namespace: "demo".into(),
-                listed_namespaces: Vec::new(),
-                listed_services: Default::default(),
-                cluster_domain: "cluster.local".into(),
-                annotations: Vec::new(),
-                port: None,
-                node: None,
-                zone: None,
-                ignored: Default::default(),
-            }),
+            options: Arc::new(DiscoveryOptions::in_demo()),
             service: None,
             port: PortChoice::Default,
             named_port: None,

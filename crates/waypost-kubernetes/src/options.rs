@@ -27,3 +27,21 @@ pub(crate) struct DiscoveryOptions {
     /// Logs ignored values.
     pub(crate) ignored: IgnoredValues,
 }
+
+#[cfg(test)]
+impl DiscoveryOptions {
+    /// The options of a provider for the namespace `demo`, with defaults.
+    pub(crate) fn in_demo() -> Self {
+        Self {
+            namespace: "demo".into(),
+            listed_namespaces: Vec::new(),
+            listed_services: LabelSelector::default(),
+            cluster_domain: "cluster.local".into(),
+            annotations: Vec::new(),
+            port: None,
+            node: None,
+            zone: None,
+            ignored: IgnoredValues::default(),
+        }
+    }
+}

@@ -1,5 +1,5 @@
-//! Test fixtures: Consul agents and clusters, certificates, free ports, and a proxy that injects
-//! faults.
+//! Test fixtures: Consul agents and clusters, certificates, free ports, a proxy that injects faults, and
+//! mutated inputs for parsers.
 //!
 //! Dropping a fixture stops the processes and tasks that it started.
 
@@ -9,10 +9,12 @@ mod ca;
 mod cluster;
 mod consul;
 mod fault_proxy;
+mod mutation;
 mod ports;
 
 pub use ca::Ca;
 pub use cluster::Cluster;
 pub use consul::{Consul, ROOT_TOKEN, http_client};
 pub use fault_proxy::{Fault, FaultProxy};
+pub use mutation::call_with_mutations;
 pub use ports::free_ports;

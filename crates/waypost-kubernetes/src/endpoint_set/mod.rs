@@ -3,6 +3,7 @@
 //! A change of a slice costs in proportion to that slice: its instances are mapped again, those that
 //! are unchanged stay the same objects, and the rest of the service is not touched.
 
+mod addresses;
 mod expiry;
 mod locality;
 
@@ -11,8 +12,9 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use tokio::time::Instant;
-use waypost_core::{Health, Host, Instance, InstanceId};
+use waypost_core::{Health, Instance, InstanceId};
 
+use self::addresses::{Addresses, address};
 use self::expiry::Expiry;
 use self::locality::{Locality, Rule};
 use crate::clock::Now;
@@ -309,44 +311,6 @@ impl EndpointSet {
     }
 }
 
-/// Where an instance is called.
-fn address(instance: &Instance) -> (&Host, u16) {
-    (instance.host(), instance.port())
-}
-
-/// How many candidates each address has.
-#[derive(Default)]
-struct Addresses {
-    counts: HashMap<(Host, u16), usize>,
-    /// The number of addresses with several candidates.
-    shared: usize,
-}
-
-impl Addresses {
-    fn are_shared(&self) -> bool {
-        self.shared > 0
-    }
-
-    fn add(&mut self, instance: &Instance) {
-        let (host, port) = address(instance);
-        let count = self.counts.entry((host.clone(), port)).or_default();
-        *count += 1;
-        self.shared += usize::from(*count == 2);
-    }
-
-    fn remove(&mut self, instance: &Instance) {
-        let (host, port) = address(instance);
-        let key = (host.clone(), port);
-        if let Some(count) = self.counts.get_mut(&key) {
-            *count -= 1;
-            self.shared -= usize::from(*count == 1);
-            if *count == 0 {
-                self.counts.remove(&key);
-            }
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::time::{Duration, SystemTime};
@@ -361,15 +325,9 @@ mod tests {
             name: "web".parse().unwrap(),
             namespace: "demo".into(),
             options: Arc::new(DiscoveryOptions {
-                namespace: "demo".into(),
-                listed_namespaces: Vec::new(),
-                listed_services: Default::default(),
-                cluster_domain: "cluster.local".into(),
-                annotations: Vec::new(),
-                port: None,
                 node: Some("node-1".into()),
                 zone: Some("a".into()),
-                ignored: Default::default(),
+                ..DiscoveryOptions::in_demo()
             }),
             service: None,
             port: PortChoice::Default,

@@ -443,18 +443,7 @@ mod tests {
     use crate::error::ApiStatus;
 
     fn state() -> State {
-        let options = DiscoveryOptions {
-            namespace: "demo".into(),
-            listed_namespaces: Vec::new(),
-            listed_services: Default::default(),
-            cluster_domain: "cluster.local".into(),
-            annotations: Vec::new(),
-            port: None,
-            node: None,
-            zone: None,
-            ignored: Default::default(),
-        };
-        State::new(&Arc::new(options))
+        State::new(&Arc::new(DiscoveryOptions::in_demo()))
     }
 
     fn in_demo(name: &str) -> ObjectKey {
