@@ -105,13 +105,13 @@ impl Scanner {
 
     /// Adds to the partial line.
     fn keep(&mut self, bytes: &[u8]) {
-        let room = MAX_LINE - self.partial.len();
-        let kept = bytes.get(..room);
+        let free = MAX_LINE - self.partial.len();
+        let kept = bytes.get(..free);
         self.is_cut |= kept.is_some_and(|kept| kept.len() < bytes.len());
         self.partial.extend_from_slice(kept.unwrap_or(bytes));
     }
 
-    /// Reads a line, of which `is_cut` tells that it is longer.
+    /// Reads a line. `is_cut` says that it was longer.
     fn read_line(&mut self, line: &[u8], is_cut: bool) {
         let line = line.trim_ascii();
         if is_cut && self.is_number_cut(line) {

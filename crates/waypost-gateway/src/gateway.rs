@@ -190,7 +190,7 @@ impl Running {
         })
     }
 
-    /// `pages` is the address of the internal pages, which the registration tells.
+    /// `pages` is the address of the internal pages, which is in the registration.
     fn register(
         &self,
         listener: &TcpListener,

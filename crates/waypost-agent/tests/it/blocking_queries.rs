@@ -51,9 +51,9 @@ async fn a_status_change_wakes_only_the_watchers_of_its_service() {
         let response = timeout(SOON, woken).await.unwrap().unwrap();
         assert!(response.text().contains("gone"), "{}", response.text());
     }
-    for asleep in [&mut other, &mut names] {
+    for waiting in [&mut other, &mut names] {
         assert!(
-            timeout(A_WHILE, asleep).await.is_err(),
+            timeout(A_WHILE, waiting).await.is_err(),
             "woken without a change"
         );
     }

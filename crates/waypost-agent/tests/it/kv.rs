@@ -53,16 +53,16 @@ async fn a_key_wakes_only_the_watchers_of_it_and_of_its_prefixes() {
     ] {
         woken.push((target, watch(&agent, target).await));
     }
-    let mut asleep = Vec::new();
+    let mut waiting = Vec::new();
     for target in ["/v1/kv/z", "/v1/kv/z?keys", "/v1/kv/z?recurse"] {
-        asleep.push((target, watch(&agent, target).await));
+        waiting.push((target, watch(&agent, target).await));
     }
     put(&agent, "/v1/kv/a/b", "2").await;
     for (target, watcher) in woken {
         let response = timeout(SOON, watcher).await;
         assert!(response.is_ok(), "{target} wasn't woken");
     }
-    for (target, watcher) in &mut asleep {
+    for (target, watcher) in &mut waiting {
         let response = timeout(A_WHILE, watcher).await;
         assert!(response.is_err(), "{target} was woken without a change");
     }

@@ -227,7 +227,7 @@ async fn the_process_that_registers_an_instance_runs_its_check() {
 
 /// The kubeconfig of a developer may point anywhere, so nothing is written without being asked.
 #[tokio::test]
-async fn a_gateway_registers_nothing_in_a_cluster_unless_it_is_told_to() {
+async fn a_gateway_registers_in_a_cluster_only_on_request() {
     let server = ApiServer::builder().namespace("demo").start();
     let server = server.await.unwrap();
     server.put(&manifest::service("demo", "web", &[("http", 80)]));

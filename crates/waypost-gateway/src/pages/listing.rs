@@ -45,16 +45,16 @@ impl Listing {
         let names: Vec<_> = catalog.names().iter().cloned().collect();
         let (names, next) = page(names, query, ServiceName::as_str)?;
         let known = self.known(names.iter(), query).await;
-        let mut room = MAX_INSTANCES;
+        let mut remaining = MAX_INSTANCES;
         let services = names.iter().map(|name| {
             let found = known.get(name);
             let mut service = describe(found);
             service["name"] = json!(name);
             if let Some(Ok(snapshot)) = found {
                 let endpoints = snapshot.endpoints();
-                let instances = endpoints.iter().take(room);
+                let instances = endpoints.iter().take(remaining);
                 service["instances"] = instances.map(|endpoint| instance(endpoint)).collect();
-                leave_out(&mut service, endpoints.len(), &mut room);
+                leave_out(&mut service, endpoints.len(), &mut remaining);
             }
             service
         });
@@ -75,11 +75,11 @@ impl Listing {
         let destinations = routes.iter().flat_map(|route| route.destinations());
         let names = destinations.map(|destination| destination.service.name());
         let known = self.known(names, query).await;
-        let mut room = MAX_INSTANCES;
+        let mut remaining = MAX_INSTANCES;
         let routes = routes.iter().map(|route| {
             let services = route.destinations().iter().map(|destination| {
                 let service = &destination.service;
-                describe_service(service, known.get(service.name()), &mut room)
+                describe_service(service, known.get(service.name()), &mut remaining)
             });
             let mut services: Vec<_> = services.collect();
             // Most routes have one service, whose state is the route's.
@@ -144,11 +144,11 @@ impl Listing {
 /// The snapshots of watched services, and the results of look-ups.
 type Known = HashMap<ServiceName, Result<Arc<Snapshot>, Error>>;
 
-/// A service of a route. `room` is the number of instances that still fit on the page.
+/// A service of a route. `remaining` is the number of instances that still fit on the page.
 fn describe_service(
     service: &Service,
     found: Option<&Result<Arc<Snapshot>, Error>>,
-    room: &mut usize,
+    remaining: &mut usize,
 ) -> Value {
     let mut described = describe(found);
     described["service"] = json!(service.name());
@@ -156,9 +156,9 @@ fn describe_service(
     described["balancing"] = Value::Null;
     if let Some(mut balancing) = service.explain() {
         let instances = balancing.instances.len();
-        balancing.instances.truncate(*room);
+        balancing.instances.truncate(*remaining);
         described["balancing"] = json!(balancing);
-        leave_out(&mut described, instances, room);
+        leave_out(&mut described, instances, remaining);
     }
     described["avoided"] = service
         .recently_refused()
@@ -169,9 +169,9 @@ fn describe_service(
 }
 
 /// Records how many of a service's instances no longer fit on the page.
-fn leave_out(service: &mut Value, instances: usize, room: &mut usize) {
-    let left_out = instances.saturating_sub(*room);
-    *room = room.saturating_sub(instances);
+fn leave_out(service: &mut Value, instances: usize, remaining: &mut usize) {
+    let left_out = instances.saturating_sub(*remaining);
+    *remaining = remaining.saturating_sub(instances);
     if left_out > 0 {
         service["left_out"] = json!(left_out);
     }

@@ -142,10 +142,7 @@ async fn an_address_may_have_only_so_many_connections() {
         let _ = client.0.write_all(request.as_bytes()).await;
         client.read_to_end().await.contains("passing")
     };
-    with_deadline("room for a connection", async {
-        while !accepted().await {}
-    })
-    .await;
+    with_deadline("a free connection", async { while !accepted().await {} }).await;
 }
 
 #[tokio::test]

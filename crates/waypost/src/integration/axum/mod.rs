@@ -193,7 +193,7 @@ impl Serve {
             app = app.merge(health_router(health.clone()));
         }
         let running = lifecycle.start(address, Check::http("/health"))?;
-        // It ends only when it is told to stop. Dropping this future closes the connections.
+        // It ends only when it is stopped. Dropping this future closes the connections.
         let stopped = running.stopped();
         running
             .run(connection::serve(
