@@ -142,6 +142,9 @@ mod upstream;
 mod worker;
 mod worker_thread;
 
+/// A type of the crate `ipnet` in [`Config::trusted_proxies`].
+pub use ipnet::IpNet;
+
 pub use access_log::{AccessLog, AccessLogFormat};
 pub use config::Config;
 pub use gateway::Gateway;

@@ -22,6 +22,7 @@ pub enum Transport {
 
 /// A port that a service of the stack needs and that cannot be opened.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct TakenPort {
     /// The service or instance that needs it.
     pub service: String,
@@ -57,6 +58,7 @@ impl fmt::Display for TakenPort {
 
 /// The process that listens on a port.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct PortHolder {
     /// Its process id.
     pub pid: u32,

@@ -73,12 +73,14 @@ impl Supervisor {
     /// Starts every service as soon as its dependencies are ready, and sends all output to `sink`.
     /// Does not wait for the start; see [`ready`](Self::ready).
     ///
-    /// Must be called within a Tokio runtime, in a program whose `main` begins with
-    /// [`shim::run_if_requested`].
+    /// `main` of the program must begin with [`shim::run_if_requested`].
     ///
     /// # Errors
     /// A port is in use, `main` does not call the shim, or the system can't start a thread. In these
     /// cases nothing was started.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn start(stack: Stack, sink: impl LogSink) -> Result<Self, SupervisorError> {
         if shim::was_bypassed() {
             return Err(SupervisorError::ShimNotCalled);

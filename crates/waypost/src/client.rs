@@ -23,7 +23,7 @@ use crate::snapshot::{Catalog, Endpoint, Snapshot};
 
 /// Looks services up by name and balances requests over their instances. Clones share all state.
 ///
-/// Must be used within a Tokio runtime; without one, use
+/// Its futures must run in a Tokio runtime; without one, use
 /// [`blocking::ServiceDiscoveryClient`](crate::blocking::ServiceDiscoveryClient).
 ///
 /// ```no_run
@@ -219,6 +219,9 @@ impl ServiceDiscoveryClient {
     ///
     /// # Errors
     /// If the name is not valid.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn balancer<N>(&self, service: N) -> Result<Balancer, Error>
     where
         N: TryInto<ServiceName, Error = Invalid>,
@@ -558,6 +561,9 @@ impl ClientBuilder {
     ///
     /// # Errors
     /// If a setting or the registration is invalid. An unreachable registry is not an error.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime, if a registration was set.
     pub fn build(self) -> Result<ServiceDiscoveryClient, Error> {
         let settings = match (&self.provider, self.environment) {
             (Some(_), None) => Settings::new(Environment::default())?,

@@ -9,9 +9,9 @@
 //! provider.
 
 pub use waypost_core::provider::{
-    CheckResult, EnvProvider, FallbackProvider, HeartbeatResponse, InstanceReport, LayerPolicy,
-    LayeredProvider, MemoryProvider, NamesWatch, Provider, Registry, ServiceAnswer, StaticProvider,
-    TokenFile, Watch, services_from_json,
+    BoxFuture, BoxStream, CheckResult, EnvProvider, FallbackProvider, HeartbeatResponse,
+    InstanceReport, LayerPolicy, LayeredProvider, MemoryProvider, NamesWatch, Provider, Registry,
+    ServiceAnswer, StaticProvider, TokenFile, Watch, services_from_json,
 };
 pub use waypost_core::supervision::ProviderStatus;
 pub use waypost_core::{CheckKind, HttpCheck, Registration};

@@ -3,6 +3,8 @@
 //!
 //! Dropping a fixture stops the processes and tasks that it started.
 
+#![allow(clippy::missing_panics_doc)] // a panic fails the test
+
 #[cfg(feature = "browser")]
 pub mod browser;
 mod ca;

@@ -11,6 +11,7 @@ pub struct ConformanceReport {
 
 /// The result of one case.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub enum CaseResult {
     /// The provider behaves as required.
     Passed,

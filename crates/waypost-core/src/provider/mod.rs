@@ -23,6 +23,9 @@ mod memory;
 mod token_file;
 mod traits;
 
+/// Types of the crate `futures-util` in the signatures of the traits.
+pub use futures_util::{future::BoxFuture, stream::BoxStream};
+
 pub use env::EnvProvider;
 pub use fallback::FallbackProvider;
 #[cfg(feature = "fuzz")]

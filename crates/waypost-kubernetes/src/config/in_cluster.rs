@@ -16,7 +16,10 @@ const SERVICE_PORT: &str = "KUBERNETES_SERVICE_PORT";
 const SERVICE_ACCOUNT: &str = "WAYPOST_SERVICE_ACCOUNT_DIR";
 const SERVICE_ACCOUNT_DIR: &str = "/var/run/secrets/kubernetes.io/serviceaccount";
 
-/// Checks that the service account of this pod has a token, and returns what is wrong if not.
+/// Checks that the service account of this pod has a token.
+///
+/// # Errors
+/// What is wrong with the token, in words.
 pub fn check_service_account(environment: &Environment) -> Result<(), String> {
     let token = service_account_dir(environment).join("token");
     bearer(&TokenFile::new(token)).map(drop)

@@ -171,7 +171,10 @@ impl ObjectClient {
     /// last readable version, or is left out if there is none.
     ///
     /// Known objects are kept if the server fails. An empty list after a failure counts only if it lasts
-    /// for 10 s, since a wiped etcd looks like that. Must be called within a Tokio runtime.
+    /// for 10 s, since a wiped etcd looks like that.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn watch<T: Send + Sync + 'static>(
         &self,
         kinds: &[ObjectKind],

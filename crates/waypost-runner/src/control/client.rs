@@ -144,6 +144,7 @@ impl Client {
 
 /// A server-sent event.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct Event {
     /// Its type, such as `service`.
     pub kind: String,

@@ -64,7 +64,10 @@ struct Sampled {
 }
 
 impl Control {
-    /// Starts to follow the changes of a stack. Must be called within a Tokio runtime.
+    /// Starts to follow the changes of a stack.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn start(supervisor: Supervisor, about: About) -> Self {
         let mut table = supervisor.table_changes();
         let inner = Arc::new(Inner {

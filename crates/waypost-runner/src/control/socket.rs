@@ -35,10 +35,12 @@ pub enum SocketError {
 
 impl Socket {
     /// Opens a socket; see [`socket_of_file`]. Replaces a socket left behind by a killed process.
-    /// Must be called within a Tokio runtime.
     ///
     /// # Errors
     /// The stack is already running, or the socket can't be created.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn open(path: &Path) -> Result<Self, SocketError> {
         let failed = |source| SocketError::Io {
             path: path.to_owned(),

@@ -15,6 +15,7 @@ pub const SCHEMA: u32 = 1;
 
 /// A stack and all its services.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct StackView {
     /// [`SCHEMA`]
     pub schema: u32,
@@ -42,6 +43,7 @@ pub struct StackView {
 
 /// One service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ServiceView {
     /// The name.
     pub name: String,
@@ -85,6 +87,7 @@ pub struct ServiceView {
 
 /// One instance of a service.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct InstanceView {
     /// Its name, such as `orders-2`.
     pub id: String,
@@ -117,6 +120,7 @@ pub struct InstanceView {
 
 /// How a program ended. Either `code` or `signal` is set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct ExitView {
     /// The exit code.
     pub code: Option<i32>,
@@ -199,6 +203,7 @@ impl ServiceState {
 
 /// One line of output.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LineView {
     /// Its number in the order in which all lines were read.
     pub id: u64,
@@ -230,6 +235,7 @@ pub enum LineStream {
 
 /// A variable of the environment that a service is started with.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct VariableView {
     /// The name.
     pub name: String,
@@ -244,6 +250,7 @@ pub struct VariableView {
 /// The folder and variables with which a program is started. Only available on the socket, since values
 /// are not masked.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[non_exhaustive]
 pub struct LaunchView {
     /// The working folder.
     pub directory: PathBuf,

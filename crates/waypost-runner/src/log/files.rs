@@ -44,6 +44,7 @@ struct LogFile {
 
 /// A line of a file, as [`LogFiles`] writes it.
 #[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
 pub struct KeptLine {
     /// When it was read.
     pub at: SystemTime,

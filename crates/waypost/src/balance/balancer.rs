@@ -49,12 +49,16 @@ pub struct Balancer {
 impl Balancer {
     /// Watches the service for as long as the balancer is held, with the default options.
     ///
-    /// Must be called within a Tokio runtime.
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn new(directory: &Directory, service: &ServiceName, strategy: Box<dyn Strategy>) -> Self {
         Self::with_options(directory, service, strategy, BalancerOptions::default())
     }
 
     /// As [`new`](Self::new), with other options.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn with_options(
         directory: &Directory,
         service: &ServiceName,

@@ -56,6 +56,9 @@ impl Candidates {
     }
 
     /// The weight of the endpoint with this index; 1 if all are equal.
+    ///
+    /// # Panics
+    /// If the index is not below [`len`](Self::len).
     #[inline]
     pub fn weight(&self, index: usize) -> f64 {
         self.weights.as_ref().map_or(1.0, |weights| weights[index])
@@ -63,6 +66,9 @@ impl Candidates {
 
     /// The number of leases held on the endpoint with this index. Exact for up to 32 candidates; with
     /// more, each other core may hold one that isn't counted yet.
+    ///
+    /// # Panics
+    /// If the index is not below [`len`](Self::len).
     #[inline]
     pub fn in_flight(&self, index: usize) -> usize {
         self.endpoints[index].in_flight_estimate()

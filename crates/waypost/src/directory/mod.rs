@@ -33,7 +33,7 @@ pub use current::Current;
 pub use options::DirectoryOptions;
 pub(crate) use shared_watch::{Pin, SharedWatch};
 
-/// The snapshots of all services in use. Clones share them.
+/// The snapshots of all services in use. Clones share them. Its futures must run in a Tokio runtime.
 #[derive(Clone)]
 pub struct Directory {
     inner: Arc<Inner>,
@@ -92,8 +92,6 @@ impl Directory {
     /// The snapshot of a service: at once if it is already watched, otherwise after the provider's
     /// first answer. [`Snapshot::usable`] returns the instances that can be used.
     ///
-    /// Must be called within a Tokio runtime.
-    ///
     /// # Errors
     /// If nothing is known and the provider fails ([`Error::Unreachable`], [`Error::NotAuthorised`])
     /// or doesn't answer in time ([`Error::TimedOut`]). It is not an error if the service is unknown:
@@ -112,11 +110,17 @@ impl Directory {
     }
 
     /// Subscribes to a service. Its watch stays open while the subscription is held.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn subscribe(&self, service: &ServiceName) -> Subscription<Snapshot> {
         Subscription::new(Pin::new(self.watch(service)))
     }
 
     /// Subscribes to the list of all services.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn subscribe_catalog(&self) -> Subscription<Catalog> {
         Subscription::new(Pin::new(self.watch_catalog()))
     }

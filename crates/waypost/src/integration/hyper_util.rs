@@ -13,6 +13,9 @@ use pin_project_lite::pin_project;
 use tower::{BoxError, Service, ServiceExt};
 use waypost_core::{InstanceId, ServiceAddress};
 
+/// The crate, in the version whose types are used here.
+pub use ::hyper_util;
+
 use super::names::service_named;
 use super::retry::{ATTEMPTS, pick_for};
 use crate::balance::{Balancer, Lease};

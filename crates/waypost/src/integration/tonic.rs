@@ -20,6 +20,9 @@ use tonic::{Code, Status};
 use tower::{BoxError, Service, ServiceExt};
 use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceAddress, ServiceName};
 
+/// The crate, in the version whose types are used here.
+pub use ::tonic;
+
 use super::http::classify;
 use super::leased_body::LeasedBody;
 use super::retry::{ATTEMPTS, pick_for};
@@ -67,10 +70,11 @@ type OpenChannels = HashMap<InstanceId, (Arc<Instance>, Channel)>;
 impl BalancedChannel {
     /// A channel to a service, with tonic's default settings for each connection.
     ///
-    /// Must be called within a Tokio runtime.
-    ///
     /// # Errors
     /// If the name is not valid.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn new<N>(discovery: &ServiceDiscoveryClient, service: N) -> Result<Self, Error>
     where
         N: TryInto<ServiceName, Error = Invalid>,
@@ -83,6 +87,9 @@ impl BalancedChannel {
     ///
     /// # Errors
     /// If the name is not valid.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn with<N>(
         discovery: &ServiceDiscoveryClient,
         service: N,

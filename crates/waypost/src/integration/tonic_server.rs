@@ -16,6 +16,9 @@ use waypost_core::health::HealthChecks;
 use waypost_core::provider::Provider;
 use waypost_core::{Check, ServiceRegistration};
 
+/// The crate, in the version whose types are used here.
+pub use ::tonic;
+
 use super::graceful::Lifecycle;
 pub use super::graceful::ServeError;
 

@@ -14,9 +14,11 @@ use futures_util::future::{BoxFuture, FutureExt};
 use futures_util::{Stream, StreamExt, stream};
 use http::{HeaderMap, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
-use tower::discover::Change;
 use tower::{BoxError, Layer, Service, ServiceExt};
 use waypost_core::{Instance, InstanceId, ServiceAddress};
+
+/// One change in the stream that [`changes`] returns.
+pub use tower::discover::Change;
 
 use super::leased_body::LeasedBody;
 use super::retry::{Call, Failure, HttpClient, RetryBudget, RetryPolicy, send, was_never_sent};

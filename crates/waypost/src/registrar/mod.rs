@@ -55,11 +55,14 @@ pub struct Registrar {
 }
 
 impl Registrar {
-    /// Starts to register in the background. Must be called within a Tokio runtime.
+    /// Starts to register in the background.
     ///
     /// # Errors
     /// If the provider is not a registry ([`Error::Unsupported`]) or rejects the registration, or if
     /// the registration is invalid. An unreachable registry is not an error: registration is retried.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn start(
         provider: Arc<dyn Provider>,
         registration: ServiceRegistration,
@@ -90,6 +93,9 @@ impl Registrar {
     ///
     /// # Errors
     /// If the registration is invalid.
+    ///
+    /// # Panics
+    /// Outside a Tokio runtime.
     pub fn start_if_supported(
         provider: Arc<dyn Provider>,
         registration: ServiceRegistration,

@@ -177,7 +177,11 @@ impl Snapshot {
         &self.group
     }
 
-    /// Like [`ready`](Self::ready), or an error with the reason if there are none.
+    /// Like [`ready`](Self::ready), but never empty.
+    ///
+    /// # Errors
+    /// If there are none, with the reason; [`Error::Stale`] if they are older than
+    /// [`DirectoryOptions::max_stale`](crate::directory::DirectoryOptions).
     pub fn usable(&self) -> Result<&[Arc<Endpoint>], Error> {
         match self.ready() {
             [] => Err(self.why_not_usable()),

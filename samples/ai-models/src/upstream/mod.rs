@@ -112,6 +112,9 @@ struct Cache {
 impl Upstream {
     /// Configures the server with the API at `base`, such as `http://localhost:11434/v1` for
     /// Ollama. `key` is sent as a bearer token. Sends no request yet.
+    ///
+    /// # Errors
+    /// If the URL or the key is not valid.
     pub fn new(base: &str, key: Option<&str>) -> Result<Self, UpstreamError> {
         let base = parse(base).map_err(|reason| UpstreamError::BadUrl {
             value: mask_secrets(base).into_owned(),
@@ -126,6 +129,9 @@ impl Upstream {
 
     /// Configures the server named by `AI_MODELS_UPSTREAM`, with the key in
     /// `AI_MODELS_UPSTREAM_KEY`. Returns `None` if the first is unset or empty.
+    ///
+    /// # Errors
+    /// The same as for [`new`](Self::new).
     pub fn from_env() -> Result<Option<Self>, UpstreamError> {
         let variable = |name| {
             std::env::var(name)

@@ -37,6 +37,9 @@ use waypost_core::health::HealthChecks;
 use waypost_core::provider::Provider;
 use waypost_core::{Check, ServiceRegistration};
 
+/// The crate, in the version whose types are used here.
+pub use ::axum;
+
 pub use self::cross_origin::CrossOriginProtection;
 use self::timeouts::Timeouts;
 use super::graceful::Lifecycle;

@@ -23,6 +23,9 @@ use crate::balance::{Key, Lease};
 use crate::client::ServiceDiscoveryClient;
 use crate::selector::Selector;
 
+/// The crate, in the version whose types are used here.
+pub use ::reqwest;
+
 pub use self::resolver::ServiceResolver;
 
 /// An HTTP client that looks services up by name. Clones share all state.
