@@ -13,6 +13,10 @@ use std::time::Duration;
 
 use recorder::TextRecorder;
 use tokio::time::{Instant as Time, sleep};
+use tonic::Code;
+use tonic::transport::server::{Server, TcpIncoming};
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
 use tracing::Subscriber;
 use tracing::field::{Field, Visit};
 use tracing::span::{Attributes, Id, Record};
@@ -20,6 +24,7 @@ use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use waypost::balance::RoundRobin;
 use waypost::directory::Directory;
 use waypost::integration::reqwest::{Client, RequestError};
+use waypost::integration::tonic::BalancedChannel;
 use waypost::provider::{MemoryProvider, ServiceAnswer};
 use waypost::{
     Balancer, Check, Error, Instance, ProviderError, Registrar, Selector, ServiceDiscoveryClient,
@@ -265,7 +270,7 @@ impl Visit for Fields<'_> {
 
 impl<S: Subscriber> Layer<S> for Spans {
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, _: Context<'_, S>) {
-        if attributes.metadata().target() == "waypost::http" {
+        if attributes.metadata().target().starts_with("waypost::") {
             let mut fields = Vec::new();
             attributes.record(&mut Fields(&mut fields));
             self.0.lock().unwrap().push((id.clone(), fields));
@@ -356,4 +361,90 @@ async fn each_attempt_is_a_span_with_the_attributes_of_opentelemetry() {
     for (_, fields) in spans.iter() {
         assert!(!fields.join(" ").contains("secret"), "{fields:?}");
     }
+}
+
+#[tokio::test]
+async fn a_grpc_call_is_a_span_with_its_status_and_counts_in_the_metrics() {
+    let service = name("telemetry-grpc");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (_reporter, health) = tonic_health::server::health_reporter();
+    let server = Server::builder().add_service(health);
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+    let memory = MemoryProvider::new();
+    memory.insert(instance(&service, port));
+    let discovery = ServiceDiscoveryClient::new(Arc::new(memory.clone()));
+
+    let spans = Spans::default();
+    let subscriber = tracing_subscriber::registry().with(spans.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let mut client = HealthClient::new(BalancedChannel::new(&discovery, service.as_str()).unwrap());
+    client.check(HealthCheckRequest::default()).await.unwrap();
+    let unknown = HealthCheckRequest {
+        service: "secret".to_owned(),
+    };
+    let status = client.check(unknown).await.unwrap_err();
+    assert_eq!(status.code(), Code::NotFound);
+
+    let spans: Vec<_> = spans
+        .0
+        .lock()
+        .unwrap()
+        .iter()
+        .map(|it| it.1.join(" "))
+        .collect();
+    assert_eq!(spans.len(), 2, "{spans:?}");
+    for span in &spans {
+        for field in [
+            "otel.name=grpc.health.v1.Health/Check",
+            "otel.kind=client",
+            "rpc.system=grpc",
+            "rpc.service=grpc.health.v1.Health",
+            "rpc.method=Check",
+            "server.address=127.0.0.1",
+            &format!("server.port={port}"),
+            "peer.service=telemetry-grpc",
+        ] {
+            assert!(span.contains(field), "{field} in {span}");
+        }
+        assert!(!span.contains("secret"), "{span}");
+    }
+    assert!(spans[0].ends_with("rpc.grpc.status_code=0"), "{spans:?}");
+    let not_found = "rpc.grpc.status_code=5 error.type=5 otel.status_code=ERROR";
+    assert!(spans[1].ends_with(not_found), "{spans:?}");
+    assert_eq!(some(service.as_str(), "picks_total"), ["picks_total 2"]);
+    let succeeded = "requests_total{outcome=succeeded}";
+    assert_eq!(
+        some(service.as_str(), succeeded),
+        [format!("{succeeded} 2")]
+    );
+}
+
+#[tokio::test]
+async fn a_grpc_call_that_cannot_connect_is_a_span_for_each_attempt() {
+    let service = name("telemetry-grpc-refused");
+    let ports = free_ports::<2>();
+    let memory = MemoryProvider::new();
+    memory.replace(&service, ports.map(|port| instance(&service, port)));
+    let discovery = ServiceDiscoveryClient::new(Arc::new(memory.clone()));
+
+    let spans = Spans::default();
+    let subscriber = tracing_subscriber::registry().with(spans.clone());
+    let _guard = tracing::subscriber::set_default(subscriber);
+    let mut client = HealthClient::new(BalancedChannel::new(&discovery, service.as_str()).unwrap());
+    let status = client
+        .check(HealthCheckRequest::default())
+        .await
+        .unwrap_err();
+    assert_eq!(status.code(), Code::Unavailable);
+
+    let spans = spans.0.lock().unwrap();
+    let errors = spans.iter().map(|(_, fields)| fields.join(" "));
+    let errors: Vec<_> = errors
+        .filter(|it| it.contains("error.type=connect"))
+        .collect();
+    assert_eq!((spans.len(), errors.len()), (3, 3), "{errors:?}");
+    assert_eq!(some(service.as_str(), "retries_total"), ["retries_total 2"]);
+    let failed = "requests_total{outcome=failed}";
+    assert_eq!(some(service.as_str(), failed), [format!("{failed} 3")]);
 }

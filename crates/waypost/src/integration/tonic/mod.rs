@@ -5,26 +5,32 @@
 //! call goes to another one, and the failure counts for outlier detection.
 //! `examples/tonic_client.rs` is a complete client.
 
+mod body;
+mod outcome;
+mod span;
+
 use std::collections::HashMap;
+use std::error::Error as StdError;
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::future::{BoxFuture, FutureExt};
-use http::{HeaderMap, Request, Response};
+use http::{Request, Response};
 use tokio::task::AbortHandle;
 use tonic::body::Body;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Code, Status};
+use tonic::{ConnectError, Status, TimeoutExpired};
 use tower::{BoxError, Service, ServiceExt};
 use waypost_core::{Error, Instance, InstanceId, Invalid, ServiceAddress, ServiceName};
 
 /// The crate, in the version whose types are used here.
 pub use ::tonic;
 
-use super::http::classify;
-use super::leased_body::LeasedBody;
+use self::body::CallBody;
+use self::outcome::head_outcome;
+use self::span::CallSpan;
 use super::retry::{ATTEMPTS, pick_for};
 use crate::balance::Balancer;
 use crate::client::ServiceDiscoveryClient;
@@ -221,28 +227,35 @@ impl Service<Request<Body>> for BalancedChannel {
 }
 
 async fn send(inner: Arc<Inner>, request: Request<Body>) -> Result<Response<Body>, BoxError> {
+    let (balancer, address) = (&inner.balancer, &inner.address);
     let mut tried = Vec::new();
-    let (lease, channel) = loop {
-        let (lease, _) = pick_for(&inner.balancer, &inner.address, None, &tried)
+    let (lease, span, channel) = loop {
+        let (lease, _) = pick_for(balancer, address, None, &tried)
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        match inner.channels.connect(lease.endpoint().instance()).await {
-            Ok(channel) => break (lease, channel),
+        let span = CallSpan::new(request.uri().path(), address.service(), &lease);
+        let connecting = inner.channels.connect(lease.endpoint().instance());
+        match span.follow(connecting).await {
+            Ok(channel) => break (lease, span, channel),
             Err(error) => {
+                span.failed("connect");
                 lease.record(Outcome::Failed);
                 if tried.contains(lease.id()) || tried.len() + 1 == ATTEMPTS {
                     return Err(error.into());
                 }
                 tried.push(lease.id().clone());
+                balancer.metrics().retried();
             }
         }
     };
-    match channel.oneshot(request).await {
+    match span.follow(channel.oneshot(request)).await {
         Ok(response) => {
-            lease.record(grpc_outcome(&response));
-            Ok(response.map(|body| Body::new(LeasedBody::new(body, lease))))
+            lease.record(head_outcome(&response));
+            span.responded(&response);
+            Ok(response.map(|body| Body::new(CallBody::new(body, lease, span))))
         }
         Err(error) => {
+            span.failed(kind(&error));
             lease.record(Outcome::Failed);
             inner.channels.remove(lease.id());
             Err(error.into())
@@ -250,39 +263,13 @@ async fn send(inner: Arc<Inner>, request: Request<Body>) -> Result<Response<Body
     }
 }
 
-/// A call that fails before its first message has its gRPC status in the headers.
-fn grpc_outcome(response: &Response<Body>) -> Outcome {
-    let headers: &HeaderMap = response.headers();
-    match Status::from_header_map(headers).map(|status| status.code()) {
-        Some(Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss) => {
-            Outcome::Failed
-        }
-        Some(Code::ResourceExhausted) => Outcome::Rejected { retry_after: None },
-        _ => classify(response.status(), headers),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn statuses_that_say_something_about_the_instance_are_failures() {
-        for (code, outcome) in [
-            (Code::Unavailable, Outcome::Failed),
-            (Code::Internal, Outcome::Failed),
-            (Code::Unknown, Outcome::Failed),
-            (Code::DataLoss, Outcome::Failed),
-            (
-                Code::ResourceExhausted,
-                Outcome::Rejected { retry_after: None },
-            ),
-            (Code::NotFound, Outcome::Succeeded),
-            (Code::InvalidArgument, Outcome::Succeeded),
-        ] {
-            let status = Status::new(code, "why");
-            let response = status.into_http::<Body>();
-            assert_eq!(grpc_outcome(&response), outcome, "{code:?}");
-        }
+/// The value of `error.type` for a call without a response.
+fn kind(error: &(dyn StdError + 'static)) -> &'static str {
+    if error.is::<TimeoutExpired>() {
+        "timeout"
+    } else if error.is::<ConnectError>() {
+        "connect"
+    } else {
+        error.source().map_or("connection_lost", kind)
     }
 }
