@@ -13,8 +13,8 @@ use waypost_core::provider::{
     Watch,
 };
 use waypost_core::{
-    ConfigError, Environment, Error, InstanceId, ProviderError, ProviderErrorKind, Registration,
-    ServiceName,
+    ConfigError, Environment, Error, InstanceId, Invalid, ProviderError, ProviderErrorKind,
+    Registration, ServiceName,
 };
 
 use crate::acl::AclRule;
@@ -25,7 +25,7 @@ use crate::agents::Agents;
 use crate::blocking_query::{BlockingQuery, Decoder};
 use crate::query_options::{Consistency, QueryOptions};
 use crate::resolver::AgentResolver;
-use crate::responses::{CatalogDecoder, HealthDecoder};
+use crate::responses::{CatalogDecoder, HealthDecoder, IgnoredNames};
 use crate::tls::TlsOptions;
 use crate::token::TokenSource;
 use crate::validation::validate_metadata;
@@ -72,6 +72,8 @@ pub struct ConsulProvider {
     description: Arc<str>,
     query_options: QueryOptions,
     ignored: Arc<IgnoredValues>,
+    /// Those of the latest list of services.
+    ignored_names: Arc<IgnoredNames>,
 }
 
 impl ConsulProvider {
@@ -159,8 +161,14 @@ impl Provider for ConsulProvider {
         let path = "/v1/catalog/services".to_owned();
         let params = self.query_options.catalog_params();
         let rules = vec![AclRule::read_all_services()];
-        self.query(path, params, rules, CatalogDecoder::default())
-            .watch()
+        let decoder = CatalogDecoder {
+            ignored: Arc::clone(&self.ignored_names),
+        };
+        self.query(path, params, rules, decoder).watch()
+    }
+
+    fn ignored_names(&self) -> Vec<Invalid> {
+        self.ignored_names.get()
     }
 
     fn check_results<'a>(
@@ -470,6 +478,7 @@ impl ConsulBuilder {
             agents: Arc::new(agents),
             query_options: self.query_options,
             ignored: Arc::default(),
+            ignored_names: Arc::default(),
         })
     }
 }

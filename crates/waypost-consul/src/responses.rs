@@ -1,7 +1,7 @@
 //! The responses of Consul's read endpoints, decoded to the types of `waypost-core`.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Deserializer};
 use waypost_core::provider::{IgnoredValues, ServiceAnswer};
@@ -161,8 +161,33 @@ fn worst_health(checks: &[CheckState]) -> Health {
 /// Decodes the response of `/v1/catalog/services`.
 #[derive(Debug, Default)]
 pub(super) struct CatalogDecoder {
-    /// The names that were left out of the last response.
-    left_out: Mutex<Vec<String>>,
+    pub(super) ignored: Arc<IgnoredNames>,
+}
+
+/// The names in the last response that aren't valid names of services.
+#[derive(Debug, Default)]
+pub(super) struct IgnoredNames(Mutex<Vec<Invalid>>);
+
+impl IgnoredNames {
+    pub(super) fn get(&self) -> Vec<Invalid> {
+        self.lock().clone()
+    }
+
+    /// Replaces the names. They are logged once, not after each change of another service.
+    fn replace(&self, names: Vec<Invalid>) {
+        let mut known = self.lock();
+        if *known != names {
+            if !names.is_empty() {
+                let reasons: Vec<_> = names.iter().map(ToString::to_string).collect();
+                tracing::warn!("services left out: {}", reasons.join("; "));
+            }
+            *known = names;
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Invalid>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl Decoder for CatalogDecoder {
@@ -172,23 +197,16 @@ impl Decoder for CatalogDecoder {
 
     fn decode(&self, services: Self::Body) -> BTreeSet<ServiceName> {
         let mut names = BTreeSet::new();
-        let mut left_out = Vec::new();
+        let mut ignored = Vec::new();
         for name in services.keys() {
             match ServiceName::new(name) {
                 Ok(name) => {
                     names.insert(name);
                 }
-                Err(error) => left_out.push(error.to_string()),
+                Err(invalid) => ignored.push(invalid),
             }
         }
-        let mut before = self.left_out.lock().unwrap_or_else(PoisonError::into_inner);
-        // Once, not after each change of another service.
-        if *before != left_out {
-            if !left_out.is_empty() {
-                tracing::warn!("services left out: {}", left_out.join("; "));
-            }
-            *before = left_out;
-        }
+        self.ignored.replace(ignored);
         names
     }
 

@@ -285,6 +285,7 @@ async fn the_programs_answer_as_the_openapi_documents_say() {
     let gateway = Document::open("gateway.json");
     let server = stack.internal.as_str();
     for path in [
+        "/",
         "/internal/health",
         "/internal/services",
         "/internal/routes",
@@ -410,7 +411,7 @@ fn the_openapi_documents_have_every_route_and_no_other() {
     assert_eq!(Document::open("registry.json").paths(), registry);
 
     let mut gateway = literals("crates/waypost-gateway/src/pages", "/internal/");
-    let others = ["/metrics", "/livez", "/readyz", "/health"];
+    let others = ["/", "/metrics", "/livez", "/readyz", "/health"];
     gateway.extend(others.map(str::to_owned));
     gateway.retain(|path| !path.contains([' ', ',']));
     assert_eq!(Document::open("gateway.json").paths(), gateway);

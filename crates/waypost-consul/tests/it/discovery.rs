@@ -2,10 +2,11 @@
 
 use futures_util::StreamExt;
 use futures_util::future::join_all;
+use serde_json::json;
 use waypost_consul::{Consistency, ConsulBuilder, ConsulProvider};
-use waypost_core::provider::Provider;
+use waypost_core::provider::{LayerPolicy, LayeredProvider, MemoryProvider, Provider};
 use waypost_core::{Check, Health, ServiceName, ServiceRegistration, Weight};
-use waypost_testkit::Consul;
+use waypost_testkit::{Consul, http_client};
 
 use crate::{
     Server, TIMEOUT, next, provider_at, register, until, until_ids, web, web_registration,
@@ -132,4 +133,29 @@ async fn more_services_than_connections_can_be_watched() {
     assert_eq!(waiting.await.unwrap()[0].id().as_str(), "late");
     assert!(!others.is_finished(), "a watch failed");
     others.abort();
+}
+
+#[tokio::test]
+async fn names_that_are_not_valid_are_known_with_the_reason() {
+    for server in Server::start_each().await {
+        let provider = server.provider();
+        assert_eq!(provider.ignored_names(), []);
+        for name in ["team/users", "my service", "web"] {
+            let service = json!({"ID": name, "Name": name, "Port": 80});
+            let url = server.url("/v1/agent/service/register");
+            let request = http_client().put(url).json(&service);
+            request.send().await.unwrap().error_for_status().unwrap();
+        }
+        let mut names = provider.watch_names();
+        while !names.next().await.unwrap().unwrap().contains("web") {}
+        let ignored = provider.ignored_names();
+        let ignored: Vec<_> = ignored.iter().map(ToString::to_string).collect();
+        assert_eq!(ignored.len(), 2, "{ignored:?}");
+        assert!(ignored[0].starts_with("service name \"my service\" is not valid: ' ' "));
+        assert!(ignored[1].starts_with("service name \"team/users\" is not valid: '/' "));
+        let layered = LayeredProvider::new(LayerPolicy::FirstKnown)
+            .layer(MemoryProvider::new())
+            .layer(provider);
+        assert_eq!(layered.ignored_names().len(), 2);
+    }
 }

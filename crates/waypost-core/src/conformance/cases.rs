@@ -161,6 +161,10 @@ async fn service_names(harness: &dyn Harness) -> CaseOutcome {
         timeout(harness.step_timeout(), listed)
             .await
             .map_err(|_| format!("{expected:?} not listed in time"))??;
+        let ignored = harness.provider().ignored_names();
+        if let Some(name) = (ignored.iter()).find(|it| ServiceName::new(it.value()).is_ok()) {
+            return Err(format!("a valid name is ignored: {name}"));
+        }
         if !harness.capabilities().live {
             break;
         }

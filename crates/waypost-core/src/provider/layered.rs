@@ -9,7 +9,7 @@ use futures_util::{FutureExt, StreamExt, stream};
 
 use super::traits::{CheckResult, NamesWatch, Provider, Registry, ServiceAnswer, Watch};
 use crate::error::ProviderError;
-use crate::model::{InstanceId, ServiceName};
+use crate::model::{InstanceId, Invalid, ServiceName};
 use crate::supervision::{ProviderStatus, WatchSupervisor};
 
 /// Combines several providers, in order of precedence.
@@ -150,6 +150,11 @@ impl Provider for LayeredProvider {
                 })
             },
         )
+    }
+
+    fn ignored_names(&self) -> Vec<Invalid> {
+        let layers = self.layers.iter();
+        layers.flat_map(|(layer, _)| layer.ignored_names()).collect()
     }
 
     fn layer_status(&self) -> Vec<ProviderStatus> {

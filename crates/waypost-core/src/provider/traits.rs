@@ -10,7 +10,7 @@ use futures_util::future::BoxFuture;
 use futures_util::stream::BoxStream;
 
 use crate::error::ProviderError;
-use crate::model::{Health, Instance, InstanceId, ServiceName};
+use crate::model::{Health, Instance, InstanceId, Invalid, ServiceName};
 use crate::registration::Registration;
 use crate::supervision::ProviderStatus;
 
@@ -26,6 +26,13 @@ pub trait Provider: fmt::Debug + Send + Sync + 'static {
 
     /// Watches the names of all services.
     fn watch_names(&self) -> NamesWatch;
+
+    /// The names in the registry's latest list that aren't valid names of services, each with the reason.
+    /// [`watch_names`](Self::watch_names) ignores them. Does no I/O; empty if there are none, or if no list
+    /// has been read.
+    fn ignored_names(&self) -> Vec<Invalid> {
+        Vec::new()
+    }
 
     /// The status of each provider that this one combines; empty for a provider that combines none.
     fn layer_status(&self) -> Vec<ProviderStatus> {

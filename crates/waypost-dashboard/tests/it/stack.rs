@@ -423,20 +423,26 @@ async fn a_gateway_alone_shows_its_routes_and_the_map_of_its_traffic() {
     Page::test(&server.url, async |page| {
         page.wait_for("#live", "Live").await;
         page.wait_for(".nothing", "There is no service yet").await;
-        let route = |service: &str, usable: Option<u8>, error: Option<&str>| {
-            json!({"path": format!("/{service}/"), "service": service, "instances": usable.map(|_| 2), "usable": usable, "error": error})
+        let route = |service: &str, source: &str, usable: Option<u8>, error: Option<&str>| {
+            json!({"path": format!("/{service}/"), "source": source, "service": service, "instances": usable.map(|_| 2), "usable": usable, "error": error})
         };
         let routes = json!([
-            route("catalog", Some(2), None),
-            route("payments", Some(0), Some("all 2 instances of payments are critical")),
-            route("orders", Some(1), None),
-            route("unused", None, None),
+            route("catalog", "HTTPRoute shop/catalog", Some(2), None),
+            route("payments", "discovery", Some(0), Some("all 2 instances of payments are critical")),
+            route("orders", "discovery", Some(1), None),
+            route("unused", "discovery", None, None),
         ]);
-        stack.set_routes(&routes, None);
+        stack.set_routes(&routes, &[("team/users", "'/' is not allowed")], None);
         stack.second(&shop::second());
         page.wait_for("tr[data-name='catalog']", "2/2").await;
+        page.wait_for("tr[data-name='catalog']", "HTTPRoute shop/catalog").await;
         page.wait_for("tr[data-name='orders']", "1 of 2 ready").await;
         page.wait_for("tr[data-name='unused']", "Not called yet").await;
+        // A service that nobody has called is neither ready nor a problem.
+        page.wait_for(".vital", "1 of 3 · 1 not called yet").await;
+        let rows = page.js("[...document.querySelectorAll('tr[data-name]')].map((it) => it.dataset.name)");
+        assert_eq!(rows.await, json!(["payments", "orders", "catalog", "unused"]));
+        page.wait_for(".card", "\"team/users\": '/' is not allowed").await;
         page.wait_for(".need", "payments has no ready instance").await;
         page.wait_for(".need", "all 2 instances of payments are critical").await;
         page.wait_for("tr[data-name='catalog'] .rate", "/s").await;
@@ -445,10 +451,10 @@ async fn a_gateway_alone_shows_its_routes_and_the_map_of_its_traffic() {
         page.click("tr[data-name='orders'] .name a").await;
         page.wait_for(".side .rows", "127.0.0.1:4100").await;
 
-        stack.set_routes(&routes, Some("the registry at 127.0.0.1:8500 can't be reached"));
+        stack.set_routes(&routes, &[], Some("the registry at 127.0.0.1:8500 can't be reached"));
         page.wait_for(".outage", "127.0.0.1:8500").await;
         page.wait_for("tr[data-name='catalog']", "2/2").await;
-        stack.set_routes(&routes, None);
+        stack.set_routes(&routes, &[], None);
         page.wait_until("!document.querySelector('.outage')").await;
 
         page.click("#views [data-view='map']").await;

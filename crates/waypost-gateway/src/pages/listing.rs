@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use waypost::snapshot::{Endpoint, Freshness, Snapshot};
 use waypost::{Error, ServiceDiscoveryClient, ServiceName};
 
+use super::ignored::describe_ignored;
 use super::query::{number, parameter};
 use super::response::json_response;
 use crate::problem::Problem;
@@ -60,7 +61,13 @@ impl Listing {
         });
         let services: Vec<_> = services.collect();
         let registry = freshness(catalog.freshness());
-        let body = json!({"registry": registry, "services": services, "next": next});
+        let ignored = self.client.directory().provider().ignored_names();
+        let body = json!({
+            "registry": registry,
+            "services": services,
+            "ignored": describe_ignored(&ignored),
+            "next": next,
+        });
         Ok(json_response(StatusCode::OK, &body))
     }
 
@@ -89,9 +96,7 @@ impl Listing {
             };
             described["name"] = json!(&**route.name());
             described["path"] = json!(route.path().to_string());
-            if let Some(source) = route.source() {
-                described["source"] = json!(source);
-            }
+            described["source"] = json!(route.source().to_string());
             if !route.hosts().is_empty() {
                 let hosts = route.hosts().iter().map(ToString::to_string);
                 described["hosts"] = json!(hosts.collect::<Vec<_>>());

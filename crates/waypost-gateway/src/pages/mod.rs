@@ -1,5 +1,6 @@
 //! The gateway's own pages: the public ones, and those of the internal listener.
 
+mod ignored;
 mod index;
 mod listing;
 mod metrics;

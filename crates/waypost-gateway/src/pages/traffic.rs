@@ -12,11 +12,12 @@ use tokio::sync::broadcast;
 use tokio::sync::broadcast::error::RecvError;
 use waypost::balance::Selection;
 
+use super::ignored::describe_ignored;
 use super::query::number;
 use super::response::respond;
 use crate::problem::Problem;
 use crate::response_body::ResponseBody;
-use crate::routes::Routes;
+use crate::routes::{Route, Routes};
 use crate::service::Service;
 use crate::traffic::{History, InstanceCounts, SECONDS, Second, ServiceCounts, Traffic};
 
@@ -220,8 +221,7 @@ fn describe_routes(routes: &Routes) -> Value {
     let all = routes.all();
     let described = all.iter().take(MAX_ROUTES).flat_map(|route| {
         let destinations = route.destinations().iter();
-        destinations
-            .map(|destination| describe_route(&route.path().to_string(), &destination.service))
+        destinations.map(|destination| describe_route(route, &destination.service))
     });
     let described: Vec<_> = described.collect();
     let freshness = routes.freshness();
@@ -229,13 +229,21 @@ fn describe_routes(routes: &Routes) -> Value {
     json!({
         "routes": described,
         "left_out": all.len().saturating_sub(MAX_ROUTES),
+        "ignored": describe_ignored(&routes.ignored_names()),
         "outage": failure.map(|failure| failure.error().to_string()),
     })
 }
 
 /// `instances` and `usable` are null if the service hasn't been used, since the registry isn't asked.
-fn describe_route(path: &str, service: &Service) -> Value {
-    let mut described = json!({"path": path, "service": service.name().as_str(), "instances": null, "usable": null, "error": null});
+fn describe_route(route: &Route, service: &Service) -> Value {
+    let mut described = json!({
+        "path": route.path().to_string(),
+        "source": route.source().to_string(),
+        "service": service.name().as_str(),
+        "instances": null,
+        "usable": null,
+        "error": null,
+    });
     match service.used_balancer() {
         None if service.is_listed() => {}
         None => described["error"] = json!("the registry lists no such service"),

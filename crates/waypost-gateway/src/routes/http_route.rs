@@ -12,6 +12,7 @@ use super::redirect::Redirect;
 use super::route::{
     Destination, Limits, MIRRORED_BODY, MIRRORED_IN_FLIGHT, MirrorTo, Route, Subset,
 };
+use super::source::RouteSource;
 use super::target_rewrite::Rewrite;
 use crate::header_edits::HeaderEdits;
 use crate::policy::Policies;
@@ -96,7 +97,7 @@ impl HttpRouteSpec {
         let weights = destinations.iter().map(|destination| destination.weight);
         Route {
             name: self.name.as_str().into(),
-            source: Some(Arc::clone(&self.source)),
+            source: RouteSource::Object(Arc::clone(&self.source)),
             hosts: self.host.iter().cloned().collect(),
             except_hosts: self.except_hosts.clone(),
             path: self.path.clone(),

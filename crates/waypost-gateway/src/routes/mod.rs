@@ -10,6 +10,7 @@ mod http_route;
 mod pattern;
 mod redirect;
 mod route;
+mod source;
 mod table;
 mod tagged;
 mod target_rewrite;
@@ -27,7 +28,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, Uri};
 use tokio::runtime::Handle;
 use tokio::time::Instant;
 use waypost::snapshot::{Catalog, Freshness};
-use waypost::{ConfigError, Environment, ServiceDiscoveryClient, ServiceName};
+use waypost::{ConfigError, Environment, Invalid, ServiceDiscoveryClient, ServiceName};
 
 use crate::config::Config;
 use crate::problem::Problem;
@@ -186,6 +187,7 @@ impl Routes {
     fn apply_file(&self, path: &Path, content: &str) -> Result<(), ConfigError> {
         let file = file::parse(path, content)?;
         let around = surroundings(path, &self.environment);
+        let name: Arc<str> = path.file_name().unwrap_or_default().to_string_lossy().into();
         let mut services = self.services();
         let routes = file
             .routes
@@ -196,7 +198,7 @@ impl Routes {
                 let access = std::mem::take(&mut spec.auth)
                     .build(around, &self.auth, &mut service)
                     .map_err(|problem| file::located(path, spec.position, &problem))?;
-                let route = Route::from_file(spec, index, &self.limits, access, service);
+                let route = Route::from_file(spec, index, &name, &self.limits, access, service);
                 Ok(Arc::new(route))
             });
         let routes = routes.collect::<Result<_, ConfigError>>()?;
@@ -424,6 +426,15 @@ impl Routes {
         let mut all: Vec<_> = self.services().values().cloned().collect();
         all.sort_by(|a, b| a.name().cmp(b.name()));
         all
+    }
+
+    /// The names in the registry's list that get no route, because they aren't valid names of services.
+    pub(crate) fn ignored_names(&self) -> Vec<Invalid> {
+        if self.discovers && self.only.is_empty() {
+            self.client.directory().provider().ignored_names()
+        } else {
+            Vec::new()
+        }
     }
 
     /// The freshness of the list of services; `None` before the registry's first answer.

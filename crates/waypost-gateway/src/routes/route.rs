@@ -15,6 +15,7 @@ use super::file::{
 };
 use super::pattern::{Conditions, HostPattern, PathPattern};
 use super::redirect::Redirect;
+use super::source::RouteSource;
 use super::tagged::TaggedRoute;
 use super::target_rewrite::Rewrite;
 use crate::config::Config;
@@ -39,8 +40,7 @@ const MAX_WAIT: Duration = Duration::from_secs(5);
 #[derive(Debug)]
 pub(crate) struct Route {
     pub(super) name: Arc<str>,
-    /// The object that defines it, such as `HTTPRoute shop/orders`; `None` for other routes.
-    pub(super) source: Option<Arc<str>>,
+    pub(super) source: RouteSource,
     /// The hosts; empty for all.
     pub(super) hosts: Vec<HostPattern>,
     /// Hosts that it doesn't match, even if `hosts` does.
@@ -199,7 +199,7 @@ impl Route {
         };
         Self {
             name: destination.service.name().as_str().into(),
-            source: None,
+            source: RouteSource::Discovery,
             hosts: Vec::new(),
             except_hosts: Vec::new(),
             path: PathPattern::Prefix(prefix.clone()),
@@ -219,10 +219,11 @@ impl Route {
         }
     }
 
-    /// The route number `index` of a routes file.
+    /// The route number `index` of the routes file with this name.
     pub(crate) fn from_file(
         spec: RouteSpec,
         index: usize,
+        file: &Arc<str>,
         defaults: &Limits,
         access: Access,
         mut service: impl FnMut(&ServiceName) -> Arc<Service>,
@@ -268,7 +269,7 @@ impl Route {
                 .name
                 .unwrap_or_else(|| format!("routes[{index}]"))
                 .into(),
-            source: None,
+            source: RouteSource::File(Arc::clone(file), spec.position.map(|(line, _)| line)),
             hosts: spec.hosts,
             except_hosts: Vec::new(),
             path: spec.path,
@@ -302,6 +303,7 @@ impl Route {
             }
             _ => (String::new(), Rewrite::Keep),
         };
+        route.source = RouteSource::Tags;
         route.prefix_value = HeaderValue::from_str(&prefix).ok().filter(|_| strips);
         route.prefix = prefix;
         route.rewrite = rewrite;
@@ -325,9 +327,9 @@ impl Route {
         &self.destinations
     }
 
-    /// The object that defines it, such as `HTTPRoute shop/orders`.
-    pub(crate) fn source(&self) -> Option<&str> {
-        self.source.as_deref()
+    /// Where it is defined.
+    pub(crate) fn source(&self) -> &RouteSource {
+        &self.source
     }
 
     /// The hosts that it matches, for display; empty for all.
@@ -391,7 +393,8 @@ impl Route {
     /// Whether it takes precedence over the routes of discovered services. A route for all paths doesn't,
     /// unless it is for a host or from an HTTPRoute.
     pub(crate) fn precedes_discovered(&self) -> bool {
-        self.source.is_some() || !self.hosts.is_empty() || !self.path.is_everything()
+        let is_object = matches!(self.source, RouteSource::Object(_));
+        is_object || !self.hosts.is_empty() || !self.path.is_everything()
     }
 
     /// If two routes match a request, the one with the greater value is used.

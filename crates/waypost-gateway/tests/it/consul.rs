@@ -211,3 +211,31 @@ async fn pages_of_500_services_start_no_watches() {
     let watched = watched.iter().map(|snapshot| snapshot.service().as_str());
     assert_eq!(watched.collect::<Vec<_>>(), ["s000", "s001"]);
 }
+
+#[tokio::test]
+async fn the_pages_list_the_names_that_are_not_valid() {
+    let consul = Consul::start().await;
+    let (_, gateway) = start_with(&consul).await;
+    for name in ["team/users", "web"] {
+        let service = json!({"ID": name, "Name": name, "Port": 1});
+        consul.put("/v1/agent/service/register", &service).await;
+    }
+    let why = "'/' is not allowed; use ASCII letters, digits, '-', '_' and '.'";
+    let ignored = json!({"count": 1, "names": [{"name": "team/users", "why": why}]});
+    for page in ["/", "/internal/services"] {
+        with_deadline(page, async {
+            while gateway.get(page).await.json()["ignored"] != ignored {
+                sleep(Duration::from_millis(10)).await;
+            }
+        })
+        .await;
+    }
+    let deregister = "/v1/agent/service/deregister/team%2Fusers";
+    consul.put(deregister, &Value::Null).await;
+    with_deadline("no such name", async {
+        while gateway.get("/").await.json()["ignored"]["count"] != 0 {
+            sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}

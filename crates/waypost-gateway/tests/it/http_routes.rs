@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
 use serde_json::{Value, json};
+use tokio::sync::Semaphore;
 use waypost::ServiceDiscoveryClient;
 use waypost::directory::DirectoryOptions;
 use waypost::provider::MemoryProvider;
@@ -42,14 +43,18 @@ impl Cluster {
 
     /// Puts a Service with one port and one endpoint.
     fn put_service(&self, name: &str, origin: &Origin) {
+        self.put_service_in("shop", name, origin);
+    }
+
+    fn put_service_in(&self, namespace: &str, name: &str, origin: &Origin) {
         let address = origin.address;
         self.server
-            .put(&manifest::service("shop", name, &[("http", 80)]));
+            .put(&manifest::service(namespace, name, &[("http", 80)]));
         let endpoint = [manifest::endpoint(&address.ip().to_string())];
         let ports = [("http", address.port())];
         let slice = format!("{name}-1");
         self.server
-            .put(&manifest::slice("shop", name, &slice, &ports, endpoint));
+            .put(&manifest::slice(namespace, name, &slice, &ports, endpoint));
     }
 
     fn put_route(&self, name: &str, hostnames: &[&str], rules: &Value) {
@@ -547,4 +552,129 @@ async fn two_gateways_agree_on_the_status_and_write_it_once() {
         first + 1,
         "one for the new route, none for the old one"
     );
+}
+
+#[tokio::test]
+async fn a_request_mirror_sends_copies_to_another_service() {
+    let cluster = Cluster::start().await;
+    let (orders, shadow) = (Origin::text("orders").await, Origin::text("shadow").await);
+    cluster.put_service("orders", &orders);
+    cluster.put_service("shadow", &shadow);
+    let rule = |path: &str, share: Value| {
+        let mut mirror = json!({ "backendRef": { "name": "shadow", "port": 80 } });
+        if let (Some(mirror), Value::Object(share)) = (mirror.as_object_mut(), share) {
+            mirror.extend(share);
+        }
+        json!({
+            "matches": [{ "path": { "value": path } }],
+            "filters": [{ "type": "RequestMirror", "requestMirror": mirror }],
+            "backendRefs": [{ "name": "orders", "port": 80 }],
+        })
+    };
+    let rules = json!([
+        rule("/all", json!({})),
+        rule("/none", json!({ "percent": 0 })),
+        rule("/half", json!({ "fraction": { "numerator": 5, "denominator": 10 } })),
+    ]);
+    cluster.put_route("orders", &["shop.example"], &rules);
+    let gateway = cluster.gateway().await;
+    until_text(&gateway, "shop.example", "/none", "orders").await;
+    for _ in 0..100 {
+        assert_eq!(
+            get(&gateway, "shop.example", "/half").await.text(),
+            "orders"
+        );
+    }
+    // Ten standard deviations from 50. Copies may still be in progress, so their number is at most that.
+    until("copies of the half", async || shadow.requests() >= 1).await;
+    let half = shadow.requests();
+    assert!(half < 100, "{half}");
+    // A mirrored service that is gone doesn't affect the requests.
+    for number in 1..=3 {
+        assert_eq!(get(&gateway, "shop.example", "/all").await.text(), "orders");
+        until("the copy", async || shadow.requests() >= half + number).await;
+    }
+    cluster.server.delete("services", "shop", "shadow");
+    cluster
+        .until_condition("orders", "ResolvedRefs", "False", "BackendNotFound")
+        .await;
+    until_status(&gateway, "shop.example", "/all", 200).await;
+}
+
+#[tokio::test]
+async fn the_timeouts_of_a_rule_end_its_requests_only() {
+    let cluster = Cluster::start().await;
+    let gate = Arc::new(Semaphore::new(0));
+    let waiting = Arc::clone(&gate);
+    let slow = Origin::start(move |_| {
+        let gate = Arc::clone(&waiting);
+        async move {
+            gate.acquire().await.expect("open").forget();
+            Response::new(body("done"))
+        }
+    })
+    .await;
+    cluster.put_service("slow", &slow);
+    let rule = |path: &str, timeouts: Value| {
+        json!({
+            "matches": [{ "path": { "value": path } }],
+            "timeouts": timeouts,
+            "backendRefs": [{ "name": "slow", "port": 80 }],
+        })
+    };
+    let rules = json!([
+        rule("/request", json!({ "request": "200ms" })),
+        rule("/backend", json!({ "request": "10m", "backendRequest": "200ms" })),
+        rule("/unlimited", json!({ "request": "0s" })),
+        rule("/wrong", json!({ "request": "200 ms" })),
+    ]);
+    cluster.put_route("slow", &["shop.example"], &rules);
+    let gateway = cluster.gateway().await;
+    until_status(&gateway, "shop.example", "/wrong", 500).await;
+    cluster
+        .until_condition("slow", "PartiallyInvalid", "True", "UnsupportedValue")
+        .await;
+    let unlimited = get(&gateway, "shop.example", "/unlimited");
+    let limited = async {
+        for path in ["/request", "/backend"] {
+            let response = get(&gateway, "shop.example", path).await;
+            assert_eq!(response.status, 504, "{path}");
+            assert_eq!(response.json()["reason"], "response_timeout", "{path}");
+        }
+        gate.add_permits(1);
+    };
+    let (unlimited, ()) = tokio::join!(unlimited, limited);
+    assert_eq!(unlimited.text(), "done");
+}
+
+#[tokio::test]
+async fn a_backend_in_another_namespace_needs_a_reference_grant() {
+    let cluster = Cluster::start().await;
+    let billing = Origin::text("billing").await;
+    cluster.put_service_in("pay", "billing", &billing);
+    let rules =
+        json!([{ "backendRefs": [{ "name": "billing", "namespace": "pay", "port": 80 }] }]);
+    cluster.put_route("billing", &["shop.example"], &rules);
+    let gateway = cluster.gateway().await;
+    let denied = || cluster.until_condition("billing", "ResolvedRefs", "False", "RefNotPermitted");
+    denied().await;
+    until_status(&gateway, "shop.example", "/", 500).await;
+    assert_eq!(billing.requests(), 0);
+
+    cluster.server.put(&json!({
+        "apiVersion": "gateway.networking.k8s.io/v1beta1", "kind": "ReferenceGrant",
+        "metadata": { "namespace": "pay", "name": "shop" },
+        "spec": {
+            "from": [{ "group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "namespace": "shop" }],
+            "to": [{ "group": "", "kind": "Service", "name": "billing" }],
+        },
+    }));
+    until_text(&gateway, "shop.example", "/", "billing").await;
+    cluster
+        .until_condition("billing", "ResolvedRefs", "True", "ResolvedRefs")
+        .await;
+
+    cluster.server.delete("referencegrants", "pay", "shop");
+    denied().await;
+    until_status(&gateway, "shop.example", "/", 500).await;
 }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use http::{Request, StatusCode};
+use serde_json::json;
 use waypost::{Health, ServiceName};
 
 use crate::support::{FlakyRegistry, Origin, TestGateway, instance, unused_address, with_deadline};
@@ -14,9 +15,10 @@ async fn the_index_lists_the_routes_as_json() {
     gateway.add("ui", "u", origin.address).await;
     gateway.add("auth", "a", origin.address).await;
     let response = gateway.get("/").await;
+    let route = |path: &str| json!({"hosts": [], "path": path, "source": "discovery"});
     assert_eq!(
         response.json()["routes"],
-        serde_json::json!(["/auth/", "/ui/"])
+        json!([route("/auth/"), route("/ui/")])
     );
     assert_eq!(response.json()["service"], "api-gateway");
 }

@@ -129,8 +129,8 @@ async fn the_routes_are_described_and_again_when_their_state_changes() {
     let described = events.next_named("routes").await;
     let shop = &described["routes"][0];
     assert_eq!(
-        (&shop["path"], &shop["service"]),
-        (&"/shop/".into(), &"shop".into())
+        (&shop["path"], &shop["source"], &shop["service"]),
+        (&"/shop/".into(), &"discovery".into(), &"shop".into())
     );
     assert_eq!(shop["instances"], Value::Null, "not used yet: {shop}");
     assert_eq!(described["outage"], Value::Null);
