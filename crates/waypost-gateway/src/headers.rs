@@ -7,6 +7,10 @@ use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
 pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 /// The id of the instance that sent the response.
 pub(crate) const INSTANCE: HeaderName = HeaderName::from_static("x-waypost-instance");
+/// The span of the sender (W3C Trace Context).
+pub(crate) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// What tracing systems add to it.
+pub(crate) const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 /// The header in which a calling service states its name.
 pub(crate) const CALLER: HeaderName = HeaderName::from_static("x-waypost-caller");
 

@@ -23,8 +23,8 @@ pub(crate) struct Problem {
     /// In seconds.
     retry_after: Option<u64>,
     extensions: Map<String, Value>,
-    /// A header of the response, such as `WWW-Authenticate`. Boxed, so that a problem is small.
-    header: Option<Box<(HeaderName, HeaderValue)>>,
+    /// Headers of the response, such as `WWW-Authenticate`. Boxed, so that a problem is small.
+    headers: Option<Box<HeaderMap>>,
 }
 
 /// The formats of an error response.
@@ -67,7 +67,7 @@ impl Problem {
             retryable,
             retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
             extensions: Map::new(),
-            header: None,
+            headers: None,
         }
     }
 
@@ -95,8 +95,13 @@ impl Problem {
         self.header(header::LOCATION, location)
     }
 
-    fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.header = Some(Box::new((name, value)));
+    fn header(self, name: HeaderName, value: HeaderValue) -> Self {
+        self.headers(HeaderMap::from_iter([(name, value)]))
+    }
+
+    /// Sets headers of the response.
+    pub(crate) fn headers(mut self, headers: HeaderMap) -> Self {
+        self.headers = Some(Box::new(headers));
         self
     }
 
@@ -189,12 +194,10 @@ impl Problem {
         };
         *response.status_mut() = self.status;
         let headers = response.headers_mut();
+        headers.extend(self.headers.map(|headers| *headers).unwrap_or_default());
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if let Some(seconds) = self.retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
-        }
-        if let Some((name, value)) = self.header.map(|header| *header) {
-            headers.insert(name, value);
         }
         if matches!(
             self.status,
@@ -256,6 +259,7 @@ impl Problem {
     fn grpc_status(&self) -> Response<Bytes> {
         let mut response = Response::new(Bytes::new());
         let headers = response.headers_mut();
+        headers.clone_from(self.headers.as_deref().unwrap_or(&HeaderMap::new()));
         let kind = HeaderValue::from_static("application/grpc");
         headers.insert(header::CONTENT_TYPE, kind);
         headers.insert("grpc-status", HeaderValue::from(self.grpc_code()));

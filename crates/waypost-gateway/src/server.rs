@@ -220,6 +220,7 @@ impl Server {
             host,
             id: &exchange.request_id,
             forwarding: &client.forwarding,
+            span: &exchange.span,
         };
         let (upstream, now) = (worker.upstream(), worker.deadlines().now());
         let policies = &route.policies;

@@ -70,6 +70,39 @@ async fn each_setting_is_shown_with_its_source() {
 }
 
 #[tokio::test]
+async fn the_variables_of_opentelemetry_are_settings() {
+    let variables = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://collector:4318"),
+        ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "api-key=TOP-SECRET"),
+        ("OTEL_EXPORTER_OTLP_HEADERS", "api-key=TOP-SECRET-TOO"),
+    ];
+    let (_, found) = settings(&[], &variables).await;
+    for (name, value, variable) in [
+        (
+            "spans.endpoint",
+            "http://collector:4318",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ),
+        ("spans.headers", "***", "OTEL_EXPORTER_OTLP_TRACES_HEADERS"),
+    ] {
+        assert_setting(&found, name, value, "variable", Some(variable));
+    }
+    assert_setting(&found, "spans.queue", "2048", "default", None);
+    assert!(!format!("{found:?}").contains("TOP-SECRET"));
+
+    let page = include_str!("../../../../docs/environment.md");
+    let documented = page.split('`').filter(|word| word.starts_with("OTEL_"));
+    let known: Vec<_> = found
+        .iter()
+        .flat_map(|setting| setting["variables"].as_array().unwrap())
+        .filter_map(Value::as_str)
+        .collect();
+    for name in documented {
+        assert!(known.contains(&name), "{name}");
+    }
+}
+
+#[tokio::test]
 async fn the_stack_file_is_a_source() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("waypost.toml");

@@ -154,7 +154,9 @@ impl Provider for LayeredProvider {
 
     fn ignored_names(&self) -> Vec<Invalid> {
         let layers = self.layers.iter();
-        layers.flat_map(|(layer, _)| layer.ignored_names()).collect()
+        layers
+            .flat_map(|(layer, _)| layer.ignored_names())
+            .collect()
     }
 
     fn layer_status(&self) -> Vec<ProviderStatus> {

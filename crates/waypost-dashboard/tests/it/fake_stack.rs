@@ -192,8 +192,15 @@ impl FakeStack {
     }
 
     /// The routes of the gateway, the names without one, and why its registry can't be read.
-    pub(crate) fn set_routes(&self, routes: &Value, ignored: &[(&str, &str)], outage: Option<&str>) {
-        let names = ignored.iter().map(|(name, why)| json!({"name": name, "why": why}));
+    pub(crate) fn set_routes(
+        &self,
+        routes: &Value,
+        ignored: &[(&str, &str)],
+        outage: Option<&str>,
+    ) {
+        let names = ignored
+            .iter()
+            .map(|(name, why)| json!({"name": name, "why": why}));
         let ignored = json!({"count": ignored.len(), "names": names.collect::<Vec<_>>()});
         let data = json!({"routes": routes, "left_out": 0, "ignored": ignored, "outage": outage, "age_seconds": 0});
         self.send(Channel::Traffic, "routes", &data);

@@ -20,6 +20,7 @@ use crate::header_edits::HeaderEdits;
 use crate::headers;
 use crate::problem::Problem;
 use crate::service::Service;
+use crate::spans::RequestSpan;
 use crate::upstream::{HttpUrl, Upstream, WholeResponse, call};
 
 const FORWARDED_METHOD: HeaderName = HeaderName::from_static("x-forwarded-method");
@@ -59,6 +60,7 @@ pub(crate) struct ClientRequest<'a> {
     pub(crate) host: Option<&'a HeaderValue>,
     pub(crate) id: &'a HeaderValue,
     pub(crate) forwarding: &'a Forwarding,
+    pub(crate) span: &'a RequestSpan,
 }
 
 /// What the authority has decided.
@@ -94,10 +96,7 @@ impl ExternalAuth {
             Ok(answer) if answer.status.is_success() => {
                 Ok(Decision::Allowed(self.edits(&answer.headers)))
             }
-            Ok(answer) if headers::is_grpc(request.headers) => {
-                let detail = "the request was refused by the authorisation service";
-                Err(Problem::new(answer.status, "external_auth_refused", detail))
-            }
+            Ok(answer) if headers::is_grpc(request.headers) => Err(for_grpc_client(answer)),
             Ok(answer) => Ok(Decision::Refused(for_client(answer))),
             Err(_) if self.fail_open => Ok(Decision::Allowed(self.edits(&HeaderMap::new()))),
             Err(cause) => {
@@ -111,7 +110,9 @@ impl ExternalAuth {
     fn headers(&self, request: &ClientRequest<'_>) -> HeaderMap {
         let mut sent = HeaderMap::new();
         let is_sent = |name: &HeaderName| {
-            self.send_headers.contains(name) || headers::is_forwarding_header(name.as_str())
+            self.send_headers.contains(name)
+                || [headers::TRACEPARENT, headers::TRACESTATE].contains(name)
+                || headers::is_forwarding_header(name.as_str())
         };
         for (name, value) in request.headers {
             if is_sent(name) {
@@ -130,6 +131,9 @@ impl ExternalAuth {
             }
         }
         sent.insert(headers::REQUEST_ID, request.id.clone());
+        if let Some(trace) = request.span.trace_headers() {
+            trace.write(&mut sent);
+        }
         sent
     }
 
@@ -226,6 +230,32 @@ impl ExternalAuth {
             None => tracing::info!("the authorisation service is available again"),
         }
     }
+}
+
+/// The authority's refusal as an error with the same headers. A gRPC client can't follow a redirect to a
+/// login page.
+fn for_grpc_client(answer: WholeResponse) -> Problem {
+    let status = if answer.status.is_redirection() {
+        StatusCode::UNAUTHORIZED
+    } else {
+        answer.status
+    };
+    let mut headers = answer.headers;
+    headers::strip_hop_by_hop(&mut headers);
+    let is_of_body = |name: &HeaderName| {
+        let name = name.as_str();
+        name.starts_with("content-") || name.starts_with("grpc-")
+    };
+    for name in headers
+        .keys()
+        .filter(|name| is_of_body(name))
+        .cloned()
+        .collect::<Vec<_>>()
+    {
+        headers.remove(name);
+    }
+    let detail = "the request was refused by the authorisation service";
+    Problem::new(status, "external_auth_refused", detail).headers(headers)
 }
 
 /// The authority's response, adapted for the client.

@@ -187,7 +187,11 @@ impl Routes {
     fn apply_file(&self, path: &Path, content: &str) -> Result<(), ConfigError> {
         let file = file::parse(path, content)?;
         let around = surroundings(path, &self.environment);
-        let name: Arc<str> = path.file_name().unwrap_or_default().to_string_lossy().into();
+        let name: Arc<str> = path
+            .file_name()
+            .unwrap_or_default()
+            .to_string_lossy()
+            .into();
         let mut services = self.services();
         let routes = file
             .routes

@@ -64,6 +64,10 @@ impl RequestSpan {
         None
     }
 
+    pub(crate) fn trace_headers(&self) -> Option<TraceHeaders> {
+        None
+    }
+
     pub(crate) fn attempt_responded(&mut self, _status: StatusCode) {}
 
     pub(crate) fn attempt_failed(&mut self, _info: &StreamInfo, _error: &'static str) {}

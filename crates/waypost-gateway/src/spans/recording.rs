@@ -92,10 +92,8 @@ impl Recording {
         let method = method_name(&info.method).unwrap_or("HTTP");
         let parent = self.parent.as_ref();
         SpanData {
-            span_context: self.context.clone(),
             parent_span_id: parent.map_or(SpanId::INVALID, SpanContext::span_id),
             parent_span_is_remote: parent.is_some(),
-            span_kind: SpanKind::Server,
             name: match &self.route {
                 Some(route) => format!("{method} {route}").into(),
                 None => Cow::Owned(method.to_owned()),
@@ -103,11 +101,8 @@ impl Recording {
             start_time: self.started,
             end_time: self.started + info.elapsed(),
             attributes: attributes.0,
-            dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
             status,
-            instrumentation_scope: scope.clone(),
+            ..empty(self.context.clone(), SpanKind::Server, scope)
         }
     }
 
@@ -144,17 +139,15 @@ impl Recording {
         };
         attributes.optional("error.type", error);
         let context = &self.context;
+        let own = SpanContext::new(
+            context.trace_id(),
+            attempt.id,
+            context.trace_flags(),
+            false,
+            context.trace_state().clone(),
+        );
         SpanData {
-            span_context: SpanContext::new(
-                context.trace_id(),
-                attempt.id,
-                context.trace_flags(),
-                false,
-                context.trace_state().clone(),
-            ),
             parent_span_id: context.span_id(),
-            parent_span_is_remote: false,
-            span_kind: SpanKind::Client,
             name: method_name(&info.method)
                 .unwrap_or("HTTP")
                 .to_owned()
@@ -162,12 +155,28 @@ impl Recording {
             start_time: self.started + attempt.began,
             end_time: self.started + attempt.ended.unwrap_or_else(|| info.elapsed()),
             attributes: attributes.0,
-            dropped_attributes_count: 0,
-            events: SpanEvents::default(),
-            links: SpanLinks::default(),
             status,
-            instrumentation_scope: scope.clone(),
+            ..empty(own, SpanKind::Client, scope)
         }
+    }
+}
+
+/// A span without a name, a parent, times and attributes.
+fn empty(context: SpanContext, kind: SpanKind, scope: &InstrumentationScope) -> SpanData {
+    SpanData {
+        span_context: context,
+        parent_span_id: SpanId::INVALID,
+        parent_span_is_remote: false,
+        span_kind: kind,
+        name: Cow::Borrowed(""),
+        start_time: SystemTime::UNIX_EPOCH,
+        end_time: SystemTime::UNIX_EPOCH,
+        attributes: Vec::new(),
+        dropped_attributes_count: 0,
+        events: SpanEvents::default(),
+        links: SpanLinks::default(),
+        status: Status::Unset,
+        instrumentation_scope: scope.clone(),
     }
 }
 

@@ -4,18 +4,16 @@ use std::fmt::Display;
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
-use opentelemetry::trace::SpanContext;
+use http::{HeaderMap, HeaderValue, StatusCode, header};
+use opentelemetry::trace::{SpanContext, SpanId};
 use opentelemetry_sdk::trace::{IdGenerator, RandomIdGenerator};
 use waypost::Instance;
 
 use super::exporter::SpanQueue;
 use super::recording::{Attempt, Recording};
 use crate::client::Client;
+use crate::headers::{TRACEPARENT, TRACESTATE};
 use crate::stream_info::StreamInfo;
-
-pub(super) const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
-const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
 
 /// The span of a request; empty if it has none. It is exported when the request has ended.
 #[derive(Default)]
@@ -89,12 +87,13 @@ impl RequestSpan {
                 error: None,
             });
         }
-        let (trace, flags) = (context.trace_id(), context.trace_flags());
-        let traceparent = format!("00-{trace}-{id}-{flags:02x}");
-        Some(TraceHeaders {
-            traceparent: HeaderValue::from_str(&traceparent).ok()?,
-            is_new_trace: recording.parent.is_none(),
-        })
+        TraceHeaders::of(recording, id)
+    }
+
+    /// The headers of a request that belongs to this span but has none of its own.
+    pub(crate) fn trace_headers(&self) -> Option<TraceHeaders> {
+        let recording = &self.0.as_ref()?.recording;
+        TraceHeaders::of(recording, recording.context.span_id())
     }
 
     /// Records the head of the response to the last attempt, which ends with the request.
@@ -134,6 +133,17 @@ impl RequestSpan {
 }
 
 impl TraceHeaders {
+    /// The headers that name the span `id` of a request's trace.
+    fn of(recording: &Recording, id: SpanId) -> Option<Self> {
+        let context = &recording.context;
+        let (trace, flags) = (context.trace_id(), context.trace_flags());
+        let traceparent = format!("00-{trace}-{id}-{flags:02x}");
+        Some(Self {
+            traceparent: HeaderValue::from_str(&traceparent).ok()?,
+            is_new_trace: recording.parent.is_none(),
+        })
+    }
+
     /// Replaces the headers of the caller's span.
     pub(crate) fn write(&self, headers: &mut HeaderMap) {
         headers.insert(TRACEPARENT, self.traceparent.clone());

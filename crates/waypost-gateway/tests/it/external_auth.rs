@@ -93,6 +93,11 @@ async fn an_allowed_request_is_forwarded_with_headers_of_the_decision() {
         ("x_roles", "admin"),
         ("x-big", "not sent"),
         ("x-forwarded-uri", "/forged"),
+        (
+            "traceparent",
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ),
+        ("tracestate", "vendor=1"),
     ];
     let answer = routed.get_with("/shop/cart?page=2", &sent).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
@@ -113,6 +118,9 @@ async fn an_allowed_request_is_forwarded_with_headers_of_the_decision() {
     assert_eq!(asked["x-forwarded-for"], "127.0.0.1");
     assert_eq!(asked["x-request-id"], answer.header("x-request-id"));
     assert!(!asked.contains_key("x-big"));
+    for name in ["traceparent", "tracestate"] {
+        assert_eq!(asked[name], got[name].as_str().expect("text"), "{name}");
+    }
 }
 
 #[tokio::test]
@@ -137,9 +145,27 @@ async fn a_refusal_or_a_redirect_is_the_answer_for_the_client() {
     assert_eq!(redirect.status, StatusCode::FOUND);
     assert_eq!(redirect.header("location"), "https://login.example/");
     assert_eq!(redirect.header("set-cookie"), "state=1");
-    let grpc = Request::post(routed.gateway.url("/shop/secret"))
-        .header("content-type", "application/grpc");
-    assert_eq!(routed.gateway.send(grpc).await.header("grpc-status"), "7");
+    assert_eq!(origin.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_grpc_client_gets_a_status_and_the_headers_of_the_refusal() {
+    let (routed, origin, _guard) = guarded().await;
+    let call = async |path: &str| {
+        let request = Request::post(routed.gateway.url(path));
+        let request = request.header("content-type", "application/grpc");
+        routed.gateway.send(request).await
+    };
+    let refused = call("/shop/secret").await;
+    assert_eq!(refused.header("grpc-status"), "7");
+    assert_eq!(refused.header("x-reason"), "secret");
+    assert_eq!(refused.header("content-type"), "application/grpc");
+    assert!(!refused.headers.contains_key("x-private"));
+    assert!(refused.body.is_empty());
+    // A redirect to a login page.
+    let redirected = call("/shop").await;
+    assert_eq!(redirected.header("grpc-status"), "16");
+    assert_eq!(redirected.header("location"), "https://login.example/");
     assert_eq!(origin.requests(), 0);
 }
 

@@ -574,7 +574,10 @@ async fn a_request_mirror_sends_copies_to_another_service() {
     let rules = json!([
         rule("/all", json!({})),
         rule("/none", json!({ "percent": 0 })),
-        rule("/half", json!({ "fraction": { "numerator": 5, "denominator": 10 } })),
+        rule(
+            "/half",
+            json!({ "fraction": { "numerator": 5, "denominator": 10 } })
+        ),
     ]);
     cluster.put_route("orders", &["shop.example"], &rules);
     let gateway = cluster.gateway().await;
@@ -624,7 +627,10 @@ async fn the_timeouts_of_a_rule_end_its_requests_only() {
     };
     let rules = json!([
         rule("/request", json!({ "request": "200ms" })),
-        rule("/backend", json!({ "request": "10m", "backendRequest": "200ms" })),
+        rule(
+            "/backend",
+            json!({ "request": "10m", "backendRequest": "200ms" })
+        ),
         rule("/unlimited", json!({ "request": "0s" })),
         rule("/wrong", json!({ "request": "200 ms" })),
     ]);
@@ -652,8 +658,7 @@ async fn a_backend_in_another_namespace_needs_a_reference_grant() {
     let cluster = Cluster::start().await;
     let billing = Origin::text("billing").await;
     cluster.put_service_in("pay", "billing", &billing);
-    let rules =
-        json!([{ "backendRefs": [{ "name": "billing", "namespace": "pay", "port": 80 }] }]);
+    let rules = json!([{ "backendRefs": [{ "name": "billing", "namespace": "pay", "port": 80 }] }]);
     cluster.put_route("billing", &["shop.example"], &rules);
     let gateway = cluster.gateway().await;
     let denied = || cluster.until_condition("billing", "ResolvedRefs", "False", "RefNotPermitted");

@@ -10,8 +10,9 @@ use opentelemetry_proto::tonic::trace::v1::{Span, span::SpanKind, status::Status
 use prost::Message;
 use serde_json::Value;
 use waypost::Environment;
+use waypost_gateway::Config;
 
-use crate::support::{Origin, RawOrigin, TestGateway, body, unused_address, wait_until};
+use crate::support::{Origin, RawOrigin, Routed, TestGateway, body, unused_address, wait_until};
 
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
 const CALLER: &str = "00f067aa0ba902b7";
@@ -113,14 +114,20 @@ fn assert_attributes(span: &Span, expected: &[(&str, &str)]) {
     }
 }
 
-/// A gateway that exports each span soon, unless other variables say otherwise.
-async fn gateway(endpoint: &str, variables: &[(&str, &str)]) -> TestGateway {
+/// The environment of a gateway that exports each span soon, unless other variables say otherwise.
+fn environment(endpoint: &str, variables: &[(&str, &str)]) -> Environment {
     let mut environment = Environment::default()
         .with("OTEL_EXPORTER_OTLP_ENDPOINT", endpoint)
         .with("OTEL_BSP_SCHEDULE_DELAY", "20");
     for (name, value) in variables {
         environment = environment.with(name, value);
     }
+    environment
+}
+
+/// A gateway with that environment.
+async fn gateway(endpoint: &str, variables: &[(&str, &str)]) -> TestGateway {
+    let environment = environment(endpoint, variables);
     TestGateway::start_with(|config| config.environment = environment).await
 }
 
@@ -448,4 +455,34 @@ async fn metric(gateway: &TestGateway, name: &str) -> u64 {
     line.unwrap_or_else(|| panic!("no {name} in {page}"))
         .parse()
         .expect("a number")
+}
+
+#[tokio::test]
+async fn an_authorisation_service_gets_the_span_of_the_request_as_its_parent() {
+    let collector = Collector::start().await;
+    let asked = Arc::new(Mutex::new(HeaderMap::new()));
+    let last = Arc::clone(&asked);
+    let guard = Origin::start(move |request: Request<_>| {
+        *last.lock().expect("no panic") = request.headers().clone();
+        async { Response::new(body("")) }
+    })
+    .await;
+    let url = format!("http://{}/", guard.address);
+    let routes = format!(
+        "routes: [{{service: shop, match: {{path: /shop}}, external_auth: {{url: \"{url}\", timeout: 30s}}}}]"
+    );
+    let environment = environment(&collector.url(), &[]);
+    let edit = |config: &mut Config| config.environment = environment;
+    let routed = Routed::start_edited(&routes, &[], edit).await;
+    let origin = Origin::echo().await;
+    routed.gateway.add("shop", "shop-1", origin.address).await;
+    routed
+        .gateway
+        .send(called(&routed.gateway, "/shop", "01"))
+        .await;
+    let Trace { server, .. } = collector.trace(TRACE).await;
+    let asked = asked.lock().expect("no panic").clone();
+    let parent = format!("00-{TRACE}-{}-01", hex(&server.span_id));
+    assert_eq!(asked["traceparent"], parent);
+    assert_eq!(asked["tracestate"], "vendor=1");
 }

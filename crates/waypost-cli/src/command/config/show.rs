@@ -46,6 +46,7 @@ impl Show {
         rows.extend(self.of_flags());
         rows.extend(of_stack_file()?);
         rows.extend(of_this_program(&environment));
+        rows.extend(of_spans(&environment));
         let command = C::command();
         of_options(&command, &environment, "", &mut rows);
         let problem = problem.map(CommandError::from);
@@ -114,32 +115,27 @@ impl Row {
         }
     }
 
-    /// A setting that one variable sets.
-    fn of_variable(
+    /// A setting that the first of these variables sets.
+    fn of_variables(
         name: String,
-        variable: &str,
-        default: String,
+        variables: &[&str],
+        default: &str,
         is_secret: bool,
         environment: &Environment,
     ) -> Self {
-        let value = environment.get(variable);
-        let shown = value.map(|value| {
-            if is_secret {
-                "***".to_owned()
-            } else {
-                mask_secrets(value).into_owned()
-            }
-        });
+        let mut set = variables.iter();
+        let set = set.find_map(|name| Some((*name, environment.get(name)?)));
+        let value = match set {
+            None => default.to_owned(),
+            Some(_) if is_secret => "***".to_owned(),
+            Some((_, value)) => mask_secrets(value).into_owned(),
+        };
         Self {
             name,
-            value: shown.unwrap_or(default),
-            source: if value.is_some() {
-                "variable"
-            } else {
-                "default"
-            },
-            from: value.map(|_| variable.to_owned()),
-            variables: vec![variable.to_owned()],
+            value,
+            source: if set.is_some() { "variable" } else { "default" },
+            from: set.map(|(variable, _)| variable.to_owned()),
+            variables: variables.iter().map(ToString::to_string).collect(),
             is_used: true,
         }
     }
@@ -202,13 +198,91 @@ fn of_this_program(environment: &Environment) -> impl Iterator<Item = Row> {
         ("consul-binary", "CONSUL_BIN", "the first `consul` on PATH"),
     ];
     known.into_iter().map(|(name, variable, default)| {
-        Row::of_variable(
-            name.to_owned(),
-            variable,
-            default.to_owned(),
-            false,
-            environment,
-        )
+        Row::of_variables(name.to_owned(), &[variable], default, false, environment)
+    })
+}
+
+/// OpenTelemetry's settings for the spans of the gateway: names, variables in order of precedence, defaults.
+const SPANS: [(&str, &[&str], &str); 15] = [
+    ("spans.disabled", &["OTEL_SDK_DISABLED"], "false"),
+    ("spans.exporter", &["OTEL_TRACES_EXPORTER"], "none"),
+    (
+        "spans.endpoint",
+        &[
+            "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT",
+            "OTEL_EXPORTER_OTLP_ENDPOINT",
+        ],
+        "none",
+    ),
+    (
+        "spans.protocol",
+        &[
+            "OTEL_EXPORTER_OTLP_TRACES_PROTOCOL",
+            "OTEL_EXPORTER_OTLP_PROTOCOL",
+        ],
+        "http/protobuf",
+    ),
+    (
+        SPAN_HEADERS,
+        &[
+            "OTEL_EXPORTER_OTLP_TRACES_HEADERS",
+            "OTEL_EXPORTER_OTLP_HEADERS",
+        ],
+        "none",
+    ),
+    (
+        "spans.timeout",
+        &[
+            "OTEL_EXPORTER_OTLP_TRACES_TIMEOUT",
+            "OTEL_EXPORTER_OTLP_TIMEOUT",
+        ],
+        "10000",
+    ),
+    (
+        "spans.compression",
+        &[
+            "OTEL_EXPORTER_OTLP_TRACES_COMPRESSION",
+            "OTEL_EXPORTER_OTLP_COMPRESSION",
+        ],
+        "none",
+    ),
+    (
+        "spans.ca-file",
+        &[
+            "OTEL_EXPORTER_OTLP_TRACES_CERTIFICATE",
+            "OTEL_EXPORTER_OTLP_CERTIFICATE",
+        ],
+        "the system's",
+    ),
+    ("spans.service-name", &["OTEL_SERVICE_NAME"], "api-gateway"),
+    (
+        "spans.resource-attributes",
+        &["OTEL_RESOURCE_ATTRIBUTES"],
+        "none",
+    ),
+    (
+        "spans.sampler",
+        &["OTEL_TRACES_SAMPLER"],
+        "parentbased_always_on",
+    ),
+    ("spans.sampler-argument", &["OTEL_TRACES_SAMPLER_ARG"], "1"),
+    ("spans.delay", &["OTEL_BSP_SCHEDULE_DELAY"], "5000"),
+    ("spans.queue", &["OTEL_BSP_MAX_QUEUE_SIZE"], "2048"),
+    ("spans.batch", &["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"], "512"),
+];
+
+/// The headers often contain the key of the collector.
+const SPAN_HEADERS: &str = "spans.headers";
+
+/// The settings for the spans of the gateway.
+fn of_spans(environment: &Environment) -> impl Iterator<Item = Row> {
+    SPANS.into_iter().map(|(name, variables, default)| {
+        let is_secret = name == SPAN_HEADERS;
+        let name = name.to_owned();
+        Row {
+            is_used: cfg!(feature = "otlp"),
+            ..Row::of_variables(name, variables, default, is_secret, environment)
+        }
     })
 }
 
@@ -221,7 +295,7 @@ fn of_options(command: &clap::Command, environment: &Environment, path: &str, ro
         let name = format!("{path}--{}", argument.get_long().unwrap_or_default());
         let is_secret = argument.is_hide_env_values_set();
         let default = default_of(argument);
-        let row = Row::of_variable(name, variable, default, is_secret, environment);
+        let row = Row::of_variables(name, &[variable], &default, is_secret, environment);
         rows.push(row);
     }
     for subcommand in command.get_subcommands() {
