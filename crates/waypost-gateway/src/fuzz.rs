@@ -3,16 +3,24 @@
 //! Not part of the API. The fuzz targets in the folder `fuzz` of the repository call these functions; the
 //! tests below call them with mutated valid inputs.
 
+use std::net::IpAddr;
 use std::path::Path;
+use std::time::Duration;
 
-use http::{HeaderMap, HeaderValue, Request};
+use http::{HeaderMap, HeaderName, HeaderValue, Method, Request, Version, header};
+use ipnet::IpNet;
+use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use waypost::Instance;
 
-use crate::auth;
+use crate::forwarded::Forwarding;
 use crate::framing::Scanner;
+use crate::policy::{CompressionRules, Cors, Sticky};
 use crate::rewrite::Rewriter;
-use crate::routes::{PathPattern, decode_unreserved, parse_routes};
-use crate::target;
+use crate::routes::{
+    Conditions, Expression, HostPattern, PathPattern, ValuePattern, bare_host, decode_unreserved,
+    parse_routes,
+};
+use crate::{auth, headers, response_framing, target};
 
 /// A routes file, as YAML and as TOML.
 pub fn routes_files(input: &[u8]) {
@@ -22,12 +30,6 @@ pub fn routes_files(input: &[u8]) {
             assert!(error.to_string().starts_with(name), "{error}");
         }
     }
-}
-
-/// An HTTPRoute, as JSON.
-#[cfg(feature = "kubernetes")]
-pub fn http_routes(input: &[u8]) {
-    crate::gateway_api::translate_text(input);
 }
 
 /// A pattern and a path, one per line.
@@ -113,6 +115,151 @@ pub fn tokens(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
     let (token, keys) = text.split_once('\n').unwrap_or((&text, ""));
     auth::fuzz::accepts_token(token, keys.as_bytes());
+}
+
+/// An HTTPRoute, as JSON.
+#[cfg(feature = "kubernetes")]
+pub fn http_routes(input: &[u8]) {
+    crate::gateway_api::fuzz::translate_route(input);
+}
+
+/// The objects of a cluster, as a JSON object with a list of each kind.
+#[cfg(feature = "kubernetes")]
+pub fn gateway_objects(input: &[u8]) {
+    crate::gateway_api::fuzz::resolve_objects(input);
+}
+
+/// Two patterns of hosts and a host, one per line.
+pub fn hosts(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let mut lines = text.split('\n');
+    let patterns = [lines.next(), lines.next()].map(|line| HostPattern::parse(line.unwrap_or("*")));
+    let [Ok(one), Ok(other)] = patterns else {
+        return;
+    };
+    let host = bare_host(lines.next().unwrap_or_default());
+    let both = one.intersection(&other);
+    assert_eq!(both, other.intersection(&one));
+    let is_in_both = both.is_some_and(|both| both.matches(&host));
+    assert_eq!(is_in_both, one.matches(&host) && other.matches(&host));
+}
+
+/// A regular expression and a text, one per line.
+pub fn expressions(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let (expression, text) = text.split_once('\n').unwrap_or((&text, "a"));
+    if let Ok(expression) = Expression::parse(expression) {
+        expression.matches(text);
+    }
+}
+
+/// The name of a query parameter, its value, and a query in front of it, one per line.
+pub fn queries(input: &[u8]) {
+    let text = String::from_utf8_lossy(input);
+    let mut lines = text.split('\n');
+    let mut next = || lines.next().unwrap_or_default();
+    let (name, value, before) = (next(), next(), next());
+    let holds = |query: &str| {
+        let conditions = Conditions {
+            query: vec![(name.to_owned(), ValuePattern::Exact(value.to_owned()))],
+            ..Conditions::default()
+        };
+        conditions.hold(&Method::GET, &HeaderMap::new(), Some(query))
+    };
+    holds(before);
+    let encode = |text| utf8_percent_encode(text, NON_ALPHANUMERIC).to_string();
+    let query = format!("{}={}&{before}", encode(name), encode(value));
+    assert!(holds(&query), "{query}");
+}
+
+/// Headers of a request, one per line.
+pub fn request_headers(input: &[u8]) {
+    let headers = header_map(input);
+    let id = headers::request_id(&headers);
+    assert!((1..=128).contains(&id.len()) && id.to_str().is_ok());
+    headers::has_via(&headers, "waypost-1");
+    CompressionRules::is_accepted(&Method::GET, Version::HTTP_11, &headers);
+    let sticky = Sticky {
+        cookie: "at".to_owned(),
+        secure: false,
+    };
+    sticky.key(&headers);
+    check_cors(&headers);
+    check_forwarding(&headers);
+
+    let mut stripped = headers.clone();
+    headers::strip_hop_by_hop(&mut stripped);
+    for name in [header::CONNECTION, header::TE, header::UPGRADE] {
+        assert!(!stripped.contains_key(name));
+    }
+    for name in [header::HOST, header::AUTHORIZATION, header::FORWARDED] {
+        assert_eq!(headers.get(&name), stripped.get(&name));
+    }
+    let mut framed = headers.clone();
+    response_framing::remove_conflicts(&mut framed);
+    let mut trailers = headers;
+    headers::strip_from_trailers(&mut trailers);
+    let mut names = trailers.keys();
+    assert!(!names.any(|name| headers::is_forwarding_header(name.as_str())));
+}
+
+/// The lines of a head. Those that are no header are ignored.
+fn header_map(input: &[u8]) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    for line in input.split(|byte| *byte == b'\n') {
+        let mut parts = line.splitn(2, |byte| *byte == b':');
+        let (Some(name), Some(value)) = (parts.next(), parts.next()) else {
+            continue;
+        };
+        let value = HeaderValue::from_bytes(value.trim_ascii());
+        if let (Ok(name), Ok(value)) = (HeaderName::from_bytes(name), value) {
+            headers.append(name, value);
+        }
+    }
+    headers
+}
+
+/// A page of another origin is not allowed anything.
+fn check_cors(headers: &HeaderMap) {
+    let cors = Cors {
+        origins: Some(vec!["https://shop.example".to_owned()]),
+        methods: None,
+        headers: None,
+        expose: None,
+        credentials: true,
+        max_age: Duration::ZERO,
+    };
+    let preflight = cors.preflight(&Method::OPTIONS, headers);
+    let origin = headers.get(header::ORIGIN).and_then(|it| it.to_str().ok());
+    let is_allowed = origin == Some("https://shop.example");
+    assert!(preflight.is_none_or(|it| is_allowed == it.status().is_success()));
+    let mut response = HeaderMap::new();
+    cors.allow(origin.unwrap_or_default(), &mut response);
+    let allowed = response.contains_key(header::ACCESS_CONTROL_ALLOW_ORIGIN);
+    assert_eq!(allowed, is_allowed);
+}
+
+/// What an untrusted client says about itself is replaced. What a trusted proxy says is kept.
+fn check_forwarding(headers: &HeaderMap) {
+    let peer = IpAddr::from([192, 0, 2, 7]);
+    let host = HeaderValue::from_static("gw.test");
+    let mut expected = HeaderMap::new();
+    let untrusted = Forwarding::new(peer, &[], "http");
+    untrusted.write(&mut expected, Some(&host), None);
+    let mut sent = headers.clone();
+    untrusted.write(&mut sent, Some(&host), None);
+    let mut names = sent
+        .keys()
+        .filter(|name| headers::is_forwarding_header(name.as_str()));
+    assert!(names.all(|name| sent.get_all(name).iter().eq(expected.get_all(name))));
+    assert_eq!(untrusted.public_scheme(headers), "http");
+
+    let trusted = Forwarding::new(peer, &[IpNet::from(peer)], "http");
+    let mut sent = headers.clone();
+    trusted.write(&mut sent, Some(&host), None);
+    let list = sent.get_all("x-forwarded-for").iter().next_back();
+    assert!(list.is_some_and(|list| list.as_bytes().ends_with(b"192.0.2.7")));
+    assert!(["http", "https"].contains(&trusted.public_scheme(headers)));
 }
 
 #[cfg(test)]
@@ -211,6 +358,66 @@ mod tests {
             &[
                 r#"{"spec":{"hostnames":["*.a.example"],"rules":[{"matches":[{"path":{"type":"RegularExpression","value":"/a+"},"headers":[{"name":"x-a","value":"1"}]}],"timeouts":{"request":"1h1m"},"backendRefs":[{"name":"a","port":80,"weight":2}]}]}}"#,
                 r#"{"spec":{"rules":[{"filters":[{"type":"RequestRedirect","requestRedirect":{"port":8443,"path":{"type":"ReplacePrefixMatch","replacePrefixMatch":"/b"}}},{"type":"RequestMirror","requestMirror":{"backendRef":{"name":"b"},"fraction":{"numerator":1}}}]}]}}"#,
+            ],
+        );
+    }
+
+    #[cfg(feature = "kubernetes")]
+    #[test]
+    fn with_the_status_of_mutated_objects_written_nothing_is_left_to_write() {
+        run(
+            gateway_objects,
+            &[
+                r#"{"classes":[{"metadata":{"name":"waypost"},"spec":{"controllerName":"waypost.dev/gateway"}}],
+                "gateways":[{"metadata":{"name":"front","namespace":"shop"},"spec":{"gatewayClassName":"waypost","listeners":[{"name":"a","hostname":"*.a","port":80,"protocol":"HTTP"},{"name":"b","port":80,"protocol":"HTTPS"}]},"status":{"listeners":[{"name":"a","conditions":[{"type":"Accepted","status":"True"}]}]}}],
+                "routes":[{"metadata":{"name":"r","namespace":"shop"},"spec":{"parentRefs":[{"name":"front"}],"hostnames":["x.a"],"rules":[{"backendRefs":[{"name":"s","namespace":"pay","port":80}]}]},"status":{"parents":[{"controllerName":"waypost.dev/gateway","parentRef":{"name":"front"},"conditions":[]},{"controllerName":"other"}]}}],
+                "grants":[{"metadata":{"namespace":"pay"},"spec":{"from":[{"group":"gateway.networking.k8s.io","kind":"HTTPRoute","namespace":"shop"}],"to":[{"kind":"Service"}]}}],
+                "services":[{"metadata":{"name":"s","namespace":"pay"},"spec":{"ports":[{"port":80}]}}]}"#,
+            ],
+        );
+    }
+
+    #[test]
+    fn mutated_hosts_are_in_both_patterns_or_not_in_their_intersection() {
+        run(
+            hosts,
+            &[
+                "*.shop.example\n*.example\na.shop.example:80",
+                "a.b\n*.b\nA.b.",
+                "[::1]\n[::1]\n[::1]:80",
+            ],
+        );
+    }
+
+    #[test]
+    fn mutated_expressions_do_not_panic() {
+        run(
+            expressions,
+            &[
+                "/users/[0-9]+|/all\n/users/7",
+                "(?i)a{2,9}[^b]*?\naa",
+                r"\p{Greek}+(x|y)$",
+            ],
+        );
+    }
+
+    #[test]
+    fn a_parameter_in_front_of_a_mutated_query_is_found() {
+        run(
+            queries,
+            &["beta\na b\nbeta=2&x", "a\n1\n%61=%2", "é+\n&=\n?;+"],
+        );
+    }
+
+    #[test]
+    fn mutated_headers_describe_no_client_and_allow_no_page() {
+        run(
+            request_headers,
+            &[
+                "Accept-Encoding: gzip;q=0.5, *;q=0\nCookie: at=00000000000000ff; b\nVia: 1.1 a, 1.0 waypost-1 (x)",
+                "X-Forwarded-For: 1.1.1.1\nX_Forwarded-For: 2\nX-Forwarded-Proto: HTTPS\nForwarded: for=\"[::1]\"\nX-Real-IP: 3",
+                "Connection: close, te, X-Forwarded-For, authorization\nTE: trailers\nUpgrade: a\nX-Request-Id: 7\nAuthorization: x",
+                "Origin: https://shop.example\nAccess-Control-Request-Method: PUT\nContent-Length: 5, 5\nTransfer-Encoding: chunked",
             ],
         );
     }

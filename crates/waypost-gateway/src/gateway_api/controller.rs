@@ -249,37 +249,3 @@ fn parse(kind: &ObjectKind, object: Value) -> Option<Object> {
         _ => read(kind, object, Object::Grant),
     }
 }
-
-/// Reads an HTTPRoute, attaches it to a Gateway and translates it.
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) fn translate_text(text: &[u8]) {
-    let Ok(mut route) = serde_json::from_slice::<HttpRoute>(text) else {
-        return;
-    };
-    let parent = serde_json::json!({ "name": "gateway", "namespace": "demo" });
-    route.spec.parent_refs =
-        serde_json::from_value(serde_json::json!([parent])).unwrap_or_default();
-    let class = serde_json::json!({
-        "metadata": { "name": "waypost" }, "spec": { "controllerName": super::CONTROLLER },
-    });
-    let gateway = serde_json::json!({
-        "metadata": { "name": "gateway", "namespace": "demo" },
-        "spec": { "gatewayClassName": "waypost", "listeners": [
-            { "name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": { "namespaces": { "from": "All" } } },
-        ] },
-    });
-    let objects = Objects {
-        classes: vec![serde_json::from_value(class).unwrap_or_default()],
-        gateways: vec![serde_json::from_value(gateway).unwrap_or_default()],
-        routes: vec![route],
-        ..Objects::default()
-    };
-    let settings = Settings {
-        class: "waypost".into(),
-        port: 80,
-        addresses: Vec::new(),
-        namespace: "demo".into(),
-        allows_external_names: false,
-    };
-    drop(resolve(&objects, &settings));
-}

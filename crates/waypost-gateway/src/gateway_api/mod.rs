@@ -10,6 +10,8 @@
 
 mod conditions;
 mod controller;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) mod fuzz;
 mod listeners;
 mod objects;
 mod resolve;
@@ -24,8 +26,6 @@ use std::path::PathBuf;
 use waypost::provider::kubernetes::KubernetesProvider;
 
 pub(crate) use self::controller::follow;
-#[cfg(any(test, feature = "fuzz"))]
-pub(crate) use self::controller::translate_text;
 
 /// The name of this controller, which a GatewayClass has in `spec.controllerName`.
 const CONTROLLER: &str = "waypost.dev/gateway";

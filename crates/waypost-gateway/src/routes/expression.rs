@@ -17,10 +17,9 @@ impl Expression {
     /// What is wrong.
     pub(crate) fn parse(text: &str) -> Result<Self, String> {
         // Parsed by itself first, so that a stray `)` can't end the group below.
-        Regex::new(text)
-            .map_err(|error| format!("{text:?} is not a regular expression: {error}"))?;
-        let whole = format!("^(?:{text})$");
-        let regex = RegexBuilder::new(&whole).size_limit(MAX_SIZE).build();
+        let build = |text: &str| RegexBuilder::new(text).size_limit(MAX_SIZE).build();
+        build(text).map_err(|error| format!("{text:?} is not a regular expression: {error}"))?;
+        let regex = build(&format!("^(?:{text})$"));
         Ok(Self {
             regex: regex.map_err(|error| format!("{text:?}: {error}"))?,
             text: text.to_owned(),

@@ -36,18 +36,18 @@ use crate::service::Service;
 use crate::similar;
 use crate::upstream::ClientTls;
 
-#[cfg(feature = "kubernetes")]
+#[cfg(any(test, feature = "fuzz", feature = "kubernetes"))]
 pub(crate) use expression::Expression;
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use file::parse as parse_routes;
 pub(crate) use http_route::HttpRouteSpec;
 #[cfg(feature = "kubernetes")]
 pub(crate) use http_route::{PathChange, RuleAction};
-#[cfg(any(test, feature = "fuzz", feature = "kubernetes"))]
-pub(crate) use pattern::PathPattern;
+#[cfg(any(test, feature = "fuzz"))]
+pub(crate) use pattern::bare_host;
 pub(crate) use pattern::decode_unreserved;
-#[cfg(feature = "kubernetes")]
-pub(crate) use pattern::{Conditions, HostPattern, ValuePattern};
+#[cfg(any(test, feature = "fuzz", feature = "kubernetes"))]
+pub(crate) use pattern::{Conditions, HostPattern, PathPattern, ValuePattern};
 #[cfg(feature = "kubernetes")]
 pub(crate) use redirect::Redirect;
 pub(crate) use route::{Limits, MirrorTo, Route, Subset};

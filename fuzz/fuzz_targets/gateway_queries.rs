@@ -1,0 +1,5 @@
+//! Query parameters.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|input: &[u8]| waypost_gateway::fuzz::queries(input));
