@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use clap::Args;
+use clap::builder::ArgPredicate;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::net::{TcpListener, TcpSocket};
 use waypost::integration::shutdown_signal;
@@ -63,13 +64,15 @@ pub(crate) struct Gateway {
     routes_from_tags: bool,
     /// In Kubernetes, take routes from the HTTPRoutes of the Gateways of this class, whose controllerName is
     /// waypost.dev/gateway. Services then get a route /NAME/... only if named with --only
-    #[arg(long, value_name = "NAME", conflicts_with = "tls_cert")]
+    #[arg(long, value_name = "NAME")]
     gateway_class: Option<String>,
-    /// Port that the listeners of Gateways must have: the port at which clients reach this gateway
+    /// Port that the listeners of Gateways must have: the port at which clients reach this gateway; with
+    /// --tls-cert, 443 by default
     #[arg(
         long,
         value_name = "PORT",
         default_value_t = 80,
+        default_value_if("tls_cert", ArgPredicate::IsPresent, "443"),
         requires = "gateway_class"
     )]
     gateway_port: u16,

@@ -4,11 +4,11 @@
 use std::fs;
 use std::path::Path;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use waypost_fake_kubernetes::{ApiServer, manifest};
-use waypost_testkit::free_ports;
+use waypost_testkit::{Ca, free_ports};
 
 use crate::support::*;
 
@@ -63,6 +63,12 @@ fn gateway(server: &ApiServer, account: &str, namespaces: &str, args: &[&str]) -
         .env("KUBERNETES_NAMESPACES", namespaces)
         .env("KUBECONFIG", server.kubeconfig_of(account).unwrap());
     (Program::start(command), port)
+}
+
+/// The container of the only Deployment among these objects.
+fn container(objects: &[Value]) -> &Value {
+    let deployment = objects.iter().find(|it| it["kind"] == "Deployment");
+    &deployment.unwrap()["spec"]["template"]["spec"]["containers"][0]
 }
 
 /// Waits until a request gets a response with this status and text.
@@ -147,5 +153,99 @@ async fn routes_come_from_the_gateway_api_with_the_objects_and_the_role_of_the_m
 
     server.delete("httproutes", "shop", "orders");
     until(port, "shop.example", "/orders/1", (404, "")).await;
+    stop(gateway).await;
+}
+
+#[tokio::test]
+async fn a_gateway_serves_https_with_the_certificate_of_a_mounted_secret() {
+    let server = ApiServer::builder().namespace("waypost").start();
+    let server = server.await.unwrap();
+    let read_objects = |file: &str| -> Vec<Value> {
+        let text = read(&format!("deploy/kubernetes/gateway-api/{file}"));
+        serde_saphyr::from_multiple(&text).unwrap()
+    };
+    let https = read_objects("https.yaml");
+    let stored = [
+        "GatewayClass",
+        "Gateway",
+        "ClusterRole",
+        "ClusterRoleBinding",
+    ];
+    for object in read_objects("class-and-role.yaml").iter().chain(&https) {
+        if stored.contains(&object["kind"].as_str().unwrap()) {
+            server.put(object);
+        }
+    }
+    let account = "system:serviceaccount:waypost:api-gateway";
+    server.add_user(account);
+    put(&server, "shop", "orders", upstream("an order").await);
+    put(&server, "shop", "orders-next", upstream("an order").await);
+    let mut route = read_objects("example.yaml").pop().unwrap();
+    route["metadata"]["namespace"] = "shop".into();
+    route["spec"]["parentRefs"] = json!([{ "name": "front-https", "namespace": "waypost" }]);
+    server.put(&route);
+
+    // The files as the kubelet mounts them.
+    let folder = tempfile::tempdir().unwrap();
+    let mount = |ca: &Ca| {
+        let (certificate, key) = ca.issue("shop", &["shop.example"]);
+        for (from, to) in [(certificate, "tls.crt"), (key, "tls.key")] {
+            let new = folder.path().join("new");
+            fs::copy(from, &new).unwrap();
+            fs::rename(new, folder.path().join(to)).unwrap();
+        }
+    };
+    let ca = Ca::new();
+    mount(&ca);
+    let [port] = free_ports();
+    let mounted = container(&https)["volumeMounts"][0]["mountPath"]
+        .as_str()
+        .unwrap();
+    let arguments = container(&https)["args"].as_array().unwrap().iter();
+    let arguments = arguments.map(|argument| {
+        let argument = argument.as_str().unwrap();
+        let argument = argument.replace(mounted, folder.path().to_str().unwrap());
+        let argument = argument.replace("0.0.0.0", "127.0.0.1");
+        argument.replace("--port=8443", &format!("--port={port}"))
+    });
+    let mut command = waypost(&[]);
+    command
+        .args(arguments)
+        // The endpoints of this test are loopback addresses.
+        .args(["--allow-external-names", "--internal", "off"])
+        .env("SERVICE_DISCOVERY_PROVIDER", "kubernetes")
+        .env("KUBECONFIG", server.kubeconfig_of(account).unwrap());
+    let gateway = Program::start(command);
+
+    let order = async |ca: &Ca| {
+        let authority = fs::read(ca.certificate()).unwrap();
+        let client = reqwest::Client::builder()
+            .no_proxy()
+            .tls_certs_only([reqwest::Certificate::from_pem(&authority).unwrap()])
+            .resolve("shop.example", ([127, 0, 0, 1], port).into())
+            .build()
+            .unwrap();
+        let url = format!("https://shop.example:{port}/orders/1");
+        let response = client.get(url).send().await.ok()?;
+        (response.text().await.ok()? == "an order").then_some(())
+    };
+    eventually("an order over TLS", async || order(&ca).await).await;
+    eventually("the status of the Gateway", async || {
+        let front = server.get("gateways", "waypost", "front-https")?;
+        let conditions = front["status"]["listeners"][0]["conditions"].clone();
+        let is_true = |kind: &str| {
+            let mut conditions = conditions.as_array().into_iter().flatten();
+            conditions.any(|it| it["type"] == kind && it["status"] == "True")
+        };
+        (is_true("Programmed") && is_true("ResolvedRefs")).then_some(())
+    })
+    .await;
+    // The Secret is renewed.
+    let renewed = Ca::new();
+    mount(&renewed);
+    eventually("an order with the new certificate", async || {
+        order(&renewed).await
+    })
+    .await;
     stop(gateway).await;
 }

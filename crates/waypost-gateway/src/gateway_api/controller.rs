@@ -68,6 +68,7 @@ impl<'a> Controller<'a> {
     fn new(api: &GatewayApi, config: &Config, routes: &'a Routes) -> Self {
         let settings = Settings {
             class: api.class.clone(),
+            has_tls: !config.tls.is_empty(),
             port: api.port,
             addresses: api.addresses.clone(),
             namespace: api.provider.namespace().to_owned(),

@@ -56,6 +56,7 @@ pub(crate) fn resolve_objects(text: &[u8]) {
 fn settings() -> Settings {
     Settings {
         class: "waypost".into(),
+        has_tls: false,
         port: 80,
         addresses: Vec::new(),
         namespace: "demo".into(),

@@ -5,8 +5,11 @@ use std::collections::BTreeMap;
 
 use super::Settings;
 use super::conditions::Problem;
-use super::objects::{GROUP, Gateway, HttpRoute, Listener, Objects, ParentRef};
+use super::objects::{GROUP, Gateway, HttpRoute, Listener, ListenerTls, Objects, ParentRef};
 use crate::routes::HostPattern;
+
+/// The option of a listener that says where its certificates are.
+const OPTION: &str = "waypost.dev/certificates";
 
 /// A listener, and what is wrong with it.
 pub(super) struct ServedListener<'a> {
@@ -16,6 +19,8 @@ pub(super) struct ServedListener<'a> {
     pub(super) hostname: Option<HostPattern>,
     /// Why it isn't served.
     pub(super) problem: Option<Problem>,
+    /// Why it has no certificate.
+    pub(super) no_certificate: Option<Problem>,
     /// Kinds of routes that aren't supported.
     pub(super) invalid_kinds: Option<Problem>,
     /// Whether it is indistinguishable from another listener of the Gateway.
@@ -43,23 +48,56 @@ pub(super) fn listeners<'a>(gateway: &'a Gateway, settings: &Settings) -> Vec<Se
             let message = format!("this gateway serves port {} only", settings.port);
             problem = Some(Problem::new("PortUnavailable", message));
         }
-        if listener.protocol != "HTTP" {
+        let mut no_certificate = None;
+        if listener.protocol != settings.protocol() {
+            let (protocol, supported) = (&listener.protocol, settings.protocol());
             let message = format!(
-                "the protocol {} is not supported, only HTTP; terminate TLS in front of the gateway",
-                listener.protocol
+                "the protocol {protocol} is not supported, only {supported}; a gateway with --tls-cert serves \
+                 HTTPS, others HTTP"
             );
             problem = Some(Problem::new("UnsupportedProtocol", message));
+        } else if settings.has_tls
+            && let Err((reason, message)) = check_tls(listener.tls.as_ref())
+        {
+            no_certificate = Some(Problem::new(reason, message));
+            problem = Some(Problem::new("Invalid", message));
         }
         ServedListener {
             gateway,
             listener,
             hostname,
             problem,
+            no_certificate,
             invalid_kinds: invalid_kinds(listener),
             is_conflicted,
         }
     };
     all.iter().map(served).collect()
+}
+
+/// Checks the TLS settings of a listener: the certificates are those of the gateway's files.
+///
+/// # Errors
+/// The reason for `ResolvedRefs`, and what is wrong.
+fn check_tls(tls: Option<&ListenerTls>) -> Result<(), (&'static str, &'static str)> {
+    const BY_FILES: &str = "the gateway has its certificates from files (--tls-cert), so a listener has no \
+        certificateRefs but the option waypost.dev/certificates: files";
+    let default = ListenerTls::default();
+    let tls = tls.unwrap_or(&default);
+    if tls.mode.as_deref().is_some_and(|mode| mode != "Terminate") {
+        Err(("Invalid", "only the TLS mode Terminate is supported"))
+    } else if tls.frontend_validation.is_some() {
+        Err(("Invalid", "frontendValidation is not supported"))
+    } else if !tls.certificate_refs.is_empty() {
+        Err(("InvalidCertificateRef", BY_FILES))
+    } else if tls.options.get(OPTION).is_none_or(|value| value != "files") {
+        Err(("Invalid", BY_FILES))
+    } else if tls.options.len() > 1 {
+        let message = "the only TLS option is waypost.dev/certificates";
+        Err(("Invalid", message))
+    } else {
+        Ok(())
+    }
 }
 
 fn invalid_kinds(listener: &Listener) -> Option<Problem> {

@@ -76,9 +76,18 @@ impl GatewayApi {
 #[derive(Clone, Debug)]
 struct Settings {
     class: String,
+    /// Whether clients connect with TLS; the certificates are in files.
+    has_tls: bool,
     port: u16,
     addresses: Vec<String>,
     /// The namespace of service names that have none.
     namespace: String,
     allows_external_names: bool,
+}
+
+impl Settings {
+    /// The protocol that listeners must have.
+    fn protocol(&self) -> &'static str {
+        if self.has_tls { "HTTPS" } else { "HTTP" }
+    }
 }

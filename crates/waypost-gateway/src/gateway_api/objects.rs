@@ -99,7 +99,17 @@ pub(crate) struct Listener {
     pub(super) hostname: Option<String>,
     pub(super) port: u32,
     pub(super) protocol: String,
+    pub(super) tls: Option<ListenerTls>,
     pub(super) allowed_routes: AllowedRoutes,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, rename_all = "camelCase")]
+pub(crate) struct ListenerTls {
+    pub(super) mode: Option<String>,
+    pub(super) certificate_refs: Vec<Value>,
+    pub(super) options: BTreeMap<String, String>,
+    pub(super) frontend_validation: Option<Value>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

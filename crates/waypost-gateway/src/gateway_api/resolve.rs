@@ -225,14 +225,14 @@ fn gateway_status<'a>(
 
 fn listener_conditions(listener: &ServedListener<'_>) -> [Condition; 4] {
     let problem = listener.problem.as_ref();
-    let invalid_kinds = listener.invalid_kinds.as_ref();
+    let unresolved = (listener.no_certificate.as_ref()).or(listener.invalid_kinds.as_ref());
     [
         Condition::unless("Accepted", problem, "Accepted"),
         match problem {
             None => Condition::is("Programmed", true, "Programmed"),
             Some(_) => Condition::is("Programmed", false, "Invalid"),
         },
-        Condition::unless("ResolvedRefs", invalid_kinds, "ResolvedRefs"),
+        Condition::unless("ResolvedRefs", unresolved, "ResolvedRefs"),
         if listener.is_conflicted {
             Condition::is("Conflicted", true, "HostnameConflict")
         } else {

@@ -227,8 +227,10 @@ fn apply_filter(
         }
         "RequestRedirect" => {
             let written = filter.request_redirect.as_ref().ok_or_else(missing)?;
-            let port = references.settings.port;
-            action.redirect = Some(redirect(written, port).map_err(unsupported)?);
+            let settings = references.settings;
+            let scheme = if settings.has_tls { "https" } else { "http" };
+            let listener = (scheme, settings.port);
+            action.redirect = Some(redirect(written, listener).map_err(unsupported)?);
             action.path = path_change(written.path.as_ref()).map_err(unsupported)?;
         }
         "URLRewrite" => {
@@ -267,7 +269,7 @@ fn header_edits(written: &HeaderModifier) -> Result<HeaderEdits, String> {
     })
 }
 
-fn redirect(written: &RequestRedirect, listener_port: u16) -> Result<Redirect, String> {
+fn redirect(written: &RequestRedirect, listener: (&'static str, u16)) -> Result<Redirect, String> {
     let scheme = match written.scheme.as_deref() {
         None => None,
         Some("http") => Some("http"),
@@ -283,7 +285,7 @@ fn redirect(written: &RequestRedirect, listener_port: u16) -> Result<Redirect, S
         scheme,
         host: written.hostname.clone(),
         port: port.map_err(|_| "a port is at most 65535".to_owned())?,
-        listener_port,
+        listener,
         status: status.map_err(|error| error.to_string())?,
     })
 }

@@ -10,6 +10,7 @@ use super::rules::duration;
 fn settings() -> Settings {
     Settings {
         class: "waypost".into(),
+        has_tls: false,
         port: 80,
         addresses: Vec::new(),
         namespace: "shop".into(),
@@ -293,6 +294,65 @@ fn namespaces_of_routes_are_limited_by_the_listener() {
             expected,
             "{allowed}"
         );
+    }
+}
+
+#[test]
+fn a_gateway_with_certificates_in_files_serves_https_listeners_that_say_so() {
+    let files = json!({ "waypost.dev/certificates": "files" });
+    let other = json!({ "waypost.dev/certificates": "files", "example.org/x": "1" });
+    let valid = ("True", "Accepted", "ResolvedRefs");
+    let cases = [
+        (json!({ "options": files }), valid),
+        (json!({ "mode": "Terminate", "options": files }), valid),
+        (
+            json!({ "certificateRefs": [{ "name": "shop-tls" }] }),
+            ("False", "Invalid", "InvalidCertificateRef"),
+        ),
+        (json!({}), ("False", "Invalid", "Invalid")),
+        (json!({ "options": other }), ("False", "Invalid", "Invalid")),
+        (
+            json!({ "mode": "Passthrough", "options": files }),
+            ("False", "Invalid", "Invalid"),
+        ),
+        (
+            json!({ "frontendValidation": {}, "options": files }),
+            ("False", "Invalid", "Invalid"),
+        ),
+        (
+            Value::Null,
+            ("False", "UnsupportedProtocol", "ResolvedRefs"),
+        ),
+    ];
+    let listeners = cases.iter().enumerate().map(|(index, (tls, _))| {
+        let name = format!("l{index}");
+        let mut listener = listener(&name, Some(&format!("{name}.example")));
+        listener["port"] = 443.into();
+        if !tls.is_null() {
+            listener["protocol"] = "HTTPS".into();
+            listener["tls"] = tls.clone();
+        }
+        listener
+    });
+    let listeners: Vec<_> = listeners.collect();
+    let input = serde_json::from_value(objects(&listeners, &[])).unwrap();
+    let settings = Settings {
+        has_tls: true,
+        port: 443,
+        ..settings()
+    };
+    let resolution = resolve(&input, &settings);
+    let gateway = status(&resolution, "front");
+    for (index, (tls, (accepted, reason, resolved))) in cases.iter().enumerate() {
+        let conditions = &gateway["listeners"][index]["conditions"];
+        assert_eq!(
+            condition(conditions, "Accepted"),
+            (*accepted, *reason),
+            "{tls}"
+        );
+        assert_eq!(condition(conditions, "ResolvedRefs").1, *resolved, "{tls}");
+        let programmed = condition(conditions, "Programmed").0;
+        assert_eq!(programmed, *accepted, "{tls}");
     }
 }
 

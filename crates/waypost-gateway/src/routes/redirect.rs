@@ -12,8 +12,8 @@ pub(crate) struct Redirect {
     pub(crate) scheme: Option<&'static str>,
     pub(crate) host: Option<String>,
     pub(crate) port: Option<u16>,
-    /// The port of the listener, for a redirect without scheme and port.
-    pub(crate) listener_port: u16,
+    /// The scheme and port of the listener, for a redirect without scheme and port.
+    pub(crate) listener: (&'static str, u16),
     pub(crate) status: StatusCode,
 }
 
@@ -43,7 +43,7 @@ impl Redirect {
         let port = match (self.port, self.scheme, requested) {
             (Some(port), ..) => Some(port),
             // A proxy that terminates TLS in front of the gateway has another port than the listener.
-            (None, None, "http") => Some(self.listener_port),
+            (None, None, scheme) if scheme == self.listener.0 => Some(self.listener.1),
             _ => None,
         };
         let default = if scheme == "https" { 443 } else { 80 };
@@ -64,7 +64,7 @@ mod tests {
             scheme,
             host: None,
             port,
-            listener_port,
+            listener: ("http", listener_port),
             status: StatusCode::FOUND,
         };
         let host = HeaderValue::from_static("Shop.example:8000");

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::manifests::*;
 
@@ -32,6 +32,43 @@ fn every_file_is_listed_and_matches_its_kubernetes_type() {
             );
         }
         assert!(!documents(directory).is_empty());
+    }
+}
+
+/// The objects of a gateway for HTTPS, apart from those of the Gateway API.
+fn https_gateway() -> Vec<Document> {
+    let text = fs::read_to_string(deploy("kubernetes/gateway-api/https.yaml")).unwrap();
+    let all: Vec<Value> = serde_saphyr::from_multiple(&text).unwrap();
+    let of_kubernetes = all.iter().filter(|document| {
+        let version = document["apiVersion"].as_str().unwrap();
+        !version.starts_with("gateway.networking.k8s.io/")
+    });
+    of_kubernetes
+        .map(|document| parse(document).unwrap())
+        .collect()
+}
+
+#[test]
+fn the_mounted_certificates_of_an_https_gateway_are_those_of_its_arguments() {
+    let documents = https_gateway();
+    let (_, container) = containers(&documents).next().unwrap();
+    let mounts = container.volume_mounts.as_ref().unwrap();
+    assert!(mounts.iter().all(|mount| mount.sub_path.is_none()));
+    let files = container.args.iter().flatten();
+    let files = files.filter_map(|argument| argument.strip_prefix("--tls-")?.split_once('='));
+    for (_, file) in files {
+        let mut mounts = mounts.iter();
+        assert!(
+            mounts.any(|mount| file.starts_with(&mount.mount_path)),
+            "{file}"
+        );
+    }
+    let Some(Document::Service(service)) = documents.first() else {
+        panic!("a Service");
+    };
+    for port in service.spec.as_ref().unwrap().ports.as_ref().unwrap() {
+        let target = port.target_port.as_ref().unwrap();
+        assert_eq!(port_number(container, target), 8443);
     }
 }
 
@@ -128,7 +165,8 @@ fn only_services_that_use_discovery_have_read_access_and_a_token() {
 /// The Pod Security Standard "restricted", and a read-only root file system.
 #[test]
 fn pods_meet_the_restricted_security_standard() {
-    let documents = documents(BASE);
+    let mut documents = documents(BASE);
+    documents.extend(https_gateway());
     for (name, template) in documents.iter().filter_map(Document::pod_template) {
         let spec = template.spec.as_ref().unwrap();
         let pod = spec.security_context.as_ref().unwrap();
@@ -156,7 +194,9 @@ fn pods_meet_the_restricted_security_standard() {
 #[test]
 fn every_environment_variable_is_documented() {
     let documented = include_str!("../../../../waypost/src/settings/mod.rs");
-    for (name, container) in containers(&documents(BASE)) {
+    let mut documents = documents(BASE);
+    documents.extend(https_gateway());
+    for (name, container) in containers(&documents) {
         for variable in container.env.iter().flatten() {
             let quoted = format!("`{}", variable.name);
             assert!(documented.contains(&quoted), "{name}: {}", variable.name);
