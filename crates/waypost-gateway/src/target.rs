@@ -108,10 +108,11 @@ fn is_valid_host(host: &[u8]) -> bool {
     }
 }
 
-/// Finds `.` and `..`, also with encoded dots: a server that decodes them could resolve the path to
-/// one outside of the instance's prefix.
+/// Finds `.` and `..` in every spelling that some server resolves: with encoded dots, beside encoded or
+/// backward slashes, and with parameters after a semicolon. The path would lead out of the instance's
+/// prefix, or to the path of another route.
 pub(crate) fn has_dot_segment(path: &str) -> bool {
-    path.split('/').any(|segment| {
+    let is_dot = |segment: &str| {
         // The longest spelling is "%2e%2e".
         segment.len() <= 6
             && segment.starts_with(['.', '%'])
@@ -119,7 +120,45 @@ pub(crate) fn has_dot_segment(path: &str) -> bool {
                 segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
                 "." | ".."
             )
-    })
+    };
+    if has_special(path) {
+        read_differently(path).split('/').any(is_dot)
+    } else {
+        path.split('/').any(is_dot)
+    }
+}
+
+/// The path as some servers read it: nginx decodes slashes and merges them, IIS takes backslashes for
+/// slashes, and servlet containers ignore the parameters of a segment. `None` if all read it in the same
+/// way.
+pub(crate) fn other_reading(path: &str) -> Option<String> {
+    if !has_special(path) && !path.contains("//") {
+        return None;
+    }
+    Some(read_differently(path)).filter(|read| read != path)
+}
+
+fn has_special(path: &str) -> bool {
+    memchr::memchr3(b'%', b';', b'\\', path.as_bytes()).is_some()
+}
+
+fn read_differently(path: &str) -> String {
+    let mut read = String::with_capacity(path.len());
+    let mut rest = path;
+    while let Some(next) = rest.chars().next() {
+        let code = rest.get(..3).unwrap_or_default();
+        let is_encoded = code.eq_ignore_ascii_case("%2f") || code.eq_ignore_ascii_case("%5c");
+        let length = if is_encoded { 3 } else { next.len_utf8() };
+        rest = rest.get(length..).unwrap_or_default();
+        if next == ';' {
+            rest = rest.find('/').map_or("", |end| &rest[end..]);
+        } else if !is_encoded && !matches!(next, '/' | '\\') {
+            read.push(next);
+        } else if !read.ends_with('/') {
+            read.push('/');
+        }
+    }
+    read
 }
 
 #[cfg(test)]
@@ -140,11 +179,39 @@ mod tests {
             "/auth/%2E.",
             "/./auth/",
             "/auth/x/.",
+            "/auth/..%2fadmin",
+            "/auth/x%2F%2e%2E%2Fadmin",
+            "/auth/..\\admin",
+            "/auth/%5C../admin",
+            "/auth/..;x=1/admin",
+            "/a/%2F.",
         ] {
             assert_eq!(check_uri(uri), Err(InvalidRequest::DotSegment), "{uri}");
         }
-        for uri in ["/auth/...", "/auth/.well-known", "/auth/?q=/../", "/a/%2F."] {
+        for uri in [
+            "/auth/...",
+            "/auth/.well-known",
+            "/auth/?q=/../",
+            "/a/..%2e",
+            "/a/%2Fb;..",
+            "/a%",
+        ] {
             assert!(check_uri(uri).is_ok(), "{uri}");
+        }
+    }
+
+    #[test]
+    fn a_path_that_servers_read_differently_has_another_reading() {
+        for (path, read) in [
+            ("//admin", Some("/admin")),
+            ("/a%2Fb//c", Some("/a/b/c")),
+            ("/a\\b%5cc/", Some("/a/b/c/")),
+            ("/a;x=1;y/b;z", Some("/a/b")),
+            ("/a/b", None),
+            ("/a%20b%3B/é%", None),
+            ("", None),
+        ] {
+            assert_eq!(other_reading(path).as_deref(), read, "{path}");
         }
     }
 

@@ -34,6 +34,7 @@ use crate::config::Config;
 use crate::problem::Problem;
 use crate::service::Service;
 use crate::similar;
+use crate::target::other_reading;
 use crate::upstream::ClientTls;
 
 #[cfg(any(test, feature = "fuzz", feature = "kubernetes"))]
@@ -333,7 +334,8 @@ impl Routes {
     /// The route of a request.
     ///
     /// # Errors
-    /// If there is none and the registry has never listed the service, or does not answer.
+    /// If there is none and the registry has never listed the service, or does not answer; or if a server
+    /// could read the path as one of another route, whose policies would not apply.
     pub(crate) async fn find(
         &self,
         host: Option<&str>,
@@ -342,9 +344,18 @@ impl Routes {
         headers: &HeaderMap,
     ) -> Result<Arc<Route>, Problem> {
         let (path, query) = (uri.path(), uri.query());
-        if let Some(route) = (self.table.load()).find(host, path, query, method, headers) {
+        let table = self.table.load();
+        if let Some(route) = table.find(host, path, query, method, headers) {
+            if table.has_explicit()
+                && let Some(read) = other_reading(path)
+                && let Some(other) = table.find(host, &read, query, method, headers)
+                && !Arc::ptr_eq(route, other)
+            {
+                return Err(ambiguous_path(&read, other));
+            }
             return Ok(Arc::clone(route));
         }
+        drop(table);
         // Boxed, so that the future of a request with a route is small.
         Box::pin(self.find_or_explain(host, uri, method, headers)).await
     }
@@ -523,6 +534,15 @@ impl Routes {
             .with("service", service)
             .with("similar_services", similar::closest(service, names))
     }
+}
+
+/// The refusal of a path that a server could read as `read`, which belongs to the route `other`.
+fn ambiguous_path(read: &str, other: &Route) -> Problem {
+    let detail = format!(
+        "a service could read the path as {read:?}, which is for the route {:?}",
+        &**other.name()
+    );
+    Problem::new(StatusCode::BAD_REQUEST, "ambiguous_path", detail)
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {

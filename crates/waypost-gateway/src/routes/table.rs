@@ -71,6 +71,11 @@ impl RouteTable {
         }
     }
 
+    /// Whether there are routes other than those of discovered services.
+    pub(super) fn has_explicit(&self) -> bool {
+        !self.explicit.is_empty()
+    }
+
     /// The route that matches a request.
     pub(super) fn find(
         &self,

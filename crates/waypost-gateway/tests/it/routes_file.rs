@@ -411,3 +411,39 @@ async fn a_service_gets_the_route_that_its_tags_define_and_a_bad_one_is_ignored(
     })
     .await;
 }
+
+#[tokio::test]
+async fn a_path_that_a_service_could_read_as_one_of_another_route_is_refused() {
+    let routes = r#"
+routes:
+  - match: {path: /admin}
+    service: shop
+    api_keys: {env: KEYS}
+  - match: {path: /}
+    service: shop
+"#;
+    let routed = Routed::start_edited(routes, &[], |config| {
+        config.environment = waypost::Environment::default().with("KEYS", "ann secret");
+    })
+    .await;
+    let origin = Origin::echo().await;
+    routed.gateway.add("shop", "s", origin.address).await;
+    assert_eq!(routed.get("/admin/x").await.status, 401);
+    for path in [
+        "//admin/x",
+        "/%2Fadmin/x",
+        "/admin%2fx",
+        "/admin;a=1/x",
+        "/%5Cadmin",
+    ] {
+        let refused = routed.get(path).await;
+        assert_eq!(refused.status, 400, "{path}");
+        assert_eq!(refused.reason(), "ambiguous_path", "{path}");
+    }
+    assert_eq!(origin.requests(), 0);
+    // Both readings are of the same route, so the path is passed on as it is.
+    for path in ["/a%2Fb//c", "/fetch/https://x.example/", "/a;b=1/c"] {
+        let passed = routed.get(path).await;
+        assert_eq!(passed.json()["uri"], path);
+    }
+}
