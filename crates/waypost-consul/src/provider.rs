@@ -278,8 +278,10 @@ impl ConsulBuilder {
         let text = |name: &str| environment.get(name).map(str::to_owned);
         let path = |name: &str| environment.get(name).map(PathBuf::from);
         let addresses = Address::from_environment(environment)?;
-        let token = match text("CONSUL_TOKEN").or_else(|| text("CONSUL_HTTP_TOKEN")) {
-            Some(token) => TokenSource::Value(token),
+        let set = ["CONSUL_TOKEN", "CONSUL_HTTP_TOKEN"];
+        let set = set.into_iter().find_map(|name| Some((name, text(name)?)));
+        let token = match set {
+            Some((name, token)) => TokenSource::variable(name, token)?,
             None => path("CONSUL_HTTP_TOKEN_FILE").map_or(TokenSource::None, TokenSource::File),
         };
         Ok(Self {

@@ -7,6 +7,8 @@ use http::HeaderValue;
 use waypost_core::provider::TokenFile;
 use waypost_core::{ConfigError, Error, Invalid};
 
+const NOT_A_HEADER: &str = "it has characters that a header can't contain, such as a line break";
+
 /// Where the ACL token comes from, as configured.
 #[derive(Clone)]
 pub(super) enum TokenSource {
@@ -16,6 +18,14 @@ pub(super) enum TokenSource {
 }
 
 impl TokenSource {
+    /// The value of an environment variable.
+    pub(super) fn variable(name: &str, token: String) -> Result<Self, ConfigError> {
+        match header(token.trim()) {
+            Some(_) => Ok(Self::Value(token)),
+            None => Err(ConfigError::new(name, NOT_A_HEADER)),
+        }
+    }
+
     /// Reads the token.
     pub(super) fn load(&self) -> Result<Token, Error> {
         Ok(match self {
@@ -45,8 +55,7 @@ pub(super) enum Token {
 
 impl Token {
     fn fixed(text: &str) -> Result<Self, Invalid> {
-        let why = "it has characters that a header can't contain";
-        let invalid = || Invalid::new("Consul token", "(hidden)", why);
+        let invalid = || Invalid::new("Consul token", "(hidden)", NOT_A_HEADER);
         header(text.trim()).map(Self::Fixed).ok_or_else(invalid)
     }
 
@@ -129,5 +138,18 @@ mod tests {
     fn an_invalid_token_is_refused_without_showing_it() {
         let error = Token::fixed("se\ncret").unwrap_err().to_string();
         assert!(!error.contains("cret\""), "{error}");
+    }
+
+    #[test]
+    fn an_invalid_token_in_a_variable_is_refused_with_the_name_of_the_variable() {
+        for name in ["CONSUL_TOKEN", "CONSUL_HTTP_TOKEN"] {
+            let environment = waypost_core::Environment::default().with(name, "se\ncret");
+            let error = crate::ConsulProvider::from_environment(&environment).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.starts_with(name) && !error.contains("cret\""),
+                "{error}"
+            );
+        }
     }
 }

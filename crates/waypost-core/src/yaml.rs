@@ -3,6 +3,7 @@
 use std::fmt::Display;
 
 use serde::de::DeserializeOwned;
+use serde_saphyr::{Error, UserMessageFormatter};
 
 use crate::error::ConfigError;
 
@@ -40,7 +41,7 @@ pub fn parse_yaml<T: DeserializeOwned>(origin: impl Display, yaml: &str) -> Resu
     serde_saphyr::from_str_with_options(yaml, options).map_err(|error| located(&origin, &error))
 }
 
-fn located(origin: &dyn Display, error: &serde_saphyr::Error) -> ConfigError {
+fn located(origin: &dyn Display, error: &Error) -> ConfigError {
     let location = match error.location() {
         Some(place) => format!("{origin}:{}:{}", place.line(), place.column()),
         None => origin.to_string(),
@@ -48,9 +49,31 @@ fn located(origin: &dyn Display, error: &serde_saphyr::Error) -> ConfigError {
     ConfigError::new(location, problem(error))
 }
 
-/// What is wrong. The parser's limits are described in terms that an author of YAML knows.
-fn problem(error: &serde_saphyr::Error) -> String {
-    let text = error.without_snippet().to_string();
+/// What is wrong, in terms that an author of YAML knows.
+fn problem(error: &Error) -> String {
+    let error = error.without_snippet();
+    match error {
+        Error::DuplicateMappingKey { key: Some(key), .. } => {
+            return format!("the key {key:?} is there twice; keep one");
+        }
+        Error::MultipleDocuments { .. } => {
+            return "it has several documents, separated by `---`; write one".into();
+        }
+        Error::Unexpected {
+            expected: "mapping start",
+            ..
+        } => {
+            return "expected a mapping, such as `name: value`".into();
+        }
+        Error::Unexpected {
+            expected: "sequence start",
+            ..
+        } => {
+            return "expected a list, such as `[a, b]`".into();
+        }
+        _ => {}
+    }
+    let text = error.to_string();
     if text.starts_with("budget breached: Depth") {
         return "it is nested too deeply".into();
     }
@@ -61,11 +84,15 @@ fn problem(error: &serde_saphyr::Error) -> String {
     {
         return "its aliases (`*name`) stand for more than a million values; use fewer".into();
     }
-    let Some(place) = error.location() else {
-        return text;
-    };
-    let position = format!(" at line {}, column {}", place.line(), place.column());
-    text.strip_suffix(&position).unwrap_or(&text).to_owned()
+    let mut text = error.render_with_formatter(&UserMessageFormatter);
+    if let Some(place) = error.location() {
+        let position = format!(" at line {}, column {}", place.line(), place.column());
+        text.truncate(text.strip_suffix(&position).unwrap_or(&text).len());
+    }
+    match text.strip_prefix("invalid type: unit value, ") {
+        Some(expected) => format!("there is no value; {expected}"),
+        None => text,
+    }
 }
 
 #[cfg(test)]
@@ -97,6 +124,34 @@ mod tests {
         let error = error(&format!("a: {}{}\n", "[".repeat(100), "]".repeat(100)));
         assert!(error.starts_with("a.yaml:1:"), "{error}");
         assert!(error.contains("nested too deeply"), "{error}");
+    }
+
+    #[test]
+    fn problems_are_described_for_authors_of_yaml_and_not_of_programs() {
+        type Ports = std::collections::BTreeMap<String, u16>;
+        for (yaml, message) in [
+            (
+                "a: 1\na: 2\n",
+                "a.yaml:2:1: the key \"a\" is there twice; keep one",
+            ),
+            (
+                "a: 1\n---\nb: 2\n",
+                "a.yaml:3:1: it has several documents, separated by `---`; write one",
+            ),
+            (
+                "[]",
+                "a.yaml:1:1: expected a mapping, such as `name: value`",
+            ),
+            ("~: 1", "a.yaml:1:1: null is not allowed here"),
+            ("a: *b", "a.yaml:1:4: reference to unknown value"),
+        ] {
+            let error = parse_yaml::<Ports>("a.yaml", yaml).unwrap_err();
+            assert_eq!(error.to_string(), message);
+        }
+        let lists = parse_yaml::<Vec<String>>("a.yaml", "a: 1").unwrap_err();
+        assert_eq!(lists.problem(), "expected a list, such as `[a, b]`");
+        let empty = parse_yaml::<Vec<String>>("a.yaml", "[a, ~]").unwrap_err();
+        assert!(!empty.problem().contains("Option"), "{empty}");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::instance::Instance;
+use super::instance::{Instance, is_scheme};
 use super::invalid::Invalid;
 use super::name::ServiceName;
 
@@ -92,13 +92,16 @@ impl FromStr for ServiceAddress {
     type Err = Invalid;
 
     fn from_str(address: &str) -> Result<Self, Invalid> {
+        let refused = |why| Err(Invalid::new("service address", address, why));
         let (schemes, rest) = match address.split_once("://") {
             Some((schemes, rest)) => (schemes_of(schemes), rest),
             None => (Vec::new(), address),
         };
+        if !schemes.iter().all(|scheme| is_scheme(scheme)) {
+            return refused("write the schemes as in http:// or https+http://");
+        }
         let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
         let (host, path) = rest.split_at(end);
-        let refused = |why| Err(Invalid::new("service address", address, why));
         if host.contains('@') {
             return refused("it must not contain credentials");
         }
@@ -206,6 +209,9 @@ mod tests {
             ("http://me:x@auth", "credentials"),
             ("http://_admin/x", "_admin.billing"),
             ("http:///x", "empty"),
+            ("://auth", "schemes"),
+            ("https+://auth", "schemes"),
+            ("ht tp://auth", "schemes"),
         ] {
             let error = address.parse::<ServiceAddress>().unwrap_err().to_string();
             assert!(error.contains(hint), "{address}: {error}");

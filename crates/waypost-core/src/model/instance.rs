@@ -300,9 +300,9 @@ impl InstanceBuilder {
         self
     }
 
-    /// Sets the id. Default: `service@host:port`.
+    /// Sets the id. Default, also for an empty id: `service@host:port`.
     pub fn id(mut self, id: impl Into<InstanceId>) -> Self {
-        self.id = Some(id.into());
+        self.id = Some(id.into()).filter(|id| !id.as_str().is_empty());
         self
     }
 
@@ -430,7 +430,7 @@ fn normalized_scheme(scheme: &str) -> Result<String, Invalid> {
 }
 
 /// RFC 3986, section 3.1.
-fn is_scheme(scheme: &str) -> bool {
+pub(super) fn is_scheme(scheme: &str) -> bool {
     scheme.starts_with(|c: char| c.is_ascii_lowercase())
         && scheme
             .chars()
@@ -475,6 +475,18 @@ mod tests {
         ] {
             assert_eq!(of(url).url_for(path), joined, "{url} + {path}");
         }
+    }
+
+    #[test]
+    fn an_empty_id_is_replaced_by_the_default() {
+        let url = "http://10.0.0.1:80";
+        let builder = Instance::from_url(ServiceName::new("auth").unwrap(), url).unwrap();
+        let instance = builder.id("").build().unwrap();
+        assert_eq!(instance.id().as_str(), "auth@10.0.0.1:80");
+        let registration = crate::ServiceRegistration::new("auth", 80).unwrap();
+        let registration = registration.host("10.0.0.1".parse().unwrap()).id("");
+        let registration = registration.resolve(None).unwrap();
+        assert_eq!(registration.instance().id().as_str(), "auth-10.0.0.1-80");
     }
 
     #[test]

@@ -96,10 +96,10 @@ impl ServiceRegistration {
         self
     }
 
-    /// Sets the id. Default: `service-host-port`, so that a restarted process replaces its earlier
-    /// registration, and two hosts never share an id.
+    /// Sets the id. Default, also for an empty id: `service-host-port`, so that a restarted process
+    /// replaces its earlier registration, and two hosts never share an id.
     pub fn id(mut self, id: impl Into<InstanceId>) -> Self {
-        self.id = Some(id.into());
+        self.id = Some(id.into()).filter(|id| !id.as_str().is_empty());
         self
     }
 
