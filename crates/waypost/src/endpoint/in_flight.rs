@@ -26,7 +26,7 @@ impl CountLine {
 }
 
 /// The per-core counts of one endpoint. The counter that they are flushed to is passed to each
-/// method: it lies next to the rest of the endpoint's state, in the same cache line.
+/// method: it belongs to the endpoint's state, which all its versions share.
 #[derive(Clone, Debug)]
 pub(crate) struct InFlightCounter {
     /// One line per core.

@@ -115,25 +115,25 @@ impl Endpoint {
 
     /// The number of [`Lease`](crate::Lease)s held on this endpoint now.
     pub fn in_flight(&self) -> usize {
-        self.in_flight.sum(&self.state.flushed)
+        self.in_flight.sum(&self.state.flushed.0)
     }
 
     /// The number of leases that this core sees.
     #[inline]
     pub(crate) fn in_flight_estimate(&self) -> usize {
-        self.in_flight.estimate(&self.state.flushed)
+        self.in_flight.estimate(&self.state.flushed.0)
     }
 
     /// Counts a request that begins.
     #[inline]
     pub(crate) fn begin(&self, by: CountedBy) {
-        self.in_flight.add(&self.state.flushed, by, 1);
+        self.in_flight.add(&self.state.flushed.0, by, 1);
     }
 
     /// Counts a request that ends; `by` is where its beginning was counted.
     #[inline]
     pub(crate) fn end(&self, by: CountedBy) {
-        self.in_flight.add(&self.state.flushed, by, -1);
+        self.in_flight.add(&self.state.flushed.0, by, -1);
     }
 
     /// The moving average of latencies; `None` before the first outcome. It rises at once with a slow
