@@ -14,7 +14,7 @@ codes and JSON. Written by `cargo xtask commands --update`.
 
 ## Common options
 
-Commands that query a registry have these options; all commands have those of logging.
+The commands that query a registry have all of these options, the other commands only those for logging.
 
 ";
 

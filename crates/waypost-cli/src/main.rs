@@ -39,7 +39,7 @@ struct Cli {
 }
 
 const AFTER_HELP: &str = "\
-Environment variables, of which `waypost config show` lists all with their values:
+Environment variables (`waypost config show` lists all of them, with their values):
   SERVICE_DISCOVERY_PROVIDER             env, static, consul, dns or kubernetes
   CONSUL_HTTP_ADDR, CONSUL_HTTP_TOKEN    the registry, and the token for it
   SERVICE_REGISTRY_HOST, SERVICE_REGISTRY_PORT

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-/// An instance that was healthy for this long starts over with the shortest delay.
+/// After an instance has been healthy for this long, the delay starts at its minimum again.
 pub(crate) const RESET_AFTER: Duration = Duration::from_secs(60);
 
 /// Short, because most crashes are not repeated. It is as long as the interval of the sample

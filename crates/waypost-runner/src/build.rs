@@ -79,7 +79,7 @@ impl Build {
         self.note("building".to_owned()).await;
         let result = match self.run().await {
             Ok(Exit::Code(0)) => Ok(()),
-            Ok(exit) => Err(format!("the build failed: it {exit}")),
+            Ok(exit) => Err(format!("the build failed: {exit}")),
             Err(problem) => Err(format!("the build failed: {problem}")),
         };
         self.note(match &result {

@@ -62,7 +62,7 @@ impl fmt::Display for TakenPort {
 pub struct PortHolder {
     /// Its process id.
     pub pid: u32,
-    /// Its command line on Linux, its name elsewhere.
+    /// Its command line on Linux, its name on other systems.
     pub command: String,
 }
 

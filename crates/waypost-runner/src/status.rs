@@ -59,7 +59,7 @@ impl fmt::Display for InstanceState {
         match self {
             Self::Disabled => f.write_str("disabled"),
             Self::Building => f.write_str("building"),
-            Self::Waiting { on } => write!(f, "waiting on {}", on.join(", ")),
+            Self::Waiting { on } => write!(f, "waiting for {}", on.join(", ")),
             Self::Starting => f.write_str("starting"),
             Self::Healthy => f.write_str("healthy"),
             Self::Unhealthy => f.write_str("unhealthy"),

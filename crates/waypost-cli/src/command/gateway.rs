@@ -32,7 +32,7 @@ pub(crate) struct Gateway {
     #[arg(long, default_value_t = 8000)]
     port: u16,
     /// Address of the internal pages: /internal/services, /internal/routes, /internal/traffic, /metrics;
-    /// "off" for none. Without this option another port is taken if 8001 is in use
+    /// "off" for none [default: 127.0.0.1:8001, or any free port if that is in use]
     #[arg(long, value_name = "ADDRESS:PORT", value_parser = parse_internal)]
     internal: Option<Internal>,
     /// Log requests to this file; "-" for stderr, "off" for nowhere
@@ -41,21 +41,21 @@ pub(crate) struct Gateway {
     /// Format of the access log
     #[arg(long, value_name = "FORMAT", value_parser = ["text", "json"], default_value = "text")]
     access_log_format: String,
-    /// Share the port with another gateway that has this option too, to replace that one without losing a
-    /// request
+    /// Share the port with another gateway that also has this option, so that this gateway can replace it
+    /// without losing a request
     #[arg(long)]
     reuse_port: bool,
     /// Number of threads that serve clients [default: number of cores]
     #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u16).range(1..=1024))]
     threads: Option<u16>,
-    /// PEM file with the certificate for clients and its chain; repeat it for several names, each with a
-    /// --tls-key
+    /// PEM file with the certificate that clients get, and its chain; can be repeated for other names, each
+    /// with a --tls-key
     #[arg(long, value_name = "FILE", requires = "tls_key")]
     tls_cert: Vec<PathBuf>,
     /// PEM file with the private key of a certificate, in the order of --tls-cert
     #[arg(long, value_name = "FILE", requires = "tls_cert")]
     tls_key: Vec<PathBuf>,
-    /// File of routes, YAML or TOML by its name; it is read again when it changes
+    /// File of routes: TOML if its name ends in .toml, else YAML. It is read again when it changes
     #[arg(long, value_name = "FILE")]
     routes: Option<PathBuf>,
     /// Also read routes from the tags or metadata of instances: waypost.path=/PATH, waypost.host=HOST
@@ -88,7 +88,7 @@ pub(crate) struct Gateway {
     /// Give this service no route /NAME/...; can be repeated
     #[arg(long, value_name = "NAME")]
     hide: Vec<ServiceName>,
-    /// Give no service a route /NAME/...; only the routes file counts
+    /// Give no service a route /NAME/...; use only the routes file
     #[arg(long, conflicts_with_all = ["only", "hide"])]
     no_discovered_routes: bool,
     /// Whether the gateway registers itself: "auto" means not in Kubernetes
@@ -197,7 +197,7 @@ impl Gateway {
             announce(format_args!("internal pages: http://{address}/"));
             if !address.ip().is_loopback() {
                 tracing::warn!(
-                    "the internal pages at {address} show all services to everybody who can reach it"
+                    "the internal pages at {address} show all services to everyone who can reach them"
                 );
             }
             gateway = gateway.with_internal(internal);

@@ -27,11 +27,11 @@ pub(crate) enum Format {
     /// Aligned columns that fit the terminal
     #[default]
     Table,
-    /// As table, with more columns, and nothing shortened
+    /// Like table, with more columns and nothing shortened
     Wide,
     /// One JSON object on one line; see docs/command-line.md
     Json,
-    /// Only names or ids, one on a line
+    /// Only names or ids, one per line
     Name,
 }
 

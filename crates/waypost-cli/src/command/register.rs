@@ -26,7 +26,7 @@ use crate::terminal::{print_json, print_line};
 /// Register an instance
 ///
 /// The instance stays registered until `waypost deregister`; with --hold, until the command is stopped
-/// (Ctrl-C, SIGTERM, or the end of its terminal).
+/// (Ctrl-C, SIGTERM, or closing its terminal).
 #[derive(Args)]
 pub(crate) struct Register {
     /// Service name
@@ -34,7 +34,7 @@ pub(crate) struct Register {
     /// Port of the instance
     #[arg(long)]
     port: u16,
-    /// Address of the instance [default: the local address that reaches the registry]
+    /// Address of the instance [default: the local address from which the registry is reached]
     #[arg(long)]
     address: Option<String>,
     /// Instance ID [default: derived from the service name, address and port]
@@ -52,10 +52,10 @@ pub(crate) struct Register {
     /// Relative share of the traffic, 0 to 65535
     #[arg(long, default_value_t = Weight::default())]
     weight: Weight,
-    /// Have the registry check this HTTP path of the instance, or this URL
+    /// HTTP path of the instance, or URL, that the registry checks
     #[arg(long, value_name = "PATH|URL", conflicts_with = "check_tcp")]
     check_http: Option<String>,
-    /// Have the registry check that the instance accepts TCP connections
+    /// Make the registry check that the instance accepts TCP connections
     #[arg(long)]
     check_tcp: bool,
     /// Check the instance from this machine, and report the result in heartbeats; without a heartbeat for

@@ -23,8 +23,8 @@ pub(crate) struct RegistryArgs {
     /// Query this Consul agent or embedded registry instead of the one that the environment names;
     /// the token and certificates are still taken from there
     ///
-    /// Without it, the registry is chosen by CONSUL_HTTP_ADDR, CONSUL_HOST, SERVICE_REGISTRY_HOST,
-    /// SERVICE_DISCOVERY_PROVIDER and others; `waypost config show` lists them all with their values.
+    /// Without this option, CONSUL_HTTP_ADDR, CONSUL_HOST, SERVICE_REGISTRY_HOST,
+    /// SERVICE_DISCOVERY_PROVIDER and others choose the registry; `waypost config show` lists all of them.
     #[arg(long, value_name = "HOST:PORT", help_heading = "Registry")]
     registry: Option<String>,
 

@@ -19,7 +19,7 @@ pub(crate) struct Resolve {
     /// Service name, or an address such as https+http://_admin.billing
     #[arg(add = completion::services())]
     service: ServiceAddress,
-    /// Path to append to the URL
+    /// Path that is appended to the URL
     #[arg(long, default_value = "")]
     path: String,
     #[command(flatten)]

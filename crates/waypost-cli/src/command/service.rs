@@ -49,7 +49,7 @@ struct ListenArgs {
     #[arg(long, value_name = "HOST")]
     advertise: Option<waypost::Host>,
     /// Public host name that browsers may use for the service, in addition to addresses and local
-    /// names; may be repeated
+    /// names; can be repeated
     #[arg(long, value_name = "NAME")]
     allow_host: Vec<String>,
 }

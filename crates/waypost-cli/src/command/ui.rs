@@ -17,9 +17,9 @@ use crate::error::{CommandError, CommandResult};
 use crate::random::random;
 use crate::terminal::announce;
 
-/// Show another registry, such as Consul, in the browser
+/// Show a registry, such as Consul, in the browser
 ///
-/// Prints a link with a token, which is required for changes. Anyone who can connect to the port can read.
+/// Prints a link with a token. Changes need the token; anyone who can connect to the port can read.
 #[derive(Args)]
 pub(crate) struct Ui {
     /// The registry to show

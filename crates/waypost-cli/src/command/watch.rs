@@ -19,7 +19,7 @@ pub(crate) struct Watch {
     /// Service name, or an address such as https+http://_admin.billing
     #[arg(value_parser = service_or_address, add = completion::services())]
     service: ServiceAddress,
-    /// Exit after printing this many times [default: run until Ctrl-C]
+    /// Exit after printing the instances N times [default: run until Ctrl-C]
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     #[command(flatten)]

@@ -71,7 +71,7 @@ impl Shop {
             .current_dir(dir.path())
             .env("XDG_RUNTIME_DIR", dir.path().join("run"));
         let mut up = Program::start(command);
-        up.wait_for_output("Ctrl-C ends all").await;
+        up.wait_for_output("Ctrl-C stops all").await;
         let output = up.output();
         let link = output.split_whitespace().find(|it| it.contains("#token="));
         let link = link.unwrap_or_else(|| panic!("no link in\n{output}"));

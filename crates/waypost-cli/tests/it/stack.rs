@@ -75,7 +75,7 @@ impl Folder {
         let mut all = vec!["up"];
         all.extend(arguments);
         let mut up = Program::start(self.command(&all));
-        up.wait_for_output("Ctrl-C ends all").await;
+        up.wait_for_output("Ctrl-C stops all").await;
         up
     }
 

@@ -104,7 +104,7 @@ fn up(dir: &Path) -> Command {
 async fn a_terminal_shows_a_table_then_the_output_above_a_footer_and_handles_keys() {
     let dir = tempfile::tempdir().unwrap();
     let mut terminal = OnTerminal::start(up(dir.path()));
-    terminal.until("q or Ctrl-C ends all").await;
+    terminal.until("q or Ctrl-C stops all").await;
     for text in [
         "shop · ",
         "\x1b[32m✓\x1b[0m worker",
@@ -142,7 +142,7 @@ async fn no_color_disables_colours_and_a_dumb_terminal_gets_plain_lines() {
     let mut command = up(dir.path());
     command.env("NO_COLOR", "1");
     let mut terminal = OnTerminal::start(command);
-    let printed = terminal.until("q or Ctrl-C ends all").await;
+    let printed = terminal.until("q or Ctrl-C stops all").await;
     let is_colour = |sequence: &&str| {
         let end = sequence.find(|c: char| c.is_ascii_alphabetic());
         end.is_some_and(|end| sequence[end..].starts_with('m'))
@@ -156,7 +156,7 @@ async fn no_color_disables_colours_and_a_dumb_terminal_gets_plain_lines() {
     let mut command = up(dir.path());
     command.env("TERM", "dumb");
     let mut terminal = OnTerminal::start(command);
-    terminal.until("Ctrl-C ends all").await;
+    terminal.until("Ctrl-C stops all").await;
     let printed = terminal.until("worker   | INFO begun").await;
     assert!(!printed.contains('\x1b'), "{printed}");
     // As when the window is closed.

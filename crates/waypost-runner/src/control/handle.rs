@@ -22,7 +22,7 @@ const SAMPLE_EVERY: Duration = Duration::from_secs(2);
 /// How many of the last lines are searched for an error.
 const LINES_FOR_ERROR: usize = 200;
 
-/// The properties of a stack, without its services.
+/// The properties of a stack, except for its services.
 #[derive(Clone, Debug)]
 pub struct About {
     /// The name of the stack.

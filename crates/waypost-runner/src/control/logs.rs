@@ -44,7 +44,7 @@ impl LogParams {
         if let Some(unknown) = names.iter().find(|name| !known.contains(name)) {
             let advice = match closest(unknown, known.iter().map(String::as_str)) {
                 Some(meant) => format!("did you mean `{meant}`?"),
-                None => format!("there are {}", known.join(", ")),
+                None => format!("the services are {}", known.join(", ")),
             };
             let detail = format!("there is no service `{unknown}`; {advice}");
             return Err(ApiError::new(StatusCode::NOT_FOUND, detail));

@@ -330,7 +330,7 @@ impl<'c> Checker<'c, '_> {
         let message = match closest(target, self.names.iter().map(String::as_str)) {
             Some(meant) => format!("there is no service `{target}`; did you mean `{meant}`?"),
             None => format!(
-                "there is no service `{target}`; there are {}",
+                "there is no service `{target}`; the services are {}",
                 self.names.join(", ")
             ),
         };

@@ -115,7 +115,7 @@ pub struct Service {
     /// When an instance is ready; default: it accepts connections on its port, or runs if it has none.
     pub ready: Option<Ready>,
     /// A command that builds the program, run before the first start and after a change. If it fails, the
-    /// program of the last build keeps running.
+    /// program of the previous build keeps running.
     pub build: Option<CommandLine>,
     /// Restart the service when these files change.
     pub watch: Option<Watch>,

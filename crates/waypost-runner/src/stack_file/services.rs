@@ -268,11 +268,14 @@ impl Conversion<'_> {
         let mut spec = spec;
         let missing = missing_variables_of(self.file, service);
         if !missing.is_empty() {
-            let plural = if missing.len() == 1 { "is" } else { "are" };
+            let (verb, pronoun) = match missing.len() {
+                1 => ("is", "it"),
+                _ => ("are", "them"),
+            };
             let place = file_of_variables(self.file);
             spec = spec.blocked(
-                format!("{} {plural} not set", missing.join(", ")),
-                format!("it is in needs-env; add it to {place} or set it in the shell, and run `waypost up` again"),
+                format!("{} {verb} not set", missing.join(", ")),
+                format!("needs-env requires {pronoun}; add {pronoun} to {place} or set {pronoun} in the shell, and run `waypost up` again"),
             );
         }
 

@@ -80,7 +80,7 @@ async fn a_failed_build_leaves_the_program_of_the_previous_build_running() {
     assert_eq!((failed.pid, failed.state), (pid, InstanceState::Healthy));
     assert_eq!(
         failed.build_error.as_deref(),
-        Some("the build failed: it exited with code 1")
+        Some("the build failed: exited with code 1")
     );
     write(dir.path(), "three");
     until_written(&log, "web", "three").await;
@@ -101,7 +101,7 @@ async fn a_first_build_that_fails_is_repeated_after_a_change() {
     let (supervisor, log) = start(stack([built("web", dir.path())]));
     let error = supervisor.ready().await.unwrap_err().to_string();
     assert!(
-        error.contains("the build failed: it exited with code 1"),
+        error.contains("the build failed: exited with code 1"),
         "{error}"
     );
     assert_eq!(status(&supervisor, "web").state, InstanceState::Failed);

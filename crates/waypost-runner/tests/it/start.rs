@@ -28,7 +28,7 @@ async fn a_service_waits_for_its_dependencies() {
             on: vec!["gateway".to_owned()]
         }
     );
-    assert_eq!(waiting.state.to_string(), "waiting on gateway");
+    assert_eq!(waiting.state.to_string(), "waiting for gateway");
     assert_eq!(waiting.pid, None);
 
     std::fs::remove_file(dir.path().join("unhealthy")).unwrap();

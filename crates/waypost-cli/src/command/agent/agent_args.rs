@@ -18,7 +18,7 @@ pub(super) struct AgentArgs {
         default_value = "127.0.0.1:8500"
     )]
     registry: String,
-    /// Token of the agent; other users can see it in the list of processes, so prefer the variable or
+    /// Token of the agent. Other users can see it in the list of processes: prefer the variable or
     /// --token-file
     #[arg(long, env = "CONSUL_HTTP_TOKEN", hide_env_values = true)]
     token: Option<String>,

@@ -8,7 +8,7 @@ use super::agent_args::AgentArgs;
 use crate::error::{CommandError, CommandResult};
 use crate::terminal::print_line;
 
-/// Make a running agent shut down
+/// Shut down a running agent
 #[derive(Args)]
 pub(super) struct Leave {
     #[command(flatten)]

@@ -19,7 +19,7 @@ pub(super) struct Serve {
     /// Address to listen on
     #[arg(long, value_name = "ADDRESS", default_value_t = Ipv4Addr::LOCALHOST.into())]
     bind: IpAddr,
-    /// Address of the node, for instances registered without an address [default: the bind
+    /// Address of the node, which instances registered without an address get [default: the bind
     /// address, or 127.0.0.1 if that is unspecified]
     #[arg(long, value_name = "ADDRESS")]
     advertise: Option<IpAddr>,
@@ -40,8 +40,8 @@ pub(super) struct Serve {
     /// Store registrations in this directory [default: in memory only]
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
-    /// Token that every request must carry; other users can see it in the list of processes, so
-    /// prefer the variable or --token-file
+    /// Token that every request must have. Other users can see it in the list of processes: prefer
+    /// the variable or --token-file
     #[arg(long, env = "WAYPOST_AGENT_TOKEN", hide_env_values = true)]
     token: Option<String>,
     /// File with the token, which takes precedence over --token

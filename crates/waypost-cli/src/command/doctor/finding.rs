@@ -141,7 +141,7 @@ pub(super) fn print_findings(findings: &[Finding]) -> Result<(), CommandError> {
     print_texts(&[Text::toned(tone, format_args!("{errors}, {warnings}"))])
 }
 
-/// The exit code: 0 if all is well, 1 with warnings, 2 with errors.
+/// The exit code: 0 without problems, 1 with warnings, 2 with errors.
 pub(super) fn exit_code(findings: &[Finding]) -> ExitCode {
     ExitCode::from(match worst(findings) {
         Severity::Ok => 0,

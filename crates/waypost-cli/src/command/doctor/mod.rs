@@ -1,4 +1,4 @@
-//! `waypost doctor`: finds out why something does not work, and suggests what to do.
+//! `waypost doctor`: diagnoses problems and suggests how to fix them.
 
 mod consul;
 mod finding;
@@ -20,13 +20,13 @@ use super::registry_args::RegistryArgs;
 use crate::completion;
 use crate::error::CommandResult;
 
-/// Find out why something does not work, and what to do about it
+/// Diagnose problems and suggest how to fix them
 ///
-/// Examines the settings, the registry, the permissions there, the stack file and its routes
-/// file, ports, clock, name resolution, proxies and limits; with NAME also the instances of that service,
+/// Examines the settings, the registry and the permissions there, the stack file and its routes
+/// file, ports, the clock, name resolution, proxies and limits; with NAME also the instances of that service,
 /// their checks, and whether their addresses can be reached from here. It changes nothing.
 ///
-/// Exit codes: 0 if all is well, 1 with warnings, 2 with errors.
+/// Exit codes: 0 if there are no problems, 1 with warnings, 2 with errors.
 #[derive(Args)]
 pub(crate) struct Doctor {
     /// Also examine this service

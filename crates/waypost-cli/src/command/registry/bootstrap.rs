@@ -21,7 +21,7 @@ pub(crate) struct Bootstrap {
     /// The directory `secrets` written by `waypost registry config`
     #[arg(long, value_name = "DIR")]
     secrets: PathBuf,
-    /// Plain HTTP API of a server
+    /// URL of a server's HTTP API, without TLS
     #[arg(long, value_name = "URL", default_value = "http://127.0.0.1:8500")]
     address: String,
     /// How long to wait for the cluster to elect a leader

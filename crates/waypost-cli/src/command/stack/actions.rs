@@ -25,7 +25,7 @@ pub(crate) struct Start {
     stack: StackArgs,
 }
 
-/// Stop services; the rest of the stack keeps running
+/// Stop services; the others keep running
 ///
 /// Returns when they have exited. They stay stopped until `waypost start`.
 #[derive(Args)]
@@ -37,7 +37,7 @@ pub(crate) struct Stop {
     stack: StackArgs,
 }
 
-/// Restart services, and nothing else
+/// Restart only the named services
 ///
 /// Returns when they are ready. The instances of a service are restarted one after the other.
 #[derive(Args)]

@@ -14,7 +14,7 @@ use crate::terminal::print_json;
 
 /// Show the environment that a service is started with, and where each variable comes from
 ///
-/// Values that are likely secret are shown as ***.
+/// Values that are likely to be secret are shown as ***.
 #[derive(Args)]
 pub(crate) struct Env {
     /// The service

@@ -24,7 +24,7 @@ pub(crate) struct Logs {
     /// Only these services or instances
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
-    /// Continue with new output until Ctrl-C
+    /// Also show new output, until Ctrl-C
     #[arg(short, long)]
     follow: bool,
     /// Only lines since this time: a duration before now (10m), or a time (2026-01-31T12:00:00Z)

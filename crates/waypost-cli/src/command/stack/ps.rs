@@ -15,13 +15,13 @@ use crate::style::{Column, Table, Text, Tone};
 use crate::suggest::closest;
 use crate::terminal::{print_json, print_line, print_verbatim};
 
-/// Show what the services of the running stack are doing, and why
+/// Show the state of the services of the running stack, and the reasons
 #[derive(Args)]
 pub(crate) struct Ps {
     /// Only these services
     #[arg(value_name = "SERVICE")]
     services: Vec<String>,
-    /// Show the changes until Ctrl-C
+    /// Also show each change, until Ctrl-C
     #[arg(short, long)]
     watch: bool,
     #[command(flatten)]
@@ -76,7 +76,10 @@ impl Ps {
         };
         let advice = match closest(unknown, known()) {
             Some(meant) => format!("did you mean {meant}?"),
-            None => format!("there are {}", known().collect::<Vec<_>>().join(", ")),
+            None => format!(
+                "the services are {}",
+                known().collect::<Vec<_>>().join(", ")
+            ),
         };
         let message = format!("the stack has no service {unknown:?}; {advice}");
         Err(CommandError::NothingThere(message))

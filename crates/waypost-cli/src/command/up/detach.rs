@@ -82,7 +82,7 @@ pub(super) async fn detach(socket: &Path, log: &Path, wait: bool) -> CommandResu
         let wanted = stack.services.iter().filter(|service| service.wanted > 0);
         let (ready, failed): (Vec<_>, Vec<_>) = wanted.partition(|it| it.ready == it.wanted);
         for service in &failed {
-            let why = service.why.as_deref().unwrap_or("no reason is known");
+            let why = service.why.as_deref().unwrap_or("unknown reason");
             print_line(format_args!(
                 "{} is {}: {why}",
                 service.name,

@@ -278,7 +278,7 @@ fn unknown_service(file: &StackFile, name: &str) -> CommandError {
     let known = file.order().iter().map(String::as_str);
     let advice = match closest(name, known) {
         Some(meant) => format!("did you mean {meant}?"),
-        None => format!("there are {}", file.order().join(", ")),
+        None => format!("the services are {}", file.order().join(", ")),
     };
     let path = file.path().display();
     CommandError::Invalid(format!("there is no service {name:?} in {path}; {advice}"))

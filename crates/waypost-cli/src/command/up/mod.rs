@@ -69,7 +69,7 @@ pub(crate) struct Up {
     /// Run in the background; `waypost logs -f` follows it, `waypost down` stops it
     #[arg(short, long, conflicts_with = "check")]
     detach: bool,
-    /// With --detach: return when every service is ready, and fail if one is not
+    /// With --detach: return when every service is ready; fail if one can't become ready
     #[arg(long, requires = "detach")]
     wait: bool,
     /// Replace each port that is in use by a free one

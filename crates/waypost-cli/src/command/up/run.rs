@@ -23,8 +23,8 @@ use crate::error::{CommandError, CommandResult};
 
 /// Run one program and keep it registered, without a stack file
 ///
-/// PORT is set for the program, and {port} in its arguments is replaced. It is registered with the running
-/// registry until it ends, with its readiness as its check. Its exit code is that of this command.
+/// Sets PORT for the program, and replaces {port} in its arguments. The program is registered with the running
+/// registry until it ends, and is healthy there while it is ready. This command exits with its exit code.
 #[derive(Args)]
 pub(crate) struct Run {
     /// Service name
@@ -36,7 +36,8 @@ pub(crate) struct Run {
     /// Port of the program [default: any free one]
     #[arg(long, default_value_t = 0, hide_default_value = true)]
     port: u16,
-    /// It is ready when this path is answered with 2xx [default: when it accepts connections]
+    /// HTTP path that responds with 2xx once the program is ready [default: it is ready once it accepts
+    /// connections]
     #[arg(long, value_name = "PATH")]
     health: Option<String>,
     #[command(flatten)]

@@ -450,7 +450,8 @@ fn footer(stack: &StackView) -> Vec<String> {
     );
     addresses.extend(stack.gateway.as_ref().map(|url| format!("Gateway {url}/")));
     vec![
-        "  ── l level  / find  1-9 one service  0 all  c clear  q or Ctrl-C ends all ──".to_owned(),
+        "  ── l level  / find  1-9 one service  0 all  c clear  q or Ctrl-C stops all ──"
+            .to_owned(),
         status,
         format!("  {}", addresses.join("   ")),
     ]

@@ -40,10 +40,10 @@ impl fmt::Display for Summary<'_> {
         let took = format!("{:.1} s", self.took.as_secs_f64());
         let total = good.len() + bad.len();
         match bad.len() {
-            0 => writeln!(f, "  {total} ready in {took}; Ctrl-C ends all"),
+            0 => writeln!(f, "  {total} ready in {took}; Ctrl-C stops all"),
             _ => writeln!(
                 f,
-                "  {} of {total} ready after {took}; Ctrl-C ends all",
+                "  {} of {total} ready after {took}; Ctrl-C stops all",
                 good.len()
             ),
         }
@@ -53,7 +53,7 @@ impl fmt::Display for Summary<'_> {
 impl Summary<'_> {
     fn failed(&self, service: &ServiceView, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (name, state) = (&service.name, service.state.name());
-        let why = service.why.as_deref().unwrap_or("no reason is known");
+        let why = service.why.as_deref().unwrap_or("unknown reason");
         writeln!(f, "  {name} is {state}: {}", escaped(why))?;
         // A service that waits for another one has no output.
         if service.state.is_trouble() {

@@ -19,8 +19,8 @@ use crate::terminal::{print_line, print_verbatim};
 /// Write the configuration of a Consul cluster: agents, TLS, gossip encryption and ACLs
 ///
 /// Writes a directory for each node, to be copied to that node and started there with `waypost
-/// registry start --config DIR`. The directory `secrets` contains the key of the CA and the token
-/// with all rights: keep it safe, and do not copy it to the nodes.
+/// registry start --config DIR`. The directory `secrets` contains the key of the CA and a token with
+/// all permissions: keep it safe, and do not copy it to the nodes.
 ///
 /// A node given as IP uses Consul's default ports. A node given as IP:PORT uses six consecutive
 /// ports, starting at PORT, so that several nodes can run on one machine.
@@ -29,10 +29,10 @@ pub(crate) struct Config {
     /// Directory to write to; must be empty or not exist
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// Address at which the other nodes reach a server; give it 1, 3 or 5 times
+    /// Address at which the other nodes reach a server; repeat it for 3 or 5 servers
     #[arg(long = "server", value_name = "IP[:PORT]", required = true)]
     servers: Vec<Node>,
-    /// Address of a client agent; give it once for each machine that runs services
+    /// Address of a client agent; repeat it for each machine that runs services
     #[arg(long = "client", value_name = "IP[:PORT]")]
     clients: Vec<Node>,
     /// Datacenter name
@@ -41,7 +41,7 @@ pub(crate) struct Config {
     /// Data directory of a node
     #[arg(long, value_name = "DIR", default_value = "/var/lib/consul")]
     data_dir: PathBuf,
-    /// Directory on the node that the files will be copied to [default: where they are written]
+    /// Directory that the files will be copied to on the node [default: the directory they are written to]
     #[arg(long, value_name = "DIR")]
     installed_at: Option<PathBuf>,
 }
