@@ -104,7 +104,7 @@ impl AccessLog {
             .name("access-log".into())
             .spawn(writing);
         if let Err(error) = spawned {
-            tracing::warn!(%error, "no thread for the access log; nothing is logged");
+            tracing::warn!(%error, "can't start the thread of the access log; requests are not logged");
         }
         Self { format, lines }
     }

@@ -114,7 +114,7 @@ pub struct Config {
     /// Whether `/` shows the routes to every client, with the state and the traffic of their services but
     /// without addresses. False by default; the internal listener shows them in any case.
     pub list_routes: bool,
-    /// Services that get no route, besides the gateway itself. By default `consul`, under which Consul
+    /// Services that get no route, in addition to the gateway itself. By default `consul`, under which Consul
     /// lists its own servers, and `kubernetes`, the API server: neither is meant for clients of a
     /// gateway.
     pub hidden: Vec<ServiceName>,

@@ -190,7 +190,7 @@ impl Running {
         })
     }
 
-    /// `pages` is the address of the internal pages, which is in the registration.
+    /// `pages` is the address of the internal pages, which is registered in the metadata.
     fn register(
         &self,
         listener: &TcpListener,

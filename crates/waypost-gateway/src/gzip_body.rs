@@ -132,7 +132,7 @@ mod tests {
     fn unzip(compressed: &[u8]) -> String {
         let mut text = String::new();
         let mut decoder = flate2::read::GzDecoder::new(compressed);
-        // The end is missing while a stream goes on.
+        // The trailer is missing while the stream continues.
         let _ = decoder.read_to_string(&mut text);
         text
     }

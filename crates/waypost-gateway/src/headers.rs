@@ -88,7 +88,8 @@ fn may_be_listed_in_connection(name: &HeaderName) -> bool {
     !is_needed && !is_forwarding_header(name.as_str())
 }
 
-/// Whether a header describes the client of a proxy. Matches underscores too, since CGI programs can't distinguish `X_Forwarded_For` from the real header.
+/// Whether a header describes the client of a proxy. Matches underscores too, since CGI programs can't
+/// distinguish `X_Forwarded_For` from the real header.
 pub(crate) fn is_forwarding_header(name: &str) -> bool {
     let is_like = |start: &str| {
         name.len() >= start.len()

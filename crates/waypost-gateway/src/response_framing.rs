@@ -18,7 +18,7 @@ pub(crate) fn is_clear<B>(response: &Response<B>) -> bool {
     coding_is_clear && one_length(headers).is_ok()
 }
 
-/// Removes a length beside a coding (RFC 9112, section 6.3), and repetitions of a length.
+/// Removes a length if there is also a transfer coding (RFC 9112, section 6.3), and repetitions of a length.
 pub(crate) fn remove_conflicts(headers: &mut HeaderMap) {
     if headers.contains_key(header::TRANSFER_ENCODING) {
         headers.remove(header::CONTENT_LENGTH);

@@ -62,8 +62,8 @@ impl ServerTls {
         self.acceptor.clone()
     }
 
-    /// Applies each change of the files. Files with an error are reported once, and the certificates
-    /// stay as they are. Never returns.
+    /// Applies each change of the files. Files with an error are reported once, and the previous
+    /// certificates are kept. Never returns.
     pub(crate) async fn follow_files(&self) {
         let mut applied = read(&self.files).map_err(|error| error.to_string());
         loop {
@@ -79,9 +79,9 @@ impl ServerTls {
             match parsed {
                 Ok(keys) => {
                     self.certificates.0.store(Arc::new(keys));
-                    tracing::info!("new certificates are in use");
+                    tracing::info!("certificates reloaded");
                 }
-                Err(error) => tracing::error!("{error}; the certificates stay as they were"),
+                Err(error) => tracing::error!("{error}; keeping the previous certificates"),
             }
             applied = found;
         }

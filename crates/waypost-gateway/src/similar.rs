@@ -27,7 +27,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_typing_error_finds_the_name_and_a_stranger_finds_nothing() {
+    fn a_mistyped_name_gets_the_similar_one_and_an_unrelated_name_gets_none() {
         let names = ["auth", "billing", "bill", "orders", "order"];
         let found = |typed| closest(typed, names.into_iter());
         assert_eq!(found("oders"), ["orders", "order"]);

@@ -138,9 +138,9 @@ impl ApiKeySource {
         {
             Ok(keys) => {
                 source.0.store(Arc::new(keys));
-                tracing::info!("{name}: new API keys are in use");
+                tracing::info!("{name}: API keys reloaded");
             }
-            Err(error) => tracing::error!("{name}: {error}; the API keys stay as they were"),
+            Err(error) => tracing::error!("{name}: {error}; keeping the previous API keys"),
         };
         runtime.spawn(followed_file::follow(followed, path, content, change));
         Ok(source)

@@ -32,7 +32,7 @@ const ATTEMPTS: usize = 3;
 
 /// The authorisation service.
 #[derive(Debug)]
-pub(crate) enum Authority {
+pub(crate) enum AuthorisationService {
     Service(Arc<Service>, PathAndQuery),
     Url(HttpUrl),
 }
@@ -40,19 +40,19 @@ pub(crate) enum Authority {
 /// The settings of a route.
 #[derive(Debug)]
 pub(crate) struct ExternalAuth {
-    pub(crate) authority: Authority,
+    pub(crate) service: AuthorisationService,
     pub(crate) timeout: Duration,
-    /// The client's headers that are sent to the authority.
+    /// The client's headers that are sent to the authorisation service.
     pub(crate) send_headers: Vec<HeaderName>,
-    /// Headers of the authority's response that the service gets instead of the client's.
+    /// Headers of its response that the route's service gets instead of the client's.
     pub(crate) copy_headers: Vec<HeaderName>,
-    /// Whether requests are allowed while the authority fails.
+    /// Whether requests are allowed while the authorisation service fails.
     pub(crate) fail_open: bool,
-    /// Whether the last request to the authority failed.
+    /// Whether the last request to the authorisation service failed.
     pub(crate) is_failing: AtomicBool,
 }
 
-/// The parts of a client's request that are sent to the authority.
+/// The parts of a client's request that are sent to the authorisation service.
 pub(crate) struct ClientRequest<'a> {
     pub(crate) method: &'a Method,
     pub(crate) headers: &'a HeaderMap,
@@ -63,7 +63,7 @@ pub(crate) struct ClientRequest<'a> {
     pub(crate) span: &'a RequestSpan,
 }
 
-/// What the authority has decided.
+/// The decision of the authorisation service.
 pub(crate) enum Decision {
     /// The request may be forwarded, with these changes.
     Allowed(HeaderEdits),
@@ -75,7 +75,7 @@ impl ExternalAuth {
     /// `now` is in milliseconds since the worker started, whose connections are `upstream`.
     ///
     /// # Errors
-    /// If the authority does not answer.
+    /// If the authorisation service does not answer.
     pub(crate) async fn ask(
         &self,
         request: &ClientRequest<'_>,
@@ -151,9 +151,9 @@ impl ExternalAuth {
             *request.headers_mut() = headers.clone();
             request
         };
-        let (service, target) = match &self.authority {
-            Authority::Service(service, target) => (service, target),
-            Authority::Url(url) => {
+        let (service, target) = match &self.service {
+            AuthorisationService::Service(service, target) => (service, target),
+            AuthorisationService::Url(url) => {
                 let peer = upstream.peer_of(url);
                 let answer = call(&peer, now, request(&url.target), self.timeout, MAX_BODY);
                 let answer = timeout_at(deadline, answer).await;
@@ -190,7 +190,7 @@ impl ExternalAuth {
                         service.connection_refused(lease.id());
                     }
                     tried.push(lease.id().clone());
-                    // The authority may get the same request twice.
+                    // The authorisation service may get the same request twice.
                     let may_retry = kind.is_unsent() || kind.is_broken();
                     if !may_retry || tried.len() >= ATTEMPTS {
                         return Err(cause);
@@ -232,7 +232,7 @@ impl ExternalAuth {
     }
 }
 
-/// The authority's refusal as an error with the same headers. A gRPC client can't follow a redirect to a
+/// The refusal of the authorisation service as an error with the same headers. A gRPC client can't follow a redirect to a
 /// login page.
 fn for_grpc_client(answer: WholeResponse) -> Problem {
     let status = if answer.status.is_redirection() {
@@ -258,7 +258,7 @@ fn for_grpc_client(answer: WholeResponse) -> Problem {
     Problem::new(status, "external_auth_refused", detail).headers(headers)
 }
 
-/// The authority's response, adapted for the client.
+/// The response of the authorisation service, adapted for the client.
 fn for_client(answer: WholeResponse) -> Response<Bytes> {
     let mut response = Response::new(answer.body);
     *response.status_mut() = answer.status;

@@ -97,7 +97,7 @@ impl Jwt {
             verified => verified,
         };
         let claims = claims.map_err(|unverified| match unverified {
-            Unverified::NoKey => refused("no key of the issuer fits the token"),
+            Unverified::NoKey => refused("none of the issuer's keys fits the token"),
             Unverified::Refused(problem) => problem,
         })?;
         self.check_required(&claims)?;

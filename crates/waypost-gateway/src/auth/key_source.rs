@@ -181,7 +181,7 @@ impl KeySource {
                 }
                 Err(error) => {
                     if state.error.is_none() && state.keys.is_some() {
-                        tracing::warn!("{location}: {error}; the keys stay as they were");
+                        tracing::warn!("{location}: {error}; keeping the previous keys");
                     } else if state.error.is_none() {
                         tracing::warn!("{location}: {error}; tokens can't be verified");
                     }

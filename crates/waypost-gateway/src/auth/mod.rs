@@ -15,7 +15,7 @@ use std::sync::Arc;
 use http::{HeaderMap, Uri};
 
 pub(crate) use api_keys::{ApiKeyCheck, ApiKeySource, ApiKeys, read as read_api_keys};
-pub(crate) use external::{Authority, ClientRequest, Decision, ExternalAuth};
+pub(crate) use external::{AuthorisationService, ClientRequest, Decision, ExternalAuth};
 pub(crate) use jwt::{Jwt, JwtRules};
 pub(crate) use key_source::{KeyLocation, KeySource};
 

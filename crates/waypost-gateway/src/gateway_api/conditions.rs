@@ -72,7 +72,7 @@ impl Problem {
     }
 }
 
-/// The list of conditions in a status. `before` is the present list: a condition that stays true or false
+/// The list of conditions in a status. `before` is the current list: a condition that stays true or false
 /// keeps its transition time, and conditions that others have written are kept.
 pub(super) fn list(conditions: &[Condition], generation: u64, before: &Value) -> Value {
     let before = before.as_array().map(Vec::as_slice).unwrap_or_default();

@@ -319,7 +319,7 @@ impl RouteContext<'_> {
             && parent.name == gateway.metadata.name
     }
 
-    /// The `parents` of the present status that we must not change: those of other controllers, and those of
+    /// The `parents` of the current status that we must not change: those of other controllers, and those of
     /// Gateways of other classes, which another deployment of this gateway may serve.
     fn parents_of_others(&self, present: &[Value]) -> Vec<Value> {
         let is_kept = |value: &&Value| {

@@ -22,7 +22,7 @@ const PAGE: usize = 100;
 const MAX_PAGE: usize = 1000;
 /// The maximum number of instances on a page, of all its services together.
 const MAX_INSTANCES: usize = 1000;
-/// The state of a service whose instances the gateway doesn't know, since nobody has called it.
+/// The state of a service whose instances the gateway doesn't know, since it has not been called yet.
 const NOT_WATCHED: &str = "not_watched";
 
 /// Lists services and routes, with what the gateway knows about them already. Only a service that the

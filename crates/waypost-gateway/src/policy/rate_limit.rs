@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::problem::Problem;
 
-/// Keys are distributed over this many locks, so that cores seldom wait for each other.
+/// Keys are distributed over this many locks, so that cores rarely wait for each other.
 const SHARDS: usize = 16;
 /// The number of keys per shard at which full buckets are removed.
 const SHARD_KEYS: usize = 4096;

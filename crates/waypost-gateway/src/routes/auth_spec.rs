@@ -15,8 +15,8 @@ use waypost::{Environment, ServiceName};
 
 use super::values::{Checked, duration, one_or_more};
 use crate::auth::{
-    ApiKeyCheck, ApiKeySource, ApiKeys, Authentication, Authority, ExternalAuth, Jwt, JwtRules,
-    KeyLocation, KeySource, read_api_keys,
+    ApiKeyCheck, ApiKeySource, ApiKeys, Authentication, AuthorisationService, ExternalAuth, Jwt,
+    JwtRules, KeyLocation, KeySource, read_api_keys,
 };
 use crate::service::Service;
 use crate::upstream::{ClientTls, HttpUrl};
@@ -222,13 +222,13 @@ impl ExternalAuthSpec {
         let target = self.target()?;
         let names =
             |names: Vec<Checked<HeaderName>>| names.into_iter().map(|name| name.0).collect();
-        let authority = match (&self.service, self.url) {
-            (Some(name), _) => Authority::Service(service(name), target),
-            (None, Some(url)) => Authority::Url(url),
+        let service = match (&self.service, self.url) {
+            (Some(name), _) => AuthorisationService::Service(service(name), target),
+            (None, Some(url)) => AuthorisationService::Url(url),
             (None, None) => return Err("`external_auth` needs `service` or `url`".into()),
         };
         Ok(ExternalAuth {
-            authority,
+            service,
             timeout: self.timeout.unwrap_or(EXTERNAL_TIMEOUT),
             send_headers: match self.send_headers {
                 Some(sent) => names(sent),
@@ -383,7 +383,7 @@ fn algorithms<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Algorith
             .ok_or_else(|| {
                 let known = ALGORITHMS.map(|algorithm| format!("{algorithm:?}"));
                 format!(
-                    "{name:?} is not an algorithm with public keys; there are {}",
+                    "{name:?} is not an algorithm with public keys; use one of {}",
                     known.join(", ")
                 )
             })

@@ -5,7 +5,7 @@ use regex::{Regex, RegexBuilder};
 /// The largest compiled expression, in bytes.
 const MAX_SIZE: usize = 1 << 20;
 
-/// A regular expression in the syntax of the crate `regex`, whose time is linear in the text.
+/// A regular expression in the syntax of the crate `regex`. Matching takes time linear in the length of the text.
 #[derive(Clone, Debug)]
 pub(crate) struct Expression {
     text: String,

@@ -156,8 +156,8 @@ impl Routes {
         Ok(routes)
     }
 
-    /// Applies each change of the routes file. A file with an error is reported once, and the routes
-    /// stay as they are. Never returns.
+    /// Applies each change of the routes file. A file with an error is reported once, and the previous
+    /// routes are kept. Never returns.
     pub(crate) async fn follow_file(&self) {
         let Some(path) = &self.file else {
             return std::future::pending().await;
@@ -176,9 +176,9 @@ impl Routes {
                 Err(error) => Err(error.clone()),
             };
             match result {
-                Ok(()) => tracing::info!(file = %path.display(), "new routes are in use"),
+                Ok(()) => tracing::info!(file = %path.display(), "routes reloaded"),
                 Err(error) => {
-                    tracing::error!("{error}; the routes stay as they were");
+                    tracing::error!("{error}; keeping the previous routes");
                 }
             }
             applied = content;
@@ -388,7 +388,7 @@ impl Routes {
             return Err(Problem::new(
                 StatusCode::NOT_FOUND,
                 "no_route",
-                format!("no route is for {path:?}"),
+                format!("no route matches {path:?}"),
             ));
         }
         // At startup the registry may not have answered yet. All requests wait for that first

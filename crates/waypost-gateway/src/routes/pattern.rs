@@ -142,7 +142,7 @@ impl PathPattern {
                 }
                 _ => {
                     return Err(format!(
-                        "template {text:?}: {segment:?} is neither a text nor a {{name}}"
+                        "template {text:?}: {segment:?} is neither literal text nor a {{name}}"
                     ));
                 }
             });
@@ -292,7 +292,7 @@ pub(crate) fn decode_unreserved(path: &str) -> Option<String> {
     is_changed.then_some(decoded)
 }
 
-/// The conditions of a route besides host and path.
+/// The conditions of a route other than host and path.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct Conditions {
     /// The methods; empty for all.

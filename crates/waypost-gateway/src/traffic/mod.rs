@@ -46,7 +46,7 @@ impl Traffic {
         }
     }
 
-    /// Ends all streams, so that nobody who watches delays the end of the gateway.
+    /// Ends all streams, so that open ones don't delay the shutdown of the gateway.
     pub(crate) fn end(&self) {
         self.ended.cancel();
     }

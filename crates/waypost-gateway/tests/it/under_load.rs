@@ -99,7 +99,7 @@ async fn no_request_fails_while_three_instances_are_restarted_one_after_the_othe
     let load = Load::start(&gateway);
     for (id, mut origin, open) in instances {
         load.more().await;
-        // A graceful end: deregister, finish the open requests, close the connections.
+        // A graceful shutdown: deregister, finish the open requests, close the connections.
         gateway.memory.remove(&InstanceId::new(id));
         load.more().await;
         wait_until("no open request", || open.load(Ordering::SeqCst) == 0).await;
