@@ -5,9 +5,9 @@ import { copyButton } from "./parts.js";
 
 /** The ways to add a service: title, explanation, commands. @type {[string, string, string][]} */
 const WAYS = [
-  ["Any program, as it is", "Waypost gives it a port, checks it and registers it.", "waypost run orders -- \\\n  uvicorn app:app --port {port}"],
-  ["A whole stack", "Reads what is in this folder and writes a file to edit.", "waypost init\nwaypost up"],
-  ["Something that runs already", "Registered as long as the command runs.", "waypost register orders \\\n  --port 4100 --check /health"],
+  ["Any program", "Waypost gives it a port, checks it and registers it.", "waypost run orders -- \\\n  uvicorn app:app --port {port}"],
+  ["Several programs", "Writes a file with the services found in this folder, which you can edit.", "waypost init\nwaypost up"],
+  ["A program that is already running", "It is registered for as long as this command runs.", "waypost register orders --hold \\\n  --port 4100 --check-http /health"],
 ];
 
 /** @param {string} title @param {string} lead */
@@ -27,7 +27,7 @@ export function ways(title, lead) {
 
 export class AddView {
   title = "Add a service";
-  element = el("div", ways("Add a service", "In one of three ways. It appears among the services by itself."));
+  element = el("div", ways("Add a service", "In one of three ways. It appears in the list automatically."));
   /** @param {import("./app.js").App} _app */
   constructor(_app) {}
   show() {}

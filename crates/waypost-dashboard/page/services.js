@@ -69,7 +69,7 @@ export class ServicesView {
     ]);
     for (const [title, href] of Object.entries(app.sources.links)) this.foot.append(el("a.addr", { href }, title));
     this.main = el("div.main", el("h1.sr", "Services"), this.needs, this.vitals, this.card, this.foot);
-    this.empty = ways("The registry is ready. No service has been added yet.", "Add your first service in one of three ways. It appears here by itself.");
+    this.empty = ways("The registry is ready. No service has been added yet.", "Add your first service in one of three ways. It appears here automatically.");
     this.empty.hidden = true;
     this.drawer = new Drawer(app);
     this.element = el("div.services", this.main, this.empty, this.drawer.element);
