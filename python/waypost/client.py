@@ -95,7 +95,7 @@ class ServiceDiscoveryClient(BaseClient):
         without an exception. It counts as failed if the body raises an :class:`OSError`, a transport error
         of httpx, or what ``raise_for_status`` raises for a server error; other exceptions say nothing about
         the instance. To report the outcome yourself, call ``endpoint.succeeded()``, ``failed()``,
-        ``rejected(retry_after)`` or ``responded(status)``. Instances that fail are left out for a while.
+        ``rejected(retry_after)`` or ``responded(status)``. Instances that fail are ejected for a while.
 
         ``key`` is for :class:`~waypost.load_balancer.ConsistentHashStrategy`.
         """

@@ -7,12 +7,12 @@
         users = http.get("http://auth/users").json()
 
 ``AsyncWaypostTransport`` is for ``httpx.AsyncClient``. Each request goes to an instance that the load
-balancer picks. URLs with a port, an IP address or ``localhost`` are left alone.
+balancer picks. Requests to URLs with a port, an IP address or ``localhost`` are sent unchanged.
 
 A request that fails without a response is sent to up to two other instances, provided that it never
 reached the first one or that its method is idempotent, and that its body can be sent again. A response of
-up to 64 KiB whose length is known is read at once, so one that is cut short counts as none. Retries are
-limited to a fifth of the requests. Instances that fail are left out for a while. If there is no instance,
+up to 64 KiB whose length is known is read at once, so a truncated one counts as no response. Retries are
+limited to a fifth of the requests. Instances that fail are ejected for a while. If there is no instance,
 httpx raises its own :class:`httpx.ConnectError`, whose ``__cause__`` is one of :mod:`waypost.errors`.
 """
 

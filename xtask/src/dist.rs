@@ -1,5 +1,5 @@
-//! The release archive of this machine: the program with completions, man pages and licences; a Debian package where
-//! `dpkg-deb` is there; and their checksums.
+//! The release archive of this machine: the program with completions, man pages and licences; a Debian package if
+//! `dpkg-deb` is installed; and their checksums.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -52,7 +52,7 @@ pub(crate) fn build(args: &[String]) -> Result<Vec<PathBuf>> {
     if shell::find_on_path(&["dpkg-deb"]).is_some() {
         files.push(debian_package(&folder, &out)?);
     } else {
-        eprintln!("xtask: no Debian package, since there is no dpkg-deb");
+        eprintln!("xtask: no Debian package was built, because dpkg-deb was not found");
     }
     checksums(&out, &files)?;
     files.push("SHA256SUMS".to_owned());

@@ -42,7 +42,7 @@ Commands:
                     Run the tests of the Python package alone; ARGS are arguments of pytest
   dist [--program FILE] [--out DIRECTORY]
                     Build the release archive for this machine with completions and man pages, a Debian
-                    package if dpkg-deb is there, and their checksums, in target/dist
+                    package if dpkg-deb is installed, and their checksums, in target/dist
   wheel             Build a wheel of the Python package for this machine, in target/wheels
   ci                Run all checks that must pass before a merge: fmt --check, package, lint, features,
                     public-api (with the toolchain that it needs), docs, simulate, test, commands

@@ -82,8 +82,8 @@ pub(crate) fn publish<T: PartialEq>(
 
 /// The values and errors published on a channel, starting with the latest. If a value was published
 /// with an error, the value is yielded first, and again when the error is over. An error that is
-/// already over is yielded before the value, and so is an interruption, whose value may be incomplete. When the sender is dropped, the stream ends with `closed`.
-/// `keep_alive` is dropped with the stream.
+/// already over is yielded before the value, and so is an interruption, whose value may be incomplete.
+/// When the sender is dropped, the stream ends with `closed`. `keep_alive` is dropped with the stream.
 pub(crate) fn subscribe<T: Clone + Send + Sync + 'static>(
     mut channel: watch::Receiver<Latest<T>>,
     closed: ProviderError,

@@ -56,7 +56,7 @@ use crate::service_ref::is_dns_label;
 /// | failure | noticed after | recovers after |
 /// |---|---|---|
 /// | the server closes its connections | at once | 2 s |
-/// | the server or its etcd hangs | 17 s | 2 s |
+/// | the server or its etcd hangs | 16 s | 2 s |
 /// | the server refuses new connections while watches stay open | 11 s | 2 s |
 /// | a single connection is dead | 65 s | at once |
 /// | etcd is restored to an earlier state | 13 s | at once |
@@ -242,8 +242,9 @@ const ZONE: &str = "SERVICE_DISCOVERY_ZONE";
 /// Builds a [`KubernetesProvider`].
 ///
 /// Options that are not set are taken from the environment: `KUBECONFIG`, `KUBERNETES_CONTEXT`,
-/// `KUBERNETES_NAMESPACE`, `KUBERNETES_NAMESPACES`, `KUBERNETES_SERVICE_SELECTOR`, `KUBERNETES_CLUSTER_DOMAIN`, `KUBERNETES_NODE_NAME`, `SERVICE_DISCOVERY_ZONE`,
-/// and in a pod its service account.
+/// `KUBERNETES_NAMESPACE`, `KUBERNETES_NAMESPACES`, `KUBERNETES_SERVICE_SELECTOR`,
+/// `KUBERNETES_CLUSTER_DOMAIN`, `KUBERNETES_NODE_NAME`, `SERVICE_DISCOVERY_ZONE`, and in a pod its service
+/// account.
 #[derive(Clone, Debug, Default)]
 #[must_use = "call `build` to get a provider"]
 pub struct KubernetesBuilder {

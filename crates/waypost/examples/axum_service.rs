@@ -1,7 +1,7 @@
 //! An axum service with registration, health checks and graceful shutdown:
 //! `cargo run --example axum_service --features axum`
 //!
-//! Try `waypost instances hello` and `curl localhost:8080/health`, then end it with Ctrl-C.
+//! Try `waypost instances hello` and `curl localhost:8080/health`, then stop it with Ctrl-C.
 
 use axum::Router;
 use axum::extract::State;

@@ -55,7 +55,7 @@ fn serve(listener: &TcpListener) {
 /// The status line of the response.
 fn get(address: &str, path: &str) -> std::io::Result<String> {
     let mut connection = TcpStream::connect(address)?;
-    // In one piece: this server responds to the first one that it reads.
+    // Written in one piece: the server above responds after its first read.
     connection.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
     let mut response = String::new();
     connection.read_to_string(&mut response)?;

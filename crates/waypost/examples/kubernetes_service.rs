@@ -17,7 +17,7 @@ use waypost::provider::kubernetes::KubernetesProvider;
 use waypost::provider::{LayerPolicy, LayeredProvider, MemoryProvider};
 use waypost::{HealthChecks, Instance, ServiceDiscoveryClient};
 
-/// Responds with what the service `greeting` says.
+/// Responds with the response of the service `greeting`.
 async fn hello(State(client): State<Client>) -> Result<String, (StatusCode, String)> {
     let failed = |error: &dyn Error| (StatusCode::BAD_GATEWAY, format!("{error}\n"));
     let response = client.get("http://greeting/").send().await;

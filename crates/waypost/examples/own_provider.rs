@@ -1,4 +1,4 @@
-//! A provider of your own. This one reads `/etc/hosts`:
+//! How to write a provider. This one reads `/etc/hosts`:
 //! `cargo run --example own_provider -- localhost`
 //!
 //! A provider reports instances and errors; the directory retries, caches and serves stale answers. A

@@ -1,7 +1,7 @@
 //! A gRPC service that registers itself, with the standard health service:
 //! `cargo run --example tonic_service --features tonic -- 50051`
 //!
-//! Call it with `cargo run --example tonic_client --features tonic -- greeter`, and end it with Ctrl-C.
+//! Call it with `cargo run --example tonic_client --features tonic -- greeter`, and stop it with Ctrl-C.
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
@@ -33,7 +33,7 @@ async fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("greeter listens on {address}");
 
     tokio::signal::ctrl_c().await?;
-    // First no new clients, then the calls in flight.
+    // Deregisters first, then finishes the calls in flight.
     registrar.deregister().await?;
     let _ = shut_down.send(());
     serving.await??;

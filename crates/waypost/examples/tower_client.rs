@@ -31,7 +31,7 @@ async fn main() -> Result<(), BoxError> {
         let body = response.into_body().collect().await?.to_bytes();
         println!("{}", String::from_utf8_lossy(&body));
     }
-    // Why each instance was picked or not.
+    // Whether each instance may be picked, and why.
     for instance in client.balancer().explain().instances {
         println!(
             "{} {:?} {:?}",

@@ -1,4 +1,4 @@
-"""Look services up and register, with functions that share one provider::
+"""Functions that look services up and register this program, with a shared provider::
 
     from waypost.discovery import get_service_url
 

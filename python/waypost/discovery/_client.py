@@ -56,7 +56,7 @@ class ClientServiceDiscovery(ServiceDiscovery):
         return registrations.deregister(service_name) > 0
 
     def describe(self) -> str:
-        """What the provider is and its address."""
+        """The kind of provider, and its address."""
         return self._native.describe()
 
     def _client(self) -> _waypost.Client:

@@ -74,7 +74,7 @@ class ServiceDiscovery(ABC):
         return None if service is None else [service]
 
     def describe(self) -> str:
-        """What the provider is and its address, for errors and logs; without secrets."""
+        """The kind of provider and its address, for errors and logs. Must not contain secrets."""
         return type(self).__name__
 
     # Called by the extension module.

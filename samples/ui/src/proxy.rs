@@ -4,7 +4,7 @@
 //! for other services, which the browser may not be able to reach; it can reach the UI, since it
 //! loaded the page from there. With a single origin, gateway and models need no CORS headers, and
 //! the content security policy can forbid requests to other origins. And the UI is an example of a
-//! service that calls another one by name. The price is one more hop.
+//! service that calls another one by name. The cost is one more hop.
 //!
 //! Only the API of the models is proxied, not the other routes of the gateway.
 

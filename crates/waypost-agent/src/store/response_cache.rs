@@ -14,7 +14,7 @@ pub(crate) struct CachedBody {
     gzip: OnceLock<Bytes>,
 }
 
-/// The part of a request, besides the service, that determines the response.
+/// The part of a request, other than the service, that determines the response.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct CacheKey {
     pub view: View,

@@ -5,7 +5,7 @@ use std::time::Duration;
 /// Exponential backoff with full jitter: attempt *n* waits a random time up to `base · 2ⁿ`, at most
 /// `cap`, at least 20 ms.
 ///
-/// Full jitter spreads the load of many clients best when a registry comes back; see M. Brooker,
+/// Full jitter spreads the load of many clients best when a registry is available again; see M. Brooker,
 /// "Exponential Backoff And Jitter" (AWS Architecture Blog, 2015).
 ///
 /// ```

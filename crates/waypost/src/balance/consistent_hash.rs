@@ -9,8 +9,8 @@ use crate::shard::ShardedRng;
 /// Sends all requests with the same [`Key`](super::Key) to the same endpoint.
 ///
 /// When an endpoint is added, it takes keys from the others in proportion to its weight; when one is
-/// removed, its keys are spread over the others. Other keys stay (about one more key moves for each
-/// hundred that must). All clients that see the same endpoints agree, whatever they saw before. A
+/// removed, its keys are spread over the others. Other keys keep their endpoint, except for about one key
+/// per hundred that must move. All clients that see the same endpoints agree, whatever they saw before. A
 /// request without a key goes to a random endpoint, by weight.
 ///
 /// With a [bound](Self::with_bound), an endpoint that has more than its share of requests in flight

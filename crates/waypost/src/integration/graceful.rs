@@ -1,4 +1,4 @@
-//! Ends a server without losing requests: deregister, let clients notice, drain, end.
+//! Shuts a server down without losing requests: deregister, wait until clients have noticed, drain, stop.
 
 use std::net::SocketAddr;
 use std::pin::pin;
@@ -16,7 +16,7 @@ use super::shutdown::shutdown_signal;
 use crate::global::get_discovery_provider;
 use crate::registrar::Registrar;
 
-/// How a server registers and ends.
+/// How a server registers and shuts down.
 pub(super) struct Lifecycle {
     pub(super) health: Option<HealthChecks>,
     pub(super) registration: Option<ServiceRegistration>,

@@ -1,4 +1,4 @@
-//! Tells services from other hosts.
+//! Distinguishes names of services from other host names.
 
 use std::net::IpAddr;
 

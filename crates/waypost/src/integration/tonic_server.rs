@@ -1,4 +1,4 @@
-//! tonic: serves gRPC with registration for as long as the server runs, and a graceful end.
+//! tonic: serves gRPC, with registration for as long as the server runs, and graceful shutdown.
 
 use std::fmt;
 use std::sync::Arc;

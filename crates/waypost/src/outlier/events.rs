@@ -104,7 +104,7 @@ pub struct BalanceCounters {
     pub ejected_active_check: u64,
     /// Ejections that were prevented because too many endpoints were ejected already, as Envoy counts them.
     pub ejections_overflow: u64,
-    /// Endpoints that returned after an ejection.
+    /// Endpoints that were readmitted after an ejection.
     pub returned: u64,
     /// How many times panic mode began.
     pub panics: u64,

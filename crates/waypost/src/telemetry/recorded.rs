@@ -238,7 +238,11 @@ fn describe() {
     );
     describe_gauge!(IN_FLIGHT, Unit::Count, "Requests in flight.");
     describe_counter!(RETRIES, Unit::Count, "Attempts after a failed one.");
-    describe_counter!(HEDGES, Unit::Count, "Attempts beside a slow one.");
+    describe_counter!(
+        HEDGES,
+        Unit::Count,
+        "Attempts sent because another was slow."
+    );
     describe_counter!(
         EJECTIONS,
         Unit::Count,

@@ -1,4 +1,4 @@
-//! Names of services for clients that know nothing of Waypost: hyper-util's with a connector, reqwest's
+//! Names of services for clients that don't use Waypost: hyper-util's with a connector, reqwest's
 //! with a resolver.
 
 use ::axum::Router;

@@ -1,4 +1,4 @@
-//! Registrations as their programs see them: conflicts, and the end.
+//! Registrars: conflicts between processes, and deregistration when a program ends.
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -203,7 +203,7 @@ impl Entry {
         Ok(instances)
     }
 
-    /// The instance; `common` are the fields beside the list that it is in.
+    /// The instance; `common` are the fields next to the list that it is in.
     fn instance(&self, service: &ServiceName, common: &Fields) -> Result<Instance, Invalid> {
         let own = &self.fields;
         let mut builder = own.builder(service, common)?;

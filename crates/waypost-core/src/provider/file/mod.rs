@@ -29,7 +29,7 @@ pub use format::services_from_json;
 ///   tags: [internal]
 ///   metadata: {region: us-east}
 ///   version: 1.2.0
-/// search:                                  # or several instances; fields beside the list
+/// search:                                  # or several instances; fields next to the list
 ///   version: 2.0.0                         # are defaults for all of them
 ///   instances:
 ///     - {id: search-1, url: "http://10.0.0.7:9200", weight: 3}

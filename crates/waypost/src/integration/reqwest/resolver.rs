@@ -29,8 +29,7 @@ use crate::client::ServiceDiscoveryClient;
 ///
 /// A resolver only returns addresses:
 ///
-/// - The instance's port is used if the URL has none. A port in the URL replaces it, and is that of no
-///   instance then.
+/// - The instance's port is used if the URL has none. A port in the URL replaces it.
 /// - The first address is the one that the load balancer picks; up to two others follow, which reqwest tries
 ///   if no connection can be made.
 /// - reqwest keeps connections open, so connections are balanced and not requests. Requests don't count as

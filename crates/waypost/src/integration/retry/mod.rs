@@ -1,4 +1,4 @@
-//! How the attempts of an HTTP request are made: which instance each goes to, how long it may take, and
+//! Makes the attempts of an HTTP request: which instance each goes to, how long it may take, and
 //! whether another one follows. The integrations use this; so can an HTTP client without an integration.
 
 mod budget;

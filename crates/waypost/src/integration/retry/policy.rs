@@ -24,7 +24,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(15);
 /// let policy = RetryPolicy::new()
 ///     .attempt_timeout(Duration::from_secs(2))
 ///     .retry_rejected(Duration::from_secs(1))     // 429 and 503, if Retry-After is at most 1 s
-///     .hedge_after(Duration::from_millis(200));   // a second attempt beside a slow first one
+///     .hedge_after(Duration::from_millis(200));   // a second attempt if the first is slow
 /// # let _ = policy;
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Functions of the application that panic, and trials of any strategy that nobody answers.
+//! Functions of the application that panic, and trial requests without an outcome, with every strategy.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
