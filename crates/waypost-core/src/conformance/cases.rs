@@ -243,7 +243,7 @@ async fn failure(harness: &dyn Harness) -> CaseOutcome {
             match running.next().await {
                 Some(Err(_)) => return Ok(()),
                 None => return Err("the running watch ended without an error".to_owned()),
-                // An answer from before the failure may still be on its way, but must be right.
+                // An answer from before the failure may still arrive, but must be correct.
                 Some(Ok(answer)) => expect(harness, &content, &answer)
                     .map_err(|difference| format!("the running watch reports: {difference}"))?,
             }

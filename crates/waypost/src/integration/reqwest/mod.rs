@@ -216,7 +216,7 @@ impl HttpClient for Http {
                 } else if was_never_sent(&error) {
                     Failure::NotSent
                 } else if error.is_timeout() {
-                    // Attempts have a time limit of their own, so it is that of the whole request.
+                    // Each attempt has a separate time limit, so this is the limit of the whole request.
                     Failure::OutOfTime
                 } else {
                     Failure::Lost
