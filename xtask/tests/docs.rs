@@ -316,6 +316,51 @@ fn every_test_that_a_page_names_exists() {
     }
 }
 
+/// The names in backticks in a text.
+fn code_spans(text: &str) -> BTreeSet<&str> {
+    text.split('`').skip(1).step_by(2).collect()
+}
+
+#[test]
+fn the_code_map_names_every_module_and_no_other() {
+    /// Explained once, or without a meaning of their own.
+    const IN_ALL_CRATES: [&str; 5] = ["error", "fuzz", "lib", "main", "text"];
+    let text = read(&workspace().join("ARCHITECTURE.md"));
+    let (_, map) = text.split_once("## Code map").unwrap();
+    let (map, _) = map.split_once("\n## ").unwrap();
+    for entry in fs::read_dir(workspace().join("crates")).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let section = map.split("\n### ").find(|section| {
+            let heading = section.lines().next().unwrap_or_default();
+            code_spans(heading).contains(name)
+        });
+        let section = section.unwrap_or_else(|| panic!("no section about {name}"));
+        let modules: BTreeSet<_> = fs::read_dir(path.join("src"))
+            .unwrap()
+            .map(|module| module.unwrap().path())
+            .map(|module| module.file_stem().unwrap().to_str().unwrap().to_owned())
+            .collect();
+        let named = code_spans(section);
+        for module in &modules {
+            assert!(
+                named.contains(&**module) || IN_ALL_CRATES.contains(&&**module),
+                "{name} has the module {module}, which ARCHITECTURE.md does not name"
+            );
+        }
+        let rows = section.lines().filter_map(|row| row.strip_prefix("| `"));
+        for row in rows {
+            let (cell, _) = row.split_once(" | ").unwrap();
+            for module in code_spans(&format!("`{cell}")) {
+                assert!(
+                    modules.contains(module),
+                    "{name} has no module {module}, but ARCHITECTURE.md names it"
+                );
+            }
+        }
+    }
+}
+
 #[test]
 fn every_page_is_in_the_contents() {
     let contents = page("README.md");
