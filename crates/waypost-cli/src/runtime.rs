@@ -4,9 +4,12 @@ use std::io::IsTerminal;
 use std::sync::OnceLock;
 
 use clap::{ArgAction, Args};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::debug_fn;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::reload;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::error::CommandResult;
 use crate::style::allows_colours;
@@ -108,11 +111,12 @@ static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 /// Logs to stderr, with this filter unless the command line or `RUST_LOG` sets another one.
 fn log_to_stderr(level: Level, filter: &str) {
     let verbosity = VERBOSITY.get().copied().unwrap_or_default();
-    let chosen = match verbosity.filter(level) {
-        Some(filter) => Ok(EnvFilter::new(filter)),
-        None => EnvFilter::try_from_default_env(),
-    };
-    let is_chosen = chosen.is_ok();
+    let chosen = verbosity
+        .filter(level)
+        .or_else(|| std::env::var("RUST_LOG").ok());
+    let chosen = chosen.and_then(|filter| filter.parse().ok());
+    let is_chosen = chosen.is_some();
+    let (filter, handle) = reload::Layer::new(chosen.unwrap_or_else(|| targets(filter)));
     let is_terminal = std::io::stderr().is_terminal();
     // A field may hold text from outside, such as the message of a registry.
     let fields = debug_fn(|writer, field, value| {
@@ -122,25 +126,30 @@ fn log_to_stderr(level: Level, filter: &str) {
             name => write!(writer, "{name}={}", escaped(&value)),
         }
     });
-    let builder = tracing_subscriber::fmt()
-        .with_env_filter(chosen.unwrap_or_else(|_| EnvFilter::new(filter)))
+    let lines = tracing_subscriber::fmt::layer()
         .fmt_fields(fields.delimited(" "))
         .with_writer(std::io::stderr)
         // An internal error means that stderr can't be written, so it can't be printed there.
         .log_internal_errors(false)
         .with_ansi(is_terminal && allows_colours())
-        .with_target(false)
-        .with_filter_reloading();
+        .with_target(false);
     if !is_chosen {
-        let handle = builder.reload_handle();
         let set_filter = move |filter: &str| {
             // This fails only if the subscriber is gone.
-            let _ = handle.reload(EnvFilter::new(filter));
+            let _ = handle.reload(targets(filter));
         };
         let _ = SET_FILTER.set(Box::new(set_filter));
     }
     // This fails only if a subscriber is installed already; that one is kept.
-    let _ = builder.try_init();
+    let _ = tracing_subscriber::registry()
+        .with(filter)
+        .with(lines)
+        .try_init();
+}
+
+/// One of the filters in this file, which are all valid.
+fn targets(filter: &str) -> Targets {
+    filter.parse().unwrap_or_default()
 }
 
 /// Raises the soft limit of open files to the hard limit. Many systems set the soft limit to 1,024 for
@@ -152,5 +161,35 @@ fn raise_file_limit() {
     limit.current = limit.maximum;
     if let Err(error) = setrlimit(Resource::Nofile, limit) {
         tracing::debug!(%error, "the limit of open files can't be raised");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_filters_of_the_commands_are_valid() {
+        for filter in [QUERY_FILTER, "warn", "info"] {
+            assert!(filter.parse::<Targets>().is_ok(), "{filter}");
+        }
+        for (quiet, verbose) in [(true, 0), (false, 1), (false, 2), (false, 9)] {
+            let filter = Verbosity { quiet, verbose }.filter(Level::Info).unwrap();
+            assert!(filter.parse::<Targets>().is_ok(), "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_query_logs_warnings_except_for_those_that_repeat_its_error() {
+        let filter = targets(QUERY_FILTER);
+        let logs = |target, level| filter.would_enable(target, &level);
+        assert!(logs("waypost::directory", tracing::Level::WARN));
+        assert!(!logs("waypost::directory", tracing::Level::INFO));
+        assert!(!logs(
+            "waypost_core::supervision::outage_log",
+            tracing::Level::WARN
+        ));
+        assert!(!logs("waypost::registrar::reconcile", tracing::Level::WARN));
+        assert!(logs("waypost::registrar::reconcile", tracing::Level::ERROR));
     }
 }
