@@ -168,13 +168,14 @@ fn observing_has_every_metric_field_and_counter_and_no_other() {
         .collect();
     assert_eq!(documented(&page, "Metrics of the library"), metrics);
 
-    let span = source("waypost/src/integration/span.rs");
-    let (_, span) = span.split_once("info_span!(").unwrap();
-    let (span, _) = span.split_once("\n        ))").unwrap();
-    let fields = span.lines().filter_map(|line| line.split_once(" = "));
-    let fields: BTreeSet<String> = fields
-        .map(|(name, _)| name.trim().trim_matches('"').to_owned())
-        .collect();
+    let mut fields = BTreeSet::new();
+    for file in ["span.rs", "tonic/span.rs"] {
+        let span = source(&format!("waypost/src/integration/{file}"));
+        let (_, span) = span.split_once("info_span!(").unwrap();
+        let (span, _) = span.split_once("\n        ))").unwrap();
+        let names = span.lines().filter_map(|line| line.split_once(" = "));
+        fields.extend(names.map(|(name, _)| name.trim().trim_matches('"').to_owned()));
+    }
     assert_eq!(documented(&page, "Spans"), fields);
 
     let log = source("waypost-gateway/src/access_log.rs");
