@@ -1,6 +1,7 @@
 //! The whole system on a simulated clock: a registry, services that register with it, and clients that
-//! call them, through seeded schedules of crashes, hangs, restarts, outages, partitions, lost and
-//! duplicated writes and lost data. After each step and at the end, invariants are checked.
+//! call them, through seeded schedules of crashes, slow answers, hangs, restarts, outages, partitions,
+//! clock steps, lost and duplicated writes and lost data. After each step and at the end, invariants are
+//! checked.
 //!
 //! `cargo xtask simulate` runs it optimised, with debug assertions.
 

@@ -30,6 +30,8 @@ pub(super) struct Faults {
     pub(super) answers_lost: bool,
     /// Writes are applied twice.
     pub(super) duplicated: bool,
+    /// The registry takes three seconds for each answer.
+    pub(super) slow: bool,
 }
 
 /// Clones share their state.
@@ -72,11 +74,20 @@ impl FaultyRegistry {
         self.0.changed.send_replace(());
     }
 
-    /// Marks instances without heartbeats as critical, once a second.
+    /// Tells the readers once a second if instances have become critical.
     pub(super) async fn run_checks(self) {
+        let mut earlier = BTreeSet::new();
         loop {
             sleep(Duration::from_secs(1)).await;
-            self.0.changed.send_replace(());
+            let state = self.state();
+            let late = state.instances.iter();
+            let late = late.filter(|(_, (_, heartbeat))| heartbeat.elapsed() > TTL);
+            let critical: BTreeSet<InstanceId> = late.map(|(id, _)| id.clone()).collect();
+            drop(state);
+            if critical != earlier {
+                self.0.changed.send_replace(());
+                earlier = critical;
+            }
         }
     }
 
@@ -107,18 +118,29 @@ impl FaultyRegistry {
         Ok(ServiceAnswer::Instances(checked.collect()))
     }
 
-    fn write(&self, change: impl Fn(&mut State)) -> Result<(), ProviderError> {
+    async fn delay(&self) {
+        let is_slow = self.state().faults.slow;
+        if is_slow {
+            sleep(Duration::from_secs(3)).await;
+        }
+    }
+
+    /// Applies a change, which returns whether readers see a difference.
+    async fn write(&self, change: impl Fn(&mut State) -> bool) -> Result<(), ProviderError> {
+        self.delay().await;
         let mut state = self.state();
         let faults = state.faults;
         if faults.down || faults.writers_cut {
             return Err(unreachable());
         }
-        change(&mut state);
+        let mut is_visible = change(&mut state);
         if faults.duplicated {
-            change(&mut state);
+            is_visible |= change(&mut state);
         }
         drop(state);
-        self.0.changed.send_replace(());
+        if is_visible {
+            self.0.changed.send_replace(());
+        }
         if faults.answers_lost {
             return Err(unreachable());
         }
@@ -144,6 +166,7 @@ impl Provider for FaultyRegistry {
                 let (mut changes, last) = reader?;
                 loop {
                     changes.mark_unchanged();
+                    registry.delay().await;
                     match registry.read(&service) {
                         Err(error) => return Some((Err(error), None)),
                         Ok(answer) if last.as_ref() != Some(&answer) => {
@@ -179,16 +202,17 @@ impl Registry for FaultyRegistry {
                 state.known.insert(instance.service().clone());
                 let entry = (Arc::clone(instance), Instant::now());
                 state.instances.insert(instance.id().clone(), entry);
+                true
             })
+            .await
         }
         .boxed()
     }
 
     fn deregister<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
         async {
-            self.write(|state| {
-                state.instances.remove(id);
-            })
+            self.write(|state| state.instances.remove(id).is_some())
+                .await
         }
         .boxed()
     }
@@ -202,10 +226,14 @@ impl Registry for FaultyRegistry {
             let id = registration.instance().id();
             let is_known = self.state().instances.contains_key(id);
             self.write(|state| {
-                if let Some((_, heartbeat)) = state.instances.get_mut(id) {
-                    *heartbeat = Instant::now();
-                }
-            })?;
+                let Some((_, heartbeat)) = state.instances.get_mut(id) else {
+                    return false;
+                };
+                let was_critical = heartbeat.elapsed() > TTL;
+                *heartbeat = Instant::now();
+                was_critical
+            })
+            .await?;
             Ok(if is_known {
                 HeartbeatResponse::Known
             } else {
