@@ -120,6 +120,30 @@ pub(crate) fn simulate(args: &[String]) -> Result {
     shell::run(command.args(args))
 }
 
+/// Calls the parsers of external input with `inputs` changed inputs each. The tests call them with a few
+/// thousand. `names` select tests.
+pub(crate) fn fuzz(inputs: &str, names: &[String]) -> Result {
+    if inputs.parse::<u64>().is_err() {
+        return Err(format!("fuzz: {inputs:?} is not a number of inputs"));
+    }
+    let mut command = cargo("test");
+    command.args(["--profile", "simulation", "--all-features", "--lib"]);
+    command.args([
+        "-p",
+        "waypost",
+        "-p",
+        "waypost-agent",
+        "-p",
+        "waypost-gateway",
+    ]);
+    command.arg("--");
+    if names.is_empty() {
+        command.arg("fuzz::");
+    }
+    command.args(names);
+    shell::run(command.env("WAYPOST_FUZZ_INPUTS", inputs))
+}
+
 /// Runs all checks, quick ones first.
 pub(crate) fn ci() -> Result {
     let tests = || test(&["--no-fail-fast".to_owned()]);

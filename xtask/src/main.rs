@@ -38,6 +38,9 @@ Commands:
                     of `cargo test`, for example: cargo xtask test -p waypost -- weighted
   simulate [ARGS]   Run the system on a simulated clock through 10,000 schedules of faults; ARGS
                     choose others: --schedules N, --first SEED, or --seed SEED to replay one
+  fuzz INPUTS [NAME...]
+                    Call each parser of external input, or those whose tests have these names, with this
+                    many changed inputs; another WAYPOST_FUZZ_SEED changes the inputs
   test-python [ARGS]
                     Run the tests of the Python package alone; ARGS are arguments of pytest
   dist [--program FILE] [--out DIRECTORY]
@@ -78,6 +81,7 @@ fn main() -> ExitCode {
         ("commands", [flag]) if flag == "--update" => commands::update(),
         ("test", args) => checks::test(args),
         ("simulate", args) => checks::simulate(args),
+        ("fuzz", [inputs, names @ ..]) => checks::fuzz(inputs, names),
         ("test-python", args) => checks::test_python(args),
         ("dist", args) => dist::build(args).map(|files| {
             for file in files {

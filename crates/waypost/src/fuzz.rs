@@ -167,6 +167,6 @@ mod tests {
     }
 
     fn run(target: fn(&[u8]), seeds: &[&str]) {
-        waypost_testkit::call_with_mutations(target, seeds, FRAGMENTS);
+        waypost_testkit::mutation::fuzz(target, seeds, FRAGMENTS, 5_000);
     }
 }

@@ -1,5 +1,5 @@
 //! Test fixtures: Consul agents and clusters, certificates, free ports, a proxy that injects faults, and
-//! mutated inputs for parsers.
+//! a mutational fuzzer for parsers.
 //!
 //! Dropping a fixture stops the processes and tasks that it started.
 
@@ -11,12 +11,11 @@ mod ca;
 mod cluster;
 mod consul;
 mod fault_proxy;
-mod mutation;
+pub mod mutation;
 mod ports;
 
 pub use ca::Ca;
 pub use cluster::Cluster;
 pub use consul::{Consul, ROOT_TOKEN, http_client};
 pub use fault_proxy::{Fault, FaultProxy};
-pub use mutation::call_with_mutations;
 pub use ports::free_ports;

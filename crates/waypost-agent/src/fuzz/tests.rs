@@ -1,14 +1,10 @@
 //! Calls the fuzz targets with mutated seeds for a few seconds.
 
 use std::path::Path;
-use std::time::Duration;
 
-use tokio::time::Instant;
+use waypost_testkit::mutation::{call, fuzz};
 
 use super::*;
-
-/// No input may take longer, however busy the machine is.
-const MAX_DURATION: Duration = Duration::from_secs(30);
 
 /// Strings that mutations insert.
 const WORDS: &[&str] = &[
@@ -55,7 +51,7 @@ const WORDS: &[&str] = &[
 #[test]
 fn requests_neither_panic_nor_hang() {
     let seeds: Vec<Vec<u8>> = cases().iter().flat_map(|text| scenarios(text)).collect();
-    run("requests", requests, &seeds, 5_000);
+    fuzz(requests, &seeds, WORDS, 5_000);
 }
 
 #[test]
@@ -75,7 +71,7 @@ fn dns_queries_neither_panic_nor_hang() {
         .iter()
         .flat_map(|name| kinds.map(|kind| query(name, kind)))
         .collect();
-    run("dns", dns, &seeds, 30_000);
+    fuzz(dns, &seeds, WORDS, 30_000);
 }
 
 #[test]
@@ -91,7 +87,7 @@ fn filters_neither_panic_nor_hang() {
                 .unwrap_or_default()
         })
         .collect();
-    run("filter", filter, &seeds, 10_000);
+    fuzz(filter, &seeds, WORDS, 10_000);
 }
 
 #[test]
@@ -106,7 +102,7 @@ fn numbers_neither_panic_nor_hang() {
         "2c4a1a7e-6e5e-4d3f-8f6e-0123456789ab",
     ];
     let seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect();
-    run("numbers", numbers, &seeds, 10_000);
+    fuzz(numbers, &seeds, WORDS, 10_000);
 }
 
 /// Long and deeply nested inputs, which mutations of short ones rarely produce.
@@ -175,60 +171,12 @@ fn large_requests_neither_panic_nor_hang() {
         ("PUT /v1/session/create ", "1", BODY),
     ] {
         let input = format!("{prefix}{}", part.repeat(size / part.len()));
-        bounded("requests", requests, input.as_bytes());
+        call(requests, input.as_bytes());
         // Some of these make the input well-formed.
         for end in ["ID==a", "`", "\"x\"]}", "{}]}", "]", "\"}", "1}"] {
-            bounded("requests", requests, format!("{input}{end}").as_bytes());
+            call(requests, format!("{input}{end}").as_bytes());
         }
     }
-}
-
-fn run(name: &str, target: fn(&[u8]), seeds: &[Vec<u8>], inputs: usize) {
-    assert!(!seeds.is_empty(), "{name} has no seeds");
-    let mut random = fastrand::Rng::with_seed(7);
-    for seed in seeds {
-        bounded(name, target, seed);
-    }
-    for _ in 0..inputs {
-        bounded(name, target, &mutated(seeds, &mut random));
-    }
-}
-
-fn bounded(name: &str, target: fn(&[u8]), input: &[u8]) {
-    let start = Instant::now();
-    let result = std::panic::catch_unwind(|| target(input));
-    let shown = String::from_utf8_lossy(&input[..input.len().min(4096)]).into_owned();
-    assert!(result.is_ok(), "{name} panicked at {shown:?}");
-    let took = start.elapsed();
-    assert!(took < MAX_DURATION, "{name} took {took:?} for {shown:?}");
-}
-
-/// A random seed with a few random changes.
-fn mutated(seeds: &[Vec<u8>], random: &mut fastrand::Rng) -> Vec<u8> {
-    let mut input = seeds[random.usize(..seeds.len())].clone();
-    for _ in 0..random.usize(1..8) {
-        let at = random.usize(..=input.len());
-        let end = random.usize(at..=input.len().min(at + 16));
-        match random.u8(..6) {
-            0 if at < input.len() => input[at] ^= 1 << random.u8(..8),
-            1 if at < input.len() => input[at] = random.u8(..),
-            2 => drop(input.drain(at..end)),
-            3 => {
-                let copy = input[at..end].to_vec();
-                input.splice(at..at, copy.repeat(random.usize(1..4)));
-            }
-            4 => {
-                let other = &seeds[random.usize(..seeds.len())];
-                let from = random.usize(..=other.len());
-                input.splice(at..end, other[from..].iter().copied());
-            }
-            _ => {
-                let word = WORDS[random.usize(..WORDS.len())];
-                input.splice(at..end, word.bytes());
-            }
-        }
-    }
-    input
 }
 
 fn cases() -> Vec<String> {
