@@ -93,7 +93,7 @@ async fn graceful(delay: Duration) -> io::Result<()> {
 
 /// A runner of three services: a plain one, one that ignores SIGTERM and so does its child in the
 /// same group, and one whose child has daemonized. Each writes its process ids to files in `DIR`.
-#[tokio::main]
+#[tokio::main(flavor = "current_thread")]
 async fn run(dir: PathBuf) -> io::Result<()> {
     let script = |name: &str, script: &str| {
         ServiceSpec::new(name, "sh")
