@@ -214,7 +214,7 @@ export class App {
     link._href ??= link.href;
     if ((link._mark ?? "") === mark) return;
     link._mark = mark;
-    const badge = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40"><circle cx="20" cy="20" r="20" fill="#b3241c"/><text x="20" y="29" font-family="sans-serif" font-size="25" font-weight="700" text-anchor="middle" fill="#fff">${mark}</text></svg>`;
+    const badge = `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 40 40"><circle cx="20" cy="20" r="20" fill="#b3241c"/><text x="20" y="29" font-size="25" font-weight="700" text-anchor="middle" fill="#fff">${mark}</text></svg>`;
     link.href = mark ? `data:image/svg+xml,${encodeURIComponent(badge)}` : link._href;
   }
 

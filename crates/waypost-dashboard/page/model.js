@@ -64,7 +64,7 @@ export function sortRows(rows, ranks) {
     ranks.clear();
     [...rows.keys()].sort(byName).forEach((name, rank) => ranks.set(name, rank));
   }
-  const rank = (/** @type {Row} */ row) => (row.isUncalled ? RANK.ok : RANK[row.level]) * 1e6 + /** @type {number} */ (ranks.get(row.name));
+  const rank = (/** @type {Row} */ row) => RANK[row.isUncalled ? "ok" : row.level] * 1e6 + /** @type {number} */ (ranks.get(row.name));
   return [...rows.values()].sort((a, b) => rank(a) - rank(b));
 }
 
@@ -88,14 +88,12 @@ function routeRow(state, name) {
   const routes = state.routes.filter((route) => route.service === name);
   const { usable = null, instances = null, error = null } = routes[0] ?? {};
   const path = routes[0]?.path ?? "";
-  const others = routes.slice(1).map((route) => route.path).join(", ");
-  const sources = [...new Set(routes.map((route) => route.source))].filter((source) => source !== "discovery").join(", ");
   /** @type {[Level, string]} */
   const [level, word] = error ? ["bad", "None ready"] : instances === null ? ["idle", "Not called yet"]
     : instances === usable ? ["ok", "Ready"] : ["warn", `${usable} of ${instances} ready`];
   return {
-    name, about: [others, sources].filter(Boolean).join(" · "), level, word, below: error ?? "", since: 0, ready: usable ?? 0, wanted: instances ?? 0,
-    address: path, url: path.startsWith("/") ? path : null, tags: [], canRestart: false, isStopped: false, isUncalled: !error && instances === null, uses: [],
+    name, about: routes.slice(1).map((route) => route.path).join(", "), level, word, below: error ?? "", since: 0, ready: usable ?? 0, wanted: instances ?? 0,
+    address: path, url: path.startsWith("/") ? path : null, tags: [], canRestart: false, isStopped: false, isUncalled: level === "idle", uses: [],
     instances: Object.entries(state.traffic.get(name)?.instances ?? {}).map(([address, { ejected }]) => ({
       id: address, level: ejected ? "warn" : "ok", word: ejected ? "Ejected" : "Ready", since: 0, address, pid: null, cpu: null, memory: null, why: "", history: [],
     })),
@@ -128,7 +126,7 @@ function stackRow(state, service, registered) {
     name: service.name, about: about(service, registered), level, word, below, since,
     ready: service.ready, wanted: service.wanted, address: service.address ?? "", url: service.url ?? httpUrl(service.address),
     tags: registered?.tags ?? [], instances, canRestart: isOwn, isStopped: service.state === "stopped" || service.state === "failed" || service.state === "completed",
-    isUncalled: false, uses: service.uses ?? [], need: null,
+    uses: service.uses ?? [], need: null,
   };
   row.need = stackNeed(service, row);
   return row;
@@ -186,7 +184,7 @@ function registryRow(service) {
     level, word, below: failing?.why ? shortOutput(failing.why.output) : "",
     since: Math.max(0, ...instances.map((instance) => (level === "ok" || instance.level !== "ok" ? instance.since : 0))),
     ready, wanted, address: wanted === 1 && first ? first.address : "", url: null, tags: service.tags, instances,
-    canRestart: false, isStopped: false, isUncalled: false, uses: [], need: null,
+    canRestart: false, isStopped: false, uses: [], need: null,
   };
   row.need = registryNeed(service, row);
   return row;

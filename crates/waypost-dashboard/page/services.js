@@ -23,8 +23,6 @@ const MAX_ROWS = 60;
 const OVERSCAN = 6;
 /** The number of cards; the others are in the table. */
 const MAX_CARDS = 5;
-/** The names that aren't valid which are shown. */
-const MAX_IGNORED = 5;
 /** The height of a row, until one has been measured. */
 const ROW_HEIGHT = 46;
 
@@ -34,7 +32,6 @@ const FILTERS = [
   ["need", "Need you", (row) => row.need !== null],
   ["starting", "Starting", (row) => row.level === "idle" && row.canRestart && !row.isStopped],
   ["stopped", "Stopped", (row) => row.level === "idle" && row.isStopped],
-  ["uncalled", "Not called yet", (row) => row.isUncalled],
 ];
 
 export class ServicesView {
@@ -58,10 +55,9 @@ export class ServicesView {
     this.below = el("tbody.gap", { "aria-hidden": "true" }, el("tr", el("td", { colspan: "12" })));
     this.table = el("table", { "aria-labelledby": "t-services" }, this.#head(), this.above, this.body, this.below);
     this.none = el("p.nothing", { hidden: true }, "No service matches.");
-    this.ignored = el("p.nothing", { hidden: true });
     this.card = el(
       "section.card", { "aria-labelledby": "t-services" },
-      el("div.bar", el("h2", { id: "t-services" }, "Services"), this.chips, this.note), this.table, this.none, this.ignored,
+      el("div.bar", el("h2", { id: "t-services" }, "Services"), this.chips, this.note), this.table, this.none,
     );
     this.foot = keyLine([
       [["/"], "find"], [["j", "k"], "move"], [["o"], "open"],
@@ -69,7 +65,7 @@ export class ServicesView {
     ]);
     for (const [title, href] of Object.entries(app.sources.links)) this.foot.append(el("a.addr", { href }, title));
     this.main = el("div.main", el("h1.sr", "Services"), this.needs, this.vitals, this.card, this.foot);
-    this.empty = ways("The registry is ready. No service has been added yet.", "Add your first service in one of three ways. It appears here automatically.");
+    this.empty = ways("No service has been added yet.", "Add one in one of three ways.");
     this.empty.hidden = true;
     this.drawer = new Drawer(app);
     this.element = el("div.services", this.main, this.empty, this.drawer.element);
@@ -110,7 +106,6 @@ export class ServicesView {
       this.#cards();
       this.#filters();
       this.#rows();
-      this.#ignored();
     } else if (changes.second) this.#rows();
     this.#vitals();
     this.drawer.update(changes);
@@ -241,7 +236,7 @@ export class ServicesView {
   #vitals() {
     const rows = this.app.sorted;
     const ready = rows.filter((row) => row.level === "ok").length;
-    const uncalled = rows.filter((row) => row.isUncalled).length;
+    const called = rows.filter((row) => !row.isUncalled).length;
     const instances = rows.reduce((sum, row) => sum + row.wanted, 0);
     const readyInstances = rows.reduce((sum, row) => sum + row.ready, 0);
     if (!this.vitals.children.length) {
@@ -251,9 +246,7 @@ export class ServicesView {
       if (this.hasTraffic) this.vitals.append(vital("Requests", true), vital("Failed", false), vital("Slowest 1 %", true));
       else this.vitals.append(vital("Instances ready", false), vital("Need you", false));
     }
-    const figures = /** @type {[string, string, string?][]} */ ([[String(ready), [
-      `of ${rows.length - uncalled}`, uncalled && `${uncalled} not called yet`, this.hasTraffic && `${readyInstances} of ${instances} instances`,
-    ].filter(Boolean).join(" · ")]]);
+    const figures = /** @type {[string, string, string?][]} */ ([[String(ready), `of ${called}${this.hasTraffic ? ` · ${readyInstances} of ${instances} instances` : ""}`]]);
     if (this.hasTraffic) {
       const { state } = this.app;
       const all = totalTraffic(state);
@@ -284,15 +277,6 @@ export class ServicesView {
     failing.sort((a, b) => b.failed - a.failed);
     if (!failing[0]?.failed) return "";
     return failing[1]?.failed ? `, most calls to ${failing[0].name}` : `, all calls to ${failing[0].name}`;
-  }
-
-  /** Says which names of the registry are missing from the table. */
-  #ignored() {
-    const { count, names } = this.app.state.ignored;
-    this.ignored.hidden = !count;
-    const reasons = names.slice(0, MAX_IGNORED).map(({ name, why }) => `${JSON.stringify(name)}: ${why}`);
-    const more = count - reasons.length;
-    text(this.ignored, `Left out, because the name is not valid: ${reasons.join("; ")}${more > 0 ? `; and ${more} more` : ""}`);
   }
 
   // === Table ===

@@ -20,7 +20,7 @@ export function emptyState() {
   const off = () => ({ state: "off", since: Date.now(), error: "" });
   return {
     stack: null, services: new Map(), pasts: new Map(), node: "", datacenter: "", registry: new Map(), second: 0,
-    traffic: new Map(), routes: [], ignored: { count: 0, names: [] }, lines: [], streams: { stack: off(), registry: off(), traffic: off(), logs: off() },
+    traffic: new Map(), routes: [], lines: [], streams: { stack: off(), registry: off(), traffic: off(), logs: off() },
   };
 }
 
@@ -68,7 +68,6 @@ function addLines(state, lines, areFirst) {
 function applyTraffic(state, name, data) {
   if (name === "routes") {
     state.routes = data.routes;
-    state.ignored = data.ignored;
     return;
   }
   state.second = data.second;

@@ -131,20 +131,12 @@ export interface ServiceTraffic {
 export interface Route {
   /** The path under which clients reach it. */
   path: string;
-  /** Where it is defined: "discovery", "tags", a file with a line, or an object. */
-  source: string;
   service: string;
   /** How many instances there are, and how many of them get requests; null before the first request. */
   instances: number | null;
   usable: number | null;
   /** Why no instance gets requests. */
   error: string | null;
-}
-
-/** The names in the registry that aren't valid names of services, and the first of them with the reasons. */
-export interface Ignored {
-  count: number;
-  names: { name: string; why: string }[];
 }
 
 export interface LogLine {
@@ -168,7 +160,6 @@ export interface State {
   second: number;
   traffic: Map<string, ServiceTraffic>;
   routes: Route[];
-  ignored: Ignored;
   lines: LogLine[];
   streams: Record<SourceName, StreamState>;
 }
@@ -212,7 +203,7 @@ export interface Row {
   canRestart: boolean;
   isStopped: boolean;
   /** Whether nobody has called it yet, so that its instances aren't known. */
-  isUncalled: boolean;
+  isUncalled?: boolean;
   uses: string[];
   need: Need | null;
 }

@@ -191,7 +191,7 @@ impl FakeStack {
         self.world(|world| world.traffic = services);
     }
 
-    /// The routes of the gateway, the names without one, and why its registry can't be read.
+    /// The routes of the gateway, the names that aren't valid, and why its registry can't be read.
     pub(crate) fn set_routes(
         &self,
         routes: &Value,
