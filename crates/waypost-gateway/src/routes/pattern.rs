@@ -4,7 +4,6 @@ use std::borrow::Cow;
 use std::fmt;
 
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
-use percent_encoding::percent_decode_str;
 
 use super::expression::Expression;
 use crate::target::has_dot_segment;
@@ -334,8 +333,9 @@ impl Conditions {
                 values.any(|value| value.to_str().is_ok_and(|value| expression.matches(value)))
             })
             && self.query.iter().all(|(name, pattern)| {
-                first_parameter(query.unwrap_or_default(), name)
-                    .is_some_and(|value| pattern.matches(&value))
+                let mut parameters = form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+                let first = parameters.find(|(found, _)| found == name);
+                first.is_some_and(|(_, value)| pattern.matches(&value))
             })
     }
 
@@ -344,18 +344,6 @@ impl Conditions {
         let headers = self.headers.len() + self.header_expressions.len();
         (!self.methods.is_empty(), headers, self.query.len())
     }
-}
-
-/// The first value of a query parameter, decoded like form data.
-fn first_parameter(query: &str, name: &str) -> Option<String> {
-    let decode = |text: &str| {
-        let spaced = text.replace('+', " ");
-        percent_decode_str(&spaced).decode_utf8_lossy().into_owned()
-    };
-    query.split('&').find_map(|pair| {
-        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-        (decode(key) == name).then(|| decode(value))
-    })
 }
 
 /// A host as patterns compare it: in lower case, without port.
