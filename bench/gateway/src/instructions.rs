@@ -2,7 +2,6 @@
 //! numbers of requests, so that starting the program doesn't count.
 
 use std::fs;
-use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream};
 use std::path::Path;
 use std::process::Command;
@@ -85,24 +84,10 @@ fn count(name: &str, origin: &Origin, folder: &Path, requests: u64) -> Result<u6
         .ok_or_else(|| "callgrind wrote no total".to_owned())
 }
 
-/// Sends requests one after the other, with the headers that wrk sends.
+/// Sends requests one after the other.
 fn send(port: u16, path: &str, requests: u64) -> std::io::Result<()> {
     let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))?;
     stream.set_nodelay(true)?;
-    let request = format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n");
-    let mut received = Vec::new();
-    let mut buffer = [0; 4096];
-    for _ in 0..requests {
-        stream.write_all(request.as_bytes())?;
-        received.clear();
-        // The body of the origin ends with this.
-        while !received.ends_with(b"xxxxxxxx") {
-            let count = stream.read(&mut buffer)?;
-            if count == 0 {
-                return Err(std::io::ErrorKind::UnexpectedEof.into());
-            }
-            received.extend_from_slice(buffer.get(..count).unwrap_or_default());
-        }
-    }
-    Ok(())
+    let request = proxies::request(path, port);
+    (0..requests).try_for_each(|_| proxies::exchange(&mut stream, &request))
 }

@@ -8,8 +8,9 @@
 //! gateway [cpu] [--seconds N] [--rounds N] [NAME…]   CPU time per request, p50 and p99
 //! gateway cores [--seconds N] [--rounds N]           the same for one and for two workers
 //! gateway scaling [--seconds N] [--rounds N]         requests per second of two limited workers against one
-//! gateway latency [--seconds N] [--rounds N]         p99 against nginx's, round by round
-//! gateway idle [--connections N]                     memory of idle connections
+//! gateway latency [--rate N] [--seconds N] [--rounds N]
+//!                                                    p50 and p99 when saturated, or at a rate per second
+//! gateway idle [tls] [--connections N]               memory of idle connections
 //! gateway bodies [--rounds N]                        CPU time of 10 MB in each direction
 //! gateway streaming [--seconds N]                    chunks as they arrive, against direct
 //! gateway outages [--seconds N]                      failed requests while instances and Consul restart
@@ -23,6 +24,7 @@ mod instructions;
 mod latency;
 mod load;
 mod outages;
+mod paced;
 mod proxies;
 mod scaling;
 mod streaming;
@@ -41,6 +43,7 @@ fn main() -> ExitCode {
         match argument.as_str() {
             "--seconds" => options.seconds = Some(number().expect("a number of seconds")),
             "--rounds" => options.rounds = number().expect("a number of rounds"),
+            "--rate" => options.rate = Some(number().expect("a number of requests per second")),
             "--connections" => options.connections = number().expect("a number of connections"),
             _ => options.words.push(argument),
         }
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
 struct Options {
     seconds: Option<u32>,
     rounds: u32,
+    rate: Option<u32>,
     connections: u32,
     /// The command and its arguments.
     words: Vec<String>,
@@ -67,6 +71,7 @@ impl Default for Options {
         Self {
             seconds: None,
             rounds: 3,
+            rate: None,
             connections: 5000,
             words: Vec::new(),
         }
@@ -80,8 +85,14 @@ fn run(options: &Options) -> Result<(), String> {
     match words.as_slice() {
         ["cores"] => cpu(&["waypost", TWO_WORKERS], options, folder),
         ["scaling"] => scaling::run(options.rounds, options.seconds.unwrap_or(3), folder),
-        ["latency"] => latency::run(options.rounds, options.seconds.unwrap_or(2), folder),
-        ["idle"] => idle::run(options.connections, folder),
+        ["latency"] => latency::run(
+            options.rounds,
+            options.seconds.unwrap_or(2),
+            options.rate,
+            folder,
+        ),
+        ["idle"] => idle::run(options.connections, false, folder),
+        ["idle", "tls"] => idle::run(options.connections, true, folder),
         ["bodies"] => bodies::run(options.rounds, folder),
         ["streaming"] => streaming::run(options.seconds, folder),
         ["outages"] => outages::run(options.seconds.unwrap_or(60), folder),

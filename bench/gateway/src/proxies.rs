@@ -1,6 +1,7 @@
 //! The origin and the proxies in front of it.
 
 use std::fs;
+use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -20,6 +21,9 @@ pub(crate) const NAMES: [&str; 5] = [
 /// The gateway with two threads.
 pub(crate) const TWO_WORKERS: &str = "waypost with two workers";
 
+/// The body of each response of the origin.
+pub(crate) const BODY: &str = "xxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxxx";
+
 /// An nginx that answers each request with 64 bytes.
 pub(crate) struct Origin {
     pub(crate) port: u16,
@@ -29,9 +33,8 @@ pub(crate) struct Origin {
 impl Origin {
     pub(crate) fn start(folder: &Path) -> Result<Self, String> {
         let port = free_port()?;
-        let body = "x".repeat(64);
         let server = format!(
-            "server {{ listen 127.0.0.1:{port} reuseport backlog=1024; location / {{ return 200 '{body}'; }} }}"
+            "server {{ listen 127.0.0.1:{port} reuseport backlog=1024; location / {{ return 200 '{BODY}'; }} }}"
         );
         let process = nginx("origin", &server, folder)?;
         wait_for(port)?;
@@ -52,11 +55,25 @@ pub(crate) struct Proxy {
 
 impl Proxy {
     pub(crate) fn start(name: &str, origin: u16, folder: &Path) -> Result<Self, String> {
+        Self::start_with(name, origin, None, folder)
+    }
+
+    /// Its clients use TLS if there is a certificate.
+    pub(crate) fn start_with(
+        name: &str,
+        origin: u16,
+        tls: Option<&Certificate>,
+        folder: &Path,
+    ) -> Result<Self, String> {
         let port = free_port()?;
         let process = match name {
-            "nginx" => nginx("proxy", &nginx_server(port, origin), folder)?,
-            "haproxy" => haproxy(port, origin, folder)?,
-            _ => Process::start(&mut program(name, port, &origin.to_string(), folder)?)?,
+            "nginx" => nginx("proxy", &nginx_server(port, origin, tls), folder)?,
+            "haproxy" => haproxy(port, origin, tls, folder)?,
+            _ => {
+                let mut command = program(name, port, &origin.to_string(), folder)?;
+                command.args(tls.iter().flat_map(|tls| [&tls.certificate, &tls.key]));
+                Process::start(&mut command)?
+            }
         };
         wait_for(port)?;
         let path = if name.starts_with("waypost") {
@@ -158,10 +175,41 @@ pub(crate) fn program(
     Ok(command)
 }
 
-fn nginx_server(port: u16, origin: u16) -> String {
+/// A certificate for `localhost`, and its key, in PEM files.
+pub(crate) struct Certificate {
+    certificate: PathBuf,
+    key: PathBuf,
+    /// Both, for haproxy.
+    both: PathBuf,
+}
+
+impl Certificate {
+    /// Writes the files to a folder.
+    pub(crate) fn new(certificate: &str, key: &str, folder: &Path) -> io::Result<Self> {
+        let files = Self {
+            certificate: folder.join("certificate.pem"),
+            key: folder.join("key.pem"),
+            both: folder.join("both.pem"),
+        };
+        fs::write(&files.certificate, certificate)?;
+        fs::write(&files.key, key)?;
+        fs::write(&files.both, [certificate, key].concat())?;
+        Ok(files)
+    }
+}
+
+fn nginx_server(port: u16, origin: u16, tls: Option<&Certificate>) -> String {
+    let (ssl, certificate) = match tls {
+        None => ("", String::new()),
+        Some(tls) => {
+            let (certificate, key) = (tls.certificate.display(), tls.key.display());
+            let lines = format!("ssl_certificate {certificate}; ssl_certificate_key {key};");
+            (" ssl", lines)
+        }
+    };
     format!(
         "upstream origin {{ server 127.0.0.1:{origin}; keepalive 64; keepalive_requests 1000000; }}
-         server {{ listen 127.0.0.1:{port}; access_log off; keepalive_requests 1000000;
+         server {{ listen 127.0.0.1:{port}{ssl}; {certificate} access_log off; keepalive_requests 1000000;
          client_max_body_size 0; proxy_request_buffering off; proxy_max_temp_file_size 0;
          location / {{ proxy_pass http://origin; proxy_http_version 1.1;
          proxy_set_header Connection ''; proxy_set_header Host $host;
@@ -183,13 +231,21 @@ fn nginx(name: &str, server: &str, folder: &Path) -> Result<Process, String> {
     Process::start(Command::new("nginx").arg("-c").arg(&file))
 }
 
-fn haproxy(port: u16, origin: u16, folder: &Path) -> Result<Process, String> {
+fn haproxy(
+    port: u16,
+    origin: u16,
+    tls: Option<&Certificate>,
+    folder: &Path,
+) -> Result<Process, String> {
     let file: PathBuf = folder.join("haproxy.cfg");
+    let ssl = tls.map_or(String::new(), |tls| {
+        format!(" ssl crt {}", tls.both.display())
+    });
     let config = format!(
         "global\n nbthread 1\n maxconn 8192\n\
          defaults\n mode http\n timeout client 60s\n timeout server 60s\n timeout connect 5s\n \
          option forwardfor\n http-reuse always\n\
-         frontend f\n bind 127.0.0.1:{port}\n default_backend b\n\
+         frontend f\n bind 127.0.0.1:{port}{ssl}\n default_backend b\n\
          backend b\n server s 127.0.0.1:{origin}\n"
     );
     fs::write(&file, config).map_err(|error| error.to_string())?;
@@ -265,6 +321,25 @@ pub(crate) fn wait_for(port: u16) -> Result<(), String> {
             return Err(format!("nothing listens on port {port}"));
         }
         std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+/// A request with the headers that wrk sends.
+pub(crate) fn request(path: &str, port: u16) -> String {
+    format!("GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n\r\n")
+}
+
+/// Sends a request and reads the response of the origin.
+pub(crate) fn exchange(stream: &mut (impl Read + Write), request: &str) -> io::Result<()> {
+    stream.write_all(request.as_bytes())?;
+    let mut received = Vec::new();
+    let mut buffer = [0; 4096];
+    while !received.ends_with(BODY.as_bytes()) {
+        match stream.read(&mut buffer)? {
+            0 => return Err(io::ErrorKind::UnexpectedEof.into()),
+            count => received.extend_from_slice(buffer.get(..count).unwrap_or_default()),
+        }
     }
     Ok(())
 }

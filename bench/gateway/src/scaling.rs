@@ -10,17 +10,26 @@ use crate::proxies::{Origin, Proxy, TWO_WORKERS};
 use crate::wrk;
 
 const CONTROLLER: &str = "/sys/fs/cgroup/cpu";
-/// The CPU time of a worker in each period: 5 % of a core.
-const PERIOD_MICROS: u32 = 20_000;
-const QUOTA_MICROS: u32 = 1_000;
+/// The CPU time of a worker in each period: 20 % of a core.
+const PERIOD_MICROS: u32 = 10_000;
+const QUOTA_MICROS: u32 = 2_000;
+/// The maximum, so that other programs don't keep a worker from using its quota.
+const SHARES: u32 = 262_144;
+/// So many that a worker has enough requests for its whole quota when a period begins, and so few that none
+/// is idle for so long that the gateway frees its buffers.
+const CONNECTIONS: u32 = 128;
 
 pub(crate) fn run(rounds: u32, seconds: u32, folder: &Path) -> Result<(), String> {
     let origin = Origin::start(folder)?;
+    let one = Limited::start("waypost", 1, &origin, folder)?;
+    let two = Limited::start(TWO_WORKERS, 2, &origin, folder)?;
     println!("| one worker | two workers | ratio |\n|---|---|---|");
     let mut ratios = Vec::new();
     for _ in 0..rounds {
-        let one = requests_per_second("waypost", 1, seconds, &origin, folder)?;
-        let two = requests_per_second(TWO_WORKERS, 2, seconds, &origin, folder)?;
+        let (one, two) = (
+            one.requests_per_second(seconds)?,
+            two.requests_per_second(seconds)?,
+        );
         println!("| {one:.0} | {two:.0} | {:.2} |", two / one);
         ratios.push(two / one);
     }
@@ -28,27 +37,38 @@ pub(crate) fn run(rounds: u32, seconds: u32, folder: &Path) -> Result<(), String
     Ok(())
 }
 
-fn requests_per_second(
-    name: &str,
-    workers: usize,
-    seconds: u32,
-    origin: &Origin,
-    folder: &Path,
-) -> Result<f64, String> {
-    let proxy = Proxy::start(name, origin.port, folder)?;
-    let mut limits = Vec::new();
-    for thread in proxy.threads("gateway-")? {
-        limits.push(Limit::new(thread)?);
+/// A gateway whose workers are limited.
+struct Limited {
+    proxy: Proxy,
+    _limits: Vec<Limit>,
+}
+
+impl Limited {
+    fn start(name: &str, workers: usize, origin: &Origin, folder: &Path) -> Result<Self, String> {
+        let proxy = Proxy::start(name, origin.port, folder)?;
+        let threads = proxy.threads("gateway-")?;
+        if threads.len() != workers {
+            return Err(format!("{} workers instead of {workers}", threads.len()));
+        }
+        let limits = threads
+            .into_iter()
+            .map(Limit::new)
+            .collect::<Result<_, _>>()?;
+        let limited = Self {
+            proxy,
+            _limits: limits,
+        };
+        limited.requests_per_second(1)?;
+        Ok(limited)
     }
-    if limits.len() != workers {
-        return Err(format!("{} workers instead of {workers}", limits.len()));
+
+    fn requests_per_second(&self, seconds: u32) -> Result<f64, String> {
+        let load = wrk::run_over(CONNECTIONS, &self.proxy.url(), seconds)?;
+        if load.failed > 0 {
+            return Err(format!("{} requests failed", load.failed));
+        }
+        Ok(load.requests as f64 / f64::from(seconds))
     }
-    wrk::run(&proxy.url(), 1)?;
-    let load = wrk::run(&proxy.url(), seconds)?;
-    if load.failed > 0 {
-        return Err(format!("{name}: {} requests failed", load.failed));
-    }
-    Ok(load.requests as f64 / f64::from(seconds))
 }
 
 pub(crate) fn median(values: &mut [f64]) -> f64 {
@@ -68,6 +88,7 @@ impl Limit {
         for (file, value) in [
             ("cpu.cfs_period_us", PERIOD_MICROS),
             ("cpu.cfs_quota_us", QUOTA_MICROS),
+            ("cpu.shares", SHARES),
             ("tasks", thread),
         ] {
             fs::write(group.join(file), value.to_string()).map_err(failed)?;

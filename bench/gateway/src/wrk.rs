@@ -1,4 +1,4 @@
-//! Generates load with wrk: one thread, 32 connections.
+//! Generates load with wrk, with one thread.
 
 use std::process::Command;
 
@@ -12,22 +12,36 @@ pub(crate) struct Load {
 }
 
 impl Load {
+    /// The median of the latency in milliseconds.
+    pub(crate) fn median_millis(&self) -> Result<f64, String> {
+        millis(&self.median)
+    }
+
     /// The 99th percentile of the latency in milliseconds.
     pub(crate) fn p99_millis(&self) -> Result<f64, String> {
-        let units = [("us", 0.001), ("ms", 1.0), ("s", 1000.0)];
-        let found = units.iter().find_map(|(unit, millis)| {
-            let number = self.p99.strip_suffix(unit)?.parse::<f64>().ok()?;
-            Some(number * millis)
-        });
-        found.ok_or_else(|| format!("wrk printed {:?} for the 99th percentile", self.p99))
+        millis(&self.p99)
     }
 }
 
-/// Sends requests for a number of seconds.
+fn millis(text: &str) -> Result<f64, String> {
+    let units = [("us", 0.001), ("ms", 1.0), ("s", 1000.0)];
+    let found = units.iter().find_map(|(unit, millis)| {
+        let number = text.strip_suffix(unit)?.parse::<f64>().ok()?;
+        Some(number * millis)
+    });
+    found.ok_or_else(|| format!("wrk printed {text:?} for a latency"))
+}
+
+/// Sends requests over 32 connections for a number of seconds.
 pub(crate) fn run(url: &str, seconds: u32) -> Result<Load, String> {
-    let seconds = format!("-d{seconds}s");
+    run_over(32, url, seconds)
+}
+
+/// The same over a number of connections.
+pub(crate) fn run_over(connections: u32, url: &str, seconds: u32) -> Result<Load, String> {
+    let (connections, seconds) = (format!("-c{connections}"), format!("-d{seconds}s"));
     let output = Command::new("wrk")
-        .args(["-t1", "-c32", "--latency", &seconds, url])
+        .args(["-t1", &connections, "--latency", &seconds, url])
         .output()
         .map_err(|error| format!("wrk: {error}"))?;
     let text = String::from_utf8_lossy(&output.stdout);

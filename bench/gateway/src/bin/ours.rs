@@ -2,9 +2,9 @@
 //! and the access log to a file unless it is switched off.
 //!
 //! The service is `origin`: one instance at `ORIGIN_PORT`, or with `consul:PORT` those that the Consul
-//! there knows.
+//! there knows. Clients use TLS if there is a certificate.
 //!
-//! Usage: `ours PORT ORIGIN_PORT|consul:PORT WORKERS LOG_FILE|off`
+//! Usage: `ours PORT ORIGIN_PORT|consul:PORT WORKERS LOG_FILE|off [CERTIFICATE KEY]`
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
@@ -13,13 +13,13 @@ use std::sync::Arc;
 use tokio::net::TcpListener;
 use waypost::provider::MemoryProvider;
 use waypost::{Host, Instance, ServiceDiscoveryClient, ServiceName};
-use waypost_gateway::{AccessLog, AccessLogFormat, Config, Gateway};
+use waypost_gateway::{AccessLog, AccessLogFormat, Config, Gateway, TlsCertificate};
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
-    let [port, origin, workers, log] = arguments.as_slice() else {
-        panic!("usage: ours PORT ORIGIN_PORT|consul:PORT WORKERS LOG_FILE|off");
+    let [port, origin, workers, log, tls @ ..] = arguments.as_slice() else {
+        panic!("usage: ours PORT ORIGIN_PORT|consul:PORT WORKERS LOG_FILE|off [CERTIFICATE KEY]");
     };
     let client = match origin.strip_prefix("consul:") {
         Some(consul) => ServiceDiscoveryClient::builder()
@@ -33,6 +33,12 @@ async fn main() {
     config.access_log = (log != "off").then(|| {
         AccessLog::to_file(Path::new(log), AccessLogFormat::Text).expect("a file for the log")
     });
+    if let [certificate, key] = tls {
+        config.tls.push(TlsCertificate {
+            certificate: certificate.into(),
+            key: key.into(),
+        });
+    }
     let port: u16 = port.parse().expect("a port");
     let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
         .await
