@@ -17,7 +17,7 @@ use http::Version;
 use crate::stream_info::StreamInfo;
 
 /// A worker passes its buffer on when it has this many bytes, or after a tenth of a second.
-const BUFFER: usize = 16 * 1024;
+const BUFFER: usize = 48 * 1024;
 /// The maximum number of buffers that wait to be written. Further lines are dropped and counted.
 const QUEUE: usize = 256;
 
@@ -241,6 +241,22 @@ fn rfc3339(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
+/// A name as it is written in each format.
+#[derive(Clone, Copy)]
+struct Name {
+    text: &'static str,
+    json: &'static str,
+}
+
+macro_rules! name {
+    ($name:literal) => {
+        Name {
+            text: concat!(" ", $name, "="),
+            json: concat!(",\"", $name, "\":"),
+        }
+    };
+}
+
 /// A line being written, in either format: ` name=value` or `,"name":value`.
 struct Line<'a> {
     out: &'a mut String,
@@ -248,23 +264,20 @@ struct Line<'a> {
 }
 
 impl Line<'_> {
-    fn name(&mut self, name: &str) {
-        let [before, after] = match self.format {
-            AccessLogFormat::Text => [" ", "="],
-            AccessLogFormat::Json => [",\"", "\":"],
-        };
-        for part in [before, name, after] {
-            self.out.push_str(part);
-        }
+    fn name(&mut self, name: Name) {
+        self.out.push_str(match self.format {
+            AccessLogFormat::Text => name.text,
+            AccessLogFormat::Json => name.json,
+        });
     }
 
-    fn text(&mut self, name: &str, value: &str) {
+    fn text(&mut self, name: Name, value: &str) {
         self.name(name);
         write_quoted(self.out, value);
     }
 
     /// A word that needs no quotes in text.
-    fn word(&mut self, name: &str, value: &str) {
+    fn word(&mut self, name: Name, value: &str) {
         self.name(name);
         match self.format {
             AccessLogFormat::Text => self.out.push_str(value),
@@ -272,13 +285,13 @@ impl Line<'_> {
         }
     }
 
-    fn number(&mut self, name: &str, value: u64) {
+    fn number(&mut self, name: Name, value: u64) {
         self.name(name);
         self.out.push_str(itoa::Buffer::new().format(value));
     }
 
     /// Milliseconds with three decimals.
-    fn millis(&mut self, name: &str, time: Duration) {
+    fn millis(&mut self, name: Name, time: Duration) {
         let micros = time.as_micros() as u64;
         self.number(name, micros / 1000);
         self.out.push('.');
@@ -312,41 +325,47 @@ fn write_line(
         }
     }
     let mut line = Line { out, format };
-    line.word("method", info.method.as_str());
-    line.text("path", info.uri.path());
-    line.word("version", version(info.version));
+    line.word(name!("method"), info.method.as_str());
+    line.text(name!("path"), info.uri.path());
+    line.word(name!("version"), version(info.version));
     if let Some(status) = info.status {
-        line.number("status", status.as_u16().into());
+        line.number(name!("status"), status.as_u16().into());
     }
     if let Some(route) = &info.route {
-        line.text("route", route);
+        line.text(name!("route"), route);
     }
     if let Some(service) = &info.service {
-        line.text("service", service.name().as_str());
+        line.text(name!("service"), service.name().as_str());
     }
     if let Some(instance) = &info.instance {
-        line.text("instance", instance.id().as_str());
+        line.text(name!("instance"), instance.id().as_str());
     }
     if let Some(key) = &info.api_key {
-        line.text("key", key);
+        line.text(name!("key"), key);
     }
-    line.number("attempts", info.attempts.into());
+    line.number(name!("attempts"), info.attempts.into());
     if let Some(stale) = info.stale {
-        line.millis("stale_ms", stale);
+        line.millis(name!("stale_ms"), stale);
     }
     if let Some(first_byte) = info.first_byte {
-        line.millis("first_byte_ms", first_byte);
+        line.millis(name!("first_byte_ms"), first_byte);
     }
-    line.millis("duration_ms", duration);
+    line.millis(name!("duration_ms"), duration);
     let request_body = info.request_body.as_ref();
-    line.number("request_bytes", request_body.map_or(0, |body| body.bytes()));
-    line.number("response_bytes", info.response_bytes);
-    line.text("end", info.end.as_str());
+    line.number(
+        name!("request_bytes"),
+        request_body.map_or(0, |body| body.bytes()),
+    );
+    line.number(name!("response_bytes"), info.response_bytes);
+    line.text(name!("end"), info.end.as_str());
     if let Some(cause) = &info.cause {
-        line.text("cause", cause);
+        line.text(name!("cause"), cause);
     }
-    line.word("peer", peer);
-    line.text("request_id", info.request_id.to_str().unwrap_or_default());
+    line.word(name!("peer"), peer);
+    line.text(
+        name!("request_id"),
+        info.request_id.to_str().unwrap_or_default(),
+    );
     out.push_str(match format {
         AccessLogFormat::Text => "\n",
         AccessLogFormat::Json => "}\n",

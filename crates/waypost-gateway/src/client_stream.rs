@@ -7,13 +7,12 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::server::TlsStream;
 
 use crate::client::{ConnectionState, Reading};
 use crate::config::Config;
 use crate::deadlines::{Deadline, Deadlines};
 use crate::framing::{FramingConflict, Scanner};
+use crate::transport::Transport;
 
 /// The time limits for a client.
 #[derive(Clone, Copy, Debug)]
@@ -38,42 +37,12 @@ pub(crate) struct ClientStream {
     write_deadline: Option<Arc<Deadline>>,
 }
 
-/// A client's socket, with or without TLS.
-pub(crate) enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
 impl ClientLimits {
     pub(crate) fn new(config: &Config) -> Self {
         Self {
             head: config.head_timeout,
             idle: config.keep_alive_timeout,
             write: config.write_timeout,
-        }
-    }
-}
-
-impl Transport {
-    /// Ready when there is something to read: bytes, the end, or an error.
-    pub(crate) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(stream) => stream.poll_read_ready(cx),
-            Self::Tls(stream) => {
-                let (socket, tls) = stream.get_ref();
-                if !tls.wants_read() {
-                    // It has decrypted bytes.
-                    return Poll::Ready(Ok(()));
-                }
-                socket.poll_read_ready(cx)
-            }
-        }
-    }
-
-    pub(crate) fn poll_shutdown(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
@@ -149,12 +118,8 @@ impl ClientStream {
 
     /// Makes the connection end with a reset, which also drops what the client has not read.
     pub(crate) fn reset(&self) {
-        let socket = match &self.transport {
-            Transport::Plain(stream) => stream,
-            Transport::Tls(stream) => stream.get_ref().0,
-        };
-        let zero = Some(Duration::ZERO);
-        if let Err(error) = socket2::SockRef::from(socket).set_linger(zero) {
+        let socket = socket2::SockRef::from(self.transport.socket());
+        if let Err(error) = socket.set_linger(Some(Duration::ZERO)) {
             tracing::debug!(%error, "a connection can't be reset");
         }
     }
@@ -168,10 +133,7 @@ impl AsyncRead for ClientStream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
-        let read = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        };
+        let read = Pin::new(&mut this.transport).poll_read(cx, buffer);
         if read.is_pending() {
             this.state.set_reading(this.reading());
             return Poll::Pending;
@@ -193,10 +155,7 @@ impl AsyncWrite for ClientStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.state.set_writing(true);
-        let written = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
-        };
+        let written = Pin::new(&mut this.transport).poll_write(cx, bytes);
         this.check_write(cx, written)
     }
 
@@ -207,26 +166,17 @@ impl AsyncWrite for ClientStream {
     ) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
         this.state.set_writing(true);
-        let written = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
-            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
-        };
+        let written = Pin::new(&mut this.transport).poll_write_vectored(cx, buffers);
         this.check_write(cx, written)
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.transport {
-            Transport::Plain(stream) => stream.is_write_vectored(),
-            Transport::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.transport.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        let flushed = match &mut this.transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
-        };
+        let flushed = Pin::new(&mut this.transport).poll_flush(cx);
         if flushed.is_ready() {
             this.state.set_writing(false);
         }
@@ -243,6 +193,6 @@ impl AsyncWrite for ClientStream {
             this.reset();
             return Poll::Ready(Ok(()));
         }
-        this.transport.poll_shutdown(cx)
+        Pin::new(&mut this.transport).poll_shutdown(cx)
     }
 }

@@ -13,11 +13,11 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-use crate::client_stream::Transport;
 use crate::connection_scope::{BoxError, Scope, Served};
 use crate::http_connection::{serve_http1, serve_http2};
 use crate::listener::{Accepted, Permit};
 use crate::server::Server;
+use crate::transport::Transport;
 use crate::worker::Worker;
 
 /// The idle time after which TCP keep-alive probes are sent.
@@ -134,7 +134,7 @@ async fn serve_tls(scope: Scope, stream: TcpStream) -> Result<Served, BoxError> 
     let handshake = tls.acceptor().accept(stream);
     let stream = scope.within(scope.limits().head, handshake).await?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
-    let transport = Transport::Tls(Box::new(stream));
+    let transport = Transport::Tls(Box::new(stream.into()));
     if is_http2 {
         Box::pin(serve_http2(scope, transport)).await
     } else {

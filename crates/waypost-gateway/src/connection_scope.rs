@@ -3,14 +3,17 @@
 use std::future::poll_fn;
 use std::io;
 use std::net::SocketAddr;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::client_stream::{ClientLimits, Transport};
+use tokio::io::AsyncWrite;
+
+use crate::client_stream::ClientLimits;
 use crate::deadlines::Deadline;
 use crate::server::Server;
+use crate::transport::Transport;
 use crate::worker::Worker;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
@@ -51,7 +54,7 @@ impl Scope {
         }
         if self.deadline.has_passed() || self.worker.is_draining() {
             // With TLS, this sends `close_notify`, so the client knows that nothing is missing.
-            let _ = transport.poll_shutdown(cx);
+            let _ = Pin::new(transport).poll_shutdown(cx);
             return Poll::Ready(Ok(false));
         }
         Poll::Pending

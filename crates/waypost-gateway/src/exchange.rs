@@ -21,7 +21,8 @@ pub(crate) struct Exchange {
     /// What is known about the client, if its route asks for credentials.
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) span: RequestSpan,
-    info: StreamInfo,
+    /// Boxed, since a request passes through several futures, and each would copy it.
+    info: Box<StreamInfo>,
 }
 
 impl Exchange {
@@ -32,7 +33,7 @@ impl Exchange {
             permit: None,
             identity: None,
             span: RequestSpan::default(),
-            info,
+            info: Box::new(info),
         }
     }
 

@@ -86,7 +86,7 @@ impl Forwarding {
         headers: &HeaderMap,
         host: Option<&HeaderValue>,
     ) -> Option<HeaderValue> {
-        let named = headers.get(X_FORWARDED_HOST).filter(|_| self.is_trusted);
+        let named = self.named(headers, X_FORWARDED_HOST);
         named.or(host).cloned()
     }
 
@@ -99,14 +99,23 @@ impl Forwarding {
     /// The client's address, if a trusted proxy names it.
     #[cfg(feature = "otlp")]
     pub(crate) fn named_client<'a>(&self, headers: &'a HeaderMap) -> Option<&'a str> {
-        let list = headers.get(X_FORWARDED_FOR).filter(|_| self.is_trusted)?;
+        let list = self.named(headers, X_FORWARDED_FOR)?;
         let first = list.to_str().ok()?.split(',').next()?.trim();
         (!first.is_empty()).then_some(first)
     }
 
+    /// The value that a trusted proxy has set.
+    fn named<'a>(&self, headers: &'a HeaderMap, name: HeaderName) -> Option<&'a HeaderValue> {
+        if self.is_trusted {
+            headers.get(name)
+        } else {
+            None
+        }
+    }
+
     /// The scheme that the client uses, as far as it is known.
     pub(crate) fn public_scheme<'a>(&self, headers: &'a HeaderMap) -> &'a str {
-        let named = headers.get(X_FORWARDED_PROTO).filter(|_| self.is_trusted);
+        let named = self.named(headers, X_FORWARDED_PROTO);
         let named = named.and_then(|scheme| scheme.to_str().ok());
         match named {
             Some(scheme) if scheme.eq_ignore_ascii_case("https") => "https",

@@ -15,12 +15,13 @@ use hyper::service::{HttpService, Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use crate::client::{Client, ConnectionState, Expected};
-use crate::client_stream::{ClientLimits, ClientStream, Transport};
+use crate::client_stream::{ClientLimits, ClientStream};
 use crate::connection_scope::{BoxError, Scope, Served};
 use crate::deadlines::Deadline;
 use crate::forwarded::Forwarding;
 use crate::framing::{FramingConflict, MAX_HEAD};
 use crate::response_body::ResponseBody;
+use crate::transport::Transport;
 use crate::worker::Worker;
 
 /// How often an HTTP/2 connection is checked with a ping, and how long the response may take.

@@ -137,6 +137,7 @@ mod spans;
 mod stream_info;
 mod target;
 mod traffic;
+mod transport;
 mod tunnel;
 mod upstream;
 mod worker;

@@ -58,7 +58,9 @@ impl<'a> OutgoingHeaders<'a> {
         self.accepts_trailers = headers::has_token(&headers, &header::TE, "trailers");
         headers::strip_hop_by_hop(&mut headers);
         // hyper sends the client `100 Continue` when the body is first polled.
-        headers.remove(header::EXPECT);
+        if headers::has(&headers, &header::EXPECT) {
+            headers.remove(header::EXPECT);
+        }
         if may_repeat {
             self.original = Some(headers.clone());
         }

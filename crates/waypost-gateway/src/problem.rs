@@ -42,8 +42,7 @@ impl ErrorFormat {
     /// The format for a request.
     pub(crate) fn of(method: &Method, headers: &HeaderMap) -> Self {
         let accepts_html = || {
-            headers
-                .get(header::ACCEPT)
+            headers::find(headers, &header::ACCEPT)
                 .and_then(|accept| accept.to_str().ok())
                 .is_some_and(|accept| accept.contains("text/html"))
         };

@@ -211,14 +211,15 @@ impl Proxy {
             let peer = worker.upstream().peer(instance);
             let path = peer.below_path_prefix(&outgoing.path);
             let error = match self.attempt(&mut outgoing, &peer, &path).await {
-                Ok(attempted) => {
+                Ok(mut attempted) => {
                     service.connection_accepted(lease.id());
                     let response = &attempted.response;
                     exchange.span.attempt_responded(response.status());
                     lease.record(classify(response.status(), response.headers()));
+                    let response = &mut attempted.response;
                     check(response, upgrade.as_ref(), is_over_http2, lease.id())?;
-                    let tunnel =
-                        tunnel.filter(|_| response.status() == StatusCode::SWITCHING_PROTOCOLS);
+                    let switches = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+                    let tunnel = tunnel.filter(|_| switches);
                     let sets_cookie =
                         sticky.is_some() && sticky_key.is_none_or(|key| !key.names(instance));
                     let mut response = UpstreamResponse {
@@ -290,7 +291,6 @@ impl Proxy {
             .then(|| headers.get(header::UPGRADE).cloned())
             .flatten();
         let via = self.via(parts.version);
-        response_framing::remove_conflicts(headers);
         headers::strip_hop_by_hop(headers);
         headers::append_via(headers, via);
         if let Some(id) = &peer.id {
@@ -544,7 +544,9 @@ impl Outgoing<'_> {
             (None, Some(host)) if !peer.uses_tls() => Some(host),
             _ => peer.authority.as_ref(),
         };
-        if let Some(host) = host {
+        if let Some(host) = host
+            && headers.get(header::HOST) != Some(host)
+        {
             headers.insert(header::HOST, host.clone());
         }
         if let Some(trace) = &self.trace {
@@ -573,12 +575,12 @@ impl Outgoing<'_> {
 /// Rejects a response whose framing is ambiguous, or that switches to a protocol that the client did
 /// not request.
 fn check(
-    response: &Response<Incoming>,
+    response: &mut Response<Incoming>,
     requested: Option<&HeaderValue>,
     is_over_http2: bool,
     instance: &InstanceId,
 ) -> Result<(), Problem> {
-    let problem = if !response_framing::is_clear(response) {
+    let problem = if !response_framing::disambiguate(response.headers_mut()) {
         "its Transfer-Encoding is not \"chunked\", or its lengths differ"
     } else if response.status() == StatusCode::SWITCHING_PROTOCOLS
         && !is_requested(requested, response.headers().get(header::UPGRADE))

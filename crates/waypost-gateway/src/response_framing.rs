@@ -1,81 +1,74 @@
 //! Ensures that the client and the gateway agree on where an instance's response ends.
 
-use http::header::{HeaderMap, HeaderValue};
-use http::{Response, header};
+use http::header::{self, HeaderMap, HeaderValue};
 
-/// Whether the end of a response is unambiguous, once [`remove_conflicts`] was called.
+use crate::headers;
+
+/// Removes a length if there is also a transfer coding (RFC 9112, section 6.3), and repetitions of a length.
+/// False if the end of the response is ambiguous nevertheless.
 ///
 /// hyper reads any codings that end in `chunked`. A coding before it, such as `gzip`, would be lost,
 /// since the response is framed anew.
-pub(crate) fn is_clear<B>(response: &Response<B>) -> bool {
-    let headers = response.headers();
-    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
-    let coding_is_clear = match (codings.next(), codings.next()) {
-        (None, _) => true,
-        (Some(coding), None) => coding.as_bytes().eq_ignore_ascii_case(b"chunked"),
-        _ => false,
+pub(crate) fn disambiguate(headers: &mut HeaderMap) -> bool {
+    let is_coded = headers::has(headers, &header::TRANSFER_ENCODING);
+    if is_coded && !is_chunked_only(headers) {
+        return false;
+    }
+    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = match (lines.next(), lines.next()) {
+        (None, _) => return true,
+        (Some(line), None) if !is_coded && is_number(line.as_bytes()) => return true,
+        _ => common_length(headers),
     };
-    coding_is_clear && one_length(headers).is_ok()
+    match length {
+        None => return false,
+        Some(_) if is_coded => drop(headers.remove(header::CONTENT_LENGTH)),
+        Some(length) => drop(headers.insert(header::CONTENT_LENGTH, length)),
+    }
+    true
 }
 
-/// Removes a length if there is also a transfer coding (RFC 9112, section 6.3), and repetitions of a length.
-pub(crate) fn remove_conflicts(headers: &mut HeaderMap) {
-    if headers.contains_key(header::TRANSFER_ENCODING) {
-        headers.remove(header::CONTENT_LENGTH);
-        return;
-    }
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
-    let is_list = lines
-        .next()
-        .is_some_and(|line| line.as_bytes().contains(&b','));
-    if (is_list || lines.next().is_some())
-        && let Ok(Some(length)) = one_length(headers)
-    {
-        headers.insert(header::CONTENT_LENGTH, length);
-    }
+fn is_chunked_only(headers: &HeaderMap) -> bool {
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let is_chunked = |coding: &HeaderValue| coding.as_bytes().eq_ignore_ascii_case(b"chunked");
+    codings.next().is_some_and(is_chunked) && codings.next().is_none()
 }
 
-/// The length, if there is one. An error if there are several different ones.
-fn one_length(headers: &HeaderMap) -> Result<Option<HeaderValue>, ()> {
-    let mut lines = headers.get_all(header::CONTENT_LENGTH).iter();
-    match (lines.next(), lines.next()) {
-        (None, _) => return Ok(None),
-        (Some(line), None) if line.as_bytes().iter().all(u8::is_ascii_digit) => {
-            return Ok(Some(line.clone()));
-        }
-        _ => {}
-    }
+/// The length that all lines state; `None` if they differ.
+fn common_length(headers: &HeaderMap) -> Option<HeaderValue> {
     let mut lengths = headers
         .get_all(header::CONTENT_LENGTH)
         .iter()
         .flat_map(|line| line.as_bytes().split(|byte| *byte == b','))
         .map(<[u8]>::trim_ascii);
-    let length = lengths.next().ok_or(())?;
-    if lengths.any(|other| other != length) || !length.iter().all(u8::is_ascii_digit) {
-        return Err(());
+    let length = lengths.next().filter(|length| is_number(length))?;
+    if lengths.any(|other| other != length) {
+        return None;
     }
-    HeaderValue::from_bytes(length).map(Some).map_err(|_| ())
+    HeaderValue::from_bytes(length).ok()
+}
+
+fn is_number(text: &[u8]) -> bool {
+    text.iter().all(u8::is_ascii_digit)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn response(lines: &[(&'static str, &'static str)]) -> Response<()> {
-        let mut response = Response::new(());
+    fn map(lines: &[(&'static str, &'static str)]) -> HeaderMap {
+        let mut headers = HeaderMap::new();
         for (name, value) in lines {
-            let value = HeaderValue::from_static(value);
-            response.headers_mut().append(*name, value);
+            headers.append(*name, HeaderValue::from_static(value));
         }
-        response
+        headers
     }
 
     #[test]
     fn a_length_beside_a_coding_is_removed() {
-        let mut response = response(&[("content-length", "3"), ("transfer-encoding", "chunked")]);
-        assert!(is_clear(&response));
-        remove_conflicts(response.headers_mut());
-        assert!(!response.headers().contains_key("content-length"));
+        let mut headers = map(&[("content-length", "3"), ("transfer-encoding", "chunked")]);
+        assert!(disambiguate(&mut headers));
+        assert!(!headers.contains_key("content-length"));
     }
 
     #[test]
@@ -85,27 +78,27 @@ mod tests {
             &[("content-length", "5"), ("content-length", "5")],
             &[("content-length", "5")],
         ] {
-            let mut response = response(lines);
-            assert!(is_clear(&response), "{lines:?}");
-            remove_conflicts(response.headers_mut());
-            let lengths: Vec<_> = response
-                .headers()
-                .get_all("content-length")
-                .iter()
-                .collect();
+            let mut headers = map(lines);
+            assert!(disambiguate(&mut headers), "{lines:?}");
+            let lengths: Vec<_> = headers.get_all("content-length").iter().collect();
             assert_eq!(lengths, ["5"], "{lines:?}");
         }
         for lines in [
             &[("content-length", "5, 6")][..],
             &[("content-length", "5"), ("content-length", "6")],
             &[("content-length", "+5")],
+            &[
+                ("content-length", "6"),
+                ("content-length", "5"),
+                ("transfer-encoding", "chunked"),
+            ],
             &[("transfer-encoding", "gzip, chunked")],
             &[
                 ("transfer-encoding", "gzip"),
                 ("transfer-encoding", "chunked"),
             ],
         ] {
-            assert!(!is_clear(&response(lines)), "{lines:?}");
+            assert!(!disambiguate(&mut map(lines)), "{lines:?}");
         }
     }
 }

@@ -129,7 +129,7 @@ impl Server {
         exchange.span =
             self.tracer
                 .begin(request.headers(), authority, &exchange.client, &exchange);
-        exchange.caller = request.headers().get(headers::CALLER).cloned();
+        exchange.caller = headers::find(request.headers(), &headers::CALLER).cloned();
         let format = ErrorFormat::of(request.method(), request.headers());
         let mut response = match host {
             Ok(host) => self.dispatch(request, host, exchange, format).await,

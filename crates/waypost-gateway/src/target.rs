@@ -3,6 +3,8 @@
 use http::uri::Authority;
 use http::{HeaderMap, HeaderValue, Method, Request, Version, header};
 
+use crate::headers;
+
 /// Why a request is rejected without being forwarded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidRequest {
@@ -38,9 +40,11 @@ pub(crate) fn check<B>(request: &Request<B>) -> Result<Option<HeaderValue>, Inva
 /// hyper accepts any codings that end in `chunked`. A coding before it, such as `gzip`, would be
 /// lost, since the request is forwarded with new framing.
 fn check_transfer_coding(headers: &HeaderMap) -> Result<(), InvalidRequest> {
+    if !headers::has(headers, &header::TRANSFER_ENCODING) {
+        return Ok(());
+    }
     let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
     match (codings.next(), codings.next()) {
-        (None, _) => Ok(()),
         (Some(coding), None) if coding.as_bytes().eq_ignore_ascii_case(b"chunked") => Ok(()),
         _ => Err(InvalidRequest::TransferCoding),
     }

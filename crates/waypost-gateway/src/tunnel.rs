@@ -32,7 +32,7 @@ pub(crate) fn is_over_http2(extensions: &Extensions) -> bool {
 /// 9113 has deprecated it, and a server may ignore any upgrade (RFC 9110, section 7.8).
 pub(crate) fn requested_protocol<B>(request: &Request<B>) -> Option<HeaderValue> {
     let headers = request.headers();
-    let protocol = headers.get(header::UPGRADE)?;
+    let protocol = headers::find(headers, &header::UPGRADE)?;
     let may_upgrade = request.version() == Version::HTTP_11 || is_over_http2(request.extensions());
     let upgrades = may_upgrade
         && headers::has_token(headers, &header::CONNECTION, "upgrade")

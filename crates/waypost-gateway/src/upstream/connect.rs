@@ -11,6 +11,7 @@ use waypost::{Host, Instance};
 use super::stream::UpstreamStream;
 use super::tls::ClientTls;
 use crate::attempt_error::{AttemptError, AttemptErrorKind};
+use crate::transport::Transport;
 
 /// The idle time after which TCP keep-alive probes are sent.
 const KEEPALIVE: Duration = Duration::from_secs(60);
@@ -24,7 +25,7 @@ pub(super) async fn connect(
     let connecting = async {
         let stream = connect_tcp(instance).await.map_err(connect_error)?;
         match tls {
-            None => Ok(UpstreamStream::from(stream)),
+            None => Ok(UpstreamStream::new(Transport::Plain(stream))),
             Some((tls, protocols)) => tls.connect(instance, stream, protocols).await,
         }
     };

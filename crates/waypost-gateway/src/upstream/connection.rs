@@ -119,7 +119,8 @@ impl Http1 {
 
     /// Whether another request can be sent. Notices that the instance has closed the connection.
     pub(super) fn is_ready(&mut self) -> bool {
-        // No task waits for an idle connection.
+        // No task waits for an idle connection. If one were registered, sending the next request would wake
+        // it.
         self.drive(&mut Context::from_waker(Waker::noop()));
         self.connection.is_some() && self.sender.is_ready()
     }

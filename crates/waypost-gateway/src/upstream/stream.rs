@@ -5,8 +5,8 @@ use std::pin::Pin;
 use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::net::TcpStream;
-use tokio_rustls::client::TlsStream;
+
+use crate::transport::Transport;
 
 /// A connection on which a failed write does not hide a response that is already there.
 ///
@@ -20,45 +20,24 @@ pub(crate) struct UpstreamStream {
     write_failed: bool,
 }
 
-#[derive(Debug)]
-enum Transport {
-    Plain(TcpStream),
-    Tls(Box<TlsStream<TcpStream>>),
-}
-
-impl From<TcpStream> for UpstreamStream {
-    fn from(stream: TcpStream) -> Self {
-        Self {
-            transport: Transport::Plain(stream),
-            write_failed: false,
-        }
-    }
-}
-
-impl From<TlsStream<TcpStream>> for UpstreamStream {
-    fn from(stream: TlsStream<TcpStream>) -> Self {
-        Self {
-            transport: Transport::Tls(Box::new(stream)),
-            write_failed: false,
-        }
-    }
-}
-
 impl UpstreamStream {
+    pub(super) fn new(transport: Transport) -> Self {
+        Self {
+            transport,
+            write_failed: false,
+        }
+    }
+
     /// Calls `write`, and replaces a disconnect by `Ok(value)`.
     fn write<T>(
         &mut self,
         value: T,
-        write: impl FnOnce(Pin<&mut (dyn AsyncWrite + Unpin)>) -> Poll<io::Result<T>>,
+        write: impl FnOnce(Pin<&mut Transport>) -> Poll<io::Result<T>>,
     ) -> Poll<io::Result<T>> {
         if self.write_failed {
             return Poll::Ready(Ok(value));
         }
-        let result = match &mut self.transport {
-            Transport::Plain(stream) => write(Pin::new(stream)),
-            Transport::Tls(stream) => write(Pin::new(stream)),
-        };
-        match result {
+        match write(Pin::new(&mut self.transport)) {
             Poll::Ready(Err(error)) if is_disconnect(&error) => {
                 self.write_failed = true;
                 Poll::Ready(Ok(value))
@@ -81,10 +60,7 @@ impl AsyncRead for UpstreamStream {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match &mut self.get_mut().transport {
-            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
-        }
+        Pin::new(&mut self.get_mut().transport).poll_read(cx, buffer)
     }
 }
 
@@ -109,10 +85,7 @@ impl AsyncWrite for UpstreamStream {
     }
 
     fn is_write_vectored(&self) -> bool {
-        match &self.transport {
-            Transport::Plain(stream) => stream.is_write_vectored(),
-            Transport::Tls(stream) => stream.is_write_vectored(),
-        }
+        self.transport.is_write_vectored()
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -13,6 +13,7 @@ use waypost::{ConfigError, Host, Instance};
 
 use super::stream::UpstreamStream;
 use crate::attempt_error::{AttemptError, AttemptErrorKind};
+use crate::transport::Transport;
 
 /// How instances are verified. Shared by all workers.
 #[derive(Debug)]
@@ -57,7 +58,7 @@ impl ClientTls {
         };
         let connector = TlsConnector::from(Arc::new(config));
         match connector.connect(name, stream).await {
-            Ok(stream) => Ok(UpstreamStream::from(stream)),
+            Ok(stream) => Ok(UpstreamStream::new(Transport::Tls(Box::new(stream.into())))),
             Err(error) => Err(AttemptError::new(
                 AttemptErrorKind::Connect,
                 format!("TLS: {error}"),
