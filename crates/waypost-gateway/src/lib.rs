@@ -116,6 +116,7 @@ mod internal;
 mod listener;
 mod mirror;
 mod outgoing_headers;
+mod outgoing_request;
 mod pages;
 mod policy;
 mod problem;

@@ -1,13 +1,10 @@
 //! Forwards a request to an instance, retries it if that fails, and adapts the response.
 
-use std::future::poll_fn;
-use std::pin::pin;
 use std::sync::Arc;
-use std::task::Poll;
 use std::time::Duration;
 
 use http::uri::PathAndQuery;
-use http::{HeaderValue, Method, Request, Response, StatusCode, Version, header};
+use http::{HeaderValue, Request, Response, StatusCode, Version, header};
 use hyper::body::{Body, Incoming};
 use hyper::upgrade::OnUpgrade;
 use tokio_util::sync::CancellationToken;
@@ -19,22 +16,19 @@ use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::deadlines::Deadline;
 use crate::exchange::Exchange;
 use crate::outgoing_headers::OutgoingHeaders;
+use crate::outgoing_request::{OutgoingRequest, millis};
 use crate::policy::StickyKey;
 use crate::problem::Problem;
-use crate::request_body::{AttemptBody, BodyFailure, RequestBody};
+use crate::request_body::RequestBody;
 use crate::response_body::{BodyLimits, BodySource, ProxiedBody, ResponseBody};
 use crate::rewrite::Rewriter;
-use crate::routes::{Limits, Route, Subset};
+use crate::routes::{Route, Subset};
 use crate::service::Service;
-use crate::spans::TraceHeaders;
-use crate::upstream::{Channel, Http1, Peer};
+use crate::upstream::{Http1, Peer};
 use crate::{headers, mirror, response_framing, rewrite, tunnel};
 
 /// The maximum pause before the same instance is tried again.
 const MAX_RETRY_PAUSE: Duration = Duration::from_millis(50);
-/// The maximum interval between checks of an upload's time limits. Which limit applies can change, since
-/// an upload waits for the client and the instance in turn.
-const UPLOAD_CHECK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// Forwards requests to instances. Shared by all workers.
 pub(crate) struct Proxy {
@@ -64,30 +58,6 @@ pub(crate) struct UpstreamResponse {
     ends_at: Option<u64>,
     /// Whether to send a cookie that names the instance.
     sets_cookie: bool,
-}
-
-/// The parts of a request that each attempt needs.
-struct Outgoing<'a> {
-    method: Method,
-    headers: OutgoingHeaders<'a>,
-    /// The target without the route's prefix.
-    path: PathAndQuery,
-    body: RequestBody,
-    /// Whether the same request may be sent again after it was sent.
-    may_repeat: bool,
-    limits: &'a Limits,
-    is_grpc: bool,
-    /// When the request must have ended, in milliseconds since the worker started.
-    ends_at: Option<u64>,
-    deadline: Arc<Deadline>,
-    /// The headers that name the span of the current attempt.
-    trace: Option<TraceHeaders>,
-}
-
-/// The result of a successful attempt.
-struct Attempted {
-    response: Response<Incoming>,
-    connection: Option<Http1>,
 }
 
 impl Proxy {
@@ -164,7 +134,7 @@ impl Proxy {
         let deadline = client.request_deadline();
         let body = RequestBody::new(incoming, replay_limit, limits.body, &deadline);
         exchange.request_body = Some(body.clone());
-        let mut outgoing = Outgoing {
+        let mut outgoing = OutgoingRequest {
             method: parts.method,
             headers,
             path: route.rewritten(&exchange.uri),
@@ -172,6 +142,7 @@ impl Proxy {
             may_repeat,
             limits,
             is_grpc,
+            min_upload_rate: self.min_upload_rate,
             ends_at: limits.total.map(|total| deadline.now() + millis(total)),
             deadline,
             trace: None,
@@ -210,7 +181,7 @@ impl Proxy {
             outgoing.trace = exchange.begin_attempt(instance);
             let peer = worker.upstream().peer(instance);
             let path = peer.below_path_prefix(&outgoing.path);
-            let error = match self.attempt(&mut outgoing, &peer, &path).await {
+            let error = match outgoing.send(&peer, &path).await {
                 Ok(mut attempted) => {
                     service.connection_accepted(lease.id());
                     let response = &attempted.response;
@@ -368,128 +339,6 @@ impl Proxy {
             _ => http_11,
         }
     }
-
-    /// Sends the request to one instance. A connection that was closed while it was idle is replaced.
-    async fn attempt(
-        &self,
-        outgoing: &mut Outgoing<'_>,
-        peer: &Peer,
-        path: &PathAndQuery,
-    ) -> Result<Attempted, AttemptError> {
-        loop {
-            let now = outgoing.deadline.now();
-            let mut channel = peer.channel(now, outgoing.limits.connect).await?;
-            let is_http2 = matches!(channel, Channel::Http2 { .. });
-            let mut request = outgoing.request(peer, is_http2)?;
-            peer.set_target(&mut request, path.clone(), is_http2)?;
-            outgoing.deadline.set(outgoing.first_check());
-            let sent = {
-                let mut sending = pin!(channel.send(request));
-                poll_fn(|cx| {
-                    if let Poll::Ready(sent) = sending.as_mut().poll(cx) {
-                        return Poll::Ready(Ok(sent));
-                    }
-                    outgoing.deadline.register(cx.waker());
-                    match self.overdue(outgoing, now) {
-                        Some(error) => Poll::Ready(Err(error)),
-                        None => Poll::Pending,
-                    }
-                })
-                .await?
-            };
-            let error = match sent {
-                Ok(response) => {
-                    return Ok(Attempted {
-                        response,
-                        connection: channel.into_http1(),
-                    });
-                }
-                Err(error) => error,
-            };
-            if let Some(failure) = outgoing.body.failure() {
-                let kind = match failure {
-                    BodyFailure::Broken => AttemptErrorKind::ClientBody,
-                    BodyFailure::TooLarge => AttemptErrorKind::ClientBodyTooLarge,
-                };
-                return Err(AttemptError::new(kind, error.error.cause));
-            }
-            let was_unsent = error.unsent.is_some();
-            outgoing.take_back(error.unsent);
-            if was_unsent && channel.is_reused() && outgoing.body.can_be_replayed() {
-                continue;
-            }
-            if error.has_too_many_headers && peer.expect_many_headers() && outgoing.may_repeat {
-                continue;
-            }
-            return Err(error.error);
-        }
-    }
-
-    /// The error if the client or the instance has exceeded a time limit. `began` is the start of the
-    /// attempt.
-    fn overdue(&self, outgoing: &Outgoing<'_>, began: u64) -> Option<AttemptError> {
-        if !outgoing.deadline.has_passed() {
-            return None;
-        }
-        let now = outgoing.deadline.now();
-        let limits = outgoing.limits;
-        if outgoing.ends_at.is_some_and(|end| end <= now) {
-            return Some(AttemptError::new(
-                AttemptErrorKind::ResponseTimeout,
-                format!(
-                    "the request took longer than {:?}",
-                    limits.total.unwrap_or_default()
-                ),
-            ));
-        }
-        let progress = outgoing.body.progress();
-        let (kind, since, limit) = match progress {
-            Some(progress) if progress.waits_for_client && outgoing.is_grpc => {
-                // Both sides of a stream may be idle without a limit.
-                (AttemptErrorKind::ResponseTimeout, now, limits.first_byte)
-            }
-            Some(progress) if progress.waits_for_client => (
-                AttemptErrorKind::ClientStalled,
-                progress.since,
-                limits.upload_idle,
-            ),
-            Some(progress) => (
-                AttemptErrorKind::ResponseTimeout,
-                progress.since,
-                limits.first_byte,
-            ),
-            None => (AttemptErrorKind::ResponseTimeout, began, limits.first_byte),
-        };
-        let passed = now.saturating_sub(since);
-        if passed >= millis(limit) {
-            return Some(AttemptError::new(
-                kind,
-                format!("nothing received for {limit:?}"),
-            ));
-        }
-        let mut next = Duration::from_millis(millis(limit) - passed);
-        if let Some(progress) = progress {
-            // Without this limit, a client could occupy a connection by sending a byte now and then.
-            let grace = millis(limits.upload_idle);
-            let took = now.saturating_sub(progress.began);
-            if let Some(rate) = self.min_upload_rate
-                && !progress.is_complete
-                && !outgoing.is_grpc
-                && took > grace
-                && progress.bytes < rate.saturating_mul(took / 1000)
-            {
-                return Some(AttemptError::new(
-                    AttemptErrorKind::ClientStalled,
-                    format!("received less than {rate} bytes per second"),
-                ));
-            }
-            if !progress.is_complete {
-                next = next.min(UPLOAD_CHECK_INTERVAL).min(limits.upload_idle);
-            }
-        }
-        outgoing.deadline.set(outgoing.until_end(next));
-        None
-    }
 }
 
 impl UpstreamResponse {
@@ -500,74 +349,6 @@ impl UpstreamResponse {
             self.response.status() == StatusCode::SWITCHING_PROTOCOLS || body.is_sending();
         if is_needed && let Some(connection) = self.connection.take() {
             connection.detach();
-        }
-    }
-}
-
-impl Outgoing<'_> {
-    /// The time until the time limits are checked first.
-    fn first_check(&self) -> Duration {
-        let limits = self.limits;
-        let first = if self.body.progress().is_some() {
-            let upload = limits.upload_idle.min(UPLOAD_CHECK_INTERVAL);
-            upload.min(limits.first_byte)
-        } else {
-            limits.first_byte
-        };
-        self.until_end(first)
-    }
-
-    /// This time, or the time left for the request if that is shorter.
-    fn until_end(&self, time: Duration) -> Duration {
-        match self.ends_at {
-            Some(end) => time.min(Duration::from_millis(
-                end.saturating_sub(self.deadline.now()),
-            )),
-            None => time,
-        }
-    }
-
-    /// The request for one attempt.
-    fn request(
-        &mut self,
-        peer: &Peer,
-        is_http2: bool,
-    ) -> Result<Request<AttemptBody>, AttemptError> {
-        let mut request = Request::new(self.body.attempt());
-        *request.method_mut() = self.method.clone();
-        let headers = request.headers_mut();
-        *headers = self.headers.take();
-        // An `http` instance receives the client's host, as in X-Forwarded-Host. With TLS the host
-        // selects the certificate and the site, so it has to be the instance's own.
-        let host = match (self.headers.route.host(), self.headers.host) {
-            (Some(host), _) => Some(host),
-            (None, Some(host)) if !peer.uses_tls() => Some(host),
-            _ => peer.authority.as_ref(),
-        };
-        if let Some(host) = host
-            && headers.get(header::HOST) != Some(host)
-        {
-            headers.insert(header::HOST, host.clone());
-        }
-        if let Some(trace) = &self.trace {
-            trace.write(headers);
-        }
-        if is_http2 {
-            headers.remove(header::CONNECTION);
-            if headers.contains_key(header::UPGRADE) {
-                return Err(AttemptError::new(
-                    AttemptErrorKind::NotCallable,
-                    "an instance with HTTP/2 can't switch protocols",
-                ));
-            }
-        }
-        Ok(request)
-    }
-
-    /// Keeps the headers of a request that was not sent for the next attempt.
-    fn take_back(&mut self, unsent: Option<Request<AttemptBody>>) {
-        if let Some(request) = unsent {
-            self.headers.put_back(request.into_parts().0.headers);
         }
     }
 }
@@ -647,8 +428,4 @@ fn pick(
 fn none_in(subset: &Subset) -> Problem {
     let detail = format!("no usable instance has {}", subset.describe());
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_instances", detail)
-}
-
-fn millis(time: Duration) -> u64 {
-    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
