@@ -71,6 +71,11 @@ fn problem(error: &Error) -> String {
         } => {
             return "expected a list, such as `[a, b]`".into();
         }
+        Error::InvalidScalar { ty, .. } => {
+            if let Some(expected) = scalar_named(ty) {
+                return format!("expected {expected}");
+            }
+        }
         _ => {}
     }
     let text = error.to_string();
@@ -93,6 +98,20 @@ fn problem(error: &Error) -> String {
         Some(expected) => format!("there is no value; {expected}"),
         None => text,
     }
+}
+
+/// The values of a type, which the parser calls by its name in Rust.
+fn scalar_named(name: &str) -> Option<&'static str> {
+    Some(match name {
+        "boolean" => "true or false",
+        "floating point" => "a number",
+        "u8" => "a whole number from 0 to 255",
+        "u16" => "a whole number from 0 to 65535",
+        "u32" => "a whole number from 0 to 4294967295",
+        "u64" | "usize" => "a whole number of 0 or more",
+        "i8" | "i16" | "i32" | "i64" | "isize" => "a whole number",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]
@@ -144,6 +163,10 @@ mod tests {
             ),
             ("~: 1", "a.yaml:1:1: null is not allowed here"),
             ("a: *b", "a.yaml:1:4: reference to unknown value"),
+            (
+                "a: 70000",
+                "a.yaml:1:4: expected a whole number from 0 to 65535",
+            ),
         ] {
             let error = parse_yaml::<Ports>("a.yaml", yaml).unwrap_err();
             assert_eq!(error.to_string(), message);

@@ -100,13 +100,16 @@ impl Rewriter<'_> {
 
     /// The path with the prefix, or `None` if it already has it.
     fn path(&self, path: &[u8]) -> Option<Vec<u8>> {
+        // `/../a` is `/a` for a client, but `/auth/../a` would leave the prefix.
+        let clean = without_dot_segments(path);
+        let path = clean.as_deref().unwrap_or(path);
         let own = strip_prefix(path, self.instance.path_prefix()).unwrap_or(path);
         let own = strip_prefix(own, self.replacement).unwrap_or(own);
         // A service that knows its prefix, from `X-Forwarded-Prefix`, writes it itself. If the service
         // received a path that begins with the prefix, it has such paths itself.
         let has_such_paths = strip_prefix(self.requested.as_bytes(), self.prefix).is_some();
         if strip_prefix(path, self.prefix).is_some() && !has_such_paths {
-            return None;
+            return clean;
         }
         Some([self.prefix.as_bytes(), own].concat())
     }
@@ -174,6 +177,33 @@ impl Rewriter<'_> {
         }
         is_changed.then(|| parts.join(&b';'))
     }
+}
+
+/// The path as clients resolve it (RFC 3986, section 5.2.4); `None` if it has no dot segments.
+fn without_dot_segments(text: &[u8]) -> Option<Vec<u8>> {
+    let end = text.iter().position(|byte| matches!(byte, b'?' | b'#'));
+    let (path, rest) = text.split_at_checked(end.unwrap_or(text.len()))?;
+    let mut kept: Vec<&[u8]> = Vec::new();
+    let mut is_changed = false;
+    let mut ends_with_dots = false;
+    for segment in path.split(|byte| *byte == b'/').skip(1) {
+        let dots = match &*segment.to_ascii_lowercase() {
+            b"." | b"%2e" => 1,
+            b".." | b".%2e" | b"%2e." | b"%2e%2e" => 2,
+            _ => 0,
+        };
+        ends_with_dots = dots > 0;
+        is_changed |= ends_with_dots;
+        match dots {
+            0 => kept.push(segment),
+            1 => {}
+            _ => drop(kept.pop()),
+        }
+    }
+    if ends_with_dots {
+        kept.push(b"");
+    }
+    is_changed.then(|| [&b"/"[..], &kept.join(&b'/'), rest].concat())
 }
 
 fn replace(value: &mut HeaderValue, rewrite: impl FnOnce(&[u8]) -> Option<Vec<u8>>) {
@@ -286,6 +316,14 @@ mod tests {
             ("http://shop:8000", Some("http://shop:8000/auth")),
             ("//shop:8000/a", Some("//shop:8000/auth/a")),
             ("/auth/login", None),
+            ("/../login?a=/../b", Some("/auth/login?a=/../b")),
+            ("/a/./b/%2E%2e/.", Some("/auth/a/")),
+            ("/..", Some("/auth/")),
+            ("/auth/../../x", Some("/auth/x")),
+            (
+                "http://shop:8000/auth/./login",
+                Some("http://shop:8000/auth/login"),
+            ),
             ("http://shop:8000/auth/login", None),
             ("http://shop/a", None),
             ("login", None),

@@ -1,6 +1,6 @@
 //! The routes file: YAML, or TOML if its name ends in `.toml`. Errors have line and column.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt::Display;
 use std::path::Path;
 use std::time::Duration;
@@ -13,6 +13,9 @@ use super::auth_spec::{ApiKeysSpec, AuthSpec, ExternalAuthSpec, JwtSpec};
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
 use super::values::{Check, Checked, duration, size};
 use crate::header_edits::HeaderEdits;
+
+/// The paths on the public port that the gateway answers itself.
+const OWN_PATHS: [&str; 3] = ["/health", "/livez", "/readyz"];
 
 /// A routes file.
 #[derive(Debug, Default)]
@@ -249,7 +252,7 @@ pub(crate) struct StickySpec {
 /// What is wrong, and at which line and column.
 pub(crate) fn parse(path: &Path, content: &str) -> Result<RoutesFile, ConfigError> {
     let at = |position, problem: &dyn Display| located(path, position, problem);
-    let file = if path.extension().is_some_and(|ending| ending == "toml") {
+    let routes: Vec<RouteSpec> = if path.extension().is_some_and(|ending| ending == "toml") {
         let position = |at: usize| Some(line_and_column(content, at));
         let file: TomlFile = toml::from_str(content).map_err(|error| {
             let start = error.span().map(|span| span.start);
@@ -273,7 +276,23 @@ pub(crate) fn parse(path: &Path, content: &str) -> Result<RoutesFile, ConfigErro
         });
         routes.collect()
     };
-    Ok(RoutesFile { routes: file })
+    check_names(path, &routes)?;
+    Ok(RoutesFile { routes })
+}
+
+/// Checks that no two routes have the same name, which the access log and the pages show.
+fn check_names(path: &Path, routes: &[RouteSpec]) -> Result<(), ConfigError> {
+    let mut lines = HashMap::new();
+    for route in routes {
+        let line = route.position.map_or(0, |(line, _)| line);
+        if let Some(name) = &route.name
+            && let Some(first) = lines.insert(name, line)
+        {
+            let problem = format!("the route at line {first} has the name {name:?}, too");
+            return Err(located(path, route.position, &problem));
+        }
+    }
+    Ok(())
 }
 
 /// An error at a line and column of the file.
@@ -301,6 +320,7 @@ impl TryFrom<Fields> for RouteSpec {
     type Error = String;
 
     fn try_from(fields: Fields) -> Result<Self, String> {
+        fields.validate()?;
         let path = fields.matches.path_pattern()?;
         let destinations = fields.destinations()?;
         let rewrite = match (fields.rewrite, fields.strip_prefix) {
@@ -312,58 +332,6 @@ impl TryFrom<Fields> for RouteSpec {
             (None, true) => return Err("`strip_prefix` needs `match.path`".into()),
             (None, false) => None,
         };
-        if let Some(limit) = &fields.rate_limit {
-            if limit.requests == 0 || limit.per == Some(Duration::ZERO) {
-                return Err("`rate_limit` must allow at least one request".into());
-            }
-            if limit.by == RateBy::Key && fields.api_keys.is_none() {
-                return Err("`rate_limit.by: key` needs `api_keys`".into());
-            }
-            if (limit.by == RateBy::Header) != limit.header.is_some() {
-                return Err(
-                    "`rate_limit.header` is needed with `by: header`, and only then".into(),
-                );
-            }
-        }
-        if fields
-            .limits
-            .as_ref()
-            .is_some_and(|limits| limits.concurrent == 0)
-        {
-            return Err("`limits.concurrent` must be at least 1".into());
-        }
-        if let Some(mirror) = &fields.mirror {
-            if !mirror
-                .percent
-                .is_none_or(|percent| (0.0..=100.0).contains(&percent))
-            {
-                return Err("`mirror.percent` is between 0 and 100".into());
-            }
-            if mirror.max_in_flight == Some(0) {
-                return Err("`mirror.max_in_flight` must be at least 1".into());
-            }
-        }
-        if fields.timeouts.connect == Some(Duration::ZERO) {
-            return Err("`timeouts.connect` must not be 0".into());
-        }
-        if let Some(CompressSpec {
-            level: Some(level), ..
-        }) = &fields.compress
-            && !(1..=9).contains(level)
-        {
-            return Err("`compress.level` is 1 (fast) to 9 (small)".into());
-        }
-        if fields.retries.attempts == Some(0) {
-            return Err("`retries.attempts` counts the first attempt, so it is at least 1".into());
-        }
-        if let Some(sticky) = &fields.sticky
-            && !is_cookie_name(&sticky.cookie)
-        {
-            return Err(format!(
-                "`sticky.cookie`: {:?} is not a cookie name",
-                sticky.cookie
-            ));
-        }
         let auth = AuthSpec {
             jwt: fields.jwt,
             api_keys: fields.api_keys,
@@ -410,6 +378,28 @@ impl TryFrom<Fields> for RouteSpec {
 }
 
 impl Fields {
+    /// Checks the values that are valid by themselves.
+    fn validate(&self) -> Result<(), String> {
+        self.timeouts.validate()?;
+        if self.retries.attempts == Some(0) {
+            return Err("`retries.attempts` counts the first attempt, so it is at least 1".into());
+        }
+        if (self.limits.as_ref()).is_some_and(|limits| limits.concurrent == 0) {
+            return Err("`limits.concurrent` must be at least 1".into());
+        }
+        if let Some(limit) = &self.rate_limit {
+            limit.validate()?;
+            if limit.by == RateBy::Key && self.api_keys.is_none() {
+                return Err("`rate_limit.by: key` needs `api_keys`".into());
+            }
+        }
+        self.cors.as_ref().map_or(Ok(()), CorsSpec::validate)?;
+        let compress = self.compress.as_ref();
+        compress.map_or(Ok(()), CompressSpec::validate)?;
+        self.mirror.as_ref().map_or(Ok(()), MirrorSpec::validate)?;
+        self.sticky.as_ref().map_or(Ok(()), StickySpec::validate)
+    }
+
     fn destinations(&self) -> Result<Vec<DestinationSpec>, String> {
         let has_subset = self.version.is_some() || self.tag.is_some();
         match (&self.service, self.split.is_empty()) {
@@ -427,7 +417,124 @@ impl Fields {
             (None, false) if self.split.iter().all(|part| part.weight == 0) => {
                 Err("all weights of `split` are 0".into())
             }
-            (None, false) => Ok(self.split.clone()),
+            (None, false) => {
+                let weights = self.split.iter().map(|part| u64::from(part.weight));
+                if weights.sum::<u64>() > u64::from(u32::MAX) {
+                    let most = u32::MAX;
+                    return Err(format!("the weights of `split` add up to more than {most}"));
+                }
+                Ok(self.split.clone())
+            }
+        }
+    }
+}
+
+impl Timeouts {
+    fn validate(&self) -> Result<(), String> {
+        for (name, limit) in [
+            ("connect", self.connect),
+            ("first_byte", self.first_byte),
+            ("idle", self.idle),
+            ("upload_idle", self.upload_idle),
+            ("total", self.total),
+        ] {
+            if limit == Some(Duration::ZERO) {
+                return Err(format!(
+                    "`timeouts.{name}` must not be 0; without it, the default applies"
+                ));
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RateLimitSpec {
+    fn validate(&self) -> Result<(), String> {
+        if self.requests == 0 || self.per == Some(Duration::ZERO) || self.burst == Some(0) {
+            return Err("`rate_limit` must allow at least one request".into());
+        }
+        if (self.by == RateBy::Header) != self.header.is_some() {
+            return Err("`rate_limit.header` is needed with `by: header`, and only then".into());
+        }
+        Ok(())
+    }
+}
+
+impl CorsSpec {
+    fn validate(&self) -> Result<(), String> {
+        if let Some(wrong) = self.origins.iter().find(|origin| !is_origin(origin)) {
+            return Err(format!(
+                "`cors.origins`: {wrong:?} is not an origin as browsers send it, such as \
+                 https://shop.example or http://localhost:3000"
+            ));
+        }
+        let allows_all = self.origins.is_empty() || self.origins.iter().any(|it| it == "*");
+        if self.credentials && allows_all {
+            return Err(
+                "`cors.credentials` needs named `origins`: otherwise every page on the web could read what \
+                 a logged-in user can"
+                    .into(),
+            );
+        }
+        Ok(())
+    }
+}
+
+/// Whether it is `*`, `null`, or a scheme and a host in the form of the `Origin` header: in lower case, without
+/// a default port and without a path.
+fn is_origin(text: &str) -> bool {
+    let is_plain = |c: char| {
+        c.is_ascii_lowercase()
+            || c.is_ascii_digit()
+            || matches!(c, '.' | '-' | '_' | ':' | '[' | ']')
+    };
+    match text.split_once("://") {
+        None => text == "*" || text == "null",
+        Some(("http", host)) if host.ends_with(":80") => false,
+        Some(("https", host)) if host.ends_with(":443") => false,
+        Some((scheme, host)) => {
+            !scheme.is_empty()
+                && !host.is_empty()
+                && scheme.chars().chain(host.chars()).all(is_plain)
+        }
+    }
+}
+
+impl CompressSpec {
+    fn validate(&self) -> Result<(), String> {
+        if self.level.is_some_and(|level| !(1..=9).contains(&level)) {
+            return Err("`compress.level` is 1 (fast) to 9 (small)".into());
+        }
+        let mut types = self.types.iter().flatten();
+        match types.find(|kind| kind.matches('/').count() != 1) {
+            Some(wrong) => Err(format!(
+                "`compress.types`: {wrong:?} is not a media type, such as text/html or text/*"
+            )),
+            None => Ok(()),
+        }
+    }
+}
+
+impl MirrorSpec {
+    fn validate(&self) -> Result<(), String> {
+        let is_share = |percent: f64| (0.0..=100.0).contains(&percent);
+        if !self.percent.is_none_or(is_share) {
+            return Err("`mirror.percent` is between 0 and 100".into());
+        }
+        if self.max_in_flight == Some(0) {
+            return Err("`mirror.max_in_flight` must be at least 1".into());
+        }
+        Ok(())
+    }
+}
+
+impl StickySpec {
+    fn validate(&self) -> Result<(), String> {
+        let name = &self.cookie;
+        if is_cookie_name(name) {
+            Ok(())
+        } else {
+            Err(format!("`sticky.cookie`: {name:?} is not a cookie name"))
         }
     }
 }
@@ -437,8 +544,17 @@ impl MatchSpec {
         match (&self.path, &self.exact, &self.template) {
             (None, None, None) => Ok(PathPattern::Prefix(String::new())),
             (Some(prefix), None, None) => PathPattern::prefix(prefix),
+            (None, Some(path), None) if OWN_PATHS.contains(&path.as_str()) => {
+                Err(format!("`match.exact`: the gateway answers {path} itself"))
+            }
             (None, Some(path), None) => PathPattern::exact(path),
-            (None, None, Some(template)) => PathPattern::template(template),
+            (None, None, Some(template)) => {
+                let pattern = PathPattern::template(template)?;
+                match repeated_parameter(&pattern) {
+                    Some(name) => Err(format!("`match.template` has {{{name}}} twice")),
+                    None => Ok(pattern),
+                }
+            }
             _ => Err("`path`, `exact` and `template` exclude each other".into()),
         }
     }
@@ -481,6 +597,16 @@ fn check_rewrite(rewrite: String, pattern: &PathPattern) -> Result<String, Strin
         }
     }
     Ok(rewrite.trim_end_matches('/').to_owned())
+}
+
+/// The name of a parameter that a template has twice.
+fn repeated_parameter(pattern: &PathPattern) -> Option<&str> {
+    let PathPattern::Template(segments) = pattern else {
+        return None;
+    };
+    let mut seen = HashSet::new();
+    let mut names = segments.iter().filter_map(parameter);
+    names.find(|name| !seen.insert(*name))
 }
 
 fn parameter(segment: &Segment) -> Option<&str> {
@@ -633,6 +759,12 @@ routes:
                 "{text:?}: {error}"
             );
         }
+        let twice = "routes:\n- {service: a, name: x}\n- {service: b, name: x}\n";
+        let found = error("r.yaml", twice);
+        assert!(
+            found.starts_with("r.yaml:3:") && found.contains("line 2"),
+            "{found}"
+        );
         let toml = "[[routes]]\nservice = \"a\"\n[[routes]]\nmatch.path = \"/x\"\n";
         let found = error("r.toml", toml);
         assert!(
@@ -678,6 +810,43 @@ routes:
             ),
             ("service: a, compress: {level: 10}", "1 (fast) to 9"),
             ("service: a, timeouts: {connect: 0s}", "must not be 0"),
+            ("service: a, timeouts: {total: 0s}", "`timeouts.total`"),
+            (
+                "service: a, rate_limit: {requests: 1, burst: 0}",
+                "at least one",
+            ),
+            (
+                "split: [{service: a, weight: 4294967295}, {service: b}]",
+                "more than 4294967295",
+            ),
+            ("split: [{service: a, weight: -1}]", "a whole number"),
+            (
+                "service: a, cors: {origins: [\"https://a.b/\"]}",
+                "as browsers send",
+            ),
+            (
+                "service: a, cors: {origins: [\"https://*.a\"]}",
+                "as browsers send",
+            ),
+            ("service: a, cors: {origins: [a.b]}", "as browsers send"),
+            (
+                "service: a, cors: {origins: [\"https://A.b\"]}",
+                "as browsers send",
+            ),
+            (
+                "service: a, cors: {origins: [\"https://a:443\"]}",
+                "as browsers send",
+            ),
+            (
+                "service: a, cors: {credentials: true}",
+                "needs named `origins`",
+            ),
+            ("service: a, compress: {types: [text]}", "not a media type"),
+            ("service: a, match: {methods: [CONNECT]}", "never forwarded"),
+            ("service: a, match: {exact: /readyz}", "itself"),
+            ("service: a, match: {template: \"/{b}/{b}\"}", "{b} twice"),
+            ("service: a, match: {hosts: a}", "expected a list"),
+            ("service: a, service: b", "is there twice"),
             ("service: a, sticky: {cookie: \"a;b\"}", "not a cookie name"),
             ("service: a, match: {methods: [get]}", "in capitals"),
             (

@@ -21,12 +21,16 @@ pub(crate) trait Check: Sized {
 
 impl Check for HostPattern {
     fn check(text: &str) -> Result<Self, String> {
-        Self::parse(text)
+        // The dot of a complete name is no part of it in a request either.
+        Self::parse(text.strip_suffix('.').unwrap_or(text))
     }
 }
 
 impl Check for Method {
     fn check(text: &str) -> Result<Self, String> {
+        if ["CONNECT", "TRACE"].contains(&text) {
+            return Err("requests with CONNECT or TRACE are never forwarded".to_owned());
+        }
         match Self::from_bytes(text.as_bytes()) {
             Ok(method) if !text.bytes().any(|byte| byte.is_ascii_lowercase()) => Ok(method),
             _ => Err(format!(

@@ -223,3 +223,14 @@ async fn a_browser_gets_a_page_for_an_error() {
         assert!(answer.text().contains(part), "{part} in {answer:?}");
     }
 }
+
+#[tokio::test]
+async fn options_of_the_gateway_as_a_whole_are_answered_by_itself() {
+    let gateway = TestGateway::start().await;
+    let mut client = RawClient::connect(gateway.address).await;
+    client
+        .send("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .await;
+    let response = client.read_to_end().await;
+    assert!(response.starts_with("HTTP/1.1 204 "), "{response}");
+}
