@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 
 use crate::deadlines::Deadline;
 use crate::forwarded::Forwarding;
-use crate::framing::FramingConflict;
+use crate::framing::FramingFault;
 use crate::worker::Worker;
 
 /// The data that the requests of one connection share.
@@ -15,7 +15,7 @@ pub(crate) struct Client {
     peer: SocketAddr,
     peer_text: String,
     pub(crate) forwarding: Forwarding,
-    pub(crate) conflict: FramingConflict,
+    pub(crate) framing_fault: FramingFault,
     pub(crate) state: Arc<ConnectionState>,
     /// The time limit of the current request. With HTTP/2, each request has its own.
     deadline: Option<Arc<Deadline>>,
@@ -72,7 +72,7 @@ impl Client {
         forwarding: Forwarding,
         is_http2: bool,
         state: Arc<ConnectionState>,
-        conflict: FramingConflict,
+        framing_fault: FramingFault,
     ) -> Self {
         Self {
             forwarding,
@@ -80,7 +80,7 @@ impl Client {
             worker,
             peer,
             peer_text: peer.to_string(),
-            conflict,
+            framing_fault,
             state,
         }
     }

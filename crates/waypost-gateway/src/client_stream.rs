@@ -11,7 +11,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use crate::client::{ConnectionState, Reading};
 use crate::config::Config;
 use crate::deadlines::{Deadline, Deadlines};
-use crate::framing::{FramingConflict, Scanner};
+use crate::framing::{FramingFault, Scanner};
 use crate::transport::Transport;
 
 /// The time limits for a client.
@@ -29,7 +29,7 @@ pub(crate) struct ClientLimits {
 pub(crate) struct ClientStream {
     transport: Transport,
     state: Arc<ConnectionState>,
-    /// Looks for conflicting framing in HTTP/1.1.
+    /// Looks for faults in the framing of HTTP/1.1.
     scanner: Option<Scanner>,
     deadlines: Deadlines,
     write_limit: Duration,
@@ -64,10 +64,10 @@ impl ClientStream {
         }
     }
 
-    /// Scans what is read for conflicting framing.
-    pub(crate) fn scan(&mut self) -> FramingConflict {
+    /// Scans what is read for faults in the framing.
+    pub(crate) fn scan(&mut self) -> FramingFault {
         let scanner = self.scanner.insert(Scanner::default());
-        scanner.conflict().clone()
+        scanner.fault().clone()
     }
 
     pub(crate) fn scheme(&self) -> &'static str {

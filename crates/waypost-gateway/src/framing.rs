@@ -1,15 +1,18 @@
-//! Detects requests that have both `Content-Length` and `Transfer-Encoding`.
+//! Detects requests whose framing hyper accepts and other servers may read differently: those that have both
+//! `Content-Length` and `Transfer-Encoding`, and those whose lines end with a line feed alone.
 //!
-//! hyper alone decides where a request ends, and it rejects all other ambiguous framing. It resolves
-//! this conflict as RFC 9112, section 6.3, permits: it drops the length, reads the chunks and closes
+//! hyper alone decides where a request ends, and it rejects all other ambiguous framing. It resolves a
+//! conflict of both fields as RFC 9112, section 6.3, permits: it drops the length, reads the chunks and closes
 //! the connection after the response. So a second request can't be smuggled in, but a body can: a
 //! filter in front of the gateway that uses the length inspects different bytes than the service
-//! receives. Therefore such requests are rejected. hyper's header map no longer contains the length,
-//! so the conflict has to be found in the bytes of the connection.
+//! receives. Likewise section 2.2 permits a line feed as the end of a line, which a filter in front may take for
+//! a part of the line. Therefore such requests are rejected. hyper's header map no longer shows either, so it
+//! has to be found in the bytes of the connection.
 
 use std::mem::take;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use crate::target::InvalidRequest;
 
 /// The maximum size of a request head in bytes.
 pub(crate) const MAX_HEAD: usize = 64 * 1024;
@@ -18,17 +21,17 @@ pub(crate) const MAX_HEAD: usize = 64 * 1024;
 const MAX_LINE: usize = 256;
 const CONTENT_LENGTH: &[u8] = b"content-length";
 
-/// Whether a connection has received a request with conflicting framing.
+/// The first fault in the framing of a connection's requests.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct FramingConflict(Arc<AtomicBool>);
+pub(crate) struct FramingFault(Arc<OnceLock<InvalidRequest>>);
 
-impl FramingConflict {
-    pub(crate) fn is_detected(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
+impl FramingFault {
+    pub(crate) fn get(&self) -> Option<InvalidRequest> {
+        self.0.get().copied()
     }
 
-    fn report(&self) {
-        self.0.store(true, Ordering::Relaxed);
+    fn report(&self, fault: InvalidRequest) {
+        let _ = self.0.set(fault);
     }
 }
 
@@ -36,7 +39,7 @@ impl FramingConflict {
 /// that as well, and reads no further request from the connection.
 #[derive(Default)]
 pub(crate) struct Scanner {
-    conflict: FramingConflict,
+    fault: FramingFault,
     /// The part of the request that the next line belongs to.
     part: Part,
     /// The number of body bytes before the next line.
@@ -45,6 +48,8 @@ pub(crate) struct Scanner {
     partial: Vec<u8>,
     /// Whether more of that line has been received than is kept.
     is_cut: bool,
+    /// Whether the last byte of that line so far is a carriage return.
+    ends_with_return: bool,
     /// Whether empty lines have been received before the next request. hyper buffers them until it begins.
     is_after_blank: bool,
 }
@@ -61,8 +66,8 @@ enum Part {
 }
 
 impl Scanner {
-    pub(crate) fn conflict(&self) -> &FramingConflict {
-        &self.conflict
+    pub(crate) fn fault(&self) -> &FramingFault {
+        &self.fault
     }
 
     /// Whether a part of a request's head has been received.
@@ -91,7 +96,14 @@ impl Scanner {
             };
             let (line, rest) = rest.split_at(end + 1);
             bytes = rest;
-            if self.partial.is_empty() {
+            let has_return = match line {
+                [.., last, _] => *last == b'\r',
+                _ => self.ends_with_return && !self.partial.is_empty(),
+            };
+            if !has_return && matches!(self.part, Part::RequestLine | Part::Headers(..)) {
+                self.fault.report(InvalidRequest::BareLineFeed);
+                self.part = Part::Malformed;
+            } else if self.partial.is_empty() {
                 let kept = line.get(..MAX_LINE).unwrap_or(line);
                 self.read_line(kept, kept.len() < line.len());
             } else {
@@ -108,6 +120,9 @@ impl Scanner {
         let free = MAX_LINE - self.partial.len();
         let kept = bytes.get(..free);
         self.is_cut |= kept.is_some_and(|kept| kept.len() < bytes.len());
+        if let Some(last) = bytes.last() {
+            self.ends_with_return = *last == b'\r';
+        }
         self.partial.extend_from_slice(kept.unwrap_or(bytes));
     }
 
@@ -116,7 +131,7 @@ impl Scanner {
         let line = line.trim_ascii();
         if is_cut && self.is_number_cut(line) {
             // hyper accepts numbers with this many zeros.
-            self.conflict.report();
+            self.fault.report(InvalidRequest::AmbiguousLength);
             self.part = Part::Malformed;
             return;
         }
@@ -150,7 +165,7 @@ impl Scanner {
             }
             Part::Headers(length, true) if is_empty => {
                 if length.is_some() {
-                    self.conflict.report();
+                    self.fault.report(InvalidRequest::AmbiguousLength);
                 }
                 Part::ChunkSize
             }
@@ -210,7 +225,7 @@ mod tests {
         for piece in bytes.as_bytes().chunks(step) {
             scanner.scan(piece);
         }
-        scanner.conflict.is_detected()
+        scanner.fault.get() == Some(InvalidRequest::AmbiguousLength)
     }
 
     #[test]
@@ -232,6 +247,47 @@ mod tests {
         for step in [1, 3, 1 << 20] {
             assert!(has_conflict(reversed, step), "by {step}");
             assert!(has_conflict(&["\r\n", CONFLICT].concat(), step));
+        }
+    }
+
+    #[test]
+    fn a_bare_line_feed_is_detected_in_the_head_of_any_request() {
+        let long = "x".repeat(MAX_LINE);
+        for head in [
+            "GET / HTTP/1.1\nHost: a\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\nA: b\r\n\r\n",
+            "GET / HTTP/1.1\r\nHost: a\r\n\n",
+            "\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
+            &format!("GET / HTTP/1.1\r\nA: {long}\nHost: a\r\n\r\n"),
+        ] {
+            for before in ["", PLAIN, SIZED, CHUNKED] {
+                for step in [1, 2, 3, 7, 1 << 20] {
+                    let mut scanner = Scanner::default();
+                    let request = [before, head].concat();
+                    for piece in request.as_bytes().chunks(step) {
+                        scanner.scan(piece);
+                    }
+                    let found = scanner.fault.get();
+                    assert_eq!(
+                        found,
+                        Some(InvalidRequest::BareLineFeed),
+                        "{request:?} by {step}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_line_feed_in_a_body_is_no_fault() {
+        let sized = "POST / HTTP/1.1\r\nContent-Length: 3\r\n\r\na\nb";
+        let chunked = "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n3\r\na\nb\r\n0\r\n\r\n";
+        for step in [1, 2, 1 << 20] {
+            let mut scanner = Scanner::default();
+            for piece in [sized, chunked, PLAIN].concat().as_bytes().chunks(step) {
+                scanner.scan(piece);
+            }
+            assert_eq!(scanner.fault.get(), None, "by {step}");
         }
     }
 
@@ -261,7 +317,7 @@ mod tests {
     #[test]
     fn nothing_is_scanned_after_a_malformed_line() {
         for malformed in [
-            "\x16\x03\x01\nzz\n",
+            "\x16\x03\x01\r\nzz\r\n",
             "GET / HTTP/1.1\r\nno colon\r\n\r\n",
             "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n",
         ] {

@@ -64,7 +64,7 @@ pub fn request_heads(input: &[u8]) {
     for byte in input {
         pieces.scan(std::slice::from_ref(byte));
     }
-    let found = [&whole, &pieces].map(|scanner| scanner.conflict().is_detected());
+    let found = [&whole, &pieces].map(|scanner| scanner.fault().get());
     assert_eq!(found[0], found[1]);
 }
 

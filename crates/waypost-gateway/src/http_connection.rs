@@ -19,7 +19,7 @@ use crate::client_stream::{ClientLimits, ClientStream};
 use crate::connection_scope::{BoxError, Scope, Served};
 use crate::deadlines::Deadline;
 use crate::forwarded::Forwarding;
-use crate::framing::{FramingConflict, MAX_HEAD};
+use crate::framing::{FramingFault, MAX_HEAD};
 use crate::response_body::ResponseBody;
 use crate::transport::Transport;
 use crate::worker::Worker;
@@ -50,8 +50,8 @@ pub(crate) async fn serve_http1(
         worker.deadlines(),
     );
     let scheme = stream.scheme();
-    let conflict = stream.scan();
-    let service = service(&scope, scheme, false, Arc::clone(&state), conflict);
+    let framing_fault = stream.scan();
+    let service = service(&scope, scheme, false, Arc::clone(&state), framing_fault);
     let mut http = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
@@ -137,9 +137,9 @@ pub(crate) async fn serve_http2(scope: Scope, transport: Transport) -> Result<Se
         limits.write,
         worker.deadlines(),
     );
-    let conflict = FramingConflict::default();
+    let framing_fault = FramingFault::default();
     let scheme = stream.scheme();
-    let service = service(&scope, scheme, true, Arc::clone(&state), conflict);
+    let service = service(&scope, scheme, true, Arc::clone(&state), framing_fault);
     let http = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
@@ -177,7 +177,7 @@ fn service(
     scheme: &'static str,
     is_http2: bool,
     state: Arc<ConnectionState>,
-    conflict: FramingConflict,
+    framing_fault: FramingFault,
 ) -> impl Service<
     Request<Incoming>,
     Response = Response<ResponseBody>,
@@ -189,7 +189,14 @@ fn service(
     let trusted = &server.config().trusted_proxies;
     let forwarding = Forwarding::new(scope.peer.ip(), trusted, scheme);
     let worker = Arc::clone(&scope.worker);
-    let client = Client::new(worker, scope.peer, forwarding, is_http2, state, conflict);
+    let client = Client::new(
+        worker,
+        scope.peer,
+        forwarding,
+        is_http2,
+        state,
+        framing_fault,
+    );
     let client = Arc::new(client);
     service_fn(move |request: Request<Incoming>| {
         let (server, client) = (Arc::clone(&server), Arc::clone(&client));

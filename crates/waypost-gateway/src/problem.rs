@@ -299,6 +299,7 @@ impl From<InvalidRequest> for Problem {
     fn from(invalid: InvalidRequest) -> Self {
         let (status, reason) = match invalid {
             InvalidRequest::AmbiguousLength => (StatusCode::BAD_REQUEST, "ambiguous_length"),
+            InvalidRequest::BareLineFeed => (StatusCode::BAD_REQUEST, "bare_line_feed"),
             InvalidRequest::TransferCoding => (StatusCode::BAD_REQUEST, "transfer_coding"),
             InvalidRequest::Host => (StatusCode::BAD_REQUEST, "host"),
             InvalidRequest::DotSegment => (StatusCode::BAD_REQUEST, "dot_segment"),

@@ -22,7 +22,6 @@ use crate::routes::{Route, Routes, decode_unreserved};
 use crate::server_tls::ServerTls;
 use crate::spans::Tracer;
 use crate::stream_info::{EndReason, StreamInfo};
-use crate::target::InvalidRequest;
 use crate::traffic::Traffic;
 use crate::upstream::ClientTls;
 use crate::{headers, target, tunnel};
@@ -113,10 +112,9 @@ impl Server {
             tunnel::into_handshake(&mut request);
         }
         let id = headers::request_id(request.headers());
-        let host = if client.conflict.is_detected() {
-            Err(InvalidRequest::AmbiguousLength)
-        } else {
-            target::check(&request)
+        let host = match client.framing_fault.get() {
+            Some(fault) => Err(fault),
+            None => target::check(&request),
         };
         let info = StreamInfo::new(
             request.method().clone(),
@@ -156,6 +154,12 @@ impl Server {
         let route = match found.await {
             Ok(route) => route,
             Err(problem) => {
+                if *method == Method::OPTIONS && exchange.uri.path() == "*" {
+                    // Asks about the gateway as a whole (RFC 9110, section 9.3.7).
+                    let mut response = Response::new(ResponseBody::empty());
+                    *response.status_mut() = StatusCode::NO_CONTENT;
+                    return local_response(response, "local", exchange);
+                }
                 return match self.pages.front_page(method, &exchange.uri, headers) {
                     Some(page) => local_response(page, "local", exchange),
                     None => problem_response(problem, format, exchange),

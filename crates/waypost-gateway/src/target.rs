@@ -10,6 +10,8 @@ use crate::headers;
 pub(crate) enum InvalidRequest {
     #[error("the request has both Content-Length and Transfer-Encoding")]
     AmbiguousLength,
+    #[error("each line of a request's head must end with CR LF, not with LF alone")]
+    BareLineFeed,
     #[error("Transfer-Encoding must be \"chunked\" and occur once")]
     TransferCoding,
     #[error("an HTTP/1.1 request needs exactly one valid Host (RFC 9112, section 3.2)")]
