@@ -433,7 +433,6 @@ async fn a_gateway_alone_shows_its_routes_and_the_map_of_its_traffic() {
             route("unused", "discovery", None, None),
         ]);
         stack.set_routes(&routes, &[("team/users", "'/' is not allowed")], None);
-        stack.second(&shop::second());
         page.wait_for("tr[data-name='catalog']", "2/2").await;
         page.wait_for("tr[data-name='orders']", "1 of 2 ready").await;
         page.wait_for("tr[data-name='unused']", "Not called yet").await;
@@ -441,6 +440,7 @@ async fn a_gateway_alone_shows_its_routes_and_the_map_of_its_traffic() {
         page.wait_for(".vital", "of 3").await;
         let rows = page.js("[...document.querySelectorAll('tr[data-name]')].map((it) => it.dataset.name)");
         assert_eq!(rows.await, json!(["payments", "orders", "catalog", "unused"]));
+        stack.second(&shop::second());
         page.wait_for(".need", "payments has no ready instance").await;
         page.wait_for(".need", "all 2 instances of payments are critical").await;
         page.wait_for("tr[data-name='catalog'] .rate", "/s").await;
