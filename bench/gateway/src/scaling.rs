@@ -5,6 +5,8 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use crate::proxies::{Origin, Proxy, TWO_WORKERS};
 use crate::wrk;
@@ -46,7 +48,15 @@ struct Limited {
 impl Limited {
     fn start(name: &str, workers: usize, origin: &Origin, folder: &Path) -> Result<Self, String> {
         let proxy = Proxy::start(name, origin.port, folder)?;
-        let threads = proxy.threads("gateway-")?;
+        let mut threads = proxy.threads("gateway-")?;
+        // The first worker answers before the last one is started.
+        for _ in 0..100 {
+            if threads.len() == workers {
+                break;
+            }
+            thread::sleep(Duration::from_millis(20));
+            threads = proxy.threads("gateway-")?;
+        }
         if threads.len() != workers {
             return Err(format!("{} workers instead of {workers}", threads.len()));
         }
