@@ -17,14 +17,14 @@ const TURNS: usize = 300;
 const TIME_LIMIT: Duration = Duration::from_secs(3);
 
 /// The CPU time of this thread. It excludes other processes, and includes waiting for a cache line.
-pub struct Stopwatch(Duration);
+pub(crate) struct Stopwatch(Duration);
 
 impl Stopwatch {
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(processor_time())
     }
 
-    pub fn elapsed(&self) -> Duration {
+    pub(crate) fn elapsed(&self) -> Duration {
         processor_time().saturating_sub(self.0)
     }
 }
@@ -36,7 +36,7 @@ fn processor_time() -> Duration {
 
 /// Calls that are measured in alternating rounds, so that other load on the machine affects all alike.
 #[derive(Default)]
-pub struct Contest<'a>(Vec<Contestant<'a>>);
+pub(crate) struct Contest<'a>(Vec<Contestant<'a>>);
 
 struct Contestant<'a> {
     name: &'static str,
@@ -44,13 +44,13 @@ struct Contestant<'a> {
 }
 
 impl<'a> Contest<'a> {
-    pub fn enter<T>(&mut self, name: &'static str, mut call: impl FnMut() -> T + 'a) {
+    pub(crate) fn enter<T>(&mut self, name: &'static str, mut call: impl FnMut() -> T + 'a) {
         let run = Box::new(move |calls| time(calls, &mut call));
         self.0.push(Contestant { name, run });
     }
 
     /// The nanoseconds per call of each contestant, in the fastest tenth of its rounds.
-    pub fn results(mut self) -> Vec<(&'static str, f64)> {
+    pub(crate) fn results(mut self) -> Vec<(&'static str, f64)> {
         let calls: Vec<u64> = (self.0.iter_mut())
             .map(|contestant| calibrate(&mut contestant.run))
             .collect();
@@ -68,7 +68,7 @@ impl<'a> Contest<'a> {
 }
 
 /// The nanoseconds per call, measured alone.
-pub fn nanos<T>(call: impl FnMut() -> T) -> f64 {
+pub(crate) fn nanos<T>(call: impl FnMut() -> T) -> f64 {
     let mut contest = Contest::default();
     contest.enter("", call);
     contest.results()[0].1
@@ -96,19 +96,19 @@ fn quick(mut rounds: Vec<f64>) -> f64 {
 }
 
 /// `NaN` if there are no values.
-pub fn median(mut values: Vec<f64>) -> f64 {
+pub(crate) fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
 }
 
 /// The throughput of two threads, as a multiple of that of one.
-pub fn scaling<T>(call: impl Fn() -> T + Sync) -> f64 {
+pub(crate) fn scaling<T>(call: impl Fn() -> T + Sync) -> f64 {
     let [one, two] = rates(&call);
     two / one
 }
 
 /// The nanoseconds per call while another thread makes the same call.
-pub fn nanos_of_two<T>(call: impl Fn() -> T + Sync) -> f64 {
+pub(crate) fn nanos_of_two<T>(call: impl Fn() -> T + Sync) -> f64 {
     let [_, two] = rates(&call);
     2.0 / two
 }

@@ -14,14 +14,14 @@ use waypost::{Balancer, Instance, Outcome, ServiceDiscoveryClient, ServiceName, 
 use crate::measure::Stopwatch;
 
 /// A balancer, its client and runtime, and the provider with its instances.
-pub struct Setup {
+pub(crate) struct Setup {
     pub client: ServiceDiscoveryClient,
     pub balancer: Balancer,
     memory: MemoryProvider,
     runtime: Runtime,
 }
 
-pub fn service() -> ServiceName {
+pub(crate) fn service() -> ServiceName {
     ServiceName::new("auth").expect("a valid name")
 }
 
@@ -38,7 +38,7 @@ fn weight(index: usize) -> u16 {
     1 + (index * 7 % 10) as u16
 }
 
-pub fn setup(strategy: &str, instances: usize) -> Setup {
+pub(crate) fn setup(strategy: &str, instances: usize) -> Setup {
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
     let memory = MemoryProvider::new();
@@ -66,42 +66,42 @@ pub fn setup(strategy: &str, instances: usize) -> Setup {
 
 impl Setup {
     /// A pick that reads the balancer's state of the endpoint.
-    pub fn pick(&self) {
+    pub(crate) fn pick(&self) {
         let pick = self.balancer.pick().expect("an endpoint");
         black_box(pick.endpoint().weight());
     }
 
     /// A pick that also reads the instance, as registered.
-    pub fn pick_and_read(&self) {
+    pub(crate) fn pick_and_read(&self) {
         black_box(self.balancer.pick().expect("an endpoint").port());
     }
 
-    pub fn pick_for(&self, key: u64) {
+    pub(crate) fn pick_for(&self, key: u64) {
         let pick = self.balancer.pick_for(Key::new(key.to_le_bytes()));
         black_box(pick.expect("an endpoint").endpoint().weight());
     }
 
     /// A lease and its outcome; the lease samples the clock itself.
-    pub fn outcome(&self) {
+    pub(crate) fn outcome(&self) {
         let lease = self.balancer.pick().expect("an endpoint").lease();
         lease.succeeded();
     }
 
     /// The same for a caller that has already read the clock.
-    pub fn outcome_at(&self, clock: &mut CallersClock) {
+    pub(crate) fn outcome_at(&self, clock: &mut CallersClock) {
         let started = clock.next();
         let lease = self.balancer.pick().expect("an endpoint").lease_at(started);
         lease.record_at(Outcome::Succeeded, started + CallersClock::LATENCY);
     }
 
-    pub fn url(&self) {
+    pub(crate) fn url(&self) {
         let url = self.client.service_url("auth", "/users").now_or_never();
         black_box(url.expect("no waiting").expect("an instance"));
     }
 
     /// CPU time from a change in the provider until picks see it, averaged over many changes. One
     /// thread does all the work, so its CPU time is the whole cost.
-    pub fn change(&self) -> Duration {
+    pub(crate) fn change(&self) -> Duration {
         const CHANGES: u16 = 100;
         let generation = || self.balancer.explain_generation();
         let changed: Vec<_> = (0..CHANGES)
@@ -122,12 +122,12 @@ impl Setup {
 }
 
 /// A simulated caller's clock: 100,000 requests per second, each with a latency of 1 ms.
-pub struct CallersClock(Instant);
+pub(crate) struct CallersClock(Instant);
 
 impl CallersClock {
     const LATENCY: Duration = Duration::from_millis(1);
 
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
@@ -150,7 +150,7 @@ impl Generation for Balancer {
 }
 
 /// Resident memory of 100,000 instances in 1,000 services, with a balancer for each service.
-pub fn resident_bytes_of_many_services() -> u64 {
+pub(crate) fn resident_bytes_of_many_services() -> u64 {
     let before = resident_bytes();
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.expect("a runtime");
@@ -180,7 +180,7 @@ fn resident_bytes() -> u64 {
 }
 
 /// Makes many calls, for counting instructions from outside. Uses a lease if the strategy needs one.
-pub fn call_often(strategy: &str, instances: usize, calls: usize) {
+pub(crate) fn call_often(strategy: &str, instances: usize, calls: usize) {
     let setup = setup(strategy, instances);
     match strategy {
         "least_connections" => (0..calls).for_each(|_| setup.outcome()),

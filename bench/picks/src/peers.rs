@@ -28,7 +28,7 @@ fn addresses(count: usize) -> Vec<String> {
     (0..count).map(address).collect()
 }
 
-pub fn pingora<S>(count: usize) -> LoadBalancer<S>
+pub(crate) fn pingora<S>(count: usize) -> LoadBalancer<S>
 where
     S: BackendSelection + 'static,
     S::Iter: BackendIter,
@@ -36,7 +36,7 @@ where
     LoadBalancer::try_from_iter(addresses(count)).expect("valid addresses")
 }
 
-pub fn pingora_pick<S>(balancer: &LoadBalancer<S>, key: &[u8])
+pub(crate) fn pingora_pick<S>(balancer: &LoadBalancer<S>, key: &[u8])
 where
     S: BackendSelection + 'static,
     S::Iter: BackendIter,
@@ -45,7 +45,7 @@ where
 }
 
 /// The work of pingora when one backend changes: it rebuilds its selection.
-pub fn pingora_rebuild<S>(count: usize) -> Duration
+pub(crate) fn pingora_rebuild<S>(count: usize) -> Duration
 where
     S: BackendSelection + 'static,
     S::Iter: BackendIter,
@@ -60,7 +60,7 @@ where
 
 /// Responds immediately.
 #[derive(Clone)]
-pub struct Nothing;
+pub(crate) struct Nothing;
 
 impl Service<()> for Nothing {
     type Response = ();
@@ -76,14 +76,14 @@ impl Service<()> for Nothing {
     }
 }
 
-pub type TowerBalance<S> = Balance<ServiceList<Vec<S>>, ()>;
+pub(crate) type TowerBalance<S> = Balance<ServiceList<Vec<S>>, ()>;
 
-pub fn tower_pending(count: usize) -> TowerBalance<PendingRequests<Nothing>> {
+pub(crate) fn tower_pending(count: usize) -> TowerBalance<PendingRequests<Nothing>> {
     let one = |_| PendingRequests::new(Nothing, CompleteOnResponse::default());
     Balance::new(ServiceList::new((0..count).map(one).collect::<Vec<_>>()))
 }
 
-pub fn tower_peak_ewma(count: usize) -> TowerBalance<PeakEwma<Nothing>> {
+pub(crate) fn tower_peak_ewma(count: usize) -> TowerBalance<PeakEwma<Nothing>> {
     let one = |_| {
         let (start, decay) = (Duration::from_millis(1), 10e9);
         PeakEwma::new(Nothing, start, decay, CompleteOnResponse::default())
@@ -91,7 +91,7 @@ pub fn tower_peak_ewma(count: usize) -> TowerBalance<PeakEwma<Nothing>> {
     Balance::new(ServiceList::new((0..count).map(one).collect::<Vec<_>>()))
 }
 
-pub fn tower_call<S>(balance: &mut TowerBalance<S>)
+pub(crate) fn tower_call<S>(balance: &mut TowerBalance<S>)
 where
     S: Service<()> + Load,
     S::Metric: std::fmt::Debug,

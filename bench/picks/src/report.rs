@@ -17,7 +17,7 @@ const SIZES: [usize; 4] = [3, 100, 1_000, 10_000];
 /// The rows of a table: what is measured, and the nanoseconds for each number of instances.
 type Rows = Vec<(&'static str, Vec<f64>)>;
 
-pub fn report() -> String {
+pub(crate) fn report() -> String {
     let mut text = String::from(INTRODUCTION);
     let _ = writeln!(text, "\nMachine: {}.\n", machine());
     text += "## One pick, one thread, in nanoseconds\n\n";
@@ -39,7 +39,7 @@ pub fn report() -> String {
 }
 
 /// The rows whose names contain `only`.
-pub fn some_rows(only: &str) -> String {
+pub(crate) fn some_rows(only: &str) -> String {
     let mut text = String::new();
     table(&mut text, &pick_rows(only));
     table(&mut text, &scaling_rows(only));
@@ -337,7 +337,7 @@ fn instructions() -> impl Iterator<Item = (&'static str, Option<f64>)> {
 }
 
 /// The strategies that take over a tenth more instructions than the report says.
-pub fn regressions(report: &str) -> Vec<String> {
+pub(crate) fn regressions(report: &str) -> Vec<String> {
     let reported = |strategy: &str| {
         let start = format!("| `{strategy}` | ");
         let row = report.lines().find_map(|line| line.strip_prefix(&start))?;
