@@ -56,8 +56,11 @@ impl CompressionRules {
 
     /// Prepares the head of a response, and returns whether its body has to be compressed.
     pub(crate) fn prepare<B: Body>(&self, is_accepted: bool, response: &mut Response<B>) -> bool {
-        let size = response.body().size_hint();
-        let is_small = size.exact().is_some_and(|size| size < self.min_size);
+        // The response to HEAD has no body, but the same headers as that to GET.
+        let declared = response.headers().get(header::CONTENT_LENGTH);
+        let declared = declared.and_then(|size| size.to_str().ok()?.parse().ok());
+        let size = declared.or_else(|| response.body().size_hint().exact());
+        let is_small = size.is_some_and(|size| size < self.min_size);
         if is_small || !self.can_compress(response) {
             return false;
         }

@@ -106,6 +106,7 @@ async fn other_responses_are_left_as_they_are() {
     let answer = routed.gateway.send(head).await;
     assert_eq!(answer.header("content-length"), "1000");
     assert!(!answer.headers.contains_key("content-encoding"));
+    assert_eq!(answer.header("vary"), "accept-encoding");
 
     let mut old = RawClient::connect(routed.gateway.address).await;
     old.send("GET /shop HTTP/1.0\r\nHost: a\r\nAccept-Encoding: gzip\r\n\r\n")
