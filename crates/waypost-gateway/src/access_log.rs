@@ -241,7 +241,7 @@ fn rfc3339(seconds: u64) -> String {
     format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}Z")
 }
 
-/// A name as it is written in each format.
+/// The name of a field, with its separators in each format.
 #[derive(Clone, Copy)]
 struct Name {
     text: &'static str,

@@ -13,7 +13,7 @@ use std::time::Duration;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 
-use crate::connection_scope::{BoxError, Scope, Served};
+use crate::connection_context::{BoxError, ConnectionContext, ServeOutcome};
 use crate::http_connection::{serve_http1, serve_http2};
 use crate::listener::{Accepted, Permit};
 use crate::server::Server;
@@ -27,7 +27,7 @@ const HTTP2_PREFACE: &[u8] = b"PRI ";
 
 /// A client's connection. Ends when the client closes it, an error occurs, or the worker ends.
 pub(crate) struct Connection {
-    scope: Scope,
+    context: ConnectionContext,
     step: Step,
     _permit: Permit,
 }
@@ -38,7 +38,7 @@ enum Step {
     /// The client has sent nothing since its last request or the TLS handshake.
     Idle(Transport),
     /// Boxed, so that the task of an idle connection is small.
-    Serving(Pin<Box<dyn Future<Output = Result<Served, BoxError>> + Send>>),
+    Serving(Pin<Box<dyn Future<Output = Result<ServeOutcome, BoxError>> + Send>>),
     Closed,
 }
 
@@ -55,20 +55,20 @@ impl Connection {
         let stream = TcpStream::from_std(accepted.stream)?;
         stream.set_nodelay(true)?;
         SockRef::from(&stream).set_tcp_keepalive(&TcpKeepalive::new().with_time(KEEPALIVE))?;
-        let scope = Scope {
+        let context = ConnectionContext {
             server,
             deadline: worker.deadlines().deadline(),
             worker,
             peer: accepted.peer,
         };
-        let step = if scope.server.tls().is_some() {
-            Step::Serving(Box::pin(serve_tls(scope.clone(), stream)))
+        let step = if context.server.tls().is_some() {
+            Step::Serving(Box::pin(serve_tls(context.clone(), stream)))
         } else {
-            scope.deadline.set(scope.limits().idle);
+            context.deadline.set(context.limits().idle);
             Step::New(Transport::Plain(stream))
         };
         Ok(Self {
-            scope,
+            context,
             step,
             _permit: accepted.permit,
         })
@@ -78,32 +78,32 @@ impl Connection {
         loop {
             self.step = match &mut self.step {
                 Step::New(transport) | Step::Idle(transport) => {
-                    let receives = ready!(self.scope.poll_receives(transport, cx))?;
-                    if !receives {
+                    let received = ready!(self.context.poll_received(transport, cx))?;
+                    if !received {
                         return Poll::Ready(Ok(()));
                     }
                     let idle_for = self
-                        .scope
+                        .context
                         .limits()
                         .idle
-                        .saturating_sub(self.scope.deadline.left());
-                    self.scope.deadline.clear();
-                    let scope = self.scope.clone();
+                        .saturating_sub(self.context.deadline.left());
+                    self.context.deadline.clear();
+                    let context = self.context.clone();
                     match std::mem::replace(&mut self.step, Step::Closed) {
                         Step::New(transport) => {
-                            Step::Serving(Box::pin(serve_plain(scope, transport)))
+                            Step::Serving(Box::pin(serve_plain(context, transport)))
                         }
                         Step::Idle(transport) => {
-                            Step::Serving(Box::pin(serve_http1(scope, transport, Some(idle_for))))
+                            Step::Serving(Box::pin(serve_http1(context, transport, Some(idle_for))))
                         }
                         other => other,
                     }
                 }
                 Step::Serving(serving) => match ready!(serving.as_mut().poll(cx))? {
-                    Served::Closed => Step::Closed,
-                    Served::Idle(transport, time) => {
-                        let limit = self.scope.limits().idle.saturating_sub(time);
-                        self.scope.deadline.set(limit);
+                    ServeOutcome::Closed => Step::Closed,
+                    ServeOutcome::Idle(transport, time) => {
+                        let limit = self.context.limits().idle.saturating_sub(time);
+                        self.context.deadline.set(limit);
                         Step::Idle(transport)
                     }
                 },
@@ -121,40 +121,46 @@ impl Future for Connection {
         let ended = ready!(this.poll_steps(cx));
         this.step = Step::Closed;
         if let Err(error) = ended {
-            tracing::debug!(%error, peer = %this.scope.peer, "connection failed");
+            tracing::debug!(%error, peer = %this.context.peer, "connection failed");
         }
         Poll::Ready(())
     }
 }
 
-async fn serve_tls(scope: Scope, stream: TcpStream) -> Result<Served, BoxError> {
-    let Some(tls) = scope.server.tls() else {
-        return Ok(Served::Closed);
+async fn serve_tls(
+    context: ConnectionContext,
+    stream: TcpStream,
+) -> Result<ServeOutcome, BoxError> {
+    let Some(tls) = context.server.tls() else {
+        return Ok(ServeOutcome::Closed);
     };
     let handshake = tls.acceptor().accept(stream);
-    let stream = scope.within(scope.limits().head, handshake).await?;
+    let stream = context.within(context.limits().head, handshake).await?;
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let transport = Transport::Tls(Box::new(stream.into()));
     if is_http2 {
-        Box::pin(serve_http2(scope, transport)).await
+        Box::pin(serve_http2(context, transport)).await
     } else {
-        Ok(Served::Idle(transport, Duration::ZERO))
+        Ok(ServeOutcome::Idle(transport, Duration::ZERO))
     }
 }
 
 /// Serves a connection without TLS. Its first bytes show the version of HTTP.
-async fn serve_plain(scope: Scope, transport: Transport) -> Result<Served, BoxError> {
+async fn serve_plain(
+    context: ConnectionContext,
+    transport: Transport,
+) -> Result<ServeOutcome, BoxError> {
     let is_http2 = match &transport {
         Transport::Plain(stream) => {
             let deciding = begins_with_http2(stream);
-            scope.within(scope.limits().head, deciding).await?
+            context.within(context.limits().head, deciding).await?
         }
         Transport::Tls(_) => false,
     };
     if is_http2 {
-        Box::pin(serve_http2(scope, transport)).await
+        Box::pin(serve_http2(context, transport)).await
     } else {
-        Box::pin(serve_http1(scope, transport, None)).await
+        Box::pin(serve_http1(context, transport, None)).await
     }
 }
 

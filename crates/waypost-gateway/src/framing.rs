@@ -5,9 +5,9 @@
 //! conflict of both fields as RFC 9112, section 6.3, permits: it drops the length, reads the chunks and closes
 //! the connection after the response. So a second request can't be smuggled in, but a body can: a
 //! filter in front of the gateway that uses the length inspects different bytes than the service
-//! receives. Likewise section 2.2 permits a line feed as the end of a line, which a filter in front may take for
-//! a part of the line. Therefore such requests are rejected. hyper's header map no longer shows either, so it
-//! has to be found in the bytes of the connection.
+//! receives. Likewise, section 2.2 permits a line feed alone as the end of a line, and a filter in front may
+//! take it for a part of the line. Therefore both are rejected. hyper's header map shows neither, so the bytes
+//! of the connection are scanned.
 
 use std::mem::take;
 use std::sync::{Arc, OnceLock};
@@ -48,8 +48,8 @@ pub(crate) struct Scanner {
     partial: Vec<u8>,
     /// Whether more of that line has been received than is kept.
     is_cut: bool,
-    /// Whether the last byte of that line so far is a carriage return.
-    ends_with_return: bool,
+    /// Whether the last byte of that line so far is CR.
+    ends_with_cr: bool,
     /// Whether empty lines have been received before the next request. hyper buffers them until it begins.
     is_after_blank: bool,
 }
@@ -96,11 +96,11 @@ impl Scanner {
             };
             let (line, rest) = rest.split_at(end + 1);
             bytes = rest;
-            let has_return = match line {
+            let has_cr = match line {
                 [.., last, _] => *last == b'\r',
-                _ => self.ends_with_return && !self.partial.is_empty(),
+                _ => self.ends_with_cr && !self.partial.is_empty(),
             };
-            if !has_return && matches!(self.part, Part::RequestLine | Part::Headers(..)) {
+            if !has_cr && matches!(self.part, Part::RequestLine | Part::Headers(..)) {
                 self.fault.report(InvalidRequest::BareLineFeed);
                 self.part = Part::Malformed;
             } else if self.partial.is_empty() {
@@ -121,12 +121,12 @@ impl Scanner {
         let kept = bytes.get(..free);
         self.is_cut |= kept.is_some_and(|kept| kept.len() < bytes.len());
         if let Some(last) = bytes.last() {
-            self.ends_with_return = *last == b'\r';
+            self.ends_with_cr = *last == b'\r';
         }
         self.partial.extend_from_slice(kept.unwrap_or(bytes));
     }
 
-    /// Reads a line. `is_cut` says that it was longer.
+    /// Reads a line. `is_cut`: only the beginning of it was kept.
     fn read_line(&mut self, line: &[u8], is_cut: bool) {
         let line = line.trim_ascii();
         if is_cut && self.is_number_cut(line) {

@@ -16,7 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 
 use crate::client::{Client, ConnectionState, Expected};
 use crate::client_stream::{ClientLimits, ClientStream};
-use crate::connection_scope::{BoxError, Scope, Served};
+use crate::connection_context::{BoxError, ConnectionContext, ServeOutcome};
 use crate::deadlines::Deadline;
 use crate::forwarded::Forwarding;
 use crate::framing::{FramingFault, MAX_HEAD};
@@ -36,13 +36,13 @@ const KEEP_BUFFERS: Duration = Duration::from_millis(100);
 /// Serves HTTP/1 until the connection ends or has been idle for a moment. `idle_for` is the time since the
 /// last request or the TLS handshake; `None` if there was neither.
 pub(crate) async fn serve_http1(
-    scope: Scope,
+    context: ConnectionContext,
     transport: Transport,
     idle_for: Option<Duration>,
-) -> Result<Served, BoxError> {
-    let limits = scope.limits();
+) -> Result<ServeOutcome, BoxError> {
+    let limits = context.limits();
     let state = Arc::<ConnectionState>::default();
-    let worker = &scope.worker;
+    let worker = &context.worker;
     let mut stream = ClientStream::new(
         transport,
         Arc::clone(&state),
@@ -51,17 +51,17 @@ pub(crate) async fn serve_http1(
     );
     let scheme = stream.scheme();
     let framing_fault = stream.scan();
-    let service = service(&scope, scheme, false, Arc::clone(&state), framing_fault);
+    let service = service(&context, scheme, false, Arc::clone(&state), framing_fault);
     let mut http = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
         .serve_connection(TokioIo::new(stream), service)
         .with_upgrades();
     let kept = KEEP_BUFFERS.min(limits.idle);
-    let mut limit = ReadLimit::new(&state, &scope.deadline, limits, kept);
+    let mut limit = ReadLimit::new(&state, &context.deadline, limits, kept);
     // Its buffers were released too early the last time, or this is its first request over TLS.
     let is_in_use = idle_for.is_some_and(|idle| idle <= KEEP_BUFFERS);
     let mut idle = worker.idle_count();
-    let mut driver = Driver::new(worker, &scope.deadline);
+    let mut driver = Driver::new(worker, &context.deadline);
     let (mut has_waited, mut was_released) = (false, Duration::ZERO);
     let ended = poll_fn(|cx| {
         let shut_down = http1::UpgradeableConnection::graceful_shutdown;
@@ -89,10 +89,10 @@ pub(crate) async fn serve_http1(
         Poll::Pending
     })
     .await;
-    scope.deadline.clear();
+    context.deadline.clear();
     let Some(parts) = http.into_parts() else {
         // The connection was upgraded.
-        return Ok(Served::Closed);
+        return Ok(ServeOutcome::Closed);
     };
     let stream = parts.io.into_inner();
     if state.must_reset() {
@@ -100,12 +100,12 @@ pub(crate) async fn serve_http1(
     }
     ended?;
     if !state.is_released() {
-        return Ok(Served::Closed);
+        return Ok(ServeOutcome::Closed);
     }
     if !parts.read_buf.is_empty() {
         return Err("unread bytes of a request remain".into());
     }
-    Ok(Served::Idle(stream.into_transport(), was_released))
+    Ok(ServeOutcome::Idle(stream.into_transport(), was_released))
 }
 
 /// Shuts down hyper's part of an idle connection, and leaves the socket open.
@@ -127,10 +127,13 @@ where
     ended
 }
 
-pub(crate) async fn serve_http2(scope: Scope, transport: Transport) -> Result<Served, BoxError> {
-    let limits = scope.limits();
+pub(crate) async fn serve_http2(
+    context: ConnectionContext,
+    transport: Transport,
+) -> Result<ServeOutcome, BoxError> {
+    let limits = context.limits();
     let state = Arc::<ConnectionState>::default();
-    let worker = &scope.worker;
+    let worker = &context.worker;
     let stream = ClientStream::new(
         transport,
         Arc::clone(&state),
@@ -139,7 +142,7 @@ pub(crate) async fn serve_http2(scope: Scope, transport: Transport) -> Result<Se
     );
     let framing_fault = FramingFault::default();
     let scheme = stream.scheme();
-    let service = service(&scope, scheme, true, Arc::clone(&state), framing_fault);
+    let service = service(&context, scheme, true, Arc::clone(&state), framing_fault);
     let http = http2::Builder::new(TokioExecutor::new())
         .timer(TokioTimer::new())
         .keep_alive_interval(PING_INTERVAL)
@@ -149,8 +152,8 @@ pub(crate) async fn serve_http2(scope: Scope, transport: Transport) -> Result<Se
         .enable_connect_protocol()
         .serve_connection(TokioIo::new(stream), service);
     let mut http = pin!(http);
-    let mut limit = ReadLimit::new(&state, &scope.deadline, limits, limits.idle);
-    let mut driver = Driver::new(worker, &scope.deadline);
+    let mut limit = ReadLimit::new(&state, &context.deadline, limits, limits.idle);
+    let mut driver = Driver::new(worker, &context.deadline);
     poll_fn(|cx| {
         let shut_down = http2::Connection::graceful_shutdown;
         if let Poll::Ready(ended) = driver.poll(cx, http.as_mut(), shut_down) {
@@ -163,17 +166,17 @@ pub(crate) async fn serve_http2(scope: Scope, transport: Transport) -> Result<Se
             return Poll::Ready(Err(io::Error::from(io::ErrorKind::TimedOut).into()));
         }
         // This sends a GOAWAY frame. The client has some time to acknowledge it.
-        scope.deadline.set(limits.head);
+        context.deadline.set(limits.head);
         let ended = driver.shut_down(cx, http.as_mut(), shut_down);
         ended.map_err(BoxError::from)
     })
     .await?;
-    Ok(Served::Closed)
+    Ok(ServeOutcome::Closed)
 }
 
 /// Answers the requests of a connection.
 fn service(
-    scope: &Scope,
+    context: &ConnectionContext,
     scheme: &'static str,
     is_http2: bool,
     state: Arc<ConnectionState>,
@@ -185,13 +188,13 @@ fn service(
     Future: Send + 'static,
 > + Send
 + 'static {
-    let server = Arc::clone(&scope.server);
+    let server = Arc::clone(&context.server);
     let trusted = &server.config().trusted_proxies;
-    let forwarding = Forwarding::new(scope.peer.ip(), trusted, scheme);
-    let worker = Arc::clone(&scope.worker);
+    let forwarding = Forwarding::new(context.peer.ip(), trusted, scheme);
+    let worker = Arc::clone(&context.worker);
     let client = Client::new(
         worker,
-        scope.peer,
+        context.peer,
         forwarding,
         is_http2,
         state,

@@ -96,7 +96,7 @@ mod client;
 mod client_stream;
 mod config;
 mod connection;
-mod connection_scope;
+mod connection_context;
 mod deadlines;
 mod exchange;
 mod forwarded;

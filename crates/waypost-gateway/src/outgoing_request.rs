@@ -29,27 +29,27 @@ pub(crate) struct OutgoingRequest<'a> {
     /// The target without the route's prefix.
     pub(crate) path: PathAndQuery,
     pub(crate) body: RequestBody,
-    /// Whether the same request may be sent again after it was sent.
+    /// Whether the request may be repeated after it was sent.
     pub(crate) may_repeat: bool,
     pub(crate) limits: &'a Limits,
     pub(crate) is_grpc: bool,
-    /// When the request must have ended, in milliseconds since the worker started.
+    /// The time limit of the whole request, in milliseconds since the worker started.
     pub(crate) ends_at: Option<u64>,
-    /// In bytes per second.
+    /// The minimum rate of the client's upload, in bytes per second.
     pub(crate) min_upload_rate: Option<u64>,
     pub(crate) deadline: Arc<Deadline>,
-    /// The headers that name the span of the current attempt.
+    /// The trace headers of the current attempt.
     pub(crate) trace: Option<TraceHeaders>,
 }
 
-/// The head of a response, and the connection that its body comes from, unless that has a task of its own.
-pub(crate) struct Attempted {
+/// A response, and its HTTP/1 connection, which must be polled for the body. An HTTP/2 connection has a task.
+pub(crate) struct AttemptResponse {
     pub(crate) response: Response<Incoming>,
     pub(crate) connection: Option<Http1>,
 }
 
 impl OutgoingRequest<'_> {
-    /// Sends it to an instance. A connection that was closed while it was idle is replaced.
+    /// Sends the request to an instance. An idle connection that turns out to be closed is replaced.
     ///
     /// # Errors
     /// If there is no response.
@@ -57,7 +57,7 @@ impl OutgoingRequest<'_> {
         &mut self,
         peer: &Peer,
         path: &PathAndQuery,
-    ) -> Result<Attempted, AttemptError> {
+    ) -> Result<AttemptResponse, AttemptError> {
         loop {
             let now = self.deadline.now();
             let mut channel = peer.channel(now, self.limits.connect).await?;
@@ -81,7 +81,7 @@ impl OutgoingRequest<'_> {
             };
             let error = match sent {
                 Ok(response) => {
-                    return Ok(Attempted {
+                    return Ok(AttemptResponse {
                         response,
                         connection: channel.into_http1(),
                     });
@@ -107,8 +107,8 @@ impl OutgoingRequest<'_> {
         }
     }
 
-    /// The error if the client or the instance has exceeded a time limit. `began` is the start of the
-    /// attempt.
+    /// The error if the client or the instance has exceeded a time limit; otherwise sets the deadline to the
+    /// next check. `began` is the start of the attempt.
     fn overdue(&self, began: u64) -> Option<AttemptError> {
         if !self.deadline.has_passed() {
             return None;
@@ -173,7 +173,7 @@ impl OutgoingRequest<'_> {
         None
     }
 
-    /// The time until the time limits are checked first.
+    /// The time until the first check of the time limits.
     fn first_check(&self) -> Duration {
         let limits = self.limits;
         let first = if self.body.progress().is_some() {
@@ -185,7 +185,7 @@ impl OutgoingRequest<'_> {
         self.until_end(first)
     }
 
-    /// This time, or the time left for the request if that is shorter.
+    /// `time`, or the time left for the request if that is shorter.
     fn until_end(&self, time: Duration) -> Duration {
         match self.ends_at {
             Some(end) => time.min(Duration::from_millis(
@@ -232,7 +232,7 @@ impl OutgoingRequest<'_> {
         Ok(request)
     }
 
-    /// Keeps the headers of a request that was not sent for the next attempt.
+    /// Takes the headers back from a request that was not sent, for the next attempt.
     fn take_back(&mut self, unsent: Option<Request<AttemptBody>>) {
         if let Some(request) = unsent {
             self.headers.put_back(request.into_parts().0.headers);

@@ -5,7 +5,7 @@ use http::header::{self, HeaderMap, HeaderValue};
 use crate::headers;
 
 /// Removes a length if there is also a transfer coding (RFC 9112, section 6.3), and repetitions of a length.
-/// False if the end of the response is ambiguous nevertheless.
+/// Returns false if the end of the response is still ambiguous.
 ///
 /// hyper reads any codings that end in `chunked`. A coding before it, such as `gzip`, would be lost,
 /// since the response is framed anew.

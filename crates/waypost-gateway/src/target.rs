@@ -114,9 +114,9 @@ fn is_valid_host(host: &[u8]) -> bool {
     }
 }
 
-/// Finds `.` and `..` in every spelling that some server resolves: with encoded dots, beside encoded or
-/// backward slashes, and with parameters after a semicolon. The path would lead out of the instance's
-/// prefix, or to the path of another route.
+/// Whether a path has a segment `.` or `..` in any spelling that some server resolves: with encoded dots,
+/// between encoded slashes or backslashes, or with parameters after a semicolon. It would lead out of the
+/// instance's prefix, or to the path of another route.
 pub(crate) fn has_dot_segment(path: &str) -> bool {
     let is_dot = |segment: &str| {
         // The longest spelling is "%2e%2e".
@@ -128,27 +128,26 @@ pub(crate) fn has_dot_segment(path: &str) -> bool {
             )
     };
     if has_special(path) {
-        read_differently(path).split('/').any(is_dot)
+        normalize(path).split('/').any(is_dot)
     } else {
         path.split('/').any(is_dot)
     }
 }
 
-/// The path as some servers read it: nginx decodes slashes and merges them, IIS takes backslashes for
-/// slashes, and servlet containers ignore the parameters of a segment. `None` if all read it in the same
-/// way.
-pub(crate) fn other_reading(path: &str) -> Option<String> {
+/// The path as some servers normalize it: nginx decodes and merges slashes, IIS takes backslashes for
+/// slashes, and servlet containers ignore the parameters of a segment. `None` if that doesn't change it.
+pub(crate) fn normalized_path(path: &str) -> Option<String> {
     if !has_special(path) && !path.contains("//") {
         return None;
     }
-    Some(read_differently(path)).filter(|read| read != path)
+    Some(normalize(path)).filter(|read| read != path)
 }
 
 fn has_special(path: &str) -> bool {
     memchr::memchr3(b'%', b';', b'\\', path.as_bytes()).is_some()
 }
 
-fn read_differently(path: &str) -> String {
+fn normalize(path: &str) -> String {
     let mut read = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(next) = rest.chars().next() {
@@ -207,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_servers_read_differently_has_another_reading() {
+    fn paths_are_normalized_as_by_some_servers() {
         for (path, read) in [
             ("//admin", Some("/admin")),
             ("/a%2Fb//c", Some("/a/b/c")),
@@ -217,7 +216,7 @@ mod tests {
             ("/a%20b%3B/é%", None),
             ("", None),
         ] {
-            assert_eq!(other_reading(path).as_deref(), read, "{path}");
+            assert_eq!(normalized_path(path).as_deref(), read, "{path}");
         }
     }
 

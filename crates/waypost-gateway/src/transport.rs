@@ -8,10 +8,10 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-/// The number of bytes up to which buffers are copied into one.
-const SMALL: usize = 2048;
+/// Buffers of up to this many bytes in total are copied into one.
+const MAX_JOINED: usize = 2048;
 
-/// A socket of a client or to an instance.
+/// A connection from a client or to an instance.
 #[derive(Debug)]
 pub(crate) enum Transport {
     Plain(TcpStream),
@@ -31,7 +31,7 @@ impl Transport {
         if let Self::Tls(stream) = self
             && !stream.get_ref().1.wants_read()
         {
-            // It has decrypted bytes.
+            // It has decrypted bytes that were not read yet.
             return Poll::Ready(Ok(()));
         }
         self.socket().poll_read_ready(cx)
@@ -69,7 +69,7 @@ impl AsyncWrite for Transport {
         buffers: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
         match self.get_mut() {
-            Self::Plain(stream) => write_buffers(Pin::new(stream), cx, buffers),
+            Self::Plain(stream) => write_joined(Pin::new(stream), cx, buffers),
             Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, buffers),
         }
     }
@@ -96,9 +96,9 @@ impl AsyncWrite for Transport {
     }
 }
 
-/// Writes buffers. Small ones, such as the head of a message and a short body, are copied into one: that
-/// takes less time than the system needs in addition for a list of buffers, even for a list of one.
-fn write_buffers(
+/// Writes buffers. Small ones, such as the head of a message and a short body, are joined first: a `writev`,
+/// even of one buffer, takes longer than copying them and a `send`.
+fn write_joined(
     stream: Pin<&mut TcpStream>,
     cx: &mut Context<'_>,
     buffers: &[IoSlice<'_>],
@@ -106,7 +106,7 @@ fn write_buffers(
     if let [only] = buffers {
         return stream.poll_write(cx, only);
     }
-    let mut joined = [0; SMALL];
+    let mut joined = [0; MAX_JOINED];
     let mut length = 0;
     for buffer in buffers {
         let end = length + buffer.len();

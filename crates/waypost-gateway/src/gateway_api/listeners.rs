@@ -8,8 +8,8 @@ use super::conditions::Problem;
 use super::objects::{GROUP, Gateway, HttpRoute, Listener, ListenerTls, Objects, ParentRef};
 use crate::routes::HostPattern;
 
-/// The option of a listener that says where its certificates are.
-const OPTION: &str = "waypost.dev/certificates";
+/// The TLS option of a listener that says where its certificates come from.
+const CERTIFICATES_OPTION: &str = "waypost.dev/certificates";
 
 /// A listener, and what is wrong with it.
 pub(super) struct ServedListener<'a> {
@@ -19,8 +19,8 @@ pub(super) struct ServedListener<'a> {
     pub(super) hostname: Option<HostPattern>,
     /// Why it isn't served.
     pub(super) problem: Option<Problem>,
-    /// Why it has no certificate.
-    pub(super) no_certificate: Option<Problem>,
+    /// Why its TLS settings are refused, for the condition `ResolvedRefs`.
+    pub(super) invalid_tls: Option<Problem>,
     /// Kinds of routes that aren't supported.
     pub(super) invalid_kinds: Option<Problem>,
     /// Whether it is indistinguishable from another listener of the Gateway.
@@ -48,7 +48,7 @@ pub(super) fn listeners<'a>(gateway: &'a Gateway, settings: &Settings) -> Vec<Se
             let message = format!("this gateway serves port {} only", settings.port);
             problem = Some(Problem::new("PortUnavailable", message));
         }
-        let mut no_certificate = None;
+        let mut invalid_tls = None;
         if listener.protocol != settings.protocol() {
             let (protocol, supported) = (&listener.protocol, settings.protocol());
             let message = format!(
@@ -59,7 +59,7 @@ pub(super) fn listeners<'a>(gateway: &'a Gateway, settings: &Settings) -> Vec<Se
         } else if settings.has_tls
             && let Err((reason, message)) = check_tls(listener.tls.as_ref())
         {
-            no_certificate = Some(Problem::new(reason, message));
+            invalid_tls = Some(Problem::new(reason, message));
             problem = Some(Problem::new("Invalid", message));
         }
         ServedListener {
@@ -67,7 +67,7 @@ pub(super) fn listeners<'a>(gateway: &'a Gateway, settings: &Settings) -> Vec<Se
             listener,
             hostname,
             problem,
-            no_certificate,
+            invalid_tls,
             invalid_kinds: invalid_kinds(listener),
             is_conflicted,
         }
@@ -75,13 +75,13 @@ pub(super) fn listeners<'a>(gateway: &'a Gateway, settings: &Settings) -> Vec<Se
     all.iter().map(served).collect()
 }
 
-/// Checks the TLS settings of a listener: the certificates are those of the gateway's files.
+/// Checks the TLS settings of a listener. The certificates must come from the gateway's files.
 ///
 /// # Errors
 /// The reason for `ResolvedRefs`, and what is wrong.
 fn check_tls(tls: Option<&ListenerTls>) -> Result<(), (&'static str, &'static str)> {
-    const BY_FILES: &str = "the gateway has its certificates from files (--tls-cert), so a listener has no \
-        certificateRefs but the option waypost.dev/certificates: files";
+    const FROM_FILES: &str = "the gateway reads its certificates from files (--tls-cert), so a listener must have \
+        the option waypost.dev/certificates: files instead of certificateRefs";
     let default = ListenerTls::default();
     let tls = tls.unwrap_or(&default);
     if tls.mode.as_deref().is_some_and(|mode| mode != "Terminate") {
@@ -89,9 +89,13 @@ fn check_tls(tls: Option<&ListenerTls>) -> Result<(), (&'static str, &'static st
     } else if tls.frontend_validation.is_some() {
         Err(("Invalid", "frontendValidation is not supported"))
     } else if !tls.certificate_refs.is_empty() {
-        Err(("InvalidCertificateRef", BY_FILES))
-    } else if tls.options.get(OPTION).is_none_or(|value| value != "files") {
-        Err(("Invalid", BY_FILES))
+        Err(("InvalidCertificateRef", FROM_FILES))
+    } else if tls
+        .options
+        .get(CERTIFICATES_OPTION)
+        .is_none_or(|value| value != "files")
+    {
+        Err(("Invalid", FROM_FILES))
     } else if tls.options.len() > 1 {
         let message = "the only TLS option is waypost.dev/certificates";
         Err(("Invalid", message))

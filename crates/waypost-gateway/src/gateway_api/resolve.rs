@@ -225,7 +225,7 @@ fn gateway_status<'a>(
 
 fn listener_conditions(listener: &ServedListener<'_>) -> [Condition; 4] {
     let problem = listener.problem.as_ref();
-    let unresolved = (listener.no_certificate.as_ref()).or(listener.invalid_kinds.as_ref());
+    let unresolved = (listener.invalid_tls.as_ref()).or(listener.invalid_kinds.as_ref());
     [
         Condition::unless("Accepted", problem, "Accepted"),
         match problem {

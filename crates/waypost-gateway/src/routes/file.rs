@@ -288,7 +288,7 @@ fn check_names(path: &Path, routes: &[RouteSpec]) -> Result<(), ConfigError> {
         if let Some(name) = &route.name
             && let Some(first) = lines.insert(name, line)
         {
-            let problem = format!("the route at line {first} has the name {name:?}, too");
+            let problem = format!("the route at line {first} already has the name {name:?}");
             return Err(located(path, route.position, &problem));
         }
     }

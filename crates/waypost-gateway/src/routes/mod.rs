@@ -34,7 +34,7 @@ use crate::config::Config;
 use crate::problem::Problem;
 use crate::service::Service;
 use crate::similar;
-use crate::target::other_reading;
+use crate::target::normalized_path;
 use crate::upstream::ClientTls;
 
 #[cfg(any(test, feature = "fuzz", feature = "kubernetes"))]
@@ -335,7 +335,7 @@ impl Routes {
     ///
     /// # Errors
     /// If there is none and the registry has never listed the service, or does not answer; or if a server
-    /// could read the path as one of another route, whose policies would not apply.
+    /// that normalizes the path could take it for one of another route, whose policies would not apply.
     pub(crate) async fn find(
         &self,
         host: Option<&str>,
@@ -347,11 +347,11 @@ impl Routes {
         let table = self.table.load();
         if let Some(route) = table.find(host, path, query, method, headers) {
             if table.has_explicit()
-                && let Some(read) = other_reading(path)
-                && let Some(other) = table.find(host, &read, query, method, headers)
+                && let Some(normalized) = normalized_path(path)
+                && let Some(other) = table.find(host, &normalized, query, method, headers)
                 && !Arc::ptr_eq(route, other)
             {
-                return Err(ambiguous_path(&read, other));
+                return Err(ambiguous_path(&normalized, other));
             }
             return Ok(Arc::clone(route));
         }
@@ -536,10 +536,10 @@ impl Routes {
     }
 }
 
-/// The refusal of a path that a server could read as `read`, which belongs to the route `other`.
-fn ambiguous_path(read: &str, other: &Route) -> Problem {
+/// The refusal of a path that a server could normalize to `normalized`, a path of the route `other`.
+fn ambiguous_path(normalized: &str, other: &Route) -> Problem {
     let detail = format!(
-        "a service could read the path as {read:?}, which is for the route {:?}",
+        "a service could read the path as {normalized:?}, which is for the route {:?}",
         &**other.name()
     );
     Problem::new(StatusCode::BAD_REQUEST, "ambiguous_path", detail)

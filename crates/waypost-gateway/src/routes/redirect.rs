@@ -1,4 +1,4 @@
-//! The redirect of a route whose requests no service gets.
+//! Redirects by the gateway itself.
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Response, StatusCode, header};
@@ -6,13 +6,13 @@ use http::{HeaderValue, Response, StatusCode, header};
 use super::pattern::bare_host;
 use crate::response_body::ResponseBody;
 
-/// A redirect of all requests of a route. What is `None` stays as it is in the request.
+/// Redirects all requests of a route. Parts that are `None` are taken from the request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Redirect {
     pub(crate) scheme: Option<&'static str>,
     pub(crate) host: Option<String>,
     pub(crate) port: Option<u16>,
-    /// The scheme and port of the listener, for a redirect without scheme and port.
+    /// The scheme and port of the listener, for redirects that set neither.
     pub(crate) listener: (&'static str, u16),
     pub(crate) status: StatusCode,
 }

@@ -21,7 +21,7 @@ pub(crate) trait Check: Sized {
 
 impl Check for HostPattern {
     fn check(text: &str) -> Result<Self, String> {
-        // The dot of a complete name is no part of it in a request either.
+        // `bare_host` removes the final dot from a request's host, too.
         Self::parse(text.strip_suffix('.').unwrap_or(text))
     }
 }

@@ -90,7 +90,7 @@ impl RequestSpan {
         TraceHeaders::of(recording, id)
     }
 
-    /// The headers of a request that belongs to this span but has none of its own.
+    /// The trace headers of a request that is sent as a part of this span, without its own span.
     pub(crate) fn trace_headers(&self) -> Option<TraceHeaders> {
         let recording = &self.0.as_ref()?.recording;
         TraceHeaders::of(recording, recording.context.span_id())
@@ -133,7 +133,7 @@ impl RequestSpan {
 }
 
 impl TraceHeaders {
-    /// The headers that name the span `id` of a request's trace.
+    /// The trace headers with the span `id` of a request's trace.
     fn of(recording: &Recording, id: SpanId) -> Option<Self> {
         let context = &recording.context;
         let (trace, flags) = (context.trace_id(), context.trace_flags());

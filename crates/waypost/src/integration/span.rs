@@ -42,12 +42,15 @@ impl AttemptSpan {
     }
 
     /// Runs a future within the span.
-    pub(crate) fn follow<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+    pub(crate) fn instrument<F: Future>(
+        &self,
+        future: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
         future.instrument(self.0.clone())
     }
 
     /// Records the response.
-    pub(crate) fn responded(&self, status: StatusCode) {
+    pub(crate) fn record_response(&self, status: StatusCode) {
         self.0.record("http.response.status_code", status.as_u16());
         if status.is_client_error() || status.is_server_error() {
             self.0.record("error.type", display(status.as_u16()));
@@ -56,7 +59,7 @@ impl AttemptSpan {
     }
 
     /// Records why there is no response.
-    pub(crate) fn failed(&self, kind: &'static str) {
+    pub(crate) fn record_error(&self, kind: &'static str) {
         self.0.record("error.type", kind);
         self.0.record("otel.status_code", "ERROR");
     }

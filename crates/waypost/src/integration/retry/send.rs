@@ -316,8 +316,8 @@ async fn attempt<C: HttpClient>(started: Started<C>, limit: Option<Duration>) ->
         span,
     } = started;
     let result = match limit {
-        None => span.follow(sending).await,
-        Some(after) => match timeout(after, span.follow(sending)).await {
+        None => span.instrument(sending).await,
+        Some(after) => match timeout(after, span.instrument(sending)).await {
             Ok(result) => result,
             Err(_) => {
                 let instance = lease.id().clone();
@@ -326,8 +326,8 @@ async fn attempt<C: HttpClient>(started: Started<C>, limit: Option<Duration>) ->
         },
     };
     match &result {
-        Ok(response) => span.responded(C::head(response).0),
-        Err(failure) => span.failed(failure.kind()),
+        Ok(response) => span.record_response(C::head(response).0),
+        Err(failure) => span.record_error(failure.kind()),
     }
     (lease, result)
 }

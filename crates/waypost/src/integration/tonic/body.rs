@@ -14,8 +14,8 @@ use crate::outlier::Outcome;
 
 /// Keeps a call in flight, and its span open, until the body ends, fails or is dropped.
 ///
-/// The status in the trailers is recorded. The head of the response already counts as a success, so only
-/// another outcome counts again.
+/// Records the status in the trailers. The head of the response was recorded as a success already, so only
+/// another outcome is recorded for the instance.
 pub(super) struct CallBody {
     body: Body,
     call: Option<(Lease, CallSpan)>,
@@ -49,14 +49,14 @@ impl http_body::Body for CallBody {
                 .map(|frame| frame.as_ref().map(Frame::trailers_ref))
             {
                 Some(Ok(Some(trailers))) => {
-                    span.ended(trailers);
+                    span.record_status(trailers);
                     match status_outcome(trailers) {
                         None | Some(Outcome::Succeeded) => {}
                         Some(outcome) => lease.record(outcome),
                     }
                 }
                 Some(Err(_)) => {
-                    span.failed("connection_lost");
+                    span.record_error("connection_lost");
                     lease.record(Outcome::Failed);
                 }
                 Some(Ok(None)) | None => {}
@@ -88,8 +88,8 @@ mod tests {
     use super::*;
     use crate::client::ServiceDiscoveryClient;
 
-    /// The failures that count for an instance after a call whose body ends with this status, and the calls
-    /// in flight.
+    /// Makes a call whose trailers have this status. Returns the failures and the calls in flight of the
+    /// instance after it.
     async fn failed_and_in_flight(status: &str) -> (u32, usize) {
         let memory = MemoryProvider::new();
         let instance = Instance::from_url("auth".parse().unwrap(), "http://10.0.0.1").unwrap();
@@ -115,7 +115,7 @@ mod tests {
     async fn a_failure_after_the_first_message_counts() {
         assert_eq!(failed_and_in_flight("14").await, (1, 0));
         assert_eq!(failed_and_in_flight("0").await, (0, 0));
-        // A stream that the caller should not have asked for.
+        // INVALID_ARGUMENT is the caller's fault.
         assert_eq!(failed_and_in_flight("3").await, (0, 0));
     }
 }

@@ -235,10 +235,10 @@ async fn send(inner: Arc<Inner>, request: Request<Body>) -> Result<Response<Body
             .map_err(|error| Status::unavailable(error.to_string()))?;
         let span = CallSpan::new(request.uri().path(), address.service(), &lease);
         let connecting = inner.channels.connect(lease.endpoint().instance());
-        match span.follow(connecting).await {
+        match span.instrument(connecting).await {
             Ok(channel) => break (lease, span, channel),
             Err(error) => {
-                span.failed("connect");
+                span.record_error("connect");
                 lease.record(Outcome::Failed);
                 if tried.contains(lease.id()) || tried.len() + 1 == ATTEMPTS {
                     return Err(error.into());
@@ -248,14 +248,14 @@ async fn send(inner: Arc<Inner>, request: Request<Body>) -> Result<Response<Body
             }
         }
     };
-    match span.follow(channel.oneshot(request)).await {
+    match span.instrument(channel.oneshot(request)).await {
         Ok(response) => {
             lease.record(head_outcome(&response));
-            span.responded(&response);
+            span.record_response(&response);
             Ok(response.map(|body| Body::new(CallBody::new(body, lease, span))))
         }
         Err(error) => {
-            span.failed(kind(&error));
+            span.record_error(error_type(&error));
             lease.record(Outcome::Failed);
             inner.channels.remove(lease.id());
             Err(error.into())
@@ -264,12 +264,12 @@ async fn send(inner: Arc<Inner>, request: Request<Body>) -> Result<Response<Body
 }
 
 /// The value of `error.type` for a call without a response.
-fn kind(error: &(dyn StdError + 'static)) -> &'static str {
+fn error_type(error: &(dyn StdError + 'static)) -> &'static str {
     if error.is::<TimeoutExpired>() {
         "timeout"
     } else if error.is::<ConnectError>() {
         "connect"
     } else {
-        error.source().map_or("connection_lost", kind)
+        error.source().map_or("connection_lost", error_type)
     }
 }

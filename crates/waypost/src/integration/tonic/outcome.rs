@@ -6,14 +6,14 @@ use tonic::{Code, Status};
 use crate::integration::http::classify;
 use crate::outlier::Outcome;
 
-/// The outcome that the head of a response counts as. A call that fails before its first message has its
-/// status there; otherwise the head counts as a success, and the status follows in the trailers.
+/// The outcome of a call by the head of its response. A call that fails before its first message has its
+/// status there; otherwise the head is a success, and the status follows in the trailers.
 pub(super) fn head_outcome<B>(response: &Response<B>) -> Outcome {
     let headers = response.headers();
     status_outcome(headers).unwrap_or_else(|| classify(response.status(), headers))
 }
 
-/// The outcome that the status in these headers or trailers counts as; `None` if there is no status.
+/// The outcome of a call by the status in these headers or trailers; `None` if there is no status.
 pub(super) fn status_outcome(headers: &HeaderMap) -> Option<Outcome> {
     Some(match Status::from_header_map(headers)?.code() {
         Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Outcome::Failed,

@@ -15,7 +15,7 @@ use waypost_core::{Instance, ServiceName};
 pub(super) struct CallSpan(Span);
 
 impl CallSpan {
-    /// `path` is that of the request: `/package.Service/Method`.
+    /// `path` is the path of the request: `/package.Service/Method`.
     pub(super) fn new(path: &str, service: &ServiceName, instance: &Instance) -> Self {
         let name = path.trim_start_matches('/');
         let (rpc_service, rpc_method) = name.rsplit_once('/').unwrap_or(("", name));
@@ -37,34 +37,37 @@ impl CallSpan {
     }
 
     /// Runs a future within the span.
-    pub(super) fn follow<F: Future>(&self, future: F) -> impl Future<Output = F::Output> + use<F> {
+    pub(super) fn instrument<F: Future>(
+        &self,
+        future: F,
+    ) -> impl Future<Output = F::Output> + use<F> {
         future.instrument(self.0.clone())
     }
 
-    /// Records the head of the response: its status, if the call has ended with it, or a status of HTTP
-    /// that comes from a proxy.
-    pub(super) fn responded<B>(&self, response: &Response<B>) {
+    /// Records the head of the response: the gRPC status, if there is one, or an HTTP status other than 200,
+    /// such as that of a proxy.
+    pub(super) fn record_response<B>(&self, response: &Response<B>) {
         if response.status() == StatusCode::OK {
-            self.ended(response.headers());
+            self.record_status(response.headers());
         } else {
-            self.failed(response.status().as_u16());
+            self.record_error(response.status().as_u16());
         }
     }
 
-    /// Records the status of the call, if it is in these headers or trailers.
-    pub(super) fn ended(&self, headers: &HeaderMap) {
+    /// Records the gRPC status in these headers or trailers, if there is one.
+    pub(super) fn record_status(&self, headers: &HeaderMap) {
         let Some(status) = Status::from_header_map(headers) else {
             return;
         };
         let code = i32::from(status.code());
         self.0.record("rpc.grpc.status_code", code);
         if status.code() != Code::Ok {
-            self.failed(code);
+            self.record_error(code);
         }
     }
 
     /// Records why the call failed.
-    pub(super) fn failed(&self, kind: impl fmt::Display) {
+    pub(super) fn record_error(&self, kind: impl fmt::Display) {
         self.0.record("error.type", display(kind));
         self.0.record("otel.status_code", "ERROR");
     }

@@ -1,4 +1,4 @@
-//! What serving a client's connection needs, whichever version of HTTP it speaks, and how it ends.
+//! What is needed to serve a client's connection with any version of HTTP, and how serving it ended.
 
 use std::future::poll_fn;
 use std::io;
@@ -18,32 +18,32 @@ use crate::worker::Worker;
 
 pub(crate) type BoxError = Box<dyn std::error::Error + Send + Sync>;
 
-/// What serving a connection needs.
+/// What is needed to serve a connection.
 #[derive(Clone)]
-pub(crate) struct Scope {
+pub(crate) struct ConnectionContext {
     pub(crate) server: Arc<Server>,
     pub(crate) worker: Arc<Worker>,
     pub(crate) peer: SocketAddr,
-    /// The limit on the time in which the client sends nothing. The worker also uses it to wake the task of
-    /// the connection when the worker drains or closes.
+    /// The time limit while the client sends nothing. The worker also uses it to wake the connection's
+    /// task when the worker drains or closes.
     pub(crate) deadline: Arc<Deadline>,
 }
 
 /// How serving a connection ended.
-pub(crate) enum Served {
+pub(crate) enum ServeOutcome {
     Closed,
     /// The client has sent nothing since its last request or the TLS handshake, for the given time.
     Idle(Transport, Duration),
 }
 
-impl Scope {
+impl ConnectionContext {
     pub(crate) fn limits(&self) -> ClientLimits {
         ClientLimits::new(self.server.config())
     }
 
-    /// Waits until the client has sent something. False if the connection is to be closed, since the
-    /// limit has passed or the worker drains.
-    pub(crate) fn poll_receives(
+    /// Waits until the client has sent something. False if the connection was closed instead, because the
+    /// time limit has passed or the worker drains.
+    pub(crate) fn poll_received(
         &self,
         transport: &mut Transport,
         cx: &mut Context<'_>,
@@ -53,14 +53,14 @@ impl Scope {
             return Poll::Ready(readable.map(|()| true));
         }
         if self.deadline.has_passed() || self.worker.is_draining() {
-            // With TLS, this sends `close_notify`, so the client knows that nothing is missing.
+            // With TLS, this sends `close_notify`, which tells the client that nothing was cut off.
             let _ = Pin::new(transport).poll_shutdown(cx);
             return Poll::Ready(Ok(false));
         }
         Poll::Pending
     }
 
-    /// Awaits a future for at most `limit`, and until the worker drains.
+    /// Awaits a future. Fails after `limit`, or when the worker drains.
     pub(crate) async fn within<T>(
         &self,
         limit: Duration,
