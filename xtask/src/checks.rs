@@ -120,8 +120,7 @@ pub(crate) fn simulate(args: &[String]) -> Result {
     shell::run(command.args(args))
 }
 
-/// Calls the parsers of external input with `inputs` changed inputs each. The tests call them with a few
-/// thousand. `names` select tests.
+/// Runs the fuzz tests with this number of inputs each, instead of a few thousand. `names` select tests.
 pub(crate) fn fuzz(inputs: &str, names: &[String]) -> Result {
     if inputs.parse::<u64>().is_err() {
         return Err(format!("fuzz: {inputs:?} is not a number of inputs"));

@@ -40,7 +40,7 @@ Commands:
                     choose others: --schedules N, --first SEED, or --seed SEED to replay one
   fuzz INPUTS [NAME...]
                     Call each parser of external input, or those whose tests have these names, with this
-                    many changed inputs; another WAYPOST_FUZZ_SEED changes the inputs
+                    many mutated inputs; WAYPOST_FUZZ_SEED selects other mutations
   test-python [ARGS]
                     Run the tests of the Python package alone; ARGS are arguments of pytest
   dist [--program FILE] [--out DIRECTORY]

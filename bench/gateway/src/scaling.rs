@@ -15,10 +15,10 @@ const CONTROLLER: &str = "/sys/fs/cgroup/cpu";
 /// The CPU time of a worker in each period: 20 % of a core.
 const PERIOD_MICROS: u32 = 10_000;
 const QUOTA_MICROS: u32 = 2_000;
-/// The maximum, so that other programs don't keep a worker from using its quota.
+/// The maximum weight, so that other programs don't prevent a worker from using its quota.
 const SHARES: u32 = 262_144;
-/// So many that a worker has enough requests for its whole quota when a period begins, and so few that none
-/// is idle for so long that the gateway frees its buffers.
+/// Enough for a worker to have requests for its whole quota when a period begins, but so few that none is
+/// idle long enough for the gateway to free its buffers.
 const CONNECTIONS: u32 = 128;
 
 pub(crate) fn run(rounds: u32, seconds: u32, folder: &Path) -> Result<(), String> {
@@ -49,7 +49,7 @@ impl Limited {
     fn start(name: &str, workers: usize, origin: &Origin, folder: &Path) -> Result<Self, String> {
         let proxy = Proxy::start(name, origin.port, folder)?;
         let mut threads = proxy.threads("gateway-")?;
-        // The first worker answers before the last one is started.
+        // The first worker may answer before the last one has started.
         for _ in 0..100 {
             if threads.len() == workers {
                 break;

@@ -49,7 +49,7 @@ fn located(origin: &dyn Display, error: &Error) -> ConfigError {
     ConfigError::new(location, problem(error))
 }
 
-/// What is wrong, in terms that an author of YAML knows.
+/// Describes an error in terms of YAML instead of the parser.
 fn problem(error: &Error) -> String {
     let error = error.without_snippet();
     match error {
@@ -100,7 +100,7 @@ fn problem(error: &Error) -> String {
     }
 }
 
-/// The values of a type, which the parser calls by its name in Rust.
+/// Describes the values of a scalar type that the parser calls by its Rust name.
 fn scalar_named(name: &str) -> Option<&'static str> {
     Some(match name {
         "boolean" => "true or false",

@@ -30,7 +30,7 @@ pub(super) struct Faults {
     pub(super) answers_lost: bool,
     /// Writes are applied twice.
     pub(super) duplicated: bool,
-    /// The registry takes three seconds for each answer.
+    /// Each answer of the registry takes three seconds.
     pub(super) slow: bool,
 }
 
@@ -74,7 +74,7 @@ impl FaultyRegistry {
         self.0.changed.send_replace(());
     }
 
-    /// Tells the readers once a second if instances have become critical.
+    /// Checks each second which instances are critical, and notifies readers of changes.
     pub(super) async fn run_checks(self) {
         let mut earlier = BTreeSet::new();
         loop {
@@ -125,7 +125,7 @@ impl FaultyRegistry {
         }
     }
 
-    /// Applies a change, which returns whether readers see a difference.
+    /// Applies a change. `change` returns whether readers would notice it.
     async fn write(&self, change: impl Fn(&mut State) -> bool) -> Result<(), ProviderError> {
         self.delay().await;
         let mut state = self.state();

@@ -15,8 +15,8 @@ use super::registry::{Faults, FaultyRegistry, TTL};
 
 const SERVICES: usize = 5;
 const REPLICAS: usize = 3;
-/// The strategies that a client chooses from. One client in 50 uses `consistent_hash` instead, which takes far
-/// longer to prepare.
+/// The strategies of the clients. One client in 50 uses `consistent_hash` instead, whose table takes far longer
+/// to build.
 const STRATEGIES: [&str; 4] = [
     "round_robin",
     "weighted_random",
@@ -25,7 +25,7 @@ const STRATEGIES: [&str; 4] = [
 ];
 /// The timeout of a call.
 const TIME_LIMIT: Duration = Duration::from_millis(500);
-/// How many calls a client sends to a service at once.
+/// The number of calls that a client makes to each service at the same time.
 const CONCURRENT_CALLS: usize = 3;
 /// Without faults, a client sees a change in the registry within this time, which is a little longer than
 /// the interval of heartbeats.
@@ -74,7 +74,7 @@ struct Failures {
     /// When it stopped responding.
     since: Instant,
     count: u64,
-    /// The service's counter of prevented ejections before the first of these failures.
+    /// The service's `ejections_overflow` before the first of these failures.
     overflow: u64,
     /// Whether another process of the service was ejected at any of these failures. At most one of three
     /// may be ejected, and the counter doesn't count every ejection that this limit prevents.
@@ -83,7 +83,7 @@ struct Failures {
 
 /// What a client's balancer has ejected.
 struct EjectionState {
-    /// The counter of ejections that the limit has prevented.
+    /// The counter `ejections_overflow`: ejections that the limit has prevented.
     overflow: u64,
     ejected: Vec<String>,
 }
@@ -274,7 +274,7 @@ impl World {
         }
     }
 
-    /// Each client calls each service a few times. All calls of a client run at once.
+    /// Each client calls each service a few times, all at the same time.
     async fn call_everything(&mut self) {
         let processes = &self.processes;
         for client in &mut self.clients {
@@ -341,8 +341,8 @@ impl World {
                 }
                 client.seen[service] = seen;
             }
-            // Five failures eject, when other calls may be under way. Then there is one trial per ejection,
-            // which lasts 27 s or more.
+            // An instance is ejected after five failures, while other calls to it may be in flight. Then each
+            // ejection, of at least 27 s, is followed by one trial call.
             for (port, failures) in &client.failures {
                 let process = &self.processes[usize::from(port - 1_000)];
                 let trials = failures.since.elapsed().as_secs() / 27 + 1;

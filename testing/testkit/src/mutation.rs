@@ -1,4 +1,4 @@
-//! A mutational fuzzer: calls a function with changed valid inputs.
+//! A mutational fuzzer: calls a function with randomly changed valid inputs.
 //!
 //! It needs neither coverage nor a nightly compiler, so the tests of each crate run it with a few
 //! thousand inputs. The fuzz targets in the folder `fuzz` of the repository call the same functions, guided
@@ -14,18 +14,18 @@ use rustix::time::{ClockId, clock_gettime};
 /// The processor time that an input may take. It doesn't depend on how busy the machine is.
 const TIME_LIMIT: Duration = Duration::from_secs(5);
 
-/// The longest piece of an input that a mutation removes or repeats, in bytes.
+/// The maximum number of bytes that a mutation removes, repeats or replaces.
 const MAX_PIECE: usize = 16;
 
 /// Calls `target` with each of the seeds and then with `inputs` mutations of them.
 ///
-/// `fragments` are strings with a meaning in the format, which mutations insert. The inputs are the same in
-/// each run. Two environment variables change that: `WAYPOST_FUZZ_INPUTS` is the number of inputs, and
-/// `WAYPOST_FUZZ_SEED` the seed of the random numbers.
+/// `fragments` are tokens of the format, which mutations insert. The inputs are the same in each run, unless
+/// these environment variables are set: `WAYPOST_FUZZ_INPUTS`, the number of inputs, and
+/// `WAYPOST_FUZZ_SEED`, the seed of the random numbers.
 ///
 /// # Panics
 ///
-/// If the target panics or takes more than 5 s of processor time; the message shows the input. If there are
+/// If the target panics or takes 5 s of processor time, with a message that shows the input; or if there are
 /// no seeds.
 pub fn fuzz(target: fn(&[u8]), seeds: &[impl AsRef<[u8]>], fragments: &[&str], inputs: usize) {
     let seeds: Vec<&[u8]> = seeds.iter().map(AsRef::as_ref).collect();
@@ -44,7 +44,7 @@ pub fn fuzz(target: fn(&[u8]), seeds: &[impl AsRef<[u8]>], fragments: &[&str], i
 ///
 /// # Panics
 ///
-/// If it does; the message shows the first 4 kB of the input.
+/// In both cases; the message shows the first 4 kB of the input.
 pub fn call(target: fn(&[u8]), input: &[u8]) {
     let start = processor_time();
     let result = catch_unwind(|| target(input));

@@ -167,11 +167,11 @@ impl ObjectClient {
     }
 
     /// Follows all objects of these kinds in all namespaces, until the watch is dropped. `parse` turns
-    /// the JSON of an object into what is kept of it; `None` if it can't be read. Such an object keeps its
-    /// last readable version, or is left out if there is none.
+    /// the JSON of an object into the value that is kept; `None` if it is unreadable. The last readable
+    /// version of such an object is kept, if there is one.
     ///
-    /// Known objects are kept if the server fails. An empty list after a failure counts only if it lasts
-    /// for 10 s, since a wiped etcd looks like that.
+    /// Known objects are kept if the server fails. An empty list after a failure is applied only if it
+    /// lasts for 10 s, since it may be that of a wiped etcd.
     ///
     /// # Panics
     /// Outside a Tokio runtime.

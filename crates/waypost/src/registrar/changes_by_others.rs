@@ -1,4 +1,4 @@
-//! Notices that other processes change the registration.
+//! Detects and logs changes of the registration by other processes.
 
 use std::sync::Arc;
 
@@ -7,7 +7,7 @@ use waypost_core::InstanceId;
 /// Tracks changes of the registration by other processes.
 #[derive(Debug, Default)]
 pub(super) struct ChangesByOthers {
-    /// The number of heartbeats without a change since the last change; `None` if there was none.
+    /// The number of heartbeats since the last change; `None` if there was no change.
     quiet: Option<u32>,
     /// Whether it was logged that another process registers the same id.
     conflict_logged: bool,
@@ -15,8 +15,8 @@ pub(super) struct ChangesByOthers {
 }
 
 impl ChangesByOthers {
-    /// If two changes are fewer heartbeats apart than this, they were made by another process that also
-    /// sends heartbeats, not by a person or a tool.
+    /// Two changes that are fewer heartbeats apart are a conflict: another process also keeps this id
+    /// registered. A person or a tool changes it less often.
     const CONFLICT: u32 = 2;
 
     /// The number of heartbeats without a change after which a conflict has ended.

@@ -1,4 +1,4 @@
-//! Deregisters the instance when the registrar ends, even if its runtime ends first.
+//! Deregisters the instance when its registrar ends, or when the Tokio runtime does.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -17,11 +17,11 @@ use crate::telemetry::ServiceMetrics;
 /// How long deregistration is retried. After that it is left to the registry's checks.
 const DEREGISTER_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// The same at the end of the runtime, which waits for it.
+/// The same while the runtime shuts down, since the shutdown waits for it.
 const LAST_DEREGISTER_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// Deregisters the instance if the task ends early, with its runtime: no further heartbeats would be
-/// sent.
+/// Deregisters the instance. Dropping it does so if the runtime shuts down before the registrar ends, since
+/// no further heartbeats are sent then.
 pub(super) struct DeregisterOnDrop {
     pub(super) provider: Arc<dyn Provider>,
     pub(super) registration: Registration,
@@ -37,7 +37,7 @@ impl DeregisterOnDrop {
         self.deregistered(result);
     }
 
-    /// Logs and publishes the result.
+    /// Logs the result, and publishes it as the state.
     fn deregistered(&self, result: Result<(), ProviderError>) {
         let id = self.registration.instance().id();
         let never_registered = matches!(&*self.state.borrow(), RegistrationState::Pending(Some(_)));
@@ -58,7 +58,7 @@ impl DeregisterOnDrop {
 
 impl Drop for DeregisterOnDrop {
     fn drop(&mut self) {
-        // If the registry fails, waiting for it would only delay the end of the program.
+        // If the registry is failing, waiting for it would only delay the end of the program.
         let may_be_registered = matches!(
             &*self.state.borrow(),
             RegistrationState::Registered | RegistrationState::Pending(None)

@@ -1,4 +1,4 @@
-//! The task of a registrar.
+//! The control loop of a registrar.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,8 +23,8 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(5);
 /// there are none.
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(3);
 
-/// Compares the desired state with the registry's at each heartbeat and at each change, and makes the calls
-/// that are needed, until the registration is to end.
+/// Compares the desired state with the registry's at each heartbeat and each change, and makes the calls that
+/// are needed. When the desired state is no longer registered, deregisters and ends.
 pub(super) async fn reconcile(
     provider: Arc<dyn Provider>,
     registration: Registration,
@@ -47,7 +47,7 @@ pub(super) async fn reconcile(
     let mut backoff = Backoff::new(Duration::from_millis(200), MAX_BACKOFF);
     let mut known = false;
     let mut changes_by_others = ChangesByOthers::default();
-    // The maintenance that was set in the registry; a new registration has none.
+    // The reason for maintenance that the registry has; a new registration has none.
     let mut maintenance = None;
     loop {
         let desired = changes.borrow_and_update().clone();
@@ -78,7 +78,8 @@ pub(super) async fn reconcile(
                 continue;
             }
             // A difference right after the registration means that the registry stores it in another
-            // form, or that another process has registered since. Registering at once would be a busy loop.
+            // form, or that another process has registered since. Registering again at once would be a
+            // busy loop.
             Ok(HeartbeatResponse::Known | HeartbeatResponse::Changed(_)) => {
                 backoff.reset();
                 if known {

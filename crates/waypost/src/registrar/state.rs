@@ -1,4 +1,4 @@
-//! The state that a registration should have, and the one that it has.
+//! The desired and the actual state of a registration.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ pub(super) struct Desired {
     pub(super) target: Target,
     /// The reason for maintenance, if the instance should be in maintenance.
     pub(super) maintenance: Option<Arc<str>>,
-    /// The number of reports that were requested.
+    /// How often a health report was requested; a change triggers one.
     pub(super) reports: u64,
 }
 
@@ -18,7 +18,7 @@ pub(super) struct Desired {
 pub(super) enum Target {
     Registered,
     Deregistered,
-    /// Stop without a further call to the registry.
+    /// The task ends without another call to the registry.
     Abandoned,
 }
 
@@ -32,6 +32,6 @@ pub enum RegistrationState {
     Registered,
     /// The instance was registered, and now the registry fails. Heartbeats are retried.
     Lost(ProviderError),
-    /// Deregistered; `Err` if the registry could not be reached for that.
+    /// Deregistered, or why that failed.
     Deregistered(Result<(), ProviderError>),
 }
