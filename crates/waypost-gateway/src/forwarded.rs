@@ -7,7 +7,7 @@ use http::header;
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 use ipnet::IpNet;
 
-use crate::headers::{append, is_forwarding_header};
+use crate::headers::{append, is_forwarding_header, remove_where};
 
 const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const X_FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
@@ -65,7 +65,7 @@ impl Forwarding {
             self.extend(headers, values, prefix);
             return;
         }
-        remove_forwarding_headers(headers);
+        remove_where(headers, |name| is_forwarding_header(name.as_str()));
         headers.insert(header::FORWARDED, values.forwarded);
         headers.insert(X_FORWARDED_FOR, self.peer_value.clone());
         headers.insert(X_FORWARDED_PROTO, HeaderValue::from_static(self.scheme));
@@ -184,16 +184,6 @@ impl Forwarding {
             Some(host) => format!("for={node};host=\"{host}\";proto={scheme}"),
             None => format!("for={node};proto={scheme}"),
         }
-    }
-}
-
-fn remove_forwarding_headers(headers: &mut HeaderMap) {
-    while let Some(name) = headers
-        .keys()
-        .find(|name| is_forwarding_header(name.as_str()))
-        .cloned()
-    {
-        headers.remove(name);
     }
 }
 

@@ -35,8 +35,8 @@ impl FramingFault {
     }
 }
 
-/// Reads the lines of request heads and skips bodies, up to the first malformed line: hyper rejects
-/// that as well, and reads no further request from the connection.
+/// Reads the lines of request heads and skips bodies, up to the first fault or the first line that hyper
+/// rejects too. No further request of the connection is served.
 #[derive(Default)]
 pub(crate) struct Scanner {
     fault: FramingFault,

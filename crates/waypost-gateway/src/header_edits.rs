@@ -2,6 +2,8 @@
 
 use http::header::{HeaderMap, HeaderName, HeaderValue};
 
+use crate::headers;
+
 /// Headers to remove, to replace and to add, in this order.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct HeaderEdits {
@@ -26,11 +28,9 @@ impl HeaderEdits {
             let (a, b) = (a.as_str().bytes().map(plain), b.as_str().bytes().map(plain));
             a.eq(b)
         };
-        let is_removed = |name: &&HeaderName| self.remove.iter().any(|one| is_alike(one, name));
-        while let Some(name) = headers.keys().find(is_removed) {
-            let name = name.clone();
-            headers.remove(name);
-        }
+        headers::remove_where(headers, |name| {
+            self.remove.iter().any(|one| is_alike(one, name))
+        });
     }
 
     pub(crate) fn apply(&self, headers: &mut HeaderMap) {

@@ -47,7 +47,12 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     if all.any(|(name, line)| *name == header::CONNECTION && !is_usual(line)) {
         remove_listed_in_connection(headers);
     }
-    while let Some(name) = headers.keys().find(|name| is_hop_by_hop(name)) {
+    remove_where(headers, is_hop_by_hop);
+}
+
+/// Removes the headers whose names have a property.
+pub(crate) fn remove_where(headers: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool) {
+    while let Some(name) = headers.keys().find(|name| is_removed(name)) {
         let name = name.clone();
         headers.remove(name);
     }
@@ -120,30 +125,23 @@ pub(crate) fn is_forwarding_header(name: &str) -> bool {
 /// Removes fields that must not be in trailers (RFC 9110, section 6.5.1): a service might mistake them
 /// for headers that the gateway has checked.
 pub(crate) fn strip_from_trailers(trailers: &mut HeaderMap) {
-    let forbidden: Vec<HeaderName> = trailers
-        .keys()
-        .filter(|name| {
-            let is_control = [
-                header::AUTHORIZATION,
-                header::CONTENT_ENCODING,
-                header::CONTENT_LENGTH,
-                header::CONTENT_TYPE,
-                header::COOKIE,
-                header::EXPECT,
-                header::HOST,
-                header::RANGE,
-                header::SET_COOKIE,
-                header::TRAILER,
-                header::VIA,
-            ]
-            .contains(name);
-            is_control || is_hop_by_hop(name) || is_forwarding_header(name.as_str())
-        })
-        .cloned()
-        .collect();
-    for name in forbidden {
-        trailers.remove(name);
-    }
+    remove_where(trailers, |name| {
+        let is_control = [
+            header::AUTHORIZATION,
+            header::CONTENT_ENCODING,
+            header::CONTENT_LENGTH,
+            header::CONTENT_TYPE,
+            header::COOKIE,
+            header::EXPECT,
+            header::HOST,
+            header::RANGE,
+            header::SET_COOKIE,
+            header::TRAILER,
+            header::VIA,
+        ]
+        .contains(name);
+        is_control || is_hop_by_hop(name) || is_forwarding_header(name.as_str())
+    });
 }
 
 /// Whether a comma-separated header contains a token, ignoring case.

@@ -49,7 +49,7 @@ fn common_length(headers: &HeaderMap) -> Option<HeaderValue> {
 }
 
 fn is_number(text: &[u8]) -> bool {
-    text.iter().all(u8::is_ascii_digit)
+    !text.is_empty() && text.iter().all(u8::is_ascii_digit)
 }
 
 #[cfg(test)]
@@ -87,6 +87,7 @@ mod tests {
             &[("content-length", "5, 6")][..],
             &[("content-length", "5"), ("content-length", "6")],
             &[("content-length", "+5")],
+            &[("content-length", "")],
             &[
                 ("content-length", "6"),
                 ("content-length", "5"),

@@ -8,6 +8,8 @@ use http::header;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use waypost::Instance;
 
+use crate::target::dots;
+
 /// The references of one response.
 pub(crate) struct Rewriter<'a> {
     /// The part of the path that the service doesn't see, such as `/auth`.
@@ -187,11 +189,7 @@ fn without_dot_segments(text: &[u8]) -> Option<Vec<u8>> {
     let mut is_changed = false;
     let mut ends_with_dots = false;
     for segment in path.split(|byte| *byte == b'/').skip(1) {
-        let dots = match &*segment.to_ascii_lowercase() {
-            b"." | b"%2e" => 1,
-            b".." | b".%2e" | b"%2e." | b"%2e%2e" => 2,
-            _ => 0,
-        };
+        let dots = dots(segment);
         ends_with_dots = dots > 0;
         is_changed |= ends_with_dots;
         match dots {

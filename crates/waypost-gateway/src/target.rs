@@ -118,19 +118,26 @@ fn is_valid_host(host: &[u8]) -> bool {
 /// between encoded slashes or backslashes, or with parameters after a semicolon. It would lead out of the
 /// instance's prefix, or to the path of another route.
 pub(crate) fn has_dot_segment(path: &str) -> bool {
-    let is_dot = |segment: &str| {
-        // The longest spelling is "%2e%2e".
-        segment.len() <= 6
-            && segment.starts_with(['.', '%'])
-            && matches!(
-                segment.to_ascii_lowercase().replace("%2e", ".").as_str(),
-                "." | ".."
-            )
-    };
+    let has_dots = |path: &str| path.split('/').any(|segment| dots(segment.as_bytes()) > 0);
     if has_special(path) {
-        normalize(path).split('/').any(is_dot)
+        has_dots(&normalize(path))
     } else {
-        path.split('/').any(is_dot)
+        has_dots(path)
+    }
+}
+
+/// 1 for a segment that is `.`, 2 for `..`, also with encoded dots; 0 for all others.
+pub(crate) fn dots(segment: &[u8]) -> usize {
+    fn after_dot(text: &[u8]) -> Option<&[u8]> {
+        match text {
+            [b'.', rest @ ..] | [b'%', b'2', b'e' | b'E', rest @ ..] => Some(rest),
+            _ => None,
+        }
+    }
+    match after_dot(segment).map(|rest| (rest, after_dot(rest))) {
+        Some(([], _)) => 1,
+        Some((_, Some([]))) => 2,
+        _ => 0,
     }
 }
 
@@ -143,16 +150,25 @@ pub(crate) fn normalized_path(path: &str) -> Option<String> {
     Some(normalize(path)).filter(|read| read != path)
 }
 
+/// Whether it has encoded slashes, backslashes or parameters.
 fn has_special(path: &str) -> bool {
-    memchr::memchr3(b'%', b';', b'\\', path.as_bytes()).is_some()
+    let mut found = memchr::memchr3_iter(b'%', b';', b'\\', path.as_bytes());
+    found.any(|at| {
+        path.get(at..)
+            .is_some_and(|rest| !rest.starts_with('%') || begins_with_encoded_slash(rest))
+    })
+}
+
+fn begins_with_encoded_slash(text: &str) -> bool {
+    let code = text.get(..3).unwrap_or_default();
+    code.eq_ignore_ascii_case("%2f") || code.eq_ignore_ascii_case("%5c")
 }
 
 fn normalize(path: &str) -> String {
     let mut read = String::with_capacity(path.len());
     let mut rest = path;
     while let Some(next) = rest.chars().next() {
-        let code = rest.get(..3).unwrap_or_default();
-        let is_encoded = code.eq_ignore_ascii_case("%2f") || code.eq_ignore_ascii_case("%5c");
+        let is_encoded = begins_with_encoded_slash(rest);
         let length = if is_encoded { 3 } else { next.len_utf8() };
         rest = rest.get(length..).unwrap_or_default();
         if next == ';' {

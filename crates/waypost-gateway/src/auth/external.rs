@@ -232,8 +232,8 @@ impl ExternalAuth {
     }
 }
 
-/// The refusal of the authorisation service as an error with the same headers. A gRPC client can't follow a redirect to a
-/// login page.
+/// The refusal of the authorisation service as an error with the same headers. A gRPC client can't follow a
+/// redirect to a login page.
 fn for_grpc_client(answer: WholeResponse) -> Problem {
     let status = if answer.status.is_redirection() {
         StatusCode::UNAUTHORIZED
@@ -242,18 +242,10 @@ fn for_grpc_client(answer: WholeResponse) -> Problem {
     };
     let mut headers = answer.headers;
     headers::strip_hop_by_hop(&mut headers);
-    let is_of_body = |name: &HeaderName| {
+    headers::remove_where(&mut headers, |name| {
         let name = name.as_str();
         name.starts_with("content-") || name.starts_with("grpc-")
-    };
-    for name in headers
-        .keys()
-        .filter(|name| is_of_body(name))
-        .cloned()
-        .collect::<Vec<_>>()
-    {
-        headers.remove(name);
-    }
+    });
     let detail = "the request was refused by the authorisation service";
     Problem::new(status, "external_auth_refused", detail).headers(headers)
 }

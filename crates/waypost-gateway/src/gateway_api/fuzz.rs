@@ -13,13 +13,13 @@ pub(crate) fn translate_route(text: &[u8]) {
     let Ok(mut route) = serde_json::from_slice::<HttpRoute>(text) else {
         return;
     };
-    let parent = json!({ "name": "gateway", "namespace": "demo" });
+    let parent = json!({ "name": "gateway", "namespace": "shop" });
     route.spec.parent_refs = serde_json::from_value(json!([parent])).unwrap_or_default();
     let class = json!({
         "metadata": { "name": "waypost" }, "spec": { "controllerName": CONTROLLER },
     });
     let gateway = json!({
-        "metadata": { "name": "gateway", "namespace": "demo" },
+        "metadata": { "name": "gateway", "namespace": "shop" },
         "spec": { "gatewayClassName": "waypost", "listeners": [
             { "name": "http", "port": 80, "protocol": "HTTP", "allowedRoutes": { "namespaces": { "from": "All" } } },
         ] },
@@ -53,13 +53,13 @@ pub(crate) fn resolve_objects(text: &[u8]) {
     assert!(again.is_empty(), "{again:?}");
 }
 
-fn settings() -> Settings {
+pub(super) fn settings() -> Settings {
     Settings {
         class: "waypost".into(),
         has_tls: false,
         port: 80,
         addresses: Vec::new(),
-        namespace: "demo".into(),
+        namespace: "shop".into(),
         allows_external_names: false,
     }
 }

@@ -3,20 +3,10 @@
 use serde_json::{Value, json};
 
 use super::Settings;
+use super::fuzz::settings;
 use super::objects::Objects;
 use super::resolve::{Resolution, resolve};
 use super::rules::duration;
-
-fn settings() -> Settings {
-    Settings {
-        class: "waypost".into(),
-        has_tls: false,
-        port: 80,
-        addresses: Vec::new(),
-        namespace: "shop".into(),
-        allows_external_names: false,
-    }
-}
 
 fn metadata(namespace: &str, name: &str) -> Value {
     json!({ "namespace": namespace, "name": name, "resourceVersion": "7", "generation": 3 })

@@ -12,10 +12,8 @@ use waypost::{ConfigError, ServiceName, parse_yaml};
 use super::auth_spec::{ApiKeysSpec, AuthSpec, ExternalAuthSpec, JwtSpec};
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
 use super::values::{Check, Checked, duration, size};
+use crate::access_log::is_probe;
 use crate::header_edits::HeaderEdits;
-
-/// The paths on the public port that the gateway answers itself.
-const OWN_PATHS: [&str; 3] = ["/health", "/livez", "/readyz"];
 
 /// A routes file.
 #[derive(Debug, Default)]
@@ -544,7 +542,7 @@ impl MatchSpec {
         match (&self.path, &self.exact, &self.template) {
             (None, None, None) => Ok(PathPattern::Prefix(String::new())),
             (Some(prefix), None, None) => PathPattern::prefix(prefix),
-            (None, Some(path), None) if OWN_PATHS.contains(&path.as_str()) => {
+            (None, Some(path), None) if is_probe(path) => {
                 Err(format!("`match.exact`: the gateway answers {path} itself"))
             }
             (None, Some(path), None) => PathPattern::exact(path),
