@@ -82,7 +82,8 @@ pub(crate) fn publish<T: PartialEq>(
 
 /// The values and errors published on a channel, starting with the latest. If a value was published
 /// with an error, the value is yielded first, and again when the error is over. An error that is
-/// already over is yielded before the value, and so is an interruption, whose value may be incomplete.
+/// already over is yielded before the value. So is an interruption of the watch, since the value may be
+/// incomplete until the watch has caught up.
 /// When the sender is dropped, the stream ends with `closed`. `keep_alive` is dropped with the stream.
 pub(crate) fn subscribe<T: Clone + Send + Sync + 'static>(
     mut channel: watch::Receiver<Latest<T>>,
