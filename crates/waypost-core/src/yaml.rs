@@ -71,6 +71,18 @@ fn problem(error: &Error) -> String {
         } => {
             return "expected a list, such as `[a, b]`".into();
         }
+        Error::Unexpected {
+            expected: "string scalar",
+            ..
+        } => {
+            return "expected a single value, not a list or a mapping".into();
+        }
+        Error::ExternallyTaggedEnumExpectedScalarOrMapping { .. } => {
+            return "expected a single value or a mapping, not a list".into();
+        }
+        Error::UnexpectedValueForUnitEnumVariant { .. } => {
+            return "there must be no value here".into();
+        }
         Error::InvalidScalar { ty, .. } => {
             if let Some(expected) = scalar_named(ty) {
                 return format!("expected {expected}");
@@ -116,6 +128,7 @@ fn scalar_named(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use serde::Deserialize;
     use serde::de::IgnoredAny;
 
     use super::*;
@@ -148,6 +161,10 @@ mod tests {
     #[test]
     fn problems_are_described_for_authors_of_yaml_and_not_of_programs() {
         type Ports = std::collections::BTreeMap<String, u16>;
+        #[derive(Debug, Deserialize)]
+        enum Choice {
+            One,
+        }
         for (yaml, message) in [
             (
                 "a: 1\na: 2\n",
@@ -161,6 +178,10 @@ mod tests {
                 "[]",
                 "a.yaml:1:1: expected a mapping, such as `name: value`",
             ),
+            (
+                "a: [1]",
+                "a.yaml:1:4: expected a single value, not a list or a mapping",
+            ),
             ("~: 1", "a.yaml:1:1: null is not allowed here"),
             ("a: *b", "a.yaml:1:4: reference to unknown value"),
             (
@@ -171,6 +192,11 @@ mod tests {
             let error = parse_yaml::<Ports>("a.yaml", yaml).unwrap_err();
             assert_eq!(error.to_string(), message);
         }
+        let choice = parse_yaml::<Choice>("a.yaml", "[One]").unwrap_err();
+        let expected = "expected a single value or a mapping, not a list";
+        assert_eq!(choice.problem(), expected);
+        let choice = parse_yaml::<Choice>("a.yaml", "One: 1").unwrap_err();
+        assert_eq!(choice.problem(), "there must be no value here");
         let lists = parse_yaml::<Vec<String>>("a.yaml", "a: 1").unwrap_err();
         assert_eq!(lists.problem(), "expected a list, such as `[a, b]`");
         let empty = parse_yaml::<Vec<String>>("a.yaml", "[a, ~]").unwrap_err();
