@@ -1,19 +1,22 @@
-//! A `tracing` span for each attempt of an HTTP request.
+//! A `tracing` span for each attempt of a request.
+
+use std::fmt;
 
 use http::{Method, StatusCode};
 use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 use waypost_core::{Instance, ServiceName};
 
-/// The span of one attempt, with the attributes of OpenTelemetry's semantic conventions for HTTP clients
-/// (version 1.23). It costs nothing if no subscriber wants spans of `waypost::http` at level info.
-///
-/// The URL is not recorded, since its path and query may contain secrets.
-pub(crate) struct AttemptSpan(Span);
+/// The span of one attempt. The tonic integration has methods for gRPC calls.
+pub(crate) struct AttemptSpan(pub(super) Span);
 
 impl AttemptSpan {
-    /// `resends` is the number of attempts before this one.
-    pub(crate) fn new(
+    /// The span of an attempt of an HTTP request, with the attributes of OpenTelemetry's semantic conventions
+    /// for HTTP clients (version 1.23). It costs nothing if no subscriber wants spans of `waypost::http` at
+    /// level info. `resends` is the number of attempts before this one.
+    ///
+    /// The URL is not recorded, since its path and query may contain secrets.
+    pub(crate) fn http(
         method: &Method,
         service: &ServiceName,
         instance: &Instance,
@@ -49,18 +52,17 @@ impl AttemptSpan {
         future.instrument(self.0.clone())
     }
 
-    /// Records the response.
+    /// Records the response to an HTTP request.
     pub(crate) fn record_response(&self, status: StatusCode) {
         self.0.record("http.response.status_code", status.as_u16());
         if status.is_client_error() || status.is_server_error() {
-            self.0.record("error.type", display(status.as_u16()));
-            self.0.record("otel.status_code", "ERROR");
+            self.record_error(status.as_u16());
         }
     }
 
-    /// Records why there is no response.
-    pub(crate) fn record_error(&self, kind: &'static str) {
-        self.0.record("error.type", kind);
+    /// Records why the attempt failed.
+    pub(crate) fn record_error(&self, kind: impl fmt::Display) {
+        self.0.record("error.type", display(kind));
         self.0.record("otel.status_code", "ERROR");
     }
 }

@@ -226,7 +226,7 @@ impl<C: HttpClient> Attempts<'_, C> {
             self.next = self.client.copy(&request);
         }
         self.tried.push(lease.id().clone());
-        let span = AttemptSpan::new(&self.method, address.service(), &lease, resends);
+        let span = AttemptSpan::http(&self.method, address.service(), &lease, resends);
         let sending = self.client.start(request, &lease, &url)?;
         Ok(Some(Started {
             sending,

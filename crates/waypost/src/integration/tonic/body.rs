@@ -8,8 +8,8 @@ use tonic::Status;
 use tonic::body::Body;
 
 use super::outcome::status_outcome;
-use super::span::CallSpan;
 use crate::balance::Lease;
+use crate::integration::span::AttemptSpan;
 use crate::outlier::Outcome;
 
 /// Keeps a call in flight, and its span open, until the body ends, fails or is dropped.
@@ -18,11 +18,11 @@ use crate::outlier::Outcome;
 /// another outcome is recorded for the instance.
 pub(super) struct CallBody {
     body: Body,
-    call: Option<(Lease, CallSpan)>,
+    call: Option<(Lease, AttemptSpan)>,
 }
 
 impl CallBody {
-    pub(super) fn new(body: Body, lease: Lease, span: CallSpan) -> Self {
+    pub(super) fn new(body: Body, lease: Lease, span: AttemptSpan) -> Self {
         Self {
             body,
             call: Some((lease, span)),
@@ -49,7 +49,7 @@ impl http_body::Body for CallBody {
                 .map(|frame| frame.as_ref().map(Frame::trailers_ref))
             {
                 Some(Ok(Some(trailers))) => {
-                    span.record_status(trailers);
+                    span.record_grpc_status(trailers);
                     match status_outcome(trailers) {
                         None | Some(Outcome::Succeeded) => {}
                         Some(outcome) => lease.record(outcome),
@@ -97,7 +97,7 @@ mod tests {
         let client = ServiceDiscoveryClient::new(Arc::new(memory));
         let pick = client.pick("auth").await.unwrap();
         let lease = pick.lease();
-        let span = CallSpan::new("/echo.Echo/Stream", &"auth".parse().unwrap(), &lease);
+        let span = AttemptSpan::grpc("/echo.Echo/Stream", &"auth".parse().unwrap(), &lease);
         let mut trailers = HeaderMap::new();
         trailers.insert("grpc-status", status.parse().unwrap());
         let frames = [Frame::data("message".into()), Frame::trailers(trailers)];

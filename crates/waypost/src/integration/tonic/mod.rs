@@ -30,8 +30,8 @@ pub use ::tonic;
 
 use self::body::CallBody;
 use self::outcome::head_outcome;
-use self::span::CallSpan;
 use super::retry::{ATTEMPTS, pick_for};
+use super::span::AttemptSpan;
 use crate::balance::Balancer;
 use crate::client::ServiceDiscoveryClient;
 use crate::directory::Subscription;
@@ -233,7 +233,7 @@ async fn send(inner: Arc<Inner>, request: Request<Body>) -> Result<Response<Body
         let (lease, _) = pick_for(balancer, address, None, &tried)
             .await
             .map_err(|error| Status::unavailable(error.to_string()))?;
-        let span = CallSpan::new(request.uri().path(), address.service(), &lease);
+        let span = AttemptSpan::grpc(request.uri().path(), address.service(), &lease);
         let connecting = inner.channels.connect(lease.endpoint().instance());
         match span.instrument(connecting).await {
             Ok(channel) => break (lease, span, channel),
@@ -251,7 +251,7 @@ async fn send(inner: Arc<Inner>, request: Request<Body>) -> Result<Response<Body
     match span.instrument(channel.oneshot(request)).await {
         Ok(response) => {
             lease.record(head_outcome(&response));
-            span.record_response(&response);
+            span.record_grpc_response(&response);
             Ok(response.map(|body| Body::new(CallBody::new(body, lease, span))))
         }
         Err(error) => {

@@ -1,7 +1,7 @@
 //! Classifies gRPC statuses for outlier detection.
 
 use http::{HeaderMap, Response};
-use tonic::{Code, Status};
+use tonic::Code;
 
 use crate::integration::http::classify;
 use crate::outlier::Outcome;
@@ -13,9 +13,15 @@ pub(super) fn head_outcome<B>(response: &Response<B>) -> Outcome {
     status_outcome(headers).unwrap_or_else(|| classify(response.status(), headers))
 }
 
+/// The gRPC status in these headers or trailers, if there is one. Its message and details are not decoded.
+pub(super) fn status_code(headers: &HeaderMap) -> Option<Code> {
+    let status = headers.get("grpc-status")?;
+    Some(Code::from_bytes(status.as_bytes()))
+}
+
 /// The outcome of a call by the status in these headers or trailers; `None` if there is no status.
 pub(super) fn status_outcome(headers: &HeaderMap) -> Option<Outcome> {
-    Some(match Status::from_header_map(headers)?.code() {
+    Some(match status_code(headers)? {
         Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Outcome::Failed,
         Code::ResourceExhausted => Outcome::Rejected { retry_after: None },
         _ => Outcome::Succeeded,
@@ -25,6 +31,7 @@ pub(super) fn status_outcome(headers: &HeaderMap) -> Option<Outcome> {
 #[cfg(test)]
 mod tests {
     use http::StatusCode;
+    use tonic::Status;
     use tonic::body::Body;
 
     use super::*;
@@ -47,6 +54,15 @@ mod tests {
             let response = status.into_http::<Body>();
             assert_eq!(head_outcome(&response), outcome, "{code:?}");
         }
+    }
+
+    /// tonic's `Status::from_header_map` panics on them.
+    #[test]
+    fn details_that_are_not_base64_do_no_harm() {
+        let mut trailers = HeaderMap::new();
+        trailers.insert("grpc-status", "14".parse().unwrap());
+        trailers.insert("grpc-status-details-bin", "*".parse().unwrap());
+        assert_eq!(status_outcome(&trailers), Some(Outcome::Failed));
     }
 
     #[test]

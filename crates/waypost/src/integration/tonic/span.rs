@@ -1,22 +1,20 @@
-//! A `tracing` span for each attempt of a gRPC call.
-
-use std::fmt;
+//! The spans of gRPC calls.
 
 use http::{HeaderMap, Response, StatusCode};
-use tonic::{Code, Status};
-use tracing::field::{Empty, display};
-use tracing::{Instrument, Span};
+use tonic::Code;
+use tracing::field::Empty;
 use waypost_core::{Instance, ServiceName};
 
-/// The span of one attempt, with the attributes of OpenTelemetry's semantic conventions for gRPC clients
-/// (version 1.23). It costs nothing if no subscriber wants spans of `waypost::grpc` at level info.
-///
-/// Messages and metadata are not recorded, since they may contain secrets.
-pub(super) struct CallSpan(Span);
+use super::outcome::status_code;
+use crate::integration::span::AttemptSpan;
 
-impl CallSpan {
-    /// `path` is the path of the request: `/package.Service/Method`.
-    pub(super) fn new(path: &str, service: &ServiceName, instance: &Instance) -> Self {
+impl AttemptSpan {
+    /// The span of an attempt of a gRPC call, with the attributes of OpenTelemetry's semantic conventions for
+    /// gRPC clients (version 1.23). It costs nothing if no subscriber wants spans of `waypost::grpc` at level
+    /// info. `path` is the path of the request: `/package.Service/Method`.
+    ///
+    /// Messages and metadata are not recorded, since they may contain secrets.
+    pub(super) fn grpc(path: &str, service: &ServiceName, instance: &Instance) -> Self {
         let name = path.trim_start_matches('/');
         let (rpc_service, rpc_method) = name.rsplit_once('/').unwrap_or(("", name));
         Self(tracing::info_span!(
@@ -36,39 +34,25 @@ impl CallSpan {
         ))
     }
 
-    /// Runs a future within the span.
-    pub(super) fn instrument<F: Future>(
-        &self,
-        future: F,
-    ) -> impl Future<Output = F::Output> + use<F> {
-        future.instrument(self.0.clone())
-    }
-
     /// Records the head of the response: the gRPC status, if there is one, or an HTTP status other than 200,
     /// such as that of a proxy.
-    pub(super) fn record_response<B>(&self, response: &Response<B>) {
+    pub(super) fn record_grpc_response<B>(&self, response: &Response<B>) {
         if response.status() == StatusCode::OK {
-            self.record_status(response.headers());
+            self.record_grpc_status(response.headers());
         } else {
             self.record_error(response.status().as_u16());
         }
     }
 
     /// Records the gRPC status in these headers or trailers, if there is one.
-    pub(super) fn record_status(&self, headers: &HeaderMap) {
-        let Some(status) = Status::from_header_map(headers) else {
+    pub(super) fn record_grpc_status(&self, headers: &HeaderMap) {
+        let Some(code) = status_code(headers) else {
             return;
         };
-        let code = i32::from(status.code());
-        self.0.record("rpc.grpc.status_code", code);
-        if status.code() != Code::Ok {
-            self.record_error(code);
+        let number = i32::from(code);
+        self.0.record("rpc.grpc.status_code", number);
+        if code != Code::Ok {
+            self.record_error(number);
         }
-    }
-
-    /// Records why the call failed.
-    pub(super) fn record_error(&self, kind: impl fmt::Display) {
-        self.0.record("error.type", display(kind));
-        self.0.record("otel.status_code", "ERROR");
     }
 }
