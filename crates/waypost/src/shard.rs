@@ -8,11 +8,12 @@ use std::sync::atomic::{AtomicU64, AtomicUsize};
 /// One number per shard. A thread always uses the same shard. There are as many shards as cores,
 /// rounded up to a power of two; two threads that share one may occasionally read the same number.
 #[derive(Debug)]
-pub(crate) struct Sharded(Box<[Padded]>);
+pub(crate) struct Sharded(Box<[CacheLine<AtomicU64>]>);
 
+/// A value in a cache line of its own, so that cores which write other values don't wait for it.
 #[derive(Debug)]
 #[repr(align(64))]
-struct Padded(AtomicU64);
+pub(crate) struct CacheLine<T>(pub(crate) T);
 
 impl Sharded {
     /// `first` is the initial number of each shard, by its index.
@@ -20,7 +21,7 @@ impl Sharded {
         let shards = 0..shards() as u64;
         Self(
             shards
-                .map(|shard| Padded(AtomicU64::new(first(shard))))
+                .map(|shard| CacheLine(AtomicU64::new(first(shard))))
                 .collect(),
         )
     }

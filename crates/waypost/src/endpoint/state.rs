@@ -10,6 +10,7 @@ use super::clock::SampledClock;
 use super::in_flight::InFlightCounters;
 use super::latency::PeakEwma;
 use crate::outlier::{Ejection, OutcomeWindow, OutlierDetection, OutlierDetector};
+use crate::shard::CacheLine;
 use crate::telemetry::ServiceMetrics;
 
 /// The state that the endpoints of one service share.
@@ -49,11 +50,6 @@ pub(crate) struct EndpointState {
     pub(crate) ejection: Ejection,
     pub(crate) group: Arc<EndpointGroup>,
 }
-
-/// A value in a cache line of its own.
-#[derive(Debug)]
-#[repr(align(64))]
-pub(super) struct CacheLine<T>(pub(super) T);
 
 impl EndpointState {
     pub(super) fn new(group: &Arc<EndpointGroup>) -> Self {
