@@ -111,10 +111,12 @@ static SET_FILTER: OnceLock<SetFilter> = OnceLock::new();
 /// Logs to stderr, with this filter unless the command line or `RUST_LOG` sets another one.
 fn log_to_stderr(level: Level, filter: &str) {
     let verbosity = VERBOSITY.get().copied().unwrap_or_default();
-    let chosen = verbosity
-        .filter(level)
-        .or_else(|| std::env::var("RUST_LOG").ok());
-    let chosen = chosen.and_then(|filter| filter.parse().ok());
+    let chosen = match verbosity.filter(level) {
+        Some(filter) => Some(targets(&filter)),
+        None => std::env::var("RUST_LOG")
+            .ok()
+            .and_then(|it| chosen_targets(&it)),
+    };
     let is_chosen = chosen.is_some();
     let (filter, handle) = reload::Layer::new(chosen.unwrap_or_else(|| targets(filter)));
     let is_terminal = std::io::stderr().is_terminal();
@@ -147,6 +149,12 @@ fn log_to_stderr(level: Level, filter: &str) {
         .try_init();
 }
 
+/// The filter in `RUST_LOG`, unless that is empty or not a filter.
+fn chosen_targets(variable: &str) -> Option<Targets> {
+    let filter = Some(variable.trim()).filter(|it| !it.is_empty());
+    filter?.parse().ok()
+}
+
 /// One of the filters in this file, which are all valid.
 fn targets(filter: &str) -> Targets {
     filter.parse().unwrap_or_default()
@@ -176,6 +184,18 @@ mod tests {
         for (quiet, verbose) in [(true, 0), (false, 1), (false, 2), (false, 9)] {
             let filter = Verbosity { quiet, verbose }.filter(Level::Info).unwrap();
             assert!(filter.parse::<Targets>().is_ok(), "{filter}");
+        }
+    }
+
+    #[test]
+    fn a_variable_that_is_empty_or_invalid_chooses_no_filter() {
+        for (variable, is_chosen) in [("", false), (" ", false), ("a=b=c", false), ("debug", true)]
+        {
+            assert_eq!(
+                chosen_targets(variable).is_some(),
+                is_chosen,
+                "{variable:?}"
+            );
         }
     }
 
