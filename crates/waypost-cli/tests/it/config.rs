@@ -17,6 +17,19 @@ async fn settings(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32
     (output.code, printed["settings"].as_array().unwrap().clone())
 }
 
+/// Asserts that each of these variables sets one of the settings.
+#[track_caller]
+fn assert_variables<'a>(settings: &[Value], names: impl IntoIterator<Item = &'a str>) {
+    let known: Vec<_> = settings
+        .iter()
+        .flat_map(|setting| setting["variables"].as_array().unwrap())
+        .filter_map(Value::as_str)
+        .collect();
+    for name in names {
+        assert!(known.contains(&name), "{name}");
+    }
+}
+
 #[track_caller]
 fn assert_setting(settings: &[Value], name: &str, value: &str, source: &str, from: Option<&str>) {
     let found = settings.iter().find(|setting| setting["name"] == name);
@@ -92,14 +105,7 @@ async fn the_variables_of_opentelemetry_are_settings() {
 
     let page = include_str!("../../../../docs/environment.md");
     let documented = page.split('`').filter(|word| word.starts_with("OTEL_"));
-    let known: Vec<_> = found
-        .iter()
-        .flat_map(|setting| setting["variables"].as_array().unwrap())
-        .filter_map(Value::as_str)
-        .collect();
-    for name in documented {
-        assert!(known.contains(&name), "{name}");
-    }
+    assert_variables(&found, documented);
 }
 
 #[tokio::test]
@@ -145,12 +151,5 @@ async fn the_variables_in_the_help_are_settings() {
         .collect();
     assert!(named.len() > 5, "{section}");
     let (_, settings) = settings(&[], &[]).await;
-    let known: Vec<_> = settings
-        .iter()
-        .flat_map(|setting| setting["variables"].as_array().unwrap())
-        .filter_map(Value::as_str)
-        .collect();
-    for name in named {
-        assert!(known.contains(&name), "{name}");
-    }
+    assert_variables(&settings, named);
 }
