@@ -101,7 +101,6 @@ fn numbers_neither_panic_nor_hang() {
         "true",
         "2c4a1a7e-6e5e-4d3f-8f6e-0123456789ab",
     ];
-    let seeds: Vec<Vec<u8>> = seeds.iter().map(|seed| seed.as_bytes().to_vec()).collect();
     fuzz(numbers, &seeds, WORDS, 10_000);
 }
 
