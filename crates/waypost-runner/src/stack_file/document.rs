@@ -10,7 +10,7 @@ use serde::forward_to_deserialize_any;
 use toml::Spanned;
 use toml::de::{DeArray, DeString, DeTable, DeValue};
 
-use crate::text::closest;
+use super::tables::Tables;
 
 /// Something that is wrong with a stack file. It displays as `FILE:LINE:COLUMN: MESSAGE`.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -61,6 +61,7 @@ impl From<usize> for Step<'_> {
 pub(super) struct Document<'t> {
     file: &'t Path,
     text: &'t str,
+    tables: Tables,
     root: Spanned<DeTable<'t>>,
     problems: Vec<Problem>,
 }
@@ -79,6 +80,7 @@ pub(super) trait Section: DeserializeOwned + Default {
 pub(super) struct Errors<'t> {
     file: &'t Path,
     text: &'t str,
+    tables: Tables,
     problems: Vec<Problem>,
 }
 
@@ -90,8 +92,8 @@ impl Errors<'_> {
 }
 
 impl<'t> Document<'t> {
-    /// Parses the text. Errors of the syntax are among the problems.
-    pub(super) fn parse(file: &'t Path, text: &'t str) -> Self {
+    /// Parses the text. Errors of the syntax are among the problems. `tables` explain keys in the wrong table.
+    pub(super) fn parse(file: &'t Path, text: &'t str, tables: Tables) -> Self {
         let (root, errors) = DeTable::parse_recoverable(text);
         let mut problems: Vec<Problem> = errors
             .iter()
@@ -106,6 +108,7 @@ impl<'t> Document<'t> {
         Self {
             file,
             text,
+            tables,
             root,
             problems,
         }
@@ -139,7 +142,15 @@ impl<'t> Document<'t> {
                 let span = value.span();
                 let before = errors.problems.len();
                 let DeValue::Table(table) = value.into_inner() else {
-                    errors.push(span, format!("expected a table: [{key}.{name}]"));
+                    let is_key = field_names::<T>().contains(&&**name);
+                    errors.push(
+                        span,
+                        if is_key {
+                            format!("`{name}` belongs in a table such as [{key}.NAME]")
+                        } else {
+                            format!("expected a table: [{key}.{name}]")
+                        },
+                    );
                     return (name.to_string(), None);
                 };
                 let table = read_table(&Spanned::new(span, table), errors);
@@ -154,6 +165,7 @@ impl<'t> Document<'t> {
         let mut errors = Errors {
             file: self.file,
             text: self.text,
+            tables: self.tables.clone(),
             problems: std::mem::take(&mut self.problems),
         };
         let value = read(&mut errors);
@@ -187,7 +199,9 @@ pub(super) fn read_table<T: Section>(table: &Spanned<DeTable<'_>>, errors: &mut 
     let mut good = DeTable::new();
     for (key, value) in table.get_ref() {
         if !known.is_empty() && !known.contains(&&**key.get_ref()) {
-            errors.push(key.span(), unknown_key(key.get_ref(), known));
+            let tables = &errors.tables;
+            let message = tables.unknown_key(key.get_ref(), value.get_ref(), known);
+            errors.push(key.span(), message);
             continue;
         }
         let before = errors.problems.len();
@@ -224,16 +238,6 @@ fn deserialize<T: DeserializeOwned>(
 /// A message of serde without line breaks.
 fn sentence(message: &str) -> String {
     message.trim().replace('\n', "; ")
-}
-
-fn unknown_key(key: &str, known: &[&str]) -> String {
-    match closest(key, known.iter().copied()) {
-        Some(meant) => format!("unknown key `{key}`; did you mean `{meant}`?"),
-        None => format!(
-            "unknown key `{key}`; the keys here are {}",
-            known.join(", ")
-        ),
-    }
 }
 
 fn problem(file: &Path, text: &str, start: usize, message: String) -> Problem {
@@ -282,7 +286,7 @@ fn position(root: &Spanned<DeTable<'_>>, path: &[Step<'_>]) -> usize {
 }
 
 /// The keys of a section, as its `Deserialize` implementation requests them. Empty if it accepts any key.
-fn field_names<T: DeserializeOwned>() -> &'static [&'static str] {
+pub(super) fn field_names<T: DeserializeOwned>() -> &'static [&'static str] {
     struct Asked<'a>(&'a mut &'static [&'static str]);
 
     impl<'de> Deserializer<'de> for Asked<'_> {

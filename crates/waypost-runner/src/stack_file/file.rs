@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::check::check;
 use super::document::{Document, Problem};
-use super::format::{Contents, Service};
+use super::format::{Contents, Service, tables};
 
 /// The name of a stack file.
 pub const FILE_NAME: &str = "waypost.toml";
@@ -84,7 +84,7 @@ impl StackFile {
     /// # Errors
     /// [`StackFileError::Invalid`] with all problems.
     pub fn parse(path: &Path, text: &str) -> Result<Self, StackFileError> {
-        let mut document = Document::parse(path, text);
+        let mut document = Document::parse(path, text, tables());
         let mut contents: Contents = document.read("services");
         let services = document.read_each::<Service>("services");
         let order: Vec<String> = services.iter().map(|(name, _)| name.clone()).collect();
@@ -224,6 +224,64 @@ env = { URL = "http://localhost:{services.postgres.prot}" }
             "23:15: {services.postgres.prot} is not a placeholder; use {services.NAME.port}",
         ];
         assert_eq!(problems(text), expected);
+    }
+
+    #[test]
+    fn a_key_in_the_wrong_table_is_told_where_it_belongs() {
+        let web = "[services.web]\nrun = \"web\"\n";
+        let text = |before: &str, after: &str| format!("{before}{web}{after}");
+        for (text, expected) in [
+            (
+                text("routes = \"r.yaml\"\n", ""),
+                "1:1: `routes` belongs in [waypost]",
+            ),
+            (
+                text("gateway = 8001\n", ""),
+                "1:1: `gateway` belongs in [waypost]",
+            ),
+            (
+                text("", "registry = \"consul\"\n"),
+                "3:1: `registry` belongs in [waypost]",
+            ),
+            (
+                text("port = 80\n", ""),
+                "1:1: `port` belongs in [services.NAME]",
+            ),
+            (
+                text("[waypost]\nrun = \"web\"\n", ""),
+                "2:1: `run` belongs in [services.NAME]",
+            ),
+            (
+                text("restart = \"always\"\n", ""),
+                "1:1: `restart` belongs in [defaults] or in [services.NAME]",
+            ),
+            (
+                text("[waypost]\nenv-files = []\n", ""),
+                "2:1: `env-files` belongs at the top level or in [services.NAME]",
+            ),
+            (
+                text("", "http = \"/health\"\n"),
+                "3:1: `http` belongs in [services.NAME.ready]",
+            ),
+            (
+                text("", "[services.web.ready]\nreplicas = 2\n"),
+                "4:1: `replicas` belongs in [services.NAME]",
+            ),
+            (
+                text("rotues = \"r.yaml\"\n", ""),
+                "1:1: unknown key `rotues`; did you mean `routes`, which belongs in [waypost]?",
+            ),
+            (
+                text("[api]\nrun = \"api\"\n", ""),
+                "1:2: unknown key `api`; the table of a service is [services.api]",
+            ),
+            (
+                "[services]\nrun = \"web\"\n".to_owned(),
+                "2:7: `run` belongs in a table such as [services.NAME]",
+            ),
+        ] {
+            assert_eq!(problems(&text)[..1], [expected], "{text}");
+        }
     }
 
     #[test]

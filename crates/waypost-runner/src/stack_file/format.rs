@@ -8,7 +8,8 @@ use serde::{Deserialize, Deserializer};
 use toml::Spanned;
 use toml::de::DeTable;
 
-use super::document::{Errors, Section, read_table};
+use super::document::{Errors, Section, field_names, read_table};
+use super::tables::Tables;
 use crate::service::{RestartRule, StopSignal};
 
 /// A stack: services that discover each other, started together by `waypost up`.
@@ -284,6 +285,21 @@ pub struct Registration {
     pub meta: BTreeMap<String, String>,
     /// The version.
     pub version: Option<String>,
+}
+
+/// All tables with fixed keys.
+pub(super) fn tables() -> Tables {
+    Tables(vec![
+        ("at the top level", field_names::<Contents>()),
+        ("in [waypost]", field_names::<BuiltIn>()),
+        ("in [defaults]", field_names::<Defaults>()),
+        ("in [defaults.stop]", field_names::<Stop>()),
+        ("in [services.NAME]", field_names::<Service>()),
+        ("in [services.NAME.ready]", field_names::<Ready>()),
+        ("in [services.NAME.watch]", field_names::<Watch>()),
+        ("in [services.NAME.stop]", field_names::<Stop>()),
+        ("in [services.NAME.register]", field_names::<Registration>()),
+    ])
 }
 
 impl Section for Contents {

@@ -10,6 +10,7 @@ mod file;
 mod format;
 mod needs_env;
 mod services;
+mod tables;
 mod template;
 
 pub use document::Problem;
