@@ -48,6 +48,14 @@ impl AttemptErrorKind {
         )
     }
 
+    /// Whether the client is the cause.
+    pub(crate) fn is_of_client(self) -> bool {
+        matches!(
+            self,
+            Self::ClientStalled | Self::ClientBody | Self::ClientBodyTooLarge
+        )
+    }
+
     /// Whether no connection to the instance can be established, so that others are preferred for a
     /// while.
     pub(crate) fn is_refusal(self) -> bool {

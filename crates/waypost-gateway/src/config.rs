@@ -114,6 +114,10 @@ pub struct Config {
     /// Whether `/` shows the routes to every client, with the state and the traffic of their services but
     /// without addresses. False by default; the internal listener shows them in any case.
     pub list_routes: bool,
+    /// Whether errors and the health of the public listener tell every client the details: addresses, files,
+    /// and the names of services, instances and other routes. False by default; the access log and the
+    /// internal listener have them in any case.
+    pub error_details: bool,
     /// Services that get no route, in addition to the gateway itself. By default `consul`, under which Consul
     /// lists its own servers, and `kubernetes`, the API server: neither is meant for clients of a
     /// gateway.
@@ -169,6 +173,7 @@ impl Default for Config {
             register: true,
             cluster_addresses_only: false,
             list_routes: false,
+            error_details: false,
             hidden: vec![valid("consul"), valid("kubernetes")],
         }
     }

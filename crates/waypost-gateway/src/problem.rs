@@ -18,6 +18,8 @@ pub(crate) struct Problem {
     /// A fixed identifier, which the access log shows too.
     pub(crate) reason: &'static str,
     pub(crate) detail: String,
+    /// What only operators may learn. Boxed, so that a problem is small.
+    internals: Option<Box<Internals>>,
     /// Whether the client may repeat the same request.
     pub(crate) retryable: bool,
     /// In seconds.
@@ -25,6 +27,15 @@ pub(crate) struct Problem {
     extensions: Map<String, Value>,
     /// Headers of the response, such as `WWW-Authenticate`. Boxed, so that a problem is small.
     headers: Option<Box<HeaderMap>>,
+}
+
+/// The parts of an error that name something internal, such as an address, a file, an instance or another
+/// route. They are for the log, and for clients that may see them.
+#[derive(Clone, Debug, Default)]
+struct Internals {
+    /// Replaces the detail.
+    detail: Option<String>,
+    extensions: Map<String, Value>,
 }
 
 /// The formats of an error response.
@@ -63,6 +74,7 @@ impl Problem {
             status,
             reason,
             detail: detail.into(),
+            internals: None,
             retryable,
             retry_after: (status == StatusCode::SERVICE_UNAVAILABLE).then_some(RETRY_AFTER),
             extensions: Map::new(),
@@ -73,6 +85,35 @@ impl Problem {
     /// Adds an extension member (RFC 9457, section 3.2).
     pub(crate) fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
         self.extensions.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Sets the detail for operators, which names what the other one doesn't.
+    pub(crate) fn internal_detail(mut self, detail: impl Into<String>) -> Self {
+        self.internals.get_or_insert_default().detail = Some(detail.into());
+        self
+    }
+
+    /// Adds an extension member for operators.
+    pub(crate) fn with_internal(mut self, name: &str, value: impl Into<Value>) -> Self {
+        let internals = self.internals.get_or_insert_default();
+        internals.extensions.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// The detail for the log.
+    pub(crate) fn full_detail(&self) -> &str {
+        let internals = self.internals.as_ref();
+        let detail = internals.and_then(|internals| internals.detail.as_deref());
+        detail.unwrap_or(&self.detail)
+    }
+
+    /// The same problem, for a client that may see internals.
+    pub(crate) fn with_internals(mut self) -> Self {
+        if let Some(internals) = self.internals.take() {
+            self.extensions.extend(internals.extensions);
+            self.detail = internals.detail.unwrap_or(self.detail);
+        }
         self
     }
 
@@ -107,27 +148,36 @@ impl Problem {
     /// Why no instance of a service is available, or why that is unknown.
     pub(crate) fn from_discovery(error: &waypost::Error) -> Self {
         use waypost::Error as E;
-        let (status, reason) = match error {
+        const UNKNOWN: &str = "the instances of the service are unknown at the moment";
+        let (status, reason, detail) = match error {
             // Only services with a route get here: the last instance has deregistered, after which
             // some registries no longer list the name.
             E::UnknownService { .. } | E::NoInstances { .. } | E::NoMatch { .. } => {
-                (StatusCode::SERVICE_UNAVAILABLE, "no_instances")
+                let detail = "the service has no instance at the moment";
+                (StatusCode::SERVICE_UNAVAILABLE, "no_instances", detail)
             }
-            E::NoneHealthy { .. } => (StatusCode::SERVICE_UNAVAILABLE, "none_healthy"),
-            E::Unreachable { .. } => (StatusCode::SERVICE_UNAVAILABLE, "registry_unreachable"),
-            E::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, "registry_timeout"),
-            E::Stale { .. } => (StatusCode::SERVICE_UNAVAILABLE, "registry_stale"),
+            E::NoneHealthy { .. } => {
+                let detail = "no instance of the service is healthy";
+                (StatusCode::SERVICE_UNAVAILABLE, "none_healthy", detail)
+            }
+            E::Unreachable { .. } => {
+                let status = StatusCode::SERVICE_UNAVAILABLE;
+                (status, "registry_unreachable", UNKNOWN)
+            }
+            E::TimedOut { .. } => (StatusCode::GATEWAY_TIMEOUT, "registry_timeout", UNKNOWN),
+            E::Stale { .. } => (StatusCode::SERVICE_UNAVAILABLE, "registry_stale", UNKNOWN),
             E::NotAuthorised { .. } => {
-                (StatusCode::INTERNAL_SERVER_ERROR, "registry_not_authorised")
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                (status, "registry_not_authorised", UNKNOWN)
             }
-            _ => (StatusCode::INTERNAL_SERVER_ERROR, "registry_error"),
+            _ => (StatusCode::INTERNAL_SERVER_ERROR, "registry_error", UNKNOWN),
         };
-        let mut problem = Self::new(status, reason, error.to_string());
+        let mut problem = Self::new(status, reason, detail).internal_detail(error.to_string());
         if let Some(provider) = error.provider() {
-            problem = problem.with("provider", provider);
+            problem = problem.with_internal("provider", provider);
         }
         if let Some(age) = error.age() {
-            problem = problem.with("age_seconds", age.as_secs_f64());
+            problem = problem.with_internal("age_seconds", age.as_secs_f64());
         }
         problem
     }
@@ -175,11 +225,13 @@ impl Problem {
                 "the gateway has no resources for another connection",
             ),
         };
-        let mut problem = Self::new(
-            status,
-            error.kind.as_str(),
-            format!("{what}: {}", error.cause),
-        );
+        let full = format!("{what}: {}", error.cause);
+        let reason = error.kind.as_str();
+        let mut problem = if error.kind.is_of_client() {
+            Self::new(status, reason, full)
+        } else {
+            Self::new(status, reason, what).internal_detail(full)
+        };
         problem.retryable = error.kind.is_unsent();
         problem
     }

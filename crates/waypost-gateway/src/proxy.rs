@@ -108,7 +108,7 @@ impl Proxy {
         let client = Arc::clone(&exchange.client);
         let worker = client.worker();
         let name = service.name().as_str();
-        let unavailable = |error| Problem::from_discovery(&error).with("service", name);
+        let unavailable = |error| Problem::from_discovery(&error).with_internal("service", name);
         exchange.service = Some(Arc::clone(service));
         worker.deposit_retry(service.index());
         let balancer = service.ready_balancer().await.map_err(unavailable)?;
@@ -225,8 +225,8 @@ impl Proxy {
                 && worker.withdraw_retry(service.index());
             if !may_retry {
                 return Err(Problem::from_attempt(&error)
-                    .with("service", name)
-                    .with("instance", lease.id().as_str())
+                    .with_internal("service", name)
+                    .with_internal("instance", lease.id().as_str())
                     .with("attempts", exchange.attempts));
             }
             tried.push(lease.id().clone());
@@ -374,7 +374,7 @@ fn check(
         return Ok(());
     };
     let error = AttemptError::new(AttemptErrorKind::BadResponse, problem);
-    Err(Problem::from_attempt(&error).with("instance", instance.as_str()))
+    Err(Problem::from_attempt(&error).with_internal("instance", instance.as_str()))
 }
 
 fn is_requested(requested: Option<&HeaderValue>, protocol: Option<&HeaderValue>) -> bool {
@@ -426,6 +426,7 @@ fn pick(
 
 /// The problem of a subset without usable instances.
 fn none_in(subset: &Subset) -> Problem {
-    let detail = format!("no usable instance has {}", subset.describe());
+    let detail = "the service has no usable instance at the moment";
     Problem::new(StatusCode::SERVICE_UNAVAILABLE, "no_instances", detail)
+        .internal_detail(format!("no usable instance has {}", subset.describe()))
 }

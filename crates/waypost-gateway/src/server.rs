@@ -131,7 +131,7 @@ impl Server {
         let format = ErrorFormat::of(request.method(), request.headers());
         let mut response = match host {
             Ok(host) => self.dispatch(request, host, exchange, format).await,
-            Err(invalid) => problem_response(invalid.into(), format, exchange),
+            Err(invalid) => self.problem_response(invalid.into(), format, exchange),
         };
         response.headers_mut().insert(headers::REQUEST_ID, id);
         response
@@ -162,7 +162,7 @@ impl Server {
                 }
                 return match self.pages.front_page(method, &exchange.uri, headers) {
                     Some(page) => local_response(page, "local", exchange),
-                    None => problem_response(problem, format, exchange),
+                    None => self.problem_response(problem, format, exchange),
                 };
             }
         };
@@ -242,7 +242,7 @@ impl Server {
             Ok(Admission::Respond(response, reason)) => {
                 return local_response(response.map(ResponseBody::from), reason, exchange);
             }
-            Err(problem) => return problem_response(problem, format, exchange),
+            Err(problem) => return self.problem_response(problem, format, exchange),
         }
         let forwarded = self
             .proxy
@@ -250,8 +250,25 @@ impl Server {
             .await;
         match forwarded {
             Ok(upstream) => self.proxy.respond(upstream, route, exchange),
-            Err(problem) => problem_response(problem, format, exchange),
+            Err(problem) => self.problem_response(problem, format, exchange),
         }
+    }
+
+    fn problem_response(
+        &self,
+        problem: Problem,
+        format: ErrorFormat,
+        mut exchange: Exchange,
+    ) -> Response<ResponseBody> {
+        (exchange.cause).get_or_insert_with(|| problem.full_detail().to_owned());
+        let reason = problem.reason;
+        let problem = if self.config.error_details {
+            problem.with_internals()
+        } else {
+            problem
+        };
+        let response = problem.into_response(format).map(ResponseBody::from);
+        local_response(response, reason, exchange)
     }
 }
 
@@ -279,17 +296,6 @@ fn redirect_to_slash(exchange: &Exchange, prefix: &str) -> Response<ResponseBody
         response.headers_mut().insert(header::LOCATION, location);
     }
     response
-}
-
-fn problem_response(
-    problem: Problem,
-    format: ErrorFormat,
-    mut exchange: Exchange,
-) -> Response<ResponseBody> {
-    exchange.cause.get_or_insert_with(|| problem.detail.clone());
-    let reason = problem.reason;
-    let response = problem.into_response(format).map(ResponseBody::from);
-    local_response(response, reason, exchange)
 }
 
 fn local_response(

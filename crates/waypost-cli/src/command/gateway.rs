@@ -144,6 +144,7 @@ impl Gateway {
             Some(listener) => listener.local_addr()?.ip().is_loopback(),
             None => self.bind.is_loopback(),
         };
+        config.error_details = config.list_routes;
         // The service manager keeps an inherited listener open, too.
         config.reuse_port = self.reuse_port && inherited.is_none();
         if let Some(threads) = self.threads {

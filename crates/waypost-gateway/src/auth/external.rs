@@ -100,9 +100,10 @@ impl ExternalAuth {
             Ok(answer) => Ok(Decision::Refused(for_client(answer))),
             Err(_) if self.fail_open => Ok(Decision::Allowed(self.edits(&HeaderMap::new()))),
             Err(cause) => {
-                let detail = format!("the authorisation service failed: {cause}");
                 let status = StatusCode::SERVICE_UNAVAILABLE;
-                Err(Problem::new(status, "external_auth_failed", detail))
+                let detail = "the authorisation service failed";
+                Err(Problem::new(status, "external_auth_failed", detail)
+                    .internal_detail(format!("{detail}: {cause}")))
             }
         }
     }

@@ -82,12 +82,10 @@ impl Jwt {
     pub(super) async fn check(&self, headers: &HeaderMap) -> Result<HeaderEdits, Problem> {
         let token = self.token(headers)?;
         let keys = self.keys.keys().await.map_err(|error| {
-            let detail = format!("the keys for tokens are unknown: {error}");
-            Problem::new(
-                StatusCode::SERVICE_UNAVAILABLE,
-                "token_keys_unavailable",
-                detail,
-            )
+            let detail = "the keys for tokens are unknown at the moment";
+            let status = StatusCode::SERVICE_UNAVAILABLE;
+            Problem::new(status, "token_keys_unavailable", detail)
+                .internal_detail(format!("the keys for tokens are unknown: {error}"))
         })?;
         let claims = match self.verify(token, &keys) {
             Err(Unverified::NoKey) => match self.keys.newer(&keys).await {

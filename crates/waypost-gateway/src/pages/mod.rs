@@ -40,6 +40,8 @@ pub(crate) struct Pages {
     traffic: Arc<Traffic>,
     tracer: Arc<Tracer>,
     lists_routes: bool,
+    /// Whether the public pages have details.
+    shows_details: bool,
 }
 
 impl Pages {
@@ -66,6 +68,7 @@ impl Pages {
             traffic,
             tracer,
             lists_routes: config.list_routes,
+            shows_details: config.error_details,
         }
     }
 
@@ -77,16 +80,18 @@ impl Pages {
     pub(crate) async fn public(&self, path: &str) -> Option<Response<ResponseBody>> {
         // Boxed, so that the future of a request to a service is small.
         match path {
-            "/livez" | "/health" | "/readyz" => Box::pin(self.probe(path)).await,
+            "/livez" | "/health" | "/readyz" => {
+                Box::pin(self.probe(path, self.shows_details)).await
+            }
             _ => None,
         }
     }
 
-    async fn probe(&self, path: &str) -> Option<Response<ResponseBody>> {
+    async fn probe(&self, path: &str, details: bool) -> Option<Response<ResponseBody>> {
         Some(match path {
             "/livez" => json_response(StatusCode::OK, &json!({"status": "passing"})),
-            "/health" => self.own_health(false).await,
-            "/readyz" => self.readiness().await,
+            "/health" => self.own_health(details, false).await,
+            "/readyz" => self.readiness(details).await,
             _ => return None,
         })
     }
@@ -133,7 +138,7 @@ impl Pages {
     ) -> Response<ResponseBody> {
         let page = match path {
             "/" => Ok(index::page(self.health.service(), &self.routes)),
-            "/internal/health" => Ok(self.own_health(true).await),
+            "/internal/health" => Ok(self.own_health(true, true).await),
             "/internal/services" => self.listing.services(query).await,
             "/internal/routes" => self.listing.routes(query).await,
             "/internal/traffic" => {
@@ -144,7 +149,7 @@ impl Pages {
                 &self.traffic,
                 self.tracer.counts(),
             )),
-            _ => match self.public(path).await {
+            _ => match self.probe(path, true).await {
                 Some(page) => Ok(page),
                 None => Err(Problem::new(
                     StatusCode::NOT_FOUND,
@@ -154,10 +159,14 @@ impl Pages {
                 )),
             },
         };
-        page.unwrap_or_else(|problem| problem.into_response(format).map(ResponseBody::from))
+        page.unwrap_or_else(|problem| {
+            let response = problem.with_internals().into_response(format);
+            response.map(ResponseBody::from)
+        })
     }
 
-    async fn own_health(&self, with_registry: bool) -> Response<ResponseBody> {
+    /// The errors of checks and the state of the registry are details.
+    async fn own_health(&self, details: bool, with_registry: bool) -> Response<ResponseBody> {
         let report = self.health.report().await;
         let status = if report.is_serving() {
             StatusCode::OK
@@ -165,7 +174,15 @@ impl Pages {
             StatusCode::SERVICE_UNAVAILABLE
         };
         let mut body = json!(report);
-        if with_registry && let Value::Object(members) = &mut body {
+        if !details && let Some(Value::Array(checks)) = body.get_mut("checks") {
+            for check in checks.iter_mut().filter_map(Value::as_object_mut) {
+                check.remove("error");
+            }
+        }
+        if details
+            && with_registry
+            && let Value::Object(members) = &mut body
+        {
             members.insert("registry".into(), self.listing.registry());
         }
         json_response(status, &body)
@@ -173,13 +190,13 @@ impl Pages {
 
     /// Responds with 503 until the registry has listed its services once and, if HTTPRoutes are used, they
     /// are known. A registry that fails later does not make the gateway unready, since the routes are known.
-    async fn readiness(&self) -> Response<ResponseBody> {
+    async fn readiness(&self, details: bool) -> Response<ResponseBody> {
         let freshness = self.routes.freshness();
         let is_listed = freshness.is_some_and(|freshness| freshness.is_known());
         if is_listed && self.routes.are_objects_known() {
-            return self.own_health(false).await;
+            return self.own_health(details, false).await;
         }
-        let mut response = self.own_health(true).await;
+        let mut response = self.own_health(details, true).await;
         *response.status_mut() = StatusCode::SERVICE_UNAVAILABLE;
         response
     }

@@ -43,7 +43,7 @@ const ALGORITHMS: [Algorithm; 9] = [
 ];
 
 /// The authentication and authorisation of a route, as configured.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub(crate) struct AuthSpec {
     pub(crate) jwt: Option<JwtSpec>,
     pub(crate) api_keys: Option<ApiKeysSpec>,
@@ -57,7 +57,7 @@ pub(crate) struct Access {
     pub(crate) external: Option<Box<ExternalAuth>>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ApiKeysSpec {
     header: Option<Checked<HeaderName>>,
@@ -66,7 +66,7 @@ pub(crate) struct ApiKeysSpec {
     env: Option<String>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct JwtSpec {
     #[serde(default, deserialize_with = "one_or_more")]
@@ -91,7 +91,7 @@ pub(crate) struct JwtSpec {
     forward_token: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct ExternalAuthSpec {
     service: Option<ServiceName>,
@@ -107,7 +107,7 @@ pub(crate) struct ExternalAuthSpec {
     fail_open: bool,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(transparent)]
 struct OneOrMore(#[serde(deserialize_with = "one_or_more")] Vec<String>);
 

@@ -174,7 +174,7 @@ pub(crate) struct LimitsSpec {
     pub(crate) max_wait: Option<Duration>,
 }
 
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RateLimitSpec {
     pub(crate) requests: u32,

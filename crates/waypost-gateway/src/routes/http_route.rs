@@ -10,7 +10,7 @@ use waypost::ServiceName;
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
 use super::redirect::Redirect;
 use super::route::{
-    Destination, Limits, MIRRORED_BODY, MIRRORED_IN_FLIGHT, MirrorTo, Route, Subset,
+    Destination, Guard, Limits, MIRRORED_BODY, MIRRORED_IN_FLIGHT, MirrorTo, Route, Subset,
 };
 use super::source::RouteSource;
 use super::target_rewrite::Rewrite;
@@ -112,6 +112,7 @@ impl HttpRouteSpec {
             redirect: action.redirect.clone().map(Box::new),
             host: action.host.clone(),
             limits,
+            guard: Guard::default(),
             policies: Policies {
                 request_headers: action.request_headers.clone(),
                 response_headers: action.response_headers.clone(),

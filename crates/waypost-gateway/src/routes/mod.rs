@@ -194,18 +194,14 @@ impl Routes {
             .to_string_lossy()
             .into();
         let mut services = self.services();
-        let routes = file
-            .routes
-            .into_iter()
-            .enumerate()
-            .map(|(index, mut spec)| {
-                let mut service = |name: &ServiceName| self.service(&mut services, name);
-                let access = std::mem::take(&mut spec.auth)
-                    .build(around, &self.auth, &mut service)
-                    .map_err(|problem| file::located(path, spec.position, &problem))?;
-                let route = Route::from_file(spec, index, &name, &self.limits, access, service);
-                Ok(Arc::new(route))
-            });
+        let routes = file.routes.into_iter().enumerate().map(|(index, spec)| {
+            let mut service = |name: &ServiceName| self.service(&mut services, name);
+            let access = (spec.auth.clone())
+                .build(around, &self.auth, &mut service)
+                .map_err(|problem| file::located(path, spec.position, &problem))?;
+            let route = Route::from_file(spec, index, &name, &self.limits, access, service);
+            Ok(Arc::new(route))
+        });
         let routes = routes.collect::<Result<_, ConfigError>>()?;
         self.explicit().from_file = routes;
         self.use_explicit(&services);
@@ -335,7 +331,8 @@ impl Routes {
     ///
     /// # Errors
     /// If there is none and the registry has never listed the service, or does not answer; or if a server
-    /// that normalizes the path could take it for one of another route, whose policies would not apply.
+    /// that normalizes the path or ignores letter case could take it for one of another route, whose policies
+    /// would not apply.
     pub(crate) async fn find(
         &self,
         host: Option<&str>,
@@ -346,14 +343,21 @@ impl Routes {
         let (path, query) = (uri.path(), uri.query());
         let table = self.table.load();
         if let Some(route) = table.find(host, path, query, method, headers) {
-            if table.has_explicit()
-                && let Some(normalized) = normalized_path(path)
-                && let Some(other) = table.find(host, &normalized, query, method, headers)
+            if !table.has_explicit() {
+                return Ok(Arc::clone(route));
+            }
+            let normalized = normalized_path(path);
+            if let Some(normalized) = &normalized
+                && let Some(other) = table.find(host, normalized, query, method, headers)
                 && !Arc::ptr_eq(route, other)
             {
-                return Err(ambiguous_path(&normalized, other));
+                return Err(ambiguous_path(normalized, other));
             }
-            return Ok(Arc::clone(route));
+            let path = normalized.as_deref().unwrap_or(path);
+            return match table.guarded_in_other_case(route, host, path, query, method, headers) {
+                Some(other) => Err(ambiguous_path(&path.to_ascii_lowercase(), other)),
+                None => Ok(Arc::clone(route)),
+            };
         }
         drop(table);
         // Boxed, so that the future of a request with a route is small.
@@ -380,9 +384,10 @@ impl Routes {
         if let Some(state) = self.objects_state().filter(|state| !state.is_known) {
             let why = state.error.clone();
             let detail = why.unwrap_or_else(|| "the API server has not answered yet".into());
-            let detail = format!("the HTTPRoutes are not known yet: {detail}");
             let status = StatusCode::SERVICE_UNAVAILABLE;
-            return Err(Problem::new(status, "routes_unknown", detail));
+            let problem = Problem::new(status, "routes_unknown", "the routes are not known yet");
+            let detail = format!("the HTTPRoutes are not known yet: {detail}");
+            return Err(problem.internal_detail(detail));
         }
         if !self.discovers {
             return Err(Problem::new(
@@ -516,33 +521,37 @@ impl Routes {
             None => Problem::new(
                 StatusCode::NOT_FOUND,
                 "unknown_service",
-                format!("{} has no service {service:?}", freshness.provider()),
-            ),
+                format!("there is no service {service:?}"),
+            )
+            .internal_detail(format!(
+                "{} has no service {service:?}",
+                freshness.provider()
+            )),
             // The service may have registered since, so 404 would be a guess.
             Some(failure) => Problem::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "registry_unreachable",
-                format!(
-                    "service {service:?} was unknown when the registry was last reached: {}",
-                    failure.error()
-                ),
-            ),
+                format!("whether there is a service {service:?} is unknown at the moment"),
+            )
+            .internal_detail(format!(
+                "service {service:?} was unknown when the registry was last reached: {}",
+                failure.error()
+            )),
         };
         let table = self.table.load();
         let names = table.discovered.keys().map(ServiceName::as_str);
         problem
             .with("service", service)
-            .with("similar_services", similar::closest(service, names))
+            .with_internal("similar_services", similar::closest(service, names))
     }
 }
 
 /// The refusal of a path that a server could normalize to `normalized`, a path of the route `other`.
 fn ambiguous_path(normalized: &str, other: &Route) -> Problem {
-    let detail = format!(
-        "a service could read the path as {normalized:?}, which is for the route {:?}",
-        &**other.name()
-    );
+    let reading = format!("a service could read the path as {normalized:?}, which is for");
+    let detail = format!("{reading} another route");
     Problem::new(StatusCode::BAD_REQUEST, "ambiguous_path", detail)
+        .internal_detail(format!("{reading} the route {:?}", &**other.name()))
 }
 
 fn read(path: &Path) -> Result<String, ConfigError> {

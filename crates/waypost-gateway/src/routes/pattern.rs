@@ -170,6 +170,22 @@ impl PathPattern {
         }
     }
 
+    /// The pattern with all literals in lower case.
+    pub(crate) fn lowercase(&self) -> Self {
+        match self {
+            Self::Prefix(path) => Self::Prefix(path.to_ascii_lowercase()),
+            Self::Exact(path) => Self::Exact(path.to_ascii_lowercase()),
+            Self::Template(segments) => {
+                let segments = segments.iter().map(|segment| match segment {
+                    Segment::Literal(text) => Segment::Literal(text.to_ascii_lowercase()),
+                    Segment::Parameter(name) => Segment::Parameter(name.clone()),
+                });
+                Self::Template(segments.collect())
+            }
+            Self::Expression(_) => self.clone(),
+        }
+    }
+
     /// The names and values of a template's parameters in a path that it matches.
     pub(crate) fn parameters<'a>(&'a self, path: &'a str) -> Vec<(&'a str, &'a str)> {
         let Self::Template(segments) = self else {

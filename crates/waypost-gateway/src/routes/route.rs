@@ -8,7 +8,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use waypost::{Instance, ServiceName};
 
-use super::auth_spec::Access;
+use super::auth_spec::{Access, AuthSpec};
 use super::file::{
     CompressSpec, CorsSpec, DestinationSpec, LimitsSpec, MirrorSpec, RateBy, RateLimitSpec,
     RouteSpec,
@@ -64,8 +64,16 @@ pub(crate) struct Route {
     /// The `Host` that the service gets instead of the client's.
     pub(super) host: Option<HeaderValue>,
     pub(crate) limits: Limits,
+    pub(super) guard: Guard,
     pub(crate) policies: Policies,
     pub(crate) mirror: Option<Arc<MirrorTo>>,
+}
+
+/// What keeps requests away from a service, as configured; it allows all by default.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub(super) struct Guard {
+    auth: AuthSpec,
+    rate_limit: Option<RateLimitSpec>,
 }
 
 /// A service, or a subset of its instances.
@@ -214,6 +222,7 @@ impl Route {
             rewrite: Rewrite::Prefix(String::new()),
             redirects_bare_prefix: true,
             limits,
+            guard: Guard::default(),
             policies: Policies::default(),
             mirror: None,
         }
@@ -249,6 +258,10 @@ impl Route {
             (_, None) => (String::new(), Rewrite::Keep),
             (PathPattern::Prefix(prefix), Some(to)) => (prefix.clone(), Rewrite::Prefix(to)),
             (_, Some(to)) => (String::new(), Rewrite::whole(&to)),
+        };
+        let guard = Guard {
+            auth: spec.auth,
+            rate_limit: spec.rate_limit.clone(),
         };
         let policies = Policies {
             authentication: access.authentication,
@@ -288,6 +301,7 @@ impl Route {
             rewrite,
             redirects_bare_prefix: false,
             limits,
+            guard,
             policies,
             mirror,
         }
@@ -382,12 +396,30 @@ impl Route {
         method: &Method,
         headers: &HeaderMap,
     ) -> bool {
+        self.path.matches(path) && self.matches_beside_path(host, query, method, headers)
+    }
+
+    /// Whether everything but the path matches.
+    pub(super) fn matches_beside_path(
+        &self,
+        host: Option<&str>,
+        query: Option<&str>,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> bool {
         let is_host = self.hosts.is_empty()
             || host.is_some_and(|host| self.hosts.iter().any(|pattern| pattern.matches(host)));
         is_host
-            && self.path.matches(path)
             && self.conditions.hold(method, headers, query)
             && !host.is_some_and(|host| self.except_hosts.iter().any(|it| it.matches(host)))
+    }
+
+    /// Whether a service could get requests through both routes.
+    pub(super) fn shares_service(&self, other: &Self) -> bool {
+        self.destinations.iter().any(|one| {
+            let mut others = other.destinations.iter();
+            others.any(|two| one.service.name() == two.service.name())
+        })
     }
 
     /// Whether it takes precedence over the routes of discovered services. A route for all paths doesn't,

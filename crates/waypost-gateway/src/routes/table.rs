@@ -8,8 +8,8 @@ use http::{HeaderMap, Method};
 use waypost::ServiceName;
 use waypost::snapshot::Freshness;
 
-use super::pattern::bare_host;
-use super::route::Route;
+use super::pattern::{PathPattern, bare_host};
+use super::route::{Guard, Route};
 
 /// All routes at one moment.
 #[derive(Default)]
@@ -20,10 +20,26 @@ pub(super) struct RouteTable {
     by_segment: HashMap<String, Vec<usize>>,
     /// The positions for all other first segments.
     by_no_segment: Vec<usize>,
+    guarded: GuardedPaths,
     /// The routes of discovered services, by the first segment of the path.
     pub(super) discovered: HashMap<ServiceName, Arc<Route>>,
     /// The freshness of the list of services.
     pub(super) freshness: Option<Freshness>,
+}
+
+/// The paths of the explicit routes with a guard, in lower case.
+#[derive(Clone, Debug, Default)]
+struct GuardedPaths {
+    by_segment: HashMap<String, Vec<GuardedPath>>,
+    /// Those without a literal first segment.
+    others: Vec<GuardedPath>,
+}
+
+#[derive(Clone, Debug)]
+struct GuardedPath {
+    path: PathPattern,
+    /// The position of the route.
+    at: usize,
 }
 
 impl RouteTable {
@@ -48,6 +64,7 @@ impl RouteTable {
             }
         }
         Self {
+            guarded: GuardedPaths::of(&routes),
             explicit: routes,
             by_segment,
             by_no_segment,
@@ -64,6 +81,7 @@ impl RouteTable {
     ) -> Self {
         Self {
             explicit: self.explicit.clone(),
+            guarded: self.guarded.clone(),
             by_segment: self.by_segment.clone(),
             by_no_segment: self.by_no_segment.clone(),
             discovered,
@@ -101,11 +119,76 @@ impl RouteTable {
         }
     }
 
+    /// A route that a request would get if its path were in another letter case, which has another guard than
+    /// the request's own `route`. A service that ignores letter case would respond as if to a request through
+    /// that route. Routes that differ in letter case alone were written so on purpose.
+    pub(super) fn guarded_in_other_case(
+        &self,
+        route: &Arc<Route>,
+        host: Option<&str>,
+        path: &str,
+        query: Option<&str>,
+        method: &Method,
+        headers: &HeaderMap,
+    ) -> Option<&Arc<Route>> {
+        if self.guarded.is_empty() {
+            return None;
+        }
+        let lowercase = path.to_ascii_lowercase();
+        let host = host.map(bare_host);
+        let precedes = |at: usize, other: &Route| {
+            let position = self.explicit.iter().position(|it| Arc::ptr_eq(it, route));
+            position.map_or(other.precedes_discovered(), |position| at < position)
+        };
+        self.guarded.matching(&lowercase).find_map(|guarded| {
+            let other = self.explicit.get(guarded.at)?;
+            let is_bypassed = !other.path().matches(path)
+                && other.matches_beside_path(host.as_deref(), query, method, headers)
+                && other.guard != route.guard
+                && other.shares_service(route)
+                && guarded.path != route.path().lowercase()
+                && precedes(guarded.at, other);
+            is_bypassed.then_some(other)
+        })
+    }
+
     /// All routes: those of the file in order of precedence, then the discovered ones by name.
     pub(super) fn all(&self) -> Vec<Arc<Route>> {
         let mut discovered: Vec<_> = self.discovered.values().cloned().collect();
         discovered.sort_by(|a, b| a.name().cmp(b.name()));
         [self.explicit.clone(), discovered].concat()
+    }
+}
+
+impl GuardedPaths {
+    fn of(routes: &[Arc<Route>]) -> Self {
+        let mut paths = Self::default();
+        let is_guarded = |route: &Route| route.guard != Guard::default();
+        for (at, route) in routes.iter().enumerate() {
+            // A route for all paths has no letters.
+            if !is_guarded(route) || route.path().is_everything() {
+                continue;
+            }
+            let path = route.path().lowercase();
+            let segment = path.first_segment().map(str::to_owned);
+            let list = match segment {
+                Some(segment) => paths.by_segment.entry(segment).or_default(),
+                None => &mut paths.others,
+            };
+            list.push(GuardedPath { path, at });
+        }
+        paths
+    }
+
+    fn is_empty(&self) -> bool {
+        self.by_segment.is_empty() && self.others.is_empty()
+    }
+
+    /// Those that match a path in lower case.
+    fn matching(&self, path: &str) -> impl Iterator<Item = &GuardedPath> {
+        let of_segment = self.by_segment.get(first_segment(path));
+        let all = of_segment.into_iter().flatten().chain(&self.others);
+        all.filter(move |guarded| guarded.path.matches(path))
     }
 }
 

@@ -1,12 +1,15 @@
 //! The access log.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use http::Request;
 use serde_json::Value;
 use waypost_gateway::{AccessLog, AccessLogFormat};
 
-use crate::support::{Origin, RawClient, RawOrigin, TestGateway, unused_address, wait_until};
+use crate::support::{
+    FlakyRegistry, Origin, RawClient, RawOrigin, TestGateway, unused_address, wait_until,
+};
 
 /// A log file in a folder of its own.
 struct LogFile {
@@ -145,4 +148,49 @@ async fn a_line_of_text_names_route_instance_and_end() {
     ] {
         assert!(line.contains(part), "{part} in {line}");
     }
+}
+
+#[tokio::test]
+async fn clients_of_a_public_gateway_learn_no_internals_and_the_log_has_them() {
+    let log = LogFile::new();
+    let registry = FlakyRegistry::new();
+    let memory = registry.memory.clone();
+    let gateway = TestGateway::start_on(Arc::new(registry.clone()), memory, |config| {
+        config.error_details = false;
+        config.max_attempts = 1;
+        config.access_log = Some(log.open(AccessLogFormat::Json));
+    })
+    .await;
+    let dead = unused_address();
+    gateway.add("billing", "billing-7", dead).await;
+    let says_nothing = async |path: &str, reason: &str| {
+        for accept in ["*/*", "text/html"] {
+            let request = Request::get(gateway.url(path)).header("accept", accept);
+            let answer = gateway.send(request).await;
+            let port = dead.port().to_string();
+            for internal in ["the test's", "billing", &port, "refused"] {
+                assert!(!answer.text().contains(internal), "{}", answer.text());
+            }
+            assert!(answer.text().contains(reason), "{}", answer.text());
+        }
+    };
+    says_nothing("/biling/x", "unknown_service").await;
+    says_nothing("/billing/", "connect_failed").await;
+    registry.set_down(true);
+    let failing = async || gateway.get("/health").await.json()["status"] == "warning";
+    crate::support::with_deadline("the failure", async { while !failing().await {} }).await;
+    says_nothing("/missing", "registry_unreachable").await;
+    says_nothing("/health", "warning").await;
+    says_nothing("/readyz", "warning").await;
+
+    assert_eq!(
+        log.of("/biling/x").await["cause"],
+        "the test's registry has no service \"biling\""
+    );
+    let cause = log.of("/billing/").await["cause"].to_string();
+    assert!(cause.contains("refused"), "{cause}");
+    let cause = log.of("/missing").await["cause"].to_string();
+    assert!(cause.contains("the test's registry"), "{cause}");
+    let health = gateway.get("/internal/health").await.json();
+    assert!(health["registry"]["error"].is_string(), "{health}");
 }

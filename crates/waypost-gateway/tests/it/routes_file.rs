@@ -447,3 +447,61 @@ routes:
         assert_eq!(passed.json()["uri"], path);
     }
 }
+
+#[tokio::test]
+async fn a_path_in_another_letter_case_does_not_bypass_a_guard() {
+    let routes = r#"
+routes:
+  - {match: {path: /admin}, service: shop, api_keys: {env: KEYS}}
+  - {match: {path: /Login, methods: [POST]}, service: shop, rate_limit: {requests: 5}}
+  - {match: {template: "/users/{id}/keys"}, service: shop, api_keys: {env: KEYS}}
+  - {match: {path: /shop/stock}, service: shop, api_keys: {env: KEYS}}
+  - {match: {path: /elsewhere}, service: other, api_keys: {env: KEYS}}
+  - {match: {path: /open}, service: shop}
+  - {match: {path: /twin}, service: shop, api_keys: {env: KEYS}}
+  - {match: {path: /Twin}, service: shop}
+  - {match: {hosts: [public.example], path: /}, service: shop}
+  - {match: {path: /}, service: shop}
+"#;
+    let routed = Routed::start_edited(routes, &[], |config| {
+        config.environment = waypost::Environment::default().with("KEYS", "ann secret");
+    })
+    .await;
+    let origin = Origin::echo().await;
+    routed.gateway.add("shop", "s", origin.address).await;
+    routed.gateway.add("other", "o", origin.address).await;
+    for path in [
+        "/ADMIN",
+        "/Admin/x",
+        "//Admin/x",
+        "/%41dmin",
+        "/Users/7/keys",
+        "/shop/STOCK/7",
+    ] {
+        let refused = routed.get(path).await;
+        assert_eq!(refused.status, 400, "{path}");
+        assert_eq!(refused.reason(), "ambiguous_path", "{path}");
+    }
+    let login = Request::post(routed.gateway.url("/login"));
+    assert_eq!(routed.gateway.send(login).await.reason(), "ambiguous_path");
+    assert_eq!(origin.requests(), 0);
+    for (host, path) in [
+        // No guard is bypassed: the route is for another method, goes to another service or has none.
+        ("a", "/login"),
+        ("a", "/ELSEWHERE/x"),
+        ("a", "/OPEN/x"),
+        // The file has a route for each case.
+        ("a", "/Twin/x"),
+        // The route of the host takes all of its paths in any case.
+        ("public.example", "/Admin/x"),
+        ("public.example", "/admin/x"),
+        ("a", "/administrators"),
+        ("a", "/Users/7"),
+    ] {
+        let passed = routed.get_with(path, &[("host", host)]).await;
+        assert_eq!(passed.status, StatusCode::OK, "{host}{path}");
+        assert_eq!(passed.json()["uri"], path);
+    }
+    assert_eq!(routed.get("/admin/x").await.status, 401);
+    assert_eq!(routed.get("/users/AB/keys").await.status, 401);
+}

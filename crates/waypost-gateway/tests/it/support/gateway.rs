@@ -61,6 +61,7 @@ impl TestGateway {
         config.deregistration_delay = std::time::Duration::ZERO;
         config.worker_threads = 2;
         config.list_routes = true;
+        config.error_details = true;
         edit(&mut config);
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("an address");
