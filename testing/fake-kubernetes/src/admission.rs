@@ -32,6 +32,16 @@ pub(crate) fn admit(kind: Kind, object: &mut Value, before: Option<&Value>) -> R
                 faults.push("addressType: field is immutable".to_owned());
             }
         }
+        Kind::Secret => {
+            if !is_subdomain(&name) {
+                faults.push(format!("metadata.name: {name:?} is not a DNS subdomain"));
+            }
+            set_default(object, "type", || "Opaque".into());
+            faults.extend(secret_faults(object));
+            if before.is_some_and(|it| it["type"] != object["type"]) {
+                faults.push("type: field is immutable".to_owned());
+            }
+        }
         Kind::Namespace
         | Kind::Role
         | Kind::RoleBinding
@@ -128,6 +138,18 @@ fn set_slice_defaults(slice: &mut Value) {
         set_default(port, "name", || "".into());
         set_default(port, "protocol", || "TCP".into());
     }
+}
+
+/// A Secret for TLS must have both entries, but their content isn't checked.
+fn secret_faults(secret: &Value) -> Vec<String> {
+    if secret["type"] != "kubernetes.io/tls" {
+        return Vec::new();
+    }
+    let entries = ["tls.crt", "tls.key"].into_iter();
+    let missing = entries.filter(|entry| !secret["data"][entry].is_string());
+    missing
+        .map(|entry| format!("data[{entry}]: Required value"))
+        .collect()
 }
 
 fn slice_faults(slice: &Value) -> Vec<String> {
@@ -244,6 +266,21 @@ mod tests {
         let ports = json!([{ "name": "http", "port": 80 }, { "name": "http", "port": 81 }]);
         let slice = json!({ "addressType": "IPv4", "ports": ports });
         assert!(refusal(Kind::EndpointSlice, slice).is_some());
+    }
+
+    #[test]
+    fn a_secret_for_tls_has_a_certificate_and_a_key_and_keeps_its_type() {
+        let secret = |data: Value| json!({ "type": "kubernetes.io/tls", "data": data });
+        let both = secret(json!({ "tls.crt": "", "tls.key": "" }));
+        assert_eq!(refusal(Kind::Secret, both.clone()), None);
+        assert_eq!(refusal(Kind::Secret, json!({})), None);
+        for data in [Value::Null, json!({ "tls.crt": "" })] {
+            let refused = refusal(Kind::Secret, secret(data)).unwrap();
+            assert!(refused.contains("data[tls.key]: Required value"));
+        }
+        let mut opaque = json!({ "metadata": { "name": "web" } });
+        assert!(admit(Kind::Secret, &mut opaque, Some(&both)).is_err());
+        assert_eq!(opaque["type"], "Opaque");
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The kinds of objects that the server stores.
 
 use k8s_openapi::Resource;
-use k8s_openapi::api::core::v1::{Namespace, Service};
+use k8s_openapi::api::core::v1::{Namespace, Secret, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::rbac::v1::{ClusterRole, ClusterRoleBinding, Role, RoleBinding};
 use serde::Serialize;
@@ -13,6 +13,7 @@ use serde_json::Value;
 pub(crate) enum Kind {
     Namespace,
     Service,
+    Secret,
     EndpointSlice,
     Role,
     RoleBinding,
@@ -31,9 +32,10 @@ const GATEWAY_API_BETA: &str = "gateway.networking.k8s.io/v1beta1";
 
 impl Kind {
     /// In the order of the discriminants.
-    pub(crate) const ALL: [Self; 11] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::Namespace,
         Self::Service,
+        Self::Secret,
         Self::EndpointSlice,
         Self::Role,
         Self::RoleBinding,
@@ -109,6 +111,7 @@ impl Kind {
         match self {
             Self::Namespace => const { &Description::of::<Namespace>() },
             Self::Service => const { &Description::of::<Service>() },
+            Self::Secret => const { &Description::of::<Secret>() },
             Self::EndpointSlice => const { &Description::of::<EndpointSlice>() },
             Self::Role => const { &Description::of::<Role>() },
             Self::RoleBinding => const { &Description::of::<RoleBinding>() },

@@ -3,6 +3,7 @@
 
 use std::net::Ipv4Addr;
 
+use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 /// A namespace.
@@ -22,6 +23,19 @@ pub fn service(namespace: &str, name: &str, ports: &[(&str, u16)]) -> Value {
         "kind": "Service",
         "metadata": { "name": name, "namespace": namespace, "labels": { "app": name } },
         "spec": { "selector": { "app": name }, "ports": ports.collect::<Value>() },
+    })
+}
+
+/// A Secret of type `kubernetes.io/tls` with this certificate and key, as PEM.
+#[must_use]
+pub fn tls_secret(namespace: &str, name: &str, certificate: &str, key: &str) -> Value {
+    let encoded = |text: &str| BASE64.encode(text.as_bytes());
+    json!({
+        "apiVersion": "v1",
+        "kind": "Secret",
+        "metadata": { "name": name, "namespace": namespace },
+        "type": "kubernetes.io/tls",
+        "data": { "tls.crt": encoded(certificate), "tls.key": encoded(key) },
     })
 }
 

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 use waypost_core::ProviderError;
 
 use self::task::Task;
-use crate::client::ApiClient;
+use crate::client::{ApiClient, GetRequest};
 pub use crate::object_key::ObjectKey;
 
 /// A kind of object, by its API group, version and plural name.
@@ -184,6 +184,25 @@ impl ObjectClient {
         ObjectWatch {
             latest,
             task: tokio::spawn(task.run()),
+        }
+    }
+
+    /// Reads an object; `None` if there is none. This needs only the verb `get`, which a role can limit to
+    /// objects of certain names. The namespace and the name must be valid ones: they become part of a URL.
+    ///
+    /// # Errors
+    /// If the server can't be reached, or refuses the request.
+    pub async fn get(
+        &self,
+        kind: &ObjectKind,
+        key: &ObjectKey,
+    ) -> Result<Option<Value>, ProviderError> {
+        let path = kind.object_path(key);
+        let get = GetRequest::new(&path, &[]);
+        match self.client.get(get, ApiClient::DEADLINE).await {
+            Ok(object) => Ok(Some(object)),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(error.into()),
         }
     }
 

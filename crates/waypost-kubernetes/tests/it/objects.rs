@@ -119,6 +119,28 @@ fn provider_of(server: &ApiServer, user: &str) -> KubernetesProvider {
 }
 
 #[tokio::test]
+async fn one_object_is_read_with_the_permission_to_get_it_by_name() {
+    let server = start_server().await;
+    server.put(&route("shop", "orders"));
+    server.put(&route("shop", "carts"));
+    server.add_user("reader");
+    let rules = json!([{
+        "apiGroups": ["gateway.networking.k8s.io"], "resources": ["httproutes"],
+        "resourceNames": ["orders", "gone"], "verbs": ["get"],
+    }]);
+    server.grant("reader", "shop", &rules);
+    let kubeconfig = server.kubeconfig_of("reader").unwrap();
+    let provider = KubernetesProvider::builder().kubeconfig(kubeconfig).build();
+    let objects = provider.unwrap().objects();
+    let get = async |name: &str| objects.get(&ROUTES, &ObjectKey::new("shop", name)).await;
+    let found = get("orders").await.unwrap().unwrap();
+    assert_eq!(found["metadata"]["name"], "orders");
+    assert_eq!(get("gone").await.unwrap(), None);
+    let refused = get("carts").await.unwrap_err();
+    assert_eq!(refused.kind(), ProviderErrorKind::NotAuthorised);
+}
+
+#[tokio::test]
 async fn a_status_is_written_unless_the_object_has_changed() {
     let server = start_server().await;
     let before = server.put(&route("shop", "orders")).to_string();
