@@ -8,7 +8,7 @@ use std::sync::Arc;
 use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::CryptoProvider;
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use waypost_core::ConfigError;
@@ -40,7 +40,7 @@ impl TlsOptions {
             (Some(cert), Some(key)) => {
                 let chain = certificates(cert)?;
                 let private = PrivateKeyDer::from_pem_file(key)
-                    .map_err(|cause| file_error(key, format!("no private key in PEM: {cause}")))?;
+                    .map_err(|cause| file_error(key, pem_problem("private key", &cause)))?;
                 builder
                     .with_client_auth_cert(chain, private)
                     .map_err(|cause| file_error(cert, format!("does not match its key: {cause}")))
@@ -129,13 +129,23 @@ fn file_error(path: &Path, problem: String) -> ConfigError {
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError> {
-    let unreadable = |cause| file_error(path, format!("no certificates in PEM: {cause}"));
+    let unreadable = |cause| file_error(path, pem_problem("certificate", &cause));
     let all = CertificateDer::pem_file_iter(path).map_err(unreadable)?;
     let all: Vec<_> = all.collect::<Result<_, _>>().map_err(unreadable)?;
     if all.is_empty() {
-        return Err(file_error(path, "contains no certificate in PEM".into()));
+        let empty = pem_problem("certificate", &pem::Error::NoItemsFound);
+        return Err(file_error(path, empty));
     }
     Ok(all)
+}
+
+/// Why a file has no usable certificate or key. Other errors than those of reading the file have parts of its
+/// content in their text, which may be a private key.
+fn pem_problem(wanted: &str, cause: &pem::Error) -> String {
+    match cause {
+        pem::Error::Io(cause) => format!("can't be read: {cause}"),
+        _ => format!("contains no {wanted} in PEM format"),
+    }
 }
 
 /// Verifies the agent's certificate by a rule, and always the signatures of the handshake.

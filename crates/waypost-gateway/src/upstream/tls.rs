@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
 
-use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
@@ -86,10 +86,15 @@ impl ClientTls {
 
 fn read_roots(file: &Path) -> Result<RootCertStore, ConfigError> {
     let bad = |problem: String| ConfigError::new(file.display().to_string(), problem);
-    let certificates = CertificateDer::pem_file_iter(file).map_err(|e| bad(e.to_string()))?;
+    // Other errors than those of reading the file have parts of its content in their text.
+    let unreadable = |error| match error {
+        pem::Error::Io(error) => bad(error.to_string()),
+        _ => bad("contains no certificate in PEM format".to_owned()),
+    };
+    let certificates = CertificateDer::pem_file_iter(file).map_err(unreadable)?;
     let mut roots = RootCertStore::empty();
     for certificate in certificates {
-        let certificate = certificate.map_err(|e| bad(e.to_string()))?;
+        let certificate = certificate.map_err(unreadable)?;
         roots.add(certificate).map_err(|e| bad(e.to_string()))?;
     }
     if roots.is_empty() {
