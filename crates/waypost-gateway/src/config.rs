@@ -86,7 +86,8 @@ pub struct Config {
     pub access_log: Option<AccessLog>,
     /// The certificates for client connections. They are selected by the name that a client requests; if
     /// none matches, the first is used. They are read again when their files change. Empty by default:
-    /// without certificates, clients connect without TLS.
+    /// without certificates, clients connect without TLS, unless the [Gateway API](GatewayApi::tls) brings
+    /// them.
     pub tls: Vec<TlsCertificate>,
     /// A file of routes, YAML or TOML by its name; see the [guide](crate#routes). It is read again when
     /// it changes. None by default.
@@ -176,6 +177,16 @@ impl Default for Config {
             error_details: false,
             hidden: vec![valid("consul"), valid("kubernetes")],
         }
+    }
+}
+
+impl Config {
+    /// Whether listeners of the Gateway API bring certificates for client connections.
+    pub(crate) fn serves_tls_listeners(&self) -> bool {
+        #[cfg(feature = "kubernetes")]
+        return self.gateway_api.as_ref().is_some_and(|api| api.tls);
+        #[cfg(not(feature = "kubernetes"))]
+        false
     }
 }
 

@@ -129,6 +129,12 @@ pub fn gateway_objects(input: &[u8]) {
     crate::gateway_api::fuzz::resolve_objects(input);
 }
 
+/// A Secret with a certificate, as JSON.
+#[cfg(feature = "kubernetes")]
+pub fn gateway_secrets(input: &[u8]) {
+    crate::gateway_api::fuzz::read_secret(input);
+}
+
 /// Two patterns of hosts and a host, one per line.
 pub fn hosts(input: &[u8]) {
     let text = String::from_utf8_lossy(input);
@@ -268,6 +274,9 @@ fn check_forwarding(headers: &HeaderMap) {
 
 #[cfg(test)]
 mod tests {
+    #[cfg(feature = "kubernetes")]
+    use data_encoding::BASE64;
+
     use super::*;
 
     /// The token of RFC 7515, appendix A.3.
@@ -373,10 +382,34 @@ mod tests {
             gateway_objects,
             &[
                 r#"{"classes":[{"metadata":{"name":"waypost"},"spec":{"controllerName":"waypost.dev/gateway"}}],
-                "gateways":[{"metadata":{"name":"front","namespace":"shop"},"spec":{"gatewayClassName":"waypost","listeners":[{"name":"a","hostname":"*.a","port":80,"protocol":"HTTP"},{"name":"b","port":80,"protocol":"HTTPS"}]},"status":{"listeners":[{"name":"a","conditions":[{"type":"Accepted","status":"True"}]}]}}],
+                "gateways":[{"metadata":{"name":"front","namespace":"shop"},"spec":{"gatewayClassName":"waypost","listeners":[{"name":"a","hostname":"*.a","port":80,"protocol":"HTTP"},{"name":"b","port":80,"protocol":"HTTPS"},{"name":"c","hostname":"c.a","port":80,"protocol":"HTTPS","tls":{"certificateRefs":[{"name":"t"},{"name":"t","namespace":"pay","kind":"Secret"}]}}]},"status":{"listeners":[{"name":"a","conditions":[{"type":"Accepted","status":"True"}]}]}}],
                 "routes":[{"metadata":{"name":"r","namespace":"shop"},"spec":{"parentRefs":[{"name":"front"}],"hostnames":["x.a"],"rules":[{"backendRefs":[{"name":"s","namespace":"pay","port":80}]}]},"status":{"parents":[{"controllerName":"waypost.dev/gateway","parentRef":{"name":"front"},"conditions":[]},{"controllerName":"other"}]}}],
-                "grants":[{"metadata":{"namespace":"pay"},"spec":{"from":[{"group":"gateway.networking.k8s.io","kind":"HTTPRoute","namespace":"shop"}],"to":[{"kind":"Service"}]}}],
+                "grants":[{"metadata":{"namespace":"pay"},"spec":{"from":[{"group":"gateway.networking.k8s.io","kind":"HTTPRoute","namespace":"shop"},{"group":"gateway.networking.k8s.io","kind":"Gateway","namespace":"shop"}],"to":[{"kind":"Service"},{"kind":"Secret","name":"t"}]}}],
                 "services":[{"metadata":{"name":"s","namespace":"pay"},"spec":{"ports":[{"port":80}]}}]}"#,
+            ],
+        );
+    }
+
+    #[cfg(feature = "kubernetes")]
+    #[test]
+    fn what_is_wrong_with_a_mutated_secret_shows_nothing_of_it() {
+        let pair = rcgen::generate_simple_self_signed(["a.example".to_owned()]).unwrap();
+        let encoded = |text: &str| BASE64.encode(text.as_bytes());
+        let (certificate, key) = (pair.cert.pem(), pair.signing_key.serialize_pem());
+        let secret = |certificate: &str, key: &str| {
+            serde_json::json!({
+                "type": "kubernetes.io/tls",
+                "data": { "tls.crt": encoded(certificate), "tls.key": encoded(key) },
+            })
+            .to_string()
+        };
+        let in_one_line = key.replace('\n', "");
+        run(
+            gateway_secrets,
+            &[
+                &secret(&certificate, &key),
+                &secret(&certificate, &in_one_line),
+                &secret(&in_one_line, &key),
             ],
         );
     }

@@ -282,7 +282,7 @@ async fn follow_certificates(server: &Server) {
 
 #[cfg(feature = "kubernetes")]
 async fn follow_http_routes(server: &Server) {
-    crate::gateway_api::follow(server.config(), server.routes()).await;
+    crate::gateway_api::follow(server.config(), server.routes(), server.tls()).await;
 }
 
 #[cfg(not(feature = "kubernetes"))]

@@ -68,7 +68,7 @@ impl Server {
             traffic,
             tracer,
             client_tls,
-            tls: ServerTls::new(config.tls.clone())?,
+            tls: ServerTls::new(config.tls.clone(), config.serves_tls_listeners())?,
             config,
         })
     }

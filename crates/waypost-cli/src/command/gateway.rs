@@ -66,13 +66,20 @@ pub(crate) struct Gateway {
     /// waypost.dev/gateway. Services then get a route /NAME/... only if named with --only
     #[arg(long, value_name = "NAME")]
     gateway_class: Option<String>,
+    /// Serve HTTPS listeners of Gateways, whose certificates are in the Secrets that their certificateRefs
+    /// name; the gateway needs the permission to get these Secrets
+    #[arg(long, requires = "gateway_class")]
+    gateway_tls: bool,
     /// Port that the listeners of Gateways must have: the port at which clients reach this gateway; with
-    /// --tls-cert, 443 by default
+    /// --gateway-tls or --tls-cert, 443 by default
     #[arg(
         long,
         value_name = "PORT",
         default_value_t = 80,
-        default_value_if("tls_cert", ArgPredicate::IsPresent, "443"),
+        default_value_ifs([
+            ("tls_cert", ArgPredicate::IsPresent, "443"),
+            ("gateway_tls", ArgPredicate::Equals("true".into()), "443"),
+        ]),
         requires = "gateway_class"
     )]
     gateway_port: u16,
@@ -176,11 +183,8 @@ impl Gateway {
             None => listen(address, reuse_port)
                 .map_err(|error| listen_error(address, &error, "--port"))?,
         };
-        let scheme = if config.tls.is_empty() {
-            "http"
-        } else {
-            "https"
-        };
+        let has_tls = self.gateway_tls || !config.tls.is_empty();
+        let scheme = if has_tls { "https" } else { "http" };
         announce(format_args!(
             "gateway: {scheme}://{} (registry: {})",
             listener.local_addr()?,
@@ -221,6 +225,7 @@ impl Gateway {
         }
         let provider = KubernetesProvider::from_environment(settings.environment())?;
         let mut api = GatewayApi::new(provider, class);
+        api.tls = self.gateway_tls;
         api.port = self.gateway_port;
         api.addresses.clone_from(&self.gateway_address);
         let snapshot_file = settings.directory_options()?.snapshot_file;

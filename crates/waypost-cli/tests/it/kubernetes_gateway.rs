@@ -156,34 +156,129 @@ async fn routes_come_from_the_gateway_api_with_the_objects_and_the_role_of_the_m
     stop(gateway).await;
 }
 
+/// The objects of `https.yaml` and of the class in a fake API server, with a route of the Gateway for HTTPS.
+struct HttpsCluster {
+    server: ApiServer,
+    manifests: Vec<Value>,
+}
+
+const ACCOUNT: &str = "system:serviceaccount:waypost:api-gateway";
+
+impl HttpsCluster {
+    async fn start() -> Self {
+        let server = ApiServer::builder().namespace("waypost").start();
+        let server = server.await.unwrap();
+        let read_objects = |file: &str| -> Vec<Value> {
+            let text = read(&format!("deploy/kubernetes/gateway-api/{file}"));
+            serde_saphyr::from_multiple(&text).unwrap()
+        };
+        let manifests = read_objects("https.yaml");
+        let stored = [
+            "GatewayClass",
+            "Gateway",
+            "ClusterRole",
+            "ClusterRoleBinding",
+            "Role",
+            "RoleBinding",
+        ];
+        for object in read_objects("class-and-role.yaml").iter().chain(&manifests) {
+            if stored.contains(&object["kind"].as_str().unwrap()) {
+                server.put(object);
+            }
+        }
+        server.add_user(ACCOUNT);
+        put(&server, "shop", "orders", upstream("an order").await);
+        put(&server, "shop", "orders-next", upstream("an order").await);
+        let mut route = read_objects("example.yaml").pop().unwrap();
+        route["metadata"]["namespace"] = "shop".into();
+        route["spec"]["parentRefs"] = json!([{ "name": "front-https", "namespace": "waypost" }]);
+        server.put(&route);
+        Self { server, manifests }
+    }
+
+    /// Starts a gateway with the arguments of the Deployment and these instead of `--gateway-tls`.
+    fn gateway(&self, tls: &[String]) -> (Program, u16) {
+        let [port] = free_ports();
+        let arguments = container(&self.manifests)["args"].as_array().unwrap();
+        let arguments = arguments.iter().flat_map(|argument| {
+            let argument = argument.as_str().unwrap();
+            if argument == "--gateway-tls" {
+                return tls.to_vec();
+            }
+            let argument = argument.replace("0.0.0.0", "127.0.0.1");
+            vec![argument.replace("--port=8443", &format!("--port={port}"))]
+        });
+        let mut command = waypost(&[]);
+        command
+            .args(arguments)
+            // The endpoints of these tests are loopback addresses.
+            .args(["--allow-external-names", "--internal", "off"])
+            .env("SERVICE_DISCOVERY_PROVIDER", "kubernetes")
+            .env("KUBECONFIG", self.server.kubeconfig_of(ACCOUNT).unwrap());
+        (Program::start(command), port)
+    }
+
+    async fn until_served(&self, port: u16, ca: &Ca) {
+        eventually("an order over TLS", async || order(port, ca).await).await;
+        eventually("the status of the Gateway", async || {
+            let front = self.server.get("gateways", "waypost", "front-https")?;
+            let conditions = front["status"]["listeners"][0]["conditions"].clone();
+            let is_true = |kind: &str| {
+                let mut conditions = conditions.as_array().into_iter().flatten();
+                conditions.any(|it| it["type"] == kind && it["status"] == "True")
+            };
+            (is_true("Programmed") && is_true("ResolvedRefs")).then_some(())
+        })
+        .await;
+    }
+}
+
+fn client() -> reqwest::ClientBuilder {
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    reqwest::Client::builder().no_proxy()
+}
+
+/// Sends a request as a client that trusts only this authority.
+async fn order(port: u16, ca: &Ca) -> Option<()> {
+    let authority = fs::read(ca.certificate()).unwrap();
+    let client = client()
+        .tls_certs_only([reqwest::Certificate::from_pem(&authority).unwrap()])
+        .resolve("shop.example", ([127, 0, 0, 1], port).into())
+        .build()
+        .unwrap();
+    let url = format!("https://shop.example:{port}/orders/1");
+    let response = client.get(url).send().await.ok()?;
+    (response.text().await.ok()? == "an order").then_some(())
+}
+
+#[tokio::test]
+async fn a_gateway_serves_https_with_the_secret_and_the_role_of_the_manifests() {
+    let cluster = HttpsCluster::start().await;
+    let (gateway, port) = cluster.gateway(&["--gateway-tls".to_owned()]);
+    // As when cert-manager writes the Secret after the Gateway.
+    let ca = Ca::new();
+    let (certificate, key) = ca.issue("shop", &["shop.example"]);
+    let [certificate, key] = [certificate, key].map(|file| fs::read_to_string(file).unwrap());
+    let secret = manifest::tls_secret("waypost", "shop-tls", &certificate, &key);
+    cluster.server.put(&secret);
+    cluster.until_served(port, &ca).await;
+    // A probe of the kubelet requests no name.
+    let probe = format!("https://127.0.0.1:{port}/readyz");
+    let client = client().tls_danger_accept_invalid_certs(true);
+    let client = client.build().unwrap();
+    assert_eq!(client.get(probe).send().await.unwrap().status(), 200);
+    stop(gateway).await;
+}
+
 #[tokio::test]
 async fn a_gateway_serves_https_with_the_certificate_of_a_mounted_secret() {
-    let server = ApiServer::builder().namespace("waypost").start();
-    let server = server.await.unwrap();
-    let read_objects = |file: &str| -> Vec<Value> {
-        let text = read(&format!("deploy/kubernetes/gateway-api/{file}"));
-        serde_saphyr::from_multiple(&text).unwrap()
-    };
-    let https = read_objects("https.yaml");
-    let stored = [
-        "GatewayClass",
-        "Gateway",
-        "ClusterRole",
-        "ClusterRoleBinding",
-    ];
-    for object in read_objects("class-and-role.yaml").iter().chain(&https) {
-        if stored.contains(&object["kind"].as_str().unwrap()) {
-            server.put(object);
-        }
-    }
-    let account = "system:serviceaccount:waypost:api-gateway";
-    server.add_user(account);
-    put(&server, "shop", "orders", upstream("an order").await);
-    put(&server, "shop", "orders-next", upstream("an order").await);
-    let mut route = read_objects("example.yaml").pop().unwrap();
-    route["metadata"]["namespace"] = "shop".into();
-    route["spec"]["parentRefs"] = json!([{ "name": "front-https", "namespace": "waypost" }]);
-    server.put(&route);
+    let cluster = HttpsCluster::start().await;
+    let manifests = cluster.manifests.iter();
+    let mut gateway = manifests.filter(|it| it["kind"] == "Gateway").cloned();
+    let mut gateway = gateway.next().unwrap();
+    gateway["spec"]["listeners"][0]["tls"] =
+        json!({ "options": { "waypost.dev/certificates": "files" } });
+    cluster.server.put(&gateway);
 
     // The files as the kubelet mounts them.
     let folder = tempfile::tempdir().unwrap();
@@ -197,54 +292,16 @@ async fn a_gateway_serves_https_with_the_certificate_of_a_mounted_secret() {
     };
     let ca = Ca::new();
     mount(&ca);
-    let [port] = free_ports();
-    let mounted = container(&https)["volumeMounts"][0]["mountPath"]
-        .as_str()
-        .unwrap();
-    let arguments = container(&https)["args"].as_array().unwrap().iter();
-    let arguments = arguments.map(|argument| {
-        let argument = argument.as_str().unwrap();
-        let argument = argument.replace(mounted, folder.path().to_str().unwrap());
-        let argument = argument.replace("0.0.0.0", "127.0.0.1");
-        argument.replace("--port=8443", &format!("--port={port}"))
-    });
-    let mut command = waypost(&[]);
-    command
-        .args(arguments)
-        // The endpoints of this test are loopback addresses.
-        .args(["--allow-external-names", "--internal", "off"])
-        .env("SERVICE_DISCOVERY_PROVIDER", "kubernetes")
-        .env("KUBECONFIG", server.kubeconfig_of(account).unwrap());
-    let gateway = Program::start(command);
-
-    let order = async |ca: &Ca| {
-        let authority = fs::read(ca.certificate()).unwrap();
-        let client = reqwest::Client::builder()
-            .no_proxy()
-            .tls_certs_only([reqwest::Certificate::from_pem(&authority).unwrap()])
-            .resolve("shop.example", ([127, 0, 0, 1], port).into())
-            .build()
-            .unwrap();
-        let url = format!("https://shop.example:{port}/orders/1");
-        let response = client.get(url).send().await.ok()?;
-        (response.text().await.ok()? == "an order").then_some(())
-    };
-    eventually("an order over TLS", async || order(&ca).await).await;
-    eventually("the status of the Gateway", async || {
-        let front = server.get("gateways", "waypost", "front-https")?;
-        let conditions = front["status"]["listeners"][0]["conditions"].clone();
-        let is_true = |kind: &str| {
-            let mut conditions = conditions.as_array().into_iter().flatten();
-            conditions.any(|it| it["type"] == kind && it["status"] == "True")
-        };
-        (is_true("Programmed") && is_true("ResolvedRefs")).then_some(())
-    })
-    .await;
+    let files = [("cert", "tls.crt"), ("key", "tls.key")];
+    let files = files
+        .map(|(option, file)| format!("--tls-{option}={}", folder.path().join(file).display()));
+    let (gateway, port) = cluster.gateway(&files);
+    cluster.until_served(port, &ca).await;
     // The Secret is renewed.
     let renewed = Ca::new();
     mount(&renewed);
     eventually("an order with the new certificate", async || {
-        order(&renewed).await
+        order(port, &renewed).await
     })
     .await;
     stop(gateway).await;

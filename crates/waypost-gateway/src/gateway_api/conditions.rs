@@ -2,6 +2,9 @@
 
 use serde_json::{Value, json};
 
+/// The largest number of characters in a message, by the schema of the CustomResourceDefinitions.
+const MAX_MESSAGE: usize = 32_768;
+
 /// A placeholder for the time at which the status is written.
 pub(super) const NOW: &str = "now";
 
@@ -35,11 +38,12 @@ impl Condition {
         reason: &'static str,
         message: impl Into<String>,
     ) -> Self {
+        let message = message.into();
         Self {
             kind,
             is_true,
             reason,
-            message: message.into(),
+            message: message.chars().take(MAX_MESSAGE).collect(),
         }
     }
 
@@ -64,6 +68,14 @@ pub(super) struct Problem {
 }
 
 impl Problem {
+    /// One problem with the reason of the first and the messages of all; `None` if there are none.
+    pub(super) fn join(problems: Vec<Self>) -> Option<Self> {
+        let reason = problems.first()?.reason;
+        let mut messages: Vec<_> = problems.into_iter().map(|it| it.message).collect();
+        messages.dedup();
+        Some(Self::new(reason, messages.join("; ")))
+    }
+
     pub(super) fn new(reason: &'static str, message: impl Into<String>) -> Self {
         Self {
             reason,

@@ -1,20 +1,25 @@
-//! Follows the objects, replaces the routes and hands changes of status to the writer.
+//! Follows the objects and the Secrets, replaces the routes and the certificates, and hands changes of status to
+//! the writer.
+
+use std::collections::BTreeSet;
 
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use tokio::sync::watch;
 use waypost::ProviderErrorKind;
-use waypost::provider::kubernetes::objects::{ObjectKind, Objects as Watched};
+use waypost::provider::kubernetes::objects::{ObjectKey, ObjectKind, Objects as Watched};
 
 use super::objects::{
     CLASSES, GATEWAYS, GRANTS, Gateway, GatewayClass, HttpRoute, NAMESPACES, Namespace, Objects,
     ROUTES, ReferenceGrant, SERVICES, Service,
 };
-use super::resolve::resolve;
+use super::resolve::{StatusChange, resolve};
+use super::secrets::Secrets;
 use super::snapshot::SnapshotFile;
-use super::{GatewayApi, Settings, status_writer};
+use super::{GatewayApi, Settings, secrets, status_writer};
 use crate::config::Config;
 use crate::routes::{ObjectsState, Routes};
+use crate::server_tls::ServerTls;
 
 /// The first is probed to find out whether the server responds, so it is one that every cluster has.
 const KINDS: [ObjectKind; 6] = [SERVICES, NAMESPACES, CLASSES, GATEWAYS, ROUTES, GRANTS];
@@ -31,31 +36,48 @@ enum Object {
 
 /// Follows the Gateway API as long as it is polled; never returns. Without a configuration for it, does
 /// nothing.
-pub(crate) async fn follow(config: &Config, routes: &Routes) {
+pub(crate) async fn follow(config: &Config, routes: &Routes, tls: Option<&ServerTls>) {
     let Some(api) = &config.gateway_api else {
         return std::future::pending().await;
     };
-    let mut controller = Controller::new(api, config, routes);
-    let (changes, wanted) = watch::channel(Vec::new());
+    let (wanted_secrets, secrets_to_read) = watch::channel(BTreeSet::new());
+    let (read_secrets, mut known_secrets) = watch::channel(Secrets::new());
+    let (changes, wanted_changes) = watch::channel(Vec::new());
+    let mut controller = Controller::new(api, config, routes, tls, wanted_secrets);
     let client = api.provider.objects();
     let mut objects = client.watch(&KINDS, parse);
     let following = async {
-        while let Some(watched) = objects.changed().await {
-            if let Some(new) = controller.apply(&watched).await {
+        let mut watched = Vec::new();
+        loop {
+            tokio::select! {
+                new = objects.changed() => match new {
+                    Some(new) => watched = new,
+                    None => return std::future::pending().await,
+                },
+                Ok(()) = known_secrets.changed() => {}
+            }
+            if watched.is_empty() {
+                // Secrets that the snapshot names are used with the first report about the objects.
+                continue;
+            }
+            let secrets = known_secrets.borrow_and_update().clone();
+            if let Some(new) = controller.apply(&watched, &secrets).await {
                 changes.send_replace(new);
             }
         }
-        std::future::pending().await
     };
     tokio::select! {
         () = following => {}
-        () = status_writer::write(&client, wanted) => {}
+        () = secrets::follow(&client, api.secret_interval, secrets_to_read, read_secrets) => {}
+        () = status_writer::write(&client, wanted_changes) => {}
     }
 }
 
 struct Controller<'a> {
     settings: Settings,
     routes: &'a Routes,
+    tls: Option<&'a ServerTls>,
+    wanted_secrets: watch::Sender<BTreeSet<ObjectKey>>,
     snapshot: Option<SnapshotFile>,
     /// The objects of the snapshot file, for kinds that haven't been listed yet.
     restored: Option<Objects>,
@@ -65,10 +87,17 @@ struct Controller<'a> {
 }
 
 impl<'a> Controller<'a> {
-    fn new(api: &GatewayApi, config: &Config, routes: &'a Routes) -> Self {
+    fn new(
+        api: &GatewayApi,
+        config: &Config,
+        routes: &'a Routes,
+        tls: Option<&'a ServerTls>,
+        wanted_secrets: watch::Sender<BTreeSet<ObjectKey>>,
+    ) -> Self {
         let settings = Settings {
             class: api.class.clone(),
-            has_tls: !config.tls.is_empty(),
+            has_tls: tls.is_some(),
+            has_files: !config.tls.is_empty(),
             port: api.port,
             addresses: api.addresses.clone(),
             namespace: api.provider.namespace().to_owned(),
@@ -76,27 +105,47 @@ impl<'a> Controller<'a> {
         };
         let snapshot = api.snapshot_file.clone().map(SnapshotFile::new);
         let restored = snapshot.as_ref().and_then(SnapshotFile::read);
+        let mut controller = Self {
+            settings,
+            routes,
+            tls,
+            wanted_secrets,
+            snapshot,
+            restored: None,
+            logged: None,
+            logged_class: None,
+        };
         if let Some(objects) = &restored {
-            routes.apply_http_routes(resolve(objects, &settings).routes);
+            controller.use_objects(objects, &Secrets::new());
             tracing::info!(
                 "HTTPRoutes from the snapshot file are used until the API server has listed them"
             );
         }
-        Self {
-            settings,
-            routes,
-            snapshot,
-            restored,
-            logged: None,
-            logged_class: None,
+        controller.restored = restored;
+        controller
+    }
+
+    /// Replaces the routes and the certificates. Returns the status changes.
+    fn use_objects(&self, objects: &Objects, secrets: &Secrets) -> Vec<StatusChange> {
+        let resolution = resolve(objects, secrets, &self.settings);
+        self.routes.apply_http_routes(resolution.routes);
+        if let Some(tls) = self.tls {
+            tls.set_listeners(resolution.tls_listeners);
         }
+        self.wanted_secrets.send_if_modified(|wanted| {
+            let is_new = *wanted != resolution.secrets;
+            *wanted = resolution.secrets;
+            is_new
+        });
+        resolution.changes
     }
 
     /// Applies the objects that are known. Returns the status changes if all objects are up to date.
     async fn apply(
         &mut self,
         watched: &[Watched<Object>],
-    ) -> Option<Vec<super::resolve::StatusChange>> {
+        secrets: &Secrets,
+    ) -> Option<Vec<StatusChange>> {
         let error = watched.iter().find_map(Watched::error);
         self.log(watched);
         let mut state = ObjectsState {
@@ -110,8 +159,7 @@ impl<'a> Controller<'a> {
             self.routes.set_objects_state(state);
             return None;
         };
-        let resolution = resolve(&objects, &self.settings);
-        self.routes.apply_http_routes(resolution.routes);
+        let changes = self.use_objects(&objects, secrets);
         state.is_known = true;
         self.routes.set_objects_state(state);
         let is_current = watched.iter().all(is_settled);
@@ -123,7 +171,7 @@ impl<'a> Controller<'a> {
         if let Some(snapshot) = &mut self.snapshot {
             snapshot.save(&objects).await;
         }
-        error.is_none().then_some(resolution.changes)
+        error.is_none().then_some(changes)
     }
 
     /// Logs the beginning and the end of an outage.

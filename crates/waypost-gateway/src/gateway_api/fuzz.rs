@@ -2,10 +2,12 @@
 
 use std::collections::BTreeMap;
 
+use data_encoding::BASE64;
 use serde_json::{Value, json};
 
 use super::objects::{CLASSES, GATEWAYS, HttpRoute, Metadata, Object, Objects};
 use super::resolve::{StatusChange, resolve};
+use super::secrets::{Secret, Secrets, certificate};
 use super::{CONTROLLER, Settings};
 
 /// Reads an HTTPRoute, attaches it to a Gateway and translates it.
@@ -30,11 +32,11 @@ pub(crate) fn translate_route(text: &[u8]) {
         routes: vec![route],
         ..Objects::default()
     };
-    drop(resolve(&objects, &settings()));
+    drop(resolve(&objects, &Secrets::new(), &settings()));
 }
 
-/// Reads all objects of a cluster, computes their status and writes it. Then nothing is left to change:
-/// otherwise the gateway would write a status again and again.
+/// Reads all objects of a cluster, computes their status and writes it, once for a gateway with HTTP and once
+/// with HTTPS. Then nothing is left to change: otherwise the gateway would write a status again and again.
 pub(crate) fn resolve_objects(text: &[u8]) {
     let Ok(mut objects) = serde_json::from_slice::<Objects>(text) else {
         return;
@@ -42,21 +44,52 @@ pub(crate) fn resolve_objects(text: &[u8]) {
     keep_one_of_each(&mut objects.classes);
     keep_one_of_each(&mut objects.gateways);
     keep_one_of_each(&mut objects.routes);
-    for change in resolve(&objects, &settings()).changes {
-        match change.kind {
-            CLASSES => apply(&change, &mut objects.classes),
-            GATEWAYS => apply(&change, &mut objects.gateways),
-            _ => apply(&change, &mut objects.routes),
+    for has_tls in [false, true] {
+        let settings = Settings {
+            has_tls,
+            ..settings()
+        };
+        // As after the first attempt to read each Secret.
+        let wanted = resolve(&objects, &Secrets::new(), &settings).secrets;
+        let secrets = wanted.into_iter().map(|key| (key, Secret::default()));
+        let secrets = secrets.collect();
+        for change in resolve(&objects, &secrets, &settings).changes {
+            match change.kind {
+                CLASSES => apply(&change, &mut objects.classes),
+                GATEWAYS => apply(&change, &mut objects.gateways),
+                _ => apply(&change, &mut objects.routes),
+            }
         }
+        let again = resolve(&objects, &secrets, &settings).changes;
+        assert!(again.is_empty(), "{again:?}");
     }
-    let again = resolve(&objects, &settings()).changes;
-    assert!(again.is_empty(), "{again:?}");
+}
+
+/// Reads a Secret. What is wrong with it must not show any of its entries.
+pub(crate) fn read_secret(text: &[u8]) {
+    let Ok(secret) = serde_json::from_slice::<Value>(text) else {
+        return;
+    };
+    let Err(problem) = certificate(&secret) else {
+        return;
+    };
+    for entry in ["tls.crt", "tls.key"] {
+        let encoded = secret["data"][entry].as_str().unwrap_or_default();
+        let content = BASE64.decode(encoded.as_bytes()).unwrap_or_default();
+        let content = String::from_utf8_lossy(&content);
+        let lines = content.lines().map(str::trim);
+        let shown = lines
+            .filter(|line| line.len() >= 64)
+            .find(|line| problem.contains(line));
+        assert_eq!(shown, None, "{problem}");
+    }
 }
 
 pub(super) fn settings() -> Settings {
     Settings {
         class: "waypost".into(),
         has_tls: false,
+        has_files: false,
         port: 80,
         addresses: Vec::new(),
         namespace: "shop".into(),

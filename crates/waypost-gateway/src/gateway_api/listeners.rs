@@ -3,13 +3,11 @@
 
 use std::collections::BTreeMap;
 
-use super::Settings;
+use super::certificates::{CertificateSources, ResolvedTls};
 use super::conditions::Problem;
-use super::objects::{GROUP, Gateway, HttpRoute, Listener, ListenerTls, Objects, ParentRef};
+use super::objects::{GROUP, Gateway, HttpRoute, Listener, Objects, ParentRef};
 use crate::routes::HostPattern;
-
-/// The TLS option of a listener that says where its certificates come from.
-const CERTIFICATES_OPTION: &str = "waypost.dev/certificates";
+use crate::server_tls::TlsListener;
 
 /// A listener, and what is wrong with it.
 pub(super) struct ServedListener<'a> {
@@ -17,18 +15,24 @@ pub(super) struct ServedListener<'a> {
     pub(super) listener: &'a Listener,
     /// `None` for all hosts.
     pub(super) hostname: Option<HostPattern>,
-    /// Why it isn't served.
+    /// Why it isn't accepted.
     pub(super) problem: Option<Problem>,
-    /// Why its TLS settings are refused, for the condition `ResolvedRefs`.
-    pub(super) invalid_tls: Option<Problem>,
+    /// Its certificates, if it has the protocol of a gateway with TLS and its TLS settings are supported.
+    pub(super) tls: Option<ResolvedTls>,
+    /// Why its TLS settings are refused.
+    invalid_tls: Option<Problem>,
     /// Kinds of routes that aren't supported.
-    pub(super) invalid_kinds: Option<Problem>,
+    invalid_kinds: Option<Problem>,
     /// Whether it is indistinguishable from another listener of the Gateway.
     pub(super) is_conflicted: bool,
 }
 
 /// All listeners of a Gateway.
-pub(super) fn listeners<'a>(gateway: &'a Gateway, settings: &Settings) -> Vec<ServedListener<'a>> {
+pub(super) fn listeners<'a>(
+    gateway: &'a Gateway,
+    sources: CertificateSources<'_>,
+) -> Vec<ServedListener<'a>> {
+    let settings = sources.settings;
     let all = &gateway.spec.listeners;
     let same = |a: &Listener, b: &Listener| {
         (a.port, &a.protocol, &a.hostname) == (b.port, &b.protocol, &b.hostname)
@@ -48,60 +52,35 @@ pub(super) fn listeners<'a>(gateway: &'a Gateway, settings: &Settings) -> Vec<Se
             let message = format!("this gateway serves port {} only", settings.port);
             problem = Some(Problem::new("PortUnavailable", message));
         }
-        let mut invalid_tls = None;
+        let (mut tls, mut invalid_tls) = (None, None);
         if listener.protocol != settings.protocol() {
             let (protocol, supported) = (&listener.protocol, settings.protocol());
             let message = format!(
-                "the protocol {protocol} is not supported, only {supported}; a gateway with --tls-cert serves \
-                 HTTPS, others HTTP"
+                "the protocol {protocol} is not supported, only {supported}; a gateway with --gateway-tls or \
+                 --tls-cert serves HTTPS, others HTTP"
             );
             problem = Some(Problem::new("UnsupportedProtocol", message));
-        } else if settings.has_tls
-            && let Err((reason, message)) = check_tls(listener.tls.as_ref())
-        {
-            invalid_tls = Some(Problem::new(reason, message));
-            problem = Some(Problem::new("Invalid", message));
+        } else if settings.has_tls {
+            match sources.resolve(gateway, listener.tls.as_ref()) {
+                Ok(resolved) => tls = Some(resolved),
+                Err(message) => {
+                    invalid_tls = Some(Problem::new("Invalid", message));
+                    problem = invalid_tls.clone();
+                }
+            }
         }
         ServedListener {
             gateway,
             listener,
             hostname,
             problem,
+            tls,
             invalid_tls,
             invalid_kinds: invalid_kinds(listener),
             is_conflicted,
         }
     };
     all.iter().map(served).collect()
-}
-
-/// Checks the TLS settings of a listener. The certificates must come from the gateway's files.
-///
-/// # Errors
-/// The reason for `ResolvedRefs`, and what is wrong.
-fn check_tls(tls: Option<&ListenerTls>) -> Result<(), (&'static str, &'static str)> {
-    const FROM_FILES: &str = "the gateway reads its certificates from files (--tls-cert), so a listener must have \
-        the option waypost.dev/certificates: files instead of certificateRefs";
-    let default = ListenerTls::default();
-    let tls = tls.unwrap_or(&default);
-    if tls.mode.as_deref().is_some_and(|mode| mode != "Terminate") {
-        Err(("Invalid", "only the TLS mode Terminate is supported"))
-    } else if tls.frontend_validation.is_some() {
-        Err(("Invalid", "frontendValidation is not supported"))
-    } else if !tls.certificate_refs.is_empty() {
-        Err(("InvalidCertificateRef", FROM_FILES))
-    } else if tls
-        .options
-        .get(CERTIFICATES_OPTION)
-        .is_none_or(|value| value != "files")
-    {
-        Err(("Invalid", FROM_FILES))
-    } else if tls.options.len() > 1 {
-        let message = "the only TLS option is waypost.dev/certificates";
-        Err(("Invalid", message))
-    } else {
-        Ok(())
-    }
 }
 
 fn invalid_kinds(listener: &Listener) -> Option<Problem> {
@@ -117,6 +96,28 @@ fn invalid_kinds(listener: &Listener) -> Option<Problem> {
 }
 
 impl ServedListener<'_> {
+    /// Whether clients can reach its routes: it is accepted, and over TLS there is a certificate.
+    pub(super) fn is_served(&self) -> bool {
+        self.problem.is_none() && self.tls.as_ref().is_none_or(ResolvedTls::is_usable)
+    }
+
+    /// Why the condition `ResolvedRefs` isn't true.
+    pub(super) fn unresolved(&self) -> Option<&Problem> {
+        let certificates = self.tls.as_ref().and_then(|tls| tls.unresolved.as_ref());
+        (self.invalid_tls.as_ref())
+            .or(certificates)
+            .or(self.invalid_kinds.as_ref())
+    }
+
+    /// What a handshake needs to know; `None` if the listener isn't accepted or has no TLS.
+    pub(super) fn tls_listener(&self) -> Option<TlsListener> {
+        let tls = self.tls.as_ref().filter(|_| self.problem.is_none())?;
+        Some(TlsListener {
+            hostname: self.hostname.clone(),
+            certificates: tls.certificates.clone(),
+        })
+    }
+
     /// Whether HTTPRoutes may attach at all.
     pub(super) fn allows_http_routes(&self) -> bool {
         let kinds = &self.listener.allowed_routes.kinds;

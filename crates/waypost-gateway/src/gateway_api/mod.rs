@@ -3,11 +3,15 @@
 //!
 //! ```text
 //!  objects ──► controller ──► resolve ──► routes ──► the route table
-//!  watched                    pure    └─► changes ──► status writer
+//!  watched         ▲          pure    ├─► certificates ──► the TLS of the port
+//!                  │                  └─► changes ──► status writer
+//!  secrets ────────┘
+//!  read by name
 //! ```
 //!
 //! The rules are those of the Gateway API v1 (<https://gateway-api.sigs.k8s.io/reference/spec/>).
 
+mod certificates;
 mod conditions;
 mod controller;
 #[cfg(any(test, feature = "fuzz"))]
@@ -16,12 +20,14 @@ mod listeners;
 mod objects;
 mod resolve;
 mod rules;
+mod secrets;
 mod snapshot;
 mod status_writer;
 #[cfg(test)]
 mod tests;
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use waypost::provider::kubernetes::KubernetesProvider;
 
@@ -50,6 +56,13 @@ pub struct GatewayApi {
     /// The name of the GatewayClass whose Gateways are served. Its `controllerName` must be
     /// `waypost.dev/gateway`.
     pub class: String,
+    /// Whether clients connect with TLS, so that listeners must be HTTPS, even if
+    /// [`Config::tls`](crate::Config::tls) is empty. Listeners name the Secrets with their certificates in
+    /// `certificateRefs`. False by default.
+    pub tls: bool,
+    /// How often these Secrets are read, so that a renewed certificate is used. One that can't be used is
+    /// read again sooner, after 5 s at first. 30 s by default.
+    pub secret_interval: Duration,
     /// The port that listeners must have: the port at which clients reach this gateway. 80 by default.
     pub port: u16,
     /// The addresses at which clients reach this gateway, for the status of Gateways. None by default.
@@ -65,6 +78,8 @@ impl GatewayApi {
         Self {
             provider,
             class: class.into(),
+            tls: false,
+            secret_interval: Duration::from_secs(30),
             port: 80,
             addresses: Vec::new(),
             snapshot_file: None,
@@ -76,8 +91,10 @@ impl GatewayApi {
 #[derive(Clone, Debug)]
 struct Settings {
     class: String,
-    /// Whether clients connect with TLS; the certificates are in files.
+    /// Whether clients connect with TLS.
     has_tls: bool,
+    /// Whether the gateway has certificates in files.
+    has_files: bool,
     port: u16,
     addresses: Vec<String>,
     /// The namespace of service names that have none.

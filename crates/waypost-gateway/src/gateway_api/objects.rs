@@ -11,6 +11,7 @@ use waypost::provider::kubernetes::objects::{ObjectKey, ObjectKind};
 
 pub(crate) const GROUP: &str = "gateway.networking.k8s.io";
 
+pub(super) const SECRETS: ObjectKind = ObjectKind::new("", "v1", "secrets");
 pub(super) const SERVICES: ObjectKind = ObjectKind::new("", "v1", "services");
 pub(super) const NAMESPACES: ObjectKind = ObjectKind::new("", "v1", "namespaces");
 pub(super) const CLASSES: ObjectKind = ObjectKind::new(GROUP, "v1", "gatewayclasses");
@@ -28,6 +29,29 @@ pub(crate) struct Objects {
     pub(super) grants: Vec<ReferenceGrant>,
     pub(super) services: Vec<Service>,
     pub(super) namespaces: Vec<Namespace>,
+}
+
+impl Objects {
+    /// Whether a ReferenceGrant allows objects of a kind of the Gateway API in one namespace to refer to an
+    /// object of a kind of the core in another one.
+    pub(super) fn is_granted(
+        &self,
+        (from_kind, from_namespace): (&str, &str),
+        (to_kind, to_namespace, to_name): (&str, &str, &str),
+    ) -> bool {
+        let is_from = |it: &GrantFrom| {
+            (it.group.as_str(), it.kind.as_str(), it.namespace.as_str())
+                == (GROUP, from_kind, from_namespace)
+        };
+        let is_to = |it: &GrantTo| {
+            let name = it.name.as_deref().filter(|name| !name.is_empty());
+            it.group.is_empty() && it.kind == to_kind && name.is_none_or(|name| name == to_name)
+        };
+        let grants = self.grants.iter();
+        grants
+            .filter(|grant| grant.metadata.namespace == to_namespace)
+            .any(|grant| grant.spec.from.iter().any(is_from) && grant.spec.to.iter().any(is_to))
+    }
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -107,9 +131,18 @@ pub(crate) struct Listener {
 #[serde(default, rename_all = "camelCase")]
 pub(crate) struct ListenerTls {
     pub(super) mode: Option<String>,
-    pub(super) certificate_refs: Vec<Value>,
+    pub(super) certificate_refs: Vec<CertificateRef>,
     pub(super) options: BTreeMap<String, String>,
     pub(super) frontend_validation: Option<Value>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub(crate) struct CertificateRef {
+    pub(super) group: Option<String>,
+    pub(super) kind: Option<String>,
+    pub(super) namespace: Option<String>,
+    pub(super) name: String,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -6,20 +6,27 @@ use std::sync::Arc;
 use serde_json::{Value, json};
 use waypost::provider::kubernetes::objects::{ObjectKey, ObjectKind};
 
+use super::certificates::{CertificateSources, ResolvedTls};
 use super::conditions::{Condition, Problem, list};
 use super::listeners::{ServedListener, attach, listeners};
 use super::objects::{
-    CLASSES, GATEWAYS, GROUP, Gateway, GatewayClass, HttpRoute, Metadata, Objects, ParentRef,
-    ROUTES,
+    CLASSES, GATEWAYS, GROUP, Gateway, GatewayClass, HttpRoute, Metadata, Object, Objects,
+    ParentRef, ROUTES,
 };
 use super::rules::{References, TranslatedRule, translate};
+use super::secrets::Secrets;
 use super::{CONTROLLER, Settings};
 use crate::routes::{HostPattern, HttpRouteSpec};
+use crate::server_tls::TlsListener;
 
 /// The result for all objects.
 pub(super) struct Resolution {
     /// The routes. Between equally specific ones, the earlier takes precedence.
     pub(super) routes: Vec<HttpRouteSpec>,
+    /// The accepted listeners with TLS. Between equally specific ones, the earlier takes precedence.
+    pub(super) tls_listeners: Vec<TlsListener>,
+    /// The Secrets that have to be read.
+    pub(super) secrets: BTreeSet<ObjectKey>,
     /// The objects whose status has to be changed.
     pub(super) changes: Vec<StatusChange>,
 }
@@ -34,7 +41,7 @@ pub(super) struct StatusChange {
     pub(super) status: Value,
 }
 
-pub(super) fn resolve(objects: &Objects, settings: &Settings) -> Resolution {
+pub(super) fn resolve(objects: &Objects, secrets: &Secrets, settings: &Settings) -> Resolution {
     let mut changes = Vec::new();
     let class = (objects.classes.iter()).find(|class| {
         class.metadata.name == settings.class && class.spec.controller_name == CONTROLLER
@@ -43,13 +50,18 @@ pub(super) fn resolve(objects: &Objects, settings: &Settings) -> Resolution {
         changes.extend(class_status(class));
     }
     let is_accepted = class.is_some_and(|class| class.spec.parameters_ref.is_none());
-    let gateways = objects.gateways.iter();
+    let gateways = by_age(&objects.gateways).into_iter();
     let ours: Vec<&Gateway> = gateways
         .filter(|gateway| is_accepted && gateway.spec.gateway_class_name == settings.class)
         .collect();
+    let sources = CertificateSources {
+        objects,
+        secrets,
+        settings,
+    };
     let served: Vec<ServedListener<'_>> = (ours.iter().copied())
         .filter(|gateway| parameters(gateway).is_none())
-        .flat_map(|gateway| listeners(gateway, settings))
+        .flat_map(|gateway| listeners(gateway, sources))
         .collect();
     let references = References::new(objects, settings);
     let mut attached: Vec<BTreeSet<ObjectKey>> = vec![BTreeSet::new(); served.len()];
@@ -77,16 +89,29 @@ pub(super) fn resolve(objects: &Objects, settings: &Settings) -> Resolution {
     for gateway in ours {
         let of_gateway = served.iter().zip(&attached);
         let of_gateway = of_gateway.filter(|(it, _)| std::ptr::eq(it.gateway, gateway));
-        changes.extend(gateway_status(gateway, of_gateway, settings));
+        let of_gateway: Vec<_> = of_gateway.collect();
+        // Otherwise each start of the gateway would report problems for a moment.
+        let is_pending = |tls: &ResolvedTls| tls.is_pending;
+        if !(of_gateway.iter()).any(|(it, _)| it.tls.as_ref().is_some_and(is_pending)) {
+            changes.extend(gateway_status(gateway, &of_gateway, settings));
+        }
     }
-    Resolution { routes, changes }
+    let tls = served.iter().filter_map(|listener| listener.tls.as_ref());
+    Resolution {
+        routes,
+        tls_listeners: (served.iter())
+            .filter_map(ServedListener::tls_listener)
+            .collect(),
+        secrets: tls.flat_map(|tls| tls.secrets.iter().cloned()).collect(),
+        changes,
+    }
 }
 
-/// The routes in their order of precedence between equally specific ones: the oldest first.
-fn by_age(routes: &[HttpRoute]) -> Vec<&HttpRoute> {
-    let mut sorted: Vec<_> = routes.iter().collect();
-    sorted.sort_by_key(|route| {
-        let metadata = &route.metadata;
+/// Objects in their order of precedence: the oldest first.
+fn by_age<T>(objects: &[Object<T>]) -> Vec<&Object<T>> {
+    let mut sorted: Vec<_> = objects.iter().collect();
+    sorted.sort_by_key(|object| {
+        let metadata = &object.metadata;
         (
             &metadata.creation_timestamp,
             &metadata.namespace,
@@ -142,54 +167,50 @@ fn parameters(gateway: &Gateway) -> Option<Problem> {
     Some(Problem::new("InvalidParameters", message))
 }
 
-fn gateway_status<'a>(
+fn gateway_status(
     gateway: &Gateway,
-    of_gateway: impl Iterator<Item = (&'a ServedListener<'a>, &'a BTreeSet<ObjectKey>)>,
+    of_gateway: &[(&ServedListener<'_>, &BTreeSet<ObjectKey>)],
     settings: &Settings,
 ) -> Option<StatusChange> {
     let (generation, present) = (gateway.metadata.generation, &gateway.status);
-    let of_gateway: Vec<_> = of_gateway.collect();
-    let unserved = of_gateway
-        .iter()
-        .filter(|(it, _)| it.problem.is_some())
-        .count();
-    let is_served = unserved < of_gateway.len();
+    let count = |holds: &dyn Fn(&ServedListener<'_>) -> bool| {
+        of_gateway.iter().filter(|(it, _)| holds(it)).count()
+    };
+    let (all, accepted, served) = (
+        of_gateway.len(),
+        count(&|it| it.problem.is_none()),
+        count(&|it| it.is_served()),
+    );
     let mut asked = (gateway.spec.addresses.iter()).filter_map(|it| it.value.as_ref());
     let unusable = asked.find(|value| !settings.addresses.contains(value));
-    let (accepted, programmed) = match (parameters(gateway), is_served) {
-        (Some(problem), _) => (
-            Condition::unless("Accepted", Some(&problem), "Accepted"),
-            Condition::is("Programmed", false, "Invalid"),
+    let parameters = parameters(gateway);
+    let not_valid = |is_accepted, message: String| {
+        Condition::because("Accepted", is_accepted, "ListenersNotValid", message)
+    };
+    let accepted = match &parameters {
+        Some(problem) => Condition::unless("Accepted", Some(problem), "Accepted"),
+        None if accepted == 0 => not_valid(false, "no listener is valid".to_owned()),
+        None if served < all => not_valid(
+            true,
+            format!("{} of {all} listeners are not valid", all - served),
         ),
-        (None, false) => (
-            Condition::because(
-                "Accepted",
-                false,
-                "ListenersNotValid",
-                "no listener is valid",
-            ),
-            Condition::is("Programmed", false, "Invalid"),
+        None => Condition::is("Accepted", true, "Accepted"),
+    };
+    let programmed = match unusable {
+        _ if !accepted.is_true => Condition::is("Programmed", false, "Invalid"),
+        _ if served == 0 => Condition::because(
+            "Programmed",
+            false,
+            "Invalid",
+            "no listener has a certificate that can be used",
         ),
-        (None, true) => (
-            match unserved {
-                0 => Condition::is("Accepted", true, "Accepted"),
-                _ => Condition::because(
-                    "Accepted",
-                    true,
-                    "ListenersNotValid",
-                    format!("{unserved} of {} listeners are not valid", of_gateway.len()),
-                ),
-            },
-            match unusable {
-                None => Condition::is("Programmed", true, "Programmed"),
-                Some(address) => Condition::because(
-                    "Programmed",
-                    false,
-                    "AddressNotUsable",
-                    format!("this gateway does not have the address {address}"),
-                ),
-            },
+        Some(address) => Condition::because(
+            "Programmed",
+            false,
+            "AddressNotUsable",
+            format!("this gateway does not have the address {address}"),
         ),
+        None => Condition::is("Programmed", true, "Programmed"),
     };
     let known = present["listeners"].as_array().map(Vec::as_slice);
     let listeners = of_gateway.iter().map(|(listener, attached)| {
@@ -225,14 +246,14 @@ fn gateway_status<'a>(
 
 fn listener_conditions(listener: &ServedListener<'_>) -> [Condition; 4] {
     let problem = listener.problem.as_ref();
-    let unresolved = (listener.invalid_tls.as_ref()).or(listener.invalid_kinds.as_ref());
     [
         Condition::unless("Accepted", problem, "Accepted"),
-        match problem {
-            None => Condition::is("Programmed", true, "Programmed"),
-            Some(_) => Condition::is("Programmed", false, "Invalid"),
+        if listener.is_served() {
+            Condition::is("Programmed", true, "Programmed")
+        } else {
+            Condition::is("Programmed", false, "Invalid")
         },
-        Condition::unless("ResolvedRefs", unresolved, "ResolvedRefs"),
+        Condition::unless("ResolvedRefs", listener.unresolved(), "ResolvedRefs"),
         if listener.is_conflicted {
             Condition::is("Conflicted", true, "HostnameConflict")
         } else {
@@ -354,11 +375,7 @@ impl RouteContext<'_> {
 
 fn route_conditions(not_attached: Option<Problem>, rules: &[TranslatedRule]) -> Vec<Condition> {
     let all = |problems: &dyn Fn(&TranslatedRule) -> &Vec<Problem>| {
-        let problems: Vec<_> = rules.iter().flat_map(problems).cloned().collect();
-        let reason = problems.first()?.reason;
-        let mut messages: Vec<_> = problems.into_iter().map(|it| it.message).collect();
-        messages.dedup();
-        Some(Problem::new(reason, messages.join("; ")))
+        Problem::join(rules.iter().flat_map(problems).cloned().collect())
     };
     let (invalid, unresolved) = (all(&|rule| &rule.invalid), all(&|rule| &rule.unresolved));
     let has_valid = rules.is_empty() || rules.iter().any(|rule| rule.invalid.is_empty());

@@ -11,8 +11,8 @@ use waypost::ServiceName;
 use super::Settings;
 use super::conditions::Problem;
 use super::objects::{
-    BackendRef, Filter, GROUP, HeaderModifier, HttpRoute, Match, Objects, PathModifier,
-    RequestMirror, RequestRedirect, Rule, Service, ValueMatch,
+    BackendRef, Filter, HeaderModifier, HttpRoute, Match, Objects, PathModifier, RequestMirror,
+    RequestRedirect, Rule, Service, ValueMatch,
 };
 use crate::header_edits::HeaderEdits;
 use crate::routes::{
@@ -397,7 +397,8 @@ impl<'a> References<'a> {
             let message = format!("backend {name} is a {kind}; only Services are supported");
             return Err(Problem::new("InvalidKind", message));
         }
-        if namespace != own && !self.is_granted(own, namespace, name) {
+        let (from, to) = (("HTTPRoute", own), ("Service", namespace, name));
+        if namespace != own && !self.objects.is_granted(from, to) {
             let message =
                 format!("no ReferenceGrant in namespace {namespace} allows Service {name}");
             return Err(Problem::new("RefNotPermitted", message));
@@ -439,26 +440,5 @@ impl<'a> References<'a> {
             found = format!("{found}.{namespace}");
         }
         ServiceName::new(&found).map_err(|error| not_found(error.to_string()))
-    }
-
-    fn is_granted(&self, from: &str, to: &str, name: &str) -> bool {
-        let grants = self.objects.grants.iter();
-        grants
-            .filter(|grant| grant.metadata.namespace == to)
-            .any(|grant| {
-                let is_from = grant.spec.from.iter().any(|it| {
-                    (it.group.as_str(), it.kind.as_str(), it.namespace.as_str())
-                        == (GROUP, "HTTPRoute", from)
-                });
-                is_from
-                    && grant.spec.to.iter().any(|it| {
-                        it.group.is_empty()
-                            && it.kind == "Service"
-                            && it
-                                .name
-                                .as_deref()
-                                .is_none_or(|it| it.is_empty() || it == name)
-                    })
-            })
     }
 }

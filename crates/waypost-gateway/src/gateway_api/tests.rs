@@ -1,12 +1,17 @@
 //! Tests of the translation: objects as a user writes them, and the routes and conditions that follow.
 
+use std::slice::from_ref;
+
 use serde_json::{Value, json};
+use waypost::provider::kubernetes::objects::ObjectKey;
 
 use super::Settings;
 use super::fuzz::settings;
 use super::objects::Objects;
 use super::resolve::{Resolution, resolve};
 use super::rules::duration;
+use super::secrets::{Secret, Secrets};
+use crate::server_tls::ListenerCertificates;
 
 fn metadata(namespace: &str, name: &str) -> Value {
     json!({ "namespace": namespace, "name": name, "resourceVersion": "7", "generation": 3 })
@@ -56,7 +61,7 @@ fn objects(listeners: &[Value], routes: &[Value]) -> Value {
 
 fn resolved(objects: Value) -> Resolution {
     let objects: Objects = serde_json::from_value(objects).unwrap();
-    resolve(&objects, &settings())
+    resolve(&objects, &Secrets::new(), &settings())
 }
 
 /// The new status of an object.
@@ -296,8 +301,8 @@ fn a_gateway_with_certificates_in_files_serves_https_listeners_that_say_so() {
         (json!({ "options": files }), valid),
         (json!({ "mode": "Terminate", "options": files }), valid),
         (
-            json!({ "certificateRefs": [{ "name": "shop-tls" }] }),
-            ("False", "Invalid", "InvalidCertificateRef"),
+            json!({ "certificateRefs": [{ "name": "shop-tls" }], "options": files }),
+            ("False", "Invalid", "Invalid"),
         ),
         (json!({}), ("False", "Invalid", "Invalid")),
         (json!({ "options": other }), ("False", "Invalid", "Invalid")),
@@ -328,10 +333,11 @@ fn a_gateway_with_certificates_in_files_serves_https_listeners_that_say_so() {
     let input = serde_json::from_value(objects(&listeners, &[])).unwrap();
     let settings = Settings {
         has_tls: true,
+        has_files: true,
         port: 443,
         ..settings()
     };
-    let resolution = resolve(&input, &settings);
+    let resolution = resolve(&input, &Secrets::new(), &settings);
     let gateway = status(&resolution, "front");
     for (index, (tls, (accepted, reason, resolved))) in cases.iter().enumerate() {
         let conditions = &gateway["listeners"][index]["conditions"];
@@ -344,6 +350,200 @@ fn a_gateway_with_certificates_in_files_serves_https_listeners_that_say_so() {
         let programmed = condition(conditions, "Programmed").0;
         assert_eq!(programmed, *accepted, "{tls}");
     }
+}
+
+/// An HTTPS listener with these references.
+fn https_listener(name: &str, references: Value) -> Value {
+    let hostname = format!("{name}.example");
+    let mut listener = listener(name, Some(&hostname));
+    listener["protocol"] = "HTTPS".into();
+    listener["tls"] = json!({ "certificateRefs": references });
+    listener
+}
+
+fn resolved_with(objects: Value, secrets: &Secrets) -> Resolution {
+    let objects: Objects = serde_json::from_value(objects).unwrap();
+    let settings = Settings {
+        has_tls: true,
+        ..settings()
+    };
+    resolve(&objects, secrets, &settings)
+}
+
+/// Secrets that have been read: whether each is valid.
+fn secrets(all: &[(&str, &str, bool)]) -> Secrets {
+    let secret = |(namespace, name, is_valid): &(&str, &str, bool)| {
+        let secret = if *is_valid {
+            Secret::valid(&format!("{name}.example"))
+        } else {
+            Secret::missing()
+        };
+        (ObjectKey::new(namespace, name), secret)
+    };
+    all.iter().map(secret).collect()
+}
+
+#[test]
+fn a_listener_is_served_with_the_certificates_of_its_secrets_and_others_say_why_not() {
+    let grant = json!({
+        "metadata": metadata("pay", "grant"),
+        "spec": {
+            "from": [{ "group": "gateway.networking.k8s.io", "kind": "Gateway", "namespace": "shop" }],
+            "to": [{ "group": "", "kind": "Secret", "name": "granted" }],
+        },
+    });
+    let known = secrets(&[
+        ("shop", "good", true),
+        ("shop", "missing", false),
+        ("pay", "granted", true),
+        ("pay", "other", true),
+    ]);
+    let invalid = "InvalidCertificateRef";
+    let cases = [
+        (json!([{ "name": "good" }]), 1, "ResolvedRefs", ""),
+        (
+            json!([{ "name": "good", "group": "", "kind": "Secret", "namespace": "shop" }]),
+            1,
+            "ResolvedRefs",
+            "",
+        ),
+        (
+            json!([{ "name": "missing" }]),
+            0,
+            invalid,
+            "Secret shop/missing was not found",
+        ),
+        (
+            json!([{ "name": "good" }, { "name": "missing" }]),
+            1,
+            invalid,
+            "Secret shop/missing was not found",
+        ),
+        (
+            json!([{ "name": "granted", "namespace": "pay" }]),
+            1,
+            "ResolvedRefs",
+            "",
+        ),
+        (
+            json!([{ "name": "other", "namespace": "pay" }]),
+            0,
+            "RefNotPermitted",
+            "no ReferenceGrant in namespace pay allows Gateways of namespace shop to use Secret other",
+        ),
+        (
+            json!([{ "name": "good", "kind": "ConfigMap" }]),
+            0,
+            invalid,
+            "certificateRef \"good\" is a \"ConfigMap\"; only Secrets are supported",
+        ),
+        (
+            json!([{ "name": "good", "group": "example.org" }]),
+            0,
+            invalid,
+            "certificateRef \"good\" is a \"Secret.example.org\"; only Secrets are supported",
+        ),
+        (
+            json!([{ "name": "../../../nodes/a" }]),
+            0,
+            invalid,
+            "\"../../../nodes/a\" is no name of a Secret",
+        ),
+    ];
+    for (references, count, reason, message) in cases {
+        let mut input = objects(
+            &[https_listener("a", references.clone())],
+            &[route("r", &[], to_orders())],
+        );
+        input["grants"] = json!([grant]);
+        let resolution = resolved_with(input, &known);
+        let gateway = status(&resolution, "front");
+        let conditions = &gateway["listeners"][0]["conditions"];
+        let resolved = conditions.as_array().unwrap().iter();
+        let mut resolved = resolved.filter(|it| it["type"] == "ResolvedRefs");
+        let resolved = resolved.next().unwrap();
+        assert_eq!(
+            (resolved["reason"].as_str(), resolved["message"].as_str()),
+            (Some(reason), Some(message)),
+            "{references}"
+        );
+        assert_eq!(condition(conditions, "Accepted").0, "True");
+        let is_served = if count > 0 { "True" } else { "False" };
+        for conditions in [conditions, &gateway["conditions"]] {
+            assert_eq!(condition(conditions, "Programmed").0, is_served);
+        }
+        let [listener] = resolution.tls_listeners.as_slice() else {
+            panic!("one listener");
+        };
+        let ListenerCertificates::Own(keys) = &listener.certificates else {
+            panic!("its own certificates");
+        };
+        assert_eq!(keys.len(), count, "{references}");
+        assert_eq!(listener.hostname.as_ref().unwrap().to_string(), "a.example");
+        // Routes attach regardless, so that nothing else has to happen when the Secret is there.
+        assert_eq!(parent_condition(&resolution, "r", "Accepted").0, "True");
+    }
+}
+
+#[test]
+fn only_secrets_that_accepted_references_name_are_read() {
+    let references = json!([
+        { "name": "own" },
+        { "name": "foreign", "namespace": "pay" },
+        { "name": "a/b" },
+        { "name": "config", "kind": "ConfigMap" },
+    ]);
+    let listeners = [https_listener("a", references)];
+    let read = |input: Value| resolved_with(input, &Secrets::new()).secrets;
+    let own = [ObjectKey::new("shop", "own")].into();
+    assert_eq!(read(objects(&listeners, &[])), own);
+    let mut other_class = objects(&listeners, &[]);
+    other_class["gateways"][0]["spec"]["gatewayClassName"] = "other".into();
+    assert!(read(other_class).is_empty());
+    let without_tls = resolved(objects(&listeners, &[]));
+    assert!(without_tls.secrets.is_empty());
+}
+
+#[test]
+fn the_status_of_a_gateway_waits_until_its_secrets_have_been_read_once() {
+    let listeners = [https_listener("a", json!([{ "name": "good" }]))];
+    let changed = |secrets: &Secrets| {
+        let resolution = resolved_with(objects(&listeners, &[]), secrets);
+        let kinds = resolution.changes.iter().map(|it| it.kind.plural());
+        kinds.filter(|kind| *kind == "gateways").count()
+    };
+    assert_eq!(changed(&Secrets::new()), 0);
+    assert_eq!(changed(&secrets(&[("shop", "good", false)])), 1);
+}
+
+#[test]
+fn certificates_of_the_oldest_gateway_come_first() {
+    let references = json!([{ "name": "good" }]);
+    let mut input = objects(&[https_listener("b", references.clone())], &[]);
+    input["gateways"][0]["metadata"]["creationTimestamp"] = "2026-02-01T00:00:00Z".into();
+    let mut older = objects(&[https_listener("a", references)], &[])["gateways"][0].clone();
+    older["metadata"]["name"] = "older".into();
+    older["metadata"]["creationTimestamp"] = "2026-01-01T00:00:00Z".into();
+    input["gateways"].as_array_mut().unwrap().push(older);
+    let resolution = resolved_with(input, &Secrets::new());
+    let hostnames = resolution.tls_listeners.iter();
+    let hostnames: Vec<_> = hostnames
+        .map(|it| it.hostname.as_ref().unwrap().to_string())
+        .collect();
+    assert_eq!(hostnames, ["a.example", "b.example"]);
+}
+
+#[test]
+fn a_gateway_without_files_refuses_listeners_that_want_them() {
+    let mut listener = https_listener("a", json!([]));
+    listener["tls"]["options"] = json!({ "waypost.dev/certificates": "files" });
+    let resolution = resolved_with(objects(from_ref(&listener), &[]), &Secrets::new());
+    let conditions = &status(&resolution, "front")["listeners"][0]["conditions"];
+    assert_eq!(condition(conditions, "Accepted"), ("False", "Invalid"));
+    assert!(
+        conditions.to_string().contains("--tls-cert"),
+        "{conditions}"
+    );
 }
 
 #[test]

@@ -40,7 +40,7 @@ fn files(folder: &Path, name: &str) -> TlsCertificate {
 }
 
 /// Connects as a client that trusts one certificate only.
-async fn connect(
+pub(crate) async fn connect(
     gateway: &TestGateway,
     name: &str,
     trusted: &str,

@@ -16,15 +16,15 @@ use waypost_gateway::{Config, GatewayApi};
 
 use crate::support::{FullResponse, Origin, TestGateway, body, with_deadline};
 
-const API: &str = "gateway.networking.k8s.io/v1";
+pub(crate) const API: &str = "gateway.networking.k8s.io/v1";
 
 /// An API server with a GatewayClass and the Gateway `front` in the namespace `shop`.
-struct Cluster {
-    server: ApiServer,
+pub(crate) struct Cluster {
+    pub(crate) server: ApiServer,
 }
 
 impl Cluster {
-    async fn start() -> Self {
+    pub(crate) async fn start() -> Self {
         let server = ApiServer::builder().namespace("shop").start().await;
         let server = server.expect("an API server");
         server.put(&json!({
@@ -42,11 +42,11 @@ impl Cluster {
     }
 
     /// Puts a Service with one port and one endpoint.
-    fn put_service(&self, name: &str, origin: &Origin) {
+    pub(crate) fn put_service(&self, name: &str, origin: &Origin) {
         self.put_service_in("shop", name, origin);
     }
 
-    fn put_service_in(&self, namespace: &str, name: &str, origin: &Origin) {
+    pub(crate) fn put_service_in(&self, namespace: &str, name: &str, origin: &Origin) {
         let address = origin.address;
         self.server
             .put(&manifest::service(namespace, name, &[("http", 80)]));
@@ -57,7 +57,7 @@ impl Cluster {
             .put(&manifest::slice(namespace, name, &slice, &ports, endpoint));
     }
 
-    fn put_route(&self, name: &str, hostnames: &[&str], rules: &Value) {
+    pub(crate) fn put_route(&self, name: &str, hostnames: &[&str], rules: &Value) {
         self.server.put(&json!({
             "apiVersion": API, "kind": "HTTPRoute",
             "metadata": { "namespace": "shop", "name": name },
@@ -65,7 +65,7 @@ impl Cluster {
         }));
     }
 
-    fn provider(&self) -> KubernetesProvider {
+    pub(crate) fn provider(&self) -> KubernetesProvider {
         let builder = KubernetesProvider::builder().kubeconfig(self.server.kubeconfig());
         builder.build().expect("a provider")
     }
@@ -80,7 +80,7 @@ impl Cluster {
         self.gateway_on(client, provider, edit).await
     }
 
-    async fn gateway_on(
+    pub(crate) async fn gateway_on(
         &self,
         client: ServiceDiscoveryClient,
         provider: KubernetesProvider,
@@ -114,12 +114,12 @@ impl Cluster {
     }
 }
 
-fn to(service: &str) -> Value {
+pub(crate) fn to(service: &str) -> Value {
     json!([{ "backendRefs": [{ "name": service, "port": 80 }] }])
 }
 
 /// Repeats a check until it holds.
-async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut holds: impl AsyncFnMut() -> bool) {
     with_deadline(what, async {
         while !holds().await {
             tokio::time::sleep(Duration::from_millis(20)).await;
@@ -396,7 +396,7 @@ async fn a_gateway_that_starts_during_an_outage_uses_its_snapshot() {
     let orders = Origin::text("orders").await;
     cluster.put_service("orders", &orders);
     cluster.put_route("orders", &[], &to("orders"));
-    let first = snapshotting(&cluster, services.clone(), routes.clone()).await;
+    let first = snapshotting(&cluster, services.clone(), routes.clone(), |_| ()).await;
     until_text(&first, "a", "/", "orders").await;
     until("the snapshots", async || {
         let text = std::fs::read_to_string(&services).unwrap_or_default();
@@ -405,12 +405,17 @@ async fn a_gateway_that_starts_during_an_outage_uses_its_snapshot() {
     .await;
     drop(first);
     cluster.server.kill().await;
-    let second = snapshotting(&cluster, services, routes).await;
+    let second = snapshotting(&cluster, services, routes, |_| ()).await;
     until_text(&second, "a", "/", "orders").await;
     assert_eq!(get(&second, "a", "/readyz").await.status, 200);
 }
 
-async fn snapshotting(cluster: &Cluster, services: PathBuf, routes: PathBuf) -> TestGateway {
+pub(crate) async fn snapshotting(
+    cluster: &Cluster,
+    services: PathBuf,
+    routes: PathBuf,
+    edit: impl FnOnce(&mut GatewayApi),
+) -> TestGateway {
     let provider = cluster.provider();
     let mut options = DirectoryOptions::default();
     options.snapshot_file = Some(services);
@@ -422,6 +427,7 @@ async fn snapshotting(cluster: &Cluster, services: PathBuf, routes: PathBuf) -> 
     let edit = |config: &mut Config| {
         if let Some(api) = &mut config.gateway_api {
             api.snapshot_file = Some(routes);
+            edit(api);
         }
     };
     cluster.gateway_on(client, provider, edit).await

@@ -2,6 +2,8 @@
 
 mod access_log;
 mod api_keys;
+#[cfg(feature = "kubernetes")]
+mod certificate_refs;
 mod client_tls;
 mod compression;
 mod consul;
