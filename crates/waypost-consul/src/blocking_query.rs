@@ -110,6 +110,7 @@ impl<D: Decoder> QueryState<D> {
 
     async fn next_from(&mut self, agent: &AgentClient) -> Result<D::Item, ProviderError> {
         let (response, cut) = self.request(agent).await?;
+        let cut = cut.or_else(|| self.restored(agent, &response));
         self.index = next_index(self.index, &response);
         // Most responses end a wait without a change, and parsing is the most expensive step.
         let digest = digest(&response.body);
@@ -129,8 +130,8 @@ impl<D: Decoder> QueryState<D> {
             check_leader(agent, &response)?;
             let rules = &self.query.required_rules;
             self.query.agents.check_rules(agent, rules).await?;
-            // The query was interrupted and now the instances are gone: the registry may have been
-            // replaced.
+            // The query was interrupted, or the index went back, and now the instances are gone: the
+            // registry may have been replaced or restored.
             let had_some = self
                 .last
                 .as_ref()
@@ -141,6 +142,17 @@ impl<D: Decoder> QueryState<D> {
         }
         self.last = Some((digest, item.clone()));
         Ok(item)
+    }
+
+    /// The error for instances that are gone, if the servers were restored from an older state.
+    fn restored(&self, agent: &AgentClient, response: &Response) -> Option<ProviderError> {
+        let (before, now) = (self.index?, index(response)?);
+        (now < before).then(|| {
+            let message = format!(
+                "restored from an older state: the index is {now} instead of {before} or more"
+            );
+            agent.error(ProviderErrorKind::Unconfirmed, message)
+        })
     }
 
     /// The response, and the error of the blocking query if it was interrupted.
@@ -209,13 +221,18 @@ fn check_leader(agent: &AgentClient, response: &Response) -> Result<(), Provider
 /// The index to wait on next. It goes backwards only if the server was restored or replaced; then,
 /// and if there is no valid index, the next request must not wait.
 fn next_index(last: Option<u64>, response: &Response) -> Option<u64> {
-    let header = response.headers.get("x-consul-index")?;
-    let index: u64 = header.to_str().ok()?.parse().ok()?;
+    let index = index(response)?;
     match last {
         Some(last) if index < last => None,
         // With 0, every request would return at once.
         _ => Some(index.max(1)),
     }
+}
+
+/// The index of a response.
+fn index(response: &Response) -> Option<u64> {
+    let header = response.headers.get("x-consul-index")?;
+    header.to_str().ok()?.parse().ok()
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 /// Limits the number of blocking queries that wait for a change at the same time.
 ///
@@ -14,16 +14,21 @@ use tokio::time::timeout;
 ///
 /// A query that already waits is never cancelled in favour of another: the agent counts its
 /// connection until the end of the wait, so cancelling it would use up connections.
+///
+/// For the same reason, the connections of a program that has ended count until the end of their waits. So that
+/// a program that is restarted again and again doesn't use up the connections of its host, a query waits at
+/// most for half of the time for which the program has been running.
 #[derive(Debug)]
 pub(super) struct ConnectionLimit {
     permits: Semaphore,
     /// The number of callers in [`acquire`](Self::acquire).
     queued: AtomicUsize,
+    created: Instant,
 }
 
 impl ConnectionLimit {
-    /// The longest wait for a change while other queries are queued.
-    const CONTENDED_WAIT: Duration = Duration::from_secs(1);
+    /// The longest wait for a change while other queries are queued, and in the first two seconds.
+    const SHORT_WAIT: Duration = Duration::from_secs(1);
 
     /// The longest time in the queue. It takes effect when the permits are held by queries with a
     /// long wait that started before there was a queue.
@@ -34,6 +39,7 @@ impl ConnectionLimit {
         Self {
             permits: Semaphore::new(connections.max(1)),
             queued: AtomicUsize::new(0),
+            created: Instant::now(),
         }
     }
 
@@ -53,11 +59,12 @@ impl ConnectionLimit {
 
     /// How long a query that holds a permit may wait for a change, at most `wait`.
     pub(super) fn limit_wait(&self, wait: Duration) -> Duration {
-        if self.queued.load(Ordering::SeqCst) == 0 {
-            wait
+        let longest = if self.queued.load(Ordering::SeqCst) == 0 {
+            Self::SHORT_WAIT.max(self.created.elapsed() / 2)
         } else {
-            wait.min(Self::CONTENDED_WAIT)
-        }
+            Self::SHORT_WAIT
+        };
+        wait.min(longest)
     }
 }
 
@@ -74,14 +81,34 @@ mod tests {
     use std::sync::Arc;
 
     use tokio::task::JoinSet;
-    use tokio::time::{Instant, sleep};
+    use tokio::time::{advance, sleep};
 
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_query_waits_at_most_for_half_the_age_of_the_program() {
+        const WAIT: Duration = Duration::from_secs(60);
+        let limit = ConnectionLimit::new(10);
+        for (age, longest) in [
+            (0, 1),
+            (1, 1),
+            (2, 1),
+            (10, 5),
+            (100, 50),
+            (120, 60),
+            (500, 60),
+        ] {
+            advance(Duration::from_secs(age).saturating_sub(limit.created.elapsed())).await;
+            let longest = Duration::from_secs(longest);
+            assert_eq!(limit.limit_wait(WAIT), longest, "after {age} s");
+        }
+    }
 
     #[tokio::test(start_paused = true)]
     async fn waits_are_short_only_while_other_queries_are_queued() {
         const WAIT: Duration = Duration::from_secs(60);
         let limit = Arc::new(ConnectionLimit::new(10));
+        advance(2 * WAIT).await;
         let permit = limit.acquire().await.unwrap();
         assert_eq!(limit.limit_wait(WAIT), WAIT);
         drop(permit);

@@ -127,9 +127,11 @@ fn check_definition(
         body.insert(key.to_owned(), value);
     };
     set("CheckID", check_id(instance.id(), position).into());
-    // Until its first run, up to an interval later, Consul considers a check critical. An instance
-    // that has just run its own checks needn't wait for that.
-    if report.health != Health::Unchecked {
+    // Until its first run or report, up to an interval later, Consul considers a check critical. An
+    // instance that has just run its own checks needn't wait for that, and the report to a TTL check
+    // follows at once.
+    let is_ttl = matches!(check.kind(), CheckKind::Ttl(_));
+    if is_ttl || report.health != Health::Unchecked {
         set("Status", check_status(report.health).into());
     }
     match check.kind() {

@@ -264,7 +264,7 @@ impl Default for ConsulBuilder {
             query_options: QueryOptions::default(),
             namespace: None,
             partition: None,
-            connections: 100,
+            connections: 80,
         }
     }
 }
@@ -433,10 +433,12 @@ impl ConsulBuilder {
         self
     }
 
-    /// Sets how many connections may wait for changes at the same time. Default: 100. Each watched
+    /// Sets how many connections may wait for changes at the same time. Default: 80. Each watched
     /// service needs one, and an agent closes connections of one client beyond
     /// `limits.http_max_conns_per_client` (default 200). If more services are watched, they share the
-    /// connections, and a change may be noticed up to 10 s later; to avoid that, raise both limits.
+    /// connections, and a change may be noticed up to 10 s later; to avoid that, raise both limits. An agent
+    /// counts the connections of a program that has ended for up to [`wait`](Self::wait), so its limit should
+    /// be at least twice this number and 40.
     ///
     /// All other requests (first reads, registrations, heartbeats) share 32 more connections, whatever
     /// the number of services, and up to 32 are kept idle.

@@ -1,4 +1,4 @@
-//! Records which agents an instance was registered with.
+//! Records which agents an instance was registered with, and the status of its checks.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,7 +8,8 @@ use std::time::Duration;
 use tokio::time::Instant;
 use waypost_core::InstanceId;
 
-/// The agents with which instances were registered. Used if several agents share a DNS name.
+/// The agents with which instances were registered, if several agents share a DNS name, and the status of the
+/// instances' checks, with which they are registered again.
 ///
 /// If the agent that has a registration doesn't answer, the instance is registered with another one.
 /// When the first agent is available again, it may restore the registration from its data directory.
@@ -21,8 +22,20 @@ pub(super) struct RegisteredAt {
 #[derive(Debug)]
 struct Entry {
     agents: Vec<IpAddr>,
+    /// The last known status of each check, by its id.
+    statuses: HashMap<String, String>,
     /// When to try again to deregister the instance with the earlier agents.
     retry_at: Instant,
+}
+
+impl Entry {
+    fn new() -> Self {
+        Self {
+            agents: Vec::new(),
+            statuses: HashMap::new(),
+            retry_at: Instant::now(),
+        }
+    }
 }
 
 impl RegisteredAt {
@@ -32,13 +45,22 @@ impl RegisteredAt {
     /// Records that the instance may be registered with this agent.
     pub(super) fn add(&self, id: &InstanceId, agent: IpAddr) {
         let mut instances = self.instances();
-        let entry = instances.entry(id.clone()).or_insert_with(|| Entry {
-            agents: Vec::new(),
-            retry_at: Instant::now(),
-        });
+        let entry = instances.entry(id.clone()).or_insert_with(Entry::new);
         if !entry.agents.contains(&agent) {
             entry.agents.push(agent);
         }
+    }
+
+    /// Records the status of the instance's checks.
+    pub(super) fn set_statuses(&self, id: &InstanceId, statuses: HashMap<String, String>) {
+        let mut instances = self.instances();
+        let entry = instances.entry(id.clone()).or_insert_with(Entry::new);
+        entry.statuses = statuses;
+    }
+
+    /// The last known status of a check.
+    pub(super) fn status(&self, id: &InstanceId, check: &str) -> Option<String> {
+        self.instances().get(id)?.statuses.get(check).cloned()
     }
 
     /// The agents other than `current` that the instance was registered with, if it is time to try

@@ -15,11 +15,19 @@ pub(super) async fn register(
     registration: &Registration,
     report: &InstanceReport,
 ) -> Result<(), ProviderError> {
-    let body = service_definition(registration, report);
+    let mut body = service_definition(registration, report);
+    let id = registration.instance().id();
+    // An agent that was wiped would otherwise consider each check critical until its next run.
+    for check in body["Checks"].as_array_mut().into_iter().flatten() {
+        let known = check["CheckID"].as_str();
+        let known = known.and_then(|check| agent.registered_at.status(id, check));
+        if let (Some(status), Some(check)) = (known, check.as_object_mut()) {
+            check.entry("Status").or_insert_with(|| status.into());
+        }
+    }
     let path = "/v1/agent/service/register?replace-existing-checks=true";
     let result = agent.put(path, &body, &write_rule(registration)).await;
     // Even if it failed: the agent may have registered the instance, and its response may be lost.
-    let id = registration.instance().id();
     if let Some(address) = agent.answering_address() {
         agent.registered_at.add(id, address);
     }
@@ -123,6 +131,14 @@ async fn difference(
     let Ok(stored) = serde_json::from_slice::<Map<String, Value>>(&stored.body) else {
         return Ok(None);
     };
+    let status = |id: &str| {
+        Some((
+            id.to_owned(),
+            stored.get(id)?["Status"].as_str()?.to_owned(),
+        ))
+    };
+    let statuses = wanted.iter().filter_map(|(id, _)| status(id)).collect();
+    agent.registered_at.set_statuses(instance.id(), statuses);
     let difference = |(id, kind)| check_difference(id, kind, stored.get(id));
     Ok(wanted.into_iter().find_map(difference))
 }

@@ -5,7 +5,7 @@ use futures_util::future::join_all;
 use serde_json::json;
 use waypost_consul::{Consistency, ConsulBuilder, ConsulProvider};
 use waypost_core::provider::{LayerPolicy, LayeredProvider, MemoryProvider, Provider};
-use waypost_core::{Check, Health, ServiceName, ServiceRegistration, Weight};
+use waypost_core::{Check, Health, ProviderErrorKind, ServiceName, ServiceRegistration, Weight};
 use waypost_testkit::{Consul, http_client};
 
 use crate::{
@@ -133,6 +133,55 @@ async fn more_services_than_connections_can_be_watched() {
     assert_eq!(waiting.await.unwrap()[0].id().as_str(), "late");
     assert!(!others.is_finished(), "a watch failed");
     others.abort();
+}
+
+#[tokio::test]
+async fn a_program_that_is_restarted_again_and_again_is_not_locked_out() {
+    // Consul counts the connection of a blocking query until its wait is over, even if its client has gone.
+    let consul = Consul::with(json!({"limits": {"http_max_conns_per_client": 100}})).await;
+    for _ in 0..6 {
+        let provider = provider_at(&consul, ConsulProvider::builder().connections(20));
+        let names = (0..25).map(|n| ServiceName::new(&format!("web-{n}")).unwrap());
+        join_all(names.map(|name| {
+            let mut watch = provider.watch(&name);
+            // The first answer, and one after a wait.
+            async move {
+                for _ in 0..2 {
+                    assert!(next(&mut watch).await.unwrap().is_empty());
+                }
+                watch
+            }
+        }))
+        .await;
+    }
+}
+
+#[tokio::test]
+async fn instances_that_a_restored_snapshot_lacks_are_not_taken_for_deregistered() {
+    let consul = Consul::start().await;
+    let url = consul.url("/v1/snapshot");
+    let snapshot = http_client().get(&url).send().await.unwrap();
+    let snapshot = snapshot.bytes().await.unwrap();
+    // An instance of another node, which the agent doesn't add again.
+    let service = json!({"ID": "web-1", "Service": "web", "Port": 80});
+    let service = json!({"Node": "other", "Address": "127.0.0.1", "Service": service});
+    consul.put("/v1/catalog/register", &service).await;
+    let provider = provider_at(&consul, ConsulProvider::builder());
+    let mut watch = provider.watch(&web());
+    until(&mut watch, |found| found.len() == 1).await;
+    let restored = http_client().put(&url).body(snapshot).send().await.unwrap();
+    restored.error_for_status().unwrap();
+    let error = loop {
+        match next(&mut watch).await {
+            Ok(found) => assert_eq!(found.len(), 1),
+            Err(error) => break error,
+        }
+    };
+    assert_eq!(error.kind(), ProviderErrorKind::Unconfirmed, "{error}");
+    assert!(
+        error.to_string().contains("restored from an older state"),
+        "{error}"
+    );
 }
 
 #[tokio::test]

@@ -9,7 +9,7 @@ use waypost_core::provider::{HeartbeatResponse, InstanceReport, Provider, Regist
 use waypost_core::{Check, Health, Instance, InstanceId, ProviderErrorKind};
 use waypost_testkit::{Consul, free_ports, http_client};
 
-use crate::{Server, provider_at, register, until, web, web_registration};
+use crate::{Server, TIMEOUT, provider_at, register, until, until_ids, web, web_registration};
 
 async fn get(consul: &Consul, path: &str) -> Value {
     let response = http_client().get(consul.url(path)).send().await.unwrap();
@@ -236,4 +236,47 @@ async fn deregistering_an_unknown_id_is_not_an_error() {
         let unknown = InstanceId::new("unknown");
         registry.deregister(&unknown).await.unwrap();
     }
+}
+
+#[tokio::test]
+async fn an_instance_with_a_ttl_check_is_healthy_as_soon_as_it_is_registered() {
+    for server in Server::start_each().await {
+        let provider = server.provider();
+        let check = Check::ttl(TIMEOUT);
+        register(&provider, web_registration("web-1", 80).check(check)).await;
+        let found = until_ids(&provider, &["web-1"]).await;
+        assert_eq!(found[0].health(), Health::Passing);
+    }
+}
+
+#[tokio::test]
+async fn a_check_is_as_healthy_as_before_with_an_agent_that_was_wiped() {
+    let mut consul = Consul::start().await;
+    let provider = provider_at(&consul, ConsulProvider::builder());
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let registration = |period| {
+        let check = Check::tcp().every(period);
+        let web = web_registration("web-1", port).check(check);
+        web.host("127.0.0.1".parse().unwrap())
+    };
+    let registered = register(&provider, registration(Duration::from_secs(1))).await;
+    let is_passing =
+        |found: &[Arc<Instance>]| found.iter().any(|one| one.health() == Health::Passing);
+    until(&mut provider.watch(&web()), is_passing).await;
+    let alive = InstanceReport::alive();
+    provider.heartbeat(&registered, alive).await.unwrap();
+
+    consul.restart().await;
+    // Consul runs a check for the first time at a random moment of this day.
+    let registration = registration(Duration::from_secs(86_400));
+    let registered = register(&provider, registration.clone()).await;
+    let health = async || until_ids(&provider, &["web-1"]).await[0].health();
+    assert_eq!(health().await, Health::Passing);
+    provider
+        .deregister(registered.instance().id())
+        .await
+        .unwrap();
+    register(&provider, registration).await;
+    assert_eq!(health().await, Health::Critical);
 }

@@ -1,4 +1,4 @@
-//! Delays an answer of "no instances", so that a wiped registry doesn't remove all instances at once.
+//! Delays an answer without usable instances, so that a wiped registry doesn't remove all instances at once.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,6 +10,10 @@ use waypost_core::{Instance, ProviderError, ProviderErrorKind};
 
 use super::DirectoryOptions;
 
+/// How long an answer is held after the registry was restored from an older state. Consul's agents compare
+/// their registrations with the servers' every minute, or up to 1/16 later.
+const AFTER_RESTORE: Duration = Duration::from_secs(70);
+
 /// The instances of a service; `None` if the provider doesn't know the service.
 pub(super) type Instances = Option<Vec<Arc<Instance>>>;
 
@@ -18,6 +22,8 @@ type Item = Result<Instances, ProviderError>;
 /// What is known about a service when its watch starts.
 pub(super) struct Before {
     pub(super) had_instances: bool,
+    /// Whether one of them took traffic.
+    pub(super) had_ready: bool,
     /// Whether it was watched earlier in this run, but not continuously until now.
     pub(super) was_interrupted: bool,
 }
@@ -27,6 +33,12 @@ pub(super) struct Before {
 /// A registry that was wiped gives such answers until its services have registered again. A registry
 /// without an outage gives them when the last instance has left. Therefore there are two durations:
 /// one after an outage, and one otherwise. Meanwhile the last known good answer is kept and marked stale.
+///
+/// After an outage, the same applies to an answer in which no instance takes traffic: Consul considers the
+/// checks of an instance that has registered again critical until they have run.
+///
+/// If the provider reports that the registry was restored from an older state, Consul's agents may take a
+/// minute to add what is missing, so the answer is held for longer.
 pub(super) fn hold_empty(
     items: BoxStream<'static, Item>,
     options: &DirectoryOptions,
@@ -39,7 +51,10 @@ pub(super) fn hold_empty(
         after_outage: options.hold_empty_after_outage,
         otherwise: options.hold_empty,
         had_instances: before.had_instances,
-        failed: before.was_interrupted,
+        had_ready: before.had_ready,
+        outage: before
+            .was_interrupted
+            .then_some(options.hold_empty_after_outage),
         until: None,
     };
     stream::unfold(hold, |mut hold| async move {
@@ -56,8 +71,10 @@ struct HoldEmpty {
     otherwise: Duration,
     /// Whether the last accepted answer had instances.
     had_instances: bool,
-    /// Whether an attempt has failed since.
-    failed: bool,
+    /// Whether one of them took traffic.
+    had_ready: bool,
+    /// If an attempt has failed since, how long an answer is held.
+    outage: Option<Duration>,
     /// When the empty answer that is held back will be accepted, and the answer.
     until: Option<(Instant, Instances)>,
 }
@@ -81,23 +98,23 @@ impl HoldEmpty {
             };
             let answer = match item {
                 Err(error) => {
-                    self.failed = true;
+                    self.outage = self.outage.max(Some(self.hold_after(&error)));
                     self.until = None;
                     return Some(Err(error));
                 }
                 Ok(answer) => answer,
             };
-            let is_empty = answer.as_ref().is_none_or(Vec::is_empty);
-            let wait = if self.failed {
-                self.after_outage
-            } else {
-                self.otherwise
+            let wait = match self.outage {
+                Some(wait) if self.had_ready && !has_ready(&answer) => wait,
+                Some(wait) if self.had_instances && is_empty(&answer) => wait,
+                None if self.had_instances && is_empty(&answer) => self.otherwise,
+                _ => Duration::ZERO,
             };
-            if !(is_empty && self.had_instances) || wait.is_zero() {
+            if wait.is_zero() {
                 return Some(self.accept(answer));
             }
             match &mut self.until {
-                // A repeated empty answer doesn't extend the wait.
+                // A repeated answer of this kind doesn't extend the wait.
                 Some((_, held)) => *held = answer,
                 None => {
                     self.until = Some((Instant::now() + wait, answer));
@@ -109,17 +126,36 @@ impl HoldEmpty {
 
     fn accept(&mut self, answer: Instances) -> Item {
         self.until = None;
-        self.failed = false;
-        self.had_instances = answer.as_ref().is_some_and(|all| !all.is_empty());
+        self.outage = None;
+        self.had_instances = !is_empty(&answer);
+        self.had_ready = has_ready(&answer);
         Ok(answer)
+    }
+
+    /// How long an answer after this error is held.
+    fn hold_after(&self, error: &ProviderError) -> Duration {
+        if error.kind() == ProviderErrorKind::Unconfirmed && !self.after_outage.is_zero() {
+            self.after_outage.max(AFTER_RESTORE)
+        } else {
+            self.after_outage
+        }
     }
 
     fn unconfirmed(&self, wait: Duration) -> ProviderError {
         let message = format!(
-            "reports no instances where there were some; accepted if that lasts for {}",
+            "reports no usable instances where there were some; accepted if that lasts for {}",
             humantime::format_duration(wait)
         );
         let kind = ProviderErrorKind::Unconfirmed;
         ProviderError::new(Arc::clone(&self.provider), kind, message)
     }
+}
+
+fn is_empty(answer: &Instances) -> bool {
+    answer.as_ref().is_none_or(Vec::is_empty)
+}
+
+fn has_ready(answer: &Instances) -> bool {
+    let mut all = answer.iter().flatten();
+    all.any(|instance| instance.health().takes_traffic())
 }

@@ -232,11 +232,10 @@ impl Directory {
             pending.remembered(known.answer, at)
         });
         let known = [Some(&first), remembered.as_ref()];
+        let known: Vec<_> = known.into_iter().flatten().collect();
         let before = Before {
-            had_instances: known
-                .into_iter()
-                .flatten()
-                .any(|s| !s.endpoints().is_empty()),
+            had_instances: known.iter().any(|s| !s.endpoints().is_empty()),
+            had_ready: known.iter().any(|s| !s.ready().is_empty()),
             was_interrupted,
         };
 

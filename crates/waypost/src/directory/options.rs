@@ -22,9 +22,10 @@ pub struct DirectoryOptions {
     /// The maximum age of a stale answer; an older one is an error ([`Error::Stale`](crate::Error::Stale)).
     /// No limit by default, because old addresses are usually still right.
     pub max_stale: Option<Duration>,
-    /// How long an answer without instances must last after an outage before it is accepted, if there
-    /// were instances before: a registry that was wiped has none until its services have registered
-    /// again. 10 s by default, twice the heartbeat interval.
+    /// How long an answer without usable instances must last after an outage before it is accepted, if there
+    /// were some before: a registry that was wiped has none until its services have registered again and
+    /// their checks have run. 10 s by default, twice the heartbeat interval. After the registry was restored
+    /// from an older state, such as a snapshot of Consul, at least 70 s, unless this is zero.
     pub hold_empty_after_outage: Duration,
     /// The same without an outage. Zero by default: an empty answer then means that the last instance
     /// has left.

@@ -46,6 +46,11 @@ impl ChangesByOthers {
         self.last_difference = Some(Arc::clone(difference));
     }
 
+    /// Whether another process keeps registering the same id, and that has been logged.
+    pub(super) fn is_conflict(&self) -> bool {
+        self.conflict_logged
+    }
+
     /// Handles a heartbeat that found the registration unchanged.
     pub(super) fn unchanged(&mut self) {
         let Some(quiet) = &mut self.quiet else { return };

@@ -8,7 +8,7 @@ use tokio::time::sleep;
 use waypost_core::health::CheckStatus;
 use waypost_core::provider::{HeartbeatResponse, InstanceReport, Provider};
 use waypost_core::supervision::Backoff;
-use waypost_core::{Health, InstanceId, Registration};
+use waypost_core::{Health, InstanceId, ProviderError, ProviderErrorKind, Registration};
 
 use super::changes_by_others::ChangesByOthers;
 use super::deregistration::DeregisterOnDrop;
@@ -85,7 +85,8 @@ pub(super) async fn reconcile(
                 if known {
                     changes_by_others.unchanged();
                 }
-                if !known || !matches!(*state.borrow(), RegistrationState::Registered) {
+                let was_lost = !matches!(*state.borrow(), RegistrationState::Registered);
+                if was_lost || (!known && !changes_by_others.is_conflict()) {
                     tracing::info!(%id, provider = %provider.describe(), "registered");
                 }
                 if !known {
@@ -144,16 +145,36 @@ async fn report(registration: &Registration) -> InstanceReport {
     }
 }
 
-/// Logs the first failure of an outage, not each attempt.
+/// Logs the first failure of an outage and the first refusal, not each attempt.
 fn log_failure(id: &InstanceId, before: &RegistrationState, now: &RegistrationState) {
-    use RegistrationState::{Lost, Pending, Registered};
-    match (before, now) {
-        (Pending(None), Pending(Some(error))) => {
-            tracing::warn!(%id, %error, "registry unavailable, retrying registration");
-        }
-        (Registered, Lost(error)) => {
-            tracing::warn!(%id, %error, "registry unavailable, retrying heartbeat");
-        }
-        _ => {}
+    use RegistrationState::{Lost, Pending};
+    let (Pending(Some(error)) | Lost(error)) = now else {
+        return;
+    };
+    let earlier = match before {
+        Pending(earlier) => earlier.as_ref(),
+        Lost(earlier) => Some(earlier),
+        _ => None,
+    };
+    if earlier.is_some_and(|earlier| is_refusal(earlier) == is_refusal(error)) {
+        return;
     }
+    let what = match now {
+        Lost(_) => "heartbeat",
+        _ => "registration",
+    };
+    if is_refusal(error) {
+        tracing::warn!(%id, %error, "registry refused the {what}, retrying");
+    } else {
+        tracing::warn!(%id, %error, "registry unavailable, retrying {what}");
+    }
+}
+
+/// Whether the registry answered, but a setting or a permission is wrong.
+fn is_refusal(error: &ProviderError) -> bool {
+    use ProviderErrorKind::{Misconfigured, NotAuthorised, Rejected, Unsupported};
+    matches!(
+        error.kind(),
+        NotAuthorised | Rejected | Unsupported | Misconfigured
+    )
 }

@@ -8,11 +8,11 @@ use tokio::time::{Instant, sleep, timeout};
 use waypost::directory::{Directory, DirectoryOptions, Subscription};
 use waypost::provider::ServiceAnswer;
 use waypost::snapshot::Snapshot;
-use waypost::{Error, ProviderError, ProviderErrorKind, ServiceName};
+use waypost::{Error, Health, Instance, ProviderError, ProviderErrorKind, ServiceName};
 use waypost_testkit::free_ports;
 
 use crate::logs::Logs;
-use crate::scripted::{ScriptedProvider, auth, instances, refused};
+use crate::scripted::{Item, ScriptedProvider, auth, instances, refused};
 
 const MINUTE: Duration = Duration::from_secs(60);
 
@@ -150,6 +150,81 @@ async fn an_empty_answer_after_an_outage_is_held_before_it_is_accepted() {
     until(&mut subscription, |found| found.usable().is_err()).await;
     assert_eq!(began.elapsed().as_secs(), 10);
     assert!(!subscription.current().freshness().is_stale());
+}
+
+fn all_critical(ids: &[&str]) -> Item {
+    let each = ids.iter().map(|id| {
+        let builder = Instance::builder(auth(), "10.0.0.1".parse().unwrap(), 80).id(*id);
+        Arc::new(builder.health(Health::Critical).build().unwrap())
+    });
+    Ok(ServiceAnswer::Instances(each.collect()))
+}
+
+#[tokio::test(start_paused = true)]
+async fn instances_that_are_all_critical_after_an_outage_are_held_before_they_are_accepted() {
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a", "b"]));
+    let directory = directory(&script, |_| ());
+    let mut subscription = directory.subscribe(&auth());
+    until(&mut subscription, |found| found.is_known()).await;
+    let held = |found: &Snapshot| {
+        let failure = found.freshness().failure();
+        failure.is_some_and(|f| f.error().kind() == ProviderErrorKind::Unconfirmed)
+    };
+
+    // The registry has lost its data. An instance that has registered again is critical until it is checked.
+    start_outage(&script);
+    script.set_first_item(Ok(ServiceAnswer::Unknown));
+    until(&mut subscription, held).await;
+    script.send(all_critical(&["a"]));
+    sleep(Duration::from_secs(9)).await;
+    assert_eq!(subscription.current().usable().unwrap().len(), 2);
+    script.send(instances(&["a"]));
+    until(&mut subscription, |found| found.ready().len() == 1).await;
+    assert!(!subscription.current().freshness().is_stale());
+
+    // It stays critical.
+    start_outage(&script);
+    script.set_first_item(all_critical(&["a"]));
+    until(&mut subscription, held).await;
+    let began = Instant::now();
+    until(&mut subscription, |found| found.ready().is_empty()).await;
+    assert_eq!(began.elapsed().as_secs(), 10);
+
+    // Without an outage, it is accepted at once.
+    script.send(instances(&["a"]));
+    until(&mut subscription, |found| found.ready().len() == 1).await;
+    let began = Instant::now();
+    script.send(all_critical(&["a"]));
+    until(&mut subscription, |found| found.ready().is_empty()).await;
+    assert!(began.elapsed() < Duration::from_secs(1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_instances_that_a_restored_registry_lacks_are_kept_until_agents_have_added_them() {
+    for (hold, kept) in [(10, 70), (100, 100), (0, 0)] {
+        let script = ScriptedProvider::default();
+        script.set_first_item(instances(&["a"]));
+        let hold = Duration::from_secs(hold);
+        let directory = directory(&script, |options| options.hold_empty_after_outage = hold);
+        let mut subscription = directory.subscribe(&auth());
+        until(&mut subscription, |found| found.is_known()).await;
+        script.set_first_item(Ok(ServiceAnswer::Unknown));
+        let kind = ProviderErrorKind::Unconfirmed;
+        script.send(Err(ProviderError::new(
+            "script",
+            kind,
+            "restored from an older state",
+        )));
+        script.end_watches();
+        let began = Instant::now();
+        until(&mut subscription, |found| found.usable().is_err()).await;
+        let elapsed = began.elapsed().as_secs();
+        assert!(
+            (kept..kept + 5).contains(&elapsed),
+            "{elapsed} s with {hold:?}"
+        );
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use waypost::provider::{NamesWatch, Provider, ServiceAnswer, Watch};
 use waypost::{Instance, ProviderError, ServiceName};
 
-type Item = Result<ServiceAnswer, ProviderError>;
+pub(crate) type Item = Result<ServiceAnswer, ProviderError>;
 
 #[derive(Clone, Debug, Default)]
 pub(crate) struct ScriptedProvider {

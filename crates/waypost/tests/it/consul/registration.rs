@@ -9,6 +9,7 @@ use waypost::directory::Directory;
 use waypost::provider::Provider;
 use waypost::provider::consul::ConsulProvider;
 use waypost::{Check, Registrar, ServiceRegistration};
+use waypost_agent::Agent;
 use waypost_testkit::{Consul, free_ports, http_client};
 
 use super::{TIMEOUT, until, web};
@@ -86,6 +87,26 @@ async fn fifty_instances_are_registered_again_after_a_wipe() {
     };
     timeout(TIMEOUT, registered_again).await.unwrap();
     assert_eq!(listed(&consul).await, before);
+}
+
+#[tokio::test]
+async fn a_refused_registration_is_not_logged_as_an_outage() {
+    let (logs, _guard) = Logs::take();
+    let agent = Agent::builder().token("secret").start().await.unwrap();
+    let provider = ConsulProvider::new(&agent.http_addr().to_string()).unwrap();
+    let registration = ServiceRegistration::new("web", 80).unwrap();
+    let _registrar = Registrar::start(Arc::new(provider), registration).unwrap();
+    let refused = async {
+        while logs
+            .lines(&["WARN", "registry refused the registration"])
+            .is_empty()
+        {
+            sleep(Duration::from_millis(10)).await;
+        }
+    };
+    timeout(TIMEOUT, refused).await.unwrap();
+    let outages = logs.lines(&["unavailable"]);
+    assert!(outages.is_empty(), "{outages:#?}");
 }
 
 #[tokio::test]
