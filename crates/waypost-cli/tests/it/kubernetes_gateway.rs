@@ -214,7 +214,8 @@ impl HttpsCluster {
             // The endpoints of these tests are loopback addresses.
             .args(["--allow-external-names", "--internal", "off"])
             .env("SERVICE_DISCOVERY_PROVIDER", "kubernetes")
-            .env("KUBECONFIG", self.server.kubeconfig_of(ACCOUNT).unwrap());
+            .env("KUBECONFIG", self.server.kubeconfig_of(ACCOUNT).unwrap())
+            .env("RUST_LOG", "trace");
         (Program::start(command), port)
     }
 
@@ -267,6 +268,12 @@ async fn a_gateway_serves_https_with_the_secret_and_the_role_of_the_manifests() 
     let client = client().tls_danger_accept_invalid_certs(true);
     let client = client.build().unwrap();
     assert_eq!(client.get(probe).send().await.unwrap().status(), 200);
+    let log = gateway.output();
+    assert!(log.contains("the certificate of Secret waypost/shop-tls is in use"));
+    let encoded = secret["data"]["tls.key"].as_str().unwrap();
+    for private in [encoded, key.lines().nth(1).unwrap()] {
+        assert!(!log.contains(private), "the log shows the private key");
+    }
     stop(gateway).await;
 }
 
