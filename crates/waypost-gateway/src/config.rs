@@ -86,8 +86,8 @@ pub struct Config {
     pub access_log: Option<AccessLog>,
     /// The certificates for client connections. They are selected by the name that a client requests; if
     /// none matches, the first is used. They are read again when their files change. Empty by default:
-    /// without certificates, clients connect without TLS, unless the [Gateway API](GatewayApi::tls) brings
-    /// them.
+    /// without certificates, clients connect without TLS, unless the listeners of the Gateway API bring
+    /// them (`GatewayApi::tls`).
     pub tls: Vec<TlsCertificate>,
     /// A file of routes, YAML or TOML by its name; see the [guide](crate#routes). It is read again when
     /// it changes. None by default.

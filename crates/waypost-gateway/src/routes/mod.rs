@@ -46,9 +46,9 @@ pub(crate) use http_route::HttpRouteSpec;
 pub(crate) use http_route::{PathChange, RuleAction};
 #[cfg(any(test, feature = "fuzz"))]
 pub(crate) use pattern::bare_host;
-pub(crate) use pattern::decode_unreserved;
 #[cfg(any(test, feature = "fuzz", feature = "kubernetes"))]
-pub(crate) use pattern::{Conditions, HostPattern, PathPattern, ValuePattern};
+pub(crate) use pattern::{Conditions, PathPattern, ValuePattern};
+pub(crate) use pattern::{HostPattern, decode_unreserved};
 #[cfg(feature = "kubernetes")]
 pub(crate) use redirect::Redirect;
 pub(crate) use route::{Limits, MirrorTo, Route, Subset};
