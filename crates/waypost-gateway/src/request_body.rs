@@ -276,7 +276,9 @@ impl Source {
                 }
                 self.buffer(&frame);
                 self.extend_copy(&frame);
-                self.ended = self.incoming.is_end_stream();
+                // Nothing follows trailers. hyper doesn't poll for the end after them, and `is_end_stream` may not
+                // know of it before it has been polled.
+                self.ended = frame.is_trailers() || self.incoming.is_end_stream();
                 if self.ended {
                     self.complete_copy();
                 }

@@ -6,7 +6,7 @@ use http::{Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use tokio::sync::Semaphore;
 
-use crate::support::{Origin, Routed, body, unused_address, wait_until};
+use crate::support::{Origin, RawClient, Routed, body, unused_address, wait_until};
 
 /// A service that notes what it gets.
 struct Shadow {
@@ -92,6 +92,24 @@ async fn requests_are_copied_and_the_copies_responses_are_discarded() {
             ("GET /v1/last", "", "true"),
         ]
     );
+}
+
+#[tokio::test]
+async fn a_request_with_trailers_is_copied_too() {
+    let (routed, _origin) = shop("max_body: 10B").await;
+    let shadow = Shadow::start(Arc::new(Semaphore::new(100))).await;
+    let address = shadow.origin.address;
+    routed.gateway.add("shadow", "x", address).await;
+    let mut client = RawClient::connect(routed.gateway.address).await;
+    client
+        .send(
+            "POST /shop HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+             2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n",
+        )
+        .await;
+    client.read_until("}").await;
+    wait_until("the copy", || shadow.requests().len() == 1).await;
+    assert_eq!(shadow.requests()[0].1, "hi");
 }
 
 #[tokio::test]

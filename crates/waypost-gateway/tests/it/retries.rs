@@ -13,7 +13,7 @@ use tokio::io::AsyncReadExt;
 use tokio::time::Instant;
 
 use crate::support::{
-    Origin, RawOrigin, TestGateway, body, unused_address, wait_until, with_deadline,
+    Origin, RawClient, RawOrigin, TestGateway, body, unused_address, wait_until, with_deadline,
 };
 
 /// Reads a request head and closes the connection without a response.
@@ -199,6 +199,37 @@ async fn a_put_is_retried_if_its_body_is_within_the_replay_limit() {
             assert_eq!(response.body, sent);
         }
     }
+}
+
+#[tokio::test]
+async fn a_retried_request_has_its_trailers_again() {
+    let gateway = TestGateway::start().await;
+    let first = AtomicBool::new(true);
+    let origin = RawOrigin::start(move |mut stream| {
+        let first = first.swap(false, Ordering::SeqCst);
+        async move {
+            RawOrigin::read_head(&mut stream).await;
+            // The chunks and the trailers end with an empty line, too.
+            let read = RawOrigin::read_head(&mut stream).await;
+            if !first {
+                let length = read.len();
+                let response = format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{read}");
+                let _ = tokio::io::AsyncWriteExt::write_all(&mut stream, response.as_bytes()).await;
+            }
+        }
+    })
+    .await;
+    gateway.add("shop", "s", origin.address).await;
+    let mut client = RawClient::connect(gateway.address).await;
+    client
+        .send(
+            "PUT /shop/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+             2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n",
+        )
+        .await;
+    let response = client.read_until("0\r\nx-sum: 7\r\n\r\n").await;
+    assert!(response.starts_with("HTTP/1.1 200"), "{response}");
+    assert_eq!(origin.connections(), 2);
 }
 
 #[tokio::test]

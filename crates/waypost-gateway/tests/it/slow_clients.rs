@@ -1,11 +1,14 @@
 //! Clients that are too slow, or send too much.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use http::{Request, StatusCode};
+use http::{Request, Response, StatusCode};
+use http_body_util::BodyExt;
 use tokio::io::AsyncWriteExt;
+use tokio::sync::Semaphore;
 
-use crate::support::{Origin, RawClient, RawOrigin, TestGateway, with_deadline};
+use crate::support::{Origin, RawClient, RawOrigin, TestGateway, body, pass_time, with_deadline};
 
 #[tokio::test]
 async fn a_client_that_sends_half_a_head_is_cut_off() {
@@ -69,6 +72,42 @@ async fn a_body_that_arrives_too_slowly_gets_a_408() {
     assert!(answer.starts_with("HTTP/1.1 408"), "{answer}");
     assert!(answer.contains("1000 bytes per second"), "{answer}");
     trickle.abort();
+}
+
+#[tokio::test]
+async fn a_body_with_trailers_that_has_arrived_is_not_too_slow() {
+    let gateway = TestGateway::start_with(|config| {
+        config.worker_threads = 0;
+        config.upload_idle_timeout = Duration::from_secs(3);
+        config.min_upload_rate = Some(1000);
+    })
+    .await;
+    let (gate, received) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (opened, has_received) = (Arc::clone(&gate), Arc::clone(&received));
+    let origin = Origin::start(move |request| {
+        let (gate, received) = (Arc::clone(&opened), Arc::clone(&has_received));
+        async move {
+            let sent = request.into_body().collect().await.expect("a body");
+            received.add_permits(1);
+            gate.acquire().await.expect("open").forget();
+            Response::new(body(sent.to_bytes()))
+        }
+    })
+    .await;
+    gateway.add("shop", "s", origin.address).await;
+    let mut client = RawClient::connect(gateway.address).await;
+    client
+        .send(
+            "POST /shop/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
+             2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n",
+        )
+        .await;
+    let all = with_deadline("the request", received.acquire()).await;
+    all.expect("open").forget();
+    pass_time(Duration::from_secs(30)).await;
+    gate.add_permits(1);
+    let answer = client.read_until("hi").await;
+    assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
 }
 
 #[tokio::test]
