@@ -8,8 +8,9 @@ use std::fmt::{self, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::path::Path;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::Version;
@@ -18,7 +19,7 @@ use crate::stream_info::StreamInfo;
 
 /// A worker passes its buffer on when it has this many bytes, or after a tenth of a second.
 const BUFFER: usize = 48 * 1024;
-/// The maximum number of buffers that wait to be written. Further lines are dropped and counted.
+/// The maximum number of buffers that wait to be written. Further lines are lost.
 const QUEUE: usize = 256;
 
 /// How a line is written.
@@ -44,6 +45,16 @@ pub enum AccessLogFormat {
 pub struct AccessLog {
     format: AccessLogFormat,
     lines: SyncSender<Vec<u8>>,
+    lost: Arc<LostLines>,
+}
+
+/// The number of lines that were not written.
+#[derive(Debug, Default)]
+pub(crate) struct LostLines {
+    /// Too many others waited to be written.
+    pub(crate) queue_full: AtomicU64,
+    /// Writing failed.
+    pub(crate) write_failed: AtomicU64,
 }
 
 impl AccessLog {
@@ -88,14 +99,17 @@ impl AccessLog {
         mut write: impl FnMut(&[u8]) -> io::Result<()> + Send + 'static,
     ) -> Self {
         let (lines, received) = sync_channel::<Vec<u8>>(QUEUE);
+        let lost = Arc::<LostLines>::default();
+        let counted = Arc::clone(&lost);
         let writing = move || {
             let mut is_failing = false;
             for lines in received {
                 let result = write(&lines);
-                if let Err(error) = &result
-                    && !is_failing
-                {
-                    tracing::warn!(%error, "the access log can't be written; lines are lost");
+                if let Err(error) = &result {
+                    count(&counted.write_failed, &lines);
+                    if !is_failing {
+                        tracing::warn!(%error, "the access log can't be written; lines are lost");
+                    }
                 }
                 is_failing = result.is_err();
             }
@@ -106,8 +120,22 @@ impl AccessLog {
         if let Err(error) = spawned {
             tracing::warn!(%error, "can't start the thread of the access log; requests are not logged");
         }
-        Self { format, lines }
+        Self {
+            format,
+            lines,
+            lost,
+        }
     }
+
+    pub(crate) fn lost(&self) -> &LostLines {
+        &self.lost
+    }
+}
+
+/// Counts lost lines, and returns the number before.
+fn count(lost: &AtomicU64, lines: &[u8]) -> u64 {
+    let more = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
+    lost.fetch_add(more, Ordering::Relaxed)
 }
 
 impl fmt::Debug for AccessLog {
@@ -140,7 +168,6 @@ pub(crate) struct LogBuffer {
 #[derive(Default)]
 struct Buffer {
     lines: String,
-    dropped: u64,
     /// The time of the second that `date` was formatted for.
     second: u64,
     date: String,
@@ -202,13 +229,13 @@ impl Buffer {
         match log.lines.try_send(lines.into_bytes()) {
             Ok(()) => {}
             Err(TrySendError::Full(lines)) => {
-                let lost = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
-                if self.dropped == 0 {
-                    tracing::warn!("the access log is written too slowly; lines are dropped");
+                if count(&log.lost.queue_full, &lines) == 0 {
+                    tracing::warn!("the access log is written too slowly; lines are lost");
                 }
-                self.dropped += lost;
             }
-            Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Disconnected(lines)) => {
+                count(&log.lost.write_failed, &lines);
+            }
         }
     }
 
@@ -417,6 +444,67 @@ mod tests {
         assert_eq!(rfc3339(0), "1970-01-01T00:00:00Z");
         assert_eq!(rfc3339(951_782_399), "2000-02-28T23:59:59Z");
         assert_eq!(rfc3339(1_709_164_800), "2024-02-29T00:00:00Z");
+    }
+
+    #[test]
+    fn times_are_milliseconds_with_three_decimals() {
+        for (micros, text) in [
+            (0, " t=0.000"),
+            (7, " t=0.007"),
+            (10, " t=0.010"),
+            (99, " t=0.099"),
+            (100, " t=0.100"),
+            (1_023_456, " t=1023.456"),
+        ] {
+            let (mut out, format) = (String::new(), AccessLogFormat::Text);
+            let mut line = Line {
+                out: &mut out,
+                format,
+            };
+            line.millis(name!("t"), Duration::from_micros(micros));
+            assert_eq!(out, text);
+        }
+    }
+
+    #[test]
+    fn versions_are_named_as_in_a_request_line() {
+        for (of_request, name) in [
+            (Version::HTTP_10, "HTTP/1.0"),
+            (Version::HTTP_11, "HTTP/1.1"),
+            (Version::HTTP_2, "HTTP/2"),
+        ] {
+            assert_eq!(version(of_request), name);
+        }
+    }
+
+    #[test]
+    fn lines_that_find_no_place_in_the_queue_are_counted() {
+        let (lines, received) = sync_channel(1);
+        let log = AccessLog {
+            format: AccessLogFormat::Text,
+            lines,
+            lost: Arc::default(),
+        };
+        let hand_over = |lines: &str| {
+            let mut buffer = Buffer {
+                lines: lines.to_owned(),
+                ..Buffer::default()
+            };
+            buffer.hand_over(&log);
+            assert_eq!(buffer.lines, "");
+            let LostLines {
+                queue_full,
+                write_failed,
+            } = log.lost();
+            [queue_full, write_failed].map(|count| count.load(Ordering::Relaxed))
+        };
+        assert_eq!(hand_over("one\n"), [0, 0]);
+        assert_eq!(hand_over("two\nthree\n"), [2, 0]);
+        assert_eq!(hand_over("four\n"), [3, 0]);
+        assert_eq!(received.recv().unwrap(), b"one\n");
+        assert_eq!(hand_over("five\n"), [3, 0]);
+        drop(received);
+        assert_eq!(hand_over("six\n"), [3, 1]);
     }
 
     #[test]

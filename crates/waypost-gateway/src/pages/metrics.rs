@@ -1,11 +1,13 @@
 //! `/metrics`, in the text format of Prometheus.
 
 use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
 
 use http::{Response, StatusCode};
 use waypost::outlier::BalanceCounters;
 
 use super::response::respond;
+use crate::access_log::LostLines;
 use crate::response_body::ResponseBody;
 use crate::routes::Routes;
 use crate::spans::SpanCounts;
@@ -50,6 +52,7 @@ pub(super) fn page(
     routes: &Routes,
     traffic: &Traffic,
     spans: Option<SpanCounts>,
+    lost_lines: Option<&LostLines>,
 ) -> Response<ResponseBody> {
     let mut services: Vec<_> = traffic.totals().into_iter().collect();
     services.sort_by(|a, b| a.0.cmp(&b.0));
@@ -59,6 +62,9 @@ pub(super) fn page(
     let _ = write_all(&mut out, routes, &services);
     if let Some(spans) = spans {
         let _ = write_spans(&mut out, spans);
+    }
+    if let Some(lost) = lost_lines {
+        let _ = write_lost_lines(&mut out, lost);
     }
     let kind = "text/plain; version=0.0.4; charset=utf-8";
     respond(StatusCode::OK, kind, out.into())
@@ -156,18 +162,38 @@ fn write_spans(out: &mut String, spans: SpanCounts) -> std::fmt::Result {
         "Spans that the collector accepted.",
     )?;
     writeln!(out, "{exported} {}", spans.exported)?;
-    let lost = "waypost_gateway_spans_lost_total";
-    head(
-        out,
-        lost,
-        "counter",
-        "Spans that were not exported, by reason.",
-    )?;
-    for (reason, count) in [
+    let reasons = [
         ("not_accepted", spans.not_accepted),
         ("queue_full", spans.queue_full),
-    ] {
-        writeln!(out, "{lost}{{reason=\"{reason}\"}} {count}")?;
+    ];
+    let (lost, help) = (
+        "waypost_gateway_spans_lost_total",
+        "Spans that were not exported, by reason.",
+    );
+    write_by_reason(out, lost, help, reasons)
+}
+
+fn write_lost_lines(out: &mut String, lost: &LostLines) -> std::fmt::Result {
+    let reasons = [
+        ("queue_full", lost.queue_full.load(Ordering::Relaxed)),
+        ("write_failed", lost.write_failed.load(Ordering::Relaxed)),
+    ];
+    let (lost, help) = (
+        "waypost_gateway_access_log_lines_lost_total",
+        "Lines of the access log that were not written, by reason.",
+    );
+    write_by_reason(out, lost, help, reasons)
+}
+
+fn write_by_reason(
+    out: &mut String,
+    metric: &str,
+    help: &str,
+    reasons: [(&str, u64); 2],
+) -> std::fmt::Result {
+    head(out, metric, "counter", help)?;
+    for (reason, count) in reasons {
+        writeln!(out, "{metric}{{reason=\"{reason}\"}} {count}")?;
     }
     Ok(())
 }

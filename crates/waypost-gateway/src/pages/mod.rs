@@ -20,6 +20,7 @@ use waypost_dashboard::{Dashboard, Sources};
 use self::listing::Listing;
 use self::response::json_response;
 use self::traffic::Audience;
+use crate::access_log::AccessLog;
 use crate::config::Config;
 use crate::problem::{ErrorFormat, Problem};
 use crate::response_body::ResponseBody;
@@ -39,6 +40,7 @@ pub(crate) struct Pages {
     listing: Listing,
     traffic: Arc<Traffic>,
     tracer: Arc<Tracer>,
+    access_log: Option<AccessLog>,
     lists_routes: bool,
     /// Whether the public pages have details.
     shows_details: bool,
@@ -67,6 +69,7 @@ impl Pages {
             health,
             traffic,
             tracer,
+            access_log: config.access_log.clone(),
             lists_routes: config.list_routes,
             shows_details: config.error_details,
         }
@@ -148,6 +151,7 @@ impl Pages {
                 &self.routes,
                 &self.traffic,
                 self.tracer.counts(),
+                self.access_log.as_ref().map(AccessLog::lost),
             )),
             _ => match self.probe(path, true).await {
                 Some(page) => Ok(page),

@@ -194,3 +194,35 @@ async fn clients_of_a_public_gateway_learn_no_internals_and_the_log_has_them() {
     let health = gateway.get("/internal/health").await.json();
     assert!(health["registry"]["error"].is_string(), "{health}");
 }
+
+#[tokio::test]
+async fn lines_that_could_not_be_written_are_counted_in_the_metrics() {
+    /// A full disk.
+    struct Full;
+
+    impl std::io::Write for Full {
+        fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+            Err(std::io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    let gateway = TestGateway::start_with(|config| {
+        config.access_log = Some(AccessLog::to_writer(Full, AccessLogFormat::Text));
+    })
+    .await;
+    for _ in 0..3 {
+        gateway.get("/unknown/").await;
+    }
+    let metric = "waypost_gateway_access_log_lines_lost_total";
+    let counted = async || {
+        let page = gateway.get("/metrics").await;
+        let text = page.text();
+        text.contains(&format!("{metric}{{reason=\"queue_full\"}} 0\n"))
+            && text.contains(&format!("{metric}{{reason=\"write_failed\"}} 3\n"))
+    };
+    crate::support::with_deadline("the count", async { while !counted().await {} }).await;
+}
