@@ -177,3 +177,37 @@ async fn begins_with_http2(stream: &TcpStream) -> io::Result<bool> {
         tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use futures_util::poll;
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn the_version_of_http_is_known_once_enough_bytes_have_arrived() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        for (first, rest, is_http2) in [
+            ("P", "RI * HTTP/2.0", true),
+            ("PRI", " ", true),
+            ("P", "UT / HTTP/1.1", false),
+            ("PR", "OPFIND /", false),
+            ("PRI * HTTP/2.0", "", true),
+            ("GE", "", false),
+        ] {
+            let mut client = TcpStream::connect(address).await.unwrap();
+            let (stream, _) = listener.accept().await.unwrap();
+            client.write_all(first.as_bytes()).await.unwrap();
+            stream.readable().await.unwrap();
+            let mut deciding = std::pin::pin!(begins_with_http2(&stream));
+            if !rest.is_empty() {
+                assert!(poll!(deciding.as_mut()).is_pending(), "{first}");
+                client.write_all(rest.as_bytes()).await.unwrap();
+            }
+            assert_eq!(deciding.await.unwrap(), is_http2, "{first}{rest}");
+        }
+    }
+}

@@ -279,6 +279,24 @@ mod tests {
     }
 
     #[test]
+    #[cfg(feature = "otlp")]
+    fn the_client_is_the_first_address_that_a_trusted_proxy_names() {
+        for (trusted, list, expected) in [
+            ("192.0.2.0/24", Some("1.1.1.1"), Some("1.1.1.1")),
+            ("192.0.2.0/24", Some(" 1.1.1.1 , 2.2.2.2"), Some("1.1.1.1")),
+            ("192.0.2.0/24", Some(", 2.2.2.2"), None),
+            ("192.0.2.0/24", None, None),
+            ("10.0.0.0/8", Some("1.1.1.1"), None),
+        ] {
+            let peer = "192.0.2.7".parse().unwrap();
+            let forwarding = Forwarding::new(peer, &[trusted.parse().unwrap()], "http");
+            let named = list.map(|list| (X_FORWARDED_FOR, HeaderValue::from_static(list)));
+            let headers = HeaderMap::from_iter(named);
+            assert_eq!(forwarding.named_client(&headers), expected, "{list:?}");
+        }
+    }
+
+    #[test]
     fn the_port_belongs_to_the_connection_that_a_trusted_proxy_describes() {
         for (received, host, port) in [
             (

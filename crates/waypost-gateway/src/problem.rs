@@ -360,3 +360,61 @@ impl From<InvalidRequest> for Problem {
         Self::new(status, reason, invalid.to_string())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use waypost::{ProviderError, ProviderErrorKind};
+
+    use super::*;
+
+    #[test]
+    fn a_grpc_client_gets_the_code_that_fits_the_status() {
+        for (status, code) in [
+            (401, 16_u16),
+            (403, 7),
+            (404, 12),
+            (501, 12),
+            (413, 8),
+            (429, 8),
+            (408, 4),
+            (504, 4),
+            (502, 14),
+            (503, 14),
+            (400, 13),
+            (500, 13),
+        ] {
+            let status = StatusCode::from_u16(status).unwrap();
+            let response = Problem::new(status, "a_reason", "").into_response(ErrorFormat::Grpc);
+            assert_eq!(response.status(), StatusCode::OK);
+            let found = &response.headers()["grpc-status"];
+            assert_eq!(found, HeaderValue::from(code), "{status}");
+        }
+    }
+
+    #[test]
+    fn a_failure_of_the_registry_has_the_status_of_its_cause() {
+        let after = Duration::from_secs(5);
+        for (kind, status, reason) in [
+            (ProviderErrorKind::Unreachable, 503, "registry_unreachable"),
+            (
+                ProviderErrorKind::TimedOut { after },
+                504,
+                "registry_timeout",
+            ),
+            (
+                ProviderErrorKind::NotAuthorised,
+                500,
+                "registry_not_authorised",
+            ),
+            (ProviderErrorKind::Rejected, 500, "registry_error"),
+        ] {
+            let error = ProviderError::new("consul at 192.0.2.1:8500", kind, "the cause");
+            let problem = Problem::from_discovery(&error.into());
+            assert_eq!((problem.status.as_u16(), problem.reason), (status, reason));
+            assert!(!problem.detail.contains("consul"), "{}", problem.detail);
+            assert!(problem.full_detail().contains("consul"));
+        }
+    }
+}

@@ -158,9 +158,43 @@ mod tests {
     }
 
     #[test]
+    fn a_key_fits_the_algorithms_of_its_kind_and_curve() {
+        use Algorithm::{ES256, ES384, EdDSA, PS256, PS384, PS512, RS256, RS384, RS512};
+        let rsa = json!({"kty": "RSA", "n": "AQAB", "e": "AQAB"});
+        let ed25519 = json!({"kty": "OKP", "crv": "Ed25519", "x": "AQAB"});
+        for (key, expected) in [
+            (rsa, &[RS256, RS384, RS512, PS256, PS384, PS512][..]),
+            (ec("a"), &[ES256]),
+            (with(ec("a"), "crv", "P-384"), &[ES384]),
+            (ed25519, &[EdDSA]),
+        ] {
+            let set = parse(std::slice::from_ref(&key)).unwrap();
+            let all = [
+                RS256, RS384, RS512, PS256, PS384, PS512, ES256, ES384, EdDSA,
+            ];
+            let found = all.into_iter();
+            let found = found.filter(|algorithm| set.candidates(*algorithm, None).count() == 1);
+            assert_eq!(found.collect::<Vec<_>>(), expected, "{key}");
+        }
+    }
+
+    #[test]
+    fn a_key_for_other_operations_than_verifying_is_not_used() {
+        let for_operations = |operations: &[&str]| {
+            let mut key = ec("a");
+            key["key_ops"] = json!(operations);
+            parse(&[key])
+        };
+        assert!(for_operations(&["sign", "verify"]).is_ok());
+        let error = for_operations(&["sign"]).unwrap_err();
+        assert!(error.contains("not for verifying"), "{error}");
+    }
+
+    #[test]
     fn a_set_without_usable_keys_says_why() {
         for (keys, why) in [
             (vec![], "no keys"),
+            (vec![with(ec("a"), "crv", "P-521")], "not supported"),
             (vec![with(ec("a"), "alg", "RS256")], "doesn't fit"),
             (
                 vec![json!({"kty": "oct", "k": "c2VjcmV0"})],

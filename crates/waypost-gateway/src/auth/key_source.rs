@@ -298,6 +298,26 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn a_source_that_does_not_answer_is_named() {
+        let url = HttpUrl::parse("http://login.example:8080/keys?v=1").unwrap();
+        for (location, name) in [
+            (
+                KeyLocation::Url(url, RETRY),
+                "http://login.example:8080/keys?v=1",
+            ),
+            (KeyLocation::File("/etc/keys.json".into()), "/etc/keys.json"),
+        ] {
+            let source = KeySource {
+                location,
+                state: watch::Sender::default(),
+                early: Notify::new(),
+            };
+            let error = source.keys().await.unwrap_err();
+            assert_eq!(error, format!("{name} does not answer"));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_source_that_nobody_uses_ends() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("keys.json");

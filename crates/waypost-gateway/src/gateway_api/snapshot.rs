@@ -95,3 +95,27 @@ fn replace(path: &Path, text: &str) -> std::io::Result<()> {
     file.sync_all()?;
     std::fs::rename(&new, path)
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn objects_that_could_not_be_saved_are_saved_once_that_is_possible() {
+        let folder = tempfile::tempdir().unwrap();
+        let folder = folder.path().join("state");
+        let mut file = SnapshotFile::new(folder.join("routes.json"));
+        let route = json!({ "metadata": { "namespace": "shop", "name": "orders" } });
+        let objects: Objects = serde_json::from_value(json!({ "routes": [route] })).unwrap();
+        for _ in 0..2 {
+            file.save(&objects).await;
+            assert!(file.is_failing);
+        }
+        std::fs::create_dir(&folder).unwrap();
+        file.save(&objects).await;
+        assert!(!file.is_failing);
+        assert_eq!(file.read().unwrap().routes, objects.routes);
+    }
+}

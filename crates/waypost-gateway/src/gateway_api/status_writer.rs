@@ -180,6 +180,9 @@ fn remove_times(value: &mut Value) {
 
 #[cfg(test)]
 mod tests {
+    use waypost::provider::kubernetes::KubernetesProvider;
+    use waypost_fake_kubernetes::ApiServer;
+
     use super::super::objects::ROUTES;
     use super::*;
 
@@ -218,6 +221,24 @@ mod tests {
             Due::Now,
             "a new status is written at once"
         );
+    }
+
+    #[tokio::test]
+    async fn a_status_that_can_not_be_written_is_tried_again_after_a_pause() {
+        let server = ApiServer::builder().namespace("shop").start().await;
+        let server = server.unwrap();
+        server.add_user("gateway");
+        let kubeconfig = server.kubeconfig_of("gateway").unwrap();
+        let provider = KubernetesProvider::builder().kubeconfig(kubeconfig);
+        let client = provider.build().unwrap().objects();
+        let status = json!({ "parents": [] });
+        let (_changes, wanted) = watch::channel(vec![change("1", status)]);
+        tokio::time::pause();
+        let writing = write(&client, wanted);
+        let ended = tokio::time::timeout(RETRY * 7 / 2, writing).await;
+        assert!(ended.is_err(), "it never returns");
+        let tried = server.requests().len();
+        assert!((2..=4).contains(&tried), "{tried} times in 3.5 pauses");
     }
 
     #[tokio::test(start_paused = true)]

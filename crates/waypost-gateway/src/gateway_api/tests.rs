@@ -11,6 +11,7 @@ use super::objects::Objects;
 use super::resolve::{Resolution, resolve};
 use super::rules::duration;
 use super::secrets::{Secret, Secrets};
+use crate::routes::ValuePattern;
 use crate::server_tls::ListenerCertificates;
 
 fn metadata(namespace: &str, name: &str) -> Value {
@@ -266,6 +267,19 @@ fn namespaces_of_routes_are_limited_by_the_listener() {
             false,
         ),
         (
+            json!({ "namespaces": { "from": "Selector", "selector": { "matchExpressions": [
+                { "key": "team", "operator": "Exists" },
+                { "key": "team", "operator": "In", "values": ["shop", "pay"] },
+            ] } } }),
+            true,
+        ),
+        (
+            json!({ "namespaces": { "from": "Selector", "selector": { "matchExpressions": [
+                { "key": "team", "operator": "Matches", "values": ["pay"] },
+            ] } } }),
+            false,
+        ),
+        (
             json!({ "namespaces": { "from": "All" }, "kinds": [{ "kind": "GRPCRoute" }] }),
             false,
         ),
@@ -289,6 +303,64 @@ fn namespaces_of_routes_are_limited_by_the_listener() {
             expected,
             "{allowed}"
         );
+    }
+}
+
+#[test]
+fn a_listener_that_names_kinds_of_routes_must_name_the_supported_one() {
+    const GROUP: &str = "gateway.networking.k8s.io";
+    let grpc = json!({ "kind": "GRPCRoute" });
+    let in_group = |group: &str| json!({ "group": group, "kind": "HTTPRoute" });
+    let invalid = ("False", "InvalidRouteKinds");
+    for (kinds, is_allowed, resolved_refs) in [
+        (json!([]), true, ("True", "ResolvedRefs")),
+        (json!([in_group(GROUP)]), true, ("True", "ResolvedRefs")),
+        (json!([in_group(GROUP), grpc]), true, invalid),
+        (json!([grpc]), false, invalid),
+        (json!([in_group("example.org")]), false, invalid),
+    ] {
+        let mut http = listener("http", None);
+        http["allowedRoutes"]["kinds"] = kinds.clone();
+        let resolution = resolved(objects(&[http], &[route("a", &[], to_orders())]));
+        let listener = &status(&resolution, "front")["listeners"][0];
+        let found = condition(&listener["conditions"], "ResolvedRefs");
+        assert_eq!(found, resolved_refs, "{kinds}");
+        let supported = if is_allowed {
+            json!([in_group(GROUP)])
+        } else {
+            json!([])
+        };
+        assert_eq!(listener["supportedKinds"], supported, "{kinds}");
+        assert_eq!(resolution.routes.len(), usize::from(is_allowed), "{kinds}");
+    }
+}
+
+#[test]
+fn a_gateway_that_asks_for_an_address_must_have_it() {
+    let ours = json!([
+        { "type": "IPAddress", "value": "192.0.2.1" },
+        { "type": "Hostname", "value": "shop.example" },
+    ]);
+    let unusable = ("False", "AddressNotUsable");
+    for (asked, expected) in [
+        (json!([]), ("True", "Programmed")),
+        (json!([{ "value": "192.0.2.1" }]), ("True", "Programmed")),
+        (json!([{ "type": "Hostname" }]), ("True", "Programmed")),
+        (json!([{ "value": "192.0.2.2" }]), unusable),
+        (json!([ours[0], { "value": "192.0.2.2" }]), unusable),
+    ] {
+        let mut input = objects(&[listener("http", None)], &[]);
+        input["gateways"][0]["spec"]["addresses"] = asked.clone();
+        let settings = Settings {
+            addresses: vec!["192.0.2.1".into(), "shop.example".into()],
+            ..settings()
+        };
+        let input = serde_json::from_value(input).unwrap();
+        let resolution = resolve(&input, &Secrets::new(), &settings);
+        let gateway = status(&resolution, "front");
+        let programmed = condition(&gateway["conditions"], "Programmed");
+        assert_eq!(programmed, expected, "{asked}");
+        assert_eq!(gateway["addresses"], ours);
     }
 }
 
@@ -590,6 +662,60 @@ fn listeners_that_cannot_be_served_say_why() {
     );
     assert_eq!(parent_condition(&resolution, "a", "Accepted").0, "False");
     assert!(resolution.routes.is_empty());
+}
+
+#[test]
+fn only_a_parent_of_the_kind_gateway_is_ours() {
+    for (field, value, is_ours) in [
+        ("group", "gateway.networking.k8s.io", true),
+        ("group", "example.org", false),
+        ("kind", "Gateway", true),
+        ("kind", "Service", false),
+    ] {
+        let mut child = route("a", &[], to_orders());
+        child["spec"]["parentRefs"][0][field] = value.into();
+        let resolution = resolved(objects(&[listener("http", None)], &[child]));
+        assert_eq!(resolution.routes.len(), usize::from(is_ours), "{value}");
+        let mut changes = resolution.changes.iter();
+        let has_status = changes.any(|change| &*change.key.name == "a");
+        assert_eq!(has_status, is_ours, "{value}");
+    }
+}
+
+#[test]
+fn of_several_matches_of_a_header_or_parameter_the_first_is_used() {
+    let matches = |first: &str| {
+        json!([
+            { "name": "a", "type": first, "value": "1" },
+            { "name": "a", "value": "2" },
+            { "name": "a", "type": "RegularExpression", "value": "3" },
+            { "name": "b", "value": "4" },
+        ])
+    };
+    for (kind, exact, expressions) in [
+        ("Exact", &["a=1", "b=4"][..], &[][..]),
+        ("RegularExpression", &["b=4"], &["a"]),
+    ] {
+        let both = matches(kind);
+        let rule = json!([{
+            "matches": [{ "headers": both, "queryParams": both }],
+            "backendRefs": [{ "name": "orders", "port": 80 }],
+        }]);
+        let resolution = resolved(objects(&[listener("http", None)], &[route("a", &[], rule)]));
+        let conditions = &resolution.routes[0].conditions;
+        let headers = conditions.headers.iter();
+        let headers = headers.map(|(name, value)| format!("{name}={}", value.to_str().unwrap()));
+        assert_eq!(headers.collect::<Vec<_>>(), exact);
+        let names = conditions.header_expressions.iter();
+        let names: Vec<_> = names.map(|(name, _)| name.as_str()).collect();
+        assert_eq!(names, expressions);
+        let parameters: Vec<_> = conditions.query.iter().map(|(name, _)| name).collect();
+        assert_eq!(parameters, ["a", "b"]);
+        assert_eq!(
+            matches!(conditions.query[0].1, ValuePattern::Exact(_)),
+            kind == "Exact"
+        );
+    }
 }
 
 #[test]

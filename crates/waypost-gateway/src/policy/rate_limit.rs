@@ -135,6 +135,22 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn buckets_are_forgotten_once_they_are_full_and_no_sooner() {
+        let limit = RateLimit::new(1, Duration::from_secs(10), 1, RateKey::All);
+        let at = Duration::from_secs;
+        let in_one_shard = |n: usize| (n * SHARDS) as u64;
+        for n in 0..SHARD_KEYS {
+            assert_eq!(limit.take(in_one_shard(n), at(0)), Ok(()));
+        }
+        let another = in_one_shard(SHARD_KEYS);
+        assert_eq!(limit.take(another, at(5)), Ok(()));
+        assert_eq!(limit.take(in_one_shard(0), at(5)), Err(at(5)));
+        assert_eq!(limit.take(in_one_shard(1), at(10)), Ok(()));
+        assert_eq!(limit.take(another, at(10)), Err(at(5)));
+        assert_eq!(limit.shards[0].lock().unwrap().len(), 2);
+    }
+
+    #[tokio::test]
     async fn keys_have_buckets_of_their_own() {
         let by_key = RateKey::Header(HeaderName::from_static("x-key"));
         let limit = RateLimit::new(1, Duration::from_secs(3600), 1, by_key);

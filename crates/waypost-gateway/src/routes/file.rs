@@ -647,7 +647,7 @@ routes:
     retries: {attempts: 2, replay_limit: 16KiB}
     limits: {concurrent: 100, pending: 50, max_wait: 2s}
     rate_limit: {requests: 10, per: 1s, burst: 20, by: header, header: x-api-key}
-    cors: {origins: ["https://shop.example"], credentials: true}
+    cors: {origins: ["https://shop.example", "http://localhost:8080"], credentials: true}
     max_body: 10MB
     sticky: {cookie: at}
 "#;
@@ -749,6 +749,11 @@ routes:
                 "r.yaml:3:",
                 "not a number of bytes",
             ),
+            (
+                "routes:\n  - service: a\n    max_body: [1]\n",
+                "r.yaml:3:",
+                "a number of bytes, such as",
+            ),
             ("routes: [", "r.yaml:", ""),
         ] {
             let error = error("r.yaml", text);
@@ -833,6 +838,10 @@ routes:
             ),
             (
                 "service: a, cors: {origins: [\"https://a:443\"]}",
+                "as browsers send",
+            ),
+            (
+                "service: a, cors: {origins: [\"http://a:80\"]}",
                 "as browsers send",
             ),
             (

@@ -396,6 +396,7 @@ mod tests {
             assert_eq!(below.matches(&host), is_below, "{host}");
         }
         assert_eq!(bare_host("[::1]:80"), "[::1]");
+        assert_eq!(bare_host("[::1]"), "[::1]");
         for bad in ["", "*", "a b", "shop.example:80", "*.*.a"] {
             assert!(HostPattern::parse(bad).is_err(), "{bad:?}");
         }

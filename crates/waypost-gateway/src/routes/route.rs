@@ -509,3 +509,22 @@ fn cors(spec: CorsSpec) -> Cors {
         max_age: spec.max_age.unwrap_or(CORS_MAX_AGE),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn clients_share_a_rate_limit_or_have_one_each() {
+        let headers = HeaderMap::new();
+        let clients = ["192.0.2.1", "192.0.2.2"].map(|client| client.parse().unwrap());
+        for (by, shares) in [("", false), ("by: client", false), ("by: all", true)] {
+            let spec = serde_saphyr::from_str(&format!("requests: 1\nper: 1h\n{by}")).unwrap();
+            let limit = rate_limit(spec);
+            assert!(limit.check(&headers, clients[0], None).is_ok(), "{by}");
+            assert!(limit.check(&headers, clients[0], None).is_err(), "{by}");
+            let is_refused = limit.check(&headers, clients[1], None).is_err();
+            assert_eq!(is_refused, shares, "{by}");
+        }
+    }
+}

@@ -162,3 +162,32 @@ pub(super) fn one_or_more<'de, D: Deserializer<'de>>(
 
     deserializer.deserialize_any(ListVisitor)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes_have_decimal_or_binary_units() {
+        for (text, size) in [
+            ("0", Some(0)),
+            ("1000", Some(1000)),
+            ("2B", Some(2)),
+            ("2kB", Some(2_000)),
+            ("2 KB", Some(2_000)),
+            ("2MB", Some(2_000_000)),
+            ("2GB", Some(2_000_000_000)),
+            ("2KiB", Some(2 * 1024)),
+            ("2MiB", Some(2 * 1024 * 1024)),
+            ("2GiB", Some(2 * 1024 * 1024 * 1024)),
+            ("99999999999GiB", None),
+            ("2kiB", None),
+            ("1.5MB", None),
+            ("-1", None),
+            ("MB", None),
+            ("", None),
+        ] {
+            assert_eq!(parse_size(text), size, "{text:?}");
+        }
+    }
+}

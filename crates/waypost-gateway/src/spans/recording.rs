@@ -267,3 +267,85 @@ fn version(version: Version) -> &'static str {
         _ => "1.1",
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Uri;
+
+    use super::*;
+
+    #[test]
+    fn an_attempt_has_the_error_that_ended_it_or_its_request() {
+        let info = |end| {
+            let (uri, id) = (Uri::from_static("/"), HeaderValue::from_static("1"));
+            let mut info = StreamInfo::new(Method::GET, uri, Version::HTTP_11, id);
+            info.end = end;
+            info
+        };
+        let instance = Instance::builder("a".parse().unwrap(), Host::Ip([192, 0, 2, 1].into()), 80);
+        let mut attempt = Attempt {
+            id: SpanId::INVALID,
+            instance: Arc::new(instance.build().unwrap()),
+            began: Duration::ZERO,
+            ended: None,
+            status: None,
+            error: None,
+        };
+        for (status, end, error) in [
+            (Some(200), EndReason::Complete, None),
+            (Some(404), EndReason::Complete, Some("404")),
+            (Some(500), EndReason::ClientClosed, Some("500")),
+            (Some(200), EndReason::ClientClosed, None),
+            (
+                Some(200),
+                EndReason::UpstreamBroken,
+                Some("upstream_broken"),
+            ),
+            (Some(500), EndReason::IdleTimeout, Some("idle_timeout")),
+            (
+                Some(101),
+                EndReason::Local("bad_response"),
+                Some("bad_response"),
+            ),
+            (None, EndReason::ClientClosed, Some("client_closed")),
+            (
+                None,
+                EndReason::Local("response_timeout"),
+                Some("response_timeout"),
+            ),
+        ] {
+            attempt.status = status.map(|status| StatusCode::from_u16(status).unwrap());
+            let found = attempt_error(&attempt, &info(end));
+            assert_eq!(found.as_deref(), error, "{status:?} {end:?}");
+        }
+        attempt.error = Some("connect_failed");
+        let found = attempt_error(&attempt, &info(EndReason::Complete));
+        assert_eq!(found.as_deref(), Some("connect_failed"));
+    }
+
+    #[test]
+    fn a_long_text_is_cut_between_two_characters() {
+        let start = "x".repeat(MAX_TEXT - 1);
+        for (text, kept) in [
+            (format!("{start}y"), MAX_TEXT),
+            (format!("{start}yz"), MAX_TEXT),
+            (format!("{start}\u{e9}"), MAX_TEXT - 1),
+            (format!("{}\u{1f600}z", &start[2..]), MAX_TEXT - 3),
+        ] {
+            let mut attributes = Attributes::default();
+            attributes.text("url.path", &text);
+            assert_eq!(attributes.0[0].value, text[..kept].to_owned().into());
+        }
+    }
+
+    #[test]
+    fn versions_are_named_as_opentelemetry_does() {
+        for (of_request, name) in [
+            (Version::HTTP_10, "1.0"),
+            (Version::HTTP_11, "1.1"),
+            (Version::HTTP_2, "2"),
+        ] {
+            assert_eq!(version(of_request), name);
+        }
+    }
+}

@@ -141,3 +141,89 @@ impl CallResponse {
         Ok(body.freeze())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+    use waypost::{Host, Instance};
+
+    use super::*;
+    use crate::upstream::ClientTls;
+
+    const LIMIT: Duration = Duration::from_secs(60);
+
+    async fn read_head(stream: &mut TcpStream) {
+        let mut read = Vec::new();
+        while !read.ends_with(b"\r\n\r\n") {
+            read.push(stream.read_u8().await.unwrap());
+        }
+    }
+
+    async fn respond(stream: &mut TcpStream) {
+        read_head(stream).await;
+        let response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+        stream.write_all(response).await.unwrap();
+    }
+
+    async fn server() -> (TcpListener, Peer) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let instance =
+            Instance::builder("a".parse().unwrap(), Host::Ip(address.ip()), address.port());
+        let tls = Arc::new(ClientTls::new(None).unwrap());
+        let peer = Peer::new(Arc::new(instance.build().unwrap()), tls, false);
+        (listener, peer)
+    }
+
+    async fn get(peer: &Peer) -> Result<WholeResponse, AttemptError> {
+        call(peer, 0, Request::new(Bytes::new()), LIMIT, 100).await
+    }
+
+    #[tokio::test]
+    async fn an_idle_connection_that_was_closed_is_replaced() {
+        let (listener, peer) = server().await;
+        let first = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            respond(&mut stream).await;
+            stream
+        };
+        let (answer, first) = tokio::join!(get(&peer), first);
+        assert_eq!(answer.unwrap().body, "ok");
+        drop(first);
+        // The runtime notices the end.
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let second = async {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            respond(&mut stream).await;
+        };
+        let (answer, ()) = tokio::join!(get(&peer), second);
+        assert_eq!(answer.unwrap().body, "ok");
+    }
+
+    #[tokio::test]
+    async fn a_request_that_was_sent_is_not_sent_again() {
+        for answered in [0, 1] {
+            let (listener, peer) = server().await;
+            let serving = async move {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                for _ in 0..answered {
+                    respond(&mut stream).await;
+                }
+                read_head(&mut stream).await;
+                // Nobody accepts another connection.
+            };
+            let calling = async {
+                for _ in 0..answered {
+                    assert_eq!(get(&peer).await.unwrap().body, "ok");
+                }
+                get(&peer).await
+            };
+            let (answer, ()) = tokio::join!(calling, serving);
+            let kind = answer.unwrap_err().kind;
+            assert!(kind.is_broken(), "after {answered}: {kind:?}");
+        }
+    }
+}

@@ -96,3 +96,56 @@ impl AsyncWrite for UpstreamStream {
         self.get_mut().write((), |stream| stream.poll_shutdown(cx))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    async fn connected() -> (UpstreamStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (server, _) = listener.accept().await.unwrap();
+        (
+            UpstreamStream::new(Transport::Plain(client.unwrap())),
+            server,
+        )
+    }
+
+    #[tokio::test]
+    async fn a_response_is_read_after_the_server_has_closed_the_connection() {
+        let (mut stream, mut server) = connected().await;
+        server.write_all(b"early").await.unwrap();
+        drop(server);
+        // The first write still succeeds, and makes the server's system reset the connection.
+        while !stream.write_failed {
+            stream.write_all(b"the rest of the request").await.unwrap();
+        }
+        stream.write_all(b"more").await.unwrap();
+        stream.flush().await.unwrap();
+        let mut read = [0; 5];
+        stream.read_exact(&mut read).await.unwrap();
+        assert_eq!(&read, b"early");
+    }
+
+    #[tokio::test]
+    async fn only_a_disconnect_is_no_error_of_a_write() {
+        use io::ErrorKind::{BrokenPipe, ConnectionReset, Other, TimedOut};
+        let (mut stream, _server) = connected().await;
+        for (kind, is_discarded) in [
+            (TimedOut, false),
+            (Other, false),
+            (BrokenPipe, true),
+            (ConnectionReset, true),
+        ] {
+            stream.write_failed = false;
+            let written = stream.write(7, |_| Poll::Ready(Err(kind.into())));
+            let written = written.map_err(|error| error.kind());
+            let expected = if is_discarded { Ok(7) } else { Err(kind) };
+            assert_eq!(written, Poll::Ready(expected));
+            assert_eq!(stream.write_failed, is_discarded, "{kind}");
+        }
+    }
+}

@@ -122,6 +122,10 @@ async fn tokens_that_are_not_valid_get_a_401_with_the_reason() {
         (issuer.token(&with("exp", Value::Null)), "exp"),
         (issuer.token(&with("exp", "soon".into())), "exp"),
         (
+            issuer.token(&with("nbf", "soon".into())),
+            "has the wrong type",
+        ),
+        (
             issuer.token(&with("nbf", seconds_from_now(60).into())),
             "not valid yet",
         ),
@@ -175,6 +179,46 @@ async fn a_token_without_a_required_claim_gets_a_403() {
     assert_eq!(origin.requests(), 0);
     let listed = issuer.token(&with("scope", json!(["admin"])));
     assert_eq!(call(&routed, &listed).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn required_values_are_words_of_a_scope_items_of_a_list_or_a_whole_text() {
+    let issuer = Issuer::new("k1");
+    let routes = r#"
+routes:
+  - match: {path: /shop}
+    service: shop
+    jwt: {jwks_file: keys.json, require: {sub: [], scp: orders, team: blue team}}
+"#;
+    let keys = Issuer::key_set(&[&issuer]);
+    let routed = Routed::start_with(routes, &[("keys.json", &keys)]).await;
+    let origin = Origin::echo().await;
+    routed.gateway.add("shop", "s", origin.address).await;
+    let other = "none of the required values";
+    for (name, value, refused) in [
+        ("scp", json!("profile orders"), None),
+        ("scp", json!("profile"), Some(other)),
+        ("team", json!("blue team"), None),
+        ("team", json!(["red team", "blue team"]), None),
+        ("team", json!("blue"), Some(other)),
+        ("team", json!("blue team red"), Some(other)),
+        ("sub", json!(7), None),
+        ("sub", Value::Null, Some("has no claim")),
+    ] {
+        let mut claims = json!({
+            "exp": seconds_from_now(600), "sub": "ann", "scp": "orders", "team": "blue team",
+        });
+        claims[name] = value.clone();
+        let answer = call(&routed, &issuer.token(&claims)).await;
+        match refused {
+            None => assert_eq!(answer.status, StatusCode::OK, "{name}: {value}"),
+            Some(why) => {
+                assert_eq!(answer.reason(), "claim_missing", "{name}: {value}");
+                let detail = answer.json()["detail"].to_string();
+                assert!(detail.contains(why) && detail.contains(name), "{detail}");
+            }
+        }
+    }
 }
 
 #[tokio::test]
@@ -325,6 +369,14 @@ fn a_wrong_jwt_section_is_an_error_with_its_line() {
         ("{jwks_url: \"https://a/\", leeway: 25h}", "at most 24h"),
         ("{jwks_url: \"https://a/\", refresh: 1ms}", "at least 1s"),
         ("{jwks_file: bad.json, refresh: 1m}", "for `jwks_url`"),
+        (
+            "{jwks_file: bad.json, jwks_url: \"https://a/\"}",
+            "exclude each other",
+        ),
+        (
+            "{jwks_url: \"https://a/\", issuer: 7}",
+            "a text or a list of texts",
+        ),
         ("{jwks_url: \"https://a/\", isuer: a}", "isuer"),
         (
             "{jwks_url: \"https://a/\", forward_claims: {sub: connection}}",

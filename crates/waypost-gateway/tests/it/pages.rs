@@ -47,6 +47,20 @@ async fn a_browser_gets_the_dashboard_at_the_root() {
 }
 
 #[tokio::test]
+async fn the_root_of_the_internal_listener_is_the_dashboard_for_browsers_and_json_for_programs() {
+    let gateway = TestGateway::start().await;
+    let origin = Origin::text("hello").await;
+    gateway.add("ui", "u", origin.address).await;
+    let root = format!("http://{}/", gateway.internal);
+    let index = gateway.send(Request::get(&root)).await;
+    assert_eq!(index.json()["routes"][0]["path"], "/ui/");
+    let browser = Request::get(&root).header("accept", "text/html,*/*;q=0.8");
+    let page = gateway.send(browser).await;
+    assert_eq!(page.header("content-type"), "text/html; charset=utf-8");
+    assert!(page.text().contains("<script"), "{}", page.text());
+}
+
+#[tokio::test]
 async fn the_services_page_lists_instances() {
     let gateway = TestGateway::start().await;
     let origin = Origin::text("hello").await;

@@ -133,6 +133,7 @@ async fn the_routes_are_described_and_again_when_their_state_changes() {
         (&"/shop/".into(), &"discovery".into(), &"shop".into())
     );
     assert_eq!(shop["instances"], Value::Null, "not used yet: {shop}");
+    assert_eq!(shop["error"], Value::Null, "{shop}");
     assert_eq!(described["outage"], Value::Null);
 
     gateway.get("/shop/").await;
