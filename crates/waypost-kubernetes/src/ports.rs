@@ -293,6 +293,21 @@ mod tests {
     }
 
     #[test]
+    fn a_port_that_the_slice_names_itself_comes_first() {
+        let ports = json!([
+            {"name": "admin", "port": 9000},
+            {"name": "http", "port": 8080},
+            {"name": "any", "appProtocol": "https"},
+        ]);
+        let slice: EndpointSlice = serde_json::from_value(json!({ "ports": ports })).unwrap();
+        let choice = PortChoice::of_service(None, [&slice].into_iter(), None);
+        for (own, expected) in [("admin", 9000), ("9000", 9000), ("1", 8080), ("any", 443)] {
+            let ports = Ports::of_slice(&slice, &choice, Some(own)).unwrap();
+            assert_eq!(ports.main, expected, "{own}");
+        }
+    }
+
+    #[test]
     fn the_main_port_is_chosen_by_the_first_rule_that_applies() {
         let two = json!([{"name": "admin", "port": 9000}, {"name": "http", "port": 8080}]);
         let odd = json!([{"name": "a", "port": 1}, {"name": "b", "port": 2}]);

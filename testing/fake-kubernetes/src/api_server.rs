@@ -298,6 +298,11 @@ impl ApiServer {
         self.is_frozen.send_replace(false);
     }
 
+    /// Ends all open watches cleanly, as each is ended when its time (`timeoutSeconds`) is over.
+    pub fn end_watches(&self) {
+        self.cluster.watch_end.notify_waiters();
+    }
+
     /// Answers 410 to watches that begin before the current revision, as after many changes. Open
     /// watches continue.
     pub fn expire_history(&self) {

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde_json::{Value, json};
+use tokio::sync::Notify;
 
 use crate::admission::{admit, condition_faults};
 use crate::auth::credentials::Credentials;
@@ -53,6 +54,8 @@ pub(crate) struct Cluster {
     pub faults: Faults,
     pub requests: RequestLog,
     pub settings: Settings,
+    /// Notifies open watches that their time is over.
+    pub watch_end: Arc<Notify>,
     store: Mutex<Store>,
     /// The number of identifiers generated so far.
     ids: AtomicU64,
@@ -65,6 +68,7 @@ impl Cluster {
             faults: Faults::default(),
             requests: RequestLog::default(),
             settings,
+            watch_end: Arc::default(),
             store: Mutex::new(Store::new()),
             ids: AtomicU64::new(0),
         }

@@ -438,6 +438,7 @@ fn instances(basis: Basis, set: &EndpointSet, service: Option<&Arc<Service>>) ->
 #[cfg(test)]
 mod tests {
     use serde_json::{Value, json};
+    use waypost_core::Health;
 
     use super::*;
     use crate::error::ApiStatus;
@@ -623,6 +624,44 @@ mod tests {
             assert!(state.take_updates().cause.interruption.is_some());
         }
     }
+
+    #[test]
+    fn an_instance_that_is_not_renewed_in_time_is_an_update_of_its_service() {
+        let mut state = state();
+        subscribe(&mut state, &["web"], false);
+        let slice = object(json!({
+            "metadata": {
+                "name": "waypost-a",
+                "namespace": "demo",
+                "labels": { "kubernetes.io/service-name": "web" },
+                "annotations": {
+                    "waypost.dev/renewed-at": "2999-01-01T00:00:00Z",
+                    "waypost.dev/expires-after": "10m",
+                },
+            },
+            "endpoints": [{ "addresses": ["10.0.0.1"] }],
+        }));
+        let event = ReflectorEvent::Listed {
+            objects: vec![slice],
+            watch_error: None,
+            rolled_back: None,
+        };
+        apply(&mut state, Event::Slices(event));
+        list_services(&mut state, &["web"]);
+        let health = |state: &mut State| {
+            let (_, update) = state.take_updates().services.into_iter().next().unwrap();
+            update.value.flatten().unwrap()[0].health()
+        };
+        assert_eq!(health(&mut state), Health::Passing);
+        let now = Now {
+            monotonic: state.next_expiry().unwrap(),
+            ..Now::read()
+        };
+        state.apply(Event::Expiry, now);
+        assert_eq!(health(&mut state), Health::Critical);
+        assert_eq!(state.next_expiry(), None);
+    }
+
     #[test]
     fn a_bookmark_and_an_answered_probe_confirm_all_answers() {
         let confirmations: [fn() -> Event; 3] = [

@@ -282,6 +282,53 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
+    async fn an_empty_list_stays_on_hold_while_attempts_fail() {
+        let mut state = KindState::new(KIND);
+        apply(&mut state, listed(&["a"]));
+        apply(&mut state, failed(503));
+        apply(&mut state, listed(&[]));
+        apply(&mut state, failed(503));
+        tokio::time::advance(HOLD).await;
+        state.end_hold(Instant::now());
+        apply(&mut state, ReflectorEvent::Resumed);
+        state.end_hold(Instant::now());
+        assert_eq!(names(&state), ["demo/a"]);
+        tokio::time::advance(HOLD).await;
+        state.end_hold(Instant::now());
+        assert!(names(&state).is_empty());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_probe_confirms_the_objects_or_says_that_they_are_outdated() {
+        let rolled_back = |state: &mut KindState<Value>| {
+            let status = ApiStatus {
+                code: 503,
+                ..ApiStatus::default()
+            };
+            state.fail(&RequestError::from_status("test", status, "me"));
+        };
+        let shown = |state: &KindState<Value>| state.snapshot(&"test".into(), None);
+        let mut state = KindState::new(KIND);
+        let age = |state: &KindState<Value>| shown(state).confirmed_at().map(|at| at.elapsed());
+        state.confirm(Instant::now());
+        assert_eq!(age(&state), None, "nothing was listed");
+        apply(&mut state, listed(&["a"]));
+        tokio::time::advance(HOLD).await;
+        assert_eq!(age(&state), Some(HOLD));
+        state.confirm(Instant::now());
+        assert_eq!(age(&state), Some(Duration::ZERO));
+        rolled_back(&mut state);
+        assert!(shown(&state).error().is_some());
+        tokio::time::advance(HOLD).await;
+        state.confirm(Instant::now());
+        assert_eq!(age(&state), Some(HOLD), "outdated until the next event");
+        // That they can't be listed is the more important message.
+        apply(&mut state, failed(404));
+        rolled_back(&mut state);
+        assert!(shown(&state).is_refused());
+    }
+
+    #[tokio::test(start_paused = true)]
     async fn a_missing_kind_is_explained() {
         let mut state = KindState::<Value>::new(KIND);
         apply(&mut state, failed(404));

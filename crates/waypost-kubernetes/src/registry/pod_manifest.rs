@@ -100,4 +100,41 @@ mod tests {
         let probe = json!({ "httpGet": { "path": "/health", "port": "http" }, "periodSeconds": 7, "timeoutSeconds": 5 });
         assert_eq!(container["readinessProbe"], probe);
     }
+
+    #[test]
+    fn each_kind_of_check_has_its_readiness_probe() {
+        let tcp = || json!({ "tcpSocket": { "port": "http" } });
+        let with_times = |mut probe: Value| {
+            probe["periodSeconds"] = 10.into();
+            probe["timeoutSeconds"] = 5.into();
+            probe
+        };
+        let http = |scheme: Value| json!({ "path": "/health", "port": "https", "scheme": scheme });
+        for (checks, port, probe) in [
+            (vec![], "http", tcp()),
+            (vec![Check::ttl(Duration::from_secs(9))], "http", tcp()),
+            (
+                vec![Check::tcp(), Check::http("/health")],
+                "http",
+                with_times(tcp()),
+            ),
+            (
+                vec![Check::http("/health")],
+                "https",
+                with_times(json!({ "httpGet": http("HTTPS".into()) })),
+            ),
+            (
+                vec![Check::grpc("web.v1")],
+                "http",
+                with_times(json!({ "grpc": { "port": "http", "service": "web.v1" } })),
+            ),
+            (
+                vec![Check::script(["/bin/true", "-x"])],
+                "http",
+                with_times(json!({ "exec": { "command": ["/bin/true", "-x"] } })),
+            ),
+        ] {
+            assert_eq!(readiness_probe(&checks, port), probe);
+        }
+    }
 }

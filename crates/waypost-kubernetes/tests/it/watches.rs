@@ -9,7 +9,8 @@ use waypost_core::{Health, Instance};
 use waypost_fake_kubernetes::{ApiServer, manifest};
 
 use crate::{
-    TIMEOUT, WEB_URL, next, provider, put_web, start_server, until, until_only, watch_web,
+    TIMEOUT, WEB_URL, next, provider, put_web, start_server, start_server_with_web, until,
+    until_only, watch_web,
 };
 
 #[tokio::test]
@@ -88,6 +89,30 @@ async fn an_answer_is_repeated_with_each_bookmark() {
         };
         assert!(Arc::ptr_eq(&again[0], &first));
     }
+}
+
+/// Each is ended after a few minutes.
+#[tokio::test]
+async fn a_watch_that_the_server_ends_continues_without_a_list_or_an_error() {
+    let server = start_server_with_web().await;
+    let provider = provider(&server);
+    let mut watch = watch_web(&provider);
+    until_only(&mut watch, WEB_URL).await;
+    server.forget_requests();
+    for address in ["10.0.0.2", "10.0.0.3"] {
+        wait_for_open_watches(&server, 2).await;
+        server.end_watches();
+        put_web(&server, address);
+        let is_new = |all: &[Arc<Instance>]| all[0].url().contains(address);
+        while !matches!(next(&mut watch).await.unwrap(), ServiceAnswer::Instances(all) if is_new(&all))
+        {
+        }
+    }
+    // Liveness probes request one object.
+    let is_list = |query: &str| !query.contains("watch=true") && !query.contains("limit=1");
+    let mut requests = server.requests().into_iter();
+    let list = requests.find(|it| is_list(&it.query) || it.query.contains("sendInitialEvents"));
+    assert!(list.is_none(), "{list:?}");
 }
 
 /// A directory holds an empty answer longer after an outage.

@@ -43,6 +43,8 @@ pub(super) async fn answer(
         // The latest state is read from etcd.
         cluster.faults.etcd().await;
     }
+    // Created here, so that it misses no notification.
+    let ended = Arc::clone(&cluster.watch_end).notified_owned();
     let until = Instant::now() + options.timeout.unwrap_or(DEFAULT_TIMEOUT);
     let (response, sender) = response::stream();
     let watch = Watch {
@@ -60,6 +62,7 @@ pub(super) async fn answer(
         tokio::select! {
             // The stream ends in any case, so the result does not matter.
             _ = watch.run(start, until) => {}
+            () = ended => {}
             () = shutdown.cancelled() => {}
             () = reader.closed() => {}
         }
