@@ -201,3 +201,45 @@ fn check_definition(
 fn go_duration(duration: Duration) -> Value {
     format!("{}ms", duration.as_millis()).into()
 }
+
+#[cfg(test)]
+mod tests {
+    use waypost_core::ServiceRegistration;
+
+    use super::*;
+
+    /// Consul doesn't show these options of a registered check.
+    #[test]
+    fn every_option_of_a_check_is_in_its_definition() {
+        let check = Check::http("/health")
+            .method("POST")
+            .header("x-probe", "one")
+            .body("{}")
+            .with_tls_skip_verify()
+            .every(Duration::from_secs(60))
+            .timeout(Duration::from_secs(3))
+            .with_rise(2)
+            .with_fall(3);
+        let registration = ServiceRegistration::new("web", 80)
+            .unwrap()
+            .deregister_critical_after(Some(Duration::from_secs(120)))
+            .check(check)
+            .check(Check::ttl(Duration::from_secs(1)).every(Duration::from_secs(9)));
+        let registration = registration.resolve(None).unwrap();
+        let definition = service_definition(&registration, &InstanceReport::alive());
+        for (check, option, value) in [
+            (0, "Method", json!("POST")),
+            (0, "Header", json!({ "x-probe": ["one"] })),
+            (0, "Body", json!("{}")),
+            (0, "TLSSkipVerify", json!(true)),
+            (0, "Interval", json!("60000ms")),
+            (0, "Timeout", json!("3000ms")),
+            (0, "SuccessBeforePassing", json!(2)),
+            (0, "FailuresBeforeCritical", json!(3)),
+            (0, "DeregisterCriticalServiceAfter", json!("120000ms")),
+            (1, "TTL", json!("9000ms")),
+        ] {
+            assert_eq!(definition["Checks"][check][option], value, "{option}");
+        }
+    }
+}

@@ -502,3 +502,22 @@ fn wait_from_environment(environment: &Environment) -> Result<Duration, ConfigEr
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_must_be_within_the_limits_of_consul() {
+        for (wait, is_valid) in [
+            ("999ms", false),
+            ("1s", true),
+            ("10m", true),
+            ("601s", false),
+        ] {
+            let environment = Environment::from_iter([("CONSUL_WAIT", wait)]);
+            let found = wait_from_environment(&environment);
+            assert_eq!(found.is_ok(), is_valid, "{wait}: {found:?}");
+        }
+    }
+}

@@ -100,3 +100,26 @@ impl RegisteredAt {
         (self.instances.lock()).unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::advance;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn deregistration_with_an_earlier_agent_is_tried_every_thirty_seconds() {
+        let (earlier, current) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
+        let (id, registered) = (InstanceId::from("web-1"), RegisteredAt::default());
+        registered.add(&id, earlier);
+        registered.add(&id, current);
+        for _ in 0..2 {
+            assert_eq!(registered.due(&id, current), [earlier]);
+            advance(Duration::from_secs(29)).await;
+            assert!(registered.due(&id, current).is_empty());
+            advance(Duration::from_secs(1)).await;
+        }
+        registered.remove(&id, earlier);
+        assert!(registered.due(&id, current).is_empty());
+    }
+}

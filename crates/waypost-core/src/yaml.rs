@@ -128,6 +128,8 @@ fn scalar_named(name: &str) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use serde::Deserialize;
     use serde::de::IgnoredAny;
 
@@ -137,6 +139,25 @@ mod tests {
         parse_yaml::<IgnoredAny>("a.yaml", yaml)
             .unwrap_err()
             .to_string()
+    }
+
+    #[test]
+    fn a_value_of_the_wrong_type_is_answered_with_the_values_of_the_right_one() {
+        fn error_of<T: serde::de::DeserializeOwned>() -> String {
+            let parsed = parse_yaml::<BTreeMap<String, T>>("a.yaml", "a: x\n");
+            parsed.err().unwrap().to_string()
+        }
+        for (error, expected) in [
+            (error_of::<bool>(), "true or false"),
+            (error_of::<f64>(), "a number"),
+            (error_of::<u8>(), "a whole number from 0 to 255"),
+            (error_of::<u16>(), "a whole number from 0 to 65535"),
+            (error_of::<u32>(), "a whole number from 0 to 4294967295"),
+            (error_of::<u64>(), "a whole number of 0 or more"),
+            (error_of::<i64>(), "a whole number"),
+        ] {
+            assert_eq!(error, format!("a.yaml:1:4: expected {expected}"));
+        }
     }
 
     #[test]
@@ -160,7 +181,7 @@ mod tests {
 
     #[test]
     fn problems_are_described_for_authors_of_yaml_and_not_of_programs() {
-        type Ports = std::collections::BTreeMap<String, u16>;
+        type Ports = BTreeMap<String, u16>;
         #[derive(Debug, Deserialize)]
         enum Choice {
             One,

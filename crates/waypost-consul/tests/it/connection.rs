@@ -55,6 +55,15 @@ async fn mutual_tls_works_and_each_missing_part_is_named() {
     let unverified = [("CONSUL_HTTP_SSL_VERIFY", "false".to_owned())];
     look_up(&[&base, &client, &unverified]).await.unwrap();
 
+    for (verify, succeeds) in [(false, true), (true, false)] {
+        let builder = ConsulProvider::builder().address(&url).tls_verify(verify);
+        let provider = builder
+            .client_certificate(&client_cert, &client_key)
+            .build();
+        let found = next(&mut provider.unwrap().watch(&web())).await;
+        assert_eq!(found.is_ok(), succeeds, "{found:?}");
+    }
+
     let other_name = [("CONSUL_TLS_SERVER_NAME", "other.example".to_owned())];
     for (parts, word) in [
         (
@@ -112,7 +121,7 @@ async fn services_are_looked_up_with_another_agent_if_one_does_not_respond() {
 #[derive(Clone, Copy, Debug)]
 enum Cut {
     Close,
-    GatewayTimeout,
+    Status(&'static str),
 }
 
 /// Consul behind a proxy that lets no request wait for longer than 50 ms.
@@ -133,8 +142,8 @@ async fn start_impatient_proxy(cut: Cut, waiting: Arc<AtomicUsize>) -> String {
                         sleep(Duration::from_millis(50)).await;
                         match cut {
                             Cut::Close => return,
-                            Cut::GatewayTimeout => {
-                                "HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n"
+                            Cut::Status(status) => {
+                                &format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\n\r\n")
                             }
                         }
                     };
@@ -148,7 +157,12 @@ async fn start_impatient_proxy(cut: Cut, waiting: Arc<AtomicUsize>) -> String {
 
 #[tokio::test]
 async fn a_proxy_that_cuts_waiting_requests_is_not_an_outage() {
-    for cut in [Cut::Close, Cut::GatewayTimeout] {
+    for cut in [
+        Cut::Close,
+        Cut::Status("504 Gateway Timeout"),
+        Cut::Status("408 Request Timeout"),
+        Cut::Status("429 Too Many Requests"),
+    ] {
         let waiting = Arc::new(AtomicUsize::new(0));
         let address = start_impatient_proxy(cut, Arc::clone(&waiting)).await;
         let provider = ConsulProvider::new(&address).unwrap();
@@ -209,6 +223,27 @@ async fn an_answer_is_confirmed_by_a_connection_that_ends_while_a_request_waits(
     assert_eq!(next(&mut watch).await.expect("a confirmation"), first);
     let error = next(&mut watch).await.unwrap_err();
     assert_eq!(error.kind(), ProviderErrorKind::Unreachable, "{error}");
+}
+
+/// The agent responds, but says nothing about the service.
+#[tokio::test]
+async fn an_answer_is_not_confirmed_by_an_error_of_the_agent() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap().to_string();
+    tokio::spawn(async move {
+        let mut response = "HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nContent-Length: 2\r\n\r\n[]";
+        while let Ok((mut stream, _)) = listener.accept().await {
+            let mut request = vec![0; 4096];
+            while let Ok(1..) = stream.read(&mut request).await {
+                stream.write_all(response.as_bytes()).await.unwrap();
+                response = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+            }
+        }
+    });
+    let provider = ConsulProvider::new(&address).unwrap();
+    let mut watch = provider.watch(&web());
+    next(&mut watch).await.unwrap();
+    next(&mut watch).await.unwrap_err();
 }
 
 /// Passes connections on to a server, and counts them.

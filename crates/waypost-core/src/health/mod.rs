@@ -103,6 +103,7 @@ impl HealthChecks {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::AtomicUsize;
     use std::time::Duration;
 
     use super::*;
@@ -177,6 +178,21 @@ mod tests {
             Some("an earlier run of the check is still in progress")
         );
         drop(release);
+    }
+
+    #[tokio::test]
+    async fn a_blocking_check_runs_again_after_each_run_even_after_a_panic() {
+        let runs = AtomicUsize::new(0);
+        let check = CheckFunction::blocking("disk", move || {
+            assert_ne!(runs.fetch_add(1, Ordering::SeqCst), 1, "no disk");
+        });
+        let health = HealthChecks::new("s").with(check.timeout(Duration::from_secs(60)));
+        for failed in [false, true, false] {
+            let report = health.report().await;
+            let error = report.checks()[0].error();
+            assert_eq!(error.is_some_and(|it| it.contains("no disk")), failed);
+            assert_eq!(error.is_some(), failed, "{error:?}");
+        }
     }
 
     #[tokio::test]

@@ -64,8 +64,8 @@ impl FromStr for Host {
             Ok(url::Host::Domain(name)) if !name.is_empty() && name.len() <= 253 => {
                 Ok(Self::Name(name.into()))
             }
+            // In another notation, such as `127.1`.
             Ok(url::Host::Ipv4(ip)) => Ok(Self::Ip(ip.into())),
-            Ok(url::Host::Ipv6(ip)) => Ok(Self::Ip(ip.into())),
             _ => Err(Invalid::new(
                 "host",
                 host,
@@ -109,6 +109,28 @@ impl fmt::Display for Host {
             Self::Ip(IpAddr::V6(ip)) => write!(f, "[{ip}]"),
             Self::Ip(ip) => ip.fmt(f),
             Self::Name(name) => f.write_str(name),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn localhost_and_the_names_below_it_are_loopback() {
+        for (host, is_loopback) in [
+            ("127.0.0.9", true),
+            ("127.1", true),
+            ("[::1]", true),
+            ("localhost", true),
+            ("auth.localhost", true),
+            ("10.0.0.1", false),
+            ("notlocalhost", false),
+            ("localhost.example", false),
+        ] {
+            let parsed: Host = host.parse().unwrap();
+            assert_eq!(parsed.is_loopback(), is_loopback, "{host}");
         }
     }
 }

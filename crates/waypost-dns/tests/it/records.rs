@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::StreamExt;
 use hickory_proto::op::ResponseCode;
-use hickory_proto::rr::rdata::{A, SRV};
+use hickory_proto::rr::rdata::{A, AAAA, SRV};
 use hickory_proto::rr::{Name, RData, Record, RecordType};
 use serde_json::json;
 use tokio::time::{Instant, sleep, timeout};
@@ -71,6 +71,10 @@ async fn instances(watch: &mut Watch) -> Vec<Arc<Instance>> {
     }
 }
 
+fn urls(instances: &[Arc<Instance>]) -> Vec<&str> {
+    instances.iter().map(|it| it.url()).collect()
+}
+
 #[tokio::test]
 async fn srv_records_become_instances_with_ports_weights_and_priorities() {
     let server = Server::start().await;
@@ -103,6 +107,30 @@ async fn srv_records_become_instances_with_ports_weights_and_priorities() {
     ];
     assert_eq!(seen, expected);
     assert_eq!(all[0].meta("target"), Some("a.test"));
+}
+
+#[tokio::test]
+async fn a_name_with_only_ipv6_addresses_is_found() {
+    let server = Server::start().await;
+    let record = |name| {
+        let name = Name::from_ascii(name).unwrap();
+        Record::from_rdata(name, 1, RData::AAAA(AAAA::new(0xfd00, 0, 0, 0, 0, 0, 0, 7)))
+    };
+    for name in ["web.test.", "a.test."] {
+        let none = Answer::Negative(ResponseCode::NoError, 1);
+        server.set(name, RecordType::A, none);
+        server.set(name, RecordType::AAAA, Answer::Records(vec![record(name)]));
+    }
+    let targets = srv(&[(10, 1, 8001, "a.test.")]);
+    server.set("web.test.", RecordType::SRV, targets);
+    for (builder, url) in [
+        (builder(&server).port(80), "http://[fd00::7]:80"),
+        (builder(&server), "http://[fd00::7]:8001"),
+    ] {
+        let provider = builder.build().unwrap();
+        let all = instances(&mut provider.watch(&web())).await;
+        assert_eq!(urls(&all), [url]);
+    }
 }
 
 #[tokio::test]
@@ -199,17 +227,21 @@ async fn search_domains_are_tried_in_order() {
     assert!(server.queries("web.first.example.") >= 1);
 }
 
-/// Registers two instances, one of them failing, and looks them up by SRV records.
+/// Registers three instances, one of them failing, and looks them up by SRV records.
 async fn assert_finds_registered(http: &str, dns: SocketAddr) {
     let put = async |path: &str, body: serde_json::Value| {
         let url = format!("{http}/v1/{path}");
         let response = http_client().put(url).json(&body).send().await.unwrap();
         response.error_for_status().unwrap();
     };
-    for (id, port, status) in [("web-1", 8001, "passing"), ("web-2", 8002, "critical")] {
+    for (id, address, status) in [
+        ("web-1", "10.0.0.1", "passing"),
+        ("web-2", "10.0.0.2", "critical"),
+        ("web-3", "fd00::1", "passing"),
+    ] {
         let check = json!({ "TTL": "1h", "Status": status });
         let definition = json!({
-            "ID": id, "Name": "web", "Address": "10.0.0.1", "Port": port, "Check": check,
+            "ID": id, "Name": "web", "Address": address, "Port": 8001, "Check": check,
         });
         put("agent/service/register", definition).await;
     }
@@ -223,7 +255,7 @@ async fn assert_finds_registered(http: &str, dns: SocketAddr) {
     let found = async {
         loop {
             if let ServiceAnswer::Instances(all) = next(&mut watch).await.unwrap()
-                && all.iter().map(|it| it.url()).eq(["http://10.0.0.1:8001"])
+                && urls(&all) == ["http://10.0.0.1:8001", "http://[fd00::1]:8001"]
             {
                 return;
             }
