@@ -183,6 +183,11 @@ mod tests {
             "its 13 instances have tags \"t10\", \"t11\", \"t12\", \"t13\", \"t14\", \"t15\", \"t16\", \"t17\", \
              \"t18\", \"t19\" and 3 more, no version"
         );
+        assert_eq!(
+            available(Selector::new().tag("x"), &many[..10]),
+            "its 10 instances have tags \"t10\", \"t11\", \"t12\", \"t13\", \"t14\", \"t15\", \"t16\", \"t17\", \
+             \"t18\", \"t19\""
+        );
         let one = [instance(|i| i.meta("track", "a\u{1b}[31m"))];
         assert_eq!(
             available(Selector::new().metadata("track", "b"), &one),

@@ -31,3 +31,20 @@ pub(crate) fn mix(mut x: u64) -> u64 {
     x = (x ^ x >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
     x ^ x >> 31
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// During an upgrade, clients of both releases must agree on the owners of keys.
+    #[test]
+    fn the_hash_of_a_key_is_the_same_in_every_release() {
+        for (seed, bytes, expected) in [
+            (0, "user-7", 0x9e12_4c98_a398_664e),
+            (1, "user-7", 0x1300_2bf8_61cd_4034),
+            (0, "", 0xf52a_15e9_a9b5_e89b),
+        ] {
+            assert_eq!(hash(seed, bytes.as_bytes()), expected, "{seed} {bytes:?}");
+        }
+    }
+}

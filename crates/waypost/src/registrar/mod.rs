@@ -220,11 +220,13 @@ async fn advise_unless_listed(provider: Arc<dyn Provider>, service: ServiceName,
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
     use tokio::runtime::Builder;
     use tokio::time::{Instant, timeout};
+    use waypost_core::health::HealthChecks;
     use waypost_core::provider::{
         EnvProvider, HeartbeatResponse, InstanceReport, MemoryProvider, NamesWatch, Registry, Watch,
     };
@@ -345,45 +347,21 @@ mod tests {
         assert!(last <= MAX_BACKOFF, "{last:?}");
     }
 
-    /// A platform that registers instances itself, at this machine's address or not at all.
-    #[derive(Debug)]
-    struct Platform {
-        memory: MemoryProvider,
-        looked_up: Mutex<u32>,
-    }
-
-    impl Provider for Platform {
-        fn describe(&self) -> Arc<str> {
-            "a platform".into()
-        }
-
-        fn watch(&self, service: &ServiceName) -> Watch {
-            *self.looked_up.lock().unwrap() += 1;
-            self.memory.watch(service)
-        }
-
-        fn watch_names(&self) -> NamesWatch {
-            self.memory.watch_names()
-        }
-
-        fn registry(&self) -> Result<&dyn Registry, ProviderError> {
-            let reason = "the platform registers the instance\nAdvice: select the pod";
-            Err(ProviderError::unsupported(self.describe(), reason))
-        }
-    }
-
     #[tokio::test(start_paused = true)]
-    async fn a_platform_has_two_minutes_to_register_the_instance() {
-        let platform = Arc::new(Platform {
-            memory: MemoryProvider::new(),
-            looked_up: Mutex::default(),
+    async fn report_now_runs_the_health_checks_at_once() {
+        let runs = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&runs);
+        let health = HealthChecks::new("billing").check("database", move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            std::future::ready(true)
         });
-        let none = Registrar::start_if_supported(platform.clone(), registration());
-        assert!(none.unwrap().is_none());
-        sleep(PLATFORM_TIME / 2).await;
-        assert_eq!(*platform.looked_up.lock().unwrap(), 0);
-        sleep(PLATFORM_TIME).await;
-        assert_eq!(*platform.looked_up.lock().unwrap(), 1);
+        let memory = Arc::new(MemoryProvider::new());
+        let registrar = Registrar::start(memory, registration().health(health)).unwrap();
+        registrar.registered().await;
+        let before = runs.load(Ordering::SeqCst);
+        registrar.report_now();
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(runs.load(Ordering::SeqCst), before + 1);
     }
 
     fn on_a_new_runtime<T>(future: impl Future<Output = T>) -> T {

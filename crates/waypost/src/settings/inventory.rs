@@ -477,25 +477,46 @@ clusters: [{name: c, cluster: {server: 'https://10.0.0.1:6443'}}]
         assert!(!find(&settings, "static.file").is_used);
     }
 
+    #[test]
+    fn the_variables_that_name_services_are_listed_with_the_environment_as_provider() {
+        let (settings, problem) = effective_settings(&Environment::from_iter([
+            ("SERVICE_DISCOVERY_PROVIDER", "env"),
+            ("SERVICE_AUTH_URL", "http://auth"),
+            ("SERVICE_BILLING_HOST", "billing"),
+            ("SERVICE_BILLING_PORT", "81"),
+            ("SERVICE_BILLING_OWNER", "search"),
+            ("SERVICE_REGISTRY_HOST", "consul"),
+        ]));
+        assert!(problem.is_none(), "{problem:?}");
+        let services = settings.iter().filter(|it| it.name == "env.service");
+        let services: Vec<_> = services.map(|it| it.source.clone()).collect();
+        let names = ["AUTH_URL", "BILLING_HOST", "BILLING_PORT"];
+        let names = names.map(|name| Source::Variables(vec![format!("SERVICE_{name}")]));
+        assert_eq!(services, names);
+    }
+
     #[tokio::test]
     async fn settings_from_a_kubeconfig_have_that_file_as_their_source() {
         let folder = tempfile::tempdir().unwrap();
-        let file = folder.path().join("kubeconfig");
+        let file = folder.path().join(".kube/config");
+        std::fs::create_dir(folder.path().join(".kube")).unwrap();
         std::fs::write(&file, KUBECONFIG).unwrap();
-        let file = file.to_str().unwrap();
-        let (settings, problem) = effective_settings(&Environment::from_iter([
-            ("SERVICE_DISCOVERY_PROVIDER", "kubernetes"),
-            ("KUBECONFIG", file),
-        ]));
-        assert!(problem.is_none(), "{problem:?}");
-        let server = find(&settings, SERVER);
-        assert!(
-            server.value.starts_with("https://10.0.0.1:6443"),
-            "{server:?}"
-        );
-        let namespace = find(&settings, NAMESPACE);
-        assert_eq!(namespace.value, "shop");
-        assert_eq!(namespace.source, Source::File(file.to_owned()));
+        let (home, file) = (folder.path().to_str().unwrap(), file.to_str().unwrap());
+        for variable in [("KUBECONFIG", file), ("HOME", home)] {
+            let (settings, problem) = effective_settings(&Environment::from_iter([
+                ("SERVICE_DISCOVERY_PROVIDER", "kubernetes"),
+                variable,
+            ]));
+            assert!(problem.is_none(), "{problem:?}");
+            let server = find(&settings, SERVER);
+            assert!(
+                server.value.starts_with("https://10.0.0.1:6443"),
+                "{server:?}"
+            );
+            let namespace = find(&settings, NAMESPACE);
+            assert_eq!(namespace.value, "shop");
+            assert_eq!(namespace.source, Source::File(file.to_owned()));
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use futures_util::future::join_all;
 use tokio::time::{Instant, advance, sleep};
 use waypost::directory::{Directory, DirectoryOptions};
 use waypost::provider::{MemoryProvider, ServiceAnswer};
-use waypost::{Error, ServiceDiscoveryClient};
+use waypost::{Error, ProviderError, ServiceDiscoveryClient};
 
 use crate::scripted::{ScriptedProvider, auth, instances, refused};
 
@@ -153,6 +153,25 @@ fn a_client_outlives_the_runtime_of_its_watches() {
     }
 }
 
+/// With a registry that has become unreachable meanwhile.
+#[test]
+fn the_list_of_services_outlives_the_runtime_of_its_watch() {
+    let script = ScriptedProvider::default();
+    script.set_names(Ok(&["auth"]));
+    let directory = directory(&script);
+    for is_stale in [false, true] {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .unwrap();
+        let catalog = runtime.block_on(directory.catalog()).unwrap();
+        assert!(catalog.names().contains(&auth()));
+        assert_eq!(catalog.freshness().is_stale(), is_stale);
+        let error = ProviderError::unreachable("script", "connection refused");
+        script.set_names(Err(error));
+    }
+}
+
 #[test]
 fn a_snapshot_that_is_held_beyond_its_runtime_is_stale() {
     let script = ScriptedProvider::default();
@@ -199,6 +218,16 @@ async fn wait_for_returns_when_an_instance_appears() {
     assert!(!waiting.is_finished());
     script.send(instances(&["a"]));
     assert_eq!(waiting.await.unwrap(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn try_pick_picks_only_from_a_service_that_is_already_watched() {
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
+    let client = ServiceDiscoveryClient::new(Arc::new(script));
+    assert!(client.try_pick("auth").is_none());
+    client.pick("auth").await.unwrap();
+    assert_eq!(client.try_pick("auth").unwrap().id().as_str(), "a");
 }
 
 /// The task of a watch may run on another thread before the one that started it continues.

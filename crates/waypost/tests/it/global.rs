@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use waypost::provider::MemoryProvider;
 use waypost::{
-    Error, ServiceRegistration, deregister_service, get_discovery_provider, get_service,
-    get_service_url, get_services, register_service, set_discovery_provider,
+    Error, ServiceRegistration, deregister_all_services, deregister_service,
+    get_discovery_provider, get_service, get_service_url, get_services, register_service,
+    set_discovery_provider,
 };
 
 #[tokio::test]
@@ -55,4 +56,14 @@ async fn global_functions_find_list_register_and_deregister() {
     }
     let error = get_service("auth", None).await.unwrap_err();
     assert!(matches!(error, Error::NoInstances { .. }), "{error}");
+
+    for name in ["auth", "billing"] {
+        let registration = ServiceRegistration::new(name, 8080).unwrap();
+        register_service(registration).await.unwrap();
+    }
+    assert_eq!(deregister_all_services().await.unwrap(), 2);
+    assert_eq!(deregister_all_services().await.unwrap(), 0);
+    while get_service("billing", None).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
 }

@@ -379,6 +379,39 @@ async fn the_snapshot_file_serves_a_start_while_the_registry_is_down() {
     assert_eq!(logs.lines(&["WARN", "ignored", "checksum"]).len(), 1);
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_snapshot_file_that_cannot_be_written_is_reported_once_until_it_is_written_again() {
+    let (logs, _guard) = Logs::take();
+    let folder = tempfile::tempdir().unwrap();
+    let obstacle = folder.path().join("snapshots");
+    std::fs::write(&obstacle, "not a directory").unwrap();
+    let script = ScriptedProvider::default();
+    script.set_first_item(instances(&["a"]));
+    let directory = directory(&script, |options| {
+        options.snapshot_file = Some(obstacle.join("snapshot"));
+    });
+    let mut subscription = directory.subscribe(&auth());
+    let mut change = async |id| {
+        script.send(instances(&[id]));
+        subscription.changed().await;
+        sleep(Duration::from_secs(10)).await;
+    };
+    directory.lookup(&auth()).await.unwrap();
+    for id in ["b", "c"] {
+        change(id).await;
+    }
+    std::fs::remove_file(&obstacle).unwrap();
+    for id in ["d", "e"] {
+        change(id).await;
+    }
+    for line in [
+        "snapshot file can't be written",
+        "snapshot file written again",
+    ] {
+        assert_eq!(logs.lines(&[line]).len(), 1, "{}", logs.text());
+    }
+}
+
 /// A gateway creates its routes from this list.
 #[tokio::test]
 async fn the_snapshot_file_serves_the_list_of_services_while_the_registry_is_down() {

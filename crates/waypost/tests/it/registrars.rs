@@ -1,12 +1,20 @@
 //! Registrars: conflicts between processes, and deregistration when a program ends.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt;
+use futures_util::future::BoxFuture;
 use tokio::time::sleep;
-use waypost::provider::{MemoryProvider, Provider, ServiceAnswer};
-use waypost::{Registrar, RegistrationState, ServiceDiscoveryClient, ServiceRegistration};
+use waypost::provider::{
+    HeartbeatResponse, InstanceReport, MemoryProvider, NamesWatch, Provider, Registration,
+    Registry, ServiceAnswer, Watch,
+};
+use waypost::{
+    InstanceId, ProviderError, Registrar, RegistrationState, ServiceDiscoveryClient, ServiceName,
+    ServiceRegistration,
+};
 
 use crate::logs::Logs;
 use crate::scripted::auth;
@@ -43,6 +51,78 @@ async fn two_registrations_with_one_id_are_both_reported_once() {
         while !is_kept().await {
             sleep(Duration::from_millis(100)).await;
         }
+    }
+}
+
+/// A platform that registers instances itself.
+#[derive(Debug)]
+struct Platform(MemoryProvider);
+
+impl Provider for Platform {
+    fn describe(&self) -> Arc<str> {
+        "a platform".into()
+    }
+
+    fn watch(&self, service: &ServiceName) -> Watch {
+        self.0.watch(service)
+    }
+
+    fn watch_names(&self) -> NamesWatch {
+        self.0.watch_names()
+    }
+
+    fn registry(&self) -> Result<&dyn Registry, ProviderError> {
+        Ok(self)
+    }
+}
+
+impl Registry for Platform {
+    fn accepts(&self, _: &Registration) -> Result<(), ProviderError> {
+        let reason = "the platform registers the instance\nAdvice: select the pod";
+        Err(ProviderError::unsupported(self.describe(), reason))
+    }
+
+    fn register<'a>(
+        &'a self,
+        registration: &'a Registration,
+        report: &'a InstanceReport,
+    ) -> BoxFuture<'a, Result<(), ProviderError>> {
+        self.0.register(registration, report)
+    }
+
+    fn deregister<'a>(&'a self, id: &'a InstanceId) -> BoxFuture<'a, Result<(), ProviderError>> {
+        self.0.deregister(id)
+    }
+
+    fn heartbeat<'a>(
+        &'a self,
+        registration: &'a Registration,
+        report: InstanceReport,
+    ) -> BoxFuture<'a, Result<HeartbeatResponse, ProviderError>> {
+        self.0.heartbeat(registration, report)
+    }
+
+    fn local_address(&self) -> Option<IpAddr> {
+        Some([10, 0, 0, 7].into())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_platform_has_two_minutes_to_register_the_instance_until_advice_is_logged() {
+    for (host, is_logged) in [("10.0.0.7", false), ("10.0.0.8", true)] {
+        let (logs, _guard) = Logs::take();
+        let advice = || logs.lines(&["WARN", "no instance at this address", "select the pod"]);
+        let memory = MemoryProvider::new();
+        let platform = Arc::new(Platform(memory.clone()));
+        let none = Registrar::start_if_supported(platform, registration(80)).unwrap();
+        assert!(none.is_none());
+        let listed = registration(80).host(host.parse().unwrap());
+        let listed = listed.resolve(None).unwrap();
+        memory.insert(listed.instance().as_ref().clone());
+        sleep(Duration::from_secs(119)).await;
+        assert_eq!(advice().len(), 0, "{}", logs.text());
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!(advice().len(), usize::from(is_logged), "{}", logs.text());
     }
 }
 

@@ -444,6 +444,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("snapshot");
         assert_eq!(reason(&path), "missing");
+        fs::write(&path, "").unwrap();
+        let below_a_file = reason(&path.join("snapshot"));
+        assert!(below_a_file.contains("directory"), "{below_a_file}");
         SnapshotFile::open(&path, "test".into())
             .write(&known(vec![snapshot()]))
             .unwrap();

@@ -155,7 +155,10 @@ fn name_of(host: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    use axum::body::Body;
     use axum::http::HeaderValue;
+    use axum::routing::post;
+    use tower::ServiceExt;
 
     use super::*;
 
@@ -182,6 +185,7 @@ mod tests {
             ("evil.example:8002", false),
             ("127.0.0.1.evil.example", false),
             ("localhost.evil.example:8002", false),
+            ("ai-models:evil.example", false),
         ] {
             assert_eq!(
                 is_allowed(&Method::GET, &[("host", host)]),
@@ -241,6 +245,23 @@ mod tests {
         ] {
             assert_eq!(is_allowed(&Method::POST, headers), allowed, "{headers:?}");
             assert!(is_allowed(&Method::GET, headers), "{headers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_protected_route_answers_403_to_another_site() {
+        let app = Router::new().route("/orders", post(async || "ordered"));
+        let app = CrossOriginProtection::new().protect(app);
+        for (origin, status) in [
+            ("http://localhost:8002", StatusCode::OK),
+            ("https://evil.example", StatusCode::FORBIDDEN),
+        ] {
+            let request = Request::post("/orders")
+                .header(HOST, "localhost:8002")
+                .header(ORIGIN, origin)
+                .body(Body::empty());
+            let response = app.clone().oneshot(request.unwrap()).await.unwrap();
+            assert_eq!(response.status(), status, "{origin}");
         }
     }
 }

@@ -140,20 +140,54 @@ async fn three_failed_checks_eject_and_two_passing_checks_readmit() {
     assert!(counters.checks_failed > 3 && counters.checks_passed > 10);
 }
 
+/// Lets requests to `id` fail until it is ejected.
+async fn eject(balancer: &Balancer, id: &str) {
+    loop {
+        let lease = balancer.pick().unwrap().lease();
+        if lease.id().as_str() == id {
+            lease.failed();
+        }
+        settle().await;
+        if !picked(balancer).contains(id) {
+            break;
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn failing_checks_prolong_an_ejection_for_failed_requests() {
+    let (checks, script) = (Checks::default(), ScriptedProvider::default());
+    let (_directory, balancer) = balancer(&script, plain(&["a", "b", "c"]), checks.check()).await;
+    checks.fail("b");
+    while checks.count("b") < 2 {
+        advance_in_steps(1).await;
+    }
+    eject(&balancer, "b").await;
+    let cause = || {
+        balancer.explain().instances[1]
+            .ejection
+            .as_ref()
+            .unwrap()
+            .cause
+    };
+    assert_eq!(cause(), Some(EjectionCause::ConsecutiveFailures));
+    while checks.count("b") < 3 {
+        advance_in_steps(1).await;
+    }
+    assert_eq!(cause(), Some(EjectionCause::ActiveCheck));
+    advance_in_steps(60).await;
+    let selection = || balancer.explain().instances[1].selection;
+    assert_eq!(selection(), Selection::Ejected);
+    checks.pass("b");
+    advance_in_steps(25).await;
+    assert_eq!(selection(), Selection::Used);
+}
+
 #[tokio::test(start_paused = true)]
 async fn passing_checks_do_not_shorten_an_ejection_for_failed_requests() {
     let (checks, script) = (Checks::default(), ScriptedProvider::default());
     let (_directory, balancer) = balancer(&script, plain(&["a", "b", "c"]), checks.check()).await;
-    loop {
-        let lease = balancer.pick().unwrap().lease();
-        if lease.id().as_str() == "b" {
-            lease.failed();
-        }
-        settle().await;
-        if !picked(&balancer).contains("b") {
-            break;
-        }
-    }
+    eject(&balancer, "b").await;
     let before = checks.count("b");
     advance_in_steps(25).await;
     assert!(
@@ -310,4 +344,15 @@ async fn http_checks_eject_a_dead_server_and_readmit_it_after_a_restart() {
     assert!(ActiveCheck::tcp().check(first).await.is_ok());
     assert!(ActiveCheck::tcp().port("admin").check(first).await.is_err());
     assert!(ActiveCheck::http("health").is_err());
+
+    // As the value of a setting.
+    let parse = |text: &str| text.parse::<ActiveCheck>();
+    assert!(parse("http:/health").unwrap().check(first).await.is_ok());
+    assert!(parse("tcp").unwrap().check(first).await.is_ok());
+    assert!(parse("https:/health").is_err());
+    // The server doesn't speak TLS.
+    let host = "127.0.0.1".parse().unwrap();
+    let encrypted = Instance::builder(auth(), host, first.port()).scheme("https");
+    let encrypted = Arc::new(encrypted.build().unwrap());
+    assert!(check.check(&encrypted).await.is_err());
 }

@@ -21,7 +21,7 @@ async fn an_active_check_that_panics_has_failed_and_is_repeated() {
     let check = ActiveCheck::custom(move |instance| {
         let is_bad = instance.id().as_str() == "b" && counted.fetch_add(1, Ordering::SeqCst) < 5;
         async move {
-            assert!(!is_bad, "no more memory");
+            assert!(!is_bad, "no more memory for {}", instance.id());
             Ok(())
         }
     });
@@ -44,7 +44,7 @@ async fn an_active_check_that_panics_has_failed_and_is_repeated() {
     wait_until(Selection::Ejected).await;
     let failure = b().check.unwrap().failure.unwrap();
     assert!(
-        failure.contains("the check panicked: no more memory"),
+        failure.contains("the check panicked: no more memory for b"),
         "{failure}"
     );
     wait_until(Selection::Used).await;

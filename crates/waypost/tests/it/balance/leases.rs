@@ -101,6 +101,17 @@ async fn short_leases_without_an_outcome_eject_no_endpoint() {
     assert_eq!(fixture.balancer.counters().ejected_consecutive_failures, 0);
 }
 
+/// Each is held for longer than a request usually takes, as by a caller that gives up waiting.
+#[tokio::test(start_paused = true)]
+async fn five_consecutive_abandoned_leases_eject_and_four_do_not() {
+    let fixture = Fixture::new(plain(&["a", "b"]), RoundRobin::new()).await;
+    for expected in [Selection::Used; 4].into_iter().chain([Selection::Ejected]) {
+        while call(&fixture, "b", Duration::from_secs(1)).await {}
+        settle().await;
+        assert_eq!(fixture.selection("b"), expected);
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn an_abandoned_lease_raises_the_latency_and_never_lowers_it() {
     let fixture = Fixture::new(plain(&["a"]), P2cPeakEwma::seeded(1)).await;

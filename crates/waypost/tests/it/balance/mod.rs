@@ -13,8 +13,11 @@ mod simulation;
 mod weights;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-use waypost::balance::{Candidates, Chooser, Key, P2cPeakEwma, RoundRobin, Strategy};
+use waypost::balance::{
+    Candidates, Chooser, Key, P2cPeakEwma, RoundRobin, Strategy, WeightedRandom,
+};
 use waypost::{Instance, ServiceDiscoveryClient};
 
 use crate::scripted::ScriptedProvider;
@@ -46,6 +49,19 @@ async fn pick_except_avoids_instances_already_tried() {
     }
 }
 
+/// The strategy rarely chooses one of the two, which are then drawn at random.
+#[tokio::test(start_paused = true)]
+async fn pick_where_chooses_among_a_few_accepted_instances_by_weight() {
+    let mut instances = fixture::many(98);
+    instances.extend(fixture::weighted(&[("heavy", 9), ("light", 1)]));
+    let fixture = Fixture::new(instances, WeightedRandom::new()).await;
+    let is_accepted = |instance: &Instance| !instance.id().as_str().starts_with('i');
+    let pick = || fixture.balancer.pick_where(is_accepted).unwrap().unwrap();
+    let light = (0..4_000).filter(|_| pick().id().as_str() == "light");
+    let light = light.count();
+    assert!((250..550).contains(&light), "{light} instead of 400");
+}
+
 #[tokio::test(start_paused = true)]
 async fn strategies_are_chosen_by_name_and_an_unknown_name_is_an_error() {
     let script = ScriptedProvider::default();
@@ -55,6 +71,10 @@ async fn strategies_are_chosen_by_name_and_an_unknown_name_is_an_error() {
     };
     let client = named("random").unwrap();
     assert_eq!(client.balancer("auth").unwrap().strategy().name(), "random");
+    for name in fixture::STRATEGIES {
+        let strategy = waypost::balance::strategy_named(name).unwrap();
+        assert_eq!(strategy.name(), name);
+    }
     let error = named("best").unwrap_err().to_string();
     assert!(
         error.contains("round_robin, smooth_weighted_round_robin"),
@@ -79,6 +99,27 @@ async fn an_application_can_implement_a_strategy() {
 
     let fixture = Fixture::new(plain(&["a", "b"]), Last).await;
     assert_eq!(fixture.picks(2), ["b", "b"]);
+}
+
+/// For example one that only counts up.
+#[tokio::test(start_paused = true)]
+async fn an_index_that_a_strategy_chooses_beyond_the_last_endpoint_starts_again_at_the_first() {
+    #[derive(Debug)]
+    struct Counter;
+
+    impl Strategy for Counter {
+        fn name(&self) -> &'static str {
+            "counter"
+        }
+
+        fn prepare(&self, _: &Candidates) -> Box<Chooser> {
+            let next = AtomicUsize::new(0);
+            Box::new(move |_, _| next.fetch_add(1, Ordering::Relaxed))
+        }
+    }
+
+    let fixture = Fixture::new(plain(&["a", "b", "c"]), Counter).await;
+    assert_eq!(fixture.picks(7), ["a", "b", "c", "a", "b", "c", "a"]);
 }
 
 #[tokio::test(start_paused = true)]
@@ -194,6 +235,19 @@ async fn a_hot_key_spills_over_when_its_instance_is_overloaded() {
         .max();
     // A quarter more than the average of 25, rounded up.
     assert!(most.unwrap() <= 33, "{most:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_key_stays_with_its_instance_up_to_the_bound() {
+    let bounded = waypost::balance::ConsistentHash::new().with_bound(1.25);
+    let fixture = Fixture::new(plain(&["a", "b"]), bounded).await;
+    let lease = |key| fixture.balancer.pick_for(key).unwrap().lease();
+    let keys = || (0..100_u32).map(|key| Key::new(key.to_be_bytes()));
+    let owned_by = |id: &str| keys().find(|key| lease(*key).id().as_str() == id).unwrap();
+    let (a, b) = (owned_by("a"), owned_by("b"));
+    let _leases = [a, b, a].map(lease);
+    // With this request there are four, so a may have three: a quarter more than two, rounded up.
+    assert_eq!(lease(a).id().as_str(), "a");
 }
 
 /// The share of keys that go elsewhere after the instances changed.

@@ -8,9 +8,11 @@ use waypost::balance::{BalancerOptions, RoundRobin, Selection};
 use waypost::outlier::{BalanceEvent, EjectionCause, OutlierDetection};
 
 use super::fixture::{Fixture, instance, many, plain, settle};
+use crate::logs::Logs;
 
 #[tokio::test(start_paused = true)]
 async fn five_consecutive_failures_eject_and_a_successful_trial_readmits() {
+    let (logs, _guard) = Logs::take();
     let fixture = Fixture::new(plain(&["a", "b", "c"]), RoundRobin::new()).await;
     let mut events = fixture.balancer.events();
     fixture.fail("b", 4);
@@ -50,6 +52,12 @@ async fn five_consecutive_failures_eject_and_a_successful_trial_readmits() {
             instance: "b".into()
         }
     );
+    for words in [
+        ["WARN", "endpoint ejected for", "instance=b"],
+        ["INFO", "endpoint no longer ejected", "instance=b"],
+    ] {
+        assert_eq!(logs.lines(&words).len(), 1, "{}", logs.text());
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,7 +1,11 @@
 //! A gRPC channel while instances are added, removed and killed.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::stream;
+use tokio::net::TcpListener;
 use tokio::time::{Instant, sleep};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
@@ -91,4 +95,41 @@ async fn a_grpc_channel_connects_only_to_its_subset() {
         sleep(Duration::from_millis(10)).await;
     }
     assert_eq!(channel.connections(), 10);
+}
+
+#[tokio::test]
+async fn calls_to_one_instance_share_a_connection() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let accepted = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&accepted);
+    let connections = stream::try_unfold(listener, move |listener| {
+        let counted = Arc::clone(&counted);
+        async move {
+            let (connection, _) = listener.accept().await?;
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok::<_, std::io::Error>(Some((connection, listener)))
+        }
+    });
+    let (_reporter, health) = tonic_health::server::health_reporter();
+    let server = tonic::transport::Server::builder().add_service(health);
+    let server = tokio::spawn(server.serve_with_incoming(connections));
+
+    let memory = MemoryProvider::new();
+    let builder = Instance::builder(auth(), "127.0.0.1".parse().unwrap(), port);
+    memory.insert(builder.build().unwrap());
+    let discovery = ServiceDiscoveryClient::new(Arc::new(memory));
+    let channel = BalancedChannel::new(&discovery, "auth").unwrap();
+    // Opened before the first call.
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while channel.connections() < 1 {
+        assert!(Instant::now() < deadline, "no connection");
+        sleep(Duration::from_millis(10)).await;
+    }
+    let mut client = HealthClient::new(channel);
+    for _ in 0..5 {
+        client.check(HealthCheckRequest::default()).await.unwrap();
+    }
+    assert_eq!(accepted.load(Ordering::SeqCst), 1);
+    server.abort();
 }

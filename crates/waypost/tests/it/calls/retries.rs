@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::Instant;
 use tower::{Layer, ServiceExt};
-use waypost::balance::RoundRobin;
+use waypost::balance::{RoundRobin, Selection};
 use waypost::integration::reqwest::Client;
 use waypost::integration::tower::BalanceLayer;
 use waypost::outlier::OutlierDetection;
@@ -20,7 +20,7 @@ use waypost::provider::MemoryProvider;
 use waypost::{Instance, ServiceDiscoveryClient};
 use waypost_testkit::free_ports;
 
-use super::plain_reqwest;
+use super::{plain_reqwest, selection};
 use crate::scripted::auth;
 
 /// The behaviour of a server after it has read a request.
@@ -321,4 +321,25 @@ async fn a_request_that_ran_out_of_time_is_not_sent_again() {
     let error = client.get("http://auth/").body("order").send().await;
     assert!(error.is_err());
     assert_eq!(servers.received(), 1);
+}
+
+#[tokio::test]
+async fn an_instance_that_refuses_connections_is_ejected() {
+    let servers = Servers::start(Behaviour::Respond).await;
+    let [unused] = free_ports();
+    servers.memory.insert(instance(unused));
+    let discovery = ServiceDiscoveryClient::builder()
+        .provider(servers.memory.clone())
+        .strategy(|| RoundRobin::starting_at(0))
+        .build()
+        .unwrap();
+    let client = Client::new(discovery.clone(), plain_reqwest());
+    let balancer = discovery.balancer("auth").unwrap();
+    balancer.ready().await.unwrap();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while selection(&balancer, &unused.to_string()) != Selection::Ejected {
+        assert!(Instant::now() < deadline, "it isn't ejected");
+        // A retry goes to another instance.
+        let _ = client.post("http://auth/").body("order").send().await;
+    }
 }
