@@ -234,9 +234,11 @@ async fn an_answer_is_not_confirmed_by_an_error_of_the_agent() {
         let mut response = "HTTP/1.1 200 OK\r\nX-Consul-Index: 7\r\nContent-Length: 2\r\n\r\n[]";
         while let Ok((mut stream, _)) = listener.accept().await {
             let mut request = vec![0; 4096];
-            while let Ok(1..) = stream.read(&mut request).await {
+            while let Ok(length @ 1..) = stream.read(&mut request).await {
+                if String::from_utf8_lossy(&request[..length]).contains("index=") {
+                    response = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
+                }
                 stream.write_all(response.as_bytes()).await.unwrap();
-                response = "HTTP/1.1 500 Internal Server Error\r\nContent-Length: 0\r\n\r\n";
             }
         }
     });
