@@ -14,6 +14,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use http::Version;
+use tokio::time::Instant;
 
 use crate::stream_info::StreamInfo;
 
@@ -168,9 +169,9 @@ pub(crate) struct LogBuffer {
 #[derive(Default)]
 struct Buffer {
     lines: String,
-    /// The time of the second that `date` was formatted for.
-    second: u64,
+    /// The current second, and when the next one begins.
     date: String,
+    next_second: Option<Instant>,
 }
 
 /// Whether it is the path of a probe, which isn't logged: registries and orchestrators send them every few
@@ -187,8 +188,8 @@ impl LogBuffer {
         }
     }
 
-    /// Adds the line of a request that has ended. `peer` is the address of the client.
-    pub(crate) fn write(&self, info: &StreamInfo, peer: &str, duration: Duration) {
+    /// Adds the line of a request that ended at `ended`. `peer` is the address of the client.
+    pub(crate) fn write(&self, info: &StreamInfo, peer: &str, ended: Instant) {
         let Some(log) = &self.log else {
             return;
         };
@@ -196,9 +197,9 @@ impl LogBuffer {
             return;
         }
         let mut buffer = self.buffer.lock().unwrap_or_else(PoisonError::into_inner);
-        buffer.update_date();
+        buffer.update_date(ended);
         let Buffer { lines, date, .. } = &mut *buffer;
-        write_line(lines, log.format, date, info, peer, duration);
+        write_line(lines, log.format, date, info, peer, info.until(ended));
         if lines.len() >= BUFFER {
             buffer.hand_over(log);
         }
@@ -239,14 +240,15 @@ impl Buffer {
         }
     }
 
-    /// Formats the date once a second.
-    fn update_date(&mut self) {
-        let now = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
-        if self.second != now.as_secs() || self.date.is_empty() {
-            self.second = now.as_secs();
-            self.date = rfc3339(self.second);
+    /// Formats the date once a second, which is also how often the system's clock is read.
+    fn update_date(&mut self, now: Instant) {
+        if self.next_second.is_none_or(|next| now >= next) {
+            let time = SystemTime::now()
+                .duration_since(SystemTime::UNIX_EPOCH)
+                .unwrap_or_default();
+            self.date = rfc3339(time.as_secs());
+            let passed = Duration::from_nanos(time.subsec_nanos().into());
+            self.next_second = Some(now + Duration::from_secs(1) - passed);
         }
     }
 }
@@ -303,6 +305,15 @@ impl Line<'_> {
         write_quoted(self.out, value);
     }
 
+    /// Text in which nothing has to be escaped.
+    fn plain_text(&mut self, name: Name, value: &str) {
+        debug_assert!(value.bytes().all(is_plain), "{value:?}");
+        self.name(name);
+        self.out.push('"');
+        self.out.push_str(value);
+        self.out.push('"');
+    }
+
     /// A word that needs no quotes in text.
     fn word(&mut self, name: Name, value: &str) {
         self.name(name);
@@ -314,7 +325,14 @@ impl Line<'_> {
 
     fn number(&mut self, name: Name, value: u64) {
         self.name(name);
-        self.out.push_str(itoa::Buffer::new().format(value));
+        self.digits(value);
+    }
+
+    fn digits(&mut self, value: u64) {
+        match u8::try_from(value) {
+            Ok(digit @ 0..10) => self.out.push(char::from(b'0' + digit)),
+            _ => self.out.push_str(itoa::Buffer::new().format(value)),
+        }
     }
 
     /// Milliseconds with three decimals.
@@ -328,7 +346,7 @@ impl Line<'_> {
             10..100 => "0",
             _ => "",
         });
-        self.out.push_str(itoa::Buffer::new().format(rest));
+        self.digits(rest);
     }
 }
 
@@ -356,7 +374,8 @@ fn write_line(
     line.text(name!("path"), info.uri.path());
     line.word(name!("version"), version(info.version));
     if let Some(status) = info.status {
-        line.number(name!("status"), status.as_u16().into());
+        line.name(name!("status"));
+        line.out.push_str(status.as_str());
     }
     if let Some(route) = &info.route {
         line.text(name!("route"), route);
@@ -384,12 +403,13 @@ fn write_line(
         request_body.map_or(0, |body| body.bytes()),
     );
     line.number(name!("response_bytes"), info.response_bytes);
-    line.text(name!("end"), info.end.as_str());
+    line.plain_text(name!("end"), info.end.as_str());
     if let Some(cause) = &info.cause {
         line.text(name!("cause"), cause);
     }
     line.word(name!("peer"), peer);
-    line.text(
+    // An id that would have to be escaped was replaced.
+    line.plain_text(
         name!("request_id"),
         info.request_id.to_str().unwrap_or_default(),
     );
@@ -409,7 +429,8 @@ fn version(version: Version) -> &'static str {
 /// Writes a JSON string. Characters that could control a terminal or forge a line are escaped.
 fn write_quoted(out: &mut String, text: &str) {
     out.push('"');
-    if text.bytes().all(is_plain) {
+    // All bytes are looked at, since a loop without an early end looks at several of them at once.
+    if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
         out.push_str(text);
     } else {
         for c in text.chars() {
@@ -435,8 +456,6 @@ fn is_plain(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use tokio::time::Instant;
-
     use super::*;
 
     #[test]

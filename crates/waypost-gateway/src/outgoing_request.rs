@@ -12,6 +12,7 @@ use hyper::body::Incoming;
 
 use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::deadlines::Deadline;
+use crate::headers;
 use crate::outgoing_headers::OutgoingHeaders;
 use crate::request_body::{AttemptBody, BodyFailure, RequestBody};
 use crate::routes::Limits;
@@ -213,7 +214,7 @@ impl OutgoingRequest<'_> {
             _ => peer.authority.as_ref(),
         };
         if let Some(host) = host
-            && headers.get(header::HOST) != Some(host)
+            && headers::find(headers, &header::HOST) != Some(host)
         {
             headers.insert(header::HOST, host.clone());
         }

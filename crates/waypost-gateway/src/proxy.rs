@@ -91,7 +91,8 @@ impl Proxy {
         &self,
         route: &Route,
         host: Option<&HeaderValue>,
-        mut request: Request<Incoming>,
+        request: &mut Request<()>,
+        incoming: Incoming,
         exchange: &mut Exchange,
     ) -> Result<UpstreamResponse, Problem> {
         let destination = route.choose().ok_or_else(unresolved)?;
@@ -101,7 +102,7 @@ impl Proxy {
             return Err(Problem::new(StatusCode::LOOP_DETECTED, "loop", detail));
         }
         let limits = &route.limits;
-        let announced = request.body().size_hint().lower();
+        let announced = incoming.size_hint().lower();
         if announced > limits.body {
             return Err(too_large(limits.body));
         }
@@ -113,29 +114,28 @@ impl Proxy {
         worker.deposit_retry(service.index());
         let balancer = service.ready_balancer().await.map_err(unavailable)?;
 
-        let upgrade = tunnel::requested_protocol(&request);
-        let tunnel = upgrade.is_some().then(|| hyper::upgrade::on(&mut request));
-        let (parts, incoming) = request.into_parts();
-        let is_over_http2 = upgrade.is_some() && tunnel::is_over_http2(&parts.extensions);
-        let is_grpc = headers::is_grpc(&parts.headers);
+        let upgrade = tunnel::requested_protocol(request);
+        let tunnel = upgrade.is_some().then(|| hyper::upgrade::on(&mut *request));
+        let is_over_http2 = upgrade.is_some() && tunnel::is_over_http2(request.extensions());
+        let is_grpc = headers::is_grpc(request.headers());
         let sticky = route.policies.sticky.as_ref();
-        let sticky_key = sticky.and_then(|sticky| sticky.key(&parts.headers));
-        let is_idempotent = parts.method.is_idempotent();
+        let sticky_key = sticky.and_then(|sticky| sticky.key(request.headers()));
+        let is_idempotent = request.method().is_idempotent();
         let may_repeat = is_idempotent && limits.max_attempts > 1;
         let (via, id) = (self.via(exchange.version), exchange.request_id.clone());
         // Redirects name the host that the client asked for, which a proxy in between knows.
-        let public_host = client.forwarding.public_address(&parts.headers, host);
+        let public_host = client.forwarding.public_address(request.headers(), host);
         let mut headers = OutgoingHeaders::new(route, &client, host, via, id);
         headers.upgrade = upgrade.clone();
         headers.identity = exchange.identity.clone();
-        headers.prepare(parts.headers, may_repeat);
+        headers.prepare(std::mem::take(request.headers_mut()), may_repeat);
         let accepts_trailers = headers.accepts_trailers;
         let replay_limit = if is_idempotent { limits.replay } else { 0 };
         let deadline = client.request_deadline();
         let body = RequestBody::new(incoming, replay_limit, limits.body, &deadline);
         exchange.request_body = Some(body.clone());
         let mut outgoing = OutgoingRequest {
-            method: parts.method,
+            method: request.method().clone(),
             headers,
             path: route.rewritten(&exchange.uri),
             body,

@@ -105,9 +105,12 @@ impl Server {
     /// Answers a request of a client.
     pub(crate) async fn respond(
         &self,
-        mut request: Request<Incoming>,
+        request: Request<Incoming>,
         client: Arc<Client>,
     ) -> Response<ResponseBody> {
+        // Passed on by reference, since each move of a request copies much.
+        let (parts, body) = request.into_parts();
+        let mut request = Request::from_parts(parts, ());
         if tunnel::is_websocket_connect(&request) {
             tunnel::into_handshake(&mut request);
         }
@@ -130,7 +133,10 @@ impl Server {
         exchange.caller = headers::find(request.headers(), &headers::CALLER).cloned();
         let format = ErrorFormat::of(request.method(), request.headers());
         let mut response = match host {
-            Ok(host) => self.dispatch(request, host, exchange, format).await,
+            Ok(host) => {
+                self.dispatch(&mut request, body, host, exchange, format)
+                    .await
+            }
             Err(invalid) => self.problem_response(invalid.into(), format, exchange),
         };
         response.headers_mut().insert(headers::REQUEST_ID, id);
@@ -139,7 +145,8 @@ impl Server {
 
     async fn dispatch(
         &self,
-        request: Request<Incoming>,
+        request: &mut Request<()>,
+        body: Incoming,
         host: Option<HeaderValue>,
         mut exchange: Exchange,
         format: ErrorFormat,
@@ -184,7 +191,7 @@ impl Server {
         let origin = policies
             .cors
             .as_ref()
-            .and(request.headers().get(header::ORIGIN));
+            .and_then(|_| request.headers().get(header::ORIGIN));
         let origin = origin.cloned();
         let accepts_gzip = policies.compression.is_some()
             && CompressionRules::is_accepted(
@@ -193,7 +200,7 @@ impl Server {
                 request.headers(),
             );
         let mut response = self
-            .pass(request, &route, host.as_ref(), exchange, format)
+            .pass(request, body, &route, host.as_ref(), exchange, format)
             .await;
         if let Some(compression) = &policies.compression
             && matches!(response.body(), ResponseBody::Proxied(_))
@@ -209,7 +216,8 @@ impl Server {
     /// Forwards a request that the route's policies admit.
     async fn pass(
         &self,
-        request: Request<Incoming>,
+        request: &mut Request<()>,
+        body: Incoming,
         route: &Route,
         host: Option<&HeaderValue>,
         mut exchange: Exchange,
@@ -246,7 +254,7 @@ impl Server {
         }
         let forwarded = self
             .proxy
-            .forward(route, host, request, &mut exchange)
+            .forward(route, host, request, body, &mut exchange)
             .await;
         match forwarded {
             Ok(upstream) => self.proxy.respond(upstream, route, exchange),

@@ -89,7 +89,12 @@ impl StreamInfo {
 
     /// The time since the request began.
     pub(crate) fn elapsed(&self) -> Duration {
-        self.started.elapsed()
+        self.until(Instant::now())
+    }
+
+    /// The time from the beginning of the request to `time`.
+    pub(crate) fn until(&self, time: Instant) -> Duration {
+        time.saturating_duration_since(self.started)
     }
 
     /// Whether the service or the gateway failed to send a usable response.

@@ -118,6 +118,10 @@ fn is_valid_host(host: &[u8]) -> bool {
 /// between encoded slashes or backslashes, or with parameters after a semicolon. It would lead out of the
 /// instance's prefix, or to the path of another route.
 pub(crate) fn has_dot_segment(path: &str) -> bool {
+    // Most paths have neither.
+    if memchr::memchr2(b'.', b'%', path.as_bytes()).is_none() {
+        return false;
+    }
     let has_dots = |path: &str| path.split('/').any(|segment| dots(segment.as_bytes()) > 0);
     if has_special(path) {
         has_dots(&normalize(path))

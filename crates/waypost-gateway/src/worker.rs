@@ -7,6 +7,8 @@
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use tokio::time::Instant;
+
 use crate::access_log::LogBuffer;
 use crate::config::Config;
 use crate::deadlines::Deadlines;
@@ -97,9 +99,9 @@ impl Worker {
 
     /// Records a request that has ended. `peer` is the address of the client.
     pub(crate) fn record(&self, info: &StreamInfo, peer: &str) {
-        let duration = info.elapsed();
-        self.counts.record(info, duration);
-        self.log.write(info, peer, duration);
+        let ended = Instant::now();
+        self.counts.record(info, info.until(ended));
+        self.log.write(info, peer, ended);
     }
 
     /// Counts a request to a service in its retry budget.

@@ -279,7 +279,7 @@ fn no_slash(text: &str) -> String {
 /// Without this, `/%61dmin` would not match a route for `/admin`, but the service would treat it as
 /// `/admin`.
 pub(crate) fn decode_unreserved(path: &str) -> Option<String> {
-    let mut rest = path.split_once('%').map(|_| path)?;
+    let mut rest = Some(path).filter(|path| path.contains('%'))?;
     let mut decoded = String::with_capacity(path.len());
     let mut is_changed = false;
     while let Some(at) = rest.find('%') {

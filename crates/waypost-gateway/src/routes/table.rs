@@ -195,5 +195,6 @@ impl GuardedPaths {
 /// The first segment of a path that begins with a slash.
 pub(super) fn first_segment(path: &str) -> &str {
     let path = path.strip_prefix('/').unwrap_or(path);
-    path.split('/').next().unwrap_or_default()
+    let end = memchr::memchr(b'/', path.as_bytes());
+    path.get(..end.unwrap_or(path.len())).unwrap_or_default()
 }

@@ -21,19 +21,23 @@ use crate::attempt_error::{AttemptError, AttemptErrorKind};
 use crate::framing::MAX_HEAD;
 use crate::request_body::AttemptBody;
 
-/// hyper's future for a connection that can be upgraded. The trait is needed because its type can't be
-/// named.
-type Connection = BoxFuture<'static, hyper::Result<()>>;
-
 /// A connection to an instance: hyper's sender of requests, and its future that does the I/O.
 pub(crate) struct Http1 {
     sender: http1::SendRequest<AttemptBody>,
-    /// `None` once the connection has ended. Dropping it returns a request that was not sent.
-    connection: Option<Connection>,
+    io: ConnectionIo,
     /// Whether it has served a request before this one.
     pub(super) is_reused: bool,
     /// When it became idle, in milliseconds since the worker started.
     pub(super) idle_since: u64,
+}
+
+/// hyper's future for a connection. It reads and writes while it is polled.
+struct ConnectionIo {
+    /// `None` once the connection has ended. Dropping it returns a request that was not sent. It can be
+    /// upgraded; the trait is needed because its type can't be named.
+    future: Option<BoxFuture<'static, hyper::Result<()>>>,
+    /// Whether it may wake the task that has driven it.
+    wakes_task: bool,
 }
 
 /// Why a request could not be sent, or got no response.
@@ -83,62 +87,92 @@ impl Http1 {
             .map_err(|error| AttemptError::new(AttemptErrorKind::Connect, error.to_string()))?;
         Ok(Self {
             sender,
-            connection: Some(Box::pin(connection.with_upgrades())),
+            io: ConnectionIo {
+                future: Some(Box::pin(connection.with_upgrades())),
+                wakes_task: false,
+            },
             is_reused: false,
             idle_since: 0,
         })
     }
 
     /// Sends a request and waits for the head of its response.
-    pub(crate) async fn send(
+    pub(crate) fn send(
         &mut self,
         request: Request<AttemptBody>,
-    ) -> Result<Response<Incoming>, SendError> {
-        let Self {
-            sender,
-            connection,
-            is_reused,
-            ..
-        } = self;
-        let mut response = pin!(sender.try_send_request(request));
-        let result = poll_fn(|cx| {
-            drive(connection, cx);
-            // Only polling the connection can complete the response, so no waker is needed.
-            response
-                .as_mut()
-                .poll(&mut Context::from_waker(Waker::noop()))
-        })
-        .await;
-        result.map_err(|error| SendError::new(error, *is_reused))
-    }
-
-    /// Reads and writes as much as possible without waiting.
-    fn drive(&mut self, cx: &mut Context<'_>) {
-        drive(&mut self.connection, cx);
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> {
+        let Self { sender, io, .. } = self;
+        let is_reused = self.is_reused;
+        // Not in the future, which would copy the request each time it is moved.
+        let response = sender.try_send_request(request);
+        async move {
+            let mut response = pin!(response);
+            let mut is_sent = false;
+            let result = poll_fn(|cx| {
+                // Only driving the connection can complete the response, so no waker is needed.
+                let mut noop = Context::from_waker(Waker::noop());
+                if is_sent {
+                    // The task was woken, so the response has probably arrived.
+                    io.drive_quietly();
+                    let polled = response.as_mut().poll(&mut noop);
+                    if polled.is_ready() {
+                        return polled;
+                    }
+                }
+                is_sent = true;
+                io.drive(cx);
+                response.as_mut().poll(&mut noop)
+            })
+            .await;
+            result.map_err(|error| SendError::new(error, is_reused))
+        }
     }
 
     /// Whether another request can be sent. Notices that the instance has closed the connection.
     pub(super) fn is_ready(&mut self) -> bool {
-        // No task waits for an idle connection. If one were registered, sending the next request would wake
-        // it.
-        self.drive(&mut Context::from_waker(Waker::noop()));
-        self.connection.is_some() && self.sender.is_ready()
+        self.io.drive_quietly();
+        self.io.future.is_some() && self.sender.is_ready()
+    }
+
+    /// As [`is_ready`](Self::is_ready), after a response has been read.
+    pub(super) fn is_ready_again(&mut self) -> bool {
+        // Usually it has become ready when it was last driven.
+        let is_ready = self.io.future.is_some() && !self.io.wakes_task && self.sender.is_ready();
+        is_ready || self.is_ready()
     }
 
     /// Spawns a task that drives the connection until the current request is done. For requests that are
     /// sent and answered at the same time.
     pub(crate) fn detach(self) {
-        let Self {
-            sender, connection, ..
-        } = self;
+        let Self { sender, io, .. } = self;
         drop(sender);
-        if let Some(connection) = connection {
+        if let Some(connection) = io.future {
             tokio::spawn(async move {
                 if let Err(error) = connection.await {
                     tracing::debug!(%error, "connection to an instance failed");
                 }
             });
         }
+    }
+}
+
+impl ConnectionIo {
+    /// Reads and writes as much as possible without waiting. The task is woken when more is possible.
+    fn drive(&mut self, cx: &mut Context<'_>) {
+        if let Some(future) = &mut self.future
+            && future.as_mut().poll(cx).is_ready()
+        {
+            self.future = None;
+        }
+        self.wakes_task = true;
+    }
+
+    /// As [`drive`](Self::drive), but no task is woken. hyper wakes the last task that has driven the
+    /// connection when the body is polled and when a request is sent. If that were this task, it would be
+    /// polled once more for nothing.
+    fn drive_quietly(&mut self) {
+        self.drive(&mut Context::from_waker(Waker::noop()));
+        self.wakes_task = false;
     }
 }
 
@@ -167,14 +201,81 @@ pub(crate) fn poll_frame(
     if polled.is_ready() {
         return polled;
     }
-    connection.drive(cx);
+    if !connection.io.wakes_task {
+        // The rest of a short response has arrived with its head.
+        connection.io.drive_quietly();
+        let polled = incoming.as_mut().poll_frame(&mut noop);
+        if polled.is_ready() {
+            return polled;
+        }
+    }
+    connection.io.drive(cx);
     incoming.poll_frame(&mut noop)
 }
 
-fn drive(connection: &mut Option<Connection>, cx: &mut Context<'_>) {
-    if let Some(polled) = connection
-        && polled.as_mut().poll(cx).is_ready()
-    {
-        *connection = None;
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::task::Wake;
+
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::{TcpListener, TcpStream};
+
+    use super::*;
+    use crate::transport::Transport;
+
+    /// A waker that counts how often it is used.
+    struct CountingWaker {
+        count: AtomicUsize,
+        inner: Waker,
+    }
+
+    impl Wake for CountingWaker {
+        fn wake(self: Arc<Self>) {
+            self.count.fetch_add(1, Ordering::SeqCst);
+            self.inner.wake_by_ref();
+        }
+    }
+
+    #[tokio::test]
+    async fn the_task_of_a_request_is_woken_only_when_the_instance_has_sent_something() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let stream = TcpStream::connect(listener.local_addr().unwrap()).await;
+        let (mut server, _) = listener.accept().await.unwrap();
+        let stream = UpstreamStream::new(Transport::Plain(stream.unwrap()));
+        let mut http = Http1::start(stream, None).await.unwrap();
+        let inner = poll_fn(|cx| Poll::Ready(cx.waker().clone())).await;
+        let waker = Arc::new(CountingWaker {
+            count: AtomicUsize::new(0),
+            inner,
+        });
+        let counting = Waker::from(Arc::clone(&waker));
+        for number in 1..=3 {
+            let answer = async {
+                let mut received = [0; 1024];
+                assert!(server.read(&mut received).await.unwrap() > 0);
+                let response = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nhi";
+                server.write_all(response).await.unwrap();
+            };
+            let request = Request::new(AttemptBody::whole(Bytes::new()));
+            let send = async {
+                let mut sending = pin!(http.send(request));
+                poll_fn(|_| sending.as_mut().poll(&mut Context::from_waker(&counting))).await
+            };
+            let (response, ()) = tokio::join!(send, answer);
+            let mut body = response.unwrap().into_body();
+            let mut connection = Some(http);
+            let frame = poll_fn(|_| {
+                let mut cx = Context::from_waker(&counting);
+                poll_frame(&mut body, &mut connection, &mut cx)
+            });
+            let frame = frame.await.unwrap().unwrap();
+            assert_eq!(frame.into_data().unwrap(), "hi");
+            assert!(body.is_end_stream());
+            http = connection.unwrap();
+            assert!(http.is_ready_again());
+            assert_eq!(waker.count.load(Ordering::SeqCst), number);
+        }
     }
 }

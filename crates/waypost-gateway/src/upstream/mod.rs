@@ -8,7 +8,7 @@ mod stream;
 mod tls;
 mod url;
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -33,7 +33,7 @@ const FORGET_AFTER: Duration = Duration::from_secs(60);
 pub(crate) struct Upstream {
     /// The key is the address of the `Arc<Instance>`. The peer holds the `Arc`, so no other instance can
     /// get the same address. If the registry changes an instance, that is a new peer.
-    peers: Mutex<HashMap<usize, Arc<Peer>>>,
+    peers: Mutex<BTreeMap<usize, Arc<Peer>>>,
     cluster_only: bool,
     tls: Arc<ClientTls>,
 }

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use futures_util::future::Either;
 use http::uri::{Authority, PathAndQuery, Scheme};
 use http::{HeaderValue, Request, Response, Uri};
 use hyper::body::Incoming;
@@ -68,16 +69,16 @@ pub(crate) enum Channel {
 
 impl Channel {
     /// Sends a request and waits for the head of its response.
-    pub(crate) async fn send(
+    pub(crate) fn send(
         &mut self,
         request: Request<AttemptBody>,
-    ) -> Result<Response<Incoming>, SendError> {
+    ) -> impl Future<Output = Result<Response<Incoming>, SendError>> {
         match self {
-            Self::Http1(connection) => connection.send(request).await,
-            Self::Http2 { sender, is_reused } => {
+            Self::Http1(connection) => Either::Left(connection.send(request)),
+            Self::Http2 { sender, is_reused } => Either::Right(async move {
                 let sent = sender.try_send_request(request).await;
                 sent.map_err(|error| SendError::new(error, *is_reused))
-            }
+            }),
         }
     }
 
@@ -176,7 +177,7 @@ impl Peer {
 
     /// Keeps a connection for another request if it can be used again.
     pub(crate) fn release(&self, mut connection: Http1, now: u64) {
-        if connection.is_ready() {
+        if connection.is_ready_again() {
             connection.idle_since = now;
             let mut idle = self.idle();
             if idle.len() < MAX_IDLE_CONNECTIONS {
