@@ -230,9 +230,8 @@ impl Running {
         tracing::info!("shutting down");
         self.server.pages().health().set_ready(false);
         if let Some(registrar) = registrar {
-            if let Err(error) = registrar.deregister().await {
-                tracing::warn!(%error, "deregistration failed");
-            }
+            // The registrar logs a failure.
+            let _ = registrar.deregister().await;
             tokio::time::sleep(self.gateway.config.deregistration_delay).await;
         }
     }

@@ -170,7 +170,10 @@ impl Register {
 async fn rejected(registrar: &Registrar) -> Error {
     loop {
         if let RegistrationState::Pending(Some(error)) = registrar.state()
-            && error.kind() == ProviderErrorKind::Rejected
+            && matches!(
+                error.kind(),
+                ProviderErrorKind::Rejected | ProviderErrorKind::NotAuthorised
+            )
         {
             return error.into();
         }
