@@ -159,14 +159,11 @@ fn log_failure(id: &InstanceId, before: &RegistrationState, now: &RegistrationSt
     if earlier.is_some_and(|earlier| is_refusal(earlier) == is_refusal(error)) {
         return;
     }
-    let what = match now {
-        Lost(_) => "heartbeat",
-        _ => "registration",
-    };
-    if is_refusal(error) {
-        tracing::warn!(%id, %error, "registry refused the {what}, retrying");
-    } else {
-        tracing::warn!(%id, %error, "registry unavailable, retrying {what}");
+    match (now, is_refusal(error)) {
+        (Lost(_), true) => tracing::warn!(%id, %error, "registry refused the heartbeat, retrying"),
+        (Lost(_), false) => tracing::warn!(%id, %error, "registry unavailable, retrying heartbeat"),
+        (_, true) => tracing::warn!(%id, %error, "registry refused the registration, retrying"),
+        (_, false) => tracing::warn!(%id, %error, "registry unavailable, retrying registration"),
     }
 }
 
