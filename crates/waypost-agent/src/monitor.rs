@@ -107,3 +107,24 @@ impl Monitor {
             .unwrap_or_else(PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_level_is_called_as_in_consul() {
+        for (text, level) in [
+            ("TRACE", Some(LogLevel::Debug)),
+            ("debug", Some(LogLevel::Debug)),
+            ("", Some(LogLevel::Info)),
+            ("info", Some(LogLevel::Info)),
+            ("Warn", Some(LogLevel::Warn)),
+            ("err", Some(LogLevel::Error)),
+            ("error", Some(LogLevel::Error)),
+            ("loud", None),
+        ] {
+            assert_eq!(LogLevel::parse(text), level, "{text}");
+        }
+    }
+}

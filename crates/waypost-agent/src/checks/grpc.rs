@@ -234,6 +234,23 @@ mod tests {
     }
 
     #[test]
+    fn a_response_without_a_status_has_the_one_of_its_http_status() {
+        for (status, code) in [
+            (200, "Unknown"),
+            (400, "Internal"),
+            (401, "Unauthenticated"),
+            (403, "PermissionDenied"),
+            (404, "Unimplemented"),
+            (429, "Unavailable"),
+            (503, "Unavailable"),
+        ] {
+            let shown = Status::from_http(StatusCode::from_u16(status).unwrap()).to_string();
+            let expected = format!("rpc error: code = {code} desc = ");
+            assert!(shown.starts_with(&expected), "{status}: {shown}");
+        }
+    }
+
+    #[test]
     fn a_status_has_the_code_and_the_decoded_message() {
         let status = |pairs: &[(&'static str, &'static str)]| {
             let pairs = pairs.iter().map(|(name, value)| {

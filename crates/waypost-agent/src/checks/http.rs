@@ -188,3 +188,52 @@ fn cause(error: &reqwest::Error) -> String {
         _ => cause.to_string(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// The result of a check of a server with this response.
+    async fn result_of(status: &str, body: &str) -> CheckResult {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let check = CheckDefinition {
+            http: format!("http://{}", listener.local_addr().unwrap()),
+            output_max_size: 4,
+            ..CheckDefinition::default()
+        };
+        let length = body.len();
+        let response = format!("HTTP/1.1 {status}\r\nContent-Length: {length}\r\n\r\n{body}");
+        let serve = async {
+            let (mut connection, _) = listener.accept().await.unwrap();
+            let _ = connection.read(&mut [0; 4096]).await.unwrap();
+            connection.write_all(response.as_bytes()).await.unwrap();
+        };
+        let clients = Clients::default();
+        tokio::join!(probe(&check, &clients), serve).0
+    }
+
+    #[tokio::test]
+    async fn the_status_follows_from_that_of_the_response() {
+        for (status, expected) in [
+            ("200 OK", CheckStatus::Passing),
+            ("204 No Content", CheckStatus::Passing),
+            ("429 Too Many Requests", CheckStatus::Warning),
+            ("404 Not Found", CheckStatus::Critical),
+            ("503 Service Unavailable", CheckStatus::Critical),
+        ] {
+            assert_eq!(result_of(status, "").await.status, expected, "{status}");
+        }
+    }
+
+    #[tokio::test]
+    async fn the_end_of_a_long_body_is_kept() {
+        for padding in [0, 3, 10_000] {
+            let body = "a".repeat(padding) + "wxyz";
+            let output = result_of("200 OK", &body).await.output;
+            assert!(output.ends_with(" Output: wxyz"), "{output}");
+        }
+    }
+}

@@ -72,3 +72,29 @@ async fn tail(from: Option<impl AsyncRead + Unpin>, limit: usize) -> std::io::Re
         }
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn the_exit_code_is_the_status_and_the_end_of_a_long_output_is_kept() {
+        use CheckStatus::{Critical, Passing, Warning};
+
+        for (script, limit, status, output) in [
+            ("echo fine", 0, Passing, "fine\n"),
+            ("echo odd; exit 1", 0, Warning, "odd\n"),
+            ("echo bad >&2; exit 2", 0, Critical, "bad\n"),
+            ("printf abcdef", 4, Passing, "cdef"),
+        ] {
+            let check = CheckDefinition {
+                script_args: ["/bin/sh", "-c", script].map(String::from).into(),
+                output_max_size: limit,
+                ..CheckDefinition::default()
+            };
+            let result = probe(&check).await;
+            assert_eq!(result.status, status, "{script}");
+            assert_eq!(result.output, output, "{script}");
+        }
+    }
+}

@@ -86,6 +86,13 @@ mod tests {
     }
 
     #[test]
+    fn a_quoted_string_has_the_escape_sequences_of_go() {
+        let record = json!({"Service": {"ID": "\u{7}\u{8}\u{c}\n\r\t\u{b}\\éA"}});
+        let text = r#"Service.ID == "\a\b\f\n\r\t\v\\\u00e9\x41""#;
+        assert!(Filter::parse(text, &HEALTH).unwrap().matches(&record));
+    }
+
+    #[test]
     fn a_filter_with_costly_regular_expressions_is_refused() {
         for pattern in [r"\pL{100}", r"\w{95}"] {
             let tests = vec![format!("Service.ID matches `{pattern}`"); 60];

@@ -336,6 +336,42 @@ mod tests {
         }
     }
 
+    fn framed(record: u64) -> Vec<u8> {
+        let mut frame = Vec::new();
+        append_frame(&record, &mut frame).unwrap();
+        frame
+    }
+
+    #[test]
+    fn what_a_failed_append_has_left_is_removed_before_the_next_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _) = JournalFile::open::<u64>(folder.path()).unwrap();
+        journal.rewrite(&[1_u64]).unwrap();
+        let path = folder.path().join(FILE);
+        let writable = OpenOptions::new().append(true).open(&path).unwrap();
+        // Neither the append nor its removal succeeds.
+        journal.file = File::open(&path).unwrap();
+        journal.append(&framed(2)).unwrap_err();
+        (&writable).write_all(&framed(2)[..5]).unwrap();
+        journal.file = writable;
+        journal.append(&framed(3)).unwrap();
+        assert_eq!(journal.read_again::<u64>().unwrap(), [1, 3]);
+        let (records, end) = read::<u64>(&fs::read(&path).unwrap()).unwrap();
+        assert_eq!((records, end as u64), (vec![1, 3], journal.size));
+    }
+
+    #[test]
+    fn a_file_can_shrink_once_it_is_more_than_twice_as_large_as_after_its_compaction() {
+        let folder = tempfile::tempdir().unwrap();
+        let (mut journal, _) = JournalFile::open::<u64>(folder.path()).unwrap();
+        journal.rewrite(&[1_u64]).unwrap();
+        let size = usize::try_from(journal.size).unwrap();
+        journal.append(&vec![0; size]).unwrap();
+        assert!(!journal.can_shrink());
+        journal.append(&[0]).unwrap();
+        assert!(journal.can_shrink());
+    }
+
     #[test]
     fn trailing_zeros_are_an_incomplete_write() {
         let (mut bytes, ends) = journal_of(2);

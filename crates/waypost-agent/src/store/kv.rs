@@ -372,3 +372,40 @@ fn range_with_prefix<'a, T>(
     map.range::<str, _>(from)
         .take_while(move |(key, _)| key.starts_with(&prefix))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::SystemTime;
+
+    use super::*;
+
+    #[test]
+    fn with_many_deleted_keys_the_older_half_of_the_tombstones_is_dropped_and_no_list_goes_back() {
+        let mut kv = Kv::default();
+        let mut index = 0;
+        let mut write = |kv: &mut Kv, change: &dyn Fn(&mut Kv, &mut Changes)| {
+            let mut changes = Changes::new(index, false, SystemTime::UNIX_EPOCH);
+            change(kv, &mut changes);
+            index = changes.last_index();
+            index
+        };
+        let mut deleted = Vec::new();
+        for number in 0..=MAX_TOMBSTONES {
+            let key = format!("{number:05}");
+            let entry = KvEntry {
+                key: key.clone(),
+                ..KvEntry::default()
+            };
+            write(&mut kv, &|kv, changes| drop(kv.set(entry.clone(), changes)));
+            let index = write(&mut kv, &|kv, changes| kv.delete(&key, changes));
+            deleted.push((key, index));
+        }
+        assert_eq!(kv.tombstones.len(), MAX_TOMBSTONES / 2);
+        for (key, index) in deleted.iter().step_by(1_000) {
+            assert!(kv.list(key).0 >= *index, "{key}");
+        }
+        // Not the last one, whose index is also that of the whole table.
+        let (key, index) = &deleted[MAX_TOMBSTONES - 1];
+        assert_eq!(kv.list(key).0, *index);
+    }
+}

@@ -30,7 +30,8 @@ async fn watch(agent: &Agent, path: &str) -> JoinHandle<Response> {
     let address = agent.http_addr();
     let now = get(address, path).await;
     let index = now.header("X-Consul-Index").unwrap();
-    let target = format!("{path}?index={index}&wait=10m");
+    let separator = if path.contains('?') { '&' } else { '?' };
+    let target = format!("{path}{separator}index={index}&wait=10m");
     tokio::spawn(async move { get(address, &target).await })
 }
 
@@ -57,6 +58,19 @@ async fn a_status_change_wakes_only_the_watchers_of_its_service() {
             "woken without a change"
         );
     }
+}
+
+#[tokio::test]
+async fn a_query_with_a_filter_waits_for_a_change() {
+    let agent = Agent::start().await.unwrap();
+    put(&agent, REGISTER, WEB).await;
+    let path = "/v1/health/service/web?filter=Service.Service%20==%20web";
+    let mut woken = watch(&agent, path).await;
+    let early = timeout(A_WHILE, &mut woken).await;
+    assert!(early.is_err(), "woken without a change");
+    put(&agent, "/v1/agent/check/fail/service:web?note=gone", "").await;
+    let response = timeout(SOON, woken).await.unwrap().unwrap();
+    assert!(response.text().contains("gone"), "{}", response.text());
 }
 
 #[tokio::test]

@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout};
 use waypost_agent::Agent;
@@ -141,6 +143,22 @@ async fn the_largest_value_has_512_kib() {
         "Request body(524289 bytes) too large, max size: 524288 bytes. See \
          https://www.consul.io/docs/agent/options.html#kv_max_value_size."
     );
+}
+
+/// The list with values is so long that the server still holds it, for others who request it.
+#[tokio::test]
+async fn a_list_of_keys_has_no_values_while_a_list_with_values_is_being_sent() {
+    let agent = Agent::start().await.unwrap();
+    let value = "v".repeat(512 * 1024);
+    for number in 10..40 {
+        put(&agent, &format!("/v1/kv/big/{number}"), &value).await;
+    }
+    let mut slow = TcpStream::connect(agent.http_addr()).await.unwrap();
+    let request = "GET /v1/kv/big/?recurse HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    slow.write_all(request.as_bytes()).await.unwrap();
+    slow.readable().await.unwrap();
+    let keys = get(agent.http_addr(), "/v1/kv/big/?keys").await.text();
+    assert!(keys.starts_with(r#"["big/10","big/11","#), "{keys:.100}");
 }
 
 #[tokio::test]

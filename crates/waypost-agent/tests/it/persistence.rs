@@ -471,7 +471,8 @@ async fn a_full_disk_refuses_changes_until_there_is_space() {
     put(http, "/v1/kv/a", "old").await;
     put(http, "/v1/kv/gone", "old").await;
     put(http, "/v1/agent/service/register", web).await;
-    let external = r#"{"Node":"n2","Address":"10.0.0.2","Service":{"Service":"db"}}"#;
+    let external = r#"{"Node":"n2","Address":"10.0.0.2","Service":{"Service":"db"},
+        "Check":{"CheckID":"up","ServiceID":"db","Status":"passing"}}"#;
     put(http, "/v1/catalog/register", external).await;
     let before = index(http, "/v1/kv/?recurse").await;
 
@@ -495,6 +496,11 @@ async fn a_full_disk_refuses_changes_until_there_is_space() {
         ("PUT", "/v1/catalog/deregister", r#"{"Node":"n2"}"#),
         (
             "PUT",
+            "/v1/catalog/deregister",
+            r#"{"Node":"n2","ServiceID":"db"}"#,
+        ),
+        (
+            "PUT",
             "/v1/catalog/register",
             r#"{"Node":"n3","Address":"10.0.0.3"}"#,
         ),
@@ -513,6 +519,8 @@ async fn a_full_disk_refuses_changes_until_there_is_space() {
         let services = get(http, "/v1/catalog/services").await;
         let expected = serde_json::json!({"consul": [], "web": ["a"], "db": []});
         assert_eq!(services, expected);
+        let checks = get(http, "/v1/health/checks/db").await;
+        assert_eq!(checks.as_array().unwrap().len(), 1);
         assert_eq!(
             get(http, "/v1/catalog/nodes")
                 .await
