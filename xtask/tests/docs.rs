@@ -40,7 +40,8 @@ fn code() -> String {
         for member in fs::read_dir(workspace().join(members)).unwrap() {
             for file in files(&member.unwrap().path().join("src"), "rs") {
                 let text = read(&file);
-                let text = text.split("#[cfg(test)]\nmod tests").next().unwrap();
+                // Some tests also need a feature: `#[cfg(all(test, …))]`.
+                let text = text.split("\nmod tests {").next().unwrap();
                 let lines = text.lines().map(str::trim_start);
                 for line in lines.filter(|line| !line.starts_with("//")) {
                     code.push_str(line);
