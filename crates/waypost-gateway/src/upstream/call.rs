@@ -198,8 +198,12 @@ mod tests {
         let second = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             respond(&mut stream).await;
+            std::future::pending().await
         };
-        let (answer, ()) = tokio::join!(get(&peer), second);
+        let answer = tokio::select! {
+            answer = get(&peer) => answer,
+            answer = second => answer,
+        };
         assert_eq!(answer.unwrap().body, "ok");
     }
 
