@@ -170,10 +170,7 @@ impl Register {
 async fn rejected(registrar: &Registrar) -> Error {
     loop {
         if let RegistrationState::Pending(Some(error)) = registrar.state()
-            && matches!(
-                error.kind(),
-                ProviderErrorKind::Rejected | ProviderErrorKind::NotAuthorised
-            )
+            && error.kind() == ProviderErrorKind::Rejected
         {
             return error.into();
         }

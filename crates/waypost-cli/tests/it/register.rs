@@ -30,10 +30,11 @@ async fn two_processes_that_register_one_id_both_say_so() {
     assert!(registry.instances("web").await.is_empty());
 }
 
+/// Consul's servers get a new token one after the other, so a refusal may be temporary.
 #[tokio::test]
-async fn a_registration_without_permission_is_refused_at_once() {
+async fn a_registration_without_permission_is_tried_until_the_timeout() {
     let registry = Registry::start(&["--token", "s3cret-token-0123456789"]).await;
-    let arguments = ["register", "web", "--port", "8001", "--timeout", "1h"];
+    let arguments = ["register", "web", "--port", "8001", "--timeout", "1s"];
     let mut program = Program::start(registry.command(&arguments));
     program.wait_for_output("not authorised").await;
     program.wait_for_exit().await;
