@@ -19,7 +19,7 @@ use crate::acl::AclRule;
 use crate::address::Address;
 use crate::escape::escape;
 use crate::http_client::{CONNECT_TIMEOUT, Failure, HttpClient};
-use crate::registered_at::RegisteredAt;
+use crate::registered_instances::RegisteredInstances;
 use crate::resolver::AgentResolver;
 use crate::tls::TlsOptions;
 use crate::token::Token;
@@ -37,7 +37,7 @@ pub(super) struct AgentClient {
     /// Limits concurrent requests that don't wait for a change, so that thousands of services or
     /// registrations share a few connections.
     requests: Semaphore,
-    pub(super) registered_at: RegisteredAt,
+    pub(super) registered_instances: RegisteredInstances,
 }
 
 /// The time limit for a request that doesn't wait for a change.
@@ -79,7 +79,7 @@ impl AgentClient {
             token,
             tenancy,
             requests: Semaphore::new(MAX_REQUESTS),
-            registered_at: RegisteredAt::default(),
+            registered_instances: RegisteredInstances::default(),
         })
     }
 
@@ -95,7 +95,7 @@ impl AgentClient {
             token: Arc::clone(&self.token),
             tenancy: self.tenancy.clone(),
             requests: Semaphore::new(MAX_REQUESTS),
-            registered_at: RegisteredAt::default(),
+            registered_instances: RegisteredInstances::default(),
         }
     }
 

@@ -6,7 +6,7 @@
 //! | `provider` | the provider and its builder |
 //! | `blocking_query`, `rate_limiter`, `connection_limit` | watches a path by blocking queries |
 //! | `responses`, `query_options` | decodes responses to instances and names; the options of reads |
-//! | `registration`, `definition`, `registered_at` | registers instances and reports their health |
+//! | `registration`, `definition`, `registered_instances` | registers instances and reports their health |
 //! | `agents`, `agent_client`, `address` | chooses an agent; sends requests to one agent |
 //! | `http_client`, `resolver`, `escape` | connections to an agent, and the address that its name resolves to |
 //! | `acl`, `token`, `tls` | the ACL rules that requests need; tokens; certificates |
@@ -28,7 +28,7 @@ mod http_client;
 mod provider;
 mod query_options;
 mod rate_limiter;
-mod registered_at;
+mod registered_instances;
 mod registration;
 mod resolver;
 mod responses;

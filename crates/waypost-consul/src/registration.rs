@@ -20,7 +20,7 @@ pub(super) async fn register(
     // An agent that was wiped would otherwise consider each check critical until its next run.
     for check in body["Checks"].as_array_mut().into_iter().flatten() {
         let known = check["CheckID"].as_str();
-        let known = known.and_then(|check| agent.registered_at.status(id, check));
+        let known = known.and_then(|check| agent.registered_instances.status(id, check));
         if let (Some(status), Some(check)) = (known, check.as_object_mut()) {
             check.entry("Status").or_insert_with(|| status.into());
         }
@@ -29,7 +29,7 @@ pub(super) async fn register(
     let result = agent.put(path, &body, &write_rule(registration)).await;
     // Even if it failed: the agent may have registered the instance, and its response may be lost.
     if let Some(address) = agent.answering_address() {
-        agent.registered_at.add(id, address);
+        agent.registered_instances.add(id, address);
     }
     deregister_with_earlier_agents(agent, id).await;
     result.map_err(|error| agent.error_of_known_path(error))
@@ -39,7 +39,7 @@ pub(super) async fn register(
 pub(super) async fn deregister(agent: &AgentClient, id: &InstanceId) -> Result<(), ProviderError> {
     deregister_with(agent, id).await?;
     let current = agent.answering_address();
-    for address in agent.registered_at.take(id) {
+    for address in agent.registered_instances.take(id) {
         if Some(address) != current
             && let Err(error) = deregister_with(&agent.at(address), id).await
         {
@@ -68,9 +68,9 @@ async fn deregister_with_earlier_agents(agent: &AgentClient, id: &InstanceId) {
     let Some(current) = agent.answering_address() else {
         return;
     };
-    for address in agent.registered_at.due(id, current) {
+    for address in agent.registered_instances.due(id, current) {
         match deregister_with(&agent.at(address), id).await {
-            Ok(()) => agent.registered_at.remove(id, address),
+            Ok(()) => agent.registered_instances.remove(id, address),
             Err(error) => tracing::debug!(%id, %error, "an earlier agent doesn't answer"),
         }
     }
@@ -138,7 +138,9 @@ async fn difference(
         ))
     };
     let statuses = wanted.iter().filter_map(|(id, _)| status(id)).collect();
-    agent.registered_at.set_statuses(instance.id(), statuses);
+    agent
+        .registered_instances
+        .set_statuses(instance.id(), statuses);
     let difference = |(id, kind)| check_difference(id, kind, stored.get(id));
     Ok(wanted.into_iter().find_map(difference))
 }

@@ -284,7 +284,8 @@ pub enum ProviderErrorKind {
     /// The response is malformed.
     InvalidResponse,
     /// The response says that all instances are gone; it is not trusted until it has been repeated
-    /// for some time.
+    /// for some time. A provider reports this if the registry was restored from an older state, which
+    /// takes the longest to recover.
     Unconfirmed,
     /// The registry understood the request and rejected it (HTTP 4xx other than the above).
     Rejected,

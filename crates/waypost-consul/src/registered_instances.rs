@@ -1,4 +1,4 @@
-//! Records which agents an instance was registered with, and the status of its checks.
+//! Records what is known about the instances that this process has registered.
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -8,44 +8,36 @@ use std::time::Duration;
 use tokio::time::Instant;
 use waypost_core::InstanceId;
 
-/// The agents with which instances were registered, if several agents share a DNS name, and the status of the
-/// instances' checks, with which they are registered again.
+/// The agents with which each instance was registered, and the last known status of its checks.
 ///
-/// If the agent that has a registration doesn't answer, the instance is registered with another one.
-/// When the first agent is available again, it may restore the registration from its data directory.
-/// Without this record, that registration would get no heartbeats and would never be removed.
+/// Several agents may share a DNS name. If the agent that has a registration doesn't answer, the instance is
+/// registered with another one. When the first agent is available again, it may restore the registration from
+/// its data directory. Without this record, that registration would get no heartbeats and would never be
+/// removed.
+///
+/// If an agent has lost its data, the instance is registered again with the known statuses.
 #[derive(Debug, Default)]
-pub(super) struct RegisteredAt {
+pub(super) struct RegisteredInstances {
     instances: Mutex<HashMap<InstanceId, Entry>>,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Entry {
     agents: Vec<IpAddr>,
     /// The last known status of each check, by its id.
     statuses: HashMap<String, String>,
-    /// When to try again to deregister the instance with the earlier agents.
-    retry_at: Instant,
+    /// When to try again to deregister the instance with the earlier agents, if that was tried.
+    retry_at: Option<Instant>,
 }
 
-impl Entry {
-    fn new() -> Self {
-        Self {
-            agents: Vec::new(),
-            statuses: HashMap::new(),
-            retry_at: Instant::now(),
-        }
-    }
-}
-
-impl RegisteredAt {
+impl RegisteredInstances {
     /// The time between two attempts to deregister with an earlier agent.
     const RETRY: Duration = Duration::from_secs(30);
 
     /// Records that the instance may be registered with this agent.
     pub(super) fn add(&self, id: &InstanceId, agent: IpAddr) {
         let mut instances = self.instances();
-        let entry = instances.entry(id.clone()).or_insert_with(Entry::new);
+        let entry = instances.entry(id.clone()).or_default();
         if !entry.agents.contains(&agent) {
             entry.agents.push(agent);
         }
@@ -53,9 +45,7 @@ impl RegisteredAt {
 
     /// Records the status of the instance's checks.
     pub(super) fn set_statuses(&self, id: &InstanceId, statuses: HashMap<String, String>) {
-        let mut instances = self.instances();
-        let entry = instances.entry(id.clone()).or_insert_with(Entry::new);
-        entry.statuses = statuses;
+        self.instances().entry(id.clone()).or_default().statuses = statuses;
     }
 
     /// The last known status of a check.
@@ -71,13 +61,13 @@ impl RegisteredAt {
             return Vec::new();
         };
         let now = Instant::now();
-        if entry.retry_at > now {
+        if entry.retry_at.is_some_and(|at| at > now) {
             return Vec::new();
         }
         let agents = entry.agents.iter().copied();
         let others: Vec<_> = agents.filter(|agent| *agent != current).collect();
         if !others.is_empty() {
-            entry.retry_at = now + Self::RETRY;
+            entry.retry_at = Some(now + Self::RETRY);
         }
         others
     }
@@ -110,7 +100,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn deregistration_with_an_earlier_agent_is_tried_every_thirty_seconds() {
         let (earlier, current) = (IpAddr::from([10, 0, 0, 1]), IpAddr::from([10, 0, 0, 2]));
-        let (id, registered) = (InstanceId::from("web-1"), RegisteredAt::default());
+        let (id, registered) = (InstanceId::from("web-1"), RegisteredInstances::default());
         registered.add(&id, earlier);
         registered.add(&id, current);
         for _ in 0..2 {
