@@ -52,7 +52,7 @@ pub struct AccessLog {
 /// The number of lines that were not written.
 #[derive(Debug, Default)]
 pub(crate) struct LostLines {
-    /// Too many others waited to be written.
+    /// Too many lines were waiting to be written.
     pub(crate) queue_full: AtomicU64,
     /// Writing failed.
     pub(crate) write_failed: AtomicU64,
@@ -133,7 +133,7 @@ impl AccessLog {
     }
 }
 
-/// Counts lost lines, and returns the number before.
+/// Adds these lines to a count of lost ones, and returns the previous count.
 fn count(lost: &AtomicU64, lines: &[u8]) -> u64 {
     let more = lines.iter().filter(|byte| **byte == b'\n').count() as u64;
     lost.fetch_add(more, Ordering::Relaxed)
@@ -408,7 +408,7 @@ fn write_line(
         line.text(name!("cause"), cause);
     }
     line.word(name!("peer"), peer);
-    // An id that would have to be escaped was replaced.
+    // An id with characters that need escaping has been replaced by a new one.
     line.plain_text(
         name!("request_id"),
         info.request_id.to_str().unwrap_or_default(),
@@ -429,7 +429,7 @@ fn version(version: Version) -> &'static str {
 /// Writes a JSON string. Characters that could control a terminal or forge a line are escaped.
 fn write_quoted(out: &mut String, text: &str) {
     out.push('"');
-    // All bytes are looked at, since a loop without an early end looks at several of them at once.
+    // Without an early exit, so that the compiler can vectorize the loop.
     if text.bytes().fold(true, |all, byte| all & is_plain(byte)) {
         out.push_str(text);
     } else {

@@ -86,8 +86,8 @@ pub struct Config {
     pub access_log: Option<AccessLog>,
     /// The certificates for client connections. They are selected by the name that a client requests; if
     /// none matches, the first is used. They are read again when their files change. Empty by default:
-    /// without certificates, clients connect without TLS, unless the listeners of the Gateway API bring
-    /// them (`GatewayApi::tls`).
+    /// clients then connect without TLS, unless the listeners of the Gateway API have certificates
+    /// (`GatewayApi::tls`).
     pub tls: Vec<TlsCertificate>,
     /// A file of routes, YAML or TOML by its name; see the [guide](crate#routes). It is read again when
     /// it changes. None by default.
@@ -115,9 +115,9 @@ pub struct Config {
     /// Whether `/` shows the routes to every client, with the state and the traffic of their services but
     /// without addresses. False by default; the internal listener shows them in any case.
     pub list_routes: bool,
-    /// Whether errors and the health of the public listener tell every client the details: addresses, files,
-    /// and the names of services, instances and other routes. False by default; the access log and the
-    /// internal listener have them in any case.
+    /// Whether errors and health pages of the public listener show every client internal details: addresses,
+    /// files, and the names of services, instances and other routes. False by default; the access log and the
+    /// internal listener always show them.
     pub error_details: bool,
     /// Services that get no route, in addition to the gateway itself. By default `consul`, under which Consul
     /// lists its own servers, and `kubernetes`, the API server: neither is meant for clients of a
@@ -181,7 +181,7 @@ impl Default for Config {
 }
 
 impl Config {
-    /// Whether listeners of the Gateway API bring certificates for client connections.
+    /// Whether listeners of the Gateway API provide certificates for client connections.
     pub(crate) fn serves_tls_listeners(&self) -> bool {
         #[cfg(feature = "kubernetes")]
         return self.gateway_api.as_ref().is_some_and(|api| api.tls);

@@ -1,4 +1,4 @@
-//! What is needed to serve a client's connection with any version of HTTP, and how serving it ended.
+//! What is needed to serve a client's connection, with HTTP/1 or HTTP/2, and how serving it ended.
 
 use std::future::poll_fn;
 use std::io;

@@ -5,9 +5,9 @@
 //! conflict of both fields as RFC 9112, section 6.3, permits: it drops the length, reads the chunks and closes
 //! the connection after the response. So a second request can't be smuggled in, but a body can: a
 //! filter in front of the gateway that uses the length inspects different bytes than the service
-//! receives. Likewise, section 2.2 permits a line feed alone as the end of a line, and a filter in front may
-//! take it for a part of the line. Therefore both are rejected. hyper's header map shows neither, so the bytes
-//! of the connection are scanned.
+//! receives. Likewise, section 2.2 lets a recipient accept a line feed alone as the end of a line, and a filter
+//! in front may take it for a part of the line. Therefore both are rejected. hyper's header map shows neither,
+//! so the bytes of the connection are scanned.
 
 use std::mem::take;
 use std::sync::{Arc, OnceLock};
@@ -35,8 +35,8 @@ impl FramingFault {
     }
 }
 
-/// Reads the lines of request heads and skips bodies, up to the first fault or the first line that hyper
-/// rejects too. No further request of the connection is served.
+/// Reads the lines of request heads and skips bodies. Stops at the first fault, or at the first line that hyper
+/// rejects as well: no further request of the connection is served then.
 #[derive(Default)]
 pub(crate) struct Scanner {
     fault: FramingFault,

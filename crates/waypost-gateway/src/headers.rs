@@ -50,7 +50,7 @@ pub(crate) fn strip_hop_by_hop(headers: &mut HeaderMap) {
     remove_where(headers, is_hop_by_hop);
 }
 
-/// Removes the headers whose names have a property.
+/// Removes the headers for whose names `is_removed` returns true.
 pub(crate) fn remove_where(headers: &mut HeaderMap, is_removed: impl Fn(&HeaderName) -> bool) {
     while let Some(name) = headers.keys().find(|name| is_removed(name)) {
         let name = name.clone();

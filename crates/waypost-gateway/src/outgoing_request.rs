@@ -43,7 +43,8 @@ pub(crate) struct OutgoingRequest<'a> {
     pub(crate) trace: Option<TraceHeaders>,
 }
 
-/// A response, and its HTTP/1 connection, which must be polled for the body. An HTTP/2 connection has a task.
+/// A response, and its HTTP/1 connection, which must be polled to receive the body. An HTTP/2 connection has its
+/// own task.
 pub(crate) struct AttemptResponse {
     pub(crate) response: Response<Incoming>,
     pub(crate) connection: Option<Http1>,
@@ -108,8 +109,8 @@ impl OutgoingRequest<'_> {
         }
     }
 
-    /// The error if the client or the instance has exceeded a time limit; otherwise sets the deadline to the
-    /// next check. `began` is the start of the attempt.
+    /// Returns an error if the client or the instance has exceeded a time limit, and otherwise sets the deadline
+    /// to the next check. `began` is when the attempt began, in milliseconds since the worker started.
     fn overdue(&self, began: u64) -> Option<AttemptError> {
         if !self.deadline.has_passed() {
             return None;
@@ -186,7 +187,7 @@ impl OutgoingRequest<'_> {
         self.until_end(first)
     }
 
-    /// `time`, or the time left for the request if that is shorter.
+    /// The shorter of `time` and the time that is left for the whole request.
     fn until_end(&self, time: Duration) -> Duration {
         match self.ends_at {
             Some(end) => time.min(Duration::from_millis(

@@ -18,7 +18,7 @@ pub(crate) struct Problem {
     /// A fixed identifier, which the access log shows too.
     pub(crate) reason: &'static str,
     pub(crate) detail: String,
-    /// What only operators may learn. Boxed, so that a problem is small.
+    /// What only operators may see. Boxed, so that a problem is small.
     internals: Option<Box<Internals>>,
     /// Whether the client may repeat the same request.
     pub(crate) retryable: bool,
@@ -33,7 +33,7 @@ pub(crate) struct Problem {
 /// route. They are for the log, and for clients that may see them.
 #[derive(Clone, Debug, Default)]
 struct Internals {
-    /// Replaces the detail.
+    /// Replaces the public detail.
     detail: Option<String>,
     extensions: Map<String, Value>,
 }
@@ -88,7 +88,7 @@ impl Problem {
         self
     }
 
-    /// Sets the detail for operators, which names what the other one doesn't.
+    /// Sets the detail for operators. Other clients see only the public detail.
     pub(crate) fn internal_detail(mut self, detail: impl Into<String>) -> Self {
         self.internals.get_or_insert_default().detail = Some(detail.into());
         self
@@ -101,14 +101,14 @@ impl Problem {
         self
     }
 
-    /// The detail for the log.
+    /// The detail for operators if there is one, otherwise the public detail.
     pub(crate) fn full_detail(&self) -> &str {
         let internals = self.internals.as_ref();
         let detail = internals.and_then(|internals| internals.detail.as_deref());
         detail.unwrap_or(&self.detail)
     }
 
-    /// The same problem, for a client that may see internals.
+    /// The same problem with the internals, for a client that may see them.
     pub(crate) fn with_internals(mut self) -> Self {
         if let Some(internals) = self.internals.take() {
             self.extensions.extend(internals.extensions);

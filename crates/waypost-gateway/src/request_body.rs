@@ -276,8 +276,8 @@ impl Source {
                 }
                 self.buffer(&frame);
                 self.extend_copy(&frame);
-                // Nothing follows trailers. hyper doesn't poll for the end after them, and `is_end_stream` may not
-                // know of it before it has been polled.
+                // Trailers are the last frame. hyper doesn't poll again after them, and until the end is polled,
+                // `is_end_stream` may still be false.
                 self.ended = frame.is_trailers() || self.incoming.is_end_stream();
                 if self.ended {
                     self.complete_copy();

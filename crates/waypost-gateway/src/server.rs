@@ -108,7 +108,7 @@ impl Server {
         request: Request<Incoming>,
         client: Arc<Client>,
     ) -> Response<ResponseBody> {
-        // Passed on by reference, since each move of a request copies much.
+        // Passed by reference from here on, since a request is large and each move would copy it.
         let (parts, body) = request.into_parts();
         let mut request = Request::from_parts(parts, ());
         if tunnel::is_websocket_connect(&request) {

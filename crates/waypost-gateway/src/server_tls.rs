@@ -1,5 +1,5 @@
-//! TLS of clients' connections: certificates by name. Those in files are read again when the files change;
-//! those of the Gateway API's listeners are replaced by its controller.
+//! TLS for client connections, with certificates that are selected by server name (SNI). Those in files are read
+//! again when the files change; those of the Gateway API's listeners are replaced by its controller.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -38,7 +38,7 @@ pub(crate) struct ServerTls {
 }
 
 impl ServerTls {
-    /// `None` without certificates: there are no files, and no listeners that bring theirs.
+    /// `None` if there can be no certificates: neither files nor listeners of the Gateway API with TLS.
     ///
     /// # Errors
     /// If a file can't be read, or does not contain a certificate or key.
@@ -142,12 +142,12 @@ impl Pem {
     }
 }
 
-/// Reads a certificate, followed by the intermediate certificates, and its private key: each with the place
-/// it comes from, and as PEM.
+/// Parses a certificate, followed by the intermediate certificates, and its private key. Each argument is the
+/// name of the source, for errors, and its content as PEM.
 ///
 /// # Errors
-/// What is wrong, and in which of the two places. No part of the content is shown, since it may be a private
-/// key, even in the place of the certificate.
+/// What is wrong, and in which source. The content is never shown, since it may be a private key, even where a
+/// certificate should be.
 pub(crate) fn certified_key(
     (certificate_place, certificate): (&str, &[u8]),
     (key_place, key): (&str, &[u8]),
@@ -171,7 +171,7 @@ pub(crate) fn certified_key(
 /// A listener of the Gateway API that clients reach over TLS.
 #[cfg_attr(not(feature = "kubernetes"), allow(dead_code))]
 pub(crate) struct TlsListener {
-    /// The names that belong to it; `None` for all.
+    /// The server names that it serves; `None` for all.
     pub(crate) hostname: Option<HostPattern>,
     pub(crate) certificates: ListenerCertificates,
 }
@@ -182,7 +182,7 @@ pub(crate) struct TlsListener {
 pub(crate) enum ListenerCertificates {
     /// In the files of the gateway.
     Files,
-    /// Here. If there are none, handshakes for its names fail.
+    /// The listener's own certificates. If there are none, handshakes for its names fail.
     Own(Vec<Arc<CertifiedKey>>),
 }
 
@@ -198,10 +198,10 @@ impl TlsListener {
     }
 }
 
-/// All certificates.
+/// The certificates of the gateway's port.
 #[derive(Default)]
 struct Certificates {
-    /// Those in files, in the order of the configuration.
+    /// The certificates in files, in the order of the configuration.
     files: ArcSwap<Vec<Arc<CertifiedKey>>>,
     /// The listeners of the Gateway API in their order of precedence.
     listeners: ArcSwap<Vec<TlsListener>>,
@@ -210,9 +210,9 @@ struct Certificates {
 impl Certificates {
     /// The certificate for a client that requests this name, which is in lower case.
     ///
-    /// The most specific listener for the name decides: others' certificates are not used, even if it has
-    /// none itself. Names of no listener get a certificate in a file. A client without a name gets that of
-    /// a listener for all names, otherwise any: the host of its requests decides later.
+    /// The most specific listener that matches the name decides: if it has no certificates, those of others are
+    /// not used instead. If no listener matches, the certificates in files are used. A client that requests no
+    /// name gets a certificate of a listener for all names, or else any: its requests are routed by their host.
     fn choose(&self, name: Option<&str>) -> Option<Arc<CertifiedKey>> {
         let (files, listeners) = (self.files.load(), self.listeners.load());
         let matches = |listener: &&TlsListener| name.is_none_or(|name| listener.matches(name));
@@ -239,7 +239,7 @@ impl Certificates {
     }
 }
 
-/// The first certificate for a name, otherwise the first of all.
+/// The first certificate that is valid for a name, or else the first of all.
 fn first_for<'a>(
     name: Option<&str>,
     keys: impl Iterator<Item = &'a Arc<CertifiedKey>> + Clone,

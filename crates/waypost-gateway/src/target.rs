@@ -114,11 +114,11 @@ fn is_valid_host(host: &[u8]) -> bool {
     }
 }
 
-/// Whether a path has a segment `.` or `..` in any spelling that some server resolves: with encoded dots,
-/// between encoded slashes or backslashes, or with parameters after a semicolon. It would lead out of the
-/// instance's prefix, or to the path of another route.
+/// Whether a path has a segment `.` or `..`, in any spelling that some server resolves: with encoded dots,
+/// between encoded slashes or backslashes, or with parameters after a semicolon. Such a path would lead out of
+/// the instance's prefix, or to a path of another route.
 pub(crate) fn has_dot_segment(path: &str) -> bool {
-    // Most paths have neither.
+    // Most paths have neither character.
     if memchr::memchr2(b'.', b'%', path.as_bytes()).is_none() {
         return false;
     }
@@ -130,7 +130,7 @@ pub(crate) fn has_dot_segment(path: &str) -> bool {
     }
 }
 
-/// 1 for a segment that is `.`, 2 for `..`, also with encoded dots; 0 for all others.
+/// The number of dots of a segment `.` or `..`, whose dots may be encoded; 0 for all other segments.
 pub(crate) fn dots(segment: &[u8]) -> usize {
     fn after_dot(text: &[u8]) -> Option<&[u8]> {
         match text {

@@ -8,7 +8,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-/// Buffers of up to this many bytes in total are copied into one.
+/// Buffers with at most this many bytes in total are joined.
 const MAX_JOINED: usize = 2048;
 
 /// A connection from a client or to an instance.
@@ -31,7 +31,7 @@ impl Transport {
         if let Self::Tls(stream) = self
             && !stream.get_ref().1.wants_read()
         {
-            // It has decrypted bytes that were not read yet.
+            // There are decrypted bytes that have not been read yet.
             return Poll::Ready(Ok(()));
         }
         self.socket().poll_read_ready(cx)
@@ -96,8 +96,8 @@ impl AsyncWrite for Transport {
     }
 }
 
-/// Writes buffers. Small ones, such as the head of a message and a short body, are joined first: a `writev`,
-/// even of one buffer, takes longer than copying them and a `send`.
+/// Writes buffers. Small ones, such as the head of a message and a short body, are joined first: copying them
+/// and calling `send` takes less time than `writev`, even for a single buffer.
 fn write_joined(
     stream: Pin<&mut TcpStream>,
     cx: &mut Context<'_>,

@@ -8,7 +8,7 @@ use super::objects::{CertificateRef, Gateway, ListenerTls, Objects};
 use super::secrets::Secrets;
 use crate::server_tls::ListenerCertificates;
 
-/// The TLS option of a listener that says that its certificates are in the gateway's files.
+/// The TLS option of a listener whose certificates are in the gateway's files. Its value is `files`.
 const CERTIFICATES_OPTION: &str = "waypost.dev/certificates";
 
 /// The certificates of a listener.
@@ -16,7 +16,7 @@ pub(super) struct ResolvedTls {
     pub(super) certificates: ListenerCertificates,
     /// The Secrets that have to be read.
     pub(super) secrets: Vec<ObjectKey>,
-    /// References that can't be resolved, or whose Secret can't be used now.
+    /// Why references can't be resolved, or their Secrets can't be used at the moment.
     pub(super) unresolved: Option<Problem>,
     /// Whether a Secret has not been read yet.
     pub(super) is_pending: bool,
@@ -41,7 +41,7 @@ impl ResolvedTls {
     }
 }
 
-/// What is needed to find certificates.
+/// What is needed to find the certificates of a listener.
 #[derive(Clone, Copy)]
 pub(super) struct CertificateSources<'a> {
     pub(super) objects: &'a Objects,
@@ -142,7 +142,7 @@ impl CertificateSources<'_> {
         }
         let own = gateway.metadata.namespace.as_str();
         let namespace = reference.namespace.as_deref().unwrap_or(own);
-        // They become part of a URL.
+        // Both become part of a URL.
         if let Some(wrong) = [namespace, name].into_iter().find(|it| !is_name(it)) {
             return Err(invalid(format!("{wrong:?} is no name of a Secret")));
         }
@@ -158,7 +158,7 @@ impl CertificateSources<'_> {
     }
 }
 
-/// Whether this can be the name of an object or a namespace: a DNS subdomain (RFC 1123).
+/// Whether this is a valid name of an object or a namespace: a DNS subdomain (RFC 1123).
 fn is_name(name: &str) -> bool {
     let is_inner = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let is_label = |label: &str| {

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-/// The largest number of characters in a message, by the schema of the CustomResourceDefinitions.
+/// The maximum length of a message in characters, from the schema of the CustomResourceDefinitions.
 const MAX_MESSAGE: usize = 32_768;
 
 /// A placeholder for the time at which the status is written.
@@ -68,7 +68,8 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    /// One problem with the reason of the first and the messages of all; `None` if there are none.
+    /// Joins problems into one, which has the reason of the first and the messages of all. `None` if there are
+    /// none.
     pub(super) fn join(problems: Vec<Self>) -> Option<Self> {
         let reason = problems.first()?.reason;
         let mut messages: Vec<_> = problems.into_iter().map(|it| it.message).collect();

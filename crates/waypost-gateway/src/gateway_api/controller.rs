@@ -1,4 +1,4 @@
-//! Follows the objects and the Secrets, replaces the routes and the certificates, and hands changes of status to
+//! Follows the objects and the Secrets, replaces the routes and the certificates, and passes status changes to
 //! the writer.
 
 use std::collections::BTreeSet;
@@ -57,7 +57,8 @@ pub(crate) async fn follow(config: &Config, routes: &Routes, tls: Option<&Server
                 Ok(()) = known_secrets.changed() => {}
             }
             if watched.is_empty() {
-                // Secrets that the snapshot names are used with the first report about the objects.
+                // Only Secrets that the snapshot file names have been read. They are applied with the first report
+                // about the objects.
                 continue;
             }
             let secrets = known_secrets.borrow_and_update().clone();

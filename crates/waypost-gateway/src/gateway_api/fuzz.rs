@@ -36,7 +36,7 @@ pub(crate) fn translate_route(text: &[u8]) {
 }
 
 /// Reads all objects of a cluster, computes their status and writes it, once for a gateway with HTTP and once
-/// with HTTPS. Then nothing is left to change: otherwise the gateway would write a status again and again.
+/// with HTTPS. Asserts that no status is left to change: otherwise the gateway would write it again and again.
 pub(crate) fn resolve_objects(text: &[u8]) {
     let Ok(mut objects) = serde_json::from_slice::<Objects>(text) else {
         return;
@@ -49,7 +49,7 @@ pub(crate) fn resolve_objects(text: &[u8]) {
             has_tls,
             ..settings()
         };
-        // As after the first attempt to read each Secret.
+        // As if each Secret had been read: before that, the status of the Gateway isn't written.
         let wanted = resolve(&objects, &Secrets::new(), &settings).secrets;
         let secrets = wanted.into_iter().map(|key| (key, Secret::default()));
         let secrets = secrets.collect();
@@ -65,7 +65,7 @@ pub(crate) fn resolve_objects(text: &[u8]) {
     }
 }
 
-/// Reads a Secret. What is wrong with it must not show any of its entries.
+/// Reads a Secret. Asserts that an error contains no line of its certificate or key.
 pub(crate) fn read_secret(text: &[u8]) {
     let Ok(secret) = serde_json::from_slice::<Value>(text) else {
         return;

@@ -17,9 +17,9 @@ pub(super) struct ServedListener<'a> {
     pub(super) hostname: Option<HostPattern>,
     /// Why it isn't accepted.
     pub(super) problem: Option<Problem>,
-    /// Its certificates, if it has the protocol of a gateway with TLS and its TLS settings are supported.
+    /// Its certificates. `None` if the gateway or the listener has no TLS, or its TLS settings aren't supported.
     pub(super) tls: Option<ResolvedTls>,
-    /// Why its TLS settings are refused.
+    /// Why its TLS settings aren't supported.
     invalid_tls: Option<Problem>,
     /// Kinds of routes that aren't supported.
     invalid_kinds: Option<Problem>,
@@ -96,7 +96,7 @@ fn invalid_kinds(listener: &Listener) -> Option<Problem> {
 }
 
 impl ServedListener<'_> {
-    /// Whether clients can reach its routes: it is accepted, and over TLS there is a certificate.
+    /// Whether clients can reach its routes: it is accepted and, with TLS, has a certificate.
     pub(super) fn is_served(&self) -> bool {
         self.problem.is_none() && self.tls.as_ref().is_none_or(ResolvedTls::is_usable)
     }

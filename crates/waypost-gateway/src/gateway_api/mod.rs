@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!  objects ──► controller ──► resolve ──► routes ──► the route table
-//!  watched         ▲          pure    ├─► certificates ──► the TLS of the port
+//!  watched         ▲          pure    ├─► certificates ──► server TLS
 //!                  │                  └─► changes ──► status writer
 //!  secrets ────────┘
 //!  read by name
@@ -60,8 +60,8 @@ pub struct GatewayApi {
     /// [`Config::tls`](crate::Config::tls) is empty. Listeners name the Secrets with their certificates in
     /// `certificateRefs`. False by default.
     pub tls: bool,
-    /// How often these Secrets are read, so that a renewed certificate is used. One that can't be used is
-    /// read again sooner, after 5 s at first. 30 s by default.
+    /// How often these Secrets are read to notice renewed certificates. 30 s by default. A Secret that can't
+    /// be used is read again sooner: after 5 s, and then at doubling intervals.
     pub secret_interval: Duration,
     /// The port that listeners must have: the port at which clients reach this gateway. 80 by default.
     pub port: u16,

@@ -32,8 +32,8 @@ pub(crate) struct Objects {
 }
 
 impl Objects {
-    /// Whether a ReferenceGrant allows objects of a kind of the Gateway API in one namespace to refer to an
-    /// object of a kind of the core in another one.
+    /// Whether a ReferenceGrant allows objects of the Gateway API in one namespace to refer to an object of the
+    /// core API group in another one.
     pub(super) fn is_granted(
         &self,
         (from_kind, from_namespace): (&str, &str),

@@ -90,7 +90,8 @@ pub(super) fn resolve(objects: &Objects, secrets: &Secrets, settings: &Settings)
         let of_gateway = served.iter().zip(&attached);
         let of_gateway = of_gateway.filter(|(it, _)| std::ptr::eq(it.gateway, gateway));
         let of_gateway: Vec<_> = of_gateway.collect();
-        // Otherwise each start of the gateway would report problems for a moment.
+        // While Secrets are still being read, the status stays as it is. Otherwise each start of the gateway
+        // would report problems for a moment.
         let is_pending = |tls: &ResolvedTls| tls.is_pending;
         if !(of_gateway.iter()).any(|(it, _)| it.tls.as_ref().is_some_and(is_pending)) {
             changes.extend(gateway_status(gateway, &of_gateway, settings));

@@ -1,8 +1,8 @@
 //! The Secrets with the certificates of listeners. Each is read by its name, so the gateway needs no permission
 //! to list Secrets; see docs/decisions/reading-secrets.md.
 //!
-//! A certificate that was valid once stays in use while its Secret can't be read, is deleted or has other
-//! content. It ends with the reference to the Secret.
+//! A valid certificate stays in use while its Secret can't be read, is deleted or has invalid content. It is
+//! forgotten when no listener refers to the Secret any more.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -20,35 +20,36 @@ use waypost::{ProviderError, ProviderErrorKind};
 use super::objects::SECRETS;
 use crate::server_tls::certified_key;
 
-/// The first pause before a Secret that can't be used is read again. It doubles up to the interval.
+/// The first pause before a Secret that can't be used is read again. It doubles each time, up to the interval.
 const RETRY: Duration = Duration::from_secs(5);
 /// How many Secrets are read at the same time.
 const CONCURRENCY: usize = 8;
-/// The longest description of a problem.
+/// The maximum length of the description of a problem, in characters.
 const MAX_PROBLEM: usize = 1000;
 
-/// The Secrets that have been read at least once, or failed to be.
+/// The Secrets that were read at least once, successfully or not.
 pub(super) type Secrets = BTreeMap<ObjectKey, Secret>;
 
 /// What is known about a Secret.
 #[derive(Clone, Default)]
 pub(super) struct Secret {
-    /// The certificate that was valid last.
+    /// The last valid certificate.
     pub(super) certificate: Option<Arc<CertifiedKey>>,
-    /// Why the Secret can't be used now.
+    /// Why the Secret can't be used at the moment.
     problem: Option<SecretProblem>,
 }
 
-/// Why a Secret can't be used, to be read after its name.
+/// Why a Secret can't be used. The text continues a sentence that begins with the Secret's name.
 #[derive(Clone, PartialEq, Eq)]
 struct SecretProblem {
     text: String,
-    /// The error of the request; `None` if the content is wrong or there is no such Secret.
+    /// The kind of error if the request failed; `None` if the content is wrong or there is no such Secret.
     request: Option<ProviderErrorKind>,
 }
 
 impl Secret {
-    /// Why it can't be used and what follows from that, to be read after its name.
+    /// Why it can't be used, and whether a certificate stays in use. Continues a sentence that begins with its
+    /// name.
     pub(super) fn explanation(&self) -> Option<String> {
         let problem = &self.problem.as_ref()?.text;
         Some(match &self.certificate {
@@ -73,7 +74,7 @@ impl Secret {
                 self.problem = None;
             }
             Err(problem) => {
-                // Texts of failed requests vary.
+                // The texts of failed requests vary, so only their kinds are compared.
                 let is_known = self.problem.as_ref().is_some_and(|known| {
                     *known == problem
                         || (known.request.is_some() && known.request == problem.request)
@@ -142,7 +143,8 @@ pub(super) fn certificate(secret: &Value) -> Result<CertifiedKey, String> {
         .map_err(|error| format!("can't be used: {error}"))
 }
 
-/// Reads the wanted Secrets, those in use at this interval, as long as it is polled. Never returns.
+/// Reads the wanted Secrets again and again, as long as it is polled: usable ones at this interval, others
+/// sooner. Never returns.
 pub(super) async fn follow(
     client: &ObjectClient,
     interval: Duration,
@@ -181,7 +183,7 @@ pub(super) async fn follow(
     }
 }
 
-/// Replaces what is known. Returns whether anything has changed.
+/// Replaces the known Secrets by those of the entries. Returns whether anything has changed.
 fn replace(known: &mut Secrets, entries: &BTreeMap<ObjectKey, Entry>) -> bool {
     let is_same = known.len() == entries.len()
         && (known.iter().zip(entries)).all(|((key, secret), (other_key, entry))| {
@@ -236,7 +238,7 @@ impl Entry {
 
 #[cfg(test)]
 impl Secret {
-    /// With a certificate for this name.
+    /// A Secret with a certificate for this name.
     pub(super) fn valid(name: &str) -> Self {
         let mut secret = Self::default();
         secret.apply(
@@ -246,7 +248,7 @@ impl Secret {
         secret
     }
 
-    /// As the API server has none of this name.
+    /// A Secret that doesn't exist.
     pub(super) fn missing() -> Self {
         let mut secret = Self::default();
         secret.apply(&ObjectKey::new("shop", "missing"), Ok(None));

@@ -42,7 +42,7 @@ pub(crate) struct Pages {
     tracer: Arc<Tracer>,
     access_log: Option<AccessLog>,
     lists_routes: bool,
-    /// Whether the public pages have details.
+    /// Whether public pages show details, as [`Config::error_details`].
     shows_details: bool,
 }
 
@@ -169,7 +169,8 @@ impl Pages {
         })
     }
 
-    /// The errors of checks and the state of the registry are details.
+    /// The health of the gateway itself. Without `details`, the errors of checks and the state of the registry
+    /// are left out.
     async fn own_health(&self, details: bool, with_registry: bool) -> Response<ResponseBody> {
         let report = self.health.report().await;
         let status = if report.is_serving() {

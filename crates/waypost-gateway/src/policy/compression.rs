@@ -56,7 +56,7 @@ impl CompressionRules {
 
     /// Prepares the head of a response, and returns whether its body has to be compressed.
     pub(crate) fn prepare<B: Body>(&self, is_accepted: bool, response: &mut Response<B>) -> bool {
-        // The response to HEAD has no body, but the same headers as that to GET.
+        // A response to HEAD has no body, but must have the same headers as the response to GET.
         let declared = response.headers().get(header::CONTENT_LENGTH);
         let declared = declared.and_then(|size| size.to_str().ok()?.parse().ok());
         let size = declared.or_else(|| response.body().size_hint().exact());

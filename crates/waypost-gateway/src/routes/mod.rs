@@ -331,8 +331,8 @@ impl Routes {
     ///
     /// # Errors
     /// If there is none and the registry has never listed the service, or does not answer; or if a server
-    /// that normalizes the path or ignores letter case could take it for one of another route, whose policies
-    /// would not apply.
+    /// that normalizes the path or ignores letter case could take it for a path of another route, whose
+    /// policies would be bypassed.
     pub(crate) async fn find(
         &self,
         host: Option<&str>,

@@ -1,4 +1,4 @@
-//! Redirects by the gateway itself.
+//! Redirects that the gateway itself sends.
 
 use http::uri::PathAndQuery;
 use http::{HeaderValue, Response, StatusCode, header};

@@ -69,7 +69,8 @@ pub(crate) struct Route {
     pub(crate) mirror: Option<Arc<MirrorTo>>,
 }
 
-/// What keeps requests away from a service, as configured; it allows all by default.
+/// The policies of a route that can refuse requests, as configured: authentication, authorisation and rate
+/// limit. The default refuses none.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Guard {
     auth: AuthSpec,

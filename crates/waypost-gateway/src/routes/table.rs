@@ -31,14 +31,14 @@ pub(super) struct RouteTable {
 #[derive(Clone, Debug, Default)]
 struct GuardedPaths {
     by_segment: HashMap<String, Vec<GuardedPath>>,
-    /// Those without a literal first segment.
+    /// The patterns without a literal first segment.
     others: Vec<GuardedPath>,
 }
 
 #[derive(Clone, Debug)]
 struct GuardedPath {
     path: PathPattern,
-    /// The position of the route.
+    /// The position of the route in `explicit`.
     at: usize,
 }
 
@@ -119,9 +119,9 @@ impl RouteTable {
         }
     }
 
-    /// A route that a request would get if its path were in another letter case, which has another guard than
-    /// the request's own `route`. A service that ignores letter case would respond as if to a request through
-    /// that route. Routes that differ in letter case alone were written so on purpose.
+    /// A route with a different guard that would match instead of `route` if letter case were ignored. A service
+    /// that ignores letter case would respond to the request as if it had passed that guard. Two routes whose
+    /// paths differ only in letter case were configured on purpose, so neither counts for the other.
     pub(super) fn guarded_in_other_case(
         &self,
         route: &Arc<Route>,
@@ -184,7 +184,7 @@ impl GuardedPaths {
         self.by_segment.is_empty() && self.others.is_empty()
     }
 
-    /// Those that match a path in lower case.
+    /// The guarded paths that match a path in lower case.
     fn matching(&self, path: &str) -> impl Iterator<Item = &GuardedPath> {
         let of_segment = self.by_segment.get(first_segment(path));
         let all = of_segment.into_iter().flatten().chain(&self.others);

@@ -33,10 +33,10 @@ pub(crate) struct Http1 {
 
 /// hyper's future for a connection. It reads and writes while it is polled.
 struct ConnectionIo {
-    /// `None` once the connection has ended. Dropping it returns a request that was not sent. It can be
-    /// upgraded; the trait is needed because its type can't be named.
+    /// `None` once the connection has ended. Dropping the future returns a request that was not sent. It is
+    /// boxed because the type of an upgradeable connection can't be named.
     future: Option<BoxFuture<'static, hyper::Result<()>>>,
-    /// Whether it may wake the task that has driven it.
+    /// Whether it was last driven with the waker of a task, which it may still wake.
     wakes_task: bool,
 }
 
@@ -103,7 +103,7 @@ impl Http1 {
     ) -> impl Future<Output = Result<Response<Incoming>, SendError>> {
         let Self { sender, io, .. } = self;
         let is_reused = self.is_reused;
-        // Not in the future, which would copy the request each time it is moved.
+        // Outside the future: a request in it would be copied each time the future is moved.
         let response = sender.try_send_request(request);
         async move {
             let mut response = pin!(response);
@@ -134,9 +134,10 @@ impl Http1 {
         self.io.future.is_some() && self.sender.is_ready()
     }
 
-    /// As [`is_ready`](Self::is_ready), after a response has been read.
+    /// Like [`is_ready`](Self::is_ready), but usually without I/O: for a connection whose response has just been
+    /// read.
     pub(super) fn is_ready_again(&mut self) -> bool {
-        // Usually it has become ready when it was last driven.
+        // Usually it became ready when it was last driven.
         let is_ready = self.io.future.is_some() && !self.io.wakes_task && self.sender.is_ready();
         is_ready || self.is_ready()
     }
@@ -167,9 +168,9 @@ impl ConnectionIo {
         self.wakes_task = true;
     }
 
-    /// As [`drive`](Self::drive), but no task is woken. hyper wakes the last task that has driven the
-    /// connection when the body is polled and when a request is sent. If that were this task, it would be
-    /// polled once more for nothing.
+    /// Like [`drive`](Self::drive), but wakes no task. When a body is polled or a request is sent, hyper wakes the
+    /// task that last drove the connection. If that were the current task, it would be polled once more for
+    /// nothing.
     fn drive_quietly(&mut self) {
         self.drive(&mut Context::from_waker(Waker::noop()));
         self.wakes_task = false;
@@ -202,7 +203,7 @@ pub(crate) fn poll_frame(
         return polled;
     }
     if !connection.io.wakes_task {
-        // The rest of a short response has arrived with its head.
+        // The rest of a short response has usually arrived with its head.
         connection.io.drive_quietly();
         let polled = incoming.as_mut().poll_frame(&mut noop);
         if polled.is_ready() {
