@@ -113,7 +113,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_level_is_called_as_in_consul() {
+    fn levels_have_the_names_that_consul_uses() {
         for (text, level) in [
             ("TRACE", Some(LogLevel::Debug)),
             ("debug", Some(LogLevel::Debug)),

@@ -149,7 +149,7 @@ fn log_to_stderr(level: Level, filter: &str) {
         .try_init();
 }
 
-/// The filter in `RUST_LOG`, unless that is empty or not a filter.
+/// The filter in `RUST_LOG`, unless it is empty or invalid.
 fn chosen_targets(variable: &str) -> Option<Targets> {
     let filter = Some(variable.trim()).filter(|it| !it.is_empty());
     filter?.parse().ok()

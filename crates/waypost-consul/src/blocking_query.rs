@@ -130,8 +130,8 @@ impl<D: Decoder> QueryState<D> {
             check_leader(agent, &response)?;
             let rules = &self.query.required_rules;
             self.query.agents.check_rules(agent, rules).await?;
-            // The query was interrupted, or the index went back, and now the instances are gone: the
-            // registry may have been replaced or restored.
+            // The instances are gone after the query was interrupted or the index went back: the registry
+            // may have been replaced or restored.
             let had_some = self
                 .last
                 .as_ref()
@@ -144,13 +144,13 @@ impl<D: Decoder> QueryState<D> {
         Ok(item)
     }
 
-    /// The error for instances that are gone, if the servers were restored from an older state.
+    /// The error to report for missing instances if the index went back, because the servers were restored from
+    /// an older state.
     fn restored(&self, agent: &AgentClient, response: &Response) -> Option<ProviderError> {
         let (before, now) = (self.index?, index(response)?);
         (now < before).then(|| {
-            let message = format!(
-                "restored from an older state: the index is {now} instead of {before} or more"
-            );
+            let message =
+                format!("restored from an older state: the index went back from {before} to {now}");
             agent.error(ProviderErrorKind::Unconfirmed, message)
         })
     }

@@ -17,7 +17,7 @@ use tokio::time::{Instant, timeout};
 ///
 /// For the same reason, the connections of a program that has ended count until the end of their waits. So that
 /// a program that is restarted again and again doesn't use up the connections of its host, a query waits at
-/// most for half of the time for which the program has been running.
+/// most half as long as the program has been running.
 #[derive(Debug)]
 pub(super) struct ConnectionLimit {
     permits: Semaphore,

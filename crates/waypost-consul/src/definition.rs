@@ -127,9 +127,9 @@ fn check_definition(
         body.insert(key.to_owned(), value);
     };
     set("CheckID", check_id(instance.id(), position).into());
-    // Until its first run or report, up to an interval later, Consul considers a check critical. An
-    // instance that has just run its own checks needn't wait for that, and the report to a TTL check
-    // follows at once.
+    // Consul considers a check critical until its first run or report, up to an interval later. An
+    // instance that has just run its own checks needn't wait for that. Nor does a TTL check, since this
+    // process sends its first report right after the registration.
     let is_ttl = matches!(check.kind(), CheckKind::Ttl(_));
     if is_ttl || report.health != Health::Unchecked {
         set("Status", check_status(report.health).into());

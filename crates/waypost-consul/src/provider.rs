@@ -436,9 +436,9 @@ impl ConsulBuilder {
     /// Sets how many connections may wait for changes at the same time. Default: 80. Each watched
     /// service needs one, and an agent closes connections of one client beyond
     /// `limits.http_max_conns_per_client` (default 200). If more services are watched, they share the
-    /// connections, and a change may be noticed up to 10 s later; to avoid that, raise both limits. An agent
-    /// counts the connections of a program that has ended for up to [`wait`](Self::wait), so its limit should
-    /// be at least twice this number and 40.
+    /// connections, and a change may be noticed up to 10 s later; to avoid that, raise both limits. After a
+    /// program has ended, an agent counts its connections until their waits are over, which is up to 17/16 of
+    /// [`wait`](Self::wait). So the agent's limit should be at least twice this number plus 40.
     ///
     /// All other requests (first reads, registrations, heartbeats) share 32 more connections, whatever
     /// the number of services, and up to 32 are kept idle.

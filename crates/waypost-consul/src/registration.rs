@@ -17,7 +17,7 @@ pub(super) async fn register(
 ) -> Result<(), ProviderError> {
     let mut body = service_definition(registration, report);
     let id = registration.instance().id();
-    // An agent that was wiped would otherwise consider each check critical until its next run.
+    // Otherwise, an agent that has lost its data would consider each check critical until its next run.
     for check in body["Checks"].as_array_mut().into_iter().flatten() {
         let known = check["CheckID"].as_str();
         let known = known.and_then(|check| agent.registered_instances.status(id, check));

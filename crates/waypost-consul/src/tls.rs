@@ -139,8 +139,8 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, ConfigError
     Ok(all)
 }
 
-/// Why a file has no usable certificate or key. Other errors than those of reading the file have parts of its
-/// content in their text, which may be a private key.
+/// Why a file has no usable certificate or key. Only I/O errors are shown: others quote the file, which may
+/// contain a private key.
 fn pem_problem(wanted: &str, cause: &pem::Error) -> String {
     match cause {
         pem::Error::Io(cause) => format!("can't be read: {cause}"),

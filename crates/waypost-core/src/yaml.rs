@@ -142,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn a_value_of_the_wrong_type_is_answered_with_the_values_of_the_right_one() {
+    fn the_error_for_a_value_of_the_wrong_type_says_what_is_expected() {
         fn error_of<T: serde::de::DeserializeOwned>() -> String {
             let parsed = parse_yaml::<BTreeMap<String, T>>("a.yaml", "a: x\n");
             parsed.err().unwrap().to_string()

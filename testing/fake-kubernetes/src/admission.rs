@@ -140,7 +140,7 @@ fn set_slice_defaults(slice: &mut Value) {
     }
 }
 
-/// A Secret for TLS must have both entries, but their content isn't checked.
+/// A Secret of type `kubernetes.io/tls` must have both entries, but their content isn't checked.
 fn secret_faults(secret: &Value) -> Vec<String> {
     if secret["type"] != "kubernetes.io/tls" {
         return Vec::new();

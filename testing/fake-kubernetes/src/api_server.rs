@@ -298,7 +298,7 @@ impl ApiServer {
         self.is_frozen.send_replace(false);
     }
 
-    /// Ends all open watches cleanly, as each is ended when its time (`timeoutSeconds`) is over.
+    /// Ends all open watches cleanly, as if their time (`timeoutSeconds`) were over.
     pub fn end_watches(&self) {
         self.cluster.watch_end.notify_waiters();
     }

@@ -25,8 +25,8 @@ const MAX_PIECE: usize = 16;
 ///
 /// # Panics
 ///
-/// If the target panics or takes 5 s of processor time, with a message that shows the input; or if there are
-/// no seeds.
+/// If the target panics or takes 5 s of processor time; the message then shows the input. Also if there are no
+/// seeds.
 pub fn fuzz(target: fn(&[u8]), seeds: &[impl AsRef<[u8]>], fragments: &[&str], inputs: usize) {
     let seeds: Vec<&[u8]> = seeds.iter().map(AsRef::as_ref).collect();
     assert!(!seeds.is_empty(), "no seeds");
@@ -44,7 +44,7 @@ pub fn fuzz(target: fn(&[u8]), seeds: &[impl AsRef<[u8]>], fragments: &[&str], i
 ///
 /// # Panics
 ///
-/// In both cases; the message shows the first 4 kB of the input.
+/// If the target panics or takes too long. The message shows the first 4 kB of the input.
 pub fn call(target: fn(&[u8]), input: &[u8]) {
     let start = processor_time();
     let result = catch_unwind(|| target(input));

@@ -234,7 +234,7 @@ mod tests {
     }
 
     #[test]
-    fn a_response_without_a_status_has_the_one_of_its_http_status() {
+    fn a_response_without_a_grpc_status_gets_the_one_for_its_http_status() {
         for (status, code) in [
             (200, "Unknown"),
             (400, "Internal"),

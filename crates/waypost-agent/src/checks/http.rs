@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn the_status_follows_from_that_of_the_response() {
+    async fn the_status_of_a_check_follows_from_the_http_status() {
         for (status, expected) in [
             ("200 OK", CheckStatus::Passing),
             ("204 No Content", CheckStatus::Passing),

@@ -380,7 +380,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn with_many_deleted_keys_the_older_half_of_the_tombstones_is_dropped_and_no_list_goes_back() {
+    fn with_many_deleted_keys_the_older_half_of_the_tombstones_is_dropped_and_no_index_goes_back() {
         let mut kv = Kv::default();
         let mut index = 0;
         let mut write = |kv: &mut Kv, change: &dyn Fn(&mut Kv, &mut Changes)| {

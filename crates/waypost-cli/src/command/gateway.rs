@@ -66,8 +66,8 @@ pub(crate) struct Gateway {
     /// waypost.dev/gateway. Services then get a route /NAME/... only if named with --only
     #[arg(long, value_name = "NAME")]
     gateway_class: Option<String>,
-    /// Serve HTTPS listeners of Gateways, whose certificates are in the Secrets that their certificateRefs
-    /// name; the gateway needs the permission to get these Secrets
+    /// Serve HTTPS listeners of Gateways, with certificates from the Secrets in their certificateRefs; the
+    /// gateway needs permission to get these Secrets
     #[arg(long, requires = "gateway_class")]
     gateway_tls: bool,
     /// Port that the listeners of Gateways must have: the port at which clients reach this gateway; with

@@ -250,7 +250,7 @@ async fn an_instance_with_a_ttl_check_is_healthy_as_soon_as_it_is_registered() {
 }
 
 #[tokio::test]
-async fn a_check_is_as_healthy_as_before_with_an_agent_that_was_wiped() {
+async fn a_check_keeps_its_status_when_its_agent_was_wiped() {
     let mut consul = Consul::start().await;
     let provider = provider_at(&consul, ConsulProvider::builder());
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -64,7 +64,7 @@ impl FromStr for Host {
             Ok(url::Host::Domain(name)) if !name.is_empty() && name.len() <= 253 => {
                 Ok(Self::Name(name.into()))
             }
-            // In another notation, such as `127.1`.
+            // `IpAddr` doesn't parse short forms such as `127.1`.
             Ok(url::Host::Ipv4(ip)) => Ok(Self::Ip(ip.into())),
             _ => Err(Invalid::new(
                 "host",

@@ -86,7 +86,7 @@ impl ClientTls {
 
 fn read_roots(file: &Path) -> Result<RootCertStore, ConfigError> {
     let bad = |problem: String| ConfigError::new(file.display().to_string(), problem);
-    // Other errors than those of reading the file have parts of its content in their text.
+    // Only I/O errors are shown: others quote the file, which may contain a private key.
     let unreadable = |error| match error {
         pem::Error::Io(error) => bad(error.to_string()),
         _ => bad("contains no certificate in PEM format".to_owned()),

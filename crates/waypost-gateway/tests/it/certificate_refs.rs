@@ -16,10 +16,10 @@ use crate::client_tls::connect;
 use crate::http_routes::{API, Cluster, snapshotting, to, until};
 use crate::support::{Body, Origin, TestGateway, body};
 
-/// How often Secrets are read here.
+/// How often Secrets are read in these tests.
 const INTERVAL: Duration = Duration::from_millis(50);
 
-/// A certificate of a server, and its key, as PEM.
+/// A server's certificate and its key, as PEM.
 struct Issued {
     certificate: String,
     key: String,
@@ -62,7 +62,7 @@ fn serve_tls(api: &mut GatewayApi) {
     api.secret_interval = INTERVAL;
 }
 
-/// A cluster with a service that all hosts are routed to.
+/// A cluster with one service, to which requests for all hosts are routed.
 async fn cluster() -> (Cluster, Origin) {
     let (cluster, origin) = (Cluster::start().await, Origin::text("orders").await);
     cluster.put_service("orders", &origin);
@@ -84,7 +84,7 @@ async fn gateway_of(cluster: &Cluster, provider: KubernetesProvider) -> TestGate
     cluster.gateway_on(client, provider, edit).await
 }
 
-/// Whether a client that trusts this certificate only gets it for a name.
+/// Whether a client that requests a name and trusts only this certificate can connect.
 async fn is_served(gateway: &TestGateway, name: &str, issued: &Issued) -> bool {
     connect(gateway, name, &issued.certificate, &[])
         .await
@@ -98,7 +98,7 @@ async fn until_served(gateway: &TestGateway, name: &str, issued: &Issued) {
     .await;
 }
 
-/// A connection for requests to a name.
+/// Opens a connection for requests to a name.
 async fn open(gateway: &TestGateway, name: &str, issued: &Issued) -> http1::SendRequest<Body> {
     let stream = connect(gateway, name, &issued.certificate, &["http/1.1"]);
     let stream = TokioIo::new(stream.await.expect("a handshake"));
@@ -107,7 +107,7 @@ async fn open(gateway: &TestGateway, name: &str, issued: &Issued) -> http1::Send
     sender
 }
 
-/// The response of the service, or the error of the gateway.
+/// The text of a response, which is from the service or an error of the gateway.
 async fn text(connection: &mut http1::SendRequest<Body>, name: &str) -> String {
     let request = Request::get("/").header("host", name).body(body(""));
     let response = connection.send_request(request.expect("a request"));

@@ -182,7 +182,7 @@ async fn a_token_without_a_required_claim_gets_a_403() {
 }
 
 #[tokio::test]
-async fn required_values_are_words_of_a_scope_items_of_a_list_or_a_whole_text() {
+async fn a_required_value_is_a_word_of_the_scope_an_item_of_a_list_or_the_whole_claim() {
     let issuer = Issuer::new("k1");
     let routes = r#"
 routes:

@@ -490,9 +490,9 @@ routes:
         ("a", "/login"),
         ("a", "/ELSEWHERE/x"),
         ("a", "/OPEN/x"),
-        // The file has a route for each case.
+        // The file has a route for each of the two spellings.
         ("a", "/Twin/x"),
-        // The route of the host takes all of its paths in any case.
+        // The route of this host matches all its paths, in any letter case.
         ("public.example", "/Admin/x"),
         ("public.example", "/admin/x"),
         ("a", "/administrators"),

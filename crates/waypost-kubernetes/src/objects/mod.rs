@@ -171,7 +171,7 @@ impl ObjectClient {
     /// version of such an object is kept, if there is one.
     ///
     /// Known objects are kept if the server fails. An empty list after a failure is applied only if it
-    /// lasts for 10 s, since it may be that of a wiped etcd.
+    /// lasts for 10 s, since the server's etcd may have been wiped.
     ///
     /// # Panics
     /// Outside a Tokio runtime.
@@ -187,8 +187,8 @@ impl ObjectClient {
         }
     }
 
-    /// Reads an object; `None` if there is none. This needs only the verb `get`, which a role can limit to
-    /// objects of certain names. The namespace and the name must be valid ones: they become part of a URL.
+    /// Reads an object; `None` if it doesn't exist. This needs only the verb `get`, which a role can limit to
+    /// objects with certain names. The namespace and the name must be valid, since they become part of a URL.
     ///
     /// # Errors
     /// If the server can't be reached, or refuses the request.

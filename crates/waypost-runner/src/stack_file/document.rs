@@ -92,7 +92,7 @@ impl Errors<'_> {
 }
 
 impl<'t> Document<'t> {
-    /// Parses the text. Errors of the syntax are among the problems. `tables` explain keys in the wrong table.
+    /// Parses the text. Syntax errors are among the problems. `tables` says where keys in the wrong table belong.
     pub(super) fn parse(file: &'t Path, text: &'t str, tables: Tables) -> Self {
         let (root, errors) = DeTable::parse_recoverable(text);
         let mut problems: Vec<Problem> = errors

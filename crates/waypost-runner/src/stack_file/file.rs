@@ -227,7 +227,7 @@ env = { URL = "http://localhost:{services.postgres.prot}" }
     }
 
     #[test]
-    fn a_key_in_the_wrong_table_is_told_where_it_belongs() {
+    fn the_error_for_a_key_in_the_wrong_table_says_where_it_belongs() {
         let web = "[services.web]\nrun = \"web\"\n";
         let text = |before: &str, after: &str| format!("{before}{web}{after}");
         for (text, expected) in [

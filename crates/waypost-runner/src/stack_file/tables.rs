@@ -1,15 +1,15 @@
-//! Which keys belong in which table of a stack file, to explain a key in the wrong one.
+//! Which keys belong in which table of a stack file, for the errors of keys in the wrong table.
 
 use toml::de::DeValue;
 
 use crate::text::closest;
 
-/// The tables of a stack file: where each is, as in "belongs in [waypost]", and its keys.
+/// The tables of a stack file: the place of each, worded to follow "belongs", such as `in [waypost]`, and its keys.
 #[derive(Clone, Debug)]
 pub(super) struct Tables(pub(super) Vec<(&'static str, &'static [&'static str])>);
 
 impl Tables {
-    /// What is wrong with a key that isn't among the `known` ones of its table, and what would be right.
+    /// The error for a key that isn't among the `known` keys of its table. It says what would be right.
     pub(super) fn unknown_key(&self, key: &str, value: &DeValue<'_>, known: &[&str]) -> String {
         if let Some(places) = self.places(key) {
             return format!("`{key}` belongs {places}");
@@ -40,7 +40,7 @@ impl Tables {
     }
 }
 
-/// Whether it is a table like that of a service.
+/// Whether a value is a table with keys of a service.
 fn is_service(value: &DeValue<'_>) -> bool {
     let has = |key| {
         value

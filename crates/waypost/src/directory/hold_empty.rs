@@ -10,8 +10,8 @@ use waypost_core::{Instance, ProviderError, ProviderErrorKind};
 
 use super::DirectoryOptions;
 
-/// How long an answer is held after the registry was restored from an older state. Consul's agents compare
-/// their registrations with the servers' every minute, or up to 1/16 later.
+/// How long an answer is held after the registry was restored from an older state. Consul's agents synchronize
+/// their registrations with the servers every minute, or up to 1/16 later.
 const AFTER_RESTORE: Duration = Duration::from_secs(70);
 
 /// The instances of a service; `None` if the provider doesn't know the service.
@@ -22,13 +22,13 @@ type Item = Result<Instances, ProviderError>;
 /// What is known about a service when its watch starts.
 pub(super) struct Before {
     pub(super) had_instances: bool,
-    /// Whether one of them took traffic.
+    /// Whether one of these instances took traffic.
     pub(super) had_ready: bool,
     /// Whether it was watched earlier in this run, but not continuously until now.
     pub(super) was_interrupted: bool,
 }
 
-/// Holds back an answer without instances for a while, if there were instances before.
+/// Holds an answer without instances for a while, if there were instances before.
 ///
 /// A registry that was wiped gives such answers until its services have registered again. A registry
 /// without an outage gives them when the last instance has left. Therefore there are two durations:
@@ -71,9 +71,9 @@ struct HoldEmpty {
     otherwise: Duration,
     /// Whether the last accepted answer had instances.
     had_instances: bool,
-    /// Whether one of them took traffic.
+    /// Whether one of these instances took traffic.
     had_ready: bool,
-    /// If an attempt has failed since, how long an answer is held.
+    /// How long an answer is held after the failures since then; `None` if there was no failure.
     outage: Option<Duration>,
     /// When the empty answer that is held back will be accepted, and the answer.
     until: Option<(Instant, Instances)>,

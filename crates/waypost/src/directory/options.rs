@@ -23,9 +23,10 @@ pub struct DirectoryOptions {
     /// No limit by default, because old addresses are usually still right.
     pub max_stale: Option<Duration>,
     /// How long an answer without usable instances must last after an outage before it is accepted, if there
-    /// were some before: a registry that was wiped has none until its services have registered again and
-    /// their checks have run. 10 s by default, twice the heartbeat interval. After the registry was restored
-    /// from an older state, such as a snapshot of Consul, at least 70 s, unless this is zero.
+    /// were usable instances before: a registry that was wiped has none until its services have registered
+    /// again and their checks have run. 10 s by default, twice the heartbeat interval. If the registry was
+    /// restored from an older state, such as a snapshot of Consul, the time is at least 70 s, unless this is
+    /// zero.
     pub hold_empty_after_outage: Duration,
     /// The same without an outage. Zero by default: an empty answer then means that the last instance
     /// has left.

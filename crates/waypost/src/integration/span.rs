@@ -7,7 +7,7 @@ use tracing::field::{Empty, display};
 use tracing::{Instrument, Span};
 use waypost_core::{Instance, ServiceName};
 
-/// The span of one attempt. The tonic integration has methods for gRPC calls.
+/// The span of one attempt. The methods for gRPC calls are in the tonic integration.
 pub(crate) struct AttemptSpan(pub(super) Span);
 
 impl AttemptSpan {

@@ -15,8 +15,8 @@ pub(super) struct ChangesByOthers {
 }
 
 impl ChangesByOthers {
-    /// Two changes that are fewer heartbeats apart are a conflict: another process also keeps this id
-    /// registered. A person or a tool changes it less often.
+    /// Two changes that are fewer heartbeats apart than this are a conflict: another process keeps registering
+    /// the same id. A person or a tool would change it less often.
     const CONFLICT: u32 = 2;
 
     /// The number of heartbeats without a change after which a conflict has ended.

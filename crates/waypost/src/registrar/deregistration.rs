@@ -1,4 +1,4 @@
-//! Deregisters the instance when its registrar ends, or when the Tokio runtime does.
+//! Deregisters the instance when its registrar ends, or when the Tokio runtime shuts down.
 
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};

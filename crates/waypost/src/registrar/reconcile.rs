@@ -24,7 +24,7 @@ pub(super) const HEARTBEAT: Duration = Duration::from_secs(5);
 pub(super) const MAX_BACKOFF: Duration = Duration::from_secs(3);
 
 /// Compares the desired state with the registry's at each heartbeat and each change, and makes the calls that
-/// are needed. When the desired state is no longer registered, deregisters and ends.
+/// are needed. When the instance is no longer to be registered, deregisters it and ends.
 pub(super) async fn reconcile(
     provider: Arc<dyn Provider>,
     registration: Registration,
@@ -47,7 +47,7 @@ pub(super) async fn reconcile(
     let mut backoff = Backoff::new(Duration::from_millis(200), MAX_BACKOFF);
     let mut known = false;
     let mut changes_by_others = ChangesByOthers::default();
-    // The reason for maintenance that the registry has; a new registration has none.
+    // The reason for maintenance that was set in the registry; a new registration has none.
     let mut maintenance = None;
     loop {
         let desired = changes.borrow_and_update().clone();

@@ -10,7 +10,7 @@ pub(super) struct Desired {
     pub(super) target: Target,
     /// The reason for maintenance, if the instance should be in maintenance.
     pub(super) maintenance: Option<Arc<str>>,
-    /// How often a health report was requested; a change triggers one.
+    /// How many times a health report was requested. Each increment triggers one.
     pub(super) reports: u64,
 }
 

@@ -153,7 +153,7 @@ fn a_client_outlives_the_runtime_of_its_watches() {
     }
 }
 
-/// With a registry that has become unreachable meanwhile.
+/// The second time, the registry has become unreachable.
 #[test]
 fn the_list_of_services_outlives_the_runtime_of_its_watch() {
     let script = ScriptedProvider::default();

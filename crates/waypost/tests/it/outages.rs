@@ -161,7 +161,7 @@ fn all_critical(ids: &[&str]) -> Item {
 }
 
 #[tokio::test(start_paused = true)]
-async fn instances_that_are_all_critical_after_an_outage_are_held_before_they_are_accepted() {
+async fn an_answer_with_only_critical_instances_after_an_outage_is_held_before_it_is_accepted() {
     let script = ScriptedProvider::default();
     script.set_first_item(instances(&["a", "b"]));
     let directory = directory(&script, |_| ());
@@ -183,7 +183,7 @@ async fn instances_that_are_all_critical_after_an_outage_are_held_before_they_ar
     until(&mut subscription, |found| found.ready().len() == 1).await;
     assert!(!subscription.current().freshness().is_stale());
 
-    // It stays critical.
+    // It stays critical, so the answer is accepted in the end.
     start_outage(&script);
     script.set_first_item(all_critical(&["a"]));
     until(&mut subscription, held).await;

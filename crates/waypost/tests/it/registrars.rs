@@ -108,7 +108,7 @@ impl Registry for Platform {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_platform_has_two_minutes_to_register_the_instance_until_advice_is_logged() {
+async fn a_platform_has_two_minutes_to_register_the_instance_before_advice_is_logged() {
     for (host, is_logged) in [("10.0.0.7", false), ("10.0.0.8", true)] {
         let (logs, _guard) = Logs::take();
         let advice = || logs.lines(&["WARN", "no instance at this address", "select the pod"]);

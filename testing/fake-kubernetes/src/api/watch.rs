@@ -43,7 +43,7 @@ pub(super) async fn answer(
         // The latest state is read from etcd.
         cluster.faults.etcd().await;
     }
-    // Created here, so that it misses no notification.
+    // Created before the watch counts as open, so that it misses no notification.
     let ended = Arc::clone(&cluster.watch_end).notified_owned();
     let until = Instant::now() + options.timeout.unwrap_or(DEFAULT_TIMEOUT);
     let (response, sender) = response::stream();

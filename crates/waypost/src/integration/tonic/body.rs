@@ -14,8 +14,8 @@ use crate::outlier::Outcome;
 
 /// Keeps a call in flight, and its span open, until the body ends, fails or is dropped.
 ///
-/// Records the status in the trailers. The head of the response was recorded as a success already, so only
-/// another outcome is recorded for the instance.
+/// Records the status in the trailers. The head of the response has already been recorded as a success, so for
+/// the instance only a different outcome is recorded.
 pub(super) struct CallBody {
     body: Body,
     call: Option<(Lease, AttemptSpan)>,

@@ -6,8 +6,8 @@ use tonic::Code;
 use crate::integration::http::classify;
 use crate::outlier::Outcome;
 
-/// The outcome of a call by the head of its response. A call that fails before its first message has its
-/// status there; otherwise the head is a success, and the status follows in the trailers.
+/// The outcome of a call according to the head of its response. A call that fails before its first message has
+/// its status there; otherwise the head counts as a success, and the status follows in the trailers.
 pub(super) fn head_outcome<B>(response: &Response<B>) -> Outcome {
     let headers = response.headers();
     status_outcome(headers).unwrap_or_else(|| classify(response.status(), headers))
@@ -19,7 +19,7 @@ pub(super) fn status_code(headers: &HeaderMap) -> Option<Code> {
     Some(Code::from_bytes(status.as_bytes()))
 }
 
-/// The outcome of a call by the status in these headers or trailers; `None` if there is no status.
+/// The outcome of a call according to the status in these headers or trailers; `None` if there is no status.
 pub(super) fn status_outcome(headers: &HeaderMap) -> Option<Outcome> {
     Some(match status_code(headers)? {
         Code::Unavailable | Code::Internal | Code::Unknown | Code::DataLoss => Outcome::Failed,

@@ -345,7 +345,7 @@ async fn http_checks_eject_a_dead_server_and_readmit_it_after_a_restart() {
     assert!(ActiveCheck::tcp().port("admin").check(first).await.is_err());
     assert!(ActiveCheck::http("health").is_err());
 
-    // As the value of a setting.
+    // Parsed from the value of a setting.
     let parse = |text: &str| text.parse::<ActiveCheck>();
     assert!(parse("http:/health").unwrap().check(first).await.is_ok());
     assert!(parse("tcp").unwrap().check(first).await.is_ok());

@@ -49,7 +49,8 @@ async fn pick_except_avoids_instances_already_tried() {
     }
 }
 
-/// The strategy rarely chooses one of the two, which are then drawn at random.
+/// The strategy rarely picks one of the two accepted instances. After some attempts, one of them is chosen at
+/// random by weight.
 #[tokio::test(start_paused = true)]
 async fn pick_where_chooses_among_a_few_accepted_instances_by_weight() {
     let mut instances = fixture::many(98);
@@ -101,9 +102,9 @@ async fn an_application_can_implement_a_strategy() {
     assert_eq!(fixture.picks(2), ["b", "b"]);
 }
 
-/// For example one that only counts up.
+/// A strategy may return any index, for example from a counter.
 #[tokio::test(start_paused = true)]
-async fn an_index_that_a_strategy_chooses_beyond_the_last_endpoint_starts_again_at_the_first() {
+async fn an_index_beyond_the_last_endpoint_wraps_around() {
     #[derive(Debug)]
     struct Counter;
 
@@ -246,7 +247,7 @@ async fn a_key_stays_with_its_instance_up_to_the_bound() {
     let owned_by = |id: &str| keys().find(|key| lease(*key).id().as_str() == id).unwrap();
     let (a, b) = (owned_by("a"), owned_by("b"));
     let _leases = [a, b, a].map(lease);
-    // With this request there are four, so a may have three: a quarter more than two, rounded up.
+    // With this request, four are in flight, two per instance on average. So a may have 1.25 × 2, rounded up: 3.
     assert_eq!(lease(a).id().as_str(), "a");
 }
 
