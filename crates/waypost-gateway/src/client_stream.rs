@@ -28,6 +28,8 @@ pub(crate) struct ClientLimits {
 /// A client's byte stream while HTTP is served.
 pub(crate) struct ClientStream {
     transport: Transport,
+    /// Bytes that were read from the transport before.
+    first: Vec<u8>,
     state: Arc<ConnectionState>,
     /// Looks for faults in the framing of HTTP/1.1.
     scanner: Option<Scanner>,
@@ -48,14 +50,17 @@ impl ClientLimits {
 }
 
 impl ClientStream {
+    /// Begins with the bytes `first`, which were read from the transport before.
     pub(crate) fn new(
         transport: Transport,
+        first: Vec<u8>,
         state: Arc<ConnectionState>,
         write_limit: Duration,
         deadlines: &Deadlines,
     ) -> Self {
         Self {
             transport,
+            first,
             state,
             scanner: None,
             deadlines: deadlines.clone(),
@@ -79,6 +84,15 @@ impl ClientStream {
 
     pub(crate) fn into_transport(self) -> Transport {
         self.transport
+    }
+
+    /// Moves the bytes that were read before into a buffer.
+    fn put_first(&mut self, buffer: &mut ReadBuf<'_>) {
+        let rest = self
+            .first
+            .split_off(self.first.len().min(buffer.remaining()));
+        buffer.put_slice(&self.first);
+        self.first = rest;
     }
 
     /// What is read next.
@@ -133,17 +147,24 @@ impl AsyncRead for ClientStream {
     ) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         let before = buffer.filled().len();
+        if !this.first.is_empty() {
+            this.put_first(buffer);
+        }
         let read = Pin::new(&mut this.transport).poll_read(cx, buffer);
-        if read.is_pending() {
+        let new = buffer.filled().get(before..).unwrap_or_default();
+        if read.is_pending() && new.is_empty() {
             this.state.set_reading(this.reading());
             return Poll::Pending;
         }
         this.state.set_reading(Reading::Nothing);
-        match (&mut this.scanner, buffer.filled().get(before..)) {
-            (Some(scanner), Some(new)) => scanner.scan(new),
-            _ => this.state.count_read(),
+        match &mut this.scanner {
+            Some(scanner) => scanner.scan(new),
+            None => this.state.count_read(),
         }
-        read
+        match read {
+            Poll::Pending => Poll::Ready(Ok(())),
+            Poll::Ready(read) => Poll::Ready(read),
+        }
     }
 }
 

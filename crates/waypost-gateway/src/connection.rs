@@ -11,6 +11,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use socket2::{SockRef, TcpKeepalive};
+use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::net::TcpStream;
 
 use crate::connection_context::{BoxError, ConnectionContext, ServeOutcome};
@@ -93,9 +94,12 @@ impl Connection {
                         Step::New(transport) => {
                             Step::Serving(Box::pin(serve_plain(context, transport)))
                         }
-                        Step::Idle(transport) => {
-                            Step::Serving(Box::pin(serve_http1(context, transport, Some(idle_for))))
-                        }
+                        Step::Idle(transport) => Step::Serving(Box::pin(serve_http1(
+                            context,
+                            transport,
+                            Vec::new(),
+                            Some(idle_for),
+                        ))),
                         other => other,
                     }
                 }
@@ -139,7 +143,7 @@ async fn serve_tls(
     let is_http2 = stream.get_ref().1.alpn_protocol() == Some(b"h2");
     let transport = Transport::Tls(Box::new(stream.into()));
     if is_http2 {
-        Box::pin(serve_http2(context, transport)).await
+        Box::pin(serve_http2(context, transport, Vec::new())).await
     } else {
         Ok(ServeOutcome::Idle(transport, Duration::ZERO))
     }
@@ -148,66 +152,67 @@ async fn serve_tls(
 /// Serves a connection without TLS. Its first bytes show the version of HTTP.
 async fn serve_plain(
     context: ConnectionContext,
-    transport: Transport,
+    mut transport: Transport,
 ) -> Result<ServeOutcome, BoxError> {
-    let is_http2 = match &transport {
-        Transport::Plain(stream) => {
-            let deciding = begins_with_http2(stream);
-            context.within(context.limits().head, deciding).await?
-        }
-        Transport::Tls(_) => false,
-    };
-    if is_http2 {
-        Box::pin(serve_http2(context, transport)).await
+    let reading = read_first(&mut transport);
+    let first = context.within(context.limits().head, reading).await?;
+    if first == HTTP2_PREFACE {
+        Box::pin(serve_http2(context, transport, first)).await
     } else {
-        Box::pin(serve_http1(context, transport, None)).await
+        Box::pin(serve_http1(context, transport, first, None)).await
     }
 }
 
-/// Whether a connection without TLS begins with HTTP/2 ("prior knowledge").
-async fn begins_with_http2(stream: &TcpStream) -> io::Result<bool> {
-    let mut buffer = [0; HTTP2_PREFACE.len()];
+/// Reads as many bytes as show whether a connection without TLS begins with HTTP/2 ("prior knowledge").
+async fn read_first(stream: &mut (impl AsyncRead + Unpin)) -> io::Result<Vec<u8>> {
+    let mut first = [0; HTTP2_PREFACE.len()];
+    let mut length = 0;
     loop {
-        let count = stream.peek(&mut buffer).await?;
-        let received = buffer.get(..count).unwrap_or_default();
-        if count == HTTP2_PREFACE.len() || count == 0 || !HTTP2_PREFACE.starts_with(received) {
-            return Ok(received == HTTP2_PREFACE);
+        let free = first.get_mut(length..).unwrap_or_default();
+        let count = stream.read(free).await?;
+        length += count;
+        let received = first.get(..length).unwrap_or_default();
+        if count == 0 || length == first.len() || !HTTP2_PREFACE.starts_with(received) {
+            return Ok(received.to_vec());
         }
-        // More bytes have to arrive. Peeking again now would return the same bytes.
-        tokio::time::sleep(Duration::from_millis(1)).await;
     }
 }
 
 #[cfg(test)]
 mod tests {
     use futures_util::poll;
-    use tokio::io::AsyncWriteExt;
-    use tokio::net::TcpListener;
+    use tokio::io::{AsyncWriteExt, duplex};
 
     use super::*;
 
     #[tokio::test]
     async fn the_version_of_http_is_known_once_enough_bytes_have_arrived() {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let address = listener.local_addr().unwrap();
-        for (first, rest, is_http2) in [
-            ("P", "RI * HTTP/2.0", true),
-            ("PRI", " ", true),
-            ("P", "UT / HTTP/1.1", false),
-            ("PR", "OPFIND /", false),
-            ("PRI * HTTP/2.0", "", true),
-            ("GE", "", false),
+        for (first, rest, expected) in [
+            ("P", "RI * HTTP/2.0", "PRI "),
+            ("PRI", " ", "PRI "),
+            ("P", "UT / HTTP/1.1", "PUT "),
+            ("PR", "OPFIND /", "PROP"),
+            ("PRI * HTTP/2.0", "", "PRI "),
+            ("GE", "", "GE"),
         ] {
-            let mut client = TcpStream::connect(address).await.unwrap();
-            let (stream, _) = listener.accept().await.unwrap();
+            let (mut client, mut stream) = duplex(64);
             client.write_all(first.as_bytes()).await.unwrap();
-            stream.readable().await.unwrap();
-            let mut deciding = std::pin::pin!(begins_with_http2(&stream));
+            let mut reading = std::pin::pin!(read_first(&mut stream));
             if !rest.is_empty() {
-                assert!(poll!(deciding.as_mut()).is_pending(), "{first}");
+                assert!(poll!(reading.as_mut()).is_pending(), "{first}");
                 client.write_all(rest.as_bytes()).await.unwrap();
             }
-            assert_eq!(deciding.await.unwrap(), is_http2, "{first}{rest}");
+            assert_eq!(reading.await.unwrap(), expected.as_bytes());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_may_end_before_its_version_of_http_is_known() {
+        for sent in ["", "PR"] {
+            let (mut client, mut stream) = duplex(64);
+            client.write_all(sent.as_bytes()).await.unwrap();
+            drop(client);
+            assert_eq!(read_first(&mut stream).await.unwrap(), sent.as_bytes());
         }
     }
 }

@@ -33,11 +33,13 @@ const MAX_STREAMS: u32 = 200;
 /// doesn't make the gateway allocate them again.
 const KEEP_BUFFERS: Duration = Duration::from_millis(100);
 
-/// Serves HTTP/1 until the connection ends or has been idle for a moment. `idle_for` is the time since the
+/// Serves HTTP/1 until the connection ends or has been idle for a moment. `first` are the bytes that were
+/// read from the transport before. `idle_for` is the time since the
 /// last request or the TLS handshake; `None` if there was neither.
 pub(crate) async fn serve_http1(
     context: ConnectionContext,
     transport: Transport,
+    first: Vec<u8>,
     idle_for: Option<Duration>,
 ) -> Result<ServeOutcome, BoxError> {
     let limits = context.limits();
@@ -45,6 +47,7 @@ pub(crate) async fn serve_http1(
     let worker = &context.worker;
     let mut stream = ClientStream::new(
         transport,
+        first,
         Arc::clone(&state),
         limits.write,
         worker.deadlines(),
@@ -127,15 +130,18 @@ where
     ended
 }
 
+/// Serves HTTP/2 until the connection ends. `first` are the bytes that were read from the transport before.
 pub(crate) async fn serve_http2(
     context: ConnectionContext,
     transport: Transport,
+    first: Vec<u8>,
 ) -> Result<ServeOutcome, BoxError> {
     let limits = context.limits();
     let state = Arc::<ConnectionState>::default();
     let worker = &context.worker;
     let stream = ClientStream::new(
         transport,
+        first,
         Arc::clone(&state),
         limits.write,
         worker.deadlines(),
