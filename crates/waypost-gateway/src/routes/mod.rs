@@ -78,6 +78,8 @@ pub(crate) struct Routes {
     only: Vec<ServiceName>,
     /// Whether services get routes of their own.
     discovers: bool,
+    /// Whether clients are told the names of services that resemble an unknown one.
+    suggests: bool,
     limits: Limits,
     file: Option<PathBuf>,
     /// Whether routes are read from the tags of instances.
@@ -141,6 +143,7 @@ impl Routes {
             hidden,
             only: config.only.clone(),
             discovers: config.discovered_routes,
+            suggests: config.error_details,
             limits: Limits::new(config),
             file: config.routes_file.clone(),
             reads_tags: config.routes_from_tags,
@@ -538,11 +541,13 @@ impl Routes {
                 failure.error()
             )),
         };
+        let problem = problem.with("service", service);
+        if !self.suggests {
+            return problem;
+        }
         let table = self.table.load();
         let names = table.discovered.keys().map(ServiceName::as_str);
-        problem
-            .with("service", service)
-            .with_internal("similar_services", similar::closest(service, names))
+        problem.with_internal("similar_services", similar::closest(service, names))
     }
 }
 
