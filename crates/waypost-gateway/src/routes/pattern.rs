@@ -368,11 +368,15 @@ pub(crate) fn bare_host(authority: &str) -> Cow<'_, str> {
         Some((name, port)) if !port.ends_with(']') => name,
         _ => authority,
     };
-    let name = name.strip_suffix('.').unwrap_or(name);
-    if name.bytes().any(|byte| byte.is_ascii_uppercase()) {
-        Cow::Owned(name.to_ascii_lowercase())
+    lowercase(name.strip_suffix('.').unwrap_or(name))
+}
+
+/// The text in lower case. It is not copied if it is in lower case already, as most are.
+pub(super) fn lowercase(text: &str) -> Cow<'_, str> {
+    if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+        Cow::Owned(text.to_ascii_lowercase())
     } else {
-        Cow::Borrowed(name)
+        Cow::Borrowed(text)
     }
 }
 

@@ -8,7 +8,7 @@ use http::{HeaderMap, Method};
 use waypost::ServiceName;
 use waypost::snapshot::Freshness;
 
-use super::pattern::{PathPattern, bare_host};
+use super::pattern::{PathPattern, bare_host, lowercase};
 use super::route::{Guard, Route};
 
 /// All routes at one moment.
@@ -134,7 +134,7 @@ impl RouteTable {
         if self.guarded.is_empty() {
             return None;
         }
-        let lowercase = path.to_ascii_lowercase();
+        let lowercase = lowercase(path);
         let host = host.map(bare_host);
         let precedes = |at: usize, other: &Route| {
             let position = self.explicit.iter().position(|it| Arc::ptr_eq(it, route));
