@@ -16,6 +16,7 @@ use std::time::{Duration, SystemTime};
 use http::Version;
 use tokio::time::Instant;
 
+use crate::pages::is_probe;
 use crate::stream_info::StreamInfo;
 
 /// A worker passes its buffer on when it has this many bytes, or after a tenth of a second.
@@ -174,12 +175,6 @@ struct Buffer {
     next_second: Option<Instant>,
 }
 
-/// Whether it is the path of a probe, which isn't logged: registries and orchestrators send them every few
-/// seconds.
-pub(crate) fn is_probe(path: &str) -> bool {
-    matches!(path, "/health" | "/livez" | "/readyz")
-}
-
 impl LogBuffer {
     pub(crate) fn new(log: Option<AccessLog>) -> Self {
         Self {
@@ -193,6 +188,7 @@ impl LogBuffer {
         let Some(log) = &self.log else {
             return;
         };
+        // Registries and orchestrators send one every few seconds.
         if info.route.is_none() && is_probe(info.uri.path()) {
             return;
         }

@@ -46,6 +46,11 @@ pub(crate) struct Pages {
     shows_details: bool,
 }
 
+/// Whether the public page at this path is for probes. A route can't have the path.
+pub(crate) fn is_probe(path: &str) -> bool {
+    matches!(path, "/health" | "/livez" | "/readyz")
+}
+
 impl Pages {
     pub(crate) fn new(
         client: ServiceDiscoveryClient,
@@ -81,13 +86,11 @@ impl Pages {
 
     /// The public page at this path, or `None` if there is none.
     pub(crate) async fn public(&self, path: &str) -> Option<Response<ResponseBody>> {
-        // Boxed, so that the future of a request to a service is small.
-        match path {
-            "/livez" | "/health" | "/readyz" => {
-                Box::pin(self.probe(path, self.shows_details)).await
-            }
-            _ => None,
+        if !is_probe(path) {
+            return None;
         }
+        // Boxed, so that the future of a request to a service is small.
+        Box::pin(self.probe(path, self.shows_details)).await
     }
 
     async fn probe(&self, path: &str, details: bool) -> Option<Response<ResponseBody>> {

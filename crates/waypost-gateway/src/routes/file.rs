@@ -12,8 +12,8 @@ use waypost::{ConfigError, ServiceName, parse_yaml};
 use super::auth_spec::{ApiKeysSpec, AuthSpec, ExternalAuthSpec, JwtSpec};
 use super::pattern::{Conditions, HostPattern, PathPattern, Segment};
 use super::values::{Check, Checked, duration, size};
-use crate::access_log::is_probe;
 use crate::header_edits::HeaderEdits;
+use crate::pages::is_probe;
 
 /// A routes file.
 #[derive(Debug, Default)]

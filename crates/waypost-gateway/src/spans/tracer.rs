@@ -18,10 +18,10 @@ use super::SpanCounts;
 use super::exporter::SpanQueue;
 use super::request_span::RequestSpan;
 use super::settings::Settings;
-use crate::access_log::is_probe;
 use crate::client::Client;
 use crate::config::Config;
 use crate::headers::TRACEPARENT;
+use crate::pages::is_probe;
 use crate::stream_info::StreamInfo;
 
 /// How long the last spans may take at the end.
