@@ -122,12 +122,7 @@ async fn trailers_are_passed_on_in_both_directions() {
     gateway.add("sum", "s", origin.address).await;
 
     let mut client = RawClient::connect(gateway.address).await;
-    client
-        .send(
-            "POST /echo/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
-             2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n",
-        )
-        .await;
+    client.send_with_trailer("POST", "/echo/").await;
     let response = client.read_until("}").await;
     assert!(response.contains(r#""x-sum":"7""#), "{response}");
 

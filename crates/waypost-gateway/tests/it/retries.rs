@@ -221,12 +221,7 @@ async fn a_retried_request_has_its_trailers_again() {
     .await;
     gateway.add("shop", "s", origin.address).await;
     let mut client = RawClient::connect(gateway.address).await;
-    client
-        .send(
-            "PUT /shop/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
-             2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n",
-        )
-        .await;
+    client.send_with_trailer("PUT", "/shop/").await;
     let response = client.read_until("0\r\nx-sum: 7\r\n\r\n").await;
     assert!(response.starts_with("HTTP/1.1 200"), "{response}");
     assert_eq!(origin.connections(), 2);

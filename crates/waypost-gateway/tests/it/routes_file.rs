@@ -412,6 +412,12 @@ async fn a_service_gets_the_route_that_its_tags_define_and_a_bad_one_is_ignored(
     .await;
 }
 
+async fn expect_ambiguous(routed: &Routed, path: &str) {
+    let refused = routed.get(path).await;
+    assert_eq!(refused.status, 400, "{path}");
+    assert_eq!(refused.reason(), "ambiguous_path", "{path}");
+}
+
 #[tokio::test]
 async fn a_path_that_a_service_could_read_as_one_of_another_route_is_refused() {
     let routes = r#"
@@ -436,9 +442,7 @@ routes:
         "/admin;a=1/x",
         "/%5Cadmin",
     ] {
-        let refused = routed.get(path).await;
-        assert_eq!(refused.status, 400, "{path}");
-        assert_eq!(refused.reason(), "ambiguous_path", "{path}");
+        expect_ambiguous(&routed, path).await;
     }
     assert_eq!(origin.requests(), 0);
     // Both readings are of the same route, so the path is passed on as it is.
@@ -478,9 +482,7 @@ routes:
         "/Users/7/keys",
         "/shop/STOCK/7",
     ] {
-        let refused = routed.get(path).await;
-        assert_eq!(refused.status, 400, "{path}");
-        assert_eq!(refused.reason(), "ambiguous_path", "{path}");
+        expect_ambiguous(&routed, path).await;
     }
     let login = Request::post(routed.gateway.url("/login"));
     assert_eq!(routed.gateway.send(login).await.reason(), "ambiguous_path");

@@ -14,9 +14,12 @@ use crate::support::{Origin, RawClient, RawOrigin, TestGateway, body, pass_time,
 async fn a_client_that_sends_half_a_head_is_cut_off() {
     let gateway =
         TestGateway::start_with(|config| config.head_timeout = Duration::from_millis(300)).await;
-    let mut client = RawClient::connect(gateway.address).await;
-    client.send("GET /shop/ HTTP/1.1\r\nHost: a\r\nX-").await;
-    client.read_to_end().await;
+    // The second could become one of HTTP/2.
+    for half in ["GET /shop/ HTTP/1.1\r\nHost: a\r\nX-", "PR"] {
+        let mut client = RawClient::connect(gateway.address).await;
+        client.send(half).await;
+        client.read_to_end().await;
+    }
 }
 
 #[tokio::test]
@@ -96,12 +99,7 @@ async fn a_body_with_trailers_that_has_arrived_is_not_too_slow() {
     .await;
     gateway.add("shop", "s", origin.address).await;
     let mut client = RawClient::connect(gateway.address).await;
-    client
-        .send(
-            "POST /shop/ HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nTrailer: X-Sum\r\n\r\n\
-             2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n",
-        )
-        .await;
+    client.send_with_trailer("POST", "/shop/").await;
     let all = with_deadline("the request", received.acquire()).await;
     all.expect("open").forget();
     pass_time(Duration::from_secs(30)).await;

@@ -82,6 +82,13 @@ impl RawClient {
             .expect("a successful write");
     }
 
+    /// Sends a request whose body `hi` is chunked, with the trailer `X-Sum: 7`.
+    pub(crate) async fn send_with_trailer(&mut self, method: &str, path: &str) {
+        let head = format!("{method} {path} HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n");
+        self.send(head + "Trailer: X-Sum\r\n\r\n2\r\nhi\r\n0\r\nX-Sum: 7\r\n\r\n")
+            .await;
+    }
+
     /// Reads until the bytes received contain `end`.
     pub(crate) async fn read_until(&mut self, end: &str) -> String {
         let mut read = Vec::new();
